@@ -1,0 +1,1 @@
+"""Models, languages and translation: what data generation and evaluation share."""

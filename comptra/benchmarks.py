@@ -1,0 +1,126 @@
+"""Public multilingual texts, from the Hub or a local folder, with the embedded UDHR as the offline twin.
+
+Sentences: FLORES-200 dev (as FLORES+, `openlanguagedata/flores_plus`). Paragraphs: the 240 parallel
+contexts of XQuAD (`google/xquad`). Both: the Universal Declaration of Human Rights in data/udhr/.
+"""
+
+import json
+from pathlib import Path
+
+from comptra import languages
+from comptra.errors import UserError
+from comptra.languages import Language
+
+UDHR = Path(__file__).parent.parent / "data" / "udhr"
+XQUAD_CODES = ("ar", "de", "el", "en", "es", "hi", "ro", "ru", "th", "tr", "vi", "zh")
+_XQUAD_FLORES = {"ar": "arb_Arab", "zh": "zho_Hans"}
+# Where FLORES+ renamed a FLORES-200 language.
+_FLORES_PLUS = {"zho_Hans": "cmn_Hans", "zho_Hant": "cmn_Hant", "sat_Beng": "sat_Olck", "tgl_Latn": "fil_Latn"}
+SENTENCE_SOURCES = ("flores", "udhr")
+PARAGRAPH_SOURCES = ("xquad", "udhr")
+
+
+def example_sentences(source: str, language: Language) -> list[str]:
+    """Sentences of `language` from "flores" (dev), "udhr" or a folder.
+
+    A folder holds FLORES in its publishers' layout (dev/eus_Latn.dev, also below flores200_dataset/) or
+    eus_Latn.txt or Basque.txt, one sentence a line.
+    Raises UserError saying what to accept, export or pass when they cannot be had.
+    """
+    if source == "flores":
+        config = _FLORES_PLUS.get(language.flores, language.flores)
+        return _hub("openlanguagedata/flores_plus", config, "dev", "text", "--example_sentences", "FLORES")
+    if source == "udhr":
+        return udhr(language)
+    code = language.flores
+    names = (f"dev/{code}.dev", f"flores200_dataset/dev/{code}.dev", f"{code}.txt", f"{language.name}.txt")
+    for name in names:
+        if (Path(source) / name).is_file():
+            return _lines(Path(source) / name)
+    raise UserError(
+        f"no example sentences for {language.name} in {source!r}: pass --example_sentences "
+        f"{' or '.join(SENTENCE_SOURCES)}, or a folder that holds one of {', '.join(names)}"
+    )
+
+
+def example_paragraphs(source: str, languages_file: str | None = None) -> dict[str, list[str]]:
+    """Paragraphs by language name from "xquad", "udhr" or a folder; parallel where the source is.
+
+    A folder holds XQuAD in its publishers' layout (xquad.es.json, also below xquad/) or one text file a
+    language (spa_Latn.txt or Spanish.txt, one paragraph a line).
+    """
+    if source == "xquad":
+        option = "--example_paragraphs"
+        return {
+            _xquad_name(code): list(
+                dict.fromkeys(_hub("google/xquad", f"xquad.{code}", "validation", "context", option, "XQuAD"))
+            )
+            for code in XQUAD_CODES
+        }
+    if source == "udhr":
+        # The twelve languages of XQuAD, so that prompts look alike with either source.
+        return {name: udhr(languages.find(name)) for name in map(_xquad_name, XQUAD_CODES)}
+    folder = Path(source)
+    found = {}
+    for code in XQUAD_CODES:
+        for name in (f"xquad.{code}.json", f"xquad/xquad.{code}.json"):
+            if (folder / name).is_file():
+                found[_xquad_name(code)] = _squad_contexts(folder / name)
+    if not found and folder.is_dir():
+        for language in languages.load(languages_file).values():
+            for name in (f"{language.flores}.txt", f"{language.name}.txt"):
+                if (folder / name).is_file():
+                    found[language.name] = _lines(folder / name)
+    if not found:
+        raise UserError(
+            f"no example paragraphs in {source!r}: pass --example_paragraphs {' or '.join(PARAGRAPH_SOURCES)}, or a "
+            "folder that holds xquad.es.json and the like, or text files such as Spanish.txt"
+        )
+    return found
+
+
+def udhr(language: Language) -> list[str]:
+    """The paragraphs of the Universal Declaration of Human Rights that are at least 40 characters long."""
+    path = UDHR / f"{language.flores}.tsv"
+    if not path.exists():
+        raise UserError(f"the embedded UDHR has no {language.name}; pass a folder or a Hub set of your own")
+    texts = [line.split("\t", 1)[1] for line in _lines(path)]
+    return [text for text in texts if len(text) >= 40]
+
+
+def _xquad_name(code: str) -> str:
+    if code in _XQUAD_FLORES:
+        return languages.find(_XQUAD_FLORES[code]).name
+    return next(language.name for language in languages.load().values() if language.iso639_1 == code)
+
+
+def _squad_contexts(path: Path) -> list[str]:
+    try:
+        articles = json.loads(path.read_text(encoding="utf-8"))["data"]
+        return [paragraph["context"] for article in articles for paragraph in article["paragraphs"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not SQuAD JSON: {error!r}") from None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    lines = [line for line in lines if line]
+    if not lines:
+        raise UserError(f"{path} is empty")
+    return lines
+
+
+def _hub(repo: str, config: str, split: str, column: str, option: str, what: str) -> list[str]:
+    import datasets
+
+    try:
+        return list(datasets.load_dataset(repo, config, split=split)[column])
+    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        raise UserError(
+            f"cannot load {what} from the Hub ({repo}, {config}: {reason[:200]}). If it is gated, accept its terms on "
+            f"its page and export HF_TOKEN; without internet pass {option} udhr (embedded) or {option} FOLDER"
+        ) from None

