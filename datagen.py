@@ -75,17 +75,31 @@ def build_parser() -> argparse.ArgumentParser:
     flag = dict(type=boolean, nargs="?", const=True, default=False)
 
     group = parser.add_argument_group("what to make")
-    group.add_argument("--data_generation_pipeline", "--dataset_generation_pipeline", choices=PIPELINES, default="topxgen")
+    group.add_argument(
+        "--data_generation_pipeline", "--dataset_generation_pipeline", choices=PIPELINES, default="topxgen"
+    )
     group.add_argument("--stages", nargs="+", choices=stages.STAGES, default=list(stages.STAGES), help="[all]")
-    group.add_argument("--languages", nargs="+", required=True, metavar="LANGUAGE", help="English names or FLORES codes")
-    group.add_argument("--languages_file", metavar="TSV", help="rows of your own, with the columns of comptra/languages.tsv")
+    group.add_argument(
+        "--languages", nargs="+", required=True, metavar="LANGUAGE", help="English names or FLORES codes"
+    )
+    group.add_argument(
+        "--languages_file", metavar="TSV", help="rows of your own, with the columns of comptra/languages.tsv"
+    )
     group.add_argument("--seed_topics_path", metavar="FILE", help="txt (one topic a line) or jsonl")
     group.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
-    group.add_argument("--translate_dir", metavar="NAME", help="below the output directory [the back-translator's name]")
-    group.add_argument("--output_filenames", nargs="+", metavar="NAME", help="one a language [{Language}.jsonl]")
-    group.add_argument("--number_of_instructions", type=whole(0), default=0, metavar="N", help="paragraphs over all languages")
     group.add_argument(
-        "--number_of_instructions_per_language", type=whole(0), default=0, metavar="N", help="paragraphs at least, in each"
+        "--translate_dir", metavar="NAME", help="below the output directory [the back-translator's name]"
+    )
+    group.add_argument("--output_filenames", nargs="+", metavar="NAME", help="one a language [{Language}.jsonl]")
+    group.add_argument(
+        "--number_of_instructions", type=whole(0), default=0, metavar="N", help="paragraphs over all languages"
+    )
+    group.add_argument(
+        "--number_of_instructions_per_language",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="paragraphs at least, in each",
     )
     group.add_argument("--seed", type=whole(0), default=122, help="[%(default)s]")
     group.add_argument("--verbose", **flag, help="show the texts")
@@ -94,13 +108,25 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("the model that writes")
     group.add_argument("--model_name_or_path", metavar="MODEL", help="a Hub id or a folder")
     group.add_argument("--tokenizer_name_or_path", metavar="MODEL", help="[the model's]")
-    group.add_argument("--inference_api", choices=[*samplers.BACKENDS, *samplers.PLANNED], default="vllm", help="[%(default)s]")
+    group.add_argument(
+        "--inference_api", choices=[*samplers.BACKENDS, *samplers.PLANNED], default="vllm", help="[%(default)s]"
+    )
     group.add_argument("--api_key", help="better: the provider's environment variable; never logged nor written")
-    group.add_argument("--request_batch_size", type=whole(1), default=4, help="topics a step; hf: prompts a batch [%(default)s]")
-    group.add_argument("--max_in_flight", type=whole(1), default=256, help="vllm: prompts in the engine at a time [%(default)s]")
-    group.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto", help="[%(default)s]")
-    group.add_argument("--max_model_len", type=whole(16), metavar="TOKENS", help="prompt and answer [8192 or the model's limit]")
-    group.add_argument("--gpu_memory_utilization", type=real(0.05, 1), default=0.9, help="vllm: share of each GPU [%(default)s]")
+    group.add_argument(
+        "--request_batch_size", type=whole(1), default=4, help="topics a step; hf: prompts a batch [%(default)s]"
+    )
+    group.add_argument(
+        "--max_in_flight", type=whole(1), default=256, help="vllm: prompts in the engine at a time [%(default)s]"
+    )
+    group.add_argument(
+        "--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto", help="[%(default)s]"
+    )
+    group.add_argument(
+        "--max_model_len", type=whole(16), metavar="TOKENS", help="prompt and answer [8192 or the model's limit]"
+    )
+    group.add_argument(
+        "--gpu_memory_utilization", type=real(0.05, 1), default=0.9, help="vllm: share of each GPU [%(default)s]"
+    )
     group.add_argument("--tensor_parallel_size", type=whole(1), metavar="GPUS", help="vllm [all that are visible]")
     group.add_argument("--adapter_name_or_path", metavar="LORA", help="a LoRA adapter on top of the model")
     group.add_argument("--lora_rank", type=whole(1), default=16, help="of the adapter, or more [%(default)s]")
@@ -116,13 +142,25 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--do_sample", type=boolean, nargs="?", const=True, default=True, help="false: greedy [true]")
 
     group = parser.add_argument_group("prompts")
-    group.add_argument("--prompt_template", metavar="NAME_OR_PATH", help="topxgen/prompts [by the tokenizer's chat template]")
-    group.add_argument("--number_of_icl_demonstrations", type=whole(0), default=4, help="example paragraphs [%(default)s]")
+    group.add_argument(
+        "--prompt_template", metavar="NAME_OR_PATH", help="topxgen/prompts [by the tokenizer's chat template]"
+    )
+    group.add_argument(
+        "--number_of_icl_demonstrations", type=whole(0), default=4, help="example paragraphs [%(default)s]"
+    )
     group.add_argument("--number_of_icl_phrases", type=whole(0), default=0, help="example sentences [%(default)s]")
-    group.add_argument("--number_of_generations_per_step", type=whole(1), default=2, help="texts a prompt [%(default)s]")
-    group.add_argument("--example_paragraphs", default="xquad", metavar="SOURCE", help="xquad (Hub), udhr (embedded) or a folder")
-    group.add_argument("--example_sentences", default="flores", metavar="SOURCE", help="flores (Hub), udhr (embedded) or a folder")
-    group.add_argument("--number_of_icl_synthetic_demonstrations", type=whole(0), default=2, help="self-instruct [%(default)s]")
+    group.add_argument(
+        "--number_of_generations_per_step", type=whole(1), default=2, help="texts a prompt [%(default)s]"
+    )
+    group.add_argument(
+        "--example_paragraphs", default="xquad", metavar="SOURCE", help="xquad (Hub), udhr (embedded) or a folder"
+    )
+    group.add_argument(
+        "--example_sentences", default="flores", metavar="SOURCE", help="flores (Hub), udhr (embedded) or a folder"
+    )
+    group.add_argument(
+        "--number_of_icl_synthetic_demonstrations", type=whole(0), default=2, help="self-instruct [%(default)s]"
+    )
     group.add_argument("--number_of_rounds", type=whole(1), default=1, help="knn-instruct [%(default)s]")
     group.add_argument("--max_samples", type=whole(1), help="at most so many example sentences in the pool [all]")
 
@@ -130,18 +168,29 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--threshold", type=real(0, 1), default=0.7, help="near-duplicate ROUGE-L F1 [%(default)s]")
     group.add_argument("--rouge_tokenizer", choices=("unicode", "original"), default="unicode", help="[%(default)s]")
     group.add_argument("--splitter", choices=splitting.SPLITTERS, default="sentencex", help="[%(default)s]")
-    group.add_argument("--lid_model", default="cld2", metavar="CLD2_PATH_OR_ID", help="cld2, or a fastText file or Hub id [%(default)s]")
+    group.add_argument(
+        "--lid_model",
+        default="cld2",
+        metavar="CLD2_PATH_OR_ID",
+        help="cld2, or a fastText file or Hub id [%(default)s]",
+    )
 
     group = parser.add_argument_group("back-translation and scores")
     group.add_argument(
-        "--back_translator", choices=[*translators.TRANSLATORS, *translators.PLANNED], help="[nllb with --use_nllb, else llm]"
+        "--back_translator",
+        choices=[*translators.TRANSLATORS, *translators.PLANNED],
+        help="[nllb with --use_nllb, else llm]",
     )
     group.add_argument("--use_nllb", **flag, help="short for --back_translator nllb")
     group.add_argument("--nllb_name_or_path", default="facebook/nllb-200-3.3B", metavar="MODEL", help="[%(default)s]")
     group.add_argument("--target_language", default="English", help="to translate into [%(default)s]")
     group.add_argument("--template_key", default="11", help="of LLM back-translation [%(default)s]")
-    group.add_argument("--number_of_demonstrations", type=whole(0), default=5, help="of LLM back-translation [%(default)s]")
-    group.add_argument("--scorer", choices=[*scoring.SCORERS, *scoring.PLANNED], default="confidence", help="[%(default)s]")
+    group.add_argument(
+        "--number_of_demonstrations", type=whole(0), default=5, help="of LLM back-translation [%(default)s]"
+    )
+    group.add_argument(
+        "--scorer", choices=[*scoring.SCORERS, *scoring.PLANNED], default="confidence", help="[%(default)s]"
+    )
     return parser
 
 
@@ -165,18 +214,25 @@ class Run:
         default_dir = Path(names.get(self.back_translator, self.back_translator)).name
         self.layout = Layout(args.output_dir, plain_name(args.translate_dir or default_dir, "--translate_dir"))
         if "generate" in args.stages:
-            for value, name in ((args.model_name_or_path, "--model_name_or_path"), (args.seed_topics_path, "--seed_topics_path")):
+            for value, name in (
+                (args.model_name_or_path, "--model_name_or_path"),
+                (args.seed_topics_path, "--seed_topics_path"),
+            ):
                 if not value:
                     raise UserError(f"the generate stage needs {name}")
             if not args.number_of_instructions and not args.number_of_instructions_per_language:
-                raise UserError("say how many paragraphs: --number_of_instructions or --number_of_instructions_per_language")
+                raise UserError(
+                    "say how many paragraphs: --number_of_instructions or --number_of_instructions_per_language"
+                )
 
     def _filenames(self) -> dict[str, str]:
         names = self.args.output_filenames
         if names is None:
             return {}
         if len(names) != len(self.languages) or len(set(names)) != len(names):
-            raise UserError(f"--output_filenames needs one distinct name for each of the {len(self.languages)} languages")
+            raise UserError(
+                f"--output_filenames needs one distinct name for each of the {len(self.languages)} languages"
+            )
         return {
             language: plain_name(name if name.endswith(".jsonl") else f"{name}.jsonl", "--output_filenames")
             for language, name in zip(self.languages, names, strict=True)
@@ -298,9 +354,11 @@ def load_examples(run: Run, notice, kind: str) -> dict[str, list[str]]:
             raise
         notice(f"not checked: {error}")
     if kind == "paragraphs":
-        return {f"[language {i}]": [f"[an example paragraph, {i}]"] for i in range(1, args.number_of_icl_demonstrations + 1)}
+        return {
+            f"[language {i}]": [f"[an example paragraph, {i}]"] for i in range(1, args.number_of_icl_demonstrations + 1)
+        }
     stand_ins = [f"[an example sentence, {i}]" for i in range(1, args.number_of_icl_phrases + 1)]
-    return {name: stand_ins for name in run.languages}
+    return dict.fromkeys(run.languages, stand_ins)
 
 
 def dry_run(run: Run) -> int:
@@ -363,21 +421,24 @@ def generate(run: Run, command: list[str]) -> bool:
     stages.claim_settings(layout.settings("generate"), settings)
     target = Target(tuple(run.languages), args.number_of_instructions, args.number_of_instructions_per_language)
     total = max(target.total, target.minimum * len(target.languages))
-    with Progress("generate", total, "paragraphs") as progress, Generation(
-        layout,
-        target,
-        build_prompt=builder.build,
-        answer_format=template.answer,
-        texts_per_prompt=texts,
-        step_size=args.request_batch_size,
-        seed=args.seed,
-        threshold=args.threshold,
-        rouge_tokenizer=args.rouge_tokenizer,
-        scripts={name: language.script for name, language in run.languages.items()},
-        filenames=run.filenames,
-        progress=progress,
-        verbose=args.verbose,
-    ) as generation:
+    with (
+        Progress("generate", total, "paragraphs") as progress,
+        Generation(
+            layout,
+            target,
+            build_prompt=builder.build,
+            answer_format=template.answer,
+            texts_per_prompt=texts,
+            step_size=args.request_batch_size,
+            seed=args.seed,
+            threshold=args.threshold,
+            rouge_tokenizer=args.rouge_tokenizer,
+            scripts={name: language.script for name, language in run.languages.items()},
+            filenames=run.filenames,
+            progress=progress,
+            verbose=args.verbose,
+        ) as generation,
+    ):
         if generation.needs_answers():
             say(f"loading {args.model_name_or_path} ({args.inference_api})")
             sampler = samplers.load(args.inference_api, run.model_settings())

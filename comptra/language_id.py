@@ -3,6 +3,8 @@
 An identifier has `knows(language) -> bool` and `is_language(texts, language) -> list[bool]`.
 """
 
+import mmap
+import re
 from pathlib import Path
 
 from comptra.errors import UserError
@@ -56,8 +58,10 @@ class FastText:
         try:
             self._model = fasttext.load_model(str(path))
         except ValueError as error:
-            raise UserError(f"--lid_model {path}: {error}; pass cld2, a fastText .bin or .ftz file, or a Hub id") from None
-        self._labels = {label.removeprefix("__label__") for label in self._model.get_labels()}
+            raise UserError(
+                f"--lid_model {path}: {error}; pass cld2, a fastText .bin or .ftz file, or a Hub id"
+            ) from None
+        self._labels = _read_labels(path)
 
     def knows(self, language: Language) -> bool:
         return bool(self._labels & _labels(language))
@@ -72,6 +76,19 @@ class FastText:
         return labels[0].removeprefix("__label__") if labels else ""
 
 
+def _read_labels(path: Path) -> set[str]:
+    """The labels in a fastText file, which stand side by side in its dictionary; predict-only fastText
+    has no call for them."""
+    labels, end = set(), None
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for match in re.finditer(rb"__label__([\w-]+)\0", data):
+            if end is not None and match.start() - end > 1 << 20:
+                break
+            labels.add(match.group(1).decode())
+            end = match.end()
+    return labels
+
+
 def _labels(language: Language) -> set[str]:
     codes = {language.flores, language.iso639_3, language.iso639_1, f"{language.iso639_3}_{language.script}"}
     # NLLB and GlotLID disagree on a few individual and macrolanguage codes; NTREX's code is often the other.
@@ -84,11 +101,15 @@ def _from_hub(name: str) -> Path:
     if name.count("/") == 2:
         repo, file = name.rsplit("/", 1)
     if repo.count("/") != 1:
-        raise UserError(f"--lid_model {name!r} is no file; pass cld2, the path of a fastText model, or a Hub id such as cis-lmu/glotlid")
+        raise UserError(
+            f"--lid_model {name!r} is no file; pass cld2, the path of a fastText model, or a Hub id such as cis-lmu/glotlid"
+        )
     from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(repo, file))
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"cannot fetch --lid_model {name!r} ({reason}); download it and pass its path, or pass cld2") from None
+        raise UserError(
+            f"cannot fetch --lid_model {name!r} ({reason}); download it and pass its path, or pass cld2"
+        ) from None

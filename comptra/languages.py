@@ -100,4 +100,6 @@ def find(name: str, extra: str | None = None) -> Language:
             return language
     near = closest(name, table)
     hint = f"did you mean {', '.join(near)}?" if near else "names are English, such as Basque or Swahili."
-    raise UserError(f"unknown language {name!r}: {hint} (--languages_file adds languages; comptra/languages.tsv lists them)")
+    raise UserError(
+        f"unknown language {name!r}: {hint} (--languages_file adds languages; comptra/languages.tsv lists them)"
+    )

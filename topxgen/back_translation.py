@@ -105,7 +105,9 @@ def _pairs(work: _Work, translations, identifier, target: Language) -> Translate
         work.sentences, translations, pair_reject_reasons(texts, identifier, target), strict=True
     ):
         if reason is not None:
-            work.rejects.append({"sentence": sentence, "translation": translation.text, "reason": f"translation_{reason}"})
+            work.rejects.append(
+                {"sentence": sentence, "translation": translation.text, "reason": f"translation_{reason}"}
+            )
             continue
         record.propositions.append(sentence)
         record.translations.append(translation.text)

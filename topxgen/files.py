@@ -17,16 +17,17 @@ def read_jsonl(path: Path) -> Iterator[dict]:
     """
     if not path.exists():
         return
-    with open(path, encoding="utf-8", errors="strict") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    record = json.loads(line)
-                    if not isinstance(record, dict):
-                        raise ValueError("not a JSON object")
-                    yield record
-        except ValueError as error:  # a JSONDecodeError or UnicodeDecodeError is one
-            raise UserError(f"{path}, line {number + 1 if isinstance(error, UnicodeDecodeError) else number}: {error}") from None
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise ValueError("not a JSON object")
+            except ValueError as error:  # covers broken JSON and broken UTF-8
+                raise UserError(f"{path}, line {number}: {error}; mend or remove the line") from None
+            yield record
 
 
 def repair_tail(path: Path) -> int:
@@ -120,9 +121,11 @@ class OutputLock:
     def __init__(self, directory: Path):
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._file = open(directory / ".lock", "a+", encoding="utf-8")  # noqa: SIM115: held for the run
+            self._file = open(directory / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (held for the run)
         except OSError as error:
-            raise UserError(f"cannot write to the output directory {directory}: {error.strerror}; pass another --output_dir") from None
+            raise UserError(
+                f"cannot write to the output directory {directory}: {error.strerror}; pass another --output_dir"
+            ) from None
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

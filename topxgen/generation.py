@@ -148,7 +148,11 @@ class Generation:
 
     def _read(self, language: str, known: NearDuplicates) -> _LanguageFiles:
         layout = self._layout
-        paths = layout.paragraphs(language, self._filenames.get(language)), layout.rejects(language), layout.answers(language)
+        paths = (
+            layout.paragraphs(language, self._filenames.get(language)),
+            layout.rejects(language),
+            layout.answers(language),
+        )
         for path in paths:
             repair_tail(path)
         files = _LanguageFiles(known)

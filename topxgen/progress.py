@@ -19,7 +19,9 @@ class Progress:
         if self._stream.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(desc=stage, total=total, unit=f" {unit}", initial=done, file=self._stream, dynamic_ncols=True)
+            self._bar = tqdm(
+                desc=stage, total=total, unit=f" {unit}", initial=done, file=self._stream, dynamic_ncols=True
+            )
 
     def update(self, n: int = 0, **counts: int) -> None:
         self._done += n

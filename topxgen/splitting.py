@@ -9,7 +9,7 @@ SPLITTERS = ("sentencex", "punkt")
 MIN_CHARACTERS = 40  # SPEC section 4
 
 
-_QUOTES = frozenset("\"“”„«»‹›()[]")
+_QUOTES = frozenset('"“”„«»‹›()[]')
 _CLOSING = frozenset("\"“”»›)]'’")
 
 

@@ -29,7 +29,9 @@ def claim_settings(path: Path, settings: dict) -> None:
     differing = [name for name in settings if name in earlier and earlier[name] != settings[name]]
     if differing:
         changes = "; ".join(f"{name} was {earlier[name]!r}, now {settings[name]!r}" for name in differing)
-        raise UserError(f"{path.parent} holds results of other settings ({changes}): pass the earlier ones, or another directory")
+        raise UserError(
+            f"{path.parent} holds results of other settings ({changes}): pass the earlier ones, or another directory"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {**earlier, **settings})
 

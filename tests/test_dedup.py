@@ -1,0 +1,93 @@
+import random
+
+import pytest
+
+from comptra import benchmarks, languages
+from topxgen.dedup import NearDuplicates, rouge_l_f1
+
+
+def real_paragraphs(count: int, window: int = 3) -> list[str]:
+    """Windows over consecutive UDHR paragraphs: neighbours share two thirds, right at the threshold."""
+    texts = []
+    for name in ("English", "Basque", "Spanish", "Swahili", "Hausa"):
+        lines = benchmarks.udhr(languages.find(name))
+        texts += [" ".join(lines[i : i + window]) for i in range(len(lines) - window + 1)]
+    random.Random(0).shuffle(texts)
+    return texts[:count]
+
+
+def kept_by_rouge_score(texts: list[str], threshold: float) -> list[int]:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"])
+    kept = []
+    for i, text in enumerate(texts):
+        if not any(scorer.score(texts[j], text)["rougeL"].fmeasure > threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+def kept_by_us(texts: list[str], threshold: float, tokenizer: str = "original") -> list[int]:
+    index = NearDuplicates(threshold, tokenizer)
+    return [i for i, text in enumerate(texts) if index.keep(str(i), text) is None]
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.7])
+def test_same_kept_set_as_rouge_score(threshold):
+    texts = real_paragraphs(110)
+    kept = kept_by_us(texts, threshold)
+    assert kept == kept_by_rouge_score(texts, threshold)
+    assert 0 < len(kept) < len(texts), "the sample must hold near-duplicates"
+
+
+@pytest.mark.slow
+def test_same_kept_set_as_rouge_score_on_two_thousand(ntrex):
+    texts = []
+    for name in ("src.eng", "ref.eus", "ref.hau", "ref.swa"):
+        lines = (ntrex / f"newstest2019-{name}.txt").read_text(encoding="utf-8").splitlines()
+        texts += [" ".join(lines[i : i + 3]) for i in range(500)]
+    random.Random(0).shuffle(texts)
+    assert kept_by_us(texts, 0.7) == kept_by_rouge_score(texts, 0.7)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.7, 0.9, 1.0])
+def test_no_bound_skips_a_near_duplicate(threshold):
+    """Against comparing every pair, on short texts of few words, where ties and extremes are common."""
+    from rapidfuzz.distance import LCSseq
+
+    rng = random.Random(1)
+    texts = [" ".join(rng.choices("abcdefgh", k=rng.randint(1, 12))) for _ in range(400)]
+    kept: list[str] = []
+    for text in texts:
+        words = text.split()
+        if not any(
+            rouge_l_f1(LCSseq.similarity(words, other.split()), len(other.split()), len(words)) > threshold
+            for other in kept
+        ):
+            kept.append(text)
+    assert [texts[i] for i in kept_by_us(texts, threshold, "unicode")] == kept
+
+
+def test_scores_are_rouge_scores():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"])
+    first, second = real_paragraphs(2)
+    index = NearDuplicates(0.0, "original")
+    index.add("first", first)
+    assert index.match(second) == ("first", scorer.score(first, second)["rougeL"].fmeasure)
+
+
+@pytest.mark.parametrize("name", ["Nepali", "Urdu", "Amharic", "Thai"])
+def test_other_scripts_compare(name):
+    text = " ".join(benchmarks.udhr(languages.find(name))[:3])
+    index = NearDuplicates(0.7, "unicode")
+    assert index.keep("a", text) is None
+    assert index.keep("b", text) == ("a", 1.0)
+    original = NearDuplicates(0.7, "original")
+    assert original.keep("a", text) is None and original.keep("b", text) is None, "the old tokenizer sees nothing"
+
+
+def test_texts_without_words_are_no_duplicates():
+    index = NearDuplicates(0.7)
+    assert index.keep("a", "...") is None and index.keep("b", "...") is None
