@@ -100,7 +100,7 @@ def _from_hub(name: str) -> Path:
     repo, file = name, "model.bin"
     if name.count("/") == 2:
         repo, file = name.rsplit("/", 1)
-    if repo.count("/") != 1:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise UserError(
             f"--lid_model {name!r} is no file; pass cld2, the path of a fastText model, or a Hub id such as cis-lmu/glotlid"
         )

@@ -52,3 +52,51 @@ def datagen(*args, kill_after: float | None = None, check: int | None = 0) -> su
 
 def records(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(tmp_path_factory) -> str:
+    """A Llama of 0.7 million parameters, trained for some seconds on the Basque UDHR: a real model folder
+    that loads at once and writes something like Basque. Its tokenizer has a chat template."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from comptra import benchmarks, languages
+
+    lines = benchmarks.udhr(languages.find("Basque"))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<pad>", "<eos>"]
+    tokenizer.train_from_iterator(
+        lines, trainers.BpeTrainer(vocab_size=800, special_tokens=special, initial_alphabet=alphabet)
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(fast),
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=2048,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=None,
+        )
+    )
+    ids = torch.tensor(fast("\n".join(lines))["input_ids"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    for _ in range(150):
+        starts = torch.randint(0, len(ids) - 97, (8,))
+        batch = torch.stack([ids[start : start + 96] for start in starts])
+        model(input_ids=batch, labels=batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("tiny_lm")
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return str(folder)

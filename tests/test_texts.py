@@ -141,7 +141,19 @@ def test_splitting_quality_on_joined_lines(ntrex):
 
 def test_language_identification_of_the_main_ten():
     identifier = language_id.load("cld2")
-    for name in "Basque Hausa Igbo Kinyarwanda Nepali Somali Sundanese Swahili Urdu Xhosa English".split():
+    for name in [
+        "Basque",
+        "Hausa",
+        "Igbo",
+        "Kinyarwanda",
+        "Nepali",
+        "Somali",
+        "Sundanese",
+        "Swahili",
+        "Urdu",
+        "Xhosa",
+        "English",
+    ]:
         language = languages.find(name)
         texts = benchmarks.udhr(language)
         right = sum(identifier.is_language(texts, language))
