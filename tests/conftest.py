@@ -88,7 +88,8 @@ def tiny_lm(tmp_path_factory) -> str:
             bos_token_id=None,
         )
     )
-    ids = torch.tensor(fast("\n".join(lines))["input_ids"])
+    # In the layout of the continuation template, so that it knows where a text begins.
+    ids = torch.tensor(fast("".join(f"# Basque article\n{line}\n\n" for line in lines))["input_ids"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     for _ in range(150):
         starts = torch.randint(0, len(ids) - 97, (8,))
