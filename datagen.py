@@ -309,9 +309,8 @@ def prepare_generation(run: Run, notice):
         "prompt_template": Path(template.path).name,
         "prompt_template_digest": stages.digest(Path(template.path).read_text(encoding="utf-8")),
         "topics_digest": stages.digest(topic_list),
-        "examples_digest": stages.digest([*map(str, paragraphs.values()), *map(str, sentences.values())])
-        if len(run.languages) == 1
-        else None,
+        "example_paragraphs_digest": stages.digest([name + text for name in paragraphs for text in paragraphs[name]]),
+        **{f"example_sentences_digest {name}": stages.digest(texts) for name, texts in sentences.items()},
         "number_of_icl_demonstrations": args.number_of_icl_demonstrations,
         "number_of_icl_phrases": args.number_of_icl_phrases,
         "texts_per_prompt": texts,
@@ -442,6 +441,7 @@ def generate(run: Run, command: list[str]) -> bool:
         if generation.needs_answers():
             say(f"loading {args.model_name_or_path} ({args.inference_api})")
             sampler = samplers.load(args.inference_api, run.model_settings())
+            progress.restart_clock()
             try:
                 generation.run(sampler, run.sampling_settings(template.stop))
             finally:

@@ -145,6 +145,7 @@ class Generation:
         self._kept_in_step = self._barren = 0
         self._decided_prompts = self._kept_now = 0
         self._requested = sum(len(files.answers) for files in self._files.values())
+        progress.update(sum(self._kept.values()))
 
     def _read(self, language: str, known: NearDuplicates) -> _LanguageFiles:
         layout = self._layout
@@ -165,10 +166,6 @@ class Generation:
         # are counted when their prompt's turn comes, so that a restart goes through the same states.
         self._kept[language] = sum(1 for name in files.kept if not name.startswith(f"{language}-"))
         return files
-
-    def on_disk(self) -> int:
-        """Paragraphs kept so far, by all runs."""
-        return sum(len(files.kept) for files in self._files.values())
 
     def __enter__(self):
         layout, languages = self._layout, self._target.languages
@@ -298,9 +295,9 @@ class Generation:
             self._kept_out[prompt.language].write(Paragraph(name, text, record["topic"]).to_json())
             files.known.add(name, text)
             files.kept.add(name)
-            self._progress.update(1)
             if self._verbose:
                 self._progress.write(f"[{name}] {record['topic']}: {printable(text)}")
+        self._progress.update(1)
         self._kept[prompt.language] += 1
         self._kept_now += 1
         self._kept_in_step += 1

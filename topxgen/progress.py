@@ -23,6 +23,12 @@ class Progress:
                 desc=stage, total=total, unit=f" {unit}", initial=done, file=self._stream, dynamic_ncols=True
             )
 
+    def restart_clock(self) -> None:
+        """Begin to measure here: what came before (loading a model) says nothing of the rate."""
+        self._start, self._began = self._done, time.monotonic()
+        if self._bar is not None:
+            self._bar.unpause()
+
     def update(self, n: int = 0, **counts: int) -> None:
         self._done += n
         self._counts.update(counts)

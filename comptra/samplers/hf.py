@@ -25,7 +25,9 @@ class HFSampler:
     def __init__(self, settings: ModelSettings):
         import torch
         from transformers import AutoModelForCausalLM
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         self._torch = torch
         self._settings = settings
         self._tokenizer = load_tokenizer(settings)

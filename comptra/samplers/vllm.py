@@ -60,6 +60,7 @@ class VLLMSampler:
             max_num_seqs=settings.max_in_flight,
             trust_remote_code=settings.trust_remote_code,
             disable_log_stats=True,
+            use_tqdm_on_load=False,
         )
         if settings.adapter is not None:
             options["max_lora_rank"] = settings.lora_rank
