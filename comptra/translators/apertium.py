@@ -14,6 +14,12 @@ from comptra.words import unicode_words
 _MARK = re.compile(r"(?<![\w*@#])([*@#])+(?=\w)")
 
 
+def _plain(sentence: str) -> str:
+    """One line without control characters, nor marks of its own that would be taken for Apertium's."""
+    printable = "".join(char if char.isprintable() else " " for char in sentence)
+    return _MARK.sub("", " ".join(printable.split()))
+
+
 class Apertium:
     """See comptra.translators for the interface; the confidence is the share of words Apertium knows."""
 
@@ -30,30 +36,47 @@ class Apertium:
         self._pair(source, target)
 
     def translate(self, sentences: list[str], source: Language, target: Language) -> list[Translation]:
+        pair = self._pair(source, target)
+        plain = [_plain(sentence) for sentence in sentences]
+        filled = [i for i, sentence in enumerate(plain) if unicode_words(sentence)]
+        lines = self._run(pair, [plain[i] for i in filled])
+        translations = [Translation("", 0.0)] * len(sentences)  # nothing to say about a sentence without words
+        for i, line in zip(filled, lines, strict=True):
+            translations[i] = self._read(line, plain[i])
+        return translations
+
+    def _run(self, pair: str, sentences: list[str]) -> list[str]:
+        """Apertium's output for each sentence, in one process for all of them."""
         if not sentences:
             return []
-        pair = self._pair(source, target)
-        # A blank line keeps the rules from reaching over into the next sentence. A mark of the source's own
-        # would be taken for one of Apertium's.
-        plain = [_MARK.sub("", " ".join(sentence.split())) for sentence in sentences]
+        # A blank line keeps the rules from reaching over into the next sentence.
         result = subprocess.run(
-            ["apertium", pair], input="\n\n".join(plain) + "\n", capture_output=True, encoding="utf-8", errors="replace"
+            ["apertium", pair],
+            input="\n\n".join(sentences) + "\n",
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
         )
-        lines = result.stdout.rstrip("\n").split("\n\n")
-        if result.returncode or len(lines) != len(plain):
+        if result.returncode:
             detail = result.stderr.strip().splitlines()
             raise UserError(
-                f"apertium {pair} gave {len(lines)} translations for {len(plain)} sentences "
-                f"({detail[-1] if detail else 'no message'}); is the language pair installed completely?"
+                f"apertium {pair} failed ({detail[-1] if detail else 'no message'}); is the pair installed whole?"
             )
-        return [self._read(line, sentence) for line, sentence in zip(lines, plain, strict=True)]
+        lines = result.stdout.rstrip("\n").split("\n\n")
+        if len(lines) == len(sentences):
+            return lines
+        if len(sentences) == 1:
+            return [" ".join(result.stdout.split())]
+        # Some sentence upset the separators: find it by halves rather than lose the rest.
+        middle = len(sentences) // 2
+        return self._run(pair, sentences[:middle]) + self._run(pair, sentences[middle:])
 
     @staticmethod
     def _read(line: str, sentence: str) -> Translation:
         marks = [match.group() for match in _MARK.finditer(line)]
         unknown = sum("*" in mark or "@" in mark for mark in marks)
         words = len(unicode_words(sentence))
-        return Translation(_MARK.sub("", line).strip(), round(max(0.0, 1 - unknown / words), 4) if words else 0.0)
+        return Translation(_MARK.sub("", line).strip(), round(max(0.0, 1 - unknown / max(words, 1)), 4))
 
     @staticmethod
     def _pair(source: Language, target: Language) -> str:
