@@ -144,7 +144,7 @@ class Generation:
         self._current_step: int | None = None
         self._kept_in_step = self._barren = 0
         self._decided_prompts = self._kept_now = 0
-        self._requested = sum(len(files.answers) for files in self._files.values())
+        self._requested = self._received = sum(len(files.answers) for files in self._files.values())
         progress.update(sum(self._kept.values()))
 
     def _read(self, language: str, known: NearDuplicates) -> _LanguageFiles:
@@ -225,8 +225,8 @@ class Generation:
         return None
 
     def _expected(self) -> float:
-        """Paragraphs that a prompt in flight is likely to bring: as so far, half of what it asks for at first."""
-        return max((self._kept_now + 2 * self._texts_per_prompt) / (self._decided_prompts + 4), 0.01)
+        """Paragraphs that a prompt in flight is likely to bring: as so far, three quarters of its texts at first."""
+        return max((self._kept_now + 3 * self._texts_per_prompt) / (self._decided_prompts + 4), 0.01)
 
     def _take(self, answer: Answer) -> None:
         """Write an answer to disk, then judge all whose turn has come."""
@@ -242,6 +242,7 @@ class Generation:
         self._answers_out[language].write(record)
         self._answers_out[language].sync()
         self._arrived[answer.id] = record
+        self._received += 1
         self._judge()
 
     def _judge(self) -> None:
@@ -259,10 +260,7 @@ class Generation:
             else:
                 self._arrived.pop(prompt.id, None)
             self._undecided.popleft()
-        self._progress.update(0, answered=self._decided_prompts, rejected=self._rejected_count())
-
-    def _rejected_count(self) -> int:
-        return sum(len(files.rejected) for files in self._files.values())
+        self._progress.update(0, answers=self._received, rejected=sum(len(f.rejected) for f in self._files.values()))
 
     def _judge_prompt(self, prompt: Prompt, record: dict) -> None:
         self._decided_prompts += 1
