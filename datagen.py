@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 from comptra import benchmarks, samplers, translators
+from comptra.arguments import FLAG, boolean, plain_name, real, whole
 from comptra.errors import UserError
 from topxgen import scoring, splitting, stages
 from topxgen.records import Layout
@@ -29,50 +30,10 @@ BUILT_PIPELINES = ("topxgen",)
 DRY_RUN_PROMPTS = 2
 
 
-def boolean(value: str) -> bool:
-    """`--flag`, `--flag true` and `--flag false` all work: people's scripts hold each form."""
-    if value.lower() in ("true", "1", "yes"):
-        return True
-    if value.lower() in ("false", "0", "no"):
-        return False
-    raise argparse.ArgumentTypeError(f"{value!r} is neither true nor false")
-
-
-def whole(minimum: int):
-    """An argparse type: a whole number, `minimum` or larger."""
-
-    def parse(value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            number = None
-        if number is None or number < minimum:
-            raise argparse.ArgumentTypeError(f"{value!r} is not a whole number of {minimum} or more")
-        return number
-
-    return parse
-
-
-def real(minimum: float, maximum: float = float("inf")):
-    """An argparse type: a number from `minimum` to `maximum`."""
-
-    def parse(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = float("nan")
-        if not minimum <= number <= maximum:
-            raise argparse.ArgumentTypeError(f"{value!r} is not a number from {minimum:g} to {maximum:g}")
-        return number
-
-    return parse
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    flag = dict(type=boolean, nargs="?", const=True, default=False)
 
     group = parser.add_argument_group("what to make")
     group.add_argument(
@@ -102,8 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="paragraphs at least, in each",
     )
     group.add_argument("--seed", type=whole(0), default=122, help="[%(default)s]")
-    group.add_argument("--verbose", **flag, help="show the texts")
-    group.add_argument("--dry_run", **flag, help="show the first prompts, their tokens and an estimate, and leave")
+    group.add_argument("--verbose", **FLAG, help="show the texts")
+    group.add_argument("--dry_run", **FLAG, help="show the first prompts, their tokens and an estimate, and leave")
 
     group = parser.add_argument_group("the model that writes")
     group.add_argument("--model_name_or_path", metavar="MODEL", help="a Hub id or a folder")
@@ -130,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--tensor_parallel_size", type=whole(1), metavar="GPUS", help="vllm [all that are visible]")
     group.add_argument("--adapter_name_or_path", metavar="LORA", help="a LoRA adapter on top of the model")
     group.add_argument("--lora_rank", type=whole(1), default=16, help="of the adapter, or more [%(default)s]")
-    group.add_argument("--trust_remote_code", **flag, help="run code that comes with the model")
+    group.add_argument("--trust_remote_code", **FLAG, help="run code that comes with the model")
 
     group = parser.add_argument_group("how it writes")
     group.add_argument("--max_new_tokens", type=whole(1), default=2048, help="[%(default)s]")
@@ -181,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=[*translators.TRANSLATORS, *translators.PLANNED],
         help="[nllb with --use_nllb, else llm]",
     )
-    group.add_argument("--use_nllb", **flag, help="short for --back_translator nllb")
+    group.add_argument("--use_nllb", **FLAG, help="short for --back_translator nllb")
     group.add_argument("--nllb_name_or_path", default="facebook/nllb-200-3.3B", metavar="MODEL", help="[%(default)s]")
     group.add_argument("--target_language", default="English", help="to translate into [%(default)s]")
     group.add_argument("--template_key", default="11", help="of LLM back-translation [%(default)s]")
@@ -213,6 +174,12 @@ class Run:
         names = {"nllb": args.nllb_name_or_path, "llm": args.model_name_or_path or "llm"}
         default_dir = Path(names.get(self.back_translator, self.back_translator)).name
         self.layout = Layout(args.output_dir, plain_name(args.translate_dir or default_dir, "--translate_dir"))
+        if args.num_beams > samplers.MAX_BEAMS:
+            raise UserError(f"--num_beams {args.num_beams} is more than {samplers.MAX_BEAMS}")
+        if 1 < args.num_beams < args.num_return_sequences:
+            raise UserError(
+                f"--num_return_sequences {args.num_return_sequences} is more than --num_beams {args.num_beams}"
+            )
         if "generate" in args.stages:
             for value, name in (
                 (args.model_name_or_path, "--model_name_or_path"),
@@ -229,14 +196,16 @@ class Run:
         names = self.args.output_filenames
         if names is None:
             return {}
-        if len(names) != len(self.languages) or len(set(names)) != len(names):
+        names = [
+            plain_name(name if name.endswith(".jsonl") else f"{name}.jsonl", "--output_filenames") for name in names
+        ]
+        taken = {f"{language}_{kind}.jsonl" for language in self.languages for kind in ("answers", "rejects")}
+        if len(names) != len(self.languages) or len(set(names) - taken) != len(names):
             raise UserError(
-                f"--output_filenames needs one distinct name for each of the {len(self.languages)} languages"
+                f"--output_filenames needs one distinct name for each of the {len(self.languages)} languages, other than "
+                "{Language}_answers and {Language}_rejects"
             )
-        return {
-            language: plain_name(name if name.endswith(".jsonl") else f"{name}.jsonl", "--output_filenames")
-            for language, name in zip(self.languages, names, strict=True)
-        }
+        return dict(zip(self.languages, names, strict=True))
 
     def model_settings(self) -> samplers.ModelSettings:
         args = self.args
@@ -268,13 +237,6 @@ class Run:
         )
 
 
-def plain_name(name: str, option: str) -> str:
-    """`name`, if it is the name of a file and no path."""
-    if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise UserError(f"{option} {name!r} must be a plain name without slashes")
-    return name
-
-
 def prepare_generation(run: Run, notice):
     """(prompt builder, template, settings that decide the texts): everything but the model."""
     from topxgen import prompts, topics
@@ -283,8 +245,8 @@ def prepare_generation(run: Run, notice):
     args = run.args
     template = prompts.load(args.prompt_template) if args.prompt_template else None
     topic_list = topics.read_topics(Path(args.seed_topics_path))
-    if template is None:
-        template = prompts.load(default_template(run, notice))
+    if template is None or template.style == "chat":
+        template = fit_template(run, template, notice)
     paragraphs = load_examples(run, notice, "paragraphs")
     sentences = load_examples(run, notice, "sentences")
     texts = template.texts_per_answer or args.number_of_generations_per_step
@@ -302,6 +264,10 @@ def prepare_generation(run: Run, notice):
     )
     settings = {
         "pipeline": args.data_generation_pipeline,
+        "inference_api": args.inference_api,
+        "dtype": args.dtype,
+        "max_model_len": args.max_model_len,
+        "request_batch_size": args.request_batch_size,
         "model": args.model_name_or_path,
         "tokenizer": args.tokenizer_name_or_path,
         "adapter": args.adapter_name_or_path,
@@ -322,16 +288,25 @@ def prepare_generation(run: Run, notice):
     return builder, template, settings, texts, len(topic_list)
 
 
-def default_template(run: Run, notice) -> str:
-    """`instruct` for a model with a chat template, `continuation` for one without."""
+def fit_template(run: Run, template, notice):
+    """`template`, or by default `instruct` for a model with a chat template and `continuation` for one without."""
+    from topxgen import prompts
+
     try:
-        tokenizer = samplers.load_tokenizer(run.model_settings())
+        has_chat_template = bool(samplers.load_tokenizer(run.model_settings()).chat_template)
     except UserError as error:
         if not run.args.dry_run:
             raise
         notice(f"not checked: {error}")
-        return "instruct"
-    return "instruct" if tokenizer.chat_template else "continuation"
+        has_chat_template = True
+    if template is None:
+        return prompts.load("instruct" if has_chat_template else "continuation")
+    if not has_chat_template:
+        raise UserError(
+            f"{template.path} is for chat models, but {run.args.tokenizer_name_or_path or run.args.model_name_or_path} has no "
+            "chat template: pass --prompt_template continuation, or the instruction-tuned model"
+        )
+    return template
 
 
 def load_examples(run: Run, notice, kind: str) -> dict[str, list[str]]:
@@ -374,7 +349,7 @@ def dry_run(run: Run) -> int:
         except UserError as error:
             tokenizer = None
             print(f"token counts are guesses (3 characters a token): {error}")
-        steps = schedule(tuple(run.languages), args.request_batch_size, args.seed)
+        steps = schedule(tuple(sorted(run.languages)), args.request_batch_size, args.seed)
         sampled = [prompt for _ in range(8) for prompt in next(steps)]
         counts = []
         for i, prompt in enumerate(sampled):
@@ -417,8 +392,9 @@ def generate(run: Run, command: list[str]) -> bool:
 
     args, layout, started = run.args, run.layout, stages.now()
     builder, template, settings, texts, _ = prepare_generation(run, say)
-    stages.claim_settings(layout.settings("generate"), settings)
-    target = Target(tuple(run.languages), args.number_of_instructions, args.number_of_instructions_per_language)
+    check_origin(run)
+    stages.check_settings(layout.settings("generate"), settings)
+    target = Target(tuple(sorted(run.languages)), args.number_of_instructions, args.number_of_instructions_per_language)
     total = max(target.total, target.minimum * len(target.languages))
     with (
         Progress("generate", total, "paragraphs") as progress,
@@ -441,6 +417,8 @@ def generate(run: Run, command: list[str]) -> bool:
         if generation.needs_answers():
             say(f"loading {args.model_name_or_path} ({args.inference_api})")
             sampler = samplers.load(args.inference_api, run.model_settings())
+            stages.record_settings(layout.settings("generate"), settings)
+            stages.begin(layout, "generate")
             progress.restart_clock()
             try:
                 generation.run(sampler, run.sampling_settings(template.stop))
@@ -449,12 +427,12 @@ def generate(run: Run, command: list[str]) -> bool:
         outcome = generation.outcome()
     counts = {name: generation_counts(layout, name, run.filenames.get(name)) for name in run.languages}
     stages.write_manifest(
-        layout.manifest("generate"),
-        stage="generate",
+        layout,
+        "generate",
         started=started,
+        seed=args.seed,
         settings=settings,
         command=command,
-        seed=args.seed,
         complete=outcome.enough,
         prompts_asked=outcome.requested,
         counts=counts,
@@ -466,6 +444,22 @@ def generate(run: Run, command: list[str]) -> bool:
             f"{layout.output_dir}/*_rejects.jsonl, then change the prompt, the topics or the filters in another --output_dir"
         )
     return outcome.enough
+
+
+def check_origin(run: Run) -> None:
+    """Paragraphs with ids of ours belong to the answers beside them: without those, new answers would be
+    taken for paragraphs that are there already."""
+    from topxgen.files import read_jsonl
+
+    if run.layout.settings("generate").exists():
+        return
+    for name in run.languages:
+        path = run.layout.paragraphs(name, run.filenames.get(name))
+        if any(str(record.get("id", "")).startswith(f"{name}-") for record in read_jsonl(path)):
+            raise UserError(
+                f"{path} holds paragraphs of another run (their ids say so), but not its settings and answers: bring the "
+                'whole directory along, or remove the "id" of each line to start from these paragraphs'
+            )
 
 
 def translate(run: Run, command: list[str]) -> None:
@@ -483,7 +477,7 @@ def translate(run: Run, command: list[str]) -> None:
         "splitter": args.splitter,
         "lid_model": args.lid_model,
     }
-    stages.claim_settings(layout.settings("translate"), settings)
+    stages.check_settings(layout.settings("translate"), settings)
     identifier = language_id.load(args.lid_model)
     for language in [*run.languages.values(), run.target]:
         if not identifier.knows(language):
@@ -498,6 +492,9 @@ def translate(run: Run, command: list[str]) -> None:
             translator.check(language, run.target)
             total += sum(1 for _ in paragraphs(layout, language, run.filenames.get(name)))
             done += sum(1 for _ in read_jsonl(layout.translations(name)))
+        stages.record_settings(layout.settings("translate"), settings)
+        if done < total:
+            stages.begin(layout, "translate")
         with Progress("translate", total, "paragraphs", done=done) as progress:
             for name, language in run.languages.items():
                 back_translate(
@@ -514,11 +511,13 @@ def translate(run: Run, command: list[str]) -> None:
     finally:
         translator.close()
     stages.write_manifest(
-        layout.manifest("translate"),
-        stage="translate",
+        layout,
+        "translate",
         started=started,
+        seed=args.seed,
         settings=settings,
         command=command,
+        translator_version=translator.version,
         counts={name: translation_counts(layout, name) for name in run.languages},
     )
 
@@ -534,15 +533,18 @@ def score(run: Run, command: list[str]) -> None:
     scorer = scoring.load(name)
     try:
         total = sum(scoring.unscored(layout, language, name) for language in run.languages)
-        with Progress("score", total, "paragraphs") as progress:
+        if total:
+            stages.begin(layout, "score")
+        with Progress("score", total, "paragraphs with pairs") as progress:
             for language in run.languages:
                 scoring.score(layout, language, name=name, scorer=scorer, progress=progress)
     finally:
         scorer.close()
     stages.write_manifest(
-        layout.manifest("score"),
-        stage="score",
+        layout,
+        "score",
         started=started,
+        seed=run.args.seed,
         settings={"scorer": name},
         command=command,
         counts={language: translation_counts(layout, language) for language in run.languages},
@@ -579,21 +581,39 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def preflight(run: Run) -> None:
+    """Fail now on what a later stage would fail on, after hours of generation."""
+    args = run.args
+    if "generate" in args.stages:
+        samplers.require_built(args.inference_api)
+    if "translate" in args.stages:
+        from comptra import language_id
+
+        translators.require_built(run.back_translator)
+        if run.back_translator in translators.LIGHT:
+            translator = translators.load(run.back_translator)
+            for language in run.languages.values():
+                translator.check(language, run.target)
+        language_id.load(args.lid_model)
+    if "score" in args.stages:
+        scoring.require_built(args.scorer)
+
+
 def main() -> int:
     args = build_parser().parse_args()
     try:
         run = Run(args)
         if args.dry_run:
             return dry_run(run)
-        if "translate" in args.stages:
-            translators.require_built(run.back_translator)
-        if "score" in args.stages and args.scorer in scoring.PLANNED:
-            scoring.load(args.scorer)
-        from topxgen.files import OutputLock
+        preflight(run)
+        from topxgen.files import OutputLock, repair_tail
 
         command = stages.command_line(("--api_key",))
         enough = True
         with OutputLock(args.output_dir):
+            for name in run.languages:
+                for path in run.layout.files(name, run.filenames.get(name)):
+                    repair_tail(path)
             if "generate" in args.stages:
                 enough = generate(run, command)
             if "translate" in args.stages:
@@ -604,6 +624,9 @@ def main() -> int:
         return 0 if enough else 3
     except UserError as error:
         say(f"datagen.py: error: {error}")
+        return 2
+    except OSError as error:  # a full disk, a read-only file, a directory where a file should be
+        say(f"datagen.py: error: {error}; what is finished is on disk, and the same command goes on from there")
         return 2
     except KeyboardInterrupt:
         say("\nstopped; the same command goes on from here")

@@ -32,8 +32,9 @@ def example_sentences(source: str, language: Language) -> list[str]:
         return _hub("openlanguagedata/flores_plus", config, "dev", "text", "--example_sentences", "FLORES")
     if source == "udhr":
         return udhr(language)
-    code = language.flores
-    names = (f"dev/{code}.dev", f"flores200_dataset/dev/{code}.dev", f"{code}.txt", f"{language.name}.txt")
+    codes = dict.fromkeys((language.flores, _FLORES_PLUS.get(language.flores, language.flores)))
+    layouts = ("dev/{}.dev", "flores200_dataset/dev/{}.dev", "{}.txt")
+    names = [*(layout.format(code) for layout in layouts for code in codes), f"{language.name}.txt"]
     for name in names:
         if (Path(source) / name).is_file():
             return _lines(Path(source) / name)

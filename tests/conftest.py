@@ -32,22 +32,23 @@ def ntrex() -> Path:
     return folder
 
 
-def datagen(*args, kill_after: float | None = None, check: int | None = 0) -> subprocess.CompletedProcess:
-    """Run datagen.py as a user does; with `kill_after`, kill -9 it and all it started after so many seconds."""
+def datagen(*args, kill_when=None, check: int | None = 0) -> subprocess.CompletedProcess:
+    """Run datagen.py as a user does; kill -9 it as soon as `kill_when()` is true."""
     command = [sys.executable, "datagen.py", *map(str, args)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    if kill_after is not None:
-        try:
-            process.wait(kill_after)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            time.sleep(0.5)
-    out, err = process.communicate()
-    if check is not None and kill_after is None:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        if kill_when is not None:
+            while process.poll() is None and not kill_when():
+                time.sleep(0.002)
+            process.kill()
+            check = -signal.SIGKILL
+        out, err = process.communicate()
+    if check is not None:
         assert process.returncode == check, f"exit {process.returncode}\n{out}\n{err}"
     return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def records(path: Path) -> list[dict]:

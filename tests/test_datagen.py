@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, datagen, records
+from conftest import ROOT, datagen, lines_in, records
 
 TOPICS = "topics/wikipedia_vital_topics.txt"
 needs_apertium = pytest.mark.skipif(
@@ -123,14 +123,52 @@ def test_stages_run_alone(finished, tiny_lm, tmp_path):
 
 @needs_apertium
 def test_killed_at_random_points_and_resumed(finished, tiny_lm, tmp_path):
-    """kill -9 of real runs; in the end the same data as the undisturbed run."""
+    """kill -9 of real runs, in each stage; in the end the same data as the undisturbed run."""
     whole, _ = finished
-    rng = random.Random(5)
     arguments = tiny(tiny_lm, tmp_path, "--number_of_instructions", 40)
-    for _ in range(4):
-        datagen(*arguments, kill_after=rng.uniform(4, 14))
+    answers, kept = tmp_path / "Basque_answers.jsonl", tmp_path / "Basque.jsonl"
+    translated = tmp_path / "apertium" / "Basque_translate.jsonl"
+    rng = random.Random(5)
+    first, second = rng.randint(1, 8), rng.randint(20, 35)
+    datagen(*arguments, kill_when=lambda: lines_in(answers) >= first)
+    assert lines_in(answers) >= first
+    datagen(*arguments, kill_when=lambda: lines_in(kept) >= second)
+    assert second <= lines_in(kept) <= 40
+    datagen(*arguments, kill_when=lambda: lines_in(kept) == 40 and (tmp_path / "manifest_generate.json").exists())
+    datagen(*arguments, kill_when=translated.exists)
     datagen(*arguments)
     assert contents(tmp_path) == contents(whole)
+    assert json.loads((tmp_path / "manifest_generate.json").read_text())["complete"]
+
+
+@needs_apertium
+def test_translation_files_cut_at_any_byte_are_made_whole(finished, tmp_path):
+    """A kill can leave any prefix of what is written in turn: a paragraph's rejects, then its record."""
+    whole, _ = finished
+    rejects_of = {record["id"]: record for record in records(whole / "apertium" / "Basque_translate_rejects.jsonl")}
+    written = []  # (file, line) in the order of writing
+    for record in records(whole / "apertium" / "Basque_translate.jsonl"):
+        if record["id"] in rejects_of:
+            written.append(("Basque_translate_rejects.jsonl", rejects_of[record["id"]]))
+        record = {key: value for key, value in record.items() if key != "scorer"}
+        written.append(("Basque_translate.jsonl", record | {"scores": [None] * len(record["scores"])}))
+    arguments = ("--languages", "Basque", "--back_translator", "apertium", "--output_dir")
+    rng = random.Random(6)
+    for trial in range(6):
+        folder = tmp_path / str(trial)
+        (folder / "apertium").mkdir(parents=True)
+        shutil.copy(whole / "Basque.jsonl", folder)
+        last = rng.randrange(len(written))
+        for name, line in written[:last]:
+            with (folder / "apertium" / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        name, line = written[last]
+        torn = json.dumps(line, ensure_ascii=False).encode()
+        with (folder / "apertium" / name).open("ab") as file:
+            file.write(torn[: rng.randrange(len(torn))])
+        (folder / "apertium" / "Basque_scores.jsonl").write_text('{"id": "Basque-0000')
+        datagen(*arguments, folder, "--stages", "translate", "score")
+        assert contents(folder / "apertium") == contents(whole / "apertium")
 
 
 @needs_apertium
@@ -239,6 +277,13 @@ def test_published_command_parses_and_prints_its_plan(tmp_path):
     assert not (tmp_path / "out").exists(), "a dry run writes nothing"
 
 
+def without_chat_template(model, folder) -> Path:
+    copy = folder / "base"
+    shutil.copytree(model, copy)
+    (copy / "chat_template.jinja").unlink(missing_ok=True)
+    return copy
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -260,7 +305,13 @@ def test_published_command_parses_and_prints_its_plan(tmp_path):
         (("--threshold", "1.5"), "'1.5' is not a number from 0 to 1"),
         (("--prompt_template", "nothing"), "no prompt template 'nothing': pass one of continuation, instruct"),
         (("--prompt_template", "BROKEN"), "unknown placeholder {lang}"),
+        (("--prompt_template", "instruct"), None),
+        (("--inference_api", "openai"), "--inference_api openai is not built yet"),
+        (("--num_beams", "33"), "--num_beams 33 is more than 32"),
+        (("--output_filenames", "Basque_answers"), "--output_filenames needs one distinct name"),
+        (("--translate_dir", "FILE"), "a directory"),
         (("--back_translator", "nllb"), "the nllb back-translator is not built yet"),
+        (("--languages", "Hausa"), "Apertium has no installed pair from Hausa to English"),
         (("--lid_model", "/nowhere.bin"), "--lid_model '/nowhere.bin' is no file"),
         (("--target_language", "Basque"), "Apertium has no installed pair from Basque to Basque"),
     ],
@@ -271,13 +322,20 @@ def test_bad_input_is_one_line(tiny_lm, tmp_path, change, message):
     (tmp_path / "broken.txt").write_text(template)
     option, value = change
     value = {"EMPTY": tmp_path / "empty.txt", "BROKEN": tmp_path / "broken.txt"}.get(value, value)
-    if option in ("--lid_model", "--target_language") and not shutil.which("apertium"):
+    if (option in ("--lid_model", "--target_language") or value in ("Hausa", "FILE")) and not shutil.which("apertium"):
         pytest.skip("needs Apertium")
     words = tiny(tiny_lm, tmp_path / "out", "--number_of_instructions", 2, "--stages", "generate")
     arguments = dict(zip(words[::2], words[1::2], strict=True))
-    if option in ("--back_translator", "--lid_model", "--target_language"):
-        del arguments["--stages"]
+    if option == "--prompt_template" and value == "instruct":
+        arguments["--model_name_or_path"] = without_chat_template(tiny_lm, tmp_path)
+        message = "has no chat template: pass --prompt_template continuation"
+    if value == "FILE":
+        value = "taken"
         (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "taken").write_text("")
+    if option in ("--back_translator", "--lid_model", "--target_language") or value in ("Hausa", "taken"):
+        del arguments["--stages"]
+        (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out" / "Basque.jsonl").write_text("")
         arguments |= {"--stages": "translate"}
     arguments[option] = value
@@ -286,6 +344,7 @@ def test_bad_input_is_one_line(tiny_lm, tmp_path, change, message):
     assert "Traceback" not in result.stderr
     line = [line for line in result.stderr.splitlines() if "error:" in line]
     assert len(line) == 1
+    assert not list(tmp_path.glob("out/**/settings_*.json")), "a mistake must not stay on record"
 
 
 def test_more_prompts_than_topics_reuses_them_and_says_so(tiny_lm, tmp_path):

@@ -56,9 +56,10 @@ def test_lock_names_its_owner_and_dies_with_it(tmp_path):
 
 
 def test_records_without_ids_get_the_same_ones_each_time():
-    lines = [{"text": "a"}, {"text": "a"}, {"text": "b", "id": "mine"}, {"text": None}]
+    lines = [{"text": "a"}, {"text": "a", "id": None}, {"text": "b", "id": "mine"}, {"text": "c", "id": "mine"}]
     names = [name for name, _ in identified(lines, "text")]
-    assert names == [name for name, _ in identified(lines, "text")] and len(set(names)) == 4 and names[2] == "mine"
+    assert names == [name for name, _ in identified(lines, "text")] and len(set(names)) == 4
+    assert names[2:] == ["mine", "mine#2"], "an id that stood before gets its count behind it"
 
 
 def test_topics(tmp_path):

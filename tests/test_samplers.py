@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from conftest import ROOT, datagen, records
+from conftest import ROOT, datagen, lines_in, records
 
 from comptra import samplers
 from comptra.errors import UserError
@@ -47,6 +47,8 @@ def check_common(sampler):
     assert other_seed["r2"] != together["r2"]
     greedy = answers(sampler, REQUESTS[:2], temperature=0)
     assert greedy == answers(sampler, [replace(request, seed=9) for request in REQUESTS[:2]], temperature=0)
+    twice = answers(sampler, REQUESTS[:1], temperature=0, num_return_sequences=2)
+    assert twice["r0"] == 2 * greedy["r0"]
     several = answers(sampler, REQUESTS[:2], num_return_sequences=3)
     assert all(len(texts) == 3 and len(set(texts)) > 1 for texts in several.values())
     stop = greedy["r0"][0][2:5]
@@ -132,17 +134,8 @@ def test_vllm_killed_leaves_no_process_and_loses_nothing(gemma, tmp_path):
         "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1, "--number_of_icl_phrases", 3,
         "--number_of_instructions", 40, "--max_new_tokens", 64, "--temperature", 0.7, "--stages", "generate",
     )  # fmt: skip
-    import threading
-
-    def kill_when_answers_come():
-        while not (tmp_path / "Basque_answers.jsonl").exists() or len(records(tmp_path / "Basque_answers.jsonl")) < 5:
-            time.sleep(0.2)
-        for process in psutil.process_iter(["cmdline"]):
-            if str(tmp_path) in " ".join(process.info["cmdline"] or []) and "datagen.py" in process.info["cmdline"][1]:
-                process.kill()
-
-    threading.Thread(target=kill_when_answers_come, daemon=True).start()
-    assert datagen(*arguments, check=None).returncode == -9
+    answers = tmp_path / "Basque_answers.jsonl"
+    datagen(*arguments, kill_when=lambda: lines_in(answers) >= 5)
     time.sleep(5)
     left = [p.info["name"] for p in psutil.process_iter(["name"]) if "VLLM" in (p.info["name"] or "")]
     assert left == []

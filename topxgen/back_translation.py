@@ -28,7 +28,8 @@ def paragraphs(layout: Layout, language: Language, filename: str | None = None) 
     for name, record in identified(read_jsonl(path), "text"):
         if not isinstance(record.get("text"), str):
             raise UserError(f'{path}: record {name} has no "text"')
-        yield Paragraph(name, record["text"], record.get("topic"))
+        # Lone surrogates are valid JSON, but no library takes them.
+        yield Paragraph(name, record["text"].encode("utf-8", "replace").decode(), record.get("topic"))
 
 
 def back_translate(

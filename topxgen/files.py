@@ -1,5 +1,6 @@
 """Files that survive a kill: whole-line appends, atomic rewrites, one owner per directory."""
 
+import errno
 import fcntl
 import json
 import os
@@ -128,7 +129,12 @@ class OutputLock:
             ) from None
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise UserError(
+                    f"cannot lock {directory} ({error.strerror}): its file system has no record locks; pass an "
+                    "--output_dir on another one"
+                ) from None
             self._file.seek(0)
             owner = self._file.read().strip() or "an unknown process"
             self._file.close()

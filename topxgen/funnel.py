@@ -1,6 +1,7 @@
 """What became of everything that was asked for, counted from the files of a run."""
 
 from collections import Counter
+from itertools import zip_longest
 from pathlib import Path
 
 from topxgen.files import read_jsonl
@@ -44,7 +45,7 @@ def translation_counts(layout: Layout, language: str) -> dict:
     for record in read_jsonl(layout.translations(language)):
         paragraphs += 1
         pairs += len(record["propositions"])
-        scores += [score for score in record.get("scores", []) if score is not None]
+        scores += [score for score in record.get("scores") or [] if score is not None]
     reasons = Counter(
         reject["reason"] for record in read_jsonl(layout.translation_rejects(language)) for reject in record["rejected"]
     )
@@ -94,6 +95,6 @@ def sample_pairs(path: Path, count: int = 5) -> list[tuple[str, str, float | Non
     pairs = [
         pair
         for record in read_jsonl(path)
-        for pair in zip(record["propositions"], record["translations"], record["scores"], strict=True)
+        for pair in zip_longest(record["propositions"], record["translations"], record.get("scores") or [])
     ]
     return pairs[:: max(1, len(pairs) // count)][:count]

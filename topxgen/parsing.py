@@ -7,9 +7,15 @@ _MARKER = re.compile(r"^[ \t]*[*#_]{0,3}[ \t]*(\d{1,3})[.)]+[*_]{0,3}(?=\s|$)", 
 
 
 def numbered_texts(answer: str, n: int) -> list[str] | None:
-    """The `n` texts of a list numbered 1 to n, line breaks turned into spaces; None if it is anything else."""
-    markers = list(_MARKER.finditer(answer))
-    if [int(marker.group(1)) for marker in markers] != list(range(1, n + 1)):
+    """The `n` texts of a list numbered 1 to n, line breaks turned into spaces; None if it is anything else.
+
+    Only the next number of the list opens a text: a line may begin with a year or an ordinal ("20. mendean").
+    """
+    markers = []
+    for marker in _MARKER.finditer(answer):
+        if int(marker.group(1)) == len(markers) + 1:
+            markers.append(marker)
+    if len(markers) != n:
         return None
     ends = [marker.start() for marker in markers[1:]] + [len(answer)]
     texts = [_one_line(answer[marker.end() : end]) for marker, end in zip(markers, ends, strict=True)]

@@ -45,16 +45,18 @@ class TranslatedParagraph:
 
 
 def identified(records: Iterable[dict], text_key: str) -> Iterator[tuple[str, dict]]:
-    """(id, record) for each record; one without an id, as the original wrote them, gets one from its
-    text and its count among equal texts, so that it is the same on every reading."""
+    """(id, record) for each record, every id once and the same on every reading.
+
+    A record without an id, as the original wrote them, gets one from its text; an id that stood before, as
+    in files put together from two runs, gets its count behind it.
+    """
     seen = Counter()
     for record in records:
-        if "id" in record:
-            yield str(record["id"]), record
-            continue
-        digest = hashlib.sha256(str(record.get(text_key)).encode("utf-8", "replace")).hexdigest()[:16]
-        seen[digest] += 1
-        yield f"{digest}-{seen[digest]}", record
+        name = record.get("id")
+        if name is None:
+            name = hashlib.sha256(str(record.get(text_key)).encode("utf-8", "replace")).hexdigest()[:16]
+        seen[str(name)] += 1
+        yield str(name) if seen[str(name)] == 1 else f"{name}#{seen[str(name)]}", record
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,17 @@ class Layout:
 
     def score_journal(self, language: str) -> Path:
         return self.translate_dir / f"{language}_scores.jsonl"
+
+    def files(self, language: str, filename: str | None = None) -> list[Path]:
+        """Every JSONL file of a language."""
+        return [
+            self.paragraphs(language, filename),
+            self.answers(language),
+            self.rejects(language),
+            self.translations(language),
+            self.translation_rejects(language),
+            self.score_journal(language),
+        ]
 
     def manifest(self, stage: str) -> Path:
         return (self.output_dir if stage == "generate" else self.translate_dir) / f"manifest_{stage}.json"

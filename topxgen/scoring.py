@@ -24,9 +24,15 @@ class Confidence:
         """Nothing is held."""
 
 
-def load(name: str):
+def require_built(name: str) -> None:
+    """Raise UserError for a scorer that is announced but not built."""
     if name in PLANNED:
         raise UserError(f"--scorer {name} is not built yet; choose one of {', '.join(SCORERS)}")
+
+
+def load(name: str):
+    """The scorer of that name. Raises UserError when it cannot be had."""
+    require_built(name)
     module, _, attribute = SCORERS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)()
 
@@ -40,8 +46,10 @@ def _needs(record: dict, scorer: str) -> bool:
     scores = record.get("scores")
     if not isinstance(scores, list) or len(scores) != len(record.get("translations", [])):
         return True
-    # The original's files say nothing of the scorer: their scores stand as they are.
-    return record.get("scorer", scorer) != scorer or ("scorer" not in record and any(score is None for score in scores))
+    if "scorer" in record:
+        return record["scorer"] != scorer
+    # The original's files say nothing of the scorer: where they have scores, those stand as they are.
+    return bool(scores) and all(score is None for score in scores)
 
 
 def score(layout: Layout, language: str, *, name: str, scorer, progress: Progress) -> None:

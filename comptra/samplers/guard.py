@@ -1,36 +1,43 @@
 """Engine processes must not outlive us: vLLM's keep decoding, and keep the GPU, when their parent is killed.
 
-A guard process sleeps on a pipe that only we hold open. When we die, however we die, the pipe closes and
-the guard kills the engine processes; when we release it, it just leaves.
+A guard process keeps a list of our descendants and sleeps on a pipe that only we hold open. When we die,
+however we die, the pipe closes and the guard kills them; when we release it, it just leaves.
 """
 
+import os
 import subprocess
 import sys
 
 _GUARD = """
-import os, signal, sys
-pids = [int(pid) for pid in sys.stdin.readline().split()]
-if sys.stdin.readline() == "":
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+import select, sys
+import psutil
+parent, seen = psutil.Process(int(sys.argv[1])), set()
+while True:
+    try:
+        seen.update(child for child in parent.children(recursive=True) if child.pid != psutil.Process().pid)
+    except psutil.NoSuchProcess:
+        pass
+    if select.select([sys.stdin], [], [], 1.0)[0]:
+        if sys.stdin.readline() == "":
+            for child in seen:
+                try:
+                    child.kill()  # psutil knows a process from another that got its number
+                except psutil.NoSuchProcess:
+                    pass
+        break
 """
 
 
 class EngineGuard:
-    """Watches over the processes that descend from this one at the moment of its making."""
+    """Watches over the processes that descend from this one, from before the engine starts until `release`."""
 
     def __init__(self):
-        import psutil
-
-        pids = [child.pid for child in psutil.Process().children(recursive=True)]
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, "-I", "-c", _GUARD, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a Ctrl-C at the terminal is not for it
         )
-        self._process.stdin.write(" ".join(map(str, pids)) + "\n")
-        self._process.stdin.flush()
 
     def release(self) -> None:
         if self._process.poll() is None:

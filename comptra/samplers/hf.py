@@ -9,6 +9,7 @@ from comptra.samplers import (
     ModelSettings,
     Request,
     SamplingSettings,
+    adapter_folder,
     cannot_load,
     cut_at_stop,
     encode,
@@ -46,7 +47,7 @@ class HFSampler:
         if settings.adapter is not None:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, settings.adapter)
+            model = PeftModel.from_pretrained(model, adapter_folder(settings.adapter))
         self._model = model.eval()
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
         self._max_model_len = min(settings.max_model_len or limit, limit)

@@ -1,15 +1,18 @@
 """vLLM in process: requests go to the engine as it has room, answers come back as they finish."""
 
+import contextlib
 import gc
 import os
 from collections.abc import Callable, Iterator
 
 from comptra.errors import UserError
 from comptra.samplers import (
+    MAX_BEAMS,
     Answer,
     ModelSettings,
     Request,
     SamplingSettings,
+    adapter_folder,
     cannot_load,
     cut_at_stop,
     encode,
@@ -37,8 +40,9 @@ class VLLMSampler:
             ) from None
         import torch
         from transformers import AutoConfig
+        from vllm.v1.engine.exceptions import EngineDeadError
 
-        self._vllm = vllm
+        self._vllm, self._dead = vllm, EngineDeadError
         self._settings = settings
         try:
             config = AutoConfig.from_pretrained(settings.model, trust_remote_code=settings.trust_remote_code)
@@ -61,6 +65,7 @@ class VLLMSampler:
             trust_remote_code=settings.trust_remote_code,
             disable_log_stats=True,
             use_tqdm_on_load=False,
+            max_logprobs=2 * MAX_BEAMS,  # which its beam search reads
         )
         if settings.adapter is not None:
             options["max_lora_rank"] = settings.lora_rank
@@ -70,6 +75,8 @@ class VLLMSampler:
                 enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(max_model_len, 4096)
             )
             options.pop("gpu_memory_utilization")
+        adapter = None if settings.adapter is None else adapter_folder(settings.adapter)
+        self._guard = EngineGuard()
         try:
             self._llm = vllm.LLM(**options)
         except Exception as error:  # vLLM wraps every start-up failure; the cause is printed by its engine
@@ -77,14 +84,13 @@ class VLLMSampler:
                 f"vLLM could not load {settings.model!r} ({str(error).splitlines()[0][:300]}); if memory ran out, lower "
                 "--max_model_len or --gpu_memory_utilization, or raise --tensor_parallel_size"
             ) from None
-        self._guard = EngineGuard()
         self._engine = self._llm.llm_engine
         self._max_model_len = max_model_len
         self._lora = None
-        if settings.adapter is not None:
+        if adapter is not None:
             from vllm.lora.request import LoRARequest
 
-            self._lora = LoRARequest("adapter", 1, settings.adapter)
+            self._lora = LoRARequest("adapter", 1, adapter)
 
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
         return encode(self._llm.get_tokenizer(), prompt)
@@ -105,7 +111,8 @@ class VLLMSampler:
                         yield Answer(request.id, [], len(tokens), error=error)
                         continue
                     params = self._vllm.SamplingParams(
-                        n=settings.num_return_sequences,
+                        # Greedy answers are all the same, and the engine refuses to write one twice.
+                        n=settings.num_return_sequences if settings.temperature > 0 else 1,
                         temperature=settings.temperature,
                         top_p=settings.top_p,
                         repetition_penalty=settings.repetition_penalty,
@@ -121,15 +128,18 @@ class VLLMSampler:
                 for output in engine.step():
                     if output.finished:
                         del in_flight[output.request_id]
+                        texts = [completion.text for completion in output.outputs]
                         yield Answer(
                             output.request_id,
-                            [completion.text for completion in output.outputs],
+                            (texts * settings.num_return_sequences)[: settings.num_return_sequences],
                             len(output.prompt_token_ids),
                             sum(len(completion.token_ids) for completion in output.outputs),
                         )
         finally:
             if in_flight:
-                engine.abort_request(list(in_flight.values()), internal=True)
+                # A Ctrl-C at the terminal reaches the engine's processes too, and they may be gone already.
+                with contextlib.suppress(self._dead):
+                    engine.abort_request(list(in_flight.values()), internal=True)
 
     def _beam_search(self, next_request, settings: SamplingSettings) -> Iterator[Answer]:
         """The engine's own beam search, `max_in_flight` prompts at a time."""

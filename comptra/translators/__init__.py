@@ -2,6 +2,7 @@
 
 A translator has
     translate(sentences, source, target) -> list of Translation, in the order of the sentences
+    version                              what a manifest should say of it
     check(source, target)                raise UserError when it cannot translate between the two
     close()                              free the model and its memory
 It is given as many sentences at once as the caller has (`block_size` at most, which bounds what a kill can
@@ -15,6 +16,8 @@ from comptra.errors import UserError
 
 # One row a translator: "module:class", imported when it is chosen.
 TRANSLATORS = {"apertium": "comptra.translators.apertium:Apertium"}
+# Those that load nothing heavy, so that a script can try them before it starts.
+LIGHT = ("apertium",)
 # Names that scripts accept already, for translators that are not built yet.
 PLANNED = ("nllb", "llm")
 

@@ -26,11 +26,16 @@ class Apertium:
     block_size = 2048
 
     def __init__(self):
+        """Raises UserError naming the packages when Apertium is not installed."""
         if shutil.which("apertium") is None:
             raise UserError(
                 "Apertium is not installed: run 'sudo apt-get install apertium apertium-eu-en' (Debian, Ubuntu; the "
                 "second package is the language pair), or pass another --back_translator"
             )
+
+    @property
+    def version(self) -> str:
+        return subprocess.run(["apertium", "-V"], capture_output=True, encoding="utf-8").stdout.strip()
 
     def check(self, source: Language, target: Language) -> None:
         self._pair(source, target)
