@@ -123,17 +123,87 @@ def test_a_backend_that_is_not_built_says_so():
         samplers.load("openai", ModelSettings("gpt"))
 
 
+def adapter(model: str, folder) -> str:
+    """A LoRA adapter with random weights, large enough to change what the model says."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    config = LoraConfig(r=8, lora_alpha=64, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    get_peft_model(base, config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_hf_with_an_adapter(hf, tiny_lm, tmp_path):
+    settings = ModelSettings(tiny_lm, dtype="float32", batch_size=3, adapter=adapter(tiny_lm, tmp_path))
+    sampler = samplers.load("hf", settings)
+    assert answers(sampler, REQUESTS, temperature=0) != answers(hf, REQUESTS, temperature=0)
+    sampler.close()
+    with pytest.raises(UserError, match="holds no LoRA adapter"):
+        samplers.load("hf", replace(settings, adapter=tiny_lm))
+
+
+@pytest.mark.slow
+def test_an_adapter_changes_both_samplers_alike(gemma, tmp_path):
+    """Greedy answers of hf and vLLM with the same adapter, in float32."""
+    pytest.importorskip("vllm")
+    settings = ModelSettings(gemma, dtype="float32", max_model_len=512, adapter=adapter(gemma, tmp_path))
+    found = {}
+    for backend in ("hf", "vllm"):
+        sampler = samplers.load(backend, settings)
+        found[backend] = answers(sampler, REQUESTS[:3], temperature=0, max_new_tokens=8)
+        sampler.close()
+    base = samplers.load("hf", replace(settings, adapter=None))
+    assert found["hf"] == found["vllm"] != answers(base, REQUESTS[:3], temperature=0, max_new_tokens=8)
+    base.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [10, 30])
+def test_vllm_killed_while_it_loads_leaves_no_process(gemma, tmp_path, seconds):
+    import psutil
+
+    started = time.monotonic()
+    datagen(*vllm_run(gemma, tmp_path), kill_when=lambda: time.monotonic() - started > seconds)
+    time.sleep(5)
+    assert [p.info["name"] for p in psutil.process_iter(["name"]) if "VLLM" in (p.info["name"] or "")] == []
+
+
+@pytest.mark.slow
+def test_vllm_stopped_from_the_terminal(gemma, tmp_path):
+    """Ctrl-C reaches the engine's processes as well as ours: still exit code 130 and one line."""
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    command = [sys.executable, "datagen.py", *map(str, vllm_run(gemma, tmp_path))]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while lines_in(tmp_path / "Basque_answers.jsonl") < 3:
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "the same command goes on from here" in err and "Traceback" not in err
+
+
+def vllm_run(gemma, folder):
+    return (
+        "--model_name_or_path", gemma, "--languages", "Basque", "--output_dir", folder, "--max_model_len", 1024,
+        "--seed_topics_path", ROOT / "topics/wikipedia_vital_topics.txt", "--example_paragraphs", "udhr",
+        "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1, "--number_of_icl_phrases", 3,
+        "--number_of_instructions", 40, "--max_new_tokens", 64, "--temperature", 0.7, "--stages", "generate",
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 def test_vllm_killed_leaves_no_process_and_loses_nothing(gemma, tmp_path):
     """kill -9 in the middle of decoding: the engine's processes go too, and the restarted run finishes."""
     import psutil
 
-    arguments = (
-        "--model_name_or_path", gemma, "--languages", "Basque", "--output_dir", tmp_path, "--max_model_len", 1024,
-        "--seed_topics_path", ROOT / "topics/wikipedia_vital_topics.txt", "--example_paragraphs", "udhr",
-        "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1, "--number_of_icl_phrases", 3,
-        "--number_of_instructions", 40, "--max_new_tokens", 64, "--temperature", 0.7, "--stages", "generate",
-    )  # fmt: skip
+    arguments = vllm_run(gemma, tmp_path)
     answers = tmp_path / "Basque_answers.jsonl"
     datagen(*arguments, kill_when=lambda: lines_in(answers) >= 5)
     time.sleep(5)
