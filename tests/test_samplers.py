@@ -160,15 +160,29 @@ def test_an_adapter_changes_both_samplers_alike(gemma, tmp_path):
     base.close()
 
 
+def engines() -> set[int]:
+    """Process ids of what vLLM and its start-up run as, zombies left out."""
+    import psutil
+
+    found = set()
+    for process in psutil.process_iter(["pid", "name", "status", "cmdline"]):
+        words = " ".join([process.info["name"] or "", *(process.info["cmdline"] or [])])
+        if process.info["status"] != psutil.STATUS_ZOMBIE and ("VLLM" in words or "multiprocessing.spawn" in words):
+            found.add(process.info["pid"])
+    return found
+
+
+def assert_no_engine_left(before: set[int]) -> None:
+    time.sleep(5)
+    assert engines() <= before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [10, 30])
 def test_vllm_killed_while_it_loads_leaves_no_process(gemma, tmp_path, seconds):
-    import psutil
-
-    started = time.monotonic()
+    before, started = engines(), time.monotonic()
     datagen(*vllm_run(gemma, tmp_path), kill_when=lambda: time.monotonic() - started > seconds)
-    time.sleep(5)
-    assert [p.info["name"] for p in psutil.process_iter(["name"]) if "VLLM" in (p.info["name"] or "")] == []
+    assert_no_engine_left(before)
 
 
 @pytest.mark.slow
@@ -186,7 +200,9 @@ def test_vllm_stopped_from_the_terminal(gemma, tmp_path):
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and "the same command goes on from here" in err and "Traceback" not in err
+    # The engine's processes complain in their own words; ours end in order.
+    assert process.returncode == 130 and "\nstopped; the same command goes on from here" in err
+    assert 'datagen.py", line' not in err
 
 
 def vllm_run(gemma, folder):
@@ -200,17 +216,18 @@ def vllm_run(gemma, folder):
 
 @pytest.mark.slow
 def test_vllm_killed_leaves_no_process_and_loses_nothing(gemma, tmp_path):
-    """kill -9 in the middle of decoding: the engine's processes go too, and the restarted run finishes."""
-    import psutil
-
-    arguments = vllm_run(gemma, tmp_path)
-    answers = tmp_path / "Basque_answers.jsonl"
+    """kill -9 in the middle of decoding: the engine's processes go too, and the restarted run ends with the same
+    data as an undisturbed one (float32: in bfloat16 the last bit of a sum depends on the batch)."""
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    before = engines()
+    arguments = (*vllm_run(gemma, killed), "--dtype", "float32")
+    answers = killed / "Basque_answers.jsonl"
     datagen(*arguments, kill_when=lambda: lines_in(answers) >= 5)
-    time.sleep(5)
-    left = [p.info["name"] for p in psutil.process_iter(["name"]) if "VLLM" in (p.info["name"] or "")]
-    assert left == []
-    before = records(tmp_path / "Basque_answers.jsonl")
+    assert_no_engine_left(before)
+    on_disk = records(answers)
     datagen(*arguments)
-    after = records(tmp_path / "Basque_answers.jsonl")
-    assert after[: len(before)] == before and len({record["id"] for record in after}) == len(after)
-    assert len(records(tmp_path / "Basque.jsonl")) == 40
+    after = records(answers)
+    assert after[: len(on_disk)] == on_disk and len({record["id"] for record in after}) == len(after)
+    datagen(*vllm_run(gemma, whole), "--dtype", "float32")
+    for name in ("Basque.jsonl", "Basque_rejects.jsonl"):
+        assert records(killed / name) == records(whole / name)
