@@ -142,13 +142,26 @@ def encode(tokenizer, prompt: str | list[dict[str, str]]) -> list[int]:
     return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False))
 
 
-def too_long(prompt_tokens: int, settings: SamplingSettings, max_model_len: int) -> str | None:
-    """Why a prompt cannot be answered in full, or None when it can."""
-    if prompt_tokens + settings.max_new_tokens <= max_model_len:
-        return None
-    return (
-        f"prompt of {prompt_tokens} tokens + {settings.max_new_tokens} new ones exceed --max_model_len {max_model_len}"
-    )
+def gather(
+    next_request: Callable[[], Request | None],
+    count: int,
+    encode: Callable[[str | list[dict[str, str]]], list[int]],
+    settings: SamplingSettings,
+    max_model_len: int,
+) -> tuple[list[tuple[Request, list[int]]], list[Answer]]:
+    """Up to `count` requests with their token ids, and the answers of those that the model cannot take whole.
+
+    When both are empty, there is no request now.
+    """
+    taken, refused = [], []
+    while len(taken) < count and (request := next_request()) is not None:
+        tokens = encode(request.prompt)
+        if len(tokens) + settings.max_new_tokens <= max_model_len:
+            taken.append((request, tokens))
+        else:
+            error = f"prompt of {len(tokens)} tokens + {settings.max_new_tokens} new ones exceed --max_model_len {max_model_len}"
+            refused.append(Answer(request.id, [], len(tokens), error=error))
+    return taken, refused
 
 
 def cut_at_stop(text: str, stop: Iterable[str]) -> str:

@@ -13,8 +13,8 @@ from comptra.samplers import (
     cannot_load,
     cut_at_stop,
     encode,
+    gather,
     load_tokenizer,
-    too_long,
 )
 
 POOL_BATCHES = 8  # batches that are sorted by length together
@@ -56,18 +56,11 @@ class HFSampler:
         return encode(self._tokenizer, prompt)
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
+        size = POOL_BATCHES * self._settings.batch_size
         while True:
-            pool = []
-            while len(pool) < POOL_BATCHES * self._settings.batch_size:
-                request = next_request()
-                if request is None:
-                    break
-                tokens = self.encode(request.prompt)
-                if error := too_long(len(tokens), settings, self._max_model_len):
-                    yield Answer(request.id, [], len(tokens), error=error)
-                else:
-                    pool.append((request, tokens))
-            if not pool:
+            pool, refused = gather(next_request, size, self.encode, settings, self._max_model_len)
+            yield from refused
+            if not pool and not refused:
                 return
             pool.sort(key=lambda item: len(item[1]))
             for start in range(0, len(pool), self._settings.batch_size):

@@ -16,7 +16,7 @@ from comptra.samplers import (
     cannot_load,
     cut_at_stop,
     encode,
-    too_long,
+    gather,
 )
 from comptra.samplers.guard import EngineGuard
 
@@ -102,27 +102,16 @@ class VLLMSampler:
         engine, in_flight = self._engine, {}
         try:
             while True:
+                # One at a time: the engine begins on the first while we render the next.
                 while len(in_flight) < self._settings.max_in_flight:
-                    request = next_request()
-                    if request is None:
+                    taken, refused = gather(next_request, 1, self.encode, settings, self._max_model_len)
+                    yield from refused
+                    if not taken and not refused:
                         break
-                    tokens = self.encode(request.prompt)
-                    if error := too_long(len(tokens), settings, self._max_model_len):
-                        yield Answer(request.id, [], len(tokens), error=error)
-                        continue
-                    params = self._vllm.SamplingParams(
-                        # Greedy answers are all the same, and the engine refuses to write one twice.
-                        n=settings.num_return_sequences if settings.temperature > 0 else 1,
-                        temperature=settings.temperature,
-                        top_p=settings.top_p,
-                        repetition_penalty=settings.repetition_penalty,
-                        max_tokens=settings.max_new_tokens,
-                        stop=list(settings.stop),
-                        seed=request.seed,
-                        output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
-                    )
-                    key = engine.add_request(request.id, {"prompt_token_ids": tokens}, params, lora_request=self._lora)
-                    in_flight[request.id] = key
+                    for request, tokens in taken:
+                        params = self._params(request, settings)
+                        prompt = {"prompt_token_ids": tokens}
+                        in_flight[request.id] = engine.add_request(request.id, prompt, params, lora_request=self._lora)
                 if not in_flight:
                     return
                 for output in engine.step():
@@ -141,24 +130,32 @@ class VLLMSampler:
                 with contextlib.suppress(self._dead):
                     engine.abort_request(list(in_flight.values()), internal=True)
 
+    def _params(self, request: Request, settings: SamplingSettings):
+        return self._vllm.SamplingParams(
+            # Greedy answers are all the same, and the engine refuses to write one twice.
+            n=settings.num_return_sequences if settings.temperature > 0 else 1,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            repetition_penalty=settings.repetition_penalty,
+            max_tokens=settings.max_new_tokens,
+            stop=list(settings.stop),
+            seed=request.seed,
+            output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+        )
+
     def _beam_search(self, next_request, settings: SamplingSettings) -> Iterator[Answer]:
         """The engine's own beam search, `max_in_flight` prompts at a time."""
         from vllm.sampling_params import BeamSearchParams
 
         tokenizer = self._llm.get_tokenizer()
+        size = max(1, self._settings.max_in_flight // settings.num_beams)
         while True:
-            block = []
-            while len(block) < max(1, self._settings.max_in_flight // settings.num_beams):
-                request = next_request()
-                if request is None:
-                    break
-                tokens = self.encode(request.prompt)
-                if error := too_long(len(tokens), settings, self._max_model_len):
-                    yield Answer(request.id, [], len(tokens), error=error)
-                else:
-                    block.append((request, tokens))
-            if not block:
+            block, refused = gather(next_request, size, self.encode, settings, self._max_model_len)
+            yield from refused
+            if not block and not refused:
                 return
+            if not block:
+                continue
             params = BeamSearchParams(beam_width=settings.num_beams, max_tokens=settings.max_new_tokens)
             prompts = [{"prompt_token_ids": tokens} for _, tokens in block]
             outputs = self._llm.beam_search(prompts, params, lora_request=self._lora)
