@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 say() { echo "setup: $*" >&2; }
 
 if [ ! -x .venv/bin/python ]; then
+    [ ! -e .venv ] || { say ".venv is there, but its Python does not run: remove .venv and run this again"; exit 1; }
     python=""
     for candidate in python3.12 python3.13 python3.11 python3; do
         if command -v "$candidate" >/dev/null &&
