@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from comptra import languages
-from comptra.errors import UserError
+from comptra.errors import UserError, reason
 from comptra.languages import Language
 
 UDHR = Path(__file__).parent.parent / "data" / "udhr"
@@ -120,8 +120,7 @@ def _hub(repo: str, config: str, split: str, column: str, option: str, what: str
     try:
         return list(datasets.load_dataset(repo, config, split=split)[column])
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         raise UserError(
-            f"cannot load {what} from the Hub ({repo}, {config}: {reason[:200]}). If it is gated, accept its terms on "
+            f"cannot load {what} from the Hub ({repo}, {config}: {reason(error)}). If it is gated, accept its terms on "
             f"its page and export HF_TOKEN; without internet pass {option} udhr (embedded) or {option} FOLDER"
         ) from None

@@ -7,7 +7,7 @@ import mmap
 import re
 from pathlib import Path
 
-from comptra.errors import UserError
+from comptra.errors import UserError, reason
 from comptra.languages import Language
 
 
@@ -109,7 +109,6 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(hf_hub_download(repo, file))
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(
-            f"cannot fetch --lid_model {name!r} ({reason}); download it and pass its path, or pass cld2"
+            f"cannot fetch --lid_model {name!r} ({reason(error)}); download it and pass its path, or pass cld2"
         ) from None

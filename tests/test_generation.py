@@ -10,6 +10,7 @@ import pytest
 from comptra import benchmarks, languages
 from comptra.errors import UserError
 from comptra.samplers import Answer, SamplingSettings
+from topxgen.files import repair_tail
 from topxgen.generation import MAX_BARREN_STEPS, Generation, Target, request_seed, schedule
 from topxgen.progress import Progress
 from topxgen.records import Layout
@@ -48,6 +49,8 @@ class ShuffledAnswers:
 def run(folder, answers, *, total=40, minimum=5, step_size=3, names=("Basque", "Hausa"), progress=None):
     folder.mkdir(exist_ok=True)
     layout = Layout(folder, "translated")
+    for path in (path for name in names for path in layout.files(name)):
+        repair_tail(path)  # as datagen.py does before any stage
     with (
         Progress("test", total, "paragraphs") as bar,
         Generation(

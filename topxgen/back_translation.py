@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from comptra.errors import UserError
 from comptra.languages import Language
 from topxgen import splitting
-from topxgen.files import Appender, read_jsonl, repair_tail
+from topxgen.files import Appender, read_jsonl
 from topxgen.progress import Progress, printable
 from topxgen.records import Layout, Paragraph, TranslatedParagraph, identified
 
@@ -50,8 +50,6 @@ def back_translate(
     that a kill between the two loses neither; a paragraph found in both files is never written again.
     """
     output, rejects = layout.translations(language.name), layout.translation_rejects(language.name)
-    for path in (output, rejects):
-        repair_tail(path)
     done = {name for name, _ in identified(read_jsonl(output), "sentence")}
     rejects_done = {record["id"] for record in read_jsonl(rejects)}
     todo = [paragraph for paragraph in paragraphs(layout, language, filename) if paragraph.id not in done]

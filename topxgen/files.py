@@ -59,6 +59,10 @@ def repair_tail(path: Path) -> int:
         return 0
 
 
+def to_line(record: dict) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
 class Appender:
     """Appends JSON objects, each as one whole line in one write; `sync` makes them survive a power cut."""
 
@@ -68,7 +72,7 @@ class Appender:
 
     def write(self, *records: dict) -> None:
         # A lone surrogate cannot be UTF-8: it becomes "?" rather than end a run.
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        lines = "".join(map(to_line, records))
         data = lines.encode("utf-8", "replace")
         while data:
             data = data[os.write(self._fd, data) :]

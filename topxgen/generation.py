@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from comptra.samplers import Answer, Request, SamplingSettings
 from topxgen.cleaning import reject_reason
 from topxgen.dedup import NearDuplicates
-from topxgen.files import Appender, read_jsonl, repair_tail
+from topxgen.files import Appender, read_jsonl
 from topxgen.parsing import PARSERS
 from topxgen.progress import Progress, printable
 from topxgen.records import Layout, Paragraph, identified
@@ -149,19 +149,12 @@ class Generation:
 
     def _read(self, language: str, known: NearDuplicates) -> _LanguageFiles:
         layout = self._layout
-        paths = (
-            layout.paragraphs(language, self._filenames.get(language)),
-            layout.rejects(language),
-            layout.answers(language),
-        )
-        for path in paths:
-            repair_tail(path)
         files = _LanguageFiles(known)
-        for name, record in identified(read_jsonl(paths[0]), "text"):
+        for name, record in identified(read_jsonl(layout.paragraphs(language, self._filenames.get(language))), "text"):
             files.known.add(name, str(record.get("text", "")))
             files.kept.add(name)
-        files.rejected = {record["id"] for record in read_jsonl(paths[1])}
-        files.answers = {record["id"]: record for record in read_jsonl(paths[2])}
+        files.rejected = {record["id"] for record in read_jsonl(layout.rejects(language))}
+        files.answers = {record["id"]: record for record in read_jsonl(layout.answers(language))}
         # Paragraphs without an id of ours (brought along from elsewhere) count from the start; the others
         # are counted when their prompt's turn comes, so that a restart goes through the same states.
         self._kept[language] = sum(1 for name in files.kept if not name.startswith(f"{language}-"))

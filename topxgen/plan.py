@@ -131,7 +131,7 @@ def prepare_generation(run: Run, notice):
         "adapter": args.adapter_name_or_path,
         "seed": args.seed,
         "prompt_template": Path(template.path).name,
-        "prompt_template_digest": stages.digest(Path(template.path).read_text(encoding="utf-8")),
+        "prompt_template_digest": stages.digest(template.text),
         "topics_digest": stages.digest(topic_list),
         "example_paragraphs_digest": stages.digest([name + text for name in paragraphs for text in paragraphs[name]]),
         **{f"example_sentences_digest {name}": stages.digest(texts) for name, texts in sentences.items()},

@@ -89,7 +89,7 @@ class Layout:
         return self.translate_dir / f"{language}_scores.jsonl"
 
     def files(self, language: str, filename: str | None = None) -> list[Path]:
-        """Every JSONL file of a language."""
+        """Every JSONL file of a language; a run repairs their ends before any stage reads them."""
         return [
             self.paragraphs(language, filename),
             self.answers(language),

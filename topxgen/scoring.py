@@ -1,9 +1,11 @@
 """Quality scores for pairs: attached to the records, never a reason to drop one."""
 
 import importlib
+from collections.abc import Iterator
+from pathlib import Path
 
 from comptra.errors import UserError
-from topxgen.files import Appender, read_jsonl, repair_tail, write_atomic
+from topxgen.files import Appender, read_jsonl, to_line, write_atomic
 from topxgen.progress import Progress
 from topxgen.records import Layout, identified
 
@@ -60,8 +62,6 @@ def score(layout: Layout, language: str, *, name: str, scorer, progress: Progres
     path, journal_path = layout.translations(language), layout.score_journal(language)
     if not path.exists():
         raise UserError(f"no pairs to score: {path} is missing; run --stages translate first")
-    repair_tail(path)
-    repair_tail(journal_path)
     scores = {line["id"]: line["scores"] for line in read_jsonl(journal_path) if line["scorer"] == name}
     with Appender(journal_path) as journal:
         block: list[tuple[str, dict]] = []
@@ -85,10 +85,9 @@ def score(layout: Layout, language: str, *, name: str, scorer, progress: Progres
     journal_path.unlink()
 
 
-def _scored(path, scores: dict[str, list], name: str):
-    import json
-
+def _scored(path: Path, scores: dict[str, list], name: str) -> Iterator[str]:
+    """The lines of the translations file with the new scores in their places."""
     for record_id, record in identified(read_jsonl(path), "sentence"):
         if record_id in scores and _needs(record, name):
             record["scores"], record["scorer"] = scores[record_id], name
-        yield json.dumps(record, ensure_ascii=False) + "\n"
+        yield to_line(record)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from comptra.errors import UserError
+from comptra.errors import UserError, reason
 
 # One row a backend: "module:class", imported when it is chosen.
 BACKENDS = {
@@ -125,12 +125,10 @@ def adapter_folder(name: str) -> str:
 
 def cannot_load(name: str, error: Exception) -> str:
     """One line for a model or tokenizer that did not load."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        return f"cannot load {name!r} ({reason}); is it the folder of a model with its config.json and tokenizer files?"
+        return f"cannot load {name!r} ({reason(error)}); is it the folder of a model with its config.json and tokenizer files?"
     return (
-        f"cannot load {name!r} ({reason}); pass a local folder or a Hub id that this machine can reach (a gated model "
+        f"cannot load {name!r} ({reason(error)}); pass a local folder or a Hub id that this machine can reach (a gated model "
         "needs its terms accepted and HF_TOKEN exported; without internet download it elsewhere and set HF_HUB_OFFLINE=1)"
     )
 

@@ -5,7 +5,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 
-from comptra.errors import UserError
+from comptra.errors import UserError, reason
 from comptra.samplers import (
     MAX_BEAMS,
     Answer,
@@ -81,7 +81,7 @@ class VLLMSampler:
             self._llm = vllm.LLM(**options)
         except Exception as error:  # vLLM wraps every start-up failure; the cause is printed by its engine
             raise UserError(
-                f"vLLM could not load {settings.model!r} ({str(error).splitlines()[0][:300]}); if memory ran out, lower "
+                f"vLLM could not load {settings.model!r} ({reason(error)}); if memory ran out, lower "
                 "--max_model_len or --gpu_memory_utilization, or raise --tensor_parallel_size"
             ) from None
         self._engine = self._llm.llm_engine

@@ -24,6 +24,7 @@ class Template:
     """A parsed prompt file: how to fill it in, how to send it, how to read the answer."""
 
     path: str
+    text: str  # the whole file
     style: str
     answer: str
     stop: tuple[str, ...]
@@ -105,7 +106,7 @@ def load(name_or_path: str) -> Template:
     for name in _FIELDS:
         if name not in sections:
             raise UserError(f"{path}: the section '=== {name}' is missing")
-    return Template(str(path), keys["style"], keys["answer"], tuple(stop), sections)
+    return Template(str(path), text, keys["style"], keys["answer"], tuple(stop), sections)
 
 
 def _stop_string(value: str, path: Path) -> str:
