@@ -216,7 +216,7 @@ def generate(run: Run, command: list[str]) -> bool:
 def check_origin(run: Run) -> None:
     """Paragraphs with ids of ours belong to the answers beside them: without those, new answers would be
     taken for paragraphs that are there already."""
-    from topxgen.files import read_jsonl
+    from comptra.files import read_jsonl
 
     if run.layout.settings("generate").exists():
         return
@@ -232,8 +232,8 @@ def check_origin(run: Run) -> None:
 def translate(run: Run, command: list[str]) -> None:
     """The translate stage."""
     from comptra import language_id
+    from comptra.files import read_jsonl
     from topxgen.back_translation import back_translate, paragraphs
-    from topxgen.files import read_jsonl
     from topxgen.funnel import translation_counts
     from topxgen.progress import Progress
 
@@ -320,8 +320,8 @@ def score(run: Run, command: list[str]) -> None:
 
 def report(run: Run) -> None:
     """Print the funnel, a few pairs, and where the files are."""
+    from comptra.files import read_json
     from topxgen import funnel
-    from topxgen.files import read_json
     from topxgen.progress import printable
 
     layout = run.layout
@@ -373,7 +373,7 @@ def main() -> int:
         if args.dry_run:
             return dry_run(run)
         preflight(run)
-        from topxgen.files import OutputLock, repair_tail
+        from comptra.files import OutputLock, repair_tail
 
         command = stages.command_line(("--api_key",))
         enough = True
@@ -391,7 +391,7 @@ def main() -> int:
         return 0 if enough else 3
     except UserError as error:
         say(f"datagen.py: error: {error}")
-        return 2
+        return error.exit_code
     except OSError as error:  # a full disk, a read-only file, a directory where a file should be
         say(f"datagen.py: error: {error}; what is finished is on disk, and the same command goes on from there")
         return 2

@@ -1,11 +1,20 @@
-"""The one exception that stands for a mistake of the user's or of their machine, not a bug."""
+"""The exceptions that stand for a mistake of the user's, their machine or a provider, not a bug."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A one-line message that names the value, the choices and the remedy; scripts exit with code 2."""
+    """A one-line message that names the value, the choices and the remedy; scripts end with `exit_code`."""
+
+    exit_code = 2
+
+
+class Refused(UserError):
+    """An API will not go on (refused key, spent quota, no answer after all retries): nothing to mend here, and
+    what is finished is on disk. A script that starts jobs can tell it by its exit code."""
+
+    exit_code = 4
 
 
 def reason(error: Exception) -> str:

@@ -13,8 +13,8 @@ from conftest import BENCHMARKS, ROOT
 
 from comptra import benchmarks, languages
 from comptra.errors import UserError
+from comptra.files import Appender, OutputLock, read_jsonl, repair_tail
 from topxgen import prompts
-from topxgen.files import Appender, OutputLock, read_jsonl, repair_tail
 from topxgen.generation import schedule
 from topxgen.pipelines.topxgen import PROMPTS_PER_EXAMPLES, TopXGenPrompts
 from topxgen.records import identified
@@ -45,7 +45,7 @@ def test_what_cannot_be_utf8_does_not_end_a_run(tmp_path):
 
 
 def test_lock_names_its_owner_and_dies_with_it(tmp_path):
-    script = f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom topxgen.files import OutputLock\nlock = OutputLock(Path({str(tmp_path)!r}))\nprint('held', flush=True)\ntime.sleep(60)"
+    script = f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom comptra.files import OutputLock\nlock = OutputLock(Path({str(tmp_path)!r}))\nprint('held', flush=True)\ntime.sleep(60)"
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert owner.stdout.readline() == "held\n"
     with pytest.raises(UserError, match=f"process {owner.pid} on "):

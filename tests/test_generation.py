@@ -9,8 +9,8 @@ import pytest
 
 from comptra import benchmarks, languages
 from comptra.errors import UserError
+from comptra.files import repair_tail
 from comptra.samplers import Answer, SamplingSettings
-from topxgen.files import repair_tail
 from topxgen.generation import MAX_BARREN_STEPS, Generation, Target, request_seed, schedule
 from topxgen.progress import Progress
 from topxgen.records import Layout

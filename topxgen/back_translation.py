@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from comptra.errors import UserError
+from comptra.files import Appender, read_jsonl
 from comptra.languages import Language
 from topxgen import splitting
-from topxgen.files import Appender, read_jsonl
 from topxgen.progress import Progress, printable
 from topxgen.records import Layout, Paragraph, TranslatedParagraph, identified
 

@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
 
-from topxgen.files import read_jsonl
+from comptra.files import read_jsonl
 from topxgen.records import Layout
 
 ANSWER_REASONS = ("prompt_too_long", "empty", "unparseable")

@@ -12,10 +12,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from comptra.files import Appender, read_jsonl
 from comptra.samplers import Answer, Request, SamplingSettings
 from topxgen.cleaning import reject_reason
 from topxgen.dedup import NearDuplicates
-from topxgen.files import Appender, read_jsonl
 from topxgen.parsing import PARSERS
 from topxgen.progress import Progress, printable
 from topxgen.records import Layout, Paragraph, identified

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from comptra.errors import UserError
-from topxgen.files import Appender, read_jsonl, to_line, write_atomic
+from comptra.files import Appender, read_jsonl, to_line, write_atomic
 from topxgen.progress import Progress
 from topxgen.records import Layout, identified
 

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from comptra.errors import UserError
-from topxgen.files import read_json, write_json
+from comptra.files import read_json, write_json
 from topxgen.records import Layout
 
 STAGES = ("generate", "translate", "score")

@@ -12,7 +12,7 @@ that the engine decodes while the caller works on finished answers.
 
 import importlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from comptra.errors import UserError, reason
@@ -77,8 +77,13 @@ class ModelSettings:
     lora_rank: int = 16
     seed: int = 122
     batch_size: int = 4  # hf only: sequences decoded together
-    max_in_flight: int = 256  # vllm only: requests handed to the engine at a time
+    max_in_flight: int = 256  # vllm and APIs: requests handed over at a time
     trust_remote_code: bool = False
+    # APIs only
+    api_key: str | None = field(default=None, repr=False)  # None: the provider's environment variable
+    base_url: str | None = None  # None: the provider's own
+    request_timeout: float = 600.0  # seconds for one attempt at a request
+    max_retries: int = 8  # attempts after the first
 
 
 def require_built(backend: str) -> None:
