@@ -22,6 +22,7 @@ from pathlib import Path
 from comptra import samplers, translators
 from comptra.arguments import FLAG, boolean, real, whole
 from comptra.errors import UserError
+from comptra.translators import llm, nllb
 from topxgen import scoring, splitting, stages
 from topxgen.plan import PIPELINES, Run, dry_run, prepare_generation
 
@@ -66,15 +67,13 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--model_name_or_path", metavar="MODEL", help="a Hub id or a folder")
     group.add_argument("--tokenizer_name_or_path", metavar="MODEL", help="[the model's]")
     group.add_argument(
-        "--inference_api", choices=[*samplers.BACKENDS, *samplers.PLANNED], default="vllm", help="[%(default)s]"
+        "--inference_api", choices=samplers.BACKENDS, default="vllm", help="openai: any such server, too [%(default)s]"
     )
     group.add_argument("--api_key", help="better: the provider's environment variable; never logged nor written")
     group.add_argument(
         "--request_batch_size", type=whole(1), default=4, help="topics a step; hf: prompts a batch [%(default)s]"
     )
-    group.add_argument(
-        "--max_in_flight", type=whole(1), default=256, help="vllm: prompts in the engine at a time [%(default)s]"
-    )
+    group.add_argument("--max_in_flight", type=whole(1), help="vllm, APIs: requests at a time [vllm 256, APIs 16]")
     group.add_argument(
         "--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto", help="[%(default)s]"
     )
@@ -88,6 +87,20 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--adapter_name_or_path", metavar="LORA", help="a LoRA adapter on top of the model")
     group.add_argument("--lora_rank", type=whole(1), default=16, help="of the adapter, or more [%(default)s]")
     group.add_argument("--trust_remote_code", **FLAG, help="run code that comes with the model")
+
+    group = parser.add_argument_group("APIs (openai, cohere, anthropic)")
+    group.add_argument("--base_url", metavar="URL", help="another server, as http://localhost:8000/v1 of vllm serve")
+    group.add_argument(
+        "--request_timeout", type=real(0.1), default=600, metavar="SECONDS", help="for one attempt [%(default)s]"
+    )
+    group.add_argument("--max_retries", type=whole(0), default=8, help="after the first attempt [%(default)s]")
+    group.add_argument(
+        "--prices",
+        nargs=2,
+        type=real(0),
+        metavar=("IN", "OUT"),
+        help="of a million prompt and a million answer tokens, to count the cost",
+    )
 
     group = parser.add_argument_group("how it writes")
     group.add_argument("--max_new_tokens", type=whole(1), default=2048, help="[%(default)s]")
@@ -132,22 +145,46 @@ def build_parser() -> argparse.ArgumentParser:
         help="cld2, or a fastText file or Hub id [%(default)s]",
     )
 
-    group = parser.add_argument_group("back-translation and scores")
+    group = parser.add_argument_group("back-translation")
     group.add_argument(
-        "--back_translator",
-        choices=[*translators.TRANSLATORS, *translators.PLANNED],
-        help="[nllb with --use_nllb, else llm]",
+        "--back_translator", choices=translators.TRANSLATORS, help="[nllb with --use_nllb, else llm: the model above]"
     )
     group.add_argument("--use_nllb", **FLAG, help="short for --back_translator nllb")
-    group.add_argument("--nllb_name_or_path", default="facebook/nllb-200-3.3B", metavar="MODEL", help="[%(default)s]")
+    group.add_argument(
+        "--nllb_name_or_path",
+        default="facebook/nllb-200-3.3B",
+        metavar="MODEL",
+        help="NLLB, M2M-100, MADLAD, Marian [%(default)s]",
+    )
+    group.add_argument("--nllb_engine", choices=nllb.ENGINES, default="ctranslate2", help="[%(default)s]")
+    group.add_argument(
+        "--nllb_compute_type", choices=nllb.COMPUTE_TYPES, default="auto", help="[float16 on GPU, int8 on CPU]"
+    )
+    group.add_argument(
+        "--cache_dir", default=translators.CACHE_DIR, metavar="DIR", help="of converted models [%(default)s]"
+    )
     group.add_argument("--target_language", default="English", help="to translate into [%(default)s]")
-    group.add_argument("--template_key", default="11", help="of LLM back-translation [%(default)s]")
     group.add_argument(
-        "--number_of_demonstrations", type=whole(0), default=5, help="of LLM back-translation [%(default)s]"
+        "--template_key", default="11", help="llm: number or name in comptra/prompts/templates.toml [%(default)s]"
     )
     group.add_argument(
-        "--scorer", choices=[*scoring.SCORERS, *scoring.PLANNED], default="confidence", help="[%(default)s]"
+        "--prompt_style", choices=llm.PROMPT_STYLES, default="auto", help="llm: raw template or chat [by the tokenizer]"
     )
+    group.add_argument("--number_of_demonstrations", type=whole(0), default=5, help="llm: shots [%(default)s]")
+    group.add_argument(
+        "--demonstration_pool",
+        default="flores",
+        metavar="SOURCE",
+        help="llm: flores (Hub), udhr (embedded) or a folder [%(default)s]",
+    )
+
+    group = parser.add_argument_group("scores")
+    group.add_argument("--scorer", choices=scoring.SCORERS, help="[blaser; with apertium: confidence]")
+    group.add_argument("--blaser_name_or_path", default="facebook/blaser-2.0-qe", metavar="MODEL", help="[%(default)s]")
+    group.add_argument(
+        "--sonar_name_or_path", default="cointegrated/SONAR_200_text_encoder", metavar="MODEL", help="[%(default)s]"
+    )
+    group.add_argument("--scorer_dtype", choices=("float32", "bfloat16"), default="float32", help="[%(default)s]")
     return parser
 
 
@@ -190,6 +227,7 @@ def generate(run: Run, command: list[str]) -> bool:
             try:
                 generation.run(sampler, run.sampling_settings(template.stop))
             finally:
+                say_retries(sampler)
                 sampler.close()
         outcome = generation.outcome()
     counts = {name: generation_counts(layout, name, run.filenames.get(name)) for name in run.languages}
@@ -238,11 +276,13 @@ def translate(run: Run, command: list[str]) -> None:
     from topxgen.progress import Progress
 
     args, layout, started = run.args, run.layout, stages.now()
+    translator = run.translator
     settings = {
         "back_translator": run.back_translator,
         "target_language": run.target.name,
         "splitter": args.splitter,
         "lid_model": args.lid_model,
+        **translator.settings,
     }
     stages.check_settings(layout.settings("translate"), settings)
     identifier = language_id.load(args.lid_model)
@@ -252,31 +292,33 @@ def translate(run: Run, command: list[str]) -> None:
                 f"{args.lid_model} cannot tell {language.name}: its sentences are not checked by language; "
                 "pass a fastText --lid_model that knows it, such as GlotLID's"
             )
-    translator = translators.load(run.back_translator)
-    try:
-        total = done = 0
-        for name, language in run.languages.items():
-            translator.check(language, run.target)
-            total += sum(1 for _ in paragraphs(layout, language, run.filenames.get(name)))
-            done += sum(1 for _ in read_jsonl(layout.translations(name)))
-        stages.record_settings(layout.settings("translate"), settings)
-        if done < total:
-            stages.begin(layout, "translate")
-        with Progress("translate", total, "paragraphs", done=done) as progress:
-            for name, language in run.languages.items():
-                back_translate(
-                    layout,
-                    language,
-                    run.target,
-                    translator=translator,
-                    identifier=identifier,
-                    splitter=args.splitter,
-                    filename=run.filenames.get(name),
-                    progress=progress,
-                    verbose=args.verbose,
-                )
-    finally:
-        translator.close()
+    total = done = 0
+    for name, language in run.languages.items():
+        translator.check(language, run.target)
+        total += sum(1 for _ in paragraphs(layout, language, run.filenames.get(name)))
+        done += sum(1 for _ in read_jsonl(layout.translations(name)))
+    stages.record_settings(layout.settings("translate"), settings)
+    if done < total:
+        stages.begin(layout, "translate")
+        say(f"loading {translator.version}")
+        try:
+            translator.load()
+            with Progress("translate", total, "paragraphs", done=done) as progress:
+                for name, language in run.languages.items():
+                    back_translate(
+                        layout,
+                        language,
+                        run.target,
+                        translator=translator,
+                        identifier=identifier,
+                        splitter=args.splitter,
+                        filename=run.filenames.get(name),
+                        progress=progress,
+                        verbose=args.verbose,
+                    )
+        finally:
+            say_retries(translator)
+            translator.close()
     stages.write_manifest(
         layout,
         "translate",
@@ -294,28 +336,38 @@ def score(run: Run, command: list[str]) -> None:
     from topxgen.funnel import translation_counts
     from topxgen.progress import Progress
 
-    name, layout, started = run.args.scorer, run.layout, stages.now()
-    if name == "none":
+    layout, scorer, started, truncated = run.layout, run.scorer, stages.now(), 0
+    if scorer is None:
         return
-    scorer = scoring.load(name)
-    try:
-        total = sum(scoring.unscored(layout, language, name) for language in run.languages)
-        if total:
-            stages.begin(layout, "score")
-        with Progress("score", total, "paragraphs with pairs") as progress:
-            for language in run.languages:
-                scoring.score(layout, language, name=name, scorer=scorer, progress=progress)
-    finally:
-        scorer.close()
+    total = sum(scoring.unscored(layout, language, scorer.id) for language in run.languages)
+    if total:
+        stages.begin(layout, "score")
+        say(f"loading {scorer.id}")
+        try:
+            scorer.load()
+            with Progress("score", total, "paragraphs with pairs") as progress:
+                for language in run.languages.values():
+                    truncated += scoring.score(layout, language, run.target, scorer=scorer, progress=progress)
+        finally:
+            scorer.close()
+    if truncated:
+        say(f"{truncated} texts were longer than the scorer reads (514 tokens) and scored by their beginnings")
     stages.write_manifest(
         layout,
         "score",
         started=started,
         seed=run.args.seed,
-        settings={"scorer": name},
+        settings={"scorer": scorer.id},
         command=command,
+        **({"truncated_texts": truncated} if total else {}),
         counts={language: translation_counts(layout, language) for language in run.languages},
     )
+
+
+def say_retries(model) -> None:
+    """What an API made us do again."""
+    if retries := getattr(model, "retries", None):
+        say("asked again: " + ", ".join(f"{count} times for a {kind}" for kind, count in retries.most_common()))
 
 
 def report(run: Run) -> None:
@@ -334,6 +386,10 @@ def report(run: Run) -> None:
     translation = [funnel.translation_counts(layout, name) for name in translated]
     asked = read_json(layout.manifest("generate")).get("prompts_asked")
     print(f"\nFunnel, {', '.join(run.languages)}:\n{funnel.render(asked, generation, translation)}\n")
+    used = [sum(counts[kind] for counts in generation) for kind in ("prompt_tokens", "completion_tokens")]
+    for stage, (prompt, completion) in (("generate", used), ("translate", funnel.tokens(layout.translation_answers))):
+        if prompt:
+            print(funnel.usage(stage, prompt, completion, run.args.prices))
     for name in translated:
         for sentence, translation, value in funnel.sample_pairs(layout.translations(name)):
             shown = "no score" if value is None else f"score {value:.2f}"
@@ -352,18 +408,15 @@ def preflight(run: Run) -> None:
     """Fail now on what a later stage would fail on, after hours of generation."""
     args = run.args
     if "generate" in args.stages:
-        samplers.require_built(args.inference_api)
+        samplers.check(args.inference_api, run.model_settings())
     if "translate" in args.stages:
         from comptra import language_id
 
-        translators.require_built(run.back_translator)
-        if run.back_translator in translators.LIGHT:
-            translator = translators.load(run.back_translator)
-            for language in run.languages.values():
-                translator.check(language, run.target)
+        for language in run.languages.values():
+            run.translator.check(language, run.target)
         language_id.load(args.lid_model)
-    if "score" in args.stages:
-        scoring.require_built(args.scorer)
+    if "score" in args.stages and run.scorer is not None:
+        run.scorer.preflight(run.languages.values(), run.target)
 
 
 def main() -> int:
@@ -378,6 +431,7 @@ def main() -> int:
         command = stages.command_line(("--api_key",))
         enough = True
         with OutputLock(args.output_dir):
+            repair_tail(run.layout.translation_answers)
             for name in run.languages:
                 for path in run.layout.files(name, run.filenames.get(name)):
                     repair_tail(path)

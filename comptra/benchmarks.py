@@ -32,16 +32,57 @@ def example_sentences(source: str, language: Language) -> list[str]:
         return _hub("openlanguagedata/flores_plus", config, "dev", "text", "--example_sentences", "FLORES")
     if source == "udhr":
         return udhr(language)
+    return _lines(_sentence_file(source, language, "--example_sentences"))
+
+
+def _sentence_file(source: str, language: Language, option: str) -> Path:
+    """The file of a folder that holds sentences of `language`."""
     codes = dict.fromkeys((language.flores, _FLORES_PLUS.get(language.flores, language.flores)))
     layouts = ("dev/{}.dev", "flores200_dataset/dev/{}.dev", "{}.txt")
     names = [*(layout.format(code) for layout in layouts for code in codes), f"{language.name}.txt"]
     for name in names:
         if (Path(source) / name).is_file():
-            return _lines(Path(source) / name)
+            return Path(source) / name
     raise UserError(
-        f"no example sentences for {language.name} in {source!r}: pass --example_sentences "
-        f"{' or '.join(SENTENCE_SOURCES)}, or a folder that holds one of {', '.join(names)}"
+        f"no sentences in {language.name} in {source!r}: pass {option} {' or '.join(SENTENCE_SOURCES)}, or a folder "
+        f"that holds one of {', '.join(names)}"
     )
+
+
+def parallel_sentences(source: str, first: Language, second: Language) -> list[tuple[str, str]]:
+    """Pairs of sentences in two languages from "flores" (dev), "udhr" or a folder (as for example_sentences).
+
+    Raises UserError when a side is missing, or the sides are not equally long.
+    """
+    if source == "udhr":
+        return _parallel_udhr(first, second)
+    if source == "flores":
+        sides = [example_sentences(source, language) for language in (first, second)]
+    else:
+        sides = [_text(_sentence_file(source, language, "--demonstration_pool")) for language in (first, second)]
+    if len(sides[0]) != len(sides[1]):
+        raise UserError(
+            f"{source}: {len(sides[0])} lines in {first.name} but {len(sides[1])} in {second.name}; the two sides of a "
+            "parallel text must have the same number of lines"
+        )
+    return [(a.strip(), b.strip()) for a, b in zip(*sides, strict=True) if a.strip() and b.strip()]
+
+
+def _parallel_udhr(first: Language, second: Language) -> list[tuple[str, str]]:
+    """Aligned paragraphs: those of the articles that have as many paragraphs in both languages."""
+    sides: list[dict[str, list[str]]] = []
+    for language in (first, second):
+        articles: dict[str, list[str]] = {}
+        for line in _udhr_lines(language):
+            article, text = line.split("\t", 1)
+            articles.setdefault(article, []).append(text)
+        sides.append(articles)
+    return [
+        pair
+        for article, texts in sides[0].items()
+        if len(texts) == len(sides[1].get(article, []))
+        for pair in zip(texts, sides[1][article], strict=True)
+    ]
 
 
 def example_paragraphs(source: str, languages_file: str | None = None) -> dict[str, list[str]]:
@@ -82,11 +123,15 @@ def example_paragraphs(source: str, languages_file: str | None = None) -> dict[s
 
 def udhr(language: Language) -> list[str]:
     """The paragraphs of the Universal Declaration of Human Rights that are at least 40 characters long."""
+    texts = [line.split("\t", 1)[1] for line in _udhr_lines(language)]
+    return [text for text in texts if len(text) >= 40]
+
+
+def _udhr_lines(language: Language) -> list[str]:
     path = UDHR / f"{language.flores}.tsv"
     if not path.exists():
         raise UserError(f"the embedded UDHR has no {language.name}; pass a folder or a Hub set of your own")
-    texts = [line.split("\t", 1)[1] for line in _lines(path)]
-    return [text for text in texts if len(text) >= 40]
+    return _lines(path)
 
 
 def _xquad_name(code: str) -> str:
@@ -104,14 +149,18 @@ def _squad_contexts(path: Path) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    lines = [line for line in lines if line]
+    lines = [line.strip() for line in _text(path) if line.strip()]
     if not lines:
         raise UserError(f"{path} is empty")
     return lines
+
+
+def _text(path: Path) -> list[str]:
+    try:
+        # Not splitlines(): a form feed or a line separator inside a sentence would shift all that follow.
+        return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
 
 
 def _hub(repo: str, config: str, split: str, column: str, option: str, what: str) -> list[str]:

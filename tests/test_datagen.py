@@ -308,17 +308,19 @@ def without_chat_template(model, folder) -> Path:
         (("--prompt_template", "nothing"), "no prompt template 'nothing': pass one of continuation, instruct"),
         (("--prompt_template", "BROKEN"), "unknown placeholder {lang}"),
         (("--prompt_template", "instruct"), None),
-        (("--inference_api", "openai"), "--inference_api openai is not built yet"),
+        (("--inference_api", "openai"), "OPENAI_API_KEY"),
         (("--num_beams", "33"), "--num_beams 33 is more than 32"),
         (("--output_filenames", "Basque_answers"), "--output_filenames needs one distinct name"),
         (("--translate_dir", "FILE"), "a directory"),
-        (("--back_translator", "nllb"), "the nllb back-translator is not built yet"),
+        (("--back_translator", "nllb"), "cannot load 'facebook/nllb-200-3.3B'"),
         (("--languages", "Hausa"), "Apertium has no installed pair from Hausa to English"),
         (("--lid_model", "/nowhere.bin"), "--lid_model '/nowhere.bin' is no file"),
         (("--target_language", "Basque"), "Apertium has no installed pair from Basque to Basque"),
     ],
 )
-def test_bad_input_is_one_line(tiny_lm, tmp_path, change, message):
+def test_bad_input_is_one_line(tiny_lm, tmp_path, change, message, datagen_here, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     (tmp_path / "empty.txt").write_text("\n\n")
     template = (ROOT / "topxgen/prompts/continuation.txt").read_text().replace("about {topic}", "in {lang} {topic}")
     (tmp_path / "broken.txt").write_text(template)
@@ -341,7 +343,8 @@ def test_bad_input_is_one_line(tiny_lm, tmp_path, change, message):
         (tmp_path / "out" / "Basque.jsonl").write_text("")
         arguments |= {"--stages": "translate"}
     arguments[option] = value
-    result = datagen(*[word for pair in arguments.items() for word in pair], check=2)
+    result = datagen_here(*[word for pair in arguments.items() for word in pair])
+    assert result.returncode == 2
     assert message in result.stderr, result.stderr
     assert "Traceback" not in result.stderr
     line = [line for line in result.stderr.splitlines() if "error:" in line]

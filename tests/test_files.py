@@ -180,7 +180,7 @@ def test_example_sources_from_folders(tmp_path):
     (tmp_path / "Spanish.txt").write_text("Uno.\nDos.\n", encoding="utf-8")
     (tmp_path / "fra_Latn.txt").write_text("Un.\n", encoding="utf-8")
     assert benchmarks.example_paragraphs(str(tmp_path)) == {"Spanish": ["Uno.", "Dos."], "French": ["Un."]}
-    with pytest.raises(UserError, match="no example sentences for Hausa"):
+    with pytest.raises(UserError, match="no sentences in Hausa"):
         benchmarks.example_sentences(str(tmp_path), languages.find("Hausa"))
 
 

@@ -118,11 +118,6 @@ def test_vllm_streams_and_can_be_left_early(vllm):
     assert len(answers(vllm, REQUESTS)) == 7
 
 
-def test_a_backend_that_is_not_built_says_so():
-    with pytest.raises(UserError, match="--inference_api openai is not built yet"):
-        samplers.load("openai", ModelSettings("gpt"))
-
-
 def adapter(model: str, folder) -> str:
     """A LoRA adapter with random weights, large enough to change what the model says."""
     import torch

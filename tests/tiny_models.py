@@ -118,3 +118,159 @@ def train(model, tokenizer, pairs, source: str, target: str, steps: int, learnin
         schedule.step()
         optimizer.zero_grad()
     model.eval()
+
+
+def sentencepiece_model(folder: Path, name: str, texts: list[str], vocabulary: int, **options) -> Path:
+    """A SentencePiece model of `texts` as `folder`/`name`."""
+    import io
+
+    import sentencepiece
+
+    buffer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=buffer,
+        vocab_size=vocabulary,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
+    )
+    path = folder / name
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+def pieces_in(path: Path) -> list[str]:
+    import sentencepiece
+
+    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    return [model.id_to_piece(i) for i in range(model.get_piece_size())]
+
+
+def build_m2m100(folder: Path, texts: list[str]) -> str:
+    """An M2M-100 checkpoint with random weights: language tokens __eu__, __en__ ..."""
+    import json
+
+    import torch
+    from transformers import M2M100Config, M2M100ForConditionalGeneration, M2M100Tokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    spm = sentencepiece_model(folder, "sentencepiece.bpe.model", texts, 600)
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocabulary = special + [piece for piece in pieces_in(spm) if piece not in special]
+    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(vocabulary)}))
+    tokenizer = M2M100Tokenizer(str(folder / "vocab.json"), str(spm), src_lang="en")
+    torch.manual_seed(0)
+    model = M2M100ForConditionalGeneration(
+        M2M100Config(
+            vocab_size=len(vocabulary) + len(tokenizer.lang_token_to_id) + 8,
+            d_model=64,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=128,
+            decoder_ffn_dim=128,
+            max_position_embeddings=256,
+            scale_embedding=True,
+            init_std=0.3,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def build_madlad(folder: Path, texts: list[str]) -> str:
+    """A T5 v1.1 checkpoint named as MADLAD-400 names its languages: <2en> before the source."""
+    import json
+
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration, T5Tokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    spm = sentencepiece_model(
+        folder,
+        "spiece.model",
+        texts,
+        600,
+        pad_id=1,
+        eos_id=2,
+        unk_id=0,
+        bos_id=-1,
+        user_defined_symbols=["<2en>", "<2eu>", "<2ne>"],
+    )
+    tokenizer = T5Tokenizer.from_pretrained(folder, extra_ids=0)
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=len(pieces_in(spm)),
+            d_model=64,
+            d_kv=16,
+            d_ff=128,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            pad_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=1,
+            initializer_factor=3.0,
+        )
+    )
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight) / 4)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    # As MADLAD-400 and T5 v1.1 are published; saving changed it.
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    return str(folder)
+
+
+def build_marian(folder: Path, texts: list[str], languages: tuple[str, ...] = ()) -> str:
+    """A Marian checkpoint: from Basque to English, or with `languages` such as (">>eng<<",) into several."""
+    import json
+
+    import torch
+    from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    source = sentencepiece_model(folder, "source.spm", texts, 500)
+    target = sentencepiece_model(folder, "target.spm", texts, 500)
+    pieces = [piece for piece in dict.fromkeys(pieces_in(source) + pieces_in(target)) if piece not in ("<s>",)]
+    vocabulary = ["</s>", "<unk>", *languages, *(p for p in pieces if p not in ("</s>", "<unk>")), "<pad>"]
+    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(vocabulary)}))
+    tokenizer = MarianTokenizer(
+        str(source),
+        str(target),
+        str(folder / "vocab.json"),
+        source_lang=None if languages else "eu",
+        target_lang=None if languages else "en",
+    )
+    torch.manual_seed(0)
+    pad = len(vocabulary) - 1
+    model = MarianMTModel(
+        MarianConfig(
+            vocab_size=len(vocabulary),
+            d_model=64,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=128,
+            decoder_ffn_dim=128,
+            max_position_embeddings=256,
+            pad_token_id=pad,
+            eos_token_id=0,
+            decoder_start_token_id=pad,
+            forced_eos_token_id=0,
+            scale_embedding=True,
+            init_std=0.3,
+        )
+    )
+    # As in every published Marian: the decoder starts from zeros, and <pad> is never an answer.
+    model.get_input_embeddings().weight.data[pad] = 0
+    model.generation_config.bad_words_ids = [[pad]]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

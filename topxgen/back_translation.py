@@ -1,5 +1,6 @@
 """Paragraphs into sentence pairs: split, filter, translate, filter (SPEC section 4)."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -56,9 +57,16 @@ def back_translate(
     if not todo:
         return
     split = splitting.load(splitter, language, (p.text for p in paragraphs(layout, language, filename))).split
+    ticks = Counter()
+
+    def tick(n: int) -> None:
+        ticks["sentences"] += n
+        progress.update(0, sentences=ticks["sentences"])
+
     with Appender(output) as out, Appender(rejects) as rejected:
         for block in _blocks(todo, split, identifier, language, translator.block_size):
-            translations = translator.translate([s for work in block for s in work.sentences], language, target)
+            sentences = [sentence for work in block for sentence in work.sentences]
+            translations = translator.translate(sentences, language, target, tick)
             position = 0
             for work in block:
                 own = translations[position : position + len(work.sentences)]
@@ -103,15 +111,26 @@ def _pairs(work: _Work, translations, identifier, target: Language) -> Translate
     for sentence, translation, reason in zip(
         work.sentences, translations, pair_reject_reasons(texts, identifier, target), strict=True
     ):
+        if translation.error is not None:
+            reason = "failed"
         if reason is not None:
+            detail = {"detail": translation.error} if translation.error else {}
+            pieces = {"pieces": translation.pieces} if translation.pieces > 1 else {}
             work.rejects.append(
-                {"sentence": sentence, "translation": translation.text, "reason": f"translation_{reason}"}
+                {
+                    "sentence": sentence,
+                    "translation": translation.text,
+                    "reason": f"translation_{reason}",
+                    **detail,
+                    **pieces,
+                }
             )
             continue
         record.propositions.append(sentence)
         record.translations.append(translation.text)
         record.scores.append(None)
         record.confidences.append(translation.confidence)
+        record.pieces.append(translation.pieces)
     return record
 
 

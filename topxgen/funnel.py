@@ -16,8 +16,16 @@ TEXT_REASONS = (
     "repeated_word_pair",
     "near_duplicate",
 )
-SENTENCE_REASONS = ("sentence_too_short", "sentence_other_language")
-PAIR_REASONS = ("translation_too_short", "translation_other_language", "translation_no_full_stop")
+SENTENCE_REASONS = ("sentence_too_short", "sentence_no_words", "sentence_other_language")
+PAIR_REASONS = (
+    "translation_failed",
+    "translation_too_short",
+    "translation_no_words",
+    "translation_other_language",
+    "translation_no_full_stop",
+)
+# Rare: shown only when there are any.
+RARE_REASONS = ("prompt_too_long", "binary", "sentence_no_words", "translation_failed", "translation_no_words")
 
 
 def generation_counts(layout: Layout, language: str, filename: str | None = None) -> dict:
@@ -40,23 +48,43 @@ def generation_counts(layout: Layout, language: str, filename: str | None = None
 
 def translation_counts(layout: Layout, language: str) -> dict:
     """Sentences and pairs of a language, and what each filter turned away."""
-    pairs = paragraphs = 0
+    pairs = paragraphs = in_pieces = 0
     scores = []
     for record in read_jsonl(layout.translations(language)):
         paragraphs += 1
         pairs += len(record["propositions"])
+        in_pieces += sum(count > 1 for count in record.get("pieces", []))
         scores += [score for score in record.get("scores") or [] if score is not None]
-    reasons = Counter(
-        reject["reason"] for record in read_jsonl(layout.translation_rejects(language)) for reject in record["rejected"]
-    )
+    reasons = Counter()
+    for record in read_jsonl(layout.translation_rejects(language)):
+        reasons.update(reject["reason"] for reject in record["rejected"])
+        in_pieces += sum(reject.get("pieces", 1) > 1 for reject in record["rejected"])
     return {
         "paragraphs": paragraphs,
         "sentences": pairs + sum(reasons.values()),
         "rejected": dict(reasons),
+        "translated_in_pieces": in_pieces,
         "pairs": pairs,
         "scored": len(scores),
         "mean_score": sum(scores) / len(scores) if scores else None,
     }
+
+
+def tokens(path: Path) -> tuple[int, int]:
+    """Prompt and answer tokens of a journal of answers."""
+    prompt = completion = 0
+    for record in read_jsonl(path):
+        prompt += record["prompt_tokens"]
+        completion += record["completion_tokens"]
+    return prompt, completion
+
+
+def usage(stage: str, prompt: int, completion: int, prices: list[float] | None) -> str:
+    """A line about tokens and, with prices of a million prompt and answer tokens, what they cost."""
+    cost = ""
+    if prices:
+        cost = f"; {(prompt * prices[0] + completion * prices[1]) / 1e6:,.2f} at --prices {prices[0]:g} {prices[1]:g}"
+    return f"{stage}: {prompt:,} prompt tokens, {completion:,} answer tokens{cost}"
 
 
 def render(asked: int | None, generation: list[dict], translation: list[dict]) -> str:
@@ -77,6 +105,8 @@ def render(asked: int | None, generation: list[dict], translation: list[dict]) -
         sentences = sum(counts["sentences"] for counts in translation)
         rows.append(("sentences", sentences, ""))
         rows += _falling(sentences, rejected, SENTENCE_REASONS + PAIR_REASONS)
+        if in_pieces := sum(counts["translated_in_pieces"] for counts in translation):
+            rows.append(("  (too long, translated in pieces)", in_pieces, ""))
         rows.append(("pairs kept", sum(counts["pairs"] for counts in translation), ""))
         rows.append(("pairs scored", sum(counts["scored"] for counts in translation), ""))
     return "\n".join(f"  {name:34} {left!s:>8} {away!s:>14}".rstrip() for name, left, away in rows)
@@ -85,6 +115,8 @@ def render(asked: int | None, generation: list[dict], translation: list[dict]) -
 def _falling(left: int, rejected: Counter, reasons: tuple[str, ...]) -> list[tuple[str, int, str]]:
     rows = []
     for reason in reasons:
+        if reason in RARE_REASONS and not rejected[reason]:
+            continue
         left -= rejected[reason]
         rows.append((f"  after {reason.replace('_', ' ')}", left, f"-{rejected[reason]}"))
     return rows

@@ -2,12 +2,14 @@
 
 import argparse
 from collections import Counter
+from functools import cached_property
 from pathlib import Path
 
 from comptra import benchmarks, languages, samplers, translators
 from comptra.arguments import plain_name
 from comptra.errors import UserError
-from topxgen import prompts, stages, topics
+from comptra.translators import TranslatorSettings
+from topxgen import prompts, scoring, stages, topics
 from topxgen.generation import Target, schedule
 from topxgen.pipelines.topxgen import TopXGenPrompts
 from topxgen.progress import printable
@@ -32,7 +34,12 @@ class Run:
         self.target = languages.find(args.target_language, args.languages_file)
         self.filenames = self._filenames()
         self.back_translator = args.back_translator or ("nllb" if args.use_nllb else "llm")
-        names = {"nllb": args.nllb_name_or_path, "llm": args.model_name_or_path or "llm"}
+        # Apertium stands for machines without models; its own confidence costs nothing.
+        self.scorer_name = args.scorer or ("confidence" if self.back_translator == "apertium" else "blaser")
+        names = {
+            "nllb": args.nllb_name_or_path,
+            "llm": args.adapter_name_or_path or args.model_name_or_path or "llm",
+        }
         default_dir = Path(names.get(self.back_translator, self.back_translator)).name
         self.layout = Layout(args.output_dir, plain_name(args.translate_dir or default_dir, "--translate_dir"))
         if args.num_beams > samplers.MAX_BEAMS:
@@ -81,9 +88,45 @@ class Run:
             lora_rank=args.lora_rank,
             seed=args.seed,
             batch_size=args.request_batch_size,
-            max_in_flight=args.max_in_flight,
+            max_in_flight=args.max_in_flight or (16 if args.inference_api in samplers.REMOTE else 256),
             trust_remote_code=args.trust_remote_code,
+            api_key=args.api_key,
+            base_url=args.base_url,
+            request_timeout=args.request_timeout,
+            max_retries=args.max_retries,
         )
+
+    @cached_property
+    def translator(self):
+        """The back-translator, its model not loaded. Raises UserError when it cannot be had."""
+        args = self.args
+        return translators.create(
+            self.back_translator,
+            TranslatorSettings(
+                nllb=args.nllb_name_or_path,
+                nllb_engine=args.nllb_engine,
+                nllb_compute_type=args.nllb_compute_type,
+                cache_dir=args.cache_dir,
+                trust_remote_code=args.trust_remote_code,
+                inference_api=args.inference_api,
+                model=self.model_settings() if args.model_name_or_path else None,
+                num_beams=args.num_beams,
+                template=args.template_key,
+                prompt_style=args.prompt_style,
+                demonstrations=args.number_of_demonstrations,
+                pool=args.demonstration_pool,
+                journal=self.layout.translation_answers,
+            ),
+        )
+
+    @cached_property
+    def scorer(self):
+        """The scorer, its models not loaded; None for --scorer none."""
+        if self.scorer_name == "none":
+            return None
+        args = self.args
+        settings = scoring.ScorerSettings(args.blaser_name_or_path, args.sonar_name_or_path, args.scorer_dtype)
+        return scoring.create(self.scorer_name, settings)
 
     def sampling_settings(self, stop: tuple[str, ...]) -> samplers.SamplingSettings:
         args = self.args
@@ -148,6 +191,9 @@ def prepare_generation(run: Run, notice):
 
 def fit_template(run: Run, template, notice):
     """`template`, or by default `instruct` for a model with a chat template and `continuation` for one without."""
+    if run.args.inference_api in samplers.REMOTE:
+        # Nothing can be looked up: chat models, unless the user says otherwise.
+        return template or prompts.load("instruct")
     try:
         has_chat_template = bool(samplers.load_tokenizer(run.model_settings()).chat_template)
     except UserError as error:
@@ -198,6 +244,8 @@ def dry_run(run: Run) -> int:
     if "generate" in args.stages:
         builder, template, _, texts, topic_count = prepare_generation(run, print)
         try:
+            if args.inference_api in samplers.REMOTE:
+                raise UserError(f"{args.inference_api} does not give its tokenizer away")
             tokenizer = samplers.load_tokenizer(run.model_settings())
         except UserError as error:
             tokenizer = None
@@ -228,8 +276,6 @@ def dry_run(run: Run) -> int:
     if {"translate", "score"} & set(args.stages):
         print(
             f"back-translator {run.back_translator} into {run.target.name}, files in {run.layout.translate_dir}, "
-            f"sentences by {args.splitter}, languages by {args.lid_model}, scores by {args.scorer}"
+            f"sentences by {args.splitter}, languages by {args.lid_model}, scores by {run.scorer_name}"
         )
-        if run.back_translator in translators.PLANNED:
-            print(f"not built yet: the {run.back_translator} back-translator (the generate stage runs without it)")
     return 0

@@ -30,6 +30,7 @@ class TranslatedParagraph:
     translations: list[str] = field(default_factory=list)
     scores: list[float | None] = field(default_factory=list)
     confidences: list[float | None] = field(default_factory=list)
+    pieces: list[int] = field(default_factory=list)  # in how many pieces each sentence was translated
 
     def to_json(self) -> dict:
         paragraph = self.paragraph
@@ -41,6 +42,7 @@ class TranslatedParagraph:
             **({} if paragraph.topic is None else {"topic": paragraph.topic}),
             "id": paragraph.id,
             "confidences": self.confidences,
+            **({"pieces": self.pieces} if any(count > 1 for count in self.pieces) else {}),
         }
 
 
@@ -84,6 +86,11 @@ class Layout:
 
     def translation_rejects(self, language: str) -> Path:
         return self.translate_dir / f"{language}_translate_rejects.jsonl"
+
+    @property
+    def translation_answers(self) -> Path:
+        """What an LLM answered when it back-translated, all languages together."""
+        return self.translate_dir / "translate_answers.jsonl"
 
     def score_journal(self, language: str) -> Path:
         return self.translate_dir / f"{language}_scores.jsonl"

@@ -1,93 +1,202 @@
 """Quality scores for pairs: attached to the records, never a reason to drop one."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from comptra.errors import UserError
-from comptra.files import Appender, read_jsonl, to_line, write_atomic
+from comptra.files import Appender, read_jsonl, repair_tail, to_line, write_atomic
+from comptra.languages import Language
 from topxgen.progress import Progress
 from topxgen.records import Layout, identified
 
 BLOCK = 1024  # records scored at a time
 
-# One row a scorer: "module:class". A scorer has `score(records) -> list of score lists` and `close()`.
-SCORERS = {"confidence": "topxgen.scoring:Confidence", "none": None}
-PLANNED = ("blaser",)
+# One row a scorer: "module:class", imported when it is chosen. A scorer has
+#     id                                  its name in the records: what has another is scored again
+#     preflight(languages, target)        raise UserError for what would fail later; cheap
+#     load()                              load its models
+#     score(records, source, target)      -> for each record the list of its pairs' scores
+#     truncated                           how many texts it had to cut so far
+#     close()                             free the models and their memory
+SCORERS = {
+    "blaser": "topxgen.scoring:BlaserScorer",
+    "sonar-space": "topxgen.scoring:SonarSpaceScorer",
+    "confidence": "topxgen.scoring:Confidence",
+    "none": None,
+}
+
+
+@dataclass(frozen=True)
+class ScorerSettings:
+    """What to load; a field that a scorer has no use for is ignored by it."""
+
+    blaser: str = "facebook/blaser-2.0-qe"
+    sonar: str = "cointegrated/SONAR_200_text_encoder"
+    dtype: str = "float32"
 
 
 class Confidence:
-    """The back-translator's own confidence (Apertium: the share of words it knows)."""
+    """The back-translator's own confidence (Apertium: the share of words it knows; NLLB: of its model)."""
 
-    def score(self, records: list[dict]) -> list[list[float | None]]:
+    id, truncated = "confidence", 0
+
+    def __init__(self, _: ScorerSettings):
+        pass
+
+    def preflight(self, languages: Iterable[Language], target: Language) -> None:
+        """Nothing can fail."""
+
+    def load(self) -> None:
+        """Nothing to load."""
+
+    def score(self, records: list[dict], source: Language, target: Language) -> list[list[float | None]]:
         return [record.get("confidences") or [None] * len(record["translations"]) for record in records]
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def require_built(name: str) -> None:
-    """Raise UserError for a scorer that is announced but not built."""
-    if name in PLANNED:
-        raise UserError(f"--scorer {name} is not built yet; choose one of {', '.join(SCORERS)}")
+class _PairScorer:
+    """A scorer over a model that takes lists of sentences and of translations."""
+
+    def __init__(self, settings: ScorerSettings):
+        self._settings, self._model = settings, None
+
+    def preflight(self, languages: Iterable[Language], target: Language) -> None:
+        """For models that cannot be looked at without loading them."""
+
+    def score(self, records: list[dict], source: Language, target: Language) -> list[list[float | None]]:
+        self._model.check(source, target)
+        scores = iter(
+            self._model.score(
+                [text for record in records for text in record["propositions"]],
+                [text for record in records for text in record["translations"]],
+                source,
+                target,
+            )
+        )
+        return [[next(scores) for _ in record["translations"]] for record in records]
+
+    @property
+    def truncated(self) -> int:
+        return self._model.truncated
+
+    def close(self) -> None:
+        if self._model is not None:
+            self._model.close()
+            self._model = None
 
 
-def load(name: str):
-    """The scorer of that name. Raises UserError when it cannot be had."""
-    require_built(name)
+class BlaserScorer(_PairScorer):
+    """BLASER-2.0-QE over SONAR vectors, on transformers (comptra.blaser)."""
+
+    @property
+    def id(self) -> str:
+        parts = (Path(self._settings.blaser).name, Path(self._settings.sonar).name, self._settings.dtype)
+        return f"blaser ({', '.join(parts)})"
+
+    def preflight(self, languages: Iterable[Language], target: Language) -> None:
+        from comptra import blaser
+
+        blaser.preflight(self._settings.blaser, self._settings.sonar, [*languages, target])
+
+    def load(self) -> None:
+        from comptra.blaser import Blaser
+
+        self._model = Blaser(self._settings.blaser, self._settings.sonar, dtype=self._settings.dtype)
+
+
+class SonarSpaceScorer(_PairScorer):
+    """The same by its authors' package, in an environment of its own (requirements-sonar.txt)."""
+
+    id = "sonar-space"
+
+    def load(self) -> None:
+        from comptra.sonar_space import SonarSpace
+
+        self._model = SonarSpace()
+
+
+def create(name: str, settings: ScorerSettings):
+    """The scorer of that name, its models not loaded yet."""
     module, _, attribute = SCORERS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)()
+    return getattr(importlib.import_module(module), attribute)(settings)
 
 
-def unscored(layout: Layout, language: str, scorer: str) -> int:
-    """How many records of a language the scorer has still to see."""
-    return sum(1 for record in read_jsonl(layout.translations(language)) if _needs(record, scorer))
+def unscored(layout: Layout, language: str, scorer_id: str) -> int:
+    """How many records of a language the scorer has still to see. Raises UserError when there are none at all."""
+    path = layout.translations(language)
+    if not path.exists():
+        raise UserError(f"no pairs to score: {path} is missing; run --stages translate first")
+    return sum(1 for record in read_jsonl(path) if _needs(record, scorer_id))
 
 
-def _needs(record: dict, scorer: str) -> bool:
+def _needs(record: dict, scorer_id: str) -> bool:
     scores = record.get("scores")
     if not isinstance(scores, list) or len(scores) != len(record.get("translations", [])):
         return True
     if "scorer" in record:
-        return record["scorer"] != scorer
+        return record["scorer"] != scorer_id
     # The original's files say nothing of the scorer: where they have scores, those stand as they are.
     return bool(scores) and all(score is None for score in scores)
 
 
-def score(layout: Layout, language: str, *, name: str, scorer, progress: Progress) -> None:
-    """Fill in `scores` of the records that `scorer` has not scored yet.
+def score(layout: Layout, source: Language, target: Language, *, scorer, progress: Progress) -> int:
+    """Fill in `scores` of the records that `scorer` has not scored yet; how many texts were too long for it.
 
     Scores are first appended to a journal; when all are there, the file is rewritten in one rename.
     """
-    path, journal_path = layout.translations(language), layout.score_journal(language)
-    if not path.exists():
-        raise UserError(f"no pairs to score: {path} is missing; run --stages translate first")
-    scores = {line["id"]: line["scores"] for line in read_jsonl(journal_path) if line["scorer"] == name}
+    path, journal_path = layout.translations(source.name), layout.score_journal(source.name)
+    repair_tail(journal_path)
+    earlier = [line for line in read_jsonl(journal_path) if line["scorer"] == scorer.id]
+    scores = {line["id"]: line["scores"] for line in earlier}
+    truncated = sum(line.get("truncated", 0) for line in earlier)
+    progress.update(len(scores))
     with Appender(journal_path) as journal:
         block: list[tuple[str, dict]] = []
 
-        def flush() -> None:
-            for (record_id, _), values in zip(block, scorer.score([record for _, record in block]), strict=True):
+        def flush() -> int:
+            before = scorer.truncated
+            found = scorer.score([record for _, record in block], source, target)
+            cut = scorer.truncated - before
+            for i, ((record_id, _), values) in enumerate(zip(block, found, strict=True)):
                 scores[record_id] = values
-                journal.write({"id": record_id, "scorer": name, "scores": values})
+                # One line carries the count of the block.
+                noted = {"truncated": cut} if cut and not i else {}
+                journal.write({"id": record_id, "scorer": scorer.id, "scores": values, **noted})
                 progress.update(1)
             journal.sync()
             block.clear()
+            return cut
 
         for record_id, record in identified(read_jsonl(path), "sentence"):
-            if _needs(record, name) and record_id not in scores:
+            if _needs(record, scorer.id) and record_id not in scores:
+                _check_parallel(path, record_id, record)
                 block.append((record_id, record))
                 if len(block) >= BLOCK:
-                    flush()
-        flush()
+                    truncated += flush()
+        if block:
+            truncated += flush()
     if scores:
-        write_atomic(path, _scored(path, scores, name))
+        write_atomic(path, _scored(path, scores, scorer.id))
     journal_path.unlink()
+    return truncated
 
 
-def _scored(path: Path, scores: dict[str, list], name: str) -> Iterator[str]:
+def _check_parallel(path: Path, record_id: str, record: dict) -> None:
+    sides = [record.get("propositions"), record.get("translations")]
+    if not all(isinstance(side, list) for side in sides) or len(sides[0]) != len(sides[1]):
+        raise UserError(
+            f'{path}, record {record_id}: "propositions" and "translations" are not lists of the same length; mend or '
+            "remove the line"
+        )
+
+
+def _scored(path: Path, scores: dict[str, list], scorer_id: str) -> Iterator[str]:
     """The lines of the translations file with the new scores in their places."""
     for record_id, record in identified(read_jsonl(path), "sentence"):
-        if record_id in scores and _needs(record, name):
-            record["scores"], record["scorer"] = scores[record_id], name
+        if record_id in scores and _needs(record, scorer_id):
+            record["scores"], record["scorer"] = scores[record_id], scorer_id
         yield to_line(record)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from comptra.languages import Language
+from comptra.words import unicode_words
 
 SPLITTERS = ("sentencex", "punkt")
 MIN_CHARACTERS = 40  # SPEC section 4
@@ -88,6 +89,9 @@ def load(name: str, language: Language, paragraphs: Iterable[str]):
 def sentence_reject_reasons(sentences: list[str], identifier, language: Language) -> list[str | None]:
     """For each sentence None, or why it does not stand as a source sentence (SPEC section 4)."""
     reasons: list[str | None] = ["too_short" if len(sentence) < MIN_CHARACTERS else None for sentence in sentences]
+    for i, sentence in enumerate(sentences):
+        if reasons[i] is None and not unicode_words(sentence):
+            reasons[i] = "no_words"
     if identifier is not None and identifier.knows(language):
         for i, right in enumerate(identifier.is_language(sentences, language)):
             if reasons[i] is None and not right:

@@ -21,10 +21,12 @@ from comptra.errors import UserError, reason
 BACKENDS = {
     "vllm": "comptra.samplers.vllm:VLLMSampler",
     "hf": "comptra.samplers.hf:HFSampler",
+    "openai": "comptra.samplers.openai:OpenAISampler",
+    "cohere": "comptra.samplers.cohere:CohereSampler",
+    "anthropic": "comptra.samplers.anthropic:AnthropicSampler",
 }
+REMOTE = ("openai", "cohere", "anthropic")  # these have check(settings), too: is there a key, a client, an address
 MAX_BEAMS = 32
-# Names that scripts accept already, for backends that are not built yet.
-PLANNED = ("openai", "cohere", "anthropic")
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,20 @@ class ModelSettings:
     max_retries: int = 8  # attempts after the first
 
 
-def require_built(backend: str) -> None:
-    """Raise UserError for a backend that is announced but not built."""
-    if backend in PLANNED:
-        raise UserError(f"--inference_api {backend} is not built yet; choose one of {', '.join(BACKENDS)}")
-
-
 def load(backend: str, settings: ModelSettings):
     """The sampler of that name, its model loaded. Raises UserError when that cannot be."""
-    require_built(backend)
+    return _sampler_class(backend)(settings)
+
+
+def check(backend: str, settings: ModelSettings) -> None:
+    """Raise UserError when an API sampler of that name could not be loaded: cheap, for before anything runs."""
+    if backend in REMOTE:
+        _sampler_class(backend).check(settings)
+
+
+def _sampler_class(backend: str):
     module, _, name = BACKENDS[backend].partition(":")
-    return getattr(importlib.import_module(module), name)(settings)
+    return getattr(importlib.import_module(module), name)
 
 
 def load_tokenizer(settings: ModelSettings):

@@ -3,10 +3,12 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from typing import ClassVar
 
 from comptra.errors import UserError
 from comptra.languages import Language
-from comptra.translators import Translation
+from comptra.translators import Translation, TranslatorSettings, no_tick
 from comptra.words import unicode_words
 
 # Apertium marks a word it does not know with *, one missing from its bilingual dictionary with @, and one
@@ -25,13 +27,18 @@ class Apertium:
 
     block_size = 2048
 
-    def __init__(self):
+    settings: ClassVar[dict] = {}  # there is nothing to set
+
+    def __init__(self, _: TranslatorSettings | None = None):
         """Raises UserError naming the packages when Apertium is not installed."""
         if shutil.which("apertium") is None:
             raise UserError(
                 "Apertium is not installed: run 'sudo apt-get install apertium apertium-eu-en' (Debian, Ubuntu; the "
                 "second package is the language pair), or pass another --back_translator"
             )
+
+    def load(self) -> None:
+        """A process is started for each call."""
 
     @property
     def version(self) -> str:
@@ -40,7 +47,9 @@ class Apertium:
     def check(self, source: Language, target: Language) -> None:
         self._pair(source, target)
 
-    def translate(self, sentences: list[str], source: Language, target: Language) -> list[Translation]:
+    def translate(
+        self, sentences: list[str], source: Language, target: Language, tick: Callable[[int], None] = no_tick
+    ) -> list[Translation]:
         pair = self._pair(source, target)
         plain = [_plain(sentence) for sentence in sentences]
         filled = [i for i, sentence in enumerate(plain) if unicode_words(sentence)]
@@ -48,6 +57,7 @@ class Apertium:
         translations = [Translation("", 0.0)] * len(sentences)  # nothing to say about a sentence without words
         for i, line in zip(filled, lines, strict=True):
             translations[i] = self._read(line, plain[i])
+        tick(len(sentences))
         return translations
 
     def _run(self, pair: str, sentences: list[str]) -> list[str]:

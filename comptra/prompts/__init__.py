@@ -1,0 +1,1 @@
+"""Prompts of translation: templates.toml holds them, templates.py fills them in."""

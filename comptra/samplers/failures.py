@@ -1,0 +1,123 @@
+"""What an API's errors mean: try again and when, give this prompt up, or end the run."""
+
+import contextlib
+import email.utils
+import json
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+MAX_WAIT = 3600.0  # seconds; a provider that asks for more has ended the run
+REFUSED, MISTAKE, PROMPT = "refused", "mistake", "prompt"  # kinds of Failure that no retry mends
+SPENT = re.compile(
+    r"insufficient_quota|billing_|exceeded your current quota|credit balance|billing (hard )?limit|calls / month"
+    r"|spend(ing)? limit|usage limits|out of credits|insufficient (credit|balance|funds|quota)",
+    re.IGNORECASE,
+)
+THIS_PROMPT = re.compile(
+    r"context.?(length|window|size|limit)|prompt is too long|too many tokens|request too large|string_above_max_length"
+    r"|content.?(filter|policy|management)|moderation|flagged|safety system|invalid_prompt|deny.?list",
+    re.IGNORECASE,
+)
+
+
+class Malformed(Exception):
+    """A 200 whose body is not an answer."""
+
+
+class Failure(NamedTuple):
+    """Why an attempt gave nothing: REFUSED, MISTAKE, PROMPT, or the name under which its retry is counted."""
+
+    kind: str
+    message: str
+    wait: float | None = None  # seconds that the provider asked for
+    shared: bool = False  # no request should be sent before that
+
+
+@dataclass(frozen=True)
+class Failures:
+    """The errors of one provider's client, read."""
+
+    provider: str
+    key: str = field(repr=False)
+    key_variable: str
+    address: str | None
+    model: str
+    time_limit: float
+    connection_errors: tuple[type[Exception], ...]
+
+    def of(self, error: Exception, before_any_answer: bool) -> Failure:
+        """What an exception of the client's means; one that can only be a bug is raised again."""
+        status = getattr(error, "status_code", None)
+        if isinstance(error, TimeoutError):
+            message = f"{self.provider} gave no answer within the time limit of {self.time_limit:g} s"
+            return Failure("time limit", message)
+        if isinstance(error, UnicodeEncodeError):
+            return Failure(PROMPT, f"the prompt is no valid Unicode ({error.reason})")
+        if isinstance(error, self.connection_errors):
+            cause = error.__cause__ or error
+            said = self.scrub(f"{type(cause).__name__}: {cause}")
+            return Failure("connection", f"the connection to {self.address or self.provider} failed ({said})")
+        if status is None or status < 400:
+            malformed = (Malformed, TypeError, AttributeError, LookupError, ValueError)
+            if status is None and not isinstance(error, malformed):
+                raise error
+            said = self.scrub(str(getattr(error, "body", None) or error) or type(error).__name__)
+            return Failure("malformed answer", f"{self.provider} gave a malformed answer ({said})")
+        headers = getattr(error, "headers", None) or getattr(getattr(error, "response", None), "headers", {})
+        message, code = _message(getattr(error, "body", None))
+        return self._of_status(status, retry_after(headers), message, code, before_any_answer)
+
+    def _of_status(self, status: int, wait: float | None, message: str, code: str, before_any_answer: bool) -> Failure:
+        said = f"{self.scrub(message) or 'no reason'!r} (HTTP {status})"
+        words = f"{code} {message}"
+        if status == 402 or (status < 500 and SPENT.search(words)):
+            return Failure(REFUSED, f"the quota or credit at {self.provider} is spent: {said}")
+        if status in (400, 413, 422, 429, 498) and THIS_PROMPT.search(words):
+            return Failure(PROMPT, f"{self.provider} refused the prompt: {said}")
+        if status in (401, 403):
+            return Failure(REFUSED, f"{self.provider} refused the key (see {self.key_variable}): {said}")
+        if status in (408, 409, 425, 429, 499) or status >= 500:
+            if wait is not None and wait > MAX_WAIT:
+                return Failure(REFUSED, f"{self.provider} asks to come back in {wait / 3600:.1f} hours: {said}")
+            kind = "rate limit" if status == 429 else "server error"
+            shared = status == 429 or (status in (503, 529) and wait is not None)
+            return Failure(kind, f"{self.provider} answered {said}", wait, shared)
+        if status == 404:
+            at = f" at {self.address}" if self.address else ""
+            return Failure(MISTAKE, f"{self.provider} knows no model {self.model!r}{at}: {said}")
+        # Before any answer it is likely that every request would fare alike.
+        if before_any_answer:
+            return Failure(MISTAKE, f"{self.provider} does not take such requests: {said}; change the setting it names")
+        return Failure(PROMPT, f"{self.provider} refused the prompt: {said}")
+
+    def scrub(self, text: str) -> str:
+        """One line of a provider's words, without the key."""
+        return " ".join(text.replace(self.key, "[key]").split())[:300]
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a response asks to wait: `retry-after-ms`, or `retry-after` as seconds or a date."""
+    headers = {name.lower(): value for name, value in headers.items()}
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        with contextlib.suppress(ValueError):
+            seconds = float(headers.get(name, "")) / unit
+            return max(0.0, seconds) if math.isfinite(seconds) else None
+    with contextlib.suppress(ValueError):
+        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
+        return max(0.0, date.timestamp() - time.time())
+    return None
+
+
+def _message(body) -> tuple[str, str]:
+    """The message and code of an error's body, in whichever of the usual layouts."""
+    while isinstance(body, dict) and isinstance(body.get("error"), dict):
+        body = body["error"]
+    if not isinstance(body, dict):
+        return str(body or ""), ""
+    message = next((body[key] for key in ("message", "detail", "error") if body.get(key)), "")
+    code = f"{body.get('code') or ''} {body.get('type') or ''}"
+    return message if isinstance(message, str) else json.dumps(message), code

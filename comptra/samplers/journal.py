@@ -1,0 +1,65 @@
+"""Finished answers on disk, so that a run that comes back does not ask (or pay) again."""
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from comptra.files import Appender, read_jsonl, repair_tail
+from comptra.samplers import Answer, Request, SamplingSettings
+
+
+def request_id(prompt: str | list[dict[str, str]]) -> str:
+    """An id that a prompt keeps from run to run."""
+    return hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[:24]
+
+
+class Journal:
+    """A sampler that writes each answer of another down before the next is asked for, and gives those that are
+    there without asking. Requests are told apart by their ids alone (`request_id` makes fitting ones)."""
+
+    def __init__(self, sampler, path: Path):
+        self._sampler = sampler
+        repair_tail(path)
+        self._known = {
+            line["id"]: Answer(
+                line["id"], line["texts"], line["prompt_tokens"], line["completion_tokens"], line.get("error")
+            )
+            for line in read_jsonl(path)
+        }
+        self._out = Appender(path)
+
+    def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
+        known: deque[Answer] = deque()
+
+        def unknown() -> Request | None:
+            while (request := next_request()) is not None:
+                if request.id not in self._known:
+                    return request
+                known.append(self._known[request.id])
+            return None
+
+        for answer in self._sampler.generate(unknown, settings):
+            record = {
+                "id": answer.id,
+                "texts": answer.texts,
+                "prompt_tokens": answer.prompt_tokens,
+                "completion_tokens": answer.completion_tokens,
+                **({"error": answer.error} if answer.error else {}),
+            }
+            self._out.write(record)
+            self._out.sync()
+            self._known[answer.id] = answer
+            yield answer
+            while known:
+                yield known.popleft()
+        yield from known
+
+    @property
+    def retries(self):
+        return getattr(self._sampler, "retries", None)
+
+    def close(self) -> None:
+        self._out.close()
+        self._sampler.close()

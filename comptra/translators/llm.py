@@ -1,0 +1,140 @@
+"""An LLM as a translator: k-shot prompts with demonstrations retrieved by BM25 (SPEC section 4)."""
+
+from collections.abc import Callable
+
+from comptra import benchmarks, samplers
+from comptra.errors import UserError
+from comptra.languages import Language
+from comptra.prompts.templates import chat_prompt, clean_answer, get_template
+from comptra.retriever import BM25
+from comptra.samplers import Request, SamplingSettings
+from comptra.samplers.journal import Journal, request_id
+from comptra.translators import Translation, TranslatorSettings, no_tick
+from comptra.words import unicode_words
+
+MAX_NEW_TOKENS = 500
+PROMPT_STYLES = ("auto", "raw", "chat")
+
+
+class LLM:
+    """See comptra.translators for the interface; there is no confidence.
+
+    A model with a chat template is asked in words, any other gets the raw few-shot template; `prompt_style`
+    overrides, as for a chat model that was fine-tuned on a template. Answers go to the journal as they come.
+    """
+
+    block_size = 2048
+
+    def __init__(self, settings: TranslatorSettings):
+        """Raises UserError for a model or key that cannot be had, and for a template that does not exist."""
+        if settings.model is None or not settings.model.model:
+            raise UserError("back-translation by an LLM needs --model_name_or_path (or pass --use_nllb)")
+        self._settings, self._model = settings, settings.model
+        self._style = settings.prompt_style
+        if settings.inference_api in samplers.REMOTE:
+            samplers.check(settings.inference_api, settings.model)
+            if self._style == "auto":
+                self._style = "chat"
+        elif self._style == "auto":
+            self._style = "chat" if samplers.load_tokenizer(settings.model).chat_template else "raw"
+        get_template(settings.template, "", "")
+        if self._style == "chat" and settings.template != "11":
+            settings.notice(
+                f"{self._model.model} is asked through its chat template, so --template_key {settings.template} is not used; "
+                "if it was fine-tuned on that template pass --prompt_style raw"
+            )
+        self._pools: dict[tuple[str, str], tuple[list[tuple[str, str]], BM25]] = {}
+        self._sampler = None
+
+    def load(self) -> None:
+        sampler = samplers.load(self._settings.inference_api, self._model)
+        self._sampler = sampler if self._settings.journal is None else Journal(sampler, self._settings.journal)
+
+    @property
+    def version(self) -> str:
+        how = "chat" if self._style == "chat" else f"template {self._settings.template}"
+        adapter = f" + {self._model.adapter}" if self._model.adapter else ""
+        return (
+            f"{self._model.model}{adapter} through {self._settings.inference_api}, {how}, {self._settings.demonstrations} "
+            f"demonstrations from {self._settings.pool}, {self._settings.num_beams} beams"
+        )
+
+    @property
+    def settings(self) -> dict:
+        """What decides the translations."""
+        return {
+            "model": self._model.model,
+            "adapter": self._model.adapter,
+            "prompt_style": self._style,
+            "template_key": str(self._settings.template),
+            "number_of_demonstrations": self._settings.demonstrations,
+            "demonstration_pool": self._settings.pool,
+            "num_beams": self._settings.num_beams,
+        }
+
+    def check(self, source: Language, target: Language) -> None:
+        """Raises UserError when there are no or too few demonstrations."""
+        if self._settings.demonstrations:
+            pairs, _ = self._pool(source, target)
+            if self._settings.demonstrations >= len(pairs):
+                raise UserError(
+                    f"--number_of_demonstrations {self._settings.demonstrations} leaves nothing to choose from the "
+                    f"{len(pairs)} pairs of {self._settings.pool} from {source.name} to {target.name}; ask for fewer"
+                )
+
+    def _pool(self, source: Language, target: Language) -> tuple[list[tuple[str, str]], BM25]:
+        key = (source.flores, target.flores)
+        if key not in self._pools:
+            pairs = benchmarks.parallel_sentences(self._settings.pool, source, target)
+            self._pools[key] = (pairs, BM25([text for text, _ in pairs], source))
+        return self._pools[key]
+
+    def prompts(self, sentences: list[str], source: Language, target: Language) -> list[str | list[dict[str, str]]]:
+        """What is asked for each sentence; the most similar demonstration stands next to it."""
+        shots: list[list[tuple[str, str]]] = [[] for _ in sentences]
+        if self._settings.demonstrations:
+            pairs, retriever = self._pool(source, target)
+            nearest = retriever.nearest(sentences, self._settings.demonstrations)
+            shots = [[pairs[i] for i in reversed(row)] for row in nearest]
+        if self._style == "chat":
+            return [chat_prompt(source.name, target.name, *item) for item in zip(shots, sentences, strict=True)]
+        template = get_template(self._settings.template, source.name, target.name)
+        return [template.get_prompt(*item) for item in zip(shots, sentences, strict=True)]
+
+    @property
+    def retries(self):
+        """What an API made us do again, by kind; nothing for a model of our own."""
+        return getattr(self._sampler, "retries", None)
+
+    def translate(
+        self, sentences: list[str], source: Language, target: Language, tick: Callable[[int], None] = no_tick
+    ) -> list[Translation]:
+        distinct = list(dict.fromkeys(s for s in (" ".join(s.split()) for s in sentences) if unicode_words(s)))
+        stop = None
+        # Only the first line counts, so there is no need to have a base model go on.
+        stops: tuple[str, ...] = ()
+        if self._style == "raw":
+            stop = get_template(self._settings.template, source.name, target.name).stop
+            stops = ("\n", stop)
+        settings = SamplingSettings(
+            max_new_tokens=MAX_NEW_TOKENS, temperature=0.0, num_beams=self._settings.num_beams, stop=stops
+        )
+        prompts = dict(zip(distinct, self.prompts(distinct, source, target), strict=True))
+        ids = {sentence: request_id(prompt) for sentence, prompt in prompts.items()}
+        requests = [Request(ids[sentence], prompts[sentence], self._model.seed) for sentence in distinct]
+        answers = {}
+        for answer in self._sampler.generate(samplers.from_list(requests), settings):
+            answers[answer.id] = answer
+            tick(1)
+        found = {}
+        for sentence in distinct:
+            answer = answers[ids[sentence]]
+            text = clean_answer(answer.texts[0], stop) if answer.texts else ""
+            found[sentence] = Translation(text, error=answer.error)
+        return [found.get(" ".join(sentence.split()), Translation("")) for sentence in sentences]
+
+    def close(self) -> None:
+        """Free the model; the object is of no use afterwards."""
+        if self._sampler is not None:
+            self._sampler.close()
+            self._sampler = None
