@@ -183,7 +183,8 @@ def _file(name: str) -> Path:
         return path
     if looks_local(name):
         raise UserError(f"{name!r} does not exist; pass BLASER's model.pt, its folder, or a Hub id such as {DEFAULT}")
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     first = None
     for file in FILES:
@@ -191,6 +192,9 @@ def _file(name: str) -> Path:
             return Path(hf_hub_download(name, file))
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
             first = first or error
+            answered = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+            if not answered and not constants.HF_HUB_OFFLINE:
+                break  # out of reach: half a minute of retries, once
     raise UserError(cannot_load(name, first))
 
 
@@ -199,7 +203,7 @@ def _weights(path: Path, checkpoint: sonar_encoder.Checkpoint) -> dict[str, "Ten
     weights = load_tensors(path)
     if set(weights) != set(_KEYS):
         raise UserError(
-            f"{path} is no BLASER-2.0-QE checkpoint: it holds {listed(sorted(weights))}, not {', '.join(_KEYS)}; take "
+            f"{path} is no BLASER-2.0-QE checkpoint: it holds {listed(sorted(weights))}; expected exactly {', '.join(_KEYS)}; take "
             f"model.pt of {DEFAULT}"
         )
     width = checkpoint.width

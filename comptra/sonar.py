@@ -24,7 +24,7 @@ DEFAULT = "cointegrated/SONAR_200_text_encoder"
 ORIGINAL = "sonar_text_encoder.pt"
 ORIGINAL_TOKENIZER = "facebook/nllb-200-distilled-600M"  # the same vocabulary; the original comes without one
 MAX_TOKENS = 514  # language code and </s> included; what is longer is cut, as sonar-space does
-BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}  # rows times longest row
+BATCH_TOKENS = {"cpu": 512, "cuda": 32768}  # rows times longest row
 DTYPES = ("float32", "bfloat16")
 
 _CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
