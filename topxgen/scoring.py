@@ -64,9 +64,6 @@ class _PairScorer:
     def __init__(self, settings: ScorerSettings):
         self._settings, self._model = settings, None
 
-    def preflight(self, languages: Iterable[Language], target: Language) -> None:
-        """For models that cannot be looked at without loading them."""
-
     def score(self, records: list[dict], source: Language, target: Language) -> list[list[float | None]]:
         self._model.check(source, target)
         scores = iter(
@@ -112,6 +109,11 @@ class SonarSpaceScorer(_PairScorer):
     """The same by its authors' package, in an environment of its own (requirements-sonar.txt)."""
 
     id = "sonar-space"
+
+    def preflight(self, languages: Iterable[Language], target: Language) -> None:
+        from comptra import sonar_space
+
+        sonar_space.preflight([*languages, target])
 
     def load(self) -> None:
         from comptra.sonar_space import SonarSpace
