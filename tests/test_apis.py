@@ -159,9 +159,9 @@ def test_a_prompt_that_is_refused_after_answers_does_not_end_the_run():
 
 @every_api
 def test_requests_are_pulled_as_answers_are_taken(api):
-    """None means "none now"; the time that the caller takes does not count as the provider's."""
+    """None means "none now": the sampler asks again after an answer."""
     with ApiServer(delay=0.06) as server:
-        sampler = load(api, server, max_in_flight=3, request_timeout=0.4)
+        sampler = load(api, server, max_in_flight=3)
         taken, done, ahead = [], [], []
 
         def next_request():
@@ -173,10 +173,18 @@ def test_requests_are_pulled_as_answers_are_taken(api):
 
         for answer in sampler.generate(next_request, SamplingSettings()):
             done.append(answer.id)
-            if len(done) == 3:
-                time.sleep(0.5)
         sampler.close()
     assert sorted(done) == [f"p{i}" for i in range(7)] and max(ahead) < 3
+    assert not sampler.retries
+
+
+def test_the_callers_time_is_not_the_providers():
+    with ApiServer(delay=lambda name: 0 if name == "p0" else 0.2) as server:
+        sampler = load("openai", server)
+        for answer in sampler.generate(from_list(chats(4)), SamplingSettings()):
+            if answer.id == "p0":
+                time.sleep(TIME_LIMIT + 0.2)
+        sampler.close()
     assert not sampler.retries
 
 

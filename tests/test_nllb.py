@@ -11,7 +11,7 @@ import tiny_models
 from comptra import languages, translators
 from comptra.errors import UserError
 from comptra.translators import TranslatorSettings
-from comptra.translators.nllb import split_long
+from comptra.translators.nllb import find_family, split_long
 
 BASQUE, NEPALI, ENGLISH = (languages.find(name) for name in ("Basque", "Nepali", "English"))
 PAIRS = tiny_models.udhr_pairs("Basque")
@@ -209,6 +209,25 @@ def test_a_language_that_the_model_does_not_know(fast):
             UserError, match=r"\(NLLB\) does not know Klingon: none of tlh_Latn is among its 20\d languages"
         ):
             fast.translate(SENTENCES[:1], source, target)
+
+
+def test_a_bare_sentencepiece_model_gets_its_language_codes(tiny_nllb, tmp_path):
+    """As published in SentencePiece's form the codes are not in the file; they must not become <unk>."""
+    texts = [text for pair in PAIRS for text in pair]
+    spm = tiny_models.sentencepiece_model(tmp_path, "sentencepiece.bpe.model", texts, 600, model_type="bpe")
+    shutil.copy(Path(tiny_nllb) / "config.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "NllbTokenizer"}))
+    translator = translators.create("nllb", TranslatorSettings(str(tmp_path)))
+    translator.check(BASQUE, ENGLISH)
+    first = len(tiny_models.pieces_in(spm)) + 1  # ace_Arab, after <pad> and the pieces; English is the 48th code
+    assert translator._prefixes(BASQUE, ENGLISH) == ([first + 50], [first + 47])
+
+
+def test_a_model_whose_languages_have_no_names_is_refused():
+    """Only Marian has checkpoints of two languages without tokens for them; from others it would be noise."""
+    assert find_family({"a": 0}, "marian", "opus").name == "bilingual"
+    with pytest.raises(UserError, match=r"names no languages in a way known here"):
+        find_family({"a": 0, "eu_XX": 1}, "mbart", "mbart-50")
 
 
 def test_other_architectures_and_settings_are_named(tiny_lm, tiny_nllb, cache):

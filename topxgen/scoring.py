@@ -91,8 +91,8 @@ class BlaserScorer(_PairScorer):
 
     @property
     def id(self) -> str:
-        parts = (Path(self._settings.blaser).name, Path(self._settings.sonar).name, self._settings.dtype)
-        return f"blaser ({', '.join(parts)})"
+        names = (_short(self._settings.blaser), _short(self._settings.sonar), self._settings.dtype)
+        return f"blaser ({', '.join(names)})"
 
     def preflight(self, languages: Iterable[Language], target: Language) -> None:
         from comptra import blaser
@@ -103,6 +103,12 @@ class BlaserScorer(_PairScorer):
         from comptra.blaser import Blaser
 
         self._model = Blaser(self._settings.blaser, self._settings.sonar, dtype=self._settings.dtype)
+
+
+def _short(name: str) -> str:
+    """The last part of a model's name; of a file (model.pt is as good as none) the folder's."""
+    path = Path(name)
+    return (path.parent if path.suffix in (".pt", ".safetensors") else path).name
 
 
 class SonarSpaceScorer(_PairScorer):

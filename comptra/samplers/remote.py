@@ -233,6 +233,7 @@ class RemoteSampler:
 
     def close(self) -> None:
         """Close the connections and the event loop."""
+        self._loop.cancel_all()
         if not self._loop.is_closed():
             self._loop.run_until_complete(self._disconnect())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())

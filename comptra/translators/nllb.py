@@ -70,7 +70,7 @@ class NLLB:
         self.name = settings.nllb
         self._config, self._tokenizer, self._max_tokens = seq2seq.read(settings.nllb, settings.trust_remote_code)
         self._vocabulary = seq2seq.vocabulary(self._tokenizer)
-        self.family = find_family(self._vocabulary)
+        self.family = find_family(self._vocabulary, self._config.model_type, settings.nllb)
         engine = getattr(seq2seq, ENGINES[settings.nllb_engine])
         self._engine_name = settings.nllb_engine
         self._engine = engine(settings, self._config, self._tokenizer)
@@ -179,12 +179,20 @@ class NLLB:
         self._engine.close()
 
 
-def find_family(vocabulary: dict[str, int]) -> Family:
-    """The family whose language tokens the vocabulary holds."""
+def find_family(vocabulary: dict[str, int], model_type: str, name: str) -> Family:
+    """The family whose language tokens the vocabulary holds.
+
+    Raises UserError when there are none and the model is not of a kind that has two languages and no tokens.
+    """
     for family in FAMILIES:
         if any(re.fullmatch(family.pattern, token) for token in vocabulary):
             return family
-    return BILINGUAL
+    if model_type == "marian":
+        return BILINGUAL
+    raise UserError(
+        f"the tokenizer of {name} ({model_type}) names no languages in a way known here "
+        f"({', '.join(family.name for family in FAMILIES)}, bilingual Marian); is its tokenizer.json missing?"
+    )
 
 
 # From strong to weak; a piece ends after what matches.

@@ -50,9 +50,23 @@ def read(name: str, trust_remote_code: bool):
         raise UserError(
             f"{name}: its tokenizer does not load ({reason(error)}); are all tokenizer files there?"
         ) from None
+    if config.model_type == "m2m_100" and type(tokenizer).__name__.startswith("Nllb"):
+        tokenizer = _with_languages(name, tokenizer, trust_remote_code)
     stated = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
     limits = [limit for limit in (*stated, tokenizer.model_max_length) if limit and limit < 1 << 20]
     return config, tokenizer, min(limits, default=DEFAULT_MAX_TOKENS)
+
+
+def _with_languages(name: str, tokenizer, trust_remote_code: bool):
+    """NLLB's tokenizer with its language codes, which a bare SentencePiece model lacks without a word."""
+    from transformers import AutoTokenizer
+    from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES
+
+    if "eng_Latn" in tokenizer.get_vocab():
+        return tokenizer
+    return AutoTokenizer.from_pretrained(
+        name, extra_special_tokens=list(FAIRSEQ_LANGUAGE_CODES), trust_remote_code=trust_remote_code
+    )
 
 
 def vocabulary(tokenizer) -> dict[str, int]:
