@@ -88,7 +88,8 @@ def test_plain_answers(api):
 @with_each(FAULTS)
 def test_no_fault_loses_or_repeats_an_answer(api, fault):
     faults = {(f"p{i}", 1): fault for i in range(0, 12, 3)}
-    with ApiServer(faults) as server:
+    # The faults come home first, so that a rate limit is known before there is room for another request.
+    with ApiServer(faults, delay=lambda name: 0.01 if (name, 1) in faults else 0.08) as server:
         answers, ending, retries = run(api, server, chats(16), max_in_flight=12)
         assert ending is None and server.injected == {fault: 4}
         assert Counter(answer.id for answer in answers) == server.delivered == {f"p{i}": 1 for i in range(16)}
