@@ -270,13 +270,14 @@ def check_origin(run: Run) -> None:
 def translate(run: Run, command: list[str]) -> None:
     """The translate stage."""
     from comptra import language_id
-    from comptra.files import read_jsonl
-    from topxgen.back_translation import back_translate, paragraphs
+    from topxgen.back_translation import back_translate, paragraphs, translated
     from topxgen.funnel import translation_counts
     from topxgen.progress import Progress
 
     args, layout, started = run.args, run.layout, stages.now()
     translator = run.translator
+    for language in run.languages.values():
+        translator.check(language, run.target)
     settings = {
         "back_translator": run.back_translator,
         "target_language": run.target.name,
@@ -294,9 +295,10 @@ def translate(run: Run, command: list[str]) -> None:
             )
     total = done = 0
     for name, language in run.languages.items():
-        translator.check(language, run.target)
-        total += sum(1 for _ in paragraphs(layout, language, run.filenames.get(name)))
-        done += sum(1 for _ in read_jsonl(layout.translations(name)))
+        there = translated(layout, language)
+        ids = [paragraph.id for paragraph in paragraphs(layout, language, run.filenames.get(name))]
+        total += len(ids)
+        done += sum(paragraph_id in there for paragraph_id in ids)
     stages.record_settings(layout.settings("translate"), settings)
     if done < total:
         stages.begin(layout, "translate")
@@ -364,6 +366,17 @@ def score(run: Run, command: list[str]) -> None:
     )
 
 
+def check_target(run: Run) -> None:
+    """A scorer is told both languages, and would score in the wrong one without a word."""
+    from comptra.files import read_json
+
+    earlier = read_json(run.layout.settings("translate")).get("target_language", run.target.name)
+    if earlier != run.target.name:
+        raise UserError(
+            f"the translations in {run.layout.translate_dir} are into {earlier}; pass --target_language {earlier!r}"
+        )
+
+
 def say_retries(model) -> None:
     """What an API made us do again."""
     if retries := getattr(model, "retries", None):
@@ -416,6 +429,8 @@ def preflight(run: Run) -> None:
             run.translator.check(language, run.target)
         language_id.load(args.lid_model)
     if "score" in args.stages and run.scorer is not None:
+        if "translate" not in args.stages:
+            check_target(run)
         run.scorer.preflight(run.languages.values(), run.target)
 
 

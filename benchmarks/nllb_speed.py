@@ -8,6 +8,9 @@ grown to the full shape: 11 more layers on each side whose outputs are scaled do
 the vocabulary filled up to 256,206 tokens that are never the best. The translations, and their lengths, are those
 of the trained model; the work is that of the full one. The model is kept in --folder.
 
+Now and then a model trained so briefly does not come to an end. Sentences where it does not (an int8 pass over three times as
+many finds them) are left out: real ones do, and the plain loop would look worse than it is.
+
 The plain loop takes 16 sentences as they come, pads them, and calls transformers' `generate` in float32 with 5 beams.
 Tokens are those of the answers without padding. Also printed: how many answers are the same, and chrF against the
 reference, which says what int8 changes.
@@ -136,7 +139,6 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("models/nllb-600m-shape"))
     args = parser.parse_args()
 
-    from sacrebleu import CHRF
     from transformers import AutoTokenizer, logging
 
     logging.set_verbosity_error()
@@ -148,33 +150,45 @@ def main() -> int:
     pairs = list(zip(*sides, strict=True))
     if not (args.folder / "model.safetensors").exists():
         build(args.folder, pairs[:-HELD_OUT], args.minutes)
-    sentences, references = map(list, zip(*pairs[-HELD_OUT:][: args.sentences], strict=True))
     tokenizer = AutoTokenizer.from_pretrained(args.folder)
+    folder = str(args.folder)
 
     def tokens(texts: list[str]) -> int:
         return sum(len(ids) + 1 for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
 
-    folder = str(args.folder)
+    with tempfile.TemporaryDirectory(dir=args.folder.parent) as cache:
+        candidates = pairs[-HELD_OUT:][: 3 * args.sentences]
+        texts, _ = ours(folder, [basque for basque, _ in candidates], "ctranslate2", "int8", cache)
+        # A limit is twice the source and more, so what is no longer than the source came to its end.
+        ended = [
+            pair for pair, text in zip(candidates, texts, strict=True) if text and tokens([text]) <= tokens([pair[0]])
+        ]
+        compare(folder, ended[: args.sentences], tokens, cache)
+    return 0
+
+
+def compare(folder: str, pairs: list[tuple[str, str]], tokens, cache: str) -> None:
+    from sacrebleu import CHRF
+
+    sentences, references = map(list, zip(*pairs, strict=True))
     expected, seconds = plain_loop(folder, sentences)
     plain = tokens(expected) / seconds
-    lengths = sorted(len(ids) for ids in tokenizer(expected, add_special_tokens=False)["input_ids"])
+    lengths = sorted(tokens([text]) for text in expected)
     print(
         f"{len(sentences)} sentences, answers of {lengths[0]} to {lengths[-1]} tokens (median {lengths[len(lengths) // 2]})\n"
         f"plain loop, float32: {plain:.1f} tokens/s, chrF {CHRF().corpus_score(expected, [references]).score:.2f}",
         flush=True,
     )
-    with tempfile.TemporaryDirectory(dir=args.folder.parent) as cache:
-        for engine, compute_type in (("ctranslate2", "float32"), ("ctranslate2", "int8"), ("transformers", "float32")):
-            texts, seconds = ours(folder, sentences, engine, compute_type, cache)
-            same = sum(a == b for a, b in zip(texts, expected, strict=True))
-            score = CHRF().corpus_score(texts, [references]).score
-            rate = tokens(texts) / seconds
-            print(
-                f"{engine}, {compute_type}: {rate:.1f} tokens/s, {rate / plain:.2f} times the plain loop; {same} of "
-                f"{len(texts)} answers the same; chrF {score:.2f}",
-                flush=True,
-            )
-    return 0
+    for compute_type in ("float32", "int8"):
+        texts, seconds = ours(folder, sentences, "ctranslate2", compute_type, cache)
+        same = sum(a == b for a, b in zip(texts, expected, strict=True))
+        score = CHRF().corpus_score(texts, [references]).score
+        rate = tokens(texts) / seconds
+        print(
+            f"ctranslate2, {compute_type}: {rate:.1f} tokens/s, {rate / plain:.2f} times the plain loop; {same} of "
+            f"{len(texts)} answers the same; chrF {score:.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

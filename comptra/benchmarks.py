@@ -20,7 +20,7 @@ SENTENCE_SOURCES = ("flores", "udhr")
 PARAGRAPH_SOURCES = ("xquad", "udhr")
 
 
-def example_sentences(source: str, language: Language) -> list[str]:
+def example_sentences(source: str, language: Language, option: str = "--example_sentences") -> list[str]:
     """Sentences of `language` from "flores" (dev), "udhr" or a folder.
 
     A folder holds FLORES in its publishers' layout (dev/eus_Latn.dev, also below flores200_dataset/) or
@@ -29,10 +29,10 @@ def example_sentences(source: str, language: Language) -> list[str]:
     """
     if source == "flores":
         config = _FLORES_PLUS.get(language.flores, language.flores)
-        return _hub("openlanguagedata/flores_plus", config, "dev", "text", "--example_sentences", "FLORES")
+        return _hub("openlanguagedata/flores_plus", config, "dev", "text", option, "FLORES")
     if source == "udhr":
         return udhr(language)
-    return _lines(_sentence_file(source, language, "--example_sentences"))
+    return _lines(_sentence_file(source, language, option))
 
 
 def _sentence_file(source: str, language: Language, option: str) -> Path:
@@ -57,7 +57,7 @@ def parallel_sentences(source: str, first: Language, second: Language) -> list[t
     if source == "udhr":
         return _parallel_udhr(first, second)
     if source == "flores":
-        sides = [example_sentences(source, language) for language in (first, second)]
+        sides = [example_sentences(source, language, "--demonstration_pool") for language in (first, second)]
     else:
         sides = [_text(_sentence_file(source, language, "--demonstration_pool")) for language in (first, second)]
     if len(sides[0]) != len(sides[1]):

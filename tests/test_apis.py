@@ -20,7 +20,7 @@ from conftest import ROOT, lines_in, records
 from comptra import samplers
 from comptra.errors import Refused, UserError
 from comptra.samplers import REMOTE, ModelSettings, Request, SamplingSettings, from_list
-from comptra.samplers.failures import retry_after
+from comptra.samplers.failures import PROMPT, REFUSED, Failures, retry_after
 
 # Once is enough: our own code reads them alike for all, or only one provider says so.
 ONLY_FOR = {
@@ -398,3 +398,51 @@ def test_a_real_server_answers_as_the_model_in_process(gemma, tmp_path):
     hf.close()
     assert refused.texts == [] and "maximum context length" in refused.error
     assert len(set(sampled.texts)) == 3 and sampled.completion_tokens > 12
+
+
+def test_rate_limits_are_not_taken_for_other_things():
+    """Some providers say "quota" or "too many tokens" of a limit that is over in a moment."""
+    failures = Failures("P", key="k", key_variable="K", address=None, model="m", time_limit=1, connection_errors=())
+
+    def kind(status, wait, message, code="", before=False):
+        return failures._of_status(status, wait, message, code, before).kind
+
+    assert kind(429, 5.0, "Too many tokens per minute") == "rate limit"
+    assert kind(429, None, "Too many tokens, please wait before trying again.") == "rate limit"
+    assert kind(429, 20.9, "You exceeded your current quota. Please retry in 20.9s") == "rate limit"
+    assert kind(429, 20.9, "You exceeded your current quota.", "insufficient_quota") == REFUSED
+    assert kind(429, None, "Request too large for gpt-x") == PROMPT
+    assert kind(400, None, "The input token count (9000) exceeds the maximum number of tokens allowed") == PROMPT
+
+
+@pytest.mark.parametrize("succeed", [True, False])
+def test_one_bad_prompt_does_not_end_a_run(succeed):
+    """A refusal for a reason nobody has listed comes before any answer: the others show whose fault it is."""
+
+    def faults(name, attempt):
+        return "parameter" if name == "p0" or not succeed else None
+
+    with ApiServer(faults, delay=lambda name: 0.01 if name == "p0" else 0.1) as server:
+        answers, ending, _ = run("cohere", server, chats(8))
+    if succeed:
+        assert ending is None and sorted(a.id for a in answers if a.texts) == [f"p{i}" for i in range(1, 8)]
+    else:
+        assert not answers and "does not take such requests" in str(ending) and ending.exit_code == 2
+
+
+@pytest.mark.parametrize("api", ["openai", "anthropic"])
+def test_models_that_take_no_temperature_are_asked_without(api):
+    """Back-translation asks for greedy answers; models that think refuse even that."""
+
+    said = []
+    with ApiServer(delay=0.02) as server:
+
+        def faults(name, attempt):
+            return "parameter" if "temperature" in server.bodies[-1] else None
+
+        server.faults, server.delay = faults, lambda name: 0.0
+        answers, ending, _ = run(api, server, chats(6), GREEDY, notice=said.append, max_in_flight=1)
+        assert ending is None and len(answers) == 6 and all(answer.texts for answer in answers)
+        assert len(said) == 1 and "takes no temperature" in said[0]
+        assert sum("temperature" in body for body in server.bodies) == 1
+        assert "does not take such requests" in str(run(api, server, chats(2), SamplingSettings(temperature=0.5))[1])

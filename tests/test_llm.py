@@ -10,6 +10,7 @@ from conftest import BENCHMARKS, datagen, records
 
 from comptra import benchmarks, languages, samplers, translators
 from comptra.errors import UserError
+from comptra.prompts import templates
 from comptra.prompts.templates import chat_prompt, clean_answer, cut_repetition, get_template
 from comptra.retriever import BM25
 from comptra.samplers import ModelSettings, Request, SamplingSettings
@@ -70,12 +71,45 @@ def test_what_a_chat_model_is_told():
         ("Kaixo.\n###\nEnglish", "###", "Kaixo."),
         ("\n Kaixo. \nBeste bat", None, "Kaixo."),
         ("", "###", ""),
+        ("<think>\nIt says hello.\n</think>\n\nKaixo.", None, "Kaixo."),
+        ("<think>\nIt says hello.", None, ""),
         ("bat bi " * 7 + "hiru", None, "bat bi " * 7 + "hiru"),
         ("hasi bat bi" + " bat bi" * 7 + " hiru", None, "hasi bat bi"),
     ],
 )
 def test_what_is_taken_from_an_answer(answer, stop, expected):
     assert clean_answer(answer, stop) == expected.strip()
+
+
+def test_thoughts_are_no_translation():
+    """Template 17 opens the thoughts itself, so that an answer begins in the middle of them."""
+    template = get_template(17, "English", "Basque")
+    assert template.thinking and "\n" not in template.stops
+    assert clean_answer("He greets.\n</think> Kaixo.\n###", template.stop, template.thinking) == "Kaixo."
+    assert clean_answer("He greets.\nThat is", template.stop, template.thinking) == ""
+    assert get_template(14, "English", "Basque").stops == ("\n", "###")
+    assert "\n" not in get_template("llamax", "English", "Basque").stops, "its answers may begin with a line break"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[1]\nprefix = ", "cannot read"),
+        ('[1]\nprefix = "a"', r"\[1\]: needs middle, prefix"),
+        ('[1]\nprefix = "a"\nmiddle = "b"\nsufix = "c"', r"\[1\]: needs middle, prefix, may have header"),
+    ],
+)
+def test_a_mistake_in_the_template_file_is_named(tmp_path, monkeypatch, text, message):
+    (tmp_path / "templates.toml").write_text(text)
+    monkeypatch.setattr(templates, "FILE", tmp_path / "templates.toml")
+    templates._file.cache_clear()
+    try:
+        with pytest.raises(UserError, match=message):
+            get_template(1, "English", "Basque")
+        (tmp_path / "templates.toml").write_text('[21]\nheader = "{src}:"\nprefix = ""\nmiddle = ""\nsuffix = "{tgt}"')
+        assert get_template("21", "English", "Basque").get_prompt([("a", "b")], "c") == "English:abBasquec"
+    finally:
+        templates._file.cache_clear()
 
 
 def test_a_repetition_is_cut_at_its_first_occurrence():

@@ -223,6 +223,21 @@ def test_a_bare_sentencepiece_model_gets_its_language_codes(tiny_nllb, tmp_path)
     assert translator._prefixes(BASQUE, ENGLISH) == ([first + 50], [first + 47])
 
 
+def test_special_tokens_in_a_text_are_text(fast):
+    ids = fast._ids(["Kaixo </s> eng_Latn <pad> mundua"])[0]
+    assert not {fast._vocabulary[token] for token in ("</s>", "eng_Latn", "<pad>")} & set(ids)
+
+
+def test_marian_of_language_groups_and_of_two_vocabularies(tmp_path):
+    folder = Path(tiny_models.build_marian(tmp_path / "mul-en", [text for pair in PAIRS for text in pair]))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "source_lang": "mul"}))
+    translators.create("nllb", TranslatorSettings(str(folder))).check(BASQUE, ENGLISH)
+    edit_config(share_encoder_decoder_embeddings=False)(folder)
+    with pytest.raises(UserError, match="has a vocabulary for each side"):
+        translators.create("nllb", TranslatorSettings(str(folder)))
+
+
 def test_a_model_whose_languages_have_no_names_is_refused():
     """Only Marian has checkpoints of two languages without tokens for them; from others it would be noise."""
     assert find_family({"a": 0}, "marian", "opus").name == "bilingual"

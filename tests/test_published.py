@@ -116,6 +116,41 @@ def test_another_scorer_scores_again_and_the_same_does_not(whole, tmp_path):
     assert all(record["scores"] == record["confidences"] for record in new)
 
 
+def test_a_score_is_never_given_to_other_texts(whole, tmp_path):
+    """A journal that a kill left, of other translations with the same ids; and a target language that is not theirs."""
+    folder, arguments, _ = whole
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    path = copy / DIRECTORY / "Basque_translate.jsonl"
+    unscored = [dict(record, scores=[None] * len(record["scores"]), scorer=None) for record in records(path)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in unscored))
+    stale = [
+        {"id": record["id"], "scorer": "blaser (blaser-2.0-qe, sonar, float32)", "scores": [9.0]} for record in unscored
+    ]
+    (copy / DIRECTORY / "Basque_scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in stale))
+    arguments = [copy if argument == folder else argument for argument in arguments]
+    refused = datagen(*arguments, "--stages", "score", "--target_language", "French", check=2)
+    assert "are into English; pass --target_language 'English'" in refused.stderr
+    datagen(*arguments, "--stages", "score")
+    assert [r["scores"] for r in records(path)] == [
+        r["scores"] for r in records(folder / DIRECTORY / "Basque_translate.jsonl")
+    ]
+
+
+def test_a_paragraph_that_takes_the_place_of_another_is_translated(whole, tmp_path):
+    """What is done is told by ids, not by counting lines."""
+    folder, arguments, _ = whole
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    path = copy / "Basque.jsonl"
+    changed = records(path)
+    changed[0] = {"text": " ".join(text for text, _ in tiny_models.udhr_pairs("Basque")[:3]), "id": "mine"}
+    path.write_text("".join(json.dumps(record) + "\n" for record in changed))
+    arguments = [copy if argument == folder else argument for argument in arguments]
+    datagen(*arguments, "--stages", "translate")
+    assert "mine" in {record["id"] for record in records(copy / DIRECTORY / "Basque_translate.jsonl")}
+
+
 def test_another_compute_type_may_not_mix_in(whole, datagen_here):
     _, arguments, _ = whole
     result = datagen_here(*arguments, "--nllb_compute_type", "float32")

@@ -33,6 +33,11 @@ def paragraphs(layout: Layout, language: Language, filename: str | None = None) 
         yield Paragraph(name, record["text"].encode("utf-8", "replace").decode(), record.get("topic"))
 
 
+def translated(layout: Layout, language: Language) -> set[str]:
+    """Ids of the paragraphs that have been through the stage."""
+    return {name for name, _ in identified(read_jsonl(layout.translations(language.name)), "sentence")}
+
+
 def back_translate(
     layout: Layout,
     language: Language,
@@ -51,7 +56,7 @@ def back_translate(
     that a kill between the two loses neither; a paragraph found in both files is never written again.
     """
     output, rejects = layout.translations(language.name), layout.translation_rejects(language.name)
-    done = {name for name, _ in identified(read_jsonl(output), "sentence")}
+    done = translated(layout, language)
     rejects_done = {record["id"] for record in read_jsonl(rejects)}
     todo = [paragraph for paragraph in paragraphs(layout, language, filename) if paragraph.id not in done]
     if not todo:

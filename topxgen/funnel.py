@@ -7,7 +7,7 @@ from pathlib import Path
 from comptra.files import read_jsonl
 from topxgen.records import Layout
 
-ANSWER_REASONS = ("prompt_too_long", "empty", "unparseable")
+ANSWER_REASONS = ("prompt_too_long", "answer_failed", "empty", "unparseable")
 TEXT_REASONS = (
     "binary",
     "too_few_words",

@@ -259,7 +259,8 @@ class Generation:
         self._decided_prompts += 1
         index = 0
         if record.get("error"):
-            self._reject(prompt, f"{prompt.id}.0", "prompt_too_long", record["error"], record)
+            reason = "prompt_too_long" if "--max_model_len" in record["error"] else "answer_failed"
+            self._reject(prompt, f"{prompt.id}.0", reason, record["error"], record)
         for answer in record["answers"]:
             texts = self._parse(answer, self._texts_per_prompt)
             if texts is None:

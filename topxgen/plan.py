@@ -42,6 +42,11 @@ class Run:
         }
         default_dir = Path(names.get(self.back_translator, self.back_translator)).name
         self.layout = Layout(args.output_dir, plain_name(args.translate_dir or default_dir, "--translate_dir"))
+        if args.num_beams > 1 and args.inference_api in samplers.REMOTE and {"generate"} & set(args.stages):
+            raise UserError(
+                f"--num_beams {args.num_beams}: {args.inference_api} has no beam search; pass 1, or choose --inference_api "
+                "vllm or hf"
+            )
         if args.num_beams > samplers.MAX_BEAMS:
             raise UserError(f"--num_beams {args.num_beams} is more than {samplers.MAX_BEAMS}")
         if 1 < args.num_beams < args.num_return_sequences:
@@ -146,7 +151,7 @@ def prepare_generation(run: Run, notice):
     args = run.args
     template = prompts.load(args.prompt_template) if args.prompt_template else None
     topic_list = topics.read_topics(Path(args.seed_topics_path))
-    if template is None or template.style == "chat":
+    if template is None or template.style == "chat" or args.inference_api in samplers.REMOTE:
         template = fit_template(run, template, notice)
     paragraphs = load_examples(run, notice, "paragraphs")
     sentences = load_examples(run, notice, "sentences")
@@ -193,6 +198,11 @@ def fit_template(run: Run, template, notice):
     """`template`, or by default `instruct` for a model with a chat template and `continuation` for one without."""
     if run.args.inference_api in samplers.REMOTE:
         # Nothing can be looked up: chat models, unless the user says otherwise.
+        if template is not None and template.style != "chat" and run.args.inference_api in samplers.CHAT_ONLY:
+            raise UserError(
+                f"{template.path} is for base models, but {run.args.inference_api} has chat models only: pass "
+                "--prompt_template instruct"
+            )
         return template or prompts.load("instruct")
     try:
         has_chat_template = bool(samplers.load_tokenizer(run.model_settings()).chat_template)
@@ -278,4 +288,10 @@ def dry_run(run: Run) -> int:
             f"back-translator {run.back_translator} into {run.target.name}, files in {run.layout.translate_dir}, "
             f"sentences by {args.splitter}, languages by {args.lid_model}, scores by {run.scorer_name}"
         )
+        try:
+            for language in run.languages.values():
+                run.translator.check(language, run.target)
+            print(f"back-translator: {run.translator.version}")
+        except UserError as error:
+            print(f"not checked: {error}")
     return 0

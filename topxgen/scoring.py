@@ -10,6 +10,7 @@ from comptra.files import Appender, read_jsonl, repair_tail, to_line, write_atom
 from comptra.languages import Language
 from topxgen.progress import Progress
 from topxgen.records import Layout, identified
+from topxgen.stages import digest
 
 BLOCK = 1024  # records scored at a time
 
@@ -114,7 +115,9 @@ def _short(name: str) -> str:
 class SonarSpaceScorer(_PairScorer):
     """The same by its authors' package, in an environment of its own (requirements-sonar.txt)."""
 
-    id = "sonar-space"
+    @property
+    def id(self) -> str:
+        return f"sonar-space ({self._settings.dtype})"
 
     def preflight(self, languages: Iterable[Language], target: Language) -> None:
         from comptra import sonar_space
@@ -124,7 +127,7 @@ class SonarSpaceScorer(_PairScorer):
     def load(self) -> None:
         from comptra.sonar_space import SonarSpace
 
-        self._model = SonarSpace()
+        self._model = SonarSpace(dtype=self._settings.dtype)
 
 
 def create(name: str, settings: ScorerSettings):
@@ -158,9 +161,15 @@ def score(layout: Layout, source: Language, target: Language, *, scorer, progres
     """
     path, journal_path = layout.translations(source.name), layout.score_journal(source.name)
     repair_tail(journal_path)
-    earlier = [line for line in read_jsonl(journal_path) if line["scorer"] == scorer.id]
-    scores = {line["id"]: line["scores"] for line in earlier}
-    truncated = sum(line.get("truncated", 0) for line in earlier)
+    earlier = {
+        (line["id"], line.get("pairs")): line for line in read_jsonl(journal_path) if line["scorer"] == scorer.id
+    }
+    truncated = sum(line.get("truncated", 0) for line in earlier.values())
+    scores = {
+        record_id: line["scores"]
+        for record_id, record in identified(read_jsonl(path), "sentence")
+        if (line := earlier.get((record_id, _fingerprint(record, target)))) is not None
+    }
     progress.update(len(scores))
     with Appender(journal_path) as journal:
         block: list[tuple[str, dict]] = []
@@ -169,11 +178,12 @@ def score(layout: Layout, source: Language, target: Language, *, scorer, progres
             before = scorer.truncated
             found = scorer.score([record for _, record in block], source, target)
             cut = scorer.truncated - before
-            for i, ((record_id, _), values) in enumerate(zip(block, found, strict=True)):
+            for i, ((record_id, record), values) in enumerate(zip(block, found, strict=True)):
                 scores[record_id] = values
                 # One line carries the count of the block.
                 noted = {"truncated": cut} if cut and not i else {}
-                journal.write({"id": record_id, "scorer": scorer.id, "scores": values, **noted})
+                pairs = _fingerprint(record, target)
+                journal.write({"id": record_id, "pairs": pairs, "scorer": scorer.id, "scores": values, **noted})
                 progress.update(1)
             journal.sync()
             block.clear()
@@ -191,6 +201,11 @@ def score(layout: Layout, source: Language, target: Language, *, scorer, progres
         write_atomic(path, _scored(path, scores, scorer.id))
     journal_path.unlink()
     return truncated
+
+
+def _fingerprint(record: dict, target: Language) -> str:
+    """Of what a score is for: one left in the journal must not come to stand beside other texts."""
+    return digest([target.flores, *map(str, record.get("propositions") or []), "", *map(str, record["translations"])])
 
 
 def _check_parallel(path: Path, record_id: str, record: dict) -> None:

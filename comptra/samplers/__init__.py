@@ -11,6 +11,7 @@ that the engine decodes while the caller works on finished answers.
 """
 
 import importlib
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,13 @@ BACKENDS = {
     "anthropic": "comptra.samplers.anthropic:AnthropicSampler",
 }
 REMOTE = ("openai", "cohere", "anthropic")  # these have check(settings), too: is there a key, a client, an address
+CHAT_ONLY = ("cohere", "anthropic")
 MAX_BEAMS = 32
+
+
+def to_stderr(line: str) -> None:
+    """How samplers and translators tell the user something, unless they are told otherwise."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ class ModelSettings:
     base_url: str | None = None  # None: the provider's own
     request_timeout: float = 600.0  # seconds for one attempt at a request
     max_retries: int = 8  # attempts after the first
+    notice: Callable[[str], None] = field(default=to_stderr, repr=False, compare=False)
 
 
 def load(backend: str, settings: ModelSettings):

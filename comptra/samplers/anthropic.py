@@ -43,7 +43,9 @@ class AnthropicSampler(RemoteSampler):
             options["stop_sequences"] = stop
         # In the body, because clients from 1.0 on have no such parameters; and only if set, because later models
         # refuse them.
-        sampling = {"temperature": settings.temperature} if settings.temperature != 1.0 else {}
+        sampling = (
+            {"temperature": settings.temperature} if settings.temperature != 1.0 and not self._greedy_refused else {}
+        )
         if settings.top_p < 1.0:
             sampling["top_p"] = settings.top_p
         if sampling:
@@ -58,6 +60,10 @@ class AnthropicSampler(RemoteSampler):
         tokens = response.usage.input_tokens or 0, response.usage.output_tokens or 0
         if response.stop_reason == "refusal":
             return Reading([], *tokens, "Anthropic refused the prompt: stop_reason refusal")
+        if not text and response.stop_reason == "max_tokens":
+            return Reading(
+                [], *tokens, "Anthropic gave no text within the limit of tokens; it may have thought for longer"
+            )
         return Reading([text], *tokens)
 
     async def _disconnect(self) -> None:

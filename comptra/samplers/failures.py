@@ -19,6 +19,7 @@ SPENT = re.compile(
 )
 THIS_PROMPT = re.compile(
     r"context.?(length|window|size|limit)|prompt is too long|too many tokens|request too large|string_above_max_length"
+    r"|(input|prompt) token|maximum number of tokens|number of tokens"
     r"|content.?(filter|policy|management)|moderation|flagged|safety system|invalid_prompt|deny.?list",
     re.IGNORECASE,
 )
@@ -35,6 +36,7 @@ class Failure(NamedTuple):
     message: str
     wait: float | None = None  # seconds that the provider asked for
     shared: bool = False  # no request should be sent before that
+    certain: bool = False  # a MISTAKE that has nothing to do with the prompt
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,12 @@ class Failures:
     def _of_status(self, status: int, wait: float | None, message: str, code: str, before_any_answer: bool) -> Failure:
         said = f"{self.scrub(message) or 'no reason'!r} (HTTP {status})"
         words = f"{code} {message}"
-        if status == 402 or (status < 500 and SPENT.search(words)):
+        # Some say "quota" of a limit per minute, and when it is over; others "too many tokens" of the same.
+        soon = status == 429 and "insufficient_quota" not in words and wait is not None and wait <= MAX_WAIT
+        if status == 402 or (status < 500 and not soon and SPENT.search(words)):
             return Failure(REFUSED, f"the quota or credit at {self.provider} is spent: {said}")
-        if status in (400, 413, 422, 429, 498) and THIS_PROMPT.search(words):
+        too_large = status == 429 and "request too large" in words.lower()
+        if too_large or (status in (400, 413, 422, 498) and THIS_PROMPT.search(words)):
             return Failure(PROMPT, f"{self.provider} refused the prompt: {said}")
         if status in (401, 403):
             return Failure(REFUSED, f"{self.provider} refused the key (see {self.key_variable}): {said}")
@@ -88,7 +93,7 @@ class Failures:
             return Failure(kind, f"{self.provider} answered {said}", wait, shared)
         if status == 404:
             at = f" at {self.address}" if self.address else ""
-            return Failure(MISTAKE, f"{self.provider} knows no model {self.model!r}{at}: {said}")
+            return Failure(MISTAKE, f"{self.provider} knows no model {self.model!r}{at}: {said}", certain=True)
         # Before any answer it is likely that every request would fare alike.
         if before_any_answer:
             return Failure(MISTAKE, f"{self.provider} does not take such requests: {said}; change the setting it names")

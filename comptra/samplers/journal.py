@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from comptra.errors import UserError
 from comptra.files import Appender, read_jsonl, repair_tail
 from comptra.samplers import Answer, Request, SamplingSettings
 
 
-def request_id(prompt: str | list[dict[str, str]]) -> str:
+def request_id(prompt: str | list) -> str:
     """An id that a prompt keeps from run to run."""
     return hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[:24]
 
@@ -19,15 +20,22 @@ class Journal:
     """A sampler that writes each answer of another down before the next is asked for, and gives those that are
     there without asking. Requests are told apart by their ids alone (`request_id` makes fitting ones)."""
 
-    def __init__(self, sampler, path: Path):
-        self._sampler = sampler
+    def __init__(self, sampler, path: Path, sync_each: bool = True):
+        """`sync_each`: each answer has to survive a power cut, as those that were paid for.
+
+        Raises UserError for a line that is no answer.
+        """
+        self._sampler, self._sync_each = sampler, sync_each
         repair_tail(path)
-        self._known = {
-            line["id"]: Answer(
-                line["id"], line["texts"], line["prompt_tokens"], line["completion_tokens"], line.get("error")
-            )
-            for line in read_jsonl(path)
-        }
+        self._known = {}
+        for line in read_jsonl(path):
+            try:
+                answer = Answer(line["id"], line["texts"], line["prompt_tokens"], line["completion_tokens"])
+            except KeyError as error:
+                raise UserError(f"{path}: a line has no {error}; remove that line") from None
+            # What failed may be asked again: its cause may be gone.
+            if not line.get("error"):
+                self._known[answer.id] = answer
         self._out = Appender(path)
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
@@ -49,7 +57,8 @@ class Journal:
                 **({"error": answer.error} if answer.error else {}),
             }
             self._out.write(record)
-            self._out.sync()
+            if self._sync_each:
+                self._out.sync()
             self._known[answer.id] = answer
             yield answer
             while known:

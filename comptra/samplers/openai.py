@@ -49,7 +49,7 @@ class OpenAISampler(RemoteSampler):
         options = {"model": self._settings.model, limit: settings.max_new_tokens, "seed": request.seed}
         # OpenAI's reasoning models refuse both, even as they are by default; other servers have defaults of
         # their own (vLLM's come with the model).
-        if settings.temperature != 1.0 or not self._own:
+        if (settings.temperature != 1.0 or not self._own) and not self._greedy_refused:
             options["temperature"] = settings.temperature
         if settings.top_p < 1.0 or not self._own:
             options["top_p"] = settings.top_p
@@ -74,7 +74,9 @@ class OpenAISampler(RemoteSampler):
             text = choice.message.content if hasattr(choice, "message") else choice.text
             if choice.finish_reason is None:
                 raise Malformed("a choice without finish_reason")
-            if not text and (choice.finish_reason == "content_filter" or self._refusal(choice)):
+            if not text and choice.finish_reason == "length":
+                refusals.append("no text within the limit of tokens; it may have thought for longer")
+            elif not text and (choice.finish_reason == "content_filter" or self._refusal(choice)):
                 refusals.append(self._refusal(choice) or "content filter")
             else:
                 texts.append(text or "")
@@ -85,7 +87,7 @@ class OpenAISampler(RemoteSampler):
             texts * (settings.num_return_sequences // self._asked(settings)),
             getattr(usage, "prompt_tokens", 0) or 0,
             getattr(usage, "completion_tokens", 0) or 0,
-            None if texts else f"{self.provider} refused the prompt: {self._failures.scrub(refusals[0])}",
+            None if texts else f"{self.provider} gave no text: {self._failures.scrub(refusals[0])}",
         )
 
     @staticmethod

@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
@@ -45,7 +46,8 @@ class RemoteSampler:
         self._key = self._find_key(settings)
         self._url = self._find_url(settings)
         self._loop = PausableLoop()
-        self._succeeded = self._yielded = 0
+        self._succeeded = self._yielded = self._doubtful = 0
+        self._greedy_refused = False
         self._not_before = 0.0
         self._connection_errors: tuple[type[Exception], ...] = ()
         self._connect()
@@ -178,6 +180,7 @@ class RemoteSampler:
             )
         failed, seen = 0, self._succeeded
         while await self._turn():
+            greedy = not self._greedy_refused
             call = self._call(request, settings)
             try:
                 async with asyncio.timeout(self._settings.request_timeout):
@@ -189,6 +192,10 @@ class RemoteSampler:
                 self._succeeded += 1
                 texts = [cut_at_stop(text, settings.stop) for text in reading.texts]
                 return Answer(request.id, texts, reading.prompt_tokens, reading.completion_tokens, reading.error)
+            if failure.kind == MISTAKE and greedy and self._drop_temperature(failure, settings):
+                continue
+            if failure.kind == MISTAKE and not failure.certain and await self._others_succeed():
+                failure = failure._replace(kind=PROMPT)
             if failure.kind == PROMPT:
                 return Answer(request.id, [], error=failure.message)
             if failure.kind in (REFUSED, MISTAKE):
@@ -203,6 +210,25 @@ class RemoteSampler:
                 await self._back_off(failed, failure)
                 failed += 1
         return None
+
+    def _drop_temperature(self, failure: Failure, settings: SamplingSettings) -> bool:
+        """Whether a request should be sent again without a temperature: models that think take none, not even 0."""
+        if settings.temperature > 0 or not re.search(r"temperature|top_p", failure.message):
+            return False
+        if not self._greedy_refused:
+            self._greedy_refused = True
+            self._settings.notice(f"{self._settings.model} takes no temperature, so its answers are not greedy")
+        return True
+
+    async def _others_succeed(self) -> bool:
+        """Wait until another request has succeeded, or all that are in flight are in the same doubt."""
+        self._doubtful += 1
+        try:
+            while self._end is None and not self._succeeded and self._doubtful < len(self._loop.in_flight):
+                await asyncio.sleep(0.02)
+            return bool(self._succeeded)
+        finally:
+            self._doubtful -= 1
 
     def _finish(self, error: UserError) -> None:
         """Begin to end the run: what is in flight may come home, nothing is tried again."""

@@ -29,6 +29,8 @@ class VLLMSampler:
 
     def __init__(self, settings: ModelSettings):
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        # A forked engine could not use CUDA once something here (CTranslate2's early check) has looked for GPUs.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; read by the CPU build alone
         try:
             import vllm

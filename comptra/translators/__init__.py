@@ -13,12 +13,11 @@ It sorts and batches the sentences it is given itself.
 """
 
 import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from comptra.samplers import ModelSettings
+from comptra.samplers import ModelSettings, to_stderr
 
 # One row a translator: "module:class", imported when it is chosen.
 TRANSLATORS = {
@@ -40,10 +39,6 @@ class Translation:
     error: str | None = None
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 @dataclass(frozen=True)
 class TranslatorSettings:
     """What to load and how; a field that a translator has no use for is ignored by it."""
@@ -62,7 +57,7 @@ class TranslatorSettings:
     demonstrations: int = 5
     pool: str = "flores"
     journal: Path | None = None  # where finished answers are kept
-    notice: Callable[[str], None] = _to_stderr
+    notice: Callable[[str], None] = to_stderr
 
 
 def no_tick(_: int) -> None:

@@ -35,6 +35,15 @@ class LLM:
             samplers.check(settings.inference_api, settings.model)
             if self._style == "auto":
                 self._style = "chat"
+            if self._style == "raw" and settings.inference_api in samplers.CHAT_ONLY:
+                raise UserError(
+                    f"--prompt_style raw: {settings.inference_api} has chat models only; pass --prompt_style chat"
+                )
+            if settings.num_beams > 1:
+                raise UserError(
+                    f"--num_beams {settings.num_beams}: {settings.inference_api} has no beam search; pass 1, or choose "
+                    "--inference_api vllm or hf"
+                )
         elif self._style == "auto":
             self._style = "chat" if samplers.load_tokenizer(settings.model).chat_template else "raw"
         get_template(settings.template, "", "")
@@ -48,7 +57,10 @@ class LLM:
 
     def load(self) -> None:
         sampler = samplers.load(self._settings.inference_api, self._model)
-        self._sampler = sampler if self._settings.journal is None else Journal(sampler, self._settings.journal)
+        if self._settings.journal is not None:
+            paid = self._settings.inference_api in samplers.REMOTE
+            sampler = Journal(sampler, self._settings.journal, sync_each=paid)
+        self._sampler = sampler
 
     @property
     def version(self) -> str:
@@ -61,10 +73,19 @@ class LLM:
 
     @property
     def settings(self) -> dict:
-        """What decides the translations."""
+        """What decides the translations; that of the demonstrations once `check` has read them."""
+        shot = ("S", "T")
+        template = get_template(self._settings.template, "A", "B").get_prompt([shot], "X")
+        prompt = template if self._style == "raw" else chat_prompt("A", "B", [shot], "X")
         return {
+            "inference_api": self._settings.inference_api,
             "model": self._model.model,
+            "tokenizer": self._model.tokenizer,
             "adapter": self._model.adapter,
+            "dtype": self._model.dtype,
+            "max_model_len": self._model.max_model_len,
+            "prompt_digest": request_id(prompt),
+            **{f"demonstrations_digest {name}": request_id(pairs) for (name, _), (pairs, _) in self._pools.items()},
             "prompt_style": self._style,
             "template_key": str(self._settings.template),
             "number_of_demonstrations": self._settings.demonstrations,
@@ -110,14 +131,12 @@ class LLM:
         self, sentences: list[str], source: Language, target: Language, tick: Callable[[int], None] = no_tick
     ) -> list[Translation]:
         distinct = list(dict.fromkeys(s for s in (" ".join(s.split()) for s in sentences) if unicode_words(s)))
-        stop = None
-        # Only the first line counts, so there is no need to have a base model go on.
-        stops: tuple[str, ...] = ()
-        if self._style == "raw":
-            stop = get_template(self._settings.template, source.name, target.name).stop
-            stops = ("\n", stop)
+        raw = get_template(self._settings.template, source.name, target.name) if self._style == "raw" else None
         settings = SamplingSettings(
-            max_new_tokens=MAX_NEW_TOKENS, temperature=0.0, num_beams=self._settings.num_beams, stop=stops
+            max_new_tokens=MAX_NEW_TOKENS,
+            temperature=0.0,
+            num_beams=self._settings.num_beams,
+            stop=raw.stops if raw else (),
         )
         prompts = dict(zip(distinct, self.prompts(distinct, source, target), strict=True))
         ids = {sentence: request_id(prompt) for sentence, prompt in prompts.items()}
@@ -129,7 +148,9 @@ class LLM:
         found = {}
         for sentence in distinct:
             answer = answers[ids[sentence]]
-            text = clean_answer(answer.texts[0], stop) if answer.texts else ""
+            text = ""
+            if answer.texts:
+                text = clean_answer(answer.texts[0], raw.stop if raw else None, raw is not None and raw.thinking)
             found[sentence] = Translation(text, error=answer.error)
         return [found.get(" ".join(sentence.split()), Translation("")) for sentence in sentences]
 

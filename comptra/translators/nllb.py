@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from comptra import languages
 from comptra.errors import UserError
 from comptra.languages import Language
 from comptra.translators import Translation, TranslatorSettings, no_tick
@@ -46,7 +47,7 @@ FAMILIES = (
     Family(
         "MADLAD-400",
         r"<2[a-z]{2,3}(_\w+)?>",
-        ("<2{iso639_1}>", "<2{iso639_3}>", "<2{iso639_1}_{script}>", "<2{iso639_3}_{script}>"),
+        ("<2{iso639_1}_{script}>", "<2{iso639_3}_{script}>", "<2{iso639_1}>", "<2{iso639_3}>"),
         False,
         "source",
     ),
@@ -120,7 +121,11 @@ class NLLB:
         return [found.get(sentence, Translation("", 0.0)) for sentence in sentences]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        return self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        if not texts:
+            return []
+        # A "</s>" that stands in a text is text.
+        options = dict(add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return self._tokenizer(texts, **options)["input_ids"]
 
     def _decode(self, rows: list[list[int]], prefix: list[int], tick: Callable[[int], None]) -> list[tuple[str, float]]:
         """(text, mean log-probability) of each row, in order."""
@@ -145,7 +150,8 @@ class NLLB:
         if family is BILINGUAL:
             for language, known in ((source, "source_lang"), (target, "target_lang")):
                 code = getattr(self._tokenizer, known, None)
-                if code and code not in (language.iso639_1, language.iso639_3, language.flores):
+                # Codes of groups (mul, roa, bnt) say too little to judge by.
+                if _is_language(code) and code not in (language.iso639_1, language.iso639_3, language.flores):
                     raise UserError(
                         f"{self.name} translates from {self._tokenizer.source_lang} to {self._tokenizer.target_lang}, not "
                         f"from {source.name} to {target.name}; pass another --nllb_name_or_path"
@@ -177,6 +183,12 @@ class NLLB:
     def close(self) -> None:
         """Free the model; the object is of no use afterwards."""
         self._engine.close()
+
+
+def _is_language(code: str | None) -> bool:
+    """Whether a code is that of a language in our table."""
+    rows = languages.load().values()
+    return bool(code) and any(code in (row.iso639_1, row.iso639_3, row.flores) for row in rows)
 
 
 def find_family(vocabulary: dict[str, int], model_type: str, name: str) -> Family:

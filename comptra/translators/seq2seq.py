@@ -21,6 +21,7 @@ from comptra.translators import TranslatorSettings
 BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
 # Sentences handed over at once: enough to sort by length, few enough that a kill undoes minutes at most.
 BLOCK_SIZE = {"cpu": 256, "cuda": 8192}
+MIN_BATCH_TOKENS = 256  # when memory runs out, batches are halved down to about this
 DEFAULT_MAX_TOKENS = 512  # of models that state no limit
 
 
@@ -50,6 +51,10 @@ def read(name: str, trust_remote_code: bool):
         raise UserError(
             f"{name}: its tokenizer does not load ({reason(error)}); are all tokenizer files there?"
         ) from None
+    if config.model_type == "marian" and not config.share_encoder_decoder_embeddings:
+        raise UserError(
+            f"{name} has a vocabulary for each side, which is not supported; pass a Marian checkpoint with a shared one"
+        )
     if config.model_type == "m2m_100" and type(tokenizer).__name__.startswith("Nllb"):
         tokenizer = _with_languages(name, tokenizer, trust_remote_code)
     stated = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
@@ -77,8 +82,7 @@ def vocabulary(tokenizer) -> dict[str, int]:
 class CTranslate2Engine:
     """CTranslate2 (https://opennmt.net/CTranslate2): all GPUs that are visible, else all cores.
 
-    The checkpoint is converted once for each compute type, into `cache_dir`; a folder that is a CTranslate2
-    model already is used as it stands.
+    The checkpoint is converted once for each compute type, into `cache_dir`.
     """
 
     def __init__(self, settings: TranslatorSettings, config, tokenizer):
@@ -112,7 +116,8 @@ class CTranslate2Engine:
         import ctranslate2
 
         folder = _converted(self._settings, self._config, self.compute_type)
-        _check_vocabulary(folder, self._tokenizer)
+        self._names = {number: token for token, number in vocabulary(self._tokenizer).items()}
+        _check_vocabulary(folder, self._names)
         try:
             self._translator = ctranslate2.Translator(
                 str(folder),
@@ -128,7 +133,9 @@ class CTranslate2Engine:
             ) from None
 
     def translate(self, work, prefix: list[int], num_beams: int, tick):
-        tokens_of = self._tokenizer.convert_ids_to_tokens
+        def tokens_of(row: list[int]) -> list[str]:
+            return [self._names[number] for number in row]
+
         while True:
             try:
                 pending = [
@@ -147,8 +154,10 @@ class CTranslate2Engine:
                 ]
                 return [[self._read(result.result(), len(prefix), tick) for result in results] for results in pending]
             except RuntimeError as error:
-                if "out of memory" not in str(error).lower() or self._batch_tokens < 512:
-                    raise
+                if "out of memory" not in str(error).lower() or self._batch_tokens < MIN_BATCH_TOKENS:
+                    raise UserError(
+                        f"CTranslate2 failed ({reason(error)}); if memory ran out pass --nllb_compute_type int8"
+                    ) from None
                 self._batch_tokens //= 2
 
     def _read(self, result, skip: int, tick) -> tuple[list[int], float]:
@@ -181,17 +190,15 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
     from filelock import FileLock
 
     source = Path(settings.nllb)
-    if (source / "model.bin").is_file():
-        return source
     name = f"{source.name}-{_fingerprint(source, config)}-{compute_type}"
     folder = Path(settings.cache_dir).expanduser() / "ctranslate2" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Jobs that start together wait for the first of them.
-    with FileLock(folder.with_suffix(".lock")):
+    with FileLock(folder.with_name(folder.name + ".lock")):
         if (folder / "model.bin").is_file():
             return folder
         settings.notice(f"converting {settings.nllb} for CTranslate2 ({compute_type}), once: {folder}")
-        partial = folder.with_suffix(".partial")
+        partial = folder.with_name(folder.name + ".partial")
         try:
             converter = _converter()(
                 settings.nllb,
@@ -234,14 +241,14 @@ def _converter():
     return Converter
 
 
-def _check_vocabulary(folder: Path, tokenizer) -> None:
-    """Raise UserError when the converted model numbers its tokens in another way than the tokenizer."""
+def _check_vocabulary(folder: Path, names: dict[int, str]) -> None:
+    """Raise UserError when the converted model numbers its tokens in another way than the tokenizer (`names`)."""
     import json
 
     for name in ("shared_vocabulary.json", "source_vocabulary.json"):
         if (folder / name).is_file():
             converted = json.loads((folder / name).read_text(encoding="utf-8"))
-            for token, number in vocabulary(tokenizer).items():
+            for number, token in names.items():
                 if number < len(converted) and converted[number] != token:
                     raise UserError(
                         f"{folder}: token {number} is {converted[number]!r}, but {token!r} for the tokenizer, which is not "
@@ -301,7 +308,15 @@ class TransformersEngine:
     def translate(self, work, prefix: list[int], num_beams: int, tick):
         outputs = []
         for longest, rows in work:
-            outputs.append(self._bucket(rows, longest, prefix, num_beams))
+            while True:
+                try:
+                    outputs.append(self._bucket(rows, longest, prefix, num_beams))
+                    break
+                except self._torch.OutOfMemoryError as error:
+                    if self._batch_tokens < MIN_BATCH_TOKENS:
+                        raise UserError(f"{reason(error)}; pass a smaller --nllb_compute_type") from None
+                    self._batch_tokens //= 2
+                self._torch.cuda.empty_cache()
             tick(len(rows))
         return outputs
 
