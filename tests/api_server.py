@@ -95,6 +95,12 @@ class ApiServer:
         self._thread.join()
         self._loop.close()
 
+    def settle(self) -> None:
+        """Wait until all answers are counted (but not for those that it was told never to end)."""
+        deadline = time.monotonic() + 0.2
+        while self.in_flight and time.monotonic() < deadline:
+            time.sleep(0.005)
+
     def url(self, api: str) -> str:
         return f"http://127.0.0.1:{self.port}" + ("/v1" if api == "openai" else "")
 

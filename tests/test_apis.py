@@ -70,6 +70,7 @@ def run(api, server, requests, sampling=None, **settings):
         assert KEY not in str(error) and "\n" not in str(error)
     finally:
         sampler.close()
+    server.settle()
     assert not any(KEY in str(answer) for answer in answers)
     return answers, ending, sampler.retries
 
@@ -110,7 +111,7 @@ def test_retry_after_in_all_its_forms():
     assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
 
 
-@with_each(ENDINGS)
+@with_each(fault for fault in ENDINGS if fault != "parameter")
 def test_what_no_retry_mends(api, fault):
     """The end comes early while the others in flight are still at it: they are paid for, so they count."""
     faults = {("p5", 1): fault, ("p6", 1): "server error"}

@@ -223,7 +223,7 @@ def test_a_second_process_is_refused(tiny_lm, tmp_path):
         first.kill()
 
 
-def test_chat_models_get_the_instruct_template(tiny_lm, tmp_path):
+def test_chat_models_get_the_instruct_template(tiny_lm, tmp_path, datagen_here):
     """With a chat template the default prompt is a chat; this model's answers are no numbered list, so all are
     counted as unparseable and the run ends after 50 barren steps with exit code 3."""
     from transformers import AutoTokenizer
@@ -236,11 +236,11 @@ def test_chat_models_get_the_instruct_template(tiny_lm, tmp_path):
     arguments = list(tiny(model, tmp_path / "out", "--number_of_instructions", 4, "--max_new_tokens", 2))
     at = arguments.index("--prompt_template")
     del arguments[at : at + 2]
-    result = datagen(*arguments, "--request_batch_size", 1, "--stages", "generate", check=3)
+    result = datagen_here(*arguments, "--request_batch_size", 1, "--stages", "generate")
     assert "50 steps in a row kept nothing" in result.stderr
     rejects = records(tmp_path / "out" / "Basque_rejects.jsonl")
     assert {reject["reason"] for reject in rejects} <= {"unparseable", "empty"} and len(rejects) == 50
-    result = datagen(*arguments, "--dry_run")
+    result = datagen_here(*arguments, "--dry_run")
     assert "instruct.txt" in result.stdout and "Topic: " in result.stdout
 
 
@@ -259,9 +259,9 @@ def test_help_is_quick():
     assert min(times) < 0.5
 
 
-def test_published_command_parses_and_prints_its_plan(tmp_path):
+def test_published_command_parses_and_prints_its_plan(tmp_path, datagen_here):
     """Every generation flag of SPEC section 1, with the published values, on a machine without the Hub."""
-    result = datagen(
+    result = datagen_here(
         "--dataset_generation_pipeline", "topxgen", "--model_name_or_path", "google/gemma-3-27b-it",
         "--tokenizer_name_or_path", "google/gemma-3-27b-it", "--inference_api", "vllm", "--api_key", "",
         "--request_batch_size", 4, "--seed", 122, "--max_new_tokens", 2048, "--temperature", 1.0, "--top_p", 1.0,
@@ -352,11 +352,11 @@ def test_bad_input_is_one_line(tiny_lm, tmp_path, change, message, datagen_here,
     assert not list(tmp_path.glob("out/**/settings_*.json")), "a mistake must not stay on record"
 
 
-def test_more_prompts_than_topics_reuses_them_and_says_so(tiny_lm, tmp_path):
+def test_more_prompts_than_topics_reuses_them_and_says_so(tiny_lm, tmp_path, datagen_here):
     topics = tmp_path / "few_wiki.txt"
     topics.write_text("Wine\nBread\nMilk\n")
     arguments = tiny(tiny_lm, tmp_path / "out", "--number_of_instructions", 8, "--stages", "generate")
-    result = datagen(*arguments, "--seed_topics_path", topics)
+    result = datagen_here(*arguments, "--seed_topics_path", topics)
     assert "all 3 topics have been used once; they are used again" in result.stderr
     topics_used = [record["topic"] for record in records(tmp_path / "out" / "Basque_answers.jsonl")]
     ordered = [
@@ -365,8 +365,8 @@ def test_more_prompts_than_topics_reuses_them_and_says_so(tiny_lm, tmp_path):
     assert set(topics_used) == {"Wine", "Bread", "Milk"} and len(set(ordered[:3])) == len(set(ordered[3:6])) == 3
 
 
-def test_a_key_is_never_written(tiny_lm, tmp_path):
+def test_a_key_is_never_written(tiny_lm, tmp_path, datagen_here):
     arguments = tiny(tiny_lm, tmp_path, "--number_of_instructions", 2, "--stages", "generate", "--api_key", "sk-secret")
-    result = datagen(*arguments)
+    result = datagen_here(*arguments)
     assert "sk-secret" not in result.stdout + result.stderr
     assert not any("sk-secret" in path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())

@@ -93,30 +93,30 @@ def test_killed_in_the_later_stages(whole, tmp_path):
     arguments = [copy if argument == folder else argument for argument in arguments]
     later = copy / DIRECTORY
     datagen(*arguments, kill_when=lambda: lines_in(later / "Basque_translate.jsonl") > 0)
-    datagen(*arguments, kill_when=lambda: lines_in(later / "Basque_scores.jsonl") > 0)
+    datagen(*arguments, kill_when=(later / "manifest_translate.json").exists)  # while the scorer loads
     datagen(*arguments)
     assert contents(copy) == contents(folder)
 
 
-def test_another_scorer_scores_again_and_the_same_does_not(whole, tmp_path):
+def test_another_scorer_scores_again_and_the_same_does_not(whole, tmp_path, datagen_here):
     folder, arguments, _ = whole
     copy, other = tmp_path / "run", tmp_path / "other"
     shutil.copytree(folder, copy)
     other.mkdir()
     tiny_sonar.build_blaser(other / "model.pt", hidden=(32, 16))
     arguments = [copy if argument == folder else argument for argument in arguments]
-    assert "loading" not in datagen(*arguments).stderr
-    datagen(*arguments, "--stages", "score", "--blaser_name_or_path", other)
+    assert "loading" not in datagen_here(*arguments).stderr
+    datagen_here(*arguments, "--stages", "score", "--blaser_name_or_path", other)
     new, old = (records(path / DIRECTORY / "Basque_translate.jsonl") for path in (copy, folder))
     assert {record["scorer"] for record in new if record["scores"]} == {"blaser (other, sonar, float32)"}
     assert [r["translations"] for r in new] == [r["translations"] for r in old]
     assert any(a["scores"] != b["scores"] for a, b in zip(new, old, strict=True))
-    datagen(*arguments, "--stages", "score", "--scorer", "confidence")
+    datagen_here(*arguments, "--stages", "score", "--scorer", "confidence")
     new = records(copy / DIRECTORY / "Basque_translate.jsonl")
     assert all(record["scores"] == record["confidences"] for record in new)
 
 
-def test_a_score_is_never_given_to_other_texts(whole, tmp_path):
+def test_a_score_is_never_given_to_other_texts(whole, tmp_path, datagen_here):
     """A journal that a kill left, of other translations with the same ids; and a target language that is not theirs."""
     folder, arguments, _ = whole
     copy = tmp_path / "run"
@@ -129,15 +129,15 @@ def test_a_score_is_never_given_to_other_texts(whole, tmp_path):
     ]
     (copy / DIRECTORY / "Basque_scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in stale))
     arguments = [copy if argument == folder else argument for argument in arguments]
-    refused = datagen(*arguments, "--stages", "score", "--target_language", "French", check=2)
+    refused = datagen_here(*arguments, "--stages", "score", "--target_language", "French")
     assert "are into English; pass --target_language 'English'" in refused.stderr
-    datagen(*arguments, "--stages", "score")
+    datagen_here(*arguments, "--stages", "score")
     assert [r["scores"] for r in records(path)] == [
         r["scores"] for r in records(folder / DIRECTORY / "Basque_translate.jsonl")
     ]
 
 
-def test_a_paragraph_that_takes_the_place_of_another_is_translated(whole, tmp_path):
+def test_a_paragraph_that_takes_the_place_of_another_is_translated(whole, tmp_path, datagen_here):
     """What is done is told by ids, not by counting lines."""
     folder, arguments, _ = whole
     copy = tmp_path / "run"
@@ -147,7 +147,7 @@ def test_a_paragraph_that_takes_the_place_of_another_is_translated(whole, tmp_pa
     changed[0] = {"text": " ".join(text for text, _ in tiny_models.udhr_pairs("Basque")[:3]), "id": "mine"}
     path.write_text("".join(json.dumps(record) + "\n" for record in changed))
     arguments = [copy if argument == folder else argument for argument in arguments]
-    datagen(*arguments, "--stages", "translate")
+    datagen_here(*arguments, "--stages", "translate")
     assert "mine" in {record["id"] for record in records(copy / DIRECTORY / "Basque_translate.jsonl")}
 
 

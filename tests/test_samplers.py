@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from conftest import ROOT, datagen, lines_in, records
@@ -15,7 +16,7 @@ PROMPTS = [f"# Basque article\nGizon-emakume guztiak aske {'jaiotzen dira ' * i}
 REQUESTS = [Request(f"r{i}", prompt, 1000 + i) for i, prompt in enumerate(PROMPTS)]
 
 
-def answers(sampler, requests, **settings) -> dict[str, list[str]]:
+def answers_of(sampler, requests, **settings) -> dict[str, list[str]]:
     settings = SamplingSettings(**{"max_new_tokens": 16, "temperature": 0.8, **settings})
     return {answer.id: answer.texts for answer in sampler.generate(from_list(requests), settings)}
 
@@ -35,8 +36,9 @@ def vllm(gemma):
     sampler.close()
 
 
-def check_common(sampler):
-    """What every sampler does alike."""
+def check_common(sampler, tokens: int = 16):
+    """What every sampler does alike, in answers of a few `tokens`."""
+    answers = partial(answers_of, max_new_tokens=tokens)
     together = answers(sampler, REQUESTS)
     assert together.keys() == {request.id for request in REQUESTS}
     assert all(len(texts) == 1 for texts in together.values()) and len({texts[0] for texts in together.values()}) > 1
@@ -95,7 +97,7 @@ def test_hf_draws_from_the_models_distribution(hf):
 
 
 def test_vllm(vllm):
-    check_common(vllm)
+    check_common(vllm, tokens=7)
     check_a_long_prompt_is_no_crash(vllm)
 
 
@@ -115,7 +117,7 @@ def test_vllm_streams_and_can_be_left_early(vllm):
     assert len(given) < 40 and first.id in {request.id for request in given}
     stream.close()
     assert not vllm._engine.has_unfinished_requests()
-    assert len(answers(vllm, REQUESTS)) == 7
+    assert len(answers_of(vllm, REQUESTS)) == 7
 
 
 def adapter(model: str, folder) -> str:
@@ -134,7 +136,7 @@ def adapter(model: str, folder) -> str:
 def test_hf_with_an_adapter(hf, tiny_lm, tmp_path):
     settings = ModelSettings(tiny_lm, dtype="float32", batch_size=3, adapter=adapter(tiny_lm, tmp_path))
     sampler = samplers.load("hf", settings)
-    assert answers(sampler, REQUESTS, temperature=0) != answers(hf, REQUESTS, temperature=0)
+    assert answers_of(sampler, REQUESTS, temperature=0) != answers_of(hf, REQUESTS, temperature=0)
     sampler.close()
     with pytest.raises(UserError, match="holds no LoRA adapter"):
         samplers.load("hf", replace(settings, adapter=tiny_lm))
@@ -148,10 +150,10 @@ def test_an_adapter_changes_both_samplers_alike(gemma, tmp_path):
     found = {}
     for backend in ("hf", "vllm"):
         sampler = samplers.load(backend, settings)
-        found[backend] = answers(sampler, REQUESTS[:3], temperature=0, max_new_tokens=8)
+        found[backend] = answers_of(sampler, REQUESTS[:3], temperature=0, max_new_tokens=8)
         sampler.close()
     base = samplers.load("hf", replace(settings, adapter=None))
-    assert found["hf"] == found["vllm"] != answers(base, REQUESTS[:3], temperature=0, max_new_tokens=8)
+    assert found["hf"] == found["vllm"] != answers_of(base, REQUESTS[:3], temperature=0, max_new_tokens=8)
     base.close()
 
 
