@@ -244,7 +244,8 @@ finally:
 """
 
 
-@every_api
+# The three share all of the code that is at stake.
+@pytest.mark.parametrize("api", ["openai", *(pytest.param(api, marks=pytest.mark.slow) for api in REMOTE[1:])])
 def test_kill_9_or_ctrl_c_at_any_moment_loses_nothing(api, tmp_path):
     path, count, stops, checks = tmp_path / "answers.jsonl", 60, (signal.SIGKILL, signal.SIGINT, None), []
     with ApiServer(delay=0.02) as server:

@@ -6,27 +6,12 @@ same path as with a published model.
 
 from pathlib import Path
 
-from comptra import languages
-from comptra.benchmarks import UDHR
+from comptra import benchmarks, languages
 
 
 def udhr_pairs(source: str, target: str = "English") -> list[tuple[str, str]]:
     """Aligned paragraphs of the embedded Universal Declaration, `source` first."""
-    sides = []
-    for name in (source, target):
-        path = UDHR / f"{languages.find(name).flores}.tsv"
-        rows: dict[str, list[str]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines():
-            article, text = line.split("\t", 1)
-            rows.setdefault(article, []).append(text)
-        sides.append(rows)
-    ours, theirs = sides
-    return [
-        pair
-        for article in ours
-        if len(ours[article]) == len(theirs.get(article, []))
-        for pair in zip(ours[article], theirs[article], strict=True)
-    ]
+    return benchmarks.parallel_sentences("udhr", languages.find(source), languages.find(target))
 
 
 def nllb_tokenizer(texts: list[str], vocabulary: int = 1200):
@@ -227,8 +212,8 @@ def build_madlad(folder: Path, texts: list[str]) -> str:
     return str(folder)
 
 
-def build_marian(folder: Path, texts: list[str], languages: tuple[str, ...] = ()) -> str:
-    """A Marian checkpoint: from Basque to English, or with `languages` such as (">>eng<<",) into several."""
+def build_marian(folder: Path, texts: list[str], targets: tuple[str, ...] = ()) -> str:
+    """A Marian checkpoint: from Basque to English, or with `targets` such as (">>eng<<",) into several."""
     import json
 
     import torch
@@ -238,14 +223,14 @@ def build_marian(folder: Path, texts: list[str], languages: tuple[str, ...] = ()
     source = sentencepiece_model(folder, "source.spm", texts, 500)
     target = sentencepiece_model(folder, "target.spm", texts, 500)
     pieces = [piece for piece in dict.fromkeys(pieces_in(source) + pieces_in(target)) if piece not in ("<s>",)]
-    vocabulary = ["</s>", "<unk>", *languages, *(p for p in pieces if p not in ("</s>", "<unk>")), "<pad>"]
+    vocabulary = ["</s>", "<unk>", *targets, *(p for p in pieces if p not in ("</s>", "<unk>")), "<pad>"]
     (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(vocabulary)}))
     tokenizer = MarianTokenizer(
         str(source),
         str(target),
         str(folder / "vocab.json"),
-        source_lang=None if languages else "eu",
-        target_lang=None if languages else "en",
+        source_lang=None if targets else "eu",
+        target_lang=None if targets else "en",
     )
     torch.manual_seed(0)
     pad = len(vocabulary) - 1
