@@ -164,25 +164,19 @@ def score(layout: Layout, source: Language, target: Language, *, scorer, progres
     earlier = {
         (line["id"], line.get("pairs")): line for line in read_jsonl(journal_path) if line["scorer"] == scorer.id
     }
-    truncated = sum(line.get("truncated", 0) for line in earlier.values())
-    scores = {
-        record_id: line["scores"]
-        for record_id, record in identified(read_jsonl(path), "sentence")
-        if (line := earlier.get((record_id, _fingerprint(record, target)))) is not None
-    }
-    progress.update(len(scores))
+    scores: dict[str, list] = {}
+    truncated = 0
     with Appender(journal_path) as journal:
-        block: list[tuple[str, dict]] = []
+        block: list[tuple[str, str, dict]] = []
 
         def flush() -> int:
             before = scorer.truncated
-            found = scorer.score([record for _, record in block], source, target)
+            found = scorer.score([record for _, _, record in block], source, target)
             cut = scorer.truncated - before
-            for i, ((record_id, record), values) in enumerate(zip(block, found, strict=True)):
+            for i, ((record_id, pairs, _), values) in enumerate(zip(block, found, strict=True)):
                 scores[record_id] = values
                 # One line carries the count of the block.
                 noted = {"truncated": cut} if cut and not i else {}
-                pairs = _fingerprint(record, target)
                 journal.write({"id": record_id, "pairs": pairs, "scorer": scorer.id, "scores": values, **noted})
                 progress.update(1)
             journal.sync()
@@ -190,11 +184,18 @@ def score(layout: Layout, source: Language, target: Language, *, scorer, progres
             return cut
 
         for record_id, record in identified(read_jsonl(path), "sentence"):
-            if _needs(record, scorer.id) and record_id not in scores:
-                _check_parallel(path, record_id, record)
-                block.append((record_id, record))
-                if len(block) >= BLOCK:
-                    truncated += flush()
+            if not _needs(record, scorer.id):
+                continue
+            _check_parallel(path, record_id, record)
+            pairs = _fingerprint(record, target)
+            if (line := earlier.get((record_id, pairs))) is not None:
+                scores[record_id] = line["scores"]
+                truncated += line.get("truncated", 0)
+                progress.update(1)
+                continue
+            block.append((record_id, pairs, record))
+            if len(block) >= BLOCK:
+                truncated += flush()
         if block:
             truncated += flush()
     if scores:
@@ -205,7 +206,7 @@ def score(layout: Layout, source: Language, target: Language, *, scorer, progres
 
 def _fingerprint(record: dict, target: Language) -> str:
     """Of what a score is for: one left in the journal must not come to stand beside other texts."""
-    return digest([target.flores, *map(str, record.get("propositions") or []), "", *map(str, record["translations"])])
+    return digest([target.flores, *map(str, record["propositions"]), "", *map(str, record["translations"])])
 
 
 def _check_parallel(path: Path, record_id: str, record: dict) -> None:

@@ -39,11 +39,6 @@ class LLM:
                 raise UserError(
                     f"--prompt_style raw: {settings.inference_api} has chat models only; pass --prompt_style chat"
                 )
-            if settings.num_beams > 1:
-                raise UserError(
-                    f"--num_beams {settings.num_beams}: {settings.inference_api} has no beam search; pass 1, or choose "
-                    "--inference_api vllm or hf"
-                )
         elif self._style == "auto":
             self._style = "chat" if samplers.load_tokenizer(settings.model).chat_template else "raw"
         get_template(settings.template, "", "")
