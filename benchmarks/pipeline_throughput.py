@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from comptra import benchmarks, languages, samplers
+from comptra import examples, languages, samplers
 from topxgen import prompts, topics
 from topxgen.generation import Generation, Target, request_seed, schedule
 from topxgen.pipelines.topxgen import TopXGenPrompts
@@ -54,8 +54,8 @@ def main() -> None:
     builder = TopXGenPrompts(
         template,
         topics.read_topics(Path(__file__).parent.parent / "topics" / "wikipedia_vital_topics.txt"),
-        benchmarks.example_paragraphs("udhr"),
-        {"Basque": benchmarks.example_sentences("udhr", language)},
+        examples.example_paragraphs("udhr"),
+        {"Basque": examples.example_sentences("udhr", language)},
         languages=["Basque"],
         seed=SEED,
         texts=1,

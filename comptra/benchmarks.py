@@ -1,175 +1,435 @@
-"""Public multilingual texts, from the Hub or a local folder, with the embedded UDHR as the offline twin.
+"""Evaluation sets: every split of a benchmark in a language, as its publishers wrote it.
 
-Sentences: FLORES-200 dev (as FLORES+, `openlanguagedata/flores_plus`). Paragraphs: the 240 parallel
-contexts of XQuAD (`google/xquad`). Both: the Universal Declaration of Human Rights in data/udhr/.
+flores: FLORES-200 (https://github.com/facebookresearch/flores), on the Hub as FLORES+. ntrex: NTREX-128
+(https://github.com/MicrosoftTranslator/NTREX). tico: TICO-19 (https://tico-19.github.io). xquad: XQuAD
+(https://github.com/google-deepmind/xquad). udhr: the embedded Universal Declaration of Human Rights, for
+machines that have nothing else. Anything else is the user's own: a file, a folder, or a Hub id. What
+prompts show to a model comes from examples.py.
 """
 
-import json
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from comptra import languages
-from comptra.errors import UserError, reason
+from comptra.columns import KINDS, Column, columns_of, languages_named, read_columns, read_json, read_lines
+from comptra.errors import UserError, closest, reason
 from comptra.languages import Language
 
 UDHR = Path(__file__).parent.parent / "data" / "udhr"
-XQUAD_CODES = ("ar", "de", "el", "en", "es", "hi", "ro", "ru", "th", "tr", "vi", "zh")
-_XQUAD_FLORES = {"ar": "arb_Arab", "zh": "zho_Hans"}
+UDHR_DEV = ("preamble", *map(str, range(1, 21)))  # the articles that prompts may show; the rest is the test set
+FLORES_REPO = "openlanguagedata/flores_plus"
+NTREX_REPO = "mteb/NTREX"
+TICO_REPO = "gmnlp/tico19"
+XQUAD_REPO = "google/xquad"
 # Where FLORES+ renamed a FLORES-200 language.
-_FLORES_PLUS = {"zho_Hans": "cmn_Hans", "zho_Hant": "cmn_Hant", "sat_Beng": "sat_Olck", "tgl_Latn": "fil_Latn"}
-SENTENCE_SOURCES = ("flores", "udhr")
-PARAGRAPH_SOURCES = ("xquad", "udhr")
+FLORES_PLUS = {
+    "ajp_Arab": "apc_Arab_sout3123", "aka_Latn": "twi_Latn_asan1239", "apc_Arab": "apc_Arab_nort3139",
+    "est_Latn": "ekk_Latn", "grn_Latn": "gug_Latn", "kon_Latn": "ktu_Latn", "sat_Beng": "sat_Olck",
+    "tgl_Latn": "fil_Latn", "twi_Latn": "twi_Latn_akua1239", "tzm_Tfng": "zgh_Tfng",
+    "zho_Hans": "cmn_Hans", "zho_Hant": "cmn_Hant",
+}  # fmt: skip
+XQUAD_CODES = {
+    "arb_Arab": "ar", "deu_Latn": "de", "ell_Grek": "el", "eng_Latn": "en", "spa_Latn": "es", "hin_Deva": "hi",
+    "ron_Latn": "ro", "rus_Cyrl": "ru", "tha_Thai": "th", "tur_Latn": "tr", "vie_Latn": "vi", "zho_Hans": "zh",
+}  # fmt: skip
+_NTREX_LINES, _NTREX_TEST = 1997, 1000
+_REGIONS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}  # that tell the script
 
 
-def example_sentences(source: str, language: Language, option: str = "--example_sentences") -> list[str]:
-    """Sentences of `language` from "flores" (dev), "udhr" or a folder.
+class LacksLanguage(UserError):
+    """The benchmark as published has no such language."""
 
-    A folder holds FLORES in its publishers' layout (dev/eus_Latn.dev, also below flores200_dataset/) or
-    eus_Latn.txt or Basque.txt, one sentence a line.
-    Raises UserError saying what to accept, export or pass when they cannot be had.
+
+class CannotLoad(UserError):
+    """The benchmark should be there, but is not, or cannot be read."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The texts of one split in one language, as they stand; empty ones too, so that parallel sides keep their lines.
+
+    `ids` are the line numbers of the publishers' file from 1; TICO-19 has its stringID, XQuAD and udhr the
+    article and the number of the paragraph in it (the Hub's XQuAD names no articles: the number alone).
     """
-    if source == "flores":
-        config = _FLORES_PLUS.get(language.flores, language.flores)
-        return _hub("openlanguagedata/flores_plus", config, "dev", "text", option, "FLORES")
-    if source == "udhr":
-        return udhr(language)
-    return _lines(_sentence_file(source, language, option))
+
+    benchmark: str  # "flores", or what the user typed for one of their own
+    name: str  # dev, devtest, test, pool, validation, "test (fra-CA)"; for a user's own the file and column
+    language: str  # English name; "" when a user's own file does not say which
+    ids: list[str]
+    texts: list[str]
+    source: str  # the file, or "hub: repository, config, split"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the texts joined by line feeds."""
+        return hashlib.sha256("\n".join(self.texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _sentence_file(source: str, language: Language, option: str) -> Path:
-    """The file of a folder that holds sentences of `language`."""
-    codes = dict.fromkeys((language.flores, _FLORES_PLUS.get(language.flores, language.flores)))
-    layouts = ("dev/{}.dev", "flores200_dataset/dev/{}.dev", "{}.txt")
-    names = [*(layout.format(code) for layout in layouts for code in codes), f"{language.name}.txt"]
-    for name in names:
-        if (Path(source) / name).is_file():
-            return Path(source) / name
-    raise UserError(
-        f"no sentences in {language.name} in {source!r}: pass {option} {' or '.join(SENTENCE_SOURCES)}, or a folder "
-        f"that holds one of {', '.join(names)}"
-    )
+def load(name: str, language: Language, folder: Path | None = None, partner: Language | None = None) -> list[Split]:
+    """All splits of a benchmark in `language`; `name` is one of LOADERS, a path, or a Hub id org/name[:config].
 
-
-def parallel_sentences(source: str, first: Language, second: Language) -> list[tuple[str, str]]:
-    """Pairs of sentences in two languages from "flores" (dev), "udhr" or a folder (as for example_sentences).
-
-    Raises UserError when a side is missing, or the sides are not equally long.
+    With `folder` (--benchmark_dir) the named ones are read from their publishers' layouts in it and never
+    from the Hub, without it from the Hub; udhr is embedded. English in TICO-19 comes from the file for `partner`.
+    Raises LacksLanguage when the benchmark has no such language, CannotLoad when it should be there but is
+    missing, broken or empty, and UserError when `name` is nothing of the three. The messages tell the cause;
+    what to do about it depends on the script.
     """
-    if source == "udhr":
-        return _parallel_udhr(first, second)
-    if source == "flores":
-        sides = [example_sentences(source, language, "--demonstration_pool") for language in (first, second)]
-    else:
-        sides = [_text(_sentence_file(source, language, "--demonstration_pool")) for language in (first, second)]
-    if len(sides[0]) != len(sides[1]):
-        raise UserError(
-            f"{source}: {len(sides[0])} lines in {first.name} but {len(sides[1])} in {second.name}; the two sides of a "
-            "parallel text must have the same number of lines"
-        )
-    return [(a.strip(), b.strip()) for a, b in zip(*sides, strict=True) if a.strip() and b.strip()]
-
-
-def _parallel_udhr(first: Language, second: Language) -> list[tuple[str, str]]:
-    """Aligned paragraphs: those of the articles that have as many paragraphs in both languages."""
-    sides: list[dict[str, list[str]]] = []
-    for language in (first, second):
-        articles: dict[str, list[str]] = {}
-        for line in _udhr_lines(language):
-            article, text = line.split("\t", 1)
-            articles.setdefault(article, []).append(text)
-        sides.append(articles)
-    return [
-        pair
-        for article, texts in sides[0].items()
-        if len(texts) == len(sides[1].get(article, []))
-        for pair in zip(texts, sides[1][article], strict=True)
-    ]
-
-
-def example_paragraphs(source: str, languages_file: str | None = None) -> dict[str, list[str]]:
-    """Paragraphs by language name from "xquad", "udhr" or a folder; parallel where the source is.
-
-    A folder holds XQuAD in its publishers' layout (xquad.es.json, also below xquad/) or one text file a
-    language (spa_Latn.txt or Spanish.txt, one paragraph a line).
-    """
-    if source == "xquad":
-        option = "--example_paragraphs"
-        return {
-            _xquad_name(code): list(
-                dict.fromkeys(_hub("google/xquad", f"xquad.{code}", "validation", "context", option, "XQuAD"))
+    loader = LOADERS.get(name) or _loader_of_own(name)
+    try:
+        if folder is not None and name in LOADERS and not folder.is_dir():
+            raise UserError(f"{folder} is no folder")
+        splits = loader(name, language, folder, partner)
+        if not splits:
+            raise LacksLanguage(
+                f"{name} has no {language.name}: its files and columns are named after other languages (those named after "
+                "none count for all)"
             )
-            for code in XQUAD_CODES
-        }
-    if source == "udhr":
-        # The twelve languages of XQuAD, so that prompts look alike with either source.
-        return {name: udhr(languages.find(name)) for name in map(_xquad_name, XQUAD_CODES)}
-    folder = Path(source)
+        for split in splits:
+            if not any(text.strip() for text in split.texts):
+                raise UserError(f"{split.source} is empty")
+        return splits
+    except LacksLanguage:
+        raise
+    except UserError as error:
+        raise CannotLoad(f"cannot load {name} in {language.name}: {error}") from None
+
+
+def _flores(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+    in_table = any(row.flores == language.flores for row in languages.load().values())
+    lacks = None if in_table else _lacks(name, language, "the languages of comptra/languages.tsv")
+    splits = ("dev", "devtest")
+    if folder is not None:
+        files = _files(folder, {split: flores_files(language, split) for split in splits}, lacks)
+        return [_lines_of(name, split, language, read_lines(path), str(path)) for split, path in files.items()]
+    code = flores_codes(language)[-1]
+    try:
+        sides = {split: from_hub(FLORES_REPO, code, split, "text") for split in splits}
+    except UserError as error:
+        # The Hub answers with its configs: FLORES+ has languages that the table has not, but not this one.
+        raise lacks if lacks and "BuilderConfig" in str(error) else error from None
+    return [_lines_of(name, split, language, *side) for split, side in sides.items()]
+
+
+def flores_codes(language: Language) -> list[str]:
+    """The code in FLORES-200, and the one in FLORES+ where it is another."""
+    return list(dict.fromkeys((language.flores, FLORES_PLUS.get(language.flores, language.flores))))
+
+
+def flores_files(language: Language, split: str) -> list[str]:
+    """Where a folder may hold a split of FLORES: as published, or without the outermost folder."""
+    codes = flores_codes(language)
+    return [f"{room}{split}/{code}.{split}" for room in ("", "flores200_dataset/") for code in codes]
+
+
+def _ntrex(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+    """Each translation there is of the language in its script: fra and fra-CA, but zho-CN without zho-TW."""
+    lacks = None if language.ntrex else _lacks(name, language, "those with a code for it in comptra/languages.tsv")
+    if folder is not None:
+        sides = {tag: (read_lines(path), str(path)) for tag, path in _ntrex_files(folder, language, lacks).items()}
+    elif lacks:
+        raise lacks
+    else:
+        data = _dataset(NTREX_REPO, None, "test")
+        columns = _ntrex_columns(data.column_names, language)
+        sides = {tag: (_texts(data, column), _hub_name(NTREX_REPO, column, "test")) for tag, column in columns.items()}
+    splits = []
+    for tag, (texts, source) in sides.items():
+        if len(texts) != _NTREX_LINES:  # line numbers are all that tells test from pool
+            raise UserError(f"{source} has {len(texts)} lines, NTREX-128 has {_NTREX_LINES}")
+        splits.append(_lines_of(name, f"test{tag}", language, texts[:_NTREX_TEST], source))
+        splits.append(_lines_of(name, f"pool{tag}", language, texts[_NTREX_TEST:], source, _NTREX_TEST + 1))
+    return splits
+
+
+def _ntrex_files(folder: Path, language: Language, lacks: LacksLanguage | None) -> dict[str, Path]:
+    """Files by what follows the name of a split: "" for the main one, " (fra-CA)", " (spa-2)" (a second translation)."""
+    codes = _codes(language, "ntrex")
+    suffixes = ("", language.script, *(region for region, script in _REGIONS.items() if script == language.script))
+    names = [
+        f"newstest2019-{'src' if code == 'eng' else 'ref'}.{'-'.join(filter(None, (code, suffix)))}.txt"
+        for code in codes
+        for suffix in suffixes
+    ]
+    variants = {}
+    for path in sorted([*folder.glob("NTREX-128/newstest2019-ref*.txt"), *folder.glob("newstest2019-ref*.txt")]):
+        match = re.fullmatch(r"newstest2019-ref(-\d)?\.(([a-z]+)(?:-\w+)?)\.txt", path.name)
+        if match and match[3] in codes and _same_script(match[2], language):
+            variants[f" ({match[2]}{match[1] or ''})"] = path
+    rooms = [room + name for room in ("NTREX-128/", "") for name in names]
+    main = _files(folder, {"": rooms}, None if variants else lacks)
+    return main | {tag: path for tag, path in variants.items() if path != main[""]}
+
+
+def _ntrex_columns(columns: list[str], language: Language) -> dict[str, str]:
+    """Columns by what follows the name of a split: fra_Latn under "", fra-CA_Latn under " (fra-CA)"."""
+    if language.ntrex not in columns:
+        raise UserError(f"{NTREX_REPO} has no column {language.ntrex}, only {', '.join(columns)}")
+    code, script = language.ntrex.split("_")
+    matches = (re.fullmatch(rf"({code}-\w+)_{script}", column) for column in columns)
+    return {"": language.ntrex} | {f" ({match[1]})": match[0] for match in matches if match}
+
+
+def _tico(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+    """Each translation there is, as ti, ti_ER and ti_ET; English from one file, as all have the same."""
+    english = language.flores == "eng_Latn"
+    known = english or language.tico
+    lacks = None if known else _lacks(name, language, "those with a code for it in comptra/languages.tsv")
+    other = partner if english and partner else language
+    codes = _codes(other, "tico")
+    root = folder
+    if root is None:
+        if lacks:
+            raise lacks
+        # `datasets` no longer runs loading scripts, which this repository has; its files are the published ones.
+        root = _hub_files(TICO_REPO, [f"*/*.en-{code}*.tsv" for code in (codes if other.tico else ["fr"])])
     found = {}
-    for code in XQUAD_CODES:
-        for name in (f"xquad.{code}.json", f"xquad/xquad.{code}.json"):
-            if (folder / name).is_file():
-                found[_xquad_name(code)] = _squad_contexts(folder / name)
-    if not found and folder.is_dir():
-        for language in languages.load(languages_file).values():
-            for name in (f"{language.flores}.txt", f"{language.name}.txt"):
-                if (folder / name).is_file():
-                    found[language.name] = _lines(folder / name)
-    if not found:
-        raise UserError(
-            f"no example paragraphs in {source!r}: pass --example_paragraphs {' or '.join(PARAGRAPH_SOURCES)}, or a "
-            "folder that holds xquad.es.json and the like, or text files such as Spanish.txt"
-        )
-    return found
+    for split in ("dev", "test"):
+        paths = [path for room in (".", "tico19-testset") for path in root.glob(f"{room}/{split}/{split}.en-*.tsv")]
+        files = {path.name.removeprefix(f"{split}.en-").removesuffix(".tsv"): path for path in sorted(paths)}
+        ours = [code for code in files if _parts(code)[0] in codes and _same_script(code, other)]
+        ours.sort(key=lambda code: code != other.tico)  # the one that the table names goes first
+        if english:
+            ours = (ours or list(files))[:1]
+        found[split] = {code: files[code] for code in ours}
+    if lacks and not any(found.values()):
+        raise lacks
+    splits = []
+    for split, files in found.items():
+        if not files:
+            raise UserError(f"no tico19-testset/{split}/{split}.en-{other.tico or '*'}.tsv in {root}")
+        for i, (code, path) in enumerate(files.items()):
+            ids, texts = _read_tico(path, "sourceString" if english else "targetString")
+            source = str(path) if folder else _hub_name(TICO_REPO, f"en-{code}", split)
+            splits.append(Split(name, f"{split} ({code})" if i else split, language.name, ids, texts, source))
+    return splits
 
 
-def udhr(language: Language) -> list[str]:
-    """The paragraphs of the Universal Declaration of Human Rights that are at least 40 characters long."""
-    texts = [line.split("\t", 1)[1] for line in _udhr_lines(language)]
-    return [text for text in texts if len(text) >= 40]
+def _read_tico(path: Path, column: str) -> tuple[list[str], list[str]]:
+    header, *rows = [line.split("\t") for line in read_lines(path)] or [[]]  # nothing in it is quoted
+    if column not in header:
+        raise UserError(f"{path} has no column {column}, only {', '.join(header)}")
+    ids, texts = [], []
+    for number, row in enumerate(rows, start=2):
+        if len(row) <= header.index(column):
+            raise UserError(f"{path}, line {number}: {len(row)} columns instead of {len(header)}")
+        cells = dict(zip(header, row, strict=False))
+        ids.append(cells.get("stringID") or str(number))
+        texts.append(cells[column])
+    return ids, texts
 
 
-def _udhr_lines(language: Language) -> list[str]:
+def _xquad(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+    code = XQUAD_CODES.get(language.flores)
+    names = ", ".join(languages.find(flores).name for flores in XQUAD_CODES)
+    lacks = None if code else _lacks(name, language, names)
+    if folder is not None:
+        codes = [code] if code else {language.iso639_1, language.iso639_3} - {"", *XQUAD_CODES.values()}
+        files = _files(folder, {"": [file for code in sorted(codes) for file in xquad_files(code)]}, lacks)
+        pairs, source = read_squad(files[""]), str(files[""])
+    elif lacks:
+        raise lacks
+    else:
+        texts, source = from_hub(XQUAD_REPO, f"xquad.{code}", "validation", "context")  # once for each question
+        pairs = [(str(number), text) for number, text in enumerate(dict.fromkeys(texts), start=1)]
+    ids: dict[str, str] = {}
+    for id_, text in pairs:
+        ids.setdefault(text, id_)
+    return [Split(name, "validation", language.name, list(ids.values()), list(ids), source)]
+
+
+def xquad_files(code: str) -> list[str]:
+    """Where a folder may hold XQuAD in a language: as published, or without the folder."""
+    return [f"xquad/xquad.{code}.json", f"xquad.{code}.json"]
+
+
+def _udhr(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
     path = UDHR / f"{language.flores}.tsv"
-    if not path.exists():
-        raise UserError(f"the embedded UDHR has no {language.name}; pass a folder or a Hub set of your own")
-    return _lines(path)
+    if not path.is_file():
+        raise _lacks(name, language, "the languages of data/udhr")
+    parts: dict[str, tuple[list[str], list[str]]] = {"dev": ([], []), "test": ([], [])}
+    paragraphs: Counter = Counter()
+    for line in read_lines(path):
+        article, text = line.split("\t", 1)
+        paragraphs[article] += 1
+        ids, texts = parts["dev" if article in UDHR_DEV else "test"]
+        ids.append(f"{article} {paragraphs[article]}")
+        texts.append(text)
+    return [Split(name, part, language.name, *sides, str(path)) for part, sides in parts.items()]
 
 
-def _xquad_name(code: str) -> str:
-    if code in _XQUAD_FLORES:
-        return languages.find(_XQUAD_FLORES[code]).name
-    return next(language.name for language in languages.load().values() if language.iso639_1 == code)
+def _lacks(name: str, language: Language, choices: str) -> LacksLanguage:
+    return LacksLanguage(f"{name} as published has no {language.name} ({language.flores}), only {choices}")
 
 
-def _squad_contexts(path: Path) -> list[str]:
+def _files(folder: Path, wanted: dict[str, list[str]], lacks: LacksLanguage | None) -> dict[str, Path]:
+    """The first file there is for each key. Raises `lacks` when there is none at all."""
+    found = {key: [folder / name for name in names if (folder / name).is_file()] for key, names in wanted.items()}
+    if lacks and not any(found.values()):
+        raise lacks
+    for key, paths in found.items():
+        if not paths:
+            raise UserError(f"no {' or '.join(wanted[key])} in {folder}")
+    return {key: paths[0] for key, paths in found.items()}
+
+
+def _codes(language: Language, column: str) -> list[str]:
+    """What a benchmark calls a language: the table's code, else ISO codes unless they mean another language there."""
+    if code := getattr(language, column):
+        return [_parts(code)[0]]
+    taken = {_parts(getattr(row, column))[0] for row in languages.load().values()}
+    isos = (language.flores.partition("_")[0], language.iso639_3, language.iso639_1)
+    return [code for code in dict.fromkeys(isos) if code and code not in taken]
+
+
+def _same_script(code: str, language: Language) -> bool:
+    """Whether a code such as srp-Latn, zho-TW or fra-CA may stand for `language`: the script, where it says one."""
+    for part in _parts(code)[1:]:
+        chinese = _REGIONS.get(part) if language.script in _REGIONS.values() else None
+        script = part if len(part) == 4 and part.istitle() else chinese
+        if script and script != language.script:
+            return False
+    return True
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"[._/\s-]+", name)
+
+
+def _lines_of(name: str, split: str, language: Language, texts: list[str], source: str, first: int = 1) -> Split:
+    return Split(name, split, language.name, [str(first + i) for i in range(len(texts))], texts, source)
+
+
+def read_squad(path: Path) -> list[tuple[str, str]]:
+    """The contexts of a file of SQuAD's format, each under the article's title and its number there. Raises UserError."""
     try:
-        articles = json.loads(path.read_text(encoding="utf-8"))["data"]
-        return [paragraph["context"] for article in articles for paragraph in article["paragraphs"]]
-    except (ValueError, KeyError, TypeError) as error:
+        pairs = [
+            (f"{article.get('title', number)} {i}", paragraph["context"])
+            for number, article in enumerate(read_json(path)["data"], start=1)
+            for i, paragraph in enumerate(article["paragraphs"], start=1)
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not SQuAD JSON: {error!r}") from None
+    if not all(isinstance(text, str) for _, text in pairs):
+        raise UserError(f"{path} is not SQuAD JSON: a context is no text")
+    return pairs
 
 
-def _lines(path: Path) -> list[str]:
-    lines = [line.strip() for line in _text(path) if line.strip()]
-    if not lines:
-        raise UserError(f"{path} is empty")
-    return lines
+def from_hub(repo: str, config: str, split: str, column: str) -> tuple[list[str], str]:
+    """A column of a data set of the Hub, and its name for Split.source. Raises UserError with the Hub's reason."""
+    data = _dataset(repo, config, split)
+    if column not in data.column_names:
+        raise UserError(f"{repo}, {config} has no column {column}, only {', '.join(data.column_names)}")
+    return _texts(data, column), _hub_name(repo, config, split)
 
 
-def _text(path: Path) -> list[str]:
-    try:
-        # Not splitlines(): a form feed or a line separator inside a sentence would shift all that follow.
-        return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+def _texts(data, column: str) -> list[str]:
+    return [text or "" for text in data[column]]
 
 
-def _hub(repo: str, config: str, split: str, column: str, option: str, what: str) -> list[str]:
+def _hub_name(repo: str, config: str, split: str) -> str:
+    return f"hub: {repo}, {config}, {split}"
+
+
+def _dataset(repo: str, config: str | None, split: str | None):
     import datasets
 
     try:
-        return list(datasets.load_dataset(repo, config, split=split)[column])
+        return datasets.load_dataset(repo, config, split=split)
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UserError(
-            f"cannot load {what} from the Hub ({repo}, {config}: {reason(error)}). If it is gated, accept its terms on "
-            f"its page and export HF_TOKEN; without internet pass {option} udhr (embedded) or {option} FOLDER"
-        ) from None
+        raise _hub_error(f"{repo}, {config}" if config else repo, error) from None
+
+
+def _hub_files(repo: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, repo_type="dataset", allow_patterns=patterns))
+    except Exception as error:  # as above
+        raise _hub_error(repo, error) from None
+
+
+def _hub_error(what: str, error: Exception) -> UserError:
+    return UserError(
+        f"the Hub did not give {what} ({reason(error)}); if it is gated, accept its terms on its page and export HF_TOKEN"
+    )
+
+
+def _loader_of_own(name: str):
+    path = Path(name).expanduser()
+    is_file_name = path.suffix.lower() in (*KINDS, ".txt", ".dev", ".devtest")
+    if name and path.exists():
+        return _own_files
+    if not is_file_name and re.fullmatch(r"\w[\w.-]*/[\w.-]+(:\S+)?", name):
+        return _own_of_hub
+    if is_file_name or "/" in name:
+        return _own_files
+    near = closest(name, LOADERS, n=1)
+    raise UserError(
+        f"unknown benchmark {name!r}: {f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(LOADERS)}, or "
+        "pass a file, a folder, or a Hub id such as org/name"
+    )
+
+
+def _own_files(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise UserError(f"there is no file or folder {path}")
+    files = {path.name: path}
+    if path.is_dir():
+        below = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
+        files = {str(at): file for at, file in below.items() if not any(part.startswith(".") for part in at.parts)}
+        if not files:
+            raise UserError(f"{path} is empty")
+    splits = []
+    for title, file in files.items():
+        if _speaks(title, language) is not None:
+            splits += _own_splits(name, title, title, read_columns(file), str(file), language)
+    return splits
+
+
+def _own_of_hub(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+    repo, _, config = name.partition(":")
+    title = f"{repo.partition('/')[2]}/{config}"
+    splits = []
+    for split, data in _dataset(repo, config or None, None).items():
+        data = data.select_columns([column for column, kind in data.features.items() if not hasattr(kind, "decode")])
+        columns = columns_of(enumerate(data, start=1))
+        splits += _own_splits(name, split, title, columns, _hub_name(repo, config or "default", split), language)
+    return splits
+
+
+def _own_splits(
+    name: str, split: str, title: str, columns: list[Column], source: str, language: Language
+) -> list[Split]:
+    """A Split for each column with text, unless its label or `title` (of the file) names only other languages."""
+    columns = [(label, rows) for label, rows in columns if any(text.strip() for _, text in rows)]
+    if not columns:
+        raise UserError(f"{source} is empty")
+    splits = []
+    for label, rows in columns:
+        told = [_speaks(title, language), _speaks(label, language)]
+        if None not in told:
+            ids, texts = map(list, zip(*rows, strict=True))
+            splits.append(
+                Split(name, f"{split} ({label})" if label else split, told[0] or told[1] or "", ids, texts, source)
+            )
+    return splits
+
+
+def _speaks(title: str, language: Language) -> str | None:
+    """The language's name when `title` names it, "" when it names none, None when it names only others."""
+    named = languages_named(title, language)
+    return None if named and language.flores not in named else language.name if named else ""
+
+
+LOADERS: dict[str, Callable[[str, Language, Path | None, Language | None], list[Split]]] = {
+    "flores": _flores,
+    "ntrex": _ntrex,
+    "tico": _tico,
+    "xquad": _xquad,
+    "udhr": _udhr,
+}

@@ -1,11 +1,13 @@
 """What the tests share: the real small model, a runner for the scripts, and the users' evaluation data."""
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,9 +34,9 @@ def ntrex() -> Path:
     return folder
 
 
-def datagen(*args, kill_when=None, check: int | None = 0) -> subprocess.CompletedProcess:
-    """Run datagen.py as a user does; kill -9 it as soon as `kill_when()` is true."""
-    command = [sys.executable, "datagen.py", *map(str, args)]
+def script(name: str, *args, kill_when=None, check: int | None = 0) -> subprocess.CompletedProcess:
+    """Run a script as a user does; kill -9 it as soon as `kill_when()` is true."""
+    command = [sys.executable, name, *map(str, args)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         if kill_when is not None:
             while process.poll() is None and not kill_when():
@@ -47,22 +49,30 @@ def datagen(*args, kill_when=None, check: int | None = 0) -> subprocess.Complete
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-@pytest.fixture
-def datagen_here(monkeypatch, capsys):
-    """Run datagen.py's main() in this process, for runs that end before any model: seconds less each."""
-    from datagen import main
+def datagen(*args, **options) -> subprocess.CompletedProcess:
+    return script("datagen.py", *args, **options)
 
-    def run(*args) -> subprocess.CompletedProcess:
-        command = ["datagen.py", *map(str, args)]
+
+@pytest.fixture
+def script_here(monkeypatch, capsys):
+    """Run a script's main() in this process, for runs that load no model: seconds less each."""
+
+    def run(name: str, *args) -> subprocess.CompletedProcess:
+        command = [name, *map(str, args)]
         monkeypatch.setattr("sys.argv", command)
         try:
-            code = main()
+            code = importlib.import_module(name.removesuffix(".py")).main()
         except SystemExit as end:  # argparse
             code = end.code
         captured = capsys.readouterr()
         return subprocess.CompletedProcess(command, code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def datagen_here(script_here):
+    return partial(script_here, "datagen.py")
 
 
 def lines_in(path: Path) -> int:
@@ -78,12 +88,11 @@ def tiny_lm(tmp_path_factory) -> str:
     """A Llama of 0.7 million parameters, trained for some seconds on the Basque UDHR: a real model folder
     that loads at once and writes something like Basque. Its tokenizer has a chat template."""
     import torch
+    from tiny_models import udhr_texts
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from comptra import benchmarks, languages
-
-    lines = benchmarks.udhr(languages.find("Basque"))
+    lines = udhr_texts("Basque")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -9,11 +9,10 @@ import pytest
 from api_server import KEY, ApiServer
 from conftest import datagen, lines_in, records
 from test_datagen import TOPICS
+from tiny_models import udhr_texts
 
-from comptra import benchmarks, languages
-
-BASQUE = benchmarks.udhr(languages.find("Basque"))
-ENGLISH = benchmarks.udhr(languages.find("English"))
+BASQUE = udhr_texts("Basque")
+ENGLISH = udhr_texts("English")
 
 
 def digest(body: dict) -> str:

@@ -1,8 +1,8 @@
 import random
 
 import pytest
+from tiny_models import udhr_texts
 
-from comptra import benchmarks, languages
 from topxgen.dedup import NearDuplicates, rouge_l_f1
 
 
@@ -10,7 +10,7 @@ def real_paragraphs(count: int, window: int = 3) -> list[str]:
     """Windows over consecutive UDHR paragraphs: neighbours share two thirds, right at the threshold."""
     texts = []
     for name in ("English", "Basque", "Spanish", "Swahili", "Hausa"):
-        lines = benchmarks.udhr(languages.find(name))
+        lines = udhr_texts(name)
         texts += [" ".join(lines[i : i + window]) for i in range(len(lines) - window + 1)]
     random.Random(0).shuffle(texts)
     return texts[:count]
@@ -99,7 +99,7 @@ def test_scores_are_rouge_scores():
 
 @pytest.mark.parametrize("name", ["Nepali", "Urdu", "Amharic", "Thai"])
 def test_other_scripts_compare(name):
-    text = " ".join(benchmarks.udhr(languages.find(name))[:3])
+    text = " ".join(udhr_texts(name)[:3])
     index = NearDuplicates(0.7, "unicode")
     assert index.keep("a", text) is None
     assert index.keep("b", text) == ("a", 1.0)

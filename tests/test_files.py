@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import BENCHMARKS, ROOT
 
-from comptra import benchmarks, languages
+from comptra import examples, languages
 from comptra.errors import UserError
 from comptra.files import Appender, OutputLock, read_jsonl, repair_tail
 from topxgen import prompts
@@ -95,11 +95,11 @@ def build(template="instruct", **changes) -> TopXGenPrompts:
     settings = (
         dict(languages=["Basque"], seed=1, texts=2, demonstrations=8, phrases=4, notice=lambda line: None) | changes
     )
-    sentences = {"Basque": benchmarks.udhr(languages.find("Basque"))}
+    sentences = {"Basque": examples.udhr(languages.find("Basque"))}
     return TopXGenPrompts(
         prompts.load(template),
         [f"topic {i}" for i in range(100)],
-        benchmarks.example_paragraphs("udhr"),
+        examples.example_paragraphs("udhr"),
         sentences,
         **settings,
     )
@@ -116,7 +116,7 @@ def test_a_prompt_depends_on_seed_language_and_number_alone():
 
 
 def test_examples_are_in_other_languages_and_different_paragraphs():
-    pool = benchmarks.example_paragraphs("udhr")
+    pool = examples.example_paragraphs("udhr")
     steps = schedule(("Basque",), 4, 1)
     for _ in range(10):
         step = next(steps)
@@ -176,20 +176,20 @@ def test_example_sources_from_folders(tmp_path):
     basque = languages.find("Basque")
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev" / "eus_Latn.dev").write_text("Bat.\nBi.\n", encoding="utf-8")
-    assert benchmarks.example_sentences(str(tmp_path), basque) == ["Bat.", "Bi."]
+    assert examples.example_sentences(str(tmp_path), basque) == ["Bat.", "Bi."]
     (tmp_path / "Spanish.txt").write_text("Uno.\nDos.\n", encoding="utf-8")
     (tmp_path / "fra_Latn.txt").write_text("Un.\n", encoding="utf-8")
-    assert benchmarks.example_paragraphs(str(tmp_path)) == {"Spanish": ["Uno.", "Dos."], "French": ["Un."]}
+    assert examples.example_paragraphs(str(tmp_path)) == {"Spanish": ["Uno.", "Dos."], "French": ["Un."]}
     with pytest.raises(UserError, match="no sentences in Hausa"):
-        benchmarks.example_sentences(str(tmp_path), languages.find("Hausa"))
+        examples.example_sentences(str(tmp_path), languages.find("Hausa"))
 
 
 def test_xquad_in_its_publishers_layout():
     if not (BENCHMARKS / "xquad").is_dir():
         pytest.skip("XQuAD is not on this machine")
-    pool = benchmarks.example_paragraphs(str(BENCHMARKS))
+    pool = examples.example_paragraphs(str(BENCHMARKS))
     assert len(pool) == 12 and {len(texts) for texts in pool.values()} == {240}
-    assert benchmarks.example_sentences(str(BENCHMARKS), languages.find("English"))[:1]
+    assert examples.example_sentences(str(BENCHMARKS), languages.find("English"))[:1]
 
 
 @pytest.mark.skipif(not shutil.which("apertium"), reason="Apertium is not installed (scripts/setup.sh does it)")
@@ -197,7 +197,7 @@ def test_apertium_keeps_order_and_counts_unknown_words():
     from comptra.translators.apertium import Apertium
 
     apertium, basque, english = Apertium(), languages.find("Basque"), languages.find("English")
-    sentences = benchmarks.udhr(basque)
+    sentences = examples.udhr(basque)
     together = apertium.translate(sentences, basque, english)
     alone = [apertium.translate([sentence], basque, english)[0] for sentence in sentences[:8]]
     assert together[:8] == alone and len(together) == len(sentences)
@@ -239,9 +239,9 @@ def test_who_may_import_whom():
 def test_importing_loads_nothing_heavy():
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in [*ROOT.glob("comptra/**/*.py"), *ROOT.glob("topxgen/**/*.py"), ROOT / "datagen.py"]
+        for path in [*ROOT.glob("comptra/**/*.py"), *ROOT.glob("topxgen/**/*.py"), *ROOT.glob("*.py")]
     ]
-    heavy = ["torch", "transformers", "vllm", "datasets", "numpy", "nltk", "huggingface_hub", "fasttext", "pycld2"]
+    heavy = ["torch", "transformers", "vllm", "datasets", "pyarrow", "nltk", "huggingface_hub", "fasttext", "pycld2"]
     script = f"import importlib, json, sys\nfor m in {modules!r}: importlib.import_module(m)\nprint(json.dumps([h for h in {heavy!r} if h in sys.modules]))"
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(result.stdout) == []

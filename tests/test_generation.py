@@ -6,8 +6,8 @@ from collections import Counter
 from itertools import islice
 
 import pytest
+from tiny_models import udhr_texts
 
-from comptra import benchmarks, languages
 from comptra.errors import UserError
 from comptra.files import repair_tail
 from comptra.samplers import Answer, SamplingSettings
@@ -15,7 +15,7 @@ from topxgen.generation import MAX_BARREN_STEPS, Generation, Target, request_see
 from topxgen.progress import Progress
 from topxgen.records import Layout
 
-UDHR = [text for name in ("Basque", "Swahili", "Hausa") for text in benchmarks.udhr(languages.find(name))]
+UDHR = [text for name in ("Basque", "Swahili", "Hausa") for text in udhr_texts(name)]
 
 
 class ShuffledAnswers:

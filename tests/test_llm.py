@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import BENCHMARKS, datagen, records
 
-from comptra import benchmarks, languages, samplers, translators
+from comptra import examples, languages, samplers, translators
 from comptra.errors import UserError
 from comptra.prompts import templates
 from comptra.prompts.templates import chat_prompt, clean_answer, cut_repetition, get_template
@@ -125,7 +125,7 @@ def test_demonstrations_are_those_of_bm25s_called_by_hand():
 
     from comptra.words import unicode_words
 
-    pool = [text for text, _ in benchmarks.parallel_sentences("udhr", ENGLISH, BASQUE)]
+    pool = [text for text, _ in examples.parallel_sentences("udhr", ENGLISH, BASQUE)]
     stem = Stemmer.Stemmer("english").stemWords
     index = bm25s.BM25(method="robertson", k1=1.5, b=0.7)
     index.index([stem(unicode_words(text)) for text in pool], show_progress=False)
@@ -139,7 +139,7 @@ def test_demonstrations_are_those_of_bm25s_called_by_hand():
         assert numpy.allclose(scores[row], numpy.sort(scores)[::-1][:4])
     with pytest.raises(UserError, match="more than the"):
         BM25(pool, ENGLISH).nearest(queries, 1000)
-    nepali = benchmarks.parallel_sentences("udhr", languages.find("Nepali"), ENGLISH)
+    nepali = examples.parallel_sentences("udhr", languages.find("Nepali"), ENGLISH)
     (row,) = BM25([text for text, _ in nepali], languages.find("Nepali")).nearest(["शिक्षाको अधिकार"], 1)
     assert "शिक्षा" in nepali[row[0]][0]
 
@@ -147,13 +147,13 @@ def test_demonstrations_are_those_of_bm25s_called_by_hand():
 def test_parallel_sentences_from_folders(tmp_path):
     (tmp_path / "Basque.txt").write_text("Bat.\n\nHiru.\u2028Lau.\n", encoding="utf-8")
     (tmp_path / "eng_Latn.txt").write_text("One.\nTwo.\nThree.\n", encoding="utf-8")
-    pairs = benchmarks.parallel_sentences(str(tmp_path), BASQUE, ENGLISH)
+    pairs = examples.parallel_sentences(str(tmp_path), BASQUE, ENGLISH)
     assert pairs == [("Bat.", "One."), ("Hiru.\u2028Lau.", "Three.")]
     (tmp_path / "eng_Latn.txt").write_text("One.\nTwo.\n", encoding="utf-8")
     with pytest.raises(UserError, match="3 lines in Basque but 2 in English"):
-        benchmarks.parallel_sentences(str(tmp_path), BASQUE, ENGLISH)
+        examples.parallel_sentences(str(tmp_path), BASQUE, ENGLISH)
     with pytest.raises(UserError, match="no sentences in Basque in 'nowhere': pass --demonstration_pool"):
-        benchmarks.parallel_sentences("nowhere", BASQUE, ENGLISH)
+        examples.parallel_sentences("nowhere", BASQUE, ENGLISH)
 
 
 def llm(model: str, **options):
@@ -164,7 +164,7 @@ def llm(model: str, **options):
 def test_prompts_hold_the_nearest_demonstration_last(tiny_lm):
     translator = llm(tiny_lm, demonstrations=3, template="14", prompt_style="raw")
     translator.check(BASQUE, ENGLISH)
-    pairs = benchmarks.parallel_sentences("udhr", BASQUE, ENGLISH)
+    pairs = examples.parallel_sentences("udhr", BASQUE, ENGLISH)
     ranked = BM25([text for text, _ in pairs], BASQUE).nearest(SENTENCES, 3)
     for sentence, prompt, row in zip(SENTENCES, translator.prompts(SENTENCES, BASQUE, ENGLISH), ranked, strict=True):
         shots = [pairs[i] for i in reversed(row)]
@@ -294,5 +294,5 @@ def test_bad_settings_end_before_any_model_is_loaded(tiny_lm, tmp_path, change, 
 def test_flores_and_ntrex_sides_are_parallel():
     if not (BENCHMARKS / "flores200_dataset").is_dir():
         pytest.skip("FLORES-200 is not on this machine")
-    english = benchmarks.parallel_sentences(str(BENCHMARKS), ENGLISH, ENGLISH)
+    english = examples.parallel_sentences(str(BENCHMARKS), ENGLISH, ENGLISH)
     assert len(english) == 997

@@ -5,6 +5,7 @@ from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
+from tiny_models import udhr_texts
 
 from comptra import benchmarks, language_id, languages
 from comptra.words import ascii_words, unicode_words
@@ -25,7 +26,7 @@ def test_original_words_are_rouge_scores():
 
     tokenizer = DefaultTokenizer(use_stemmer=False)
     for name in ("Basque", "Turkish", "Nepali", "Vietnamese"):
-        for text in benchmarks.udhr(languages.find(name)):
+        for text in udhr_texts(name):
             assert ascii_words(text) == tokenizer.tokenize(text)
 
 
@@ -123,7 +124,7 @@ def test_splitting(name, text, sentences):
 def test_splitting_loses_no_character():
     for path in sorted(benchmarks.UDHR.glob("*.tsv")):
         language = languages.find(path.stem)
-        text = " ".join(benchmarks.udhr(language))
+        text = " ".join(udhr_texts(path.stem))
         for splitter in (splitting.Sentencex(language), splitting.Punkt(language, [text])):
             assert "".join("".join(splitter.split(text)).split()) == "".join(text.split()), path.stem
 
@@ -158,7 +159,7 @@ def test_language_identification_of_the_main_ten():
         "English",
     ]:
         language = languages.find(name)
-        texts = benchmarks.udhr(language)
+        texts = udhr_texts(name)
         right = sum(identifier.is_language(texts, language))
         assert right >= 0.9 * len(texts), name
 
@@ -171,7 +172,7 @@ def test_a_fasttext_model_by_path():
     for name in ("Basque", "Nepali", "Urdu", "English"):
         language = languages.find(name)
         assert identifier.knows(language)
-        texts = benchmarks.udhr(language)
+        texts = udhr_texts(name)
         assert sum(identifier.is_language(texts, language)) >= 0.9 * len(texts), name
     assert not identifier.knows(languages.find("Kinyarwanda"))
 

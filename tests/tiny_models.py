@@ -6,12 +6,19 @@ same path as with a published model.
 
 from pathlib import Path
 
-from comptra import benchmarks, languages
+from comptra import benchmarks, examples, languages
 
 
 def udhr_pairs(source: str, target: str = "English") -> list[tuple[str, str]]:
-    """Aligned paragraphs of the embedded Universal Declaration, `source` first."""
-    return benchmarks.parallel_sentences("udhr", languages.find(source), languages.find(target))
+    """Aligned paragraphs of the whole embedded Universal Declaration, `source` first."""
+    sides = [benchmarks.load("udhr", languages.find(name)) for name in (source, target)]
+    return [pair for first, second in zip(*sides, strict=True) for pair in examples.align_articles(first, second)]
+
+
+def udhr_texts(name: str) -> list[str]:
+    """The paragraphs of the whole embedded Universal Declaration that are at least 40 characters long."""
+    splits = benchmarks.load("udhr", languages.find(name))
+    return [text for split in splits for text in split.texts if len(text) >= 40]
 
 
 def nllb_tokenizer(texts: list[str], vocabulary: int = 1200):

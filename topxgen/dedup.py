@@ -10,6 +10,7 @@ get their exact l from rapidfuzz's bit-parallel algorithm.
 
 from array import array
 from collections import Counter
+from collections.abc import Callable
 
 from comptra.words import TOKENIZERS
 
@@ -17,11 +18,14 @@ _SLACK = 1e-9  # the bounds may only skip pairs that rounding cannot bring above
 
 
 class NearDuplicates:
-    """The kept paragraphs of one language; tell a candidate from its near-duplicates with `match`."""
+    """The kept paragraphs of one language; tell a candidate from its near-duplicates with `match`.
 
-    def __init__(self, threshold: float, tokenizer: str = "unicode"):
+    `tokenizer` is a name in words.TOKENIZERS, or a function from a text to its tokens.
+    """
+
+    def __init__(self, threshold: float, tokenizer: str | Callable[[str], list[str]] = "unicode"):
         self.threshold = threshold
-        self._tokenize = TOKENIZERS[tokenizer]
+        self._tokenize = TOKENIZERS[tokenizer] if isinstance(tokenizer, str) else tokenizer
         self._ids: dict = {}  # (token, k) -> index of its posting list; k counts repeats within a text
         self._postings: list[array] = []
         self._token_ids: dict[str, int] = {}

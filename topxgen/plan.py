@@ -5,7 +5,7 @@ from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
-from comptra import benchmarks, languages, samplers, translators
+from comptra import examples, languages, samplers, translators
 from comptra.arguments import plain_name
 from comptra.errors import UserError
 from comptra.translators import TranslatorSettings
@@ -229,11 +229,11 @@ def load_examples(run: Run, notice, kind: str) -> dict[str, list[str]]:
         if kind == "paragraphs":
             if not args.number_of_icl_demonstrations:
                 return {}
-            return benchmarks.example_paragraphs(args.example_paragraphs, args.languages_file)
+            return examples.example_paragraphs(args.example_paragraphs, args.languages_file)
         if not args.number_of_icl_phrases:
             return {}
         return {
-            name: benchmarks.example_sentences(args.example_sentences, language)[: args.max_samples]
+            name: examples.example_sentences(args.example_sentences, language)[: args.max_samples]
             for name, language in run.languages.items()
         }
     except UserError as error:

@@ -61,6 +61,10 @@ def identified(records: Iterable[dict], text_key: str) -> Iterator[tuple[str, di
         yield str(name) if seen[str(name)] == 1 else f"{name}#{seen[str(name)]}", record
 
 
+def translations_name(language: str) -> str:
+    return f"{language}_translate.jsonl"
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where each file of a run lies."""
@@ -82,7 +86,7 @@ class Layout:
         return self.output_dir / f"{language}_rejects.jsonl"
 
     def translations(self, language: str) -> Path:
-        return self.translate_dir / f"{language}_translate.jsonl"
+        return self.translate_dir / translations_name(language)
 
     def translation_rejects(self, language: str) -> Path:
         return self.translate_dir / f"{language}_translate_rejects.jsonl"
@@ -111,3 +115,25 @@ class Layout:
 
     def settings(self, stage: str) -> Path:
         return (self.output_dir if stage == "generate" else self.translate_dir) / f"settings_{stage}.json"
+
+
+@dataclass(frozen=True)
+class FilteredLayout:
+    """Where the files of a decontamination lie."""
+
+    output_dir: Path
+
+    def filtered(self, language: str) -> Path:
+        return self.output_dir / f"{language}_translate_filtered.jsonl"
+
+    def hits(self, language: str) -> Path:
+        return self.output_dir / f"{language}_translate_contaminated.jsonl"
+
+    def malformed(self, language: str) -> Path:
+        return self.output_dir / f"{language}_translate_malformed.jsonl"
+
+    def manifest(self, language: str) -> Path:
+        return self.output_dir / f"manifest_decontaminate_{language}.json"
+
+    def files(self, language: str) -> list[Path]:
+        return [self.filtered(language), self.hits(language), self.malformed(language)]

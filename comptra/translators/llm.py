@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from comptra import benchmarks, samplers
+from comptra import examples, samplers
 from comptra.errors import UserError
 from comptra.languages import Language
 from comptra.prompts.templates import chat_prompt, clean_answer, get_template
@@ -101,7 +101,7 @@ class LLM:
     def _pool(self, source: Language, target: Language) -> tuple[list[tuple[str, str]], BM25]:
         key = (source.flores, target.flores)
         if key not in self._pools:
-            pairs = benchmarks.parallel_sentences(self._settings.pool, source, target)
+            pairs = examples.parallel_sentences(self._settings.pool, source, target)
             self._pools[key] = (pairs, BM25([text for text, _ in pairs], source))
         return self._pools[key]
 

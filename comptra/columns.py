@@ -1,0 +1,140 @@
+"""Texts out of files of any kind, as columns; and which language a file's or a column's name tells."""
+
+import csv
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from comptra import languages
+from comptra.errors import UserError, reason
+from comptra.languages import Language
+
+Column = tuple[str, list[tuple[str, str]]]  # label, (number of the line or row, text) of each row
+KINDS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")  # any other file holds one text a line
+
+
+def read_columns(path: Path) -> list[Column]:
+    """The columns of a file by its suffix; all rows of a table, as any but a header that names languages may be text.
+
+    Raises UserError when the file cannot be read or is not what its suffix says.
+    """
+    kind = path.suffix.lower()
+    if kind == ".csv":
+        return _table(_csv_rows(path))
+    if kind == ".json":
+        content = read_json(path)
+        return columns_of(enumerate(content if isinstance(content, list) else [content], start=1))
+    if kind == ".parquet":
+        return columns_of(enumerate(_parquet_rows(path), start=1))
+    lines = list(enumerate(read_lines(path), start=1))
+    if kind == ".tsv":
+        return _table([(number, line.split("\t")) for number, line in lines])
+    if kind == ".jsonl":
+        return columns_of((number, _json(line, f"{path}, line {number}")) for number, line in lines if line.strip())
+    return [("", [(str(number), line) for number, line in lines])]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, split at line feeds only: other breaks inside a sentence would shift all that follow.
+
+    Raises UserError when it cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
+def read_json(path: Path):
+    """What a JSON file holds. Raises UserError when it cannot be read."""
+    return _json("\n".join(read_lines(path)), str(path))
+
+
+def _json(text: str, where: str):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {error}") from None
+
+
+def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
+    reader = csv.reader((line + "\n" for line in read_lines(path)), strict=True)
+    rows, first = [], 1
+    try:
+        for row in reader:
+            rows.append((first, row))
+            first = reader.line_num + 1  # a quoted cell may go over several lines
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}") from None
+    return rows
+
+
+def _parquet_rows(path: Path) -> list[dict]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"cannot read {path}: {reason(error)}") from None
+
+
+def _table(rows: list[tuple[int, list[str]]]) -> list[Column]:
+    header = rows[0][1] if rows else []
+    if all(len(cell.split()) <= 3 for cell in header) and any(map(languages_named, header)):
+        rows = rows[1:]
+    else:
+        header = []
+    width = max((len(row) for _, row in rows), default=0)
+    labels = [*header, *(f"column {i + 1}" for i in range(len(header), width))]
+    return [
+        (label, [(str(number), row[i] if i < len(row) else "") for number, row in rows])
+        for i, label in enumerate(labels)
+    ]
+
+
+def columns_of(rows: Iterable[tuple[int, object]]) -> list[Column]:
+    """The strings of numbered objects by key: at the top level, in lists there, and in objects as of {"translation": {…}}."""
+    columns: dict[str, list[tuple[str, str]]] = {}
+    for number, row in rows:
+        for key, value in row.items() if isinstance(row, dict) else [("", row)]:
+            for label, inner in value.items() if isinstance(value, dict) else [(key, value)]:
+                for i, text in enumerate(inner, start=1) if isinstance(inner, list) else [(None, inner)]:
+                    if isinstance(text, str):
+                        columns.setdefault(label, []).append((f"{number}.{i}" if i else str(number), text))
+    return list(columns.items())
+
+
+def languages_named(name: str, mine: Language | None = None) -> set[str]:
+    """FLORES codes of the languages that a name of a file or column tells, by English name or FLORES code.
+
+    Names count as whole parts, as in dev_eus_Latn.txt and "Basque sentence". `mine` joins the built-in table.
+    """
+    names, longest = _names(mine)
+    words = _parts(name)
+    found: set[str] = set()
+    while words:
+        # The longest first, so that "Modern Standard Arabic (Romanized)" is one language.
+        count = next((n for n in range(longest, 0, -1) if " ".join(words[:n]) in names), 0)
+        found.update(names.get(" ".join(words[:count]), ()))
+        words = words[count or 1 :]
+    return found
+
+
+@cache
+def _names(mine: Language | None) -> tuple[dict[str, set[str]], int]:
+    """FLORES codes by name, and the most words of a name."""
+    names: dict[str, set[str]] = {}
+    for row in (*languages.load().values(), *filter(None, [mine])):
+        for name in (row.name, row.flores):
+            names.setdefault(" ".join(_parts(name)), set()).add(row.flores)
+    return names, max(len(name.split()) for name in names)
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"[._/\s-]+", unicodedata.normalize("NFC", name).casefold())
