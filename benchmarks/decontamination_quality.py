@@ -1,11 +1,11 @@
 """How much of what is planted decontamination finds, and what it finds in text that holds no benchmark.
 
-    python benchmarks/decontamination_quality.py --benchmark_dir ../shared/benchmarks [--tokenizer original] [--near_duplicates 0.6]
+    python benchmarks/decontamination_quality.py --benchmark_dir ../shared/benchmarks [--near_duplicates 0.6]
 
-Planted: the 1,000 test lines of NTREX-128 in six languages, as they are and altered (ALTERATIONS). Clean: the lines
-of NTREX-128 that are not in its test part, FLORES-200 and XQuAD contexts (English), and the UDHR: other texts, other
-years, found by nobody's searching for the planted ones; what is reported there is printed in full. `--ratios` prints
-instead how many tokens the UDHR has in each language for one in English.
+Planted: the 1,000 test lines of NTREX-128 in six languages, as they are and altered (ALTERATIONS). Clean: the lines of
+NTREX-128 that are not in its test part and the UDHR, against the test part; `--clean FILE`, a text a line, adds
+others (Wikipedia's summaries, say), whose sentences are held against all the English benchmarks. What is found in
+clean text is printed. `--ratios` prints instead how many tokens the UDHR has in each script for one in English.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from comptra import benchmarks, examples, languages
+from comptra import benchmarks, languages
 from topxgen import splitting
 from topxgen.contamination_report import entries
-from topxgen.ngrams import TOKENIZERS, tokens_per_ngram
+from topxgen.ngrams import TOKENIZERS, TOKENS_PER_WORD, tokens_per_ngram
 from topxgen.overlap import Index
 
 LANGUAGES = ("Basque", "Hausa", "Nepali", "Swahili", "Urdu", "English")
@@ -96,54 +96,90 @@ ALTERATIONS = {
 }
 
 
+def planted(test: benchmarks.Split, clean: list[str], language: languages.Language) -> dict[str, list[list[str]]]:
+    """For each kind of planting, the texts in which each line of the benchmark is to be found."""
+    rng = random.Random(7)
+    vocabulary = [word for text in clean for word in text.split()]
+    split = splitting.Sentencex(language).split
+    kinds = {kind: [[alter(text, rng, vocabulary)] for text in test.texts] for kind, alter in ALTERATIONS.items()}
+    inside = []
+    for text in test.texts:
+        paragraph = " ".join([rng.choice(clean), text, rng.choice(clean)])
+        inside.append([paragraph, *split(paragraph)])
+    return {"verbatim": kinds.pop("verbatim"), "inside a paragraph": inside, **kinds}
+
+
+def recall(index: Index, test: benchmarks.Split, texts: list[list[str]]) -> float:
+    """Share of the benchmark's lines that are found where they were planted, in percent."""
+    owners = [number for number, group in enumerate(texts) for _ in group]
+    found = {
+        owners[place]
+        for place, matches in index.find([text for group in texts for text in group]).items()
+        if any(match.entry.id == test.ids[owners[place]] for match in matches)
+    }
+    return 100 * len(found) / len(test.texts)
+
+
+def show(title: str, index: Index, texts: list[str]) -> None:
+    """What is found in clean text."""
+    found = index.find(texts)
+    print(f"\n{title}: {len(found)} of {len(texts):,} clean texts")
+    for number, matches in found.items():
+        match = matches[0]
+        how = match.shared or f"F1 {match.similarity:.2f}"
+        print(f"  {match.how} ({how}), {match.entry.benchmark} {match.entry.split} {match.entry.id}")
+        print(f"    clean:     {texts[number][:200]}\n    benchmark: {match.entry.text[:200]}")
+
+
+def ratios() -> None:
+    texts = {}
+    for path in sorted(benchmarks.UDHR.glob("*.tsv")):
+        articles: dict[str, list[str]] = {}
+        for line in path.read_text(encoding="utf-8").splitlines():
+            articles.setdefault(line.split("\t")[0], []).append(line.split("\t", 1)[1])
+        texts[path.stem] = articles
+    count = TOKENIZERS["unicode"].tokens
+    for code, articles in texts.items():
+        same = [a for a in articles if len(articles[a]) == len(texts["eng_Latn"].get(a, ()))]
+        ours, english = (
+            sum(len(count(text)) for article in same for text in texts[of][article]) for of in (code, "eng_Latn")
+        )
+        if len(same) > 5 and code.split("_")[1] in TOKENS_PER_WORD:
+            print(f"{code} {ours / english:.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--benchmark_dir", type=Path, required=True)
+    parser.add_argument("--benchmark_dir", type=Path)
     parser.add_argument("--tokenizer", choices=TOKENIZERS, default="unicode")
     parser.add_argument("--near_duplicates", type=float)
     parser.add_argument("--ngram_size", type=int, default=10)
+    parser.add_argument("--clean", type=Path)
+    parser.add_argument("--ratios", action="store_true")
     args = parser.parse_args()
+    if args.ratios:
+        ratios()
+        return
+    rows, indexes = {}, {}
     for name in LANGUAGES:
         language = languages.find(name)
         test, pool = benchmarks.load("ntrex", language, args.benchmark_dir)[:2]
         n = tokens_per_ngram(args.ngram_size, language.script, args.tokenizer)
-        index = Index(entries([test], name), n, args.tokenizer, args.near_duplicates)
-        vocabulary = [word for text in pool.texts for word in text.split()]
-        rng = random.Random(7)
+        split = splitting.Sentencex(language).split
+        index = Index(entries([test], name), n, args.tokenizer, args.near_duplicates, split=split)
         clean = [text for text in pool.texts if text.strip()]
-        line = []
-        for alteration, alter in ALTERATIONS.items():
-            planted = [alter(text, rng, vocabulary) for text in test.texts]
-            found = index.find(planted)
-            right = sum(any(match.entry.id == test.ids[i] for match in found.get(i, ())) for i in range(len(planted)))
-            line.append((alteration, 100 * right / len(planted)))
-        splitter = splitting.Sentencex(language)
-        paragraphs, sentences, owners = [], [], []
-        for i, text in enumerate(test.texts):
-            paragraphs.append(" ".join([rng.choice(clean), text, rng.choice(clean)]))
-            pieces = splitter.split(paragraphs[-1])
-            sentences += pieces
-            owners += [i] * len(pieces)
-        reached = {i for i, found in index.find(paragraphs).items() if any(m.entry.id == test.ids[i] for m in found)}
-        for place, found in index.find(sentences).items():
-            if any(match.entry.id == test.ids[owners[place]] for match in found):
-                reached.add(owners[place])
-        line.insert(1, ("inside a paragraph", 100 * len(reached) / len(test.texts)))
-        print(name, "; ".join(f"{kind} {value:.1f}" for kind, value in line))
-        others = clean + examples.udhr(language)
-        if name == "English":
-            others += [
-                t
-                for other in ("flores", "xquad")
-                for s in benchmarks.load(other, language, args.benchmark_dir)
-                for t in s.texts
-            ]
-        false = index.find(others)
-        print(f"  clean: {len(false)} of {len(others)} texts")
-        for i, matches in false.items():
-            print(
-                f"    {others[i]!r}\n    = {matches[0].how} {matches[0].shared!r} {matches[0].entry.text!r} {matches[0].similarity}"
-            )
+        kinds = planted(test, clean, language)
+        rows[name] = [recall(index, test, texts) for texts in kinds.values()]
+        indexes[name] = index, clean + [text for part in benchmarks.load("udhr", language) for text in part.texts]
+    print("| language | " + " | ".join(kinds) + " |")
+    for name, values in rows.items():
+        print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
+    for name, (index, clean) in indexes.items():
+        show(name, index, clean)
+    if args.clean:
+        splits = [s for b in ("flores", "ntrex", "xquad") for s in benchmarks.load(b, language, args.benchmark_dir)]
+        index = Index(entries(splits, name), n, args.tokenizer, args.near_duplicates, split=split)
+        show(str(args.clean), index, [s for text in args.clean.read_text().splitlines() for s in split(text)])
 
 
 if __name__ == "__main__":

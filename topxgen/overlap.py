@@ -20,6 +20,9 @@ from topxgen.ngrams import TOKENIZERS, ngram_hashes, text_hashes
 
 BLOCK = 1 << 16  # characters hashed at a time: the arrays stay in the processor's cache
 INSIDE = 0.6
+PIECE = (
+    0.8  # of n: a shorter sentence of a longer benchmark text ("It is the capital of Samoa.") is like too many others
+)
 SHORT = ("inside", "whole", "ignore")
 _SLOTS = 64  # of the bitmap, for each n-gram in the index: so one n-gram in 64 is looked at twice
 
@@ -53,7 +56,7 @@ class Index:
 
     `n`: tokens of an n-gram; `tokenizer`: a name in ngrams.TOKENIZERS; `near`: ROUGE-L F1 above which two texts are
     near-duplicates, None for never; `short`: one of SHORT, where texts of fewer than n tokens count; `split`:
-    a text to sentences, each of which a text can be a near-duplicate of. Raises ValueError for n below 1.
+    a text to sentences; a text can be a near-duplicate of those of PIECE * n tokens or more. Raises ValueError for n below 1.
     """
 
     def __init__(
@@ -91,8 +94,10 @@ class Index:
         if near is not None:
             self._near = NearDuplicates(near, self._tokenizer.tokens)
             for number, entry in enumerate(self.entries):
-                for text in dict.fromkeys([entry.text, *split(entry.text)]):
-                    self._near.add(str(number), text)
+                self._near.add(str(number), entry.text)
+                for piece in split(entry.text):
+                    if piece != entry.text and len(self._tokenizer.tokens(piece)) >= PIECE * n:
+                        self._near.add(str(number), piece)
 
     def find(self, texts: Sequence[str], own: bool = False) -> dict[int, list[Match]]:
         """The matches of each text that overlaps a benchmark text, by its position in `texts`.
