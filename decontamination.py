@@ -312,12 +312,12 @@ def filter_file(args: argparse.Namespace, path: Path, layout: FilteredLayout, ou
         key: [(benchmark, side.language.name) for side in (ours, theirs) for benchmark in getattr(side, key)]
         for key in ("lacking", "missing")
     }
-    with Progress(f"decontaminate {name}", round(path.stat().st_size / 1e6), "MB") as bar:
+    with Progress(f"decontaminate {name}", path.stat().st_size // 1000, "kB") as bar:
         done = 0
 
         def tick(end: int, counts: Counter) -> None:
             nonlocal done
-            step, done = round(end / 1e6) - done, round(end / 1e6)
+            step, done = end // 1000 - done, end // 1000
             bar.update(step, records=counts["records"], overlapping=counts["records_overlapping"])
 
         manifest = chunks.run(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from comptra.benchmarks import Split
 from comptra.files import read_jsonl
-from topxgen.overlap import Entry, Index
+from topxgen.overlap import INSIDE, Entry, Index
 
 EXAMPLES = 10  # of each benchmark, split and side in the Markdown
 # Splits that few-shot demonstrations are taken from (SPEC, evaluation): what they share with a test set helps there.
@@ -124,7 +124,7 @@ def as_markdown(report: dict, hits: dict[str, Path]) -> Iterator[str]:
     yield "Nothing was removed (`--report_only`).\n\n" if report["report_only"] else ""
     yield (
         f"Two texts overlap when they share {settings['ngram_size']} words in a row (tokenizer "
-        f"`{settings['tokenizer']}`); a benchmark text that is shorter, when all its words are the same as the text's."
+        f"`{settings['tokenizer']}`). A benchmark text with fewer words {_SHORT[settings['short_texts']]}."
     )
     if settings["near_duplicates"] is not None:
         yield f" Near-duplicates: ROUGE-L F1 above {settings['near_duplicates']:g}."
@@ -138,6 +138,13 @@ def as_markdown(report: dict, hits: dict[str, Path]) -> Iterator[str]:
         yield from _examples(part["overlaps"], hits[language])
     yield "## The benchmarks themselves\n\n"
     yield from _audit(report["audit"])
+
+
+_SHORT = {
+    "inside": f"counts when it is the whole of a text or, if it has {INSIDE:.0%} of them, stands in it",
+    "whole": "counts when it is the whole of a text",
+    "ignore": "is left out",
+}
 
 
 def _consequence(choice: str) -> str:
@@ -197,9 +204,11 @@ def _examples(rows: list[dict], path: Path) -> Iterator[str]:
             where = f"line {hit['line']}" + ("" if hit["pair"] is None else f", pair {hit['pair']}")
             goes = {"paragraph": "dropped with its paragraph", "pair": "dropped", "nothing": "kept"}[hit["dropped"]]
             yield f"- {where}, {goes}: {_plain(hit['text'])}\n"
-            how = f"shares “{_plain(hit['shared'])}”" if hit["match"] == "ngram" else "is the whole of"
-            if hit["match"] == "near":
-                how = f"is like (F1 {hit['similarity']:.2f})"
+            how = {
+                "ngram": f"shares {hit['tokens']} words, from “{_plain(hit['shared'])}” on, with",
+                "whole": "holds the whole of",
+                "near": f"is like (F1 {hit.get('similarity', 0):.2f})",
+            }[hit["match"]]
             yield f"  - {how} {_plain(hit['benchmark_id'])}: {_plain(hit['benchmark_text'])}\n"
         yield "\n"
 
