@@ -18,16 +18,15 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from comptra import benchmarks, languages
 from comptra.arguments import FLAG, real, whole
 from comptra.errors import UserError
-from comptra.languages import Language
-from topxgen import contamination, ngrams, overlap, stages
+from comptra.files import OutputLock, write_atomic
+from topxgen import chunks, contamination, ngrams, overlap, sides, stages
+from topxgen import contamination_report as report
+from topxgen.progress import Progress
 from topxgen.records import FilteredLayout, translations_name
 
 
@@ -83,7 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     group = parser.add_argument_group("what overlaps")
-    group.add_argument("--ngram_size", type=whole(1), default=10, metavar="WORDS", help="shared in a row [%(default)s]")
+    group.add_argument(
+        "--ngram_size", type=whole(1, 1000), default=10, metavar="WORDS", help="shared in a row [%(default)s]"
+    )
     group.add_argument(
         "--tokenizer",
         choices=ngrams.TOKENIZERS,
@@ -92,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--near_duplicates",
-        type=real(0, 1),
+        type=real(0.05, 0.99),
         metavar="F1",
         help="also texts whose ROUGE-L F1 with a benchmark text is above this; 0.6 is a good value [off]",
     )
@@ -125,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="without or with .json or .md [decontamination_report in the output directory]",
     )
-    group.add_argument("--report_only", **FLAG, help="write the report (decontamination_audit) and nothing else")
+    group.add_argument("--report_only", **FLAG, help="write the report (decontamination_audit), drop nothing")
     group.add_argument("--num_workers", type=whole(1), metavar="N", help="processes [one a core]")
     return parser
 
@@ -157,68 +158,13 @@ def inputs(args: argparse.Namespace) -> dict[str, Path]:
 
 def report_paths(args: argparse.Namespace, output_dir: Path) -> tuple[Path, Path]:
     """Where the report goes, as JSON and as Markdown."""
-    stem = args.report or output_dir / ("decontamination_audit" if args.report_only else "decontamination_report")
+    name = "decontamination_audit" if args.report_only else "decontamination_report"
+    stem = args.report or output_dir / name
+    if stem.is_dir():
+        stem = stem / name
     if stem.suffix in (".json", ".md"):
         stem = stem.with_suffix("")
     return stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".md")
-
-
-def check_paths(read: list[Path], written: list[Path]) -> None:
-    """Raise UserError when a file to write is one of those that are read, by whatever name."""
-    for output in written:
-        if output.is_dir():
-            raise UserError(f"{output} is a directory; a file of that name is to be written there")
-        for path in read:
-            if output.exists() and path.exists() and output.samefile(path):
-                raise UserError(
-                    f"{output} would be written over {path}, which is read: pass another --output_dir or --report"
-                )
-
-
-@dataclass
-class Side:
-    """The benchmarks in one language: what they hold, and those that lack it or are missing (and may be)."""
-
-    language: Language
-    args: argparse.Namespace
-    splits: list[benchmarks.Split] = field(default_factory=list)
-    pool: list[benchmarks.Split] = field(default_factory=list)
-    lacking: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-    @property
-    def n(self) -> int:
-        """Tokens of an n-gram in this language."""
-        return ngrams.tokens_per_ngram(self.args.ngram_size, self.language.script, self.args.tokenizer)
-
-    @cached_property
-    def index(self):
-        from topxgen.contamination_report import entries
-        from topxgen.splitting import Sentencex
-
-        args = self.args
-        return overlap.Index(
-            entries(self.splits, self.language.name),
-            self.n,
-            args.tokenizer,
-            args.near_duplicates,
-            args.short_texts,
-            Sentencex(self.language).split,
-        )
-
-    def facts(self) -> list[dict]:
-        """What a third person needs to tell whether they have the same benchmarks."""
-        return [
-            {
-                "benchmark": split.benchmark,
-                "split": split.name,
-                "language": split.language,
-                "texts": len(split.texts),
-                "source": split.source,
-                "sha256": split.fingerprint,
-            }
-            for split in self.splits
-        ]
 
 
 def check(args: argparse.Namespace, paths: dict[str, Path], layout: FilteredLayout, reports: tuple[Path, Path]) -> None:
@@ -226,57 +172,35 @@ def check(args: argparse.Namespace, paths: dict[str, Path], layout: FilteredLayo
     for name in args.allow_missing:
         if name not in args.benchmarks:
             raise UserError(f"--allow_missing {name}: not among --benchmarks {' '.join(args.benchmarks)}")
-    own = (Path(name) for name in (*args.benchmarks, *args.pool) if name not in benchmarks.LOADERS)
-    read = [*paths.values(), *(path for path in own if path.is_file())]
-    outputs = [] if args.report_only else [file for name in paths for file in layout.files(name)]
+    outputs = [] if args.report_only else [f for name in paths for f in (*layout.files(name), layout.manifest(name))]
+    own = [Path(name).expanduser() for name in (*args.benchmarks, *args.pool) if name not in benchmarks.LOADERS]
     for output in (*reports, *outputs):
         if output.is_dir():
             raise UserError(
                 f"{output} is a directory, but a file of that name is to be written; pass another --output_dir"
             )
-        for path in read:
+        for path in (*paths.values(), *own):
             if output.exists() and path.exists() and output.samefile(path):
                 raise UserError(
                     f"{output} would be written over {path}, which is read: pass another --output_dir or --report"
                 )
-
-
-def load_sides(args: argparse.Namespace, found: list[Language]) -> dict[str, Side]:
-    """The benchmarks in each language. Raises UserError when one that is not in --allow_missing cannot be loaded."""
-    sides, errors = {}, {}
-    for language in found:
-        side = sides[language.name] = Side(language, args)
-        for name in args.benchmarks:
-            try:
-                side.splits += benchmarks.load(name, language, args.benchmark_dir)
-            except benchmarks.LacksLanguage:
-                side.lacking.append(name)
-            except benchmarks.CannotLoad as error:
-                if name in args.allow_missing:
-                    side.missing.append(name)
-                else:
-                    errors.setdefault(name, error)
-        for name in args.pool:
-            try:
-                side.pool += benchmarks.load(name, language, args.benchmark_dir)
-            except benchmarks.LacksLanguage:
-                continue
-            except benchmarks.CannotLoad as error:
-                raise UserError(f"--pool: {error}") from None
-    if errors:
-        first, *others = errors
-        also = f" (nor can {', '.join(others)} be loaded)" if others else ""
-        copy = "--benchmark_dir FOLDER with a copy of it, " if first in benchmarks.LOADERS else ""
-        raise UserError(f"{errors[first]}; pass {copy}--allow_missing {first}, or drop it from --benchmarks{also}")
-    return sides
-
-
-def inventory(side: Side) -> str:
-    """A line about the benchmarks in one language."""
-    held = ", ".join(f"{split.benchmark} {split.name} {len(split.texts):,}" for split in side.splits) or "nothing"
-    lacking = f"; not in {', '.join(side.lacking)}" if side.lacking else ""
-    missing = f"; MISSING, allowed: {', '.join(side.missing)}" if side.missing else ""
-    return f"benchmarks in {side.language.name}: {held}{lacking}{missing}"
+    for output in reports:
+        if output in outputs:
+            raise UserError(f"--report {output} is a file that this run writes for another purpose; pass another path")
+    for folder in own:
+        for path in (*paths.values(), *reports, *outputs):
+            if folder.is_dir() and folder.resolve() in path.resolve().parents:
+                raise UserError(
+                    f"{path} lies in {folder}, which is given as a benchmark: its texts would be held against themselves; "
+                    "keep what is generated and the benchmarks in folders of their own"
+                )
+    for folder in {path.parent for path in (*reports, *outputs)}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {folder}: {error.strerror}; pass another --output_dir or --report"
+            ) from None
 
 
 def settings_of(args: argparse.Namespace) -> dict:
@@ -292,115 +216,115 @@ def settings_of(args: argparse.Namespace) -> dict:
     return {name: getattr(args, name) for name in names}
 
 
-def filter_file(args: argparse.Namespace, path: Path, layout: FilteredLayout, ours: Side, theirs: Side) -> dict:
+def filter_file(
+    args: argparse.Namespace, path: Path, layout: FilteredLayout, sides: tuple, indexes: tuple, workers: int
+) -> dict:
     """Decontaminate the file of one language; its part of the report."""
-    from topxgen import chunks
-    from topxgen.contamination_report import overlaps
-    from topxgen.progress import Progress
-
-    name = ours.language.name
-    judge = contamination.Judge(
-        ours.index, theirs.index, contamination.Rules(args.on_sentence_overlap, args.on_translation_overlap)
-    )
-    settings = {
-        **settings_of(args),
-        "tokens_per_ngram": {side.language.name: side.n for side in (ours, theirs)},
-        "benchmarks": {"sentence": ours.facts(), "translation": theirs.facts()},
-        "rules_version": contamination.VERSION,
-    }
+    ours, theirs = sides
+    name, settings = ours.language.name, settings_of(args)
+    judge = contamination.Judge(*indexes, contamination.Rules(args.on_sentence_overlap, args.on_translation_overlap))
     absent = {
-        key: [(benchmark, side.language.name) for side in (ours, theirs) for benchmark in getattr(side, key)]
+        key: [[benchmark, side.language.name] for side in sides for benchmark in getattr(side, key)]
         for key in ("lacking", "missing")
     }
+    decisive = {
+        **settings,
+        "rules_version": contamination.VERSION,
+        "tokens_per_ngram": {side.language.name: side.n(settings) for side in sides},
+        "benchmarks": {"sentence": ours.facts(), "translation": theirs.facts()},
+        **absent,
+    }
     with Progress(f"decontaminate {name}", path.stat().st_size // 1000, "kB") as bar:
-        done = 0
+        done = None
 
         def tick(end: int, counts: Counter) -> None:
             nonlocal done
-            step, done = end // 1000 - done, end // 1000
-            bar.update(step, records=counts["records"], overlapping=counts["records_overlapping"])
+            bar.update(end // 1000 - (done or 0), records=counts["records"], overlapping=counts["records_overlapping"])
+            if done is None:
+                bar.restart_clock()  # what an earlier run did says nothing of the rate
+            done = end // 1000
 
         manifest = chunks.run(
             path,
             judge,
-            layout.files(name),
+            None if args.report_only else layout.filtered(name),
+            layout.hits(name),
+            layout.malformed(name),
             layout.manifest(name),
-            settings,
-            {"stage": "decontaminate", "command": stages.command_line(()), "versions": stages.versions(), **absent},
-            args.num_workers or len(os.sched_getaffinity(0)),
+            decisive,
+            {"stage": "decontaminate", "command": stages.command_line(()), "versions": stages.versions()},
+            workers,
             tick,
         )
-    sides = [(side, split) for side, which in (("sentence", ours), ("translation", theirs)) for split in which.splits]
+    splits = [(side, split) for side, which in (("sentence", ours), ("translation", theirs)) for split in which.splits]
     return {
         "input": str(path),
         "input_sha256": manifest["input_sha256"],
         "output": None if args.report_only else str(layout.filtered(name)),
-        "tokens_per_ngram": ours.n,
+        "tokens_per_ngram": ours.n(settings),
         "counts": {key: manifest["counts"].get(key, 0) for key in contamination.COUNTS},
-        "overlaps": overlaps(layout.hits(name), sides),
+        "overlaps": report.overlaps(layout.hits(name), splits),
         **absent,
     }
-
-
-def write_report(
-    args: argparse.Namespace, parts: dict, sides: Iterable[Side], hits: dict[str, Path], paths: tuple[Path, Path]
-) -> None:
-    from comptra.files import write_atomic
-    from topxgen import contamination_report
-
-    rows = []
-    for side in sides:
-        rows += contamination_report.audit(side.index, contamination_report.entries(side.pool, side.language.name))
-    report = {
-        "report_only": args.report_only,
-        "command": stages.command_line(()),
-        "settings": settings_of(args),
-        "benchmarks": {side.language.name: side.facts() for side in sides},
-        "languages": parts,
-        "audit": rows,
-    }
-    paths[0].parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(paths[0], contamination_report.as_json(report, hits))
-    write_atomic(paths[1], contamination_report.as_markdown(report, hits))
 
 
 def main() -> int:
     args = build_parser().parse_args()
     try:
+        args.benchmarks, args.pool = list(dict.fromkeys(args.benchmarks)), list(dict.fromkeys(args.pool))
         paths = inputs(args)
         output_dir = args.output_dir or args.input_dir
         reports = report_paths(args, output_dir)
         check(args, paths, FilteredLayout(output_dir), reports)
         target = languages.find(args.target_language, args.languages_file)
         found = {name: languages.find(name, args.languages_file) for name in paths}
-        sides = load_sides(args, list(dict.fromkeys([*found.values(), target])))
+        every = dict.fromkeys([*found.values(), target])
+        loaded = sides.load(every, args.benchmarks, args.pool, args.benchmark_dir, args.allow_missing)
+        for side in loaded.values():
+            say(str(side))
         for name in paths:
-            if not sides[name].splits and not sides[target.name].splits:
+            if not loaded[name].splits and not loaded[target.name].splits:
                 raise UserError(f"nothing to hold {name} against: none of {' '.join(args.benchmarks)} has it")
-        for side in sides.values():
-            say(inventory(side))
 
-        from comptra.files import OutputLock
-
-        with OutputLock(output_dir), tempfile.TemporaryDirectory(prefix="decontamination-") as aside:
+        settings = settings_of(args)
+        indexes = {name: side.index(settings) for name, side in loaded.items()}
+        workers = args.num_workers or len(os.sched_getaffinity(0))
+        parts = {}
+        with (
+            OutputLock(reports[0].parent if args.report_only else output_dir),
+            tempfile.TemporaryDirectory(prefix="decontamination-") as aside,
+        ):
             layout = FilteredLayout(Path(aside) if args.report_only else output_dir)
-            parts = {
-                name: filter_file(args, path, layout, sides[name], sides[target.name]) for name, path in paths.items()
+            for name, path in paths.items():
+                both = (name, target.name)
+                parts[name] = filter_file(
+                    args, path, layout, [loaded[x] for x in both], [indexes[x] for x in both], workers
+                )
+            content = {
+                "report_only": args.report_only,
+                "command": stages.command_line(()),
+                "settings": settings,
+                "benchmarks": {name: side.facts() for name, side in loaded.items()},
+                "languages": parts,
+                "audit": [
+                    row for name, side in loaded.items() for row in report.audit(indexes[name], side.entries(side.pool))
+                ],
             }
-            write_report(args, parts, sides.values(), {name: layout.hits(name) for name in paths}, reports)
-        from topxgen.contamination_report import summary
-
-        print(summary(parts))
+            hits = {name: layout.hits(name) for name in paths}
+            write_atomic(reports[0], report.as_json(content, hits))
+            write_atomic(reports[1], report.as_markdown(content, hits))
+        print(report.summary(parts))
         print(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")
         return 0
     except UserError as error:
         say(f"decontamination.py: error: {error}")
         return error.exit_code
     except OSError as error:  # a full disk, a read-only file
-        say(f"decontamination.py: error: {error}; nothing that was read is changed, and the same command goes on")
+        again = "run it again" if args.report_only else "the same command goes on"
+        say(f"decontamination.py: error: {error}; nothing that was read is changed, and once that is mended {again}")
         return 2
     except KeyboardInterrupt:
-        say("\nstopped; the same command goes on from here")
+        say("\nstopped; " + ("nothing is changed" if args.report_only else "the same command goes on from here"))
         return 130
 
 

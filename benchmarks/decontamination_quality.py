@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from comptra import benchmarks, languages
 from topxgen import splitting
-from topxgen.contamination_report import entries
 from topxgen.ngrams import TOKENIZERS, TOKENS_PER_WORD, tokens_per_ngram
 from topxgen.overlap import Index
+from topxgen.sides import Side
 
 LANGUAGES = ("Basque", "Hausa", "Nepali", "Swahili", "Urdu", "English")
 _APOSTROPHES = "'’‘ʼ"
@@ -166,7 +166,7 @@ def main() -> None:
         test, pool = benchmarks.load("ntrex", language, args.benchmark_dir)[:2]
         n = tokens_per_ngram(args.ngram_size, language.script, args.tokenizer)
         split = splitting.Sentencex(language).split
-        index = Index(entries([test], name), n, args.tokenizer, args.near_duplicates, split=split)
+        index = Index(Side(language).entries([test]), n, args.tokenizer, args.near_duplicates, split=split)
         clean = [text for text in pool.texts if text.strip()]
         kinds = planted(test, clean, language)
         rows[name] = [recall(index, test, texts) for texts in kinds.values()]
@@ -178,7 +178,7 @@ def main() -> None:
         show(name, index, clean)
     if args.clean:
         splits = [s for b in ("flores", "ntrex", "xquad") for s in benchmarks.load(b, language, args.benchmark_dir)]
-        index = Index(entries(splits, name), n, args.tokenizer, args.near_duplicates, split=split)
+        index = Index(Side(language).entries(splits), n, args.tokenizer, args.near_duplicates, split=split)
         show(str(args.clean), index, [s for text in args.clean.read_text().splitlines() for s in split(text)])
 
 

@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import psutil
 
 from comptra import benchmarks, languages
-from topxgen.contamination_report import entries
 from topxgen.ngrams import TOKENIZERS
 from topxgen.overlap import Index
+from topxgen.sides import Side
 
 ROOT = Path(__file__).resolve().parent.parent
 N, FIRST = 10, 6
@@ -170,7 +170,7 @@ def main() -> None:
                     splits += benchmarks.load(benchmark, language, folder)
                 except benchmarks.LacksLanguage:
                     continue
-            sides[name] = entries(splits, name)
+            sides[name] = Side(language).entries(splits)
             print(f"{name}: {len(sides[name]):,} benchmark texts")
         for millions in args.millions:
             data = Path(aside) / f"{millions:g}"

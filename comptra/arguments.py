@@ -18,16 +18,17 @@ def boolean(value: str) -> bool:
 FLAG = dict(type=boolean, nargs="?", const=True, default=False)
 
 
-def whole(minimum: int):
-    """An argparse type: a whole number, `minimum` or larger."""
+def whole(minimum: int, maximum: int | None = None):
+    """An argparse type: a whole number, `minimum` or larger, `maximum` or smaller."""
+    limits = f"of {minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
 
     def parse(value: str) -> int:
         try:
             number = int(value)
         except ValueError:
             number = None
-        if number is None or number < minimum:
-            raise argparse.ArgumentTypeError(f"{value!r} is not a whole number of {minimum} or more")
+        if number is None or number < minimum or (maximum is not None and number > maximum):
+            raise argparse.ArgumentTypeError(f"{value!r} is not a whole number {limits}")
         return number
 
     return parse

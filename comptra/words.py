@@ -1,4 +1,4 @@
-"""Words of any script: the tokenizer behind near-duplicate detection (and n-gram overlap)."""
+"""Words of any script: the tokenizer behind near-duplicate detection and retrieval."""
 
 import unicodedata
 from functools import cache

@@ -14,42 +14,56 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from comptra.errors import UserError
 from comptra.files import read_json, to_line, write_json
-from topxgen.contamination import Judged
 from topxgen.stages import now
 
 CHUNK = 4 << 20  # bytes
 SAVE_EVERY_S = 0.5  # at most so much work is done again after a kill
 
 
+@dataclass
+class Judged:
+    """What became of a chunk: `kept` are the parts of it that stay, as (start, end) in bytes, and what stands in the
+    place of others. Line numbers in `hits` and `malformed` count from the start of the chunk."""
+
+    kept: list[tuple[int, int] | bytes] = field(default_factory=list)
+    hits: list[dict] = field(default_factory=list)
+    malformed: list[dict] = field(default_factory=list)
+    counts: Counter = field(default_factory=Counter)
+
+
 def run(
     path: Path,
     judge: Callable[[bytes], Judged],
-    outputs: list[Path],
+    kept: Path | None,
+    hits: Path,
+    malformed: Path,
     manifest: Path,
     settings: dict,
     facts: dict,
     workers: int,
     tick: Callable[[int, Counter], None],
 ) -> dict:
-    """Judge the lines of `path`; what stays, the hits and the malformed lines go to the three `outputs`.
+    """Judge the lines of `path`; what stays goes to `kept` (None: nowhere), the hits and the malformed lines to theirs.
 
     `settings` are what decides the result: with other ones, or another input, `manifest` is begun anew; with the
     same ones a killed run goes on, and a finished one is not repeated. `facts` are noted beside them. `tick` is told
-    the bytes done and the counts so far. Outputs get their names when all is done; the last one only if it holds
+    the bytes done and the counts so far. Outputs get their names when all is done; `malformed` only if it holds
     anything. Returns the manifest, which then has "finished".
     Raises UserError when the file changes meanwhile, or a process is killed.
     """
     source = _identity(path)
+    names = [output for output in (kept, hits, malformed) if output is not None]
     state = read_json(manifest)
-    if state.get("settings") != settings or state.get("input") != source or not _there(state, outputs):
+    if state.get("settings") != settings or state.get("input") != source or not _there(state, names):
         state = {"started": now(), "settings": settings, **facts, "input": source, "counts": {}, "done": 0}
-        state["outputs"] = {output.name: {"bytes": 0} for output in outputs}
-        for output in outputs:
+        state["outputs"] = {output.name: {"bytes": 0} for output in names}
+        for output in names:
             _partial(output).write_bytes(b"")
         write_json(manifest, state)
     counts = Counter(state["counts"])
@@ -58,63 +72,100 @@ def run(
         return state
 
     with ExitStack() as stack:
-        files = [stack.enter_context(open(_partial(output), "r+b")) for output in outputs]
-        # The disk is waited for, and the input fingerprinted, in threads beside the work.
+        outputs = {name: stack.enter_context(_Output(name, state["outputs"][name.name]["bytes"])) for name in names}
+        lines = stack.enter_context(open(path, "rb", buffering=0))
+        # The disk is waited for, and files fingerprinted, in threads beside the work.
         threads = stack.enter_context(ThreadPoolExecutor(2))
         fingerprint = threads.submit(sha256, path)
-        for output, file in zip(outputs, files, strict=True):
-            file.truncate(state["outputs"][output.name]["bytes"])
-            file.seek(0, os.SEEK_END)
 
-        def save(sizes: list[int], facts: dict) -> None:
-            for file in files:
-                os.fsync(file.fileno())
-            written = {output.name: {"bytes": size} for output, size in zip(outputs, sizes, strict=True)}
-            write_json(manifest, {**state, **facts, "outputs": written})
+        def save(sizes: dict[Path, int], progress: dict) -> None:
+            for name, size in sizes.items():
+                outputs[name].sync(size)
+            written = {name.name: {"bytes": size} for name, size in sizes.items()}
+            write_json(manifest, {**state, **progress, "outputs": written})
 
         saved, saving = float("-inf"), None
-        lines = stack.enter_context(open(path, "rb"))
         for start, end, judged in _judged(path, judge, state["done"], source["bytes"], workers):
-            first = counts["lines"] + 1
-            for part in judged.kept:
-                if isinstance(part, tuple):
-                    part = os.pread(lines.fileno(), part[1] - part[0], start + part[0])
-                    part += b"" if part.endswith(b"\n") else b"\n"  # the last line of a file may lack its end
-                files[0].write(part)
-            for file, records in zip(files[1:], (judged.hits, judged.malformed), strict=True):
+            if kept is not None:
+                for part in judged.kept:
+                    if isinstance(part, tuple):
+                        outputs[kept].copy(lines, start + part[0], part[1] - part[0])
+                    else:
+                        outputs[kept].write(part)
+            for name, records in ((hits, judged.hits), (malformed, judged.malformed)):
                 for record in records:
-                    line = to_line({**record, "line": first + record["line"]})
-                    file.write(line.encode("utf-8", "replace"))
+                    line = to_line({**record, "line": counts["lines"] + 1 + record["line"]})
+                    outputs[name].write(line.encode("utf-8", "replace"))
             counts.update(judged.counts)
             tick(end, counts)
             if time.monotonic() - saved >= SAVE_EVERY_S and (saving is None or saving.done()):
                 if saving is not None:
                     saving.result()  # a full disk is told at once
-                for file in files:
-                    file.flush()
-                facts = {"done": end, "counts": dict(counts)}
-                saving = threads.submit(save, [file.tell() for file in files], facts)
+                sizes = {name: output.size() for name, output in outputs.items()}
+                saving = threads.submit(save, sizes, {"done": end, "counts": dict(counts)})
                 saved = time.monotonic()
         if saving is not None:
             saving.result()
-        for file in files:
-            file.flush()
-            os.fsync(file.fileno())
         state["input_sha256"] = fingerprint.result()
         if _identity(path) != source:
             raise UserError(f"{path} changed while it was read; wait until nothing writes to it, and run this again")
         state |= {"done": source["bytes"], "counts": dict(counts)}
-    for output in outputs:
-        facts = {"bytes": _partial(output).stat().st_size, "sha256": sha256(_partial(output))}
-        state["outputs"][output.name] = facts
-    for output in reversed(outputs):  # what stays comes last: who waits for that file finds the others
-        os.replace(_partial(output), output)
+        state["outputs"] = {name.name: output.finish() for name, output in outputs.items()}
+    for name in reversed(names):  # what stays comes last: who waits for that file finds the others
+        os.replace(_partial(name), name)
     if not counts["malformed"]:
-        del state["outputs"][outputs[-1].name]
-        outputs[-1].unlink()
+        del state["outputs"][malformed.name]
+        malformed.unlink()
     state["finished"] = now()
     write_json(manifest, state)
     return state
+
+
+class _Output:
+    """A file under a temporary name, cut to `size` bytes to go on from there; its SHA-256 is taken as it grows."""
+
+    def __init__(self, path: Path, size: int):
+        self._file = open(_partial(path), "r+b")  # noqa: SIM115 (closed by __exit__)
+        self._file.truncate(size)
+        self._file.seek(size)
+        self._sha256, self._summed = hashlib.sha256(), 0
+        self._buffer = memoryview(bytearray(1 << 20))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def copy(self, source, start: int, length: int) -> None:
+        """Write `length` bytes of the open file `source` from `start` on."""
+        while length:
+            read = os.preadv(source.fileno(), [self._buffer[:length]], start)
+            if not read:
+                raise UserError(f"{source.name} became shorter while it was read; run this again")
+            self._file.write(self._buffer[:read])
+            start, length = start + read, length - read
+
+    def size(self) -> int:
+        self._file.flush()
+        return self._file.tell()
+
+    def sync(self, size: int) -> None:
+        """Have the first `size` bytes on the disk, and in the fingerprint."""
+        os.fsync(self._file.fileno())
+        while self._summed < size:
+            data = os.pread(self._file.fileno(), min(1 << 20, size - self._summed), self._summed)
+            self._sha256.update(data)
+            self._summed += len(data)
+
+    def finish(self) -> dict:
+        size = self.size()
+        self.sync(size)
+        modified = os.fstat(self._file.fileno()).st_mtime_ns
+        return {"bytes": size, "modified_ns": modified, "sha256": self._sha256.hexdigest()}
 
 
 def sha256(path: Path) -> str:
@@ -132,17 +183,24 @@ def _identity(path: Path) -> dict:
 
 
 def _there(state: dict, outputs: list[Path]) -> bool:
-    """Whether the outputs hold at least what the manifest says they do."""
+    """Whether the outputs are as the manifest says: when finished the same, else at least as long."""
+    recorded = state.get("outputs", {})
+    if "finished" not in state:
+        partials = {output.name: _partial(output) for output in outputs}
+        return recorded.keys() == partials.keys() and all(
+            partials[name].is_file() and partials[name].stat().st_size >= facts["bytes"]
+            for name, facts in recorded.items()
+        )
     for output in outputs:
-        recorded = state.get("outputs", {}).get(output.name)
-        if recorded is None:
-            if "finished" in state and output is outputs[-1]:
-                continue
+        facts = recorded.get(output.name)
+        if facts is None and output is not outputs[-1]:  # malformed lines are there only if there are any
             return False
-        file = output if "finished" in state else _partial(output)
-        size = file.stat().st_size if file.is_file() else -1
-        if size < recorded["bytes"] or ("finished" in state and size > recorded["bytes"]):
-            return False
+        if facts is not None:
+            if not output.is_file():
+                return False
+            found = output.stat()
+            if (found.st_size, found.st_mtime_ns) != (facts["bytes"], facts["modified_ns"]):
+                return False
     return True
 
 
@@ -157,7 +215,8 @@ def _judged(path: Path, judge: Callable, start: int, size: int, workers: int) ->
         waiting: deque = deque()
         try:
             for begin, end in _ranges(path, start, size):
-                waiting.append((begin, end, pool.submit(_work, path, begin, end)))
+                with _deaf():
+                    waiting.append((begin, end, pool.submit(_work, path, begin, end)))
                 if len(waiting) > 2 * workers:
                     *done, future = waiting.popleft()
                     yield *done, future.result()
@@ -170,6 +229,16 @@ def _judged(path: Path, judge: Callable, start: int, size: int, workers: int) ->
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _deaf():
+    """No Ctrl-C: processes started here do not hear it either, as it is the parent that ends the run."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _ranges(path: Path, start: int, size: int) -> Iterator[tuple[int, int]]:
@@ -196,7 +265,6 @@ def _begin(judge: Callable[[bytes], Judged]) -> None:
     """What each worker does first."""
     global _judge
     _judge = judge
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the run
     # A parent killed with -9 cannot stop its workers: they must see it themselves.
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

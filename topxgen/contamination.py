@@ -5,13 +5,14 @@ Lines from which nothing is dropped stay as they were read, byte for byte.
 
 import json
 from bisect import bisect_right
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from comptra.files import to_line
+from topxgen.chunks import Judged
 from topxgen.overlap import Index, Match
 
 VERSION = 1  # of the rules below and of the tokens: what another version kept is judged anew
+SHOWN = 5000  # characters of a text in the list of hits
 ON_SENTENCE = ("paragraph", "pair", "keep")
 ON_TRANSLATION = ("pair", "paragraph", "keep")
 COUNTS = (
@@ -33,17 +34,6 @@ class Rules:
 
     on_sentence: str = "paragraph"
     on_translation: str = "pair"
-
-
-@dataclass
-class Judged:
-    """What became of a chunk: `kept` are the parts of it that stay, as (start, end) in bytes, and what stands in the
-    place of others. Line numbers in `hits` and `malformed` count from the start of the chunk."""
-
-    kept: list[tuple[int, int] | bytes] = field(default_factory=list)
-    hits: list[dict] = field(default_factory=list)
-    malformed: list[dict] = field(default_factory=list)
-    counts: Counter = field(default_factory=Counter)
 
 
 @dataclass
@@ -69,28 +59,31 @@ class Judge:
                 text = line.decode("utf-8", "backslashreplace")
                 judged.malformed.append({"line": number, "reason": str(error), "text": text})
                 others[number] = b""
-        # All texts of a side at once; the texts of record i begin at firsts[i] there.
-        sources, source_firsts, translations, translation_firsts = [], [], [], []
+        # All texts of a side at once, each record a group; the texts of record i begin at firsts[i] there.
+        paragraphs = [record["sentence"] for record in records]
+        sentences, translations, firsts, ends = [], [], [], []
         for record in records:
-            source_firsts.append(len(sources))
-            translation_firsts.append(len(translations))
-            sources.append(record["sentence"])
-            sources += record["propositions"]
+            firsts.append(len(sentences))
+            sentences += record["propositions"]
             translations += record["translations"]
-        in_sources, in_translations = self.sentences.find(sources), self.translations.find(translations)
-        touched = {bisect_right(source_firsts, text) - 1 for text in in_sources}
-        touched |= {bisect_right(translation_firsts, text) - 1 for text in in_translations}
+            ends += [len(sentences)] * (len(sentences) - firsts[-1])
+        in_paragraphs = self.sentences.find(paragraphs)
+        in_sentences = self.sentences.find(sentences, ends)
+        in_translations = self.translations.find(translations, ends)
+        touched = {bisect_right(firsts, text) - 1 for text in (*in_sentences, *in_translations)} | set(in_paragraphs)
         for i in sorted(touched):
-            number = numbers[i]
-            first, pairs = source_firsts[i], range(len(records[i]["propositions"]))
-            sides = (
-                [in_sources.get(first + 1 + pair, []) for pair in pairs],
-                [in_translations.get(translation_firsts[i] + pair, []) for pair in pairs],
+            pairs = range(len(records[i]["propositions"]))
+            left = self._apply(
+                records[i],
+                numbers[i],
+                in_paragraphs.get(i, []),
+                [in_sentences.get(firsts[i] + pair, []) for pair in pairs],
+                [in_translations.get(firsts[i] + pair, []) for pair in pairs],
+                judged,
             )
-            left = self._apply(records[i], number, in_sources.get(first, []), sides, judged)
             if left is not None:
-                others[number] = left
-        judged.kept = _parts(lines, others, len(chunk))
+                others[numbers[i]] = left
+        judged.kept = _parts(lines, others, chunk)
         judged.counts.update(
             lines=len(lines), records=len(records), pairs=len(translations), malformed=len(judged.malformed)
         )
@@ -100,21 +93,24 @@ class Judge:
         self,
         record: dict,
         number: int,
-        paragraph: list[Match],
-        sides: tuple[list[list[Match]], list[list[Match]]],
+        of_paragraph: list[Match],
+        of_sentences: list[list[Match]],
+        of_translations: list[list[Match]],
         judged: Judged,
     ) -> bytes | None:
-        """The line that is left of a record that overlaps, b"" when all of it goes, None when all of it stays."""
-        of_sentences, of_translations = sides
+        """The line that is left of a record that overlaps, b"" when all of it goes, None when all of it stays.
+
+        The matches of sentences and translations stand with the first pair that they are of.
+        """
         rules = self.rules
-        sentence_overlaps = bool(paragraph) or any(of_sentences)
-        all_goes = (sentence_overlaps and rules.on_sentence == "paragraph") or (
-            any(of_translations) and rules.on_translation == "paragraph"
+        all_goes = (rules.on_sentence == "paragraph" and (bool(of_paragraph) or any(of_sentences))) or (
+            rules.on_translation == "paragraph" and any(of_translations)
         )
-        dropped = [
-            (bool(ours) and rules.on_sentence == "pair") or (bool(theirs) and rules.on_translation == "pair")
-            for ours, theirs in zip(of_sentences, of_translations, strict=True)
-        ]
+        dropped = [False] * len(of_sentences)
+        for rule, found in ((rules.on_sentence, of_sentences), (rules.on_translation, of_translations)):
+            for pair, matches in enumerate(found if rule == "pair" else ()):
+                for match in matches:
+                    dropped[pair : pair + match.texts] = [True] * match.texts
 
         def report(side: str, pair: int | None, text: str, match: Match) -> None:
             goes = "paragraph" if all_goes else "pair" if pair is not None and dropped[pair] else "nothing"
@@ -124,7 +120,8 @@ class Judge:
                     "id": record.get("id"),
                     "side": side,
                     "pair": pair,
-                    "text": text,
+                    **({} if match.texts == 1 else {"pairs": match.texts}),
+                    "text": text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)",
                     "dropped": goes,
                     "match": match.how,
                     "shared": match.shared,
@@ -139,16 +136,16 @@ class Judge:
             )
 
         listed = {match.entry for matches in of_sentences for match in matches}
-        for match in paragraph:
+        for match in of_paragraph:
             if match.entry not in listed:  # its sentences say more precisely where
                 report("sentence", None, record["sentence"], match)
-        for side, key, found in (
-            ("sentence", "propositions", of_sentences),
-            ("translation", "translations", of_translations),
+        for side, texts, found in (
+            ("sentence", record["propositions"], of_sentences),
+            ("translation", record["translations"], of_translations),
         ):
             for pair, matches in enumerate(found):
                 for match in matches:
-                    report(side, pair, record[key][pair], match)
+                    report(side, pair, " ".join(texts[pair : pair + match.texts]), match)
 
         counts = judged.counts
         counts["records_overlapping"] += 1
@@ -166,8 +163,8 @@ class Judge:
         return to_line({**record, **kept}).encode("utf-8", "replace")
 
 
-def _parts(lines: list[bytes], others: dict[int, bytes], length: int) -> list[tuple[int, int] | bytes]:
-    """A chunk of `length` bytes, cut at the lines in whose place `others` stand."""
+def _parts(lines: list[bytes], others: dict[int, bytes], chunk: bytes) -> list[tuple[int, int] | bytes]:
+    """The chunk, cut at the lines in whose place `others` stand; whole lines, also where a file's last lacks its end."""
     parts, start, end = [], 0, 0
     for number, line in enumerate(lines) if others else ():
         if number in others:
@@ -175,7 +172,9 @@ def _parts(lines: list[bytes], others: dict[int, bytes], length: int) -> list[tu
             parts += [others[number]] if others[number] else []
             start = end + len(line) + 1
         end += len(line) + 1
-    return parts + ([(start, length)] if length > start else [])
+    if start < len(chunk):
+        parts += [(start, len(chunk))] if chunk.endswith(b"\n") else [(start, len(chunk)), b"\n"]
+    return parts
 
 
 def _parse(line: bytes) -> dict:
@@ -185,7 +184,10 @@ def _parse(line: bytes) -> dict:
     try:
         record = orjson.loads(line)
     except ValueError:
-        record = json.loads(line)  # takes NaN and lone surrogates too; its message names the place
+        try:
+            record = json.loads(line.decode("utf-8-sig"))  # takes NaN and lone surrogates; its message names the place
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
     if not isinstance(record.get("sentence"), str):

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 from comptra.benchmarks import Split
@@ -12,16 +11,6 @@ from topxgen.overlap import INSIDE, Entry, Index
 EXAMPLES = 10  # of each benchmark, split and side in the Markdown
 # Splits that few-shot demonstrations are taken from (SPEC, evaluation): what they share with a test set helps there.
 POOLS = {("flores", "dev"), ("ntrex", "pool"), ("tico", "dev"), ("udhr", "dev")}
-
-
-def entries(splits: Iterable[Split], language: str) -> list[Entry]:
-    """The texts of benchmark splits as entries of an index; a file that names no language counts as `language`."""
-    return [
-        Entry(split.benchmark, split.name, split.language or language, id, text)
-        for split in splits
-        for id, text in zip(split.ids, split.texts, strict=True)
-        if text.strip()
-    ]
 
 
 def overlaps(path: Path, splits: Iterable[tuple[str, Split]]) -> list[dict]:
@@ -56,20 +45,20 @@ def overlaps(path: Path, splits: Iterable[tuple[str, Split]]) -> list[dict]:
 
 def audit(index: Index, pool: list[Entry]) -> list[dict]:
     """What the splits in `index` share with each other, and the texts of `pool` with them: one row for each pair of
-    splits that share anything, with the pairs of texts."""
+    splits that share anything, with the pairs of texts. Variants of a split (NTREX's fra and fra-CA) are one."""
     rows: dict[tuple, dict] = {}
     order = {entry: number for number, entry in enumerate(index.entries)}
     texts = [*index.entries, *pool]
     for number, matches in index.find([entry.text for entry in texts], own=True).items():
-        entry = texts[number]
+        entry, in_pool = texts[number], number >= len(index.entries)
         for match in matches:
             other = match.entry
-            key = ((entry.benchmark, entry.split), (other.benchmark, other.split))
-            if number < len(index.entries) and (key[0] == key[1] or order[other] < number):
-                continue  # within one split, or found already from the other side
-            row = rows.setdefault(key, {"language": other.language, "first": key[0], "second": key[1], "pairs": []})
-            row["pool"] = number >= len(index.entries) or not POOLS.isdisjoint(key)
-            row["pairs"].append(
+            if entry.base == other.base or (not in_pool and order[other] < number):
+                continue  # a split and itself, or found already from the other side
+            key = (entry.base, other.base)
+            row = rows.setdefault(key, {"language": other.language, "first": entry.base, "second": other.base})
+            row["pool"] = in_pool or not POOLS.isdisjoint(key)
+            row.setdefault("pairs", []).append(
                 {
                     "first_id": entry.id,
                     "second_id": other.id,
@@ -192,16 +181,20 @@ def _language(part: dict) -> Iterator[str]:
 
 
 def _examples(rows: list[dict], path: Path) -> Iterator[str]:
+    first: dict[tuple, list[dict]] = {}
+    for hit in read_jsonl(path):
+        shown = first.setdefault((hit["side"], hit["benchmark"], hit["split"]), [])
+        if len(shown) < EXAMPLES:
+            shown.append(hit)
     for row in rows:
-        if not row["hits"]:
+        shown = first.get((row["side"], row["benchmark"], row["split"]), [])
+        if not shown:
             continue
-        key = (row["side"], row["benchmark"], row["split"])
-        found = (hit for hit in read_jsonl(path) if (hit["side"], hit["benchmark"], hit["split"]) == key)
         title = f"{row['benchmark']} {row['split']}, {row['side']} ({row['language'] or 'any language'})"
-        more = f", the first {EXAMPLES} texts or fewer" if row["hits"] > EXAMPLES else ""
-        yield f"### {_plain(title)}{more}\n\n"
-        for hit in islice(found, EXAMPLES):
+        yield f"### {_plain(title)}{', the first of them' if row['hits'] > len(shown) else ''}\n\n"
+        for hit in shown:
             where = f"line {hit['line']}" + ("" if hit["pair"] is None else f", pair {hit['pair']}")
+            where += f" to {hit['pair'] + hit['pairs'] - 1}" if "pairs" in hit else ""
             goes = {"paragraph": "dropped with its paragraph", "pair": "dropped", "nothing": "kept"}[hit["dropped"]]
             yield f"- {where}, {goes}: {_plain(hit['text'])}\n"
             how = {

@@ -36,8 +36,9 @@ TOKENS_PER_WORD = {
 }
 
 _APOSTROPHES = set("'’‘ʼʻʹʽʾʿ`´′＇ꞌ՚׳")
-_ARABIC_VARIANTS = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک", "ه": "ہ", "ھ": "ہ", "ة": "ہ", "ـ": ""})
-_POWER, _MASK = 0x9E3779B97F4A7C15, 2**64 - 1  # any odd number: it has an inverse
+# One letter, two spellings: Turkish small dotless i (its capital folds to i), Arabic and Persian forms, no tatweel.
+_VARIANTS = str.maketrans({"ı": "i", "ي": "ی", "ى": "ی", "ك": "ک", "ه": "ہ", "ھ": "ہ", "ة": "ہ", "ـ": ""})
+_POWER = 0x9E3779B97F4A7C15  # any odd number: it has an inverse
 
 
 class _Folds(dict):
@@ -210,7 +211,7 @@ def _fold_unicode(character: str) -> str:
     folded = character
     for _ in range(2):  # casefolding can yield what decomposes, and the other way round
         folded = unicodedata.normalize("NFKD", folded).casefold()
-    folded = _class(_IGNORED).sub("", folded).translate(_ARABIC_VARIANTS)
+    folded = _class(_IGNORED).sub("", folded).translate(_VARIANTS)
     folded = "".join(str(unicodedata.decimal(c, c)) for c in folded if c not in _APOSTROPHES)
     return unicodedata.normalize("NFC", folded)
 

@@ -3,13 +3,12 @@
 An index holds the texts of benchmarks in one language. A text overlaps a benchmark text when they share an
 n-gram of tokens (the rule of TopXGen's decontamination, and of GPT-3's: Brown et al. 2020, appendix C, without its
 exception for frequent n-grams). A benchmark text with fewer than n tokens has no n-gram; it overlaps a text that
-is the same to the token and, if it has at least INSIDE * n tokens, one that it stands in (in 7,700 clean texts of
-NTREX-128, FLORES-200, XQuAD and the UDHR no benchmark text of six tokens or more did:
-benchmarks/decontamination_quality.py). Hashes find candidates for thousands of texts at once; tokens decide, so
-a hit is never an accident of hashing.
+is the same to the token and, if it has at least INSIDE * n tokens, one that it stands in. Hashes find candidates
+for thousands of texts at once; tokens decide, so a hit is never an accident of hashing.
 """
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,11 +18,12 @@ from topxgen.dedup import NearDuplicates
 from topxgen.ngrams import TOKENIZERS, ngram_hashes, text_hashes
 
 BLOCK = 1 << 16  # characters hashed at a time: the arrays stay in the processor's cache
-INSIDE = 0.6
-PIECE = (
-    0.8  # of n: a shorter sentence of a longer benchmark text ("It is the capital of Samoa.") is like too many others
-)
 SHORT = ("inside", "whole", "ignore")
+# Of n. No benchmark text of six words or more stood in any of the clean texts of benchmarks/decontamination_quality.py.
+INSIDE = 0.6
+# Of n. A shorter sentence of a longer benchmark text ("Apia is the capital of Samoa.") is like too many others.
+PIECE = 0.8
+OWNERS = 20  # an n-gram that more texts of a split hold (boilerplate) names so many of them
 _SLOTS = 64  # of the bitmap, for each n-gram in the index: so one n-gram in 64 is looked at twice
 
 
@@ -37,11 +37,16 @@ class Entry:
     id: str
     text: str
 
+    @property
+    def base(self) -> tuple[str, str]:
+        """The benchmark and split, without the variant or column: "test (fra-CA)" is the same text as "test"."""
+        return self.benchmark, self.split.partition(" (")[0]
+
 
 @dataclass(frozen=True)
 class Match:
-    """A text overlaps `entry`. `how`: "ngram", "whole" (the whole of a short benchmark text) or "near"; `shared`: the
-    first shared n-gram, the short text's tokens, or ""; `tokens`: how many of the text's tokens are shared;
+    """So many `texts` in a row overlap `entry`. `how`: "ngram", "whole" (the whole of a short benchmark text) or "near";
+    `shared`: the first shared n-gram, the short text's tokens, or ""; `tokens`: how many tokens are shared;
     `similarity`: set for "near"."""
 
     entry: Entry
@@ -49,14 +54,15 @@ class Match:
     shared: str
     tokens: int
     similarity: float | None = None
+    texts: int = 1
 
 
 class Index:
     """The texts of `entries`; `find` says which of them a text overlaps.
 
     `n`: tokens of an n-gram; `tokenizer`: a name in ngrams.TOKENIZERS; `near`: ROUGE-L F1 above which two texts are
-    near-duplicates, None for never; `short`: one of SHORT, where texts of fewer than n tokens count; `split`:
-    a text to sentences; a text can be a near-duplicate of those of PIECE * n tokens or more. Raises ValueError for n below 1.
+    near-duplicates, None for never; `short`: one of SHORT, where texts of fewer than n tokens count; `split`: a text to
+    its sentences, of which a text can be a near-duplicate too. Raises ValueError for n below 1.
     """
 
     def __init__(
@@ -72,24 +78,26 @@ class Index:
             raise ValueError(f"n-grams of {n} tokens")
         self.entries, self.n = list(entries), n
         self._tokenizer = TOKENIZERS[tokenizer]
-        self._short_texts = short
-        self._first = max(1, round(INSIDE * n))  # tokens at the start of a short text that find it inside others
-        grams, owners, wholes, whole_owners, firsts, first_owners = [], [], [], [], [], []
-        for first, hashes, bounds in self._hashed([entry.text for entry in self.entries]):
+        self._inside = short == "inside"
+        bases: dict[tuple[str, str], int] = {}
+        self._bases = np.array([bases.setdefault(entry.base, len(bases)) for entry in self.entries], np.int64)
+        self._lengths = np.zeros(len(self.entries), np.int64)
+        head = max(1, round(INSIDE * n))  # a short text is found inside others by so many tokens at its start
+        grams, wholes, heads = [], [], []
+        for first, hashes, bounds in self._hashed([entry.text for entry in self.entries], None):
+            lengths = self._lengths[first : first + len(bounds) - 1] = np.diff(bounds)
             found = ngram_hashes(hashes, n)
-            within, texts = _within(np.arange(len(found)), bounds, n)
-            grams.append(found[within])
-            owners.append(texts[within] + first)
-            short_ones, found = self._short(hashes, bounds)
-            wholes.append(found)
-            whole_owners.append(short_ones + first)
-            long_enough = short_ones[np.diff(bounds)[short_ones] >= self._first]
-            firsts.append(ngram_hashes(hashes, self._first)[bounds[long_enough]])
-            first_owners.append(long_enough + first)
-        self._tables = [(n, _Table(grams, owners))]
-        if short == "inside":
-            self._tables.append((self._first, _Table(firsts, first_owners)))
-        self._wholes = _Table(wholes, whole_owners) if short != "ignore" else None
+            owners = np.searchsorted(bounds, np.arange(len(found)), "right") - 1
+            within = np.arange(len(found)) + n <= bounds[owners + 1]
+            grams.append((found[within], owners[within] + first))
+            short_ones, found = _short(hashes, bounds, n)
+            wholes.append((found, short_ones + first))
+            long_enough = short_ones[lengths[short_ones] >= head]
+            heads.append((ngram_hashes(hashes, head)[bounds[long_enough]], long_enough + first))
+        self._tables = [(n, _Table(grams, self._bases))]
+        if self._inside:
+            self._tables.append((head, _Table(heads, self._bases)))
+        self._wholes = _Table(wholes, self._bases) if short != "ignore" else None
         self._near = None
         if near is not None:
             self._near = NearDuplicates(near, self._tokenizer.tokens)
@@ -99,29 +107,33 @@ class Index:
                     if piece != entry.text and len(self._tokenizer.tokens(piece)) >= PIECE * n:
                         self._near.add(str(number), piece)
 
-    def find(self, texts: Sequence[str], own: bool = False) -> dict[int, list[Match]]:
-        """The matches of each text that overlaps a benchmark text, by its position in `texts`.
+    def find(
+        self, texts: Sequence[str], ends: Sequence[int] | None = None, own: bool = False
+    ) -> dict[int, list[Match]]:
+        """The matches of the texts that overlap a benchmark text, by their position in `texts`.
 
-        One match for each entry: by n-gram or as a whole, else as a near-duplicate. `own`: the texts begin with
-        those of the index, none of these is compared with itself, and near-duplicates are not looked for.
+        `ends[i]` is where the group that text i belongs to ends: the texts of a group follow each other, so that what
+        begins in one and goes on in the next is found too, as a match of several texts from that position on. Without
+        `ends` each text stands alone. `own`: the texts begin with those of the index; nothing is said of a split and
+        itself, and near-duplicates are not looked for.
         """
         found: dict[int, list[Match]] = {}
-        for first, hashes, bounds in self._hashed(texts):
-            pairs = set()
-            for n, table in self._tables:
-                positions, owners = table.find(ngram_hashes(hashes, n))
-                within, numbers = _within(positions, bounds, n)
-                pairs.update(zip(numbers[within].tolist(), owners[within].tolist(), strict=True))
-            if self._wholes is not None:
-                short, wholes = self._short(hashes, bounds)
-                positions, owners = self._wholes.find(wholes)
-                pairs.update(zip(short[positions].tolist(), owners.tolist(), strict=True))
-            for text, entry in sorted(pairs):
-                if own and first + text == entry:
-                    continue
-                match = self._compare(texts[first + text], self.entries[entry])
-                if match is not None:
-                    found.setdefault(first + text, []).append(match)
+        # What split each text is of, -1 for those that are not of the index.
+        bases = np.append(self._bases, np.full(max(0, len(texts) - len(self._bases)), -1))
+        for first, hashes, bounds in self._hashed(texts, ends):
+            runs = defaultdict(set)  # by entry
+            for firsts, lasts, entries in self._candidates(hashes, bounds, first, ends):
+                if own:
+                    other = bases[firsts] != self._bases[entries]
+                    firsts, lasts, entries = firsts[other], lasts[other], entries[other]
+                for start, last, entry in zip(firsts.tolist(), lasts.tolist(), entries.tolist(), strict=True):
+                    runs[entry].add((start, last))
+            tokens = _Tokens(texts, self._tokenizer.tokens)
+            for entry in sorted(runs):
+                for start, last in _merged(sorted(runs[entry])):
+                    match = self._compare(tokens, start, last, self.entries[entry])
+                    if match is not None:
+                        found.setdefault(start, []).append(match)
         if self._near is not None and not own:
             for number, text in enumerate(texts):
                 nearest = self._near.match(text)
@@ -132,40 +144,80 @@ class Index:
                     found.setdefault(number, []).append(Match(entry, "near", "", 0, nearest[1]))
         return found
 
-    def _hashed(self, texts: Sequence[str]):
-        """(number of the first text, hashes of tokens, bounds of texts) for blocks of texts."""
-        blocks = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts))) // BLOCK
-        starts = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(texts)]
+    def _candidates(
+        self, hashes: np.ndarray, bounds: np.ndarray, first: int, ends: Sequence[int] | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(first texts, last texts, entries) that have a hash in common; a text may come up several times."""
+        count = len(bounds) - 1
+        last_texts = np.arange(count) if ends is None else np.asarray(ends[first : first + count]) - first - 1
+        for n, table in self._tables:
+            positions, entries = table.find(ngram_hashes(hashes, n))
+            lengths = self._lengths[entries]
+            over = positions + np.where(lengths < self.n, lengths, n) - 1  # where what is shared is over
+            starts = np.searchsorted(bounds, positions, "right") - 1
+            within = over < bounds[last_texts[starts] + 1]
+            starts, over = starts[within], over[within]
+            yield starts + first, np.searchsorted(bounds, over, "right") - 1 + first, entries[within]
+        if self._wholes is not None:
+            short, wholes = _short(hashes, bounds, self.n)
+            positions, entries = self._wholes.find(wholes)
+            yield short[positions] + first, short[positions] + first, entries
+
+    def _hashed(self, texts: Sequence[str], ends: Sequence[int] | None) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """(number of the first text, hashes of tokens, bounds of texts) for blocks of whole groups of texts."""
+        before = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=before[1:])
+        groups = np.arange(len(texts)) if ends is None else np.unique([0, *ends])[:-1]
+        blocks = before[groups] // BLOCK
+        starts = [0, *groups[np.flatnonzero(np.diff(blocks)) + 1].tolist(), len(texts)]
         for first, end in pairwise(starts):
             if end > first:
                 yield first, *self._tokenizer.hash_tokens(texts[first:end])
 
-    def _short(self, hashes: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The texts with fewer tokens than an n-gram, and the hashes of them as a whole."""
-        lengths = np.diff(bounds)
-        short = np.flatnonzero((lengths > 0) & (lengths < self.n))
-        return short, text_hashes(hashes, bounds)[short]
-
-    def _compare(self, text: str, entry: Entry) -> Match | None:
-        """How the text overlaps the entry, by their tokens; None when only their hashes were the same."""
-        ours, theirs = self._tokenizer.tokens(text), self._tokenizer.tokens(entry.text)
-        n = self.n
+    def _compare(self, tokens: "_Tokens", first: int, last: int, entry: Entry) -> Match | None:
+        """How the texts overlap the entry, by their tokens; None when only their hashes were the same."""
+        ours = [token for text in range(first, last + 1) for token in tokens[text]]
+        theirs = self._tokenizer.tokens(entry.text)
+        n, texts = self.n, last - first + 1
         if len(theirs) < n:
-            if ours == theirs or (self._short_texts == "inside" and _holds(ours, theirs)):
-                return Match(entry, "whole", " ".join(theirs), len(theirs))
+            if ours == theirs or (self._inside and _holds(ours, theirs)):
+                return Match(entry, "whole", " ".join(theirs), len(theirs), texts=texts)
             return None
         grams = {tuple(theirs[i : i + n]) for i in range(len(theirs) - n + 1)}
         shared = [i for i in range(len(ours) - n + 1) if tuple(ours[i : i + n]) in grams]
         if not shared:
             return None
         covered = n + sum(min(n, after - before) for before, after in pairwise(shared))
-        return Match(entry, "ngram", " ".join(ours[shared[0] : shared[0] + n]), covered)
+        return Match(entry, "ngram", " ".join(ours[shared[0] : shared[0] + n]), covered, texts=texts)
 
 
-def _within(positions: np.ndarray, bounds: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of n-grams that start at `positions`, which lie within one text, and the number of that text."""
-    texts = np.searchsorted(bounds, positions, "right") - 1
-    return positions + n <= bounds[texts + 1], texts
+class _Tokens(dict):
+    """The tokens of texts by their number, made once."""
+
+    def __init__(self, texts: Sequence[str], tokens: Callable[[str], list[str]]):
+        self._texts, self._tokens = texts, tokens
+
+    def __missing__(self, number: int) -> list[str]:
+        self[number] = found = self._tokens(self._texts[number])
+        return found
+
+
+def _merged(runs: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Runs of texts (first, last), sorted, with those that share a text made one."""
+    first, last = runs[0]
+    for start, end in runs[1:]:
+        if start > last:
+            yield first, last
+            first, last = start, end
+        last = max(last, end)
+    yield first, last
+
+
+def _short(hashes: np.ndarray, bounds: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The texts with fewer than n tokens (but any), and the hashes of them as a whole."""
+    lengths = np.diff(bounds)
+    short = np.flatnonzero((lengths > 0) & (lengths < n))
+    return short, text_hashes(hashes, bounds)[short]
 
 
 def _holds(tokens: list[str], others: list[str]) -> bool:
@@ -176,12 +228,18 @@ def _holds(tokens: list[str], others: list[str]) -> bool:
 class _Table:
     """Hashes and the entries they come from. A bitmap turns away nearly all hashes at one memory access each."""
 
-    def __init__(self, hashes: list[np.ndarray], owners: list[np.ndarray]):
-        keys = np.concatenate([*hashes, np.empty(0, np.uint64)])
-        order = np.argsort(keys, kind="stable")
-        self._keys = keys[order]
-        self._owners = np.concatenate([*owners, np.empty(0, np.int64)])[order].astype(np.int32)
-        bits = max((len(keys) * _SLOTS).bit_length(), 10)
+    def __init__(self, found: list[tuple[np.ndarray, np.ndarray]], bases: np.ndarray):
+        keys = np.concatenate([hashes for hashes, _ in found] or [np.empty(0, np.uint64)])
+        owners = np.concatenate([entries for _, entries in found] or [np.empty(0, np.int64)])
+        order = np.lexsort((owners, bases[owners], keys))
+        keys, owners = keys[order], owners[order]
+        # Of each hash and split, the first OWNERS.
+        new = np.ones(len(keys), np.bool_)
+        new[1:] = (keys[1:] != keys[:-1]) | (bases[owners[1:]] != bases[owners[:-1]])
+        places = np.arange(len(keys))
+        few = places - np.maximum.accumulate(np.where(new, places, 0)) < OWNERS
+        self._keys, self._owners = keys[few], owners[few].astype(np.int32)
+        bits = min(max((len(self._keys) * _SLOTS).bit_length(), 10), 26)
         self._shift = np.uint64(64 - bits)
         self._bitmap = np.zeros(1 << bits, np.bool_)
         self._bitmap[self._keys >> self._shift] = True

@@ -21,6 +21,8 @@ _PACKAGES = (
     "sentencex",
     "rapidfuzz",
     "regex",
+    "numpy",
+    "orjson",
     "pycld2",
     "nltk",
 )
