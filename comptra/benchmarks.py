@@ -8,6 +8,7 @@ prompts show to a model comes from examples.py.
 """
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comptra import languages
-from comptra.columns import KINDS, Column, columns_of, languages_named, read_columns, read_json, read_lines
+from comptra.columns import (
+    KINDS,
+    Column,
+    columns_of,
+    languages_named,
+    languages_of_title,
+    read_columns,
+    read_json,
+    read_lines,
+)
 from comptra.errors import UserError, closest, reason
 from comptra.languages import Language
 
@@ -69,11 +79,11 @@ class Split:
         return hashlib.sha256("\n".join(self.texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def load(name: str, language: Language, folder: Path | None = None, partner: Language | None = None) -> list[Split]:
+def load(name: str, language: Language, folder: Path | None = None) -> list[Split]:
     """All splits of a benchmark in `language`; `name` is one of LOADERS, a path, or a Hub id org/name[:config].
 
     With `folder` (--benchmark_dir) the named ones are read from their publishers' layouts in it and never
-    from the Hub, without it from the Hub; udhr is embedded. English in TICO-19 comes from the file for `partner`.
+    from the Hub, without it from the Hub; udhr is embedded.
     Raises LacksLanguage when the benchmark has no such language, CannotLoad when it should be there but is
     missing, broken or empty, and UserError when `name` is nothing of the three. The messages tell the cause;
     what to do about it depends on the script.
@@ -82,7 +92,7 @@ def load(name: str, language: Language, folder: Path | None = None, partner: Lan
     try:
         if folder is not None and name in LOADERS and not folder.is_dir():
             raise UserError(f"{folder} is no folder")
-        splits = loader(name, language, folder, partner)
+        splits = loader(name, language, folder)
         if not splits:
             raise LacksLanguage(
                 f"{name} has no {language.name}: its files and columns are named after other languages (those named after "
@@ -98,7 +108,7 @@ def load(name: str, language: Language, folder: Path | None = None, partner: Lan
         raise CannotLoad(f"cannot load {name} in {language.name}: {error}") from None
 
 
-def _flores(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+def _flores(name: str, language: Language, folder: Path | None) -> list[Split]:
     in_table = any(row.flores == language.flores for row in languages.load().values())
     lacks = None if in_table else _lacks(name, language, "the languages of comptra/languages.tsv")
     splits = ("dev", "devtest")
@@ -125,7 +135,7 @@ def flores_files(language: Language, split: str) -> list[str]:
     return [f"{room}{split}/{code}.{split}" for room in ("", "flores200_dataset/") for code in codes]
 
 
-def _ntrex(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+def _ntrex(name: str, language: Language, folder: Path | None) -> list[Split]:
     """Each translation there is of the language in its script: fra and fra-CA, but zho-CN without zho-TW."""
     lacks = None if language.ntrex else _lacks(name, language, "those with a code for it in comptra/languages.tsv")
     if folder is not None:
@@ -173,25 +183,24 @@ def _ntrex_columns(columns: list[str], language: Language) -> dict[str, str]:
     return {"": language.ntrex} | {f" ({match[1]})": match[0] for match in matches if match}
 
 
-def _tico(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+def _tico(name: str, language: Language, folder: Path | None) -> list[Split]:
     """Each translation there is, as ti, ti_ER and ti_ET; English from one file, as all have the same."""
     english = language.flores == "eng_Latn"
     known = english or language.tico
     lacks = None if known else _lacks(name, language, "those with a code for it in comptra/languages.tsv")
-    other = partner if english and partner else language
-    codes = _codes(other, "tico")
+    codes = _codes(language, "tico")
     root = folder
     if root is None:
         if lacks:
             raise lacks
         # `datasets` no longer runs loading scripts, which this repository has; its files are the published ones.
-        root = _hub_files(TICO_REPO, [f"*/*.en-{code}*.tsv" for code in (codes if other.tico else ["fr"])])
+        root = _hub_files(TICO_REPO, [f"*/*.en-{code}*.tsv" for code in (codes if language.tico else ["fr"])])
     found = {}
     for split in ("dev", "test"):
         paths = [path for room in (".", "tico19-testset") for path in root.glob(f"{room}/{split}/{split}.en-*.tsv")]
         files = {path.name.removeprefix(f"{split}.en-").removesuffix(".tsv"): path for path in sorted(paths)}
-        ours = [code for code in files if _parts(code)[0] in codes and _same_script(code, other)]
-        ours.sort(key=lambda code: code != other.tico)  # the one that the table names goes first
+        ours = [code for code in files if _parts(code)[0] in codes and _same_script(code, language)]
+        ours.sort(key=lambda code: code != language.tico)  # the one that the table names goes first
         if english:
             ours = (ours or list(files))[:1]
         found[split] = {code: files[code] for code in ours}
@@ -200,7 +209,7 @@ def _tico(name: str, language: Language, folder: Path | None, partner: Language 
     splits = []
     for split, files in found.items():
         if not files:
-            raise UserError(f"no tico19-testset/{split}/{split}.en-{other.tico or '*'}.tsv in {root}")
+            raise UserError(f"no tico19-testset/{split}/{split}.en-{language.tico or '*'}.tsv in {root}")
         for i, (code, path) in enumerate(files.items()):
             ids, texts = _read_tico(path, "sourceString" if english else "targetString")
             source = str(path) if folder else _hub_name(TICO_REPO, f"en-{code}", split)
@@ -222,7 +231,7 @@ def _read_tico(path: Path, column: str) -> tuple[list[str], list[str]]:
     return ids, texts
 
 
-def _xquad(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+def _xquad(name: str, language: Language, folder: Path | None) -> list[Split]:
     code = XQUAD_CODES.get(language.flores)
     names = ", ".join(languages.find(flores).name for flores in XQUAD_CODES)
     lacks = None if code else _lacks(name, language, names)
@@ -246,7 +255,7 @@ def xquad_files(code: str) -> list[str]:
     return [f"xquad/xquad.{code}.json", f"xquad.{code}.json"]
 
 
-def _udhr(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+def _udhr(name: str, language: Language, folder: Path | None) -> list[Split]:
     path = UDHR / f"{language.flores}.tsv"
     if not path.is_file():
         raise _lacks(name, language, "the languages of data/udhr")
@@ -374,24 +383,24 @@ def _loader_of_own(name: str):
     )
 
 
-def _own_files(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+def _own_files(name: str, language: Language, folder: Path | None) -> list[Split]:
     path = Path(name).expanduser()
     if not path.exists():
         raise UserError(f"there is no file or folder {path}")
     files = {path.name: path}
     if path.is_dir():
-        below = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
-        files = {str(at): file for at, file in below.items() if not any(part.startswith(".") for part in at.parts)}
+        files = {str(file.relative_to(path)): file for file in _files_below(path)}
         if not files:
             raise UserError(f"{path} is empty")
     splits = []
     for title, file in files.items():
-        if _speaks(title, language) is not None:
+        codes, all_named = (languages_of_title(title, language, whole_names) for whole_names in (False, True))
+        if not codes or language.flores in all_named:  # no need to read what a code says is another language
             splits += _own_splits(name, title, title, read_columns(file), str(file), language)
     return splits
 
 
-def _own_of_hub(name: str, language: Language, folder: Path | None, partner: Language | None) -> list[Split]:
+def _own_of_hub(name: str, language: Language, folder: Path | None) -> list[Split]:
     repo, _, config = name.partition(":")
     title = f"{repo.partition('/')[2]}/{config}"
     splits = []
@@ -403,30 +412,42 @@ def _own_of_hub(name: str, language: Language, folder: Path | None, partner: Lan
 
 
 def _own_splits(
-    name: str, split: str, title: str, columns: list[Column], source: str, language: Language
+    benchmark: str, split: str, title: str, columns: list[Column], source: str, language: Language
 ) -> list[Split]:
-    """A Split for each column with text, unless its label or `title` (of the file) names only other languages."""
+    """A Split for each column with text, unless its label or `title` (of the file) names only other languages.
+
+    The label decides. The title does where the label says nothing, and in a table only by a FLORES code.
+    """
     columns = [(label, rows) for label, rows in columns if any(text.strip() for _, text in rows)]
     if not columns:
         raise UserError(f"{source} is empty")
+    by_title = languages_of_title(title, language, whole_names=len(columns) == 1)
     splits = []
     for label, rows in columns:
-        told = [_speaks(title, language), _speaks(label, language)]
-        if None not in told:
-            ids, texts = map(list, zip(*rows, strict=True))
-            splits.append(
-                Split(name, f"{split} ({label})" if label else split, told[0] or told[1] or "", ids, texts, source)
-            )
+        named = languages_named(label, language) or by_title
+        if named and language.flores not in named:
+            continue
+        ids, texts = map(list, zip(*rows, strict=True))
+        name = f"{split} ({label})" if label else split
+        splits.append(Split(benchmark, name, language.name if named else "", ids, texts, source))
     return splits
 
 
-def _speaks(title: str, language: Language) -> str | None:
-    """The language's name when `title` names it, "" when it names none, None when it names only others."""
-    named = languages_named(title, language)
-    return None if named and language.flores not in named else language.name if named else ""
+def _files_below(folder: Path) -> list[Path]:
+    """The files in a folder and those below, hidden ones left out; links are followed, but not in circles."""
+    found, seen = [], set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        seen_before = os.path.realpath(root) in seen
+        seen.add(os.path.realpath(root))
+        if seen_before:
+            folders.clear()
+            continue
+        found += [Path(root) / name for name in files if not name.startswith(".")]
+    return sorted(found)
 
 
-LOADERS: dict[str, Callable[[str, Language, Path | None, Language | None], list[Split]]] = {
+LOADERS: dict[str, Callable[[str, Language, Path | None], list[Split]]] = {
     "flores": _flores,
     "ntrex": _ntrex,
     "tico": _tico,

@@ -86,7 +86,8 @@ def _parquet_rows(path: Path) -> list[dict]:
 
 def _table(rows: list[tuple[int, list[str]]]) -> list[Column]:
     header = rows[0][1] if rows else []
-    if all(len(cell.split()) <= 3 for cell in header) and any(map(languages_named, header)):
+    # "Basque" and "English text" are labels; "I speak English" is a text.
+    if all(len(cell.split()) <= 2 for cell in header) and any(map(languages_named, header)):
         rows = rows[1:]
     else:
         header = []
@@ -99,23 +100,42 @@ def _table(rows: list[tuple[int, list[str]]]) -> list[Column]:
 
 
 def columns_of(rows: Iterable[tuple[int, object]]) -> list[Column]:
-    """The strings of numbered objects by key: at the top level, in lists there, and in objects as of {"translation": {…}}."""
+    """All strings of numbered objects, however deep in lists and objects, by the innermost key."""
     columns: dict[str, list[tuple[str, str]]] = {}
+
+    def collect(label: str, place: str, value: object) -> None:
+        if isinstance(value, str):
+            columns.setdefault(label, []).append((place, value))
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                collect(str(key), place, inner)
+        elif isinstance(value, list):
+            for i, inner in enumerate(value, start=1):
+                collect(label, f"{place}.{i}", inner)
+
     for number, row in rows:
-        for key, value in row.items() if isinstance(row, dict) else [("", row)]:
-            for label, inner in value.items() if isinstance(value, dict) else [(key, value)]:
-                for i, text in enumerate(inner, start=1) if isinstance(inner, list) else [(None, inner)]:
-                    if isinstance(text, str):
-                        columns.setdefault(label, []).append((f"{number}.{i}" if i else str(number), text))
+        collect("", str(number), row)
     return list(columns.items())
 
 
-def languages_named(name: str, mine: Language | None = None) -> set[str]:
-    """FLORES codes of the languages that a name of a file or column tells, by English name or FLORES code.
+def languages_of_title(title: str, mine: Language, whole_names: bool) -> set[str]:
+    """FLORES codes of the languages that the path of a file tells: by FLORES code anywhere in it and, with `whole_names`,
+    by an English name that is all of the name of a folder or the file ("Basque/test.txt", but not "from_basque.txt")."""
+    found = languages_named(title, mine, codes_only=True)
+    if whole_names:
+        path = Path(title)
+        for part in (*path.parent.parts, path.stem):
+            found |= _names(mine)[0].get(" ".join(_parts(part)), set())
+    return found
+
+
+def languages_named(name: str, mine: Language | None = None, codes_only: bool = False) -> set[str]:
+    """FLORES codes of the languages that a name of a file or column tells, by FLORES code or (unless `codes_only`)
+    English name.
 
     Names count as whole parts, as in dev_eus_Latn.txt and "Basque sentence". `mine` joins the built-in table.
     """
-    names, longest = _names(mine)
+    names, longest = _names(mine, codes_only)
     words = _parts(name)
     found: set[str] = set()
     while words:
@@ -127,11 +147,11 @@ def languages_named(name: str, mine: Language | None = None) -> set[str]:
 
 
 @cache
-def _names(mine: Language | None) -> tuple[dict[str, set[str]], int]:
+def _names(mine: Language | None, codes_only: bool = False) -> tuple[dict[str, set[str]], int]:
     """FLORES codes by name, and the most words of a name."""
     names: dict[str, set[str]] = {}
     for row in (*languages.load().values(), *filter(None, [mine])):
-        for name in (row.name, row.flores):
+        for name in (row.flores,) if codes_only else (row.name, row.flores):
             names.setdefault(" ".join(_parts(name)), set()).add(row.flores)
     return names, max(len(name.split()) for name in names)
 

@@ -164,11 +164,9 @@ def test_tico_in_its_publishers_layout(tmp_path):
     assert dev.texts == ['"Karaba" intoki.', "", "Ruhuka."] and dev.ids == ["dev:1", "dev:2", "dev:3"]
     assert (test.name, test.language, test.source) == ("test", "Kinyarwanda", str(folder / "test/test.en-rw.tsv"))
     english = [source for source, _ in rows]
-    assert by_name(load("tico", ENGLISH, tmp_path, KINYARWANDA)) == {"dev": english, "test": english[:1]}
-    assert by_name(load("tico", ENGLISH, tmp_path, SOMALI))["dev"] == ["Other English."]
-    for partner in (BASQUE, None):  # TICO-19 lacks Basque and still has English
-        assert by_name(load("tico", ENGLISH, tmp_path, partner))["dev"] == english
-    assert load("tico", ENGLISH, tmp_path, SOMALI)[0].language == "English"
+    # All files have the same English: one of them is enough.
+    assert by_name(load("tico", ENGLISH, tmp_path)) == {"dev": english, "test": english[:1]}
+    assert load("tico", ENGLISH, tmp_path)[0].language == "English"
 
 
 def test_tico_variants(tmp_path):
@@ -352,8 +350,7 @@ def test_tico_files_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert by_name(load("tico", KINYARWANDA)) == {"dev": ["dev rw"], "test": ["test rw"]}
     assert load("tico", KINYARWANDA)[1].source == "hub: gmnlp/tico19, en-rw, test"
-    assert by_name(load("tico", ENGLISH, partner=KINYARWANDA))["dev"] == ["One, rw."]
-    assert by_name(load("tico", ENGLISH, partner=XHOSA))["dev"] == ["One, fr."]
+    assert by_name(load("tico", ENGLISH))["dev"] == ["One, fr."]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +368,7 @@ def test_tico_files_of_the_hub(tmp_path, monkeypatch):
         ("mine.json", '[{"text": "Bat."}, {"text": "Bi."}]', {"mine.json (text)": ["Bat.", "Bi."]}),
         ("mine.json", '{"texts": ["Bat.", "Bi."], "name": "Nire proba"}', {"mine.json (texts)": ["Bat.", "Bi."], "mine.json (name)": ["Nire proba"]}),
         ("mine.json", '["Bat."]', {"mine.json": ["Bat."]}),
-        ("Basque-English.txt", "Bat.\n", {"Basque-English.txt": ["Bat."]}),
+        ("eng_Latn-eus_Latn.txt", "Bat.\n", {"eng_Latn-eus_Latn.txt": ["Bat."]}),
     ],
 )  # fmt: skip
 def test_own_files(tmp_path, file, content, splits):
@@ -422,8 +419,8 @@ def test_an_own_folder(tmp_path):
 @pytest.mark.parametrize(
     "title, mine",
     [
-        ("eus_Latn.txt", True), ("EUS_LATN.devtest", True), ("dev-eus-Latn.txt", True), ("my basque_set.txt", True),
-        ("basque/hau_Latn.txt", True), ("hau_Latn.txt", False), ("news.English.txt", False), ("Tosk_Albanian.txt", False),
+        ("eus_Latn.txt", True), ("EUS_LATN.devtest", True), ("dev-eus-Latn.txt", True), ("my basque_set.txt", None),
+        ("basque/hau_Latn.txt", True), ("hau_Latn.txt", False), ("news.English.txt", None), ("English/a.txt", False), ("from_english.txt", None), ("Basque.txt", True), ("Tosk_Albanian.txt", False),
         ("Modern Standard Arabic (Romanized).txt", False), ("questions.txt", None), ("basques.txt", None),
         ("english2.txt", None), ("abc_Latn.txt", None), ("dev_test.txt", None),
     ],
@@ -441,6 +438,39 @@ def test_a_language_of_the_users_own_is_told_too(tmp_path):
     write(tmp_path / "Upper-Sorbian.txt", "Jedyn.\n")
     write(tmp_path / "hsb_Latn.txt", "Dwaj.\n")
     assert [split.language for split in load(str(tmp_path), SORBIAN)] == ["Upper Sorbian"] * 2
+
+
+def test_the_label_of_a_column_counts_for_more_than_the_name_of_its_file(tmp_path):
+    path = write(tmp_path / "Basque.tsv", "Basque\tEnglish\nBat.\tOne.\n")
+    assert [split.texts for split in load(str(path), ENGLISH)] == [["One."]]
+    path = write(tmp_path / "English.tsv", "Bat.\tOne.\n")  # a table without labels: any column may be ours
+    assert [split.texts for split in load(str(path), BASQUE)] == [["Bat."], ["One."]]
+    path = write(tmp_path / "eng_Latn.jsonl", '{"id": "a", "text": "One."}\n')
+    refusal(LacksLanguage, str(path), BASQUE)
+
+
+def test_texts_however_deep(tmp_path):
+    path = write(tmp_path / "squad.json", squad(("Sea", ["Bat.", "Bi."])))
+    assert {split.name: split.texts for split in load(str(path), BASQUE)}["squad.json (context)"] == ["Bat.", "Bi."]
+    chat = {"id": "q", "messages": [{"role": "user", "content": "Hiru."}, {"role": "bot", "content": "Lau."}]}
+    path = write(tmp_path / "chat.jsonl", json.dumps(chat) + "\n")
+    assert {split.name: split.texts for split in load(str(path), BASQUE)}["chat.jsonl (content)"] == ["Hiru.", "Lau."]
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
+    write(tmp_path / "real/a.txt", "Bat.\n")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/data").symlink_to(tmp_path / "real")
+    (tmp_path / "real/again").symlink_to(tmp_path / "own")
+    assert [split.texts for split in load(str(tmp_path / "own"), BASQUE)] == [["Bat."]]
+
+
+def test_a_sentence_that_names_a_language_is_no_header(tmp_path):
+    path = write(tmp_path / "mine.tsv", "I speak English\tIngelesez hitz egiten dut\nBat.\tOne.\n")
+    assert [split.texts for split in load(str(path), BASQUE)] == [
+        ["I speak English", "Bat."],
+        ["Ingelesez hitz egiten dut", "One."],
+    ]
 
 
 def test_the_longest_name_counts(tmp_path):
@@ -496,7 +526,7 @@ def test_own_sets_of_the_hub(tmp_path, monkeypatch):
     repository(tmp_path / "org/set", {"default": {"validation": rows, "test": rows}, "hau_Latn": {"test": rows}})
 
     def own(name: str) -> list[Split]:
-        return benchmarks._own_of_hub(name, BASQUE, None, None)  # `load` takes the folder for the user's files
+        return benchmarks._own_of_hub(name, BASQUE, None)  # `load` takes the folder for the user's files
 
     found = own("org/set:default")
     texts = {"text": ["Bat."], "en": ["Two."], "eu": ["Bi."], "tags": ["Hiru."]}

@@ -2,16 +2,26 @@
 
 import hashlib
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
-from conftest import BENCHMARKS, records, script
+from conftest import BENCHMARKS, ROOT, records, script
 from tiny_models import udhr_texts
+
+from comptra.errors import UserError
+from topxgen import chunks
+from topxgen.chunks import Judged
 
 SCRIPT = "decontamination.py"
 LEAKS = {
-    # 14 words each: the first two are in the benchmark, the third is near the second.
+    # The first two are in the benchmark (16 and 14 words); the third is near the second.
     "Basque": [
         "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela, eta batera bizi dira hemen.",
         "Herriko plazan bildu ziren atzo arratsaldean auzokide guztiak urteko jaia ospatzeko asmoz eta pozik.",
@@ -120,14 +130,15 @@ def test_paragraphs_and_pairs_that_overlap_go(script_here, planted, benchmark_di
         (["--near_duplicates", "0.7"], {0: 2, 2: 2}),
         (["--near_duplicates", "0.9"], {0: 2, 2: 2, 3: 1}),
         (["--ngram_size", "4"], {0: 2, 2: 2}),
-        (["--ngram_size", "17"], {0: 2, 1: 3, 2: 2, 3: 1}),
+        # All leaks are short texts now.
+        (["--ngram_size", "18"], {0: 2, 2: 2, 3: 1}),
+        (["--ngram_size", "18", "--short_texts", "whole", "--on_sentence_overlap", "pair"], {0: 2, 1: 2, 2: 2, 3: 1}),
+        (["--ngram_size", "18", "--short_texts", "ignore"], {0: 2, 1: 3, 2: 3, 3: 1}),
     ],
 )
 def test_the_choices(script_here, planted, benchmark_dir, flags, stays):
-    # The first leak has 15 words and the second 17: with 17-grams the first is a short text, found inside others.
     run(script_here, planted, benchmark_dir, *flags)
-    found = {int(r["id"][-1]): len(r["propositions"]) for r in kept(planted)}
-    assert found == ({0: 2, 2: 2, 3: 1} if "17" in flags else stays)
+    assert {int(r["id"][-1]): len(r["propositions"]) for r in kept(planted)} == stays
 
 
 def test_report_and_manifest(script_here, planted, benchmark_dir):
@@ -197,6 +208,7 @@ def test_files_of_the_original_and_broken_lines(script_here, tmp_path, benchmark
             json.dumps({**original, "sentence": "\ud800 gaizki"}),
             json.dumps(original | {"scores": [float("nan"), 1.0]}),
             json.dumps(original)[:-20],
+            "[" * 100_000,
         ],
     )
     path = folder / "Basque_translate.jsonl"
@@ -205,15 +217,15 @@ def test_files_of_the_original_and_broken_lines(script_here, tmp_path, benchmark
     assert [r.get("scores") for r in kept(folder)][:3] == [None, [], [None]]
     assert all(r["propositions"] == ["Bi."] for r in kept(folder)) and len(kept(folder)) == 5
     aside = records(folder / "Basque_translate_malformed.jsonl")
-    assert [r["line"] for r in aside] == [5, 6, 7, 8, 11, 12, 13]
+    assert [r["line"] for r in aside] == [5, 6, 7, 8, 11, 12, 13, 14]
     assert [r["reason"] for r in aside[:4]] == [
         "1 translations for 2 propositions",
         "1 scores for 2 propositions",
         "not a JSON object",
         "no text in 'sentence'",
     ]
-    assert aside[6]["text"] == '{"sentence": "half'
-    assert "7 malformed lines" in result.stdout
+    assert aside[5]["reason"] == "nested too deeply" and aside[7]["text"] == '{"sentence": "half'
+    assert "8 malformed lines" in result.stdout
     assert path.read_bytes().endswith(b"half")
 
 
@@ -224,6 +236,42 @@ def test_a_paragraph_can_overlap_where_no_pair_does(script_here, tmp_path, bench
     assert kept(folder) == []
     (hit,) = records(folder / "Basque_translate_contaminated.jsonl")
     assert (hit["pair"], hit["pairs"], hit["text"]) == (0, 2, LEAKS["Basque"][1])
+
+
+@pytest.mark.parametrize("rule", ["paragraph", "pair"])
+def test_a_benchmark_text_cut_over_two_pairs(script_here, tmp_path, benchmark_dir, rule):
+    first, second = LEAKS["English"][1].split(" and ")
+    basque = LEAKS["Basque"][0].split(" berberak ")
+    folder = data(
+        tmp_path,
+        [
+            record(
+                0, ["Bat.", "Bi.", "Hiru.", "Lau."], ["One.", f"{first} and.", second, "Four."], pieces=[1, 2, 3, 4]
+            ),
+            record(1, ["Bat.", f"{basque[0]}.", f"berberak {basque[1]}"], ["One.", "Two.", "Three."]),
+        ],
+    )
+    run(script_here, folder, benchmark_dir, "--on_sentence_overlap", rule)
+    stays = {r["id"]: (r["propositions"], r.get("pieces")) for r in kept(folder)}
+    assert stays == {"Basque-0": (["Bat.", "Lau."], [1, 4])} | (
+        {"Basque-1": (["Bat."], None)} if rule == "pair" else {}
+    )
+    hits = records(folder / "Basque_translate_contaminated.jsonl")
+    assert {(h["side"], h["pair"], h["pairs"], h["dropped"]) for h in hits} == {
+        ("translation", 1, 2, "pair"),
+        ("sentence", 1, 2, rule),
+    }
+    assert "pair 1 to 2" in (folder / "decontamination_report.md").read_text()
+
+
+def test_a_text_that_hits_twice_is_one_hit(script_here, tmp_path, benchmark_dir):
+    (benchmark_dir / "flores200_dataset/dev/eng_Latn.dev").write_text(
+        f"{LEAKS['English'][0]}\nAlso: {LEAKS['English'][0]}\n"
+    )
+    run(script_here, data(tmp_path, [record(0, ["Bat.", "Bi."], [LEAKS["English"][0]] * 2)]), benchmark_dir)
+    rows = json.loads((tmp_path / "in" / "decontamination_report.json").read_text())["languages"]["Basque"]["overlaps"]
+    (row,) = [row for row in rows if (row["side"], row["split"]) == ("translation", "dev")]
+    assert (row["hits"], row["benchmark_texts_hit"]) == (2, 2)
 
 
 def test_languages_benchmarks_lack_and_those_that_are_missing(script_here, tmp_path, planted, benchmark_dir):
@@ -255,6 +303,12 @@ def test_test_sets_and_pools_of_ones_own(script_here, tmp_path, planted, benchma
     assert [r["id"] for r in kept(planted)] == ["Basque-0", "Basque-2"]
     report = json.loads((planted / "decontamination_report.json").read_text())
     assert [row["second"] for row in report["audit"] if str(pool) in row["first"]] == [["flores", "devtest"]]
+    assert "the same holds" not in run(script_here, planted, benchmark_dir, "--pool", "flores").stdout
+    audit = json.loads((planted / "decontamination_report.json").read_text())["audit"]
+    assert [(row["first"], row["second"]) for row in audit] == [
+        (["flores", "dev"], ["flores", "devtest"]),
+        (["flores", "devtest"], ["flores", "dev"]),  # the pool's own devtest
+    ]
 
 
 def test_another_target_language_and_the_original_tokenizer(script_here, tmp_path, benchmark_dir):
@@ -312,6 +366,99 @@ def test_a_killed_run_goes_on_and_processes_change_nothing(script_here, tmp_path
     assert [h["line"] for h in records(tmp_path / "three" / "Basque_translate_contaminated.jsonl")][-1] == 11_904
 
 
+def judge(chunk: bytes) -> Judged:
+    """Every second line goes and is a hit; in the real thing's place where only the file matters."""
+    lines = chunk.split(b"\n")[:-1] if chunk.endswith(b"\n") else chunk.split(b"\n")
+    kept, start = [], 0
+    for line in lines:
+        if line.startswith(b"b"):
+            kept.append((start, start + len(line) + 1))
+        start += len(line) + 1
+    hits = [{"line": i} for i, line in enumerate(lines) if line.startswith(b"a")]
+    return Judged(kept, hits, [], Counter(lines=len(lines)))
+
+
+def run_chunks(tmp_path: Path, workers: int = 1, tick=lambda done, counts: None, judge=judge) -> dict:
+    outputs = [tmp_path / name for name in ("kept", "hits", "malformed")]
+    return chunks.run(tmp_path / "in.txt", judge, *outputs, tmp_path / "manifest.json", {}, {}, workers, tick)
+
+
+def test_what_was_written_after_the_last_save_is_written_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK", 100)
+    monkeypatch.setattr(chunks, "SAVE_EVERY_S", 0)
+    lines = [f"{'ab'[i % 2]} {i}" for i in range(1000)]
+    (tmp_path / "in.txt").write_text("\n".join(lines) + "\n")
+
+    class Killed(Exception):
+        pass
+
+    def kill_late(done: int, counts: Counter) -> None:
+        if done > 5000:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_chunks(tmp_path, tick=kill_late)
+    state = json.loads((tmp_path / "manifest.json").read_text())
+    assert 0 < state["done"] < (tmp_path / "in.txt").stat().st_size
+    for name in ("kept", "hits"):
+        with open(tmp_path / f"{name}.partial", "a") as file:
+            file.write("what a kill left behind")
+    manifest = run_chunks(tmp_path)
+    assert (tmp_path / "kept").read_text().splitlines() == lines[1::2]
+    assert [hit["line"] for hit in records(tmp_path / "hits")] == [*range(1, 1001, 2)]
+    assert manifest["outputs"]["kept"]["sha256"] == hashlib.sha256((tmp_path / "kept").read_bytes()).hexdigest()
+    assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "kept", "hits", "manifest.json"}
+    (tmp_path / "kept").write_text((tmp_path / "kept").read_text().replace("b 1\n", "b 2\n"))
+    assert run_chunks(tmp_path)["counts"]["lines"] == 1000
+    assert (tmp_path / "kept").read_text().splitlines() == lines[1::2], "an output that was edited is made anew"
+
+
+def test_a_file_that_grows_meanwhile_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK", 100)
+    (tmp_path / "in.txt").write_text("b 1\n" * 100)
+
+    def grow(done: int, counts: Counter) -> None:
+        with open(tmp_path / "in.txt", "a") as file:
+            file.write("b 2\n")
+
+    with pytest.raises(UserError, match=r"in\.txt changed while it was read"):
+        run_chunks(tmp_path, tick=grow)
+    assert not (tmp_path / "kept").exists()
+
+
+def die(chunk: bytes) -> Judged:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK", 100)
+    (tmp_path / "in.txt").write_text("b 1\n" * 100)
+    with pytest.raises(UserError, match="a worker process was killed"):
+        run_chunks(tmp_path, workers=2, judge=die)
+    assert run_chunks(tmp_path)["counts"] == {"lines": 100}
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_the_run(tmp_path, benchmark_dir, how):
+    big(tmp_path / "in" / "Basque_translate.jsonl", 9_000)
+    command = [sys.executable, SCRIPT, "--input_dir", tmp_path / "in", "--benchmarks", "flores", "--num_workers", "2"]
+    with subprocess.Popen(
+        [*map(str, command), "--benchmark_dir", str(benchmark_dir)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        workers = []
+        while len(workers) < 2:
+            assert process.poll() is None
+            # Python's resource tracker is a child, too.
+            children = psutil.Process(process.pid).children()
+            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        os.kill(process.pid, how)
+        err = process.stderr.read()
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert "Traceback" not in err
+    psutil.wait_procs(workers, timeout=20)
+    assert not any(worker.is_running() for worker in workers)
+
+
 def test_a_finished_run_is_not_repeated_and_other_settings_are(script_here, planted, benchmark_dir):
     output = planted / "Basque_translate_filtered.jsonl"
 
@@ -322,6 +469,9 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are(script_here, plan
     first = times()
     assert times() == first
     assert times("--ngram_size", "4") != first and len(kept(planted)) == 2
+    times("--benchmarks", "flores", "tico", "--allow_missing", "tico")
+    manifest = json.loads((planted / "manifest_decontaminate_Basque.json").read_text())
+    assert manifest["settings"]["missing"] == [["tico", "English"]], "what was not checked is on record"
     with open(planted / "Basque_translate.jsonl", "a") as file:
         file.write(json.dumps(record(9, ["Bat."], ["One."])) + "\n")
     run(script_here, planted, benchmark_dir)
@@ -342,6 +492,10 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are(script_here, plan
         (lambda i, b: ["--ngram_size", "0"], "'0' is not a whole number from 1 to 1000"),
         (lambda i, b: ["--near_duplicates", "7"], "'7' is not a number from 0.05 to 0.99"),
         (lambda i, b: ["--pool", i / "none.tsv"], "none.tsv"),
+        (lambda i, b: ["--benchmarks", i], "would be held against themselves"),
+        (lambda i, b: ["--benchmarks", b, "--report", b / "r"], "would be held against themselves"),
+        (lambda i, b: ["--report", i / "manifest_decontaminate_Basque.json"], "a file that this run writes"),
+        (lambda i, b: ["--report", i / "Basque_translate.jsonl" / "x"], "cannot write to"),
     ],
 )
 def test_bad_input_ends_in_one_line(script_here, planted, benchmark_dir, change, message):

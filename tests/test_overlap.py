@@ -10,7 +10,7 @@ from tiny_models import udhr_texts
 from comptra import languages
 from comptra.benchmarks import UDHR
 from topxgen.ngrams import TOKENIZERS, ngram_hashes, tokens_per_ngram
-from topxgen.overlap import BLOCK, Entry, Index
+from topxgen.overlap import BLOCK, OWNERS, Entry, Index
 
 SCRIPTS = [
     range(0x20, 0x7F),
@@ -89,6 +89,7 @@ def test_the_original_tokenizer_is_the_published_rule():
         ("ｆｕｌｌ ｗｉｄｔｈ", "full width"),
         ("Straße", "STRASSE"),
         ("İstanbul", "istanbul"),
+        ("ışık", "IŞIK"),
     ],
 )
 def test_copies_that_count_as_the_same(one, other):
@@ -163,15 +164,44 @@ def test_short_texts_count_as_a_whole_and_from_six_words_on_inside():
     assert Index(entries([five, six]), 10, short="ignore").find(texts) == {}
 
 
-def test_blocks_do_not_change_what_is_found():
-    texts = udhr_texts("Basque") * (3 * BLOCK // 5000)
-    assert sum(map(len, texts)) > 2 * BLOCK
-    index = Index(entries(udhr_texts("Basque")[::2]), 5)
-    together = index.find(texts)
-    assert together == {i: m[0] for i, text in enumerate(texts[:200]) if (m := index.find([text]))} | {
-        i: m for i, m in together.items() if i >= 200
+def test_blocks_do_not_change_what_is_found(monkeypatch):
+    texts = [text for text in udhr_texts("Basque") for text in (text, *text.split(". "))]
+    benchmark = [*udhr_texts("Basque")[::2], *(" ".join(text.split()[:4]) for text in udhr_texts("Basque"))]
+    ends = [end for end in range(3, len(texts) + 3, 3) for _ in range(3)][: len(texts)]
+    ends = [min(end, len(texts)) for end in ends]
+    found = []
+    for size in (1, 300, BLOCK):
+        monkeypatch.setattr("topxgen.overlap.BLOCK", size)
+        index = Index(entries(benchmark), 6)
+        alone = {i: m[0] for i, text in enumerate(texts) if (m := index.find([text]))}
+        assert index.find(texts) == alone and len(alone) > 50
+        found.append((alone, index.find(texts, ends)))
+    assert found[0] == found[1] == found[2]
+
+
+def test_what_runs_over_from_one_text_of_a_group_into_the_next():
+    index = Index(entries(["a b c d e f g h", "one two three four"]), 5)
+    texts = ["x a b c", "d e f y", "g", "one two", "three four", "a b c d", "e"]
+    assert index.find(texts) == {}
+    found = index.find(texts, [3, 3, 3, 5, 5, 6, 7])
+    assert {i: [(m.entry.id, m.texts, m.tokens) for m in matches] for i, matches in found.items()} == {
+        0: [("0", 2, 6)],
+        3: [("1", 2, 4)],
     }
-    assert max(together) > len(texts) - 10
+    # Runs that share a text are one: all three hold a part of it.
+    texts = ["a b c", "d e", "f g h", "a b c d e"]
+    found = index.find(texts, [4] * 4)
+    assert [(m.texts, m.shared) for m in found[0]] == [(3, "a b c d e")]
+    assert [m.texts for m in found[3]] == [1]
+
+
+def test_boilerplate_costs_no_more_than_it_says():
+    texts = [f"Translate the following sentence into Basque please: number {i}" for i in range(3000)] + ["en"] * 3000
+    index = Index([*entries(texts), Entry("set", "dev (a)", "any", "x", texts[7])], 6)
+    (found,) = index.find(["Translate the following sentence into Basque please: now"]).values()
+    assert len(found) == OWNERS + 1, "the first ones of each split"
+    assert {m.entry.id for m in index.find(texts, own=True)[7]} == {"x"}
+    assert len(index.find(["en"])[0]) == OWNERS
 
 
 def test_nothing_to_find_and_nothing_to_look_in():
