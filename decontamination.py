@@ -313,7 +313,7 @@ def main() -> int:
             hits = {name: layout.hits(name) for name in paths}
             write_atomic(reports[0], report.as_json(content, hits))
             write_atomic(reports[1], report.as_markdown(content, hits))
-        print(report.summary(parts))
+        print(report.summary(parts, args.report_only))
         print(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")
         return 0
     except UserError as error:

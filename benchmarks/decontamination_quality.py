@@ -13,6 +13,7 @@ import random
 import sys
 import unicodedata
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -102,19 +103,24 @@ def planted(test: benchmarks.Split, clean: list[str], language: languages.Langua
     vocabulary = [word for text in clean for word in text.split()]
     split = splitting.Sentencex(language).split
     kinds = {kind: [[alter(text, rng, vocabulary)] for text in test.texts] for kind, alter in ALTERATIONS.items()}
-    inside = []
-    for text in test.texts:
-        paragraph = " ".join([rng.choice(clean), text, rng.choice(clean)])
-        inside.append([paragraph, *split(paragraph)])
-    return {"verbatim": kinds.pop("verbatim"), "inside a paragraph": inside, **kinds}
+    paragraphs = [" ".join([rng.choice(clean), text, rng.choice(clean)]) for text in test.texts]
+    sentences = [split(paragraph) for paragraph in paragraphs]
+    return {
+        "verbatim": kinds.pop("verbatim"),
+        # A paragraph is held against the benchmarks with its sentences, translations as sentences alone.
+        "inside a paragraph": [[paragraph, *parts] for paragraph, parts in zip(paragraphs, sentences, strict=True)],
+        "in its sentences": sentences,
+        **kinds,
+    }
 
 
 def recall(index: Index, test: benchmarks.Split, texts: list[list[str]]) -> float:
     """Share of the benchmark's lines that are found where they were planted, in percent."""
     owners = [number for number, group in enumerate(texts) for _ in group]
+    ends = [end for group, end in zip(texts, accumulate(map(len, texts)), strict=True) for _ in group]
     found = {
         owners[place]
-        for place, matches in index.find([text for group in texts for text in group]).items()
+        for place, matches in index.find([text for group in texts for text in group], ends).items()
         if any(match.entry.id == test.ids[owners[place]] for match in matches)
     }
     return 100 * len(found) / len(test.texts)

@@ -227,6 +227,10 @@ def compare_matching(path: Path, sides: dict[str, list]) -> None:
             f"  look-up alone, {name}: {best[0] / len(side) * 1e6:.2f} µs a text against {best[1] / len(side) * 1e6:.2f}: "
             f"{best[1] / best[0]:.1f} times as fast, {len(found)} hits each"
         )
+        index, few = Index(sides[name], N, near=0.6), side[:6000]
+        started = time.perf_counter()
+        index.find(few)
+        print(f"  with near-duplicates, {name}: {(time.perf_counter() - started) / len(few) * 1e6:.0f} µs a text")
 
 
 if __name__ == "__main__":

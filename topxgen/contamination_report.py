@@ -74,7 +74,7 @@ def audit(index: Index, pool: list[Entry]) -> list[dict]:
     return [rows[key] for key in sorted(rows)]
 
 
-def summary(parts: dict[str, dict]) -> str:
+def summary(parts: dict[str, dict], report_only: bool = False) -> str:
     """What stays of each language, and what was hit, as tables for a terminal."""
     lines = []
     for language, part in parts.items():
@@ -82,8 +82,8 @@ def summary(parts: dict[str, dict]) -> str:
         pairs = counts["pairs"] - counts["pairs_dropped_with_paragraph"] - counts["pairs_dropped"]
         lines.append(
             f"{language}: {counts['records'] - counts['paragraphs_dropped']} of {counts['records']} paragraphs and {pairs} of "
-            f"{counts['pairs']} pairs stay"
-            + (f"; {counts['malformed']} malformed lines" if counts["malformed"] else "")
+            f"{counts['pairs']} pairs {'would stay' if report_only else 'stay'}"
+            + (f"; malformed lines: {counts['malformed']}" if counts["malformed"] else "")
         )
         lines += [
             f"  {row['side']:12} {row['benchmark']} {row['split']:12} {row['hits']:>8} hits, "
@@ -158,7 +158,7 @@ def _language(part: dict) -> Iterator[str]:
         ],
     )
     if counts["malformed"]:
-        yield f"{counts['malformed']} malformed lines were kept aside.\n\n"
+        yield f"Malformed lines, kept aside: {counts['malformed']}.\n\n"
     yield from _table(
         ("benchmark", "split", "side", "hits", "by n-gram", "whole", "near", "of its texts"),
         [
