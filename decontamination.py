@@ -97,7 +97,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="F1",
         help="also texts whose ROUGE-L F1 with a benchmark text is above this; 0.6 is a good value [off]",
     )
-
     group.add_argument(
         "--short_texts",
         choices=overlap.SHORT,

@@ -168,7 +168,9 @@ def _powers_upto(length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _powers(length: int) -> tuple[np.ndarray, np.ndarray]:
-    powers, inverses = _powers_upto(1 << max(length - 1, 1).bit_length())
+    size = 1 << max(length - 1, 1).bit_length()
+    # A text of many megabytes leaves nothing behind.
+    powers, inverses = (_powers_upto if size <= 1 << 20 else _powers_upto.__wrapped__)(size)
     return powers[:length], inverses[:length]
 
 
