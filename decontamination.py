@@ -172,6 +172,7 @@ def check(args: argparse.Namespace, paths: dict[str, Path], layout: FilteredLayo
         if name not in args.benchmarks:
             raise UserError(f"--allow_missing {name}: not among --benchmarks {' '.join(args.benchmarks)}")
     outputs = [] if args.report_only else [f for name in paths for f in (*layout.files(name), layout.manifest(name))]
+    outputs += [chunks.partial(path) for path in outputs]
     own = [Path(name).expanduser() for name in (*args.benchmarks, *args.pool) if name not in benchmarks.LOADERS]
     for output in (*reports, *outputs):
         if output.is_dir():
@@ -186,11 +187,14 @@ def check(args: argparse.Namespace, paths: dict[str, Path], layout: FilteredLayo
     for output in reports:
         if output in outputs:
             raise UserError(f"--report {output} is a file that this run writes for another purpose; pass another path")
-    for folder in own:
+    for source in own:
+        read = benchmarks.files_below(source) if source.is_dir() else [source] if source.exists() else []
+        same = {(found.st_dev, found.st_ino) for found in map(Path.stat, read)}
         for path in (*paths.values(), *reports, *outputs):
-            if folder.is_dir() and folder.resolve() in path.resolve().parents:
+            inside = source.is_dir() and source.resolve() in path.resolve().parents
+            if inside or (path.exists() and (path.stat().st_dev, path.stat().st_ino) in same):
                 raise UserError(
-                    f"{path} lies in {folder}, which is given as a benchmark: its texts would be held against themselves; "
+                    f"{path} is part of {source}, which is given as a benchmark: its texts would be held against themselves; "
                     "keep what is generated and the benchmarks in folders of their own"
                 )
     for folder in {path.parent for path in (*reports, *outputs)}:
@@ -306,7 +310,12 @@ def main() -> int:
                 "benchmarks": {name: side.facts() for name, side in loaded.items()},
                 "languages": parts,
                 "audit": [
-                    row for name, side in loaded.items() for row in report.audit(indexes[name], side.entries(side.pool))
+                    row
+                    for name, side in loaded.items()
+                    for row in report.audit(
+                        side.index({**settings, "near_duplicates": None}, pool=True) if side.pool else indexes[name],
+                        {entry.base for entry in side.entries(side.pool)},
+                    )
                 ],
             }
             hits = {name: layout.hits(name) for name in paths}

@@ -389,14 +389,12 @@ def _own_files(name: str, language: Language, folder: Path | None) -> list[Split
         raise UserError(f"there is no file or folder {path}")
     files = {path.name: path}
     if path.is_dir():
-        files = {str(file.relative_to(path)): file for file in _files_below(path)}
+        files = {str(file.relative_to(path)): file for file in files_below(path)}
         if not files:
             raise UserError(f"{path} is empty")
     splits = []
     for title, file in files.items():
-        codes, all_named = (languages_of_title(title, language, whole_names) for whole_names in (False, True))
-        if not codes or language.flores in all_named:  # no need to read what a code says is another language
-            splits += _own_splits(name, title, title, read_columns(file), str(file), language)
+        splits += _own_splits(name, title, title, read_columns(file), str(file), language)
     return splits
 
 
@@ -416,12 +414,12 @@ def _own_splits(
 ) -> list[Split]:
     """A Split for each column with text, unless its label or `title` (of the file) names only other languages.
 
-    The label decides. The title does where the label says nothing, and in a table only by a FLORES code.
+    The label decides. The title does where there is one column and its label says nothing: another may be the language's.
     """
     columns = [(label, rows) for label, rows in columns if any(text.strip() for _, text in rows)]
     if not columns:
         raise UserError(f"{source} is empty")
-    by_title = languages_of_title(title, language, whole_names=len(columns) == 1)
+    by_title = languages_of_title(title, language) if len(columns) == 1 else set()
     splits = []
     for label, rows in columns:
         named = languages_named(label, language) or by_title
@@ -433,17 +431,18 @@ def _own_splits(
     return splits
 
 
-def _files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
     """The files in a folder and those below, hidden ones left out; links are followed, but not in circles."""
     found, seen = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        # What is there under its own name goes before links to it.
+        folders[:] = sorted((f for f in folders if f[0] != "."), key=lambda f: (os.path.islink(Path(root) / f), f))
         seen_before = os.path.realpath(root) in seen
         seen.add(os.path.realpath(root))
         if seen_before:
             folders.clear()
             continue
-        found += [Path(root) / name for name in files if not name.startswith(".")]
+        found += [Path(root) / name for name in files if name[0] != "." and (Path(root) / name).is_file()]
     return sorted(found)
 
 

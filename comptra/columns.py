@@ -109,7 +109,7 @@ def columns_of(rows: Iterable[tuple[int, object]]) -> list[Column]:
         elif isinstance(value, dict):
             for key, inner in value.items():
                 collect(str(key), place, inner)
-        elif isinstance(value, list):
+        elif isinstance(value, (list, tuple)):  # parquet's maps are lists of pairs
             for i, inner in enumerate(value, start=1):
                 collect(label, f"{place}.{i}", inner)
 
@@ -118,14 +118,12 @@ def columns_of(rows: Iterable[tuple[int, object]]) -> list[Column]:
     return list(columns.items())
 
 
-def languages_of_title(title: str, mine: Language, whole_names: bool) -> set[str]:
-    """FLORES codes of the languages that the path of a file tells: by FLORES code anywhere in it and, with `whole_names`,
-    by an English name that is all of the name of a folder or the file ("Basque/test.txt", but not "from_basque.txt")."""
-    found = languages_named(title, mine, codes_only=True)
-    if whole_names:
-        path = Path(title)
-        for part in (*path.parent.parts, path.stem):
-            found |= _names(mine)[0].get(" ".join(_parts(part)), set())
+def languages_of_title(title: str, mine: Language) -> set[str]:
+    """FLORES codes of the languages that the path of a file tells: by FLORES code anywhere in it, or by an English name
+    that is all of the name of a folder or the file ("Basque/test.txt", but not "from_basque.txt")."""
+    found, path = languages_named(title, mine, codes_only=True), Path(title)
+    for part in (*path.parent.parts, path.stem):
+        found |= _names(mine)[0].get(" ".join(_parts(part)), set())
     return found
 
 

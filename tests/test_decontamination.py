@@ -302,13 +302,22 @@ def test_test_sets_and_pools_of_ones_own(script_here, tmp_path, planted, benchma
     run(script_here, planted, benchmark_dir, "--benchmarks", "flores", own, "--pool", pool)
     assert [r["id"] for r in kept(planted)] == ["Basque-0", "Basque-2"]
     report = json.loads((planted / "decontamination_report.json").read_text())
-    assert [row["second"] for row in report["audit"] if str(pool) in row["first"]] == [["flores", "devtest"]]
-    assert "the same holds" not in run(script_here, planted, benchmark_dir, "--pool", "flores").stdout
+    (row,) = [row for row in report["audit"] if str(pool) in row["second"]]
+    assert (row["first"], row["pool"], row["texts_of_first"]) == (["flores", "devtest"], True, 1)
+    run(script_here, planted, benchmark_dir, "--pool", "flores")
+    (row,) = json.loads((planted / "decontamination_report.json").read_text())["audit"]
+    assert (row["first"], row["second"], len(row["pairs"])) == (["flores", "dev"], ["flores", "devtest"], 1)
+
+
+def test_a_short_text_inside_a_longer_one_is_audited_from_either_side(script_here, planted, benchmark_dir):
+    for split, line in (
+        ("dev", "One two three four five six."),
+        ("devtest", "He said: one two three four five six, and left."),
+    ):
+        (benchmark_dir / f"flores200_dataset/{split}/eng_Latn.{split}").write_text(line + "\n")
+    run(script_here, planted, benchmark_dir)
     audit = json.loads((planted / "decontamination_report.json").read_text())["audit"]
-    assert [(row["first"], row["second"]) for row in audit] == [
-        (["flores", "dev"], ["flores", "devtest"]),
-        (["flores", "devtest"], ["flores", "dev"]),  # the pool's own devtest
-    ]
+    assert [len(row["pairs"]) for row in audit if row["language"] == "English"] == [1]
 
 
 def test_another_target_language_and_the_original_tokenizer(script_here, tmp_path, benchmark_dir):
@@ -426,6 +435,17 @@ def test_a_file_that_grows_meanwhile_is_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "kept").exists()
 
 
+def test_a_file_that_shrinks_meanwhile_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "CHUNK", 100)
+    (tmp_path / "in.txt").write_text("b 1\n" * 100)
+
+    def shrink(done: int, counts: Counter) -> None:
+        os.truncate(tmp_path / "in.txt", 50)
+
+    with pytest.raises(UserError, match="became shorter"):
+        run_chunks(tmp_path, tick=shrink)
+
+
 def die(chunk: bytes) -> Judged:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -510,6 +530,23 @@ def test_an_empty_benchmark_stops_the_run(script_here, planted, benchmark_dir):
     result = run(script_here, planted, benchmark_dir, code=2)
     assert "eng_Latn.dev is empty" in result.stderr
     assert not list(planted.glob("*filtered*"))
+
+
+def test_inputs_behind_links_are_no_benchmark(script_here, planted, benchmark_dir, tmp_path):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "Basque_translate.jsonl").symlink_to(planted / "Basque_translate.jsonl")
+    (tmp_path / "above").mkdir()
+    (tmp_path / "above" / "below").symlink_to(planted)
+    for source in (tmp_path / "linked", tmp_path / "above", planted / "Basque_translate.jsonl"):
+        result = run(
+            script_here, planted, benchmark_dir, "--benchmarks", source, "--output_dir", tmp_path / "o", code=2
+        )
+        assert "would be held against themselves" in result.stderr
+    run(script_here, tmp_path / "linked", benchmark_dir, "--output_dir", tmp_path / "o")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "Basque_translate_filtered.jsonl.partial").symlink_to(planted / "Basque_translate.jsonl")
+    result = run(script_here, planted, benchmark_dir, "--output_dir", tmp_path / "p", code=2)
+    assert "would be written over" in result.stderr and (planted / "Basque_translate.jsonl").stat().st_size
 
 
 def test_nothing_is_written_over_what_is_read(script_here, planted, benchmark_dir, tmp_path):

@@ -195,6 +195,21 @@ def test_what_runs_over_from_one_text_of_a_group_into_the_next():
     assert [m.texts for m in found[3]] == [1]
 
 
+def test_texts_that_begin_alike_are_all_found():
+    benchmark = [f"What is the capital city of Country{i}" for i in range(3 * OWNERS)]
+    index = Index(entries(benchmark), 10)
+    found = index.find([f"They asked me: {text}? I did not know." for text in benchmark])
+    assert {i: [m.entry.id for m in matches] for i, matches in found.items()} == {
+        i: [str(i)] for i in range(3 * OWNERS)
+    }
+
+
+def test_a_neighbour_that_only_begins_like_a_short_text_is_left_alone():
+    short = "Everyone has the right to life and liberty"
+    found = Index(entries([short]), 10).find(["He wrote that everyone has the right to life", short], [2, 2])
+    assert {i: [m.texts for m in matches] for i, matches in found.items()} == {1: [1]}
+
+
 def test_boilerplate_costs_no_more_than_it_says():
     texts = [f"Translate the following sentence into Basque please: number {i}" for i in range(3000)] + ["en"] * 3000
     index = Index([*entries(texts), Entry("set", "dev (a)", "any", "x", texts[7])], 6)

@@ -64,7 +64,7 @@ def run(
         state = {"started": now(), "settings": settings, **facts, "input": source, "counts": {}, "done": 0}
         state["outputs"] = {output.name: {"bytes": 0} for output in names}
         for output in names:
-            _partial(output).write_bytes(b"")
+            partial(output).write_bytes(b"")
         write_json(manifest, state)
     counts = Counter(state["counts"])
     tick(state["done"], counts)
@@ -76,7 +76,9 @@ def run(
         lines = stack.enter_context(open(path, "rb", buffering=0))
         # The disk is waited for, and files fingerprinted, in threads beside the work.
         threads = stack.enter_context(ThreadPoolExecutor(2))
-        fingerprint = threads.submit(sha256, path)
+        leaving = threading.Event()
+        stack.callback(leaving.set)
+        fingerprint = threads.submit(sha256, path, leaving)
 
         def save(sizes: dict[Path, int], progress: dict) -> None:
             for name, size in sizes.items():
@@ -112,7 +114,7 @@ def run(
         state |= {"done": source["bytes"], "counts": dict(counts)}
         state["outputs"] = {name.name: output.finish() for name, output in outputs.items()}
     for name in reversed(names):  # what stays comes last: who waits for that file finds the others
-        os.replace(_partial(name), name)
+        os.replace(partial(name), name)
     if not counts["malformed"]:
         del state["outputs"][malformed.name]
         malformed.unlink()
@@ -125,7 +127,7 @@ class _Output:
     """A file under a temporary name, cut to `size` bytes to go on from there; its SHA-256 is taken as it grows."""
 
     def __init__(self, path: Path, size: int):
-        self._file = open(_partial(path), "r+b")  # noqa: SIM115 (closed by __exit__)
+        self._file = open(partial(path), "r+b")  # noqa: SIM115 (closed by __exit__)
         self._file.truncate(size)
         self._file.seek(size)
         self._sha256, self._summed = hashlib.sha256(), 0
@@ -158,6 +160,8 @@ class _Output:
         os.fsync(self._file.fileno())
         while self._summed < size:
             data = os.pread(self._file.fileno(), min(1 << 20, size - self._summed), self._summed)
+            if not data:
+                raise UserError(f"{self._file.name} was cut by another process; run this again")
             self._sha256.update(data)
             self._summed += len(data)
 
@@ -168,12 +172,16 @@ class _Output:
         return {"bytes": size, "modified_ns": modified, "sha256": self._sha256.hexdigest()}
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path, leaving: threading.Event) -> str:
+    """The SHA-256 of a file; given up when `leaving` is set."""
+    total = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while not leaving.is_set() and (data := file.read(1 << 20)):
+            total.update(data)
+    return total.hexdigest()
 
 
-def _partial(path: Path) -> Path:
+def partial(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
@@ -186,7 +194,7 @@ def _there(state: dict, outputs: list[Path]) -> bool:
     """Whether the outputs are as the manifest says: when finished the same, else at least as long."""
     recorded = state.get("outputs", {})
     if "finished" not in state:
-        partials = {output.name: _partial(output) for output in outputs}
+        partials = {output.name: partial(output) for output in outputs}
         return recorded.keys() == partials.keys() and all(
             partials[name].is_file() and partials[name].stat().st_size >= facts["bytes"]
             for name, facts in recorded.items()
@@ -246,7 +254,8 @@ def _ranges(path: Path, start: int, size: int) -> Iterator[tuple[int, int]]:
     with open(path, "rb") as file:
         while start < size:
             file.seek(min(start + CHUNK, size) - 1)
-            file.readline()
+            if not file.readline():
+                raise UserError(f"{path} became shorter while it was read; run this again")
             end = min(file.tell(), size)
             yield start, end
             start = end

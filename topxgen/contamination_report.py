@@ -6,7 +6,7 @@ from pathlib import Path
 
 from comptra.benchmarks import Split
 from comptra.files import read_jsonl
-from topxgen.overlap import INSIDE, Entry, Index
+from topxgen.overlap import INSIDE, Index
 
 EXAMPLES = 10  # of each benchmark, split and side in the Markdown
 # Splits that few-shot demonstrations are taken from (SPEC, evaluation): what they share with a test set helps there.
@@ -43,31 +43,41 @@ def overlaps(path: Path, splits: Iterable[tuple[str, Split]]) -> list[dict]:
     return list(rows.values())
 
 
-def audit(index: Index, pool: list[Entry]) -> list[dict]:
-    """What the splits in `index` share with each other, and the texts of `pool` with them: one row for each pair of
-    splits that share anything, with the pairs of texts. Variants of a split (NTREX's fra and fra-CA) are one."""
-    rows: dict[tuple, dict] = {}
-    order = {entry: number for number, entry in enumerate(index.entries)}
-    texts = [*index.entries, *pool]
-    for number, matches in index.find([entry.text for entry in texts], own=True).items():
-        entry, in_pool = texts[number], number >= len(index.entries)
+def audit(index: Index, pool: set[tuple[str, str]]) -> list[dict]:
+    """What the splits in `index` share with each other: one row for each two that share anything, with the pairs of texts.
+
+    Variants of a split (NTREX's fra and fra-CA) are one. `pool`: benchmarks and splits that are demonstrations of the
+    user's, beside POOLS.
+    """
+    number_of = {id(entry): number for number, entry in enumerate(index.entries)}
+    pairs = {}
+    for number, matches in index.find([entry.text for entry in index.entries], own=True).items():
         for match in matches:
-            other = match.entry
-            if entry.base == other.base or (not in_pool and order[other] < number):
-                continue  # a split and itself, or found already from the other side
-            key = (entry.base, other.base)
-            row = rows.setdefault(key, {"language": other.language, "first": entry.base, "second": other.base})
-            row["pool"] = in_pool or not POOLS.isdisjoint(key)
-            row.setdefault("pairs", []).append(
-                {
-                    "first_id": entry.id,
-                    "second_id": other.id,
-                    "match": match.how,
-                    "shared": match.shared,
-                    "first_text": entry.text,
-                    "second_text": other.text,
-                }
-            )
+            # A short text that stands in a longer one is found from that side alone.
+            pairs.setdefault(tuple(sorted((number, number_of[id(match.entry)]))), match)
+    rows: dict[tuple, dict] = {}
+    for (first, second), match in sorted(pairs.items()):
+        one, other = index.entries[first], index.entries[second]
+        row = rows.setdefault(
+            (one.base, other.base),
+            {
+                "language": one.language,
+                "first": one.base,
+                "second": other.base,
+                "pool": not (POOLS | pool).isdisjoint((one.base, other.base)),
+                "pairs": [],
+            },
+        )
+        row["pairs"].append(
+            {
+                "first_id": one.id,
+                "second_id": other.id,
+                "match": match.how,
+                "shared": match.shared,
+                "first_text": one.text,
+                "second_text": other.text,
+            }
+        )
     for row in rows.values():
         row["texts_of_first"] = len({pair["first_id"] for pair in row["pairs"]})
         row["texts_of_second"] = len({pair["second_id"] for pair in row["pairs"]})

@@ -107,7 +107,7 @@ class Tokenizer:
         if highest == DROPPED:
             kept = kinds != DROPPED
             codes, kinds = codes[kept], kinds[kept]
-            bounds = np.concatenate(([0], np.cumsum(kept)))[bounds]
+            bounds = bounds - np.searchsorted(np.flatnonzero(~kept), bounds)
         before = np.empty_like(kinds)
         before[:1], before[1:] = SEPARATOR, kinds[:-1]
         starts = (kinds == LETTER) & (before != LETTER)
@@ -152,11 +152,11 @@ def ngram_hashes(hashes: np.ndarray, n: int) -> np.ndarray:
     return (sums[n:] - sums[:-n]) * inverses[: len(hashes) - n + 1]
 
 
-def text_hashes(hashes: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """The hash of each text's whole token sequence; 0 where a text has no token."""
+def run_hashes(hashes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The hashes of the runs of tokens from each start to its end, which it leaves out; 0 where there are none."""
     powers, inverses = _powers(len(hashes) + 1)
     sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(hashes * powers[:-1])))
-    return (sums[bounds[1:]] - sums[bounds[:-1]]) * inverses[bounds[:-1]]
+    return (sums[ends] - sums[starts]) * inverses[starts]
 
 
 @cache

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from topxgen.dedup import NearDuplicates
-from topxgen.ngrams import TOKENIZERS, ngram_hashes, text_hashes
+from topxgen.ngrams import TOKENIZERS, ngram_hashes, run_hashes
 
 BLOCK = 1 << 16  # characters hashed at a time: the arrays stay in the processor's cache
 SHORT = ("inside", "whole", "ignore")
@@ -82,22 +82,27 @@ class Index:
         bases: dict[tuple[str, str], int] = {}
         self._bases = np.array([bases.setdefault(entry.base, len(bases)) for entry in self.entries], np.int64)
         self._lengths = np.zeros(len(self.entries), np.int64)
-        head = max(1, round(INSIDE * n))  # a short text is found inside others by so many tokens at its start
-        grams, wholes, heads = [], [], []
+        self._hashes = np.zeros(len(self.entries), np.uint64)  # of whole texts
+        head = max(1, round(INSIDE * n))  # a short text is looked for inside others by so many tokens at its start
+        grams, heads = [], [np.zeros(0, np.uint64)]
         for first, hashes, bounds in self._hashed([entry.text for entry in self.entries], None):
-            lengths = self._lengths[first : first + len(bounds) - 1] = np.diff(bounds)
+            here = slice(first, first + len(bounds) - 1)
+            self._lengths[here] = np.diff(bounds)
+            self._hashes[here] = run_hashes(hashes, bounds[:-1], bounds[1:])
+            heads.append(run_hashes(hashes, bounds[:-1], np.minimum(bounds[:-1] + head, bounds[1:])))
             found = ngram_hashes(hashes, n)
             owners = np.searchsorted(bounds, np.arange(len(found)), "right") - 1
             within = np.arange(len(found)) + n <= bounds[owners + 1]
             grams.append((found[within], owners[within] + first))
-            short_ones, found = _short(hashes, bounds, n)
-            wholes.append((found, short_ones + first))
-            long_enough = short_ones[lengths[short_ones] >= head]
-            heads.append((ngram_hashes(hashes, head)[bounds[long_enough]], long_enough + first))
-        self._tables = [(n, _Table(grams, self._bases))]
-        if self._inside:
-            self._tables.append((head, _Table(heads, self._bases)))
-        self._wholes = _Table(wholes, self._bases) if short != "ignore" else None
+        self._grams = _Table(grams, self._bases, OWNERS)
+        shorts = (
+            np.flatnonzero((self._lengths > 0) & (self._lengths < n)) if short != "ignore" else np.zeros(0, np.int64)
+        )
+        self._wholes = _Table([(self._hashes[shorts], shorts)], self._bases, OWNERS)
+        self._head = head
+        # Many texts may begin alike and differ after that: the cap is for those that are the same to the end.
+        shorts = self._wholes.owners[self._lengths[self._wholes.owners] >= head] if short == "inside" else shorts[:0]
+        self._heads = _Table([(np.concatenate(heads)[shorts], shorts)], self._bases, None)
         self._near = None
         if near is not None:
             self._near = NearDuplicates(near, self._tokenizer.tokens)
@@ -150,18 +155,24 @@ class Index:
         """(first texts, last texts, entries) that have a hash in common; a text may come up several times."""
         count = len(bounds) - 1
         last_texts = np.arange(count) if ends is None else np.asarray(ends[first : first + count]) - first - 1
-        for n, table in self._tables:
-            positions, entries = table.find(ngram_hashes(hashes, n))
-            lengths = self._lengths[entries]
-            over = positions + np.where(lengths < self.n, lengths, n) - 1  # where what is shared is over
-            starts = np.searchsorted(bounds, positions, "right") - 1
-            within = over < bounds[last_texts[starts] + 1]
-            starts, over = starts[within], over[within]
-            yield starts + first, np.searchsorted(bounds, over, "right") - 1 + first, entries[within]
-        if self._wholes is not None:
-            short, wholes = _short(hashes, bounds, self.n)
-            positions, entries = self._wholes.find(wholes)
-            yield short[positions] + first, short[positions] + first, entries
+
+        def texts_of(starts: np.ndarray, lengths: np.ndarray | int, entries: np.ndarray):
+            firsts = np.searchsorted(bounds, starts, "right") - 1
+            lasts = np.searchsorted(bounds, starts + lengths - 1, "right") - 1
+            within = lasts <= last_texts[firsts]
+            return firsts[within] + first, lasts[within] + first, entries[within]
+
+        positions, entries = self._grams.find(ngram_hashes(hashes, self.n))
+        yield texts_of(positions, self.n, entries)
+        positions, entries = self._heads.find(ngram_hashes(hashes, self._head))
+        ends_there = positions + self._lengths[entries]
+        there = ends_there <= len(hashes)
+        there[there] = run_hashes(hashes, positions[there], ends_there[there]) == self._hashes[entries[there]]
+        yield texts_of(positions[there], self._lengths[entries[there]], entries[there])
+        lengths = np.diff(bounds)
+        short = np.flatnonzero((lengths > 0) & (lengths < self.n))
+        positions, entries = self._wholes.find(run_hashes(hashes, bounds[short], bounds[short + 1]))
+        yield short[positions] + first, short[positions] + first, entries
 
     def _hashed(self, texts: Sequence[str], ends: Sequence[int] | None) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """(number of the first text, hashes of tokens, bounds of texts) for blocks of whole groups of texts."""
@@ -213,13 +224,6 @@ def _merged(runs: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     yield first, last
 
 
-def _short(hashes: np.ndarray, bounds: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The texts with fewer than n tokens (but any), and the hashes of them as a whole."""
-    lengths = np.diff(bounds)
-    short = np.flatnonzero((lengths > 0) & (lengths < n))
-    return short, text_hashes(hashes, bounds)[short]
-
-
 def _holds(tokens: list[str], others: list[str]) -> bool:
     """Whether `others` stand in `tokens` in a row."""
     return any(tokens[i : i + len(others)] == others for i in range(len(tokens) - len(others) + 1))
@@ -228,17 +232,17 @@ def _holds(tokens: list[str], others: list[str]) -> bool:
 class _Table:
     """Hashes and the entries they come from. A bitmap turns away nearly all hashes at one memory access each."""
 
-    def __init__(self, found: list[tuple[np.ndarray, np.ndarray]], bases: np.ndarray):
+    def __init__(self, found: list[tuple[np.ndarray, np.ndarray]], bases: np.ndarray, cap: int | None):
         keys = np.concatenate([hashes for hashes, _ in found] or [np.empty(0, np.uint64)])
         owners = np.concatenate([entries for _, entries in found] or [np.empty(0, np.int64)])
         order = np.lexsort((owners, bases[owners], keys))
         keys, owners = keys[order], owners[order]
-        # Of each hash and split, the first OWNERS.
+        # Of each hash and split, the first `cap`.
         new = np.ones(len(keys), np.bool_)
         new[1:] = (keys[1:] != keys[:-1]) | (bases[owners[1:]] != bases[owners[:-1]])
         places = np.arange(len(keys))
-        few = places - np.maximum.accumulate(np.where(new, places, 0)) < OWNERS
-        self._keys, self._owners = keys[few], owners[few].astype(np.int32)
+        few = places - np.maximum.accumulate(np.where(new, places, 0)) < (cap or len(keys))
+        self._keys, self.owners = keys[few], owners[few].astype(np.int32)
         bits = min(max((len(self._keys) * _SLOTS).bit_length(), 10), 26)
         self._shift = np.uint64(64 - bits)
         self._bitmap = np.zeros(1 << bits, np.bool_)
@@ -251,4 +255,4 @@ class _Table:
         counts = np.searchsorted(self._keys, hashes[maybe], "right") - left
         positions = np.repeat(maybe, counts)
         offsets = np.arange(len(positions)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return positions, self._owners[np.repeat(left, counts) + offsets]
+        return positions, self.owners[np.repeat(left, counts) + offsets]

@@ -27,9 +27,12 @@ class Side:
         """Tokens of an n-gram in this language."""
         return tokens_per_ngram(settings["ngram_size"], self.language.script, settings["tokenizer"])
 
-    def index(self, settings: dict) -> Index:
+    def index(self, settings: dict, pool: bool = False) -> Index:
+        """Of the benchmarks, and with `pool` of the demonstrations that are none of these as well."""
+        known = {(split.benchmark, split.name) for split in self.splits}
+        others = [split for split in self.pool if pool and (split.benchmark, split.name) not in known]
         return Index(
-            self.entries(self.splits),
+            self.entries([*self.splits, *others]),
             self.n(settings),
             settings["tokenizer"],
             settings["near_duplicates"],
