@@ -69,6 +69,8 @@ def run(
     counts = Counter(state["counts"])
     tick(state["done"], counts)
     if "finished" in state:
+        for output in names:
+            partial(output).unlink(missing_ok=True)  # of a run with other settings that was killed
         return state
 
     with ExitStack() as stack:
