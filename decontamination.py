@@ -23,7 +23,7 @@ from pathlib import Path
 from comptra import benchmarks, languages
 from comptra.arguments import FLAG, real, whole
 from comptra.errors import UserError
-from comptra.files import OutputLock, write_atomic
+from comptra.files import OutputLock, partial, write_atomic
 from topxgen import chunks, contamination, ngrams, overlap, sides, stages
 from topxgen import contamination_report as report
 from topxgen.progress import Progress
@@ -172,7 +172,7 @@ def check(args: argparse.Namespace, paths: dict[str, Path], layout: FilteredLayo
         if name not in args.benchmarks:
             raise UserError(f"--allow_missing {name}: not among --benchmarks {' '.join(args.benchmarks)}")
     outputs = [] if args.report_only else [f for name in paths for f in (*layout.files(name), layout.manifest(name))]
-    outputs += [chunks.partial(path) for path in outputs]
+    outputs += [partial(path) for path in outputs]
     own = [Path(name).expanduser() for name in (*args.benchmarks, *args.pool) if name not in benchmarks.LOADERS]
     for output in (*reports, *outputs):
         if output.is_dir():

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from comptra import benchmarks, languages
+from comptra import benchmarks, examples, languages
 from topxgen import splitting
 from topxgen.ngrams import TOKENIZERS, TOKENS_PER_WORD, tokens_per_ngram
 from topxgen.overlap import Index
@@ -138,20 +138,14 @@ def show(title: str, index: Index, texts: list[str]) -> None:
 
 
 def ratios() -> None:
-    texts = {}
-    for path in sorted(benchmarks.UDHR.glob("*.tsv")):
-        articles: dict[str, list[str]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines():
-            articles.setdefault(line.split("\t")[0], []).append(line.split("\t", 1)[1])
-        texts[path.stem] = articles
-    count = TOKENIZERS["unicode"].tokens
-    for code, articles in texts.items():
-        same = [a for a in articles if len(articles[a]) == len(texts["eng_Latn"].get(a, ()))]
-        ours, english = (
-            sum(len(count(text)) for article in same for text in texts[of][article]) for of in (code, "eng_Latn")
-        )
-        if len(same) > 5 and code.split("_")[1] in TOKENS_PER_WORD:
-            print(f"{code} {ours / english:.2f}")
+    count, english = TOKENIZERS["unicode"].tokens, benchmarks.load("udhr", languages.find("English"))
+    for language in languages.load().values():
+        if language.script not in TOKENS_PER_WORD or not (benchmarks.UDHR / f"{language.flores}.tsv").exists():
+            continue
+        sides = zip(benchmarks.load("udhr", language), english, strict=True)
+        pairs = [pair for side in sides for pair in examples.align_articles(*side)]
+        ours, theirs = (sum(len(count(text)) for text in texts) for texts in zip(*pairs, strict=True))
+        print(f"{language.flores} {ours / theirs:.2f}")
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ import psutil
 from comptra import benchmarks, languages
 from topxgen.ngrams import TOKENIZERS
 from topxgen.overlap import Index
-from topxgen.sides import Side
+from topxgen.sides import load
 
 ROOT = Path(__file__).resolve().parent.parent
 N, FIRST = 10, 6
@@ -163,14 +163,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as aside:
         folder = stand_ins(args.benchmark_dir, Path(aside) / "benchmarks", words)
         sides = {}
-        for name, language in found.items():
-            splits = []
-            for benchmark in ("flores", "ntrex", "tico", "xquad"):
-                try:
-                    splits += benchmarks.load(benchmark, language, folder)
-                except benchmarks.LacksLanguage:
-                    continue
-            sides[name] = Side(language).entries(splits)
+        for name, side in load(found.values(), ["flores", "ntrex", "tico", "xquad"], [], folder, []).items():
+            sides[name] = side.entries(side.splits)
             print(f"{name}: {len(sides[name]):,} benchmark texts")
         for millions in args.millions:
             data = Path(aside) / f"{millions:g}"

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from comptra import languages
@@ -22,6 +23,7 @@ from comptra.columns import (
     columns_of,
     languages_named,
     languages_of_title,
+    name_parts,
     read_columns,
     read_json,
     read_lines,
@@ -73,7 +75,7 @@ class Split:
     texts: list[str]
     source: str  # the file, or "hub: repository, config, split"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the texts joined by line feeds."""
         return hashlib.sha256("\n".join(self.texts).encode("utf-8", "surrogatepass")).hexdigest()
@@ -199,7 +201,7 @@ def _tico(name: str, language: Language, folder: Path | None) -> list[Split]:
     for split in ("dev", "test"):
         paths = [path for room in (".", "tico19-testset") for path in root.glob(f"{room}/{split}/{split}.en-*.tsv")]
         files = {path.name.removeprefix(f"{split}.en-").removesuffix(".tsv"): path for path in sorted(paths)}
-        ours = [code for code in files if _parts(code)[0] in codes and _same_script(code, language)]
+        ours = [code for code in files if name_parts(code)[0] in codes and _same_script(code, language)]
         ours.sort(key=lambda code: code != language.tico)  # the one that the table names goes first
         if english:
             ours = (ours or list(files))[:1]
@@ -288,24 +290,20 @@ def _files(folder: Path, wanted: dict[str, list[str]], lacks: LacksLanguage | No
 def _codes(language: Language, column: str) -> list[str]:
     """What a benchmark calls a language: the table's code, else ISO codes unless they mean another language there."""
     if code := getattr(language, column):
-        return [_parts(code)[0]]
-    taken = {_parts(getattr(row, column))[0] for row in languages.load().values()}
+        return [name_parts(code)[0]]
+    taken = {name_parts(getattr(row, column))[0] for row in languages.load().values()}
     isos = (language.flores.partition("_")[0], language.iso639_3, language.iso639_1)
     return [code for code in dict.fromkeys(isos) if code and code not in taken]
 
 
 def _same_script(code: str, language: Language) -> bool:
     """Whether a code such as srp-Latn, zho-TW or fra-CA may stand for `language`: the script, where it says one."""
-    for part in _parts(code)[1:]:
+    for part in name_parts(code)[1:]:
         chinese = _REGIONS.get(part) if language.script in _REGIONS.values() else None
         script = part if len(part) == 4 and part.istitle() else chinese
         if script and script != language.script:
             return False
     return True
-
-
-def _parts(name: str) -> list[str]:
-    return re.split(r"[._/\s-]+", name)
 
 
 def _lines_of(name: str, split: str, language: Language, texts: list[str], source: str, first: int = 1) -> Split:

@@ -155,4 +155,9 @@ def _names(mine: Language | None, codes_only: bool = False) -> tuple[dict[str, s
 
 
 def _parts(name: str) -> list[str]:
-    return re.split(r"[._/\s-]+", unicodedata.normalize("NFC", name).casefold())
+    return name_parts(unicodedata.normalize("NFC", name).casefold())
+
+
+def name_parts(name: str) -> list[str]:
+    """A name or code at its separators: srp-Latn, dev.eus_Latn."""
+    return re.split(r"[._/\s-]+", name)

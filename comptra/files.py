@@ -91,14 +91,18 @@ class Appender:
         self.close()
 
 
+def partial(path: Path) -> Path:
+    """The temporary name of a file until all of it is on the disk."""
+    return path.with_name(path.name + ".partial")
+
+
 def write_atomic(path: Path, text: Iterable[str]) -> None:
     """Write `text` to a temporary name, flush it to disk, rename it to `path`."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8", errors="replace") as file:
+    with open(partial(path), "w", encoding="utf-8", errors="replace") as file:
         file.writelines(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
+    os.replace(partial(path), path)
 
 
 def write_json(path: Path, value: dict) -> None:

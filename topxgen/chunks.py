@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comptra.errors import UserError
-from comptra.files import read_json, to_line, write_json
+from comptra.files import partial, read_json, to_line, write_json
 from topxgen.stages import now
 
 CHUNK = 4 << 20  # bytes
@@ -181,10 +181,6 @@ def sha256(path: Path, leaving: threading.Event) -> str:
         while not leaving.is_set() and (data := file.read(1 << 20)):
             total.update(data)
     return total.hexdigest()
-
-
-def partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
 
 
 def _identity(path: Path) -> dict:

@@ -95,13 +95,11 @@ class Index:
             within = np.arange(len(found)) + n <= bounds[owners + 1]
             grams.append((found[within], owners[within] + first))
         self._grams = _Table(grams, self._bases, OWNERS)
-        shorts = (
-            np.flatnonzero((self._lengths > 0) & (self._lengths < n)) if short != "ignore" else np.zeros(0, np.int64)
-        )
+        shorts = np.flatnonzero((self._lengths > 0) & (self._lengths < n) & (short != "ignore"))
         self._wholes = _Table([(self._hashes[shorts], shorts)], self._bases, OWNERS)
         self._head = head
         # Many texts may begin alike and differ after that: the cap is for those that are the same to the end.
-        shorts = self._wholes.owners[self._lengths[self._wholes.owners] >= head] if short == "inside" else shorts[:0]
+        shorts = self._wholes.owners[(self._lengths[self._wholes.owners] >= head) & self._inside]
         self._heads = _Table([(np.concatenate(heads)[shorts], shorts)], self._bases, None)
         self._near = None
         if near is not None:
@@ -119,17 +117,15 @@ class Index:
 
         `ends[i]` is where the group that text i belongs to ends: the texts of a group follow each other, so that what
         begins in one and goes on in the next is found too, as a match of several texts from that position on. Without
-        `ends` each text stands alone. `own`: the texts begin with those of the index; nothing is said of a split and
-        itself, and near-duplicates are not looked for.
+        `ends` each text stands alone. `own`: the texts are those of the index; nothing is said of a split and itself,
+        and near-duplicates are not looked for.
         """
         found: dict[int, list[Match]] = {}
-        # What split each text is of, -1 for those that are not of the index.
-        bases = np.append(self._bases, np.full(max(0, len(texts) - len(self._bases)), -1))
         for first, hashes, bounds in self._hashed(texts, ends):
             runs = defaultdict(set)  # by entry
             for firsts, lasts, entries in self._candidates(hashes, bounds, first, ends):
                 if own:
-                    other = bases[firsts] != self._bases[entries]
+                    other = self._bases[firsts] != self._bases[entries]
                     firsts, lasts, entries = firsts[other], lasts[other], entries[other]
                 for start, last, entry in zip(firsts.tolist(), lasts.tolist(), entries.tolist(), strict=True):
                     runs[entry].add((start, last))
