@@ -471,6 +471,10 @@ def test_no_worker_outlives_the_run(tmp_path, benchmark_dir, how):
             # Python's resource tracker is a child, too.
             children = psutil.Process(process.pid).children()
             workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        if how == signal.SIGKILL:  # a worker that has not begun yet would say that its parent is gone
+            manifest = tmp_path / "in" / "manifest_decontaminate_Basque.json"
+            while not json.loads(manifest.read_text())["done"]:
+                assert process.poll() is None
         os.kill(process.pid, how)
         err = process.stderr.read()
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)

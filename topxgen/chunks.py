@@ -239,12 +239,18 @@ def _judged(path: Path, judge: Callable, start: int, size: int, workers: int) ->
 
 @contextmanager
 def _deaf():
-    """No Ctrl-C: processes started here do not hear it either, as it is the parent that ends the run."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C waits until the end. Processes started here never hear it (they inherit what is blocked): the parent ends
+    the run."""
+    heard = []
+    handler = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         signal.signal(signal.SIGINT, handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def _ranges(path: Path, start: int, size: int) -> Iterator[tuple[int, int]]:
