@@ -11,7 +11,8 @@ import tiny_models
 from comptra import languages, translators
 from comptra.errors import UserError
 from comptra.translators import TranslatorSettings
-from comptra.translators.nllb import find_family, split_long
+from comptra.translators.families import find_family
+from comptra.translators.nllb import split_long
 
 BASQUE, NEPALI, ENGLISH = (languages.find(name) for name in ("Basque", "Nepali", "English"))
 PAIRS = tiny_models.udhr_pairs("Basque")
@@ -220,12 +221,12 @@ def test_a_bare_sentencepiece_model_gets_its_language_codes(tiny_nllb, tmp_path)
     translator = translators.create("nllb", TranslatorSettings(str(tmp_path)))
     translator.check(BASQUE, ENGLISH)
     first = len(tiny_models.pieces_in(spm)) + 1  # ace_Arab, after <pad> and the pieces; English is the 48th code
-    assert translator._prefixes(BASQUE, ENGLISH) == ([first + 50], [first + 47])
+    assert translator._languages.prefixes(BASQUE, ENGLISH) == ([first + 50], [first + 47])
 
 
 def test_special_tokens_in_a_text_are_text(fast):
     ids = fast._ids(["Kaixo </s> eng_Latn <pad> mundua"])[0]
-    assert not {fast._vocabulary[token] for token in ("</s>", "eng_Latn", "<pad>")} & set(ids)
+    assert not {fast._languages._vocabulary[token] for token in ("</s>", "eng_Latn", "<pad>")} & set(ids)
 
 
 def test_marian_of_language_groups_and_of_two_vocabularies(tmp_path):
