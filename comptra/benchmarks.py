@@ -145,9 +145,9 @@ def _ntrex(name: str, language: Language, folder: Path | None) -> list[Split]:
     elif lacks:
         raise lacks
     else:
-        data = _dataset(NTREX_REPO, None, "test")
+        data = hub_dataset(NTREX_REPO, None, "test")
         columns = _ntrex_columns(data.column_names, language)
-        sides = {tag: (_texts(data, column), _hub_name(NTREX_REPO, column, "test")) for tag, column in columns.items()}
+        sides = {tag: (_texts(data, column), hub_name(NTREX_REPO, column, "test")) for tag, column in columns.items()}
     splits = []
     for tag, (texts, source) in sides.items():
         if len(texts) != _NTREX_LINES:  # line numbers are all that tells test from pool
@@ -214,7 +214,7 @@ def _tico(name: str, language: Language, folder: Path | None) -> list[Split]:
             raise UserError(f"no tico19-testset/{split}/{split}.en-{language.tico or '*'}.tsv in {root}")
         for i, (code, path) in enumerate(files.items()):
             ids, texts = _read_tico(path, "sourceString" if english else "targetString")
-            source = str(path) if folder else _hub_name(TICO_REPO, f"en-{code}", split)
+            source = str(path) if folder else hub_name(TICO_REPO, f"en-{code}", split)
             splits.append(Split(name, f"{split} ({code})" if i else split, language.name, ids, texts, source))
     return splits
 
@@ -327,25 +327,27 @@ def read_squad(path: Path) -> list[tuple[str, str]]:
 
 def from_hub(repo: str, config: str, split: str, column: str) -> tuple[list[str], str]:
     """A column of a data set of the Hub, and its name for Split.source. Raises UserError with the Hub's reason."""
-    data = _dataset(repo, config, split)
+    data = hub_dataset(repo, config, split)
     if column not in data.column_names:
         raise UserError(f"{repo}, {config} has no column {column}, only {', '.join(data.column_names)}")
-    return _texts(data, column), _hub_name(repo, config, split)
+    return _texts(data, column), hub_name(repo, config, split)
 
 
 def _texts(data, column: str) -> list[str]:
     return [text or "" for text in data[column]]
 
 
-def _hub_name(repo: str, config: str, split: str) -> str:
+def hub_name(repo: str, config: str, split: str) -> str:
+    """How Split.source names a data set of the Hub."""
     return f"hub: {repo}, {config}, {split}"
 
 
-def _dataset(repo: str, config: str | None, split: str | None):
+def hub_dataset(repo: str, config: str | None, split: str | None, streaming: bool = False):
+    """A data set of the Hub as `datasets` gives it. Raises UserError with the Hub's reason."""
     import datasets
 
     try:
-        return datasets.load_dataset(repo, config, split=split)
+        return datasets.load_dataset(repo, config, split=split, streaming=streaming)
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
         raise _hub_error(f"{repo}, {config}" if config else repo, error) from None
 
@@ -400,10 +402,10 @@ def _own_of_hub(name: str, language: Language, folder: Path | None) -> list[Spli
     repo, _, config = name.partition(":")
     title = f"{repo.partition('/')[2]}/{config}"
     splits = []
-    for split, data in _dataset(repo, config or None, None).items():
+    for split, data in hub_dataset(repo, config or None, None).items():
         data = data.select_columns([column for column, kind in data.features.items() if not hasattr(kind, "decode")])
         columns = columns_of(enumerate(data, start=1))
-        splits += _own_splits(name, split, title, columns, _hub_name(repo, config or "default", split), language)
+        splits += _own_splits(name, split, title, columns, hub_name(repo, config or "default", split), language)
     return splits
 
 

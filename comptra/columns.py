@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -23,31 +23,33 @@ def read_columns(path: Path) -> list[Column]:
     """
     kind = path.suffix.lower()
     if kind == ".csv":
-        return _table(_csv_rows(path))
+        return _table(list(csv_rows(path)))
     if kind == ".json":
         content = read_json(path)
         return columns_of(enumerate(content if isinstance(content, list) else [content], start=1))
     if kind == ".parquet":
-        return columns_of(enumerate(_parquet_rows(path), start=1))
-    lines = list(enumerate(read_lines(path), start=1))
+        return columns_of(enumerate(parquet_rows(path), start=1))
+    numbered = list(enumerate(read_lines(path), start=1))
     if kind == ".tsv":
-        return _table([(number, line.split("\t")) for number, line in lines])
+        return _table([(number, line.split("\t")) for number, line in numbered])
     if kind == ".jsonl":
-        return columns_of((number, _json(line, f"{path}, line {number}")) for number, line in lines if line.strip())
-    return [("", [(str(number), line) for number, line in lines])]
+        return columns_of((number, _json(line, f"{path}, line {number}")) for number, line in numbered if line.strip())
+    return [("", [(str(number), line) for number, line in numbered])]
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, split at line feeds only: other breaks inside a sentence would shift all that follow.
+    """The lines of a text file. Raises UserError when it cannot be read."""
+    return list(lines(path))
 
-    Raises UserError when it cannot be read.
-    """
+
+def lines(path: Path) -> Iterator[str]:
+    """The same one by one, split at line feeds only: other breaks inside a sentence would shift all that follow."""
     try:
         with open(path, encoding="utf-8-sig", newline="\n") as file:
-            text = file.read()
+            for line in file:
+                yield line.removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
 def read_json(path: Path):
@@ -62,24 +64,27 @@ def _json(text: str, where: str):
         raise UserError(f"{where} is not JSON: {error}") from None
 
 
-def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
-    reader = csv.reader((line + "\n" for line in read_lines(path)), strict=True)
-    rows, first = [], 1
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file, one by one, each with the number of its first line. Raises UserError."""
+    reader = csv.reader((line + "\n" for line in lines(path)), strict=True)
+    first = 1
     try:
         for row in reader:
-            rows.append((first, row))
+            yield first, row
             first = reader.line_num + 1  # a quoted cell may go over several lines
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}") from None
-    return rows
 
 
-def _parquet_rows(path: Path) -> list[dict]:
+def parquet_rows(path: Path) -> Iterator[dict]:
+    """The rows of a parquet file, a row group's batch in memory at a time. Raises UserError."""
     import pyarrow
     from pyarrow import parquet
 
     try:
-        return parquet.read_table(path).to_pylist()
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"cannot read {path}: {reason(error)}") from None
 

@@ -65,6 +65,11 @@ def parallel_sentences(source: str, first: Language, second: Language) -> list[t
 
 def align_articles(first: Split, second: Split) -> list[tuple[str, str]]:
     """Pairs of paragraphs of two sides of the benchmark "udhr": those of the articles that have as many in both."""
+    return [pair for _, pair in aligned_articles(first, second)]
+
+
+def aligned_articles(first: Split, second: Split) -> list[tuple[str, tuple[str, str]]]:
+    """The same, each with its article."""
     sides: list[dict[str, list[str]]] = []
     for side in (first, second):
         articles: dict[str, list[str]] = {}
@@ -72,7 +77,7 @@ def align_articles(first: Split, second: Split) -> list[tuple[str, str]]:
             articles.setdefault(id_.split()[0], []).append(text)
         sides.append(articles)
     return [
-        pair
+        (article, pair)
         for article, texts in sides[0].items()
         if len(texts) == len(sides[1].get(article, []))
         for pair in zip(texts, sides[1][article], strict=True)

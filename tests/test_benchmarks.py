@@ -292,7 +292,7 @@ def test_without_a_folder_the_hub_is_asked_and_its_refusal_is_told(name):
 
 @pytest.mark.parametrize("name", NAMED)
 def test_with_a_folder_the_hub_is_never_asked(name, tmp_path, monkeypatch):
-    for asks in ("_dataset", "_hub_files"):
+    for asks in ("hub_dataset", "_hub_files"):
         monkeypatch.setattr(benchmarks, asks, lambda *arguments: pytest.fail("the Hub was asked"))
     assert str(tmp_path) in refusal(
         CannotLoad, name, languages.find("Turkish" if name == "xquad" else "Urdu"), tmp_path

@@ -237,9 +237,12 @@ def test_who_may_import_whom():
 
 
 def test_importing_loads_nothing_heavy():
+    # These subclass torch's and transformers' classes; what imports them does so when it runs.
+    backends = {ROOT / "topxgen" / name for name in ("streaming.py", "trainer.py", "training_log.py")}
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in [*ROOT.glob("comptra/**/*.py"), *ROOT.glob("topxgen/**/*.py"), *ROOT.glob("*.py")]
+        if path not in backends
     ]
     heavy = ["torch", "transformers", "vllm", "datasets", "pyarrow", "nltk", "huggingface_hub", "fasttext", "pycld2"]
     script = f"import importlib, json, sys\nfor m in {modules!r}: importlib.import_module(m)\nprint(json.dumps([h for h in {heavy!r} if h in sys.modules]))"

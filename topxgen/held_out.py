@@ -1,0 +1,123 @@
+"""Translations of held-out pairs by the model in training, and how good they are.
+
+Greedy decoding through transformers, in batches of like length; small numbers of sentences. A benchmark of a
+finished model is main.py's work.
+"""
+
+from collections.abc import Sequence
+
+from comptra.prompts.templates import clean_answer, get_template
+from topxgen.encoding import NO_TEMPLATE, DecoderEncoder, PairEncoder
+from topxgen.pairs import Pair
+
+BATCH = 16
+SPARE_TOKENS = 16  # an answer has at most twice as many tokens as its source, and so many more
+
+
+def choose(pairs: Sequence[Pair], per_direction: int) -> list[Pair]:
+    """The first `per_direction` pairs of each direction; raw texts have none."""
+    chosen: list[Pair] = []
+    counts: dict[str, int] = {}
+    for pair in pairs:
+        key = pair.direction
+        if pair.src and counts.get(key, 0) < per_direction:
+            counts[key] = counts.get(key, 0) + 1
+            chosen.append(pair)
+    return chosen
+
+
+def score(pairs: Sequence[Pair], answers: Sequence[str]) -> dict[str, float]:
+    """chrF++ and BLEU (sacreBLEU's defaults) of each direction and, when there are several, their means."""
+    import sacrebleu
+
+    by_direction: dict[str, list[int]] = {}
+    for i, pair in enumerate(pairs):
+        by_direction.setdefault(pair.direction, []).append(i)
+    metrics: dict[str, float] = {}
+    for key, chosen in by_direction.items():
+        ours, references = [answers[i] for i in chosen], [[pairs[i].target for i in chosen]]
+        metrics[f"chrf_{key}"] = sacrebleu.corpus_chrf(ours, references, word_order=2).score
+        metrics[f"bleu_{key}"] = sacrebleu.corpus_bleu(ours, references).score
+    for name in ("chrf", "bleu"):
+        values = [value for key, value in metrics.items() if key.startswith(f"{name}_")]
+        if values:
+            metrics[name] = sum(values) / len(values)
+    return {key: round(value, 2) for key, value in metrics.items()}
+
+
+def translate(model, tokenizer, encoder, pairs: Sequence[Pair], template_key: str, synced: bool = False) -> list[str]:
+    """Translations of the sources of `pairs`, in order. `synced`: other processes decode, too (ZeRO-3)."""
+    import torch
+
+    if isinstance(encoder, DecoderEncoder):
+        rows = encoder.prompt_ids([encoder.parts(pair)[0] for pair in pairs])
+    else:
+        rows = [encoder.source_ids(pair) for pair in pairs]
+    lengths = [2 * len(tokenizer(pair.source)["input_ids"]) + SPARE_TOKENS for pair in pairs]
+    keys = [pair.direction for pair in pairs]
+    order = sorted(range(len(pairs)), key=lambda i: (keys[i], len(rows[i])))
+    answers = [""] * len(pairs)
+    start = 0
+    while start < len(order):
+        batch = [i for i in order[start : start + BATCH] if keys[i] == keys[order[start]]]
+        start += len(batch)
+        options = dict(
+            max_new_tokens=max(lengths[i] for i in batch),
+            num_beams=1,
+            do_sample=False,
+            use_cache=True,
+            synced_gpus=synced,
+        )
+        with torch.no_grad():
+            if isinstance(encoder, DecoderEncoder):
+                texts = _decoder(model, tokenizer, encoder, [rows[i] for i in batch], options)
+            else:
+                texts = _pairs(model, tokenizer, encoder, pairs[batch[0]], [rows[i] for i in batch], options)
+        for i, text in zip(batch, texts, strict=True):
+            answers[i] = _clean(text, pairs[i], template_key) if isinstance(encoder, DecoderEncoder) else text.strip()
+    return answers
+
+
+def _clean(text: str, pair: Pair, template_key: str) -> str:
+    if template_key == NO_TEMPLATE:
+        return clean_answer(text)
+    return clean_answer(text, get_template(template_key, pair.src, pair.tgt).stop)
+
+
+def _decoder(model, tokenizer, encoder: DecoderEncoder, rows: list[list[int]], options: dict) -> list[str]:
+    import torch
+
+    longest = max(map(len, rows))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else encoder.eos
+    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
+    ends = {encoder.eos, *tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]}  # an answer is one line
+    output = model.generate(
+        input_ids=ids, attention_mask=mask, eos_token_id=sorted(ends), pad_token_id=pad, **_plain(), **options
+    )
+    return tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+
+
+def _pairs(model, tokenizer, encoder: PairEncoder, pair: Pair, rows: list[list[int]], options: dict) -> list[str]:
+    import torch
+
+    longest = max(map(len, rows))
+    pad = tokenizer.pad_token_id
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=model.device)
+    prefix = [model.config.decoder_start_token_id, *encoder.prefixes(pair)[1]]
+    options["forced_bos_token_id"] = None  # the prefix holds it
+    output = model.generate(
+        input_ids=ids,
+        attention_mask=(
+            torch.arange(longest, device=model.device) < torch.tensor([[len(row)] for row in rows], device=model.device)
+        ).long(),
+        decoder_input_ids=torch.tensor([prefix] * len(rows), device=model.device),
+        **_plain(),
+        **options,
+    )
+    return tokenizer.batch_decode(output[:, len(prefix) :], skip_special_tokens=True)
+
+
+def _plain() -> dict:
+    """Sampling settings that a model brings along, taken back: with greedy decoding they only warn."""
+    return dict(temperature=None, top_p=None, top_k=None)

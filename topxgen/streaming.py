@@ -1,0 +1,73 @@
+"""Training rows from a stream of pairs that never fits in memory (`--streaming`)."""
+
+from collections.abc import Iterator
+
+import torch
+
+from topxgen.encoding import DecoderEncoder
+from topxgen.packing import PairRows, decoder_rows
+from topxgen.pairs import Pair, reverse
+
+
+class StreamedRows(torch.utils.data.IterableDataset):
+    """Rows without end: pairs as they come, `window` of them encoded and packed together.
+
+    `stream` is a datasets.IterableDataset with the columns of a Pair, shuffled through its buffer anew at each
+    pass. The order depends on the seed alone, so a resumed run skips what was trained on.
+    """
+
+    def __init__(
+        self,
+        stream,
+        encoder,
+        *,
+        window: int,
+        packing: str,
+        max_length: int,
+        targets_only: bool,
+        seed: int,
+        both_ways: bool,
+    ):
+        self._both_ways = both_ways
+        self._stream, self._encoder, self._window = stream, encoder, window
+        self._packing, self._max_length, self._targets_only, self._seed = packing, max_length, targets_only, seed
+
+    def __iter__(self) -> Iterator[dict]:
+        passes = 0
+        while True:
+            self._stream.set_epoch(passes)
+            found = False
+            for window, pairs in enumerate(windows(self._stream, self._window)):
+                for row in self._rows(pairs, self._seed + window):
+                    found = True
+                    yield row
+            if not found:  # an empty stream would go round for ever
+                return
+            passes += 1
+
+    def _rows(self, pairs: list[Pair], seed: int) -> Iterator[dict]:
+        if self._both_ways:
+            pairs = reverse(pairs)
+        if isinstance(self._encoder, DecoderEncoder):
+            limit = None if self._packing == "original" else self._max_length
+            encoded = self._encoder.encode(pairs, limit)
+            rows = decoder_rows(encoded, self._packing, self._max_length, self._targets_only, seed)
+        else:
+            rows = PairRows(self._encoder.encode(pairs))
+        # Packing sorts by length; the model should not see that.
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+        yield from (rows[i] for i in order)
+
+
+def windows(stream, size: int) -> Iterator[list[Pair]]:
+    """Pairs of a stream, `size` at a time; those with an empty target or (but for raw text) source are passed over."""
+    pairs: list[Pair] = []
+    for row in stream:
+        pair = Pair(row["source"], row["target"], row["src"], row["tgt"], "")
+        if pair.target.strip() and (pair.source.strip() or not pair.src):
+            pairs.append(pair)
+        if len(pairs) == size:
+            yield pairs
+            pairs = []
+    if pairs:
+        yield pairs
