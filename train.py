@@ -234,8 +234,6 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
         raise UserError("--streaming does not know where an epoch ends; pass --max_steps instead of --num_train_epochs")
     if args.streaming and args.export_dir:
         raise UserError("--export_dir writes what is in memory; leave --streaming out")
-    if args.targets_only and not args.output_column_name and args.input_column_name != "prompt":
-        raise UserError("--targets_only needs to know what the target is; pass --output_column_name")
     args.best_by = args.best_by or ("chrf" if args.eval_translation else "loss")
     if args.best_by != "loss" and not args.eval_translation:
         raise UserError(f"--best_by {args.best_by} needs translations; pass --eval_translation N")
@@ -335,6 +333,8 @@ def train(args: argparse.Namespace) -> int:
     pairs, test, facts = open_stream(args) if args.streaming else build_sets(args)
     for line in training.funnel_lines(facts):
         say(line)
+    if args.targets_only and not all(pair.src for pair in test):
+        raise UserError("--targets_only: text of one column has no target; pass --output_column_name, or drop the flag")
     if args.export_dir and MAIN:
         written = training_sets.export(pairs, test, args.export_dir, args.export_formats, args.languages_file)
         say(f"exported: {', '.join(map(str, written))}")

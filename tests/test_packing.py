@@ -160,14 +160,16 @@ def test_the_probe_catches_an_architecture_with_a_state(lm):
 
 
 def test_order_depends_on_seed_and_epoch_alone():
-    lengths = list(range(1, 101))
-    order = EpochOrder(lengths, 0, seed=5)
+    lengths = list(range(1, 102))
+    order = EpochOrder(lengths, 4, seed=5)
     first = list(order)
     torch.manual_seed(99)
-    assert list(order) == first and sorted(first) == list(range(100))
+    assert list(order) == first and sorted(first[:101]) == list(range(101))
+    assert len(first) == len(order) == 104 and first[101:] == first[:3], "the last step is filled up"
     order.set_epoch(1)
     assert list(order) != first
-    grouped = list(EpochOrder(lengths, 4, seed=5))
-    assert sorted(grouped) == list(range(100))
+    grouped = list(EpochOrder(lengths, 4, seed=5, by_length=True))
+    assert sorted(grouped[:101]) == list(range(101))
     spread = [max(grouped[i : i + 4]) - min(grouped[i : i + 4]) for i in range(0, 100, 4)]
     assert sum(spread) / len(spread) < 20, "rows of a step are of like length"
+    assert list(EpochOrder([3], 4, seed=5)) == [0, 0, 0, 0]

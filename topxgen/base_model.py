@@ -51,10 +51,12 @@ class BaseModel:
         pad = self.tokenizer.pad_token_id
         self.pad = pad if pad is not None else self.tokenizer.eos_token_id or 0
 
-    def encode(self, pairs: list[Pair]) -> Encoded:
+    def encode(self, pairs: list[Pair], packing: str | None = None) -> Encoded:
+        """Those pairs that fit in a row (all of them where rows are cut)."""
         if self.kind == ENCODER_DECODER:
             return self.encoder.encode(pairs)
-        return self.encoder.encode(pairs, None if self.args.packing == "original" else self.args.max_length)
+        cut = (packing or self.args.packing) == "original"
+        return self.encoder.encode(pairs, None if cut else self.args.max_length)
 
     def left_out(self, encoded: Encoded, which: str) -> list[str]:
         """What to say about pairs that are too long: nothing is cut or dropped without a word."""

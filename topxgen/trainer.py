@@ -6,6 +6,7 @@
 - A checkpoint is listed when it is whole, then older ones go; the best of those that were saved is kept.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -102,8 +103,8 @@ class PairTrainer(Trainer):
         rows = train_dataset if train_dataset is not None else self.train_dataset
         if not hasattr(rows, "lengths"):  # a stream has an order of its own
             return None
-        group = 0 if self._decoder else self.get_total_train_batch_size(self.args)
-        return EpochOrder(rows.lengths, group, self.args.seed)
+        step = self.get_total_train_batch_size(self.args)
+        return EpochOrder(rows.lengths, step, self.args.seed, by_length=not self._decoder)
 
     # Throughput
 
@@ -211,23 +212,27 @@ class PairTrainer(Trainer):
 class EpochOrder(torch.utils.data.Sampler):
     """Rows in an order that depends on (seed, epoch) alone, so that a resumed run meets the same ones.
 
-    With `group` (rows in a step) rows of like length come together, as padding wants; 0 for packed rows.
+    A step always has `step` rows, over all processes: the last one of an epoch is filled up from the epoch's
+    beginning, so that one process and many take the same steps. `by_length` brings rows of like length together, as
+    padding wants.
     """
 
-    def __init__(self, lengths: list[int], group: int, seed: int):
-        self._lengths, self._group, self._seed, self._epoch = lengths, group, seed, 0
+    def __init__(self, lengths: list[int], step: int, seed: int, by_length: bool = False):
+        self._lengths, self._step, self._seed, self._by_length, self._epoch = lengths, step, seed, by_length, 0
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return -(-len(self._lengths) // self._step) * self._step
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(self._seed * 100_003 + self._epoch)
-        if self._group:
-            return iter(get_length_grouped_indices(self._lengths, self._group, generator=generator))
-        return iter(torch.randperm(len(self._lengths), generator=generator).tolist())
+        if self._by_length:
+            order = get_length_grouped_indices(self._lengths, self._step, generator=generator)
+        else:
+            order = torch.randperm(len(self._lengths), generator=generator).tolist()
+        return itertools.islice(itertools.cycle(order), len(self))
 
 
 class Flow(TrainerCallback):

@@ -252,12 +252,13 @@ def build_trainer(args: argparse.Namespace, model: BaseModel, rows, test: list[P
 
     logging.set_verbosity_error()
     held = HeldOut({}, held_out.choose(test, args.eval_translation), model.encoder, args.template_key)
+    packing = "none" if args.packing == "none" else "bestfit"  # a held-out pair is never cut
     for name, pairs in directions(test).items():
-        encoded = model.encode(pairs)
+        encoded = model.encode(pairs, packing)
         for line in model.left_out(encoded, f"held-out {name}"):
             say(line)
         if len(encoded):
-            held.rows[name] = model.rows(encoded, "none" if args.packing == "none" else "bestfit")
+            held.rows[name] = model.rows(encoded, packing)
     metric, evaluates = f"eval_{args.best_by}", bool(held.rows or held.pairs)
     # Before the weights: what DeepSpeed is told here decides how they are loaded.
     arguments = training_arguments(args, metric, evaluates, args.streaming)
