@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The main job on parts that need neither GPU nor network, in outputs/demo: Basque paragraphs by Gemma 3 270M,
-# back-translated by Apertium, held against the test set (articles 21 to 30 of the UDHR). Run it again and it goes on
-# where it stopped, or shows what there is.
+# back-translated by Apertium, held against the test set (articles 21 to 30 of the UDHR); then Gemma learns from the
+# pairs and from the rest of the UDHR, a few dozen steps each. Run it again and it goes on where it stopped, or shows
+# what there is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
@@ -19,3 +20,13 @@ HF_HUB_OFFLINE=1 .venv/bin/python datagen.py \
 
 echo
 .venv/bin/python decontamination.py --input_dir outputs/demo/apertium --languages Basque --benchmarks udhr
+
+for data in topxgen udhr; do
+    echo
+    HF_HUB_OFFLINE=1 .venv/bin/python train.py \
+        --model_name_or_path models/gemma-3-270m --use_peft --lora_r 32 --lora_alpha 64 --bf16 \
+        --dataset_name_or_path "$data" --data_dir outputs/demo/apertium --target_languages Basque --reverse --targets_only \
+        --max_length 256 --test_size_ratio 0.15 --max_steps 24 --num_warmup_steps 4 --learning_rate 5e-4 \
+        --per_device_train_batch_size 1 --gradient_accumulation_steps 1 \
+        --eval_steps 12 --save_steps 12 --eval_translation 2 --output_dir "outputs/demo/train-$data"
+done

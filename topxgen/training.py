@@ -66,6 +66,8 @@ def training_arguments(args: argparse.Namespace, metric: str, evaluates: bool, s
     scheduler, options = schedule(args)
     if args.use_liger_kernel:
         need("liger_kernel", "liger-kernel", "--use_liger_kernel")
+    for tracker in args.report_to or ():
+        need(tracker, tracker, f"--report_to {tracker}")
     cores, world = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return TrainingArguments(
         output_dir=str(args.output_dir),
