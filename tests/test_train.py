@@ -381,3 +381,24 @@ def test_schedules_end_at_the_smallest_rate(name):
         rates.step()
         seen.append(optimizer.param_groups[0]["lr"])
     assert max(seen) == pytest.approx(1e-3) and seen[-1] == pytest.approx(1e-4, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", [True, False])
+def test_checkpoints_of_gemma_load_in_vllm_and_transformers_as_they_stand(adapter, gemma, tmp_path):
+    from comptra import samplers
+
+    output = tmp_path / "run"
+    options = dict(use_peft=True, lora_r=8) if adapter else {}
+    script("train.py", *flags(gemma, output, bf16=True, max_steps=2, per_device_train_batch_size=1, **options))
+    model = dict(model=gemma, adapter=str(output)) if adapter else dict(model=str(output))
+    prompts = ["Translate this from English to Basque:\nEnglish: Everyone has the right to life.\nBasque:"]
+    answers = {}
+    for api in ("hf", "vllm"):
+        sampler = samplers.load(api, samplers.ModelSettings(**model, dtype="float32", max_model_len=512, lora_rank=8))
+        requests = samplers.from_list(samplers.Request(str(i), prompt, 0) for i, prompt in enumerate(prompts))
+        settings = samplers.SamplingSettings(max_new_tokens=24, temperature=0)
+        answers[api] = [answer.texts for answer in sampler.generate(requests, settings)]
+        sampler.close()
+    assert answers["hf"] == answers["vllm"]
+    assert answers["hf"][0][0].strip()

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Fine-tune a model on the pairs of datagen.py and decontamination.py, by the published recipe. CONFIG, one of
+# configs/*.yaml, says on what; arguments go to train.py after the recipe's, so that they win:
+#   DATA_DIR=outputs/gemma-3-27b-it/nllb-200-3.3B bash scripts/train.sh
+#   CONFIG=configs/one_gpu.yaml bash scripts/train.sh --use_peft --lora_r 32 --lora_alpha 64 --learning_rate 1e-4
+#   MODEL=facebook/nllb-200-distilled-600M CONFIG=configs/four_gpus.yaml bash scripts/train.sh --reverse false
+#   MODEL=models/gemma-3-270m CONFIG=configs/cpu.yaml bash scripts/train.sh --target_languages Basque --max_steps 20
+# Killed? The same command goes on from the last checkpoint. A step has 4 x 4 rows of 512 tokens on each GPU; with
+# --gradient_accumulation_steps 1 four GPUs together have as many as one has with 4.
+#
+# On several machines the same command on each, with CONFIG=configs/multi_node.yaml NUM_MACHINES=2 NUM_PROCESSES=8
+# (GPUs of all together) MACHINE_RANK=0 (1 on the next) MAIN_PROCESS_IP=... MAIN_PROCESS_PORT=29500.
+# scripts/train.slurm does so.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+CONFIG=${CONFIG:-$root/configs/zero3.yaml}
+MODEL=${MODEL:-meta-llama/Meta-Llama-3-8B}
+DATA_DIR=${DATA_DIR:-outputs/gemma-3-27b-it/nllb-200-3.3B}
+OUTPUT_DIR=${OUTPUT_DIR:-outputs/$(basename "$MODEL")-topxgen}
+
+if [ ! -f "$CONFIG" ]; then
+    echo "train.sh: error: CONFIG=$CONFIG does not exist; there are $(cd "$root" && echo configs/*.yaml)" >&2
+    exit 2
+fi
+accelerate=accelerate
+command -v accelerate >/dev/null || accelerate=$root/.venv/bin/accelerate
+if ! command -v "$accelerate" >/dev/null; then
+    echo "train.sh: error: no accelerate on the PATH; activate the environment of requirements.txt" >&2
+    exit 2
+fi
+# One process takes the first of the GPUs it sees; accelerate would leave it all of them.
+if grep -q "^distributed_type: *'NO'" "$CONFIG"; then export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-0}; fi
+# accelerate hands `use_cpu` on to a single process only.
+if grep -q '^use_cpu: *true' "$CONFIG"; then export ACCELERATE_USE_CPU=true; fi
+
+command=("$accelerate" launch --config_file "$CONFIG"
+    ${NUM_PROCESSES:+--num_processes "$NUM_PROCESSES"}
+    ${NUM_MACHINES:+--num_machines "$NUM_MACHINES"}
+    ${MACHINE_RANK:+--machine_rank "$MACHINE_RANK"}
+    ${MAIN_PROCESS_IP:+--main_process_ip "$MAIN_PROCESS_IP"}
+    ${MAIN_PROCESS_PORT:+--main_process_port "$MAIN_PROCESS_PORT"}
+    "$root/train.py"
+    --model_name_or_path "$MODEL"
+    --dataset_name_or_path topxgen --data_dir "$DATA_DIR" --src English
+    --target_languages Basque Hausa Igbo Kinyarwanda Nepali Somali Sundanese Swahili Urdu Xhosa
+    --reverse --targets_only --max_length 512 --test_size_ratio 1000
+    --max_steps 5000 --per_device_train_batch_size 4 --gradient_accumulation_steps 4
+    --learning_rate 1e-5 --lr_scheduler_type cosine --num_warmup_steps 500 --weight_decay 0.01
+    --bf16 --gradient_checkpointing --eval_steps 500 --save_steps 500
+    --output_dir "$OUTPUT_DIR"
+    "$@")
+{ printf '+'; printf ' %q' "${command[@]}"; echo; } >&2
+exec "${command[@]}"
