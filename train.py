@@ -28,7 +28,7 @@ from comptra import languages
 from comptra.arguments import FLAG, real, whole
 from comptra.errors import UserError
 from topxgen import stages, training, training_sets
-from topxgen.base_model import DECODER, BaseModel
+from topxgen.base_model import DECODER, BaseModel, launched_with_deepspeed
 from topxgen.packing import PACKINGS
 
 MAIN = int(os.environ.get("RANK", 0)) == 0
@@ -225,6 +225,14 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
         raise UserError("--max_steps and --num_train_epochs both say when to end; pass one of them")
     if args.bf16 and args.fp16:
         raise UserError("--bf16 and --fp16 exclude each other; pass one of them")
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # what the config of accelerate launch says
+    if launched in ("bf16", "fp16") and not (args.bf16 or args.fp16):
+        setattr(args, launched, True)
+    if args.deepspeed and launched_with_deepspeed():
+        raise UserError(
+            f"--deepspeed {args.deepspeed} and the config of accelerate launch both set DeepSpeed up: drop the flag, or "
+            "launch with configs/four_gpus.yaml"
+        )
     for flag in ("load_in_8bit", "load_in_4bit", "use_dora"):
         if getattr(args, flag) and not args.use_peft:
             raise UserError(f"--{flag} freezes the weights and trains an adapter: add --use_peft")

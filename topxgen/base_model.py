@@ -108,7 +108,7 @@ class BaseModel:
         args, options = self.args, {}
         half = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
         # Weights that are trained stay float32 unless DeepSpeed keeps float32 copies; frozen ones need not.
-        dtype = half if args.use_peft or args.deepspeed or _launched_with_deepspeed() else torch.float32
+        dtype = half if args.use_peft or args.deepspeed or launched_with_deepspeed() else torch.float32
         if args.load_in_8bit or args.load_in_4bit:
             need("bitsandbytes", "bitsandbytes>=0.48", f"--load_in_{8 if args.load_in_8bit else 4}bit")
             options["quantization_config"] = BitsAndBytesConfig(
@@ -193,7 +193,7 @@ def read_config(name: str, trust_remote_code: bool):
         raise UserError(cannot_load(name, error)) from None
 
 
-def _launched_with_deepspeed() -> bool:
+def launched_with_deepspeed() -> bool:
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 

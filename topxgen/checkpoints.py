@@ -16,13 +16,14 @@ LIST = "checkpoint_files.json"
 CARD = "README.md"
 # Of a checkpoint, what belongs to the run rather than to the model.
 RUN_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "global_step", "latest")
-RUN_STATE += ("zero_to_fp32", LIST.removesuffix(".json"), "pytorch_model_fsdp")
+RUN_STATE += ("zero_to", LIST.removesuffix(".json"), "pytorch_model_fsdp")
 
 
-def mark_complete(folder: Path) -> None:
-    """Write the list of the files in `folder`, with their sizes in bytes."""
+def mark_complete(folder: Path, **facts) -> None:
+    """Write the list of the files in `folder`, with their sizes in bytes, and what else is to be known of it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != LIST)
-    write_json(folder / LIST, {"files": {str(path.relative_to(folder)): path.stat().st_size for path in files}})
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    write_json(folder / LIST, {**facts, "files": sizes})
 
 
 def fault(folder: Path) -> str | None:

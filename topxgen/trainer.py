@@ -205,7 +205,7 @@ class PairTrainer(Trainer):
             return
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, of which nothing here is read
         self._finish(folder, self.state)
-        checkpoints.mark_complete(folder)
+        checkpoints.mark_complete(folder, processes=self.args.world_size, sharded=self.is_deepspeed_enabled)
         rotate_checkpoints(self.args.output_dir, self._save_total_limit, self.state.best_model_checkpoint)
 
 

@@ -204,8 +204,7 @@ def run(
     state = trainer.state
     if flow.stopped == "signal":
         say(f"stopped by a signal after step {state.global_step}, which is saved; the same command goes on from there")
-        return STOPPED_BY_SIGNAL
-    if main:
+    elif main:
         best = output_dir / f"checkpoint-{best_step(state)}"
         checkpoints.publish(best, output_dir)
         worse = model_card.below_start([entry for entry in state.log_history if entry["step"] <= best_step(state)])
@@ -236,7 +235,8 @@ def run(
         print(f"best: {best.name}; model, card and tokenizer in {output_dir}, log in {output_dir / LOG}")
         if args.push_to_hub:
             model_card.push(output_dir, args.hub_model_id or output_dir.resolve().name)
-    return 0
+    trainer.accelerator.end_training()  # else processes may abort on their way out
+    return STOPPED_BY_SIGNAL if flow.stopped == "signal" else 0
 
 
 def best_step(state) -> int:
@@ -264,6 +264,11 @@ def build_trainer(args: argparse.Namespace, model: BaseModel, rows, test: list[P
     metric, evaluates = f"eval_{args.best_by}", bool(held.rows or held.pairs)
     # Before the weights: what DeepSpeed is told here decides how they are loaded.
     arguments = training_arguments(args, metric, evaluates, args.streaming)
+    if arguments.world_size != effective_batch(args)[1]:
+        raise UserError(
+            f"{effective_batch(args)[1]} processes were started, but each would train alone: without a GPU export "
+            "ACCELERATE_USE_CPU=true"
+        )
     set_seed(args.seed)  # of new adapters
     network = model.load(say)
     trained, total = parameters(network)
@@ -310,5 +315,11 @@ def resume_from(trainer, output_dir: Path, say: Say) -> str | None:
     if checkpoint is None:
         trainer.args.eval_on_start = trainer.args.eval_strategy != "no"
         return None
+    kept, processes = read_json(checkpoint / checkpoints.LIST), trainer.args.world_size
+    if (kept.get("sharded") or trainer.is_deepspeed_enabled) and kept.get("processes") != processes:
+        raise UserError(
+            f"{checkpoint} holds the optimizer in {kept.get('processes')} parts, for as many processes; now there are "
+            f"{processes}: start as many as before, or another --output_dir with --model_name_or_path {checkpoint}"
+        )
     say(f"going on from {checkpoint}")
     return str(checkpoint)
