@@ -19,6 +19,7 @@ command goes on from the last checkpoint. `--dry_run` shows the data as the mode
 """
 
 import argparse
+import atexit
 import json
 import os
 import sys
@@ -28,7 +29,7 @@ from comptra import languages
 from comptra.arguments import FLAG, real, whole
 from comptra.errors import UserError
 from topxgen import stages, training, training_sets
-from topxgen.base_model import DECODER, BaseModel, launched_with_deepspeed
+from topxgen.base_model import DECODER, LEFT_OUT, BaseModel, launched_with_deepspeed
 from topxgen.packing import PACKINGS
 
 MAIN = int(os.environ.get("RANK", 0)) == 0
@@ -61,6 +62,17 @@ FREE = [
     "trust_remote_code",
 ]
 DEFAULT_STEPS = 1000
+
+
+def json_object(text: str) -> dict:
+    """An argparse type: options of another library, as a JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
+    return value
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -127,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=whole(0),
         default=1000,
         metavar="N",
-        help="streaming: first pairs held out [%(default)s]",
+        help="streaming: the first pairs, which are held out [%(default)s]",
     )
     group.add_argument(
         "--num_of_sequences", type=whole(1), default=1000, help="streaming: pairs packed together [%(default)s]"
@@ -172,15 +184,15 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--deepspeed", metavar="JSON", help="a DeepSpeed config; or launch with configs/zero3.yaml")
 
     group = parser.add_argument_group("optimisation")
-    group.add_argument("--max_steps", type=whole(1), metavar="N", help=f"[{DEFAULT_STEPS}]")
-    group.add_argument("--num_train_epochs", type=real(0.001), metavar="N", help="instead of --max_steps")
+    group.add_argument("--max_steps", type=whole(-1), metavar="N", help=f"[{DEFAULT_STEPS}]")
+    group.add_argument("--num_train_epochs", type=real(0.001), metavar="N", help="instead of --max_steps (which wins)")
     group.add_argument("--per_device_train_batch_size", type=whole(1), default=4, metavar="ROWS", help="[%(default)s]")
     group.add_argument("--per_device_eval_batch_size", type=whole(1), default=4, metavar="ROWS", help="[%(default)s]")
     group.add_argument("--gradient_accumulation_steps", type=whole(1), default=4, help="[%(default)s]")
     group.add_argument("--learning_rate", type=real(0), default=5e-6, help="[%(default)s]")
     group.add_argument("--min_learning_rate", type=real(0), help="where the schedule ends")
     group.add_argument("--lr_scheduler_type", choices=training.SCHEDULERS, default="cosine", help="[%(default)s]")
-    group.add_argument("--lr_scheduler_kwargs", type=json.loads, metavar="JSON", help='such as {"num_cycles": 2}')
+    group.add_argument("--lr_scheduler_kwargs", type=json_object, metavar="JSON", help='such as {"num_cycles": 2}')
     group.add_argument("--num_warmup_steps", type=whole(0), default=100, help="[%(default)s]")
     group.add_argument("--weight_decay", type=real(0), default=0.05, help="[%(default)s]")
     group.add_argument("--num_workers", type=whole(0), default=24, help="that load data, one a spare core at most [24]")
@@ -217,12 +229,26 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def complain(line: str) -> None:
+    """Errors are the business of whatever process has them."""
+    rank = "" if MAIN else f"rank {os.environ['RANK']}: "
+    print(rank + line, file=sys.stderr, flush=True)
+
+
 def settle(args: argparse.Namespace) -> argparse.Namespace:
     """Defaults that depend on other flags. Raises UserError for flags that contradict each other."""
+    args.max_steps = None if args.max_steps == -1 else args.max_steps
+    if args.max_steps == 0:
+        raise UserError("--max_steps 0 trains nothing; pass a number of steps, or -1 and --num_train_epochs")
     if args.max_steps is None and args.num_train_epochs is None:
         args.max_steps = DEFAULT_STEPS
     if args.max_steps is not None and args.num_train_epochs is not None:
-        raise UserError("--max_steps and --num_train_epochs both say when to end; pass one of them")
+        say(f"--max_steps {args.max_steps} wins over --num_train_epochs {args.num_train_epochs:g}")
+        args.num_train_epochs = None
+    args.src = languages.find(args.src, args.languages_file).name
+    args.target_languages = [languages.find(name, args.languages_file).name for name in args.target_languages]
+    if args.output_dir.resolve() == Path(args.model_name_or_path).resolve():
+        raise UserError(f"--output_dir {args.output_dir} is the folder of the model that is trained; pass another one")
     if args.bf16 and args.fp16:
         raise UserError("--bf16 and --fp16 exclude each other; pass one of them")
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # what the config of accelerate launch says
@@ -306,20 +332,30 @@ def settings_of(args: argparse.Namespace, facts: dict) -> dict:
     """What decides the model that comes out."""
     rows, _ = training.effective_batch(args)
     chosen = {name: value for name, value in vars(args).items() if name not in FREE}
+    if args.lr_scheduler_type in training.ON_PLATEAU:  # then evaluations decide, too
+        chosen |= {name: getattr(args, name) for name in ("eval_steps", "save_steps", "best_by", "eval_translation")}
     return {**chosen, "effective_batch_rows": rows, "data": facts["sha256"]}
+
+
+def show_batch(args: argparse.Namespace) -> int:
+    """Say how many rows a step has; the number."""
+    rows, processes = training.effective_batch(args)
+    say(
+        f"a step has {rows} rows ({args.per_device_train_batch_size} a device x {args.gradient_accumulation_steps} accumulated "
+        f"x {processes} processes)"
+    )
+    return rows
 
 
 def show_rows(args: argparse.Namespace, model: BaseModel, encoded, rows) -> None:
     """How the data lies in rows, and the first texts as the model sees them."""
-    tokens, batch = int(encoded.lengths.sum()), training.effective_batch(args)
+    tokens, batch = int(encoded.lengths.sum()), show_batch(args)
     width = args.max_length if model.kind == DECODER and args.packing != "none" else max(rows.lengths)
-    steps = -(-len(rows) // batch[0])
+    steps = -(-len(rows) // batch)
     total = args.max_steps or -(-int(args.num_train_epochs * steps) // 1)
     say(
         f"{len(encoded)} training texts of {tokens} tokens (mean {tokens / max(1, len(encoded)):.0f}) in {len(rows)} rows of at "
-        f"most {width}: {1 - tokens / (len(rows) * width):.1%} room left\n"
-        f"a step has {batch[0]} rows ({args.per_device_train_batch_size} a device x {args.gradient_accumulation_steps} "
-        f"accumulated x {batch[1]} processes), an epoch {steps} steps; {total} steps, {total / steps:.1f} epochs"
+        f"most {width}: {1 - tokens / (len(rows) * width):.1%} room left; an epoch has {steps} steps; {total} steps, {total / steps:.1f} epochs"
     )
     if total <= args.num_warmup_steps:
         say(f"--num_warmup_steps {args.num_warmup_steps}: the learning rate never gets to its top in {total} steps")
@@ -338,31 +374,47 @@ def train(args: argparse.Namespace) -> int:
     args = settle(args)
     if "WORLD_SIZE" not in os.environ and not args.dry_run:
         training.one_gpu_or_launch()
+    training.check_schedule(args)
     pairs, test, facts = open_stream(args) if args.streaming else build_sets(args)
     for line in training.funnel_lines(facts):
         say(line)
-    if args.targets_only and not all(pair.src for pair in test):
+    if args.targets_only and not all(pair.src for pair in (*test, *(() if args.streaming else pairs))):
         raise UserError("--targets_only: text of one column has no target; pass --output_column_name, or drop the flag")
     if args.export_dir and MAIN:
         written = training_sets.export(pairs, test, args.export_dir, args.export_formats, args.languages_file)
         say(f"exported: {', '.join(map(str, written))}")
     model = BaseModel(args)
     if args.streaming:
-        rows = model.streamed(pairs)
+        rows = model.streamed(pairs, test, say)
+        if next(iter(rows), None) is None:
+            raise UserError(
+                f"nothing is left to train on after the first --size_valid_set {args.size_valid_set} pairs that fits "
+                f"--max_length {args.max_length} tokens: lower the one or raise the other"
+            )
+        show_batch(args)
     else:
         encoded = model.encode(pairs)
-        for line in model.left_out(encoded, "training"):
-            say(line)
         if not len(encoded):
-            raise UserError(f"no pair is as short as --max_length {args.max_length} tokens (longest {encoded.longest})")
+            shortest = min(tokens for _, tokens in encoded.too_long)
+            raise UserError(
+                f"no pair is as short as --max_length {args.max_length} tokens; the shortest has {shortest}"
+            )
         rows = model.rows(encoded)
         show_rows(args, model, encoded, rows)
     if args.dry_run:
+        if not args.streaming:
+            training.note_left_out(args, model, encoded, pairs, "training", say)
         return 0
     settings = json.loads(json.dumps(settings_of(args, facts), default=str))
     lock = OutputLock(args.output_dir) if MAIN else None
     try:
         training.check_output_dir(args.output_dir, settings)
+        if training.is_finished(args.output_dir, say):
+            return 0
+        if MAIN:
+            (args.output_dir / LEFT_OUT).unlink(missing_ok=True)
+        if not args.streaming:
+            training.note_left_out(args, model, encoded, pairs, "training", say)
         return training.run(args, model, rows, test, facts, settings, say)
     finally:
         if lock is not None:
@@ -374,15 +426,28 @@ def main() -> int:
     try:
         return train(args)
     except UserError as error:
-        say(f"train.py: error: {error}")
+        complain(f"train.py: error: {error}")
         return error.exit_code
     except OSError as error:  # a full disk, a read-only file
-        say(f"train.py: error: {error}; the last whole checkpoint is on disk, and the same command goes on from there")
+        complain(
+            f"train.py: error: {error}; the last whole checkpoint is on disk, and the same command goes on from there"
+        )
         return 2
     except KeyboardInterrupt:
         say("\nstopped; the same command goes on from the last checkpoint")
         return 130
 
 
+def leave(code: int) -> None:
+    """End this process. Of several, threads of torch's process groups now and then abort Python while it tidies up,
+    and a job that is done would count as failed."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

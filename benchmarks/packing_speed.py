@@ -40,19 +40,19 @@ def pairs_of(args: argparse.Namespace) -> list[Pair]:
     return reverse(pairs[: args.pairs])
 
 
-def with_mask(pad: int, pad_to: int):
-    """Rows as they are usually trained on: an attention mask, no position ids."""
-    collate = DecoderCollator(pad, pad_to=pad_to)
+class Padded(DecoderCollator):
+    """Every row to one length, as with padding="max_length"."""
 
-    def plain(rows):
-        import torch
+    def __init__(self, pad: int, length: int):
+        super().__init__(pad, packed=False)
+        self._filler, self._length = pad, length
 
-        batch = collate(rows)
-        del batch["position_ids"]
-        lengths = torch.tensor([[len(row["input_ids"])] for row in rows])
-        return {**batch, "attention_mask": (torch.arange(batch["input_ids"].shape[1]) < lengths).long()}
+    def __call__(self, rows):
+        from torch.nn.functional import pad
 
-    return plain
+        fill = {"input_ids": self._filler, "labels": IGNORED, "attention_mask": 0}
+        batch = super().__call__(rows)
+        return {k: pad(v, (0, self._length - v.shape[1]), value=fill[k]) for k, v in batch.items()}
 
 
 def main() -> None:
@@ -81,8 +81,8 @@ def main() -> None:
     pad = tokenizer.pad_token_id or 0
     layouts = {
         "packed": (decoder_rows(encoded, "bestfit", args.max_length, True), DecoderCollator(pad)),
-        "padded": (decoder_rows(encoded, "none", args.max_length, True), with_mask(pad, args.max_length)),
-        "cut": (decoder_rows(encoded, "original", args.max_length, True), with_mask(pad, 0)),
+        "padded": (decoder_rows(encoded, "none", args.max_length, True), Padded(pad, args.max_length)),
+        "cut": (decoder_rows(encoded, "original", args.max_length, True), DecoderCollator(pad, packed=False)),
     }
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16, attn_implementation="sdpa")
     lora = LoraConfig(task_type="CAUSAL_LM", r=32, lora_alpha=64, lora_dropout=0.0, target_modules="all-linear")

@@ -48,7 +48,7 @@ def texts(tokens: int, vocabulary: int) -> Encoded:
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.gamma(4, 22.5, size=tokens // 90), 20, 400).astype(int)
     ids = rng.integers(10, vocabulary, lengths.sum()).astype(np.int32)
-    return Encoded(ids, np.cumsum(lengths), (lengths // 2).astype(np.int32), np.arange(len(lengths)))
+    return Encoded(ids, np.cumsum(lengths), (lengths // 2).astype(np.int32))
 
 
 def model_flops(model, lora: bool, encoded: Encoded, learned: int) -> float:

@@ -112,8 +112,7 @@ def test_long_pairs_are_left_out_whole(tiny_lm):
     limit = sorted(set(lengths))[-2]
     encoded = encoder.encode(PAIRS, limit)
     assert encoded.lengths.max() == limit, "exactly as long as allowed stays"
-    assert (encoded.left_out, encoded.longest) == (lengths.count(max(lengths)), max(lengths))
-    assert encoded.kept.tolist() == [i for i in range(len(PAIRS)) if lengths[i] <= limit]
+    assert encoded.too_long == tuple((i, n) for i, n in enumerate(lengths) if n > limit)
     assert len(encoder.encode([])) == 0
 
 

@@ -25,7 +25,7 @@ def encoded(lengths, prompt=2, seed=0) -> Encoded:
     lengths = np.array(lengths)
     ids = np.random.default_rng(seed).integers(10, 700, lengths.sum()).astype(np.int32)
     prompts = np.minimum(prompt, lengths - 1).astype(np.int32)
-    return Encoded(ids, np.cumsum(lengths), prompts, np.arange(len(lengths)))
+    return Encoded(ids, np.cumsum(lengths), prompts)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -73,7 +73,8 @@ def test_labels_positions_and_padding():
     assert batch["labels"][1, 4:].tolist() == [IGNORED] * 4
     flat = DecoderCollator(pad=9, flat=True)([rows[0], rows[1]])
     assert flat["input_ids"].shape == (1, 12) and (flat["input_ids"] != 9).all()
-    assert DecoderCollator(pad=9, pad_to=32)([rows[0]])["input_ids"].shape == (1, 32)
+    masked = DecoderCollator(pad=9, packed=False)([rows[0], rows[1]])
+    assert masked["attention_mask"].tolist() == [[1] * 8, [1] * 4 + [0] * 4] and "position_ids" not in masked
 
 
 def test_concatenate_and_cut_loses_nothing():
@@ -89,7 +90,7 @@ def test_concatenate_and_cut_loses_nothing():
 
 
 def test_pairs_of_an_encoder_decoder_are_padded_together():
-    texts = Encoded(np.arange(10, 19, dtype=np.int32), np.array([5, 9]), np.array([3, 2], np.int32), np.arange(2))
+    texts = Encoded(np.arange(10, 19, dtype=np.int32), np.array([5, 9]), np.array([3, 2], np.int32))
     batch = PairCollator(pad=1, decoder_start=2)([PairRows(texts)[0], PairRows(texts)[1]])
     assert batch["input_ids"].tolist() == [[10, 11, 12], [15, 16, 1]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
@@ -142,10 +143,10 @@ def test_the_probe_passes_architectures_that_heed_position_ids(kind):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**options), attn_implementation="sdpa")
     model.config.use_cache = False
-    probe_packing(model, TEXTS, half=False)
+    probe_packing(model, TEXTS, "float32")
     model.config.use_cache = True
     with pytest.raises(UserError, match="see each other"):
-        probe_packing(model, TEXTS, half=False)
+        probe_packing(model, TEXTS, "float32")
 
 
 def test_the_probe_catches_an_architecture_with_a_state(lm):
@@ -156,7 +157,7 @@ def test_the_probe_catches_an_architecture_with_a_state(lm):
     forward = model.forward
     model.forward = lambda input_ids, position_ids: forward(input_ids=input_ids)
     with pytest.raises(UserError, match=r"lets the pairs of a row see each other .* pass --packing none"):
-        probe_packing(model, TEXTS, half=False)
+        probe_packing(model, TEXTS, "float32")
 
 
 def test_order_depends_on_seed_and_epoch_alone():

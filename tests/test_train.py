@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def finished(tiny_lm, tmp_path_factory):
 
 
 def noisy(model, output, **changed) -> list[str]:
-    options = dict(use_peft=True, neftune_noise_alpha=5, lora_dropout=0.2, max_steps=12, eval_translation=2)
+    options = dict(use_peft=True, neftune_noise_alpha=5, lora_dropout=0.2, max_steps=14, eval_translation=2)
     return flags(model, output, **{**options, **changed})
 
 
@@ -84,12 +85,12 @@ def test_what_a_run_leaves(finished, tiny_lm):
 
     output, result = finished
     steps = [entry["step"] for entry in log(output) if "loss" in entry]
-    assert steps == list(range(1, 13))
-    assert [entry["step"] for entry in log(output) if "eval_loss" in entry] == [0, 4, 8, 12], "the start, too"
+    assert steps == list(range(1, 15))
+    assert [entry["step"] for entry in log(output) if "eval_loss" in entry] == [0, 4, 8, 12, 14], "the start, too"
     last = [entry for entry in log(output) if "eval_loss" in entry][-1]
     assert {"eval_loss_English to Basque", "eval_chrf_Basque to English", "eval_bleu", "eval_chrf"} <= last.keys()
     manifest = json.loads((output / "manifest_train.json").read_text())
-    assert manifest["complete"] and manifest["steps"] == 12 and manifest["data"]["train_pairs"] == 46
+    assert manifest["complete"] and manifest["steps"] == 14 and manifest["data"]["train_pairs"] == 46
     by_chrf = {entry["step"]: entry["eval_chrf"] for entry in log(output) if "eval_chrf" in entry and entry["step"]}
     assert manifest["best_checkpoint"] == f"checkpoint-{max(by_chrf, key=by_chrf.get)}"
     best = output / manifest["best_checkpoint"]
@@ -114,7 +115,7 @@ def test_what_a_run_leaves(finished, tiny_lm):
 def test_a_finished_run_is_left_alone_and_other_settings_are_refused(finished, tiny_lm, train_here):
     output, _ = finished
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and path.name != ".lock"}
-    assert "finished at step 12" in train_here(*noisy(tiny_lm, output)).stderr
+    assert "finished at step 14" in train_here(*noisy(tiny_lm, output)).stderr
     error = train_here(*noisy(tiny_lm, output, learning_rate=1e-3), check=2).stderr
     assert "learning_rate was 0.002, now 0.001" in error
     error = train_here(*noisy(tiny_lm, output, target_languages="Urdu"), check=2).stderr
@@ -126,14 +127,14 @@ def test_a_finished_run_is_left_alone_and_other_settings_are_refused(finished, t
 def test_killed_runs_give_the_same_losses(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "killed"
-    # Between checkpoints, and while one is written.
     script("train.py", *noisy(tiny_lm, output), kill_when=lambda: lines_in(output / "train_log.jsonl") >= 8)
     assert (output / "checkpoint-4").is_dir() and not (output / "manifest_train.json").exists()
-    script("train.py", *noisy(tiny_lm, output), kill_when=(output / "checkpoint-8" / "optimizer.pt").exists)
+    # In the second epoch, which begins after 9 steps, and while a checkpoint is written.
+    script("train.py", *noisy(tiny_lm, output), kill_when=(output / "checkpoint-14" / "optimizer.pt").exists)
     result = train_here(*noisy(tiny_lm, output))
-    assert f"going on from {output / 'checkpoint-'}" in result.stderr
+    assert f"going on from {output / 'checkpoint-1'}" in result.stderr
     assert timeless(log(output))[:-1] == timeless(log(undisturbed))[:-1]
-    weights = "checkpoint-12/adapter_model.safetensors"
+    weights = "checkpoint-14/adapter_model.safetensors"
     assert (output / weights).read_bytes() == (undisturbed / weights).read_bytes()
     best = [
         json.loads((folder / "manifest_train.json").read_text())["best_checkpoint"] for folder in (output, undisturbed)
@@ -144,17 +145,34 @@ def test_killed_runs_give_the_same_losses(finished, tiny_lm, tmp_path, train_her
 def test_unusable_checkpoints_are_left_out_with_a_word(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "damaged"
-    train_here(*noisy(tiny_lm, output))
+    shutil.copytree(undisturbed, output)
     (output / "manifest_train.json").unlink()
-    state = output / "checkpoint-12" / "optimizer.pt"
-    state.write_bytes(state.read_bytes()[:-100])
-    (output / "checkpoint-8" / "checkpoint_files.json").unlink()
+    state = output / "checkpoint-14" / "optimizer.pt"
+    state.write_bytes(bytes(len(state.read_bytes())))  # as after a power cut
+    weights = output / "checkpoint-12" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (output / "checkpoint-8" / "checkpoint_files.json").unlink(missing_ok=True)
+    shutil.rmtree(output / "checkpoint-4", ignore_errors=True)
     result = train_here(*noisy(tiny_lm, output))
-    assert "checkpoint-12 is left out: optimizer.pt has" in result.stderr
+    assert "checkpoint-14 is left out: optimizer.pt is not as it was written" in result.stderr
+    assert "checkpoint-12 is left out: adapter_model.safetensors has" in result.stderr
     assert "checkpoint-8 is left out: it was not written to its end" in result.stderr
-    assert f"going on from {output / 'checkpoint-4'}" in result.stderr
-    assert timeless(log(output))[:-1] == timeless(log(undisturbed))[:-1]
-    assert (output / "unusable-checkpoint-12").is_dir() and (output / "checkpoint-12").is_dir()
+    assert "going on from" not in result.stderr
+    assert timeless(log(output))[:-1] == timeless(log(undisturbed))[:-1], "from the start, then"
+    assert (output / "unusable-checkpoint-14").is_dir() and (output / "checkpoint-14").is_dir()
+
+
+def test_a_run_killed_before_its_model_was_published_only_publishes(finished, tiny_lm, tmp_path, train_here):
+    undisturbed, _ = finished
+    output = tmp_path / "unpublished"
+    shutil.copytree(undisturbed, output)
+    (output / "manifest_train.json").unlink()
+    (output / "adapter_model.safetensors").unlink()
+    train_here(*noisy(tiny_lm, output))
+    manifests = [json.loads((folder / "manifest_train.json").read_text()) for folder in (output, undisturbed)]
+    assert manifests[0]["steps"] == manifests[1]["steps"] == 14
+    assert manifests[0]["best_checkpoint"] == manifests[1]["best_checkpoint"]
+    assert (output / "adapter_model.safetensors").is_file() and not (output / "checkpoint-15").exists()
 
 
 def test_a_signal_saves_and_the_run_goes_on(finished, tiny_lm, tmp_path, train_here):
@@ -206,21 +224,26 @@ def test_accumulation_and_batches_do_not_change_the_loss(tiny_lm, tmp_path, trai
 
 
 def test_two_processes_equal_one_with_doubled_accumulation(tiny_lm, tmp_path, train_here):
-    train_here(*flags(tiny_lm, tmp_path / "one", gradient_accumulation_steps=4, eval_translation=3))
+    """Also when they are killed in the second epoch, which begins after five steps."""
+    common = dict(eval_translation=3, max_steps=8, save_steps=3, eval_steps=3)
+    train_here(*flags(tiny_lm, tmp_path / "one", gradient_accumulation_steps=4, **common))
     accelerate = Path(sys.executable).with_name("accelerate")
     command = [accelerate, "launch", "--config_file", "configs/two_cpu_processes.yaml", "train.py"]
-    words = flags(tiny_lm, tmp_path / "two", gradient_accumulation_steps=2, eval_translation=3)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stderr
-    assert "x 2 processes" in result.stderr and result.stderr.count("parameters are trained") == 1
-    one, two = (timeless(log(tmp_path / name)) for name in ("one", "two"))
-    assert len(one) == len(two)
-    for a, b in zip(one[:-1], two[:-1], strict=True):
-        assert a.keys() == b.keys()
-        for key in ("loss", "grad_norm", "eval_loss", "learning_rate"):
-            if key in a:
-                assert a[key] == pytest.approx(b[key], rel=1e-3), (key, a["step"])
+    words = flags(tiny_lm, tmp_path / "two", gradient_accumulation_steps=2, **common)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    for part in ("whole", "resumed"):
+        result = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stderr
+        assert "x 2 processes" in result.stderr and result.stderr.count("parameters are trained") == 1
+        one, two = (timeless(log(tmp_path / name)) for name in ("one", "two"))
+        assert len(one) == len(two)
+        for a, b in zip(one[:-1], two[:-1], strict=True):
+            assert a.keys() == b.keys()
+            for key in ("loss", "grad_norm", "eval_loss", "learning_rate"):
+                if key in a:
+                    assert a[key] == pytest.approx(b[key], rel=1e-3), (part, key, a["step"])
+        (tmp_path / "two" / "manifest_train.json").unlink()
+        shutil.rmtree(tmp_path / "two" / "checkpoint-8")
 
 
 def test_an_encoder_decoder_learns_both_directions(tiny_nllb, tmp_path, train_here):
@@ -239,6 +262,22 @@ def test_an_encoder_decoder_learns_both_directions(tiny_nllb, tmp_path, train_he
         for name, size in (("one", 1), ("four", 4))
     )
     assert one == pytest.approx(four, rel=1e-5), "padding has no part in the loss"
+
+
+@pytest.mark.parametrize("family", ["m2m100", "madlad", "marian"])
+def test_relatives_of_nllb_train(family, tmp_path, train_here):
+    import tiny_models
+
+    texts = tiny_models.udhr_texts("Basque") + tiny_models.udhr_texts("English")
+    model = getattr(tiny_models, f"build_{family}")(tmp_path / "model", texts)
+    both = {
+        "m2m100": dict(target_languages="Swahili"),  # it has no Basque
+        "marian": dict(reverse=None, src="Basque", target_languages="English"),
+    }.get(family, {})
+    words = flags(model, tmp_path / "run", targets_only=None, max_steps=4, save_steps=4, eval_translation=2, **both)
+    train_here(*words)
+    first, last = (entry["eval_loss"] for entry in log(tmp_path / "run") if "eval_loss" in entry)
+    assert last < first
 
 
 def test_falling_below_the_start_is_said_and_patience_ends_the_run(tiny_lm, tmp_path, train_here):
@@ -261,12 +300,19 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny_lm, tmp_path, train_here):
     ("changed", "said"),
     [
         (dict(packing="original"), "room left"),
+        (
+            dict(packing="original", max_length=64),
+            "held-out English to Basque pairs longer than --max_length 64 tokens are left",
+        ),
         (dict(packing="none"), "room left"),
         (dict(targets_only=None, reverse=None), "parameters are trained"),
         (dict(use_peft=True, use_dora=True, target_modules=["q_proj", "down_proj"]), "parameters are trained"),
         (dict(gradient_checkpointing=True, bf16=True), "parameters are trained"),
         (dict(use_flash_attn=True), "torch's SDPA is used"),
-        (dict(num_train_epochs=1, max_steps=None), "1.0 epochs"),
+        (dict(num_train_epochs=1, max_steps=-1), "1.0 epochs"),
+        (dict(num_train_epochs=1), "--max_steps 2 wins over --num_train_epochs 1"),
+        (dict(lr_scheduler_type="warmup_stable_decay"), "parameters are trained"),
+        (dict(lr_scheduler_type="greedy", eval_translation=2), "parameters are trained"),
         (dict(test_size_ratio=0), "0 held-out pairs"),
         (dict(lr_scheduler_type="reduce_lr_on_plateau"), "parameters are trained"),
         (dict(template_key="11"), "parameters are trained"),
@@ -295,26 +341,42 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
     assert timeless(log(tmp_path / "streamed"))[:-1] == timeless(log(tmp_path / "again"))[:-1]
     again = flags(tiny_lm, tmp_path / "again", **streamed)
     (tmp_path / "again" / "manifest_train.json").unlink()
-    state = tmp_path / "again" / "checkpoint-4" / "trainer_state.json"
-    state.unlink()
+    (tmp_path / "again" / "checkpoint-4" / "trainer_state.json").unlink()
+    too_few = flags(tiny_lm, tmp_path / "few", **{**streamed, "size_valid_set": 1000})
+    assert "after the first --size_valid_set 1000 pairs" in train_here(*too_few, check=2).stderr
     text = flags(
         tiny_lm, tmp_path / "text", **{**own, "output_column_name": None, "reverse": None, "targets_only": None}
     )
     train_here(*text)
+    learned = flags(tiny_lm, tmp_path / "learned", **{**own, "output_column_name": None, "reverse": None})
+    assert "text of one column has no target" in train_here(*learned, check=2).stderr
     assert "trainer_state.json is missing" in train_here(*again).stderr
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        (dict(max_steps=5, num_train_epochs=1), "--max_steps and --num_train_epochs both say when to end"),
+        (dict(max_steps=0), "--max_steps 0 trains nothing"),
         (dict(bf16=True, fp16=True), "--bf16 and --fp16 exclude each other"),
         (dict(load_in_4bit=True), "--load_in_4bit freezes the weights and trains an adapter: add --use_peft"),
         (dict(best_by="chrf"), "--best_by chrf needs translations; pass --eval_translation N"),
-        (dict(min_learning_rate=1), "--min_learning_rate 1 is above --learning_rate 0.002"),
+        (dict(min_learning_rate=1), "--min_learning_rate 1 is not below --learning_rate 0.002"),
         (dict(min_learning_rate=1e-5, lr_scheduler_type="constant"), "has no smallest learning rate; with"),
         (dict(lr_scheduler_type="cosine_with_min_lr"), "needs --min_learning_rate"),
-        (dict(max_length=8), "no pair is as short as --max_length 8 tokens"),
+        (dict(max_length=8), "no pair is as short as --max_length 8 tokens; the shortest has"),
+        (
+            dict(early_stopping_patience=2, test_size_ratio=0),
+            "--early_stopping_patience goes by evaluations, and nothing",
+        ),
+        (
+            dict(eval_translation=2, test_size_ratio=0),
+            "there is no held-out pair to translate; raise --test_size_ratio",
+        ),
+        (dict(lr_scheduler_type="greedy", test_size_ratio=0), "greedy goes by evaluations, and nothing is held out"),
+        (dict(lr_scheduler_kwargs='{"foo": 1}'), "--lr_scheduler_type cosine with {'foo': 1}"),
+        (dict(lr_scheduler_kwargs="[1]"), "'[1]' is no JSON object"),
+        (dict(deepspeed="configs/deepspeed_zero3.json"), "pip install 'deepspeed"),
+        (dict(test_size_ratio=1000), "--test_size_ratio"),
         (dict(max_length=4096), "--max_length 4096 is more than the 2048 tokens"),
         (dict(eos_token_id=800), "--eos_token_id 800 is no token of the model"),
         (dict(target_languages="Bask"), "did you mean Bashkir, Basque"),
@@ -339,6 +401,12 @@ def test_a_model_that_is_none(tmp_path, tiny_lm, train_here):
     (tmp_path / "empty" / "adapter_config.json").write_text("{}")
     error = train_here(*flags(tmp_path / "empty", tmp_path / "run"), check=2).stderr
     assert "is a LoRA adapter: merge it first (scripts/merge_lora.py)" in error
+    error = train_here(*flags(tiny_lm, tiny_lm), check=2).stderr
+    assert "is the folder of the model that is trained; pass another one" in error
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("my notes")
+    error = train_here(*flags(tiny_lm, tmp_path / "mine"), check=2).stderr
+    assert "mine holds README.md, which the trained model would be written over" in error
     (tmp_path / "other" / "checkpoint-3").mkdir(parents=True)
     error = train_here(*flags(tiny_lm, tmp_path / "other"), check=2).stderr
     assert "holds checkpoints, but no settings_train.json" in error
@@ -368,11 +436,9 @@ def test_schedules_end_at_the_smallest_rate(name):
     from topxgen.training import schedule
 
     args = argparse.Namespace(
-        lr_scheduler_type=name, lr_scheduler_kwargs=None, min_learning_rate=1e-4, learning_rate=1e-3
+        lr_scheduler_type=name, lr_scheduler_kwargs=None, min_learning_rate=1e-4, learning_rate=1e-3, max_steps=200
     )
     kind, options = schedule(args)
-    if kind == "warmup_stable_decay":
-        options["num_decay_steps"] = 50
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     rates = get_scheduler(kind, optimizer, 10, 200, scheduler_specific_kwargs=options)
     seen = []

@@ -6,6 +6,7 @@ language codes, any other on template texts.
 
 import argparse
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from topxgen.packing import DecoderCollator, PairCollator, PairRows, decoder_row
 from topxgen.pairs import Pair
 
 Say = Callable[[str], None]
+LEFT_OUT = "left_out_pairs.jsonl"  # in the output directory
 DECODER, ENCODER_DECODER = "decoder", "encoder-decoder"
 
 
@@ -34,11 +36,16 @@ class BaseModel:
             )
             text = self.config.get_text_config()
             self.encoder = DecoderEncoder(self.tokenizer, args.template_key, text.vocab_size, args.eos_token_id)
+            if self.encoder.eos != self.tokenizer.eos_token_id:  # saved with the model, for those that decode with it
+                self.tokenizer.eos_token = self.tokenizer.convert_ids_to_tokens(self.encoder.eos)
             limit = getattr(text, "max_position_embeddings", None)
         else:
             from comptra.translators import seq2seq
             from comptra.translators.families import LanguageTokens
 
+            for flag in ("eos_token_id", "use_liger_kernel"):
+                if getattr(args, flag):
+                    raise UserError(f"--{flag} is for decoders, and {name} is an encoder-decoder: leave it out")
             _, self.tokenizer, limit = seq2seq.read(args.tokenizer_name_or_path or name, trust)
             tokens = LanguageTokens(name, self.config, self.tokenizer)
             length = min(args.max_length, limit)
@@ -52,22 +59,35 @@ class BaseModel:
         self.pad = pad if pad is not None else self.tokenizer.eos_token_id or 0
 
     def encode(self, pairs: list[Pair], packing: str | None = None) -> Encoded:
-        """Those pairs that fit in a row (all of them where rows are cut)."""
+        """Those pairs that fit in a row (all of them where rows are cut).
+
+        Raises UserError when the tokenizer has tokens that the model has not.
+        """
         if self.kind == ENCODER_DECODER:
-            return self.encoder.encode(pairs)
-        cut = (packing or self.args.packing) == "original"
-        return self.encoder.encode(pairs, None if cut else self.args.max_length)
+            encoded = self.encoder.encode(pairs)
+        else:
+            cut = (packing or self.args.packing) == "original"
+            encoded = self.encoder.encode(pairs, None if cut else self.args.max_length)
+        known, most = self.config.get_text_config().vocab_size, int(encoded.ids.max(initial=0))
+        if most >= known:
+            raise UserError(
+                f"the tokenizer has a token {most}, but {self.args.model_name_or_path} has only {known}: it is not this "
+                "model's; mend --tokenizer_name_or_path"
+            )
+        return encoded
 
     def left_out(self, encoded: Encoded, which: str) -> list[str]:
         """What to say about pairs that are too long: nothing is cut or dropped without a word."""
         limit, lines = self.args.max_length, []
-        if encoded.left_out:
+        if encoded.too_long:
             lines.append(
-                f"{encoded.left_out} {which} pairs longer than --max_length {limit} tokens are left out (longest "
-                f"{encoded.longest})"
+                f"{len(encoded.too_long)} {which} pairs longer than --max_length {limit} tokens are left out (longest "
+                f"{max(tokens for _, tokens in encoded.too_long)}; all are listed in {LEFT_OUT})"
             )
         if self.kind == ENCODER_DECODER and self.encoder.cut:
-            lines.append(f"{self.encoder.cut} {which} texts longer than {self.encoder.max_length} tokens are cut")
+            lines.append(
+                f"{self.encoder.cut} {which} texts longer than {self.encoder.max_length} tokens are cut at their end"
+            )
             self.encoder.cut = 0
         return lines
 
@@ -77,7 +97,7 @@ class BaseModel:
         args = self.args
         return decoder_rows(encoded, packing or args.packing, args.max_length, args.targets_only, args.seed)
 
-    def streamed(self, stream):
+    def streamed(self, stream, held_out: list[Pair], say: Say):
         """Rows out of a stream of pairs."""
         from topxgen.streaming import StreamedRows
 
@@ -91,12 +111,14 @@ class BaseModel:
             targets_only=args.targets_only,
             seed=args.seed,
             both_ways=args.reverse,
+            held_out=held_out,
+            say=say,
         )
 
-    def collator(self, flat: bool = False):
+    def collator(self):
         if self.kind == ENCODER_DECODER:
             return PairCollator(self.pad, self.config.decoder_start_token_id)
-        return DecoderCollator(self.pad, flat)
+        return DecoderCollator(self.pad, self.flash, self.args.packing == "bestfit")
 
     def load(self, say: Say):
         """The weights, quantised and with adapters as the flags say."""
@@ -118,19 +140,32 @@ class BaseModel:
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=half,
             )
-            if torch.cuda.is_available():
+            if not torch.cuda.is_available():
+                say("quantised training without a GPU works, but is slow: it is for trying things out")
+            else:
                 options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", 0))}
+        if self.flash:
+            options["attn_implementation"] = "flash_attention_2"
+        elif args.use_flash_attn:
+            say("flash-attn is not installed or finds no GPU (pip install flash-attn): torch's SDPA is used")
         kind = AutoModelForSeq2SeqLM if self.kind == ENCODER_DECODER else AutoModelForCausalLM
         try:
             model = kind.from_pretrained(
                 args.model_name_or_path,
                 dtype=dtype,
-                attn_implementation=self.attention(say),
                 trust_remote_code=args.trust_remote_code,
                 **options,
             )
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+            if self.flash and "flash" in str(error).lower():
+                raise UserError(f"{args.model_name_or_path}: {reason(error)}; leave --use_flash_attn out") from None
             raise UserError(cannot_load(args.model_name_or_path, error)) from None
+        if self.kind == DECODER and args.packing == "bestfit" and not _takes_positions(model):
+            raise UserError(
+                f"{type(model).__name__} takes no position ids, so pairs cannot be packed: pass --packing none"
+            )
         if self.kind == DECODER and self.encoder.eos != self.tokenizer.eos_token_id:
             model.generation_config.eos_token_id = self.encoder.eos  # so that vLLM ends answers there, too
         return self._adapted(model) if args.use_peft else model
@@ -161,6 +196,8 @@ class BaseModel:
                 ),
             )
         except ValueError as error:
+            if "target modules" not in str(error).lower():
+                raise
             names = sorted(
                 {name.rpartition(".")[2] for name, m in model.named_modules() if "Linear" in type(m).__name__}
             )
@@ -168,16 +205,23 @@ class BaseModel:
                 f"--target_modules {' '.join(args.target_modules or [])}: {reason(error)}; choose from {', '.join(names)}"
             ) from None
 
-    def attention(self, say: Say | None = None) -> str:
+    @property
+    def flash(self) -> bool:
+        """Whether flash attention is wanted and can be had; else transformers chooses, SDPA where the model has it."""
         from transformers.utils import is_flash_attn_2_available
 
-        if not self.args.use_flash_attn:
-            return "sdpa"
-        if is_flash_attn_2_available():
-            return "flash_attention_2"
-        if say:
-            say("flash-attn is not installed or finds no GPU (pip install flash-attn): torch's SDPA is used")
-        return "sdpa"
+        return self.args.use_flash_attn and is_flash_attn_2_available()
+
+    @property
+    def leaves_parameters_unused(self) -> bool:
+        """Whether a step may give some parameters no gradient, which DDP must be told."""
+        drops = any(getattr(self.config, name, 0) for name in ("encoder_layerdrop", "decoder_layerdrop", "layerdrop"))
+        return drops or hasattr(self.config, "vision_config") or hasattr(self.config, "audio_config")
+
+
+def _takes_positions(model) -> bool:
+    parameters = inspect.signature(model.forward).parameters
+    return "position_ids" in parameters
 
 
 def read_config(name: str, trust_remote_code: bool):

@@ -24,16 +24,13 @@ class Encoded:
     """Token ids of many texts, end to end.
 
     `ids` int32 [tokens]; `ends` int64 [texts], where each text ends; `prompts` int32 [texts], how many tokens at its
-    beginning are the prompt's; `kept` int64 [texts], the numbers of the pairs they come from; `longest` the length
-    of the longest pair that was left out, 0 when none was.
+    beginning are the prompt's; `too_long` has (number, tokens) of each pair that was left out.
     """
 
     ids: np.ndarray
     ends: np.ndarray
     prompts: np.ndarray
-    kept: np.ndarray
-    left_out: int = 0
-    longest: int = 0
+    too_long: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -134,26 +131,23 @@ class PairEncoder:
 
 
 def _gather(pairs: Sequence[Pair], rows: Callable[[Sequence[Pair]], Iterable], max_length: int | None) -> Encoded:
-    chunks, lengths, prompts, kept, left_out, longest = [], [], [], [], 0, 0
+    chunks, lengths, prompts, too_long = [], [], [], []
     for start in range(0, len(pairs), BATCH):
         flat: list[int] = []
         for number, (ids, prompt) in enumerate(rows(pairs[start : start + BATCH]), start=start):
             if max_length is not None and len(ids) > max_length:
-                left_out, longest = left_out + 1, max(longest, len(ids))
+                too_long.append((number, len(ids)))
                 continue
             flat += ids
             lengths.append(len(ids))
             prompts.append(prompt)
-            kept.append(number)
         chunks.append(np.array(flat, dtype=np.int32))
     ids = np.concatenate(chunks) if chunks else np.zeros(0, np.int32)
     return Encoded(
         ids,
         np.cumsum(lengths, dtype=np.int64),
         np.array(prompts, dtype=np.int32),
-        np.array(kept, dtype=np.int64),
-        left_out,
-        longest,
+        tuple(too_long),
     )
 
 
@@ -166,8 +160,8 @@ def _ids(tokenizer, texts: list[str]) -> list[list[int]]:
 
 def _ids_of_targets(tokenizer, texts: list[str]) -> list[list[int]]:
     """The same for the target side, for which Marian has another SentencePiece model."""
-    if not texts:
-        return []
+    if not texts or not hasattr(tokenizer, "spm_target"):
+        return _ids(tokenizer, texts)
     options = dict(add_special_tokens=False, split_special_tokens=True, verbose=False)
     return tokenizer(text_target=texts, **options)["input_ids"]
 

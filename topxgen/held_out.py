@@ -45,37 +45,63 @@ def score(pairs: Sequence[Pair], answers: Sequence[str]) -> dict[str, float]:
     return {key: round(value, 2) for key, value in metrics.items()}
 
 
-def translate(model, tokenizer, encoder, pairs: Sequence[Pair], template_key: str, synced: bool = False) -> list[str]:
-    """Translations of the sources of `pairs`, in order. `synced`: other processes decode, too (ZeRO-3)."""
+def translate(
+    model,
+    tokenizer,
+    encoder,
+    pairs: Sequence[Pair],
+    template_key: str,
+    rank: int = 0,
+    world: int = 1,
+    synced: bool = False,
+) -> dict[int, str]:
+    """Translations of the sources of `pairs` by their numbers, those that fall to process `rank` of `world`.
+
+    Every process decodes as many batches as the others. `synced`: the weights are sharded (ZeRO-3), so that all
+    processes must also take as many steps in each.
+    """
     import torch
 
-    if isinstance(encoder, DecoderEncoder):
+    if decoder := isinstance(encoder, DecoderEncoder):
         rows = encoder.prompt_ids([encoder.parts(pair)[0] for pair in pairs])
     else:
         rows = [encoder.source_ids(pair) for pair in pairs]
-    lengths = [2 * len(tokenizer(pair.source)["input_ids"]) + SPARE_TOKENS for pair in pairs]
-    keys = [pair.direction for pair in pairs]
-    order = sorted(range(len(pairs)), key=lambda i: (keys[i], len(rows[i])))
-    answers = [""] * len(pairs)
-    start = 0
-    while start < len(order):
-        batch = [i for i in order[start : start + BATCH] if keys[i] == keys[order[start]]]
-        start += len(batch)
+    batches = _batches(pairs, rows)
+    own = [batches[i % len(batches)] for i in range(rank, -(-len(batches) // world) * world, world)]
+    answers: dict[int, str] = {}
+    for batch in own:
+        longest = max(len(ids) for ids in tokenizer([pairs[i].source for i in batch])["input_ids"])
         options = dict(
-            max_new_tokens=max(lengths[i] for i in batch),
+            max_new_tokens=2 * longest + SPARE_TOKENS,
             num_beams=1,
             do_sample=False,
             use_cache=True,
             synced_gpus=synced,
+            # Sampling settings that a model brings along, taken back: with greedy decoding they only warn.
+            temperature=None,
+            top_p=None,
+            top_k=None,
         )
         with torch.no_grad():
-            if isinstance(encoder, DecoderEncoder):
+            if decoder:
                 texts = _decoder(model, tokenizer, encoder, [rows[i] for i in batch], options)
             else:
                 texts = _pairs(model, tokenizer, encoder, pairs[batch[0]], [rows[i] for i in batch], options)
         for i, text in zip(batch, texts, strict=True):
-            answers[i] = _clean(text, pairs[i], template_key) if isinstance(encoder, DecoderEncoder) else text.strip()
+            answers[i] = _clean(text, pairs[i], template_key) if decoder else text.strip()
     return answers
+
+
+def _batches(pairs: Sequence[Pair], rows: list[list[int]]) -> list[list[int]]:
+    """Numbers of pairs in batches of one direction and like length."""
+    order = sorted(range(len(pairs)), key=lambda i: (pairs[i].direction, len(rows[i])))
+    batches: list[list[int]] = []
+    for i in order:
+        full = not batches or len(batches[-1]) == BATCH
+        if full or pairs[batches[-1][0]].direction != pairs[i].direction:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
 
 
 def _clean(text: str, pair: Pair, template_key: str) -> str:
@@ -92,9 +118,7 @@ def _decoder(model, tokenizer, encoder: DecoderEncoder, rows: list[list[int]], o
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
     ends = {encoder.eos, *tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]}  # an answer is one line
-    output = model.generate(
-        input_ids=ids, attention_mask=mask, eos_token_id=sorted(ends), pad_token_id=pad, **_plain(), **options
-    )
+    output = model.generate(input_ids=ids, attention_mask=mask, eos_token_id=sorted(ends), pad_token_id=pad, **options)
     return tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
 
 
@@ -112,12 +136,6 @@ def _pairs(model, tokenizer, encoder: PairEncoder, pair: Pair, rows: list[list[i
             torch.arange(longest, device=model.device) < torch.tensor([[len(row)] for row in rows], device=model.device)
         ).long(),
         decoder_input_ids=torch.tensor([prefix] * len(rows), device=model.device),
-        **_plain(),
         **options,
     )
     return tokenizer.batch_decode(output[:, len(prefix) :], skip_special_tokens=True)
-
-
-def _plain() -> dict:
-    """Sampling settings that a model brings along, taken back: with greedy decoding they only warn."""
-    return dict(temperature=None, top_p=None, top_k=None)

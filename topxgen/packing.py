@@ -129,25 +129,35 @@ def _stack(rows: list[np.ndarray], fill: int, length: int):
     return torch.from_numpy(np.stack([np.pad(row, (0, length - len(row)), constant_values=fill) for row in rows]))
 
 
+def _mask(rows: list[dict[str, np.ndarray]], length: int):
+    return _stack([np.ones(len(row["input_ids"]), np.int64) for row in rows], 0, length)
+
+
 class DecoderCollator:
     """Rows of PackedRows or CutRows as tensors [rows, longest]; or one row [1, tokens] when `flat`, for kernels of
-    variable length, which need no padding. Padding counts as a text of its own."""
+    variable length, which need no padding.
 
-    def __init__(self, pad: int, flat: bool = False, pad_to: int = 0):
-        self._pad, self._flat, self._pad_to = pad, flat, pad_to
+    Packed rows carry position ids, and their padding counts as a text of its own. Rows that are one text each have an
+    attention mask instead, which every architecture knows.
+    """
+
+    def __init__(self, pad: int, flat: bool = False, packed: bool = True):
+        self._pad, self._flat, self._packed = pad, flat, packed
 
     def __call__(self, rows: list[dict[str, np.ndarray]]) -> dict:
-        if self._flat:
+        if self._flat and self._packed:
             rows = [{key: np.concatenate([row[key] for row in rows]) for key in rows[0]}]
-        length = max(self._pad_to, *(len(row["input_ids"]) for row in rows))
+        length = max(len(row["input_ids"]) for row in rows)
+        batch = {
+            "input_ids": _stack([row["input_ids"] for row in rows], self._pad, length),
+            "labels": _stack([row["labels"] for row in rows], IGNORED, length),
+        }
+        if not self._packed:
+            return {**batch, "attention_mask": _mask(rows, length)}
         positions = [
             np.concatenate([row["position_ids"], np.arange(length - len(row["position_ids"]))]) for row in rows
         ]
-        return {
-            "input_ids": _stack([row["input_ids"] for row in rows], self._pad, length),
-            "position_ids": _stack(positions, 0, length),
-            "labels": _stack([row["labels"] for row in rows], IGNORED, length),
-        }
+        return {**batch, "position_ids": _stack(positions, 0, length)}
 
 
 class PairCollator:
@@ -161,7 +171,7 @@ class PairCollator:
         shifted = [np.concatenate([[self._start], row["labels"][:-1]]) for row in rows]
         return {
             "input_ids": _stack([row["input_ids"] for row in rows], self._pad, source),
-            "attention_mask": _stack([np.ones(len(row["input_ids"]), np.int64) for row in rows], 0, source),
+            "attention_mask": _mask(rows, source),
             "decoder_input_ids": _stack(shifted, self._pad, target),
             "labels": _stack([row["labels"] for row in rows], IGNORED, target),
         }

@@ -18,7 +18,6 @@ import torch
 from accelerate.utils import gather_object
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
-from transformers.trainer_utils import rotate_checkpoints
 
 from comptra.errors import UserError
 from topxgen import checkpoints, held_out
@@ -93,7 +92,7 @@ class PairTrainer(Trainer):
         self._tokens = self._tokens + (inputs["input_ids"] != self._pad).sum()
         if not self._decoder:
             self._tokens = self._tokens + (inputs["labels"] != IGNORED).sum()
-        loss = self._sum_of_losses(model, inputs) / num_items_in_batch
+        loss = self._sum_of_losses(model, inputs) / num_items_in_batch.clamp(min=1)
         # Gradients are averaged over processes, and the tokens were counted over all of them.
         return loss * self.accelerator.num_processes if self.args.average_tokens_across_devices else loss
 
@@ -104,7 +103,9 @@ class PairTrainer(Trainer):
         if not hasattr(rows, "lengths"):  # a stream has an order of its own
             return None
         step = self.get_total_train_batch_size(self.args)
-        return EpochOrder(rows.lengths, step, self.args.seed, by_length=not self._decoder)
+        order = EpochOrder(rows.lengths, step, self.args.seed, by_length=not self._decoder)
+        self.add_callback(EpochOfStep(order))
+        return order
 
     # Throughput
 
@@ -171,19 +172,18 @@ class PairTrainer(Trainer):
 
     def _translate(self, pairs: list[Pair]) -> list[str]:
         """Translations by all processes together, in the order of `pairs`."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        share = list(range(rank, len(pairs), world))
-        filled = share + [0] * (math.ceil(len(pairs) / world) - len(share))  # as many as the others have
+        world = self.accelerator.num_processes
         answers = held_out.translate(
             self.accelerator.unwrap_model(self.model_wrapped),
             self.processing_class,
             self._held_out.encoder,
-            [pairs[i] for i in filled],
+            pairs,
             self._held_out.template_key,
-            synced=self.is_deepspeed_enabled and world > 1,
+            rank=self.accelerator.process_index,
+            world=world,
+            synced=world > 1 and self.sharding == "ZeRO-3",
         )
-        own = list(zip(share, answers, strict=False))
-        found = dict(gather_object(own) if world > 1 else own)
+        found = dict(gather_object(list(answers.items())) if world > 1 else answers)
         return [found[i] for i in range(len(pairs))]
 
     def _determine_best_metric(self, metrics, trial) -> bool:
@@ -194,10 +194,19 @@ class PairTrainer(Trainer):
 
     # Checkpoints
 
+    @property
+    def sharding(self) -> str:
+        """How the optimizer lies on disk: in one piece, or in the parts of a stage of ZeRO."""
+        if not self.is_deepspeed_enabled:
+            return "none"
+        return f"ZeRO-{self.accelerator.state.deepspeed_plugin.zero_stage}"
+
     def _save_checkpoint(self, model, trial) -> None:
         self._off_the_clock(lambda: self._save_listed(model, trial))
 
     def _save_listed(self, model, trial) -> None:
+        if not torch.isfinite(self._tr_loss):
+            raise diverged("loss", float(self._tr_loss), self.state.global_step)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
@@ -205,8 +214,8 @@ class PairTrainer(Trainer):
             return
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, of which nothing here is read
         self._finish(folder, self.state)
-        checkpoints.mark_complete(folder, processes=self.args.world_size, sharded=self.is_deepspeed_enabled)
-        rotate_checkpoints(self.args.output_dir, self._save_total_limit, self.state.best_model_checkpoint)
+        checkpoints.mark_complete(folder, processes=self.args.world_size, sharding=self.sharding)
+        checkpoints.rotate(Path(self.args.output_dir), self._save_total_limit, self.state.best_global_step)
 
 
 class EpochOrder(torch.utils.data.Sampler):
@@ -223,8 +232,13 @@ class EpochOrder(torch.utils.data.Sampler):
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
+    @property
+    def steps(self) -> int:
+        """In an epoch."""
+        return -(-len(self._lengths) // self._step)
+
     def __len__(self) -> int:
-        return -(-len(self._lengths) // self._step) * self._step
+        return self.steps * self._step
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(self._seed * 100_003 + self._epoch)
@@ -235,6 +249,35 @@ class EpochOrder(torch.utils.data.Sampler):
         return itertools.islice(itertools.cycle(order), len(self))
 
 
+class EpochOfStep(TrainerCallback):
+    """Tells an order its epoch: after a resume accelerate's wrappers do not reach it with several processes."""
+
+    def __init__(self, order: EpochOrder):
+        self._order = order
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self._order.set_epoch(state.global_step // self._order.steps)
+
+
+def find_best(state, output_dir: Path, say: Callable) -> None:
+    """Look for the best checkpoint of an earlier process: the directory may have been moved since, or it removed."""
+    if state.best_global_step is None:
+        return
+    best = output_dir / f"checkpoint-{state.best_global_step}"
+    if best.is_dir():
+        state.best_model_checkpoint = str(best)
+    else:
+        say(f"{best}, the best so far, is gone: the best of those that follow is kept, or the last one")
+        state.best_model_checkpoint = state.best_global_step = state.best_metric = None
+
+
+def diverged(name: str, value: float, step: int) -> UserError:
+    return UserError(
+        f"the {name} at step {step} is {value}: training has diverged. Lower --learning_rate, raise --num_warmup_steps, "
+        "use --bf16 instead of --fp16, and start in another --output_dir"
+    )
+
+
 class Flow(TrainerCallback):
     """When to evaluate, to save and to stop, beyond what Trainer knows.
 
@@ -242,22 +285,22 @@ class Flow(TrainerCallback):
     no number ends it; `stop_requested` (a signal) ends it after a checkpoint.
     """
 
-    def __init__(self, metric: str, greater_is_better: bool, patience: int | None, evaluates: bool):
+    def __init__(self, metric: str, greater_is_better: bool, patience: int | None, evaluates: bool, say: Callable):
         self._metric, self._greater, self._patience, self._evaluates = metric, greater_is_better, patience, evaluates
+        self._say = say
         self.stop_requested = False
         self.stopped = ""  # why, when it was not the last step
         self.accelerator = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        # The directory may have been moved since the path was written down.
-        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
-        state.best_model_checkpoint = str(best) if best.is_dir() else None
+        state.compute_steps(args, state.max_steps)  # how often to log, evaluate and save may have changed
+        find_best(state, Path(args.output_dir), self._say)
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.accelerator is not None:
             if self.stop_requested:
                 self.accelerator.set_trigger()
-            if self.accelerator.check_trigger():
+            if self.accelerator.check_trigger() and state.global_step < state.max_steps:
                 self.stopped = "signal"
                 control.should_save = control.should_training_stop = True
         if control.should_save and self._evaluates and self.stopped != "signal":
@@ -265,18 +308,19 @@ class Flow(TrainerCallback):
         return control
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        for name in ("loss", "grad_norm", "eval_loss"):
+        # With fp16 gradients overflow by design: the scale is halved and the step skipped.
+        for name in ("loss", "eval_loss", *(() if args.fp16 else ("grad_norm",))):
             if not math.isfinite((logs or {}).get(name, 0.0)):
-                raise UserError(
-                    f"the {name} at step {state.global_step} is {logs[name]}: training has diverged. Lower --learning_rate, "
-                    "raise --num_warmup_steps, use --bf16 instead of --fp16, and start in another --output_dir"
-                )
+                raise diverged(name, logs[name], state.global_step)
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        if self._patience and self.waited(state.log_history) >= self._patience and state.global_step:
+        if state.global_step and self.out_of_patience(state.log_history):
             self.stopped = "patience"
             control.should_save = control.should_training_stop = True
         return control
+
+    def out_of_patience(self, history: list[dict]) -> bool:
+        return bool(self._patience) and self.waited(history) >= self._patience
 
     def waited(self, history: list[dict]) -> int:
         """Evaluations since the best one, from the log, which checkpoints keep."""
@@ -289,18 +333,24 @@ class Flow(TrainerCallback):
 class Probe(TrainerCallback):
     """Makes sure, before the first step, that packed texts do not see each other."""
 
-    def __init__(self, texts: list[np.ndarray], half: bool):
-        self._texts, self._half = texts, half
+    def __init__(self, texts: list[np.ndarray], rounding: str):
+        self._texts, self._rounding = texts, rounding
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        probe_packing(model, self._texts, self._half)
+        probe_packing(model, self._texts, self._rounding)
 
 
-def probe_packing(model, texts: list[np.ndarray], half: bool) -> None:
+# How far logits may move: when a neighbour changes (nothing, but with 8-bit weights, whose scales are those of a whole
+# batch), and when a text stands alone (the order of summation).
+PROBE_TOLERANCES = {"float32": (1e-4, 1e-3), "half": (1e-4, 1e-2), "8 bits": (1e-2, 1e-1)}
+
+
+def probe_packing(model, texts: list[np.ndarray], rounding: str) -> None:
     """Raise UserError when a text sees another one in its row: not every architecture heeds position ids.
 
     The second text of a row must not change when the first one does, nor when it stands alone.
     """
+    most_leak, most_shift = PROBE_TOLERANCES[rounding]
     first, second = (torch.as_tensor(text[:32].astype(np.int64)) for text in texts)
 
     def logits(*parts: torch.Tensor) -> torch.Tensor:
@@ -315,7 +365,7 @@ def probe_packing(model, texts: list[np.ndarray], half: bool) -> None:
     model.train(training)
     scale = together.abs().mean().clamp_min(1e-6)
     leak, shift = ((together - other).abs().mean() / scale for other in (changed, alone))
-    if leak > (1e-2 if half else 1e-4) or shift > (1e-1 if half else 1e-3):
+    if leak > most_leak or shift > most_shift:
         raise UserError(
             f"{type(model).__name__} lets the pairs of a row see each other (the logits of one change by "
             f"{max(leak, shift):.2%} with its neighbour): pass --packing none"
