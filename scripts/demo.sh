@@ -28,5 +28,5 @@ for data in topxgen udhr; do
         --dataset_name_or_path "$data" --data_dir outputs/demo/apertium --target_languages Basque --reverse --targets_only \
         --max_length 256 --test_size_ratio 0.15 --max_steps 24 --num_warmup_steps 4 --learning_rate 5e-4 \
         --per_device_train_batch_size 1 --gradient_accumulation_steps 1 \
-        --eval_steps 12 --save_steps 12 --eval_translation 2 --output_dir "outputs/demo/train-$data"
+        --eval_steps 12 --save_steps 12 --output_dir "outputs/demo/train-$data"
 done
