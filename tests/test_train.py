@@ -75,7 +75,7 @@ def finished(tiny_lm, tmp_path_factory):
 
 
 def noisy(model, output, **changed) -> list[str]:
-    options = dict(use_peft=True, neftune_noise_alpha=5, lora_dropout=0.2, max_steps=14, eval_translation=2)
+    options = dict(use_peft=True, neftune_noise_alpha=5, lora_dropout=0.2, max_steps=14, eval_translation=1)
     return flags(model, output, **{**options, **changed})
 
 
@@ -250,7 +250,7 @@ def test_an_encoder_decoder_learns_both_directions(tiny_nllb, tmp_path, train_he
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     output = tmp_path / "nllb"
-    result = train_here(*flags(tiny_nllb, output, targets_only=None, max_steps=40, eval_steps=20, eval_translation=4))
+    result = train_here(*flags(tiny_nllb, output, targets_only=None, max_steps=40, eval_steps=20, eval_translation=1))
     assert "encoder-decoder" in result.stderr
     first, last = (entry for entry in (log(output)[0], [e for e in log(output) if "eval_loss" in e][-1]))
     assert last["eval_loss_English to Basque"] < first["eval_loss_English to Basque"] - 1, "a direction it did not know"
