@@ -271,7 +271,6 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
     args.best_by = args.best_by or ("chrf" if args.eval_translation else "loss")
     if args.best_by != "loss" and not args.eval_translation:
         raise UserError(f"--best_by {args.best_by} needs translations; pass --eval_translation N")
-    training.schedule(args)
     return args
 
 

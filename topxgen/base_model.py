@@ -166,8 +166,6 @@ class BaseModel:
             raise UserError(
                 f"{type(model).__name__} takes no position ids, so pairs cannot be packed: pass --packing none"
             )
-        if self.kind == DECODER and self.encoder.eos != self.tokenizer.eos_token_id:
-            model.generation_config.eos_token_id = self.encoder.eos  # so that vLLM ends answers there, too
         return self._adapted(model) if args.use_peft else model
 
     def _adapted(self, model):

@@ -69,21 +69,20 @@ def every(output_dir: Path) -> list[Path]:
     return sorted((path for path in found if path.is_dir()), key=step_of)
 
 
-def newest(output_dir: Path, say: Callable[[str], None], set_aside: bool = True) -> Path | None:
+def newest(output_dir: Path, say: Callable[[str], None]) -> Path | None:
     """The newest checkpoint that is whole; `say` hears of each newer one that is not.
 
-    With `set_aside` such a one is renamed to unusable-checkpoint-N, so that what the run writes next does not mix
-    with it and no tool takes it for a model.
+    Such a one is renamed to unusable-checkpoint-N, so that what the run writes next does not mix with it and no tool
+    takes it for a model.
     """
     for folder in reversed(every(output_dir)):
         why = fault(folder)
         if why is None:
             return folder
         say(f"{folder} is left out: {why}")
-        if set_aside:
-            aside = folder.with_name(f"unusable-{folder.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
+        aside = folder.with_name(f"unusable-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
     return None
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from comptra.files import Appender, to_line, write_atomic
+from comptra.files import Appender, partial, to_line, write_atomic
 from topxgen.model_card import below_start
 from topxgen.progress import Progress
+from topxgen.training import LOG
 
-LOG = "train_log.jsonl"
 CURVES = "loss_curves.png"
 
 
@@ -87,6 +87,5 @@ def draw_curves(history: list[dict], path: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.replace(path)
+    figure.savefig(partial(path), format="png", dpi=110)
+    partial(path).replace(path)
