@@ -19,7 +19,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from comptra import samplers, translators
+from comptra import provenance, samplers, translators
 from comptra.arguments import FLAG, boolean, real, whole
 from comptra.errors import UserError
 from comptra.translators import llm, nllb
@@ -190,14 +190,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def generate(run: Run, command: list[str]) -> bool:
     """The generate stage; whether it reached its target."""
+    from comptra.progress import Progress
     from topxgen.funnel import generation_counts
     from topxgen.generation import MAX_BARREN_STEPS, Generation, Target
-    from topxgen.progress import Progress
 
-    args, layout, started = run.args, run.layout, stages.now()
+    args, layout, started = run.args, run.layout, provenance.now()
     builder, template, settings, texts, _ = prepare_generation(run, say)
     check_origin(run)
-    stages.check_settings(layout.settings("generate"), settings)
+    provenance.check_settings(layout.settings("generate"), settings)
     target = Target(tuple(sorted(run.languages)), args.number_of_instructions, args.number_of_instructions_per_language)
     total = max(target.total, target.minimum * len(target.languages))
     with (
@@ -221,7 +221,7 @@ def generate(run: Run, command: list[str]) -> bool:
         if generation.needs_answers():
             say(f"loading {args.model_name_or_path} ({args.inference_api})")
             sampler = samplers.load(args.inference_api, run.model_settings())
-            stages.record_settings(layout.settings("generate"), settings)
+            provenance.record_settings(layout.settings("generate"), settings)
             stages.begin(layout, "generate")
             progress.restart_clock()
             try:
@@ -270,11 +270,11 @@ def check_origin(run: Run) -> None:
 def translate(run: Run, command: list[str]) -> None:
     """The translate stage."""
     from comptra import language_id
+    from comptra.progress import Progress
     from topxgen.back_translation import back_translate, paragraphs, translated
     from topxgen.funnel import translation_counts
-    from topxgen.progress import Progress
 
-    args, layout, started = run.args, run.layout, stages.now()
+    args, layout, started = run.args, run.layout, provenance.now()
     translator = run.translator
     for language in run.languages.values():
         translator.check(language, run.target)
@@ -285,7 +285,7 @@ def translate(run: Run, command: list[str]) -> None:
         "lid_model": args.lid_model,
         **translator.settings,
     }
-    stages.check_settings(layout.settings("translate"), settings)
+    provenance.check_settings(layout.settings("translate"), settings)
     identifier = language_id.load(args.lid_model)
     for language in [*run.languages.values(), run.target]:
         if not identifier.knows(language):
@@ -299,7 +299,7 @@ def translate(run: Run, command: list[str]) -> None:
         ids = [paragraph.id for paragraph in paragraphs(layout, language, run.filenames.get(name))]
         total += len(ids)
         done += sum(paragraph_id in there for paragraph_id in ids)
-    stages.record_settings(layout.settings("translate"), settings)
+    provenance.record_settings(layout.settings("translate"), settings)
     if done < total:
         stages.begin(layout, "translate")
         say(f"loading {translator.version}")
@@ -335,10 +335,10 @@ def translate(run: Run, command: list[str]) -> None:
 
 def score(run: Run, command: list[str]) -> None:
     """The score stage."""
+    from comptra.progress import Progress
     from topxgen.funnel import translation_counts
-    from topxgen.progress import Progress
 
-    layout, scorer, started, truncated = run.layout, run.scorer, stages.now(), 0
+    layout, scorer, started, truncated = run.layout, run.scorer, provenance.now(), 0
     if scorer is None:
         return
     total = sum(scoring.unscored(layout, language, scorer.id) for language in run.languages)
@@ -386,8 +386,8 @@ def say_retries(model) -> None:
 def report(run: Run) -> None:
     """Print the funnel, a few pairs, and where the files are."""
     from comptra.files import read_json
+    from comptra.progress import printable
     from topxgen import funnel
-    from topxgen.progress import printable
 
     layout = run.layout
     generation = [
@@ -443,7 +443,7 @@ def main() -> int:
         preflight(run)
         from comptra.files import OutputLock, repair_tail
 
-        command = stages.command_line(("--api_key",))
+        command = provenance.command_line(("--api_key",))
         enough = True
         with OutputLock(args.output_dir):
             repair_tail(run.layout.translation_answers)

@@ -20,13 +20,13 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from comptra import benchmarks, languages
+from comptra import benchmarks, languages, provenance
 from comptra.arguments import FLAG, real, whole
 from comptra.errors import UserError
 from comptra.files import OutputLock, partial, write_atomic
-from topxgen import chunks, contamination, ngrams, overlap, sides, stages
+from comptra.progress import Progress
+from topxgen import chunks, contamination, ngrams, overlap, sides
 from topxgen import contamination_report as report
-from topxgen.progress import Progress
 from topxgen.records import FilteredLayout, translations_name
 
 
@@ -255,7 +255,7 @@ def filter_file(
             layout.malformed(name),
             layout.manifest(name),
             decisive,
-            {"stage": "decontaminate", "command": stages.command_line(()), "versions": stages.versions()},
+            {"stage": "decontaminate", "command": provenance.command_line(()), "versions": provenance.versions()},
             workers,
             tick,
         )
@@ -305,7 +305,7 @@ def main() -> int:
                 )
             content = {
                 "report_only": args.report_only,
-                "command": stages.command_line(()),
+                "command": provenance.command_line(()),
                 "settings": settings,
                 "benchmarks": {name: side.facts() for name, side in loaded.items()},
                 "languages": parts,

@@ -25,10 +25,10 @@ import os
 import sys
 from pathlib import Path
 
-from comptra import languages
+from comptra import languages, provenance
 from comptra.arguments import FLAG, real, whole
 from comptra.errors import UserError
-from topxgen import stages, training, training_sets
+from topxgen import training, training_sets
 from topxgen.base_model import DECODER, LEFT_OUT, BaseModel, launched_with_deepspeed
 from topxgen.packing import PACKINGS
 
@@ -312,7 +312,7 @@ def build_sets(args: argparse.Namespace) -> tuple[list, list, dict]:
 def fingerprint(train: list, test: list) -> str:
     """Of what is trained and tested on, in order."""
     lines = [f"{pair.src}\t{pair.tgt}\t{pair.source}\t{pair.target}" for pair in (*train, None, *test) if pair]
-    return stages.digest([str(len(train)), *lines])
+    return provenance.digest([str(len(train)), *lines])
 
 
 def open_stream(args: argparse.Namespace) -> tuple[object, list, dict]:

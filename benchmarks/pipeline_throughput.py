@@ -15,10 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from comptra import examples, languages, samplers
+from comptra.progress import Progress
 from topxgen import prompts, topics
 from topxgen.generation import Generation, Target, request_seed, schedule
 from topxgen.pipelines.topxgen import TopXGenPrompts
-from topxgen.progress import Progress
 from topxgen.records import Layout
 
 SEED = 122

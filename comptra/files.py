@@ -119,11 +119,15 @@ def read_json(path: Path) -> dict:
         raise UserError(f"{path} is not valid JSON ({error}); restore it or remove it") from None
 
 
+class InUse(UserError):
+    """Another process holds the directory."""
+
+
 class OutputLock:
     """Holds `directory` for this process until it exits, however it exits.
 
     A POSIX record lock: the kernel lets go of it when the process dies, and forked engine processes
-    do not inherit it. Raises UserError naming the owner when another process holds it, or when the
+    do not inherit it. Raises InUse naming the owner when another process holds it, UserError when the
     directory cannot be written.
     """
 
@@ -146,7 +150,7 @@ class OutputLock:
             self._file.seek(0)
             owner = self._file.read().strip() or "an unknown process"
             self._file.close()
-            raise UserError(
+            raise InUse(
                 f"{directory} is in use by {owner}; wait for it, stop it, or pass another --output_dir"
             ) from None
         self._file.truncate(0)

@@ -244,7 +244,7 @@ def test_chat_models_get_the_instruct_template(tiny_lm, tmp_path, datagen_here):
 
 
 def test_verbose_escapes_control_characters():
-    from topxgen.progress import printable
+    from comptra.progress import printable
 
     assert printable("a\x1b[31mb\x07\u202ec\nd") == "a\\x1b[31mb\\x07\\x202ec\nd"
 

@@ -10,9 +10,9 @@ from tiny_models import udhr_texts
 
 from comptra.errors import UserError
 from comptra.files import repair_tail
+from comptra.progress import Progress
 from comptra.samplers import Answer, SamplingSettings
 from topxgen.generation import MAX_BARREN_STEPS, Generation, Target, request_seed, schedule
-from topxgen.progress import Progress
 from topxgen.records import Layout
 
 UDHR = [text for name in ("Basque", "Swahili", "Hausa") for text in udhr_texts(name)]

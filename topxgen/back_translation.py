@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from comptra.errors import UserError
 from comptra.files import Appender, read_jsonl
 from comptra.languages import Language
+from comptra.progress import Progress, printable
 from topxgen import splitting
-from topxgen.progress import Progress, printable
 from topxgen.records import Layout, Paragraph, TranslatedParagraph, identified
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from comptra.errors import UserError
 from comptra.files import partial, read_json, to_line, write_json
-from topxgen.stages import now
+from comptra.provenance import now
 
 CHUNK = 4 << 20  # bytes
 SAVE_EVERY_S = 0.5  # at most so much work is done again after a kill

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from comptra.files import Appender, read_jsonl
+from comptra.progress import Progress, printable
 from comptra.samplers import Answer, Request, SamplingSettings
 from topxgen.cleaning import reject_reason
 from topxgen.dedup import NearDuplicates
 from topxgen.parsing import PARSERS
-from topxgen.progress import Progress, printable
 from topxgen.records import Layout, Paragraph, identified
 
 MAX_BARREN_STEPS = 50  # in a row that kept nothing (SPEC section 3)

@@ -6,10 +6,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from comptra import languages
+from comptra import languages, provenance
 from comptra.errors import UserError, reason
 from comptra.prompts.templates import get_template
-from topxgen import stages
 from topxgen.base_model import DECODER
 from topxgen.encoding import NO_TEMPLATE
 
@@ -52,7 +51,7 @@ class Facts:
             f"## Data\n\n{_fenced(json.dumps(self.data, ensure_ascii=False, indent=2), 'json')}",
             f"## Training\n\n{_fenced(shlex.join(self.command))}",
             _fenced(json.dumps(self.settings, ensure_ascii=False, indent=2), "json"),
-            "## Versions\n\n" + ", ".join(f"{name} {version}" for name, version in stages.versions().items()),
+            "## Versions\n\n" + ", ".join(f"{name} {version}" for name, version in provenance.versions().items()),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -5,14 +5,14 @@ from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
-from comptra import examples, languages, samplers, translators
+from comptra import examples, languages, provenance, samplers, translators
 from comptra.arguments import plain_name
 from comptra.errors import UserError
+from comptra.progress import printable
 from comptra.translators import TranslatorSettings
-from topxgen import prompts, scoring, stages, topics
+from topxgen import prompts, scoring, topics
 from topxgen.generation import Target, schedule
 from topxgen.pipelines.topxgen import TopXGenPrompts
-from topxgen.progress import printable
 from topxgen.records import Layout
 
 PIPELINES = ("topxgen", "self-instruct", "knn-instruct")
@@ -180,10 +180,12 @@ def prepare_generation(run: Run, notice):
         "adapter": args.adapter_name_or_path,
         "seed": args.seed,
         "prompt_template": Path(template.path).name,
-        "prompt_template_digest": stages.digest(template.text),
-        "topics_digest": stages.digest(topic_list),
-        "example_paragraphs_digest": stages.digest([name + text for name in paragraphs for text in paragraphs[name]]),
-        **{f"example_sentences_digest {name}": stages.digest(texts) for name, texts in sentences.items()},
+        "prompt_template_digest": provenance.digest(template.text),
+        "topics_digest": provenance.digest(topic_list),
+        "example_paragraphs_digest": provenance.digest(
+            [name + text for name in paragraphs for text in paragraphs[name]]
+        ),
+        **{f"example_sentences_digest {name}": provenance.digest(texts) for name, texts in sentences.items()},
         "number_of_icl_demonstrations": args.number_of_icl_demonstrations,
         "number_of_icl_phrases": args.number_of_icl_phrases,
         "texts_per_prompt": texts,

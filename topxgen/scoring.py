@@ -8,9 +8,9 @@ from pathlib import Path
 from comptra.errors import UserError
 from comptra.files import Appender, read_jsonl, repair_tail, to_line, write_atomic
 from comptra.languages import Language
-from topxgen.progress import Progress
+from comptra.progress import Progress
+from comptra.provenance import digest
 from topxgen.records import Layout, identified
-from topxgen.stages import digest
 
 BLOCK = 1024  # records scored at a time
 

@@ -7,9 +7,10 @@ import signal
 from contextlib import contextmanager
 from pathlib import Path
 
+from comptra import provenance
 from comptra.errors import UserError, reason
 from comptra.files import Appender, read_json, write_json
-from topxgen import checkpoints, held_out, model_card, stages
+from topxgen import checkpoints, held_out, model_card
 from topxgen.base_model import DECODER, LEFT_OUT, BaseModel, Say, launched_with_deepspeed, need, parameters
 from topxgen.pairs import Pair
 
@@ -194,7 +195,7 @@ def check_output_dir(output_dir: Path, settings: dict) -> None:
             f"{output_dir} holds {', '.join(others[:4])}, which the trained model would be written over; pass another "
             "--output_dir"
         )
-    stages.check_settings(output_dir / SETTINGS, settings)
+    provenance.check_settings(output_dir / SETTINGS, settings)
 
 
 def is_finished(output_dir: Path, say: Say) -> bool:
@@ -214,16 +215,16 @@ def run(
 
     `rows` are what is trained on, `test` the held-out pairs, `facts` of the data and `settings` go into the card.
     """
-    started, output_dir = stages.now(), args.output_dir
+    started, output_dir = provenance.now(), args.output_dir
     if args.push_to_hub:
         model_card.check_hub()
-    describe = model_card.Facts(args, model.kind, facts, settings, stages.command_line(()))
+    describe = model_card.Facts(args, model.kind, facts, settings, provenance.command_line(()))
     log = None
     try:
         trainer, flow, log = build_trainer(args, model, rows, test, describe, say)
         checkpoint = resume_from(trainer, output_dir, say)
         if trainer.is_world_process_zero():
-            stages.record_settings(output_dir / SETTINGS, settings)
+            provenance.record_settings(output_dir / SETTINGS, settings)
         if checkpoint is None or not at_its_end(trainer, flow, checkpoint, say):
             with caught_signals(flow):
                 trainer.train(resume_from_checkpoint=checkpoint)
@@ -258,11 +259,11 @@ def run(
                 "stage": "train",
                 "complete": True,
                 "started": started,
-                "finished": stages.now(),
+                "finished": provenance.now(),
                 "command": describe.command,
                 "seed": args.seed,
                 "settings": settings,
-                "versions": stages.versions(),
+                "versions": provenance.versions(),
                 "data": facts,
                 **outcome,
             },

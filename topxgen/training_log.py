@@ -6,8 +6,8 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from comptra.files import Appender, partial, to_line, write_atomic
+from comptra.progress import Progress
 from topxgen.model_card import below_start
-from topxgen.progress import Progress
 from topxgen.training import LOG
 
 CURVES = "loss_curves.png"

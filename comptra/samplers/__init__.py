@@ -3,6 +3,7 @@
 A sampler has
     encode(prompt) -> list[int]                  token ids as the model will read them
     generate(next_request, settings) -> iterator of Answer, in the order in which they finish
+    use_adapter(folder or None)                  local models: the LoRA adapter that answers from now on
     close()                                      free the model and its memory
 
 `next_request()` gives the next Request, or None when there is none now: the sampler asks again whenever
@@ -83,6 +84,7 @@ class ModelSettings:
     gpu_memory_utilization: float = 0.9
     tensor_parallel_size: int | None = None  # None: all visible GPUs
     adapter: str | None = None  # a LoRA adapter on top of the model
+    enable_lora: bool = False  # vllm: make room for adapters that come later
     lora_rank: int = 16
     seed: int = 122
     batch_size: int = 4  # hf only: sequences decoded together

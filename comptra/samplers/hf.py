@@ -44,13 +44,29 @@ class HFSampler:
             )
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
             raise UserError(cannot_load(settings.model, error)) from None
-        if settings.adapter is not None:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, adapter_folder(settings.adapter))
         self._model = model.eval()
+        self._adapters: dict[str, str] = {}
+        if settings.adapter is not None:
+            self.use_adapter(settings.adapter)
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
         self._max_model_len = min(settings.max_model_len or limit, limit)
+
+    def use_adapter(self, adapter: str | None) -> None:
+        if adapter is None:
+            if self._adapters:
+                self._model.base_model.disable_adapter_layers()
+            return
+        from peft import PeftModel
+
+        folder = adapter_folder(adapter)
+        known = folder in self._adapters
+        name = self._adapters.setdefault(folder, f"adapter_{len(self._adapters)}")
+        if not known and len(self._adapters) == 1:
+            self._model = PeftModel.from_pretrained(self._model, folder, adapter_name=name).eval()
+        elif not known:
+            self._model.load_adapter(folder, adapter_name=name)
+        self._model.base_model.enable_adapter_layers()
+        self._model.set_adapter(name)
 
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
         return encode(self._tokenizer, prompt)

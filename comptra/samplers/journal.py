@@ -69,6 +69,10 @@ class Journal:
     def retries(self):
         return getattr(self._sampler, "retries", None)
 
-    def close(self) -> None:
+    def close_file(self) -> None:
+        """Close the journal alone: its sampler goes on for others."""
         self._out.close()
+
+    def close(self) -> None:
+        self.close_file()
         self._sampler.close()

@@ -62,14 +62,14 @@ class VLLMSampler:
             tensor_parallel_size=settings.tensor_parallel_size or max(1, torch.cuda.device_count()),
             gpu_memory_utilization=settings.gpu_memory_utilization,
             enable_prefix_caching=True,
-            enable_lora=settings.adapter is not None,
+            enable_lora=settings.enable_lora or settings.adapter is not None,
             max_num_seqs=settings.max_in_flight,
             trust_remote_code=settings.trust_remote_code,
             disable_log_stats=True,
             use_tqdm_on_load=False,
             max_logprobs=2 * MAX_BEAMS,  # which its beam search reads
         )
-        if settings.adapter is not None:
+        if options["enable_lora"]:
             options["max_lora_rank"] = settings.lora_rank
         if on_cpu:
             # A request's own random generator cannot step back on CPU, which chunked prefill needs.
@@ -77,7 +77,8 @@ class VLLMSampler:
                 enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(max_model_len, 4096)
             )
             options.pop("gpu_memory_utilization")
-        adapter = None if settings.adapter is None else adapter_folder(settings.adapter)
+        if settings.adapter is not None:
+            adapter_folder(settings.adapter)  # before minutes of loading
         self._guard = EngineGuard()
         try:
             self._llm = vllm.LLM(**options)
@@ -88,11 +89,18 @@ class VLLMSampler:
             ) from None
         self._engine = self._llm.llm_engine
         self._max_model_len = max_model_len
-        self._lora = None
-        if adapter is not None:
-            from vllm.lora.request import LoRARequest
+        self._adapters: dict[str, int] = {}
+        self.use_adapter(settings.adapter)
 
-            self._lora = LoRARequest("adapter", 1, adapter)
+    def use_adapter(self, adapter: str | None) -> None:
+        from vllm.lora.request import LoRARequest
+
+        if adapter is None:
+            self._lora = None
+            return
+        folder = adapter_folder(adapter)
+        number = self._adapters.setdefault(folder, len(self._adapters) + 1)  # the engine tells them apart by it
+        self._lora = LoRARequest(folder, number, folder)
 
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
         return encode(self._llm.get_tokenizer(), prompt)
