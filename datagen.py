@@ -19,11 +19,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from comptra import provenance, samplers, translators
+from comptra import provenance, samplers, splitting, translators
 from comptra.arguments import FLAG, boolean, real, whole
+from comptra.asking import STYLES
 from comptra.errors import UserError
-from comptra.translators import llm, nllb
-from topxgen import scoring, splitting, stages
+from comptra.translators import nllb
+from topxgen import scoring, stages
 from topxgen.plan import PIPELINES, Run, dry_run, prepare_generation
 
 
@@ -168,7 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--template_key", default="11", help="llm: number or name in comptra/prompts/templates.toml [%(default)s]"
     )
     group.add_argument(
-        "--prompt_style", choices=llm.PROMPT_STYLES, default="auto", help="llm: raw template or chat [by the tokenizer]"
+        "--prompt_style", choices=STYLES, default="auto", help="llm: raw template or chat [by the tokenizer]"
     )
     group.add_argument("--number_of_demonstrations", type=whole(0), default=5, help="llm: shots [%(default)s]")
     group.add_argument(

@@ -18,8 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from comptra import benchmarks, examples, languages
-from topxgen import splitting
+from comptra import benchmarks, examples, languages, splitting
 from topxgen.ngrams import TOKENIZERS, TOKENS_PER_WORD, tokens_per_ngram
 from topxgen.overlap import Index
 from topxgen.sides import Side

@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from comptra import languages
-from topxgen import splitting
+from comptra import languages, splitting
 
 GROUP = 5
 

@@ -6,7 +6,8 @@ the same columns to `load(extra=...)` (`--languages_file` of the scripts).
 Codes: FLORES-200 (https://github.com/facebookresearch/flores), NTREX-128 as `mteb/NTREX` spells them,
 TICO-19 file codes, CLD2 codes as pycld2 answers them (several, comma-separated, when CLD2 does not
 tell a variety apart). `sentencex` names the rule set that splits this language: the language's own,
-one borrowed from a relative, or none (then sentencex uses its English defaults).
+one borrowed from a relative, or none (then sentencex uses its English defaults). `endonym` is the language's own
+name for itself as a sentence would begin with it (Euskara), which some MT prompts write; empty where we know none.
 """
 
 import csv
@@ -34,6 +35,7 @@ class Language:
     terminators: str
     direction: str
     sentencex: str
+    endonym: str
 
     @property
     def right_to_left(self) -> bool:

@@ -70,6 +70,8 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
     try:
         merged.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        if (adapter / "data_manifest.json").is_file():  # which says by what template it was trained
+            shutil.copy(adapter / "data_manifest.json", partial)
         if (adapter / "README.md").is_file():
             card = (adapter / "README.md").read_text(encoding="utf-8")
             (partial / "README.md").write_text(model_card(card), encoding="utf-8")

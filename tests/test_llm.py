@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import BENCHMARKS, datagen, records
 
-from comptra import examples, languages, samplers, translators
+from comptra import examples, languages, retrievers, samplers, translators
 from comptra.errors import UserError
 from comptra.prompts import templates
 from comptra.prompts.templates import chat_prompt, clean_answer, cut_repetition, get_template
-from comptra.retriever import BM25
 from comptra.samplers import ModelSettings, Request, SamplingSettings
 from comptra.samplers.journal import Journal, request_id
 from comptra.translators import TranslatorSettings
@@ -53,8 +52,6 @@ def test_a_template_has_a_name_and_a_header():
     assert get_template(14, "English", "Basque").stop == "###"
     with pytest.raises(UserError, match=r"--template_key 99 does not exist; choose one of 1 given"):
         get_template(99, "English", "Basque")
-    with pytest.raises(UserError, match="--template_key 12 is not built yet"):
-        get_template(12, "English", "Basque")
 
 
 def test_what_a_chat_model_is_told():
@@ -118,32 +115,6 @@ def test_a_repetition_is_cut_at_its_first_occurrence():
     assert cut_repetition("x " + "la " * 8) == ("x " + "la " * 8), "seven times are not enough"
 
 
-def test_demonstrations_are_those_of_bm25s_called_by_hand():
-    import bm25s
-    import numpy
-    import Stemmer
-
-    from comptra.words import unicode_words
-
-    pool = [text for text, _ in examples.parallel_sentences("udhr", ENGLISH, BASQUE)]
-    stem = Stemmer.Stemmer("english").stemWords
-    index = bm25s.BM25(method="robertson", k1=1.5, b=0.7)
-    index.index([stem(unicode_words(text)) for text in pool], show_progress=False)
-    queries = ["Children have a right to free education.", "Nobody may be held in slavery or tortured.", pool[3]]
-    found = BM25(pool, ENGLISH).nearest(queries, 4)
-    for query, row in zip(queries, found, strict=True):
-        scores = index.get_scores(stem(unicode_words(query)))
-        if query in pool:
-            assert pool.index(query) not in row, "the sentence itself is no demonstration"
-            scores[pool.index(query)] = -1
-        assert numpy.allclose(scores[row], numpy.sort(scores)[::-1][:4])
-    with pytest.raises(UserError, match="more than the"):
-        BM25(pool, ENGLISH).nearest(queries, 1000)
-    nepali = examples.parallel_sentences("udhr", languages.find("Nepali"), ENGLISH)
-    (row,) = BM25([text for text, _ in nepali], languages.find("Nepali")).nearest(["शिक्षाको अधिकार"], 1)
-    assert "शिक्षा" in nepali[row[0]][0]
-
-
 def test_parallel_sentences_from_folders(tmp_path):
     (tmp_path / "Basque.txt").write_text("Bat.\n\nHiru.\u2028Lau.\n", encoding="utf-8")
     (tmp_path / "eng_Latn.txt").write_text("One.\nTwo.\nThree.\n", encoding="utf-8")
@@ -165,7 +136,7 @@ def test_prompts_hold_the_nearest_demonstration_last(tiny_lm):
     translator = llm(tiny_lm, demonstrations=3, template="14", prompt_style="raw")
     translator.check(BASQUE, ENGLISH)
     pairs = examples.parallel_sentences("udhr", BASQUE, ENGLISH)
-    ranked = BM25([text for text, _ in pairs], BASQUE).nearest(SENTENCES, 3)
+    ranked = retrievers.create("bm25s", [text for text, _ in pairs], BASQUE).nearest(SENTENCES, 3)
     for sentence, prompt, row in zip(SENTENCES, translator.prompts(SENTENCES, BASQUE, ENGLISH), ranked, strict=True):
         shots = [pairs[i] for i in reversed(row)]
         assert prompt == get_template(14, "Basque", "English").get_prompt(shots, sentence)

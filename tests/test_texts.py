@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tiny_models import udhr_texts
 
-from comptra import benchmarks, language_id, languages
+from comptra import benchmarks, language_id, languages, splitting
 from comptra.words import ascii_words, unicode_words
-from topxgen import cleaning, splitting
+from topxgen import cleaning
 from topxgen.back_translation import pair_reject_reasons
 from topxgen.parsing import numbered_texts, whole_text
 

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from comptra import splitting
 from comptra.errors import UserError
 from comptra.files import Appender, read_jsonl
 from comptra.languages import Language
 from comptra.progress import Progress, printable
-from topxgen import splitting
 from topxgen.records import Layout, Paragraph, TranslatedParagraph, identified
 
 

@@ -35,7 +35,9 @@ class BaseModel:
                 ModelSettings(name, tokenizer=args.tokenizer_name_or_path, trust_remote_code=trust)
             )
             text = self.config.get_text_config()
-            self.encoder = DecoderEncoder(self.tokenizer, args.template_key, text.vocab_size, args.eos_token_id)
+            self.encoder = DecoderEncoder(
+                self.tokenizer, args.template_key, text.vocab_size, args.eos_token_id, args.languages_file
+            )
             if self.encoder.eos != self.tokenizer.eos_token_id:  # saved with the model, for those that decode with it
                 self.tokenizer.eos_token = self.tokenizer.convert_ids_to_tokens(self.encoder.eos)
             limit = getattr(text, "max_position_embeddings", None)

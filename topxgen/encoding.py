@@ -12,7 +12,7 @@ import numpy as np
 
 from comptra import languages
 from comptra.errors import UserError
-from comptra.prompts.templates import get_template
+from comptra.prompts.templates import MTTemplate, get_template
 from topxgen.pairs import Pair
 
 BATCH = 4096  # texts handed to the tokenizer at once
@@ -49,8 +49,15 @@ class DecoderEncoder:
     Raises UserError when there is no EOS, or `eos_token_id` is no token of the model's.
     """
 
-    def __init__(self, tokenizer, template_key: str, vocab_size: int, eos_token_id: int | None = None):
-        self._tokenizer, self._template_key = tokenizer, template_key
+    def __init__(
+        self,
+        tokenizer,
+        template_key: str,
+        vocab_size: int,
+        eos_token_id: int | None = None,
+        languages_file: str | None = None,
+    ):
+        self._tokenizer, self._template_key, self._languages_file = tokenizer, template_key, languages_file
         self.eos = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
         if self.eos is None:
             raise UserError("the tokenizer has no EOS token, and answers would never end; pass --eos_token_id")
@@ -62,12 +69,18 @@ class DecoderEncoder:
         """The prompt as inference asks it, and what is to be learned after it; together the training text."""
         if not pair.src:
             return "", pair.target
-        if self._template_key == NO_TEMPLATE:
+        template = self.template(pair)
+        if template is None:
             return pair.source, pair.target
-        template = get_template(self._template_key, pair.src, pair.tgt)
         prompt = template.get_prompt([], pair.source)
         whole = template.header + template.prefix + pair.source + template.middle
         return prompt, whole[len(prompt) :] + pair.target
+
+    def template(self, pair: Pair) -> MTTemplate | None:
+        """The MT template of a pair's direction; None where texts are learned as they stand."""
+        if self._template_key == NO_TEMPLATE:
+            return None
+        return get_template(self._template_key, pair.src, pair.tgt, extra=self._languages_file)
 
     def prompt_ids(self, prompts: list[str]) -> list[list[int]]:
         """Token ids of prompts, with what the tokenizer puts before every text (BOS)."""

@@ -6,8 +6,8 @@ finished model is main.py's work.
 
 from collections.abc import Sequence
 
-from comptra.prompts.templates import clean_answer, get_template
-from topxgen.encoding import NO_TEMPLATE, DecoderEncoder, PairEncoder
+from comptra.prompts.templates import clean_answer
+from topxgen.encoding import DecoderEncoder, PairEncoder
 from topxgen.pairs import Pair
 
 BATCH = 16
@@ -50,7 +50,6 @@ def translate(
     tokenizer,
     encoder,
     pairs: Sequence[Pair],
-    template_key: str,
     rank: int = 0,
     world: int = 1,
     synced: bool = False,
@@ -88,7 +87,7 @@ def translate(
             else:
                 texts = _pairs(model, tokenizer, encoder, pairs[batch[0]], [rows[i] for i in batch], options)
         for i, text in zip(batch, texts, strict=True):
-            answers[i] = _clean(text, pairs[i], template_key) if decoder else text.strip()
+            answers[i] = _clean(text, pairs[i], encoder) if decoder else text.strip()
     return answers
 
 
@@ -104,10 +103,9 @@ def _batches(pairs: Sequence[Pair], rows: list[list[int]]) -> list[list[int]]:
     return batches
 
 
-def _clean(text: str, pair: Pair, template_key: str) -> str:
-    if template_key == NO_TEMPLATE:
-        return clean_answer(text)
-    return clean_answer(text, get_template(template_key, pair.src, pair.tgt).stop)
+def _clean(text: str, pair: Pair, encoder: DecoderEncoder) -> str:
+    template = encoder.template(pair)
+    return clean_answer(text, template.stop if template else None)
 
 
 def _decoder(model, tokenizer, encoder: DecoderEncoder, rows: list[list[int]], options: dict) -> list[str]:

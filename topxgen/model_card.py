@@ -65,7 +65,9 @@ class Facts:
         key = self.args.template_key
         if key == NO_TEMPLATE or not self.args.target_languages:
             return "Text as it stood in the data; an answer ends with EOS."
-        prompt = get_template(key, self.args.src, self.args.target_languages[0]).get_prompt([], "...")
+        prompt = get_template(
+            key, self.args.src, self.args.target_languages[0], extra=self.args.languages_file
+        ).get_prompt([], "...")
         return f"The prompt is template {key}; an answer ends with EOS.\n\n{_fenced(prompt)}"
 
 

@@ -8,9 +8,9 @@ from comptra import benchmarks
 from comptra.benchmarks import Split
 from comptra.errors import UserError
 from comptra.languages import Language
+from comptra.splitting import Sentencex
 from topxgen.ngrams import tokens_per_ngram
 from topxgen.overlap import Entry, Index
-from topxgen.splitting import Sentencex
 
 
 @dataclass

@@ -32,7 +32,6 @@ class HeldOut:
     rows: dict[str, Sequence]
     pairs: list[Pair]
     encoder: object
-    template_key: str
 
 
 class PairTrainer(Trainer):
@@ -178,7 +177,6 @@ class PairTrainer(Trainer):
             self.processing_class,
             self._held_out.encoder,
             pairs,
-            self._held_out.template_key,
             rank=self.accelerator.process_index,
             world=world,
             synced=world > 1 and self.sharding == "ZeRO-3",

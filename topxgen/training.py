@@ -327,7 +327,7 @@ def build_trainer(args: argparse.Namespace, model: BaseModel, rows, test: list[P
     from topxgen.training_log import RunLog
 
     logging.set_verbosity_error()
-    held = HeldOut({}, held_out.choose(test, args.eval_translation), model.encoder, args.template_key)
+    held = HeldOut({}, held_out.choose(test, args.eval_translation), model.encoder)
     packing = "bestfit" if args.packing == "bestfit" else "none"  # a held-out pair is never cut
     for name, pairs in directions(test).items():
         encoded = model.encode(pairs, packing)
@@ -355,7 +355,9 @@ def build_trainer(args: argparse.Namespace, model: BaseModel, rows, test: list[P
 
     def finish(folder: Path, state) -> None:
         (folder / checkpoints.CARD).write_text(describe.card(state), encoding="utf-8")
-        write_json(folder / "data_manifest.json", describe.data)
+        # The template goes where the weights go: main.py asks by it.
+        facts = {"template_key": args.template_key} if model.kind == DECODER else {}
+        write_json(folder / "data_manifest.json", {**facts, **describe.data})
 
     trainer = PairTrainer(
         model=network,

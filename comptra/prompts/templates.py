@@ -1,22 +1,28 @@
 """The MT prompts of templates.toml: few-shot text for base models and checkpoints, a request for chat models."""
 
+import json
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
+from comptra import languages
 from comptra.errors import UserError, closest
+from comptra.files import read_json
 
 FILE = Path(__file__).with_name("templates.toml")
-# Described in the published work, not in the file yet: they need the languages' own names for themselves.
-NOT_BUILT = ("8", "10", "12")
-PARTS = {"name", "header", "prefix", "middle", "suffix"}
+PARTS = ("header", "prefix", "middle", "suffix")
+LABELS = ("sentence", "translation")
+Row = dict[str, str]  # parts of a template
+Labels = dict[str, dict[str, str]]  # by language
+_PLACE = re.compile(r"\{(src|tgt)(?:_(endonym|sentence|translation))?\}")
 
 
 @dataclass(frozen=True)
 class MTTemplate:
-    """A template for one direction; `src` and `tgt` are English names of languages."""
+    """A template for one direction, filled in."""
 
     key: str
     name: str
@@ -47,44 +53,151 @@ class MTTemplate:
         return prompt[:-1] if prompt.endswith(": ") else prompt
 
 
-@cache
-def _file() -> dict[str, dict]:
-    """The tables of the file, each checked. Raises UserError naming what is wrong in it."""
-    try:
-        tables = tomllib.loads(FILE.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {FILE}: {error}") from None
-    for number, row in tables.items():
-        needed, known = ({"request", "examples", "example"},) * 2 if number == "chat" else ({"prefix", "middle"}, PARTS)
-        if not isinstance(row, dict) or not needed <= row.keys() or not row.keys() <= known:
-            raise UserError(
-                f"{FILE}, [{number}]: needs {', '.join(sorted(needed))}, may have {', '.join(sorted(known))}"
-            )
-    return tables
+def get_template(key: int | str, src: str, tgt: str, extra: str | None = None) -> MTTemplate:
+    """The template of that number or name, or in that file of the user's (see templates.toml), from `src` into `tgt`.
 
-
-def get_template(key: int | str, src: str, tgt: str) -> MTTemplate:
-    """The template of that number or name, from `src` into `tgt`.
-
-    Raises UserError with the choices when there is none.
+    `src` and `tgt` are English names of languages, `extra` a --languages_file: both are looked up only for a template that
+    writes names or labels in the language itself.
+    Raises UserError with the choices when there is no such template, and naming what is wrong in a file, or what the
+    table lacks.
     """
-    templates = {number: row for number, row in _file().items() if number != "chat"}
-    names = {row.get("name", number): number for number, row in templates.items()}
-    number = names.get(str(key), str(key))
+    number, row, labels = _own(str(key)) if _is_path(key) else _built_in(str(key))
+    names = {"src": src, "tgt": tgt}
+
+    def written(place: re.Match) -> str:
+        side, what = place.groups()
+        if what is None:
+            return names[side]
+        language = languages.find(names[side], extra)
+        return _endonym(language, key) if what == "endonym" else _label(language, labels, key)[what]
+
+    return MTTemplate(number, **{part: _PLACE.sub(written, text) for part, text in row.items()})
+
+
+def _endonym(language: languages.Language, key: int | str) -> str:
+    if not language.endonym:
+        raise UserError(
+            f"--template_key {key} writes languages by their own names, and the table has none for {language.name}: fill the "
+            "column endonym of its row, in comptra/languages.tsv or a --languages_file, or choose another template"
+        )
+    return language.endonym
+
+
+def _label(language: languages.Language, labels: Labels, key: int | str) -> dict[str, str]:
+    if language.name not in labels:
+        raise UserError(
+            f"--template_key {key} writes its labels in the language, and there are none in {language.name}: add a line "
+            f'{json.dumps(language.name)} = {{ sentence = "...", translation = "..." }} under [labels] in {FILE}, or '
+            "choose another template"
+        )
+    return labels[language.name]
+
+
+def _is_path(key: int | str) -> bool:
+    return str(key).lower().endswith(".toml") or "/" in str(key)
+
+
+def _built_in(key: str) -> tuple[str, Row, Labels]:
+    templates, labels = _file()
+    names = {row["name"]: number for number, row in templates.items()}
+    number = names.get(key, key)
     if number not in templates:
-        why = "is not built yet" if number in NOT_BUILT else "does not exist"
-        near = closest(str(key), names)
+        near = closest(key, names)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        choices = ", ".join(f"{number} {row.get('name', '')}".strip() for number, row in templates.items())
-        raise UserError(f"--template_key {key} {why}{hint}; choose one of {choices}")
-    row = {"name": number, "header": "", "suffix": "\n\n", **templates[number]}
-    filled = {part: text.replace("{src}", src).replace("{tgt}", tgt) for part, text in row.items()}
-    return MTTemplate(number, **filled)
+        choices = ", ".join(number if name == number else f"{number} {name}" for name, number in names.items())
+        raise UserError(
+            f"--template_key {key} does not exist{hint}; choose one of {choices}, or a .toml file of your own"
+        )
+    return number, templates[number], labels
+
+
+def _own(key: str) -> tuple[str, Row, Labels]:
+    path = Path(key).expanduser()
+    if not path.is_file():
+        raise UserError(f"--template_key {key}: there is no such file; comptra/prompts/templates.toml tells its fields")
+    return key, *_own_file(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _own_file(path: Path, changed: int) -> tuple[Row, Labels]:
+    """The template of a file and its labels, before those of templates.toml; `changed` is when it was last written to."""
+    row = dict(_read(path))
+    labels = _checked_labels(row.pop("labels", {}), str(path))
+    return _checked_template(row, f"{path}, outside any [table]", path.stem), {**_file()[1], **labels}
+
+
+@cache
+def _file() -> tuple[dict[str, Row], Labels]:
+    """Templates by number, and labels by language. Raises UserError naming what is wrong in the file."""
+    tables = {number: row for number, row in _read(FILE).items() if number != "chat"}
+    labels = _checked_labels(tables.pop("labels", {}), str(FILE))
+    return {number: _checked_template(row, f"{FILE}, [{number}]", number) for number, row in tables.items()}, labels
+
+
+@cache
+def _chat() -> dict[str, str]:
+    parts = ("request", "examples", "example")
+    return _checked(_read(FILE).get("chat"), parts, parts, f"{FILE}, [chat]")
+
+
+def _read(path: Path) -> dict:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def _checked_template(row: object, where: str, name: str) -> Row:
+    """Every part of the template. Raises UserError when one is missing, unknown, or no answer could end."""
+    row = _checked(row, ("middle", "prefix"), ("name", *PARTS), where)
+    for part in PARTS:
+        for place in re.findall(r"\{\w+\}", row.get(part, "")):
+            if not _PLACE.fullmatch(place):
+                raise UserError(
+                    f"{where}: {part} has {place}, which stands for nothing; there are {{src}}, {{tgt}} and, with _endonym, "
+                    "_sentence or _translation behind src or tgt, what the language itself writes"
+                )
+    row = {"name": name, "header": "", "suffix": "\n\n", **row}
+    if not row["suffix"].strip() and "\n" not in row["suffix"]:
+        raise UserError(
+            f"{where}: suffix {row['suffix']!r} is no mark where an answer could end; leave it out, or add one"
+        )
+    return row
+
+
+def _checked_labels(labels: object, where: str) -> Labels:
+    if not isinstance(labels, dict):
+        raise UserError(f"{where}: labels is no table")
+    return {name: _checked(row, LABELS, LABELS, f"{where}, labels in {name}") for name, row in labels.items()}
+
+
+def _checked(row: object, needed: tuple[str, ...], known: tuple[str, ...], where: str) -> dict[str, str]:
+    if not isinstance(row, dict) or not set(needed) <= row.keys() <= set(known):
+        raise UserError(f"{where}: needs {', '.join(sorted(needed))}, may have {', '.join(sorted(known))}")
+    for part, text in row.items():
+        if not isinstance(text, str):
+            raise UserError(f"{where}: {part} is {text!r}, which is no text in quotation marks")
+    return row
+
+
+def trained_template(model_path: str, adapter: str | None = None) -> str | None:
+    """The template key that train.py trained a model on, or `adapter` where there is one; None when nothing says so.
+
+    Such is the output directory of a run, a checkpoint in it, or one that was moved or merged, but no Hub id.
+    Raises UserError when what is said there cannot be read.
+    """
+    folder = Path(adapter or model_path)
+    for path in (folder / "data_manifest.json", folder / "settings_train.json"):
+        settings = read_json(path) if path.is_file() else {}
+        key = settings.get("template_key") if isinstance(settings, dict) else None
+        if key is not None:
+            return None if str(key) == "none" else str(key)  # "none": text as it stood in the data
+    return None
 
 
 def chat_prompt(src: str, tgt: str, demonstrations: list[tuple[str, str]], sentence: str) -> list[dict[str, str]]:
     """What to say to a model with a chat template: numbered demonstrations, and only the translation is wanted."""
-    row = _file()["chat"]
+    row = _chat()
     examples = ""
     if demonstrations:
         items = "".join(

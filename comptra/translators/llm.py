@@ -2,18 +2,18 @@
 
 from collections.abc import Callable
 
-from comptra import examples, samplers
+from comptra import examples, retrievers, samplers
+from comptra.asking import style_of
 from comptra.errors import UserError
 from comptra.languages import Language
-from comptra.prompts.templates import chat_prompt, clean_answer, get_template
-from comptra.retriever import BM25
+from comptra.prompts.templates import MTTemplate, chat_prompt, clean_answer, get_template
+from comptra.retrievers import Retriever
 from comptra.samplers import Request, SamplingSettings
 from comptra.samplers.journal import Journal, request_id
 from comptra.translators import Translation, TranslatorSettings, no_tick
 from comptra.words import unicode_words
 
 MAX_NEW_TOKENS = 500
-PROMPT_STYLES = ("auto", "raw", "chat")
 
 
 class LLM:
@@ -30,24 +30,15 @@ class LLM:
         if settings.model is None or not settings.model.model:
             raise UserError("back-translation by an LLM needs --model_name_or_path (or pass --use_nllb)")
         self._settings, self._model = settings, settings.model
-        self._style = settings.prompt_style
-        if settings.inference_api in samplers.REMOTE:
-            samplers.check(settings.inference_api, settings.model)
-            if self._style == "auto":
-                self._style = "chat"
-            if self._style == "raw" and settings.inference_api in samplers.CHAT_ONLY:
-                raise UserError(
-                    f"--prompt_style raw: {settings.inference_api} has chat models only; pass --prompt_style chat"
-                )
-        elif self._style == "auto":
-            self._style = "chat" if samplers.load_tokenizer(settings.model).chat_template else "raw"
-        get_template(settings.template, "", "")
+        samplers.check(settings.inference_api, settings.model)
+        self._style = style_of(settings.prompt_style, settings.inference_api, settings.model)
+        get_template(settings.template, "English", "French")  # does it exist?
         if self._style == "chat" and settings.template != "11":
             settings.notice(
                 f"{self._model.model} is asked through its chat template, so --template_key {settings.template} is not used; "
                 "if it was fine-tuned on that template pass --prompt_style raw"
             )
-        self._pools: dict[tuple[str, str], tuple[list[tuple[str, str]], BM25]] = {}
+        self._pools: dict[tuple[str, str], tuple[list[tuple[str, str]], Retriever]] = {}
         self._sampler = None
 
     def load(self) -> None:
@@ -70,7 +61,7 @@ class LLM:
     def settings(self) -> dict:
         """What decides the translations; that of the demonstrations once `check` has read them."""
         shot = ("S", "T")
-        template = get_template(self._settings.template, "A", "B").get_prompt([shot], "X")
+        template = self._digested().get_prompt([shot], "X")
         prompt = template if self._style == "raw" else chat_prompt("A", "B", [shot], "X")
         return {
             "inference_api": self._settings.inference_api,
@@ -88,6 +79,13 @@ class LLM:
             "num_beams": self._settings.num_beams,
         }
 
+    def _digested(self) -> MTTemplate:
+        """The template for two languages of no importance."""
+        try:
+            return get_template(self._settings.template, "A", "B")
+        except UserError:  # it writes their own names for themselves
+            return get_template(self._settings.template, "English", "French")
+
     def check(self, source: Language, target: Language) -> None:
         """Raises UserError when there are no or too few demonstrations."""
         if self._settings.demonstrations:
@@ -98,11 +96,11 @@ class LLM:
                     f"{len(pairs)} pairs of {self._settings.pool} from {source.name} to {target.name}; ask for fewer"
                 )
 
-    def _pool(self, source: Language, target: Language) -> tuple[list[tuple[str, str]], BM25]:
+    def _pool(self, source: Language, target: Language) -> tuple[list[tuple[str, str]], Retriever]:
         key = (source.flores, target.flores)
         if key not in self._pools:
             pairs = examples.parallel_sentences(self._settings.pool, source, target)
-            self._pools[key] = (pairs, BM25([text for text, _ in pairs], source))
+            self._pools[key] = (pairs, retrievers.create("bm25s", [text for text, _ in pairs], source))
         return self._pools[key]
 
     def prompts(self, sentences: list[str], source: Language, target: Language) -> list[str | list[dict[str, str]]]:

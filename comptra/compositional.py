@@ -1,0 +1,120 @@
+"""Compositional translation (CompTra: Zebaze, Sagot and Bawden 2025): divide, translate the phrases, then the whole.
+
+Each sentence is divided into short self-contained phrases. These are translated one by one, each with its own retrieved
+demonstrations, and the pairs of phrase and translation are the demonstrations with which the sentence is translated.
+`steps` nests it: phrases are divided again. With no steps it is the plain method.
+
+Files, those of SPEC section 2: divide_{r}.jsonl and parent_{r}.jsonl for level r (0: the sentences), translate_{s}.jsonl for
+what stands at level s.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from comptra import ordered
+from comptra.asking import Prompt
+from comptra.errors import UserError
+from comptra.files import write_atomic
+from comptra.methods import Method, Shots, Task, in_order
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to take sentences apart and put translations together."""
+
+    method: Method | None  # for what is translated by itself; None: divide only
+    divide: Callable[[list[str]], list[list[str]]]  # sentences -> phrases of each
+    merge_prompts: Callable[[list[str], list[Shots]], list[Prompt]]  # sentences, phrase pairs of each -> what is asked
+    fits: Callable[[list[str]], list[bool]]  # whether phrase translations are in the target language
+    refine: Callable[[list[str], list[str]], list[str]] | None = None  # sentences, drafts -> better ones
+    refine_after_merge: bool = False
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Level:
+    """Sentences, and the number of the one of the level above that each is a part of (-1 at the top)."""
+
+    sentences: list[str]
+    parents: list[int]
+
+
+def divide(sentences: list[str], plan: Plan, folder: Path, begin: Callable[[str], None]) -> list[Level]:
+    """The levels of a run, the sentences themselves first; what is in `folder` already is not divided again."""
+    levels = [Level(sentences, [-1] * len(sentences))]
+    for r in range(plan.steps):
+        above = levels[-1].sentences
+        begin(f"divide {r}")
+        phrases = ordered.fill(
+            folder / f"divide_{r}.jsonl", above, "propositions", lambda rest: enumerate(plan.divide(rest))
+        )
+        flat = [(phrase, i) for i, found in enumerate(phrases) for phrase in found]
+        if not flat:
+            raise UserError(f"{folder / f'divide_{r}.jsonl'} holds no phrase at all; choose another --method_divide")
+        levels.append(Level([phrase for phrase, _ in flat], [i for _, i in flat]))
+        parents = {str(number): i for number, (_, i) in enumerate(flat)}
+        write_atomic(folder / f"parent_{r}.jsonl", [json.dumps(parents) + "\n"])
+    return levels
+
+
+def translate(
+    levels: list[Level], plan: Plan, task: Task, folder: Path, begin: Callable[[str], None]
+) -> list[list[str]]:
+    """The translations of each level, from the lowest up; translate_0.jsonl holds the final ones."""
+    lowest = len(levels) - 1
+    found: list[list[str]] = [[] for _ in levels]
+    for s in range(lowest, -1, -1):
+        level = levels[s]
+        begin(f"translate {s}" if s == lowest else f"merge {s}")
+
+        def work(rest: list[str], s=s, level=level) -> Iterator[tuple[int, str]]:
+            if s == lowest:
+                texts = plan.method(rest, task)
+            else:
+                pairs = phrase_pairs(levels[s + 1], found[s + 1], len(level.sentences), plan.fits)
+                texts = task.translate(rest, plan.merge_prompts(rest, pairs[len(level.sentences) - len(rest) :]))
+            if plan.refine is None or (lowest and plan.refine_after_merge == (s == lowest)):
+                return texts
+            return enumerate(plan.refine(rest, in_order(texts, len(rest))))
+
+        found[s] = ordered.fill(folder / f"translate_{s}.jsonl", level.sentences, "translation", work)
+    return found
+
+
+def phrase_pairs(
+    below: Level, translations: list[str], count: int, fits: Callable[[list[str]], list[bool]]
+) -> list[Shots]:
+    """For each of `count` sentences the pairs of its phrases, without those whose translation is in no or another language."""
+    pairs: list[Shots] = [[] for _ in range(count)]
+    for phrase, parent, text, fit in zip(below.sentences, below.parents, translations, fits(translations), strict=True):
+        if text and fit:
+            pairs[parent].append((phrase, text))
+    return pairs
+
+
+def tree(
+    levels: list[Level], found: list[list[str]], task: Task, plan: Plan, number: int, depth: int = 0
+) -> Iterator[str]:
+    """Lines that show how sentence `number` of level `depth` came to its translation: phrases, demonstrations, prompts."""
+    indent, sentence = "    " * depth, levels[depth].sentences[number]
+    yield f"{indent}{sentence}"
+    if depth == len(levels) - 1:
+        for source, target in task.shots([sentence])[0]:
+            yield f"{indent}  demonstration: {source} => {target}"
+    else:
+        below = levels[depth + 1]
+        fits = plan.fits(found[depth + 1])
+        for i, parent in enumerate(below.parents):
+            if parent == number:
+                yield from tree(levels, found, task, plan, i, depth + 1)
+                if not fits[i]:
+                    yield f"{indent}    (left out: not in {task.tgt.name})"
+        pairs = phrase_pairs(below, found[depth + 1], len(levels[depth].sentences), plan.fits)[number]
+        yield f"{indent}  prompt of the merge:"
+        prompt = plan.merge_prompts([sentence], [pairs])[0]
+        turns = [prompt] if isinstance(prompt, str) else [f"[{turn['role']}] {turn['content']}" for turn in prompt]
+        for line in "\n".join(turns).splitlines():
+            yield f"{indent}  | {line}"
+    yield f"{indent}=> {found[depth][number]}"

@@ -1,0 +1,117 @@
+"""Ways to translate, each a plain function from sentences to translations over a Task (--method_translate).
+
+    translate(sentences, task) -> iterator of (number of the sentence, translation), as they finish
+
+A method asks for all sentences at once: batches are the sampler's business. What it asks of a model in words stands in a
+file of comptra/prompts/methods/, for users to edit.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from comptra.asking import CHAT, Asker, Prompt
+from comptra.languages import Language
+from comptra.prompts.templates import MTTemplate, chat_prompt, clean_answer
+from comptra.samplers import SamplingSettings
+
+# One row a method: "module:function", imported when it is chosen.
+METHODS = {
+    "vanilla": "comptra.methods.vanilla:translate",
+    "nllb": "comptra.methods.nllb:translate",
+    "cot": "comptra.methods.cot:translate",
+    "maps": "comptra.methods.maps:translate",
+    "step_by_step": "comptra.methods.step_by_step:translate",
+    "TEaR": "comptra.methods.tear:translate",
+    "pos": "comptra.methods.annotated:pos",
+    "morph": "comptra.methods.annotated:morph",
+    "dep": "comptra.methods.annotated:dep",
+    "ner": "comptra.methods.annotated:ner",
+}
+
+Method = Callable[[list[str], "Task"], Iterator[tuple[int, str]]]
+Shots = list[tuple[str, str]]  # (source, target) demonstrations
+
+
+def load(name: str) -> Method:
+    module, _, attribute = METHODS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def check(name: str, task: "Task") -> None:
+    """Raise UserError for what a method needs and lacks, before a model is loaded: its `check`, where it has one, says."""
+    if name in METHODS and hasattr(method := load(name), "check"):
+        method.check(task)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A direction, a model to ask, and what the user wants of translations into `tgt`."""
+
+    src: Language
+    tgt: Language
+    asker: Asker
+    template: MTTemplate  # the raw prompt; a model with a chat template is asked in words
+    sampling: SamplingSettings  # of translations
+    k: int = 0  # demonstrations
+    # Sentences, k -> for each the pairs of the selection pool most like it, the most similar last.
+    nearest: Callable[[list[str], int], list[Shots]] = lambda sentences, k: [[] for _ in sentences]
+    # Sentences, candidates of each -> the best of each; None: the first.
+    select: Callable[[list[str], list[list[str]]], list[str]] | None = None
+    # Sentences, candidates of each -> the best by quality estimation, where a method needs that (maps).
+    best_by_quality: Callable[[list[str], list[list[str]]], list[str]] | None = None
+    nllb: object = None  # a translator (comptra.translators), its model not loaded
+    rest: Callable[[], None] = lambda: None  # gives the LLM's memory back until it is asked again
+    spacy_model: str | None = None
+    notice: Callable[[str], None] = field(default=print, repr=False)
+
+    def prompt(self, shots: Shots, sentence: str) -> Prompt:
+        """The few-shot MT prompt for `sentence`."""
+        if self.asker.style == CHAT:
+            return chat_prompt(self.src.name, self.tgt.name, shots, sentence)
+        return self.template.get_prompt(shots, sentence)
+
+    @property
+    def mt_sampling(self) -> SamplingSettings:
+        """How to decode the answer to `prompt`: it ends where the raw template does."""
+        return self.sampling if self.asker.style == CHAT else replace(self.sampling, stop=self.template.stops)
+
+    def clean(self, answer: str) -> str:
+        """The translation in the answer to `prompt`."""
+        if self.asker.style == CHAT:
+            return clean_answer(answer)
+        return clean_answer(answer, self.template.stop, self.template.thinking)
+
+    def shots(self, sentences: list[str]) -> list[Shots]:
+        """The k demonstrations of each sentence, the most similar last."""
+        return self.nearest(sentences, self.k) if self.k else [[] for _ in sentences]
+
+    def translate(
+        self,
+        sentences: list[str],
+        prompts: Sequence[Prompt],
+        sampling: SamplingSettings | None = None,
+        clean: Callable[[str], str] | None = None,
+    ) -> Iterator[tuple[int, str]]:
+        """The translations that `prompts` ask for, cleaned, and the best of several candidates chosen.
+
+        Prompts that are not of `prompt` bring their own `sampling`, and `clean`, which finds the translation in an answer.
+        """
+        clean = clean or self.clean
+        asked = self.asker.ask(prompts, sampling or self.mt_sampling)
+        if self.select is None:
+            for i, texts in asked:
+                yield i, clean(texts[0]) if texts else ""
+            return
+        candidates: list[list[str]] = [[] for _ in prompts]
+        for i, texts in asked:
+            candidates[i] = [clean(text) for text in texts]
+        yield from enumerate(self.select(sentences, candidates))
+
+
+def in_order(found: Iterator[tuple[int, str]], count: int) -> list[str]:
+    """The translations of a method in the order of its sentences."""
+    texts = [""] * count
+    for i, text in found:
+        texts[i] = text
+    return texts

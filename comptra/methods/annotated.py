@@ -1,0 +1,76 @@
+"""Few-shot MT whose demonstrations and sentence carry an annotation by spaCy: parts of speech, morphology, dependencies
+or named entities of the source side. Baselines of CompTra (Zebaze, Sagot and Bawden 2025)."""
+
+from collections.abc import Iterator
+
+from comptra import spacy_pipelines
+from comptra.methods import Task
+from comptra.methods.conversation import names, prompts_of
+from comptra.prompts.parts import fill
+
+
+def parts_of_speech(doc) -> str:
+    return " ".join(f"{word.text}/{word.pos_ or word.tag_}" for word in doc if not word.is_space)
+
+
+def morphology(doc) -> str:
+    return " ".join(f"{word.text}/{word.morph}" for word in doc if str(word.morph))
+
+
+def dependencies(doc) -> str:
+    """As nsubj(sleeps, cat): relation(head, word)."""
+    return " ".join(
+        f"{word.dep_}({word.head.text if word.head.i != word.i else 'ROOT'}, {word.text})"
+        for word in doc
+        if not word.is_space and not word.is_punct
+    )
+
+
+def entities(doc) -> str:
+    return ", ".join(f"{entity.text} ({entity.label_})" for entity in doc.ents)
+
+
+# Method -> what its pipeline must find (comptra.spacy_pipelines.PARTS), and how it is written down.
+ANNOTATIONS = {
+    "pos": ("parts of speech", parts_of_speech),
+    "morph": ("morphology", morphology),
+    "dep": ("dependencies", dependencies),
+    "ner": ("named entities", entities),
+}
+NEEDED = dict.fromkeys(ANNOTATIONS, ("sentence", "annotation"))
+
+
+def annotate(kind: str, sentences: list[str], task: Task) -> list[str]:
+    """Each sentence with its annotation, as the prompt file sets them; alone where there is nothing to annotate."""
+    needs, write = ANNOTATIONS[kind]
+    text = prompts_of("annotated", NEEDED)[kind]
+    pipeline = spacy_pipelines.load(task.src, task.spacy_model, needs, f"--method_translate {kind}")
+    distinct = list(dict.fromkeys(sentences))
+    found = {}
+    for sentence, doc in zip(
+        distinct, pipeline.pipe([" ".join(sentence.split()) for sentence in distinct]), strict=True
+    ):
+        annotation = write(doc)
+        found[sentence] = (
+            fill(text, **names(task), sentence=sentence, annotation=annotation) if annotation else sentence
+        )
+    return [found[sentence] for sentence in sentences]
+
+
+def _method(kind: str):
+    def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
+        shots = task.shots(sentences)
+        sources = [source for pairs in shots for source, _ in pairs]
+        texts = annotate(kind, [*sentences, *sources], task)
+        annotated = dict(zip([*sentences, *sources], texts, strict=True))
+        prompts = [
+            task.prompt([(annotated[source], target) for source, target in pairs], annotated[sentence])
+            for pairs, sentence in zip(shots, sentences, strict=True)
+        ]
+        return task.translate(sentences, prompts)
+
+    translate.check = lambda task: annotate(kind, [], task)
+    return translate
+
+
+pos, morph, dep, ner = map(_method, ANNOTATIONS)

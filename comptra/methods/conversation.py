@@ -1,0 +1,49 @@
+"""What the methods that ask in words share: how long models may think, and where the translation stands."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+from comptra import answers
+from comptra.asking import Prompt
+from comptra.methods import Task
+from comptra.prompts import parts
+from comptra.samplers import SamplingSettings
+
+THOUGHT_TOKENS = 1024  # of an answer that is no translation, at most
+MARKER = "Translation:"  # where the file of a method names none
+
+
+def prompts_of(method: str, needed: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """The texts of comptra/prompts/methods/{method}.toml. Raises UserError when something is missing there."""
+    return {"marker": MARKER, **parts.load(parts.find("methods", method), needed)}
+
+
+def names(task: Task) -> dict[str, str]:
+    """The placeholders that every prompt may hold."""
+    return {"src": task.src.name, "tgt": task.tgt.name}
+
+
+def thoughts(task: Task, prompts: list[Prompt], tokens: int | None = None) -> list[str]:
+    """What the model says to each prompt, greedily and at more length than a translation; "" where it says nothing."""
+    tokens = max(tokens or THOUGHT_TOKENS, task.sampling.max_new_tokens)
+    return _first(task, prompts, replace(one(task), max_new_tokens=tokens, temperature=0.0, num_beams=1))
+
+
+def drafts(task: Task, prompts: list[Prompt], marker: str) -> list[str]:
+    """One translation for each prompt, in order."""
+    return [answers.translation(text, marker) for text in _first(task, prompts, one(task))]
+
+
+def translations(sentences: list[str], prompts: list[Prompt], task: Task, marker: str) -> Iterator[tuple[int, str]]:
+    """The translations that `prompts` ask for in words, as they finish; of several candidates the best."""
+    return task.translate(sentences, prompts, task.sampling, partial(answers.translation, marker=marker))
+
+
+def one(task: Task) -> SamplingSettings:
+    """The user's decoding, with one candidate."""
+    return replace(task.sampling, num_return_sequences=1)
+
+
+def _first(task: Task, prompts: list[Prompt], sampling: SamplingSettings) -> list[str]:
+    return [answers.without_thoughts(texts[0]) if texts else "" for texts in task.asker.answers(prompts, sampling)]

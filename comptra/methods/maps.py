@@ -1,0 +1,50 @@
+"""MAPS (He et al. 2024, "Exploring human-like translation strategy with large language models", TACL).
+
+Three kinds of knowledge are asked for: keywords with their translations, topics, and a related sentence with its
+translation. Each helps to one translation; with the zero-shot one that makes four candidates, and quality estimation
+chooses.
+"""
+
+from collections.abc import Iterator
+
+from comptra import answers
+from comptra.errors import UserError
+from comptra.methods import Task
+from comptra.methods.conversation import names, prompts_of, thoughts
+from comptra.prompts.parts import fill
+
+KINDS = ("keywords", "topics", "demonstration")
+NEEDED = dict.fromkeys(KINDS, ("sentence",)) | {f"translate_{kind}": ("sentence", "knowledge") for kind in KINDS}
+KNOWLEDGE_TOKENS = 256
+
+
+def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
+    check(task)
+    texts, known = prompts_of("maps", NEEDED), names(task)
+    asked = [(kind, sentence) for sentence in sentences for kind in KINDS]
+    questions = [task.asker.say(fill(texts[kind], **known, sentence=sentence)) for kind, sentence in asked]
+    knowledge = thoughts(task, questions, KNOWLEDGE_TOKENS)
+    prompts = [
+        task.asker.say(fill(texts[f"translate_{kind}"], **known, sentence=sentence, knowledge=found))
+        for (kind, sentence), found in zip(asked, knowledge, strict=True)
+    ]
+    candidates: list[list[str]] = [[] for _ in sentences]
+    for i, found in enumerate(task.asker.answers(prompts, task.sampling)):
+        candidates[i // len(KINDS)] += [answers.translation(text, texts["marker"]) for text in found]
+    zero_shot = [task.prompt([], sentence) for sentence in sentences]
+    for i, found in enumerate(task.asker.answers(zero_shot, task.mt_sampling)):
+        candidates[i] += map(task.clean, found)
+    candidates = [list(dict.fromkeys(filter(None, found))) for found in candidates]
+    yield from enumerate(task.best_by_quality(sentences, candidates))
+
+
+def check(task: Task) -> None:
+    """Raise UserError when nothing can choose among the candidates, or a prompt is missing."""
+    prompts_of("maps", NEEDED)
+    if task.best_by_quality is None:
+        raise UserError(
+            "--method_translate maps chooses among four candidates by quality estimation: pass --selection_method blaser or comet-qe"
+        )
+
+
+translate.check = check

@@ -1,0 +1,313 @@
+"""main.py as users run it: small real models, the embedded UDHR and hand-made files."""
+
+import json
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+from conftest import lines_in, records, script
+
+from comptra import languages, samplers, test_sets
+from comptra.prompts.templates import clean_answer, get_template
+
+NAME = "English_to_Basque_{k}_shot_seed_122_{divide}_vanilla_{n}_{steps}_0"
+
+
+@pytest.fixture
+def main_here(script_here, tiny_lm):
+    return partial(script_here, "main.py", *options(tiny_lm))
+
+
+def options(model: str, *more, **changes) -> list:
+    flags = {
+        "model_name_or_path": model, "inference_api": "hf", "dataset_name_or_path": "udhr", "tgt": "Basque", "k": 2,
+        "max_samples": 4, "max_new_tokens": 24, "prompt_style": "raw", "dtype": "float32", **changes,
+    }  # fmt: skip
+    return [*more, *(word for name, value in flags.items() if value is not None for word in (f"--{name}", value))]
+
+
+def folder_of(output: Path, model: str, k=2, divide="llm", n=None, steps=0) -> Path:
+    return output / Path(model).name / NAME.format(k=k, divide=divide, n=n, steps=steps)
+
+
+def udhr(count: int) -> test_sets.TestSet:
+    sides = map(languages.find, ("English", "Basque"))
+    return test_sets.load("udhr", *sides, folder=None, max_samples=count)
+
+
+def texts(path: Path, key: str = "translation") -> list[str]:
+    return [record[key] for record in records(path)]
+
+
+def test_without_steps_it_is_plain_few_shot(main_here, tiny_lm, tmp_path):
+    import bm25s
+
+    from comptra.words import unicode_words
+
+    result = main_here("--output_dir", tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = records(folder_of(tmp_path, tiny_lm) / "translate_0.jsonl")
+    data = udhr(4)
+    assert [record["sentence"] for record in found] == data.sources
+
+    import Stemmer
+
+    stem = Stemmer.Stemmer("english").stemWords
+    index = bm25s.BM25(method="robertson", k1=1.5, b=0.7)
+    index.index([stem(unicode_words(source)) for source, _ in data.pool], show_progress=False)
+    rows, _ = index.retrieve([stem(unicode_words(text)) for text in data.sources], k=2, show_progress=False)
+    template = get_template(11, "English", "Basque")
+    prompts = [
+        template.get_prompt([data.pool[i] for i in reversed(row)], sentence)
+        for row, sentence in zip(rows.tolist(), data.sources, strict=True)
+    ]
+    sampler = samplers.load("hf", samplers.ModelSettings(tiny_lm, dtype="float32"))
+    requests = [samplers.Request(str(i), prompt, 1) for i, prompt in enumerate(prompts)]
+    sampling = samplers.SamplingSettings(max_new_tokens=24, temperature=0.0, stop=template.stops)
+    answers = {answer.id: answer.texts[0] for answer in sampler.generate(samplers.from_list(requests), sampling)}
+    sampler.close()
+    assert [record["translation"] for record in found] == [clean_answer(answers[str(i)], "###") for i in range(4)]
+    manifest = json.loads((folder_of(tmp_path, tiny_lm) / "manifest_translate.json").read_text())
+    assert manifest["settings"]["dataset_name_or_path"] == "udhr" and manifest["sentences"] == 4
+
+
+def test_a_finished_run_loads_nothing_and_a_longer_one_goes_on(main_here, tiny_lm, tmp_path):
+    assert main_here("--output_dir", tmp_path).returncode == 0
+    path = folder_of(tmp_path, tiny_lm) / "translate_0.jsonl"
+    before = path.read_bytes()
+    again = main_here("--output_dir", tmp_path)
+    assert again.returncode == 0 and "loading" not in again.stderr and path.read_bytes() == before
+    longer = main_here("--output_dir", tmp_path, "--max_samples", 6)
+    assert longer.returncode == 0 and "loading" in longer.stderr
+    assert path.read_bytes().startswith(before) and texts(path, "sentence") == udhr(6).sources
+    shorter = main_here("--output_dir", tmp_path, "--max_samples", 5)
+    assert shorter.returncode == 2 and "more lines than the 5 sentences" in shorter.stderr
+
+
+def test_comptra_divides_translates_and_merges(main_here, tiny_lm, tmp_path):
+    flags = ("--steps", 2, "--method_divide", "space", "--number_of_subproblems", 2, "--lid_model", "cld2")
+    result = main_here("--output_dir", tmp_path, *flags, "--max_samples", 2, "--verbose")
+    assert result.returncode == 0, result.stderr
+    room, folder = tmp_path / Path(tiny_lm).name, folder_of(tmp_path, tiny_lm, divide="space", n=2, steps=2)
+    sentences = udhr(2).sources
+    assert texts(room / "divide_0.jsonl", "sentence") == sentences
+    phrases = [phrase for row in texts(room / "divide_0.jsonl", "propositions") for phrase in row]
+    assert texts(room / "divide_1.jsonl", "sentence") == phrases == texts(folder / "translate_1.jsonl", "sentence")
+    assert json.loads((room / "parent_0.jsonl").read_text()) == {"0": 0, "1": 0, "2": 1, "3": 1}
+    assert [" ".join(row) for row in texts(room / "divide_0.jsonl", "propositions")] == [
+        " ".join(sentence.split()) for sentence in sentences
+    ]
+    # The merge is asked with exactly the phrase pairs that are in Basque, in order.
+    from comptra import language_id
+
+    basque = languages.find("Basque")
+    lower = records(folder / "translate_1.jsonl")[:2]
+    fits = language_id.load("cld2").is_language([record["translation"] for record in lower], basque)
+    shots = [
+        (record["sentence"], record["translation"])
+        for record, fit in zip(lower, fits, strict=True)
+        if fit and record["translation"]
+    ]
+    prompt = get_template(11, "English", "Basque").get_prompt(shots, sentences[0])
+    shown = result.stdout
+    assert "\n".join(f"  | {line}" for line in prompt.splitlines()) in shown, "the trace shows the merge's prompt"
+    final = records(folder / "translate_0.jsonl")[0]
+    assert shown.splitlines()[0] == final["sentence"] and f"=> {final['translation']}" in shown
+    for phrase in phrases[:2]:
+        assert f"    {phrase}" in shown
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_killed_at_any_time_and_resumed(steps, tiny_lm, tmp_path):
+    """kill -9 while answers come, twice; the outcome is that of an undisturbed run, and nothing is asked twice."""
+    more = ("--steps", steps, "--method_divide", "space", "--number_of_subproblems", 2, "--request_batch_size", 1)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run = partial(script, "main.py", *options(tiny_lm, *more, max_samples=5))
+    run("--output_dir", whole)
+    folder = folder_of(killed, tiny_lm, divide="space", n=2, steps=steps)
+    for count in (2, 4) if not steps else (4, 12):
+        run("--output_dir", killed, kill_when=lambda count=count: lines_in(folder / "answers.jsonl") >= count)
+        assert not (folder / "manifest_translate.json").exists()
+    run("--output_dir", killed)
+    for name in ("translate_0.jsonl", *(["translate_1.jsonl"] if steps else [])):
+        other = folder_of(whole, tiny_lm, divide="space", n=2, steps=steps)
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
+    ids = texts(folder / "answers.jsonl", "id")
+    assert len(ids) == len(set(ids)) == lines_in(other / "answers.jsonl")
+
+
+def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path):
+    folder = folder_of(tmp_path, tiny_lm)
+    folder.mkdir(parents=True)
+    data = udhr(4)
+    lines = [{"sentence": source, "translation": f"itzulpena {i}"} for i, source in enumerate(data.sources[:2])]
+    path = folder / "translate_0.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"sentence": "half a li')
+    assert main_here("--output_dir", tmp_path).returncode == 0
+    assert records(path)[:2] == lines and texts(path, "sentence") == data.sources
+
+
+def test_results_of_two_runs_do_not_mix(main_here, tiny_lm, tmp_path):
+    assert main_here("--output_dir", tmp_path).returncode == 0
+    path = folder_of(tmp_path, tiny_lm) / "translate_0.jsonl"
+    before = path.read_bytes()
+    other = main_here("--output_dir", tmp_path, "--max_new_tokens", 20)
+    assert other.returncode == 2 and "max_new_tokens was 24, now 20" in other.stderr
+    for name in ("settings_translate.json", "manifest_translate.json"):
+        (path.parent / name).unlink()
+    record = json.loads(before.splitlines()[0]) | {"sentence": "Another sentence."}
+    path.write_text(json.dumps(record) + "\n")
+    other = main_here("--output_dir", tmp_path)
+    assert other.returncode == 2 and "line 1 holds 'Another sentence.'" in other.stderr
+    assert lines_in(path) == 1, "nothing is written to it"
+
+
+def test_divisions_serve_every_target_language(main_here, tiny_lm, tmp_path):
+    flags = ("--output_dir", tmp_path, "--steps", 1, "--method_divide", "space", "--max_samples", 2)
+    assert main_here(*flags).returncode == 0
+    room = tmp_path / Path(tiny_lm).name
+    made = (room / "divide_0.jsonl").stat().st_mtime_ns
+    assert main_here(*flags, "--tgt", "Swahili").returncode == 0
+    assert (room / "divide_0.jsonl").stat().st_mtime_ns == made
+    back = main_here(*flags, "--src", "Basque", "--tgt", "English")
+    assert back.returncode == 2 and "src was 'English', now 'Basque'" in back.stderr
+    assert main_here(*flags, "--src", "Basque", "--tgt", "English", "--metadata_dir", tmp_path / "eu").returncode == 0
+
+
+def test_candidates_and_their_selection(main_here, tiny_lm, tmp_path):
+    sacrebleu = pytest.importorskip("sacrebleu")
+    flags = ("--num_return_sequences", 4, "--temperature", 1.0, "--selection_method", "chrf")
+    assert main_here("--output_dir", tmp_path, *flags, "--max_samples", 2).returncode == 0
+    folder = folder_of(tmp_path, tiny_lm)
+    answers = texts(folder / "answers.jsonl", "texts")
+    assert all(len(set(candidates)) > 1 for candidates in answers)
+    best = set()
+    for candidates in answers:
+        cleaned = [clean_answer(text, "###") for text in candidates]
+        scores = [
+            sum(sacrebleu.sentence_chrf(one, [other]).score for j, other in enumerate(cleaned) if j != i)
+            for i, one in enumerate(cleaned)
+        ]
+        best.add(cleaned[scores.index(max(scores))])
+    assert set(texts(folder / "translate_0.jsonl")) == best
+
+
+def test_beam_search(main_here, tiny_lm, tmp_path):
+    result = main_here("--output_dir", tmp_path, "--num_beams", 3, "--max_samples", 2)
+    assert result.returncode == 0 and len(texts(folder_of(tmp_path, tiny_lm) / "translate_0.jsonl")) == 2
+
+
+def test_an_encoder_decoder_needs_no_llm(script_here, tiny_nllb, tmp_path):
+    result = script_here(
+        "main.py", "--method_translate", "nllb", "--nllb_name_or_path", tiny_nllb, "--dataset_name_or_path", "udhr", "--src",
+        "Basque", "--tgt", "English", "--max_samples", 3, "--k", 0, "--nllb_compute_type", "float32", "--cache_dir",
+        tmp_path / "cache", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (path,) = (tmp_path / "out" / Path(tiny_nllb).name).glob("Basque_to_English_0_shot_*/translate_0.jsonl")
+    assert all(texts(path)) and len(texts(path)) == 3
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_lm, tmp_path_factory) -> list[str]:
+    """Two LoRA adapters of rank 8 with weights large enough to change the answers."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folders = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(tiny_lm),
+            LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
+        )
+        folders.append(str(tmp_path_factory.mktemp("run") / f"checkpoint-{seed}"))
+        model.save_pretrained(folders[-1])
+    return folders
+
+
+def test_all_checkpoints_of_a_run_in_one_call(script_here, tiny_lm, adapters, tmp_path):
+    command = ("main.py", *options(tiny_lm, "--base_model_name_or_path", tiny_lm, model_name_or_path=None))
+    result = script_here(*command, "--model_name_or_path", *adapters, "--output_dir", tmp_path / "both")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("loading") == 1, "the base is loaded once"
+    found = [texts(folder_of(tmp_path / "both", adapter) / "translate_0.jsonl") for adapter in adapters]
+    assert found[0] != found[1]
+    alone = script_here(
+        *command, "--model_name_or_path", adapters[1], "--enable_lora", "--output_dir", tmp_path / "one"
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert texts(folder_of(tmp_path / "one", adapters[1]) / "translate_0.jsonl") == found[1]
+
+
+def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
+    """Its template is the default; another one is told. A dry run shows the prompt and loads nothing."""
+    model = tmp_path / "trained"
+    shutil.copytree(tiny_lm, model)
+    (model / "settings_train.json").write_text('{"template_key": "14"}')
+    dry = main_here("--model_name_or_path", model, "--output_dir", tmp_path / "out", "--dry_run")
+    assert dry.returncode == 0 and "Translate this from English to Basque:" in dry.stdout
+    assert not (tmp_path / "out").exists()
+    told = main_here("--model_name_or_path", model, "--output_dir", tmp_path, "--template_key", 9, "--dry_run")
+    assert "was fine-tuned on template 14, but is asked with 9" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--template_key", 18), "--template_key 18"),
+        (("--retriever_type", "bm26"), "invalid choice: 'bm26'"),
+        (("--method_translate", "magic"), "invalid choice: 'magic'"),
+        (("--k", 500), "--k 500 is more than the"),
+        (("--k", 2, "--dataset_name_or_path", "validation"), "cannot load flores"),
+        (("--tgt", "Klingon"), "unknown language 'Klingon'"),
+        (("--tgt", "English"), "both English"),
+        (("--num_return_sequences", 4), "greedy decoding gives one answer"),
+        (("--selection_method", "bleu"), "nothing to choose from"),
+        (("--number_of_subproblems", 0), "--number_of_subproblems 0"),
+        (("--method_translate", "none"), "pass --steps 1"),
+        (("--retriever_type", "structural"), "spaCy"),
+        (("--steps", 1, "--mode_divide", "vanila"), "vanilla"),
+        (("--base_model_name_or_path", "x"), "is for adapters"),
+        (("--prompt_style", "chat"), "no chat template"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_loaded(flags, message, main_here, tmp_path):
+    result = main_here("--output_dir", tmp_path / "out", *flags)
+    assert result.returncode == 2 and message in result.stderr and "loading" not in result.stderr
+    assert "Traceback" not in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_a_rank_that_does_not_fit(script_here, tiny_lm, adapters, tmp_path):
+    command = ("main.py", *options(adapters[0], "--lora_rank", 4, "--output_dir", tmp_path))
+    result = script_here(*command, "--base_model_name_or_path", tiny_lm)
+    assert result.returncode == 2 and "--lora_rank 4 is less than the rank of" in result.stderr
+    assert "pass --lora_rank 8" in result.stderr
+
+
+def test_files_of_ones_own(main_here, tmp_path):
+    (tmp_path / "a.txt").write_text("One house.\n\nTwo houses.\n")
+    (tmp_path / "b.txt").write_text("Etxe bat.\nEz.\nBi etxe.\n")
+    command = ("--dataset_name_or_path", "files", "--k", 0, "--output_dir", tmp_path / "out")
+    empty = main_here(*command, "--test_files", tmp_path / "a.txt", tmp_path / "b.txt")
+    assert empty.returncode == 2 and "a.txt" in empty.stderr and "2" in empty.stderr
+    (tmp_path / "a.txt").write_text("One house.\nNo.\nTwo houses.\n")
+    assert main_here(*command, "--test_files", tmp_path / "a.txt", tmp_path / "b.txt").returncode == 0
+
+
+def test_a_prompt_too_long_is_told(main_here, tiny_lm, tmp_path):
+    result = main_here("--output_dir", tmp_path, "--max_model_len", 64)
+    assert result.returncode == 3 and "4 prompts got no answer" in result.stderr
+    assert "exceed --max_model_len 64" in result.stderr
+    assert texts(folder_of(tmp_path, tiny_lm) / "translate_0.jsonl") == [""] * 4
+
+
+def test_its_directories_are_scored(main_here, script_here, tiny_lm, tmp_path):
+    assert main_here("--output_dir", tmp_path).returncode == 0
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    result = script("-m", "comptra.evaluate", tmp_path, "--json", tmp_path / "scores.json")
+    assert "BLEU" in result.stdout and "chrF++" in result.stdout
+    assert json.loads((tmp_path / "scores.json").read_text())
