@@ -132,7 +132,9 @@ def subtrees(doc, most: int = -1) -> list[tuple[int, int]]:
         if head.pos_ in ("NOUN", "PROPN"):
             spans = [(left, right)]
         elif head.pos_ in ("VERB", "AUX", ""):  # "": a parser without a tagger
-            spans = [(left, right), (head.i, right), (left, head.i + 1)]
+            spans = [(left, right), (head.i, right)]
+            if any(token.pos_ in ("NOUN", "PROPN", "PRON", "") for token in doc[left : head.i]):  # not "to go" alone
+                spans.append((left, head.i + 1))
         for start, end in spans:
             while start < end and (not _is_word(doc[start]) or doc[start].dep_ == "cc"):
                 start += 1
@@ -153,7 +155,10 @@ def _is_word(token) -> bool:
 
 
 def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[list[str]]:
-    """Phrases that the model writes, after examples; they need not keep to the words of the sentence."""
+    """Phrases that the model writes, after examples; they need not keep to the words of the sentence.
+
+    Those of the examples themselves, which weak models say again, are left out.
+    """
     texts = _prompts(settings)
     sampling = replace(
         task.sampling,
@@ -164,10 +169,14 @@ def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[lis
         stop=() if task.asker.style == CHAT else (texts["stop"],),
     )
     found = task.asker.answers([_prompt(text, texts, task) for text in sentences], sampling)
-    return [
-        settled(text, answers.list_items(said[0])[:MOST] if said else (), settings)
-        for text, said in zip(sentences, found, strict=True)
-    ]
+    shown = {_bare(phrase): set(unicode_words(phrase)) for row in texts["examples"] for phrase in row["phrases"]}
+    divided = []
+    for text, said in zip(sentences, found, strict=True):
+        words = set(unicode_words(text))
+        phrases = answers.list_items(said[0])[:MOST] if said else []
+        own = [phrase for phrase in phrases if shown.get(_bare(phrase), words) <= words]
+        divided.append(settled(text, own, settings))
+    return divided
 
 
 DIVIDERS: dict[str, Divider] = {

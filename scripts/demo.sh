@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The main job on parts that need neither GPU nor network, in outputs/demo: Basque paragraphs by Gemma 3 270M,
 # back-translated by Apertium, held against the test set (articles 21 to 30 of the UDHR); then Gemma learns from the
-# pairs and from the rest of the UDHR, a few dozen steps each. Run it again and it goes on where it stopped, or shows
-# what there is.
+# pairs and from the rest of the UDHR, a few dozen steps each, and translates the test set before and after, both ways. Run
+# it again and it goes on where it stopped, or shows what there is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
@@ -30,3 +30,14 @@ for data in topxgen udhr; do
         --per_device_train_batch_size 1 --gradient_accumulation_steps 1 \
         --eval_steps 12 --save_steps 12 --output_dir "outputs/demo/train-$data"
 done
+
+for direction in "English Basque" "Basque English"; do
+    echo
+    HF_HUB_OFFLINE=1 .venv/bin/python main.py \
+        --model_name_or_path models/gemma-3-270m outputs/demo/train-udhr --lora_rank 32 \
+        --inference_api hf --request_batch_size 32 --dataset_name_or_path udhr \
+        --src "${direction% *}" --tgt "${direction#* }" --k 0 --template_key 14 --max_new_tokens 60 \
+        --output_dir outputs/demo/translations
+done
+echo
+HF_HUB_OFFLINE=1 .venv/bin/python -m comptra.evaluate outputs/demo/translations --baseline outputs/demo/translations/gemma-3-270m

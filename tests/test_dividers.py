@@ -192,6 +192,13 @@ def test_a_model_that_says_nothing_or_never_ends(tmp_path):
     assert long == ["x x"]
 
 
+def test_phrases_of_the_examples_are_no_phrases_of_other_sentences(tmp_path):
+    player = Player(lambda prompt: "1. Do you know\n2. According to the report.\n3. The time")
+    asker = asking.Asker(player, "raw", tmp_path / "a.jsonl", 1)
+    found = dividers.llm(["Do you know the time?", "What is the time?"], task_for(asker), DividerSettings())
+    assert found == [["Do you know", "The time"], ["The time"]]
+
+
 def test_a_small_base_model_divides_and_resumes(tiny_lm, tmp_path):
     """A real model through the whole way, one sentence twice; the second run finds every answer on disk."""
     sampler = samplers.load("hf", ModelSettings(tiny_lm, dtype="float32"))
@@ -290,6 +297,16 @@ def test_subtrees_are_clauses_noun_phrases_and_verbs_with_theirs():
     assert phrases() == ["The old farmer said", "that the heavy rains would destroy his fields", "his wife agreed"]
     assert phrases(2) == ["The old farmer said", "that the heavy rains would destroy his fields"]
     assert phrases(1) == ["that the heavy rains would destroy his fields"]
+
+
+def test_a_verb_with_its_particles_alone_is_no_phrase():
+    doc = parsed(
+        "They came back to sing .",
+        "PRON VERB ADV PART VERB PUNCT",
+        "nsubj ROOT advmod aux xcomp punct",
+        [1, 1, 1, 4, 1, 1],
+    )
+    assert [doc[start:end].text for start, end in dividers.subtrees(doc)] == ["They came", "came back to sing"]
 
 
 def test_no_phrase_lies_in_another_and_none_is_too_long():
