@@ -86,8 +86,13 @@ class Asker:
         self._journal = Journal(sampler, journal, sync_each=paid) if journal else None
         self.failures: dict[str, str] = {}
 
+    def begin(self, total: int) -> None:
+        """Work of so many answers begins; of another translator's, too."""
+        if self._bars is not None:
+            self._bars.asked(total)
+
     def tick(self, n: int) -> None:
-        """Progress of work that is not asked of the model."""
+        """So many more are there."""
         if self._bars is not None:
             self._bars.tick(n)
 
@@ -106,8 +111,7 @@ class Asker:
                 seed = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) >> 1
                 requests.append(Request(key, prompt, seed))
             numbers.setdefault(key, []).append(i)
-        if self._bars is not None:
-            self._bars.asked(len(requests))
+        self.begin(len(requests))
         waiting = iter(requests)
         for answer in self._journal.generate(lambda: next(waiting, None), sampling):
             if answer.error:

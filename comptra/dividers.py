@@ -151,7 +151,7 @@ def subtrees(doc, most: int = -1) -> list[tuple[int, int]]:
 
 
 def _is_word(token) -> bool:
-    return not (token.is_punct or token.is_space)
+    return not (token.is_punct or token.is_space or token.pos_ == "PUNCT")
 
 
 def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[list[str]]:

@@ -23,7 +23,7 @@ from comptra import (
     translators,
 )
 from comptra.arguments import plain_name
-from comptra.asking import CHAT, Asker, LazySampler, style_of
+from comptra.asking import CHAT, RAW, Asker, LazySampler, style_of
 from comptra.errors import UserError
 from comptra.files import InUse, OutputLock, read_json, write_json
 from comptra.methods import Shots, Task
@@ -128,6 +128,12 @@ class Run:
         methods.check(self.args.method_translate, task)
         if self.most_demonstrations:
             self._retriever  # noqa: B018 (built here, so that what it lacks is told now)
+        asks_in_words = self.args.method_translate in methods.IN_WORDS or self.args.number_of_refining_steps
+        if asks_in_words and RAW in self.style.values():
+            self.say(
+                "cot, maps, step_by_step, TEaR and refining ask in words, which a model without a chat template rarely follows: "
+                "look at some answers first"
+            )
         if self.args.number_of_refining_steps:
             refining.check(task)
         if self.args.steps:
@@ -171,6 +177,12 @@ class Run:
                     f"--base_model_name_or_path is for adapters, but {path} holds none (no adapter_config.json); pass a folder "
                     "that peft saved, or leave it out"
                 )
+            config = Path(path) / "config.json"
+            if config.is_file() and read_json(config).get("is_encoder_decoder"):
+                raise UserError(
+                    f"{path} is an encoder-decoder model: pass --method_translate nllb --nllb_name_or_path {path}, and an LLM as "
+                    "--model_name_or_path only where --steps or refining ask one"
+                )
             return Model(path, path, None)
         folder = samplers.adapter_folder(path)
         config = read_json(Path(folder) / "adapter_config.json")
@@ -183,7 +195,7 @@ class Run:
         return Model(path, base, folder, rank)
 
     def template_key(self, model: Model) -> str:
-        return self.args.template_key or trained_template(model.path) or DEFAULT_TEMPLATE
+        return self.args.template_key or trained_template(model.path, model.adapter) or DEFAULT_TEMPLATE
 
     def model_settings(self, model: Model) -> samplers.ModelSettings:
         args = self.args
@@ -211,7 +223,7 @@ class Run:
         """Raw or chat for each model, by its path."""
         styles = {}
         for model in self.models if self.asks else ():
-            trained = trained_template(model.path)
+            trained = trained_template(model.path, model.adapter)
             wanted = self.args.prompt_style
             if wanted == "auto" and trained:
                 wanted = "raw"  # what it was fine-tuned on, whatever its tokenizer has kept of a chat model

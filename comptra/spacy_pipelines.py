@@ -4,8 +4,15 @@ from functools import cache
 
 from comptra.errors import UserError, reason
 from comptra.languages import Language
-from comptra.retrievers.syntax import SPACY_MODELS
 
+# spaCy's small pipelines with a parser (https://spacy.io/models), by ISO 639-1.
+SPACY_MODELS = {
+    "en": "en_core_web_sm", "zh": "zh_core_web_sm",
+    **{code: f"{code}_core_news_sm" for code in (
+        "ca", "da", "de", "el", "es", "fi", "fr", "hr", "it", "ja", "ko", "lt", "mk", "nb", "nl", "pl", "pt", "ro", "ru",
+        "sl", "sv", "uk",
+    )},
+}  # fmt: skip
 # What a pipeline must have, one of these parts at least (https://spacy.io/api/#architecture-pipeline).
 PARTS = {
     "parts of speech": ("tagger", "morphologizer", "attribute_ruler"),

@@ -210,8 +210,7 @@ def test_an_encoder_decoder_needs_no_llm(script_here, tiny_nllb, tmp_path):
     assert all(texts(path)) and len(texts(path)) == 3
 
 
-@pytest.fixture(scope="module")
-def adapters(tiny_lm, tmp_path_factory) -> list[str]:
+def make_adapters(model_name: str, root: Path) -> list[str]:
     """Two LoRA adapters of rank 8 with weights large enough to change the answers."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -221,12 +220,17 @@ def adapters(tiny_lm, tmp_path_factory) -> list[str]:
     for seed in (1, 2):
         torch.manual_seed(seed)
         model = get_peft_model(
-            AutoModelForCausalLM.from_pretrained(tiny_lm),
+            AutoModelForCausalLM.from_pretrained(model_name),
             LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
         )
-        folders.append(str(tmp_path_factory.mktemp("run") / f"checkpoint-{seed}"))
+        folders.append(str(root / f"checkpoint-{seed}"))
         model.save_pretrained(folders[-1])
     return folders
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_lm, tmp_path_factory) -> list[str]:
+    return make_adapters(tiny_lm, tmp_path_factory.mktemp("run"))
 
 
 def test_all_checkpoints_of_a_run_in_one_call(script_here, tiny_lm, adapters, tmp_path):
@@ -241,6 +245,24 @@ def test_all_checkpoints_of_a_run_in_one_call(script_here, tiny_lm, adapters, tm
     )
     assert alone.returncode == 0, alone.stderr
     assert texts(folder_of(tmp_path / "one", adapters[1]) / "translate_0.jsonl") == found[1]
+
+
+@pytest.mark.slow
+def test_vllm_and_transformers_answer_alike_for_all_checkpoints(gemma, tmp_path):
+    """The base model and two adapters in one call, greedily and in float32."""
+    adapters = make_adapters(gemma, tmp_path / "run")
+    found = {}
+    for api in ("vllm", "hf"):
+        flags = options(
+            gemma, *adapters, "--output_dir", tmp_path / api, inference_api=api, k=0, max_samples=3, max_new_tokens=16
+        )
+        flags.remove("--model_name_or_path")
+        flags.remove(gemma)
+        result = script("main.py", "--model_name_or_path", gemma, *flags)
+        assert result.stderr.count("main.py: loading") == 1
+        found[api] = [texts(folder_of(tmp_path / api, name, k=0) / "translate_0.jsonl") for name in (gemma, *adapters)]
+    assert found["vllm"] == found["hf"]
+    assert len({tuple(answers) for answers in found["hf"]}) == 3
 
 
 def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
@@ -286,6 +308,11 @@ def test_a_rank_that_does_not_fit(script_here, tiny_lm, adapters, tmp_path):
     result = script_here(*command, "--base_model_name_or_path", tiny_lm)
     assert result.returncode == 2 and "--lora_rank 4 is less than the rank of" in result.stderr
     assert "pass --lora_rank 8" in result.stderr
+
+
+def test_an_encoder_decoder_is_no_llm(main_here, tiny_nllb, tmp_path):
+    result = main_here("--model_name_or_path", tiny_nllb, "--output_dir", tmp_path)
+    assert result.returncode == 2 and "pass --method_translate nllb --nllb_name_or_path" in result.stderr
 
 
 def test_files_of_ones_own(main_here, tmp_path):

@@ -29,6 +29,8 @@ METHODS = {
     "ner": "comptra.methods.annotated:ner",
 }
 
+IN_WORDS = ("cot", "maps", "step_by_step", "TEaR")  # these give instructions
+
 Method = Callable[[list[str], "Task"], Iterator[tuple[int, str]]]
 Shots = list[tuple[str, str]]  # (source, target) demonstrations
 

@@ -7,10 +7,13 @@ from comptra.methods import Task
 
 def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     task.rest()
+    task.asker.begin(len(sentences))
     task.nllb.load()
     try:
-        found = task.nllb.translate(sentences, task.src, task.tgt, task.asker.tick)
+        size = task.nllb.block_size  # a kill costs so many at most
+        for start in range(0, len(sentences), size):
+            block = sentences[start : start + size]
+            for i, found in enumerate(task.nllb.translate(block, task.src, task.tgt, task.asker.tick), start):
+                yield i, found.text
     finally:
         task.nllb.close()
-    for i, translation in enumerate(found):
-        yield i, translation.text

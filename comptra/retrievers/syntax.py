@@ -12,14 +12,6 @@ from comptra.languages import Language
 Tree = list[tuple[str, int]]
 
 WL_ITERATIONS = 3
-# spaCy's small pipelines with a parser (https://spacy.io/models), by ISO 639-1.
-SPACY_MODELS = {
-    "en": "en_core_web_sm", "zh": "zh_core_web_sm",
-    **{code: f"{code}_core_news_sm" for code in (
-        "ca", "da", "de", "el", "es", "fi", "fr", "hr", "it", "ja", "ko", "lt", "mk", "nb", "nl", "pl", "pt", "ro", "ru",
-        "sl", "sv", "uk",
-    )},
-}  # fmt: skip
 
 
 def arcs(tree: Tree) -> Counter:
