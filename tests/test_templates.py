@@ -191,11 +191,12 @@ def test_the_template_that_a_checkpoint_was_trained_on(tiny_lm, tmp_path, script
     monkeypatch.chdir(checkpoint)
     assert trained_template(".") == "10"
     shutil.copytree(checkpoint, tmp_path / "moved")
-    for elsewhere in (tiny_lm, str(tmp_path / "moved"), str(run / "nothing"), "org/model"):
+    assert trained_template(str(tmp_path / "moved")) == "10"
+    for elsewhere in (tiny_lm, str(run / "nothing"), "org/model"):
         assert trained_template(elsewhere) is None
-    settings = run / "settings_train.json"
-    settings.write_text(json.dumps({**json.loads(settings.read_text()), "template_key": "none"}))
-    assert trained_template(str(run)) is None
-    settings.write_text("{")
-    with pytest.raises(UserError, match=r"settings_train.json is not valid JSON"):
+    manifest = checkpoint / "data_manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "template_key": "none"}))
+    assert trained_template(str(checkpoint)) is None
+    manifest.write_text("{")
+    with pytest.raises(UserError, match=r"data_manifest.json is not valid JSON"):
         trained_template(str(checkpoint))
