@@ -1,6 +1,6 @@
 """Retrieval of 5 demonstrations for a whole test set: seconds, and the ratio to one query at a time.
 
-    python benchmarks/retrieval_speed.py --benchmark_dir ../shared/benchmarks
+    python benchmarks/retrieval_speed.py --benchmark_dir ../benchmarks
 
 The 1,012 sentences of FLORES-200's devtest over the 997 of its dev set, and over a large pool: these and more like them,
 made by drawing a sentence and shuffling its words. `alone` is the same retriever asked for one query after the other;
