@@ -29,7 +29,8 @@ from comptra.files import InUse, OutputLock, read_json, write_json
 from comptra.methods import Shots, Task
 from comptra.methods import refine as refining
 from comptra.progress import Progress, printable
-from comptra.prompts.templates import get_template, trained_template
+from comptra.prompts import parts
+from comptra.prompts.templates import chat_prompt, get_template, trained_template
 from comptra.translators import TranslatorSettings
 
 ANSWERS, SETTINGS, MANIFEST = "answers.jsonl", "settings_translate.json", "manifest_translate.json"
@@ -418,12 +419,19 @@ class Run:
             **{name: getattr(args, name) for name in flags},
             "prompt_style": self.style.get(model.path),
             "template_key": self.template_key(model),
-            "template_digest": provenance.digest(
-                get_template(self.template_key(model), "English", "French").get_prompt([("a", "b")], "c")
-            ),
+            "template_digest": provenance.digest(self._asked(model)),
             "pool_digest": provenance.digest(pool),
             "prompts_digest": provenance.digest([path.read_text(encoding="utf-8") for path in self._prompt_files()]),
         }
+        by_quality = args.selection_method in selection.BY_QUALITY or args.method_translate == "maps"
+        for decides, name in (
+            (args.retriever_type in retrievers.NEEDS_MODEL and self.most_demonstrations, "sonar_name_or_path"),
+            (by_quality, "sonar_name_or_path"),
+            (by_quality, "blaser_name_or_path"),
+            (args.spacy_model, "spacy_model"),
+        ):
+            if decides:
+                found[name] = getattr(args, name)
         if args.method_translate == "nllb":
             found |= self.nllb.settings
         if args.steps:
@@ -436,6 +444,12 @@ class Run:
             )
             found |= {name: getattr(args, name) for name in names} | self.division(model)
         return found
+
+    def _asked(self, model: Model) -> str:
+        """What a model is asked for one sentence with one demonstration: it changes when a template is edited."""
+        if self.style.get(model.path) == CHAT:
+            return json.dumps(chat_prompt("English", "French", [("a", "b")], "c"))
+        return get_template(self.template_key(model), "English", "French").get_prompt([("a", "b")], "c")
 
     def _prompt_files(self) -> list[Path]:
         """The files whose words this run says to a model; users edit them."""
@@ -455,7 +469,13 @@ class Run:
         """What decides how sentences are divided."""
         args = self.args
         names = ("method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "spacy_model")
-        return {"divided_by": model.path, "src": self.src.name, **{name: getattr(args, name) for name in names}}
+        found = {"divided_by": model.path, "src": self.src.name, **{name: getattr(args, name) for name in names}}
+        if args.method_divide == "llm":
+            path = parts.find("divide", args.mode_divide, "--mode_divide")
+            found["divide_prompt_digest"] = provenance.digest(path.read_text(encoding="utf-8"))
+        if args.method_divide == "keyword":
+            found["pool_of_keywords"] = provenance.digest([source for source, _ in self.test_set.pool])
+        return found
 
     def show_prompts(self) -> int:
         """Print what would be asked first, and where the results would go; no weights are loaded."""

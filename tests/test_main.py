@@ -149,6 +149,36 @@ def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path)
     assert records(path)[:2] == lines and texts(path, "sentence") == data.sources
 
 
+def test_a_nested_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path):
+    """Divisions of one sentence and the translation of its first phrase are there; the rest is made."""
+    data = udhr(2)
+    first = {"sentence": data.sources[0], "propositions": ["Everyone has the right", "to take part"]}
+    room, folder = tmp_path / Path(tiny_lm).name, folder_of(tmp_path, tiny_lm, divide="space", n=2, steps=1)
+    folder.mkdir(parents=True)
+    (room / "divide_0.jsonl").write_text(json.dumps(first) + "\n")
+    phrase = {"sentence": "Everyone has the right", "translation": "Pertsona orok eskubidea du"}
+    (folder / "translate_1.jsonl").write_text(json.dumps(phrase) + "\n")
+    flags = ("--steps", 1, "--method_divide", "space", "--number_of_subproblems", 2, "--max_samples", 2, "--verbose")
+    result = main_here("--output_dir", tmp_path, *flags)
+    assert result.returncode == 0, result.stderr
+    assert records(room / "divide_0.jsonl")[0] == first and lines_in(room / "divide_0.jsonl") == 2
+    lower = records(folder / "translate_1.jsonl")
+    assert lower[0] == phrase and [record["sentence"] for record in lower[:2]] == first["propositions"]
+    assert json.loads((room / "parent_0.jsonl").read_text()) == {"0": 0, "1": 0, "2": 1, "3": 1}
+    assert "  | Pertsona orok eskubidea du" in result.stdout, "its phrase is a demonstration of the merge"
+    assert texts(folder / "translate_0.jsonl", "sentence") == data.sources
+
+
+def test_edited_prompts_are_other_settings(main_here, tiny_lm, tmp_path):
+    template = tmp_path / "mine.toml"
+    template.write_text('prefix = "{src}: "\nmiddle = "\\n{tgt}: "\nsuffix = "\\n\\n"\n')
+    flags = ("--output_dir", tmp_path / "out", "--template_key", template, "--max_samples", 1)
+    assert main_here(*flags).returncode == 0
+    template.write_text('prefix = "{src} - "\nmiddle = "\\n{tgt} - "\nsuffix = "\\n\\n"\n')
+    result = main_here(*flags)
+    assert result.returncode == 2 and "template_digest was" in result.stderr
+
+
 def test_results_of_two_runs_do_not_mix(main_here, tiny_lm, tmp_path):
     assert main_here("--output_dir", tmp_path).returncode == 0
     path = folder_of(tmp_path, tiny_lm) / "translate_0.jsonl"
