@@ -18,6 +18,20 @@ def without_thoughts(text: str) -> str:
     return rest.strip()
 
 
+def line(text: str, thinking: bool = False) -> str:
+    """The translation in what a chat model says: its first line, without bold; one that only announces it is passed over.
+
+    `thinking`: the prompt itself opened the model's thoughts.
+    """
+    lines = [found for found in text.rpartition("</think>")[2].splitlines() if found.strip()]
+    if len(lines) > 1 and lines[0].rstrip(" *_").endswith((":", "：")):
+        text = text.replace(lines[0], "", 1)
+    found = clean_answer(text, thinking=thinking)
+    if len(found) > 4 and found.startswith("**") and found.endswith("**"):
+        found = found[2:-2].strip()
+    return found
+
+
 def translation(text: str, marker: str) -> str:
     """The line behind the last `marker` ("Translation:") that has one; without markers the first line.
 
@@ -27,7 +41,7 @@ def translation(text: str, marker: str) -> str:
     word = re.escape(marker.strip().rstrip(":"))
     pieces = re.split(rf"(?im)^[\s*_#>-]*{word}[\s*_]*[:：][ \t*_]*", text)
     if len(pieces) == 1:
-        return clean_answer(text)
+        return line(text)
     return next((found for piece in reversed(pieces[1:]) if (found := clean_answer(piece).rstrip("*_ "))), "")
 
 

@@ -6,6 +6,7 @@ what it had, and asks the rest.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -85,6 +86,11 @@ class Asker:
         self.style, self._seed, self._bars = style, seed, bars
         self._journal = Journal(sampler, journal, sync_each=paid) if journal else None
         self.failures: dict[str, str] = {}
+        self.cut: Counter[int] = Counter()  # answers that ended at a token limit, by the limit
+
+    def why(self) -> str:
+        """The reasons of the failures, a few of them."""
+        return "; ".join(sorted(set(self.failures.values()))[:3])
 
     def begin(self, total: int) -> None:
         """Work of so many answers begins; of another translator's, too."""
@@ -116,6 +122,9 @@ class Asker:
         for answer in self._journal.generate(lambda: next(waiting, None), sampling):
             if answer.error:
                 self.failures[answer.id] = answer.error
+            self.cut[sampling.max_new_tokens] += bool(answer.texts) and (
+                answer.completion_tokens >= sampling.max_new_tokens * len(answer.texts)
+            )
             self.tick(1)
             for i in numbers[answer.id]:
                 yield i, answer.texts

@@ -16,7 +16,7 @@ from pathlib import Path
 from comptra import ordered
 from comptra.asking import Prompt
 from comptra.errors import UserError
-from comptra.files import write_atomic
+from comptra.files import read_jsonl, write_atomic
 from comptra.methods import Method, Shots, Task, in_order
 
 
@@ -25,7 +25,7 @@ class Plan:
     """How to take sentences apart and put translations together."""
 
     method: Method | None  # for what is translated by itself; None: divide only
-    divide: Callable[[list[str]], list[list[str]]]  # sentences -> phrases of each
+    divide: Callable[[list[str]], list[list[str] | None]]  # sentences -> phrases of each; None: no answer
     merge_prompts: Callable[[list[str], list[Shots]], list[Prompt]]  # sentences, phrase pairs of each -> what is asked
     fits: Callable[[list[str]], list[bool]]  # whether phrase translations are in the target language
     refine: Callable[[list[str], list[str]], list[str]] | None = None  # sentences, drafts -> better ones
@@ -41,15 +41,31 @@ class Level:
     parents: list[int]
 
 
-def divide(sentences: list[str], plan: Plan, folder: Path, begin: Callable[[str], None]) -> list[Level]:
-    """The levels of a run, the sentences themselves first; what is in `folder` already is not divided again."""
+def divide(
+    sentences: list[str], plan: Plan, folder: Path, begin: Callable[[str], None], why: Callable[[], str] = str
+) -> list[Level]:
+    """The levels of a run, the sentences themselves first; what is in `folder` already is not divided again.
+
+    Raises UserError when a model gave no answer for some; `why` says the reason.
+    """
     levels = [Level(sentences, [-1] * len(sentences))]
     for r in range(plan.steps):
         above = levels[-1].sentences
         begin(f"divide {r}")
         phrases = ordered.fill(
-            folder / f"divide_{r}.jsonl", above, "propositions", lambda rest: enumerate(plan.divide(rest))
+            folder / f"divide_{r}.jsonl",
+            above,
+            "propositions",
+            lambda places, above=above: enumerate(plan.divide([above[i] for i in places])),
+            instead=lambda sentence: [sentence],
         )
+        undivided = sum(bool(line.get(ordered.UNANSWERED)) for line in read_jsonl(folder / f"divide_{r}.jsonl"))
+        if undivided:
+            raise UserError(
+                f"{undivided} of {len(above)} sentences could not be divided: {why() or 'the model gave no answer'}; raise "
+                "--max_model_len, and the same command asks for these again, or lower --max_new_tokens_divide and pass another "
+                "--metadata_dir"
+            )
         flat = [(phrase, i) for i, found in enumerate(phrases) for phrase in found]
         if not flat:
             raise UserError(f"{folder / f'divide_{r}.jsonl'} holds no phrase at all; choose another --method_divide")
@@ -69,17 +85,19 @@ def translate(
         level = levels[s]
         begin(f"translate {s}" if s == lowest else f"merge {s}")
 
-        def work(rest: list[str], s=s, level=level) -> Iterator[tuple[int, str]]:
+        def work(places: list[int], s=s, level=level) -> Iterator[tuple[int, str | None]]:
+            rest = [level.sentences[i] for i in places]
             if s == lowest:
                 texts = plan.method(rest, task)
             else:
                 pairs = phrase_pairs(levels[s + 1], found[s + 1], len(level.sentences), plan.fits)
-                texts = task.translate(rest, plan.merge_prompts(rest, pairs[len(level.sentences) - len(rest) :]))
+                texts = task.translate(rest, plan.merge_prompts(rest, [pairs[i] for i in places]))
             if plan.refine is None or (lowest and plan.refine_after_merge == (s == lowest)):
                 return texts
             return enumerate(plan.refine(rest, in_order(texts, len(rest))))
 
-        found[s] = ordered.fill(folder / f"translate_{s}.jsonl", level.sentences, "translation", work)
+        path = folder / f"translate_{s}.jsonl"
+        found[s] = ordered.fill(path, level.sentences, "translation", work, instead=lambda sentence: "")
     return found
 
 

@@ -41,7 +41,7 @@ class DividerSettings:
     pool: tuple[str, ...] = ()  # keyword: sentences that tell rare words from common ones
 
 
-Divider = Callable[[list[str], Task, DividerSettings], list[list[str]]]
+Divider = Callable[[list[str], Task, DividerSettings], list[list[str] | None]]
 
 
 def identity(sentences: list[str], task: Task, settings: DividerSettings) -> list[list[str]]:
@@ -154,8 +154,8 @@ def _is_word(token) -> bool:
     return not (token.is_punct or token.is_space or token.pos_ == "PUNCT")
 
 
-def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[list[str]]:
-    """Phrases that the model writes, after examples; they need not keep to the words of the sentence.
+def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[list[str] | None]:
+    """Phrases that the model writes, after examples; they need not keep to the words of the sentence. None: no answer.
 
     Those of the examples themselves, which weak models say again, are left out.
     """
@@ -172,8 +172,11 @@ def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[lis
     shown = {_bare(phrase): set(unicode_words(phrase)) for row in texts["examples"] for phrase in row["phrases"]}
     divided = []
     for text, said in zip(sentences, found, strict=True):
+        if not said:
+            divided.append(None)
+            continue
         words = set(unicode_words(text))
-        phrases = answers.list_items(said[0])[:MOST] if said else []
+        phrases = answers.list_items(said[0])[:MOST]
         own = [phrase for phrase in phrases if shown.get(_bare(phrase), words) <= words]
         divided.append(settled(text, own, settings))
     return divided

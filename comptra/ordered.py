@@ -4,54 +4,73 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from comptra.errors import UserError
-from comptra.files import Appender, read_jsonl, repair_tail
+from comptra.files import Appender, read_jsonl, repair_tail, to_line, write_atomic
+
+UNANSWERED = "unanswered"  # an extra key of lines whose prompt got no answer: they are asked again
 
 
-def read(path: Path, sentences: list[str], key: str) -> list:
-    """The values of `key` for the first sentences, as many as the file has.
+def read(path: Path, sentences: list[str], key: str) -> list[dict]:
+    """The records of the first sentences, as many as the file has.
 
-    Raises UserError when a line lacks it, stands for another sentence than the one of its place, or is one too many.
+    Raises UserError when a line lacks `key`, stands for another sentence than the one of its place (white space aside), or
+    is one too many.
     """
-    values = []
+    found = []
     for number, record in enumerate(read_jsonl(path), start=1):
         if number > len(sentences):
             raise UserError(
                 f"{path} has more lines than the {len(sentences)} sentences of this run; pass another --output_dir, or the "
                 "--max_samples that it was made with"
             )
-        if record.get("sentence") != sentences[number - 1] or key not in record:
+        text = record.get("sentence")
+        if not isinstance(text, str) or text.split() != sentences[number - 1].split() or key not in record:
             raise UserError(
-                f"{path}, line {number} holds {_short(record.get('sentence'))}, this run has {_short(sentences[number - 1])} "
-                "there: another data set or direction; pass another --output_dir (divisions: --metadata_dir)"
+                f"{path}, line {number} holds {_short(text)}, this run has {_short(sentences[number - 1])} there: another data "
+                "set or direction; pass another --output_dir (divisions: --metadata_dir)"
             )
-        values.append(record[key])
-    return values
+        found.append(record)
+    return found
 
 
-def fill(path: Path, sentences: list[str], key: str, work: Callable[[list[str]], Iterator[tuple[int, object]]]) -> list:
+def fill(
+    path: Path,
+    sentences: list[str],
+    key: str,
+    work: Callable[[list[int]], Iterator[tuple[int, object]]],
+    instead: Callable[[str], object],
+) -> list:
     """A value for each sentence: those in the file, and for the rest those of `work`, which go into it.
 
-    `work` gets the sentences that have none and yields (number among them, value) as they come; lines are written as soon
-    as all before them are there.
+    `work` gets the numbers of the sentences that have none and yields (place in that list, value) as they come; lines are
+    written as soon as all before them are there. None stands for no answer: `instead` gives what is written for the
+    sentence, and the next run asks again.
     """
+
+    def record(number: int, value: object) -> dict:
+        if value is None:
+            return {"sentence": sentences[number], key: instead(sentences[number]), UNANSWERED: True}
+        return {"sentence": sentences[number], key: value}
+
     repair_tail(path)
-    values = read(path, sentences, key)
-    rest = sentences[len(values) :]
-    if not rest:
-        return values
-    waiting: dict[int, object] = {}
-    start = written = len(values)
-    with Appender(path) as out:
-        for i, value in work(rest):
-            waiting[start + i] = value
-            while written in waiting:
-                value = waiting.pop(written)
-                out.write({"sentence": sentences[written], key: value})
-                values.append(value)
-                written += 1
-    if written < len(sentences):
-        raise RuntimeError(f"no {key} for {len(sentences) - written} sentences")
-    return values
+    found = read(path, sentences, key)
+    again = [number for number, line in enumerate(found) if line.get(UNANSWERED)]
+    if again:
+        for place, value in work(again):
+            found[again[place]] = record(again[place], value)
+        write_atomic(path, map(to_line, found))
+    rest = list(range(len(found), len(sentences)))
+    if rest:
+        waiting: dict[int, object] = {}
+        with Appender(path) as out:
+            for place, value in work(rest):
+                waiting[rest[place]] = value
+                while len(found) in waiting:
+                    line = record(len(found), waiting.pop(len(found)))
+                    out.write(line)
+                    found.append(line)
+    if len(found) < len(sentences):
+        raise RuntimeError(f"no {key} for {len(sentences) - len(found)} sentences")
+    return [line[key] for line in found]
 
 
 def _short(text) -> str:

@@ -1,6 +1,7 @@
 """What main.py does with its settled arguments: every check first, then one model after the other."""
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -78,6 +79,11 @@ class Run:
             pool_files=args.pool_files and tuple(args.pool_files),
             need_pool=bool(self.most_demonstrations),
         )
+        if (self.test_set.facts.get("pool") or {}).get("decontaminated") is False:
+            say(
+                "WARNING: the pool was not decontaminated (no _translate_filtered.jsonl): it may hold the test set; run "
+                "decontamination.py"
+            )
         if self.most_demonstrations > len(self.test_set.pool):
             flag = "--k" if args.k >= args.number_of_merge_demonstrations else "--number_of_merge_demonstrations"
             raise UserError(
@@ -118,6 +124,14 @@ class Run:
             raise UserError(
                 f"--selection_method {args.selection_method} has nothing to choose from: pass --num_return_sequences 4 or so"
             )
+        if args.num_beams > 1 and args.inference_api == "vllm" and args.repetition_penalty != 1:
+            raise UserError(
+                f"--repetition_penalty {args.repetition_penalty:g}: vLLM's beam search has none; pass 1, or --inference_api hf"
+            )
+        if args.method_translate == "maps" and args.selection_method in ("bleu", "chrf"):
+            raise UserError(
+                f"--selection_method {args.selection_method}: maps chooses by quality estimation; pass blaser or comet-qe"
+            )
         if args.refine_after_merge and not (args.steps and args.number_of_refining_steps):
             raise UserError("--refine_after_merge needs --steps and --number_of_refining_steps of 1 or more")
         if args.method_translate == "none" and not args.steps:
@@ -147,7 +161,9 @@ class Run:
 
     @property
     def most_demonstrations(self) -> int:
-        return max(self.args.k, self.args.number_of_merge_demonstrations if self.args.steps else 0)
+        args = self.args
+        shots = args.method_translate in methods.WITH_SHOTS or (args.steps and args.merge_prompt == merging.REFINE)
+        return max(args.k if shots else 0, args.number_of_merge_demonstrations if args.steps else 0)
 
     # Models
 
@@ -158,6 +174,11 @@ class Run:
                 raise UserError("pass --model_name_or_path (only --method_translate nllb without --steps does without)")
             return [Model(args.nllb_name_or_path, args.nllb_name_or_path, None)]
         if not self.asks:
+            if set(args.model_name_or_path) - {args.nllb_name_or_path}:
+                raise UserError(
+                    f"--method_translate nllb without --steps asks only {args.nllb_name_or_path}: leave --model_name_or_path out, "
+                    "or pass that model as --nllb_name_or_path"
+                )
             return [Model(args.nllb_name_or_path, args.nllb_name_or_path, None)]
         found = [self._model(path) for path in dict.fromkeys(path.rstrip("/") for path in args.model_name_or_path)]
         names = [model.name for model in found]
@@ -171,9 +192,10 @@ class Run:
 
     def _model(self, path: str) -> Model:
         args = self.args
-        is_adapter = args.enable_lora or (Path(path) / "adapter_config.json").is_file()
+        base = (args.base_model_name_or_path or "").rstrip("/")
+        is_adapter = (args.enable_lora and path != base) or (Path(path) / "adapter_config.json").is_file()
         if not is_adapter:
-            if args.base_model_name_or_path:
+            if base and path != base:
                 raise UserError(
                     f"--base_model_name_or_path is for adapters, but {path} holds none (no adapter_config.json); pass a folder "
                     "that peft saved, or leave it out"
@@ -185,9 +207,14 @@ class Run:
                     "--model_name_or_path only where --steps or refining ask one"
                 )
             return Model(path, path, None)
+        if args.inference_api in samplers.REMOTE:
+            raise UserError(
+                f"{path} is a LoRA adapter, and --inference_api {args.inference_api} loads none: serve it (vllm serve BASE "
+                "--enable-lora --lora-modules NAME=FOLDER) and pass the name it is served under"
+            )
         folder = samplers.adapter_folder(path)
         config = read_json(Path(folder) / "adapter_config.json")
-        base = args.base_model_name_or_path or config.get("base_model_name_or_path")
+        base = base or (config.get("base_model_name_or_path") or "").rstrip("/")
         if not base:
             raise UserError(f"{path} does not name its base model: pass --base_model_name_or_path")
         rank = max([config.get("r") or 0, *(config.get("rank_pattern") or {}).values()])
@@ -319,7 +346,7 @@ class Run:
             blaser=args.blaser_name_or_path,
             sonar=args.sonar_name_or_path,
             comet_python=args.comet_python,
-            scores_dir=args.output_dir,
+            scores_dir=self.folder(self.models[0]),  # which is locked
             notice=self.say,
         )
         return selection.create(name, self.src, self.tgt, settings)
@@ -352,8 +379,19 @@ class Run:
             nllb=self.nllb if self.args.method_translate == "nllb" else None,
             rest=rest,
             spacy_model=self.args.spacy_model,
+            thinks=asker is not None and self._thinks(model),
             notice=self.say,
         )
+
+    def _thinks(self, model: Model) -> bool:
+        """Whether the chat template itself opens the model's thoughts, so that an answer begins inside them."""
+        if self.style.get(model.path) != CHAT or self.args.inference_api in samplers.REMOTE:
+            return False
+        tokenizer = samplers.load_tokenizer(self.model_settings(model))
+        asked = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False
+        )
+        return asked.rstrip().endswith("<think>")
 
     def plan(self, task: Task) -> compositional.Plan:
         args = self.args
@@ -361,7 +399,7 @@ class Run:
         settings = self.division_settings
 
         def merge_prompts(sentences: list[str], pairs: list[Shots]):
-            extra = self.nearest(sentences, args.number_of_merge_demonstrations)
+            extra = task.nearest(sentences, args.number_of_merge_demonstrations)
             drafts = None
             if args.merge_prompt == "refine":
                 prompts = [task.prompt(*item) for item in zip(task.shots(sentences), sentences, strict=True)]
@@ -406,13 +444,14 @@ class Run:
         args = self.args
         pool = [text for pair in self.test_set.pool for text in pair] if self.most_demonstrations else []
         flags = (
-            "dataset_name_or_path", "tokenizer_name_or_path", "inference_api", "dtype", "max_model_len", "k",
+            "dataset_name_or_path", "tokenizer_name_or_path", "inference_api", "base_url", "dtype", "k", "spacy_model",
             "retriever_type", "seed", "max_new_tokens", "top_p", "repetition_penalty", "num_return_sequences", "num_beams",
             "selection_method", "method_translate", "number_of_refining_steps", "steps",
         )  # fmt: skip
         found = {
             "model": model.path,
             "base_model": model.base,
+            "weights": [fingerprint(path) for path in dict.fromkeys((model.base, model.adapter or model.base))],
             "src": self.src.name,
             "tgt": self.tgt.name,
             "temperature": self.temperature,
@@ -428,7 +467,6 @@ class Run:
             (args.retriever_type in retrievers.NEEDS_MODEL and self.most_demonstrations, "sonar_name_or_path"),
             (by_quality, "sonar_name_or_path"),
             (by_quality, "blaser_name_or_path"),
-            (args.spacy_model, "spacy_model"),
         ):
             if decides:
                 found[name] = getattr(args, name)
@@ -448,8 +486,9 @@ class Run:
     def _asked(self, model: Model) -> str:
         """What a model is asked for one sentence with one demonstration: it changes when a template is edited."""
         if self.style.get(model.path) == CHAT:
-            return json.dumps(chat_prompt("English", "French", [("a", "b")], "c"))
-        return get_template(self.template_key(model), "English", "French").get_prompt([("a", "b")], "c")
+            return json.dumps(chat_prompt(self.src.name, self.tgt.name, [("a", "b")], "c"))
+        template = get_template(self.template_key(model), self.src.name, self.tgt.name, extra=self.args.languages_file)
+        return template.get_prompt([("a", "b")], "c")
 
     def _prompt_files(self) -> list[Path]:
         """The files whose words this run says to a model; users edit them."""
@@ -460,7 +499,7 @@ class Run:
         if args.number_of_refining_steps:
             found.append(("methods", "refine"))
         if args.steps:
-            found.append(("merge", args.merge_prompt))
+            found += [("merge", args.merge_prompt), ("merge", "norefine" if args.merge_prompt == "refine" else "")]
         folder = Path(__file__).parent / "prompts"
         paths = [folder / kind / f"{name}.toml" for kind, name in found]
         return [path for path in paths if path.is_file()]
@@ -468,9 +507,13 @@ class Run:
     def division(self, model: Model) -> dict:
         """What decides how sentences are divided."""
         args = self.args
-        names = ("method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "spacy_model")
-        found = {"divided_by": model.path, "src": self.src.name, **{name: getattr(args, name) for name in names}}
-        if args.method_divide == "llm":
+        names = ["method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "spacy_model"]
+        by_model = args.method_divide == "llm"
+        if by_model:
+            names += ["max_new_tokens_divide", "inference_api", "dtype", "repetition_penalty", "tokenizer_name_or_path"]
+        found = {"src": self.src.name, **{name: getattr(args, name) for name in names}}
+        if by_model:
+            found |= {"divided_by": model.path, "prompt_style": self.style[model.path]}
             path = parts.find("divide", args.mode_divide, "--mode_divide")
             found["divide_prompt_digest"] = provenance.digest(path.read_text(encoding="utf-8"))
         if args.method_divide == "keyword":
@@ -562,7 +605,7 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
         try:
             task = run.task(model, asker, rest=sampler.close)
             plan = run.plan(task)
-            levels = divide(run, model, plan, bars)
+            levels = divide(run, model, plan, bars, asker.why)
             if plan.method is None:
                 run.say(
                     f"{len(levels[-1].sentences)} phrases in {run.metadata(model)}/divide_{run.args.steps - 1}.jsonl"
@@ -578,6 +621,10 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
             bars.close()
             asker.close()
         empty = sum(not text for text in found[0])
+        # Of each level below the sentences: phrases whose translation is empty or in another language.
+        left_out = [
+            sum(not (text and fit) for text, fit in zip(texts, plan.fits(texts), strict=True)) for texts in found[1:]
+        ]
         write_json(
             folder / MANIFEST,
             {
@@ -590,30 +637,69 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
                 "sentences": len(found[0]),
                 "empty_translations": empty,
                 "phrases": [len(level.sentences) for level in levels[1:]],
+                "phrases_left_out": left_out,
+                "answers_cut_at_limit": {str(limit): count for limit, count in asker.cut.items() if count},
                 "unanswered": sorted(set(asker.failures.values())),
                 "unanswered_prompts": len(asker.failures),
                 "versions": provenance.versions(),
             },
         )
     run.say(f"{len(found[0])} translations in {folder}/translate_0.jsonl")
+    for level, count in zip(levels[1:], left_out, strict=True):
+        if count:
+            run.say(
+                f"{count} of {len(level.sentences)} phrases were left out: no translation, or none in {run.tgt.name}"
+            )
+    if cut := asker.cut[run.args.max_new_tokens]:
+        run.say(
+            f"{cut} answers ended at the {run.args.max_new_tokens} tokens of --max_new_tokens: they may be cut short"
+        )
     if asker.failures:
-        reasons = "; ".join(sorted(set(asker.failures.values()))[:3])
-        run.say(f"{len(asker.failures)} prompts got no answer ({reasons}): their translations are empty")
+        run.say(
+            f"{len(asker.failures)} prompts got no answer ({asker.why()}): translations that depend on them are empty, and the "
+            "same command asks again"
+        )
     elif empty:
         run.say(f"{empty} translations are empty: the model said nothing")
     return len(asker.failures)
 
 
-def divide(run: Run, model: Model, plan: compositional.Plan, bars: Bars) -> list[compositional.Level]:
+def check_division(folder: Path, settings: dict) -> None:
+    """Raise UserError when the divisions in `folder` were made with other settings."""
+    if (folder / "divide_0.jsonl").is_file():
+        try:
+            provenance.check_settings(folder / "settings_divide.json", settings)
+        except UserError as error:
+            raise UserError(f"{error} (--metadata_dir puts divisions elsewhere)") from None
+
+
+def fingerprint(name: str) -> str:
+    """A digest of a local model's weights, sizes and both ends of each file; "" for a Hub id. Retrained ones differ."""
+    found = hashlib.sha256()
+    files = sorted(path for kind in ("*.safetensors", "*.bin") for path in Path(name).glob(kind))
+    for path in files:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            found.update(f"{path.name} {size} ".encode() + file.read(1 << 16))
+            file.seek(max(0, size - (1 << 16)))
+            found.update(file.read())
+    return found.hexdigest()[:16] if files else ""
+
+
+def divide(
+    run: Run, model: Model, plan: compositional.Plan, bars: Bars, why: Callable[[], str]
+) -> list[compositional.Level]:
     """The levels of the run; divisions are shared by all that translate from this language."""
     if not plan.steps:
         return compositional.divide(run.test_set.sources, plan, run.metadata(model), bars.begin)
     folder = run.metadata(model)
     with patient_lock(folder, run.say):
         settings = run.division(model)
-        provenance.check_settings(folder / "settings_divide.json", settings)
+        check_division(folder, settings)
+        if not (folder / "divide_0.jsonl").is_file():
+            (folder / "settings_divide.json").unlink(missing_ok=True)  # of a try that divided nothing
         provenance.record_settings(folder / "settings_divide.json", settings)
-        levels = compositional.divide(run.test_set.sources, plan, folder, bars.begin)
+        levels = compositional.divide(run.test_set.sources, plan, folder, bars.begin, why)
     bars.close()
     return levels
 

@@ -270,6 +270,12 @@ def test_all_checkpoints_of_a_run_in_one_call(script_here, tiny_lm, adapters, tm
     assert result.stderr.count("loading") == 1, "the base is loaded once"
     found = [texts(folder_of(tmp_path / "both", adapter) / "translate_0.jsonl") for adapter in adapters]
     assert found[0] != found[1]
+    base = script_here(
+        *command, "--model_name_or_path", tiny_lm, adapters[0], "--enable_lora", "--output_dir", tmp_path
+    )
+    assert base.returncode == 0 and base.stderr.count("loading") == 1, base.stderr
+    assert texts(folder_of(tmp_path, tiny_lm) / "translate_0.jsonl") != found[0]
+    assert texts(folder_of(tmp_path, adapters[0]) / "translate_0.jsonl") == found[0]
     alone = script_here(
         *command, "--model_name_or_path", adapters[1], "--enable_lora", "--output_dir", tmp_path / "one"
     )
@@ -359,7 +365,42 @@ def test_a_prompt_too_long_is_told(main_here, tiny_lm, tmp_path):
     result = main_here("--output_dir", tmp_path, "--max_model_len", 64)
     assert result.returncode == 3 and "4 prompts got no answer" in result.stderr
     assert "exceed --max_model_len 64" in result.stderr
-    assert texts(folder_of(tmp_path, tiny_lm) / "translate_0.jsonl") == [""] * 4
+    path = folder_of(tmp_path, tiny_lm) / "translate_0.jsonl"
+    assert texts(path) == [""] * 4
+    again = main_here("--output_dir", tmp_path, "--max_model_len", 64)
+    assert again.returncode == 3, "it stays a failure"
+    mended = main_here("--output_dir", tmp_path)
+    assert mended.returncode == 0 and all(texts(path)) and lines_in(path) == 4
+    assert "unanswered" not in path.read_text()
+
+
+def test_what_cannot_be_divided_is_told_and_asked_again(main_here, tiny_lm, tmp_path):
+    flags = ("--output_dir", tmp_path, "--steps", 1, "--max_samples", 2)
+    result = main_here(*flags, "--max_new_tokens_divide", 2040)
+    assert result.returncode == 2 and "2 of 2 sentences could not be divided" in result.stderr
+    assert "raise --max_model_len" in result.stderr
+    result = main_here(*flags, "--max_new_tokens_divide", 30)
+    assert result.returncode == 2 and "max_new_tokens_divide was 2040, now 30" in result.stderr
+
+
+def test_a_retrained_model_is_another(main_here, tiny_lm, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_lm, model)
+    flags = ("--model_name_or_path", model, "--output_dir", tmp_path / "out", "--max_samples", 1)
+    assert main_here(*flags).returncode == 0
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    result = main_here(*flags)
+    assert result.returncode == 2 and "weights was" in result.stderr
+
+
+def test_a_chat_models_preface_is_no_translation():
+    from comptra import answers
+
+    assert answers.line("Here is the translation:\n\n**Kaixo mundua.**") == "Kaixo mundua."
+    assert answers.line("Kaixo:\n") == "Kaixo:" and answers.line("Kaixo.\nNote: it is.") == "Kaixo."
+    assert answers.line("so I must", thinking=True) == "" and answers.line("hm</think>\nBai.", thinking=True) == "Bai."
 
 
 def test_its_directories_are_scored(main_here, script_here, tiny_lm, tmp_path):

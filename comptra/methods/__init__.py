@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from comptra import answers
 from comptra.asking import CHAT, Asker, Prompt
 from comptra.languages import Language
 from comptra.prompts.templates import MTTemplate, chat_prompt, clean_answer
@@ -29,9 +30,11 @@ METHODS = {
     "ner": "comptra.methods.annotated:ner",
 }
 
+WITH_SHOTS = ("vanilla", "TEaR", "pos", "morph", "dep", "ner")  # these show k demonstrations
 IN_WORDS = ("cot", "maps", "step_by_step", "TEaR")  # these give instructions
 
-Method = Callable[[list[str], "Task"], Iterator[tuple[int, str]]]
+# A translation is None where a prompt got no answer: it is asked again by the next run.
+Method = Callable[[list[str], "Task"], Iterator[tuple[int, str | None]]]
 Shots = list[tuple[str, str]]  # (source, target) demonstrations
 
 
@@ -65,6 +68,7 @@ class Task:
     nllb: object = None  # a translator (comptra.translators), its model not loaded
     rest: Callable[[], None] = lambda: None  # gives the LLM's memory back until it is asked again
     spacy_model: str | None = None
+    thinks: bool = False  # the model's chat template opens its thoughts
     notice: Callable[[str], None] = field(default=print, repr=False)
 
     def prompt(self, shots: Shots, sentence: str) -> Prompt:
@@ -81,7 +85,7 @@ class Task:
     def clean(self, answer: str) -> str:
         """The translation in the answer to `prompt`."""
         if self.asker.style == CHAT:
-            return clean_answer(answer)
+            return answers.line(answer, self.thinks)
         return clean_answer(answer, self.template.stop, self.template.thinking)
 
     def shots(self, sentences: list[str]) -> list[Shots]:
@@ -94,8 +98,8 @@ class Task:
         prompts: Sequence[Prompt],
         sampling: SamplingSettings | None = None,
         clean: Callable[[str], str] | None = None,
-    ) -> Iterator[tuple[int, str]]:
-        """The translations that `prompts` ask for, cleaned, and the best of several candidates chosen.
+    ) -> Iterator[tuple[int, str | None]]:
+        """The translations that `prompts` ask for, cleaned, and the best of several candidates chosen; None: no answer.
 
         Prompts that are not of `prompt` bring their own `sampling`, and `clean`, which finds the translation in an answer.
         """
@@ -103,17 +107,18 @@ class Task:
         asked = self.asker.ask(prompts, sampling or self.mt_sampling)
         if self.select is None:
             for i, texts in asked:
-                yield i, clean(texts[0]) if texts else ""
+                yield i, clean(texts[0]) if texts else None
             return
         candidates: list[list[str]] = [[] for _ in prompts]
         for i, texts in asked:
             candidates[i] = [clean(text) for text in texts]
-        yield from enumerate(self.select(sentences, candidates))
+        for i, best in enumerate(self.select(sentences, candidates)):
+            yield i, best if candidates[i] else None
 
 
-def in_order(found: Iterator[tuple[int, str]], count: int) -> list[str]:
+def in_order(found: Iterator[tuple[int, str | None]], count: int) -> list[str | None]:
     """The translations of a method in the order of its sentences."""
-    texts = [""] * count
+    texts: list[str | None] = [None] * count
     for i, text in found:
         texts[i] = text
     return texts

@@ -22,6 +22,7 @@ from comptra.samplers.guard import EngineGuard
 
 # A prompt and its answer rarely need more; a model's full context may not fit into the KV cache.
 DEFAULT_MODEL_LEN = 8192
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora
 
 
 class VLLMSampler:
@@ -70,7 +71,8 @@ class VLLMSampler:
             max_logprobs=2 * MAX_BEAMS,  # which its beam search reads
         )
         if options["enable_lora"]:
-            options["max_lora_rank"] = settings.lora_rank
+            # The engine knows certain ranks alone; a larger one than the adapter's does.
+            options["max_lora_rank"] = next((rank for rank in LORA_RANKS if rank >= settings.lora_rank), LORA_RANKS[-1])
         if on_cpu:
             # A request's own random generator cannot step back on CPU, which chunked prefill needs.
             options |= dict(
