@@ -538,6 +538,10 @@ class Run:
 
 def translate_all(run: Run, command: list[str]) -> int:
     """Translate with every model; the exit code."""
+    for model in run.models:  # before hours of work for the first of them
+        provenance.check_settings(run.folder(model) / SETTINGS, run.settings(model))
+        if run.args.steps:
+            check_division(run.metadata(model), run.division(model))
     failed, bars = 0, Bars()
     groups: dict[str, list[Model]] = {}
     for model in run.models:
@@ -611,7 +615,12 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
                     f"{len(levels[-1].sentences)} phrases in {run.metadata(model)}/divide_{run.args.steps - 1}.jsonl"
                 )
                 return len(asker.failures)
-            provenance.record_settings(folder / SETTINGS, settings)
+            inherited = 0
+            if not (folder / SETTINGS).is_file() and (folder / "translate_0.jsonl").is_file():
+                inherited = (folder / "translate_0.jsonl").read_bytes().count(b"\n")
+                run.say(f"{folder}/translate_0.jsonl has {inherited} lines of another program: they stay as they are")
+            more = {"inherited_lines": inherited} if inherited else {}
+            provenance.record_settings(folder / SETTINGS, {**settings, **more})
             (folder / MANIFEST).unlink(missing_ok=True)
             found = compositional.translate(levels, plan, task, folder, bars.begin)
             bars.close()
@@ -637,6 +646,7 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
                 "sentences": len(found[0]),
                 "empty_translations": empty,
                 "phrases": [len(level.sentences) for level in levels[1:]],
+                "inherited_lines": read_json(folder / SETTINGS).get("inherited_lines", 0),
                 "phrases_left_out": left_out,
                 "answers_cut_at_limit": {str(limit): count for limit, count in asker.cut.items() if count},
                 "unanswered": sorted(set(asker.failures.values())),

@@ -145,7 +145,10 @@ def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path)
     lines = [{"sentence": source, "translation": f"itzulpena {i}"} for i, source in enumerate(data.sources[:2])]
     path = folder / "translate_0.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"sentence": "half a li')
-    assert main_here("--output_dir", tmp_path).returncode == 0
+    result = main_here("--output_dir", tmp_path)
+    assert result.returncode == 0 and "has 2 lines of another program" in result.stderr
+    manifest = main_here("--output_dir", tmp_path) and json.loads((folder / "manifest_translate.json").read_text())
+    assert manifest["inherited_lines"] == 2
     assert records(path)[:2] == lines and texts(path, "sentence") == data.sources
 
 
@@ -299,6 +302,23 @@ def test_vllm_and_transformers_answer_alike_for_all_checkpoints(gemma, tmp_path)
         found[api] = [texts(folder_of(tmp_path / api, name, k=0) / "translate_0.jsonl") for name in (gemma, *adapters)]
     assert found["vllm"] == found["hf"]
     assert len({tuple(answers) for answers in found["hf"]}) == 3
+
+
+@pytest.mark.slow
+def test_comptra_traced_on_gemma(gemma, tmp_path):
+    """The model divides; the trace shows its phrases, their demonstrations and the prompt of the merge."""
+    flags = options(gemma, "--steps", 1, "--max_new_tokens_divide", 160, "--verbose", max_samples=1, k=2)
+    shown = script("main.py", *flags, "--output_dir", tmp_path).stdout
+    (division,) = records(tmp_path / Path(gemma).name / "divide_0.jsonl")
+    lower = records(folder_of(tmp_path, gemma, k=2, steps=1) / "translate_1.jsonl")
+    assert len(division["propositions"]) > 1
+    assert [record["sentence"] for record in lower] == division["propositions"]
+    for record in lower:
+        assert f"    {record['sentence']}\n" in shown and f"    => {record['translation']}" in shown
+    assert (
+        shown.count("      demonstration: ") == 2 * len(lower)
+        and "  prompt of the merge:\n  | English sentence" in shown
+    )
 
 
 def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
