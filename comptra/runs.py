@@ -226,26 +226,8 @@ class Run:
         return self.args.template_key or trained_template(model.path, model.adapter) or DEFAULT_TEMPLATE
 
     def model_settings(self, model: Model) -> samplers.ModelSettings:
-        args = self.args
-        return samplers.ModelSettings(
-            model=model.base,
-            tokenizer=args.tokenizer_name_or_path,
-            dtype=args.dtype,
-            max_model_len=args.max_model_len,
-            gpu_memory_utilization=args.gpu_memory_utilization,
-            tensor_parallel_size=args.tensor_parallel_size,
-            enable_lora=any(other.adapter and other.base == model.base for other in self.models),
-            lora_rank=args.lora_rank,
-            seed=args.seed,
-            batch_size=args.request_batch_size,
-            max_in_flight=args.max_in_flight or (16 if args.inference_api in samplers.REMOTE else 256),
-            trust_remote_code=args.trust_remote_code,
-            api_key=args.api_key,
-            base_url=args.base_url,
-            request_timeout=args.request_timeout,
-            max_retries=args.max_retries,
-            notice=self.say,
-        )
+        adapted = any(other.adapter and other.base == model.base for other in self.models)
+        return samplers.model_settings(self.args, model=model.base, enable_lora=adapted, notice=self.say)
 
     def _style(self) -> dict[str, str]:
         """Raw or chat for each model, by its path."""
@@ -276,15 +258,7 @@ class Run:
 
     @property
     def sampling(self) -> samplers.SamplingSettings:
-        args = self.args
-        return samplers.SamplingSettings(
-            max_new_tokens=args.max_new_tokens,
-            temperature=self.temperature,
-            top_p=args.top_p,
-            repetition_penalty=args.repetition_penalty,
-            num_return_sequences=args.num_return_sequences,
-            num_beams=args.num_beams,
-        )
+        return samplers.sampling_settings(self.args)
 
     @cached_property
     def nllb(self):

@@ -83,24 +83,7 @@ class Run:
 
     def model_settings(self) -> samplers.ModelSettings:
         args = self.args
-        return samplers.ModelSettings(
-            model=args.model_name_or_path,
-            tokenizer=args.tokenizer_name_or_path,
-            dtype=args.dtype,
-            max_model_len=args.max_model_len,
-            gpu_memory_utilization=args.gpu_memory_utilization,
-            tensor_parallel_size=args.tensor_parallel_size,
-            adapter=args.adapter_name_or_path,
-            lora_rank=args.lora_rank,
-            seed=args.seed,
-            batch_size=args.request_batch_size,
-            max_in_flight=args.max_in_flight or (16 if args.inference_api in samplers.REMOTE else 256),
-            trust_remote_code=args.trust_remote_code,
-            api_key=args.api_key,
-            base_url=args.base_url,
-            request_timeout=args.request_timeout,
-            max_retries=args.max_retries,
-        )
+        return samplers.model_settings(args, model=args.model_name_or_path, adapter=args.adapter_name_or_path)
 
     @cached_property
     def translator(self):
@@ -135,16 +118,7 @@ class Run:
         return scoring.create(self.scorer_name, settings)
 
     def sampling_settings(self, stop: tuple[str, ...]) -> samplers.SamplingSettings:
-        args = self.args
-        return samplers.SamplingSettings(
-            max_new_tokens=args.max_new_tokens,
-            temperature=args.temperature if args.do_sample else 0.0,
-            top_p=args.top_p,
-            repetition_penalty=args.repetition_penalty,
-            num_return_sequences=args.num_return_sequences,
-            num_beams=args.num_beams,
-            stop=stop,
-        )
+        return samplers.sampling_settings(self.args, stop)
 
 
 def prepare_generation(run: Run, notice):

@@ -98,6 +98,40 @@ class ModelSettings:
     notice: Callable[[str], None] = field(default=to_stderr, repr=False, compare=False)
 
 
+def model_settings(args, **chosen) -> ModelSettings:
+    """The settings that the flags of datagen.py and main.py share; `chosen` are those that each decides itself."""
+    return ModelSettings(
+        tokenizer=args.tokenizer_name_or_path,
+        dtype=args.dtype,
+        max_model_len=args.max_model_len,
+        gpu_memory_utilization=args.gpu_memory_utilization,
+        tensor_parallel_size=args.tensor_parallel_size,
+        lora_rank=args.lora_rank,
+        seed=args.seed,
+        batch_size=args.request_batch_size,
+        max_in_flight=args.max_in_flight or (16 if args.inference_api in REMOTE else 256),
+        trust_remote_code=args.trust_remote_code,
+        api_key=args.api_key,
+        base_url=args.base_url,
+        request_timeout=args.request_timeout,
+        max_retries=args.max_retries,
+        **chosen,
+    )
+
+
+def sampling_settings(args, stop: tuple[str, ...] = ()) -> SamplingSettings:
+    """How to decode, by the same flags."""
+    return SamplingSettings(
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature if args.do_sample else 0.0,
+        top_p=args.top_p,
+        repetition_penalty=args.repetition_penalty,
+        num_return_sequences=args.num_return_sequences,
+        num_beams=args.num_beams,
+        stop=stop,
+    )
+
+
 def load(backend: str, settings: ModelSettings):
     """The sampler of that name, its model loaded. Raises UserError when that cannot be."""
     return _sampler_class(backend)(settings)
