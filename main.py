@@ -39,7 +39,8 @@ from comptra import (
 from comptra.arguments import FLAG, boolean, real, whole
 from comptra.asking import STYLES
 from comptra.errors import UserError
-from comptra.runs import Run, translate_all
+from comptra.runs import Run
+from comptra.translating import show_prompts, translate_all
 from comptra.translators import nllb
 
 
@@ -147,7 +148,7 @@ def main() -> int:
     try:
         run = Run(args, say)
         if args.dry_run:
-            return run.show_prompts()
+            return show_prompts(run)
         return translate_all(run, provenance.command_line(("--api_key",)))
     except UserError as error:
         say(f"error: {error}")

@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import main as script
-from comptra import runs
+from comptra import runs, translating
 from comptra.asking import LazySampler
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = run_in(folder)
         model = run.models[0]
-        engine = runs.load(run, model, runs.Bars())
+        engine = translating.load(run, model, translating.Bars())
         task = run.task(model, None)
         sentences = run.test_set.sources
         prompts = [task.template.get_prompt(*item) for item in zip(task.shots(sentences), sentences, strict=True)]
@@ -66,7 +66,7 @@ def main() -> None:
     def whole() -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             run = run_in(folder)
-            runs.translate_one(run, model, Kept(lambda: engine), [], runs.Bars())
+            translating.translate_one(run, model, Kept(lambda: engine), [], translating.Bars())
             lines = (run.folder(model) / "translate_0.jsonl").read_text(encoding="utf-8").splitlines()
             return [json.loads(line)["translation"] for line in lines]
 

@@ -1,4 +1,7 @@
-"""What stands in the answer of a model that was asked in words: after its thoughts, behind a marker, in a list."""
+"""What stands in the answer of a model that was asked in words: after its thoughts, behind a marker, in a list.
+
+`thinking` says that the prompt itself opened the model's thoughts, as some chat templates do.
+"""
 
 import re
 
@@ -10,19 +13,16 @@ _INLINE = re.compile(r"\s+(?=\(?\d{1,3}[.)]\s)")
 _QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“"}
 
 
-def without_thoughts(text: str) -> str:
-    """`text` after </think>; "" when it opens thoughts and never closes them."""
+def without_thoughts(text: str, thinking: bool = False) -> str:
+    """`text` after </think>; "" when thoughts were opened, by the prompt itself (`thinking`) or in it, and never closed."""
     _, closed, rest = text.rpartition("</think>")
-    if not closed and text.lstrip().startswith("<think>"):
+    if not closed and (thinking or text.lstrip().startswith("<think>")):
         return ""
     return rest.strip()
 
 
 def line(text: str, thinking: bool = False) -> str:
-    """The translation in what a chat model says: its first line, without bold; one that only announces it is passed over.
-
-    `thinking`: the prompt itself opened the model's thoughts.
-    """
+    """The translation in what a chat model says: its first line, without bold; one that only announces it is passed over."""
     lines = [found for found in text.rpartition("</think>")[2].splitlines() if found.strip()]
     if len(lines) > 1 and lines[0].rstrip(" *_").endswith((":", "：")):
         text = text.replace(lines[0], "", 1)
@@ -32,12 +32,12 @@ def line(text: str, thinking: bool = False) -> str:
     return found
 
 
-def translation(text: str, marker: str) -> str:
+def translation(text: str, marker: str, thinking: bool = False) -> str:
     """The line behind the last `marker` ("Translation:") that has one; without markers the first line.
 
     The marker opens a line, in any letter case, and may be bold.
     """
-    text = without_thoughts(text)
+    text = without_thoughts(text, thinking)
     word = re.escape(marker.strip().rstrip(":"))
     pieces = re.split(rf"(?im)^[\s*_#>-]*{word}[\s*_]*[:：][ \t*_]*", text)
     if len(pieces) == 1:
@@ -45,12 +45,12 @@ def translation(text: str, marker: str) -> str:
     return next((found for piece in reversed(pieces[1:]) if (found := clean_answer(piece).rstrip("*_ "))), "")
 
 
-def list_items(text: str) -> list[str]:
+def list_items(text: str, thinking: bool = False) -> list[str]:
     """The items of the first list in `text`, numbered or with dashes, each on one line, repetition at its end cut.
 
     A list that begins again at 1 is another one. Where nothing is marked, each line is an item.
     """
-    lines = [line for line in without_thoughts(text).splitlines() if line.strip()]
+    lines = [line for line in without_thoughts(text, thinking).splitlines() if line.strip()]
     found = [match for line in lines if (match := _ITEM.match(line))]
     if len(found) <= 1:  # all of it on one line?
         lines = [part for line in lines for part in _INLINE.split(line)]

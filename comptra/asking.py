@@ -102,17 +102,15 @@ class Asker:
         if self._bars is not None:
             self._bars.tick(n)
 
-    def ask(
-        self, prompts: Sequence[Prompt], sampling: SamplingSettings, repetition: int = 0
-    ) -> Iterator[tuple[int, list[str]]]:
+    def ask(self, prompts: Sequence[Prompt], sampling: SamplingSettings) -> Iterator[tuple[int, list[str]]]:
         """(number of the prompt, its texts) as they finish; no texts where there is no answer (see `failures`).
 
-        Equal prompts are asked once; `repetition` asks them anew, with another seed.
+        Equal prompts are asked once.
         """
         numbers: dict[str, list[int]] = {}
         requests = []
         for i, prompt in enumerate(prompts):
-            key = self._key(prompt, sampling, repetition)
+            key = self._key(prompt, sampling)
             if key not in numbers:
                 seed = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) >> 1
                 requests.append(Request(key, prompt, seed))
@@ -129,10 +127,10 @@ class Asker:
             for i in numbers[answer.id]:
                 yield i, answer.texts
 
-    def answers(self, prompts: Sequence[Prompt], sampling: SamplingSettings, repetition: int = 0) -> list[list[str]]:
+    def answers(self, prompts: Sequence[Prompt], sampling: SamplingSettings) -> list[list[str]]:
         """The texts of each prompt, in order."""
         found: list[list[str]] = [[] for _ in prompts]
-        for i, texts in self.ask(prompts, sampling, repetition):
+        for i, texts in self.ask(prompts, sampling):
             found[i] = texts
         return found
 
@@ -143,9 +141,9 @@ class Asker:
             return [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(turns)]
         return "\n\n".join(turns) + "\n"
 
-    def _key(self, prompt: Prompt, sampling: SamplingSettings, repetition: int) -> str:
+    def _key(self, prompt: Prompt, sampling: SamplingSettings) -> str:
         settings = [list(value) if isinstance(value, tuple) else value for value in vars(sampling).values()]
-        return request_id([prompt, settings, self._seed, repetition])
+        return request_id([prompt, settings, self._seed])
 
     def close(self) -> None:
         """Close the journal; the sampler belongs to whoever made it."""

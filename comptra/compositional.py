@@ -16,7 +16,7 @@ from pathlib import Path
 from comptra import ordered
 from comptra.asking import Prompt
 from comptra.errors import UserError
-from comptra.files import read_jsonl, write_atomic
+from comptra.files import read_json, write_atomic
 from comptra.methods import Method, Shots, Task, in_order
 
 
@@ -59,7 +59,7 @@ def divide(
             lambda places, above=above: enumerate(plan.divide([above[i] for i in places])),
             instead=lambda sentence: [sentence],
         )
-        undivided = sum(bool(line.get(ordered.UNANSWERED)) for line in read_jsonl(folder / f"divide_{r}.jsonl"))
+        undivided = len(ordered.unanswered(folder / f"divide_{r}.jsonl"))
         if undivided:
             raise UserError(
                 f"{undivided} of {len(above)} sentences could not be divided: {why() or 'the model gave no answer'}; raise "
@@ -70,9 +70,20 @@ def divide(
         if not flat:
             raise UserError(f"{folder / f'divide_{r}.jsonl'} holds no phrase at all; choose another --method_divide")
         levels.append(Level([phrase for phrase, _ in flat], [i for _, i in flat]))
-        parents = {str(number): i for number, (_, i) in enumerate(flat)}
-        write_atomic(folder / f"parent_{r}.jsonl", [json.dumps(parents) + "\n"])
+        _record_parents(folder / f"parent_{r}.jsonl", {str(number): i for number, (_, i) in enumerate(flat)})
     return levels
+
+
+def _record_parents(path: Path, parents: dict[str, int]) -> None:
+    """Raises UserError when the file there says otherwise: phrases and translations would not belong together."""
+    known = read_json(path)
+    for number, parent in known.items():
+        if parents.get(number, parent) != parent:
+            raise UserError(
+                f"{path} has phrase {number} in sentence {parent}, {path.name.replace('parent', 'divide')} in sentence "
+                f"{parents[number]}: remove {path.name} if the divisions are right, or pass another --metadata_dir"
+            )
+    write_atomic(path, [json.dumps(known | parents) + "\n"])
 
 
 def translate(
@@ -96,8 +107,15 @@ def translate(
                 return texts
             return enumerate(plan.refine(rest, in_order(texts, len(rest))))
 
-        path = folder / f"translate_{s}.jsonl"
-        found[s] = ordered.fill(path, level.sentences, "translation", work, instead=lambda sentence: "")
+        waiting = ordered.unanswered(folder / f"translate_{s + 1}.jsonl") if s < lowest else ()
+        found[s] = ordered.fill(
+            folder / f"translate_{s}.jsonl",
+            level.sentences,
+            "translation",
+            work,
+            instead=lambda sentence: "",
+            provisional={levels[s + 1].parents[i] for i in waiting},
+        )
     return found
 
 

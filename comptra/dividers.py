@@ -8,7 +8,7 @@ depends on its sentence alone, not on the others.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from math import log
 
@@ -45,7 +45,7 @@ Divider = Callable[[list[str], Task, DividerSettings], list[list[str] | None]]
 
 
 def identity(sentences: list[str], task: Task, settings: DividerSettings) -> list[list[str]]:
-    """The sentence itself, several times: what several demonstrations of itself are worth."""
+    """The sentence itself, several times; equal copies get equal translations. What demonstrations of no new content give."""
     return [[sentence] * settings.number_of_repetitions for sentence in sentences]
 
 
@@ -160,14 +160,7 @@ def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[lis
     Those of the examples themselves, which weak models say again, are left out.
     """
     texts = _prompts(settings)
-    sampling = replace(
-        task.sampling,
-        max_new_tokens=settings.max_new_tokens,
-        temperature=0.0,
-        num_return_sequences=1,
-        num_beams=1,
-        stop=() if task.asker.style == CHAT else (texts["stop"],),
-    )
+    sampling = task.greedy(settings.max_new_tokens, () if task.asker.style == CHAT else (texts["stop"],))
     found = task.asker.answers([_prompt(text, texts, task) for text in sentences], sampling)
     shown = {_bare(phrase): set(unicode_words(phrase)) for row in texts["examples"] for phrase in row["phrases"]}
     divided = []
@@ -176,7 +169,7 @@ def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[lis
             divided.append(None)
             continue
         words = set(unicode_words(text))
-        phrases = answers.list_items(said[0])[:MOST]
+        phrases = answers.list_items(said[0], task.thinks)[:MOST]
         own = [phrase for phrase in phrases if shown.get(_bare(phrase), words) <= words]
         divided.append(settled(text, own, settings))
     return divided

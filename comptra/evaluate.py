@@ -28,11 +28,9 @@ from comptra.errors import UserError
 from comptra.files import read_json, write_atomic, write_json
 from comptra.languages import Language
 from comptra.progress import printable
+from comptra.provenance import TRANSLATE_MANIFEST as MANIFEST
+from comptra.provenance import TRANSLATE_SETTINGS as SETTINGS
 
-MANIFEST, SETTINGS = (
-    "manifest_translate.json",
-    "settings_translate.json",
-)  # as main.py leaves them: when done, when begun
 ALPHA = 0.05
 
 
@@ -220,12 +218,22 @@ def read_system(
             )
         sentences, references = test_set.sources[: len(pairs)], test_set.references[: len(pairs)]
         facts = test_set.facts
+        if _references_digest(manifest.get("test_set", {})) not in (None, _references_digest(facts)):
+            say(
+                f"WARNING: {what} has other references now than when main.py finished {folder} (another release, an edited "
+                "file?): scores are against those of now"
+            )
     if not pairs:
         if not args.allow_partial:
             raise UserError(f"{path} is empty")
         say(f"{path} has no translations yet: left out")
         return None
     return System(folder, dataset or "", src, tgt, sentences, translations, references, missing, settings, facts)
+
+
+def _references_digest(facts: dict) -> str | None:
+    """Of a test set's facts, as in a manifest."""
+    return facts.get("test", {}).get("references", {}).get("sha256")
 
 
 def _files_of(manifest: dict) -> list[Path] | None:

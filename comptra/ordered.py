@@ -1,20 +1,23 @@
 """One record a sentence in a JSONL file, in the order of the sentences, that a killed run goes on with."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from comptra.errors import UserError
 from comptra.files import Appender, read_jsonl, repair_tail, to_line, write_atomic
 
-UNANSWERED = "unanswered"  # an extra key of lines whose prompt got no answer: they are asked again
+UNANSWERED = (
+    "unanswered"  # an extra key of lines whose prompt got no answer, or a phrase of theirs: they are asked again
+)
 
 
-def read(path: Path, sentences: list[str], key: str) -> list[dict]:
-    """The records of the first sentences, as many as the file has.
+def resume(path: Path, sentences: list[str], key: str) -> list[dict]:
+    """The records of the first sentences, as many as the file has; a half-written last line is dropped from it.
 
     Raises UserError when a line lacks `key`, stands for another sentence than the one of its place (white space aside), or
     is one too many.
     """
+    repair_tail(path)
     found = []
     for number, record in enumerate(read_jsonl(path), start=1):
         if number > len(sentences):
@@ -38,21 +41,21 @@ def fill(
     key: str,
     work: Callable[[list[int]], Iterator[tuple[int, object]]],
     instead: Callable[[str], object],
+    provisional: Collection[int] = (),
 ) -> list:
     """A value for each sentence: those in the file, and for the rest those of `work`, which go into it.
 
     `work` gets the numbers of the sentences that have none and yields (place in that list, value) as they come; lines are
     written as soon as all before them are there. None stands for no answer: `instead` gives what is written for the
-    sentence, and the next run asks again.
+    sentence, and the next run asks again, as it does for the `provisional` numbers, whose answers stand on something that
+    has none.
     """
 
     def record(number: int, value: object) -> dict:
-        if value is None:
-            return {"sentence": sentences[number], key: instead(sentences[number]), UNANSWERED: True}
-        return {"sentence": sentences[number], key: value}
+        line = {"sentence": sentences[number], key: instead(sentences[number]) if value is None else value}
+        return line | {UNANSWERED: True} if value is None or number in provisional else line
 
-    repair_tail(path)
-    found = read(path, sentences, key)
+    found = resume(path, sentences, key)
     again = [number for number, line in enumerate(found) if line.get(UNANSWERED)]
     if again:
         for place, value in work(again):
@@ -71,6 +74,11 @@ def fill(
     if len(found) < len(sentences):
         raise RuntimeError(f"no {key} for {len(sentences) - len(found)} sentences")
     return [line[key] for line in found]
+
+
+def unanswered(path: Path) -> set[int]:
+    """The numbers of the sentences that are to be asked again."""
+    return {number for number, line in enumerate(read_jsonl(path)) if line.get(UNANSWERED)}
 
 
 def _short(text) -> str:

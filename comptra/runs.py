@@ -1,11 +1,8 @@
-"""What main.py does with its settled arguments: every check first, then one model after the other."""
+"""The command line of main.py, settled: every check that needs no model, and the parts that a run is made of."""
 
 import argparse
-import hashlib
 import json
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from comptra import (
     languages,
     merging,
     methods,
+    models,
     provenance,
     retrievers,
     samplers,
@@ -24,34 +22,14 @@ from comptra import (
     translators,
 )
 from comptra.arguments import plain_name
-from comptra.asking import CHAT, RAW, Asker, LazySampler, style_of
+from comptra.asking import CHAT, RAW, Asker
 from comptra.errors import UserError
-from comptra.files import InUse, OutputLock, read_json, write_json
 from comptra.methods import Shots, Task
 from comptra.methods import refine as refining
-from comptra.progress import Progress, printable
+from comptra.models import Model
 from comptra.prompts import parts
-from comptra.prompts.templates import chat_prompt, get_template, trained_template
+from comptra.prompts.templates import MTTemplate, chat_prompt, get_template
 from comptra.translators import TranslatorSettings
-
-ANSWERS, SETTINGS, MANIFEST = "answers.jsonl", "settings_translate.json", "manifest_translate.json"
-DEFAULT_TEMPLATE = "11"
-NO_ANSWER = 3  # exit code: some sentences have no translation
-SHOWN = 2  # prompts of a dry run
-
-
-@dataclass(frozen=True)
-class Model:
-    """One of --model_name_or_path: a whole model, or an adapter on a base."""
-
-    path: str
-    base: str
-    adapter: str | None
-    rank: int = 0  # of the adapter
-
-    @property
-    def name(self) -> str:
-        return plain_name(Path(self.path).name, "--model_name_or_path")
 
 
 class Run:
@@ -65,9 +43,9 @@ class Run:
         self._check_numbers()
         # What never asks an LLM needs none.
         self.asks = not (args.method_translate == "nllb" and not args.steps and not args.number_of_refining_steps)
-        self.models = self._models()
+        self.models = models.settled(args, self.asks)
         for model in self.models:
-            get_template(self.template_key(model), self.src.name, self.tgt.name, extra=args.languages_file)
+            self.template(model)
         self.test_set = test_sets.load(
             args.dataset_name_or_path,
             self.src,
@@ -91,8 +69,8 @@ class Run:
                 f"{args.dataset_name_or_path}; ask for fewer, or choose another data set"
             )
         if self.asks:
-            samplers.check(args.inference_api, self.model_settings(self.models[0]))
-        self.style = self._style()
+            samplers.check(args.inference_api, self.model_settings(self.models[0]), self.sampling)
+        self.style = models.styles(self.models, args, self.model_settings, say) if self.asks else {}
         if args.method_translate == "nllb":
             self.nllb.check(self.src, self.tgt)
         self.identifier = language_id.load(args.lid_model) if args.steps else None
@@ -107,10 +85,6 @@ class Run:
             raise UserError(f"--number_of_subproblems {args.number_of_subproblems}: a number of phrases, or -1 for all")
         if args.num_beams > samplers.MAX_BEAMS:
             raise UserError(f"--num_beams {args.num_beams} is more than {samplers.MAX_BEAMS}")
-        if args.num_beams > 1 and args.inference_api in samplers.REMOTE:
-            raise UserError(
-                f"--num_beams {args.num_beams}: {args.inference_api} has no beam search; choose --inference_api vllm or hf"
-            )
         if 1 < args.num_beams < args.num_return_sequences:
             raise UserError(
                 f"--num_return_sequences {args.num_return_sequences} is more than --num_beams {args.num_beams}"
@@ -165,96 +139,15 @@ class Run:
         shots = args.method_translate in methods.WITH_SHOTS or (args.steps and args.merge_prompt == merging.REFINE)
         return max(args.k if shots else 0, args.number_of_merge_demonstrations if args.steps else 0)
 
-    # Models
+    # Parts
 
-    def _models(self) -> list[Model]:
-        args = self.args
-        if not args.model_name_or_path:
-            if self.asks:
-                raise UserError("pass --model_name_or_path (only --method_translate nllb without --steps does without)")
-            return [Model(args.nllb_name_or_path, args.nllb_name_or_path, None)]
-        if not self.asks:
-            if set(args.model_name_or_path) - {args.nllb_name_or_path}:
-                raise UserError(
-                    f"--method_translate nllb without --steps asks only {args.nllb_name_or_path}: leave --model_name_or_path out, "
-                    "or pass that model as --nllb_name_or_path"
-                )
-            return [Model(args.nllb_name_or_path, args.nllb_name_or_path, None)]
-        found = [self._model(path) for path in dict.fromkeys(path.rstrip("/") for path in args.model_name_or_path)]
-        names = [model.name for model in found]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(
-                f"two models are named {twice!r}, and their results would be in one folder: run them one by one, each with an "
-                "--output_dir of its own"
-            )
-        return found
-
-    def _model(self, path: str) -> Model:
-        args = self.args
-        base = (args.base_model_name_or_path or "").rstrip("/")
-        is_adapter = (args.enable_lora and path != base) or (Path(path) / "adapter_config.json").is_file()
-        if not is_adapter:
-            if base and path != base:
-                raise UserError(
-                    f"--base_model_name_or_path is for adapters, but {path} holds none (no adapter_config.json); pass a folder "
-                    "that peft saved, or leave it out"
-                )
-            config = Path(path) / "config.json"
-            if config.is_file() and read_json(config).get("is_encoder_decoder"):
-                raise UserError(
-                    f"{path} is an encoder-decoder model: pass --method_translate nllb --nllb_name_or_path {path}, and an LLM as "
-                    "--model_name_or_path only where --steps or refining ask one"
-                )
-            return Model(path, path, None)
-        if args.inference_api in samplers.REMOTE:
-            raise UserError(
-                f"{path} is a LoRA adapter, and --inference_api {args.inference_api} loads none: serve it (vllm serve BASE "
-                "--enable-lora --lora-modules NAME=FOLDER) and pass the name it is served under"
-            )
-        folder = samplers.adapter_folder(path)
-        config = read_json(Path(folder) / "adapter_config.json")
-        base = base or (config.get("base_model_name_or_path") or "").rstrip("/")
-        if not base:
-            raise UserError(f"{path} does not name its base model: pass --base_model_name_or_path")
-        rank = max([config.get("r") or 0, *(config.get("rank_pattern") or {}).values()])
-        if rank > args.lora_rank:
-            raise UserError(f"--lora_rank {args.lora_rank} is less than the rank of {path}: pass --lora_rank {rank}")
-        return Model(path, base, folder, rank)
-
-    def template_key(self, model: Model) -> str:
-        return self.args.template_key or trained_template(model.path, model.adapter) or DEFAULT_TEMPLATE
+    def template(self, model: Model) -> MTTemplate:
+        key = model.template_key(self.args.template_key)
+        return get_template(key, self.src.name, self.tgt.name, extra=self.args.languages_file)
 
     def model_settings(self, model: Model) -> samplers.ModelSettings:
         adapted = any(other.adapter and other.base == model.base for other in self.models)
         return samplers.model_settings(self.args, model=model.base, enable_lora=adapted, notice=self.say)
-
-    def _style(self) -> dict[str, str]:
-        """Raw or chat for each model, by its path."""
-        styles = {}
-        for model in self.models if self.asks else ():
-            trained = trained_template(model.path, model.adapter)
-            wanted = self.args.prompt_style
-            if wanted == "auto" and trained:
-                wanted = "raw"  # what it was fine-tuned on, whatever its tokenizer has kept of a chat model
-            styles[model.path] = style_of(wanted, self.args.inference_api, self.model_settings(model))
-            if styles[model.path] == CHAT and (trained or self.args.template_key):
-                self.say(
-                    f"{model.path} is asked through its chat template, so "
-                    + (
-                        f"template {trained}, which it was fine-tuned on, is not used: pass --prompt_style raw"
-                        if trained
-                        else f"--template_key {self.args.template_key} is not used; --prompt_style raw uses it"
-                    )
-                )
-            elif trained and self.template_key(model) != trained:
-                self.say(
-                    f"{model.path} was fine-tuned on template {trained}, but is asked with {self.template_key(model)}: expect "
-                    "less of it"
-                )
-        return styles
-
-    # Parts
 
     @property
     def sampling(self) -> samplers.SamplingSettings:
@@ -342,9 +235,7 @@ class Run:
             src=self.src,
             tgt=self.tgt,
             asker=asker,
-            template=get_template(
-                self.template_key(model), self.src.name, self.tgt.name, extra=self.args.languages_file
-            ),
+            template=self.template(model),
             sampling=self.sampling,
             k=self.args.k,
             nearest=nearest,
@@ -425,13 +316,13 @@ class Run:
         found = {
             "model": model.path,
             "base_model": model.base,
-            "weights": [fingerprint(path) for path in dict.fromkeys((model.base, model.adapter or model.base))],
+            "weights": [models.fingerprint(path) for path in dict.fromkeys((model.base, model.adapter or model.base))],
             "src": self.src.name,
             "tgt": self.tgt.name,
             "temperature": self.temperature,
             **{name: getattr(args, name) for name in flags},
             "prompt_style": self.style.get(model.path),
-            "template_key": self.template_key(model),
+            "template_key": model.template_key(args.template_key),
             "template_digest": provenance.digest(self._asked(model)),
             "pool_digest": provenance.digest(pool),
             "prompts_digest": provenance.digest([path.read_text(encoding="utf-8") for path in self._prompt_files()]),
@@ -461,8 +352,7 @@ class Run:
         """What a model is asked for one sentence with one demonstration: it changes when a template is edited."""
         if self.style.get(model.path) == CHAT:
             return json.dumps(chat_prompt(self.src.name, self.tgt.name, [("a", "b")], "c"))
-        template = get_template(self.template_key(model), self.src.name, self.tgt.name, extra=self.args.languages_file)
-        return template.get_prompt([("a", "b")], "c")
+        return self.template(model).get_prompt([("a", "b")], "c")
 
     def _prompt_files(self) -> list[Path]:
         """The files whose words this run says to a model; users edit them."""
@@ -484,7 +374,8 @@ class Run:
         names = ["method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "spacy_model"]
         by_model = args.method_divide == "llm"
         if by_model:
-            names += ["max_new_tokens_divide", "inference_api", "dtype", "repetition_penalty", "tokenizer_name_or_path"]
+            names += ["max_new_tokens_divide", "inference_api", "base_url", "dtype", "repetition_penalty"]
+            names += ["tokenizer_name_or_path"]
         found = {"src": self.src.name, **{name: getattr(args, name) for name in names}}
         if by_model:
             found |= {"divided_by": model.path, "prompt_style": self.style[model.path]}
@@ -493,209 +384,3 @@ class Run:
         if args.method_divide == "keyword":
             found["pool_of_keywords"] = provenance.digest([source for source, _ in self.test_set.pool])
         return found
-
-    def show_prompts(self) -> int:
-        """Print what would be asked first, and where the results would go; no weights are loaded."""
-        for model in self.models:
-            print(f"{model.path}: {len(self.test_set.sources)} sentences to {self.folder(model)}")
-        model = self.models[0]
-        if self.asks and not self.args.steps and self.args.method_translate == "vanilla":
-            asker = Asker(None, self.style[model.path], None, self.args.seed)
-            task = self.task(model, asker)
-            sentences = self.test_set.sources[:SHOWN]
-            for shots, sentence in zip(task.shots(sentences), sentences, strict=True):
-                prompt = task.prompt(shots, sentence)
-                text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, indent=2)
-                print(f"---\n{printable(text)}\n---")
-        return 0
-
-
-def translate_all(run: Run, command: list[str]) -> int:
-    """Translate with every model; the exit code."""
-    for model in run.models:  # before hours of work for the first of them
-        provenance.check_settings(run.folder(model) / SETTINGS, run.settings(model))
-        if run.args.steps:
-            check_division(run.metadata(model), run.division(model))
-    failed, bars = 0, Bars()
-    groups: dict[str, list[Model]] = {}
-    for model in run.models:
-        groups.setdefault(model.base, []).append(model)
-    for models in groups.values():
-        sampler = LazySampler(lambda model=models[0]: load(run, model, bars))
-        try:
-            for model in models:
-                sampler.use_adapter(model.adapter)
-                failed += translate_one(run, model, sampler, command, bars)
-        finally:
-            sampler.close()
-    return NO_ANSWER if failed else 0
-
-
-def load(run: Run, model: Model, bars: "Bars"):
-    run.say(f"loading {model.base} ({run.args.inference_api})")
-    sampler = samplers.load(run.args.inference_api, run.model_settings(model))
-    bars.restart()
-    return sampler
-
-
-class Bars:
-    """A progress bar for each thing that is asked, named after the stage it belongs to."""
-
-    def __init__(self):
-        self.stage, self._bar = "", None
-
-    def begin(self, stage: str) -> None:
-        self.stage = stage
-
-    def asked(self, total: int) -> None:
-        self.close()
-        self._bar = Progress(self.stage, total, "answers")
-
-    def tick(self, n: int) -> None:
-        if self._bar is not None:
-            self._bar.update(n)
-
-    def restart(self) -> None:
-        """Do not count the time that a model took to load."""
-        if self._bar is not None:
-            self._bar.restart_clock()
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-
-def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[str], bars: Bars) -> int:
-    """Translate with one model; how many prompts got no answer."""
-    folder, started = run.folder(model), provenance.now()
-    settings = run.settings(model)
-    with OutputLock(folder):
-        provenance.check_settings(folder / SETTINGS, settings)
-        asker = Asker(
-            sampler,
-            run.style.get(model.path, "raw"),
-            folder / ANSWERS,
-            run.args.seed,
-            paid=run.args.inference_api in samplers.REMOTE,
-            bars=bars,
-        )
-        try:
-            task = run.task(model, asker, rest=sampler.close)
-            plan = run.plan(task)
-            levels = divide(run, model, plan, bars, asker.why)
-            if plan.method is None:
-                run.say(
-                    f"{len(levels[-1].sentences)} phrases in {run.metadata(model)}/divide_{run.args.steps - 1}.jsonl"
-                )
-                return len(asker.failures)
-            inherited = 0
-            if not (folder / SETTINGS).is_file() and (folder / "translate_0.jsonl").is_file():
-                inherited = (folder / "translate_0.jsonl").read_bytes().count(b"\n")
-                run.say(f"{folder}/translate_0.jsonl has {inherited} lines of another program: they stay as they are")
-            more = {"inherited_lines": inherited} if inherited else {}
-            provenance.record_settings(folder / SETTINGS, {**settings, **more})
-            (folder / MANIFEST).unlink(missing_ok=True)
-            found = compositional.translate(levels, plan, task, folder, bars.begin)
-            bars.close()
-            if run.args.verbose:
-                print("\n".join(map(printable, compositional.tree(levels, found, task, plan, 0))))
-        finally:
-            bars.close()
-            asker.close()
-        empty = sum(not text for text in found[0])
-        # Of each level below the sentences: phrases whose translation is empty or in another language.
-        left_out = [
-            sum(not (text and fit) for text, fit in zip(texts, plan.fits(texts), strict=True)) for texts in found[1:]
-        ]
-        write_json(
-            folder / MANIFEST,
-            {
-                "stage": "translate",
-                "started": started,
-                "finished": provenance.now(),
-                "command": command,
-                "settings": {**settings, "max_samples": run.args.max_samples},
-                "test_set": run.test_set.facts,
-                "sentences": len(found[0]),
-                "empty_translations": empty,
-                "phrases": [len(level.sentences) for level in levels[1:]],
-                "inherited_lines": read_json(folder / SETTINGS).get("inherited_lines", 0),
-                "phrases_left_out": left_out,
-                "answers_cut_at_limit": {str(limit): count for limit, count in asker.cut.items() if count},
-                "unanswered": sorted(set(asker.failures.values())),
-                "unanswered_prompts": len(asker.failures),
-                "versions": provenance.versions(),
-            },
-        )
-    run.say(f"{len(found[0])} translations in {folder}/translate_0.jsonl")
-    for level, count in zip(levels[1:], left_out, strict=True):
-        if count:
-            run.say(
-                f"{count} of {len(level.sentences)} phrases were left out: no translation, or none in {run.tgt.name}"
-            )
-    if cut := asker.cut[run.args.max_new_tokens]:
-        run.say(
-            f"{cut} answers ended at the {run.args.max_new_tokens} tokens of --max_new_tokens: they may be cut short"
-        )
-    if asker.failures:
-        run.say(
-            f"{len(asker.failures)} prompts got no answer ({asker.why()}): translations that depend on them are empty, and the "
-            "same command asks again"
-        )
-    elif empty:
-        run.say(f"{empty} translations are empty: the model said nothing")
-    return len(asker.failures)
-
-
-def check_division(folder: Path, settings: dict) -> None:
-    """Raise UserError when the divisions in `folder` were made with other settings."""
-    if (folder / "divide_0.jsonl").is_file():
-        try:
-            provenance.check_settings(folder / "settings_divide.json", settings)
-        except UserError as error:
-            raise UserError(f"{error} (--metadata_dir puts divisions elsewhere)") from None
-
-
-def fingerprint(name: str) -> str:
-    """A digest of a local model's weights, sizes and both ends of each file; "" for a Hub id. Retrained ones differ."""
-    found = hashlib.sha256()
-    files = sorted(path for kind in ("*.safetensors", "*.bin") for path in Path(name).glob(kind))
-    for path in files:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            found.update(f"{path.name} {size} ".encode() + file.read(1 << 16))
-            file.seek(max(0, size - (1 << 16)))
-            found.update(file.read())
-    return found.hexdigest()[:16] if files else ""
-
-
-def divide(
-    run: Run, model: Model, plan: compositional.Plan, bars: Bars, why: Callable[[], str]
-) -> list[compositional.Level]:
-    """The levels of the run; divisions are shared by all that translate from this language."""
-    if not plan.steps:
-        return compositional.divide(run.test_set.sources, plan, run.metadata(model), bars.begin)
-    folder = run.metadata(model)
-    with patient_lock(folder, run.say):
-        settings = run.division(model)
-        check_division(folder, settings)
-        if not (folder / "divide_0.jsonl").is_file():
-            (folder / "settings_divide.json").unlink(missing_ok=True)  # of a try that divided nothing
-        provenance.record_settings(folder / "settings_divide.json", settings)
-        levels = compositional.divide(run.test_set.sources, plan, folder, bars.begin, why)
-    bars.close()
-    return levels
-
-
-def patient_lock(folder: Path, say: Callable[[str], None], every: float = 5.0) -> OutputLock:
-    """The lock of a folder; waits while another run that divides the same sentences holds it."""
-    told = False
-    while True:
-        try:
-            return OutputLock(folder)
-        except InUse as error:
-            if not told:
-                say(f"{error}: waiting")
-                told = True
-            time.sleep(every)

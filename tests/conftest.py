@@ -3,14 +3,17 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -83,10 +86,28 @@ def records(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def built_once(tmp_path_factory, name: str, build: Callable[[Path], object]) -> str:
+    """The folder that `build` fills, by whichever of the test workers comes first."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            making = folder.with_name(f"{name}.making")
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            build(making)
+            making.rename(folder)
+    return str(folder)
+
+
 @pytest.fixture(scope="session")
 def tiny_lm(tmp_path_factory) -> str:
     """A Llama of 0.7 million parameters, trained for some seconds on the Basque UDHR: a real model folder
-    that loads at once and writes something like Basque. Its tokenizer has a chat template."""
+    that loads at once and writes something like Basque."""
+    return built_once(tmp_path_factory, "tiny_lm", build_lm)
+
+
+def build_lm(folder: Path) -> None:
     import torch
     from tiny_models import udhr_texts
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -125,10 +146,28 @@ def tiny_lm(tmp_path_factory) -> str:
         model(input_ids=batch, labels=batch).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    folder = tmp_path_factory.mktemp("tiny_lm")
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
-    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_chat(tiny_lm, tmp_path_factory) -> str:
+    """The same model with a chat template."""
+
+    def build(folder: Path) -> None:
+        shutil.copytree(tiny_lm, folder, dirs_exist_ok=True)
+        give_chat_template(folder)
+
+    return built_once(tmp_path_factory, "tiny_chat", build)
+
+
+def give_chat_template(folder) -> None:
+    """So that a model is asked as an instruction-tuned one is."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant]"
+    tokenizer.save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
@@ -136,4 +175,18 @@ def tiny_nllb(tmp_path_factory) -> str:
     """An NLLB checkpoint of a million parameters, trained on the Basque UDHR until its answers come to an end."""
     import tiny_models
 
-    return tiny_models.build_nllb(tmp_path_factory.mktemp("nllb"), tiny_models.udhr_pairs("Basque"), steps=160)
+    def build(folder: Path) -> None:
+        tiny_models.build_nllb(folder, tiny_models.udhr_pairs("Basque"), steps=160)
+
+    return built_once(tmp_path_factory, "tiny_nllb", build)
+
+
+def snapshot(cache: Path, model: str, monkeypatch) -> Path:
+    """An empty snapshot of a model in a Hub cache of its own, as a download leaves it."""
+    folder = cache / f"models--{model.replace('/', '--')}"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    return folder / "snapshots" / commit

@@ -338,7 +338,10 @@ def test_files_of_ones_own_are_those_of_the_manifest(tmp_path, score):
     ).facts
     (folder / "manifest_translate.json").write_text(json.dumps({"settings": settings("files"), "test_set": facts}))
     code, shown, said = score(tmp_path)
-    assert code == 0 and "files from English" in shown and "100.00" in shown, said
+    assert code == 0 and "files from English" in shown and "100.00" in shown and "WARNING" not in said, said
+    files[1].write_text("\n".join(["Beste bat.", *test.references[1:]]) + "\n", encoding="utf-8")
+    code, shown, said = score(tmp_path)
+    assert code == 0 and "has other references now" in said and shown.count("100.00") == 1, "the language"
 
 
 def test_a_run_that_goes_on_has_its_settings_only(tmp_path, score):

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import lines_in, records, script
+from conftest import lines_in, records, script, snapshot
 
 from comptra import languages, samplers, test_sets
 from comptra.prompts.templates import clean_answer, get_template
@@ -119,23 +119,40 @@ def test_comptra_divides_translates_and_merges(main_here, tiny_lm, tmp_path):
         assert f"    {phrase}" in shown
 
 
-@pytest.mark.parametrize("steps", [0, 1])
-def test_killed_at_any_time_and_resumed(steps, tiny_lm, tmp_path):
-    """kill -9 while answers come, twice; the outcome is that of an undisturbed run, and nothing is asked twice."""
+def kill_twice(whole_run, model: str, tmp_path, steps: int, counts: tuple[int, int], **changes) -> None:
+    """kill -9 as soon as so many answers are there; the outcome is that of an undisturbed run, and nothing is asked twice."""
     more = ("--steps", steps, "--method_divide", "space", "--number_of_subproblems", 2, "--request_batch_size", 1)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run = partial(script, "main.py", *options(tiny_lm, *more, max_samples=5))
-    run("--output_dir", whole)
-    folder = folder_of(killed, tiny_lm, divide="space", n=2, steps=steps)
-    for count in (2, 4) if not steps else (4, 12):
-        run("--output_dir", killed, kill_when=lambda count=count: lines_in(folder / "answers.jsonl") >= count)
+    command = ("main.py", *options(model, *more, max_samples=5, **changes))
+    assert whole_run(*command, "--output_dir", whole).returncode == 0
+    folder, other = (folder_of(output, model, divide="space", n=2, steps=steps) for output in (killed, whole))
+    for count in counts:
+        kill_when = lambda count=count: lines_in(folder / "answers.jsonl") >= count  # noqa: E731
+        script(*command, "--output_dir", killed, kill_when=kill_when)
         assert not (folder / "manifest_translate.json").exists()
-    run("--output_dir", killed)
-    for name in ("translate_0.jsonl", *(["translate_1.jsonl"] if steps else [])):
-        other = folder_of(whole, tiny_lm, divide="space", n=2, steps=steps)
+    assert whole_run(*command, "--output_dir", killed).returncode == 0
+    for step in range(steps + 1):
+        name = f"translate_{step}.jsonl"
         assert (folder / name).read_bytes() == (other / name).read_bytes()
     ids = texts(folder / "answers.jsonl", "id")
     assert len(ids) == len(set(ids)) == lines_in(other / "answers.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("steps", "counts"),
+    [
+        pytest.param(0, (2, 4), marks=pytest.mark.slow),
+        (1, (4, 12)),  # while phrases are translated, and while sentences are
+        pytest.param(2, (12, 25), marks=pytest.mark.slow),
+    ],
+)
+def test_killed_at_any_time_and_resumed(steps, counts, script_here, tiny_lm, tmp_path):
+    kill_twice(script_here, tiny_lm, tmp_path, steps, counts)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_with_vllm(gemma, tmp_path):
+    kill_twice(script, gemma, tmp_path, 1, (3, 12), inference_api="vllm", max_in_flight=2)
 
 
 def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path):
@@ -195,6 +212,15 @@ def test_results_of_two_runs_do_not_mix(main_here, tiny_lm, tmp_path):
     other = main_here("--output_dir", tmp_path)
     assert other.returncode == 2 and "line 1 holds 'Another sentence.'" in other.stderr
     assert lines_in(path) == 1, "nothing is written to it"
+
+
+def test_lines_of_another_data_set_are_found_before_anything_is_divided(main_here, tiny_lm, tmp_path):
+    folder = folder_of(tmp_path, tiny_lm, divide="space", steps=1)
+    folder.mkdir(parents=True)
+    (folder / "translate_0.jsonl").write_text('{"sentence": "Another one.", "translation": "Beste bat."}\n')
+    result = main_here("--output_dir", tmp_path, "--steps", 1, "--method_divide", "space")
+    assert result.returncode == 2 and "line 1 holds 'Another one.'" in result.stderr
+    assert "loading" not in result.stderr and not list(folder.parent.glob("divide_*"))
 
 
 def test_divisions_serve_every_target_language(main_here, tiny_lm, tmp_path):
@@ -366,9 +392,19 @@ def test_a_rank_that_does_not_fit(script_here, tiny_lm, adapters, tmp_path):
     assert "pass --lora_rank 8" in result.stderr
 
 
-def test_an_encoder_decoder_is_no_llm(main_here, tiny_nllb, tmp_path):
-    result = main_here("--model_name_or_path", tiny_nllb, "--output_dir", tmp_path)
-    assert result.returncode == 2 and "pass --method_translate nllb --nllb_name_or_path" in result.stderr
+def test_an_encoder_decoder_is_no_llm(main_here, tiny_nllb, tmp_path, monkeypatch):
+    cached = snapshot(tmp_path / "hub", "org/nllb", monkeypatch)
+    (cached / "config.json").write_text('{"model_type": "m2m_100", "is_encoder_decoder": true}')
+    for name in (tiny_nllb, "org/nllb"):
+        result = main_here("--model_name_or_path", name, "--output_dir", tmp_path / "out")
+        assert result.returncode == 2 and "pass --method_translate nllb --nllb_name_or_path" in result.stderr
+
+
+def test_an_adapter_from_the_hub_is_known_as_one(main_here, adapters, tmp_path, monkeypatch):
+    cached = snapshot(tmp_path / "hub", "org/adapter", monkeypatch)
+    shutil.copy(Path(adapters[0]) / "adapter_config.json", cached)
+    result = main_here("--model_name_or_path", "org/adapter", "--lora_rank", 4, "--output_dir", tmp_path / "out")
+    assert result.returncode == 2 and "--lora_rank 4 is less than the rank of org/adapter" in result.stderr
 
 
 def test_files_of_ones_own(main_here, tmp_path):

@@ -278,16 +278,9 @@ def test_a_base_model_reads_conversations_as_text(ask):
 
 
 @pytest.fixture(scope="module")
-def chat_lm(tiny_lm, tmp_path_factory):
+def chat_lm(tiny_chat):
     """The small model with a chat template, loaded."""
-    from transformers import AutoTokenizer
-
-    folder = tmp_path_factory.mktemp("chat") / "model"
-    shutil.copytree(tiny_lm, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant]"
-    tokenizer.save_pretrained(folder)
-    settings = ModelSettings(str(folder), dtype="float32", batch_size=8)
+    settings = ModelSettings(tiny_chat, dtype="float32", batch_size=8)
     assert asking.style_of("auto", "hf", settings) == "chat"
     sampler = samplers.load("hf", settings)
     yield sampler

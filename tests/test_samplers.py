@@ -228,3 +228,47 @@ def test_vllm_killed_leaves_no_process_and_loses_nothing(gemma, tmp_path):
     datagen(*vllm_run(gemma, whole), "--dtype", "float32")
     for name in ("Basque.jsonl", "Basque_rejects.jsonl"):
         assert records(killed / name) == records(whole / name)
+
+
+def test_beam_search_is_that_of_transformers(hf):
+    """All finished beams and their order, with and without stop strings, log probabilities from the model itself."""
+    import torch
+
+    from comptra.samplers.beams import BeamSearch
+
+    model, tokenizer = hf._model, hf._tokenizer
+    stopped = 0
+    for prompt in PROMPTS[:4]:
+        ids = torch.tensor([hf.encode(prompt)])
+        for stop in ((), ("a",), ("ek", "du")):
+            options = dict(stop_strings=list(stop), tokenizer=tokenizer) if stop else {}
+            expected = model.generate(
+                ids, num_beams=4, num_return_sequences=4, max_new_tokens=12, do_sample=False, pad_token_id=0, **options
+            )
+
+            def stops(tokens, stop=stop):
+                return any(text in tokenizer.decode(tokens) for text in stop)
+
+            search = BeamSearch(4, 12, frozenset({tokenizer.eos_token_id}), stops)
+            while not search.done:
+                rows = torch.tensor([ids[0].tolist() + tokens for tokens, _ in search.live])
+                with torch.no_grad():
+                    top = model(input_ids=rows).logits[:, -1].log_softmax(-1).topk(search.width)
+                search.advance(
+                    [list(zip(*row, strict=True)) for row in zip(top[1].tolist(), top[0].tolist(), strict=True)]
+                )
+            found = search.best(4)
+            expected = [row[ids.shape[1] :].tolist() for row in expected]
+            width, fill = max(map(len, expected)), tokenizer.eos_token_id  # transformers takes a pad token 0 for none
+            assert [tokens + [fill] * (width - len(tokens)) for tokens in found] == expected
+            stopped += sum(len(tokens) < 12 for tokens in found)
+    assert stopped > 10, "not all went on to the limit"
+
+
+@pytest.mark.slow
+def test_beams_of_both_samplers_are_alike(gemma, vllm):
+    """Float32, a stop string; vLLM several prompts at a time."""
+    sampler = samplers.load("hf", ModelSettings(gemma, dtype="float32", max_model_len=512))
+    settings = dict(num_beams=3, num_return_sequences=3, max_new_tokens=12, stop=("\n", "."))
+    assert answers_of(vllm, REQUESTS, **settings) == answers_of(sampler, REQUESTS, **settings)
+    sampler.close()

@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from conftest import records
+from conftest import records, snapshot
 
 from comptra import languages
 from comptra.errors import UserError
@@ -187,7 +187,7 @@ def test_the_template_that_a_checkpoint_was_trained_on(tiny_lm, tmp_path, script
     checkpoint = run / "checkpoint-1"
     assert checkpoint.is_dir()
     for folder in (run, checkpoint, f"{checkpoint}/"):
-        assert trained_template(str(folder)) == trained_template(tiny_lm, str(folder)) == "10"
+        assert trained_template(str(folder)) == "10"
     monkeypatch.chdir(checkpoint)
     assert trained_template(".") == "10"
     shutil.copytree(checkpoint, tmp_path / "moved")
@@ -197,6 +197,9 @@ def test_the_template_that_a_checkpoint_was_trained_on(tiny_lm, tmp_path, script
     manifest = checkpoint / "data_manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "template_key": "none"}))
     assert trained_template(str(checkpoint)) is None
+    cached = snapshot(tmp_path / "hub", "org/tuned", monkeypatch)
+    (cached / "data_manifest.json").write_text('{"template_key": "14"}')
+    assert trained_template("org/tuned") == "14" and trained_template("org/other") is None
     manifest.write_text("{")
     with pytest.raises(UserError, match=r"data_manifest.json is not valid JSON"):
         trained_template(str(checkpoint))

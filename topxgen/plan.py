@@ -42,12 +42,6 @@ class Run:
         }
         default_dir = Path(names.get(self.back_translator, self.back_translator)).name
         self.layout = Layout(args.output_dir, plain_name(args.translate_dir or default_dir, "--translate_dir"))
-        asks = "generate" in args.stages or ("translate" in args.stages and self.back_translator == "llm")
-        if args.num_beams > 1 and args.inference_api in samplers.REMOTE and asks:
-            raise UserError(
-                f"--num_beams {args.num_beams}: {args.inference_api} has no beam search; pass 1, or choose --inference_api "
-                "vllm or hf"
-            )
         if args.num_beams > samplers.MAX_BEAMS:
             raise UserError(f"--num_beams {args.num_beams} is more than {samplers.MAX_BEAMS}")
         if 1 < args.num_beams < args.num_return_sequences:

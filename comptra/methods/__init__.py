@@ -82,6 +82,17 @@ class Task:
         """How to decode the answer to `prompt`: it ends where the raw template does."""
         return self.sampling if self.asker.style == CHAT else replace(self.sampling, stop=self.template.stops)
 
+    def greedy(self, max_new_tokens: int, stop: tuple[str, ...] = ()) -> SamplingSettings:
+        """How to decode what is no translation: one answer, the likeliest."""
+        return replace(
+            self.sampling,
+            max_new_tokens=max_new_tokens,
+            temperature=0.0,
+            num_return_sequences=1,
+            num_beams=1,
+            stop=stop,
+        )
+
     def clean(self, answer: str) -> str:
         """The translation in the answer to `prompt`."""
         if self.asker.style == CHAT:

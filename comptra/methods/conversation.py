@@ -26,24 +26,21 @@ def names(task: Task) -> dict[str, str]:
 
 def thoughts(task: Task, prompts: list[Prompt], tokens: int | None = None) -> list[str]:
     """What the model says to each prompt, greedily and at more length than a translation; "" where it says nothing."""
-    tokens = max(tokens or THOUGHT_TOKENS, task.sampling.max_new_tokens)
-    return _first(task, prompts, replace(one(task), max_new_tokens=tokens, temperature=0.0, num_beams=1))
+    return _first(task, prompts, task.greedy(max(tokens or THOUGHT_TOKENS, task.sampling.max_new_tokens)))
 
 
 def drafts(task: Task, prompts: list[Prompt], marker: str) -> list[str]:
-    """One translation for each prompt, in order."""
-    return [answers.translation(text, marker) for text in _first(task, prompts, one(task))]
+    """One translation for each prompt, in order, by the user's decoding."""
+    found = _first(task, prompts, replace(task.sampling, num_return_sequences=1))
+    return [answers.translation(text, marker) for text in found]
 
 
 def translations(sentences: list[str], prompts: list[Prompt], task: Task, marker: str) -> Iterator[tuple[int, str]]:
     """The translations that `prompts` ask for in words, as they finish; of several candidates the best."""
-    return task.translate(sentences, prompts, task.sampling, partial(answers.translation, marker=marker))
-
-
-def one(task: Task) -> SamplingSettings:
-    """The user's decoding, with one candidate."""
-    return replace(task.sampling, num_return_sequences=1)
+    clean = partial(answers.translation, marker=marker, thinking=task.thinks)
+    return task.translate(sentences, prompts, task.sampling, clean)
 
 
 def _first(task: Task, prompts: list[Prompt], sampling: SamplingSettings) -> list[str]:
-    return [answers.without_thoughts(texts[0]) if texts else "" for texts in task.asker.answers(prompts, sampling)]
+    found = task.asker.answers(prompts, sampling)
+    return [answers.without_thoughts(texts[0], task.thinks) if texts else "" for texts in found]

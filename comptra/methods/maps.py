@@ -29,13 +29,19 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
         for (kind, sentence), found in zip(asked, knowledge, strict=True)
     ]
     candidates: list[list[str]] = [[] for _ in sentences]
+    unanswered = set()
     for i, found in enumerate(task.asker.answers(prompts, task.sampling)):
-        candidates[i // len(KINDS)] += [answers.translation(text, texts["marker"]) for text in found]
+        candidates[i // len(KINDS)] += [answers.translation(text, texts["marker"], task.thinks) for text in found]
+        if not found:
+            unanswered.add(i // len(KINDS))
     zero_shot = [task.prompt([], sentence) for sentence in sentences]
     for i, found in enumerate(task.asker.answers(zero_shot, task.mt_sampling)):
         candidates[i] += map(task.clean, found)
+        if not found:
+            unanswered.add(i)
     candidates = [list(dict.fromkeys(filter(None, found))) for found in candidates]
-    yield from enumerate(task.best_by_quality(sentences, candidates))
+    for i, best in enumerate(task.best_by_quality(sentences, candidates)):
+        yield i, None if i in unanswered and not candidates[i] else best
 
 
 def check(task: Task) -> None:

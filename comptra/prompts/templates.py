@@ -11,6 +11,7 @@ from pathlib import Path
 from comptra import languages
 from comptra.errors import UserError, closest
 from comptra.files import read_json
+from comptra.hub import model_file
 
 FILE = Path(__file__).with_name("templates.toml")
 PARTS = ("header", "prefix", "middle", "suffix")
@@ -180,15 +181,14 @@ def _checked(row: object, needed: tuple[str, ...], known: tuple[str, ...], where
     return row
 
 
-def trained_template(model_path: str, adapter: str | None = None) -> str | None:
-    """The template key that train.py trained a model on, or `adapter` where there is one; None when nothing says so.
+def trained_template(model: str) -> str | None:
+    """The template key that train.py trained a model or an adapter on, a folder or a Hub id; None when nothing says so.
 
-    Such is the output directory of a run, a checkpoint in it, or one that was moved or merged, but no Hub id.
+    Such is the output directory of a run, a checkpoint in it, or one that was moved, merged or published.
     Raises UserError when what is said there cannot be read.
     """
-    folder = Path(adapter or model_path)
-    for path in (folder / "data_manifest.json", folder / "settings_train.json"):
-        settings = read_json(path) if path.is_file() else {}
+    for path in (model_file(model, name) for name in ("data_manifest.json", "settings_train.json")):
+        settings = read_json(path) if path else {}
         key = settings.get("template_key") if isinstance(settings, dict) else None
         if key is not None:
             return None if str(key) == "none" else str(key)  # "none": text as it stood in the data

@@ -27,7 +27,9 @@ BACKENDS = {
     "cohere": "comptra.samplers.cohere:CohereSampler",
     "anthropic": "comptra.samplers.anthropic:AnthropicSampler",
 }
-REMOTE = ("openai", "cohere", "anthropic")  # these have check(settings), too: is there a key, a client, an address
+# These say before they are loaded what is missing (check: a key, a client, an address), and what they cannot do
+# (check_sampling).
+REMOTE = ("openai", "cohere", "anthropic")
 CHAT_ONLY = ("cohere", "anthropic")
 MAX_BEAMS = 32
 
@@ -137,10 +139,13 @@ def load(backend: str, settings: ModelSettings):
     return _sampler_class(backend)(settings)
 
 
-def check(backend: str, settings: ModelSettings) -> None:
-    """Raise UserError when an API sampler of that name could not be loaded: cheap, for before anything runs."""
+def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | None = None) -> None:
+    """Raise UserError when an API sampler of that name could not be loaded, or not decode so: for before anything runs."""
     if backend in REMOTE:
-        _sampler_class(backend).check(settings)
+        sampler = _sampler_class(backend)
+        sampler.check(settings)
+        if sampling is not None:
+            sampler.check_sampling(sampling, settings)
 
 
 def _sampler_class(backend: str):

@@ -1,7 +1,7 @@
 """Anthropic's API."""
 
 from comptra.errors import UserError
-from comptra.samplers import Request, SamplingSettings
+from comptra.samplers import ModelSettings, Request, SamplingSettings
 from comptra.samplers.failures import Malformed
 from comptra.samplers.remote import Reading, RemoteSampler
 
@@ -22,13 +22,14 @@ class AnthropicSampler(RemoteSampler):
         self._client = anthropic.AsyncAnthropic(api_key=self._key, base_url=self._url, max_retries=0, timeout=None)
         self._connection_errors = (anthropic.APIConnectionError,)
 
-    def _check_sampling(self, settings: SamplingSettings) -> None:
-        super()._check_sampling(settings)
-        if settings.temperature > 1.0:
-            raise UserError(f"--temperature {settings.temperature}: Anthropic's ends at 1.0; pass at most that")
-        if settings.temperature != 1.0 and settings.top_p < 1.0:
+    @classmethod
+    def check_sampling(cls, sampling: SamplingSettings, settings: ModelSettings) -> None:
+        super().check_sampling(sampling, settings)
+        if sampling.temperature > 1.0:
+            raise UserError(f"--temperature {sampling.temperature}: Anthropic's ends at 1.0; pass at most that")
+        if sampling.temperature != 1.0 and sampling.top_p < 1.0:
             raise UserError(
-                f"--temperature {settings.temperature} with --top_p {settings.top_p}: Anthropic's models take one of the "
+                f"--temperature {sampling.temperature} with --top_p {sampling.top_p}: Anthropic's models take one of the "
                 "two at most; pass 1.0 for the other"
             )
 

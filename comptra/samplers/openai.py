@@ -21,7 +21,7 @@ class OpenAISampler(RemoteSampler):
     def _connect(self) -> None:
         import openai
 
-        self._own = self._url is None or urlsplit(self._url).hostname == "api.openai.com"
+        self._own = self._is_own(self._url)
         if not self._own:
             self.provider = f"the server at {urlsplit(self._url).netloc}"
         self._client = openai.AsyncOpenAI(api_key=self._key, base_url=self._url, max_retries=0, timeout=None)
@@ -36,10 +36,17 @@ class OpenAISampler(RemoteSampler):
                 raise
             return NO_KEY
 
-    def _check_sampling(self, settings: SamplingSettings) -> None:
-        if settings.repetition_penalty != 1.0 and self._own:
+    @staticmethod
+    def _is_own(url: str | None) -> bool:
+        """Whether it is OpenAI's server."""
+        return url is None or urlsplit(url).hostname == "api.openai.com"
+
+    @classmethod
+    def check_sampling(cls, sampling: SamplingSettings, settings: ModelSettings) -> None:
+        super().check_sampling(sampling, settings)
+        if sampling.repetition_penalty != 1.0 and cls._is_own(cls._find_url(settings)):
             raise UserError(
-                f"--repetition_penalty {settings.repetition_penalty}: OpenAI's API has no such parameter; pass 1.0, or "
+                f"--repetition_penalty {sampling.repetition_penalty}: OpenAI's API has no such parameter; pass 1.0, or "
                 "--base_url of a server that has it"
             )
 

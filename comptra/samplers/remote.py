@@ -67,16 +67,22 @@ class RemoteSampler:
         """Build the client (its own retries and time limit off) and set `_connection_errors`."""
         raise NotImplementedError
 
-    def _check_sampling(self, settings: SamplingSettings) -> None:
+    @classmethod
+    def check_sampling(cls, sampling: SamplingSettings, settings: ModelSettings) -> None:
         """Raise UserError for what the provider cannot do."""
-        if self.chat_only and settings.num_return_sequences > 1:
+        if sampling.num_beams > 1:
             raise UserError(
-                f"--num_return_sequences {settings.num_return_sequences}: {self.provider} gives one answer to a prompt; "
+                f"--num_beams {sampling.num_beams}: {cls.provider} has no beam search; pass 1, or choose --inference_api vllm "
+                "or hf"
+            )
+        if cls.chat_only and sampling.num_return_sequences > 1:
+            raise UserError(
+                f"--num_return_sequences {sampling.num_return_sequences}: {cls.provider} gives one answer to a prompt; "
                 "pass 1, or choose --inference_api openai, vllm or hf"
             )
-        if self.chat_only and settings.repetition_penalty != 1.0:
+        if cls.chat_only and sampling.repetition_penalty != 1.0:
             raise UserError(
-                f"--repetition_penalty {settings.repetition_penalty}: {self.provider} has no such parameter; pass 1.0"
+                f"--repetition_penalty {sampling.repetition_penalty}: {cls.provider} has no such parameter; pass 1.0"
             )
 
     def _call(self, request: Request, settings: SamplingSettings) -> Awaitable:
@@ -138,11 +144,7 @@ class RemoteSampler:
     # While it runs.
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
-        if settings.num_beams > 1:
-            raise UserError(
-                f"--num_beams {settings.num_beams}: {self.provider} has no beam search; choose --inference_api vllm or hf"
-            )
-        self._check_sampling(settings)
+        self.check_sampling(settings, self._settings)
         self._end: UserError | None = None
         self._ending = asyncio.Event()
         loop = self._loop

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 from comptra.errors import UserError, reason
 from comptra.samplers import (
-    MAX_BEAMS,
     Answer,
     ModelSettings,
     Request,
@@ -18,6 +17,7 @@ from comptra.samplers import (
     encode,
     gather,
 )
+from comptra.samplers.beams import BeamSearch
 from comptra.samplers.guard import EngineGuard
 
 # A prompt and its answer rarely need more; a model's full context may not fit into the KV cache.
@@ -68,7 +68,7 @@ class VLLMSampler:
             trust_remote_code=settings.trust_remote_code,
             disable_log_stats=True,
             use_tqdm_on_load=False,
-            max_logprobs=2 * MAX_BEAMS,  # which its beam search reads
+            max_logprobs=-1,  # beam search wants several for each beam; no limit
         )
         if options["enable_lora"]:
             # The engine knows certain ranks alone; a larger one than the adapter's does.
@@ -137,10 +137,7 @@ class VLLMSampler:
                             sum(len(completion.token_ids) for completion in output.outputs),
                         )
         finally:
-            if in_flight:
-                # A Ctrl-C at the terminal reaches the engine's processes too, and they may be gone already.
-                with contextlib.suppress(self._dead):
-                    engine.abort_request(list(in_flight.values()), internal=True)
+            self._abort(list(in_flight.values()))
 
     def _params(self, request: Request, settings: SamplingSettings):
         return self._vllm.SamplingParams(
@@ -155,26 +152,73 @@ class VLLMSampler:
             output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
 
-    def _beam_search(self, next_request, settings: SamplingSettings) -> Iterator[Answer]:
-        """The engine's own beam search, `max_in_flight` prompts at a time."""
-        from vllm.sampling_params import BeamSearchParams
+    def _beam_search(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
+        """Each beam of each prompt asks the engine for one token after the other; its prefix cache knows the rest."""
+        tokenizer, eos = self._llm.get_tokenizer(), self._eos()
+        searches: dict[str, tuple[list[int], BeamSearch]] = {}  # by request id: prompt, search
+        expected: dict[str, list] = {}  # by request id: the likeliest tokens of each live beam, None where on the way
+        in_flight: dict[str, tuple[str, str, int]] = {}  # by engine id: the engine's own, request id, beam
 
-        tokenizer = self._llm.get_tokenizer()
-        size = max(1, self._settings.max_in_flight // settings.num_beams)
-        while True:
-            block, refused = gather(next_request, size, self.encode, settings, self._max_model_len)
-            yield from refused
-            if not block and not refused:
-                return
-            if not block:
-                continue
-            params = BeamSearchParams(beam_width=settings.num_beams, max_tokens=settings.max_new_tokens)
-            prompts = [{"prompt_token_ids": tokens} for _, tokens in block]
-            outputs = self._llm.beam_search(prompts, params, lora_request=self._lora)
-            for (request, tokens), output in zip(block, outputs, strict=True):
-                best = [beam.tokens[len(tokens) :] for beam in output.sequences[: settings.num_return_sequences]]
-                texts = [cut_at_stop(tokenizer.decode(ids, skip_special_tokens=True), settings.stop) for ids in best]
-                yield Answer(request.id, texts, len(tokens), sum(map(len, best)))
+        def stops(tokens: list[int]) -> bool:
+            text = tokenizer.decode(tokens, skip_special_tokens=True)
+            return any(stop in text for stop in settings.stop)
+
+        def go_on(key: str) -> None:
+            prompt, search = searches[key]
+            expected[key] = [None] * len(search.live)
+            params = self._vllm.SamplingParams(temperature=0.0, max_tokens=1, logprobs=search.width, detokenize=False)
+            for beam, (tokens, _) in enumerate(search.live):
+                name = f"{key}/{len(tokens)}/{beam}"
+                inputs = {"prompt_token_ids": prompt + tokens}
+                in_flight[name] = self._engine.add_request(name, inputs, params, lora_request=self._lora), key, beam
+
+        try:
+            while True:
+                while len(searches) < max(1, self._settings.max_in_flight // settings.num_beams):
+                    taken, refused = gather(next_request, 1, self.encode, settings, self._max_model_len)
+                    yield from refused
+                    if not taken and not refused:
+                        break
+                    for request, tokens in taken:
+                        search = BeamSearch(
+                            settings.num_beams, settings.max_new_tokens, eos, stops if settings.stop else None
+                        )
+                        searches[request.id] = tokens, search
+                        go_on(request.id)
+                if not searches:
+                    return
+                for output in self._engine.step():
+                    _, key, beam = in_flight.pop(output.request_id)
+                    likeliest = output.outputs[0].logprobs[0]
+                    expected[key][beam] = [(token, entry.logprob) for token, entry in likeliest.items()]
+                    if None in expected[key]:
+                        continue
+                    prompt, search = searches[key]
+                    search.advance(expected.pop(key))
+                    if not search.done:
+                        go_on(key)
+                        continue
+                    del searches[key]
+                    best = search.best(settings.num_return_sequences)
+                    texts = [
+                        cut_at_stop(tokenizer.decode(ids, skip_special_tokens=True), settings.stop) for ids in best
+                    ]
+                    yield Answer(key, texts, len(prompt), sum(map(len, best)))
+        finally:
+            self._abort([own for own, _, _ in in_flight.values()])
+
+    def _eos(self) -> frozenset[int]:
+        """The tokens that end an answer: the tokenizer's, and those of the generation config."""
+        listed = self._engine.model_config.try_get_generation_config().get("eos_token_id") or []
+        found = {self._llm.get_tokenizer().eos_token_id, *([listed] if isinstance(listed, int) else listed)}
+        return frozenset(found - {None})
+
+    def _abort(self, requests: list[str]) -> None:
+        """`requests`: the engine's own ids."""
+        if requests:
+            # A Ctrl-C at the terminal reaches the engine's processes too, and they may be gone already.
+            with contextlib.suppress(self._dead):
+                self._engine.abort_request(requests, internal=True)
 
     def close(self) -> None:
         """Shut the engine down and give its memory back."""

@@ -30,7 +30,8 @@ class LLM:
         if settings.model is None or not settings.model.model:
             raise UserError("back-translation by an LLM needs --model_name_or_path (or pass --use_nllb)")
         self._settings, self._model = settings, settings.model
-        samplers.check(settings.inference_api, settings.model)
+        sampling = SamplingSettings(temperature=0.0, num_beams=settings.num_beams)
+        samplers.check(settings.inference_api, settings.model, sampling)
         self._style = style_of(settings.prompt_style, settings.inference_api, settings.model)
         get_template(settings.template, "English", "French")  # does it exist?
         if self._style == "chat" and settings.template != "11":

@@ -1,0 +1,222 @@
+"""What main.py does with its settled command line: one model after the other, each in its folder."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from comptra import compositional, ordered, provenance, samplers
+from comptra.asking import RAW, Asker, LazySampler
+from comptra.errors import UserError
+from comptra.files import InUse, OutputLock, read_json, write_json
+from comptra.models import Model
+from comptra.progress import Progress, printable
+from comptra.provenance import TRANSLATE_MANIFEST as MANIFEST
+from comptra.provenance import TRANSLATE_SETTINGS as SETTINGS
+from comptra.runs import Run
+
+ANSWERS = "answers.jsonl"
+NO_ANSWER = 3  # exit code: some sentences have no translation
+SHOWN = 2  # prompts of a dry run
+
+
+def show_prompts(run: Run) -> int:
+    """Print what would be asked first, and where the results would go; no weights are loaded."""
+    for model in run.models:
+        print(f"{model.path}: {len(run.test_set.sources)} sentences to {run.folder(model)}")
+    model = run.models[0]
+    if run.asks and not run.args.steps and run.args.method_translate == "vanilla":
+        task = run.task(model, Asker(None, run.style[model.path], None, run.args.seed))
+        sentences = run.test_set.sources[:SHOWN]
+        for shots, sentence in zip(task.shots(sentences), sentences, strict=True):
+            prompt = task.prompt(shots, sentence)
+            text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, indent=2)
+            print(f"---\n{printable(text)}\n---")
+    return 0
+
+
+def translate_all(run: Run, command: list[str]) -> int:
+    """Translate with every model; the exit code."""
+    for model in run.models:  # before hours of work for the first of them
+        check_outputs(run, model)
+    failed, bars = 0, Bars()
+    groups: dict[str, list[Model]] = {}
+    for model in run.models:
+        groups.setdefault(model.base, []).append(model)
+    for models in groups.values():
+        sampler = LazySampler(lambda model=models[0]: load(run, model, bars))
+        try:
+            for model in models:
+                sampler.use_adapter(model.adapter)
+                failed += translate_one(run, model, sampler, command, bars)
+        finally:
+            sampler.close()
+    return NO_ANSWER if failed else 0
+
+
+def load(run: Run, model: Model, bars: "Bars"):
+    run.say(f"loading {model.base} ({run.args.inference_api})")
+    sampler = samplers.load(run.args.inference_api, run.model_settings(model))
+    bars.restart()
+    return sampler
+
+
+class Bars:
+    """A progress bar for each thing that is asked, named after the stage it belongs to."""
+
+    def __init__(self):
+        self.stage, self._bar = "", None
+
+    def begin(self, stage: str) -> None:
+        self.stage = stage
+
+    def asked(self, total: int) -> None:
+        self.close()
+        self._bar = Progress(self.stage, total, "answers")
+
+    def tick(self, n: int) -> None:
+        if self._bar is not None:
+            self._bar.update(n)
+
+    def restart(self) -> None:
+        """Do not count the time that a model took to load."""
+        if self._bar is not None:
+            self._bar.restart_clock()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[str], bars: Bars) -> int:
+    """Translate with one model; how many prompts got no answer."""
+    folder, started = run.folder(model), provenance.now()
+    settings = run.settings(model)
+    with OutputLock(folder):
+        provenance.check_settings(folder / SETTINGS, settings)
+        asker = Asker(
+            sampler,
+            run.style.get(model.path, RAW),
+            folder / ANSWERS,
+            run.args.seed,
+            paid=run.args.inference_api in samplers.REMOTE,
+            bars=bars,
+        )
+        try:
+            task = run.task(model, asker, rest=sampler.close)
+            plan = run.plan(task)
+            levels = divide(run, model, plan, bars, asker.why)
+            if plan.method is None:
+                run.say(
+                    f"{len(levels[-1].sentences)} phrases in {run.metadata(model)}/divide_{run.args.steps - 1}.jsonl"
+                )
+                return len(asker.failures)
+            inherited = 0
+            if not (folder / SETTINGS).is_file() and (folder / "translate_0.jsonl").is_file():
+                inherited = (folder / "translate_0.jsonl").read_bytes().count(b"\n")
+                run.say(f"{folder}/translate_0.jsonl has {inherited} lines of another program: they stay as they are")
+            more = {"inherited_lines": inherited} if inherited else {}
+            provenance.record_settings(folder / SETTINGS, {**settings, **more})
+            (folder / MANIFEST).unlink(missing_ok=True)
+            found = compositional.translate(levels, plan, task, folder, bars.begin)
+            bars.close()
+            if run.args.verbose:
+                print("\n".join(map(printable, compositional.tree(levels, found, task, plan, 0))))
+        finally:
+            bars.close()
+            asker.close()
+        empty = sum(not text for text in found[0])
+        # Of each level below the sentences: phrases whose translation is empty or in another language.
+        left_out = [
+            sum(not (text and fit) for text, fit in zip(texts, plan.fits(texts), strict=True)) for texts in found[1:]
+        ]
+        write_json(
+            folder / MANIFEST,
+            {
+                "stage": "translate",
+                "started": started,
+                "finished": provenance.now(),
+                "command": command,
+                "settings": {**settings, "max_samples": run.args.max_samples},
+                "test_set": run.test_set.facts,
+                "sentences": len(found[0]),
+                "empty_translations": empty,
+                "phrases": [len(level.sentences) for level in levels[1:]],
+                "inherited_lines": read_json(folder / SETTINGS).get("inherited_lines", 0),
+                "phrases_left_out": left_out,
+                "answers_cut_at_limit": {str(limit): count for limit, count in asker.cut.items() if count},
+                "unanswered": sorted(set(asker.failures.values())),
+                "unanswered_prompts": len(asker.failures),
+                "versions": provenance.versions(),
+            },
+        )
+    run.say(f"{len(found[0])} translations in {folder}/translate_0.jsonl")
+    for level, count in zip(levels[1:], left_out, strict=True):
+        if count:
+            run.say(
+                f"{count} of {len(level.sentences)} phrases were left out: no translation, or none in {run.tgt.name}"
+            )
+    if cut := asker.cut[run.args.max_new_tokens]:
+        run.say(
+            f"{cut} answers ended at the {run.args.max_new_tokens} tokens of --max_new_tokens: they may be cut short"
+        )
+    if asker.failures:
+        run.say(
+            f"{len(asker.failures)} prompts got no answer ({asker.why()}): translations that depend on them are empty, and the "
+            "same command asks again"
+        )
+    elif empty:
+        run.say(f"{empty} of {len(found[0])} translations are empty: the model said nothing")
+    return len(asker.failures)
+
+
+def check_outputs(run: Run, model: Model) -> None:
+    """Raise UserError when what is there already was made with other settings, or translates other sentences."""
+    folder = run.folder(model)
+    if folder.is_dir():
+        with OutputLock(folder):
+            provenance.check_settings(folder / SETTINGS, run.settings(model))
+            ordered.resume(folder / "translate_0.jsonl", run.test_set.sources, "translation")
+    if run.args.steps:
+        check_division(run.metadata(model), run.division(model))
+
+
+def check_division(folder: Path, settings: dict) -> None:
+    """Raise UserError when the divisions in `folder` were made with other settings."""
+    if (folder / "divide_0.jsonl").is_file():
+        try:
+            provenance.check_settings(folder / "settings_divide.json", settings)
+        except UserError as error:
+            raise UserError(f"{error} (--metadata_dir puts divisions elsewhere)") from None
+
+
+def divide(
+    run: Run, model: Model, plan: compositional.Plan, bars: Bars, why: Callable[[], str]
+) -> list[compositional.Level]:
+    """The levels of the run; divisions are shared by all that translate from this language."""
+    if not plan.steps:
+        return compositional.divide(run.test_set.sources, plan, run.metadata(model), bars.begin)
+    folder = run.metadata(model)
+    with patient_lock(folder, run.say):
+        settings = run.division(model)
+        check_division(folder, settings)
+        if not (folder / "divide_0.jsonl").is_file():
+            (folder / "settings_divide.json").unlink(missing_ok=True)  # of a try that divided nothing
+        provenance.record_settings(folder / "settings_divide.json", settings)
+        levels = compositional.divide(run.test_set.sources, plan, folder, bars.begin, why)
+    bars.close()
+    return levels
+
+
+def patient_lock(folder: Path, say: Callable[[str], None], every: float = 5.0) -> OutputLock:
+    """The lock of a folder; waits while another run that divides the same sentences holds it."""
+    told = False
+    while True:
+        try:
+            return OutputLock(folder)
+        except InUse as error:
+            if not told:
+                say(f"{error}: waiting")
+                told = True
+            time.sleep(every)
