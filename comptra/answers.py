@@ -7,8 +7,8 @@ import re
 
 from comptra.prompts.templates import clean_answer, cut_repetition
 
-# 1. 1) (1) 1: **1.** and dashes or bullets; \d knows the digits of all scripts.
-_ITEM = re.compile(r"^\s*\**(?:\(?(\d{1,3})\s*[.):]\)?|[-*•–])\**\s+(\S.*)$")
+# 1. 1) (1) 1: 1、 **1.** and dashes or bullets; \d knows the digits of all scripts. 1.5 and 12:30 are no items.
+_ITEM = re.compile(r"^\s*\**(?:\(?(\d{1,3})\s*(?:[.):]\)?\**(?:\s+|(?![\d\s]))|[、．]\**\s*)|[-*•–]\**\s+)(\S.*)$")
 _INLINE = re.compile(r"\s+(?=\(?\d{1,3}[.)]\s)")
 _QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“"}
 
@@ -23,10 +23,10 @@ def without_thoughts(text: str, thinking: bool = False) -> str:
 
 def line(text: str, thinking: bool = False) -> str:
     """The translation in what a chat model says: its first line, without bold; one that only announces it is passed over."""
-    lines = [found for found in text.rpartition("</think>")[2].splitlines() if found.strip()]
+    lines = [found for found in without_thoughts(text, thinking).splitlines() if found.strip()]
     if len(lines) > 1 and lines[0].rstrip(" *_").endswith((":", "：")):
-        text = text.replace(lines[0], "", 1)
-    found = clean_answer(text, thinking=thinking)
+        del lines[0]
+    found = clean_answer("\n".join(lines))
     if len(found) > 4 and found.startswith("**") and found.endswith("**"):
         found = found[2:-2].strip()
     return found

@@ -6,7 +6,6 @@ what it had, and asks the rest.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -86,7 +85,11 @@ class Asker:
         self.style, self._seed, self._bars = style, seed, bars
         self._journal = Journal(sampler, journal, sync_each=paid) if journal else None
         self.failures: dict[str, str] = {}
-        self.cut: Counter[int] = Counter()  # answers that ended at a token limit, by the limit
+
+    @property
+    def cut(self) -> dict[int, int]:
+        """How many answers in the journal ended at a limit of new tokens, by the limit."""
+        return dict(self._journal.cut)
 
     def why(self) -> str:
         """The reasons of the failures, a few of them."""
@@ -120,9 +123,6 @@ class Asker:
         for answer in self._journal.generate(lambda: next(waiting, None), sampling):
             if answer.error:
                 self.failures[answer.id] = answer.error
-            self.cut[sampling.max_new_tokens] += bool(answer.texts) and (
-                answer.completion_tokens >= sampling.max_new_tokens * len(answer.texts)
-            )
             self.tick(1)
             for i in numbers[answer.id]:
                 yield i, answer.texts

@@ -18,6 +18,7 @@ from comptra.asking import Prompt
 from comptra.errors import UserError
 from comptra.files import read_json, write_atomic
 from comptra.methods import Method, Shots, Task, in_order
+from comptra.ordered import provisional
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class Plan:
 
     method: Method | None  # for what is translated by itself; None: divide only
     divide: Callable[[list[str]], list[list[str] | None]]  # sentences -> phrases of each; None: no answer
-    merge_prompts: Callable[[list[str], list[Shots]], list[Prompt]]  # sentences, phrase pairs of each -> what is asked
+    # Sentences, phrase pairs of each -> what is asked, and the places of those that lack an answer they should rest on.
+    merge_prompts: Callable[[list[str], list[Shots]], tuple[list[Prompt], set[int]]]
     fits: Callable[[list[str]], list[bool]]  # whether phrase translations are in the target language
     refine: Callable[[list[str], list[str]], list[str]] | None = None  # sentences, drafts -> better ones
     refine_after_merge: bool = False
     steps: int = 0
+    with_shots: bool = True  # the method shows demonstrations
 
 
 @dataclass(frozen=True)
@@ -102,20 +105,17 @@ def translate(
                 texts = plan.method(rest, task)
             else:
                 pairs = phrase_pairs(levels[s + 1], found[s + 1], len(level.sentences), plan.fits)
-                texts = task.translate(rest, plan.merge_prompts(rest, [pairs[i] for i in places]))
+                prompts, lacking = plan.merge_prompts(rest, [pairs[i] for i in places])
+                waiting = ordered.unanswered(folder / f"translate_{s + 1}.jsonl")
+                without = {levels[s + 1].parents[number] for number in waiting}
+                lacking |= {place for place, number in enumerate(places) if number in without}
+                texts = provisional(task.translate(rest, prompts), lacking)
             if plan.refine is None or (lowest and plan.refine_after_merge == (s == lowest)):
                 return texts
             return enumerate(plan.refine(rest, in_order(texts, len(rest))))
 
-        waiting = ordered.unanswered(folder / f"translate_{s + 1}.jsonl") if s < lowest else ()
-        found[s] = ordered.fill(
-            folder / f"translate_{s}.jsonl",
-            level.sentences,
-            "translation",
-            work,
-            instead=lambda sentence: "",
-            provisional={levels[s + 1].parents[i] for i in waiting},
-        )
+        path = folder / f"translate_{s}.jsonl"
+        found[s] = ordered.fill(path, level.sentences, "translation", work, instead=lambda sentence: "")
     return found
 
 
@@ -137,7 +137,8 @@ def tree(
     indent, sentence = "    " * depth, levels[depth].sentences[number]
     yield f"{indent}{sentence}"
     if depth == len(levels) - 1:
-        for source, target in task.shots([sentence])[0]:
+        shots = task.shots([sentence])[0] if plan.with_shots else []
+        for source, target in shots:
             yield f"{indent}  demonstration: {source} => {target}"
     else:
         below = levels[depth + 1]
@@ -149,7 +150,7 @@ def tree(
                     yield f"{indent}    (left out: not in {task.tgt.name})"
         pairs = phrase_pairs(below, found[depth + 1], len(levels[depth].sentences), plan.fits)[number]
         yield f"{indent}  prompt of the merge:"
-        prompt = plan.merge_prompts([sentence], [pairs])[0]
+        prompt = plan.merge_prompts([sentence], [pairs])[0][0]
         turns = [prompt] if isinstance(prompt, str) else [f"[{turn['role']}] {turn['content']}" for turn in prompt]
         for line in "\n".join(turns).splitlines():
             yield f"{indent}  | {line}"

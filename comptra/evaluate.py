@@ -27,6 +27,7 @@ from comptra.arguments import FLAG, whole
 from comptra.errors import UserError
 from comptra.files import read_json, write_atomic, write_json
 from comptra.languages import Language
+from comptra.ordered import UNANSWERED
 from comptra.progress import printable
 from comptra.provenance import TRANSLATE_MANIFEST as MANIFEST
 from comptra.provenance import TRANSLATE_SETTINGS as SETTINGS
@@ -89,6 +90,7 @@ class System:
     translations: list[str]
     references: list[str] | None
     missing: int  # sentences of the test set that have no translation yet
+    unanswered: int  # lines that lack an answer: empty, or made without it
     settings: dict  # of main.py; {} for the original's
     facts: dict  # of the test set
 
@@ -153,8 +155,8 @@ def _language(name: str, languages_file: str | None) -> Language:
         return languages.find(name.replace("_", " "), languages_file)
 
 
-def read_translations(path: Path) -> tuple[list[tuple[str, str]], str | None]:
-    """(sentence, translation) a line, and what is wrong with the last line, if it is (left out then).
+def read_translations(path: Path) -> tuple[list[tuple[str, str, bool]], str | None]:
+    """(sentence, translation, whether it lacks an answer) a line, and what is wrong with the last line, if it is (left out then).
 
     A line in the middle that is not {"sentence": text, "translation": text} raises UserError.
     """
@@ -165,8 +167,8 @@ def read_translations(path: Path) -> tuple[list[tuple[str, str]], str | None]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            pair = record["sentence"], record["translation"]
-            if not all(isinstance(text, str) for text in pair):
+            pair = record["sentence"], record["translation"], bool(record.get(UNANSWERED))
+            if not all(isinstance(text, str) for text in pair[:2]):
                 raise TypeError("sentence and translation must be texts")
         except (ValueError, KeyError, TypeError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
@@ -198,6 +200,12 @@ def read_system(
     if problem:
         say(f"{problem}: left out")
     sentences, translations = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    unanswered = sum(pair[2] for pair in pairs)
+    if unanswered:
+        say(
+            f"WARNING: {unanswered} lines of {path} lack an answer (a prompt too long, refused by an API) and count as they "
+            "stand; main.py asks again"
+        )
     dataset = args.dataset_name_or_path or ("files" if args.test_files else settings.get("dataset_name_or_path"))
     references, missing, facts = None, 0, {}
     if args.step == 0:
@@ -228,7 +236,9 @@ def read_system(
             raise UserError(f"{path} is empty")
         say(f"{path} has no translations yet: left out")
         return None
-    return System(folder, dataset or "", src, tgt, sentences, translations, references, missing, settings, facts)
+    return System(
+        folder, dataset or "", src, tgt, sentences, translations, references, missing, unanswered, settings, facts
+    )
 
 
 def _references_digest(facts: dict) -> str | None:
@@ -351,6 +361,7 @@ def score_group(
                 "path": str(system.folder),
                 "sentences": len(system.translations),
                 "missing": system.missing,
+                "unanswered": system.unanswered,
                 "empty": sum(not text.strip() for text in system.translations),
                 "translations_digest": provenance.digest(system.translations),
                 "scores": {name: values.get(name) for name in names},
@@ -416,6 +427,8 @@ def _group_table(group: dict, report: dict) -> str:
         marks = [" (baseline)"] if system["path"] == group["baseline"] else []
         if system["missing"]:
             marks.append(f" (partial: {system['missing']} of {system['missing'] + system['sentences']} are missing)")
+        if system["unanswered"]:
+            marks.append(f" ({system['unanswered']} unanswered)")
         row = [printable(system["name"]) + "".join(marks)]
         for value in system["scores"].values():
             row.append(_cell(value))
@@ -456,7 +469,8 @@ def _p_cell(value: dict | None, key: str) -> str:
 def csv_text(report: dict) -> str:
     """The report with one row a system."""
     names = list(dict.fromkeys(name for group in report["groups"] for name in group["titles"]))
-    columns = ["dataset", "src", "tgt", "step", "system", "path", "baseline", "sentences", "missing", "empty"]
+    columns = ["dataset", "src", "tgt", "step", "system", "path", "baseline", "sentences", "missing"]
+    columns += ["unanswered", "empty"]
     for name in names:
         columns += [name, f"{name}_low", f"{name}_high", f"{name}_p", f"{name}_p_holm", f"{name}_signature"]
     out = io.StringIO()
@@ -465,7 +479,7 @@ def csv_text(report: dict) -> str:
     for group in report["groups"]:
         for system in group["systems"]:
             row = {key: group[key] for key in ("dataset", "src", "tgt", "step")}
-            row |= {key: system[key] for key in ("path", "sentences", "missing", "empty")}
+            row |= {key: system[key] for key in ("path", "sentences", "missing", "unanswered", "empty")}
             row |= {"system": system["name"], "baseline": group["baseline"] or ""}
             for name, value in system["scores"].items():
                 if value is None:

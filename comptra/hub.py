@@ -1,22 +1,40 @@
 """Single files of a model, which is a folder or a Hub id."""
 
+from functools import cache
 from pathlib import Path
+
+from comptra.errors import reason
+from comptra.samplers import to_stderr
 
 
 def model_file(model: str, name: str) -> Path | None:
-    """Where file `name` of `model` is, fetched where it must be; None when there is none, or the Hub is out of reach."""
+    """Where file `name` of `model` is, fetched where it must be; None when there is none.
+
+    A Hub that cannot be asked is told, once for each model: then its file is not known.
+    """
     if Path(model).is_dir():
         path = Path(model) / name
         return path if path.is_file() else None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(model, name))
+    except LocalEntryNotFoundError as error:  # not in the cache
+        if not constants.HF_HUB_OFFLINE:
+            _tell(model, reason(error))
+    except (EntryNotFoundError, HFValidationError):
+        pass
     except (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-        OSError,
-    ):  # what must be there is told when it is loaded
-        return None
+        Exception
+    ) as error:  # its client raises dozens of types; that there is no such model is told when it is loaded
+        _tell(model, reason(error))
+    return None
+
+
+@cache
+def _tell(model: str, why: str) -> None:
+    to_stderr(
+        f"cannot look up {model} on the Hub ({why}): whether it was fine-tuned on a template is not known; --template_key and "
+        "--prompt_style say how to ask it"
+    )

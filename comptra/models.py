@@ -12,7 +12,7 @@ from comptra.asking import CHAT, RAW, style_of
 from comptra.errors import UserError
 from comptra.files import read_json
 from comptra.hub import model_file
-from comptra.prompts.templates import trained_template
+from comptra.prompts.templates import MTTemplate, trained_template
 
 DEFAULT_TEMPLATE = "11"
 
@@ -103,6 +103,7 @@ def styles(
     models: list[Model],
     args: argparse.Namespace,
     settings_of: Callable[[Model], samplers.ModelSettings],
+    template_of: Callable[[Model], MTTemplate],
     say: Callable[[str], None],
 ) -> dict[str, str]:
     """RAW or CHAT for each model, by its path; what is surprising in it is said. Raises UserError: see asking.style_of."""
@@ -121,9 +122,14 @@ def styles(
             say(
                 f"{model.path} is asked through its chat template, so --template_key {key} is not used; --prompt_style raw uses it"
             )
-        elif trained and model.template_key(key) != trained:
+        elif trained and template_of(model).key != trained:
             say(f"{model.path} was fine-tuned on template {trained}, but is asked with {key}: expect less of it")
     return found
+
+
+def identity(name: str) -> str:
+    """What stands for a model in the settings of a run: a folder's name, since its fingerprint tells the rest."""
+    return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def fingerprint(name: str) -> str:

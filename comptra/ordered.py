@@ -1,14 +1,23 @@
 """One record a sentence in a JSONL file, in the order of the sentences, that a killed run goes on with."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from comptra.errors import UserError
 from comptra.files import Appender, read_jsonl, repair_tail, to_line, write_atomic
 
-UNANSWERED = (
-    "unanswered"  # an extra key of lines whose prompt got no answer, or a phrase of theirs: they are asked again
-)
+# An extra key of lines that lack an answer, or rest on something that does: they are made again.
+UNANSWERED = "unanswered"
+
+
+class Provisional(str):
+    """A text made without an answer that it should rest on: it stands, and the next run makes it again."""
+
+
+def provisional(found: Iterable[tuple[int, str | None]], places: Collection[int]) -> Iterator[tuple[int, str | None]]:
+    """`found` (place, text), those at `places` Provisional."""
+    for place, text in found:
+        yield place, text if text is None or place not in places else Provisional(text)
 
 
 def resume(path: Path, sentences: list[str], key: str) -> list[dict]:
@@ -41,19 +50,17 @@ def fill(
     key: str,
     work: Callable[[list[int]], Iterator[tuple[int, object]]],
     instead: Callable[[str], object],
-    provisional: Collection[int] = (),
 ) -> list:
     """A value for each sentence: those in the file, and for the rest those of `work`, which go into it.
 
     `work` gets the numbers of the sentences that have none and yields (place in that list, value) as they come; lines are
     written as soon as all before them are there. None stands for no answer: `instead` gives what is written for the
-    sentence, and the next run asks again, as it does for the `provisional` numbers, whose answers stand on something that
-    has none.
+    sentence, and the next run asks again, as it does for what is Provisional.
     """
 
     def record(number: int, value: object) -> dict:
         line = {"sentence": sentences[number], key: instead(sentences[number]) if value is None else value}
-        return line | {UNANSWERED: True} if value is None or number in provisional else line
+        return line | {UNANSWERED: True} if value is None or isinstance(value, Provisional) else line
 
     found = resume(path, sentences, key)
     again = [number for number, line in enumerate(found) if line.get(UNANSWERED)]
@@ -74,6 +81,12 @@ def fill(
     if len(found) < len(sentences):
         raise RuntimeError(f"no {key} for {len(sentences) - len(found)} sentences")
     return [line[key] for line in found]
+
+
+def complete(path: Path, count: int) -> bool:
+    """Whether nothing is left to be asked for `count` sentences."""
+    lines = list(read_jsonl(path))
+    return len(lines) == count and not any(line.get(UNANSWERED) for line in lines)
 
 
 def unanswered(path: Path) -> set[int]:

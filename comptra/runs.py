@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -55,22 +56,19 @@ class Run:
             data_dir=args.data_dir,
             test_files=args.test_files and tuple(args.test_files),
             pool_files=args.pool_files and tuple(args.pool_files),
-            need_pool=bool(self.most_demonstrations),
+            need_pool=bool(self.most_demonstrations or self._divides_by_pool),
         )
         if (self.test_set.facts.get("pool") or {}).get("decontaminated") is False:
             say(
                 "WARNING: the pool was not decontaminated (no _translate_filtered.jsonl): it may hold the test set; run "
                 "decontamination.py"
             )
-        if self.most_demonstrations > len(self.test_set.pool):
-            flag = "--k" if args.k >= args.number_of_merge_demonstrations else "--number_of_merge_demonstrations"
-            raise UserError(
-                f"{flag} {self.most_demonstrations} is more than the {len(self.test_set.pool)} pairs of the pool of "
-                f"{args.dataset_name_or_path}; ask for fewer, or choose another data set"
-            )
+        if self._divides_by_pool and not self.test_set.pool:
+            say("--method_divide keyword: there is no pool that would tell rare words, so long ones are taken for them")
+        self._check_pool()
         if self.asks:
             samplers.check(args.inference_api, self.model_settings(self.models[0]), self.sampling)
-        self.style = models.styles(self.models, args, self.model_settings, say) if self.asks else {}
+        self.style = models.styles(self.models, args, self.model_settings, self.template, say) if self.asks else {}
         if args.method_translate == "nllb":
             self.nllb.check(self.src, self.tgt)
         self.identifier = language_id.load(args.lid_model) if args.steps else None
@@ -108,8 +106,32 @@ class Run:
             )
         if args.refine_after_merge and not (args.steps and args.number_of_refining_steps):
             raise UserError("--refine_after_merge needs --steps and --number_of_refining_steps of 1 or more")
+        if (
+            args.metadata_dir
+            and args.steps
+            and args.method_divide == "llm"
+            and len(set(args.model_name_or_path or ())) > 1
+        ):
+            raise UserError(
+                f"--metadata_dir {args.metadata_dir} holds the divisions of one model, and --method_divide llm has each of "
+                f"{len(set(args.model_name_or_path))} models divide: leave it out, or run them one by one"
+            )
         if args.method_translate == "none" and not args.steps:
             raise UserError("--method_translate none only divides: pass --steps 1 or more")
+
+    def _check_pool(self) -> None:
+        wanted, pool = self.most_demonstrations, Counter(source for source, _ in self.test_set.pool)
+        if not wanted:
+            return
+        count = pool.total()
+        equal = max(pool[sentence] for sentence in self.test_set.sources)  # no sentence is shown its own translation
+        if wanted > count - equal:
+            flag = "--k" if wanted == self.args.k else "--number_of_merge_demonstrations"
+            raise UserError(
+                f"{flag} {wanted} is more than the {count} pairs of the pool of {self.args.dataset_name_or_path}"
+                + (f" ({equal} of them with a sentence that is to be translated)" if equal else "")
+                + "; ask for fewer, or choose another data set"
+            )
 
     def _check_choices(self) -> None:
         """What the method, the retriever, the selection and the division need beyond models: let them say."""
@@ -138,6 +160,10 @@ class Run:
         args = self.args
         shots = args.method_translate in methods.WITH_SHOTS or (args.steps and args.merge_prompt == merging.REFINE)
         return max(args.k if shots else 0, args.number_of_merge_demonstrations if args.steps else 0)
+
+    @property
+    def _divides_by_pool(self) -> bool:
+        return bool(self.args.steps) and self.args.method_divide == "keyword"
 
     # Parts
 
@@ -265,11 +291,12 @@ class Run:
 
         def merge_prompts(sentences: list[str], pairs: list[Shots]):
             extra = task.nearest(sentences, args.number_of_merge_demonstrations)
-            drafts = None
-            if args.merge_prompt == "refine":
+            drafts, lacking = None, set()
+            if args.merge_prompt == merging.REFINE:
                 prompts = [task.prompt(*item) for item in zip(task.shots(sentences), sentences, strict=True)]
                 drafts = methods.in_order(task.translate(sentences, prompts), len(sentences))
-            return merging.prompts(sentences, pairs, drafts, task, args.merge_prompt, extra)
+                lacking = {i for i, draft in enumerate(drafts) if draft is None}
+            return merging.prompts(sentences, pairs, drafts, task, args.merge_prompt, extra), lacking
 
         refine = None
         if args.number_of_refining_steps:
@@ -282,6 +309,7 @@ class Run:
             refine=refine,
             refine_after_merge=args.refine_after_merge,
             steps=args.steps,
+            with_shots=args.method_translate in methods.WITH_SHOTS,
         )
 
     def _fits(self, translations: list[str]) -> list[bool]:
@@ -314,15 +342,15 @@ class Run:
             "selection_method", "method_translate", "number_of_refining_steps", "steps",
         )  # fmt: skip
         found = {
-            "model": model.path,
-            "base_model": model.base,
+            "model": models.identity(model.path),
+            "base_model": models.identity(model.base),
             "weights": [models.fingerprint(path) for path in dict.fromkeys((model.base, model.adapter or model.base))],
             "src": self.src.name,
             "tgt": self.tgt.name,
             "temperature": self.temperature,
             **{name: getattr(args, name) for name in flags},
             "prompt_style": self.style.get(model.path),
-            "template_key": model.template_key(args.template_key),
+            "template_key": self.template(model).key,
             "template_digest": provenance.digest(self._asked(model)),
             "pool_digest": provenance.digest(pool),
             "prompts_digest": provenance.digest([path.read_text(encoding="utf-8") for path in self._prompt_files()]),
@@ -378,7 +406,7 @@ class Run:
             names += ["tokenizer_name_or_path"]
         found = {"src": self.src.name, **{name: getattr(args, name) for name in names}}
         if by_model:
-            found |= {"divided_by": model.path, "prompt_style": self.style[model.path]}
+            found |= {"divided_by": models.identity(model.path), "prompt_style": self.style[model.path]}
             path = parts.find("divide", args.mode_divide, "--mode_divide")
             found["divide_prompt_digest"] = provenance.digest(path.read_text(encoding="utf-8"))
         if args.method_divide == "keyword":

@@ -94,7 +94,7 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
     folder, started = run.folder(model), provenance.now()
     settings = run.settings(model)
     with OutputLock(folder):
-        provenance.check_settings(folder / SETTINGS, settings)
+        check_settings(folder, settings)
         asker = Asker(
             sampler,
             run.style.get(model.path, RAW),
@@ -118,57 +118,70 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
                 run.say(f"{folder}/translate_0.jsonl has {inherited} lines of another program: they stay as they are")
             more = {"inherited_lines": inherited} if inherited else {}
             provenance.record_settings(folder / SETTINGS, {**settings, **more})
-            (folder / MANIFEST).unlink(missing_ok=True)
+            # A run with nothing left to do leaves what is on record.
+            done = (folder / MANIFEST).is_file() and all(
+                ordered.complete(folder / f"translate_{s}.jsonl", len(level.sentences))
+                for s, level in enumerate(levels)
+            )
+            if not done:
+                (folder / MANIFEST).unlink(missing_ok=True)
             found = compositional.translate(levels, plan, task, folder, bars.begin)
             bars.close()
+            summary = {
+                "stage": "translate",
+                "started": started,
+                "finished": provenance.now(),
+                "command": command,
+                "model": model.path,
+                "settings": {**settings, "max_samples": run.args.max_samples},
+                "test_set": run.test_set.facts,
+                **outcome(levels, found, plan, asker),
+                "inherited_lines": read_json(folder / SETTINGS).get("inherited_lines", 0),
+                "versions": provenance.versions(),
+            }
+            if not done:
+                write_json(folder / MANIFEST, summary)
             if run.args.verbose:
                 print("\n".join(map(printable, compositional.tree(levels, found, task, plan, 0))))
         finally:
             bars.close()
             asker.close()
-        empty = sum(not text for text in found[0])
-        # Of each level below the sentences: phrases whose translation is empty or in another language.
-        left_out = [
+    tell(run, folder, summary, asker)
+    return len(asker.failures)
+
+
+def outcome(levels: list[compositional.Level], found: list[list[str]], plan: compositional.Plan, asker: Asker) -> dict:
+    """What became of the sentences, in numbers."""
+    return {
+        "sentences": len(found[0]),
+        "empty_translations": sum(not text for text in found[0]),
+        "phrases": [len(level.sentences) for level in levels[1:]],
+        # Of each level below the sentences: those whose translation is empty or in another language.
+        "phrases_left_out": [
             sum(not (text and fit) for text, fit in zip(texts, plan.fits(texts), strict=True)) for texts in found[1:]
-        ]
-        write_json(
-            folder / MANIFEST,
-            {
-                "stage": "translate",
-                "started": started,
-                "finished": provenance.now(),
-                "command": command,
-                "settings": {**settings, "max_samples": run.args.max_samples},
-                "test_set": run.test_set.facts,
-                "sentences": len(found[0]),
-                "empty_translations": empty,
-                "phrases": [len(level.sentences) for level in levels[1:]],
-                "inherited_lines": read_json(folder / SETTINGS).get("inherited_lines", 0),
-                "phrases_left_out": left_out,
-                "answers_cut_at_limit": {str(limit): count for limit, count in asker.cut.items() if count},
-                "unanswered": sorted(set(asker.failures.values())),
-                "unanswered_prompts": len(asker.failures),
-                "versions": provenance.versions(),
-            },
-        )
-    run.say(f"{len(found[0])} translations in {folder}/translate_0.jsonl")
-    for level, count in zip(levels[1:], left_out, strict=True):
-        if count:
-            run.say(
-                f"{count} of {len(level.sentences)} phrases were left out: no translation, or none in {run.tgt.name}"
-            )
-    if cut := asker.cut[run.args.max_new_tokens]:
-        run.say(
-            f"{cut} answers ended at the {run.args.max_new_tokens} tokens of --max_new_tokens: they may be cut short"
-        )
+        ],
+        "answers_cut_at_limit": {str(limit): count for limit, count in asker.cut.items()},
+        "unanswered": sorted(set(asker.failures.values())),
+        "unanswered_prompts": len(asker.failures),
+    }
+
+
+def tell(run: Run, folder: Path, summary: dict, asker: Asker) -> None:
+    """What a user has to know of a finished run."""
+    count, limit = summary["sentences"], run.args.max_new_tokens
+    run.say(f"{count} translations in {folder}/translate_0.jsonl")
+    for phrases, left_out in zip(summary["phrases"], summary["phrases_left_out"], strict=True):
+        if left_out:
+            run.say(f"{left_out} of {phrases} phrases were left out: no translation, or none in {run.tgt.name}")
+    if cut := summary["answers_cut_at_limit"].get(str(limit)):
+        run.say(f"{cut} answers ended at the {limit} tokens of --max_new_tokens: they may be cut short")
     if asker.failures:
         run.say(
-            f"{len(asker.failures)} prompts got no answer ({asker.why()}): translations that depend on them are empty, and the "
-            "same command asks again"
+            f"{len(asker.failures)} prompts got no answer ({asker.why()}): the lines that depend on them are marked as "
+            "unanswered, and the same command asks again"
         )
-    elif empty:
-        run.say(f"{empty} of {len(found[0])} translations are empty: the model said nothing")
-    return len(asker.failures)
+    elif empty := summary["empty_translations"]:
+        run.say(f"{empty} of {count} translations are empty: the model said nothing")
 
 
 def check_outputs(run: Run, model: Model) -> None:
@@ -176,10 +189,18 @@ def check_outputs(run: Run, model: Model) -> None:
     folder = run.folder(model)
     if folder.is_dir():
         with OutputLock(folder):
-            provenance.check_settings(folder / SETTINGS, run.settings(model))
+            check_settings(folder, run.settings(model))
             ordered.resume(folder / "translate_0.jsonl", run.test_set.sources, "translation")
     if run.args.steps:
         check_division(run.metadata(model), run.division(model))
+
+
+def check_settings(folder: Path, settings: dict) -> None:
+    """Raise UserError when translations in `folder` were made with other settings; those of a try that made none are void."""
+    made = [folder / ANSWERS, *folder.glob("translate_*.jsonl")]
+    if not any(path.is_file() and path.stat().st_size for path in made):
+        (folder / SETTINGS).unlink(missing_ok=True)
+    provenance.check_settings(folder / SETTINGS, settings)
 
 
 def check_division(folder: Path, settings: dict) -> None:

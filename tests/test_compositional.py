@@ -38,7 +38,7 @@ class Room:
         plan = Plan(
             method=lambda sentences, task: ((i, self.answered.get(text)) for i, text in enumerate(sentences)),
             divide=lambda sentences: [text.split() for text in sentences],
-            merge_prompts=lambda sentences, pairs: pairs,
+            merge_prompts=lambda sentences, pairs: (pairs, set()),
             fits=lambda texts: [True] * len(texts),
             steps=1,
         )

@@ -214,6 +214,58 @@ def test_results_of_two_runs_do_not_mix(main_here, tiny_lm, tmp_path):
     assert lines_in(path) == 1, "nothing is written to it"
 
 
+@pytest.mark.parametrize("method", ["cot", "step_by_step", "TEaR"])
+def test_what_a_method_could_not_ask_on_the_way_is_asked_again(method, main_here, tiny_lm, tmp_path):
+    """The thoughts have no room, the translation has; then there is room. The trace of a method without shots is shown."""
+    flags = ("--output_dir", tmp_path, "--method_translate", method, "--max_samples", 2, "--verbose")
+    first = main_here(*flags, "--max_model_len", 1200)
+    assert first.returncode == 3 and "are marked as unanswered" in first.stderr, first.stderr
+    path = folder_of(tmp_path, tiny_lm) / "translate_0.jsonl"
+    assert [line["unanswered"] for line in records(path)] == [True, True] and all(texts(path))
+    assert (first.stdout.count("demonstration: ") == 2) == (method == "TEaR")
+    manifest = json.loads((path.parent / "manifest_translate.json").read_text())
+    assert manifest["unanswered_prompts"] == 2 and "exceed --max_model_len" in manifest["unanswered"][0]
+    again = main_here(*flags)
+    assert again.returncode == 0 and "unanswered" not in path.read_text()
+    assert len(texts(path)) == 2
+
+
+def test_a_run_with_nothing_to_do_keeps_its_record(main_here, tiny_lm, tmp_path):
+    first = main_here("--output_dir", tmp_path)
+    assert "answers ended at the 24 tokens of --max_new_tokens" in first.stderr
+    path = folder_of(tmp_path, tiny_lm) / "manifest_translate.json"
+    before = path.read_bytes()
+    again = main_here("--output_dir", tmp_path)
+    assert again.returncode == 0 and path.read_bytes() == before
+    assert "answers ended at the 24 tokens of --max_new_tokens" in again.stderr
+    longer = main_here("--output_dir", tmp_path, "--max_samples", 5)
+    manifest = json.loads(path.read_text())
+    assert longer.returncode == 0 and manifest["sentences"] == 5
+    assert manifest["answers_cut_at_limit"]["24"] >= json.loads(before)["answers_cut_at_limit"]["24"]
+
+
+def test_a_model_that_did_not_load_leaves_no_settings(main_here, tiny_lm, tmp_path):
+    empty = tmp_path / "bad" / Path(tiny_lm).name
+    shutil.copytree(tiny_lm, empty)
+    (empty / "model.safetensors").write_bytes(b"")
+    bad = main_here("--model_name_or_path", empty, "--output_dir", tmp_path / "out")
+    assert bad.returncode == 2 and "cannot load" in bad.stderr
+    assert main_here("--output_dir", tmp_path / "out").returncode == 0
+    # The same model by another name of its folder.
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / Path(tiny_lm).name).symlink_to(tiny_lm)
+    again = main_here("--model_name_or_path", tmp_path / "link" / Path(tiny_lm).name, "--output_dir", tmp_path / "out")
+    assert again.returncode == 0 and "loading" not in again.stderr
+
+
+def test_keyword_divides_by_the_pool_whatever_the_method(main_here, tiny_lm, tmp_path):
+    flags = ("--output_dir", tmp_path, "--steps", 1, "--method_divide", "keyword", "--max_samples", 2)
+    assert main_here(*flags, "--method_translate", "none").returncode == 0
+    divided = (tmp_path / Path(tiny_lm).name / "divide_0.jsonl").read_bytes()
+    assert main_here(*flags).returncode == 0
+    assert (tmp_path / Path(tiny_lm).name / "divide_0.jsonl").read_bytes() == divided
+
+
 def test_lines_of_another_data_set_are_found_before_anything_is_divided(main_here, tiny_lm, tmp_path):
     folder = folder_of(tmp_path, tiny_lm, divide="space", steps=1)
     folder.mkdir(parents=True)
@@ -242,20 +294,25 @@ def test_candidates_and_their_selection(main_here, tiny_lm, tmp_path):
     folder = folder_of(tmp_path, tiny_lm)
     answers = texts(folder / "answers.jsonl", "texts")
     assert all(len(set(candidates)) > 1 for candidates in answers)
-    best = set()
+    best = []
     for candidates in answers:
         cleaned = [clean_answer(text, "###") for text in candidates]
         scores = [
             sum(sacrebleu.sentence_chrf(one, [other]).score for j, other in enumerate(cleaned) if j != i)
             for i, one in enumerate(cleaned)
         ]
-        best.add(cleaned[scores.index(max(scores))])
-    assert set(texts(folder / "translate_0.jsonl")) == best
+        best.append(cleaned[scores.index(max(scores))])
+    # Two prompts of one batch, the shorter one first.
+    assert texts(folder / "translate_0.jsonl") in (best, best[::-1]) and best[0] != best[1]
 
 
-def test_beam_search(main_here, tiny_lm, tmp_path):
-    result = main_here("--output_dir", tmp_path, "--num_beams", 3, "--max_samples", 2)
-    assert result.returncode == 0 and len(texts(folder_of(tmp_path, tiny_lm) / "translate_0.jsonl")) == 2
+def test_beams_are_candidates(main_here, tiny_lm, tmp_path):
+    flags = ("--num_beams", 3, "--num_return_sequences", 3, "--max_samples", 1)
+    assert main_here("--output_dir", tmp_path, *flags).returncode == 0
+    folder = folder_of(tmp_path, tiny_lm)
+    (beams,) = texts(folder / "answers.jsonl", "texts")
+    assert len(set(beams)) == 3
+    assert texts(folder / "translate_0.jsonl") == [clean_answer(beams[0], "###")], "greedy: the best beam"
 
 
 def test_an_encoder_decoder_needs_no_llm(script_here, tiny_nllb, tmp_path):
@@ -357,6 +414,9 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
     assert not (tmp_path / "out").exists()
     told = main_here("--model_name_or_path", model, "--output_dir", tmp_path, "--template_key", 9, "--dry_run")
     assert "was fine-tuned on template 14, but is asked with 9" in told.stderr
+    named = get_template(14, "English", "Basque").name
+    same = main_here("--model_name_or_path", model, "--output_dir", tmp_path, "--template_key", named, "--dry_run")
+    assert same.returncode == 0 and "fine-tuned" not in same.stderr
 
 
 @pytest.mark.parametrize(
@@ -377,6 +437,7 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
         (("--steps", 1, "--mode_divide", "vanila"), "vanilla"),
         (("--base_model_name_or_path", "x"), "is for adapters"),
         (("--prompt_style", "chat"), "no chat template"),
+        (("--metadata_dir", "x", "--steps", 1, "--model_name_or_path", "a", "b"), "holds the divisions of one model"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_loaded(flags, message, main_here, tmp_path):

@@ -441,3 +441,16 @@ def test_spacy_itself_may_be_missing(monkeypatch):
 def test_vanilla_and_an_unknown_name_need_no_check():
     methods.check("vanilla", task_for())
     methods.check("none", task_for())
+
+
+def test_an_answer_that_begins_with_a_line_break_is_asked_for_whole(tmp_path):
+    """Decoding stops at the first line break, which saves what a base model says after its translation."""
+    player = Player(None)
+    player.answer = lambda prompt: (
+        "Euria ari du." if "It rains" in prompt else "" if "\n" in player.settings[-1].stop else "\nEtxe bat.\n"
+    )
+    asker = Asker(player, "raw", tmp_path / "answers.jsonl", 1)
+    found = in_order(methods.load("vanilla")(SENTENCES, task_for(asker)), len(SENTENCES))
+    assert found == ["Etxe bat."] * 3 + ["Euria ari du."]
+    assert [settings.stop for settings in player.settings] == [("\n", "###")] * 3 + [("###",)] * 2
+    asker.close()

@@ -5,12 +5,14 @@ import os
 import shutil
 import unicodedata
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from conftest import records, snapshot
 
 from comptra import languages
 from comptra.errors import UserError
+from comptra.prompts import templates
 from comptra.prompts.templates import get_template, trained_template
 
 # (source, target) in English and Basque; written out from SPEC section 8, not by the code that is tested.
@@ -175,7 +177,7 @@ def test_a_template_that_does_not_exist():
         get_template("lables", "English", "Basque")
 
 
-def test_the_template_that_a_checkpoint_was_trained_on(tiny_lm, tmp_path, script_here, monkeypatch):
+def test_the_template_that_a_checkpoint_was_trained_on(tiny_lm, tmp_path, script_here, monkeypatch, capsys):
     """A run of train.py, which takes the templates with own names, too."""
     run = tmp_path / "run"
     trained = script_here(
@@ -200,6 +202,28 @@ def test_the_template_that_a_checkpoint_was_trained_on(tiny_lm, tmp_path, script
     cached = snapshot(tmp_path / "hub", "org/tuned", monkeypatch)
     (cached / "data_manifest.json").write_text('{"template_key": "14"}')
     assert trained_template("org/tuned") == "14" and trained_template("org/other") is None
+    for error in (ConnectionError("refused"), ValueError("odd")):
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", mock.Mock(side_effect=error))
+        assert trained_template(f"org/{error}") is trained_template(f"org/{error}") is None
+        assert capsys.readouterr().err.count(f"cannot look up org/{error} on the Hub (") == 1
     manifest.write_text("{")
     with pytest.raises(UserError, match=r"data_manifest.json is not valid JSON"):
         trained_template(str(checkpoint))
+
+
+def test_the_request_to_chat_models_is_checked_as_other_prompts_are(tmp_path, monkeypatch):
+    mine = tmp_path / "templates.toml"
+    monkeypatch.setattr(templates, "FILE", mine)
+    text = Path(templates.__file__).with_name("templates.toml").read_text(encoding="utf-8")
+    try:
+        templates._chat.cache_clear()
+        mine.write_text(text.replace("no notes, no quotation marks", 'as {\\"text\\": 1} or {}'), encoding="utf-8")
+        (message,) = templates.chat_prompt("English", "Basque", [("{src}", "{tgt}")], "A {sentence}.")
+        assert 'as {"text": 1} or {}' in message["content"] and "English: {src}\n   Basque: {tgt}" in message["content"]
+        assert message["content"].endswith("English: A {sentence}.\nBasque:")
+        templates._chat.cache_clear()
+        mine.write_text(text.replace("{src}: {sentence}\\n", ""), encoding="utf-8")
+        with pytest.raises(UserError, match=r"\[chat\], request: the placeholder \{sentence\} is missing"):
+            templates.chat_prompt("English", "Basque", [], "A.")
+    finally:
+        templates._chat.cache_clear()

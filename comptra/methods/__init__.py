@@ -33,7 +33,8 @@ METHODS = {
 WITH_SHOTS = ("vanilla", "TEaR", "pos", "morph", "dep", "ner")  # these show k demonstrations
 IN_WORDS = ("cot", "maps", "step_by_step", "TEaR")  # these give instructions
 
-# A translation is None where a prompt got no answer: it is asked again by the next run.
+# A translation is None where a prompt got no answer, ordered.Provisional where it should rest on one that did not come:
+# the next run makes it again.
 Method = Callable[[list[str], "Task"], Iterator[tuple[int, str | None]]]
 Shots = list[tuple[str, str]]  # (source, target) demonstrations
 
@@ -88,6 +89,7 @@ class Task:
             self.sampling,
             max_new_tokens=max_new_tokens,
             temperature=0.0,
+            top_p=1.0,
             num_return_sequences=1,
             num_beams=1,
             stop=stop,
@@ -115,16 +117,35 @@ class Task:
         Prompts that are not of `prompt` bring their own `sampling`, and `clean`, which finds the translation in an answer.
         """
         clean = clean or self.clean
-        asked = self.asker.ask(prompts, sampling or self.mt_sampling)
+        found = self._cleaned(prompts, sampling, clean)
         if self.select is None:
-            for i, texts in asked:
-                yield i, clean(texts[0]) if texts else None
+            for i, texts in found:
+                yield i, texts[0] if texts else None
             return
         candidates: list[list[str]] = [[] for _ in prompts]
-        for i, texts in asked:
-            candidates[i] = [clean(text) for text in texts]
+        for i, texts in found:
+            candidates[i] = texts
         for i, best in enumerate(self.select(sentences, candidates)):
             yield i, best if candidates[i] else None
+
+    def _cleaned(
+        self, prompts: Sequence[Prompt], sampling: SamplingSettings | None, clean: Callable[[str], str]
+    ) -> Iterator[tuple[int, list[str]]]:
+        """The candidates of each prompt; of `prompt`'s, those that ended at once are asked for whole.
+
+        An answer may end at its first line break, which saves what base models say after it, unless it begins with one.
+        """
+        again = []
+        for i, texts in self.asker.ask(prompts, sampling or self.mt_sampling):
+            texts = [clean(text) for text in texts]
+            if sampling is None and "\n" in self.mt_sampling.stop and texts and not any(texts):
+                again.append(i)
+            else:
+                yield i, texts
+        if again:
+            whole = replace(self.mt_sampling, stop=(self.template.stop,))
+            for place, texts in self.asker.ask([prompts[i] for i in again], whole):
+                yield again[place], [clean(text) for text in texts]
 
 
 def in_order(found: Iterator[tuple[int, str | None]], count: int) -> list[str | None]:

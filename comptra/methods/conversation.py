@@ -24,15 +24,15 @@ def names(task: Task) -> dict[str, str]:
     return {"src": task.src.name, "tgt": task.tgt.name}
 
 
-def thoughts(task: Task, prompts: list[Prompt], tokens: int | None = None) -> list[str]:
-    """What the model says to each prompt, greedily and at more length than a translation; "" where it says nothing."""
+def thoughts(task: Task, prompts: list[Prompt], tokens: int | None = None) -> list[str | None]:
+    """What the model says to each prompt, greedily and at more length than a translation; None: no answer."""
     return _first(task, prompts, task.greedy(max(tokens or THOUGHT_TOKENS, task.sampling.max_new_tokens)))
 
 
-def drafts(task: Task, prompts: list[Prompt], marker: str) -> list[str]:
-    """One translation for each prompt, in order, by the user's decoding."""
+def drafts(task: Task, prompts: list[Prompt], marker: str) -> list[str | None]:
+    """One translation for each prompt, in order, by the user's decoding; None: no answer."""
     found = _first(task, prompts, replace(task.sampling, num_return_sequences=1))
-    return [answers.translation(text, marker) for text in found]
+    return [text and answers.translation(text, marker) for text in found]
 
 
 def translations(sentences: list[str], prompts: list[Prompt], task: Task, marker: str) -> Iterator[tuple[int, str]]:
@@ -41,6 +41,11 @@ def translations(sentences: list[str], prompts: list[Prompt], task: Task, marker
     return task.translate(sentences, prompts, task.sampling, clean)
 
 
-def _first(task: Task, prompts: list[Prompt], sampling: SamplingSettings) -> list[str]:
+def _first(task: Task, prompts: list[Prompt], sampling: SamplingSettings) -> list[str | None]:
     found = task.asker.answers(prompts, sampling)
-    return [answers.without_thoughts(texts[0], task.thinks) if texts else "" for texts in found]
+    return [answers.without_thoughts(texts[0], task.thinks) if texts else None for texts in found]
+
+
+def unanswered(found: list[str | None]) -> set[int]:
+    """The places without an answer: what is made of them is Provisional."""
+    return {i for i, text in enumerate(found) if text is None}

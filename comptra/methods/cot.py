@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from comptra.methods import Task
-from comptra.methods.conversation import names, prompts_of, thoughts, translations
+from comptra.methods.conversation import names, prompts_of, thoughts, translations, unanswered
+from comptra.ordered import provisional
 from comptra.prompts.parts import fill
 
 NEEDED = {"reason": ("sentence",), "extract": ()}
@@ -16,8 +17,8 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     prompts = []
     for sentence, question, reason in zip(sentences, questions, reasons, strict=True):
         extract = fill(texts["extract"], **names(task), sentence=sentence)
-        prompts.append(task.asker.say(question, reason, extract))
-    return translations(sentences, prompts, task, texts["marker"])
+        prompts.append(task.asker.say(question, reason or "", extract))
+    return provisional(translations(sentences, prompts, task, texts["marker"]), unanswered(reasons))
 
 
 translate.check = lambda task: prompts_of("cot", NEEDED)

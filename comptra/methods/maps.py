@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from comptra import answers
 from comptra.errors import UserError
 from comptra.methods import Task
-from comptra.methods.conversation import names, prompts_of, thoughts
+from comptra.methods.conversation import names, prompts_of, thoughts, unanswered
+from comptra.ordered import provisional
 from comptra.prompts.parts import fill
 
 KINDS = ("keywords", "topics", "demonstration")
@@ -24,24 +25,23 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     asked = [(kind, sentence) for sentence in sentences for kind in KINDS]
     questions = [task.asker.say(fill(texts[kind], **known, sentence=sentence)) for kind, sentence in asked]
     knowledge = thoughts(task, questions, KNOWLEDGE_TOKENS)
+    lacking = {i // len(KINDS) for i in unanswered(knowledge)}
     prompts = [
-        task.asker.say(fill(texts[f"translate_{kind}"], **known, sentence=sentence, knowledge=found))
+        task.asker.say(fill(texts[f"translate_{kind}"], **known, sentence=sentence, knowledge=found or ""))
         for (kind, sentence), found in zip(asked, knowledge, strict=True)
     ]
     candidates: list[list[str]] = [[] for _ in sentences]
-    unanswered = set()
     for i, found in enumerate(task.asker.answers(prompts, task.sampling)):
         candidates[i // len(KINDS)] += [answers.translation(text, texts["marker"], task.thinks) for text in found]
         if not found:
-            unanswered.add(i // len(KINDS))
+            lacking.add(i // len(KINDS))
     zero_shot = [task.prompt([], sentence) for sentence in sentences]
     for i, found in enumerate(task.asker.answers(zero_shot, task.mt_sampling)):
         candidates[i] += map(task.clean, found)
         if not found:
-            unanswered.add(i)
+            lacking.add(i)
     candidates = [list(dict.fromkeys(filter(None, found))) for found in candidates]
-    for i, best in enumerate(task.best_by_quality(sentences, candidates)):
-        yield i, None if i in unanswered and not candidates[i] else best
+    yield from provisional(enumerate(task.best_by_quality(sentences, candidates)), lacking)
 
 
 def check(task: Task) -> None:

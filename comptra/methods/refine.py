@@ -3,15 +3,20 @@ model a translation and ask for a better one, again and again (--number_of_refin
 
 from comptra.methods import Task, in_order
 from comptra.methods.conversation import names, prompts_of, translations
+from comptra.ordered import Provisional
 from comptra.prompts.parts import fill
 
 NEEDED = {"refine": ("sentence", "draft")}
 
 
-def refine(sentences: list[str], drafts: list[str], task: Task, steps: int) -> list[str]:
-    """`drafts` after `steps` rounds; a draft that the model says nothing about stays, an empty one is not shown to it."""
+def refine(sentences: list[str], drafts: list[str | None], task: Task, steps: int) -> list[str | None]:
+    """`drafts` after `steps` rounds; a draft that the model says nothing about stays, an empty one is not shown to it.
+
+    One that lacks a round is Provisional.
+    """
     texts = check(task)
     best = list(drafts)
+    lacking = {i for i, draft in enumerate(best) if isinstance(draft, Provisional)}
     places = [i for i, draft in enumerate(best) if draft]
     for _ in range(steps):
         prompts = [
@@ -20,7 +25,9 @@ def refine(sentences: list[str], drafts: list[str], task: Task, steps: int) -> l
         found = translations([sentences[i] for i in places], prompts, task, texts["marker"])
         for i, better in zip(places, in_order(found, len(places)), strict=True):
             best[i] = better or best[i]
-    return best
+            if better is None:
+                lacking.add(i)
+    return [Provisional(text) if i in lacking else text for i, text in enumerate(best)]
 
 
 def check(task: Task) -> dict[str, str]:

@@ -5,7 +5,8 @@ proofreader who sees the sentence and both versions afresh."""
 from collections.abc import Iterator
 
 from comptra.methods import Task
-from comptra.methods.conversation import drafts, names, prompts_of, thoughts, translations
+from comptra.methods.conversation import drafts, names, prompts_of, thoughts, translations, unanswered
+from comptra.ordered import provisional
 from comptra.prompts.parts import fill
 
 NEEDED = {"research": ("sentence",), "draft": (), "refine": (), "proofread": ("sentence", "draft", "refined")}
@@ -16,17 +17,19 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     marker, known = texts["marker"], names(task)
     talks = [(fill(texts["research"], **known, sentence=sentence),) for sentence in sentences]
     found = thoughts(task, [task.asker.say(*talk) for talk in talks])
+    lacking = unanswered(found)
     versions = []
     for step in ("draft", "refine"):
         turns = [fill(texts[step], **known, sentence=sentence) for sentence in sentences]
-        talks = [(*talk, answer, turn) for talk, answer, turn in zip(talks, found, turns, strict=True)]
+        talks = [(*talk, answer or "", turn) for talk, answer, turn in zip(talks, found, turns, strict=True)]
         found = drafts(task, [task.asker.say(*talk) for talk in talks], marker)
-        versions.append(found)
+        lacking |= unanswered(found)
+        versions.append([text or "" for text in found])
     prompts = [
         task.asker.say(fill(texts["proofread"], **known, sentence=sentence, draft=draft, refined=refined))
         for sentence, draft, refined in zip(sentences, *versions, strict=True)
     ]
-    return translations(sentences, prompts, task, marker)
+    return provisional(translations(sentences, prompts, task, marker), lacking)
 
 
 translate.check = lambda task: prompts_of("step_by_step", NEEDED)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from comptra.methods import Task, in_order, vanilla
 from comptra.methods.conversation import names, prompts_of, thoughts, translations
+from comptra.ordered import Provisional, provisional
 from comptra.prompts.parts import fill
 
 NEEDED = {"estimate": ("sentence", "draft"), "no_error": (), "refine": ("sentence", "draft", "errors")}
@@ -21,15 +22,18 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
         task,
         [task.asker.say(fill(texts["estimate"], **known, sentence=sentences[i], draft=drafts[i])) for i in drafted],
     )
-    faulty = {i: found for i, found in zip(drafted, estimates, strict=True) if has_errors(found, texts["no_error"])}
-    yield from ((i, draft) for i, draft in enumerate(drafts) if i not in faulty)
+    said = dict(zip(drafted, estimates, strict=True))
+    lacking = {i for i, estimate in said.items() if estimate is None}
+    faulty = {i: found for i, found in said.items() if found and has_errors(found, texts["no_error"])}
+    yield from provisional(((i, draft) for i, draft in enumerate(drafts) if i not in faulty), lacking)
     prompts = [
         task.asker.say(fill(texts["refine"], **known, sentence=sentences[i], draft=drafts[i], errors=errors))
         for i, errors in faulty.items()
     ]
     places = list(faulty)
     for j, text in translations([sentences[i] for i in places], prompts, task, texts["marker"]):
-        yield places[j], text or drafts[places[j]]
+        draft = drafts[places[j]]
+        yield places[j], Provisional(draft) if text is None else text or draft
 
 
 def has_errors(estimate: str, no_error: str) -> bool:

@@ -4,7 +4,7 @@ import json
 import re
 import tomllib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,10 +12,12 @@ from comptra import languages
 from comptra.errors import UserError, closest
 from comptra.files import read_json
 from comptra.hub import model_file
+from comptra.prompts.parts import fill
 
 FILE = Path(__file__).with_name("templates.toml")
 PARTS = ("header", "prefix", "middle", "suffix")
 LABELS = ("sentence", "translation")
+CHAT_PARTS = {"request": ("examples", "sentence"), "examples": ("items",), "example": ("source", "target")}
 Row = dict[str, str]  # parts of a template
 Labels = dict[str, dict[str, str]]  # by language
 _PLACE = re.compile(r"\{(src|tgt)(?:_(endonym|sentence|translation))?\}")
@@ -137,8 +139,12 @@ def _file() -> tuple[dict[str, Row], Labels]:
 
 @cache
 def _chat() -> dict[str, str]:
-    parts = ("request", "examples", "example")
-    return _checked(_read(FILE).get("chat"), parts, parts, f"{FILE}, [chat]")
+    row = _checked(_read(FILE).get("chat"), tuple(CHAT_PARTS), tuple(CHAT_PARTS), f"{FILE}, [chat]")
+    for part, places in CHAT_PARTS.items():
+        for place in places:
+            if f"{{{place}}}" not in row[part]:
+                raise UserError(f"{FILE}, [chat], {part}: the placeholder {{{place}}} is missing")
+    return row
 
 
 def _read(path: Path) -> dict:
@@ -197,15 +203,14 @@ def trained_template(model: str) -> str | None:
 
 def chat_prompt(src: str, tgt: str, demonstrations: list[tuple[str, str]], sentence: str) -> list[dict[str, str]]:
     """What to say to a model with a chat template: numbered demonstrations, and only the translation is wanted."""
-    row = _chat()
+    row, put = _chat(), partial(fill, src=src, tgt=tgt)
     examples = ""
     if demonstrations:
         items = "".join(
-            row["example"].format(number=i, src=src, tgt=tgt, source=x, target=y)
-            for i, (x, y) in enumerate(demonstrations, 1)
+            put(row["example"], number=str(i), source=x, target=y) for i, (x, y) in enumerate(demonstrations, 1)
         )
-        examples = row["examples"].format(count=len(demonstrations), src=src, tgt=tgt, items=items)
-    return [{"role": "user", "content": row["request"].format(examples=examples, src=src, tgt=tgt, sentence=sentence)}]
+        examples = put(row["examples"], count=str(len(demonstrations)), items=items)
+    return [{"role": "user", "content": put(row["request"], examples=examples, sentence=sentence)}]
 
 
 REPEATED = 8  # SPEC section 4

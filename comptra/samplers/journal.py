@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +28,7 @@ class Journal:
         self._sampler, self._sync_each = sampler, sync_each
         repair_tail(path)
         self._known = {}
+        self.cut: Counter[int] = Counter()  # answers that ended at their limit of new tokens, by the limit
         for line in read_jsonl(path):
             try:
                 answer = Answer(line["id"], line["texts"], line["prompt_tokens"], line["completion_tokens"])
@@ -36,6 +37,7 @@ class Journal:
             # What failed may be asked again: its cause may be gone.
             if not line.get("error"):
                 self._known[answer.id] = answer
+                self._count(line)
         self._out = Appender(path)
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
@@ -54,16 +56,23 @@ class Journal:
                 "texts": answer.texts,
                 "prompt_tokens": answer.prompt_tokens,
                 "completion_tokens": answer.completion_tokens,
+                "max_new_tokens": settings.max_new_tokens,
                 **({"error": answer.error} if answer.error else {}),
             }
             self._out.write(record)
             if self._sync_each:
                 self._out.sync()
             self._known[answer.id] = answer
+            self._count(record)
             yield answer
             while known:
                 yield known.popleft()
         yield from known
+
+    def _count(self, record: dict) -> None:
+        limit = record.get("max_new_tokens")
+        if limit and record["texts"] and record["completion_tokens"] >= limit * len(record["texts"]):
+            self.cut[limit] += 1
 
     @property
     def retries(self):
