@@ -1,11 +1,8 @@
 """BM25 through bm25s (Lù 2024, arXiv 2407.03618), over words of any script, stemmed where a stemmer exists.
 
-bm25s computes what each word adds to each sentence when it builds its index. Its own `retrieve` takes one query after the
-other and breaks ties as it likes, so the sums are made here, for all queries in one sparse product, in the same order and
-precision.
+bm25s computes what each word adds to each sentence when it builds its index. Its own `retrieve` breaks ties as it likes,
+so the sums are made here, in the same order and precision.
 """
-
-from itertools import chain
 
 from comptra.languages import Language
 from comptra.words import unicode_words
@@ -16,9 +13,7 @@ class BM25:
 
     def __init__(self, pool: list[str], language: Language, *, method: str, k1: float, b: float):
         import bm25s
-        import numpy as np
         import Stemmer
-        from scipy.sparse import csr_array
 
         name = language.name.lower()
         # Stemmers carry English names of languages, as our table does ("Modern Standard Arabic": arabic).
@@ -27,26 +22,28 @@ class BM25:
         self._numbers: dict[str, int] = {}
         ids = [[self._numbers.setdefault(word, len(self._numbers)) for word in self._words(text)] for text in pool]
         index = bm25s.BM25(method=method, k1=k1, b=b)
-        # What each word adds to each sentence: (words, sentences).
-        self._weights = csr_array((len(self._numbers), len(pool)), dtype=np.float32)
         if self._numbers:  # bm25s refuses a pool without a single word
             index.index((ids, self._numbers), create_empty_token=False, show_progress=False)
-            parts = (index.scores[name] for name in ("data", "indices", "indptr"))
-            self._weights = csr_array(tuple(parts), shape=self._weights.shape)
+            # What a word adds: to the sentences indices[start:end] the weights data[start:end].
+            self._data, self._indices = index.scores["data"], index.scores["indices"]
+            self._starts = index.scores["indptr"].tolist()
+        self._count = len(pool)
 
     def _words(self, text: str) -> list[str]:
         return self._stem(unicode_words(text))
 
     def scores(self, queries: list[str]):
         import numpy as np
-        from scipy.sparse import csr_array
 
-        rows = [[self._numbers[word] for word in self._words(query) if word in self._numbers] for query in queries]
-        words = np.fromiter(chain.from_iterable(rows), dtype=np.int32)
-        starts = np.cumsum([0, *map(len, rows)])
-        # A word that a query has twice stands there twice: it is added twice, in its place.
-        asked = csr_array((np.ones(len(words), dtype=np.float32), words, starts), shape=(len(rows), len(self._numbers)))
-        return (asked @ self._weights).toarray()
+        found = np.zeros((len(queries), self._count), dtype=np.float32)
+        # Adding long rows word by word is vector work; one sparse product for all queries takes twice as long over a
+        # pool of 100,000, and saves 0.02 s over one of 1,000.
+        for row, query in zip(found, queries, strict=True):
+            for word in self._words(query):
+                if (number := self._numbers.get(word)) is not None:
+                    part = slice(self._starts[number], self._starts[number + 1])
+                    np.add.at(row, self._indices[part], self._data[part])
+        return found
 
 
 class Robertson(BM25):
