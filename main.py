@@ -64,7 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--pool_files", nargs=2, type=Path, metavar=("SRC", "TGT"), help="demonstrations for files")
     group.add_argument("--languages_file", metavar="TSV", help="rows of your own, as in comptra/languages.tsv")
     group.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
-    group.add_argument("--metadata_dir", type=Path, metavar="DIR", help="of divisions [OUTPUT_DIR/{model}]")
+    group.add_argument(
+        "--metadata_dir",
+        type=Path,
+        metavar="DIR",
+        help="of divisions, one for each --src and --method_divide [OUTPUT_DIR/{model}]",
+    )
     group.add_argument("--seed", type=whole(0), default=122, help="[%(default)s]")
     group.add_argument("--verbose", **FLAG, help="show how the first sentence was translated: phrases, prompts")
     group.add_argument("--dry_run", **FLAG, help="show the first prompts and leave")

@@ -13,6 +13,8 @@ from comptra.errors import UserError, reason
 from comptra.languages import Language
 
 Column = tuple[str, list[tuple[str, str]]]  # label, (number of the line or row, text) of each row
+# What columns may be called where they do not name languages: those of sources, and of translations.
+ROLES = (("source", "src", "sentence"), ("target", "tgt", "reference", "translation"))
 KINDS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")  # any other file holds one text a line
 
 
@@ -91,8 +93,9 @@ def parquet_rows(path: Path) -> Iterator[dict]:
 
 def _table(rows: list[tuple[int, list[str]]]) -> list[Column]:
     header = rows[0][1] if rows else []
-    # "Basque" and "English text" are labels; "I speak English" is a text.
-    if all(len(cell.split()) <= 2 for cell in header) and any(map(languages_named, header)):
+    # "Basque" and "English text" are labels, and so are source and target; "I speak English" is a text.
+    named = all(len(cell.split()) <= 2 for cell in header) and any(map(languages_named, header))
+    if named or (len(header) > 1 and {cell.strip() for cell in header} <= {role for side in ROLES for role in side}):
         rows = rows[1:]
     else:
         header = []

@@ -45,33 +45,44 @@ class Level:
 
 
 def divide(
-    sentences: list[str], plan: Plan, folder: Path, begin: Callable[[str], None], why: Callable[[], str] = str
+    sentences: list[str],
+    plan: Plan,
+    folder: Path,
+    begin: Callable[[str], None],
+    why: Callable[[], str] = str,
+    say: Callable[[str], None] = print,
 ) -> list[Level]:
     """The levels of a run, the sentences themselves first; what is in `folder` already is not divided again.
 
-    Raises UserError when a model gave no answer for some; `why` says the reason.
+    Raises UserError when a model gave no answer for some; `why` says the reason. Those that it gave none for when it was
+    asked again stay whole, which is said: a sentence that an API refuses shall not keep the others waiting.
     """
     levels = [Level(sentences, [-1] * len(sentences))]
     for r in range(plan.steps):
-        above = levels[-1].sentences
+        above, path = levels[-1].sentences, folder / f"divide_{r}.jsonl"
         begin(f"divide {r}")
+        earlier = ordered.unanswered(path)
         phrases = ordered.fill(
-            folder / f"divide_{r}.jsonl",
+            path,
             above,
             "propositions",
             lambda places, above=above: enumerate(plan.divide([above[i] for i in places])),
             instead=lambda sentence: [sentence],
+            shared=True,
         )
-        undivided = len(ordered.unanswered(folder / f"divide_{r}.jsonl"))
-        if undivided:
+        undivided = {number for number in ordered.unanswered(path) if number < len(above)}
+        if undivided - earlier or len(undivided) == len(above):
             raise UserError(
-                f"{undivided} of {len(above)} sentences could not be divided: {why() or 'the model gave no answer'}; raise "
-                "--max_model_len, and the same command asks for these again, or lower --max_new_tokens_divide and pass another "
-                "--metadata_dir"
+                f"{len(undivided)} of {len(above)} sentences could not be divided: {why() or 'the model gave no answer'}. The "
+                "same command asks for these again, and leaves whole those that it gets no answer for; if they are too long, "
+                "raise --max_model_len, or lower --max_new_tokens_divide and pass another --metadata_dir"
             )
+        if undivided:
+            say(f"{len(undivided)} of {len(above)} sentences stay whole, as they could not be divided: {why()}")
+            ordered.settle(path, undivided)
         flat = [(phrase, i) for i, found in enumerate(phrases) for phrase in found]
         if not flat:
-            raise UserError(f"{folder / f'divide_{r}.jsonl'} holds no phrase at all; choose another --method_divide")
+            raise UserError(f"{path} holds no phrase at all; choose another --method_divide")
         levels.append(Level([phrase for phrase, _ in flat], [i for _, i in flat]))
         _record_parents(folder / f"parent_{r}.jsonl", {str(number): i for number, (_, i) in enumerate(flat)})
     return levels
@@ -80,8 +91,10 @@ def divide(
 def _record_parents(path: Path, parents: dict[str, int]) -> None:
     """Raises UserError when the file there says otherwise: phrases and translations would not belong together."""
     known = read_json(path)
+    if not isinstance(known, dict):
+        raise UserError(f"{path} is no JSON object; remove it: it is made from {path.name.replace('parent', 'divide')}")
     for number, parent in known.items():
-        if parents.get(number, parent) != parent:
+        if str(parents.get(number, parent)) != str(parent):
             raise UserError(
                 f"{path} has phrase {number} in sentence {parent}, {path.name.replace('parent', 'divide')} in sentence "
                 f"{parents[number]}: remove {path.name} if the divisions are right, or pass another --metadata_dir"

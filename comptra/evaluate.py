@@ -168,6 +168,8 @@ def read_translations(path: Path) -> tuple[list[tuple[str, str, bool]], str | No
         try:
             record = json.loads(line)
             pair = record["sentence"], record["translation"], bool(record.get(UNANSWERED))
+            if pair[1] is None:  # as some programs write where a model said nothing
+                pair = pair[0], "", True
             if not all(isinstance(text, str) for text in pair[:2]):
                 raise TypeError("sentence and translation must be texts")
         except (ValueError, KeyError, TypeError) as error:

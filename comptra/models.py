@@ -15,6 +15,7 @@ from comptra.hub import model_file
 from comptra.prompts.templates import MTTemplate, trained_template
 
 DEFAULT_TEMPLATE = "11"
+SAMPLES, SAMPLE = 256, 1 << 14  # pieces of a file of weights, and bytes of each, that tell it from another
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Model:
         return plain_name(Path(self.path).name, "--model_name_or_path")
 
     def template_key(self, wanted: str | None) -> str:
-        return wanted or self.trained_on or DEFAULT_TEMPLATE
+        return wanted if wanted is not None else self.trained_on or DEFAULT_TEMPLATE
 
 
 def settled(args: argparse.Namespace, asks: bool) -> list[Model]:
@@ -128,18 +129,26 @@ def styles(
 
 
 def identity(name: str) -> str:
-    """What stands for a model in the settings of a run: a folder's name, since its fingerprint tells the rest."""
-    return Path(name).resolve().name if Path(name).is_dir() else name
+    """What stands for a model in the settings of a run: of local ones the bare name, since a fingerprint tells the rest."""
+    return Path(name).resolve().name if Path(name).exists() else name
 
 
 def fingerprint(name: str) -> str:
-    """A digest of a local model's weights, sizes and both ends of each file; "" for a Hub id. Retrained ones differ."""
+    """A digest of a local model's weights, "" for a Hub id: retrained ones differ.
+
+    Of large files it reads SAMPLES pieces from end to end, enough to meet whatever kind of layer was trained.
+    """
     found = hashlib.sha256()
-    files = sorted(path for kind in ("*.safetensors", "*.bin") for path in Path(name).glob(kind))
+    kinds = ("*.safetensors", "*.bin", "*.pt")
+    files = [Path(name)] if Path(name).is_file() else sorted(path for kind in kinds for path in Path(name).glob(kind))
     for path in files:
         size = path.stat().st_size
+        found.update(f"{path.name} {size} ".encode())
         with open(path, "rb") as file:
-            found.update(f"{path.name} {size} ".encode() + file.read(1 << 16))
-            file.seek(max(0, size - (1 << 16)))
-            found.update(file.read())
+            if size <= SAMPLES * SAMPLE:
+                found.update(file.read())
+                continue
+            for i in range(SAMPLES):
+                file.seek((size - SAMPLE) * i // (SAMPLES - 1))
+                found.update(file.read(SAMPLE))
     return found.hexdigest()[:16] if files else ""

@@ -20,15 +20,20 @@ def provisional(found: Iterable[tuple[int, str | None]], places: Collection[int]
         yield place, text if text is None or place not in places else Provisional(text)
 
 
-def resume(path: Path, sentences: list[str], key: str) -> list[dict]:
+def resume(path: Path, sentences: list[str], key: str, shared: bool = False) -> list[dict]:
     """The records of the first sentences, as many as the file has; a half-written last line is dropped from it.
 
-    Raises UserError when a line lacks `key`, stands for another sentence than the one of its place (white space aside), or
-    is one too many.
+    A null under `key` counts as unanswered. A `shared` file may have more lines, for more sentences: they are given, too.
+    Raises UserError when a line lacks `key`, has something else there, stands for another sentence than the one of its
+    place (white space aside), or is one too many.
     """
+    expected = list if key == "propositions" else str
     repair_tail(path)
     found = []
     for number, record in enumerate(read_jsonl(path), start=1):
+        if number > len(sentences) and shared:
+            found.append(record)
+            continue
         if number > len(sentences):
             raise UserError(
                 f"{path} has more lines than the {len(sentences)} sentences of this run; pass another --output_dir, or the "
@@ -40,6 +45,10 @@ def resume(path: Path, sentences: list[str], key: str) -> list[dict]:
                 f"{path}, line {number} holds {_short(text)}, this run has {_short(sentences[number - 1])} there: another data "
                 "set or direction; pass another --output_dir (divisions: --metadata_dir)"
             )
+        if record[key] is None:
+            record[UNANSWERED] = True
+        elif not isinstance(record[key], expected):
+            raise UserError(f"{path}, line {number}: {key} is {_short(str(record[key]))}; mend or remove the line")
         found.append(record)
     return found
 
@@ -50,20 +59,21 @@ def fill(
     key: str,
     work: Callable[[list[int]], Iterator[tuple[int, object]]],
     instead: Callable[[str], object],
+    shared: bool = False,
 ) -> list:
     """A value for each sentence: those in the file, and for the rest those of `work`, which go into it.
 
     `work` gets the numbers of the sentences that have none and yields (place in that list, value) as they come; lines are
     written as soon as all before them are there. None stands for no answer: `instead` gives what is written for the
-    sentence, and the next run asks again, as it does for what is Provisional.
+    sentence, and the next run asks again, as it does for what is Provisional. `shared`: see resume.
     """
 
     def record(number: int, value: object) -> dict:
         line = {"sentence": sentences[number], key: instead(sentences[number]) if value is None else value}
         return line | {UNANSWERED: True} if value is None or isinstance(value, Provisional) else line
 
-    found = resume(path, sentences, key)
-    again = [number for number, line in enumerate(found) if line.get(UNANSWERED)]
+    found = resume(path, sentences, key, shared)
+    again = [number for number, line in enumerate(found[: len(sentences)]) if line.get(UNANSWERED)]
     if again:
         for place, value in work(again):
             found[again[place]] = record(again[place], value)
@@ -80,17 +90,26 @@ def fill(
                     found.append(line)
     if len(found) < len(sentences):
         raise RuntimeError(f"no {key} for {len(sentences) - len(found)} sentences")
-    return [line[key] for line in found]
+    return [line[key] for line in found[: len(sentences)]]
+
+
+def settle(path: Path, numbers: Collection[int]) -> None:
+    """Take what stands for these sentences as it is: they are not asked again."""
+    lines = list(read_jsonl(path))
+    for number in numbers:
+        lines[number] = {key: value for key, value in lines[number].items() if key != UNANSWERED}
+    write_atomic(path, map(to_line, lines))
 
 
 def complete(path: Path, count: int) -> bool:
     """Whether nothing is left to be asked for `count` sentences."""
     lines = list(read_jsonl(path))
-    return len(lines) == count and not any(line.get(UNANSWERED) for line in lines)
+    return len(lines) == count and not any(line.get(UNANSWERED) or None in line.values() for line in lines)
 
 
 def unanswered(path: Path) -> set[int]:
     """The numbers of the sentences that are to be asked again."""
+    repair_tail(path)
     return {number for number, line in enumerate(read_jsonl(path)) if line.get(UNANSWERED)}
 
 

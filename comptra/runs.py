@@ -38,12 +38,13 @@ class Run:
 
     def __init__(self, args: argparse.Namespace, say: Callable[[str], None]):
         self.args, self.say = args, say
+        self._tokenizers: dict[str, object] = {}
         self.src, self.tgt = (languages.find(name, args.languages_file) for name in (args.src, args.tgt))
         if self.src.flores == self.tgt.flores:
             raise UserError(f"--src and --tgt are both {self.src.name}; choose two languages")
-        self._check_numbers()
         # What never asks an LLM needs none.
         self.asks = not (args.method_translate == "nllb" and not args.steps and not args.number_of_refining_steps)
+        self._check_numbers()
         self.models = models.settled(args, self.asks)
         for model in self.models:
             self.template(model)
@@ -103,6 +104,11 @@ class Run:
         if args.method_translate == "maps" and args.selection_method in ("bleu", "chrf"):
             raise UserError(
                 f"--selection_method {args.selection_method}: maps chooses by quality estimation; pass blaser or comet-qe"
+            )
+        if not self.asks and (args.num_beams > 1 or args.num_return_sequences > 1 or args.selection_method != "greedy"):
+            raise UserError(
+                "--method_translate nllb decodes in its own way and gives one translation: leave out --num_beams, "
+                "--num_return_sequences and --selection_method, which are for LLMs"
             )
         if args.refine_after_merge and not (args.steps and args.number_of_refining_steps):
             raise UserError("--refine_after_merge needs --steps and --number_of_refining_steps of 1 or more")
@@ -276,13 +282,9 @@ class Run:
 
     def _thinks(self, model: Model) -> bool:
         """Whether the chat template itself opens the model's thoughts, so that an answer begins inside them."""
-        if self.style.get(model.path) != CHAT or self.args.inference_api in samplers.REMOTE:
+        if self.style.get(model.path) != CHAT:
             return False
-        tokenizer = samplers.load_tokenizer(self.model_settings(model))
-        asked = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False
-        )
-        return asked.rstrip().endswith("<think>")
+        return self._rendered(model, [{"role": "user", "content": "?"}]).rstrip().endswith("<think>")
 
     def plan(self, task: Task) -> compositional.Plan:
         args = self.args
@@ -336,35 +338,34 @@ class Run:
         """What decides the translations, but how many."""
         args = self.args
         pool = [text for pair in self.test_set.pool for text in pair] if self.most_demonstrations else []
-        flags = (
-            "dataset_name_or_path", "tokenizer_name_or_path", "inference_api", "base_url", "dtype", "k", "spacy_model",
-            "retriever_type", "seed", "max_new_tokens", "top_p", "repetition_penalty", "num_return_sequences", "num_beams",
-            "selection_method", "method_translate", "number_of_refining_steps", "steps",
-        )  # fmt: skip
+        flags = ["dataset_name_or_path", "k", "seed", "method_translate", "number_of_refining_steps", "steps"]
+        if self.asks:
+            flags += [
+                "inference_api", "base_url", "dtype", "spacy_model", "retriever_type", "max_new_tokens", "top_p",
+                "repetition_penalty", "num_return_sequences", "num_beams", "selection_method",
+            ]  # fmt: skip
         found = {
             "model": models.identity(model.path),
             "base_model": models.identity(model.base),
-            "weights": [models.fingerprint(path) for path in dict.fromkeys((model.base, model.adapter or model.base))],
+            "weights": self._weights(model),
             "src": self.src.name,
             "tgt": self.tgt.name,
             "temperature": self.temperature,
             **{name: getattr(args, name) for name in flags},
+            **self._models_of("tokenizer_name_or_path"),
             "prompt_style": self.style.get(model.path),
-            "template_key": self.template(model).key,
+            "template_key": models.identity(self.template(model).key),
             "template_digest": provenance.digest(self._asked(model)),
             "pool_digest": provenance.digest(pool),
             "prompts_digest": provenance.digest([path.read_text(encoding="utf-8") for path in self._prompt_files()]),
         }
         by_quality = args.selection_method in selection.BY_QUALITY or args.method_translate == "maps"
-        for decides, name in (
-            (args.retriever_type in retrievers.NEEDS_MODEL and self.most_demonstrations, "sonar_name_or_path"),
-            (by_quality, "sonar_name_or_path"),
-            (by_quality, "blaser_name_or_path"),
-        ):
-            if decides:
-                found[name] = getattr(args, name)
+        if by_quality or (args.retriever_type in retrievers.NEEDS_MODEL and self.most_demonstrations):
+            found |= self._models_of("sonar_name_or_path")
+        if by_quality:
+            found |= self._models_of("blaser_name_or_path")
         if args.method_translate == "nllb":
-            found |= self.nllb.settings
+            found |= self.nllb.settings | self._models_of("nllb_name_or_path")
         if args.steps:
             names = (
                 "merge_prompt",
@@ -376,11 +377,34 @@ class Run:
             found |= {name: getattr(args, name) for name in names} | self.division(model)
         return found
 
+    def _models_of(self, flag: str) -> dict:
+        """A model that is named by a flag, and its weights where it lies on this machine."""
+        name = getattr(self.args, flag)
+        if name is None:
+            return {flag: None}
+        found = {flag: models.identity(name)}
+        return (
+            found | {f"{flag.removesuffix('_name_or_path')}_weights": digest}
+            if (digest := models.fingerprint(name))
+            else found
+        )
+
+    def _weights(self, model: Model) -> list[str]:
+        return [models.fingerprint(path) for path in dict.fromkeys((model.base, model.adapter or model.base))]
+
     def _asked(self, model: Model) -> str:
         """What a model is asked for one sentence with one demonstration: it changes when a template is edited."""
         if self.style.get(model.path) == CHAT:
-            return json.dumps(chat_prompt(self.src.name, self.tgt.name, [("a", "b")], "c"))
+            return self._rendered(model, chat_prompt(self.src.name, self.tgt.name, [("a", "b")], "c"))
         return self.template(model).get_prompt([("a", "b")], "c")
+
+    def _rendered(self, model: Model, messages: list[dict[str, str]]) -> str:
+        """Messages as the model reads them; behind an API only the messages are known."""
+        if self.args.inference_api in samplers.REMOTE:
+            return json.dumps(messages)
+        if model.base not in self._tokenizers:
+            self._tokenizers[model.base] = samplers.load_tokenizer(self.model_settings(model))
+        return self._tokenizers[model.base].apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
     def _prompt_files(self) -> list[Path]:
         """The files whose words this run says to a model; users edit them."""
@@ -403,10 +427,13 @@ class Run:
         by_model = args.method_divide == "llm"
         if by_model:
             names += ["max_new_tokens_divide", "inference_api", "base_url", "dtype", "repetition_penalty"]
-            names += ["tokenizer_name_or_path"]
         found = {"src": self.src.name, **{name: getattr(args, name) for name in names}}
         if by_model:
-            found |= {"divided_by": models.identity(model.path), "prompt_style": self.style[model.path]}
+            found |= self._models_of("tokenizer_name_or_path")
+            found |= {"divided_by": models.identity(model.path), "weights": self._weights(model)}
+            found["prompt_style"] = self.style[model.path]
+            if self.style[model.path] == CHAT:
+                found["chat_template_digest"] = provenance.digest(self._asked(model))
             path = parts.find("divide", args.mode_divide, "--mode_divide")
             found["divide_prompt_digest"] = provenance.digest(path.read_text(encoding="utf-8"))
         if args.method_divide == "keyword":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from comptra import benchmarks, examples
 from comptra.benchmarks import CannotLoad, LacksLanguage, Split
-from comptra.columns import KINDS, languages_named, read_columns
+from comptra.columns import KINDS, ROLES, languages_named, read_columns
 from comptra.errors import UserError, closest
 from comptra.files import read_json, read_jsonl
 from comptra.languages import Language
@@ -27,8 +27,6 @@ _PARTS = {
     "udhr": (("udhr", "test"), ("udhr", "dev")),
 }
 DATASETS = (*_PARTS, "files")
-# What columns of a user's JSON may be called where they do not name languages.
-_ROLES = (("source", "src", "sentence"), ("target", "tgt", "reference", "translation"))
 Pairs = list[tuple[str, str]]
 
 
@@ -136,7 +134,7 @@ def _own(flag: str, paths: tuple[Path, Path], src: Language, tgt: Language) -> t
     if paths[0] == paths[1] and not _is_table(paths[0]):
         raise UserError(f"{flag}: {paths[0]} stands for both sides; pass one file for each, or a table of two columns")
     first, second = (
-        _own_side(path, language, roles) for path, language, roles in zip(paths, (src, tgt), _ROLES, strict=True)
+        _own_side(path, language, roles) for path, language, roles in zip(paths, (src, tgt), ROLES, strict=True)
     )
     return first, second
 
@@ -149,7 +147,7 @@ def _own_side(path: Path, language: Language, roles: tuple[str, ...]) -> Split:
     columns = read_columns(path)
     if _is_table(path):
         chosen = [column for column in columns if language.flores in languages_named(column[0], language)]
-        chosen = chosen or [column for column in columns if column[0] in roles]
+        chosen = chosen or [column for column in columns if column[0].strip() in roles]
         if len(chosen) != 1:
             there = ", ".join(label[:40] for label, _ in columns) or "none"
             many = "several columns" if chosen else "no column"
@@ -190,14 +188,25 @@ def _aligned(first: Split, second: Split) -> tuple[Pairs, dict]:
 
 
 def _check_parallel(first: Split, second: Split) -> None:
+    kinds = {Path(split.source).suffix.lower() for split in (first, second)}
+    of_users = first.benchmark == "files"
+    # A table's rows may be counted in another way than a text's lines, or after a header; records may lack a text.
+    records = of_users and (
+        first.source == second.source or (len(kinds) == 1 and kinds <= {".json", ".jsonl", ".parquet"})
+    )
+    if records:
+        _check_ids(first, second)
     if len(first.texts) != len(second.texts):
         raise UserError(
             f"{first.source} has {len(first.texts)} sentences in {first.language}, but {second.source} {len(second.texts)} in "
             f"{second.language}: the two sides of a test set or a pool must be parallel"
         )
-    if first.benchmark == "files" and first.source != second.source:
-        return  # numbers of lines, which a table may count in another way
-    for a, b in zip(first.ids, second.ids, strict=True):
+    if not of_users:
+        _check_ids(first, second)
+
+
+def _check_ids(first: Split, second: Split) -> None:
+    for a, b in zip(first.ids, second.ids, strict=False):
         if a != b:
             raise UserError(f"{first.source} has sentence {a} where {second.source} has {b}: they are not parallel")
 

@@ -32,6 +32,8 @@ def show_prompts(run: Run) -> int:
             prompt = task.prompt(shots, sentence)
             text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, indent=2)
             print(f"---\n{printable(text)}\n---")
+    else:
+        print("its prompts hold answers to earlier ones (or none is asked in words), so that they are not known yet")
     return 0
 
 
@@ -173,8 +175,9 @@ def tell(run: Run, folder: Path, summary: dict, asker: Asker) -> None:
     for phrases, left_out in zip(summary["phrases"], summary["phrases_left_out"], strict=True):
         if left_out:
             run.say(f"{left_out} of {phrases} phrases were left out: no translation, or none in {run.tgt.name}")
-    if cut := summary["answers_cut_at_limit"].get(str(limit)):
-        run.say(f"{cut} answers ended at the {limit} tokens of --max_new_tokens: they may be cut short")
+    flags = {str(run.args.max_new_tokens_divide): "--max_new_tokens_divide", str(limit): "--max_new_tokens"}
+    for at, cut in summary["answers_cut_at_limit"].items():
+        run.say(f"{cut} answers ended at the {at} tokens of {flags.get(at, 'thoughts')}: they may be cut short")
     if asker.failures:
         run.say(
             f"{len(asker.failures)} prompts got no answer ({asker.why()}): the lines that depend on them are marked as "
@@ -225,7 +228,7 @@ def divide(
         if not (folder / "divide_0.jsonl").is_file():
             (folder / "settings_divide.json").unlink(missing_ok=True)  # of a try that divided nothing
         provenance.record_settings(folder / "settings_divide.json", settings)
-        levels = compositional.divide(run.test_set.sources, plan, folder, bars.begin, why)
+        levels = compositional.divide(run.test_set.sources, plan, folder, bars.begin, why, run.say)
     bars.close()
     return levels
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from api_server import KEY, ApiServer
-from conftest import give_chat_template, lines_in, script
+from conftest import give_chat_template, lines_in, records, script
 from test_main import folder_of, options, texts, udhr
 from tiny_models import udhr_texts
 
@@ -110,6 +110,25 @@ def test_a_server_that_speaks_openais_api(script_here, tmp_path, monkeypatch):
         assert run("--output_dir", tmp_path).returncode == 0 and len(server.bodies) == SENTENCES
         raw = run("--output_dir", tmp_path / "raw", "--prompt_style", "raw")
         assert raw.returncode == 0 and server.bodies[-1]["prompt"].endswith("\nBasque translation\n")
+
+
+def test_a_sentence_that_an_api_refuses_does_not_keep_the_others_waiting(script_here, tmp_path, monkeypatch):
+    """Its division is asked for twice; then it stays whole, and the others are translated."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    refused = udhr(3).sources[1]
+    flags = options("org/chat", "--steps", 1, prompt_style=None, max_samples=3, inference_api="openai", dtype=None, k=0)
+    flags += ["--max_in_flight", 1]  # so that the last body is the one that is answered
+    with ApiServer() as server:
+        server.faults = lambda name, attempt: "context" if refused in json.dumps(server.bodies[-1]) else None
+        run = partial(script_here, "main.py", *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)
+        first = run()
+        assert first.returncode == 2 and "1 of 3 sentences could not be divided" in first.stderr, first.stderr
+        second = run()
+        assert second.returncode == 3 and "1 of 3 sentences stay whole" in second.stderr, second.stderr
+        path = folder_of(tmp_path, "chat", k=0, steps=1) / "translate_0.jsonl"
+        assert [bool(line.get("unanswered")) for line in records(path)] == [False, True, False]
+        server.faults = lambda name, attempt: None
+        assert run().returncode == 0 and "unanswered" not in path.read_text() and all(texts(path))
 
 
 @pytest.mark.parametrize(

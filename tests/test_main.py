@@ -324,6 +324,14 @@ def test_an_encoder_decoder_needs_no_llm(script_here, tiny_nllb, tmp_path):
     assert result.returncode == 0, result.stderr
     (path,) = (tmp_path / "out" / Path(tiny_nllb).name).glob("Basque_to_English_0_shot_*/translate_0.jsonl")
     assert all(texts(path)) and len(texts(path)) == 3
+    command = (
+        "main.py", "--method_translate", "nllb", "--dataset_name_or_path", "udhr", "--src", "Basque", "--tgt", "English",
+        "--k", 0, "--nllb_compute_type", "float32", "--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    other = script_here(*command, "--nllb_name_or_path", f"{tiny_nllb}/", "--max_samples", 3, "--inference_api", "hf")
+    assert other.returncode == 0, other.stderr
+    refused = script_here(*command, "--nllb_name_or_path", tiny_nllb, "--num_beams", 4)
+    assert refused.returncode == 2 and "gives one translation" in refused.stderr
 
 
 def make_adapters(model_name: str, root: Path) -> list[str]:
@@ -500,6 +508,22 @@ def test_what_cannot_be_divided_is_told_and_asked_again(main_here, tiny_lm, tmp_
     assert result.returncode == 2 and "max_new_tokens_divide was 2040, now 30" in result.stderr
 
 
+def test_weights_are_told_apart_wherever_they_differ(tmp_path, monkeypatch):
+    from comptra import models
+
+    path = tmp_path / "model.safetensors"
+    monkeypatch.setattr(models, "SAMPLE", 100)
+    seen = set()
+    for place in (None, 0, 26_000, 99_999):  # a part of it is read
+        weights = bytearray(100_000)
+        for i in range(place or 0, min((place or 0) + 600, 100_000) if place is not None else 0):
+            weights[i] = 1
+        path.write_bytes(weights)
+        seen.add(models.fingerprint(str(tmp_path)))
+        assert models.fingerprint(str(path)) == models.fingerprint(str(tmp_path))
+    assert len(seen) == 4 and models.fingerprint("org/model") == "" == models.fingerprint(str(tmp_path / "none"))
+
+
 def test_a_retrained_model_is_another(main_here, tiny_lm, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(tiny_lm, model)
@@ -510,6 +534,53 @@ def test_a_retrained_model_is_another(main_here, tiny_lm, tmp_path):
     (model / "model.safetensors").write_bytes(weights)
     result = main_here(*flags)
     assert result.returncode == 2 and "weights was" in result.stderr
+
+
+def test_a_retrained_model_does_not_take_the_divisions_of_the_first(main_here, tiny_chat, tmp_path):
+    """Nor one whose chat template was edited."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_chat, model)
+    flags = ("--model_name_or_path", model, "--output_dir", tmp_path / "out", "--max_samples", 1, "--steps", 1)
+    flags = (*flags, "--prompt_style", "auto", "--max_new_tokens_divide", 30)
+    assert main_here(*flags).returncode == 0
+    template = (model / "chat_template.jinja").read_text()
+    (model / "chat_template.jinja").write_text(template.replace("[assistant]", "[model]"))
+    result = main_here(*flags, "--tgt", "Hausa")
+    assert result.returncode == 2 and "chat_template_digest was" in result.stderr
+    result = main_here(*flags)
+    assert result.returncode == 2 and "template_digest was" in result.stderr
+    (model / "chat_template.jinja").write_text(template)
+    assert main_here(*flags).returncode == 0
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    result = main_here(*flags, "--tgt", "Hausa")
+    assert result.returncode == 2 and "weights was" in result.stderr and "--metadata_dir" in result.stderr
+
+
+def test_divisions_of_more_sentences_serve_fewer(main_here, tiny_lm, tmp_path):
+    flags = ("--output_dir", tmp_path, "--steps", 2, "--method_divide", "space", "--number_of_subproblems", 2)
+    assert main_here(*flags, "--max_samples", 3).returncode == 0
+    room = tmp_path / Path(tiny_lm).name
+    before = {path.name: path.read_bytes() for path in room.glob("*_?.json*")}
+    result = main_here(*flags, "--max_samples", 2, "--tgt", "Swahili")
+    assert result.returncode == 0, result.stderr
+    assert {path.name: path.read_bytes() for path in room.glob("*_?.json*")} == before and len(before) == 4
+    (path,) = room.glob("English_to_Swahili*/translate_1.jsonl")
+    assert lines_in(path) == 4 and lines_in(path.with_name("translate_0.jsonl")) == 2
+
+
+def test_null_translations_of_another_program_are_asked_for(main_here, tiny_lm, tmp_path):
+    folder = folder_of(tmp_path, tiny_lm)
+    folder.mkdir(parents=True)
+    lines = [{"sentence": text, "translation": new} for text, new in zip(udhr(2).sources, ("bat", None), strict=True)]
+    (folder / "translate_0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main_here("--output_dir", tmp_path).returncode == 0
+    found = texts(folder / "translate_0.jsonl")
+    assert found[0] == "bat" and found[1] and len(found) == 4
+    (folder / "translate_0.jsonl").write_text(json.dumps(lines[0] | {"translation": 7}) + "\n")
+    result = main_here("--output_dir", tmp_path)
+    assert result.returncode == 2 and "line 1: translation is '7'" in result.stderr
 
 
 def test_a_chat_models_preface_is_no_translation():

@@ -256,7 +256,7 @@ def test_files_that_cannot_be_used(tmp_path):
     assert f"{two} is empty" in refusal("files", test_files=(one, two))
     assert "stands for both sides" in refusal("files", test_files=(one, one))
     assert f"cannot read {tmp_path / 'none.txt'}" in refusal("files", test_files=(one, tmp_path / "none.txt"))
-    table = write(tmp_path / "t.tsv", "source\ttarget", "One.\tBat.", "Two.\tBi.")
+    table = write(tmp_path / "t.tsv", "one\ttwo", "One.\tBat.", "Two.\tBi.")
     message = refusal("files", test_files=(table, table))
     assert "has no column in English (there are: column 1, column 2); name one English or eng_Latn" in message
     write(table, "English\tBasque\tBasque 2", "One.\tBat.\tBat.")
@@ -336,3 +336,17 @@ def test_every_language_of_the_table_can_be_had(tmp_path):
             write(tmp_path / f"{part}/eng_Latn.{part}", "One.")
             write(tmp_path / f"{part}/{language.flores}.{part}", language.name)
         assert load("flores", ENGLISH, language, folder=tmp_path).references == [language.name]
+
+
+def test_a_text_that_is_null_shifts_no_pair(tmp_path):
+    """As many texts on both sides, of other rows: scores would be of other sentences."""
+    for suffix, join in ((".jsonl", "\n".join), (".json", lambda rows: f"[{', '.join(rows)}]")):
+        files = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+        for path, side, hole in zip(files, ("source", "target"), (2, 4), strict=True):
+            rows = [json.dumps({side: None if i == hole else f"{side} {i}"}) for i in range(6)]
+            path.write_text(join(rows))
+        with pytest.raises(UserError, match=r"has sentence 4 where .* has 3: they are not parallel"):
+            load("files", test_files=files)
+    both = tmp_path / "both.csv"
+    both.write_text("source,target\nOne house.,Etxe bat.\nTwo.,Bi.\n")
+    assert load("files", test_files=(both, both)).sources == ["One house.", "Two."]
