@@ -34,6 +34,7 @@ class Plan:
     refine_after_merge: bool = False
     steps: int = 0
     with_shots: bool = True  # the method shows demonstrations
+    keep_drafts: bool = False  # the method's work is in no journal: what is to be refined goes into draft_{s}.jsonl
 
 
 @dataclass(frozen=True)
@@ -112,20 +113,27 @@ def translate(
         level = levels[s]
         begin(f"translate {s}" if s == lowest else f"merge {s}")
 
-        def work(places: list[int], s=s, level=level) -> Iterator[tuple[int, str | None]]:
+        def first(places: list[int], s=s, level=level) -> Iterator[tuple[int, str | None]]:
             rest = [level.sentences[i] for i in places]
             if s == lowest:
-                texts = plan.method(rest, task)
-            else:
-                pairs = phrase_pairs(levels[s + 1], found[s + 1], len(level.sentences), plan.fits)
-                prompts, lacking = plan.merge_prompts(rest, [pairs[i] for i in places])
-                waiting = ordered.unanswered(folder / f"translate_{s + 1}.jsonl")
-                without = {levels[s + 1].parents[number] for number in waiting}
-                lacking |= {place for place, number in enumerate(places) if number in without}
-                texts = provisional(task.translate(rest, prompts), lacking)
+                return plan.method(rest, task)
+            pairs = phrase_pairs(levels[s + 1], found[s + 1], len(level.sentences), plan.fits)
+            prompts, lacking = plan.merge_prompts(rest, [pairs[i] for i in places])
+            waiting = ordered.unanswered(folder / f"translate_{s + 1}.jsonl")
+            without = {levels[s + 1].parents[number] for number in waiting}
+            lacking |= {place for place, number in enumerate(places) if number in without}
+            return provisional(task.translate(rest, prompts), lacking)
+
+        def work(places: list[int], s=s, level=level, first=first) -> Iterator[tuple[int, str | None]]:
             if plan.refine is None or (lowest and plan.refine_after_merge == (s == lowest)):
-                return texts
-            return enumerate(plan.refine(rest, in_order(texts, len(rest))))
+                return first(places)
+            if s == lowest and plan.keep_drafts:
+                path = folder / f"draft_{s}.jsonl"
+                drafts = ordered.fill(path, level.sentences, "translation", first, instead=lambda sentence: "")
+                drafts = [drafts[i] for i in places]
+            else:
+                drafts = in_order(first(places), len(places))
+            return enumerate(plan.refine([level.sentences[i] for i in places], drafts))
 
         path = folder / f"translate_{s}.jsonl"
         found[s] = ordered.fill(path, level.sentences, "translation", work, instead=lambda sentence: "")

@@ -312,6 +312,7 @@ class Run:
             refine_after_merge=args.refine_after_merge,
             steps=args.steps,
             with_shots=args.method_translate in methods.WITH_SHOTS,
+            keep_drafts=args.method_translate == "nllb",
         )
 
     def _fits(self, translations: list[str]) -> list[bool]:

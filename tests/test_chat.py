@@ -112,6 +112,29 @@ def test_a_server_that_speaks_openais_api(script_here, tmp_path, monkeypatch):
         assert raw.returncode == 0 and server.bodies[-1]["prompt"].endswith("\nBasque translation\n")
 
 
+def test_what_nllb_translated_is_on_disk_before_it_is_refined(chat, tiny_chat, tiny_nllb, tmp_path):
+    flags = ("--method_translate", "nllb", "--nllb_name_or_path", tiny_nllb, "--nllb_compute_type", "float32")
+    flags = (
+        *flags,
+        "--cache_dir",
+        tmp_path / "cache",
+        "--number_of_refining_steps",
+        1,
+        "--output_dir",
+        tmp_path / "out",
+    )
+    flags = (*flags, "--src", "Basque", "--tgt", "English")
+    assert chat(*flags).returncode == 0
+    (path,) = (tmp_path / "out").glob("*/*/draft_0.jsonl")
+    refined = path.with_name("translate_0.jsonl")
+    before = refined.read_bytes()
+    assert all(texts(path)) and texts(path, "sentence") == texts(refined, "sentence")
+    refined.unlink()  # as if it was killed while refining; what is on disk is taken as it is
+    line = records(path)[0] | {"translation": "Everyone has rights."}
+    path.write_text("".join(json.dumps(row) + "\n" for row in (line, *records(path)[1:])))
+    assert chat(*flags).returncode == 0 and refined.read_bytes().splitlines()[1:] == before.splitlines()[1:]
+
+
 def test_a_sentence_that_an_api_refuses_does_not_keep_the_others_waiting(script_here, tmp_path, monkeypatch):
     """Its division is asked for twice; then it stays whole, and the others are translated."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
