@@ -351,7 +351,7 @@ def build_trainer(args: argparse.Namespace, model: BaseModel, rows, test: list[P
         f"{network.config._attn_implementation}"
     )
     flow = Flow(metric, arguments.greater_is_better, args.early_stopping_patience, evaluates, say)
-    log = RunLog(args.output_dir, say)
+    log = RunLog(args.output_dir / LOG, say)
 
     def finish(folder: Path, state) -> None:
         (folder / checkpoints.CARD).write_text(describe.card(state), encoding="utf-8")

@@ -8,16 +8,15 @@ from transformers import TrainerCallback
 from comptra.files import Appender, partial, to_line, write_atomic
 from comptra.progress import Progress
 from topxgen.model_card import below_start
-from topxgen.training import LOG
 
 CURVES = "loss_curves.png"
 
 
 class RunLog(TrainerCallback):
-    """Bar and log of the main process. A resumed run takes back the lines after its checkpoint."""
+    """Bar and log of the main process, in the file `path`. A resumed run takes back the lines after its checkpoint."""
 
-    def __init__(self, output_dir: Path, say: Callable[[str], None]):
-        self._path, self._curves = output_dir / LOG, output_dir / CURVES
+    def __init__(self, path: Path, say: Callable[[str], None]):
+        self._path, self._curves = path, path.with_name(CURVES)
         self._say = say
         self._bar: Progress | None = None
         self._log: Appender | None = None
