@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--metadata_dir",
         type=Path,
         metavar="DIR",
-        help="of divisions, one for each --src and --method_divide [OUTPUT_DIR/{model}]",
+        help="of divisions of one data set in one way [OUTPUT_DIR/{model}]",
     )
     group.add_argument("--seed", type=whole(0), default=122, help="[%(default)s]")
     group.add_argument("--verbose", **FLAG, help="show how the first sentence was translated: phrases, prompts")
@@ -77,7 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("the model")
     group.add_argument("--model_name_or_path", nargs="+", metavar="MODEL", help="Hub ids, folders, LoRA adapters")
     group.add_argument("--tokenizer_name_or_path", metavar="MODEL", help="[the model's]")
-    group.add_argument("--enable_lora", **FLAG, help="the models are adapters (found out by itself for folders)")
+    group.add_argument(
+        "--enable_lora", **FLAG, help="the models are adapters (found out by itself where adapter_config.json is)"
+    )
     group.add_argument("--base_model_name_or_path", metavar="MODEL", help="of adapters [the one they name]")
     group.add_argument("--lora_rank", type=whole(1), default=16, help="of the adapters, or more [%(default)s]")
     group.add_argument("--inference_api", choices=samplers.BACKENDS, default="vllm", help="[%(default)s]")

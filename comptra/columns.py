@@ -18,8 +18,10 @@ ROLES = (("source", "src", "sentence"), ("target", "tgt", "reference", "translat
 KINDS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")  # any other file holds one text a line
 
 
-def read_columns(path: Path) -> list[Column]:
+def read_columns(path: Path, nulls: bool = False) -> list[Column]:
     """The columns of a file by its suffix; all rows of a table, as any but a header that names languages may be text.
+
+    `nulls`: null in JSON and parquet is an empty text, instead of none at all.
 
     Raises UserError when the file cannot be read or is not what its suffix says.
     """
@@ -28,14 +30,15 @@ def read_columns(path: Path) -> list[Column]:
         return _table(list(csv_rows(path)))
     if kind == ".json":
         content = read_json(path)
-        return columns_of(enumerate(content if isinstance(content, list) else [content], start=1))
+        return columns_of(enumerate(content if isinstance(content, list) else [content], start=1), nulls)
     if kind == ".parquet":
-        return columns_of(enumerate(parquet_rows(path), start=1))
+        return columns_of(enumerate(parquet_rows(path), start=1), nulls)
     numbered = list(enumerate(read_lines(path), start=1))
     if kind == ".tsv":
         return _table([(number, line.split("\t")) for number, line in numbered])
     if kind == ".jsonl":
-        return columns_of((number, _json(line, f"{path}, line {number}")) for number, line in numbered if line.strip())
+        records = ((number, _json(line, f"{path}, line {number}")) for number, line in numbered if line.strip())
+        return columns_of(records, nulls)
     return [("", [(str(number), line) for number, line in numbered])]
 
 
@@ -107,13 +110,13 @@ def _table(rows: list[tuple[int, list[str]]]) -> list[Column]:
     ]
 
 
-def columns_of(rows: Iterable[tuple[int, object]]) -> list[Column]:
-    """All strings of numbered objects, however deep in lists and objects, by the innermost key."""
+def columns_of(rows: Iterable[tuple[int, object]], nulls: bool = False) -> list[Column]:
+    """All strings of numbered objects, however deep in lists and objects, by the innermost key. `nulls`: see read_columns."""
     columns: dict[str, list[tuple[str, str]]] = {}
 
     def collect(label: str, place: str, value: object) -> None:
-        if isinstance(value, str):
-            columns.setdefault(label, []).append((place, value))
+        if isinstance(value, str) or (nulls and value is None):
+            columns.setdefault(label, []).append((place, value or ""))
         elif isinstance(value, dict):
             for key, inner in value.items():
                 collect(str(key), place, inner)

@@ -74,9 +74,9 @@ def divide(
         undivided = {number for number in ordered.unanswered(path) if number < len(above)}
         if undivided - earlier or len(undivided) == len(above):
             raise UserError(
-                f"{len(undivided)} of {len(above)} sentences could not be divided: {why() or 'the model gave no answer'}. The "
-                "same command asks for these again, and leaves whole those that it gets no answer for; if they are too long, "
-                "raise --max_model_len, or lower --max_new_tokens_divide and pass another --metadata_dir"
+                f"{len(undivided)} of {len(above)} sentences could not be divided: {why() or 'the model gave no answer'}. If they "
+                "are too long, raise --max_model_len, or lower --max_new_tokens_divide and pass another --metadata_dir. The same "
+                "command asks for these once more, and then leaves them whole for good"
             )
         if undivided:
             say(f"{len(undivided)} of {len(above)} sentences stay whole, as they could not be divided: {why()}")

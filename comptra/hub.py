@@ -1,6 +1,5 @@
 """Single files of a model, which is a folder or a Hub id."""
 
-from functools import cache
 from pathlib import Path
 
 from comptra.errors import reason
@@ -32,8 +31,13 @@ def model_file(model: str, name: str) -> Path | None:
     return None
 
 
-@cache
+_told: set[str] = set()
+
+
 def _tell(model: str, why: str) -> None:
+    if model in _told:
+        return
+    _told.add(model)
     to_stderr(
         f"cannot look up {model} on the Hub ({why}): whether it was fine-tuned on a template is not known; --template_key and "
         "--prompt_style say how to ask it"

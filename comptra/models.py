@@ -4,6 +4,7 @@ import argparse
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from comptra import samplers
@@ -16,6 +17,7 @@ from comptra.prompts.templates import MTTemplate, trained_template
 
 DEFAULT_TEMPLATE = "11"
 SAMPLES, SAMPLE = 256, 1 << 14  # pieces of a file of weights, and bytes of each, that tell it from another
+NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
 
 
 @dataclass(frozen=True)
@@ -129,21 +131,28 @@ def styles(
 
 
 def identity(name: str) -> str:
-    """What stands for a model in the settings of a run: of local ones the bare name, since a fingerprint tells the rest."""
-    return Path(name).resolve().name if Path(name).exists() else name
+    """What stands for a model in the settings of a run: of one with local weights the bare name, since a fingerprint
+    tells the rest; of another folder its path."""
+    path = Path(name)
+    return (path.resolve().name if fingerprint(name) else str(path.resolve())) if path.exists() else name
 
 
 def fingerprint(name: str) -> str:
-    """A digest of a local model's weights, "" for a Hub id: retrained ones differ.
-
-    Of large files it reads SAMPLES pieces from end to end, enough to meet whatever kind of layer was trained.
-    """
-    found = hashlib.sha256()
+    """A digest of a local model's weights, "" where there are none: retrained ones differ."""
+    path = Path(name)
     kinds = ("*.safetensors", "*.bin", "*.pt")
-    files = [Path(name)] if Path(name).is_file() else sorted(path for kind in kinds for path in Path(name).glob(kind))
-    for path in files:
-        size = path.stat().st_size
-        found.update(f"{path.name} {size} ".encode())
+    found = ([file for file in path.glob(kind) if file.name not in NO_WEIGHTS] for kind in kinds)
+    files = [path] if path.is_file() else sorted(next(filter(None, found), []))
+    return _digest(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)) if files else ""
+
+
+@cache
+def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Of (path, size, time of change); of large files it reads SAMPLES pieces from end to end, enough to meet whatever kind
+    of layer was trained."""
+    found = hashlib.sha256()
+    for path, size, _ in files:
+        found.update(f"{Path(path).name} {size} ".encode())
         with open(path, "rb") as file:
             if size <= SAMPLES * SAMPLE:
                 found.update(file.read())
@@ -151,4 +160,4 @@ def fingerprint(name: str) -> str:
             for i in range(SAMPLES):
                 file.seek((size - SAMPLE) * i // (SAMPLES - 1))
                 found.update(file.read(SAMPLE))
-    return found.hexdigest()[:16] if files else ""
+    return found.hexdigest()[:16]

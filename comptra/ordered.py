@@ -8,6 +8,7 @@ from comptra.files import Appender, read_jsonl, repair_tail, to_line, write_atom
 
 # An extra key of lines that lack an answer, or rest on something that does: they are made again.
 UNANSWERED = "unanswered"
+UNDIVIDED = "undivided"  # an extra key of lines that got no division, twice, and stand for their sentence
 
 
 class Provisional(str):
@@ -94,10 +95,11 @@ def fill(
 
 
 def settle(path: Path, numbers: Collection[int]) -> None:
-    """Take what stands for these sentences as it is: they are not asked again."""
+    """Take what stands for these sentences as it is, UNDIVIDED: they are not asked again."""
     lines = list(read_jsonl(path))
     for number in numbers:
-        lines[number] = {key: value for key, value in lines[number].items() if key != UNANSWERED}
+        kept = {key: value for key, value in lines[number].items() if key != UNANSWERED}
+        lines[number] = {**kept, UNDIVIDED: True}
     write_atomic(path, map(to_line, lines))
 
 
@@ -109,8 +111,13 @@ def complete(path: Path, count: int) -> bool:
 
 def unanswered(path: Path) -> set[int]:
     """The numbers of the sentences that are to be asked again."""
+    return marked(path, UNANSWERED)
+
+
+def marked(path: Path, key: str) -> set[int]:
+    """The numbers of the lines that have the extra key."""
     repair_tail(path)
-    return {number for number, line in enumerate(read_jsonl(path)) if line.get(UNANSWERED)}
+    return {number for number, line in enumerate(read_jsonl(path)) if line.get(key)}
 
 
 def _short(text) -> str:

@@ -282,9 +282,12 @@ class Run:
 
     def _thinks(self, model: Model) -> bool:
         """Whether the chat template itself opens the model's thoughts, so that an answer begins inside them."""
-        if self.style.get(model.path) != CHAT:
+        if self.style.get(model.path) != CHAT or self.args.inference_api in samplers.REMOTE:
             return False
-        return self._rendered(model, [{"role": "user", "content": "?"}]).rstrip().endswith("<think>")
+        asked = self._tokenizer(model).apply_chat_template(
+            [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False
+        )
+        return asked.rstrip().endswith("<think>")
 
     def plan(self, task: Task) -> compositional.Plan:
         args = self.args
@@ -355,7 +358,7 @@ class Run:
             **{name: getattr(args, name) for name in flags},
             **self._models_of("tokenizer_name_or_path"),
             "prompt_style": self.style.get(model.path),
-            "template_key": models.identity(self.template(model).key),
+            "template_key": Path(self.template(model).key).name,  # of a file; its words are digested
             "template_digest": provenance.digest(self._asked(model)),
             "pool_digest": provenance.digest(pool),
             "prompts_digest": provenance.digest([path.read_text(encoding="utf-8") for path in self._prompt_files()]),
@@ -396,16 +399,21 @@ class Run:
     def _asked(self, model: Model) -> str:
         """What a model is asked for one sentence with one demonstration: it changes when a template is edited."""
         if self.style.get(model.path) == CHAT:
-            return self._rendered(model, chat_prompt(self.src.name, self.tgt.name, [("a", "b")], "c"))
+            messages = chat_prompt(self.src.name, self.tgt.name, [("a", "b")], "c")
+            return json.dumps([messages, self._chat_template(model)])
         return self.template(model).get_prompt([("a", "b")], "c")
 
-    def _rendered(self, model: Model, messages: list[dict[str, str]]) -> str:
-        """Messages as the model reads them; behind an API only the messages are known."""
-        if self.args.inference_api in samplers.REMOTE:
-            return json.dumps(messages)
+    def _tokenizer(self, model: Model):
+        """Of a model on this machine."""
         if model.base not in self._tokenizers:
             self._tokenizers[model.base] = samplers.load_tokenizer(self.model_settings(model))
-        return self._tokenizers[model.base].apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return self._tokenizers[model.base]
+
+    def _chat_template(self, model: Model) -> str:
+        """Its text, since what it makes of messages may hold the day's date; "" where a server has it."""
+        if self.args.inference_api in samplers.REMOTE:
+            return ""
+        return json.dumps(self._tokenizer(model).chat_template)
 
     def _prompt_files(self) -> list[Path]:
         """The files whose words this run says to a model; users edit them."""
@@ -427,14 +435,14 @@ class Run:
         names = ["method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "spacy_model"]
         by_model = args.method_divide == "llm"
         if by_model:
-            names += ["max_new_tokens_divide", "inference_api", "base_url", "dtype", "repetition_penalty"]
+            names += ["max_new_tokens_divide", "inference_api", "dtype", "repetition_penalty"]
         found = {"src": self.src.name, **{name: getattr(args, name) for name in names}}
         if by_model:
             found |= self._models_of("tokenizer_name_or_path")
             found |= {"divided_by": models.identity(model.path), "weights": self._weights(model)}
             found["prompt_style"] = self.style[model.path]
             if self.style[model.path] == CHAT:
-                found["chat_template_digest"] = provenance.digest(self._asked(model))
+                found["chat_template_digest"] = provenance.digest(self._chat_template(model))
             path = parts.find("divide", args.mode_divide, "--mode_divide")
             found["divide_prompt_digest"] = provenance.digest(path.read_text(encoding="utf-8"))
         if args.method_divide == "keyword":

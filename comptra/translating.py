@@ -109,6 +109,10 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
             task = run.task(model, asker, rest=sampler.close)
             plan = run.plan(task)
             levels = divide(run, model, plan, bars, asker.why)
+            divided = [
+                ordered.marked(run.metadata(model) / f"divide_{r}.jsonl", ordered.UNDIVIDED) for r in range(plan.steps)
+            ]
+            asker.failures.clear()  # of divisions: what had none stays whole
             if plan.method is None:
                 run.say(
                     f"{len(levels[-1].sentences)} phrases in {run.metadata(model)}/divide_{run.args.steps - 1}.jsonl"
@@ -117,6 +121,7 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
             inherited = 0
             if not (folder / SETTINGS).is_file() and (folder / "translate_0.jsonl").is_file():
                 inherited = (folder / "translate_0.jsonl").read_bytes().count(b"\n")
+            if inherited:
                 run.say(f"{folder}/translate_0.jsonl has {inherited} lines of another program: they stay as they are")
             more = {"inherited_lines": inherited} if inherited else {}
             provenance.record_settings(folder / SETTINGS, {**settings, **more})
@@ -137,6 +142,7 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
                 "model": model.path,
                 "settings": {**settings, "max_samples": run.args.max_samples},
                 "test_set": run.test_set.facts,
+                "undivided": [len(numbers) for numbers in divided],
                 **outcome(levels, found, plan, asker),
                 "inherited_lines": read_json(folder / SETTINGS).get("inherited_lines", 0),
                 "versions": provenance.versions(),
@@ -172,6 +178,8 @@ def tell(run: Run, folder: Path, summary: dict, asker: Asker) -> None:
     """What a user has to know of a finished run."""
     count, limit = summary["sentences"], run.args.max_new_tokens
     run.say(f"{count} translations in {folder}/translate_0.jsonl")
+    for undivided in filter(None, summary["undivided"]):
+        run.say(f"{undivided} sentences or phrases stayed whole: they could not be divided (again: --metadata_dir)")
     for phrases, left_out in zip(summary["phrases"], summary["phrases_left_out"], strict=True):
         if left_out:
             run.say(f"{left_out} of {phrases} phrases were left out: no translation, or none in {run.tgt.name}")
@@ -200,7 +208,7 @@ def check_outputs(run: Run, model: Model) -> None:
 
 def check_settings(folder: Path, settings: dict) -> None:
     """Raise UserError when translations in `folder` were made with other settings; those of a try that made none are void."""
-    made = [folder / ANSWERS, *folder.glob("translate_*.jsonl")]
+    made = [folder / ANSWERS, *folder.glob("translate_*.jsonl"), *folder.glob("draft_*.jsonl")]
     if not any(path.is_file() and path.stat().st_size for path in made):
         (folder / SETTINGS).unlink(missing_ok=True)
     provenance.check_settings(folder / SETTINGS, settings)

@@ -264,7 +264,7 @@ def test_files_that_cannot_be_used(tmp_path):
     write(table, "English\tBasque", "One.\tBat.", "Two.")
     assert f"{table}, line 3: it is empty" in refusal("files", test_files=(table, table))
     table = write(tmp_path / "t.jsonl", '{"English": "One."}', '{"Basque": "Bat."}')
-    assert f"{table} has sentence 1 where {table} has 2" in refusal("files", test_files=(table, table))
+    assert f"{table}, record 2: it has no text in English" in refusal("files", test_files=(table, table))
     write(two, "Bat.", "Bi.")
     message = refusal("files", test_files=(one, two), pool_files=(one, write(tmp_path / "three.txt", "Hiru.")))
     assert "has 2 sentences in English, but" in message and "three.txt 1 in Basque" in message
@@ -340,13 +340,18 @@ def test_every_language_of_the_table_can_be_had(tmp_path):
 
 def test_a_text_that_is_null_shifts_no_pair(tmp_path):
     """As many texts on both sides, of other rows: scores would be of other sentences."""
+    both = tmp_path / "both.csv"
+    both.write_text("source,target\nOne house.,Etxe bat.\nTwo.,Bi.\n")
+    assert load("files", test_files=(both, both)).sources == ["One house.", "Two."]
     for suffix, join in ((".jsonl", "\n".join), (".json", lambda rows: f"[{', '.join(rows)}]")):
         files = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
         for path, side, hole in zip(files, ("source", "target"), (2, 4), strict=True):
             rows = [json.dumps({side: None if i == hole else f"{side} {i}"}) for i in range(6)]
             path.write_text(join(rows))
-        with pytest.raises(UserError, match=r"has sentence 4 where .* has 3: they are not parallel"):
+        with pytest.raises(UserError, match=r"a\.jsonl?, line 3: it is empty"):
             load("files", test_files=files)
-    both = tmp_path / "both.csv"
-    both.write_text("source,target\nOne house.,Etxe bat.\nTwo.,Bi.\n")
-    assert load("files", test_files=(both, both)).sources == ["One house.", "Two."]
+        pool = load("files", test_files=(both, both), pool_files=files).pool
+        assert pool == [(f"source {i}", f"target {i}") for i in (0, 1, 3, 5)]
+        files[0].write_text(files[0].read_text().replace('{"source": null}', '{"note": "none"}'))
+        with pytest.raises(UserError, match=r"a\.jsonl?, record 3: it has no text in English"):
+            load("files", test_files=files)
