@@ -133,8 +133,11 @@ def translate(args: argparse.Namespace, pairs: list[Pair], adapter: Path | None,
     for i, pair in enumerate(pairs):
         prompt = get_template("14", pair.src, pair.tgt).get_prompt([], pair.source)
         requests.append(samplers.Request(str(i), prompt, seed=i))
-    sampling = samplers.SamplingSettings(max_new_tokens=160, temperature=0, stop=("\n",))
-    answers = {a.id: a.texts[0] for a in sampler.generate(samplers.from_list(requests), sampling)}
+    answers: dict[str, str] = {}
+    for stop in ("\n", "###"):  # an answer that begins with a line break is asked for whole
+        sampling = samplers.SamplingSettings(max_new_tokens=160, temperature=0, stop=(stop,))
+        wanted = [request for request in requests if not answers.get(request.id, "").strip()]
+        answers |= {a.id: a.texts[0] for a in sampler.generate(samplers.from_list(wanted), sampling)}
     sampler.close()
     texts = [clean_answer(answers[str(i)], "###") for i in range(len(pairs))]
     if args.output_dir:
