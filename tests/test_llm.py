@@ -12,7 +12,7 @@ from comptra import examples, languages, retrievers, samplers, translators
 from comptra.errors import UserError
 from comptra.prompts import templates
 from comptra.prompts.templates import chat_prompt, clean_answer, cut_repetition, get_template
-from comptra.samplers import ModelSettings, Request, SamplingSettings
+from comptra.samplers import Answer, ModelSettings, Request, SamplingSettings
 from comptra.samplers.journal import Journal, request_id
 from comptra.translators import TranslatorSettings
 
@@ -267,3 +267,24 @@ def test_flores_and_ntrex_sides_are_parallel():
         pytest.skip("FLORES-200 is not on this machine")
     english = examples.parallel_sentences(str(BENCHMARKS), ENGLISH, ENGLISH)
     assert len(english) == 997
+
+
+def test_an_answer_that_begins_with_a_line_break_is_asked_for_whole(tiny_lm, tmp_path):
+    """Of a model that would say so; the second question has an answer of its own on disk."""
+    asked = []
+
+    class Sampler:
+        def generate(self, next_request, settings):
+            while (request := next_request()) is not None:
+                asked.append(settings.stop)
+                text = "" if "\n" in settings.stop else "\nAll are free.\n###"
+                yield Answer(request.id, ["Yes."] if "Nornahik" in request.prompt else [text])
+
+    translator = translators.create(
+        "llm", TranslatorSettings(model=ModelSettings(tiny_lm), inference_api="hf", demonstrations=0)
+    )
+    translator._sampler = Journal(Sampler(), tmp_path / "answers.jsonl")
+    for _ in range(2):
+        found = translator.translate(SENTENCES, BASQUE, ENGLISH)
+        assert [translation.text for translation in found] == ["All are free.", "Yes.", "All are free."]
+    assert asked == [("\n", "###")] * 3 + [("###",)] * 2

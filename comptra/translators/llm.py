@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from comptra import examples, retrievers, samplers
-from comptra.asking import style_of
+from comptra.asking import Prompt, style_of
 from comptra.errors import UserError
 from comptra.languages import Language
 from comptra.prompts.templates import MTTemplate, chat_prompt, clean_answer, get_template
@@ -126,27 +126,41 @@ class LLM:
     ) -> list[Translation]:
         distinct = list(dict.fromkeys(s for s in (" ".join(s.split()) for s in sentences) if unicode_words(s)))
         raw = get_template(self._settings.template, source.name, target.name) if self._style == "raw" else None
-        settings = SamplingSettings(
-            max_new_tokens=MAX_NEW_TOKENS,
-            temperature=0.0,
-            num_beams=self._settings.num_beams,
-            stop=raw.stops if raw else (),
-        )
         prompts = dict(zip(distinct, self.prompts(distinct, source, target), strict=True))
         ids = {sentence: request_id(prompt) for sentence, prompt in prompts.items()}
-        requests = [Request(ids[sentence], prompts[sentence], self._model.seed) for sentence in distinct]
+        found = self._ask(prompts, ids, raw, raw.stops if raw else (), tick)
+        if raw and "\n" in raw.stops:  # an answer that begins with a line break is asked for whole
+            again = [
+                sentence for sentence, translation in found.items() if not translation.text and not translation.error
+            ]
+            ids = {sentence: request_id([prompts[sentence], raw.stop]) for sentence in again}
+            found |= self._ask(prompts, ids, raw, (raw.stop,), no_tick)
+        return [found.get(" ".join(sentence.split()), Translation("")) for sentence in sentences]
+
+    def _ask(
+        self,
+        prompts: dict[str, Prompt],
+        ids: dict[str, str],
+        raw: MTTemplate | None,
+        stop: tuple[str, ...],
+        tick: Callable[[int], None],
+    ) -> dict[str, Translation]:
+        """The translations of the sentences in `ids`, which tells requests apart."""
+        settings = SamplingSettings(
+            max_new_tokens=MAX_NEW_TOKENS, temperature=0.0, num_beams=self._settings.num_beams, stop=stop
+        )
+        requests = [Request(ids[sentence], prompts[sentence], self._model.seed) for sentence in ids]
         answers = {}
         for answer in self._sampler.generate(samplers.from_list(requests), settings):
             answers[answer.id] = answer
             tick(1)
         found = {}
-        for sentence in distinct:
-            answer = answers[ids[sentence]]
+        for sentence, key in ids.items():
             text = ""
-            if answer.texts:
-                text = clean_answer(answer.texts[0], raw.stop if raw else None, raw is not None and raw.thinking)
-            found[sentence] = Translation(text, error=answer.error)
-        return [found.get(" ".join(sentence.split()), Translation("")) for sentence in sentences]
+            if answers[key].texts:
+                text = clean_answer(answers[key].texts[0], raw.stop if raw else None, raw is not None and raw.thinking)
+            found[sentence] = Translation(text, error=answers[key].error)
+        return found
 
     def close(self) -> None:
         """Free the model; the object is of no use afterwards."""
