@@ -422,7 +422,7 @@ def preflight(run: Run) -> None:
     """Fail now on what a later stage would fail on, after hours of generation."""
     args = run.args
     if "generate" in args.stages:
-        samplers.check(args.inference_api, run.model_settings(), samplers.sampling_settings(args))
+        samplers.check(args.inference_api, run.model_settings(), run.sampling_settings(()))
     if "translate" in args.stages:
         from comptra import language_id
 

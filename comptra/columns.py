@@ -22,7 +22,6 @@ def read_columns(path: Path, nulls: bool = False) -> list[Column]:
     """The columns of a file by its suffix; all rows of a table, as any but a header that names languages may be text.
 
     `nulls`: null in JSON and parquet is an empty text, instead of none at all.
-
     Raises UserError when the file cannot be read or is not what its suffix says.
     """
     kind = path.suffix.lower()

@@ -24,9 +24,7 @@ def model_file(model: str, name: str) -> Path | None:
             _tell(model, reason(error))
     except (EntryNotFoundError, HFValidationError):
         pass
-    except (
-        Exception
-    ) as error:  # its client raises dozens of types; that there is no such model is told when it is loaded
+    except Exception as error:  # its client raises dozens of types; what is no model is told when it is loaded
         _tell(model, reason(error))
     return None
 

@@ -25,7 +25,7 @@ from comptra import (
 from comptra.arguments import plain_name
 from comptra.asking import CHAT, RAW, Asker
 from comptra.errors import UserError
-from comptra.methods import Shots, Task
+from comptra.methods import Shots, Task, vanilla
 from comptra.methods import refine as refining
 from comptra.models import Model
 from comptra.prompts import parts
@@ -298,9 +298,8 @@ class Run:
             extra = task.nearest(sentences, args.number_of_merge_demonstrations)
             drafts, lacking = None, set()
             if args.merge_prompt == merging.REFINE:
-                prompts = [task.prompt(*item) for item in zip(task.shots(sentences), sentences, strict=True)]
-                drafts = methods.in_order(task.translate(sentences, prompts), len(sentences))
-                lacking = {i for i, draft in enumerate(drafts) if draft is None}
+                drafts = methods.in_order(vanilla.translate(sentences, task), len(sentences))
+                lacking = methods.unanswered(drafts)
             return merging.prompts(sentences, pairs, drafts, task, args.merge_prompt, extra), lacking
 
         refine = None
@@ -387,11 +386,9 @@ class Run:
         if name is None:
             return {flag: None}
         found = {flag: models.identity(name)}
-        return (
-            found | {f"{flag.removesuffix('_name_or_path')}_weights": digest}
-            if (digest := models.fingerprint(name))
-            else found
-        )
+        if digest := models.fingerprint(name):
+            found[f"{flag.removesuffix('_name_or_path')}_weights"] = digest
+        return found
 
     def _weights(self, model: Model) -> list[str]:
         return [models.fingerprint(path) for path in dict.fromkeys((model.base, model.adapter or model.base))]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from comptra import benchmarks, examples
 from comptra.benchmarks import CannotLoad, LacksLanguage, Split
-from comptra.columns import KINDS, ROLES, languages_named, read_columns
+from comptra.columns import KINDS, ROLES, Column, languages_named, read_columns
 from comptra.errors import UserError, closest
 from comptra.files import read_json, read_jsonl
 from comptra.languages import Language
@@ -155,8 +155,7 @@ def _own_side(path: Path, language: Language, roles: tuple[str, ...]) -> Split:
                 f"{path} has {many} in {language.name} (there are: {there}); name one {language.name} or {language.flores}, "
                 "or pass one sentence a line as .txt"
             )
-        there = {place.partition(".")[0]: place for _, rows in columns for place, _ in rows}
-        without = there.keys() - {place.partition(".")[0] for place, _ in chosen[0][1]}
+        without = _records(columns) - _records(chosen)
         if without:  # the other side would be paired with the wrong records
             raise UserError(
                 f"{path}, record {min(without, key=int)}: it has no text in {language.name}; add it, or null"
@@ -166,6 +165,11 @@ def _own_side(path: Path, language: Language, roles: tuple[str, ...]) -> Split:
     if not rows:
         raise UserError(f"{path} is empty")
     return Split("files", columns[0][0], language.name, *map(list, zip(*rows, strict=True)), str(path))
+
+
+def _records(columns: list[Column]) -> set[str]:
+    """The numbers of the records that have a text in them."""
+    return {place.partition(".")[0] for _, rows in columns for place, _ in rows}
 
 
 def _refuse_empty(split: Split) -> None:

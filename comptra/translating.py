@@ -109,15 +109,12 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
             task = run.task(model, asker, rest=sampler.close)
             plan = run.plan(task)
             levels = divide(run, model, plan, bars, asker.why)
-            divided = [
-                ordered.marked(run.metadata(model) / f"divide_{r}.jsonl", ordered.UNDIVIDED) for r in range(plan.steps)
-            ]
             asker.failures.clear()  # of divisions: what had none stays whole
             if plan.method is None:
                 run.say(
                     f"{len(levels[-1].sentences)} phrases in {run.metadata(model)}/divide_{run.args.steps - 1}.jsonl"
                 )
-                return len(asker.failures)
+                return 0
             inherited = 0
             if not (folder / SETTINGS).is_file() and (folder / "translate_0.jsonl").is_file():
                 inherited = (folder / "translate_0.jsonl").read_bytes().count(b"\n")
@@ -142,7 +139,10 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
                 "model": model.path,
                 "settings": {**settings, "max_samples": run.args.max_samples},
                 "test_set": run.test_set.facts,
-                "undivided": [len(numbers) for numbers in divided],
+                "undivided": [
+                    len(ordered.marked(run.metadata(model) / f"divide_{r}.jsonl", ordered.UNDIVIDED))
+                    for r in range(plan.steps)
+                ],
                 **outcome(levels, found, plan, asker),
                 "inherited_lines": read_json(folder / SETTINGS).get("inherited_lines", 0),
                 "versions": provenance.versions(),
@@ -154,7 +154,7 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
         finally:
             bars.close()
             asker.close()
-    tell(run, folder, summary, asker)
+    tell(run, folder, summary)
     return len(asker.failures)
 
 
@@ -174,7 +174,7 @@ def outcome(levels: list[compositional.Level], found: list[list[str]], plan: com
     }
 
 
-def tell(run: Run, folder: Path, summary: dict, asker: Asker) -> None:
+def tell(run: Run, folder: Path, summary: dict) -> None:
     """What a user has to know of a finished run."""
     count, limit = summary["sentences"], run.args.max_new_tokens
     run.say(f"{count} translations in {folder}/translate_0.jsonl")
@@ -186,9 +186,9 @@ def tell(run: Run, folder: Path, summary: dict, asker: Asker) -> None:
     flags = {str(run.args.max_new_tokens_divide): "--max_new_tokens_divide", str(limit): "--max_new_tokens"}
     for at, cut in summary["answers_cut_at_limit"].items():
         run.say(f"{cut} answers ended at the {at} tokens of {flags.get(at, 'thoughts')}: they may be cut short")
-    if asker.failures:
+    if unanswered := summary["unanswered_prompts"]:
         run.say(
-            f"{len(asker.failures)} prompts got no answer ({asker.why()}): the lines that depend on them are marked as "
+            f"{unanswered} prompts got no answer ({'; '.join(summary['unanswered'][:3])}): the lines that depend on them are marked as "
             "unanswered, and the same command asks again"
         )
     elif empty := summary["empty_translations"]:

@@ -154,3 +154,8 @@ def in_order(found: Iterator[tuple[int, str | None]], count: int) -> list[str | 
     for i, text in found:
         texts[i] = text
     return texts
+
+
+def unanswered(found: list[str | None]) -> set[int]:
+    """The places without an answer: what is made of them is Provisional."""
+    return {i for i, text in enumerate(found) if text is None}

@@ -44,8 +44,3 @@ def translations(sentences: list[str], prompts: list[Prompt], task: Task, marker
 def _first(task: Task, prompts: list[Prompt], sampling: SamplingSettings) -> list[str | None]:
     found = task.asker.answers(prompts, sampling)
     return [answers.without_thoughts(texts[0], task.thinks) if texts else None for texts in found]
-
-
-def unanswered(found: list[str | None]) -> set[int]:
-    """The places without an answer: what is made of them is Provisional."""
-    return {i for i, text in enumerate(found) if text is None}

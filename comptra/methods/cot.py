@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from comptra.methods import Task
-from comptra.methods.conversation import names, prompts_of, thoughts, translations, unanswered
+from comptra.methods import Task, unanswered
+from comptra.methods.conversation import names, prompts_of, thoughts, translations
 from comptra.ordered import provisional
 from comptra.prompts.parts import fill
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from comptra import answers
 from comptra.errors import UserError
-from comptra.methods import Task
-from comptra.methods.conversation import names, prompts_of, thoughts, unanswered
+from comptra.methods import Task, unanswered
+from comptra.methods.conversation import names, prompts_of, thoughts
 from comptra.ordered import provisional
 from comptra.prompts.parts import fill
 

@@ -4,8 +4,8 @@ proofreader who sees the sentence and both versions afresh."""
 
 from collections.abc import Iterator
 
-from comptra.methods import Task
-from comptra.methods.conversation import drafts, names, prompts_of, thoughts, translations, unanswered
+from comptra.methods import Task, unanswered
+from comptra.methods.conversation import drafts, names, prompts_of, thoughts, translations
 from comptra.ordered import provisional
 from comptra.prompts.parts import fill
 

@@ -6,7 +6,7 @@ errors stays.
 
 from collections.abc import Iterator
 
-from comptra.methods import Task, in_order, vanilla
+from comptra.methods import Task, in_order, unanswered, vanilla
 from comptra.methods.conversation import names, prompts_of, thoughts, translations
 from comptra.ordered import Provisional, provisional
 from comptra.prompts.parts import fill
@@ -22,9 +22,10 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
         task,
         [task.asker.say(fill(texts["estimate"], **known, sentence=sentences[i], draft=drafts[i])) for i in drafted],
     )
-    said = dict(zip(drafted, estimates, strict=True))
-    lacking = {i for i, estimate in said.items() if estimate is None}
-    faulty = {i: found for i, found in said.items() if found and has_errors(found, texts["no_error"])}
+    lacking = {drafted[place] for place in unanswered(estimates)}
+    faulty = {
+        i: found for i, found in zip(drafted, estimates, strict=True) if has_errors(found or "", texts["no_error"])
+    }
     yield from provisional(((i, draft) for i, draft in enumerate(drafts) if i not in faulty), lacking)
     prompts = [
         task.asker.say(fill(texts["refine"], **known, sentence=sentences[i], draft=drafts[i], errors=errors))
