@@ -76,6 +76,14 @@ def script_here(monkeypatch, capsys):
 
 
 @pytest.fixture
+def main_here(script_here, tiny_lm):
+    """main.py with the small model's flags; later ones win."""
+    from main_runs import options
+
+    return partial(script_here, "main.py", *options(tiny_lm))
+
+
+@pytest.fixture
 def datagen_here(script_here):
     return partial(script_here, "datagen.py")
 

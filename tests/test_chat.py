@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from api_server import KEY, ApiServer
 from conftest import give_chat_template, lines_in, records, script
-from test_main import folder_of, options, texts, udhr
+from main_runs import folder_of, options, texts, udhr
 from tiny_models import udhr_texts
 
 from comptra import answers
