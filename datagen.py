@@ -19,13 +19,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from comptra import provenance, samplers, splitting, translators
-from comptra.arguments import FLAG, boolean, real, whole
-from comptra.asking import STYLES
-from comptra.errors import UserError
-from comptra.translators import nllb
-from topxgen import scoring, stages
-from topxgen.plan import PIPELINES, Run, dry_run, prepare_generation
+from topxgen import inference, translation
+from topxgen.common import provenance
+from topxgen.common.cli import FLAG, boolean, real, whole
+from topxgen.common.console import say
+from topxgen.common.errors import UserError
+from topxgen.generation import manifests, scoring
+from topxgen.generation.plan import PIPELINES, Run, dry_run
+from topxgen.generation.run import generate, preflight, report, score, translate
+from topxgen.prompting.style import STYLES
+from topxgen.text import sentence_splitting
+from topxgen.translation import nllb
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,12 +41,12 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--data_generation_pipeline", "--dataset_generation_pipeline", choices=PIPELINES, default="topxgen"
     )
-    group.add_argument("--stages", nargs="+", choices=stages.STAGES, default=list(stages.STAGES), help="[all]")
+    group.add_argument("--stages", nargs="+", choices=manifests.STAGES, default=list(manifests.STAGES), help="[all]")
     group.add_argument(
         "--languages", nargs="+", required=True, metavar="LANGUAGE", help="English names or FLORES codes"
     )
     group.add_argument(
-        "--languages_file", metavar="TSV", help="rows of your own, with the columns of comptra/languages.tsv"
+        "--languages_file", metavar="TSV", help="rows of your own, with the columns of topxgen/text/languages.tsv"
     )
     group.add_argument("--seed_topics_path", metavar="FILE", help="txt (one topic a line) or jsonl")
     group.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
@@ -68,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--model_name_or_path", metavar="MODEL", help="a Hub id or a folder")
     group.add_argument("--tokenizer_name_or_path", metavar="MODEL", help="[the model's]")
     group.add_argument(
-        "--inference_api", choices=samplers.BACKENDS, default="vllm", help="openai: any such server, too [%(default)s]"
+        "--inference_api", choices=inference.BACKENDS, default="vllm", help="openai: any such server, too [%(default)s]"
     )
     group.add_argument("--api_key", help="better: the provider's environment variable; never logged nor written")
     group.add_argument(
@@ -138,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("filters")
     group.add_argument("--threshold", type=real(0, 1), default=0.7, help="near-duplicate ROUGE-L F1 [%(default)s]")
     group.add_argument("--rouge_tokenizer", choices=("unicode", "original"), default="unicode", help="[%(default)s]")
-    group.add_argument("--splitter", choices=splitting.SPLITTERS, default="sentencex", help="[%(default)s]")
+    group.add_argument("--splitter", choices=sentence_splitting.SPLITTERS, default="sentencex", help="[%(default)s]")
     group.add_argument(
         "--lid_model",
         default="cld2",
@@ -148,7 +152,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("back-translation")
     group.add_argument(
-        "--back_translator", choices=translators.TRANSLATORS, help="[nllb with --use_nllb, else llm: the model above]"
+        "--back_translator", choices=translation.TRANSLATORS, help="[nllb with --use_nllb, else llm: the model above]"
     )
     group.add_argument("--use_nllb", **FLAG, help="short for --back_translator nllb")
     group.add_argument(
@@ -162,11 +166,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--nllb_compute_type", choices=nllb.COMPUTE_TYPES, default="auto", help="[float16 on GPU, int8 on CPU]"
     )
     group.add_argument(
-        "--cache_dir", default=translators.CACHE_DIR, metavar="DIR", help="of converted models [%(default)s]"
+        "--cache_dir", default=translation.CACHE_DIR, metavar="DIR", help="of converted models [%(default)s]"
     )
     group.add_argument("--target_language", default="English", help="to translate into [%(default)s]")
     group.add_argument(
-        "--template_key", default="11", help="llm: number or name in comptra/prompts/templates.toml [%(default)s]"
+        "--template_key", default="11", help="llm: number or name in topxgen/prompting/mt_templates.toml [%(default)s]"
     )
     group.add_argument(
         "--prompt_style", choices=STYLES, default="auto", help="llm: raw template or chat [by the tokenizer]"
@@ -189,252 +193,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def generate(run: Run, command: list[str]) -> bool:
-    """The generate stage; whether it reached its target."""
-    from comptra.progress import Progress
-    from topxgen.funnel import generation_counts
-    from topxgen.generation import MAX_BARREN_STEPS, Generation, Target
-
-    args, layout, started = run.args, run.layout, provenance.now()
-    builder, template, settings, texts, _ = prepare_generation(run, say)
-    check_origin(run)
-    provenance.check_settings(layout.settings("generate"), settings)
-    target = Target(tuple(sorted(run.languages)), args.number_of_instructions, args.number_of_instructions_per_language)
-    total = max(target.total, target.minimum * len(target.languages))
-    with (
-        Progress("generate", total, "paragraphs") as progress,
-        Generation(
-            layout,
-            target,
-            build_prompt=builder.build,
-            answer_format=template.answer,
-            texts_per_prompt=texts,
-            step_size=args.request_batch_size,
-            seed=args.seed,
-            threshold=args.threshold,
-            rouge_tokenizer=args.rouge_tokenizer,
-            scripts={name: language.script for name, language in run.languages.items()},
-            filenames=run.filenames,
-            progress=progress,
-            verbose=args.verbose,
-        ) as generation,
-    ):
-        if generation.needs_answers():
-            say(f"loading {args.model_name_or_path} ({args.inference_api})")
-            sampler = samplers.load(args.inference_api, run.model_settings())
-            provenance.record_settings(layout.settings("generate"), settings)
-            stages.begin(layout, "generate")
-            progress.restart_clock()
-            try:
-                generation.run(sampler, run.sampling_settings(template.stop))
-            finally:
-                say_retries(sampler)
-                sampler.close()
-        outcome = generation.outcome()
-    counts = {name: generation_counts(layout, name, run.filenames.get(name)) for name in run.languages}
-    stages.write_manifest(
-        layout,
-        "generate",
-        started=started,
-        seed=args.seed,
-        settings=settings,
-        command=command,
-        complete=outcome.enough,
-        prompts_asked=outcome.requested,
-        counts=counts,
-    )
-    if not outcome.enough:
-        kept = sum(count["kept"] for count in counts.values())
-        say(
-            f"stopped at {kept} of {total} paragraphs: {MAX_BARREN_STEPS} steps in a row kept nothing; see the reasons in "
-            f"{layout.output_dir}/*_rejects.jsonl, then change the prompt, the topics or the filters in another --output_dir"
-        )
-    return outcome.enough
-
-
-def check_origin(run: Run) -> None:
-    """Paragraphs with ids of ours belong to the answers beside them: without those, new answers would be
-    taken for paragraphs that are there already."""
-    from comptra.files import read_jsonl
-
-    if run.layout.settings("generate").exists():
-        return
-    for name in run.languages:
-        path = run.layout.paragraphs(name, run.filenames.get(name))
-        if any(str(record.get("id", "")).startswith(f"{name}-") for record in read_jsonl(path)):
-            raise UserError(
-                f"{path} holds paragraphs of another run (their ids say so), but not its settings and answers: bring the "
-                'whole directory along, or remove the "id" of each line to start from these paragraphs'
-            )
-
-
-def translate(run: Run, command: list[str]) -> None:
-    """The translate stage."""
-    from comptra import language_id
-    from comptra.progress import Progress
-    from topxgen.back_translation import back_translate, paragraphs, translated
-    from topxgen.funnel import translation_counts
-
-    args, layout, started = run.args, run.layout, provenance.now()
-    translator = run.translator
-    for language in run.languages.values():
-        translator.check(language, run.target)
-    settings = {
-        "back_translator": run.back_translator,
-        "target_language": run.target.name,
-        "splitter": args.splitter,
-        "lid_model": args.lid_model,
-        **translator.settings,
-    }
-    provenance.check_settings(layout.settings("translate"), settings)
-    identifier = language_id.load(args.lid_model)
-    for language in [*run.languages.values(), run.target]:
-        if not identifier.knows(language):
-            say(
-                f"{args.lid_model} cannot tell {language.name}: its sentences are not checked by language; "
-                "pass a fastText --lid_model that knows it, such as GlotLID's"
-            )
-    total = done = 0
-    for name, language in run.languages.items():
-        there = translated(layout, language)
-        ids = [paragraph.id for paragraph in paragraphs(layout, language, run.filenames.get(name))]
-        total += len(ids)
-        done += sum(paragraph_id in there for paragraph_id in ids)
-    provenance.record_settings(layout.settings("translate"), settings)
-    if done < total:
-        stages.begin(layout, "translate")
-        say(f"loading {translator.version}")
-        try:
-            translator.load()
-            with Progress("translate", total, "paragraphs", done=done) as progress:
-                for name, language in run.languages.items():
-                    back_translate(
-                        layout,
-                        language,
-                        run.target,
-                        translator=translator,
-                        identifier=identifier,
-                        splitter=args.splitter,
-                        filename=run.filenames.get(name),
-                        progress=progress,
-                        verbose=args.verbose,
-                    )
-        finally:
-            say_retries(translator)
-            translator.close()
-    stages.write_manifest(
-        layout,
-        "translate",
-        started=started,
-        seed=args.seed,
-        settings=settings,
-        command=command,
-        translator_version=translator.version,
-        counts={name: translation_counts(layout, name) for name in run.languages},
-    )
-
-
-def score(run: Run, command: list[str]) -> None:
-    """The score stage."""
-    from comptra.progress import Progress
-    from topxgen.funnel import translation_counts
-
-    layout, scorer, started, truncated = run.layout, run.scorer, provenance.now(), 0
-    if scorer is None:
-        return
-    total = sum(scoring.unscored(layout, language, scorer.id) for language in run.languages)
-    if total:
-        stages.begin(layout, "score")
-        say(f"loading {scorer.id}")
-        try:
-            scorer.load()
-            with Progress("score", total, "paragraphs with pairs") as progress:
-                for language in run.languages.values():
-                    truncated += scoring.score(layout, language, run.target, scorer=scorer, progress=progress)
-        finally:
-            scorer.close()
-    if truncated:
-        say(f"{truncated} texts were longer than the scorer reads (514 tokens) and scored by their beginnings")
-    stages.write_manifest(
-        layout,
-        "score",
-        started=started,
-        seed=run.args.seed,
-        settings={"scorer": scorer.id},
-        command=command,
-        **({"truncated_texts": truncated} if total else {}),
-        counts={language: translation_counts(layout, language) for language in run.languages},
-    )
-
-
-def check_target(run: Run) -> None:
-    """A scorer is told both languages, and would score in the wrong one without a word."""
-    from comptra.files import read_json
-
-    earlier = read_json(run.layout.settings("translate")).get("target_language", run.target.name)
-    if earlier != run.target.name:
-        raise UserError(
-            f"the translations in {run.layout.translate_dir} are into {earlier}; pass --target_language {earlier!r}"
-        )
-
-
-def say_retries(model) -> None:
-    """What an API made us do again."""
-    if retries := getattr(model, "retries", None):
-        say("asked again: " + ", ".join(f"{count} times for a {kind}" for kind, count in retries.most_common()))
-
-
-def report(run: Run) -> None:
-    """Print the funnel, a few pairs, and where the files are."""
-    from comptra.files import read_json
-    from comptra.progress import printable
-    from topxgen import funnel
-
-    layout = run.layout
-    generation = [
-        funnel.generation_counts(layout, name, run.filenames.get(name))
-        for name in run.languages
-        if layout.answers(name).exists()
-    ]
-    translated = [name for name in run.languages if layout.translations(name).exists()]
-    translation = [funnel.translation_counts(layout, name) for name in translated]
-    asked = read_json(layout.manifest("generate")).get("prompts_asked")
-    print(f"\nFunnel, {', '.join(run.languages)}:\n{funnel.render(asked, generation, translation)}\n")
-    used = [sum(counts[kind] for counts in generation) for kind in ("prompt_tokens", "completion_tokens")]
-    for stage, (prompt, completion) in (("generate", used), ("translate", funnel.tokens(layout.translation_answers))):
-        if prompt:
-            print(funnel.usage(stage, prompt, completion, run.args.prices))
-    for name in translated:
-        for sentence, translation, value in funnel.sample_pairs(layout.translations(name)):
-            shown = "no score" if value is None else f"score {value:.2f}"
-            print(f"  {name}: {printable(sentence)}\n  {run.target.name}: {printable(translation)}  ({shown})\n")
-    for name in run.languages:
-        paragraphs = layout.paragraphs(name, run.filenames.get(name))
-        paths = [paragraphs, *([layout.translations(name)] if name in translated else [])]
-        print(f"{name}: {', '.join(map(str, paths))}; why texts and pairs were dropped: *_rejects.jsonl beside them")
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def preflight(run: Run) -> None:
-    """Fail now on what a later stage would fail on, after hours of generation."""
-    args = run.args
-    if "generate" in args.stages:
-        samplers.check(args.inference_api, run.model_settings(), run.sampling_settings(()))
-    if "translate" in args.stages:
-        from comptra import language_id
-
-        for language in run.languages.values():
-            run.translator.check(language, run.target)
-        language_id.load(args.lid_model)
-    if "score" in args.stages and run.scorer is not None:
-        if "translate" not in args.stages:
-            check_target(run)
-        run.scorer.preflight(run.languages.values(), run.target)
-
-
 def main() -> int:
     args = build_parser().parse_args()
     try:
@@ -442,7 +200,7 @@ def main() -> int:
         if args.dry_run:
             return dry_run(run)
         preflight(run)
-        from comptra.files import OutputLock, repair_tail
+        from topxgen.common.files import OutputLock, repair_tail
 
         command = provenance.command_line(("--api_key",))
         enough = True

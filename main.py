@@ -23,25 +23,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from comptra import (
-    blaser,
-    dividers,
-    merging,
-    methods,
-    provenance,
-    retrievers,
-    samplers,
-    selection,
-    sonar,
-    test_sets,
-    translators,
-)
-from comptra.arguments import FLAG, boolean, real, whole
-from comptra.asking import STYLES
-from comptra.errors import UserError
-from comptra.runs import Run
-from comptra.translating import show_prompts, translate_all
-from comptra.translators import nllb
+from comptra import candidate_selection, evaluation_sets, methods
+from comptra.compositional import divide, merge
+from comptra.run import Run
+from comptra.translate import show_prompts, translate_all
+from topxgen import inference, retrieval, translation
+from topxgen.common import provenance
+from topxgen.common.cli import FLAG, boolean, real, whole
+from topxgen.common.errors import UserError
+from topxgen.prompting.style import STYLES
+from topxgen.quality import blaser, sonar
+from topxgen.translation import nllb
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,7 +43,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("what to translate")
     group.add_argument(
-        "--dataset_name_or_path", choices=test_sets.DATASETS, default="flores", help="udhr is embedded [%(default)s]"
+        "--dataset_name_or_path",
+        choices=evaluation_sets.DATASETS,
+        default="flores",
+        help="udhr is embedded [%(default)s]",
     )
     group.add_argument("--src", default="English", metavar="LANGUAGE", help="English name or FLORES code [%(default)s]")
     group.add_argument("--tgt", required=True, metavar="LANGUAGE")
@@ -62,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--data_dir", type=Path, metavar="DIR", help="topxgen: {Language}_translate_filtered.jsonl")
     group.add_argument("--test_files", nargs=2, type=Path, metavar=("SRC", "REF"), help="with the data set files")
     group.add_argument("--pool_files", nargs=2, type=Path, metavar=("SRC", "TGT"), help="demonstrations for files")
-    group.add_argument("--languages_file", metavar="TSV", help="rows of your own, as in comptra/languages.tsv")
+    group.add_argument("--languages_file", metavar="TSV", help="rows of your own, as in topxgen/text/languages.tsv")
     group.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
     group.add_argument(
         "--metadata_dir",
@@ -82,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--base_model_name_or_path", metavar="MODEL", help="of adapters [the one they name]")
     group.add_argument("--lora_rank", type=whole(1), default=16, help="of the adapters, or more [%(default)s]")
-    group.add_argument("--inference_api", choices=samplers.BACKENDS, default="vllm", help="[%(default)s]")
+    group.add_argument("--inference_api", choices=inference.BACKENDS, default="vllm", help="[%(default)s]")
     group.add_argument("--api_key", help="better: the provider's environment variable; never logged nor written")
     group.add_argument("--base_url", metavar="URL", help="another server, as http://localhost:8000/v1 of vllm serve")
     group.add_argument("--request_timeout", type=real(0.1), default=600, metavar="SECONDS", help="[%(default)s]")
@@ -101,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--prompt_style", choices=STYLES, default="auto", help="raw template or chat [by the tokenizer]")
     group.add_argument("--k", type=whole(0), default=5, help="demonstrations [%(default)s]")
-    group.add_argument("--retriever_type", choices=retrievers.RETRIEVERS, default="bm25s", help="[%(default)s]")
+    group.add_argument("--retriever_type", choices=retrieval.RETRIEVERS, default="bm25s", help="[%(default)s]")
     group.add_argument("--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="[%(default)s]")
     group.add_argument("--spacy_model", metavar="MODEL", help="of the source language, where a choice needs one")
 
@@ -113,7 +108,9 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--num_return_sequences", type=whole(1), default=1, help="candidates [%(default)s]")
     group.add_argument("--num_beams", type=whole(1), default=1, help="above 1: beam search [%(default)s]")
     group.add_argument("--do_sample", type=boolean, nargs="?", const=True, default=True, help="false: greedy")
-    group.add_argument("--selection_method", choices=selection.SELECTORS, default="greedy", help="[%(default)s]")
+    group.add_argument(
+        "--selection_method", choices=candidate_selection.SELECTORS, default="greedy", help="[%(default)s]"
+    )
     group.add_argument("--blaser_name_or_path", default=blaser.DEFAULT, metavar="MODEL", help="[%(default)s]")
     group.add_argument("--comet_python", metavar="PYTHON", help="comet-qe: of its environment [.venv-comet]")
 
@@ -124,12 +121,12 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--nllb_name_or_path", default="facebook/nllb-200-distilled-600M", metavar="MODEL")
     group.add_argument("--nllb_engine", choices=nllb.ENGINES, default="ctranslate2", help="[%(default)s]")
     group.add_argument("--nllb_compute_type", choices=nllb.COMPUTE_TYPES, default="auto")
-    group.add_argument("--cache_dir", default=translators.CACHE_DIR, metavar="DIR", help="of converted models")
+    group.add_argument("--cache_dir", default=translation.CACHE_DIR, metavar="DIR", help="of converted models")
     group.add_argument("--number_of_refining_steps", type=whole(0), default=0, help="[%(default)s]")
 
     group = parser.add_argument_group("CompTra")
     group.add_argument("--steps", type=whole(0), default=0, help="divisions; 0: none [%(default)s]")
-    group.add_argument("--method_divide", choices=dividers.DIVIDERS, default="llm", help="[%(default)s]")
+    group.add_argument("--method_divide", choices=divide.DIVIDERS, default="llm", help="[%(default)s]")
     group.add_argument(
         "--mode_divide", default="vanilla", metavar="NAME_OR_PATH", help="llm: vanilla, paraphrase, a file"
     )
@@ -138,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--number_of_repetitions", type=whole(1), default=4, help="identity [%(default)s]")
     group.add_argument("--max_new_tokens_divide", type=whole(1), default=1500, help="[%(default)s]")
-    group.add_argument("--merge_prompt", choices=merging.MERGE_PROMPTS, default="vanilla", help="[%(default)s]")
+    group.add_argument("--merge_prompt", choices=merge.MERGE_PROMPTS, default="vanilla", help="[%(default)s]")
     group.add_argument(
         "--number_of_merge_demonstrations",
         type=whole(0),

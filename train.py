@@ -25,43 +25,22 @@ import os
 import sys
 from pathlib import Path
 
-from comptra import languages, provenance
-from comptra.arguments import FLAG, real, whole
-from comptra.errors import UserError
-from topxgen import training, training_sets
-from topxgen.base_model import DECODER, LEFT_OUT, BaseModel, launched_with_deepspeed
-from topxgen.packing import PACKINGS
-
-MAIN = int(os.environ.get("RANK", 0)) == 0
-# Flags that do not change what is learned: a run may go on with others. Batch sizes count by their product.
-FREE = [
-    "output_dir",
-    "data_dir",
-    "logging_steps",
-    "eval_steps",
-    "save_steps",
-    "save_total_limit",
-    "num_workers",
-    "report_to",
-    "export_dir",
-    "export_formats",
-    "eval_translation",
-    "best_by",
-    "early_stopping_patience",
-    "gradient_checkpointing",
-    "use_flash_attn",
-    "use_liger_kernel",
-    "deepspeed",
-    "push_to_hub",
-    "hub_model_id",
-    "dry_run",
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
-    "languages_file",
-    "trust_remote_code",
-]
-DEFAULT_STEPS = 1000
+from topxgen.common.cli import FLAG, real, whole
+from topxgen.common.errors import UserError
+from topxgen.training import run, training_data
+from topxgen.training.model import LEFT_OUT, BaseModel
+from topxgen.training.packing import PACKINGS
+from topxgen.training.plan import (
+    DEFAULT_STEPS,
+    MAIN,
+    build_sets,
+    open_stream,
+    say,
+    settings_of,
+    settle,
+    show_batch,
+    show_rows,
+)
 
 
 def json_object(text: str) -> dict:
@@ -106,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--src", default="English", metavar="LANGUAGE", help="[%(default)s]")
     group.add_argument("--target_languages", nargs="+", default=[], metavar="LANGUAGE", help="English names or codes")
     group.add_argument(
-        "--languages_file", metavar="TSV", help="rows of your own, with the columns of comptra/languages.tsv"
+        "--languages_file", metavar="TSV", help="rows of your own, with the columns of topxgen/text/languages.tsv"
     )
     group.add_argument("--reverse", **FLAG, help="train the other direction, too (after the split)")
     group.add_argument("--subset", metavar="CONFIG", help="of a Hub set; smol: smolsent or smoldoc")
@@ -121,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--dataset_size", type=whole(-1), default=-1, metavar="N", help="pairs a language; -1: all")
     group.add_argument(
         "--strategy",
-        choices=training_sets.STRATEGIES,
+        choices=training_data.STRATEGIES,
         default="soonest",
         help="which N: the first, the best scores, a random draw [%(default)s]",
     )
@@ -146,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--export_dir", type=Path, metavar="DIR", help="write the two sets there, too")
     group.add_argument(
-        "--export_formats", nargs="+", choices=training_sets.FORMATS, default=list(training_sets.FORMATS), help="[all]"
+        "--export_formats", nargs="+", choices=training_data.FORMATS, default=list(training_data.FORMATS), help="[all]"
     )
     group.add_argument("--seed", type=whole(0), default=122, help="[%(default)s]")
     group.add_argument("--dry_run", **FLAG, help="show counts, rows and the first texts, and leave")
@@ -163,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--template_key",
         default="14",
-        help="decoders: number or name in comptra/prompts/templates.toml; none: input and output as they stand [%(default)s]",
+        help="decoders: number or name in topxgen/prompting/mt_templates.toml; none: input and output as they stand [%(default)s]",
     )
     group.add_argument("--neftune_noise_alpha", type=real(0), metavar="ALPHA", help="noise on the embeddings [off]")
 
@@ -191,7 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--gradient_accumulation_steps", type=whole(1), default=4, help="[%(default)s]")
     group.add_argument("--learning_rate", type=real(0), default=5e-6, help="[%(default)s]")
     group.add_argument("--min_learning_rate", type=real(0), help="where the schedule ends")
-    group.add_argument("--lr_scheduler_type", choices=training.SCHEDULERS, default="cosine", help="[%(default)s]")
+    group.add_argument("--lr_scheduler_type", choices=run.SCHEDULERS, default="cosine", help="[%(default)s]")
     group.add_argument("--lr_scheduler_kwargs", type=json_object, metavar="JSON", help='such as {"num_cycles": 2}')
     group.add_argument("--num_warmup_steps", type=whole(0), default=100, help="[%(default)s]")
     group.add_argument("--weight_decay", type=real(0), default=0.05, help="[%(default)s]")
@@ -223,164 +202,26 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def say(line: str) -> None:
-    """To the user, once: every process runs this script."""
-    if MAIN:
-        print(line, file=sys.stderr, flush=True)
-
-
 def complain(line: str) -> None:
     """Errors are the business of whatever process has them."""
     rank = "" if MAIN else f"rank {os.environ['RANK']}: "
     print(rank + line, file=sys.stderr, flush=True)
 
 
-def settle(args: argparse.Namespace) -> argparse.Namespace:
-    """Defaults that depend on other flags. Raises UserError for flags that contradict each other."""
-    args.max_steps = None if args.max_steps == -1 else args.max_steps
-    if args.max_steps == 0:
-        raise UserError("--max_steps 0 trains nothing; pass a number of steps, or -1 and --num_train_epochs")
-    if args.max_steps is None and args.num_train_epochs is None:
-        args.max_steps = DEFAULT_STEPS
-    if args.max_steps is not None and args.num_train_epochs is not None:
-        say(f"--max_steps {args.max_steps} wins over --num_train_epochs {args.num_train_epochs:g}")
-        args.num_train_epochs = None
-    args.src = languages.find(args.src, args.languages_file).name
-    args.target_languages = [languages.find(name, args.languages_file).name for name in args.target_languages]
-    if args.output_dir.resolve() == Path(args.model_name_or_path).resolve():
-        raise UserError(f"--output_dir {args.output_dir} is the folder of the model that is trained; pass another one")
-    if args.bf16 and args.fp16:
-        raise UserError("--bf16 and --fp16 exclude each other; pass one of them")
-    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # what the config of accelerate launch says
-    if launched in ("bf16", "fp16") and not (args.bf16 or args.fp16):
-        setattr(args, launched, True)
-    if args.deepspeed and launched_with_deepspeed():
-        raise UserError(
-            f"--deepspeed {args.deepspeed} and the config of accelerate launch both set DeepSpeed up: drop the flag, or "
-            "launch with configs/four_gpus.yaml"
-        )
-    for flag in ("load_in_8bit", "load_in_4bit", "use_dora"):
-        if getattr(args, flag) and not args.use_peft:
-            raise UserError(f"--{flag} freezes the weights and trains an adapter: add --use_peft")
-    if args.load_in_8bit and args.load_in_4bit:
-        raise UserError("--load_in_8bit and --load_in_4bit exclude each other; pass one of them")
-    if args.streaming and args.max_steps is None:
-        raise UserError("--streaming does not know where an epoch ends; pass --max_steps instead of --num_train_epochs")
-    if args.streaming and args.export_dir:
-        raise UserError("--export_dir writes what is in memory; leave --streaming out")
-    args.best_by = args.best_by or ("chrf" if args.eval_translation else "loss")
-    if args.best_by != "loss" and not args.eval_translation:
-        raise UserError(f"--best_by {args.best_by} needs translations; pass --eval_translation N")
-    return args
-
-
-def source_of(args: argparse.Namespace) -> training_sets.Source:
-    return training_sets.Source(
-        name=args.dataset_name_or_path,
-        src=languages.find(args.src, args.languages_file),
-        targets=tuple(languages.find(name, args.languages_file) for name in dict.fromkeys(args.target_languages)),
-        data_dir=args.data_dir,
-        subset=args.subset,
-        split=args.split,
-        input_column=args.input_column_name,
-        output_column=args.output_column_name,
-        percentile=args.percentile,
-        dataset_size=args.dataset_size,
-        strategy=args.strategy,
-        seed=args.seed,
-    )
-
-
-def build_sets(args: argparse.Namespace) -> tuple[list, list, dict]:
-    """(train pairs, test pairs, facts) of data that fits in memory."""
-    pairs, facts = training_sets.load(source_of(args))
-    if args.test_size_ratio:
-        train, test = training_sets.split(pairs, args.test_size_ratio, args.seed)
-    else:
-        train, test = pairs, []
-    if args.reverse:
-        train, test = training_sets.reverse(train), training_sets.reverse(test)
-    if not train:
-        raise UserError(f"nothing to train on is left of {args.dataset_name_or_path}: {json.dumps(facts)}")
-    return (
-        train,
-        test,
-        {**facts, "train_pairs": len(train), "test_pairs": len(test), "sha256": fingerprint(train, test)},
-    )
-
-
-def fingerprint(train: list, test: list) -> str:
-    """Of what is trained and tested on, in order."""
-    lines = [f"{pair.src}\t{pair.tgt}\t{pair.source}\t{pair.target}" for pair in (*train, None, *test) if pair]
-    return provenance.digest([str(len(train)), *lines])
-
-
-def open_stream(args: argparse.Namespace) -> tuple[object, list, dict]:
-    """(training stream, held-out pairs, facts): the first --size_valid_set pairs are held out."""
-    from topxgen.streaming import windows
-
-    stream = training_sets.stream(source_of(args))
-    test = [pair for pairs in windows(stream.take(args.size_valid_set), 1000) for pair in pairs]
-    if args.reverse:
-        test = training_sets.reverse(test)
-    rest = stream.skip(args.size_valid_set).shuffle(seed=args.seed, buffer_size=args.shuffle_buffer)
-    return rest, test, {"streamed": args.dataset_name_or_path, "test_pairs": len(test), "sha256": fingerprint([], test)}
-
-
-def settings_of(args: argparse.Namespace, facts: dict) -> dict:
-    """What decides the model that comes out."""
-    rows, _ = training.effective_batch(args)
-    chosen = {name: value for name, value in vars(args).items() if name not in FREE}
-    if args.lr_scheduler_type in training.ON_PLATEAU:  # then evaluations decide, too
-        chosen |= {name: getattr(args, name) for name in ("eval_steps", "save_steps", "best_by", "eval_translation")}
-    return {**chosen, "effective_batch_rows": rows, "data": facts["sha256"]}
-
-
-def show_batch(args: argparse.Namespace) -> int:
-    """Say how many rows a step has; the number."""
-    rows, processes = training.effective_batch(args)
-    say(
-        f"a step has {rows} rows ({args.per_device_train_batch_size} a device x {args.gradient_accumulation_steps} accumulated "
-        f"x {processes} processes)"
-    )
-    return rows
-
-
-def show_rows(args: argparse.Namespace, model: BaseModel, encoded, rows) -> None:
-    """How the data lies in rows, and the first texts as the model sees them."""
-    tokens, batch = int(encoded.lengths.sum()), show_batch(args)
-    width = args.max_length if model.kind == DECODER and args.packing != "none" else max(rows.lengths)
-    steps = -(-len(rows) // batch)
-    total = args.max_steps or -(-int(args.num_train_epochs * steps) // 1)
-    say(
-        f"{len(encoded)} training texts of {tokens} tokens (mean {tokens / max(1, len(encoded)):.0f}) in {len(rows)} rows of at "
-        f"most {width}: {1 - tokens / (len(rows) * width):.1%} room left; an epoch has {steps} steps; {total} steps, {total / steps:.1f} epochs"
-    )
-    if total <= args.num_warmup_steps:
-        say(f"--num_warmup_steps {args.num_warmup_steps}: the learning rate never gets to its top in {total} steps")
-    if model.kind == DECODER and args.dry_run:
-        for i in range(min(2, len(encoded))):
-            ids, prompt = encoded[i].tolist(), int(encoded.prompts[i])
-            learned = "(the loss lies here)" if args.targets_only else "(the loss lies on all)"
-            say(
-                f"--- text {i + 1}\n{model.tokenizer.decode(ids[:prompt])}\n--- {learned}\n{model.tokenizer.decode(ids[prompt:])}"
-            )
-
-
 def train(args: argparse.Namespace) -> int:
-    from comptra.files import OutputLock
+    from topxgen.common.files import OutputLock
 
     args = settle(args)
     if "WORLD_SIZE" not in os.environ and not args.dry_run:
-        training.one_gpu_or_launch()
-    training.check_schedule(args)
+        run.one_gpu_or_launch()
+    run.check_schedule(args)
     pairs, test, facts = open_stream(args) if args.streaming else build_sets(args)
-    for line in training.funnel_lines(facts):
+    for line in run.funnel_lines(facts):
         say(line)
     if args.targets_only and not all(pair.src for pair in (*test, *(() if args.streaming else pairs))):
         raise UserError("--targets_only: text of one column has no target; pass --output_column_name, or drop the flag")
     if args.export_dir and MAIN:
-        written = training_sets.export(pairs, test, args.export_dir, args.export_formats, args.languages_file)
+        written = training_data.export(pairs, test, args.export_dir, args.export_formats, args.languages_file)
         say(f"exported: {', '.join(map(str, written))}")
     model = BaseModel(args)
     if args.streaming:
@@ -402,19 +243,19 @@ def train(args: argparse.Namespace) -> int:
         show_rows(args, model, encoded, rows)
     if args.dry_run:
         if not args.streaming:
-            training.note_left_out(args, model, encoded, pairs, "training", say)
+            run.note_left_out(args, model, encoded, pairs, "training", say)
         return 0
     settings = json.loads(json.dumps(settings_of(args, facts), default=str))
     lock = OutputLock(args.output_dir) if MAIN else None
     try:
-        training.check_output_dir(args.output_dir, settings)
-        if training.is_finished(args.output_dir, say):
+        run.check_output_dir(args.output_dir, settings)
+        if run.is_finished(args.output_dir, say):
             return 0
         if MAIN:
             (args.output_dir / LEFT_OUT).unlink(missing_ok=True)
         if not args.streaming:
-            training.note_left_out(args, model, encoded, pairs, "training", say)
-        return training.run(args, model, rows, test, facts, settings, say)
+            run.note_left_out(args, model, encoded, pairs, "training", say)
+        return run.run(args, model, rows, test, facts, settings, say)
     finally:
         if lock is not None:
             lock.release()

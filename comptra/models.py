@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from comptra import samplers
-from comptra.arguments import plain_name
-from comptra.asking import CHAT, RAW, style_of
-from comptra.errors import UserError
-from comptra.files import read_json
-from comptra.hub import model_file
-from comptra.prompts.templates import MTTemplate, trained_template
+from topxgen import inference
+from topxgen.common.cli import plain_name
+from topxgen.common.errors import UserError
+from topxgen.common.files import read_json
+from topxgen.common.hub import model_file
+from topxgen.prompting.mt_templates import MTTemplate, trained_template
+from topxgen.prompting.style import CHAT, RAW, style_of
 
 DEFAULT_TEMPLATE = "11"
 SAMPLES, SAMPLE = 256, 1 << 14  # pieces of a file of weights, and bytes of each, that tell it from another
@@ -66,7 +66,7 @@ def settled(args: argparse.Namespace, asks: bool) -> list[Model]:
 
 
 def _model(path: str, args: argparse.Namespace) -> Model:
-    if args.inference_api in samplers.REMOTE:  # a name that means something to the server
+    if args.inference_api in inference.REMOTE:  # a name that means something to the server
         if args.enable_lora or (Path(path) / "adapter_config.json").is_file():
             raise UserError(
                 f"{path} is a LoRA adapter, and --inference_api {args.inference_api} loads none: serve it (vllm serve BASE "
@@ -91,7 +91,7 @@ def _model(path: str, args: argparse.Namespace) -> Model:
 
 
 def _adapter(path: str, base: str, lora_rank: int) -> Model:
-    folder = samplers.adapter_folder(path)
+    folder = inference.adapter_folder(path)
     config = read_json(Path(folder) / "adapter_config.json")
     base = base or (config.get("base_model_name_or_path") or "").rstrip("/")
     if not base:
@@ -105,7 +105,7 @@ def _adapter(path: str, base: str, lora_rank: int) -> Model:
 def styles(
     models: list[Model],
     args: argparse.Namespace,
-    settings_of: Callable[[Model], samplers.ModelSettings],
+    settings_of: Callable[[Model], inference.ModelSettings],
     template_of: Callable[[Model], MTTemplate],
     say: Callable[[str], None],
 ) -> dict[str, str]:

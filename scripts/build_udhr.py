@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from comptra import languages
+from topxgen.text import languages
 
 # Declarations whose file is not simply named after the ISO 639-3 code: the commonest or newest version.
 FILES = {

@@ -16,8 +16,10 @@ import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from comptra import files, samplers
-from comptra.errors import UserError, reason
+from topxgen import inference
+from topxgen.common import files
+from topxgen.common.errors import UserError, reason
+from topxgen.common.hub import cannot_load
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
@@ -48,7 +50,7 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_source, **tokenizer_options)
         config = AutoConfig.from_pretrained(base, **options)
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UserError(samplers.cannot_load(base, error)) from None
+        raise UserError(cannot_load(base, error)) from None
     if getattr(config, "quantization_config", None):
         raise UserError(
             f"{base} holds quantised weights, which cannot be added to; pass the model that it was made from as "
@@ -58,7 +60,7 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
     try:
         model = model_class.from_pretrained(base, dtype="auto", **options)
     except Exception as error:
-        raise UserError(samplers.cannot_load(base, error)) from None
+        raise UserError(cannot_load(base, error)) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what peft warns of is looked into there
         merged = add_adapter(model, adapter, base)
@@ -157,7 +159,7 @@ def main() -> int:
     try:
         if args.output.exists():
             raise UserError(f"{args.output} is there already; remove it or choose another OUTPUT")
-        adapter = Path(samplers.adapter_folder(args.adapter))
+        adapter = Path(inference.adapter_folder(args.adapter))
         settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
         if settings.get("peft_type") != "LORA":
             raise UserError(

@@ -10,11 +10,12 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from comptra import answers
-from comptra.asking import CHAT, Asker, Prompt
-from comptra.languages import Language
-from comptra.prompts.templates import MTTemplate, chat_prompt, clean_answer
-from comptra.samplers import SamplingSettings
+from comptra import answer_parsing
+from comptra.llm_calls import Asker
+from topxgen.inference import SamplingSettings
+from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, clean_answer
+from topxgen.prompting.style import CHAT, Prompt
+from topxgen.text.languages import Language
 
 # One row a method: "module:function", imported when it is chosen.
 METHODS = {
@@ -66,7 +67,7 @@ class Task:
     select: Callable[[list[str], list[list[str]]], list[str]] | None = None
     # Sentences, candidates of each -> the best by quality estimation, where a method needs that (maps).
     best_by_quality: Callable[[list[str], list[list[str]]], list[str]] | None = None
-    nllb: object = None  # a translator (comptra.translators), its model not loaded
+    nllb: object = None  # a translator (topxgen.translation), its model not loaded
     rest: Callable[[], None] = lambda: None  # gives the LLM's memory back until it is asked again
     spacy_model: str | None = None
     thinks: bool = False  # the model's chat template opens its thoughts
@@ -98,7 +99,7 @@ class Task:
     def clean(self, answer: str) -> str:
         """The translation in the answer to `prompt`."""
         if self.asker.style == CHAT:
-            return answers.line(answer, self.thinks)
+            return answer_parsing.line(answer, self.thinks)
         return clean_answer(answer, self.template.stop, self.template.thinking)
 
     def shots(self, sentences: list[str]) -> list[Shots]:

@@ -3,10 +3,10 @@ or named entities of the source side. Baselines of CompTra (Zebaze, Sagot and Ba
 
 from collections.abc import Iterator
 
-from comptra import spacy_pipelines
 from comptra.methods import Task
 from comptra.methods.conversation import names, prompts_of
-from comptra.prompts.parts import fill
+from topxgen.prompting.toml_prompts import fill
+from topxgen.text import spacy_pipelines
 
 
 def parts_of_speech(doc) -> str:
@@ -30,7 +30,7 @@ def entities(doc) -> str:
     return ", ".join(f"{entity.text} ({entity.label_})" for entity in doc.ents)
 
 
-# Method -> what its pipeline must find (comptra.spacy_pipelines.PARTS), and how it is written down.
+# Method -> what its pipeline must find (topxgen.text.spacy_pipelines.PARTS), and how it is written down.
 ANNOTATIONS = {
     "pos": ("parts of speech", parts_of_speech),
     "morph": ("morphology", morphology),

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from comptra import answers
-from comptra.asking import Prompt
+from comptra import answer_parsing, prompts
 from comptra.methods import Task
-from comptra.prompts import parts
-from comptra.samplers import SamplingSettings
+from topxgen.inference import SamplingSettings
+from topxgen.prompting import toml_prompts
+from topxgen.prompting.style import Prompt
 
 THOUGHT_TOKENS = 1024  # of an answer that is no translation, at most
 MARKER = "Translation:"  # where the file of a method names none
@@ -16,7 +16,7 @@ MARKER = "Translation:"  # where the file of a method names none
 
 def prompts_of(method: str, needed: dict[str, tuple[str, ...]]) -> dict[str, str]:
     """The texts of comptra/prompts/methods/{method}.toml. Raises UserError when something is missing there."""
-    return {"marker": MARKER, **parts.load(parts.find("methods", method), needed)}
+    return {"marker": MARKER, **toml_prompts.load(toml_prompts.find(prompts.FOLDER / "methods", method), needed)}
 
 
 def names(task: Task) -> dict[str, str]:
@@ -32,15 +32,15 @@ def thoughts(task: Task, prompts: list[Prompt], tokens: int | None = None) -> li
 def drafts(task: Task, prompts: list[Prompt], marker: str) -> list[str | None]:
     """One translation for each prompt, in order, by the user's decoding; None: no answer."""
     found = _first(task, prompts, replace(task.sampling, num_return_sequences=1))
-    return [text and answers.translation(text, marker) for text in found]
+    return [text and answer_parsing.translation(text, marker) for text in found]
 
 
 def translations(sentences: list[str], prompts: list[Prompt], task: Task, marker: str) -> Iterator[tuple[int, str]]:
     """The translations that `prompts` ask for in words, as they finish; of several candidates the best."""
-    clean = partial(answers.translation, marker=marker, thinking=task.thinks)
+    clean = partial(answer_parsing.translation, marker=marker, thinking=task.thinks)
     return task.translate(sentences, prompts, task.sampling, clean)
 
 
 def _first(task: Task, prompts: list[Prompt], sampling: SamplingSettings) -> list[str | None]:
     found = task.asker.answers(prompts, sampling)
-    return [answers.without_thoughts(texts[0], task.thinks) if texts else None for texts in found]
+    return [answer_parsing.without_thoughts(texts[0], task.thinks) if texts else None for texts in found]

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from comptra.methods import Task, unanswered
 from comptra.methods.conversation import names, prompts_of, thoughts, translations
-from comptra.ordered import provisional
-from comptra.prompts.parts import fill
+from comptra.ordered_jsonl import provisional
+from topxgen.prompting.toml_prompts import fill
 
 NEEDED = {"reason": ("sentence",), "extract": ()}
 

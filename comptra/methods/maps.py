@@ -7,12 +7,12 @@ chooses.
 
 from collections.abc import Iterator
 
-from comptra import answers
-from comptra.errors import UserError
+from comptra import answer_parsing
 from comptra.methods import Task, unanswered
 from comptra.methods.conversation import names, prompts_of, thoughts
-from comptra.ordered import provisional
-from comptra.prompts.parts import fill
+from comptra.ordered_jsonl import provisional
+from topxgen.common.errors import UserError
+from topxgen.prompting.toml_prompts import fill
 
 KINDS = ("keywords", "topics", "demonstration")
 NEEDED = dict.fromkeys(KINDS, ("sentence",)) | {f"translate_{kind}": ("sentence", "knowledge") for kind in KINDS}
@@ -32,7 +32,9 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     ]
     candidates: list[list[str]] = [[] for _ in sentences]
     for i, found in enumerate(task.asker.answers(prompts, task.sampling)):
-        candidates[i // len(KINDS)] += [answers.translation(text, texts["marker"], task.thinks) for text in found]
+        candidates[i // len(KINDS)] += [
+            answer_parsing.translation(text, texts["marker"], task.thinks) for text in found
+        ]
         if not found:
             lacking.add(i // len(KINDS))
     zero_shot = [task.prompt([], sentence) for sentence in sentences]

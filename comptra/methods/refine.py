@@ -3,8 +3,8 @@ model a translation and ask for a better one, again and again (--number_of_refin
 
 from comptra.methods import Task, in_order
 from comptra.methods.conversation import names, prompts_of, translations
-from comptra.ordered import Provisional
-from comptra.prompts.parts import fill
+from comptra.ordered_jsonl import Provisional
+from topxgen.prompting.toml_prompts import fill
 
 NEEDED = {"refine": ("sentence", "draft")}
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from comptra.methods import Task, in_order, unanswered, vanilla
 from comptra.methods.conversation import names, prompts_of, thoughts, translations
-from comptra.ordered import Provisional, provisional
-from comptra.prompts.parts import fill
+from comptra.ordered_jsonl import Provisional, provisional
+from topxgen.prompting.toml_prompts import fill
 
 NEEDED = {"estimate": ("sentence", "draft"), "no_error": (), "refine": ("sentence", "draft", "errors")}
 

@@ -1,1 +1,5 @@
-"""Prompts of translation: templates.toml holds them, templates.py fills them in."""
+"""The prompts of evaluation, as files for users to edit: methods/, divide/ and merge/ beside this file."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent

@@ -1,0 +1,1 @@
+"""Compositional translation (CompTra): divide, translate the phrases, merge."""

@@ -1,0 +1,95 @@
+"""Scores as a table for the terminal, and as CSV."""
+
+import csv
+import io
+
+from topxgen.common.console import printable
+
+ALPHA = 0.05
+
+
+def title_of(group: dict) -> str:
+    what = (
+        f"{group['sentences']} phrases of step {group['step']}" if group["step"] else f"{group['sentences']} sentences"
+    )
+    return f"{group['dataset']} from {group['src']} into {group['tgt']}, {what}".strip()
+
+
+def table(report: dict) -> str:
+    """The report for the terminal: one aligned table for each test set and direction."""
+    return "\n\n".join(_group_table(group, report) for group in report["groups"])
+
+
+def _group_table(group: dict, report: dict) -> str:
+    compared = len(group["systems"]) - 1 if group["baseline"] else 0
+    header = ["system"]
+    for title in group["titles"].values():
+        header += [title] + (["p"] if compared else []) + (["Holm"] if compared > 1 else [])
+    rows = [[*header, "empty"]]
+    for system in group["systems"]:
+        marks = [" (baseline)"] if system["path"] == group["baseline"] else []
+        if system["missing"]:
+            marks.append(f" (partial: {system['missing']} of {system['missing'] + system['sentences']} are missing)")
+        if system["unanswered"]:
+            marks.append(f" ({system['unanswered']} unanswered)")
+        row = [printable(system["name"]) + "".join(marks)]
+        for value in system["scores"].values():
+            row.append(_cell(value))
+            if compared:
+                row.append(_p_cell(value, "p"))
+            if compared > 1:
+                row.append(_p_cell(value, "p_holm"))
+        rows.append([*row, str(system["empty"])])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [title_of(group)]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
+    for name, signature in group["signatures"].items():
+        lines.append(f"{group['titles'][name]}: {signature}")
+    if compared:
+        corrected = f", Holm's correction over {compared} systems" if compared > 1 else ""
+        lines.append(
+            f"* p < {ALPHA}: approximate randomisation, {report['trials']} trials, seed {report['seed']}{corrected}"
+        )
+    if report["bootstrap"]:
+        lines.append(f"[95% interval]: bootstrap, {report['bootstrap']} samples, seed {report['seed']}")
+    return "\n".join(lines)
+
+
+def _cell(value: dict | None) -> str:
+    if value is None:
+        return "-"
+    interval = f" [{value['interval'][0]:.1f}, {value['interval'][1]:.1f}]" if "interval" in value else ""
+    star = "*" if value.get("p_holm", 1) < ALPHA else " "  # with one system the corrected p is the p
+    return f"{value['score']:.2f}{interval}{star}"
+
+
+def _p_cell(value: dict | None, key: str) -> str:
+    return f"{value[key]:.4f}" if value and key in value else "-"
+
+
+def csv_text(report: dict) -> str:
+    """The report with one row a system."""
+    names = list(dict.fromkeys(name for group in report["groups"] for name in group["titles"]))
+    columns = ["dataset", "src", "tgt", "step", "system", "path", "baseline", "sentences", "missing"]
+    columns += ["unanswered", "empty"]
+    for name in names:
+        columns += [name, f"{name}_low", f"{name}_high", f"{name}_p", f"{name}_p_holm", f"{name}_signature"]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    for group in report["groups"]:
+        for system in group["systems"]:
+            row = {key: group[key] for key in ("dataset", "src", "tgt", "step")}
+            row |= {key: system[key] for key in ("path", "sentences", "missing", "unanswered", "empty")}
+            row |= {"system": system["name"], "baseline": group["baseline"] or ""}
+            for name, value in system["scores"].items():
+                if value is None:
+                    continue
+                low, high = value.get("interval", ("", ""))
+                row |= {name: value["score"], f"{name}_low": low, f"{name}_high": high}
+                row |= {f"{name}_{key}": value.get(key, "") for key in ("p", "p_holm")}
+                row[f"{name}_signature"] = group["signatures"][name]
+            writer.writerow(row)
+    return out.getvalue()

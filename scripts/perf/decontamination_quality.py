@@ -1,0 +1,186 @@
+"""How much of what is planted decontamination finds, and what it finds in text that holds no benchmark.
+
+    python scripts/perf/decontamination_quality.py --benchmark_dir ../shared/benchmarks [--near_duplicates 0.6]
+
+Planted: the 1,000 test lines of NTREX-128 in six languages, as they are and altered (ALTERATIONS). Clean: the lines of
+NTREX-128 that are not in its test part and the UDHR, against the test part; `--clean FILE`, a text a line, adds
+others (Wikipedia's summaries, say), whose sentences are held against all the English benchmarks. What is found in
+clean text is printed. `--ratios` prints instead how many tokens the UDHR has in each script for one in English.
+"""
+
+import argparse
+import random
+import sys
+import unicodedata
+from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from topxgen.corpora import benchmarks, examples
+from topxgen.decontamination.benchmark_texts import Side
+from topxgen.decontamination.ngram_hashes import TOKENIZERS, TOKENS_PER_WORD, tokens_per_ngram
+from topxgen.decontamination.ngram_index import Index
+from topxgen.text import languages, sentence_splitting
+
+LANGUAGES = ("Basque", "Hausa", "Nepali", "Swahili", "Urdu", "English")
+_APOSTROPHES = "'’‘ʼ"
+
+
+def changed(words_changed: int) -> Callable:
+    """Put other words of the language in so many places."""
+
+    def alter(text: str, rng: random.Random, vocabulary: list[str]) -> str:
+        words = text.split()
+        for place in rng.sample(range(len(words)), min(words_changed, len(words))):
+            words[place] = rng.choice(vocabulary)
+        return " ".join(words)
+
+    return alter
+
+
+def repunctuated(text: str, rng: random.Random, vocabulary: list[str]) -> str:
+    """Every mark dropped or made another one (inside a word or a number: made another one), commas put in."""
+    out = []
+    for place, char in enumerate(text):
+        if not unicodedata.category(char).startswith("P"):
+            out.append(char)
+        elif char in _APOSTROPHES:
+            out.append(rng.choice([*_APOSTROPHES, ""]))
+        elif place and wordly(text[place - 1]) and wordly(text[place + 1 : place + 2] or " "):
+            out.append(rng.choice(" -–/,;:"))
+        else:
+            out.append(rng.choice(["", "", ",", ";", ":", "!", "…", "“", "”", " –"]))
+    return " ".join(word + ("," if rng.random() < 0.1 else "") for word in "".join(out).split())
+
+
+def wordly(char: str) -> bool:
+    return unicodedata.category(char)[0] in "LMN"
+
+
+def recased(text: str, rng: random.Random, vocabulary: list[str]) -> str:
+    return rng.choice([str.upper, str.lower, str.title, str.swapcase])(text)
+
+
+def halved(text: str, rng: random.Random, vocabulary: list[str]) -> str:
+    words = text.split()
+    middle = len(words) // 2
+    return " ".join(rng.choice([words[:middle], words[middle:]]))
+
+
+def respelled(text: str, rng: random.Random, vocabulary: list[str]) -> str:
+    """One letter of every third word, on average, lost, doubled or swapped with the next."""
+    words = text.split()
+    for i, word in enumerate(words):
+        if len(word) > 3 and rng.random() < 1 / 3:
+            place = rng.randrange(1, len(word) - 1)
+            words[i] = rng.choice(
+                [
+                    word[:place] + word[place + 1 :],
+                    word[:place] + word[place] + word[place:],
+                    word[:place] + word[place + 1] + word[place] + word[place + 2 :],
+                ]
+            )
+    return " ".join(words)
+
+
+ALTERATIONS = {
+    "verbatim": lambda text, rng, vocabulary: text,
+    "re-cased": recased,
+    "re-punctuated": repunctuated,
+    "1 word changed": changed(1),
+    "2 words changed": changed(2),
+    "3 words changed": changed(3),
+    "cut in half": halved,
+    "respelled": respelled,
+}
+
+
+def planted(test: benchmarks.Split, clean: list[str], language: languages.Language) -> dict[str, list[list[str]]]:
+    """For each kind of planting, the texts in which each line of the benchmark is to be found."""
+    rng = random.Random(7)
+    vocabulary = [word for text in clean for word in text.split()]
+    split = sentence_splitting.Sentencex(language).split
+    kinds = {kind: [[alter(text, rng, vocabulary)] for text in test.texts] for kind, alter in ALTERATIONS.items()}
+    paragraphs = [" ".join([rng.choice(clean), text, rng.choice(clean)]) for text in test.texts]
+    sentences = [split(paragraph) for paragraph in paragraphs]
+    return {
+        "verbatim": kinds.pop("verbatim"),
+        # A paragraph is held against the benchmarks with its sentences, translations as sentences alone.
+        "inside a paragraph": [[paragraph, *parts] for paragraph, parts in zip(paragraphs, sentences, strict=True)],
+        "in its sentences": sentences,
+        **kinds,
+    }
+
+
+def recall(index: Index, test: benchmarks.Split, texts: list[list[str]]) -> float:
+    """Share of the benchmark's lines that are found where they were planted, in percent."""
+    owners = [number for number, group in enumerate(texts) for _ in group]
+    ends = [end for group, end in zip(texts, accumulate(map(len, texts)), strict=True) for _ in group]
+    found = {
+        owners[place]
+        for place, matches in index.find([text for group in texts for text in group], ends).items()
+        if any(match.entry.id == test.ids[owners[place]] for match in matches)
+    }
+    return 100 * len(found) / len(test.texts)
+
+
+def show(title: str, index: Index, texts: list[str]) -> None:
+    """What is found in clean text."""
+    found = index.find(texts)
+    print(f"\n{title}: {len(found)} of {len(texts):,} clean texts")
+    for number, matches in found.items():
+        match = matches[0]
+        how = match.shared or f"F1 {match.similarity:.2f}"
+        print(f"  {match.how} ({how}), {match.entry.benchmark} {match.entry.split} {match.entry.id}")
+        print(f"    clean:     {texts[number][:200]}\n    benchmark: {match.entry.text[:200]}")
+
+
+def ratios() -> None:
+    count, english = TOKENIZERS["unicode"].tokens, benchmarks.load("udhr", languages.find("English"))
+    for language in languages.load().values():
+        if language.script not in TOKENS_PER_WORD or not (benchmarks.UDHR / f"{language.flores}.tsv").exists():
+            continue
+        sides = zip(benchmarks.load("udhr", language), english, strict=True)
+        pairs = [pair for side in sides for pair in examples.align_articles(*side)]
+        ours, theirs = (sum(len(count(text)) for text in texts) for texts in zip(*pairs, strict=True))
+        print(f"{language.flores} {ours / theirs:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--benchmark_dir", type=Path)
+    parser.add_argument("--tokenizer", choices=TOKENIZERS, default="unicode")
+    parser.add_argument("--near_duplicates", type=float)
+    parser.add_argument("--ngram_size", type=int, default=10)
+    parser.add_argument("--clean", type=Path)
+    parser.add_argument("--ratios", action="store_true")
+    args = parser.parse_args()
+    if args.ratios:
+        ratios()
+        return
+    rows, indexes = {}, {}
+    for name in LANGUAGES:
+        language = languages.find(name)
+        test, pool = benchmarks.load("ntrex", language, args.benchmark_dir)[:2]
+        n = tokens_per_ngram(args.ngram_size, language.script, args.tokenizer)
+        split = sentence_splitting.Sentencex(language).split
+        index = Index(Side(language).entries([test]), n, args.tokenizer, args.near_duplicates, split=split)
+        clean = [text for text in pool.texts if text.strip()]
+        kinds = planted(test, clean, language)
+        rows[name] = [recall(index, test, texts) for texts in kinds.values()]
+        indexes[name] = index, clean + [text for part in benchmarks.load("udhr", language) for text in part.texts]
+    print("| language | " + " | ".join(kinds) + " |")
+    for name, values in rows.items():
+        print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
+    for name, (index, clean) in indexes.items():
+        show(name, index, clean)
+    if args.clean:
+        splits = [s for b in ("flores", "ntrex", "xquad") for s in benchmarks.load(b, language, args.benchmark_dir)]
+        index = Index(Side(language).entries(splits), n, args.tokenizer, args.near_duplicates, split=split)
+        show(str(args.clean), index, [s for text in args.clean.read_text().splitlines() for s in split(text)])
+
+
+if __name__ == "__main__":
+    main()

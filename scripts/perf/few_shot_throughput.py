@@ -1,0 +1,93 @@
+"""Sentences/s of a few-shot run of main.py as a share of bare LLM.generate on the same prompts and engine.
+
+    python scripts/perf/few_shot_throughput.py --model models/gemma-3-270m --ntrex ../benchmarks/NTREX-128 --sentences 1000
+
+main.py's side retrieves demonstrations, builds prompts, journals every answer and writes the translations. Rounds
+alternate which side goes first; the prefix cache is emptied before each side.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import main as script
+from comptra import translate
+from comptra.llm_calls import LazySampler
+from comptra.run import Run
+
+
+class Kept(LazySampler):
+    """A sampler that several runs share."""
+
+    def close(self) -> None:
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="models/gemma-3-270m")
+    parser.add_argument("--ntrex", type=Path, required=True, metavar="DIR", help="NTREX-128 as published")
+    parser.add_argument("--language", default="Basque")
+    parser.add_argument("--sentences", type=int, default=1000)
+    parser.add_argument("--k", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--max_new_tokens", type=int, default=75)
+    args = parser.parse_args()
+
+    def run_in(folder: str) -> Run:
+        flags = {
+            "model_name_or_path": args.model, "dataset_name_or_path": "ntrex", "benchmark_dir": args.ntrex,
+            "tgt": args.language, "max_samples": args.sentences, "k": args.k, "max_new_tokens": args.max_new_tokens,
+            "max_model_len": 2048, "output_dir": folder,
+        }  # fmt: skip
+        words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+        return Run(script.build_parser().parse_args(words), script.say)
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_in(folder)
+        model = run.models[0]
+        engine = translate.load(run, model, translate.Bars())
+        task = run.task(model, None)
+        sentences = run.test_set.sources
+        prompts = [task.template.get_prompt(*item) for item in zip(task.shots(sentences), sentences, strict=True)]
+    params = engine._vllm.SamplingParams(
+        temperature=0.0, max_tokens=args.max_new_tokens, stop=list(task.template.stops), seed=0
+    )
+
+    def bare() -> list[str]:
+        return [output.outputs[0].text for output in engine._llm.generate(prompts, params, use_tqdm=False)]
+
+    def whole() -> list[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            run = run_in(folder)
+            translate.translate_one(run, model, Kept(lambda: engine), [], translate.Bars())
+            lines = (run.folder(model) / "translate_0.jsonl").read_text(encoding="utf-8").splitlines()
+            return [json.loads(line)["translation"] for line in lines]
+
+    sides = {"bare LLM.generate": bare, "main.py": whole}
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(args.rounds):
+        for name in list(sides)[:: 1 if turn % 2 == 0 else -1]:
+            engine._llm.reset_prefix_cache()
+            started = time.perf_counter()
+            count = len(sides[name]())
+            seconds = time.perf_counter() - started
+            rates[name].append(count / seconds)
+            print(
+                f"round {turn}, {name}: {count} sentences in {seconds:.1f} s, {rates[name][-1]:.2f} a second",
+                flush=True,
+            )
+    shares = [ours / alone for ours, alone in zip(rates["main.py"], rates["bare LLM.generate"], strict=True)]
+    print(f"main.py / bare: {', '.join(f'{share:.3f}' for share in shares)}, median {statistics.median(shares):.3f}")
+    engine.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Useful tokens a second of training: packed rows against padding to --max_length and against concatenate-and-cut.
+
+    python scripts/perf/packing_speed.py models/gemma-3-270m --ntrex ../benchmarks/NTREX-128 --language Basque
+
+The same pairs, model and LoRA in all; the two baselines are transformers' Trainer as it stands (all logits, its own
+loss). A token counts once and only if it is no padding. Layouts take turns, so that a noisy machine hits all alike; the
+ratios are within a round. Without --ntrex the pairs are those of the UDHR.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from topxgen.inference import ModelSettings
+from topxgen.inference.tokenizer import load_tokenizer
+from topxgen.training.packing import IGNORED, DecoderCollator, decoder_rows
+from topxgen.training.pairs import Pair, reverse
+from topxgen.training.tokenization import DecoderEncoder
+
+
+def pairs_of(args: argparse.Namespace) -> list[Pair]:
+    if args.ntrex is None:
+        from tests.support.tiny_models import udhr_pairs
+
+        sides = [(b, a) for a, b in udhr_pairs(args.language)]
+    else:
+        from topxgen.text import languages
+
+        code = languages.find(args.language).ntrex.split("_")[0]
+        files = ("newstest2019-src.eng.txt", f"newstest2019-ref.{code}.txt")
+        sides = list(
+            zip(*((args.ntrex / name).read_text(encoding="utf-8").split("\n") for name in files), strict=False)
+        )
+    pairs = [Pair(a, b, "English", args.language, "") for a, b in sides if a.strip() and b.strip()]
+    return reverse(pairs[: args.pairs])
+
+
+class Padded(DecoderCollator):
+    """Every row to one length, as with padding="max_length"."""
+
+    def __init__(self, pad: int, length: int):
+        super().__init__(pad, packed=False)
+        self._filler, self._length = pad, length
+
+    def __call__(self, rows):
+        from torch.nn.functional import pad
+
+        fill = {"input_ids": self._filler, "labels": IGNORED, "attention_mask": 0}
+        batch = super().__call__(rows)
+        return {k: pad(v, (0, self._length - v.shape[1]), value=fill[k]) for k, v in batch.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--ntrex", type=Path)
+    parser.add_argument("--language", default="Basque")
+    parser.add_argument("--pairs", type=int, default=900)
+    parser.add_argument("--max_length", type=int, default=512)
+    parser.add_argument("--rows", type=int, default=1, help="in a batch")
+    parser.add_argument("--steps", type=int, default=3, help="timed in each round, after one that is not")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+    from transformers.utils import logging
+
+    from topxgen.training.trainer import HeldOut, PairTrainer
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    tokenizer = load_tokenizer(ModelSettings(args.model))
+    encoded = DecoderEncoder(tokenizer, "14", len(tokenizer)).encode(pairs_of(args), args.max_length)
+    pad = tokenizer.pad_token_id or 0
+    layouts = {
+        "packed": (decoder_rows(encoded, "bestfit", args.max_length, True), DecoderCollator(pad)),
+        "padded": (decoder_rows(encoded, "none", args.max_length, True), Padded(pad, args.max_length)),
+        "cut": (decoder_rows(encoded, "original", args.max_length, True), DecoderCollator(pad, packed=False)),
+    }
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16, attn_implementation="sdpa")
+    lora = LoraConfig(task_type="CAUSAL_LM", r=32, lora_alpha=64, lora_dropout=0.0, target_modules="all-linear")
+    model = get_peft_model(model, lora)
+
+    class Clock(TrainerCallback):
+        def __init__(self):
+            self.times = []
+
+        def on_step_end(self, *_, **__):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.times.append(time.perf_counter())
+
+    def measure(name: str) -> float:
+        rows, collator = layouts[name]
+        clock, seen = Clock(), []
+
+        def counting(batch):
+            seen.append(sum(len(row["input_ids"]) for row in batch))
+            return collator(batch)
+
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=args.rows,
+                max_steps=args.steps + 1,
+                bf16=True,
+                use_cpu=not torch.cuda.is_available(),
+                report_to="none",
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+                remove_unused_columns=False,
+                label_names=["labels"],
+            )
+            common = dict(model=model, args=arguments, data_collator=counting, train_dataset=rows, callbacks=[clock])
+            if name == "packed":
+                held = HeldOut({}, [], None, "14")
+                trainer = PairTrainer(
+                    **common, processing_class=tokenizer, held_out=held, decoder=True, pad=pad, save_total_limit=None,
+                    finish=lambda *_: None,
+                )  # fmt: skip
+            else:
+                trainer = Trainer(**common)
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        # PairTrainer's hook stays on the model, and is idle when another Trainer runs it.
+        return sum(seen[1 : args.steps + 1]) / (clock.times[args.steps] - clock.times[0])
+
+    print(
+        f"{len(encoded)} texts, mean {encoded.lengths.mean():.0f} tokens; rows of {args.max_length}: "
+        + ", ".join(f"{name} {len(rows)}" for name, (rows, _) in layouts.items())
+    )
+    learned = sum(int((layouts["packed"][0][i]["labels"] != IGNORED).sum()) for i in range(len(layouts["packed"][0])))
+    print(f"{learned / encoded.lengths.sum():.0%} of the tokens have a loss")
+    for number in range(1, args.rounds + 1):
+        speed = {name: measure(name) for name in layouts}
+        print(
+            f"round {number}: packed {speed['packed']:.0f} useful tokens/s, padded {speed['padded']:.0f} "
+            f"({speed['packed'] / speed['padded']:.2f} times), cut {speed['cut']:.0f} "
+            f"({speed['packed'] / speed['cut']:.2f} times)"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""A tiny NLLB learns a toy language from nothing, in both directions, through train.py.
+
+    python scripts/perf/toy_nllb.py
+
+The toy language has a word for each of 80 English ones, puts the verb last and the adjective behind its noun. Its
+sentences are trained on under the code of Esperanto; 200 that were held out are translated at the end. A minute on two cores.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+NOUNS, ADJECTIVES, VERBS = (
+    words.split()
+    for words in (
+        "dog cat bird horse river stone house tree child king queen baker teacher sailor farmer doctor road bridge garden "
+        "window table apple letter song story market village mountain cloud star moon fire lamp boat field forest island",
+        "old young red green blue small large quiet loud happy sad clever brave lazy cold warm bright dark heavy light",
+        "sees hears follows finds loves fears builds paints carries helps remembers forgets watches calls greets guards "
+        "leaves meets moves needs",
+    )
+)
+
+
+def toy_words(rng: random.Random) -> dict[str, str]:
+    """An invented word for each English one."""
+    syllables = [a + b for a, b in itertools.product("bdfgklmnprstvz", "aeiou")]
+    words: dict[str, str] = {}
+    for word in (*NOUNS, *ADJECTIVES, *VERBS, "the", "two", "every"):
+        while (invented := "".join(rng.choices(syllables, k=rng.choice((2, 3))))) in words.values():
+            pass
+        words[word] = invented
+    return words
+
+
+def sentence(rng: random.Random, words: dict[str, str]) -> tuple[str, str]:
+    def phrase() -> tuple[list[str], list[str]]:
+        determiner, noun = rng.choice(("the", "every")), rng.choice(NOUNS)
+        adjectives = rng.sample(ADJECTIVES, rng.choice((0, 1, 1, 2)))
+        return [determiner, *adjectives, noun], [determiner, noun, *reversed(adjectives)]
+
+    subject, thing, verb = phrase(), phrase(), rng.choice(VERBS)
+    english = [*subject[0], verb, *thing[0]]
+    toy = [words[word] for word in (*subject[1], *thing[1], verb)]
+    return " ".join(english).capitalize() + ".", " ".join(toy).capitalize() + "."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    args = parser.parse_args()
+    from tests.support.tiny_models import build_nllb
+
+    rng = random.Random(1)
+    words = toy_words(rng)
+    pairs = list(dict.fromkeys(sentence(rng, words) for _ in range(args.pairs)))
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        rows = [{"source": a, "target": b} for a, b in pairs]
+        (folder / "toy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        # As wide as fairseq's Xavier initialisation is at this size; the default is for models eight times as wide.
+        model = build_nllb(folder / "model", pairs, width=128, vocabulary=700, init_std=0.08)
+        started = time.perf_counter()
+        output = folder / "run"
+        command = [
+            sys.executable, "train.py", "--model_name_or_path", model, "--dataset_name_or_path", folder / "toy.jsonl",
+            "--target_languages", "Esperanto", "--reverse", "--test_size_ratio", 200, "--max_length", 64,
+            "--max_steps", args.steps, "--num_warmup_steps", 200, "--learning_rate", args.learning_rate, "--weight_decay", 0.01,
+            "--per_device_train_batch_size", 32, "--gradient_accumulation_steps", 1, "--eval_translation", 200,
+            "--eval_steps", args.steps // 3, "--save_steps", args.steps // 3, "--logging_steps", 50, "--output_dir", output,
+        ]  # fmt: skip
+        subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
+        log = [json.loads(line) for line in (output / "train_log.jsonl").read_text().splitlines()]
+        best = json.loads((output / "manifest_train.json").read_text())["best_checkpoint"]
+        shown = {entry["step"]: entry for entry in log if "eval_chrf" in entry}
+        first, last = shown[0], shown[int(best.rpartition("-")[2])]
+        print(f"{len(pairs)} pairs, {args.steps} steps, {time.perf_counter() - started:.0f} s with evaluation")
+        for name in ("English to Esperanto", "Esperanto to English"):
+            print(
+                f"{name.replace('Esperanto', 'toy')}: chrF++ {first[f'eval_chrf_{name}']:.1f} -> {last[f'eval_chrf_{name}']:.1f}, "
+                f"BLEU {first[f'eval_bleu_{name}']:.1f} -> {last[f'eval_bleu_{name}']:.1f} on 200 held-out sentences"
+            )
+
+
+if __name__ == "__main__":
+    main()

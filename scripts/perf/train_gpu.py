@@ -1,0 +1,173 @@
+"""Training speed on one GPU by the shape of the model alone: tokens/s, MFU and peak memory, random weights.
+
+    python scripts/perf/train_gpu.py                     # Llama-3-8B-shaped with LoRA and a 1B-shaped one in full
+    python scripts/perf/train_gpu.py --shapes tiny       # the same code on any machine
+
+Rows of 2,048 tokens are packed with texts as long as translation pairs are (mean 90 tokens); SDPA, and flash attention
+where it is installed; gradient checkpointing off and on. MFU is model FLOPs over those of the GPU's data sheet: 6 for each
+parameter and token that is trained, 4 for one that is frozen (its gradients are passed on, not formed), 2 and 4 of the output
+layer at the tokens that have a loss, and attention inside texts; what checkpointing computes again does not count (Chowdhery et
+al. 2022, appendix B).
+"""
+
+import argparse
+import gc
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from topxgen.training.packing import IGNORED, DecoderCollator, decoder_rows
+from topxgen.training.tokenization import Encoded
+
+PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "L40S": 362, "4090": 165}  # bf16, dense, by NVIDIA's data sheets
+SHAPES = {  # name: (LoRA?, shape)
+    "8b-lora": (
+        True,
+        dict(vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+             num_key_value_heads=8),
+    ),
+    "1b-full": (
+        False,
+        dict(vocab_size=128256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
+             num_key_value_heads=8, tie_word_embeddings=True),
+    ),
+    "tiny": (
+        False,
+        dict(vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2),
+    ),
+}  # fmt: skip
+
+
+def texts(tokens: int, vocabulary: int) -> Encoded:
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.gamma(4, 22.5, size=tokens // 90), 20, 400).astype(int)
+    ids = rng.integers(10, vocabulary, lengths.sum()).astype(np.int32)
+    return Encoded(ids, np.cumsum(lengths), (lengths // 2).astype(np.int32))
+
+
+def model_flops(model, lora: bool, encoded: Encoded, learned: int) -> float:
+    """Of training on all `encoded` once, `learned` tokens of them with a loss."""
+    config = model.config
+    head = config.vocab_size * config.hidden_size
+    body = sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n and p.dim() == 2)
+    body -= head if config.tie_word_embeddings else 2 * head  # looking an embedding up is no product
+    adapters = sum(p.numel() for n, p in model.named_parameters() if "lora_" in n)
+    tokens, squares = int(encoded.lengths.sum()), int((encoded.lengths.astype(np.int64) ** 2).sum())
+    trained, frozen = (adapters, body) if lora else (body, 0)
+    attention = 3 * 2 * squares * config.hidden_size * config.num_hidden_layers  # causal: half of 4, forward and twice
+    return tokens * (6 * trained + 4 * frozen) + learned * head * (4 if lora else 6) + attention
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["8b-lora", "1b-full"])
+    parser.add_argument("--max_length", type=int, default=2048)
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[2, 4, 8], help="in a batch; the fastest that fits is shown"
+    )
+    parser.add_argument("--steps", type=int, default=8)
+    args = parser.parse_args()
+
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    cuda = torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if cuda else "CPU"
+    peak = next((value for key, value in PEAK_TFLOPS.items() if key in name), None)
+    kernels = ["sdpa", *(["flash_attention_2"] if is_flash_attn_2_available() else [])]
+    print(f"{name}, torch {torch.__version__}")
+    for shape in args.shapes:
+        for kernel in kernels:
+            for checkpointing in (False, True):
+                best = None
+                for rows in args.rows:
+                    found = measure(shape, kernel, checkpointing, rows, args)
+                    if found is None:
+                        break
+                    best = max(filter(None, (best, found)))
+                if best is None:
+                    print(
+                        f"{shape}, {kernel}, checkpointing {checkpointing}: out of memory at {args.rows[0]} rows",
+                        flush=True,
+                    )
+                    continue
+                speed, flops, memory, rows = best
+                mfu = f", MFU {flops / peak / 1e12:.1%}" if peak else ""
+                print(
+                    f"{shape}, {kernel}, checkpointing {checkpointing}, {rows} rows: {speed:,.0f} tokens/s, "
+                    f"{flops / 1e12:.1f} TFLOP/s{mfu}, peak {memory:.1f} GiB",
+                    flush=True,
+                )
+
+
+def measure(shape: str, kernel: str, checkpointing: bool, rows: int, args) -> tuple[float, float, float, int] | None:
+    """(tokens/s, model FLOP/s, peak GiB, rows), or None when memory does not suffice."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, LlamaConfig, PrinterCallback, TrainerCallback, TrainingArguments
+    from transformers.utils import logging
+
+    from topxgen.training.trainer import HeldOut, PairTrainer
+
+    logging.set_verbosity_error()
+    lora, options = SHAPES[shape]
+    cuda = torch.cuda.is_available()
+    device = "cuda" if cuda else "cpu"
+    encoded = texts(args.max_length * rows * (args.steps + 3), options["vocab_size"])
+    layout = decoder_rows(encoded, "bestfit", args.max_length, True)
+    learned = sum(int((layout[i]["labels"] != IGNORED).sum()) for i in range(len(layout)))
+    times = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            if cuda:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter())
+
+    try:
+        with torch.device(device):
+            config = LlamaConfig(**options, max_position_embeddings=8192, rope_theta=500000.0)
+            dtype = torch.bfloat16 if lora else torch.float32
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=kernel)
+        if lora:
+            adapter = LoraConfig(task_type="CAUSAL_LM", r=32, lora_alpha=64, target_modules="all-linear")
+            model = get_peft_model(model, adapter)
+        flops = model_flops(model, lora, encoded, learned)
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder, per_device_train_batch_size=rows, max_steps=args.steps + 2, bf16=True, use_cpu=not cuda,
+                gradient_checkpointing=checkpointing,
+                gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
+                report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
+                remove_unused_columns=False, label_names=["labels"],
+            )  # fmt: skip
+            trainer = PairTrainer(
+                model=model, args=arguments, train_dataset=layout, callbacks=[Clock()], decoder=True, pad=0,
+                data_collator=DecoderCollator(0, flat=kernel.startswith("flash")), held_out=HeldOut({}, [], None, "14"),
+                save_total_limit=None, finish=lambda *_: None,
+            )  # fmt: skip
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        seconds = (times[-1] - times[1]) / (len(times) - 2)
+        speed = encoded.lengths.sum() / len(layout) * rows / seconds
+        memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0
+        return speed, flops / encoded.lengths.sum() * speed, memory, rows
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        model = trainer = None
+        gc.collect()
+        if cuda:
+            torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()

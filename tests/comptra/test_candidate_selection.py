@@ -1,0 +1,240 @@
+"""The best of several candidates: MBR against brute force with sacrebleu, quality estimation through real files and processes."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from comptra import candidate_selection
+from comptra.candidate_selection import SelectionSettings, create
+from tests.support.runs import ROOT, records
+from tests.support.tiny_models import udhr_pairs
+from topxgen.common.errors import UserError
+from topxgen.retrieval.ngram_similarity import bleu_tokenizer_name
+from topxgen.text import languages
+
+ENGLISH, BASQUE, NEPALI, THAI = map(languages.find, ("English", "Basque", "Nepali", "Thai"))
+
+
+def varied(texts: list[str], rng: random.Random, most: int) -> list[list[str]]:
+    """For each text some that are like it: words dropped, swapped, taken from elsewhere; often one twice."""
+    found = []
+    for text in texts:
+        candidates = []
+        for _ in range(rng.randint(1, most)):
+            words = text.split()
+            for _ in range(rng.randint(0, 4)):
+                i, j = rng.randrange(len(words)), rng.randrange(len(words))
+                words[i], words[j] = words[j], rng.choice(rng.choice(texts).split())
+            candidates.append(" ".join(words[: rng.randint(1, len(words))] if rng.random() < 0.3 else words))
+        if rng.random() < 0.4:
+            candidates.append(rng.choice(candidates))
+        found.append(candidates)
+    return found
+
+
+def brute_force(metric, texts: list[str]) -> str:
+    sums = [
+        sum(metric.sentence_score(text, [other]).score for j, other in enumerate(texts) if j != i)
+        for i, text in enumerate(texts)
+    ]
+    return texts[next(i for i, value in enumerate(sums) if value >= max(sums) - 1e-9)]
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+@pytest.mark.parametrize("language", [BASQUE, NEPALI])
+def test_consensus_is_brute_force_with_sacrebleu(name, language, monkeypatch):
+    from sacrebleu.metrics import BLEU, CHRF
+
+    metric = BLEU(effective_order=True) if name == "bleu" else CHRF()
+    sources = [text for _, text in udhr_pairs(language.name)[:45]]
+    candidates = varied([text for text, _ in udhr_pairs(language.name)[:45]], random.Random(5), 7)
+    select = create(name, ENGLISH, language)
+    found = select(sources, candidates)
+    assert found == [brute_force(metric, texts) for texts in candidates]
+    assert sum(text != texts[0] for text, texts in zip(found, candidates, strict=True)) > 10, "not just the first"
+    monkeypatch.setattr(candidate_selection, "_PAIRS", 200)
+    assert select(sources, candidates) == found
+
+
+def test_consensus_in_a_script_without_spaces():
+    from sacrebleu.metrics import BLEU
+
+    texts = ["เขาอ่านหนังสือพิมพ์", "ฉันกินข้าวเช้าแล้ว", "ฉันกินข้าวเช้า", "ฉันกินข้าวเย็น"]
+    chosen = create("bleu", ENGLISH, THAI)(["I ate."], [texts])
+    assert chosen == [brute_force(BLEU(tokenize=bleu_tokenizer_name(THAI), effective_order=True), texts)] != texts[:1]
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+def test_consensus_at_the_edges(name):
+    select = create(name, ENGLISH, BASQUE)
+    candidates = [
+        [],
+        [""],
+        ["", " "],
+        ["", "bat"],
+        ["bat", ""],
+        ["bat", "bi"],
+        ["bi", "bat bi", "bat bi"],
+        ["  ", "x", ""],
+    ]
+    assert select(["s"] * len(candidates), candidates) == ["", "", "", "bat", "bat", "bat", "bat bi", "x"]
+    assert select([], []) == [] and select(["s"], [[]]) == [""]
+    # The same words in two sentences are no agreement.
+    assert select(["s", "s"], [["bat bi hiru", "lau bost"], ["bat bi hiru"] * 3]) == ["bat bi hiru"] * 2
+
+
+def test_greedy_selects_nothing():
+    assert create("greedy", ENGLISH, BASQUE) is None
+    with pytest.raises(
+        UserError, match=r"'blazer' does not exist; choose one of greedy, bleu, chrf, blaser, comet-qe \(did you"
+    ):
+        create("blazer", ENGLISH, BASQUE)
+
+
+def test_the_best_score_wins_and_empty_candidates_never_do():
+    asked = []
+
+    def score(sentences, texts):
+        asked.extend(zip(sentences, texts, strict=True))
+        return [None if text == "none" else float(len(text)) for text in texts]
+
+    candidates = [
+        [],
+        ["", "ab", "abc"],
+        ["xy", "zw"],
+        ["", " "],
+        ["one"],
+        ["none", "a"],
+        ["none", "none "],
+        ["a", "a", ""],
+    ]
+    sentences = [f"s{i}" for i in range(len(candidates))]
+    best = candidate_selection.best_scored(sentences, candidates, score)
+    assert best == ["", "abc", "xy", "", "one", "a", "none ", "a"]
+    assert ("s1", "") not in asked and not {"s4", "s7"} & {sentence for sentence, _ in asked}
+    assert candidate_selection.best_scored([" "], [["", "b", "cc"]], score) == ["b"], "nothing to compare with"
+
+
+def test_blaser_chooses_by_its_scores(tmp_path):
+    from tests.support.tiny_sonar import build_blaser, build_sonar
+    from topxgen.quality.blaser import Blaser
+
+    pairs = udhr_pairs("Basque")[:25]
+    sonar = build_sonar(tmp_path / "sonar", [text for pair in pairs for text in pair])
+    weights = build_blaser(tmp_path / "model.pt")
+    settings = SelectionSettings(blaser=weights, sonar=sonar)
+    sources = [english for _, english in pairs]
+    candidates = [["", *texts] for texts in varied([basque for basque, _ in pairs], random.Random(2), 5)]
+    model = Blaser(weights, sonar)
+    expected = []
+    for source, texts in zip(sources, candidates, strict=True):
+        scores = model.score([source] * len(texts), texts, ENGLISH, BASQUE)
+        expected.append(max(texts, key=lambda text: -9e9 if (s := scores[texts.index(text)]) is None else s))
+    assert create("blaser", ENGLISH, BASQUE, settings)(sources, candidates) == expected
+    assert len({texts.index(text) for text, texts in zip(expected, candidates, strict=True)}) > 2
+    for change, message in ((dict(blaser="nowhere/at/all"), "nowhere/at/all"), (dict(dtype="int8"), "'int8'")):
+        with pytest.raises(UserError, match=message):
+            create("blaser", ENGLISH, BASQUE, SelectionSettings(**(vars(settings) | change)))
+
+
+STAND_IN = '''
+"""Stands in for COMET: `predict` as COMET's models have it, over a score that anyone can check."""
+import os, time
+class Prediction(dict):
+    __getattr__ = dict.__getitem__
+class Model:
+    def predict(self, samples, batch_size=16, gpus=1, progress_bar=True):
+        assert all(sorted(sample) == ["mt", "src"] for sample in samples)
+        print("noise on standard output")
+        with open(os.environ["COMET_LOG"], "a") as log:
+            log.writelines(f"{sample['src']}|{sample['mt']}\\n" for sample in samples)
+        time.sleep(float(os.environ.get("COMET_SLEEP", 0)))
+        return Prediction(scores=[len(sample["mt"]) / 100 for sample in samples])
+def download_model(name):
+    if "missing" in name:
+        raise KeyError(f"Model '{name}' not supported by COMET.")
+    return name
+def load_from_checkpoint(path):
+    return Model()
+'''
+
+
+@pytest.fixture
+def comet(tmp_path, monkeypatch):
+    """A package `comet` for other processes; the lines it has scored so far. torch is a stub there: only asked for a GPU."""
+    (tmp_path / "site" / "comet").mkdir(parents=True)
+    (tmp_path / "site" / "comet" / "__init__.py").write_text(STAND_IN)
+    (tmp_path / "site" / "torch.py").write_text("class cuda:\n    is_available = staticmethod(lambda: False)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("COMET_LOG", str(tmp_path / "log"))
+    return lambda: (tmp_path / "log").read_text(encoding="utf-8").splitlines() if (tmp_path / "log").exists() else []
+
+
+def test_comet_scores_through_files_and_only_once(comet, tmp_path):
+    """COMET itself cannot be installed beside this project: a tiny package of its name and interface is asked, by the real
+    script in a real process. What this shows is the files and the resuming, not COMET's scores."""
+    said = []
+    settings = SelectionSettings(comet_python=sys.executable, scores_dir=tmp_path / "run", notice=said.append)
+    select = create("comet-qe", ENGLISH, BASQUE, settings)
+    sources = ["one\ntwo", 'three \u2028 "four"', "five", "six"]
+    candidates = [["a", "bb", ""], ["ccc", "dd"], [], ["eee", "eee"]]
+    assert select(sources, candidates) == ["bb", "ccc", "", "eee"]
+    assert len(records(tmp_path / "run" / "comet_qe_scores.jsonl")) == 4 and "4 translations to score" in said[0]
+    scored = (tmp_path / "log").read_text(encoding="utf-8")
+    assert select(sources, candidates) == ["bb", "ccc", "", "eee"]
+    assert (tmp_path / "log").read_text(encoding="utf-8") == scored, "nothing is scored again"
+    assert select(["five"], [["x", "yyyy"]]) == ["yyyy"]
+    assert (tmp_path / "log").read_text(encoding="utf-8").removeprefix(scored).split() == ["five|yyyy", "five|x"]
+    # Another model, another score; and without a folder nothing stays.
+    other = SelectionSettings(comet_python=sys.executable, comet_model="other", notice=said.append)
+    assert create("comet-qe", ENGLISH, BASQUE, other)(["five"], [["x", "yyyy"]]) == ["yyyy"]
+    assert len(comet()) == len(scored.splitlines()) + 4
+
+
+def test_a_killed_scoring_goes_on_where_it_stopped(comet, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMET_SLEEP", "0.05")
+    pairs, scores = tmp_path / "pairs.jsonl", tmp_path / "scores.jsonl"
+    pairs.write_text("".join(json.dumps({"id": f"i{i}", "src": f"s{i}", "mt": "x" * i}) + "\n" for i in range(40)))
+    command = [sys.executable, "topxgen/quality/comet_qe.py", str(pairs), str(scores), "--chunk", "4"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (scores.exists() and scores.read_bytes().count(b"\n") >= 8):
+            time.sleep(0.005)
+        process.kill()
+    before = scores.read_bytes().count(b"\n")
+    assert 8 <= before < 40
+    monkeypatch.setenv("COMET_SLEEP", "0")
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    found = {record["id"]: record["score"] for record in records(scores)}
+    assert found == {f"i{i}": i / 100 for i in range(40)} and len(records(scores)) == 40
+    assert len(comet()) <= 40 + 4, "at most the chunk in hand is scored twice"
+
+
+def test_half_a_line_of_scores_is_scored_again(comet, tmp_path):
+    settings = SelectionSettings(comet_python=sys.executable, scores_dir=tmp_path, notice=lambda line: None)
+    select = create("comet-qe", ENGLISH, BASQUE, settings)
+    assert select(["s"], [["a", "bb", "ccc"]]) == ["ccc"]
+    path = tmp_path / "comet_qe_scores.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert select(["s"], [["a", "bb", "ccc"]]) == ["ccc"]
+    assert len(records(path)) == 3 and len(comet()) == 4
+
+
+def test_what_comet_lacks_is_named(tmp_path, monkeypatch, comet):
+    monkeypatch.delenv(candidate_selection.COMET_PYTHON, raising=False)
+    make = r"python3.11 -m venv .venv-comet && .venv-comet/bin/pip install -r requirements-comet.txt"
+    with pytest.raises(UserError, match=f"no interpreter /nowhere/python; make its environment: {make}"):
+        create("comet-qe", ENGLISH, BASQUE, SelectionSettings(comet_python="/nowhere/python"))
+    monkeypatch.setenv(candidate_selection.COMET_PYTHON, "/elsewhere/python")
+    with pytest.raises(UserError, match="no interpreter /elsewhere/python"):
+        create("comet-qe", ENGLISH, BASQUE)
+    settings = SelectionSettings(comet_python=sys.executable, comet_model="missing", notice=lambda line: None)
+    with pytest.raises(UserError, match=r"COMET failed in .*Model 'missing' not supported.*licence"):
+        create("comet-qe", ENGLISH, BASQUE, settings)(["s"], [["a", "b"]])
+    shutil.rmtree(tmp_path / "site" / "comet")
+    with pytest.raises(UserError, match=f"which .* has not; make its environment: {make}"):
+        create("comet-qe", ENGLISH, BASQUE, SelectionSettings(comet_python=sys.executable))

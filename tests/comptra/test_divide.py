@@ -1,0 +1,421 @@
+"""Sentences into phrases (--method_divide), and what is asked with their translations (--merge_prompt)."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from comptra import answer_parsing, llm_calls, prompts
+from comptra.compositional import divide, merge
+from comptra.compositional.divide import DIVIDERS, DividerSettings
+from comptra.methods import Task
+from tests.support.runs import records
+from topxgen import inference
+from topxgen.common.errors import UserError
+from topxgen.inference import ModelSettings, SamplingSettings
+from topxgen.prompting.mt_templates import chat_prompt, get_template
+from topxgen.text import languages
+
+ENGLISH, BASQUE, NEPALI, URDU = (languages.find(name) for name in ("English", "Basque", "Nepali", "Urdu"))
+SENTENCE = "The old stone bridge was closed last winter, because its pillars had begun to crack."
+
+
+def task_for(asker=None, src=ENGLISH, **changes) -> Task:
+    template = get_template(14, src.name, "Basque")
+    return replace(Task(src, BASQUE, asker, template, SamplingSettings(max_new_tokens=16, temperature=0.0)), **changes)
+
+
+def divided(name: str, *sentences: str, src=ENGLISH, **settings) -> list[list[str]]:
+    return DIVIDERS[name](list(sentences), task_for(src=src), DividerSettings(**settings))
+
+
+def test_identity_repeats_the_sentence():
+    assert divided("identity", SENTENCE, "b") == [[SENTENCE] * 4, ["b"] * 4]
+    assert divided("identity", SENTENCE, number_of_repetitions=1) == [[SENTENCE]]
+
+
+def test_sentences_of_a_text_in_its_own_punctuation():
+    assert divided("sentence", "Dr. Abdi came. He stayed until 5 p.m. and left.", SENTENCE) == [
+        ["Dr. Abdi came.", "He stayed until 5 p.m. and left."],
+        [SENTENCE],
+    ]
+    assert divided("sentence", "उनी आए। उनी बसे।", src=NEPALI) == [["उनी आए।", "उनी बसे।"]]
+    assert divided("sentence", "وہ آیا۔ وہ گیا۔ وہ بیٹھا۔", src=URDU, number_of_subproblems=2) == [
+        ["وہ آیا۔", "وہ گیا۔"]
+    ]
+
+
+@pytest.mark.parametrize("count, pieces", [(-1, 4), (1, 1), (3, 3), (40, 15)])
+def test_words_in_runs_of_about_equal_length(count, pieces):
+    (found,) = divided("space", SENTENCE, number_of_subproblems=count)
+    assert len(found) == pieces and " ".join(found) == SENTENCE
+    sizes = [len(piece.split()) for piece in found]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_characters_keep_their_marks():
+    """Every piece begins with a letter, never with a vowel sign or virama, and nothing is lost."""
+    import unicodedata
+
+    text = "श्री कृष्णले काठमाडौँमा घर किन्नुभयो"
+    for count in range(2, 40):
+        (found,) = divided("char", text, src=NEPALI, number_of_subproblems=count)
+        assert not any(unicodedata.combining(piece[0]) or unicodedata.category(piece[0])[0] == "M" for piece in found)
+        assert len(found) <= count
+    (found,) = divided("char", text, src=NEPALI)
+    assert len(found) == 4 and "".join("".join(found).split()) == "".join(text.split())
+
+
+def test_keywords_are_rare_words_in_a_row():
+    pool = [
+        "the bridge was closed because of the rain",
+        "the school was old",
+        "it was the last day of winter",
+        "its roof had to go",
+    ] * 40
+    pool += ["pillars of stone", "the walls had begun to crack"]
+    found = divided("keyword", SENTENCE, pool=tuple(pool))[0]
+    words = SENTENCE.lower().replace(",", " ").replace(".", " ").split()
+    assert "the" not in " ".join(found).lower().split() and "was" not in " ".join(found).split()
+    assert "pillars" in found and "begun" in found and all(len(phrase.split()) <= 3 for phrase in found)
+    assert [word for word in words if word in " ".join(found).lower().split()] == " ".join(found).lower().split()
+    assert divided("keyword", SENTENCE, pool=tuple(pool), number_of_subproblems=1)[0] == ["stone"], (
+        "of equally rare runs the first"
+    )
+
+
+def test_keywords_without_a_pool_are_long_words():
+    assert divided("keyword", "It is an extraordinary achievement of a girl") == [["extraordinary achievement", "girl"]]
+    assert divided("keyword", "?!") == [["?!"]]
+
+
+@pytest.mark.parametrize("name", ["sentence", "space", "char", "keyword"])
+def test_whatever_the_text_something_is_left_of_it(name):
+    """Random strings of letters, marks, spaces and punctuation in several scripts: never nothing, never a repetition, and a
+    sentence is divided alike whatever stands beside it."""
+    rng = random.Random(0)
+    texts = [
+        "".join(rng.choices("ab é ि क ् ک ۔ 。 中 . , - \t\n\u200d\u0301 9", k=rng.randrange(1, 40))) for _ in range(300)
+    ]
+    texts += ["", " ", "...", "a", "one two", "ha ha ha ha"]
+    for count in (-1, 1, 3):
+        found = divided(name, *texts, number_of_subproblems=count)
+        assert len(found) == len(texts)
+        for text, phrases in zip(texts, found, strict=True):
+            assert phrases and len(phrases) == len(set(phrases)) and (count < 0 or len(phrases) <= count)
+            assert phrases == [text] or all(phrase.strip() == phrase != "" for phrase in phrases)
+        assert [divided(name, text, number_of_subproblems=count)[0] for text in texts[::20]] == found[::20]
+
+
+# Lists as models write them
+
+
+@pytest.mark.parametrize(
+    "answer, items",
+    [
+        ("1. The bridge\n2. It was closed\n3. last winter", ["The bridge", "It was closed", "last winter"]),
+        ("Here are the phrases:\n\n1) a b\n2) c d\n\nI hope this helps!", ["a b", "c d"]),
+        ("- a b\n- c d", ["a b", "c d"]),
+        ("* a b\n• c d", ["a b", "c d"]),
+        ("**1.** a b\n**2.** **c d**", ["a b", "c d"]),
+        ('1. "a b"\n2. “c d”\n3. «e»', ["a b", "c d", "e"]),
+        ("(1) a b\n(2) c d", ["a b", "c d"]),
+        ("१. क ख\n२. ग घ", ["क ख", "ग घ"]),
+        ("1. a b 2. c d 3. e f", ["a b", "c d", "e f"]),
+        ("a b\nc d", ["a b", "c d"]),
+        ("a b", ["a b"]),
+        ("", []),
+        ("1.\n2. b", ["b"]),
+        ("<think>1. no\n2. no</think>1. a\n2. b", ["a", "b"]),
+        ("<think>1. no", []),
+        ("1. a\n2. b\n\nSentence: c\nPhrases:\n1. c\n2. d", ["a", "b"]),  # a base model that goes on
+        ("1. In 1998 the\n2. 3.5 km away", ["In 1998 the", "3.5 km away"]),
+        ("1. the cat " + "sat on " * 60, ["the cat sat on"]),
+        ("1: a b\n2: c d", ["a b", "c d"]),
+    ],
+)
+def test_lists_are_read_as_models_write_them(answer, items):
+    assert answer_parsing.list_items(answer) == items
+
+
+def test_what_is_no_phrase_is_left_out():
+    settings = DividerSettings()
+    phrases = ["The  bridge", "the bridge.", SENTENCE.upper(), "...", "", "x" * (3 * len(SENTENCE) + 1), "was closed"]
+    assert divide.settled(SENTENCE, phrases, settings) == ["The bridge", "was closed"]
+    assert divide.settled(SENTENCE, phrases, replace(settings, number_of_subproblems=1)) == ["The bridge"]
+    assert divide.settled(SENTENCE, [SENTENCE], settings) == [SENTENCE] == divide.settled(SENTENCE, [], settings)
+
+
+# A model that divides
+
+
+class Player:
+    """A model whose answers are known: plays a sampler (topxgen.inference), remembers what it was asked."""
+
+    def __init__(self, answer):
+        self.answer, self.requests, self.settings = answer, [], []
+
+    def generate(self, next_request, settings):
+        while (request := next_request()) is not None:
+            self.requests.append(request)
+            self.settings.append(settings)
+            yield inference.Answer(request.id, [self.answer(request.prompt)] * settings.num_return_sequences)
+
+
+def test_a_chat_model_and_a_base_model_are_shown_the_same_examples(tmp_path):
+    sentence = "Braces {examples} and {phrases} stay."
+    player = Player(lambda prompt: "1. Braces stay\n2. {phrases} stay\n3. Braces stay")
+    for style in ("chat", "raw"):
+        asker = llm_calls.Asker(player, style, tmp_path / f"{style}.jsonl", 1)
+        sampling = SamplingSettings(max_new_tokens=16, temperature=0.7, num_return_sequences=3)
+        found = divide.llm([sentence], task_for(asker, sampling=sampling), DividerSettings(max_new_tokens=99))
+        assert found == [["Braces stay", "{phrases} stay"]]
+    chat, raw = (request.prompt for request in player.requests)
+    (turn,) = chat
+    assert (
+        turn["role"] == "user"
+        and "in English" in turn["content"]
+        and turn["content"].endswith(f"Sentence: {sentence}\nPhrases:")
+    )
+    assert raw.endswith(f"###\n\nSentence: {sentence}\nPhrases:")
+    for prompt in (turn["content"], raw):
+        assert prompt.count("\nPhrases:\n1. ") == 6 and prompt.count("###") == 6
+    for settings in player.settings:
+        assert (settings.max_new_tokens, settings.temperature, settings.num_return_sequences) == (99, 0.0, 1)
+    assert [settings.stop for settings in player.settings] == [(), ("###",)]
+
+
+def test_a_model_that_says_nothing_or_never_ends(tmp_path):
+    said = {"a": "", "b": "\n".join(f"{i}. phrase {i}" for i in range(1, 400)), "c": "1. " + "x " * 999}
+    player = Player(lambda prompt: said[prompt.rpartition("Sentence: ")[2][0]])
+    asker = llm_calls.Asker(player, "raw", tmp_path / "a.jsonl", 1)
+    nothing, loop, long = divide.llm(["a bridge", "b bridge", "c bridge"], task_for(asker), DividerSettings())
+    assert nothing == ["a bridge"] and loop[:2] == ["phrase 1", "phrase 2"] and len(loop) == divide.MOST
+    assert long == ["x x"]
+
+
+def test_phrases_of_the_examples_are_no_phrases_of_other_sentences(tmp_path):
+    player = Player(lambda prompt: "1. Do you know\n2. According to the report.\n3. The time")
+    asker = llm_calls.Asker(player, "raw", tmp_path / "a.jsonl", 1)
+    found = divide.llm(["Do you know the time?", "What is the time?"], task_for(asker), DividerSettings())
+    assert found == [["Do you know", "The time"], ["The time"]]
+
+
+def test_a_small_base_model_divides_and_resumes(tiny_lm, tmp_path):
+    """A real model through the whole way, one sentence twice; the second run finds every answer on disk."""
+    sampler = inference.load("hf", ModelSettings(tiny_lm, dtype="float32"))
+    settings = DividerSettings(max_new_tokens=40, number_of_subproblems=3)
+    sentences = [SENTENCE, "Where is it?", SENTENCE]
+
+    def run(sampler):
+        asker = llm_calls.Asker(sampler, "raw", tmp_path / "answers.jsonl", 1)
+        found = divide.llm(sentences, task_for(asker), settings)
+        asker.close()
+        assert not asker.failures
+        return found
+
+    found = run(sampler)
+    assert found[0] == found[2] and all(1 <= len(phrases) <= 3 for phrases in found)
+    assert len(records(tmp_path / "answers.jsonl")) == 2
+    assert run(llm_calls.LazySampler(lambda: pytest.fail("a model was loaded"))) == found
+
+
+@pytest.mark.parametrize("mode", ["vanilla", "paraphrase"])
+def test_the_examples_of_the_prompts_pass_our_own_filter(mode):
+    texts = divide._prompts(DividerSettings(mode_divide=mode))
+    assert len(texts["examples"]) >= 5
+    for row in texts["examples"]:
+        assert divide.settled(row["sentence"], row["phrases"], DividerSettings()) == row["phrases"]
+        assert len(row["phrases"]) >= 2 and all(texts["stop"] not in phrase for phrase in row["phrases"])
+
+
+def test_a_prompt_of_the_users_own(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'stop = "END"\nchat = "{examples}|{sentence}|{src}"\nraw = "{examples}{sentence} {json: 1} ="\nexample = "{sentence}={phrases};"\n'
+        '[[examples]]\nsentence = "A and B"\nphrases = ["A", "B"]\n'
+    )
+    player = Player(lambda prompt: "1. x\n2. y")
+    asker = llm_calls.Asker(player, "raw", tmp_path / "a.jsonl", 1)
+    settings = DividerSettings(mode_divide=str(path))
+    divide.check("llm", ENGLISH, settings)
+    assert divide.llm(["x or y"], task_for(asker), settings) == [["x", "y"]]
+    assert player.requests[0].prompt == "A and B=1. A\n2. B;x or y {json: 1} =" and player.settings[0].stop == ("END",)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (None, "there is no such file"),
+        ("chat = ", "cannot read"),
+        ('stop = "#"\nraw = "{examples}{sentence}"\nexample = "{sentence}{phrases}"', "has no text 'chat'"),
+        (
+            'stop = "#"\nchat = "{examples}{sentense}"\nraw = "{examples}{sentence}"\nexample = "{sentence}{phrases}"',
+            r"chat: the placeholder \{sentence\} is missing",
+        ),
+        (
+            'stop = "#"\nchat = "{examples}{sentence}"\nraw = "{examples}{sentence}"\nexample = "{sentence}{phrases}"\n'
+            '[[examples]]\nsentence = "a"\nphrases = "b"',
+            "an .*examples.* needs sentence",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_prompt_file_is_named(text, message, tmp_path):
+    path = tmp_path / "mine.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message) as raised:
+        divide.check("llm", ENGLISH, DividerSettings(mode_divide=str(path)))
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_an_unknown_mode_names_the_choices():
+    with pytest.raises(UserError, match=r"--mode_divide 'vanila' .*paraphrase, vanilla.*did you mean vanilla"):
+        divide.check("llm", ENGLISH, DividerSettings(mode_divide="vanila"))
+
+
+# spaCy
+
+
+def parsed(words: str, tags: str, deps: str, heads: list[int]):
+    tokens = pytest.importorskip("spacy.tokens")
+    return tokens.Doc(
+        pytest.importorskip("spacy.vocab").Vocab(), words.split(), pos=tags.split(), deps=deps.split(), heads=heads
+    )
+
+
+def test_subtrees_are_clauses_noun_phrases_and_verbs_with_theirs():
+    doc = parsed(
+        "The old farmer said that the heavy rains would destroy his fields , and his wife agreed .",
+        "DET ADJ NOUN VERB SCONJ DET ADJ NOUN AUX VERB PRON NOUN PUNCT CCONJ PRON NOUN VERB PUNCT",
+        "det amod nsubj ROOT mark det amod nsubj aux ccomp poss dobj punct cc poss nsubj conj punct",
+        [2, 2, 3, 3, 9, 7, 7, 9, 9, 3, 11, 9, 3, 3, 15, 16, 3, 3],
+    )
+
+    def phrases(most=-1):
+        return [doc[start:end].text for start, end in divide.subtrees(doc, most)]
+
+    # The clause has nine words without its subordinator's subtree being one: too long, its parts stand.
+    assert phrases() == ["The old farmer said", "that the heavy rains would destroy his fields", "his wife agreed"]
+    assert phrases(2) == ["The old farmer said", "that the heavy rains would destroy his fields"]
+    assert phrases(1) == ["that the heavy rains would destroy his fields"]
+
+
+def test_a_verb_with_its_particles_alone_is_no_phrase():
+    doc = parsed(
+        "They came back to sing .",
+        "PRON VERB ADV PART VERB PUNCT",
+        "nsubj ROOT advmod aux xcomp punct",
+        [1, 1, 1, 4, 1, 1],
+    )
+    assert [doc[start:end].text for start, end in divide.subtrees(doc)] == ["They came", "came back to sing"]
+
+
+def test_no_phrase_lies_in_another_and_none_is_too_long():
+    rng = random.Random(1)
+    for _ in range(200):
+        n = rng.randrange(1, 30)
+        heads = [0] + [rng.randrange(i) for i in range(1, n)]
+        tags = [rng.choice(["NOUN", "VERB", "PUNCT", "ADJ", "AUX"]) for _ in range(n)]
+        doc = parsed(" ".join(f"w{i}" for i in range(n)), " ".join(tags), " ".join(["dep"] * n), heads)
+        spans = divide.subtrees(doc)
+        assert spans == sorted(spans)
+        for a, b in spans:
+            words = sum(token.pos_ != "PUNCT" for token in doc[a:b])
+            assert 2 <= words <= 8 and not any(c <= a and b <= d for c, d in spans if (c, d) != (a, b))
+
+
+def test_structural_with_a_pipeline_on_disk(tmp_path):
+    spacy = pytest.importorskip("spacy")
+    from spacy.training import Example
+
+    spacy.util.fix_random_seed(0)
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("parser")
+    words = "The dog sees the big house ."
+    lesson = {"heads": [1, 2, 2, 5, 5, 2, 2], "deps": ["det", "nsubj", "ROOT", "det", "amod", "obj", "punct"]}
+    lessons = [Example.from_dict(pipeline.make_doc(words), lesson)] * 32
+    optimizer = pipeline.initialize(lambda: lessons)
+    optimizer.learn_rate = 0.01
+    for _ in range(12):
+        pipeline.update(lessons, sgd=optimizer)
+    pipeline.to_disk(tmp_path / "parser")
+    model = str(tmp_path / "parser")
+    # Without a tagger any subtree is a phrase; the whole sentence is none.
+    assert divided("structural", words, "Yes.", spacy_model=model) == [["The dog sees", "sees the big house"], ["Yes."]]
+    spacy.blank("en").to_disk(tmp_path / "blank")
+    with pytest.raises(UserError, match=r"needs dependencies, but the spaCy pipeline .* has only a tokenizer"):
+        divide.check("structural", ENGLISH, DividerSettings(spacy_model=str(tmp_path / "blank")))
+    with pytest.raises(UserError, match="python -m spacy download en_core_web_nowhere"):
+        divide.check("structural", ENGLISH, DividerSettings(spacy_model="en_core_web_nowhere"))
+
+
+def test_structural_names_what_is_missing():
+    with pytest.raises(
+        UserError, match=r"spaCy has none for Basque: pip install spacy.*python -m spacy download MODEL"
+    ):
+        divide.check("structural", BASQUE, DividerSettings())
+
+
+# Merging
+
+PAIRS = [("The bridge", "Zubia"), ("was closed {sentence}", "itxi zuten")]
+POOL = [("A house", "Etxe bat")]
+
+
+@pytest.fixture
+def task_in(tmp_path):
+    return lambda style: task_for(llm_calls.Asker(None, style, tmp_path / f"{style}.jsonl", 1))
+
+
+@pytest.mark.parametrize("style", ["raw", "chat"])
+def test_vanilla_is_few_shot_with_the_phrases(style, task_in):
+    task = task_in(style)
+    sentences = [SENTENCE, "No phrases."]
+    found = merge.prompts(sentences, [PAIRS, []], None, task, "vanilla", [POOL, POOL])
+    assert found == [task.prompt(POOL + PAIRS, SENTENCE), task.prompt(POOL, "No phrases.")]
+    assert merge.prompts(sentences, [PAIRS, []], None, task) == [
+        task.prompt(PAIRS, SENTENCE),
+        task.prompt([], "No phrases."),
+    ]
+    if style == "chat":
+        assert found[0] == chat_prompt("English", "Basque", POOL + PAIRS, SENTENCE)
+
+
+def test_a_chat_model_is_asked_to_improve_a_draft_or_to_translate(task_in):
+    task = task_in("chat")
+    sentences, pairs = [SENTENCE, "No draft.", "No phrases."], [PAIRS, PAIRS, []]
+    refined = merge.prompts(sentences, pairs, ["Zubi zaharra", "", "Ez"], task, "refine", [POOL, [], []])
+    plain = merge.prompts(sentences, pairs, None, task, "norefine", [POOL, [], []])
+    assert refined[1] == plain[1] and refined[0] != plain[0]
+    first, _, bare = (prompt[0]["content"] for prompt in refined)
+    assert (
+        "- The bridge => Zubia\n- was closed {sentence} => itxi zuten\n" in first
+        and "1. English: A house\n   Basque: Etxe bat" in first
+    )
+    assert f"English: {SENTENCE}\nFirst translation into Basque: Zubi zaharra" in first
+    assert "phrases in English" not in bare and "Ez" in bare
+    assert "Zubi zaharra" not in plain[0][0]["content"] and plain[0][0]["content"].endswith(
+        f"English: {SENTENCE}\nBasque:"
+    )
+
+
+def test_a_base_model_gets_its_template_after_a_note(task_in):
+    task = task_in("raw")
+    refined, undrafted = merge.prompts([SENTENCE] * 2, [PAIRS, []], ["Zubi zaharra", ""], task, "refine", [POOL, []])
+    assert refined.endswith("\n" + task.prompt(POOL + PAIRS, SENTENCE)) and "Zubi zaharra" in refined.splitlines()[0]
+    assert refined.splitlines()[1:2] == [""] and undrafted == task.prompt([], SENTENCE)
+    (plain,) = merge.prompts([SENTENCE], [PAIRS], None, task, "norefine")
+    note, blank, rest = plain.split("\n", 2)
+    assert note and not blank and rest == task.prompt(PAIRS, SENTENCE)
+
+
+def test_merge_prompts_are_checked_before_anything_runs(tmp_path, monkeypatch):
+    for name in merge.MERGE_PROMPTS:
+        merge.check(name)
+    with pytest.raises(UserError, match=r"--merge_prompt 'refin' .*vanilla, refine, norefine.*did you mean refine"):
+        merge.check("refin")
+    (tmp_path / "merge").mkdir()
+    monkeypatch.setattr(prompts, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match=r"norefine.toml is missing: put it back"):
+        merge.check("norefine")

@@ -1,0 +1,484 @@
+"""python -m comptra.evaluate on folders of translations, ours and the original's, against sacrebleu called by hand."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import PairedTest
+
+from comptra import evaluate, evaluation_sets
+from comptra.scores import metrics, significance, systems
+from tests.support.runs import ROOT
+from topxgen.common.errors import UserError
+from topxgen.text import languages
+
+RUN = "{}_to_{}_5_shot_seed_122_llm_vanilla_None_0_0"
+UDHR = ("--dataset_name_or_path", "udhr")
+
+
+@pytest.fixture
+def score(monkeypatch, capsys):
+    """Run the command in this process: (exit code, what it printed, what it said)."""
+
+    def run(*args):
+        monkeypatch.setattr("sys.argv", ["evaluate.py", *map(str, args)])
+        try:
+            code = evaluate.main()
+        except SystemExit as end:  # argparse
+            code = end.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def udhr(src="English", tgt="Basque"):
+    return evaluation_sets.load(
+        "udhr", languages.find(src), languages.find(tgt), folder=None, max_samples=None, need_pool=False
+    )
+
+
+def worse(texts: list[str], share: float, seed: int = 0) -> list[str]:
+    """`texts` with that share of their words left out."""
+    chance = random.Random(seed)
+    return [" ".join(word for word in text.split() if chance.random() >= share) for text in texts]
+
+
+def write(folder, sentences, translations, manifest=None, step=0):
+    """A folder of main.py, or without a manifest of the original's."""
+    folder.mkdir(parents=True)
+    lines = (
+        json.dumps({"sentence": sentence, "translation": translation}, ensure_ascii=False) + "\n"
+        for sentence, translation in zip(sentences, translations, strict=True)
+    )
+    (folder / f"translate_{step}.jsonl").write_text("".join(lines), encoding="utf-8")
+    if manifest:
+        (folder / "manifest_translate.json").write_text(json.dumps({"settings": manifest}))
+    return folder
+
+
+def settings(dataset="udhr", src="English", tgt="Basque", **more):
+    return {"dataset_name_or_path": dataset, "src": src, "tgt": tgt, "max_samples": None, **more}
+
+
+def original(tmp_path, model, translations=None, src="English", tgt="Basque", test=None):
+    test = test or udhr(src, tgt)
+    return write(tmp_path / model / RUN.format(src, tgt), test.sources, translations or worse(test.references, 0.2))
+
+
+def ntrex_sides(ntrex, count=400):
+    return [
+        (ntrex / f"newstest2019-{name}.txt").read_text(encoding="utf-8").split("\n")[:count]
+        for name in ("src.eng", "ref.eus")
+    ]
+
+
+def paired(baseline, systems, references, trials, tokenize="13a"):
+    """sacrebleu's p-values by metric, one a system, from its default seed."""
+    named = [("baseline", baseline), *((str(i), system) for i, system in enumerate(systems))]
+    tests = {"bleu": BLEU(tokenize=tokenize), "chrf": CHRF(word_order=2)}
+    _, results = PairedTest(named, tests, [references], "ar", n_samples=trials)()
+    results.pop("System")
+    return {
+        name: [result.p_value for result in column[1:]] for name, column in zip(tests, results.values(), strict=True)
+    }
+
+
+def test_scores_and_signatures_are_sacrebleus_in_both_layouts(tmp_path, score):
+    test = udhr()
+    first, second = worse(test.references, 0.2), worse(test.references, 0.25, seed=1)
+    write(tmp_path / "ours" / "anything", test.sources, first, settings())
+    original(tmp_path, "theirs", second)
+    out = tmp_path / "scores.json"
+    code, shown, said = score(tmp_path, *UDHR, "--json", out)
+    assert code == 0, said
+    (group,) = json.loads(out.read_text())["groups"]
+    assert group["sentences"] == len(test.sources)
+    bleu, chrf = BLEU(tokenize="13a"), CHRF(word_order=2)
+    for system, translations in zip(group["systems"], (first, second), strict=True):
+        for name, metric in (("bleu", bleu), ("chrf", chrf)):
+            expected = metric.corpus_score(translations, [test.references])
+            assert system["scores"][name]["score"] == pytest.approx(expected.score, abs=1e-9)
+            assert f"{expected.score:.2f}" in shown
+            assert group["signatures"][name] == str(metric.get_signature())
+    assert said.count("13a") == 1, "the missing spm model is said once"
+
+
+@pytest.mark.parametrize(("name", "scores"), [("bleu", metrics.bleu_scores), ("chrf", metrics.chrf_scores)])
+def test_scores_of_sums_are_sacrebleus_at_the_edges_too(name, scores):
+    """Single segments and small sums: no match of an order, no n-gram of it, empty translations and references."""
+    test = udhr()
+    references = [*test.references, "bai", "", "ez bai", "a"]
+    hypotheses = [*worse(test.references, 0.7), "", "bai", "ez ez bai bai", "a"]
+    hypotheses[3], hypotheses[5] = "zzz zzz", "eta"
+    metric = BLEU(tokenize="13a") if name == "bleu" else CHRF(word_order=2)
+    stats = np.array(metric._extract_corpus_statistics(hypotheses, [references]))
+    chance = np.random.default_rng(0)
+    sums = np.array(
+        [stats[chance.choice(len(stats), size)].sum(axis=0) for size in (1, 1, 1, 2, 3, 10) for _ in range(200)]
+    )
+    sums = np.concatenate([stats, sums])
+    expected = [metric._compute_score_from_stats(list(row)).score for row in sums]
+    assert min(expected) == 0 and max(expected) > 20
+    assert scores(sums.astype(float)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_p_values_are_sacrebleus(ntrex, tmp_path, score, monkeypatch):
+    sources, references = ntrex_sides(ntrex, 120)
+    base = worse(references, 0.25)
+    systems = [worse(references, share, seed) for seed, share in ((1, 0.25), (2, 0.235), (3, 0.27))]
+    trials = 1000
+    expected = paired(base, systems, references, trials)
+    assert any(0.01 < p < 0.9 for p in expected["bleu"] + expected["chrf"])
+    files = [tmp_path / "src.txt", tmp_path / "ref.txt"]
+    for path, side in zip(files, (sources, references), strict=True):
+        path.write_text("\n".join(side) + "\n", encoding="utf-8")
+    folders = [
+        write(tmp_path / f"m{i}" / "run", sources, texts, settings("files")) for i, texts in enumerate([base, *systems])
+    ]
+    args = (
+        *folders[1:],
+        "--baseline",
+        folders[0],
+        "--test_files",
+        *files,
+        "--trials",
+        trials,
+        "--json",
+        tmp_path / "out.json",
+    )
+
+    for block in (1 << 22, 1):  # trials in one block, then 32 at a time
+        monkeypatch.setattr(significance, "_BLOCK", block)
+        code, _, said = score(*args)
+        assert code == 0, said
+        (group,) = json.loads((tmp_path / "out.json").read_text())["groups"]
+        for name, column in expected.items():
+            found = [system["scores"][name] for system in group["systems"][1:]]
+            assert [value["p"] for value in found] == column
+            assert [value["p_holm"] for value in found] == significance.holm(column)
+
+
+def test_p_is_exact_where_few_segments_differ():
+    """Two segments that differ: four ways to swap them, and two of these are the systems themselves."""
+    base = [np.array([[1.0, 1], [0, 1], [1, 1], [0, 1]])]
+    other = [np.array([[0.0, 1], [0, 1], [0, 1], [0, 1]])]
+    p_values = significance.randomization_p_values(base, [other], [metrics.mean_scores], 20000)
+    assert p_values[0, 0] == pytest.approx(0.5, abs=0.015)
+
+
+def test_p_values_hold_their_level():
+    """Under the null hypothesis p < 0.05 comes in about 5% of the tests."""
+    chance = np.random.default_rng(5)
+    found = []
+    for _ in range(300):
+        base, system = ([np.column_stack([chance.normal(size=40), np.ones(40)])] for _ in range(2))
+        found.append(significance.randomization_p_values(base, [system], [metrics.mean_scores], 400)[0, 0])
+    assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09
+
+
+def test_equal_systems_and_one_sentence_are_no_difference(tmp_path, score):
+    test = udhr()
+    texts = worse(test.references, 0.2)
+    for model in ("base", "same"):
+        original(tmp_path, model, texts)
+    write(tmp_path / "short-base" / "run", test.sources[:1], ["bai"], settings(max_samples=1))
+    write(tmp_path / "short" / "run", test.sources[:1], test.references[:1], settings(max_samples=1))
+    for base, system in (("base", "same"), ("short-base", "short")):
+        out = tmp_path / "out.json"
+        options = (*UDHR, "--baseline", tmp_path / base, "--trials", 500, "--bootstrap", 100, "--json", out)
+        code, shown, said = score(tmp_path / system, *options)
+        assert code == 0, said
+        (group,) = json.loads(out.read_text())["groups"]
+        values = group["systems"][1]["scores"].values()
+        assert [value["p"] for value in values] == [1, 1, 1]
+        assert "*" not in shown.partition("nrefs")[0]
+    assert values and all(value["interval"] == pytest.approx([value["score"]] * 2) for value in values)
+
+
+def test_bootstrap_intervals_are_sacrebleus(ntrex):
+    sources, references = ntrex_sides(ntrex)
+    texts = worse(references, 0.3)
+    test = metrics.Test(languages.find("English"), languages.find("Basque"), sources, references)
+    for name, metric in (("bleu", BLEU(tokenize="13a")), ("chrf", CHRF(word_order=2))):
+        scorer = metrics.create(name, test, metrics.MetricSettings(tokenize="13a"))
+        ((low, high),) = significance.bootstrap_intervals([scorer.statistics(texts)], [scorer.scores], 1000)
+        expected = metric.corpus_score(texts, [references], n_bootstrap=1000)
+        assert (high - low) / 2 == pytest.approx(expected._ci, rel=0.1)
+        assert (high + low) / 2 == pytest.approx(expected._mean, abs=0.1)
+
+
+def test_holm_by_hand():
+    assert significance.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert significance.holm([0.9, 0.8]) == [1, 1]
+    assert significance.holm([0.2]) == [0.2]
+
+
+def test_a_better_system_is_starred_and_files_hold_all(ntrex, tmp_path, score):
+    """NTREX as published, in the original's layout: copies of the source against translations."""
+    sources, references = ntrex_sides(ntrex, 1000)
+    test = evaluation_sets.load(
+        "ntrex", languages.find("English"), languages.find("Basque"), folder=ntrex, max_samples=None, need_pool=False
+    )
+    original(tmp_path, "copy", sources, test=test)
+    better = worse(references, 0.3)
+    better[7] = ""
+    original(tmp_path, "better", better, test=test)
+    files = ("--csv", tmp_path / "s.csv", "--json", tmp_path / "s.json")
+    data = ("--dataset_name_or_path", "ntrex", "--benchmark_dir", ntrex)
+    code, shown, said = score(tmp_path, "--baseline", tmp_path / "copy", *data, *files, "--trials", 200)
+    assert code == 0, said
+    base, row = (line for line in shown.splitlines() if line.startswith(("copy/", "better/")))
+    assert "(baseline)" in base and "*" not in base and row.count("*") == 3
+    assert int(row.split()[-1]) == better.count("") > 0
+    (group,) = json.loads((tmp_path / "s.json").read_text())["groups"]
+    copied, scored = group["systems"]
+    assert copied["scores"]["lang"]["score"] < 5 and scored["scores"]["lang"]["score"] > 95
+    assert scored["scores"]["bleu"]["p"] == pytest.approx(1 / 201)
+    assert scored["sentences"] == 1000 and scored["missing"] == 0
+    rows = list(csv.DictReader((tmp_path / "s.csv").open(encoding="utf-8")))
+    assert [row["system"] for row in rows] == [system["name"] for system in group["systems"]]
+    assert float(rows[1]["bleu"]) == scored["scores"]["bleu"]["score"]
+    assert rows[0]["bleu_p"] == "" and float(rows[1]["chrf_p"]) < 0.05
+    assert rows[1]["bleu_signature"] == group["signatures"]["bleu"]
+
+
+def test_directions_are_scored_apart(tmp_path, score):
+    original(tmp_path, "base")
+    original(tmp_path, "base", src="Basque", tgt="English")
+    original(tmp_path, "other", src="Basque", tgt="English")
+    original(tmp_path, "alone", tgt="Hausa")
+    options = ("--trials", 100, "--metrics", "chrf", "--json", tmp_path / "out.json")
+    code, _, said = score(tmp_path, "--baseline", tmp_path / "base", *UDHR, *options)
+    assert code == 0, said
+    groups = json.loads((tmp_path / "out.json").read_text())["groups"]
+    found = {(group["src"], group["tgt"]): len(group["systems"]) for group in groups}
+    assert found == {("English", "Basque"): 1, ("Basque", "English"): 2, ("English", "Hausa"): 1}
+    assert "English into Hausa" in said and "not compared" in said and "into Basque" not in said
+
+
+def test_a_baseline_with_two_candidates_is_refused(tmp_path, score):
+    test = udhr()
+    for k in (1, 2):
+        write(tmp_path / "base" / f"English_to_Basque_{k}_shot_seed_1_x", test.sources, test.references)
+    code, _, said = score(tmp_path, "--baseline", tmp_path / "base", *UDHR)
+    assert code == 2 and "name one" in said
+
+
+def test_language_consistency(tmp_path, score):
+    test = udhr()
+    texts = [*test.references[:5], *test.sources[5:8], *[" "] * (len(test.sources) - 8)]
+    original(tmp_path, "m", texts)
+    out = tmp_path / "out.json"
+    code, _, said = score(tmp_path, *UDHR, "--metrics", "lang", "--json", out)
+    assert code == 0, said
+    (group,) = json.loads(out.read_text())["groups"]
+    assert group["systems"][0]["scores"]["lang"]["score"] == pytest.approx(100 * 5 / len(texts))
+    assert group["systems"][0]["empty"] == len(texts) - 8
+
+
+def test_a_language_that_cld2_does_not_know(tmp_path, score):
+    original(tmp_path, "a", tgt="Umbundu")
+    original(tmp_path, "b", tgt="Umbundu")
+    code, shown, said = score(
+        tmp_path, *UDHR, "--baseline", tmp_path / "a", "--trials", 50, "--csv", tmp_path / "s.csv"
+    )
+    assert code == 0 and said.count("cannot identify Umbundu") == 1
+    assert next(line for line in shown.splitlines() if line.startswith("b/")).split()[-3:] == ["-", "-", "0"]
+    rows = list(csv.DictReader((tmp_path / "s.csv").open(encoding="utf-8")))
+    assert [row["lang"] for row in rows] == ["", ""]
+
+
+def test_partial_runs(tmp_path, score):
+    test = udhr()
+    total = len(test.sources)
+    folder = write(tmp_path / "m" / RUN.format("English", "Basque"), test.sources[:4], test.references[:4])
+    file = folder / "translate_0.jsonl"
+    code, _, said = score(tmp_path, *UDHR)
+    assert code == 2 and f"{total - 4} of {total} sentences" in said and "--allow_partial" in said
+    with file.open("a", encoding="utf-8") as out:
+        out.write('{"sentence": "Every')
+    code, _, said = score(tmp_path, *UDHR)
+    assert code == 2 and "line 5" in said
+    code, shown, said = score(tmp_path, *UDHR, "--allow_partial")
+    assert code == 0 and "line 5" in said
+    assert f"partial: {total - 4} of {total}" in shown and "4 sentences" in shown and "100.00" in shown
+    # A broken line in the middle is no run in progress.
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([lines[0], "oops", *lines[1:4]]) + "\n", encoding="utf-8")
+    code, _, said = score(tmp_path, *UDHR, "--allow_partial")
+    assert code == 2 and "line 2" in said
+    file.write_text("")
+    code, _, said = score(tmp_path, *UDHR, "--allow_partial")
+    assert code == 2 and "no translations yet" in said
+
+
+def test_max_samples_is_no_partial_run(tmp_path, score):
+    test = udhr()
+    write(tmp_path / "m" / "run", test.sources[:6], test.references[:6], settings(max_samples=6))
+    code, shown, said = score(tmp_path)
+    assert code == 0 and "partial" not in shown + said and "6 sentences" in shown
+
+
+def test_files_of_ones_own_are_those_of_the_manifest(tmp_path, score):
+    test = udhr()
+    files = [tmp_path / "src.txt", tmp_path / "ref.txt"]
+    for path, side in zip(files, (test.sources, test.references), strict=True):
+        path.write_text("\n".join(side) + "\n", encoding="utf-8")
+    folder = write(tmp_path / "m" / "run", test.sources, test.references, settings("files"))
+    code, _, said = score(tmp_path)
+    assert code == 2 and "--test_files" in said
+    facts = evaluation_sets.load(
+        "files", test.src, test.tgt, folder=None, max_samples=None, test_files=files, need_pool=False
+    ).facts
+    (folder / "manifest_translate.json").write_text(json.dumps({"settings": settings("files"), "test_set": facts}))
+    code, shown, said = score(tmp_path)
+    assert code == 0 and "files from English" in shown and "100.00" in shown and "WARNING" not in said, said
+    files[1].write_text("\n".join(["Beste bat.", *test.references[1:]]) + "\n", encoding="utf-8")
+    code, shown, said = score(tmp_path)
+    assert code == 0 and "has other references now" in said and shown.count("100.00") == 1, "the language"
+
+
+def test_a_run_that_goes_on_has_its_settings_only(tmp_path, score):
+    test = udhr()
+    folder = write(tmp_path / "m" / "run", test.sources[:6], test.references[:6])
+    (folder / "settings_translate.json").write_text(json.dumps(settings()))
+    code, shown, said = score(tmp_path, "--allow_partial")
+    assert code == 0 and "partial" in shown, said
+
+
+def test_other_lines_than_the_benchmarks(tmp_path, score):
+    test = udhr()
+    folder = write(tmp_path / "m" / RUN.format("Basque", "English"), test.sources, test.references)
+    code, _, said = score(tmp_path, *UDHR)
+    assert code == 2 and "line 1" in said and test.sources[0][:30] in said and test.references[0][:30] in said
+    shutil.rmtree(folder)
+    swapped = [test.sources[1], test.sources[0], *test.sources[2:]]
+    folder = write(tmp_path / "m" / "run", swapped, test.references, settings())
+    assert score(tmp_path)[0] == 2
+    shutil.rmtree(folder)
+    write(folder, [*test.sources, "More."], [*test.references, "Gehiago."], settings())
+    code, _, said = score(tmp_path)
+    assert code == 2 and "only" in said
+
+
+def test_what_is_not_there(tmp_path, score):
+    code, _, said = score(tmp_path / "nowhere")
+    assert code == 2 and "is no folder" in said
+    code, _, said = score(tmp_path)
+    assert code == 2 and "no translate_0.jsonl" in said
+    original(tmp_path, "m")
+    code, _, said = score(tmp_path)
+    assert code == 2 and "--dataset_name_or_path" in said and "udhr" in said
+    code, _, said = score(tmp_path, *UDHR, "--csv", tmp_path / "no" / "s.csv")
+    assert code == 2 and "s.csv" in said and said.count("\n") <= 2
+    code, _, said = score(tmp_path, *UDHR, "--step", "1")
+    assert code == 2 and "translate_1.jsonl" in said
+
+
+def test_phrases_have_a_language_but_no_references(tmp_path, score):
+    test = udhr()
+    write(tmp_path / "m" / "run", test.sources, test.references, settings(), step=1)
+    code, shown, said = score(tmp_path, "--step", 1)
+    assert code == 0 and "lang %" in shown and "BLEU" not in shown, said
+    code, _, said = score(tmp_path, "--step", 1, "--metrics", "bleu")
+    assert code == 2 and "no references" in said
+
+
+@pytest.mark.parametrize(
+    ("src", "tgt"),
+    [
+        ("English", "Basque"),
+        ("Modern Standard Arabic", "Chinese (Simplified)"),
+        ("eng_Latn", "npi_Deva"),
+        ("Tok Pisin", "Ta'izzi-Adeni Arabic"),
+        ("Tok_Pisin", "Kabiyè"),
+    ],
+)
+def test_directions_are_read_from_names(src, tgt):
+    found = systems.direction_of(RUN.format(src, tgt))
+    assert found == (languages.find(src.replace("Tok_", "Tok ")), languages.find(tgt))
+
+
+@pytest.mark.parametrize("name", ["English_to_Klingonish_5_shot_seed_122_x", "checkpoint-100", "English_5_shot_seed_1"])
+def test_names_without_a_direction(name):
+    with pytest.raises(UserError, match="Kling" if "Kling" in name else "src}_to_{tgt"):
+        systems.direction_of(name)
+
+
+def test_flores200_pieces_where_the_model_is(tmp_path, score, monkeypatch):
+    """A SentencePiece model where sacrebleu keeps its own."""
+    import sentencepiece
+    from sacrebleu import utils
+    from sacrebleu.tokenizers import tokenizer_spm
+
+    test = udhr()
+    model = tmp_path / "sacrebleu" / "models" / metrics.spm_model("flores200").name
+    model.parent.mkdir(parents=True)
+    with model.open("wb") as out:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(test.references), model_writer=out, vocab_size=150, minloglevel=2
+        )
+    for module in (utils, tokenizer_spm):
+        monkeypatch.setattr(module, "SACREBLEU_DIR", str(tmp_path / "sacrebleu"))
+    metrics._why_no_flores200.cache_clear()
+    texts = worse(test.references, 0.2)
+    runs = tmp_path / "runs"
+    original(runs, "m", texts)
+    code, _, said = score(runs, *UDHR, "--json", tmp_path / "out.json")
+    (group,) = json.loads((tmp_path / "out.json").read_text())["groups"]
+    expected = BLEU(tokenize="flores200").corpus_score(texts, [test.references]).score
+    assert code == 0 and "tok:flores200" in group["signatures"]["bleu"] and "13a" not in said
+    assert group["systems"][0]["scores"]["bleu"]["score"] == pytest.approx(expected, abs=1e-9)
+
+    model.write_bytes(b"half a download")
+    metrics._why_no_flores200.cache_clear()
+    code, _, said = score(runs, *UDHR)
+    assert code == 0 and "tokenizer 13a" in said
+    code, _, said = score(runs, *UDHR, "--tokenize", "flores200")
+    assert code == 2 and str(model) in said and said.count("\n") == 1
+    metrics._why_no_flores200.cache_clear()
+
+
+def test_tokenizers_of_scripts_without_spaces(tmp_path, score):
+    original(tmp_path, "m", tgt="Thai")
+    original(tmp_path, "m", tgt="Chinese (Simplified)")
+    original(tmp_path, "m")
+    original(tmp_path, "m", tgt="Hausa")
+    _, shown, said = score(tmp_path, *UDHR, "--metrics", "bleu")
+    assert "tok:char" in shown and "tok:zh" in shown and shown.count("tok:13a") == 2
+    assert [said.count(f"tokenizer {name}") for name in ("char", "zh", "13a")] == [1, 1, 1]
+    _, shown, said = score(tmp_path, *UDHR, "--metrics", "bleu", "--tokenize", "13a")
+    assert shown.count("tok:13a") == 4 and not said
+
+
+def test_the_tokenizers_are_sacrebleus():
+    assert set(metrics.TOKENIZERS) - {"auto"} <= set(BLEU.TOKENIZERS)
+
+
+def test_help_is_light():
+    modules = "torch", "transformers", "numpy", "sacrebleu"
+    code = f"import sys, comptra.evaluate as e; e.build_parser().format_help(); print([m for m in {modules} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_eval_sh_from_another_folder(tmp_path):
+    original(tmp_path / "outputs", "a")
+    original(tmp_path / "outputs", "b")
+    environment = {**os.environ, "OUTPUT_DIR": "outputs", "BASELINE": "outputs/a", "HF_HUB_OFFLINE": "1"}
+    command = ["bash", ROOT / "scripts" / "eval.sh", *UDHR, "--trials", "100", "--csv", "s.csv"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "(baseline)" in done.stdout and (tmp_path / "s.csv").is_file()
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**environment, "BASELINE": "nowhere"}, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "nowhere is no folder" in done.stderr

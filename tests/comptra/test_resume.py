@@ -1,0 +1,283 @@
+"""main.py goes on where it stopped, with what another run or program left, and only where the settings are the same."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.main_runs import folder_of, options, texts, udhr
+from tests.support.runs import lines_in, records, script
+
+
+def test_a_finished_run_loads_nothing_and_a_longer_one_goes_on(main_here, tiny_lm, tmp_path):
+    assert main_here("--output_dir", tmp_path).returncode == 0
+    path = folder_of(tmp_path, tiny_lm) / "translate_0.jsonl"
+    before = path.read_bytes()
+    again = main_here("--output_dir", tmp_path)
+    assert again.returncode == 0 and "loading" not in again.stderr and path.read_bytes() == before
+    longer = main_here("--output_dir", tmp_path, "--max_samples", 6)
+    assert longer.returncode == 0 and "loading" in longer.stderr
+    assert path.read_bytes().startswith(before) and texts(path, "sentence") == udhr(6).sources
+    shorter = main_here("--output_dir", tmp_path, "--max_samples", 5)
+    assert shorter.returncode == 2 and "more lines than the 5 sentences" in shorter.stderr
+
+
+def kill_twice(whole_run, model: str, tmp_path, steps: int, counts: tuple[int, int], **changes) -> None:
+    """kill -9 as soon as so many answers are there; the outcome is that of an undisturbed run, and nothing is asked twice."""
+    more = ("--steps", steps, "--method_divide", "space", "--number_of_subproblems", 2, "--request_batch_size", 1)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = ("main.py", *options(model, *more, max_samples=5, **changes))
+    assert whole_run(*command, "--output_dir", whole).returncode == 0
+    folder, other = (folder_of(output, model, divide="space", n=2, steps=steps) for output in (killed, whole))
+    for count in counts:
+        kill_when = lambda count=count: lines_in(folder / "answers.jsonl") >= count  # noqa: E731
+        script(*command, "--output_dir", killed, kill_when=kill_when)
+        assert not (folder / "manifest_translate.json").exists()
+    assert whole_run(*command, "--output_dir", killed).returncode == 0
+    for step in range(steps + 1):
+        name = f"translate_{step}.jsonl"
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
+    ids = texts(folder / "answers.jsonl", "id")
+    assert len(ids) == len(set(ids)) == lines_in(other / "answers.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("steps", "counts"),
+    [
+        pytest.param(0, (2, 4), marks=pytest.mark.slow),
+        (1, (4, 12)),  # while phrases are translated, and while sentences are
+        pytest.param(2, (12, 25), marks=pytest.mark.slow),
+    ],
+)
+def test_killed_at_any_time_and_resumed(steps, counts, script_here, tiny_lm, tmp_path):
+    kill_twice(script_here, tiny_lm, tmp_path, steps, counts)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_with_vllm(gemma, tmp_path):
+    kill_twice(script, gemma, tmp_path, 1, (3, 12), inference_api="vllm", max_in_flight=2)
+
+
+def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path):
+    folder = folder_of(tmp_path, tiny_lm)
+    folder.mkdir(parents=True)
+    data = udhr(4)
+    lines = [{"sentence": source, "translation": f"itzulpena {i}"} for i, source in enumerate(data.sources[:2])]
+    path = folder / "translate_0.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"sentence": "half a li')
+    result = main_here("--output_dir", tmp_path)
+    assert result.returncode == 0 and "has 2 lines of another program" in result.stderr
+    manifest = main_here("--output_dir", tmp_path) and json.loads((folder / "manifest_translate.json").read_text())
+    assert manifest["inherited_lines"] == 2
+    assert records(path)[:2] == lines and texts(path, "sentence") == data.sources
+
+
+def test_a_nested_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path):
+    """Divisions of one sentence and the translation of its first phrase are there; the rest is made."""
+    data = udhr(2)
+    first = {"sentence": data.sources[0], "propositions": ["Everyone has the right", "to take part"]}
+    room, folder = tmp_path / Path(tiny_lm).name, folder_of(tmp_path, tiny_lm, divide="space", n=2, steps=1)
+    folder.mkdir(parents=True)
+    (room / "divide_0.jsonl").write_text(json.dumps(first) + "\n")
+    phrase = {"sentence": "Everyone has the right", "translation": "Pertsona orok eskubidea du"}
+    (folder / "translate_1.jsonl").write_text(json.dumps(phrase) + "\n")
+    flags = ("--steps", 1, "--method_divide", "space", "--number_of_subproblems", 2, "--max_samples", 2, "--verbose")
+    result = main_here("--output_dir", tmp_path, *flags)
+    assert result.returncode == 0, result.stderr
+    assert records(room / "divide_0.jsonl")[0] == first and lines_in(room / "divide_0.jsonl") == 2
+    lower = records(folder / "translate_1.jsonl")
+    assert lower[0] == phrase and [record["sentence"] for record in lower[:2]] == first["propositions"]
+    assert json.loads((room / "parent_0.jsonl").read_text()) == {"0": 0, "1": 0, "2": 1, "3": 1}
+    assert "  | Pertsona orok eskubidea du" in result.stdout, "its phrase is a demonstration of the merge"
+    assert texts(folder / "translate_0.jsonl", "sentence") == data.sources
+
+
+def test_edited_prompts_are_other_settings(main_here, tiny_lm, tmp_path):
+    template = tmp_path / "mine.toml"
+    template.write_text('prefix = "{src}: "\nmiddle = "\\n{tgt}: "\nsuffix = "\\n\\n"\n')
+    flags = ("--output_dir", tmp_path / "out", "--template_key", template, "--max_samples", 1)
+    assert main_here(*flags).returncode == 0
+    template.write_text('prefix = "{src} - "\nmiddle = "\\n{tgt} - "\nsuffix = "\\n\\n"\n')
+    result = main_here(*flags)
+    assert result.returncode == 2 and "template_digest was" in result.stderr
+
+
+def test_results_of_two_runs_do_not_mix(main_here, tiny_lm, tmp_path):
+    assert main_here("--output_dir", tmp_path).returncode == 0
+    path = folder_of(tmp_path, tiny_lm) / "translate_0.jsonl"
+    before = path.read_bytes()
+    other = main_here("--output_dir", tmp_path, "--max_new_tokens", 20)
+    assert other.returncode == 2 and "max_new_tokens was 24, now 20" in other.stderr
+    for name in ("settings_translate.json", "manifest_translate.json"):
+        (path.parent / name).unlink()
+    record = json.loads(before.splitlines()[0]) | {"sentence": "Another sentence."}
+    path.write_text(json.dumps(record) + "\n")
+    other = main_here("--output_dir", tmp_path)
+    assert other.returncode == 2 and "line 1 holds 'Another sentence.'" in other.stderr
+    assert lines_in(path) == 1, "nothing is written to it"
+
+
+@pytest.mark.parametrize("method", ["cot", "step_by_step", "TEaR"])
+def test_what_a_method_could_not_ask_on_the_way_is_asked_again(method, main_here, tiny_lm, tmp_path):
+    """The thoughts have no room, the translation has; then there is room. The trace of a method without shots is shown."""
+    flags = ("--output_dir", tmp_path, "--method_translate", method, "--max_samples", 2, "--verbose")
+    first = main_here(*flags, "--max_model_len", 1200)
+    assert first.returncode == 3 and "are marked as unanswered" in first.stderr, first.stderr
+    path = folder_of(tmp_path, tiny_lm) / "translate_0.jsonl"
+    assert [line["unanswered"] for line in records(path)] == [True, True] and all(texts(path))
+    assert (first.stdout.count("demonstration: ") == 2) == (method == "TEaR")
+    manifest = json.loads((path.parent / "manifest_translate.json").read_text())
+    assert manifest["unanswered_prompts"] == 2 and "exceed --max_model_len" in manifest["unanswered"][0]
+    again = main_here(*flags)
+    assert again.returncode == 0 and "unanswered" not in path.read_text()
+    assert len(texts(path)) == 2
+
+
+def test_a_run_with_nothing_to_do_keeps_its_record(main_here, tiny_lm, tmp_path):
+    first = main_here("--output_dir", tmp_path)
+    assert "answers ended at the 24 tokens of --max_new_tokens" in first.stderr
+    path = folder_of(tmp_path, tiny_lm) / "manifest_translate.json"
+    before = path.read_bytes()
+    again = main_here("--output_dir", tmp_path)
+    assert again.returncode == 0 and path.read_bytes() == before
+    assert "answers ended at the 24 tokens of --max_new_tokens" in again.stderr
+    longer = main_here("--output_dir", tmp_path, "--max_samples", 5)
+    manifest = json.loads(path.read_text())
+    assert longer.returncode == 0 and manifest["sentences"] == 5
+    assert manifest["answers_cut_at_limit"]["24"] >= json.loads(before)["answers_cut_at_limit"]["24"]
+
+
+def test_a_model_that_did_not_load_leaves_no_settings(main_here, tiny_lm, tmp_path):
+    empty = tmp_path / "bad" / Path(tiny_lm).name
+    shutil.copytree(tiny_lm, empty)
+    (empty / "model.safetensors").write_bytes(b"")
+    bad = main_here("--model_name_or_path", empty, "--output_dir", tmp_path / "out")
+    assert bad.returncode == 2 and "cannot load" in bad.stderr
+    assert main_here("--output_dir", tmp_path / "out").returncode == 0
+    # The same model by another name of its folder.
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / Path(tiny_lm).name).symlink_to(tiny_lm)
+    again = main_here("--model_name_or_path", tmp_path / "link" / Path(tiny_lm).name, "--output_dir", tmp_path / "out")
+    assert again.returncode == 0 and "loading" not in again.stderr
+
+
+def test_lines_of_another_data_set_are_found_before_anything_is_divided(main_here, tiny_lm, tmp_path):
+    folder = folder_of(tmp_path, tiny_lm, divide="space", steps=1)
+    folder.mkdir(parents=True)
+    (folder / "translate_0.jsonl").write_text('{"sentence": "Another one.", "translation": "Beste bat."}\n')
+    result = main_here("--output_dir", tmp_path, "--steps", 1, "--method_divide", "space")
+    assert result.returncode == 2 and "line 1 holds 'Another one.'" in result.stderr
+    assert "loading" not in result.stderr and not list(folder.parent.glob("divide_*"))
+
+
+def test_divisions_serve_every_target_language(main_here, tiny_lm, tmp_path):
+    flags = ("--output_dir", tmp_path, "--steps", 1, "--method_divide", "space", "--max_samples", 2)
+    assert main_here(*flags).returncode == 0
+    room = tmp_path / Path(tiny_lm).name
+    made = (room / "divide_0.jsonl").stat().st_mtime_ns
+    assert main_here(*flags, "--tgt", "Swahili").returncode == 0
+    assert (room / "divide_0.jsonl").stat().st_mtime_ns == made
+    back = main_here(*flags, "--src", "Basque", "--tgt", "English")
+    assert back.returncode == 2 and "src was 'English', now 'Basque'" in back.stderr
+    assert main_here(*flags, "--src", "Basque", "--tgt", "English", "--metadata_dir", tmp_path / "eu").returncode == 0
+
+
+def test_a_prompt_too_long_is_told(main_here, tiny_lm, tmp_path):
+    result = main_here("--output_dir", tmp_path, "--max_model_len", 64)
+    assert result.returncode == 3 and "4 prompts got no answer" in result.stderr
+    assert "exceed --max_model_len 64" in result.stderr
+    path = folder_of(tmp_path, tiny_lm) / "translate_0.jsonl"
+    assert texts(path) == [""] * 4
+    again = main_here("--output_dir", tmp_path, "--max_model_len", 64)
+    assert again.returncode == 3, "it stays a failure"
+    mended = main_here("--output_dir", tmp_path)
+    assert mended.returncode == 0 and all(texts(path)) and lines_in(path) == 4
+    assert "unanswered" not in path.read_text()
+
+
+def test_what_cannot_be_divided_is_told_and_asked_again(main_here, tiny_lm, tmp_path):
+    flags = ("--output_dir", tmp_path, "--steps", 1, "--max_samples", 2)
+    result = main_here(*flags, "--max_new_tokens_divide", 2040)
+    assert result.returncode == 2 and "2 of 2 sentences could not be divided" in result.stderr
+    assert "raise --max_model_len" in result.stderr
+    result = main_here(*flags, "--max_new_tokens_divide", 30)
+    assert result.returncode == 2 and "max_new_tokens_divide was 2040, now 30" in result.stderr
+
+
+def test_weights_are_told_apart_wherever_they_differ(tmp_path, monkeypatch):
+    from comptra import models
+
+    path = tmp_path / "model.safetensors"
+    monkeypatch.setattr(models, "SAMPLE", 100)
+    seen = set()
+    for place in (None, 0, 26_000, 99_999):  # a part of it is read
+        weights = bytearray(100_000)
+        for i in range(place or 0, min((place or 0) + 600, 100_000) if place is not None else 0):
+            weights[i] = 1
+        path.write_bytes(weights)
+        seen.add(models.fingerprint(str(tmp_path)))
+        assert models.fingerprint(str(path)) == models.fingerprint(str(tmp_path))
+    assert len(seen) == 4 and models.fingerprint("org/model") == "" == models.fingerprint(str(tmp_path / "none"))
+
+
+def test_a_retrained_model_is_another(main_here, tiny_lm, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_lm, model)
+    flags = ("--model_name_or_path", model, "--output_dir", tmp_path / "out", "--max_samples", 1)
+    assert main_here(*flags).returncode == 0
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    result = main_here(*flags)
+    assert result.returncode == 2 and "weights was" in result.stderr
+
+
+def test_a_retrained_model_does_not_take_the_divisions_of_the_first(main_here, tiny_chat, tmp_path):
+    """Nor one whose chat template was edited."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_chat, model)
+    flags = ("--model_name_or_path", model, "--output_dir", tmp_path / "out", "--max_samples", 1, "--steps", 1)
+    flags = (*flags, "--prompt_style", "auto", "--max_new_tokens_divide", 30)
+    assert main_here(*flags).returncode == 0
+    template = (model / "chat_template.jinja").read_text()
+    (model / "chat_template.jinja").write_text(template.replace("[assistant]", "[model]"))
+    result = main_here(*flags, "--tgt", "Hausa")
+    assert result.returncode == 2 and "chat_template_digest was" in result.stderr
+    result = main_here(*flags)
+    assert result.returncode == 2 and "template_digest was" in result.stderr
+    (model / "chat_template.jinja").write_text(template)
+    assert main_here(*flags).returncode == 0
+    (model / "optimizer.pt").write_bytes(b"no weights")
+    hausa = main_here(*flags, "--tgt", "Hausa")
+    assert hausa.returncode == 0, hausa.stderr
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    result = main_here(*flags, "--tgt", "Swahili")
+    assert result.returncode == 2 and "weights was" in result.stderr and "--metadata_dir" in result.stderr
+
+
+def test_divisions_of_more_sentences_serve_fewer(main_here, tiny_lm, tmp_path):
+    flags = ("--output_dir", tmp_path, "--steps", 2, "--method_divide", "space", "--number_of_subproblems", 2)
+    assert main_here(*flags, "--max_samples", 3).returncode == 0
+    room = tmp_path / Path(tiny_lm).name
+    before = {path.name: path.read_bytes() for path in room.glob("*_?.json*")}
+    result = main_here(*flags, "--max_samples", 2, "--tgt", "Swahili")
+    assert result.returncode == 0, result.stderr
+    assert {path.name: path.read_bytes() for path in room.glob("*_?.json*")} == before and len(before) == 4
+    (path,) = room.glob("English_to_Swahili*/translate_1.jsonl")
+    assert lines_in(path) == 4 and lines_in(path.with_name("translate_0.jsonl")) == 2
+
+
+def test_null_translations_of_another_program_are_asked_for(main_here, tiny_lm, tmp_path):
+    folder = folder_of(tmp_path, tiny_lm)
+    folder.mkdir(parents=True)
+    lines = [{"sentence": text, "translation": new} for text, new in zip(udhr(2).sources, ("bat", None), strict=True)]
+    (folder / "translate_0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main_here("--output_dir", tmp_path).returncode == 0
+    found = texts(folder / "translate_0.jsonl")
+    assert found[0] == "bat" and found[1] and len(found) == 4
+    (folder / "translate_0.jsonl").write_text(json.dumps(lines[0] | {"translation": 7}) + "\n")
+    result = main_here("--output_dir", tmp_path)
+    assert result.returncode == 2 and "line 1: translation is '7'" in result.stderr

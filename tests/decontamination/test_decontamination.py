@@ -1,0 +1,584 @@
+"""decontamination.py as users run it: what stays, what the report says, kills, bad input."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.runs import BENCHMARKS, ROOT, records, script
+from tests.support.tiny_models import udhr_texts
+from topxgen.common.errors import UserError
+from topxgen.decontamination import parallel_jsonl
+from topxgen.decontamination.parallel_jsonl import Judged
+
+SCRIPT = "decontamination.py"
+LEAKS = {
+    # The first two are in the benchmark (16 and 14 words); the third is near the second.
+    "Basque": [
+        "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela, eta batera bizi dira hemen.",
+        "Herriko plazan bildu ziren atzo arratsaldean auzokide guztiak urteko jaia ospatzeko asmoz eta pozik.",
+        "Herriko plazan bildu ziren atzo goizean auzokide ugari urteko jaia ospatzeko asmoz eta pozik.",
+    ],
+    "English": [
+        "All the neighbours came together in the village square yesterday afternoon to celebrate the yearly feast.",
+        "The ferry leaves the harbour every morning at seven and comes back late at night in winter.",
+    ],
+}
+
+
+@pytest.fixture
+def benchmark_dir(tmp_path) -> Path:
+    """FLORES-200 in its publishers' layout: dev and devtest share a line in Basque, as they do in some languages."""
+    folder = tmp_path / "benchmarks"
+    for split, basque, english in (
+        ("dev", [LEAKS["Basque"][0], "Egun on."], [LEAKS["English"][0], "Good morning."]),
+        ("devtest", [LEAKS["Basque"][1], LEAKS["Basque"][0]], [LEAKS["English"][1], "Nothing of the kind."]),
+    ):
+        (folder / "flores200_dataset" / split).mkdir(parents=True)
+        for code, lines in (("eus_Latn", basque), ("eng_Latn", english)):
+            (folder / "flores200_dataset" / split / f"{code}.{split}").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def record(number: int, propositions: list[str], translations: list[str], **more) -> dict:
+    return {
+        "sentence": " ".join(propositions),
+        "propositions": propositions,
+        "translations": translations,
+        "scores": [float(i) for i in range(len(propositions))],
+        "topic": "sea",
+        "id": f"Basque-{number}",
+        **more,
+    }
+
+
+def data(tmp_path, lines: list[dict | str], name: str = "Basque") -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir(exist_ok=True)
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines)
+    (folder / f"{name}_translate.jsonl").write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def planted(tmp_path) -> Path:
+    clean = "Itsasoa lasai zegoen eta haizea hegotik zetorren."
+    sea = "The sea was calm and the wind came from the south."
+    return data(
+        tmp_path,
+        [
+            record(0, [clean, clean + " Bai."], [sea, sea]),
+            record(1, [clean, LEAKS["Basque"][0].upper(), clean], [sea, sea, sea]),
+            record(
+                2,
+                [clean, clean, clean],
+                [sea, LEAKS["English"][1].replace("harbour", "harbour,"), sea],
+                confidences=[1, 2, 3],
+            ),
+            record(3, [LEAKS["Basque"][2]], [sea]),
+        ],
+    )
+
+
+def run(script_here, input_dir, benchmark_dir, *args, code=0):
+    flags = ["--benchmarks", "flores", "--benchmark_dir", benchmark_dir, "--num_workers", 1]
+    result = script_here(SCRIPT, "--input_dir", input_dir, *flags, *args)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+def kept(folder: Path) -> list[dict]:
+    return records(folder / "Basque_translate_filtered.jsonl")
+
+
+def test_paragraphs_and_pairs_that_overlap_go(script_here, planted, benchmark_dir):
+    before = (planted / "Basque_translate.jsonl").read_bytes()
+    result = run(script_here, planted, benchmark_dir)
+    stays = kept(planted)
+    assert [r["id"] for r in stays] == ["Basque-0", "Basque-2", "Basque-3"]
+    assert (stays[1]["scores"], stays[1]["confidences"]) == ([0.0, 2.0], [1, 3])
+    assert len(stays[1]["propositions"]) == len(stays[1]["translations"]) == 2
+    lines = before.splitlines()
+    assert (planted / "Basque_translate_filtered.jsonl").read_bytes().splitlines()[::2] == [lines[0], lines[3]]
+    assert (planted / "Basque_translate.jsonl").read_bytes() == before
+    assert "3 of 4 paragraphs and 5 of 9 pairs stay" in result.stdout
+    hits = records(planted / "Basque_translate_contaminated.jsonl")
+    assert [(h["line"], h["side"], h["pair"], h["dropped"], h["split"], h["benchmark_id"]) for h in hits] == [
+        (2, "sentence", 1, "paragraph", "dev", "1"),
+        (2, "sentence", 1, "paragraph", "devtest", "2"),
+        (3, "translation", 1, "pair", "devtest", "1"),
+    ]
+    assert hits[2]["shared"] == "the ferry leaves the harbour every morning at seven and"
+    assert not list(planted.glob("*.partial")) + list(planted.glob("*malformed*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "stays"),
+    [
+        (["--on_sentence_overlap", "pair"], {0: 2, 1: 2, 2: 2, 3: 1}),
+        (["--on_sentence_overlap", "keep"], {0: 2, 1: 3, 2: 2, 3: 1}),
+        (["--on_translation_overlap", "paragraph"], {0: 2, 3: 1}),
+        (["--on_translation_overlap", "keep"], {0: 2, 2: 3, 3: 1}),
+        (["--near_duplicates", "0.7"], {0: 2, 2: 2}),
+        (["--near_duplicates", "0.9"], {0: 2, 2: 2, 3: 1}),
+        (["--ngram_size", "4"], {0: 2, 2: 2}),
+        # All leaks are short texts now.
+        (["--ngram_size", "18"], {0: 2, 2: 2, 3: 1}),
+        (["--ngram_size", "18", "--short_texts", "whole", "--on_sentence_overlap", "pair"], {0: 2, 1: 2, 2: 2, 3: 1}),
+        (["--ngram_size", "18", "--short_texts", "ignore"], {0: 2, 1: 3, 2: 3, 3: 1}),
+    ],
+)
+def test_the_choices(script_here, planted, benchmark_dir, flags, stays):
+    run(script_here, planted, benchmark_dir, *flags)
+    assert {int(r["id"][-1]): len(r["propositions"]) for r in kept(planted)} == stays
+
+
+def test_report_and_manifest(script_here, planted, benchmark_dir):
+    run(script_here, planted, benchmark_dir, "--near_duplicates", "0.7")
+    report = json.loads((planted / "decontamination_report.json").read_text())
+    rows = {(r["side"], r["split"]): r for r in report["languages"]["Basque"]["overlaps"]}
+    assert {key: (r["hits"], r["benchmark_texts_hit"], r["benchmark_texts"]) for key, r in rows.items()} == {
+        ("sentence", "dev"): (1, 1, 2),
+        ("sentence", "devtest"): (2, 2, 2),
+        ("translation", "dev"): (0, 0, 2),
+        ("translation", "devtest"): (1, 1, 2),
+    }
+    assert rows["sentence", "devtest"]["near"] == 1
+    assert report["hits"]["Basque"] == records(planted / "Basque_translate_contaminated.jsonl")
+    (shared,) = report["audit"]
+    assert (shared["first"], shared["second"], shared["pool"]) == (["flores", "dev"], ["flores", "devtest"], True)
+    assert [(p["first_id"], p["second_id"]) for p in shared["pairs"]] == [("1", "2")]
+    text = (planted / "decontamination_report.md").read_text()
+    for expected in (
+        LEAKS["Basque"][0].upper(),
+        "Herriko plazan bildu ziren atzo goizean",
+        "| kept | 2 | 4 |",
+        "ROUGE-L",
+    ):
+        assert expected in text
+
+    manifest = json.loads((planted / "manifest_decontaminate_Basque.json").read_text())
+    assert manifest["input_sha256"] == hashlib.sha256((planted / "Basque_translate.jsonl").read_bytes()).hexdigest()
+    output = manifest["outputs"]["Basque_translate_filtered.jsonl"]
+    assert output["sha256"] == hashlib.sha256((planted / "Basque_translate_filtered.jsonl").read_bytes()).hexdigest()
+    (dev,) = [b for b in manifest["settings"]["benchmarks"]["sentence"] if b["split"] == "dev"]
+    lines = (benchmark_dir / "flores200_dataset/dev/eus_Latn.dev").read_text().removesuffix("\n")
+    assert dev["sha256"] == hashlib.sha256(lines.encode()).hexdigest()
+    assert manifest["finished"] and manifest["settings"]["ngram_size"] == 10
+
+
+def test_report_only_changes_nothing(script_here, planted, benchmark_dir):
+    before = {path.name for path in planted.iterdir()}
+    run(script_here, planted, benchmark_dir, "--report_only")
+    new = {path.name for path in planted.iterdir()} - before - {".lock"}
+    assert new == {"decontamination_audit.json", "decontamination_audit.md"}
+    assert len(json.loads((planted / "decontamination_audit.json").read_text())["hits"]["Basque"]) == 3
+    assert "Nothing was removed" in (planted / "decontamination_audit.md").read_text()
+
+
+def test_report_where_the_user_wants_it(script_here, planted, benchmark_dir, tmp_path):
+    run(script_here, planted, benchmark_dir, "--output_dir", tmp_path / "out", "--report", tmp_path / "papers" / "r.md")
+    assert {p.name for p in (tmp_path / "papers").iterdir()} == {"r.md", "r.json"}
+    assert len(kept(tmp_path / "out")) == 3
+    assert not (planted / "Basque_translate_filtered.jsonl").exists()
+
+
+def test_files_of_the_original_and_broken_lines(script_here, tmp_path, benchmark_dir):
+    sea = "The sea was calm and the wind came from the south."
+    original = {"sentence": "Bat. Bi.", "propositions": ["Bat.", "Bi."], "translations": [LEAKS["English"][0], sea]}
+    folder = data(
+        tmp_path,
+        [
+            original,
+            {**original, "scores": []},
+            {**original, "scores": [None, None]},
+            "",
+            {**original, "translations": [sea]},
+            {**original, "scores": [1.0]},
+            "[1, 2]",
+            '{"sentence": 3}',
+            json.dumps({**original, "sentence": "\ud800 gaizki"}),
+            json.dumps(original | {"scores": [float("nan"), 1.0]}),
+            json.dumps(original)[:-20],
+            "[" * 100_000,
+        ],
+    )
+    path = folder / "Basque_translate.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"sentence": "\xff\n' + b'{"sentence": "half')
+    result = run(script_here, folder, benchmark_dir)
+    assert [r.get("scores") for r in kept(folder)][:3] == [None, [], [None]]
+    assert all(r["propositions"] == ["Bi."] for r in kept(folder)) and len(kept(folder)) == 5
+    aside = records(folder / "Basque_translate_malformed.jsonl")
+    assert [r["line"] for r in aside] == [5, 6, 7, 8, 11, 12, 13, 14]
+    assert [r["reason"] for r in aside[:4]] == [
+        "1 translations for 2 propositions",
+        "1 scores for 2 propositions",
+        "not a JSON object",
+        "no text in 'sentence'",
+    ]
+    assert aside[5]["reason"] == "nested too deeply" and aside[7]["text"] == '{"sentence": "half'
+    assert "malformed lines: 8" in result.stdout
+    assert path.read_bytes().endswith(b"half")
+
+
+def test_a_paragraph_can_overlap_where_no_pair_does(script_here, tmp_path, benchmark_dir):
+    halves = LEAKS["Basque"][1].split(" arratsaldean ")
+    folder = data(tmp_path, [record(0, [halves[0] + " arratsaldean", halves[1]], ["One.", "Two."])])
+    run(script_here, folder, benchmark_dir)
+    assert kept(folder) == []
+    (hit,) = records(folder / "Basque_translate_contaminated.jsonl")
+    assert (hit["pair"], hit["pairs"], hit["text"]) == (0, 2, LEAKS["Basque"][1])
+
+
+@pytest.mark.parametrize("rule", ["paragraph", "pair"])
+def test_a_benchmark_text_cut_over_two_pairs(script_here, tmp_path, benchmark_dir, rule):
+    first, second = LEAKS["English"][1].split(" and ")
+    basque = LEAKS["Basque"][0].split(" berberak ")
+    folder = data(
+        tmp_path,
+        [
+            record(
+                0, ["Bat.", "Bi.", "Hiru.", "Lau."], ["One.", f"{first} and.", second, "Four."], pieces=[1, 2, 3, 4]
+            ),
+            record(1, ["Bat.", f"{basque[0]}.", f"berberak {basque[1]}"], ["One.", "Two.", "Three."]),
+        ],
+    )
+    run(script_here, folder, benchmark_dir, "--on_sentence_overlap", rule)
+    stays = {r["id"]: (r["propositions"], r.get("pieces")) for r in kept(folder)}
+    assert stays == {"Basque-0": (["Bat.", "Lau."], [1, 4])} | (
+        {"Basque-1": (["Bat."], None)} if rule == "pair" else {}
+    )
+    hits = records(folder / "Basque_translate_contaminated.jsonl")
+    assert {(h["side"], h["pair"], h["pairs"], h["dropped"]) for h in hits} == {
+        ("translation", 1, 2, "pair"),
+        ("sentence", 1, 2, rule),
+    }
+    assert "pair 1 to 2" in (folder / "decontamination_report.md").read_text()
+
+
+def test_a_text_that_hits_twice_is_one_hit(script_here, tmp_path, benchmark_dir):
+    (benchmark_dir / "flores200_dataset/dev/eng_Latn.dev").write_text(
+        f"{LEAKS['English'][0]}\nAlso: {LEAKS['English'][0]}\n"
+    )
+    run(script_here, data(tmp_path, [record(0, ["Bat.", "Bi."], [LEAKS["English"][0]] * 2)]), benchmark_dir)
+    rows = json.loads((tmp_path / "in" / "decontamination_report.json").read_text())["languages"]["Basque"]["overlaps"]
+    (row,) = [row for row in rows if (row["side"], row["split"]) == ("translation", "dev")]
+    assert (row["hits"], row["benchmark_texts_hit"]) == (2, 2)
+
+
+def test_languages_benchmarks_lack_and_those_that_are_missing(script_here, tmp_path, planted, benchmark_dir):
+    tico = benchmark_dir / "tico19-testset"
+    header = "sourceLang\ttargetLang\tsourceString\ttargetString\tstringID\turl\tlicense\ttranslatorId\n"
+    for split, sentence in (("dev", "Wash your hands."), ("test", LEAKS["English"][1])):
+        (tico / split).mkdir(parents=True)
+        (tico / split / f"{split}.en-so.tsv").write_text(f"{header}en\tso\t{sentence}\tDhaqo.\tid7\t\t\t\n")
+    flags = ["--benchmarks", "flores", "tico", "xquad", "--languages", "Basque"]
+    result = run(script_here, planted, benchmark_dir, *flags, code=2)
+    assert "cannot load xquad in English" in result.stderr and "--allow_missing xquad" in result.stderr
+    assert not list(planted.glob("*filtered*")) + list(planted.glob("*report*"))
+    result = run(script_here, planted, benchmark_dir, *flags, "--allow_missing", "xquad")
+    assert "benchmarks in Basque: flores dev 2, flores devtest 2; not in tico, xquad" in result.stderr
+    assert "MISSING, allowed: xquad" in result.stderr
+    part = json.loads((planted / "decontamination_report.json").read_text())["languages"]["Basque"]
+    assert part["lacking"] == [["tico", "Basque"], ["xquad", "Basque"]]
+    assert part["missing"] == [["xquad", "English"]]
+    assert "not checked" in (planted / "decontamination_report.md").read_text()
+    assert [r["hits"] for r in part["overlaps"] if r["benchmark"] == "tico"] == [0, 1]
+
+
+def test_test_sets_and_pools_of_ones_own(script_here, tmp_path, planted, benchmark_dir):
+    own = tmp_path / "mine.tsv"
+    own.write_text(f"Basque\tEnglish\n{LEAKS['Basque'][2]}\tNo such thing here.\n")
+    pool = tmp_path / "pool.txt"
+    pool.write_text(f"{LEAKS['English'][1]}\nUnrelated.\n")
+    run(script_here, planted, benchmark_dir, "--benchmarks", "flores", own, "--pool", pool)
+    assert [r["id"] for r in kept(planted)] == ["Basque-0", "Basque-2"]
+    report = json.loads((planted / "decontamination_report.json").read_text())
+    (row,) = [row for row in report["audit"] if str(pool) in row["second"]]
+    assert (row["first"], row["pool"], row["texts_of_first"]) == (["flores", "devtest"], True, 1)
+    run(script_here, planted, benchmark_dir, "--pool", "flores")
+    (row,) = json.loads((planted / "decontamination_report.json").read_text())["audit"]
+    assert (row["first"], row["second"], len(row["pairs"])) == (["flores", "dev"], ["flores", "devtest"], 1)
+
+
+def test_a_short_text_inside_a_longer_one_is_audited_from_either_side(script_here, planted, benchmark_dir):
+    for split, line in (
+        ("dev", "One two three four five six."),
+        ("devtest", "He said: one two three four five six, and left."),
+    ):
+        (benchmark_dir / f"flores200_dataset/{split}/eng_Latn.{split}").write_text(line + "\n")
+    run(script_here, planted, benchmark_dir)
+    audit = json.loads((planted / "decontamination_report.json").read_text())["audit"]
+    assert [len(row["pairs"]) for row in audit if row["language"] == "English"] == [1]
+
+
+def test_another_target_language_and_the_original_tokenizer(script_here, tmp_path, benchmark_dir):
+    (benchmark_dir / "flores200_dataset/dev/npi_Deva.dev").write_text("यो एउटा छोटो वाक्य हो\n")
+    (benchmark_dir / "flores200_dataset/devtest/npi_Deva.devtest").write_text("अर्को वाक्य यहाँ छ\n")
+    folder = data(tmp_path, [record(0, ["Bat."], ["यो एउटा छोटो वाक्य हो, भन्छन्।"])])
+    stays = {}
+    for tokenizer in ("unicode", "original"):
+        run(script_here, folder, benchmark_dir, "--target_language", "Nepali", "--tokenizer", tokenizer)
+        stays[tokenizer] = [len(r["propositions"]) for r in kept(folder)]
+    # Five words are too few to count inside a sentence; torn into more than ten pieces they share an n-gram.
+    assert stays == {"unicode": [1], "original": [0]}
+
+
+def big(path: Path, copies: int) -> None:
+    lines = []
+    texts = udhr_texts("Basque")
+    rng = random.Random(0)
+    for i in range(copies):
+        sentences = [" ".join(rng.sample(rng.choice(texts).split() * 3, 15)) for _ in range(8)]
+        if i % 100 == 3:
+            sentences[4] = LEAKS["Basque"][i // 100 % 2]
+        lines.append(json.dumps(record(i, sentences, sentences, confidences=[0.5] * 8), ensure_ascii=False))
+    path.parent.mkdir()
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_a_killed_run_goes_on_and_processes_change_nothing(script_here, tmp_path, benchmark_dir):
+    path = tmp_path / "in" / "Basque_translate.jsonl"
+    big(path, 12_000)
+    assert path.stat().st_size > 5 << 22, "several chunks"
+    flags = ["--benchmarks", "flores", "--benchmark_dir", benchmark_dir, "--num_workers"]
+    manifests = {}
+    manifest = tmp_path / "killed" / "manifest_decontaminate_Basque.json"
+
+    def under_way() -> bool:
+        try:
+            return json.loads(manifest.read_text())["done"] > 0
+        except (OSError, ValueError):
+            return False
+
+    script(SCRIPT, "--input_dir", path.parent, "--output_dir", manifest.parent, *flags, 1, kill_when=under_way)
+    state = json.loads(manifest.read_text())
+    assert 0 < state["done"] < path.stat().st_size and "finished" not in state
+    assert not list(manifest.parent.glob("*.jsonl"))
+    for name, workers in (("killed", 1), ("one", 1), ("three", 3)):
+        script(SCRIPT, "--input_dir", path.parent, "--output_dir", tmp_path / name, *flags, workers)
+        manifests[name] = json.loads((tmp_path / name / manifest.name).read_text())
+    assert manifests["killed"]["started"] == state["started"], "it went on, not anew"
+    for name in ("killed", "three"):
+        for file in ("Basque_translate_filtered.jsonl", "Basque_translate_contaminated.jsonl"):
+            assert (tmp_path / name / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
+        assert manifests[name]["counts"] == manifests["one"]["counts"]
+    assert manifests["one"]["counts"]["paragraphs_dropped"] == 120
+    assert [h["line"] for h in records(tmp_path / "three" / "Basque_translate_contaminated.jsonl")][-1] == 11_904
+
+
+def judge(chunk: bytes) -> Judged:
+    """Every second line goes and is a hit; in the real thing's place where only the file matters."""
+    lines = chunk.split(b"\n")[:-1] if chunk.endswith(b"\n") else chunk.split(b"\n")
+    kept, start = [], 0
+    for line in lines:
+        if line.startswith(b"b"):
+            kept.append((start, start + len(line) + 1))
+        start += len(line) + 1
+    hits = [{"line": i} for i, line in enumerate(lines) if line.startswith(b"a")]
+    return Judged(kept, hits, [], Counter(lines=len(lines)))
+
+
+def run_chunks(tmp_path: Path, workers: int = 1, tick=lambda done, counts: None, judge=judge) -> dict:
+    outputs = [tmp_path / name for name in ("kept", "hits", "malformed")]
+    return parallel_jsonl.run(tmp_path / "in.txt", judge, *outputs, tmp_path / "manifest.json", {}, {}, workers, tick)
+
+
+def test_what_was_written_after_the_last_save_is_written_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel_jsonl, "CHUNK", 100)
+    monkeypatch.setattr(parallel_jsonl, "SAVE_EVERY_S", 0)
+    lines = [f"{'ab'[i % 2]} {i}" for i in range(1000)]
+    (tmp_path / "in.txt").write_text("\n".join(lines) + "\n")
+
+    class Killed(Exception):
+        pass
+
+    def kill_late(done: int, counts: Counter) -> None:
+        if done > 5000:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_chunks(tmp_path, tick=kill_late)
+    state = json.loads((tmp_path / "manifest.json").read_text())
+    assert 0 < state["done"] < (tmp_path / "in.txt").stat().st_size
+    for name in ("kept", "hits"):
+        with open(tmp_path / f"{name}.partial", "a") as file:
+            file.write("what a kill left behind")
+    manifest = run_chunks(tmp_path)
+    assert (tmp_path / "kept").read_text().splitlines() == lines[1::2]
+    assert [hit["line"] for hit in records(tmp_path / "hits")] == [*range(1, 1001, 2)]
+    assert manifest["outputs"]["kept"]["sha256"] == hashlib.sha256((tmp_path / "kept").read_bytes()).hexdigest()
+    assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "kept", "hits", "manifest.json"}
+    (tmp_path / "kept").write_text((tmp_path / "kept").read_text().replace("b 1\n", "b 2\n"))
+    assert run_chunks(tmp_path)["counts"]["lines"] == 1000
+    assert (tmp_path / "kept").read_text().splitlines() == lines[1::2], "an output that was edited is made anew"
+
+
+def test_a_file_that_grows_meanwhile_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel_jsonl, "CHUNK", 100)
+    (tmp_path / "in.txt").write_text("b 1\n" * 100)
+
+    def grow(done: int, counts: Counter) -> None:
+        with open(tmp_path / "in.txt", "a") as file:
+            file.write("b 2\n")
+
+    with pytest.raises(UserError, match=r"in\.txt changed while it was read"):
+        run_chunks(tmp_path, tick=grow)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_file_that_shrinks_meanwhile_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel_jsonl, "CHUNK", 100)
+    (tmp_path / "in.txt").write_text("b 1\n" * 100)
+
+    def shrink(done: int, counts: Counter) -> None:
+        os.truncate(tmp_path / "in.txt", 50)
+
+    with pytest.raises(UserError, match="became shorter"):
+        run_chunks(tmp_path, tick=shrink)
+
+
+def die(chunk: bytes) -> Judged:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel_jsonl, "CHUNK", 100)
+    (tmp_path / "in.txt").write_text("b 1\n" * 100)
+    with pytest.raises(UserError, match="a worker process was killed"):
+        run_chunks(tmp_path, workers=2, judge=die)
+    assert run_chunks(tmp_path)["counts"] == {"lines": 100}
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_the_run(tmp_path, benchmark_dir, how):
+    big(tmp_path / "in" / "Basque_translate.jsonl", 9_000)
+    command = [sys.executable, SCRIPT, "--input_dir", tmp_path / "in", "--benchmarks", "flores", "--num_workers", "2"]
+    with subprocess.Popen(
+        [*map(str, command), "--benchmark_dir", str(benchmark_dir)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        workers = []
+        while len(workers) < 2:
+            assert process.poll() is None
+            # Python's resource tracker is a child, too.
+            children = psutil.Process(process.pid).children()
+            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        if how == signal.SIGKILL:  # a worker that has not begun yet would say that its parent is gone
+            manifest = tmp_path / "in" / "manifest_decontaminate_Basque.json"
+            while not json.loads(manifest.read_text())["done"]:
+                assert process.poll() is None
+        os.kill(process.pid, how)
+        err = process.stderr.read()
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert "Traceback" not in err
+    psutil.wait_procs(workers, timeout=20)
+    assert not any(worker.is_running() for worker in workers)
+
+
+def test_a_finished_run_is_not_repeated_and_other_settings_are(script_here, planted, benchmark_dir):
+    output = planted / "Basque_translate_filtered.jsonl"
+
+    def times(*flags) -> int:
+        run(script_here, planted, benchmark_dir, *flags)
+        return output.stat().st_mtime_ns
+
+    first = times()
+    assert times() == first
+    assert times("--ngram_size", "4") != first and len(kept(planted)) == 2
+    times("--benchmarks", "flores", "tico", "--allow_missing", "tico")
+    manifest = json.loads((planted / "manifest_decontaminate_Basque.json").read_text())
+    assert manifest["settings"]["missing"] == [["tico", "English"]], "what was not checked is on record"
+    with open(planted / "Basque_translate.jsonl", "a") as file:
+        file.write(json.dumps(record(9, ["Bat."], ["One."])) + "\n")
+    run(script_here, planted, benchmark_dir)
+    assert [r["id"] for r in kept(planted)] == ["Basque-0", "Basque-2", "Basque-3", "Basque-9"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda i, b: ["--languages", "Bask"], "unknown language 'Bask': did you mean Bashkir, Basque"),
+        (lambda i, b: ["--languages", "Hausa"], "no Hausa_translate.jsonl in"),
+        (lambda i, b: ["--input_dir", i / "none"], "is no folder"),
+        (lambda i, b: ["--input_dir", b], "holds no {Language}_translate.jsonl"),
+        (lambda i, b: ["--benchmarks", "flroes"], "did you mean flores"),
+        (lambda i, b: ["--benchmark_dir", b / "none"], "none is no folder"),
+        (lambda i, b: ["--allow_missing", "tico"], "--allow_missing tico: not among --benchmarks flores"),
+        (lambda i, b: ["--benchmarks", "xquad", "--allow_missing", "xquad"], "nothing to hold Basque against"),
+        (lambda i, b: ["--ngram_size", "0"], "'0' is not a whole number from 1 to 1000"),
+        (lambda i, b: ["--near_duplicates", "7"], "'7' is not a number from 0.05 to 0.99"),
+        (lambda i, b: ["--pool", i / "none.tsv"], "none.tsv"),
+        (lambda i, b: ["--benchmarks", i], "would be held against themselves"),
+        (lambda i, b: ["--benchmarks", b, "--report", b / "r"], "would be held against themselves"),
+        (lambda i, b: ["--report", i / "manifest_decontaminate_Basque.json"], "a file that this run writes"),
+        (lambda i, b: ["--report", i / "Basque_translate.jsonl" / "x"], "cannot write to"),
+    ],
+)
+def test_bad_input_ends_in_one_line(script_here, planted, benchmark_dir, change, message):
+    flags = change(planted, benchmark_dir)
+    result = run(script_here, planted, benchmark_dir, *flags, code=2)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr and not list(planted.glob("*filtered*"))
+
+
+def test_an_empty_benchmark_stops_the_run(script_here, planted, benchmark_dir):
+    (benchmark_dir / "flores200_dataset/dev/eng_Latn.dev").write_text("\n\n")
+    result = run(script_here, planted, benchmark_dir, code=2)
+    assert "eng_Latn.dev is empty" in result.stderr
+    assert not list(planted.glob("*filtered*"))
+
+
+def test_inputs_behind_links_are_no_benchmark(script_here, planted, benchmark_dir, tmp_path):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "Basque_translate.jsonl").symlink_to(planted / "Basque_translate.jsonl")
+    (tmp_path / "above").mkdir()
+    (tmp_path / "above" / "below").symlink_to(planted)
+    for source in (tmp_path / "linked", tmp_path / "above", planted / "Basque_translate.jsonl"):
+        result = run(
+            script_here, planted, benchmark_dir, "--benchmarks", source, "--output_dir", tmp_path / "o", code=2
+        )
+        assert "would be held against themselves" in result.stderr
+    run(script_here, tmp_path / "linked", benchmark_dir, "--output_dir", tmp_path / "o")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "Basque_translate_filtered.jsonl.partial").symlink_to(planted / "Basque_translate.jsonl")
+    result = run(script_here, planted, benchmark_dir, "--output_dir", tmp_path / "p", code=2)
+    assert "would be written over" in result.stderr and (planted / "Basque_translate.jsonl").stat().st_size
+
+
+def test_nothing_is_written_over_what_is_read(script_here, planted, benchmark_dir, tmp_path):
+    source = planted / "Basque_translate.jsonl"
+    before = source.read_bytes()
+    (planted / "Basque_translate_filtered.jsonl").symlink_to(source)
+    assert "would be written over" in run(script_here, planted, benchmark_dir, code=2).stderr
+    (planted / "Basque_translate_filtered.jsonl").unlink()
+    own = tmp_path / "mine.json"
+    own.write_text(json.dumps([{"text": LEAKS["Basque"][0]}]))
+    result = run(script_here, planted, benchmark_dir, "--benchmarks", own, "--report", own, code=2)
+    assert "would be written over" in result.stderr
+    assert source.read_bytes() == before and json.loads(own.read_text())
+
+
+@pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the evaluation sets are not on this machine")
+def test_planted_lines_of_ntrex_are_found(script_here, tmp_path):
+    basque = (BENCHMARKS / "NTREX-128/newstest2019-ref.eus.txt").read_text().split("\n")[:1997]
+    english = (BENCHMARKS / "NTREX-128/newstest2019-src.eng.txt").read_text().split("\n")[:1997]
+    clean = udhr_texts("Basque")
+    folder = data(
+        tmp_path,
+        [record(i, [clean[i % len(clean)], line], ["A.", "B."]) for i, line in enumerate(basque)]
+        + [record(i, clean[:2], ["A.", line.upper()]) for i, line in enumerate(english)],
+    )
+    result = script_here(SCRIPT, "--input_dir", folder, "--benchmarks", "ntrex", "--benchmark_dir", BENCHMARKS)
+    assert result.returncode == 0, result.stderr
+    stays = kept(folder)
+    assert len(stays) == len(english) and all(len(r["propositions"]) == 1 for r in stays)
+    part = json.loads((folder / "decontamination_report.json").read_text())["languages"]["Basque"]
+    assert sum(row["benchmark_texts_hit"] for row in part["overlaps"]) == 2 * 1997

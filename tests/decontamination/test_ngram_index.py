@@ -1,0 +1,239 @@
+"""Tokens, their hashes and the index: against plain Python on the same texts."""
+
+import random
+import re
+import unicodedata
+
+import pytest
+
+from tests.support.tiny_models import udhr_texts
+from topxgen.corpora.benchmarks import UDHR
+from topxgen.decontamination.ngram_hashes import TOKENIZERS, ngram_hashes, tokens_per_ngram
+from topxgen.decontamination.ngram_index import BLOCK, OWNERS, Entry, Index
+from topxgen.text import languages
+
+SCRIPTS = [
+    range(0x20, 0x7F),
+    range(0x80, 0x250),  # Latin
+    range(0x300, 0x370),  # its marks
+    range(0x370, 0x530),  # Greek, Cyrillic
+    range(0x5D0, 0x700),  # Hebrew, Arabic
+    range(0x900, 0xA00),  # Devanagari, Bengali
+    range(0xE00, 0xFFF),  # Thai, Lao, Tibetan
+    range(0x1000, 0x1250),  # Burmese, Georgian, Jamo
+    range(0x1780, 0x17FF),  # Khmer
+    range(0x3040, 0x3100),
+    range(0x4E00, 0x4E40),
+    range(0xAC00, 0xAC40),
+    range(0xFB00, 0xFDFF),  # ligatures, Arabic forms
+    [0x0A, 0x0D, 0x85, 0x2028, 0x200D, 0x2019, 0x2026, 0xBD, 0xDF, 0x130, 0x1C4, 0xD800, 0x1D400, 0x1F600],
+]
+
+
+def strange_texts(count: int) -> list[str]:
+    rng = random.Random(1)
+    return ["".join(chr(rng.choice(rng.choice(SCRIPTS))) for _ in range(rng.randint(0, 40))) for _ in range(count)]
+
+
+def all_of_udhr() -> list[str]:
+    return [line.split("\t", 1)[1] for path in sorted(UDHR.glob("*.tsv")) for line in path.read_text().splitlines()]
+
+
+def entries(texts: list[str]) -> list[Entry]:
+    return [Entry("set", "test", "any", str(i), text) for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_hashes_stand_for_tokens(name):
+    tokenizer = TOKENIZERS[name]
+    texts = [*strange_texts(1500), "", "…", *all_of_udhr()]
+    hashes, bounds = tokenizer.hash_tokens(texts)
+    by_token, by_hash = {}, {}
+    for i, text in enumerate(texts):
+        tokens = tokenizer.tokens(text)
+        assert len(tokens) == bounds[i + 1] - bounds[i], text
+        for token, value in zip(tokens, hashes[bounds[i] : bounds[i + 1]].tolist(), strict=True):
+            assert by_token.setdefault(token, value) == value
+            assert by_hash.setdefault(value, token) == token
+    assert len(by_token) > 50_000
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_folding_twice_is_folding_once(name):
+    tokens = TOKENIZERS[name].tokens
+    for code in [*range(0x3400), *range(0xA000, 0xAD00), *range(0xF900, 0x10000), *range(0x1D400, 0x1D800)]:
+        if not 0xD800 <= code < 0xE000:
+            once = " ".join(tokens(chr(code)))
+            assert " ".join(tokens(once)) == once, hex(code)
+
+
+def test_the_original_tokenizer_is_the_published_rule():
+    for text in all_of_udhr():
+        bare = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
+        expected = [unicodedata.normalize("NFC", w.replace("ς", "σ")) for w in re.findall(r"\w+", bare.lower())]
+        assert TOKENIZERS["original"].tokens(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("NG’OMBE wa Kenya", "ng'ombe, wa Kenya!"),
+        ("Ng'ombe", "ngombe"),
+        ("ʼyan makaranta", "'Yan makaranta"),  # a modifier letter in Hausa
+        ("Ụlọ akwụkwọ", "ulo akwukwo"),  # Igbo with and without its marks
+        ("ulọ\u0323", "ulọ"),
+        ("كتابي", "کتابی"),  # Arabic and Persian letters
+        ("مُحَمَّد", "محمد"),
+        ("वि.सं. २०७२", "वि सं 2072"),
+        ("क\u200dष", "कष"),
+        ("ｆｕｌｌ ｗｉｄｔｈ", "full width"),
+        ("Straße", "STRASSE"),
+        ("İstanbul", "istanbul"),
+        ("ışık", "IŞIK"),
+    ],
+)
+def test_copies_that_count_as_the_same(one, other):
+    tokens = TOKENIZERS["unicode"].tokens
+    assert tokens(one) == tokens(other) != []
+
+
+def test_words_stay_whole_in_every_script():
+    assert TOKENIZERS["unicode"].tokens("सबै व्यक्तिहरू जन्मजात") == ["सबै", "व्यक्तिहरू", "जन्मजात"]
+    assert len(TOKENIZERS["original"].tokens("सबै व्यक्तिहरू जन्मजात")) > 3  # torn, as published
+    assert TOKENIZERS["unicode"].tokens("ที่นี่ ok") == ["ที่", "นี่", "ok"]
+    assert TOKENIZERS["unicode"].tokens("我们ok") == ["我", "们", "ok"]
+
+
+def test_ngrams_say_as_much_in_scripts_without_spaces():
+    assert tokens_per_ngram(10, languages.find("Basque").script) == 10
+    assert tokens_per_ngram(10, languages.find("Thai").script) == 42
+    assert tokens_per_ngram(10, languages.find("Japanese").script) == 23
+    assert tokens_per_ngram(10, languages.find("Thai").script, "original") == 10
+
+
+def by_plain_sets(benchmark: list[str], texts: list[str], n: int, first: int) -> dict[int, set[int]]:
+    """Which texts overlap which benchmark texts, by the rules as they are written down."""
+    tokens = TOKENIZERS["unicode"].tokens
+    found: dict[int, set[int]] = {}
+    for i, text in enumerate(texts):
+        ours = tokens(text)
+        for j, other in enumerate(benchmark):
+            theirs = tokens(other)
+            if len(theirs) >= n:
+                shared = {tuple(theirs[k : k + n]) for k in range(len(theirs) - n + 1)}
+                hit = any(tuple(ours[k : k + n]) in shared for k in range(len(ours) - n + 1))
+            else:
+                hit = bool(theirs) and ours == theirs
+                if first <= len(theirs):
+                    hit |= any(ours[k : k + len(theirs)] == theirs for k in range(len(ours)))
+            if hit:
+                found.setdefault(i, set()).add(j)
+    return found
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_the_index_finds_what_plain_sets_find(n):
+    rng = random.Random(n)
+    source = [text for name in ("Basque", "Nepali", "Urdu", "English") for text in udhr_texts(name)]
+    words = [text.split() for text in source]
+    benchmark = [" ".join(w[a : a + rng.randint(1, 14)]) for w in words for a in [rng.randrange(len(w))]]
+    texts = [" ".join(w[a : a + rng.randint(0, 25)]) for w in words * 2 for a in [rng.randrange(len(w))]]
+    found = Index(entries(benchmark), n).find(texts)
+    expected = by_plain_sets(benchmark, texts, n, round(0.6 * n))
+    assert {i: {int(m.entry.id) for m in matches} for i, matches in found.items()} == expected
+    assert len(expected) > 20
+
+
+def test_what_is_shared_is_named_and_measured():
+    index = Index(entries(["one two three four five six"]), 4)
+    (match,) = index.find(["zero ONE two, three four five seven"])[0]
+    assert (match.how, match.shared, match.tokens) == ("ngram", "one two three four", 5)
+
+
+def test_no_ngram_crosses_from_one_text_into_the_next():
+    index = Index(entries(["a b c d e f"]), 6)
+    assert index.find(["a b c", "d e f"]) == {}
+    assert list(index.find(["a b c d e f", "", "x a b c d e f"])) == [0, 2]
+
+
+def test_short_texts_count_as_a_whole_and_from_six_words_on_inside():
+    five, six = "one two three four five", "six seven eight nine ten eleven"
+    texts = [five, f"and {five}", f"and {six} too", six]
+    found = {short: list(Index(entries([five, six]), 10, short=short).find(texts)) for short in ("inside", "whole")}
+    assert found == {"inside": [0, 2, 3], "whole": [0, 3]}
+    assert Index(entries([five, six]), 10, short="ignore").find(texts) == {}
+
+
+def test_blocks_do_not_change_what_is_found(monkeypatch):
+    texts = [text for text in udhr_texts("Basque") for text in (text, *text.split(". "))]
+    benchmark = [*udhr_texts("Basque")[::2], *(" ".join(text.split()[:4]) for text in udhr_texts("Basque"))]
+    ends = [end for end in range(3, len(texts) + 3, 3) for _ in range(3)][: len(texts)]
+    ends = [min(end, len(texts)) for end in ends]
+    found = []
+    for size in (1, 300, BLOCK):
+        monkeypatch.setattr("topxgen.decontamination.ngram_index.BLOCK", size)
+        index = Index(entries(benchmark), 6)
+        alone = {i: m[0] for i, text in enumerate(texts) if (m := index.find([text]))}
+        assert index.find(texts) == alone and len(alone) > 50
+        found.append((alone, index.find(texts, ends)))
+    assert found[0] == found[1] == found[2]
+
+
+def test_what_runs_over_from_one_text_of_a_group_into_the_next():
+    index = Index(entries(["a b c d e f g h", "one two three four"]), 5)
+    texts = ["x a b c", "d e f y", "g", "one two", "three four", "a b c d", "e"]
+    assert index.find(texts) == {}
+    found = index.find(texts, [3, 3, 3, 5, 5, 6, 7])
+    assert {i: [(m.entry.id, m.texts, m.tokens) for m in matches] for i, matches in found.items()} == {
+        0: [("0", 2, 6)],
+        3: [("1", 2, 4)],
+    }
+    # Runs that share a text are one: all three hold a part of it.
+    texts = ["a b c", "d e", "f g h", "a b c d e"]
+    found = index.find(texts, [4] * 4)
+    assert [(m.texts, m.shared) for m in found[0]] == [(3, "a b c d e")]
+    assert [m.texts for m in found[3]] == [1]
+
+
+def test_texts_that_begin_alike_are_all_found():
+    benchmark = [f"What is the capital city of Country{i}" for i in range(3 * OWNERS)]
+    index = Index(entries(benchmark), 10)
+    found = index.find([f"They asked me: {text}? I did not know." for text in benchmark])
+    assert {i: [m.entry.id for m in matches] for i, matches in found.items()} == {
+        i: [str(i)] for i in range(3 * OWNERS)
+    }
+
+
+def test_a_neighbour_that_only_begins_like_a_short_text_is_left_alone():
+    short = "Everyone has the right to life and liberty"
+    found = Index(entries([short]), 10).find(["He wrote that everyone has the right to life", short], [2, 2])
+    assert {i: [m.texts for m in matches] for i, matches in found.items()} == {1: [1]}
+
+
+def test_boilerplate_costs_no_more_than_it_says():
+    texts = [f"Translate the following sentence into Basque please: number {i}" for i in range(3000)] + ["en"] * 3000
+    index = Index([*entries(texts), Entry("set", "dev (a)", "any", "x", texts[7])], 6)
+    (found,) = index.find(["Translate the following sentence into Basque please: now"]).values()
+    assert len(found) == OWNERS + 1, "the first ones of each split"
+    assert {m.entry.id for m in index.find(texts, own=True)[7]} == {"x"}
+    assert len(index.find(["en"])[0]) == OWNERS
+
+
+def test_nothing_to_find_and_nothing_to_look_in():
+    assert Index([], 10).find(["some text"]) == {}
+    assert Index(entries(["some text"]), 10).find([]) == {}
+    assert Index(entries(["", "…"]), 10).find(["", "!?", "some"]) == {}
+    assert len(ngram_hashes(TOKENIZERS["unicode"].hash_tokens(["a b"])[0], 3)) == 0
+    with pytest.raises(ValueError):
+        Index([], 0)
+
+
+def test_near_duplicates_and_sentences_of_long_benchmark_texts():
+    long = "The cat sat on the mat near the door. A dog came by and looked at it with great interest."
+    index = Index(entries([long]), 10, near=0.6, split=lambda text: text.split(". "))
+    changed = "The cat sat on a mat near that door."
+    (match,) = index.find([changed])[0]
+    assert (match.how, match.entry.text) == ("near", long)
+    assert match.similarity == pytest.approx(2 * 7 / 18)
+    assert Index(entries([long]), 10).find([changed]) == {}
+    assert [m.how for m in index.find([long])[0]] == ["ngram"]  # listed once, by the surer rule

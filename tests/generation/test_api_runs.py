@@ -1,0 +1,114 @@
+"""datagen.py over an API, generation and back-translation: what a spent quota and a kill leave, and what it costs."""
+
+import hashlib
+import random
+from collections import Counter
+
+import pytest
+
+from tests.support import api_server
+from tests.support.api_server import KEY, ApiServer
+from tests.support.runs import TOPICS, datagen, lines_in, records
+from tests.support.tiny_models import udhr_texts
+
+BASQUE = udhr_texts("Basque")
+ENGLISH = udhr_texts("English")
+
+
+def digest(body: dict) -> str:
+    return hashlib.sha256(body["messages"][-1]["content"].encode()).hexdigest()
+
+
+class Writer(ApiServer):
+    """Writes two Basque paragraphs about a topic, and translates into English whatever it is asked to. Counts the
+    whole answers it gave to each prompt; says that the quota is spent after `quota` of them."""
+
+    def __init__(self, quota: int | None = None, delay: float = 0.01):
+        super().__init__(lambda *_: "quota" if quota is not None and self.given.total() >= quota else None, delay=delay)
+        self.given = Counter()
+
+    async def _reply(self, writer, path, body, *rest):
+        before = self.delivered.total()
+        went_on = await super()._reply(writer, path, body, *rest)
+        self.given[digest(body)] += self.delivered.total() > before
+        return went_on
+
+
+def answer(path: str, body: dict) -> dict:
+    rng = random.Random(digest(body))
+    if "Translate this sentence" in body["messages"][-1]["content"]:
+        text = rng.choice(ENGLISH).rstrip(".;,") + "."
+    else:
+        text = "\n".join(f"{i}. " + " ".join(rng.sample(BASQUE, 3)) for i in (1, 2))
+    message = {"role": "assistant", "content": text}
+    usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    return {"id": "x", "object": "o", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
+
+
+@pytest.fixture(autouse=True)
+def answers(monkeypatch):
+    monkeypatch.setattr(api_server, "answer", answer)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+def command(server, folder, *more):
+    return (
+        "--inference_api", "openai", "--base_url", server.url("openai"), "--model_name_or_path", "writer-1",
+        "--languages", "Basque", "--seed_topics_path", TOPICS, "--output_dir", folder, "--example_paragraphs", "udhr",
+        "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1, "--number_of_icl_phrases", 2,
+        "--number_of_instructions", 40, "--demonstration_pool", "udhr", "--scorer", "none", "--max_in_flight", 6,
+        "--prices", 2, 10, *more,
+    )  # fmt: skip
+
+
+def test_a_spent_quota_and_a_kill_lose_nothing_and_pay_nothing_twice(tmp_path):
+    paid = Counter()
+    answers, translated = tmp_path / "Basque_answers.jsonl", tmp_path / "writer-1" / "translate_answers.jsonl"
+
+    # Generation, until the quota is spent.
+    with Writer(quota=9) as server:
+        result = datagen(*command(server, tmp_path), check=4)
+        paid += server.given
+    assert "quota or credit" in result.stderr and "the same command goes on from there" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert lines_in(answers) == paid.total() == 9
+
+    # Again, killed while it back-translates.
+    with Writer(delay=0.05) as server:
+        datagen(*command(server, tmp_path), kill_when=lambda: lines_in(translated) >= 10)
+        paid += server.given
+        in_flight_at_the_kill = server.given.total() + 9 - lines_in(answers) - lines_in(translated)
+    assert lines_in(tmp_path / "Basque.jsonl") == 40 and 0 <= in_flight_at_the_kill <= 6
+    on_disk = lines_in(translated)
+
+    # And to its end.
+    with Writer() as server:
+        result = datagen(*command(server, tmp_path))
+        paid += server.given
+        headers = server.headers
+    assert all(header["authorization"] == f"Bearer {KEY}" for header in headers)
+    assert lines_in(translated) > on_disk
+    assert paid.total() - len(paid) <= in_flight_at_the_kill, "only what was on its way at the kill may be asked again"
+    ids = [record["id"] for record in records(translated)]
+    assert len(ids) == len(set(ids))
+    sentences = [
+        s for record in records(tmp_path / "writer-1" / "Basque_translate.jsonl") for s in record["propositions"]
+    ]
+    assert len(sentences) > 30
+    written, shown = lines_in(answers), result.stdout
+    assert (
+        f"generate: {100 * written:,} prompt tokens, {50 * written:,} answer tokens; {written * 0.0007:,.2f} at"
+        in shown
+    )
+    assert f"translate: {100 * len(ids):,} prompt tokens" in shown
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or KEY not in path.read_text(encoding="utf-8"), path
+
+
+def test_a_refused_key_ends_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong-key-000000")
+    with Writer() as server:
+        result = datagen(*command(server, tmp_path), check=4)
+    assert "refused the key" in result.stderr and "sk-wrong-key-000000" not in result.stdout + result.stderr
+    assert len(server.arrivals) <= 6

@@ -1,0 +1,365 @@
+"""datagen.py as users run it: real processes, real (small) models, the files they leave."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.runs import ROOT, TOPICS, contents, datagen, lines_in, records
+
+needs_apertium = pytest.mark.skipif(
+    not shutil.which("apertium")
+    or "eu-en" not in subprocess.run(["apertium", "-l"], capture_output=True, text=True).stdout,
+    reason="Apertium with its Basque-English pair is not installed (scripts/setup.sh does it)",
+)
+
+
+def common(model, output, *more):
+    return (
+        "--model_name_or_path", model, "--languages", "Basque", "--seed_topics_path", TOPICS, "--output_dir", output,
+        "--example_paragraphs", "udhr", "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1,
+        "--number_of_icl_phrases", 2, "--back_translator", "apertium", "--dtype", "float32",
+        "--prompt_template", "continuation", *more,
+    )  # fmt: skip
+
+
+def tiny(model, output, *more):
+    return common(
+        model, output, "--inference_api", "hf", "--max_new_tokens", 48, "--request_batch_size", 8,
+        "--temperature", 0.7, *more,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_lm, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    result = datagen(*tiny(tiny_lm, folder, "--number_of_instructions", 40))
+    return folder, result
+
+
+@needs_apertium
+def test_the_whole_job(finished):
+    folder, _ = finished
+    paragraphs = records(folder / "Basque.jsonl")
+    assert len(paragraphs) == 40 and all(set(p) == {"text", "topic", "id"} for p in paragraphs)
+    assert len({p["id"] for p in paragraphs}) == 40
+    translated = records(folder / "apertium" / "Basque_translate.jsonl")
+    assert [t["sentence"] for t in translated] == [p["text"] for p in paragraphs]
+    assert [t["topic"] for t in translated] == [p["topic"] for p in paragraphs]
+    for record in translated:
+        assert {"sentence", "propositions", "translations", "scores", "topic"} <= set(record)
+        assert len(record["propositions"]) == len(record["translations"]) == len(record["scores"])
+        for sentence, translation, score in zip(
+            record["propositions"], record["translations"], record["scores"], strict=True
+        ):
+            assert len(sentence) >= 40 and sentence in record["sentence"]
+            assert len(translation) >= 40 and translation.endswith(".")
+            assert 0 <= score <= 1
+    assert sum(len(record["propositions"]) for record in translated) >= 5
+    rejects = records(folder / "apertium" / "Basque_translate_rejects.jsonl")
+    assert {reject["id"] for reject in rejects} <= {p["id"] for p in paragraphs}
+
+
+@needs_apertium
+def test_manifests_and_funnel_agree_with_the_files(finished):
+    folder, result = finished
+    manifest = json.loads((folder / "manifest_generate.json").read_text())
+    assert manifest["complete"] and manifest["seed"] == 122 and manifest["counts"]["Basque"]["kept"] == 40
+    assert manifest["versions"]["transformers"] and manifest["command"][0].endswith("datagen.py")
+    pairs = sum(len(r["propositions"]) for r in records(folder / "apertium" / "Basque_translate.jsonl"))
+    for stage in ("translate", "score"):
+        counts = json.loads((folder / "apertium" / f"manifest_{stage}.json").read_text())["counts"]["Basque"]
+        assert counts["pairs"] == pairs
+    assert re.search(rf"pairs kept +{pairs}\n", result.stdout) and re.search(r"paragraphs kept +40\n", result.stdout)
+    rejected = len(records(folder / "Basque_rejects.jsonl"))
+    assert rejected == sum(manifest["counts"]["Basque"]["rejected"].values())
+    assert not (folder / "apertium" / "Basque_scores.jsonl").exists(), "the score journal is gone when all is merged"
+
+
+@needs_apertium
+def test_a_second_run_does_nothing_and_needs_no_model(finished):
+    folder, _ = finished
+    before = contents(folder)
+    result = datagen(*tiny("/nowhere/model", folder, "--number_of_instructions", 40), check=2)
+    assert "holds results of other settings (model was" in result.stderr, "another model may not mix in"
+    settings = json.loads((folder / "settings_generate.json").read_text())
+    started = time.monotonic()
+    result = datagen(*tiny(settings["model"], folder, "--number_of_instructions", 40))
+    assert "loading" not in result.stderr and time.monotonic() - started < 30
+    assert contents(folder) == before
+
+
+@needs_apertium
+def test_stages_run_alone(finished, tiny_lm, tmp_path):
+    folder, _ = finished
+    shutil.copy(folder / "Basque.jsonl", tmp_path)
+    arguments = ("--languages", "Basque", "--back_translator", "apertium", "--output_dir", tmp_path)
+    result = datagen(*arguments, "--stages", "score", check=2)
+    assert "run --stages translate first" in result.stderr
+    datagen(*arguments, "--stages", "translate")
+    untouched = records(tmp_path / "apertium" / "Basque_translate.jsonl")
+    assert all(score is None for record in untouched for score in record["scores"])
+    datagen(*arguments, "--stages", "score")
+    assert records(tmp_path / "apertium" / "Basque_translate.jsonl") == records(
+        folder / "apertium" / "Basque_translate.jsonl"
+    )
+
+
+@needs_apertium
+def test_killed_at_random_points_and_resumed(finished, tiny_lm, tmp_path):
+    """kill -9 of real runs, in each stage; in the end the same data as the undisturbed run."""
+    whole, _ = finished
+    arguments = tiny(tiny_lm, tmp_path, "--number_of_instructions", 40)
+    answers, kept = tmp_path / "Basque_answers.jsonl", tmp_path / "Basque.jsonl"
+    translated = tmp_path / "apertium" / "Basque_translate.jsonl"
+    rng = random.Random(5)
+    first, second = rng.randint(1, 8), rng.randint(20, 35)
+    datagen(*arguments, kill_when=lambda: lines_in(answers) >= first)
+    assert lines_in(answers) >= first
+    datagen(*arguments, kill_when=lambda: lines_in(kept) >= second)
+    assert second <= lines_in(kept) <= 40
+    datagen(*arguments, kill_when=translated.exists)
+    datagen(*arguments)
+    assert contents(tmp_path) == contents(whole)
+    assert json.loads((tmp_path / "manifest_generate.json").read_text())["complete"]
+
+
+@needs_apertium
+def test_translation_files_cut_at_any_byte_are_made_whole(finished, tmp_path):
+    """A kill can leave any prefix of what is written in turn: a paragraph's rejects, then its record."""
+    whole, _ = finished
+    rejects_of = {record["id"]: record for record in records(whole / "apertium" / "Basque_translate_rejects.jsonl")}
+    written = []  # (file, line) in the order of writing
+    for record in records(whole / "apertium" / "Basque_translate.jsonl"):
+        if record["id"] in rejects_of:
+            written.append(("Basque_translate_rejects.jsonl", rejects_of[record["id"]]))
+        record = {key: value for key, value in record.items() if key != "scorer"}
+        written.append(("Basque_translate.jsonl", record | {"scores": [None] * len(record["scores"])}))
+    arguments = ("--languages", "Basque", "--back_translator", "apertium", "--output_dir")
+    rng = random.Random(6)
+    for trial in range(6):
+        folder = tmp_path / str(trial)
+        (folder / "apertium").mkdir(parents=True)
+        shutil.copy(whole / "Basque.jsonl", folder)
+        last = rng.randrange(len(written))
+        for name, line in written[:last]:
+            with (folder / "apertium" / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        name, line = written[last]
+        torn = json.dumps(line, ensure_ascii=False).encode()
+        with (folder / "apertium" / name).open("ab") as file:
+            file.write(torn[: rng.randrange(len(torn))])
+        (folder / "apertium" / "Basque_scores.jsonl").write_text('{"id": "Basque-0000')
+        datagen(*arguments, folder, "--stages", "translate", "score")
+        assert contents(folder / "apertium") == contents(whole / "apertium")
+
+
+@needs_apertium
+def test_files_of_the_original_are_read(tmp_path):
+    text = "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela."
+    lines = [{"text": text}, {"text": text, "topic": "law"}, {"text": "Laburra da hau."}]
+    (tmp_path / "Basque.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = ("--languages", "Basque", "--back_translator", "apertium", "--output_dir", tmp_path)
+    for _ in range(2):
+        datagen(*arguments, "--stages", "translate", "score")
+        translated = records(tmp_path / "apertium" / "Basque_translate.jsonl")
+        assert [record["sentence"] for record in translated] == [line["text"] for line in lines]
+        assert translated[0]["propositions"] == translated[1]["propositions"] == [text]
+        assert "topic" not in translated[0] and translated[1]["topic"] == "law"
+
+
+@needs_apertium
+def test_translations_written_by_the_original_are_kept_and_scored_once(tmp_path):
+    text = "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela."
+    (tmp_path / "apertium").mkdir()
+    (tmp_path / "Basque.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    old = {"sentence": text, "propositions": [text], "translations": ["All are born free."], "scores": [4.25]}
+    path = tmp_path / "apertium" / "Basque_translate.jsonl"
+    path.write_text(json.dumps(old))  # no line break at its end
+    datagen(
+        "--languages",
+        "Basque",
+        "--back_translator",
+        "apertium",
+        "--output_dir",
+        tmp_path,
+        "--stages",
+        "translate",
+        "score",
+    )
+    assert records(path) == [old]
+
+
+def test_a_second_process_is_refused(tiny_lm, tmp_path):
+    command = [sys.executable, "datagen.py", *map(str, tiny(tiny_lm, tmp_path, "--number_of_instructions", 5000))]
+    first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
+            time.sleep(0.1)
+        result = datagen(*tiny(tiny_lm, tmp_path, "--number_of_instructions", 5), check=2)
+        assert f"in use by process {first.pid} on {os.uname().nodename}" in result.stderr
+        while first.poll() is None and not lines_in(tmp_path / "Basque_answers.jsonl"):
+            time.sleep(0.1)  # it decodes now; while it imports, a library may turn the interrupt into its own error
+        first.send_signal(signal.SIGINT)
+        assert first.wait(60) == 130
+    finally:
+        first.kill()
+
+
+def test_chat_models_get_the_instruct_template(tiny_lm, tmp_path, datagen_here):
+    """With a chat template the default prompt is a chat; this model's answers are no numbered list, so all are
+    counted as unparseable and the run ends after 50 barren steps with exit code 3."""
+    from transformers import AutoTokenizer
+
+    model = tmp_path / "chat"
+    shutil.copytree(tiny_lm, model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant]"
+    tokenizer.save_pretrained(model)
+    arguments = list(tiny(model, tmp_path / "out", "--number_of_instructions", 4, "--max_new_tokens", 2))
+    at = arguments.index("--prompt_template")
+    del arguments[at : at + 2]
+    result = datagen_here(*arguments, "--request_batch_size", 1, "--stages", "generate")
+    assert "50 steps in a row kept nothing" in result.stderr
+    rejects = records(tmp_path / "out" / "Basque_rejects.jsonl")
+    assert {reject["reason"] for reject in rejects} <= {"unparseable", "empty"} and len(rejects) == 50
+    result = datagen_here(*arguments, "--dry_run")
+    assert "instruct.txt" in result.stdout and "Topic: " in result.stdout
+
+
+def test_verbose_escapes_control_characters():
+    from topxgen.common.console import printable
+
+    assert printable("a\x1b[31mb\x07\u202ec\nd") == "a\\x1b[31mb\\x07\\x202ec\nd"
+
+
+def test_help_is_quick():
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "datagen.py", "--help"], cwd=ROOT, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+
+
+def test_published_command_parses_and_prints_its_plan(tmp_path, datagen_here):
+    """Every generation flag of SPEC section 1, with the published values, on a machine without the Hub."""
+    result = datagen_here(
+        "--dataset_generation_pipeline", "topxgen", "--model_name_or_path", "google/gemma-3-27b-it",
+        "--tokenizer_name_or_path", "google/gemma-3-27b-it", "--inference_api", "vllm", "--api_key", "",
+        "--request_batch_size", 4, "--seed", 122, "--max_new_tokens", 2048, "--temperature", 1.0, "--top_p", 1.0,
+        "--repetition_penalty", 1.0, "--num_return_sequences", 1, "--num_beams", 1, "--do_sample", "--verbose",
+        "--languages", *["Basque", "Hausa", "Igbo", "Kinyarwanda", "Nepali", "Somali", "Sundanese", "Swahili", "Urdu", "Xhosa"],
+        "--seed_topics_path", TOPICS, "--output_dir", tmp_path / "out", "--number_of_instructions", 50000,
+        "--number_of_instructions_per_language", 5000, "--number_of_icl_demonstrations", 8,
+        "--number_of_icl_phrases", 4, "--number_of_generations_per_step", 2, "--threshold", 0.7, "--use_nllb",
+        "--nllb_name_or_path", "facebook/nllb-200-3.3B", "--target_language", "English", "--template_key", 11,
+        "--number_of_demonstrations", 5, "--number_of_icl_synthetic_demonstrations", 2, "--number_of_rounds", 1,
+        "--max_samples", 997, "--dry_run",
+    )  # fmt: skip
+    assert "50000 paragraphs wanted, 2 a prompt: 25000 prompts if all are kept" in result.stdout
+    assert ("nllb-200-3.3B" in result.stdout and "prompt Basque-" in result.stdout) or "prompt " in result.stdout
+    assert not (tmp_path / "out").exists(), "a dry run writes nothing"
+
+
+def without_chat_template(model, folder) -> Path:
+    copy = folder / "base"
+    shutil.copytree(model, copy)
+    (copy / "chat_template.jinja").unlink(missing_ok=True)
+    return copy
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (("--languages", "Klingonn"), "unknown language 'Klingonn'"),
+        (("--seed_topics_path", "nowhere.txt"), "cannot read the topics file nowhere.txt"),
+        (("--seed_topics_path", "EMPTY"), "holds no topic"),
+        (("--model_name_or_path", "/nowhere/at/all"), "cannot load '/nowhere/at/all'"),
+        (("--model_name_or_path", "nobody/nothing"), "cannot load 'nobody/nothing'"),
+        (("--number_of_icl_demonstrations", "13"), "is more than the 12 languages other than Basque"),
+        (("--number_of_icl_phrases", "1000"), "example sentences there are in Basque"),
+        (("--example_sentences", "flores"), "or --example_sentences FOLDER"),
+        (("--example_paragraphs", "xquad"), "pass --example_paragraphs udhr"),
+        (("--example_paragraphs", "/nowhere"), "no example paragraphs in '/nowhere'"),
+        (("--output_dir", "/proc/nowhere"), "cannot write to the output directory /proc/nowhere"),
+        (("--translate_dir", "../up"), "--translate_dir '../up' must be a plain name"),
+        (("--output_filenames", "a/b"), "--output_filenames 'a/b.jsonl' must be a plain name"),
+        (("--number_of_instructions", "0"), "say how many paragraphs"),
+        (("--number_of_instructions", "-1"), "'-1' is not a whole number of 0 or more"),
+        (("--threshold", "1.5"), "'1.5' is not a number from 0 to 1"),
+        (("--prompt_template", "nothing"), "no prompt template 'nothing': pass one of continuation, instruct"),
+        (("--prompt_template", "BROKEN"), "unknown placeholder {lang}"),
+        (("--prompt_template", "instruct"), None),
+        (("--inference_api", "openai"), "OPENAI_API_KEY"),
+        (("--num_beams", "33"), "--num_beams 33 is more than 32"),
+        (("--output_filenames", "Basque_answers"), "--output_filenames needs one distinct name"),
+        (("--translate_dir", "FILE"), "a directory"),
+        (("--back_translator", "nllb"), "cannot load 'facebook/nllb-200-3.3B'"),
+        (("--languages", "Hausa"), "Apertium has no installed pair from Hausa to English"),
+        (("--lid_model", "/nowhere.bin"), "--lid_model '/nowhere.bin' is no file"),
+        (("--target_language", "Basque"), "Apertium has no installed pair from Basque to Basque"),
+    ],
+)
+def test_bad_input_is_one_line(tiny_lm, tmp_path, change, message, datagen_here, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (tmp_path / "empty.txt").write_text("\n\n")
+    template = (
+        (ROOT / "topxgen/generation/prompts/continuation.txt").read_text().replace("about {topic}", "in {lang} {topic}")
+    )
+    (tmp_path / "broken.txt").write_text(template)
+    option, value = change
+    value = {"EMPTY": tmp_path / "empty.txt", "BROKEN": tmp_path / "broken.txt"}.get(value, value)
+    if (option in ("--lid_model", "--target_language") or value in ("Hausa", "FILE")) and not shutil.which("apertium"):
+        pytest.skip("needs Apertium")
+    words = tiny(tiny_lm, tmp_path / "out", "--number_of_instructions", 2, "--stages", "generate")
+    arguments = dict(zip(words[::2], words[1::2], strict=True))
+    if option == "--prompt_template" and value == "instruct":
+        arguments["--model_name_or_path"] = without_chat_template(tiny_lm, tmp_path)
+        message = "has no chat template: pass --prompt_template continuation"
+    if value == "FILE":
+        value = "taken"
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "taken").write_text("")
+    if option in ("--back_translator", "--lid_model", "--target_language") or value in ("Hausa", "taken"):
+        del arguments["--stages"]
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "Basque.jsonl").write_text("")
+        arguments |= {"--stages": "translate"}
+    arguments[option] = value
+    result = datagen_here(*[word for pair in arguments.items() for word in pair])
+    assert result.returncode == 2
+    assert message in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr
+    line = [line for line in result.stderr.splitlines() if "error:" in line]
+    assert len(line) == 1
+    assert not list(tmp_path.glob("out/**/settings_*.json")), "a mistake must not stay on record"
+
+
+def test_more_prompts_than_topics_reuses_them_and_says_so(tiny_lm, tmp_path, datagen_here):
+    topics = tmp_path / "few_wiki.txt"
+    topics.write_text("Wine\nBread\nMilk\n")
+    arguments = tiny(tiny_lm, tmp_path / "out", "--number_of_instructions", 8, "--stages", "generate")
+    result = datagen_here(*arguments, "--seed_topics_path", topics)
+    assert "all 3 topics have been used once; they are used again" in result.stderr
+    topics_used = [record["topic"] for record in records(tmp_path / "out" / "Basque_answers.jsonl")]
+    ordered = [
+        record["topic"] for record in sorted(records(tmp_path / "out" / "Basque_answers.jsonl"), key=lambda r: r["id"])
+    ]
+    assert set(topics_used) == {"Wine", "Bread", "Milk"} and len(set(ordered[:3])) == len(set(ordered[3:6])) == 3
+
+
+def test_a_key_is_never_written(tiny_lm, tmp_path, datagen_here):
+    arguments = tiny(tiny_lm, tmp_path, "--number_of_instructions", 2, "--stages", "generate", "--api_key", "sk-secret")
+    result = datagen_here(*arguments)
+    assert "sk-secret" not in result.stdout + result.stderr
+    assert not any("sk-secret" in path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())

@@ -1,0 +1,452 @@
+"""The API samplers through the providers' own clients, against a local server that fails as it is told."""
+
+import contextlib
+import gc
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+
+import pytest
+
+from tests.support.api_server import ENDINGS, FAULTS, KEY, RETRY_AFTER, ApiServer
+from tests.support.runs import ROOT, lines_in, records
+from topxgen import inference
+from topxgen.common.errors import Refused, UserError
+from topxgen.inference import REMOTE, ModelSettings, Request, SamplingSettings, from_list
+from topxgen.inference.api_errors import PROMPT, REFUSED, Failures, retry_after
+
+# Once is enough: our own code reads them alike for all, or only one provider says so.
+ONLY_FOR = {
+    "rate limit date": "anthropic",
+    "rate limit ms": "openai",
+    "payment": "cohere",
+    "credit": "anthropic",
+    "come back": "openai",
+}
+every_api = pytest.mark.parametrize("api", REMOTE)
+VARIABLES = ("OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY", "ANTHROPIC_API_KEY")
+URL_VARIABLES = ("OPENAI_BASE_URL", "CO_API_URL", "ANTHROPIC_BASE_URL")
+TIME_LIMIT = 0.5  # seconds
+GREEDY = SamplingSettings(max_new_tokens=12, temperature=0.0)
+
+
+def with_each(faults):
+    pairs = [(api, fault) for api in REMOTE for fault in faults if ONLY_FOR.get(fault, api) == api]
+    return pytest.mark.parametrize(("api", "fault"), pairs)
+
+
+@pytest.fixture(autouse=True)
+def no_keys_of_ours(monkeypatch):
+    for name in VARIABLES + URL_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def chats(n: int) -> list[Request]:
+    return [Request(f"p{i}", [{"role": "user", "content": f"p{i} please"}], 100 + i) for i in range(n)]
+
+
+def load(api: str, server: ApiServer, **settings):
+    settings = {"api_key": KEY, "request_timeout": TIME_LIMIT, "max_in_flight": 4, **settings}
+    sampler = inference.load(api, ModelSettings("m", base_url=server.url(api), **settings))
+    sampler.base_delay = 0.05
+    return sampler
+
+
+def run(api, server, requests, sampling=None, **settings):
+    """The answers, the error that ended the run (or None) and the retries."""
+    sampler, answers, ending = load(api, server, **settings), [], None
+    try:
+        for answer in sampler.generate(from_list(requests), sampling or SamplingSettings()):
+            answers.append(answer)
+    except UserError as error:
+        ending = error
+        assert KEY not in str(error) and "\n" not in str(error)
+    finally:
+        sampler.close()
+    server.settle()
+    assert not any(KEY in str(answer) for answer in answers)
+    return answers, ending, sampler.retries
+
+
+@every_api
+def test_plain_answers(api):
+    with ApiServer() as server:
+        answers, ending, retries = run(api, server, chats(10), SamplingSettings(stop=("please",)))
+    assert ending is None and not retries
+    found = {answer.id: answer for answer in answers}
+    assert len(answers) == len(found) == 10 and server.most_in_flight == 4
+    assert found["p3"].texts == ["answer to p3 "]  # cut at the stop string
+    assert (found["p3"].prompt_tokens, found["p3"].completion_tokens) == (7, 5)
+
+
+@with_each(FAULTS)
+def test_no_fault_loses_or_repeats_an_answer(api, fault):
+    faults = {(f"p{i}", 1): fault for i in range(0, 12, 3)}
+    # The faults come home first, so that a rate limit is known before there is room for another request.
+    with ApiServer(faults, delay=lambda name: 0.01 if (name, 1) in faults else 0.08) as server:
+        # A busy machine may need seconds for the first request.
+        limit = TIME_LIMIT if fault in ("stall", "trickle") else 30
+        answers, ending, retries = run(api, server, chats(16), max_in_flight=12, request_timeout=limit)
+        assert ending is None and server.injected == {fault: 4}
+        assert Counter(answer.id for answer in answers) == server.delivered == {f"p{i}": 1 for i in range(16)}
+        assert all(answer.texts == [f"answer to {answer.id} please"] for answer in answers)
+        assert retries.total() == 4 and server.most_in_flight <= 12
+        if fault in RETRY_AFTER:
+            # The provider said when: nobody comes earlier, the new ones neither.
+            late = {"p12", "p13", "p14", "p15"}
+            limited = max(at for name, attempt, at in server.arrivals if attempt == 1 and name not in late)
+            after = [at for name, attempt, at in server.arrivals if attempt == 2 or name in late]
+            assert len(after) == 8 and min(after) - limited >= RETRY_AFTER[fault]
+
+
+def test_retry_after_in_all_its_forms():
+    assert retry_after({"Retry-After": "7"}) == 7 and retry_after({"retry-after-ms": "250"}) == 0.25
+    assert retry_after({}) is None and retry_after({"retry-after": "soon"}) is None
+    assert retry_after({"retry-after": "nan"}) is None
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+
+
+@with_each(fault for fault in ENDINGS if fault != "parameter")
+def test_what_no_retry_mends(api, fault):
+    """The end comes early while the others in flight are still at it: they are paid for, so they count."""
+    faults = {("p5", 1): fault, ("p6", 1): "server error"}
+    with ApiServer(faults, delay=lambda name: 0.02 if name == "p5" else 0.08) as server:
+        answers, ending, _ = run(api, server, chats(20), max_in_flight=8)
+        names = {answer.id for answer in answers if answer.texts}
+        assert names == set(server.delivered)
+        if fault == "context":
+            assert ending is None and len(answers) == 20 and "p5" not in names
+            assert [ENDINGS[fault][2] in answer.error for answer in answers if not answer.texts] == [True]
+            return
+        assert names == {f"p{i}" for i in range(8)} - {"p5", "p6"}
+        assert server.attempts.total() == 8, "no new request, and no second attempt, after the end"
+        if fault in ("no model", "parameter"):
+            assert type(ending) is UserError and "HTTP 40" in str(ending)
+        else:
+            assert type(ending) is Refused and ending.exit_code == 4
+            assert "6 answers are done, and the same command goes on from there" in str(ending)
+        server.faults, server.delay = (lambda name, attempt: None), (lambda name: 0)
+        more, ending, _ = run(api, server, [request for request in chats(20) if request.id not in names])
+        assert ending is None and len(more) == 14
+        assert server.delivered == {f"p{i}": 1 for i in range(20)}, "what was delivered is never asked again"
+
+
+@every_api
+def test_a_wrong_key_and_no_end_of_failures(api):
+    with ApiServer(key="another") as server:
+        answers, ending, _ = run(api, server, chats(3))
+        assert answers == [] and type(ending) is Refused and "0 answers are done" in str(ending)
+    with ApiServer(lambda name, attempt: "server error" if name == "p2" else None) as server:
+        answers, ending, retries = run(api, server, chats(3), max_retries=2)
+        assert len(answers) == 2 and server.attempts["p2"] == 3 and retries == {"server error": 2}
+        assert type(ending) is Refused and "Something broke" in str(ending) and "3 attempts" in str(ending)
+
+
+def test_a_crowded_provider_is_waited_for():
+    """More in flight than it serves at once: rate limits are no failures as long as others are served."""
+    with ApiServer(delay=0.02) as server:
+        server.faults = lambda name, attempt: "busy" if server.in_flight > 2 else None
+        answers, ending, retries = run("openai", server, chats(20), max_in_flight=8, max_retries=3)
+        assert ending is None and len(answers) == 20 == server.delivered.total() and retries["rate limit"] > 3
+
+
+def test_a_prompt_that_is_refused_after_answers_does_not_end_the_run():
+    with ApiServer({("p5", 1): "parameter"}) as server:
+        answers, ending, _ = run("openai", server, chats(9), max_in_flight=1)
+        assert ending is None and len(answers) == 9 and "takes none" in answers[5].error
+
+
+@every_api
+def test_requests_are_pulled_as_answers_are_taken(api):
+    """None means "none now": the sampler asks again after an answer."""
+    with ApiServer(delay=0.06) as server:
+        sampler = load(api, server, max_in_flight=3)
+        taken, done, ahead = [], [], []
+
+        def next_request():
+            ahead.append(len(taken) - len(done))
+            if len(taken) == 7 or (len(taken) % 2 == 0 and len(done) < len(taken)):
+                return None
+            taken.append(chats(7)[len(taken)])
+            return taken[-1]
+
+        for answer in sampler.generate(next_request, SamplingSettings()):
+            done.append(answer.id)
+        sampler.close()
+    assert sorted(done) == [f"p{i}" for i in range(7)] and max(ahead) < 3
+    assert not sampler.retries
+
+
+def test_the_callers_time_is_not_the_providers():
+    with ApiServer(delay=lambda name: 0 if name == "p0" else 0.2) as server:
+        sampler = load("openai", server)
+        for answer in sampler.generate(from_list(chats(4)), SamplingSettings()):
+            if answer.id == "p0":
+                time.sleep(TIME_LIMIT + 0.2)
+        sampler.close()
+    assert not sampler.retries
+
+
+@every_api
+def test_leaving_early_is_quiet(api, caplog, capfd):
+    with ApiServer({("p3", 1): "stall", ("p4", 1): "trickle", ("p5", 1): "busy"}) as server:
+        sampler = load(api, server, max_in_flight=6, request_timeout=60)
+        answers = sampler.generate(from_list(chats(9)), SamplingSettings())
+        next(answers)
+        answers.close()
+        again = list(sampler.generate(from_list([Request("q0", [{"role": "user", "content": "q0"}], 1)]), GREEDY))
+        assert [answer.id for answer in again] == ["q0"]
+        sampler.close()
+        sampler.close()
+    out, err = capfd.readouterr()
+    assert not caplog.records and not out and not err
+
+
+def test_ctrl_c_leaves_the_client_in_order(caplog):
+    """At random moments, many of them inside the client: always a plain KeyboardInterrupt, and no complaint after."""
+    for _ in range(12):
+        with ApiServer(delay=0.003) as server:
+            sampler = load("openai", server)
+            answers = sampler.generate(from_list(chats(500)), SamplingSettings())
+            threading.Timer(random.uniform(0.02, 0.06), os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                list(answers)
+            sampler.close()
+            del answers, sampler
+            gc.collect()
+    assert not caplog.records
+
+
+CONSUMER = """
+import json, os, sys
+from topxgen import inference
+from topxgen.inference import ModelSettings, Request, SamplingSettings, from_list
+api, url, path, count = sys.argv[1:]
+done = {json.loads(line)["id"] for line in open(path)} if os.path.exists(path) else set()
+requests = [Request(f"p{i}", [{"role": "user", "content": f"p{i} please"}], i) for i in range(int(count))]
+sampler = inference.load(api, ModelSettings("m", base_url=url, max_in_flight=4, request_timeout=30))
+answers = sampler.generate(from_list(r for r in requests if r.id not in done), SamplingSettings())
+try:
+    with open(path, "a") as out:
+        for answer in answers:
+            print(json.dumps({"id": answer.id, "texts": answer.texts}), file=out, flush=True)
+            os.fsync(out.fileno())
+except KeyboardInterrupt:
+    sys.exit(130)
+finally:
+    answers.close()
+    sampler.close()
+"""
+
+
+# The three share all of the code that is at stake.
+@pytest.mark.parametrize("api", ["openai", *(pytest.param(api, marks=pytest.mark.slow) for api in REMOTE[1:])])
+def test_kill_9_or_ctrl_c_at_any_moment_loses_nothing(api, tmp_path):
+    path, count, stops, checks = tmp_path / "answers.jsonl", 60, (signal.SIGKILL, signal.SIGINT, None), []
+    with ApiServer(delay=0.02) as server:
+        for stop in stops:
+            noisy = ("-X", "dev", "-W", "ignore") if stop == signal.SIGINT else ()
+            command = [sys.executable, *noisy, "-c", CONSUMER, api, server.url(api), str(path), str(count)]
+            env, before = {**os.environ, **dict.fromkeys(VARIABLES, KEY)}, lines_in(path)
+            with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as process:
+                if stop is not None:
+                    while lines_in(path) < before + random.randint(1, 25) and process.poll() is None:
+                        time.sleep(0.002)
+                    process.send_signal(stop)
+                _, err = process.communicate(timeout=60)
+            assert not err
+            assert process.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, None: 0}[stop]
+            on_disk = {record["id"] for record in records(path)}
+            assert len(on_disk) == lines_in(path) and (len(on_disk) < count or stop is None)
+            checks.append((on_disk, len(server.arrivals)))
+        assert on_disk == {f"p{i}" for i in range(count)}
+        for on_disk, asked in checks:
+            assert not on_disk & {name for name, _, _ in server.arrivals[asked:]}, "asked again for what is on disk"
+        # Only what was in flight, or come home but not yet on disk, at a stop can have been delivered twice.
+        assert server.delivered.total() <= count + 2 * 4
+
+
+def test_what_is_sent():
+    """The settings in each provider's words."""
+    chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "p0 x"}]
+    settings = SamplingSettings(max_new_tokens=9, temperature=0.7, stop=tuple("abcdef\n"))
+    sent = {}
+    with ApiServer() as server:
+        for api in REMOTE:
+            run(api, server, [Request("p0", chat, 5)], settings)
+            sent[api] = server.bodies[-1]
+        assert sent["openai"] == {
+            "model": "m", "messages": chat, "max_tokens": 9, "temperature": 0.7, "top_p": 1.0, "seed": 5,
+            "stop": list("abcdef\n"),
+        }  # fmt: skip
+        assert sent["cohere"] == {
+            "model": "m", "messages": chat, "max_tokens": 9, "temperature": 0.7, "p": 0.99, "seed": 5,
+            "stop_sequences": list("abcde"), "stream": False,
+        }  # fmt: skip
+        assert sent["anthropic"] == {
+            "model": "m", "messages": chat[1:], "system": "be brief", "max_tokens": 9, "temperature": 0.7,
+            "stop_sequences": list("abcdef"),
+        }  # fmt: skip
+        assert server.headers[-1]["anthropic-version"] == "2023-06-01"
+        run("anthropic", server, chats(1), SamplingSettings())  # as it is by default: newer models take nothing else
+        assert not {"temperature", "top_p"} & server.bodies[-1].keys()
+        server.key = None
+        plain, sampled = [Request("p0", "p0 is", 5)], SamplingSettings(num_return_sequences=3, repetition_penalty=1.1)
+        answers, _, _ = run("openai", server, plain, sampled, api_key=None)
+        assert answers[0].texts == 3 * ["answer to p0 is"]
+        assert server.bodies[-1]["prompt"] == "p0 is" and server.bodies[-1]["n"] == 3
+        assert server.bodies[-1]["repetition_penalty"] == 1.1
+        greedy = SamplingSettings(num_return_sequences=3, temperature=0)
+        assert run("openai", server, plain, greedy)[0][0].texts == 3 * ["answer to p0 is"]
+        assert "n" not in server.bodies[-1]
+
+
+def test_what_a_provider_cannot_do():
+    with ApiServer() as server:
+        for api in ("cohere", "anthropic"):
+            for request, settings, words in (
+                (Request("p0", "p0 is", 5), SamplingSettings(), "chat models only"),
+                (chats(1)[0], SamplingSettings(num_return_sequences=2), "one answer to a prompt"),
+                (chats(1)[0], SamplingSettings(repetition_penalty=1.2), "no such parameter"),
+                (chats(1)[0], SamplingSettings(num_beams=2), "no beam search"),
+            ):
+                answers, ending, _ = run(api, server, [request], settings)
+                assert not answers and type(ending) is UserError and words in str(ending)
+        assert not server.arrivals
+    sampler = inference.load("openai", ModelSettings("m", api_key=KEY))
+    with pytest.raises(UserError, match=r"--repetition_penalty 1\.2: OpenAI's API has no such parameter"):
+        next(sampler.generate(from_list(chats(1)), SamplingSettings(repetition_penalty=1.2)))
+    sampler.close()
+
+
+def test_checks_before_anything_runs(monkeypatch):
+    for api, variable in zip(REMOTE, VARIABLES[:2] + VARIABLES[3:], strict=True):
+        with pytest.raises(UserError, match=f"export {variable}="):
+            inference.check(api, ModelSettings("m"))
+        for url in ("localhost:8000", "ftp://x/v1", "https://me:secret@host/v1", "me:secret@host", "http://[::1"):
+            with pytest.raises(UserError, match="--base_url") as caught:
+                inference.check(api, ModelSettings("m", api_key=KEY, base_url=url))
+            assert "secret" not in str(caught.value)
+        with pytest.raises(UserError, match="characters that no key has") as caught:
+            inference.check(api, ModelSettings("m", api_key="“key”"))
+        assert "“" not in str(caught.value)
+        inference.check(api, ModelSettings("m", api_key=KEY + "\n", base_url="http://localhost:8000/v1"))
+        monkeypatch.setenv(variable, KEY)
+        inference.check(api, ModelSettings("m"))
+    monkeypatch.delenv("CO_API_KEY")
+    monkeypatch.setenv("COHERE_API_KEY", KEY)
+    inference.check("cohere", ModelSettings("m"))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    inference.check("openai", ModelSettings("m", base_url="http://localhost:8000/v1"))
+    inference.check("vllm", ModelSettings("m"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install anthropic"):
+        inference.check("anthropic", ModelSettings("m"))
+
+
+@pytest.mark.slow
+def test_a_real_server_answers_as_the_model_in_process(gemma, tmp_path):
+    """`vllm serve` behind the openai sampler, greedy in float32, against transformers."""
+    pytest.importorskip("vllm")
+    prompts = [f"# Basque article\nGizon-emakume guztiak aske {'jaiotzen dira ' * i}" for i in range(6)]
+    requests = [Request(f"r{i}", prompt, 1000 + i) for i, prompt in enumerate(prompts)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = (
+        f"--port {port} --host 127.0.0.1 --served-model-name gemma --dtype float32 --max-model-len 512 --enforce-eager "
+        "--no-enable-chunked-prefill --max-num-batched-tokens 4096"
+    )
+    # What `vllm serve` runs; its command line does not start under the name of the CPU build's package.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", gemma, *options.split()]
+    env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1"}
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log, start_new_session=True)
+    settings = ModelSettings("gemma", base_url=f"http://127.0.0.1:{port}/v1", max_in_flight=4)
+    try:
+        while True:
+            assert server.poll() is None, "the server ended before it listened"
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                break
+            time.sleep(1)
+        sampler = inference.load("openai", settings)
+        served = {}
+        for answer in sampler.generate(from_list(requests), GREEDY):
+            served[answer.id] = answer
+        long = Request("long", "aske " * 600, 1)
+        (refused,) = sampler.generate(from_list([long]), GREEDY)
+        several = SamplingSettings(max_new_tokens=12, num_return_sequences=3, repetition_penalty=1.1)
+        (sampled,) = sampler.generate(from_list(requests[:1]), several)
+        sampler.close()
+        other = inference.load("openai", ModelSettings("other", base_url=settings.base_url))
+        with pytest.raises(UserError, match="knows no model 'other'"):
+            list(other.generate(from_list(requests[:1]), GREEDY))
+        other.close()
+    except BaseException:
+        print((tmp_path / "server.log").read_text()[-6000:])
+        raise
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    hf = inference.load("hf", ModelSettings(gemma, dtype="float32"))
+    for answer in hf.generate(from_list(requests), GREEDY):
+        assert served[answer.id].texts == answer.texts
+        assert served[answer.id].prompt_tokens == answer.prompt_tokens
+    hf.close()
+    assert refused.texts == [] and "maximum context length" in refused.error
+    assert len(set(sampled.texts)) == 3 and sampled.completion_tokens > 12
+
+
+def test_rate_limits_are_not_taken_for_other_things():
+    """Some providers say "quota" or "too many tokens" of a limit that is over in a moment."""
+    failures = Failures("P", key="k", key_variable="K", address=None, model="m", time_limit=1, connection_errors=())
+
+    def kind(status, wait, message, code="", before=False):
+        return failures._of_status(status, wait, message, code, before).kind
+
+    assert kind(429, 5.0, "Too many tokens per minute") == "rate limit"
+    assert kind(429, None, "Too many tokens, please wait before trying again.") == "rate limit"
+    assert kind(429, 20.9, "You exceeded your current quota. Please retry in 20.9s") == "rate limit"
+    assert kind(429, 20.9, "You exceeded your current quota.", "insufficient_quota") == REFUSED
+    assert kind(429, None, "Request too large for gpt-x") == PROMPT
+    assert kind(400, None, "The input token count (9000) exceeds the maximum number of tokens allowed") == PROMPT
+
+
+@pytest.mark.parametrize("succeed", [True, False])
+def test_one_bad_prompt_does_not_end_a_run(succeed):
+    """A refusal for a reason nobody has listed comes before any answer: the others show whose fault it is."""
+
+    def faults(name, attempt):
+        return "parameter" if name == "p0" or not succeed else None
+
+    with ApiServer(faults, delay=lambda name: 0.01 if name == "p0" else 0.1) as server:
+        answers, ending, _ = run("cohere", server, chats(8))
+    if succeed:
+        assert ending is None and sorted(a.id for a in answers if a.texts) == [f"p{i}" for i in range(1, 8)]
+    else:
+        assert not answers and "does not take such requests" in str(ending) and ending.exit_code == 2
+
+
+@pytest.mark.parametrize("api", ["openai", "anthropic"])
+def test_models_that_take_no_temperature_are_asked_without(api):
+    """Back-translation asks for greedy answers; models that think refuse even that."""
+
+    said = []
+    with ApiServer(delay=0.02) as server:
+
+        def faults(name, attempt):
+            return "parameter" if "temperature" in server.bodies[-1] else None
+
+        server.faults, server.delay = faults, lambda name: 0.0
+        answers, ending, _ = run(api, server, chats(6), GREEDY, notice=said.append, max_in_flight=1)
+        assert ending is None and len(answers) == 6 and all(answer.texts for answer in answers)
+        assert len(said) == 1 and "takes no temperature" in said[0]
+        assert sum("temperature" in body for body in server.bodies) == 1
+        assert "does not take such requests" in str(run(api, server, chats(2), SamplingSettings(temperature=0.5))[1])

@@ -1,0 +1,274 @@
+"""The samplers on real models: transformers on a tiny one, vLLM (CPU build or GPU) on Gemma 3 270M."""
+
+import time
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from tests.support.runs import ROOT, datagen, lines_in, records
+from topxgen import inference
+from topxgen.common.errors import UserError
+from topxgen.inference import ModelSettings, Request, SamplingSettings, cut_at_stop, from_list
+
+PROMPTS = [f"# Basque article\nGizon-emakume guztiak aske {'jaiotzen dira ' * i}" for i in range(7)]
+REQUESTS = [Request(f"r{i}", prompt, 1000 + i) for i, prompt in enumerate(PROMPTS)]
+
+
+def answers_of(sampler, requests, **settings) -> dict[str, list[str]]:
+    settings = SamplingSettings(**{"max_new_tokens": 16, "temperature": 0.8, **settings})
+    return {answer.id: answer.texts for answer in sampler.generate(from_list(requests), settings)}
+
+
+@pytest.fixture(scope="module")
+def hf(tiny_lm):
+    sampler = inference.load("hf", ModelSettings(tiny_lm, dtype="float32", batch_size=3))
+    yield sampler
+    sampler.close()
+
+
+@pytest.fixture(scope="module")
+def vllm(gemma):
+    pytest.importorskip("vllm", reason="vLLM is not installed here (scripts/setup.sh tries)")
+    sampler = inference.load("vllm", ModelSettings(gemma, dtype="float32", max_model_len=512, max_in_flight=4))
+    yield sampler
+    sampler.close()
+
+
+def check_common(sampler, tokens: int = 16):
+    """What every sampler does alike, in answers of a few `tokens`."""
+    answers = partial(answers_of, max_new_tokens=tokens)
+    together = answers(sampler, REQUESTS)
+    assert together.keys() == {request.id for request in REQUESTS}
+    assert all(len(texts) == 1 for texts in together.values()) and len({texts[0] for texts in together.values()}) > 1
+    # An answer depends on its own seed, not on what else is in the batch or on the order.
+    assert answers(sampler, REQUESTS[::-1]) == together
+    assert answers(sampler, REQUESTS[2:3]) == {"r2": together["r2"]}
+    other_seed = answers(sampler, [replace(REQUESTS[2], seed=5)])
+    assert other_seed["r2"] != together["r2"]
+    greedy = answers(sampler, REQUESTS[:2], temperature=0)
+    assert greedy == answers(sampler, [replace(request, seed=9) for request in REQUESTS[:2]], temperature=0)
+    twice = answers(sampler, REQUESTS[:1], temperature=0, num_return_sequences=2)
+    assert twice["r0"] == 2 * greedy["r0"]
+    several = answers(sampler, REQUESTS[:2], num_return_sequences=3)
+    assert all(len(texts) == 3 and len(set(texts)) > 1 for texts in several.values())
+    stop = greedy["r0"][0][2:5]
+    assert answers(sampler, REQUESTS[:1], temperature=0, stop=(stop,))["r0"] == [cut_at_stop(greedy["r0"][0], [stop])]
+    beams = answers(sampler, REQUESTS[:2], num_beams=3, num_return_sequences=2)
+    assert all(len(texts) == 2 and texts[0] != texts[1] for texts in beams.values())
+
+
+def check_a_long_prompt_is_no_crash(sampler):
+    long = Request("long", "aske " * 5000, 1)
+    settings = SamplingSettings(max_new_tokens=8)
+    found = {answer.id: answer for answer in sampler.generate(from_list([REQUESTS[0], long, REQUESTS[1]]), settings)}
+    assert len(found) == 3 and "exceed --max_model_len" in found["long"].error and found["long"].texts == []
+    assert found["r0"].texts and found["r0"].error is None and found["r0"].completion_tokens > 0
+
+
+def test_hf(hf):
+    check_common(hf)
+    check_a_long_prompt_is_no_crash(hf)
+
+
+def test_hf_draws_from_the_models_distribution(hf):
+    """4,000 one-token draws against the softmax of the model's logits, with temperature and top-p."""
+    import torch
+
+    n = 4000
+    for top_p in (1.0, 0.8):
+        drawn = Counter()
+        requests = [Request(str(i), PROMPTS[0], i) for i in range(n // 50)]
+        settings = SamplingSettings(max_new_tokens=1, temperature=0.7, top_p=top_p, num_return_sequences=50)
+        for answer in hf.generate(from_list([replace(r, seed=r.seed * 50) for r in requests]), settings):
+            drawn.update(answer.texts)
+        ids = torch.tensor([hf.encode(PROMPTS[0])])
+        with torch.no_grad():
+            p = (hf._model(input_ids=ids).logits[0, -1].float() / 0.7).softmax(-1)
+        if top_p < 1:
+            ordered, order = p.sort(descending=True)
+            p[order[ordered.cumsum(0) - ordered >= top_p]] = 0
+            p /= p.sum()
+        for token in p.topk(8).indices.tolist():
+            expected = p[token].item()
+            share = drawn[hf._tokenizer.decode([token], skip_special_tokens=True)] / n
+            assert abs(share - expected) < 4 * (expected * (1 - expected) / n) ** 0.5 + 2e-3
+
+
+def test_vllm(vllm):
+    check_common(vllm, tokens=7)
+    check_a_long_prompt_is_no_crash(vllm)
+
+
+def test_vllm_streams_and_can_be_left_early(vllm):
+    """Answers come while others are still decoding, no more than max_in_flight at a time; a caller that has
+    enough leaves, and the engine is free for the next."""
+    given = []
+
+    def next_request():
+        if len(given) < 40:
+            given.append(Request(f"s{len(given)}", PROMPTS[len(given) % 7], len(given)))
+            return given[-1]
+        return None
+
+    stream = vllm.generate(next_request, SamplingSettings(max_new_tokens=12))
+    first = next(stream)
+    assert len(given) < 40 and first.id in {request.id for request in given}
+    stream.close()
+    assert not vllm._engine.has_unfinished_requests()
+    assert len(answers_of(vllm, REQUESTS)) == 7
+
+
+def adapter(model: str, folder) -> str:
+    """A LoRA adapter with random weights, large enough to change what the model says."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    config = LoraConfig(r=8, lora_alpha=64, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    get_peft_model(base, config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_hf_with_an_adapter(hf, tiny_lm, tmp_path):
+    settings = ModelSettings(tiny_lm, dtype="float32", batch_size=3, adapter=adapter(tiny_lm, tmp_path))
+    sampler = inference.load("hf", settings)
+    assert answers_of(sampler, REQUESTS, temperature=0) != answers_of(hf, REQUESTS, temperature=0)
+    sampler.close()
+    with pytest.raises(UserError, match="holds no LoRA adapter"):
+        inference.load("hf", replace(settings, adapter=tiny_lm))
+
+
+@pytest.mark.slow
+def test_an_adapter_changes_both_samplers_alike(gemma, tmp_path):
+    """Greedy answers of hf and vLLM with the same adapter, in float32."""
+    pytest.importorskip("vllm")
+    settings = ModelSettings(gemma, dtype="float32", max_model_len=512, adapter=adapter(gemma, tmp_path))
+    found = {}
+    for backend in ("hf", "vllm"):
+        sampler = inference.load(backend, settings)
+        found[backend] = answers_of(sampler, REQUESTS[:3], temperature=0, max_new_tokens=8)
+        sampler.close()
+    base = inference.load("hf", replace(settings, adapter=None))
+    assert found["hf"] == found["vllm"] != answers_of(base, REQUESTS[:3], temperature=0, max_new_tokens=8)
+    base.close()
+
+
+def engines() -> set[int]:
+    """Process ids of what vLLM and its start-up run as, zombies left out."""
+    import psutil
+
+    found = set()
+    for process in psutil.process_iter(["pid", "name", "status", "cmdline"]):
+        words = " ".join([process.info["name"] or "", *(process.info["cmdline"] or [])])
+        if process.info["status"] != psutil.STATUS_ZOMBIE and ("VLLM" in words or "multiprocessing.spawn" in words):
+            found.add(process.info["pid"])
+    return found
+
+
+def assert_no_engine_left(before: set[int]) -> None:
+    time.sleep(5)
+    assert engines() <= before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [10, 30])
+def test_vllm_killed_while_it_loads_leaves_no_process(gemma, tmp_path, seconds):
+    before, started = engines(), time.monotonic()
+    datagen(*vllm_run(gemma, tmp_path), kill_when=lambda: time.monotonic() - started > seconds)
+    assert_no_engine_left(before)
+
+
+@pytest.mark.slow
+def test_vllm_stopped_from_the_terminal(gemma, tmp_path):
+    """Ctrl-C reaches the engine's processes as well as ours: still exit code 130 and one line."""
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    command = [sys.executable, "datagen.py", *map(str, vllm_run(gemma, tmp_path))]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while lines_in(tmp_path / "Basque_answers.jsonl") < 3:
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    # The engine's processes complain in their own words; ours end in order.
+    assert process.returncode == 130 and "\nstopped; the same command goes on from here" in err
+    assert 'datagen.py", line' not in err
+
+
+def vllm_run(gemma, folder):
+    return (
+        "--model_name_or_path", gemma, "--languages", "Basque", "--output_dir", folder, "--max_model_len", 1024,
+        "--seed_topics_path", ROOT / "topics/wikipedia_vital_topics.txt", "--example_paragraphs", "udhr",
+        "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1, "--number_of_icl_phrases", 3,
+        "--number_of_instructions", 40, "--max_new_tokens", 64, "--temperature", 0.7, "--stages", "generate",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_vllm_killed_leaves_no_process_and_loses_nothing(gemma, tmp_path):
+    """kill -9 in the middle of decoding: the engine's processes go too, and the restarted run ends with the same
+    data as an undisturbed one (float32: in bfloat16 the last bit of a sum depends on the batch)."""
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    before = engines()
+    arguments = (*vllm_run(gemma, killed), "--dtype", "float32")
+    answers = killed / "Basque_answers.jsonl"
+    datagen(*arguments, kill_when=lambda: lines_in(answers) >= 5)
+    assert_no_engine_left(before)
+    on_disk = records(answers)
+    datagen(*arguments)
+    after = records(answers)
+    assert after[: len(on_disk)] == on_disk and len({record["id"] for record in after}) == len(after)
+    datagen(*vllm_run(gemma, whole), "--dtype", "float32")
+    for name in ("Basque.jsonl", "Basque_rejects.jsonl"):
+        assert records(killed / name) == records(whole / name)
+
+
+def test_beam_search_is_that_of_transformers(hf):
+    """All finished beams and their order, with and without stop strings, log probabilities from the model itself."""
+    import torch
+
+    from topxgen.inference.beam_search import BeamSearch
+
+    model, tokenizer = hf._model, hf._tokenizer
+    stopped = 0
+    for prompt in PROMPTS[:4]:
+        ids = torch.tensor([hf.encode(prompt)])
+        for stop in ((), ("a",), ("ek", "du")):
+            options = dict(stop_strings=list(stop), tokenizer=tokenizer) if stop else {}
+            expected = model.generate(
+                ids, num_beams=4, num_return_sequences=4, max_new_tokens=12, do_sample=False, pad_token_id=0, **options
+            )
+
+            def stops(tokens, stop=stop):
+                return any(text in tokenizer.decode(tokens) for text in stop)
+
+            search = BeamSearch(4, 12, frozenset({tokenizer.eos_token_id}), stops)
+            while not search.done:
+                rows = torch.tensor([ids[0].tolist() + tokens for tokens, _ in search.live])
+                with torch.no_grad():
+                    top = model(input_ids=rows).logits[:, -1].log_softmax(-1).topk(search.width)
+                search.advance(
+                    [list(zip(*row, strict=True)) for row in zip(top[1].tolist(), top[0].tolist(), strict=True)]
+                )
+            found = search.best(4)
+            expected = [row[ids.shape[1] :].tolist() for row in expected]
+            width, fill = max(map(len, expected)), tokenizer.eos_token_id  # transformers takes a pad token 0 for none
+            assert [tokens + [fill] * (width - len(tokens)) for tokens in found] == expected
+            stopped += sum(len(tokens) < 12 for tokens in found)
+    assert stopped > 10, "not all went on to the limit"
+
+
+@pytest.mark.slow
+def test_beams_of_both_samplers_are_alike(gemma, vllm):
+    """Float32, a stop string; vLLM several prompts at a time."""
+    sampler = inference.load("hf", ModelSettings(gemma, dtype="float32", max_model_len=512))
+    settings = dict(num_beams=3, num_return_sequences=3, max_new_tokens=12, stop=("\n", "."))
+    assert answers_of(vllm, REQUESTS, **settings) == answers_of(sampler, REQUESTS, **settings)
+    sampler.close()

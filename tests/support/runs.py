@@ -1,0 +1,61 @@
+"""Run a script as a user does, and read what it wrote."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+GEMMA = ROOT / "models" / "gemma-3-270m"
+BENCHMARKS = ROOT.parent / "shared" / "benchmarks"
+
+
+def script(name: str, *args, kill_when=None, check: int | None = 0) -> subprocess.CompletedProcess:
+    """Run a script as a user does; kill -9 it as soon as `kill_when()` is true."""
+    command = [sys.executable, name, *map(str, args)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        if kill_when is not None:
+            while process.poll() is None and not kill_when():
+                time.sleep(0.002)
+            process.kill()
+            check = -signal.SIGKILL
+        out, err = process.communicate()
+    if check is not None:
+        assert process.returncode == check, f"exit {process.returncode}\n{out}\n{err}"
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def datagen(*args, **options) -> subprocess.CompletedProcess:
+    return script("datagen.py", *args, **options)
+
+
+def lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def records(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def snapshot(cache: Path, model: str, monkeypatch) -> Path:
+    """An empty snapshot of a model in a Hub cache of its own, as a download leaves it."""
+    folder = cache / f"models--{model.replace('/', '--')}"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    return folder / "snapshots" / commit
+
+
+TOPICS = "topics/wikipedia_vital_topics.txt"
+
+
+def contents(folder: Path) -> dict[str, list[str]]:
+    return {
+        str(path.relative_to(folder)): sorted(path.read_text(encoding="utf-8").splitlines())
+        for path in sorted(folder.rglob("*.jsonl"))
+        if "_answers" not in path.name
+    }

@@ -1,0 +1,152 @@
+"""Token boundaries of training texts, over tokenizers of every kind."""
+
+import pytest
+
+from tests.support.tiny_models import nllb_tokenizer, udhr_pairs, udhr_texts
+from topxgen.common.errors import UserError
+from topxgen.text import languages
+from topxgen.training.pairs import Pair
+from topxgen.training.tokenization import DecoderEncoder, PairEncoder
+
+PAIRS = [
+    Pair("All human beings are born free.", "Gizon-emakume guztiak aske jaiotzen dira.", "English", "Basque", "a"),
+    Pair("Everyone has the right to life.", "ہر شخص کو زندگی کا حق حاصل ہے۔", "English", "Urdu", "b"),
+    Pair("ہر شخص کو زندگی کا حق حاصل ہے۔", "Everyone has the right to life.", "Urdu", "English", "b"),
+    Pair("In 1948 </s> <eos> it was so.", "1948an izan zen.", "English", "Basque", "c"),
+    Pair("It said so.", "“Hori” esan zuen.", "English", "Basque", "d"),
+]
+
+
+def trained(model, pre_tokenizer, decoder, trainer, **special):
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    texts = [text for name in ("Basque", "Urdu", "English") for text in udhr_texts(name)]
+    # In the layout of the template, so that whatever may merge at the joint does.
+    texts += [f"English: {b}\nBasque: {a}" for a, b in udhr_pairs("Basque")]
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizer, decoder
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+@pytest.fixture(scope="module", params=["bpe", "bpe that merges across words", "sentencepiece", "bytes", "gemma"])
+def tokenizer(request):
+    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+    if request.param == "gemma":
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(request.getfixturevalue("gemma"))
+    if request.param == "bytes":
+        from transformers import ByT5Tokenizer
+
+        return ByT5Tokenizer()
+    if request.param == "sentencepiece":
+        special = ["<pad>", "</s>", "<s>", "<unk>"]
+        letters = sorted({char for pair in PAIRS for char in pair.source + pair.target + "\n:"})
+        tokenizer = trained(
+            models.Unigram(),
+            pre_tokenizers.Metaspace("▁", prepend_scheme="first"),
+            decoders.Metaspace("▁", prepend_scheme="first"),
+            trainers.UnigramTrainer(
+                vocab_size=900, special_tokens=special, unk_token="<unk>", initial_alphabet=letters
+            ),
+            pad_token="<pad>",
+            eos_token="</s>",
+            bos_token="<s>",
+            unk_token="<unk>",
+        )
+        # As T5 and others do, EOS after every text: it must not stand between prompt and answer.
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 1)]
+        )
+        return tokenizer
+    return trained(
+        models.BPE(),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=request.param == "bpe"),
+        decoders.ByteLevel(),
+        trainers.BpeTrainer(
+            vocab_size=1500,
+            special_tokens=["<pad>", "<eos>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+        pad_token="<pad>",
+        eos_token="<eos>",
+    )
+
+
+@pytest.mark.parametrize("template", ["14", "11", "15", "16", "none"])
+def test_prompt_tokens_are_those_of_inference_and_the_rest_is_the_answer(tokenizer, template):
+    encoder = DecoderEncoder(tokenizer, template, 10**6)
+    encoded = encoder.encode(PAIRS)
+    for i, pair in enumerate(PAIRS):
+        ids, prompt = encoded[i].tolist(), int(encoded.prompts[i])
+        asked, answer = encoder.parts(pair)
+        assert ids[:prompt] == encoder.prompt_ids([asked])[0], "what inference sends, token by token"
+        assert ids[-1] == tokenizer.eos_token_id
+        if tokenizer.eos_token not in asked + answer or tokenizer.unk_token is None:
+            assert tokenizer.eos_token_id not in ids[:-1]
+        texts = tokenizer(asked + answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        assert tokenizer.decode(ids[:-1], skip_special_tokens=True) == tokenizer.decode(
+            texts, skip_special_tokens=True
+        ), "and with the answer's tokens nothing but the text"
+        assert pair.target.strip("“") in tokenizer.decode(ids[prompt:-1]) or "<unk>" in tokenizer.decode(ids)
+
+
+def test_template_14_is_the_published_string(tokenizer):
+    encoder = DecoderEncoder(tokenizer, "14", 10**6)
+    assert "".join(encoder.parts(PAIRS[0])) == (
+        "Translate this from English to Basque:\nEnglish: All human beings are born free.\n"
+        "Basque: Gizon-emakume guztiak aske jaiotzen dira."
+    )
+    assert encoder.parts(PAIRS[0])[0].endswith("\nBasque:"), "the prompt as get_prompt gives it, without its last space"
+
+
+def test_long_pairs_are_left_out_whole(tiny_lm):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    encoder = DecoderEncoder(tokenizer, "14", len(tokenizer))
+    lengths = encoder.encode(PAIRS).lengths.tolist()
+    limit = sorted(set(lengths))[-2]
+    encoded = encoder.encode(PAIRS, limit)
+    assert encoded.lengths.max() == limit, "exactly as long as allowed stays"
+    assert encoded.too_long == tuple((i, n) for i, n in enumerate(lengths) if n > limit)
+    assert len(encoder.encode([])) == 0
+
+
+def test_eos_must_be_a_token(tiny_lm):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    assert DecoderEncoder(tokenizer, "14", 800, eos_token_id=7).encode(PAIRS)[0][-1] == 7
+    with pytest.raises(UserError, match="--eos_token_id 800 is no token of the model, which has 800"):
+        DecoderEncoder(tokenizer, "14", 800, eos_token_id=800)
+    tokenizer.eos_token = None
+    with pytest.raises(UserError, match="pass --eos_token_id"):
+        DecoderEncoder(tokenizer, "14", 800)
+
+
+def test_encoder_decoder_sides_carry_their_languages():
+    from types import SimpleNamespace
+
+    from topxgen.translation.language_tokens import LanguageTokens
+
+    tokenizer = nllb_tokenizer([text for pair in PAIRS for text in (pair.source, pair.target)], 300)
+    config = SimpleNamespace(model_type="m2m_100", vocab_size=len(tokenizer))
+    encoder = PairEncoder(tokenizer, LanguageTokens("nllb", config, tokenizer), 64)
+    encoded = encoder.encode(PAIRS)
+    for i, pair in enumerate(PAIRS):
+        tokenizer.src_lang, tokenizer.tgt_lang = (languages.find(name).flores for name in (pair.src, pair.tgt))
+        reference = tokenizer(pair.source, text_target=pair.target, split_special_tokens=True)
+        ids, source = encoded[i].tolist(), int(encoded.prompts[i])
+        assert ids[:source] == reference["input_ids"], "as transformers' own tokenizer does it, for each example"
+        assert ids[source:] == reference["labels"]
+    assert encoder.cut == 0
+    short = PairEncoder(tokenizer, LanguageTokens("nllb", config, tokenizer), 6)
+    encoded = short.encode(PAIRS[:1])
+    ids, source = encoded[0].tolist(), int(encoded.prompts[0])
+    assert len(ids) == 12 and source == 6 and ids[5] == ids[11] == tokenizer.eos_token_id and short.cut == 2
+    with pytest.raises(UserError, match="unknown language"):
+        encoder.encode([Pair("a", "b", "English", "Klingon", "e")])

@@ -1,0 +1,471 @@
+"""Whole training runs of small real models: what they learn, what they leave on disk, how they survive."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.runs import ROOT, lines_in, script
+
+# What a log says that depends on the clock.
+CLOCK = ("tokens_per_second", "eval_runtime", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+SESSION = (*CLOCK, "train_loss", "total_flos")  # of the last process alone
+
+
+def flags(model, output, **changed) -> list[str]:
+    """A short run on the Basque UDHR, as a command line; None drops a flag, True stands alone."""
+    settings = {
+        "dataset_name_or_path": "udhr",
+        "target_languages": "Basque",
+        "reverse": True,
+        "targets_only": True,
+        "max_length": 256,
+        "max_steps": 8,
+        "num_warmup_steps": 2,
+        "learning_rate": 2e-3,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "logging_steps": 1,
+        "eval_steps": 4,
+        "save_steps": 4,
+        "test_size_ratio": 6,
+        **changed,
+    }
+    words = ["--model_name_or_path", str(model), "--output_dir", str(output)]
+    for name, value in settings.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def log(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "train_log.jsonl").read_text().splitlines()]
+
+
+def timeless(entries: list[dict]) -> list[dict]:
+    return [{key: value for key, value in entry.items() if key not in SESSION} for entry in entries]
+
+
+def losses(output: Path) -> list[float]:
+    return [entry["loss"] for entry in log(output) if "loss" in entry]
+
+
+@pytest.fixture
+def train_here(script_here):
+    def run(*words, check=0):
+        result = script_here("train.py", *words)
+        assert result.returncode == check, result.stderr
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_lm, tmp_path_factory):
+    """A run with LoRA, dropout and noise, evaluated with translations: its directory and what it printed."""
+    output = tmp_path_factory.mktemp("runs") / "undisturbed"
+    result = script("train.py", *noisy(tiny_lm, output))
+    return output, result
+
+
+def noisy(model, output, **changed) -> list[str]:
+    options = dict(use_peft=True, neftune_noise_alpha=5, lora_dropout=0.2, max_steps=14, eval_translation=1)
+    return flags(model, output, **{**options, **changed})
+
+
+def test_what_a_run_leaves(finished, tiny_lm):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    output, result = finished
+    steps = [entry["step"] for entry in log(output) if "loss" in entry]
+    assert steps == list(range(1, 15))
+    assert [entry["step"] for entry in log(output) if "eval_loss" in entry] == [0, 4, 8, 12, 14], "the start, too"
+    last = [entry for entry in log(output) if "eval_loss" in entry][-1]
+    assert {"eval_loss_English to Basque", "eval_chrf_Basque to English", "eval_bleu", "eval_chrf"} <= last.keys()
+    manifest = json.loads((output / "manifest_train.json").read_text())
+    assert manifest["complete"] and manifest["steps"] == 14 and manifest["data"]["train_pairs"] == 46
+    by_chrf = {entry["step"]: entry["eval_chrf"] for entry in log(output) if "eval_chrf" in entry and entry["step"]}
+    assert manifest["best_checkpoint"] == f"checkpoint-{max(by_chrf, key=by_chrf.get)}"
+    best = output / manifest["best_checkpoint"]
+    names = {path.name for path in best.iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"} <= names
+    assert {"data_manifest.json", "checkpoint_files.json", "optimizer.pt", "rng_state.pth"} <= names
+    assert "training_args.bin" not in names, "no pickle travels with a model"
+    for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"):
+        assert (output / name).read_bytes() == (best / name).read_bytes(), "the best one lies in the directory itself"
+    assert not (output / "optimizer.pt").exists()
+    card = (output / "README.md").read_text()
+    assert card.startswith("---\nbase_model:") and "\n- eu\n" in card and "--neftune_noise_alpha 5" in card
+    assert "| loss |" in card and "Translate this from English to Basque:" in card and '"sha256"' in card
+    assert (output / "loss_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "23 read" not in result.stderr and "29 read, 11 unaligned, 29 pairs" in result.stderr
+    assert "a step has 4 rows (2 a device x 2 accumulated x 1 processes)" in result.stderr
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_lm), output)
+    assert any("lora_B" in name and p.abs().sum() > 0 for name, p in model.named_parameters())
+    assert AutoTokenizer.from_pretrained(output).eos_token == "<eos>"
+
+
+def test_a_finished_run_is_left_alone_and_other_settings_are_refused(finished, tiny_lm, train_here):
+    output, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert "finished at step 14" in train_here(*noisy(tiny_lm, output)).stderr
+    error = train_here(*noisy(tiny_lm, output, learning_rate=1e-3), check=2).stderr
+    assert "learning_rate was 0.002, now 0.001" in error
+    error = train_here(*noisy(tiny_lm, output, target_languages="Urdu"), check=2).stderr
+    assert "target_languages was ['Basque'], now ['Urdu']" in error and "Traceback" not in error
+    after = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert before == after
+
+
+def test_killed_runs_give_the_same_losses(finished, tiny_lm, tmp_path, train_here):
+    undisturbed, _ = finished
+    output = tmp_path / "killed"
+    script("train.py", *noisy(tiny_lm, output), kill_when=lambda: lines_in(output / "train_log.jsonl") >= 8)
+    assert (output / "checkpoint-4").is_dir() and not (output / "manifest_train.json").exists()
+    # In the second epoch, which begins after 9 steps, and while a checkpoint is written.
+    script("train.py", *noisy(tiny_lm, output), kill_when=(output / "checkpoint-14" / "optimizer.pt").exists)
+    result = train_here(*noisy(tiny_lm, output))
+    assert f"going on from {output / 'checkpoint-1'}" in result.stderr
+    assert timeless(log(output))[:-1] == timeless(log(undisturbed))[:-1]
+    weights = "checkpoint-14/adapter_model.safetensors"
+    assert (output / weights).read_bytes() == (undisturbed / weights).read_bytes()
+    best = [
+        json.loads((folder / "manifest_train.json").read_text())["best_checkpoint"] for folder in (output, undisturbed)
+    ]
+    assert best[0] == best[1]
+
+
+def test_unusable_checkpoints_are_left_out_with_a_word(finished, tiny_lm, tmp_path, train_here):
+    undisturbed, _ = finished
+    output = tmp_path / "damaged"
+    shutil.copytree(undisturbed, output)
+    (output / "manifest_train.json").unlink()
+    state = output / "checkpoint-14" / "optimizer.pt"
+    state.write_bytes(bytes(len(state.read_bytes())))  # as after a power cut
+    weights = output / "checkpoint-12" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (output / "checkpoint-8" / "checkpoint_files.json").unlink(missing_ok=True)
+    shutil.rmtree(output / "checkpoint-4", ignore_errors=True)
+    result = train_here(*noisy(tiny_lm, output))
+    assert "checkpoint-14 is left out: optimizer.pt is not as it was written" in result.stderr
+    assert "checkpoint-12 is left out: adapter_model.safetensors has" in result.stderr
+    assert "checkpoint-8 is left out: it was not written to its end" in result.stderr
+    assert "going on from" not in result.stderr
+    assert timeless(log(output))[:-1] == timeless(log(undisturbed))[:-1], "from the start, then"
+    assert (output / "unusable-checkpoint-14").is_dir() and (output / "checkpoint-14").is_dir()
+
+
+def test_a_run_killed_before_its_model_was_published_only_publishes(finished, tiny_lm, tmp_path, train_here):
+    undisturbed, _ = finished
+    output = tmp_path / "unpublished"
+    shutil.copytree(undisturbed, output)
+    (output / "manifest_train.json").unlink()
+    (output / "adapter_model.safetensors").unlink()
+    train_here(*noisy(tiny_lm, output))
+    manifests = [json.loads((folder / "manifest_train.json").read_text()) for folder in (output, undisturbed)]
+    assert manifests[0]["steps"] == manifests[1]["steps"] == 14
+    assert manifests[0]["best_checkpoint"] == manifests[1]["best_checkpoint"]
+    assert (output / "adapter_model.safetensors").is_file() and not (output / "checkpoint-15").exists()
+
+
+def test_a_signal_saves_and_the_run_goes_on(finished, tiny_lm, tmp_path, train_here):
+    undisturbed, _ = finished
+    output = tmp_path / "signalled"
+    command = [sys.executable, "train.py", *noisy(tiny_lm, output)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        while process.poll() is None and lines_in(output / "train_log.jsonl") < 4:
+            pass
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    assert process.returncode == 143, err
+    saved = max(int(path.name.rpartition("-")[2]) for path in output.glob("checkpoint-*"))
+    assert f"stopped by a signal after step {saved}, which is saved" in err
+    train_here(*noisy(tiny_lm, output))
+    assert losses(output) == losses(undisturbed)
+
+
+def test_full_training_learns_and_keeps_the_limit(tiny_lm, tmp_path, train_here):
+    from transformers import AutoModelForCausalLM
+
+    output = tmp_path / "full"
+    result = train_here(*flags(tiny_lm, output, save_steps=2, save_total_limit=2, min_learning_rate=1e-4))
+    assert losses(output)[-1] < losses(output)[0] - 1
+    rates = [entry["learning_rate"] for entry in log(output) if "loss" in entry]
+    assert max(rates) == pytest.approx(2e-3) and rates[-1] < 4e-4
+    kept = sorted(path.name for path in output.glob("checkpoint-*"))
+    assert "checkpoint-8" in kept and len(kept) == 2
+    model = AutoModelForCausalLM.from_pretrained(output)
+    assert model.num_parameters() == AutoModelForCausalLM.from_pretrained(tiny_lm).num_parameters()
+    assert "parameters are trained" in result.stderr
+
+
+def test_accumulation_and_batches_do_not_change_the_loss(tiny_lm, tmp_path, train_here):
+    """The loss of a step is the mean over its tokens, however its rows are cut into batches."""
+    results = []
+    for name, batch, accumulated in (("a", 4, 1), ("b", 1, 4), ("c", 2, 2)):
+        words = flags(
+            tiny_lm,
+            tmp_path / name,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulated,
+            max_steps=4,
+        )
+        train_here(*words)
+        results.append(losses(tmp_path / name))
+    for other in results[1:]:
+        assert other == pytest.approx(results[0], rel=1e-4)
+
+
+def test_two_processes_equal_one_with_doubled_accumulation(tiny_lm, tmp_path, train_here):
+    """Also when they are killed in the second epoch, which begins after five steps."""
+    common = dict(eval_translation=3, max_steps=8, save_steps=3, eval_steps=3)
+    train_here(*flags(tiny_lm, tmp_path / "one", gradient_accumulation_steps=4, **common))
+    accelerate = Path(sys.executable).with_name("accelerate")
+    command = [accelerate, "launch", "--config_file", "configs/two_cpu_processes.yaml", "train.py"]
+    words = flags(tiny_lm, tmp_path / "two", gradient_accumulation_steps=2, **common)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    for part in ("whole", "resumed"):
+        result = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stderr
+        assert "x 2 processes" in result.stderr and result.stderr.count("parameters are trained") == 1
+        one, two = (timeless(log(tmp_path / name)) for name in ("one", "two"))
+        assert len(one) == len(two)
+        for a, b in zip(one[:-1], two[:-1], strict=True):
+            assert a.keys() == b.keys()
+            for key in ("loss", "grad_norm", "eval_loss", "learning_rate"):
+                if key in a:
+                    assert a[key] == pytest.approx(b[key], rel=1e-3), (part, key, a["step"])
+        (tmp_path / "two" / "manifest_train.json").unlink()
+        shutil.rmtree(tmp_path / "two" / "checkpoint-8")
+
+
+def test_an_encoder_decoder_learns_both_directions(tiny_nllb, tmp_path, train_here):
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    output = tmp_path / "nllb"
+    result = train_here(*flags(tiny_nllb, output, targets_only=None, max_steps=40, eval_steps=20, eval_translation=1))
+    assert "encoder-decoder" in result.stderr
+    first, last = (entry for entry in (log(output)[0], [e for e in log(output) if "eval_loss" in e][-1]))
+    assert last["eval_loss_English to Basque"] < first["eval_loss_English to Basque"] - 1, "a direction it did not know"
+    AutoModelForSeq2SeqLM.from_pretrained(output)
+    assert "eng_Latn" in AutoTokenizer.from_pretrained(output).get_vocab()
+    one, four = (
+        train_here(*flags(tiny_nllb, tmp_path / name, targets_only=None, max_steps=1, per_device_eval_batch_size=size))
+        and log(tmp_path / name)[0]["eval_loss"]
+        for name, size in (("one", 1), ("four", 4))
+    )
+    assert one == pytest.approx(four, rel=1e-5), "padding has no part in the loss"
+
+
+@pytest.mark.parametrize("family", ["m2m100", "madlad", "marian"])
+def test_relatives_of_nllb_train(family, tmp_path, train_here):
+    from tests.support import tiny_models
+
+    texts = tiny_models.udhr_texts("Basque") + tiny_models.udhr_texts("English")
+    model = getattr(tiny_models, f"build_{family}")(tmp_path / "model", texts)
+    both = {
+        "m2m100": dict(target_languages="Swahili"),  # it has no Basque
+        "marian": dict(reverse=None, src="Basque", target_languages="English"),
+    }.get(family, {})
+    words = flags(model, tmp_path / "run", targets_only=None, max_steps=4, save_steps=4, eval_translation=2, **both)
+    train_here(*words)
+    first, last = (entry["eval_loss"] for entry in log(tmp_path / "run") if "eval_loss" in entry)
+    assert last < first
+
+
+def test_falling_below_the_start_is_said_and_patience_ends_the_run(tiny_lm, tmp_path, train_here):
+    output = tmp_path / "worse"
+    words = flags(
+        tiny_lm, output, learning_rate=0.3, eval_steps=1, save_steps=1, early_stopping_patience=2, max_steps=30
+    )
+    result = train_here(*words)
+    manifest = json.loads((output / "manifest_train.json").read_text())
+    assert manifest["stopped_early"] and manifest["steps"] < 30
+    assert "worse than" in result.stderr and "before training" in result.stderr
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tiny_lm, tmp_path, train_here):
+    result = train_here(*flags(tiny_lm, tmp_path / "nan", learning_rate=1e30, num_warmup_steps=0, max_steps=6), check=2)
+    assert "training has diverged. Lower --learning_rate" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (dict(packing="original"), "room left"),
+        (
+            dict(packing="original", max_length=64),
+            "held-out English to Basque pairs longer than --max_length 64 tokens are left",
+        ),
+        (dict(packing="none"), "room left"),
+        (dict(targets_only=None, reverse=None), "parameters are trained"),
+        (dict(use_peft=True, use_dora=True, target_modules=["q_proj", "down_proj"]), "parameters are trained"),
+        (dict(gradient_checkpointing=True, bf16=True), "parameters are trained"),
+        (dict(use_flash_attn=True), "torch's SDPA is used"),
+        (dict(num_train_epochs=1, max_steps=-1), "1.0 epochs"),
+        (dict(num_train_epochs=1), "--max_steps 2 wins over --num_train_epochs 1"),
+        (dict(lr_scheduler_type="warmup_stable_decay"), "parameters are trained"),
+        (dict(lr_scheduler_type="greedy", eval_translation=2), "parameters are trained"),
+        (dict(test_size_ratio=0), "0 held-out pairs"),
+        (dict(lr_scheduler_type="reduce_lr_on_plateau"), "parameters are trained"),
+        (dict(template_key="11"), "parameters are trained"),
+    ],
+)
+def test_ways_to_train(changed, said, tiny_lm, tmp_path, train_here):
+    result = train_here(
+        *flags(tiny_lm, tmp_path / "run", **{"max_steps": 2, "save_steps": 2, "eval_steps": 2, **changed})
+    )
+    assert said in result.stderr
+    assert (tmp_path / "run" / "manifest_train.json").exists()
+
+
+def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
+    from tests.support.tiny_models import udhr_pairs
+
+    rows = [{"en": b, "eu": a} for a, b in udhr_pairs("Basque")]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    own = dict(dataset_name_or_path=data, input_column_name="en", output_column_name="eu", max_steps=4)
+    result = train_here(*flags(tiny_lm, tmp_path / "whole", export_dir=tmp_path / "export", **own))
+    assert "exported" in result.stderr and (tmp_path / "export" / "train.parquet").is_file()
+    streamed = dict(own, streaming=True, size_valid_set=5, shuffle_buffer=20, num_of_sequences=16)
+    for name in ("streamed", "again"):
+        train_here(*flags(tiny_lm, tmp_path / name, **streamed))
+    assert timeless(log(tmp_path / "streamed"))[:-1] == timeless(log(tmp_path / "again"))[:-1]
+    again = flags(tiny_lm, tmp_path / "again", **streamed)
+    (tmp_path / "again" / "manifest_train.json").unlink()
+    (tmp_path / "again" / "checkpoint-4" / "trainer_state.json").unlink()
+    too_few = flags(tiny_lm, tmp_path / "few", **{**streamed, "size_valid_set": 1000})
+    assert "after the first --size_valid_set 1000 pairs" in train_here(*too_few, check=2).stderr
+    text = flags(
+        tiny_lm, tmp_path / "text", **{**own, "output_column_name": None, "reverse": None, "targets_only": None}
+    )
+    train_here(*text)
+    learned = flags(tiny_lm, tmp_path / "learned", **{**own, "output_column_name": None, "reverse": None})
+    assert "text of one column has no target" in train_here(*learned, check=2).stderr
+    assert "trainer_state.json is missing" in train_here(*again).stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (dict(max_steps=0), "--max_steps 0 trains nothing"),
+        (dict(bf16=True, fp16=True), "--bf16 and --fp16 exclude each other"),
+        (dict(load_in_4bit=True), "--load_in_4bit freezes the weights and trains an adapter: add --use_peft"),
+        (dict(best_by="chrf"), "--best_by chrf needs translations; pass --eval_translation N"),
+        (dict(min_learning_rate=1), "--min_learning_rate 1 is not below --learning_rate 0.002"),
+        (dict(min_learning_rate=1e-5, lr_scheduler_type="constant"), "has no smallest learning rate; with"),
+        (dict(lr_scheduler_type="cosine_with_min_lr"), "needs --min_learning_rate"),
+        (dict(max_length=8), "no pair is as short as --max_length 8 tokens; the shortest has"),
+        (
+            dict(early_stopping_patience=2, test_size_ratio=0),
+            "--early_stopping_patience goes by evaluations, and nothing",
+        ),
+        (
+            dict(eval_translation=2, test_size_ratio=0),
+            "there is no held-out pair to translate; raise --test_size_ratio",
+        ),
+        (dict(lr_scheduler_type="greedy", test_size_ratio=0), "greedy goes by evaluations, and nothing is held out"),
+        (dict(lr_scheduler_kwargs='{"foo": 1}'), "--lr_scheduler_type cosine with {'foo': 1}"),
+        (dict(lr_scheduler_kwargs="[1]"), "'[1]' is no JSON object"),
+        (dict(deepspeed="configs/deepspeed_zero3.json"), "pip install 'deepspeed"),
+        (dict(test_size_ratio=1000), "--test_size_ratio"),
+        (dict(max_length=4096), "--max_length 4096 is more than the 2048 tokens"),
+        (dict(eos_token_id=800), "--eos_token_id 800 is no token of the model"),
+        (dict(target_languages="Bask"), "did you mean Bashkir, Basque"),
+        (dict(dataset_name_or_path="topxgn"), "did you mean topxgen"),
+        (dict(dataset_name_or_path="topxgen"), "--data_dir"),
+        (dict(template_key="99"), "--template_key 99 does not exist"),
+        (dict(use_peft=True, target_modules=["q_prj"]), "choose from down_proj, gate_proj"),
+        (dict(lr_scheduler_type="cosinus"), "invalid choice: 'cosinus'"),
+        (dict(streaming=True), "drop --streaming"),
+    ],
+)
+def test_bad_input_is_one_line(changed, said, tiny_lm, tmp_path, train_here):
+    error = train_here(*flags(tiny_lm, tmp_path / "run", **changed), check=2).stderr
+    assert said in error and "Traceback" not in error
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_a_model_that_is_none(tmp_path, tiny_lm, train_here):
+    (tmp_path / "empty").mkdir()
+    error = train_here(*flags(tmp_path / "empty", tmp_path / "run"), check=2).stderr
+    assert "empty is no model: it has no config.json" in error
+    (tmp_path / "empty" / "adapter_config.json").write_text("{}")
+    error = train_here(*flags(tmp_path / "empty", tmp_path / "run"), check=2).stderr
+    assert "is a LoRA adapter: merge it first (scripts/merge_lora.py)" in error
+    error = train_here(*flags(tiny_lm, tiny_lm), check=2).stderr
+    assert "is the folder of the model that is trained; pass another one" in error
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("my notes")
+    error = train_here(*flags(tiny_lm, tmp_path / "mine"), check=2).stderr
+    assert "mine holds README.md, which the trained model would be written over" in error
+    (tmp_path / "other" / "checkpoint-3").mkdir(parents=True)
+    error = train_here(*flags(tiny_lm, tmp_path / "other"), check=2).stderr
+    assert "holds checkpoints, but no settings_train.json" in error
+
+
+def test_a_dry_run_shows_texts_and_loads_no_weights(tiny_lm, tmp_path, train_here):
+    result = train_here(*flags(tiny_lm, tmp_path / "run", dry_run=True))
+    assert "--- (the loss lies here)" in result.stderr and "Translate this from" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_schedules_of_transformers_are_there():
+    from transformers.trainer_utils import SchedulerType
+
+    from topxgen.training.run import SCHEDULERS
+
+    assert set(SCHEDULERS) == {kind.value for kind in SchedulerType}
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "polynomial", "warmup_stable_decay", "cosine_warmup_with_min_lr"])
+def test_schedules_end_at_the_smallest_rate(name):
+    import argparse
+
+    import torch
+    from transformers import get_scheduler
+
+    from topxgen.training.run import schedule
+
+    args = argparse.Namespace(
+        lr_scheduler_type=name, lr_scheduler_kwargs=None, min_learning_rate=1e-4, learning_rate=1e-3, max_steps=200
+    )
+    kind, options = schedule(args)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    rates = get_scheduler(kind, optimizer, 10, 200, scheduler_specific_kwargs=options)
+    seen = []
+    for _ in range(200):
+        optimizer.step()
+        rates.step()
+        seen.append(optimizer.param_groups[0]["lr"])
+    assert max(seen) == pytest.approx(1e-3) and seen[-1] == pytest.approx(1e-4, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", [True, False])
+def test_checkpoints_of_gemma_load_in_vllm_and_transformers_as_they_stand(adapter, gemma, tmp_path):
+    from topxgen import inference
+
+    output = tmp_path / "run"
+    options = dict(use_peft=True, lora_r=8) if adapter else {}
+    script("train.py", *flags(gemma, output, bf16=True, max_steps=2, per_device_train_batch_size=1, **options))
+    model = dict(model=gemma, adapter=str(output)) if adapter else dict(model=str(output))
+    prompts = ["Translate this from English to Basque:\nEnglish: Everyone has the right to life.\nBasque:"]
+    answers = {}
+    for api in ("hf", "vllm"):
+        sampler = inference.load(api, inference.ModelSettings(**model, dtype="float32", max_model_len=512, lora_rank=8))
+        requests = inference.from_list(inference.Request(str(i), prompt, 0) for i, prompt in enumerate(prompts))
+        settings = inference.SamplingSettings(max_new_tokens=24, temperature=0)
+        answers[api] = [answer.texts for answer in sampler.generate(requests, settings)]
+        sampler.close()
+    assert answers["hf"] == answers["vllm"]
+    assert answers["hf"][0][0].strip()

@@ -1,0 +1,267 @@
+"""NLLB and its relatives: CTranslate2 against transformers' own `generate`, names of languages, bad checkpoints."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support import tiny_models
+from topxgen import translation
+from topxgen.common.errors import UserError
+from topxgen.text import languages
+from topxgen.translation import TranslatorSettings
+from topxgen.translation.language_tokens import find_family
+from topxgen.translation.nllb import split_long
+
+BASQUE, NEPALI, ENGLISH = (languages.find(name) for name in ("Basque", "Nepali", "English"))
+PAIRS = tiny_models.udhr_pairs("Basque")
+SENTENCES = [basque for basque, _ in PAIRS]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+def open_translator(folder, cache, **options):
+    settings = TranslatorSettings(nllb=str(folder), nllb_compute_type="float32", cache_dir=cache)
+    translator = translation.create("nllb", replace(settings, **options))
+    translator.load()
+    return translator
+
+
+@pytest.fixture(scope="session")
+def fast(tiny_nllb, cache):
+    translator = open_translator(tiny_nllb, cache)
+    yield translator
+    translator.close()
+
+
+def texts(translations) -> list[str]:
+    return [translation.text for translation in translations]
+
+
+def test_it_translates_as_generate_does(fast, tiny_nllb):
+    """Beam 5 of CTranslate2, batched and sorted, against transformers called by hand, a sentence at a time."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_nllb, src_lang="eus_Latn")
+    model = AutoModelForSeq2SeqLM.from_pretrained(tiny_nllb)
+    expected = []
+    for sentence in SENTENCES:
+        inputs = tokenizer(sentence, return_tensors="pt")
+        length = inputs["input_ids"].shape[1]
+        with torch.inference_mode():
+            output = model.generate(
+                **inputs,
+                num_beams=5,
+                early_stopping=True,
+                forced_bos_token_id=tokenizer.convert_tokens_to_ids("eng_Latn"),
+                max_new_tokens=min(2 * -(-length // 32) * 32, 256),
+            )
+        expected.append(tokenizer.decode(output[0], skip_special_tokens=True).strip())
+    found = fast.translate(SENTENCES, BASQUE, ENGLISH)
+    assert texts(found) == expected
+    assert sum(text.endswith(".") for text in expected) > 30, "the model was trained: its answers come to an end"
+    assert all(0 < translation.confidence <= 1 for translation in found)
+
+
+def test_engines_agree_and_order_is_kept(fast, tiny_nllb, cache):
+    reference = open_translator(tiny_nllb, cache, nllb_engine="transformers")
+    expected = reference.translate(SENTENCES, BASQUE, ENGLISH)
+    found = fast.translate(SENTENCES, BASQUE, ENGLISH)
+    assert texts(found) == texts(expected)
+    assert max(abs(a.confidence - b.confidence) for a, b in zip(found, expected, strict=True)) < 1e-3
+    reference.close()
+    assert fast.translate(SENTENCES[::-1] * 2, BASQUE, ENGLISH) == found[::-1] * 2
+    alone = [fast.translate([sentence], BASQUE, ENGLISH)[0] for sentence in SENTENCES[:5]]
+    assert texts(alone) == texts(found[:5]), "a translation does not depend on what else is translated"
+
+
+def test_int8_stays_close(fast, tiny_nllb, cache):
+    from sacrebleu import CHRF
+
+    quantised = open_translator(tiny_nllb, cache, nllb_compute_type="int8")
+    found = texts(quantised.translate(SENTENCES, BASQUE, ENGLISH))
+    assert CHRF().corpus_score(found, [texts(fast.translate(SENTENCES, BASQUE, ENGLISH))]).score > 75
+    assert "int8" in quantised.version
+    quantised.close()
+
+
+RELATIVES = {
+    "m2m100": (tiny_models.build_m2m100, "M2M-100", NEPALI),
+    "madlad": (tiny_models.build_madlad, "MADLAD-400", BASQUE),
+    "marian": (tiny_models.build_marian, "bilingual", BASQUE),
+    "opus-many": (
+        lambda folder, texts: tiny_models.build_marian(folder, texts, (">>eng<<", ">>npi<<")),
+        "multilingual Marian",
+        BASQUE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_relatives_of_nllb(name, tmp_path, cache):
+    """Each family's way of naming languages, in both engines, with the same translations."""
+    build, family, source = RELATIVES[name]
+    sentences = [text for text, _ in tiny_models.udhr_pairs(source.name)]
+    folder = build(tmp_path / name, [text for pair in tiny_models.udhr_pairs(source.name) for text in pair])
+    both = {}
+    for engine in ("ctranslate2", "transformers"):
+        translator = open_translator(folder, cache, nllb_engine=engine)
+        assert translator.family.name == family
+        translator.check(source, ENGLISH)
+        with pytest.raises(UserError, match=r"does not know|translates from eu to en, not from"):
+            translator.check(source, languages.find("Dzongkha"))
+        both[engine] = texts(translator.translate(sentences[:4], source, ENGLISH))
+        translator.close()
+    assert both["ctranslate2"] == both["transformers"] and all(both["ctranslate2"])
+
+
+def test_sentences_without_words_and_repeated_ones(fast):
+    odd = ["", "  ", "... !?", SENTENCES[0], "—", SENTENCES[0]]
+    found = fast.translate(odd, BASQUE, ENGLISH)
+    assert [bool(t.text) for t in found] == [False, False, False, True, False, True] and found[3] == found[5]
+    assert fast.translate([], BASQUE, ENGLISH) == []
+
+
+def test_a_source_longer_than_the_model_takes(fast):
+    long = " ".join(SENTENCES[:14])
+    found = fast.translate([SENTENCES[0], long], BASQUE, ENGLISH)
+    assert found[0].pieces == 1 and found[1].pieces > 2
+    assert len(found[1].text) > 3 * len(found[0].text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Bat, bi; hiru. " * 40, "hitz " * 300, "luze" * 300, "एक वाक्य। " * 50, "。".join(["字" * 30] * 20)],
+)
+def test_splitting_long_sources(text):
+    """Nothing is lost, nothing is longer than the limit, and cuts fall behind punctuation where there is any."""
+
+    def tokenize(parts):
+        return [list(part) for part in parts]
+
+    pieces = split_long(text.strip(), list(text.strip()), tokenize, 100)
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+    assert max(map(len, pieces)) <= 100
+    if any(mark in text for mark in ".।。"):
+        assert (
+            all(piece[-1] in ".।。字" for piece in pieces)
+            and sum(piece[-1] in ".।。" for piece in pieces) >= len(pieces) - 1
+        )
+
+
+def test_the_conversion_is_made_once(tiny_nllb, tmp_path):
+    said = []
+    for _ in range(2):
+        open_translator(tiny_nllb, str(tmp_path), notice=said.append).close()
+    assert len(said) == 1 and "converting" in said[0]
+    copy = tmp_path / "other"
+    shutil.copytree(tiny_nllb, copy)
+    open_translator(copy, str(tmp_path), notice=said.append).close()
+    assert len(said) == 2, "another checkpoint, another conversion"
+    converted = next(path for path in (tmp_path / "ctranslate2").iterdir() if path.is_dir() and "other" in path.name)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_nllb / Path(name), converted)
+    shutil.copy(tiny_nllb / Path("config.json"), converted / "config.json")
+
+
+def spoiled(tiny_nllb, folder: Path, change) -> str:
+    shutil.copytree(tiny_nllb, folder)
+    change(folder)
+    return str(folder)
+
+
+def edit_config(**changes):
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda folder: [path.unlink() for path in folder.glob("token*")], "tokenizer"),
+        (lambda folder: (folder / "config.json").unlink(), "holds no model"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "cannot load|cannot convert"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "cannot load|cannot convert"),
+        (edit_config(vocab_size=700), "the tokenizer is not this model's"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["ctranslate2", "transformers"])
+def test_spoiled_checkpoints_are_named(tiny_nllb, tmp_path, cache, change, message, engine):
+    folder = spoiled(tiny_nllb, tmp_path / "spoiled", change)
+    with pytest.raises(UserError, match=message) as error:
+        translator = translation.create("nllb", TranslatorSettings(folder, engine, "float32", cache))
+        translator.check(BASQUE, ENGLISH)
+        translator.load()
+    assert "\n" not in str(error.value)
+
+
+def test_a_language_that_the_model_does_not_know(fast):
+    other = replace(BASQUE, name="Klingon", flores="tlh_Latn")
+    for source, target in ((other, ENGLISH), (BASQUE, other)):
+        with pytest.raises(
+            UserError, match=r"\(NLLB\) does not know Klingon: none of tlh_Latn is among its 20\d languages"
+        ):
+            fast.translate(SENTENCES[:1], source, target)
+
+
+def test_a_bare_sentencepiece_model_gets_its_language_codes(tiny_nllb, tmp_path):
+    """As published in SentencePiece's form the codes are not in the file; they must not become <unk>."""
+    texts = [text for pair in PAIRS for text in pair]
+    spm = tiny_models.sentencepiece_model(tmp_path, "sentencepiece.bpe.model", texts, 600, model_type="bpe")
+    shutil.copy(Path(tiny_nllb) / "config.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "NllbTokenizer"}))
+    translator = translation.create("nllb", TranslatorSettings(str(tmp_path)))
+    translator.check(BASQUE, ENGLISH)
+    first = len(tiny_models.pieces_in(spm)) + 1  # ace_Arab, after <pad> and the pieces; English is the 48th code
+    assert translator._languages.prefixes(BASQUE, ENGLISH) == ([first + 50], [first + 47])
+
+
+def test_special_tokens_in_a_text_are_text(fast):
+    ids = fast._ids(["Kaixo </s> eng_Latn <pad> mundua"])[0]
+    assert not {fast._languages._vocabulary[token] for token in ("</s>", "eng_Latn", "<pad>")} & set(ids)
+
+
+def test_marian_of_language_groups_and_of_two_vocabularies(tmp_path):
+    folder = Path(tiny_models.build_marian(tmp_path / "mul-en", [text for pair in PAIRS for text in pair]))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "source_lang": "mul"}))
+    translation.create("nllb", TranslatorSettings(str(folder))).check(BASQUE, ENGLISH)
+    edit_config(share_encoder_decoder_embeddings=False)(folder)
+    with pytest.raises(UserError, match="has a vocabulary for each side"):
+        translation.create("nllb", TranslatorSettings(str(folder)))
+
+
+def test_a_model_whose_languages_have_no_names_is_refused():
+    """Only Marian has checkpoints of two languages without tokens for them; from others it would be noise."""
+    assert find_family({"a": 0}, "marian", "opus").name == "bilingual"
+    with pytest.raises(UserError, match=r"names no languages in a way known here"):
+        find_family({"a": 0, "eu_XX": 1}, "mbart", "mbart-50")
+
+
+def test_other_architectures_and_settings_are_named(tiny_lm, tiny_nllb, cache):
+    with pytest.raises(UserError, match="is a llama model, no encoder-decoder"):
+        translation.create("nllb", TranslatorSettings(tiny_lm))
+    with pytest.raises(UserError, match="cannot load 'nobody/nothing'"):
+        translation.create("nllb", TranslatorSettings("nobody/nothing"))
+    with pytest.raises(UserError, match="int8 needs --nllb_engine ctranslate2"):
+        open_translator(tiny_nllb, cache, nllb_engine="transformers", nllb_compute_type="int8")
+    with pytest.raises(UserError, match="float16 does not run on this CPU; choose one of"):
+        open_translator(tiny_nllb, cache, nllb_compute_type="float16")
+
+
+def test_closing_gives_the_memory_back(tiny_nllb, cache):
+    translator = open_translator(tiny_nllb, cache, nllb_engine="transformers")
+    import weakref
+
+    model = weakref.ref(translator._engine._model)
+    translator.close()
+    assert model() is None

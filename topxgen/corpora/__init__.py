@@ -1,0 +1,1 @@
+"""Evaluation sets, example texts and tables of parallel text."""

@@ -1,0 +1,455 @@
+"""Evaluation sets: every split of a benchmark in a language, as its publishers wrote it.
+
+flores: FLORES-200 (https://github.com/facebookresearch/flores), on the Hub as FLORES+. ntrex: NTREX-128
+(https://github.com/MicrosoftTranslator/NTREX). tico: TICO-19 (https://tico-19.github.io). xquad: XQuAD
+(https://github.com/google-deepmind/xquad). udhr: the embedded Universal Declaration of Human Rights, for
+machines that have nothing else. Anything else is the user's own: a file, a folder, or a Hub id. What
+prompts show to a model comes from examples.py.
+"""
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from topxgen.common.errors import UserError, closest, reason
+from topxgen.corpora.tables import (
+    KINDS,
+    Column,
+    columns_of,
+    languages_named,
+    languages_of_title,
+    name_parts,
+    read_columns,
+    read_json,
+    read_lines,
+)
+from topxgen.text import languages
+from topxgen.text.languages import Language
+
+UDHR = Path(__file__).parents[2] / "data" / "udhr"
+UDHR_DEV = ("preamble", *map(str, range(1, 21)))  # the articles that prompts may show; the rest is the test set
+FLORES_REPO = "openlanguagedata/flores_plus"
+NTREX_REPO = "mteb/NTREX"
+TICO_REPO = "gmnlp/tico19"
+XQUAD_REPO = "google/xquad"
+# Where FLORES+ renamed a FLORES-200 language.
+FLORES_PLUS = {
+    "ajp_Arab": "apc_Arab_sout3123", "aka_Latn": "twi_Latn_asan1239", "apc_Arab": "apc_Arab_nort3139",
+    "est_Latn": "ekk_Latn", "grn_Latn": "gug_Latn", "kon_Latn": "ktu_Latn", "sat_Beng": "sat_Olck",
+    "tgl_Latn": "fil_Latn", "twi_Latn": "twi_Latn_akua1239", "tzm_Tfng": "zgh_Tfng",
+    "zho_Hans": "cmn_Hans", "zho_Hant": "cmn_Hant",
+}  # fmt: skip
+XQUAD_CODES = {
+    "arb_Arab": "ar", "deu_Latn": "de", "ell_Grek": "el", "eng_Latn": "en", "spa_Latn": "es", "hin_Deva": "hi",
+    "ron_Latn": "ro", "rus_Cyrl": "ru", "tha_Thai": "th", "tur_Latn": "tr", "vie_Latn": "vi", "zho_Hans": "zh",
+}  # fmt: skip
+_NTREX_LINES, _NTREX_TEST = 1997, 1000
+_REGIONS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}  # that tell the script
+
+
+class LacksLanguage(UserError):
+    """The benchmark as published has no such language."""
+
+
+class CannotLoad(UserError):
+    """The benchmark should be there, but is not, or cannot be read."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The texts of one split in one language, as they stand; empty ones too, so that parallel sides keep their lines.
+
+    `ids` are the line numbers of the publishers' file from 1; TICO-19 has its stringID, XQuAD and udhr the
+    article and the number of the paragraph in it (the Hub's XQuAD names no articles: the number alone).
+    """
+
+    benchmark: str  # "flores", or what the user typed for one of their own
+    name: str  # dev, devtest, test, pool, validation, "test (fra-CA)"; for a user's own the file and column
+    language: str  # English name; "" when a user's own file does not say which
+    ids: list[str]
+    texts: list[str]
+    source: str  # the file, or "hub: repository, config, split"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the texts joined by line feeds."""
+        return hashlib.sha256("\n".join(self.texts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def load(name: str, language: Language, folder: Path | None = None) -> list[Split]:
+    """All splits of a benchmark in `language`; `name` is one of LOADERS, a path, or a Hub id org/name[:config].
+
+    With `folder` (--benchmark_dir) the named ones are read from their publishers' layouts in it and never
+    from the Hub, without it from the Hub; udhr is embedded.
+    Raises LacksLanguage when the benchmark has no such language, CannotLoad when it should be there but is
+    missing, broken or empty, and UserError when `name` is nothing of the three. The messages tell the cause;
+    what to do about it depends on the script.
+    """
+    loader = LOADERS.get(name) or _loader_of_own(name)
+    try:
+        if folder is not None and name in LOADERS and not folder.is_dir():
+            raise UserError(f"{folder} is no folder")
+        splits = loader(name, language, folder)
+        if not splits:
+            raise LacksLanguage(
+                f"{name} has no {language.name}: its files and columns are named after other languages (those named after "
+                "none count for all)"
+            )
+        for split in splits:
+            if not any(text.strip() for text in split.texts):
+                raise UserError(f"{split.source} is empty")
+        return splits
+    except LacksLanguage:
+        raise
+    except UserError as error:
+        raise CannotLoad(f"cannot load {name} in {language.name}: {error}") from None
+
+
+def _flores(name: str, language: Language, folder: Path | None) -> list[Split]:
+    in_table = any(row.flores == language.flores for row in languages.load().values())
+    lacks = None if in_table else _lacks(name, language, "the languages of topxgen/text/languages.tsv")
+    splits = ("dev", "devtest")
+    if folder is not None:
+        files = _files(folder, {split: flores_files(language, split) for split in splits}, lacks)
+        return [_lines_of(name, split, language, read_lines(path), str(path)) for split, path in files.items()]
+    code = flores_codes(language)[-1]
+    try:
+        sides = {split: from_hub(FLORES_REPO, code, split, "text") for split in splits}
+    except UserError as error:
+        # The Hub answers with its configs: FLORES+ has languages that the table has not, but not this one.
+        raise lacks if lacks and "BuilderConfig" in str(error) else error from None
+    return [_lines_of(name, split, language, *side) for split, side in sides.items()]
+
+
+def flores_codes(language: Language) -> list[str]:
+    """The code in FLORES-200, and the one in FLORES+ where it is another."""
+    return list(dict.fromkeys((language.flores, FLORES_PLUS.get(language.flores, language.flores))))
+
+
+def flores_files(language: Language, split: str) -> list[str]:
+    """Where a folder may hold a split of FLORES: as published, or without the outermost folder."""
+    codes = flores_codes(language)
+    return [f"{room}{split}/{code}.{split}" for room in ("", "flores200_dataset/") for code in codes]
+
+
+def _ntrex(name: str, language: Language, folder: Path | None) -> list[Split]:
+    """Each translation there is of the language in its script: fra and fra-CA, but zho-CN without zho-TW."""
+    lacks = None if language.ntrex else _lacks(name, language, "those with a code for it in topxgen/text/languages.tsv")
+    if folder is not None:
+        sides = {tag: (read_lines(path), str(path)) for tag, path in _ntrex_files(folder, language, lacks).items()}
+    elif lacks:
+        raise lacks
+    else:
+        data = hub_dataset(NTREX_REPO, None, "test")
+        columns = _ntrex_columns(data.column_names, language)
+        sides = {tag: (_texts(data, column), hub_name(NTREX_REPO, column, "test")) for tag, column in columns.items()}
+    splits = []
+    for tag, (texts, source) in sides.items():
+        if len(texts) != _NTREX_LINES:  # line numbers are all that tells test from pool
+            raise UserError(f"{source} has {len(texts)} lines, NTREX-128 has {_NTREX_LINES}")
+        splits.append(_lines_of(name, f"test{tag}", language, texts[:_NTREX_TEST], source))
+        splits.append(_lines_of(name, f"pool{tag}", language, texts[_NTREX_TEST:], source, _NTREX_TEST + 1))
+    return splits
+
+
+def _ntrex_files(folder: Path, language: Language, lacks: LacksLanguage | None) -> dict[str, Path]:
+    """Files by what follows the name of a split: "" for the main one, " (fra-CA)", " (spa-2)" (a second translation)."""
+    codes = _codes(language, "ntrex")
+    suffixes = ("", language.script, *(region for region, script in _REGIONS.items() if script == language.script))
+    names = [
+        f"newstest2019-{'src' if code == 'eng' else 'ref'}.{'-'.join(filter(None, (code, suffix)))}.txt"
+        for code in codes
+        for suffix in suffixes
+    ]
+    variants = {}
+    for path in sorted([*folder.glob("NTREX-128/newstest2019-ref*.txt"), *folder.glob("newstest2019-ref*.txt")]):
+        match = re.fullmatch(r"newstest2019-ref(-\d)?\.(([a-z]+)(?:-\w+)?)\.txt", path.name)
+        if match and match[3] in codes and _same_script(match[2], language):
+            variants[f" ({match[2]}{match[1] or ''})"] = path
+    rooms = [room + name for room in ("NTREX-128/", "") for name in names]
+    main = _files(folder, {"": rooms}, None if variants else lacks)
+    return main | {tag: path for tag, path in variants.items() if path != main[""]}
+
+
+def _ntrex_columns(columns: list[str], language: Language) -> dict[str, str]:
+    """Columns by what follows the name of a split: fra_Latn under "", fra-CA_Latn under " (fra-CA)"."""
+    if language.ntrex not in columns:
+        raise UserError(f"{NTREX_REPO} has no column {language.ntrex}, only {', '.join(columns)}")
+    code, script = language.ntrex.split("_")
+    matches = (re.fullmatch(rf"({code}-\w+)_{script}", column) for column in columns)
+    return {"": language.ntrex} | {f" ({match[1]})": match[0] for match in matches if match}
+
+
+def _tico(name: str, language: Language, folder: Path | None) -> list[Split]:
+    """Each translation there is, as ti, ti_ER and ti_ET; English from one file, as all have the same."""
+    english = language.flores == "eng_Latn"
+    known = english or language.tico
+    lacks = None if known else _lacks(name, language, "those with a code for it in topxgen/text/languages.tsv")
+    codes = _codes(language, "tico")
+    root = folder
+    if root is None:
+        if lacks:
+            raise lacks
+        # `datasets` no longer runs loading scripts, which this repository has; its files are the published ones.
+        root = _hub_files(TICO_REPO, [f"*/*.en-{code}*.tsv" for code in (codes if language.tico else ["fr"])])
+    found = {}
+    for split in ("dev", "test"):
+        paths = [path for room in (".", "tico19-testset") for path in root.glob(f"{room}/{split}/{split}.en-*.tsv")]
+        files = {path.name.removeprefix(f"{split}.en-").removesuffix(".tsv"): path for path in sorted(paths)}
+        ours = [code for code in files if name_parts(code)[0] in codes and _same_script(code, language)]
+        ours.sort(key=lambda code: code != language.tico)  # the one that the table names goes first
+        if english:
+            ours = (ours or list(files))[:1]
+        found[split] = {code: files[code] for code in ours}
+    if lacks and not any(found.values()):
+        raise lacks
+    splits = []
+    for split, files in found.items():
+        if not files:
+            raise UserError(f"no tico19-testset/{split}/{split}.en-{language.tico or '*'}.tsv in {root}")
+        for i, (code, path) in enumerate(files.items()):
+            ids, texts = _read_tico(path, "sourceString" if english else "targetString")
+            source = str(path) if folder else hub_name(TICO_REPO, f"en-{code}", split)
+            splits.append(Split(name, f"{split} ({code})" if i else split, language.name, ids, texts, source))
+    return splits
+
+
+def _read_tico(path: Path, column: str) -> tuple[list[str], list[str]]:
+    header, *rows = [line.split("\t") for line in read_lines(path)] or [[]]  # nothing in it is quoted
+    if column not in header:
+        raise UserError(f"{path} has no column {column}, only {', '.join(header)}")
+    ids, texts = [], []
+    for number, row in enumerate(rows, start=2):
+        if len(row) <= header.index(column):
+            raise UserError(f"{path}, line {number}: {len(row)} columns instead of {len(header)}")
+        cells = dict(zip(header, row, strict=False))
+        ids.append(cells.get("stringID") or str(number))
+        texts.append(cells[column])
+    return ids, texts
+
+
+def _xquad(name: str, language: Language, folder: Path | None) -> list[Split]:
+    code = XQUAD_CODES.get(language.flores)
+    names = ", ".join(languages.find(flores).name for flores in XQUAD_CODES)
+    lacks = None if code else _lacks(name, language, names)
+    if folder is not None:
+        codes = [code] if code else {language.iso639_1, language.iso639_3} - {"", *XQUAD_CODES.values()}
+        files = _files(folder, {"": [file for code in sorted(codes) for file in xquad_files(code)]}, lacks)
+        pairs, source = read_squad(files[""]), str(files[""])
+    elif lacks:
+        raise lacks
+    else:
+        texts, source = from_hub(XQUAD_REPO, f"xquad.{code}", "validation", "context")  # once for each question
+        pairs = [(str(number), text) for number, text in enumerate(dict.fromkeys(texts), start=1)]
+    ids: dict[str, str] = {}
+    for id_, text in pairs:
+        ids.setdefault(text, id_)
+    return [Split(name, "validation", language.name, list(ids.values()), list(ids), source)]
+
+
+def xquad_files(code: str) -> list[str]:
+    """Where a folder may hold XQuAD in a language: as published, or without the folder."""
+    return [f"xquad/xquad.{code}.json", f"xquad.{code}.json"]
+
+
+def _udhr(name: str, language: Language, folder: Path | None) -> list[Split]:
+    path = UDHR / f"{language.flores}.tsv"
+    if not path.is_file():
+        raise _lacks(name, language, "the languages of data/udhr")
+    parts: dict[str, tuple[list[str], list[str]]] = {"dev": ([], []), "test": ([], [])}
+    paragraphs: Counter = Counter()
+    for line in read_lines(path):
+        article, text = line.split("\t", 1)
+        paragraphs[article] += 1
+        ids, texts = parts["dev" if article in UDHR_DEV else "test"]
+        ids.append(f"{article} {paragraphs[article]}")
+        texts.append(text)
+    return [Split(name, part, language.name, *sides, str(path)) for part, sides in parts.items()]
+
+
+def _lacks(name: str, language: Language, choices: str) -> LacksLanguage:
+    return LacksLanguage(f"{name} as published has no {language.name} ({language.flores}), only {choices}")
+
+
+def _files(folder: Path, wanted: dict[str, list[str]], lacks: LacksLanguage | None) -> dict[str, Path]:
+    """The first file there is for each key. Raises `lacks` when there is none at all."""
+    found = {key: [folder / name for name in names if (folder / name).is_file()] for key, names in wanted.items()}
+    if lacks and not any(found.values()):
+        raise lacks
+    for key, paths in found.items():
+        if not paths:
+            raise UserError(f"no {' or '.join(wanted[key])} in {folder}")
+    return {key: paths[0] for key, paths in found.items()}
+
+
+def _codes(language: Language, column: str) -> list[str]:
+    """What a benchmark calls a language: the table's code, else ISO codes unless they mean another language there."""
+    if code := getattr(language, column):
+        return [name_parts(code)[0]]
+    taken = {name_parts(getattr(row, column))[0] for row in languages.load().values()}
+    isos = (language.flores.partition("_")[0], language.iso639_3, language.iso639_1)
+    return [code for code in dict.fromkeys(isos) if code and code not in taken]
+
+
+def _same_script(code: str, language: Language) -> bool:
+    """Whether a code such as srp-Latn, zho-TW or fra-CA may stand for `language`: the script, where it says one."""
+    for part in name_parts(code)[1:]:
+        chinese = _REGIONS.get(part) if language.script in _REGIONS.values() else None
+        script = part if len(part) == 4 and part.istitle() else chinese
+        if script and script != language.script:
+            return False
+    return True
+
+
+def _lines_of(name: str, split: str, language: Language, texts: list[str], source: str, first: int = 1) -> Split:
+    return Split(name, split, language.name, [str(first + i) for i in range(len(texts))], texts, source)
+
+
+def read_squad(path: Path) -> list[tuple[str, str]]:
+    """The contexts of a file of SQuAD's format, each under the article's title and its number there. Raises UserError."""
+    try:
+        pairs = [
+            (f"{article.get('title', number)} {i}", paragraph["context"])
+            for number, article in enumerate(read_json(path)["data"], start=1)
+            for i, paragraph in enumerate(article["paragraphs"], start=1)
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not SQuAD JSON: {error!r}") from None
+    if not all(isinstance(text, str) for _, text in pairs):
+        raise UserError(f"{path} is not SQuAD JSON: a context is no text")
+    return pairs
+
+
+def from_hub(repo: str, config: str, split: str, column: str) -> tuple[list[str], str]:
+    """A column of a data set of the Hub, and its name for Split.source. Raises UserError with the Hub's reason."""
+    data = hub_dataset(repo, config, split)
+    if column not in data.column_names:
+        raise UserError(f"{repo}, {config} has no column {column}, only {', '.join(data.column_names)}")
+    return _texts(data, column), hub_name(repo, config, split)
+
+
+def _texts(data, column: str) -> list[str]:
+    return [text or "" for text in data[column]]
+
+
+def hub_name(repo: str, config: str, split: str) -> str:
+    """How Split.source names a data set of the Hub."""
+    return f"hub: {repo}, {config}, {split}"
+
+
+def hub_dataset(repo: str, config: str | None, split: str | None, streaming: bool = False):
+    """A data set of the Hub as `datasets` gives it. Raises UserError with the Hub's reason."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(repo, config, split=split, streaming=streaming)
+    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+        raise _hub_error(f"{repo}, {config}" if config else repo, error) from None
+
+
+def _hub_files(repo: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, repo_type="dataset", allow_patterns=patterns))
+    except Exception as error:  # as above
+        raise _hub_error(repo, error) from None
+
+
+def _hub_error(what: str, error: Exception) -> UserError:
+    return UserError(
+        f"the Hub did not give {what} ({reason(error)}); if it is gated, accept its terms on its page and export HF_TOKEN"
+    )
+
+
+def _loader_of_own(name: str):
+    path = Path(name).expanduser()
+    is_file_name = path.suffix.lower() in (*KINDS, ".txt", ".dev", ".devtest")
+    if name and path.exists():
+        return _own_files
+    if not is_file_name and re.fullmatch(r"\w[\w.-]*/[\w.-]+(:\S+)?", name):
+        return _own_of_hub
+    if is_file_name or "/" in name:
+        return _own_files
+    near = closest(name, LOADERS, n=1)
+    raise UserError(
+        f"unknown benchmark {name!r}: {f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(LOADERS)}, or "
+        "pass a file, a folder, or a Hub id such as org/name"
+    )
+
+
+def _own_files(name: str, language: Language, folder: Path | None) -> list[Split]:
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise UserError(f"there is no file or folder {path}")
+    files = {path.name: path}
+    if path.is_dir():
+        files = {str(file.relative_to(path)): file for file in files_below(path)}
+        if not files:
+            raise UserError(f"{path} is empty")
+    splits = []
+    for title, file in files.items():
+        splits += _own_splits(name, title, title, read_columns(file), str(file), language)
+    return splits
+
+
+def _own_of_hub(name: str, language: Language, folder: Path | None) -> list[Split]:
+    repo, _, config = name.partition(":")
+    title = f"{repo.partition('/')[2]}/{config}"
+    splits = []
+    for split, data in hub_dataset(repo, config or None, None).items():
+        data = data.select_columns([column for column, kind in data.features.items() if not hasattr(kind, "decode")])
+        columns = columns_of(enumerate(data, start=1))
+        splits += _own_splits(name, split, title, columns, hub_name(repo, config or "default", split), language)
+    return splits
+
+
+def _own_splits(
+    benchmark: str, split: str, title: str, columns: list[Column], source: str, language: Language
+) -> list[Split]:
+    """A Split for each column with text, unless its label or `title` (of the file) names only other languages.
+
+    The label decides. The title does where there is one column and its label says nothing: another may be the language's.
+    """
+    columns = [(label, rows) for label, rows in columns if any(text.strip() for _, text in rows)]
+    if not columns:
+        raise UserError(f"{source} is empty")
+    by_title = languages_of_title(title, language) if len(columns) == 1 else set()
+    splits = []
+    for label, rows in columns:
+        named = languages_named(label, language) or by_title
+        if named and language.flores not in named:
+            continue
+        ids, texts = map(list, zip(*rows, strict=True))
+        name = f"{split} ({label})" if label else split
+        splits.append(Split(benchmark, name, language.name if named else "", ids, texts, source))
+    return splits
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder and those below, hidden ones left out; links are followed, but not in circles."""
+    found, seen = [], set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        # What is there under its own name goes before links to it.
+        folders[:] = sorted((f for f in folders if f[0] != "."), key=lambda f: (os.path.islink(Path(root) / f), f))
+        seen_before = os.path.realpath(root) in seen
+        seen.add(os.path.realpath(root))
+        if seen_before:
+            folders.clear()
+            continue
+        found += [Path(root) / name for name in files if name[0] != "." and (Path(root) / name).is_file()]
+    return sorted(found)
+
+
+LOADERS: dict[str, Callable[[str, Language, Path | None], list[Split]]] = {
+    "flores": _flores,
+    "ntrex": _ntrex,
+    "tico": _tico,
+    "xquad": _xquad,
+    "udhr": _udhr,
+}

@@ -1,0 +1,146 @@
+"""Public multilingual texts that prompts show, from the Hub or a local folder, with the embedded UDHR as the offline twin.
+
+Sentences: FLORES-200 dev. Paragraphs: the 240 parallel contexts of XQuAD. Both: the dev part of the Universal
+Declaration of Human Rights in data/udhr/; its test part is an evaluation set and stands in no prompt.
+"""
+
+from pathlib import Path
+
+from topxgen.common.errors import UserError
+from topxgen.corpora import benchmarks
+from topxgen.corpora.benchmarks import Split
+from topxgen.corpora.tables import read_lines
+from topxgen.text import languages
+from topxgen.text.languages import Language
+
+SENTENCE_SOURCES = ("flores", "udhr")
+PARAGRAPH_SOURCES = ("xquad", "udhr")
+
+
+def example_sentences(source: str, language: Language, option: str = "--example_sentences") -> list[str]:
+    """Sentences of `language` from "flores" (dev), "udhr" or a folder.
+
+    A folder holds FLORES in its publishers' layout (dev/eus_Latn.dev, also below flores200_dataset/) or
+    eus_Latn.txt or Basque.txt, one sentence a line.
+    Raises UserError saying what to accept, export or pass when they cannot be had.
+    """
+    if source == "flores":
+        return _hub(benchmarks.FLORES_REPO, benchmarks.flores_codes(language)[-1], "dev", "text", option)
+    if source == "udhr":
+        return udhr(language)
+    return _lines(_sentence_file(source, language, option))
+
+
+def _sentence_file(source: str, language: Language, option: str) -> Path:
+    """The file of a folder that holds sentences of `language`."""
+    stems = (*benchmarks.flores_codes(language), language.name)
+    names = [*benchmarks.flores_files(language, "dev"), *(f"{stem}.txt" for stem in stems)]
+    for name in names:
+        if (Path(source) / name).is_file():
+            return Path(source) / name
+    raise UserError(
+        f"no sentences in {language.name} in {source!r}: pass {option} {' or '.join(SENTENCE_SOURCES)}, or a folder "
+        f"that holds one of {', '.join(names)}"
+    )
+
+
+def parallel_sentences(source: str, first: Language, second: Language) -> list[tuple[str, str]]:
+    """Pairs of sentences in two languages from "flores" (dev), "udhr" or a folder (as for example_sentences).
+
+    Raises UserError when a side is missing, or the sides are not equally long.
+    """
+    if source == "udhr":
+        return align_articles(_udhr(first), _udhr(second))
+    if source == "flores":
+        sides = [example_sentences(source, language, "--demonstration_pool") for language in (first, second)]
+    else:
+        files = [_sentence_file(source, language, "--demonstration_pool") for language in (first, second)]
+        sides = [read_lines(file) for file in files]
+    if len(sides[0]) != len(sides[1]):
+        raise UserError(
+            f"{source}: {len(sides[0])} lines in {first.name} but {len(sides[1])} in {second.name}; the two sides of a "
+            "parallel text must have the same number of lines"
+        )
+    return [(a.strip(), b.strip()) for a, b in zip(*sides, strict=True) if a.strip() and b.strip()]
+
+
+def align_articles(first: Split, second: Split) -> list[tuple[str, str]]:
+    """Pairs of paragraphs of two sides of the benchmark "udhr": those of the articles that have as many in both."""
+    return [pair for _, pair in aligned_articles(first, second)]
+
+
+def aligned_articles(first: Split, second: Split) -> list[tuple[str, tuple[str, str]]]:
+    """The same, each with its article."""
+    sides: list[dict[str, list[str]]] = []
+    for side in (first, second):
+        articles: dict[str, list[str]] = {}
+        for id_, text in zip(side.ids, side.texts, strict=True):
+            articles.setdefault(id_.split()[0], []).append(text)
+        sides.append(articles)
+    return [
+        (article, pair)
+        for article, texts in sides[0].items()
+        if len(texts) == len(sides[1].get(article, []))
+        for pair in zip(texts, sides[1][article], strict=True)
+    ]
+
+
+def example_paragraphs(source: str, languages_file: str | None = None) -> dict[str, list[str]]:
+    """Paragraphs by language name from "xquad", "udhr" or a folder; parallel where the source is.
+
+    A folder holds XQuAD in its publishers' layout (xquad.es.json, also below xquad/) or one text file a
+    language (spa_Latn.txt or Spanish.txt, one paragraph a line).
+    """
+    codes = {languages.find(flores).name: code for flores, code in benchmarks.XQUAD_CODES.items()}
+    if source == "xquad":
+        repo, option = benchmarks.XQUAD_REPO, "--example_paragraphs"
+        return {
+            name: list(dict.fromkeys(_hub(repo, f"xquad.{code}", "validation", "context", option)))
+            for name, code in codes.items()
+        }
+    if source == "udhr":
+        # The twelve languages of XQuAD, so that prompts look alike with either source.
+        return {name: udhr(languages.find(name)) for name in codes}
+    folder = Path(source)
+    found = {}
+    for name, code in codes.items():
+        for file in benchmarks.xquad_files(code):
+            if (folder / file).is_file():
+                found[name] = [text for _, text in benchmarks.read_squad(folder / file)]
+    if not found and folder.is_dir():
+        for language in languages.load(languages_file).values():
+            for name in (f"{language.flores}.txt", f"{language.name}.txt"):
+                if (folder / name).is_file():
+                    found[language.name] = _lines(folder / name)
+    if not found:
+        raise UserError(
+            f"no example paragraphs in {source!r}: pass --example_paragraphs {' or '.join(PARAGRAPH_SOURCES)}, or a "
+            "folder that holds xquad.es.json and the like, or text files such as Spanish.txt"
+        )
+    return found
+
+
+def udhr(language: Language) -> list[str]:
+    """The paragraphs of the dev part of the Declaration that are at least 40 characters long."""
+    return [text for text in _udhr(language).texts if len(text) >= 40]
+
+
+def _udhr(language: Language) -> Split:
+    try:
+        return next(split for split in benchmarks.load("udhr", language) if split.name == "dev")
+    except benchmarks.LacksLanguage:
+        raise UserError(f"the embedded UDHR has no {language.name}; pass a folder or a Hub set of your own") from None
+
+
+def _lines(path: Path) -> list[str]:
+    lines = [line.strip() for line in read_lines(path) if line.strip()]
+    if not lines:
+        raise UserError(f"{path} is empty")
+    return lines
+
+
+def _hub(repo: str, config: str, split: str, column: str, option: str) -> list[str]:
+    try:
+        return benchmarks.from_hub(repo, config, split, column)[0]
+    except UserError as error:
+        raise UserError(f"{error}; without internet pass {option} udhr (embedded) or {option} FOLDER") from None

@@ -1,0 +1,1 @@
+"""Stage 2: drop what overlaps an evaluation set."""

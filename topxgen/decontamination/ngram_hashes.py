@@ -1,0 +1,238 @@
+"""Tokens and token n-grams for overlap: of one text as strings, of thousands of texts at once as 64-bit hashes.
+
+Two tokenizers (`TOKENIZERS`). "original" is the published rule: `\\w+` of the NFD-normalised, mark-stripped,
+lower-cased text. "unicode" folds away what differs between two copies of one sentence and nothing else: case,
+compatibility forms, Latin, Greek, Cyrillic, Arabic and Hebrew marks, apostrophes, joiners, the digits of each
+script, the Arabic and Persian spellings of one letter. Marks of Indic scripts are letters there and stay, so
+that Devanagari words stay whole; in scripts written without spaces each character with its marks is a token.
+
+Both fold one character at a time, which is what makes them fast: a table lookup over an array of code points
+does a whole block of texts. Hashes are polynomials modulo 2**64 over random values of characters (of a token)
+and of tokens (of an n-gram), taken from running sums (Karp and Rabin 1987, "Efficient randomized
+pattern-matching algorithms"), so their cost does not grow with n. Who needs certainty compares `tokens`.
+"""
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+
+CODE_POINTS = 0x110000
+SEPARATOR, LETTER, CHARACTER, CHARACTER_MARK, DROPPED, SEVERAL, UNKNOWN = 0, 1, 2, 3, 4, 5, 255
+# Folding a character yields one of the first four kinds, or nothing (DROPPED), or more than one character (SEVERAL).
+
+# Tokens for each token of English in the same paragraphs of the UDHR, for scripts where words are not separated
+# (scripts/perf/decontamination_quality.py): n-grams of characters must be longer to say as much.
+TOKENS_PER_WORD = {
+    "Hans": 1.5,
+    "Hant": 1.5,
+    "Jpan": 2.3,
+    "Thai": 4.2,
+    "Laoo": 4.3,
+    "Khmr": 3.6,
+    "Mymr": 3.6,
+    "Tibt": 1.8,
+}
+
+_APOSTROPHES = set("'’‘ʼʻʹʽʾʿ`´′＇ꞌ՚׳")
+# One letter, two spellings: Turkish small dotless i (its capital folds to i), Arabic and Persian forms, no tatweel.
+_VARIANTS = str.maketrans({"ı": "i", "ي": "ی", "ى": "ی", "ك": "ک", "ه": "ہ", "ھ": "ہ", "ة": "ہ", "ـ": ""})
+_POWER = 0x9E3779B97F4A7C15  # any odd number: it has an inverse
+
+
+class _Folds(dict):
+    """str.translate's table, filled as characters turn up: separators become spaces."""
+
+    def __init__(self, fold: Callable[[str], str], kind: Callable[[str], int]):
+        self._fold, self._kind = fold, kind
+        self.unspaced: set[str] = set()  # characters that can be a token, or end one, without a separator
+
+    def __missing__(self, code: int) -> str:
+        kinds = [(character, self._kind(character)) for character in self._fold(chr(code))]
+        self.unspaced.update(c for c, kind in kinds if kind in (CHARACTER, CHARACTER_MARK))
+        folded = "".join(" " if kind == SEPARATOR else c for c, kind in kinds)
+        self[code] = folded = " " if folded.isspace() else folded  # an ellipsis is one separator, not three
+        return folded
+
+
+class Tokenizer:
+    """`fold`: character -> characters, the same when done twice; `kind`: of a folded character."""
+
+    def __init__(self, name: str, fold: Callable[[str], str], kind: Callable[[str], int]):
+        self.name, self._kind = name, kind
+        self._folds = _Folds(fold, kind)
+        self._kinds = np.full(CODE_POINTS, UNKNOWN, np.uint8)  # by character before folding
+        self._values = np.zeros(CODE_POINTS, np.uint64)  # pages that are never touched take no memory
+
+    def __reduce__(self):
+        return _named, (self.name,)  # another process fills tables of its own
+
+    def tokens(self, text: str) -> list[str]:
+        """The tokens of a text, folded."""
+        folded = unicodedata.normalize("NFC", text).translate(self._folds)
+        if self._folds.unspaced.isdisjoint(folded):
+            return folded.split()
+        found: list[str] = []
+        before = SEPARATOR
+        for character in folded:
+            kind = self._kind(character)
+            if kind == CHARACTER or (kind == LETTER != before) or (kind == CHARACTER_MARK and before == SEPARATOR):
+                found.append(character)
+            elif kind != SEPARATOR:
+                found[-1] += character
+            before = kind
+        return found
+
+    def hash_tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(hashes, bounds): the hashes of the tokens of all texts; those of text i are hashes[bounds[i]:bounds[i+1]]."""
+        joined = "\n".join(texts) + "\n"
+        if not unicodedata.is_normalized("NFC", joined):
+            texts = [unicodedata.normalize("NFC", text) for text in texts]
+            joined = "\n".join(texts) + "\n"
+        codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.intp)
+        bounds = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1, out=bounds[1:])
+        return self._hash(codes, bounds)
+
+    def _hash(self, codes: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        kinds = self._kinds[codes]
+        highest = kinds.max(initial=0)
+        if highest == UNKNOWN:
+            self._learn(np.unique(codes[kinds == UNKNOWN]))
+            kinds = self._kinds[codes]
+            highest = kinds.max(initial=0)
+        if highest == SEVERAL:
+            return self._hash(*self._expanded(codes, bounds, np.flatnonzero(kinds == SEVERAL)))
+        if highest == DROPPED:
+            kept = kinds != DROPPED
+            codes, kinds = codes[kept], kinds[kept]
+            bounds = bounds - np.searchsorted(np.flatnonzero(~kept), bounds)
+        before = np.empty_like(kinds)
+        before[:1], before[1:] = SEPARATOR, kinds[:-1]
+        starts = (kinds == LETTER) & (before != LETTER)
+        if highest >= CHARACTER:
+            starts |= (kinds == CHARACTER) | ((kinds == CHARACTER_MARK) & (before == SEPARATOR))
+        starts = np.flatnonzero(starts)
+        # A separator's value is 0, so the sum over a token may run on to the start of the next one.
+        powers, inverses = _powers(len(codes))
+        terms = self._values[codes] * powers
+        sums = np.cumsum(terms)
+        upto = np.append(sums[starts] - terms[starts], sums[-1:])
+        return _mixed((upto[1:] - upto[:-1]) * inverses[starts]), np.searchsorted(starts, bounds)
+
+    def _expanded(self, codes: np.ndarray, bounds: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Put what the (rare) characters at `where` fold to in their places."""
+        folded = [self._folds[code] for code in codes[where].tolist()]
+        extra = np.array([len(characters) - 1 for characters in folded])
+        codes[where] = [ord(characters[0]) for characters in folded]
+        inserted = [ord(character) for characters in folded for character in characters[1:]]
+        shifts = np.concatenate(([0], np.cumsum(extra)))[np.searchsorted(where, bounds)]
+        return np.insert(codes, np.repeat(where + 1, extra), inserted), bounds + shifts
+
+    def _learn(self, codes: np.ndarray) -> None:
+        for code in codes.tolist():
+            folded = self._folds[code]
+            self._kinds[code] = DROPPED if not folded else SEVERAL if len(folded) > 1 else self._kind(folded)
+            if self._kinds[code] in (LETTER, CHARACTER, CHARACTER_MARK):
+                self._values[code] = _mixed(np.array([ord(folded) + 1], np.uint64))[0]
+
+
+def tokens_per_ngram(words: int, script: str, tokenizer: str = "unicode") -> int:
+    """The n of n-grams that are as long as `words` words, for a language written in `script` (ISO 15924)."""
+    return round(words * TOKENS_PER_WORD.get(script, 1)) if tokenizer == "unicode" else words
+
+
+def ngram_hashes(hashes: np.ndarray, n: int) -> np.ndarray:
+    """Hashes of the n-grams that start at each token but the last n - 1, across the ends of texts too."""
+    if len(hashes) < n:
+        return np.empty(0, np.uint64)
+    powers, inverses = _powers(len(hashes))
+    sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(hashes * powers)))
+    return (sums[n:] - sums[:-n]) * inverses[: len(hashes) - n + 1]
+
+
+def run_hashes(hashes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The hashes of the runs of tokens from each start to its end, which it leaves out; 0 where there are none."""
+    powers, inverses = _powers(len(hashes) + 1)
+    sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(hashes * powers[:-1])))
+    return (sums[ends] - sums[starts]) * inverses[starts]
+
+
+@cache
+def _powers_upto(length: int) -> tuple[np.ndarray, np.ndarray]:
+    powers = np.full((2, length), 1, np.uint64)
+    powers[0, 1:], powers[1, 1:] = _POWER, pow(_POWER, -1, 2**64)
+    np.multiply.accumulate(powers, axis=1, out=powers)
+    return powers[0], powers[1]
+
+
+def _powers(length: int) -> tuple[np.ndarray, np.ndarray]:
+    size = 1 << max(length - 1, 1).bit_length()
+    # A text of many megabytes leaves nothing behind.
+    powers, inverses = (_powers_upto if size <= 1 << 20 else _powers_upto.__wrapped__)(size)
+    return powers[:length], inverses[:length]
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """The finalizer of splitmix64 (Steele, Lea and Flood 2014): every bit depends on every bit."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _fold_original(character: str) -> str:
+    decomposed = unicodedata.normalize("NFD", character)
+    # One sigma: str.lower() writes the other one at the end of a word.
+    bare = "".join(c for c in decomposed if unicodedata.category(c) != "Mn")
+    return unicodedata.normalize("NFC", bare.lower().replace("ς", "σ"))
+
+
+def _kind_original(character: str) -> int:
+    return LETTER if character.isalnum() or character == "_" else SEPARATOR
+
+
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_CHARACTER = rf"[[{_UNSPACED}]&&[\p{{L}}\p{{N}}]]"
+_CHARACTER_MARK = rf"[[{_UNSPACED}\u3099\u309A]&&\p{{M}}]"
+_LETTER = rf"[[\p{{L}}\p{{N}}\p{{M}}]--[{_UNSPACED}\u3099\u309A]]"
+_IGNORED = r"[[\p{Script=Inherited}--[\u3099\u309A]][[\p{Arabic}\p{Hebrew}]&&\p{M}]\p{Cf}]"
+
+
+@cache
+def _class(pattern: str):
+    import regex
+
+    return regex.compile(pattern, regex.V1)
+
+
+def _fold_unicode(character: str) -> str:
+    if character in _APOSTROPHES:
+        return ""
+    folded = character
+    for _ in range(2):  # casefolding can yield what decomposes, and the other way round
+        folded = unicodedata.normalize("NFKD", folded).casefold()
+    folded = _class(_IGNORED).sub("", folded).translate(_VARIANTS)
+    folded = "".join(str(unicodedata.decimal(c, c)) for c in folded if c not in _APOSTROPHES)
+    return unicodedata.normalize("NFC", folded)
+
+
+def _kind_unicode(character: str) -> int:
+    for kind, pattern in ((LETTER, _LETTER), (CHARACTER, _CHARACTER), (CHARACTER_MARK, _CHARACTER_MARK)):
+        if _class(pattern).match(character):
+            return kind
+    return SEPARATOR
+
+
+TOKENIZERS = {
+    tokenizer.name: tokenizer
+    for tokenizer in (
+        Tokenizer("unicode", _fold_unicode, cache(_kind_unicode)),
+        Tokenizer("original", _fold_original, _kind_original),
+    )
+}
+
+
+def _named(name: str) -> Tokenizer:
+    return TOKENIZERS[name]

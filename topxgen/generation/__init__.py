@@ -1,0 +1,1 @@
+"""Stage 1: topics to scored sentence pairs."""

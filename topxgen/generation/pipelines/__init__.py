@@ -1,0 +1,1 @@
+"""Generation pipelines, one file each."""

@@ -1,0 +1,66 @@
+"""Topics to write about: a text file (one a line) or jsonl, in an order of its own for each language."""
+
+import json
+import random
+from pathlib import Path
+
+from topxgen.common.errors import UserError
+
+
+def read_topics(path: Path) -> list[str]:
+    """The distinct topics of a file, in its order.
+
+    In a text file whose name lacks "wiki" a line is a comma-separated word list, whose last comma
+    becomes " and ". A jsonl line is a string or an object with "topic".
+    Raises UserError when the file is missing, empty or malformed.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(
+            f"cannot read the topics file {path}: {reason}; pass --seed_topics_path a txt (one topic a line) or "
+            "jsonl file, such as topics/wikipedia_vital_topics.txt"
+        ) from None
+    if path.suffix == ".jsonl":
+        topics = [_json_topic(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    elif "wiki" in path.name.lower():
+        topics = [line.strip() for line in lines]
+    else:
+        topics = [_word_list(line) for line in lines]
+    topics = list(dict.fromkeys(topic for topic in topics if topic))
+    if not topics:
+        raise UserError(f"the topics file {path} holds no topic; it needs one topic a line")
+    return topics
+
+
+def _json_topic(line: str, where: str) -> str:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    topic = value.get("topic") if isinstance(value, dict) else value
+    if not isinstance(topic, str):
+        raise UserError(f'{where}: needs a string or an object with "topic"')
+    return topic.strip()
+
+
+def _word_list(line: str) -> str:
+    words = [word.strip() for word in line.split(",") if word.strip()]
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+class TopicOrder:
+    """The topic of a language's n-th prompt: a fixed shuffle of all topics, then another, without end."""
+
+    def __init__(self, topics: list[str], seed: int, language: str):
+        self._topics, self._seed, self._language = topics, seed, language
+        self._rounds: dict[int, list[str]] = {}
+
+    def topic(self, number: int) -> str:
+        turn, index = divmod(number, len(self._topics))
+        if turn not in self._rounds:
+            shuffled = list(self._topics)
+            random.Random(f"topics {self._seed} {self._language} {turn}").shuffle(shuffled)
+            self._rounds = {turn: shuffled}
+        return self._rounds[turn][index]

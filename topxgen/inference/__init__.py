@@ -1,0 +1,197 @@
+"""Text generation behind one interface: requests stream in, answers stream out as they finish.
+
+A sampler has
+    encode(prompt) -> list[int]                  token ids as the model will read them
+    generate(next_request, settings) -> iterator of Answer, in the order in which they finish
+    use_adapter(folder or None)                  local models: the LoRA adapter that answers from now on
+    close()                                      free the model and its memory
+
+`next_request()` gives the next Request, or None when there is none now: the sampler asks again whenever
+an answer has finished, and ends when none is in flight and none comes. It asks as soon as it has room, so
+that the engine decodes while the caller works on finished answers.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from topxgen.common.console import say
+from topxgen.common.errors import UserError
+from topxgen.common.hub import cannot_load
+
+# One row a backend: "module:class", imported when it is chosen.
+BACKENDS = {
+    "vllm": "topxgen.inference.vllm:VLLMSampler",
+    "hf": "topxgen.inference.hf:HFSampler",
+    "openai": "topxgen.inference.openai:OpenAISampler",
+    "cohere": "topxgen.inference.cohere:CohereSampler",
+    "anthropic": "topxgen.inference.anthropic:AnthropicSampler",
+}
+# These say before they are loaded what is missing (check: a key, a client, an address), and what they cannot do
+# (check_sampling).
+REMOTE = ("openai", "cohere", "anthropic")
+CHAT_ONLY = ("cohere", "anthropic")
+MAX_BEAMS = 32
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt (text, or a chat as a list of {"role", "content"}) and the seed of its sampling."""
+
+    id: str
+    prompt: str | list[dict[str, str]]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The finished texts of a request (`num_return_sequences` of them, or the best beams).
+
+    `error` says why there is none (a prompt longer than the model takes).
+    """
+
+    id: str
+    texts: list[str]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How to decode. `temperature` 0 is greedy; `num_beams` above 1 is beam search (then nothing is sampled)."""
+
+    max_new_tokens: int = 512
+    temperature: float = 1.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    num_return_sequences: int = 1
+    num_beams: int = 1
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What to load and how; a field that a backend has no use for is ignored by it."""
+
+    model: str
+    tokenizer: str | None = None
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    gpu_memory_utilization: float = 0.9
+    tensor_parallel_size: int | None = None  # None: all visible GPUs
+    adapter: str | None = None  # a LoRA adapter on top of the model
+    enable_lora: bool = False  # vllm: make room for adapters that come later
+    lora_rank: int = 16
+    seed: int = 122
+    batch_size: int = 4  # hf only: sequences decoded together
+    max_in_flight: int = 256  # vllm and APIs: requests handed over at a time
+    trust_remote_code: bool = False
+    # APIs only
+    api_key: str | None = field(default=None, repr=False)  # None: the provider's environment variable
+    base_url: str | None = None  # None: the provider's own
+    request_timeout: float = 600.0  # seconds for one attempt at a request
+    max_retries: int = 8  # attempts after the first
+    notice: Callable[[str], None] = field(default=say, repr=False, compare=False)
+
+
+def model_settings(args, **chosen) -> ModelSettings:
+    """The settings that the flags of datagen.py and main.py share; `chosen` are those that each decides itself."""
+    return ModelSettings(
+        tokenizer=args.tokenizer_name_or_path,
+        dtype=args.dtype,
+        max_model_len=args.max_model_len,
+        gpu_memory_utilization=args.gpu_memory_utilization,
+        tensor_parallel_size=args.tensor_parallel_size,
+        lora_rank=args.lora_rank,
+        seed=args.seed,
+        batch_size=args.request_batch_size,
+        max_in_flight=args.max_in_flight or (16 if args.inference_api in REMOTE else 256),
+        trust_remote_code=args.trust_remote_code,
+        api_key=args.api_key,
+        base_url=args.base_url,
+        request_timeout=args.request_timeout,
+        max_retries=args.max_retries,
+        **chosen,
+    )
+
+
+def sampling_settings(args, stop: tuple[str, ...] = ()) -> SamplingSettings:
+    """How to decode, by the same flags."""
+    return SamplingSettings(
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature if args.do_sample else 0.0,
+        top_p=args.top_p,
+        repetition_penalty=args.repetition_penalty,
+        num_return_sequences=args.num_return_sequences,
+        num_beams=args.num_beams,
+        stop=stop,
+    )
+
+
+def load(backend: str, settings: ModelSettings):
+    """The sampler of that name, its model loaded. Raises UserError when that cannot be."""
+    return _sampler_class(backend)(settings)
+
+
+def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | None = None) -> None:
+    """Raise UserError when an API sampler of that name could not be loaded, or not decode so: for before anything runs."""
+    if backend in REMOTE:
+        sampler = _sampler_class(backend)
+        sampler.check(settings)
+        if sampling is not None:
+            sampler.check_sampling(sampling, settings)
+
+
+def _sampler_class(backend: str):
+    module, _, name = BACKENDS[backend].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def adapter_folder(name: str) -> str:
+    """The folder of a LoRA adapter, fetched from the Hub when `name` is no folder."""
+    folder = Path(name)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(name))
+        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+            raise UserError(cannot_load(name, error)) from None
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder} holds no LoRA adapter (no adapter_config.json); is it a whole model?")
+    return str(folder)
+
+
+def gather(
+    next_request: Callable[[], Request | None],
+    count: int,
+    encode: Callable[[str | list[dict[str, str]]], list[int]],
+    settings: SamplingSettings,
+    max_model_len: int,
+) -> tuple[list[tuple[Request, list[int]]], list[Answer]]:
+    """Up to `count` requests with their token ids, and the answers of those that the model cannot take whole.
+
+    When both are empty, there is no request now.
+    """
+    taken, refused = [], []
+    while len(taken) < count and (request := next_request()) is not None:
+        tokens = encode(request.prompt)
+        if len(tokens) + settings.max_new_tokens <= max_model_len:
+            taken.append((request, tokens))
+        else:
+            error = f"prompt of {len(tokens)} tokens + {settings.max_new_tokens} new ones exceed --max_model_len {max_model_len}"
+            refused.append(Answer(request.id, [], len(tokens), error=error))
+    return taken, refused
+
+
+def cut_at_stop(text: str, stop: Iterable[str]) -> str:
+    """`text` up to the first of the stop strings."""
+    return text[: min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))]
+
+
+def from_list(requests: Iterable[Request]) -> Callable[[], Request | None]:
+    """A `next_request` that hands out a fixed collection."""
+    iterator = iter(requests)
+    return lambda: next(iterator, None)

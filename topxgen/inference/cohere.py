@@ -1,0 +1,50 @@
+"""Cohere's API (version 2)."""
+
+from topxgen.inference import Request, SamplingSettings
+from topxgen.inference.api import Reading, RemoteSampler
+from topxgen.inference.api_errors import Malformed
+
+MAX_STOP = 5  # stop strings that it takes
+P_RANGE = 0.01, 0.99  # of its top_p, which is 0.75 when none is sent
+
+
+class CohereSampler(RemoteSampler):
+    package = "cohere"
+    provider = "Cohere"
+    key_variables = ("CO_API_KEY", "COHERE_API_KEY")
+    url_variable = "CO_API_URL"
+
+    def _connect(self) -> None:
+        import cohere
+        import httpx
+
+        # The client's own would open no more than 100 connections.
+        limits = httpx.Limits(max_connections=self._settings.max_in_flight)
+        self._http = httpx.AsyncClient(limits=limits, timeout=None, follow_redirects=True)
+        self._client = cohere.AsyncClientV2(
+            api_key=self._key, base_url=self._url, max_retries=0, httpx_client=self._http
+        )
+        self._connection_errors = (httpx.TransportError, httpx.DecodingError)
+
+    def _call(self, request: Request, settings: SamplingSettings):
+        options = {"stop_sequences": list(settings.stop[:MAX_STOP])} if settings.stop else {}
+        return self._client.chat(
+            model=self._settings.model,
+            messages=request.prompt,
+            max_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            p=min(max(settings.top_p, P_RANGE[0]), P_RANGE[1]),
+            seed=request.seed,
+            **options,
+        )
+
+    def _read(self, response, settings: SamplingSettings) -> Reading:
+        if response.finish_reason in (None, "ERROR", "TIMEOUT"):
+            raise Malformed(f"finish_reason {response.finish_reason}")
+        text = "".join(item.text for item in response.message.content or () if item.type == "text")
+        usage = response.usage and (response.usage.tokens or response.usage.billed_units)
+        tokens = (usage.input_tokens, usage.output_tokens) if usage else (0, 0)
+        return Reading([text], *(int(count or 0) for count in tokens))
+
+    async def _disconnect(self) -> None:
+        await self._http.aclose()

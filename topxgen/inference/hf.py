@@ -1,0 +1,140 @@
+"""transformers' `generate` in length-sorted batches: slower than vLLM, runs everywhere."""
+
+import gc
+from collections.abc import Callable, Iterator
+
+from topxgen.common.errors import UserError
+from topxgen.common.hub import cannot_load
+from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, adapter_folder, cut_at_stop, gather
+from topxgen.inference.tokenizer import encode, load_tokenizer
+
+POOL_BATCHES = 8  # batches that are sorted by length together
+
+
+class HFSampler:
+    """See topxgen.inference for the interface."""
+
+    def __init__(self, settings: ModelSettings):
+        import torch
+        from transformers import AutoModelForCausalLM
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        self._torch = torch
+        self._settings = settings
+        self._tokenizer = load_tokenizer(settings)
+        self._tokenizer.padding_side = "left"
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                settings.model,
+                dtype=settings.dtype,
+                device_map="auto" if torch.cuda.is_available() else None,
+                trust_remote_code=settings.trust_remote_code,
+            )
+        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+            raise UserError(cannot_load(settings.model, error)) from None
+        self._model = model.eval()
+        self._adapters: dict[str, str] = {}
+        if settings.adapter is not None:
+            self.use_adapter(settings.adapter)
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+        self._max_model_len = min(settings.max_model_len or limit, limit)
+
+    def use_adapter(self, adapter: str | None) -> None:
+        if adapter is None:
+            if self._adapters:
+                self._model.base_model.disable_adapter_layers()
+            return
+        from peft import PeftModel
+
+        folder = adapter_folder(adapter)
+        known = folder in self._adapters
+        name = self._adapters.setdefault(folder, f"adapter_{len(self._adapters)}")
+        if not known and len(self._adapters) == 1:
+            self._model = PeftModel.from_pretrained(self._model, folder, adapter_name=name).eval()
+        elif not known:
+            self._model.load_adapter(folder, adapter_name=name)
+        self._model.base_model.enable_adapter_layers()
+        self._model.set_adapter(name)
+
+    def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
+        return encode(self._tokenizer, prompt)
+
+    def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
+        size = POOL_BATCHES * self._settings.batch_size
+        while True:
+            pool, refused = gather(next_request, size, self.encode, settings, self._max_model_len)
+            yield from refused
+            if not pool and not refused:
+                return
+            pool.sort(key=lambda item: len(item[1]))
+            for start in range(0, len(pool), self._settings.batch_size):
+                yield from self._batch(pool[start : start + self._settings.batch_size], settings)
+
+    def _batch(self, batch: list[tuple[Request, list[int]]], settings: SamplingSettings) -> Iterator[Answer]:
+        torch = self._torch
+        n = settings.num_return_sequences
+        sampled = settings.temperature > 0 and settings.num_beams == 1
+        rows = [tokens for _, tokens in batch for _ in range(n if sampled else 1)]
+        inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._model.device)
+        options = dict(
+            max_new_tokens=settings.max_new_tokens,
+            num_beams=settings.num_beams,
+            num_return_sequences=n if settings.num_beams > 1 else 1,
+            repetition_penalty=settings.repetition_penalty,
+            do_sample=False,
+            top_p=None,
+            top_k=None,
+            temperature=None,
+            pad_token_id=self._tokenizer.pad_token_id,
+        )
+        if settings.stop:
+            options |= dict(stop_strings=list(settings.stop), tokenizer=self._tokenizer)
+        if sampled:
+            seeds = [request.seed + i for request, _ in batch for i in range(n)]
+            options["logits_processor"] = [_SeededSampling(seeds, settings.temperature, settings.top_p)]
+        with torch.inference_mode():
+            output = self._model.generate(**inputs, **options)
+        new = output[:, inputs["input_ids"].shape[1] :]
+        per_request = len(new) // len(batch)
+        for i, (request, tokens) in enumerate(batch):
+            ids = new[i * per_request : (i + 1) * per_request]
+            texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+            texts = [cut_at_stop(text, settings.stop) for text in texts]
+            written = int((ids != self._tokenizer.pad_token_id).sum())
+            yield Answer(request.id, (texts * n)[:n], len(tokens), written)
+
+    def close(self) -> None:
+        del self._model
+        gc.collect()
+        if self._torch.cuda.is_available():
+            self._torch.cuda.empty_cache()
+
+
+class _SeededSampling:
+    """Sampling with a random stream of its own for each row, through greedy decoding.
+
+    The highest of log p + Gumbel noise is distributed as a draw from p (the Gumbel-max trick), so an answer
+    does not depend on what else is in its batch, as it would with one generator for all rows.
+    """
+
+    def __init__(self, seeds: list[int], temperature: float, top_p: float):
+        import torch
+        from transformers import TopPLogitsWarper
+
+        self._torch = torch
+        self._temperature = temperature
+        self._warper = TopPLogitsWarper(top_p) if top_p < 1 else None
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids, scores):
+        torch = self._torch
+        scores = scores.float() / self._temperature
+        if self._warper is not None:
+            scores = self._warper(input_ids, scores)
+        exponential = torch.empty(scores.shape)
+        for row, generator in zip(exponential, self._generators, strict=True):
+            row.exponential_(generator=generator)
+        return scores.log_softmax(-1) - exponential.log().to(scores.device)

@@ -1,0 +1,105 @@
+"""OpenAI's API, and any server that speaks it (`base_url`): vLLM's, llama.cpp's, another provider's."""
+
+from urllib.parse import urlsplit
+
+from topxgen.common.errors import UserError
+from topxgen.inference import ModelSettings, Request, SamplingSettings
+from topxgen.inference.api import Reading, RemoteSampler
+from topxgen.inference.api_errors import Malformed
+
+NO_KEY = "no-key-needed"  # for servers that ask for none; the client insists on one
+MAX_STOP = 4  # stop strings that OpenAI takes
+
+
+class OpenAISampler(RemoteSampler):
+    package = "openai"
+    provider = "OpenAI"
+    key_variables = ("OPENAI_API_KEY",)
+    url_variable = "OPENAI_BASE_URL"
+    chat_only = False
+
+    def _connect(self) -> None:
+        import openai
+
+        self._own = self._is_own(self._url)
+        if not self._own:
+            self.provider = f"the server at {urlsplit(self._url).netloc}"
+        self._client = openai.AsyncOpenAI(api_key=self._key, base_url=self._url, max_retries=0, timeout=None)
+        self._connection_errors = (openai.APIConnectionError,)
+
+    @classmethod
+    def _find_key(cls, settings: ModelSettings) -> str:
+        try:
+            return super()._find_key(settings)
+        except UserError:
+            if settings.api_key or cls._find_url(settings) is None:
+                raise
+            return NO_KEY
+
+    @staticmethod
+    def _is_own(url: str | None) -> bool:
+        """Whether it is OpenAI's server."""
+        return url is None or urlsplit(url).hostname == "api.openai.com"
+
+    @classmethod
+    def check_sampling(cls, sampling: SamplingSettings, settings: ModelSettings) -> None:
+        super().check_sampling(sampling, settings)
+        if sampling.repetition_penalty != 1.0 and cls._is_own(cls._find_url(settings)):
+            raise UserError(
+                f"--repetition_penalty {sampling.repetition_penalty}: OpenAI's API has no such parameter; pass 1.0, or "
+                "--base_url of a server that has it"
+            )
+
+    def _call(self, request: Request, settings: SamplingSettings):
+        chat = not isinstance(request.prompt, str)
+        limit = "max_completion_tokens" if chat and self._own else "max_tokens"
+        options = {"model": self._settings.model, limit: settings.max_new_tokens, "seed": request.seed}
+        # OpenAI's reasoning models refuse both, even as they are by default; other servers have defaults of
+        # their own (vLLM's come with the model).
+        if (settings.temperature != 1.0 or not self._own) and not self._greedy_refused:
+            options["temperature"] = settings.temperature
+        if settings.top_p < 1.0 or not self._own:
+            options["top_p"] = settings.top_p
+        if self._asked(settings) > 1:
+            options["n"] = self._asked(settings)
+        if settings.stop:
+            options["stop"] = list(settings.stop[: MAX_STOP if self._own else None])
+        if settings.repetition_penalty != 1.0:
+            options["extra_body"] = {"repetition_penalty": settings.repetition_penalty}
+        if chat:
+            return self._client.chat.completions.create(messages=request.prompt, **options)
+        return self._client.completions.create(prompt=request.prompt, **options)
+
+    @staticmethod
+    def _asked(settings: SamplingSettings) -> int:
+        """Greedy answers are all the same: one is enough."""
+        return settings.num_return_sequences if settings.temperature > 0 else 1
+
+    def _read(self, response, settings: SamplingSettings) -> Reading:
+        texts, refusals = [], []
+        for choice in response.choices:
+            text = choice.message.content if hasattr(choice, "message") else choice.text
+            if choice.finish_reason is None:
+                raise Malformed("a choice without finish_reason")
+            if not text and choice.finish_reason == "length":
+                refusals.append("no text within the limit of tokens; it may have thought for longer")
+            elif not text and (choice.finish_reason == "content_filter" or self._refusal(choice)):
+                refusals.append(self._refusal(choice) or "content filter")
+            else:
+                texts.append(text or "")
+        if not texts and not refusals:
+            raise Malformed("no choices")
+        usage = response.usage
+        return Reading(
+            texts * (settings.num_return_sequences // self._asked(settings)),
+            getattr(usage, "prompt_tokens", 0) or 0,
+            getattr(usage, "completion_tokens", 0) or 0,
+            None if texts else f"{self.provider} gave no text: {self._failures.scrub(refusals[0])}",
+        )
+
+    @staticmethod
+    def _refusal(choice) -> str | None:
+        return getattr(getattr(choice, "message", None), "refusal", None)
+
+    async def _disconnect(self) -> None:
+        await self._client.close()

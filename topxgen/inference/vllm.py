@@ -1,0 +1,224 @@
+"""vLLM in process: requests go to the engine as it has room, answers come back as they finish."""
+
+import contextlib
+import gc
+import os
+from collections.abc import Callable, Iterator
+
+from topxgen.common.errors import UserError, reason
+from topxgen.common.hub import cannot_load
+from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, adapter_folder, cut_at_stop, gather
+from topxgen.inference.beam_search import BeamSearch
+from topxgen.inference.engine_guard import EngineGuard
+from topxgen.inference.tokenizer import encode
+
+# A prompt and its answer rarely need more; a model's full context may not fit into the KV cache.
+DEFAULT_MODEL_LEN = 8192
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora
+
+
+class VLLMSampler:
+    """See topxgen.inference for the interface."""
+
+    def __init__(self, settings: ModelSettings):
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        # A forked engine could not use CUDA once something here (CTranslate2's early check) has looked for GPUs.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; read by the CPU build alone
+        try:
+            import vllm
+            from vllm.platforms import current_platform
+        except ImportError as error:
+            raise UserError(
+                f"--inference_api vllm needs vLLM ({error}): pip install -r requirements.txt (GPU) or run "
+                "scripts/setup.sh (CPU), or pass --inference_api hf"
+            ) from None
+        import torch
+        from transformers import AutoConfig
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        self._vllm, self._dead = vllm, EngineDeadError
+        self._settings = settings
+        try:
+            config = AutoConfig.from_pretrained(settings.model, trust_remote_code=settings.trust_remote_code)
+        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+            raise UserError(cannot_load(settings.model, error)) from None
+        limit = getattr(config.get_text_config(), "max_position_embeddings", None) or DEFAULT_MODEL_LEN
+        max_model_len = min(settings.max_model_len or DEFAULT_MODEL_LEN, limit)
+        on_cpu = current_platform.is_cpu()
+        options = dict(
+            model=settings.model,
+            tokenizer=settings.tokenizer or settings.model,
+            dtype=settings.dtype,
+            max_model_len=max_model_len,
+            seed=settings.seed,
+            tensor_parallel_size=settings.tensor_parallel_size or max(1, torch.cuda.device_count()),
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            enable_prefix_caching=True,
+            enable_lora=settings.enable_lora or settings.adapter is not None,
+            max_num_seqs=settings.max_in_flight,
+            trust_remote_code=settings.trust_remote_code,
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+            max_logprobs=-1,  # beam search wants several for each beam; no limit
+        )
+        if options["enable_lora"]:
+            # The engine knows certain ranks alone; a larger one than the adapter's does.
+            options["max_lora_rank"] = next((rank for rank in LORA_RANKS if rank >= settings.lora_rank), LORA_RANKS[-1])
+        if on_cpu:
+            # A request's own random generator cannot step back on CPU, which chunked prefill needs.
+            options |= dict(
+                enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(max_model_len, 4096)
+            )
+            options.pop("gpu_memory_utilization")
+        if settings.adapter is not None:
+            adapter_folder(settings.adapter)  # before minutes of loading
+        self._guard = EngineGuard()
+        try:
+            self._llm = vllm.LLM(**options)
+        except Exception as error:  # vLLM wraps every start-up failure; the cause is printed by its engine
+            raise UserError(
+                f"vLLM could not load {settings.model!r} ({reason(error)}); if memory ran out, lower "
+                "--max_model_len or --gpu_memory_utilization, or raise --tensor_parallel_size"
+            ) from None
+        self._engine = self._llm.llm_engine
+        self._max_model_len = max_model_len
+        self._adapters: dict[str, int] = {}
+        self.use_adapter(settings.adapter)
+
+    def use_adapter(self, adapter: str | None) -> None:
+        from vllm.lora.request import LoRARequest
+
+        if adapter is None:
+            self._lora = None
+            return
+        folder = adapter_folder(adapter)
+        number = self._adapters.setdefault(folder, len(self._adapters) + 1)  # the engine tells them apart by it
+        self._lora = LoRARequest(folder, number, folder)
+
+    def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
+        return encode(self._llm.get_tokenizer(), prompt)
+
+    def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
+        if settings.num_beams > 1:
+            yield from self._beam_search(next_request, settings)
+            return
+        engine, in_flight = self._engine, {}
+        try:
+            while True:
+                # One at a time: the engine begins on the first while we render the next.
+                while len(in_flight) < self._settings.max_in_flight:
+                    taken, refused = gather(next_request, 1, self.encode, settings, self._max_model_len)
+                    yield from refused
+                    if not taken and not refused:
+                        break
+                    for request, tokens in taken:
+                        params = self._params(request, settings)
+                        prompt = {"prompt_token_ids": tokens}
+                        in_flight[request.id] = engine.add_request(request.id, prompt, params, lora_request=self._lora)
+                if not in_flight:
+                    return
+                for output in engine.step():
+                    if output.finished:
+                        del in_flight[output.request_id]
+                        texts = [completion.text for completion in output.outputs]
+                        yield Answer(
+                            output.request_id,
+                            (texts * settings.num_return_sequences)[: settings.num_return_sequences],
+                            len(output.prompt_token_ids),
+                            sum(len(completion.token_ids) for completion in output.outputs),
+                        )
+        finally:
+            self._abort(list(in_flight.values()))
+
+    def _params(self, request: Request, settings: SamplingSettings):
+        return self._vllm.SamplingParams(
+            # Greedy answers are all the same, and the engine refuses to write one twice.
+            n=settings.num_return_sequences if settings.temperature > 0 else 1,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            repetition_penalty=settings.repetition_penalty,
+            max_tokens=settings.max_new_tokens,
+            stop=list(settings.stop),
+            seed=request.seed,
+            output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _beam_search(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
+        """Each beam of each prompt asks the engine for one token after the other; its prefix cache knows the rest."""
+        tokenizer, eos = self._llm.get_tokenizer(), self._eos()
+        searches: dict[str, tuple[list[int], BeamSearch]] = {}  # by request id: prompt, search
+        expected: dict[str, list] = {}  # by request id: the likeliest tokens of each live beam, None where on the way
+        in_flight: dict[str, tuple[str, str, int]] = {}  # by engine id: the engine's own, request id, beam
+
+        def stops(tokens: list[int]) -> bool:
+            text = tokenizer.decode(tokens, skip_special_tokens=True)
+            return any(stop in text for stop in settings.stop)
+
+        def go_on(key: str) -> None:
+            prompt, search = searches[key]
+            expected[key] = [None] * len(search.live)
+            params = self._vllm.SamplingParams(temperature=0.0, max_tokens=1, logprobs=search.width, detokenize=False)
+            for beam, (tokens, _) in enumerate(search.live):
+                name = f"{key}/{len(tokens)}/{beam}"
+                inputs = {"prompt_token_ids": prompt + tokens}
+                in_flight[name] = self._engine.add_request(name, inputs, params, lora_request=self._lora), key, beam
+
+        try:
+            while True:
+                while len(searches) < max(1, self._settings.max_in_flight // settings.num_beams):
+                    taken, refused = gather(next_request, 1, self.encode, settings, self._max_model_len)
+                    yield from refused
+                    if not taken and not refused:
+                        break
+                    for request, tokens in taken:
+                        search = BeamSearch(
+                            settings.num_beams, settings.max_new_tokens, eos, stops if settings.stop else None
+                        )
+                        searches[request.id] = tokens, search
+                        go_on(request.id)
+                if not searches:
+                    return
+                for output in self._engine.step():
+                    _, key, beam = in_flight.pop(output.request_id)
+                    likeliest = output.outputs[0].logprobs[0]
+                    expected[key][beam] = [(token, entry.logprob) for token, entry in likeliest.items()]
+                    if None in expected[key]:
+                        continue
+                    prompt, search = searches[key]
+                    search.advance(expected.pop(key))
+                    if not search.done:
+                        go_on(key)
+                        continue
+                    del searches[key]
+                    best = search.best(settings.num_return_sequences)
+                    texts = [
+                        cut_at_stop(tokenizer.decode(ids, skip_special_tokens=True), settings.stop) for ids in best
+                    ]
+                    yield Answer(key, texts, len(prompt), sum(map(len, best)))
+        finally:
+            self._abort([own for own, _, _ in in_flight.values()])
+
+    def _eos(self) -> frozenset[int]:
+        """The tokens that end an answer: the tokenizer's, and those of the generation config."""
+        listed = self._engine.model_config.try_get_generation_config().get("eos_token_id") or []
+        found = {self._llm.get_tokenizer().eos_token_id, *([listed] if isinstance(listed, int) else listed)}
+        return frozenset(found - {None})
+
+    def _abort(self, requests: list[str]) -> None:
+        """`requests`: the engine's own ids."""
+        if requests:
+            # A Ctrl-C at the terminal reaches the engine's processes too, and they may be gone already.
+            with contextlib.suppress(self._dead):
+                self._engine.abort_request(requests, internal=True)
+
+    def close(self) -> None:
+        """Shut the engine down and give its memory back."""
+        self._guard.release()
+        self._engine.engine_core.shutdown()
+        del self._engine, self._llm
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

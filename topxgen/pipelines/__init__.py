@@ -1,1 +1,0 @@
-"""What differs between the ways of asking for paragraphs; `datagen.py` picks one by name."""

@@ -1,0 +1,1 @@
+"""Quality estimation of pairs and translations: SONAR, BLASER, COMET."""

@@ -1,0 +1,232 @@
+"""BLASER-2.0-QE (Seamless Communication et al. 2023): how well a translation keeps the meaning of its source,
+without a reference; about 1 (unrelated) to 5 (the same).
+
+A small network over the SONAR vectors of both (topxgen.quality.sonar), each scaled to length 1:
+[source, translation, source * translation, |translation - source|] -> Linear, Tanh, Linear, Tanh, Linear.
+"""
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from topxgen.common.errors import UserError
+from topxgen.common.hub import cannot_load
+from topxgen.quality import sonar as sonar_encoder
+from topxgen.quality.sonar import SonarEncoder, listed, load_tensors, looks_local
+from topxgen.text.languages import Language
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEFAULT = "facebook/blaser-2.0-qe"
+FILES = ("model.pt", "model.safetensors")
+CACHE_BYTES = 1 << 30
+BLOCK = 8192  # pairs whose vectors are in memory together
+
+_LAYERS = (1, 4, 7)  # dropouts sit at 0, 3 and 6, activations at 2 and 5
+_KEYS = tuple(f"mlp.{layer}.{kind}" for layer in _LAYERS for kind in ("weight", "bias"))
+
+
+def preflight(blaser: str = DEFAULT, sonar: str = sonar_encoder.DEFAULT, languages: Iterable[Language] = ()) -> None:
+    """Raise UserError for all that can go wrong and shows before the encoder's weights are loaded.
+
+    Reads SONAR's tokenizer and configuration and BLASER's file (fetched when it is a Hub id), and looks whether
+    they fit each other and know `languages`.
+    """
+    checkpoint = sonar_encoder.read(sonar)
+    for language in languages:
+        checkpoint.check(language)
+    _weights(_file(blaser), checkpoint)
+
+
+class Blaser:
+    """Scores of translations.
+
+    `blaser` is a Hub id, a folder with model.pt or model.safetensors, or such a file; `sonar`, `dtype`, `device`
+    and `batch_tokens` are those of SonarEncoder. BLASER's own network always computes in float32. Vectors of up to
+    `cache_bytes` (vectors and their texts) are kept between calls, those used last; so a text is embedded once
+    for each language as long as it stays among them.
+
+    Raises UserError when a part does not load or the two do not fit.
+    """
+
+    def __init__(
+        self,
+        blaser: str = DEFAULT,
+        sonar: str = sonar_encoder.DEFAULT,
+        *,
+        dtype: str = "float32",
+        device: str | None = None,
+        batch_tokens: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ):
+        checkpoint = sonar_encoder.read(sonar)
+        weights = _weights(_file(blaser), checkpoint)
+        self._encoder = SonarEncoder(checkpoint, dtype=dtype, device=device, batch_tokens=batch_tokens)
+        self._weights = [
+            tuple(weights[f"mlp.{layer}.{kind}"].to(self._encoder.device).float() for kind in ("weight", "bias"))
+            for layer in _LAYERS
+        ]
+        self._vectors = VectorCache(self._encoder.encode, cache_bytes)
+
+    @property
+    def truncated(self) -> int:
+        """Texts that were cut at SONAR's 514 tokens."""
+        return self._encoder.truncated
+
+    def check(self, source: Language, target: Language) -> None:
+        """Raise UserError when SONAR does not know one of the languages."""
+        self._encoder.check(source)
+        self._encoder.check(target)
+
+    def score(
+        self, sentences: Sequence[str], translations: Sequence[str], source: Language, target: Language
+    ) -> list[float | None]:
+        """A score for each pair, in order; None where a side is empty or only whitespace.
+
+        `sentences` are in `source`, `translations` in `target`, one for one (ValueError otherwise).
+        """
+        return score_pairs(self._vectors, self._network, sentences, translations, source, target)
+
+    def _network(self, source: "Tensor", translation: "Tensor") -> "Tensor":
+        """Scores (n,) of vectors (n, width)."""
+        import torch
+        from torch.nn.functional import linear, normalize
+
+        with torch.inference_mode():
+            a, b = (normalize(side.to(self._encoder.device)) for side in (source, translation))
+            features = torch.cat([a, b, a * b, (b - a).abs()], dim=1)
+            first, second, last = self._weights
+            hidden = linear(linear(features, *first).tanh(), *second).tanh()
+            return linear(hidden, *last)[:, 0]
+
+    def close(self) -> None:
+        """Free the networks, the cache and their memory."""
+        self._weights = None
+        self._vectors.clear()
+        self._encoder.close()
+
+
+def score_pairs(
+    vectors: "VectorCache",
+    network: Callable[["Tensor", "Tensor"], "Tensor"],
+    sentences: Sequence[str],
+    translations: Sequence[str],
+    source: Language,
+    target: Language,
+) -> list[float | None]:
+    """Score pairs block by block, empty ones aside; see Blaser.score."""
+    pairs = list(zip(sentences, translations, strict=True))
+    scores: list[float | None] = [None] * len(pairs)
+    full = [i for i, (a, b) in enumerate(pairs) if a.strip() and b.strip()]
+    for start in range(0, len(full), BLOCK):
+        block = full[start : start + BLOCK]
+        values = network(
+            vectors.get([pairs[i][0] for i in block], source), vectors.get([pairs[i][1] for i in block], target)
+        )
+        for i, value in zip(block, values.tolist(), strict=True):
+            scores[i] = value
+    return scores
+
+
+class VectorCache:
+    """Vectors of texts by language, made by `encode(texts, language)` -> (n, width); the ones used last are kept."""
+
+    def __init__(self, encode: Callable[[list[str], Language], "Tensor"], limit: int = CACHE_BYTES):
+        self._encode, self._limit = encode, limit
+        self._kept: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
+        self._size = 0
+
+    def get(self, texts: Sequence[str], language: Language) -> "Tensor":
+        """(len(texts), width), float32, in the given order."""
+        import torch
+
+        found = {}
+        missing = []
+        for text in dict.fromkeys(texts):
+            key = (language.flores, text)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                found[text] = self._kept[key]
+            else:
+                missing.append(text)
+        if missing:
+            for text, vector in zip(missing, self._encode(missing, language), strict=True):
+                found[text] = vector = vector.clone()  # its own memory: a view would keep the whole batch
+                self._kept[language.flores, text] = vector
+                self._size += _bytes(text, vector)
+            while self._size > self._limit:
+                (_, text), vector = self._kept.popitem(last=False)
+                self._size -= _bytes(text, vector)
+        return torch.stack([found[text] for text in texts])
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self._size = 0
+
+
+def _bytes(text: str, vector: "Tensor") -> int:
+    return sys.getsizeof(text) + vector.nbytes
+
+
+def _file(name: str) -> Path:
+    """The file of BLASER's weights, fetched when `name` is a Hub id."""
+    path = Path(name)
+    if path.is_dir():
+        for file in FILES:
+            if (path / file).is_file():
+                return path / file
+        raise UserError(f"{path} holds no BLASER weights ({' or '.join(FILES)}); copy model.pt of {DEFAULT} there")
+    if path.is_file():
+        return path
+    if looks_local(name):
+        raise UserError(f"{name!r} does not exist; pass BLASER's model.pt, its folder, or a Hub id such as {DEFAULT}")
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    first = None
+    for file in FILES:
+        try:
+            return Path(hf_hub_download(name, file))
+        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+            first = first or error
+            answered = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+            if not answered and not constants.HF_HUB_OFFLINE:
+                break  # out of reach: half a minute of retries, once
+    raise UserError(cannot_load(name, first))
+
+
+def _weights(path: Path, checkpoint: sonar_encoder.Checkpoint) -> dict[str, "Tensor"]:
+    """BLASER's tensors, checked against each other and against SONAR's width."""
+    weights = load_tensors(path)
+    if set(weights) != set(_KEYS):
+        raise UserError(
+            f"{path} is no BLASER-2.0-QE checkpoint: it holds {listed(sorted(weights))}; expected exactly {', '.join(_KEYS)}; take "
+            f"model.pt of {DEFAULT}"
+        )
+    width = checkpoint.width
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    features = shapes["mlp.1.weight"][-1]
+    if features == 6 * width:
+        raise UserError(
+            f"{path} is BLASER with references (first layer {features} = 6 x {width} wide), and there are none here; take "
+            f"model.pt of {DEFAULT}"
+        )
+    if features != 4 * width:
+        raise UserError(
+            f"{path} does not go with SONAR {checkpoint.name}: its first layer takes {features} numbers, vectors of {width} "
+            f"give {4 * width}; take model.pt of {DEFAULT} and {sonar_encoder.DEFAULT}"
+        )
+    inner, outer = shapes["mlp.1.weight"][0], shapes["mlp.4.weight"][0]
+    layers = ((inner, features), (outer, inner), (1, outer))
+    expected = {}
+    for layer, shape in zip(_LAYERS, layers, strict=True):
+        expected |= {f"mlp.{layer}.weight": shape, f"mlp.{layer}.bias": shape[:1]}
+    for name, shape in expected.items():
+        if shapes[name] != shape:
+            raise UserError(
+                f"{path}: {name} has the shape {list(shapes[name])}, expected {list(shape)}; take model.pt of {DEFAULT}"
+            )
+    return weights

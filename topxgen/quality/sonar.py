@@ -1,0 +1,367 @@
+"""SONAR sentence vectors (Duquenne et al. 2023, arXiv 2308.11466) on plain transformers.
+
+The text encoder is that of an NLLB-like M2M-100 model; a sentence's vector is the mean of its last hidden
+states. Two layouts are read: that of transformers (`M2M100Encoder.save_pretrained`), from a folder or the Hub,
+and the original checkpoint of fairseq2 (`sonar_text_encoder.pt`), a file or a folder that holds it.
+"""
+
+import gc
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from topxgen.common.errors import UserError, closest, reason
+from topxgen.common.hub import cannot_load
+from topxgen.inference import ModelSettings
+from topxgen.inference.tokenizer import load_tokenizer
+from topxgen.text.languages import Language
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEFAULT = "cointegrated/SONAR_200_text_encoder"
+ORIGINAL = "sonar_text_encoder.pt"
+ORIGINAL_TOKENIZER = "facebook/nllb-200-distilled-600M"  # the same vocabulary; the original comes without one
+MAX_TOKENS = 514  # language code and </s> included; what is longer is cut, as sonar-space does
+BATCH_TOKENS = {"cpu": 512, "cuda": 32768}  # rows times longest row
+DTYPES = ("float32", "bfloat16")
+
+_CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
+_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
+# fairseq2's names of the weights, and transformers'.
+_RENAMES = (
+    (r"^encoder_frontend\.embed\.", "embed_tokens."),
+    (r"^encoder\.layers\.", "layers."),
+    (r"\.output_proj\.", ".out_proj."),
+    (r"\.ffn\.inner_proj\.", ".fc1."),
+    (r"\.ffn\.out_proj\.", ".fc2."),
+    (r"\.ffn_layer_norm\.", ".final_layer_norm."),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What can be known of an encoder before its weights are loaded."""
+
+    name: str
+    tokenizer: object
+    config: object  # M2M100Config
+    original: Path | None  # the fairseq2 file, when it is one
+
+    @property
+    def width(self) -> int:
+        """Numbers in a sentence vector."""
+        return self.config.d_model
+
+    def check(self, language: Language) -> None:
+        """Raise UserError when the encoder was not taught `language` (its code is no token of its own)."""
+        code, tokenizer = language.flores, self.tokenizer
+        if _CODE.fullmatch(code) and tokenizer.convert_tokens_to_ids(code) not in (None, tokenizer.unk_token_id):
+            return
+        known = sorted(token for token in tokenizer.get_vocab() if _CODE.fullmatch(token))
+        if not known:
+            raise UserError(
+                f"the tokenizer of {self.name} has no language codes, so it cannot mark {code!r}; is its tokenizer.json missing?"
+            )
+        raise UserError(
+            f"SONAR ({self.name}) does not know {code!r} ({language.name}); it knows {len(known)} languages, closest: "
+            f"{', '.join(closest(code, known)) or 'none'}; leave {language.name} out, or choose another scorer"
+        )
+
+
+def read(name_or_path: str) -> Checkpoint:
+    """Tokenizer and dimensions of an encoder; no weights are loaded.
+
+    Raises UserError when it is missing, out of reach, or something else than a SONAR text encoder.
+    """
+    from transformers import AutoConfig
+
+    original = _original(name_or_path)
+    if original is not None:
+        config = _config(original, load_tensors(original))
+        beside = any(original.parent.glob("tokenizer*.json")) or (original.parent / "sentencepiece.bpe.model").is_file()
+        tokenizer = load_tokenizer(ModelSettings(str(original.parent) if beside else ORIGINAL_TOKENIZER))
+        if tokenizer.convert_ids_to_tokens([0, 1, 2, 3]) != _SPECIAL:
+            raise UserError(f"the tokenizer beside {original} is not NLLB's; put that of {ORIGINAL_TOKENIZER} there")
+    else:
+        try:
+            config = AutoConfig.from_pretrained(name_or_path)
+        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+            raise UserError(cannot_load(name_or_path, error)) from None
+        architecture = (config.architectures or ["M2M100Encoder"])[0]
+        if config.model_type != "m2m_100" or architecture != "M2M100Encoder":
+            raise UserError(
+                f"{name_or_path} is a {config.model_type} model ({architecture}), no SONAR text encoder (M2M100Encoder); pass "
+                f"{DEFAULT}, a copy of it, or an original {ORIGINAL}"
+            )
+        tokenizer = load_tokenizer(ModelSettings(name_or_path))
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"{name_or_path} does not go with its tokenizer: {len(tokenizer)} tokens, but vectors for {config.vocab_size}"
+        )
+    return Checkpoint(name_or_path, tokenizer, config, original)
+
+
+def _original(name: str) -> Path | None:
+    """The fairseq2 checkpoint that `name` stands for, if it does. Raises UserError for a path to nothing."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if any(path.glob("model*.safetensors")) or any(path.glob("pytorch_model*.bin")):
+            return None
+        if (path / ORIGINAL).is_file():
+            return path / ORIGINAL
+        raise UserError(f"{path} holds no weights (model.safetensors, pytorch_model.bin or {ORIGINAL})")
+    if looks_local(name):
+        raise UserError(
+            f"{name!r} does not exist; pass a SONAR folder, an original {ORIGINAL}, or a Hub id such as {DEFAULT}"
+        )
+    return None
+
+
+def looks_local(name: str) -> bool:
+    """Whether a name can only mean a file or folder here, not a model of the Hub."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith((".pt", ".bin", ".safetensors"))
+
+
+def load_tensors(path: Path) -> dict[str, "Tensor"]:
+    """The named tensors of a .safetensors or torch file (perhaps under "model"), on the CPU, mapped from disk.
+
+    Nothing but tensors is ever unpickled. Raises UserError when the file is damaged, refused, or holds no names.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            loaded = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # pickle's and zip's dozens of types; torch's advice to switch the check off is left out
+        lines = [line.strip() for line in str(error).splitlines()]
+        cause = next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), None)
+        if cause is None and "Weights only" not in str(error):
+            cause = reason(error)
+        raise UserError(
+            f"{path} does not load as plain tensors ({cause or 'not a checkpoint'}): a damaged file, or a pickle that could run "
+            "code; fetch the published file again, or save a state dict"
+        ) from None
+    if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
+        loaded = loaded["model"]
+    tensors = (
+        {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+        if isinstance(loaded, dict)
+        else {}
+    )
+    if not tensors:
+        raise UserError(f"{path} holds no named tensors; fetch the published file again, or save a state dict")
+    return tensors
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """`names` for an error line: the first of them, and how many there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _config(path: Path, tensors: dict[str, "Tensor"]):
+    """The dimensions of a fairseq2 checkpoint, read off its tensors. SONAR's heads are 64 wide."""
+    from transformers import M2M100Config
+
+    embedding, inner = "encoder_frontend.embed.weight", "encoder.layers.0.ffn.inner_proj.weight"
+    if embedding not in tensors or inner not in tensors:
+        raise UserError(
+            f"{path} is no original SONAR text encoder: it holds {listed(list(tensors))}, not {embedding}, {inner} and so on; "
+            f"pass {ORIGINAL}, or a folder in the layout of transformers"
+        )
+    vocabulary, width = tensors[embedding].shape
+    return M2M100Config(
+        vocab_size=vocabulary,
+        d_model=width,
+        encoder_layers=len({name.split(".")[2] for name in tensors if name.startswith("encoder.layers.")}),
+        encoder_attention_heads=max(1, width // 64),
+        encoder_ffn_dim=tensors[inner].shape[0],
+        max_position_embeddings=1024,
+        scale_embedding=True,
+        activation_function="relu",
+        encoder_layerdrop=0.0,
+        pad_token_id=1,
+    )
+
+
+def _load_original(checkpoint: Checkpoint):
+    """The encoder of a fairseq2 checkpoint."""
+    import torch
+    from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder, M2M100SinusoidalPositionalEmbedding
+
+    path, config = checkpoint.original, checkpoint.config
+    weights = {}
+    for name, tensor in load_tensors(path).items():
+        for pattern, replacement in _RENAMES:
+            name = re.sub(pattern, replacement, name)
+        weights[name] = tensor
+    # fairseq2 begins with <pad> <unk> <s> </s>, NLLB's tokenizer with <s> <pad> </s> <unk>. The map of the file
+    # is private: nothing is written to disk.
+    embedding = weights["embed_tokens.weight"]
+    embedding[:4] = embedding[[2, 0, 3, 1]]
+    with torch.device("meta"):
+        model = M2M100Encoder(config)
+    try:
+        model.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} is no original SONAR text encoder: {' '.join(str(error).split())[:300]}; pass {ORIGINAL}, or a folder in "
+            "the layout of transformers"
+        ) from None
+    model.embed_positions = M2M100SinusoidalPositionalEmbedding(
+        config.max_position_embeddings, config.d_model, config.pad_token_id
+    )
+    return model
+
+
+def _load_transformers(checkpoint: Checkpoint, dtype):
+    """The encoder of a transformers folder or Hub id."""
+    from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    try:
+        model, info = M2M100Encoder.from_pretrained(checkpoint.name, dtype=dtype, output_loading_info=True)
+    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+        raise UserError(cannot_load(checkpoint.name, error)) from None
+    if missing := sorted(info["missing_keys"]):  # transformers would fill them with noise and go on
+        raise UserError(
+            f"the weights of {checkpoint.name} are no SONAR text encoder: missing {listed(missing)}; found instead "
+            f"{listed(sorted(info['unexpected_keys'])) or 'nothing'}; pass {DEFAULT} or a copy of it"
+        )
+    return model
+
+
+def torch_device(device: str | None):
+    """`device` as torch names it; None: the GPU when there is one. Raises UserError when it is not there."""
+    import torch
+
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in BATCH_TOKENS:
+        raise UserError(f"device {device!r} is unknown; choose cpu, cuda or cuda:N")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {device!r}: torch sees no GPU here; pass cpu")
+    return found
+
+
+class SonarEncoder:
+    """Texts to SONAR vectors.
+
+    `dtype` is what the network computes in, float32 or bfloat16; `device` None means the GPU when there is one;
+    `batch_tokens` bounds rows times longest row of a batch (None: by device). `truncated` counts texts that were
+    cut at 514 tokens, each time one is embedded.
+
+    Raises UserError when the encoder does not load or a setting is not one of the choices.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str | Checkpoint = DEFAULT,
+        *,
+        dtype: str = "float32",
+        device: str | None = None,
+        batch_tokens: int | None = None,
+    ):
+        import torch
+
+        if dtype not in DTYPES:
+            raise UserError(f"dtype {dtype!r} is not offered for SONAR; choose one of {', '.join(DTYPES)}")
+        self.device = torch_device(device)
+        self._batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
+        self._checkpoint = read(name_or_path) if isinstance(name_or_path, str) else name_or_path
+        wanted = getattr(torch, dtype)
+        if self._checkpoint.original is not None:
+            model = _load_original(self._checkpoint)
+        else:
+            model = _load_transformers(self._checkpoint, wanted)
+        self._model = model.to(self.device, wanted).eval()
+        self.truncated = 0
+
+    @property
+    def width(self) -> int:
+        """Numbers in a vector."""
+        return self._checkpoint.width
+
+    def check(self, language: Language) -> None:
+        """Raise UserError when the encoder does not know `language`."""
+        self._checkpoint.check(language)
+
+    def encode(self, texts: Sequence[str], language: Language) -> "Tensor":
+        """Vectors of `texts`, all of one language: (len(texts), width), float32, on the CPU, in the given order.
+
+        Each distinct text goes through the network once. Raises UserError when the language is not known.
+        """
+        import torch
+
+        self.check(language)
+        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        vectors = torch.empty(len(place), self.width)
+        rows = self._token_ids(list(place), language)
+        for batch in _batches([len(row) for row in rows], self._batch_tokens):
+            vectors[batch] = self._embed([rows[i] for i in batch])
+        return vectors if len(place) == len(texts) else vectors[[place[text] for text in texts]]
+
+    def _token_ids(self, texts: list[str], language: Language) -> list[list[int]]:
+        if not texts:
+            return []
+        tokenizer = self._checkpoint.tokenizer
+        code = tokenizer.convert_tokens_to_ids(language.flores)
+        # split_special_tokens: "</s>" or a language code inside a text is text, as for SentencePiece.
+        ids = tokenizer(
+            texts,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,
+        )["input_ids"]
+        rows = [[code, *row, tokenizer.eos_token_id] for row in ids]
+        self.truncated += sum(len(row) > MAX_TOKENS for row in rows)
+        return [row[:MAX_TOKENS] for row in rows]
+
+    def _embed(self, rows: list[list[int]]) -> "Tensor":
+        """The mean of each row's last hidden states, (rows, width) float32 on the CPU."""
+        import torch
+
+        lengths = torch.tensor([len(row) for row in rows])
+        ids = torch.full((len(rows), int(lengths.max())), self._checkpoint.config.pad_token_id)
+        for target, row in zip(ids, rows, strict=True):
+            target[: len(row)] = torch.tensor(row)
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).to(self.device)
+        with torch.inference_mode():
+            hidden = self._model(input_ids=ids.to(self.device), attention_mask=mask).last_hidden_state.float()
+            total = (hidden * mask[:, :, None]).sum(dim=1)
+            return (total / lengths[:, None].to(self.device)).cpu()
+
+    def close(self) -> None:
+        """Free the network and its memory."""
+        import torch
+
+        self._model = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _batches(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices grouped by length, longest first (so that memory, if short, runs out at once), within `batch_tokens`."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

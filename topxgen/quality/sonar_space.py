@@ -1,0 +1,118 @@
+"""BLASER-2.0-QE through Meta's own sonar-space package: the reference for topxgen.quality.blaser, in its own environment.
+
+Its classes were compared with ours on random weights (tests/test_blaser.py). This engine was not run here with the
+published weights: its compiled part needs a CUDA build of torch, and the checkpoints come from Meta's servers.
+"""
+
+import gc
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from topxgen.common.errors import UserError, reason
+from topxgen.quality.blaser import CACHE_BYTES, VectorCache, score_pairs
+from topxgen.quality.sonar import BATCH_TOKENS, DTYPES, torch_device
+from topxgen.text.languages import Language
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ENCODER, BLASER = "text_sonar_basic_encoder", "blaser_2_0_qe"  # names of sonar-space's model cards
+_CUT = re.compile(r"For (\d+) input tensors")  # of the warning that sonar-space gives
+
+
+def preflight(languages: Iterable[Language] = ()) -> None:
+    """Raise UserError when sonar-space does not import. Languages show only once its tokenizer is loaded."""
+    _import()
+
+
+def _import():
+    """(text pipeline class, BLASER loader, fairseq2's tokenizer loader)."""
+    try:
+        from fairseq2.data.tokenizers import load_tokenizer
+        from sonar.inference_pipelines.text import TextToEmbeddingModelPipeline
+        from sonar.models.blaser.loader import load_blaser_model
+    except Exception as error:  # fairseq2n raises types of its own when it meets another torch
+        raise UserError(
+            f"the sonar-space engine does not import ({reason(error)}): install requirements-sonar.txt in an environment of "
+            "its own, or use the native engine"
+        ) from None
+    return TextToEmbeddingModelPipeline, load_blaser_model, load_tokenizer
+
+
+class SonarSpace:
+    """Scores of translations, as topxgen.quality.blaser.Blaser gives them; the weights are those that sonar-space fetches.
+
+    Raises UserError when the package or its weights do not load.
+    """
+
+    def __init__(
+        self,
+        *,
+        dtype: str = "float32",
+        device: str | None = None,
+        batch_tokens: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ):
+        pipeline, load_blaser_model, load_tokenizer = _import()
+        import torch
+
+        if dtype not in DTYPES:
+            raise UserError(f"dtype {dtype!r} is not offered for SONAR; choose one of {', '.join(DTYPES)}")
+        self.device = torch_device(device)
+        self._batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
+        try:
+            self._tokenizer = load_tokenizer(ENCODER)
+            self._pipeline = pipeline(ENCODER, self._tokenizer, device=self.device, dtype=getattr(torch, dtype))
+            self._blaser = load_blaser_model(BLASER).to(self.device, torch.float32).eval()
+        except Exception as error:  # fairseq2 raises many types; the cause is in the message
+            raise UserError(
+                f"sonar-space cannot load {ENCODER} and {BLASER} ({reason(error)}); it fetches them from "
+                "dl.fbaipublicfiles.com and the Hub, or takes them from its cache"
+            ) from None
+        self._vectors = VectorCache(self._encode, cache_bytes)
+        self.truncated = 0
+
+    def check(self, source: Language, target: Language) -> None:
+        """Raise UserError when SONAR does not know one of the languages."""
+        for language in (source, target):
+            try:
+                self._tokenizer.create_encoder(lang=language.flores)
+            except Exception as error:
+                raise UserError(
+                    f"SONAR does not know {language.flores!r} ({language.name}; {reason(error)}); it knows the 202 languages "
+                    f"of NLLB; leave {language.name} out, or choose another scorer"
+                ) from None
+
+    def score(
+        self, sentences: Sequence[str], translations: Sequence[str], source: Language, target: Language
+    ) -> list[float | None]:
+        """A score for each pair, in order; None where a side is empty or only whitespace."""
+        self.check(source, target)
+        return score_pairs(self._vectors, self._network, sentences, translations, source, target)
+
+    def _encode(self, texts: list[str], language: Language) -> "Tensor":
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            vectors = self._pipeline.predict(
+                texts, source_lang=language.flores, batch_size=None, batch_max_tokens=self._batch_tokens
+            )
+        self.truncated += sum(int(match[1]) for item in caught if (match := _CUT.match(str(item.message))))
+        return vectors.float().cpu()
+
+    def _network(self, source: "Tensor", translation: "Tensor") -> "Tensor":
+        import torch
+
+        with torch.inference_mode():
+            return self._blaser(src=source.to(self.device), mt=translation.to(self.device))[:, 0]
+
+    def close(self) -> None:
+        """Free the networks, the cache and their memory."""
+        import torch
+
+        self._pipeline = self._blaser = None
+        self._vectors.clear()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()

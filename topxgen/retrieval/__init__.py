@@ -1,0 +1,113 @@
+"""Demonstrations for a sentence: the sentences of a pool that are most like it (--retriever_type).
+
+A similarity is made of (pool, language, settings) and has
+    scores(queries) -> (len(queries), len(pool)) floats, the higher the more alike
+    prepare(queries), where a model must read all queries before their scores are asked for
+A Retriever ranks the pool by it for all queries at once, in blocks of bounded memory.
+"""
+
+import importlib
+from dataclasses import dataclass
+
+from topxgen.common.errors import UserError, closest
+from topxgen.quality.sonar import DEFAULT as SONAR
+from topxgen.text.languages import Language
+
+# One row a similarity: "module:class", imported when it is chosen.
+RETRIEVERS = {
+    "bm25s": "topxgen.retrieval.bm25:Robertson",
+    "bm25": "topxgen.retrieval.bm25:Okapi",
+    "SONAR": "topxgen.retrieval.sonar:Sonar",
+    "LCS": "topxgen.retrieval.surface:LCS",
+    "chrf": "topxgen.retrieval.surface:ChrF",
+    "bleu": "topxgen.retrieval.surface:Bleu",
+    "Random": "topxgen.retrieval.random_order:Random",
+    "structural": "topxgen.retrieval.dependency_trees:Structural",
+    "kernel": "topxgen.retrieval.dependency_trees:Kernel",
+}
+NEEDS_MODEL = ("SONAR",)  # these want a GPU's memory while they look, and give it back
+BLOCK, BLOCK_BYTES = 128, 32 << 20  # queries, and bytes of their scores, in memory together
+
+
+@dataclass(frozen=True)
+class RetrieverSettings:
+    """What similarities need beyond the pool; a field that one has no use for is ignored by it."""
+
+    seed: int = 122
+    sonar: str = SONAR
+    dtype: str = "float32"  # of SONAR
+    device: str | None = None  # of SONAR; None: a GPU when there is one
+    spacy_model: str | None = None  # None: spaCy's small one for the language
+
+
+class Retriever:
+    """Ranks the sentences of `pool` by a similarity."""
+
+    def __init__(self, pool: list[str], similarity):
+        self._pool, self._similarity = pool, similarity
+        self._places: dict[str, list[int]] = {}
+        for i, text in enumerate(pool):
+            self._places.setdefault(text, []).append(i)
+
+    def nearest(self, queries: list[str], k: int) -> list[list[int]]:
+        """For each query the indices of the `k` sentences most like it, the most similar first, of equals the first.
+
+        A sentence equal to the query is left out: it would give the answer away. Raises UserError when the pool has
+        fewer than k others.
+        """
+        if not k:
+            return [[] for _ in queries]
+        distinct = list(dict.fromkeys(queries))
+        equal = max((len(self._places.get(query, ())) for query in distinct), default=0)
+        if k > len(self._pool) - equal:
+            without = f" ({equal} of them equal to the sentence to translate)" if equal else ""
+            raise UserError(
+                f"{k} demonstrations are more than the {len(self._pool)} sentences of the pool{without}; ask for fewer"
+            )
+        if hasattr(self._similarity, "prepare"):
+            self._similarity.prepare(distinct)
+        rows = max(1, min(BLOCK, BLOCK_BYTES // (8 * len(self._pool))))
+        found: dict[str, list[int]] = {}
+        for start in range(0, len(distinct), rows):
+            block = distinct[start : start + rows]
+            scores = self._similarity.scores(block)
+            for row, query in zip(scores, block, strict=True):
+                row[self._places.get(query, [])] = float("-inf")
+            found.update(zip(block, highest(scores, k).tolist(), strict=True))
+        return [list(found[query]) for query in queries]
+
+
+def highest(scores, k: int):
+    """The columns of the `k` highest values of each row of `scores` (rows, columns), highest first; of equals the first.
+
+    The k-th highest of the highest of every few columns bounds the rows from below. What reaches it is little, unless very
+    many are equal, and is sorted.
+    """
+    import numpy as np
+
+    scores = np.ascontiguousarray(scores)
+    count, columns = scores.shape
+    few = min(64, columns // k)
+    parts = columns // few
+    tops = scores[:, : parts * few].reshape(count, parts, few).max(axis=2)
+    bound = np.partition(tops, parts - k, axis=1)[:, parts - k, None]
+    rows, places = np.nonzero(scores >= bound)
+    order = np.lexsort((-scores[rows, places], rows))  # stable: of equals the first
+    starts = np.searchsorted(rows, np.arange(count))
+    return places[order][starts[:, None] + np.arange(k)]
+
+
+def create(name: str, pool: list[str], language: Language, settings: RetrieverSettings | None = None) -> Retriever:
+    """The retriever of that name over `pool`, sentences of `language`; models are loaded when they are first needed.
+
+    Raises UserError for an unknown name, and for a package, model or language that is missing.
+    """
+    if name not in RETRIEVERS:
+        near = closest(name, RETRIEVERS, n=1)
+        raise UserError(
+            f"--retriever_type {name!r} does not exist; choose one of {', '.join(RETRIEVERS)}"
+            + (f" (did you mean {near[0]}?)" if near else "")
+        )
+    module, _, attribute = RETRIEVERS[name].partition(":")
+    similarity = getattr(importlib.import_module(module), attribute)
+    return Retriever(pool, similarity(pool, language, settings or RetrieverSettings()))

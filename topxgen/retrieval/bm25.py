@@ -1,0 +1,60 @@
+"""BM25 through bm25s (Lù 2024, arXiv 2407.03618), over words of any script, stemmed where a stemmer exists.
+
+bm25s computes what each word adds to each sentence when it builds its index. Its own `retrieve` breaks ties as it likes,
+so the sums are made here, in the same order and precision.
+"""
+
+from topxgen.text.languages import Language
+from topxgen.text.words import unicode_words
+
+
+class BM25:
+    """A similarity (see topxgen.retrieval): `method`, `k1` and `b` as bm25s has them."""
+
+    def __init__(self, pool: list[str], language: Language, *, method: str, k1: float, b: float):
+        import bm25s
+        import Stemmer
+
+        name = language.name.lower()
+        # Stemmers carry English names of languages, as our table does ("Modern Standard Arabic": arabic).
+        algorithm = next((a for a in Stemmer.algorithms() if a in name.split()), None)
+        self._stem = Stemmer.Stemmer(algorithm).stemWords if algorithm else list
+        self._numbers: dict[str, int] = {}
+        ids = [[self._numbers.setdefault(word, len(self._numbers)) for word in self._words(text)] for text in pool]
+        index = bm25s.BM25(method=method, k1=k1, b=b)
+        if self._numbers:  # bm25s refuses a pool without a single word
+            index.index((ids, self._numbers), create_empty_token=False, show_progress=False)
+            # What a word adds: to the sentences indices[start:end] the weights data[start:end].
+            self._data, self._indices = index.scores["data"], index.scores["indices"]
+            self._starts = index.scores["indptr"].tolist()
+        self._count = len(pool)
+
+    def _words(self, text: str) -> list[str]:
+        return self._stem(unicode_words(text))
+
+    def scores(self, queries: list[str]):
+        import numpy as np
+
+        found = np.zeros((len(queries), self._count), dtype=np.float32)
+        # Adding long rows word by word is vector work; one sparse product for all queries takes twice as long over a
+        # pool of 100,000, and saves 0.02 s over one of 1,000.
+        for row, query in zip(found, queries, strict=True):
+            for word in self._words(query):
+                if (number := self._numbers.get(word)) is not None:
+                    part = slice(self._starts[number], self._starts[number + 1])
+                    np.add.at(row, self._indices[part], self._data[part])
+        return found
+
+
+class Robertson(BM25):
+    """The published retriever: robertson, k1 1.5, b 0.7 (SPEC section 7)."""
+
+    def __init__(self, pool: list[str], language: Language, settings=None):
+        super().__init__(pool, language, method="robertson", k1=1.5, b=0.7)
+
+
+class Okapi(BM25):
+    """Okapi BM25 as ATIRE has it (inverse document frequency log N/df, never negative), k1 1.5, b 0.75."""
+
+    def __init__(self, pool: list[str], language: Language, settings=None):
+        super().__init__(pool, language, method="atire", k1=1.5, b=0.75)

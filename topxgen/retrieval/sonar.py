@@ -1,0 +1,48 @@
+"""Sentences of like meaning: cosine of SONAR vectors (topxgen.quality.sonar)."""
+
+from topxgen.common.errors import UserError
+from topxgen.quality import sonar
+from topxgen.text.languages import Language
+
+
+class Sonar:
+    """The encoder is loaded when a text must be embedded and freed after it: an LLM may want the GPU in between."""
+
+    def __init__(self, pool: list[str], language: Language, settings):
+        """Raises UserError when the encoder is missing or was not taught the language; loads no weights."""
+        if settings.dtype not in sonar.DTYPES:
+            raise UserError(
+                f"dtype {settings.dtype!r} is not offered for SONAR; choose one of {', '.join(sonar.DTYPES)}"
+            )
+        self._language, self._settings = language, settings
+        self._checkpoint = sonar.read(settings.sonar)
+        self._checkpoint.check(language)
+        # Equal sentences share a vector, so that they tie exactly.
+        places = {text: i for i, text in enumerate(dict.fromkeys(pool))}
+        self._distinct, self._places = list(places), [places[text] for text in pool]
+        self._pool = None  # vectors of length 1, (distinct sentences, width)
+        self._queries: dict[str, object] = {}  # likewise, (width,)
+
+    def prepare(self, queries: list[str]) -> None:
+        """Embed what has no vector yet, all of it at once."""
+        import torch
+        from torch.nn.functional import normalize
+
+        pool = self._distinct if self._pool is None else []
+        new = [query for query in dict.fromkeys(queries) if query not in self._queries]
+        if not pool and not new:
+            return
+        encoder = sonar.SonarEncoder(self._checkpoint, dtype=self._settings.dtype, device=self._settings.device)
+        try:
+            with torch.inference_mode():
+                vectors = normalize(encoder.encode([*pool, *new], self._language)).numpy()
+        finally:
+            encoder.close()
+        if pool:
+            self._pool = vectors[: len(pool)].copy()
+        self._queries.update(zip(new, vectors[len(pool) :].copy(), strict=True))
+
+    def scores(self, queries: list[str]):
+        import numpy as np
+
+        return (np.stack([self._queries[query] for query in queries]) @ self._pool.T)[:, self._places]

@@ -1,0 +1,1 @@
+"""Languages, language identification, words, sentences and near-duplicate detection."""

@@ -1,0 +1,114 @@
+"""Language identification: CLD2 (embedded) or a fastText model (NLLB's, GlotLID, OpenLID, lid.176).
+
+An identifier has `knows(language) -> bool` and `is_language(texts, language) -> list[bool]`.
+"""
+
+import mmap
+import re
+from pathlib import Path
+
+from topxgen.common.errors import UserError, reason
+from topxgen.text.languages import Language
+
+
+def load(name_or_path: str):
+    """The identifier "cld2", or the fastText model at a path or in a Hub repository (`org/name` with a
+    `model.bin`, or `org/name/file.bin`). Raises UserError when it cannot be loaded."""
+    if name_or_path == "cld2":
+        return CLD2()
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = _from_hub(name_or_path)
+    return FastText(path)
+
+
+class CLD2:
+    """Google's Compact Language Detector 2, whose tables come with the package."""
+
+    def __init__(self):
+        try:
+            import pycld2
+        except ImportError:
+            raise UserError("--lid_model cld2 needs pycld2: pip install pycld2") from None
+        self._pycld2 = pycld2
+
+    def knows(self, language: Language) -> bool:
+        return bool(language.cld2)
+
+    def is_language(self, texts: list[str], language: Language) -> list[bool]:
+        codes = set(language.cld2.split(","))
+        return [self.identify(text) in codes for text in texts]
+
+    def identify(self, text: str) -> str:
+        """The CLD2 code of the language most of `text` is in; "un" for unknown."""
+        try:
+            return self._pycld2.detect(text, bestEffort=True)[2][0][1]
+        except self._pycld2.error:  # bytes that CLD2 takes for broken UTF-8, such as non-characters
+            return "un"
+
+
+class FastText:
+    """A fastText classifier; its labels may be FLORES codes, ISO 639-3 or ISO 639-1 codes."""
+
+    def __init__(self, path: Path):
+        try:
+            import fasttext
+        except ImportError:
+            raise UserError("a fastText --lid_model needs fasttext-predict: pip install fasttext-predict") from None
+        try:
+            self._model = fasttext.load_model(str(path))
+        except ValueError as error:
+            raise UserError(
+                f"--lid_model {path}: {error}; pass cld2, a fastText .bin or .ftz file, or a Hub id"
+            ) from None
+        self._labels = _read_labels(path)
+
+    def knows(self, language: Language) -> bool:
+        return bool(self._labels & _labels(language))
+
+    def is_language(self, texts: list[str], language: Language) -> list[bool]:
+        labels = _labels(language)
+        return [self.identify(text) in labels for text in texts]
+
+    def identify(self, text: str) -> str:
+        """The label of `text`, without fastText's prefix."""
+        labels, _ = self._model.predict(text.replace("\n", " "))
+        return labels[0].removeprefix("__label__") if labels else ""
+
+
+def _read_labels(path: Path) -> set[str]:
+    """The labels in a fastText file, which stand side by side in its dictionary; predict-only fastText
+    has no call for them."""
+    labels, end = set(), None
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for match in re.finditer(rb"__label__([\w-]+)\0", data):
+            if end is not None and match.start() - end > 1 << 20:
+                break
+            labels.add(match.group(1).decode())
+            end = match.end()
+    return labels
+
+
+def _labels(language: Language) -> set[str]:
+    codes = {language.flores, language.iso639_3, language.iso639_1, f"{language.iso639_3}_{language.script}"}
+    # NLLB and GlotLID disagree on a few individual and macrolanguage codes; NTREX's code is often the other.
+    codes |= {language.ntrex, language.ntrex.split("_")[0]}
+    return codes - {""}
+
+
+def _from_hub(name: str) -> Path:
+    repo, file = name, "model.bin"
+    if name.count("/") == 2:
+        repo, file = name.rsplit("/", 1)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise UserError(
+            f"--lid_model {name!r} is no file; pass cld2, the path of a fastText model, or a Hub id such as cis-lmu/glotlid"
+        )
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, file))
+    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+        raise UserError(
+            f"cannot fetch --lid_model {name!r} ({reason(error)}); download it and pass its path, or pass cld2"
+        ) from None

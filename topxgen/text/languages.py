@@ -1,0 +1,108 @@
+"""One table of languages: names, codes, script, punctuation (languages.tsv beside this file).
+
+To add a language for everybody, add a row to languages.tsv; to add one for yourself, pass a file of
+the same columns to `load(extra=...)` (`--languages_file` of the scripts).
+
+Codes: FLORES-200 (https://github.com/facebookresearch/flores), NTREX-128 as `mteb/NTREX` spells them,
+TICO-19 file codes, CLD2 codes as pycld2 answers them (several, comma-separated, when CLD2 does not
+tell a variety apart). `sentencex` names the rule set that splits this language: the language's own,
+one borrowed from a relative, or none (then sentencex uses its English defaults). `endonym` is the language's own
+name for itself as a sentence would begin with it (Euskara), which some MT prompts write; empty where we know none.
+"""
+
+import csv
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+
+from topxgen.common.errors import UserError, closest
+
+TABLE = Path(__file__).with_name("languages.tsv")
+
+
+@dataclass(frozen=True)
+class Language:
+    """A row of the table; a code that does not exist is the empty string."""
+
+    name: str
+    flores: str
+    iso639_1: str
+    iso639_3: str
+    ntrex: str
+    tico: str
+    cld2: str
+    script: str
+    terminators: str
+    direction: str
+    sentencex: str
+    endonym: str
+
+    @property
+    def right_to_left(self) -> bool:
+        return self.direction == "rtl"
+
+    @property
+    def splitting_rules(self) -> str:
+        """Whose sentence-splitting rules apply: "own", "borrowed from xx" or "fallback"."""
+        if not self.sentencex:
+            return "fallback"
+        return "own" if self.sentencex == self.iso639_1 else f"borrowed from {self.sentencex}"
+
+
+def _read(path: Path) -> list[Language]:
+    columns = [field.name for field in fields(Language)]
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(f"cannot read the language table {path}: {reason}") from None
+    languages = []
+    for number, row in enumerate(rows, start=2):
+        for required in ("name", "flores"):
+            if not row.get(required):
+                raise UserError(
+                    f"{path}, line {number}: no {required!r}; a language file is tab-separated with the header "
+                    + " ".join(columns)
+                )
+        name = row["name"]
+        if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
+            raise UserError(f"{path}, line {number}: {name!r} cannot name a file; use letters and spaces")
+        values = {column: (row.get(column) or "") for column in columns}
+        code, _, script = values["flores"].partition("_")
+        values["iso639_3"] = values["iso639_3"] or code
+        values["script"] = values["script"] or script
+        values["terminators"] = values["terminators"] or ".!?…"
+        values["direction"] = values["direction"] or "ltr"
+        languages.append(Language(**values))
+    return languages
+
+
+@cache
+def load(extra: str | None = None) -> dict[str, Language]:
+    """The table by English name; rows of the file `extra` replace or join the built-in ones.
+
+    Raises UserError when a file cannot be read or a row has no name or FLORES code.
+    """
+    languages = {language.name: language for language in _read(TABLE)}
+    if extra:
+        languages.update({language.name: language for language in _read(Path(extra))})
+    return languages
+
+
+def find(name: str, extra: str | None = None) -> Language:
+    """The language of that English name or FLORES code, letter case ignored.
+
+    Raises UserError with the closest names when there is none.
+    """
+    table = load(extra)
+    if name in table:
+        return table[name]
+    for language in table.values():
+        if name.casefold() in (language.name.casefold(), language.flores.casefold()):
+            return language
+    near = closest(name, table)
+    hint = f"did you mean {', '.join(near)}?" if near else "names are English, such as Basque or Swahili."
+    raise UserError(
+        f"unknown language {name!r}: {hint} (--languages_file adds languages; topxgen/text/languages.tsv lists them)"
+    )

@@ -1,0 +1,1 @@
+"""Stage 3: fine-tune a model on the pairs."""

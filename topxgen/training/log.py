@@ -1,0 +1,90 @@
+"""What a training run tells while it runs: a bar, a line a log in train_log.jsonl, loss curves."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from topxgen.common.console import Progress
+from topxgen.common.files import Appender, partial, to_line, write_atomic
+from topxgen.training.model_card import below_start
+
+CURVES = "loss_curves.png"
+
+
+class RunLog(TrainerCallback):
+    """Bar and log of the main process, in the file `path`. A resumed run takes back the lines after its checkpoint."""
+
+    def __init__(self, path: Path, say: Callable[[str], None]):
+        self._path, self._curves = path, path.with_name(CURVES)
+        self._say = say
+        self._bar: Progress | None = None
+        self._log: Appender | None = None
+        self._warned: set[str] = set()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        write_atomic(self._path, map(to_line, state.log_history))
+        self._log = Appender(self._path)
+        self._bar = Progress("train", state.max_steps, "steps", done=state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._bar.update(1)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self._log is None:
+            return
+        entry = state.log_history[-1]
+        self._log.write(entry)
+        if "loss" in entry:
+            self._bar.update(0, loss=round(entry["loss"], 4), tokens_a_second=round(entry["tokens_per_second"]))
+        elif any(key.startswith("eval_") for key in entry):
+            shown = {
+                k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_") and k != "eval_runtime"
+            }
+            values = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
+            self._bar.write(f"step {state.global_step}: held out: {values}")
+            for name, now, start in below_start(state.log_history):
+                if name not in self._warned:
+                    self._warned.add(name)
+                    self._say(
+                        f"warning: {name} is {now:.4g} at step {state.global_step}, worse than {start:.4g} before training"
+                    )
+
+    def on_save(self, args, state, control, **kwargs):
+        self._log.sync()
+        draw_curves(state.log_history, self._curves)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.close()
+        draw_curves(state.log_history, self._curves)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._log.close()
+            self._bar = self._log = None
+
+
+def draw_curves(history: list[dict], path: Path) -> None:
+    """Training and held-out loss, and held-out chrF++ when there is any, against the step, as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    chrf = sorted({name for entry in history for name in entry if name.startswith("eval_chrf_")})
+    panels = [("loss", {"loss": "training", "eval_loss": "held out"})]
+    if chrf:
+        panels.append(("chrF++", {name: name.removeprefix("eval_chrf_") for name in chrf}))
+    figure = Figure(figsize=(7 * len(panels), 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name, label in names.items():
+            points = [(entry["step"], entry[name]) for entry in history if name in entry]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 60 else None)
+        axes.set_xlabel("step")
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    figure.savefig(partial(path), format="png", dpi=110)
+    partial(path).replace(path)

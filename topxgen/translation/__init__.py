@@ -1,0 +1,71 @@
+"""Sentence translation behind one interface.
+
+A translator has
+    load()                               load its model
+    translate(sentences, source, target, tick)  -> list of Translation, in the order of the sentences; tick(n) is
+                                         called when n more are done
+    version                              what a manifest should say of it
+    settings                             what decides its translations, as a dict
+    block_size                           how many sentences it likes at once (a kill undoes that many at most)
+    check(source, target)                raise UserError when it cannot translate between the two; before `load` too
+    close()                              free the model and its memory
+It sorts and batches the sentences it is given itself.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from topxgen.common.console import say
+from topxgen.inference import ModelSettings
+
+# One row a translator: "module:class", imported when it is chosen.
+TRANSLATORS = {
+    "nllb": "topxgen.translation.nllb:NLLB",
+    "llm": "topxgen.translation.llm:LLM",
+    "apertium": "topxgen.translation.apertium:Apertium",
+}
+CACHE_DIR = "~/.cache/topxgen"
+
+
+@dataclass(frozen=True)
+class Translation:
+    """`confidence` is the translator's own estimate of quality from 0 to 1, None if it has none; `pieces` is in
+    how many pieces a sentence longer than the model takes was translated; `error` is why there is no text."""
+
+    text: str
+    confidence: float | None = None
+    pieces: int = 1
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class TranslatorSettings:
+    """What to load and how; a field that a translator has no use for is ignored by it."""
+
+    nllb: str = "facebook/nllb-200-3.3B"
+    nllb_engine: str = "ctranslate2"
+    nllb_compute_type: str = "auto"
+    cache_dir: str = CACHE_DIR
+    trust_remote_code: bool = False
+    # LLM
+    inference_api: str = "vllm"
+    model: ModelSettings | None = None
+    num_beams: int = 1
+    template: str = "11"
+    prompt_style: str = "auto"
+    demonstrations: int = 5
+    pool: str = "flores"
+    journal: Path | None = None  # where finished answers are kept
+    notice: Callable[[str], None] = say
+
+
+def no_tick(_: int) -> None:
+    """For callers who do not want to know."""
+
+
+def create(name: str, settings: TranslatorSettings):
+    """The translator of that name, its model not loaded yet. Raises UserError when it cannot be had."""
+    module, _, attribute = TRANSLATORS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)(settings)
