@@ -21,11 +21,11 @@ from pathlib import Path
 
 from topxgen import inference, translation
 from topxgen.common import provenance
-from topxgen.common.cli import FLAG, boolean, real, whole
+from topxgen.common.cli import FLAG, parse_bool, float_range, int_range
 from topxgen.common.console import say
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.generation import manifests, scoring
-from topxgen.generation.plan import PIPELINES, Run, dry_run
+from topxgen.generation.plan import PIPELINES, GenerationConfig, dry_run
 from topxgen.generation.run import generate, preflight, report, score, translate
 from topxgen.prompting.style import STYLES
 from topxgen.text import sentence_splitting
@@ -55,16 +55,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--output_filenames", nargs="+", metavar="NAME", help="one a language [{Language}.jsonl]")
     group.add_argument(
-        "--number_of_instructions", type=whole(0), default=0, metavar="N", help="paragraphs over all languages"
+        "--number_of_instructions", type=int_range(0), default=0, metavar="N", help="paragraphs over all languages"
     )
     group.add_argument(
         "--number_of_instructions_per_language",
-        type=whole(0),
+        type=int_range(0),
         default=0,
         metavar="N",
         help="paragraphs at least, in each",
     )
-    group.add_argument("--seed", type=whole(0), default=122, help="[%(default)s]")
+    group.add_argument("--seed", type=int_range(0), default=122, help="[%(default)s]")
     group.add_argument("--verbose", **FLAG, help="show the texts")
     group.add_argument("--dry_run", **FLAG, help="show the first prompts, their tokens and an estimate, and leave")
 
@@ -76,56 +76,56 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--api_key", help="better: the provider's environment variable; never logged nor written")
     group.add_argument(
-        "--request_batch_size", type=whole(1), default=4, help="topics a step; hf: prompts a batch [%(default)s]"
+        "--request_batch_size", type=int_range(1), default=4, help="topics a step; hf: prompts a batch [%(default)s]"
     )
-    group.add_argument("--max_in_flight", type=whole(1), help="vllm, APIs: requests at a time [vllm 256, APIs 16]")
+    group.add_argument("--max_in_flight", type=int_range(1), help="vllm, APIs: requests at a time [vllm 256, APIs 16]")
     group.add_argument(
         "--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto", help="[%(default)s]"
     )
     group.add_argument(
-        "--max_model_len", type=whole(16), metavar="TOKENS", help="prompt and answer [8192 or the model's limit]"
+        "--max_model_len", type=int_range(16), metavar="TOKENS", help="prompt and answer [8192 or the model's limit]"
     )
     group.add_argument(
-        "--gpu_memory_utilization", type=real(0.05, 1), default=0.9, help="vllm: share of each GPU [%(default)s]"
+        "--gpu_memory_utilization", type=float_range(0.05, 1), default=0.9, help="vllm: share of each GPU [%(default)s]"
     )
-    group.add_argument("--tensor_parallel_size", type=whole(1), metavar="GPUS", help="vllm [all that are visible]")
+    group.add_argument("--tensor_parallel_size", type=int_range(1), metavar="GPUS", help="vllm [all that are visible]")
     group.add_argument("--adapter_name_or_path", metavar="LORA", help="a LoRA adapter on top of the model")
-    group.add_argument("--lora_rank", type=whole(1), default=16, help="of the adapter, or more [%(default)s]")
+    group.add_argument("--lora_rank", type=int_range(1), default=16, help="of the adapter, or more [%(default)s]")
     group.add_argument("--trust_remote_code", **FLAG, help="run code that comes with the model")
 
     group = parser.add_argument_group("APIs (openai, cohere, anthropic)")
     group.add_argument("--base_url", metavar="URL", help="another server, as http://localhost:8000/v1 of vllm serve")
     group.add_argument(
-        "--request_timeout", type=real(0.1), default=600, metavar="SECONDS", help="for one attempt [%(default)s]"
+        "--request_timeout", type=float_range(0.1), default=600, metavar="SECONDS", help="for one attempt [%(default)s]"
     )
-    group.add_argument("--max_retries", type=whole(0), default=8, help="after the first attempt [%(default)s]")
+    group.add_argument("--max_retries", type=int_range(0), default=8, help="after the first attempt [%(default)s]")
     group.add_argument(
         "--prices",
         nargs=2,
-        type=real(0),
+        type=float_range(0),
         metavar=("IN", "OUT"),
         help="of a million prompt and a million answer tokens, to count the cost",
     )
 
     group = parser.add_argument_group("how it writes")
-    group.add_argument("--max_new_tokens", type=whole(1), default=2048, help="[%(default)s]")
-    group.add_argument("--temperature", type=real(0), default=1.0, help="0: greedy [%(default)s]")
-    group.add_argument("--top_p", type=real(0.001, 1), default=1.0, help="[%(default)s]")
-    group.add_argument("--repetition_penalty", type=real(0.01), default=1.0, help="[%(default)s]")
-    group.add_argument("--num_return_sequences", type=whole(1), default=1, help="answers a prompt [%(default)s]")
-    group.add_argument("--num_beams", type=whole(1), default=1, help="above 1: beam search [%(default)s]")
-    group.add_argument("--do_sample", type=boolean, nargs="?", const=True, default=True, help="false: greedy [true]")
+    group.add_argument("--max_new_tokens", type=int_range(1), default=2048, help="[%(default)s]")
+    group.add_argument("--temperature", type=float_range(0), default=1.0, help="0: greedy [%(default)s]")
+    group.add_argument("--top_p", type=float_range(0.001, 1), default=1.0, help="[%(default)s]")
+    group.add_argument("--repetition_penalty", type=float_range(0.01), default=1.0, help="[%(default)s]")
+    group.add_argument("--num_return_sequences", type=int_range(1), default=1, help="answers a prompt [%(default)s]")
+    group.add_argument("--num_beams", type=int_range(1), default=1, help="above 1: beam search [%(default)s]")
+    group.add_argument("--do_sample", type=parse_bool, nargs="?", const=True, default=True, help="false: greedy [true]")
 
     group = parser.add_argument_group("prompts")
     group.add_argument(
         "--prompt_template", metavar="NAME_OR_PATH", help="topxgen/prompts [by the tokenizer's chat template]"
     )
     group.add_argument(
-        "--number_of_icl_demonstrations", type=whole(0), default=4, help="example paragraphs [%(default)s]"
+        "--number_of_icl_demonstrations", type=int_range(0), default=4, help="example paragraphs [%(default)s]"
     )
-    group.add_argument("--number_of_icl_phrases", type=whole(0), default=0, help="example sentences [%(default)s]")
+    group.add_argument("--number_of_icl_phrases", type=int_range(0), default=0, help="example sentences [%(default)s]")
     group.add_argument(
-        "--number_of_generations_per_step", type=whole(1), default=2, help="texts a prompt [%(default)s]"
+        "--number_of_generations_per_step", type=int_range(1), default=2, help="texts a prompt [%(default)s]"
     )
     group.add_argument(
         "--example_paragraphs", default="xquad", metavar="SOURCE", help="xquad (Hub), udhr (embedded) or a folder"
@@ -134,13 +134,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--example_sentences", default="flores", metavar="SOURCE", help="flores (Hub), udhr (embedded) or a folder"
     )
     group.add_argument(
-        "--number_of_icl_synthetic_demonstrations", type=whole(0), default=2, help="self-instruct [%(default)s]"
+        "--number_of_icl_synthetic_demonstrations", type=int_range(0), default=2, help="self-instruct [%(default)s]"
     )
-    group.add_argument("--number_of_rounds", type=whole(1), default=1, help="knn-instruct [%(default)s]")
-    group.add_argument("--max_samples", type=whole(1), help="at most so many example sentences in the pool [all]")
+    group.add_argument("--number_of_rounds", type=int_range(1), default=1, help="knn-instruct [%(default)s]")
+    group.add_argument("--max_samples", type=int_range(1), help="at most so many example sentences in the pool [all]")
 
     group = parser.add_argument_group("filters")
-    group.add_argument("--threshold", type=real(0, 1), default=0.7, help="near-duplicate ROUGE-L F1 [%(default)s]")
+    group.add_argument("--threshold", type=float_range(0, 1), default=0.7, help="near-duplicate ROUGE-L F1 [%(default)s]")
     group.add_argument("--rouge_tokenizer", choices=("unicode", "original"), default="unicode", help="[%(default)s]")
     group.add_argument("--splitter", choices=sentence_splitting.SPLITTERS, default="sentencex", help="[%(default)s]")
     group.add_argument(
@@ -175,7 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--prompt_style", choices=STYLES, default="auto", help="llm: raw template or chat [by the tokenizer]"
     )
-    group.add_argument("--number_of_demonstrations", type=whole(0), default=5, help="llm: shots [%(default)s]")
+    group.add_argument("--number_of_demonstrations", type=int_range(0), default=5, help="llm: shots [%(default)s]")
     group.add_argument(
         "--demonstration_pool",
         default="flores",
@@ -196,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = build_parser().parse_args()
     try:
-        run = Run(args)
+        run = GenerationConfig(args)
         if args.dry_run:
             return dry_run(run)
         preflight(run)
@@ -217,7 +217,7 @@ def main() -> int:
                 score(run, command)
             report(run)
         return 0 if enough else 3
-    except UserError as error:
+    except UsageError as error:
         say(f"datagen.py: error: {error}")
         return error.exit_code
     except OSError as error:  # a full disk, a read-only file, a directory where a file should be

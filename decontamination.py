@@ -20,8 +20,8 @@ import tempfile
 from pathlib import Path
 
 from topxgen.common import provenance
-from topxgen.common.cli import FLAG, real, whole
-from topxgen.common.errors import UserError
+from topxgen.common.cli import FLAG, float_range, int_range
+from topxgen.common.errors import UsageError
 from topxgen.common.files import OutputLock, write_atomic
 from topxgen.common.records import FilteredLayout
 from topxgen.corpora import benchmarks
@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("what overlaps")
     group.add_argument(
-        "--ngram_size", type=whole(1, 1000), default=10, metavar="WORDS", help="shared in a row [%(default)s]"
+        "--ngram_size", type=int_range(1, 1000), default=10, metavar="WORDS", help="shared in a row [%(default)s]"
     )
     group.add_argument(
         "--tokenizer",
@@ -94,13 +94,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--near_duplicates",
-        type=real(0.05, 0.99),
+        type=float_range(0.05, 0.99),
         metavar="F1",
         help="also texts whose ROUGE-L F1 with a benchmark text is above this; 0.6 is a good value [off]",
     )
     group.add_argument(
         "--short_texts",
-        choices=ngram_index.SHORT,
+        choices=ngram_index.SHORT_TEXT_RULES,
         default="inside",
         help="benchmark texts of fewer words count when they are the whole of a text, or (from 6 words of 10 on) stand "
         "inside one too [%(default)s]",
@@ -127,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="without or with .json or .md [decontamination_report in the output directory]",
     )
     group.add_argument("--report_only", **FLAG, help="write the report (decontamination_audit), drop nothing")
-    group.add_argument("--num_workers", type=whole(1), metavar="N", help="processes [one a core]")
+    group.add_argument("--num_workers", type=int_range(1), metavar="N", help="processes [one a core]")
     return parser
 
 
@@ -151,7 +151,7 @@ def main() -> int:
             say(str(side))
         for name in paths:
             if not loaded[name].splits and not loaded[target.name].splits:
-                raise UserError(f"nothing to hold {name} against: none of {' '.join(args.benchmarks)} has it")
+                raise UsageError(f"nothing to hold {name} against: none of {' '.join(args.benchmarks)} has it")
 
         settings = settings_of(args)
         indexes = {name: side.index(settings) for name, side in loaded.items()}
@@ -188,7 +188,7 @@ def main() -> int:
         print(report.summary(parts, args.report_only))
         print(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")
         return 0
-    except UserError as error:
+    except UsageError as error:
         say(f"decontamination.py: error: {error}")
         return error.exit_code
     except OSError as error:  # a full disk, a read-only file

@@ -25,14 +25,14 @@ import os
 import sys
 from pathlib import Path
 
-from topxgen.common.cli import FLAG, real, whole
-from topxgen.common.errors import UserError
+from topxgen.common.cli import FLAG, float_range, int_range
+from topxgen.common.errors import UsageError
 from topxgen.training import run, training_data
-from topxgen.training.model import LEFT_OUT, BaseModel
+from topxgen.training.model import LEFT_OUT_FILE, TrainableModel
 from topxgen.training.packing import PACKINGS
 from topxgen.training.plan import (
     DEFAULT_STEPS,
-    MAIN,
+    IS_MAIN_PROCESS,
     build_sets,
     open_stream,
     say,
@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--model_name_or_path", required=True, metavar="MODEL", help="a Hub id or a folder; its config decides the path"
     )
     group.add_argument("--tokenizer_name_or_path", metavar="MODEL", help="[the model's]")
-    group.add_argument("--eos_token_id", type=whole(0), metavar="ID", help="that ends an answer [the tokenizer's]")
+    group.add_argument("--eos_token_id", type=int_range(0), metavar="ID", help="that ends an answer [the tokenizer's]")
     group.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
     group.add_argument("--trust_remote_code", **FLAG, help="run code that comes with the model")
 
@@ -95,9 +95,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--output_column_name", metavar="COLUMN", help="target [none: the input is finished text]")
     group.add_argument(
-        "--percentile", type=real(0, 100), metavar="P", help="only pairs whose score is above the P-th percentile"
+        "--percentile", type=float_range(0, 100), metavar="P", help="only pairs whose score is above the P-th percentile"
     )
-    group.add_argument("--dataset_size", type=whole(-1), default=-1, metavar="N", help="pairs a language; -1: all")
+    group.add_argument("--dataset_size", type=int_range(-1), default=-1, metavar="N", help="pairs a language; -1: all")
     group.add_argument(
         "--strategy",
         choices=training_data.STRATEGIES,
@@ -106,33 +106,33 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--test_size_ratio",
-        type=real(0),
+        type=float_range(0),
         default=0.1,
         metavar="SHARE_OR_COUNT",
         help="held out: a share up to 1, a count above [%(default)s]",
     )
     group.add_argument("--streaming", **FLAG, help="never hold the data in memory (files and Hub sets)")
-    group.add_argument("--shuffle_buffer", type=whole(1), default=5000, help="streaming [%(default)s]")
+    group.add_argument("--shuffle_buffer", type=int_range(1), default=5000, help="streaming [%(default)s]")
     group.add_argument(
         "--size_valid_set",
-        type=whole(0),
+        type=int_range(0),
         default=1000,
         metavar="N",
         help="streaming: the first pairs, which are held out [%(default)s]",
     )
     group.add_argument(
-        "--num_of_sequences", type=whole(1), default=1000, help="streaming: pairs packed together [%(default)s]"
+        "--num_of_sequences", type=int_range(1), default=1000, help="streaming: pairs packed together [%(default)s]"
     )
     group.add_argument("--export_dir", type=Path, metavar="DIR", help="write the two sets there, too")
     group.add_argument(
         "--export_formats", nargs="+", choices=training_data.FORMATS, default=list(training_data.FORMATS), help="[all]"
     )
-    group.add_argument("--seed", type=whole(0), default=122, help="[%(default)s]")
+    group.add_argument("--seed", type=int_range(0), default=122, help="[%(default)s]")
     group.add_argument("--dry_run", **FLAG, help="show counts, rows and the first texts, and leave")
 
     group = parser.add_argument_group("what is learned")
     group.add_argument("--targets_only", **FLAG, help="loss on the target and EOS alone (decoders)")
-    group.add_argument("--max_length", type=whole(8), default=2048, metavar="TOKENS", help="of a row [%(default)s]")
+    group.add_argument("--max_length", type=int_range(8), default=2048, metavar="TOKENS", help="of a row [%(default)s]")
     group.add_argument(
         "--packing",
         choices=PACKINGS,
@@ -144,13 +144,13 @@ def build_parser() -> argparse.ArgumentParser:
         default="14",
         help="decoders: number or name in topxgen/prompting/mt_templates.toml; none: input and output as they stand [%(default)s]",
     )
-    group.add_argument("--neftune_noise_alpha", type=real(0), metavar="ALPHA", help="noise on the embeddings [off]")
+    group.add_argument("--neftune_noise_alpha", type=float_range(0), metavar="ALPHA", help="noise on the embeddings [off]")
 
     group = parser.add_argument_group("adapters and memory")
     group.add_argument("--use_peft", **FLAG, help="LoRA")
-    group.add_argument("--lora_r", type=whole(1), default=16, help="[%(default)s]")
-    group.add_argument("--lora_alpha", type=real(0), default=32, help="[%(default)s]")
-    group.add_argument("--lora_dropout", type=real(0, 1), default=0.05, help="[%(default)s]")
+    group.add_argument("--lora_r", type=int_range(1), default=16, help="[%(default)s]")
+    group.add_argument("--lora_alpha", type=float_range(0), default=32, help="[%(default)s]")
+    group.add_argument("--lora_dropout", type=float_range(0, 1), default=0.05, help="[%(default)s]")
     group.add_argument("--target_modules", nargs="+", metavar="NAME", help="[all linear layers]")
     group.add_argument("--use_dora", **FLAG, help="weight-decomposed LoRA")
     group.add_argument("--load_in_8bit", **FLAG, help="frozen weights in 8 bits (bitsandbytes)")
@@ -163,27 +163,27 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--deepspeed", metavar="JSON", help="a DeepSpeed config; or launch with configs/zero3.yaml")
 
     group = parser.add_argument_group("optimisation")
-    group.add_argument("--max_steps", type=whole(-1), metavar="N", help=f"[{DEFAULT_STEPS}]")
-    group.add_argument("--num_train_epochs", type=real(0.001), metavar="N", help="instead of --max_steps (which wins)")
-    group.add_argument("--per_device_train_batch_size", type=whole(1), default=4, metavar="ROWS", help="[%(default)s]")
-    group.add_argument("--per_device_eval_batch_size", type=whole(1), default=4, metavar="ROWS", help="[%(default)s]")
-    group.add_argument("--gradient_accumulation_steps", type=whole(1), default=4, help="[%(default)s]")
-    group.add_argument("--learning_rate", type=real(0), default=5e-6, help="[%(default)s]")
-    group.add_argument("--min_learning_rate", type=real(0), help="where the schedule ends")
+    group.add_argument("--max_steps", type=int_range(-1), metavar="N", help=f"[{DEFAULT_STEPS}]")
+    group.add_argument("--num_train_epochs", type=float_range(0.001), metavar="N", help="instead of --max_steps (which wins)")
+    group.add_argument("--per_device_train_batch_size", type=int_range(1), default=4, metavar="ROWS", help="[%(default)s]")
+    group.add_argument("--per_device_eval_batch_size", type=int_range(1), default=4, metavar="ROWS", help="[%(default)s]")
+    group.add_argument("--gradient_accumulation_steps", type=int_range(1), default=4, help="[%(default)s]")
+    group.add_argument("--learning_rate", type=float_range(0), default=5e-6, help="[%(default)s]")
+    group.add_argument("--min_learning_rate", type=float_range(0), help="where the schedule ends")
     group.add_argument("--lr_scheduler_type", choices=run.SCHEDULERS, default="cosine", help="[%(default)s]")
     group.add_argument("--lr_scheduler_kwargs", type=json_object, metavar="JSON", help='such as {"num_cycles": 2}')
-    group.add_argument("--num_warmup_steps", type=whole(0), default=100, help="[%(default)s]")
-    group.add_argument("--weight_decay", type=real(0), default=0.05, help="[%(default)s]")
-    group.add_argument("--num_workers", type=whole(0), default=24, help="that load data, one a spare core at most [24]")
+    group.add_argument("--num_warmup_steps", type=int_range(0), default=100, help="[%(default)s]")
+    group.add_argument("--weight_decay", type=float_range(0), default=0.05, help="[%(default)s]")
+    group.add_argument("--num_workers", type=int_range(0), default=24, help="that load data, one a spare core at most [24]")
 
     group = parser.add_argument_group("checkpoints and evaluation")
-    group.add_argument("--logging_steps", type=whole(1), default=10, help="[%(default)s]")
-    group.add_argument("--eval_steps", type=whole(1), default=10, help="also at every save [%(default)s]")
-    group.add_argument("--save_steps", type=whole(1), default=50, help="[%(default)s]")
-    group.add_argument("--save_total_limit", type=whole(1), default=3, help="the best is kept, too [%(default)s]")
+    group.add_argument("--logging_steps", type=int_range(1), default=10, help="[%(default)s]")
+    group.add_argument("--eval_steps", type=int_range(1), default=10, help="also at every save [%(default)s]")
+    group.add_argument("--save_steps", type=int_range(1), default=50, help="[%(default)s]")
+    group.add_argument("--save_total_limit", type=int_range(1), default=3, help="the best is kept, too [%(default)s]")
     group.add_argument(
         "--eval_translation",
-        type=whole(0),
+        type=int_range(0),
         default=0,
         metavar="N",
         help="translate so many held-out pairs of each direction at every evaluation: chrF++, BLEU [%(default)s]",
@@ -194,7 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="what the best checkpoint has [chrf, without translations loss]",
     )
     group.add_argument(
-        "--early_stopping_patience", type=whole(1), metavar="N", help="stop after N evaluations without a better one"
+        "--early_stopping_patience", type=int_range(1), metavar="N", help="stop after N evaluations without a better one"
     )
     group.add_argument("--report_to", nargs="+", choices=("tensorboard", "wandb"), help="besides the log here [none]")
     group.add_argument("--push_to_hub", **FLAG, help="upload the best model, privately, when done (HF_TOKEN)")
@@ -202,9 +202,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """Errors are the business of whatever process has them."""
-    rank = "" if MAIN else f"rank {os.environ['RANK']}: "
+    rank = "" if IS_MAIN_PROCESS else f"rank {os.environ['RANK']}: "
     print(rank + line, file=sys.stderr, flush=True)
 
 
@@ -219,15 +219,17 @@ def train(args: argparse.Namespace) -> int:
     for line in run.funnel_lines(facts):
         say(line)
     if args.targets_only and not all(pair.src for pair in (*test, *(() if args.streaming else pairs))):
-        raise UserError("--targets_only: text of one column has no target; pass --output_column_name, or drop the flag")
-    if args.export_dir and MAIN:
+        raise UsageError(
+            "--targets_only: text of one column has no target; pass --output_column_name, or drop the flag"
+        )
+    if args.export_dir and IS_MAIN_PROCESS:
         written = training_data.export(pairs, test, args.export_dir, args.export_formats, args.languages_file)
         say(f"exported: {', '.join(map(str, written))}")
-    model = BaseModel(args)
+    model = TrainableModel(args)
     if args.streaming:
         rows = model.streamed(pairs, test, say)
         if next(iter(rows), None) is None:
-            raise UserError(
+            raise UsageError(
                 f"nothing is left to train on after the first --size_valid_set {args.size_valid_set} pairs that fits "
                 f"--max_length {args.max_length} tokens: lower the one or raise the other"
             )
@@ -236,7 +238,7 @@ def train(args: argparse.Namespace) -> int:
         encoded = model.encode(pairs)
         if not len(encoded):
             shortest = min(tokens for _, tokens in encoded.too_long)
-            raise UserError(
+            raise UsageError(
                 f"no pair is as short as --max_length {args.max_length} tokens; the shortest has {shortest}"
             )
         rows = model.rows(encoded)
@@ -246,13 +248,13 @@ def train(args: argparse.Namespace) -> int:
             run.note_left_out(args, model, encoded, pairs, "training", say)
         return 0
     settings = json.loads(json.dumps(settings_of(args, facts), default=str))
-    lock = OutputLock(args.output_dir) if MAIN else None
+    lock = OutputLock(args.output_dir) if IS_MAIN_PROCESS else None
     try:
         run.check_output_dir(args.output_dir, settings)
         if run.is_finished(args.output_dir, say):
             return 0
-        if MAIN:
-            (args.output_dir / LEFT_OUT).unlink(missing_ok=True)
+        if IS_MAIN_PROCESS:
+            (args.output_dir / LEFT_OUT_FILE).unlink(missing_ok=True)
         if not args.streaming:
             run.note_left_out(args, model, encoded, pairs, "training", say)
         return run.run(args, model, rows, test, facts, settings, say)
@@ -265,11 +267,11 @@ def main() -> int:
     args = build_parser().parse_args()
     try:
         return train(args)
-    except UserError as error:
-        complain(f"train.py: error: {error}")
+    except UsageError as error:
+        print_error(f"train.py: error: {error}")
         return error.exit_code
     except OSError as error:  # a full disk, a read-only file
-        complain(
+        print_error(
             f"train.py: error: {error}; the last whole checkpoint is on disk, and the same command goes on from there"
         )
         return 2
@@ -278,7 +280,7 @@ def main() -> int:
         return 130
 
 
-def leave(code: int) -> None:
+def exit_process(code: int) -> None:
     """End this process. Of several, threads of torch's process groups now and then abort Python while it tidies up,
     and a job that is done would count as failed."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -290,4 +292,4 @@ def leave(code: int) -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_process(main())

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from topxgen.common.console import say
-from topxgen.common.errors import UserError, closest
+from topxgen.common.errors import UsageError, closest
 from topxgen.common.files import read_jsonl, repair_tail, to_line
 from topxgen.quality import sonar
 from topxgen.quality.blaser import DEFAULT as BLASER
@@ -51,11 +51,11 @@ Selector = Callable[[list[str], list[list[str]]], list[str]]
 def create(name: str, src: Language, tgt: Language, settings: SelectionSettings | None = None) -> Selector | None:
     """The selector of that name for translations from `src` into `tgt`; None: take the first.
 
-    Raises UserError for an unknown name, and for a model, language or environment that is missing; no model is loaded.
+    Raises UsageError for an unknown name, and for a model, language or environment that is missing; no model is loaded.
     """
     if name not in SELECTORS:
         near = closest(name, SELECTORS, n=1)
-        raise UserError(
+        raise UsageError(
             f"--selection_method {name!r} does not exist; choose one of {', '.join(SELECTORS)}"
             + (f" (did you mean {near[0]}?)" if near else "")
         )
@@ -149,7 +149,7 @@ class ByBlaser:
         from topxgen.quality import blaser
 
         if settings.dtype not in sonar.DTYPES:
-            raise UserError(
+            raise UsageError(
                 f"dtype {settings.dtype!r} is not offered for SONAR; choose one of {', '.join(sonar.DTYPES)}"
             )
         blaser.preflight(settings.blaser, settings.sonar, (src, tgt))
@@ -202,7 +202,7 @@ class ByComet:
             self._run(folder, path, missing)
         scores = {record["id"]: record["score"] for record in read_jsonl(path)}
         if lost := [key for key in missing if key not in scores]:
-            raise UserError(
+            raise UsageError(
                 f"COMET left {len(lost)} of {len(missing)} translations without a score in {path}; run again"
             )
         return [None if math.isnan(scores[key]) else scores[key] for key in ids]
@@ -216,7 +216,7 @@ class ByComet:
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
         if done.returncode:
             last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
-            raise UserError(
+            raise UsageError(
                 f"COMET failed in {self._python} ({last[:300]}); {COMET_MODEL} wants its licence accepted on the Hub and HF_TOKEN "
                 "exported; scores so far are kept"
             )
@@ -227,7 +227,7 @@ class ByComet:
 
 
 def comet_python(named: str | None) -> str:
-    """The interpreter that has COMET: the one named, $COMET_PYTHON, or .venv-comet. Raises UserError when it has not."""
+    """The interpreter that has COMET: the one named, $COMET_PYTHON, or .venv-comet. Raises UsageError when it has not."""
     python = named or os.environ.get(COMET_PYTHON) or str(_ROOT / ".venv-comet" / "bin" / "python")
     make = (
         "make its environment: python3.11 -m venv .venv-comet && .venv-comet/bin/pip install -r requirements-comet.txt "
@@ -235,10 +235,10 @@ def comet_python(named: str | None) -> str:
     )
     found = shutil.which(python)
     if found is None:
-        raise UserError(f"comet-qe needs COMET, and there is no interpreter {python}; {make}")
+        raise UsageError(f"comet-qe needs COMET, and there is no interpreter {python}; {make}")
     look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('comet') is None)"
     if subprocess.run([found, "-c", look], capture_output=True).returncode:
-        raise UserError(f"comet-qe needs COMET, which {python} has not; {make}")
+        raise UsageError(f"comet-qe needs COMET, which {python} has not; {make}")
     return found
 
 

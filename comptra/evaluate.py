@@ -22,8 +22,8 @@ from comptra.scores import metrics
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import csv_text, table, title_of
 from topxgen.common import provenance
-from topxgen.common.cli import FLAG, whole
-from topxgen.common.errors import UserError
+from topxgen.common.cli import FLAG, int_range
+from topxgen.common.errors import UsageError
 from topxgen.common.files import write_atomic, write_json
 
 
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--languages_file", metavar="TSV", help="rows of your own, as in topxgen/text/languages.tsv")
     group.add_argument(
-        "--step", type=whole(0), default=0, help="which translate_{step}.jsonl; only 0 has references [%(default)s]"
+        "--step", type=int_range(0), default=0, help="which translate_{step}.jsonl; only 0 has references [%(default)s]"
     )
     group.add_argument("--allow_partial", **FLAG, help="score runs that are not done too, on what there is")
 
@@ -60,9 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("significance")
     group.add_argument("--baseline", type=Path, metavar="DIR", help="what all others are compared to")
-    group.add_argument("--trials", type=whole(1), default=10000, help="of the test [%(default)s]")
-    group.add_argument("--bootstrap", type=whole(0), default=0, metavar="N", help="samples for 95%% intervals [none]")
-    group.add_argument("--seed", type=whole(0), default=12345, help="[%(default)s, sacrebleu's]")
+    group.add_argument("--trials", type=int_range(1), default=10000, help="of the test [%(default)s]")
+    group.add_argument("--bootstrap", type=int_range(0), default=0, metavar="N", help="samples for 95%% intervals [none]")
+    group.add_argument("--seed", type=int_range(0), default=12345, help="[%(default)s, sacrebleu's]")
 
     group = parser.add_argument_group("files")
     group.add_argument("--csv", type=Path, metavar="FILE", help="one row a system")
@@ -71,11 +71,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def evaluate(args: argparse.Namespace, say: Callable[[str], None]) -> dict:
-    """All that --json holds: for each test set and direction, the systems with their scores. Raises UserError."""
+    """All that --json holds: for each test set and direction, the systems with their scores. Raises UsageError."""
     names = list(dict.fromkeys(args.metrics or metrics.METRICS))
     if args.step:
         if args.metrics and set(names) - metrics.NEED_NO_REFERENCES:
-            raise UserError(
+            raise UsageError(
                 f"--step {args.step}: phrases have no references; choose --metrics {' '.join(metrics.NEED_NO_REFERENCES)}"
             )
         names = [name for name in names if name in metrics.NEED_NO_REFERENCES]
@@ -101,7 +101,7 @@ def evaluate(args: argparse.Namespace, say: Callable[[str], None]) -> dict:
         if system is not None:
             groups.setdefault(system.test, []).append(system)
     if not groups:
-        raise UserError("nothing is translated yet")
+        raise UsageError("nothing is translated yet")
     ordered = sorted(
         groups.values(), key=lambda systems: (systems[0].dataset, systems[0].src.name, systems[0].tgt.name)
     )
@@ -138,7 +138,7 @@ def score_group(
     first = systems[0]
     bases = [system for system in systems if system.folder.resolve() in baselines]
     if len(bases) > 1:
-        raise UserError(
+        raise UsageError(
             f"--baseline {args.baseline} holds several systems for {first.dataset} from {first.src.name} into {first.tgt.name}; "
             f"name one: {', '.join(str(system.folder) for system in bases)}"
         )
@@ -217,7 +217,7 @@ def main() -> int:
         if args.json:
             write_json(args.json, report)
         return 0
-    except UserError as error:
+    except UsageError as error:
         say(f"error: {error}")
         return error.exit_code
     except OSError as error:  # a folder that cannot be read, a --csv or --json that cannot be written

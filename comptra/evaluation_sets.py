@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from topxgen.common.errors import UserError, closest
+from topxgen.common.errors import UsageError, closest
 from topxgen.common.files import read_json, read_jsonl
 from topxgen.corpora import benchmarks, examples
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage, Split
@@ -61,22 +61,22 @@ def load(
     `test_files` and `pool_files` the first is in `src`, the second in `tgt`: one sentence a line, or a table whose columns
     are named after the languages (or, in JSON, source and target), which may be the same file twice. An empty line of
     a test set is an error, one of a pool leaves its pair out.
-    Raises UserError when something is missing, or not parallel, or does not go with `name`.
+    Raises UsageError when something is missing, or not parallel, or does not go with `name`.
     """
     if name not in DATASETS:
         near = closest(name, DATASETS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"unknown --dataset_name_or_path {name!r}: {hint}choose from {', '.join(DATASETS)}")
+        raise UsageError(f"unknown --dataset_name_or_path {name!r}: {hint}choose from {', '.join(DATASETS)}")
     for flag, value, needs in (
         ("--data_dir", data_dir, "topxgen"),
         ("--test_files", test_files, "files"),
         ("--pool_files", pool_files, "files"),
     ):
         if value is not None and name != needs:
-            raise UserError(f"{flag} is for --dataset_name_or_path {needs}, not {name}: drop one of them")
+            raise UsageError(f"{flag} is for --dataset_name_or_path {needs}, not {name}: drop one of them")
     if name == "files":
         if test_files is None:
-            raise UserError("--dataset_name_or_path files needs --test_files SOURCE REFERENCE")
+            raise UsageError("--dataset_name_or_path files needs --test_files SOURCE REFERENCE")
         test = _own("--test_files", test_files, src, tgt)
         pool = _own("--pool_files", pool_files, src, tgt) if need_pool and pool_files else None
     else:
@@ -87,7 +87,7 @@ def load(
         _refuse_empty(split)
     pairs, facts = _aligned(*test)
     if not pairs:
-        raise UserError(
+        raise UsageError(
             f"no article of {name} has as many paragraphs in {src.name} as in {tgt.name}; choose another one"
         )
     pairs = pairs[:max_samples]
@@ -109,7 +109,7 @@ def load(
 
 
 def _published(benchmark: str, part: str, src: Language, tgt: Language, folder: Path | None) -> tuple[Split, Split]:
-    """Both sides of the split of that name, the main one of its variants. Raises UserError saying what else can be had."""
+    """Both sides of the split of that name, the main one of its variants. Raises UsageError saying what else can be had."""
     embedded = all((benchmarks.UDHR / f"{language.flores}.tsv").is_file() for language in (src, tgt))
     sides = []
     for language in (src, tgt):
@@ -120,19 +120,19 @@ def _published(benchmark: str, part: str, src: Language, tgt: Language, folder: 
             copy = (
                 "--benchmark_dir FOLDER with a copy that has it, or " if folder is None and benchmark != "udhr" else ""
             )
-            raise UserError(
+            raise UsageError(
                 f"{error}; pass {copy}--dataset_name_or_path {' or '.join([*others, 'files'])} (--test_files of your own)"
             ) from None
         except CannotLoad as error:
             other = ", or --dataset_name_or_path udhr, which is embedded" if embedded and benchmark != "udhr" else ""
-            raise UserError(f"{error}; pass --benchmark_dir FOLDER with a copy of it{other}") from None
+            raise UsageError(f"{error}; pass --benchmark_dir FOLDER with a copy of it{other}") from None
         sides.append(splits[part])
     return sides[0], sides[1]
 
 
 def _own(flag: str, paths: tuple[Path, Path], src: Language, tgt: Language) -> tuple[Split, Split]:
     if paths[0] == paths[1] and not _is_table(paths[0]):
-        raise UserError(f"{flag}: {paths[0]} stands for both sides; pass one file for each, or a table of two columns")
+        raise UsageError(f"{flag}: {paths[0]} stands for both sides; pass one file for each, or a table of two columns")
     first, second = (
         _own_side(path, language, roles) for path, language, roles in zip(paths, (src, tgt), ROLES, strict=True)
     )
@@ -151,19 +151,19 @@ def _own_side(path: Path, language: Language, roles: tuple[str, ...]) -> Split:
         if len(chosen) != 1:
             there = ", ".join(label[:40] for label, _ in columns) or "none"
             many = "several columns" if chosen else "no column"
-            raise UserError(
+            raise UsageError(
                 f"{path} has {many} in {language.name} (there are: {there}); name one {language.name} or {language.flores}, "
                 "or pass one sentence a line as .txt"
             )
         without = _records(columns) - _records(chosen)
         if without:  # the other side would be paired with the wrong records
-            raise UserError(
+            raise UsageError(
                 f"{path}, record {min(without, key=int)}: it has no text in {language.name}; add it, or null"
             )
         columns = chosen
     rows = columns[0][1] if columns else []
     if not rows:
-        raise UserError(f"{path} is empty")
+        raise UsageError(f"{path} is empty")
     return Split("files", columns[0][0], language.name, *map(list, zip(*rows, strict=True)), str(path))
 
 
@@ -177,13 +177,13 @@ def _refuse_empty(split: Split) -> None:
         if not text.strip():
             # TICO-19's ids are no numbers; its first line is a header.
             line = i + 2 if split.benchmark == "tico" else split.ids[i]
-            raise UserError(
+            raise UsageError(
                 f"{split.source}, line {line}: it is empty, and there is nothing to translate; mend the file"
             )
 
 
 def _aligned(first: Split, second: Split) -> tuple[Pairs, dict]:
-    """The pairs of two parallel sides, stripped, and facts. Raises UserError when they are not parallel."""
+    """The pairs of two parallel sides, stripped, and facts. Raises UsageError when they are not parallel."""
     facts = {
         side: {"from": split.source, "part": split.name, "sha256": split.fingerprint}
         for side, split in (("sources", first), ("references", second))
@@ -199,7 +199,7 @@ def _aligned(first: Split, second: Split) -> tuple[Pairs, dict]:
 
 def _check_parallel(first: Split, second: Split) -> None:
     if len(first.texts) != len(second.texts):
-        raise UserError(
+        raise UsageError(
             f"{first.source} has {len(first.texts)} sentences in {first.language}, but {second.source} {len(second.texts)} in "
             f"{second.language}: the two sides of a test set or a pool must be parallel"
         )
@@ -207,7 +207,7 @@ def _check_parallel(first: Split, second: Split) -> None:
         return  # numbers of lines, which a table may count in another way
     for a, b in zip(first.ids, second.ids, strict=True):
         if a != b:
-            raise UserError(f"{first.source} has sentence {a} where {second.source} has {b}: they are not parallel")
+            raise UsageError(f"{first.source} has sentence {a} where {second.source} has {b}: they are not parallel")
 
 
 def _filled(pairs: Pairs, facts: dict) -> tuple[Pairs, dict]:
@@ -219,13 +219,13 @@ def _filled(pairs: Pairs, facts: dict) -> tuple[Pairs, dict]:
 def _generated(folder: Path | None, src: Language, tgt: Language) -> tuple[Pairs, dict]:
     """The pairs that datagen.py made and decontamination.py left, in the direction asked for."""
     if folder is None:
-        raise UserError(
+        raise UsageError(
             "--dataset_name_or_path topxgen takes its demonstrations from generated pairs: pass --data_dir FOLDER with "
             "{Language}_translate_filtered.jsonl"
         )
     into = read_json(folder / "settings_translate.json").get("target_language", "English")
     if into not in (src.name, tgt.name):
-        raise UserError(
+        raise UsageError(
             f"--data_dir {folder} has pairs with {into} (its settings_translate.json tells, else English), not of {src.name} and "
             f"{tgt.name}: choose {into} as --src or --tgt"
         )
@@ -234,7 +234,7 @@ def _generated(folder: Path | None, src: Language, tgt: Language) -> tuple[Pairs
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         there = sorted({file.name.partition("_translate")[0] for file in folder.glob("*_translate*.jsonl")})
-        raise UserError(
+        raise UsageError(
             f"no {' or '.join(names)} in {folder}, only files of {', '.join(there) or 'no language at all'}; pass another "
             "--data_dir"
         )
@@ -252,9 +252,9 @@ def _pairs_in(path: Path) -> Iterator[tuple[str, str]]:
     for number, record in enumerate(read_jsonl(path), start=1):
         sides = [record.get("propositions"), record.get("translations")]
         if not all(isinstance(side, list) and all(isinstance(text, str) for text in side) for side in sides):
-            raise UserError(f"{path}, record {number}: propositions and translations are no lists of texts; mend it")
+            raise UsageError(f"{path}, record {number}: propositions and translations are no lists of texts; mend it")
         if len(sides[0]) != len(sides[1]):
-            raise UserError(
+            raise UsageError(
                 f"{path}, record {number}: {len(sides[0])} propositions but {len(sides[1])} translations; mend it"
             )
         for pair in zip(*sides, strict=True):

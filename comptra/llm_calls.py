@@ -1,6 +1,6 @@
 """Prompts in, texts out: a model behind a journal, loaded when something must really be asked.
 
-Whatever a method asks is asked of an Asker, all prompts at once. Each finished answer is on disk before it is used, under
+Whatever a method asks is asked of an LLMClient, all prompts at once. Each finished answer is on disk before it is used, under
 an id made of the prompt, the decoding settings and the seed. So a killed run, in whichever of its stages, finds again
 what it had, and asks the rest.
 """
@@ -48,7 +48,7 @@ class LazySampler:
             self._sampler = None
 
 
-class Asker:
+class LLMClient:
     """Asks one model in one style: `raw` text, or `chat` messages through its chat template.
 
     `failures` holds why a prompt got no answer (too long for the model, refused by an API), by request id. `bars` is told of

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from topxgen import inference
-from topxgen.common.cli import plain_name
-from topxgen.common.errors import UserError
+from topxgen.common.cli import check_filename
+from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.hub import model_file
 from topxgen.prompting.mt_templates import MTTemplate, trained_template
@@ -31,7 +31,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        return plain_name(Path(self.path).name, "--model_name_or_path")
+        return check_filename(Path(self.path).name, "--model_name_or_path")
 
     def template_key(self, wanted: str | None) -> str:
         return wanted if wanted is not None else self.trained_on or DEFAULT_TEMPLATE
@@ -40,16 +40,16 @@ class Model:
 def settled(args: argparse.Namespace, asks: bool) -> list[Model]:
     """The models of --model_name_or_path. `asks`: an LLM is asked, so that there must be one.
 
-    Raises UserError for what is no decoder, an adapter that does not fit, and two models of one name.
+    Raises UsageError for what is no decoder, an adapter that does not fit, and two models of one name.
     """
     nllb = Model(args.nllb_name_or_path, args.nllb_name_or_path)
     if not args.model_name_or_path:
         if asks:
-            raise UserError("pass --model_name_or_path (only --method_translate nllb without --steps does without)")
+            raise UsageError("pass --model_name_or_path (only --method_translate nllb without --steps does without)")
         return [nllb]
     if not asks:
         if set(args.model_name_or_path) - {nllb.path}:
-            raise UserError(
+            raise UsageError(
                 f"--method_translate nllb without --steps asks only {nllb.path}: leave --model_name_or_path out, or pass that "
                 "model as --nllb_name_or_path"
             )
@@ -58,7 +58,7 @@ def settled(args: argparse.Namespace, asks: bool) -> list[Model]:
     names = [model.name for model in found]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(
+        raise UsageError(
             f"two models are named {twice!r}, and their results would be in one folder: run them one by one, each with an "
             "--output_dir of its own"
         )
@@ -68,7 +68,7 @@ def settled(args: argparse.Namespace, asks: bool) -> list[Model]:
 def _model(path: str, args: argparse.Namespace) -> Model:
     if args.inference_api in inference.REMOTE:  # a name that means something to the server
         if args.enable_lora or (Path(path) / "adapter_config.json").is_file():
-            raise UserError(
+            raise UsageError(
                 f"{path} is a LoRA adapter, and --inference_api {args.inference_api} loads none: serve it (vllm serve BASE "
                 "--enable-lora --lora-modules NAME=FOLDER) and pass the name it is served under"
             )
@@ -77,13 +77,13 @@ def _model(path: str, args: argparse.Namespace) -> Model:
     if (args.enable_lora and path != base) or model_file(path, "adapter_config.json"):
         return _adapter(path, base, args.lora_rank)
     if base and path != base:
-        raise UserError(
+        raise UsageError(
             f"--base_model_name_or_path is for adapters, but {path} holds none (no adapter_config.json); pass a folder that "
             "peft saved, or leave it out"
         )
     config = model_file(path, "config.json")
     if config and read_json(config).get("is_encoder_decoder"):
-        raise UserError(
+        raise UsageError(
             f"{path} is an encoder-decoder model: pass --method_translate nllb --nllb_name_or_path {path}, and an LLM as "
             "--model_name_or_path only where --steps or refining ask one"
         )
@@ -95,10 +95,10 @@ def _adapter(path: str, base: str, lora_rank: int) -> Model:
     config = read_json(Path(folder) / "adapter_config.json")
     base = base or (config.get("base_model_name_or_path") or "").rstrip("/")
     if not base:
-        raise UserError(f"{path} does not name its base model: pass --base_model_name_or_path")
+        raise UsageError(f"{path} does not name its base model: pass --base_model_name_or_path")
     rank = max([config.get("r") or 0, *(config.get("rank_pattern") or {}).values()])
     if rank > lora_rank:
-        raise UserError(f"--lora_rank {lora_rank} is less than the rank of {path}: pass --lora_rank {rank}")
+        raise UsageError(f"--lora_rank {lora_rank} is less than the rank of {path}: pass --lora_rank {rank}")
     return Model(path, base, folder, trained_template(folder))
 
 
@@ -109,7 +109,7 @@ def styles(
     template_of: Callable[[Model], MTTemplate],
     say: Callable[[str], None],
 ) -> dict[str, str]:
-    """RAW or CHAT for each model, by its path; what is surprising in it is said. Raises UserError: see asking.style_of."""
+    """RAW or CHAT for each model, by its path; what is surprising in it is said. Raises UsageError: see asking.style_of."""
     found = {}
     for model in models:
         trained, key = model.trained_on, args.template_key

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, repair_tail, to_line, write_atomic
 
 # An extra key of lines that lack an answer, or rest on something that does: they are made again.
@@ -11,21 +11,21 @@ UNANSWERED = "unanswered"
 UNDIVIDED = "undivided"  # an extra key of lines that got no division, twice, and stand for their sentence
 
 
-class Provisional(str):
+class Incomplete(str):
     """A text made without an answer that it should rest on: it stands, and the next run makes it again."""
 
 
 def provisional(found: Iterable[tuple[int, str | None]], places: Collection[int]) -> Iterator[tuple[int, str | None]]:
-    """`found` (place, text), those at `places` Provisional."""
+    """`found` (place, text), those at `places` Incomplete."""
     for place, text in found:
-        yield place, text if text is None or place not in places else Provisional(text)
+        yield place, text if text is None or place not in places else Incomplete(text)
 
 
 def resume(path: Path, sentences: list[str], key: str, shared: bool = False) -> list[dict]:
     """The records of the first sentences, as many as the file has; a half-written last line is dropped from it.
 
     A null under `key` counts as unanswered. A `shared` file may have more lines, for more sentences: they are given, too.
-    Raises UserError when a line lacks `key`, has something else there, stands for another sentence than the one of its
+    Raises UsageError when a line lacks `key`, has something else there, stands for another sentence than the one of its
     place (white space aside), or is one too many.
     """
     expected = list if key == "propositions" else str
@@ -36,20 +36,20 @@ def resume(path: Path, sentences: list[str], key: str, shared: bool = False) -> 
             found.append(record)
             continue
         if number > len(sentences):
-            raise UserError(
+            raise UsageError(
                 f"{path} has more lines than the {len(sentences)} sentences of this run; pass another --output_dir, or the "
                 "--max_samples that it was made with"
             )
         text = record.get("sentence")
         if not isinstance(text, str) or text.split() != sentences[number - 1].split() or key not in record:
-            raise UserError(
+            raise UsageError(
                 f"{path}, line {number} holds {_short(text)}, this run has {_short(sentences[number - 1])} there: another data "
                 "set or direction; pass another --output_dir (divisions: --metadata_dir)"
             )
         if record[key] is None:
             record[UNANSWERED] = True
         elif not isinstance(record[key], expected):
-            raise UserError(f"{path}, line {number}: {key} is {_short(str(record[key]))}; mend or remove the line")
+            raise UsageError(f"{path}, line {number}: {key} is {_short(str(record[key]))}; mend or remove the line")
         found.append(record)
     return found
 
@@ -66,12 +66,12 @@ def fill(
 
     `work` gets the numbers of the sentences that have none and yields (place in that list, value) as they come; lines are
     written as soon as all before them are there. None stands for no answer: `instead` gives what is written for the
-    sentence, and the next run asks again, as it does for what is Provisional. `shared`: see resume.
+    sentence, and the next run asks again, as it does for what is Incomplete. `shared`: see resume.
     """
 
     def record(number: int, value: object) -> dict:
         line = {"sentence": sentences[number], key: instead(sentences[number]) if value is None else value}
-        return line | {UNANSWERED: True} if value is None or isinstance(value, Provisional) else line
+        return line | {UNANSWERED: True} if value is None or isinstance(value, Incomplete) else line
 
     found = resume(path, sentences, key, shared)
     again = [number for number, line in enumerate(found[: len(sentences)]) if line.get(UNANSWERED)]

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from comptra import candidate_selection, evaluation_sets, methods, models, prompts
 from comptra.compositional import divide, merge, translate
-from comptra.llm_calls import Asker
+from comptra.llm_calls import LLMClient
 from comptra.methods import Shots, Task, vanilla
 from comptra.methods import refine as refining
 from comptra.models import Model
 from topxgen import inference, retrieval, translation
 from topxgen.common import provenance
-from topxgen.common.cli import plain_name
-from topxgen.common.errors import UserError
+from topxgen.common.cli import check_filename
+from topxgen.common.errors import UsageError
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.prompting import toml_prompts
 from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, get_template
@@ -25,15 +25,15 @@ from topxgen.text import language_id, languages
 from topxgen.translation import TranslatorSettings
 
 
-class Run:
-    """A command line whose values all hold. Raises UserError before any model is loaded; nothing is written."""
+class EvaluationConfig:
+    """A command line whose values all hold. Raises UsageError before any model is loaded; nothing is written."""
 
     def __init__(self, args: argparse.Namespace, say: Callable[[str], None]):
         self.args, self.say = args, say
         self._tokenizers: dict[str, object] = {}
         self.src, self.tgt = (languages.find(name, args.languages_file) for name in (args.src, args.tgt))
         if self.src.flores == self.tgt.flores:
-            raise UserError(f"--src and --tgt are both {self.src.name}; choose two languages")
+            raise UsageError(f"--src and --tgt are both {self.src.name}; choose two languages")
         # What never asks an LLM needs none.
         self.asks = not (args.method_translate == "nllb" and not args.steps and not args.number_of_refining_steps)
         self._check_numbers()
@@ -73,49 +73,51 @@ class Run:
     def _check_numbers(self) -> None:
         args = self.args
         if args.number_of_subproblems == 0 or args.number_of_subproblems < -1:
-            raise UserError(f"--number_of_subproblems {args.number_of_subproblems}: a number of phrases, or -1 for all")
+            raise UsageError(
+                f"--number_of_subproblems {args.number_of_subproblems}: a number of phrases, or -1 for all"
+            )
         if args.num_beams > inference.MAX_BEAMS:
-            raise UserError(f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}")
+            raise UsageError(f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}")
         if 1 < args.num_beams < args.num_return_sequences:
-            raise UserError(
+            raise UsageError(
                 f"--num_return_sequences {args.num_return_sequences} is more than --num_beams {args.num_beams}"
             )
         if args.num_return_sequences > 1 and args.num_beams == 1 and not self.temperature:
-            raise UserError(
+            raise UsageError(
                 f"--num_return_sequences {args.num_return_sequences}: greedy decoding gives one answer; pass --temperature "
                 "above 0, or --num_beams"
             )
         if args.num_return_sequences == 1 and args.selection_method != "greedy" and args.method_translate != "maps":
-            raise UserError(
+            raise UsageError(
                 f"--selection_method {args.selection_method} has nothing to choose from: pass --num_return_sequences 4 or so"
             )
         if args.num_beams > 1 and args.inference_api == "vllm" and args.repetition_penalty != 1:
-            raise UserError(
+            raise UsageError(
                 f"--repetition_penalty {args.repetition_penalty:g}: vLLM's beam search has none; pass 1, or --inference_api hf"
             )
         if args.method_translate == "maps" and args.selection_method in ("bleu", "chrf"):
-            raise UserError(
+            raise UsageError(
                 f"--selection_method {args.selection_method}: maps chooses by quality estimation; pass blaser or comet-qe"
             )
         if not self.asks and (args.num_beams > 1 or args.num_return_sequences > 1 or args.selection_method != "greedy"):
-            raise UserError(
+            raise UsageError(
                 "--method_translate nllb decodes in its own way and gives one translation: leave out --num_beams, "
                 "--num_return_sequences and --selection_method, which are for LLMs"
             )
         if args.refine_after_merge and not (args.steps and args.number_of_refining_steps):
-            raise UserError("--refine_after_merge needs --steps and --number_of_refining_steps of 1 or more")
+            raise UsageError("--refine_after_merge needs --steps and --number_of_refining_steps of 1 or more")
         if (
             args.metadata_dir
             and args.steps
             and args.method_divide == "llm"
             and len(set(args.model_name_or_path or ())) > 1
         ):
-            raise UserError(
+            raise UsageError(
                 f"--metadata_dir {args.metadata_dir} holds the divisions of one model, and --method_divide llm has each of "
                 f"{len(set(args.model_name_or_path))} models divide: leave it out, or run them one by one"
             )
         if args.method_translate == "none" and not args.steps:
-            raise UserError("--method_translate none only divides: pass --steps 1 or more")
+            raise UsageError("--method_translate none only divides: pass --steps 1 or more")
 
     def _check_pool(self) -> None:
         wanted, pool = self.most_demonstrations, Counter(source for source, _ in self.test_set.pool)
@@ -125,7 +127,7 @@ class Run:
         equal = max(pool[sentence] for sentence in self.test_set.sources)  # no sentence is shown its own translation
         if wanted > count - equal:
             flag = "--k" if wanted == self.args.k else "--number_of_merge_demonstrations"
-            raise UserError(
+            raise UsageError(
                 f"{flag} {wanted} is more than the {count} pairs of the pool of {self.args.dataset_name_or_path}"
                 + (f" ({equal} of them with a sentence that is to be translated)" if equal else "")
                 + "; ask for fewer, or choose another data set"
@@ -242,10 +244,10 @@ class Run:
         )
         return candidate_selection.create(name, self.src, self.tgt, settings)
 
-    def task(self, model: Model, asker: Asker | None, rest: Callable[[], None] = lambda: None) -> Task:
+    def task(self, model: Model, asker: LLMClient | None, rest: Callable[[], None] = lambda: None) -> Task:
         """`rest` gives the LLM's memory back before other models are loaded."""
 
-        def roomy(select):
+        def with_llm_released(select):
             if select is None:
                 return None
             return lambda sentences, candidates: (rest(), select(sentences, candidates))[1]
@@ -263,10 +265,10 @@ class Run:
             sampling=self.sampling,
             k=self.args.k,
             nearest=nearest,
-            select=roomy(self.selector)
+            select=with_llm_released(self.selector)
             if self.args.selection_method in candidate_selection.BY_QUALITY
             else self.selector,
-            best_by_quality=roomy(self.quality) if self.args.method_translate == "maps" else None,
+            best_by_quality=with_llm_released(self.quality) if self.args.method_translate == "maps" else None,
             nllb=self.nllb if self.args.method_translate == "nllb" else None,
             rest=rest,
             spacy_model=self.args.spacy_model,
@@ -326,7 +328,7 @@ class Run:
             f"{self.src.name}_to_{self.tgt.name}_{args.k}_shot_seed_{args.seed}_{args.method_divide}_{args.merge_prompt}_{count}_"
             f"{args.steps}_{args.number_of_refining_steps}"
         )
-        return args.output_dir / model.name / plain_name(name, "the folder of a run")
+        return args.output_dir / model.name / check_filename(name, "the folder of a run")
 
     def metadata(self, model: Model) -> Path:
         return self.args.metadata_dir or self.args.output_dir / model.name

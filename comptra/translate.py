@@ -7,31 +7,31 @@ from pathlib import Path
 
 from comptra import ordered_jsonl
 from comptra.compositional import translate
-from comptra.llm_calls import Asker, LazySampler
+from comptra.llm_calls import LazySampler, LLMClient
 from comptra.models import Model
-from comptra.run import Run
+from comptra.run import EvaluationConfig
 from topxgen import inference
 from topxgen.common import provenance
 from topxgen.common.console import Progress, printable
-from topxgen.common.errors import UserError
-from topxgen.common.files import InUse, OutputLock, read_json, write_json
+from topxgen.common.errors import UsageError
+from topxgen.common.files import DirectoryLocked, OutputLock, read_json, write_json
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.prompting.style import RAW
 
 ANSWERS = "answers.jsonl"
 NO_ANSWER = 3  # exit code: some sentences have no translation
-SHOWN = 2  # prompts of a dry run
+SHOWN_PROMPTS = 2  # prompts of a dry run
 
 
-def show_prompts(run: Run) -> int:
+def show_prompts(run: EvaluationConfig) -> int:
     """Print what would be asked first, and where the results would go; no weights are loaded."""
     for model in run.models:
         print(f"{model.path}: {len(run.test_set.sources)} sentences to {run.folder(model)}")
     model = run.models[0]
     if run.asks and not run.args.steps and run.args.method_translate == "vanilla":
-        task = run.task(model, Asker(None, run.style[model.path], None, run.args.seed))
-        sentences = run.test_set.sources[:SHOWN]
+        task = run.task(model, LLMClient(None, run.style[model.path], None, run.args.seed))
+        sentences = run.test_set.sources[:SHOWN_PROMPTS]
         for shots, sentence in zip(task.shots(sentences), sentences, strict=True):
             prompt = task.prompt(shots, sentence)
             text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, indent=2)
@@ -41,11 +41,11 @@ def show_prompts(run: Run) -> int:
     return 0
 
 
-def translate_all(run: Run, command: list[str]) -> int:
+def translate_all(run: EvaluationConfig, command: list[str]) -> int:
     """Translate with every model; the exit code."""
     for model in run.models:  # before hours of work for the first of them
         check_outputs(run, model)
-    failed, bars = 0, Bars()
+    failed, bars = 0, ProgressBars()
     groups: dict[str, list[Model]] = {}
     for model in run.models:
         groups.setdefault(model.base, []).append(model)
@@ -60,14 +60,14 @@ def translate_all(run: Run, command: list[str]) -> int:
     return NO_ANSWER if failed else 0
 
 
-def load(run: Run, model: Model, bars: "Bars"):
+def load(run: EvaluationConfig, model: Model, bars: "ProgressBars"):
     run.say(f"loading {model.base} ({run.args.inference_api})")
     sampler = inference.load(run.args.inference_api, run.model_settings(model))
     bars.restart()
     return sampler
 
 
-class Bars:
+class ProgressBars:
     """A progress bar for each thing that is asked, named after the stage it belongs to."""
 
     def __init__(self):
@@ -95,13 +95,15 @@ class Bars:
             self._bar = None
 
 
-def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[str], bars: Bars) -> int:
+def translate_one(
+    run: EvaluationConfig, model: Model, sampler: LazySampler, command: list[str], bars: ProgressBars
+) -> int:
     """Translate with one model; how many prompts got no answer."""
     folder, started = run.folder(model), provenance.now()
     settings = run.settings(model)
     with OutputLock(folder):
         check_settings(folder, settings)
-        asker = Asker(
+        asker = LLMClient(
             sampler,
             run.style.get(model.path, RAW),
             folder / ANSWERS,
@@ -158,11 +160,11 @@ def translate_one(run: Run, model: Model, sampler: LazySampler, command: list[st
         finally:
             bars.close()
             asker.close()
-    tell(run, folder, summary)
+    print_summary(run, folder, summary)
     return len(asker.failures)
 
 
-def outcome(levels: list[translate.Level], found: list[list[str]], plan: translate.Plan, asker: Asker) -> dict:
+def outcome(levels: list[translate.Level], found: list[list[str]], plan: translate.Plan, asker: LLMClient) -> dict:
     """What became of the sentences, in numbers."""
     return {
         "sentences": len(found[0]),
@@ -178,7 +180,7 @@ def outcome(levels: list[translate.Level], found: list[list[str]], plan: transla
     }
 
 
-def tell(run: Run, folder: Path, summary: dict) -> None:
+def print_summary(run: EvaluationConfig, folder: Path, summary: dict) -> None:
     """What a user has to know of a finished run."""
     count, limit = summary["sentences"], run.args.max_new_tokens
     run.say(f"{count} translations in {folder}/translate_0.jsonl")
@@ -199,8 +201,8 @@ def tell(run: Run, folder: Path, summary: dict) -> None:
         run.say(f"{empty} of {count} translations are empty: the model said nothing")
 
 
-def check_outputs(run: Run, model: Model) -> None:
-    """Raise UserError when what is there already was made with other settings, or translates other sentences."""
+def check_outputs(run: EvaluationConfig, model: Model) -> None:
+    """Raise UsageError when what is there already was made with other settings, or translates other sentences."""
     folder = run.folder(model)
     if folder.is_dir():
         with OutputLock(folder):
@@ -211,7 +213,7 @@ def check_outputs(run: Run, model: Model) -> None:
 
 
 def check_settings(folder: Path, settings: dict) -> None:
-    """Raise UserError when translations in `folder` were made with other settings; those of a try that made none are void."""
+    """Raise UsageError when translations in `folder` were made with other settings; those of a try that made none are void."""
     made = [folder / ANSWERS, *folder.glob("translate_*.jsonl"), *folder.glob("draft_*.jsonl")]
     if not any(path.is_file() and path.stat().st_size for path in made):
         (folder / SETTINGS).unlink(missing_ok=True)
@@ -219,20 +221,22 @@ def check_settings(folder: Path, settings: dict) -> None:
 
 
 def check_division(folder: Path, settings: dict) -> None:
-    """Raise UserError when the divisions in `folder` were made with other settings."""
+    """Raise UsageError when the divisions in `folder` were made with other settings."""
     if (folder / "divide_0.jsonl").is_file():
         try:
             provenance.check_settings(folder / "settings_divide.json", settings)
-        except UserError as error:
-            raise UserError(f"{error} (--metadata_dir puts divisions elsewhere)") from None
+        except UsageError as error:
+            raise UsageError(f"{error} (--metadata_dir puts divisions elsewhere)") from None
 
 
-def divide(run: Run, model: Model, plan: translate.Plan, bars: Bars, why: Callable[[], str]) -> list[translate.Level]:
+def divide(
+    run: EvaluationConfig, model: Model, plan: translate.Plan, bars: ProgressBars, why: Callable[[], str]
+) -> list[translate.Level]:
     """The levels of the run; divisions are shared by all that translate from this language."""
     if not plan.steps:
         return translate.divide(run.test_set.sources, plan, run.metadata(model), bars.begin)
     folder = run.metadata(model)
-    with patient_lock(folder, run.say):
+    with wait_for_lock(folder, run.say):
         settings = run.division(model)
         check_division(folder, settings)
         if not (folder / "divide_0.jsonl").is_file():
@@ -243,13 +247,13 @@ def divide(run: Run, model: Model, plan: translate.Plan, bars: Bars, why: Callab
     return levels
 
 
-def patient_lock(folder: Path, say: Callable[[str], None], every: float = 5.0) -> OutputLock:
+def wait_for_lock(folder: Path, say: Callable[[str], None], every: float = 5.0) -> OutputLock:
     """The lock of a folder; waits while another run that divides the same sentences holds it."""
     told = False
     while True:
         try:
             return OutputLock(folder)
-        except InUse as error:
+        except DirectoryLocked as error:
             if not told:
                 say(f"{error}: waiting")
                 told = True

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import inference
 from topxgen.common import files
-from topxgen.common.errors import UserError, reason
+from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import cannot_load
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -50,9 +50,9 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_source, **tokenizer_options)
         config = AutoConfig.from_pretrained(base, **options)
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UserError(cannot_load(base, error)) from None
+        raise UsageError(cannot_load(base, error)) from None
     if getattr(config, "quantization_config", None):
-        raise UserError(
+        raise UsageError(
             f"{base} holds quantised weights, which cannot be added to; pass the model that it was made from as "
             "--base_model_name_or_path"
         )
@@ -60,7 +60,7 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
     try:
         model = model_class.from_pretrained(base, dtype="auto", **options)
     except Exception as error:
-        raise UserError(cannot_load(base, error)) from None
+        raise UsageError(cannot_load(base, error)) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what peft warns of is looked into there
         merged = add_adapter(model, adapter, base)
@@ -87,7 +87,7 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
 def add_adapter(model, adapter: Path, base: str):
     """`model` with the adapter's weights added to its own, each layer summed in float32 and rounded to its dtype.
 
-    Raises UserError when adapter and model do not fit each other in every tensor.
+    Raises UsageError when adapter and model do not fit each other in every tensor.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -102,14 +102,16 @@ def add_adapter(model, adapter: Path, base: str):
     try:
         peft_model = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu")
     except Exception as error:
-        raise UserError(f"the adapter {adapter} does not fit {base} ({reason(error)}): is it the right base?") from None
+        raise UsageError(
+            f"the adapter {adapter} does not fit {base} ({reason(error)}): is it the right base?"
+        ) from None
 
     # peft only warns when the adapter lacks a tensor, and passes over one too many.
     saved = saved_names(adapter)
     expected = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
     odd = sorted(expected - saved) + sorted(name for name in saved - expected if "lora_" in name)
     if odd:
-        raise UserError(
+        raise UsageError(
             f"the adapter {adapter} does not fit {base}: {len(odd)} of its tensors or the model's have no counterpart "
             f"({odd[0]}); is it the right base?"
         )
@@ -118,7 +120,7 @@ def add_adapter(model, adapter: Path, base: str):
     changed = BaseTunerLayer | ModulesToSaveWrapper if inner.config.is_encoder_decoder else BaseTunerLayer
     for name in shared:
         if isinstance(inner.get_submodule(name), changed):
-            raise UserError(
+            raise UsageError(
                 f"the adapter {adapter} changes {name}, whose weights {base} shares with "
                 f"{' and '.join(other for other in shared if other != name)}; a merged model cannot hold both. Use the adapter "
                 "as it is (--adapter_name_or_path), or train one without that module among --target_modules"
@@ -158,23 +160,23 @@ def main() -> int:
     args = build_parser().parse_args()
     try:
         if args.output.exists():
-            raise UserError(f"{args.output} is there already; remove it or choose another OUTPUT")
+            raise UsageError(f"{args.output} is there already; remove it or choose another OUTPUT")
         adapter = Path(inference.adapter_folder(args.adapter))
         settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
         if settings.get("peft_type") != "LORA":
-            raise UserError(
+            raise UsageError(
                 f"{adapter} is a {settings.get('peft_type')} adapter; only LoRA and DoRA can be merged here"
             )
         if not any((adapter / f"adapter_model.{end}").is_file() for end in ("safetensors", "bin")):
-            raise UserError(f"{adapter} has no weights (adapter_model.safetensors); was it saved to the end?")
+            raise UsageError(f"{adapter} has no weights (adapter_model.safetensors); was it saved to the end?")
         base = args.base_model_name_or_path or settings.get("base_model_name_or_path")
         if not base:
-            raise UserError(f"{adapter}/adapter_config.json names no base model; pass --base_model_name_or_path")
+            raise UsageError(f"{adapter}/adapter_config.json names no base model; pass --base_model_name_or_path")
         revision = None if args.base_model_name_or_path else settings.get("revision")
         args.output.parent.mkdir(parents=True, exist_ok=True)
         print(merge(adapter, args.output, base, revision, args.dtype, args.trust_remote_code), file=sys.stderr)
         return 0
-    except UserError as error:
+    except UsageError as error:
         print(f"merge_lora.py: error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:  # a full disk, a read-only folder

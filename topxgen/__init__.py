@@ -1,1 +1,3 @@
-"""Topic-driven generation of parallel data (TopXGen): from topics to scored sentence pairs."""
+"""Parallel data for low-resource machine translation: generation, decontamination, training and what they share."""
+
+__version__ = "0.2.0"

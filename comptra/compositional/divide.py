@@ -14,19 +14,19 @@ from math import log
 
 from comptra import answer_parsing, prompts
 from comptra.methods import Task
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.prompting import toml_prompts
 from topxgen.prompting.style import CHAT, Prompt
 from topxgen.text import spacy_pipelines
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
 
-PIECES = 4  # of space and char when no number is given
-LONGEST = 3  # a phrase of more than so many times the sentence's length is no part of it
-MOST = 32  # phrases of a model; more are a loop
+DEFAULT_PIECES = 4  # of space and char when no number is given
+MAX_PHRASE_RATIO = 3  # a phrase of more than so many times the sentence's length is no part of it
+MAX_PHRASES = 32  # phrases of a model; more are a loop
 KEYWORDS = 3  # words in a row at most
 SUBTREE = 2, 8  # words of a phrase of structural, at least and at most
-MARKS = ",;:.!?…،؛؟۔।"
+PHRASE_PUNCTUATION = ",;:.!?…،؛؟۔।"
 QUOTES = "\"“”„«»'‘’()[]"
 
 
@@ -94,7 +94,7 @@ def keyword(sentences: list[str], task: Task, settings: DividerSettings) -> list
                 if len(runs[-1]) == KEYWORDS:
                     runs.append([])
                 runs[-1].append(i)
-                ends = word[-1] in MARKS
+                ends = word[-1] in PHRASE_PUNCTUATION
             else:
                 ends = True
             if ends and runs[-1]:
@@ -102,7 +102,7 @@ def keyword(sentences: list[str], task: Task, settings: DividerSettings) -> list
         runs = [run for run in runs if run]
         if most > 0:
             runs = sorted(sorted(runs, key=lambda run: -sum(weights[i] for i in run))[:most])
-        phrases = (" ".join(words[i] for i in run).strip(" " + MARKS + QUOTES) for run in runs)
+        phrases = (" ".join(words[i] for i in run).strip(" " + PHRASE_PUNCTUATION + QUOTES) for run in runs)
         found.append(settled(text, phrases, settings))
     return found
 
@@ -115,12 +115,12 @@ def structural(sentences: list[str], task: Task, settings: DividerSettings) -> l
     docs = parser.pipe(texts, disable=["ner", "lemmatizer"])
     most = settings.number_of_subproblems
     return [
-        settled(text, (doc[a:b].text for a, b in subtrees(doc, most)), settings)
+        settled(text, (doc[a:b].text for a, b in phrase_subtrees(doc, most)), settings)
         for text, doc in zip(sentences, docs, strict=True)
     ]
 
 
-def subtrees(doc, most: int = -1) -> list[tuple[int, int]]:
+def phrase_subtrees(doc, most: int = -1) -> list[tuple[int, int]]:
     """Where the phrases of a parsed text begin and end, in order.
 
     None is the whole text, and none lies in another, so that nothing is said twice.
@@ -170,7 +170,7 @@ def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[lis
             divided.append(None)
             continue
         words = set(unicode_words(text))
-        phrases = answer_parsing.list_items(said[0], task.thinks)[:MOST]
+        phrases = answer_parsing.list_items(said[0], task.thinks)[:MAX_PHRASES]
         own = [phrase for phrase in phrases if shown.get(_bare(phrase), words) <= words]
         divided.append(settled(text, own, settings))
     return divided
@@ -188,7 +188,7 @@ DIVIDERS: dict[str, Divider] = {
 
 
 def check(name: str, language: Language, settings: DividerSettings) -> None:
-    """Raise UserError for a prompt file or parser that is missing, before any model is loaded."""
+    """Raise UsageError for a prompt file or parser that is missing, before any model is loaded."""
     if name == "llm":
         _prompts(settings)
     if name == "structural":
@@ -204,7 +204,7 @@ def settled(text: str, phrases: Iterable[str], settings: DividerSettings) -> lis
     found: dict[str, str] = {}
     for phrase in phrases:
         phrase = " ".join(phrase.split())
-        if unicode_words(phrase) and len(phrase) <= LONGEST * len(text) and _bare(phrase) != _bare(text):
+        if unicode_words(phrase) and len(phrase) <= MAX_PHRASE_RATIO * len(text) and _bare(phrase) != _bare(text):
             found.setdefault(_bare(phrase), phrase)
     kept = list(found.values())
     if settings.number_of_subproblems > 0:
@@ -213,11 +213,11 @@ def settled(text: str, phrases: Iterable[str], settings: DividerSettings) -> lis
 
 
 def _bare(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(MARKS + QUOTES)
+    return " ".join(text.casefold().split()).strip(PHRASE_PUNCTUATION + QUOTES)
 
 
 def _pieces(units: Sequence[str], settings: DividerSettings) -> list[Sequence[str]]:
-    count = min(len(units), settings.number_of_subproblems if settings.number_of_subproblems > 0 else PIECES)
+    count = min(len(units), settings.number_of_subproblems if settings.number_of_subproblems > 0 else DEFAULT_PIECES)
     bounds = [round(i * len(units) / count) for i in range(count + 1)] if count else [0]
     return [units[a:b] for a, b in pairwise(bounds)]
 
@@ -234,7 +234,7 @@ def _prompts(settings: DividerSettings) -> dict:
         sentence, phrases = (row.get("sentence"), row.get("phrases")) if isinstance(row, dict) else (None, None)
         listed = isinstance(phrases, list) and phrases and all(isinstance(phrase, str) for phrase in phrases)
         if not isinstance(sentence, str) or not listed:
-            raise UserError(f'{path}: an [[examples]] needs sentence = "..." and phrases = ["...", "..."]')
+            raise UsageError(f'{path}: an [[examples]] needs sentence = "..." and phrases = ["...", "..."]')
     return texts
 
 

@@ -4,7 +4,7 @@ from functools import partial
 
 from comptra import prompts as prompt_files
 from comptra.methods import Shots, Task
-from topxgen.common.errors import UserError, closest
+from topxgen.common.errors import UsageError, closest
 from topxgen.prompting import toml_prompts
 from topxgen.prompting.style import CHAT, Prompt
 from topxgen.prompting.toml_prompts import fill
@@ -65,10 +65,10 @@ def _prompt(texts: dict[str, str], sentence: str, pairs: Shots, extra: Shots, dr
 
 
 def check(merge_prompt: str) -> dict[str, str]:
-    """The texts of a merge prompt, none of vanilla. Raises UserError when it does not exist or lacks something."""
+    """The texts of a merge prompt, none of vanilla. Raises UsageError when it does not exist or lacks something."""
     if merge_prompt not in MERGE_PROMPTS:
         near = closest(merge_prompt, MERGE_PROMPTS, n=1)
-        raise UserError(
+        raise UsageError(
             f"--merge_prompt {merge_prompt!r} does not exist; choose one of {', '.join(MERGE_PROMPTS)}"
             + (f" (did you mean {near[0]}?)" if near else "")
         )

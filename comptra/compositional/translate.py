@@ -16,7 +16,7 @@ from pathlib import Path
 from comptra import ordered_jsonl
 from comptra.methods import Method, Shots, Task, in_order
 from comptra.ordered_jsonl import provisional
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_atomic
 from topxgen.prompting.style import Prompt
 
@@ -55,7 +55,7 @@ def divide(
 ) -> list[Level]:
     """The levels of a run, the sentences themselves first; what is in `folder` already is not divided again.
 
-    Raises UserError when a model gave no answer for some; `why` says the reason. Those that it gave none for when it was
+    Raises UsageError when a model gave no answer for some; `why` says the reason. Those that it gave none for when it was
     asked again stay whole, which is said: a sentence that an API refuses shall not keep the others waiting.
     """
     levels = [Level(sentences, [-1] * len(sentences))]
@@ -73,7 +73,7 @@ def divide(
         )
         undivided = {number for number in ordered_jsonl.unanswered(path) if number < len(above)}
         if undivided - earlier or len(undivided) == len(above):
-            raise UserError(
+            raise UsageError(
                 f"{len(undivided)} of {len(above)} sentences could not be divided: {why() or 'the model gave no answer'}. If they "
                 "are too long, raise --max_model_len, or lower --max_new_tokens_divide and pass another --metadata_dir. The same "
                 "command asks for these once more, and then leaves them whole for good"
@@ -83,20 +83,22 @@ def divide(
             ordered_jsonl.settle(path, undivided)
         flat = [(phrase, i) for i, found in enumerate(phrases) for phrase in found]
         if not flat:
-            raise UserError(f"{path} holds no phrase at all; choose another --method_divide")
+            raise UsageError(f"{path} holds no phrase at all; choose another --method_divide")
         levels.append(Level([phrase for phrase, _ in flat], [i for _, i in flat]))
         _record_parents(folder / f"parent_{r}.jsonl", {str(number): i for number, (_, i) in enumerate(flat)})
     return levels
 
 
 def _record_parents(path: Path, parents: dict[str, int]) -> None:
-    """Raises UserError when the file there says otherwise: phrases and translations would not belong together."""
+    """Raises UsageError when the file there says otherwise: phrases and translations would not belong together."""
     known = read_json(path)
     if not isinstance(known, dict):
-        raise UserError(f"{path} is no JSON object; remove it: it is made from {path.name.replace('parent', 'divide')}")
+        raise UsageError(
+            f"{path} is no JSON object; remove it: it is made from {path.name.replace('parent', 'divide')}"
+        )
     for number, parent in known.items():
         if str(parents.get(number, parent)) != str(parent):
-            raise UserError(
+            raise UsageError(
                 f"{path} has phrase {number} in sentence {parent}, {path.name.replace('parent', 'divide')} in sentence "
                 f"{parents[number]}: remove {path.name} if the divisions are right, or pass another --metadata_dir"
             )

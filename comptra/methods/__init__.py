@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from comptra import answer_parsing
-from comptra.llm_calls import Asker
+from comptra.llm_calls import LLMClient
 from topxgen.inference import SamplingSettings
 from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, clean_answer
 from topxgen.prompting.style import CHAT, Prompt
@@ -34,7 +34,7 @@ METHODS = {
 WITH_SHOTS = ("vanilla", "TEaR", "pos", "morph", "dep", "ner")  # these show k demonstrations
 IN_WORDS = ("cot", "maps", "step_by_step", "TEaR")  # these give instructions
 
-# A translation is None where a prompt got no answer, ordered.Provisional where it should rest on one that did not come:
+# A translation is None where a prompt got no answer, ordered.Incomplete where it should rest on one that did not come:
 # the next run makes it again.
 Method = Callable[[list[str], "Task"], Iterator[tuple[int, str | None]]]
 Shots = list[tuple[str, str]]  # (source, target) demonstrations
@@ -46,7 +46,7 @@ def load(name: str) -> Method:
 
 
 def check(name: str, task: "Task") -> None:
-    """Raise UserError for what a method needs and lacks, before a model is loaded: its `check`, where it has one, says."""
+    """Raise UsageError for what a method needs and lacks, before a model is loaded: its `check`, where it has one, says."""
     if name in METHODS and hasattr(method := load(name), "check"):
         method.check(task)
 
@@ -57,7 +57,7 @@ class Task:
 
     src: Language
     tgt: Language
-    asker: Asker
+    asker: LLMClient
     template: MTTemplate  # the raw prompt; a model with a chat template is asked in words
     sampling: SamplingSettings  # of translations
     k: int = 0  # demonstrations
@@ -158,5 +158,5 @@ def in_order(found: Iterator[tuple[int, str | None]], count: int) -> list[str | 
 
 
 def unanswered(found: list[str | None]) -> set[int]:
-    """The places without an answer: what is made of them is Provisional."""
+    """The places without an answer: what is made of them is Incomplete."""
     return {i for i, text in enumerate(found) if text is None}

@@ -15,7 +15,7 @@ MARKER = "Translation:"  # where the file of a method names none
 
 
 def prompts_of(method: str, needed: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """The texts of comptra/prompts/methods/{method}.toml. Raises UserError when something is missing there."""
+    """The texts of comptra/prompts/methods/{method}.toml. Raises UsageError when something is missing there."""
     return {"marker": MARKER, **toml_prompts.load(toml_prompts.find(prompts.FOLDER / "methods", method), needed)}
 
 

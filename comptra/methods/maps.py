@@ -11,7 +11,7 @@ from comptra import answer_parsing
 from comptra.methods import Task, unanswered
 from comptra.methods.conversation import names, prompts_of, thoughts
 from comptra.ordered_jsonl import provisional
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.prompting.toml_prompts import fill
 
 KINDS = ("keywords", "topics", "demonstration")
@@ -47,10 +47,10 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
 
 
 def check(task: Task) -> None:
-    """Raise UserError when nothing can choose among the candidates, or a prompt is missing."""
+    """Raise UsageError when nothing can choose among the candidates, or a prompt is missing."""
     prompts_of("maps", NEEDED)
     if task.best_by_quality is None:
-        raise UserError(
+        raise UsageError(
             "--method_translate maps chooses among four candidates by quality estimation: pass --selection_method blaser or comet-qe"
         )
 

@@ -3,7 +3,7 @@ model a translation and ask for a better one, again and again (--number_of_refin
 
 from comptra.methods import Task, in_order
 from comptra.methods.conversation import names, prompts_of, translations
-from comptra.ordered_jsonl import Provisional
+from comptra.ordered_jsonl import Incomplete
 from topxgen.prompting.toml_prompts import fill
 
 NEEDED = {"refine": ("sentence", "draft")}
@@ -12,11 +12,11 @@ NEEDED = {"refine": ("sentence", "draft")}
 def refine(sentences: list[str], drafts: list[str | None], task: Task, steps: int) -> list[str | None]:
     """`drafts` after `steps` rounds; a draft that the model says nothing about stays, an empty one is not shown to it.
 
-    One that lacks a round is Provisional.
+    One that lacks a round is Incomplete.
     """
     texts = check(task)
     best = list(drafts)
-    lacking = {i for i, draft in enumerate(best) if isinstance(draft, Provisional)}
+    lacking = {i for i, draft in enumerate(best) if isinstance(draft, Incomplete)}
     places = [i for i, draft in enumerate(best) if draft]
     for _ in range(steps):
         prompts = [
@@ -27,11 +27,11 @@ def refine(sentences: list[str], drafts: list[str | None], task: Task, steps: in
             best[i] = better or best[i]
             if better is None:
                 lacking.add(i)
-    return [Provisional(text) if i in lacking else text for i, text in enumerate(best)]
+    return [Incomplete(text) if i in lacking else text for i, text in enumerate(best)]
 
 
 def check(task: Task) -> dict[str, str]:
-    """The prompts; raises UserError when one is missing."""
+    """The prompts; raises UsageError when one is missing."""
     return prompts_of("refine", NEEDED)
 
 

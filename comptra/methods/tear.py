@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from comptra.methods import Task, in_order, unanswered, vanilla
 from comptra.methods.conversation import names, prompts_of, thoughts, translations
-from comptra.ordered_jsonl import Provisional, provisional
+from comptra.ordered_jsonl import Incomplete, provisional
 from topxgen.prompting.toml_prompts import fill
 
 NEEDED = {"estimate": ("sentence", "draft"), "no_error": (), "refine": ("sentence", "draft", "errors")}
@@ -34,7 +34,7 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     places = list(faulty)
     for j, text in translations([sentences[i] for i in places], prompts, task, texts["marker"]):
         draft = drafts[places[j]]
-        yield places[j], Provisional(draft) if text is None else text or draft
+        yield places[j], Incomplete(draft) if text is None else text or draft
 
 
 def has_errors(estimate: str, no_error: str) -> bool:

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from topxgen.common.errors import UserError, reason
+from topxgen.common.errors import UsageError, reason
 from topxgen.retrieval import ngram_similarity
 from topxgen.text import language_id
 from topxgen.text.languages import Language
@@ -81,7 +81,7 @@ class Scorer:
 def create(name: str, test: Test, settings: MetricSettings | None = None) -> Scorer | None:
     """The metric of that name (METRICS) on `test`; None where it cannot judge this language, which the notice says.
 
-    Raises UserError when what it needs is missing.
+    Raises UsageError when what it needs is missing.
     """
     module, _, function = METRICS[name].partition(":")
     return getattr(importlib.import_module(module), function)(test, settings or MetricSettings())
@@ -91,7 +91,7 @@ def bleu(test: Test, settings: MetricSettings) -> Scorer:
     """Corpus BLEU (Papineni et al. 2002) as sacrebleu computes it (Post 2018), on spm pieces spBLEU (Goyal et al. 2022).
 
     The tokenizer "auto" is flores200 where its model is there or can be fetched, else the one that fits the script. Raises
-    UserError for a tokenizer that is named and cannot be had.
+    UsageError for a tokenizer that is named and cannot be had.
     """
     from sacrebleu.metrics import BLEU
 
@@ -100,7 +100,7 @@ def bleu(test: Test, settings: MetricSettings) -> Scorer:
         metric = BLEU(tokenize=tokenizer, references=[test.references])
     except (ImportError, OSError, RuntimeError) as error:  # not installed, not fetched, not readable
         where = f"; its model belongs at {spm_model(tokenizer)}" if tokenizer in _spm_models() else ""
-        raise UserError(
+        raise UsageError(
             f"--tokenize {tokenizer} cannot be had ({reason(error)}){where}; pass {ngram_similarity.bleu_tokenizer_name(test.tgt)}"
         ) from None
     return Scorer("BLEU", str(metric.get_signature()), _statistics_of(metric), bleu_scores)

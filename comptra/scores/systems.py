@@ -11,7 +11,7 @@ from pathlib import Path
 from comptra import evaluation_sets
 from comptra.ordered_jsonl import UNANSWERED
 from topxgen.common import provenance
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
@@ -55,24 +55,24 @@ _DIRECTION = re.compile(r"(.+_to_.+)_\d+_shot_seed_")
 
 
 def find_runs(folders: list[Path], step: int) -> list[Path]:
-    """The folders that hold translate_{step}.jsonl, in `folders` or below, each once. Raises UserError where there is none."""
+    """The folders that hold translate_{step}.jsonl, in `folders` or below, each once. Raises UsageError where there is none."""
     found: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder} is no folder; pass the --output_dir of main.py, or a folder of a run in it")
+            raise UsageError(f"{folder} is no folder; pass the --output_dir of main.py, or a folder of a run in it")
         files = sorted(folder.rglob(f"translate_{step}.jsonl"))
         if not files:
-            raise UserError(f"there is no translate_{step}.jsonl in {folder} nor below; main.py writes it")
+            raise UsageError(f"there is no translate_{step}.jsonl in {folder} nor below; main.py writes it")
         for file in files:
             found.setdefault(file.parent.resolve(), file.parent)
     return list(found.values())
 
 
 def direction_of(name: str, languages_file: str | None = None) -> tuple[Language, Language]:
-    """The languages in the name of a run's folder, English names or FLORES codes. Raises UserError when it has none."""
+    """The languages in the name of a run's folder, English names or FLORES codes. Raises UsageError when it has none."""
     match = _DIRECTION.match(name)
     if not match:
-        raise UserError(
+        raise UsageError(
             f"{name!r} does not say what was translated: there is no {MANIFEST} in it, and it is not named "
             "{src}_to_{tgt}_{k}_shot_seed_…"
         )
@@ -82,15 +82,15 @@ def direction_of(name: str, languages_file: str | None = None) -> tuple[Language
         try:
             src, tgt = (_language("_to_".join(side), languages_file) for side in (words[:i], words[i:]))
             return src, tgt
-        except UserError as error:
+        except UsageError as error:
             failure = error
-    raise UserError(f"{name!r}: {failure}")
+    raise UsageError(f"{name!r}: {failure}")
 
 
 def _language(name: str, languages_file: str | None) -> Language:
     try:
         return languages.find(name, languages_file)
-    except UserError:
+    except UsageError:
         if "_" not in name:
             raise
         return languages.find(name.replace("_", " "), languages_file)
@@ -99,7 +99,7 @@ def _language(name: str, languages_file: str | None) -> Language:
 def read_translations(path: Path) -> tuple[list[tuple[str, str, bool]], str | None]:
     """(sentence, translation, whether it lacks an answer) a line, and what is wrong with the last line, if it is (left out then).
 
-    A line in the middle that is not {"sentence": text, "translation": text} raises UserError.
+    A line in the middle that is not {"sentence": text, "translation": text} raises UsageError.
     """
     pairs = []
     lines = path.read_bytes().split(b"\n")
@@ -117,7 +117,7 @@ def read_translations(path: Path) -> tuple[list[tuple[str, str, bool]], str | No
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
             problem = f"{path}, line {number}: not a sentence with its translation ({what})"
             if number < len(lines):
-                raise UserError(f"{problem}; mend or remove the line") from None
+                raise UsageError(f"{problem}; mend or remove the line") from None
             return pairs, f"{problem}, half-written by a run that was stopped or goes on"
         pairs.append(pair)
     return pairs, None
@@ -128,7 +128,7 @@ def read_system(
 ) -> System | None:
     """The translations in `folder`, held against the test set line by line; None: nothing in it yet, which is said.
 
-    Raises UserError when they are of another test set, or not complete without --allow_partial.
+    Raises UsageError when they are of another test set, or not complete without --allow_partial.
     """
     manifest = read_json(folder / MANIFEST)
     settings = manifest.get("settings") or read_json(folder / SETTINGS)
@@ -139,7 +139,7 @@ def read_system(
     path = folder / f"translate_{args.step}.jsonl"
     pairs, problem = read_translations(path)
     if problem and not args.allow_partial:
-        raise UserError(f"{problem}; let main.py finish it, or pass --allow_partial")
+        raise UsageError(f"{problem}; let main.py finish it, or pass --allow_partial")
     if problem:
         say(f"{problem}: left out")
     sentences, translations = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -153,7 +153,7 @@ def read_system(
     references, missing, facts = None, 0, {}
     if args.step == 0:
         if not dataset:
-            raise UserError(
+            raise UsageError(
                 f"{folder} does not say which test set it is of (no {MANIFEST}); pass --dataset_name_or_path, one of "
                 + ", ".join(evaluation_sets.DATASETS)
             )
@@ -163,7 +163,7 @@ def read_system(
         _check_sentences(path, sentences, test_set.sources, what)
         missing = len(test_set.sources) - len(sentences)
         if missing and not args.allow_partial:
-            raise UserError(
+            raise UsageError(
                 f"{path} has {len(sentences)} translations, {missing} of {len(test_set.sources)} sentences of {what} are missing; let "
                 "main.py finish it, or pass --allow_partial"
             )
@@ -176,7 +176,7 @@ def read_system(
             )
     if not pairs:
         if not args.allow_partial:
-            raise UserError(f"{path} is empty")
+            raise UsageError(f"{path} is empty")
         say(f"{path} has no translations yet: left out")
         return None
     return System(
@@ -199,12 +199,12 @@ def _files_of(manifest: dict) -> list[Path] | None:
 def _check_sentences(path: Path, sentences: list[str], sources: list[str], what: str) -> None:
     for number, (sentence, source) in enumerate(zip(sentences, sources, strict=False), start=1):
         if sentence.split() != source.split():
-            raise UserError(
+            raise UsageError(
                 f"{path}, line {number} translates {_short(sentence)}, {what} has {_short(source)} there: another data set or "
                 "direction; see --dataset_name_or_path"
             )
     if len(sentences) > len(sources):
-        raise UserError(f"{path} has {len(sentences)} lines, {what} only {len(sources)} sentences: another data set?")
+        raise UsageError(f"{path} has {len(sentences)} lines, {what} only {len(sources)} sentences: another data set?")
 
 
 def _short(text: str) -> str:

@@ -19,9 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from topxgen.corpora import benchmarks, examples
-from topxgen.decontamination.benchmark_texts import Side
+from topxgen.decontamination.benchmark_texts import BenchmarkTexts
 from topxgen.decontamination.ngram_hashes import TOKENIZERS, TOKENS_PER_WORD, tokens_per_ngram
-from topxgen.decontamination.ngram_index import Index
+from topxgen.decontamination.ngram_index import ContaminationIndex
 from topxgen.text import languages, sentence_splitting
 
 LANGUAGES = ("Basque", "Hausa", "Nepali", "Swahili", "Urdu", "English")
@@ -114,7 +114,7 @@ def planted(test: benchmarks.Split, clean: list[str], language: languages.Langua
     }
 
 
-def recall(index: Index, test: benchmarks.Split, texts: list[list[str]]) -> float:
+def recall(index: ContaminationIndex, test: benchmarks.Split, texts: list[list[str]]) -> float:
     """Share of the benchmark's lines that are found where they were planted, in percent."""
     owners = [number for number, group in enumerate(texts) for _ in group]
     ends = [end for group, end in zip(texts, accumulate(map(len, texts)), strict=True) for _ in group]
@@ -126,7 +126,7 @@ def recall(index: Index, test: benchmarks.Split, texts: list[list[str]]) -> floa
     return 100 * len(found) / len(test.texts)
 
 
-def show(title: str, index: Index, texts: list[str]) -> None:
+def show(title: str, index: ContaminationIndex, texts: list[str]) -> None:
     """What is found in clean text."""
     found = index.find(texts)
     print(f"\n{title}: {len(found)} of {len(texts):,} clean texts")
@@ -166,7 +166,9 @@ def main() -> None:
         test, pool = benchmarks.load("ntrex", language, args.benchmark_dir)[:2]
         n = tokens_per_ngram(args.ngram_size, language.script, args.tokenizer)
         split = sentence_splitting.Sentencex(language).split
-        index = Index(Side(language).entries([test]), n, args.tokenizer, args.near_duplicates, split=split)
+        index = ContaminationIndex(
+            BenchmarkTexts(language).entries([test]), n, args.tokenizer, args.near_duplicates, split=split
+        )
         clean = [text for text in pool.texts if text.strip()]
         kinds = planted(test, clean, language)
         rows[name] = [recall(index, test, texts) for texts in kinds.values()]
@@ -178,7 +180,9 @@ def main() -> None:
         show(name, index, clean)
     if args.clean:
         splits = [s for b in ("flores", "ntrex", "xquad") for s in benchmarks.load(b, language, args.benchmark_dir)]
-        index = Index(Side(language).entries(splits), n, args.tokenizer, args.near_duplicates, split=split)
+        index = ContaminationIndex(
+            BenchmarkTexts(language).entries(splits), n, args.tokenizer, args.near_duplicates, split=split
+        )
         show(str(args.clean), index, [s for text in args.clean.read_text().splitlines() for s in split(text)])
 
 

@@ -25,7 +25,7 @@ import psutil
 from topxgen.corpora import benchmarks
 from topxgen.decontamination.benchmark_texts import load
 from topxgen.decontamination.ngram_hashes import TOKENIZERS
-from topxgen.decontamination.ngram_index import Index
+from topxgen.decontamination.ngram_index import ContaminationIndex
 from topxgen.text import languages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -208,7 +208,7 @@ def compare_matching(path: Path, sides: dict[str, list]) -> None:
             if len(texts["Basque"]) >= 60_000:
                 break
     for name, side in texts.items():
-        index, sets = Index(sides[name], N), PlainSets(sides[name])
+        index, sets = ContaminationIndex(sides[name], N), PlainSets(sides[name])
         best = [float("inf"), float("inf")]
         for _ in range(5):
             started = time.perf_counter()
@@ -222,7 +222,7 @@ def compare_matching(path: Path, sides: dict[str, list]) -> None:
             f"  look-up alone, {name}: {best[0] / len(side) * 1e6:.2f} µs a text against {best[1] / len(side) * 1e6:.2f}: "
             f"{best[1] / best[0]:.1f} times as fast, {len(found)} hits each"
         )
-        index, few = Index(sides[name], N, near=0.6), side[:6000]
+        index, few = ContaminationIndex(sides[name], N, near=0.6), side[:6000]
         started = time.perf_counter()
         index.find(few)
         print(f"  with near-duplicates, {name}: {(time.perf_counter() - started) / len(few) * 1e6:.0f} µs a text")

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import main as script
 from comptra import translate
 from comptra.llm_calls import LazySampler
-from comptra.run import Run
+from comptra.run import EvaluationConfig
 
 
 class Kept(LazySampler):
@@ -41,19 +41,19 @@ def main() -> None:
     parser.add_argument("--max_new_tokens", type=int, default=75)
     args = parser.parse_args()
 
-    def run_in(folder: str) -> Run:
+    def run_in(folder: str) -> EvaluationConfig:
         flags = {
             "model_name_or_path": args.model, "dataset_name_or_path": "ntrex", "benchmark_dir": args.ntrex,
             "tgt": args.language, "max_samples": args.sentences, "k": args.k, "max_new_tokens": args.max_new_tokens,
             "max_model_len": 2048, "output_dir": folder,
         }  # fmt: skip
         words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-        return Run(script.build_parser().parse_args(words), script.say)
+        return EvaluationConfig(script.build_parser().parse_args(words), script.say)
 
     with tempfile.TemporaryDirectory() as folder:
         run = run_in(folder)
         model = run.models[0]
-        engine = translate.load(run, model, translate.Bars())
+        engine = translate.load(run, model, translate.ProgressBars())
         task = run.task(model, None)
         sentences = run.test_set.sources
         prompts = [task.template.get_prompt(*item) for item in zip(task.shots(sentences), sentences, strict=True)]
@@ -67,7 +67,7 @@ def main() -> None:
     def whole() -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             run = run_in(folder)
-            translate.translate_one(run, model, Kept(lambda: engine), [], translate.Bars())
+            translate.translate_one(run, model, Kept(lambda: engine), [], translate.ProgressBars())
             lines = (run.folder(model) / "translate_0.jsonl").read_text(encoding="utf-8").splitlines()
             return [json.loads(line)["translation"] for line in lines]
 

@@ -21,7 +21,7 @@ from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.training.packing import IGNORED, DecoderCollator, decoder_rows
 from topxgen.training.pairs import Pair, reverse
-from topxgen.training.tokenization import DecoderEncoder
+from topxgen.training.tokenization import CausalTokenizer
 
 
 def pairs_of(args: argparse.Namespace) -> list[Pair]:
@@ -73,12 +73,12 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
     from transformers.utils import logging
 
-    from topxgen.training.trainer import HeldOut, PairTrainer
+    from topxgen.training.trainer import EvalSets, PairTrainer
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     tokenizer = load_tokenizer(ModelSettings(args.model))
-    encoded = DecoderEncoder(tokenizer, "14", len(tokenizer)).encode(pairs_of(args), args.max_length)
+    encoded = CausalTokenizer(tokenizer, "14", len(tokenizer)).encode(pairs_of(args), args.max_length)
     pad = tokenizer.pad_token_id or 0
     layouts = {
         "packed": (decoder_rows(encoded, "bestfit", args.max_length, True), DecoderCollator(pad)),
@@ -122,7 +122,7 @@ def main() -> None:
             )
             common = dict(model=model, args=arguments, data_collator=counting, train_dataset=rows, callbacks=[clock])
             if name == "packed":
-                held = HeldOut({}, [], None, "14")
+                held = EvalSets({}, [], None, "14")
                 trainer = PairTrainer(
                     **common, processing_class=tokenizer, held_out=held, decoder=True, pad=pad, save_total_limit=None,
                     finish=lambda *_: None,

@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from topxgen.training.packing import IGNORED, DecoderCollator, decoder_rows
-from topxgen.training.tokenization import Encoded
+from topxgen.training.tokenization import TokenizedTexts
 
 PEAK_TFLOPS = {"H100": 989, "H200": 989, "A100": 312, "L40S": 362, "4090": 165}  # bf16, dense, by NVIDIA's data sheets
 SHAPES = {  # name: (LoRA?, shape)
@@ -44,14 +44,14 @@ SHAPES = {  # name: (LoRA?, shape)
 }  # fmt: skip
 
 
-def texts(tokens: int, vocabulary: int) -> Encoded:
+def texts(tokens: int, vocabulary: int) -> TokenizedTexts:
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.gamma(4, 22.5, size=tokens // 90), 20, 400).astype(int)
     ids = rng.integers(10, vocabulary, lengths.sum()).astype(np.int32)
-    return Encoded(ids, np.cumsum(lengths), (lengths // 2).astype(np.int32))
+    return TokenizedTexts(ids, np.cumsum(lengths), (lengths // 2).astype(np.int32))
 
 
-def model_flops(model, lora: bool, encoded: Encoded, learned: int) -> float:
+def model_flops(model, lora: bool, encoded: TokenizedTexts, learned: int) -> float:
     """Of training on all `encoded` once, `learned` tokens of them with a loss."""
     config = model.config
     head = config.vocab_size * config.hidden_size
@@ -113,7 +113,7 @@ def measure(shape: str, kernel: str, checkpointing: bool, rows: int, args) -> tu
     from transformers import AutoModelForCausalLM, LlamaConfig, PrinterCallback, TrainerCallback, TrainingArguments
     from transformers.utils import logging
 
-    from topxgen.training.trainer import HeldOut, PairTrainer
+    from topxgen.training.trainer import EvalSets, PairTrainer
 
     logging.set_verbosity_error()
     lora, options = SHAPES[shape]
@@ -151,7 +151,7 @@ def measure(shape: str, kernel: str, checkpointing: bool, rows: int, args) -> tu
             )  # fmt: skip
             trainer = PairTrainer(
                 model=model, args=arguments, train_dataset=layout, callbacks=[Clock()], decoder=True, pad=0,
-                data_collator=DecoderCollator(0, flat=kernel.startswith("flash")), held_out=HeldOut({}, [], None, "14"),
+                data_collator=DecoderCollator(0, flat=kernel.startswith("flash")), held_out=EvalSets({}, [], None, "14"),
                 save_total_limit=None, finish=lambda *_: None,
             )  # fmt: skip
             trainer.remove_callback(PrinterCallback)

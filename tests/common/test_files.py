@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import BENCHMARKS, ROOT
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, OutputLock, read_jsonl, repair_tail
-from topxgen.common.records import identified
+from topxgen.common.records import with_ids
 from topxgen.corpora import examples
 from topxgen.generation import prompt_templates
 from topxgen.generation.paragraphs import schedule
@@ -49,7 +49,7 @@ def test_lock_names_its_owner_and_dies_with_it(tmp_path):
     script = f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom topxgen.common.files import OutputLock\nlock = OutputLock(Path({str(tmp_path)!r}))\nprint('held', flush=True)\ntime.sleep(60)"
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert owner.stdout.readline() == "held\n"
-    with pytest.raises(UserError, match=f"process {owner.pid} on "):
+    with pytest.raises(UsageError, match=f"process {owner.pid} on "):
         OutputLock(tmp_path)
     owner.kill()
     owner.wait()
@@ -58,8 +58,8 @@ def test_lock_names_its_owner_and_dies_with_it(tmp_path):
 
 def test_records_without_ids_get_the_same_ones_each_time():
     lines = [{"text": "a"}, {"text": "a", "id": None}, {"text": "b", "id": "mine"}, {"text": "c", "id": "mine"}]
-    names = [name for name, _ in identified(lines, "text")]
-    assert names == [name for name, _ in identified(lines, "text")] and len(set(names)) == 4
+    names = [name for name, _ in with_ids(lines, "text")]
+    assert names == [name for name, _ in with_ids(lines, "text")] and len(set(names)) == 4
     assert names[2:] == ["mine", "mine#2"], "an id that stood before gets its count behind it"
 
 
@@ -76,10 +76,10 @@ def test_topics(tmp_path):
     (tmp_path / "t.jsonl").write_text('"a"\n{"topic": "b"}\n')
     assert read_topics(tmp_path / "t.jsonl") == ["a", "b"]
     (tmp_path / "t.jsonl").write_text('"a"\n{"title": "b"}\n')
-    with pytest.raises(UserError, match="line 2"):
+    with pytest.raises(UsageError, match="line 2"):
         read_topics(tmp_path / "t.jsonl")
     (tmp_path / "latin1.txt").write_bytes("caf\xe9".encode("latin-1"))
-    with pytest.raises(UserError, match="UTF-8"):
+    with pytest.raises(UsageError, match="UTF-8"):
         read_topics(tmp_path / "latin1.txt")
 
 
@@ -168,7 +168,7 @@ def test_a_broken_template_is_named(tmp_path, old, new, message):
         + body.replace(old, new)
     )
     (tmp_path / "mine.txt").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsageError) as error:
         prompt_templates.load(str(tmp_path / "mine.txt"))
     assert message in str(error.value) and "mine.txt" in str(error.value)
 
@@ -181,7 +181,7 @@ def test_example_sources_from_folders(tmp_path):
     (tmp_path / "Spanish.txt").write_text("Uno.\nDos.\n", encoding="utf-8")
     (tmp_path / "fra_Latn.txt").write_text("Un.\n", encoding="utf-8")
     assert examples.example_paragraphs(str(tmp_path)) == {"Spanish": ["Uno.", "Dos."], "French": ["Un."]}
-    with pytest.raises(UserError, match="no sentences in Hausa"):
+    with pytest.raises(UsageError, match="no sentences in Hausa"):
         examples.example_sentences(str(tmp_path), languages.find("Hausa"))
 
 

@@ -13,7 +13,7 @@ from comptra import candidate_selection
 from comptra.candidate_selection import SelectionSettings, create
 from tests.support.runs import ROOT, records
 from tests.support.tiny_models import udhr_pairs
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.retrieval.ngram_similarity import bleu_tokenizer_name
 from topxgen.text import languages
 
@@ -91,7 +91,7 @@ def test_consensus_at_the_edges(name):
 def test_greedy_selects_nothing():
     assert create("greedy", ENGLISH, BASQUE) is None
     with pytest.raises(
-        UserError, match=r"'blazer' does not exist; choose one of greedy, bleu, chrf, blaser, comet-qe \(did you"
+        UsageError, match=r"'blazer' does not exist; choose one of greedy, bleu, chrf, blaser, comet-qe \(did you"
     ):
         create("blazer", ENGLISH, BASQUE)
 
@@ -138,7 +138,7 @@ def test_blaser_chooses_by_its_scores(tmp_path):
     assert create("blaser", ENGLISH, BASQUE, settings)(sources, candidates) == expected
     assert len({texts.index(text) for text, texts in zip(expected, candidates, strict=True)}) > 2
     for change, message in ((dict(blaser="nowhere/at/all"), "nowhere/at/all"), (dict(dtype="int8"), "'int8'")):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UsageError, match=message):
             create("blaser", ENGLISH, BASQUE, SelectionSettings(**(vars(settings) | change)))
 
 
@@ -227,14 +227,14 @@ def test_half_a_line_of_scores_is_scored_again(comet, tmp_path):
 def test_what_comet_lacks_is_named(tmp_path, monkeypatch, comet):
     monkeypatch.delenv(candidate_selection.COMET_PYTHON, raising=False)
     make = r"python3.11 -m venv .venv-comet && .venv-comet/bin/pip install -r requirements-comet.txt"
-    with pytest.raises(UserError, match=f"no interpreter /nowhere/python; make its environment: {make}"):
+    with pytest.raises(UsageError, match=f"no interpreter /nowhere/python; make its environment: {make}"):
         create("comet-qe", ENGLISH, BASQUE, SelectionSettings(comet_python="/nowhere/python"))
     monkeypatch.setenv(candidate_selection.COMET_PYTHON, "/elsewhere/python")
-    with pytest.raises(UserError, match="no interpreter /elsewhere/python"):
+    with pytest.raises(UsageError, match="no interpreter /elsewhere/python"):
         create("comet-qe", ENGLISH, BASQUE)
     settings = SelectionSettings(comet_python=sys.executable, comet_model="missing", notice=lambda line: None)
-    with pytest.raises(UserError, match=r"COMET failed in .*Model 'missing' not supported.*licence"):
+    with pytest.raises(UsageError, match=r"COMET failed in .*Model 'missing' not supported.*licence"):
         create("comet-qe", ENGLISH, BASQUE, settings)(["s"], [["a", "b"]])
     shutil.rmtree(tmp_path / "site" / "comet")
-    with pytest.raises(UserError, match=f"which .* has not; make its environment: {make}"):
+    with pytest.raises(UsageError, match=f"which .* has not; make its environment: {make}"):
         create("comet-qe", ENGLISH, BASQUE, SelectionSettings(comet_python=sys.executable))

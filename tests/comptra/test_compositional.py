@@ -8,7 +8,7 @@ from comptra.compositional import translate
 from comptra.compositional.translate import Plan
 from comptra.methods import Task
 from tests.support.runs import records
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
 
@@ -67,7 +67,7 @@ def test_parents_that_say_otherwise_are_not_overwritten(tmp_path):
     other = '{"0": 0, "1": 1, "2": 1, "3": 1}\n'
     path.write_text(other)
     with pytest.raises(
-        UserError, match=r"parent_0.jsonl has phrase 1 in sentence 1, divide_0.jsonl in sentence 0: remove"
+        UsageError, match=r"parent_0.jsonl has phrase 1 in sentence 1, divide_0.jsonl in sentence 0: remove"
     ):
         room.run()
     assert path.read_text() == other

@@ -11,7 +11,7 @@ from comptra.compositional.divide import DIVIDERS, DividerSettings
 from comptra.methods import Task
 from tests.support.runs import records
 from topxgen import inference
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, SamplingSettings
 from topxgen.prompting.mt_templates import chat_prompt, get_template
 from topxgen.text import languages
@@ -166,7 +166,7 @@ def test_a_chat_model_and_a_base_model_are_shown_the_same_examples(tmp_path):
     sentence = "Braces {examples} and {phrases} stay."
     player = Player(lambda prompt: "1. Braces stay\n2. {phrases} stay\n3. Braces stay")
     for style in ("chat", "raw"):
-        asker = llm_calls.Asker(player, style, tmp_path / f"{style}.jsonl", 1)
+        asker = llm_calls.LLMClient(player, style, tmp_path / f"{style}.jsonl", 1)
         sampling = SamplingSettings(max_new_tokens=16, temperature=0.7, num_return_sequences=3)
         found = divide.llm([sentence], task_for(asker, sampling=sampling), DividerSettings(max_new_tokens=99))
         assert found == [["Braces stay", "{phrases} stay"]]
@@ -188,7 +188,7 @@ def test_a_chat_model_and_a_base_model_are_shown_the_same_examples(tmp_path):
 def test_a_model_that_says_nothing_or_never_ends(tmp_path):
     said = {"a": "", "b": "\n".join(f"{i}. phrase {i}" for i in range(1, 400)), "c": "1. " + "x " * 999}
     player = Player(lambda prompt: said[prompt.rpartition("Sentence: ")[2][0]])
-    asker = llm_calls.Asker(player, "raw", tmp_path / "a.jsonl", 1)
+    asker = llm_calls.LLMClient(player, "raw", tmp_path / "a.jsonl", 1)
     nothing, loop, long = divide.llm(["a bridge", "b bridge", "c bridge"], task_for(asker), DividerSettings())
     assert nothing == ["a bridge"] and loop[:2] == ["phrase 1", "phrase 2"] and len(loop) == divide.MOST
     assert long == ["x x"]
@@ -196,7 +196,7 @@ def test_a_model_that_says_nothing_or_never_ends(tmp_path):
 
 def test_phrases_of_the_examples_are_no_phrases_of_other_sentences(tmp_path):
     player = Player(lambda prompt: "1. Do you know\n2. According to the report.\n3. The time")
-    asker = llm_calls.Asker(player, "raw", tmp_path / "a.jsonl", 1)
+    asker = llm_calls.LLMClient(player, "raw", tmp_path / "a.jsonl", 1)
     found = divide.llm(["Do you know the time?", "What is the time?"], task_for(asker), DividerSettings())
     assert found == [["Do you know", "The time"], ["The time"]]
 
@@ -208,7 +208,7 @@ def test_a_small_base_model_divides_and_resumes(tiny_lm, tmp_path):
     sentences = [SENTENCE, "Where is it?", SENTENCE]
 
     def run(sampler):
-        asker = llm_calls.Asker(sampler, "raw", tmp_path / "answers.jsonl", 1)
+        asker = llm_calls.LLMClient(sampler, "raw", tmp_path / "answers.jsonl", 1)
         found = divide.llm(sentences, task_for(asker), settings)
         asker.close()
         assert not asker.failures
@@ -236,7 +236,7 @@ def test_a_prompt_of_the_users_own(tmp_path):
         '[[examples]]\nsentence = "A and B"\nphrases = ["A", "B"]\n'
     )
     player = Player(lambda prompt: "1. x\n2. y")
-    asker = llm_calls.Asker(player, "raw", tmp_path / "a.jsonl", 1)
+    asker = llm_calls.LLMClient(player, "raw", tmp_path / "a.jsonl", 1)
     settings = DividerSettings(mode_divide=str(path))
     divide.check("llm", ENGLISH, settings)
     assert divide.llm(["x or y"], task_for(asker), settings) == [["x", "y"]]
@@ -264,13 +264,13 @@ def test_what_is_wrong_in_a_prompt_file_is_named(text, message, tmp_path):
     path = tmp_path / "mine.toml"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError, match=message) as raised:
+    with pytest.raises(UsageError, match=message) as raised:
         divide.check("llm", ENGLISH, DividerSettings(mode_divide=str(path)))
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_an_unknown_mode_names_the_choices():
-    with pytest.raises(UserError, match=r"--mode_divide 'vanila' .*paraphrase, vanilla.*did you mean vanilla"):
+    with pytest.raises(UsageError, match=r"--mode_divide 'vanila' .*paraphrase, vanilla.*did you mean vanilla"):
         divide.check("llm", ENGLISH, DividerSettings(mode_divide="vanila"))
 
 
@@ -293,7 +293,7 @@ def test_subtrees_are_clauses_noun_phrases_and_verbs_with_theirs():
     )
 
     def phrases(most=-1):
-        return [doc[start:end].text for start, end in divide.subtrees(doc, most)]
+        return [doc[start:end].text for start, end in divide.phrase_subtrees(doc, most)]
 
     # The clause has nine words without its subordinator's subtree being one: too long, its parts stand.
     assert phrases() == ["The old farmer said", "that the heavy rains would destroy his fields", "his wife agreed"]
@@ -308,7 +308,7 @@ def test_a_verb_with_its_particles_alone_is_no_phrase():
         "nsubj ROOT advmod aux xcomp punct",
         [1, 1, 1, 4, 1, 1],
     )
-    assert [doc[start:end].text for start, end in divide.subtrees(doc)] == ["They came", "came back to sing"]
+    assert [doc[start:end].text for start, end in divide.phrase_subtrees(doc)] == ["They came", "came back to sing"]
 
 
 def test_no_phrase_lies_in_another_and_none_is_too_long():
@@ -318,7 +318,7 @@ def test_no_phrase_lies_in_another_and_none_is_too_long():
         heads = [0] + [rng.randrange(i) for i in range(1, n)]
         tags = [rng.choice(["NOUN", "VERB", "PUNCT", "ADJ", "AUX"]) for _ in range(n)]
         doc = parsed(" ".join(f"w{i}" for i in range(n)), " ".join(tags), " ".join(["dep"] * n), heads)
-        spans = divide.subtrees(doc)
+        spans = divide.phrase_subtrees(doc)
         assert spans == sorted(spans)
         for a, b in spans:
             words = sum(token.pos_ != "PUNCT" for token in doc[a:b])
@@ -344,15 +344,15 @@ def test_structural_with_a_pipeline_on_disk(tmp_path):
     # Without a tagger any subtree is a phrase; the whole sentence is none.
     assert divided("structural", words, "Yes.", spacy_model=model) == [["The dog sees", "sees the big house"], ["Yes."]]
     spacy.blank("en").to_disk(tmp_path / "blank")
-    with pytest.raises(UserError, match=r"needs dependencies, but the spaCy pipeline .* has only a tokenizer"):
+    with pytest.raises(UsageError, match=r"needs dependencies, but the spaCy pipeline .* has only a tokenizer"):
         divide.check("structural", ENGLISH, DividerSettings(spacy_model=str(tmp_path / "blank")))
-    with pytest.raises(UserError, match="python -m spacy download en_core_web_nowhere"):
+    with pytest.raises(UsageError, match="python -m spacy download en_core_web_nowhere"):
         divide.check("structural", ENGLISH, DividerSettings(spacy_model="en_core_web_nowhere"))
 
 
 def test_structural_names_what_is_missing():
     with pytest.raises(
-        UserError, match=r"spaCy has none for Basque: pip install spacy.*python -m spacy download MODEL"
+        UsageError, match=r"spaCy has none for Basque: pip install spacy.*python -m spacy download MODEL"
     ):
         divide.check("structural", BASQUE, DividerSettings())
 
@@ -365,7 +365,7 @@ POOL = [("A house", "Etxe bat")]
 
 @pytest.fixture
 def task_in(tmp_path):
-    return lambda style: task_for(llm_calls.Asker(None, style, tmp_path / f"{style}.jsonl", 1))
+    return lambda style: task_for(llm_calls.LLMClient(None, style, tmp_path / f"{style}.jsonl", 1))
 
 
 @pytest.mark.parametrize("style", ["raw", "chat"])
@@ -413,9 +413,9 @@ def test_a_base_model_gets_its_template_after_a_note(task_in):
 def test_merge_prompts_are_checked_before_anything_runs(tmp_path, monkeypatch):
     for name in merge.MERGE_PROMPTS:
         merge.check(name)
-    with pytest.raises(UserError, match=r"--merge_prompt 'refin' .*vanilla, refine, norefine.*did you mean refine"):
+    with pytest.raises(UsageError, match=r"--merge_prompt 'refin' .*vanilla, refine, norefine.*did you mean refine"):
         merge.check("refin")
     (tmp_path / "merge").mkdir()
     monkeypatch.setattr(prompts, "FOLDER", tmp_path)
-    with pytest.raises(UserError, match=r"norefine.toml is missing: put it back"):
+    with pytest.raises(UsageError, match=r"norefine.toml is missing: put it back"):
         merge.check("norefine")

@@ -16,7 +16,7 @@ from sacrebleu.significance import PairedTest
 from comptra import evaluate, evaluation_sets
 from comptra.scores import metrics, significance, systems
 from tests.support.runs import ROOT
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.text import languages
 
 RUN = "{}_to_{}_5_shot_seed_122_llm_vanilla_None_0_0"
@@ -409,7 +409,7 @@ def test_directions_are_read_from_names(src, tgt):
 
 @pytest.mark.parametrize("name", ["English_to_Klingonish_5_shot_seed_122_x", "checkpoint-100", "English_5_shot_seed_1"])
 def test_names_without_a_direction(name):
-    with pytest.raises(UserError, match="Kling" if "Kling" in name else "src}_to_{tgt"):
+    with pytest.raises(UsageError, match="Kling" if "Kling" in name else "src}_to_{tgt"):
         systems.direction_of(name)
 
 

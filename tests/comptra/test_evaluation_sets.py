@@ -9,7 +9,7 @@ import pytest
 
 from comptra import evaluation_sets
 from tests.support.runs import BENCHMARKS
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import write_json
 from topxgen.text import languages
 
@@ -23,7 +23,7 @@ def load(name, src=ENGLISH, tgt=BASQUE, folder=None, max_samples=None, **options
 
 
 def refusal(*args, **options) -> str:
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsageError) as error:
         load(*args, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -349,10 +349,10 @@ def test_a_text_that_is_null_shifts_no_pair(tmp_path):
         for path, side, hole in zip(files, ("source", "target"), (2, 4), strict=True):
             rows = [json.dumps({side: None if i == hole else f"{side} {i}"}) for i in range(6)]
             path.write_text(join(rows))
-        with pytest.raises(UserError, match=r"a\.jsonl?, line 3: it is empty"):
+        with pytest.raises(UsageError, match=r"a\.jsonl?, line 3: it is empty"):
             load("files", test_files=files)
         pool = load("files", test_files=(both, both), pool_files=files).pool
         assert pool == [(f"source {i}", f"target {i}") for i in (0, 1, 3, 5)]
         files[0].write_text(files[0].read_text().replace('{"source": null}', '{"note": "none"}'))
-        with pytest.raises(UserError, match=r"a\.jsonl?, record 3: it has no text in English"):
+        with pytest.raises(UsageError, match=r"a\.jsonl?, record 3: it has no text in English"):
             load("files", test_files=files)

@@ -11,13 +11,13 @@ import pytest
 
 from comptra import methods, prompts
 from comptra.answer_parsing import translation
-from comptra.llm_calls import Asker, LazySampler
+from comptra.llm_calls import LazySampler, LLMClient
 from comptra.methods import Task, in_order, tear
 from comptra.methods.conversation import THOUGHT_TOKENS
 from comptra.methods.refine import refine
 from tests.support.runs import lines_in
 from topxgen import inference
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.inference import Answer, ModelSettings, SamplingSettings
 from topxgen.prompting import style, toml_prompts
 from topxgen.prompting.mt_templates import chat_prompt, get_template
@@ -60,7 +60,7 @@ def ask(tmp_path):
 
     def run(method, answer, style="chat", sentences=SENTENCES, **changes):
         player = Player(answer)
-        asker = Asker(player, style, tmp_path / "answers.jsonl", 1)
+        asker = LLMClient(player, style, tmp_path / "answers.jsonl", 1)
         task = task_for(asker, **changes)
         found = in_order(methods.load(method)(sentences, task), len(sentences))
         asker.close()
@@ -184,7 +184,7 @@ def test_maps_gives_equal_candidates_once_and_no_empty_ones(ask):
 
 def test_maps_needs_quality_estimation():
     with pytest.raises(
-        UserError, match=r"maps chooses among four candidates .*: pass --selection_method blaser or comet-qe"
+        UsageError, match=r"maps chooses among four candidates .*: pass --selection_method blaser or comet-qe"
     ):
         methods.check("maps", task_for())
     methods.check("maps", task_for(best_by_quality=lambda sentences, candidates: []))
@@ -262,7 +262,7 @@ def test_refinement_goes_on_from_the_last_version(tmp_path):
         return "" if "rains" in text else f"Translation: {text.split('translation: ')[1].splitlines()[0]}+"
 
     player = Player(answer)
-    asker = Asker(player, "chat", tmp_path / "answers.jsonl", 1)
+    asker = LLMClient(player, "chat", tmp_path / "answers.jsonl", 1)
     assert refine(SENTENCES, ["a", "b", "", "d"], task_for(asker), 3) == ["a+++", "b+++", "", "d"]
     assert [len(prompt) for prompt in player.prompts] == [1] * len(player.prompts)
     # a and b thrice; what was said about d is known after the first time.
@@ -297,7 +297,7 @@ def test_stopped_at_any_answer_a_method_goes_on(name, answers, chat_lm, tmp_path
     journal = tmp_path / "answers.jsonl"
 
     def run(sampler):
-        asker = Asker(sampler, "chat", journal, 1)
+        asker = LLMClient(sampler, "chat", journal, 1)
         sampling = SamplingSettings(max_new_tokens=12, temperature=0.0)
         task = task_for(
             asker, k=2, sampling=sampling, best_by_quality=lambda _, found: [max(row, key=len) for row in found]
@@ -329,13 +329,13 @@ def test_a_file_of_prompts_that_lacks_something_is_named(name, tmp_path, monkeyp
     path = tmp_path / "methods" / f"{name.lower()}.toml"
     text = path.read_text()
     path.write_text(text.replace("{sentence}", "{sentense}"))
-    with pytest.raises(UserError, match=rf"{name.lower()}.toml, \w+: the placeholder \{{sentence\}} is missing"):
+    with pytest.raises(UsageError, match=rf"{name.lower()}.toml, \w+: the placeholder \{{sentence\}} is missing"):
         methods.check(name, task)
     path.write_text('marker = "x"\n')
-    with pytest.raises(UserError, match=r"has no text '\w+': add"):
+    with pytest.raises(UsageError, match=r"has no text '\w+': add"):
         methods.check(name, task)
     path.unlink()
-    with pytest.raises(UserError, match="is missing: put it back"):
+    with pytest.raises(UsageError, match="is missing: put it back"):
         methods.check(name, task)
 
 
@@ -420,16 +420,16 @@ def test_what_annotation_lacks_is_named_before_anything_runs(name, pipeline, tmp
     import spacy
 
     with pytest.raises(
-        UserError, match=rf"--method_translate {name} needs a spaCy pipeline.*none for Basque: pip install spacy"
+        UsageError, match=rf"--method_translate {name} needs a spaCy pipeline.*none for Basque: pip install spacy"
     ):
         methods.check(name, task_for(src=BASQUE))
     spacy.blank("en").to_disk(tmp_path / "blank")
-    with pytest.raises(UserError, match=rf"{name} needs .*has only a tokenizer; pass another --spacy_model"):
+    with pytest.raises(UsageError, match=rf"{name} needs .*has only a tokenizer; pass another --spacy_model"):
         methods.check(name, task_for(spacy_model=str(tmp_path / "blank")))
-    with pytest.raises(UserError, match="python -m spacy download en_core_web_nowhere"):
+    with pytest.raises(UsageError, match="python -m spacy download en_core_web_nowhere"):
         methods.check(name, task_for(spacy_model="en_core_web_nowhere"))
     if name == "dep":
-        with pytest.raises(UserError, match=r"dep needs dependencies, but .* has only attribute_ruler, entity_ruler"):
+        with pytest.raises(UsageError, match=r"dep needs dependencies, but .* has only attribute_ruler, entity_ruler"):
             methods.check(name, task_for(spacy_model=pipeline))
     else:
         methods.check(name, task_for(spacy_model=pipeline))
@@ -437,7 +437,7 @@ def test_what_annotation_lacks_is_named_before_anything_runs(name, pipeline, tmp
 
 def test_spacy_itself_may_be_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
-    with pytest.raises(UserError, match=r"pip install spacy, then python -m spacy download fr_core_news_sm"):
+    with pytest.raises(UsageError, match=r"pip install spacy, then python -m spacy download fr_core_news_sm"):
         methods.check("pos", task_for(src=languages.find("French")))
 
 
@@ -452,7 +452,7 @@ def test_an_answer_that_begins_with_a_line_break_is_asked_for_whole(tmp_path):
     player.answer = lambda prompt: (
         "Euria ari du." if "It rains" in prompt else "" if "\n" in player.settings[-1].stop else "\nEtxe bat.\n"
     )
-    asker = Asker(player, "raw", tmp_path / "answers.jsonl", 1)
+    asker = LLMClient(player, "raw", tmp_path / "answers.jsonl", 1)
     found = in_order(methods.load("vanilla")(SENTENCES, task_for(asker)), len(SENTENCES))
     assert found == ["Etxe bat."] * 3 + ["Euria ari du."]
     assert [settings.stop for settings in player.settings] == [("\n", "###")] * 3 + [("###",)] * 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import BENCHMARKS
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks, examples
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage, Split, load
 from topxgen.text import languages
@@ -55,7 +55,7 @@ def by_name(splits: list[Split]) -> dict[str, list[str]]:
 
 def refusal(kind: type, name: str, language, folder=None) -> str:
     """The message of the exception of exactly that kind, which is one line that names the benchmark."""
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsageError) as error:
         load(name, language, folder)
     assert type(error.value) is kind
     message = str(error.value)
@@ -258,7 +258,7 @@ def test_the_declaration_has_a_part_for_prompts_and_one_for_tests(tmp_path):
     assert not english & set(examples.example_paragraphs("udhr")["English"])
     assert len(examples.parallel_sentences("udhr", BASQUE, ENGLISH)) > 20
     assert "no Upper Sorbian" in refusal(LacksLanguage, "udhr", SORBIAN)
-    with pytest.raises(UserError, match="the embedded UDHR has no Upper Sorbian; pass a folder"):
+    with pytest.raises(UsageError, match="the embedded UDHR has no Upper Sorbian; pass a folder"):
         examples.udhr(SORBIAN)
 
 
@@ -514,10 +514,10 @@ def test_own_names_that_are_nothing(tmp_path):
     assert "no file or folder mine.txt" in refusal(CannotLoad, "mine.txt", BASQUE)
     (tmp_path / "empty").mkdir()
     assert "empty is empty" in refusal(CannotLoad, str(tmp_path / "empty"), BASQUE)
-    message = refusal(UserError, "florse", BASQUE)
+    message = refusal(UsageError, "florse", BASQUE)
     assert "did you mean flores?" in message and "choose from flores, ntrex, tico, xquad, udhr" in message
-    assert "did you mean" not in refusal(UserError, "zzz", BASQUE)
-    refusal(UserError, "", BASQUE)
+    assert "did you mean" not in refusal(UsageError, "zzz", BASQUE)
+    refusal(UsageError, "", BASQUE)
     for name in ("some-org/some.set", "some-org/some.set:eu"):
         message = refusal(CannotLoad, name, BASQUE)
         assert f"the Hub did not give {name.replace(':', ', ')}" in message
@@ -537,5 +537,5 @@ def test_own_sets_of_the_hub(tmp_path, monkeypatch):
     assert by_name(found) == {f"{s} ({column})": text for s in ("validation", "test") for column, text in texts.items()}
     assert found[0].source == "hub: org/set, default, validation"
     assert len(own("org/set:hau_Latn")) == 4, "any of the columns may be ours"
-    with pytest.raises(UserError, match="the Hub did not give org/set"):
+    with pytest.raises(UsageError, match="the Hub did not give org/set"):
         own("org/set:nothing")

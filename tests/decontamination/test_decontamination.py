@@ -15,9 +15,9 @@ import pytest
 
 from tests.support.runs import BENCHMARKS, ROOT, records, script
 from tests.support.tiny_models import udhr_texts
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.decontamination import parallel_jsonl
-from topxgen.decontamination.parallel_jsonl import Judged
+from topxgen.decontamination.parallel_jsonl import ChunkResult
 
 SCRIPT = "decontamination.py"
 LEAKS = {
@@ -375,7 +375,7 @@ def test_a_killed_run_goes_on_and_processes_change_nothing(script_here, tmp_path
     assert [h["line"] for h in records(tmp_path / "three" / "Basque_translate_contaminated.jsonl")][-1] == 11_904
 
 
-def judge(chunk: bytes) -> Judged:
+def judge(chunk: bytes) -> ChunkResult:
     """Every second line goes and is a hit; in the real thing's place where only the file matters."""
     lines = chunk.split(b"\n")[:-1] if chunk.endswith(b"\n") else chunk.split(b"\n")
     kept, start = [], 0
@@ -384,7 +384,7 @@ def judge(chunk: bytes) -> Judged:
             kept.append((start, start + len(line) + 1))
         start += len(line) + 1
     hits = [{"line": i} for i, line in enumerate(lines) if line.startswith(b"a")]
-    return Judged(kept, hits, [], Counter(lines=len(lines)))
+    return ChunkResult(kept, hits, [], Counter(lines=len(lines)))
 
 
 def run_chunks(tmp_path: Path, workers: int = 1, tick=lambda done, counts: None, judge=judge) -> dict:
@@ -430,7 +430,7 @@ def test_a_file_that_grows_meanwhile_is_refused(tmp_path, monkeypatch):
         with open(tmp_path / "in.txt", "a") as file:
             file.write("b 2\n")
 
-    with pytest.raises(UserError, match=r"in\.txt changed while it was read"):
+    with pytest.raises(UsageError, match=r"in\.txt changed while it was read"):
         run_chunks(tmp_path, tick=grow)
     assert not (tmp_path / "kept").exists()
 
@@ -442,18 +442,18 @@ def test_a_file_that_shrinks_meanwhile_is_refused(tmp_path, monkeypatch):
     def shrink(done: int, counts: Counter) -> None:
         os.truncate(tmp_path / "in.txt", 50)
 
-    with pytest.raises(UserError, match="became shorter"):
+    with pytest.raises(UsageError, match="became shorter"):
         run_chunks(tmp_path, tick=shrink)
 
 
-def die(chunk: bytes) -> Judged:
+def die(chunk: bytes) -> ChunkResult:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_worker_that_is_killed_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel_jsonl, "CHUNK", 100)
     (tmp_path / "in.txt").write_text("b 1\n" * 100)
-    with pytest.raises(UserError, match="a worker process was killed"):
+    with pytest.raises(UsageError, match="a worker process was killed"):
         run_chunks(tmp_path, workers=2, judge=die)
     assert run_chunks(tmp_path)["counts"] == {"lines": 100}
 

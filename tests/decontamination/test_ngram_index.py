@@ -9,7 +9,7 @@ import pytest
 from tests.support.tiny_models import udhr_texts
 from topxgen.corpora.benchmarks import UDHR
 from topxgen.decontamination.ngram_hashes import TOKENIZERS, ngram_hashes, tokens_per_ngram
-from topxgen.decontamination.ngram_index import BLOCK, OWNERS, Entry, Index
+from topxgen.decontamination.ngram_index import BLOCK, MAX_OWNERS_PER_NGRAM, BenchmarkText, ContaminationIndex
 from topxgen.text import languages
 
 SCRIPTS = [
@@ -39,8 +39,8 @@ def all_of_udhr() -> list[str]:
     return [line.split("\t", 1)[1] for path in sorted(UDHR.glob("*.tsv")) for line in path.read_text().splitlines()]
 
 
-def entries(texts: list[str]) -> list[Entry]:
-    return [Entry("set", "test", "any", str(i), text) for i, text in enumerate(texts)]
+def entries(texts: list[str]) -> list[BenchmarkText]:
+    return [BenchmarkText("set", "test", "any", str(i), text) for i, text in enumerate(texts)]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -138,20 +138,20 @@ def test_the_index_finds_what_plain_sets_find(n):
     words = [text.split() for text in source]
     benchmark = [" ".join(w[a : a + rng.randint(1, 14)]) for w in words for a in [rng.randrange(len(w))]]
     texts = [" ".join(w[a : a + rng.randint(0, 25)]) for w in words * 2 for a in [rng.randrange(len(w))]]
-    found = Index(entries(benchmark), n).find(texts)
+    found = ContaminationIndex(entries(benchmark), n).find(texts)
     expected = by_plain_sets(benchmark, texts, n, round(0.6 * n))
     assert {i: {int(m.entry.id) for m in matches} for i, matches in found.items()} == expected
     assert len(expected) > 20
 
 
 def test_what_is_shared_is_named_and_measured():
-    index = Index(entries(["one two three four five six"]), 4)
+    index = ContaminationIndex(entries(["one two three four five six"]), 4)
     (match,) = index.find(["zero ONE two, three four five seven"])[0]
     assert (match.how, match.shared, match.tokens) == ("ngram", "one two three four", 5)
 
 
 def test_no_ngram_crosses_from_one_text_into_the_next():
-    index = Index(entries(["a b c d e f"]), 6)
+    index = ContaminationIndex(entries(["a b c d e f"]), 6)
     assert index.find(["a b c", "d e f"]) == {}
     assert list(index.find(["a b c d e f", "", "x a b c d e f"])) == [0, 2]
 
@@ -159,9 +159,12 @@ def test_no_ngram_crosses_from_one_text_into_the_next():
 def test_short_texts_count_as_a_whole_and_from_six_words_on_inside():
     five, six = "one two three four five", "six seven eight nine ten eleven"
     texts = [five, f"and {five}", f"and {six} too", six]
-    found = {short: list(Index(entries([five, six]), 10, short=short).find(texts)) for short in ("inside", "whole")}
+    found = {
+        short: list(ContaminationIndex(entries([five, six]), 10, short=short).find(texts))
+        for short in ("inside", "whole")
+    }
     assert found == {"inside": [0, 2, 3], "whole": [0, 3]}
-    assert Index(entries([five, six]), 10, short="ignore").find(texts) == {}
+    assert ContaminationIndex(entries([five, six]), 10, short="ignore").find(texts) == {}
 
 
 def test_blocks_do_not_change_what_is_found(monkeypatch):
@@ -172,7 +175,7 @@ def test_blocks_do_not_change_what_is_found(monkeypatch):
     found = []
     for size in (1, 300, BLOCK):
         monkeypatch.setattr("topxgen.decontamination.ngram_index.BLOCK", size)
-        index = Index(entries(benchmark), 6)
+        index = ContaminationIndex(entries(benchmark), 6)
         alone = {i: m[0] for i, text in enumerate(texts) if (m := index.find([text]))}
         assert index.find(texts) == alone and len(alone) > 50
         found.append((alone, index.find(texts, ends)))
@@ -180,7 +183,7 @@ def test_blocks_do_not_change_what_is_found(monkeypatch):
 
 
 def test_what_runs_over_from_one_text_of_a_group_into_the_next():
-    index = Index(entries(["a b c d e f g h", "one two three four"]), 5)
+    index = ContaminationIndex(entries(["a b c d e f g h", "one two three four"]), 5)
     texts = ["x a b c", "d e f y", "g", "one two", "three four", "a b c d", "e"]
     assert index.find(texts) == {}
     found = index.find(texts, [3, 3, 3, 5, 5, 6, 7])
@@ -196,44 +199,46 @@ def test_what_runs_over_from_one_text_of_a_group_into_the_next():
 
 
 def test_texts_that_begin_alike_are_all_found():
-    benchmark = [f"What is the capital city of Country{i}" for i in range(3 * OWNERS)]
-    index = Index(entries(benchmark), 10)
+    benchmark = [f"What is the capital city of Country{i}" for i in range(3 * MAX_OWNERS_PER_NGRAM)]
+    index = ContaminationIndex(entries(benchmark), 10)
     found = index.find([f"They asked me: {text}? I did not know." for text in benchmark])
     assert {i: [m.entry.id for m in matches] for i, matches in found.items()} == {
-        i: [str(i)] for i in range(3 * OWNERS)
+        i: [str(i)] for i in range(3 * MAX_OWNERS_PER_NGRAM)
     }
 
 
 def test_a_neighbour_that_only_begins_like_a_short_text_is_left_alone():
     short = "Everyone has the right to life and liberty"
-    found = Index(entries([short]), 10).find(["He wrote that everyone has the right to life", short], [2, 2])
+    found = ContaminationIndex(entries([short]), 10).find(
+        ["He wrote that everyone has the right to life", short], [2, 2]
+    )
     assert {i: [m.texts for m in matches] for i, matches in found.items()} == {1: [1]}
 
 
 def test_boilerplate_costs_no_more_than_it_says():
     texts = [f"Translate the following sentence into Basque please: number {i}" for i in range(3000)] + ["en"] * 3000
-    index = Index([*entries(texts), Entry("set", "dev (a)", "any", "x", texts[7])], 6)
+    index = ContaminationIndex([*entries(texts), BenchmarkText("set", "dev (a)", "any", "x", texts[7])], 6)
     (found,) = index.find(["Translate the following sentence into Basque please: now"]).values()
-    assert len(found) == OWNERS + 1, "the first ones of each split"
+    assert len(found) == MAX_OWNERS_PER_NGRAM + 1, "the first ones of each split"
     assert {m.entry.id for m in index.find(texts, own=True)[7]} == {"x"}
-    assert len(index.find(["en"])[0]) == OWNERS
+    assert len(index.find(["en"])[0]) == MAX_OWNERS_PER_NGRAM
 
 
 def test_nothing_to_find_and_nothing_to_look_in():
-    assert Index([], 10).find(["some text"]) == {}
-    assert Index(entries(["some text"]), 10).find([]) == {}
-    assert Index(entries(["", "…"]), 10).find(["", "!?", "some"]) == {}
+    assert ContaminationIndex([], 10).find(["some text"]) == {}
+    assert ContaminationIndex(entries(["some text"]), 10).find([]) == {}
+    assert ContaminationIndex(entries(["", "…"]), 10).find(["", "!?", "some"]) == {}
     assert len(ngram_hashes(TOKENIZERS["unicode"].hash_tokens(["a b"])[0], 3)) == 0
     with pytest.raises(ValueError):
-        Index([], 0)
+        ContaminationIndex([], 0)
 
 
 def test_near_duplicates_and_sentences_of_long_benchmark_texts():
     long = "The cat sat on the mat near the door. A dog came by and looked at it with great interest."
-    index = Index(entries([long]), 10, near=0.6, split=lambda text: text.split(". "))
+    index = ContaminationIndex(entries([long]), 10, near=0.6, split=lambda text: text.split(". "))
     changed = "The cat sat on a mat near that door."
     (match,) = index.find([changed])[0]
     assert (match.how, match.entry.text) == ("near", long)
     assert match.similarity == pytest.approx(2 * 7 / 18)
-    assert Index(entries([long]), 10).find([changed]) == {}
+    assert ContaminationIndex(entries([long]), 10).find([changed]) == {}
     assert [m.how for m in index.find([long])[0]] == ["ngram"]  # listed once, by the surer rule

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.tiny_models import udhr_texts
 from topxgen.common.console import Progress
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import repair_tail
 from topxgen.common.records import Layout
 from topxgen.generation.paragraphs import MAX_BARREN_STEPS, Generation, Target, request_seed, schedule
@@ -198,5 +198,5 @@ def test_schedule_is_balanced_and_depends_on_the_seed():
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path):
     (tmp_path / "Basque.jsonl").write_text('{"text": "bat bi hiru"}\n{broken\n{"text": "lau"}\n', encoding="utf-8")
-    with pytest.raises(UserError, match=r"Basque\.jsonl, line 2"):
+    with pytest.raises(UsageError, match=r"Basque\.jsonl, line 2"):
         run(tmp_path, None, names=("Basque",))

@@ -18,9 +18,9 @@ import pytest
 from tests.support.api_server import ENDINGS, FAULTS, KEY, RETRY_AFTER, ApiServer
 from tests.support.runs import ROOT, lines_in, records
 from topxgen import inference
-from topxgen.common.errors import Refused, UserError
+from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import REMOTE, ModelSettings, Request, SamplingSettings, from_list
-from topxgen.inference.api_errors import PROMPT, REFUSED, Failures, retry_after
+from topxgen.inference.api_errors import PROMPT, REFUSED, ErrorClassifier, retry_after
 
 # Once is enough: our own code reads them alike for all, or only one provider says so.
 ONLY_FOR = {
@@ -65,7 +65,7 @@ def run(api, server, requests, sampling=None, **settings):
     try:
         for answer in sampler.generate(from_list(requests), sampling or SamplingSettings()):
             answers.append(answer)
-    except UserError as error:
+    except UsageError as error:
         ending = error
         assert KEY not in str(error) and "\n" not in str(error)
     finally:
@@ -128,9 +128,9 @@ def test_what_no_retry_mends(api, fault):
         assert names == {f"p{i}" for i in range(8)} - {"p5", "p6"}
         assert server.attempts.total() == 8, "no new request, and no second attempt, after the end"
         if fault in ("no model", "parameter"):
-            assert type(ending) is UserError and "HTTP 40" in str(ending)
+            assert type(ending) is UsageError and "HTTP 40" in str(ending)
         else:
-            assert type(ending) is Refused and ending.exit_code == 4
+            assert type(ending) is APIUnavailable and ending.exit_code == 4
             assert "6 answers are done, and the same command goes on from there" in str(ending)
         server.faults, server.delay = (lambda name, attempt: None), (lambda name: 0)
         more, ending, _ = run(api, server, [request for request in chats(20) if request.id not in names])
@@ -142,11 +142,11 @@ def test_what_no_retry_mends(api, fault):
 def test_a_wrong_key_and_no_end_of_failures(api):
     with ApiServer(key="another") as server:
         answers, ending, _ = run(api, server, chats(3))
-        assert answers == [] and type(ending) is Refused and "0 answers are done" in str(ending)
+        assert answers == [] and type(ending) is APIUnavailable and "0 answers are done" in str(ending)
     with ApiServer(lambda name, attempt: "server error" if name == "p2" else None) as server:
         answers, ending, retries = run(api, server, chats(3), max_retries=2)
         assert len(answers) == 2 and server.attempts["p2"] == 3 and retries == {"server error": 2}
-        assert type(ending) is Refused and "Something broke" in str(ending) and "3 attempts" in str(ending)
+        assert type(ending) is APIUnavailable and "Something broke" in str(ending) and "3 attempts" in str(ending)
 
 
 def test_a_crowded_provider_is_waited_for():
@@ -318,23 +318,23 @@ def test_what_a_provider_cannot_do():
                 (chats(1)[0], SamplingSettings(num_beams=2), "no beam search"),
             ):
                 answers, ending, _ = run(api, server, [request], settings)
-                assert not answers and type(ending) is UserError and words in str(ending)
+                assert not answers and type(ending) is UsageError and words in str(ending)
         assert not server.arrivals
     sampler = inference.load("openai", ModelSettings("m", api_key=KEY))
-    with pytest.raises(UserError, match=r"--repetition_penalty 1\.2: OpenAI's API has no such parameter"):
+    with pytest.raises(UsageError, match=r"--repetition_penalty 1\.2: OpenAI's API has no such parameter"):
         next(sampler.generate(from_list(chats(1)), SamplingSettings(repetition_penalty=1.2)))
     sampler.close()
 
 
 def test_checks_before_anything_runs(monkeypatch):
     for api, variable in zip(REMOTE, VARIABLES[:2] + VARIABLES[3:], strict=True):
-        with pytest.raises(UserError, match=f"export {variable}="):
+        with pytest.raises(UsageError, match=f"export {variable}="):
             inference.check(api, ModelSettings("m"))
         for url in ("localhost:8000", "ftp://x/v1", "https://me:secret@host/v1", "me:secret@host", "http://[::1"):
-            with pytest.raises(UserError, match="--base_url") as caught:
+            with pytest.raises(UsageError, match="--base_url") as caught:
                 inference.check(api, ModelSettings("m", api_key=KEY, base_url=url))
             assert "secret" not in str(caught.value)
-        with pytest.raises(UserError, match="characters that no key has") as caught:
+        with pytest.raises(UsageError, match="characters that no key has") as caught:
             inference.check(api, ModelSettings("m", api_key="“key”"))
         assert "“" not in str(caught.value)
         inference.check(api, ModelSettings("m", api_key=KEY + "\n", base_url="http://localhost:8000/v1"))
@@ -347,7 +347,7 @@ def test_checks_before_anything_runs(monkeypatch):
     inference.check("openai", ModelSettings("m", base_url="http://localhost:8000/v1"))
     inference.check("vllm", ModelSettings("m"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install anthropic"):
+    with pytest.raises(UsageError, match="pip install anthropic"):
         inference.check("anthropic", ModelSettings("m"))
 
 
@@ -386,7 +386,7 @@ def test_a_real_server_answers_as_the_model_in_process(gemma, tmp_path):
         (sampled,) = sampler.generate(from_list(requests[:1]), several)
         sampler.close()
         other = inference.load("openai", ModelSettings("other", base_url=settings.base_url))
-        with pytest.raises(UserError, match="knows no model 'other'"):
+        with pytest.raises(UsageError, match="knows no model 'other'"):
             list(other.generate(from_list(requests[:1]), GREEDY))
         other.close()
     except BaseException:
@@ -406,7 +406,9 @@ def test_a_real_server_answers_as_the_model_in_process(gemma, tmp_path):
 
 def test_rate_limits_are_not_taken_for_other_things():
     """Some providers say "quota" or "too many tokens" of a limit that is over in a moment."""
-    failures = Failures("P", key="k", key_variable="K", address=None, model="m", time_limit=1, connection_errors=())
+    failures = ErrorClassifier(
+        "P", key="k", key_variable="K", address=None, model="m", time_limit=1, connection_errors=()
+    )
 
     def kind(status, wait, message, code="", before=False):
         return failures._of_status(status, wait, message, code, before).kind

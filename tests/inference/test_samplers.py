@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.runs import ROOT, datagen, lines_in, records
 from topxgen import inference
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings, cut_at_stop, from_list
 
 PROMPTS = [f"# Basque article\nGizon-emakume guztiak aske {'jaiotzen dira ' * i}" for i in range(7)]
@@ -138,7 +138,7 @@ def test_hf_with_an_adapter(hf, tiny_lm, tmp_path):
     sampler = inference.load("hf", settings)
     assert answers_of(sampler, REQUESTS, temperature=0) != answers_of(hf, REQUESTS, temperature=0)
     sampler.close()
-    with pytest.raises(UserError, match="holds no LoRA adapter"):
+    with pytest.raises(UsageError, match="holds no LoRA adapter"):
         inference.load("hf", replace(settings, adapter=tiny_lm))
 
 

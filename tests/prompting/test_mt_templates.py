@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 from tests.support.runs import records, snapshot
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.prompting import mt_templates
 from topxgen.prompting.mt_templates import get_template, trained_template
 from topxgen.text import languages
@@ -93,16 +93,16 @@ def test_own_names_are_in_the_script_of_the_language():
 @pytest.mark.parametrize("key", [8, 10])
 def test_a_language_whose_own_name_is_not_known(key, tmp_path):
     with pytest.raises(
-        UserError, match=r"--template_key \d+ .* none for Chokwe: fill the column endonym .*--languages_file"
+        UsageError, match=r"--template_key \d+ .* none for Chokwe: fill the column endonym .*--languages_file"
     ):
         get_template(key, "English", "Chokwe")
     get_template(9, "English", "Chokwe")
-    with pytest.raises(UserError, match="did you mean Basque"):
+    with pytest.raises(UsageError, match="did you mean Basque"):
         get_template(key, "English", "Basqe")
     table = tmp_path / "mine.tsv"
     table.write_text("name\tflores\tendonym\nUpper Sorbian\thsb_Latn\tHornjoserbšćina\nKlingon\ttlh_Latn\t\n")
     assert "Hornjoserbšćina" in get_template(key, "Upper Sorbian", "English", extra=str(table)).get_prompt([], "X")
-    with pytest.raises(UserError, match="none for Klingon"):
+    with pytest.raises(UsageError, match="none for Klingon"):
         get_template(key, "English", "Klingon", extra=str(table))
 
 
@@ -110,7 +110,7 @@ def test_labels(tmp_path):
     prompts = {name: get_template(12, name, name).get_prompt([], "X").split("\n") for name in LABELLED}
     assert len({sentence for sentence, *_ in prompts.values()}) == len(LABELLED)
     assert all(x == "X" and sentence != translation for sentence, x, translation, _ in prompts.values())
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsageError) as error:
         get_template(12, "English", "Tok Pisin")
     assert 'add a line "Tok Pisin" = { sentence = "...", translation = "..." } under [labels] in ' in str(error.value)
     assert str(error.value).count("\n") == 0 and "templates.toml" in str(error.value)
@@ -162,7 +162,7 @@ def test_a_mistake_in_a_file_of_the_users_own_is_one_line(tmp_path, text, said):
     path = tmp_path / "mine.toml"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.replace("{{", "{").replace("}}", "}").encode())
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsageError) as error:
         get_template(str(path), "English", "Basque")
     assert said.format(path=path) in str(error.value) and "\n" not in str(error.value)
 
@@ -170,10 +170,10 @@ def test_a_mistake_in_a_file_of_the_users_own_is_one_line(tmp_path, text, said):
 def test_a_template_that_does_not_exist():
     for key in (0, 18, "99", "lables", ""):
         with pytest.raises(
-            UserError, match=rf"--template_key {key} does not exist.*; choose one of 1 given, .* or a .toml"
+            UsageError, match=rf"--template_key {key} does not exist.*; choose one of 1 given, .* or a .toml"
         ):
             get_template(key, "English", "Basque")
-    with pytest.raises(UserError, match="did you mean labels"):
+    with pytest.raises(UsageError, match="did you mean labels"):
         get_template("lables", "English", "Basque")
 
 
@@ -207,7 +207,7 @@ def test_the_template_that_a_checkpoint_was_trained_on(tiny_lm, tmp_path, script
         assert trained_template(f"org/{error}") is trained_template(f"org/{error}") is None
         assert capsys.readouterr().err.count(f"cannot look up org/{error} on the Hub (") == 1
     manifest.write_text("{")
-    with pytest.raises(UserError, match=r"data_manifest.json is not valid JSON"):
+    with pytest.raises(UsageError, match=r"data_manifest.json is not valid JSON"):
         trained_template(str(checkpoint))
 
 
@@ -223,7 +223,7 @@ def test_the_request_to_chat_models_is_checked_as_other_prompts_are(tmp_path, mo
         assert message["content"].endswith("English: A {sentence}.\nBasque:")
         mt_templates._chat.cache_clear()
         mine.write_text(text.replace("{src}: {sentence}\\n", ""), encoding="utf-8")
-        with pytest.raises(UserError, match=r"\[chat\], request: the placeholder \{sentence\} is missing"):
+        with pytest.raises(UsageError, match=r"\[chat\], request: the placeholder \{sentence\} is missing"):
             mt_templates.chat_prompt("English", "Basque", [], "A.")
     finally:
         mt_templates._chat.cache_clear()

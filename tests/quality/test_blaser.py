@@ -14,7 +14,7 @@ import pytest
 from tests.support.runs import ROOT
 from tests.support.tiny_models import nllb_tokenizer, udhr_pairs
 from tests.support.tiny_sonar import build_blaser, build_sonar, to_original
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.quality import blaser, sonar, sonar_space
 from topxgen.quality.blaser import Blaser
 from topxgen.quality.sonar import SonarEncoder
@@ -236,7 +236,7 @@ def test_close_frees_the_network(folder, model_pt):
 
 
 def refused(call, *parts: str) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UsageError) as caught:
         call()
     message = str(caught.value)
     assert "\n" not in message

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.runs import ROOT
 from topxgen import retrieval
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
 from topxgen.retrieval import RetrieverSettings, create, dependency_trees, highest
 from topxgen.retrieval.ngram_similarity import bleu_tokenizer_name
@@ -130,13 +130,13 @@ def test_only_the_sentence_itself_is_left_out(name):
     pool = ["One house.", "Two houses.", "One house.", "one house."]
     retriever = create(name, pool, ENGLISH)
     assert sorted(retriever.nearest(["One house."], 2)[0]) == [1, 3]
-    with pytest.raises(UserError, match=r"3 demonstrations are more than the 4 sentences .*2 of them equal"):
+    with pytest.raises(UsageError, match=r"3 demonstrations are more than the 4 sentences .*2 of them equal"):
         retriever.nearest(["Two houses.", "One house."], 3)
-    with pytest.raises(UserError, match="5 demonstrations are more than the 4 sentences of the pool; ask for fewer"):
+    with pytest.raises(UsageError, match="5 demonstrations are more than the 4 sentences of the pool; ask for fewer"):
         retriever.nearest(["A garden."], 5)
     assert sorted(retriever.nearest(["A garden."], 4)[0]) == [0, 1, 2, 3]
     for empty in ([], [""], ["", "..."]):
-        with pytest.raises(UserError, match="more than the"):
+        with pytest.raises(UsageError, match="more than the"):
             create(name, empty, ENGLISH).nearest(["A garden."], 3)
     assert len(create(name, ["", "..."], ENGLISH).nearest(["A garden."], 2)[0]) == 2
 
@@ -205,7 +205,7 @@ def test_sonar_is_the_cosine_of_its_vectors(tmp_path):
         (dict(sonar="nowhere/at/all"), "nowhere/at/all"),
         (dict(sonar=folder, dtype="int8"), "dtype 'int8' is not offered"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UsageError, match=message):
             create("SONAR", texts, ENGLISH, RetrieverSettings(**change))
 
 
@@ -296,25 +296,27 @@ def test_structure_counts_not_words(spacy_model, name):
 
 def test_what_syntax_lacks_is_named(tmp_path):
     with pytest.raises(
-        UserError, match="--retriever_type kernel needs a spaCy pipeline, and spaCy has none for Basque"
+        UsageError, match="--retriever_type kernel needs a spaCy pipeline, and spaCy has none for Basque"
     ):
         create("kernel", ["a"], BASQUE)
     try:
         import spacy
     except ImportError:
-        with pytest.raises(UserError, match="--retriever_type kernel needs spaCy and a pipeline: pip install spacy"):
+        with pytest.raises(UsageError, match="--retriever_type kernel needs spaCy and a pipeline: pip install spacy"):
             create("kernel", ["a"], ENGLISH)
         return
-    with pytest.raises(UserError, match="python -m spacy download en_never_heard_of"):
+    with pytest.raises(UsageError, match="python -m spacy download en_never_heard_of"):
         create("structural", ["a"], ENGLISH, RetrieverSettings(spacy_model="en_never_heard_of"))
     spacy.blank("en").to_disk(tmp_path / "blank")
-    with pytest.raises(UserError, match=r"--retriever_type structural needs dependencies, but .* has only a tokenizer"):
+    with pytest.raises(
+        UsageError, match=r"--retriever_type structural needs dependencies, but .* has only a tokenizer"
+    ):
         create("structural", ["a"], ENGLISH, RetrieverSettings(spacy_model=str(tmp_path / "blank")))
 
 
 def test_an_unknown_retriever_is_named():
     with pytest.raises(
-        UserError, match=r"--retriever_type 'bm52' does not exist; choose one of bm25s, .*\(did you mean bm25"
+        UsageError, match=r"--retriever_type 'bm52' does not exist; choose one of bm25s, .*\(did you mean bm25"
     ):
         create("bm52", ["a"], ENGLISH)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.text import languages
 
 # SPEC section 9: name, FLORES, NTREX, TICO-19
@@ -53,7 +53,7 @@ def test_found_by_code_and_any_case():
 
 
 def test_unknown_name_answers_with_the_closest():
-    with pytest.raises(UserError, match=r"unknown language 'Swahli'.*Swahili"):
+    with pytest.raises(UsageError, match=r"unknown language 'Swahli'.*Swahili"):
         languages.find("Swahli")
 
 
@@ -69,5 +69,5 @@ def test_rows_of_the_users_own(tmp_path):
 def test_a_bad_row_is_named(tmp_path, row):
     table = tmp_path / "mine.tsv"
     table.write_text(f"name\tflores\n{row}\n", encoding="utf-8")
-    with pytest.raises(UserError, match="line 2"):
+    with pytest.raises(UsageError, match="line 2"):
         languages.find("Basque", str(table))

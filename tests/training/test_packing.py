@@ -4,28 +4,28 @@ import numpy as np
 import pytest
 import torch
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.training.packing import (
     IGNORED,
-    CutRows,
+    ConcatenatedRows,
     DecoderCollator,
     PackedRows,
     PairCollator,
-    PairRows,
+    Seq2SeqRows,
     best_fit,
     decoder_rows,
 )
-from topxgen.training.tokenization import Encoded
+from topxgen.training.tokenization import TokenizedTexts
 from topxgen.training.trainer import EpochOrder, probe_packing
 
 TEXTS = [np.arange(20, 50), np.arange(100, 140)]
 
 
-def encoded(lengths, prompt=2, seed=0) -> Encoded:
+def encoded(lengths, prompt=2, seed=0) -> TokenizedTexts:
     lengths = np.array(lengths)
     ids = np.random.default_rng(seed).integers(10, 700, lengths.sum()).astype(np.int32)
     prompts = np.minimum(prompt, lengths - 1).astype(np.int32)
-    return Encoded(ids, np.cumsum(lengths), prompts)
+    return TokenizedTexts(ids, np.cumsum(lengths), prompts)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -79,7 +79,7 @@ def test_labels_positions_and_padding():
 
 def test_concatenate_and_cut_loses_nothing():
     texts = encoded([5, 3, 4, 7])
-    rows = CutRows(texts, 4, targets_only=True, seed=3)
+    rows = ConcatenatedRows(texts, 4, targets_only=True, seed=3)
     assert rows.lengths == [4, 4, 4, 4, 3]
     ids = [token for i in range(len(rows)) for token in rows[i]["input_ids"].tolist()]
     assert sorted(ids) == sorted(texts.ids.tolist())
@@ -90,8 +90,8 @@ def test_concatenate_and_cut_loses_nothing():
 
 
 def test_pairs_of_an_encoder_decoder_are_padded_together():
-    texts = Encoded(np.arange(10, 19, dtype=np.int32), np.array([5, 9]), np.array([3, 2], np.int32))
-    batch = PairCollator(pad=1, decoder_start=2)([PairRows(texts)[0], PairRows(texts)[1]])
+    texts = TokenizedTexts(np.arange(10, 19, dtype=np.int32), np.array([5, 9]), np.array([3, 2], np.int32))
+    batch = PairCollator(pad=1, decoder_start=2)([Seq2SeqRows(texts)[0], Seq2SeqRows(texts)[1]])
     assert batch["input_ids"].tolist() == [[10, 11, 12], [15, 16, 1]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["labels"].tolist() == [[13, 14], [17, 18]]
@@ -123,7 +123,7 @@ def test_packed_pairs_have_the_losses_they_have_alone(lm):
     torch.testing.assert_close(losses_of(lm, batch), torch.cat(alone), rtol=1e-4, atol=1e-4)
     flat = DecoderCollator(pad=0, flat=True)([packed[0], packed[1]])
     torch.testing.assert_close(losses_of(lm, flat), torch.cat(alone), rtol=1e-4, atol=1e-4)
-    cut = CutRows(texts, 57, targets_only=True, seed=0)
+    cut = ConcatenatedRows(texts, 57, targets_only=True, seed=0)
     leaking = losses_of(lm, DecoderCollator(pad=0)([cut[0]]))
     assert abs(leaking.sum() - torch.cat(alone).sum()) > 1e-2, "concatenated texts do see each other"
 
@@ -145,7 +145,7 @@ def test_the_probe_passes_architectures_that_heed_position_ids(kind):
     model.config.use_cache = False
     probe_packing(model, TEXTS, "float32")
     model.config.use_cache = True
-    with pytest.raises(UserError, match="see each other"):
+    with pytest.raises(UsageError, match="see each other"):
         probe_packing(model, TEXTS, "float32")
 
 
@@ -156,7 +156,7 @@ def test_the_probe_catches_an_architecture_with_a_state(lm):
     model = MambaForCausalLM(MambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, state_size=4))
     forward = model.forward
     model.forward = lambda input_ids, position_ids: forward(input_ids=input_ids)
-    with pytest.raises(UserError, match=r"lets the pairs of a row see each other .* pass --packing none"):
+    with pytest.raises(UsageError, match=r"lets the pairs of a row see each other .* pass --packing none"):
         probe_packing(model, TEXTS, "float32")
 
 

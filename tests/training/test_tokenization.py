@@ -3,10 +3,10 @@
 import pytest
 
 from tests.support.tiny_models import nllb_tokenizer, udhr_pairs, udhr_texts
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.text import languages
 from topxgen.training.pairs import Pair
-from topxgen.training.tokenization import DecoderEncoder, PairEncoder
+from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer
 
 PAIRS = [
     Pair("All human beings are born free.", "Gizon-emakume guztiak aske jaiotzen dira.", "English", "Basque", "a"),
@@ -78,7 +78,7 @@ def tokenizer(request):
 
 @pytest.mark.parametrize("template", ["14", "11", "15", "16", "none"])
 def test_prompt_tokens_are_those_of_inference_and_the_rest_is_the_answer(tokenizer, template):
-    encoder = DecoderEncoder(tokenizer, template, 10**6)
+    encoder = CausalTokenizer(tokenizer, template, 10**6)
     encoded = encoder.encode(PAIRS)
     for i, pair in enumerate(PAIRS):
         ids, prompt = encoded[i].tolist(), int(encoded.prompts[i])
@@ -95,7 +95,7 @@ def test_prompt_tokens_are_those_of_inference_and_the_rest_is_the_answer(tokeniz
 
 
 def test_template_14_is_the_published_string(tokenizer):
-    encoder = DecoderEncoder(tokenizer, "14", 10**6)
+    encoder = CausalTokenizer(tokenizer, "14", 10**6)
     assert "".join(encoder.parts(PAIRS[0])) == (
         "Translate this from English to Basque:\nEnglish: All human beings are born free.\n"
         "Basque: Gizon-emakume guztiak aske jaiotzen dira."
@@ -107,7 +107,7 @@ def test_long_pairs_are_left_out_whole(tiny_lm):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
-    encoder = DecoderEncoder(tokenizer, "14", len(tokenizer))
+    encoder = CausalTokenizer(tokenizer, "14", len(tokenizer))
     lengths = encoder.encode(PAIRS).lengths.tolist()
     limit = sorted(set(lengths))[-2]
     encoded = encoder.encode(PAIRS, limit)
@@ -120,12 +120,12 @@ def test_eos_must_be_a_token(tiny_lm):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
-    assert DecoderEncoder(tokenizer, "14", 800, eos_token_id=7).encode(PAIRS)[0][-1] == 7
-    with pytest.raises(UserError, match="--eos_token_id 800 is no token of the model, which has 800"):
-        DecoderEncoder(tokenizer, "14", 800, eos_token_id=800)
+    assert CausalTokenizer(tokenizer, "14", 800, eos_token_id=7).encode(PAIRS)[0][-1] == 7
+    with pytest.raises(UsageError, match="--eos_token_id 800 is no token of the model, which has 800"):
+        CausalTokenizer(tokenizer, "14", 800, eos_token_id=800)
     tokenizer.eos_token = None
-    with pytest.raises(UserError, match="pass --eos_token_id"):
-        DecoderEncoder(tokenizer, "14", 800)
+    with pytest.raises(UsageError, match="pass --eos_token_id"):
+        CausalTokenizer(tokenizer, "14", 800)
 
 
 def test_encoder_decoder_sides_carry_their_languages():
@@ -135,7 +135,7 @@ def test_encoder_decoder_sides_carry_their_languages():
 
     tokenizer = nllb_tokenizer([text for pair in PAIRS for text in (pair.source, pair.target)], 300)
     config = SimpleNamespace(model_type="m2m_100", vocab_size=len(tokenizer))
-    encoder = PairEncoder(tokenizer, LanguageTokens("nllb", config, tokenizer), 64)
+    encoder = Seq2SeqTokenizer(tokenizer, LanguageTokens("nllb", config, tokenizer), 64)
     encoded = encoder.encode(PAIRS)
     for i, pair in enumerate(PAIRS):
         tokenizer.src_lang, tokenizer.tgt_lang = (languages.find(name).flores for name in (pair.src, pair.tgt))
@@ -144,9 +144,9 @@ def test_encoder_decoder_sides_carry_their_languages():
         assert ids[:source] == reference["input_ids"], "as transformers' own tokenizer does it, for each example"
         assert ids[source:] == reference["labels"]
     assert encoder.cut == 0
-    short = PairEncoder(tokenizer, LanguageTokens("nllb", config, tokenizer), 6)
+    short = Seq2SeqTokenizer(tokenizer, LanguageTokens("nllb", config, tokenizer), 6)
     encoded = short.encode(PAIRS[:1])
     ids, source = encoded[0].tolist(), int(encoded.prompts[0])
     assert len(ids) == 12 and source == 6 and ids[5] == ids[11] == tokenizer.eos_token_id and short.cut == 2
-    with pytest.raises(UserError, match="unknown language"):
+    with pytest.raises(UsageError, match="unknown language"):
         encoder.encode([Pair("a", "b", "English", "Klingon", "e")])

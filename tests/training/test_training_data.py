@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import BENCHMARKS, ROOT
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks
 from topxgen.text import languages
 from topxgen.training import named_datasets, pairs, training_data
-from topxgen.training.training_data import Pair, Source, export, load, reverse, split, stream
+from topxgen.training.training_data import DatasetSpec, Pair, export, load, reverse, split, stream
 
 ENGLISH, BASQUE, HAUSA, NEPALI, SWAHILI = map(languages.find, ("English", "Basque", "Hausa", "Nepali", "Swahili"))
 # A user's own row of --languages_file.
@@ -30,8 +30,8 @@ def no_shared_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def source(name, *targets, **options) -> Source:
-    return Source(str(name), options.pop("src", ENGLISH), targets or (BASQUE,), **options)
+def source(name, *targets, **options) -> DatasetSpec:
+    return DatasetSpec(str(name), options.pop("src", ENGLISH), targets or (BASQUE,), **options)
 
 
 def write(path: Path, *rows: dict) -> Path:
@@ -62,7 +62,7 @@ def scored(*scores, word="esaldi", **more) -> dict:
 
 
 def refusal(call, *arguments) -> str:
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsageError) as error:
         call(*arguments)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -265,7 +265,7 @@ def test_settings_that_do_not_go_together(tmp_path):
         ({"src": BASQUE}, "Basque is both --src and"),
     ):
         assert says in refusal(load, source("udhr", **options))
-    assert "--target_languages" in refusal(load, Source("udhr", ENGLISH, ()))
+    assert "--target_languages" in refusal(load, DatasetSpec("udhr", ENGLISH, ()))
     assert "--percentile goes by scores, and udhr has none, only topxgen" in refusal(load, source("udhr", percentile=5))
     file = write(tmp_path / "a.jsonl", {"source": "a", "target": "b"})
     assert "--strategy highest goes by scores" in refusal(load, source(file, strategy="highest", dataset_size=1))
@@ -442,11 +442,11 @@ def test_columns_by_name(tmp_path):
     found, _ = load(source(path, input_column="src", output_column="trg"))
     assert found == [Pair("One.", "Bat.", "English", "Basque", "row 1")], "a text in `src` is no language"
     for targets in ((), (BASQUE, HAUSA)):
-        raw, facts = load(Source(str(path), ENGLISH, targets))
+        raw, facts = load(DatasetSpec(str(path), ENGLISH, targets))
         assert raw == [Pair("", "English: One. Basque: Bat.", "", "", "row 1")]
         assert counts(facts, "raw text") == {"read": 1, "pairs": 1}
         assert "row 1: no columns src and tgt tell its languages" in refusal(
-            load, Source(str(path), ENGLISH, targets, input_column="src", output_column="trg")
+            load, DatasetSpec(str(path), ENGLISH, targets, input_column="src", output_column="trg")
         )
     message = refusal(load, source(path, input_column="text"))
     assert f"{path} has no column text, only src, trg, prompt, n; name them with --input_column_name" in message
@@ -631,7 +631,7 @@ def test_what_ties_pairs_together():
     def tied(*two: Pair) -> bool:
         try:
             return len(split(list(two), 1 / 2, 1)[1]) != 1
-        except UserError:
+        except UsageError:
             return True
 
     one = Pair("Hello.", "Kaixo.", "English", "Basque", "1")
@@ -714,7 +714,7 @@ def test_reverse():
 
 
 def exported(path: Path, part: str) -> list[Pair]:
-    return load(Source(str(path), ENGLISH, (), split=part))[0]
+    return load(DatasetSpec(str(path), ENGLISH, (), split=part))[0]
 
 
 @pytest.mark.parametrize("form", training_data.FORMATS)
@@ -733,7 +733,7 @@ def test_exports_load_back(tmp_path, form):
             loaded, expected = ([replace(pair, group="") for pair in some] for some in (loaded, expected))
             loaded, expected = sorted(loaded, key=str), sorted(expected, key=str)
         assert loaded == expected
-        assert len(list(stream(Source(str(tmp_path / "out"), ENGLISH, (), split=part)))) == len(expected)
+        assert len(list(stream(DatasetSpec(str(tmp_path / "out"), ENGLISH, (), split=part)))) == len(expected)
     if form == "datasets":
         import datasets
 

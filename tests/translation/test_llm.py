@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.runs import BENCHMARKS, datagen, records
 from topxgen import inference, retrieval, translation
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings
 from topxgen.inference.response_cache import Journal, request_id
@@ -52,7 +52,7 @@ def test_a_template_has_a_name_and_a_header():
     )
     assert template.get_prompt([], "X").endswith("###Input:\nX\n###Response:") and template.stop == "\n\n"
     assert get_template(14, "English", "Basque").stop == "###"
-    with pytest.raises(UserError, match=r"--template_key 99 does not exist; choose one of 1 given"):
+    with pytest.raises(UsageError, match=r"--template_key 99 does not exist; choose one of 1 given"):
         get_template(99, "English", "Basque")
 
 
@@ -103,7 +103,7 @@ def test_a_mistake_in_the_template_file_is_named(tmp_path, monkeypatch, text, me
     monkeypatch.setattr(mt_templates, "FILE", tmp_path / "templates.toml")
     mt_templates._file.cache_clear()
     try:
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UsageError, match=message):
             get_template(1, "English", "Basque")
         (tmp_path / "templates.toml").write_text('[21]\nheader = "{src}:"\nprefix = ""\nmiddle = ""\nsuffix = "{tgt}"')
         assert get_template("21", "English", "Basque").get_prompt([("a", "b")], "c") == "English:abBasquec"
@@ -123,9 +123,9 @@ def test_parallel_sentences_from_folders(tmp_path):
     pairs = examples.parallel_sentences(str(tmp_path), BASQUE, ENGLISH)
     assert pairs == [("Bat.", "One."), ("Hiru.\u2028Lau.", "Three.")]
     (tmp_path / "eng_Latn.txt").write_text("One.\nTwo.\n", encoding="utf-8")
-    with pytest.raises(UserError, match="3 lines in Basque but 2 in English"):
+    with pytest.raises(UsageError, match="3 lines in Basque but 2 in English"):
         examples.parallel_sentences(str(tmp_path), BASQUE, ENGLISH)
-    with pytest.raises(UserError, match="no sentences in Basque in 'nowhere': pass --demonstration_pool"):
+    with pytest.raises(UsageError, match="no sentences in Basque in 'nowhere': pass --demonstration_pool"):
         examples.parallel_sentences("nowhere", BASQUE, ENGLISH)
 
 
@@ -142,7 +142,7 @@ def test_prompts_hold_the_nearest_demonstration_last(tiny_lm):
     for sentence, prompt, row in zip(SENTENCES, translator.prompts(SENTENCES, BASQUE, ENGLISH), ranked, strict=True):
         shots = [pairs[i] for i in reversed(row)]
         assert prompt == get_template(14, "Basque", "English").get_prompt(shots, sentence)
-    with pytest.raises(UserError, match="--number_of_demonstrations 5000 leaves nothing"):
+    with pytest.raises(UsageError, match="--number_of_demonstrations 5000 leaves nothing"):
         llm(tiny_lm, demonstrations=5000).check(BASQUE, ENGLISH)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import tiny_models
 from topxgen import translation
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings
 from topxgen.translation.language_tokens import find_family
@@ -114,7 +114,7 @@ def test_relatives_of_nllb(name, tmp_path, cache):
         translator = open_translator(folder, cache, nllb_engine=engine)
         assert translator.family.name == family
         translator.check(source, ENGLISH)
-        with pytest.raises(UserError, match=r"does not know|translates from eu to en, not from"):
+        with pytest.raises(UsageError, match=r"does not know|translates from eu to en, not from"):
             translator.check(source, languages.find("Dzongkha"))
         both[engine] = texts(translator.translate(sentences[:4], source, ENGLISH))
         translator.close()
@@ -197,7 +197,7 @@ def edit_config(**changes):
 @pytest.mark.parametrize("engine", ["ctranslate2", "transformers"])
 def test_spoiled_checkpoints_are_named(tiny_nllb, tmp_path, cache, change, message, engine):
     folder = spoiled(tiny_nllb, tmp_path / "spoiled", change)
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(UsageError, match=message) as error:
         translator = translation.create("nllb", TranslatorSettings(folder, engine, "float32", cache))
         translator.check(BASQUE, ENGLISH)
         translator.load()
@@ -208,7 +208,7 @@ def test_a_language_that_the_model_does_not_know(fast):
     other = replace(BASQUE, name="Klingon", flores="tlh_Latn")
     for source, target in ((other, ENGLISH), (BASQUE, other)):
         with pytest.raises(
-            UserError, match=r"\(NLLB\) does not know Klingon: none of tlh_Latn is among its 20\d languages"
+            UsageError, match=r"\(NLLB\) does not know Klingon: none of tlh_Latn is among its 20\d languages"
         ):
             fast.translate(SENTENCES[:1], source, target)
 
@@ -236,25 +236,25 @@ def test_marian_of_language_groups_and_of_two_vocabularies(tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "source_lang": "mul"}))
     translation.create("nllb", TranslatorSettings(str(folder))).check(BASQUE, ENGLISH)
     edit_config(share_encoder_decoder_embeddings=False)(folder)
-    with pytest.raises(UserError, match="has a vocabulary for each side"):
+    with pytest.raises(UsageError, match="has a vocabulary for each side"):
         translation.create("nllb", TranslatorSettings(str(folder)))
 
 
 def test_a_model_whose_languages_have_no_names_is_refused():
     """Only Marian has checkpoints of two languages without tokens for them; from others it would be noise."""
     assert find_family({"a": 0}, "marian", "opus").name == "bilingual"
-    with pytest.raises(UserError, match=r"names no languages in a way known here"):
+    with pytest.raises(UsageError, match=r"names no languages in a way known here"):
         find_family({"a": 0, "eu_XX": 1}, "mbart", "mbart-50")
 
 
 def test_other_architectures_and_settings_are_named(tiny_lm, tiny_nllb, cache):
-    with pytest.raises(UserError, match="is a llama model, no encoder-decoder"):
+    with pytest.raises(UsageError, match="is a llama model, no encoder-decoder"):
         translation.create("nllb", TranslatorSettings(tiny_lm))
-    with pytest.raises(UserError, match="cannot load 'nobody/nothing'"):
+    with pytest.raises(UsageError, match="cannot load 'nobody/nothing'"):
         translation.create("nllb", TranslatorSettings("nobody/nothing"))
-    with pytest.raises(UserError, match="int8 needs --nllb_engine ctranslate2"):
+    with pytest.raises(UsageError, match="int8 needs --nllb_engine ctranslate2"):
         open_translator(tiny_nllb, cache, nllb_engine="transformers", nllb_compute_type="int8")
-    with pytest.raises(UserError, match="float16 does not run on this CPU; choose one of"):
+    with pytest.raises(UsageError, match="float16 does not run on this CPU; choose one of"):
         open_translator(tiny_nllb, cache, nllb_compute_type="float16")
 
 

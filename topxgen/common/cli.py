@@ -1,12 +1,31 @@
-"""What the argparse scripts share: types whose error names the value, and names that are no paths."""
+"""What the command-line scripts share: argument types, groups of flags, one-line errors, exit codes."""
 
 import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import NoReturn
 
-from topxgen.common.errors import UserError
+import topxgen
+from topxgen.common.console import setup_logging
+from topxgen.common.errors import UsageError, closest, did_you_mean
+
+logger = logging.getLogger(__name__)
+EXIT_CODES = """exit codes:
+  0    success
+  2    usage or input error; stderr says what to change
+  3    finished, but incomplete (datagen.py: target not reached; main.py: sentences without an answer)
+  4    an API is unavailable (key rejected, quota exhausted, retries exhausted); re-run to resume
+  130  interrupted (Ctrl-C); re-run to resume
+  143  train.py: stopped by a signal after saving a checkpoint; re-run to resume"""
 
 
-def boolean(value: str) -> bool:
-    """`--flag`, `--flag true` and `--flag false` all work: people's scripts hold each form."""
+# Argument types. Each error names the value.
+
+
+def parse_bool(value: str) -> bool:
+    """`--flag`, `--flag true` and `--flag false` are all accepted: published scripts use each form."""
     if value.lower() in ("true", "1", "yes"):
         return True
     if value.lower() in ("false", "0", "no"):
@@ -15,11 +34,11 @@ def boolean(value: str) -> bool:
 
 
 # Options of a flag: add_argument("--verbose", **FLAG)
-FLAG = dict(type=boolean, nargs="?", const=True, default=False)
+FLAG = dict(type=parse_bool, nargs="?", const=True, default=False)
 
 
-def whole(minimum: int, maximum: int | None = None):
-    """An argparse type: a whole number, `minimum` or larger, `maximum` or smaller."""
+def int_range(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    """An argument type: an integer from `minimum` to `maximum`, both included."""
     limits = f"of {minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
 
     def parse(value: str) -> int:
@@ -34,8 +53,8 @@ def whole(minimum: int, maximum: int | None = None):
     return parse
 
 
-def real(minimum: float, maximum: float = float("inf")):
-    """An argparse type: a number from `minimum` to `maximum`."""
+def float_range(minimum: float, maximum: float = float("inf")) -> Callable[[str], float]:
+    """An argument type: a number from `minimum` to `maximum`, both included."""
 
     def parse(value: str) -> float:
         try:
@@ -49,8 +68,78 @@ def real(minimum: float, maximum: float = float("inf")):
     return parse
 
 
-def plain_name(name: str, option: str) -> str:
-    """`name`, if it is the name of a file and no path."""
+def json_object(text: str) -> dict:
+    """An argument type: a JSON object, such as options for another library."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object")
+    return value
+
+
+def check_filename(name: str, flag: str) -> str:
+    """`name`, if it is a bare file name. Raises UsageError if it is a path."""
     if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise UserError(f"{option} {name!r} must be a plain name without slashes")
+        raise UsageError(f"{flag} {name!r} must be a plain name without slashes")
     return name
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, with the nearest flag or choice, and whose --help lists exit codes."""
+
+    def __init__(self, description: str, **options):
+        super().__init__(
+            description=description,
+            epilog=EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+        self.add_argument("--version", action="version", version=f"%(prog)s {topxgen.__version__}")
+
+    def parse_args(self, args=None, namespace=None):
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [word.split("=")[0] for word in unknown if word.startswith("--")]
+            # A stray word may be the value of a mistyped --api_key: only flags are shown.
+            what = f"unknown flag {flags[0]}" + did_you_mean(flags[0], self._option_string_actions) if flags else (
+                f"{len(unknown)} unexpected argument{'s' if len(unknown) > 1 else ''}"
+            )
+            self.error(f"{what}; see --help")
+        return parsed
+
+    def _check_value(self, action, value):
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            hint = did_you_mean(str(value), choices)
+            raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{hint}")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def choices_help(intro: str, table: Mapping[str, object]) -> str:
+    """The help of a flag whose values are the names of `table`: each with the sentence in its row."""
+    return f"{intro}: " + "; ".join(f"{name}: {row.help}" for name, row in table.items()) + " [%(default)s]"
+
+
+def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failure: str) -> int:
+    """Parse the command line, call `run` and turn its exceptions into one line and an exit code (see EXIT_CODES).
+
+    `on_failure` says what is left after a failure and how to go on, such as "re-run the same command to resume".
+    """
+    args = parser.parse_args()
+    setup_logging(parser.prog)
+    try:
+        return run(args)
+    except UsageError as error:
+        logger.error("%s", error)
+        return error.exit_code
+    except OSError as error:  # a full disk, a read-only file system, a directory where a file should be
+        logger.error("%s; %s", error, on_failure)
+        return 2
+    except KeyboardInterrupt:
+        logger.info("\ninterrupted; %s", on_failure)
+        return 130

@@ -1,9 +1,67 @@
-"""One progress bar a stage: counts, rate and time left; plain lines now and then when there is no terminal."""
+"""What a run shows on stderr: log records, and one progress bar per stage (plain lines where there is no terminal)."""
 
+import logging
+import os
 import sys
 import time
 
 LINE_EVERY_S = 15.0
+ONCE = {"once": True}  # logger.warning("…", extra=ONCE): shown once per run, however often it is logged
+_OUR_PACKAGES = ("topxgen", "comptra")
+_open_bars: list["Progress"] = []
+
+
+def setup_logging(prog: str) -> None:
+    """Show the log records of this project on stderr, errors as "{prog}: error: …". Call it once per command."""
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _ConsoleHandler)]
+    root.addHandler(_ConsoleHandler(prog))
+    for package in _OUR_PACKAGES:
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
+class _ConsoleHandler(logging.Handler):
+    """Log records as plain lines on stderr, above open progress bars.
+
+    Of other libraries only warnings are shown. Of several training processes only the first one reports; errors are shown
+    by whichever process has them.
+    """
+
+    def __init__(self, prog: str):
+        super().__init__()
+        self._prog = prog
+        self._rank = int(os.environ.get("RANK", 0))
+        self._shown: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        ours = record.name.partition(".")[0] in _OUR_PACKAGES
+        if record.levelno < (logging.INFO if ours else logging.WARNING):
+            return False
+        if self._rank and record.levelno < logging.ERROR:
+            return False
+        if getattr(record, "once", False):
+            message = record.getMessage()
+            if message in self._shown:
+                return False
+            self._shown.add(message)
+        return True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if record.levelno >= logging.ERROR:
+            rank = f"rank {self._rank}: " if self._rank else ""
+            message = f"{rank}{self._prog}: error: {message}"
+        elif record.levelno >= logging.WARNING:
+            message = f"WARNING: {message}"
+        write_line(message)
+
+
+def write_line(text: str) -> None:
+    """Print a line on stderr without breaking an open progress bar."""
+    if _open_bars:
+        _open_bars[-1].write(text)
+    else:
+        print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -23,8 +81,10 @@ class Progress:
                 desc=stage, total=total, unit=f" {unit}", initial=done, file=self._stream, dynamic_ncols=True
             )
 
+        _open_bars.append(self)
+
     def restart_clock(self) -> None:
-        """Begin to measure here: what came before (loading a model) says nothing of the rate."""
+        """Measure the rate from here on: loading a model says nothing about it."""
         self._start, self._began = self._done, time.monotonic()
         if self._bar is not None:
             self._bar.unpause()
@@ -60,6 +120,8 @@ class Progress:
         )
 
     def close(self) -> None:
+        if self in _open_bars:
+            _open_bars.remove(self)
         if self._bar is not None:
             self._bar.close()
         else:

@@ -1,18 +1,18 @@
-"""The exceptions that stand for a mistake of the user's, their machine or a provider, not a bug."""
+"""Exceptions for a mistake of the user, their machine or a provider; anything else is a bug and keeps its traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
-class UserError(Exception):
-    """A one-line message that names the value, the choices and the remedy; scripts end with `exit_code`."""
+class UsageError(Exception):
+    """One line that names the value, the choices and the remedy; scripts exit with `exit_code`."""
 
     exit_code = 2
 
 
-class Refused(UserError):
-    """An API will not go on (refused key, spent quota, no answer after all retries): nothing to mend here, and
-    what is finished is on disk. A script that starts jobs can tell it by its exit code."""
+class APIUnavailable(UsageError):
+    """The API is unavailable (key rejected, quota exhausted, retries exhausted). Finished responses are on disk; scripts
+    that start jobs recognise the state by the exit code."""
 
     exit_code = 4
 
@@ -21,6 +21,20 @@ def reason(error: Exception) -> str:
     """The type and first line of another library's exception, for one line of ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """" (did you mean X?)" for the choice most like `name`, "" if none is."""
+    near = closest(name, choices, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def unknown_choice(flag: str, name: str, choices: Iterable[str], or_else: str = "") -> UsageError:
+    """The error for a value of `flag` that does not exist; `or_else` names what is accepted besides the choices."""
+    choices = list(choices)
+    return UsageError(
+        f"{flag} {name!r} does not exist; choose one of {', '.join(choices)}{or_else}{did_you_mean(name, choices)}"
+    )
 
 
 def closest(name: str, choices: Iterable[str], n: int = 3) -> list[str]:

@@ -8,13 +8,13 @@ import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 
 
 def read_jsonl(path: Path) -> Iterator[dict]:
     """The objects of a JSONL file in order; nothing when the file does not exist.
 
-    Raises UserError naming the line that is not a JSON object.
+    Raises UsageError naming the line that is not a JSON object.
     """
     if not path.exists():
         return
@@ -27,7 +27,7 @@ def read_jsonl(path: Path) -> Iterator[dict]:
                 if not isinstance(record, dict):
                     raise ValueError("not a JSON object")
             except ValueError as error:  # covers broken JSON and broken UTF-8
-                raise UserError(f"{path}, line {number}: {error}; mend or remove the line") from None
+                raise UsageError(f"{path}, line {number}: {error}; mend or remove the line") from None
             yield record
 
 
@@ -116,10 +116,10 @@ def read_json(path: Path) -> dict:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); restore it or remove it") from None
+        raise UsageError(f"{path} is not valid JSON ({error}); restore it or remove it") from None
 
 
-class InUse(UserError):
+class DirectoryLocked(UsageError):
     """Another process holds the directory."""
 
 
@@ -127,7 +127,7 @@ class OutputLock:
     """Holds `directory` for this process until it exits, however it exits.
 
     A POSIX record lock: the kernel lets go of it when the process dies, and forked engine processes
-    do not inherit it. Raises InUse naming the owner when another process holds it, UserError when the
+    do not inherit it. Raises DirectoryLocked naming the owner when another process holds it, UsageError when the
     directory cannot be written.
     """
 
@@ -136,21 +136,21 @@ class OutputLock:
             directory.mkdir(parents=True, exist_ok=True)
             self._file = open(directory / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (held for the run)
         except OSError as error:
-            raise UserError(
+            raise UsageError(
                 f"cannot write to the output directory {directory}: {error.strerror}; pass another --output_dir"
             ) from None
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise UserError(
+                raise UsageError(
                     f"cannot lock {directory} ({error.strerror}): its file system has no record locks; pass an "
                     "--output_dir on another one"
                 ) from None
             self._file.seek(0)
             owner = self._file.read().strip() or "an unknown process"
             self._file.close()
-            raise InUse(
+            raise DirectoryLocked(
                 f"{directory} is in use by {owner}; wait for it, stop it, or pass another --output_dir"
             ) from None
         self._file.truncate(0)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_json
 
 # What main.py leaves beside translations: when it is done, and when it begins.
@@ -47,13 +47,13 @@ def digest(text: str | list[str]) -> str:
 def check_settings(path: Path, settings: dict) -> None:
     """Hold the settings that decide what a stage produces against those that `record_settings` left there.
 
-    Raises UserError naming what differs: results of two settings must not mix in one directory.
+    Raises UsageError naming what differs: results of two settings must not mix in one directory.
     """
     earlier = read_json(path)
     differing = [name for name in settings if name in earlier and earlier[name] != settings[name]]
     if differing:
         changes = "; ".join(f"{name} was {earlier[name]!r}, now {settings[name]!r}" for name in differing)
-        raise UserError(
+        raise UsageError(
             f"{path.parent} holds results of other settings ({changes}): pass the earlier ones, or another directory"
         )
 

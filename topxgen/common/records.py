@@ -46,7 +46,7 @@ class TranslatedParagraph:
         }
 
 
-def identified(records: Iterable[dict], text_key: str) -> Iterator[tuple[str, dict]]:
+def with_ids(records: Iterable[dict], text_key: str) -> Iterator[tuple[str, dict]]:
     """(id, record) for each record, every id once and the same on every reading.
 
     A record without an id, as the original wrote them, gets one from its text; an id that stood before, as

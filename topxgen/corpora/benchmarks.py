@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from topxgen.common.errors import UserError, closest, reason
+from topxgen.common.errors import UsageError, closest, reason
 from topxgen.corpora.tables import (
     KINDS,
     Column,
@@ -52,11 +52,11 @@ _NTREX_LINES, _NTREX_TEST = 1997, 1000
 _REGIONS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}  # that tell the script
 
 
-class LacksLanguage(UserError):
+class LacksLanguage(UsageError):
     """The benchmark as published has no such language."""
 
 
-class CannotLoad(UserError):
+class CannotLoad(UsageError):
     """The benchmark should be there, but is not, or cannot be read."""
 
 
@@ -87,13 +87,13 @@ def load(name: str, language: Language, folder: Path | None = None) -> list[Spli
     With `folder` (--benchmark_dir) the named ones are read from their publishers' layouts in it and never
     from the Hub, without it from the Hub; udhr is embedded.
     Raises LacksLanguage when the benchmark has no such language, CannotLoad when it should be there but is
-    missing, broken or empty, and UserError when `name` is nothing of the three. The messages tell the cause;
+    missing, broken or empty, and UsageError when `name` is nothing of the three. The messages tell the cause;
     what to do about it depends on the script.
     """
     loader = LOADERS.get(name) or _loader_of_own(name)
     try:
         if folder is not None and name in LOADERS and not folder.is_dir():
-            raise UserError(f"{folder} is no folder")
+            raise UsageError(f"{folder} is no folder")
         splits = loader(name, language, folder)
         if not splits:
             raise LacksLanguage(
@@ -102,11 +102,11 @@ def load(name: str, language: Language, folder: Path | None = None) -> list[Spli
             )
         for split in splits:
             if not any(text.strip() for text in split.texts):
-                raise UserError(f"{split.source} is empty")
+                raise UsageError(f"{split.source} is empty")
         return splits
     except LacksLanguage:
         raise
-    except UserError as error:
+    except UsageError as error:
         raise CannotLoad(f"cannot load {name} in {language.name}: {error}") from None
 
 
@@ -120,7 +120,7 @@ def _flores(name: str, language: Language, folder: Path | None) -> list[Split]:
     code = flores_codes(language)[-1]
     try:
         sides = {split: from_hub(FLORES_REPO, code, split, "text") for split in splits}
-    except UserError as error:
+    except UsageError as error:
         # The Hub answers with its configs: FLORES+ has languages that the table has not, but not this one.
         raise lacks if lacks and "BuilderConfig" in str(error) else error from None
     return [_lines_of(name, split, language, *side) for split, side in sides.items()]
@@ -151,7 +151,7 @@ def _ntrex(name: str, language: Language, folder: Path | None) -> list[Split]:
     splits = []
     for tag, (texts, source) in sides.items():
         if len(texts) != _NTREX_LINES:  # line numbers are all that tells test from pool
-            raise UserError(f"{source} has {len(texts)} lines, NTREX-128 has {_NTREX_LINES}")
+            raise UsageError(f"{source} has {len(texts)} lines, NTREX-128 has {_NTREX_LINES}")
         splits.append(_lines_of(name, f"test{tag}", language, texts[:_NTREX_TEST], source))
         splits.append(_lines_of(name, f"pool{tag}", language, texts[_NTREX_TEST:], source, _NTREX_TEST + 1))
     return splits
@@ -179,7 +179,7 @@ def _ntrex_files(folder: Path, language: Language, lacks: LacksLanguage | None) 
 def _ntrex_columns(columns: list[str], language: Language) -> dict[str, str]:
     """Columns by what follows the name of a split: fra_Latn under "", fra-CA_Latn under " (fra-CA)"."""
     if language.ntrex not in columns:
-        raise UserError(f"{NTREX_REPO} has no column {language.ntrex}, only {', '.join(columns)}")
+        raise UsageError(f"{NTREX_REPO} has no column {language.ntrex}, only {', '.join(columns)}")
     code, script = language.ntrex.split("_")
     matches = (re.fullmatch(rf"({code}-\w+)_{script}", column) for column in columns)
     return {"": language.ntrex} | {f" ({match[1]})": match[0] for match in matches if match}
@@ -211,7 +211,7 @@ def _tico(name: str, language: Language, folder: Path | None) -> list[Split]:
     splits = []
     for split, files in found.items():
         if not files:
-            raise UserError(f"no tico19-testset/{split}/{split}.en-{language.tico or '*'}.tsv in {root}")
+            raise UsageError(f"no tico19-testset/{split}/{split}.en-{language.tico or '*'}.tsv in {root}")
         for i, (code, path) in enumerate(files.items()):
             ids, texts = _read_tico(path, "sourceString" if english else "targetString")
             source = str(path) if folder else hub_name(TICO_REPO, f"en-{code}", split)
@@ -222,11 +222,11 @@ def _tico(name: str, language: Language, folder: Path | None) -> list[Split]:
 def _read_tico(path: Path, column: str) -> tuple[list[str], list[str]]:
     header, *rows = [line.split("\t") for line in read_lines(path)] or [[]]  # nothing in it is quoted
     if column not in header:
-        raise UserError(f"{path} has no column {column}, only {', '.join(header)}")
+        raise UsageError(f"{path} has no column {column}, only {', '.join(header)}")
     ids, texts = [], []
     for number, row in enumerate(rows, start=2):
         if len(row) <= header.index(column):
-            raise UserError(f"{path}, line {number}: {len(row)} columns instead of {len(header)}")
+            raise UsageError(f"{path}, line {number}: {len(row)} columns instead of {len(header)}")
         cells = dict(zip(header, row, strict=False))
         ids.append(cells.get("stringID") or str(number))
         texts.append(cells[column])
@@ -283,7 +283,7 @@ def _files(folder: Path, wanted: dict[str, list[str]], lacks: LacksLanguage | No
         raise lacks
     for key, paths in found.items():
         if not paths:
-            raise UserError(f"no {' or '.join(wanted[key])} in {folder}")
+            raise UsageError(f"no {' or '.join(wanted[key])} in {folder}")
     return {key: paths[0] for key, paths in found.items()}
 
 
@@ -311,7 +311,7 @@ def _lines_of(name: str, split: str, language: Language, texts: list[str], sourc
 
 
 def read_squad(path: Path) -> list[tuple[str, str]]:
-    """The contexts of a file of SQuAD's format, each under the article's title and its number there. Raises UserError."""
+    """The contexts of a file of SQuAD's format, each under the article's title and its number there. Raises UsageError."""
     try:
         pairs = [
             (f"{article.get('title', number)} {i}", paragraph["context"])
@@ -319,17 +319,17 @@ def read_squad(path: Path) -> list[tuple[str, str]]:
             for i, paragraph in enumerate(article["paragraphs"], start=1)
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not SQuAD JSON: {error!r}") from None
+        raise UsageError(f"{path} is not SQuAD JSON: {error!r}") from None
     if not all(isinstance(text, str) for _, text in pairs):
-        raise UserError(f"{path} is not SQuAD JSON: a context is no text")
+        raise UsageError(f"{path} is not SQuAD JSON: a context is no text")
     return pairs
 
 
 def from_hub(repo: str, config: str, split: str, column: str) -> tuple[list[str], str]:
-    """A column of a data set of the Hub, and its name for Split.source. Raises UserError with the Hub's reason."""
+    """A column of a data set of the Hub, and its name for Split.source. Raises UsageError with the Hub's reason."""
     data = hub_dataset(repo, config, split)
     if column not in data.column_names:
-        raise UserError(f"{repo}, {config} has no column {column}, only {', '.join(data.column_names)}")
+        raise UsageError(f"{repo}, {config} has no column {column}, only {', '.join(data.column_names)}")
     return _texts(data, column), hub_name(repo, config, split)
 
 
@@ -343,7 +343,7 @@ def hub_name(repo: str, config: str, split: str) -> str:
 
 
 def hub_dataset(repo: str, config: str | None, split: str | None, streaming: bool = False):
-    """A data set of the Hub as `datasets` gives it. Raises UserError with the Hub's reason."""
+    """A data set of the Hub as `datasets` gives it. Raises UsageError with the Hub's reason."""
     import datasets
 
     try:
@@ -361,8 +361,8 @@ def _hub_files(repo: str, patterns: list[str]) -> Path:
         raise _hub_error(repo, error) from None
 
 
-def _hub_error(what: str, error: Exception) -> UserError:
-    return UserError(
+def _hub_error(what: str, error: Exception) -> UsageError:
+    return UsageError(
         f"the Hub did not give {what} ({reason(error)}); if it is gated, accept its terms on its page and export HF_TOKEN"
     )
 
@@ -377,7 +377,7 @@ def _loader_of_own(name: str):
     if is_file_name or "/" in name:
         return _own_files
     near = closest(name, LOADERS, n=1)
-    raise UserError(
+    raise UsageError(
         f"unknown benchmark {name!r}: {f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(LOADERS)}, or "
         "pass a file, a folder, or a Hub id such as org/name"
     )
@@ -386,12 +386,12 @@ def _loader_of_own(name: str):
 def _own_files(name: str, language: Language, folder: Path | None) -> list[Split]:
     path = Path(name).expanduser()
     if not path.exists():
-        raise UserError(f"there is no file or folder {path}")
+        raise UsageError(f"there is no file or folder {path}")
     files = {path.name: path}
     if path.is_dir():
         files = {str(file.relative_to(path)): file for file in files_below(path)}
         if not files:
-            raise UserError(f"{path} is empty")
+            raise UsageError(f"{path} is empty")
     splits = []
     for title, file in files.items():
         splits += _own_splits(name, title, title, read_columns(file), str(file), language)
@@ -418,7 +418,7 @@ def _own_splits(
     """
     columns = [(label, rows) for label, rows in columns if any(text.strip() for _, text in rows)]
     if not columns:
-        raise UserError(f"{source} is empty")
+        raise UsageError(f"{source} is empty")
     by_title = languages_of_title(title, language) if len(columns) == 1 else set()
     splits = []
     for label, rows in columns:

@@ -6,7 +6,7 @@ Declaration of Human Rights in data/udhr/; its test part is an evaluation set an
 
 from pathlib import Path
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks
 from topxgen.corpora.benchmarks import Split
 from topxgen.corpora.tables import read_lines
@@ -22,7 +22,7 @@ def example_sentences(source: str, language: Language, option: str = "--example_
 
     A folder holds FLORES in its publishers' layout (dev/eus_Latn.dev, also below flores200_dataset/) or
     eus_Latn.txt or Basque.txt, one sentence a line.
-    Raises UserError saying what to accept, export or pass when they cannot be had.
+    Raises UsageError saying what to accept, export or pass when they cannot be had.
     """
     if source == "flores":
         return _hub(benchmarks.FLORES_REPO, benchmarks.flores_codes(language)[-1], "dev", "text", option)
@@ -38,7 +38,7 @@ def _sentence_file(source: str, language: Language, option: str) -> Path:
     for name in names:
         if (Path(source) / name).is_file():
             return Path(source) / name
-    raise UserError(
+    raise UsageError(
         f"no sentences in {language.name} in {source!r}: pass {option} {' or '.join(SENTENCE_SOURCES)}, or a folder "
         f"that holds one of {', '.join(names)}"
     )
@@ -47,7 +47,7 @@ def _sentence_file(source: str, language: Language, option: str) -> Path:
 def parallel_sentences(source: str, first: Language, second: Language) -> list[tuple[str, str]]:
     """Pairs of sentences in two languages from "flores" (dev), "udhr" or a folder (as for example_sentences).
 
-    Raises UserError when a side is missing, or the sides are not equally long.
+    Raises UsageError when a side is missing, or the sides are not equally long.
     """
     if source == "udhr":
         return align_articles(_udhr(first), _udhr(second))
@@ -57,7 +57,7 @@ def parallel_sentences(source: str, first: Language, second: Language) -> list[t
         files = [_sentence_file(source, language, "--demonstration_pool") for language in (first, second)]
         sides = [read_lines(file) for file in files]
     if len(sides[0]) != len(sides[1]):
-        raise UserError(
+        raise UsageError(
             f"{source}: {len(sides[0])} lines in {first.name} but {len(sides[1])} in {second.name}; the two sides of a "
             "parallel text must have the same number of lines"
         )
@@ -113,7 +113,7 @@ def example_paragraphs(source: str, languages_file: str | None = None) -> dict[s
                 if (folder / name).is_file():
                     found[language.name] = _lines(folder / name)
     if not found:
-        raise UserError(
+        raise UsageError(
             f"no example paragraphs in {source!r}: pass --example_paragraphs {' or '.join(PARAGRAPH_SOURCES)}, or a "
             "folder that holds xquad.es.json and the like, or text files such as Spanish.txt"
         )
@@ -129,18 +129,18 @@ def _udhr(language: Language) -> Split:
     try:
         return next(split for split in benchmarks.load("udhr", language) if split.name == "dev")
     except benchmarks.LacksLanguage:
-        raise UserError(f"the embedded UDHR has no {language.name}; pass a folder or a Hub set of your own") from None
+        raise UsageError(f"the embedded UDHR has no {language.name}; pass a folder or a Hub set of your own") from None
 
 
 def _lines(path: Path) -> list[str]:
     lines = [line.strip() for line in read_lines(path) if line.strip()]
     if not lines:
-        raise UserError(f"{path} is empty")
+        raise UsageError(f"{path} is empty")
     return lines
 
 
 def _hub(repo: str, config: str, split: str, column: str, option: str) -> list[str]:
     try:
         return benchmarks.from_hub(repo, config, split, column)[0]
-    except UserError as error:
-        raise UserError(f"{error}; without internet pass {option} udhr (embedded) or {option} FOLDER") from None
+    except UsageError as error:
+        raise UsageError(f"{error}; without internet pass {option} udhr (embedded) or {option} FOLDER") from None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from topxgen.common.errors import UserError, reason
+from topxgen.common.errors import UsageError, reason
 from topxgen.text import languages
 from topxgen.text.languages import Language
 
@@ -22,7 +22,7 @@ def read_columns(path: Path, nulls: bool = False) -> list[Column]:
     """The columns of a file by its suffix; all rows of a table, as any but a header that names languages may be text.
 
     `nulls`: null in JSON and parquet is an empty text, instead of none at all.
-    Raises UserError when the file cannot be read or is not what its suffix says.
+    Raises UsageError when the file cannot be read or is not what its suffix says.
     """
     kind = path.suffix.lower()
     if kind == ".csv":
@@ -42,7 +42,7 @@ def read_columns(path: Path, nulls: bool = False) -> list[Column]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file. Raises UserError when it cannot be read."""
+    """The lines of a text file. Raises UsageError when it cannot be read."""
     return list(lines(path))
 
 
@@ -53,11 +53,11 @@ def lines(path: Path) -> Iterator[str]:
             for line in file:
                 yield line.removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise UsageError(f"cannot read {path}: {error}") from None
 
 
 def read_json(path: Path):
-    """What a JSON file holds. Raises UserError when it cannot be read."""
+    """What a JSON file holds. Raises UsageError when it cannot be read."""
     return _json("\n".join(read_lines(path)), str(path))
 
 
@@ -65,11 +65,11 @@ def _json(text: str, where: str):
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON: {error}") from None
+        raise UsageError(f"{where} is not JSON: {error}") from None
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file, one by one, each with the number of its first line. Raises UserError."""
+    """The rows of a CSV file, one by one, each with the number of its first line. Raises UsageError."""
     reader = csv.reader((line + "\n" for line in lines(path)), strict=True)
     first = 1
     try:
@@ -77,11 +77,11 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield first, row
             first = reader.line_num + 1  # a quoted cell may go over several lines
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}") from None
+        raise UsageError(f"{path}, line {reader.line_num}: {error}") from None
 
 
 def parquet_rows(path: Path) -> Iterator[dict]:
-    """The rows of a parquet file, a row group's batch in memory at a time. Raises UserError."""
+    """The rows of a parquet file, a row group's batch in memory at a time. Raises UsageError."""
     import pyarrow
     from pyarrow import parquet
 
@@ -90,7 +90,7 @@ def parquet_rows(path: Path) -> Iterator[dict]:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"cannot read {path}: {reason(error)}") from None
+        raise UsageError(f"cannot read {path}: {reason(error)}") from None
 
 
 def _table(rows: list[tuple[int, list[str]]]) -> list[Column]:

@@ -4,17 +4,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks
 from topxgen.corpora.benchmarks import Split
 from topxgen.decontamination.ngram_hashes import tokens_per_ngram
-from topxgen.decontamination.ngram_index import Entry, Index
+from topxgen.decontamination.ngram_index import BenchmarkText, ContaminationIndex
 from topxgen.text.languages import Language
 from topxgen.text.sentence_splitting import Sentencex
 
 
 @dataclass
-class Side:
+class BenchmarkTexts:
     """What the benchmarks hold in `language`; which ones lack it, and which are missing though they should have it."""
 
     language: Language
@@ -27,11 +27,11 @@ class Side:
         """Tokens of an n-gram in this language."""
         return tokens_per_ngram(settings["ngram_size"], self.language.script, settings["tokenizer"])
 
-    def index(self, settings: dict, pool: bool = False) -> Index:
+    def index(self, settings: dict, pool: bool = False) -> ContaminationIndex:
         """Of the benchmarks, and with `pool` of the demonstrations that are none of these as well."""
         known = {(split.benchmark, split.name) for split in self.splits}
         others = [split for split in self.pool if pool and (split.benchmark, split.name) not in known]
-        return Index(
+        return ContaminationIndex(
             self.entries([*self.splits, *others]),
             self.n(settings),
             settings["tokenizer"],
@@ -40,10 +40,10 @@ class Side:
             Sentencex(self.language).split,
         )
 
-    def entries(self, splits: Iterable[Split]) -> list[Entry]:
+    def entries(self, splits: Iterable[Split]) -> list[BenchmarkText]:
         """The texts of splits, but empty ones; a file that names no language counts as this one."""
         return [
-            Entry(split.benchmark, split.name, split.language or self.language.name, id, text)
+            BenchmarkText(split.benchmark, split.name, split.language or self.language.name, id, text)
             for split in splits
             for id, text in zip(split.ids, split.texts, strict=True)
             if text.strip()
@@ -75,15 +75,15 @@ class Side:
 
 def load(
     languages: Iterable[Language], names: list[str], pools: list[str], folder: Path | None, allow_missing: list[str]
-) -> dict[str, Side]:
+) -> dict[str, BenchmarkTexts]:
     """The benchmarks `names` in each language, by its name, and the demonstrations `pools`.
 
-    Raises UserError when a benchmark that is not in `allow_missing`, or a pool, cannot be loaded.
+    Raises UsageError when a benchmark that is not in `allow_missing`, or a pool, cannot be loaded.
     """
-    sides: dict[str, Side] = {}
-    errors: dict[str, UserError] = {}
+    sides: dict[str, BenchmarkTexts] = {}
+    errors: dict[str, UsageError] = {}
     for language in languages:
-        side = sides[language.name] = Side(language)
+        side = sides[language.name] = BenchmarkTexts(language)
         for name in names:
             try:
                 side.splits += benchmarks.load(name, language, folder)
@@ -100,13 +100,13 @@ def load(
             except benchmarks.LacksLanguage:
                 continue
             except benchmarks.CannotLoad as error:
-                raise UserError(f"--pool: {error}") from None
+                raise UsageError(f"--pool: {error}") from None
     for name in pools:
         if not any(split.benchmark == name for side in sides.values() for split in side.pool):
-            raise UserError(f"--pool {name} has no text in {' or '.join(sides)}")
+            raise UsageError(f"--pool {name} has no text in {' or '.join(sides)}")
     if errors:
         first, *others = errors
         also = f" (nor can {', '.join(others)} be loaded)" if others else ""
         copy = "--benchmark_dir FOLDER with a copy of it, " if first in benchmarks.LOADERS else ""
-        raise UserError(f"{errors[first]}; pass {copy}--allow_missing {first}, or drop it from --benchmarks{also}")
+        raise UsageError(f"{errors[first]}; pass {copy}--allow_missing {first}, or drop it from --benchmarks{also}")
     return sides

@@ -8,11 +8,11 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from topxgen.common.files import to_line
-from topxgen.decontamination.ngram_index import Index, Match
-from topxgen.decontamination.parallel_jsonl import Judged
+from topxgen.decontamination.ngram_index import ContaminationIndex, Match
+from topxgen.decontamination.parallel_jsonl import ChunkResult
 
 VERSION = 1  # of the rules below and of the tokens: what another version kept is judged anew
-SHOWN = 5000  # characters of a text in the list of hits
+MAX_REPORTED_CHARS = 5000  # characters of a text in the list of hits
 ON_SENTENCE = ("paragraph", "pair", "keep")
 ON_TRANSLATION = ("pair", "paragraph", "keep")
 COUNTS = (
@@ -29,7 +29,7 @@ _PARALLEL = ("propositions", "translations", "scores", "confidences", "pieces")
 
 
 @dataclass(frozen=True)
-class Rules:
+class DropRules:
     """What goes when a text overlaps: the whole paragraph, the pair alone, or nothing ("keep")."""
 
     on_sentence: str = "paragraph"
@@ -37,15 +37,15 @@ class Rules:
 
 
 @dataclass
-class Judge:
+class ContaminationFilter:
     """Judges records by the benchmarks in the language of their sentences and in that of their translations."""
 
-    sentences: Index
-    translations: Index
-    rules: Rules
+    sentences: ContaminationIndex
+    translations: ContaminationIndex
+    rules: DropRules
 
-    def __call__(self, chunk: bytes) -> Judged:
-        judged, records, numbers = Judged(), [], []
+    def __call__(self, chunk: bytes) -> ChunkResult:
+        judged, records, numbers = ChunkResult(), [], []
         lines = chunk.removesuffix(b"\n").split(b"\n")
         others: dict[int, bytes] = {}  # what stands in the place of the lines of these numbers
         for number, line in enumerate(lines):
@@ -96,7 +96,7 @@ class Judge:
         of_paragraph: list[Match],
         of_sentences: list[list[Match]],
         of_translations: list[list[Match]],
-        judged: Judged,
+        judged: ChunkResult,
     ) -> bytes | None:
         """The line that is left of a record that overlaps, b"" when all of it goes, None when all of it stays.
 
@@ -121,7 +121,9 @@ class Judge:
                     "side": side,
                     "pair": pair,
                     **({} if match.texts == 1 else {"pairs": match.texts}),
-                    "text": text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)",
+                    "text": text
+                    if len(text) <= MAX_REPORTED_CHARS
+                    else f"{text[:MAX_REPORTED_CHARS]}… ({len(text)} characters)",
                     "dropped": goes,
                     "match": match.how,
                     "shared": match.shared,

@@ -41,7 +41,7 @@ _VARIANTS = str.maketrans({"ı": "i", "ي": "ی", "ى": "ی", "ك": "ک", "ه": 
 _POWER = 0x9E3779B97F4A7C15  # any odd number: it has an inverse
 
 
-class _Folds(dict):
+class _CharacterFolding(dict):
     """str.translate's table, filled as characters turn up: separators become spaces."""
 
     def __init__(self, fold: Callable[[str], str], kind: Callable[[str], int]):
@@ -61,7 +61,7 @@ class Tokenizer:
 
     def __init__(self, name: str, fold: Callable[[str], str], kind: Callable[[str], int]):
         self.name, self._kind = name, kind
-        self._folds = _Folds(fold, kind)
+        self._folds = _CharacterFolding(fold, kind)
         self._kinds = np.full(CODE_POINTS, UNKNOWN, np.uint8)  # by character before folding
         self._values = np.zeros(CODE_POINTS, np.uint64)  # pages that are never touched take no memory
 

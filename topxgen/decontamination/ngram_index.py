@@ -18,17 +18,17 @@ from topxgen.decontamination.ngram_hashes import TOKENIZERS, ngram_hashes, run_h
 from topxgen.text.near_duplicates import NearDuplicates
 
 BLOCK = 1 << 16  # characters hashed at a time: the arrays stay in the processor's cache
-SHORT = ("inside", "whole", "ignore")
+SHORT_TEXT_RULES = ("inside", "whole", "ignore")
 # Of n. No benchmark text of six words or more stood in any of the clean texts of scripts/perf/decontamination_quality.py.
-INSIDE = 0.6
+MIN_CONTAINED_SHARE = 0.6
 # Of n. A shorter sentence of a longer benchmark text ("Apia is the capital of Samoa.") is like too many others.
-PIECE = 0.8
-OWNERS = 20  # an n-gram that more texts of a split hold (boilerplate) names so many of them
+MIN_SENTENCE_SHARE = 0.8
+MAX_OWNERS_PER_NGRAM = 20  # an n-gram that more texts of a split hold (boilerplate) names so many of them
 _SLOTS = 64  # of the bitmap, for each n-gram in the index: so one n-gram in 64 is looked at twice
 
 
 @dataclass(frozen=True)
-class Entry:
+class BenchmarkText:
     """One text of a benchmark."""
 
     benchmark: str
@@ -49,7 +49,7 @@ class Match:
     `shared`: the first shared n-gram, the short text's tokens, or ""; `tokens`: how many tokens are shared;
     `similarity`: set for "near"."""
 
-    entry: Entry
+    entry: BenchmarkText
     how: str
     shared: str
     tokens: int
@@ -57,7 +57,7 @@ class Match:
     texts: int = 1
 
 
-class Index:
+class ContaminationIndex:
     """The texts of `entries`; `find` says which of them a text overlaps.
 
     `n`: tokens of an n-gram; `tokenizer`: a name in ngrams.TOKENIZERS; `near`: ROUGE-L F1 above which two texts are
@@ -67,7 +67,7 @@ class Index:
 
     def __init__(
         self,
-        entries: Sequence[Entry],
+        entries: Sequence[BenchmarkText],
         n: int,
         tokenizer: str = "unicode",
         near: float | None = None,
@@ -83,7 +83,9 @@ class Index:
         self._bases = np.array([bases.setdefault(entry.base, len(bases)) for entry in self.entries], np.int64)
         self._lengths = np.zeros(len(self.entries), np.int64)
         self._hashes = np.zeros(len(self.entries), np.uint64)  # of whole texts
-        head = max(1, round(INSIDE * n))  # a short text is looked for inside others by so many tokens at its start
+        head = max(
+            1, round(MIN_CONTAINED_SHARE * n)
+        )  # a short text is looked for inside others by so many tokens at its start
         grams, heads = [], [np.zeros(0, np.uint64)]
         for first, hashes, bounds in self._hashed([entry.text for entry in self.entries], None):
             here = slice(first, first + len(bounds) - 1)
@@ -94,20 +96,20 @@ class Index:
             owners = np.searchsorted(bounds, np.arange(len(found)), "right") - 1
             within = np.arange(len(found)) + n <= bounds[owners + 1]
             grams.append((found[within], owners[within] + first))
-        self._grams = _Table(grams, self._bases, OWNERS)
+        self._grams = HashTable(grams, self._bases, MAX_OWNERS_PER_NGRAM)
         shorts = np.flatnonzero((self._lengths > 0) & (self._lengths < n) & (short != "ignore"))
-        self._wholes = _Table([(self._hashes[shorts], shorts)], self._bases, OWNERS)
+        self._wholes = HashTable([(self._hashes[shorts], shorts)], self._bases, MAX_OWNERS_PER_NGRAM)
         self._head = head
         # Many texts may begin alike and differ after that: the cap is for those that are the same to the end.
         shorts = self._wholes.owners[(self._lengths[self._wholes.owners] >= head) & self._inside]
-        self._heads = _Table([(np.concatenate(heads)[shorts], shorts)], self._bases, None)
+        self._heads = HashTable([(np.concatenate(heads)[shorts], shorts)], self._bases, None)
         self._near = None
         if near is not None:
             self._near = NearDuplicates(near, self._tokenizer.tokens)
             for number, entry in enumerate(self.entries):
                 self._near.add(str(number), entry.text)
                 for piece in split(entry.text):
-                    if piece != entry.text and len(self._tokenizer.tokens(piece)) >= PIECE * n:
+                    if piece != entry.text and len(self._tokenizer.tokens(piece)) >= MIN_SENTENCE_SHARE * n:
                         self._near.add(str(number), piece)
 
     def find(
@@ -181,7 +183,7 @@ class Index:
             if end > first:
                 yield first, *self._tokenizer.hash_tokens(texts[first:end])
 
-    def _compare(self, tokens: "_Tokens", first: int, last: int, entry: Entry) -> Match | None:
+    def _compare(self, tokens: "_Tokens", first: int, last: int, entry: BenchmarkText) -> Match | None:
         """How the texts overlap the entry, by their tokens; None when only their hashes were the same."""
         ours = [token for text in range(first, last + 1) for token in tokens[text]]
         theirs = self._tokenizer.tokens(entry.text)
@@ -225,7 +227,7 @@ def _holds(tokens: list[str], others: list[str]) -> bool:
     return any(tokens[i : i + len(others)] == others for i in range(len(tokens) - len(others) + 1))
 
 
-class _Table:
+class HashTable:
     """Hashes and the entries they come from. A bitmap turns away nearly all hashes at one memory access each."""
 
     def __init__(self, found: list[tuple[np.ndarray, np.ndarray]], bases: np.ndarray, cap: int | None):

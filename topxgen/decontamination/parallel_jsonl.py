@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import partial, read_json, to_line, write_json
 from topxgen.common.provenance import now
 
@@ -27,7 +27,7 @@ SAVE_EVERY_S = 0.5  # at most so much work is done again after a kill
 
 
 @dataclass
-class Judged:
+class ChunkResult:
     """What became of a chunk: `kept` are the parts of it that stay, as (start, end) in bytes, and what stands in the
     place of others. Line numbers in `hits` and `malformed` count from the start of the chunk."""
 
@@ -39,7 +39,7 @@ class Judged:
 
 def run(
     path: Path,
-    judge: Callable[[bytes], Judged],
+    judge: Callable[[bytes], ChunkResult],
     kept: Path | None,
     hits: Path,
     malformed: Path,
@@ -55,7 +55,7 @@ def run(
     same ones a killed run goes on, and a finished one is not repeated. `facts` are noted beside them. `tick` is told
     the bytes done and the counts so far. Outputs get their names when all is done; `malformed` only if it holds
     anything. Returns the manifest, which then has "finished".
-    Raises UserError when the file changes meanwhile, or a process is killed.
+    Raises UsageError when the file changes meanwhile, or a process is killed.
     """
     source = _identity(path)
     names = [output for output in (kept, hits, malformed) if output is not None]
@@ -112,7 +112,7 @@ def run(
             saving.result()
         state["input_sha256"] = fingerprint.result()
         if _identity(path) != source:
-            raise UserError(f"{path} changed while it was read; wait until nothing writes to it, and run this again")
+            raise UsageError(f"{path} changed while it was read; wait until nothing writes to it, and run this again")
         state |= {"done": source["bytes"], "counts": dict(counts)}
         state["outputs"] = {name.name: output.finish() for name, output in outputs.items()}
     for name in reversed(names):  # what stays comes last: who waits for that file finds the others
@@ -149,7 +149,7 @@ class _Output:
         while length:
             read = os.preadv(source.fileno(), [self._buffer[:length]], start)
             if not read:
-                raise UserError(f"{source.name} became shorter while it was read; run this again")
+                raise UsageError(f"{source.name} became shorter while it was read; run this again")
             self._file.write(self._buffer[:read])
             start, length = start + read, length - read
 
@@ -163,7 +163,7 @@ class _Output:
         while self._summed < size:
             data = os.pread(self._file.fileno(), min(1 << 20, size - self._summed), self._summed)
             if not data:
-                raise UserError(f"{self._file.name} was cut by another process; run this again")
+                raise UsageError(f"{self._file.name} was cut by another process; run this again")
             self._sha256.update(data)
             self._summed += len(data)
 
@@ -210,26 +210,26 @@ def _there(state: dict, outputs: list[Path]) -> bool:
     return True
 
 
-def _judged(path: Path, judge: Callable, start: int, size: int, workers: int) -> Iterator[tuple[int, int, Judged]]:
+def _judged(path: Path, judge: Callable, start: int, size: int, workers: int) -> Iterator[tuple[int, int, ChunkResult]]:
     """(start and end of a chunk, what became of it), in order."""
     if workers == 1 or size - start <= CHUNK:
         for begin, end in _ranges(path, start, size):
             yield begin, end, judge(_read(path, begin, end))
         return
     context = multiprocessing.get_context("spawn")  # forking a process that holds threads can hang
-    with ProcessPoolExecutor(workers, context, _begin, (judge,)) as pool:
+    with ProcessPoolExecutor(workers, context, _init_worker, (judge,)) as pool:
         waiting: deque = deque()
         try:
             for begin, end in _ranges(path, start, size):
-                with _deaf():
-                    waiting.append((begin, end, pool.submit(_work, path, begin, end)))
+                with _defer_sigint():
+                    waiting.append((begin, end, pool.submit(_run_chunk, path, begin, end)))
                 if len(waiting) > 2 * workers:
                     *done, future = waiting.popleft()
                     yield *done, future.result()
             for *done, future in waiting:
                 yield *done, future.result()
         except BrokenProcessPool:
-            raise UserError(
+            raise UsageError(
                 f"a worker process was killed (out of memory?); the same command with fewer --num_workers than {workers} "
                 "goes on from here"
             ) from None
@@ -238,7 +238,7 @@ def _judged(path: Path, judge: Callable, start: int, size: int, workers: int) ->
 
 
 @contextmanager
-def _deaf():
+def _defer_sigint():
     """Ctrl-C waits until the end. Processes started here never hear it (they inherit what is blocked): the parent ends
     the run."""
     heard = []
@@ -259,7 +259,7 @@ def _ranges(path: Path, start: int, size: int) -> Iterator[tuple[int, int]]:
         while start < size:
             file.seek(min(start + CHUNK, size) - 1)
             if not file.readline():
-                raise UserError(f"{path} became shorter while it was read; run this again")
+                raise UsageError(f"{path} became shorter while it was read; run this again")
             end = min(file.tell(), size)
             yield start, end
             start = end
@@ -271,10 +271,10 @@ def _read(path: Path, start: int, end: int) -> bytes:
         return file.read(end - start)
 
 
-_judge: Callable[[bytes], Judged]
+_judge: Callable[[bytes], ChunkResult]
 
 
-def _begin(judge: Callable[[bytes], Judged]) -> None:
+def _init_worker(judge: Callable[[bytes], ChunkResult]) -> None:
     """What each worker does first."""
     global _judge
     _judge = judge
@@ -283,5 +283,5 @@ def _begin(judge: Callable[[bytes], Judged]) -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _work(path: Path, start: int, end: int) -> Judged:
+def _run_chunk(path: Path, start: int, end: int) -> ChunkResult:
     return _judge(_read(path, start, end))

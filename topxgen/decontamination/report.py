@@ -6,7 +6,7 @@ from pathlib import Path
 
 from topxgen.common.files import read_jsonl
 from topxgen.corpora.benchmarks import Split
-from topxgen.decontamination.ngram_index import INSIDE, Index
+from topxgen.decontamination.ngram_index import MIN_CONTAINED_SHARE, ContaminationIndex
 
 EXAMPLES = 10  # of each benchmark, split and side in the Markdown
 # Splits that few-shot demonstrations are taken from (SPEC, evaluation): what they share with a test set helps there.
@@ -43,7 +43,7 @@ def overlaps(path: Path, splits: Iterable[tuple[str, Split]]) -> list[dict]:
     return list(rows.values())
 
 
-def audit(index: Index, pool: set[tuple[str, str]]) -> list[dict]:
+def audit(index: ContaminationIndex, pool: set[tuple[str, str]]) -> list[dict]:
     """What the splits in `index` share with each other: one row for each two that share anything, with the pairs of texts.
 
     Variants of a split (NTREX's fra and fra-CA) are one. `pool`: benchmarks and splits that are demonstrations of the
@@ -140,7 +140,7 @@ def as_markdown(report: dict, hits: dict[str, Path]) -> Iterator[str]:
 
 
 _SHORT = {
-    "inside": f"counts when it is the whole of a text or, if it has {INSIDE:.0%} of them, stands in it",
+    "inside": f"counts when it is the whole of a text or, if it has {MIN_CONTAINED_SHARE:.0%} of them, stands in it",
     "whole": "counts when it is the whole of a text",
     "ignore": "is left out",
 }

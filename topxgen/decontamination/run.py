@@ -6,7 +6,7 @@ from pathlib import Path
 
 from topxgen.common import provenance
 from topxgen.common.console import Progress
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import partial
 from topxgen.common.records import FilteredLayout, translations_name
 from topxgen.corpora import benchmarks
@@ -16,20 +16,20 @@ from topxgen.text import languages
 
 
 def inputs(args: argparse.Namespace) -> dict[str, Path]:
-    """The file of each language, by its name. Raises UserError when there is none."""
+    """The file of each language, by its name. Raises UsageError when there is none."""
     suffix = translations_name("")
     if not args.input_dir.is_dir():
-        raise UserError(f"--input_dir {args.input_dir} is no folder; pass the one that holds {{Language}}{suffix}")
+        raise UsageError(f"--input_dir {args.input_dir} is no folder; pass the one that holds {{Language}}{suffix}")
     there = sorted(path.name.removesuffix(suffix) for path in args.input_dir.glob(f"*{suffix}"))
     named = args.languages or there
     if not named:
-        raise UserError(f"{args.input_dir} holds no {{Language}}{suffix}: run datagen.py's translate stage first")
+        raise UsageError(f"{args.input_dir} holds no {{Language}}{suffix}: run datagen.py's translate stage first")
     found = {}
     for name in named:
         language = languages.find(name, args.languages_file).name
         found[language] = args.input_dir / translations_name(language)
         if not found[language].is_file():
-            raise UserError(
+            raise UsageError(
                 f"no {found[language].name} in {args.input_dir} (there is {', '.join(there) or 'none for any language'}): "
                 "mend --languages or --input_dir, or run datagen.py's translate stage first"
             )
@@ -51,30 +51,30 @@ def check(args: argparse.Namespace, paths: dict[str, Path], layout: FilteredLayo
     """Fail now on what would be lost or written over later."""
     for name in args.allow_missing:
         if name not in args.benchmarks:
-            raise UserError(f"--allow_missing {name}: not among --benchmarks {' '.join(args.benchmarks)}")
+            raise UsageError(f"--allow_missing {name}: not among --benchmarks {' '.join(args.benchmarks)}")
     outputs = [] if args.report_only else [f for name in paths for f in (*layout.files(name), layout.manifest(name))]
     outputs += [partial(path) for path in outputs]
     own = [Path(name).expanduser() for name in (*args.benchmarks, *args.pool) if name not in benchmarks.LOADERS]
     for output in (*reports, *outputs):
         if output.is_dir():
-            raise UserError(
+            raise UsageError(
                 f"{output} is a directory, but a file of that name is to be written; pass another --output_dir"
             )
         for path in (*paths.values(), *own):
             if output.exists() and path.exists() and output.samefile(path):
-                raise UserError(
+                raise UsageError(
                     f"{output} would be written over {path}, which is read: pass another --output_dir or --report"
                 )
     for output in reports:
         if output in outputs:
-            raise UserError(f"--report {output} is a file that this run writes for another purpose; pass another path")
+            raise UsageError(f"--report {output} is a file that this run writes for another purpose; pass another path")
     for source in own:
         read = benchmarks.files_below(source) if source.is_dir() else [source] if source.exists() else []
         same = {(found.st_dev, found.st_ino) for found in map(Path.stat, read)}
         for path in (*paths.values(), *reports, *outputs):
             inside = source.is_dir() and source.resolve() in path.resolve().parents
             if inside or (path.exists() and (path.stat().st_dev, path.stat().st_ino) in same):
-                raise UserError(
+                raise UsageError(
                     f"{path} is part of {source}, which is given as a benchmark: its texts would be held against themselves; "
                     "keep what is generated and the benchmarks in folders of their own"
                 )
@@ -82,7 +82,7 @@ def check(args: argparse.Namespace, paths: dict[str, Path], layout: FilteredLayo
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
+            raise UsageError(
                 f"cannot write to {folder}: {error.strerror}; pass another --output_dir or --report"
             ) from None
 
@@ -106,7 +106,9 @@ def filter_file(
     """Decontaminate the file of one language; its part of the report."""
     ours, theirs = sides
     name, settings = ours.language.name, settings_of(args)
-    judge = filter.Judge(*indexes, filter.Rules(args.on_sentence_overlap, args.on_translation_overlap))
+    judge = filter.ContaminationFilter(
+        *indexes, filter.DropRules(args.on_sentence_overlap, args.on_translation_overlap)
+    )
     absent = {
         key: [[benchmark, side.language.name] for side in sides for benchmark in getattr(side, key)]
         for key in ("lacking", "missing")

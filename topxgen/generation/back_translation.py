@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from topxgen.common.console import Progress, printable
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl
-from topxgen.common.records import Layout, Paragraph, TranslatedParagraph, identified
+from topxgen.common.records import Layout, Paragraph, TranslatedParagraph, with_ids
 from topxgen.text import sentence_splitting
 from topxgen.text.languages import Language
 
@@ -25,17 +25,17 @@ def paragraphs(layout: Layout, language: Language, filename: str | None = None) 
     """The paragraphs of a language's file, ours or the original's."""
     path = layout.paragraphs(language.name, filename)
     if not path.exists():
-        raise UserError(f"no paragraphs to translate: {path} is missing; run --stages generate first")
-    for name, record in identified(read_jsonl(path), "text"):
+        raise UsageError(f"no paragraphs to translate: {path} is missing; run --stages generate first")
+    for name, record in with_ids(read_jsonl(path), "text"):
         if not isinstance(record.get("text"), str):
-            raise UserError(f'{path}: record {name} has no "text"')
+            raise UsageError(f'{path}: record {name} has no "text"')
         # Lone surrogates are valid JSON, but no library takes them.
         yield Paragraph(name, record["text"].encode("utf-8", "replace").decode(), record.get("topic"))
 
 
 def translated(layout: Layout, language: Language) -> set[str]:
     """Ids of the paragraphs that have been through the stage."""
-    return {name for name, _ in identified(read_jsonl(layout.translations(language.name)), "sentence")}
+    return {name for name, _ in with_ids(read_jsonl(layout.translations(language.name)), "sentence")}
 
 
 def back_translate(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from topxgen.common.console import Progress, printable
 from topxgen.common.files import Appender, read_jsonl
-from topxgen.common.records import Layout, Paragraph, identified
+from topxgen.common.records import Layout, Paragraph, with_ids
 from topxgen.generation.cleaning import reject_reason
 from topxgen.generation.parsing import PARSERS
 from topxgen.inference import Answer, Request, SamplingSettings
@@ -150,7 +150,7 @@ class Generation:
     def _read(self, language: str, known: NearDuplicates) -> _LanguageFiles:
         layout = self._layout
         files = _LanguageFiles(known)
-        for name, record in identified(read_jsonl(layout.paragraphs(language, self._filenames.get(language))), "text"):
+        for name, record in with_ids(read_jsonl(layout.paragraphs(language, self._filenames.get(language))), "text"):
             files.known.add(name, str(record.get("text", "")))
             files.kept.add(name)
         files.rejected = {record["id"] for record in read_jsonl(layout.rejects(language))}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from topxgen import inference, translation
 from topxgen.common import provenance
-from topxgen.common.cli import plain_name
+from topxgen.common.cli import check_filename
 from topxgen.common.console import printable
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.records import Layout
 from topxgen.corpora import examples
 from topxgen.generation import prompt_templates, scoring, topics
@@ -24,13 +24,13 @@ BUILT_PIPELINES = ("topxgen",)
 DRY_RUN_PROMPTS = 2
 
 
-class Run:
+class GenerationConfig:
     """The settled settings of a command line, checked before anything heavy is loaded."""
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
         if args.data_generation_pipeline not in BUILT_PIPELINES:
-            raise UserError(
+            raise UsageError(
                 f"--data_generation_pipeline {args.data_generation_pipeline} is not built yet; choose {', '.join(BUILT_PIPELINES)}"
             )
         found = [languages.find(name, args.languages_file) for name in args.languages]
@@ -45,11 +45,11 @@ class Run:
             "llm": args.adapter_name_or_path or args.model_name_or_path or "llm",
         }
         default_dir = Path(names.get(self.back_translator, self.back_translator)).name
-        self.layout = Layout(args.output_dir, plain_name(args.translate_dir or default_dir, "--translate_dir"))
+        self.layout = Layout(args.output_dir, check_filename(args.translate_dir or default_dir, "--translate_dir"))
         if args.num_beams > inference.MAX_BEAMS:
-            raise UserError(f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}")
+            raise UsageError(f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}")
         if 1 < args.num_beams < args.num_return_sequences:
-            raise UserError(
+            raise UsageError(
                 f"--num_return_sequences {args.num_return_sequences} is more than --num_beams {args.num_beams}"
             )
         if "generate" in args.stages:
@@ -58,9 +58,9 @@ class Run:
                 (args.seed_topics_path, "--seed_topics_path"),
             ):
                 if not value:
-                    raise UserError(f"the generate stage needs {name}")
+                    raise UsageError(f"the generate stage needs {name}")
             if not args.number_of_instructions and not args.number_of_instructions_per_language:
-                raise UserError(
+                raise UsageError(
                     "say how many paragraphs: --number_of_instructions or --number_of_instructions_per_language"
                 )
 
@@ -69,11 +69,11 @@ class Run:
         if names is None:
             return {}
         names = [
-            plain_name(name if name.endswith(".jsonl") else f"{name}.jsonl", "--output_filenames") for name in names
+            check_filename(name if name.endswith(".jsonl") else f"{name}.jsonl", "--output_filenames") for name in names
         ]
         taken = {f"{language}_{kind}.jsonl" for language in self.languages for kind in ("answers", "rejects")}
         if len(names) != len(self.languages) or len(set(names) - taken) != len(names):
-            raise UserError(
+            raise UsageError(
                 f"--output_filenames needs one distinct name for each of the {len(self.languages)} languages, other than "
                 "{Language}_answers and {Language}_rejects"
             )
@@ -85,7 +85,7 @@ class Run:
 
     @cached_property
     def translator(self):
-        """The back-translator, its model not loaded. Raises UserError when it cannot be had."""
+        """The back-translator, its model not loaded. Raises UsageError when it cannot be had."""
         args = self.args
         return translation.create(
             self.back_translator,
@@ -119,7 +119,7 @@ class Run:
         return inference.sampling_settings(self.args, stop)
 
 
-def prepare_generation(run: Run, notice):
+def prepare_generation(run: GenerationConfig, notice):
     """(prompt builder, template, settings that decide the texts): everything but the model."""
     args = run.args
     template = prompt_templates.load(args.prompt_template) if args.prompt_template else None
@@ -169,19 +169,19 @@ def prepare_generation(run: Run, notice):
     return builder, template, settings, texts, len(topic_list)
 
 
-def fit_template(run: Run, template, notice):
+def fit_template(run: GenerationConfig, template, notice):
     """`template`, or by default `instruct` for a model with a chat template and `continuation` for one without."""
     if run.args.inference_api in inference.REMOTE:
         # Nothing can be looked up: chat models, unless the user says otherwise.
         if template is not None and template.style != "chat" and run.args.inference_api in inference.CHAT_ONLY:
-            raise UserError(
+            raise UsageError(
                 f"{template.path} is for base models, but {run.args.inference_api} has chat models only: pass "
                 "--prompt_template instruct"
             )
         return template or prompt_templates.load("instruct")
     try:
         has_chat_template = bool(load_tokenizer(run.model_settings()).chat_template)
-    except UserError as error:
+    except UsageError as error:
         if not run.args.dry_run:
             raise
         notice(f"not checked: {error}")
@@ -189,14 +189,14 @@ def fit_template(run: Run, template, notice):
     if template is None:
         return prompt_templates.load("instruct" if has_chat_template else "continuation")
     if not has_chat_template:
-        raise UserError(
+        raise UsageError(
             f"{template.path} is for chat models, but {run.args.tokenizer_name_or_path or run.args.model_name_or_path} has no "
             "chat template: pass --prompt_template continuation, or the instruction-tuned model"
         )
     return template
 
 
-def load_examples(run: Run, notice, kind: str) -> dict[str, list[str]]:
+def load_examples(run: GenerationConfig, notice, kind: str) -> dict[str, list[str]]:
     """Example paragraphs or sentences by language; a dry run stands in for a source it cannot reach."""
     args = run.args
     try:
@@ -210,7 +210,7 @@ def load_examples(run: Run, notice, kind: str) -> dict[str, list[str]]:
             name: examples.example_sentences(args.example_sentences, language)[: args.max_samples]
             for name, language in run.languages.items()
         }
-    except UserError as error:
+    except UsageError as error:
         if not args.dry_run:
             raise
         notice(f"not checked: {error}")
@@ -222,7 +222,7 @@ def load_examples(run: Run, notice, kind: str) -> dict[str, list[str]]:
     return dict.fromkeys(run.languages, stand_ins)
 
 
-def dry_run(run: Run) -> int:
+def dry_run(run: GenerationConfig) -> int:
     """Print the plan: the first prompts, their token counts, an estimate of the whole."""
     args = run.args
     print(f"stages: {' -> '.join(args.stages)}; languages: {', '.join(run.languages)}; output: {args.output_dir}")
@@ -230,9 +230,9 @@ def dry_run(run: Run) -> int:
         builder, template, _, texts, topic_count = prepare_generation(run, print)
         try:
             if args.inference_api in inference.REMOTE:
-                raise UserError(f"{args.inference_api} does not give its tokenizer away")
+                raise UsageError(f"{args.inference_api} does not give its tokenizer away")
             tokenizer = load_tokenizer(run.model_settings())
-        except UserError as error:
+        except UsageError as error:
             tokenizer = None
             print(f"token counts are guesses (3 characters a token): {error}")
         steps = schedule(tuple(sorted(run.languages)), args.request_batch_size, args.seed)
@@ -267,6 +267,6 @@ def dry_run(run: Run) -> int:
             for language in run.languages.values():
                 run.translator.check(language, run.target)
             print(f"back-translator: {run.translator.version}")
-        except UserError as error:
+        except UsageError as error:
             print(f"not checked: {error}")
     return 0

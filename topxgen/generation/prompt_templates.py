@@ -5,7 +5,7 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.generation.parsing import PARSERS
 
 FOLDER = Path(__file__).parent / "prompts"
@@ -68,13 +68,13 @@ def available() -> list[str]:
 def load(name_or_path: str) -> Template:
     """The template of that name in this folder, or in that file.
 
-    Raises UserError for a missing file, an unknown key or section, or a placeholder that does not exist.
+    Raises UsageError for a missing file, an unknown key or section, or a placeholder that does not exist.
     """
     path = FOLDER / f"{name_or_path}.txt" if name_or_path in available() else Path(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise UserError(
+        raise UsageError(
             f"no prompt template {name_or_path!r}: pass one of {', '.join(available())}, or the path of a text file"
         ) from None
     header, *parts = ("\n" + text).split("\n=== ")
@@ -90,7 +90,7 @@ def load(name_or_path: str) -> Template:
         elif colon and key in keys:
             keys[key] = value
         else:
-            raise UserError(f"{path}: {line.strip()!r} is not a setting; known: style, answer, stop")
+            raise UsageError(f"{path}: {line.strip()!r} is not a setting; known: style, answer, stop")
     _check_choice(path, "style", keys["style"], STYLES)
     _check_choice(path, "answer", keys["answer"], tuple(PARSERS))
     sections = {}
@@ -105,7 +105,7 @@ def load(name_or_path: str) -> Template:
         _check_placeholders(path, name, sections[name])
     for name in _FIELDS:
         if name not in sections:
-            raise UserError(f"{path}: the section '=== {name}' is missing")
+            raise UsageError(f"{path}: the section '=== {name}' is missing")
     return Template(str(path), text, keys["style"], keys["answer"], tuple(stop), sections)
 
 
@@ -115,13 +115,13 @@ def _stop_string(value: str, path: Path) -> str:
     except ValueError:
         parsed = None
     if not isinstance(parsed, str) or not parsed:
-        raise UserError(f'{path}: stop: {value} must be a JSON string, such as stop: "\\n\\n"')
+        raise UsageError(f'{path}: stop: {value} must be a JSON string, such as stop: "\\n\\n"')
     return parsed
 
 
 def _check_choice(path: Path, what: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise UserError(f"{path}: {what} {value!r} is none of {', '.join(choices)}")
+        raise UsageError(f"{path}: {what} {value!r} is none of {', '.join(choices)}")
 
 
 def _check_placeholders(path: Path, section: str, body: str) -> None:
@@ -130,10 +130,10 @@ def _check_placeholders(path: Path, section: str, body: str) -> None:
             (name, spec, conversion) for _, name, spec, conversion in string.Formatter().parse(body) if name is not None
         ]
     except ValueError as error:
-        raise UserError(f"{path}, section {section}: {error}; write {{{{ or }}}} for a brace") from None
+        raise UsageError(f"{path}, section {section}: {error}; write {{{{ or }}}} for a brace") from None
     for name, spec, conversion in fields:
         if name not in _FIELDS[section] or spec or conversion:
             known = ", ".join("{" + field + "}" for field in sorted(_FIELDS[section]))
-            raise UserError(f"{path}, section {section}: unknown placeholder {{{name}}}; known here: {known}")
+            raise UsageError(f"{path}, section {section}: unknown placeholder {{{name}}}; known here: {known}")
     if section == "prompt" and "topic" not in {name for name, _, _ in fields}:
-        raise UserError(f"{path}: the prompt section has no {{topic}}")
+        raise UsageError(f"{path}: the prompt section has no {{topic}}")

@@ -3,12 +3,12 @@
 from topxgen import inference
 from topxgen.common import provenance
 from topxgen.common.console import say
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.generation import manifests, scoring
-from topxgen.generation.plan import Run, prepare_generation
+from topxgen.generation.plan import GenerationConfig, prepare_generation
 
 
-def generate(run: Run, command: list[str]) -> bool:
+def generate(run: GenerationConfig, command: list[str]) -> bool:
     """The generate stage; whether it reached its target."""
     from topxgen.common.console import Progress
     from topxgen.generation.funnel import generation_counts
@@ -71,7 +71,7 @@ def generate(run: Run, command: list[str]) -> bool:
     return outcome.enough
 
 
-def check_origin(run: Run) -> None:
+def check_origin(run: GenerationConfig) -> None:
     """Paragraphs with ids of ours belong to the answers beside them: without those, new answers would be
     taken for paragraphs that are there already."""
     from topxgen.common.files import read_jsonl
@@ -81,13 +81,13 @@ def check_origin(run: Run) -> None:
     for name in run.languages:
         path = run.layout.paragraphs(name, run.filenames.get(name))
         if any(str(record.get("id", "")).startswith(f"{name}-") for record in read_jsonl(path)):
-            raise UserError(
+            raise UsageError(
                 f"{path} holds paragraphs of another run (their ids say so), but not its settings and answers: bring the "
                 'whole directory along, or remove the "id" of each line to start from these paragraphs'
             )
 
 
-def translate(run: Run, command: list[str]) -> None:
+def translate(run: GenerationConfig, command: list[str]) -> None:
     """The translate stage."""
     from topxgen.common.console import Progress
     from topxgen.generation.back_translation import back_translate, paragraphs, translated
@@ -153,7 +153,7 @@ def translate(run: Run, command: list[str]) -> None:
     )
 
 
-def score(run: Run, command: list[str]) -> None:
+def score(run: GenerationConfig, command: list[str]) -> None:
     """The score stage."""
     from topxgen.common.console import Progress
     from topxgen.generation.funnel import translation_counts
@@ -186,13 +186,13 @@ def score(run: Run, command: list[str]) -> None:
     )
 
 
-def check_target(run: Run) -> None:
+def check_target(run: GenerationConfig) -> None:
     """A scorer is told both languages, and would score in the wrong one without a word."""
     from topxgen.common.files import read_json
 
     earlier = read_json(run.layout.settings("translate")).get("target_language", run.target.name)
     if earlier != run.target.name:
-        raise UserError(
+        raise UsageError(
             f"the translations in {run.layout.translate_dir} are into {earlier}; pass --target_language {earlier!r}"
         )
 
@@ -203,7 +203,7 @@ def say_retries(model) -> None:
         say("asked again: " + ", ".join(f"{count} times for a {kind}" for kind, count in retries.most_common()))
 
 
-def report(run: Run) -> None:
+def report(run: GenerationConfig) -> None:
     """Print the funnel, a few pairs, and where the files are."""
     from topxgen.common.console import printable
     from topxgen.common.files import read_json
@@ -233,7 +233,7 @@ def report(run: Run) -> None:
         print(f"{name}: {', '.join(map(str, paths))}; why texts and pairs were dropped: *_rejects.jsonl beside them")
 
 
-def preflight(run: Run) -> None:
+def preflight(run: GenerationConfig) -> None:
     """Fail now on what a later stage would fail on, after hours of generation."""
     args = run.args
     if "generate" in args.stages:

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topxgen.common.console import Progress
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, repair_tail, to_line, write_atomic
 from topxgen.common.provenance import digest
-from topxgen.common.records import Layout, identified
+from topxgen.common.records import Layout, with_ids
 from topxgen.text.languages import Language
 
 BLOCK = 1024  # records scored at a time
 
 # One row a scorer: "module:class", imported when it is chosen. A scorer has
 #     id                                  its name in the records: what has another is scored again
-#     preflight(languages, target)        raise UserError for what would fail later; cheap
+#     preflight(languages, target)        raise UsageError for what would fail later; cheap
 #     load()                              load its models
 #     score(records, source, target)      -> for each record the list of its pairs' scores
 #     truncated                           how many texts it had to cut so far
@@ -24,7 +24,7 @@ BLOCK = 1024  # records scored at a time
 SCORERS = {
     "blaser": "topxgen.generation.scoring:BlaserScorer",
     "sonar-space": "topxgen.generation.scoring:SonarSpaceScorer",
-    "confidence": "topxgen.generation.scoring:Confidence",
+    "confidence": "topxgen.generation.scoring:ConfidenceScorer",
     "none": None,
 }
 
@@ -38,7 +38,7 @@ class ScorerSettings:
     dtype: str = "float32"
 
 
-class Confidence:
+class ConfidenceScorer:
     """The back-translator's own confidence (Apertium: the share of words it knows; NLLB: of its model)."""
 
     id, truncated = "confidence", 0
@@ -137,10 +137,10 @@ def create(name: str, settings: ScorerSettings):
 
 
 def unscored(layout: Layout, language: str, scorer_id: str) -> int:
-    """How many records of a language the scorer has still to see. Raises UserError when there are none at all."""
+    """How many records of a language the scorer has still to see. Raises UsageError when there are none at all."""
     path = layout.translations(language)
     if not path.exists():
-        raise UserError(f"no pairs to score: {path} is missing; run --stages translate first")
+        raise UsageError(f"no pairs to score: {path} is missing; run --stages translate first")
     return sum(1 for record in read_jsonl(path) if _needs(record, scorer_id))
 
 
@@ -183,7 +183,7 @@ def score(layout: Layout, source: Language, target: Language, *, scorer, progres
             block.clear()
             return cut
 
-        for record_id, record in identified(read_jsonl(path), "sentence"):
+        for record_id, record in with_ids(read_jsonl(path), "sentence"):
             if not _needs(record, scorer.id):
                 continue
             _check_parallel(path, record_id, record)
@@ -212,7 +212,7 @@ def _fingerprint(record: dict, target: Language) -> str:
 def _check_parallel(path: Path, record_id: str, record: dict) -> None:
     sides = [record.get("propositions"), record.get("translations")]
     if not all(isinstance(side, list) for side in sides) or len(sides[0]) != len(sides[1]):
-        raise UserError(
+        raise UsageError(
             f'{path}, record {record_id}: "propositions" and "translations" are not lists of the same length; mend or '
             "remove the line"
         )
@@ -220,7 +220,7 @@ def _check_parallel(path: Path, record_id: str, record: dict) -> None:
 
 def _scored(path: Path, scores: dict[str, list], scorer_id: str) -> Iterator[str]:
     """The lines of the translations file with the new scores in their places."""
-    for record_id, record in identified(read_jsonl(path), "sentence"):
+    for record_id, record in with_ids(read_jsonl(path), "sentence"):
         if record_id in scores and _needs(record, scorer_id):
             record["scores"], record["scorer"] = scores[record_id], scorer_id
         yield to_line(record)

@@ -4,7 +4,7 @@ import json
 import random
 from pathlib import Path
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 
 
 def read_topics(path: Path) -> list[str]:
@@ -12,13 +12,13 @@ def read_topics(path: Path) -> list[str]:
 
     In a text file whose name lacks "wiki" a line is a comma-separated word list, whose last comma
     becomes " and ". A jsonl line is a string or an object with "topic".
-    Raises UserError when the file is missing, empty or malformed.
+    Raises UsageError when the file is missing, empty or malformed.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError(
+        raise UsageError(
             f"cannot read the topics file {path}: {reason}; pass --seed_topics_path a txt (one topic a line) or "
             "jsonl file, such as topics/wikipedia_vital_topics.txt"
         ) from None
@@ -30,7 +30,7 @@ def read_topics(path: Path) -> list[str]:
         topics = [_word_list(line) for line in lines]
     topics = list(dict.fromkeys(topic for topic in topics if topic))
     if not topics:
-        raise UserError(f"the topics file {path} holds no topic; it needs one topic a line")
+        raise UsageError(f"the topics file {path} holds no topic; it needs one topic a line")
     return topics
 
 
@@ -38,10 +38,10 @@ def _json_topic(line: str, where: str) -> str:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise UsageError(f"{where}: {error}") from None
     topic = value.get("topic") if isinstance(value, dict) else value
     if not isinstance(topic, str):
-        raise UserError(f'{where}: needs a string or an object with "topic"')
+        raise UsageError(f'{where}: needs a string or an object with "topic"')
     return topic.strip()
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from topxgen.common.console import say
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.hub import cannot_load
 
 # One row a backend: "module:class", imported when it is chosen.
@@ -131,12 +131,12 @@ def sampling_settings(args, stop: tuple[str, ...] = ()) -> SamplingSettings:
 
 
 def load(backend: str, settings: ModelSettings):
-    """The sampler of that name, its model loaded. Raises UserError when that cannot be."""
+    """The sampler of that name, its model loaded. Raises UsageError when that cannot be."""
     return _sampler_class(backend)(settings)
 
 
 def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | None = None) -> None:
-    """Raise UserError when an API sampler of that name could not be loaded, or not decode so: for before anything runs."""
+    """Raise UsageError when an API sampler of that name could not be loaded, or not decode so: for before anything runs."""
     if backend in REMOTE:
         sampler = _sampler_class(backend)
         sampler.check(settings)
@@ -158,9 +158,9 @@ def adapter_folder(name: str) -> str:
         try:
             folder = Path(snapshot_download(name))
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UserError(cannot_load(name, error)) from None
+            raise UsageError(cannot_load(name, error)) from None
     if not (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder} holds no LoRA adapter (no adapter_config.json); is it a whole model?")
+        raise UsageError(f"{folder} holds no LoRA adapter (no adapter_config.json); is it a whole model?")
     return str(folder)
 
 

@@ -1,9 +1,9 @@
 """Anthropic's API."""
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings
-from topxgen.inference.api import Reading, RemoteSampler
-from topxgen.inference.api_errors import Malformed
+from topxgen.inference.api import ParsedResponse, RemoteSampler
+from topxgen.inference.api_errors import MalformedResponse
 
 # The last version of the API that takes a temperature or top_p (models up to Claude 4.6 do); clients from 2.0
 # on ask for a later one, which refuses both even as they are by default.
@@ -26,9 +26,9 @@ class AnthropicSampler(RemoteSampler):
     def check_sampling(cls, sampling: SamplingSettings, settings: ModelSettings) -> None:
         super().check_sampling(sampling, settings)
         if sampling.temperature > 1.0:
-            raise UserError(f"--temperature {sampling.temperature}: Anthropic's ends at 1.0; pass at most that")
+            raise UsageError(f"--temperature {sampling.temperature}: Anthropic's ends at 1.0; pass at most that")
         if sampling.temperature != 1.0 and sampling.top_p < 1.0:
-            raise UserError(
+            raise UsageError(
                 f"--temperature {sampling.temperature} with --top_p {sampling.top_p}: Anthropic's models take one of the "
                 "two at most; pass 1.0 for the other"
             )
@@ -54,18 +54,18 @@ class AnthropicSampler(RemoteSampler):
             options["extra_headers"] = {"anthropic-version": SAMPLING_VERSION}
         return self._client.messages.create(**options)
 
-    def _read(self, response, settings: SamplingSettings) -> Reading:
+    def _read(self, response, settings: SamplingSettings) -> ParsedResponse:
         if response.stop_reason is None:
-            raise Malformed("no stop_reason")
+            raise MalformedResponse("no stop_reason")
         text = "".join(block.text for block in response.content if block.type == "text")
         tokens = response.usage.input_tokens or 0, response.usage.output_tokens or 0
         if response.stop_reason == "refusal":
-            return Reading([], *tokens, "Anthropic refused the prompt: stop_reason refusal")
+            return ParsedResponse([], *tokens, "Anthropic refused the prompt: stop_reason refusal")
         if not text and response.stop_reason == "max_tokens":
-            return Reading(
+            return ParsedResponse(
                 [], *tokens, "Anthropic gave no text within the limit of tokens; it may have thought for longer"
             )
-        return Reading([text], *tokens)
+        return ParsedResponse([text], *tokens)
 
     async def _disconnect(self) -> None:
         await self._client.close()

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from topxgen.common.errors import Refused, UserError
+from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop
-from topxgen.inference.api_errors import MISTAKE, PROMPT, REFUSED, Failure, Failures
+from topxgen.inference.api_errors import MISTAKE, PROMPT, REFUSED, ErrorClassifier, Failure
 from topxgen.inference.event_loop import PausableLoop
 
 
-class Reading(NamedTuple):
+class ParsedResponse(NamedTuple):
     """What an answer holds; `error` says why there is no text in it."""
 
     texts: list[str]
@@ -51,7 +51,7 @@ class RemoteSampler:
         self._not_before = 0.0
         self._connection_errors: tuple[type[Exception], ...] = ()
         self._connect()
-        self._failures = Failures(
+        self._failures = ErrorClassifier(
             self.provider,
             key=self._key,
             key_variable=self.key_variables[0],
@@ -69,26 +69,26 @@ class RemoteSampler:
 
     @classmethod
     def check_sampling(cls, sampling: SamplingSettings, settings: ModelSettings) -> None:
-        """Raise UserError for what the provider cannot do."""
+        """Raise UsageError for what the provider cannot do."""
         if sampling.num_beams > 1:
-            raise UserError(
+            raise UsageError(
                 f"--num_beams {sampling.num_beams}: {cls.provider} has no beam search; pass 1, or choose --inference_api vllm "
                 "or hf"
             )
         if cls.chat_only and sampling.num_return_sequences > 1:
-            raise UserError(
+            raise UsageError(
                 f"--num_return_sequences {sampling.num_return_sequences}: {cls.provider} gives one answer to a prompt; "
                 "pass 1, or choose --inference_api openai, vllm or hf"
             )
         if cls.chat_only and sampling.repetition_penalty != 1.0:
-            raise UserError(
+            raise UsageError(
                 f"--repetition_penalty {sampling.repetition_penalty}: {cls.provider} has no such parameter; pass 1.0"
             )
 
     def _call(self, request: Request, settings: SamplingSettings) -> Awaitable:
         raise NotImplementedError
 
-    def _read(self, response, settings: SamplingSettings) -> Reading:
+    def _read(self, response, settings: SamplingSettings) -> ParsedResponse:
         """Any TypeError, AttributeError, LookupError or ValueError means that the answer is malformed."""
         raise NotImplementedError
 
@@ -99,9 +99,9 @@ class RemoteSampler:
 
     @classmethod
     def check(cls, settings: ModelSettings) -> None:
-        """Raise UserError when the client, a key or a usable address is missing."""
+        """Raise UsageError when the client, a key or a usable address is missing."""
         if importlib.util.find_spec(cls.package) is None:
-            raise UserError(
+            raise UsageError(
                 f"--inference_api {cls.package} needs {cls.provider}'s client: run pip install {cls.package}"
             )
         cls._find_url(settings)
@@ -112,12 +112,12 @@ class RemoteSampler:
         variables = [os.environ.get(name) for name in cls.key_variables]
         key = next((key.strip() for key in (settings.api_key, *variables) if key and key.strip()), None)
         if key is None:
-            raise UserError(
+            raise UsageError(
                 f"--inference_api {cls.package} needs a key: export {cls.key_variables[0]}=... (or pass --api_key, "
                 "which other users of the machine can see in its process list)"
             )
         if not key.isascii() or not key.isprintable() or " " in key:
-            raise UserError(
+            raise UsageError(
                 f"the key for {cls.provider} holds characters that no key has; is it quoted or cut wrongly?"
             )
         return key
@@ -130,22 +130,22 @@ class RemoteSampler:
         try:
             parts = urlsplit(url)
         except ValueError as error:
-            raise UserError(
+            raise UsageError(
                 f"--base_url is no http(s) address ({error}); one looks like http://localhost:8000/v1"
             ) from None
         if "@" in (parts.netloc or url):
-            raise UserError(
+            raise UsageError(
                 f"--base_url holds a user or password; leave them out and export the key as {cls.key_variables[0]}"
             )
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"--base_url {url!r} is no http(s) address; one looks like http://localhost:8000/v1")
+            raise UsageError(f"--base_url {url!r} is no http(s) address; one looks like http://localhost:8000/v1")
         return url
 
     # While it runs.
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
         self.check_sampling(settings, self._settings)
-        self._end: UserError | None = None
+        self._end: UsageError | None = None
         self._ending = asyncio.Event()
         loop = self._loop
         try:
@@ -166,8 +166,10 @@ class RemoteSampler:
                         yield answer
         finally:
             loop.cancel_all()
-        if isinstance(self._end, Refused):
-            raise Refused(f"{self._end}; {self._yielded} answers are done, and the same command goes on from there")
+        if isinstance(self._end, APIUnavailable):
+            raise APIUnavailable(
+                f"{self._end}; {self._yielded} answers are done, and the same command goes on from there"
+            )
         if self._end is not None:
             raise self._end
 
@@ -175,7 +177,7 @@ class RemoteSampler:
         """The answer to a request, however many attempts it takes; None when the run has to end without it."""
         if self.chat_only and isinstance(request.prompt, str):
             self._finish(
-                UserError(
+                UsageError(
                     f"{self.provider} has chat models only, and the prompts are plain text; pass a --prompt_template for "
                     "chat models (instruct), or choose --inference_api openai, vllm or hf"
                 )
@@ -201,12 +203,12 @@ class RemoteSampler:
             if failure.kind == PROMPT:
                 return Answer(request.id, [], error=failure.message)
             if failure.kind in (REFUSED, MISTAKE):
-                self._finish((Refused if failure.kind == REFUSED else UserError)(failure.message))
+                self._finish((APIUnavailable if failure.kind == REFUSED else UsageError)(failure.message))
             # A rate limit under which others are served is a queue, not a failure of this request.
             if failure.shared and self._succeeded > seen:
                 failed, seen = 0, self._succeeded
             if failed == self._settings.max_retries:
-                self._finish(Refused(f"{failure.message} at the last of {failed + 1} attempts at a request"))
+                self._finish(APIUnavailable(f"{failure.message} at the last of {failed + 1} attempts at a request"))
             if self._end is None:
                 self.retries[failure.kind] += 1
                 await self._back_off(failed, failure)
@@ -232,7 +234,7 @@ class RemoteSampler:
         finally:
             self._doubtful -= 1
 
-    def _finish(self, error: UserError) -> None:
+    def _finish(self, error: UsageError) -> None:
         """Begin to end the run: what is in flight may come home, nothing is tried again."""
         if self._end is None:
             self._end = error

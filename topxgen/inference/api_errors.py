@@ -25,7 +25,7 @@ THIS_PROMPT = re.compile(
 )
 
 
-class Malformed(Exception):
+class MalformedResponse(Exception):
     """A 200 whose body is not an answer."""
 
 
@@ -40,7 +40,7 @@ class Failure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Failures:
+class ErrorClassifier:
     """The errors of one provider's client, read."""
 
     provider: str
@@ -64,7 +64,7 @@ class Failures:
             said = self.scrub(f"{type(cause).__name__}: {cause}")
             return Failure("connection", f"the connection to {self.address or self.provider} failed ({said})")
         if status is None or status < 400:
-            malformed = (Malformed, TypeError, AttributeError, LookupError, ValueError)
+            malformed = (MalformedResponse, TypeError, AttributeError, LookupError, ValueError)
             if status is None and not isinstance(error, malformed):
                 raise error
             said = self.scrub(str(getattr(error, "body", None) or error) or type(error).__name__)

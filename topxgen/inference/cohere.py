@@ -1,8 +1,8 @@
 """Cohere's API (version 2)."""
 
 from topxgen.inference import Request, SamplingSettings
-from topxgen.inference.api import Reading, RemoteSampler
-from topxgen.inference.api_errors import Malformed
+from topxgen.inference.api import ParsedResponse, RemoteSampler
+from topxgen.inference.api_errors import MalformedResponse
 
 MAX_STOP = 5  # stop strings that it takes
 P_RANGE = 0.01, 0.99  # of its top_p, which is 0.75 when none is sent
@@ -38,13 +38,13 @@ class CohereSampler(RemoteSampler):
             **options,
         )
 
-    def _read(self, response, settings: SamplingSettings) -> Reading:
+    def _read(self, response, settings: SamplingSettings) -> ParsedResponse:
         if response.finish_reason in (None, "ERROR", "TIMEOUT"):
-            raise Malformed(f"finish_reason {response.finish_reason}")
+            raise MalformedResponse(f"finish_reason {response.finish_reason}")
         text = "".join(item.text for item in response.message.content or () if item.type == "text")
         usage = response.usage and (response.usage.tokens or response.usage.billed_units)
         tokens = (usage.input_tokens, usage.output_tokens) if usage else (0, 0)
-        return Reading([text], *(int(count or 0) for count in tokens))
+        return ParsedResponse([text], *(int(count or 0) for count in tokens))
 
     async def _disconnect(self) -> None:
         await self._http.aclose()

@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable, Iterator
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.hub import cannot_load
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, adapter_folder, cut_at_stop, gather
 from topxgen.inference.tokenizer import encode, load_tokenizer
@@ -34,7 +34,7 @@ class HFSampler:
                 trust_remote_code=settings.trust_remote_code,
             )
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UserError(cannot_load(settings.model, error)) from None
+            raise UsageError(cannot_load(settings.model, error)) from None
         self._model = model.eval()
         self._adapters: dict[str, str] = {}
         if settings.adapter is not None:

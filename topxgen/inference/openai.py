@@ -2,10 +2,10 @@
 
 from urllib.parse import urlsplit
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings
-from topxgen.inference.api import Reading, RemoteSampler
-from topxgen.inference.api_errors import Malformed
+from topxgen.inference.api import ParsedResponse, RemoteSampler
+from topxgen.inference.api_errors import MalformedResponse
 
 NO_KEY = "no-key-needed"  # for servers that ask for none; the client insists on one
 MAX_STOP = 4  # stop strings that OpenAI takes
@@ -31,7 +31,7 @@ class OpenAISampler(RemoteSampler):
     def _find_key(cls, settings: ModelSettings) -> str:
         try:
             return super()._find_key(settings)
-        except UserError:
+        except UsageError:
             if settings.api_key or cls._find_url(settings) is None:
                 raise
             return NO_KEY
@@ -45,7 +45,7 @@ class OpenAISampler(RemoteSampler):
     def check_sampling(cls, sampling: SamplingSettings, settings: ModelSettings) -> None:
         super().check_sampling(sampling, settings)
         if sampling.repetition_penalty != 1.0 and cls._is_own(cls._find_url(settings)):
-            raise UserError(
+            raise UsageError(
                 f"--repetition_penalty {sampling.repetition_penalty}: OpenAI's API has no such parameter; pass 1.0, or "
                 "--base_url of a server that has it"
             )
@@ -75,12 +75,12 @@ class OpenAISampler(RemoteSampler):
         """Greedy answers are all the same: one is enough."""
         return settings.num_return_sequences if settings.temperature > 0 else 1
 
-    def _read(self, response, settings: SamplingSettings) -> Reading:
+    def _read(self, response, settings: SamplingSettings) -> ParsedResponse:
         texts, refusals = [], []
         for choice in response.choices:
             text = choice.message.content if hasattr(choice, "message") else choice.text
             if choice.finish_reason is None:
-                raise Malformed("a choice without finish_reason")
+                raise MalformedResponse("a choice without finish_reason")
             if not text and choice.finish_reason == "length":
                 refusals.append("no text within the limit of tokens; it may have thought for longer")
             elif not text and (choice.finish_reason == "content_filter" or self._refusal(choice)):
@@ -88,9 +88,9 @@ class OpenAISampler(RemoteSampler):
             else:
                 texts.append(text or "")
         if not texts and not refusals:
-            raise Malformed("no choices")
+            raise MalformedResponse("no choices")
         usage = response.usage
-        return Reading(
+        return ParsedResponse(
             texts * (settings.num_return_sequences // self._asked(settings)),
             getattr(usage, "prompt_tokens", 0) or 0,
             getattr(usage, "completion_tokens", 0) or 0,

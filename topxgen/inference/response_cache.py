@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, repair_tail
 from topxgen.inference import Answer, Request, SamplingSettings
 
@@ -23,7 +23,7 @@ class Journal:
     def __init__(self, sampler, path: Path, sync_each: bool = True):
         """`sync_each`: each answer has to survive a power cut, as those that were paid for.
 
-        Raises UserError for a line that is no answer.
+        Raises UsageError for a line that is no answer.
         """
         self._sampler, self._sync_each = sampler, sync_each
         repair_tail(path)
@@ -33,7 +33,7 @@ class Journal:
             try:
                 answer = Answer(line["id"], line["texts"], line["prompt_tokens"], line["completion_tokens"])
             except KeyError as error:
-                raise UserError(f"{path}: a line has no {error}; remove that line") from None
+                raise UsageError(f"{path}: a line has no {error}; remove that line") from None
             # What failed may be asked again: its cause may be gone.
             if not line.get("error"):
                 self._known[answer.id] = answer

@@ -1,6 +1,6 @@
 """Load a model's tokenizer and encode prompts with it."""
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.hub import cannot_load
 from topxgen.inference import ModelSettings
 
@@ -8,7 +8,7 @@ from topxgen.inference import ModelSettings
 def load_tokenizer(settings: ModelSettings):
     """The model's tokenizer alone: enough to render and count prompts.
 
-    Raises UserError when the name is neither a folder with a tokenizer nor a model that can be fetched.
+    Raises UsageError when the name is neither a folder with a tokenizer nor a model that can be fetched.
     """
     from transformers import AutoTokenizer
 
@@ -16,7 +16,7 @@ def load_tokenizer(settings: ModelSettings):
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=settings.trust_remote_code)
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UserError(cannot_load(name, error)) from None
+        raise UsageError(cannot_load(name, error)) from None
 
 
 def encode(tokenizer, prompt: str | list[dict[str, str]]) -> list[int]:

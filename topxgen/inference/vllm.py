@@ -5,7 +5,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 
-from topxgen.common.errors import UserError, reason
+from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import cannot_load
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, adapter_folder, cut_at_stop, gather
 from topxgen.inference.beam_search import BeamSearch
@@ -29,7 +29,7 @@ class VLLMSampler:
             import vllm
             from vllm.platforms import current_platform
         except ImportError as error:
-            raise UserError(
+            raise UsageError(
                 f"--inference_api vllm needs vLLM ({error}): pip install -r requirements.txt (GPU) or run "
                 "scripts/setup.sh (CPU), or pass --inference_api hf"
             ) from None
@@ -42,7 +42,7 @@ class VLLMSampler:
         try:
             config = AutoConfig.from_pretrained(settings.model, trust_remote_code=settings.trust_remote_code)
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UserError(cannot_load(settings.model, error)) from None
+            raise UsageError(cannot_load(settings.model, error)) from None
         limit = getattr(config.get_text_config(), "max_position_embeddings", None) or DEFAULT_MODEL_LEN
         max_model_len = min(settings.max_model_len or DEFAULT_MODEL_LEN, limit)
         on_cpu = current_platform.is_cpu()
@@ -77,7 +77,7 @@ class VLLMSampler:
         try:
             self._llm = vllm.LLM(**options)
         except Exception as error:  # vLLM wraps every start-up failure; the cause is printed by its engine
-            raise UserError(
+            raise UsageError(
                 f"vLLM could not load {settings.model!r} ({reason(error)}); if memory ran out, lower "
                 "--max_model_len or --gpu_memory_utilization, or raise --tensor_parallel_size"
             ) from None

@@ -8,7 +8,7 @@ from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
-from topxgen.common.errors import UserError, closest
+from topxgen.common.errors import UsageError, closest
 from topxgen.common.files import read_json
 from topxgen.common.hub import model_file
 from topxgen.prompting.toml_prompts import fill
@@ -61,7 +61,7 @@ def get_template(key: int | str, src: str, tgt: str, extra: str | None = None) -
 
     `src` and `tgt` are English names of languages, `extra` a --languages_file: both are looked up only for a template that
     writes names or labels in the language itself.
-    Raises UserError with the choices when there is no such template, and naming what is wrong in a file, or what the
+    Raises UsageError with the choices when there is no such template, and naming what is wrong in a file, or what the
     table lacks.
     """
     number, row, labels = _own(str(key)) if _is_path(key) else _built_in(str(key))
@@ -79,7 +79,7 @@ def get_template(key: int | str, src: str, tgt: str, extra: str | None = None) -
 
 def _endonym(language: languages.Language, key: int | str) -> str:
     if not language.endonym:
-        raise UserError(
+        raise UsageError(
             f"--template_key {key} writes languages by their own names, and the table has none for {language.name}: fill the "
             "column endonym of its row, in topxgen/text/languages.tsv or a --languages_file, or choose another template"
         )
@@ -88,7 +88,7 @@ def _endonym(language: languages.Language, key: int | str) -> str:
 
 def _label(language: languages.Language, labels: Labels, key: int | str) -> dict[str, str]:
     if language.name not in labels:
-        raise UserError(
+        raise UsageError(
             f"--template_key {key} writes its labels in the language, and there are none in {language.name}: add a line "
             f'{json.dumps(language.name)} = {{ sentence = "...", translation = "..." }} under [labels] in {FILE}, or '
             "choose another template"
@@ -108,7 +108,7 @@ def _built_in(key: str) -> tuple[str, Row, Labels]:
         near = closest(key, names)
         hint = f" (did you mean {near[0]}?)" if near else ""
         choices = ", ".join(number if name == number else f"{number} {name}" for name, number in names.items())
-        raise UserError(
+        raise UsageError(
             f"--template_key {key} does not exist{hint}; choose one of {choices}, or a .toml file of your own"
         )
     return number, templates[number], labels
@@ -117,7 +117,7 @@ def _built_in(key: str) -> tuple[str, Row, Labels]:
 def _own(key: str) -> tuple[str, Row, Labels]:
     path = Path(key).expanduser()
     if not path.is_file():
-        raise UserError(
+        raise UsageError(
             f"--template_key {key}: there is no such file; topxgen/prompting/mt_templates.toml tells its fields"
         )
     return key, *_own_file(path, path.stat().st_mtime_ns)
@@ -133,7 +133,7 @@ def _own_file(path: Path, changed: int) -> tuple[Row, Labels]:
 
 @cache
 def _file() -> tuple[dict[str, Row], Labels]:
-    """Templates by number, and labels by language. Raises UserError naming what is wrong in the file."""
+    """Templates by number, and labels by language. Raises UsageError naming what is wrong in the file."""
     tables = {number: row for number, row in _read(FILE).items() if number != "chat"}
     labels = _checked_labels(tables.pop("labels", {}), str(FILE))
     return {number: _checked_template(row, f"{FILE}, [{number}]", number) for number, row in tables.items()}, labels
@@ -145,7 +145,7 @@ def _chat() -> dict[str, str]:
     for part, places in CHAT_PARTS.items():
         for place in places:
             if f"{{{place}}}" not in row[part]:
-                raise UserError(f"{FILE}, [chat], {part}: the placeholder {{{place}}} is missing")
+                raise UsageError(f"{FILE}, [chat], {part}: the placeholder {{{place}}} is missing")
     return row
 
 
@@ -153,22 +153,22 @@ def _read(path: Path) -> dict:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise UsageError(f"cannot read {path}: {error}") from None
 
 
 def _checked_template(row: object, where: str, name: str) -> Row:
-    """Every part of the template. Raises UserError when one is missing, unknown, or no answer could end."""
+    """Every part of the template. Raises UsageError when one is missing, unknown, or no answer could end."""
     row = _checked(row, ("middle", "prefix"), ("name", *PARTS), where)
     for part in PARTS:
         for place in re.findall(r"\{\w+\}", row.get(part, "")):
             if not _PLACE.fullmatch(place):
-                raise UserError(
+                raise UsageError(
                     f"{where}: {part} has {place}, which stands for nothing; there are {{src}}, {{tgt}} and, with _endonym, "
                     "_sentence or _translation behind src or tgt, what the language itself writes"
                 )
     row = {"name": name, "header": "", "suffix": "\n\n", **row}
     if not row["suffix"].strip() and "\n" not in row["suffix"]:
-        raise UserError(
+        raise UsageError(
             f"{where}: suffix {row['suffix']!r} is no mark where an answer could end; leave it out, or add one"
         )
     return row
@@ -176,16 +176,16 @@ def _checked_template(row: object, where: str, name: str) -> Row:
 
 def _checked_labels(labels: object, where: str) -> Labels:
     if not isinstance(labels, dict):
-        raise UserError(f"{where}: labels is no table")
+        raise UsageError(f"{where}: labels is no table")
     return {name: _checked(row, LABELS, LABELS, f"{where}, labels in {name}") for name, row in labels.items()}
 
 
 def _checked(row: object, needed: tuple[str, ...], known: tuple[str, ...], where: str) -> dict[str, str]:
     if not isinstance(row, dict) or not set(needed) <= row.keys() <= set(known):
-        raise UserError(f"{where}: needs {', '.join(sorted(needed))}, may have {', '.join(sorted(known))}")
+        raise UsageError(f"{where}: needs {', '.join(sorted(needed))}, may have {', '.join(sorted(known))}")
     for part, text in row.items():
         if not isinstance(text, str):
-            raise UserError(f"{where}: {part} is {text!r}, which is no text in quotation marks")
+            raise UsageError(f"{where}: {part} is {text!r}, which is no text in quotation marks")
     return row
 
 
@@ -193,7 +193,7 @@ def trained_template(model: str) -> str | None:
     """The template key that train.py trained a model or an adapter on, a folder or a Hub id; None when nothing says so.
 
     Such is the output directory of a run, a checkpoint in it, or one that was moved, merged or published.
-    Raises UserError when what is said there cannot be read.
+    Raises UsageError when what is said there cannot be read.
     """
     for path in (model_file(model, name) for name in ("data_manifest.json", "settings_train.json")):
         settings = read_json(path) if path else {}

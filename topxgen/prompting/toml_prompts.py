@@ -7,26 +7,26 @@ import re
 import tomllib
 from pathlib import Path
 
-from topxgen.common.errors import UserError, closest
+from topxgen.common.errors import UsageError, closest
 
 
 def find(folder: Path, name: str, flag: str | None = None) -> Path:
     """The file of that name in `folder`; where a `flag` lets users choose, a path of their own, too.
 
-    Raises UserError with the choices when there is none.
+    Raises UsageError with the choices when there is none.
     """
     if flag and name.endswith(".toml"):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise UserError(f"{flag} {name}: there is no such file")
+            raise UsageError(f"{flag} {name}: there is no such file")
         return path
     path = folder / f"{name}.toml"
     if not path.is_file():
         choices = sorted(file.stem for file in folder.glob("*.toml"))
         if not flag:
-            raise UserError(f"{path} is missing: put it back (the folder has {', '.join(choices) or 'none'})")
+            raise UsageError(f"{path} is missing: put it back (the folder has {', '.join(choices) or 'none'})")
         near = closest(name, choices, n=1)
-        raise UserError(
+        raise UsageError(
             f"{flag} {name!r} does not exist; choose one of {', '.join(choices)}, or the path of a .toml file"
             + (f" (did you mean {near[0]}?)" if near else "")
         )
@@ -36,17 +36,17 @@ def find(folder: Path, name: str, flag: str | None = None) -> Path:
 def load(path: Path, needed: dict[str, tuple[str, ...]]) -> dict:
     """The parts in the file. `needed` names texts that must be there, and the placeholders that each must hold.
 
-    Raises UserError naming what is wrong.
+    Raises UsageError naming what is wrong.
     """
     try:
         parts = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+        raise UsageError(f"cannot read {path}: {' '.join(str(error).split())}") from None
     for name, placeholders in needed.items():
         if not isinstance(parts.get(name), str):
-            raise UserError(f'{path} has no text {name!r}: add {name} = """..."""')
+            raise UsageError(f'{path} has no text {name!r}: add {name} = """..."""')
         if lacking := [f"{{{key}}}" for key in placeholders if f"{{{key}}}" not in parts[name]]:
-            raise UserError(f"{path}, {name}: the placeholder {lacking[0]} is missing")
+            raise UsageError(f"{path}, {name}: the placeholder {lacking[0]} is missing")
     return parts
 
 

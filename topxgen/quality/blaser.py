@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.hub import cannot_load
 from topxgen.quality import sonar as sonar_encoder
 from topxgen.quality.sonar import SonarEncoder, listed, load_tensors, looks_local
@@ -30,7 +30,7 @@ _KEYS = tuple(f"mlp.{layer}.{kind}" for layer in _LAYERS for kind in ("weight", 
 
 
 def preflight(blaser: str = DEFAULT, sonar: str = sonar_encoder.DEFAULT, languages: Iterable[Language] = ()) -> None:
-    """Raise UserError for all that can go wrong and shows before the encoder's weights are loaded.
+    """Raise UsageError for all that can go wrong and shows before the encoder's weights are loaded.
 
     Reads SONAR's tokenizer and configuration and BLASER's file (fetched when it is a Hub id), and looks whether
     they fit each other and know `languages`.
@@ -49,7 +49,7 @@ class Blaser:
     `cache_bytes` (vectors and their texts) are kept between calls, those used last; so a text is embedded once
     for each language as long as it stays among them.
 
-    Raises UserError when a part does not load or the two do not fit.
+    Raises UsageError when a part does not load or the two do not fit.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Blaser:
         return self._encoder.truncated
 
     def check(self, source: Language, target: Language) -> None:
-        """Raise UserError when SONAR does not know one of the languages."""
+        """Raise UsageError when SONAR does not know one of the languages."""
         self._encoder.check(source)
         self._encoder.check(target)
 
@@ -178,11 +178,11 @@ def _file(name: str) -> Path:
         for file in FILES:
             if (path / file).is_file():
                 return path / file
-        raise UserError(f"{path} holds no BLASER weights ({' or '.join(FILES)}); copy model.pt of {DEFAULT} there")
+        raise UsageError(f"{path} holds no BLASER weights ({' or '.join(FILES)}); copy model.pt of {DEFAULT} there")
     if path.is_file():
         return path
     if looks_local(name):
-        raise UserError(f"{name!r} does not exist; pass BLASER's model.pt, its folder, or a Hub id such as {DEFAULT}")
+        raise UsageError(f"{name!r} does not exist; pass BLASER's model.pt, its folder, or a Hub id such as {DEFAULT}")
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -195,14 +195,14 @@ def _file(name: str) -> Path:
             answered = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
             if not answered and not constants.HF_HUB_OFFLINE:
                 break  # out of reach: half a minute of retries, once
-    raise UserError(cannot_load(name, first))
+    raise UsageError(cannot_load(name, first))
 
 
 def _weights(path: Path, checkpoint: sonar_encoder.Checkpoint) -> dict[str, "Tensor"]:
     """BLASER's tensors, checked against each other and against SONAR's width."""
     weights = load_tensors(path)
     if set(weights) != set(_KEYS):
-        raise UserError(
+        raise UsageError(
             f"{path} is no BLASER-2.0-QE checkpoint: it holds {listed(sorted(weights))}; expected exactly {', '.join(_KEYS)}; take "
             f"model.pt of {DEFAULT}"
         )
@@ -210,12 +210,12 @@ def _weights(path: Path, checkpoint: sonar_encoder.Checkpoint) -> dict[str, "Ten
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     features = shapes["mlp.1.weight"][-1]
     if features == 6 * width:
-        raise UserError(
+        raise UsageError(
             f"{path} is BLASER with references (first layer {features} = 6 x {width} wide), and there are none here; take "
             f"model.pt of {DEFAULT}"
         )
     if features != 4 * width:
-        raise UserError(
+        raise UsageError(
             f"{path} does not go with SONAR {checkpoint.name}: its first layer takes {features} numbers, vectors of {width} "
             f"give {4 * width}; take model.pt of {DEFAULT} and {sonar_encoder.DEFAULT}"
         )
@@ -226,7 +226,7 @@ def _weights(path: Path, checkpoint: sonar_encoder.Checkpoint) -> dict[str, "Ten
         expected |= {f"mlp.{layer}.weight": shape, f"mlp.{layer}.bias": shape[:1]}
     for name, shape in expected.items():
         if shapes[name] != shape:
-            raise UserError(
+            raise UsageError(
                 f"{path}: {name} has the shape {list(shapes[name])}, expected {list(shape)}; take model.pt of {DEFAULT}"
             )
     return weights

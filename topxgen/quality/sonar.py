@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from topxgen.common.errors import UserError, closest, reason
+from topxgen.common.errors import UsageError, closest, reason
 from topxgen.common.hub import cannot_load
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
@@ -57,16 +57,16 @@ class Checkpoint:
         return self.config.d_model
 
     def check(self, language: Language) -> None:
-        """Raise UserError when the encoder was not taught `language` (its code is no token of its own)."""
+        """Raise UsageError when the encoder was not taught `language` (its code is no token of its own)."""
         code, tokenizer = language.flores, self.tokenizer
         if _CODE.fullmatch(code) and tokenizer.convert_tokens_to_ids(code) not in (None, tokenizer.unk_token_id):
             return
         known = sorted(token for token in tokenizer.get_vocab() if _CODE.fullmatch(token))
         if not known:
-            raise UserError(
+            raise UsageError(
                 f"the tokenizer of {self.name} has no language codes, so it cannot mark {code!r}; is its tokenizer.json missing?"
             )
-        raise UserError(
+        raise UsageError(
             f"SONAR ({self.name}) does not know {code!r} ({language.name}); it knows {len(known)} languages, closest: "
             f"{', '.join(closest(code, known)) or 'none'}; leave {language.name} out, or choose another scorer"
         )
@@ -75,7 +75,7 @@ class Checkpoint:
 def read(name_or_path: str) -> Checkpoint:
     """Tokenizer and dimensions of an encoder; no weights are loaded.
 
-    Raises UserError when it is missing, out of reach, or something else than a SONAR text encoder.
+    Raises UsageError when it is missing, out of reach, or something else than a SONAR text encoder.
     """
     from transformers import AutoConfig
 
@@ -85,28 +85,28 @@ def read(name_or_path: str) -> Checkpoint:
         beside = any(original.parent.glob("tokenizer*.json")) or (original.parent / "sentencepiece.bpe.model").is_file()
         tokenizer = load_tokenizer(ModelSettings(str(original.parent) if beside else ORIGINAL_TOKENIZER))
         if tokenizer.convert_ids_to_tokens([0, 1, 2, 3]) != _SPECIAL:
-            raise UserError(f"the tokenizer beside {original} is not NLLB's; put that of {ORIGINAL_TOKENIZER} there")
+            raise UsageError(f"the tokenizer beside {original} is not NLLB's; put that of {ORIGINAL_TOKENIZER} there")
     else:
         try:
             config = AutoConfig.from_pretrained(name_or_path)
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UserError(cannot_load(name_or_path, error)) from None
+            raise UsageError(cannot_load(name_or_path, error)) from None
         architecture = (config.architectures or ["M2M100Encoder"])[0]
         if config.model_type != "m2m_100" or architecture != "M2M100Encoder":
-            raise UserError(
+            raise UsageError(
                 f"{name_or_path} is a {config.model_type} model ({architecture}), no SONAR text encoder (M2M100Encoder); pass "
                 f"{DEFAULT}, a copy of it, or an original {ORIGINAL}"
             )
         tokenizer = load_tokenizer(ModelSettings(name_or_path))
     if len(tokenizer) > config.vocab_size:
-        raise UserError(
+        raise UsageError(
             f"{name_or_path} does not go with its tokenizer: {len(tokenizer)} tokens, but vectors for {config.vocab_size}"
         )
     return Checkpoint(name_or_path, tokenizer, config, original)
 
 
 def _original(name: str) -> Path | None:
-    """The fairseq2 checkpoint that `name` stands for, if it does. Raises UserError for a path to nothing."""
+    """The fairseq2 checkpoint that `name` stands for, if it does. Raises UsageError for a path to nothing."""
     path = Path(name)
     if path.is_file():
         return path
@@ -115,9 +115,9 @@ def _original(name: str) -> Path | None:
             return None
         if (path / ORIGINAL).is_file():
             return path / ORIGINAL
-        raise UserError(f"{path} holds no weights (model.safetensors, pytorch_model.bin or {ORIGINAL})")
+        raise UsageError(f"{path} holds no weights (model.safetensors, pytorch_model.bin or {ORIGINAL})")
     if looks_local(name):
-        raise UserError(
+        raise UsageError(
             f"{name!r} does not exist; pass a SONAR folder, an original {ORIGINAL}, or a Hub id such as {DEFAULT}"
         )
     return None
@@ -131,7 +131,7 @@ def looks_local(name: str) -> bool:
 def load_tensors(path: Path) -> dict[str, "Tensor"]:
     """The named tensors of a .safetensors or torch file (perhaps under "model"), on the CPU, mapped from disk.
 
-    Nothing but tensors is ever unpickled. Raises UserError when the file is damaged, refused, or holds no names.
+    Nothing but tensors is ever unpickled. Raises UsageError when the file is damaged, refused, or holds no names.
     """
     import torch
     from safetensors.torch import load_file
@@ -146,7 +146,7 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
         cause = next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), None)
         if cause is None and "Weights only" not in str(error):
             cause = reason(error)
-        raise UserError(
+        raise UsageError(
             f"{path} does not load as plain tensors ({cause or 'not a checkpoint'}): a damaged file, or a pickle that could run "
             "code; fetch the published file again, or save a state dict"
         ) from None
@@ -158,7 +158,7 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
         else {}
     )
     if not tensors:
-        raise UserError(f"{path} holds no named tensors; fetch the published file again, or save a state dict")
+        raise UsageError(f"{path} holds no named tensors; fetch the published file again, or save a state dict")
     return tensors
 
 
@@ -173,7 +173,7 @@ def _config(path: Path, tensors: dict[str, "Tensor"]):
 
     embedding, inner = "encoder_frontend.embed.weight", "encoder.layers.0.ffn.inner_proj.weight"
     if embedding not in tensors or inner not in tensors:
-        raise UserError(
+        raise UsageError(
             f"{path} is no original SONAR text encoder: it holds {listed(list(tensors))}, not {embedding}, {inner} and so on; "
             f"pass {ORIGINAL}, or a folder in the layout of transformers"
         )
@@ -212,7 +212,7 @@ def _load_original(checkpoint: Checkpoint):
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        raise UserError(
+        raise UsageError(
             f"{path} is no original SONAR text encoder: {' '.join(str(error).split())[:300]}; pass {ORIGINAL}, or a folder in "
             "the layout of transformers"
         ) from None
@@ -231,9 +231,9 @@ def _load_transformers(checkpoint: Checkpoint, dtype):
     try:
         model, info = M2M100Encoder.from_pretrained(checkpoint.name, dtype=dtype, output_loading_info=True)
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UserError(cannot_load(checkpoint.name, error)) from None
+        raise UsageError(cannot_load(checkpoint.name, error)) from None
     if missing := sorted(info["missing_keys"]):  # transformers would fill them with noise and go on
-        raise UserError(
+        raise UsageError(
             f"the weights of {checkpoint.name} are no SONAR text encoder: missing {listed(missing)}; found instead "
             f"{listed(sorted(info['unexpected_keys'])) or 'nothing'}; pass {DEFAULT} or a copy of it"
         )
@@ -241,7 +241,7 @@ def _load_transformers(checkpoint: Checkpoint, dtype):
 
 
 def torch_device(device: str | None):
-    """`device` as torch names it; None: the GPU when there is one. Raises UserError when it is not there."""
+    """`device` as torch names it; None: the GPU when there is one. Raises UsageError when it is not there."""
     import torch
 
     if device is None:
@@ -251,9 +251,9 @@ def torch_device(device: str | None):
     except RuntimeError:
         found = None
     if found is None or found.type not in BATCH_TOKENS:
-        raise UserError(f"device {device!r} is unknown; choose cpu, cuda or cuda:N")
+        raise UsageError(f"device {device!r} is unknown; choose cpu, cuda or cuda:N")
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {device!r}: torch sees no GPU here; pass cpu")
+        raise UsageError(f"device {device!r}: torch sees no GPU here; pass cpu")
     return found
 
 
@@ -264,7 +264,7 @@ class SonarEncoder:
     `batch_tokens` bounds rows times longest row of a batch (None: by device). `truncated` counts texts that were
     cut at 514 tokens, each time one is embedded.
 
-    Raises UserError when the encoder does not load or a setting is not one of the choices.
+    Raises UsageError when the encoder does not load or a setting is not one of the choices.
     """
 
     def __init__(
@@ -278,7 +278,7 @@ class SonarEncoder:
         import torch
 
         if dtype not in DTYPES:
-            raise UserError(f"dtype {dtype!r} is not offered for SONAR; choose one of {', '.join(DTYPES)}")
+            raise UsageError(f"dtype {dtype!r} is not offered for SONAR; choose one of {', '.join(DTYPES)}")
         self.device = torch_device(device)
         self._batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
         self._checkpoint = read(name_or_path) if isinstance(name_or_path, str) else name_or_path
@@ -296,13 +296,13 @@ class SonarEncoder:
         return self._checkpoint.width
 
     def check(self, language: Language) -> None:
-        """Raise UserError when the encoder does not know `language`."""
+        """Raise UsageError when the encoder does not know `language`."""
         self._checkpoint.check(language)
 
     def encode(self, texts: Sequence[str], language: Language) -> "Tensor":
         """Vectors of `texts`, all of one language: (len(texts), width), float32, on the CPU, in the given order.
 
-        Each distinct text goes through the network once. Raises UserError when the language is not known.
+        Each distinct text goes through the network once. Raises UsageError when the language is not known.
         """
         import torch
 

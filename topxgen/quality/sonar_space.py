@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from topxgen.common.errors import UserError, reason
+from topxgen.common.errors import UsageError, reason
 from topxgen.quality.blaser import CACHE_BYTES, VectorCache, score_pairs
 from topxgen.quality.sonar import BATCH_TOKENS, DTYPES, torch_device
 from topxgen.text.languages import Language
@@ -23,7 +23,7 @@ _CUT = re.compile(r"For (\d+) input tensors")  # of the warning that sonar-space
 
 
 def preflight(languages: Iterable[Language] = ()) -> None:
-    """Raise UserError when sonar-space does not import. Languages show only once its tokenizer is loaded."""
+    """Raise UsageError when sonar-space does not import. Languages show only once its tokenizer is loaded."""
     _import()
 
 
@@ -34,7 +34,7 @@ def _import():
         from sonar.inference_pipelines.text import TextToEmbeddingModelPipeline
         from sonar.models.blaser.loader import load_blaser_model
     except Exception as error:  # fairseq2n raises types of its own when it meets another torch
-        raise UserError(
+        raise UsageError(
             f"the sonar-space engine does not import ({reason(error)}): install requirements-sonar.txt in an environment of "
             "its own, or use the native engine"
         ) from None
@@ -44,7 +44,7 @@ def _import():
 class SonarSpace:
     """Scores of translations, as topxgen.quality.blaser.Blaser gives them; the weights are those that sonar-space fetches.
 
-    Raises UserError when the package or its weights do not load.
+    Raises UsageError when the package or its weights do not load.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class SonarSpace:
         import torch
 
         if dtype not in DTYPES:
-            raise UserError(f"dtype {dtype!r} is not offered for SONAR; choose one of {', '.join(DTYPES)}")
+            raise UsageError(f"dtype {dtype!r} is not offered for SONAR; choose one of {', '.join(DTYPES)}")
         self.device = torch_device(device)
         self._batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
         try:
@@ -67,7 +67,7 @@ class SonarSpace:
             self._pipeline = pipeline(ENCODER, self._tokenizer, device=self.device, dtype=getattr(torch, dtype))
             self._blaser = load_blaser_model(BLASER).to(self.device, torch.float32).eval()
         except Exception as error:  # fairseq2 raises many types; the cause is in the message
-            raise UserError(
+            raise UsageError(
                 f"sonar-space cannot load {ENCODER} and {BLASER} ({reason(error)}); it fetches them from "
                 "dl.fbaipublicfiles.com and the Hub, or takes them from its cache"
             ) from None
@@ -75,12 +75,12 @@ class SonarSpace:
         self.truncated = 0
 
     def check(self, source: Language, target: Language) -> None:
-        """Raise UserError when SONAR does not know one of the languages."""
+        """Raise UsageError when SONAR does not know one of the languages."""
         for language in (source, target):
             try:
                 self._tokenizer.create_encoder(lang=language.flores)
             except Exception as error:
-                raise UserError(
+                raise UsageError(
                     f"SONAR does not know {language.flores!r} ({language.name}; {reason(error)}); it knows the 202 languages "
                     f"of NLLB; leave {language.name} out, or choose another scorer"
                 ) from None

@@ -9,7 +9,7 @@ A Retriever ranks the pool by it for all queries at once, in blocks of bounded m
 import importlib
 from dataclasses import dataclass
 
-from topxgen.common.errors import UserError, closest
+from topxgen.common.errors import UsageError, closest
 from topxgen.quality.sonar import DEFAULT as SONAR
 from topxgen.text.languages import Language
 
@@ -52,7 +52,7 @@ class Retriever:
     def nearest(self, queries: list[str], k: int) -> list[list[int]]:
         """For each query the indices of the `k` sentences most like it, the most similar first, of equals the first.
 
-        A sentence equal to the query is left out: it would give the answer away. Raises UserError when the pool has
+        A sentence equal to the query is left out: it would give the answer away. Raises UsageError when the pool has
         fewer than k others.
         """
         if not k:
@@ -61,7 +61,7 @@ class Retriever:
         equal = max((len(self._places.get(query, ())) for query in distinct), default=0)
         if k > len(self._pool) - equal:
             without = f" ({equal} of them equal to the sentence to translate)" if equal else ""
-            raise UserError(
+            raise UsageError(
                 f"{k} demonstrations are more than the {len(self._pool)} sentences of the pool{without}; ask for fewer"
             )
         if hasattr(self._similarity, "prepare"):
@@ -100,11 +100,11 @@ def highest(scores, k: int):
 def create(name: str, pool: list[str], language: Language, settings: RetrieverSettings | None = None) -> Retriever:
     """The retriever of that name over `pool`, sentences of `language`; models are loaded when they are first needed.
 
-    Raises UserError for an unknown name, and for a package, model or language that is missing.
+    Raises UsageError for an unknown name, and for a package, model or language that is missing.
     """
     if name not in RETRIEVERS:
         near = closest(name, RETRIEVERS, n=1)
-        raise UserError(
+        raise UsageError(
             f"--retriever_type {name!r} does not exist; choose one of {', '.join(RETRIEVERS)}"
             + (f" (did you mean {near[0]}?)" if near else "")
         )

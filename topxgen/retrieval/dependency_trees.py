@@ -41,7 +41,7 @@ class TreeKernel:
     """A similarity (see topxgen.retrieval): the cosine of the counts of `features` of two sentences' trees."""
 
     def __init__(self, pool: list[str], language: Language, settings, features: Callable[[Tree], Counter]):
-        """Raises UserError when spaCy or a model with a parser for the language is missing; parses nothing yet."""
+        """Raises UsageError when spaCy or a model with a parser for the language is missing; parses nothing yet."""
         from topxgen.text import spacy_pipelines
 
         choice = f"--retriever_type {type(self).__name__.lower()}"

@@ -1,6 +1,6 @@
 """Sentences of like meaning: cosine of SONAR vectors (topxgen.quality.sonar)."""
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.quality import sonar
 from topxgen.text.languages import Language
 
@@ -9,9 +9,9 @@ class Sonar:
     """The encoder is loaded when a text must be embedded and freed after it: an LLM may want the GPU in between."""
 
     def __init__(self, pool: list[str], language: Language, settings):
-        """Raises UserError when the encoder is missing or was not taught the language; loads no weights."""
+        """Raises UsageError when the encoder is missing or was not taught the language; loads no weights."""
         if settings.dtype not in sonar.DTYPES:
-            raise UserError(
+            raise UsageError(
                 f"dtype {settings.dtype!r} is not offered for SONAR; choose one of {', '.join(sonar.DTYPES)}"
             )
         self._language, self._settings = language, settings

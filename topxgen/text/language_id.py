@@ -7,13 +7,13 @@ import mmap
 import re
 from pathlib import Path
 
-from topxgen.common.errors import UserError, reason
+from topxgen.common.errors import UsageError, reason
 from topxgen.text.languages import Language
 
 
 def load(name_or_path: str):
     """The identifier "cld2", or the fastText model at a path or in a Hub repository (`org/name` with a
-    `model.bin`, or `org/name/file.bin`). Raises UserError when it cannot be loaded."""
+    `model.bin`, or `org/name/file.bin`). Raises UsageError when it cannot be loaded."""
     if name_or_path == "cld2":
         return CLD2()
     path = Path(name_or_path)
@@ -29,7 +29,7 @@ class CLD2:
         try:
             import pycld2
         except ImportError:
-            raise UserError("--lid_model cld2 needs pycld2: pip install pycld2") from None
+            raise UsageError("--lid_model cld2 needs pycld2: pip install pycld2") from None
         self._pycld2 = pycld2
 
     def knows(self, language: Language) -> bool:
@@ -54,11 +54,11 @@ class FastText:
         try:
             import fasttext
         except ImportError:
-            raise UserError("a fastText --lid_model needs fasttext-predict: pip install fasttext-predict") from None
+            raise UsageError("a fastText --lid_model needs fasttext-predict: pip install fasttext-predict") from None
         try:
             self._model = fasttext.load_model(str(path))
         except ValueError as error:
-            raise UserError(
+            raise UsageError(
                 f"--lid_model {path}: {error}; pass cld2, a fastText .bin or .ftz file, or a Hub id"
             ) from None
         self._labels = _read_labels(path)
@@ -101,7 +101,7 @@ def _from_hub(name: str) -> Path:
     if name.count("/") == 2:
         repo, file = name.rsplit("/", 1)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise UserError(
+        raise UsageError(
             f"--lid_model {name!r} is no file; pass cld2, the path of a fastText model, or a Hub id such as cis-lmu/glotlid"
         )
     from huggingface_hub import hf_hub_download
@@ -109,6 +109,6 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(hf_hub_download(repo, file))
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UserError(
+        raise UsageError(
             f"cannot fetch --lid_model {name!r} ({reason(error)}); download it and pass its path, or pass cld2"
         ) from None

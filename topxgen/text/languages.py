@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
-from topxgen.common.errors import UserError, closest
+from topxgen.common.errors import UsageError, closest
 
 TABLE = Path(__file__).with_name("languages.tsv")
 
@@ -56,18 +56,18 @@ def _read(path: Path) -> list[Language]:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError(f"cannot read the language table {path}: {reason}") from None
+        raise UsageError(f"cannot read the language table {path}: {reason}") from None
     languages = []
     for number, row in enumerate(rows, start=2):
         for required in ("name", "flores"):
             if not row.get(required):
-                raise UserError(
+                raise UsageError(
                     f"{path}, line {number}: no {required!r}; a language file is tab-separated with the header "
                     + " ".join(columns)
                 )
         name = row["name"]
         if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
-            raise UserError(f"{path}, line {number}: {name!r} cannot name a file; use letters and spaces")
+            raise UsageError(f"{path}, line {number}: {name!r} cannot name a file; use letters and spaces")
         values = {column: (row.get(column) or "") for column in columns}
         code, _, script = values["flores"].partition("_")
         values["iso639_3"] = values["iso639_3"] or code
@@ -82,7 +82,7 @@ def _read(path: Path) -> list[Language]:
 def load(extra: str | None = None) -> dict[str, Language]:
     """The table by English name; rows of the file `extra` replace or join the built-in ones.
 
-    Raises UserError when a file cannot be read or a row has no name or FLORES code.
+    Raises UsageError when a file cannot be read or a row has no name or FLORES code.
     """
     languages = {language.name: language for language in _read(TABLE)}
     if extra:
@@ -93,7 +93,7 @@ def load(extra: str | None = None) -> dict[str, Language]:
 def find(name: str, extra: str | None = None) -> Language:
     """The language of that English name or FLORES code, letter case ignored.
 
-    Raises UserError with the closest names when there is none.
+    Raises UsageError with the closest names when there is none.
     """
     table = load(extra)
     if name in table:
@@ -103,6 +103,6 @@ def find(name: str, extra: str | None = None) -> Language:
             return language
     near = closest(name, table)
     hint = f"did you mean {', '.join(near)}?" if near else "names are English, such as Basque or Swahili."
-    raise UserError(
+    raise UsageError(
         f"unknown language {name!r}: {hint} (--languages_file adds languages; topxgen/text/languages.tsv lists them)"
     )

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from topxgen.common.errors import UserError, reason
+from topxgen.common.errors import UsageError, reason
 from topxgen.text.languages import Language
 
 # spaCy's small pipelines with a parser (https://spacy.io/models), by ISO 639-1.
@@ -25,18 +25,18 @@ PARTS = {
 def load(language: Language, model: str | None, needs: str, flag: str):
     """The pipeline `model`, or spaCy's small one for the language; `needs` is a key of PARTS, `flag` what the user chose.
 
-    Raises UserError with the commands that install what is missing.
+    Raises UsageError with the commands that install what is missing.
     """
     name = model or SPACY_MODELS.get(language.iso639_1)
     if name is None:
-        raise UserError(
+        raise UsageError(
             f"{flag} needs a spaCy pipeline, and spaCy has none for {language.name}: pip install spacy, then pass --spacy_model "
             "with one of your own or of spacy.io/models (python -m spacy download MODEL)"
         )
     pipeline = _load(name, flag)
     kinds = set(pipeline.pipe_factories.values())
     if not kinds.intersection(PARTS[needs]):
-        raise UserError(
+        raise UsageError(
             f"{flag} needs {needs}, but the spaCy pipeline {name!r} has only {', '.join(pipeline.pipe_names) or 'a tokenizer'}; "
             "pass another --spacy_model"
         )
@@ -48,14 +48,14 @@ def _load(name: str, flag: str):
     try:
         import spacy
     except ImportError:
-        raise UserError(
+        raise UsageError(
             f"{flag} needs spaCy and a pipeline: pip install spacy, then python -m spacy download {name}"
         ) from None
     try:
         return spacy.load(name)
     except OSError:
-        raise UserError(
+        raise UsageError(
             f"{flag}: the spaCy pipeline {name!r} is not here: python -m spacy download {name} (or --spacy_model FOLDER)"
         ) from None
     except (ImportError, ValueError) as error:  # a tokenizer of its own, another version
-        raise UserError(f"{flag}: the spaCy pipeline {name!r} does not load ({reason(error)})") from None
+        raise UsageError(f"{flag}: the spaCy pipeline {name!r} does not load ({reason(error)})") from None

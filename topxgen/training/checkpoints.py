@@ -11,43 +11,45 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import partial, read_json, write_json
 
-LIST = "checkpoint_files.json"
-CARD = "README.md"
-ENDS = 1 << 16  # bytes at a file's beginning and end that are fingerprinted: what a broken write spoils
+CHECKSUM_FILE = "checkpoint_files.json"
+CARD_FILE = "README.md"
+CHECKSUM_BYTES = 1 << 16  # bytes at a file's beginning and end that are fingerprinted: what a broken write spoils
 # Of a checkpoint, what belongs to the run rather than to the model.
 RUN_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "global_step", "latest")
-RUN_STATE += ("zero_to", LIST.removesuffix(".json"), "pytorch_model_fsdp")
+RUN_STATE += ("zero_to", CHECKSUM_FILE.removesuffix(".json"), "pytorch_model_fsdp")
 
 
 def mark_complete(folder: Path, **facts) -> None:
     """Flush the files in `folder` to the disk and list them, with sizes in bytes and fingerprints; and `facts`."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != LIST)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUM_FILE)
     for path in files:
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-    write_json(folder / LIST, {**facts, "files": {str(path.relative_to(folder)): _mark(path) for path in files}})
+    write_json(
+        folder / CHECKSUM_FILE, {**facts, "files": {str(path.relative_to(folder)): _mark(path) for path in files}}
+    )
 
 
 def _mark(path: Path) -> list:
     """[bytes, fingerprint of the beginning and the end]."""
     size = path.stat().st_size
     with open(path, "rb") as file:
-        begin = file.read(ENDS)
-        file.seek(max(0, size - ENDS))
+        begin = file.read(CHECKSUM_BYTES)
+        file.seek(max(0, size - CHECKSUM_BYTES))
         return [size, hashlib.sha256(begin + file.read()).hexdigest()[:16]]
 
 
 def fault(folder: Path) -> str | None:
     """Why a checkpoint cannot be gone on from, or None when it can."""
     try:
-        files = read_json(folder / LIST).get("files")
-    except UserError as error:
+        files = read_json(folder / CHECKSUM_FILE).get("files")
+    except UsageError as error:
         return str(error)
     if not files:
-        return f"it was not written to its end (no {LIST})"
+        return f"it was not written to its end (no {CHECKSUM_FILE})"
     for name, mark in files.items():
         path = folder / name
         if not path.is_file():
@@ -93,20 +95,20 @@ def rotate(output_dir: Path, limit: int | None, best_step: int | None) -> None:
         shutil.rmtree(path)
 
 
-def taken_by_others(output_dir: Path) -> list[str]:
+def conflicting_files(output_dir: Path) -> list[str]:
     """Files in `output_dir` that `publish` would write over."""
-    names = ("*.safetensors", "*.bin", "*config.json", "tokenizer*", CARD)
+    names = ("*.safetensors", "*.bin", "*config.json", "tokenizer*", CARD_FILE)
     return sorted({path.name for name in names for path in output_dir.glob(name)})
 
 
-def publish(folder: Path, output_dir: Path) -> None:
+def copy_best_model(folder: Path, output_dir: Path) -> None:
     """Copy the model of a checkpoint into `output_dir` itself, without what belongs to the run; the weights go last.
 
     Weights of an earlier publication are removed first, so that shards of two models never lie together.
-    Raises UserError when the checkpoint is not whole.
+    Raises UsageError when the checkpoint is not whole.
     """
     if why := fault(folder):
-        raise UserError(
+        raise UsageError(
             f"{folder}, the best checkpoint, cannot be used: {why}; remove it, and the same command goes on"
         )
     chosen = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(RUN_STATE)]

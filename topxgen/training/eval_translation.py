@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from topxgen.prompting.mt_templates import clean_answer
 from topxgen.training.pairs import Pair
-from topxgen.training.tokenization import DecoderEncoder, PairEncoder
+from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer
 
 BATCH = 16
 SPARE_TOKENS = 16  # an answer has at most twice as many tokens as its source, and so many more
@@ -61,7 +61,7 @@ def translate(
     """
     import torch
 
-    if decoder := isinstance(encoder, DecoderEncoder):
+    if decoder := isinstance(encoder, CausalTokenizer):
         rows = encoder.prompt_ids([encoder.parts(pair)[0] for pair in pairs])
     else:
         rows = [encoder.source_ids(pair) for pair in pairs]
@@ -103,12 +103,12 @@ def _batches(pairs: Sequence[Pair], rows: list[list[int]]) -> list[list[int]]:
     return batches
 
 
-def _clean(text: str, pair: Pair, encoder: DecoderEncoder) -> str:
+def _clean(text: str, pair: Pair, encoder: CausalTokenizer) -> str:
     template = encoder.template(pair)
     return clean_answer(text, template.stop if template else None)
 
 
-def _decoder(model, tokenizer, encoder: DecoderEncoder, rows: list[list[int]], options: dict) -> list[str]:
+def _decoder(model, tokenizer, encoder: CausalTokenizer, rows: list[list[int]], options: dict) -> list[str]:
     import torch
 
     longest = max(map(len, rows))
@@ -120,7 +120,7 @@ def _decoder(model, tokenizer, encoder: DecoderEncoder, rows: list[list[int]], o
     return tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
 
 
-def _pairs(model, tokenizer, encoder: PairEncoder, pair: Pair, rows: list[list[int]], options: dict) -> list[str]:
+def _pairs(model, tokenizer, encoder: Seq2SeqTokenizer, pair: Pair, rows: list[list[int]], options: dict) -> list[str]:
     import torch
 
     longest = max(map(len, rows))

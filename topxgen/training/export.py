@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from topxgen.common.errors import UserError, closest
+from topxgen.common.errors import UsageError, closest
 from topxgen.common.files import partial
 from topxgen.text import languages
 from topxgen.training.file_datasets import COLUMNS, SAVED, features
@@ -21,17 +21,17 @@ def export(
 
     An earlier export in these formats is replaced, once the new one is whole.
 
-    Raises UserError when the folder holds anything else, or a format cannot hold the pairs.
+    Raises UsageError when the folder holds anything else, or a format cannot hold the pairs.
     """
     for name in formats:
         if name not in FORMATS:
             near = closest(name, FORMATS, n=1)
-            raise UserError(
+            raise UsageError(
                 f"unknown export format {name!r}: {f'did you mean {near[0]}? ' if near else ''}choose from "
                 f"{', '.join(FORMATS)}"
             )
     if "text" in formats and not all(pair.src for pair in (*train, *test)):
-        raise UserError("text of one column has no two sides to export: choose datasets or parquet, not text")
+        raise UsageError("text of one column has no two sides to export: choose datasets or parquet, not text")
     parts = {part: pairs for part, pairs in (("train", train), ("test", test)) if pairs}
     stage = partial(folder / "export")
     try:
@@ -52,12 +52,12 @@ def export(
             os.replace(path, old / path.name)
         shutil.rmtree(stage)
     except OSError as error:
-        raise UserError(f"cannot export to {folder}: {error.strerror or error}; pass another folder") from None
+        raise UsageError(f"cannot export to {folder}: {error.strerror or error}; pass another folder") from None
     return written
 
 
 def _earlier(folder: Path, formats: Collection[str], stage: Path) -> list[Path]:
-    """What an earlier export left in the folder. Raises UserError when there is anything else."""
+    """What an earlier export left in the folder. Raises UsageError when there is anything else."""
     patterns = {
         "datasets": re.escape(SAVED),
         "parquet": r"(train|test)\.parquet",
@@ -71,7 +71,7 @@ def _earlier(folder: Path, formats: Collection[str], stage: Path) -> list[Path]:
         known = known and (path.is_file() if path.name != SAVED else (path / "dataset_dict.json").is_file())
         (ours if known else others).append(path)
     if others:
-        raise UserError(
+        raise UsageError(
             f"{folder} holds other files ({', '.join(path.name for path in others[:5])}): an export in "
             f"{' and '.join(formats)} replaces nothing but an earlier one; pass another folder"
         )

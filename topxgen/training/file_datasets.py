@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from topxgen.common.errors import UserError, reason
+from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_jsonl
 from topxgen.corpora.benchmarks import hub_dataset, hub_name
 from topxgen.corpora.tables import KINDS, csv_rows, languages_named, lines, parquet_rows, read_json
@@ -24,7 +24,7 @@ SAVED = "dataset"  # the folder in an export that `datasets` saved
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ColumnMapping:
     """Which columns hold the sides, and the languages these are in where the rows do not say."""
 
     input_column: str
@@ -41,28 +41,28 @@ class Wanted:
             return "source", "target"
         return (None, self.input_column) if self.input_column in columns else None
 
-    def lacking(self, columns: Collection[str], where: str) -> UserError:
+    def lacking(self, columns: Collection[str], where: str) -> UsageError:
         sides = dict.fromkeys(filter(None, (self.input_column, self.output_column)))
-        return UserError(
+        return UsageError(
             f"{where} has no column {' and '.join(side for side in sides if side not in columns)}, only "
             f"{', '.join(column[:40] for column in columns)}; name them with --input_column_name and "
             "--output_column_name, or call them source and target"
         )
 
 
-class PairRows:
+class PairReader:
     """The pairs of a table's rows; a row with an empty side is counted under its direction and left out.
 
     Columns src and tgt, where there are any, tell the languages (English name or FLORES code), `group` what belongs
-    together. Iterating raises UserError naming the row whose sides are missing or no texts, or of unknown languages.
+    together. Iterating raises UsageError naming the row whose sides are missing or no texts, or of unknown languages.
     """
 
-    def __init__(self, rows: Iterable[dict], wanted: Wanted, where: str, first: int = 1):
-        """Raises UserError when there is no row, or none of the columns that are wanted."""
+    def __init__(self, rows: Iterable[dict], wanted: ColumnMapping, where: str, first: int = 1):
+        """Raises UsageError when there is no row, or none of the columns that are wanted."""
         rows = iter(rows)
         head = next(rows, None)
         if head is None:
-            raise UserError(f"{where} is empty")
+            raise UsageError(f"{where} is empty")
         sides = wanted.sides(head)
         if sides is None:
             raise wanted.lacking(head, where)
@@ -77,8 +77,8 @@ class PairRows:
             try:
                 source, target = self._text(row, self._source), self._text(row, self._target)
                 src, tgt = self._languages(row, source)
-            except UserError as error:
-                raise UserError(f"{self._where}, row {number}: {error}") from None
+            except UsageError as error:
+                raise UsageError(f"{self._where}, row {number}: {error}") from None
             group = row.get("group")
             pair = Pair(source, target, src, tgt, f"row {number}" if group in (None, "") else str(group))
             counts = self.counts[pair.direction]
@@ -93,11 +93,11 @@ class PairRows:
         if column is None:
             return ""
         if column not in row:
-            raise UserError(f"no column {column}, only {', '.join(row)}")
+            raise UsageError(f"no column {column}, only {', '.join(row)}")
         value = "" if row[column] is None else row[column]
         if not isinstance(value, str):
-            raise UserError(f"{column} holds {str(value)[:40]}, which is no text")
-        return without_surrogates(value)
+            raise UsageError(f"{column} holds {str(value)[:40]}, which is no text")
+        return replace_surrogates(value)
 
     def _languages(self, row: dict, source: str) -> tuple[str, str]:
         if self._source is None:
@@ -107,35 +107,35 @@ class PairRows:
             return "", ""
         if not any(told):
             if len(self._wanted.targets) != 1:
-                raise UserError(
+                raise UsageError(
                     f"no columns src and tgt tell its languages: pass one language to --target_languages, not "
                     f"{len(self._wanted.targets)}"
                 )
             return self._wanted.src.name, self._wanted.targets[0].name
         for name in told:
             if not name or not isinstance(name, str):
-                raise UserError(f"src and tgt are {told[0]!r} and {told[1]!r} instead of two languages")
+                raise UsageError(f"src and tgt are {told[0]!r} and {told[1]!r} instead of two languages")
             if name not in self._names:
                 self._names[name] = languages.find(name).name
         return self._names[told[0]], self._names[told[1]]
 
 
-def without_surrogates(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Half a character, as JSON can hold it, becomes "?": neither Arrow nor a tokenizer takes it."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def local_rows(path: Path, split: str, wanted: Wanted) -> tuple[list[Path], Iterator[dict]]:
+def local_rows(path: Path, split: str, wanted: ColumnMapping) -> tuple[list[Path], Iterator[dict]]:
     """The files of a table on disk, and its rows as they are asked for; `split` says which of a folder's tables.
 
-    Raises UserError when there is none, here or as the rows are read.
+    Raises UsageError when there is none, here or as the rows are read.
     """
     if path.is_file():
         return [path], _rows_of_file(path, wanted)
     if (path / "dataset_dict.json").is_file():
         splits = sorted(folder.name for folder in path.iterdir() if (folder / "state.json").is_file())
         if split not in splits:
-            raise UserError(f"{path} has no split {split!r}, only {', '.join(splits)}; pass --split")
+            raise UsageError(f"{path} has no split {split!r}, only {', '.join(splits)}; pass --split")
         path = path / split
     if (path / "state.json").is_file():
         return sorted(path.glob("*.arrow")), _saved_rows(path, wanted)
@@ -150,13 +150,13 @@ def local_rows(path: Path, split: str, wanted: Wanted) -> tuple[list[Path], Iter
         files = [file.with_suffix(side) for file in directions for side in (".src", ".tgt")]
         return files, chain.from_iterable(_parallel_rows(file, codes) for file, codes in directions.items())
     there = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
-    raise UserError(
+    raise UsageError(
         f"{path} holds no {split} set: no {split}{f', {split}'.join(KINDS)}, no {split}.eng_Latn-eus_Latn.src and .tgt, "
         f"nothing that `datasets` saved (there is {there}); pass a file, or --split"
     )
 
 
-def _rows_of_file(path: Path, wanted: Wanted) -> Iterator[dict]:
+def _rows_of_file(path: Path, wanted: ColumnMapping) -> Iterator[dict]:
     kind = path.suffix.lower()
     if kind == ".jsonl":
         return read_jsonl(path)
@@ -165,14 +165,14 @@ def _rows_of_file(path: Path, wanted: Wanted) -> Iterator[dict]:
     if kind == ".json":
         rows = read_json(path)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UserError(f"{path} is no JSON list of objects; one object a line is .jsonl")
+            raise UsageError(f"{path} is no JSON list of objects; one object a line is .jsonl")
         return iter(rows)
     if kind in (".tsv", ".csv"):
         return _table_rows(path, wanted)
-    raise UserError(f"{path} is no {', '.join(KINDS[:-1])} or {KINDS[-1]} file")
+    raise UsageError(f"{path} is no {', '.join(KINDS[:-1])} or {KINDS[-1]} file")
 
 
-def _table_rows(path: Path, wanted: Wanted) -> Iterator[dict]:
+def _table_rows(path: Path, wanted: ColumnMapping) -> Iterator[dict]:
     """Rows by the header; two columns of a TSV file that has none are source and target."""
     is_csv = path.suffix.lower() == ".csv"
     cells = csv_rows(path) if is_csv else enumerate((line.split("\t") for line in lines(path)), start=1)
@@ -188,7 +188,7 @@ def _table_rows(path: Path, wanted: Wanted) -> Iterator[dict]:
         filled, header = chain([(number, header)], filled), ["source", "target"]
     for number, row in filled:
         if len(row) != len(header):
-            raise UserError(f"{path}, line {number}: {len(row)} columns instead of {len(header)}")
+            raise UsageError(f"{path}, line {number}: {len(row)} columns instead of {len(header)}")
         yield dict(zip(header, row, strict=True))
 
 
@@ -198,26 +198,26 @@ def _parallel_rows(path: Path, codes: str) -> Iterator[dict]:
         for source, target in zip(lines(path), lines(path.with_suffix(".tgt")), strict=True):
             yield {"source": source, "target": target, "src": src, "tgt": tgt}
     except ValueError:
-        raise UserError(f"{path} and {path.stem}.tgt have not the same number of lines") from None
+        raise UsageError(f"{path} and {path.stem}.tgt have not the same number of lines") from None
 
 
-def _saved_rows(path: Path, wanted: Wanted) -> Iterator[dict]:
+def _saved_rows(path: Path, wanted: ColumnMapping) -> Iterator[dict]:
     import datasets
 
     try:
         data = datasets.load_from_disk(str(path))
     except Exception as error:  # of dozens of types; the cause is in the message
-        raise UserError(f"cannot read {path}: {reason(error)}") from None
+        raise UsageError(f"cannot read {path}: {reason(error)}") from None
     yield from dataset_rows(data, wanted)
 
 
-def dataset_rows(data, wanted: Wanted) -> Iterator[dict]:
+def dataset_rows(data, wanted: ColumnMapping) -> Iterator[dict]:
     """The rows of a Dataset, which lies in files that are mapped into memory."""
     for batch in _select(data, wanted).with_format("arrow").iter(batch_size=4096):
         yield from batch.to_pylist()
 
 
-def _select(data, wanted: Wanted):
+def _select(data, wanted: ColumnMapping):
     """Without the columns that no pair comes from."""
     columns = data.column_names or list(next(iter(data), {}))
     if not wanted.sides(columns):
@@ -225,28 +225,28 @@ def _select(data, wanted: Wanted):
     return data.select_columns([name for name in columns if name in {*wanted.sides(columns), *COLUMNS}])
 
 
-def stream_local(path: Path, split: str, wanted: Wanted):
+def stream_local(path: Path, split: str, wanted: ColumnMapping):
     """An IterableDataset of strings source, target, src, tgt; the first pair is read at once, to fail early."""
     import datasets
 
     if next(_records(path, split, wanted), None) is None:
-        raise UserError(f"{path} holds no pairs: in every row a side is empty")
+        raise UsageError(f"{path} holds no pairs: in every row a side is empty")
     return datasets.IterableDataset.from_generator(
         _records, features=features(COLUMNS[:4]), gen_kwargs={"path": path, "split": split, "wanted": wanted}
     )
 
 
-def _records(path: Path, split: str, wanted: Wanted) -> Iterator[dict]:
-    for pair in PairRows(local_rows(path, split, wanted)[1], wanted, str(path)):
+def _records(path: Path, split: str, wanted: ColumnMapping) -> Iterator[dict]:
+    for pair in PairReader(local_rows(path, split, wanted)[1], wanted, str(path)):
         yield {column: getattr(pair, column) for column in COLUMNS[:4]}
 
 
-def stream_hub(name: str, config: str | None, split: str, wanted: Wanted):
+def stream_hub(name: str, config: str | None, split: str, wanted: ColumnMapping):
     """The same of a data set of the Hub."""
     data = _select(hub_dataset(name, config, split, streaming=True), wanted)
     where = hub_name(name, config or "default", split)
     head = list(data.take(1))
-    list(PairRows(head, wanted, where))
+    list(PairReader(head, wanted, where))
     return data.map(
         _records_of_batch,
         batched=True,
@@ -257,9 +257,9 @@ def stream_hub(name: str, config: str | None, split: str, wanted: Wanted):
     )
 
 
-def _records_of_batch(batch: dict[str, list], indices: list[int], wanted: Wanted, where: str) -> dict[str, list]:
+def _records_of_batch(batch: dict[str, list], indices: list[int], wanted: ColumnMapping, where: str) -> dict[str, list]:
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    pairs = list(PairRows(rows, wanted, where, first=indices[0] + 1))
+    pairs = list(PairReader(rows, wanted, where, first=indices[0] + 1))
     return {column: [getattr(pair, column) for pair in pairs] for column in COLUMNS[:4]}
 
 

@@ -7,7 +7,7 @@ from transformers import TrainerCallback
 
 from topxgen.common.console import Progress
 from topxgen.common.files import Appender, partial, to_line, write_atomic
-from topxgen.training.model_card import below_start
+from topxgen.training.model_card import regressions
 
 CURVES = "loss_curves.png"
 
@@ -43,7 +43,7 @@ class RunLog(TrainerCallback):
             }
             values = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
             self._bar.write(f"step {state.global_step}: held out: {values}")
-            for name, now, start in below_start(state.log_history):
+            for name, now, start in regressions(state.log_history):
                 if name not in self._warned:
                     self._warned.add(name)
                     self._say(

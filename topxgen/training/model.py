@@ -11,20 +11,20 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from topxgen.common.errors import UserError, reason
+from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import cannot_load
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
-from topxgen.training.packing import DecoderCollator, PairCollator, PairRows, decoder_rows
+from topxgen.training.packing import DecoderCollator, PairCollator, Seq2SeqRows, decoder_rows
 from topxgen.training.pairs import Pair
-from topxgen.training.tokenization import DecoderEncoder, Encoded, PairEncoder
+from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer, TokenizedTexts
 
 Say = Callable[[str], None]
-LEFT_OUT = "left_out_pairs.jsonl"  # in the output directory
+LEFT_OUT_FILE = "left_out_pairs.jsonl"  # in the output directory
 DECODER, ENCODER_DECODER = "decoder", "encoder-decoder"
 
 
-class BaseModel:
+class TrainableModel:
     """A checkpoint's config and tokenizer, and how pairs are encoded for it; its weights are loaded by `load`."""
 
     def __init__(self, args: argparse.Namespace):
@@ -37,7 +37,7 @@ class BaseModel:
                 ModelSettings(name, tokenizer=args.tokenizer_name_or_path, trust_remote_code=trust)
             )
             text = self.config.get_text_config()
-            self.encoder = DecoderEncoder(
+            self.encoder = CausalTokenizer(
                 self.tokenizer, args.template_key, text.vocab_size, args.eos_token_id, args.languages_file
             )
             if self.encoder.eos != self.tokenizer.eos_token_id:  # saved with the model, for those that decode with it
@@ -49,23 +49,23 @@ class BaseModel:
 
             for flag in ("eos_token_id", "use_liger_kernel"):
                 if getattr(args, flag):
-                    raise UserError(f"--{flag} is for decoders, and {name} is an encoder-decoder: leave it out")
+                    raise UsageError(f"--{flag} is for decoders, and {name} is an encoder-decoder: leave it out")
             _, self.tokenizer, limit = seq2seq_engines.read(args.tokenizer_name_or_path or name, trust)
             tokens = LanguageTokens(name, self.config, self.tokenizer)
             length = min(args.max_length, limit)
-            self.encoder = PairEncoder(self.tokenizer, tokens, length, args.languages_file)
+            self.encoder = Seq2SeqTokenizer(self.tokenizer, tokens, length, args.languages_file)
             limit = None
         if limit and args.max_length > limit:
-            raise UserError(
+            raise UsageError(
                 f"--max_length {args.max_length} is more than the {limit} tokens that {name} reads; pass {limit} or less"
             )
         pad = self.tokenizer.pad_token_id
         self.pad = pad if pad is not None else self.tokenizer.eos_token_id or 0
 
-    def encode(self, pairs: list[Pair], packing: str | None = None) -> Encoded:
+    def encode(self, pairs: list[Pair], packing: str | None = None) -> TokenizedTexts:
         """Those pairs that fit in a row (all of them where rows are cut).
 
-        Raises UserError when the tokenizer has tokens that the model has not.
+        Raises UsageError when the tokenizer has tokens that the model has not.
         """
         if self.kind == ENCODER_DECODER:
             encoded = self.encoder.encode(pairs)
@@ -74,19 +74,19 @@ class BaseModel:
             encoded = self.encoder.encode(pairs, None if cut else self.args.max_length)
         known, most = self.config.get_text_config().vocab_size, int(encoded.ids.max(initial=0))
         if most >= known:
-            raise UserError(
+            raise UsageError(
                 f"the tokenizer has a token {most}, but {self.args.model_name_or_path} has only {known}: it is not this "
                 "model's; mend --tokenizer_name_or_path"
             )
         return encoded
 
-    def left_out(self, encoded: Encoded, which: str) -> list[str]:
+    def left_out(self, encoded: TokenizedTexts, which: str) -> list[str]:
         """What to say about pairs that are too long: nothing is cut or dropped without a word."""
         limit, lines = self.args.max_length, []
         if encoded.too_long:
             lines.append(
                 f"{len(encoded.too_long)} {which} pairs longer than --max_length {limit} tokens are left out (longest "
-                f"{max(tokens for _, tokens in encoded.too_long)}; all are listed in {LEFT_OUT})"
+                f"{max(tokens for _, tokens in encoded.too_long)}; all are listed in {LEFT_OUT_FILE})"
             )
         if self.kind == ENCODER_DECODER and self.encoder.cut:
             lines.append(
@@ -95,9 +95,9 @@ class BaseModel:
             self.encoder.cut = 0
         return lines
 
-    def rows(self, encoded: Encoded, packing: str | None = None):
+    def rows(self, encoded: TokenizedTexts, packing: str | None = None):
         if self.kind == ENCODER_DECODER:
-            return PairRows(encoded)
+            return Seq2SeqRows(encoded)
         args = self.args
         return decoder_rows(encoded, packing or args.packing, args.max_length, args.targets_only, args.seed)
 
@@ -164,10 +164,10 @@ class BaseModel:
             raise
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
             if self.flash and "flash" in str(error).lower():
-                raise UserError(f"{args.model_name_or_path}: {reason(error)}; leave --use_flash_attn out") from None
-            raise UserError(cannot_load(args.model_name_or_path, error)) from None
+                raise UsageError(f"{args.model_name_or_path}: {reason(error)}; leave --use_flash_attn out") from None
+            raise UsageError(cannot_load(args.model_name_or_path, error)) from None
         if self.kind == DECODER and args.packing == "bestfit" and not _takes_positions(model):
-            raise UserError(
+            raise UsageError(
                 f"{type(model).__name__} takes no position ids, so pairs cannot be packed: pass --packing none"
             )
         return self._adapted(model) if args.use_peft else model
@@ -203,7 +203,7 @@ class BaseModel:
             names = sorted(
                 {name.rpartition(".")[2] for name, m in model.named_modules() if "Linear" in type(m).__name__}
             )
-            raise UserError(
+            raise UsageError(
                 f"--target_modules {' '.join(args.target_modules or [])}: {reason(error)}; choose from {', '.join(names)}"
             ) from None
 
@@ -232,11 +232,11 @@ def read_config(name: str, trust_remote_code: bool):
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         adapter = (Path(name) / "adapter_config.json").is_file()
         why = "a LoRA adapter: merge it first (scripts/merge_lora.py)" if adapter else "no model: it has no config.json"
-        raise UserError(f"--model_name_or_path {name} is {why}")
+        raise UsageError(f"--model_name_or_path {name} is {why}")
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UserError(cannot_load(name, error)) from None
+        raise UsageError(cannot_load(name, error)) from None
 
 
 def launched_with_deepspeed() -> bool:
@@ -245,7 +245,7 @@ def launched_with_deepspeed() -> bool:
 
 def need(module: str, requirement: str, flag: str) -> None:
     if importlib.util.find_spec(module) is None:
-        raise UserError(f"{flag} needs {module}, which is not installed: pip install '{requirement}'")
+        raise UsageError(f"{flag} needs {module}, which is not installed: pip install '{requirement}'")
 
 
 def parameters(model) -> tuple[int, int]:

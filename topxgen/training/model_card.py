@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topxgen.common import provenance
-from topxgen.common.errors import UserError, reason
+from topxgen.common.errors import UsageError, reason
 from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
 from topxgen.training.model import DECODER
@@ -15,7 +15,7 @@ from topxgen.training.tokenization import NO_TEMPLATE
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunInfo:
     """What a card tells of a run besides its log: flags, the kind of model, data, decisive settings, command."""
 
     args: argparse.Namespace
@@ -92,7 +92,7 @@ def evaluations_table(history: list[dict], chosen_step: int) -> str:
     return "\n".join(rows)
 
 
-def below_start(history: list[dict]) -> list[tuple[str, float, float]]:
+def regressions(history: list[dict]) -> list[tuple[str, float, float]]:
     """(metric, now, before training) for each metric of the last evaluation that is worse than before training."""
     evaluations = [entry for entry in history if "eval_runtime" in entry]
     if len(evaluations) < 2 or evaluations[0].get("step"):
@@ -109,20 +109,20 @@ def below_start(history: list[dict]) -> list[tuple[str, float, float]]:
 
 
 def check_hub() -> None:
-    """Raise UserError now when the Hub would refuse the upload for want of a token."""
+    """Raise UsageError now when the Hub would refuse the upload for want of a token."""
     from huggingface_hub import HfApi
 
     try:
         HfApi().whoami()
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UserError(
+        raise UsageError(
             f"--push_to_hub: the Hub does not know you ({reason(error)}); export HF_TOKEN with write access, or leave the "
             "flag out and upload later"
         ) from None
 
 
 def push(output_dir: Path, name: str) -> None:
-    """Upload the best model to a private repository of the user's. Raises UserError with the Hub's reason."""
+    """Upload the best model to a private repository of the user's. Raises UsageError with the Hub's reason."""
     from huggingface_hub import HfApi
 
     try:
@@ -132,7 +132,7 @@ def push(output_dir: Path, name: str) -> None:
             repo_id=repo, folder_path=output_dir, ignore_patterns=["checkpoint-*", "unusable-*", ".lock", "*.partial"]
         )
     except Exception as error:  # as above
-        raise UserError(
+        raise UsageError(
             f"the Hub did not take {name} ({reason(error)}); the model is whole in {output_dir}: upload it by hand"
         ) from None
     print(f"uploaded to https://huggingface.co/{repo} (private)")

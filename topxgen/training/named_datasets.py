@@ -11,24 +11,24 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_jsonl
-from topxgen.common.records import FilteredLayout, identified, translations_name
+from topxgen.common.records import FilteredLayout, translations_name, with_ids
 from topxgen.corpora import benchmarks, examples
 from topxgen.corpora.benchmarks import Split
 from topxgen.text.languages import Language
-from topxgen.training.file_datasets import without_surrogates
+from topxgen.training.file_datasets import replace_surrogates
 from topxgen.training.pairs import Pair, direction
 
 SCORED = ("topxgen", "ours")
 SMOL_REPO = "google/smol"
 SMOL_SIDES = {"smolsent": ("src", "trg"), "smoldoc": ("srcs", "trgs")}
-SHORTEST = 10  # characters of a side (SPEC section 6)
-MARKS = "#>"  # of headings, quotations and markup: a side that holds one is dropped (SPEC section 6)
+MIN_SIDE_CHARS = 10  # characters of a side (SPEC section 6)
+FORBIDDEN_CHARS = "#>"  # of headings, quotations and markup: a side that holds one is dropped (SPEC section 6)
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetSpec:
     """What to read, and which of it to take."""
 
     name: str  # one of NAMED, a path, or a Hub id
@@ -46,7 +46,7 @@ class Source:
 
 
 @dataclass
-class Read:
+class LoadedPairs:
     """What a source holds: `pairs`, `scores` and `scorers` are parallel; the dicts are by direction."""
 
     pairs: list[Pair] = field(default_factory=list)
@@ -71,23 +71,23 @@ class Read:
                 counts["empty"] += 1
 
 
-def _topxgen(source: Source) -> Read:
-    read, folder = Read(), source.data_dir
+def _topxgen(source: DatasetSpec) -> LoadedPairs:
+    read, folder = LoadedPairs(), source.data_dir
     if folder is None:
-        raise UserError(
+        raise UsageError(
             f"{source.name} reads {{Language}}_translate_filtered.jsonl: pass --data_dir FOLDER, where decontamination.py "
             "left them"
         )
     into = read_json(folder / "settings_translate.json").get("target_language", source.src.name)
     if into != source.src.name:
-        raise UserError(f"the translations in {folder} are into {into}, not {source.src.name}: pass --src {into!r}")
+        raise UsageError(f"the translations in {folder} are into {into}, not {source.src.name}: pass --src {into!r}")
     for language in source.targets:
         path = FilteredLayout(folder).filtered(language.name)
         if not path.is_file():
             raise _missing(folder, language)
         key = direction(source.src.name, language.name)
         counts = read.counts[key]
-        for number, (id_, record) in enumerate(identified(read_jsonl(path), "sentence"), start=1):
+        for number, (id_, record) in enumerate(with_ids(read_jsonl(path), "sentence"), start=1):
             for sentence, translation, score in _parallel(record, f"{path}, record {number}"):
                 counts["read"] += 1
                 if reason := drop_reason(translation, sentence):
@@ -99,9 +99,9 @@ def _topxgen(source: Source) -> Read:
     return read
 
 
-def _missing(folder: Path, language: Language) -> UserError:
+def _missing(folder: Path, language: Language) -> UsageError:
     if not folder.is_dir():
-        return UserError(
+        return UsageError(
             f"there is no folder {folder}; pass as --data_dir the one where decontamination.py left its files"
         )
     ending = FilteredLayout(folder).filtered("").name
@@ -109,7 +109,7 @@ def _missing(folder: Path, language: Language) -> UserError:
     remedy = "pass another --data_dir or --target_languages"
     if (folder / translations_name(language.name)).is_file():
         remedy = f"run decontamination.py --input_dir {folder} --languages {language.name!r} first"
-    return UserError(
+    return UsageError(
         f"{folder} holds no {language.name}{ending}, only {', '.join(there) or 'no language at all'}; {remedy}"
     )
 
@@ -119,34 +119,34 @@ def _parallel(record: dict, where: str) -> Iterator[tuple[str, str, float | None
     sides = [record.get(key) for key in ("propositions", "translations")]
     for key, side in zip(("propositions", "translations"), sides, strict=True):
         if not isinstance(side, list) or not all(isinstance(text, str) for text in side):
-            raise UserError(f"{where}: {key!r} is no list of texts; mend or remove the line")
+            raise UsageError(f"{where}: {key!r} is no list of texts; mend or remove the line")
     scores = record.get("scores") or [None] * len(sides[0])
     if not isinstance(scores, list) or not {int, float, type(None)}.issuperset(map(type, scores)):
-        raise UserError(f"{where}: 'scores' is no list of numbers; mend or remove the line")
+        raise UsageError(f"{where}: 'scores' is no list of numbers; mend or remove the line")
     if not len(sides[0]) == len(sides[1]) == len(scores):
-        raise UserError(
+        raise UsageError(
             f"{where}: {len(sides[0])} propositions, {len(sides[1])} translations and {len(scores)} scores; mend or remove "
             "the line"
         )
     for sentence, translation, score in zip(*sides, scores, strict=True):
         finite = score is not None and math.isfinite(score)
-        yield *map(without_surrogates, (sentence, translation)), score if finite else None
+        yield *map(replace_surrogates, (sentence, translation)), score if finite else None
 
 
 def drop_reason(*sides: str) -> str | None:
     """Why no model should learn from the pair (SPEC section 6), or None."""
-    if min(len(side.strip()) for side in sides) < SHORTEST:
+    if min(len(side.strip()) for side in sides) < MIN_SIDE_CHARS:
         return "too_short"
-    return "marks" if any(mark in side for side in sides for mark in MARKS) else None
+    return "marks" if any(mark in side for side in sides for mark in FORBIDDEN_CHARS) else None
 
 
-def _flores(source: Source) -> Read:
-    read, part = Read(), source.split or "dev"
+def _flores(source: DatasetSpec) -> LoadedPairs:
+    read, part = LoadedPairs(), source.split or "dev"
     first = _part_of("flores", source.src, part, source.data_dir)
     for language in source.targets:
         second = _part_of("flores", language, part, source.data_dir)
         if len(first.texts) != len(second.texts):
-            raise UserError(f"{first.source} has {len(first.texts)} lines, but {second.source} {len(second.texts)}")
+            raise UsageError(f"{first.source} has {len(first.texts)} lines, but {second.source} {len(second.texts)}")
         # Lines are parallel in all languages: those of one number stay together.
         groups = [f"flores {part} {id_}" for id_ in first.ids]
         read.add_texts(source.src, language, zip(first.texts, second.texts, groups, strict=True))
@@ -154,8 +154,8 @@ def _flores(source: Source) -> Read:
     return read
 
 
-def _udhr(source: Source) -> Read:
-    read, part = Read(), source.split or "dev"
+def _udhr(source: DatasetSpec) -> LoadedPairs:
+    read, part = LoadedPairs(), source.split or "dev"
     first = _part_of("udhr", source.src, part)
     for language in source.targets:
         second = _part_of("udhr", language, part)
@@ -170,9 +170,9 @@ def _part_of(name: str, language: Language, part: str, folder: Path | None = Non
     try:
         splits = {split.name: split for split in benchmarks.load(name, language, folder)}
     except benchmarks.CannotLoad as error:
-        raise UserError(f"{error}; pass --data_dir FOLDER with a copy of it, or train on udhr (embedded)") from None
+        raise UsageError(f"{error}; pass --data_dir FOLDER with a copy of it, or train on udhr (embedded)") from None
     if part not in splits:
-        raise UserError(f"{name} has no split {part!r}, only {', '.join(splits)}; pass one of them as --split")
+        raise UsageError(f"{name} has no split {part!r}, only {', '.join(splits)}; pass one of them as --split")
     return splits[part]
 
 
@@ -185,19 +185,19 @@ def _origin(source: Split, target: Split) -> dict:
     }
 
 
-def _smol(source: Source) -> Read:
-    read, subset = Read(), source.subset or "smolsent"
+def _smol(source: DatasetSpec) -> LoadedPairs:
+    read, subset = LoadedPairs(), source.subset or "smolsent"
     if subset not in SMOL_SIDES:
-        raise UserError(f"smol has no subset {subset!r}: choose from {', '.join(SMOL_SIDES)}")
+        raise UsageError(f"smol has no subset {subset!r}: choose from {', '.join(SMOL_SIDES)}")
     if source.src.flores != "eng_Latn":
-        raise UserError(f"smol is translated from English, not {source.src.name}: pass --src English")
+        raise UsageError(f"smol is translated from English, not {source.src.name}: pass --src English")
     for language in source.targets:
         codes = [code for code in (language.iso639_1, language.iso639_3) if code]
         if source.data_dir is not None:
             files = [source.data_dir / subset / f"en_{code}.jsonl" for code in codes]
             path = next((file for file in files if file.is_file()), None)
             if path is None:
-                raise UserError(
+                raise UsageError(
                     f"no {subset}/{' or '.join(file.name for file in files)} in {source.data_dir}: SMOL may lack "
                     f"{language.name}, or lie in another --data_dir"
                 )
@@ -206,8 +206,8 @@ def _smol(source: Source) -> Read:
             config, part = f"{subset}__en_{codes[0]}", source.split or "train"
             try:
                 rows = list(benchmarks.hub_dataset(SMOL_REPO, config, part))
-            except UserError as error:
-                raise UserError(
+            except UsageError as error:
+                raise UsageError(
                     f"{error}; without internet pass --data_dir FOLDER with {subset}/en_{codes[0]}.jsonl"
                 ) from None
             where = benchmarks.hub_name(SMOL_REPO, config, part)
@@ -223,15 +223,15 @@ def _smol(source: Source) -> Read:
 def smol_texts(rows: Iterable[dict], subset: str, where: str, counts: Counter) -> Iterator[tuple[str, str, str]]:
     """(source, target, group) of each pair; a document whose sides differ in length is counted and left out.
 
-    Raises UserError when a row has not the columns of the subset, or no texts in them.
+    Raises UsageError when a row has not the columns of the subset, or no texts in them.
     """
     columns = SMOL_SIDES[subset]
     for number, row in enumerate(rows, start=1):
         if not set(columns) <= row.keys():
-            raise UserError(f"{where}, row {number}: no columns {' and '.join(columns)}, only {', '.join(row)}")
+            raise UsageError(f"{where}, row {number}: no columns {' and '.join(columns)}, only {', '.join(row)}")
         sides = [row[column] if subset == "smoldoc" else [row[column]] for column in columns]
         if not all(isinstance(side, list) and all(isinstance(text, str | None) for text in side) for side in sides):
-            raise UserError(f"{where}, row {number}: {' and '.join(columns)} hold no texts")
+            raise UsageError(f"{where}, row {number}: {' and '.join(columns)} hold no texts")
         if len(sides[0]) != len(sides[1]):
             counts["unaligned_documents"] += 1
             continue
@@ -256,7 +256,7 @@ def sha256_of_texts(rows: Iterable[tuple[str, ...]]) -> str:
     return digest.hexdigest()
 
 
-NAMED: dict[str, Callable[[Source], Read]] = {
+NAMED: dict[str, Callable[[DatasetSpec], LoadedPairs]] = {
     "topxgen": _topxgen,
     "ours": _topxgen,
     "flores": _flores,

@@ -8,7 +8,7 @@ attention).
 
 import numpy as np
 
-from topxgen.training.tokenization import Encoded
+from topxgen.training.tokenization import TokenizedTexts
 
 PACKINGS = ("bestfit", "original", "none")
 IGNORED = -100  # what torch and transformers leave out of a loss
@@ -49,7 +49,7 @@ class PackedRows:
     before it can predict, and with `targets_only` at all of the prompt.
     """
 
-    def __init__(self, encoded: Encoded, rows: list[list[int]], targets_only: bool):
+    def __init__(self, encoded: TokenizedTexts, rows: list[list[int]], targets_only: bool):
         self._encoded, self._rows, self._targets_only = encoded, rows, targets_only
         self.lengths = [int(sum(encoded.lengths[row])) for row in rows]
 
@@ -71,13 +71,13 @@ class PackedRows:
         }
 
 
-class CutRows:
+class ConcatenatedRows:
     """The old way (`--packing original`): all texts end to end, cut every `max_length` tokens.
 
     A pair may be torn in two and pairs see each other, as in the original. The last, shorter row is kept.
     """
 
-    def __init__(self, encoded: Encoded, max_length: int, targets_only: bool, seed: int):
+    def __init__(self, encoded: TokenizedTexts, max_length: int, targets_only: bool, seed: int):
         order = np.random.default_rng(seed).permutation(len(encoded)).tolist()
         self._ids = np.concatenate([encoded[i] for i in order]) if order else encoded.ids
         self._labels = self._ids.astype(np.int64)
@@ -100,18 +100,18 @@ class CutRows:
         return {"input_ids": ids, "position_ids": np.arange(len(ids)), "labels": labels}
 
 
-def decoder_rows(encoded: Encoded, packing: str, max_length: int, targets_only: bool, seed: int = 0):
+def decoder_rows(encoded: TokenizedTexts, packing: str, max_length: int, targets_only: bool, seed: int = 0):
     """The rows of a training or test set by the name of a packing."""
     if packing == "original":
-        return CutRows(encoded, max_length, targets_only, seed)
+        return ConcatenatedRows(encoded, max_length, targets_only, seed)
     rows = best_fit(encoded.lengths, max_length) if packing == "bestfit" else [[i] for i in range(len(encoded))]
     return PackedRows(encoded, rows, targets_only)
 
 
-class PairRows:
+class Seq2SeqRows:
     """Rows of an encoder-decoder's training set: {"input_ids", "labels"}, one pair each."""
 
-    def __init__(self, encoded: Encoded):
+    def __init__(self, encoded: TokenizedTexts):
         self._encoded = encoded
         self.lengths = encoded.lengths.tolist()
 
@@ -134,7 +134,7 @@ def _mask(rows: list[dict[str, np.ndarray]], length: int):
 
 
 class DecoderCollator:
-    """Rows of PackedRows or CutRows as tensors [rows, longest]; or one row [1, tokens] when `flat`, for kernels of
+    """Rows of PackedRows or ConcatenatedRows as tensors [rows, longest]; or one row [1, tokens] when `flat`, for kernels of
     variable length, which need no padding.
 
     Packed rows carry position ids, and their padding counts as a text of its own. Rows that are one text each have an
@@ -161,7 +161,7 @@ class DecoderCollator:
 
 
 class PairCollator:
-    """Rows of PairRows as tensors, padded to the longest of the batch; decoder inputs are the labels shifted right."""
+    """Rows of Seq2SeqRows as tensors, padded to the longest of the batch; decoder inputs are the labels shifted right."""
 
     def __init__(self, pad: int, decoder_start: int):
         self._pad, self._start = pad, decoder_start

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ def direction(src: str, tgt: str) -> str:
 
 
 def reverse(pairs: list[Pair]) -> list[Pair]:
-    """The pairs, and after them each in the other direction. Raises UserError when there is raw text among them."""
+    """The pairs, and after them each in the other direction. Raises UsageError when there is raw text among them."""
     if not all(pair.src for pair in pairs):
-        raise UserError(
+        raise UsageError(
             "text of one column has no other direction: drop --reverse, or pass --output_column_name as well"
         )
     return [*pairs, *(Pair(pair.target, pair.source, pair.tgt, pair.src, pair.group) for pair in pairs)]
@@ -42,7 +42,7 @@ def split(pairs: list[Pair], test_size: float, seed: int) -> tuple[list[Pair], l
 
     `test_size` up to 1 is a share of the pairs, above 1 a count. What belongs together stays together: pairs of a
     group, and pairs that have a text in common. The test set is as large as asked, or as near below as that allows.
-    Raises UserError when `test_size` is neither, leaves no pair to train on, or everything belongs together.
+    Raises UsageError when `test_size` is neither, leaves no pair to train on, or everything belongs together.
     """
     count = _test_count(len(pairs), test_size)
     rng = random.Random(seed)
@@ -50,15 +50,15 @@ def split(pairs: list[Pair], test_size: float, seed: int) -> tuple[list[Pair], l
     rng.shuffle(order)
     held = bytearray(len(pairs))
     if count:
-        bundles = _bundles(pairs)
+        bundles = _linked_groups(pairs)
         rng.shuffle(bundles)
         chosen = _fill([len(bundle) for bundle in bundles], count)
         if not chosen:
             smallest = min(map(len, bundles))
             why = f"no test set of {count:,}: pairs of a paragraph, or with a text in common, stay together"
             if smallest == len(pairs):
-                raise UserError(f"{why}, and here all {smallest:,} do; pass --test_size_ratio 0, or more data")
-            raise UserError(f"{why}, {smallest:,} of them at least; pass --test_size_ratio {smallest} or more, or 0")
+                raise UsageError(f"{why}, and here all {smallest:,} do; pass --test_size_ratio 0, or more data")
+            raise UsageError(f"{why}, {smallest:,} of them at least; pass --test_size_ratio {smallest} or more, or 0")
         for i in chosen:
             for number in bundles[i]:
                 held[number] = 1
@@ -67,16 +67,16 @@ def split(pairs: list[Pair], test_size: float, seed: int) -> tuple[list[Pair], l
 
 def _test_count(pairs: int, size: float) -> int:
     if not (0 <= size <= 1 or (size > 1 and size == size // 1)):
-        raise UserError(f"--test_size_ratio {size} is neither a share from 0 to 1 nor a whole number of pairs")
+        raise UsageError(f"--test_size_ratio {size} is neither a share from 0 to 1 nor a whole number of pairs")
     count = max(1, round(size * pairs)) if 0 < size <= 1 else int(size)
     if count > max(0, pairs - 1):
-        raise UserError(
+        raise UsageError(
             f"--test_size_ratio {size:g} holds out {count:,} of {pairs:,} pairs and leaves none to train on; pass less"
         )
     return count
 
 
-def _bundles(pairs: list[Pair]) -> list[list[int]]:
+def _linked_groups(pairs: list[Pair]) -> list[list[int]]:
     """The numbers of the pairs that belong together, by union-find over groups and texts.
 
     A text counts on whichever side it stands: in data of both directions the source of one is the target of another.

@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 
 from topxgen.common import provenance
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.text import languages
 from topxgen.training import run, training_data
-from topxgen.training.model import DECODER, BaseModel, launched_with_deepspeed
+from topxgen.training.model import DECODER, TrainableModel, launched_with_deepspeed
 
-MAIN = int(os.environ.get("RANK", 0)) == 0
+IS_MAIN_PROCESS = int(os.environ.get("RANK", 0)) == 0
 
 
 # Flags that do not change what is learned: a run may go on with others. Batch sizes count by their product.
-FREE = [
+NOT_PART_OF_THE_RESULT = [
     "output_dir",
     "data_dir",
     "logging_steps",
@@ -50,15 +50,15 @@ DEFAULT_STEPS = 1000
 
 def say(line: str) -> None:
     """To the user, once: every process runs this script."""
-    if MAIN:
+    if IS_MAIN_PROCESS:
         print(line, file=sys.stderr, flush=True)
 
 
 def settle(args: argparse.Namespace) -> argparse.Namespace:
-    """Defaults that depend on other flags. Raises UserError for flags that contradict each other."""
+    """Defaults that depend on other flags. Raises UsageError for flags that contradict each other."""
     args.max_steps = None if args.max_steps == -1 else args.max_steps
     if args.max_steps == 0:
-        raise UserError("--max_steps 0 trains nothing; pass a number of steps, or -1 and --num_train_epochs")
+        raise UsageError("--max_steps 0 trains nothing; pass a number of steps, or -1 and --num_train_epochs")
     if args.max_steps is None and args.num_train_epochs is None:
         args.max_steps = DEFAULT_STEPS
     if args.max_steps is not None and args.num_train_epochs is not None:
@@ -67,34 +67,36 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
     args.src = languages.find(args.src, args.languages_file).name
     args.target_languages = [languages.find(name, args.languages_file).name for name in args.target_languages]
     if args.output_dir.resolve() == Path(args.model_name_or_path).resolve():
-        raise UserError(f"--output_dir {args.output_dir} is the folder of the model that is trained; pass another one")
+        raise UsageError(f"--output_dir {args.output_dir} is the folder of the model that is trained; pass another one")
     if args.bf16 and args.fp16:
-        raise UserError("--bf16 and --fp16 exclude each other; pass one of them")
+        raise UsageError("--bf16 and --fp16 exclude each other; pass one of them")
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # what the config of accelerate launch says
     if launched in ("bf16", "fp16") and not (args.bf16 or args.fp16):
         setattr(args, launched, True)
     if args.deepspeed and launched_with_deepspeed():
-        raise UserError(
+        raise UsageError(
             f"--deepspeed {args.deepspeed} and the config of accelerate launch both set DeepSpeed up: drop the flag, or "
             "launch with configs/four_gpus.yaml"
         )
     for flag in ("load_in_8bit", "load_in_4bit", "use_dora"):
         if getattr(args, flag) and not args.use_peft:
-            raise UserError(f"--{flag} freezes the weights and trains an adapter: add --use_peft")
+            raise UsageError(f"--{flag} freezes the weights and trains an adapter: add --use_peft")
     if args.load_in_8bit and args.load_in_4bit:
-        raise UserError("--load_in_8bit and --load_in_4bit exclude each other; pass one of them")
+        raise UsageError("--load_in_8bit and --load_in_4bit exclude each other; pass one of them")
     if args.streaming and args.max_steps is None:
-        raise UserError("--streaming does not know where an epoch ends; pass --max_steps instead of --num_train_epochs")
+        raise UsageError(
+            "--streaming does not know where an epoch ends; pass --max_steps instead of --num_train_epochs"
+        )
     if args.streaming and args.export_dir:
-        raise UserError("--export_dir writes what is in memory; leave --streaming out")
+        raise UsageError("--export_dir writes what is in memory; leave --streaming out")
     args.best_by = args.best_by or ("chrf" if args.eval_translation else "loss")
     if args.best_by != "loss" and not args.eval_translation:
-        raise UserError(f"--best_by {args.best_by} needs translations; pass --eval_translation N")
+        raise UsageError(f"--best_by {args.best_by} needs translations; pass --eval_translation N")
     return args
 
 
-def source_of(args: argparse.Namespace) -> training_data.Source:
-    return training_data.Source(
+def source_of(args: argparse.Namespace) -> training_data.DatasetSpec:
+    return training_data.DatasetSpec(
         name=args.dataset_name_or_path,
         src=languages.find(args.src, args.languages_file),
         targets=tuple(languages.find(name, args.languages_file) for name in dict.fromkeys(args.target_languages)),
@@ -120,7 +122,7 @@ def build_sets(args: argparse.Namespace) -> tuple[list, list, dict]:
     if args.reverse:
         train, test = training_data.reverse(train), training_data.reverse(test)
     if not train:
-        raise UserError(f"nothing to train on is left of {args.dataset_name_or_path}: {json.dumps(facts)}")
+        raise UsageError(f"nothing to train on is left of {args.dataset_name_or_path}: {json.dumps(facts)}")
     return (
         train,
         test,
@@ -149,7 +151,7 @@ def open_stream(args: argparse.Namespace) -> tuple[object, list, dict]:
 def settings_of(args: argparse.Namespace, facts: dict) -> dict:
     """What decides the model that comes out."""
     rows, _ = run.effective_batch(args)
-    chosen = {name: value for name, value in vars(args).items() if name not in FREE}
+    chosen = {name: value for name, value in vars(args).items() if name not in NOT_PART_OF_THE_RESULT}
     if args.lr_scheduler_type in run.ON_PLATEAU:  # then evaluations decide, too
         chosen |= {name: getattr(args, name) for name in ("eval_steps", "save_steps", "best_by", "eval_translation")}
     return {**chosen, "effective_batch_rows": rows, "data": facts["sha256"]}
@@ -165,7 +167,7 @@ def show_batch(args: argparse.Namespace) -> int:
     return rows
 
 
-def show_rows(args: argparse.Namespace, model: BaseModel, encoded, rows) -> None:
+def show_rows(args: argparse.Namespace, model: TrainableModel, encoded, rows) -> None:
     """How the data lies in rows, and the first texts as the model sees them."""
     tokens, batch = int(encoded.lengths.sum()), show_batch(args)
     width = args.max_length if model.kind == DECODER and args.packing != "none" else max(rows.lengths)

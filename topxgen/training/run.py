@@ -8,10 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from topxgen.common import provenance
-from topxgen.common.errors import UserError, reason
+from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import Appender, read_json, write_json
 from topxgen.training import checkpoints, eval_translation, model_card
-from topxgen.training.model import DECODER, LEFT_OUT, BaseModel, Say, launched_with_deepspeed, need, parameters
+from topxgen.training.model import (
+    DECODER,
+    LEFT_OUT_FILE,
+    Say,
+    TrainableModel,
+    launched_with_deepspeed,
+    need,
+    parameters,
+)
 from topxgen.training.pairs import Pair
 
 # Schedules of transformers (a test holds this list against it), and how each is told a smallest learning rate.
@@ -35,28 +43,28 @@ STOPPED_BY_SIGNAL = 143  # exit code: not finished, start the same command again
 
 
 def schedule(args: argparse.Namespace) -> tuple[str, dict]:
-    """Name and options of the learning-rate schedule. Raises UserError when it cannot end at --min_learning_rate."""
+    """Name and options of the learning-rate schedule. Raises UsageError when it cannot end at --min_learning_rate."""
     name, options, smallest = args.lr_scheduler_type, dict(args.lr_scheduler_kwargs or {}), args.min_learning_rate
     if name in ON_PLATEAU:
         options.setdefault("mode", "min" if args.best_by == "loss" else "max")
     if name == "warmup_stable_decay" and "num_decay_steps" not in options:
         if args.max_steps is None:
-            raise UserError(
+            raise UsageError(
                 """--lr_scheduler_type warmup_stable_decay needs --max_steps, or --lr_scheduler_kwargs '{"num_decay_steps": N}'"""
             )
         options["num_decay_steps"] = max(1, args.max_steps // 10)
     if smallest is None:
         if name in ("cosine_with_min_lr", "cosine_warmup_with_min_lr") and not options:
-            raise UserError(f"--lr_scheduler_type {name} needs --min_learning_rate")
+            raise UsageError(f"--lr_scheduler_type {name} needs --min_learning_rate")
         return name, options
     if smallest >= args.learning_rate:
-        raise UserError(f"--min_learning_rate {smallest:g} is not below --learning_rate {args.learning_rate:g}")
+        raise UsageError(f"--min_learning_rate {smallest:g} is not below --learning_rate {args.learning_rate:g}")
     if name == "linear":  # a polynomial of power 1, which can end elsewhere than at 0
         return "polynomial", {"power": 1.0, "lr_end": smallest, **options}
     key = SCHEDULERS[name]
     if key is None:
         able = ", ".join(["linear", *(other for other, has in SCHEDULERS.items() if has)])
-        raise UserError(
+        raise UsageError(
             f"--lr_scheduler_type {name} has no smallest learning rate; with --min_learning_rate use {able}"
         )
     value = smallest / args.learning_rate if key.endswith("ratio") else smallest
@@ -64,7 +72,7 @@ def schedule(args: argparse.Namespace) -> tuple[str, dict]:
 
 
 def check_schedule(args: argparse.Namespace) -> None:
-    """Build the schedule once, on nothing. Raises UserError when transformers does not take its options."""
+    """Build the schedule once, on nothing. Raises UsageError when transformers does not take its options."""
     import torch
     from transformers import get_scheduler
 
@@ -73,7 +81,7 @@ def check_schedule(args: argparse.Namespace) -> None:
     try:
         get_scheduler(name, optimizer, args.num_warmup_steps, args.max_steps or 1000, scheduler_specific_kwargs=options)
     except (TypeError, ValueError) as error:
-        raise UserError(f"--lr_scheduler_type {args.lr_scheduler_type} with {options}: {reason(error)}") from None
+        raise UsageError(f"--lr_scheduler_type {args.lr_scheduler_type} with {options}: {reason(error)}") from None
 
 
 def effective_batch(args: argparse.Namespace) -> tuple[int, int]:
@@ -163,12 +171,12 @@ def directions(pairs: list[Pair]) -> dict[str, list[Pair]]:
 
 
 def one_gpu_or_launch() -> None:
-    """Raise UserError when several GPUs are visible to one process: transformers would copy the model to each at
+    """Raise UsageError when several GPUs are visible to one process: transformers would copy the model to each at
     every step."""
     import torch
 
     if torch.cuda.device_count() > 1:
-        raise UserError(
+        raise UsageError(
             f"{torch.cuda.device_count()} GPUs are visible but only one process runs: start with accelerate launch "
             "--config_file configs/four_gpus.yaml train.py ..., or set CUDA_VISIBLE_DEVICES to one of them"
         )
@@ -185,13 +193,13 @@ def funnel_lines(facts: dict) -> list[str]:
 
 
 def check_output_dir(output_dir: Path, settings: dict) -> None:
-    """Raise UserError when the directory holds another run's results, or files that this run would write over."""
+    """Raise UsageError when the directory holds another run's results, or files that this run would write over."""
     if not (output_dir / SETTINGS).exists() and checkpoints.every(output_dir):
-        raise UserError(
+        raise UsageError(
             f"{output_dir} holds checkpoints, but no {SETTINGS} that says of what run; pass another --output_dir"
         )
-    if not (output_dir / SETTINGS).exists() and (others := checkpoints.taken_by_others(output_dir)):
-        raise UserError(
+    if not (output_dir / SETTINGS).exists() and (others := checkpoints.conflicting_files(output_dir)):
+        raise UsageError(
             f"{output_dir} holds {', '.join(others[:4])}, which the trained model would be written over; pass another "
             "--output_dir"
         )
@@ -209,7 +217,7 @@ def is_finished(output_dir: Path, say: Say) -> bool:
 
 
 def run(
-    args: argparse.Namespace, model: BaseModel, rows, test: list[Pair], facts: dict, settings: dict, say: Say
+    args: argparse.Namespace, model: TrainableModel, rows, test: list[Pair], facts: dict, settings: dict, say: Say
 ) -> int:
     """Train, from the newest whole checkpoint if there is one, and publish the best one; the exit code.
 
@@ -218,18 +226,18 @@ def run(
     started, output_dir = provenance.now(), args.output_dir
     if args.push_to_hub:
         model_card.check_hub()
-    describe = model_card.Facts(args, model.kind, facts, settings, provenance.command_line(()))
+    describe = model_card.RunInfo(args, model.kind, facts, settings, provenance.command_line(()))
     log = None
     try:
         trainer, flow, log = build_trainer(args, model, rows, test, describe, say)
         checkpoint = resume_from(trainer, output_dir, say)
         if trainer.is_world_process_zero():
             provenance.record_settings(output_dir / SETTINGS, settings)
-        if checkpoint is None or not at_its_end(trainer, flow, checkpoint, say):
+        if checkpoint is None or not is_fully_trained(trainer, flow, checkpoint, say):
             with caught_signals(flow):
                 trainer.train(resume_from_checkpoint=checkpoint)
     except Exception as error:  # of torch, safetensors, DeepSpeed; `explained` knows those of full memory and disks
-        if (other := explained(error, output_dir)) is error:
+        if (other := as_usage_error(error, output_dir)) is error:
             raise
         raise other from None
     finally:
@@ -242,8 +250,8 @@ def run(
         say(f"stopped by a signal after step {state.global_step}, which is saved; the same command goes on from there")
     elif main:
         best = output_dir / f"checkpoint-{best_step(state)}"
-        checkpoints.publish(best, output_dir)
-        worse = model_card.below_start([entry for entry in state.log_history if entry["step"] <= best_step(state)])
+        checkpoints.copy_best_model(best, output_dir)
+        worse = model_card.regressions([entry for entry in state.log_history if entry["step"] <= best_step(state)])
         for name, now, before in worse:
             say(f"warning: the best checkpoint has {name} {now:.4g}, before training it was {before:.4g}")
         outcome = {
@@ -277,7 +285,7 @@ def run(
     return STOPPED_BY_SIGNAL if flow.stopped == "signal" else 0
 
 
-def at_its_end(trainer, flow, checkpoint: str, say: Say) -> bool:
+def is_fully_trained(trainer, flow, checkpoint: str, say: Say) -> bool:
     """Whether nothing is left to train after a checkpoint: the run was killed before its model was published."""
     from transformers import TrainerState
 
@@ -293,11 +301,11 @@ def at_its_end(trainer, flow, checkpoint: str, say: Say) -> bool:
     return True
 
 
-def explained(error: Exception, output_dir: Path) -> Exception:
-    """A UserError for what torch and safetensors say when memory or the disk is full; other errors as they are."""
+def as_usage_error(error: Exception, output_dir: Path) -> Exception:
+    """A UsageError for what torch and safetensors say when memory or the disk is full; other errors as they are."""
     text = str(error).lower()
     if "out of memory" in text or "can't allocate memory" in text:
-        return UserError(
+        return UsageError(
             f"out of memory ({reason(error)}): lower --per_device_train_batch_size and raise --gradient_accumulation_steps as "
             "much, which changes nothing else; or add --gradient_checkpointing, --use_peft, --load_in_4bit, or launch with "
             "configs/zero3.yaml. The same command goes on from the last checkpoint"
@@ -306,7 +314,7 @@ def explained(error: Exception, output_dir: Path) -> Exception:
         word in text for word in ("inline_container", "pytorchstreamwriter", "no space left", "i/o error", "disk quota")
     ):
         free = shutil.disk_usage(output_dir).free / 1e9
-        return UserError(
+        return UsageError(
             f"cannot write to {output_dir} ({reason(error)}; {free:.1f} GB are free there): make room or lower "
             "--save_total_limit, and the same command goes on from the last whole checkpoint"
         )
@@ -318,16 +326,16 @@ def best_step(state) -> int:
     return state.best_global_step or state.global_step
 
 
-def build_trainer(args: argparse.Namespace, model: BaseModel, rows, test: list[Pair], describe, say: Say) -> tuple:
+def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, test: list[Pair], describe, say: Say) -> tuple:
     """(PairTrainer, its Flow, its RunLog), the weights loaded."""
     from transformers import PrinterCallback, set_seed
     from transformers.utils import logging
 
     from topxgen.training.log import RunLog
-    from topxgen.training.trainer import Flow, HeldOut, PairTrainer, Probe
+    from topxgen.training.trainer import EvalSets, PackingLeakCheck, PairTrainer, StopAndSaveCallback
 
     logging.set_verbosity_error()
-    held = HeldOut({}, eval_translation.choose(test, args.eval_translation), model.encoder)
+    held = EvalSets({}, eval_translation.choose(test, args.eval_translation), model.encoder)
     packing = "bestfit" if args.packing == "bestfit" else "none"  # a held-out pair is never cut
     for name, pairs in directions(test).items():
         encoded = model.encode(pairs, packing)
@@ -339,7 +347,7 @@ def build_trainer(args: argparse.Namespace, model: BaseModel, rows, test: list[P
     # Before the weights: what DeepSpeed is told here decides how they are loaded.
     arguments = training_arguments(args, metric, evaluates, model.leaves_parameters_unused)
     if arguments.world_size != effective_batch(args)[1]:
-        raise UserError(
+        raise UsageError(
             f"{effective_batch(args)[1]} processes were started, but each would train alone: without a GPU export "
             "ACCELERATE_USE_CPU=true"
         )
@@ -350,11 +358,11 @@ def build_trainer(args: argparse.Namespace, model: BaseModel, rows, test: list[P
         f"{args.model_name_or_path}: {model.kind}, {trained:,} of {total:,} parameters are trained, attention "
         f"{network.config._attn_implementation}"
     )
-    flow = Flow(metric, arguments.greater_is_better, args.early_stopping_patience, evaluates, say)
+    flow = StopAndSaveCallback(metric, arguments.greater_is_better, args.early_stopping_patience, evaluates, say)
     log = RunLog(args.output_dir / LOG, say)
 
     def finish(folder: Path, state) -> None:
-        (folder / checkpoints.CARD).write_text(describe.card(state), encoding="utf-8")
+        (folder / checkpoints.CARD_FILE).write_text(describe.card(state), encoding="utf-8")
         # The template goes where the weights go: main.py asks by it.
         facts = {"template_key": args.template_key} if model.kind == DECODER else {}
         write_json(folder / "data_manifest.json", {**facts, **describe.data})
@@ -379,14 +387,14 @@ def build_trainer(args: argparse.Namespace, model: BaseModel, rows, test: list[P
     if model.kind == DECODER and args.packing == "bestfit":
         first = (next(iter(rows)) if args.streaming else rows[0])["input_ids"]
         rounding = "8 bits" if args.load_in_8bit else "half" if args.bf16 or args.fp16 else "float32"
-        trainer.add_callback(Probe([first, first[::-1].copy()], rounding))
+        trainer.add_callback(PackingLeakCheck([first, first[::-1].copy()], rounding))
     return trainer, flow, log
 
 
 def check_evaluation(args: argparse.Namespace, held, evaluates: bool) -> None:
-    """Raise UserError when something goes by an evaluation that cannot be had."""
+    """Raise UsageError when something goes by an evaluation that cannot be had."""
     if args.best_by != "loss" and not held.pairs:
-        raise UserError(
+        raise UsageError(
             f"--best_by {args.best_by} (--eval_translation {args.eval_translation}): there is no held-out pair to translate; "
             "raise --test_size_ratio, or leave --eval_translation out"
         )
@@ -395,17 +403,19 @@ def check_evaluation(args: argparse.Namespace, held, evaluates: bool) -> None:
         (f"--lr_scheduler_type {args.lr_scheduler_type}", args.lr_scheduler_type in ON_PLATEAU),
     ):
         if wanted and not evaluates:
-            raise UserError(f"{flag} goes by evaluations, and nothing is held out: raise --test_size_ratio")
+            raise UsageError(f"{flag} goes by evaluations, and nothing is held out: raise --test_size_ratio")
     if args.best_by == "loss" and evaluates and not held.rows:
-        raise UserError(f"no held-out pair is as short as --max_length {args.max_length} tokens: raise it")
+        raise UsageError(f"no held-out pair is as short as --max_length {args.max_length} tokens: raise it")
 
 
-def note_left_out(args: argparse.Namespace, model: BaseModel, encoded, pairs: list[Pair], which: str, say: Say) -> None:
+def note_left_out(
+    args: argparse.Namespace, model: TrainableModel, encoded, pairs: list[Pair], which: str, say: Say
+) -> None:
     """Say that pairs were too long, and list them in the output directory."""
     for line in model.left_out(encoded, which):
         say(line)
     if encoded.too_long and int(os.environ.get("RANK", 0)) == 0 and args.output_dir.is_dir():
-        with Appender(args.output_dir / LEFT_OUT) as file:
+        with Appender(args.output_dir / LEFT_OUT_FILE) as file:
             for number, tokens in encoded.too_long:
                 pair = pairs[number]
                 file.write(
@@ -430,10 +440,10 @@ def resume_from(trainer, output_dir: Path, say: Say) -> str | None:
     if checkpoint is None:
         trainer.args.eval_on_start = trainer.args.eval_strategy != "no"
         return None
-    kept = read_json(checkpoint / checkpoints.LIST)
+    kept = read_json(checkpoint / checkpoints.CHECKSUM_FILE)
     then, now = ((kept.get("sharding"), kept.get("processes")), (trainer.sharding, trainer.args.world_size))
     if then[0] != now[0] or (then != now and now[0] != "none"):
-        raise UserError(
+        raise UsageError(
             f"{checkpoint} holds the optimizer as {then[1]} processes with sharding {then[0]} left it; this is {now[1]} with "
             f"{now[0]}: launch as before, or begin anew in another --output_dir with --model_name_or_path {checkpoint}"
         )

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from topxgen.training.packing import PairRows, decoder_rows
+from topxgen.training.packing import Seq2SeqRows, decoder_rows
 from topxgen.training.pairs import Pair, reverse
-from topxgen.training.tokenization import DecoderEncoder
+from topxgen.training.tokenization import CausalTokenizer
 
 
 class StreamedRows(torch.utils.data.IterableDataset):
@@ -60,7 +60,7 @@ class StreamedRows(torch.utils.data.IterableDataset):
     def _rows(self, pairs: list[Pair], seed: int) -> Iterator[dict]:
         if self._both_ways:
             pairs = reverse(pairs)
-        if isinstance(self._encoder, DecoderEncoder):
+        if isinstance(self._encoder, CausalTokenizer):
             limit = None if self._packing == "original" else self._max_length
             encoded = self._encoder.encode(pairs, limit)
             first, self._left_out = not self._left_out, self._left_out + len(encoded.too_long)
@@ -68,7 +68,7 @@ class StreamedRows(torch.utils.data.IterableDataset):
                 self._report()
             rows = decoder_rows(encoded, self._packing, self._max_length, self._targets_only, seed)
         else:
-            rows = PairRows(self._encoder.encode(pairs))
+            rows = Seq2SeqRows(self._encoder.encode(pairs))
         # Packing sorts by length; the model should not see that.
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
         yield from (rows[i] for i in order)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.prompting.mt_templates import MTTemplate, get_template
 from topxgen.text import languages
 from topxgen.training.pairs import Pair
@@ -20,7 +20,7 @@ NO_TEMPLATE = "none"  # prompt and answer joined as they stand
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TokenizedTexts:
     """Token ids of many texts, end to end.
 
     `ids` int32 [tokens]; `ends` int64 [texts], where each text ends; `prompts` int32 [texts], how many tokens at its
@@ -43,10 +43,10 @@ class Encoded:
         return self.ids[(self.ends[i - 1] if i else 0) : self.ends[i]]
 
 
-class DecoderEncoder:
+class CausalTokenizer:
     """Encodes pairs for a decoder LM by an MT template.
 
-    Raises UserError when there is no EOS, or `eos_token_id` is no token of the model's.
+    Raises UsageError when there is no EOS, or `eos_token_id` is no token of the model's.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class DecoderEncoder:
         self._tokenizer, self._template_key, self._languages_file = tokenizer, template_key, languages_file
         self.eos = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
         if self.eos is None:
-            raise UserError("the tokenizer has no EOS token, and answers would never end; pass --eos_token_id")
+            raise UsageError("the tokenizer has no EOS token, and answers would never end; pass --eos_token_id")
         if not 0 <= self.eos < vocab_size:
-            raise UserError(f"--eos_token_id {self.eos} is no token of the model, which has {vocab_size}")
+            raise UsageError(f"--eos_token_id {self.eos} is no token of the model, which has {vocab_size}")
         self._before = _tokens_before(tokenizer)
 
     def parts(self, pair: Pair) -> tuple[str, str]:
@@ -86,7 +86,7 @@ class DecoderEncoder:
         """Token ids of prompts, with what the tokenizer puts before every text (BOS)."""
         return [self._before + ids for ids in _ids(self._tokenizer, prompts)]
 
-    def encode(self, pairs: Sequence[Pair], max_length: int | None = None) -> Encoded:
+    def encode(self, pairs: Sequence[Pair], max_length: int | None = None) -> TokenizedTexts:
         """Every pair of at most `max_length` tokens; longer ones are left out whole, never cut."""
 
         def rows(batch: Sequence[Pair]):
@@ -101,7 +101,7 @@ class DecoderEncoder:
         return _gather(pairs, rows, max_length)
 
 
-class PairEncoder:
+class Seq2SeqTokenizer:
     """Encodes pairs for an encoder-decoder model: sources as `prompts`, targets behind them (see `side`).
 
     A side begins with the tokens that name the languages, where the model's family has such, and ends with EOS. One
@@ -114,11 +114,11 @@ class PairEncoder:
         self.cut = 0
 
     def prefixes(self, pair: Pair) -> tuple[list[int], list[int]]:
-        """Token ids that the source and the target of a pair begin with. Raises UserError for an unknown language."""
+        """Token ids that the source and the target of a pair begin with. Raises UsageError for an unknown language."""
         source, target = (languages.find(name, self._languages_file) for name in (pair.src, pair.tgt))
         return self._tokens.prefixes(source, target)
 
-    def encode(self, pairs: Sequence[Pair]) -> Encoded:
+    def encode(self, pairs: Sequence[Pair]) -> TokenizedTexts:
         prefixes: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
 
         def rows(batch: Sequence[Pair]):
@@ -143,7 +143,9 @@ class PairEncoder:
         return [*before, *ids[:room], self._tokenizer.eos_token_id]
 
 
-def _gather(pairs: Sequence[Pair], rows: Callable[[Sequence[Pair]], Iterable], max_length: int | None) -> Encoded:
+def _gather(
+    pairs: Sequence[Pair], rows: Callable[[Sequence[Pair]], Iterable], max_length: int | None
+) -> TokenizedTexts:
     chunks, lengths, prompts, too_long = [], [], [], []
     for start in range(0, len(pairs), BATCH):
         flat: list[int] = []
@@ -156,7 +158,7 @@ def _gather(pairs: Sequence[Pair], rows: Callable[[Sequence[Pair]], Iterable], m
             prompts.append(prompt)
         chunks.append(np.array(flat, dtype=np.int32))
     ids = np.concatenate(chunks) if chunks else np.zeros(0, np.int32)
-    return Encoded(
+    return TokenizedTexts(
         ids,
         np.cumsum(lengths, dtype=np.int64),
         np.array(prompts, dtype=np.int32),

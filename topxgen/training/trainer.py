@@ -19,14 +19,14 @@ from accelerate.utils import gather_object
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.training import checkpoints, eval_translation
 from topxgen.training.packing import IGNORED
 from topxgen.training.pairs import Pair
 
 
 @dataclass
-class HeldOut:
+class EvalSets:
     """What the model is evaluated on: rows by direction for the loss, pairs for translations."""
 
     rows: dict[str, Sequence]
@@ -41,7 +41,7 @@ class PairTrainer(Trainer):
     def __init__(
         self,
         *,
-        held_out: HeldOut,
+        held_out: EvalSets,
         decoder: bool,
         pad: int,
         save_total_limit: int | None,
@@ -81,7 +81,7 @@ class PairTrainer(Trainer):
             keep, self._keep = self._keep, None
         targets = labels[keep]
         if logits.shape[:-1].numel() != len(targets):
-            raise UserError(
+            raise UsageError(
                 f"{type(self.model).__name__} does not call its output layer as other models do, so that the loss cannot be "
                 "computed; pass another model"
             )
@@ -103,7 +103,7 @@ class PairTrainer(Trainer):
             return None
         step = self.get_total_train_batch_size(self.args)
         order = EpochOrder(rows.lengths, step, self.args.seed, by_length=not self._decoder)
-        self.add_callback(EpochOfStep(order))
+        self.add_callback(SetEpochCallback(order))
         return order
 
     # Throughput
@@ -247,7 +247,7 @@ class EpochOrder(torch.utils.data.Sampler):
         return itertools.islice(itertools.cycle(order), len(self))
 
 
-class EpochOfStep(TrainerCallback):
+class SetEpochCallback(TrainerCallback):
     """Tells an order its epoch: after a resume accelerate's wrappers do not reach it with several processes."""
 
     def __init__(self, order: EpochOrder):
@@ -269,14 +269,14 @@ def find_best(state, output_dir: Path, say: Callable) -> None:
         state.best_model_checkpoint = state.best_global_step = state.best_metric = None
 
 
-def diverged(name: str, value: float, step: int) -> UserError:
-    return UserError(
+def diverged(name: str, value: float, step: int) -> UsageError:
+    return UsageError(
         f"the {name} at step {step} is {value}: training has diverged. Lower --learning_rate, raise --num_warmup_steps, "
         "use --bf16 instead of --fp16, and start in another --output_dir"
     )
 
 
-class Flow(TrainerCallback):
+class StopAndSaveCallback(TrainerCallback):
     """When to evaluate, to save and to stop, beyond what Trainer knows.
 
     What is saved is evaluated first; `patience` evaluations without a better `metric` end the run; a loss that is
@@ -328,7 +328,7 @@ class Flow(TrainerCallback):
         return len(values) - 1 - values.index(max(values)) if values else 0
 
 
-class Probe(TrainerCallback):
+class PackingLeakCheck(TrainerCallback):
     """Makes sure, before the first step, that packed texts do not see each other."""
 
     def __init__(self, texts: list[np.ndarray], rounding: str):
@@ -344,7 +344,7 @@ PROBE_TOLERANCES = {"float32": (1e-4, 1e-3), "half": (1e-4, 1e-2), "8 bits": (1e
 
 
 def probe_packing(model, texts: list[np.ndarray], rounding: str) -> None:
-    """Raise UserError when a text sees another one in its row: not every architecture heeds position ids.
+    """Raise UsageError when a text sees another one in its row: not every architecture heeds position ids.
 
     The second text of a row must not change when the first one does, nor when it stands alone.
     """
@@ -364,7 +364,7 @@ def probe_packing(model, texts: list[np.ndarray], rounding: str) -> None:
     scale = together.abs().mean().clamp_min(1e-6)
     leak, shift = ((together - other).abs().mean() / scale for other in (changed, alone))
     if leak > most_leak or shift > most_shift:
-        raise UserError(
+        raise UsageError(
             f"{type(model).__name__} lets the pairs of a row see each other (the logits of one change by "
             f"{max(leak, shift):.2%} with its neighbour): pass --packing none"
         )

@@ -7,7 +7,7 @@ A translator has
     version                              what a manifest should say of it
     settings                             what decides its translations, as a dict
     block_size                           how many sentences it likes at once (a kill undoes that many at most)
-    check(source, target)                raise UserError when it cannot translate between the two; before `load` too
+    check(source, target)                raise UsageError when it cannot translate between the two; before `load` too
     close()                              free the model and its memory
 It sorts and batches the sentences it is given itself.
 """
@@ -66,6 +66,6 @@ def no_tick(_: int) -> None:
 
 
 def create(name: str, settings: TranslatorSettings):
-    """The translator of that name, its model not loaded yet. Raises UserError when it cannot be had."""
+    """The translator of that name, its model not loaded yet. Raises UsageError when it cannot be had."""
     module, _, attribute = TRANSLATORS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)(settings)

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from typing import ClassVar
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
 from topxgen.translation import Translation, TranslatorSettings, no_tick
@@ -30,9 +30,9 @@ class Apertium:
     settings: ClassVar[dict] = {}  # there is nothing to set
 
     def __init__(self, _: TranslatorSettings | None = None):
-        """Raises UserError naming the packages when Apertium is not installed."""
+        """Raises UsageError naming the packages when Apertium is not installed."""
         if shutil.which("apertium") is None:
-            raise UserError(
+            raise UsageError(
                 "Apertium is not installed: run 'sudo apt-get install apertium apertium-eu-en' (Debian, Ubuntu; the "
                 "second package is the language pair), or pass another --back_translator"
             )
@@ -74,7 +74,7 @@ class Apertium:
         )
         if result.returncode:
             detail = result.stderr.strip().splitlines()
-            raise UserError(
+            raise UsageError(
                 f"apertium {pair} failed ({detail[-1] if detail else 'no message'}); is the pair installed whole?"
             )
         lines = result.stdout.rstrip("\n").split("\n\n")
@@ -100,7 +100,7 @@ class Apertium:
             for b in (target.iso639_1, target.iso639_3):
                 if a and b and f"{a}-{b}" in listed:
                     return f"{a}-{b}"
-        raise UserError(
+        raise UsageError(
             f"Apertium has no installed pair from {source.name} to {target.name} (installed: {', '.join(sorted(listed)) or 'none'}); "
             f"'apt-cache search apertium' lists Debian's, or pass another --back_translator"
         )

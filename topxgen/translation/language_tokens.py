@@ -8,7 +8,7 @@ belongs to.
 import re
 from dataclasses import dataclass
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.text import languages
 from topxgen.text.languages import Language
 
@@ -50,7 +50,7 @@ BILINGUAL = Family("bilingual", "", (), False, "none")
 
 
 class LanguageTokens:
-    """The language tokens of one checkpoint. Raises UserError when its vocabulary holds none that is known here."""
+    """The language tokens of one checkpoint. Raises UsageError when its vocabulary holds none that is known here."""
 
     def __init__(self, name: str, config, tokenizer):
         from topxgen.translation.seq2seq_engines import vocabulary
@@ -67,7 +67,7 @@ class LanguageTokens:
                 code = getattr(self._tokenizer, known, None)
                 # Codes of groups (mul, roa, bnt) say too little to judge by.
                 if _is_language(code) and code not in (language.iso639_1, language.iso639_3, language.flores):
-                    raise UserError(
+                    raise UsageError(
                         f"{self._name} translates from {self._tokenizer.source_lang} to {self._tokenizer.target_lang}, not "
                         f"from {source.name} to {target.name}; pass another checkpoint"
                     )
@@ -84,13 +84,13 @@ class LanguageTokens:
         for token in wanted:
             if token in vocabulary and vocabulary[token] != self._tokenizer.unk_token_id:
                 if vocabulary[token] >= self._config.vocab_size:
-                    raise UserError(
+                    raise UsageError(
                         f"the tokenizer of {self._name} numbers {token} {vocabulary[token]}, but the model has only "
                         f"{self._config.vocab_size} embeddings: the tokenizer is not this model's"
                     )
                 return vocabulary[token]
         known = sum(1 for token in vocabulary if re.fullmatch(self.family.pattern, token))
-        raise UserError(
+        raise UsageError(
             f"{self._name} ({self.family.name}) does not know {language.name}: none of {', '.join(wanted)} is among its "
             f"{known} languages; pass another checkpoint, or let an LLM translate"
         )
@@ -105,14 +105,14 @@ def _is_language(code: str | None) -> bool:
 def find_family(vocabulary: dict[str, int], model_type: str, name: str) -> Family:
     """The family whose language tokens the vocabulary holds.
 
-    Raises UserError when there are none and the model is not of a kind that has two languages and no tokens.
+    Raises UsageError when there are none and the model is not of a kind that has two languages and no tokens.
     """
     for family in FAMILIES:
         if any(re.fullmatch(family.pattern, token) for token in vocabulary):
             return family
     if model_type == "marian":
         return BILINGUAL
-    raise UserError(
+    raise UsageError(
         f"the tokenizer of {name} ({model_type}) names no languages in a way known here "
         f"({', '.join(family.name for family in FAMILIES)}, bilingual Marian); is its tokenizer.json missing?"
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from topxgen import inference, retrieval
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
 from topxgen.inference import Request, SamplingSettings
 from topxgen.inference.response_cache import Journal, request_id
@@ -27,9 +27,9 @@ class LLM:
     block_size = 2048
 
     def __init__(self, settings: TranslatorSettings):
-        """Raises UserError for a model or key that cannot be had, and for a template that does not exist."""
+        """Raises UsageError for a model or key that cannot be had, and for a template that does not exist."""
         if settings.model is None or not settings.model.model:
-            raise UserError("back-translation by an LLM needs --model_name_or_path (or pass --use_nllb)")
+            raise UsageError("back-translation by an LLM needs --model_name_or_path (or pass --use_nllb)")
         self._settings, self._model = settings, settings.model
         sampling = SamplingSettings(temperature=0.0, num_beams=settings.num_beams)
         inference.check(settings.inference_api, settings.model, sampling)
@@ -85,15 +85,15 @@ class LLM:
         """The template for two languages of no importance."""
         try:
             return get_template(self._settings.template, "A", "B")
-        except UserError:  # it writes their own names for themselves
+        except UsageError:  # it writes their own names for themselves
             return get_template(self._settings.template, "English", "French")
 
     def check(self, source: Language, target: Language) -> None:
-        """Raises UserError when there are no or too few demonstrations."""
+        """Raises UsageError when there are no or too few demonstrations."""
         if self._settings.demonstrations:
             pairs, _ = self._pool(source, target)
             if self._settings.demonstrations >= len(pairs):
-                raise UserError(
+                raise UsageError(
                     f"--number_of_demonstrations {self._settings.demonstrations} leaves nothing to choose from the "
                     f"{len(pairs)} pairs of {self._settings.pool} from {source.name} to {target.name}; ask for fewer"
                 )

@@ -13,7 +13,7 @@ import gc
 import os
 from pathlib import Path
 
-from topxgen.common.errors import UserError, reason
+from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import cannot_load
 from topxgen.translation import TranslatorSettings
 
@@ -28,31 +28,31 @@ DEFAULT_MAX_TOKENS = 512  # of models that state no limit
 def read(name: str, trust_remote_code: bool):
     """(config, tokenizer, longest source in tokens) of an encoder-decoder checkpoint, its weights untouched.
 
-    Raises UserError when it is another architecture or lacks its tokenizer.
+    Raises UsageError when it is another architecture or lacks its tokenizer.
     """
     from transformers import AutoConfig, AutoTokenizer, logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise UserError(f"{name} holds no model (no config.json); pass the folder of an encoder-decoder checkpoint")
+        raise UsageError(f"{name} holds no model (no config.json); pass the folder of an encoder-decoder checkpoint")
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UserError(cannot_load(name, error)) from None
+        raise UsageError(cannot_load(name, error)) from None
     if not config.is_encoder_decoder:
-        raise UserError(
+        raise UsageError(
             f"{name} is a {config.model_type} model, no encoder-decoder such as NLLB; to back-translate with an LLM, leave "
             "--use_nllb out and pass it as --model_name_or_path"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise UserError(
+        raise UsageError(
             f"{name}: its tokenizer does not load ({reason(error)}); are all tokenizer files there?"
         ) from None
     if config.model_type == "marian" and not config.share_encoder_decoder_embeddings:
-        raise UserError(
+        raise UsageError(
             f"{name} has a vocabulary for each side, which is not supported; pass a Marian checkpoint with a shared one"
         )
     if config.model_type == "m2m_100" and type(tokenizer).__name__.startswith("Nllb"):
@@ -90,7 +90,7 @@ class CTranslate2Engine:
         try:
             import ctranslate2
         except ImportError as error:
-            raise UserError(
+            raise UsageError(
                 f"the ctranslate2 engine does not import ({error}): pip install 'ctranslate2>=4.8', or pass "
                 "--nllb_engine transformers"
             ) from None
@@ -100,7 +100,7 @@ class CTranslate2Engine:
         wanted = settings.nllb_compute_type
         self.compute_type = ("float16" if gpus else "int8") if wanted == "auto" else wanted
         if self.compute_type not in supported:
-            raise UserError(
+            raise UsageError(
                 f"--nllb_compute_type {self.compute_type} does not run on this {'GPU' if gpus else 'CPU'}; choose one of "
                 f"{', '.join(sorted(supported))}"
             )
@@ -127,7 +127,7 @@ class CTranslate2Engine:
                 intra_threads=0 if self._gpus else len(os.sched_getaffinity(0)),
             )
         except (RuntimeError, ValueError) as error:
-            raise UserError(
+            raise UsageError(
                 f"CTranslate2 could not load {folder} ({reason(error)}); if memory ran out pass --nllb_compute_type int8, "
                 f"if the folder is damaged remove it and it is made again"
             ) from None
@@ -155,7 +155,7 @@ class CTranslate2Engine:
                 return [[self._read(result.result(), len(prefix), tick) for result in results] for results in pending]
             except RuntimeError as error:
                 if "out of memory" not in str(error).lower() or self._batch_tokens < MIN_BATCH_TOKENS:
-                    raise UserError(
+                    raise UsageError(
                         f"CTranslate2 failed ({reason(error)}); if memory ran out pass --nllb_compute_type int8"
                     ) from None
                 self._batch_tokens //= 2
@@ -210,7 +210,7 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
         except Exception as error:  # of transformers, safetensors, the converter; the cause is in the message
             if isinstance(error, OSError) and error.errno is not None:  # a full disk
                 raise
-            raise UserError(
+            raise UsageError(
                 f"CTranslate2 {ctranslate2.__version__} cannot convert {settings.nllb} ({reason(error)}); is the checkpoint "
                 "whole? If so, pass --nllb_engine transformers"
             ) from None
@@ -242,7 +242,7 @@ def _converter():
 
 
 def _check_vocabulary(folder: Path, names: dict[int, str]) -> None:
-    """Raise UserError when the converted model numbers its tokens in another way than the tokenizer (`names`)."""
+    """Raise UsageError when the converted model numbers its tokens in another way than the tokenizer (`names`)."""
     import json
 
     for name in ("shared_vocabulary.json", "source_vocabulary.json"):
@@ -250,7 +250,7 @@ def _check_vocabulary(folder: Path, names: dict[int, str]) -> None:
             converted = json.loads((folder / name).read_text(encoding="utf-8"))
             for number, token in names.items():
                 if number < len(converted) and converted[number] != token:
-                    raise UserError(
+                    raise UsageError(
                         f"{folder}: token {number} is {converted[number]!r}, but {token!r} for the tokenizer, which is not "
                         "this model's; remove the folder to have it made again, or pass --nllb_engine transformers"
                     )
@@ -281,7 +281,7 @@ class TransformersEngine:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self.compute_type = ("float16" if self._device == "cuda" else "float32") if wanted == "auto" else wanted
         if self.compute_type not in ("float16", "bfloat16", "float32"):
-            raise UserError(
+            raise UsageError(
                 f"--nllb_compute_type {wanted} needs --nllb_engine ctranslate2; with transformers choose float16, bfloat16 "
                 "or float32"
             )
@@ -302,7 +302,7 @@ class TransformersEngine:
                 trust_remote_code=settings.trust_remote_code,
             )
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UserError(cannot_load(settings.nllb, error)) from None
+            raise UsageError(cannot_load(settings.nllb, error)) from None
         self._model = model.to(self._device).eval()
 
     def translate(self, work, prefix: list[int], num_beams: int, tick):
@@ -314,7 +314,7 @@ class TransformersEngine:
                     break
                 except self._torch.OutOfMemoryError as error:
                     if self._batch_tokens < MIN_BATCH_TOKENS:
-                        raise UserError(f"{reason(error)}; pass a smaller --nllb_compute_type") from None
+                        raise UsageError(f"{reason(error)}; pass a smaller --nllb_compute_type") from None
                     self._batch_tokens //= 2
                 self._torch.cuda.empty_cache()
             tick(len(rows))

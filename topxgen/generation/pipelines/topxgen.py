@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from topxgen.common.errors import UserError
+from topxgen.common.errors import UsageError
 from topxgen.generation.paragraphs import Prompt
 from topxgen.generation.prompt_templates import Template
 from topxgen.generation.topics import TopicOrder
@@ -18,7 +18,7 @@ class TopXGenPrompts:
     """Builds each prompt from (seed, language, number) alone.
 
     `paragraphs` are example texts by language name, index-parallel where the source is; `sentences` are
-    example sentences by target language. Raises UserError when a pool is smaller than what is asked of it.
+    example sentences by target language. Raises UsageError when a pool is smaller than what is asked of it.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class TopXGenPrompts:
         for language in languages:
             others = sum(1 for name, texts in paragraphs.items() if name != language and texts)
             if demonstrations > others:
-                raise UserError(
+                raise UsageError(
                     f"--number_of_icl_demonstrations {demonstrations} is more than the {others} languages other than "
                     f"{language} that have example paragraphs; each comes from a different one"
                 )
             if phrases > len(sentences.get(language, [])):
-                raise UserError(
+                raise UsageError(
                     f"--number_of_icl_phrases {phrases} is more than the {len(sentences.get(language, []))} example "
                     f"sentences there are in {language}"
                 )
