@@ -10,17 +10,18 @@ tico19-testset/, xquad/), and test sets of your own from any file:
     python decontamination.py --input_dir outputs/gemma/nllb-200-3.3B --languages Basque \\
         --benchmark_dir ~/benchmarks --benchmarks flores ntrex xquad my_test_set.tsv
 
-`--report_only` looks and removes nothing. Killed? The same command goes on where it stopped.
+`--audit` looks and removes nothing. Killed? The same command goes on where it stopped.
 """
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
 from pathlib import Path
 
 from topxgen.common import provenance
-from topxgen.common.cli import FLAG, float_range, int_range
+from topxgen.common.cli import FLAG, Parser, float_range, int_range, run_main
 from topxgen.common.errors import UsageError
 from topxgen.common.files import OutputLock, write_atomic
 from topxgen.common.records import FilteredLayout
@@ -30,11 +31,11 @@ from topxgen.decontamination import report as report
 from topxgen.decontamination.run import check, filter_file, inputs, report_paths, settings_of
 from topxgen.text import languages
 
+logger = logging.getLogger("topxgen.decontaminate")
+
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__)
 
     group = parser.add_argument_group("what to check")
     group.add_argument(
@@ -93,13 +94,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="original: as published, tears Indic words [%(default)s]",
     )
     group.add_argument(
-        "--near_duplicates",
+        "--near_duplicate_threshold",
         type=float_range(0.05, 0.99),
         metavar="F1",
         help="also texts whose ROUGE-L F1 with a benchmark text is above this; 0.6 is a good value [off]",
     )
     group.add_argument(
-        "--short_texts",
+        "--short_text_rule",
         choices=ngram_index.SHORT_TEXT_RULES,
         default="inside",
         help="benchmark texts of fewer words count when they are the whole of a text, or (from 6 words of 10 on) stand "
@@ -108,13 +109,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("what becomes of it")
     group.add_argument(
-        "--on_sentence_overlap",
+        "--drop_on_sentence_overlap",
         choices=filter.ON_SENTENCE,
         default="paragraph",
         help="what goes when a text in the language overlaps [%(default)s]",
     )
     group.add_argument(
-        "--on_translation_overlap",
+        "--drop_on_translation_overlap",
         choices=filter.ON_TRANSLATION,
         default="pair",
         help="what goes when a translation overlaps [%(default)s]",
@@ -126,78 +127,66 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="without or with .json or .md [decontamination_report in the output directory]",
     )
-    group.add_argument("--report_only", **FLAG, help="write the report (decontamination_audit), drop nothing")
+    group.add_argument("--audit", **FLAG, help="write the report (decontamination_audit), drop nothing")
     group.add_argument("--num_workers", type=int_range(1), metavar="N", help="processes [one a core]")
     return parser
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def decontaminate(args: argparse.Namespace) -> int:
+    args.benchmarks, args.pool = list(dict.fromkeys(args.benchmarks)), list(dict.fromkeys(args.pool))
+    paths = inputs(args)
+    output_dir = args.output_dir or args.input_dir
+    reports = report_paths(args, output_dir)
+    check(args, paths, FilteredLayout(output_dir), reports)
+    target = languages.find(args.target_language, args.languages_file)
+    found = {name: languages.find(name, args.languages_file) for name in paths}
+    every = dict.fromkeys([*found.values(), target])
+    loaded = benchmark_texts.load(every, args.benchmarks, args.pool, args.benchmark_dir, args.allow_missing)
+    for side in loaded.values():
+        logger.info(str(side))
+    for name in paths:
+        if not loaded[name].splits and not loaded[target.name].splits:
+            raise UsageError(f"nothing to hold {name} against: none of {' '.join(args.benchmarks)} has it")
+
+    settings = settings_of(args)
+    indexes = {name: side.index(settings) for name, side in loaded.items()}
+    workers = args.num_workers or len(os.sched_getaffinity(0))
+    parts = {}
+    with (
+        OutputLock(reports[0].parent if args.audit else output_dir),
+        tempfile.TemporaryDirectory(prefix="decontamination-") as aside,
+    ):
+        layout = FilteredLayout(Path(aside) if args.audit else output_dir)
+        for name, path in paths.items():
+            both = (name, target.name)
+            parts[name] = filter_file(
+                args, path, layout, [loaded[x] for x in both], [indexes[x] for x in both], workers
+            )
+        content = {
+            "report_only": args.audit,
+            "command": provenance.command_line(()),
+            "settings": settings,
+            "benchmarks": {name: side.facts() for name, side in loaded.items()},
+            "languages": parts,
+            "audit": [
+                row
+                for name, side in loaded.items()
+                for row in report.audit(
+                    side.index({**settings, "near_duplicates": None}, pool=True) if side.pool else indexes[name],
+                    {entry.base for entry in side.entries(side.pool)},
+                )
+            ],
+        }
+        hits = {name: layout.hits(name) for name in paths}
+        write_atomic(reports[0], report.as_json(content, hits))
+        write_atomic(reports[1], report.as_markdown(content, hits))
+    print(report.summary(parts, args.audit))
+    print(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")
+    return 0
 
 
 def main() -> int:
-    args = build_parser().parse_args()
-    try:
-        args.benchmarks, args.pool = list(dict.fromkeys(args.benchmarks)), list(dict.fromkeys(args.pool))
-        paths = inputs(args)
-        output_dir = args.output_dir or args.input_dir
-        reports = report_paths(args, output_dir)
-        check(args, paths, FilteredLayout(output_dir), reports)
-        target = languages.find(args.target_language, args.languages_file)
-        found = {name: languages.find(name, args.languages_file) for name in paths}
-        every = dict.fromkeys([*found.values(), target])
-        loaded = benchmark_texts.load(every, args.benchmarks, args.pool, args.benchmark_dir, args.allow_missing)
-        for side in loaded.values():
-            say(str(side))
-        for name in paths:
-            if not loaded[name].splits and not loaded[target.name].splits:
-                raise UsageError(f"nothing to hold {name} against: none of {' '.join(args.benchmarks)} has it")
-
-        settings = settings_of(args)
-        indexes = {name: side.index(settings) for name, side in loaded.items()}
-        workers = args.num_workers or len(os.sched_getaffinity(0))
-        parts = {}
-        with (
-            OutputLock(reports[0].parent if args.report_only else output_dir),
-            tempfile.TemporaryDirectory(prefix="decontamination-") as aside,
-        ):
-            layout = FilteredLayout(Path(aside) if args.report_only else output_dir)
-            for name, path in paths.items():
-                both = (name, target.name)
-                parts[name] = filter_file(
-                    args, path, layout, [loaded[x] for x in both], [indexes[x] for x in both], workers
-                )
-            content = {
-                "report_only": args.report_only,
-                "command": provenance.command_line(()),
-                "settings": settings,
-                "benchmarks": {name: side.facts() for name, side in loaded.items()},
-                "languages": parts,
-                "audit": [
-                    row
-                    for name, side in loaded.items()
-                    for row in report.audit(
-                        side.index({**settings, "near_duplicates": None}, pool=True) if side.pool else indexes[name],
-                        {entry.base for entry in side.entries(side.pool)},
-                    )
-                ],
-            }
-            hits = {name: layout.hits(name) for name in paths}
-            write_atomic(reports[0], report.as_json(content, hits))
-            write_atomic(reports[1], report.as_markdown(content, hits))
-        print(report.summary(parts, args.report_only))
-        print(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")
-        return 0
-    except UsageError as error:
-        say(f"decontamination.py: error: {error}")
-        return error.exit_code
-    except OSError as error:  # a full disk, a read-only file
-        again = "run it again" if args.report_only else "the same command goes on"
-        say(f"decontamination.py: error: {error}; nothing that was read is changed, and once that is mended {again}")
-        return 2
-    except KeyboardInterrupt:
-        say("\nstopped; " + ("nothing is changed" if args.report_only else "the same command goes on from here"))
-        return 130
+    return run_main(build_parser(), decontaminate, "the input files are unchanged; fix the problem and re-run")
 
 
 if __name__ == "__main__":

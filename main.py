@@ -27,146 +27,232 @@ from comptra import candidate_selection, evaluation_sets, methods
 from comptra.compositional import divide, merge
 from comptra.run import EvaluationConfig
 from comptra.translate import show_prompts, translate_all
-from topxgen import inference, retrieval, translation
+from topxgen import retrieval
 from topxgen.common import provenance
-from topxgen.common.cli import FLAG, parse_bool, float_range, int_range
-from topxgen.common.errors import UsageError
-from topxgen.prompting.style import STYLES
-from topxgen.quality import blaser, sonar
-from topxgen.translation import nllb
+from topxgen.common.cli import FLAG, Parser, choices_help, int_range, run_main
+from topxgen.common.flags import (
+    add_api_flags,
+    add_decoding_flags,
+    add_language_flags,
+    add_language_id_flag,
+    add_model_flags,
+    add_nllb_flags,
+    add_prompt_style_flag,
+    add_quality_flags,
+    add_run_flags,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__)
 
     group = parser.add_argument_group("what to translate")
     group.add_argument(
         "--dataset_name_or_path",
         choices=evaluation_sets.DATASETS,
         default="flores",
-        help="udhr is embedded [%(default)s]",
+        metavar="NAME",
+        help=choices_help("evaluation set", evaluation_sets.DATASETS),
     )
-    group.add_argument("--src", default="English", metavar="LANGUAGE", help="English name or FLORES code [%(default)s]")
-    group.add_argument("--tgt", required=True, metavar="LANGUAGE")
-    group.add_argument("--max_samples", type=int_range(1), metavar="N", help="the first N sentences [all]")
     group.add_argument(
-        "--benchmark_dir", type=Path, metavar="DIR", help="local copies, as their publishers ship them [the Hub]"
+        "--src",
+        default="English",
+        metavar="LANGUAGE",
+        help="source language: English name or FLORES code [%(default)s]",
     )
-    group.add_argument("--data_dir", type=Path, metavar="DIR", help="topxgen: {Language}_translate_filtered.jsonl")
-    group.add_argument("--test_files", nargs=2, type=Path, metavar=("SRC", "REF"), help="with the data set files")
-    group.add_argument("--pool_files", nargs=2, type=Path, metavar=("SRC", "TGT"), help="demonstrations for files")
-    group.add_argument("--languages_file", metavar="TSV", help="rows of your own, as in topxgen/text/languages.tsv")
-    group.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
+    group.add_argument("--tgt", required=True, metavar="LANGUAGE", help="target language")
+    group.add_argument(
+        "--max_samples", type=int_range(1), metavar="N", help="translate only the first N sentences [all]"
+    )
+    group.add_argument(
+        "--benchmark_dir",
+        type=Path,
+        metavar="DIR",
+        help="local copies of benchmarks in their publishers' layout [the Hub]",
+    )
+    group.add_argument(
+        "--data_dir",
+        type=Path,
+        metavar="DIR",
+        help="topxgen: folder with {Language}_translate_filtered.jsonl, the demonstrations",
+    )
+    group.add_argument(
+        "--test_files",
+        nargs=2,
+        type=Path,
+        metavar=("SRC", "REF"),
+        help="files: sources and references, one sentence per line",
+    )
+    group.add_argument(
+        "--demonstration_pool",
+        nargs=2,
+        type=Path,
+        metavar=("SRC", "TGT"),
+        help="files: pairs to take demonstrations from",
+    )
+    add_language_flags(group)
+    group.add_argument(
+        "--output_dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="where translations are written; re-run with the same one to resume",
+    )
     group.add_argument(
         "--metadata_dir",
         type=Path,
         metavar="DIR",
-        help="of divisions of one data set in one way [OUTPUT_DIR/{model}]",
+        help="where divisions of sentences are kept and shared between runs [OUTPUT_DIR/{model}]",
     )
-    group.add_argument("--seed", type=int_range(0), default=122, help="[%(default)s]")
-    group.add_argument("--verbose", **FLAG, help="show how the first sentence was translated: phrases, prompts")
-    group.add_argument("--dry_run", **FLAG, help="show the first prompts and leave")
+    add_run_flags(group)
+    group.add_argument("--dry_run", **FLAG, help="show the first prompts, then exit")
 
-    group = parser.add_argument_group("the model")
-    group.add_argument("--model_name_or_path", nargs="+", metavar="MODEL", help="Hub ids, folders, LoRA adapters")
-    group.add_argument("--tokenizer_name_or_path", metavar="MODEL", help="[the model's]")
+    group = parser.add_argument_group("the LLM that translates")
     group.add_argument(
-        "--enable_lora", **FLAG, help="the models are adapters (found out by itself where adapter_config.json is)"
+        "--model_name_or_path",
+        nargs="+",
+        metavar="MODEL",
+        help="Hub ids, folders or LoRA adapters; several are run in turn",
     )
-    group.add_argument("--base_model_name_or_path", metavar="MODEL", help="of adapters [the one they name]")
-    group.add_argument("--lora_rank", type=int_range(1), default=16, help="of the adapters, or more [%(default)s]")
-    group.add_argument("--inference_api", choices=inference.BACKENDS, default="vllm", help="[%(default)s]")
-    group.add_argument("--api_key", help="better: the provider's environment variable; never logged nor written")
-    group.add_argument("--base_url", metavar="URL", help="another server, as http://localhost:8000/v1 of vllm serve")
-    group.add_argument("--request_timeout", type=float_range(0.1), default=600, metavar="SECONDS", help="[%(default)s]")
-    group.add_argument("--max_retries", type=int_range(0), default=8, help="after the first attempt [%(default)s]")
-    group.add_argument("--request_batch_size", type=int_range(1), default=4, help="hf: prompts a batch [%(default)s]")
-    group.add_argument("--max_in_flight", type=int_range(1), help="vllm, APIs: requests at a time [vllm 256, APIs 16]")
-    group.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto")
-    group.add_argument("--max_model_len", type=int_range(16), metavar="TOKENS", help="prompt and answer [8192 or less]")
-    group.add_argument("--gpu_memory_utilization", type=float_range(0.05, 1), default=0.9, help="vllm [%(default)s]")
-    group.add_argument("--tensor_parallel_size", type=int_range(1), metavar="GPUS", help="vllm [all that are visible]")
-    group.add_argument("--trust_remote_code", **FLAG, help="run code that comes with the model")
+    group.add_argument(
+        "--enable_lora", **FLAG, help="the models are LoRA adapters (detected where there is an adapter_config.json)"
+    )
+    group.add_argument(
+        "--base_model_name_or_path", metavar="MODEL", help="base model of the adapters [the one that they name]"
+    )
+    add_model_flags(group)
+
+    group = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)")
+    add_api_flags(group)
 
     group = parser.add_argument_group("prompts and demonstrations")
     group.add_argument(
-        "--template_key", metavar="KEY", help="number, name or file [the one a checkpoint was trained on, else 11]"
+        "--template_key",
+        metavar="KEY",
+        help="MT template: a number or name in topxgen/prompting/mt_templates.toml, or a file [the one a checkpoint was "
+        "trained with, else 11]",
     )
-    group.add_argument("--prompt_style", choices=STYLES, default="auto", help="raw template or chat [by the tokenizer]")
-    group.add_argument("--k", type=int_range(0), default=5, help="demonstrations [%(default)s]")
-    group.add_argument("--retriever_type", choices=retrieval.RETRIEVERS, default="bm25s", help="[%(default)s]")
-    group.add_argument("--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="[%(default)s]")
-    group.add_argument("--spacy_model", metavar="MODEL", help="of the source language, where a choice needs one")
+    add_prompt_style_flag(group)
+    group.add_argument(
+        "--k", type=int_range(0), default=5, metavar="K", help="demonstrations in a prompt; 0: zero-shot [%(default)s]"
+    )
+    group.add_argument(
+        "--retriever_type",
+        choices=retrieval.RETRIEVERS,
+        default="bm25s",
+        metavar="NAME",
+        help=choices_help("how demonstrations are chosen", retrieval.RETRIEVERS),
+    )
+    group.add_argument(
+        "--spacy_model",
+        metavar="MODEL",
+        help="spaCy pipeline of the source language, for choices that need one [its small one]",
+    )
 
     group = parser.add_argument_group("decoding")
-    group.add_argument("--max_new_tokens", type=int_range(1), default=75, help="[%(default)s]")
-    group.add_argument("--temperature", type=float_range(0), default=0.0, help="0: greedy [%(default)s]")
-    group.add_argument("--top_p", type=float_range(0.001, 1), default=1.0, help="[%(default)s]")
-    group.add_argument("--repetition_penalty", type=float_range(0.01), default=1.0, help="[%(default)s]")
-    group.add_argument("--num_return_sequences", type=int_range(1), default=1, help="candidates [%(default)s]")
-    group.add_argument("--num_beams", type=int_range(1), default=1, help="above 1: beam search [%(default)s]")
-    group.add_argument("--do_sample", type=parse_bool, nargs="?", const=True, default=True, help="false: greedy")
+    add_decoding_flags(group, max_new_tokens=75, temperature=0.0)
     group.add_argument(
-        "--selection_method", choices=candidate_selection.SELECTORS, default="greedy", help="[%(default)s]"
+        "--selection_method",
+        choices=candidate_selection.SELECTORS,
+        default="greedy",
+        metavar="NAME",
+        help=choices_help("which of several candidates is kept", candidate_selection.SELECTORS),
     )
-    group.add_argument("--blaser_name_or_path", default=blaser.DEFAULT, metavar="MODEL", help="[%(default)s]")
-    group.add_argument("--comet_python", metavar="PYTHON", help="comet-qe: of its environment [.venv-comet]")
+    add_quality_flags(group)
+    group.add_argument(
+        "--comet_python",
+        metavar="PYTHON",
+        help="comet-qe: Python interpreter of COMET's environment [.venv-comet/bin/python]",
+    )
 
-    group = parser.add_argument_group("method")
+    group = parser.add_argument_group("translation method")
     group.add_argument(
-        "--method_translate", choices=(*methods.METHODS, "none"), default="vanilla", help="[%(default)s]"
+        "--method_translate",
+        choices=methods.CHOICES,
+        default="vanilla",
+        metavar="NAME",
+        help=choices_help("how a sentence or phrase is translated", methods.CHOICES),
     )
-    group.add_argument("--nllb_name_or_path", default="facebook/nllb-200-distilled-600M", metavar="MODEL")
-    group.add_argument("--nllb_engine", choices=nllb.ENGINES, default="ctranslate2", help="[%(default)s]")
-    group.add_argument("--nllb_compute_type", choices=nllb.COMPUTE_TYPES, default="auto")
-    group.add_argument("--cache_dir", default=translation.CACHE_DIR, metavar="DIR", help="of converted models")
-    group.add_argument("--number_of_refining_steps", type=int_range(0), default=0, help="[%(default)s]")
+    add_nllb_flags(group, default="facebook/nllb-200-distilled-600M")
+    group.add_argument(
+        "--number_of_refining_steps",
+        type=int_range(0),
+        default=0,
+        metavar="N",
+        help="ask the LLM to improve its translation N times [%(default)s]",
+    )
 
-    group = parser.add_argument_group("CompTra")
-    group.add_argument("--steps", type=int_range(0), default=0, help="divisions; 0: none [%(default)s]")
-    group.add_argument("--method_divide", choices=divide.DIVIDERS, default="llm", help="[%(default)s]")
+    group = parser.add_argument_group("compositional translation (CompTra)")
     group.add_argument(
-        "--mode_divide", default="vanilla", metavar="NAME_OR_PATH", help="llm: vanilla, paraphrase, a file"
+        "--steps",
+        type=int_range(0),
+        default=0,
+        metavar="N",
+        help="how often sentences are divided; 0: not at all [%(default)s]",
     )
     group.add_argument(
-        "--number_of_subproblems", type=int, default=-1, help="phrases at most; -1: as many as there are [%(default)s]"
+        "--method_divide",
+        choices=divide.DIVIDERS,
+        default="llm",
+        metavar="NAME",
+        help=choices_help("how a sentence is divided into phrases", divide.DIVIDERS),
     )
-    group.add_argument("--number_of_repetitions", type=int_range(1), default=4, help="identity [%(default)s]")
-    group.add_argument("--max_new_tokens_divide", type=int_range(1), default=1500, help="[%(default)s]")
-    group.add_argument("--merge_prompt", choices=merge.MERGE_PROMPTS, default="vanilla", help="[%(default)s]")
+    group.add_argument(
+        "--mode_divide",
+        default="vanilla",
+        metavar="NAME_OR_PATH",
+        help="llm: prompt file of comptra/prompts/divide (vanilla, paraphrase), or one of your own [%(default)s]",
+    )
+    group.add_argument(
+        "--number_of_subproblems",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="most phrases per sentence; -1: as many as there are [%(default)s]",
+    )
+    group.add_argument(
+        "--number_of_repetitions",
+        type=int_range(1),
+        default=4,
+        metavar="N",
+        help="identity: how often the sentence is repeated [%(default)s]",
+    )
+    group.add_argument(
+        "--max_new_tokens_divide",
+        type=int_range(1),
+        default=1500,
+        metavar="N",
+        help="longest answer to a prompt that divides [%(default)s]",
+    )
+    group.add_argument(
+        "--merge_prompt",
+        choices=merge.MERGE_PROMPTS,
+        default="vanilla",
+        metavar="NAME",
+        help=choices_help("how the sentence is translated with its phrases", merge.MERGE_PROMPTS),
+    )
     group.add_argument(
         "--number_of_merge_demonstrations",
         type=int_range(0),
         default=0,
-        help="of the pool, before the phrases [%(default)s]",
+        metavar="N",
+        help="demonstrations from the pool that a merge prompt shows before the phrases [%(default)s]",
     )
-    group.add_argument("--refine_after_merge", **FLAG, help="refine what was merged, not the phrases")
-    group.add_argument("--lid_model", default="cld2", metavar="CLD2_PATH_OR_ID", help="for phrases [%(default)s]")
+    group.add_argument("--refine_after_merge", **FLAG, help="refine the merged translation instead of the phrases'")
+    add_language_id_flag(group)
     return parser
 
 
+def translate(args: argparse.Namespace) -> int:
+    """Translate, or with --dry_run show the prompts; the exit code."""
+    config = EvaluationConfig(args)
+    if args.dry_run:
+        return show_prompts(config)
+    return translate_all(config, provenance.command_line(("--api_key",)))
+
+
 def main() -> int:
-    args = build_parser().parse_args()
-    try:
-        run = EvaluationConfig(args, say)
-        if args.dry_run:
-            return show_prompts(run)
-        return translate_all(run, provenance.command_line(("--api_key",)))
-    except UsageError as error:
-        say(f"error: {error}")
-        return error.exit_code
-    except OSError as error:  # a full disk, a read-only file, a directory where a file should be
-        say(f"error: {error}; what is finished is on disk, and the same command goes on from there")
-        return 2
-    except KeyboardInterrupt:
-        say("stopped; the same command goes on from here")
-        return 130
-
-
-def say(line: str) -> None:
-    print(f"main.py: {line}", file=sys.stderr, flush=True)
+    return run_main(build_parser(), translate, "finished translations are on disk; re-run the same command to resume")
 
 
 if __name__ == "__main__":

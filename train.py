@@ -21,11 +21,12 @@ command goes on from the last checkpoint. `--dry_run` shows the data as the mode
 import argparse
 import atexit
 import json
+import logging
 import os
 import sys
 from pathlib import Path
 
-from topxgen.common.cli import FLAG, float_range, int_range
+from topxgen.common.cli import FLAG, Parser, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
 from topxgen.training import run, training_data
 from topxgen.training.model import LEFT_OUT_FILE, TrainableModel
@@ -35,29 +36,17 @@ from topxgen.training.plan import (
     IS_MAIN_PROCESS,
     build_sets,
     open_stream,
-    say,
     settings_of,
     settle,
     show_batch,
     show_rows,
 )
 
-
-def json_object(text: str) -> dict:
-    """An argparse type: options of another library, as a JSON object."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object")
-    return value
+logger = logging.getLogger("topxgen.train")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__)
 
     group = parser.add_argument_group("model")
     group.add_argument(
@@ -95,7 +84,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--output_column_name", metavar="COLUMN", help="target [none: the input is finished text]")
     group.add_argument(
-        "--percentile", type=float_range(0, 100), metavar="P", help="only pairs whose score is above the P-th percentile"
+        "--percentile",
+        type=float_range(0, 100),
+        metavar="P",
+        help="only pairs whose score is above the P-th percentile",
     )
     group.add_argument("--dataset_size", type=int_range(-1), default=-1, metavar="N", help="pairs a language; -1: all")
     group.add_argument(
@@ -144,7 +136,9 @@ def build_parser() -> argparse.ArgumentParser:
         default="14",
         help="decoders: number or name in topxgen/prompting/mt_templates.toml; none: input and output as they stand [%(default)s]",
     )
-    group.add_argument("--neftune_noise_alpha", type=float_range(0), metavar="ALPHA", help="noise on the embeddings [off]")
+    group.add_argument(
+        "--neftune_noise_alpha", type=float_range(0), metavar="ALPHA", help="noise on the embeddings [off]"
+    )
 
     group = parser.add_argument_group("adapters and memory")
     group.add_argument("--use_peft", **FLAG, help="LoRA")
@@ -164,9 +158,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("optimisation")
     group.add_argument("--max_steps", type=int_range(-1), metavar="N", help=f"[{DEFAULT_STEPS}]")
-    group.add_argument("--num_train_epochs", type=float_range(0.001), metavar="N", help="instead of --max_steps (which wins)")
-    group.add_argument("--per_device_train_batch_size", type=int_range(1), default=4, metavar="ROWS", help="[%(default)s]")
-    group.add_argument("--per_device_eval_batch_size", type=int_range(1), default=4, metavar="ROWS", help="[%(default)s]")
+    group.add_argument(
+        "--num_train_epochs", type=float_range(0.001), metavar="N", help="instead of --max_steps (which wins)"
+    )
+    group.add_argument(
+        "--per_device_train_batch_size", type=int_range(1), default=4, metavar="ROWS", help="[%(default)s]"
+    )
+    group.add_argument(
+        "--per_device_eval_batch_size", type=int_range(1), default=4, metavar="ROWS", help="[%(default)s]"
+    )
     group.add_argument("--gradient_accumulation_steps", type=int_range(1), default=4, help="[%(default)s]")
     group.add_argument("--learning_rate", type=float_range(0), default=5e-6, help="[%(default)s]")
     group.add_argument("--min_learning_rate", type=float_range(0), help="where the schedule ends")
@@ -174,7 +174,9 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--lr_scheduler_kwargs", type=json_object, metavar="JSON", help='such as {"num_cycles": 2}')
     group.add_argument("--num_warmup_steps", type=int_range(0), default=100, help="[%(default)s]")
     group.add_argument("--weight_decay", type=float_range(0), default=0.05, help="[%(default)s]")
-    group.add_argument("--num_workers", type=int_range(0), default=24, help="that load data, one a spare core at most [24]")
+    group.add_argument(
+        "--num_workers", type=int_range(0), default=24, help="that load data, one a spare core at most [24]"
+    )
 
     group = parser.add_argument_group("checkpoints and evaluation")
     group.add_argument("--logging_steps", type=int_range(1), default=10, help="[%(default)s]")
@@ -182,30 +184,27 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--save_steps", type=int_range(1), default=50, help="[%(default)s]")
     group.add_argument("--save_total_limit", type=int_range(1), default=3, help="the best is kept, too [%(default)s]")
     group.add_argument(
-        "--eval_translation",
+        "--num_eval_translations",
         type=int_range(0),
         default=0,
         metavar="N",
         help="translate so many held-out pairs of each direction at every evaluation: chrF++, BLEU [%(default)s]",
     )
     group.add_argument(
-        "--best_by",
+        "--metric_for_best_model",
         choices=("loss", "chrf", "bleu"),
         help="what the best checkpoint has [chrf, without translations loss]",
     )
     group.add_argument(
-        "--early_stopping_patience", type=int_range(1), metavar="N", help="stop after N evaluations without a better one"
+        "--early_stopping_patience",
+        type=int_range(1),
+        metavar="N",
+        help="stop after N evaluations without a better one",
     )
     group.add_argument("--report_to", nargs="+", choices=("tensorboard", "wandb"), help="besides the log here [none]")
     group.add_argument("--push_to_hub", **FLAG, help="upload the best model, privately, when done (HF_TOKEN)")
     group.add_argument("--hub_model_id", metavar="ID", help="[the name of the output directory]")
     return parser
-
-
-def print_error(line: str) -> None:
-    """Errors are the business of whatever process has them."""
-    rank = "" if IS_MAIN_PROCESS else f"rank {os.environ['RANK']}: "
-    print(rank + line, file=sys.stderr, flush=True)
 
 
 def train(args: argparse.Namespace) -> int:
@@ -217,17 +216,17 @@ def train(args: argparse.Namespace) -> int:
     run.check_schedule(args)
     pairs, test, facts = open_stream(args) if args.streaming else build_sets(args)
     for line in run.funnel_lines(facts):
-        say(line)
+        logger.info(line)
     if args.targets_only and not all(pair.src for pair in (*test, *(() if args.streaming else pairs))):
         raise UsageError(
             "--targets_only: text of one column has no target; pass --output_column_name, or drop the flag"
         )
     if args.export_dir and IS_MAIN_PROCESS:
         written = training_data.export(pairs, test, args.export_dir, args.export_formats, args.languages_file)
-        say(f"exported: {', '.join(map(str, written))}")
+        logger.info(f"exported: {', '.join(map(str, written))}")
     model = TrainableModel(args)
     if args.streaming:
-        rows = model.streamed(pairs, test, say)
+        rows = model.streamed(pairs, test)
         if next(iter(rows), None) is None:
             raise UsageError(
                 f"nothing is left to train on after the first --size_valid_set {args.size_valid_set} pairs that fits "
@@ -245,39 +244,28 @@ def train(args: argparse.Namespace) -> int:
         show_rows(args, model, encoded, rows)
     if args.dry_run:
         if not args.streaming:
-            run.note_left_out(args, model, encoded, pairs, "training", say)
+            run.note_left_out(args, model, encoded, pairs, "training")
         return 0
     settings = json.loads(json.dumps(settings_of(args, facts), default=str))
     lock = OutputLock(args.output_dir) if IS_MAIN_PROCESS else None
     try:
         run.check_output_dir(args.output_dir, settings)
-        if run.is_finished(args.output_dir, say):
+        if run.is_finished(args.output_dir):
             return 0
         if IS_MAIN_PROCESS:
             (args.output_dir / LEFT_OUT_FILE).unlink(missing_ok=True)
         if not args.streaming:
-            run.note_left_out(args, model, encoded, pairs, "training", say)
-        return run.run(args, model, rows, test, facts, settings, say)
+            run.note_left_out(args, model, encoded, pairs, "training")
+        return run.run(args, model, rows, test, facts, settings)
     finally:
         if lock is not None:
             lock.release()
 
 
 def main() -> int:
-    args = build_parser().parse_args()
-    try:
-        return train(args)
-    except UsageError as error:
-        print_error(f"train.py: error: {error}")
-        return error.exit_code
-    except OSError as error:  # a full disk, a read-only file
-        print_error(
-            f"train.py: error: {error}; the last whole checkpoint is on disk, and the same command goes on from there"
-        )
-        return 2
-    except KeyboardInterrupt:
-        say("\nstopped; the same command goes on from the last checkpoint")
-        return 130
+    return run_main(
+        build_parser(), train, "checkpoints are on disk; re-run the same command to resume from the last one"
+    )
 
 
 def exit_process(code: int) -> None:

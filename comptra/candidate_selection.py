@@ -8,23 +8,35 @@ A selector is called with (sentences, candidates of each) and gives the best of 
 
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from topxgen.common.console import say
-from topxgen.common.errors import UsageError, closest
+from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl, repair_tail, to_line
+from topxgen.common.registry import Choice, load_choice
 from topxgen.quality import sonar
 from topxgen.quality.blaser import DEFAULT as BLASER
 from topxgen.retrieval import ngram_similarity
 from topxgen.text.languages import Language
 
+logger = logging.getLogger(__name__)
+
+# One row a selector: "module:factory", called with (src, tgt, settings).
+SELECTORS: dict[str, Choice] = {
+    "greedy": Choice("comptra.candidate_selection:greedy", "the first candidate"),
+    "bleu": Choice("comptra.candidate_selection:by_bleu", "highest summed BLEU against the other candidates (MBR)"),
+    "chrf": Choice("comptra.candidate_selection:by_chrf", "highest summed chrF against the other candidates (MBR)"),
+    "blaser": Choice("comptra.candidate_selection:ByBlaser", "best BLASER-2.0-QE score"),
+    "comet-qe": Choice("comptra.candidate_selection:ByComet", "best COMET QE score, in an environment of its own"),
+}
+BY_QUALITY = ("blaser", "comet-qe")  # these load a model of their own, and free it after each call
 COMET_MODEL = "Unbabel/wmt22-cometkiwi-da"
 COMET_PYTHON = "COMET_PYTHON"  # environment variable: the interpreter that has COMET
 _ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +54,6 @@ class SelectionSettings:
     comet_python: str | None = None  # None: $COMET_PYTHON, else .venv-comet/bin/python
     comet_model: str = COMET_MODEL  # a Hub id or a checkpoint file
     scores_dir: Path | None = None  # where COMET's scores are kept; None: nowhere
-    notice: Callable[[str], None] = field(default=say, repr=False, compare=False)
 
 
 Selector = Callable[[list[str], list[list[str]]], list[str]]
@@ -53,13 +64,7 @@ def create(name: str, src: Language, tgt: Language, settings: SelectionSettings 
 
     Raises UsageError for an unknown name, and for a model, language or environment that is missing; no model is loaded.
     """
-    if name not in SELECTORS:
-        near = closest(name, SELECTORS, n=1)
-        raise UsageError(
-            f"--selection_method {name!r} does not exist; choose one of {', '.join(SELECTORS)}"
-            + (f" (did you mean {near[0]}?)" if near else "")
-        )
-    return SELECTORS[name](src, tgt, settings or SelectionSettings())
+    return load_choice("--selection_method", name, SELECTORS)(src, tgt, settings or SelectionSettings())
 
 
 def greedy(src: Language, tgt: Language, settings: SelectionSettings) -> None:
@@ -198,7 +203,7 @@ class ByComet:
         known = {record["id"] for record in read_jsonl(path)}
         missing = {key: pair for key, pair in zip(ids, pairs, strict=True) if key not in known}
         if missing:
-            self._settings.notice(f"comet-qe: {len(missing)} translations to score with {self._settings.comet_model}")
+            logger.info(f"comet-qe: {len(missing)} translations to score with {self._settings.comet_model}")
             self._run(folder, path, missing)
         scores = {record["id"]: record["score"] for record in read_jsonl(path)}
         if lost := [key for key in missing if key not in scores]:
@@ -263,7 +268,3 @@ def best_scored(
         if value is not None and value > top.get(i, -math.inf):
             top[i], best[i] = value, text
     return best
-
-
-SELECTORS = {"greedy": greedy, "bleu": by_bleu, "chrf": by_chrf, "blaser": ByBlaser, "comet-qe": ByComet}
-BY_QUALITY = ("blaser", "comet-qe")  # these load a model of their own, and free it after each call

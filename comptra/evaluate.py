@@ -12,8 +12,8 @@ Holm's correction where several systems are compared. Only systems on the same s
 """
 
 import argparse
+import logging
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -22,18 +22,15 @@ from comptra.scores import metrics
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import csv_text, table, title_of
 from topxgen.common import provenance
-from topxgen.common.cli import FLAG, int_range
+from topxgen.common.cli import FLAG, Parser, int_range, run_main
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_atomic, write_json
 
+logger = logging.getLogger(__name__)
+
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m comptra.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__, prog="python -m comptra.evaluate")
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="of runs, or above them")
 
     group = parser.add_argument_group("what was translated")
@@ -61,7 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("significance")
     group.add_argument("--baseline", type=Path, metavar="DIR", help="what all others are compared to")
     group.add_argument("--trials", type=int_range(1), default=10000, help="of the test [%(default)s]")
-    group.add_argument("--bootstrap", type=int_range(0), default=0, metavar="N", help="samples for 95%% intervals [none]")
+    group.add_argument(
+        "--bootstrap", type=int_range(0), default=0, metavar="N", help="samples for 95%% intervals [none]"
+    )
     group.add_argument("--seed", type=int_range(0), default=12345, help="[%(default)s, sacrebleu's]")
 
     group = parser.add_argument_group("files")
@@ -70,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def evaluate(args: argparse.Namespace, say: Callable[[str], None]) -> dict:
+def evaluate(args: argparse.Namespace) -> dict:
     """All that --json holds: for each test set and direction, the systems with their scores. Raises UsageError."""
     names = list(dict.fromkeys(args.metrics or metrics.METRICS))
     if args.step:
@@ -79,7 +78,6 @@ def evaluate(args: argparse.Namespace, say: Callable[[str], None]) -> dict:
                 f"--step {args.step}: phrases have no references; choose --metrics {' '.join(metrics.NEED_NO_REFERENCES)}"
             )
         names = [name for name in names if name in metrics.NEED_NO_REFERENCES]
-    say = once(say)
     baselines = find_runs([args.baseline], args.step) if args.baseline else []
     folders = {folder.resolve(): folder for folder in baselines + find_runs(args.dirs, args.step)}
 
@@ -97,7 +95,7 @@ def evaluate(args: argparse.Namespace, say: Callable[[str], None]) -> dict:
 
     groups: dict[tuple, list[System]] = {}
     for folder in folders.values():
-        system = read_system(folder, args, load_test_set, say)
+        system = read_system(folder, args, load_test_set)
         if system is not None:
             groups.setdefault(system.test, []).append(system)
     if not groups:
@@ -105,7 +103,7 @@ def evaluate(args: argparse.Namespace, say: Callable[[str], None]) -> dict:
     ordered = sorted(
         groups.values(), key=lambda systems: (systems[0].dataset, systems[0].src.name, systems[0].tgt.name)
     )
-    settings = metrics.MetricSettings(args.tokenize, args.lid_model, say)
+    settings = metrics.MetricSettings(args.tokenize, args.lid_model)
     resolved = {folder.resolve() for folder in baselines}
     report = {
         "trials": args.trials if args.baseline else 0,
@@ -118,7 +116,7 @@ def evaluate(args: argparse.Namespace, say: Callable[[str], None]) -> dict:
         for group in report["groups"]:
             if not group["baseline"]:
                 others = ", ".join(system["path"] for system in group["systems"])
-                say(
+                logger.info(
                     f"--baseline {args.baseline} has not the same sentences of {title_of(group)} as {others}: not compared"
                 )
     return report
@@ -195,40 +193,19 @@ def score_group(
     }
 
 
-def once(say: Callable[[str], None]) -> Callable[[str], None]:
-    """`say` that says nothing twice."""
-    told = set()
-
-    def say_once(line: str) -> None:
-        if line not in told:
-            told.add(line)
-            say(line)
-
-    return say_once
+def print_report(args: argparse.Namespace) -> int:
+    """Score, print the table and write the files; the exit code."""
+    report = evaluate(args)
+    print(table(report))
+    if args.csv:
+        write_atomic(args.csv, [csv_text(report)])
+    if args.json:
+        write_json(args.json, report)
+    return 0
 
 
 def main() -> int:
-    args = build_parser().parse_args()
-    try:
-        report = evaluate(args, say)
-        print(table(report))
-        if args.csv:
-            write_atomic(args.csv, [csv_text(report)])
-        if args.json:
-            write_json(args.json, report)
-        return 0
-    except UsageError as error:
-        say(f"error: {error}")
-        return error.exit_code
-    except OSError as error:  # a folder that cannot be read, a --csv or --json that cannot be written
-        say(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        return 130
-
-
-def say(line: str) -> None:
-    print(f"evaluate: {line}", file=sys.stderr, flush=True)
+    return run_main(build_parser(), print_report, "the translations are unchanged; fix the problem and re-run")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from topxgen.common.errors import UsageError, closest
 from topxgen.common.files import read_json, read_jsonl
+from topxgen.common.registry import Choice
 from topxgen.corpora import benchmarks, examples
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage, Split
 from topxgen.corpora.tables import KINDS, ROLES, Column, languages_named, read_columns
@@ -26,7 +27,16 @@ _PARTS = {
     "topxgen": (("flores", "devtest"), None),
     "udhr": (("udhr", "test"), ("udhr", "dev")),
 }
-DATASETS = (*_PARTS, "files")
+DATASETS = {
+    "flores": Choice("", "FLORES-200 devtest; demonstrations from dev"),
+    "ntrex": Choice("", "the first 1,000 lines of NTREX-128; demonstrations from the rest"),
+    "tico": Choice("", "TICO-19 test; demonstrations from dev"),
+    "ood": Choice("", "TICO-19 test; demonstrations from FLORES-200 dev"),
+    "validation": Choice("", "FLORES-200 dev; no demonstrations"),
+    "topxgen": Choice("", "FLORES-200 devtest; demonstrations from generated pairs (--data_dir)"),
+    "udhr": Choice("", "articles 21 to 30 of the UDHR (embedded); demonstrations from the others"),
+    "files": Choice("", "your own --test_files and --demonstration_pool"),
+}
 Pairs = list[tuple[str, str]]
 
 
@@ -70,7 +80,7 @@ def load(
     for flag, value, needs in (
         ("--data_dir", data_dir, "topxgen"),
         ("--test_files", test_files, "files"),
-        ("--pool_files", pool_files, "files"),
+        ("--demonstration_pool", pool_files, "files"),
     ):
         if value is not None and name != needs:
             raise UsageError(f"{flag} is for --dataset_name_or_path {needs}, not {name}: drop one of them")
@@ -78,7 +88,7 @@ def load(
         if test_files is None:
             raise UsageError("--dataset_name_or_path files needs --test_files SOURCE REFERENCE")
         test = _own("--test_files", test_files, src, tgt)
-        pool = _own("--pool_files", pool_files, src, tgt) if need_pool and pool_files else None
+        pool = _own("--demonstration_pool", pool_files, src, tgt) if need_pool and pool_files else None
     else:
         of_test, of_pool = _PARTS[name]
         test = _published(*of_test, src, tgt, folder)

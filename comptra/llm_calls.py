@@ -109,7 +109,7 @@ class LLMClient:
             found[i] = texts
         return found
 
-    def say(self, *turns: str) -> Prompt:
+    def chat(self, *turns: str) -> Prompt:
         """A conversation, the user's turns and the model's by turns, as this model reads it: the last is the user's."""
         if self.style == CHAT:
             roles = ("user", "assistant")

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,8 @@ from topxgen.common.files import read_json
 from topxgen.common.hub import model_file
 from topxgen.prompting.mt_templates import MTTemplate, trained_template
 from topxgen.prompting.style import CHAT, RAW, style_of
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_TEMPLATE = "11"
 SAMPLES, SAMPLE = 256, 1 << 14  # pieces of a file of weights, and bytes of each, that tell it from another
@@ -107,7 +110,6 @@ def styles(
     args: argparse.Namespace,
     settings_of: Callable[[Model], inference.ModelSettings],
     template_of: Callable[[Model], MTTemplate],
-    say: Callable[[str], None],
 ) -> dict[str, str]:
     """RAW or CHAT for each model, by its path; what is surprising in it is said. Raises UsageError: see asking.style_of."""
     found = {}
@@ -117,16 +119,18 @@ def styles(
         wanted = RAW if args.prompt_style == "auto" and trained else args.prompt_style
         found[model.path] = style_of(wanted, args.inference_api, settings_of(model))
         if found[model.path] == CHAT and trained:
-            say(
+            logger.info(
                 f"{model.path} is asked through its chat template, so template {trained}, which it was fine-tuned on, is not "
                 "used: pass --prompt_style raw"
             )
         elif found[model.path] == CHAT and key:
-            say(
+            logger.info(
                 f"{model.path} is asked through its chat template, so --template_key {key} is not used; --prompt_style raw uses it"
             )
         elif trained and template_of(model).key != trained:
-            say(f"{model.path} was fine-tuned on template {trained}, but is asked with {key}: expect less of it")
+            logger.info(
+                f"{model.path} was fine-tuned on template {trained}, but is asked with {key}: expect less of it"
+            )
     return found
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -17,6 +18,7 @@ from topxgen import inference, retrieval, translation
 from topxgen.common import provenance
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
+from topxgen.common.registry import load_choice
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.prompting import toml_prompts
 from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, get_template
@@ -24,12 +26,14 @@ from topxgen.prompting.style import CHAT, RAW
 from topxgen.text import language_id, languages
 from topxgen.translation import TranslatorSettings
 
+logger = logging.getLogger(__name__)
+
 
 class EvaluationConfig:
     """A command line whose values all hold. Raises UsageError before any model is loaded; nothing is written."""
 
-    def __init__(self, args: argparse.Namespace, say: Callable[[str], None]):
-        self.args, self.say = args, say
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
         self._tokenizers: dict[str, object] = {}
         self.src, self.tgt = (languages.find(name, args.languages_file) for name in (args.src, args.tgt))
         if self.src.flores == self.tgt.flores:
@@ -48,25 +52,29 @@ class EvaluationConfig:
             max_samples=args.max_samples,
             data_dir=args.data_dir,
             test_files=args.test_files and tuple(args.test_files),
-            pool_files=args.pool_files and tuple(args.pool_files),
+            pool_files=args.demonstration_pool and tuple(args.demonstration_pool),
             need_pool=bool(self.most_demonstrations or self._divides_by_pool),
         )
         if (self.test_set.facts.get("pool") or {}).get("decontaminated") is False:
-            say(
-                "WARNING: the pool was not decontaminated (no _translate_filtered.jsonl): it may hold the test set; run "
+            logger.warning(
+                "the pool was not decontaminated (no _translate_filtered.jsonl): it may hold the test set; run "
                 "decontamination.py"
             )
         if self._divides_by_pool and not self.test_set.pool:
-            say("--method_divide keyword: there is no pool that would tell rare words, so long ones are taken for them")
+            logger.info(
+                "--method_divide keyword: there is no pool that would tell rare words, so long ones are taken for them"
+            )
         self._check_pool()
         if self.asks:
             inference.check(args.inference_api, self.model_settings(self.models[0]), self.sampling)
-        self.style = models.styles(self.models, args, self.model_settings, self.template, say) if self.asks else {}
+        self.style = models.styles(self.models, args, self.model_settings, self.template) if self.asks else {}
         if args.method_translate == "nllb":
             self.nllb.check(self.src, self.tgt)
         self.identifier = language_id.load(args.lid_model) if args.steps else None
         if args.steps and not self.identifier.knows(self.tgt):
-            say(f"{args.lid_model} cannot tell {self.tgt.name}: phrase translations are not checked by language")
+            logger.info(
+                f"{args.lid_model} cannot tell {self.tgt.name}: phrase translations are not checked by language"
+            )
             self.identifier = None
         self._check_choices()
 
@@ -141,7 +149,7 @@ class EvaluationConfig:
             self._retriever  # noqa: B018 (built here, so that what it lacks is told now)
         asks_in_words = self.args.method_translate in methods.IN_WORDS or self.args.number_of_refining_steps
         if asks_in_words and RAW in self.style.values():
-            self.say(
+            logger.info(
                 "cot, maps, step_by_step, TEaR and refining ask in words, which a model without a chat template rarely follows: "
                 "look at some answers first"
             )
@@ -173,7 +181,7 @@ class EvaluationConfig:
 
     def model_settings(self, model: Model) -> inference.ModelSettings:
         adapted = any(other.adapter and other.base == model.base for other in self.models)
-        return inference.model_settings(self.args, model=model.base, enable_lora=adapted, notice=self.say)
+        return inference.model_settings(self.args, model=model.base, enable_lora=adapted)
 
     @property
     def sampling(self) -> inference.SamplingSettings:
@@ -240,7 +248,6 @@ class EvaluationConfig:
             sonar=args.sonar_name_or_path,
             comet_python=args.comet_python,
             scores_dir=self.folder(self.models[0]),  # which is locked
-            notice=self.say,
         )
         return candidate_selection.create(name, self.src, self.tgt, settings)
 
@@ -273,7 +280,6 @@ class EvaluationConfig:
             rest=rest,
             spacy_model=self.args.spacy_model,
             thinks=asker is not None and self._thinks(model),
-            notice=self.say,
         )
 
     def _thinks(self, model: Model) -> bool:
@@ -287,7 +293,7 @@ class EvaluationConfig:
 
     def plan(self, task: Task) -> translate.Plan:
         args = self.args
-        divide_all = divide.DIVIDERS[args.method_divide]
+        divide_all = load_choice("--method_divide", args.method_divide, divide.DIVIDERS)
         settings = self.division_settings
 
         def merge_prompts(sentences: list[str], pairs: list[Shots]):

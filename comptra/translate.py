@@ -1,6 +1,7 @@
 """What main.py does with its settled command line: one model after the other, each in its folder."""
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from topxgen.common.files import DirectoryLocked, OutputLock, read_json, write_j
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.prompting.style import RAW
+
+logger = logging.getLogger(__name__)
 
 ANSWERS = "answers.jsonl"
 NO_ANSWER = 3  # exit code: some sentences have no translation
@@ -61,7 +64,7 @@ def translate_all(run: EvaluationConfig, command: list[str]) -> int:
 
 
 def load(run: EvaluationConfig, model: Model, bars: "ProgressBars"):
-    run.say(f"loading {model.base} ({run.args.inference_api})")
+    logger.info(f"loading {model.base} ({run.args.inference_api})")
     sampler = inference.load(run.args.inference_api, run.model_settings(model))
     bars.restart()
     return sampler
@@ -117,7 +120,7 @@ def translate_one(
             levels = divide(run, model, plan, bars, asker.why)
             asker.failures.clear()  # of divisions: what had none stays whole
             if plan.method is None:
-                run.say(
+                logger.info(
                     f"{len(levels[-1].sentences)} phrases in {run.metadata(model)}/divide_{run.args.steps - 1}.jsonl"
                 )
                 return 0
@@ -125,7 +128,9 @@ def translate_one(
             if not (folder / SETTINGS).is_file() and (folder / "translate_0.jsonl").is_file():
                 inherited = (folder / "translate_0.jsonl").read_bytes().count(b"\n")
             if inherited:
-                run.say(f"{folder}/translate_0.jsonl has {inherited} lines of another program: they stay as they are")
+                logger.info(
+                    f"{folder}/translate_0.jsonl has {inherited} lines of another program: they stay as they are"
+                )
             more = {"inherited_lines": inherited} if inherited else {}
             provenance.record_settings(folder / SETTINGS, {**settings, **more})
             # A run with nothing left to do leaves what is on record.
@@ -183,22 +188,22 @@ def outcome(levels: list[translate.Level], found: list[list[str]], plan: transla
 def print_summary(run: EvaluationConfig, folder: Path, summary: dict) -> None:
     """What a user has to know of a finished run."""
     count, limit = summary["sentences"], run.args.max_new_tokens
-    run.say(f"{count} translations in {folder}/translate_0.jsonl")
+    logger.info(f"{count} translations in {folder}/translate_0.jsonl")
     for undivided in filter(None, summary["undivided"]):
-        run.say(f"{undivided} sentences or phrases stayed whole: they could not be divided (again: --metadata_dir)")
+        logger.info(f"{undivided} sentences or phrases stayed whole: they could not be divided (again: --metadata_dir)")
     for phrases, left_out in zip(summary["phrases"], summary["phrases_left_out"], strict=True):
         if left_out:
-            run.say(f"{left_out} of {phrases} phrases were left out: no translation, or none in {run.tgt.name}")
+            logger.info(f"{left_out} of {phrases} phrases were left out: no translation, or none in {run.tgt.name}")
     flags = {str(run.args.max_new_tokens_divide): "--max_new_tokens_divide", str(limit): "--max_new_tokens"}
     for at, cut in summary["answers_cut_at_limit"].items():
-        run.say(f"{cut} answers ended at the {at} tokens of {flags.get(at, 'thoughts')}: they may be cut short")
+        logger.info(f"{cut} answers ended at the {at} tokens of {flags.get(at, 'thoughts')}: they may be cut short")
     if unanswered := summary["unanswered_prompts"]:
-        run.say(
+        logger.info(
             f"{unanswered} prompts got no answer ({'; '.join(summary['unanswered'][:3])}): the lines that depend on them are marked as "
             "unanswered, and the same command asks again"
         )
     elif empty := summary["empty_translations"]:
-        run.say(f"{empty} of {count} translations are empty: the model said nothing")
+        logger.info(f"{empty} of {count} translations are empty: the model said nothing")
 
 
 def check_outputs(run: EvaluationConfig, model: Model) -> None:
@@ -236,18 +241,18 @@ def divide(
     if not plan.steps:
         return translate.divide(run.test_set.sources, plan, run.metadata(model), bars.begin)
     folder = run.metadata(model)
-    with wait_for_lock(folder, run.say):
+    with wait_for_lock(folder):
         settings = run.division(model)
         check_division(folder, settings)
         if not (folder / "divide_0.jsonl").is_file():
             (folder / "settings_divide.json").unlink(missing_ok=True)  # of a try that divided nothing
         provenance.record_settings(folder / "settings_divide.json", settings)
-        levels = translate.divide(run.test_set.sources, plan, folder, bars.begin, why, run.say)
+        levels = translate.divide(run.test_set.sources, plan, folder, bars.begin, why)
     bars.close()
     return levels
 
 
-def wait_for_lock(folder: Path, say: Callable[[str], None], every: float = 5.0) -> OutputLock:
+def wait_for_lock(folder: Path, every: float = 5.0) -> OutputLock:
     """The lock of a folder; waits while another run that divides the same sentences holds it."""
     told = False
     while True:
@@ -255,6 +260,6 @@ def wait_for_lock(folder: Path, say: Callable[[str], None], every: float = 5.0) 
             return OutputLock(folder)
         except DirectoryLocked as error:
             if not told:
-                say(f"{error}: waiting")
+                logger.info(f"{error}: waiting")
                 told = True
             time.sleep(every)

@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import inference
 from topxgen.common import files
+from topxgen.common.cli import Parser, run_main
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import cannot_load
 
@@ -25,7 +26,7 @@ DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("adapter", metavar="ADAPTER", help="folder that peft saved (adapter_config.json), or a Hub id")
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="folder to write; must not exist")
     parser.add_argument("--base_model_name_or_path", metavar="BASE", help="default: the one adapter_config.json names")
@@ -156,32 +157,27 @@ def model_card(card: str) -> str:
     return "\n".join(lines) + end + body
 
 
+def run(args: argparse.Namespace) -> int:
+    """Check the adapter and merge it; the exit code."""
+    if args.output.exists():
+        raise UsageError(f"{args.output} is there already; remove it or choose another OUTPUT")
+    adapter = Path(inference.adapter_folder(args.adapter))
+    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    if settings.get("peft_type") != "LORA":
+        raise UsageError(f"{adapter} is a {settings.get('peft_type')} adapter; only LoRA and DoRA can be merged here")
+    if not any((adapter / f"adapter_model.{end}").is_file() for end in ("safetensors", "bin")):
+        raise UsageError(f"{adapter} has no weights (adapter_model.safetensors); was it saved to the end?")
+    base = args.base_model_name_or_path or settings.get("base_model_name_or_path")
+    if not base:
+        raise UsageError(f"{adapter}/adapter_config.json names no base model; pass --base_model_name_or_path")
+    revision = None if args.base_model_name_or_path else settings.get("revision")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    print(merge(adapter, args.output, base, revision, args.dtype, args.trust_remote_code), file=sys.stderr)
+    return 0
+
+
 def main() -> int:
-    args = build_parser().parse_args()
-    try:
-        if args.output.exists():
-            raise UsageError(f"{args.output} is there already; remove it or choose another OUTPUT")
-        adapter = Path(inference.adapter_folder(args.adapter))
-        settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        if settings.get("peft_type") != "LORA":
-            raise UsageError(
-                f"{adapter} is a {settings.get('peft_type')} adapter; only LoRA and DoRA can be merged here"
-            )
-        if not any((adapter / f"adapter_model.{end}").is_file() for end in ("safetensors", "bin")):
-            raise UsageError(f"{adapter} has no weights (adapter_model.safetensors); was it saved to the end?")
-        base = args.base_model_name_or_path or settings.get("base_model_name_or_path")
-        if not base:
-            raise UsageError(f"{adapter}/adapter_config.json names no base model; pass --base_model_name_or_path")
-        revision = None if args.base_model_name_or_path else settings.get("revision")
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        print(merge(adapter, args.output, base, revision, args.dtype, args.trust_remote_code), file=sys.stderr)
-        return 0
-    except UsageError as error:
-        print(f"merge_lora.py: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:  # a full disk, a read-only folder
-        print(f"merge_lora.py: error: {error}", file=sys.stderr)
-        return 2
+    return run_main(build_parser(), run, "nothing was written")
 
 
 if __name__ == "__main__":

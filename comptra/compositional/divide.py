@@ -15,6 +15,7 @@ from math import log
 from comptra import answer_parsing, prompts
 from comptra.methods import Task
 from topxgen.common.errors import UsageError
+from topxgen.common.registry import Choice
 from topxgen.prompting import toml_prompts
 from topxgen.prompting.style import CHAT, Prompt
 from topxgen.text import spacy_pipelines
@@ -176,14 +177,14 @@ def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[lis
     return divided
 
 
-DIVIDERS: dict[str, Divider] = {
-    "llm": llm,
-    "sentence": sentence,
-    "structural": structural,
-    "keyword": keyword,
-    "space": space,
-    "char": char,
-    "identity": identity,
+DIVIDERS: dict[str, Choice] = {
+    "llm": Choice("comptra.compositional.divide:llm", "the LLM writes self-contained phrases"),
+    "sentence": Choice("comptra.compositional.divide:sentence", "sentences of the text"),
+    "structural": Choice("comptra.compositional.divide:structural", "subtrees of the dependency tree (spaCy)"),
+    "keyword": Choice("comptra.compositional.divide:keyword", "rare words with their neighbours (RAKE)"),
+    "space": Choice("comptra.compositional.divide:space", "runs of words of equal length"),
+    "char": Choice("comptra.compositional.divide:char", "runs of characters of equal length"),
+    "identity": Choice("comptra.compositional.divide:identity", "the sentence itself, --number_of_repetitions times"),
 }
 
 
@@ -245,4 +246,4 @@ def _prompt(text: str, texts: dict, task: Task) -> Prompt:
         examples += toml_prompts.fill(texts["example"], number=str(i), sentence=row["sentence"], phrases=items)
     style = CHAT if task.asker.style == CHAT else "raw"
     filled = toml_prompts.fill(texts[style], src=task.src.name, tgt=task.tgt.name, examples=examples, sentence=text)
-    return task.asker.say(filled) if style == CHAT else filled
+    return task.asker.chat(filled) if style == CHAT else filled

@@ -5,12 +5,18 @@ from functools import partial
 from comptra import prompts as prompt_files
 from comptra.methods import Shots, Task
 from topxgen.common.errors import UsageError, closest
+from topxgen.common.registry import Choice
 from topxgen.prompting import toml_prompts
 from topxgen.prompting.style import CHAT, Prompt
 from topxgen.prompting.toml_prompts import fill
 
 # vanilla: the pairs are the demonstrations of the MT prompt. The others are files of comptra/prompts/merge/.
-VANILLA, REFINE, NOREFINE = MERGE_PROMPTS = ("vanilla", "refine", "norefine")
+VANILLA, REFINE, NOREFINE = "vanilla", "refine", "norefine"
+MERGE_PROMPTS = {
+    VANILLA: Choice("", "the phrase pairs are the demonstrations of the MT prompt"),
+    REFINE: Choice("", "a prompt with the phrase pairs and a draft to improve"),
+    NOREFINE: Choice("", "a prompt with the phrase pairs"),
+}
 NEEDED = {
     "chat": ("phrases", "sentence"),
     "block": ("items",),
@@ -61,7 +67,7 @@ def _prompt(texts: dict[str, str], sentence: str, pairs: Shots, extra: Shots, dr
             put(texts[item], number=str(i), source=source, target=target) for i, (source, target) in enumerate(shots, 1)
         ]
         blocks[name] = put(texts[block], items="".join(lines)) if lines else ""
-    return task.asker.say(put(texts["chat"], **blocks))
+    return task.asker.chat(put(texts["chat"], **blocks))
 
 
 def check(merge_prompt: str) -> dict[str, str]:

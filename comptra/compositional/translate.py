@@ -9,6 +9,7 @@ what stands at level s.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from comptra.ordered_jsonl import provisional
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_atomic
 from topxgen.prompting.style import Prompt
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,6 @@ def divide(
     folder: Path,
     begin: Callable[[str], None],
     why: Callable[[], str] = str,
-    say: Callable[[str], None] = print,
 ) -> list[Level]:
     """The levels of a run, the sentences themselves first; what is in `folder` already is not divided again.
 
@@ -79,7 +81,7 @@ def divide(
                 "command asks for these once more, and then leaves them whole for good"
             )
         if undivided:
-            say(f"{len(undivided)} of {len(above)} sentences stay whole, as they could not be divided: {why()}")
+            logger.info(f"{len(undivided)} of {len(above)} sentences stay whole, as they could not be divided: {why()}")
             ordered_jsonl.settle(path, undivided)
         flat = [(phrase, i) for i, found in enumerate(phrases) for phrase in found]
         if not flat:

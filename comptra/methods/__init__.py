@@ -6,31 +6,35 @@ A method asks for all sentences at once: batches are the sampler's business. Wha
 file of comptra/prompts/methods/, for users to edit.
 """
 
-import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from comptra import answer_parsing
 from comptra.llm_calls import LLMClient
+from topxgen.common.registry import Choice, load_choice
 from topxgen.inference import SamplingSettings
 from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, clean_answer
 from topxgen.prompting.style import CHAT, Prompt
 from topxgen.text.languages import Language
 
 # One row a method: "module:function", imported when it is chosen.
-METHODS = {
-    "vanilla": "comptra.methods.vanilla:translate",
-    "nllb": "comptra.methods.nllb:translate",
-    "cot": "comptra.methods.cot:translate",
-    "maps": "comptra.methods.maps:translate",
-    "step_by_step": "comptra.methods.step_by_step:translate",
-    "TEaR": "comptra.methods.tear:translate",
-    "pos": "comptra.methods.annotated:pos",
-    "morph": "comptra.methods.annotated:morph",
-    "dep": "comptra.methods.annotated:dep",
-    "ner": "comptra.methods.annotated:ner",
+METHODS: dict[str, Choice] = {
+    "vanilla": Choice("comptra.methods.vanilla:translate", "few-shot, --k demonstrations"),
+    "nllb": Choice("comptra.methods.nllb:translate", "the translation model of --nllb_name_or_path"),
+    "cot": Choice("comptra.methods.cot:translate", "chain of thought: reason, then extract the translation"),
+    "maps": Choice(
+        "comptra.methods.maps:translate",
+        "MAPS: translate with keywords, topics and a related example, keep the best by quality estimation",
+    ),
+    "step_by_step": Choice("comptra.methods.step_by_step:translate", "research, draft, refine, proofread"),
+    "TEaR": Choice("comptra.methods.tear:translate", "translate, estimate the errors, refine"),
+    "pos": Choice("comptra.methods.annotated:pos", "few-shot with parts of speech (spaCy)"),
+    "morph": Choice("comptra.methods.annotated:morph", "few-shot with morphology (spaCy)"),
+    "dep": Choice("comptra.methods.annotated:dep", "few-shot with dependency relations (spaCy)"),
+    "ner": Choice("comptra.methods.annotated:ner", "few-shot with named entities (spaCy)"),
 }
 
+CHOICES = {**METHODS, "none": Choice("", "only divide, translate nothing")}
 WITH_SHOTS = ("vanilla", "TEaR", "pos", "morph", "dep", "ner")  # these show k demonstrations
 IN_WORDS = ("cot", "maps", "step_by_step", "TEaR")  # these give instructions
 
@@ -41,8 +45,7 @@ Shots = list[tuple[str, str]]  # (source, target) demonstrations
 
 
 def load(name: str) -> Method:
-    module, _, attribute = METHODS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return load_choice("--method_translate", name, METHODS)
 
 
 def check(name: str, task: "Task") -> None:
@@ -71,7 +74,6 @@ class Task:
     rest: Callable[[], None] = lambda: None  # gives the LLM's memory back until it is asked again
     spacy_model: str | None = None
     thinks: bool = False  # the model's chat template opens its thoughts
-    notice: Callable[[str], None] = field(default=print, repr=False)
 
     def prompt(self, shots: Shots, sentence: str) -> Prompt:
         """The few-shot MT prompt for `sentence`."""

@@ -13,11 +13,11 @@ NEEDED = {"reason": ("sentence",), "extract": ()}
 def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     texts = prompts_of("cot", NEEDED)
     questions = [fill(texts["reason"], **names(task), sentence=sentence) for sentence in sentences]
-    reasons = thoughts(task, [task.asker.say(question) for question in questions])
+    reasons = thoughts(task, [task.asker.chat(question) for question in questions])
     prompts = []
     for sentence, question, reason in zip(sentences, questions, reasons, strict=True):
         extract = fill(texts["extract"], **names(task), sentence=sentence)
-        prompts.append(task.asker.say(question, reason or "", extract))
+        prompts.append(task.asker.chat(question, reason or "", extract))
     return provisional(translations(sentences, prompts, task, texts["marker"]), unanswered(reasons))
 
 

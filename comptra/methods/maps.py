@@ -23,11 +23,11 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     check(task)
     texts, known = prompts_of("maps", NEEDED), names(task)
     asked = [(kind, sentence) for sentence in sentences for kind in KINDS]
-    questions = [task.asker.say(fill(texts[kind], **known, sentence=sentence)) for kind, sentence in asked]
+    questions = [task.asker.chat(fill(texts[kind], **known, sentence=sentence)) for kind, sentence in asked]
     knowledge = thoughts(task, questions, KNOWLEDGE_TOKENS)
     lacking = {i // len(KINDS) for i in unanswered(knowledge)}
     prompts = [
-        task.asker.say(fill(texts[f"translate_{kind}"], **known, sentence=sentence, knowledge=found or ""))
+        task.asker.chat(fill(texts[f"translate_{kind}"], **known, sentence=sentence, knowledge=found or ""))
         for (kind, sentence), found in zip(asked, knowledge, strict=True)
     ]
     candidates: list[list[str]] = [[] for _ in sentences]

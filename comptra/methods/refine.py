@@ -20,7 +20,7 @@ def refine(sentences: list[str], drafts: list[str | None], task: Task, steps: in
     places = [i for i, draft in enumerate(best) if draft]
     for _ in range(steps):
         prompts = [
-            task.asker.say(fill(texts["refine"], **names(task), sentence=sentences[i], draft=best[i])) for i in places
+            task.asker.chat(fill(texts["refine"], **names(task), sentence=sentences[i], draft=best[i])) for i in places
         ]
         found = translations([sentences[i] for i in places], prompts, task, texts["marker"])
         for i, better in zip(places, in_order(found, len(places)), strict=True):

@@ -16,17 +16,17 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     texts = prompts_of("step_by_step", NEEDED)
     marker, known = texts["marker"], names(task)
     talks = [(fill(texts["research"], **known, sentence=sentence),) for sentence in sentences]
-    found = thoughts(task, [task.asker.say(*talk) for talk in talks])
+    found = thoughts(task, [task.asker.chat(*talk) for talk in talks])
     lacking = unanswered(found)
     versions = []
     for step in ("draft", "refine"):
         turns = [fill(texts[step], **known, sentence=sentence) for sentence in sentences]
         talks = [(*talk, answer or "", turn) for talk, answer, turn in zip(talks, found, turns, strict=True)]
-        found = drafts(task, [task.asker.say(*talk) for talk in talks], marker)
+        found = drafts(task, [task.asker.chat(*talk) for talk in talks], marker)
         lacking |= unanswered(found)
         versions.append([text or "" for text in found])
     prompts = [
-        task.asker.say(fill(texts["proofread"], **known, sentence=sentence, draft=draft, refined=refined))
+        task.asker.chat(fill(texts["proofread"], **known, sentence=sentence, draft=draft, refined=refined))
         for sentence, draft, refined in zip(sentences, *versions, strict=True)
     ]
     return provisional(translations(sentences, prompts, task, marker), lacking)

@@ -20,7 +20,7 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     drafted = [i for i, draft in enumerate(drafts) if draft]
     estimates = thoughts(
         task,
-        [task.asker.say(fill(texts["estimate"], **known, sentence=sentences[i], draft=drafts[i])) for i in drafted],
+        [task.asker.chat(fill(texts["estimate"], **known, sentence=sentences[i], draft=drafts[i])) for i in drafted],
     )
     lacking = {drafted[place] for place in unanswered(estimates)}
     faulty = {
@@ -28,7 +28,7 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     }
     yield from provisional(((i, draft) for i, draft in enumerate(drafts) if i not in faulty), lacking)
     prompts = [
-        task.asker.say(fill(texts["refine"], **known, sentence=sentences[i], draft=drafts[i], errors=errors))
+        task.asker.chat(fill(texts["refine"], **known, sentence=sentences[i], draft=drafts[i], errors=errors))
         for i, errors in faulty.items()
     ]
     places = list(faulty)

@@ -6,29 +6,32 @@ gives two numbers a segment: its score and 1.
 """
 
 import http.client
-import importlib
+import logging
 import os
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError, reason
+from topxgen.common.registry import Choice, load_choice
 from topxgen.retrieval import ngram_similarity
 from topxgen.text import language_id
 from topxgen.text.languages import Language
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import numpy as np
 
 # One row a metric: "module:function", imported when it is chosen.
-METRICS = {
-    "bleu": "comptra.scores.metrics:bleu",
-    "chrf": "comptra.scores.metrics:chrf",
-    "lang": "comptra.scores.metrics:lang",
+METRICS: dict[str, Choice] = {
+    "bleu": Choice("comptra.scores.metrics:bleu", "corpus BLEU (sacreBLEU)"),
+    "chrf": Choice("comptra.scores.metrics:chrf", "chrF++ (sacreBLEU)"),
+    "lang": Choice("comptra.scores.metrics:lang", "share of translations identified as the target language"),
 }
 NEED_NO_REFERENCES = {"lang"}
 # sacrebleu's, listed because importing it takes longer than --help may.
@@ -65,7 +68,6 @@ class MetricSettings:
 
     tokenize: str = "auto"  # BLEU: one of TOKENIZERS
     lid_model: str = "cld2"  # lang: see topxgen.text.language_id
-    notice: Callable[[str], None] = field(default=print, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,7 @@ def create(name: str, test: Test, settings: MetricSettings | None = None) -> Sco
 
     Raises UsageError when what it needs is missing.
     """
-    module, _, function = METRICS[name].partition(":")
-    return getattr(importlib.import_module(module), function)(test, settings or MetricSettings())
+    return load_choice("--metrics", name, METRICS)(test, settings or MetricSettings())
 
 
 def bleu(test: Test, settings: MetricSettings) -> Scorer:
@@ -95,7 +96,7 @@ def bleu(test: Test, settings: MetricSettings) -> Scorer:
     """
     from sacrebleu.metrics import BLEU
 
-    tokenizer = _auto_tokenizer(test.tgt, settings.notice) if settings.tokenize == "auto" else settings.tokenize
+    tokenizer = _auto_tokenizer(test.tgt) if settings.tokenize == "auto" else settings.tokenize
     try:
         metric = BLEU(tokenize=tokenizer, references=[test.references])
     except (ImportError, OSError, RuntimeError) as error:  # not installed, not fetched, not readable
@@ -120,7 +121,7 @@ def lang(test: Test, settings: MetricSettings) -> Scorer | None:
 
     identifier = _identifier(settings.lid_model)
     if not identifier.knows(test.tgt):
-        settings.notice(
+        logger.info(
             f"{settings.lid_model} cannot identify {test.tgt.name}: no language consistency (another --lid_model)"
         )
         return None
@@ -200,12 +201,12 @@ def spm_model(tokenizer: str) -> Path:
     return Path(SACREBLEU_DIR, "models", Path(_spm_models()[tokenizer]["url"]).name)
 
 
-def _auto_tokenizer(tgt: Language, notice: Callable[[str], None]) -> str:
+def _auto_tokenizer(tgt: Language) -> str:
     missing = _why_no_flores200()
     if not missing:
         return "flores200"
     fitting = ngram_similarity.bleu_tokenizer_name(tgt)
-    notice(f"{missing}: BLEU by tokenizer {fitting}, not comparable with spBLEU (--tokenize)")
+    logger.info(f"{missing}: BLEU by tokenizer {fitting}, not comparable with spBLEU (--tokenize)")
     return fitting
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.text import languages
 from topxgen.text.languages import Language
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,7 @@ def read_translations(path: Path) -> tuple[list[tuple[str, str, bool]], str | No
     return pairs, None
 
 
-def read_system(
-    folder: Path, args: argparse.Namespace, load_test_set: Callable, say: Callable[[str], None]
-) -> System | None:
+def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable) -> System | None:
     """The translations in `folder`, held against the test set line by line; None: nothing in it yet, which is said.
 
     Raises UsageError when they are of another test set, or not complete without --allow_partial.
@@ -141,12 +142,12 @@ def read_system(
     if problem and not args.allow_partial:
         raise UsageError(f"{problem}; let main.py finish it, or pass --allow_partial")
     if problem:
-        say(f"{problem}: left out")
+        logger.info(f"{problem}: left out")
     sentences, translations = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     unanswered = sum(pair[2] for pair in pairs)
     if unanswered:
-        say(
-            f"WARNING: {unanswered} lines of {path} lack an answer (a prompt too long, refused by an API) and count as they "
+        logger.warning(
+            f"{unanswered} lines of {path} lack an answer (a prompt too long, refused by an API) and count as they "
             "stand; main.py asks again"
         )
     dataset = args.dataset_name_or_path or ("files" if args.test_files else settings.get("dataset_name_or_path"))
@@ -170,14 +171,14 @@ def read_system(
         sentences, references = test_set.sources[: len(pairs)], test_set.references[: len(pairs)]
         facts = test_set.facts
         if _references_digest(manifest.get("test_set", {})) not in (None, _references_digest(facts)):
-            say(
-                f"WARNING: {what} has other references now than when main.py finished {folder} (another release, an edited "
+            logger.warning(
+                f"{what} has other references now than when main.py finished {folder} (another release, an edited "
                 "file?): scores are against those of now"
             )
     if not pairs:
         if not args.allow_partial:
             raise UsageError(f"{path} is empty")
-        say(f"{path} has no translations yet: left out")
+        logger.info(f"{path} has no translations yet: left out")
         return None
     return System(
         folder, dataset or "", src, tgt, sentences, translations, references, missing, unanswered, settings, facts

@@ -1,6 +1,6 @@
 """What the API samplers make of a provider's faults: a table, through the official clients and a local server.
 
-    python scripts/perf/api_faults.py --requests 60 --max_in_flight 16 --every 3
+    python scripts/perf/api_faults.py --requests 60 --max_concurrent_requests 16 --every 3
 
 Every third request meets the fault at its first attempt. Lost: requests without an answer, or with another's.
 """
@@ -24,7 +24,11 @@ def run(api: str, fault: str, args) -> str:
     requests = [Request(f"p{i}", [{"role": "user", "content": f"p{i} please"}], i) for i in range(args.requests)]
     with ApiServer(faults) as server:
         settings = ModelSettings(
-            "m", api_key=KEY, base_url=server.url(api), max_in_flight=args.max_in_flight, request_timeout=1.0
+            "m",
+            api_key=KEY,
+            base_url=server.url(api),
+            max_concurrent_requests=args.max_concurrent_requests,
+            request_timeout=1.0,
         )
         sampler = inference.load(api, settings)
         sampler.base_delay = 0.1
@@ -43,7 +47,7 @@ def run(api: str, fault: str, args) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=60)
-    parser.add_argument("--max_in_flight", type=int, default=16)
+    parser.add_argument("--max_concurrent_requests", type=int, default=16)
     parser.add_argument("--every", type=int, default=3)
     args = parser.parse_args()
     print("| API | fault | injected | answers | lost | delivered twice | retries | seconds |")

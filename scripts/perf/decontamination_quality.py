@@ -1,6 +1,6 @@
 """How much of what is planted decontamination finds, and what it finds in text that holds no benchmark.
 
-    python scripts/perf/decontamination_quality.py --benchmark_dir ../shared/benchmarks [--near_duplicates 0.6]
+    python scripts/perf/decontamination_quality.py --benchmark_dir ../shared/benchmarks [--near_duplicate_threshold 0.6]
 
 Planted: the 1,000 test lines of NTREX-128 in six languages, as they are and altered (ALTERATIONS). Clean: the lines of
 NTREX-128 that are not in its test part and the UDHR, against the test part; `--clean FILE`, a text a line, adds
@@ -152,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmark_dir", type=Path)
     parser.add_argument("--tokenizer", choices=TOKENIZERS, default="unicode")
-    parser.add_argument("--near_duplicates", type=float)
+    parser.add_argument("--near_duplicate_threshold", type=float)
     parser.add_argument("--ngram_size", type=int, default=10)
     parser.add_argument("--clean", type=Path)
     parser.add_argument("--ratios", action="store_true")
@@ -167,7 +167,7 @@ def main() -> None:
         n = tokens_per_ngram(args.ngram_size, language.script, args.tokenizer)
         split = sentence_splitting.Sentencex(language).split
         index = ContaminationIndex(
-            BenchmarkTexts(language).entries([test]), n, args.tokenizer, args.near_duplicates, split=split
+            BenchmarkTexts(language).entries([test]), n, args.tokenizer, args.near_duplicate_threshold, split=split
         )
         clean = [text for text in pool.texts if text.strip()]
         kinds = planted(test, clean, language)
@@ -181,7 +181,7 @@ def main() -> None:
     if args.clean:
         splits = [s for b in ("flores", "ntrex", "xquad") for s in benchmarks.load(b, language, args.benchmark_dir)]
         index = ContaminationIndex(
-            BenchmarkTexts(language).entries(splits), n, args.tokenizer, args.near_duplicates, split=split
+            BenchmarkTexts(language).entries(splits), n, args.tokenizer, args.near_duplicate_threshold, split=split
         )
         show(str(args.clean), index, [s for text in args.clean.read_text().splitlines() for s in split(text)])
 

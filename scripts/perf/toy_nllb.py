@@ -79,7 +79,7 @@ def main() -> None:
             sys.executable, "train.py", "--model_name_or_path", model, "--dataset_name_or_path", folder / "toy.jsonl",
             "--target_languages", "Esperanto", "--reverse", "--test_size_ratio", 200, "--max_length", 64,
             "--max_steps", args.steps, "--num_warmup_steps", 200, "--learning_rate", args.learning_rate, "--weight_decay", 0.01,
-            "--per_device_train_batch_size", 32, "--gradient_accumulation_steps", 1, "--eval_translation", 200,
+            "--per_device_train_batch_size", 32, "--gradient_accumulation_steps", 1, "--num_eval_translations", 200,
             "--eval_steps", args.steps // 3, "--save_steps", args.steps // 3, "--logging_steps", 50, "--output_dir", output,
         ]  # fmt: skip
         subprocess.run(list(map(str, command)), cwd=ROOT, check=True)

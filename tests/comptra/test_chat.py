@@ -141,7 +141,7 @@ def test_a_sentence_that_an_api_refuses_does_not_keep_the_others_waiting(script_
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     refused = udhr(3).sources[1]
     flags = options("org/chat", "--steps", 1, prompt_style=None, max_samples=3, inference_api="openai", dtype=None, k=0)
-    flags += ["--max_in_flight", 1]  # so that the last body is the one that is answered
+    flags += ["--max_concurrent_requests", 1]  # so that the last body is the one that is answered
     with ApiServer() as server:
         server.faults = lambda name, attempt: "context" if refused in json.dumps(server.bodies[-1]) else None
         run = partial(script_here, "main.py", *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)

@@ -26,7 +26,7 @@ def task_for(asker=None, src=ENGLISH, **changes) -> Task:
 
 
 def divided(name: str, *sentences: str, src=ENGLISH, **settings) -> list[list[str]]:
-    return DIVIDERS[name](list(sentences), task_for(src=src), DividerSettings(**settings))
+    return DIVIDERS[name].load()(list(sentences), task_for(src=src), DividerSettings(**settings))
 
 
 def test_identity_repeats_the_sentence():

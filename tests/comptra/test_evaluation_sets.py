@@ -277,7 +277,9 @@ def test_flags_that_do_not_go_together(flores):
     assert "--test_files is for --dataset_name_or_path files, not flores" in refusal(
         "flores", folder=flores, test_files=pair
     )
-    assert "--pool_files is for --dataset_name_or_path files" in refusal("flores", folder=flores, pool_files=pair)
+    assert "--demonstration_pool is for --dataset_name_or_path files" in refusal(
+        "flores", folder=flores, pool_files=pair
+    )
     assert "--data_dir is for --dataset_name_or_path topxgen, not ntrex" in refusal("ntrex", data_dir=flores)
     assert "did you mean flores? choose from flores, ntrex, tico, ood, validation, topxgen, udhr, files" in refusal(
         "flore"

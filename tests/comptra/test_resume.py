@@ -56,7 +56,7 @@ def test_killed_at_any_time_and_resumed(steps, counts, script_here, tiny_lm, tmp
 
 @pytest.mark.slow
 def test_killed_and_resumed_with_vllm(gemma, tmp_path):
-    kill_twice(script, gemma, tmp_path, 1, (3, 12), inference_api="vllm", max_in_flight=2)
+    kill_twice(script, gemma, tmp_path, 1, (3, 12), inference_api="vllm", max_concurrent_requests=2)
 
 
 def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path):

@@ -123,17 +123,20 @@ def test_paragraphs_and_pairs_that_overlap_go(script_here, planted, benchmark_di
 @pytest.mark.parametrize(
     ("flags", "stays"),
     [
-        (["--on_sentence_overlap", "pair"], {0: 2, 1: 2, 2: 2, 3: 1}),
-        (["--on_sentence_overlap", "keep"], {0: 2, 1: 3, 2: 2, 3: 1}),
-        (["--on_translation_overlap", "paragraph"], {0: 2, 3: 1}),
-        (["--on_translation_overlap", "keep"], {0: 2, 2: 3, 3: 1}),
-        (["--near_duplicates", "0.7"], {0: 2, 2: 2}),
-        (["--near_duplicates", "0.9"], {0: 2, 2: 2, 3: 1}),
+        (["--drop_on_sentence_overlap", "pair"], {0: 2, 1: 2, 2: 2, 3: 1}),
+        (["--drop_on_sentence_overlap", "keep"], {0: 2, 1: 3, 2: 2, 3: 1}),
+        (["--drop_on_translation_overlap", "paragraph"], {0: 2, 3: 1}),
+        (["--drop_on_translation_overlap", "keep"], {0: 2, 2: 3, 3: 1}),
+        (["--near_duplicate_threshold", "0.7"], {0: 2, 2: 2}),
+        (["--near_duplicate_threshold", "0.9"], {0: 2, 2: 2, 3: 1}),
         (["--ngram_size", "4"], {0: 2, 2: 2}),
         # All leaks are short texts now.
         (["--ngram_size", "18"], {0: 2, 2: 2, 3: 1}),
-        (["--ngram_size", "18", "--short_texts", "whole", "--on_sentence_overlap", "pair"], {0: 2, 1: 2, 2: 2, 3: 1}),
-        (["--ngram_size", "18", "--short_texts", "ignore"], {0: 2, 1: 3, 2: 3, 3: 1}),
+        (
+            ["--ngram_size", "18", "--short_text_rule", "whole", "--drop_on_sentence_overlap", "pair"],
+            {0: 2, 1: 2, 2: 2, 3: 1},
+        ),
+        (["--ngram_size", "18", "--short_text_rule", "ignore"], {0: 2, 1: 3, 2: 3, 3: 1}),
     ],
 )
 def test_the_choices(script_here, planted, benchmark_dir, flags, stays):
@@ -142,7 +145,7 @@ def test_the_choices(script_here, planted, benchmark_dir, flags, stays):
 
 
 def test_report_and_manifest(script_here, planted, benchmark_dir):
-    run(script_here, planted, benchmark_dir, "--near_duplicates", "0.7")
+    run(script_here, planted, benchmark_dir, "--near_duplicate_threshold", "0.7")
     report = json.loads((planted / "decontamination_report.json").read_text())
     rows = {(r["side"], r["split"]): r for r in report["languages"]["Basque"]["overlaps"]}
     assert {key: (r["hits"], r["benchmark_texts_hit"], r["benchmark_texts"]) for key, r in rows.items()} == {
@@ -177,7 +180,7 @@ def test_report_and_manifest(script_here, planted, benchmark_dir):
 
 def test_report_only_changes_nothing(script_here, planted, benchmark_dir):
     before = {path.name for path in planted.iterdir()}
-    run(script_here, planted, benchmark_dir, "--report_only")
+    run(script_here, planted, benchmark_dir, "--audit")
     new = {path.name for path in planted.iterdir()} - before - {".lock"}
     assert new == {"decontamination_audit.json", "decontamination_audit.md"}
     assert len(json.loads((planted / "decontamination_audit.json").read_text())["hits"]["Basque"]) == 3
@@ -251,7 +254,7 @@ def test_a_benchmark_text_cut_over_two_pairs(script_here, tmp_path, benchmark_di
             record(1, ["Bat.", f"{basque[0]}.", f"berberak {basque[1]}"], ["One.", "Two.", "Three."]),
         ],
     )
-    run(script_here, folder, benchmark_dir, "--on_sentence_overlap", rule)
+    run(script_here, folder, benchmark_dir, "--drop_on_sentence_overlap", rule)
     stays = {r["id"]: (r["propositions"], r.get("pieces")) for r in kept(folder)}
     assert stays == {"Basque-0": (["Bat.", "Lau."], [1, 4])} | (
         {"Basque-1": (["Bat."], None)} if rule == "pair" else {}
@@ -514,7 +517,7 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are(script_here, plan
         (lambda i, b: ["--allow_missing", "tico"], "--allow_missing tico: not among --benchmarks flores"),
         (lambda i, b: ["--benchmarks", "xquad", "--allow_missing", "xquad"], "nothing to hold Basque against"),
         (lambda i, b: ["--ngram_size", "0"], "'0' is not a whole number from 1 to 1000"),
-        (lambda i, b: ["--near_duplicates", "7"], "'7' is not a number from 0.05 to 0.99"),
+        (lambda i, b: ["--near_duplicate_threshold", "7"], "'7' is not a number from 0.05 to 0.99"),
         (lambda i, b: ["--pool", i / "none.tsv"], "none.tsv"),
         (lambda i, b: ["--benchmarks", i], "would be held against themselves"),
         (lambda i, b: ["--benchmarks", b, "--report", b / "r"], "would be held against themselves"),

@@ -57,8 +57,8 @@ def command(server, folder, *more):
         "--inference_api", "openai", "--base_url", server.url("openai"), "--model_name_or_path", "writer-1",
         "--languages", "Basque", "--seed_topics_path", TOPICS, "--output_dir", folder, "--example_paragraphs", "udhr",
         "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1, "--number_of_icl_phrases", 2,
-        "--number_of_instructions", 40, "--demonstration_pool", "udhr", "--scorer", "none", "--max_in_flight", 6,
-        "--prices", 2, 10, *more,
+        "--number_of_instructions", 40, "--demonstration_pool", "udhr", "--scorer", "none", "--max_concurrent_requests", 6,
+        "--price_per_million_tokens", 2, 10, *more,
     )  # fmt: skip
 
 

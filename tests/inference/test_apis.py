@@ -53,7 +53,7 @@ def chats(n: int) -> list[Request]:
 
 
 def load(api: str, server: ApiServer, **settings):
-    settings = {"api_key": KEY, "request_timeout": TIME_LIMIT, "max_in_flight": 4, **settings}
+    settings = {"api_key": KEY, "request_timeout": TIME_LIMIT, "max_concurrent_requests": 4, **settings}
     sampler = inference.load(api, ModelSettings("m", base_url=server.url(api), **settings))
     sampler.base_delay = 0.05
     return sampler
@@ -93,7 +93,7 @@ def test_no_fault_loses_or_repeats_an_answer(api, fault):
     with ApiServer(faults, delay=lambda name: 0.01 if (name, 1) in faults else 0.08) as server:
         # A busy machine may need seconds for the first request.
         limit = TIME_LIMIT if fault in ("stall", "trickle") else 30
-        answers, ending, retries = run(api, server, chats(16), max_in_flight=12, request_timeout=limit)
+        answers, ending, retries = run(api, server, chats(16), max_concurrent_requests=12, request_timeout=limit)
         assert ending is None and server.injected == {fault: 4}
         assert Counter(answer.id for answer in answers) == server.delivered == {f"p{i}": 1 for i in range(16)}
         assert all(answer.texts == [f"answer to {answer.id} please"] for answer in answers)
@@ -118,7 +118,7 @@ def test_what_no_retry_mends(api, fault):
     """The end comes early while the others in flight are still at it: they are paid for, so they count."""
     faults = {("p5", 1): fault, ("p6", 1): "server error"}
     with ApiServer(faults, delay=lambda name: 0.02 if name == "p5" else 0.08) as server:
-        answers, ending, _ = run(api, server, chats(20), max_in_flight=8)
+        answers, ending, _ = run(api, server, chats(20), max_concurrent_requests=8)
         names = {answer.id for answer in answers if answer.texts}
         assert names == set(server.delivered)
         if fault == "context":
@@ -153,13 +153,13 @@ def test_a_crowded_provider_is_waited_for():
     """More in flight than it serves at once: rate limits are no failures as long as others are served."""
     with ApiServer(delay=0.02) as server:
         server.faults = lambda name, attempt: "busy" if server.in_flight > 2 else None
-        answers, ending, retries = run("openai", server, chats(20), max_in_flight=8, max_retries=3)
+        answers, ending, retries = run("openai", server, chats(20), max_concurrent_requests=8, max_retries=3)
         assert ending is None and len(answers) == 20 == server.delivered.total() and retries["rate limit"] > 3
 
 
 def test_a_prompt_that_is_refused_after_answers_does_not_end_the_run():
     with ApiServer({("p5", 1): "parameter"}) as server:
-        answers, ending, _ = run("openai", server, chats(9), max_in_flight=1)
+        answers, ending, _ = run("openai", server, chats(9), max_concurrent_requests=1)
         assert ending is None and len(answers) == 9 and "takes none" in answers[5].error
 
 
@@ -167,7 +167,7 @@ def test_a_prompt_that_is_refused_after_answers_does_not_end_the_run():
 def test_requests_are_pulled_as_answers_are_taken(api):
     """None means "none now": the sampler asks again after an answer."""
     with ApiServer(delay=0.06) as server:
-        sampler = load(api, server, max_in_flight=3)
+        sampler = load(api, server, max_concurrent_requests=3)
         taken, done, ahead = [], [], []
 
         def next_request():
@@ -197,7 +197,7 @@ def test_the_callers_time_is_not_the_providers():
 @every_api
 def test_leaving_early_is_quiet(api, caplog, capfd):
     with ApiServer({("p3", 1): "stall", ("p4", 1): "trickle", ("p5", 1): "busy"}) as server:
-        sampler = load(api, server, max_in_flight=6, request_timeout=60)
+        sampler = load(api, server, max_concurrent_requests=6, request_timeout=60)
         answers = sampler.generate(from_list(chats(9)), SamplingSettings())
         next(answers)
         answers.close()
@@ -231,7 +231,7 @@ from topxgen.inference import ModelSettings, Request, SamplingSettings, from_lis
 api, url, path, count = sys.argv[1:]
 done = {json.loads(line)["id"] for line in open(path)} if os.path.exists(path) else set()
 requests = [Request(f"p{i}", [{"role": "user", "content": f"p{i} please"}], i) for i in range(int(count))]
-sampler = inference.load(api, ModelSettings("m", base_url=url, max_in_flight=4, request_timeout=30))
+sampler = inference.load(api, ModelSettings("m", base_url=url, max_concurrent_requests=4, request_timeout=30))
 answers = sampler.generate(from_list(r for r in requests if r.id not in done), SamplingSettings())
 try:
     with open(path, "a") as out:
@@ -369,7 +369,7 @@ def test_a_real_server_answers_as_the_model_in_process(gemma, tmp_path):
     env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1"}
     with (tmp_path / "server.log").open("w") as log:
         server = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=log, stderr=log, start_new_session=True)
-    settings = ModelSettings("gemma", base_url=f"http://127.0.0.1:{port}/v1", max_in_flight=4)
+    settings = ModelSettings("gemma", base_url=f"http://127.0.0.1:{port}/v1", max_concurrent_requests=4)
     try:
         while True:
             assert server.poll() is None, "the server ended before it listened"
@@ -447,7 +447,7 @@ def test_models_that_take_no_temperature_are_asked_without(api):
             return "parameter" if "temperature" in server.bodies[-1] else None
 
         server.faults, server.delay = faults, lambda name: 0.0
-        answers, ending, _ = run(api, server, chats(6), GREEDY, notice=said.append, max_in_flight=1)
+        answers, ending, _ = run(api, server, chats(6), GREEDY, notice=said.append, max_concurrent_requests=1)
         assert ending is None and len(answers) == 6 and all(answer.texts for answer in answers)
         assert len(said) == 1 and "takes no temperature" in said[0]
         assert sum("temperature" in body for body in server.bodies) == 1

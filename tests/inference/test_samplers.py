@@ -31,7 +31,9 @@ def hf(tiny_lm):
 @pytest.fixture(scope="module")
 def vllm(gemma):
     pytest.importorskip("vllm", reason="vLLM is not installed here (scripts/setup.sh tries)")
-    sampler = inference.load("vllm", ModelSettings(gemma, dtype="float32", max_model_len=512, max_in_flight=4))
+    sampler = inference.load(
+        "vllm", ModelSettings(gemma, dtype="float32", max_model_len=512, max_concurrent_requests=4)
+    )
     yield sampler
     sampler.close()
 
@@ -102,7 +104,7 @@ def test_vllm(vllm):
 
 
 def test_vllm_streams_and_can_be_left_early(vllm):
-    """Answers come while others are still decoding, no more than max_in_flight at a time; a caller that has
+    """Answers come while others are still decoding, no more than max_concurrent_requests at a time; a caller that has
     enough leaves, and the engine is free for the next."""
     given = []
 

@@ -360,7 +360,10 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
         (dict(max_steps=0), "--max_steps 0 trains nothing"),
         (dict(bf16=True, fp16=True), "--bf16 and --fp16 exclude each other"),
         (dict(load_in_4bit=True), "--load_in_4bit freezes the weights and trains an adapter: add --use_peft"),
-        (dict(best_by="chrf"), "--best_by chrf needs translations; pass --eval_translation N"),
+        (
+            dict(metric_for_best_model="chrf"),
+            "--metric_for_best_model chrf needs translations; pass --num_eval_translations N",
+        ),
         (dict(min_learning_rate=1), "--min_learning_rate 1 is not below --learning_rate 0.002"),
         (dict(min_learning_rate=1e-5, lr_scheduler_type="constant"), "has no smallest learning rate; with"),
         (dict(lr_scheduler_type="cosine_with_min_lr"), "needs --min_learning_rate"),

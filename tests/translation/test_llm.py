@@ -233,8 +233,8 @@ def test_self_improvement_from_the_command_line(tiny_lm, tmp_path, datagen_here)
     assert "translate: " in result.stdout and "answer tokens" in result.stdout
     settings = json.loads((tmp_path / "self" / "settings_translate.json").read_text())
     assert settings["template_key"] == "14" and settings["number_of_demonstrations"] == 5
-    again = datagen_here(*arguments, "--prices", 1, 2)
-    assert "loading" not in again.stderr and "at --prices 1 2" in again.stdout
+    again = datagen_here(*arguments, "--price_per_million_tokens", 1, 2)
+    assert "loading" not in again.stderr and "at --price_per_million_tokens 1 2" in again.stdout
     refused = datagen_here(*arguments, "--template_key", 9)
     assert refused.returncode == 2 and "template_key was '14', now '9'" in refused.stderr
 

@@ -9,7 +9,8 @@ from typing import NoReturn
 
 import topxgen
 from topxgen.common.console import setup_logging
-from topxgen.common.errors import UsageError, closest, did_you_mean
+from topxgen.common.errors import UsageError, did_you_mean
+from topxgen.common.registry import Choice
 
 logger = logging.getLogger(__name__)
 EXIT_CODES = """exit codes:
@@ -100,15 +101,20 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"%(prog)s {topxgen.__version__}")
 
     def parse_args(self, args=None, namespace=None):
-        parsed, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            flags = [word.split("=")[0] for word in unknown if word.startswith("--")]
-            # A stray word may be the value of a mistyped --api_key: only flags are shown.
-            what = f"unknown flag {flags[0]}" + did_you_mean(flags[0], self._option_string_actions) if flags else (
-                f"{len(unknown)} unexpected argument{'s' if len(unknown) > 1 else ''}"
-            )
-            self.error(f"{what}; see --help")
+        words = sys.argv[1:] if args is None else list(args)
+        for flag in (word.split("=")[0] for word in words if word.startswith("--") and word != "--"):
+            if flag not in self._option_string_actions:
+                # The value stays out of the message: it may be the key of a mistyped --api_key.
+                self.error(f"unknown flag {flag}{did_you_mean(flag, self._option_string_actions)}; see --help")
+        parsed, unexpected = self.parse_known_args(words, namespace)
+        if unexpected:
+            self.error(f"{len(unexpected)} unexpected argument{'s' if len(unexpected) > 1 else ''}; see --help")
         return parsed
+
+    def format_help(self) -> str:
+        required = [action for action in self._actions if action.required]
+        self.usage = " ".join(["%(prog)s", *map(_usage, required), "[flags]"])
+        return super().format_help()
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
@@ -120,9 +126,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def choices_help(intro: str, table: Mapping[str, object]) -> str:
-    """The help of a flag whose values are the names of `table`: each with the sentence in its row."""
-    return f"{intro}: " + "; ".join(f"{name}: {row.help}" for name, row in table.items()) + " [%(default)s]"
+def _usage(action: argparse.Action) -> str:
+    value = action.metavar or action.dest.upper()
+    repeated = f"{value} [{value} ...]" if action.nargs == "+" else value
+    return " ".join([*action.option_strings[:1], repeated])
+
+
+def choices_help(intro: str, table: Mapping[str, Choice], default: str = "%(default)s") -> str:
+    """The help of a flag whose values are the names in `table`, each with the sentence of its row."""
+    return f"{intro}: " + "; ".join(f"{name}: {choice.help}" for name, choice in table.items()) + f" [{default}]"
 
 
 def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failure: str) -> int:

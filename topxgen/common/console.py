@@ -143,7 +143,3 @@ def _clock(seconds: float) -> str:
 def printable(text: str) -> str:
     """`text` with control characters escaped: a model's answer must not drive the user's terminal."""
     return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -24,7 +24,7 @@ def reason(error: Exception) -> str:
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """" (did you mean X?)" for the choice most like `name`, "" if none is."""
+    """ " (did you mean X?)" for the choice most like `name`, "" if none is."""
     near = closest(name, choices, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 

@@ -78,7 +78,8 @@ def add_model_flags(group) -> None:
 
 def add_api_flags(group) -> None:
     group.add_argument(
-        "--api_key", help="API key; better: export OPENAI_API_KEY, CO_API_KEY or ANTHROPIC_API_KEY. Never logged or saved"
+        "--api_key",
+        help="API key; better: export OPENAI_API_KEY, CO_API_KEY or ANTHROPIC_API_KEY. Never logged or saved",
     )
     group.add_argument(
         "--base_url", metavar="URL", help="an OpenAI-compatible server, such as http://localhost:8000/v1 of vllm serve"
@@ -104,7 +105,10 @@ def add_decoding_flags(group, *, max_new_tokens: int, temperature: float) -> Non
         "--max_new_tokens", type=int_range(1), default=max_new_tokens, metavar="N", help="longest answer [%(default)s]"
     )
     group.add_argument(
-        "--temperature", type=float_range(0), default=temperature, help="sampling temperature; 0 is greedy [%(default)s]"
+        "--temperature",
+        type=float_range(0),
+        default=temperature,
+        help="sampling temperature; 0 is greedy [%(default)s]",
     )
     group.add_argument(
         "--top_p", type=float_range(0.001, 1), default=1.0, help="nucleus sampling: probability mass [%(default)s]"

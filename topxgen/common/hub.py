@@ -1,15 +1,31 @@
-"""Single files of a model, which is a folder or a Hub id."""
+"""Models and files that are a folder or come from the Hugging Face Hub."""
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from topxgen.common.console import say
-from topxgen.common.errors import reason
+from topxgen.common.console import ONCE
+from topxgen.common.errors import UsageError, reason
+
+logger = logging.getLogger(__name__)
+Loaded = TypeVar("Loaded")
+
+
+def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:
+    """`load()`, which gets `name` from a folder or the Hub. Raises UsageError, in one line, whatever goes wrong in it."""
+    try:
+        return load()
+    except UsageError:
+        raise
+    except Exception as error:  # the Hub's client raises dozens of types; the cause is in the message
+        raise UsageError(cannot_load(name, error)) from None
 
 
 def model_file(model: str, name: str) -> Path | None:
-    """Where file `name` of `model` is, fetched where it must be; None when there is none.
+    """The local path of file `name` of `model`, downloaded if necessary; None if the model has no such file.
 
-    A Hub that cannot be asked is told, once for each model: then its file is not known.
+    If the Hub is unreachable, warn once per model and return None.
     """
     if Path(model).is_dir():
         path = Path(model) / name
@@ -21,24 +37,19 @@ def model_file(model: str, name: str) -> Path | None:
         return Path(hf_hub_download(model, name))
     except LocalEntryNotFoundError as error:  # not in the cache
         if not constants.HF_HUB_OFFLINE:
-            _tell(model, reason(error))
+            _warn(model, reason(error))
     except (EntryNotFoundError, HFValidationError):
         pass
-    except Exception as error:  # its client raises dozens of types; what is no model is told when it is loaded
-        _tell(model, reason(error))
+    except Exception as error:  # what is not a model at all is reported when it is loaded
+        _warn(model, reason(error))
     return None
 
 
-_told: set[str] = set()
-
-
-def _tell(model: str, why: str) -> None:
-    if model in _told:
-        return
-    _told.add(model)
-    say(
+def _warn(model: str, why: str) -> None:
+    logger.warning(
         f"cannot look up {model} on the Hub ({why}): whether it was fine-tuned on a template is not known; --template_key and "
-        "--prompt_style say how to ask it"
+        "--prompt_style say how to prompt it",
+        extra=ONCE,
     )
 
 

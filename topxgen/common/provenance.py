@@ -44,12 +44,31 @@ def digest(text: str | list[str]) -> str:
     return hashlib.sha256(joined.encode("utf-8", "replace")).hexdigest()[:16]
 
 
+# How settings of older runs are called now: {old name: name}, {(name, old value): value}.
+RENAMED = {
+    "best_by": "metric_for_best_model",
+    "eval_translation": "num_eval_translations",
+    "near_duplicates": "near_duplicate_threshold",
+    "short_texts": "short_text_rule",
+}
+RENAMED_VALUES = {("rouge_tokenizer", "original"): "rouge_score", ("packing", "original"): "concat"}
+
+
+def read_settings(path: Path) -> dict:
+    """The settings in a JSON file, by today's names; {} if there is no file."""
+    settings = {RENAMED.get(name, name): value for name, value in read_json(path).items()}
+    renamed = {
+        name: RENAMED_VALUES[name, value] for name, value in settings.items() if (name, str(value)) in RENAMED_VALUES
+    }
+    return settings | renamed
+
+
 def check_settings(path: Path, settings: dict) -> None:
-    """Hold the settings that decide what a stage produces against those that `record_settings` left there.
+    """Compare the settings that decide a result with those that `record_settings` wrote to `path` for earlier results.
 
     Raises UsageError naming what differs: results of two settings must not mix in one directory.
     """
-    earlier = read_json(path)
+    earlier = read_settings(path)
     differing = [name for name in settings if name in earlier and earlier[name] != settings[name]]
     if differing:
         changes = "; ".join(f"{name} was {earlier[name]!r}, now {settings[name]!r}" for name in differing)
@@ -59,9 +78,9 @@ def check_settings(path: Path, settings: dict) -> None:
 
 
 def record_settings(path: Path, settings: dict) -> None:
-    """Write them down, once nothing but the stage's own work can fail: a mistyped path must not stay on record."""
+    """Save the settings, once nothing but the work itself can fail: a mistyped path must not stay on record."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**read_json(path), **settings})
+    write_json(path, {**read_settings(path), **settings})
 
 
 def now() -> str:

@@ -120,7 +120,7 @@ def as_markdown(report: dict, hits: dict[str, Path]) -> Iterator[str]:
     """Counts in tables; the first EXAMPLES hits of each benchmark, split and side."""
     settings = report["settings"]
     yield "# Decontamination report\n\n"
-    yield "Nothing was removed (`--report_only`).\n\n" if report["report_only"] else ""
+    yield "Nothing was removed (`--audit`).\n\n" if report["report_only"] else ""
     yield (
         f"Two texts overlap when they share {settings['ngram_size']} words in a row (tokenizer "
         f"`{settings['tokenizer']}`). A benchmark text with fewer words {_SHORT[settings['short_texts']]}."

@@ -38,7 +38,7 @@ def inputs(args: argparse.Namespace) -> dict[str, Path]:
 
 def report_paths(args: argparse.Namespace, output_dir: Path) -> tuple[Path, Path]:
     """Where the report goes, as JSON and as Markdown."""
-    name = "decontamination_audit" if args.report_only else "decontamination_report"
+    name = "decontamination_audit" if args.audit else "decontamination_report"
     stem = args.report or output_dir / name
     if stem.is_dir():
         stem = stem / name
@@ -52,7 +52,7 @@ def check(args: argparse.Namespace, paths: dict[str, Path], layout: FilteredLayo
     for name in args.allow_missing:
         if name not in args.benchmarks:
             raise UsageError(f"--allow_missing {name}: not among --benchmarks {' '.join(args.benchmarks)}")
-    outputs = [] if args.report_only else [f for name in paths for f in (*layout.files(name), layout.manifest(name))]
+    outputs = [] if args.audit else [f for name in paths for f in (*layout.files(name), layout.manifest(name))]
     outputs += [partial(path) for path in outputs]
     own = [Path(name).expanduser() for name in (*args.benchmarks, *args.pool) if name not in benchmarks.LOADERS]
     for output in (*reports, *outputs):
@@ -107,7 +107,7 @@ def filter_file(
     ours, theirs = sides
     name, settings = ours.language.name, settings_of(args)
     judge = filter.ContaminationFilter(
-        *indexes, filter.DropRules(args.on_sentence_overlap, args.on_translation_overlap)
+        *indexes, filter.DropRules(args.drop_on_sentence_overlap, args.drop_on_translation_overlap)
     )
     absent = {
         key: [[benchmark, side.language.name] for side in sides for benchmark in getattr(side, key)]
@@ -133,7 +133,7 @@ def filter_file(
         manifest = parallel_jsonl.run(
             path,
             judge,
-            None if args.report_only else layout.filtered(name),
+            None if args.audit else layout.filtered(name),
             layout.hits(name),
             layout.malformed(name),
             layout.manifest(name),
@@ -146,7 +146,7 @@ def filter_file(
     return {
         "input": str(path),
         "input_sha256": manifest["input_sha256"],
-        "output": None if args.report_only else str(layout.filtered(name)),
+        "output": None if args.audit else str(layout.filtered(name)),
         "tokens_per_ngram": ours.n(settings),
         "counts": {key: manifest["counts"].get(key, 0) for key in filter.COUNTS},
         "overlaps": report.overlaps(layout.hits(name), splits),

@@ -83,7 +83,7 @@ def usage(stage: str, prompt: int, completion: int, prices: list[float] | None) 
     """A line about tokens and, with prices of a million prompt and answer tokens, what they cost."""
     cost = ""
     if prices:
-        cost = f"; {(prompt * prices[0] + completion * prices[1]) / 1e6:,.2f} at --prices {prices[0]:g} {prices[1]:g}"
+        cost = f"; {(prompt * prices[0] + completion * prices[1]) / 1e6:,.2f} at --price_per_million_tokens {prices[0]:g} {prices[1]:g}"
     return f"{stage}: {prompt:,} prompt tokens, {completion:,} answer tokens{cost}"
 
 

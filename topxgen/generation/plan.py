@@ -1,6 +1,7 @@
 """The settled settings of a datagen.py command line, and what can be prepared and shown without a model."""
 
 import argparse
+import logging
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from topxgen.common.cli import check_filename
 from topxgen.common.console import printable
 from topxgen.common.errors import UsageError
 from topxgen.common.records import Layout
+from topxgen.common.registry import Choice
 from topxgen.corpora import examples
 from topxgen.generation import prompt_templates, scoring, topics
 from topxgen.generation.paragraphs import Target, schedule
@@ -19,8 +21,9 @@ from topxgen.inference.tokenizer import encode, load_tokenizer
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings
 
-PIPELINES = ("topxgen", "self-instruct", "knn-instruct")
-BUILT_PIPELINES = ("topxgen",)
+logger = logging.getLogger(__name__)
+
+PIPELINES = {"topxgen": Choice("", "texts about topics, with example paragraphs in other languages")}
 DRY_RUN_PROMPTS = 2
 
 
@@ -29,10 +32,6 @@ class GenerationConfig:
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
-        if args.data_generation_pipeline not in BUILT_PIPELINES:
-            raise UsageError(
-                f"--data_generation_pipeline {args.data_generation_pipeline} is not built yet; choose {', '.join(BUILT_PIPELINES)}"
-            )
         found = [languages.find(name, args.languages_file) for name in args.languages]
         self.languages = {language.name: language for language in found}
         self.target = languages.find(args.target_language, args.languages_file)
@@ -119,15 +118,15 @@ class GenerationConfig:
         return inference.sampling_settings(self.args, stop)
 
 
-def prepare_generation(run: GenerationConfig, notice):
+def prepare_generation(run: GenerationConfig):
     """(prompt builder, template, settings that decide the texts): everything but the model."""
     args = run.args
     template = prompt_templates.load(args.prompt_template) if args.prompt_template else None
     topic_list = topics.read_topics(Path(args.seed_topics_path))
     if template is None or template.style == "chat" or args.inference_api in inference.REMOTE:
-        template = fit_template(run, template, notice)
-    paragraphs = load_examples(run, notice, "paragraphs")
-    sentences = load_examples(run, notice, "sentences")
+        template = fit_template(run, template)
+    paragraphs = load_examples(run, "paragraphs")
+    sentences = load_examples(run, "sentences")
     texts = template.texts_per_answer or args.number_of_generations_per_step
     builder = TopXGenPrompts(
         template,
@@ -139,7 +138,6 @@ def prepare_generation(run: GenerationConfig, notice):
         texts=texts,
         demonstrations=args.number_of_icl_demonstrations,
         phrases=args.number_of_icl_phrases,
-        notice=notice,
     )
     settings = {
         "pipeline": args.data_generation_pipeline,
@@ -169,7 +167,7 @@ def prepare_generation(run: GenerationConfig, notice):
     return builder, template, settings, texts, len(topic_list)
 
 
-def fit_template(run: GenerationConfig, template, notice):
+def fit_template(run: GenerationConfig, template):
     """`template`, or by default `instruct` for a model with a chat template and `continuation` for one without."""
     if run.args.inference_api in inference.REMOTE:
         # Nothing can be looked up: chat models, unless the user says otherwise.
@@ -184,7 +182,7 @@ def fit_template(run: GenerationConfig, template, notice):
     except UsageError as error:
         if not run.args.dry_run:
             raise
-        notice(f"not checked: {error}")
+        logger.info(f"not checked: {error}")
         has_chat_template = True
     if template is None:
         return prompt_templates.load("instruct" if has_chat_template else "continuation")
@@ -196,7 +194,7 @@ def fit_template(run: GenerationConfig, template, notice):
     return template
 
 
-def load_examples(run: GenerationConfig, notice, kind: str) -> dict[str, list[str]]:
+def load_examples(run: GenerationConfig, kind: str) -> dict[str, list[str]]:
     """Example paragraphs or sentences by language; a dry run stands in for a source it cannot reach."""
     args = run.args
     try:
@@ -213,7 +211,7 @@ def load_examples(run: GenerationConfig, notice, kind: str) -> dict[str, list[st
     except UsageError as error:
         if not args.dry_run:
             raise
-        notice(f"not checked: {error}")
+        logger.info(f"not checked: {error}")
     if kind == "paragraphs":
         return {
             f"[language {i}]": [f"[an example paragraph, {i}]"] for i in range(1, args.number_of_icl_demonstrations + 1)

@@ -1,11 +1,14 @@
 """The stages of datagen.py: generate, translate, score, report."""
 
+import logging
+
 from topxgen import inference
 from topxgen.common import provenance
-from topxgen.common.console import say
 from topxgen.common.errors import UsageError
 from topxgen.generation import manifests, scoring
 from topxgen.generation.plan import GenerationConfig, prepare_generation
+
+logger = logging.getLogger(__name__)
 
 
 def generate(run: GenerationConfig, command: list[str]) -> bool:
@@ -15,7 +18,7 @@ def generate(run: GenerationConfig, command: list[str]) -> bool:
     from topxgen.generation.paragraphs import MAX_BARREN_STEPS, Generation, Target
 
     args, layout, started = run.args, run.layout, provenance.now()
-    builder, template, settings, texts, _ = prepare_generation(run, say)
+    builder, template, settings, texts, _ = prepare_generation(run)
     check_origin(run)
     provenance.check_settings(layout.settings("generate"), settings)
     target = Target(tuple(sorted(run.languages)), args.number_of_instructions, args.number_of_instructions_per_language)
@@ -39,7 +42,7 @@ def generate(run: GenerationConfig, command: list[str]) -> bool:
         ) as generation,
     ):
         if generation.needs_answers():
-            say(f"loading {args.model_name_or_path} ({args.inference_api})")
+            logger.info(f"loading {args.model_name_or_path} ({args.inference_api})")
             sampler = inference.load(args.inference_api, run.model_settings())
             provenance.record_settings(layout.settings("generate"), settings)
             manifests.begin(layout, "generate")
@@ -64,7 +67,7 @@ def generate(run: GenerationConfig, command: list[str]) -> bool:
     )
     if not outcome.enough:
         kept = sum(count["kept"] for count in counts.values())
-        say(
+        logger.info(
             f"stopped at {kept} of {total} paragraphs: {MAX_BARREN_STEPS} steps in a row kept nothing; see the reasons in "
             f"{layout.output_dir}/*_rejects.jsonl, then change the prompt, the topics or the filters in another --output_dir"
         )
@@ -109,7 +112,7 @@ def translate(run: GenerationConfig, command: list[str]) -> None:
     identifier = language_id.load(args.lid_model)
     for language in [*run.languages.values(), run.target]:
         if not identifier.knows(language):
-            say(
+            logger.info(
                 f"{args.lid_model} cannot tell {language.name}: its sentences are not checked by language; "
                 "pass a fastText --lid_model that knows it, such as GlotLID's"
             )
@@ -122,7 +125,7 @@ def translate(run: GenerationConfig, command: list[str]) -> None:
     provenance.record_settings(layout.settings("translate"), settings)
     if done < total:
         manifests.begin(layout, "translate")
-        say(f"loading {translator.version}")
+        logger.info(f"loading {translator.version}")
         try:
             translator.load()
             with Progress("translate", total, "paragraphs", done=done) as progress:
@@ -164,7 +167,7 @@ def score(run: GenerationConfig, command: list[str]) -> None:
     total = sum(scoring.unscored(layout, language, scorer.id) for language in run.languages)
     if total:
         manifests.begin(layout, "score")
-        say(f"loading {scorer.id}")
+        logger.info(f"loading {scorer.id}")
         try:
             scorer.load()
             with Progress("score", total, "paragraphs with pairs") as progress:
@@ -173,7 +176,7 @@ def score(run: GenerationConfig, command: list[str]) -> None:
         finally:
             scorer.close()
     if truncated:
-        say(f"{truncated} texts were longer than the scorer reads (514 tokens) and scored by their beginnings")
+        logger.info(f"{truncated} texts were longer than the scorer reads (514 tokens) and scored by their beginnings")
     manifests.write_manifest(
         layout,
         "score",
@@ -200,7 +203,7 @@ def check_target(run: GenerationConfig) -> None:
 def say_retries(model) -> None:
     """What an API made us do again."""
     if retries := getattr(model, "retries", None):
-        say("asked again: " + ", ".join(f"{count} times for a {kind}" for kind, count in retries.most_common()))
+        logger.info("asked again: " + ", ".join(f"{count} times for a {kind}" for kind, count in retries.most_common()))
 
 
 def report(run: GenerationConfig) -> None:
@@ -222,7 +225,7 @@ def report(run: GenerationConfig) -> None:
     used = [sum(counts[kind] for counts in generation) for kind in ("prompt_tokens", "completion_tokens")]
     for stage, (prompt, completion) in (("generate", used), ("translate", funnel.tokens(layout.translation_answers))):
         if prompt:
-            print(funnel.usage(stage, prompt, completion, run.args.prices))
+            print(funnel.usage(stage, prompt, completion, run.args.price_per_million_tokens))
     for name in translated:
         for sentence, translation, value in funnel.sample_pairs(layout.translations(name)):
             shown = "no score" if value is None else f"score {value:.2f}"
@@ -248,3 +251,13 @@ def preflight(run: GenerationConfig) -> None:
         if "translate" not in args.stages:
             check_target(run)
         run.scorer.preflight(run.languages.values(), run.target)
+
+
+def repair_files(run: GenerationConfig) -> None:
+    """Drop half-written last lines, which a killed run leaves, before any stage reads the files."""
+    from topxgen.common.files import repair_tail
+
+    repair_tail(run.layout.translation_answers)
+    for name in run.languages:
+        for path in run.layout.files(name, run.filenames.get(name)):
+            repair_tail(path)

@@ -1,6 +1,5 @@
 """Quality scores for pairs: attached to the records, never a reason to drop one."""
 
-import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, repair_tail, to_line, write_atomic
 from topxgen.common.provenance import digest
 from topxgen.common.records import Layout, with_ids
+from topxgen.common.registry import Choice, load_choice
 from topxgen.text.languages import Language
 
 BLOCK = 1024  # records scored at a time
@@ -21,11 +21,14 @@ BLOCK = 1024  # records scored at a time
 #     score(records, source, target)      -> for each record the list of its pairs' scores
 #     truncated                           how many texts it had to cut so far
 #     close()                             free the models and their memory
-SCORERS = {
-    "blaser": "topxgen.generation.scoring:BlaserScorer",
-    "sonar-space": "topxgen.generation.scoring:SonarSpaceScorer",
-    "confidence": "topxgen.generation.scoring:ConfidenceScorer",
-    "none": None,
+SCORERS: dict[str, Choice] = {
+    "blaser": Choice("topxgen.generation.scoring:BlaserScorer", "BLASER-2.0-QE on SONAR vectors"),
+    "sonar-space": Choice(
+        "topxgen.generation.scoring:SonarSpaceScorer",
+        "the same through Meta's sonar-space, in an environment of its own",
+    ),
+    "confidence": Choice("topxgen.generation.scoring:ConfidenceScorer", "the back-translator's own confidence"),
+    "none": Choice("", "no scores"),
 }
 
 
@@ -132,8 +135,7 @@ class SonarSpaceScorer(_PairScorer):
 
 def create(name: str, settings: ScorerSettings):
     """The scorer of that name, its models not loaded yet."""
-    module, _, attribute = SCORERS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)(settings)
+    return load_choice("--scorer", name, SCORERS)(settings)
 
 
 def unscored(layout: Layout, language: str, scorer_id: str) -> int:

@@ -11,22 +11,21 @@ an answer has finished, and ends when none is in flight and none comes. It asks 
 that the engine decodes while the caller works on finished answers.
 """
 
-import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from topxgen.common.console import say
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import cannot_load
+from topxgen.common.registry import Choice, load_choice
 
 # One row a backend: "module:class", imported when it is chosen.
-BACKENDS = {
-    "vllm": "topxgen.inference.vllm:VLLMSampler",
-    "hf": "topxgen.inference.hf:HFSampler",
-    "openai": "topxgen.inference.openai:OpenAISampler",
-    "cohere": "topxgen.inference.cohere:CohereSampler",
-    "anthropic": "topxgen.inference.anthropic:AnthropicSampler",
+BACKENDS: dict[str, Choice] = {
+    "vllm": Choice("topxgen.inference.vllm:VLLMSampler", "vLLM in this process"),
+    "hf": Choice("topxgen.inference.hf:HFSampler", "transformers, slower, for small models and checks"),
+    "openai": Choice("topxgen.inference.openai:OpenAISampler", "OpenAI, or any compatible server (--base_url)"),
+    "cohere": Choice("topxgen.inference.cohere:CohereSampler", "Cohere"),
+    "anthropic": Choice("topxgen.inference.anthropic:AnthropicSampler", "Anthropic"),
 }
 # These say before they are loaded what is missing (check: a key, a client, an address), and what they cannot do
 # (check_sampling).
@@ -86,14 +85,13 @@ class ModelSettings:
     lora_rank: int = 16
     seed: int = 122
     batch_size: int = 4  # hf only: sequences decoded together
-    max_in_flight: int = 256  # vllm and APIs: requests handed over at a time
+    max_concurrent_requests: int = 256  # vllm and APIs: requests handed over at a time
     trust_remote_code: bool = False
     # APIs only
     api_key: str | None = field(default=None, repr=False)  # None: the provider's environment variable
     base_url: str | None = None  # None: the provider's own
     request_timeout: float = 600.0  # seconds for one attempt at a request
     max_retries: int = 8  # attempts after the first
-    notice: Callable[[str], None] = field(default=say, repr=False, compare=False)
 
 
 def model_settings(args, **chosen) -> ModelSettings:
@@ -107,7 +105,7 @@ def model_settings(args, **chosen) -> ModelSettings:
         lora_rank=args.lora_rank,
         seed=args.seed,
         batch_size=args.request_batch_size,
-        max_in_flight=args.max_in_flight or (16 if args.inference_api in REMOTE else 256),
+        max_concurrent_requests=args.max_concurrent_requests or (16 if args.inference_api in REMOTE else 256),
         trust_remote_code=args.trust_remote_code,
         api_key=args.api_key,
         base_url=args.base_url,
@@ -132,21 +130,16 @@ def sampling_settings(args, stop: tuple[str, ...] = ()) -> SamplingSettings:
 
 def load(backend: str, settings: ModelSettings):
     """The sampler of that name, its model loaded. Raises UsageError when that cannot be."""
-    return _sampler_class(backend)(settings)
+    return load_choice("--inference_api", backend, BACKENDS)(settings)
 
 
 def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | None = None) -> None:
     """Raise UsageError when an API sampler of that name could not be loaded, or not decode so: for before anything runs."""
     if backend in REMOTE:
-        sampler = _sampler_class(backend)
+        sampler = load_choice("--inference_api", backend, BACKENDS)
         sampler.check(settings)
         if sampling is not None:
             sampler.check_sampling(sampling, settings)
-
-
-def _sampler_class(backend: str):
-    module, _, name = BACKENDS[backend].partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def adapter_folder(name: str) -> str:

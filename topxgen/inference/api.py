@@ -6,6 +6,7 @@ A subclass builds the provider's official client and says what a request and its
 import asyncio
 import contextlib
 import importlib.util
+import logging
 import os
 import random
 import re
@@ -18,6 +19,8 @@ from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop
 from topxgen.inference.api_errors import MISTAKE, PROMPT, REFUSED, ErrorClassifier, Failure
 from topxgen.inference.event_loop import PausableLoop
+
+logger = logging.getLogger(__name__)
 
 
 class ParsedResponse(NamedTuple):
@@ -152,7 +155,7 @@ class RemoteSampler:
             while True:
                 while (
                     self._end is None
-                    and len(loop.in_flight) < self._settings.max_in_flight
+                    and len(loop.in_flight) < self._settings.max_concurrent_requests
                     and (request := next_request()) is not None
                 ):
                     loop.start(self._answer(request, settings))
@@ -221,7 +224,7 @@ class RemoteSampler:
             return False
         if not self._greedy_refused:
             self._greedy_refused = True
-            self._settings.notice(f"{self._settings.model} takes no temperature, so its answers are not greedy")
+            logger.info(f"{self._settings.model} takes no temperature, so its answers are not greedy")
         return True
 
     async def _others_succeed(self) -> bool:

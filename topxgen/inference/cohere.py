@@ -19,7 +19,7 @@ class CohereSampler(RemoteSampler):
         import httpx
 
         # The client's own would open no more than 100 connections.
-        limits = httpx.Limits(max_connections=self._settings.max_in_flight)
+        limits = httpx.Limits(max_connections=self._settings.max_concurrent_requests)
         self._http = httpx.AsyncClient(limits=limits, timeout=None, follow_redirects=True)
         self._client = cohere.AsyncClientV2(
             api_key=self._key, base_url=self._url, max_retries=0, httpx_client=self._http

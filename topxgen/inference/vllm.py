@@ -56,7 +56,7 @@ class VLLMSampler:
             gpu_memory_utilization=settings.gpu_memory_utilization,
             enable_prefix_caching=True,
             enable_lora=settings.enable_lora or settings.adapter is not None,
-            max_num_seqs=settings.max_in_flight,
+            max_num_seqs=settings.max_concurrent_requests,
             trust_remote_code=settings.trust_remote_code,
             disable_log_stats=True,
             use_tqdm_on_load=False,
@@ -107,7 +107,7 @@ class VLLMSampler:
         try:
             while True:
                 # One at a time: the engine begins on the first while we render the next.
-                while len(in_flight) < self._settings.max_in_flight:
+                while len(in_flight) < self._settings.max_concurrent_requests:
                     taken, refused = gather(next_request, 1, self.encode, settings, self._max_model_len)
                     yield from refused
                     if not taken and not refused:
@@ -166,7 +166,7 @@ class VLLMSampler:
 
         try:
             while True:
-                while len(searches) < max(1, self._settings.max_in_flight // settings.num_beams):
+                while len(searches) < max(1, self._settings.max_concurrent_requests // settings.num_beams):
                     taken, refused = gather(next_request, 1, self.encode, settings, self._max_model_len)
                     yield from refused
                     if not taken and not refused:

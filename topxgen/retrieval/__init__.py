@@ -6,24 +6,26 @@ A similarity is made of (pool, language, settings) and has
 A Retriever ranks the pool by it for all queries at once, in blocks of bounded memory.
 """
 
-import importlib
 from dataclasses import dataclass
 
-from topxgen.common.errors import UsageError, closest
+from topxgen.common.errors import UsageError
+from topxgen.common.registry import Choice, load_choice
 from topxgen.quality.sonar import DEFAULT as SONAR
 from topxgen.text.languages import Language
 
 # One row a similarity: "module:class", imported when it is chosen.
-RETRIEVERS = {
-    "bm25s": "topxgen.retrieval.bm25:Robertson",
-    "bm25": "topxgen.retrieval.bm25:Okapi",
-    "SONAR": "topxgen.retrieval.sonar:Sonar",
-    "LCS": "topxgen.retrieval.surface:LCS",
-    "chrf": "topxgen.retrieval.surface:ChrF",
-    "bleu": "topxgen.retrieval.surface:Bleu",
-    "Random": "topxgen.retrieval.random_order:Random",
-    "structural": "topxgen.retrieval.dependency_trees:Structural",
-    "kernel": "topxgen.retrieval.dependency_trees:Kernel",
+RETRIEVERS: dict[str, Choice] = {
+    "bm25s": Choice("topxgen.retrieval.bm25:Robertson", "BM25 (Robertson) on stemmed words"),
+    "bm25": Choice("topxgen.retrieval.bm25:Okapi", "BM25 (Okapi) on stemmed words"),
+    "SONAR": Choice("topxgen.retrieval.sonar:Sonar", "cosine of SONAR sentence vectors"),
+    "LCS": Choice("topxgen.retrieval.surface:LCS", "longest common subsequence of words"),
+    "chrf": Choice("topxgen.retrieval.surface:ChrF", "chrF"),
+    "bleu": Choice("topxgen.retrieval.surface:Bleu", "sentence BLEU"),
+    "Random": Choice("topxgen.retrieval.random_order:Random", "a random draw"),
+    "structural": Choice(
+        "topxgen.retrieval.dependency_trees:Structural", "similar dependency trees (spaCy), by edit distance"
+    ),
+    "kernel": Choice("topxgen.retrieval.dependency_trees:Kernel", "similar dependency trees (spaCy), by a tree kernel"),
 }
 NEEDS_MODEL = ("SONAR",)  # these want a GPU's memory while they look, and give it back
 BLOCK, BLOCK_BYTES = 128, 32 << 20  # queries, and bytes of their scores, in memory together
@@ -102,12 +104,5 @@ def create(name: str, pool: list[str], language: Language, settings: RetrieverSe
 
     Raises UsageError for an unknown name, and for a package, model or language that is missing.
     """
-    if name not in RETRIEVERS:
-        near = closest(name, RETRIEVERS, n=1)
-        raise UsageError(
-            f"--retriever_type {name!r} does not exist; choose one of {', '.join(RETRIEVERS)}"
-            + (f" (did you mean {near[0]}?)" if near else "")
-        )
-    module, _, attribute = RETRIEVERS[name].partition(":")
-    similarity = getattr(importlib.import_module(module), attribute)
+    similarity = load_choice("--retriever_type", name, RETRIEVERS)
     return Retriever(pool, similarity(pool, language, settings or RetrieverSettings()))

@@ -5,14 +5,16 @@ whose files have the sizes, beginnings and ends that it says, is gone on from.
 """
 
 import hashlib
+import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import partial, read_json, write_json
+
+logger = logging.getLogger(__name__)
 
 CHECKSUM_FILE = "checkpoint_files.json"
 CARD_FILE = "README.md"
@@ -71,7 +73,7 @@ def every(output_dir: Path) -> list[Path]:
     return sorted((path for path in found if path.is_dir()), key=step_of)
 
 
-def newest(output_dir: Path, say: Callable[[str], None]) -> Path | None:
+def newest(output_dir: Path) -> Path | None:
     """The newest checkpoint that is whole; `say` hears of each newer one that is not.
 
     Such a one is renamed to unusable-checkpoint-N, so that what the run writes next does not mix with it and no tool
@@ -81,7 +83,7 @@ def newest(output_dir: Path, say: Callable[[str], None]) -> Path | None:
         why = fault(folder)
         if why is None:
             return folder
-        say(f"{folder} is left out: {why}")
+        logger.info(f"{folder} is left out: {why}")
         aside = folder.with_name(f"unusable-{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)

@@ -1,6 +1,6 @@
 """What a training run tells while it runs: a bar, a line a log in train_log.jsonl, loss curves."""
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from transformers import TrainerCallback
@@ -9,15 +9,16 @@ from topxgen.common.console import Progress
 from topxgen.common.files import Appender, partial, to_line, write_atomic
 from topxgen.training.model_card import regressions
 
+logger = logging.getLogger(__name__)
+
 CURVES = "loss_curves.png"
 
 
 class RunLog(TrainerCallback):
     """Bar and log of the main process, in the file `path`. A resumed run takes back the lines after its checkpoint."""
 
-    def __init__(self, path: Path, say: Callable[[str], None]):
+    def __init__(self, path: Path):
         self._path, self._curves = path, path.with_name(CURVES)
-        self._say = say
         self._bar: Progress | None = None
         self._log: Appender | None = None
         self._warned: set[str] = set()
@@ -46,8 +47,8 @@ class RunLog(TrainerCallback):
             for name, now, start in regressions(state.log_history):
                 if name not in self._warned:
                     self._warned.add(name)
-                    self._say(
-                        f"warning: {name} is {now:.4g} at step {state.global_step}, worse than {start:.4g} before training"
+                    logger.warning(
+                        f"{name} is {now:.4g} at step {state.global_step}, worse than {start:.4g} before training"
                     )
 
     def on_save(self, args, state, control, **kwargs):

@@ -7,6 +7,7 @@ language codes, any other on template texts.
 import argparse
 import importlib.util
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.training.packing import DecoderCollator, PairCollator, Seq2SeqRows, decoder_rows
 from topxgen.training.pairs import Pair
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer, TokenizedTexts
+
+logger = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 LEFT_OUT_FILE = "left_out_pairs.jsonl"  # in the output directory
@@ -101,7 +104,7 @@ class TrainableModel:
         args = self.args
         return decoder_rows(encoded, packing or args.packing, args.max_length, args.targets_only, args.seed)
 
-    def streamed(self, stream, held_out: list[Pair], say: Say):
+    def streamed(self, stream, held_out: list[Pair]):
         """Rows out of a stream of pairs."""
         from topxgen.training.streaming import StreamedRows
 
@@ -116,7 +119,6 @@ class TrainableModel:
             seed=args.seed,
             both_ways=args.reverse,
             held_out=held_out,
-            say=say,
         )
 
     def collator(self):
@@ -124,7 +126,7 @@ class TrainableModel:
             return PairCollator(self.pad, self.config.decoder_start_token_id)
         return DecoderCollator(self.pad, self.flash, self.args.packing == "bestfit")
 
-    def load(self, say: Say):
+    def load(self):
         """The weights, quantised and with adapters as the flags say."""
         import torch
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig
@@ -145,13 +147,13 @@ class TrainableModel:
                 bnb_4bit_compute_dtype=half,
             )
             if not torch.cuda.is_available():
-                say("quantised training without a GPU works, but is slow: it is for trying things out")
+                logger.info("quantised training without a GPU works, but is slow: it is for trying things out")
             else:
                 options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", 0))}
         if self.flash:
             options["attn_implementation"] = "flash_attention_2"
         elif args.use_flash_attn:
-            say("flash-attn is not installed or finds no GPU (pip install flash-attn): torch's SDPA is used")
+            logger.info("flash-attn is not installed or finds no GPU (pip install flash-attn): torch's SDPA is used")
         kind = AutoModelForSeq2SeqLM if self.kind == ENCODER_DECODER else AutoModelForCausalLM
         try:
             model = kind.from_pretrained(

@@ -2,8 +2,8 @@
 
 import argparse
 import json
+import logging
 import os
-import sys
 from pathlib import Path
 
 from topxgen.common import provenance
@@ -11,6 +11,8 @@ from topxgen.common.errors import UsageError
 from topxgen.text import languages
 from topxgen.training import run, training_data
 from topxgen.training.model import DECODER, TrainableModel, launched_with_deepspeed
+
+logger = logging.getLogger(__name__)
 
 IS_MAIN_PROCESS = int(os.environ.get("RANK", 0)) == 0
 
@@ -27,8 +29,8 @@ NOT_PART_OF_THE_RESULT = [
     "report_to",
     "export_dir",
     "export_formats",
-    "eval_translation",
-    "best_by",
+    "num_eval_translations",
+    "metric_for_best_model",
     "early_stopping_patience",
     "gradient_checkpointing",
     "use_flash_attn",
@@ -48,12 +50,6 @@ NOT_PART_OF_THE_RESULT = [
 DEFAULT_STEPS = 1000
 
 
-def say(line: str) -> None:
-    """To the user, once: every process runs this script."""
-    if IS_MAIN_PROCESS:
-        print(line, file=sys.stderr, flush=True)
-
-
 def settle(args: argparse.Namespace) -> argparse.Namespace:
     """Defaults that depend on other flags. Raises UsageError for flags that contradict each other."""
     args.max_steps = None if args.max_steps == -1 else args.max_steps
@@ -62,7 +58,7 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
     if args.max_steps is None and args.num_train_epochs is None:
         args.max_steps = DEFAULT_STEPS
     if args.max_steps is not None and args.num_train_epochs is not None:
-        say(f"--max_steps {args.max_steps} wins over --num_train_epochs {args.num_train_epochs:g}")
+        logger.info(f"--max_steps {args.max_steps} wins over --num_train_epochs {args.num_train_epochs:g}")
         args.num_train_epochs = None
     args.src = languages.find(args.src, args.languages_file).name
     args.target_languages = [languages.find(name, args.languages_file).name for name in args.target_languages]
@@ -89,9 +85,11 @@ def settle(args: argparse.Namespace) -> argparse.Namespace:
         )
     if args.streaming and args.export_dir:
         raise UsageError("--export_dir writes what is in memory; leave --streaming out")
-    args.best_by = args.best_by or ("chrf" if args.eval_translation else "loss")
-    if args.best_by != "loss" and not args.eval_translation:
-        raise UsageError(f"--best_by {args.best_by} needs translations; pass --eval_translation N")
+    args.metric_for_best_model = args.metric_for_best_model or ("chrf" if args.num_eval_translations else "loss")
+    if args.metric_for_best_model != "loss" and not args.num_eval_translations:
+        raise UsageError(
+            f"--metric_for_best_model {args.metric_for_best_model} needs translations; pass --num_eval_translations N"
+        )
     return args
 
 
@@ -153,14 +151,17 @@ def settings_of(args: argparse.Namespace, facts: dict) -> dict:
     rows, _ = run.effective_batch(args)
     chosen = {name: value for name, value in vars(args).items() if name not in NOT_PART_OF_THE_RESULT}
     if args.lr_scheduler_type in run.ON_PLATEAU:  # then evaluations decide, too
-        chosen |= {name: getattr(args, name) for name in ("eval_steps", "save_steps", "best_by", "eval_translation")}
+        chosen |= {
+            name: getattr(args, name)
+            for name in ("eval_steps", "save_steps", "metric_for_best_model", "num_eval_translations")
+        }
     return {**chosen, "effective_batch_rows": rows, "data": facts["sha256"]}
 
 
 def show_batch(args: argparse.Namespace) -> int:
     """Say how many rows a step has; the number."""
     rows, processes = run.effective_batch(args)
-    say(
+    logger.info(
         f"a step has {rows} rows ({args.per_device_train_batch_size} a device x {args.gradient_accumulation_steps} accumulated "
         f"x {processes} processes)"
     )
@@ -173,16 +174,18 @@ def show_rows(args: argparse.Namespace, model: TrainableModel, encoded, rows) ->
     width = args.max_length if model.kind == DECODER and args.packing != "none" else max(rows.lengths)
     steps = -(-len(rows) // batch)
     total = args.max_steps or -(-int(args.num_train_epochs * steps) // 1)
-    say(
+    logger.info(
         f"{len(encoded)} training texts of {tokens} tokens (mean {tokens / max(1, len(encoded)):.0f}) in {len(rows)} rows of at "
         f"most {width}: {1 - tokens / (len(rows) * width):.1%} room left; an epoch has {steps} steps; {total} steps, {total / steps:.1f} epochs"
     )
     if total <= args.num_warmup_steps:
-        say(f"--num_warmup_steps {args.num_warmup_steps}: the learning rate never gets to its top in {total} steps")
+        logger.info(
+            f"--num_warmup_steps {args.num_warmup_steps}: the learning rate never gets to its top in {total} steps"
+        )
     if model.kind == DECODER and args.dry_run:
         for i in range(min(2, len(encoded))):
             ids, prompt = encoded[i].tolist(), int(encoded.prompts[i])
             learned = "(the loss lies here)" if args.targets_only else "(the loss lies on all)"
-            say(
+            logger.info(
                 f"--- text {i + 1}\n{model.tokenizer.decode(ids[:prompt])}\n--- {learned}\n{model.tokenizer.decode(ids[prompt:])}"
             )

@@ -1,6 +1,7 @@
 """From settled flags to a trained model: the Trainer's arguments, resume, signals, the best checkpoint."""
 
 import argparse
+import logging
 import os
 import shutil
 import signal
@@ -14,13 +15,14 @@ from topxgen.training import checkpoints, eval_translation, model_card
 from topxgen.training.model import (
     DECODER,
     LEFT_OUT_FILE,
-    Say,
     TrainableModel,
     launched_with_deepspeed,
     need,
     parameters,
 )
 from topxgen.training.pairs import Pair
+
+logger = logging.getLogger(__name__)
 
 # Schedules of transformers (a test holds this list against it), and how each is told a smallest learning rate.
 SCHEDULERS: dict[str, str | None] = {
@@ -46,7 +48,7 @@ def schedule(args: argparse.Namespace) -> tuple[str, dict]:
     """Name and options of the learning-rate schedule. Raises UsageError when it cannot end at --min_learning_rate."""
     name, options, smallest = args.lr_scheduler_type, dict(args.lr_scheduler_kwargs or {}), args.min_learning_rate
     if name in ON_PLATEAU:
-        options.setdefault("mode", "min" if args.best_by == "loss" else "max")
+        options.setdefault("mode", "min" if args.metric_for_best_model == "loss" else "max")
     if name == "warmup_stable_decay" and "num_decay_steps" not in options:
         if args.max_steps is None:
             raise UsageError(
@@ -206,19 +208,17 @@ def check_output_dir(output_dir: Path, settings: dict) -> None:
     provenance.check_settings(output_dir / SETTINGS, settings)
 
 
-def is_finished(output_dir: Path, say: Say) -> bool:
+def is_finished(output_dir: Path) -> bool:
     """Whether the run in a directory came to its end; says so."""
     done = read_json(output_dir / MANIFEST)
     if done:
-        say(
+        logger.info(
             f"finished at step {done['steps']}, the best model lies in {output_dir}; for another run pass another --output_dir"
         )
     return bool(done)
 
 
-def run(
-    args: argparse.Namespace, model: TrainableModel, rows, test: list[Pair], facts: dict, settings: dict, say: Say
-) -> int:
+def run(args: argparse.Namespace, model: TrainableModel, rows, test: list[Pair], facts: dict, settings: dict) -> int:
     """Train, from the newest whole checkpoint if there is one, and publish the best one; the exit code.
 
     `rows` are what is trained on, `test` the held-out pairs, `facts` of the data and `settings` go into the card.
@@ -229,11 +229,11 @@ def run(
     describe = model_card.RunInfo(args, model.kind, facts, settings, provenance.command_line(()))
     log = None
     try:
-        trainer, flow, log = build_trainer(args, model, rows, test, describe, say)
-        checkpoint = resume_from(trainer, output_dir, say)
+        trainer, flow, log = build_trainer(args, model, rows, test, describe)
+        checkpoint = resume_from(trainer, output_dir)
         if trainer.is_world_process_zero():
             provenance.record_settings(output_dir / SETTINGS, settings)
-        if checkpoint is None or not is_fully_trained(trainer, flow, checkpoint, say):
+        if checkpoint is None or not is_fully_trained(trainer, flow, checkpoint):
             with caught_signals(flow):
                 trainer.train(resume_from_checkpoint=checkpoint)
     except Exception as error:  # of torch, safetensors, DeepSpeed; `explained` knows those of full memory and disks
@@ -247,13 +247,15 @@ def run(
     trainer.accelerator.wait_for_everyone()
     state = trainer.state
     if flow.stopped == "signal":
-        say(f"stopped by a signal after step {state.global_step}, which is saved; the same command goes on from there")
+        logger.info(
+            f"stopped by a signal after step {state.global_step}, which is saved; the same command goes on from there"
+        )
     elif main:
         best = output_dir / f"checkpoint-{best_step(state)}"
         checkpoints.copy_best_model(best, output_dir)
         worse = model_card.regressions([entry for entry in state.log_history if entry["step"] <= best_step(state)])
         for name, now, before in worse:
-            say(f"warning: the best checkpoint has {name} {now:.4g}, before training it was {before:.4g}")
+            logger.warning(f"the best checkpoint has {name} {now:.4g}, before training it was {before:.4g}")
         outcome = {
             "steps": state.global_step,
             "stopped_early": flow.stopped == "patience",
@@ -285,7 +287,7 @@ def run(
     return STOPPED_BY_SIGNAL if flow.stopped == "signal" else 0
 
 
-def is_fully_trained(trainer, flow, checkpoint: str, say: Say) -> bool:
+def is_fully_trained(trainer, flow, checkpoint: str) -> bool:
     """Whether nothing is left to train after a checkpoint: the run was killed before its model was published."""
     from transformers import TrainerState
 
@@ -296,7 +298,7 @@ def is_fully_trained(trainer, flow, checkpoint: str, say: Say) -> bool:
         return False
     if state.global_step < state.max_steps:
         flow.stopped = "patience"
-    find_best(state, Path(trainer.args.output_dir), say)
+    find_best(state, Path(trainer.args.output_dir))
     trainer.state = state
     return True
 
@@ -326,7 +328,7 @@ def best_step(state) -> int:
     return state.best_global_step or state.global_step
 
 
-def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, test: list[Pair], describe, say: Say) -> tuple:
+def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, test: list[Pair], describe) -> tuple:
     """(PairTrainer, its Flow, its RunLog), the weights loaded."""
     from transformers import PrinterCallback, set_seed
     from transformers.utils import logging
@@ -335,14 +337,14 @@ def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, test: l
     from topxgen.training.trainer import EvalSets, PackingLeakCheck, PairTrainer, StopAndSaveCallback
 
     logging.set_verbosity_error()
-    held = EvalSets({}, eval_translation.choose(test, args.eval_translation), model.encoder)
+    held = EvalSets({}, eval_translation.choose(test, args.num_eval_translations), model.encoder)
     packing = "bestfit" if args.packing == "bestfit" else "none"  # a held-out pair is never cut
     for name, pairs in directions(test).items():
         encoded = model.encode(pairs, packing)
-        note_left_out(args, model, encoded, pairs, f"held-out {name}", say)
+        note_left_out(args, model, encoded, pairs, f"held-out {name}")
         if len(encoded):
             held.rows[name] = model.rows(encoded, packing)
-    metric, evaluates = f"eval_{args.best_by}", bool(held.rows or held.pairs)
+    metric, evaluates = f"eval_{args.metric_for_best_model}", bool(held.rows or held.pairs)
     check_evaluation(args, held, evaluates)
     # Before the weights: what DeepSpeed is told here decides how they are loaded.
     arguments = training_arguments(args, metric, evaluates, model.leaves_parameters_unused)
@@ -352,14 +354,14 @@ def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, test: l
             "ACCELERATE_USE_CPU=true"
         )
     set_seed(args.seed)  # of new adapters
-    network = model.load(say)
+    network = model.load()
     trained, total = parameters(network)
-    say(
+    logger.info(
         f"{args.model_name_or_path}: {model.kind}, {trained:,} of {total:,} parameters are trained, attention "
         f"{network.config._attn_implementation}"
     )
-    flow = StopAndSaveCallback(metric, arguments.greater_is_better, args.early_stopping_patience, evaluates, say)
-    log = RunLog(args.output_dir / LOG, say)
+    flow = StopAndSaveCallback(metric, arguments.greater_is_better, args.early_stopping_patience, evaluates)
+    log = RunLog(args.output_dir / LOG)
 
     def finish(folder: Path, state) -> None:
         (folder / checkpoints.CARD_FILE).write_text(describe.card(state), encoding="utf-8")
@@ -393,10 +395,10 @@ def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, test: l
 
 def check_evaluation(args: argparse.Namespace, held, evaluates: bool) -> None:
     """Raise UsageError when something goes by an evaluation that cannot be had."""
-    if args.best_by != "loss" and not held.pairs:
+    if args.metric_for_best_model != "loss" and not held.pairs:
         raise UsageError(
-            f"--best_by {args.best_by} (--eval_translation {args.eval_translation}): there is no held-out pair to translate; "
-            "raise --test_size_ratio, or leave --eval_translation out"
+            f"--metric_for_best_model {args.metric_for_best_model} (--num_eval_translations {args.num_eval_translations}): there is no held-out pair to translate; "
+            "raise --test_size_ratio, or leave --num_eval_translations out"
         )
     for flag, wanted in (
         ("--early_stopping_patience", args.early_stopping_patience),
@@ -404,16 +406,14 @@ def check_evaluation(args: argparse.Namespace, held, evaluates: bool) -> None:
     ):
         if wanted and not evaluates:
             raise UsageError(f"{flag} goes by evaluations, and nothing is held out: raise --test_size_ratio")
-    if args.best_by == "loss" and evaluates and not held.rows:
+    if args.metric_for_best_model == "loss" and evaluates and not held.rows:
         raise UsageError(f"no held-out pair is as short as --max_length {args.max_length} tokens: raise it")
 
 
-def note_left_out(
-    args: argparse.Namespace, model: TrainableModel, encoded, pairs: list[Pair], which: str, say: Say
-) -> None:
+def note_left_out(args: argparse.Namespace, model: TrainableModel, encoded, pairs: list[Pair], which: str) -> None:
     """Say that pairs were too long, and list them in the output directory."""
     for line in model.left_out(encoded, which):
-        say(line)
+        logger.info(line)
     if encoded.too_long and int(os.environ.get("RANK", 0)) == 0 and args.output_dir.is_dir():
         with Appender(args.output_dir / LEFT_OUT_FILE) as file:
             for number, tokens in encoded.too_long:
@@ -431,11 +431,11 @@ def note_left_out(
                 )
 
 
-def resume_from(trainer, output_dir: Path, say: Say) -> str | None:
+def resume_from(trainer, output_dir: Path) -> str | None:
     """The checkpoint that all processes go on from; without one, the starting point is evaluated first."""
     from accelerate.utils import broadcast_object_list
 
-    found = [checkpoints.newest(output_dir, say) if trainer.is_world_process_zero() else None]
+    found = [checkpoints.newest(output_dir) if trainer.is_world_process_zero() else None]
     checkpoint = broadcast_object_list(found)[0]
     if checkpoint is None:
         trainer.args.eval_on_start = trainer.args.eval_strategy != "no"
@@ -447,5 +447,5 @@ def resume_from(trainer, output_dir: Path, say: Say) -> str | None:
             f"{checkpoint} holds the optimizer as {then[1]} processes with sharding {then[0]} left it; this is {now[1]} with "
             f"{now[0]}: launch as before, or begin anew in another --output_dir with --model_name_or_path {checkpoint}"
         )
-    say(f"going on from {checkpoint}")
+    logger.info(f"going on from {checkpoint}")
     return str(checkpoint)

@@ -1,12 +1,15 @@
 """Training rows from a stream of pairs that never fits in memory (`--streaming`)."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 
 import torch
 
 from topxgen.training.packing import Seq2SeqRows, decoder_rows
 from topxgen.training.pairs import Pair, reverse
 from topxgen.training.tokenization import CausalTokenizer
+
+logger = logging.getLogger(__name__)
 
 
 class StreamedRows(torch.utils.data.IterableDataset):
@@ -29,9 +32,8 @@ class StreamedRows(torch.utils.data.IterableDataset):
         seed: int,
         both_ways: bool,
         held_out: list[Pair],
-        say: Callable[[str], None],
     ):
-        self._both_ways, self._say, self._left_out, self._reported = both_ways, say, 0, 0
+        self._both_ways, self._say, self._left_out, self._reported = both_ways, 0, 0
         self._held_out = {text for pair in held_out for text in (pair.source, pair.target) if text}
         self._stream, self._encoder, self._window = stream, encoder, window
         self._packing, self._max_length, self._targets_only, self._seed = packing, max_length, targets_only, seed
@@ -54,7 +56,7 @@ class StreamedRows(torch.utils.data.IterableDataset):
         count = self._left_out or getattr(self._encoder, "cut", 0)
         if count > self._reported:
             what = "pairs left out" if self._left_out else "texts cut"
-            self._say(f"{count} {what} so far, longer than --max_length {self._max_length} tokens")
+            logger.info(f"{count} {what} so far, longer than --max_length {self._max_length} tokens")
             self._reported = count
 
     def _rows(self, pairs: list[Pair], seed: int) -> Iterator[dict]:

@@ -7,6 +7,7 @@
 """
 
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from topxgen.common.errors import UsageError
 from topxgen.training import checkpoints, eval_translation
 from topxgen.training.packing import IGNORED
 from topxgen.training.pairs import Pair
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -257,7 +260,7 @@ class SetEpochCallback(TrainerCallback):
         self._order.set_epoch(state.global_step // self._order.steps)
 
 
-def find_best(state, output_dir: Path, say: Callable) -> None:
+def find_best(state, output_dir: Path) -> None:
     """Look for the best checkpoint of an earlier process: the directory may have been moved since, or it removed."""
     if state.best_global_step is None:
         return
@@ -265,7 +268,7 @@ def find_best(state, output_dir: Path, say: Callable) -> None:
     if best.is_dir():
         state.best_model_checkpoint = str(best)
     else:
-        say(f"{best}, the best so far, is gone: the best of those that follow is kept, or the last one")
+        logger.info(f"{best}, the best so far, is gone: the best of those that follow is kept, or the last one")
         state.best_model_checkpoint = state.best_global_step = state.best_metric = None
 
 
@@ -283,9 +286,8 @@ class StopAndSaveCallback(TrainerCallback):
     no number ends it; `stop_requested` (a signal) ends it after a checkpoint.
     """
 
-    def __init__(self, metric: str, greater_is_better: bool, patience: int | None, evaluates: bool, say: Callable):
+    def __init__(self, metric: str, greater_is_better: bool, patience: int | None, evaluates: bool):
         self._metric, self._greater, self._patience, self._evaluates = metric, greater_is_better, patience, evaluates
-        self._say = say
         self.stop_requested = False
         self.stopped = ""  # why, when it was not the last step
         self.accelerator = None

@@ -16,7 +16,7 @@ from topxgen.training.export import FORMATS, export
 from topxgen.training.named_datasets import NAMED, SCORED, DatasetSpec, LoadedPairs, sha256, sha256_of_texts
 from topxgen.training.pairs import Pair, reverse, split
 
-__all__ = ["FORMATS", "NAMED", "STRATEGIES", "Pair", "DatasetSpec", "export", "load", "reverse", "split", "stream"]
+__all__ = ["FORMATS", "NAMED", "STRATEGIES", "DatasetSpec", "Pair", "export", "load", "reverse", "split", "stream"]
 
 STRATEGIES = ("soonest", "highest", "random")
 

@@ -12,19 +12,19 @@ A translator has
 It sorts and batches the sentences it is given itself.
 """
 
-import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from topxgen.common.console import say
+from topxgen.common.registry import Choice, load_choice
 from topxgen.inference import ModelSettings
 
 # One row a translator: "module:class", imported when it is chosen.
-TRANSLATORS = {
-    "nllb": "topxgen.translation.nllb:NLLB",
-    "llm": "topxgen.translation.llm:LLM",
-    "apertium": "topxgen.translation.apertium:Apertium",
+TRANSLATORS: dict[str, Choice] = {
+    "nllb": Choice("topxgen.translation.nllb:NLLB", "the translation model of --nllb_name_or_path"),
+    "llm": Choice("topxgen.translation.llm:LLM", "the LLM of --model_name_or_path, few-shot"),
+    "apertium": Choice(
+        "topxgen.translation.apertium:Apertium", "Apertium's rules, where its language pair is installed"
+    ),
 }
 CACHE_DIR = "~/.cache/topxgen"
 
@@ -58,7 +58,6 @@ class TranslatorSettings:
     demonstrations: int = 5
     pool: str = "flores"
     journal: Path | None = None  # where finished answers are kept
-    notice: Callable[[str], None] = say
 
 
 def no_tick(_: int) -> None:
@@ -67,5 +66,4 @@ def no_tick(_: int) -> None:
 
 def create(name: str, settings: TranslatorSettings):
     """The translator of that name, its model not loaded yet. Raises UsageError when it cannot be had."""
-    module, _, attribute = TRANSLATORS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)(settings)
+    return load_choice("--back_translator", name, TRANSLATORS)(settings)

@@ -1,5 +1,6 @@
 """An LLM as a translator: k-shot prompts with demonstrations retrieved by BM25 (SPEC section 4)."""
 
+import logging
 from collections.abc import Callable
 
 from topxgen import inference, retrieval
@@ -13,6 +14,8 @@ from topxgen.retrieval import Retriever
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
 from topxgen.translation import Translation, TranslatorSettings, no_tick
+
+logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 500
 
@@ -36,7 +39,7 @@ class LLM:
         self._style = style_of(settings.prompt_style, settings.inference_api, settings.model)
         get_template(settings.template, "English", "French")  # does it exist?
         if self._style == "chat" and settings.template != "11":
-            settings.notice(
+            logger.info(
                 f"{self._model.model} is asked through its chat template, so --template_key {settings.template} is not used; "
                 "if it was fine-tuned on that template pass --prompt_style raw"
             )

@@ -10,12 +10,15 @@ An engine is told what to load, finds out whether that can be, and has
 """
 
 import gc
+import logging
 import os
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import cannot_load
 from topxgen.translation import TranslatorSettings
+
+logger = logging.getLogger(__name__)
 
 # Padded source tokens in a batch, times 5 beams in the decoder.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
@@ -197,7 +200,7 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
     with FileLock(folder.with_name(folder.name + ".lock")):
         if (folder / "model.bin").is_file():
             return folder
-        settings.notice(f"converting {settings.nllb} for CTranslate2 ({compute_type}), once: {folder}")
+        logger.info(f"converting {settings.nllb} for CTranslate2 ({compute_type}), once: {folder}")
         partial = folder.with_name(folder.name + ".partial")
         try:
             converter = _converter()(

@@ -1,12 +1,14 @@
 """The topxgen pipeline: a prompt asks for texts about a topic, with examples to set the tone."""
 
+import logging
 import random
-from collections.abc import Callable
 
 from topxgen.common.errors import UsageError
 from topxgen.generation.paragraphs import Prompt
 from topxgen.generation.prompt_templates import Template
 from topxgen.generation.topics import TopicOrder
+
+logger = logging.getLogger(__name__)
 
 # Consecutive prompts of a language share their examples and differ in the topic, which stands last, so that
 # an engine with a prefix cache reads the examples once for all of them. A constant of its own, because a
@@ -33,12 +35,11 @@ class TopXGenPrompts:
         texts: int,
         demonstrations: int,
         phrases: int,
-        notice: Callable[[str], None] = print,
     ):
         self._template, self._paragraphs, self._sentences = template, paragraphs, sentences
         self._seed, self._texts, self._demonstrations, self._phrases = seed, texts, demonstrations, phrases
         self._orders = {language: TopicOrder(topics, seed, language) for language in languages}
-        self._topic_count, self._notice = len(topics), notice
+        self._topic_count = len(topics)
         for language in languages:
             others = sum(1 for name, texts in paragraphs.items() if name != language and texts)
             if demonstrations > others:
@@ -55,7 +56,7 @@ class TopXGenPrompts:
     def build(self, prompt: Prompt) -> tuple[str | list[dict[str, str]], str]:
         """The prompt to send (text, or a chat when the template says so) and its topic."""
         if prompt.number == self._topic_count:
-            self._notice(f"{prompt.language}: all {self._topic_count} topics have been used once; they are used again")
+            logger.info(f"{prompt.language}: all {self._topic_count} topics have been used once; they are used again")
         topic = self._orders[prompt.language].topic(prompt.number)
         rng = random.Random(f"examples {self._seed} {prompt.language} {prompt.number // PROMPTS_PER_EXAMPLES}")
         text = self._template.fill(
