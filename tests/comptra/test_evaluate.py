@@ -343,7 +343,7 @@ def test_files_of_ones_own_are_those_of_the_manifest(tmp_path, score):
     assert code == 0 and "files from English" in shown and "100.00" in shown and "WARNING" not in said, said
     files[1].write_text("\n".join(["Beste bat.", *test.references[1:]]) + "\n", encoding="utf-8")
     code, shown, said = score(tmp_path)
-    assert code == 0 and "has other references now" in said and shown.count("100.00") == 1, "the language"
+    assert code == 0 and "the references of files from English into Basque have changed" in said and shown.count("100.00") == 1, "the language"
 
 
 def test_a_run_that_goes_on_has_its_settings_only(tmp_path, score):
@@ -371,7 +371,7 @@ def test_other_lines_than_the_benchmarks(tmp_path, score):
 
 def test_what_is_not_there(tmp_path, score):
     code, _, said = score(tmp_path / "nowhere")
-    assert code == 2 and "is no folder" in said
+    assert code == 2 and "is not a folder" in said
     code, _, said = score(tmp_path)
     assert code == 2 and "no translate_0.jsonl" in said
     original(tmp_path, "m")
@@ -481,4 +481,4 @@ def test_eval_sh_from_another_folder(tmp_path):
     done = subprocess.run(
         command, cwd=tmp_path, env={**environment, "BASELINE": "nowhere"}, capture_output=True, text=True
     )
-    assert done.returncode == 2 and "nowhere is no folder" in done.stderr
+    assert done.returncode == 2 and "nowhere is not a folder" in done.stderr

@@ -386,7 +386,7 @@ def test_smol_of_the_hub(tmp_path, monkeypatch):
     found, facts = load(source("smol", subset="smoldoc"))
     assert [(pair.source, pair.target) for pair in found] == [("One.", "Bat.")]
     assert facts["languages"]["English to Basque"]["path"] == f"hub: {repository}, smoldoc__en_eu, train"
-    assert "cannot load 'google/smol, " in refusal(load, source("smol", HAUSA, subset="smoldoc"))
+    assert "smol, smoldoc__en_ha' (" in refusal(load, source("smol", HAUSA, subset="smoldoc"))
 
 
 # Files, folders and the Hub
