@@ -14,7 +14,7 @@ Holm's correction if several systems are compared. Only systems on the same sent
 import argparse
 import logging
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
@@ -121,19 +121,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     names = metrics_of(args)
     baselines = find_runs([args.baseline], args.step) if args.baseline else []
     folders = {folder.resolve(): folder for folder in baselines + find_runs(args.dirs, args.step)}
-
-    @cache
-    def load_test_set(dataset, src, tgt, max_samples, test_files):
-        return evaluation_sets.load(
-            dataset,
-            src,
-            tgt,
-            folder=args.benchmark_dir,
-            max_samples=max_samples,
-            test_files=test_files,
-            need_pool=False,
-        )
-
+    load_test_set = cache(partial(evaluation_sets.load, folder=args.benchmark_dir, need_pool=False))
     groups: dict[tuple, list[System]] = {}
     for folder in folders.values():
         if system := read_system(folder, args, load_test_set):

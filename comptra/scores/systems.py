@@ -147,7 +147,9 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable)
                 + ", ".join(evaluation_sets.DATASETS)
             )
         files = args.test_files or (_files_of(manifest) if dataset == "files" else None)
-        test_set = load_test_set(dataset, src, tgt, settings.get("max_samples"), files and tuple(files))
+        test_set = load_test_set(
+            dataset, src, tgt, max_samples=settings.get("max_samples"), test_files=files and tuple(files)
+        )
         what = f"{dataset} from {src.name} into {tgt.name}"
         _check_sentences(path, sentences, test_set.sources, what)
         missing = len(test_set.sources) - len(sentences)

@@ -234,7 +234,7 @@ def test_xquad(tmp_path):
         ("", "is not JSON"),
         ("[]", "is not SQuAD JSON"),
         ('{"data": [{"title": "Oxígeno"}]}', "is not SQuAD JSON: KeyError('paragraphs')"),
-        ('{"data": [{"paragraphs": [{"context": 3}]}]}', "is not SQuAD JSON: a context is no text"),
+        ('{"data": [{"paragraphs": [{"context": 3}]}]}', "is not SQuAD JSON: a context is not a text"),
         ('{"data": []}', "is empty"),
     ]:
         write(path, broken)

@@ -1,8 +1,10 @@
 """Benchmarks: every split of an evaluation set in a language, as its publishers wrote it.
 
-LOADERS has a row for each published benchmark. A benchmark of one's own is a file, a folder or a Hub data set, with a
-mapping of its columns to languages where labels and names do not tell (rules: topxgen/corpora/tables.py), or a loader.
-What prompts show to a model comes from examples.py.
+LOADERS has a row for each published benchmark: FLORES-200 (https://github.com/facebookresearch/flores; on the Hub FLORES+),
+NTREX-128 (https://github.com/MicrosoftTranslator/NTREX), TICO-19 (https://tico-19.github.io), XQuAD
+(https://github.com/google-deepmind/xquad) and the embedded Universal Declaration of Human Rights. A benchmark of one's own is
+a file, a folder or a Hub data set, with a mapping of its columns to languages where labels and names do not tell
+(rules: topxgen/corpora/tables.py), or a loader. What prompts show to a model comes from examples.py.
 """
 
 import hashlib
@@ -25,25 +27,11 @@ from topxgen.text.languages import Language
 # One row a benchmark: "module:function". The function takes the name, a Language and the folder of --benchmark_dir (None: the
 # Hub), and returns the splits in that language. It raises LacksLanguage, or UsageError for anything else that is wrong.
 LOADERS: dict[str, Choice] = {
-    "flores": Choice(
-        "topxgen.corpora.benchmarks:load_flores",
-        "FLORES-200 (https://github.com/facebookresearch/flores), on the Hub FLORES+: dev 997, devtest 1,012 sentences",
-    ),
-    "ntrex": Choice(
-        "topxgen.corpora.benchmarks:load_ntrex",
-        "NTREX-128 (https://github.com/MicrosoftTranslator/NTREX): test 1,000, pool 997 sentences",
-    ),
-    "tico": Choice(
-        "topxgen.corpora.benchmarks:load_tico", "TICO-19 (https://tico-19.github.io): dev 971, test 2,100 sentences"
-    ),
-    "xquad": Choice(
-        "topxgen.corpora.benchmarks:load_xquad",
-        "XQuAD (https://github.com/google-deepmind/xquad): validation, 240 paragraphs",
-    ),
-    "udhr": Choice(
-        "topxgen.corpora.benchmarks:load_udhr",
-        "Universal Declaration of Human Rights, embedded: dev (preamble, articles 1 to 20), test (21 to 30)",
-    ),
+    "flores": Choice("topxgen.corpora.benchmarks:load_flores", "FLORES-200 dev (997 sentences) and devtest (1,012)"),
+    "ntrex": Choice("topxgen.corpora.benchmarks:load_ntrex", "NTREX-128 test (the first 1,000 lines) and pool (997)"),
+    "tico": Choice("topxgen.corpora.benchmarks:load_tico", "TICO-19 dev (971 sentences) and test (2,100)"),
+    "xquad": Choice("topxgen.corpora.benchmarks:load_xquad", "XQuAD validation (240 paragraphs)"),
+    "udhr": Choice("topxgen.corpora.benchmarks:load_udhr", "UDHR dev (preamble, articles 1 to 20) and test (21 to 30)"),
 }
 OWN = "your own as a file or folder (.txt .tsv .csv .json .jsonl .parquet; my.tsv:Basque=2,English=3) or Hub data set org/name"
 UDHR = Path(__file__).parents[2] / "data" / "udhr"
@@ -73,7 +61,7 @@ class LacksLanguage(UsageError):
 
 
 class CannotLoad(UsageError):
-    """The benchmark should be there, but is not, or cannot be read."""
+    """The benchmark has the language, but is missing or cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +122,7 @@ def load_flores(name: str, language: Language, folder: Path | None) -> list[Spli
     try:
         sides = {split: from_hub(FLORES_REPO, code, split, "text") for split in splits}
     except UsageError as error:
-        # The Hub answers with its configs: FLORES+ has languages that the table has not, but not this one.
+        # The Hub lists its configs: FLORES+ has languages that the table lacks, but not this one.
         raise lacks if lacks and "BuilderConfig" in str(error) else error from None
     return [_lines_of(name, split, language, *side) for split, side in sides.items()]
 
@@ -151,7 +139,7 @@ def flores_files(language: Language, split: str) -> list[str]:
 
 
 def load_ntrex(name: str, language: Language, folder: Path | None) -> list[Split]:
-    """Each translation there is of the language in its script: fra and fra-CA, but zho-CN without zho-TW."""
+    """All translations into the language in its script: fra and fra-CA, but zho-CN without zho-TW."""
     lacks = None if language.ntrex else _lacks(name, language, "those with a code for it in topxgen/text/languages.tsv")
     if folder is not None:
         sides = {tag: (read_lines(path), str(path)) for tag, path in _ntrex_files(folder, language, lacks).items()}
@@ -163,7 +151,7 @@ def load_ntrex(name: str, language: Language, folder: Path | None) -> list[Split
         sides = {tag: (_texts(data, column), hub_name(NTREX_REPO, column, "test")) for tag, column in columns.items()}
     splits = []
     for tag, (texts, source) in sides.items():
-        if len(texts) != _NTREX_LINES:  # line numbers are all that tells test from pool
+        if len(texts) != _NTREX_LINES:  # test and pool are told apart by line numbers alone
             raise UsageError(f"{source} has {len(texts)} lines, NTREX-128 has {_NTREX_LINES}")
         splits.append(_lines_of(name, f"test{tag}", language, texts[:_NTREX_TEST_LINES], source))
         splits.append(_lines_of(name, f"pool{tag}", language, texts[_NTREX_TEST_LINES:], source, _NTREX_TEST_LINES + 1))
@@ -173,11 +161,8 @@ def load_ntrex(name: str, language: Language, folder: Path | None) -> list[Split
 def _ntrex_files(folder: Path, language: Language, lacks: LacksLanguage | None) -> dict[str, Path]:
     """Files by what follows the name of a split: "" for the main one, " (fra-CA)", " (spa-2)" (a second translation)."""
     codes = _codes(language, "ntrex")
-    suffixes = (
-        "",
-        language.script,
-        *(region for region, script in _REGION_SCRIPTS.items() if script == language.script),
-    )
+    regions = (region for region, script in _REGION_SCRIPTS.items() if script == language.script)
+    suffixes = ("", language.script, *regions)
     names = [
         f"newstest2019-{'src' if code == 'eng' else 'ref'}.{'-'.join(filter(None, (code, suffix)))}.txt"
         for code in codes
@@ -203,7 +188,7 @@ def _ntrex_columns(columns: list[str], language: Language) -> dict[str, str]:
 
 
 def load_tico(name: str, language: Language, folder: Path | None) -> list[Split]:
-    """Each translation there is, as ti, ti_ER and ti_ET; English from one file, as all have the same."""
+    """All translations into the language, as ti, ti_ER and ti_ET; English from one file, as all have the same."""
     english = language.flores == "eng_Latn"
     known = english or language.tico
     lacks = None if known else _lacks(name, language, "those with a code for it in topxgen/text/languages.tsv")
@@ -214,19 +199,19 @@ def load_tico(name: str, language: Language, folder: Path | None) -> list[Split]
             raise lacks
         # `datasets` no longer runs loading scripts, which this repository has; its files are the published ones.
         root = _hub_files(TICO_REPO, [f"*/*.en-{code}*.tsv" for code in (codes if language.tico else ["fr"])])
-    found = {}
+    files_of: dict[str, dict[str, Path]] = {}  # by split and code
     for split in ("dev", "test"):
         paths = [path for room in (".", "tico19-testset") for path in root.glob(f"{room}/{split}/{split}.en-*.tsv")]
         files = {path.name.removeprefix(f"{split}.en-").removesuffix(".tsv"): path for path in sorted(paths)}
-        ours = [code for code in files if name_parts(code)[0] in codes and _same_script(code, language)]
-        ours.sort(key=lambda code: code != language.tico)  # the one that the table names goes first
+        matching = [code for code in files if name_parts(code)[0] in codes and _same_script(code, language)]
+        matching.sort(key=lambda code: code != language.tico)  # the one in the table of languages first
         if english:
-            ours = (ours or list(files))[:1]
-        found[split] = {code: files[code] for code in ours}
-    if lacks and not any(found.values()):
+            matching = (matching or list(files))[:1]
+        files_of[split] = {code: files[code] for code in matching}
+    if lacks and not any(files_of.values()):
         raise lacks
     splits = []
-    for split, files in found.items():
+    for split, files in files_of.items():
         if not files:
             raise UsageError(f"no tico19-testset/{split}/{split}.en-{language.tico or '*'}.tsv in {root}")
         for i, (code, path) in enumerate(files.items()):
@@ -294,18 +279,18 @@ def _lacks(name: str, language: Language, choices: str) -> LacksLanguage:
 
 
 def _files(folder: Path, wanted: dict[str, list[str]], lacks: LacksLanguage | None) -> dict[str, Path]:
-    """The first file there is for each key. Raises `lacks` when there is none at all."""
-    found = {key: [folder / name for name in names if (folder / name).is_file()] for key, names in wanted.items()}
-    if lacks and not any(found.values()):
+    """The first existing file for each key. Raises `lacks` if there is none for any."""
+    existing = {key: [folder / name for name in names if (folder / name).is_file()] for key, names in wanted.items()}
+    if lacks and not any(existing.values()):
         raise lacks
-    for key, paths in found.items():
+    for key, paths in existing.items():
         if not paths:
             raise UsageError(f"no {' or '.join(wanted[key])} in {folder}")
-    return {key: paths[0] for key, paths in found.items()}
+    return {key: paths[0] for key, paths in existing.items()}
 
 
 def _codes(language: Language, column: str) -> list[str]:
-    """What a benchmark calls a language: the table's code, else ISO codes unless they mean another language there."""
+    """Codes that a benchmark may use for a language: the table's, else ISO codes that mean no other language there."""
     if code := getattr(language, column):
         return [name_parts(code)[0]]
     taken = {name_parts(getattr(row, column))[0] for row in languages.load().values()}
@@ -314,7 +299,7 @@ def _codes(language: Language, column: str) -> list[str]:
 
 
 def _same_script(code: str, language: Language) -> bool:
-    """Whether a code such as srp-Latn, zho-TW or fra-CA may stand for `language`: the script, where it says one."""
+    """Whether a code such as srp-Latn, zho-TW or fra-CA is compatible with the script of `language`."""
     for part in name_parts(code)[1:]:
         chinese = _REGION_SCRIPTS.get(part) if language.script in _REGION_SCRIPTS.values() else None
         script = part if len(part) == 4 and part.istitle() else chinese
@@ -328,7 +313,7 @@ def _lines_of(name: str, split: str, language: Language, texts: list[str], sourc
 
 
 def read_squad(path: Path) -> list[tuple[str, str]]:
-    """The contexts of a file of SQuAD's format, each under the article's title and its number there. Raises UsageError."""
+    """(title of the article and number in it, context) for each context of a file in SQuAD's format. Raises UsageError."""
     try:
         pairs = [
             (f"{article.get('title', number)} {i}", paragraph["context"])
@@ -338,7 +323,7 @@ def read_squad(path: Path) -> list[tuple[str, str]]:
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is not SQuAD JSON: {error!r}") from None
     if not all(isinstance(text, str) for _, text in pairs):
-        raise UsageError(f"{path} is not SQuAD JSON: a context is no text")
+        raise UsageError(f"{path} is not SQuAD JSON: a context is not a text")
     return pairs
 
 
@@ -434,15 +419,15 @@ def _hub_parts(
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in a folder and those below, hidden ones left out; links are followed, but not in circles."""
-    found, seen = [], set()
+    """The files in a folder and below, without hidden ones; links are followed, but not in circles."""
+    paths, seen = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
-        # What is there under its own name goes before links to it.
+        # Folders before links to them, so that files get their own paths.
         folders[:] = sorted((f for f in folders if f[0] != "."), key=lambda f: (os.path.islink(Path(root) / f), f))
         seen_before = os.path.realpath(root) in seen
         seen.add(os.path.realpath(root))
         if seen_before:
             folders.clear()
             continue
-        found += [Path(root) / name for name in files if name[0] != "." and (Path(root) / name).is_file()]
-    return sorted(found)
+        paths += [Path(root) / name for name in files if name[0] != "." and (Path(root) / name).is_file()]
+    return sorted(paths)
