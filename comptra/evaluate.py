@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=metrics.METRICS,
         metavar="METRIC",
-        help=choices_help("metrics to compute", metrics.METRICS, " ".join(metrics.METRICS)),
+        help=choices_help("metrics to compute", metrics.METRICS, "bleu chrf lang; with --step above 0 lang"),
     )
     group.add_argument(
         "--tokenize",
@@ -104,21 +104,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def metrics_of(args: argparse.Namespace) -> list[str]:
-    """The metrics to compute. Raises UsageError if one needs references and there are none."""
-    names = list(dict.fromkeys(args.metrics or metrics.METRICS))
-    if not args.step:
-        return names
-    reference_free = [name for name in names if not metrics.needs_references(name)]
-    if args.metrics and reference_free != names:
-        usable = " ".join(name for name in metrics.METRICS if not metrics.needs_references(name))
-        raise UsageError(f"--step {args.step}: phrases have no references; choose --metrics {usable}")
-    return reference_free
-
-
 def evaluate(args: argparse.Namespace) -> dict:
     """The report (--json): for each test set and direction, the systems with their scores. Raises UsageError."""
-    names = metrics_of(args)
+    names = list(dict.fromkeys(args.metrics or (["lang"] if args.step else metrics.METRICS)))  # phrases: no references
     baselines = find_runs([args.baseline], args.step) if args.baseline else []
     folders = {folder.resolve(): folder for folder in baselines + find_runs(args.dirs, args.step)}
     load_test_set = cache(partial(evaluation_sets.load, folder=args.benchmark_dir, need_pool=False))

@@ -50,7 +50,13 @@ class Test:
     src: Language
     tgt: Language
     sources: list[str]
-    references: list[str] | None  # None: only reference-free metrics apply
+    references: list[str] | None  # None for phrases (--step)
+
+    def need_references(self) -> list[str]:
+        """The references. Raises UsageError if there are none."""
+        if self.references is None:
+            raise UsageError("phrases (--step above 0) have no references; choose --metrics lang")
+        return self.references
 
 
 @dataclass(frozen=True)
@@ -69,16 +75,6 @@ class Scorer:
     signature: str  # scores are comparable if their signatures are equal
     statistics: Callable[[list[str]], "np.ndarray"]  # n translations -> (n, m) numbers, to be summed over segments
     scores: Callable[["np.ndarray"], "np.ndarray"]  # (..., m) sums -> (...) scores, 0 to 100, more is better
-
-
-def reference_free(metric):
-    """Mark a metric as one that needs no references."""
-    metric.is_reference_free = True
-    return metric
-
-
-def needs_references(name: str) -> bool:
-    return not getattr(load_choice("--metrics", name, METRICS), "is_reference_free", False)
 
 
 def create(name: str, test: Test, settings: MetricSettings | None = None) -> Scorer | None:
@@ -100,7 +96,7 @@ def bleu(test: Test, settings: MetricSettings) -> Scorer:
 
     tokenizer = _auto_tokenizer(test.tgt) if settings.tokenize == "auto" else settings.tokenize
     try:
-        metric = BLEU(tokenize=tokenizer, references=[test.references])
+        metric = BLEU(tokenize=tokenizer, references=[test.need_references()])
     except (ImportError, OSError, RuntimeError) as error:  # not installed, not downloaded, not readable
         where = f"; its model belongs at {spm_model(tokenizer)}" if tokenizer in _spm_models() else ""
         raise UsageError(
@@ -114,11 +110,10 @@ def chrf(test: Test, settings: MetricSettings) -> Scorer:
     """Corpus chrF++ (Popović 2017) as sacreBLEU computes it: chrF of character 6-grams and word bigrams."""
     from sacrebleu.metrics import CHRF
 
-    metric = CHRF(word_order=2, references=[test.references])
+    metric = CHRF(word_order=2, references=[test.need_references()])
     return Scorer("chrF++", str(metric.get_signature()), _statistics_of(metric), chrf_scores)
 
 
-@reference_free
 def lang(test: Test, settings: MetricSettings) -> Scorer | None:
     """The share of translations, in percent, that are identified as the target language; empty ones are not."""
     import numpy as np

@@ -305,7 +305,7 @@ from comptra.scores.metrics import Scorer, mean_scores
 def length(test, settings):
     \"\"\"Words per word of the reference, in percent, each segment alike.\"\"\"
     def statistics(translations):
-        pairs = zip(translations, test.references, strict=True)
+        pairs = zip(translations, test.need_references(), strict=True)
         return np.array([[len(text.split()) / len(reference.split()), 1] for text, reference in pairs])
     return Scorer("length", "own", statistics, mean_scores)
 """
