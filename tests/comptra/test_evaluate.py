@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,8 +116,8 @@ def test_scores_and_signatures_are_sacrebleus_in_both_layouts(tmp_path, score):
 def test_scores_of_sums_are_sacrebleus_at_the_edges_too(name, scores):
     """Single segments and small sums: no match of an order, no n-gram of it, empty translations and references."""
     test = udhr()
-    references = [*test.references, "bai", "", "ez bai", "a"]
-    hypotheses = [*worse(test.references, 0.7), "", "bai", "ez ez bai bai", "a"]
+    references = [*test.references, "bai", "", "ez bai", "a", "bai", "bai bai bai"]
+    hypotheses = [*worse(test.references, 0.7), "", "bai", "ez ez bai bai", "a", "bai bai bai", "bai"]
     hypotheses[3], hypotheses[5] = "zzz zzz", "eta"
     metric = BLEU(tokenize="13a") if name == "bleu" else CHRF(word_order=2)
     stats = np.array(metric._extract_corpus_statistics(hypotheses, [references]))
@@ -385,6 +386,15 @@ def test_language_consistency(tmp_path, score):
     (group,) = json.loads(out.read_text())["groups"]
     assert group["systems"][0]["scores"]["lang"]["score"] == pytest.approx(100 * 5 / len(texts))
     assert group["systems"][0]["empty"] == len(texts) - 8
+
+
+def test_an_empty_translation_is_in_no_language(monkeypatch):
+    """Whatever the identifier makes of it."""
+    identifier = SimpleNamespace(knows=lambda tgt: True, is_language=lambda texts, tgt: [True] * len(texts))
+    monkeypatch.setattr(metrics, "_identifier", lambda lid_model: identifier)
+    basque = languages.find("Basque")
+    scorer = metrics.create("lang", metrics.Test(basque, basque, ["x"] * 4, None))
+    assert scorer.scores(scorer.statistics(["Bat.", "", " \n", "Bi."]).sum(axis=0)) == 50
 
 
 def test_a_language_that_cld2_does_not_know(tmp_path, score):
