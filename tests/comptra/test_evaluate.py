@@ -458,7 +458,7 @@ def test_systems_with_other_references_are_not_compared(tmp_path, score):
         facts = {"test": {"sources": {"from": str(sources)}, "references": {"from": str(path)}}}
         (folder / "manifest_translate.json").write_text(json.dumps({"settings": settings("files"), "test_set": facts}))
     options = ("--baseline", tmp_path / "runs" / "a", "--metrics", "chrf", "--json", tmp_path / "out.json")
-    code, shown, said = score(tmp_path / "runs", *options)
+    code, _, said = score(tmp_path / "runs", *options)
     groups = json.loads((tmp_path / "out.json").read_text())["groups"]
     assert code == 0 and [len(group["systems"]) for group in groups] == [1, 1] and "not compared" in said
     assert groups[0]["references_digest"] != groups[1]["references_digest"]
