@@ -266,6 +266,7 @@ def test_every_embedded_declaration_has_both_parts():
     for path in benchmarks.UDHR.glob("*.tsv"):
         dev, test = load("udhr", languages.find(path.stem))
         assert len(dev.texts) >= 15 and len(test.texts) >= 10 and not set(dev.ids) & set(test.ids), path.stem
+        assert examples.udhr(languages.find(path.stem)) == [text for text in dev.texts if len(text) > 39]
 
 
 def test_published_files_where_this_machine_has_them(ntrex):
