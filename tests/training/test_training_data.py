@@ -303,7 +303,7 @@ def test_flores_is_parallel_by_line(tmp_path):
 
 
 def test_flores_that_cannot_be_had(tmp_path):
-    assert "the Hub did not give openlanguagedata/flores_plus" in (message := refusal(load, source("flores")))
+    assert "cannot load 'openlanguagedata/flores_plus, " in (message := refusal(load, source("flores")))
     assert "--data_dir FOLDER" in message and "udhr (embedded)" in message
     flores(tmp_path, "eng_Latn", ["One.", "Two."])
     assert "eus_Latn.dev" in refusal(load, source("flores", data_dir=tmp_path))
@@ -380,13 +380,13 @@ def hub(folder: Path, config: str, *rows: dict) -> str:
 
 def test_smol_of_the_hub(tmp_path, monkeypatch):
     message = refusal(load, source("smol"))
-    assert "the Hub did not give google/smol, smolsent__en_eu" in message and "smolsent/en_eu.jsonl" in message
+    assert "cannot load 'google/smol, smolsent__en_eu'" in message and "smolsent/en_eu.jsonl" in message
     repository = hub(tmp_path / "smol", "smoldoc__en_eu", {"srcs": ["One.", None], "trgs": ["Bat.", "Bi."]})
     monkeypatch.setattr(named_datasets, "SMOL_REPO", repository)
     found, facts = load(source("smol", subset="smoldoc"))
     assert [(pair.source, pair.target) for pair in found] == [("One.", "Bat.")]
     assert facts["languages"]["English to Basque"]["path"] == f"hub: {repository}, smoldoc__en_eu, train"
-    assert "the Hub did not give" in refusal(load, source("smol", HAUSA, subset="smoldoc"))
+    assert "smol, smoldoc__en_ha' (" in refusal(load, source("smol", HAUSA, subset="smoldoc"))
 
 
 # Files, folders and the Hub
@@ -538,8 +538,8 @@ def test_names_that_are_nothing(tmp_path):
     assert "there is no file or folder" in refusal(load, source(tmp_path / "nothing.jsonl"))
     assert "there is no file or folder data/nothing.csv" in refusal(load, source("data/nothing.csv"))
     assert "there is no file or folder" in refusal(load, source(tmp_path / "nothing"))
-    assert "the Hub did not give some-org/some_set, sub (" in refusal(load, source("some-org/some_set", subset="sub"))
-    assert "the Hub did not give" in refusal(stream, source("some-org/some_set"))
+    assert "cannot load 'some-org/some_set, sub' (" in refusal(load, source("some-org/some_set", subset="sub"))
+    assert "cannot load 'some-org/some_set' (" in refusal(stream, source("some-org/some_set"))
 
 
 def test_rows_of_the_hub(tmp_path, monkeypatch):
@@ -563,7 +563,7 @@ def test_rows_of_the_hub(tmp_path, monkeypatch):
     assert "hub: org/long, sub, train, row 1001: unknown language" in refusal(
         list, stream(source("org/long", subset="sub"))
     )
-    assert "did not give org/set, sub" in refusal(load, source("org/set", subset="sub", split="validation"))
+    assert "cannot load 'org/set, sub'" in refusal(load, source("org/set", subset="sub", split="validation"))
 
 
 def test_streams(tmp_path):

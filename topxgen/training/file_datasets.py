@@ -14,7 +14,7 @@ from pathlib import Path
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_jsonl
 from topxgen.corpora.benchmarks import hub_dataset, hub_name
-from topxgen.corpora.tables import KINDS, csv_rows, languages_named, lines, parquet_rows, read_json
+from topxgen.corpora.tables import KINDS, csv_rows, language_of, lines, parquet_rows, read_json
 from topxgen.text import languages
 from topxgen.text.languages import Language
 from topxgen.training.pairs import Pair
@@ -181,9 +181,8 @@ def _table_rows(path: Path, wanted: ColumnMapping) -> Iterator[dict]:
     if header is None:
         return
     if not wanted.sides(header):
-        # "English" and "Basque text" are labels; "I speak English" is a text.
-        labels = all(len(cell.split()) <= 2 for cell in header) and any(map(languages_named, header))
-        if is_csv or labels or len(header) != 2 or wanted.output_column is not None:
+        # "English" and "eus_Latn" are labels; "I speak English" is a text.
+        if is_csv or any(map(language_of, header)) or len(header) != 2 or wanted.output_column is not None:
             raise wanted.lacking(header, str(path))
         filled, header = chain([(number, header)], filled), ["source", "target"]
     for number, row in filled:
