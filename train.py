@@ -154,8 +154,9 @@ def build_parser() -> Parser:
     add = parser.add_argument_group("optimization").add_argument
     add("--max_steps", type=int_range(-1), metavar="N", help=f"optimizer steps; -1: by epochs [{DEFAULT_STEPS}]")
     add("--num_train_epochs", type=float_range(0.001), metavar="N", help="passes over the data, without --max_steps")
-    add("--per_device_train_batch_size", type=int_range(1), default=4, metavar="ROWS", help="[%(default)s]")
-    add("--per_device_eval_batch_size", type=int_range(1), default=4, metavar="ROWS", help="[%(default)s]")
+    rows = dict(type=int_range(1), default=4, metavar="ROWS")
+    add("--per_device_train_batch_size", **rows, help="training: rows per batch on each device [%(default)s]")
+    add("--per_device_eval_batch_size", **rows, help="evaluation: rows per batch on each device [%(default)s]")
     add(
         "--gradient_accumulation_steps",
         type=int_range(1),
