@@ -140,19 +140,22 @@ def test_files_of_the_original_are_read_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     "broken, says",
     [
-        ({"translations": ["One sentence."]}, "2 propositions, 1 translations and 2 scores"),
-        ({"scores": [1.0]}, "2 propositions, 2 translations and 1 scores"),
-        ({"propositions": ["Esaldi bat.", 3]}, "'propositions' is not a list of texts"),
-        ({"translations": "ab"}, "'translations' is not a list of texts"),
-        ({"propositions": None}, "'propositions' is not a list of texts"),
-        ({"scores": ["1", "2"]}, "'scores' is not a list of numbers"),
-        ({"scores": [True, False]}, "'scores' is not a list of numbers"),
+        (
+            {"translations": ["One sentence."]},
+            "'translations' must be a list of 2 items, one per proposition, not 1 items",
+        ),
+        ({"scores": [1.0]}, "'scores' must be a list of 2 items, one per proposition, not 1 items"),
+        ({"propositions": ["Esaldi bat.", 3]}, "'propositions' must be a list of texts"),
+        ({"translations": "ab"}, "'translations' must be a list of texts"),
+        ({"propositions": None}, "'propositions' must be a list of texts"),
+        ({"scores": ["1", "2"]}, "'scores' must be a list of numbers"),
+        ({"scores": [True, False]}, "'scores' must be a list of numbers"),
     ],
 )
 def test_a_record_that_is_none(tmp_path, broken, says):
     good = scored(1.0, 2.0)
     path = generated(tmp_path, "Basque", good, {**good, **broken})
-    assert refusal(load, source("topxgen", data_dir=tmp_path)).startswith(f"{path}, record 2: {says}")
+    assert refusal(load, source("topxgen", data_dir=tmp_path)).startswith(f"{path}, line 2: {says}")
 
 
 def test_a_line_that_is_no_json(tmp_path):
@@ -322,7 +325,7 @@ def test_flores_is_parallel_by_line(tmp_path):
 
 
 def test_flores_that_cannot_be_had(tmp_path):
-    assert "the Hub did not give openlanguagedata/flores_plus" in (message := refusal(load, source("flores")))
+    assert "cannot load 'openlanguagedata/flores_plus, " in (message := refusal(load, source("flores")))
     assert "--data_dir FOLDER" in message and "udhr (embedded)" in message
     flores(tmp_path, "eng_Latn", ["One.", "Two."])
     assert "eus_Latn.dev" in refusal(load, source("flores", data_dir=tmp_path))
@@ -399,13 +402,13 @@ def hub(folder: Path, config: str, *rows: dict) -> str:
 
 def test_smol_of_the_hub(tmp_path, monkeypatch):
     message = refusal(load, source("smol"))
-    assert "the Hub did not give google/smol, smolsent__en_eu" in message and "smolsent/en_eu.jsonl" in message
+    assert "cannot load 'google/smol, smolsent__en_eu'" in message and "smolsent/en_eu.jsonl" in message
     repository = hub(tmp_path / "smol", "smoldoc__en_eu", {"srcs": ["One.", None], "trgs": ["Bat.", "Bi."]})
     monkeypatch.setattr(named_datasets, "SMOL_REPO", repository)
     found, facts = load(source("smol", subset="smoldoc"))
     assert [(pair.source, pair.target) for pair in found] == [("One.", "Bat.")]
     assert facts["languages"]["English to Basque"]["path"] == f"hub: {repository}, smoldoc__en_eu, train"
-    assert "the Hub did not give" in refusal(load, source("smol", HAUSA, subset="smoldoc"))
+    assert "smol, smoldoc__en_ha' (" in refusal(load, source("smol", HAUSA, subset="smoldoc"))
 
 
 # Files, folders and the Hub
@@ -558,8 +561,8 @@ def test_names_that_are_nothing(tmp_path):
     assert "no such file or folder" in refusal(load, source(tmp_path / "nothing.jsonl"))
     assert "data/nothing.csv: no such file or folder" in refusal(load, source("data/nothing.csv"))
     assert "no such file or folder" in refusal(load, source(tmp_path / "nothing"))
-    assert "the Hub did not give some-org/some_set, sub (" in refusal(load, source("some-org/some_set", subset="sub"))
-    assert "the Hub did not give" in refusal(stream, source("some-org/some_set"))
+    assert "cannot load 'some-org/some_set, sub' (" in refusal(load, source("some-org/some_set", subset="sub"))
+    assert "cannot load 'some-org/some_set' (" in refusal(stream, source("some-org/some_set"))
 
 
 def test_rows_of_the_hub(tmp_path, monkeypatch):
@@ -585,7 +588,7 @@ def test_rows_of_the_hub(tmp_path, monkeypatch):
     assert "hub: org/long, sub, train, row 1001: unknown language" in refusal(
         list, stream(source("org/long", subset="sub"))
     )
-    assert "did not give org/set, sub" in refusal(load, source("org/set", subset="sub", split="validation"))
+    assert "cannot load 'org/set, sub'" in refusal(load, source("org/set", subset="sub", split="validation"))
 
 
 def test_streams(tmp_path):

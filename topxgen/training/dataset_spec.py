@@ -74,11 +74,6 @@ class LoadedPairs:
                 counts["empty"] += 1
 
 
-def replace_surrogates(text: str) -> str:
-    """`text` with lone surrogates, which JSON can hold but Arrow and tokenizers reject, replaced by "?"."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def sha256_of_files(*paths: Path) -> str:
     """SHA-256 of the concatenated files, in hex."""
     digest = hashlib.sha256()

@@ -13,10 +13,11 @@ from pathlib import Path
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl
 from topxgen.common.hub import hub_call
+from topxgen.common.records import replace_surrogates
 from topxgen.corpora.benchmarks import hub_dataset, hub_name
-from topxgen.corpora.tables import KINDS, csv_rows, languages_named, lines, parquet_rows, read_json
+from topxgen.corpora.tables import KINDS, csv_rows, language_of, lines, parquet_rows, read_json
 from topxgen.text import languages
-from topxgen.training.dataset_spec import DatasetSpec, replace_surrogates
+from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.pairs import Pair
 
 PAIR_COLUMNS = ("source", "target", "src", "tgt", "group")
@@ -160,9 +161,8 @@ def _table_rows(path: Path, spec: DatasetSpec) -> Iterator[dict]:
     if header is None:
         return
     if not spec.text_columns(header):
-        # "English" and "Basque text" are labels; "I speak English" is a text.
-        labels = all(len(cell.split()) <= 2 for cell in header) and any(map(languages_named, header))
-        if is_csv or labels or len(header) != 2 or spec.output_column_name is not None:
+        # "English" and "eus_Latn" are labels; "I speak English" is a text.
+        if is_csv or any(map(language_of, header)) or len(header) != 2 or spec.output_column_name is not None:
             raise missing_columns(spec, header, str(path))
         rows, header = chain([(number, header)], rows), ["source", "target"]
     for number, row in rows:

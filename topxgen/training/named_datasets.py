@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json, read_jsonl
-from topxgen.common.records import FilteredLayout, translations_name, with_ids
+from topxgen.common.files import read_jsonl
+from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
 from topxgen.corpora import benchmarks, examples
 from topxgen.corpora.benchmarks import Split
 from topxgen.text.languages import Language
 from topxgen.training.dataset_spec import (
     DatasetSpec,
     LoadedPairs,
-    replace_surrogates,
     sha256_of_files,
     sha256_of_texts,
 )
@@ -41,7 +40,7 @@ def _topxgen(spec: DatasetSpec) -> LoadedPairs:
         )
     if not folder.is_dir():
         raise UsageError(f"--data_dir {folder} does not exist; pass the folder that decontamination.py wrote to")
-    written_in = read_json(folder / "settings_translate.json").get("target_language", spec.src.name)
+    written_in = target_language_of(folder, spec.src.name)
     if written_in != spec.src.name:
         raise UsageError(
             f"the translations in {folder} are into {written_in}, not {spec.src.name}: pass --src {written_in!r}"
@@ -52,14 +51,16 @@ def _topxgen(spec: DatasetSpec) -> LoadedPairs:
             raise _missing_language(folder, language)
         key = direction(spec.src.name, language.name)
         counts = data.counts[key]
-        for number, (id_, record) in enumerate(with_ids(read_jsonl(path), "sentence"), start=1):
-            for sentence, translation, score in _parallel_lists(record, f"{path}, record {number}"):
+        for id_, record in read_translations(path, ("scores",)):
+            sentences, scores = record["propositions"], record.get("scores") or [None] * len(record["propositions"])
+            for sentence, translation, score in zip(sentences, record["translations"], scores, strict=True):
                 counts["read"] += 1
                 if reason := drop_reason(translation, sentence):
                     counts[reason] += 1
                     continue
                 pair = Pair(translation, sentence, spec.src.name, language.name, f"{language.name} {id_}")
-                data.add(pair, score, record.get("scorer"))
+                has_score = score is not None and math.isfinite(score)
+                data.add(pair, score if has_score else None, record.get("scorer"))
         data.origins[key] = {"path": str(path), "sha256": sha256_of_files(path)}
     return data
 
@@ -73,25 +74,6 @@ def _missing_language(folder: Path, language: Language) -> UsageError:
     return UsageError(
         f"{folder} holds no {language.name}{ending}, only {', '.join(present) or 'no language'}; {remedy}"
     )
-
-
-def _parallel_lists(record: dict, where: str) -> Iterator[tuple[str, str, float | None]]:
-    """(sentence, translation, score) of each pair of a record; files of the original code may have no scores."""
-    sides = [record.get(key) for key in ("propositions", "translations")]
-    for key, side in zip(("propositions", "translations"), sides, strict=True):
-        if not isinstance(side, list) or not all(isinstance(text, str) for text in side):
-            raise UsageError(f"{where}: {key!r} is not a list of texts; fix or remove the line")
-    scores = record.get("scores") or [None] * len(sides[0])
-    if not isinstance(scores, list) or not {int, float, type(None)}.issuperset(map(type, scores)):
-        raise UsageError(f"{where}: 'scores' is not a list of numbers; fix or remove the line")
-    if not len(sides[0]) == len(sides[1]) == len(scores):
-        raise UsageError(
-            f"{where}: {len(sides[0])} propositions, {len(sides[1])} translations and {len(scores)} scores; fix or remove "
-            "the line"
-        )
-    for sentence, translation, score in zip(*sides, scores, strict=True):
-        is_number = score is not None and math.isfinite(score)
-        yield replace_surrogates(sentence), replace_surrogates(translation), score if is_number else None
 
 
 def drop_reason(*sides: str) -> str | None:
