@@ -17,7 +17,7 @@ from tests.support.runs import BENCHMARKS, ROOT
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks
 from topxgen.text import languages
-from topxgen.training import named_datasets, pairs, training_data
+from topxgen.training import file_datasets, named_datasets, pairs, training_data
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.export import FORMATS, export
 from topxgen.training.pairs import Pair, reverse, split
@@ -569,7 +569,7 @@ def test_rows_of_the_hub(tmp_path, monkeypatch):
     rows = [*ROWS, {"source": "Four.", "target": None}]
     hub(tmp_path / "org/set", "sub", *({**row, "n": [1]} for row in rows))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training_data, "_own_path", lambda source: None)  # here the name is a folder as well
+    monkeypatch.setattr(file_datasets, "local_path", lambda name: None)  # here the name is a folder as well
     found, facts = load(source("org/set", subset="sub"))
     assert [pair.target for pair in found] == ["Bat.", "Hiru."]
     assert counts(facts) == {"read": 4, "empty": 2, "pairs": 2}

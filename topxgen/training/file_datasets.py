@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from topxgen.common.errors import UsageError
+from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_jsonl
 from topxgen.common.hub import hub_call
 from topxgen.common.records import replace_surrogates
@@ -18,6 +18,7 @@ from topxgen.corpora.benchmarks import hub_dataset, hub_name
 from topxgen.corpora.tables import KINDS, csv_rows, language_of, lines, parquet_rows, read_json
 from topxgen.text import languages
 from topxgen.training.dataset_spec import DatasetSpec
+from topxgen.training.named_datasets import NAMED
 from topxgen.training.pairs import Pair
 
 PAIR_COLUMNS = ("source", "target", "src", "tgt", "group")
@@ -41,8 +42,8 @@ class PairReader:
     Iterating raises UsageError, naming the row, for a missing text, a value that is not a text and an unknown language.
     """
 
-    def __init__(self, rows: Iterable[dict], spec: DatasetSpec, where: str, first: int = 1):
-        """`first` is the number of the first row. Raises UsageError if there are no rows or no columns of texts."""
+    def __init__(self, rows: Iterable[dict], where: str, spec: DatasetSpec):
+        """Raises UsageError if there are no rows or no columns of texts; `where` names the table in messages."""
         rows = iter(rows)
         head = next(rows, None)
         if head is None:
@@ -50,14 +51,14 @@ class PairReader:
         text_columns = spec.text_columns(head)
         if text_columns is None:
             raise missing_columns(spec, head, where)
-        self._rows, self._spec, self._where, self._first = chain([head], rows), spec, where, first
+        self._rows, self._spec, self._where = chain([head], rows), spec, where
         self._source, self._target = text_columns
         self._has_languages = not {"src", "tgt"} & set(text_columns)  # in SMOL, src is the column of the source text
         self._names = {key: row.name for row in (spec.src, *spec.target_languages) for key in (row.name, row.flores)}
         self.counts: dict[str, Counter] = defaultdict(Counter)
 
     def __iter__(self) -> Iterator[Pair]:
-        for number, row in enumerate(self._rows, start=self._first):
+        for number, row in enumerate(self._rows, start=1):
             try:
                 source, target = self._text(row, self._source), self._text(row, self._target)
                 src, tgt = self._languages(row, source)
@@ -105,11 +106,34 @@ class PairReader:
         return self._names[names[0]], self._names[names[1]]
 
 
-def local_rows(path: Path, split: str, spec: DatasetSpec) -> tuple[list[Path], Iterator[dict]]:
-    """The files of a table on disk, and its rows, read on iteration; `split` names one of a folder's tables.
+def open_rows(spec: DatasetSpec, hub_data=None) -> tuple[list[Path], Iterator[dict], str]:
+    """(local files, rows, name for messages) of a table; `hub_data`, if it was loaded from the Hub before.
 
     Raises UsageError, at once or on iteration, if there is no such table or it cannot be read.
     """
+    name, split = spec.dataset_name_or_path, spec.split or "train"
+    if (path := local_path(name)) is not None:
+        return *_local_rows(path, split, spec), str(path)
+    hub_data = hub_dataset(name, spec.subset, split) if hub_data is None else hub_data
+    return [], _dataset_rows(hub_data, spec), hub_name(name, spec.subset or "default", split)
+
+
+def local_path(name: str) -> Path | None:
+    """The path that --dataset_name_or_path names; None if it is a Hub id. Raises UsageError if it is neither."""
+    path = Path(name).expanduser()
+    if name and path.exists():
+        return path
+    if path.suffix.lower() not in KINDS and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        return None
+    if "/" in name or path.suffix.lower() in KINDS:
+        raise UsageError(f"--dataset_name_or_path {path}: no such file or folder")
+    raise unknown_choice(
+        "--dataset_name_or_path", name, NAMED, ", or pass a file, a folder, or a Hub id such as org/name"
+    )
+
+
+def _local_rows(path: Path, split: str, spec: DatasetSpec) -> tuple[list[Path], Iterator[dict]]:
+    """The files of a table on disk, and its rows, read on iteration; `split` names one of a folder's tables."""
     if path.is_file():
         return [path], _rows_of_file(path, spec)
     if (path / "dataset_dict.json").is_file():
@@ -123,7 +147,7 @@ def local_rows(path: Path, split: str, spec: DatasetSpec) -> tuple[list[Path], I
         if (file := path / f"{split}{suffix}").is_file():
             return [file], _rows_of_file(file, spec)
     if (path / SAVED_DATASET).is_dir():
-        return local_rows(path / SAVED_DATASET, split, spec)
+        return _local_rows(path / SAVED_DATASET, split, spec)
     codes = {file: file.name.removeprefix(f"{split}.").removesuffix(".src") for file in sorted(path.glob("*.src"))}
     codes = {file: pair for file, pair in codes.items() if re.fullmatch(r"\w+-\w+", pair)}
     if codes:
@@ -183,58 +207,36 @@ def _parallel_rows(path: Path, codes: str) -> Iterator[dict]:
 def _saved_rows(path: Path, spec: DatasetSpec) -> Iterator[dict]:
     import datasets
 
-    yield from dataset_rows(hub_call(str(path), lambda: datasets.load_from_disk(str(path))), spec)
+    yield from _dataset_rows(hub_call(str(path), lambda: datasets.load_from_disk(str(path))), spec)
 
 
-def dataset_rows(data, spec: DatasetSpec) -> Iterator[dict]:
-    """The rows of a datasets.Dataset, read in batches from its memory-mapped files."""
-    for batch in _select_columns(data, spec).with_format("arrow").iter(batch_size=4096):
+def _dataset_rows(data, spec: DatasetSpec) -> Iterator[dict]:
+    """The rows of a datasets.Dataset or IterableDataset, in batches, without columns that pairs do not need."""
+    columns = data.column_names or list(next(iter(data), {}))
+    if text_columns := spec.text_columns(columns):
+        data = data.select_columns([name for name in columns if name in {*text_columns, *PAIR_COLUMNS}])
+    for batch in data.with_format("arrow").iter(batch_size=4096):
         yield from batch.to_pylist()
 
 
-def _select_columns(data, spec: DatasetSpec):
-    """`data` without the columns that pairs do not need."""
-    columns = data.column_names or list(next(iter(data), {}))
-    text_columns = spec.text_columns(columns)
-    return data.select_columns([c for c in columns if c in {*text_columns, *PAIR_COLUMNS}]) if text_columns else data
-
-
-def stream_local(path: Path, split: str, spec: DatasetSpec):
+def stream(spec: DatasetSpec):
     """A datasets.IterableDataset of strings source, target, src, tgt; the first pair is read now, to fail early."""
     import datasets
 
-    if next(_records(path, split, spec), None) is None:
-        raise UsageError(f"{path} holds no pairs: every row has an empty side")
+    name, hub_data = spec.dataset_name_or_path, None
+    if local_path(name) is None:
+        hub_data = hub_dataset(name, spec.subset, spec.split or "train", streaming=True)
+    options = {"spec": spec, "hub_data": hub_data}
+    if next(_stream_records(**options), None) is None:
+        raise UsageError(f"{name} holds no pairs: every row has an empty side")
     return datasets.IterableDataset.from_generator(
-        _records, features=features(STREAM_COLUMNS), gen_kwargs={"path": path, "split": split, "spec": spec}
+        _stream_records, features=features(STREAM_COLUMNS), gen_kwargs=options
     )
 
 
-def _records(path: Path, split: str, spec: DatasetSpec) -> Iterator[dict]:
-    for pair in PairReader(local_rows(path, split, spec)[1], spec, str(path)):
+def _stream_records(spec: DatasetSpec, hub_data) -> Iterator[dict]:
+    for pair in PairReader(*open_rows(spec, hub_data)[1:], spec):
         yield {column: getattr(pair, column) for column in STREAM_COLUMNS}
-
-
-def stream_hub(name: str, config: str | None, split: str, spec: DatasetSpec):
-    """The same for a data set on the Hub."""
-    data = _select_columns(hub_dataset(name, config, split, streaming=True), spec)
-    where = hub_name(name, config or "default", split)
-    head = list(data.take(1))
-    list(PairReader(head, spec, where))
-    return data.map(
-        _records_of_batch,
-        batched=True,
-        with_indices=True,
-        remove_columns=list(head[0]),
-        features=features(STREAM_COLUMNS),
-        fn_kwargs={"spec": spec, "where": where},
-    )
-
-
-def _records_of_batch(batch: dict[str, list], indices: list[int], spec: DatasetSpec, where: str) -> dict[str, list]:
-    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    pairs = list(PairReader(rows, spec, where, first=indices[0] + 1))
-    return {column: [getattr(pair, column) for pair in pairs] for column in STREAM_COLUMNS}
 
 
 def features(columns: Iterable[str]):

@@ -2,13 +2,9 @@
 
 import argparse
 import random
-import re
-from pathlib import Path
 
 from topxgen.common import provenance
-from topxgen.common.errors import UsageError, unknown_choice
-from topxgen.corpora import benchmarks
-from topxgen.corpora.tables import KINDS
+from topxgen.common.errors import UsageError
 from topxgen.training import file_datasets
 from topxgen.training.dataset_spec import DatasetSpec, LoadedPairs, sha256_of_files, sha256_of_texts
 from topxgen.training.named_datasets import NAMED, SCORED
@@ -74,14 +70,11 @@ def stream(spec: DatasetSpec):
     Raises UsageError for a named data set, which fits in memory, and for a selection, which needs all pairs.
     """
     check(spec)
-    name, part = spec.dataset_name_or_path, spec.split or "train"
-    if name in NAMED:
-        raise UsageError(f"{name} is small and fits in memory: drop --streaming")
+    if spec.dataset_name_or_path in NAMED:
+        raise UsageError(f"{spec.dataset_name_or_path} is small and fits in memory: drop --streaming")
     if spec.dataset_size != -1:
         raise UsageError(f"--dataset_size {spec.dataset_size} needs all pairs at once: drop it, or drop --streaming")
-    if (path := _own_path(name)) is not None:
-        return file_datasets.stream_local(path, part, spec)
-    return file_datasets.stream_hub(name, spec.subset, part, spec)
+    return file_datasets.stream(spec)
 
 
 def check(spec: DatasetSpec) -> None:
@@ -149,32 +142,12 @@ def _scores(spec: DatasetSpec, data: LoadedPairs, direction: str, indices: list[
 
 def _load_own(spec: DatasetSpec) -> LoadedPairs:
     """A file, a folder or a data set on the Hub."""
-    data, name, part = LoadedPairs(), spec.dataset_name_or_path, spec.split or "train"
-    path = _own_path(name)
-    if path is not None:
-        files, rows = file_datasets.local_rows(path, part, spec)
-        where = str(path)
-    else:
-        files, rows = [], file_datasets.dataset_rows(benchmarks.hub_dataset(name, spec.subset, part), spec)
-        where = benchmarks.hub_name(name, spec.subset or "default", part)
-    reader = file_datasets.PairReader(rows, spec, where)
+    data = LoadedPairs()
+    files, rows, where = file_datasets.open_rows(spec)
+    reader = file_datasets.PairReader(rows, where, spec)
     for pair in reader:
         data.add(pair)
     sha256 = sha256_of_files(*files) if files else sha256_of_texts((pair.source, pair.target) for pair in data.pairs)
     data.counts = reader.counts
     data.origins = {direction: {"path": where, "sha256": sha256} for direction in reader.counts}
     return data
-
-
-def _own_path(name: str) -> Path | None:
-    """The path that --dataset_name_or_path names; None if it is a Hub id. Raises UsageError if it is neither."""
-    path = Path(name).expanduser()
-    if name and path.exists():
-        return path
-    if path.suffix.lower() not in KINDS and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
-        return None
-    if "/" in name or path.suffix.lower() in KINDS:
-        raise UsageError(f"--dataset_name_or_path {path}: no such file or folder")
-    raise unknown_choice(
-        "--dataset_name_or_path", name, NAMED, ", or pass a file, a folder, or a Hub id such as org/name"
-    )
