@@ -426,7 +426,7 @@ SAVE, REQUEUE = "scancel --signal=USR1 54321", "scontrol requeue 54321"
 def test_slurm_saves_and_requeues_when_the_time_is_up(tmp_path):
     code, output, calls = slurm(tmp_path, usr1=True, SECONDS_OF_WORK="60")
     assert calls == [SAVE, REQUEUE] and code == 1, output
-    assert "nearly up" in output and "back into the queue" in output
+    assert "the time limit is near" in output and "requeuing the job" in output
 
 
 def test_slurm_does_not_requeue_what_is_done(tmp_path):
