@@ -70,13 +70,12 @@ class PausableLoop(asyncio.SelectorEventLoop):
         """End all, and look at each result, so that asyncio does not complain of one that nobody saw."""
         if self.is_closed():
             return
-        pending = asyncio.all_tasks(self)  # a task whose creation Ctrl-C interrupted is not in in_flight
-        tasks = pending | self.in_flight | set(self.finished)
-        for task in pending:
+        tasks = self.in_flight | set(self.finished)
+        for task in self.in_flight:
             task.cancel()
         self._wake = self.create_future()
-        if pending:
-            self.run_until_complete(asyncio.wait(pending))
+        if self.in_flight:
+            self.run_until_complete(asyncio.wait(set(self.in_flight)))
         for task in tasks:
             if not task.cancelled():
                 task.exception()
