@@ -5,9 +5,9 @@ import ast
 import importlib
 import json
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -111,13 +111,15 @@ def test_templates_are_importable_where_they_were_published():
 
 @pytest.mark.parametrize("module", PARSERS)
 def test_help_is_quick(module):
+    """In processor time, which does not depend on what else the machine does."""
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = subprocess.run(
             [sys.executable, *PARSERS[module], "--help"], cwd=ROOT, check=True, capture_output=True, text=True
         )
-        seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         if seconds[-1] < HELP_LIMIT_S:
             break
     assert min(seconds) < HELP_LIMIT_S
