@@ -482,7 +482,7 @@ def test_no_worker_outlives_the_run(tmp_path, benchmark_dir, how):
         err = process.stderr.read()
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in err
-    psutil.wait_procs(workers, timeout=120)
+    psutil.wait_procs(workers, timeout=20)
     assert not any(worker.is_running() for worker in workers)
 
 
