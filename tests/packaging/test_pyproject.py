@@ -116,5 +116,5 @@ def test_evaluation_runs_as_a_module_from_any_folder(tmp_path):
 
 def test_a_wheel_without_the_udhr_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(benchmarks, "UDHR", tmp_path / "data" / "udhr")
-    with pytest.raises(UsageError, match="not of a wheel; clone the repository"):
+    with pytest.raises(UsageError, match="a wheel does not; clone the repository"):
         examples.example_sentences("udhr", languages.find("Basque"))
