@@ -1,112 +1,34 @@
 """README.md and docs/: every command parses or runs, every path and flag exists, every message is one of the code's."""
 
-import argparse
 import ast
-import importlib
-import json
 import os
 import re
-import shlex
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", *DOCS]
-MAX_README_LINES, MAX_PROSE_COLUMNS = 150, 120
-
-# Scripts of ours by the words that start them, and the module whose build_parser() reads their flags.
-PARSERS = {
-    "datagen.py": "datagen",
-    "decontamination.py": "decontamination",
-    "train.py": "train",
-    "main.py": "main",
-    "comptra.evaluate": "comptra.evaluate",
-    "scripts/merge_lora.py": "scripts.merge_lora",
-}
-# Shell scripts of ours whose arguments go to one of them.
-WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}
-WRAPPERS_WITHOUT_FLAGS = ("scripts/demo.sh", "scripts/test.sh", "scripts/setup.sh")
-# Commands of other programs: only listed here, never run.
-FOREIGN = (
-    ("pip", "install"),
-    ("uv", "pip"),
-    ("uv", "sync"),
-    ("git", "clone"),
-    ("cd",),
-    ("export",),
-    ("hf", "download"),
-    ("vllm", "serve"),
-    ("python", "-m", "vllm.entrypoints.openai.api_server"),
-    ("python", "-m", "spacy", "download"),
-    ("python3.11", "-m", "venv"),
-    ("python3.12", "-m", "venv"),
-    (".venv-comet/bin/pip", "install"),
-    (".venv-sonar/bin/pip", "install"),
-    ("sudo", "apt-get", "install"),
-    ("pytest",),
+from tests.support.documentation import (
+    ALL_COMMANDS,
+    DOCS,
+    FOREIGN,
+    PAGES,
+    PARSERS,
+    WRAPPERS,
+    WRAPPERS_WITHOUT_FLAGS,
+    command_line,
+    fences,
+    flags_of,
+    make_workplace,
+    parser_of,
+    script_and_arguments,
+    without_fences,
+    words_of,
 )
+from tests.support.runs import ROOT
 
-
-def fences(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
-
-
-def without_fences(page: Path) -> str:
-    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
-
-
-def commands(page: Path) -> list[str]:
-    """The commands of its bash blocks, each on one line, without comments."""
-    text = "\n".join(fences(page, "bash")).replace("\\\n", " ")
-    return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-
-
-ALL_COMMANDS = [(page.name, command) for page in PAGES for command in commands(page)]
-
-
-def words_of(command: str) -> list[str]:
-    """Its words without settings of environment variables in front and comments behind."""
-    words = shlex.split(command, comments=True)
-    while words and re.match(r"[A-Z_]+=", words[0]):
-        words.pop(0)
-    return words
-
-
-@cache
-def parser_of(script: str) -> argparse.ArgumentParser:
-    return importlib.import_module(PARSERS[script]).build_parser()
-
-
-def script_and_arguments(words: list[str]) -> tuple[str, list[str]] | None:
-    """The script of ours that `words` start and its arguments; None for a command of another program."""
-    if words[:2] == ["python", "-m"] and words[2] in PARSERS:
-        return words[2], words[3:]
-    if words[0] == "python" and words[1].endswith(".py"):
-        return words[1], words[2:]
-    if words[0] == "bash":
-        return words[1], words[2:]
-    if words[0] == "sbatch":
-        place = next(i for i, word in enumerate(words) if word.endswith(".slurm") or word == "--wrap")
-        if words[place] == "--wrap":
-            return script_and_arguments(words_of(words[place + 1]))
-        return words[place], words[place + 1 :]
-    if words[:2] == ["accelerate", "launch"]:
-        place = words.index("train.py")
-        return words[place], words[place + 1 :]
-    return None
-
-
-@cache
-def flags_of(script: str) -> frozenset[str]:
-    """The flags of a script: its parser's, or those that stand in its text."""
-    if script in PARSERS:
-        return frozenset(parser_of(script)._option_string_actions)
-    return frozenset(re.findall(r'add_argument\(\s*"(--[\w-]+)"', (ROOT / script).read_text(encoding="utf-8")))
+MAX_README_LINES, MAX_PROSE_COLUMNS = 150, 120
 
 
 @pytest.mark.parametrize(("page", "command"), ALL_COMMANDS)
@@ -145,55 +67,35 @@ def needs_neither_gpu_nor_hub(command: str) -> bool:
     return script in PARSERS and embedded and not any(word.startswith(("http", "ftp")) for word in arguments)
 
 
-RUN = [(page, command) for page, command in ALL_COMMANDS if needs_neither_gpu_nor_hub(command)]
+# Those of extending.md need the files that it shows: tests/test_extending.py.
+RUN = [
+    (page, command) for page, command in ALL_COMMANDS if page != "extending.md" and needs_neither_gpu_nor_hub(command)
+]
 PLAN_ONLY = ("datagen.py", "train.py", "main.py")  # run with --dry_run: the model is a tiny one
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_lm) -> Path:
-    """A folder as the README's commands find it: a model, topics, generated pairs, and two systems' translations."""
     folder = tmp_path_factory.mktemp("docs")
-    (folder / "models").mkdir()
-    (folder / "models" / "gemma-3-270m").symlink_to(tiny_lm)
-    for name in ("topics", "data"):
-        (folder / name).symlink_to(ROOT / name)
-    from topxgen.corpora import benchmarks
-    from topxgen.text import languages
-
-    dev, test = (
-        {split.name: split for split in benchmarks.load("udhr", languages.find(name))} for name in ("Basque", "English")
-    )
-    pairs = folder / "outputs" / "demo" / "apertium"
-    pairs.mkdir(parents=True)
-    with open(pairs / "Basque_translate.jsonl", "w", encoding="utf-8") as file:
-        for basque, english in zip(dev["dev"].texts, test["dev"].texts, strict=False):
-            record = {"sentence": basque, "propositions": [basque], "translations": [english], "scores": [None]}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    sources, references = dev["test"].texts, test["test"].texts
-    for model, texts in (("gemma-3-270m", sources), ("lora", references)):
-        run = folder / "outputs" / "demo" / "translations" / model / "Basque_to_English_0_shot_seed_122_llm_vanilla_None_0_0"
-        run.mkdir(parents=True)
-        lines = zip(sources, texts, strict=True)
-        records = [json.dumps({"sentence": source, "translation": text}, ensure_ascii=False) for source, text in lines]
-        (run / "translate_0.jsonl").write_text("\n".join(records) + "\n", encoding="utf-8")
+    make_workplace(folder, tiny_lm)
     return folder
 
 
 @pytest.mark.parametrize(("page", "command"), RUN)
 def test_commands_on_embedded_data_run(page, command, workplace):
-    script, arguments = script_and_arguments(words_of(command))
-    start = ["-m", script] if "/" not in script and not script.endswith(".py") else [str(ROOT / script)]
+    script, _ = script_and_arguments(words_of(command))
+    words = command_line(command)
     if script in PLAN_ONLY:
-        arguments = [word if word != "vllm" else "hf" for word in arguments]
-        arguments += [] if "--dry_run" in arguments else ["--dry_run"]
-        # Adapters of earlier commands are not there.
-        arguments = [word for word in arguments if not word.startswith("outputs/demo/lora") or script == "train.py"]
+        words = [
+            word if word != "vllm" else "hf"
+            for word in words
+            if word != "outputs/demo/train-udhr" or script == "train.py"
+        ]
+        words += [] if "--dry_run" in words else ["--dry_run"]
     if script == "comptra.evaluate":  # translations of the original code, which do not say what they translate
-        arguments += ["--dataset_name_or_path", "udhr"]
+        words += ["--dataset_name_or_path", "udhr"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, *start, *arguments], cwd=workplace, env=environment, capture_output=True, text=True
-    )
+    result = subprocess.run(words, cwd=workplace, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, f"{page}: {command}\n{result.stdout}\n{result.stderr}"
 
 
@@ -261,7 +163,7 @@ NOT_OURS += ("dir/", "mine/", "cis-lmu/", "my/", "divide/", "merge/")
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_paths_in_the_text_exist(page):
-    for path in re.findall(r"`([\w.*{},-]+/[\w./*{},-]*)`", without_fences(page)):
+    for path in re.findall(r"`([\w.*{}][\w.*{},-]*/[\w./*{},-]*)`", without_fences(page)):
         if path.startswith(NOT_OURS) or "{" in path.split("/")[0] or "{translate_dir}" in path or "{run}" in path:
             continue
         assert list(ROOT.glob(path.rstrip("/"))), f"{page.name}: {path}"
@@ -312,7 +214,9 @@ def messages() -> str:
 
 def test_messages_of_troubleshooting_are_the_ones_of_the_code():
     """First column: a message as it is printed, with … for what varies and (foreign) for other programs'."""
-    rows = re.findall(r"^\| `([^`]+)`( \(foreign\))? \|", (ROOT / "docs" / "troubleshooting.md").read_text("utf-8"), re.M)
+    rows = re.findall(
+        r"^\| `([^`]+)`( \(foreign\))? \|", (ROOT / "docs" / "troubleshooting.md").read_text("utf-8"), re.M
+    )
     assert len(rows) >= 20
     lost = [
         fragment
@@ -324,7 +228,9 @@ def test_messages_of_troubleshooting_are_the_ones_of_the_code():
 
 
 def test_nothing_cites_the_contract_that_is_not_in_the_repository():
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     cites = [
         name
         for name in tracked
