@@ -37,6 +37,8 @@ def test_every_command_is_one_that_its_script_accepts(page, command, capsys):
     ours = script_and_arguments(words)
     if ours is None:
         assert any(tuple(words[: len(prefix)]) == prefix for prefix in FOREIGN), f"{page}: {command}"
+        for path in (word for word in words if word.startswith(("tests/", "requirements"))):
+            assert (ROOT / path).exists(), f"{page}: {path}"
         return
     script, arguments = ours
     if script in WRAPPERS:

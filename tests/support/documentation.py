@@ -28,6 +28,8 @@ PARSERS = {
 # Shell scripts of ours whose arguments go to one of them.
 WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}
 WRAPPERS_WITHOUT_FLAGS = ("scripts/demo.sh", "scripts/test.sh", "scripts/setup.sh")
+# Scripts that pass their arguments on.
+PASSED_ON = {"scripts/perf/memory_by_stage.py": "datagen.py"}
 # Commands of other programs: only listed here, never run.
 FOREIGN = (
     ("pip", "install"),
@@ -101,6 +103,7 @@ def script_and_arguments(words: list[str]) -> tuple[str, list[str]] | None:
 @cache
 def flags_of(script: str) -> frozenset[str]:
     """The flags of a script: its parser's, or those that stand in its text."""
+    script = PASSED_ON.get(script, script)
     if script in PARSERS:
         return frozenset(parser_of(script)._option_string_actions)
     return frozenset(re.findall(r'add_argument\(\s*"(--[\w-]+)"', (ROOT / script).read_text(encoding="utf-8")))
