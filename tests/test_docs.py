@@ -186,6 +186,20 @@ def test_flags_in_the_text_exist(page):
     assert used - known == set()
 
 
+# Read by libraries, not by our code.
+FOREIGN_VARIABLES = {"HF_HOME", "HF_TOKEN", "VLLM_CACHE_ROOT", "SACREBLEU"}
+
+
+def test_environment_variables_are_read():
+    rows = re.findall(r"^\| (`[A-Z_]+.*?) \|", (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8"), re.M)
+    names = {name for row in rows for name in re.findall(r"`([A-Z][A-Z_]+)", row)} - FOREIGN_VARIABLES
+    code = "".join(
+        path.read_text(encoding="utf-8") for path in (*ROOT.rglob("topxgen/**/*.py"), *ROOT.rglob("comptra/**/*.py"))
+    )
+    scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "scripts").glob("*.s*"))
+    assert {name for name in names if name not in code + scripts} == set()
+
+
 def test_changelog_names_flags_that_exist():
     known = set().union(*map(flags_of, PARSERS))
     rows = re.findall(r"^\| `(--\w+)[^|]*\| `(--\w+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
