@@ -262,6 +262,10 @@ def xquad_files(code: str) -> list[str]:
 def load_udhr(name: str, language: Language, folder: Path | None) -> list[Split]:
     path = UDHR / f"{language.flores}.tsv"
     if not path.is_file():
+        if not UDHR.is_dir():
+            raise CannotLoad(
+                f"{UDHR}: a clone has the UDHR, a wheel does not; clone the repository and pip install -e ."
+            )
         raise _lacks(name, language, "the languages of data/udhr")
     parts: dict[str, tuple[list[str], list[str]]] = {"dev": ([], []), "test": ([], [])}
     paragraphs: Counter = Counter()
