@@ -25,16 +25,16 @@ class Dataset(NamedTuple):
 
 
 DATASETS = {
-    "flores": Dataset("FLORES-200 devtest; demonstrations from dev", ("flores", "devtest"), ("flores", "dev")),
+    "flores": Dataset("FLORES-200 devtest, demonstrations from dev", ("flores", "devtest"), ("flores", "dev")),
     "ntrex": Dataset(
-        "the first 1,000 lines of NTREX-128; demonstrations from the rest", ("ntrex", "test"), ("ntrex", "pool")
+        "the first 1,000 lines of NTREX-128, demonstrations from the rest", ("ntrex", "test"), ("ntrex", "pool")
     ),
-    "tico": Dataset("TICO-19 test; demonstrations from dev", ("tico", "test"), ("tico", "dev")),
-    "ood": Dataset("TICO-19 test; demonstrations from FLORES-200 dev", ("tico", "test"), ("flores", "dev")),
-    "validation": Dataset("FLORES-200 dev; no demonstrations", ("flores", "dev")),
-    "topxgen": Dataset("FLORES-200 devtest; demonstrations from generated pairs (--data_dir)", ("flores", "devtest")),
+    "tico": Dataset("TICO-19 test, demonstrations from dev", ("tico", "test"), ("tico", "dev")),
+    "ood": Dataset("TICO-19 test, demonstrations from FLORES-200 dev", ("tico", "test"), ("flores", "dev")),
+    "validation": Dataset("FLORES-200 dev, no demonstrations", ("flores", "dev")),
+    "topxgen": Dataset("FLORES-200 devtest, demonstrations from generated pairs (--data_dir)", ("flores", "devtest")),
     "udhr": Dataset(
-        "articles 21 to 30 of the UDHR (embedded); demonstrations from the others", ("udhr", "test"), ("udhr", "dev")
+        "articles 21 to 30 of the UDHR (embedded), demonstrations from the others", ("udhr", "test"), ("udhr", "dev")
     ),
     "files": Dataset("your own --test_files and --demonstration_pool"),
 }
