@@ -34,9 +34,12 @@ from topxgen.common.flags import (
     add_quality_flags,
     add_run_flags,
 )
-from topxgen.generation import manifests, scoring
-from topxgen.generation.plan import PIPELINES, GenerationConfig, dry_run
+from topxgen.generation.filters import FILTERS
+from topxgen.generation.manifests import STAGES
+from topxgen.generation.pipelines import PIPELINES
+from topxgen.generation.plan import GenerationConfig, dry_run
 from topxgen.generation.run import generate, preflight, repair_files, report, score, translate
+from topxgen.generation.scoring import SCORERS
 from topxgen.text import sentence_splitting
 from topxgen.text.words import TOKENIZERS
 
@@ -56,8 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--stages",
         nargs="+",
-        choices=manifests.STAGES,
-        default=list(manifests.STAGES),
+        choices=STAGES,
+        default=list(STAGES),
         help="which stages to run; each reads the files of the one before it [all]",
     )
     group.add_argument(
@@ -178,6 +181,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("filters")
     group.add_argument(
+        "--filters",
+        nargs="+",
+        choices=FILTERS,
+        default=list(FILTERS),
+        metavar="NAME",
+        help=choices_help("what rejects a text, in this order", FILTERS, "all"),
+    )
+    group.add_argument(
         "--threshold",
         type=float_range(0, 1),
         default=0.7,
@@ -235,9 +246,9 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("scores")
     group.add_argument(
         "--scorer",
-        choices=scoring.SCORERS,
+        choices=SCORERS,
         metavar="NAME",
-        help=choices_help("what scores the pairs", scoring.SCORERS, "blaser; with apertium: confidence"),
+        help=choices_help("what scores the pairs", SCORERS, "blaser; with apertium: confidence"),
     )
     add_quality_flags(group)
     group.add_argument(
