@@ -20,7 +20,6 @@ import sys
 from pathlib import Path
 
 from topxgen import translation
-from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, choices_help, float_range, int_range, run_main
 from topxgen.common.flags import (
     add_api_flags,
@@ -263,16 +262,15 @@ def datagen(args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run(config)
     preflight(config)
-    command = provenance.command_line(("--api_key",))
     target_reached = True
     with OutputLock(args.output_dir):
         repair_files(config)
         if "generate" in args.stages:
-            target_reached = generate(config, command)
+            target_reached = generate(config)
         if "translate" in args.stages:
-            translate(config, command)
+            translate(config)
         if "score" in args.stages:
-            score(config, command)
+            score(config)
         report(config)
     return 0 if target_reached else 3
 

@@ -38,22 +38,14 @@ def translated_ids(layout: Layout, language: Language) -> set[str]:
     return {paragraph_id for paragraph_id, _ in with_ids(read_jsonl(layout.translations(language.name)), "sentence")}
 
 
-def back_translate(
-    layout: Layout,
-    language: Language,
-    target: Language,
-    *,
-    translator,
-    identifier,
-    splitter: str,
-    progress: Progress,
-    verbose: bool = False,
-) -> None:
+def back_translate(config, language: Language, identifier, progress: Progress) -> None:
     """Append a record for each paragraph of `language` that the translations file does not have yet.
 
+    `config`: a topxgen.generation.plan.GenerationConfig, its translator loaded; `identifier`: see topxgen.text.language_id.
     Rejected sentences and pairs go to the rejects file, one line for a paragraph, before the record itself, so that a kill
     between the two loses neither. A paragraph in both files is never written again.
     """
+    layout, target, translator = config.layout, config.target_language, config.translator
     done = translated_ids(layout, language)
     todo = [paragraph for paragraph in read_paragraphs(layout, language) if paragraph.id not in done]
     if not todo:
@@ -61,7 +53,7 @@ def back_translate(
     rejects = layout.translation_rejects(language.name)
     rejects_done = {record["id"] for record in read_jsonl(rejects)}
     texts = (paragraph.text for paragraph in read_paragraphs(layout, language))
-    split = sentence_splitting.load(splitter, language, texts).split
+    split = sentence_splitting.load(config.args.splitter, language, texts).split
     translated = Counter()
 
     def on_done(n: int) -> None:
@@ -78,7 +70,7 @@ def back_translate(
                     rejected.write({"id": item.paragraph.id, "rejected": item.rejects})
                 out.write(record)
                 progress.update(1)
-                if verbose:
+                if config.args.verbose:
                     for sentence, translation in zip(record["propositions"], record["translations"], strict=True):
                         progress.write(f"[{item.paragraph.id}] {printable(sentence)} = {printable(translation)}")
             rejected.sync()

@@ -1,7 +1,7 @@
 """The stages of datagen.py and their manifests. A stage has a manifest when it is complete."""
 
 from topxgen.common.files import read_json, write_json
-from topxgen.common.provenance import now, versions
+from topxgen.common.provenance import command_line, now, versions
 from topxgen.common.records import Layout
 
 STAGES = ("generate", "translate", "score")
@@ -13,9 +13,7 @@ def remove_manifests(layout: Layout, stage: str) -> None:
         layout.manifest(later).unlink(missing_ok=True)
 
 
-def write_manifest(
-    layout: Layout, stage: str, *, started: str, seed: int, settings: dict, command: list[str], **results
-) -> None:
+def write_manifest(layout: Layout, stage: str, started: str, seed: int, settings: dict, **results) -> None:
     """Write the manifest of a stage, last of its files. If it has the same settings and results already, it stays as it is."""
     path = layout.manifest(stage)
     earlier = read_json(path)
@@ -27,7 +25,7 @@ def write_manifest(
             "stage": stage,
             "started": started,
             "finished": now(),
-            "command": command,
+            "command": command_line(("--api_key",)),
             "seed": seed,
             "settings": settings,
             "versions": versions(),

@@ -7,14 +7,13 @@ A response is on disk before it is judged; a resumed run reads those it has and 
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from topxgen.common.console import Progress, printable
 from topxgen.common.files import Appender, read_jsonl
-from topxgen.common.records import Layout, Paragraph, with_ids
-from topxgen.generation.filters import Filter, reject_reason
-from topxgen.generation.pipelines import Pipeline, Prompt
+from topxgen.common.records import Paragraph, with_ids
+from topxgen.generation.filters import reject_reason
+from topxgen.generation.pipelines import Prompt
 from topxgen.inference import Answer, Request, SamplingSettings
 from topxgen.inference.response_cache import ResponseCache
 from topxgen.text.languages import Language
@@ -62,11 +61,12 @@ def is_generated(paragraph_id: str, language: str) -> bool:
 class _LanguageFiles:
     """The files of a language, and what is in them."""
 
-    def __init__(self, layout: Layout, name: str, language: Language, near_duplicates: NearDuplicates):
-        self.language, self.near_duplicates = language, near_duplicates
+    def __init__(self, config, language: Language):
+        layout, name, self.language = config.layout, language.name, language
+        self.near_duplicates = NearDuplicates(config.args.threshold, config.args.rouge_tokenizer)
         self.kept: set[str] = set()
         for paragraph_id, record in with_ids(read_jsonl(layout.paragraphs(name)), "text"):
-            near_duplicates.add(paragraph_id, str(record.get("text", "")))
+            self.near_duplicates.add(paragraph_id, str(record.get("text", "")))
             self.kept.add(paragraph_id)
         self.rejected = {record["id"] for record in read_jsonl(layout.rejects(name))}
         self.responses = ResponseCache(layout.responses(name), fsync_each=True)
@@ -77,56 +77,30 @@ class _LanguageFiles:
             output.close()
 
 
-@dataclass
-class Outcome:
-    """How a run went: `requested` counts the responses on disk and the prompts sent by this run."""
-
-    requested: int
-    kept: Counter
-    enough: bool
-    unproductive_steps: int
-
-
 class Generation:
     """One run over the files of `layout`: `with Generation(…) as run: if run.needs_responses(): run.run(sampler, …)`."""
 
-    def __init__(
-        self,
-        layout: Layout,
-        target: Target,
-        *,
-        pipeline: Pipeline,
-        languages: Mapping[str, Language],
-        filters: Mapping[str, Filter],
-        step_size: int,
-        seed: int,
-        threshold: float,
-        rouge_tokenizer: str,
-        progress: Progress,
-        verbose: bool = False,
-    ):
-        self._target, self._pipeline, self._filters, self._seed = target, pipeline, filters, seed
-        self._progress, self._verbose = progress, verbose
-        self._files = {
-            name: _LanguageFiles(layout, name, language, NearDuplicates(threshold, rouge_tokenizer))
-            for name, language in languages.items()
-        }
+    def __init__(self, config, progress: Progress):
+        """`config`: a topxgen.generation.plan.GenerationConfig."""
+        self._args, self._pipeline, self._filters = config.args, config.pipeline, config.filters
+        self._target, self._progress = config.target, progress
+        self._files = {name: _LanguageFiles(config, language) for name, language in config.languages.items()}
         # Paragraphs that came with the file count from the start; generated ones are counted when their prompt's turn
         # comes, so that a resumed run goes through the same states.
-        self._kept = Counter(
+        self.kept = Counter(
             {name: sum(not is_generated(key, name) for key in files.kept) for name, files in self._files.items()}
         )
-        self._steps = pipeline.schedule(target.languages, step_size, seed)
+        self._steps = self._pipeline.schedule(self._target.languages, self._args.request_batch_size, self._args.seed)
         self._queue: deque[Prompt] = deque()  # prompts of the current step not yet looked at
         self._undecided: deque[Prompt] = deque()  # sent or answered, in the order in which they are judged
         self._arrived: dict[str, dict] = {}
         self._unsent: deque[Request] = deque()
         self._topics: dict[str, str] = {}  # of prompts in flight, by id
         self._current_step: int | None = None
-        self._kept_in_step = self._unproductive_steps = 0
+        self._kept_in_step = self.unproductive_steps = 0
         self._decided_prompts = self._kept_now = 0
-        self._requested = sum(len(files.responses) for files in self._files.values())
-        progress.update(self._kept.total())
+        self.requested = sum(len(files.responses) for files in self._files.values())  # on disk, or sent by this run
+        progress.update(self.kept.total())
 
     def __enter__(self):
         return self
@@ -142,8 +116,9 @@ class Generation:
             self._unsent.append(request)
         return request is not None
 
-    def outcome(self) -> Outcome:
-        return Outcome(self._requested, self._kept, self._target.reached(self._kept), self._unproductive_steps)
+    @property
+    def target_reached(self) -> bool:
+        return self._target.reached(self.kept)
 
     def run(self, sampler, settings: SamplingSettings) -> None:
         """Request, judge and write until the target is reached or MAX_UNPRODUCTIVE_STEPS steps kept nothing."""
@@ -157,21 +132,21 @@ class Generation:
             answers.close()
 
     def _finished(self) -> bool:
-        return self._target.reached(self._kept) or self._unproductive_steps >= MAX_UNPRODUCTIVE_STEPS
+        return self.target_reached or self.unproductive_steps >= MAX_UNPRODUCTIVE_STEPS
 
     def next_request(self) -> Request | None:
         """The next prompt without a response; None while those in flight may be enough, or the pipeline waits for them."""
         if self._unsent:
             return self._unsent.popleft()
         while not self._finished():
-            if self._undecided and len(self._undecided) * self._expected() >= self._target.missing(self._kept):
+            if self._undecided and len(self._undecided) * self._expected() >= self._target.missing(self.kept):
                 return None
             if not self._queue:
                 self._queue.extend(next(self._steps, ()))
             if not self._queue:  # the pipeline has no more prompts
                 return None
             prompt = self._queue[0]
-            if not self._target.wants(self._kept, prompt.language):
+            if not self._target.wants(self.kept, prompt.language):
                 self._queue.popleft()
                 continue
             record = self._files[prompt.language].responses.get(prompt.id)
@@ -179,9 +154,9 @@ class Generation:
                 if (built := self._pipeline.build(prompt)) is None:
                     return None
                 content, self._topics[prompt.id] = built
-                self._requested += 1
+                self.requested += 1
                 self._undecided.append(self._queue.popleft())
-                return Request(prompt.id, content, request_seed(self._seed, prompt.id))
+                return Request(prompt.id, content, request_seed(self._args.seed, prompt.id))
             self._undecided.append(self._queue.popleft())
             self._arrived[prompt.id] = record
             self._judge()
@@ -210,12 +185,12 @@ class Generation:
         """Judge the responses that have arrived, in the order of the prompts, up to the first that has not."""
         while self._undecided and not self._finished():
             prompt = self._undecided[0]
-            if self._target.wants(self._kept, prompt.language):
+            if self._target.wants(self.kept, prompt.language):
                 if prompt.id not in self._arrived:
                     break
                 if prompt.step != self._current_step:
                     if self._current_step is not None and not self._kept_in_step:
-                        self._unproductive_steps += 1
+                        self.unproductive_steps += 1
                     self._current_step, self._kept_in_step = prompt.step, 0
                     continue  # the run may be finished now
                 self._judge_prompt(prompt, self._arrived.pop(prompt.id))
@@ -241,7 +216,7 @@ class Generation:
                 index += self._pipeline.texts_per_prompt
                 continue
             for text in texts:
-                wanted = self._target.wants(self._kept, prompt.language)
+                wanted = self._target.wants(self.kept, prompt.language)
                 if wanted and self._keeps(prompt, f"{prompt.id}.{index}", text, record):
                     kept.append(text)
                 index += 1
@@ -262,13 +237,13 @@ class Generation:
             files.kept_out.write(Paragraph(text_id, text, record["topic"]).to_json())
             files.near_duplicates.add(text_id, text)
             files.kept.add(text_id)
-            if self._verbose:
+            if self._args.verbose:
                 self._progress.write(f"[{text_id}] {record['topic']}: {printable(text)}")
         self._progress.update(1)
-        self._kept[prompt.language] += 1
+        self.kept[prompt.language] += 1
         self._kept_now += 1
         self._kept_in_step += 1
-        self._unproductive_steps = 0
+        self.unproductive_steps = 0
         return True
 
     def _reject(self, prompt: Prompt, text_id: str, reason: str, text: str, record: dict) -> None:
@@ -279,5 +254,5 @@ class Generation:
         files.rejects_out.write(
             {"id": text_id, "prompt": prompt.id, "reason": reason, "text": text, "topic": record["topic"]}
         )
-        if self._verbose:
+        if self._args.verbose:
             self._progress.write(f"[{text_id}] rejected, {printable(reason)}: {printable(text)}")

@@ -42,7 +42,7 @@ def repair_files(config: GenerationConfig) -> None:
             repair_tail(path)
 
 
-def generate(config: GenerationConfig, command: list[str]) -> bool:
+def generate(config: GenerationConfig) -> bool:
     """Topics to paragraphs; whether the target was reached."""
     args, layout, target, started = config.args, config.layout, config.target, provenance.now()
     settings = config.generate_settings()
@@ -50,22 +50,7 @@ def generate(config: GenerationConfig, command: list[str]) -> bool:
     provenance.check_settings(layout.settings("generate"), settings)
     total = max(target.total, target.minimum * len(target.languages))
     stage = f"generate: {total} paragraphs in {', '.join(config.languages)}"
-    with (
-        Progress("generate", total, "paragraphs") as progress,
-        Generation(
-            layout,
-            target,
-            pipeline=config.pipeline,
-            languages=config.languages,
-            filters=config.filters,
-            step_size=args.request_batch_size,
-            seed=args.seed,
-            threshold=args.threshold,
-            rouge_tokenizer=args.rouge_tokenizer,
-            progress=progress,
-            verbose=args.verbose,
-        ) as generation,
-    ):
+    with Progress("generate", total, "paragraphs") as progress, Generation(config, progress) as generation:
         if generation.needs_responses():
             logger.info(f"{stage}, by {args.model_name_or_path} with {args.inference_api}; loading the model")
             sampler = inference.load(args.inference_api, config.model_settings())
@@ -77,28 +62,18 @@ def generate(config: GenerationConfig, command: list[str]) -> bool:
             finally:
                 _log_retries(sampler)
                 sampler.close()
-        outcome = generation.outcome()
     counts = {name: funnel.generation_counts(layout, name) for name in config.languages}
-    write_manifest(
-        layout,
-        "generate",
-        started=started,
-        seed=args.seed,
-        settings=settings,
-        command=command,
-        complete=outcome.enough,
-        prompts_asked=outcome.requested,
-        counts=counts,
-    )
+    results = {"complete": generation.target_reached, "prompts_asked": generation.requested, "counts": counts}
+    write_manifest(layout, "generate", started, args.seed, settings, **results)
     kept, answers = (sum(count[key] for count in counts.values()) for key in ("kept", "answers"))
-    if outcome.enough:
+    if generation.target_reached:
         logger.info(f"{stage}: done, {kept} kept from {answers} responses")
     else:
         logger.warning(
             f"stopped at {kept} of {total} paragraphs: {MAX_UNPRODUCTIVE_STEPS} steps in a row kept nothing; see the reasons in "
             f"{layout.output_dir}/*_rejects.jsonl, then change the prompt, the topics or the filters in another --output_dir"
         )
-    return outcome.enough
+    return generation.target_reached
 
 
 def _check_origin(config: GenerationConfig) -> None:
@@ -114,7 +89,7 @@ def _check_origin(config: GenerationConfig) -> None:
             )
 
 
-def translate(config: GenerationConfig, command: list[str]) -> None:
+def translate(config: GenerationConfig) -> None:
     """Paragraphs to sentence pairs."""
     args, layout, target, started = config.args, config.layout, config.target_language, provenance.now()
     translator, languages = config.translator, config.languages.values()
@@ -150,35 +125,18 @@ def translate(config: GenerationConfig, command: list[str]) -> None:
             translator.load()
             with Progress("translate", total, "paragraphs", done=done) as progress:
                 for language in languages:
-                    back_translate(
-                        layout,
-                        language,
-                        target,
-                        translator=translator,
-                        identifier=identifier,
-                        splitter=args.splitter,
-                        progress=progress,
-                        verbose=args.verbose,
-                    )
+                    back_translate(config, language, identifier, progress)
         finally:
             _log_retries(translator)
             translator.close()
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
-    write_manifest(
-        layout,
-        "translate",
-        started=started,
-        seed=args.seed,
-        settings=settings,
-        command=command,
-        translator_version=translator.version,
-        counts=counts,
-    )
+    results = {"translator_version": translator.version, "counts": counts}
+    write_manifest(layout, "translate", started, args.seed, settings, **results)
     pairs, sentences = (sum(count[key] for count in counts.values()) for key in ("pairs", "sentences"))
     logger.info(f"{stage}: done, {pairs} pairs kept from {sentences} sentences")
 
 
-def score(config: GenerationConfig, command: list[str]) -> None:
+def score(config: GenerationConfig) -> None:
     """Add scores to the pairs."""
     layout, scorer, started, truncated = config.layout, config.scorer, provenance.now(), 0
     if scorer is None:
@@ -192,24 +150,14 @@ def score(config: GenerationConfig, command: list[str]) -> None:
             scorer.load()
             with Progress("score", unscored, "paragraphs") as progress:
                 for language in config.languages.values():
-                    truncated += scoring.score(
-                        layout, language, config.target_language, scorer=scorer, progress=progress
-                    )
+                    truncated += scoring.score(config, language, progress)
         finally:
             scorer.close()
     if truncated:
         logger.warning(f"{truncated} texts are longer than the scorer's 514 tokens and were scored by their beginnings")
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
-    write_manifest(
-        layout,
-        "score",
-        started=started,
-        seed=config.args.seed,
-        settings={"scorer": scorer.id},
-        command=command,
-        **({"truncated_texts": truncated} if unscored else {}),
-        counts=counts,
-    )
+    results = ({"truncated_texts": truncated} if unscored else {}) | {"counts": counts}
+    write_manifest(layout, "score", started, config.args.seed, {"scorer": scorer.id}, **results)
     logger.info(f"score: done, {sum(count['scored'] for count in counts.values())} pairs have a score by {scorer.id}")
 
 

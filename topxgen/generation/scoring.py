@@ -150,11 +150,12 @@ def _is_unscored(record: dict, scorer_id: str) -> bool:
     return bool(scores) and all(score is None for score in scores)
 
 
-def score(layout: Layout, source: Language, target: Language, *, scorer, progress: Progress) -> int:
-    """Fill in `scores` of the records that `scorer` has not scored yet; the number of texts that were too long for it.
+def score(config, source: Language, progress: Progress) -> int:
+    """Fill in `scores` of the records that the scorer has not scored yet; the number of texts that were too long for it.
 
-    Scores first go to a cache; when it is complete, the translations file is rewritten in one rename.
+    `config`: a topxgen.generation.plan.GenerationConfig, its scorer loaded. Scores first go to a cache; when it is complete, the translations file is rewritten in one rename.
     """
+    layout, target, scorer = config.layout, config.target_language, config.scorer
     path, cache_path = layout.translations(source.name), layout.score_cache(source.name)
     cache = ResponseCache(cache_path, keys=("id", "scorer", "scores"))
     scores: dict[str, list] = {}
