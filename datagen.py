@@ -12,7 +12,7 @@ Without GPU or network (what scripts/demo.sh runs):
         --seed_topics_path topics/wikipedia_vital_topics.txt --example_paragraphs udhr --example_sentences udhr \\
         --number_of_icl_phrases 4 --number_of_instructions 60 --output_dir outputs/demo
 
-Killed? The same command goes on where it stopped. `--dry_run` shows the prompts and the plan.
+If a run is interrupted, re-run the same command: it resumes. `--dry_run` shows the first prompts and an estimate.
 """
 
 import argparse

@@ -107,7 +107,11 @@ def test_a_second_run_does_nothing_and_needs_no_model(finished, back):
     settings = json.loads((folder / "settings_generate.json").read_text())
     started = time.monotonic()
     result = datagen(*tiny(settings["model"], folder, "--number_of_instructions", 40, *back))
-    assert "loading" not in result.stderr and result.stderr.count(": done, ") == 3 and time.monotonic() - started < 30
+    assert (
+        "loading" not in result.stderr
+        and "generate: kept 40 paragraphs from " in result.stderr
+        and time.monotonic() - started < 30
+    )
     assert contents(folder) == before
 
 
@@ -372,3 +376,37 @@ def test_a_key_is_never_written(tiny_lm, tmp_path, datagen_here):
     result = datagen_here(*arguments)
     assert "sk-secret" not in result.stdout + result.stderr
     assert not any("sk-secret" in path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_filters_and_a_pipeline_of_ones_own(tiny_lm, tmp_path, datagen_here):
+    """Rejects and the funnel name the filter; settings keep other filters out of the directory."""
+    (tmp_path / "mine.py").write_text(
+        "from topxgen.generation.pipelines.topxgen import TopXGen\n\n"
+        "def odd(text, language):\n    return f'{len(text)} characters' if len(text) % 2 else None\n\n"
+        "class OneMore(TopXGen):\n"
+        "    def parse(self, response):\n"
+        "        return [text + '.' for text in super().parse(response) or []] or None\n"
+    )
+    own = (
+        "--data_generation_pipeline", f"{tmp_path / 'mine.py'}:OneMore", "--filters", f"{tmp_path / 'mine.py'}:odd", "binary",
+    )  # fmt: skip
+    arguments = tiny(tiny_lm, tmp_path / "out", "--number_of_instructions", 8, "--stages", "generate")
+    result = datagen_here(*arguments, *own)
+    kept, rejects = records(tmp_path / "out" / "Basque.jsonl"), records(tmp_path / "out" / "Basque_rejects.jsonl")
+    assert len(kept) == 8 and all(len(p["text"]) % 2 == 0 and p["text"].endswith(".") for p in kept)
+    reasons = [reject["reason"] for reject in rejects]
+    odd = [reason for reason in reasons if re.fullmatch(r"odd \(\d*[13579] characters\)", reason)]
+    assert odd and not any(reason.startswith("too_few_words") for reason in reasons)
+    assert re.search(rf"after odd +\d+ +-{len(odd)}\n", result.stdout)
+    refused = datagen_here(*arguments, *own[:2])
+    assert refused.returncode == 2 and "filters was ['" in refused.stderr
+
+
+def test_the_funnel_of_a_run_adds_up(finished):
+    _, result = finished
+    before, rows = None, 0
+    for line in result.stdout.partition("Funnel, ")[2].partition("\n\n")[0].splitlines()[1:]:
+        _, remaining, removed = re.fullmatch(r"  (.*?) +(\d+)(?: +-(\d+))?", line).groups()
+        assert removed is None or int(remaining) == before - int(removed), line
+        before, rows = int(remaining), rows + 1
+    assert rows > 12

@@ -8,6 +8,7 @@ import pytest
 
 from datagen import build_parser
 from tests.support.runs import ROOT
+from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
 from topxgen.generation import prompt_templates
@@ -132,6 +133,16 @@ def test_the_prompts_of_older_versions(folder, suffix, caplog):
     assert hashlib.sha256(json.dumps(prompts).encode()).hexdigest()[:16] == "10119e5adababf3d"
     assert [record.levelname for record in caplog.records] == (["WARNING"] * 2 if suffix == "txt" else [])
     assert all("write it as TOML" in record.getMessage() for record in caplog.records)
+
+
+def test_runs_with_the_older_templates_go_on_with_the_new_ones(tmp_path):
+    path = tmp_path / "settings_generate.json"
+    for name, older in (("instruct", "09d131a6e16a4ec2"), ("continuation", "8c033ceb9e540664")):
+        path.write_text(json.dumps({"prompt_template": f"{name}.txt", "prompt_template_digest": older}))
+        assert prompt_templates.load(str(OLDER / f"{name}.txt")).digest == older
+        provenance.check_settings(path, {"prompt_template_digest": prompt_templates.load(name).digest})
+        with pytest.raises(UsageError, match="prompt_template_digest was"):
+            provenance.check_settings(path, {"prompt_template_digest": "another"})
 
 
 def test_the_digest_is_of_the_content_not_of_the_comments(tmp_path):

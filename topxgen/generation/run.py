@@ -49,10 +49,10 @@ def generate(config: GenerationConfig) -> bool:
     _check_origin(config)
     provenance.check_settings(layout.settings("generate"), settings)
     total = max(target.total, target.minimum * len(target.languages))
-    stage = f"generate: {total} paragraphs in {', '.join(config.languages)}"
     with Progress("generate", total, "paragraphs") as progress, Generation(config, progress) as generation:
         if generation.needs_responses():
-            logger.info(f"{stage}, by {args.model_name_or_path} with {args.inference_api}; loading the model")
+            model = f"{args.model_name_or_path} ({args.inference_api})"
+            logger.info(f"generate: {total} paragraphs in {', '.join(config.languages)}; loading {model}")
             sampler = inference.load(args.inference_api, config.model_settings())
             provenance.record_settings(layout.settings("generate"), settings)
             remove_manifests(layout, "generate")
@@ -67,7 +67,7 @@ def generate(config: GenerationConfig) -> bool:
     write_manifest(layout, "generate", started, args.seed, settings, **results)
     kept, answers = (sum(count[key] for count in counts.values()) for key in ("kept", "answers"))
     if generation.target_reached:
-        logger.info(f"{stage}: done, {kept} kept from {answers} responses")
+        logger.info(f"generate: kept {kept} paragraphs from {answers} responses")
     else:
         logger.warning(
             f"stopped at {kept} of {total} paragraphs: {MAX_UNPRODUCTIVE_STEPS} steps in a row kept nothing; see the reasons in "
@@ -117,10 +117,9 @@ def translate(config: GenerationConfig) -> None:
         total += len(ids)
         done += sum(paragraph_id in translated for paragraph_id in ids)
     provenance.record_settings(layout.settings("translate"), settings)
-    stage = f"translate: {total} paragraphs into {target.name}"
     if done < total:
         remove_manifests(layout, "translate")
-        logger.info(f"{stage}, sentence by sentence, by {translator.version}")
+        logger.info(f"translate: the sentences of {total} paragraphs into {target.name}; loading {translator.version}")
         try:
             translator.load()
             with Progress("translate", total, "paragraphs", done=done) as progress:
@@ -133,7 +132,7 @@ def translate(config: GenerationConfig) -> None:
     results = {"translator_version": translator.version, "counts": counts}
     write_manifest(layout, "translate", started, args.seed, settings, **results)
     pairs, sentences = (sum(count[key] for count in counts.values()) for key in ("pairs", "sentences"))
-    logger.info(f"{stage}: done, {pairs} pairs kept from {sentences} sentences")
+    logger.info(f"translate: kept {pairs} pairs from {sentences} sentences")
 
 
 def score(config: GenerationConfig) -> None:
@@ -144,8 +143,8 @@ def score(config: GenerationConfig) -> None:
     unscored = sum(scoring.count_unscored(layout, name, scorer.id) for name in config.languages)
     if unscored:
         remove_manifests(layout, "score")
-        loading = "; loading the models" if scorer.loading else ""
-        logger.info(f"score: the pairs of {unscored} paragraphs, by {scorer.id}{loading}")
+        by = f"; loading {scorer.id}" if scorer.has_models else f" by {scorer.id}"
+        logger.info(f"score: the pairs of {unscored} paragraphs{by}")
         try:
             scorer.load()
             with Progress("score", unscored, "paragraphs") as progress:
@@ -158,7 +157,7 @@ def score(config: GenerationConfig) -> None:
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
     results = ({"truncated_texts": truncated} if unscored else {}) | {"counts": counts}
     write_manifest(layout, "score", started, config.args.seed, {"scorer": scorer.id}, **results)
-    logger.info(f"score: done, {sum(count['scored'] for count in counts.values())} pairs have a score by {scorer.id}")
+    logger.info(f"score: {sum(count['scored'] for count in counts.values())} pairs have a score")
 
 
 def _check_target_language(config: GenerationConfig) -> None:

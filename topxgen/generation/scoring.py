@@ -2,7 +2,7 @@
 
 A scorer is made from the flags, and has
     id                                  its name in the records; records with another are scored again
-    loading                             the models that `load` loads, "" if none
+    has_models                          whether `load` loads any
     preflight(languages, target)        raise UsageError for what would fail later; cheap
     load()                              load its models
     score(records, source, target)      -> for each record the list of its pairs' scores
@@ -43,7 +43,7 @@ def no_scorer(_: argparse.Namespace) -> None:
 class ConfidenceScorer:
     """The back-translator's own confidence (Apertium: the share of words it knows; NLLB: of its model)."""
 
-    id, loading, truncated = "confidence", "", 0
+    id, has_models, truncated = "confidence", False, 0
 
     def __init__(self, _: argparse.Namespace):
         pass
@@ -64,6 +64,8 @@ class ConfidenceScorer:
 class _PairScorer:
     """A scorer over a model that takes lists of sentences and of translations."""
 
+    has_models = True
+
     def __init__(self, args: argparse.Namespace):
         self._args, self._model = args, None
 
@@ -73,10 +75,6 @@ class _PairScorer:
         translations = [text for record in records for text in record["translations"]]
         scores = iter(self._model.score(sentences, translations, source, target))
         return [[next(scores) for _ in record["translations"]] for record in records]
-
-    @property
-    def loading(self) -> str:
-        return self.id
 
     @property
     def truncated(self) -> int:
