@@ -254,7 +254,7 @@ def test_help_is_quick():
 
 
 def test_published_command_parses_and_prints_its_plan(tmp_path, datagen_here):
-    """Every generation flag of SPEC section 1, with the published values, on a machine without the Hub."""
+    """Every generation flag of the original, with the published values, on a machine without the Hub."""
     result = datagen_here(
         "--dataset_generation_pipeline", "topxgen", "--model_name_or_path", "google/gemma-3-27b-it",
         "--tokenizer_name_or_path", "google/gemma-3-27b-it", "--inference_api", "vllm", "--api_key", "",

@@ -25,7 +25,7 @@ def scorers(tmp_path_factory) -> tuple[str, str]:
 
 
 def published(model, nllb, scorers, cache, output, *more):
-    """The command of SPEC section 3, on small checkpoints."""
+    """The command of the TopXGen paper, on small checkpoints."""
     sonar, blaser = scorers
     return (
         "--dataset_generation_pipeline", "topxgen", "--model_name_or_path", model, "--languages", *LANGUAGES,
@@ -147,7 +147,7 @@ def test_a_score_is_never_given_to_other_texts(whole, tmp_path, datagen_here):
 
 
 def test_a_paragraph_that_takes_the_place_of_another_is_translated(whole, tmp_path, datagen_here):
-    """What is done is told by ids, not by counting lines."""
+    """Paragraphs are done by their ids, not by counting lines."""
     folder, arguments, _ = whole
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)

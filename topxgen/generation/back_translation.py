@@ -22,7 +22,7 @@ class _SplitParagraph:
 
 
 def read_paragraphs(layout: Layout, language: Language) -> Iterator[Paragraph]:
-    """The paragraphs of a language's file, generated or published. Raises UsageError if it is missing or has no texts."""
+    """The paragraphs of a language's file, generated or published. Raises UsageError for a missing file or text."""
     path = layout.paragraphs(language.name)
     if not path.exists():
         raise UsageError(f"no paragraphs to translate: {path} is missing; run --stages generate first")
@@ -41,9 +41,9 @@ def translated_ids(layout: Layout, language: Language) -> set[str]:
 def back_translate(config, language: Language, identifier, progress: Progress) -> None:
     """Append a record for each paragraph of `language` that the translations file does not have yet.
 
-    `config`: a topxgen.generation.plan.GenerationConfig, its translator loaded; `identifier`: see topxgen.text.language_id.
-    Rejected sentences and pairs go to the rejects file, one line for a paragraph, before the record itself, so that a kill
-    between the two loses neither. A paragraph in both files is never written again.
+    `config`: a GenerationConfig, its translator loaded; `identifier`: see topxgen.text.language_id.
+    Rejected sentences and pairs go to the rejects file, one line for a paragraph, before the record itself, so that a
+    kill between the two loses neither. A paragraph in both files is never written again.
     """
     layout, target, translator = config.layout, config.target_language, config.translator
     done = translated_ids(layout, language)

@@ -1,8 +1,8 @@
 """Filters of generated texts, as rows: a new one is a function and a row, or a file of one's own (`--filters`).
 
 A filter is a function (text, language) -> a true value if the text is to be rejected. The reason code in
-{Language}_rejects.jsonl and in the funnel is the row's name (of one's own: the function's); a string that a filter returns
-follows it as a detail. Filters run in the order of `--filters`; the first that rejects a text decides.
+{Language}_rejects.jsonl and in the funnel is the row's name (of one's own: the function's); a string that a filter
+returns follows it as a detail. Filters run in the order of `--filters`; the first that rejects a text decides.
 
 The limits are those of the TopXGen pipeline: 75 = 25 for each of the at most 3 paragraphs of a text.
 """

@@ -1,4 +1,7 @@
-"""What became of everything that was generated, counted from the files of a run. Each step is `in = kept + rejected + not needed`."""
+"""What became of everything that was generated, counted from the files of a run.
+
+At each step, what goes in is what is kept, rejected, or not needed because the target was reached before its turn came.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +14,7 @@ from topxgen.generation.filters import FILTERS
 from topxgen.generation.paragraphs import is_generated
 from topxgen.inference.response_cache import read_responses
 
-# Reason codes in {Language}_rejects.jsonl, in the order in which they are checked; those of a user's own filters follow.
+# Reason codes in {Language}_rejects.jsonl, in the order of the checks; those of a user's own filters follow.
 RESPONSE_REASONS = ("prompt_too_long", "answer_failed", "empty", "unparseable")
 TEXT_REASONS = (*FILTERS, "near_duplicate")
 # Reason codes in {Language}_translate_rejects.jsonl.
@@ -26,12 +29,13 @@ PAIR_REASONS = (
     "translation_no_full_stop",
 )
 # Shown only if there are any.
-RARE_REASONS = ("prompt_too_long", "answer_failed", "binary", "sentence_no_words", "translation_failed", "translation_no_words")  # fmt: skip
+RARE_REASONS = (
+    "prompt_too_long", "answer_failed", "binary", "sentence_no_words", "translation_failed", "translation_no_words"
+)  # fmt: skip
 
 
 def generation_counts(layout: Layout, language: str) -> dict:
-    """Responses, kept paragraphs and rejects of a language, and the responses that were not needed: the target was reached
-    before their turn came."""
+    """Responses (rejected by reason, not needed, all) and kept paragraphs of a language."""
     reasons, judged = Counter(), set()
     for record in read_jsonl(layout.rejects(language)):
         reasons[record["reason"].split()[0]] += 1

@@ -14,7 +14,7 @@ def remove_manifests(layout: Layout, stage: str) -> None:
 
 
 def write_manifest(layout: Layout, stage: str, started: str, seed: int, settings: dict, **results) -> None:
-    """Write the manifest of a stage, last of its files. If it has the same settings and results already, it stays as it is."""
+    """Write the manifest of a stage, last of its files. One with the same settings and results stays as it is."""
     path = layout.manifest(stage)
     earlier = read_json(path)
     if earlier and all(earlier.get(name) == value for name, value in {**results, "settings": settings}.items()):

@@ -1,8 +1,8 @@
 """The generation loop: prompts in flight, responses parsed, filtered and de-duplicated as they arrive.
 
-What a run keeps is a function of its settings and of the responses, not of the order in which they arrive or of how often
-the run is stopped: prompts are numbered, each has a seed of its own, and responses are judged in the order of the prompts.
-A response is on disk before it is judged; a resumed run reads those it has and requests only the others.
+What a run keeps is a function of its settings and of the responses, not of the order in which they arrive or of how
+often the run is stopped: prompts are numbered, each has a seed of its own, and responses are judged in the order of the
+prompts. A response is on disk before it is judged; a resumed run reads those it has and requests only the others.
 """
 
 import hashlib
@@ -78,7 +78,7 @@ class _LanguageFiles:
 
 
 class Generation:
-    """One run over the files of `layout`: `with Generation(…) as run: if run.needs_responses(): run.run(sampler, …)`."""
+    """One run over the files of `config.layout`: enter it, ask `needs_responses`, and if so `run` it with a sampler."""
 
     def __init__(self, config, progress: Progress):
         """`config`: a topxgen.generation.plan.GenerationConfig."""
@@ -135,7 +135,7 @@ class Generation:
         return self.target_reached or self.unproductive_steps >= MAX_UNPRODUCTIVE_STEPS
 
     def next_request(self) -> Request | None:
-        """The next prompt without a response; None while those in flight may be enough, or the pipeline waits for them."""
+        """The next prompt without a response; None while those in flight may be enough or the pipeline waits for them."""
         if self._unsent:
             return self._unsent.popleft()
         while not self._finished():

@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 DRY_RUN_PROMPTS = 2
 # Flags that decide what is generated, besides those of decoding; under other names in settings_generate.json:
 # --data_generation_pipeline and those of the model.
-GENERATE_FLAGS = ("inference_api", "dtype", "max_model_len", "request_batch_size", "seed", "filters", "threshold", "rouge_tokenizer")  # fmt: skip
+GENERATE_FLAGS = (
+    "inference_api", "dtype", "max_model_len", "request_batch_size", "seed", "filters", "threshold", "rouge_tokenizer"
+)  # fmt: skip
 
 
 class GenerationConfig:
@@ -172,10 +174,11 @@ def _show_generation(config: GenerationConfig) -> None:
     wanted = config.target.missing(Counter())
     least = -(-wanted // (pipeline.texts_per_prompt * args.num_return_sequences))
     mean = sum(counts) / max(len(counts), 1)
+    most_new = 2 * least * args.num_return_sequences * args.max_new_tokens / 1e6
     print(
-        f"\n{wanted} paragraphs wanted, {pipeline.texts_per_prompt} a prompt: {least} prompts if all are kept, {2 * least} if "
-        f"half are\nabout {mean:.0f} tokens a prompt: {mean * least / 1e6:.2f} to {2 * mean * least / 1e6:.2f} million prompt "
-        f"tokens, at most {2 * least * args.num_return_sequences * args.max_new_tokens / 1e6:.2f} million new ones\n"
+        f"\n{wanted} paragraphs wanted, {pipeline.texts_per_prompt} a prompt: {least} prompts if all are kept, "
+        f"{2 * least} if half are\nabout {mean:.0f} tokens a prompt: {mean * least / 1e6:.2f} to "
+        f"{2 * mean * least / 1e6:.2f} million prompt tokens, at most {most_new:.2f} million new ones\n"
         f"{pipeline.summary}\nmodel {args.model_name_or_path} through {args.inference_api}, temperature "
         f"{args.temperature if args.do_sample else 0:g}, seed {args.seed}"
     )

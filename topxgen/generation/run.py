@@ -69,9 +69,11 @@ def generate(config: GenerationConfig) -> bool:
     if generation.target_reached:
         logger.info(f"generate: kept {kept} paragraphs from {answers} responses")
     else:
+        unproductive = generation.unproductive_steps >= MAX_UNPRODUCTIVE_STEPS
+        cause = f"{MAX_UNPRODUCTIVE_STEPS} steps in a row kept nothing" if unproductive else "there are no more prompts"
         logger.warning(
-            f"stopped at {kept} of {total} paragraphs: {MAX_UNPRODUCTIVE_STEPS} steps in a row kept nothing; see the reasons in "
-            f"{layout.output_dir}/*_rejects.jsonl, then change the prompt, the topics or the filters in another --output_dir"
+            f"generate: stopped at {kept} of {total} paragraphs: {cause}; see the reasons in {layout.output_dir}/"
+            "*_rejects.jsonl, then change the prompt, the topics or the filters in another --output_dir"
         )
     return generation.target_reached
 
@@ -84,8 +86,8 @@ def _check_origin(config: GenerationConfig) -> None:
         path = config.layout.paragraphs(name)
         if any(is_generated(str(record.get("id", "")), name) for record in read_jsonl(path)):
             raise UsageError(
-                f"{path} has paragraphs of another run (by their ids), but that run's settings and answers are missing: copy "
-                'its whole directory, or remove the "id" of each line to start from these paragraphs'
+                f"{path} has paragraphs of another run (by their ids), but that run's settings and answers are missing: "
+                'copy its whole directory, or remove the "id" of each line to start from these paragraphs'
             )
 
 
@@ -107,8 +109,8 @@ def translate(config: GenerationConfig) -> None:
     for language in [*languages, target]:
         if not identifier.knows(language):
             logger.warning(
-                f"{args.lid_model} cannot identify {language.name}: the language of its sentences is not checked; pass a "
-                "fastText --lid_model that can, such as GlotLID's"
+                f"{args.lid_model} cannot identify {language.name}: the language of its sentences is not checked; pass "
+                "a fastText --lid_model that can, such as GlotLID's"
             )
     total = done = 0
     for language in languages:
@@ -191,9 +193,8 @@ def report(config: GenerationConfig) -> None:
     for name in translated:
         for sentence, translation, value in funnel.sample_pairs(layout.translations(name)):
             shown = "no score" if value is None else f"score {value:.2f}"
-            print(
-                f"  {name}: {printable(sentence)}\n  {config.target_language.name}: {printable(translation)}  ({shown})\n"
-            )
+            target = config.target_language.name
+            print(f"  {name}: {printable(sentence)}\n  {target}: {printable(translation)}  ({shown})\n")
     for name in config.languages:
         paths = [layout.paragraphs(name), *([layout.translations(name)] if name in translated else [])]
         print(

@@ -149,9 +149,10 @@ def _is_unscored(record: dict, scorer_id: str) -> bool:
 
 
 def score(config, source: Language, progress: Progress) -> int:
-    """Fill in `scores` of the records that the scorer has not scored yet; the number of texts that were too long for it.
+    """Fill in `scores` of the records that the scorer has not scored yet; the number of texts too long for it.
 
-    `config`: a topxgen.generation.plan.GenerationConfig, its scorer loaded. Scores first go to a cache; when it is complete, the translations file is rewritten in one rename.
+    `config`: a GenerationConfig, its scorer loaded. Scores first go to a cache; when it is complete, the translations
+    file is rewritten in one rename.
     """
     layout, target, scorer = config.layout, config.target_language, config.scorer
     path, cache_path = layout.translations(source.name), layout.score_cache(source.name)
@@ -194,8 +195,8 @@ def _blocks(path: Path, scorer_id: str) -> Iterator[list[tuple[str, dict]]]:
         lists = [record.get("propositions"), record.get("translations")]
         if not all(isinstance(texts, list) for texts in lists) or len(lists[0]) != len(lists[1]):
             raise UsageError(
-                f'{path}, record {record_id}: "propositions" and "translations" are not lists of the same length; correct '
-                "or remove the line"
+                f'{path}, record {record_id}: "propositions" and "translations" are not lists of the same length; '
+                "correct or remove the line"
             )
         block.append((record_id, record))
         if len(block) == RECORDS_PER_BLOCK:

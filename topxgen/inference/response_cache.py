@@ -31,11 +31,11 @@ def read_responses(path: Path, keys: tuple[str, ...] = RESPONSE_KEYS) -> Iterato
 class ResponseCache:
     """Records by id in an append-only JSONL file; the last one of an id counts.
 
-    A record is one line in one write, so that a killed run leaves whole records and at most one torn line, which is dropped.
+    A record is one line in one write, so that a killed run leaves whole records and at most one torn line.
     """
 
     def __init__(self, path: Path, *, fsync_each: bool = False, keys: tuple[str, ...] = RESPONSE_KEYS):
-        """`fsync_each`: each record survives a power cut, as paid responses should. Raises UsageError, see read_responses."""
+        """`fsync_each`: each record survives a power cut, as paid responses should. See read_responses for errors."""
         self._file, self._fsync_each = Appender(path), fsync_each
         self._records = {record["id"]: record for record in read_responses(path, keys)}
 

@@ -6,8 +6,9 @@ A new pipeline is a subclass of Pipeline and a row in PIPELINES, or a file of on
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from topxgen.common.registry import Choice
 
@@ -31,13 +32,13 @@ class Prompt:
 class Pipeline:
     """Base of the pipelines. __init__(config) reads what prompts are made of, and raises UsageError for what is wrong.
 
-    The texts of a run must be a function of its settings and of the responses, however often it is stopped. So a prompt
-    depends on the Prompt alone, and where it depends on earlier texts, on those of a fixed set of earlier prompts.
+    The texts of a run must be a function of its settings and of the responses, however often it is stopped. So what is
+    sent depends on the Prompt alone, and if it has to depend on earlier texts, on those of fixed earlier prompts.
     """
 
     texts_per_prompt: int = 1  # expected of a response, for estimates
     stop: tuple[str, ...] = ()  # strings at which a response ends
-    settings: dict = {}  # what decides the texts besides the flags, such as digests of example files; JSON values  # noqa: RUF012
+    settings: Mapping = MappingProxyType({})  # what decides the texts besides the flags: digests of files; JSON values
     summary: str = ""  # for --dry_run
 
     def __init__(self, config):
@@ -48,7 +49,7 @@ class Pipeline:
         return shuffled_rounds(languages, step_size, seed)
 
     def build(self, prompt: Prompt) -> tuple[str | list[dict[str, str]], str] | None:
-        """(what to send: text, or a chat; topic). None: it depends on earlier prompts that `judged` has not had yet."""
+        """(what to send: text, or a chat; its topic). None: it depends on prompts that `judged` has not had yet."""
         raise NotImplementedError
 
     def parse(self, response: str) -> list[str] | None:
@@ -56,7 +57,7 @@ class Pipeline:
         raise NotImplementedError
 
     def judged(self, prompt: Prompt, texts: list[str]) -> None:
-        """Called once for each prompt of which texts were judged, in the order of the schedule, with those that were kept."""
+        """Called for each prompt whose texts were judged, in the order of the schedule, with those that were kept."""
 
 
 def shuffled_rounds(languages: tuple[str, ...], step_size: int, seed: int) -> Iterator[list[Prompt]]:

@@ -15,8 +15,8 @@ from topxgen.inference.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
-# Consecutive prompts of a language share their examples and differ in the topic, which comes last, so that an engine with
-# a prefix cache reads the examples once for all of them. Not the batch size: prompts must not depend on it.
+# Consecutive prompts of a language share their examples and differ in the topic, which comes last, so that an engine
+# with a prefix cache reads the examples once for all of them. Not the batch size: prompts must not depend on it.
 PROMPTS_PER_EXAMPLES = 4
 
 
@@ -44,7 +44,7 @@ class TopXGen(Pipeline):
         self.settings = {
             "prompt_template_digest": template.digest,
             "topics_digest": digest(topics),
-            "example_paragraphs_digest": digest([name + text for name in self._paragraphs for text in self._paragraphs[name]]),
+            "example_paragraphs_digest": digest([name + text for name, texts in self._paragraphs.items() for text in texts]),
             **{f"example_sentences_digest {name}": digest(texts) for name, texts in self._sentences.items() if texts},
             "number_of_icl_demonstrations": args.number_of_icl_demonstrations,
             "number_of_icl_phrases": args.number_of_icl_phrases,
@@ -95,7 +95,7 @@ class TopXGen(Pipeline):
 
 
 def _template(config) -> prompt_templates.Template:
-    """The template of --prompt_template; by default `instruct` for a model with a chat template, else `continuation`."""
+    """That of --prompt_template; by default `instruct` for a model with a chat template, else `continuation`."""
     args = config.args
     template = prompt_templates.load(args.prompt_template) if args.prompt_template else None
     if template is not None and template.style != "chat":
