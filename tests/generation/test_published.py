@@ -1,6 +1,7 @@
 """The published recipe, an LLM writes, NLLB back-translates, BLASER scores, with small checkpoints of each."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -80,8 +81,18 @@ def test_from_topics_to_scored_pairs(whole, scorers):
     )
     score = json.loads((folder / DIRECTORY / "manifest_score.json").read_text())
     assert score["settings"] == {"scorer": "blaser (blaser-2.0-qe, sonar, float32)"} and score["truncated_texts"] == 0
-    order = [result.stderr.index(f"\n{stage}: ") for stage in ("translate", "score")]
-    assert order == sorted(order)
+    assert re.findall(r"\n(\w+): .*; loading ", "\n" + result.stderr) == ["generate", "translate", "score"]
+    pairs = sum(
+        len(record["scores"])
+        for name in LANGUAGES
+        for record in records(folder / DIRECTORY / f"{name}_translate.jsonl")
+    )
+    order = [
+        "generate: kept 24 paragraphs from ",
+        f"translate: kept {pairs} pairs from ",
+        f"score: {pairs} pairs have a score",
+    ]
+    assert sorted(map(result.stderr.index, order)) == list(map(result.stderr.index, order))
 
 
 def scores(found: list[dict]) -> list[list[float]]:
@@ -122,7 +133,8 @@ def test_another_scorer_scores_again_and_the_same_does_not(whole, tmp_path, data
     assert {record["scorer"] for record in new if record["scores"]} == {"blaser (other, sonar, float32)"}
     assert [r["translations"] for r in new] == [r["translations"] for r in old]
     assert any(a["scores"] != b["scores"] for a, b in zip(new, old, strict=True))
-    datagen_here(*arguments, "--stages", "score", "--scorer", "confidence")
+    result = datagen_here(*arguments, "--stages", "score", "--scorer", "confidence")
+    assert " by confidence" in result.stderr and "loading" not in result.stderr, "it loads nothing"
     new = records(copy / DIRECTORY / "Basque_translate.jsonl")
     assert all(record["scores"] == record["confidences"] for record in new)
 
