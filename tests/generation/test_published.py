@@ -190,7 +190,11 @@ def test_a_broken_pair_of_lists_is_named(whole, tmp_path, datagen_here):
     path.write_text("".join(json.dumps(record) + "\n" for record in broken))
     arguments = [copy if argument == folder else argument for argument in arguments]
     result = datagen_here(*arguments, "--stages", "score")
-    assert result.returncode == 2 and f"record {record['id']}: " in result.stderr and "same length" in result.stderr
+    line = 1 + broken.index(record)
+    assert (
+        result.returncode == 2
+        and f"Basque_translate.jsonl, line {line}: 'translations' must be a list" in result.stderr
+    )
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from topxgen.common.console import Progress, printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl
-from topxgen.common.records import Layout, Paragraph, with_ids
+from topxgen.common.records import Layout, Paragraph, replace_surrogates, with_ids
 from topxgen.text import sentence_splitting
 from topxgen.text.languages import Language
 
@@ -29,8 +29,7 @@ def read_paragraphs(layout: Layout, language: Language) -> Iterator[Paragraph]:
     for paragraph_id, record in with_ids(read_jsonl(path), "text"):
         if not isinstance(record.get("text"), str):
             raise UsageError(f'{path}: record {paragraph_id} has no "text"')
-        # Lone surrogates are valid JSON, but no library takes them.
-        yield Paragraph(paragraph_id, record["text"].encode("utf-8", "replace").decode(), record.get("topic"))
+        yield Paragraph(paragraph_id, replace_surrogates(record["text"]), record.get("topic"))
 
 
 def translated_ids(layout: Layout, language: Language) -> set[str]:

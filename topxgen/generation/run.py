@@ -7,6 +7,7 @@ from topxgen.common import provenance
 from topxgen.common.console import Progress, printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_jsonl, repair_tail
+from topxgen.common.records import target_language_of
 from topxgen.generation import funnel, scoring
 from topxgen.generation.back_translation import back_translate, read_paragraphs, translated_ids
 from topxgen.generation.manifests import remove_manifests, write_manifest
@@ -165,7 +166,7 @@ def score(config: GenerationConfig) -> None:
 def _check_target_language(config: GenerationConfig) -> None:
     """Scoring with the wrong target language would silently give wrong scores."""
     name = config.target_language.name
-    earlier = read_json(config.layout.settings("translate")).get("target_language", name)
+    earlier = target_language_of(config.layout.translate_dir, name)
     if earlier != name:
         raise UsageError(
             f"the translations in {config.layout.translate_dir} are into {earlier}; pass --target_language {earlier!r}"

@@ -18,7 +18,7 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl, to_line, write_atomic
 from topxgen.common.provenance import digest
-from topxgen.common.records import Layout, with_ids
+from topxgen.common.records import Layout, read_translations, with_ids
 from topxgen.common.registry import Choice
 from topxgen.inference.response_cache import ResponseCache
 from topxgen.text.languages import Language
@@ -189,16 +189,9 @@ def score(config, source: Language, progress: Progress) -> int:
 def _blocks(path: Path, scorer_id: str) -> Iterator[list[tuple[str, dict]]]:
     """(id, record) of the unscored records, some at a time. Raises UsageError for lists that are not parallel."""
     block = []
-    for record_id, record in with_ids(read_jsonl(path), "sentence"):
-        if not _is_unscored(record, scorer_id):
-            continue
-        lists = [record.get("propositions"), record.get("translations")]
-        if not all(isinstance(texts, list) for texts in lists) or len(lists[0]) != len(lists[1]):
-            raise UsageError(
-                f'{path}, record {record_id}: "propositions" and "translations" are not lists of the same length; '
-                "correct or remove the line"
-            )
-        block.append((record_id, record))
+    for record_id, record in read_translations(path):
+        if _is_unscored(record, scorer_id):
+            block.append((record_id, record))
         if len(block) == RECORDS_PER_BLOCK:
             yield block
             block = []
@@ -208,7 +201,7 @@ def _blocks(path: Path, scorer_id: str) -> Iterator[list[tuple[str, dict]]]:
 
 def _pairs_digest(record: dict, target: Language) -> str:
     """Of what the scores are for: saved ones must not be given to other texts of the same id."""
-    return digest([target.flores, *map(str, record["propositions"]), "", *map(str, record["translations"])])
+    return digest([target.flores, *record["propositions"], "", *record["translations"]])
 
 
 def _with_scores(path: Path, scores: dict[str, list], scorer_id: str) -> Iterator[str]:
