@@ -202,12 +202,16 @@ def test_translations_written_by_the_original_are_kept_and_scored_once(back, tmp
 
 
 def test_a_second_process_is_refused(tiny_lm, tmp_path):
-    command = [sys.executable, "datagen.py", *map(str, tiny(tiny_lm, tmp_path, "--number_of_instructions", 5000))]
+    command = [
+        sys.executable,
+        "datagen.py",
+        *map(str, tiny(tiny_lm, tmp_path, "--number_of_instructions", 5000, "--stages", "generate")),
+    ]
     first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
             time.sleep(0.1)
-        result = datagen(*tiny(tiny_lm, tmp_path, "--number_of_instructions", 5), check=2)
+        result = datagen(*tiny(tiny_lm, tmp_path, "--number_of_instructions", 5, "--stages", "generate"), check=2)
         assert f"in use by process {first.pid} on {os.uname().nodename}" in result.stderr
         while first.poll() is None and not lines_in(tmp_path / "Basque_answers.jsonl"):
             time.sleep(0.1)  # it decodes now; while it imports, a library may turn the interrupt into its own error
