@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from topxgen.inference import Request, SamplingSettings
-from topxgen.inference.response_cache import Journal, request_id
+from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting.style import CHAT, Prompt
 
 
@@ -58,7 +58,7 @@ class LLMClient:
     def __init__(self, sampler, style: str, journal: Path | None, seed: int, *, paid: bool = False, bars=None):
         """`journal`: None for one that only makes prompts. `paid`: answers cost money, so that each is flushed to the disk."""
         self.style, self._seed, self._bars = style, seed, bars
-        self._journal = Journal(sampler, journal, sync_each=paid) if journal else None
+        self._journal = CachedSampler(sampler, journal, fsync_each=paid) if journal else None
         self.failures: dict[str, str] = {}
 
     @property

@@ -3,8 +3,8 @@
 import itertools
 
 import pytest
-from topxgen.generation.filters import FILTERS, load_filters, reject_reason
 
+from topxgen.generation.filters import FILTERS, load_filters, reject_reason
 from topxgen.text import languages
 
 BASQUE = languages.find("Basque")
