@@ -45,7 +45,9 @@ class AnthropicSampler(RemoteSampler):
         # In the body, because clients from 1.0 on have no such parameters; and only if set, because later models
         # refuse them.
         sampling = (
-            {"temperature": settings.temperature} if settings.temperature != 1.0 and not self._greedy_refused else {}
+            {"temperature": settings.temperature}
+            if settings.temperature != 1.0 and not self._temperature_refused
+            else {}
         )
         if settings.top_p < 1.0:
             sampling["top_p"] = settings.top_p

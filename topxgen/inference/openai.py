@@ -56,7 +56,7 @@ class OpenAISampler(RemoteSampler):
         options = {"model": self._settings.model_name_or_path, limit: settings.max_new_tokens, "seed": request.seed}
         # OpenAI's reasoning models refuse both, even as they are by default; other servers have defaults of
         # their own (vLLM's come with the model).
-        if (settings.temperature != 1.0 or not self._own) and not self._greedy_refused:
+        if (settings.temperature != 1.0 or not self._own) and not self._temperature_refused:
             options["temperature"] = settings.temperature
         if settings.top_p < 1.0 or not self._own:
             options["top_p"] = settings.top_p
@@ -94,7 +94,7 @@ class OpenAISampler(RemoteSampler):
             texts * (settings.num_return_sequences // self._asked(settings)),
             getattr(usage, "prompt_tokens", 0) or 0,
             getattr(usage, "completion_tokens", 0) or 0,
-            None if texts else f"{self.provider} gave no text: {self._failures.scrub(refusals[0])}",
+            None if texts else f"{self.provider} gave no text: {self._errors.scrub(refusals[0])}",
         )
 
     @staticmethod
