@@ -51,7 +51,7 @@ for data in topxgen udhr; do
     number=$((number + 1))
 done
 
-# The base model and the one trained on real translations, both ways, zero-shot. At this size synthetic pairs teach little.
+# The base model and the one trained on real translations, zero-shot in both directions.
 step "6/7  Translate: the test set in both directions, before and after training"
 for direction in "English Basque" "Basque English"; do
     .venv/bin/python main.py \
