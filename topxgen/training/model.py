@@ -51,7 +51,7 @@ class TrainableModel:
             for flag in ("eos_token_id", "use_liger_kernel"):
                 if getattr(args, flag):
                     raise UsageError(f"--{flag} is for decoders, and {name} is an encoder-decoder: leave it out")
-            _, self.tokenizer, limit = seq2seq_engines.read(args.tokenizer_name_or_path or name, trust)
+            _, self.tokenizer, limit = seq2seq_engines.read_checkpoint(args.tokenizer_name_or_path or name, trust)
             tokens = LanguageTokens(name, self.config, self.tokenizer)
             length = min(args.max_length, limit)
             self.encoder = Seq2SeqTokenizer(self.tokenizer, tokens, length, args.languages_file)
