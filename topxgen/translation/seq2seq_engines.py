@@ -130,7 +130,7 @@ class CTranslate2Engine:
                 device=self._device,
                 device_index=list(range(self._gpus)) if self._gpus else 0,
                 compute_type=self.compute_type,
-                intra_threads=0 if self._gpus else len(os.sched_getaffinity(0)),
+                intra_threads=0 if self._gpus else _cpu_threads(),
                 max_queued_batches=-1,  # no limit: requests are queued at once, then results are read as they finish
             )
         except (RuntimeError, ValueError) as error:
@@ -185,6 +185,12 @@ class CTranslate2Engine:
             self._translator.unload_model()
             self._translator = None
             gc.collect()
+
+
+def _cpu_threads() -> int:
+    """OMP_NUM_THREADS, as torch; by default one for each core that this process may use."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return int(threads) if threads.isdigit() and int(threads) else len(os.sched_getaffinity(0))
 
 
 def _load_cublas() -> None:
