@@ -128,7 +128,7 @@ def translate(args: argparse.Namespace, pairs: list[Pair], adapter: Path | None,
         command = [sys.executable, "scripts/merge_lora.py", str(adapter.resolve()), str(merged)]
         subprocess.run(command, cwd=ROOT, check=True)
         model = str(merged)
-    settings = inference.ModelSettings(model, max_model_len=1024, batch_size=16)
+    settings = inference.ModelSettings(model, max_model_len=1024, request_batch_size=16)
     sampler = inference.load(args.api, settings)
     requests = []
     for i, pair in enumerate(pairs):

@@ -461,7 +461,11 @@ def test_checkpoints_of_gemma_load_in_vllm_and_transformers_as_they_stand(adapte
     output = tmp_path / "run"
     options = dict(use_peft=True, lora_r=8) if adapter else {}
     script("train.py", *flags(gemma, output, bf16=True, max_steps=2, per_device_train_batch_size=1, **options))
-    model = dict(model=gemma, adapter=str(output)) if adapter else dict(model=str(output))
+    model = (
+        dict(model_name_or_path=gemma, adapter_name_or_path=str(output))
+        if adapter
+        else dict(model_name_or_path=str(output))
+    )
     prompts = ["Translate this from English to Basque:\nEnglish: Everyone has the right to life.\nBasque:"]
     answers = {}
     for api in ("hf", "vllm"):

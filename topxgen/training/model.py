@@ -36,9 +36,7 @@ class TrainableModel:
         self.config = read_config(name, trust)
         self.kind = ENCODER_DECODER if self.config.is_encoder_decoder else DECODER
         if self.kind == DECODER:
-            self.tokenizer = load_tokenizer(
-                ModelSettings(name, tokenizer=args.tokenizer_name_or_path, trust_remote_code=trust)
-            )
+            self.tokenizer = load_tokenizer(ModelSettings.from_args(args))
             text = self.config.get_text_config()
             self.encoder = CausalTokenizer(
                 self.tokenizer, args.template_key, text.vocab_size, args.eos_token_id, args.languages_file
