@@ -40,10 +40,6 @@ class LazySampler:
         waiting = [first]
         yield from self._sampler.generate(lambda: waiting.pop() if waiting else next_request(), settings)
 
-    @property
-    def retries(self):
-        return getattr(self._sampler, "retries", None)
-
     def close(self) -> None:
         if self._sampler is not None:
             self._sampler.close()
@@ -53,8 +49,8 @@ class LazySampler:
 class StageProgress:
     """The progress bar of the current stage. It opens once the model is loaded, so that its rate does not count loading."""
 
-    def __init__(self):
-        self._stage, self._total, self._bar = "", 0, None
+    def __init__(self, shown: bool = True):
+        self._shown, self._stage, self._total, self._bar = shown, "", 0, None
 
     def begin(self, stage: str) -> None:
         self.close()
@@ -65,12 +61,13 @@ class StageProgress:
         self._total = answers
 
     def open(self) -> None:
-        if self._bar is None:
+        if self._bar is None and self._shown:
             self._bar = Progress(self._stage, self._total, "answers")
 
     def on_done(self, n: int) -> None:
         self.open()
-        self._bar.update(n)
+        if self._bar is not None:
+            self._bar.update(n)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -97,7 +94,7 @@ class LLMClient:
     ):
         """`cache`: the file of responses; None for a client that only makes prompts. `paid`: sync each response to disk."""
         self.style, self._seed = style, seed
-        self.progress = progress or StageProgress()
+        self.progress = progress or StageProgress(shown=False)
         self._responses = Journal(sampler, cache, sync_each=paid) if cache else None
         self.failures: dict[str, str] = {}
         self.unanswered: set[str] = set()

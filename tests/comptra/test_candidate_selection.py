@@ -92,7 +92,7 @@ def test_consensus_at_the_edges(name):
 def test_greedy_selects_nothing():
     assert create("greedy", ENGLISH, BASQUE) is None
     with pytest.raises(
-        UsageError, match=r"'blazer' does not exist; choose one of greedy, bleu, chrf, blaser, comet-qe \(did you"
+        UsageError, match=r"'blazer' does not exist; choose one of greedy, bleu, chrf, blaser, comet-qe, .*\(did you"
     ):
         create("blazer", ENGLISH, BASQUE)
 
@@ -175,16 +175,19 @@ def comet(tmp_path, monkeypatch):
     return lambda: (tmp_path / "log").read_text(encoding="utf-8").splitlines() if (tmp_path / "log").exists() else []
 
 
-def test_comet_scores_through_files_and_only_once(comet, tmp_path):
+def test_comet_scores_through_files_and_only_once(comet, tmp_path, caplog):
     """COMET itself cannot be installed beside this project: a tiny package of its name and interface is asked, by the real
     script in a real process. What this shows is the files and the resuming, not COMET's scores."""
-    said = []
+    caplog.set_level("INFO", logger="comptra")
     settings = SelectionSettings(comet_python=sys.executable, scores_dir=tmp_path / "run")
     select = create("comet-qe", ENGLISH, BASQUE, settings)
     sources = ["one\ntwo", 'three \u2028 "four"', "five", "six"]
     candidates = [["a", "bb", ""], ["ccc", "dd"], [], ["eee", "eee"]]
     assert select(sources, candidates) == ["bb", "ccc", "", "eee"]
-    assert len(records(tmp_path / "run" / "comet_qe_scores.jsonl")) == 4 and "4 translations to score" in said[0]
+    assert (
+        len(records(tmp_path / "run" / "comet_qe_scores.jsonl")) == 4
+        and "4 translations to score" in caplog.messages[0]
+    )
     scored = (tmp_path / "log").read_text(encoding="utf-8")
     assert select(sources, candidates) == ["bb", "ccc", "", "eee"]
     assert (tmp_path / "log").read_text(encoding="utf-8") == scored, "nothing is scored again"
@@ -238,3 +241,50 @@ def test_what_comet_lacks_is_named(tmp_path, monkeypatch, comet):
     shutil.rmtree(tmp_path / "site" / "comet")
     with pytest.raises(UsageError, match=f"which .* does not have; create its environment: {make}"):
         create("comet-qe", ENGLISH, BASQUE, SelectionSettings(comet_python=sys.executable))
+
+
+# Boundaries
+
+
+def test_sums_that_agree_in_nine_decimals_are_ties():
+    import numpy as np
+
+    from topxgen.retrieval import ngram_similarity
+
+    def chosen(difference: float) -> str:
+        def score(matches, hypothesis, reference):
+            scores = np.zeros_like(matches[0], dtype=float)
+            scores[0, 0, 1], scores[0, 1, 0] = 0.5, 0.5 + difference
+            scores[0, 0, 0] = 9.0  # with itself: does not count
+            return scores
+
+        return candidate_selection.consensus([["a", "b"]], ngram_similarity.characters, score, 2)[0]
+
+    assert [chosen(difference) for difference in (0, 4e-10, 2e-9, -2e-9)] == ["a", "a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "counts", "blocks"),
+    [
+        (8, [2] * 5, [2, 2, 1]),
+        (7, [2] * 5, [1] * 5),
+        (8, [3, 1, 1], [1, 2]),
+        (18, [1, 3, 1], [2, 1]),
+        (17, [1, 3], [1, 1]),
+    ],
+)
+def test_pairs_of_candidates_are_compared_in_blocks(limit, counts, blocks, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(candidate_selection, "_PAIRS_PER_BLOCK", limit)
+    monkeypatch.setattr(
+        candidate_selection, "_most_similar", lambda block, *_: (sizes.append(len(block)), [0] * len(block))[1]
+    )
+    candidates = [[f"{i} {j}" for j in range(count)] for i, count in enumerate(counts)]
+    assert candidate_selection.consensus(candidates, None, None, 1) == [texts[0] for texts in candidates]
+    assert sizes == blocks
+
+
+def test_scores_may_be_negative_and_ties_go_to_the_first():
+    scores = {"a": -2.0, "b": -1.0, "c": -1.0, "d": None}
+    best = candidate_selection.best_scored(["s"], [["d", "a", "b", "c"]], lambda _, texts: [scores[t] for t in texts])
+    assert best == ["b"]

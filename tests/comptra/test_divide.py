@@ -143,7 +143,11 @@ def test_what_is_no_phrase_is_left_out():
     phrases = ["The  bridge", "the bridge.", SENTENCE.upper(), "...", "", "x" * (3 * len(SENTENCE) + 1), "was closed"]
     assert divide.clean_phrases(SENTENCE, phrases, settings) == ["The bridge", "was closed"]
     assert divide.clean_phrases(SENTENCE, phrases, replace(settings, number_of_subproblems=1)) == ["The bridge"]
-    assert divide.clean_phrases(SENTENCE, [SENTENCE], settings) == [SENTENCE] == divide.clean_phrases(SENTENCE, [], settings)
+    assert (
+        divide.clean_phrases(SENTENCE, [SENTENCE], settings)
+        == [SENTENCE]
+        == divide.clean_phrases(SENTENCE, [], settings)
+    )
 
 
 # A model that divides
@@ -419,3 +423,47 @@ def test_merge_prompts_are_checked_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(prompts, "FOLDER", tmp_path)
     with pytest.raises(UsageError, match=r"norefine.toml is missing: put it back"):
         merge.load("norefine")
+
+
+# Boundaries
+
+
+def test_a_phrase_of_three_times_the_sentence_is_kept_and_one_character_more_is_not():
+    limit = divide.MAX_PHRASE_RATIO * len("abcd")
+    assert limit == 12
+    assert divide.clean_phrases("abcd", ["x" * 12, "y" * 13], DividerSettings()) == ["x" * 12]
+
+
+@pytest.mark.parametrize("count, kept", [(31, 31), (32, 32), (33, 32)])
+def test_an_answer_gives_32_phrases_at_most(count, kept, tmp_path):
+    player = Player(lambda prompt: "\n".join(f"{i}. part {i}" for i in range(1, count + 1)))
+    client = llm_calls.LLMClient(player, "raw", tmp_path / "a.jsonl", 1)
+    (phrases,) = divide.llm(["a long sentence"], task_for(client), DividerSettings())
+    assert len(phrases) == kept and phrases[-1] == f"part {kept}"
+
+
+def test_keywords_weigh_more_than_the_median_and_run_to_three_words():
+    assert divided("keyword", "aaaa bbb cc d") == [["aaaa bbb"]], "of an even number the lower middle"
+    assert divided("keyword", "aaa bb c") == [["aaa"]] and divided("keyword", "aa bb cccc") == [["cccc"]]
+    assert divided("keyword", "aaaa bbbb cccc dddd e f g h") == [["aaaa bbbb cccc", "dddd"]]
+    assert divided("keyword", "aaaa, bbbb e f") == [["aaaa", "bbbb"]], "punctuation ends a run"
+    four = "aaaa e bbbbb f cccc g"
+    assert divided("keyword", four, number_of_subproblems=2) == [["aaaa", "bbbbb"]], "of ties the first, in order"
+
+
+@pytest.mark.parametrize("words, kept", [(1, False), (2, True), (8, True), (9, False)])
+def test_subtrees_have_two_to_eight_words(words, kept):
+    """A noun phrase of so many words beside a verb and its adverb."""
+    text = " ".join(["w"] * words + ["runs", "now"])
+    doc = parsed(
+        text,
+        " ".join(["ADJ"] * (words - 1) + ["NOUN", "X", "X"]),
+        " ".join(["dep"] * (words + 2)),
+        [words - 1] * (words - 1) + [words, words, words],
+    )
+    assert divide.phrase_subtrees(doc) == ([(0, words)] if kept else [])
+
+
+def test_the_whole_text_is_not_its_own_subtree():
+    doc = parsed("a b c", "ADJ ADJ NOUN", "dep dep ROOT", [2, 2, 2])
+    assert divide.phrase_subtrees(doc) == []
