@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from comptra import methods
@@ -20,61 +21,46 @@ logger = logging.getLogger(__name__)
 
 def check_flags(args: argparse.Namespace, uses_llm: bool) -> None:
     """Values that are out of range, or contradict other flags."""
-    models = len(set(args.model_name_or_path or ()))
-    samples = args.do_sample and args.temperature > 0
-    several = args.num_return_sequences > 1
-    for is_wrong, message in (
-        (
-            args.number_of_subproblems == 0 or args.number_of_subproblems < -1,
-            f"--number_of_subproblems {args.number_of_subproblems}: pass a number of phrases, or -1 for no limit",
-        ),
-        (
-            args.num_beams > inference.MAX_BEAMS,
-            f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}",
-        ),
-        (
-            1 < args.num_beams < args.num_return_sequences,
-            f"--num_return_sequences {args.num_return_sequences} is more than --num_beams {args.num_beams}",
-        ),
-        (
-            several and args.num_beams == 1 and not samples,
-            f"--num_return_sequences {args.num_return_sequences}: greedy decoding gives one answer; pass --temperature above "
-            "0, or --num_beams",
-        ),
-        (
-            not several and args.selection_method != "greedy" and args.method_translate != "maps",
-            f"--selection_method {args.selection_method} has nothing to choose from: pass --num_return_sequences above 1",
-        ),
-        (
-            args.num_beams > 1 and args.inference_api == "vllm" and args.repetition_penalty != 1,
+    if problem := next(_problems(args, uses_llm), None):
+        raise UsageError(problem)
+
+
+def _problems(args: argparse.Namespace, uses_llm: bool) -> Iterator[str]:
+    candidates, beams, selection = args.num_return_sequences, args.num_beams, args.selection_method
+    if args.number_of_subproblems == 0 or args.number_of_subproblems < -1:
+        yield f"--number_of_subproblems {args.number_of_subproblems}: pass a number of phrases, or -1 for no limit"
+    if beams > inference.MAX_BEAMS:
+        yield f"--num_beams {beams} is more than {inference.MAX_BEAMS}"
+    if 1 < beams < candidates:
+        yield f"--num_return_sequences {candidates} is more than --num_beams {beams}"
+    if candidates > 1 and beams == 1 and not (args.do_sample and args.temperature):
+        yield (
+            f"--num_return_sequences {candidates}: greedy decoding gives one answer; pass --temperature above 0, or --num_beams"
+        )
+    if candidates == 1 and selection != "greedy" and args.method_translate != "maps":
+        yield f"--selection_method {selection} has nothing to choose from: pass --num_return_sequences above 1"
+    if beams > 1 and args.inference_api == "vllm" and args.repetition_penalty != 1:
+        yield (
             f"--repetition_penalty {args.repetition_penalty:g}: vLLM's beam search does not support it; pass 1, or "
-            "--inference_api hf",
-        ),
-        (
-            args.method_translate == "maps" and args.selection_method in ("bleu", "chrf"),
-            f"--selection_method {args.selection_method}: maps chooses by quality estimation; pass blaser or comet-qe",
-        ),
-        (
-            not uses_llm and (args.num_beams > 1 or several or args.selection_method != "greedy"),
+            "--inference_api hf"
+        )
+    if args.method_translate == "maps" and selection in ("bleu", "chrf"):
+        yield f"--selection_method {selection}: maps chooses by quality estimation; pass blaser or comet-qe"
+    if not uses_llm and (beams > 1 or candidates > 1 or selection != "greedy"):
+        yield (
             "--method_translate nllb has its own decoding and gives one translation: drop --num_beams, --num_return_sequences "
-            "and --selection_method, which are for LLMs",
-        ),
-        (
-            args.refine_after_merge and not (args.steps and args.number_of_refining_steps),
-            "--refine_after_merge needs --steps and --number_of_refining_steps of 1 or more",
-        ),
-        (
-            args.metadata_dir and args.steps and args.method_divide == "llm" and models > 1,
+            "and --selection_method, which are for LLMs"
+        )
+    if args.refine_after_merge and not (args.steps and args.number_of_refining_steps):
+        yield "--refine_after_merge needs --steps and --number_of_refining_steps of 1 or more"
+    models = len(set(args.model_name_or_path or ()))
+    if args.metadata_dir and args.steps and args.method_divide == "llm" and models > 1:
+        yield (
             f"--metadata_dir {args.metadata_dir} holds the divisions of one model, but with --method_divide llm each of {models} "
-            "models divides: drop it, or run them one by one",
-        ),
-        (
-            args.method_translate == methods.DIVIDE_ONLY and not args.steps,
-            "--method_translate none only divides: pass --steps 1 or more",
-        ),
-    ):
-        if is_wrong:
-            raise UsageError(message)
+            "models divides: drop it, or run them one by one"
+        )
+    if args.method_translate == methods.DIVIDE_ONLY and not args.steps:
+        yield "--method_translate none only divides: pass --steps 1 or more"
 
 
 def check_pool(config: "EvaluationConfig") -> None:
