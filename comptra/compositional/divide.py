@@ -156,7 +156,7 @@ def structural(sentences: list[str], task: Task, settings: DividerSettings) -> l
 def phrase_subtrees(doc, limit: int = -1) -> list[tuple[int, int]]:
     """Where the phrases of a parsed text begin and end, in order; at most `limit` of them if it is above 0.
 
-    None is the whole text, and none lies in another, so that nothing is said twice.
+    None is the whole text, and none lies in another, so that no part is translated twice.
     """
     max_words = min(MAX_SUBTREE_WORDS, sum(map(_is_word, doc)) - 1)
     sizes: dict[tuple[int, int], int] = {}  # words of each phrase
@@ -224,7 +224,7 @@ def _prompts(settings: DividerSettings) -> dict:
 
 
 def prompt_file(mode_divide: str) -> Path:
-    """The path of a prompt file. Raises UsageError if there is none of that name or path."""
+    """The path of a prompt file. Raises UsageError if it does not exist."""
     return toml_prompts.find(prompts.FOLDER / "divide", mode_divide, "--mode_divide")
 
 

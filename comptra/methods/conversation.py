@@ -6,7 +6,8 @@ A conversation is a tuple of turns, the user's and the model's in alternation, t
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from comptra import answer_parsing, prompts
+from comptra import answer_parsing
+from comptra import prompts as prompt_files
 from comptra.methods import Task
 from topxgen.inference import SamplingSettings
 from topxgen.prompting import toml_prompts
@@ -34,26 +35,26 @@ class Instructions:
 
 def instructions(method: str, placeholders: dict[str, tuple[str, ...]], task: Task) -> Instructions:
     """The texts of a method. Raises UsageError if one of `placeholders` is missing, or a placeholder in it."""
-    path = toml_prompts.find(prompts.FOLDER / "methods", method)
+    path = toml_prompts.find(prompt_files.FOLDER / "methods", method)
     return Instructions(toml_prompts.load(path, placeholders), task)
 
 
 def think(task: Task, sentences: list[str], talks: list[Turns], max_new_tokens: int | None = None) -> list[str]:
-    """Greedy answers that are not translations, and may be longer; "" where there is none."""
+    """Greedy answers that are not translations, and may be longer; "" for no answer."""
     tokens = max(max_new_tokens or THOUGHT_TOKENS, task.sampling.max_new_tokens)
     return _first_answers(task, sentences, talks, task.greedy(tokens))
 
 
 def draft(task: Task, sentences: list[str], talks: list[Turns], marker: str) -> list[str]:
-    """One translation per conversation, in order, by the user's decoding settings; "" where there is none."""
+    """One translation per conversation, in order, by the user's decoding settings; "" for no answer."""
     answers = _first_answers(task, sentences, talks, replace(task.sampling, num_return_sequences=1))
     return [answer_parsing.translation(text, marker) for text in answers]
 
 
 def candidates(task: Task, sentences: list[str], talks: list[Turns], marker: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (number of the conversation, the translations in its answers) as they finish."""
-    asked = task.client.generate(sentences, [task.client.chat(*talk) for talk in talks], task.sampling)
-    for i, texts in asked:
+    prompts = [task.client.chat(*talk) for talk in talks]
+    for i, texts in task.client.generate(sentences, prompts, task.sampling):
         yield i, [answer_parsing.translation(text, marker, task.opens_thinking) for text in texts]
 
 
