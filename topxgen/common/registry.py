@@ -30,22 +30,22 @@ def accepts_own(table: Mapping[str, Choice] | Any) -> bool:
     return isinstance(table, Mapping) and any(isinstance(row, Choice) and row.target for row in table.values())
 
 
-def load_choice(flag: str, name: str, table: Mapping[str, Choice]) -> Any:
+def load_choice(flag: str, name: str, table: Mapping[str, Choice], own: str = OWN) -> Any:
     """The implementation that `table` has under `name`, or the user's own that `name` locates.
 
-    A user's own is "package.module:attribute" or "path/to/file.py:attribute". Raises UsageError if `name` is
-    neither, suggesting the nearest name.
+    A user's own is "package.module:attribute" or "path/to/file.py:attribute"; `own` describes it in the error. Raises
+    UsageError if `name` is neither, suggesting the nearest name.
     """
     if name in table:
         return table[name].load()
     if ":" not in name:
-        raise unknown_choice(flag, name, table, f", or {OWN}")
+        raise unknown_choice(flag, name, table, f", or {own}")
     location, _, attribute = name.rpartition(":")
     try:
         module = _module_of_file(Path(location)) if location.endswith(".py") else importlib.import_module(location)
     except (ImportError, OSError, ValueError) as error:  # ValueError: an empty or relative module name
         raise UsageError(
-            f"{flag} {name!r} cannot be loaded ({reason(error)}); choose one of {', '.join(table)}, or {OWN}"
+            f"{flag} {name!r} cannot be loaded ({reason(error)}); choose one of {', '.join(table)}, or {own}"
         ) from None
     if not hasattr(module, attribute):
         raise UsageError(f"{flag} {name!r}: {location} has no {attribute!r}{did_you_mean(attribute, vars(module))}")
