@@ -23,7 +23,8 @@ from pathlib import Path
 from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, float_range, int_range, run_main
 from topxgen.common.errors import UsageError
-from topxgen.common.files import OutputLock, write_atomic
+from topxgen.common.files import write_atomic
+from topxgen.common.locks import OutputLock
 from topxgen.common.records import FilteredLayout
 from topxgen.corpora import benchmarks
 from topxgen.decontamination import benchmark_texts, filter, ngram_hashes, ngram_index

@@ -300,7 +300,7 @@ def test_languages_benchmarks_lack_and_those_that_are_missing(script_here, tmp_p
 def test_test_sets_and_pools_of_ones_own(script_here, tmp_path, planted, benchmark_dir):
     own = tmp_path / "mine.tsv"
     own.write_text(f"Basque\tEnglish\n{LEAKS['Basque'][2]}\tNo such thing here.\n")
-    pool = tmp_path / "pool.txt"
+    pool = tmp_path / "English.txt"
     pool.write_text(f"{LEAKS['English'][1]}\nUnrelated.\n")
     run(script_here, planted, benchmark_dir, "--benchmarks", "flores", own, "--pool", pool)
     assert [r["id"] for r in kept(planted)] == ["Basque-0", "Basque-2"]
@@ -513,7 +513,7 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are(script_here, plan
         (lambda i, b: ["--input_dir", i / "none"], "is no folder"),
         (lambda i, b: ["--input_dir", b], "holds no {Language}_translate.jsonl"),
         (lambda i, b: ["--benchmarks", "flroes"], "did you mean flores"),
-        (lambda i, b: ["--benchmark_dir", b / "none"], "none is no folder"),
+        (lambda i, b: ["--benchmark_dir", b / "none"], "none is not a folder"),
         (lambda i, b: ["--allow_missing", "tico"], "--allow_missing tico: not among --benchmarks flores"),
         (lambda i, b: ["--benchmarks", "xquad", "--allow_missing", "xquad"], "nothing to hold Basque against"),
         (lambda i, b: ["--ngram_size", "0"], "'0' is not a whole number from 1 to 1000"),

@@ -4,15 +4,23 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 LINE_EVERY_S = 15.0
 ONCE = {"once": True}  # logger.warning("…", extra=ONCE): shown once per run, however often it is logged
 _OUR_PACKAGES = ("topxgen", "comptra")
 _open_bars: list["Progress"] = []
+_terminal: TextIO | None = None  # where our lines go while library_output_to redirects stderr
 
 
 def setup_logging(prog: str) -> None:
     """Show the log records of this project on stderr, errors as "{prog}: error: …". Call it once per command."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows escapes, and does not end the run
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if not isinstance(handler, _ConsoleHandler)]
     root.addHandler(_ConsoleHandler(prog))
@@ -47,7 +55,7 @@ class _ConsoleHandler(logging.Handler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message = printable(record.getMessage())
         if record.levelno >= logging.ERROR:
             rank = f"rank {self._rank}: " if self._rank else ""
             message = f"{rank}{self._prog}: error: {message}"
@@ -61,7 +69,39 @@ def write_line(text: str) -> None:
     if _open_bars:
         _open_bars[-1].write(text)
     else:
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=_terminal or sys.stderr, flush=True)
+
+
+@contextmanager
+def library_output_to(log: Path) -> Iterator[None]:
+    """Append what libraries print meanwhile, on stdout and stderr, to `log`; our own messages still reach the terminal.
+
+    Engines write straight to the file descriptors (C++ warnings, the output of worker processes), so these are redirected.
+    Processes started meanwhile keep writing to `log`.
+    """
+    global _terminal
+    log.parent.mkdir(parents=True, exist_ok=True)
+    redirected = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    saved = os.dup(1), os.dup(2)
+    # A stream of its own for us; a sys.stderr that is no file (a test's) is not affected by the redirection.
+    ours = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace") if sys.stderr is sys.__stderr__ else None
+    try:
+        os.dup2(redirected, 1)
+        os.dup2(redirected, 2)
+        _terminal = ours
+        yield
+    finally:
+        _terminal = None
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for descriptor in (*saved, redirected):
+            os.close(descriptor)
+        if ours is not None:
+            ours.close()
 
 
 class Progress:
@@ -105,19 +145,18 @@ class Progress:
         else:
             print(text, file=self._stream, flush=True)
 
-    def _line(self) -> None:
+    def _line(self, finished: bool = False) -> None:
         now = time.monotonic()
         self._last_line = now
-        rate = (self._done - self._start) / max(now - self._began, 1e-9)
-        total = "" if self._total is None else f"/{self._total}"
-        left = ""
-        if self._total is not None and rate > 0:
-            left = f", {_clock((self._total - self._done) / rate)} left"
-        counts = "".join(f", {value} {name.replace('_', ' ')}" for name, value in self._counts.items())
-        self.write(
-            f"{self._stage}: {self._done}{total} {self._unit}{counts}, {rate:.2f} {self._unit}/s, "
-            f"{_clock(now - self._began)} so far{left}"
-        )
+        elapsed = max(now - self._began, 1e-9)
+        rate = (self._done - self._start) / elapsed
+        counts = [f"{self._done}{'' if self._total is None else f'/{self._total}'} {self._unit}"]
+        counts += [f"{value} {name.replace('_', ' ')}" for name, value in self._counts.items()]
+        times = [f"{rate:.3g} {self._unit}/s"] if elapsed >= 1 else []
+        times.append(f"{_clock(elapsed)} elapsed")
+        if self._total is not None and rate > 0 and not finished:
+            times.append(f"{_clock((self._total - self._done) / rate)} left")
+        self.write(f"{self._stage}: {', '.join(counts)} ({', '.join(times)})")
 
     def close(self) -> None:
         if self in _open_bars:
@@ -125,7 +164,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         else:
-            self._line()
+            self._line(finished=True)
 
     def __enter__(self):
         return self
@@ -141,5 +180,12 @@ def _clock(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters escaped: a model's answer must not drive the user's terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
+    """`text` with control characters escaped: text from models, files and flags must not drive the user's terminal.
+
+    Joiners and no-break spaces stay, which many scripts are written with; bidirectional overrides do not.
+    """
+    return "".join(char if _is_harmless(char) else f"\\x{ord(char):02x}" for char in text)
+
+
+def _is_harmless(char: str) -> bool:
+    return char.isprintable() or char in "\n\t\u00a0\u200c\u200d\u202f\u3000"

@@ -54,7 +54,7 @@ def check(args: argparse.Namespace, paths: dict[str, Path], layout: FilteredLayo
             raise UsageError(f"--allow_missing {name}: not among --benchmarks {' '.join(args.benchmarks)}")
     outputs = [] if args.audit else [f for name in paths for f in (*layout.files(name), layout.manifest(name))]
     outputs += [partial(path) for path in outputs]
-    own = [Path(name).expanduser() for name in (*args.benchmarks, *args.pool) if name not in benchmarks.LOADERS]
+    own = [path for name in (*args.benchmarks, *args.pool) if (path := benchmarks.local_source(name))]
     for output in (*reports, *outputs):
         if output.is_dir():
             raise UsageError(
