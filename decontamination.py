@@ -160,7 +160,9 @@ def decontaminate(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    return run_main(build_parser(), decontaminate, "the input files are unchanged; fix the problem and re-run")
+    return run_main(
+        build_parser(), decontaminate, "the input files are unchanged; re-run the same command to start over"
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from tests.support.tiny_models import udhr_texts
 from topxgen.corpora.benchmarks import UDHR
 from topxgen.decontamination.ngram_hashes import TOKENIZERS, ngram_hashes, tokens_per_ngram
-from topxgen.decontamination.ngram_index import BLOCK, MAX_OWNERS_PER_NGRAM, BenchmarkText, ContaminationIndex
+from topxgen.decontamination.ngram_index import BLOCK_CHARS, MAX_OWNERS_PER_NGRAM, BenchmarkText, ContaminationIndex
 from topxgen.text import languages
 
 SCRIPTS = [
@@ -147,7 +147,7 @@ def test_the_index_finds_what_plain_sets_find(n):
 def test_what_is_shared_is_named_and_measured():
     index = ContaminationIndex(entries(["one two three four five six"]), 4)
     (match,) = index.find(["zero ONE two, three four five seven"])[0]
-    assert (match.how, match.shared, match.tokens) == ("ngram", "one two three four", 5)
+    assert (match.kind, match.shared_ngram, match.tokens) == ("ngram", "one two three four", 5)
 
 
 def test_no_ngram_crosses_from_one_text_into_the_next():
@@ -160,11 +160,11 @@ def test_short_texts_count_as_a_whole_and_from_six_words_on_inside():
     five, six = "one two three four five", "six seven eight nine ten eleven"
     texts = [five, f"and {five}", f"and {six} too", six]
     found = {
-        short: list(ContaminationIndex(entries([five, six]), 10, short=short).find(texts))
+        short: list(ContaminationIndex(entries([five, six]), 10, short_text_rule=short).find(texts))
         for short in ("inside", "whole")
     }
     assert found == {"inside": [0, 2, 3], "whole": [0, 3]}
-    assert ContaminationIndex(entries([five, six]), 10, short="ignore").find(texts) == {}
+    assert ContaminationIndex(entries([five, six]), 10, short_text_rule="ignore").find(texts) == {}
 
 
 def test_blocks_do_not_change_what_is_found(monkeypatch):
@@ -173,8 +173,8 @@ def test_blocks_do_not_change_what_is_found(monkeypatch):
     ends = [end for end in range(3, len(texts) + 3, 3) for _ in range(3)][: len(texts)]
     ends = [min(end, len(texts)) for end in ends]
     found = []
-    for size in (1, 300, BLOCK):
-        monkeypatch.setattr("topxgen.decontamination.ngram_index.BLOCK", size)
+    for size in (1, 300, BLOCK_CHARS):
+        monkeypatch.setattr("topxgen.decontamination.ngram_index.BLOCK_CHARS", size)
         index = ContaminationIndex(entries(benchmark), 6)
         alone = {i: m[0] for i, text in enumerate(texts) if (m := index.find([text]))}
         assert index.find(texts) == alone and len(alone) > 50
@@ -194,7 +194,7 @@ def test_what_runs_over_from_one_text_of_a_group_into_the_next():
     # Runs that share a text are one: all three hold a part of it.
     texts = ["a b c", "d e", "f g h", "a b c d e"]
     found = index.find(texts, [4] * 4)
-    assert [(m.texts, m.shared) for m in found[0]] == [(3, "a b c d e")]
+    assert [(m.texts, m.shared_ngram) for m in found[0]] == [(3, "a b c d e")]
     assert [m.texts for m in found[3]] == [1]
 
 
@@ -220,7 +220,7 @@ def test_boilerplate_costs_no_more_than_it_says():
     index = ContaminationIndex([*entries(texts), BenchmarkText("set", "dev (a)", "any", "x", texts[7])], 6)
     (found,) = index.find(["Translate the following sentence into Basque please: now"]).values()
     assert len(found) == MAX_OWNERS_PER_NGRAM + 1, "the first ones of each split"
-    assert {m.entry.id for m in index.find(texts, own=True)[7]} == {"x"}
+    assert {m.entry.id for m in index.find(texts, between_splits=True)[7]} == {"x"}
     assert len(index.find(["en"])[0]) == MAX_OWNERS_PER_NGRAM
 
 
@@ -235,10 +235,12 @@ def test_nothing_to_find_and_nothing_to_look_in():
 
 def test_near_duplicates_and_sentences_of_long_benchmark_texts():
     long = "The cat sat on the mat near the door. A dog came by and looked at it with great interest."
-    index = ContaminationIndex(entries([long]), 10, near=0.6, split=lambda text: text.split(". "))
+    index = ContaminationIndex(
+        entries([long]), 10, near_duplicate_threshold=0.6, split_sentences=lambda text: text.split(". ")
+    )
     changed = "The cat sat on a mat near that door."
     (match,) = index.find([changed])[0]
-    assert (match.how, match.entry.text) == ("near", long)
+    assert (match.kind, match.entry.text) == ("near_duplicate", long)
     assert match.similarity == pytest.approx(2 * 7 / 18)
     assert ContaminationIndex(entries([long]), 10).find([changed]) == {}
-    assert [m.how for m in index.find([long])[0]] == ["ngram"]  # listed once, by the surer rule
+    assert [m.kind for m in index.find([long])[0]] == ["ngram"]  # listed once, by the surer rule

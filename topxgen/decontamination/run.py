@@ -91,7 +91,10 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
                     f"{path} is part of the benchmark {source}, so it would be compared with itself; keep generated files "
                     "and benchmarks in separate directories"
                 )
-    reports[0].parent.mkdir(parents=True, exist_ok=True)
+    try:
+        reports[0].parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {reports[0].parent}: {error.strerror}; pass another --report") from None
 
 
 def _inodes(paths: list[Path]) -> set[tuple[int, int]]:
