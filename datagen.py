@@ -22,7 +22,6 @@ from pathlib import Path
 from topxgen import translation
 from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, choices_help, float_range, int_range, run_main
-from topxgen.common.files import OutputLock
 from topxgen.common.flags import (
     add_api_flags,
     add_decoding_flags,
@@ -34,6 +33,7 @@ from topxgen.common.flags import (
     add_quality_flags,
     add_run_flags,
 )
+from topxgen.common.locks import OutputLock
 from topxgen.generation import manifests, scoring
 from topxgen.generation.plan import PIPELINES, GenerationConfig, dry_run
 from topxgen.generation.run import generate, preflight, repair_files, report, score, translate

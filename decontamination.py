@@ -22,8 +22,8 @@ import tempfile
 from pathlib import Path
 
 from topxgen.common.cli import FLAG, Parser, float_range, int_range, run_main
-from topxgen.common.files import OutputLock
 from topxgen.common.flags import add_language_flags
+from topxgen.common.locks import OutputLock
 from topxgen.common.records import FilteredLayout
 from topxgen.corpora import benchmarks
 from topxgen.decontamination import filter, ngram_hashes, ngram_index, report

@@ -208,7 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def train(args: argparse.Namespace) -> int:
-    from topxgen.common.files import OutputLock
+    from topxgen.common.locks import OutputLock
 
     args = settle(args)
     if "WORLD_SIZE" not in os.environ and not args.dry_run:

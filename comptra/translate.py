@@ -15,7 +15,8 @@ from topxgen import inference
 from topxgen.common import provenance
 from topxgen.common.console import Progress, printable
 from topxgen.common.errors import UsageError
-from topxgen.common.files import DirectoryLocked, OutputLock, read_json, write_json
+from topxgen.common.files import read_json, write_json
+from topxgen.common.locks import DirectoryLocked, OutputLock
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.prompting.style import RAW

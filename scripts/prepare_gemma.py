@@ -8,10 +8,12 @@ Gemma terms of use apply to the weights: https://ai.google.dev/gemma/terms.
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from topxgen.common.console import library_output_to
 
 
 def prepare(folder: Path) -> None:
@@ -43,14 +45,17 @@ def prepare(folder: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="where to write config, weights and tokenizer")
     folder = parser.parse_args().folder
     if (folder / "model.safetensors").exists():
         return 0
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    prepare(folder)
-    bos = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["post_processor"]
-    print(f"Gemma 3 270M is in {folder} (adds <bos>: {bos is not None})", file=sys.stderr)
+    log = folder.with_name(f"{folder.name}.log")
+    print(
+        f"unpacking Gemma 3 270M into {folder}, once, in about a minute (messages of transformers: {log})",
+        file=sys.stderr,
+    )
+    with library_output_to(log):
+        prepare(folder)
     return 0
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.runs import BENCHMARKS, ROOT
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, OutputLock, read_jsonl, repair_tail
+from topxgen.common.files import Appender, read_jsonl, repair_tail
+from topxgen.common.locks import OutputLock
 from topxgen.common.records import with_ids
 from topxgen.corpora import examples
 from topxgen.generation import prompt_templates
@@ -46,7 +47,7 @@ def test_what_cannot_be_utf8_does_not_end_a_run(tmp_path):
 
 
 def test_lock_names_its_owner_and_dies_with_it(tmp_path):
-    script = f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom topxgen.common.files import OutputLock\nlock = OutputLock(Path({str(tmp_path)!r}))\nprint('held', flush=True)\ntime.sleep(60)"
+    script = f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom topxgen.common.locks import OutputLock\nlock = OutputLock(Path({str(tmp_path)!r}))\nprint('held', flush=True)\ntime.sleep(60)"
     owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert owner.stdout.readline() == "held\n"
     with pytest.raises(UsageError, match=f"process {owner.pid} on "):

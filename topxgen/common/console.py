@@ -4,11 +4,16 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 LINE_EVERY_S = 15.0
 ONCE = {"once": True}  # logger.warning("…", extra=ONCE): shown once per run, however often it is logged
 _OUR_PACKAGES = ("topxgen", "comptra")
 _open_bars: list["Progress"] = []
+_terminal: TextIO | None = None  # where our lines go while library_output_to redirects stderr
 
 
 def setup_logging(prog: str) -> None:
@@ -61,7 +66,39 @@ def write_line(text: str) -> None:
     if _open_bars:
         _open_bars[-1].write(text)
     else:
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=_terminal or sys.stderr, flush=True)
+
+
+@contextmanager
+def library_output_to(log: Path) -> Iterator[None]:
+    """Append what libraries print meanwhile, on stdout and stderr, to `log`; our own messages still reach the terminal.
+
+    Engines write straight to the file descriptors (C++ warnings, the output of worker processes), so these are redirected.
+    Processes started meanwhile keep writing to `log`.
+    """
+    global _terminal
+    log.parent.mkdir(parents=True, exist_ok=True)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    saved = os.dup(1), os.dup(2)
+    redirected = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    # A stream of its own for us; a sys.stderr that is no file (a test's) is not affected by the redirection.
+    ours = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace") if sys.stderr is sys.__stderr__ else None
+    try:
+        os.dup2(redirected, 1)
+        os.dup2(redirected, 2)
+        _terminal = ours
+        yield
+    finally:
+        _terminal = None
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for descriptor in (*saved, redirected):
+            os.close(descriptor)
+        if ours is not None:
+            ours.close()
 
 
 class Progress:
@@ -105,19 +142,18 @@ class Progress:
         else:
             print(text, file=self._stream, flush=True)
 
-    def _line(self) -> None:
+    def _line(self, finished: bool = False) -> None:
         now = time.monotonic()
         self._last_line = now
-        rate = (self._done - self._start) / max(now - self._began, 1e-9)
-        total = "" if self._total is None else f"/{self._total}"
-        left = ""
-        if self._total is not None and rate > 0:
-            left = f", {_clock((self._total - self._done) / rate)} left"
-        counts = "".join(f", {value} {name.replace('_', ' ')}" for name, value in self._counts.items())
-        self.write(
-            f"{self._stage}: {self._done}{total} {self._unit}{counts}, {rate:.2f} {self._unit}/s, "
-            f"{_clock(now - self._began)} so far{left}"
-        )
+        elapsed = max(now - self._began, 1e-9)
+        rate = (self._done - self._start) / elapsed
+        counts = [f"{self._done}{'' if self._total is None else f'/{self._total}'} {self._unit}"]
+        counts += [f"{value} {name.replace('_', ' ')}" for name, value in self._counts.items()]
+        times = [f"{rate:.3g} {self._unit}/s"] if elapsed >= 1 else []
+        times.append(f"{_clock(elapsed)} elapsed")
+        if self._total is not None and rate > 0 and not finished:
+            times.append(f"{_clock((self._total - self._done) / rate)} left")
+        self.write(f"{self._stage}: {', '.join(counts)} ({', '.join(times)})")
 
     def close(self) -> None:
         if self in _open_bars:
@@ -125,7 +161,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         else:
-            self._line()
+            self._line(finished=True)
 
     def __enter__(self):
         return self

@@ -1,14 +1,15 @@
-"""Files that survive a kill: whole-line appends, atomic rewrites, one owner per directory."""
+"""Files that survive a kill: whole-line appends, atomic rewrites, repair of a half-written last line."""
 
-import errno
-import fcntl
 import json
+import logging
 import os
-import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
+
+logger = logging.getLogger(__name__)
+MAX_CUT_TOKEN_CHARS = 6  # the longest JSON token that a cut can leave incomplete outside a string: fals, \\uXXXX
 
 
 def read_jsonl(path: Path) -> Iterator[dict]:
@@ -32,31 +33,88 @@ def read_jsonl(path: Path) -> Iterator[dict]:
 
 
 def repair_tail(path: Path) -> int:
-    """Drop a half-written last line (its record was never finished); returns the bytes dropped.
+    """Remove the half-written last record that a killed run leaves; returns the bytes removed.
 
-    A last line that is whole JSON but lacks its line break, as hand-edited files have, is kept.
+    What is removed is kept in `{name}.torn` beside the file. A last line that is complete JSON but lacks its line break, as
+    hand-edited files have, gets one. Raises UsageError, leaving the file as it is, for a last line that is not the beginning of
+    a JSON object: this program did not write it.
     """
     if not path.exists():
         return 0
     with open(path, "rb+") as file:
         size = file.seek(0, os.SEEK_END)
-        tail, start = b"", size
-        while start and b"\n" not in tail:
+        pieces, start, newline = [], size, -1
+        while start and newline < 0:
             step = min(1 << 16, start)
             start -= step
             file.seek(start)
-            tail = file.read(step) + tail
-        tail = tail[tail.rfind(b"\n") + 1 :]
+            pieces.append(file.read(step))
+            newline = pieces[-1].rfind(b"\n")
+        tail = b"".join(reversed(pieces))[newline + 1 :]
         if not tail:
             return 0
-        try:
-            json.loads(tail)
-        except ValueError:
-            file.truncate(size - len(tail))
-            return len(tail)
-        file.seek(size)
-        file.write(b"\n")
-        return 0
+        if _is_json(tail):
+            file.seek(size)
+            file.write(b"\n")
+            return 0
+        if not _begins_json_object(tail):
+            raise UsageError(f"{path}: the last line is not a JSON object{_encoding_hint(path)}; fix or remove it")
+        with open(path.with_name(f"{path.name}.torn"), "ab") as torn:
+            torn.write(tail + b"\n")
+            torn.flush()
+            os.fsync(torn.fileno())
+        file.truncate(size - len(tail))
+    logger.warning(
+        f"{path}: the last line was half-written, as after a kill: {len(tail)} bytes moved to {path.name}.torn; its record is "
+        "made again"
+    )
+    return len(tail)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line.decode("utf-8"))  # bytes would be taken for UTF-16, too
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _begins_json_object(line: bytes) -> bool:
+    """Whether `line`, which is not JSON, is the beginning of a JSON object in UTF-8, possibly cut inside a character."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.reason != "unexpected end of data":
+            return False
+        text = line[: error.start].decode("utf-8")
+    if not text.startswith("{"):
+        return False
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        # Everything up to the cut is well-formed: a string is open, or the error is in the last few characters.
+        return error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()) - MAX_CUT_TOKEN_CHARS
+    except RecursionError:
+        return False
+    return True
+
+
+def _encoding_hint(path: Path) -> str:
+    """What a file that is not UTF-8 JSON lines may be instead."""
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if head.startswith(b"\x1f\x8b"):
+        return ": it is gzip-compressed (gunzip it)"
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return ": it is UTF-16 (convert it to UTF-8)"
+    if b"\r" in head and b"\n" not in head:
+        return ": its lines end in CR alone (convert them to LF)"
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.reason != "unexpected end of data":
+            return ": it is not UTF-8 (Latin-1? convert it to UTF-8)"
+    return ""
 
 
 def to_line(record: dict) -> str:
@@ -98,7 +156,9 @@ def partial(path: Path) -> Path:
 
 def write_atomic(path: Path, text: Iterable[str]) -> None:
     """Write `text` to a temporary name, flush it to disk, rename it to `path`."""
-    with open(partial(path), "w", encoding="utf-8", errors="replace") as file:
+    # Never through a symbolic link: the file it points to would be emptied.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with open(os.open(partial(path), flags, 0o644), "w", encoding="utf-8", errors="replace") as file:
         file.writelines(text)
         file.flush()
         os.fsync(file.fileno())
@@ -117,52 +177,3 @@ def read_json(path: Path) -> dict:
         return {}
     except ValueError as error:
         raise UsageError(f"{path} is not valid JSON ({error}); restore it or remove it") from None
-
-
-class DirectoryLocked(UsageError):
-    """Another process holds the directory."""
-
-
-class OutputLock:
-    """Holds `directory` for this process until it exits, however it exits.
-
-    A POSIX record lock: the kernel lets go of it when the process dies, and forked engine processes
-    do not inherit it. Raises DirectoryLocked naming the owner when another process holds it, UsageError when the
-    directory cannot be written.
-    """
-
-    def __init__(self, directory: Path):
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._file = open(directory / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (held for the run)
-        except OSError as error:
-            raise UsageError(
-                f"cannot write to the output directory {directory}: {error.strerror}; pass another --output_dir"
-            ) from None
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise UsageError(
-                    f"cannot lock {directory} ({error.strerror}): its file system has no record locks; pass an "
-                    "--output_dir on another one"
-                ) from None
-            self._file.seek(0)
-            owner = self._file.read().strip() or "an unknown process"
-            self._file.close()
-            raise DirectoryLocked(
-                f"{directory} is in use by {owner}; wait for it, stop it, or pass another --output_dir"
-            ) from None
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._file.flush()
-
-    def release(self) -> None:
-        if not self._file.closed:
-            self._file.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.release()

@@ -1,0 +1,119 @@
+"""One process at a time in a directory, on file systems with and without record locks."""
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support.runs import ROOT
+from topxgen.common import locks
+from topxgen.common.errors import UsageError
+from topxgen.common.locks import DirectoryLocked, OutputLock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from topxgen.common import locks
+{patch}
+lock = locks.OutputLock(Path({folder!r}))
+print("held", flush=True)
+time.sleep(60)
+"""
+NO_RECORD_LOCKS = """
+import errno, fcntl
+def lockf(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+fcntl.lockf = lockf
+"""
+
+
+def holder(folder, patch="") -> subprocess.Popen:
+    """Another process that holds `folder`."""
+    code = HOLD.format(root=str(ROOT), folder=str(folder), patch=patch)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def held_by_others(folder) -> bool:
+    """Whether another process can not get the record lock."""
+    code = f"import fcntl, sys\nf = open({str(folder / '.lock')!r}, 'a')\nfcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode != 0
+
+
+@pytest.fixture
+def no_record_locks(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+
+
+def test_two_locks_of_one_process_share_one_descriptor(tmp_path):
+    """A record lock goes when any descriptor of its file is closed: a second lock must not drop the first."""
+    first = OutputLock(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    second = OutputLock(tmp_path / "link")
+    second.release()
+    second.release()
+    assert held_by_others(tmp_path)
+    first.release()
+    assert not held_by_others(tmp_path)
+
+
+def test_a_lock_is_never_opened_through_a_symbolic_link(tmp_path):
+    precious = tmp_path / "thesis.tex"
+    precious.write_text("do not lose me")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(precious)
+    with pytest.raises(UsageError, match="cannot write to the output directory"):
+        OutputLock(tmp_path / "run")
+    assert precious.read_text() == "do not lose me"
+
+
+def test_without_record_locks_a_heartbeat_keeps_others_out(tmp_path, no_record_locks):
+    owner = holder(tmp_path, NO_RECORD_LOCKS)
+    try:
+        with pytest.raises(DirectoryLocked, match=f"in use by process {owner.pid} on "):
+            OutputLock(tmp_path)
+    finally:
+        owner.kill()
+        owner.wait()
+    with OutputLock(tmp_path):  # its process is gone
+        assert json.loads((tmp_path / locks.HEARTBEAT_FILE).read_text())["process"] == os.getpid()
+    assert not (tmp_path / locks.HEARTBEAT_FILE).exists()
+
+
+@pytest.mark.parametrize(("age_s", "stale"), [(locks.STALE_AFTER_S - 20, False), (locks.STALE_AFTER_S + 1, True)])
+def test_a_heartbeat_of_another_machine_is_stale_after_a_while(tmp_path, no_record_locks, age_s, stale):
+    path = tmp_path / locks.HEARTBEAT_FILE
+    path.write_text(json.dumps({"host": "node17", "process": 1, "token": "x"}))
+    os.utime(path, (time.time() - age_s,) * 2)
+    if stale:
+        OutputLock(tmp_path).release()
+    else:
+        with pytest.raises(DirectoryLocked, match="in use by process 1 on node17"):
+            OutputLock(tmp_path)
+
+
+def test_the_heartbeat_beats(tmp_path, no_record_locks, monkeypatch):
+    monkeypatch.setattr(locks, "HEARTBEAT_S", 0.02)
+    path = tmp_path / locks.HEARTBEAT_FILE
+    with OutputLock(tmp_path):
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 30
+        while path.stat().st_mtime < 1 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert path.stat().st_mtime > 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": 1}', '{"host": "a", "process": "b", "token": 3}'])
+def test_a_damaged_heartbeat_is_no_owner(tmp_path, no_record_locks, content):
+    (tmp_path / locks.HEARTBEAT_FILE).write_text(content)
+    OutputLock(tmp_path).release()

@@ -1,0 +1,65 @@
+"""Only what a killed run of this program left is removed from a file, and nothing is lost."""
+
+import gzip
+import json
+
+import pytest
+
+from topxgen.common.errors import UsageError
+from topxgen.common.files import Appender, read_jsonl, repair_tail, write_atomic
+
+RECORD = '{"text": "Kaixo\\u00e9 नेपाली", "n": -1.5e3, "ok": true, "none": null, "list": [1, {"a": false}]}'
+
+
+def test_every_cut_of_a_record_is_repaired_and_kept_beside(tmp_path):
+    path, torn = tmp_path / "a.jsonl", tmp_path / "a.jsonl.torn"
+    data = RECORD.encode()
+    for cut in range(1, len(data)):
+        torn.unlink(missing_ok=True)
+        path.write_bytes(b'{"n": 1}\n' + data[:cut])
+        assert repair_tail(path) == cut
+        assert path.read_bytes() == b'{"n": 1}\n'
+        assert torn.read_bytes() == data[:cut] + b"\n"
+    path.write_bytes(data)
+    assert repair_tail(path) == 0 and path.read_bytes() == data + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (b"{'text': 'kaixo'}", "not a JSON object; fix or remove it"),
+        ('{"text": "caf\xe9"}'.encode("latin-1"), "it is not UTF-8"),
+        (gzip.compress(b'{"text": "kaixo"}', mtime=0).replace(b"\n", b""), "it is gzip-compressed"),
+        ('{"text": "kaixo"}'.encode("utf-16"), "it is UTF-16"),
+        (b'{"text": "a"}\r{"text": "b"}', "its lines end in CR alone"),
+        (b"text,topic\nkaixo,agur", "not a JSON object"),
+        (b'{"text": "a"} trailing words', "not a JSON object"),
+        (b"{" * 5000 + b"x", "not a JSON object"),
+    ],
+)
+def test_a_file_that_this_program_did_not_write_is_left_alone(tmp_path, content, hint):
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=f"mine.jsonl: the last line is .*{hint}"):
+        repair_tail(path)
+    with pytest.raises(UsageError):
+        Appender(path)
+    assert path.read_bytes() == content
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.jsonl"]
+
+
+def test_the_repair_is_reported_and_linear(tmp_path, caplog):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"n": 1}\n{"text": "' + "x" * 30_000_000)
+    assert repair_tail(path) == 30_000_010
+    assert "a.jsonl: the last line was half-written" in caplog.text
+    assert list(read_jsonl(path)) == [{"n": 1}]
+
+
+def test_temporary_files_are_never_opened_through_a_link(tmp_path):
+    precious = tmp_path / "thesis.tex"
+    precious.write_text("do not lose me")
+    (tmp_path / "out.json.partial").symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic links"):
+        write_atomic(tmp_path / "out.json", [json.dumps({})])
+    assert precious.read_text() == "do not lose me"

@@ -1,0 +1,170 @@
+"""One process at a time in a directory: a POSIX record lock, or a file with a heartbeat where there are none."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+from topxgen.common.errors import UsageError
+
+LOCK_FILE, HEARTBEAT_FILE = ".lock", ".lock.heartbeat"
+HEARTBEAT_S = 10.0
+STALE_AFTER_S = 60.0  # without a heartbeat: its process was killed, or its machine is gone
+_NO_RECORD_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class DirectoryLocked(UsageError):
+    """Another process is using the directory."""
+
+
+class OutputLock:
+    """Holds `directory` for this process until it is released or the process ends, however it ends.
+
+    A POSIX record lock: the kernel drops it when the process dies, and forked engine processes do not inherit it. It also
+    drops it when any descriptor of the file is closed, so that a process opens the file once: further OutputLocks of the
+    same directory share it. On file systems without record locks (some Lustre and NFS mounts) a file with this process's
+    name is kept fresh instead, and is stale after STALE_AFTER_S without a heartbeat.
+
+    Raises DirectoryLocked, naming the owner, if another process holds the directory, and UsageError if it is not writable.
+    """
+
+    _held: dict[tuple[int, int], "_Held"] = {}  # noqa: RUF012 (one table per process, by device and inode)
+
+    def __init__(self, directory: Path):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            stat = directory.stat()
+            self._key = stat.st_dev, stat.st_ino
+            held = self._held.get(self._key)
+            if held is None or held.process != os.getpid():
+                held = self._held[self._key] = _Held(directory)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to the output directory {directory}: {error.strerror}; pass another --output_dir"
+            ) from None
+        held.users += 1
+        self._released = False
+
+    def release(self) -> None:
+        if self._released:
+            return
+        self._released = True
+        held = self._held.get(self._key)
+        if held is not None:
+            held.users -= 1
+            if not held.users:
+                del self._held[self._key]
+                held.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.release()
+
+
+class _Held:
+    """What keeps other processes out of a directory."""
+
+    def __init__(self, directory: Path):
+        self.process, self.users = os.getpid(), 0
+        self._heartbeat: _Heartbeat | None = None
+        # Never through a symbolic link: it would be truncated wherever it points.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(directory / LOCK_FILE, flags, 0o644)
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.pread(self._descriptor, 4096, 0).decode(errors="replace").strip() or "an unknown process"
+            os.close(self._descriptor)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise _in_use(directory, owner) from None
+            if error.errno not in _NO_RECORD_LOCKS:
+                raise
+            self._descriptor = None
+            self._heartbeat = _Heartbeat(directory)
+            return
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+
+
+class _Heartbeat:
+    """A lock file that its owner touches every HEARTBEAT_S, for file systems without record locks."""
+
+    def __init__(self, directory: Path):
+        self._path = directory / HEARTBEAT_FILE
+        self._token = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
+        if not self._create():
+            owner = self._owner()
+            if owner is not None and not self._is_stale(owner):
+                raise _in_use(directory, f"process {owner['process']} on {owner['host']}")
+            self._remove_stale()
+            if not self._create():  # another process was faster
+                raise _in_use(directory, "another process")
+        self._stopped = threading.Event()
+        threading.Thread(target=self._beat, name="lock heartbeat", daemon=True).start()
+
+    def _create(self) -> bool:
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump({"host": socket.gethostname(), "process": os.getpid(), "token": self._token}, file)
+        return True
+
+    def _owner(self) -> dict | None:
+        try:
+            owner = json.loads(self._path.read_text(encoding="utf-8"))
+            return {"host": owner["host"], "process": int(owner["process"]), "token": owner["token"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _is_stale(self, owner: dict) -> bool:
+        if owner["host"] == socket.gethostname():
+            try:
+                os.kill(owner["process"], 0)
+            except ProcessLookupError:
+                return True
+            except PermissionError:
+                pass
+        try:
+            return time.time() - self._path.stat().st_mtime > STALE_AFTER_S
+        except FileNotFoundError:
+            return True
+
+    def _remove_stale(self) -> None:
+        # Renamed first: of two processes that find it stale only one removes it, and neither removes the other's new one.
+        aside = self._path.with_name(f"{HEARTBEAT_FILE}.{os.getpid()}")
+        try:
+            os.rename(self._path, aside)
+            os.unlink(aside)
+        except FileNotFoundError:
+            pass
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(HEARTBEAT_S):
+            try:
+                os.utime(self._path)
+            except OSError:
+                return
+
+    def stop(self) -> None:
+        self._stopped.set()
+        owner = self._owner()
+        if owner is not None and owner["token"] == self._token:
+            self._path.unlink(missing_ok=True)
+
+
+def _in_use(directory: Path, owner: str) -> DirectoryLocked:
+    return DirectoryLocked(f"{directory} is in use by {owner}; wait for it, stop it, or pass another --output_dir")
