@@ -26,15 +26,9 @@ from topxgen.common.flags import add_language_flags
 from topxgen.common.locks import OutputLock
 from topxgen.common.records import FilteredLayout
 from topxgen.corpora import benchmarks
-from topxgen.decontamination import filter, ngram_hashes, ngram_index, report
-from topxgen.decontamination.run import (
-    check_paths,
-    filter_files,
-    input_files,
-    load_benchmarks,
-    report_paths,
-    write_reports,
-)
+from topxgen.decontamination import benchmark_texts, filter, ngram_hashes, ngram_index, report
+from topxgen.decontamination.run import check_paths, filter_file, input_files, report_paths, write_reports
+from topxgen.text import languages
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -146,13 +140,14 @@ def decontaminate(args: argparse.Namespace) -> int:
     inputs = input_files(args)
     reports = report_paths(args)
     check_paths(args, inputs, reports)
-    texts = load_benchmarks(args, list(inputs))
+    texts = benchmark_texts.load(inputs, args)
+    target = languages.find(args.target_language, args.languages_file).name
     with (
         OutputLock(reports[0].parent if args.audit else args.output_dir),
         tempfile.TemporaryDirectory(prefix="decontamination-") as scratch,
     ):
         layout = FilteredLayout(Path(scratch) if args.audit else args.output_dir)
-        parts = filter_files(args, inputs, layout, texts)
+        parts = {name: filter_file(args, path, layout, texts[name], texts[target]) for name, path in inputs.items()}
         write_reports(args, reports, layout, texts, parts)
     print(report.summary(parts, args.audit))
     print(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from topxgen.corpora import benchmarks, examples
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
-from topxgen.decontamination.ngram_hashes import TOKENIZERS, TOKENS_PER_WORD, tokens_per_ngram
+from topxgen.decontamination.ngram_hashes import TOKENIZERS, TOKENS_PER_WORD
 from topxgen.decontamination.ngram_index import ContaminationIndex
 from topxgen.text import languages, sentence_splitting
 
@@ -156,6 +156,7 @@ def main() -> None:
     parser.add_argument("--ngram_size", type=int, default=10)
     parser.add_argument("--clean", type=Path)
     parser.add_argument("--ratios", action="store_true")
+    parser.set_defaults(short_text_rule="inside")
     args = parser.parse_args()
     if args.ratios:
         ratios()
@@ -164,15 +165,7 @@ def main() -> None:
     for name in LANGUAGES:
         language = languages.find(name)
         test, pool = benchmarks.load("ntrex", language, args.benchmark_dir)[:2]
-        n = tokens_per_ngram(args.ngram_size, language.script, args.tokenizer)
-        split = sentence_splitting.Sentencex(language).split
-        index = ContaminationIndex(
-            BenchmarkTexts(language).entries([test]),
-            n,
-            args.tokenizer,
-            args.near_duplicate_threshold,
-            split_sentences=split,
-        )
+        index = BenchmarkTexts(language, args, [test]).index
         clean = [text for text in pool.texts if text.strip()]
         kinds = planted(test, clean, language)
         rows[name] = [recall(index, test, texts) for texts in kinds.values()]
@@ -184,13 +177,8 @@ def main() -> None:
         show(name, index, clean)
     if args.clean:
         splits = [s for b in ("flores", "ntrex", "xquad") for s in benchmarks.load(b, language, args.benchmark_dir)]
-        index = ContaminationIndex(
-            BenchmarkTexts(language).entries(splits),
-            n,
-            args.tokenizer,
-            args.near_duplicate_threshold,
-            split_sentences=split,
-        )
+        index = BenchmarkTexts(language, args, splits).index
+        split = sentence_splitting.Sentencex(language).split
         show(str(args.clean), index, [s for text in args.clean.read_text().splitlines() for s in split(text)])
 
 

@@ -170,8 +170,10 @@ def main() -> None:
             benchmark_dir=folder,
             allow_missing=[],
             demonstration_pool=[],
+            target_language="English",
+            languages_file=None,
         )
-        for name, texts in load(by_name.values(), loading).items():
+        for name, texts in load(["Basque"], loading).items():
             entries[name] = texts.entries(texts.splits)
             print(f"{name}: {len(entries[name]):,} benchmark texts")
         for millions in args.millions:

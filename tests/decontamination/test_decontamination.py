@@ -300,6 +300,27 @@ def test_languages_benchmarks_lack_and_those_that_are_missing(script_here, tmp_p
     assert [r["hits"] for r in part["overlaps"] if r["benchmark"] == "tico"] == [0, 1]
 
 
+def test_a_benchmark_in_one_of_the_two_languages_is_enough(script_here, tmp_path, benchmark_dir):
+    (benchmark_dir / "xquad").mkdir()
+    for code in ("es", "en"):
+        paragraphs = [{"context": LEAKS["English"][1]}]
+        (benchmark_dir / "xquad" / f"xquad.{code}.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    leak, clean = LEAKS["English"][1], "Bat."
+    for language, target, texts in (
+        ("Spanish", "Basque", (leak, clean)),
+        ("Basque", "English", (clean, leak)),
+        ("Spanish", "English", (leak, leak)),
+    ):
+        folder = data(tmp_path, [record(0, [texts[0]], [texts[1]])], language)
+        run(
+            script_here,
+            folder,
+            benchmark_dir,
+            *("--languages", language, "--benchmarks", "xquad", "--target_language", target),
+        )
+        assert len(records(folder / f"{language}_translate_contaminated.jsonl")) == texts.count(leak)
+
+
 def test_test_sets_and_pools_of_ones_own(script_here, tmp_path, planted, benchmark_dir):
     own = tmp_path / "mine.tsv"
     own.write_text(f"Basque\tEnglish\n{LEAKS['Basque'][2]}\tNo such thing here.\n")

@@ -98,7 +98,9 @@ def test_a_hit_of_the_paragraph_alone():
 
 
 def test_a_paragraph_is_not_listed_for_what_its_sentences_are_listed_for():
-    indexed = ContaminationFilter(index(SENTENCE, "zazpi zortzi bederatzi hamar hamaika"), index(TRANSLATION))
+    indexed = ContaminationFilter(
+        index(SENTENCE, "zazpi zortzi bederatzi hamar hamaika"), index(TRANSLATION), "paragraph", "pair"
+    )
     paragraph = record((SENTENCE, TRANSLATION), sentence=f"{SENTENCE} zazpi zortzi bederatzi hamar hamaika")
     hits = indexed(json.dumps(paragraph).encode()).hits
     assert [(hit["side"], hit["pair"], hit["benchmark_id"]) for hit in hits] == [
@@ -127,7 +129,7 @@ def test_a_hit_has_these_keys_and_values():
         "benchmark_text": TRANSLATION,
     }
     near = f"{TRANSLATION} and seven eight nine ten eleven twelve"
-    filter = ContaminationFilter(index(), index(near, near_duplicate_threshold=0.6))
+    filter = ContaminationFilter(index(), index(near, near_duplicate_threshold=0.6), "keep", "pair")
     (hit,) = filter(json.dumps(record(("x", "one two tree four five six or seven eight nin ten"))).encode()).hits
     # 8 words in common of 11 and 13.
     assert (hit["match"], hit["shared_ngram"], hit["tokens"], hit["similarity"]) == ("near_duplicate", "", 0, 0.6667)
@@ -160,7 +162,9 @@ def test_what_is_kept_is_kept_byte_for_byte():
         b'{"sentence": "\\ud800", "propositions": ["y"], "translations": ["z"], "scores": [NaN]}',
     ]
     for end in (b"", b"\n"):
-        result = ContaminationFilter(index(SENTENCE), index(TRANSLATION))(b"\n \n" + b"\n\n\t\r\n".join(lines) + end)
+        result = ContaminationFilter(index(SENTENCE), index(TRANSLATION), "pair", "pair")(
+            b"\n \n" + b"\n\n\t\r\n".join(lines) + end
+        )
         assert result.kept == b"".join(line + b"\n" for line in (lines[0], lines[1], lines[3]))
         assert [malformed["line"] for malformed in result.malformed] == [8]
         assert result.counts["lines"] == 12 and result.counts["records"] == 3

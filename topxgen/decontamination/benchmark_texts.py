@@ -1,49 +1,61 @@
 """The benchmark texts to check one language's data against."""
 
 import argparse
-from collections.abc import Iterable
+import logging
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks
 from topxgen.corpora.benchmarks import Split
 from topxgen.decontamination.ngram_hashes import tokens_per_ngram
 from topxgen.decontamination.ngram_index import BenchmarkText, ContaminationIndex
+from topxgen.text import languages
 from topxgen.text.languages import Language
 from topxgen.text.sentence_splitting import Sentencex
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class BenchmarkTexts:
-    """The splits of the benchmarks in `language`; which benchmarks do not cover it, and which could not be loaded."""
+    """The splits of the benchmarks in `language`; which benchmarks do not cover it, and which could not be loaded.
+
+    `args` has the flags that decide what overlaps.
+    """
 
     language: Language
+    args: argparse.Namespace
     splits: list[Split] = field(default_factory=list)
     language_not_covered: list[str] = field(default_factory=list)
     not_loaded: list[str] = field(default_factory=list)
     demonstration_pool: list[Split] = field(default_factory=list)
 
-    def tokens_per_ngram(self, args: argparse.Namespace) -> int:
-        return tokens_per_ngram(args.ngram_size, self.language.script, args.tokenizer)
+    @property
+    def tokens_per_ngram(self) -> int:
+        return tokens_per_ngram(self.args.ngram_size, self.language.script, self.args.tokenizer)
 
-    def index(self, args: argparse.Namespace) -> ContaminationIndex:
+    @cached_property
+    def index(self) -> ContaminationIndex:
         """The index that generated text is checked with."""
         return ContaminationIndex(
             self.entries(self.splits),
-            self.tokens_per_ngram(args),
-            args.tokenizer,
-            args.near_duplicate_threshold,
-            args.short_text_rule,
+            self.tokens_per_ngram,
+            self.args.tokenizer,
+            self.args.near_duplicate_threshold,
+            self.args.short_text_rule,
             Sentencex(self.language).split,
         )
 
-    def index_with_pool(self, args: argparse.Namespace) -> ContaminationIndex:
+    @property
+    def index_with_pool(self) -> ContaminationIndex:
         """The index to compare the benchmarks and the demonstration pool with each other, without near-duplicates."""
         known = {(split.benchmark, split.name) for split in self.splits}
         pool = [split for split in self.demonstration_pool if (split.benchmark, split.name) not in known]
         entries = self.entries([*self.splits, *pool])
-        n = self.tokens_per_ngram(args)
-        return ContaminationIndex(entries, n, args.tokenizer, short_text_rule=args.short_text_rule)
+        rule = self.args.short_text_rule
+        return ContaminationIndex(entries, self.tokens_per_ngram, self.args.tokenizer, short_text_rule=rule)
 
     def entries(self, splits: Iterable[Split]) -> list[BenchmarkText]:
         """The non-empty texts of splits; a file that names no language is taken for this one."""
@@ -78,15 +90,17 @@ class BenchmarkTexts:
         return f"benchmarks in {self.language.name}: {listed(self.splits)}{not_covered}{not_loaded}{pool}"
 
 
-def load(languages: Iterable[Language], args: argparse.Namespace) -> dict[str, BenchmarkTexts]:
-    """--benchmarks and --demonstration_pool in each language, by its name.
+def load(names: Collection[str], args: argparse.Namespace) -> dict[str, BenchmarkTexts]:
+    """--benchmarks and --demonstration_pool in the languages `names` and --target_language, by the language's name.
 
-    Raises UsageError if a benchmark that is not in --allow_missing, or a pool, cannot be loaded.
+    Raises UsageError if a benchmark that is not in --allow_missing, or a pool, cannot be loaded, or if no benchmark covers
+    one of `names` and the target language.
     """
     texts_of: dict[str, BenchmarkTexts] = {}
     errors: dict[str, UsageError] = {}
-    for language in languages:
-        texts = texts_of[language.name] = BenchmarkTexts(language)
+    target = languages.find(args.target_language, args.languages_file)
+    for language in dict.fromkeys([*(languages.find(name, args.languages_file) for name in names), target]):
+        texts = texts_of[language.name] = BenchmarkTexts(language, args)
         for name in args.benchmarks:
             try:
                 texts.splits += benchmarks.load(name, language, args.benchmark_dir)
@@ -112,4 +126,11 @@ def load(languages: Iterable[Language], args: argparse.Namespace) -> dict[str, B
         also = f" ({', '.join(others)} cannot be loaded either)" if others else ""
         copy = "--benchmark_dir DIR with a copy of it, " if first in benchmarks.LOADERS else ""
         raise UsageError(f"{errors[first]}; pass {copy}--allow_missing {first}, or drop it from --benchmarks{also}")
+    for texts in texts_of.values():
+        logger.info("%s", texts)
+    for name in names:
+        if not texts_of[name].splits and not texts_of[target.name].splits:
+            raise UsageError(
+                f"no benchmark covers {name}: none of {', '.join(args.benchmarks)} has it or {target.name}"
+            )
     return texts_of

@@ -27,8 +27,8 @@ class ContaminationFilter:
 
     sentences: ContaminationIndex
     translations: ContaminationIndex
-    drop_on_sentence_overlap: str = "paragraph"
-    drop_on_translation_overlap: str = "pair"
+    drop_on_sentence_overlap: str
+    drop_on_translation_overlap: str
 
     def __call__(self, chunk: bytes) -> ChunkResult:
         result = ChunkResult()

@@ -82,44 +82,33 @@ class Tokenizer:
             texts = [unicodedata.normalize("NFC", text) for text in texts]
             joined = "\n".join(texts) + "\n"
         codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.intp)
-        bounds = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1, out=bounds[1:])
-        return self._hash(codes, bounds)
-
-    def _hash(self, codes: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kinds = self._kinds[codes]
-        highest = kinds.max(initial=0)
-        if highest == UNKNOWN:
+        if kinds.max(initial=0) == UNKNOWN:
             self._learn(np.unique(codes[kinds == UNKNOWN]))
             kinds = self._kinds[codes]
-            highest = kinds.max(initial=0)
-        if highest == SEVERAL:
-            return self._hash(*self._expanded(codes, bounds, np.flatnonzero(kinds == SEVERAL)))
-        if highest == DROPPED:
-            kept = kinds != DROPPED
+        if kinds.max(initial=0) == SEVERAL:  # few characters
+            for code in np.unique(codes[kinds == SEVERAL]).tolist():
+                texts = [text.replace(chr(code), self._folds[code]) for text in texts]
+            return self.hash_tokens(texts)
+        bounds = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1, out=bounds[1:])
+        kept = kinds != DROPPED
+        if not kept.all():
             codes, kinds = codes[kept], kinds[kept]
-            bounds = bounds - np.searchsorted(np.flatnonzero(~kept), bounds)
+            bounds -= np.searchsorted(np.flatnonzero(~kept), bounds)
         before = np.empty_like(kinds)
         before[:1], before[1:] = SEPARATOR, kinds[:-1]
-        starts = (kinds == LETTER) & (before != LETTER)
-        if highest >= CHARACTER:
-            starts |= (kinds == CHARACTER) | ((kinds == CHARACTER_MARK) & (before == SEPARATOR))
-        starts = np.flatnonzero(starts)
+        starts = np.flatnonzero(
+            ((kinds == LETTER) & (before != LETTER))
+            | (kinds == CHARACTER)
+            | ((kinds == CHARACTER_MARK) & (before == SEPARATOR))
+        )
         # A separator's value is 0, so the sum of a token may extend to the start of the next one.
         powers, inverses = _powers(len(codes))
         terms = self._values[codes] * powers
         sums = np.cumsum(terms)
-        upto = np.append(sums[starts] - terms[starts], sums[-1:])
-        return _mixed((upto[1:] - upto[:-1]) * inverses[starts]), np.searchsorted(starts, bounds)
-
-    def _expanded(self, codes: np.ndarray, bounds: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Replace the (rare) characters at `where` by the several that each folds to."""
-        folded = [self._folds[code] for code in codes[where].tolist()]
-        extra = np.array([len(characters) - 1 for characters in folded])
-        codes[where] = [ord(characters[0]) for characters in folded]
-        inserted = [ord(character) for characters in folded for character in characters[1:]]
-        shifts = np.concatenate(([0], np.cumsum(extra)))[np.searchsorted(where, bounds)]
-        return np.insert(codes, np.repeat(where + 1, extra), inserted), bounds + shifts
+        sums_before = np.append(sums[starts] - terms[starts], sums[-1:])
+        return _mixed((sums_before[1:] - sums_before[:-1]) * inverses[starts]), np.searchsorted(starts, bounds)
 
     def _learn(self, codes: np.ndarray) -> None:
         for code in codes.tolist():

@@ -153,31 +153,20 @@ def as_markdown(report: dict, hits: dict[str, Path]) -> Iterator[str]:
 def _language(part: dict) -> Iterator[str]:
     counts = part["counts"]
     yield f"{part['input']}, {part['tokens_per_ngram']} tokens per n-gram in this language.\n\n"
+    kept_paragraphs, kept_pairs = _kept(counts)
     yield from _table(
-        ("", "paragraphs", "pairs"),
-        [
+        {"": name, "paragraphs": paragraphs, "pairs": pairs}
+        for name, paragraphs, pairs in (
             ("read", counts["records"], counts["pairs"]),
             ("overlapping", counts["records_overlapping"], ""),
             ("dropped with their paragraph", counts["paragraphs_dropped"], counts["pairs_dropped_with_paragraph"]),
             ("dropped alone", "", counts["pairs_dropped"]),
-            ("kept", *_kept(counts)),
-        ],
+            ("kept", kept_paragraphs, kept_pairs),
+        )
     )
     if counts["malformed"]:
         yield f"Malformed lines, written to a file of their own: {counts['malformed']}.\n\n"
-    yield from _table(
-        ("benchmark", "split", "side", "hits", "n-gram", "short text", "near-duplicate", "benchmark texts hit"),
-        [
-            (
-                _escape(row["benchmark"]),
-                _escape(row["split"]),
-                f"{row['side']} ({row['language'] or 'any language'})",
-                *(row[name] for name in ("hits", *MATCH_KINDS)),
-                f"{row['benchmark_texts_hit']} of {row['benchmark_texts']}",
-            )
-            for row in part["overlaps"]
-        ],
-    )
+    yield from _table({**row, "language": row["language"] or "any language"} for row in part["overlaps"])
     for title, key in (
         ("Benchmarks that do not cover the language", "language_not_covered"),
         ("**Not loaded, so not checked (`--allow_missing`)**", "not_loaded"),
@@ -218,34 +207,25 @@ def _between_benchmarks(rows: list[dict]) -> Iterator[str]:
         yield "No two splits overlap.\n"
         return
     yield "Demonstrations that overlap a test set inflate its scores.\n\n"
-    yield from _table(
-        ("language", "split", "its texts", "overlaps with", "its texts", "demonstrations"),
-        [
-            (
-                row["language"],
-                _escape(" ".join(row["first"])),
-                row["texts_of_first"],
-                _escape(" ".join(row["second"])),
-                row["texts_of_second"],
-                "yes" if row["pool"] else "",
-            )
-            for row in rows
-        ],
-    )
+    yield from _table({key: value for key, value in row.items() if key != "pairs"} for row in rows)
     for row in rows:
-        yield f"### {row['language']}: {_escape(' '.join(row['first']))} and {_escape(' '.join(row['second']))}\n\n"
+        yield f"### {row['language']}: {_escape(row['first'])} and {_escape(row['second'])}\n\n"
         for pair in row["pairs"][:MAX_EXAMPLES]:
             yield f"- {_escape(pair['first_id'])}: {_escape(pair['first_text'])}\n"
             yield f"  - {_escape(pair['second_id'])}: {_escape(pair['second_text'])}\n"
         yield "\n"
 
 
-def _table(header: tuple, rows: list[tuple]) -> Iterator[str]:
-    for row in (header, ["---"] * len(header), *rows):
-        yield "| " + " | ".join(str(cell) for cell in row) + " |\n"
+def _table(rows: Iterable[dict]) -> Iterator[str]:
+    """Rows as a Markdown table under their keys."""
+    for number, row in enumerate(rows):
+        lines = [] if number else [[key.replace("_", " ") for key in row], ["---"] * len(row)]
+        for cells in (*lines, map(_escape, row.values())):
+            yield "| " + " | ".join(cells) + " |\n"
     yield "\n"
 
 
-def _escape(text: str) -> str:
-    """Text on one line, with Markdown's special characters escaped."""
-    return "".join("\\" + char if char in "\\`*_{}[]<>#|~" else char for char in " ".join(str(text).split()))
+def _escape(value: object) -> str:
+    """A value on one line, with Markdown's special characters escaped."""
+    text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return "".join("\\" + char if char in "\\`*_{}[]<>#|~" else char for char in " ".join(text.split()))

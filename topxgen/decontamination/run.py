@@ -1,7 +1,6 @@
-"""The stages of decontamination.py: find the input, check the output paths, load benchmarks, filter, report."""
+"""The stages of decontamination.py: find the input, check the output paths, filter, report."""
 
 import argparse
-import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -12,11 +11,11 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import partial, write_atomic
 from topxgen.common.records import FilteredLayout, translations_name
 from topxgen.corpora import benchmarks
-from topxgen.decontamination import benchmark_texts, filter, parallel_jsonl, report
+from topxgen.decontamination import parallel_jsonl, report
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
+from topxgen.decontamination.filter import RULES_VERSION, ContaminationFilter
 from topxgen.text import languages
 
-logger = logging.getLogger(__name__)
 # The flags that decide what overlaps and what is dropped.
 SETTINGS = (
     "ngram_size",
@@ -101,44 +100,14 @@ def _inodes(paths: list[Path]) -> set[tuple[int, int]]:
     return {(path.stat().st_dev, path.stat().st_ino) for path in paths if path.exists()}
 
 
-def load_benchmarks(args: argparse.Namespace, names: list[str]) -> dict[str, BenchmarkTexts]:
-    """The benchmark texts in each of the languages `names` and in the target language, by the language's name."""
-    every = dict.fromkeys(languages.find(name, args.languages_file) for name in [*names, args.target_language])
-    texts = benchmark_texts.load(every, args)
-    for language_texts in texts.values():
-        logger.info("%s", language_texts)
-    *_, target = every
-    for name in names:
-        if not texts[name].splits and not texts[target.name].splits:
-            raise UsageError(
-                f"no benchmark covers {name}: none of {', '.join(args.benchmarks)} has it or {target.name}"
-            )
-    return texts
-
-
-def filter_files(
-    args: argparse.Namespace, inputs: dict[str, Path], layout: FilteredLayout, texts: dict[str, BenchmarkTexts]
-) -> dict[str, dict]:
-    """Filter the file of each language; returns each language's part of the report."""
-    indexes = {name: language_texts.index(args) for name, language_texts in texts.items()}
-    target = languages.find(args.target_language, args.languages_file).name
-    parts = {}
-    for name, path in inputs.items():
-        chunk_filter = filter.ContaminationFilter(
-            indexes[name], indexes[target], args.drop_on_sentence_overlap, args.drop_on_translation_overlap
-        )
-        parts[name] = _filter_file(args, path, layout, texts[name], texts[target], chunk_filter)
-    return parts
-
-
-def _filter_file(
+def filter_file(
     args: argparse.Namespace,
     path: Path,
     layout: FilteredLayout,
     sentence_texts: BenchmarkTexts,
     translation_texts: BenchmarkTexts,
-    chunk_filter: filter.ContaminationFilter,
 ) -> dict:
+    """Filter the file of one language; returns its part of the report."""
     name = sentence_texts.language.name
     sides = {"sentence": sentence_texts, "translation": translation_texts}
     not_checked = {
@@ -147,15 +116,20 @@ def _filter_file(
     }
     settings = {
         **{flag: getattr(args, flag) for flag in SETTINGS},
-        "rules_version": filter.RULES_VERSION,
-        "tokens_per_ngram": {texts.language.name: texts.tokens_per_ngram(args) for texts in sides.values()},
+        "rules_version": RULES_VERSION,
+        "tokens_per_ngram": {texts.language.name: texts.tokens_per_ngram for texts in sides.values()},
         "benchmarks": {side: texts.provenance() for side, texts in sides.items()},
         **not_checked,
     }
     with Progress(f"decontaminate {name}", path.stat().st_size // 1000, "kB") as bar:
         manifest = parallel_jsonl.filter_jsonl(
             path,
-            chunk_filter,
+            ContaminationFilter(
+                sentence_texts.index,
+                translation_texts.index,
+                args.drop_on_sentence_overlap,
+                args.drop_on_translation_overlap,
+            ),
             None if args.audit else layout.filtered(name),
             layout.hits(name),
             layout.malformed(name),
@@ -171,7 +145,7 @@ def _filter_file(
         "input": str(path),
         "input_sha256": manifest["input_sha256"],
         "output": None if args.audit else str(layout.filtered(name)),
-        "tokens_per_ngram": sentence_texts.tokens_per_ngram(args),
+        "tokens_per_ngram": sentence_texts.tokens_per_ngram,
         "counts": Counter(manifest["counts"]),  # an empty file has no counts
         "overlaps": report.overlaps(layout.hits(name), splits),
         **not_checked,
@@ -197,7 +171,7 @@ def write_reports(
             for language_texts in texts.values()
             for row in report.between_benchmarks(
                 language_texts.language.name,
-                language_texts.index_with_pool(args),
+                language_texts.index_with_pool,
                 {entry.base for entry in language_texts.entries(language_texts.demonstration_pool)},
             )
         ],
