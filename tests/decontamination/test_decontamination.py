@@ -177,6 +177,7 @@ def test_report_and_manifest(script_here, planted, benchmark_dir):
     lines = (benchmark_dir / "flores200_dataset/dev/eus_Latn.dev").read_text().removesuffix("\n")
     assert dev["sha256"] == hashlib.sha256(lines.encode()).hexdigest()
     assert manifest["finished"] and manifest["settings"]["ngram_size"] == 10
+    assert manifest["settings"]["rules_version"] == 1, "change it with the rules: results of other rules are not reused"
     assert manifest["settings"]["near_duplicate_threshold"] == 0.7
     assert report["settings"].items() <= manifest["settings"].items() and report["audit"] is False
 
@@ -570,12 +571,24 @@ def test_chunks_in_flight_are_bounded(tmp_path, small_chunks):
     assert max(ahead) == 4 and read == 40
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_no_worker_outlives_the_run(tmp_path, benchmark_dir, how):
+@pytest.mark.parametrize(
+    ("victim", "how", "code"),
+    [
+        ("run", signal.SIGKILL, -9),
+        ("run", signal.SIGINT, 130),
+        ("group", signal.SIGINT, 130),
+        ("worker", signal.SIGKILL, 2),
+    ],
+)
+def test_no_worker_outlives_the_run_and_a_killed_worker_ends_it(tmp_path, benchmark_dir, victim, how, code):
     big(tmp_path / "in" / "Basque_translate.jsonl", 9_000)
     command = [sys.executable, SCRIPT, "--input_dir", tmp_path / "in", "--benchmarks", "flores", "--num_workers", "2"]
     with subprocess.Popen(
-        [*map(str, command), "--benchmark_dir", str(benchmark_dir)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*map(str, command), "--benchmark_dir", str(benchmark_dir)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         workers = []
         while len(workers) < 2:
@@ -586,13 +599,22 @@ def test_no_worker_outlives_the_run(tmp_path, benchmark_dir, how):
         if how == signal.SIGKILL:  # a worker that is still starting would print that its parent is gone
             while not (tmp_path / "in" / "Basque_translate_filtered.jsonl.partial").stat().st_size:
                 assert process.poll() is None
-        os.kill(process.pid, how)
+        if victim == "group":  # as Ctrl-C in a terminal does
+            os.killpg(process.pid, how)
+        else:
+            os.kill(process.pid if victim == "run" else workers[1].pid, how)
         err = process.stderr.read()
-    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert process.returncode == code
     assert "Traceback" not in err
-    if how == signal.SIGINT:
+    if code == 130:
         assert err.endswith("\ninterrupted; the input files are unchanged; re-run the same command to start over\n")
-        assert not list((tmp_path / "in").glob("*.partial"))
+    if code == 2:
+        assert err.splitlines()[-1].startswith("decontamination.py: error: a worker process was killed")
+    assert (victim == "run" and how == signal.SIGKILL) or not list((tmp_path / "in").glob("*.partial"))
+    assert {path.name for path in (tmp_path / "in").glob("*.json*")} <= {
+        "Basque_translate.jsonl",
+        *(path.name for path in (tmp_path / "in").glob("*.partial")),
+    }
     psutil.wait_procs(workers, timeout=20)
     assert not any(worker.is_running() for worker in workers)
 
