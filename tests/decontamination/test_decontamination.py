@@ -581,7 +581,7 @@ def test_chunks_in_flight_are_bounded(tmp_path, small_chunks):
     ],
 )
 def test_no_worker_outlives_the_run_and_a_killed_worker_ends_it(tmp_path, benchmark_dir, victim, how, code):
-    big(tmp_path / "in" / "Basque_translate.jsonl", 9_000)
+    big(tmp_path / "in" / "Basque_translate.jsonl", 15_000)
     command = [sys.executable, SCRIPT, "--input_dir", tmp_path / "in", "--benchmarks", "flores", "--num_workers", "2"]
     with subprocess.Popen(
         [*map(str, command), "--benchmark_dir", str(benchmark_dir)],
@@ -610,11 +610,8 @@ def test_no_worker_outlives_the_run_and_a_killed_worker_ends_it(tmp_path, benchm
         assert err.endswith("\ninterrupted; the input files are unchanged; re-run the same command to start over\n")
     if code == 2:
         assert err.splitlines()[-1].startswith("decontamination.py: error: a worker process was killed")
-    assert (victim == "run" and how == signal.SIGKILL) or not list((tmp_path / "in").glob("*.partial"))
-    assert {path.name for path in (tmp_path / "in").glob("*.json*")} <= {
-        "Basque_translate.jsonl",
-        *(path.name for path in (tmp_path / "in").glob("*.partial")),
-    }
+    files = {path.name for path in (tmp_path / "in").iterdir()} - {".lock", "Basque_translate.jsonl"}
+    assert not files or (code == -9 and all(name.endswith(".partial") for name in files))
     psutil.wait_procs(workers, timeout=20)
     assert not any(worker.is_running() for worker in workers)
 

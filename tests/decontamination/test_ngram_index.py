@@ -278,6 +278,13 @@ def test_what_runs_over_from_one_text_of_a_group_into_the_next():
     found = index.find(texts, [4] * 4)
     assert [(m.texts, m.shared_ngram) for m in found[0]] == [(3, "a b c d e")]
     assert [m.texts for m in found[3]] == [1]
+    index = ContaminationIndex(entries(["a b c d e f g"]), 3)
+    found = index.find(["x a b", "c d e", "f g y", "a b c", "e f g"], [3] * 3 + [5] * 2)
+    assert {i: [(m.texts, m.tokens) for m in matches] for i, matches in found.items()} == {
+        0: [(3, 7)],
+        3: [(1, 3)],
+        4: [(1, 3)],
+    }
 
 
 def test_texts_that_begin_alike_are_all_found():
