@@ -164,6 +164,7 @@ def test_what_folds_to_one_token(token):
         ("我们ok2人", "我 们 ok2 人", "我们ok2人"),
         ("\u0301a \u0e31ก", "a \u0e31 ก", "a ก"),
         ("👍🏽 ok", "ok", "ok"),
+        ("a\U0010ffffb", "a b", "a b"),
     ],
 )
 def test_tokens_of_each_script(text, unicode, original):

@@ -4,6 +4,7 @@ Lines from which nothing is dropped are kept byte for byte.
 """
 
 import json
+from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -43,16 +44,14 @@ class ContaminationFilter:
                 text = line.decode("utf-8", "backslashreplace")
                 result.malformed.append({"line": number, "reason": str(error), "text": text})
             lines[number] = b""
-        # All texts of the chunk are looked up at once: those of a record are a group that ends at ends[text].
-        sentences, translations, ends, line_and_pair = [], [], [], []
-        for number, record in records.items():
-            pairs = range(len(record["propositions"]))
+        # All texts of the chunk are looked up at once: those of record i are a group from firsts[i] on.
+        numbers, firsts, ends, sentences, translations = list(records), [], [], [], []
+        for record in records.values():
+            firsts.append(len(sentences))
             sentences += record["propositions"]
             translations += record["translations"]
-            ends += [len(sentences)] * len(pairs)
-            line_and_pair += [(number, pair) for pair in pairs]
+            ends += [len(sentences)] * len(record["propositions"])
         matches = defaultdict(list)  # of each line: (side, pair, match)
-        numbers = list(records)
         for i, paragraph_matches in self.sentences.find([record["sentence"] for record in records.values()]).items():
             matches[numbers[i]] += [("sentence", None, match) for match in paragraph_matches]
         for side, index, texts in (
@@ -60,8 +59,8 @@ class ContaminationFilter:
             ("translation", self.translations, translations),
         ):
             for text, text_matches in sorted(index.find(texts, ends).items()):
-                number, pair = line_and_pair[text]
-                matches[number] += [(side, pair, match) for match in text_matches]
+                i = bisect_right(firsts, text) - 1
+                matches[numbers[i]] += [(side, text - firsts[i], match) for match in text_matches]
         result.counts.update(
             lines=len(lines),
             malformed=len(result.malformed),

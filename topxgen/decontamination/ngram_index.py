@@ -83,7 +83,7 @@ class ContaminationIndex:
         self._tokenizer = TOKENIZERS[tokenizer]
         self._match_inside = short_text_rule == "inside"
         # A short text inside another one is found by its first tokens.
-        self._prefix_tokens = max(1, round(MIN_CONTAINED_SHARE * n))
+        self._prefix_tokens = round(MIN_CONTAINED_SHARE * n)
         split_numbers: dict[tuple[str, str], int] = {}
         self._splits = np.array(
             [split_numbers.setdefault(entry.base, len(split_numbers)) for entry in self.entries], np.int64
