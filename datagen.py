@@ -12,7 +12,7 @@ Without GPU or network (what scripts/demo.sh runs):
         --seed_topics_path topics/wikipedia_vital_topics.txt --example_paragraphs udhr --example_sentences udhr \\
         --number_of_icl_phrases 4 --number_of_instructions 60 --output_dir outputs/demo
 
-Killed? The same command goes on where it stopped. `--dry_run` shows the prompts and the plan.
+If a run is interrupted, re-run the same command: it resumes. `--dry_run` shows the first prompts and an estimate.
 """
 
 import argparse
@@ -20,7 +20,6 @@ import sys
 from pathlib import Path
 
 from topxgen import translation
-from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, choices_help, float_range, int_range, run_main
 from topxgen.common.flags import (
     add_api_flags,
@@ -34,9 +33,12 @@ from topxgen.common.flags import (
     add_run_flags,
 )
 from topxgen.common.locks import OutputLock
-from topxgen.generation import manifests, scoring
-from topxgen.generation.plan import PIPELINES, GenerationConfig, dry_run
+from topxgen.generation.filters import FILTERS
+from topxgen.generation.manifests import STAGES
+from topxgen.generation.pipelines import PIPELINES
+from topxgen.generation.plan import GenerationConfig, dry_run
 from topxgen.generation.run import generate, preflight, repair_files, report, score, translate
+from topxgen.generation.scoring import SCORERS
 from topxgen.text import sentence_splitting
 from topxgen.text.words import TOKENIZERS
 
@@ -56,8 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--stages",
         nargs="+",
-        choices=manifests.STAGES,
-        default=list(manifests.STAGES),
+        choices=STAGES,
+        default=list(STAGES),
         help="which stages to run; each reads the files of the one before it [all]",
     )
     group.add_argument(
@@ -178,6 +180,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("filters")
     group.add_argument(
+        "--filters",
+        nargs="+",
+        choices=FILTERS,
+        default=list(FILTERS),
+        metavar="NAME",
+        help=choices_help("what rejects a text, in this order", FILTERS, "all"),
+    )
+    group.add_argument(
         "--threshold",
         type=float_range(0, 1),
         default=0.7,
@@ -235,9 +245,9 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("scores")
     group.add_argument(
         "--scorer",
-        choices=scoring.SCORERS,
+        choices=SCORERS,
         metavar="NAME",
-        help=choices_help("what scores the pairs", scoring.SCORERS, "blaser; with apertium: confidence"),
+        help=choices_help("what scores the pairs", SCORERS, "blaser; with apertium: confidence"),
     )
     add_quality_flags(group)
     group.add_argument(
@@ -252,16 +262,15 @@ def datagen(args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run(config)
     preflight(config)
-    command = provenance.command_line(("--api_key",))
     target_reached = True
     with OutputLock(args.output_dir):
         repair_files(config)
         if "generate" in args.stages:
-            target_reached = generate(config, command)
+            target_reached = generate(config)
         if "translate" in args.stages:
-            translate(config, command)
+            translate(config)
         if "score" in args.stages:
-            score(config, command)
+            score(config)
         report(config)
     return 0 if target_reached else 3
 

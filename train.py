@@ -39,6 +39,7 @@ from topxgen.training.model import SKIPPED_PAIRS_FILE, TrainableModel
 from topxgen.training.packing import PACKINGS
 
 logger = logging.getLogger("topxgen.train")
+COUNT = dict(type=int_range(1), metavar="N")
 
 
 def build_parser() -> Parser:
@@ -49,9 +50,7 @@ def build_parser() -> Parser:
     add("--model_name_or_path", required=True, metavar="MODEL", help="base model: a Hub id or a folder")
     add("--tokenizer_name_or_path", metavar="MODEL", help="tokenizer, if it is not the model's own")
     add("--eos_token_id", type=int_range(0), metavar="ID", help="token that ends an answer [the tokenizer's EOS]")
-    add(
-        "--output_dir", type=Path, required=True, metavar="DIR", help="checkpoints, log and best model; resumes from it"
-    )
+    add("--output_dir", type=Path, required=True, metavar="DIR", help="checkpoints, log and the best model")
     add("--trust_remote_code", **FLAG, help="run Python code that comes with the model; off by default")
 
     group = parser.add_argument_group("data")
@@ -89,23 +88,11 @@ def build_parser() -> Parser:
         help="held-out pairs: up to 1 a share, above 1 a number, 0 none [%(default)s]",
     )
     add("--streaming", **FLAG, help="never hold the data in memory (files and Hub data sets); needs --max_steps")
-    add(
-        "--shuffle_buffer",
-        type=int_range(1),
-        default=5000,
-        metavar="N",
-        help="streaming: pairs to shuffle [%(default)s]",
-    )
+    add("--shuffle_buffer", **COUNT, default=5000, help="streaming: pairs to shuffle [%(default)s]")
     add(
         "--size_valid_set", type=int_range(0), default=1000, metavar="N", help="streaming: held-out pairs [%(default)s]"
     )
-    add(
-        "--num_of_sequences",
-        type=int_range(1),
-        default=1000,
-        metavar="N",
-        help="streaming: pairs to pack [%(default)s]",
-    )
+    add("--num_of_sequences", **COUNT, default=1000, help="streaming: pairs to pack [%(default)s]")
     add("--export_dir", type=Path, metavar="DIR", help="also write training and test set to files in this folder")
     add("--export_formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="formats of --export_dir [all]")
     add("--seed", type=int_range(0), default=122, help="seed of split, shuffling and training [%(default)s]")
@@ -135,12 +122,7 @@ def build_parser() -> Parser:
     add("--lora_r", type=int_range(1), default=16, metavar="RANK", help="rank of the adapter [%(default)s]")
     add("--lora_alpha", type=float_range(0), default=32, help="scale of the adapter, divided by its rank [%(default)s]")
     add("--lora_dropout", type=float_range(0, 1), default=0.05, help="dropout before the adapter [%(default)s]")
-    add(
-        "--target_modules",
-        nargs="+",
-        metavar="NAME",
-        help="modules with an adapter, such as q_proj [all linear layers]",
-    )
+    add("--target_modules", nargs="+", metavar="NAME", help="modules to adapt, such as q_proj [all linear layers]")
     add("--use_dora", **FLAG, help="weight-decomposed LoRA (DoRA); needs --use_peft")
     add("--load_in_8bit", **FLAG, help="frozen weights in 8 bits (bitsandbytes); needs --use_peft")
     add("--load_in_4bit", **FLAG, help="frozen weights in 4 bits (QLoRA); needs --use_peft")
@@ -154,14 +136,22 @@ def build_parser() -> Parser:
     add = parser.add_argument_group("optimization").add_argument
     add("--max_steps", type=int_range(-1), metavar="N", help=f"optimizer steps; -1: by epochs [{DEFAULT_STEPS}]")
     add("--num_train_epochs", type=float_range(0.001), metavar="N", help="passes over the data, without --max_steps")
-    rows = dict(type=int_range(1), default=4, metavar="ROWS")
-    add("--per_device_train_batch_size", **rows, help="training: rows per batch on each device [%(default)s]")
-    add("--per_device_eval_batch_size", **rows, help="evaluation: rows per batch on each device [%(default)s]")
+    add(
+        "--per_device_train_batch_size",
+        **COUNT,
+        default=4,
+        help="training: rows per batch on each device [%(default)s]",
+    )
+    add(
+        "--per_device_eval_batch_size",
+        **COUNT,
+        default=4,
+        help="evaluation: rows per batch on each device [%(default)s]",
+    )
     add(
         "--gradient_accumulation_steps",
-        type=int_range(1),
+        **COUNT,
         default=4,
-        metavar="N",
         help="batches per optimizer step on each device [%(default)s]",
     )
     add("--learning_rate", type=float_range(0), default=5e-6, metavar="LR", help="peak learning rate [%(default)s]")
@@ -185,16 +175,10 @@ def build_parser() -> Parser:
     )
 
     add = parser.add_argument_group("checkpoints and evaluation").add_argument
-    add("--logging_steps", type=int_range(1), default=10, metavar="N", help="steps between log entries [%(default)s]")
-    add("--eval_steps", type=int_range(1), default=10, metavar="N", help="steps between evaluations [%(default)s]")
-    add("--save_steps", type=int_range(1), default=50, metavar="N", help="steps between checkpoints [%(default)s]")
-    add(
-        "--save_total_limit",
-        type=int_range(1),
-        default=3,
-        metavar="N",
-        help="checkpoints to keep, and the best [%(default)s]",
-    )
+    add("--logging_steps", **COUNT, default=10, help="steps between log entries [%(default)s]")
+    add("--eval_steps", **COUNT, default=10, help="steps between evaluations [%(default)s]")
+    add("--save_steps", **COUNT, default=50, help="steps between checkpoints [%(default)s]")
+    add("--save_total_limit", **COUNT, default=3, help="checkpoints to keep, and the best [%(default)s]")
     add(
         "--num_eval_translations",
         type=int_range(0),
@@ -207,12 +191,7 @@ def build_parser() -> Parser:
         choices=("loss", "chrf", "bleu"),
         help="held-out metric that picks the best checkpoint [chrf with --num_eval_translations, else loss]",
     )
-    add(
-        "--early_stopping_patience",
-        type=int_range(1),
-        metavar="N",
-        help="stop after N evaluations without a better one",
-    )
+    add("--early_stopping_patience", **COUNT, help="stop after N evaluations without a better one")
     add("--report_to", nargs="+", choices=("tensorboard", "wandb"), help="trackers besides train_log.jsonl [none]")
     add("--push_to_hub", **FLAG, help="upload the best model to a private Hub repository at the end (HF_TOKEN)")
     add("--hub_model_id", metavar="ID", help="repository for --push_to_hub [the name of --output_dir]")
@@ -227,11 +206,11 @@ def train(args: argparse.Namespace) -> int:
     # Data: read, select, split off the test set, add the other direction
     train_pairs, test_pairs, facts = (training_data.open_stream if args.streaming else training_data.build_sets)(args)
     run.log_data(facts)
-    if args.targets_only and not all(pair.src for pair in (test_pairs if args.streaming else train_pairs)):
+    if args.targets_only and not all(pair.src for pair in (*test_pairs, *(() if args.streaming else train_pairs))):
         raise UsageError("--targets_only needs a target column: pass --output_column_name, or drop the flag")
     if args.export_dir and IS_MAIN_PROCESS:
         paths = export(train_pairs, test_pairs, args.export_dir, args.export_formats, args.languages_file)
-        logger.info(f"exported: {', '.join(map(str, paths))}")
+        logger.info(f"exported to {args.export_dir}: {', '.join(path.name for path in paths)}")
 
     # Rows: tokenize the pairs and pack them
     model = TrainableModel(args)
