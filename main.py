@@ -22,7 +22,6 @@ python -m comptra.evaluate outputs/udhr
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from comptra import candidate_selection, evaluation_sets, methods
@@ -31,8 +30,8 @@ from comptra.run import EvaluationConfig
 from comptra.translate import show_prompts, translate_all
 from topxgen import retrieval
 from topxgen.common import provenance
-from topxgen.common.cli import FLAG, Parser, choices_help, int_range, run_main
-from topxgen.common.flags import (
+from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, run_main
+from topxgen.flags import (
     add_api_flags,
     add_decoding_flags,
     add_language_flags,
@@ -43,25 +42,13 @@ from topxgen.common.flags import (
     add_quality_flags,
     add_run_flags,
 )
-from topxgen.common.registry import Choice
-
-
-def choice(table: Mapping[str, Choice], default: str, intro: str) -> dict:
-    """Options of a flag that takes one of the names in `table`."""
-    return {"choices": table, "default": default, "metavar": "NAME", "help": choices_help(intro, table)}
-
-
-def number(minimum: int, text: str, default: int | None = None) -> dict:
-    """Options of a flag that takes a whole number."""
-    shown = "" if default is None else " [%(default)s]"
-    return {"type": int_range(minimum), "default": default, "metavar": "N", "help": text + shown}
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
-    add_data_flags(parser.add_argument_group("what to translate"))
+    add_data_flags(parser.add_argument_group("what to translate").add_argument)
 
-    add = (group := parser.add_argument_group("the LLM that translates")).add_argument
+    add = parser.add_argument_group("the LLM that translates").add_argument
     add(
         "--model_name_or_path",
         nargs="+",
@@ -70,18 +57,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--enable_lora", **FLAG, help="the models are LoRA adapters [detected by adapter_config.json]")
     add("--base_model_name_or_path", metavar="MODEL", help="base model of the adapters [the one that they name]")
-    add_model_flags(group)
-    add_api_flags(parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)"))
+    add_model_flags(add)
+    add_api_flags(parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument)
 
-    add = (group := parser.add_argument_group("prompts and demonstrations")).add_argument
+    add = parser.add_argument_group("prompts and demonstrations").add_argument
     add(
         "--template_key",
         metavar="KEY",
         help="MT template: a number or name in topxgen/prompting/mt_templates.toml, or the path of a .toml file [the template "
         "that a checkpoint was trained with, else 11]",
     )
-    add_prompt_style_flag(group)
-    add("--k", **number(0, "demonstrations per prompt; 0: zero-shot", 5))
+    add_prompt_style_flag(add)
+    add("--k", **count(0, "demonstrations per prompt; 0: zero-shot", 5))
     add("--retriever_type", **choice(retrieval.RETRIEVERS, "bm25s", "how demonstrations are chosen"))
     add(
         "--spacy_model",
@@ -89,37 +76,31 @@ def build_parser() -> argparse.ArgumentParser:
         help="spaCy pipeline of the source language, for methods, retrievers and dividers that need one [its small one]",
     )
 
-    add = (group := parser.add_argument_group("decoding")).add_argument
-    add_decoding_flags(group, max_new_tokens=75, temperature=0.0)
+    add = parser.add_argument_group("decoding").add_argument
+    add_decoding_flags(add, max_new_tokens=75, temperature=0.0)
     selectors = candidate_selection.SELECTORS
     add("--selection_method", **choice(selectors, "greedy", "which of several candidates is kept"))
-    add_quality_flags(group)
+    add_quality_flags(add)
     add(
         "--comet_python",
         metavar="PYTHON",
         help="comet-qe: Python interpreter of COMET's environment [$COMET_PYTHON, else .venv-comet/bin/python]",
     )
 
-    add = (group := parser.add_argument_group("translation method")).add_argument
+    add = parser.add_argument_group("translation method").add_argument
     add("--method_translate", **choice(methods.CHOICES, "vanilla", "how a sentence or phrase is translated"))
-    add_nllb_flags(group, default="facebook/nllb-200-distilled-600M")
-    add("--number_of_refining_steps", **number(0, "how often the LLM is asked to improve its translation", 0))
+    add_nllb_flags(add, default="facebook/nllb-200-distilled-600M")
+    add("--number_of_refining_steps", **count(0, "how often the LLM is asked to improve its translation", 0))
 
-    add_comptra_flags(parser.add_argument_group("compositional translation (CompTra)"))
+    add_comptra_flags(parser.add_argument_group("compositional translation (CompTra)").add_argument)
     return parser
 
 
-def add_data_flags(group) -> None:
-    add = group.add_argument
+def add_data_flags(add) -> None:
     add("--dataset_name_or_path", **choice(evaluation_sets.DATASETS, "flores", "evaluation set"))
-    add(
-        "--src",
-        default="English",
-        metavar="LANGUAGE",
-        help="source language: English name or FLORES code [%(default)s]",
-    )
+    add("--src", default="English", metavar="LANGUAGE", help="source language: English name or FLORES code")
     add("--tgt", required=True, metavar="LANGUAGE", help="target language: English name or FLORES code")
-    add("--max_samples", **number(1, "translate only the first N sentences [all]"))
+    add("--max_samples", **count(1, "translate only the first N sentences [all]"))
     add(
         "--benchmark_dir",
         type=Path,
@@ -134,10 +115,7 @@ def add_data_flags(group) -> None:
     )
     two_files = {"nargs": 2, "type": Path}
     add(
-        "--test_files",
-        **two_files,
-        metavar=("SRC", "REF"),
-        help="files: sources and references, one sentence per line",
+        "--test_files", **two_files, metavar=("SRC", "REF"), help="files: sources and references, one sentence per line"
     )
     add(
         "--demonstration_pool",
@@ -145,7 +123,7 @@ def add_data_flags(group) -> None:
         metavar=("SRC", "TGT"),
         help="files: pairs to take demonstrations from, one sentence per line",
     )
-    add_language_flags(group)
+    add_language_flags(add)
     add(
         "--output_dir",
         type=Path,
@@ -159,30 +137,29 @@ def add_data_flags(group) -> None:
         metavar="DIR",
         help="where divisions of sentences are kept and shared between runs [OUTPUT_DIR/{model}]",
     )
-    add_run_flags(group)
+    add_run_flags(add)
     add("--dry_run", **FLAG, help="show the first prompts, then exit")
 
 
-def add_comptra_flags(group) -> None:
-    add = group.add_argument
-    add("--steps", **number(0, "how often sentences are divided; 0: not at all", 0))
+def add_comptra_flags(add) -> None:
+    add("--steps", **count(0, "how often sentences are divided; 0: not at all", 0))
     add("--method_divide", **choice(divide.DIVIDERS, "llm", "how a sentence is divided into phrases"))
     add(
         "--mode_divide",
         default="vanilla",
         metavar="NAME_OR_PATH",
         help="llm: prompt that divides; vanilla: short self-contained phrases; paraphrase: rewordings of the whole sentence; or "
-        "another file of comptra/prompts/divide, or the path of a .toml file [%(default)s]",
+        "another file of comptra/prompts/divide, or the path of a .toml file",
     )
     add(
         "--number_of_subproblems",
         type=int,
         default=-1,
         metavar="N",
-        help="maximum number of phrases per sentence; -1: no limit [%(default)s]",
+        help="maximum number of phrases per sentence; -1: no limit",
     )
-    add("--number_of_repetitions", **number(1, "identity: how often the sentence is repeated", 4))
-    add("--max_new_tokens_divide", **number(1, "longest answer to a prompt that divides, in tokens", 1500))
+    add("--number_of_repetitions", **count(1, "identity: how often the sentence is repeated", 4))
+    add("--max_new_tokens_divide", **count(1, "longest answer to a prompt that divides, in tokens", 1500))
     intro = "how the sentence is translated with its phrases"
     add(
         "--merge_prompt",
@@ -193,10 +170,10 @@ def add_comptra_flags(group) -> None:
     )
     add(
         "--number_of_merge_demonstrations",
-        **number(0, "demonstrations from the pool that precede the phrases in a merge prompt", 0),
+        **count(0, "demonstrations from the pool that precede the phrases in a merge prompt", 0),
     )
     add("--refine_after_merge", **FLAG, help="refine the merged translations instead of the phrases' translations")
-    add_language_id_flag(group)
+    add_language_id_flag(add)
 
 
 def translate(args: argparse.Namespace) -> int:
