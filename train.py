@@ -62,7 +62,7 @@ def build_parser() -> Parser:
         "saved `datasets` folder; or a Hub id",
     )
     add("--data_dir", type=Path, metavar="DIR", help="topxgen: output of decontamination.py; flores, smol: local copy")
-    add("--src", default="English", metavar="LANGUAGE", help="source language")
+    add("--src", default="English", metavar="LANGUAGE", help="source language of the pairs")
     add("--target_languages", nargs="+", default=[], metavar="LANGUAGE", help="English names or FLORES codes")
     add_language_flags(add)
     add("--reverse", **FLAG, help="also train the other direction, with the same held-out pairs")
@@ -96,7 +96,7 @@ def build_parser() -> Parser:
 
     add = parser.add_argument_group("training texts").add_argument
     add("--targets_only", **FLAG, help="decoder LMs: loss on target and EOS only, not on the prompt")
-    add("--max_length", type=int_range(8), default=2048, metavar="TOKENS", help="longest row")
+    add("--max_length", type=int_range(8), default=2048, metavar="TOKENS", help="longest row of tokens to train on")
     add(
         "--packing",
         choices=PACKINGS,
