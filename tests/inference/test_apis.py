@@ -33,7 +33,9 @@ ONLY_FOR = {
 every_api = pytest.mark.parametrize("api", REMOTE)
 VARIABLES = ("OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY", "ANTHROPIC_API_KEY")
 URL_VARIABLES = ("OPENAI_BASE_URL", "CO_API_URL", "ANTHROPIC_BASE_URL")
-TIME_LIMIT = 0.5  # seconds
+TIME_LIMIT = 0.5  # seconds; only where a request has to time out: a busy machine may need longer for any request
+PATIENCE = 60.0  # seconds
+LATER = 0.3  # seconds: enough for an answer to be read before those sent this much later, on a busy machine too
 GREEDY = SamplingSettings(max_new_tokens=12, temperature=0.0)
 
 
@@ -53,7 +55,7 @@ def chats(n: int) -> list[Request]:
 
 
 def load(api: str, server: ApiServer, **settings):
-    settings = {"api_key": KEY, "request_timeout": TIME_LIMIT, "max_concurrent_requests": 4, **settings}
+    settings = {"api_key": KEY, "request_timeout": PATIENCE, "max_concurrent_requests": 4, **settings}
     sampler = inference.load(api, ModelSettings("m", base_url=server.url(api), **settings))
     sampler.base_delay = 0.05
     return sampler
@@ -90,9 +92,8 @@ def test_plain_answers(api):
 def test_no_fault_loses_or_repeats_an_answer(api, fault):
     faults = {(f"p{i}", 1): fault for i in range(0, 12, 3)}
     # The faults come home first, so that a rate limit is known before there is room for another request.
-    with ApiServer(faults, delay=lambda name: 0.01 if (name, 1) in faults else 0.08) as server:
-        # A busy machine may need seconds for the first request.
-        limit = TIME_LIMIT if fault in ("stall", "trickle") else 30
+    with ApiServer(faults, delay=lambda name: 0.01 if (name, 1) in faults else LATER) as server:
+        limit = TIME_LIMIT if fault in ("stall", "trickle") else PATIENCE
         answers, ending, retries = run(api, server, chats(16), max_concurrent_requests=12, request_timeout=limit)
         assert ending is None and server.injected == {fault: 4}
         assert Counter(answer.id for answer in answers) == server.delivered == {f"p{i}": 1 for i in range(16)}
@@ -117,7 +118,7 @@ def test_retry_after_in_all_its_forms():
 def test_what_no_retry_mends(api, fault):
     """The end comes early while the others in flight are still at it: they are paid for, so they count."""
     faults = {("p5", 1): fault, ("p6", 1): "server error"}
-    with ApiServer(faults, delay=lambda name: 0.02 if name == "p5" else 0.08) as server:
+    with ApiServer(faults, delay=lambda name: 0.02 if name == "p5" else LATER) as server:
         answers, ending, _ = run(api, server, chats(20), max_concurrent_requests=8)
         names = {answer.id for answer in answers if answer.texts}
         assert names == set(server.delivered)
@@ -131,7 +132,7 @@ def test_what_no_retry_mends(api, fault):
             assert type(ending) is UsageError and "HTTP 40" in str(ending)
         else:
             assert type(ending) is APIUnavailable and ending.exit_code == 4
-            assert "6 answers are done, and the same command goes on from there" in str(ending)
+            assert "6 responses are saved: re-run the same command to resume" in str(ending)
         server.faults, server.delay = (lambda name, attempt: None), (lambda name: 0)
         more, ending, _ = run(api, server, [request for request in chats(20) if request.id not in names])
         assert ending is None and len(more) == 14
@@ -142,7 +143,7 @@ def test_what_no_retry_mends(api, fault):
 def test_a_wrong_key_and_no_end_of_failures(api):
     with ApiServer(key="another") as server:
         answers, ending, _ = run(api, server, chats(3))
-        assert answers == [] and type(ending) is APIUnavailable and "0 answers are done" in str(ending)
+        assert answers == [] and type(ending) is APIUnavailable and "0 responses are saved" in str(ending)
     with ApiServer(lambda name, attempt: "server error" if name == "p2" else None) as server:
         answers, ending, retries = run(api, server, chats(3), max_retries=2)
         assert len(answers) == 2 and server.attempts["p2"] == 3 and retries == {"server error": 2}
@@ -185,11 +186,11 @@ def test_requests_are_pulled_as_answers_are_taken(api):
 
 
 def test_the_callers_time_is_not_the_providers():
-    with ApiServer(delay=lambda name: 0 if name == "p0" else 0.2) as server:
-        sampler = load("openai", server)
+    with ApiServer(delay=lambda name: 0 if name == "p0" else LATER) as server:
+        sampler = load("openai", server, request_timeout=4 * LATER)
         for answer in sampler.generate(from_list(chats(4)), SamplingSettings()):
             if answer.id == "p0":
-                time.sleep(TIME_LIMIT + 0.2)
+                time.sleep(5 * LATER)
         sampler.close()
     assert not sampler.retries
 
@@ -197,7 +198,7 @@ def test_the_callers_time_is_not_the_providers():
 @every_api
 def test_leaving_early_is_quiet(api, caplog, capfd):
     with ApiServer({("p3", 1): "stall", ("p4", 1): "trickle", ("p5", 1): "busy"}) as server:
-        sampler = load(api, server, max_concurrent_requests=6, request_timeout=60)
+        sampler = load(api, server, max_concurrent_requests=6)
         answers = sampler.generate(from_list(chats(9)), SamplingSettings())
         next(answers)
         answers.close()
@@ -215,8 +216,8 @@ def test_ctrl_c_leaves_the_client_in_order(caplog):
         with ApiServer(delay=0.003) as server:
             sampler = load("openai", server)
             answers = sampler.generate(from_list(chats(500)), SamplingSettings())
-            threading.Timer(random.uniform(0.02, 0.06), os.kill, (os.getpid(), signal.SIGINT)).start()
             with pytest.raises(KeyboardInterrupt):
+                threading.Timer(random.uniform(0.02, 0.06), os.kill, (os.getpid(), signal.SIGINT)).start()
                 list(answers)
             sampler.close()
             del answers, sampler
@@ -225,13 +226,15 @@ def test_ctrl_c_leaves_the_client_in_order(caplog):
 
 
 CONSUMER = """
-import json, os, sys
+import json, logging, os, sys
 from topxgen import inference
 from topxgen.inference import ModelSettings, Request, SamplingSettings, from_list
+# Python's development mode, which is on for what asyncio and warnings report of an untidy end, also logs slow callbacks.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 api, url, path, count = sys.argv[1:]
 done = {json.loads(line)["id"] for line in open(path)} if os.path.exists(path) else set()
 requests = [Request(f"p{i}", [{"role": "user", "content": f"p{i} please"}], i) for i in range(int(count))]
-sampler = inference.load(api, ModelSettings("m", base_url=url, max_concurrent_requests=4, request_timeout=30))
+sampler = inference.load(api, ModelSettings("m", base_url=url, max_concurrent_requests=4, request_timeout=60))
 answers = sampler.generate(from_list(r for r in requests if r.id not in done), SamplingSettings())
 try:
     with open(path, "a") as out:
@@ -250,17 +253,21 @@ finally:
 @pytest.mark.parametrize("api", ["openai", *(pytest.param(api, marks=pytest.mark.slow) for api in REMOTE[1:])])
 def test_kill_9_or_ctrl_c_at_any_moment_loses_nothing(api, tmp_path):
     path, count, stops, checks = tmp_path / "answers.jsonl", 60, (signal.SIGKILL, signal.SIGINT, None), []
-    with ApiServer(delay=0.02) as server:
+    with ApiServer() as server:
         for stop in stops:
+            # The server falls silent soon after the stop is due, so that no run finishes before a slow test stops it.
+            lines_to_stop = random.randint(1, 15)
+            answered = server.delivered.total() + lines_to_stop + 6 if stop else 3 * count
+            server.delay = lambda name, most=answered: 0.02 if server.delivered.total() < most else 3600
             noisy = ("-X", "dev", "-W", "ignore") if stop == signal.SIGINT else ()
             command = [sys.executable, *noisy, "-c", CONSUMER, api, server.url(api), str(path), str(count)]
             env, before = {**os.environ, **dict.fromkeys(VARIABLES, KEY)}, lines_in(path)
             with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as process:
                 if stop is not None:
-                    while lines_in(path) < before + random.randint(1, 25) and process.poll() is None:
+                    while lines_in(path) < before + lines_to_stop and process.poll() is None:
                         time.sleep(0.002)
                     process.send_signal(stop)
-                _, err = process.communicate(timeout=60)
+                _, err = process.communicate(timeout=300)
             assert not err
             assert process.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, None: 0}[stop]
             on_disk = {record["id"] for record in records(path)}
@@ -386,7 +393,7 @@ def test_a_real_server_answers_as_the_model_in_process(gemma, tmp_path):
         (sampled,) = sampler.generate(from_list(requests[:1]), several)
         sampler.close()
         other = inference.load("openai", ModelSettings("other", base_url=settings.base_url))
-        with pytest.raises(UsageError, match="knows no model 'other'"):
+        with pytest.raises(UsageError, match="has no model 'other'"):
             list(other.generate(from_list(requests[:1]), GREEDY))
         other.close()
     except BaseException:
@@ -411,7 +418,7 @@ def test_rate_limits_are_not_taken_for_other_things():
     )
 
     def kind(status, wait, message, code="", before=False):
-        return failures._of_status(status, wait, message, code, before).kind
+        return failures.classify_status(status, wait, message, code, before).kind
 
     assert kind(429, 5.0, "Too many tokens per minute") == "rate limit"
     assert kind(429, None, "Too many tokens, please wait before trying again.") == "rate limit"
@@ -428,27 +435,26 @@ def test_one_bad_prompt_does_not_end_a_run(succeed):
     def faults(name, attempt):
         return "parameter" if name == "p0" or not succeed else None
 
-    with ApiServer(faults, delay=lambda name: 0.01 if name == "p0" else 0.1) as server:
+    with ApiServer(faults, delay=lambda name: 0.01 if name == "p0" else LATER) as server:
         answers, ending, _ = run("cohere", server, chats(8))
     if succeed:
         assert ending is None and sorted(a.id for a in answers if a.texts) == [f"p{i}" for i in range(1, 8)]
     else:
-        assert not answers and "does not take such requests" in str(ending) and ending.exit_code == 2
+        assert not answers and "does not accept such requests" in str(ending) and ending.exit_code == 2
 
 
 @pytest.mark.parametrize("api", ["openai", "anthropic"])
-def test_models_that_take_no_temperature_are_asked_without(api):
-    """Back-translation asks for greedy answers; models that think refuse even that."""
-
-    said = []
+def test_models_that_take_no_temperature_are_asked_without(api, caplog):
+    """Back-translation asks for greedy responses; reasoning models reject even that."""
+    caplog.set_level("INFO")
     with ApiServer(delay=0.02) as server:
 
         def faults(name, attempt):
             return "parameter" if "temperature" in server.bodies[-1] else None
 
         server.faults, server.delay = faults, lambda name: 0.0
-        answers, ending, _ = run(api, server, chats(6), GREEDY, notice=said.append, max_concurrent_requests=1)
+        answers, ending, _ = run(api, server, chats(6), GREEDY, max_concurrent_requests=1)
         assert ending is None and len(answers) == 6 and all(answer.texts for answer in answers)
-        assert len(said) == 1 and "takes no temperature" in said[0]
+        assert sum("takes no temperature" in record.getMessage() for record in caplog.records) == 1
         assert sum("temperature" in body for body in server.bodies) == 1
-        assert "does not take such requests" in str(run(api, server, chats(2), SamplingSettings(temperature=0.5))[1])
+        assert "does not accept such requests" in str(run(api, server, chats(2), SamplingSettings(temperature=0.5))[1])

@@ -54,7 +54,7 @@ class TrainableModel:
             for flag in ("eos_token_id", "use_liger_kernel"):
                 if getattr(args, flag):
                     raise UsageError(f"--{flag} is for decoder LMs, but {name} is an encoder-decoder: drop the flag")
-            _, self.tokenizer, limit = seq2seq_engines.read(args.tokenizer_name_or_path or name, trust)
+            _, self.tokenizer, limit = seq2seq_engines.read_checkpoint(args.tokenizer_name_or_path or name, trust)
             language_tokens = LanguageTokens(name, self.config, self.tokenizer)
             max_length = min(args.max_length, limit)
             self.pair_tokenizer = Seq2SeqTokenizer(self.tokenizer, language_tokens, max_length, args.languages_file)
