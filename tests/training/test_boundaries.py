@@ -23,7 +23,7 @@ from topxgen.training import (
 )
 from topxgen.training import pairs as pairs_module
 from topxgen.training.dataset_spec import LoadedPairs
-from topxgen.training.packing import IGNORED, ConcatenatedRows, PackedRows, best_fit, decoder_rows
+from topxgen.training.packing import IGNORED, best_fit, decoder_rows
 from topxgen.training.pairs import Pair, by_direction, split
 from topxgen.training.streaming import StreamedRows, windows
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer, TokenizedTexts
@@ -117,16 +117,6 @@ def test_groups_that_fill_the_test_set():
     assert pairs_module._subset_sum([9, 5], 4) == []
 
 
-@pytest.mark.parametrize("size, expected", [(0.001, 1), (0.24, 2), (0.26, 3), (1.0, None), (9, 9), (10, None), (2, 2)])
-def test_sizes_of_ten_pairs(size, expected):
-    ten = [pair(i) for i in range(10)]
-    if expected is None:
-        with pytest.raises(UsageError, match="leaves none to train on"):
-            split(ten, size, 1)
-    else:
-        assert len(split(ten, size, 1)[1]) == expected
-
-
 def test_pairs_by_direction():
     pairs = [pair(0, "Hausa"), pair(1), pair(2, "Hausa"), pair(3, src="", tgt="", source="")]
     assert by_direction(pairs) == {"English to Hausa": [0, 2], "English to Basque": [1], "raw text": [3]}
@@ -137,12 +127,8 @@ def test_pairs_by_direction():
 # Rows
 
 
-def texts_of(*lengths: int, prompts=None) -> TokenizedTexts:
-    ids = np.arange(100, 100 + sum(lengths), dtype=np.int32)
-    return TokenizedTexts(ids, np.cumsum(lengths), np.array(prompts or [2] * len(lengths), np.int32))
-
-
 def test_best_fit_takes_the_tightest_row():
+    assert torch.nn.CrossEntropyLoss().ignore_index == IGNORED
     # 6 and 5 open rows, the other 5 and 4 fill them up; 3 opens a row, in which 2 and 1 follow.
     assert best_fit(np.array([1, 6, 2, 5, 4, 5, 3]), 10) == [[1, 4], [3, 5], [6, 2, 0]]
     assert best_fit(np.array([6, 5, 4]), 10) == [[0, 2], [1]], "of two rows with room the fuller one"
@@ -153,34 +139,13 @@ def test_best_fit_takes_the_tightest_row():
         best_fit(np.array([11]), 10)
 
 
-def test_a_packed_row():
-    assert torch.nn.CrossEntropyLoss().ignore_index == IGNORED
-    texts = texts_of(3, 2, prompts=[2, 0])
-    row = PackedRows(texts, [[1, 0]], targets_only=True)[0]
-    assert row["input_ids"].tolist() == [103, 104, 100, 101, 102]
-    assert row["position_ids"].tolist() == [0, 1, 0, 1, 2]
-    assert row["labels"].tolist() == [IGNORED, 104, IGNORED, IGNORED, 102], "nothing predicts the first token of a text"
-    assert PackedRows(texts, [[0]], targets_only=False)[0]["labels"].tolist() == [IGNORED, 101, 102]
-    assert PackedRows(texts, [[1, 0], [0]], targets_only=True).lengths == [5, 3]
+def test_packings_by_name():
+    texts = TokenizedTexts(np.arange(5, dtype=np.int32), np.array([3, 5]), np.array([2, 0], np.int32))
     assert [len(decoder_rows(texts, name, 5, True)) for name in ("bestfit", "none", "concat")] == [1, 2, 1]
-    assert len(decoder_rows(texts, "bestfit", 4, True)) == 2
-
-
-def test_a_concatenated_row():
-    texts = texts_of(3, 3, 3)
-    order = np.random.default_rng(1).permutation(3)
-    ids = np.concatenate([texts[i] for i in order]).tolist()
-    rows = ConcatenatedRows(texts, 4, targets_only=True, seed=1)
-    assert [rows[i]["input_ids"].tolist() for i in range(3)] == [ids[:4], ids[4:8], ids[8:]] and rows.lengths == [
-        4,
+    assert len(decoder_rows(texts, "bestfit", 4, True)) == 2 and decoder_rows(texts, "concat", 4, True).lengths == [
         4,
         1,
     ]
-    learned = [ids[i] if i % 3 == 2 else IGNORED for i in range(9)]  # the last token of each text
-    learned[0] = learned[4] = learned[8] = IGNORED
-    assert [label for i in range(3) for label in rows[i]["labels"].tolist()] == learned
-    assert rows[1]["position_ids"].tolist() == [0, 1, 2, 3]
-    assert ConcatenatedRows(texts, 9, targets_only=False, seed=1)[0]["labels"].tolist() == [IGNORED, *ids[1:]]
 
 
 # Token ids
@@ -279,6 +244,7 @@ def test_windows_of_a_stream():
     assert numbers == [[0, 3], [4, 7]], "without texts of the test set, on either side"
 
 
+@pytest.mark.timeout(60)  # a fault may make it endless
 def test_rows_of_a_stream(caplog):
     caplog.set_level(logging.INFO)
     args = flags(*["--num_of_sequences", "3", "--max_length", "8", "--packing", "none", "--seed", "5", "--reverse"])
