@@ -322,7 +322,7 @@ def without_chat_template(model, folder) -> Path:
         (("--translate_dir", "FILE"), "a directory"),
         (("--back_translator", "nllb"), "cannot load 'facebook/nllb-200-3.3B'"),
         (("--languages", "Hausa"), "Apertium has no installed pair from Hausa to English"),
-        (("--lid_model", "/nowhere.bin"), "--lid_model '/nowhere.bin' is no file"),
+        (("--lid_model", "/nowhere.bin"), "--lid_model '/nowhere.bin' does not exist"),
         (("--target_language", "Basque"), "Apertium has no installed pair from Basque to Basque"),
     ],
 )

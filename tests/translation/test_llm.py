@@ -176,18 +176,19 @@ def request_text(answer: dict) -> str:
     return clean_answer(answer["texts"][0])
 
 
-def test_chat_models_are_asked_in_chat(tiny_lm, tmp_path):
+def test_chat_models_are_asked_in_chat(tiny_lm, tmp_path, caplog):
     from transformers import AutoTokenizer
 
-    said = []
+    caplog.set_level("INFO")
     model = tmp_path / "chat"
     shutil.copytree(tiny_lm, model)
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant]"
     tokenizer.save_pretrained(model)
-    translator = llm(str(model), template_key="14", notice=said.append)
+    translator = llm(str(model), template_key="14")
     assert isinstance(translator.prompts(SENTENCES, BASQUE, ENGLISH)[0], list)
-    assert len(said) == 1 and "--template_key 14 is not used" in said[0]
+    (message,) = (record.getMessage() for record in caplog.records if record.name.startswith("topxgen"))
+    assert "--template_key 14 is not used" in message
     assert isinstance(
         llm(str(model), template_key="14", prompt_style="raw").prompts(SENTENCES, BASQUE, ENGLISH)[0], str
     )
@@ -254,7 +255,7 @@ def test_self_improvement_from_the_command_line(tiny_lm, tmp_path, datagen_here)
         (("--number_of_demonstrations", "800"), "--number_of_demonstrations 800 leaves nothing to choose"),
         (("--model_name_or_path", "nowhere/at/all"), "cannot load 'nowhere/at/all'"),
         (("--inference_api", "openai"), "OPENAI_API_KEY"),
-        (("--use_nllb", "--nllb_name_or_path", "TINY_LM"), "is a llama model, no encoder-decoder"),
+        (("--use_nllb", "--nllb_name_or_path", "TINY_LM"), "is a llama model, not an encoder-decoder"),
         (("--scorer", "blaser", "--sonar_name_or_path", "nowhere/at/all"), "nowhere/at/all"),
     ],
 )  # fmt: skip
