@@ -50,7 +50,7 @@ def load(path: Path, needed: dict[str, tuple[str, ...]]) -> dict:
     return parts
 
 
-def fill(text: str, **values: str) -> str:
+def fill(text: str, /, **values: str) -> str:
     """`text` with each {name} replaced by the value of that name, in one pass: braces within values stay."""
     names = "|".join(map(re.escape, values))
     return re.sub(rf"\{{({names})\}}", lambda found: values[found[1]], text)

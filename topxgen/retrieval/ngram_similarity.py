@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from topxgen.text.languages import Language
+from topxgen.text.words import UNSPACED_SCRIPTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,14 +17,6 @@ if TYPE_CHECKING:
 CHRF_ORDER = 6  # sacrebleu's default: characters alone (chrF, not chrF++)
 CHRF_BETA = 2
 BLEU_ORDER = 4
-
-# sacrebleu's tokenizers for scripts that leave no space between words. Its 13a, for all others, parts words at ASCII
-# punctuation alone: it never tears a Devanagari or Arabic word, nor a letter from its marks, but leaves signs such as the
-# danda or the Arabic full stop at the end of theirs, as in all published scores with it.
-_BLEU_TOKENIZERS = {
-    "Hans": "zh", "Hant": "zh", "Hani": "zh", "Jpan": "char", "Thai": "char", "Laoo": "char", "Khmr": "char",
-    "Mymr": "char", "Tibt": "char",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,8 +46,13 @@ def words(texts: list[str], tokenize: Callable[[str], str], numbers: dict[str, i
 
 
 def bleu_tokenizer_name(language: Language) -> str:
-    """What sacrebleu calls the tokenizer that fits the script: zh, char or 13a."""
-    return _BLEU_TOKENIZERS.get(language.script, "13a")
+    """sacrebleu's name of the tokenizer that fits the script: zh, char or 13a.
+
+    13a splits at ASCII punctuation only. It never splits a Devanagari or Arabic word, nor a letter from its marks, but leaves
+    signs such as the danda or the Arabic full stop attached, as in all published scores with it.
+    """
+    row = UNSPACED_SCRIPTS.get(language.script)
+    return row.bleu_tokenizer if row else "13a"
 
 
 def bleu_tokenizer(language: Language) -> Callable[[str], str]:
