@@ -215,7 +215,7 @@ def chat_prompt(src: str, tgt: str, demonstrations: list[tuple[str, str]], sente
     return [{"role": "user", "content": put(row["request"], examples=examples, sentence=sentence)}]
 
 
-REPEATED = 8  # SPEC section 4
+REPEATED = 8  # docs/files.md, limits
 
 
 def clean_answer(text: str, stop: str | None = None, thinking: bool = False) -> str:

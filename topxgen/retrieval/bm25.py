@@ -47,7 +47,7 @@ class BM25:
 
 
 class Robertson(BM25):
-    """The published retriever: robertson, k1 1.5, b 0.7 (SPEC section 7)."""
+    """The published retriever: robertson, k1 1.5, b 0.7 (docs/files.md, limits)."""
 
     def __init__(self, pool: list[str], language: Language, settings=None):
         super().__init__(pool, language, method="robertson", k1=1.5, b=0.7)
