@@ -10,7 +10,7 @@ class Sonar:
     def __init__(self, pool: list[str], language: Language, settings):
         """Raises UsageError when the encoder is missing or was not taught the language; loads no weights."""
         self._language = language
-        self._checkpoint = sonar.read(settings.sonar_name_or_path)
+        self._checkpoint = sonar.read_checkpoint(settings.sonar_name_or_path)
         self._checkpoint.check(language)
         # Equal sentences share a vector, so that they tie exactly.
         places = {text: i for i, text in enumerate(dict.fromkeys(pool))}
