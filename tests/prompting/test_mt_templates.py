@@ -103,7 +103,7 @@ def test_a_language_whose_own_name_is_not_known(key, tmp_path):
     table = tmp_path / "mine.tsv"
     table.write_text("name\tflores\tendonym\nUpper Sorbian\thsb_Latn\tHornjoserbšćina\nKlingon\ttlh_Latn\t\n")
     assert "Hornjoserbšćina" in get_template(key, "Upper Sorbian", "English", extra=str(table)).get_prompt([], "X")
-    with pytest.raises(UsageError, match="none for Klingon"):
+    with pytest.raises(UsageError, match="needs the endonym of Klingon"):
         get_template(key, "English", "Klingon", extra=str(table))
 
 
