@@ -1,11 +1,11 @@
-"""How much of what is planted decontamination finds, and what it finds in text that holds no benchmark.
+"""Recall of decontamination on planted benchmark lines, and its hits in text without benchmark lines.
 
     python scripts/perf/decontamination_quality.py --benchmark_dir ../shared/benchmarks [--near_duplicate_threshold 0.6]
 
-Planted: the 1,000 test lines of NTREX-128 in six languages, as they are and altered (ALTERATIONS). Clean: the lines of
-NTREX-128 that are not in its test part and the UDHR, against the test part; `--clean FILE`, a text a line, adds
-others (Wikipedia's summaries, say), whose sentences are held against all the English benchmarks. What is found in
-clean text is printed. `--ratios` prints instead how many tokens the UDHR has in each script for one in English.
+Planted: the 1,000 test lines of NTREX-128 in six languages, verbatim and altered (ALTERATIONS). Clean: the lines of
+NTREX-128 that are not in its test part, and the UDHR, checked against the test part; `--clean FILE`, one text per line,
+adds others (such as summaries of Wikipedia), whose sentences are checked against all English benchmarks. Hits in clean text
+are printed. `--ratios` prints instead how many tokens the UDHR has in each script per English token.
 """
 
 import argparse
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from topxgen.corpora import benchmarks, examples
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
-from topxgen.decontamination.ngram_hashes import TOKENIZERS, TOKENS_PER_WORD, tokens_per_ngram
+from topxgen.decontamination.ngram_hashes import TOKENIZERS, TOKENS_PER_WORD
 from topxgen.decontamination.ngram_index import ContaminationIndex
 from topxgen.text import languages, sentence_splitting
 
@@ -29,7 +29,7 @@ _APOSTROPHES = "'’‘ʼ"
 
 
 def changed(words_changed: int) -> Callable:
-    """Put other words of the language in so many places."""
+    """Replace so many words by other words of the language."""
 
     def alter(text: str, rng: random.Random, vocabulary: list[str]) -> str:
         words = text.split()
@@ -41,7 +41,7 @@ def changed(words_changed: int) -> Callable:
 
 
 def repunctuated(text: str, rng: random.Random, vocabulary: list[str]) -> str:
-    """Every mark dropped or made another one (inside a word or a number: made another one), commas put in."""
+    """Drop or replace every punctuation mark (inside a word or number: replace), insert commas."""
     out = []
     for place, char in enumerate(text):
         if not unicodedata.category(char).startswith("P"):
@@ -98,7 +98,7 @@ ALTERATIONS = {
 
 
 def planted(test: benchmarks.Split, clean: list[str], language: languages.Language) -> dict[str, list[list[str]]]:
-    """For each kind of planting, the texts in which each line of the benchmark is to be found."""
+    """For each kind of planting, the texts in which each benchmark line should be found."""
     rng = random.Random(7)
     vocabulary = [word for text in clean for word in text.split()]
     split = sentence_splitting.Sentencex(language).split
@@ -107,7 +107,7 @@ def planted(test: benchmarks.Split, clean: list[str], language: languages.Langua
     sentences = [split(paragraph) for paragraph in paragraphs]
     return {
         "verbatim": kinds.pop("verbatim"),
-        # A paragraph is held against the benchmarks with its sentences, translations as sentences alone.
+        # A paragraph is checked with its sentences, translations as sentences only.
         "inside a paragraph": [[paragraph, *parts] for paragraph, parts in zip(paragraphs, sentences, strict=True)],
         "in its sentences": sentences,
         **kinds,
@@ -115,7 +115,7 @@ def planted(test: benchmarks.Split, clean: list[str], language: languages.Langua
 
 
 def recall(index: ContaminationIndex, test: benchmarks.Split, texts: list[list[str]]) -> float:
-    """Share of the benchmark's lines that are found where they were planted, in percent."""
+    """Percentage of the benchmark lines that are found where they were planted."""
     owners = [number for number, group in enumerate(texts) for _ in group]
     ends = [end for group, end in zip(texts, accumulate(map(len, texts)), strict=True) for _ in group]
     found = {
@@ -127,13 +127,13 @@ def recall(index: ContaminationIndex, test: benchmarks.Split, texts: list[list[s
 
 
 def show(title: str, index: ContaminationIndex, texts: list[str]) -> None:
-    """What is found in clean text."""
+    """Print the hits in clean text."""
     found = index.find(texts)
     print(f"\n{title}: {len(found)} of {len(texts):,} clean texts")
     for number, matches in found.items():
         match = matches[0]
-        how = match.shared or f"F1 {match.similarity:.2f}"
-        print(f"  {match.how} ({how}), {match.entry.benchmark} {match.entry.split} {match.entry.id}")
+        how = match.shared_ngram or f"F1 {match.similarity:.2f}"
+        print(f"  {match.kind} ({how}), {match.entry.benchmark} {match.entry.split} {match.entry.id}")
         print(f"    clean:     {texts[number][:200]}\n    benchmark: {match.entry.text[:200]}")
 
 
@@ -142,10 +142,10 @@ def ratios() -> None:
     for language in languages.load().values():
         if language.script not in TOKENS_PER_WORD or not (benchmarks.UDHR / f"{language.flores}.tsv").exists():
             continue
-        sides = zip(benchmarks.load("udhr", language), english, strict=True)
-        pairs = [pair for side in sides for pair in examples.align_articles(*side)]
-        ours, theirs = (sum(len(count(text)) for text in texts) for texts in zip(*pairs, strict=True))
-        print(f"{language.flores} {ours / theirs:.2f}")
+        splits = zip(benchmarks.load("udhr", language), english, strict=True)
+        pairs = [pair for both in splits for pair in examples.align_articles(*both)]
+        tokens, english_tokens = (sum(len(count(text)) for text in texts) for texts in zip(*pairs, strict=True))
+        print(f"{language.flores} {tokens / english_tokens:.2f}")
 
 
 def main() -> None:
@@ -156,6 +156,7 @@ def main() -> None:
     parser.add_argument("--ngram_size", type=int, default=10)
     parser.add_argument("--clean", type=Path)
     parser.add_argument("--ratios", action="store_true")
+    parser.set_defaults(short_text_rule="inside")
     args = parser.parse_args()
     if args.ratios:
         ratios()
@@ -164,11 +165,7 @@ def main() -> None:
     for name in LANGUAGES:
         language = languages.find(name)
         test, pool = benchmarks.load("ntrex", language, args.benchmark_dir)[:2]
-        n = tokens_per_ngram(args.ngram_size, language.script, args.tokenizer)
-        split = sentence_splitting.Sentencex(language).split
-        index = ContaminationIndex(
-            BenchmarkTexts(language).entries([test]), n, args.tokenizer, args.near_duplicate_threshold, split=split
-        )
+        index = BenchmarkTexts(language, args, [test]).index
         clean = [text for text in pool.texts if text.strip()]
         kinds = planted(test, clean, language)
         rows[name] = [recall(index, test, texts) for texts in kinds.values()]
@@ -180,9 +177,8 @@ def main() -> None:
         show(name, index, clean)
     if args.clean:
         splits = [s for b in ("flores", "ntrex", "xquad") for s in benchmarks.load(b, language, args.benchmark_dir)]
-        index = ContaminationIndex(
-            BenchmarkTexts(language).entries(splits), n, args.tokenizer, args.near_duplicate_threshold, split=split
-        )
+        index = BenchmarkTexts(language, args, splits).index
+        split = sentence_splitting.Sentencex(language).split
         show(str(args.clean), index, [s for text in args.clean.read_text().splitlines() for s in split(text)])
 
 

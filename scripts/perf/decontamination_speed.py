@@ -1,12 +1,11 @@
-"""Decontamination of 0.1, 1 and 3 million pairs: records a second and core, memory, and the ratio to a plain look-up.
+"""Speed and memory of decontaminating 0.1, 1 and 3 million pairs, and the ratio to a plain look-up in sets.
 
     python scripts/perf/decontamination_speed.py --benchmark_dir ../shared/benchmarks [--millions 0.1 1 3]
 
-The pairs are drawn from the words of NTREX-128's lines that are in no test set, three to a paragraph; one paragraph
-in 500 holds a line of a benchmark, one translation in 500 another. Benchmarks that the folder lacks (FLORES-200 in
-Basque, TICO-19) are stood in for by as many lines of random words. The plain look-up reads the same file with json,
-makes tuples of tokens with the same tokenizer and looks them up in sets, one text after the other; it must drop
-the same paragraphs and pairs.
+Sentences are random words of the NTREX-128 lines that are in no test set, three pairs per paragraph; one paragraph in 500
+contains a benchmark line, one translation in 500 another. Benchmarks that the directory lacks (FLORES-200 in Basque,
+TICO-19) are replaced by as many lines of random words. The plain look-up reads the same file with json, makes tuples of
+tokens with the same tokenizer and looks them up in sets, one text at a time; it must drop the same paragraphs and pairs.
 """
 
 import argparse
@@ -29,12 +28,12 @@ from topxgen.decontamination.ngram_index import ContaminationIndex
 from topxgen.text import languages
 
 ROOT = Path(__file__).resolve().parents[2]
-N, FIRST = 10, 6
+N, PREFIX = 10, 6
 CORES = sorted({1, 2, 4, 8, 16, len(os.sched_getaffinity(0))} & set(range(1, len(os.sched_getaffinity(0)) + 1)))
 
 
-def stand_ins(real: Path, folder: Path, words: dict[str, list[str]]) -> Path:
-    """A benchmark folder with everything in it: the real files linked, those that are not there made up."""
+def complete_benchmarks(real: Path, folder: Path, words: dict[str, list[str]]) -> Path:
+    """A directory with all benchmarks: links to the real files, and random lines for missing ones."""
     rng = random.Random(3)
 
     def line(language: str) -> str:
@@ -86,32 +85,32 @@ def write_pairs(path: Path, pairs: int, words: dict[str, list[str]], leaks: dict
 
 
 class PlainSets:
-    """The same rules, one text after the other."""
+    """The same rules, one text at a time."""
 
-    def __init__(self, listed: list):
+    def __init__(self, entries: list):
         self.tokens = TOKENIZERS["unicode"].tokens
-        self.grams, self.wholes, self.firsts = set(), set(), {}
-        for entry in listed:
+        self.ngrams, self.short_texts, self.prefixes = set(), set(), {}
+        for entry in entries:
             words = tuple(self.tokens(entry.text))
             if len(words) >= N:
-                self.grams.update(words[i : i + N] for i in range(len(words) - N + 1))
+                self.ngrams.update(words[i : i + N] for i in range(len(words) - N + 1))
             elif words:
-                self.wholes.add(words)
-                if len(words) >= FIRST:
-                    self.firsts.setdefault(words[:FIRST], []).append(words)
+                self.short_texts.add(words)
+                if len(words) >= PREFIX:
+                    self.prefixes.setdefault(words[:PREFIX], []).append(words)
 
     def overlaps(self, text: str) -> bool:
         words = tuple(self.tokens(text))
-        grams, firsts = self.grams, self.firsts
-        if any(words[i : i + N] in grams for i in range(len(words) - N + 1)) or words in self.wholes:
+        grams, prefixes = self.ngrams, self.prefixes
+        if any(words[i : i + N] in grams for i in range(len(words) - N + 1)) or words in self.short_texts:
             return True
-        places = (i for i in range(len(words) - FIRST + 1) if words[i : i + FIRST] in firsts)
-        return any(words[i : i + len(short)] == short for i in places for short in firsts[words[i : i + FIRST]])
+        places = (i for i in range(len(words) - PREFIX + 1) if words[i : i + PREFIX] in prefixes)
+        return any(words[i : i + len(short)] == short for i in places for short in prefixes[words[i : i + PREFIX]])
 
 
-def plain(path: Path, output: Path, sides: dict[str, list]) -> float:
+def plain(path: Path, output: Path, entries: dict[str, list]) -> float:
     """Seconds that the plain look-up takes; its output is what decontamination.py should write."""
-    basque, english = PlainSets(sides["Basque"]), PlainSets(sides["English"])
+    basque, english = PlainSets(entries["Basque"]), PlainSets(entries["English"])
     started = time.perf_counter()
     with open(path, encoding="utf-8") as file, open(output, "w", encoding="utf-8") as kept:
         for line in file:
@@ -155,18 +154,28 @@ def main() -> None:
     parser.add_argument("--millions", type=float, nargs="+", default=[0.1, 1, 3], help="of pairs [0.1 1 3]")
     parser.add_argument("--compare_at", type=float, default=1, help="millions at which the plain look-up runs too [1]")
     args = parser.parse_args()
-    found = {name: languages.find(name) for name in ("Basque", "English")}
+    by_name = {name: languages.find(name) for name in ("Basque", "English")}
     words = {
         name: [w for text in benchmarks.load("ntrex", language, args.benchmark_dir)[1].texts for w in text.split()]
-        for name, language in found.items()
+        for name, language in by_name.items()
     }
-    leaks = {name: benchmarks.load("ntrex", language, args.benchmark_dir)[0].texts for name, language in found.items()}
+    leaks = {
+        name: benchmarks.load("ntrex", language, args.benchmark_dir)[0].texts for name, language in by_name.items()
+    }
     with tempfile.TemporaryDirectory() as aside:
-        folder = stand_ins(args.benchmark_dir, Path(aside) / "benchmarks", words)
-        sides = {}
-        for name, side in load(found.values(), ["flores", "ntrex", "tico", "xquad"], [], folder, []).items():
-            sides[name] = side.entries(side.splits)
-            print(f"{name}: {len(sides[name]):,} benchmark texts")
+        folder = complete_benchmarks(args.benchmark_dir, Path(aside) / "benchmarks", words)
+        entries = {}
+        loading = argparse.Namespace(
+            benchmarks=["flores", "ntrex", "tico", "xquad"],
+            benchmark_dir=folder,
+            allow_missing=[],
+            demonstration_pool=[],
+            target_language="English",
+            languages_file=None,
+        )
+        for name, texts in load(["Basque"], loading).items():
+            entries[name] = texts.entries(texts.splits)
+            print(f"{name}: {len(entries[name]):,} benchmark texts")
         for millions in args.millions:
             data = Path(aside) / f"{millions:g}"
             data.mkdir()
@@ -188,17 +197,17 @@ def main() -> None:
             print(f"  {CORES[-1]} cores: {took[1] / took[CORES[-1]]:.2f} times as fast as one")
             if millions == args.compare_at:
                 output = data / "plain.jsonl"
-                seconds = plain(path, output, sides)
+                seconds = plain(path, output, entries)
                 same = output.read_bytes() == (data / "Basque_translate_filtered.jsonl").read_bytes()
                 print(f"  plain look-up: {seconds:.1f} s, {records / seconds:,.0f} records/s; same output: {same}")
                 print(f"  one core against it: {seconds / took[1]:.2f} times as fast, from start to end")
-                compare_matching(path, sides)
+                compare_matching(path, entries)
             for file in data.iterdir():
                 file.unlink()
 
 
-def compare_matching(path: Path, sides: dict[str, list]) -> None:
-    """The look-up alone, without reading and writing, on 60,000 texts of each side, in turn."""
+def compare_matching(path: Path, entries: dict[str, list]) -> None:
+    """The look-up alone, without reading and writing, on 60,000 texts of each side."""
     texts: dict[str, list[str]] = {"Basque": [], "English": []}
     with open(path, encoding="utf-8") as file:
         for line in file:
@@ -208,7 +217,7 @@ def compare_matching(path: Path, sides: dict[str, list]) -> None:
             if len(texts["Basque"]) >= 60_000:
                 break
     for name, side in texts.items():
-        index, sets = ContaminationIndex(sides[name], N), PlainSets(sides[name])
+        index, sets = ContaminationIndex(entries[name], N), PlainSets(entries[name])
         best = [float("inf"), float("inf")]
         for _ in range(5):
             started = time.perf_counter()
@@ -222,7 +231,7 @@ def compare_matching(path: Path, sides: dict[str, list]) -> None:
             f"  look-up alone, {name}: {best[0] / len(side) * 1e6:.2f} µs a text against {best[1] / len(side) * 1e6:.2f}: "
             f"{best[1] / best[0]:.1f} times as fast, {len(found)} hits each"
         )
-        index, few = ContaminationIndex(sides[name], N, near=0.6), side[:6000]
+        index, few = ContaminationIndex(entries[name], N, near_duplicate_threshold=0.6), side[:6000]
         started = time.perf_counter()
         index.find(few)
         print(f"  with near-duplicates, {name}: {(time.perf_counter() - started) / len(few) * 1e6:.0f} µs a text")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -109,14 +110,14 @@ def test_paragraphs_and_pairs_that_overlap_go(script_here, planted, benchmark_di
     lines = before.splitlines()
     assert (planted / "Basque_translate_filtered.jsonl").read_bytes().splitlines()[::2] == [lines[0], lines[3]]
     assert (planted / "Basque_translate.jsonl").read_bytes() == before
-    assert "3 of 4 paragraphs and 5 of 9 pairs stay" in result.stdout
+    assert "3 of 4 paragraphs and 5 of 9 pairs kept" in result.stdout
     hits = records(planted / "Basque_translate_contaminated.jsonl")
     assert [(h["line"], h["side"], h["pair"], h["dropped"], h["split"], h["benchmark_id"]) for h in hits] == [
         (2, "sentence", 1, "paragraph", "dev", "1"),
         (2, "sentence", 1, "paragraph", "devtest", "2"),
         (3, "translation", 1, "pair", "devtest", "1"),
     ]
-    assert hits[2]["shared"] == "the ferry leaves the harbour every morning at seven and"
+    assert hits[2]["shared_ngram"] == "the ferry leaves the harbour every morning at seven and"
     assert not list(planted.glob("*.partial")) + list(planted.glob("*malformed*"))
 
 
@@ -154,9 +155,9 @@ def test_report_and_manifest(script_here, planted, benchmark_dir):
         ("translation", "dev"): (0, 0, 2),
         ("translation", "devtest"): (1, 1, 2),
     }
-    assert rows["sentence", "devtest"]["near"] == 1
+    assert rows["sentence", "devtest"]["near_duplicate"] == 1
     assert report["hits"]["Basque"] == records(planted / "Basque_translate_contaminated.jsonl")
-    (shared,) = report["audit"]
+    (shared,) = report["between_benchmarks"]
     assert (shared["first"], shared["second"], shared["pool"]) == (["flores", "dev"], ["flores", "devtest"], True)
     assert [(p["first_id"], p["second_id"]) for p in shared["pairs"]] == [("1", "2")]
     text = (planted / "decontamination_report.md").read_text()
@@ -176,15 +177,18 @@ def test_report_and_manifest(script_here, planted, benchmark_dir):
     lines = (benchmark_dir / "flores200_dataset/dev/eus_Latn.dev").read_text().removesuffix("\n")
     assert dev["sha256"] == hashlib.sha256(lines.encode()).hexdigest()
     assert manifest["finished"] and manifest["settings"]["ngram_size"] == 10
+    assert manifest["settings"]["rules_version"] == 1, "change it with the rules: results of other rules are not reused"
+    assert manifest["settings"]["near_duplicate_threshold"] == 0.7
+    assert report["settings"].items() <= manifest["settings"].items() and report["audit"] is False
 
 
-def test_report_only_changes_nothing(script_here, planted, benchmark_dir):
+def test_an_audit_changes_nothing(script_here, planted, benchmark_dir):
     before = {path.name for path in planted.iterdir()}
     run(script_here, planted, benchmark_dir, "--audit")
     new = {path.name for path in planted.iterdir()} - before - {".lock"}
     assert new == {"decontamination_audit.json", "decontamination_audit.md"}
     assert len(json.loads((planted / "decontamination_audit.json").read_text())["hits"]["Basque"]) == 3
-    assert "Nothing was removed" in (planted / "decontamination_audit.md").read_text()
+    assert "Nothing was dropped" in (planted / "decontamination_audit.md").read_text()
 
 
 def test_report_where_the_user_wants_it(script_here, planted, benchmark_dir, tmp_path):
@@ -289,12 +293,33 @@ def test_languages_benchmarks_lack_and_those_that_are_missing(script_here, tmp_p
     assert not list(planted.glob("*filtered*")) + list(planted.glob("*report*"))
     result = run(script_here, planted, benchmark_dir, *flags, "--allow_missing", "xquad")
     assert "benchmarks in Basque: flores dev 2, flores devtest 2; not in tico, xquad" in result.stderr
-    assert "MISSING, allowed: xquad" in result.stderr
+    assert "NOT LOADED (--allow_missing): xquad" in result.stderr
     part = json.loads((planted / "decontamination_report.json").read_text())["languages"]["Basque"]
-    assert part["lacking"] == [["tico", "Basque"], ["xquad", "Basque"]]
-    assert part["missing"] == [["xquad", "English"]]
+    assert part["language_not_covered"] == [["tico", "Basque"], ["xquad", "Basque"]]
+    assert part["not_loaded"] == [["xquad", "English"]]
     assert "not checked" in (planted / "decontamination_report.md").read_text()
     assert [r["hits"] for r in part["overlaps"] if r["benchmark"] == "tico"] == [0, 1]
+
+
+def test_a_benchmark_in_one_of_the_two_languages_is_enough(script_here, tmp_path, benchmark_dir):
+    (benchmark_dir / "xquad").mkdir()
+    for code in ("es", "en"):
+        paragraphs = [{"context": LEAKS["English"][1]}]
+        (benchmark_dir / "xquad" / f"xquad.{code}.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    leak, clean = LEAKS["English"][1], "Bat."
+    for language, target, texts in (
+        ("Spanish", "Basque", (leak, clean)),
+        ("Basque", "English", (clean, leak)),
+        ("Spanish", "English", (leak, leak)),
+    ):
+        folder = data(tmp_path, [record(0, [texts[0]], [texts[1]])], language)
+        run(
+            script_here,
+            folder,
+            benchmark_dir,
+            *("--languages", language, "--benchmarks", "xquad", "--target_language", target),
+        )
+        assert len(records(folder / f"{language}_translate_contaminated.jsonl")) == texts.count(leak)
 
 
 def test_test_sets_and_pools_of_ones_own(script_here, tmp_path, planted, benchmark_dir):
@@ -302,13 +327,13 @@ def test_test_sets_and_pools_of_ones_own(script_here, tmp_path, planted, benchma
     own.write_text(f"Basque\tEnglish\n{LEAKS['Basque'][2]}\tNo such thing here.\n")
     pool = tmp_path / "English.txt"
     pool.write_text(f"{LEAKS['English'][1]}\nUnrelated.\n")
-    run(script_here, planted, benchmark_dir, "--benchmarks", "flores", own, "--pool", pool)
+    run(script_here, planted, benchmark_dir, "--benchmarks", "flores", own, "--demonstration_pool", pool)
     assert [r["id"] for r in kept(planted)] == ["Basque-0", "Basque-2"]
     report = json.loads((planted / "decontamination_report.json").read_text())
-    (row,) = [row for row in report["audit"] if str(pool) in row["second"]]
+    (row,) = [row for row in report["between_benchmarks"] if str(pool) in row["second"]]
     assert (row["first"], row["pool"], row["texts_of_first"]) == (["flores", "devtest"], True, 1)
-    run(script_here, planted, benchmark_dir, "--pool", "flores")
-    (row,) = json.loads((planted / "decontamination_report.json").read_text())["audit"]
+    run(script_here, planted, benchmark_dir, "--demonstration_pool", "flores")
+    (row,) = json.loads((planted / "decontamination_report.json").read_text())["between_benchmarks"]
     assert (row["first"], row["second"], len(row["pairs"])) == (["flores", "dev"], ["flores", "devtest"], 1)
 
 
@@ -319,7 +344,7 @@ def test_a_short_text_inside_a_longer_one_is_audited_from_either_side(script_her
     ):
         (benchmark_dir / f"flores200_dataset/{split}/eng_Latn.{split}").write_text(line + "\n")
     run(script_here, planted, benchmark_dir)
-    audit = json.loads((planted / "decontamination_report.json").read_text())["audit"]
+    audit = json.loads((planted / "decontamination_report.json").read_text())["between_benchmarks"]
     assert [len(row["pairs"]) for row in audit if row["language"] == "English"] == [1]
 
 
@@ -348,125 +373,222 @@ def big(path: Path, copies: int) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def test_a_killed_run_goes_on_and_processes_change_nothing(script_here, tmp_path, benchmark_dir):
+def test_a_killed_run_starts_again_and_the_number_of_workers_changes_nothing(script_here, tmp_path, benchmark_dir):
     path = tmp_path / "in" / "Basque_translate.jsonl"
     big(path, 12_000)
     assert path.stat().st_size > 5 << 22, "several chunks"
     flags = ["--benchmarks", "flores", "--benchmark_dir", benchmark_dir, "--num_workers"]
     manifests = {}
-    manifest = tmp_path / "killed" / "manifest_decontaminate_Basque.json"
+    killed = tmp_path / "killed"
+    kept_so_far = killed / "Basque_translate_filtered.jsonl.partial"
 
     def under_way() -> bool:
-        try:
-            return json.loads(manifest.read_text())["done"] > 0
-        except (OSError, ValueError):
-            return False
+        return kept_so_far.exists() and kept_so_far.stat().st_size > 0
 
-    script(SCRIPT, "--input_dir", path.parent, "--output_dir", manifest.parent, *flags, 1, kill_when=under_way)
-    state = json.loads(manifest.read_text())
-    assert 0 < state["done"] < path.stat().st_size and "finished" not in state
-    assert not list(manifest.parent.glob("*.jsonl"))
+    # What an unfinished run of an older version leaves behind is ignored.
+    killed.mkdir()
+    old = {
+        "settings": {"ngram_size": 10},
+        "input": {"bytes": 1},
+        "done": 5,
+        "outputs": {kept_so_far.stem: {"bytes": 3}},
+    }
+    (killed / "manifest_decontaminate_Basque.json").write_text(json.dumps(old))
+    (killed / "Basque_translate_contaminated.jsonl.partial").write_text("x")
+    script(SCRIPT, "--input_dir", path.parent, "--output_dir", killed, *flags, 1, kill_when=under_way)
+    assert not list(killed.glob("*.jsonl"))
+    assert json.loads((killed / "manifest_decontaminate_Basque.json").read_text()) == old
     for name, workers in (("killed", 1), ("one", 1), ("three", 3)):
         script(SCRIPT, "--input_dir", path.parent, "--output_dir", tmp_path / name, *flags, workers)
-        manifests[name] = json.loads((tmp_path / name / manifest.name).read_text())
-    assert manifests["killed"]["started"] == state["started"], "it went on, not anew"
+        manifests[name] = json.loads((tmp_path / name / "manifest_decontaminate_Basque.json").read_text())
     for name in ("killed", "three"):
         for file in ("Basque_translate_filtered.jsonl", "Basque_translate_contaminated.jsonl"):
             assert (tmp_path / name / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
+        assert not list((tmp_path / name).glob("*.partial"))
         assert manifests[name]["counts"] == manifests["one"]["counts"]
+        assert manifests[name]["input_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert manifests["one"]["counts"]["paragraphs_dropped"] == 120
     assert [h["line"] for h in records(tmp_path / "three" / "Basque_translate_contaminated.jsonl")][-1] == 11_904
 
 
-def judge(chunk: bytes) -> ChunkResult:
-    """Every second line goes and is a hit; in the real thing's place where only the file matters."""
-    lines = chunk.split(b"\n")[:-1] if chunk.endswith(b"\n") else chunk.split(b"\n")
-    kept, start = [], 0
-    for line in lines:
-        if line.startswith(b"b"):
-            kept.append((start, start + len(line) + 1))
-        start += len(line) + 1
+def drop_a(chunk: bytes) -> ChunkResult:
+    """Lines that begin with "a" are dropped and are hits; instead of the real filter, where only the files matter."""
+    lines = [line + b"\n" for line in chunk.removesuffix(b"\n").split(b"\n")]
     hits = [{"line": i} for i, line in enumerate(lines) if line.startswith(b"a")]
-    return ChunkResult(kept, hits, [], Counter(lines=len(lines)))
+    malformed = [{"line": i} for i, line in enumerate(lines) if line.startswith(b"?")]
+    counts = Counter(lines=len(lines), malformed=len(malformed))
+    return ChunkResult(b"".join(line for line in lines if line.startswith(b"b")), hits, malformed, counts)
 
 
-def run_chunks(tmp_path: Path, workers: int = 1, tick=lambda done, counts: None, judge=judge) -> dict:
+def filter_lines(tmp_path: Path, workers: int = 1, on_chunk=lambda *_: None, chunk_filter=drop_a, settings=()) -> dict:
     outputs = [tmp_path / name for name in ("kept", "hits", "malformed")]
-    return parallel_jsonl.run(tmp_path / "in.txt", judge, *outputs, tmp_path / "manifest.json", {}, {}, workers, tick)
+    return parallel_jsonl.filter_jsonl(
+        tmp_path / "in.txt", chunk_filter, *outputs, tmp_path / "manifest.json", dict(settings), workers, on_chunk
+    )
 
 
-def test_what_was_written_after_the_last_save_is_written_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel_jsonl, "CHUNK", 100)
-    monkeypatch.setattr(parallel_jsonl, "SAVE_EVERY_S", 0)
-    lines = [f"{'ab'[i % 2]} {i}" for i in range(1000)]
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(parallel_jsonl, "CHUNK_BYTES", 100)
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_at(step: int, monkeypatch) -> Counter:
+    """Raise Killed at the step-th operation on the disk, and leave the disk as it is then (clean-up does nothing)."""
+    done = Counter()
+
+    def count(function, kind: str):
+        def counted(*args, **kwargs):
+            if done["killed"]:
+                return None if kind in ("unlink", "rename") else function(*args, **kwargs)
+            if sum(done.values()) == step:
+                done["killed"] += 1
+                raise Killed
+            done[kind] += 1
+            return function(*args, **kwargs)
+
+        return counted
+
+    monkeypatch.setattr(parallel_jsonl.os, "fsync", count(os.fsync, "fsync"))
+    monkeypatch.setattr(parallel_jsonl.os, "replace", count(os.replace, "rename"))
+    monkeypatch.setattr(parallel_jsonl._Output, "write", count(parallel_jsonl._Output.write, "write"))
+    monkeypatch.setattr(Path, "unlink", count(Path.unlink, "unlink"))
+    return done
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_killed_at_any_moment_the_files_are_absent_or_complete(tmp_path, monkeypatch, small_chunks, earlier):
+    lines = [f"{'ab?b'[i % 4]} {i}" for i in range(60)]
     (tmp_path / "in.txt").write_text("\n".join(lines) + "\n")
+    names = ("kept", "hits", "malformed")
 
-    class Killed(Exception):
-        pass
+    def contents() -> list:
+        return [(tmp_path / name).read_bytes() if (tmp_path / name).exists() else None for name in names]
 
-    def kill_late(done: int, counts: Counter) -> None:
-        if done > 5000:
-            raise Killed
+    def keep_all(chunk: bytes) -> ChunkResult:
+        return ChunkResult(chunk, [], [], Counter(lines=chunk.count(b"\n")))
 
-    with pytest.raises(Killed):
-        run_chunks(tmp_path, tick=kill_late)
-    state = json.loads((tmp_path / "manifest.json").read_text())
-    assert 0 < state["done"] < (tmp_path / "in.txt").stat().st_size
-    for name in ("kept", "hits"):
-        with open(tmp_path / f"{name}.partial", "a") as file:
-            file.write("what a kill left behind")
-    manifest = run_chunks(tmp_path)
+    manifest = filter_lines(tmp_path)
+    complete = contents()
+    assert complete[0].decode().splitlines() == lines[1::2] and None not in complete
+    assert manifest["outputs"]["kept"]["sha256"] == hashlib.sha256(complete[0]).hexdigest()
+    moments = set()
+    for step in range(1000):
+        for path in tmp_path.iterdir():
+            if path.name != "in.txt":
+                path.unlink()
+        if earlier:  # an earlier run with other settings is complete
+            filter_lines(tmp_path, chunk_filter=keep_all, settings={"other": 1})
+        before = contents()
+        with monkeypatch.context() as patched:
+            done = kill_at(step, patched)
+            with suppress(Killed):
+                filter_lines(tmp_path)
+        if not done["killed"]:
+            assert contents() == complete
+            break
+        moments |= done.keys() - {"killed"}
+        for now, old, new in zip(contents(), before, complete, strict=True):
+            assert now in (None, old, new), "never half a file under its final name"
+        if contents() != before:
+            assert not (tmp_path / "manifest.json").exists() or contents() == complete
+        filter_lines(tmp_path)
+        assert contents() == complete
+        assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "manifest.json", *names}
+    assert step > 10 and moments >= {"write", "fsync", "rename", "unlink"}
+
+
+def test_an_edited_output_is_made_again_and_a_complete_one_is_not(tmp_path, small_chunks):
+    lines = [f"{'ab'[i % 2]} {i}" for i in range(1000)]
+    (tmp_path / "in.txt").write_text("\n".join(lines))
+    (tmp_path / "malformed").write_text("of an earlier input")
+    progress = []
+    first = filter_lines(tmp_path, on_chunk=lambda *chunk: progress.append(chunk[:2]))
+    size = (tmp_path / "in.txt").stat().st_size
+    assert [start for start, _ in progress] == [0, *(end for _, end in progress[:-1])] and progress[-1][1] == size
     assert (tmp_path / "kept").read_text().splitlines() == lines[1::2]
     assert [hit["line"] for hit in records(tmp_path / "hits")] == [*range(1, 1001, 2)]
-    assert manifest["outputs"]["kept"]["sha256"] == hashlib.sha256((tmp_path / "kept").read_bytes()).hexdigest()
     assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "kept", "hits", "manifest.json"}
-    (tmp_path / "kept").write_text((tmp_path / "kept").read_text().replace("b 1\n", "b 2\n"))
-    assert run_chunks(tmp_path)["counts"]["lines"] == 1000
-    assert (tmp_path / "kept").read_text().splitlines() == lines[1::2], "an output that was edited is made anew"
+    (tmp_path / "kept.partial").write_text("of a killed run with other settings")
+    assert filter_lines(tmp_path, on_chunk=lambda *chunk: progress.append(chunk)) == first
+    assert progress[-1] == (0, size, Counter(first["counts"])) and not (tmp_path / "kept.partial").exists()
+    for name in ("kept", "hits"):
+        (tmp_path / name).write_text((tmp_path / name).read_text().replace("1", "2"))
+        assert filter_lines(tmp_path)["counts"]["lines"] == 1000
+        assert (tmp_path / "kept").read_text().splitlines() == lines[1::2], "an output that was edited is made anew"
+        (tmp_path / name).unlink()
+        filter_lines(tmp_path)
+        assert (tmp_path / name).exists()
+    assert filter_lines(tmp_path, settings={"other": 1})["settings"] == {"other": 1}
 
 
-def test_a_file_that_grows_meanwhile_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel_jsonl, "CHUNK", 100)
+@pytest.mark.parametrize("change", [lambda path: os.truncate(path, 50), lambda path: path.open("a").write("b 2\n")])
+def test_a_file_that_changes_meanwhile_is_refused(tmp_path, small_chunks, change):
     (tmp_path / "in.txt").write_text("b 1\n" * 100)
-
-    def grow(done: int, counts: Counter) -> None:
-        with open(tmp_path / "in.txt", "a") as file:
-            file.write("b 2\n")
-
+    changes = iter([change])
     with pytest.raises(UsageError, match=r"in\.txt changed while it was read"):
-        run_chunks(tmp_path, tick=grow)
-    assert not (tmp_path / "kept").exists()
+        filter_lines(tmp_path, on_chunk=lambda *_: [change(tmp_path / "in.txt") for change in changes])
+    assert {path.name for path in tmp_path.iterdir()} == {"in.txt"}
 
 
-def test_a_file_that_shrinks_meanwhile_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel_jsonl, "CHUNK", 100)
-    (tmp_path / "in.txt").write_text("b 1\n" * 100)
-
-    def shrink(done: int, counts: Counter) -> None:
-        os.truncate(tmp_path / "in.txt", 50)
-
-    with pytest.raises(UsageError, match="became shorter"):
-        run_chunks(tmp_path, tick=shrink)
+def test_an_empty_file_and_one_of_a_chunk(tmp_path, small_chunks):
+    for text in ("", "b\n", "b" * 99 + "\n", "b" * 100 + "\n", "b" * 101 + "\nb\n", "b\n" * 50 + "b\n"):
+        (tmp_path / "in.txt").write_text(text)
+        for workers in (1, 2):
+            (tmp_path / "manifest.json").unlink(missing_ok=True)
+            filter_lines(tmp_path, workers)
+            assert (tmp_path / "kept").read_text() == text
 
 
 def die(chunk: bytes) -> ChunkResult:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_is_killed_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel_jsonl, "CHUNK", 100)
+def test_a_worker_that_is_killed_ends_the_run(tmp_path, small_chunks):
     (tmp_path / "in.txt").write_text("b 1\n" * 100)
-    with pytest.raises(UsageError, match="a worker process was killed"):
-        run_chunks(tmp_path, workers=2, judge=die)
-    assert run_chunks(tmp_path)["counts"] == {"lines": 100}
+    with pytest.raises(UsageError, match=r"a worker process was killed, .* re-run with --num_workers below 2"):
+        filter_lines(tmp_path, workers=2, chunk_filter=die)
+    assert {path.name for path in tmp_path.iterdir()} == {"in.txt"}
+    assert filter_lines(tmp_path)["counts"] == {"lines": 100, "malformed": 0}
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_no_worker_outlives_the_run(tmp_path, benchmark_dir, how):
-    big(tmp_path / "in" / "Basque_translate.jsonl", 9_000)
+def test_chunks_in_flight_are_bounded(tmp_path, small_chunks):
+    """Memory does not grow with the file: so many chunks are read ahead, and no more."""
+    read, ahead = 0, []
+
+    def chunks():
+        nonlocal read
+        for _ in range(40):
+            read += 1
+            yield b"b\n"
+
+    for number, (size, result) in enumerate(parallel_jsonl._map_in_order(drop_a, chunks(), 2), start=1):
+        assert (size, result.kept) == (2, b"b\n")
+        ahead.append(read - number)
+    assert max(ahead) == 4 and read == 40
+
+
+@pytest.mark.parametrize(
+    ("victim", "how", "code"),
+    [
+        ("run", signal.SIGKILL, -9),
+        ("run", signal.SIGINT, 130),
+        ("group", signal.SIGINT, 130),
+        ("worker", signal.SIGKILL, 2),
+    ],
+)
+def test_no_worker_outlives_the_run_and_a_killed_worker_ends_it(tmp_path, benchmark_dir, victim, how, code):
+    big(tmp_path / "in" / "Basque_translate.jsonl", 15_000)
     command = [sys.executable, SCRIPT, "--input_dir", tmp_path / "in", "--benchmarks", "flores", "--num_workers", "2"]
     with subprocess.Popen(
-        [*map(str, command), "--benchmark_dir", str(benchmark_dir)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*map(str, command), "--benchmark_dir", str(benchmark_dir)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         workers = []
         while len(workers) < 2:
@@ -474,14 +596,22 @@ def test_no_worker_outlives_the_run(tmp_path, benchmark_dir, how):
             # Python's resource tracker is a child, too.
             children = psutil.Process(process.pid).children()
             workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-        if how == signal.SIGKILL:  # a worker that has not begun yet would say that its parent is gone
-            manifest = tmp_path / "in" / "manifest_decontaminate_Basque.json"
-            while not json.loads(manifest.read_text())["done"]:
+        if how == signal.SIGKILL:  # a worker that is still starting would print that its parent is gone
+            while not (tmp_path / "in" / "Basque_translate_filtered.jsonl.partial").stat().st_size:
                 assert process.poll() is None
-        os.kill(process.pid, how)
+        if victim == "group":  # as Ctrl-C in a terminal does
+            os.killpg(process.pid, how)
+        else:
+            os.kill(process.pid if victim == "run" else workers[1].pid, how)
         err = process.stderr.read()
-    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert process.returncode == code
     assert "Traceback" not in err
+    if code == 130:
+        assert err.endswith("\ninterrupted; the input files are unchanged; re-run the same command to start over\n")
+    if code == 2:
+        assert err.splitlines()[-1].startswith("decontamination.py: error: a worker process was killed")
+    files = {path.name for path in (tmp_path / "in").iterdir()} - {".lock", "Basque_translate.jsonl"}
+    assert not files or (code == -9 and all(name.endswith(".partial") for name in files))
     psutil.wait_procs(workers, timeout=20)
     assert not any(worker.is_running() for worker in workers)
 
@@ -498,7 +628,7 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are(script_here, plan
     assert times("--ngram_size", "4") != first and len(kept(planted)) == 2
     times("--benchmarks", "flores", "tico", "--allow_missing", "tico")
     manifest = json.loads((planted / "manifest_decontaminate_Basque.json").read_text())
-    assert manifest["settings"]["missing"] == [["tico", "English"]], "what was not checked is on record"
+    assert manifest["settings"]["not_loaded"] == [["tico", "English"]], "what was not checked is on record"
     with open(planted / "Basque_translate.jsonl", "a") as file:
         file.write(json.dumps(record(9, ["Bat."], ["One."])) + "\n")
     run(script_here, planted, benchmark_dir)
@@ -510,18 +640,21 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are(script_here, plan
     [
         (lambda i, b: ["--languages", "Bask"], "unknown language 'Bask': did you mean Bashkir, Basque"),
         (lambda i, b: ["--languages", "Hausa"], "no Hausa_translate.jsonl in"),
-        (lambda i, b: ["--input_dir", i / "none"], "is no folder"),
-        (lambda i, b: ["--input_dir", b], "holds no {Language}_translate.jsonl"),
+        (lambda i, b: ["--input_dir", i / "none"], "is not a directory"),
+        (lambda i, b: ["--input_dir", b], "has no {Language}_translate.jsonl"),
         (lambda i, b: ["--benchmarks", "flroes"], "did you mean flores"),
         (lambda i, b: ["--benchmark_dir", b / "none"], "none is not a folder"),
-        (lambda i, b: ["--allow_missing", "tico"], "--allow_missing tico: not among --benchmarks flores"),
-        (lambda i, b: ["--benchmarks", "xquad", "--allow_missing", "xquad"], "nothing to hold Basque against"),
+        (lambda i, b: ["--allow_missing", "tico"], "--allow_missing 'tico' does not exist; choose one of flores"),
+        (
+            lambda i, b: ["--benchmarks", "xquad", "--allow_missing", "xquad"],
+            "no benchmark covers Basque: none of xquad has it or English",
+        ),
         (lambda i, b: ["--ngram_size", "0"], "'0' is not a whole number from 1 to 1000"),
         (lambda i, b: ["--near_duplicate_threshold", "7"], "'7' is not a number from 0.05 to 0.99"),
-        (lambda i, b: ["--pool", i / "none.tsv"], "none.tsv"),
-        (lambda i, b: ["--benchmarks", i], "would be held against themselves"),
-        (lambda i, b: ["--benchmarks", b, "--report", b / "r"], "would be held against themselves"),
-        (lambda i, b: ["--report", i / "manifest_decontaminate_Basque.json"], "a file that this run writes"),
+        (lambda i, b: ["--demonstration_pool", i / "none.tsv"], "none.tsv"),
+        (lambda i, b: ["--benchmarks", i], "would be compared with itself"),
+        (lambda i, b: ["--benchmarks", b, "--report", b / "r"], "would be compared with itself"),
+        (lambda i, b: ["--report", i / "manifest_decontaminate_Basque.json"], "is another output of this run"),
         (lambda i, b: ["--report", i / "Basque_translate.jsonl" / "x"], "cannot write to"),
     ],
 )
@@ -548,24 +681,24 @@ def test_inputs_behind_links_are_no_benchmark(script_here, planted, benchmark_di
         result = run(
             script_here, planted, benchmark_dir, "--benchmarks", source, "--output_dir", tmp_path / "o", code=2
         )
-        assert "would be held against themselves" in result.stderr
+        assert "would be compared with itself" in result.stderr
     run(script_here, tmp_path / "linked", benchmark_dir, "--output_dir", tmp_path / "o")
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "Basque_translate_filtered.jsonl.partial").symlink_to(planted / "Basque_translate.jsonl")
     result = run(script_here, planted, benchmark_dir, "--output_dir", tmp_path / "p", code=2)
-    assert "would be written over" in result.stderr and (planted / "Basque_translate.jsonl").stat().st_size
+    assert "would overwrite the input" in result.stderr and (planted / "Basque_translate.jsonl").stat().st_size
 
 
 def test_nothing_is_written_over_what_is_read(script_here, planted, benchmark_dir, tmp_path):
     source = planted / "Basque_translate.jsonl"
     before = source.read_bytes()
     (planted / "Basque_translate_filtered.jsonl").symlink_to(source)
-    assert "would be written over" in run(script_here, planted, benchmark_dir, code=2).stderr
+    assert "would overwrite the input" in run(script_here, planted, benchmark_dir, code=2).stderr
     (planted / "Basque_translate_filtered.jsonl").unlink()
     own = tmp_path / "mine.json"
     own.write_text(json.dumps([{"text": LEAKS["Basque"][0]}]))
     result = run(script_here, planted, benchmark_dir, "--benchmarks", own, "--report", own, code=2)
-    assert "would be written over" in result.stderr
+    assert "would overwrite the input" in result.stderr
     assert source.read_bytes() == before and json.loads(own.read_text())
 
 

@@ -17,6 +17,7 @@ from topxgen.training import (
     eval_translation,
     model_card,
     named_datasets,
+    run,
     tokenization,
     training_data,
 )
@@ -418,6 +419,18 @@ def test_what_decides_the_result(monkeypatch):
     assert arguments.result_settings(halved, "digest") == settings, "as many rows per step on two devices"
     on_plateau = arguments.result_settings(flags("--lr_scheduler_type", "reduce_lr_on_plateau"), "digest")
     assert set(arguments.PLATEAU_FLAGS) <= set(on_plateau)
+
+
+def test_a_run_of_an_older_version_is_resumed(tmp_path):
+    settings = arguments.result_settings(flags("--packing", "concat"), "digest")
+    older = {**settings, "packing": "original"}
+    (tmp_path / "settings_train.json").write_text(json.dumps(older))
+    (tmp_path / "checkpoint-1").mkdir()
+    run.check_output_dir(tmp_path, {**settings, "weights": "an id that older versions did not record"})
+    with pytest.raises(UsageError, match="packing was 'concat', now 'bestfit'"):
+        run.check_output_dir(tmp_path, {**settings, "packing": "bestfit"})
+    with pytest.raises(UsageError, match="holds results of other settings"):
+        run.check_output_dir(tmp_path, {**settings, "data": "other"})
 
 
 def test_a_flag_of_the_same_name_reaches_the_trainer():

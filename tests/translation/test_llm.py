@@ -12,7 +12,7 @@ from topxgen import inference, retrieval, translation
 from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings
-from topxgen.inference.response_cache import Journal, request_id
+from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting import mt_templates
 from topxgen.prompting.mt_templates import chat_prompt, clean_answer, cut_repetition, get_template
 from topxgen.text import languages
@@ -202,9 +202,9 @@ def test_a_journal_asks_for_what_it_does_not_hold(tiny_lm, tmp_path):
     requests = [Request(request_id(prompt), prompt, 0) for prompt in prompts]
 
     def ask(path: Path) -> dict[str, list[str]]:
-        journal = Journal(sampler, path)
+        journal = CachedSampler(sampler, path)
         found = [(a.id, a.texts) for a in journal.generate(inference.from_list(requests), settings)]
-        journal._out.close()
+        journal.close_file()
         assert len(found) == len(requests) == len(dict(found))
         return dict(found)
 
@@ -293,7 +293,7 @@ def test_an_answer_that_begins_with_a_line_break_is_asked_for_whole(tiny_lm, tmp
     translator = translation.create(
         "llm", TranslatorSettings(model=ModelSettings(tiny_lm), inference_api="hf", number_of_demonstrations=0)
     )
-    translator._sampler = Journal(Sampler(), tmp_path / "answers.jsonl")
+    translator._sampler = CachedSampler(Sampler(), tmp_path / "answers.jsonl")
     for _ in range(2):
         found = translator.translate(SENTENCES, BASQUE, ENGLISH)
         assert [translation.text for translation in found] == ["All are free.", "Yes.", "All are free."]

@@ -1,47 +1,64 @@
-"""The benchmarks that the texts of one language are held against."""
+"""The benchmark texts to check one language's data against."""
 
-from collections.abc import Iterable
+import argparse
+import logging
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks
 from topxgen.corpora.benchmarks import Split
 from topxgen.decontamination.ngram_hashes import tokens_per_ngram
 from topxgen.decontamination.ngram_index import BenchmarkText, ContaminationIndex
+from topxgen.text import languages
 from topxgen.text.languages import Language
 from topxgen.text.sentence_splitting import Sentencex
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class BenchmarkTexts:
-    """What the benchmarks hold in `language`; which ones lack it, and which are missing though they should have it."""
+    """The splits of the benchmarks in `language`; which benchmarks do not cover it, and which could not be loaded.
+
+    `args` has the flags that decide what overlaps.
+    """
 
     language: Language
+    args: argparse.Namespace
     splits: list[Split] = field(default_factory=list)
-    lacking: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    pool: list[Split] = field(default_factory=list)  # demonstrations, only to be told of
+    language_not_covered: list[str] = field(default_factory=list)
+    not_loaded: list[str] = field(default_factory=list)
+    demonstration_pool: list[Split] = field(default_factory=list)
 
-    def n(self, settings: dict) -> int:
-        """Tokens of an n-gram in this language."""
-        return tokens_per_ngram(settings["ngram_size"], self.language.script, settings["tokenizer"])
+    @property
+    def tokens_per_ngram(self) -> int:
+        return tokens_per_ngram(self.args.ngram_size, self.language.script, self.args.tokenizer)
 
-    def index(self, settings: dict, pool: bool = False) -> ContaminationIndex:
-        """Of the benchmarks, and with `pool` of the demonstrations that are none of these as well."""
-        known = {(split.benchmark, split.name) for split in self.splits}
-        others = [split for split in self.pool if pool and (split.benchmark, split.name) not in known]
+    @cached_property
+    def index(self) -> ContaminationIndex:
+        """The index that generated text is checked with."""
         return ContaminationIndex(
-            self.entries([*self.splits, *others]),
-            self.n(settings),
-            settings["tokenizer"],
-            settings["near_duplicates"],
-            settings["short_texts"],
+            self.entries(self.splits),
+            self.tokens_per_ngram,
+            self.args.tokenizer,
+            self.args.near_duplicate_threshold,
+            self.args.short_text_rule,
             Sentencex(self.language).split,
         )
 
+    @property
+    def index_with_pool(self) -> ContaminationIndex:
+        """The index to compare the benchmarks and the demonstration pool with each other, without near-duplicates."""
+        known = {(split.benchmark, split.name) for split in self.splits}
+        pool = [split for split in self.demonstration_pool if (split.benchmark, split.name) not in known]
+        entries = self.entries([*self.splits, *pool])
+        rule = self.args.short_text_rule
+        return ContaminationIndex(entries, self.tokens_per_ngram, self.args.tokenizer, short_text_rule=rule)
+
     def entries(self, splits: Iterable[Split]) -> list[BenchmarkText]:
-        """The texts of splits, but empty ones; a file that names no language counts as this one."""
+        """The non-empty texts of splits; a file that names no language is taken for this one."""
         return [
             BenchmarkText(split.benchmark, split.name, split.language or self.language.name, id, text)
             for split in splits
@@ -49,8 +66,8 @@ class BenchmarkTexts:
             if text.strip()
         ]
 
-    def facts(self) -> list[dict]:
-        """What a third person needs to tell whether they have the same benchmarks."""
+    def provenance(self) -> list[dict]:
+        """What identifies the benchmarks: source, number of texts and SHA-256 of each split."""
         return [
             {
                 "benchmark": split.benchmark,
@@ -65,48 +82,55 @@ class BenchmarkTexts:
 
     def __str__(self) -> str:
         def listed(splits: list[Split]) -> str:
-            return ", ".join(f"{split.benchmark} {split.name} {len(split.texts):,}" for split in splits) or "nothing"
+            return ", ".join(f"{split.benchmark} {split.name} {len(split.texts):,}" for split in splits) or "none"
 
-        lacking = f"; not in {', '.join(self.lacking)}" if self.lacking else ""
-        missing = f"; MISSING, allowed: {', '.join(self.missing)}" if self.missing else ""
-        pool = f"; demonstrations: {listed(self.pool)}" if self.pool else ""
-        return f"benchmarks in {self.language.name}: {listed(self.splits)}{lacking}{missing}{pool}"
+        not_covered = f"; not in {', '.join(self.language_not_covered)}" if self.language_not_covered else ""
+        not_loaded = f"; NOT LOADED (--allow_missing): {', '.join(self.not_loaded)}" if self.not_loaded else ""
+        pool = f"; demonstration pool: {listed(self.demonstration_pool)}" if self.demonstration_pool else ""
+        return f"benchmarks in {self.language.name}: {listed(self.splits)}{not_covered}{not_loaded}{pool}"
 
 
-def load(
-    languages: Iterable[Language], names: list[str], pools: list[str], folder: Path | None, allow_missing: list[str]
-) -> dict[str, BenchmarkTexts]:
-    """The benchmarks `names` in each language, by its name, and the demonstrations `pools`.
+def load(names: Collection[str], args: argparse.Namespace) -> dict[str, BenchmarkTexts]:
+    """--benchmarks and --demonstration_pool in the languages `names` and --target_language, by the language's name.
 
-    Raises UsageError when a benchmark that is not in `allow_missing`, or a pool, cannot be loaded.
+    Raises UsageError if a benchmark that is not in --allow_missing, or a pool, cannot be loaded, or if no benchmark covers
+    one of `names` and the target language.
     """
-    sides: dict[str, BenchmarkTexts] = {}
+    texts_of: dict[str, BenchmarkTexts] = {}
     errors: dict[str, UsageError] = {}
-    for language in languages:
-        side = sides[language.name] = BenchmarkTexts(language)
-        for name in names:
+    target = languages.find(args.target_language, args.languages_file)
+    for language in dict.fromkeys([*(languages.find(name, args.languages_file) for name in names), target]):
+        texts = texts_of[language.name] = BenchmarkTexts(language, args)
+        for name in args.benchmarks:
             try:
-                side.splits += benchmarks.load(name, language, folder)
+                texts.splits += benchmarks.load(name, language, args.benchmark_dir)
             except benchmarks.LacksLanguage:
-                side.lacking.append(name)
+                texts.language_not_covered.append(name)
             except benchmarks.CannotLoad as error:
-                if name in allow_missing:
-                    side.missing.append(name)
+                if name in args.allow_missing:
+                    texts.not_loaded.append(name)
                 else:
                     errors.setdefault(name, error)
-        for name in pools:
+        for name in args.demonstration_pool:
             try:
-                side.pool += benchmarks.load(name, language, folder)
+                texts.demonstration_pool += benchmarks.load(name, language, args.benchmark_dir)
             except benchmarks.LacksLanguage:
                 continue
             except benchmarks.CannotLoad as error:
-                raise UsageError(f"--pool: {error}") from None
-    for name in pools:
-        if not any(split.benchmark == name for side in sides.values() for split in side.pool):
-            raise UsageError(f"--pool {name} has no text in {' or '.join(sides)}")
+                raise UsageError(f"--demonstration_pool: {error}") from None
+    for name in args.demonstration_pool:
+        if not any(split.benchmark == name for texts in texts_of.values() for split in texts.demonstration_pool):
+            raise UsageError(f"--demonstration_pool {name} has no text in {' or '.join(texts_of)}")
     if errors:
         first, *others = errors
-        also = f" (nor can {', '.join(others)} be loaded)" if others else ""
-        copy = "--benchmark_dir FOLDER with a copy of it, " if first in benchmarks.LOADERS else ""
+        also = f" ({', '.join(others)} cannot be loaded either)" if others else ""
+        copy = "--benchmark_dir DIR with a copy of it, " if first in benchmarks.LOADERS else ""
         raise UsageError(f"{errors[first]}; pass {copy}--allow_missing {first}, or drop it from --benchmarks{also}")
-    return sides
+    for texts in texts_of.values():
+        logger.info("%s", texts)
+    for name in names:
+        if not texts_of[name].splits and not texts_of[target.name].splits:
+            raise UsageError(
+                f"no benchmark covers {name}: none of {', '.join(args.benchmarks)} has it or {target.name}"
+            )
+    return texts_of

@@ -1,15 +1,15 @@
-"""Tokens and token n-grams for overlap: of one text as strings, of thousands of texts at once as 64-bit hashes.
+"""Tokens and token n-grams of texts, as strings or, for thousands of texts at once, as 64-bit hashes.
 
-Two tokenizers (`TOKENIZERS`). "original" is the published rule: `\\w+` of the NFD-normalised, mark-stripped,
-lower-cased text. "unicode" folds away what differs between two copies of one sentence and nothing else: case,
-compatibility forms, Latin, Greek, Cyrillic, Arabic and Hebrew marks, apostrophes, joiners, the digits of each
-script, the Arabic and Persian spellings of one letter. Marks of Indic scripts are letters there and stay, so
-that Devanagari words stay whole; in scripts written without spaces each character with its marks is a token.
+Two tokenizers (TOKENIZERS). "original" is TopXGen's published rule: `\\w+` of the NFD-normalised, mark-stripped,
+lower-cased text. "unicode" folds only what differs between two copies of one sentence: case, compatibility forms, marks of
+Latin, Greek, Cyrillic, Arabic and Hebrew, apostrophes, joiners, the digits of each script, Arabic and Persian spellings of
+one letter. Marks of Indic scripts are parts of words and are kept; in scripts written without spaces each character with
+its marks is a token.
 
-Both fold one character at a time, which is what makes them fast: a table lookup over an array of code points
-does a whole block of texts. Hashes are polynomials modulo 2**64 over random values of characters (of a token)
-and of tokens (of an n-gram), taken from running sums (Karp and Rabin 1987, "Efficient randomized
-pattern-matching algorithms"), so their cost does not grow with n. Who needs certainty compares `tokens`.
+Both fold one character at a time, which makes them fast: one table look-up per code point over an array of texts. Hashes
+are polynomials modulo 2**64 over random values of characters (of a token) or tokens (of an n-gram), computed from running
+sums (Karp and Rabin 1987, "Efficient randomized pattern-matching algorithms"), so their cost does not depend on n. Equal
+hashes can be a collision: compare `tokens` to be certain.
 """
 
 import unicodedata
@@ -20,33 +20,24 @@ import numpy as np
 
 CODE_POINTS = 0x110000
 SEPARATOR, LETTER, CHARACTER, CHARACTER_MARK, DROPPED, SEVERAL, UNKNOWN = 0, 1, 2, 3, 4, 5, 255
-# Folding a character yields one of the first four kinds, or nothing (DROPPED), or more than one character (SEVERAL).
+# A character folds to one of the first four kinds, to nothing (DROPPED) or to more than one character (SEVERAL).
 
-# Tokens for each token of English in the same paragraphs of the UDHR, for scripts where words are not separated
-# (scripts/perf/decontamination_quality.py): n-grams of characters must be longer to say as much.
-TOKENS_PER_WORD = {
-    "Hans": 1.5,
-    "Hant": 1.5,
-    "Jpan": 2.3,
-    "Thai": 4.2,
-    "Laoo": 4.3,
-    "Khmr": 3.6,
-    "Mymr": 3.6,
-    "Tibt": 1.8,
-}
+# Tokens per English token in the same paragraphs of the UDHR, for scripts written without spaces
+# (scripts/perf/decontamination_quality.py --ratios): n-grams of characters must be longer to be as specific.
+TOKENS_PER_WORD = dict(Hans=1.5, Hant=1.5, Jpan=2.3, Thai=4.2, Laoo=4.3, Khmr=3.6, Mymr=3.6, Tibt=1.8)
 
 _APOSTROPHES = set("'’‘ʼʻʹʽʾʿ`´′＇ꞌ՚׳")
-# One letter, two spellings: Turkish small dotless i (its capital folds to i), Arabic and Persian forms, no tatweel.
+# Two spellings of one letter: Turkish dotless i (its capital folds to i), Arabic and Persian forms; tatweel is dropped.
 _VARIANTS = str.maketrans({"ı": "i", "ي": "ی", "ى": "ی", "ك": "ک", "ه": "ہ", "ھ": "ہ", "ة": "ہ", "ـ": ""})
-_POWER = 0x9E3779B97F4A7C15  # any odd number: it has an inverse
+_POWER = 0x9E3779B97F4A7C15  # any odd number has an inverse modulo 2**64
 
 
 class _CharacterFolding(dict):
-    """str.translate's table, filled as characters turn up: separators become spaces."""
+    """A table for str.translate, filled as characters turn up; separators become spaces."""
 
     def __init__(self, fold: Callable[[str], str], kind: Callable[[str], int]):
         self._fold, self._kind = fold, kind
-        self.unspaced: set[str] = set()  # characters that can be a token, or end one, without a separator
+        self.unspaced: set[str] = set()  # folded characters that begin or end a token without a separator
 
     def __missing__(self, code: int) -> str:
         kinds = [(character, self._kind(character)) for character in self._fold(chr(code))]
@@ -57,78 +48,67 @@ class _CharacterFolding(dict):
 
 
 class Tokenizer:
-    """`fold`: character -> characters, the same when done twice; `kind`: of a folded character."""
+    """`fold`: a character to characters, idempotent; `kind`: the kind of a folded character."""
 
     def __init__(self, name: str, fold: Callable[[str], str], kind: Callable[[str], int]):
         self.name, self._kind = name, kind
         self._folds = _CharacterFolding(fold, kind)
-        self._kinds = np.full(CODE_POINTS, UNKNOWN, np.uint8)  # by character before folding
-        self._values = np.zeros(CODE_POINTS, np.uint64)  # pages that are never touched take no memory
+        self._kinds = np.full(CODE_POINTS, UNKNOWN, np.uint8)  # of characters before folding
+        self._values = np.zeros(CODE_POINTS, np.uint64)  # untouched pages take no memory
 
     def __reduce__(self):
-        return _named, (self.name,)  # another process fills tables of its own
+        return _named, (self.name,)  # each process fills its own tables
 
     def tokens(self, text: str) -> list[str]:
         """The tokens of a text, folded."""
         folded = unicodedata.normalize("NFC", text).translate(self._folds)
         if self._folds.unspaced.isdisjoint(folded):
             return folded.split()
-        found: list[str] = []
+        tokens: list[str] = []
         before = SEPARATOR
         for character in folded:
             kind = self._kind(character)
             if kind == CHARACTER or (kind == LETTER != before) or (kind == CHARACTER_MARK and before == SEPARATOR):
-                found.append(character)
+                tokens.append(character)
             elif kind != SEPARATOR:
-                found[-1] += character
+                tokens[-1] += character
             before = kind
-        return found
+        return tokens
 
     def hash_tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(hashes, bounds): the hashes of the tokens of all texts; those of text i are hashes[bounds[i]:bounds[i+1]]."""
+        """(hashes, bounds): the token hashes of all texts; those of text i are hashes[bounds[i] : bounds[i + 1]]."""
         joined = "\n".join(texts) + "\n"
         if not unicodedata.is_normalized("NFC", joined):
             texts = [unicodedata.normalize("NFC", text) for text in texts]
             joined = "\n".join(texts) + "\n"
         codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.intp)
-        bounds = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1, out=bounds[1:])
-        return self._hash(codes, bounds)
-
-    def _hash(self, codes: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kinds = self._kinds[codes]
-        highest = kinds.max(initial=0)
-        if highest == UNKNOWN:
+        if kinds.max(initial=0) == UNKNOWN:
             self._learn(np.unique(codes[kinds == UNKNOWN]))
             kinds = self._kinds[codes]
-            highest = kinds.max(initial=0)
-        if highest == SEVERAL:
-            return self._hash(*self._expanded(codes, bounds, np.flatnonzero(kinds == SEVERAL)))
-        if highest == DROPPED:
-            kept = kinds != DROPPED
+        if kinds.max(initial=0) == SEVERAL:  # few characters
+            for code in np.unique(codes[kinds == SEVERAL]).tolist():
+                texts = [text.replace(chr(code), self._folds[code]) for text in texts]
+            return self.hash_tokens(texts)
+        bounds = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1, out=bounds[1:])
+        kept = kinds != DROPPED
+        if not kept.all():
             codes, kinds = codes[kept], kinds[kept]
-            bounds = bounds - np.searchsorted(np.flatnonzero(~kept), bounds)
+            bounds -= np.searchsorted(np.flatnonzero(~kept), bounds)
         before = np.empty_like(kinds)
         before[:1], before[1:] = SEPARATOR, kinds[:-1]
-        starts = (kinds == LETTER) & (before != LETTER)
-        if highest >= CHARACTER:
-            starts |= (kinds == CHARACTER) | ((kinds == CHARACTER_MARK) & (before == SEPARATOR))
-        starts = np.flatnonzero(starts)
-        # A separator's value is 0, so the sum over a token may run on to the start of the next one.
+        starts = np.flatnonzero(
+            ((kinds == LETTER) & (before != LETTER))
+            | (kinds == CHARACTER)
+            | ((kinds == CHARACTER_MARK) & (before == SEPARATOR))
+        )
+        # A separator's value is 0, so the sum of a token may extend to the start of the next one.
         powers, inverses = _powers(len(codes))
         terms = self._values[codes] * powers
         sums = np.cumsum(terms)
-        upto = np.append(sums[starts] - terms[starts], sums[-1:])
-        return _mixed((upto[1:] - upto[:-1]) * inverses[starts]), np.searchsorted(starts, bounds)
-
-    def _expanded(self, codes: np.ndarray, bounds: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Put what the (rare) characters at `where` fold to in their places."""
-        folded = [self._folds[code] for code in codes[where].tolist()]
-        extra = np.array([len(characters) - 1 for characters in folded])
-        codes[where] = [ord(characters[0]) for characters in folded]
-        inserted = [ord(character) for characters in folded for character in characters[1:]]
-        shifts = np.concatenate(([0], np.cumsum(extra)))[np.searchsorted(where, bounds)]
-        return np.insert(codes, np.repeat(where + 1, extra), inserted), bounds + shifts
+        sums_before = np.append(sums[starts] - terms[starts], sums[-1:])
+        return _mixed((sums_before[1:] - sums_before[:-1]) * inverses[starts]), np.searchsorted(starts, bounds)
 
     def _learn(self, codes: np.ndarray) -> None:
         for code in codes.tolist():
@@ -139,12 +119,12 @@ class Tokenizer:
 
 
 def tokens_per_ngram(words: int, script: str, tokenizer: str = "unicode") -> int:
-    """The n of n-grams that are as long as `words` words, for a language written in `script` (ISO 15924)."""
+    """The n of n-grams as long as `words` words, for a language written in `script` (ISO 15924)."""
     return round(words * TOKENS_PER_WORD.get(script, 1)) if tokenizer == "unicode" else words
 
 
 def ngram_hashes(hashes: np.ndarray, n: int) -> np.ndarray:
-    """Hashes of the n-grams that start at each token but the last n - 1, across the ends of texts too."""
+    """Hashes of the n-grams that start at each token but the last n - 1; they may cross the bounds of texts."""
     if len(hashes) < n:
         return np.empty(0, np.uint64)
     powers, inverses = _powers(len(hashes))
@@ -152,8 +132,8 @@ def ngram_hashes(hashes: np.ndarray, n: int) -> np.ndarray:
     return (sums[n:] - sums[:-n]) * inverses[: len(hashes) - n + 1]
 
 
-def run_hashes(hashes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """The hashes of the runs of tokens from each start to its end, which it leaves out; 0 where there are none."""
+def range_hashes(hashes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Hashes of the tokens from each start up to, not including, its end; 0 for an empty range."""
     powers, inverses = _powers(len(hashes) + 1)
     sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(hashes * powers[:-1])))
     return (sums[ends] - sums[starts]) * inverses[starts]
@@ -169,13 +149,13 @@ def _powers_upto(length: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _powers(length: int) -> tuple[np.ndarray, np.ndarray]:
     size = 1 << max(length - 1, 1).bit_length()
-    # A text of many megabytes leaves nothing behind.
+    # The tables of a text of many megabytes are not kept.
     powers, inverses = (_powers_upto if size <= 1 << 20 else _powers_upto.__wrapped__)(size)
     return powers[:length], inverses[:length]
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
-    """The finalizer of splitmix64 (Steele, Lea and Flood 2014): every bit depends on every bit."""
+    """The finalizer of splitmix64 (Steele, Lea and Flood 2014): every bit depends on every input bit."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -184,7 +164,7 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 
 def _fold_original(character: str) -> str:
     decomposed = unicodedata.normalize("NFD", character)
-    # One sigma: str.lower() writes the other one at the end of a word.
+    # str.lower() writes another sigma at the end of a word.
     bare = "".join(c for c in decomposed if unicodedata.category(c) != "Mn")
     return unicodedata.normalize("NFC", bare.lower().replace("ς", "σ"))
 
@@ -211,7 +191,7 @@ def _fold_unicode(character: str) -> str:
     if character in _APOSTROPHES:
         return ""
     folded = character
-    for _ in range(2):  # casefolding can yield what decomposes, and the other way round
+    for _ in range(2):  # casefolding can yield what decomposes, and vice versa
         folded = unicodedata.normalize("NFKD", folded).casefold()
     folded = _class(_IGNORED).sub("", folded).translate(_VARIANTS)
     folded = "".join(str(unicodedata.decimal(c, c)) for c in folded if c not in _APOSTROPHES)

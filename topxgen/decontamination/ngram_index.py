@@ -1,36 +1,36 @@
-"""What a text shares with evaluation sets: n-grams, the whole of a short text, or (on request) most of its words.
+"""Which benchmark texts a text overlaps: shared n-grams, short texts, and (on request) near-duplicates.
 
-An index holds the texts of benchmarks in one language. A text overlaps a benchmark text when they share an
-n-gram of tokens (the rule of TopXGen's decontamination, and of GPT-3's: Brown et al. 2020, appendix C, without its
-exception for frequent n-grams). A benchmark text with fewer than n tokens has no n-gram; it overlaps a text that
-is the same to the token and, if it has at least INSIDE * n tokens, one that it stands in. Hashes find candidates
-for thousands of texts at once; tokens decide, so a hit is never an accident of hashing.
+An index holds the benchmark texts in one language. A text overlaps a benchmark text if they share an n-gram of tokens
+(as in TopXGen's decontamination and in GPT-3's: Brown et al. 2020, appendix C, without its exception for frequent
+n-grams). A benchmark text of fewer than n tokens has no n-gram; it overlaps a text with exactly its tokens and, if it has
+at least MIN_CONTAINED_SHARE * n of them, a text that contains it. Hashes find the candidates of thousands of texts at
+once, which is 2.6 times as fast as sets of token tuples (scripts/perf/decontamination_speed.py); tokens then decide, so
+that no match is a hash collision.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 
-from topxgen.decontamination.ngram_hashes import TOKENIZERS, ngram_hashes, run_hashes
+from topxgen.decontamination.ngram_hashes import TOKENIZERS, ngram_hashes, range_hashes
 from topxgen.text.near_duplicates import NearDuplicates
 
-BLOCK = 1 << 16  # characters hashed at a time: the arrays stay in the processor's cache
+BLOCK_CHARS = 1 << 16  # hashed at a time, so that the arrays stay in the processor's cache
 SHORT_TEXT_RULES = ("inside", "whole", "ignore")
-# Of n. No benchmark text of six words or more stood in any of the clean texts of scripts/perf/decontamination_quality.py.
+# Share of n. No benchmark text of six words or more is in any of the clean texts of scripts/perf/decontamination_quality.py.
 MIN_CONTAINED_SHARE = 0.6
-# Of n. A shorter sentence of a longer benchmark text ("Apia is the capital of Samoa.") is like too many others.
+# Share of n. Shorter sentences of benchmark texts ("Apia is the capital of Samoa.") are near-duplicates of too many others.
 MIN_SENTENCE_SHARE = 0.8
-MAX_OWNERS_PER_NGRAM = 20  # an n-gram that more texts of a split hold (boilerplate) names so many of them
-_SLOTS = 64  # of the bitmap, for each n-gram in the index: so one n-gram in 64 is looked at twice
+MAX_OWNERS_PER_NGRAM = 20  # texts of a split that are reported for one n-gram (boilerplate)
+_BITS_PER_KEY = 64  # of a HashTable's bitmap: one absent hash in 64 is looked up for nothing
 
 
 @dataclass(frozen=True)
 class BenchmarkText:
-    """One text of a benchmark."""
-
     benchmark: str
     split: str
     language: str
@@ -39,30 +39,33 @@ class BenchmarkText:
 
     @property
     def base(self) -> tuple[str, str]:
-        """The benchmark and split, without the variant or column: "test (fra-CA)" is the same text as "test"."""
+        """The benchmark and split without a variant or column: "test (fra-CA)" has the same texts as "test"."""
         return self.benchmark, self.split.partition(" (")[0]
 
 
 @dataclass(frozen=True)
 class Match:
-    """So many `texts` in a row overlap `entry`. `how`: "ngram", "whole" (the whole of a short benchmark text) or "near";
-    `shared`: the first shared n-gram, the short text's tokens, or ""; `tokens`: how many tokens are shared;
-    `similarity`: set for "near"."""
+    """An overlap of `texts` consecutive texts with the benchmark text `entry`.
+
+    `kind`: "ngram", "short_text" or "near_duplicate"; `shared_ngram`: the first shared n-gram, the tokens of the short
+    text, or ""; `tokens`: the number of shared tokens; `similarity`: ROUGE-L F1 of near-duplicates.
+    """
 
     entry: BenchmarkText
-    how: str
-    shared: str
+    kind: str
+    shared_ngram: str
     tokens: int
     similarity: float | None = None
     texts: int = 1
 
 
 class ContaminationIndex:
-    """The texts of `entries`; `find` says which of them a text overlaps.
+    """The benchmark texts `entries`; `find` returns those that a text overlaps.
 
-    `n`: tokens of an n-gram; `tokenizer`: a name in ngrams.TOKENIZERS; `near`: ROUGE-L F1 above which two texts are
-    near-duplicates, None for never; `short`: one of SHORT, where texts of fewer than n tokens count; `split`: a text to
-    its sentences, of which a text can be a near-duplicate too. Raises ValueError for n below 1.
+    `n`: tokens of an n-gram. `tokenizer`: a name in ngram_hashes.TOKENIZERS. `near_duplicate_threshold`: ROUGE-L F1 above
+    which texts are near-duplicates, None to not look for them. `short_text_rule`: where benchmark texts of fewer than n
+    tokens count, one of SHORT_TEXT_RULES. `split_sentences`: a text can be a near-duplicate of one sentence of an entry,
+    too. Raises ValueError for n below 1.
     """
 
     def __init__(
@@ -70,149 +73,144 @@ class ContaminationIndex:
         entries: Sequence[BenchmarkText],
         n: int,
         tokenizer: str = "unicode",
-        near: float | None = None,
-        short: str = "inside",
-        split: Callable[[str], list[str]] = lambda text: [text],
+        near_duplicate_threshold: float | None = None,
+        short_text_rule: str = "inside",
+        split_sentences: Callable[[str], list[str]] = lambda text: [text],
     ):
         if n < 1:
-            raise ValueError(f"n-grams of {n} tokens")
+            raise ValueError(f"an n-gram has at least 1 token, not {n}")
         self.entries, self.n = list(entries), n
         self._tokenizer = TOKENIZERS[tokenizer]
-        self._inside = short == "inside"
-        bases: dict[tuple[str, str], int] = {}
-        self._bases = np.array([bases.setdefault(entry.base, len(bases)) for entry in self.entries], np.int64)
-        self._lengths = np.zeros(len(self.entries), np.int64)
-        self._hashes = np.zeros(len(self.entries), np.uint64)  # of whole texts
-        head = max(
-            1, round(MIN_CONTAINED_SHARE * n)
-        )  # a short text is looked for inside others by so many tokens at its start
-        grams, heads = [], [np.zeros(0, np.uint64)]
-        for first, hashes, bounds in self._hashed([entry.text for entry in self.entries], None):
-            here = slice(first, first + len(bounds) - 1)
-            self._lengths[here] = np.diff(bounds)
-            self._hashes[here] = run_hashes(hashes, bounds[:-1], bounds[1:])
-            heads.append(run_hashes(hashes, bounds[:-1], np.minimum(bounds[:-1] + head, bounds[1:])))
-            found = ngram_hashes(hashes, n)
-            owners = np.searchsorted(bounds, np.arange(len(found)), "right") - 1
-            within = np.arange(len(found)) + n <= bounds[owners + 1]
-            grams.append((found[within], owners[within] + first))
-        self._grams = HashTable(grams, self._bases, MAX_OWNERS_PER_NGRAM)
-        shorts = np.flatnonzero((self._lengths > 0) & (self._lengths < n) & (short != "ignore"))
-        self._wholes = HashTable([(self._hashes[shorts], shorts)], self._bases, MAX_OWNERS_PER_NGRAM)
-        self._head = head
-        # Many texts may begin alike and differ after that: the cap is for those that are the same to the end.
-        shorts = self._wholes.owners[(self._lengths[self._wholes.owners] >= head) & self._inside]
-        self._heads = HashTable([(np.concatenate(heads)[shorts], shorts)], self._bases, None)
-        self._near = None
-        if near is not None:
-            self._near = NearDuplicates(near, self._tokenizer.tokens)
+        self._match_inside = short_text_rule == "inside"
+        # A short text inside another one is found by its first tokens.
+        self._prefix_tokens = round(MIN_CONTAINED_SHARE * n)
+        split_numbers: dict[tuple[str, str], int] = {}
+        self._splits = np.array(
+            [split_numbers.setdefault(entry.base, len(split_numbers)) for entry in self.entries], np.int64
+        )
+        self._lengths = np.zeros(len(self.entries), np.int64)  # in tokens
+        self._text_hashes = np.zeros(len(self.entries), np.uint64)
+        prefix_hashes = np.zeros(len(self.entries), np.uint64)
+        ngrams, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        for first, hashes, bounds in self._hash_blocks([entry.text for entry in self.entries], None):
+            starts, ends = bounds[:-1], bounds[1:]
+            block = slice(first, first + len(starts))
+            self._lengths[block] = ends - starts
+            self._text_hashes[block] = range_hashes(hashes, starts, ends)
+            prefix_hashes[block] = range_hashes(hashes, starts, np.minimum(starts + self._prefix_tokens, ends))
+            block_ngrams = ngram_hashes(hashes, n)
+            text_of_ngram = np.searchsorted(bounds, np.arange(len(block_ngrams)), "right") - 1
+            in_one_text = np.arange(len(block_ngrams)) + n <= bounds[text_of_ngram + 1]
+            ngrams.append(block_ngrams[in_one_text])
+            owners.append(text_of_ngram[in_one_text] + first)
+        self._ngrams = HashTable(np.concatenate(ngrams), np.concatenate(owners), self._splits, MAX_OWNERS_PER_NGRAM)
+        short = np.flatnonzero((self._lengths > 0) & (self._lengths < n) & (short_text_rule != "ignore"))
+        self._short_texts = HashTable(self._text_hashes[short], short, self._splits, MAX_OWNERS_PER_NGRAM)
+        # No limit on equal prefixes: many texts may begin alike and differ after that.
+        short = self._short_texts.owners
+        short = short[(self._lengths[short] >= self._prefix_tokens) & self._match_inside]
+        self._prefixes = HashTable(prefix_hashes[short], short, self._splits, None)
+        self._near_duplicates = None
+        if near_duplicate_threshold is not None:
+            self._near_duplicates = NearDuplicates(near_duplicate_threshold, self._tokenizer.tokens)
             for number, entry in enumerate(self.entries):
-                self._near.add(str(number), entry.text)
-                for piece in split(entry.text):
-                    if piece != entry.text and len(self._tokenizer.tokens(piece)) >= MIN_SENTENCE_SHARE * n:
-                        self._near.add(str(number), piece)
+                self._near_duplicates.add(str(number), entry.text)
+                for sentence in split_sentences(entry.text):
+                    tokens = len(self._tokenizer.tokens(sentence))
+                    if sentence != entry.text and tokens >= MIN_SENTENCE_SHARE * n:
+                        self._near_duplicates.add(str(number), sentence)
 
     def find(
-        self, texts: Sequence[str], ends: Sequence[int] | None = None, own: bool = False
+        self, texts: Sequence[str], ends: Sequence[int] | None = None, between_splits: bool = False
     ) -> dict[int, list[Match]]:
         """The matches of the texts that overlap a benchmark text, by their position in `texts`.
 
-        `ends[i]` is where the group that text i belongs to ends: the texts of a group follow each other, so that what
-        begins in one and goes on in the next is found too, as a match of several texts from that position on. Without
-        `ends` each text stands alone. `own`: the texts are those of the index; nothing is said of a split and itself,
-        and near-duplicates are not looked for.
+        `ends[i]` is the end of the group of consecutive texts that text i belongs to: a match may begin in one text of a
+        group and end in a later one; it is listed at the first. Without `ends` each text is a group of its own.
+        `between_splits`: `texts` are the entries themselves; only matches with other splits count, no near-duplicates.
         """
-        found: dict[int, list[Match]] = {}
-        for first, hashes, bounds in self._hashed(texts, ends):
-            runs = defaultdict(set)  # by entry
+        matches: dict[int, list[Match]] = {}
+        tokens_of = cache(lambda number: self._tokenizer.tokens(texts[number]))
+        for first, hashes, bounds in self._hash_blocks(texts, ends):
+            candidates = defaultdict(set)  # of each entry: (first text, last text)
             for firsts, lasts, entries in self._candidates(hashes, bounds, first, ends):
-                if own:
-                    other = self._bases[firsts] != self._bases[entries]
+                if between_splits:
+                    other = self._splits[firsts] != self._splits[entries]
                     firsts, lasts, entries = firsts[other], lasts[other], entries[other]
                 for start, last, entry in zip(firsts.tolist(), lasts.tolist(), entries.tolist(), strict=True):
-                    runs[entry].add((start, last))
-            tokens = _Tokens(texts, self._tokenizer.tokens)
-            for entry in sorted(runs):
-                for start, last in _merged(sorted(runs[entry])):
-                    match = self._compare(tokens, start, last, self.entries[entry])
+                    candidates[entry].add((start, last))
+            for entry in sorted(candidates):
+                for start, last in _merged(sorted(candidates[entry])):
+                    tokens = [token for number in range(start, last + 1) for token in tokens_of(number)]
+                    match = self._compare(tokens, self.entries[entry], last - start + 1)
                     if match is not None:
-                        found.setdefault(start, []).append(match)
-        if self._near is not None and not own:
+                        matches.setdefault(start, []).append(match)
+        if self._near_duplicates is not None and not between_splits:
             for number, text in enumerate(texts):
-                nearest = self._near.match(text)
-                if nearest is None:
-                    continue
-                entry = self.entries[int(nearest[0])]
-                if all(match.entry is not entry for match in found.get(number, ())):
-                    found.setdefault(number, []).append(Match(entry, "near", "", 0, nearest[1]))
-        return found
+                if nearest := self._near_duplicates.match(text):
+                    entry = self.entries[int(nearest[0])]
+                    if all(match.entry is not entry for match in matches.get(number, ())):
+                        match = Match(entry, "near_duplicate", "", 0, nearest[1])
+                        matches.setdefault(number, []).append(match)
+        return matches
 
     def _candidates(
         self, hashes: np.ndarray, bounds: np.ndarray, first: int, ends: Sequence[int] | None
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(first texts, last texts, entries) that have a hash in common; a text may come up several times."""
+        """(first texts, last texts, entries) with a hash in common; a combination may come up several times."""
         count = len(bounds) - 1
         last_texts = np.arange(count) if ends is None else np.asarray(ends[first : first + count]) - first - 1
 
-        def texts_of(starts: np.ndarray, lengths: np.ndarray | int, entries: np.ndarray):
+        def in_one_group(starts: np.ndarray, lengths: np.ndarray | int, entries: np.ndarray):
             firsts = np.searchsorted(bounds, starts, "right") - 1
             lasts = np.searchsorted(bounds, starts + lengths - 1, "right") - 1
-            within = lasts <= last_texts[firsts]
-            return firsts[within] + first, lasts[within] + first, entries[within]
+            valid = lasts <= last_texts[firsts]
+            return firsts[valid] + first, lasts[valid] + first, entries[valid]
 
-        positions, entries = self._grams.find(ngram_hashes(hashes, self.n))
-        yield texts_of(positions, self.n, entries)
-        positions, entries = self._heads.find(ngram_hashes(hashes, self._head))
-        ends_there = positions + self._lengths[entries]
-        there = ends_there <= len(hashes)
-        there[there] = run_hashes(hashes, positions[there], ends_there[there]) == self._hashes[entries[there]]
-        yield texts_of(positions[there], self._lengths[entries[there]], entries[there])
+        starts, entries = self._ngrams.find(ngram_hashes(hashes, self.n))
+        yield in_one_group(starts, self.n, entries)
+        starts, entries = self._prefixes.find(ngram_hashes(hashes, self._prefix_tokens))
+        text_ends = starts + self._lengths[entries]
+        equal = text_ends <= len(hashes)
+        equal[equal] = range_hashes(hashes, starts[equal], text_ends[equal]) == self._text_hashes[entries[equal]]
+        yield in_one_group(starts[equal], self._lengths[entries[equal]], entries[equal])
         lengths = np.diff(bounds)
         short = np.flatnonzero((lengths > 0) & (lengths < self.n))
-        positions, entries = self._wholes.find(run_hashes(hashes, bounds[short], bounds[short + 1]))
+        positions, entries = self._short_texts.find(range_hashes(hashes, bounds[short], bounds[short + 1]))
         yield short[positions] + first, short[positions] + first, entries
 
-    def _hashed(self, texts: Sequence[str], ends: Sequence[int] | None) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """(number of the first text, hashes of tokens, bounds of texts) for blocks of whole groups of texts."""
-        before = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=before[1:])
+    def _hash_blocks(
+        self, texts: Sequence[str], ends: Sequence[int] | None
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """(number of the first text, token hashes, bounds of texts) of blocks of whole groups of texts."""
+        chars_before = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=chars_before[1:])
         groups = np.arange(len(texts)) if ends is None else np.unique([0, *ends])[:-1]
-        blocks = before[groups] // BLOCK
-        starts = [0, *groups[np.flatnonzero(np.diff(blocks)) + 1].tolist(), len(texts)]
-        for first, end in pairwise(starts):
+        blocks = chars_before[groups] // BLOCK_CHARS
+        block_starts = [0, *groups[np.flatnonzero(np.diff(blocks)) + 1].tolist(), len(texts)]
+        for first, end in pairwise(block_starts):
             if end > first:
                 yield first, *self._tokenizer.hash_tokens(texts[first:end])
 
-    def _compare(self, tokens: "_Tokens", first: int, last: int, entry: BenchmarkText) -> Match | None:
-        """How the texts overlap the entry, by their tokens; None when only their hashes were the same."""
-        ours = [token for text in range(first, last + 1) for token in tokens[text]]
-        theirs = self._tokenizer.tokens(entry.text)
-        n, texts = self.n, last - first + 1
-        if len(theirs) < n:
-            if ours == theirs or (self._inside and _holds(ours, theirs)):
-                return Match(entry, "whole", " ".join(theirs), len(theirs), texts=texts)
+    def _compare(self, tokens: list[str], entry: BenchmarkText, texts: int) -> Match | None:
+        """The match of the tokens of so many texts with an entry; None if only their hashes are equal."""
+        n, entry_tokens = self.n, self._tokenizer.tokens(entry.text)
+        length = len(entry_tokens)
+        if length < n:
+            places = range(len(tokens) - length + 1) if self._match_inside else ()
+            if tokens == entry_tokens or any(tokens[i : i + length] == entry_tokens for i in places):
+                return Match(entry, "short_text", " ".join(entry_tokens), length, texts=texts)
             return None
-        grams = {tuple(theirs[i : i + n]) for i in range(len(theirs) - n + 1)}
-        shared = [i for i in range(len(ours) - n + 1) if tuple(ours[i : i + n]) in grams]
+        entry_ngrams = {tuple(entry_tokens[i : i + n]) for i in range(length - n + 1)}
+        shared = [i for i in range(len(tokens) - n + 1) if tuple(tokens[i : i + n]) in entry_ngrams]
         if not shared:
             return None
         covered = n + sum(min(n, after - before) for before, after in pairwise(shared))
-        return Match(entry, "ngram", " ".join(ours[shared[0] : shared[0] + n]), covered, texts=texts)
-
-
-class _Tokens(dict):
-    """The tokens of texts by their number, made once."""
-
-    def __init__(self, texts: Sequence[str], tokens: Callable[[str], list[str]]):
-        self._texts, self._tokens = texts, tokens
-
-    def __missing__(self, number: int) -> list[str]:
-        self[number] = found = self._tokens(self._texts[number])
-        return found
+        return Match(entry, "ngram", " ".join(tokens[shared[0] : shared[0] + n]), covered, texts=texts)
 
 
 def _merged(runs: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Runs of texts (first, last), sorted, with those that share a text made one."""
+    """Sorted runs of texts (first, last); runs that have a text in common become one."""
     first, last = runs[0]
     for start, end in runs[1:]:
         if start > last:
@@ -222,26 +220,20 @@ def _merged(runs: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     yield first, last
 
 
-def _holds(tokens: list[str], others: list[str]) -> bool:
-    """Whether `others` stand in `tokens` in a row."""
-    return any(tokens[i : i + len(others)] == others for i in range(len(tokens) - len(others) + 1))
-
-
 class HashTable:
-    """Hashes and the entries they come from. A bitmap turns away nearly all hashes at one memory access each."""
+    """Entries by hash; of each hash and split only the first `max_owners`. A bitmap rules out nearly all absent hashes at
+    one memory access each."""
 
-    def __init__(self, found: list[tuple[np.ndarray, np.ndarray]], bases: np.ndarray, cap: int | None):
-        keys = np.concatenate([hashes for hashes, _ in found] or [np.empty(0, np.uint64)])
-        owners = np.concatenate([entries for _, entries in found] or [np.empty(0, np.int64)])
-        order = np.lexsort((owners, bases[owners], keys))
+    def __init__(self, keys: np.ndarray, owners: np.ndarray, splits: np.ndarray, max_owners: int | None):
+        order = np.lexsort((owners, splits[owners], keys))
         keys, owners = keys[order], owners[order]
-        # Of each hash and split, the first `cap`.
-        new = np.ones(len(keys), np.bool_)
-        new[1:] = (keys[1:] != keys[:-1]) | (bases[owners[1:]] != bases[owners[:-1]])
+        first_of_run = np.ones(len(keys), np.bool_)
+        first_of_run[1:] = (keys[1:] != keys[:-1]) | (splits[owners[1:]] != splits[owners[:-1]])
         places = np.arange(len(keys))
-        few = places - np.maximum.accumulate(np.where(new, places, 0)) < (cap or len(keys))
-        self._keys, self.owners = keys[few], owners[few].astype(np.int32)
-        bits = min(max((len(self._keys) * _SLOTS).bit_length(), 10), 26)
+        place_in_run = places - np.maximum.accumulate(np.where(first_of_run, places, 0))
+        listed = place_in_run < (max_owners or len(keys))
+        self._keys, self.owners = keys[listed], owners[listed].astype(np.int32)
+        bits = min(max((len(self._keys) * _BITS_PER_KEY).bit_length(), 10), 26)
         self._shift = np.uint64(64 - bits)
         self._bitmap = np.zeros(1 << bits, np.bool_)
         self._bitmap[self._keys >> self._shift] = True
@@ -249,8 +241,8 @@ class HashTable:
     def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(positions in `hashes`, entries) of all pairs of equal hashes."""
         maybe = np.flatnonzero(self._bitmap[(hashes >> self._shift).view(np.int64)])
-        left = np.searchsorted(self._keys, hashes[maybe], "left")
-        counts = np.searchsorted(self._keys, hashes[maybe], "right") - left
+        first = np.searchsorted(self._keys, hashes[maybe], "left")
+        counts = np.searchsorted(self._keys, hashes[maybe], "right") - first
         positions = np.repeat(maybe, counts)
         offsets = np.arange(len(positions)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return positions, self.owners[np.repeat(left, counts) + offsets]
+        return positions, self.owners[np.repeat(first, counts) + offsets]

@@ -1,7 +1,8 @@
-"""A file of JSON lines through a function, a chunk at a time, on all cores; a killed run goes on where it was.
+"""Filter a file of JSON lines on all cores in one pass.
 
-Chunks are whole lines, read by whichever process is free; results are written in the order of the input, so the
-output does not depend on the number of processes. Memory is set by the chunks in flight, not by the file.
+Chunks of whole lines go to worker processes and come back in the order of the input, so the output does not depend on
+the number of workers, and memory is bounded by the chunks in flight. Outputs get their final names once all of them are
+complete, and the manifest is written last: a killed run leaves no incomplete file under a final name and is run again.
 """
 
 import hashlib
@@ -9,279 +10,199 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import partial, read_json, to_line, write_json
-from topxgen.common.provenance import now
+from topxgen.common.provenance import command_line, now, versions
 
-CHUNK = 4 << 20  # bytes
-SAVE_EVERY_S = 0.5  # at most so much work is done again after a kill
+CHUNK_BYTES = 4 << 20
 
 
 @dataclass
 class ChunkResult:
-    """What became of a chunk: `kept` are the parts of it that stay, as (start, end) in bytes, and what stands in the
-    place of others. Line numbers in `hits` and `malformed` count from the start of the chunk."""
+    """What a filter makes of a chunk: the lines to keep, hits, malformed lines (`line` counts from 0 in the chunk)."""
 
-    kept: list[tuple[int, int] | bytes] = field(default_factory=list)
+    kept: bytes = b""
     hits: list[dict] = field(default_factory=list)
     malformed: list[dict] = field(default_factory=list)
     counts: Counter = field(default_factory=Counter)
 
 
-def run(
+ChunkFilter = Callable[[bytes], ChunkResult]
+
+
+def filter_jsonl(
     path: Path,
-    judge: Callable[[bytes], ChunkResult],
+    chunk_filter: ChunkFilter,
     kept: Path | None,
     hits: Path,
     malformed: Path,
     manifest: Path,
     settings: dict,
-    facts: dict,
-    workers: int,
-    tick: Callable[[int, Counter], None],
+    num_workers: int,
+    on_chunk: Callable[[int, int, Counter], None],
 ) -> dict:
-    """Judge the lines of `path`; what stays goes to `kept` (None: nowhere), the hits and the malformed lines to theirs.
+    """Filter the lines of `path` into `kept` (None: not written), `hits` and, if there are any, `malformed`.
 
-    `settings` are what decides the result: with other ones, or another input, `manifest` is begun anew; with the
-    same ones a killed run goes on, and a finished one is not repeated. `facts` are noted beside them. `tick` is told
-    the bytes done and the counts so far. Outputs get their names when all is done; `malformed` only if it holds
-    anything. Returns the manifest, which then has "finished".
-    Raises UsageError when the file changes meanwhile, or a process is killed.
+    `settings` decide the result: if `manifest` records a complete run with the same settings, input and output files,
+    nothing is done. `on_chunk` gets start and end of each finished chunk, in bytes, and the counts so far.
+    Returns the manifest. Raises UsageError if the input changes during the run or a worker process dies.
     """
-    source = _identity(path)
-    names = [output for output in (kept, hits, malformed) if output is not None]
-    state = read_json(manifest)
-    if state.get("settings") != settings or state.get("input") != source or not _there(state, names):
-        state = {"started": now(), "settings": settings, **facts, "input": source, "counts": {}, "done": 0}
-        state["outputs"] = {output.name: {"bytes": 0} for output in names}
-        for output in names:
-            partial(output).write_bytes(b"")
-        write_json(manifest, state)
-    counts = Counter(state["counts"])
-    tick(state["done"], counts)
-    if "finished" in state:
-        for output in names:
-            partial(output).unlink(missing_ok=True)  # of a run with other settings that was killed
-        return state
+    source, finished = _identity(path), read_json(manifest)
+    paths = [output for output in (hits, malformed, kept) if output is not None]
+    if (
+        "finished" in finished
+        and (finished["settings"], finished["input"]) == (settings, source)
+        and all(
+            _size_and_time(manifest.parent / name).items() <= facts.items()
+            for name, facts in finished["outputs"].items()
+        )
+    ):
+        for output in paths:  # of a killed run with other settings
+            partial(output).unlink(missing_ok=True)
+        on_chunk(0, source["bytes"], Counter(finished["counts"]))
+        return finished
 
+    started, end, counts, input_sha256 = now(), 0, Counter(), hashlib.sha256()
     with ExitStack() as stack:
-        outputs = {name: stack.enter_context(_Output(name, state["outputs"][name.name]["bytes"])) for name in names}
-        lines = stack.enter_context(open(path, "rb", buffering=0))
-        # The disk is waited for, and files fingerprinted, in threads beside the work.
-        threads = stack.enter_context(ThreadPoolExecutor(2))
-        leaving = threading.Event()
-        stack.callback(leaving.set)
-        fingerprint = threads.submit(sha256, path, leaving)
-
-        def save(sizes: dict[Path, int], progress: dict) -> None:
-            for name, size in sizes.items():
-                outputs[name].sync(size)
-            written = {name.name: {"bytes": size} for name, size in sizes.items()}
-            write_json(manifest, {**state, **progress, "outputs": written})
-
-        saved, saving = float("-inf"), None
-        for start, end, judged in _judged(path, judge, state["done"], source["bytes"], workers):
+        outputs = {output: stack.enter_context(closing(_Output(output))) for output in paths}
+        chunks = _read_chunks(path, input_sha256)
+        if num_workers == 1 or source["bytes"] <= CHUNK_BYTES:
+            results = ((len(chunk), chunk_filter(chunk)) for chunk in chunks)
+        else:
+            results = _map_in_order(chunk_filter, chunks, num_workers)
+        for size, result in stack.enter_context(closing(results)):
             if kept is not None:
-                for part in judged.kept:
-                    if isinstance(part, tuple):
-                        outputs[kept].copy(lines, start + part[0], part[1] - part[0])
-                    else:
-                        outputs[kept].write(part)
-            for name, records in ((hits, judged.hits), (malformed, judged.malformed)):
+                outputs[kept].write(result.kept)
+            for output, records in ((hits, result.hits), (malformed, result.malformed)):
                 for record in records:
                     line = to_line({**record, "line": counts["lines"] + 1 + record["line"]})
-                    outputs[name].write(line.encode("utf-8", "replace"))
-            counts.update(judged.counts)
-            tick(end, counts)
-            if time.monotonic() - saved >= SAVE_EVERY_S and (saving is None or saving.done()):
-                if saving is not None:
-                    saving.result()  # a full disk is told at once
-                sizes = {name: output.size() for name, output in outputs.items()}
-                saving = threads.submit(save, sizes, {"done": end, "counts": dict(counts)})
-                saved = time.monotonic()
-        if saving is not None:
-            saving.result()
-        state["input_sha256"] = fingerprint.result()
+                    outputs[output].write(line.encode("utf-8", "replace"))
+            counts.update(result.counts)
+            on_chunk(end, end + size, counts)
+            end += size
         if _identity(path) != source:
-            raise UsageError(f"{path} changed while it was read; wait until nothing writes to it, and run this again")
-        state |= {"done": source["bytes"], "counts": dict(counts)}
-        state["outputs"] = {name.name: output.finish() for name, output in outputs.items()}
-    for name in reversed(names):  # what stays comes last: who waits for that file finds the others
-        os.replace(partial(name), name)
-    if not counts["malformed"]:
-        del state["outputs"][malformed.name]
-        malformed.unlink()
-    state["finished"] = now()
-    write_json(manifest, state)
-    return state
+            raise UsageError(f"{path} changed while it was read; wait until nothing writes to it, then re-run")
+        if not counts["malformed"]:
+            del outputs[malformed]
+        written = {output.name: file.finish() for output, file in outputs.items()}
+        manifest.unlink(missing_ok=True)  # it describes the outputs that are replaced now
+        malformed.unlink(missing_ok=True)
+        for output in outputs:
+            os.replace(partial(output), output)
+    finished = {
+        "stage": "decontaminate",
+        "started": started,
+        "settings": settings,
+        "command": command_line(()),
+        "versions": versions(),
+        "input": source,
+        "input_sha256": input_sha256.hexdigest(),
+        "counts": dict(counts),
+        "outputs": written,
+        "finished": now(),
+    }
+    write_json(manifest, finished)
+    return finished
 
 
 class _Output:
-    """A file under a temporary name, cut to `size` bytes to go on from there; its SHA-256 is taken as it grows."""
+    """A file under its temporary name; its SHA-256 is computed as it is written."""
 
-    def __init__(self, path: Path, size: int):
-        self._file = open(partial(path), "r+b")  # noqa: SIM115 (closed by __exit__)
-        self._file.truncate(size)
-        self._file.seek(size)
-        self._sha256, self._summed = hashlib.sha256(), 0
-        self._buffer = memoryview(bytearray(1 << 20))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._file.close()
+    def __init__(self, path: Path):
+        self._path, self._sha256 = partial(path), hashlib.sha256()
+        self._file = open(self._path, "wb")  # noqa: SIM115 (closed by `close`)
 
     def write(self, data: bytes) -> None:
         self._file.write(data)
-
-    def copy(self, source, start: int, length: int) -> None:
-        """Write `length` bytes of the open file `source` from `start` on."""
-        while length:
-            read = os.preadv(source.fileno(), [self._buffer[:length]], start)
-            if not read:
-                raise UsageError(f"{source.name} became shorter while it was read; run this again")
-            self._file.write(self._buffer[:read])
-            start, length = start + read, length - read
-
-    def size(self) -> int:
-        self._file.flush()
-        return self._file.tell()
-
-    def sync(self, size: int) -> None:
-        """Have the first `size` bytes on the disk, and in the fingerprint."""
-        os.fsync(self._file.fileno())
-        while self._summed < size:
-            data = os.pread(self._file.fileno(), min(1 << 20, size - self._summed), self._summed)
-            if not data:
-                raise UsageError(f"{self._file.name} was cut by another process; run this again")
-            self._sha256.update(data)
-            self._summed += len(data)
+        self._sha256.update(data)
 
     def finish(self) -> dict:
-        size = self.size()
-        self.sync(size)
-        modified = os.fstat(self._file.fileno()).st_mtime_ns
-        return {"bytes": size, "modified_ns": modified, "sha256": self._sha256.hexdigest()}
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return {**_size_and_time(self._path), "sha256": self._sha256.hexdigest()}
 
-
-def sha256(path: Path, leaving: threading.Event) -> str:
-    """The SHA-256 of a file; given up when `leaving` is set."""
-    total = hashlib.sha256()
-    with open(path, "rb") as file:
-        while not leaving.is_set() and (data := file.read(1 << 20)):
-            total.update(data)
-    return total.hexdigest()
+    def close(self) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
 
 
 def _identity(path: Path) -> dict:
-    facts = path.stat()
-    return {"path": str(path.resolve()), "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
+    return {"path": str(path.resolve()), **_size_and_time(path)}
 
 
-def _there(state: dict, outputs: list[Path]) -> bool:
-    """Whether the outputs are as the manifest says: when finished the same, else at least as long."""
-    recorded = state.get("outputs", {})
-    if "finished" not in state:
-        partials = {output.name: partial(output) for output in outputs}
-        return recorded.keys() == partials.keys() and all(
-            partials[name].is_file() and partials[name].stat().st_size >= facts["bytes"]
-            for name, facts in recorded.items()
-        )
-    for output in outputs:
-        facts = recorded.get(output.name)
-        if facts is None and output is not outputs[-1]:  # malformed lines are there only if there are any
-            return False
-        if facts is not None:
-            if not output.is_file():
-                return False
-            found = output.stat()
-            if (found.st_size, found.st_mtime_ns) != (facts["bytes"], facts["modified_ns"]):
-                return False
-    return True
+def _size_and_time(path: Path) -> dict:
+    status = path.stat() if path.is_file() else None
+    return {"bytes": status and status.st_size, "modified_ns": status and status.st_mtime_ns}
 
 
-def _judged(path: Path, judge: Callable, start: int, size: int, workers: int) -> Iterator[tuple[int, int, ChunkResult]]:
-    """(start and end of a chunk, what became of it), in order."""
-    if workers == 1 or size - start <= CHUNK:
-        for begin, end in _ranges(path, start, size):
-            yield begin, end, judge(_read(path, begin, end))
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process that holds threads can hang
-    with ProcessPoolExecutor(workers, context, _init_worker, (judge,)) as pool:
-        waiting: deque = deque()
+def _read_chunks(path: Path, sha256) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            chunk += file.readline()
+            sha256.update(chunk)
+            yield chunk
+
+
+def _map_in_order(chunk_filter: ChunkFilter, chunks: Iterable[bytes], num_workers: int) -> Iterator:
+    """(bytes of a chunk, its result), in order, from worker processes."""
+    context = multiprocessing.get_context("spawn")  # forking a process that has threads can deadlock
+    with ProcessPoolExecutor(num_workers, context, _init_worker, (chunk_filter,)) as pool:
+        in_flight: deque = deque()
         try:
-            for begin, end in _ranges(path, start, size):
+            for chunk in chunks:
                 with _defer_sigint():
-                    waiting.append((begin, end, pool.submit(_run_chunk, path, begin, end)))
-                if len(waiting) > 2 * workers:
-                    *done, future = waiting.popleft()
-                    yield *done, future.result()
-            for *done, future in waiting:
-                yield *done, future.result()
+                    in_flight.append((len(chunk), pool.submit(_run_chunk, chunk)))
+                if len(in_flight) > 2 * num_workers:
+                    size, future = in_flight.popleft()
+                    yield size, future.result()
+            for size, future in in_flight:
+                yield size, future.result()
         except BrokenProcessPool:
             raise UsageError(
-                f"a worker process was killed (out of memory?); the same command with fewer --num_workers than {workers} "
-                "goes on from here"
+                f"a worker process was killed, probably out of memory; re-run with --num_workers below {num_workers}"
             ) from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:  # Ctrl-C must not wait for the chunks in flight
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
 
 
 @contextmanager
-def _defer_sigint():
-    """Ctrl-C waits until the end. Processes started here never hear it (they inherit what is blocked): the parent ends
-    the run."""
-    heard = []
-    handler = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _defer_sigint() -> Iterator[None]:
+    """Defer Ctrl-C to the end of the block; processes started in it inherit that SIGINT is blocked.
+
+    A worker interrupted while it starts would print a traceback; the parent ends the workers instead.
+    """
+    received = []
+    handler = signal.signal(signal.SIGINT, lambda *_: received.append(True))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
-    if heard:
+    if received:
         raise KeyboardInterrupt
 
 
-def _ranges(path: Path, start: int, size: int) -> Iterator[tuple[int, int]]:
-    """Pieces of the file that end with a line, about CHUNK bytes each."""
-    with open(path, "rb") as file:
-        while start < size:
-            file.seek(min(start + CHUNK, size) - 1)
-            if not file.readline():
-                raise UsageError(f"{path} became shorter while it was read; run this again")
-            end = min(file.tell(), size)
-            yield start, end
-            start = end
+_chunk_filter: ChunkFilter
 
 
-def _read(path: Path, start: int, end: int) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(start)
-        return file.read(end - start)
-
-
-_judge: Callable[[bytes], ChunkResult]
-
-
-def _init_worker(judge: Callable[[bytes], ChunkResult]) -> None:
-    """What each worker does first."""
-    global _judge
-    _judge = judge
-    # A parent killed with -9 cannot stop its workers: they must see it themselves.
+def _init_worker(chunk_filter: ChunkFilter) -> None:
+    global _chunk_filter
+    _chunk_filter = chunk_filter
+    # A parent killed with SIGKILL cannot stop its workers: each watches for its parent's end.
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _run_chunk(path: Path, start: int, end: int) -> ChunkResult:
-    return _judge(_read(path, start, end))
+def _run_chunk(chunk: bytes) -> ChunkResult:
+    return _chunk_filter(chunk)

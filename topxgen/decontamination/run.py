@@ -1,45 +1,56 @@
-"""Decontaminate the files of a directory, one language at a time."""
+"""The stages of decontamination.py: find the input, check the output paths, filter, report."""
 
 import argparse
+import os
 from collections import Counter
 from pathlib import Path
 
 from topxgen.common import provenance
 from topxgen.common.console import Progress
-from topxgen.common.errors import UsageError
-from topxgen.common.files import partial
+from topxgen.common.errors import UsageError, unknown_choice
+from topxgen.common.files import partial, write_atomic
 from topxgen.common.records import FilteredLayout, translations_name
 from topxgen.corpora import benchmarks
-from topxgen.decontamination import filter, parallel_jsonl
-from topxgen.decontamination import report as report
+from topxgen.decontamination import parallel_jsonl, report
+from topxgen.decontamination.benchmark_texts import BenchmarkTexts
+from topxgen.decontamination.filter import RULES_VERSION, ContaminationFilter
 from topxgen.text import languages
 
+# The flags that decide what overlaps and what is dropped.
+SETTINGS = (
+    "ngram_size",
+    "tokenizer",
+    "near_duplicate_threshold",
+    "short_text_rule",
+    "drop_on_sentence_overlap",
+    "drop_on_translation_overlap",
+)
 
-def inputs(args: argparse.Namespace) -> dict[str, Path]:
-    """The file of each language, by its name. Raises UsageError when there is none."""
+
+def input_files(args: argparse.Namespace) -> dict[str, Path]:
+    """The file of each language, by the language's name. Raises UsageError if one does not exist."""
     suffix = translations_name("")
     if not args.input_dir.is_dir():
-        raise UsageError(f"--input_dir {args.input_dir} is no folder; pass the one that holds {{Language}}{suffix}")
-    there = sorted(path.name.removesuffix(suffix) for path in args.input_dir.glob(f"*{suffix}"))
-    named = args.languages or there
-    if not named:
-        raise UsageError(f"{args.input_dir} holds no {{Language}}{suffix}: run datagen.py's translate stage first")
-    found = {}
-    for name in named:
+        raise UsageError(f"--input_dir {args.input_dir} is not a directory; pass the one with {{Language}}{suffix}")
+    available = sorted(path.name.removesuffix(suffix) for path in args.input_dir.glob(f"*{suffix}"))
+    if not (args.languages or available):
+        raise UsageError(f"{args.input_dir} has no {{Language}}{suffix}: run datagen.py's translate stage first")
+    paths = {}
+    for name in args.languages or available:
         language = languages.find(name, args.languages_file).name
-        found[language] = args.input_dir / translations_name(language)
-        if not found[language].is_file():
+        paths[language] = args.input_dir / translations_name(language)
+        if not paths[language].is_file():
             raise UsageError(
-                f"no {found[language].name} in {args.input_dir} (there is {', '.join(there) or 'none for any language'}): "
-                "mend --languages or --input_dir, or run datagen.py's translate stage first"
+                f"no {paths[language].name} in {args.input_dir} (languages there: {', '.join(available) or 'none'}): change "
+                "--languages or --input_dir, or run datagen.py's translate stage first"
             )
-    return found
+    return paths
 
 
-def report_paths(args: argparse.Namespace, output_dir: Path) -> tuple[Path, Path]:
-    """Where the report goes, as JSON and as Markdown."""
+def report_paths(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The paths of the report as JSON and as Markdown."""
     name = "decontamination_audit" if args.audit else "decontamination_report"
-    stem = args.report or output_dir / name
+    stem = args.report or args.output_dir / name
     if stem.is_dir():
         stem = stem / name
     if stem.suffix in (".json", ".md"):
@@ -47,108 +58,122 @@ def report_paths(args: argparse.Namespace, output_dir: Path) -> tuple[Path, Path
     return stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".md")
 
 
-def check(args: argparse.Namespace, paths: dict[str, Path], layout: FilteredLayout, reports: tuple[Path, Path]) -> None:
-    """Fail now on what would be lost or written over later."""
+def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tuple[Path, Path]) -> None:
+    """Raise UsageError for what would fail later, overwrite what is read, or compare texts with themselves."""
     for name in args.allow_missing:
         if name not in args.benchmarks:
-            raise UsageError(f"--allow_missing {name}: not among --benchmarks {' '.join(args.benchmarks)}")
-    outputs = [] if args.audit else [f for name in paths for f in (*layout.files(name), layout.manifest(name))]
+            raise unknown_choice("--allow_missing", name, args.benchmarks)
+    layout = FilteredLayout(args.output_dir)
+    outputs = [] if args.audit else [f for name in inputs for f in (*layout.files(name), layout.manifest(name))]
     outputs += [partial(path) for path in outputs]
-    own = [path for name in (*args.benchmarks, *args.pool) if (path := benchmarks.local_source(name))]
+    own_benchmarks = [
+        path for name in (*args.benchmarks, *args.demonstration_pool) if (path := benchmarks.local_source(name))
+    ]
     for output in (*reports, *outputs):
         if output.is_dir():
             raise UsageError(
-                f"{output} is a directory, but a file of that name is to be written; pass another --output_dir"
+                f"{output} is a directory, but this run writes a file of that name; pass another --output_dir"
             )
-        for path in (*paths.values(), *own):
-            if output.exists() and path.exists() and output.samefile(path):
-                raise UsageError(
-                    f"{output} would be written over {path}, which is read: pass another --output_dir or --report"
-                )
+        for path in (*inputs.values(), *own_benchmarks):
+            if _inodes([output]) & _inodes([path]):
+                raise UsageError(f"{output} would overwrite the input {path}: pass another --output_dir or --report")
     for output in reports:
         if output in outputs:
-            raise UsageError(f"--report {output} is a file that this run writes for another purpose; pass another path")
-    for source in own:
-        read = benchmarks.files_below(source) if source.is_dir() else [source] if source.exists() else []
-        same = {(found.st_dev, found.st_ino) for found in map(Path.stat, read)}
-        for path in (*paths.values(), *reports, *outputs):
-            inside = source.is_dir() and source.resolve() in path.resolve().parents
-            if inside or (path.exists() and (path.stat().st_dev, path.stat().st_ino) in same):
+            raise UsageError(f"--report {output} is another output of this run; pass another path")
+    for source in own_benchmarks:
+        inodes = _inodes(benchmarks.files_below(source) if source.is_dir() else [source])
+        for path in (*inputs.values(), *reports, *outputs):
+            if source.resolve() in path.resolve().parents or _inodes([path]) & inodes:
                 raise UsageError(
-                    f"{path} is part of {source}, which is given as a benchmark: its texts would be held against themselves; "
-                    "keep what is generated and the benchmarks in folders of their own"
+                    f"{path} is part of the benchmark {source}, so it would be compared with itself; keep generated files "
+                    "and benchmarks in separate directories"
                 )
-    for folder in {path.parent for path in (*reports, *outputs)}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"cannot write to {folder}: {error.strerror}; pass another --output_dir or --report"
-            ) from None
+    try:
+        reports[0].parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {reports[0].parent}: {error.strerror}; pass another --report") from None
 
 
-def settings_of(args: argparse.Namespace) -> dict:
-    """The flags that decide what overlaps and what becomes of it."""
-    names = (
-        "ngram_size",
-        "tokenizer",
-        "near_duplicates",
-        "short_texts",
-        "on_sentence_overlap",
-        "on_translation_overlap",
-    )
-    return {name: getattr(args, name) for name in names}
+def _inodes(paths: list[Path]) -> set[tuple[int, int]]:
+    return {(path.stat().st_dev, path.stat().st_ino) for path in paths if path.exists()}
 
 
 def filter_file(
-    args: argparse.Namespace, path: Path, layout: FilteredLayout, sides: tuple, indexes: tuple, workers: int
+    args: argparse.Namespace,
+    path: Path,
+    layout: FilteredLayout,
+    sentence_texts: BenchmarkTexts,
+    translation_texts: BenchmarkTexts,
 ) -> dict:
-    """Decontaminate the file of one language; its part of the report."""
-    ours, theirs = sides
-    name, settings = ours.language.name, settings_of(args)
-    judge = filter.ContaminationFilter(
-        *indexes, filter.DropRules(args.drop_on_sentence_overlap, args.drop_on_translation_overlap)
-    )
-    absent = {
-        key: [[benchmark, side.language.name] for side in sides for benchmark in getattr(side, key)]
-        for key in ("lacking", "missing")
+    """Filter the file of one language; returns its part of the report."""
+    name = sentence_texts.language.name
+    sides = {"sentence": sentence_texts, "translation": translation_texts}
+    not_checked = {
+        key: [[benchmark, texts.language.name] for texts in sides.values() for benchmark in getattr(texts, key)]
+        for key in ("language_not_covered", "not_loaded")
     }
-    decisive = {
-        **settings,
-        "rules_version": filter.VERSION,
-        "tokens_per_ngram": {side.language.name: side.n(settings) for side in sides},
-        "benchmarks": {"sentence": ours.facts(), "translation": theirs.facts()},
-        **absent,
+    settings = {
+        **{flag: getattr(args, flag) for flag in SETTINGS},
+        "rules_version": RULES_VERSION,
+        "tokens_per_ngram": {texts.language.name: texts.tokens_per_ngram for texts in sides.values()},
+        "benchmarks": {side: texts.provenance() for side, texts in sides.items()},
+        **not_checked,
     }
     with Progress(f"decontaminate {name}", path.stat().st_size // 1000, "kB") as bar:
-        done = None
-
-        def tick(end: int, counts: Counter) -> None:
-            nonlocal done
-            bar.update(end // 1000 - (done or 0), records=counts["records"], overlapping=counts["records_overlapping"])
-            if done is None:
-                bar.restart_clock()  # what an earlier run did says nothing of the rate
-            done = end // 1000
-
-        manifest = parallel_jsonl.run(
+        manifest = parallel_jsonl.filter_jsonl(
             path,
-            judge,
+            ContaminationFilter(
+                sentence_texts.index,
+                translation_texts.index,
+                args.drop_on_sentence_overlap,
+                args.drop_on_translation_overlap,
+            ),
             None if args.audit else layout.filtered(name),
             layout.hits(name),
             layout.malformed(name),
             layout.manifest(name),
-            decisive,
-            {"stage": "decontaminate", "command": provenance.command_line(()), "versions": provenance.versions()},
-            workers,
-            tick,
+            settings,
+            args.num_workers or len(os.sched_getaffinity(0)),
+            lambda start, end, counts: bar.update(
+                end // 1000 - start // 1000, records=counts["records"], overlapping=counts["records_overlapping"]
+            ),
         )
-    splits = [(side, split) for side, which in (("sentence", ours), ("translation", theirs)) for split in which.splits]
+    splits = [(side, split) for side, texts in sides.items() for split in texts.splits]
     return {
         "input": str(path),
         "input_sha256": manifest["input_sha256"],
         "output": None if args.audit else str(layout.filtered(name)),
-        "tokens_per_ngram": ours.n(settings),
-        "counts": {key: manifest["counts"].get(key, 0) for key in filter.COUNTS},
+        "tokens_per_ngram": sentence_texts.tokens_per_ngram,
+        "counts": Counter(manifest["counts"]),  # an empty file has no counts
         "overlaps": report.overlaps(layout.hits(name), splits),
-        **absent,
+        **not_checked,
     }
+
+
+def write_reports(
+    args: argparse.Namespace,
+    paths: tuple[Path, Path],
+    layout: FilteredLayout,
+    texts: dict[str, BenchmarkTexts],
+    parts: dict[str, dict],
+) -> None:
+    """Write the report of all languages, including what the benchmarks share with each other, as JSON and Markdown."""
+    content = {
+        "audit": args.audit,
+        "command": provenance.command_line(()),
+        "settings": {flag: getattr(args, flag) for flag in SETTINGS},
+        "benchmarks": {name: language_texts.provenance() for name, language_texts in texts.items()},
+        "languages": parts,
+        "between_benchmarks": [
+            row
+            for language_texts in texts.values()
+            for row in report.between_benchmarks(
+                language_texts.language.name,
+                language_texts.index_with_pool,
+                {entry.base for entry in language_texts.entries(language_texts.demonstration_pool)},
+            )
+        ],
+    }
+    hits = {name: layout.hits(name) for name in parts}
+    write_atomic(paths[0], report.as_json(content, hits))
+    write_atomic(paths[1], report.as_markdown(content, hits))

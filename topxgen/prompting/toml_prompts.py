@@ -40,7 +40,7 @@ def load(path: Path, required: dict[str, tuple[str, ...]]) -> dict:
     return parts
 
 
-def fill(text: str, **values: str) -> str:
+def fill(text: str, /, **values: str) -> str:
     """`text` with each {name} replaced by the value of that name, in one pass: braces within values stay."""
     names = "|".join(map(re.escape, values))
     return re.sub(rf"\{{({names})\}}", lambda match: values[match[1]], text)

@@ -7,7 +7,7 @@ from topxgen import inference, retrieval
 from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
 from topxgen.inference import Request, SamplingSettings
-from topxgen.inference.response_cache import Journal, request_id
+from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, clean_answer, get_template
 from topxgen.prompting.style import CHAT, RAW, Prompt, style_of
 from topxgen.retrieval import Retriever
@@ -50,7 +50,7 @@ class LLM:
         sampler = inference.load(self._settings.inference_api, self._model)
         if self._settings.response_cache is not None:
             paid = self._settings.inference_api in inference.REMOTE
-            sampler = Journal(sampler, self._settings.response_cache, sync_each=paid)
+            sampler = CachedSampler(sampler, self._settings.response_cache, fsync_each=paid)
         self._sampler = sampler
 
     @property
