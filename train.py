@@ -1,6 +1,7 @@
-"""Fine-tune a decoder LM or an NLLB-like model on parallel data: generated pairs, FLORES, SMOL, UDHR, or your own.
+"""Fine-tune a decoder LM, or an encoder-decoder such as NLLB, on parallel data.
 
-The published recipe on four GPUs (Llama-3-8B, both directions):
+The data: generated pairs (topxgen), FLORES, SMOL, the UDHR, or files and Hub data sets of your own. The published recipe on
+four GPUs (Llama-3-8B, both directions):
 
     accelerate launch --config_file configs/zero3.yaml train.py --model_name_or_path meta-llama/Meta-Llama-3-8B \\
         --dataset_name_or_path topxgen --data_dir outputs/gemma-3-27b-it/nllb-200-3.3B --target_languages Basque Hausa \\
@@ -8,258 +9,276 @@ The published recipe on four GPUs (Llama-3-8B, both directions):
         --per_device_train_batch_size 4 --gradient_accumulation_steps 4 --learning_rate 1e-5 --num_warmup_steps 500 \\
         --weight_decay 0.01 --bf16 --gradient_checkpointing --output_dir outputs/llama-3-8b-topxgen
 
-LoRA on one GPU: add --use_peft --lora_r 32 --lora_alpha 64 --learning_rate 1e-4. Without GPU or network (what
-scripts/demo.sh runs):
+LoRA on one GPU: add --use_peft --lora_r 32 --lora_alpha 64 --learning_rate 1e-4. Without a GPU or network (as in
+scripts/demo.sh):
 
     python train.py --model_name_or_path models/gemma-3-270m --dataset_name_or_path udhr --target_languages Basque \\
         --reverse --targets_only --use_peft --bf16 --learning_rate 3e-4 --max_steps 30 --output_dir outputs/demo/train
 
-The best checkpoint lies in --output_dir itself, as a model that transformers, vLLM and datagen.py load. Killed? The same
-command goes on from the last checkpoint. `--dry_run` shows the data as the model will see it, and loads no weights.
+The best checkpoint is copied to --output_dir itself, as a model that transformers, vLLM, datagen.py and main.py load. If a
+run is interrupted, re-run the same command: it resumes from the last checkpoint. --dry_run shows the data as the model will
+see it, without loading weights.
 """
 
 import argparse
 import atexit
-import json
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from topxgen.common.cli import FLAG, Parser, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
-from topxgen.training import run, training_data
-from topxgen.training.model import LEFT_OUT_FILE, TrainableModel
+from topxgen.common.flags import add_language_flags
+from topxgen.common.locks import OutputLock
+from topxgen.training import arguments, run, training_data
+from topxgen.training.arguments import DEFAULT_STEPS, IS_MAIN_PROCESS, SCHEDULERS
+from topxgen.training.export import FORMATS, export
+from topxgen.training.model import SKIPPED_PAIRS_FILE, TrainableModel
 from topxgen.training.packing import PACKINGS
-from topxgen.training.plan import (
-    DEFAULT_STEPS,
-    IS_MAIN_PROCESS,
-    build_sets,
-    open_stream,
-    settings_of,
-    settle,
-    show_batch,
-    show_rows,
-)
 
 logger = logging.getLogger("topxgen.train")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     parser = Parser(__doc__)
 
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model_name_or_path", required=True, metavar="MODEL", help="a Hub id or a folder; its config decides the path"
+    add = group.add_argument
+    add("--model_name_or_path", required=True, metavar="MODEL", help="base model: a Hub id or a folder")
+    add("--tokenizer_name_or_path", metavar="MODEL", help="tokenizer, if it is not the model's own")
+    add("--eos_token_id", type=int_range(0), metavar="ID", help="token that ends an answer [the tokenizer's EOS]")
+    add(
+        "--output_dir", type=Path, required=True, metavar="DIR", help="checkpoints, log and best model; resumes from it"
     )
-    group.add_argument("--tokenizer_name_or_path", metavar="MODEL", help="[the model's]")
-    group.add_argument("--eos_token_id", type=int_range(0), metavar="ID", help="that ends an answer [the tokenizer's]")
-    group.add_argument("--output_dir", type=Path, required=True, metavar="DIR")
-    group.add_argument("--trust_remote_code", **FLAG, help="run code that comes with the model")
+    add("--trust_remote_code", **FLAG, help="run Python code that comes with the model; off by default")
 
     group = parser.add_argument_group("data")
-    group.add_argument(
+    add = group.add_argument
+    add(
         "--dataset_name_or_path",
         default="topxgen",
         metavar="NAME",
-        help="topxgen (or ours), flores, smol, udhr (embedded); a jsonl, json, csv, tsv or parquet file, a folder of "
-        "`datasets`, an export; a Hub id [%(default)s]",
+        help="topxgen (or ours): generated pairs in --data_dir; flores: FLORES-200; smol: SMOL; udhr: the embedded Universal "
+        "Declaration of Human Rights; a jsonl, json, csv, tsv or parquet file; a folder with such files, an export or a "
+        "saved `datasets` folder; or a Hub id [%(default)s]",
     )
-    group.add_argument(
-        "--data_dir",
-        type=Path,
-        metavar="DIR",
-        help="topxgen: holds {Language}_translate_filtered.jsonl; flores, smol: local copies in their publishers' layout",
-    )
-    group.add_argument("--src", default="English", metavar="LANGUAGE", help="[%(default)s]")
-    group.add_argument("--target_languages", nargs="+", default=[], metavar="LANGUAGE", help="English names or codes")
-    group.add_argument(
-        "--languages_file", metavar="TSV", help="rows of your own, with the columns of topxgen/text/languages.tsv"
-    )
-    group.add_argument("--reverse", **FLAG, help="train the other direction, too (after the split)")
-    group.add_argument("--subset", metavar="CONFIG", help="of a Hub set; smol: smolsent or smoldoc")
-    group.add_argument("--split", metavar="SPLIT", help="[train; flores, udhr: dev]")
-    group.add_argument(
-        "--input_column_name", default="prompt", metavar="COLUMN", help="source, or finished text [%(default)s]"
-    )
-    group.add_argument("--output_column_name", metavar="COLUMN", help="target [none: the input is finished text]")
-    group.add_argument(
-        "--percentile",
-        type=float_range(0, 100),
-        metavar="P",
-        help="only pairs whose score is above the P-th percentile",
-    )
-    group.add_argument("--dataset_size", type=int_range(-1), default=-1, metavar="N", help="pairs a language; -1: all")
-    group.add_argument(
+    add("--data_dir", type=Path, metavar="DIR", help="topxgen: output of decontamination.py; flores, smol: local copy")
+    add("--src", default="English", metavar="LANGUAGE", help="source language [%(default)s]")
+    add("--target_languages", nargs="+", default=[], metavar="LANGUAGE", help="English names or FLORES codes")
+    add_language_flags(group)
+    add("--reverse", **FLAG, help="also train the other direction, with the same held-out pairs")
+    add("--subset", metavar="CONFIG", help="configuration of a Hub data set; smol: smolsent or smoldoc [smolsent]")
+    add("--split", metavar="SPLIT", help="split to train on [train; flores and udhr: dev]")
+    add("--input_column_name", default="prompt", metavar="COLUMN", help="column of source or raw text [%(default)s]")
+    add("--output_column_name", metavar="COLUMN", help="column of the target [none: train on raw text]")
+    add("--percentile", type=float_range(0, 100), metavar="P", help="keep pairs with scores above the P-th percentile")
+    add("--dataset_size", type=int_range(-1), default=-1, metavar="N", help="pairs per language; -1: all [%(default)s]")
+    add(
         "--strategy",
         choices=training_data.STRATEGIES,
         default="soonest",
-        help="which N: the first, the best scores, a random draw [%(default)s]",
+        help="which --dataset_size pairs; soonest: the first; highest: the best scores; random: a sample [%(default)s]",
     )
-    group.add_argument(
+    add(
         "--test_size_ratio",
         type=float_range(0),
         default=0.1,
         metavar="SHARE_OR_COUNT",
-        help="held out: a share up to 1, a count above [%(default)s]",
+        help="held-out pairs: up to 1 a share, above 1 a number, 0 none [%(default)s]",
     )
-    group.add_argument("--streaming", **FLAG, help="never hold the data in memory (files and Hub sets)")
-    group.add_argument("--shuffle_buffer", type=int_range(1), default=5000, help="streaming [%(default)s]")
-    group.add_argument(
-        "--size_valid_set",
-        type=int_range(0),
+    add("--streaming", **FLAG, help="never hold the data in memory (files and Hub data sets); needs --max_steps")
+    add(
+        "--shuffle_buffer",
+        type=int_range(1),
+        default=5000,
+        metavar="N",
+        help="streaming: pairs to shuffle [%(default)s]",
+    )
+    add(
+        "--size_valid_set", type=int_range(0), default=1000, metavar="N", help="streaming: held-out pairs [%(default)s]"
+    )
+    add(
+        "--num_of_sequences",
+        type=int_range(1),
         default=1000,
         metavar="N",
-        help="streaming: the first pairs, which are held out [%(default)s]",
+        help="streaming: pairs to pack [%(default)s]",
     )
-    group.add_argument(
-        "--num_of_sequences", type=int_range(1), default=1000, help="streaming: pairs packed together [%(default)s]"
-    )
-    group.add_argument("--export_dir", type=Path, metavar="DIR", help="write the two sets there, too")
-    group.add_argument(
-        "--export_formats", nargs="+", choices=training_data.FORMATS, default=list(training_data.FORMATS), help="[all]"
-    )
-    group.add_argument("--seed", type=int_range(0), default=122, help="[%(default)s]")
-    group.add_argument("--dry_run", **FLAG, help="show counts, rows and the first texts, and leave")
+    add("--export_dir", type=Path, metavar="DIR", help="also write training and test set to files in this folder")
+    add("--export_formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="formats of --export_dir [all]")
+    add("--seed", type=int_range(0), default=122, help="seed of split, shuffling and training [%(default)s]")
+    add("--dry_run", **FLAG, help="show counts, steps and the first training texts, then exit")
 
-    group = parser.add_argument_group("what is learned")
-    group.add_argument("--targets_only", **FLAG, help="loss on the target and EOS alone (decoders)")
-    group.add_argument("--max_length", type=int_range(8), default=2048, metavar="TOKENS", help="of a row [%(default)s]")
-    group.add_argument(
+    add = parser.add_argument_group("training texts").add_argument
+    add("--targets_only", **FLAG, help="decoder LMs: loss on target and EOS only, not on the prompt")
+    add("--max_length", type=int_range(8), default=2048, metavar="TOKENS", help="longest row [%(default)s]")
+    add(
         "--packing",
         choices=PACKINGS,
         default="bestfit",
-        help="decoders: best-fit without leaks; the old concatenate-and-cut; one pair a row [%(default)s]",
+        help="decoder LMs; bestfit: whole pairs packed into rows, attention within pairs; concat: all texts concatenated and "
+        "cut, as in the paper's code; none: one pair per row [%(default)s]",
     )
-    group.add_argument(
+    add(
         "--template_key",
         default="14",
-        help="decoders: number or name in topxgen/prompting/mt_templates.toml; none: input and output as they stand [%(default)s]",
+        metavar="KEY",
+        help="decoder LMs: MT template, a number or name in topxgen/prompting/mt_templates.toml; none: source and target are "
+        "concatenated as they are [%(default)s]",
     )
-    group.add_argument(
-        "--neftune_noise_alpha", type=float_range(0), metavar="ALPHA", help="noise on the embeddings [off]"
+    add("--neftune_noise_alpha", type=float_range(0), metavar="ALPHA", help="NEFTune: noise on embeddings [off]")
+
+    add = parser.add_argument_group("adapters and memory").add_argument
+    add("--use_peft", **FLAG, help="train a LoRA adapter instead of all weights")
+    add("--lora_r", type=int_range(1), default=16, metavar="RANK", help="rank of the adapter [%(default)s]")
+    add("--lora_alpha", type=float_range(0), default=32, help="scale of the adapter, divided by its rank [%(default)s]")
+    add("--lora_dropout", type=float_range(0, 1), default=0.05, help="dropout before the adapter [%(default)s]")
+    add(
+        "--target_modules",
+        nargs="+",
+        metavar="NAME",
+        help="modules with an adapter, such as q_proj [all linear layers]",
+    )
+    add("--use_dora", **FLAG, help="weight-decomposed LoRA (DoRA); needs --use_peft")
+    add("--load_in_8bit", **FLAG, help="frozen weights in 8 bits (bitsandbytes); needs --use_peft")
+    add("--load_in_4bit", **FLAG, help="frozen weights in 4 bits (QLoRA); needs --use_peft")
+    add("--fp16", **FLAG, help="mixed precision in float16, for GPUs without bfloat16")
+    add("--bf16", **FLAG, help="mixed precision in bfloat16")
+    add("--gradient_checkpointing", **FLAG, help="recompute activations: less memory, a third slower")
+    add("--use_flash_attn", **FLAG, help="flash attention, if flash-attn is installed")
+    add("--use_liger_kernel", **FLAG, help="Liger kernels (decoder LMs on GPU)")
+    add("--deepspeed", metavar="JSON", help="DeepSpeed configuration; or launch with configs/zero3.yaml")
+
+    add = parser.add_argument_group("optimization").add_argument
+    add("--max_steps", type=int_range(-1), metavar="N", help=f"optimizer steps; -1: by epochs [{DEFAULT_STEPS}]")
+    add("--num_train_epochs", type=float_range(0.001), metavar="N", help="passes over the data, without --max_steps")
+    rows = dict(type=int_range(1), default=4, metavar="ROWS")
+    add("--per_device_train_batch_size", **rows, help="training: rows per batch on each device [%(default)s]")
+    add("--per_device_eval_batch_size", **rows, help="evaluation: rows per batch on each device [%(default)s]")
+    add(
+        "--gradient_accumulation_steps",
+        type=int_range(1),
+        default=4,
+        metavar="N",
+        help="batches per optimizer step on each device [%(default)s]",
+    )
+    add("--learning_rate", type=float_range(0), default=5e-6, metavar="LR", help="peak learning rate [%(default)s]")
+    add("--min_learning_rate", type=float_range(0), metavar="LR", help="where the schedule ends [0 in most schedules]")
+    add(
+        "--lr_scheduler_type",
+        choices=SCHEDULERS,
+        default="cosine",
+        metavar="NAME",
+        help=f"learning-rate schedule of transformers: {', '.join(SCHEDULERS)} [%(default)s]",
+    )
+    add("--lr_scheduler_kwargs", type=json_object, metavar="JSON", help='its options, such as {"num_cycles": 2}')
+    add("--num_warmup_steps", type=int_range(0), default=100, metavar="N", help="steps of linear warm-up [%(default)s]")
+    add("--weight_decay", type=float_range(0), default=0.05, help="AdamW's weight decay [%(default)s]")
+    add(
+        "--num_workers",
+        type=int_range(0),
+        default=24,
+        metavar="N",
+        help="data loaders, at most one per spare core [24]",
     )
 
-    group = parser.add_argument_group("adapters and memory")
-    group.add_argument("--use_peft", **FLAG, help="LoRA")
-    group.add_argument("--lora_r", type=int_range(1), default=16, help="[%(default)s]")
-    group.add_argument("--lora_alpha", type=float_range(0), default=32, help="[%(default)s]")
-    group.add_argument("--lora_dropout", type=float_range(0, 1), default=0.05, help="[%(default)s]")
-    group.add_argument("--target_modules", nargs="+", metavar="NAME", help="[all linear layers]")
-    group.add_argument("--use_dora", **FLAG, help="weight-decomposed LoRA")
-    group.add_argument("--load_in_8bit", **FLAG, help="frozen weights in 8 bits (bitsandbytes)")
-    group.add_argument("--load_in_4bit", **FLAG, help="in 4 bits, QLoRA")
-    group.add_argument("--fp16", **FLAG)
-    group.add_argument("--bf16", **FLAG)
-    group.add_argument("--gradient_checkpointing", **FLAG, help="less memory, a third slower")
-    group.add_argument("--use_flash_attn", **FLAG, help="flash attention, if installed")
-    group.add_argument("--use_liger_kernel", **FLAG, help="Liger kernels (GPU)")
-    group.add_argument("--deepspeed", metavar="JSON", help="a DeepSpeed config; or launch with configs/zero3.yaml")
-
-    group = parser.add_argument_group("optimisation")
-    group.add_argument("--max_steps", type=int_range(-1), metavar="N", help=f"[{DEFAULT_STEPS}]")
-    group.add_argument(
-        "--num_train_epochs", type=float_range(0.001), metavar="N", help="instead of --max_steps (which wins)"
+    add = parser.add_argument_group("checkpoints and evaluation").add_argument
+    add("--logging_steps", type=int_range(1), default=10, metavar="N", help="steps between log entries [%(default)s]")
+    add("--eval_steps", type=int_range(1), default=10, metavar="N", help="steps between evaluations [%(default)s]")
+    add("--save_steps", type=int_range(1), default=50, metavar="N", help="steps between checkpoints [%(default)s]")
+    add(
+        "--save_total_limit",
+        type=int_range(1),
+        default=3,
+        metavar="N",
+        help="checkpoints to keep, and the best [%(default)s]",
     )
-    group.add_argument(
-        "--per_device_train_batch_size", type=int_range(1), default=4, metavar="ROWS", help="[%(default)s]"
-    )
-    group.add_argument(
-        "--per_device_eval_batch_size", type=int_range(1), default=4, metavar="ROWS", help="[%(default)s]"
-    )
-    group.add_argument("--gradient_accumulation_steps", type=int_range(1), default=4, help="[%(default)s]")
-    group.add_argument("--learning_rate", type=float_range(0), default=5e-6, help="[%(default)s]")
-    group.add_argument("--min_learning_rate", type=float_range(0), help="where the schedule ends")
-    group.add_argument("--lr_scheduler_type", choices=run.SCHEDULERS, default="cosine", help="[%(default)s]")
-    group.add_argument("--lr_scheduler_kwargs", type=json_object, metavar="JSON", help='such as {"num_cycles": 2}')
-    group.add_argument("--num_warmup_steps", type=int_range(0), default=100, help="[%(default)s]")
-    group.add_argument("--weight_decay", type=float_range(0), default=0.05, help="[%(default)s]")
-    group.add_argument(
-        "--num_workers", type=int_range(0), default=24, help="that load data, one a spare core at most [24]"
-    )
-
-    group = parser.add_argument_group("checkpoints and evaluation")
-    group.add_argument("--logging_steps", type=int_range(1), default=10, help="[%(default)s]")
-    group.add_argument("--eval_steps", type=int_range(1), default=10, help="also at every save [%(default)s]")
-    group.add_argument("--save_steps", type=int_range(1), default=50, help="[%(default)s]")
-    group.add_argument("--save_total_limit", type=int_range(1), default=3, help="the best is kept, too [%(default)s]")
-    group.add_argument(
+    add(
         "--num_eval_translations",
         type=int_range(0),
         default=0,
         metavar="N",
-        help="translate so many held-out pairs of each direction at every evaluation: chrF++, BLEU [%(default)s]",
+        help="at each evaluation translate N held-out pairs of each direction, for chrF++ and BLEU [%(default)s]",
     )
-    group.add_argument(
+    add(
         "--metric_for_best_model",
         choices=("loss", "chrf", "bleu"),
-        help="what the best checkpoint has [chrf, without translations loss]",
+        help="held-out metric that picks the best checkpoint [chrf with --num_eval_translations, else loss]",
     )
-    group.add_argument(
+    add(
         "--early_stopping_patience",
         type=int_range(1),
         metavar="N",
         help="stop after N evaluations without a better one",
     )
-    group.add_argument("--report_to", nargs="+", choices=("tensorboard", "wandb"), help="besides the log here [none]")
-    group.add_argument("--push_to_hub", **FLAG, help="upload the best model, privately, when done (HF_TOKEN)")
-    group.add_argument("--hub_model_id", metavar="ID", help="[the name of the output directory]")
+    add("--report_to", nargs="+", choices=("tensorboard", "wandb"), help="trackers besides train_log.jsonl [none]")
+    add("--push_to_hub", **FLAG, help="upload the best model to a private Hub repository at the end (HF_TOKEN)")
+    add("--hub_model_id", metavar="ID", help="repository for --push_to_hub [the name of --output_dir]")
     return parser
 
 
 def train(args: argparse.Namespace) -> int:
-    from topxgen.common.locks import OutputLock
+    """Run all stages; the exit code."""
+    # Flags: check them, set the defaults that depend on others
+    arguments.resolve(args)
 
-    args = settle(args)
-    if "WORLD_SIZE" not in os.environ and not args.dry_run:
-        run.one_gpu_or_launch()
-    run.check_schedule(args)
-    pairs, test, facts = open_stream(args) if args.streaming else build_sets(args)
-    for line in run.funnel_lines(facts):
-        logger.info(line)
-    if args.targets_only and not all(pair.src for pair in (*test, *(() if args.streaming else pairs))):
-        raise UsageError(
-            "--targets_only: text of one column has no target; pass --output_column_name, or drop the flag"
-        )
+    # Data: read, select, split off the test set, add the other direction
+    train_pairs, test_pairs, facts = (training_data.open_stream if args.streaming else training_data.build_sets)(args)
+    run.log_data(facts)
+    if args.targets_only and not all(pair.src for pair in (test_pairs if args.streaming else train_pairs)):
+        raise UsageError("--targets_only needs a target column: pass --output_column_name, or drop the flag")
     if args.export_dir and IS_MAIN_PROCESS:
-        written = training_data.export(pairs, test, args.export_dir, args.export_formats, args.languages_file)
-        logger.info(f"exported: {', '.join(map(str, written))}")
+        paths = export(train_pairs, test_pairs, args.export_dir, args.export_formats, args.languages_file)
+        logger.info(f"exported: {', '.join(map(str, paths))}")
+
+    # Rows: tokenize the pairs and pack them
     model = TrainableModel(args)
     if args.streaming:
-        rows = model.streamed(pairs, test)
-        if next(iter(rows), None) is None:
-            raise UsageError(
-                f"nothing is left to train on after the first --size_valid_set {args.size_valid_set} pairs that fits "
-                f"--max_length {args.max_length} tokens: lower the one or raise the other"
-            )
-        show_batch(args)
+        rows, texts = streamed_rows(args, model, train_pairs, test_pairs), None
+        run.log_batch(args)
     else:
-        encoded = model.encode(pairs)
-        if not len(encoded):
-            shortest = min(tokens for _, tokens in encoded.too_long)
+        texts = model.encode(train_pairs)
+        if not len(texts):
+            shortest = min(tokens for _, tokens in texts.too_long)
             raise UsageError(
-                f"no pair is as short as --max_length {args.max_length} tokens; the shortest has {shortest}"
+                f"all pairs are longer than --max_length {args.max_length} tokens; the shortest has {shortest}"
             )
-        rows = model.rows(encoded)
-        show_rows(args, model, encoded, rows)
+        rows = model.rows(texts)
+        run.log_plan(args, model, texts, rows)
     if args.dry_run:
-        if not args.streaming:
-            run.note_left_out(args, model, encoded, pairs, "training")
+        if texts is not None:
+            run.log_examples(args, model, texts)
+            model.report_too_long(texts, train_pairs, "training")
         return 0
-    settings = json.loads(json.dumps(settings_of(args, facts), default=str))
-    lock = OutputLock(args.output_dir) if IS_MAIN_PROCESS else None
-    try:
+
+    # Output directory: one process writes to it, and it holds one run only
+    settings = arguments.result_settings(args, facts["sha256"])
+    with OutputLock(args.output_dir) if IS_MAIN_PROCESS else nullcontext():
         run.check_output_dir(args.output_dir, settings)
         if run.is_finished(args.output_dir):
             return 0
         if IS_MAIN_PROCESS:
-            (args.output_dir / LEFT_OUT_FILE).unlink(missing_ok=True)
-        if not args.streaming:
-            run.note_left_out(args, model, encoded, pairs, "training")
-        return run.run(args, model, rows, test, facts, settings)
-    finally:
-        if lock is not None:
-            lock.release()
+            (args.output_dir / SKIPPED_PAIRS_FILE).unlink(missing_ok=True)
+        if texts is not None:
+            model.report_too_long(texts, train_pairs, "training")
+
+        # Training: load the weights, resume, train, keep the best model
+        return run.run(args, model, rows, test_pairs, facts, settings)
+
+
+def streamed_rows(args: argparse.Namespace, model: TrainableModel, stream, test_pairs: list):
+    """The rows of a stream. Raises UsageError if it has none."""
+    from topxgen.training.streaming import StreamedRows
+
+    rows = StreamedRows(stream, model.pair_tokenizer, test_pairs, args)
+    if next(iter(rows), None) is None:
+        raise UsageError(
+            f"nothing is left to train on after the first --size_valid_set {args.size_valid_set} pairs that fits --max_length "
+            f"{args.max_length} tokens: lower the one or raise the other"
+        )
+    return rows
 
 
 def main() -> int:
@@ -269,8 +288,8 @@ def main() -> int:
 
 
 def exit_process(code: int) -> None:
-    """End this process. Of several, threads of torch's process groups now and then abort Python while it tidies up,
-    and a job that is done would count as failed."""
+    """End this process. With several, threads of torch's process groups sometimes abort Python at shutdown, and a finished
+    job would count as failed."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         atexit._run_exitfuncs()
         sys.stdout.flush()

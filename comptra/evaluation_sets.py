@@ -1,41 +1,42 @@
-"""What main.py translates: a test set in two languages, and the pairs that demonstrations come from (SPEC section 7).
-
-flores, ntrex, tico, udhr: a benchmark's own test set and selection pool. ood: TICO-19 with FLORES demonstrations.
-validation: FLORES dev, no pool. topxgen: FLORES with generated pairs as the pool. files: the user's own.
-"""
+"""What main.py translates: a test set in two languages, and the pairs that demonstrations are taken from."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from topxgen.common.errors import UsageError, closest
-from topxgen.common.files import read_json, read_jsonl
-from topxgen.common.registry import Choice
-from topxgen.corpora import benchmarks, examples
+from topxgen.common.errors import UsageError, unknown_choice
+from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
+from topxgen.corpora import benchmarks, examples, tables
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage, Split
-from topxgen.corpora.tables import KINDS, ROLES, Column, languages_named, read_columns
+from topxgen.corpora.tables import KINDS, ROLES, Column, language_of
 from topxgen.text.languages import Language
 
-# The (benchmark, split) of the test set and of the selection pool.
-_PARTS = {
-    "flores": (("flores", "devtest"), ("flores", "dev")),
-    "ntrex": (("ntrex", "test"), ("ntrex", "pool")),
-    "tico": (("tico", "test"), ("tico", "dev")),
-    "ood": (("tico", "test"), ("flores", "dev")),
-    "validation": (("flores", "dev"), None),
-    "topxgen": (("flores", "devtest"), None),
-    "udhr": (("udhr", "test"), ("udhr", "dev")),
-}
+
+class Dataset(NamedTuple):
+    """A choice of --dataset_name_or_path: a sentence for --help, and the (benchmark, split) of test set and pool.
+
+    Without a split the user's files hold the test set, and there is no pool, or it is the user's, too.
+    """
+
+    help: str
+    test: tuple[str, str] | None = None
+    pool: tuple[str, str] | None = None
+
+
 DATASETS = {
-    "flores": Choice("", "FLORES-200 devtest; demonstrations from dev"),
-    "ntrex": Choice("", "the first 1,000 lines of NTREX-128; demonstrations from the rest"),
-    "tico": Choice("", "TICO-19 test; demonstrations from dev"),
-    "ood": Choice("", "TICO-19 test; demonstrations from FLORES-200 dev"),
-    "validation": Choice("", "FLORES-200 dev; no demonstrations"),
-    "topxgen": Choice("", "FLORES-200 devtest; demonstrations from generated pairs (--data_dir)"),
-    "udhr": Choice("", "articles 21 to 30 of the UDHR (embedded); demonstrations from the others"),
-    "files": Choice("", "your own --test_files and --demonstration_pool"),
+    "flores": Dataset("FLORES-200 devtest; demonstrations from dev", ("flores", "devtest"), ("flores", "dev")),
+    "ntrex": Dataset(
+        "the first 1,000 lines of NTREX-128; demonstrations from the rest", ("ntrex", "test"), ("ntrex", "pool")
+    ),
+    "tico": Dataset("TICO-19 test; demonstrations from dev", ("tico", "test"), ("tico", "dev")),
+    "ood": Dataset("TICO-19 test; demonstrations from FLORES-200 dev", ("tico", "test"), ("flores", "dev")),
+    "validation": Dataset("FLORES-200 dev; no demonstrations", ("flores", "dev")),
+    "topxgen": Dataset("FLORES-200 devtest; demonstrations from generated pairs (--data_dir)", ("flores", "devtest")),
+    "udhr": Dataset(
+        "articles 21 to 30 of the UDHR (embedded); demonstrations from the others", ("udhr", "test"), ("udhr", "dev")
+    ),
+    "files": Dataset("your own --test_files and --demonstration_pool"),
 }
 Pairs = list[tuple[str, str]]
 
@@ -69,14 +70,12 @@ def load(
 
     `folder` (--benchmark_dir) is as for benchmarks.load, `data_dir` holds the generated pairs of topxgen. Of the two
     `test_files` and `pool_files` the first is in `src`, the second in `tgt`: one sentence a line, or a table whose columns
-    are named after the languages (or, in JSON, source and target), which may be the same file twice. An empty line of
-    a test set is an error, one of a pool leaves its pair out.
+    are labelled with the languages or with ROLES, or mapped to them (t.tsv:Basque=2); both may be the same table. An empty
+    line is an error in a test set; in a pool its pair is left out.
     Raises UsageError when something is missing, or not parallel, or does not go with `name`.
     """
     if name not in DATASETS:
-        near = closest(name, DATASETS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"unknown --dataset_name_or_path {name!r}: {hint}choose from {', '.join(DATASETS)}")
+        raise unknown_choice("--dataset_name_or_path", name, DATASETS)
     for flag, value, needs in (
         ("--data_dir", data_dir, "topxgen"),
         ("--test_files", test_files, "files"),
@@ -84,15 +83,11 @@ def load(
     ):
         if value is not None and name != needs:
             raise UsageError(f"{flag} is for --dataset_name_or_path {needs}, not {name}: drop one of them")
-    if name == "files":
-        if test_files is None:
-            raise UsageError("--dataset_name_or_path files needs --test_files SOURCE REFERENCE")
-        test = _own("--test_files", test_files, src, tgt)
-        pool = _own("--demonstration_pool", pool_files, src, tgt) if need_pool and pool_files else None
-    else:
-        of_test, of_pool = _PARTS[name]
-        test = _published(*of_test, src, tgt, folder)
-        pool = _published(*of_pool, src, tgt, folder) if need_pool and of_pool else None
+    if name == "files" and test_files is None:
+        raise UsageError("--dataset_name_or_path files needs --test_files SOURCE REFERENCE")
+
+    dataset = DATASETS[name]
+    test = _published(*dataset.test, src, tgt, folder) if dataset.test else _own("--test_files", test_files, src, tgt)
     for split in test:
         _refuse_empty(split)
     pairs, facts = _aligned(*test)
@@ -101,19 +96,21 @@ def load(
             f"no article of {name} has as many paragraphs in {src.name} as in {tgt.name}; choose another one"
         )
     pairs = pairs[:max_samples]
-    found: Pairs = []
+    pool: Pairs = []
     pool_facts = None
-    if pool is not None:
-        found, pool_facts = _filled(*_aligned(*pool))
-    elif name == "topxgen" and need_pool:
-        found, pool_facts = _filled(*_generated(data_dir, src, tgt))
+    if need_pool and dataset.pool:
+        pool, pool_facts = _filled(*_aligned(*_published(*dataset.pool, src, tgt, folder)))
+    elif need_pool and pool_files:
+        pool, pool_facts = _filled(*_aligned(*_own("--demonstration_pool", pool_files, src, tgt)))
+    elif need_pool and name == "topxgen":
+        pool, pool_facts = _filled(*_generated(data_dir, src, tgt))
     return TestSet(
         name=name,
         src=src,
         tgt=tgt,
         sources=[source for source, _ in pairs],
         references=[reference for _, reference in pairs],
-        pool=found,
+        pool=pool,
         facts={"dataset": name, "test": {**facts, "pairs": len(pairs)}, "pool": pool_facts},
     )
 
@@ -141,40 +138,34 @@ def _published(benchmark: str, part: str, src: Language, tgt: Language, folder: 
 
 
 def _own(flag: str, paths: tuple[Path, Path], src: Language, tgt: Language) -> tuple[Split, Split]:
-    if paths[0] == paths[1] and not _is_table(paths[0]):
+    if paths[0] == paths[1] and tables.split_mapping(str(paths[0]))[0].suffix.lower() not in KINDS:
         raise UsageError(f"{flag}: {paths[0]} stands for both sides; pass one file for each, or a table of two columns")
-    first, second = (
-        _own_side(path, language, roles) for path, language, roles in zip(paths, (src, tgt), ROLES, strict=True)
-    )
-    return first, second
+    return _own_side(paths[0], src, tgt, ROLES[0]), _own_side(paths[1], tgt, src, ROLES[1])
 
 
-def _is_table(path: Path) -> bool:
-    return path.suffix.lower() in KINDS
-
-
-def _own_side(path: Path, language: Language, roles: tuple[str, ...]) -> Split:
-    columns = read_columns(path, nulls=True)
-    if _is_table(path):
-        chosen = [column for column in columns if language.flores in languages_named(column[0], language)]
+def _own_side(path: Path, language: Language, other: Language, roles: tuple[str, ...]) -> Split:
+    source, text = tables.split_mapping(str(path))
+    mapping, known = tables.parse_mapping(text, (language, other)), (language, other)
+    columns = tables.read_columns(source, mapping, known, nulls=True)
+    if mapping:
+        chosen = tables.columns_in(language, columns, str(source), mapping)
+    elif source.suffix.lower() in KINDS:
+        chosen = [column for column in columns if language_of(column[0], known) == language.flores]
         chosen = chosen or [column for column in columns if column[0].strip() in roles]
-        if len(chosen) != 1:
-            there = ", ".join(label[:40] for label, _ in columns) or "none"
-            many = "several columns" if chosen else "no column"
-            raise UsageError(
-                f"{path} has {many} in {language.name} (there are: {there}); name one {language.name} or {language.flores}, "
-                "or pass one sentence a line as .txt"
-            )
-        without = _records(columns) - _records(chosen)
-        if without:  # the other side would be paired with the wrong records
-            raise UsageError(
-                f"{path}, record {min(without, key=int)}: it has no text in {language.name}; add it, or null"
-            )
-        columns = chosen
-    rows = columns[0][1] if columns else []
+    else:
+        chosen = columns
+    if len(chosen) != 1:
+        labels = ", ".join(label[:40] for label, _ in columns) or "none"
+        raise UsageError(
+            f"{path} has {'several columns' if chosen else 'no column'} in {language.name} (columns: {labels}); label one "
+            f"{language.name} or {language.flores}, or pass {source}:{language.name}=COLUMN"
+        )
+    (_, rows) = chosen[0]
     if not rows:
         raise UsageError(f"{path} is empty")
-    return Split("files", columns[0][0], language.name, *map(list, zip(*rows, strict=True)), str(path))
+    if without := _records(columns) - _records(chosen):  # the other side would be paired with the wrong records
+        raise UsageError(f"{path}, record {min(without, key=int)}: it has no text in {language.name}; add it, or null")
+    return Split("files", chosen[0][0], language.name, *map(list, zip(*rows, strict=True)), str(path))
 
 
 def _records(columns: list[Column]) -> set[str]:
@@ -188,7 +179,7 @@ def _refuse_empty(split: Split) -> None:
             # TICO-19's ids are no numbers; its first line is a header.
             line = i + 2 if split.benchmark == "tico" else split.ids[i]
             raise UsageError(
-                f"{split.source}, line {line}: it is empty, and there is nothing to translate; mend the file"
+                f"{split.source}, line {line}: it is empty, so there is nothing to translate; fix the file"
             )
 
 
@@ -227,47 +218,32 @@ def _filled(pairs: Pairs, facts: dict) -> tuple[Pairs, dict]:
 
 
 def _generated(folder: Path | None, src: Language, tgt: Language) -> tuple[Pairs, dict]:
-    """The pairs that datagen.py made and decontamination.py left, in the direction asked for."""
+    """The pairs of datagen.py, decontaminated ones first choice, in the direction asked for."""
     if folder is None:
         raise UsageError(
             "--dataset_name_or_path topxgen takes its demonstrations from generated pairs: pass --data_dir FOLDER with "
             "{Language}_translate_filtered.jsonl"
         )
-    into = read_json(folder / "settings_translate.json").get("target_language", "English")
+    into = target_language_of(folder)
     if into not in (src.name, tgt.name):
         raise UsageError(
-            f"--data_dir {folder} has pairs with {into} (its settings_translate.json tells, else English), not of {src.name} and "
-            f"{tgt.name}: choose {into} as --src or --tgt"
+            f"--data_dir {folder} has pairs with {into} (by its settings_translate.json, else English), not of {src.name} "
+            f"and {tgt.name}: choose {into} as --src or --tgt"
         )
     language = tgt if src.name == into else src
-    names = [f"{language.name}_translate_filtered.jsonl", f"{language.name}_translate.jsonl"]
+    names = [FilteredLayout(folder).filtered(language.name).name, translations_name(language.name)]
     path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
-        there = sorted({file.name.partition("_translate")[0] for file in folder.glob("*_translate*.jsonl")})
+        others = sorted({file.name.partition("_translate")[0] for file in folder.glob("*_translate*.jsonl")})
         raise UsageError(
-            f"no {' or '.join(names)} in {folder}, only files of {', '.join(there) or 'no language at all'}; pass another "
+            f"no {' or '.join(names)} in {folder}, only files of {', '.join(others) or 'no language at all'}; pass another "
             "--data_dir"
         )
     pairs = [
-        (translation, sentence) if language is tgt else (sentence, translation)
-        for sentence, translation in _pairs_in(path)
+        (translation.strip(), sentence.strip()) if language is tgt else (sentence.strip(), translation.strip())
+        for _, record in read_translations(path)
+        for sentence, translation in zip(record["propositions"], record["translations"], strict=True)
     ]
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return pairs, {"from": str(path), "sha256": sha256, "decontaminated": path.name == names[0]}
-
-
-def _pairs_in(path: Path) -> Iterator[tuple[str, str]]:
-    """(sentence, back-translation) of each pair of a file of SPEC section 2, stripped."""
-    for number, record in enumerate(read_jsonl(path), start=1):
-        sides = [record.get("propositions"), record.get("translations")]
-        if not all(isinstance(side, list) and all(isinstance(text, str) for text in side) for side in sides):
-            raise UsageError(f"{path}, record {number}: propositions and translations are no lists of texts; mend it")
-        if len(sides[0]) != len(sides[1]):
-            raise UsageError(
-                f"{path}, record {number}: {len(sides[0])} propositions but {len(sides[1])} translations; mend it"
-            )
-        for pair in zip(*sides, strict=True):
-            # Half a character, as JSON can hold it, is nothing that a tokenizer takes.
-            sentence, translation = (text.encode("utf-8", "replace").decode("utf-8").strip() for text in pair)
-            yield sentence, translation

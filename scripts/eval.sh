@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Score what main.py translated. OUTPUT_DIR holds its runs, BASELINE (may be empty) the one that all others are compared to;
-# arguments go to comptra/evaluate.py:
+# Score the translations of main.py. OUTPUT_DIR holds its runs, BASELINE (may be empty) is the run that the others are compared
+# with; further arguments are passed on to comptra/evaluate.py:
 #   OUTPUT_DIR=outputs/flores bash scripts/eval.sh
 #   OUTPUT_DIR=outputs/flores BASELINE=outputs/flores/Meta-Llama-3-8B bash scripts/eval.sh --csv scores.csv --json scores.json
 #   OUTPUT_DIR=original/outputs bash scripts/eval.sh --dataset_name_or_path flores --benchmark_dir ~/benchmarks
@@ -12,7 +12,7 @@ BASELINE=${BASELINE:-}
 
 python=$root/.venv/bin/python
 if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || [ ! -x "$python" ]; then python=python3; fi
-# Paths stay those of the folder it is called from.
+# Relative paths are relative to the current directory.
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
 command=("$python" -m comptra.evaluate ${BASELINE:+--baseline "$BASELINE"} "$OUTPUT_DIR" "$@")

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Set up .venv for a machine without a GPU, and Apertium. What is there already is left alone.
+# Set up .venv for a machine without a GPU, and Apertium. What is installed already is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { echo "setup: $*" >&2; }
 
 if [ ! -x .venv/bin/python ]; then
-    [ ! -e .venv ] || { say ".venv is there, but its Python does not run: remove .venv and run this again"; exit 1; }
+    [ ! -e .venv ] || { say "the Python of .venv does not run: remove .venv and run this again"; exit 1; }
     python=""
     for candidate in python3.12 python3.13 python3.11 python3; do
         if command -v "$candidate" >/dev/null &&
-            "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
+            "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
             python=$candidate
             break
         fi
     done
-    [ -n "$python" ] || { say "no Python 3.11 to 3.14 found: install one (Debian, Ubuntu: sudo apt-get install python3 python3-venv)"; exit 1; }
+    [ -n "$python" ] || { say "no Python 3.11 to 3.13 found: install one (Debian, Ubuntu: sudo apt-get install python3 python3-venv)"; exit 1; }
     "$python" -m venv .venv || { rm -rf .venv; say "$python cannot make a virtual environment: sudo apt-get install python3-venv"; exit 1; }
 fi
 

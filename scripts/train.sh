@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# Fine-tune a model on the pairs of datagen.py and decontamination.py, by the published recipe. CONFIG, one of
-# configs/*.yaml, says on what; arguments go to train.py after the recipe's, so that they win:
+# Fine-tune a model on the pairs of datagen.py and decontamination.py with the published recipe. CONFIG, one of
+# configs/*.yaml, is the hardware; arguments are passed to train.py after the recipe's and override them:
 #   DATA_DIR=outputs/gemma-3-27b-it/nllb-200-3.3B bash scripts/train.sh
 #   CONFIG=configs/one_gpu.yaml bash scripts/train.sh --use_peft --lora_r 32 --lora_alpha 64 --learning_rate 1e-4
 #   MODEL=facebook/nllb-200-distilled-600M CONFIG=configs/four_gpus.yaml bash scripts/train.sh --reverse false
 #   MODEL=models/gemma-3-270m CONFIG=configs/cpu.yaml bash scripts/train.sh --target_languages Basque --max_steps 20
-# Killed? The same command goes on from the last checkpoint. A step has 4 x 4 rows of 512 tokens on each GPU; with
-# --gradient_accumulation_steps 1 four GPUs together have as many as one has with 4.
+# If a run is interrupted, re-run the same command: it resumes from the last checkpoint. A step has 4 x 4 rows of 512
+# tokens per GPU; four GPUs with --gradient_accumulation_steps 1 have the batch size of one GPU with 4.
 #
-# On several machines the same command on each, with CONFIG=configs/multi_node.yaml NUM_MACHINES=2 NUM_PROCESSES=8
-# (GPUs of all together) MACHINE_RANK=0 (1 on the next) MAIN_PROCESS_IP=... MAIN_PROCESS_PORT=29500.
-# scripts/train.slurm does so.
+# On several machines run the same command on each, with CONFIG=configs/multi_node.yaml NUM_MACHINES=2 NUM_PROCESSES=8
+# (all GPUs) MACHINE_RANK=0 (1 on the second) MAIN_PROCESS_IP=... MAIN_PROCESS_PORT=29500, as scripts/train.slurm does.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -20,18 +19,18 @@ DATA_DIR=${DATA_DIR:-outputs/gemma-3-27b-it/nllb-200-3.3B}
 OUTPUT_DIR=${OUTPUT_DIR:-outputs/$(basename "$MODEL")-topxgen}
 
 if [ ! -f "$CONFIG" ]; then
-    echo "train.sh: error: CONFIG=$CONFIG does not exist; there are $(cd "$root" && echo configs/*.yaml)" >&2
+    echo "train.sh: error: CONFIG=$CONFIG does not exist; choose one of $(cd "$root" && echo configs/*.yaml)" >&2
     exit 2
 fi
 accelerate=accelerate
 command -v accelerate >/dev/null || accelerate=$root/.venv/bin/accelerate
 if ! command -v "$accelerate" >/dev/null; then
-    echo "train.sh: error: no accelerate on the PATH; activate the environment of requirements.txt" >&2
+    echo "train.sh: error: accelerate is not on the PATH; activate the environment with requirements.txt" >&2
     exit 2
 fi
-# One process takes the first of the GPUs it sees; accelerate would leave it all of them.
+# A single process gets one GPU; accelerate would let it see all of them.
 if grep -q "^distributed_type: *'NO'" "$CONFIG"; then export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-0}; fi
-# accelerate hands `use_cpu` on to a single process only.
+# accelerate passes `use_cpu` on only to a single process.
 if grep -q '^use_cpu: *true' "$CONFIG"; then export ACCELERATE_USE_CPU=true; fi
 
 command=("$accelerate" launch --config_file "$CONFIG"

@@ -1,8 +1,8 @@
-"""How good translations are, metric by metric (--metrics of comptra.evaluate).
+"""Metrics of translations (--metrics of comptra.evaluate).
 
-A metric is a function from a Test to a Scorer: what it knows of the segments of a translation, as numbers that add up over
-segments, and the score of such sums. Significance tests and confidence intervals need nothing else of it. A neural metric
-gives two numbers a segment: its score and 1.
+A metric is a function from a Test and MetricSettings to a Scorer: statistics of each segment, which are summed over
+segments, and the score of such sums. Significance tests and confidence intervals need nothing else. The statistics of
+a neural metric are its segment score and 1, and its score is `mean_scores`.
 """
 
 import http.client
@@ -16,16 +16,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.registry import Choice, load_choice
 from topxgen.retrieval import ngram_similarity
 from topxgen.text import language_id
 from topxgen.text.languages import Language
 
-logger = logging.getLogger(__name__)
-
 if TYPE_CHECKING:
     import numpy as np
+
+logger = logging.getLogger(__name__)
 
 # One row a metric: "module:function", imported when it is chosen.
 METRICS: dict[str, Choice] = {
@@ -33,38 +34,34 @@ METRICS: dict[str, Choice] = {
     "chrf": Choice("comptra.scores.metrics:chrf", "chrF++ (sacreBLEU)"),
     "lang": Choice("comptra.scores.metrics:lang", "share of translations identified as the target language"),
 }
-NEED_NO_REFERENCES = {"lang"}
-# sacrebleu's, listed because importing it takes longer than --help may.
+# sacreBLEU's, listed because importing it takes longer than --help may.
 TOKENIZERS = (
-    "auto",
-    "flores200",
-    "flores101",
-    "spBLEU-1K",
-    "13a",
-    "intl",
-    "zh",
-    "ja-mecab",
-    "ko-mecab",
-    "char",
-    "none",
+    *("auto", "flores200", "flores101", "spBLEU-1K"),
+    *("13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none"),
 )
 
 
 @dataclass(frozen=True)
 class Test:
-    """What systems are measured on: parallel sources and references of one direction."""
+    """The data that systems are scored on: parallel sources and references of one direction."""
 
-    __test__ = False  # nothing for pytest
+    __test__ = False  # not a test case of pytest
 
     src: Language
     tgt: Language
     sources: list[str]
-    references: list[str] | None  # None: there are none; only the metrics of NEED_NO_REFERENCES apply
+    references: list[str] | None  # None for phrases (--step)
+
+    def need_references(self) -> list[str]:
+        """The references. Raises UsageError if there are none."""
+        if self.references is None:
+            raise UsageError("phrases (--step above 0) have no references; choose --metrics lang")
+        return self.references
 
 
 @dataclass(frozen=True)
 class MetricSettings:
-    """What metrics need; a field that one has no use for is ignored by it."""
+    """Flags that metrics use."""
 
     tokenize: str = "auto"  # BLEU: one of TOKENIZERS
     lid_model: str = "cld2"  # lang: see topxgen.text.language_id
@@ -72,63 +69,65 @@ class MetricSettings:
 
 @dataclass(frozen=True)
 class Scorer:
-    """A metric on one Test. `statistics` takes the translations of its sentences, in order."""
+    """A metric on one Test. `statistics` takes a translation of each of its sources, in order."""
 
     title: str
-    signature: str  # what must be equal for scores to be comparable
+    signature: str  # scores are comparable if their signatures are equal
     statistics: Callable[[list[str]], "np.ndarray"]  # n translations -> (n, m) numbers, to be summed over segments
     scores: Callable[["np.ndarray"], "np.ndarray"]  # (..., m) sums -> (...) scores, 0 to 100, more is better
 
 
 def create(name: str, test: Test, settings: MetricSettings | None = None) -> Scorer | None:
-    """The metric of that name (METRICS) on `test`; None where it cannot judge this language, which the notice says.
+    """The metric `name`, of METRICS or the user's own, on `test`; None if it cannot judge the language.
 
-    Raises UsageError when what it needs is missing.
+    Raises UsageError when a model or package is missing.
     """
     return load_choice("--metrics", name, METRICS)(test, settings or MetricSettings())
 
 
 def bleu(test: Test, settings: MetricSettings) -> Scorer:
-    """Corpus BLEU (Papineni et al. 2002) as sacrebleu computes it (Post 2018), on spm pieces spBLEU (Goyal et al. 2022).
+    """Corpus BLEU (Papineni et al. 2002) as sacreBLEU computes it (Post 2018); on SentencePiece tokens it is spBLEU
+    (Goyal et al. 2022).
 
-    The tokenizer "auto" is flores200 where its model is there or can be fetched, else the one that fits the script. Raises
-    UsageError for a tokenizer that is named and cannot be had.
+    The tokenizer "auto" is flores200 if its model is on disk or can be downloaded, else the one for the script. Raises
+    UsageError if the tokenizer cannot be loaded.
     """
     from sacrebleu.metrics import BLEU
 
     tokenizer = _auto_tokenizer(test.tgt) if settings.tokenize == "auto" else settings.tokenize
     try:
-        metric = BLEU(tokenize=tokenizer, references=[test.references])
-    except (ImportError, OSError, RuntimeError) as error:  # not installed, not fetched, not readable
+        metric = BLEU(tokenize=tokenizer, references=[test.need_references()])
+    except (ImportError, OSError, RuntimeError) as error:  # not installed, not downloaded, not readable
         where = f"; its model belongs at {spm_model(tokenizer)}" if tokenizer in _spm_models() else ""
         raise UsageError(
-            f"--tokenize {tokenizer} cannot be had ({reason(error)}){where}; pass {ngram_similarity.bleu_tokenizer_name(test.tgt)}"
+            f"--tokenize {tokenizer} cannot be loaded ({reason(error)}){where}; pass --tokenize "
+            f"{ngram_similarity.bleu_tokenizer_name(test.tgt)}"
         ) from None
     return Scorer("BLEU", str(metric.get_signature()), _statistics_of(metric), bleu_scores)
 
 
 def chrf(test: Test, settings: MetricSettings) -> Scorer:
-    """Corpus chrF++ (Popović 2017): chrF with words and pairs of words, as sacrebleu computes it."""
+    """Corpus chrF++ (Popović 2017) as sacreBLEU computes it: chrF of character 6-grams and word bigrams."""
     from sacrebleu.metrics import CHRF
 
-    metric = CHRF(word_order=2, references=[test.references])
+    metric = CHRF(word_order=2, references=[test.need_references()])
     return Scorer("chrF++", str(metric.get_signature()), _statistics_of(metric), chrf_scores)
 
 
 def lang(test: Test, settings: MetricSettings) -> Scorer | None:
-    """The share of translations, in percent, that are identified as the target language; an empty one is in none."""
+    """The share of translations, in percent, that are identified as the target language; empty ones are not."""
     import numpy as np
 
     identifier = _identifier(settings.lid_model)
     if not identifier.knows(test.tgt):
         logger.info(
-            f"{settings.lid_model} cannot identify {test.tgt.name}: no language consistency (another --lid_model)"
+            f"{settings.lid_model} cannot identify {test.tgt.name}: no language consistency (pass another --lid_model)"
         )
         return None
 
     def statistics(translations: list[str]) -> np.ndarray:
-        found = identifier.is_language(translations, test.tgt)
-        right = [is_tgt and bool(text.strip()) for is_tgt, text in zip(found, translations, strict=True)]
+        identified = identifier.is_language(translations, test.tgt)
+        right = [is_tgt and bool(text.strip()) for is_tgt, text in zip(identified, translations, strict=True)]
         return np.column_stack([np.array(right, float), np.ones(len(right))])
 
     version = f"|version:{metadata.version('pycld2')}" if settings.lid_model == "cld2" else ""
@@ -141,9 +140,9 @@ def mean_scores(sums: "np.ndarray") -> "np.ndarray":
 
 
 def bleu_scores(sums: "np.ndarray") -> "np.ndarray":
-    """sacrebleu's BLEU from (length, length of the reference, matches of order 1 to 4, n-grams of order 1 to 4).
+    """sacreBLEU's BLEU from (length, reference length, matches of orders 1 to 4, n-grams of orders 1 to 4).
 
-    Exponential smoothing, sacrebleu's default: the i-th order without a match counts as 1 / 2^i of one.
+    Exponential smoothing, sacreBLEU's default: the i-th order without a match counts as 1 / 2^i of a match.
     """
     import numpy as np
 
@@ -157,7 +156,7 @@ def bleu_scores(sums: "np.ndarray") -> "np.ndarray":
 
 
 def chrf_scores(sums: "np.ndarray") -> "np.ndarray":
-    """sacrebleu's chrF from three numbers an order: n-grams, n-grams of the reference, matches.
+    """sacreBLEU's chrF from three numbers per order: n-grams, n-grams of the reference, matches.
 
     Precision and recall are means over the orders that both sides have; beta is 2.
     """
@@ -177,7 +176,7 @@ def _statistics_of(metric) -> Callable[[list[str]], "np.ndarray"]:
     import numpy as np
 
     def statistics(translations: list[str]) -> np.ndarray:
-        # What sacrebleu's own significance tests rest on; the references are in the metric already.
+        # sacreBLEU's own significance tests use it; the metric already holds the references.
         return np.array(metric._extract_corpus_statistics(translations, None), float)
 
     return statistics
@@ -195,37 +194,37 @@ def _spm_models() -> dict[str, dict]:
 
 
 def spm_model(tokenizer: str) -> Path:
-    """Where sacrebleu keeps the model of a SentencePiece tokenizer, and looks for it ($SACREBLEU moves it)."""
+    """Where sacreBLEU keeps the model of a SentencePiece tokenizer ($SACREBLEU moves it)."""
     from sacrebleu.utils import SACREBLEU_DIR
 
     return Path(SACREBLEU_DIR, "models", Path(_spm_models()[tokenizer]["url"]).name)
 
 
 def _auto_tokenizer(tgt: Language) -> str:
-    missing = _why_no_flores200()
-    if not missing:
+    problem = _why_no_flores200()
+    if not problem:
         return "flores200"
     fitting = ngram_similarity.bleu_tokenizer_name(tgt)
-    logger.info(f"{missing}: BLEU by tokenizer {fitting}, not comparable with spBLEU (--tokenize)")
+    logger.info(f"{problem}: BLEU with tokenizer {fitting}, not comparable with spBLEU (see --tokenize)", extra=ONCE)
     return fitting
 
 
 @cache
 def _why_no_flores200() -> str:
-    """Why there is no flores200 tokenizer; "" when there is one. Fetches its model (4 MB, once) when it can."""
+    """Why the flores200 tokenizer cannot be used; "" if it can. Downloads its model (4 MB, once) if it is missing."""
     path = spm_model("flores200")
     if not path.is_file() or not path.stat().st_size:
         if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
             return f"no flores200 model at {path}, and HF_HUB_OFFLINE is set"
-        # sacrebleu's own download has no time limit, which a node without internet may need.
+        # sacreBLEU's own download has no time limit, and a node without internet may drop packets silently.
         try:
             urllib.request.urlopen(_spm_models()["flores200"]["url"], timeout=5).close()
         except (OSError, http.client.HTTPException) as error:
-            return f"no flores200 model at {path}, and it cannot be fetched ({reason(error)})"
+            return f"no flores200 model at {path}, and it cannot be downloaded ({reason(error)})"
     try:
         from sacrebleu.tokenizers.tokenizer_spm import Flores200Tokenizer
 
         Flores200Tokenizer()
     except (ImportError, OSError, RuntimeError) as error:
-        return f"no flores200 model ({reason(error)})"
+        return f"the flores200 model cannot be loaded ({reason(error)})"
     return ""

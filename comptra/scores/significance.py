@@ -1,7 +1,7 @@
-"""Is the difference of two systems chance? Tests on the statistics of segments (comptra.scores.metrics.Scorer).
+"""Significance tests and confidence intervals on the statistics of segments (comptra.scores.metrics.Scorer).
 
-All trials at once: what a trial sums up is a row of zeros and ones times the segments' statistics, and many rows are one
-product of matrices. In blocks, so that memory stays bounded.
+All trials are computed at once: the sums of a trial are a row of zeros and ones times the statistics of the segments, and
+the rows of many trials make one matrix product. In blocks, so that memory stays bounded.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,10 +9,10 @@ from itertools import pairwise
 
 import numpy as np
 
-SEED = 12345  # sacrebleu's
-_BLOCK = 1 << 22  # numbers of a mask held at a time: 32 MiB
-_TIE = 1e-9  # scores this close are equal: their sums were rounded another way
-_WORD = 32  # numpy draws 32 booleans from a number, and drops the rest of the last at the end of a call
+SEED = 12345  # sacreBLEU's
+_BLOCK = 1 << 22  # float64 numbers of a mask held at a time: 32 MiB
+_TIE = 1e-9  # score points; smaller differences are rounding errors of sums
+_WORD = 32  # numpy draws 32 booleans from one random number and drops the unused ones at the end of a call
 
 Scores = Callable[[np.ndarray], np.ndarray]  # (trials, m) sums -> (trials,) scores
 
@@ -26,39 +26,40 @@ def randomization_p_values(
 ) -> np.ndarray:
     """Two-sided p-values of paired approximate randomisation (Riezler and Maxwell 2005): (systems, metrics).
 
-    `baseline` holds for each metric the (segments, m) statistics, `systems` the same for each system; `scores` for each metric
-    the score of summed statistics. A trial swaps the two translations of each segment with chance 1/2; p is the share of trials
-    whose scores differ at least as much as those of the systems do, these among them: (c + 1) / (trials + 1).
+    `baseline` holds the (segments, m) statistics of each metric, `systems` the same for each system, `scores` the score of
+    summed statistics for each metric. A trial swaps the two translations of each segment with probability 1/2. With c trials
+    whose scores differ at least as much as those of the systems, p is (c + 1) / (trials + 1).
 
-    The swaps are those of sacrebleu's --paired-ar with the same seed, and so are the p-values, but for ties: sacrebleu counts
-    only trials that differ more, so that a system would differ from itself with p = 1 / (trials + 1). Here p is 1.
+    The swaps are those of sacreBLEU's --paired-ar with the same seed, and so are the p-values, except for ties: sacreBLEU
+    counts only trials that differ more, so that a system would differ from itself with p = 1 / (trials + 1). Here p is 1.
     """
-    differences, ours, theirs, cuts = [], [], [], [0]
+    differences, sums, baseline_sums, ends = [], [], [], [0]
     for system in systems:
         for base, stats in zip(baseline, system, strict=True):
             differences.append(base - stats)
-            ours.append(stats.sum(axis=0))
-            theirs.append(base.sum(axis=0))
-            cuts.append(cuts[-1] + stats.shape[1])
-    columns = [slice(start, end) for start, end in pairwise(cuts)]
+            sums.append(stats.sum(axis=0))
+            baseline_sums.append(base.sum(axis=0))
+            ends.append(ends[-1] + stats.shape[1])
+    columns = [slice(start, end) for start, end in pairwise(ends)]
     scores = scores * len(systems)
-    wide, start = np.concatenate(differences, axis=1), np.concatenate(ours)
-    total = start + np.concatenate(theirs)
+    changes, start = np.concatenate(differences, axis=1), np.concatenate(sums)
+    total = start + np.concatenate(baseline_sums)
     observed = [
-        abs(score(one[None])[0] - score(other[None])[0]) for score, one, other in zip(scores, ours, theirs, strict=True)
+        abs(score(one[None])[0] - score(other[None])[0])
+        for score, one, other in zip(scores, sums, baseline_sums, strict=True)
     ]
     extreme = np.zeros(len(scores), int)
-    for swapped in _swaps(len(wide), trials, seed):
-        one = start + swapped.astype(float) @ wide
+    for swapped in _swaps(len(changes), trials, seed):
+        one = start + swapped.astype(float) @ changes
         other = total - one
-        for i, (score, cut) in enumerate(zip(scores, columns, strict=True)):
-            difference = np.abs(score(one[:, cut]) - score(other[:, cut]))
+        for i, (score, column) in enumerate(zip(scores, columns, strict=True)):
+            difference = np.abs(score(one[:, column]) - score(other[:, column]))
             extreme[i] += (difference >= observed[i] - _TIE).sum()
     return ((extreme + 1) / (trials + 1)).reshape(len(systems), -1)
 
 
 def _swaps(segments: int, trials: int, seed: int) -> Iterator[np.ndarray]:
-    """Blocks of (trials, segments) booleans: which segments a trial swaps. The same numbers whatever the size of a block."""
+    """Blocks of (trials, segments) booleans: which segments a trial swaps. The blocks' size does not change the numbers."""
     rng = np.random.default_rng(seed)
     block = max(_BLOCK // segments // _WORD, 1) * _WORD
     for done in range(0, trials, block):
@@ -86,7 +87,7 @@ def bootstrap_intervals(
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """p-values corrected for being several (Holm 1979), in the same order."""
+    """p-values corrected for multiple comparisons (Holm 1979), in the same order."""
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))

@@ -6,17 +6,16 @@ import io
 from topxgen.common.console import printable
 
 ALPHA = 0.05
+_OF_GROUP, _OF_SYSTEM = ("dataset", "src", "tgt", "step"), ("sentences", "missing", "unanswered", "empty")
 
 
 def title_of(group: dict) -> str:
-    what = (
-        f"{group['sentences']} phrases of step {group['step']}" if group["step"] else f"{group['sentences']} sentences"
-    )
-    return f"{group['dataset']} from {group['src']} into {group['tgt']}, {what}".strip()
+    units = f"phrases of step {group['step']}" if group["step"] else "sentences"
+    return f"{group['dataset']} from {group['src']} into {group['tgt']}, {group['sentences']} {units}".strip()
 
 
 def table(report: dict) -> str:
-    """The report for the terminal: one aligned table for each test set and direction."""
+    """The report for the terminal: one aligned table per test set and direction."""
     return "\n\n".join(_group_table(group, report) for group in report["groups"])
 
 
@@ -61,7 +60,7 @@ def _cell(value: dict | None) -> str:
     if value is None:
         return "-"
     interval = f" [{value['interval'][0]:.1f}, {value['interval'][1]:.1f}]" if "interval" in value else ""
-    star = "*" if value.get("p_holm", 1) < ALPHA else " "  # with one system the corrected p is the p
+    star = "*" if value.get("p_holm", 1) < ALPHA else " "  # of one comparison, p_holm is p
     return f"{value['score']:.2f}{interval}{star}"
 
 
@@ -70,10 +69,9 @@ def _p_cell(value: dict | None, key: str) -> str:
 
 
 def csv_text(report: dict) -> str:
-    """The report with one row a system."""
+    """The report as CSV, one row per system."""
     names = list(dict.fromkeys(name for group in report["groups"] for name in group["titles"]))
-    columns = ["dataset", "src", "tgt", "step", "system", "path", "baseline", "sentences", "missing"]
-    columns += ["unanswered", "empty"]
+    columns = [*_OF_GROUP, "system", "path", "baseline", *_OF_SYSTEM]
     for name in names:
         columns += [name, f"{name}_low", f"{name}_high", f"{name}_p", f"{name}_p_holm", f"{name}_signature"]
     out = io.StringIO()
@@ -81,9 +79,8 @@ def csv_text(report: dict) -> str:
     writer.writeheader()
     for group in report["groups"]:
         for system in group["systems"]:
-            row = {key: group[key] for key in ("dataset", "src", "tgt", "step")}
-            row |= {key: system[key] for key in ("path", "sentences", "missing", "unanswered", "empty")}
-            row |= {"system": system["name"], "baseline": group["baseline"] or ""}
+            row = {key: group[key] for key in _OF_GROUP} | {key: system[key] for key in _OF_SYSTEM}
+            row |= {"system": system["name"], "path": system["path"], "baseline": group["baseline"] or ""}
             for name, value in system["scores"].items():
                 if value is None:
                     continue

@@ -45,8 +45,8 @@ def main() -> int:
         settings = TranslatorSettings(
             inference_api=args.inference_api,
             model=ModelSettings(args.model, max_model_len=4096),
-            demonstrations=args.shots,
-            pool=pool,
+            number_of_demonstrations=args.shots,
+            demonstration_pool=pool,
         )
         for name in ("apertium", "llm"):
             translator = translation.create(name, settings)

@@ -1,10 +1,10 @@
-"""Fine-tune a decoder (LoRA) on the first 900 lines of NTREX-128 in both directions for so many minutes; chrF++ on the last 200.
+"""Fine-tune a decoder LM (LoRA) on the first 900 lines of NTREX-128, both directions, for N minutes; chrF++ on the last 200.
 
     python scripts/perf/finetune_ntrex.py models/gemma-3-270m --ntrex ../benchmarks/NTREX-128 --language Basque --minutes 20
 
-train.py trains, with as many steps as fit into the minutes by the speed of a short run before; --bare trains with a plain
-loop instead (batches of 4 padded pairs, a constant learning rate), to compare with. Then vLLM (or --api hf) translates
-200 lines that neither saw, with the base model and with the adapter merged into it.
+A short run of train.py measures the speed, from which the number of steps follows; --bare trains with a plain loop instead
+(batches of 4 padded pairs, constant learning rate), for comparison. Then vLLM (or --api hf) translates 200 held-out lines,
+with the base model and with the adapter merged into it.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def sides(args: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 def train(args: argparse.Namespace, data: Path, output: Path, steps: int, **more) -> float:
-    """Seconds between the first logged step and the last; the whole command's time is more."""
+    """Run train.py; seconds that it took."""
     options = {
         "model_name_or_path": args.model,
         "dataset_name_or_path": data,
@@ -77,14 +77,14 @@ def train_for_minutes(args: argparse.Namespace, lines: list[tuple[str, str]], fo
     speeds = sorted(entry["tokens_per_second"] for entry in log if "loss" in entry)
     seconds = args.max_length / speeds[len(speeds) // 2]
     steps = int(60 * args.minutes * 0.95 / seconds)
-    print(f"{seconds:.2f} s a step: {steps} steps", flush=True)
+    print(f"{seconds:.2f} s per step: {steps} steps", flush=True)
     return train(args, data, output, steps)
 
 
 def train_bare(args: argparse.Namespace, pairs: list[Pair], output: Path) -> float:
-    """What one writes in an hour: 4 pairs a step, padded to the longest, no packing, no schedule, no choice of a checkpoint.
+    """A plain loop: 4 padded pairs per step, no packing, no schedule, no choice of a checkpoint; stops after --minutes.
 
-    Seconds it took, with loading. The minutes are its only end.
+    Seconds that it took, with loading.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -128,17 +128,17 @@ def translate(args: argparse.Namespace, pairs: list[Pair], adapter: Path | None,
         command = [sys.executable, "scripts/merge_lora.py", str(adapter.resolve()), str(merged)]
         subprocess.run(command, cwd=ROOT, check=True)
         model = str(merged)
-    settings = inference.ModelSettings(model, max_model_len=1024, batch_size=16)
+    settings = inference.ModelSettings(model, max_model_len=1024, request_batch_size=16)
     sampler = inference.load(args.api, settings)
     requests = []
     for i, pair in enumerate(pairs):
         prompt = get_template("14", pair.src, pair.tgt).get_prompt([], pair.source)
         requests.append(inference.Request(str(i), prompt, seed=i))
     answers: dict[str, str] = {}
-    for stop in ("\n", "###"):  # an answer that begins with a line break is asked for whole
+    for stop in ("\n", "###"):  # an answer that begins with a line break is requested again without that stop string
         sampling = inference.SamplingSettings(max_new_tokens=160, temperature=0, stop=(stop,))
-        wanted = [request for request in requests if not answers.get(request.id, "").strip()]
-        answers |= {a.id: a.texts[0] for a in sampler.generate(inference.from_list(wanted), sampling)}
+        missing = [request for request in requests if not answers.get(request.id, "").strip()]
+        answers |= {a.id: a.texts[0] for a in sampler.generate(inference.from_list(missing), sampling)}
     sampler.close()
     texts = [clean_answer(answers[str(i)], "###") for i in range(len(pairs))]
     if args.output_dir:
@@ -153,16 +153,16 @@ def translate(args: argparse.Namespace, pairs: list[Pair], adapter: Path | None,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--ntrex", type=Path, required=True)
-    parser.add_argument("--language", default="Basque")
-    parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--learning_rate", type=float, default=5e-4)
-    parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--max_length", type=int, default=512)
+    parser.add_argument("model", help="base model: a folder or a Hub id")
+    parser.add_argument("--ntrex", type=Path, required=True, metavar="DIR", help="folder NTREX-128 of its repository")
+    parser.add_argument("--language", default="Basque", help="target language [%(default)s]")
+    parser.add_argument("--minutes", type=float, default=20, help="training time [%(default)s]")
+    parser.add_argument("--learning_rate", type=float, default=5e-4, help="peak learning rate [%(default)s]")
+    parser.add_argument("--rank", type=int, default=32, help="LoRA rank [%(default)s]")
+    parser.add_argument("--max_length", type=int, default=512, help="tokens per row [%(default)s]")
     parser.add_argument("--bare", action="store_true", help="train with the plain loop")
-    parser.add_argument("--api", choices=("vllm", "hf"), default="vllm")
-    parser.add_argument("--output_dir", type=Path, help="keep the run there")
+    parser.add_argument("--api", choices=("vllm", "hf"), default="vllm", help="what translates [%(default)s]")
+    parser.add_argument("--output_dir", type=Path, help="keep the run in this folder")
     args = parser.parse_args()
     lines = sides(args)
     with tempfile.TemporaryDirectory() as folder:

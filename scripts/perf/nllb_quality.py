@@ -45,7 +45,7 @@ def main() -> int:
         model = tiny_models.build_nllb(Path(folder) / "model", learned, steps=steps, **shape)
         found = {}
         for compute_type in ("float32", "int8"):
-            settings = TranslatorSettings(nllb=model, nllb_compute_type=compute_type, cache_dir=folder)
+            settings = TranslatorSettings(nllb_name_or_path=model, nllb_compute_type=compute_type, cache_dir=folder)
             translator = translation.create("nllb", settings)
             translator.load()
             for name, lines in (("learned", learned), ("unseen", unseen)):

@@ -121,7 +121,9 @@ def plain_loop(folder: str, sentences: list[str]) -> tuple[list[str], float]:
 
 def ours(folder: str, sentences: list[str], engine: str, compute_type: str, cache: str) -> tuple[list[str], float]:
     source, target = languages.find("Basque"), languages.find("English")
-    settings = TranslatorSettings(nllb=folder, nllb_engine=engine, nllb_compute_type=compute_type, cache_dir=cache)
+    settings = TranslatorSettings(
+        nllb_name_or_path=folder, nllb_engine=engine, nllb_compute_type=compute_type, cache_dir=cache
+    )
     translator = translation.create("nllb", settings)
     translator.load()
     began = time.monotonic()

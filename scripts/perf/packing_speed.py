@@ -1,10 +1,10 @@
-"""Useful tokens a second of training: packed rows against padding to --max_length and against concatenate-and-cut.
+"""Useful tokens per second in training: packed rows, padding to --max_length, and concatenated texts.
 
     python scripts/perf/packing_speed.py models/gemma-3-270m --ntrex ../benchmarks/NTREX-128 --language Basque
 
-The same pairs, model and LoRA in all; the two baselines are transformers' Trainer as it stands (all logits, its own
-loss). A token counts once and only if it is no padding. Layouts take turns, so that a noisy machine hits all alike; the
-ratios are within a round. Without --ntrex the pairs are those of the UDHR.
+Pairs, model and LoRA are the same; the two baselines use transformers' own Trainer (all logits, its own loss). Padding does
+not count as useful. Layouts alternate, so that noise on the machine affects all of them; ratios are taken within a round.
+Without --ntrex the pairs are those of the UDHR.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def pairs_of(args: argparse.Namespace) -> list[Pair]:
 
 
 class Padded(DecoderCollator):
-    """Every row to one length, as with padding="max_length"."""
+    """Pads every row to the same length, as with padding="max_length"."""
 
     def __init__(self, pad: int, length: int):
         super().__init__(pad, packed=False)
@@ -58,14 +58,16 @@ class Padded(DecoderCollator):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--ntrex", type=Path)
-    parser.add_argument("--language", default="Basque")
-    parser.add_argument("--pairs", type=int, default=900)
-    parser.add_argument("--max_length", type=int, default=512)
-    parser.add_argument("--rows", type=int, default=1, help="in a batch")
-    parser.add_argument("--steps", type=int, default=3, help="timed in each round, after one that is not")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("model", help="a decoder LM: a folder or a Hub id")
+    parser.add_argument("--ntrex", type=Path, metavar="DIR", help="folder NTREX-128 of its repository [the UDHR]")
+    parser.add_argument("--language", default="Basque", help="target language [%(default)s]")
+    parser.add_argument("--pairs", type=int, default=900, help="pairs, each used in both directions [%(default)s]")
+    parser.add_argument("--max_length", type=int, default=512, help="tokens per row [%(default)s]")
+    parser.add_argument("--rows", type=int, default=1, help="rows per batch [%(default)s]")
+    parser.add_argument(
+        "--steps", type=int, default=3, help="timed steps per round, after an untimed one [%(default)s]"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="[%(default)s]")
     args = parser.parse_args()
 
     import torch
@@ -83,7 +85,7 @@ def main() -> None:
     layouts = {
         "packed": (decoder_rows(encoded, "bestfit", args.max_length, True), DecoderCollator(pad)),
         "padded": (decoder_rows(encoded, "none", args.max_length, True), Padded(pad, args.max_length)),
-        "cut": (decoder_rows(encoded, "original", args.max_length, True), DecoderCollator(pad, packed=False)),
+        "concatenated": (decoder_rows(encoded, "concat", args.max_length, True), DecoderCollator(pad, packed=False)),
     }
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16, attn_implementation="sdpa")
     lora = LoraConfig(task_type="CAUSAL_LM", r=32, lora_alpha=64, lora_dropout=0.0, target_modules="all-linear")
@@ -122,16 +124,15 @@ def main() -> None:
             )
             common = dict(model=model, args=arguments, data_collator=counting, train_dataset=rows, callbacks=[clock])
             if name == "packed":
-                held = EvalSets({}, [], None, "14")
                 trainer = PairTrainer(
-                    **common, processing_class=tokenizer, held_out=held, decoder=True, pad=pad, save_total_limit=None,
+                    **common, processing_class=tokenizer, eval_sets=EvalSets(), decoder=True, pad=pad, save_total_limit=None,
                     finish=lambda *_: None,
                 )  # fmt: skip
             else:
                 trainer = Trainer(**common)
             trainer.remove_callback(PrinterCallback)
             trainer.train()
-        # PairTrainer's hook stays on the model, and is idle when another Trainer runs it.
+        # PairTrainer's hook stays on the model, but does nothing when another Trainer runs it.
         return sum(seen[1 : args.steps + 1]) / (clock.times[args.steps] - clock.times[0])
 
     print(
@@ -144,8 +145,8 @@ def main() -> None:
         speed = {name: measure(name) for name in layouts}
         print(
             f"round {number}: packed {speed['packed']:.0f} useful tokens/s, padded {speed['padded']:.0f} "
-            f"({speed['packed'] / speed['padded']:.2f} times), cut {speed['cut']:.0f} "
-            f"({speed['packed'] / speed['cut']:.2f} times)"
+            f"({speed['packed'] / speed['padded']:.2f} times), concatenated "
+            f"{speed['concatenated']:.0f} ({speed['packed'] / speed['concatenated']:.2f} times)"
         )
 
 

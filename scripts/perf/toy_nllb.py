@@ -2,8 +2,8 @@
 
     python scripts/perf/toy_nllb.py
 
-The toy language has a word for each of 80 English ones, puts the verb last and the adjective behind its noun. Its
-sentences are trained on under the code of Esperanto; 200 that were held out are translated at the end. A minute on two cores.
+The toy language has a word for each of 80 English ones, puts the verb last and the adjective after its noun. Its sentences
+go by the language code of Esperanto; 200 held-out ones are translated at the end. Takes a minute on two cores.
 """
 
 import argparse
@@ -58,9 +58,9 @@ def sentence(rng: random.Random, words: dict[str, str]) -> tuple[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=6000)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--pairs", type=int, default=6000, help="sentences to generate [%(default)s]")
+    parser.add_argument("--steps", type=int, default=1500, help="training steps [%(default)s]")
+    parser.add_argument("--learning_rate", type=float, default=1e-3, help="[%(default)s]")
     args = parser.parse_args()
     from tests.support.tiny_models import build_nllb
 
@@ -71,7 +71,7 @@ def main() -> None:
         folder = Path(folder)
         rows = [{"source": a, "target": b} for a, b in pairs]
         (folder / "toy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        # As wide as fairseq's Xavier initialisation is at this size; the default is for models eight times as wide.
+        # The standard deviation of fairseq's Xavier initialization at this width; the default suits models eight times as wide.
         model = build_nllb(folder / "model", pairs, width=128, vocabulary=700, init_std=0.08)
         started = time.perf_counter()
         output = folder / "run"

@@ -1,13 +1,12 @@
-"""Training speed on one GPU by the shape of the model alone: tokens/s, MFU and peak memory, random weights.
+"""Training speed on one GPU with random weights: tokens/s, MFU and peak memory by model shape.
 
     python scripts/perf/train_gpu.py                     # Llama-3-8B-shaped with LoRA and a 1B-shaped one in full
     python scripts/perf/train_gpu.py --shapes tiny       # the same code on any machine
 
-Rows of 2,048 tokens are packed with texts as long as translation pairs are (mean 90 tokens); SDPA, and flash attention
-where it is installed; gradient checkpointing off and on. MFU is model FLOPs over those of the GPU's data sheet: 6 for each
-parameter and token that is trained, 4 for one that is frozen (its gradients are passed on, not formed), 2 and 4 of the output
-layer at the tokens that have a loss, and attention inside texts; what checkpointing computes again does not count (Chowdhery et
-al. 2022, appendix B).
+Rows of 2,048 tokens are packed with texts as long as translation pairs (mean 90 tokens); with SDPA, and flash attention if
+installed; with and without gradient checkpointing. MFU is model FLOPs over peak FLOPs of the GPU's data sheet. Model FLOPs
+per token: 6 per trained parameter, 4 per frozen one (gradients pass through, none are computed for it), the output layer only
+at tokens that have a loss, and attention within texts; recomputation does not count (Chowdhery et al. 2022, appendix B).
 """
 
 import argparse
@@ -52,26 +51,32 @@ def texts(tokens: int, vocabulary: int) -> TokenizedTexts:
 
 
 def model_flops(model, lora: bool, encoded: TokenizedTexts, learned: int) -> float:
-    """Of training on all `encoded` once, `learned` tokens of them with a loss."""
+    """FLOPs of one epoch over `encoded`, of which `learned` tokens have a loss."""
     config = model.config
     head = config.vocab_size * config.hidden_size
     body = sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n and p.dim() == 2)
-    body -= head if config.tie_word_embeddings else 2 * head  # looking an embedding up is no product
+    body -= head if config.tie_word_embeddings else 2 * head  # an embedding look-up is no matrix product
     adapters = sum(p.numel() for n, p in model.named_parameters() if "lora_" in n)
     tokens, squares = int(encoded.lengths.sum()), int((encoded.lengths.astype(np.int64) ** 2).sum())
     trained, frozen = (adapters, body) if lora else (body, 0)
-    attention = 3 * 2 * squares * config.hidden_size * config.num_hidden_layers  # causal: half of 4, forward and twice
+    attention = (
+        3 * 2 * squares * config.hidden_size * config.num_hidden_layers
+    )  # causal: half of 4; forward, and twice that backward
     return tokens * (6 * trained + 4 * frozen) + learned * head * (4 if lora else 6) + attention
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["8b-lora", "1b-full"])
-    parser.add_argument("--max_length", type=int, default=2048)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["8b-lora", "1b-full"], help="[%(default)s]")
+    parser.add_argument("--max_length", type=int, default=2048, help="tokens per row [%(default)s]")
     parser.add_argument(
-        "--rows", type=int, nargs="+", default=[2, 4, 8], help="in a batch; the fastest that fits is shown"
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[2, 4, 8],
+        help="rows per batch; the fastest that fits is shown [%(default)s]",
     )
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=8, help="timed steps, after two untimed ones [%(default)s]")
     args = parser.parse_args()
 
     import torch
@@ -87,10 +92,10 @@ def main() -> None:
             for checkpointing in (False, True):
                 best = None
                 for rows in args.rows:
-                    found = measure(shape, kernel, checkpointing, rows, args)
-                    if found is None:
+                    result = measure(shape, kernel, checkpointing, rows, args)
+                    if result is None:
                         break
-                    best = max(filter(None, (best, found)))
+                    best = max(filter(None, (best, result)))
                 if best is None:
                     print(
                         f"{shape}, {kernel}, checkpointing {checkpointing}: out of memory at {args.rows[0]} rows",
@@ -107,7 +112,7 @@ def main() -> None:
 
 
 def measure(shape: str, kernel: str, checkpointing: bool, rows: int, args) -> tuple[float, float, float, int] | None:
-    """(tokens/s, model FLOP/s, peak GiB, rows), or None when memory does not suffice."""
+    """(tokens/s, model FLOP/s, peak GiB, rows), or None if memory is too small."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, LlamaConfig, PrinterCallback, TrainerCallback, TrainingArguments
@@ -151,7 +156,7 @@ def measure(shape: str, kernel: str, checkpointing: bool, rows: int, args) -> tu
             )  # fmt: skip
             trainer = PairTrainer(
                 model=model, args=arguments, train_dataset=layout, callbacks=[Clock()], decoder=True, pad=0,
-                data_collator=DecoderCollator(0, flat=kernel.startswith("flash")), held_out=EvalSets({}, [], None, "14"),
+                data_collator=DecoderCollator(0, flat=kernel.startswith("flash")), eval_sets=EvalSets(),
                 save_total_limit=None, finish=lambda *_: None,
             )  # fmt: skip
             trainer.remove_callback(PrinterCallback)

@@ -1,12 +1,9 @@
-"""Durable files, prompts, topics, example sources, the translator and the import rules."""
+"""Durable files, prompts, topics, example sources and the translator."""
 
-import ast
-import json
 import random
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -212,43 +209,3 @@ def test_apertium_keeps_order_and_counts_unknown_words():
     assert known.confidence == 1 and unknown.confidence == 0.75 and "xyzzyqw" in unknown.text
     assert "\n" not in odd.text and empty.text == "" and empty.confidence == 0
     assert apertium.translate([], basque, english) == []
-
-
-def imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
-STAGES = ("generation", "decontamination", "training")
-
-
-def test_who_may_import_whom():
-    scripts = {path.stem for path in ROOT.glob("*.py")}
-    for path in [*ROOT.glob("comptra/**/*.py"), *ROOT.glob("topxgen/**/*.py")]:
-        names = imports(path)
-        assert not {name.split(".")[0] for name in names} & scripts, f"{path} imports a root script"
-        package, room = path.relative_to(ROOT).parts[:2]
-        others = {f"topxgen.{stage}" for stage in STAGES if stage != room}
-        assert not {".".join(name.split(".")[:2]) for name in names} & others, f"{path} imports another stage"
-        if package == "topxgen":
-            assert not any(name.split(".")[0] == "comptra" for name in names), f"{path} imports comptra"
-
-
-def test_importing_loads_nothing_heavy():
-    # These subclass torch's and transformers' classes; what imports them does so when it runs.
-    backends = {ROOT / "topxgen" / "training" / name for name in ("streaming.py", "trainer.py", "log.py")}
-    modules = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in [*ROOT.glob("comptra/**/*.py"), *ROOT.glob("topxgen/**/*.py"), *ROOT.glob("*.py")]
-        if path not in backends
-    ]
-    heavy = ["torch", "transformers", "vllm", "datasets", "pyarrow", "nltk", "huggingface_hub", "fasttext", "pycld2"]
-    script = f"import importlib, json, sys\nfor m in {modules!r}: importlib.import_module(m)\nprint(json.dumps([h for h in {heavy!r} if h in sys.modules]))"
-    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert json.loads(result.stdout) == []

@@ -197,7 +197,7 @@ def test_comet_scores_through_files_and_only_once(comet, tmp_path):
 
 
 def test_a_killed_scoring_goes_on_where_it_stopped(comet, tmp_path, monkeypatch):
-    monkeypatch.setenv("COMET_SLEEP", "0.05")
+    monkeypatch.setenv("COMET_SLEEP", "0.4")
     pairs, scores = tmp_path / "pairs.jsonl", tmp_path / "scores.jsonl"
     pairs.write_text("".join(json.dumps({"id": f"i{i}", "src": f"s{i}", "mt": "x" * i}) + "\n" for i in range(40)))
     command = [sys.executable, "topxgen/quality/comet_qe.py", str(pairs), str(scores), "--chunk", "4"]

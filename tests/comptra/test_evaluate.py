@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from comptra import evaluate, evaluation_sets
-from comptra.scores import metrics, significance, systems
+from comptra.scores import metrics, significance, systems, tables
 from tests.support.runs import ROOT
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
@@ -115,8 +116,8 @@ def test_scores_and_signatures_are_sacrebleus_in_both_layouts(tmp_path, score):
 def test_scores_of_sums_are_sacrebleus_at_the_edges_too(name, scores):
     """Single segments and small sums: no match of an order, no n-gram of it, empty translations and references."""
     test = udhr()
-    references = [*test.references, "bai", "", "ez bai", "a"]
-    hypotheses = [*worse(test.references, 0.7), "", "bai", "ez ez bai bai", "a"]
+    references = [*test.references, "bai", "", "ez bai", "a", "bai", "bai bai bai"]
+    hypotheses = [*worse(test.references, 0.7), "", "bai", "ez ez bai bai", "a", "bai bai bai", "bai"]
     hypotheses[3], hypotheses[5] = "zzz zzz", "eta"
     metric = BLEU(tokenize="13a") if name == "bleu" else CHRF(word_order=2)
     stats = np.array(metric._extract_corpus_statistics(hypotheses, [references]))
@@ -219,6 +220,109 @@ def test_holm_by_hand():
     assert significance.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert significance.holm([0.9, 0.8]) == [1, 1]
     assert significance.holm([0.2]) == [0.2]
+    # The smallest by the number of tests, the next by one less; none smaller than a smaller one's.
+    assert significance.holm([0.02, 0.011, 0.03, 0.5]) == pytest.approx([0.06, 0.044, 0.06, 0.5])
+    assert significance.holm([0.01, 0.01]) == pytest.approx([0.02, 0.02])
+    assert significance.holm([]) == []
+
+
+def random_statistics(segments: int, seed: int) -> np.ndarray:
+    return np.column_stack([np.random.default_rng(seed).normal(size=segments), np.ones(segments)])
+
+
+@pytest.mark.parametrize("block", [1 << 22, 1])
+def test_p_counts_the_trials_that_differ_at_least_as_much(monkeypatch, block):
+    """Each trial by itself, in a loop; two systems and two metrics, of which one is the other upside down."""
+    monkeypatch.setattr(significance, "_BLOCK", block)
+    trials, segments = 200, 7
+    base, *systems = (random_statistics(segments, seed) for seed in range(3))
+    functions = [metrics.mean_scores, lambda sums: -metrics.mean_scores(sums)]
+    p_values = significance.randomization_p_values([base] * 2, [[s] * 2 for s in systems], functions, trials, seed=3)
+    swaps = np.random.default_rng(3).integers(2, size=(trials, segments), dtype=bool)
+    for row, system in zip(p_values, systems, strict=True):
+        observed = abs(base[:, 0].mean() - system[:, 0].mean())
+        extreme = 0
+        for swap in swaps:
+            one, other = (
+                np.where(swap, a, b).mean() for a, b in ((base[:, 0], system[:, 0]), (system[:, 0], base[:, 0]))
+            )
+            extreme += abs(one - other) >= observed - 1e-12
+        assert 1 < extreme < trials - 1
+        assert row.tolist() == [(extreme + 1) / (trials + 1)] * 2
+
+
+def test_p_is_never_zero_and_one_for_equal_systems():
+    """Add-one smoothing: with no trial as extreme, p is 1 / (trials + 1)."""
+    low, high = (np.column_stack([np.full(60, value), np.ones(60)]) for value in (0.0, 1.0))
+    p_values = significance.randomization_p_values([low], [[high], [low]], [metrics.mean_scores], 99)
+    assert p_values.tolist() == [[0.01], [1.0]]
+
+
+@pytest.mark.parametrize("block", [1 << 22, 1])
+def test_bootstrap_intervals_are_percentiles_of_resampled_scores(monkeypatch, block):
+    monkeypatch.setattr(significance, "_BLOCK", block)
+    stats, samples = random_statistics(9, 1), 40
+    drawn = np.random.default_rng(5).integers(9, size=(samples, 9))
+    expected = np.percentile([100 * stats[rows, 0].mean() for rows in drawn], (2.5, 97.5))
+    ((low, high),) = significance.bootstrap_intervals([stats], [metrics.mean_scores], samples, seed=5)
+    assert (low, high) == pytest.approx(tuple(expected)) and low < 100 * stats[:, 0].mean() < high
+
+
+def report_of(p: float, p_holm: float) -> dict:
+    """Two systems; the second has these p-values."""
+    row = {"path": "a", "missing": 0, "unanswered": 0, "empty": 0, "scores": {"bleu": {"score": 20.0}}}
+    other = row | {"name": "b", "path": "b", "scores": {"bleu": {"score": 21.0, "p": p, "p_holm": p_holm}}}
+    group = {"dataset": "d", "src": "s", "tgt": "t", "step": 0, "sentences": 2, "baseline": "a"}
+    group |= {"titles": {"bleu": "BLEU"}, "signatures": {}, "systems": [row | {"name": "a"}, other]}
+    return {"trials": 9, "bootstrap": 0, "seed": 1, "groups": [group]}
+
+
+@pytest.mark.parametrize("p, p_holm, star", [(0.0499, 0.0499, "*"), (0.05, 0.05, " "), (0.01, 0.06, " ")])
+def test_the_star_is_for_a_corrected_p_below_5_percent(p, p_holm, star):
+    row = tables.table(report_of(p, p_holm)).splitlines()[3]
+    assert row.split()[0] == "b" and f"21.00{star}" in row and ("*" in row) == (star == "*")
+
+
+def test_chrf_is_chrf_plus_plus():
+    """Character n-grams up to 6 and words up to 2, beta 2: the figure is sacreBLEU 2.6's."""
+    language = languages.find("English")
+    test = metrics.Test(language, language, ["x"] * 2, ["The cat sat on the mat.", "Two dogs ran."])
+    scorer = metrics.create("chrf", test)
+    sums = scorer.statistics(["The cat sits on a mat.", "Two dogs run."]).sum(axis=0)
+    assert sums.shape == (24,) and scorer.title == "chrF++"
+    assert "nc:6|nw:2" in scorer.signature
+    assert scorer.scores(sums) == pytest.approx(52.07269735419536, abs=1e-6)
+
+
+def test_the_share_of_the_language_and_metrics_of_ones_own(tmp_path, score):
+    test = udhr()
+    total = len(test.sources)
+    original(tmp_path, "m", [*test.references[: total - 3], test.sources[0], "", "  "])
+    own = tmp_path / "own.py"
+    own.write_text(
+        """import numpy as np
+from comptra.scores.metrics import Scorer, mean_scores
+
+def length(test, settings):
+    \"\"\"Words per word of the reference, in percent, each segment alike.\"\"\"
+    def statistics(translations):
+        pairs = zip(translations, test.need_references(), strict=True)
+        return np.array([[len(text.split()) / len(reference.split()), 1] for text, reference in pairs])
+    return Scorer("length", "own", statistics, mean_scores)
+"""
+    )
+    name = f"{own}:length"
+    code, shown, said = score(tmp_path, *UDHR, "--metrics", "lang", name, "--json", tmp_path / "out.json")
+    assert code == 0 and "length: own" in shown, said
+    scores = json.loads((tmp_path / "out.json").read_text())["groups"][0]["systems"][0]["scores"]
+    assert scores["lang"]["score"] == pytest.approx(100 * (total - 3) / total)
+    ratio = len(test.sources[0].split()) / len(test.references[total - 3].split())
+    assert scores[name]["score"] == pytest.approx(100 * (total - 3 + ratio) / total)
+    code, _, said = score(tmp_path, *UDHR, "--metrics", f"{own}:lenght")
+    assert code == 2 and "has no 'lenght' (did you mean length?)" in said
+    write(tmp_path / "steps" / "run", test.sources, test.references, settings(), step=1)
+    code, _, said = score(tmp_path / "steps", "--step", 1, "--metrics", name)
+    assert code == 2 and "no references; choose --metrics lang" in said
 
 
 def test_a_better_system_is_starred_and_files_hold_all(ntrex, tmp_path, score):
@@ -284,6 +388,15 @@ def test_language_consistency(tmp_path, score):
     assert group["systems"][0]["empty"] == len(texts) - 8
 
 
+def test_an_empty_translation_is_in_no_language(monkeypatch):
+    """Whatever the identifier makes of it."""
+    identifier = SimpleNamespace(knows=lambda tgt: True, is_language=lambda texts, tgt: [True] * len(texts))
+    monkeypatch.setattr(metrics, "_identifier", lambda lid_model: identifier)
+    basque = languages.find("Basque")
+    scorer = metrics.create("lang", metrics.Test(basque, basque, ["x"] * 4, None))
+    assert scorer.scores(scorer.statistics(["Bat.", "", " \n", "Bi."]).sum(axis=0)) == 50
+
+
 def test_a_language_that_cld2_does_not_know(tmp_path, score):
     original(tmp_path, "a", tgt="Umbundu")
     original(tmp_path, "b", tgt="Umbundu")
@@ -306,7 +419,7 @@ def test_partial_runs(tmp_path, score):
     with file.open("a", encoding="utf-8") as out:
         out.write('{"sentence": "Every')
     code, _, said = score(tmp_path, *UDHR)
-    assert code == 2 and "line 5" in said
+    assert code == 2 and "line 5" in said and said.count("\n") == 1
     code, shown, said = score(tmp_path, *UDHR, "--allow_partial")
     assert code == 0 and "line 5" in said
     assert f"partial: {total - 4} of {total}" in shown and "4 sentences" in shown and "100.00" in shown
@@ -318,6 +431,37 @@ def test_partial_runs(tmp_path, score):
     file.write_text("")
     code, _, said = score(tmp_path, *UDHR, "--allow_partial")
     assert code == 2 and "no translations yet" in said
+
+
+def test_lines_without_an_answer_are_counted(tmp_path, score):
+    test = udhr()
+    folder = write(tmp_path / "m" / "run", test.sources, test.references, settings())
+    file = folder / "translate_0.jsonl"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines[2]["translation"] = None
+    lines[3]["unanswered"] = lines[4]["unanswered"] = True
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, shown, said = score(tmp_path, "--metrics", "lang", "--csv", tmp_path / "s.csv")
+    assert code == 0 and "(3 unanswered)" in shown and "WARNING: 3 lines of" in said and "partial" not in shown
+    (row,) = csv.DictReader((tmp_path / "s.csv").open(encoding="utf-8"))
+    assert (row["unanswered"], row["empty"], row["missing"]) == ("3", "1", "0")
+
+
+def test_systems_with_other_references_are_not_compared(tmp_path, score):
+    test = udhr()
+    sources = tmp_path / "src.txt"
+    sources.write_text("\n".join(test.sources) + "\n", encoding="utf-8")
+    for name, references in (("a", test.references), ("b", [*test.references[:-1], "Beste bat."])):
+        path = tmp_path / f"{name}.txt"
+        path.write_text("\n".join(references) + "\n", encoding="utf-8")
+        folder = write(tmp_path / "runs" / name / "run", test.sources, test.references, settings("files"))
+        facts = {"test": {"sources": {"from": str(sources)}, "references": {"from": str(path)}}}
+        (folder / "manifest_translate.json").write_text(json.dumps({"settings": settings("files"), "test_set": facts}))
+    options = ("--baseline", tmp_path / "runs" / "a", "--metrics", "chrf", "--json", tmp_path / "out.json")
+    code, _, said = score(tmp_path / "runs", *options)
+    groups = json.loads((tmp_path / "out.json").read_text())["groups"]
+    assert code == 0 and [len(group["systems"]) for group in groups] == [1, 1] and "not compared" in said
+    assert groups[0]["references_digest"] != groups[1]["references_digest"]
 
 
 def test_max_samples_is_no_partial_run(tmp_path, score):
@@ -343,7 +487,11 @@ def test_files_of_ones_own_are_those_of_the_manifest(tmp_path, score):
     assert code == 0 and "files from English" in shown and "100.00" in shown and "WARNING" not in said, said
     files[1].write_text("\n".join(["Beste bat.", *test.references[1:]]) + "\n", encoding="utf-8")
     code, shown, said = score(tmp_path)
-    assert code == 0 and "has other references now" in said and shown.count("100.00") == 1, "the language"
+    assert (
+        code == 0
+        and "the references of files from English into Basque have changed" in said
+        and shown.count("100.00") == 1
+    ), "the language"
 
 
 def test_a_run_that_goes_on_has_its_settings_only(tmp_path, score):
@@ -371,7 +519,7 @@ def test_other_lines_than_the_benchmarks(tmp_path, score):
 
 def test_what_is_not_there(tmp_path, score):
     code, _, said = score(tmp_path / "nowhere")
-    assert code == 2 and "is no folder" in said
+    assert code == 2 and "is not a folder" in said
     code, _, said = score(tmp_path)
     assert code == 2 and "no translate_0.jsonl" in said
     original(tmp_path, "m")
@@ -481,4 +629,4 @@ def test_eval_sh_from_another_folder(tmp_path):
     done = subprocess.run(
         command, cwd=tmp_path, env={**environment, "BASELINE": "nowhere"}, capture_output=True, text=True
     )
-    assert done.returncode == 2 and "nowhere is no folder" in done.stderr
+    assert done.returncode == 2 and "nowhere is not a folder" in done.stderr

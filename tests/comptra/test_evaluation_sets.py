@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -198,11 +199,12 @@ def test_generated_pairs_that_cannot_be_had(flores):
     assert "only files of Hausa; pass another --data_dir" in refusal("topxgen", folder=flores, data_dir=data)
     path = generated(data / "Basque_translate.jsonl", (["Bat."], ["One."]), (["Bat.", "Bi."], ["One."]))
     message = refusal("topxgen", folder=flores, data_dir=data)
-    assert f"{path}, record 2: 2 propositions but 1 translations" in message
-    write(path, '{"propositions": ["Bat."], "translations": [null]}')
-    assert "record 1: propositions and translations are no lists of texts" in refusal(
-        "topxgen", folder=flores, data_dir=data
+    assert (
+        f"{path}, line 2: 'translations' must be a list of 2 items, one per proposition, not 1 items; fix or" in message
     )
+    write(path, "", '{"propositions": ["Bat."], "translations": [null]}')
+    message = refusal("topxgen", folder=flores, data_dir=data)
+    assert f"{path}, line 2: 'translations' must be a list of texts; fix or remove the line" in message
     write(path, "{")
     assert f"{path}, line 1: " in refusal("topxgen", folder=flores, data_dir=data)
 
@@ -226,7 +228,7 @@ def test_files_of_the_users_own(tmp_path):
 @pytest.mark.parametrize(
     "name, lines",
     [
-        ("t.tsv", ["Basque\tEnglish text\tnote", "Bat.\tOne.\tx", "Bi.\tTwo.\t"]),
+        ("t.tsv", ["Basque\tENGLISH\tnote", "Bat.\tOne.\tx", "Bi.\tTwo.\t"]),
         ("t.csv", ["eng_Latn,eus_Latn", "One.,Bat.", '"Two.",Bi.']),
         ("t.jsonl", ['{"source": "One.", "target": "Bat."}', "", '{"target": "Bi.", "source": "Two."}']),
         ("t.jsonl", ['{"sentence": "One.", "translation": "Bat."}', '{"sentence": "Two.", "translation": "Bi."}']),
@@ -245,6 +247,19 @@ def test_tables_of_the_users_own(tmp_path, name, lines):
     assert (mixed.sources, mixed.references) == (found.sources, found.references)
 
 
+def test_columns_of_the_users_own_by_a_mapping(tmp_path):
+    path = write(tmp_path / "t.tsv", "1\tOne.\tBat.", "2\tTwo.\tBi.")
+    sides = Path(f"{path}:English=2,Basque=3"), Path(f"{path}:Basque=3")
+    loaded = load("files", test_files=sides)
+    assert (loaded.sources, loaded.references) == (["One.", "Two."], ["Bat.", "Bi."])
+    assert loaded.facts["test"]["references"]["from"] == f"{path}:Basque=3", "comptra.evaluate reads it again"
+    assert load("files", test_files=(sides[0], sides[0])).references == loaded.references
+    assert "has no column in English" in refusal("files", test_files=(sides[1], sides[1]))
+    assert "stands for both sides" in refusal(
+        "files", test_files=[Path(f"{write(tmp_path / 'a.txt', 'a')}:Basque")] * 2
+    )
+
+
 def test_files_that_cannot_be_used(tmp_path):
     one, two = write(tmp_path / "one.txt", "One.", "Two."), write(tmp_path / "two.txt", "Bat.", "Bi.", "Hiru.")
     message = refusal("files", test_files=(one, two))
@@ -259,8 +274,8 @@ def test_files_that_cannot_be_used(tmp_path):
     assert f"cannot read {tmp_path / 'none.txt'}" in refusal("files", test_files=(one, tmp_path / "none.txt"))
     table = write(tmp_path / "t.tsv", "one\ttwo", "One.\tBat.", "Two.\tBi.")
     message = refusal("files", test_files=(table, table))
-    assert "has no column in English (there are: column 1, column 2); name one English or eng_Latn" in message
-    write(table, "English\tBasque\tBasque 2", "One.\tBat.\tBat.")
+    assert "has no column in English (columns: column 1, column 2); label one English or eng_Latn, or pass" in message
+    write(table, "English\tBasque\teus_Latn", "One.\tBat.\tBat.")
     assert "has several columns in Basque" in refusal("files", test_files=(table, table))
     write(table, "English\tBasque", "One.\tBat.", "Two.")
     assert f"{table}, line 3: it is empty" in refusal("files", test_files=(table, table))
@@ -281,9 +296,8 @@ def test_flags_that_do_not_go_together(flores):
         "flores", folder=flores, pool_files=pair
     )
     assert "--data_dir is for --dataset_name_or_path topxgen, not ntrex" in refusal("ntrex", data_dir=flores)
-    assert "did you mean flores? choose from flores, ntrex, tico, ood, validation, topxgen, udhr, files" in refusal(
-        "flore"
-    )
+    message = refusal("flore")
+    assert "choose one of flores, ntrex, tico, ood, validation, topxgen, udhr, files (did you mean flores?)" in message
 
 
 def test_sides_that_are_not_parallel(flores, tico):
@@ -326,9 +340,11 @@ def test_a_benchmark_without_the_language(flores, tmp_path_factory):
     assert message.endswith(
         "pass --benchmark_dir FOLDER with a copy of it, or --dataset_name_or_path udhr, which is embedded"
     )
-    assert "is no folder; pass --benchmark_dir" in refusal("flores", folder=empty / "nowhere")
+    assert "is not a folder; pass --benchmark_dir" in refusal("flores", folder=empty / "nowhere")
     message = refusal("flores")
-    assert "the Hub did not give" in message and "--dataset_name_or_path udhr" in message
+    assert (
+        "cannot load 'openlanguagedata/flores_plus, eng_Latn'" in message and "--dataset_name_or_path udhr" in message
+    )
 
 
 def test_every_language_of_the_table_can_be_had(tmp_path):

@@ -282,7 +282,7 @@ def test_a_base_model_reads_conversations_as_text(ask):
 @pytest.fixture(scope="module")
 def chat_lm(tiny_chat):
     """The small model with a chat template, loaded."""
-    settings = ModelSettings(tiny_chat, dtype="float32", batch_size=8)
+    settings = ModelSettings(tiny_chat, dtype="float32", request_batch_size=8)
     assert style.style_of("auto", "hf", settings) == "chat"
     sampler = inference.load("hf", settings)
     yield sampler

@@ -226,8 +226,8 @@ def test_files_of_the_original_and_broken_lines(script_here, tmp_path, benchmark
     aside = records(folder / "Basque_translate_malformed.jsonl")
     assert [r["line"] for r in aside] == [5, 6, 7, 8, 11, 12, 13, 14]
     assert [r["reason"] for r in aside[:4]] == [
-        "1 translations for 2 propositions",
-        "1 scores for 2 propositions",
+        "'translations' must be a list of 2 items, one per proposition, not 1 items",
+        "'scores' must be a list of 2 items, one per proposition, not 1 items",
         "not a JSON object",
         "no text in 'sentence'",
     ]
@@ -325,7 +325,7 @@ def test_a_benchmark_in_one_of_the_two_languages_is_enough(script_here, tmp_path
 def test_test_sets_and_pools_of_ones_own(script_here, tmp_path, planted, benchmark_dir):
     own = tmp_path / "mine.tsv"
     own.write_text(f"Basque\tEnglish\n{LEAKS['Basque'][2]}\tNo such thing here.\n")
-    pool = tmp_path / "pool.txt"
+    pool = tmp_path / "English.txt"
     pool.write_text(f"{LEAKS['English'][1]}\nUnrelated.\n")
     run(script_here, planted, benchmark_dir, "--benchmarks", "flores", own, "--demonstration_pool", pool)
     assert [r["id"] for r in kept(planted)] == ["Basque-0", "Basque-2"]
@@ -643,7 +643,7 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are(script_here, plan
         (lambda i, b: ["--input_dir", i / "none"], "is not a directory"),
         (lambda i, b: ["--input_dir", b], "has no {Language}_translate.jsonl"),
         (lambda i, b: ["--benchmarks", "flroes"], "did you mean flores"),
-        (lambda i, b: ["--benchmark_dir", b / "none"], "none is no folder"),
+        (lambda i, b: ["--benchmark_dir", b / "none"], "none is not a folder"),
         (lambda i, b: ["--allow_missing", "tico"], "--allow_missing 'tico' does not exist; choose one of flores"),
         (
             lambda i, b: ["--benchmarks", "xquad", "--allow_missing", "xquad"],

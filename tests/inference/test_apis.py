@@ -33,7 +33,9 @@ ONLY_FOR = {
 every_api = pytest.mark.parametrize("api", REMOTE)
 VARIABLES = ("OPENAI_API_KEY", "CO_API_KEY", "COHERE_API_KEY", "ANTHROPIC_API_KEY")
 URL_VARIABLES = ("OPENAI_BASE_URL", "CO_API_URL", "ANTHROPIC_BASE_URL")
-TIME_LIMIT = 0.5  # seconds
+TIME_LIMIT = 0.5  # seconds; only where a request has to time out: a busy machine may need longer for any request
+PATIENCE = 60.0  # seconds
+LATER = 0.3  # seconds: enough for an answer to be read before those sent this much later, on a busy machine too
 GREEDY = SamplingSettings(max_new_tokens=12, temperature=0.0)
 
 
@@ -53,7 +55,7 @@ def chats(n: int) -> list[Request]:
 
 
 def load(api: str, server: ApiServer, **settings):
-    settings = {"api_key": KEY, "request_timeout": TIME_LIMIT, "max_concurrent_requests": 4, **settings}
+    settings = {"api_key": KEY, "request_timeout": PATIENCE, "max_concurrent_requests": 4, **settings}
     sampler = inference.load(api, ModelSettings("m", base_url=server.url(api), **settings))
     sampler.base_delay = 0.05
     return sampler
@@ -90,9 +92,8 @@ def test_plain_answers(api):
 def test_no_fault_loses_or_repeats_an_answer(api, fault):
     faults = {(f"p{i}", 1): fault for i in range(0, 12, 3)}
     # The faults come home first, so that a rate limit is known before there is room for another request.
-    with ApiServer(faults, delay=lambda name: 0.01 if (name, 1) in faults else 0.08) as server:
-        # A busy machine may need seconds for the first request.
-        limit = TIME_LIMIT if fault in ("stall", "trickle") else 30
+    with ApiServer(faults, delay=lambda name: 0.01 if (name, 1) in faults else LATER) as server:
+        limit = TIME_LIMIT if fault in ("stall", "trickle") else PATIENCE
         answers, ending, retries = run(api, server, chats(16), max_concurrent_requests=12, request_timeout=limit)
         assert ending is None and server.injected == {fault: 4}
         assert Counter(answer.id for answer in answers) == server.delivered == {f"p{i}": 1 for i in range(16)}
@@ -117,7 +118,7 @@ def test_retry_after_in_all_its_forms():
 def test_what_no_retry_mends(api, fault):
     """The end comes early while the others in flight are still at it: they are paid for, so they count."""
     faults = {("p5", 1): fault, ("p6", 1): "server error"}
-    with ApiServer(faults, delay=lambda name: 0.02 if name == "p5" else 0.08) as server:
+    with ApiServer(faults, delay=lambda name: 0.02 if name == "p5" else LATER) as server:
         answers, ending, _ = run(api, server, chats(20), max_concurrent_requests=8)
         names = {answer.id for answer in answers if answer.texts}
         assert names == set(server.delivered)
@@ -185,11 +186,11 @@ def test_requests_are_pulled_as_answers_are_taken(api):
 
 
 def test_the_callers_time_is_not_the_providers():
-    with ApiServer(delay=lambda name: 0 if name == "p0" else 0.2) as server:
-        sampler = load("openai", server)
+    with ApiServer(delay=lambda name: 0 if name == "p0" else LATER) as server:
+        sampler = load("openai", server, request_timeout=4 * LATER)
         for answer in sampler.generate(from_list(chats(4)), SamplingSettings()):
             if answer.id == "p0":
-                time.sleep(TIME_LIMIT + 0.2)
+                time.sleep(5 * LATER)
         sampler.close()
     assert not sampler.retries
 
@@ -197,7 +198,7 @@ def test_the_callers_time_is_not_the_providers():
 @every_api
 def test_leaving_early_is_quiet(api, caplog, capfd):
     with ApiServer({("p3", 1): "stall", ("p4", 1): "trickle", ("p5", 1): "busy"}) as server:
-        sampler = load(api, server, max_concurrent_requests=6, request_timeout=60)
+        sampler = load(api, server, max_concurrent_requests=6)
         answers = sampler.generate(from_list(chats(9)), SamplingSettings())
         next(answers)
         answers.close()
@@ -215,8 +216,8 @@ def test_ctrl_c_leaves_the_client_in_order(caplog):
         with ApiServer(delay=0.003) as server:
             sampler = load("openai", server)
             answers = sampler.generate(from_list(chats(500)), SamplingSettings())
-            threading.Timer(random.uniform(0.02, 0.06), os.kill, (os.getpid(), signal.SIGINT)).start()
             with pytest.raises(KeyboardInterrupt):
+                threading.Timer(random.uniform(0.02, 0.06), os.kill, (os.getpid(), signal.SIGINT)).start()
                 list(answers)
             sampler.close()
             del answers, sampler
@@ -225,13 +226,15 @@ def test_ctrl_c_leaves_the_client_in_order(caplog):
 
 
 CONSUMER = """
-import json, os, sys
+import json, logging, os, sys
 from topxgen import inference
 from topxgen.inference import ModelSettings, Request, SamplingSettings, from_list
+# Python's development mode, which is on for what asyncio and warnings report of an untidy end, also logs slow callbacks.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 api, url, path, count = sys.argv[1:]
 done = {json.loads(line)["id"] for line in open(path)} if os.path.exists(path) else set()
 requests = [Request(f"p{i}", [{"role": "user", "content": f"p{i} please"}], i) for i in range(int(count))]
-sampler = inference.load(api, ModelSettings("m", base_url=url, max_concurrent_requests=4, request_timeout=30))
+sampler = inference.load(api, ModelSettings("m", base_url=url, max_concurrent_requests=4, request_timeout=60))
 answers = sampler.generate(from_list(r for r in requests if r.id not in done), SamplingSettings())
 try:
     with open(path, "a") as out:
@@ -250,17 +253,21 @@ finally:
 @pytest.mark.parametrize("api", ["openai", *(pytest.param(api, marks=pytest.mark.slow) for api in REMOTE[1:])])
 def test_kill_9_or_ctrl_c_at_any_moment_loses_nothing(api, tmp_path):
     path, count, stops, checks = tmp_path / "answers.jsonl", 60, (signal.SIGKILL, signal.SIGINT, None), []
-    with ApiServer(delay=0.02) as server:
+    with ApiServer() as server:
         for stop in stops:
+            # The server falls silent soon after the stop is due, so that no run finishes before a slow test stops it.
+            lines_to_stop = random.randint(1, 15)
+            answered = server.delivered.total() + lines_to_stop + 6 if stop else 3 * count
+            server.delay = lambda name, most=answered: 0.02 if server.delivered.total() < most else 3600
             noisy = ("-X", "dev", "-W", "ignore") if stop == signal.SIGINT else ()
             command = [sys.executable, *noisy, "-c", CONSUMER, api, server.url(api), str(path), str(count)]
             env, before = {**os.environ, **dict.fromkeys(VARIABLES, KEY)}, lines_in(path)
             with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as process:
                 if stop is not None:
-                    while lines_in(path) < before + random.randint(1, 25) and process.poll() is None:
+                    while lines_in(path) < before + lines_to_stop and process.poll() is None:
                         time.sleep(0.002)
                     process.send_signal(stop)
-                _, err = process.communicate(timeout=60)
+                _, err = process.communicate(timeout=300)
             assert not err
             assert process.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, None: 0}[stop]
             on_disk = {record["id"] for record in records(path)}
@@ -428,7 +435,7 @@ def test_one_bad_prompt_does_not_end_a_run(succeed):
     def faults(name, attempt):
         return "parameter" if name == "p0" or not succeed else None
 
-    with ApiServer(faults, delay=lambda name: 0.01 if name == "p0" else 0.1) as server:
+    with ApiServer(faults, delay=lambda name: 0.01 if name == "p0" else LATER) as server:
         answers, ending, _ = run("cohere", server, chats(8))
     if succeed:
         assert ending is None and sorted(a.id for a in answers if a.texts) == [f"p{i}" for i in range(1, 8)]

@@ -23,7 +23,7 @@ def answers_of(sampler, requests, **settings) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def hf(tiny_lm):
-    sampler = inference.load("hf", ModelSettings(tiny_lm, dtype="float32", batch_size=3))
+    sampler = inference.load("hf", ModelSettings(tiny_lm, dtype="float32", request_batch_size=3))
     yield sampler
     sampler.close()
 
@@ -136,25 +136,27 @@ def adapter(model: str, folder) -> str:
 
 
 def test_hf_with_an_adapter(hf, tiny_lm, tmp_path):
-    settings = ModelSettings(tiny_lm, dtype="float32", batch_size=3, adapter=adapter(tiny_lm, tmp_path))
+    settings = ModelSettings(
+        tiny_lm, dtype="float32", request_batch_size=3, adapter_name_or_path=adapter(tiny_lm, tmp_path)
+    )
     sampler = inference.load("hf", settings)
     assert answers_of(sampler, REQUESTS, temperature=0) != answers_of(hf, REQUESTS, temperature=0)
     sampler.close()
     with pytest.raises(UsageError, match="holds no LoRA adapter"):
-        inference.load("hf", replace(settings, adapter=tiny_lm))
+        inference.load("hf", replace(settings, adapter_name_or_path=tiny_lm))
 
 
 @pytest.mark.slow
 def test_an_adapter_changes_both_samplers_alike(gemma, tmp_path):
     """Greedy answers of hf and vLLM with the same adapter, in float32."""
     pytest.importorskip("vllm")
-    settings = ModelSettings(gemma, dtype="float32", max_model_len=512, adapter=adapter(gemma, tmp_path))
+    settings = ModelSettings(gemma, dtype="float32", max_model_len=512, adapter_name_or_path=adapter(gemma, tmp_path))
     found = {}
     for backend in ("hf", "vllm"):
         sampler = inference.load(backend, settings)
         found[backend] = answers_of(sampler, REQUESTS[:3], temperature=0, max_new_tokens=8)
         sampler.close()
-    base = inference.load("hf", replace(settings, adapter=None))
+    base = inference.load("hf", replace(settings, adapter_name_or_path=None))
     assert found["hf"] == found["vllm"] != answers_of(base, REQUESTS[:3], temperature=0, max_new_tokens=8)
     base.close()
 

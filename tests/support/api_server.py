@@ -61,7 +61,7 @@ class ApiServer:
         self.bodies: list[dict] = []
         self.headers: list[dict] = []
         self.attempts, self.delivered, self.injected = Counter(), Counter(), Counter()
-        self.in_flight = self.most_in_flight = 0
+        self.in_flight = self.most_in_flight = self.stalled = 0
 
     def __enter__(self):
         self._loop = asyncio.new_event_loop()
@@ -96,9 +96,9 @@ class ApiServer:
         self._loop.close()
 
     def settle(self) -> None:
-        """Wait until all answers are counted (but not for those that it was told never to end)."""
-        deadline = time.monotonic() + 0.2
-        while self.in_flight and time.monotonic() < deadline:
+        """Wait until all answers are counted, but those that stall."""
+        deadline = time.monotonic() + 30
+        while self.in_flight > self.stalled and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def url(self, api: str) -> str:
@@ -163,6 +163,7 @@ class ApiServer:
             writer.transport.abort()
             return False
         if fault == "stall":
+            self.stalled += 1
             await asyncio.sleep(3600)
         if fault == "trickle":
             await self._send(writer, 200, whole[:0], length=100_000)

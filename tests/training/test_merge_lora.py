@@ -212,7 +212,7 @@ def test_what_cannot_be_merged(run, tiny_lm, tiny_nllb, tmp_path):
         (adapter / "adapter_config.json").write_text(json.dumps({**config, **changes}))
         return adapter
 
-    refused(adapter, tmp_path, parts=(str(tmp_path), "there already"))
+    refused(adapter, tmp_path, parts=(str(tmp_path), "already exists"))
     refused(tiny_lm, output, parts=("adapter_config.json", "whole model"))
     refused(tmp_path / "none", output, parts=(str(tmp_path / "none"),))
     refused(configured(base_model_name_or_path=None), output, parts=("--base_model_name_or_path",))
@@ -232,7 +232,7 @@ def test_what_cannot_be_merged(run, tiny_lm, tiny_nllb, tmp_path):
     (deeper / "config.json").write_text(
         json.dumps({**model, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
     )
-    refused(adapter, output, "--base_model_name_or_path", deeper, parts=(str(deeper), "quantised"))
+    refused(adapter, output, "--base_model_name_or_path", deeper, parts=(str(deeper), "quantized"))
     (adapter / "adapter_model.safetensors").unlink()
     refused(adapter, output, parts=("adapter_model.safetensors",))
     assert not output.exists() and not list(tmp_path.glob("*.partial"))

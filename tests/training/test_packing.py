@@ -10,13 +10,13 @@ from topxgen.training.packing import (
     ConcatenatedRows,
     DecoderCollator,
     PackedRows,
-    PairCollator,
+    Seq2SeqCollator,
     Seq2SeqRows,
     best_fit,
     decoder_rows,
 )
 from topxgen.training.tokenization import TokenizedTexts
-from topxgen.training.trainer import EpochOrder, probe_packing
+from topxgen.training.trainer import EpochOrder, check_packing
 
 TEXTS = [np.arange(20, 50), np.arange(100, 140)]
 
@@ -86,12 +86,12 @@ def test_concatenate_and_cut_loses_nothing():
     learned = sum(int((rows[i]["labels"] != IGNORED).sum()) for i in range(len(rows)))
     # A token that begins a row has nothing before it to be predicted from.
     assert 19 - 4 * 2 - len(rows) <= learned <= 19 - 4 * 2
-    assert len(decoder_rows(texts, "original", 4, True)) == 5 and len(decoder_rows(texts, "none", 8, True)) == 4
+    assert len(decoder_rows(texts, "concat", 4, True)) == 5 and len(decoder_rows(texts, "none", 8, True)) == 4
 
 
 def test_pairs_of_an_encoder_decoder_are_padded_together():
     texts = TokenizedTexts(np.arange(10, 19, dtype=np.int32), np.array([5, 9]), np.array([3, 2], np.int32))
-    batch = PairCollator(pad=1, decoder_start=2)([Seq2SeqRows(texts)[0], Seq2SeqRows(texts)[1]])
+    batch = Seq2SeqCollator(pad=1, decoder_start=2)([Seq2SeqRows(texts)[0], Seq2SeqRows(texts)[1]])
     assert batch["input_ids"].tolist() == [[10, 11, 12], [15, 16, 1]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["labels"].tolist() == [[13, 14], [17, 18]]
@@ -143,10 +143,10 @@ def test_the_probe_passes_architectures_that_heed_position_ids(kind):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**options), attn_implementation="sdpa")
     model.config.use_cache = False
-    probe_packing(model, TEXTS, "float32")
+    check_packing(model, TEXTS, "float32")
     model.config.use_cache = True
     with pytest.raises(UsageError, match="see each other"):
-        probe_packing(model, TEXTS, "float32")
+        check_packing(model, TEXTS, "float32")
 
 
 def test_the_probe_catches_an_architecture_with_a_state(lm):
@@ -157,7 +157,7 @@ def test_the_probe_catches_an_architecture_with_a_state(lm):
     forward = model.forward
     model.forward = lambda input_ids, position_ids: forward(input_ids=input_ids)
     with pytest.raises(UsageError, match=r"lets the pairs of a row see each other .* pass --packing none"):
-        probe_packing(model, TEXTS, "float32")
+        check_packing(model, TEXTS, "float32")
 
 
 def test_order_depends_on_seed_and_epoch_alone():

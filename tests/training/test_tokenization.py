@@ -82,7 +82,7 @@ def test_prompt_tokens_are_those_of_inference_and_the_rest_is_the_answer(tokeniz
     encoded = encoder.encode(PAIRS)
     for i, pair in enumerate(PAIRS):
         ids, prompt = encoded[i].tolist(), int(encoded.prompts[i])
-        asked, answer = encoder.parts(pair)
+        asked, answer = encoder.prompt_and_target(pair)
         assert ids[:prompt] == encoder.prompt_ids([asked])[0], "what inference sends, token by token"
         assert ids[-1] == tokenizer.eos_token_id
         if tokenizer.eos_token not in asked + answer or tokenizer.unk_token is None:
@@ -96,11 +96,13 @@ def test_prompt_tokens_are_those_of_inference_and_the_rest_is_the_answer(tokeniz
 
 def test_template_14_is_the_published_string(tokenizer):
     encoder = CausalTokenizer(tokenizer, "14", 10**6)
-    assert "".join(encoder.parts(PAIRS[0])) == (
+    assert "".join(encoder.prompt_and_target(PAIRS[0])) == (
         "Translate this from English to Basque:\nEnglish: All human beings are born free.\n"
         "Basque: Gizon-emakume guztiak aske jaiotzen dira."
     )
-    assert encoder.parts(PAIRS[0])[0].endswith("\nBasque:"), "the prompt as get_prompt gives it, without its last space"
+    assert encoder.prompt_and_target(PAIRS[0])[0].endswith("\nBasque:"), (
+        "the prompt as get_prompt gives it, without its last space"
+    )
 
 
 def test_long_pairs_are_left_out_whole(tiny_lm):
@@ -121,7 +123,7 @@ def test_eos_must_be_a_token(tiny_lm):
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
     assert CausalTokenizer(tokenizer, "14", 800, eos_token_id=7).encode(PAIRS)[0][-1] == 7
-    with pytest.raises(UsageError, match="--eos_token_id 800 is no token of the model, which has 800"):
+    with pytest.raises(UsageError, match="--eos_token_id 800 is not in the model's vocabulary of 800 tokens"):
         CausalTokenizer(tokenizer, "14", 800, eos_token_id=800)
     tokenizer.eos_token = None
     with pytest.raises(UsageError, match="pass --eos_token_id"):
@@ -143,10 +145,10 @@ def test_encoder_decoder_sides_carry_their_languages():
         ids, source = encoded[i].tolist(), int(encoded.prompts[i])
         assert ids[:source] == reference["input_ids"], "as transformers' own tokenizer does it, for each example"
         assert ids[source:] == reference["labels"]
-    assert encoder.cut == 0
+    assert encoder.truncated == 0
     short = Seq2SeqTokenizer(tokenizer, LanguageTokens("nllb", config, tokenizer), 6)
     encoded = short.encode(PAIRS[:1])
     ids, source = encoded[0].tolist(), int(encoded.prompts[0])
-    assert len(ids) == 12 and source == 6 and ids[5] == ids[11] == tokenizer.eos_token_id and short.cut == 2
+    assert len(ids) == 12 and source == 6 and ids[5] == ids[11] == tokenizer.eos_token_id and short.truncated == 2
     with pytest.raises(UsageError, match="unknown language"):
         encoder.encode([Pair("a", "b", "English", "Klingon", "e")])

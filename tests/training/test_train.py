@@ -76,7 +76,7 @@ def finished(tiny_lm, tmp_path_factory):
 
 
 def noisy(model, output, **changed) -> list[str]:
-    options = dict(use_peft=True, neftune_noise_alpha=5, lora_dropout=0.2, max_steps=14, eval_translation=1)
+    options = dict(use_peft=True, neftune_noise_alpha=5, lora_dropout=0.2, max_steps=14, num_eval_translations=1)
     return flags(model, output, **{**options, **changed})
 
 
@@ -107,7 +107,7 @@ def test_what_a_run_leaves(finished, tiny_lm):
     assert "| loss |" in card and "Translate this from English to Basque:" in card and '"sha256"' in card
     assert (output / "loss_curves.png").read_bytes().startswith(b"\x89PNG")
     assert "23 read" not in result.stderr and "29 read, 11 unaligned, 29 pairs" in result.stderr
-    assert "a step has 4 rows (2 a device x 2 accumulated x 1 processes)" in result.stderr
+    assert "4 rows per step (2 per device x 2 accumulated x 1 processes)" in result.stderr
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_lm), output)
     assert any("lora_B" in name and p.abs().sum() > 0 for name, p in model.named_parameters())
     assert AutoTokenizer.from_pretrained(output).eos_token == "<eos>"
@@ -116,7 +116,7 @@ def test_what_a_run_leaves(finished, tiny_lm):
 def test_a_finished_run_is_left_alone_and_other_settings_are_refused(finished, tiny_lm, train_here):
     output, _ = finished
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and path.name != ".lock"}
-    assert "finished at step 14" in train_here(*noisy(tiny_lm, output)).stderr
+    assert "already finished at step 14" in train_here(*noisy(tiny_lm, output)).stderr
     error = train_here(*noisy(tiny_lm, output, learning_rate=1e-3), check=2).stderr
     assert "learning_rate was 0.002, now 0.001" in error
     error = train_here(*noisy(tiny_lm, output, target_languages="Urdu"), check=2).stderr
@@ -133,7 +133,7 @@ def test_killed_runs_give_the_same_losses(finished, tiny_lm, tmp_path, train_her
     # In the second epoch, which begins after 9 steps, and while a checkpoint is written.
     script("train.py", *noisy(tiny_lm, output), kill_when=(output / "checkpoint-14" / "optimizer.pt").exists)
     result = train_here(*noisy(tiny_lm, output))
-    assert f"going on from {output / 'checkpoint-1'}" in result.stderr
+    assert f"resuming from {output / 'checkpoint-1'}" in result.stderr
     assert timeless(log(output))[:-1] == timeless(log(undisturbed))[:-1]
     weights = "checkpoint-14/adapter_model.safetensors"
     assert (output / weights).read_bytes() == (undisturbed / weights).read_bytes()
@@ -155,10 +155,10 @@ def test_unusable_checkpoints_are_left_out_with_a_word(finished, tiny_lm, tmp_pa
     (output / "checkpoint-8" / "checkpoint_files.json").unlink(missing_ok=True)
     shutil.rmtree(output / "checkpoint-4", ignore_errors=True)
     result = train_here(*noisy(tiny_lm, output))
-    assert "checkpoint-14 is left out: optimizer.pt is not as it was written" in result.stderr
-    assert "checkpoint-12 is left out: adapter_model.safetensors has" in result.stderr
-    assert "checkpoint-8 is left out: it was not written to its end" in result.stderr
-    assert "going on from" not in result.stderr
+    assert "checkpoint-14: optimizer.pt does not match its checksum" in result.stderr
+    assert "checkpoint-12: adapter_model.safetensors has" in result.stderr
+    assert "checkpoint-8: it is incomplete" in result.stderr
+    assert "resuming from" not in result.stderr
     assert timeless(log(output))[:-1] == timeless(log(undisturbed))[:-1], "from the start, then"
     assert (output / "unusable-checkpoint-14").is_dir() and (output / "checkpoint-14").is_dir()
 
@@ -187,7 +187,7 @@ def test_a_signal_saves_and_the_run_goes_on(finished, tiny_lm, tmp_path, train_h
         _, err = process.communicate()
     assert process.returncode == 143, err
     saved = max(int(path.name.rpartition("-")[2]) for path in output.glob("checkpoint-*"))
-    assert f"stopped by a signal after step {saved}, which is saved" in err
+    assert f"stopped by a signal after saving step {saved}" in err
     train_here(*noisy(tiny_lm, output))
     assert losses(output) == losses(undisturbed)
 
@@ -204,7 +204,7 @@ def test_full_training_learns_and_keeps_the_limit(tiny_lm, tmp_path, train_here)
     assert "checkpoint-8" in kept and len(kept) == 2
     model = AutoModelForCausalLM.from_pretrained(output)
     assert model.num_parameters() == AutoModelForCausalLM.from_pretrained(tiny_lm).num_parameters()
-    assert "parameters are trained" in result.stderr
+    assert "parameters, attention" in result.stderr
 
 
 def test_accumulation_and_batches_do_not_change_the_loss(tiny_lm, tmp_path, train_here):
@@ -226,7 +226,7 @@ def test_accumulation_and_batches_do_not_change_the_loss(tiny_lm, tmp_path, trai
 
 def test_two_processes_equal_one_with_doubled_accumulation(tiny_lm, tmp_path, train_here):
     """Also when they are killed in the second epoch, which begins after five steps."""
-    common = dict(eval_translation=3, max_steps=8, save_steps=3, eval_steps=3)
+    common = dict(num_eval_translations=3, max_steps=8, save_steps=3, eval_steps=3)
     train_here(*flags(tiny_lm, tmp_path / "one", gradient_accumulation_steps=4, **common))
     accelerate = Path(sys.executable).with_name("accelerate")
     command = [accelerate, "launch", "--config_file", "configs/two_cpu_processes.yaml", "train.py"]
@@ -235,7 +235,7 @@ def test_two_processes_equal_one_with_doubled_accumulation(tiny_lm, tmp_path, tr
     for part in ("whole", "resumed"):
         result = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, env=environment)
         assert result.returncode == 0, result.stderr
-        assert "x 2 processes" in result.stderr and result.stderr.count("parameters are trained") == 1
+        assert "x 2 processes" in result.stderr and result.stderr.count("parameters, attention") == 1
         one, two = (timeless(log(tmp_path / name)) for name in ("one", "two"))
         assert len(one) == len(two)
         for a, b in zip(one[:-1], two[:-1], strict=True):
@@ -251,7 +251,9 @@ def test_an_encoder_decoder_learns_both_directions(tiny_nllb, tmp_path, train_he
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     output = tmp_path / "nllb"
-    result = train_here(*flags(tiny_nllb, output, targets_only=None, max_steps=40, eval_steps=20, eval_translation=1))
+    result = train_here(
+        *flags(tiny_nllb, output, targets_only=None, max_steps=40, eval_steps=20, num_eval_translations=1)
+    )
     assert "encoder-decoder" in result.stderr
     first, last = (entry for entry in (log(output)[0], [e for e in log(output) if "eval_loss" in e][-1]))
     assert last["eval_loss_English to Basque"] < first["eval_loss_English to Basque"] - 1, "a direction it did not know"
@@ -275,7 +277,9 @@ def test_relatives_of_nllb_train(family, tmp_path, train_here):
         "m2m100": dict(target_languages="Swahili"),  # it has no Basque
         "marian": dict(reverse=None, src="Basque", target_languages="English"),
     }.get(family, {})
-    words = flags(model, tmp_path / "run", targets_only=None, max_steps=4, save_steps=4, eval_translation=2, **both)
+    words = flags(
+        model, tmp_path / "run", targets_only=None, max_steps=4, save_steps=4, num_eval_translations=2, **both
+    )
     train_here(*words)
     first, last = (entry["eval_loss"] for entry in log(tmp_path / "run") if "eval_loss" in entry)
     assert last < first
@@ -300,23 +304,23 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny_lm, tmp_path, train_here):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        (dict(packing="original"), "room left"),
+        (dict(packing="concat"), "padding;"),
         (
-            dict(packing="original", max_length=64),
-            "held-out English to Basque pairs longer than --max_length 64 tokens are left",
+            dict(packing="concat", max_length=64),
+            "held-out English to Basque pairs longer than --max_length 64 tokens are skipped",
         ),
-        (dict(packing="none"), "room left"),
-        (dict(targets_only=None, reverse=None), "parameters are trained"),
-        (dict(use_peft=True, use_dora=True, target_modules=["q_proj", "down_proj"]), "parameters are trained"),
-        (dict(gradient_checkpointing=True, bf16=True), "parameters are trained"),
-        (dict(use_flash_attn=True), "torch's SDPA is used"),
+        (dict(packing="none"), "padding;"),
+        (dict(targets_only=None, reverse=None), "parameters, attention"),
+        (dict(use_peft=True, use_dora=True, target_modules=["q_proj", "down_proj"]), "parameters, attention"),
+        (dict(gradient_checkpointing=True, bf16=True), "parameters, attention"),
+        (dict(use_flash_attn=True), "using torch's SDPA"),
         (dict(num_train_epochs=1, max_steps=-1), "1.0 epochs"),
-        (dict(num_train_epochs=1), "--max_steps 2 wins over --num_train_epochs 1"),
-        (dict(lr_scheduler_type="warmup_stable_decay"), "parameters are trained"),
-        (dict(lr_scheduler_type="greedy", eval_translation=2), "parameters are trained"),
+        (dict(num_train_epochs=1), "--max_steps 2 overrides --num_train_epochs 1"),
+        (dict(lr_scheduler_type="warmup_stable_decay"), "parameters, attention"),
+        (dict(lr_scheduler_type="greedy", num_eval_translations=2), "parameters, attention"),
         (dict(test_size_ratio=0), "0 held-out pairs"),
-        (dict(lr_scheduler_type="reduce_lr_on_plateau"), "parameters are trained"),
-        (dict(template_key="11"), "parameters are trained"),
+        (dict(lr_scheduler_type="reduce_lr_on_plateau"), "parameters, attention"),
+        (dict(template_key="11"), "parameters, attention"),
     ],
 )
 def test_ways_to_train(changed, said, tiny_lm, tmp_path, train_here):
@@ -350,7 +354,7 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
     )
     train_here(*text)
     learned = flags(tiny_lm, tmp_path / "learned", **{**own, "output_column_name": None, "reverse": None})
-    assert "text of one column has no target" in train_here(*learned, check=2).stderr
+    assert "--targets_only needs a target column" in train_here(*learned, check=2).stderr
     assert "trainer_state.json is missing" in train_here(*again).stderr
 
 
@@ -365,30 +369,30 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
             "--metric_for_best_model chrf needs translations; pass --num_eval_translations N",
         ),
         (dict(min_learning_rate=1), "--min_learning_rate 1 is not below --learning_rate 0.002"),
-        (dict(min_learning_rate=1e-5, lr_scheduler_type="constant"), "has no smallest learning rate; with"),
+        (dict(min_learning_rate=1e-5, lr_scheduler_type="constant"), "has no minimum learning rate; drop"),
         (dict(lr_scheduler_type="cosine_with_min_lr"), "needs --min_learning_rate"),
-        (dict(max_length=8), "no pair is as short as --max_length 8 tokens; the shortest has"),
+        (dict(max_length=8), "all pairs are longer than --max_length 8 tokens; the shortest has"),
         (
             dict(early_stopping_patience=2, test_size_ratio=0),
-            "--early_stopping_patience goes by evaluations, and nothing",
+            "--early_stopping_patience depends on evaluations, but nothing",
         ),
         (
-            dict(eval_translation=2, test_size_ratio=0),
-            "there is no held-out pair to translate; raise --test_size_ratio",
+            dict(num_eval_translations=2, test_size_ratio=0),
+            "the held-out set is empty, so nothing can be translated; raise --test_size_ratio",
         ),
-        (dict(lr_scheduler_type="greedy", test_size_ratio=0), "greedy goes by evaluations, and nothing is held out"),
+        (dict(lr_scheduler_type="greedy", test_size_ratio=0), "greedy depends on evaluations, but nothing is held out"),
         (dict(lr_scheduler_kwargs='{"foo": 1}'), "--lr_scheduler_type cosine with {'foo': 1}"),
-        (dict(lr_scheduler_kwargs="[1]"), "'[1]' is no JSON object"),
+        (dict(lr_scheduler_kwargs="[1]"), "'[1]' is not a JSON object"),
         (dict(deepspeed="configs/deepspeed_zero3.json"), "pip install 'deepspeed"),
         (dict(test_size_ratio=1000), "--test_size_ratio"),
-        (dict(max_length=4096), "--max_length 4096 is more than the 2048 tokens"),
-        (dict(eos_token_id=800), "--eos_token_id 800 is no token of the model"),
+        (dict(max_length=4096), "--max_length 4096 exceeds the 2048 tokens"),
+        (dict(eos_token_id=800), "--eos_token_id 800 is not in the model's vocabulary"),
         (dict(target_languages="Bask"), "did you mean Bashkir, Basque"),
         (dict(dataset_name_or_path="topxgn"), "did you mean topxgen"),
         (dict(dataset_name_or_path="topxgen"), "--data_dir"),
         (dict(template_key="99"), "--template_key 99 does not exist"),
         (dict(use_peft=True, target_modules=["q_prj"]), "choose from down_proj, gate_proj"),
-        (dict(lr_scheduler_type="cosinus"), "invalid choice: 'cosinus'"),
+        (dict(lr_scheduler_type="cosinus"), "'cosinus' is not one of"),
         (dict(streaming=True), "drop --streaming"),
     ],
 )
@@ -406,26 +410,26 @@ def test_a_model_that_is_none(tmp_path, tiny_lm, train_here):
     error = train_here(*flags(tmp_path / "empty", tmp_path / "run"), check=2).stderr
     assert "is a LoRA adapter: merge it first (scripts/merge_lora.py)" in error
     error = train_here(*flags(tiny_lm, tiny_lm), check=2).stderr
-    assert "is the folder of the model that is trained; pass another one" in error
+    assert "is the folder of the base model; pass another one" in error
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "README.md").write_text("my notes")
     error = train_here(*flags(tiny_lm, tmp_path / "mine"), check=2).stderr
-    assert "mine holds README.md, which the trained model would be written over" in error
+    assert "mine holds README.md, which the trained model would overwrite" in error
     (tmp_path / "other" / "checkpoint-3").mkdir(parents=True)
     error = train_here(*flags(tiny_lm, tmp_path / "other"), check=2).stderr
-    assert "holds checkpoints, but no settings_train.json" in error
+    assert "holds checkpoints but no settings_train.json" in error
 
 
 def test_a_dry_run_shows_texts_and_loads_no_weights(tiny_lm, tmp_path, train_here):
     result = train_here(*flags(tiny_lm, tmp_path / "run", dry_run=True))
-    assert "--- (the loss lies here)" in result.stderr and "Translate this from" in result.stderr
+    assert "--- (loss on this part only)" in result.stderr and "Translate this from" in result.stderr
     assert not (tmp_path / "run").exists()
 
 
 def test_all_schedules_of_transformers_are_there():
     from transformers.trainer_utils import SchedulerType
 
-    from topxgen.training.run import SCHEDULERS
+    from topxgen.training.arguments import SCHEDULERS
 
     assert set(SCHEDULERS) == {kind.value for kind in SchedulerType}
 
@@ -437,7 +441,7 @@ def test_schedules_end_at_the_smallest_rate(name):
     import torch
     from transformers import get_scheduler
 
-    from topxgen.training.run import schedule
+    from topxgen.training.arguments import schedule
 
     args = argparse.Namespace(
         lr_scheduler_type=name, lr_scheduler_kwargs=None, min_learning_rate=1e-4, learning_rate=1e-3, max_steps=200
@@ -461,7 +465,11 @@ def test_checkpoints_of_gemma_load_in_vllm_and_transformers_as_they_stand(adapte
     output = tmp_path / "run"
     options = dict(use_peft=True, lora_r=8) if adapter else {}
     script("train.py", *flags(gemma, output, bf16=True, max_steps=2, per_device_train_batch_size=1, **options))
-    model = dict(model=gemma, adapter=str(output)) if adapter else dict(model=str(output))
+    model = (
+        dict(model_name_or_path=gemma, adapter_name_or_path=str(output))
+        if adapter
+        else dict(model_name_or_path=str(output))
+    )
     prompts = ["Translate this from English to Basque:\nEnglish: Everyone has the right to life.\nBasque:"]
     answers = {}
     for api in ("hf", "vllm"):

@@ -130,12 +130,17 @@ def test_parallel_sentences_from_folders(tmp_path):
 
 
 def llm(model: str, **options):
-    settings = dict(inference_api="hf", model=ModelSettings(model, dtype="float32"), pool="udhr", demonstrations=2)
+    settings = dict(
+        inference_api="hf",
+        model=ModelSettings(model, dtype="float32"),
+        demonstration_pool="udhr",
+        number_of_demonstrations=2,
+    )
     return translation.create("llm", TranslatorSettings(**settings | options))
 
 
 def test_prompts_hold_the_nearest_demonstration_last(tiny_lm):
-    translator = llm(tiny_lm, demonstrations=3, template="14", prompt_style="raw")
+    translator = llm(tiny_lm, number_of_demonstrations=3, template_key="14", prompt_style="raw")
     translator.check(BASQUE, ENGLISH)
     pairs = examples.parallel_sentences("udhr", BASQUE, ENGLISH)
     ranked = retrieval.create("bm25s", [text for text, _ in pairs], BASQUE).nearest(SENTENCES, 3)
@@ -143,11 +148,11 @@ def test_prompts_hold_the_nearest_demonstration_last(tiny_lm):
         shots = [pairs[i] for i in reversed(row)]
         assert prompt == get_template(14, "Basque", "English").get_prompt(shots, sentence)
     with pytest.raises(UsageError, match="--number_of_demonstrations 5000 leaves nothing"):
-        llm(tiny_lm, demonstrations=5000).check(BASQUE, ENGLISH)
+        llm(tiny_lm, number_of_demonstrations=5000).check(BASQUE, ENGLISH)
 
 
 def test_an_llm_translates_in_order_and_only_once(tiny_lm, tmp_path):
-    translator = llm(tiny_lm, journal=tmp_path / "answers.jsonl")
+    translator = llm(tiny_lm, response_cache=tmp_path / "answers.jsonl")
     translator.load()
     found = translator.translate([SENTENCES[0], "", "...", SENTENCES[1], SENTENCES[0]], BASQUE, ENGLISH)
     translator.close()
@@ -158,7 +163,7 @@ def test_an_llm_translates_in_order_and_only_once(tiny_lm, tmp_path):
     # Answers on disk are given, not asked for: their texts stand even when they are edited.
     answers[0]["texts"] = ["edited"]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers) + '{"id": "to')
-    translator = llm(tiny_lm, journal=tmp_path / "answers.jsonl")
+    translator = llm(tiny_lm, response_cache=tmp_path / "answers.jsonl")
     translator.load()
     again = translator.translate(SENTENCES[:2], BASQUE, ENGLISH)
     translator.close()
@@ -180,10 +185,12 @@ def test_chat_models_are_asked_in_chat(tiny_lm, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant]"
     tokenizer.save_pretrained(model)
-    translator = llm(str(model), template="14", notice=said.append)
+    translator = llm(str(model), template_key="14", notice=said.append)
     assert isinstance(translator.prompts(SENTENCES, BASQUE, ENGLISH)[0], list)
     assert len(said) == 1 and "--template_key 14 is not used" in said[0]
-    assert isinstance(llm(str(model), template="14", prompt_style="raw").prompts(SENTENCES, BASQUE, ENGLISH)[0], str)
+    assert isinstance(
+        llm(str(model), template_key="14", prompt_style="raw").prompts(SENTENCES, BASQUE, ENGLISH)[0], str
+    )
 
 
 def test_a_journal_asks_for_what_it_does_not_hold(tiny_lm, tmp_path):
@@ -283,7 +290,7 @@ def test_an_answer_that_begins_with_a_line_break_is_asked_for_whole(tiny_lm, tmp
                 yield Answer(request.id, ["Yes."] if "Nornahik" in request.prompt else [text])
 
     translator = translation.create(
-        "llm", TranslatorSettings(model=ModelSettings(tiny_lm), inference_api="hf", demonstrations=0)
+        "llm", TranslatorSettings(model=ModelSettings(tiny_lm), inference_api="hf", number_of_demonstrations=0)
     )
     translator._sampler = Journal(Sampler(), tmp_path / "answers.jsonl")
     for _ in range(2):

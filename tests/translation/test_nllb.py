@@ -26,7 +26,7 @@ def cache(tmp_path_factory) -> str:
 
 
 def open_translator(folder, cache, **options):
-    settings = TranslatorSettings(nllb=str(folder), nllb_compute_type="float32", cache_dir=cache)
+    settings = TranslatorSettings(nllb_name_or_path=str(folder), nllb_compute_type="float32", cache_dir=cache)
     translator = translation.create("nllb", replace(settings, **options))
     translator.load()
     return translator

@@ -10,7 +10,7 @@ from typing import NoReturn
 import topxgen
 from topxgen.common.console import setup_logging
 from topxgen.common.errors import UsageError, did_you_mean
-from topxgen.common.registry import Choice
+from topxgen.common.registry import OWN, Choice, accepts_own
 
 logger = logging.getLogger(__name__)
 EXIT_CODES = """exit codes:
@@ -117,7 +117,8 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def _check_value(self, action, value):
-        if action.choices is not None and value not in action.choices:
+        own = ":" in str(value) and accepts_own(action.choices)  # checked by load_choice
+        if action.choices is not None and value not in action.choices and not own:
             choices = [str(choice) for choice in action.choices]
             hint = did_you_mean(str(value), choices)
             raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{hint}")
@@ -134,7 +135,8 @@ def _usage(action: argparse.Action) -> str:
 
 def choices_help(intro: str, table: Mapping[str, Choice], default: str = "%(default)s") -> str:
     """The help of a flag whose values are the names in `table`, each with the sentence of its row."""
-    return f"{intro}: " + "; ".join(f"{name}: {choice.help}" for name, choice in table.items()) + f" [{default}]"
+    rows = [f"{name}: {choice.help}" for name, choice in table.items()]
+    return f"{intro}: " + "; ".join(rows + [f"or {OWN}"] * accepts_own(table)) + f" [{default}]"
 
 
 def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failure: str) -> int:

@@ -18,6 +18,9 @@ _terminal: TextIO | None = None  # where our lines go while library_output_to re
 
 def setup_logging(prog: str) -> None:
     """Show the log records of this project on stderr, errors as "{prog}: error: …". Call it once per command."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows escapes, and does not end the run
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if not isinstance(handler, _ConsoleHandler)]
     root.addHandler(_ConsoleHandler(prog))
@@ -52,7 +55,7 @@ class _ConsoleHandler(logging.Handler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message = printable(record.getMessage())
         if record.levelno >= logging.ERROR:
             rank = f"rank {self._rank}: " if self._rank else ""
             message = f"{rank}{self._prog}: error: {message}"
@@ -78,10 +81,10 @@ def library_output_to(log: Path) -> Iterator[None]:
     """
     global _terminal
     log.parent.mkdir(parents=True, exist_ok=True)
+    redirected = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     saved = os.dup(1), os.dup(2)
-    redirected = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     # A stream of its own for us; a sys.stderr that is no file (a test's) is not affected by the redirection.
     ours = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace") if sys.stderr is sys.__stderr__ else None
     try:
@@ -177,5 +180,12 @@ def _clock(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters escaped: a model's answer must not drive the user's terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
+    """`text` with control characters escaped: text from models, files and flags must not drive the user's terminal.
+
+    Joiners and no-break spaces stay, which many scripts are written with; bidirectional overrides do not.
+    """
+    return "".join(char if _is_harmless(char) else f"\\x{ord(char):02x}" for char in text)
+
+
+def _is_harmless(char: str) -> bool:
+    return char.isprintable() or char in "\n\t\u00a0\u200c\u200d\u202f\u3000"

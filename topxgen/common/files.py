@@ -17,6 +17,11 @@ def read_jsonl(path: Path) -> Iterator[dict]:
 
     Raises UsageError naming the line that is not a JSON object.
     """
+    return (record for _, record in read_numbered_jsonl(path))
+
+
+def read_numbered_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
+    """The same, each with the number of its line, from 1."""
     if not path.exists():
         return
     with open(path, "rb") as file:
@@ -28,8 +33,8 @@ def read_jsonl(path: Path) -> Iterator[dict]:
                 if not isinstance(record, dict):
                     raise ValueError("not a JSON object")
             except ValueError as error:  # covers broken JSON and broken UTF-8
-                raise UsageError(f"{path}, line {number}: {error}; mend or remove the line") from None
-            yield record
+                raise UsageError(f"{path}, line {number}: {error}; fix or remove the line") from None
+            yield number, record
 
 
 def repair_tail(path: Path) -> int:

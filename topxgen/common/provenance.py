@@ -1,9 +1,13 @@
-"""Where results come from: the settings that decided them, the versions, the command."""
+"""Where results come from: the settings that decided them, the weights, the versions, the command."""
 
+import argparse
 import hashlib
+import json
 import platform
 import sys
+from collections.abc import Collection
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -44,6 +48,40 @@ def digest(text: str | list[str]) -> str:
     return hashlib.sha256(joined.encode("utf-8", "replace")).hexdigest()[:16]
 
 
+# Files of trainers beside the weights, with the same suffixes.
+_NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
+_SAMPLES_PER_FILE, _SAMPLE_BYTES = 256, 1 << 14
+
+
+def weights_id(name_or_path: str | Path) -> str:
+    """A digest of the weights in a local folder or file, which retraining changes and moving does not; "" for a Hub id or
+    a folder without weights."""
+    path = Path(name_or_path)
+    patterns = ("*.safetensors", "*.bin", "*.pt")
+    candidates = ([file for file in path.glob(pattern) if file.name not in _NOT_WEIGHTS] for pattern in patterns)
+    files = [path] if path.is_file() else sorted(next(filter(None, candidates), []))
+    return (
+        _digest_of_files(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)) if files else ""
+    )
+
+
+@cache
+def _digest_of_files(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Digest of files given as (path, bytes, mtime). Of a large file samples from end to end are read, close enough together
+    to meet every kind of layer that may have been trained."""
+    sha256 = hashlib.sha256()
+    for path, size, _ in files:
+        sha256.update(f"{path.name} {size} ".encode())
+        with open(path, "rb") as file:
+            if size <= _SAMPLES_PER_FILE * _SAMPLE_BYTES:
+                sha256.update(file.read())
+                continue
+            for i in range(_SAMPLES_PER_FILE):
+                file.seek((size - _SAMPLE_BYTES) * i // (_SAMPLES_PER_FILE - 1))
+                sha256.update(file.read(_SAMPLE_BYTES))
+    return sha256.hexdigest()[:16]
+
+
 # How settings of older runs are called now: {old name: name}, {(name, old value): value}.
 RENAMED = {
     "best_by": "metric_for_best_model",
@@ -52,6 +90,12 @@ RENAMED = {
     "short_texts": "short_text_rule",
 }
 RENAMED_VALUES = {("rouge_tokenizer", "original"): "rouge_score", ("packing", "original"): "concat"}
+
+
+def result_settings(args: argparse.Namespace, excluded: Collection[str]) -> dict:
+    """The flags that decide a result: all but those named in `excluded`, as JSON holds them (paths as strings)."""
+    chosen = {name: value for name, value in vars(args).items() if name not in excluded}
+    return json.loads(json.dumps(chosen, default=str))
 
 
 def read_settings(path: Path) -> dict:

@@ -6,6 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json, read_numbered_jsonl
+
+PARALLEL = ("propositions", "translations", "scores", "confidences", "pieces")  # fields of one item per sentence
+
 
 @dataclass(frozen=True)
 class Paragraph:
@@ -59,6 +64,54 @@ def with_ids(records: Iterable[dict], text_key: str) -> Iterator[tuple[str, dict
             name = hashlib.sha256(str(record.get(text_key)).encode("utf-8", "replace")).hexdigest()[:16]
         seen[str(name)] += 1
         yield str(name) if seen[str(name)] == 1 else f"{name}#{seen[str(name)]}", record
+
+
+def replace_surrogates(text: str) -> str:
+    """`text` with lone surrogates, which JSON can hold, as "?": neither Arrow nor a tokenizer takes them."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def check_translations(record: dict, optional: Iterable[str] = PARALLEL[2:]) -> None:
+    """Raise ValueError unless the parallel lists of a record with back-translations are sound.
+
+    Those of `optional` may be missing or empty, as in files of the original.
+    """
+    for field_name in PARALLEL[:2]:
+        if not isinstance(record.get(field_name), list) or not {str}.issuperset(map(type, record[field_name])):
+            raise ValueError(f"{field_name!r} must be a list of texts")
+    count = len(record["propositions"])
+    for field_name in ("translations", *optional):
+        value = record.get(field_name)
+        if field_name != "translations" and not value:
+            continue
+        if not isinstance(value, list) or len(value) != count:
+            size = f"{len(value)} items" if isinstance(value, list) else repr(value)
+            raise ValueError(f"{field_name!r} must be a list of {count} items, one per proposition, not {size}")
+        if field_name == "scores" and not {int, float, type(None)}.issuperset(map(type, value)):
+            raise ValueError(f"{field_name!r} must be a list of numbers")
+
+
+def read_translations(path: Path, optional: Iterable[str] = ()) -> Iterator[tuple[str, dict]]:
+    """(id, record) for each record of a {Language}_translate.jsonl, checked by `check_translations`.
+
+    Lone surrogates in sentences and translations are replaced. Raises UsageError naming the line, the field and what
+    it must hold.
+    """
+
+    def checked() -> Iterator[dict]:
+        for number, record in read_numbered_jsonl(path):
+            try:
+                check_translations(record, optional)
+            except ValueError as error:
+                raise UsageError(f"{path}, line {number}: {error}; fix or remove the line") from None
+            yield record | {name: list(map(replace_surrogates, record[name])) for name in PARALLEL[:2]}
+
+    return with_ids(checked(), "sentence")
+
+
+def target_language_of(folder: Path, default: str = "English") -> str:
+    """The language that the back-translations in `folder` are in, by English name; `default` in folders of the original."""
+    return read_json(folder / "settings_translate.json").get("target_language", default)
 
 
 def translations_name(language: str) -> str:

@@ -1,43 +1,46 @@
-"""Evaluation sets: every split of a benchmark in a language, as its publishers wrote it.
+"""Benchmarks: every split of an evaluation set in a language, as its publishers wrote it.
 
-flores: FLORES-200 (https://github.com/facebookresearch/flores), on the Hub as FLORES+. ntrex: NTREX-128
-(https://github.com/MicrosoftTranslator/NTREX). tico: TICO-19 (https://tico-19.github.io). xquad: XQuAD
-(https://github.com/google-deepmind/xquad). udhr: the embedded Universal Declaration of Human Rights, for
-machines that have nothing else. Anything else is the user's own: a file, a folder, or a Hub id. What
-prompts show to a model comes from examples.py.
+LOADERS has a row for each published benchmark: FLORES-200 (https://github.com/facebookresearch/flores; on the Hub FLORES+),
+NTREX-128 (https://github.com/MicrosoftTranslator/NTREX), TICO-19 (https://tico-19.github.io), XQuAD
+(https://github.com/google-deepmind/xquad) and the embedded Universal Declaration of Human Rights. A benchmark of one's own is
+a file, a folder or a Hub data set, with a mapping of its columns to languages where labels and names do not tell
+(rules: topxgen/corpora/tables.py), or a loader. What prompts show to a model comes from examples.py.
 """
 
 import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
-from topxgen.common.errors import UsageError, closest, reason
-from topxgen.corpora.tables import (
-    KINDS,
-    Column,
-    columns_of,
-    languages_named,
-    languages_of_title,
-    name_parts,
-    read_columns,
-    read_json,
-    read_lines,
-)
+from topxgen.common.errors import UsageError
+from topxgen.common.hub import hub_call
+from topxgen.common.registry import Choice, load_choice
+from topxgen.corpora import tables
+from topxgen.corpora.tables import SUFFIXES, Column, name_parts, read_json, read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
 
+# One row a benchmark: "module:function". The function takes the name, a Language and the folder of --benchmark_dir (None: the
+# Hub), and returns the splits in that language. It raises LacksLanguage, or UsageError for anything else that is wrong.
+LOADERS: dict[str, Choice] = {
+    "flores": Choice("topxgen.corpora.benchmarks:load_flores", "FLORES-200 dev (997 sentences) and devtest (1,012)"),
+    "ntrex": Choice("topxgen.corpora.benchmarks:load_ntrex", "NTREX-128 test (the first 1,000 lines) and pool (997)"),
+    "tico": Choice("topxgen.corpora.benchmarks:load_tico", "TICO-19 dev (971 sentences) and test (2,100)"),
+    "xquad": Choice("topxgen.corpora.benchmarks:load_xquad", "XQuAD validation (240 paragraphs)"),
+    "udhr": Choice("topxgen.corpora.benchmarks:load_udhr", "UDHR dev (preamble, articles 1 to 20) and test (21 to 30)"),
+}
+OWN = "your own as a file or folder (.txt .tsv .csv .json .jsonl .parquet; my.tsv:Basque=2,English=3) or Hub data set org/name"
 UDHR = Path(__file__).parents[2] / "data" / "udhr"
-UDHR_DEV = ("preamble", *map(str, range(1, 21)))  # the articles that prompts may show; the rest is the test set
+UDHR_DEV = ("preamble", *map(str, range(1, 21)))  # articles that prompts may show; the others are the test set
 FLORES_REPO = "openlanguagedata/flores_plus"
 NTREX_REPO = "mteb/NTREX"
 TICO_REPO = "gmnlp/tico19"
 XQUAD_REPO = "google/xquad"
-# Where FLORES+ renamed a FLORES-200 language.
+# FLORES-200 languages that FLORES+ renamed.
 FLORES_PLUS = {
     "ajp_Arab": "apc_Arab_sout3123", "aka_Latn": "twi_Latn_asan1239", "apc_Arab": "apc_Arab_nort3139",
     "est_Latn": "ekk_Latn", "grn_Latn": "gug_Latn", "kon_Latn": "ktu_Latn", "sat_Beng": "sat_Olck",
@@ -48,8 +51,9 @@ XQUAD_CODES = {
     "arb_Arab": "ar", "deu_Latn": "de", "ell_Grek": "el", "eng_Latn": "en", "spa_Latn": "es", "hin_Deva": "hi",
     "ron_Latn": "ro", "rus_Cyrl": "ru", "tha_Thai": "th", "tur_Latn": "tr", "vie_Latn": "vi", "zho_Hans": "zh",
 }  # fmt: skip
-_NTREX_LINES, _NTREX_TEST = 1997, 1000
-_REGIONS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}  # that tell the script
+_NTREX_LINES, _NTREX_TEST_LINES = 1997, 1000
+_REGION_SCRIPTS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}
+_HUB_SOURCE = re.compile(r"(\w[\w.-]*/[\w.-]+)(?::([^:=]+))?(?::([^:]+=.*))?")  # org/name[:config][:mapping]
 
 
 class LacksLanguage(UsageError):
@@ -57,20 +61,20 @@ class LacksLanguage(UsageError):
 
 
 class CannotLoad(UsageError):
-    """The benchmark should be there, but is not, or cannot be read."""
+    """The benchmark has the language, but is missing or cannot be read."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The texts of one split in one language, as they stand; empty ones too, so that parallel sides keep their lines.
+    """The unchanged texts of one split in one language; empty ones too, so that parallel sides keep their line numbers.
 
-    `ids` are the line numbers of the publishers' file from 1; TICO-19 has its stringID, XQuAD and udhr the
-    article and the number of the paragraph in it (the Hub's XQuAD names no articles: the number alone).
+    `ids` are line numbers in the publishers' file, from 1; for TICO-19 its stringID, for XQuAD and udhr the article and
+    the number of the paragraph in it (the Hub's XQuAD has no articles: the number alone).
     """
 
-    benchmark: str  # "flores", or what the user typed for one of their own
+    benchmark: str  # "flores", or a user's own as named on the command line
     name: str  # dev, devtest, test, pool, validation, "test (fra-CA)"; for a user's own the file and column
-    language: str  # English name; "" when a user's own file does not say which
+    language: str  # English name
     ids: list[str]
     texts: list[str]
     source: str  # the file, or "hub: repository, config, split"
@@ -81,36 +85,33 @@ class Split:
         return hashlib.sha256("\n".join(self.texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def load(name: str, language: Language, folder: Path | None = None) -> list[Split]:
-    """All splits of a benchmark in `language`; `name` is one of LOADERS, a path, or a Hub id org/name[:config].
+def load(name: str, language: Language, folder: Path | None = None, languages_file: str | None = None) -> list[Split]:
+    """All splits of a benchmark in `language`; `name` is one of LOADERS or a user's own (see tables.py).
 
-    With `folder` (--benchmark_dir) the named ones are read from their publishers' layouts in it and never
-    from the Hub, without it from the Hub; udhr is embedded.
-    Raises LacksLanguage when the benchmark has no such language, CannotLoad when it should be there but is
-    missing, broken or empty, and UsageError when `name` is nothing of the three. The messages tell the cause;
-    what to do about it depends on the script.
+    With `folder` (--benchmark_dir) the benchmarks of LOADERS are read from their publishers' layouts in it, never from
+    the Hub; without it from the Hub. A user's own may be labelled with languages of `languages_file`, too.
+    Raises LacksLanguage when the benchmark has no such language, CannotLoad when it is missing, broken or empty, and
+    UsageError when `name` names no benchmark. The messages give the cause; the remedy depends on the script.
     """
-    loader = LOADERS.get(name) or _loader_of_own(name)
+    known = (language, *languages.load(languages_file).values())
+    loader = load_choice("benchmark", name, LOADERS) if name in LOADERS else _own_loader(name, known)
     try:
         if folder is not None and name in LOADERS and not folder.is_dir():
-            raise UsageError(f"{folder} is no folder")
+            raise UsageError(f"{folder} is not a folder")
         splits = loader(name, language, folder)
-        if not splits:
-            raise LacksLanguage(
-                f"{name} has no {language.name}: its files and columns are named after other languages (those named after "
-                "none count for all)"
-            )
         for split in splits:
             if not any(text.strip() for text in split.texts):
                 raise UsageError(f"{split.source} is empty")
-        return splits
     except LacksLanguage:
         raise
     except UsageError as error:
         raise CannotLoad(f"cannot load {name} in {language.name}: {error}") from None
+    if not splits:
+        raise LacksLanguage(f"{name} has no {language.name}: its files and columns are in other languages")
+    return splits
 
 
-def _flores(name: str, language: Language, folder: Path | None) -> list[Split]:
+def load_flores(name: str, language: Language, folder: Path | None) -> list[Split]:
     in_table = any(row.flores == language.flores for row in languages.load().values())
     lacks = None if in_table else _lacks(name, language, "the languages of topxgen/text/languages.tsv")
     splits = ("dev", "devtest")
@@ -121,7 +122,7 @@ def _flores(name: str, language: Language, folder: Path | None) -> list[Split]:
     try:
         sides = {split: from_hub(FLORES_REPO, code, split, "text") for split in splits}
     except UsageError as error:
-        # The Hub answers with its configs: FLORES+ has languages that the table has not, but not this one.
+        # The Hub lists its configs: FLORES+ has languages that the table lacks, but not this one.
         raise lacks if lacks and "BuilderConfig" in str(error) else error from None
     return [_lines_of(name, split, language, *side) for split, side in sides.items()]
 
@@ -137,8 +138,8 @@ def flores_files(language: Language, split: str) -> list[str]:
     return [f"{room}{split}/{code}.{split}" for room in ("", "flores200_dataset/") for code in codes]
 
 
-def _ntrex(name: str, language: Language, folder: Path | None) -> list[Split]:
-    """Each translation there is of the language in its script: fra and fra-CA, but zho-CN without zho-TW."""
+def load_ntrex(name: str, language: Language, folder: Path | None) -> list[Split]:
+    """All translations into the language in its script: fra and fra-CA, but zho-CN without zho-TW."""
     lacks = None if language.ntrex else _lacks(name, language, "those with a code for it in topxgen/text/languages.tsv")
     if folder is not None:
         sides = {tag: (read_lines(path), str(path)) for tag, path in _ntrex_files(folder, language, lacks).items()}
@@ -150,17 +151,18 @@ def _ntrex(name: str, language: Language, folder: Path | None) -> list[Split]:
         sides = {tag: (_texts(data, column), hub_name(NTREX_REPO, column, "test")) for tag, column in columns.items()}
     splits = []
     for tag, (texts, source) in sides.items():
-        if len(texts) != _NTREX_LINES:  # line numbers are all that tells test from pool
+        if len(texts) != _NTREX_LINES:  # test and pool are told apart by line numbers alone
             raise UsageError(f"{source} has {len(texts)} lines, NTREX-128 has {_NTREX_LINES}")
-        splits.append(_lines_of(name, f"test{tag}", language, texts[:_NTREX_TEST], source))
-        splits.append(_lines_of(name, f"pool{tag}", language, texts[_NTREX_TEST:], source, _NTREX_TEST + 1))
+        splits.append(_lines_of(name, f"test{tag}", language, texts[:_NTREX_TEST_LINES], source))
+        splits.append(_lines_of(name, f"pool{tag}", language, texts[_NTREX_TEST_LINES:], source, _NTREX_TEST_LINES + 1))
     return splits
 
 
 def _ntrex_files(folder: Path, language: Language, lacks: LacksLanguage | None) -> dict[str, Path]:
     """Files by what follows the name of a split: "" for the main one, " (fra-CA)", " (spa-2)" (a second translation)."""
     codes = _codes(language, "ntrex")
-    suffixes = ("", language.script, *(region for region, script in _REGIONS.items() if script == language.script))
+    regions = (region for region, script in _REGION_SCRIPTS.items() if script == language.script)
+    suffixes = ("", language.script, *regions)
     names = [
         f"newstest2019-{'src' if code == 'eng' else 'ref'}.{'-'.join(filter(None, (code, suffix)))}.txt"
         for code in codes
@@ -185,8 +187,8 @@ def _ntrex_columns(columns: list[str], language: Language) -> dict[str, str]:
     return {"": language.ntrex} | {f" ({match[1]})": match[0] for match in matches if match}
 
 
-def _tico(name: str, language: Language, folder: Path | None) -> list[Split]:
-    """Each translation there is, as ti, ti_ER and ti_ET; English from one file, as all have the same."""
+def load_tico(name: str, language: Language, folder: Path | None) -> list[Split]:
+    """All translations into the language, as ti, ti_ER and ti_ET; English from one file, as all have the same."""
     english = language.flores == "eng_Latn"
     known = english or language.tico
     lacks = None if known else _lacks(name, language, "those with a code for it in topxgen/text/languages.tsv")
@@ -197,19 +199,19 @@ def _tico(name: str, language: Language, folder: Path | None) -> list[Split]:
             raise lacks
         # `datasets` no longer runs loading scripts, which this repository has; its files are the published ones.
         root = _hub_files(TICO_REPO, [f"*/*.en-{code}*.tsv" for code in (codes if language.tico else ["fr"])])
-    found = {}
+    files_of: dict[str, dict[str, Path]] = {}  # by split and code
     for split in ("dev", "test"):
         paths = [path for room in (".", "tico19-testset") for path in root.glob(f"{room}/{split}/{split}.en-*.tsv")]
         files = {path.name.removeprefix(f"{split}.en-").removesuffix(".tsv"): path for path in sorted(paths)}
-        ours = [code for code in files if name_parts(code)[0] in codes and _same_script(code, language)]
-        ours.sort(key=lambda code: code != language.tico)  # the one that the table names goes first
+        matching = [code for code in files if name_parts(code)[0] in codes and _same_script(code, language)]
+        matching.sort(key=lambda code: code != language.tico)  # the one in the table of languages first
         if english:
-            ours = (ours or list(files))[:1]
-        found[split] = {code: files[code] for code in ours}
-    if lacks and not any(found.values()):
+            matching = (matching or list(files))[:1]
+        files_of[split] = {code: files[code] for code in matching}
+    if lacks and not any(files_of.values()):
         raise lacks
     splits = []
-    for split, files in found.items():
+    for split, files in files_of.items():
         if not files:
             raise UsageError(f"no tico19-testset/{split}/{split}.en-{language.tico or '*'}.tsv in {root}")
         for i, (code, path) in enumerate(files.items()):
@@ -233,7 +235,7 @@ def _read_tico(path: Path, column: str) -> tuple[list[str], list[str]]:
     return ids, texts
 
 
-def _xquad(name: str, language: Language, folder: Path | None) -> list[Split]:
+def load_xquad(name: str, language: Language, folder: Path | None) -> list[Split]:
     code = XQUAD_CODES.get(language.flores)
     names = ", ".join(languages.find(flores).name for flores in XQUAD_CODES)
     lacks = None if code else _lacks(name, language, names)
@@ -257,9 +259,13 @@ def xquad_files(code: str) -> list[str]:
     return [f"xquad/xquad.{code}.json", f"xquad.{code}.json"]
 
 
-def _udhr(name: str, language: Language, folder: Path | None) -> list[Split]:
+def load_udhr(name: str, language: Language, folder: Path | None) -> list[Split]:
     path = UDHR / f"{language.flores}.tsv"
     if not path.is_file():
+        if not UDHR.is_dir():
+            raise CannotLoad(
+                f"{UDHR}: a clone has the UDHR, a wheel does not; clone the repository and pip install -e ."
+            )
         raise _lacks(name, language, "the languages of data/udhr")
     parts: dict[str, tuple[list[str], list[str]]] = {"dev": ([], []), "test": ([], [])}
     paragraphs: Counter = Counter()
@@ -277,18 +283,18 @@ def _lacks(name: str, language: Language, choices: str) -> LacksLanguage:
 
 
 def _files(folder: Path, wanted: dict[str, list[str]], lacks: LacksLanguage | None) -> dict[str, Path]:
-    """The first file there is for each key. Raises `lacks` when there is none at all."""
-    found = {key: [folder / name for name in names if (folder / name).is_file()] for key, names in wanted.items()}
-    if lacks and not any(found.values()):
+    """The first existing file for each key. Raises `lacks` if there is none for any."""
+    existing = {key: [folder / name for name in names if (folder / name).is_file()] for key, names in wanted.items()}
+    if lacks and not any(existing.values()):
         raise lacks
-    for key, paths in found.items():
+    for key, paths in existing.items():
         if not paths:
             raise UsageError(f"no {' or '.join(wanted[key])} in {folder}")
-    return {key: paths[0] for key, paths in found.items()}
+    return {key: paths[0] for key, paths in existing.items()}
 
 
 def _codes(language: Language, column: str) -> list[str]:
-    """What a benchmark calls a language: the table's code, else ISO codes unless they mean another language there."""
+    """Codes that a benchmark may use for a language: the table's, else ISO codes that mean no other language there."""
     if code := getattr(language, column):
         return [name_parts(code)[0]]
     taken = {name_parts(getattr(row, column))[0] for row in languages.load().values()}
@@ -297,9 +303,9 @@ def _codes(language: Language, column: str) -> list[str]:
 
 
 def _same_script(code: str, language: Language) -> bool:
-    """Whether a code such as srp-Latn, zho-TW or fra-CA may stand for `language`: the script, where it says one."""
+    """Whether a code such as srp-Latn, zho-TW or fra-CA is compatible with the script of `language`."""
     for part in name_parts(code)[1:]:
-        chinese = _REGIONS.get(part) if language.script in _REGIONS.values() else None
+        chinese = _REGION_SCRIPTS.get(part) if language.script in _REGION_SCRIPTS.values() else None
         script = part if len(part) == 4 and part.istitle() else chinese
         if script and script != language.script:
             return False
@@ -311,7 +317,7 @@ def _lines_of(name: str, split: str, language: Language, texts: list[str], sourc
 
 
 def read_squad(path: Path) -> list[tuple[str, str]]:
-    """The contexts of a file of SQuAD's format, each under the article's title and its number there. Raises UsageError."""
+    """(title of the article and number in it, context) for each context of a file in SQuAD's format. Raises UsageError."""
     try:
         pairs = [
             (f"{article.get('title', number)} {i}", paragraph["context"])
@@ -321,7 +327,7 @@ def read_squad(path: Path) -> list[tuple[str, str]]:
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is not SQuAD JSON: {error!r}") from None
     if not all(isinstance(text, str) for _, text in pairs):
-        raise UsageError(f"{path} is not SQuAD JSON: a context is no text")
+        raise UsageError(f"{path} is not SQuAD JSON: a context is not a text")
     return pairs
 
 
@@ -346,110 +352,86 @@ def hub_dataset(repo: str, config: str | None, split: str | None, streaming: boo
     """A data set of the Hub as `datasets` gives it. Raises UsageError with the Hub's reason."""
     import datasets
 
-    try:
-        return datasets.load_dataset(repo, config, split=split, streaming=streaming)
-    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise _hub_error(f"{repo}, {config}" if config else repo, error) from None
+    name = f"{repo}, {config}" if config else repo
+    return hub_call(name, lambda: datasets.load_dataset(repo, config, split=split, streaming=streaming))
 
 
 def _hub_files(repo: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    try:
-        return Path(snapshot_download(repo, repo_type="dataset", allow_patterns=patterns))
-    except Exception as error:  # as above
-        raise _hub_error(repo, error) from None
+    return Path(hub_call(repo, lambda: snapshot_download(repo, repo_type="dataset", allow_patterns=patterns)))
 
 
-def _hub_error(what: str, error: Exception) -> UsageError:
-    return UsageError(
-        f"the Hub did not give {what} ({reason(error)}); if it is gated, accept its terms on its page and export HF_TOKEN"
-    )
+def local_source(name: str) -> Path | None:
+    """The file or folder of a user's own benchmark; None if `name` is not one."""
+    path = tables.split_mapping(name)[0]
+    return path if name and name not in LOADERS and path.exists() else None
 
 
-def _loader_of_own(name: str):
-    path = Path(name).expanduser()
-    is_file_name = path.suffix.lower() in (*KINDS, ".txt", ".dev", ".devtest")
-    if name and path.exists():
-        return _own_files
-    if not is_file_name and re.fullmatch(r"\w[\w.-]*/[\w.-]+(:\S+)?", name):
-        return _own_of_hub
-    if is_file_name or "/" in name:
-        return _own_files
-    near = closest(name, LOADERS, n=1)
-    raise UsageError(
-        f"unknown benchmark {name!r}: {f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(LOADERS)}, or "
-        "pass a file, a folder, or a Hub id such as org/name"
-    )
+def _own_loader(name: str, known: tuple[Language, ...]) -> Callable[[str, Language, Path | None], list[Split]]:
+    """The loader of a user's own benchmark. Raises UsageError if `name` is not one."""
+    path, mapping = tables.split_mapping(name)
+    hub = _HUB_SOURCE.fullmatch(name)
+    if re.search(r"\.py:\w+$", name):
+        return load_choice("benchmark", name, LOADERS)
+    if local_source(name) or path.suffix.lower() in SUFFIXES or ("/" in name and not hub):
+        config = ""
+        parts = partial(_file_parts, path, known)
+    elif hub:
+        repo, config, mapping = hub.groups("")
+        parts = partial(_hub_parts, name, repo, config)
+    else:  # module:function, or nothing
+        return load_choice("benchmark", name, LOADERS, OWN)
+
+    def load_own(name: str, language: Language, folder: Path | None) -> list[Split]:
+        mapped = tables.parse_mapping(mapping, known)
+        return [
+            Split(
+                name, f"{part} ({label})" if label else part, language.name, *map(list, zip(*rows, strict=True)), source
+            )
+            for part, where, source, columns in parts(mapped)
+            for label, rows in tables.columns_in(language, columns, where, mapped, config or part, known)
+        ]
+
+    return load_own
 
 
-def _own_files(name: str, language: Language, folder: Path | None) -> list[Split]:
-    path = Path(name).expanduser()
+def _file_parts(
+    path: Path, known: tuple[Language, ...], mapping: dict[str, list[str]]
+) -> Iterator[tuple[str, str, str, list[Column]]]:
+    """For each file: its path below `path`, its path twice, its columns."""
     if not path.exists():
         raise UsageError(f"there is no file or folder {path}")
-    files = {path.name: path}
-    if path.is_dir():
-        files = {str(file.relative_to(path)): file for file in files_below(path)}
-        if not files:
-            raise UsageError(f"{path} is empty")
-    splits = []
+    files = {str(file.relative_to(path)): file for file in files_below(path)} if path.is_dir() else {path.name: path}
+    if not files:
+        raise UsageError(f"{path} is empty")
+    for file in files.values():
+        if file.suffix.lower() not in SUFFIXES:
+            advice = f"; name the files to read, such as {path}/*.txt" if path.is_dir() else ""
+            raise UsageError(f"{file} is not a {', '.join(SUFFIXES)} file{advice}")
     for title, file in files.items():
-        splits += _own_splits(name, title, title, read_columns(file), str(file), language)
-    return splits
+        yield title, str(file), str(file), tables.read_columns(file, mapping, known)
 
 
-def _own_of_hub(name: str, language: Language, folder: Path | None) -> list[Split]:
-    repo, _, config = name.partition(":")
-    title = f"{repo.partition('/')[2]}/{config}"
-    splits = []
+def _hub_parts(
+    name: str, repo: str, config: str, mapping: dict[str, list[str]]
+) -> Iterator[tuple[str, str, str, list[Column]]]:
+    """For each split: its name, the data set as the user named it, the source for Split, the columns of texts."""
     for split, data in hub_dataset(repo, config or None, None).items():
         data = data.select_columns([column for column, kind in data.features.items() if not hasattr(kind, "decode")])
-        columns = columns_of(enumerate(data, start=1))
-        splits += _own_splits(name, split, title, columns, hub_name(repo, config or "default", split), language)
-    return splits
-
-
-def _own_splits(
-    benchmark: str, split: str, title: str, columns: list[Column], source: str, language: Language
-) -> list[Split]:
-    """A Split for each column with text, unless its label or `title` (of the file) names only other languages.
-
-    The label decides. The title does where there is one column and its label says nothing: another may be the language's.
-    """
-    columns = [(label, rows) for label, rows in columns if any(text.strip() for _, text in rows)]
-    if not columns:
-        raise UsageError(f"{source} is empty")
-    by_title = languages_of_title(title, language) if len(columns) == 1 else set()
-    splits = []
-    for label, rows in columns:
-        named = languages_named(label, language) or by_title
-        if named and language.flores not in named:
-            continue
-        ids, texts = map(list, zip(*rows, strict=True))
-        name = f"{split} ({label})" if label else split
-        splits.append(Split(benchmark, name, language.name if named else "", ids, texts, source))
-    return splits
+        yield split, name, hub_name(repo, config or "default", split), tables.columns_of(enumerate(data, start=1))
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in a folder and those below, hidden ones left out; links are followed, but not in circles."""
-    found, seen = [], set()
+    """The files in a folder and below, without hidden ones; links are followed, but not in circles."""
+    paths, seen = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
-        # What is there under its own name goes before links to it.
+        # Folders before links to them, so that files get their own paths.
         folders[:] = sorted((f for f in folders if f[0] != "."), key=lambda f: (os.path.islink(Path(root) / f), f))
         seen_before = os.path.realpath(root) in seen
         seen.add(os.path.realpath(root))
         if seen_before:
             folders.clear()
             continue
-        found += [Path(root) / name for name in files if name[0] != "." and (Path(root) / name).is_file()]
-    return sorted(found)
-
-
-LOADERS: dict[str, Callable[[str, Language, Path | None], list[Split]]] = {
-    "flores": _flores,
-    "ntrex": _ntrex,
-    "tico": _tico,
-    "xquad": _xquad,
-    "udhr": _udhr,
-}
+        paths += [Path(root) / name for name in files if name[0] != "." and (Path(root) / name).is_file()]
+    return sorted(paths)

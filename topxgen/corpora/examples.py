@@ -1,7 +1,7 @@
-"""Public multilingual texts that prompts show, from the Hub or a local folder, with the embedded UDHR as the offline twin.
+"""Public multilingual texts that prompts show: from the Hub, a local folder, or the embedded UDHR.
 
 Sentences: FLORES-200 dev. Paragraphs: the 240 parallel contexts of XQuAD. Both: the dev part of the Universal
-Declaration of Human Rights in data/udhr/; its test part is an evaluation set and stands in no prompt.
+Declaration of Human Rights in data/udhr/; its test part is an evaluation set and is never shown in a prompt.
 """
 
 from pathlib import Path
@@ -20,9 +20,8 @@ PARAGRAPH_SOURCES = ("xquad", "udhr")
 def example_sentences(source: str, language: Language, option: str = "--example_sentences") -> list[str]:
     """Sentences of `language` from "flores" (dev), "udhr" or a folder.
 
-    A folder holds FLORES in its publishers' layout (dev/eus_Latn.dev, also below flores200_dataset/) or
-    eus_Latn.txt or Basque.txt, one sentence a line.
-    Raises UsageError saying what to accept, export or pass when they cannot be had.
+    A folder holds FLORES in its publishers' layout (dev/eus_Latn.dev, also below flores200_dataset/), or eus_Latn.txt
+    or Basque.txt with one sentence a line. Raises UsageError, naming the remedy, if there are none.
     """
     if source == "flores":
         return _hub(benchmarks.FLORES_REPO, benchmarks.flores_codes(language)[-1], "dev", "text", option)
@@ -47,7 +46,7 @@ def _sentence_file(source: str, language: Language, option: str) -> Path:
 def parallel_sentences(source: str, first: Language, second: Language) -> list[tuple[str, str]]:
     """Pairs of sentences in two languages from "flores" (dev), "udhr" or a folder (as for example_sentences).
 
-    Raises UsageError when a side is missing, or the sides are not equally long.
+    Raises UsageError if a side is missing, or the sides have different numbers of lines.
     """
     if source == "udhr":
         return align_articles(_udhr(first), _udhr(second))
@@ -65,7 +64,7 @@ def parallel_sentences(source: str, first: Language, second: Language) -> list[t
 
 
 def align_articles(first: Split, second: Split) -> list[tuple[str, str]]:
-    """Pairs of paragraphs of two sides of the benchmark "udhr": those of the articles that have as many in both."""
+    """Pairs of paragraphs of the benchmark "udhr" in two languages, of the articles with as many paragraphs in both."""
     return [pair for _, pair in aligned_articles(first, second)]
 
 
@@ -86,10 +85,10 @@ def aligned_articles(first: Split, second: Split) -> list[tuple[str, tuple[str, 
 
 
 def example_paragraphs(source: str, languages_file: str | None = None) -> dict[str, list[str]]:
-    """Paragraphs by language name from "xquad", "udhr" or a folder; parallel where the source is.
+    """Paragraphs by language name from "xquad", "udhr" or a folder; parallel if the source is.
 
-    A folder holds XQuAD in its publishers' layout (xquad.es.json, also below xquad/) or one text file a
-    language (spa_Latn.txt or Spanish.txt, one paragraph a line).
+    A folder holds XQuAD in its publishers' layout (xquad.es.json, also below xquad/), or one text file per language
+    (spa_Latn.txt or Spanish.txt, one paragraph a line).
     """
     codes = {languages.find(flores).name: code for flores, code in benchmarks.XQUAD_CODES.items()}
     if source == "xquad":
@@ -102,22 +101,22 @@ def example_paragraphs(source: str, languages_file: str | None = None) -> dict[s
         # The twelve languages of XQuAD, so that prompts look alike with either source.
         return {name: udhr(languages.find(name)) for name in codes}
     folder = Path(source)
-    found = {}
+    paragraphs = {}
     for name, code in codes.items():
         for file in benchmarks.xquad_files(code):
             if (folder / file).is_file():
-                found[name] = [text for _, text in benchmarks.read_squad(folder / file)]
-    if not found and folder.is_dir():
+                paragraphs[name] = [text for _, text in benchmarks.read_squad(folder / file)]
+    if not paragraphs and folder.is_dir():
         for language in languages.load(languages_file).values():
             for name in (f"{language.flores}.txt", f"{language.name}.txt"):
                 if (folder / name).is_file():
-                    found[language.name] = _lines(folder / name)
-    if not found:
+                    paragraphs[language.name] = _lines(folder / name)
+    if not paragraphs:
         raise UsageError(
             f"no example paragraphs in {source!r}: pass --example_paragraphs {' or '.join(PARAGRAPH_SOURCES)}, or a "
             "folder that holds xquad.es.json and the like, or text files such as Spanish.txt"
         )
-    return found
+    return paragraphs
 
 
 def udhr(language: Language) -> list[str]:

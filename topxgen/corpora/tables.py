@@ -1,4 +1,30 @@
-"""Texts out of files of any kind, as columns; and which language a file's or a column's name tells."""
+"""Files of a user's own: the columns of texts in them, and which column is in which language.
+
+A benchmark of one's own is SOURCE or SOURCE:MAPPING. SOURCE is a file, a folder of files or a Hub data set (org/name
+or org/name:config). Files end in .txt (one text a line), .tsv, .csv, .json, .jsonl or .parquet; any other file, in a
+folder too, is an error.
+
+MAPPING names the language of each column:
+
+    my.tsv:Basque=2,English=3             .tsv and .csv: by number, from 1
+    my.csv:Basque=target,English=source   by the name in the header, or the innermost key of .json, .jsonl and .parquet
+    org/name:config:Basque=eu             the same for a Hub data set
+    my.txt:Basque                         a source of one column
+
+Languages are English names or FLORES codes. A language may be given several columns; columns that are not mapped are
+ignored. With column numbers, the first row is text, unless it is a header as in 1 below. A mapping of a folder applies
+to each file in it.
+
+Without MAPPING the language of a text is read from
+
+1. labels: a header row, or keys, of which at least one is a language, all of the label (Basque, eus_Latn); columns
+   under other labels are ignored;
+2. for a source of one column, names: that of the file (Hausa.txt, hau_Latn.jsonl), else of its folder below SOURCE,
+   the nearest first (Hausa/dev.txt), or the config of a Hub data set (org/name:hau_Latn).
+
+Letter case does not matter here, nor whether words are separated by spaces, "_", "-" or ".". A source whose languages
+cannot be read in this way is an error, which shows how to write the mapping.
+"""
 
 import csv
 import json
@@ -8,37 +34,162 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from topxgen.common.errors import UsageError, reason
+from topxgen.common.errors import UsageError, did_you_mean, reason
 from topxgen.text import languages
 from topxgen.text.languages import Language
 
 Column = tuple[str, list[tuple[str, str]]]  # label, (number of the line or row, text) of each row
-# What columns may be called where they do not name languages: those of sources, and of translations.
+# Labels of the columns of a parallel text that do not name languages: those of sources, and of translations.
 ROLES = (("source", "src", "sentence"), ("target", "tgt", "reference", "translation"))
-KINDS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")  # any other file holds one text a line
+KINDS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")  # files of several columns
+SUFFIXES = (".txt", *KINDS)
 
 
-def read_columns(path: Path, nulls: bool = False) -> list[Column]:
-    """The columns of a file by its suffix; all rows of a table, as any but a header that names languages may be text.
+def split_mapping(name: str) -> tuple[Path, str]:
+    """SOURCE and MAPPING of a local SOURCE[:MAPPING]: SOURCE is what exists, else what ends like a file, else all of it."""
+    cuts = [*(match.start() for match in re.finditer(":", name)), len(name)]
+    sources = [Path(name[:cut]).expanduser() for cut in cuts]
+    for is_source in (Path.exists, lambda path: path.suffix.lower() in SUFFIXES):
+        for cut, source in zip(cuts, sources, strict=True):
+            if name[:cut] and is_source(source):
+                return source, name[cut + 1 :]
+    return sources[-1], ""
 
-    `nulls`: null in JSON and parquet is an empty text, instead of none at all.
-    Raises UsageError when the file cannot be read or is not what its suffix says.
+
+def parse_mapping(text: str, known: tuple[Language, ...] = ()) -> dict[str, list[str]]:
+    """The columns of each language, by FLORES code; "" is the only column. {} for no mapping.
+
+    Raises UsageError if `text` is not Language=column,Language=column with languages of the table or of `known`.
+    """
+    mapping: dict[str, list[str]] = {}
+    for part in text.split(",") if text else ():
+        name, equals, column = (word.strip() for word in part.partition("="))
+        code = language_of(name, known)
+        if not code or bool(equals) != bool(column):
+            names = (row.name for row in (*languages.load().values(), *known))
+            hint = "" if code else did_you_mean(name, names)
+            raise UsageError(
+                f"{part!r} in the mapping {text!r} is not Language=column{hint}; write, for example, "
+                "my.tsv:Basque=2,English=3 or my.txt:Basque, with English names or FLORES codes"
+            )
+        mapping.setdefault(code, []).append(column)
+    return mapping
+
+
+def columns_in(
+    language: Language,
+    columns: list[Column],
+    where: str,
+    mapping: dict[str, list[str]],
+    title: str = "",
+    known: tuple[Language, ...] = (),
+) -> list[Column]:
+    """The columns in `language`, by the rules above; [] if all are in other languages.
+
+    `where` is the file or data set, `title` its path below the source. Raises UsageError if there is no text, a mapped
+    column does not exist, or the languages cannot be told.
+    """
+    if mapping:
+        return [_column(columns, column, where) for column in mapping.get(language.flores, ())]
+    columns = [(label, rows) for label, rows in columns if any(text.strip() for _, text in rows)]
+    if not columns:
+        raise UsageError(f"{where} is empty")
+    codes = [language_of(label, known) for label, _ in columns]
+    if not any(codes) and len(columns) == 1:
+        names = (Path(title).stem, *reversed(Path(title).parent.parts))
+        codes = [next(filter(None, (language_of(name, known) for name in names)), "")]
+    if not any(codes):
+        column = "" if len(columns) == 1 else "=COLUMN,English=COLUMN"
+        raise UsageError(
+            f"the language of {where} cannot be told from its name or labels ({_labels(columns)}); pass "
+            f"{where}:{language.name}{column}"
+        )
+    return [column for column, code in zip(columns, codes, strict=True) if code == language.flores]
+
+
+def _column(columns: list[Column], wanted: str, where: str) -> Column:
+    """The column of that label or number; "" is the only one."""
+    labels = [label for label, _ in columns]
+    if wanted in labels:
+        return columns[labels.index(wanted)]
+    numbered = Path(where).suffix.lower() in (".txt", ".tsv", ".csv")  # others keep no order of columns
+    if numbered and wanted.isdecimal() and 0 < int(wanted) <= len(columns):
+        return columns[int(wanted) - 1]
+    if not wanted and len(columns) == 1:
+        return columns[0]
+    what = f"no column {wanted}" if wanted else f"{len(columns)} columns"
+    raise UsageError(f"{where} has {what} ({_labels(columns)}); name one as in {where}:Basque=COLUMN")
+
+
+def _labels(columns: list[Column]) -> str:
+    labels = [label[:40] for label, _ in columns[:8] if label] or ["no labels"]
+    return ", ".join(labels + ["…"] * (len(columns) > 8))
+
+
+def language_of(label: str, known: tuple[Language, ...] = ()) -> str:
+    """The FLORES code of the language that `label` names, all of it, by English name or FLORES code; "" if it names none.
+
+    `known` are languages besides those of the table.
+    """
+    return _codes_by_name(known).get(_normalized(label), "")
+
+
+@cache
+def _codes_by_name(known: tuple[Language, ...]) -> dict[str, str]:
+    rows = (*languages.load().values(), *known)
+    return {_normalized(name): row.flores for row in rows for name in (row.name, row.flores)}
+
+
+def _normalized(name: str) -> str:
+    return " ".join(name_parts(unicodedata.normalize("NFC", name).casefold())).strip()
+
+
+def name_parts(name: str) -> list[str]:
+    """A name or code at its separators: srp-Latn, dev.eus_Latn."""
+    return re.split(r"[._/\s-]+", name)
+
+
+def read_columns(
+    path: Path, mapping: dict[str, list[str]] | None = None, known: tuple[Language, ...] = (), nulls: bool = False
+) -> list[Column]:
+    """The columns of a file by its suffix; a file that is none of KINDS has one, a text a line.
+
+    The first row of .tsv and .csv holds labels if `mapping` names columns by label, if one of its cells is a language,
+    or if all are ROLES. `nulls`: null in JSON and parquet is an empty text, instead of no text. Raises UsageError when
+    the file cannot be read or is not what its suffix says.
     """
     kind = path.suffix.lower()
-    if kind == ".csv":
-        return _table(list(csv_rows(path)))
+    if kind in (".tsv", ".csv"):
+        rows = list(csv_rows(path) if kind == ".csv" else tsv_rows(path))
+        by_label = any(name and not name.isdecimal() for names in (mapping or {}).values() for name in names)
+        return _table(rows, by_label or (bool(rows) and _is_header(rows[0][1], known)))
     if kind == ".json":
         content = read_json(path)
         return columns_of(enumerate(content if isinstance(content, list) else [content], start=1), nulls)
     if kind == ".parquet":
         return columns_of(enumerate(parquet_rows(path), start=1), nulls)
-    numbered = list(enumerate(read_lines(path), start=1))
-    if kind == ".tsv":
-        return _table([(number, line.split("\t")) for number, line in numbered])
+    numbered = enumerate(lines(path), start=1)
     if kind == ".jsonl":
         records = ((number, _json(line, f"{path}, line {number}")) for number, line in numbered if line.strip())
         return columns_of(records, nulls)
     return [("", [(str(number), line) for number, line in numbered])]
+
+
+def _is_header(cells: list[str], known: tuple[Language, ...]) -> bool:
+    roles = {role for side in ROLES for role in side}
+    return any(language_of(cell, known) for cell in cells) or (
+        len(cells) > 1 and {cell.strip() for cell in cells} <= roles
+    )
+
+
+def _table(rows: list[tuple[int, list[str]]], has_header: bool) -> list[Column]:
+    labels, rows = (rows[0][1], rows[1:]) if has_header and rows else ([], rows)
+    width = max((len(row) for _, row in rows), default=0)
+    labels = [*labels, *(f"column {i + 1}" for i in range(len(labels), width))]
+    return [
+        (label, [(str(number), row[i] if i < len(row) else "") for number, row in rows])
+        for i, label in enumerate(labels)
+    ]
 
 
 def read_lines(path: Path) -> list[str]:
@@ -57,7 +208,7 @@ def lines(path: Path) -> Iterator[str]:
 
 
 def read_json(path: Path):
-    """What a JSON file holds. Raises UsageError when it cannot be read."""
+    """The content of a JSON file. Raises UsageError when it cannot be read."""
     return _json("\n".join(read_lines(path)), str(path))
 
 
@@ -75,13 +226,18 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         for row in reader:
             yield first, row
-            first = reader.line_num + 1  # a quoted cell may go over several lines
+            first = reader.line_num + 1  # a quoted cell may span several lines
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num}: {error}") from None
 
 
+def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a TSV file, one a line, each with its number; nothing is quoted. Raises UsageError."""
+    return ((number, line.split("\t")) for number, line in enumerate(lines(path), start=1))
+
+
 def parquet_rows(path: Path) -> Iterator[dict]:
-    """The rows of a parquet file, a row group's batch in memory at a time. Raises UsageError."""
+    """The rows of a parquet file, with one batch of them in memory at a time. Raises UsageError."""
     import pyarrow
     from pyarrow import parquet
 
@@ -91,22 +247,6 @@ def parquet_rows(path: Path) -> Iterator[dict]:
                 yield from batch.to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise UsageError(f"cannot read {path}: {reason(error)}") from None
-
-
-def _table(rows: list[tuple[int, list[str]]]) -> list[Column]:
-    header = rows[0][1] if rows else []
-    # "Basque" and "English text" are labels, and so are source and target; "I speak English" is a text.
-    named = all(len(cell.split()) <= 2 for cell in header) and any(map(languages_named, header))
-    if named or (len(header) > 1 and {cell.strip() for cell in header} <= {role for side in ROLES for role in side}):
-        rows = rows[1:]
-    else:
-        header = []
-    width = max((len(row) for _, row in rows), default=0)
-    labels = [*header, *(f"column {i + 1}" for i in range(len(header), width))]
-    return [
-        (label, [(str(number), row[i] if i < len(row) else "") for number, row in rows])
-        for i, label in enumerate(labels)
-    ]
 
 
 def columns_of(rows: Iterable[tuple[int, object]], nulls: bool = False) -> list[Column]:
@@ -126,48 +266,3 @@ def columns_of(rows: Iterable[tuple[int, object]], nulls: bool = False) -> list[
     for number, row in rows:
         collect("", str(number), row)
     return list(columns.items())
-
-
-def languages_of_title(title: str, mine: Language) -> set[str]:
-    """FLORES codes of the languages that the path of a file tells: by FLORES code anywhere in it, or by an English name
-    that is all of the name of a folder or the file ("Basque/test.txt", but not "from_basque.txt")."""
-    found, path = languages_named(title, mine, codes_only=True), Path(title)
-    for part in (*path.parent.parts, path.stem):
-        found |= _names(mine)[0].get(" ".join(_parts(part)), set())
-    return found
-
-
-def languages_named(name: str, mine: Language | None = None, codes_only: bool = False) -> set[str]:
-    """FLORES codes of the languages that a name of a file or column tells, by FLORES code or (unless `codes_only`)
-    English name.
-
-    Names count as whole parts, as in dev_eus_Latn.txt and "Basque sentence". `mine` joins the built-in table.
-    """
-    names, longest = _names(mine, codes_only)
-    words = _parts(name)
-    found: set[str] = set()
-    while words:
-        # The longest first, so that "Modern Standard Arabic (Romanized)" is one language.
-        count = next((n for n in range(longest, 0, -1) if " ".join(words[:n]) in names), 0)
-        found.update(names.get(" ".join(words[:count]), ()))
-        words = words[count or 1 :]
-    return found
-
-
-@cache
-def _names(mine: Language | None, codes_only: bool = False) -> tuple[dict[str, set[str]], int]:
-    """FLORES codes by name, and the most words of a name."""
-    names: dict[str, set[str]] = {}
-    for row in (*languages.load().values(), *filter(None, [mine])):
-        for name in (row.flores,) if codes_only else (row.name, row.flores):
-            names.setdefault(" ".join(_parts(name)), set()).add(row.flores)
-    return names, max(len(name.split()) for name in names)
-
-
-def _parts(name: str) -> list[str]:
-    return name_parts(unicodedata.normalize("NFC", name).casefold())
-
-
-def name_parts(name: str) -> list[str]:
-    """A name or code at its separators: srp-Latn, dev.eus_Latn."""
-    return re.split(r"[._/\s-]+", name)

@@ -79,8 +79,7 @@ class GenerationConfig:
         return dict(zip(self.languages, names, strict=True))
 
     def model_settings(self) -> inference.ModelSettings:
-        args = self.args
-        return inference.model_settings(args, model=args.model_name_or_path, adapter=args.adapter_name_or_path)
+        return inference.ModelSettings.from_args(self.args)
 
     @cached_property
     def translator(self):
@@ -88,20 +87,10 @@ class GenerationConfig:
         args = self.args
         return translation.create(
             self.back_translator,
-            TranslatorSettings(
-                nllb=args.nllb_name_or_path,
-                nllb_engine=args.nllb_engine,
-                nllb_compute_type=args.nllb_compute_type,
-                cache_dir=args.cache_dir,
-                trust_remote_code=args.trust_remote_code,
-                inference_api=args.inference_api,
+            TranslatorSettings.from_args(
+                args,
                 model=self.model_settings() if args.model_name_or_path else None,
-                num_beams=args.num_beams,
-                template=args.template_key,
-                prompt_style=args.prompt_style,
-                demonstrations=args.number_of_demonstrations,
-                pool=args.demonstration_pool,
-                journal=self.layout.translation_answers,
+                response_cache=self.layout.translation_answers,
             ),
         )
 
@@ -115,7 +104,7 @@ class GenerationConfig:
         return scoring.create(self.scorer_name, settings)
 
     def sampling_settings(self, stop: tuple[str, ...]) -> inference.SamplingSettings:
-        return inference.sampling_settings(self.args, stop)
+        return inference.SamplingSettings.from_args(self.args, stop=stop)
 
 
 def prepare_generation(run: GenerationConfig):

@@ -18,6 +18,7 @@ from pathlib import Path
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import cannot_load
 from topxgen.common.registry import Choice, load_choice
+from topxgen.common.settings import Settings
 
 # One row a backend: "module:class", imported when it is chosen.
 BACKENDS: dict[str, Choice] = {
@@ -58,7 +59,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class SamplingSettings:
+class SamplingSettings(Settings):
     """How to decode. `temperature` 0 is greedy; `num_beams` above 1 is beam search (then nothing is sampled)."""
 
     max_new_tokens: int = 512
@@ -69,63 +70,34 @@ class SamplingSettings:
     num_beams: int = 1
     stop: tuple[str, ...] = ()
 
+    @classmethod
+    def from_args(cls, args, **chosen):
+        """See Settings.from_args; --do_sample false is a temperature of 0."""
+        return super().from_args(args, **({} if args.do_sample else {"temperature": 0.0}) | chosen)
+
 
 @dataclass(frozen=True)
-class ModelSettings:
-    """What to load and how; a field that a backend has no use for is ignored by it."""
+class ModelSettings(Settings):
+    """What to load and how; a backend ignores the fields that it has no use for."""
 
-    model: str
-    tokenizer: str | None = None
+    model_name_or_path: str
+    tokenizer_name_or_path: str | None = None  # None: the model's own
     dtype: str = "auto"
-    max_model_len: int | None = None
+    max_model_len: int | None = None  # tokens
     gpu_memory_utilization: float = 0.9
     tensor_parallel_size: int | None = None  # None: all visible GPUs
-    adapter: str | None = None  # a LoRA adapter on top of the model
-    enable_lora: bool = False  # vllm: make room for adapters that come later
+    adapter_name_or_path: str | None = None  # a LoRA adapter on top of the model
+    reserve_lora: bool = False  # vllm: make room for adapters that come later
     lora_rank: int = 16
     seed: int = 122
-    batch_size: int = 4  # hf only: sequences decoded together
-    max_concurrent_requests: int = 256  # vllm and APIs: requests handed over at a time
+    request_batch_size: int = 4  # hf: sequences decoded together
+    max_concurrent_requests: int | None = None  # vllm and APIs; None: by backend
     trust_remote_code: bool = False
     # APIs only
     api_key: str | None = field(default=None, repr=False)  # None: the provider's environment variable
     base_url: str | None = None  # None: the provider's own
     request_timeout: float = 600.0  # seconds for one attempt at a request
     max_retries: int = 8  # attempts after the first
-
-
-def model_settings(args, **chosen) -> ModelSettings:
-    """The settings that the flags of datagen.py and main.py share; `chosen` are those that each decides itself."""
-    return ModelSettings(
-        tokenizer=args.tokenizer_name_or_path,
-        dtype=args.dtype,
-        max_model_len=args.max_model_len,
-        gpu_memory_utilization=args.gpu_memory_utilization,
-        tensor_parallel_size=args.tensor_parallel_size,
-        lora_rank=args.lora_rank,
-        seed=args.seed,
-        batch_size=args.request_batch_size,
-        max_concurrent_requests=args.max_concurrent_requests or (16 if args.inference_api in REMOTE else 256),
-        trust_remote_code=args.trust_remote_code,
-        api_key=args.api_key,
-        base_url=args.base_url,
-        request_timeout=args.request_timeout,
-        max_retries=args.max_retries,
-        **chosen,
-    )
-
-
-def sampling_settings(args, stop: tuple[str, ...] = ()) -> SamplingSettings:
-    """How to decode, by the same flags."""
-    return SamplingSettings(
-        max_new_tokens=args.max_new_tokens,
-        temperature=args.temperature if args.do_sample else 0.0,
-        top_p=args.top_p,
-        repetition_penalty=args.repetition_penalty,
-        num_return_sequences=args.num_return_sequences,
-        num_beams=args.num_beams,
-        stop=stop,
-    )
 
 
 def load(backend: str, settings: ModelSettings):

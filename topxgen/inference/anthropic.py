@@ -34,7 +34,7 @@ class AnthropicSampler(RemoteSampler):
             )
 
     def _call(self, request: Request, settings: SamplingSettings):
-        options = {"model": self._settings.model, "max_tokens": settings.max_new_tokens}
+        options = {"model": self._settings.model_name_or_path, "max_tokens": settings.max_new_tokens}
         options["messages"] = [message for message in request.prompt if message["role"] != "system"]
         system = "\n\n".join(message["content"] for message in request.prompt if message["role"] == "system")
         if system:

@@ -21,6 +21,7 @@ from topxgen.inference.api_errors import MISTAKE, PROMPT, REFUSED, ErrorClassifi
 from topxgen.inference.event_loop import PausableLoop
 
 logger = logging.getLogger(__name__)
+MAX_CONCURRENT_REQUESTS = 16
 
 
 class ParsedResponse(NamedTuple):
@@ -46,6 +47,7 @@ class RemoteSampler:
         self.check(settings)
         self.retries: Counter[str] = Counter()
         self._settings = settings
+        self._max_concurrent = settings.max_concurrent_requests or MAX_CONCURRENT_REQUESTS
         self._key = self._find_key(settings)
         self._url = self._find_url(settings)
         self._loop = PausableLoop()
@@ -59,7 +61,7 @@ class RemoteSampler:
             key=self._key,
             key_variable=self.key_variables[0],
             address=self._url,
-            model=settings.model,
+            model=settings.model_name_or_path,
             time_limit=settings.request_timeout,
             connection_errors=self._connection_errors,
         )
@@ -155,7 +157,7 @@ class RemoteSampler:
             while True:
                 while (
                     self._end is None
-                    and len(loop.in_flight) < self._settings.max_concurrent_requests
+                    and len(loop.in_flight) < self._max_concurrent
                     and (request := next_request()) is not None
                 ):
                     loop.start(self._answer(request, settings))
@@ -224,7 +226,7 @@ class RemoteSampler:
             return False
         if not self._greedy_refused:
             self._greedy_refused = True
-            logger.info(f"{self._settings.model} takes no temperature, so its answers are not greedy")
+            logger.info(f"{self._settings.model_name_or_path} takes no temperature, so its answers are not greedy")
         return True
 
     async def _others_succeed(self) -> bool:

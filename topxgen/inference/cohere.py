@@ -19,7 +19,7 @@ class CohereSampler(RemoteSampler):
         import httpx
 
         # The client's own would open no more than 100 connections.
-        limits = httpx.Limits(max_connections=self._settings.max_concurrent_requests)
+        limits = httpx.Limits(max_connections=self._max_concurrent)
         self._http = httpx.AsyncClient(limits=limits, timeout=None, follow_redirects=True)
         self._client = cohere.AsyncClientV2(
             api_key=self._key, base_url=self._url, max_retries=0, httpx_client=self._http
@@ -29,7 +29,7 @@ class CohereSampler(RemoteSampler):
     def _call(self, request: Request, settings: SamplingSettings):
         options = {"stop_sequences": list(settings.stop[:MAX_STOP])} if settings.stop else {}
         return self._client.chat(
-            model=self._settings.model,
+            model=self._settings.model_name_or_path,
             messages=request.prompt,
             max_tokens=settings.max_new_tokens,
             temperature=settings.temperature,

@@ -28,17 +28,17 @@ class HFSampler:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                settings.model,
+                settings.model_name_or_path,
                 dtype=settings.dtype,
                 device_map="auto" if torch.cuda.is_available() else None,
                 trust_remote_code=settings.trust_remote_code,
             )
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UsageError(cannot_load(settings.model, error)) from None
+            raise UsageError(cannot_load(settings.model_name_or_path, error)) from None
         self._model = model.eval()
         self._adapters: dict[str, str] = {}
-        if settings.adapter is not None:
-            self.use_adapter(settings.adapter)
+        if settings.adapter_name_or_path is not None:
+            self.use_adapter(settings.adapter_name_or_path)
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
         self._max_model_len = min(settings.max_model_len or limit, limit)
 
@@ -63,15 +63,15 @@ class HFSampler:
         return encode(self._tokenizer, prompt)
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
-        size = POOL_BATCHES * self._settings.batch_size
+        size = POOL_BATCHES * self._settings.request_batch_size
         while True:
             pool, refused = gather(next_request, size, self.encode, settings, self._max_model_len)
             yield from refused
             if not pool and not refused:
                 return
             pool.sort(key=lambda item: len(item[1]))
-            for start in range(0, len(pool), self._settings.batch_size):
-                yield from self._batch(pool[start : start + self._settings.batch_size], settings)
+            for start in range(0, len(pool), self._settings.request_batch_size):
+                yield from self._batch(pool[start : start + self._settings.request_batch_size], settings)
 
     def _batch(self, batch: list[tuple[Request, list[int]]], settings: SamplingSettings) -> Iterator[Answer]:
         torch = self._torch

@@ -53,7 +53,7 @@ class OpenAISampler(RemoteSampler):
     def _call(self, request: Request, settings: SamplingSettings):
         chat = not isinstance(request.prompt, str)
         limit = "max_completion_tokens" if chat and self._own else "max_tokens"
-        options = {"model": self._settings.model, limit: settings.max_new_tokens, "seed": request.seed}
+        options = {"model": self._settings.model_name_or_path, limit: settings.max_new_tokens, "seed": request.seed}
         # OpenAI's reasoning models refuse both, even as they are by default; other servers have defaults of
         # their own (vLLM's come with the model).
         if (settings.temperature != 1.0 or not self._own) and not self._greedy_refused:

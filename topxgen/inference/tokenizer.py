@@ -12,7 +12,7 @@ def load_tokenizer(settings: ModelSettings):
     """
     from transformers import AutoTokenizer
 
-    name = settings.tokenizer or settings.model
+    name = settings.tokenizer_name_or_path or settings.model_name_or_path
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=settings.trust_remote_code)
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message

@@ -14,6 +14,7 @@ from topxgen.inference.tokenizer import encode
 
 # A prompt and its answer rarely need more; a model's full context may not fit into the KV cache.
 DEFAULT_MODEL_LEN = 8192
+MAX_CONCURRENT_REQUESTS = 256
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora
 
 
@@ -39,24 +40,27 @@ class VLLMSampler:
 
         self._vllm, self._dead = vllm, EngineDeadError
         self._settings = settings
+        self._max_concurrent = settings.max_concurrent_requests or MAX_CONCURRENT_REQUESTS
         try:
-            config = AutoConfig.from_pretrained(settings.model, trust_remote_code=settings.trust_remote_code)
+            config = AutoConfig.from_pretrained(
+                settings.model_name_or_path, trust_remote_code=settings.trust_remote_code
+            )
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UsageError(cannot_load(settings.model, error)) from None
+            raise UsageError(cannot_load(settings.model_name_or_path, error)) from None
         limit = getattr(config.get_text_config(), "max_position_embeddings", None) or DEFAULT_MODEL_LEN
         max_model_len = min(settings.max_model_len or DEFAULT_MODEL_LEN, limit)
         on_cpu = current_platform.is_cpu()
         options = dict(
-            model=settings.model,
-            tokenizer=settings.tokenizer or settings.model,
+            model=settings.model_name_or_path,
+            tokenizer=settings.tokenizer_name_or_path or settings.model_name_or_path,
             dtype=settings.dtype,
             max_model_len=max_model_len,
             seed=settings.seed,
             tensor_parallel_size=settings.tensor_parallel_size or max(1, torch.cuda.device_count()),
             gpu_memory_utilization=settings.gpu_memory_utilization,
             enable_prefix_caching=True,
-            enable_lora=settings.enable_lora or settings.adapter is not None,
-            max_num_seqs=settings.max_concurrent_requests,
+            enable_lora=settings.reserve_lora or settings.adapter_name_or_path is not None,
+            max_num_seqs=self._max_concurrent,
             trust_remote_code=settings.trust_remote_code,
             disable_log_stats=True,
             use_tqdm_on_load=False,
@@ -71,20 +75,20 @@ class VLLMSampler:
                 enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(max_model_len, 4096)
             )
             options.pop("gpu_memory_utilization")
-        if settings.adapter is not None:
-            adapter_folder(settings.adapter)  # before minutes of loading
+        if settings.adapter_name_or_path is not None:
+            adapter_folder(settings.adapter_name_or_path)  # before minutes of loading
         self._guard = EngineGuard()
         try:
             self._llm = vllm.LLM(**options)
         except Exception as error:  # vLLM wraps every start-up failure; the cause is printed by its engine
             raise UsageError(
-                f"vLLM could not load {settings.model!r} ({reason(error)}); if memory ran out, lower "
+                f"vLLM could not load {settings.model_name_or_path!r} ({reason(error)}); if memory ran out, lower "
                 "--max_model_len or --gpu_memory_utilization, or raise --tensor_parallel_size"
             ) from None
         self._engine = self._llm.llm_engine
         self._max_model_len = max_model_len
         self._adapters: dict[str, int] = {}
-        self.use_adapter(settings.adapter)
+        self.use_adapter(settings.adapter_name_or_path)
 
     def use_adapter(self, adapter: str | None) -> None:
         from vllm.lora.request import LoRARequest
@@ -107,7 +111,7 @@ class VLLMSampler:
         try:
             while True:
                 # One at a time: the engine begins on the first while we render the next.
-                while len(in_flight) < self._settings.max_concurrent_requests:
+                while len(in_flight) < self._max_concurrent:
                     taken, refused = gather(next_request, 1, self.encode, settings, self._max_model_len)
                     yield from refused
                     if not taken and not refused:
@@ -166,7 +170,7 @@ class VLLMSampler:
 
         try:
             while True:
-                while len(searches) < max(1, self._settings.max_concurrent_requests // settings.num_beams):
+                while len(searches) < max(1, self._max_concurrent // settings.num_beams):
                     taken, refused = gather(next_request, 1, self.encode, settings, self._max_model_len)
                     yield from refused
                     if not taken and not refused:

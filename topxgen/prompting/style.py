@@ -28,7 +28,7 @@ def style_of(wanted: str, api: str, settings: ModelSettings) -> str:
     has_template = bool(load_tokenizer(settings).chat_template)
     if wanted == CHAT and not has_template:
         raise UsageError(
-            f"--prompt_style chat: the tokenizer of {settings.tokenizer or settings.model} has no chat template; pass raw, or "
+            f"--prompt_style chat: the tokenizer of {settings.tokenizer_name_or_path or settings.model_name_or_path} has no chat template; pass raw, or "
             "the instruction-tuned model"
         )
     return CHAT if has_template else RAW

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from topxgen.common.errors import UsageError
 from topxgen.common.registry import Choice, load_choice
+from topxgen.common.settings import Settings
 from topxgen.quality.sonar import DEFAULT as SONAR
 from topxgen.text.languages import Language
 
@@ -32,13 +33,11 @@ BLOCK, BLOCK_BYTES = 128, 32 << 20  # queries, and bytes of their scores, in mem
 
 
 @dataclass(frozen=True)
-class RetrieverSettings:
-    """What similarities need beyond the pool; a field that one has no use for is ignored by it."""
+class RetrieverSettings(Settings):
+    """What similarities need beyond the pool; each ignores the fields that it has no use for."""
 
     seed: int = 122
-    sonar: str = SONAR
-    dtype: str = "float32"  # of SONAR
-    device: str | None = None  # of SONAR; None: a GPU when there is one
+    sonar_name_or_path: str = SONAR
     spacy_model: str | None = None  # None: spaCy's small one for the language
 
 

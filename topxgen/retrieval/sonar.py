@@ -1,6 +1,5 @@
 """Sentences of like meaning: cosine of SONAR vectors (topxgen.quality.sonar)."""
 
-from topxgen.common.errors import UsageError
 from topxgen.quality import sonar
 from topxgen.text.languages import Language
 
@@ -10,12 +9,8 @@ class Sonar:
 
     def __init__(self, pool: list[str], language: Language, settings):
         """Raises UsageError when the encoder is missing or was not taught the language; loads no weights."""
-        if settings.dtype not in sonar.DTYPES:
-            raise UsageError(
-                f"dtype {settings.dtype!r} is not offered for SONAR; choose one of {', '.join(sonar.DTYPES)}"
-            )
-        self._language, self._settings = language, settings
-        self._checkpoint = sonar.read(settings.sonar)
+        self._language = language
+        self._checkpoint = sonar.read(settings.sonar_name_or_path)
         self._checkpoint.check(language)
         # Equal sentences share a vector, so that they tie exactly.
         places = {text: i for i, text in enumerate(dict.fromkeys(pool))}
@@ -32,7 +27,7 @@ class Sonar:
         new = [query for query in dict.fromkeys(queries) if query not in self._queries]
         if not pool and not new:
             return
-        encoder = sonar.SonarEncoder(self._checkpoint, dtype=self._settings.dtype, device=self._settings.device)
+        encoder = sonar.SonarEncoder(self._checkpoint)
         try:
             with torch.inference_mode():
                 vectors = normalize(encoder.encode([*pool, *new], self._language)).numpy()

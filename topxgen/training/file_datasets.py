@@ -1,79 +1,64 @@
-"""Pairs out of any table that has a column for each side, into memory or streamed.
+"""Pairs from any table with a column for each side, read into memory or streamed.
 
-A table is a jsonl, json, csv, tsv or parquet file, a folder with one for each split, what `datasets` saved to disk, an
-export of ours, or a data set of the Hub.
+A table is a jsonl, json, csv, tsv or parquet file, a folder with one for each split, a folder that `datasets` saved, an
+export (see export.py), or a data set on the Hub.
 """
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from topxgen.common.errors import UsageError, reason
+from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_jsonl
+from topxgen.common.hub import hub_call
+from topxgen.common.records import replace_surrogates
 from topxgen.corpora.benchmarks import hub_dataset, hub_name
-from topxgen.corpora.tables import KINDS, csv_rows, languages_named, lines, parquet_rows, read_json
+from topxgen.corpora.tables import KINDS, csv_rows, language_of, lines, parquet_rows, read_json
 from topxgen.text import languages
-from topxgen.text.languages import Language
+from topxgen.training.dataset_spec import DatasetSpec
+from topxgen.training.named_datasets import NAMED
 from topxgen.training.pairs import Pair
 
-COLUMNS = ("source", "target", "src", "tgt", "group")
-SAVED = "dataset"  # the folder in an export that `datasets` saved
+PAIR_COLUMNS = ("source", "target", "src", "tgt", "group")
+STREAM_COLUMNS = PAIR_COLUMNS[:4]  # a stream is split by its order, not by groups
+SAVED_DATASET = "dataset"  # the folder of an export that `datasets` loads
 
 
-@dataclass(frozen=True)
-class ColumnMapping:
-    """Which columns hold the sides, and the languages these are in where the rows do not say."""
-
-    input_column: str
-    output_column: str | None
-    src: Language
-    targets: tuple[Language, ...]
-
-    def sides(self, columns: Collection[str]) -> tuple[str | None, str] | None:
-        """The columns of source and target; (None, column) when one holds finished text; None when they are not there."""
-        if self.output_column is not None:
-            sides = (self.input_column, self.output_column)
-            return sides if set(sides) <= set(columns) else None
-        if {"source", "target"} <= set(columns):
-            return "source", "target"
-        return (None, self.input_column) if self.input_column in columns else None
-
-    def lacking(self, columns: Collection[str], where: str) -> UsageError:
-        sides = dict.fromkeys(filter(None, (self.input_column, self.output_column)))
-        return UsageError(
-            f"{where} has no column {' and '.join(side for side in sides if side not in columns)}, only "
-            f"{', '.join(column[:40] for column in columns)}; name them with --input_column_name and "
-            "--output_column_name, or call them source and target"
-        )
+def missing_columns(spec: DatasetSpec, columns: Collection[str], where: str) -> UsageError:
+    wanted = dict.fromkeys(filter(None, (spec.input_column_name, spec.output_column_name)))
+    return UsageError(
+        f"{where} has no column {' and '.join(name for name in wanted if name not in columns)}, only "
+        f"{', '.join(column[:40] for column in columns)}; name them with --input_column_name and "
+        "--output_column_name, or call them source and target"
+    )
 
 
 class PairReader:
-    """The pairs of a table's rows; a row with an empty side is counted under its direction and left out.
+    """The pairs in the rows of a table. A row with an empty side is counted under its direction and skipped.
 
-    Columns src and tgt, where there are any, tell the languages (English name or FLORES code), `group` what belongs
-    together. Iterating raises UsageError naming the row whose sides are missing or no texts, or of unknown languages.
+    Columns src and tgt, if there are any, name the languages (English name or FLORES code); `group` is the pair's group.
+    Iterating raises UsageError, naming the row, for a missing text, a value that is not a text and an unknown language.
     """
 
-    def __init__(self, rows: Iterable[dict], wanted: ColumnMapping, where: str, first: int = 1):
-        """Raises UsageError when there is no row, or none of the columns that are wanted."""
+    def __init__(self, rows: Iterable[dict], where: str, spec: DatasetSpec):
+        """Raises UsageError if there are no rows or no columns of texts; `where` names the table in messages."""
         rows = iter(rows)
         head = next(rows, None)
         if head is None:
             raise UsageError(f"{where} is empty")
-        sides = wanted.sides(head)
-        if sides is None:
-            raise wanted.lacking(head, where)
-        self._rows, self._wanted, self._where, self._first = chain([head], rows), wanted, where, first
-        self._source, self._target = sides
-        self._tells = not {"src", "tgt"} & set(sides)  # SMOL has its texts in a column of that name
-        self._names = {key: row.name for row in (wanted.src, *wanted.targets) for key in (row.name, row.flores)}
+        text_columns = spec.text_columns(head)
+        if text_columns is None:
+            raise missing_columns(spec, head, where)
+        self._rows, self._spec, self._where = chain([head], rows), spec, where
+        self._source, self._target = text_columns
+        self._has_languages = not {"src", "tgt"} & set(text_columns)  # in SMOL, src is the column of the source text
+        self._names = {key: row.name for row in (spec.src, *spec.target_languages) for key in (row.name, row.flores)}
         self.counts: dict[str, Counter] = defaultdict(Counter)
 
     def __iter__(self) -> Iterator[Pair]:
-        for number, row in enumerate(self._rows, start=self._first):
+        for number, row in enumerate(self._rows, start=1):
             try:
                 source, target = self._text(row, self._source), self._text(row, self._target)
                 src, tgt = self._languages(row, source)
@@ -96,97 +81,115 @@ class PairReader:
             raise UsageError(f"no column {column}, only {', '.join(row)}")
         value = "" if row[column] is None else row[column]
         if not isinstance(value, str):
-            raise UsageError(f"{column} holds {str(value)[:40]}, which is no text")
+            raise UsageError(f"{column} holds {str(value)[:40]}, which is not a text")
         return replace_surrogates(value)
 
     def _languages(self, row: dict, source: str) -> tuple[str, str]:
+        """Language names of source and target; "" for raw text."""
         if self._source is None:
             return "", ""
-        told = [row.get("src"), row.get("tgt")] if self._tells else [None, None]
-        if told == ["", ""] and not source:  # raw text, as an export has it
+        names = [row.get("src"), row.get("tgt")] if self._has_languages else [None, None]
+        if names == ["", ""] and not source:  # raw text in an export
             return "", ""
-        if not any(told):
-            if len(self._wanted.targets) != 1:
+        if not any(names):
+            if len(self._spec.target_languages) != 1:
                 raise UsageError(
-                    f"no columns src and tgt tell its languages: pass one language to --target_languages, not "
-                    f"{len(self._wanted.targets)}"
+                    "no columns src and tgt name its languages: pass one language to --target_languages, not "
+                    f"{len(self._spec.target_languages)}"
                 )
-            return self._wanted.src.name, self._wanted.targets[0].name
-        for name in told:
+            return self._spec.src.name, self._spec.target_languages[0].name
+        for name in names:
             if not name or not isinstance(name, str):
-                raise UsageError(f"src and tgt are {told[0]!r} and {told[1]!r} instead of two languages")
+                raise UsageError(f"src and tgt are {names[0]!r} and {names[1]!r} instead of two languages")
             if name not in self._names:
                 self._names[name] = languages.find(name).name
-        return self._names[told[0]], self._names[told[1]]
+        return self._names[names[0]], self._names[names[1]]
 
 
-def replace_surrogates(text: str) -> str:
-    """Half a character, as JSON can hold it, becomes "?": neither Arrow nor a tokenizer takes it."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def open_rows(spec: DatasetSpec, hub_data=None) -> tuple[list[Path], Iterator[dict], str]:
+    """(local files, rows, name for messages) of a table; `hub_data`, if it was loaded from the Hub before.
 
-
-def local_rows(path: Path, split: str, wanted: ColumnMapping) -> tuple[list[Path], Iterator[dict]]:
-    """The files of a table on disk, and its rows as they are asked for; `split` says which of a folder's tables.
-
-    Raises UsageError when there is none, here or as the rows are read.
+    Raises UsageError, at once or on iteration, if there is no such table or it cannot be read.
     """
+    name, split = spec.dataset_name_or_path, spec.split or "train"
+    if (path := local_path(name)) is not None:
+        return *_local_rows(path, split, spec), str(path)
+    hub_data = hub_dataset(name, spec.subset, split) if hub_data is None else hub_data
+    return [], _dataset_rows(hub_data, spec), hub_name(name, spec.subset or "default", split)
+
+
+def local_path(name: str) -> Path | None:
+    """The path that --dataset_name_or_path names; None if it is a Hub id. Raises UsageError if it is neither."""
+    path = Path(name).expanduser()
+    if name and path.exists():
+        return path
+    if path.suffix.lower() not in KINDS and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        return None
+    if "/" in name or path.suffix.lower() in KINDS:
+        raise UsageError(f"--dataset_name_or_path {path}: no such file or folder")
+    raise unknown_choice(
+        "--dataset_name_or_path", name, NAMED, ", or pass a file, a folder, or a Hub id such as org/name"
+    )
+
+
+def _local_rows(path: Path, split: str, spec: DatasetSpec) -> tuple[list[Path], Iterator[dict]]:
+    """The files of a table on disk, and its rows, read on iteration; `split` names one of a folder's tables."""
     if path.is_file():
-        return [path], _rows_of_file(path, wanted)
+        return [path], _rows_of_file(path, spec)
     if (path / "dataset_dict.json").is_file():
         splits = sorted(folder.name for folder in path.iterdir() if (folder / "state.json").is_file())
         if split not in splits:
             raise UsageError(f"{path} has no split {split!r}, only {', '.join(splits)}; pass --split")
         path = path / split
     if (path / "state.json").is_file():
-        return sorted(path.glob("*.arrow")), _saved_rows(path, wanted)
-    for kind in (".parquet", *KINDS):
-        if (file := path / f"{split}{kind}").is_file():
-            return [file], _rows_of_file(file, wanted)
-    if (path / SAVED).is_dir():
-        return local_rows(path / SAVED, split, wanted)
-    directions = {file: file.name.removeprefix(f"{split}.").removesuffix(".src") for file in path.glob("*.src")}
-    directions = {file: codes for file, codes in sorted(directions.items()) if re.fullmatch(r"\w+-\w+", codes)}
-    if directions:
-        files = [file.with_suffix(side) for file in directions for side in (".src", ".tgt")]
-        return files, chain.from_iterable(_parallel_rows(file, codes) for file, codes in directions.items())
-    there = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
+        return sorted(path.glob("*.arrow")), _saved_rows(path, spec)
+    for suffix in (".parquet", *KINDS):
+        if (file := path / f"{split}{suffix}").is_file():
+            return [file], _rows_of_file(file, spec)
+    if (path / SAVED_DATASET).is_dir():
+        return _local_rows(path / SAVED_DATASET, split, spec)
+    codes = {file: file.name.removeprefix(f"{split}.").removesuffix(".src") for file in sorted(path.glob("*.src"))}
+    codes = {file: pair for file, pair in codes.items() if re.fullmatch(r"\w+-\w+", pair)}
+    if codes:
+        files = [file.with_suffix(side) for file in codes for side in (".src", ".tgt")]
+        return files, chain.from_iterable(_parallel_rows(file, pair) for file, pair in codes.items())
+    content = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
     raise UsageError(
         f"{path} holds no {split} set: no {split}{f', {split}'.join(KINDS)}, no {split}.eng_Latn-eus_Latn.src and .tgt, "
-        f"nothing that `datasets` saved (there is {there}); pass a file, or --split"
+        f"nothing that `datasets` saved, but {content}; pass a file, or --split"
     )
 
 
-def _rows_of_file(path: Path, wanted: ColumnMapping) -> Iterator[dict]:
-    kind = path.suffix.lower()
-    if kind == ".jsonl":
+def _rows_of_file(path: Path, spec: DatasetSpec) -> Iterator[dict]:
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
         return read_jsonl(path)
-    if kind == ".parquet":
+    if suffix == ".parquet":
         return parquet_rows(path)
-    if kind == ".json":
+    if suffix == ".json":
         rows = read_json(path)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UsageError(f"{path} is no JSON list of objects; one object a line is .jsonl")
+            raise UsageError(f"{path} is not a JSON list of objects; name a file with one object per line .jsonl")
         return iter(rows)
-    if kind in (".tsv", ".csv"):
-        return _table_rows(path, wanted)
-    raise UsageError(f"{path} is no {', '.join(KINDS[:-1])} or {KINDS[-1]} file")
+    if suffix in (".tsv", ".csv"):
+        return _table_rows(path, spec)
+    raise UsageError(f"{path} is not a {', '.join(KINDS[:-1])} or {KINDS[-1]} file")
 
 
-def _table_rows(path: Path, wanted: ColumnMapping) -> Iterator[dict]:
-    """Rows by the header; two columns of a TSV file that has none are source and target."""
+def _table_rows(path: Path, spec: DatasetSpec) -> Iterator[dict]:
+    """Rows by the header; the two columns of a TSV file without one are source and target."""
     is_csv = path.suffix.lower() == ".csv"
-    cells = csv_rows(path) if is_csv else enumerate((line.split("\t") for line in lines(path)), start=1)
-    filled = ((number, row) for number, row in cells if row not in ([], [""]))
-    number, header = next(filled, (0, None))
+    rows = csv_rows(path) if is_csv else enumerate((line.split("\t") for line in lines(path)), start=1)
+    rows = ((number, row) for number, row in rows if row not in ([], [""]))
+    number, header = next(rows, (0, None))
     if header is None:
         return
-    if not wanted.sides(header):
-        # "English" and "Basque text" are labels; "I speak English" is a text.
-        labels = all(len(cell.split()) <= 2 for cell in header) and any(map(languages_named, header))
-        if is_csv or labels or len(header) != 2 or wanted.output_column is not None:
-            raise wanted.lacking(header, str(path))
-        filled, header = chain([(number, header)], filled), ["source", "target"]
-    for number, row in filled:
+    if not spec.text_columns(header):
+        # "English" and "eus_Latn" are labels; "I speak English" is a text.
+        if is_csv or any(map(language_of, header)) or len(header) != 2 or spec.output_column_name is not None:
+            raise missing_columns(spec, header, str(path))
+        rows, header = chain([(number, header)], rows), ["source", "target"]
+    for number, row in rows:
         if len(row) != len(header):
             raise UsageError(f"{path}, line {number}: {len(row)} columns instead of {len(header)}")
         yield dict(zip(header, row, strict=True))
@@ -198,73 +201,46 @@ def _parallel_rows(path: Path, codes: str) -> Iterator[dict]:
         for source, target in zip(lines(path), lines(path.with_suffix(".tgt")), strict=True):
             yield {"source": source, "target": target, "src": src, "tgt": tgt}
     except ValueError:
-        raise UsageError(f"{path} and {path.stem}.tgt have not the same number of lines") from None
+        raise UsageError(f"{path} and {path.stem}.tgt do not have the same number of lines") from None
 
 
-def _saved_rows(path: Path, wanted: ColumnMapping) -> Iterator[dict]:
+def _saved_rows(path: Path, spec: DatasetSpec) -> Iterator[dict]:
     import datasets
 
-    try:
-        data = datasets.load_from_disk(str(path))
-    except Exception as error:  # of dozens of types; the cause is in the message
-        raise UsageError(f"cannot read {path}: {reason(error)}") from None
-    yield from dataset_rows(data, wanted)
+    yield from _dataset_rows(hub_call(str(path), lambda: datasets.load_from_disk(str(path))), spec)
 
 
-def dataset_rows(data, wanted: ColumnMapping) -> Iterator[dict]:
-    """The rows of a Dataset, which lies in files that are mapped into memory."""
-    for batch in _select(data, wanted).with_format("arrow").iter(batch_size=4096):
+def _dataset_rows(data, spec: DatasetSpec) -> Iterator[dict]:
+    """The rows of a datasets.Dataset or IterableDataset, in batches, without columns that pairs do not need."""
+    columns = data.column_names or list(next(iter(data), {}))
+    if text_columns := spec.text_columns(columns):
+        data = data.select_columns([name for name in columns if name in {*text_columns, *PAIR_COLUMNS}])
+    for batch in data.with_format("arrow").iter(batch_size=4096):
         yield from batch.to_pylist()
 
 
-def _select(data, wanted: ColumnMapping):
-    """Without the columns that no pair comes from."""
-    columns = data.column_names or list(next(iter(data), {}))
-    if not wanted.sides(columns):
-        return data
-    return data.select_columns([name for name in columns if name in {*wanted.sides(columns), *COLUMNS}])
-
-
-def stream_local(path: Path, split: str, wanted: ColumnMapping):
-    """An IterableDataset of strings source, target, src, tgt; the first pair is read at once, to fail early."""
+def stream(spec: DatasetSpec):
+    """A datasets.IterableDataset of strings source, target, src, tgt; the first pair is read now, to fail early."""
     import datasets
 
-    if next(_records(path, split, wanted), None) is None:
-        raise UsageError(f"{path} holds no pairs: in every row a side is empty")
+    name, hub_data = spec.dataset_name_or_path, None
+    if local_path(name) is None:
+        hub_data = hub_dataset(name, spec.subset, spec.split or "train", streaming=True)
+    options = {"spec": spec, "hub_data": hub_data}
+    if next(_stream_records(**options), None) is None:
+        raise UsageError(f"{name} holds no pairs: every row has an empty side")
     return datasets.IterableDataset.from_generator(
-        _records, features=features(COLUMNS[:4]), gen_kwargs={"path": path, "split": split, "wanted": wanted}
+        _stream_records, features=features(STREAM_COLUMNS), gen_kwargs=options
     )
 
 
-def _records(path: Path, split: str, wanted: ColumnMapping) -> Iterator[dict]:
-    for pair in PairReader(local_rows(path, split, wanted)[1], wanted, str(path)):
-        yield {column: getattr(pair, column) for column in COLUMNS[:4]}
-
-
-def stream_hub(name: str, config: str | None, split: str, wanted: ColumnMapping):
-    """The same of a data set of the Hub."""
-    data = _select(hub_dataset(name, config, split, streaming=True), wanted)
-    where = hub_name(name, config or "default", split)
-    head = list(data.take(1))
-    list(PairReader(head, wanted, where))
-    return data.map(
-        _records_of_batch,
-        batched=True,
-        with_indices=True,
-        remove_columns=list(head[0]),
-        features=features(COLUMNS[:4]),
-        fn_kwargs={"wanted": wanted, "where": where},
-    )
-
-
-def _records_of_batch(batch: dict[str, list], indices: list[int], wanted: ColumnMapping, where: str) -> dict[str, list]:
-    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    pairs = list(PairReader(rows, wanted, where, first=indices[0] + 1))
-    return {column: [getattr(pair, column) for pair in pairs] for column in COLUMNS[:4]}
+def _stream_records(spec: DatasetSpec, hub_data) -> Iterator[dict]:
+    for pair in PairReader(*open_rows(spec, hub_data)[1:], spec):
+        yield {column: getattr(pair, column) for column in STREAM_COLUMNS}
 
 
 def features(columns: Iterable[str]):
-    """Of a data set whose columns are all strings."""
+    """datasets.Features of string columns."""
     import datasets
 
     return datasets.Features({column: datasets.Value("string") for column in columns})

@@ -1,4 +1,4 @@
-"""What a training run tells while it runs: a bar, a line a log in train_log.jsonl, loss curves."""
+"""What a training run reports while it runs: a progress bar, train_log.jsonl, loss curves."""
 
 import logging
 from pathlib import Path
@@ -11,14 +11,14 @@ from topxgen.training.model_card import regressions
 
 logger = logging.getLogger(__name__)
 
-CURVES = "loss_curves.png"
+CURVES_FILE = "loss_curves.png"
 
 
 class RunLog(TrainerCallback):
-    """Bar and log of the main process, in the file `path`. A resumed run takes back the lines after its checkpoint."""
+    """Progress bar and log file `path` of the main process. A resumed run drops the lines after its checkpoint."""
 
     def __init__(self, path: Path):
-        self._path, self._curves = path, path.with_name(CURVES)
+        self._path, self._curves = path, path.with_name(CURVES_FILE)
         self._bar: Progress | None = None
         self._log: Appender | None = None
         self._warned: set[str] = set()
@@ -36,19 +36,17 @@ class RunLog(TrainerCallback):
             return
         entry = state.log_history[-1]
         self._log.write(entry)
+        metrics = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
         if "loss" in entry:
-            self._bar.update(0, loss=round(entry["loss"], 4), tokens_a_second=round(entry["tokens_per_second"]))
-        elif any(key.startswith("eval_") for key in entry):
-            shown = {
-                k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_") and k != "eval_runtime"
-            }
-            values = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
-            self._bar.write(f"step {state.global_step}: held out: {values}")
-            for name, now, start in regressions(state.log_history):
+            self._bar.update(0, loss=round(entry["loss"], 4), tokens_per_second=round(entry["tokens_per_second"]))
+        elif metrics:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != "runtime")
+            self._bar.write(f"step {state.global_step}: held-out {shown}")
+            for name, now, before in regressions(state.log_history):
                 if name not in self._warned:
                     self._warned.add(name)
                     logger.warning(
-                        f"{name} is {now:.4g} at step {state.global_step}, worse than {start:.4g} before training"
+                        f"held-out {name} at step {state.global_step} is {now:.4g}, worse than {before:.4g} before training"
                     )
 
     def on_save(self, args, state, control, **kwargs):
@@ -67,23 +65,21 @@ class RunLog(TrainerCallback):
 
 
 def draw_curves(history: list[dict], path: Path) -> None:
-    """Training and held-out loss, and held-out chrF++ when there is any, against the step, as a PNG."""
+    """Plot training and held-out loss, and held-out chrF++ if there is any, over steps, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    chrf = sorted({name for entry in history for name in entry if name.startswith("eval_chrf_")})
-    panels = [("loss", {"loss": "training", "eval_loss": "held out"})]
-    if chrf:
+    panels = [("loss", {"loss": "training", "eval_loss": "held-out"})]
+    if chrf := sorted({name for entry in history for name in entry if name.startswith("eval_chrf_")}):
         panels.append(("chrF++", {name: name.removeprefix("eval_chrf_") for name in chrf}))
     figure = Figure(figsize=(7 * len(panels), 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for name, label in names.items():
+    for axes, (title, labels) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name, label in labels.items():
             points = [(entry["step"], entry[name]) for entry in history if name in entry]
             if points:
                 axes.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 60 else None)
-        axes.set_xlabel("step")
-        axes.set_ylabel(title)
+        axes.set(xlabel="step", ylabel=title)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()

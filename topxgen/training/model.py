@@ -1,133 +1,122 @@
-"""The checkpoint that is fine-tuned: its tokenizer, how pairs become its rows, and its weights, quantised or adapted.
+"""The model that is fine-tuned: its tokenizer, its training rows, and its weights, quantized or with adapters.
 
-The architecture decides the path, not the name: an encoder-decoder model is trained on sources and targets with
-language codes, any other on template texts.
+The architecture decides how it is trained, not the name: an encoder-decoder on sources and targets with language tokens,
+any other model as a decoder LM on texts of an MT template.
 """
 
 import argparse
-import importlib.util
 import inspect
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.hub import cannot_load
+from topxgen.common.files import Appender
+from topxgen.common.hub import cannot_load, hub_call
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
-from topxgen.training.packing import DecoderCollator, PairCollator, Seq2SeqRows, decoder_rows
+from topxgen.training.arguments import IS_MAIN_PROCESS, launched_with_deepspeed, require
+from topxgen.training.packing import DecoderCollator, Seq2SeqCollator, Seq2SeqRows, decoder_rows
 from topxgen.training.pairs import Pair
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer, TokenizedTexts
 
 logger = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
-LEFT_OUT_FILE = "left_out_pairs.jsonl"  # in the output directory
+SKIPPED_PAIRS_FILE = "left_out_pairs.jsonl"  # in the output directory
 DECODER, ENCODER_DECODER = "decoder", "encoder-decoder"
 
 
 class TrainableModel:
-    """A checkpoint's config and tokenizer, and how pairs are encoded for it; its weights are loaded by `load`."""
+    """A model's config and tokenizer, and how pairs become its rows; `load` loads the weights."""
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
         name, trust = args.model_name_or_path, args.trust_remote_code
-        self.config = read_config(name, trust)
+        self.config = _read_config(name, trust)
         self.kind = ENCODER_DECODER if self.config.is_encoder_decoder else DECODER
-        if self.kind == DECODER:
-            self.tokenizer = load_tokenizer(
-                ModelSettings(name, tokenizer=args.tokenizer_name_or_path, trust_remote_code=trust)
+        if self.is_decoder:
+            self.tokenizer = load_tokenizer(ModelSettings.from_args(args))
+            text_config = self.config.get_text_config()
+            self.pair_tokenizer = CausalTokenizer(
+                self.tokenizer, args.template_key, text_config.vocab_size, args.eos_token_id, args.languages_file
             )
-            text = self.config.get_text_config()
-            self.encoder = CausalTokenizer(
-                self.tokenizer, args.template_key, text.vocab_size, args.eos_token_id, args.languages_file
-            )
-            if self.encoder.eos != self.tokenizer.eos_token_id:  # saved with the model, for those that decode with it
-                self.tokenizer.eos_token = self.tokenizer.convert_ids_to_tokens(self.encoder.eos)
-            limit = getattr(text, "max_position_embeddings", None)
+            if self.pair_tokenizer.eos != self.tokenizer.eos_token_id:  # saved with the model, for decoding
+                self.tokenizer.eos_token = self.tokenizer.convert_ids_to_tokens(self.pair_tokenizer.eos)
+            limit = getattr(text_config, "max_position_embeddings", None)
+            if limit and args.max_length > limit:
+                raise UsageError(
+                    f"--max_length {args.max_length} exceeds the {limit} tokens that {name} reads; pass {limit} or less"
+                )
         else:
             from topxgen.translation import seq2seq_engines
             from topxgen.translation.language_tokens import LanguageTokens
 
             for flag in ("eos_token_id", "use_liger_kernel"):
                 if getattr(args, flag):
-                    raise UsageError(f"--{flag} is for decoders, and {name} is an encoder-decoder: leave it out")
+                    raise UsageError(f"--{flag} is for decoder LMs, but {name} is an encoder-decoder: drop the flag")
             _, self.tokenizer, limit = seq2seq_engines.read(args.tokenizer_name_or_path or name, trust)
-            tokens = LanguageTokens(name, self.config, self.tokenizer)
-            length = min(args.max_length, limit)
-            self.encoder = Seq2SeqTokenizer(self.tokenizer, tokens, length, args.languages_file)
-            limit = None
-        if limit and args.max_length > limit:
-            raise UsageError(
-                f"--max_length {args.max_length} is more than the {limit} tokens that {name} reads; pass {limit} or less"
-            )
+            language_tokens = LanguageTokens(name, self.config, self.tokenizer)
+            max_length = min(args.max_length, limit)
+            self.pair_tokenizer = Seq2SeqTokenizer(self.tokenizer, language_tokens, max_length, args.languages_file)
         pad = self.tokenizer.pad_token_id
         self.pad = pad if pad is not None else self.tokenizer.eos_token_id or 0
 
+    @property
+    def is_decoder(self) -> bool:
+        return self.kind == DECODER
+
     def encode(self, pairs: list[Pair], packing: str | None = None) -> TokenizedTexts:
-        """Those pairs that fit in a row (all of them where rows are cut).
+        """The pairs as token ids; those of a decoder LM that are too long for a row are skipped, unless rows are cut.
 
-        Raises UsageError when the tokenizer has tokens that the model has not.
+        Raises UsageError if the tokenizer has tokens that the model does not have.
         """
-        if self.kind == ENCODER_DECODER:
-            encoded = self.encoder.encode(pairs)
+        if self.is_decoder:
+            is_cut = (packing or self.args.packing) == "concat"
+            texts = self.pair_tokenizer.encode(pairs, None if is_cut else self.args.max_length)
         else:
-            cut = (packing or self.args.packing) == "original"
-            encoded = self.encoder.encode(pairs, None if cut else self.args.max_length)
-        known, most = self.config.get_text_config().vocab_size, int(encoded.ids.max(initial=0))
-        if most >= known:
+            texts = self.pair_tokenizer.encode(pairs)
+        vocab_size, largest = self.config.get_text_config().vocab_size, int(texts.ids.max(initial=0))
+        if largest >= vocab_size:
             raise UsageError(
-                f"the tokenizer has a token {most}, but {self.args.model_name_or_path} has only {known}: it is not this "
-                "model's; mend --tokenizer_name_or_path"
+                f"tokenizer and model do not match: the tokenizer has a token {largest}, {self.args.model_name_or_path} "
+                f"only {vocab_size} tokens; check --tokenizer_name_or_path"
             )
-        return encoded
+        return texts
 
-    def left_out(self, encoded: TokenizedTexts, which: str) -> list[str]:
-        """What to say about pairs that are too long: nothing is cut or dropped without a word."""
-        limit, lines = self.args.max_length, []
-        if encoded.too_long:
-            lines.append(
-                f"{len(encoded.too_long)} {which} pairs longer than --max_length {limit} tokens are left out (longest "
-                f"{max(tokens for _, tokens in encoded.too_long)}; all are listed in {LEFT_OUT_FILE})"
+    def report_too_long(self, texts: TokenizedTexts, pairs: list[Pair], which: str) -> None:
+        """Log how many of `which` pairs were too long, and list them in the output directory."""
+        limit = self.args.max_length
+        if texts.too_long:
+            logger.info(
+                f"{len(texts.too_long)} {which} pairs longer than --max_length {limit} tokens are skipped (longest "
+                f"{max(tokens for _, tokens in texts.too_long)}; all are listed in {SKIPPED_PAIRS_FILE})"
             )
-        if self.kind == ENCODER_DECODER and self.encoder.cut:
-            lines.append(
-                f"{self.encoder.cut} {which} texts longer than {self.encoder.max_length} tokens are cut at their end"
-            )
-            self.encoder.cut = 0
-        return lines
+            if IS_MAIN_PROCESS and self.args.output_dir.is_dir():
+                with Appender(self.args.output_dir / SKIPPED_PAIRS_FILE) as file:
+                    for i, tokens in texts.too_long:
+                        columns = {
+                            name: getattr(pairs[i], name) for name in ("src", "tgt", "group", "source", "target")
+                        }
+                        file.write({"set": which, "tokens": tokens, **columns})
+        if not self.is_decoder and self.pair_tokenizer.truncated:
+            tokenizer = self.pair_tokenizer
+            logger.info(f"{tokenizer.truncated} {which} texts longer than {tokenizer.max_length} tokens are truncated")
+            tokenizer.truncated = 0
 
-    def rows(self, encoded: TokenizedTexts, packing: str | None = None):
-        if self.kind == ENCODER_DECODER:
-            return Seq2SeqRows(encoded)
+    def rows(self, texts: TokenizedTexts, packing: str | None = None):
+        """The rows of a training or test set; `packing` overrides --packing."""
+        if not self.is_decoder:
+            return Seq2SeqRows(texts)
         args = self.args
-        return decoder_rows(encoded, packing or args.packing, args.max_length, args.targets_only, args.seed)
-
-    def streamed(self, stream, held_out: list[Pair]):
-        """Rows out of a stream of pairs."""
-        from topxgen.training.streaming import StreamedRows
-
-        args = self.args
-        return StreamedRows(
-            stream,
-            self.encoder,
-            window=args.num_of_sequences,
-            packing=args.packing,
-            max_length=args.max_length,
-            targets_only=args.targets_only,
-            seed=args.seed,
-            both_ways=args.reverse,
-            held_out=held_out,
-        )
+        return decoder_rows(texts, packing or args.packing, args.max_length, args.targets_only, args.seed)
 
     def collator(self):
-        if self.kind == ENCODER_DECODER:
-            return PairCollator(self.pad, self.config.decoder_start_token_id)
-        return DecoderCollator(self.pad, self.flash, self.args.packing == "bestfit")
+        if self.is_decoder:
+            return DecoderCollator(self.pad, self.uses_flash_attention, self.args.packing == "bestfit")
+        return Seq2SeqCollator(self.pad, self.config.decoder_start_token_id)
 
     def load(self):
-        """The weights, quantised and with adapters as the flags say."""
+        """The weights, quantized and with adapters according to the flags."""
         import torch
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig
         from transformers.utils.logging import disable_progress_bar
@@ -135,10 +124,10 @@ class TrainableModel:
         disable_progress_bar()
         args, options = self.args, {}
         half = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
-        # Weights that are trained stay float32 unless DeepSpeed keeps float32 copies; frozen ones need not.
+        # Trained weights stay float32 unless DeepSpeed keeps float32 copies; frozen ones need not.
         dtype = half if args.use_peft or args.deepspeed or launched_with_deepspeed() else torch.float32
         if args.load_in_8bit or args.load_in_4bit:
-            need("bitsandbytes", "bitsandbytes>=0.48", f"--load_in_{8 if args.load_in_8bit else 4}bit")
+            require("bitsandbytes", "bitsandbytes>=0.48", f"--load_in_{8 if args.load_in_8bit else 4}bit")
             options["quantization_config"] = BitsAndBytesConfig(
                 load_in_8bit=args.load_in_8bit,
                 load_in_4bit=args.load_in_4bit,
@@ -146,35 +135,33 @@ class TrainableModel:
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=half,
             )
-            if not torch.cuda.is_available():
-                logger.info("quantised training without a GPU works, but is slow: it is for trying things out")
-            else:
+            if torch.cuda.is_available():
                 options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", 0))}
-        if self.flash:
+            else:
+                logger.warning("quantized training without a GPU works but is slow: use it for tests only")
+        if self.uses_flash_attention:
             options["attn_implementation"] = "flash_attention_2"
         elif args.use_flash_attn:
-            logger.info("flash-attn is not installed or finds no GPU (pip install flash-attn): torch's SDPA is used")
-        kind = AutoModelForSeq2SeqLM if self.kind == ENCODER_DECODER else AutoModelForCausalLM
+            logger.warning("flash-attn is not installed or finds no GPU (pip install flash-attn): using torch's SDPA")
+        model_class = AutoModelForCausalLM if self.is_decoder else AutoModelForSeq2SeqLM
         try:
-            model = kind.from_pretrained(
-                args.model_name_or_path,
-                dtype=dtype,
-                trust_remote_code=args.trust_remote_code,
-                **options,
+            model = model_class.from_pretrained(
+                args.model_name_or_path, dtype=dtype, trust_remote_code=args.trust_remote_code, **options
             )
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            if self.flash and "flash" in str(error).lower():
-                raise UsageError(f"{args.model_name_or_path}: {reason(error)}; leave --use_flash_attn out") from None
+            if self.uses_flash_attention and "flash" in str(error).lower():
+                raise UsageError(f"{args.model_name_or_path}: {reason(error)}; drop --use_flash_attn") from None
             raise UsageError(cannot_load(args.model_name_or_path, error)) from None
-        if self.kind == DECODER and args.packing == "bestfit" and not _takes_positions(model):
+        takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        if self.is_decoder and args.packing == "bestfit" and not takes_positions:
             raise UsageError(
                 f"{type(model).__name__} takes no position ids, so pairs cannot be packed: pass --packing none"
             )
-        return self._adapted(model) if args.use_peft else model
+        return self._with_adapters(model) if args.use_peft else model
 
-    def _adapted(self, model):
+    def _with_adapters(self, model):
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
         args = self.args
@@ -184,73 +171,55 @@ class TrainableModel:
                 use_gradient_checkpointing=args.gradient_checkpointing,
                 gradient_checkpointing_kwargs={"use_reentrant": False},
             )
-        targets = args.target_modules or "all-linear"
-        if targets in (["all-linear"], ["all"]):
-            targets = "all-linear"
+        targets = args.target_modules
+        config = LoraConfig(
+            task_type="CAUSAL_LM" if self.is_decoder else "SEQ_2_SEQ_LM",
+            r=args.lora_r,
+            lora_alpha=args.lora_alpha,
+            lora_dropout=args.lora_dropout,
+            target_modules="all-linear" if targets in (None, ["all-linear"], ["all"]) else targets,
+            use_dora=args.use_dora,
+        )
         try:
-            return get_peft_model(
-                model,
-                LoraConfig(
-                    task_type="SEQ_2_SEQ_LM" if self.kind == ENCODER_DECODER else "CAUSAL_LM",
-                    r=args.lora_r,
-                    lora_alpha=args.lora_alpha,
-                    lora_dropout=args.lora_dropout,
-                    target_modules=targets,
-                    use_dora=args.use_dora,
-                ),
-            )
+            return get_peft_model(model, config)
         except ValueError as error:
             if "target modules" not in str(error).lower():
                 raise
-            names = sorted(
-                {name.rpartition(".")[2] for name, m in model.named_modules() if "Linear" in type(m).__name__}
-            )
+            linear = [name for name, module in model.named_modules() if "Linear" in type(module).__name__]
+            choices = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
             raise UsageError(
-                f"--target_modules {' '.join(args.target_modules or [])}: {reason(error)}; choose from {', '.join(names)}"
+                f"--target_modules {' '.join(targets or [])}: {reason(error)}; choose from {choices}"
             ) from None
 
     @property
-    def flash(self) -> bool:
-        """Whether flash attention is wanted and can be had; else transformers chooses, SDPA where the model has it."""
+    def uses_flash_attention(self) -> bool:
+        """Whether flash attention is requested and available; if not, transformers chooses (SDPA where it can)."""
         from transformers.utils import is_flash_attn_2_available
 
         return self.args.use_flash_attn and is_flash_attn_2_available()
 
     @property
-    def leaves_parameters_unused(self) -> bool:
-        """Whether a step may give some parameters no gradient, which DDP must be told."""
+    def has_unused_parameters(self) -> bool:
+        """Whether a step may leave parameters without a gradient, which DDP has to know."""
         drops = any(getattr(self.config, name, 0) for name in ("encoder_layerdrop", "decoder_layerdrop", "layerdrop"))
         return drops or hasattr(self.config, "vision_config") or hasattr(self.config, "audio_config")
 
 
-def _takes_positions(model) -> bool:
-    parameters = inspect.signature(model.forward).parameters
-    return "position_ids" in parameters
-
-
-def read_config(name: str, trust_remote_code: bool):
+def _read_config(name: str, trust_remote_code: bool):
     from transformers import AutoConfig
 
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        adapter = (Path(name) / "adapter_config.json").is_file()
-        why = "a LoRA adapter: merge it first (scripts/merge_lora.py)" if adapter else "no model: it has no config.json"
-        raise UsageError(f"--model_name_or_path {name} is {why}")
-    try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UsageError(cannot_load(name, error)) from None
+        is_adapter = (Path(name) / "adapter_config.json").is_file()
+        problem = (
+            "a LoRA adapter: merge it first (scripts/merge_lora.py)"
+            if is_adapter
+            else "no model: it has no config.json"
+        )
+        raise UsageError(f"--model_name_or_path {name} is {problem}")
+    return hub_call(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code))
 
 
-def launched_with_deepspeed() -> bool:
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-
-
-def need(module: str, requirement: str, flag: str) -> None:
-    if importlib.util.find_spec(module) is None:
-        raise UsageError(f"{flag} needs {module}, which is not installed: pip install '{requirement}'")
-
-
-def parameters(model) -> tuple[int, int]:
-    """(trained, all) parameters; sharded ones (ZeRO-3) by their whole size."""
+def count_parameters(model) -> tuple[int, int]:
+    """(trained, all) parameters; those sharded by ZeRO-3 with their full size."""
     sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)

@@ -1,4 +1,4 @@
-"""The model card that lies in every checkpoint, in the Hub's format, and the upload of the best one."""
+"""Write the model card saved with every checkpoint; upload the best checkpoint to the Hub."""
 
 import argparse
 import json
@@ -10,45 +10,45 @@ from topxgen.common import provenance
 from topxgen.common.errors import UsageError, reason
 from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
-from topxgen.training.model import DECODER
 from topxgen.training.tokenization import NO_TEMPLATE
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a card tells of a run besides its log: flags, the kind of model, data, decisive settings, command."""
+    """What a model card and a manifest say about a run besides its log."""
 
     args: argparse.Namespace
-    kind: str
-    data: dict
-    settings: dict
+    is_decoder: bool
+    data: dict  # facts of the training data
+    settings: dict  # that decide the result
     command: list[str]
 
     def card(self, state) -> str:
-        """The card of the checkpoint at the Trainer's `state`."""
-        args, both = self.args, ", in both directions" if self.args.reverse else ""
-        what = "A LoRA adapter of" if args.use_peft else "A fine-tuned"
-        between = f", trained to translate between {args.src} and {', '.join(args.target_languages)}{both}"
-        front = [
+        """The card of the checkpoint at TrainerState `state`, in Markdown with the Hub's front matter."""
+        args = self.args
+        codes = {row.iso639_1 or row.iso639_3 for row in map(self._language, (args.src, *args.target_languages))}
+        front_matter = [
             "---",
             f"base_model: {json.dumps(args.model_name_or_path)}",
             f"library_name: {'peft' if args.use_peft else 'transformers'}",
             "pipeline_tag: translation",
             "language:",
-            *(f"- {code}" for code in self._codes()),
+            *(f"- {code}" for code in sorted(codes)),
             "tags:",
             "- translation",
             "- topxgen",
             "---",
         ]
-        table = evaluations_table(state.log_history, state.global_step)
+        purpose = f", trained to translate between {args.src} and {', '.join(args.target_languages)}"
+        purpose += ", in both directions" if args.reverse else ""
+        evaluations = evaluations_table(state.log_history, state.global_step)
         parts = [
-            "\n".join(front),
+            "\n".join(front_matter),
             f"# {args.output_dir.resolve().name}",
-            f"{what} {args.model_name_or_path}{between if args.target_languages else ''}. Step {state.global_step} of "
-            f"{state.max_steps}.",
-            f"## Use\n\n{self._use()}",
-            f"## Evaluation\n\n{table}" if table else "",
+            f"{'A LoRA adapter of' if args.use_peft else 'A fine-tuned'} {args.model_name_or_path}"
+            f"{purpose if args.target_languages else ''}. Step {state.global_step} of {state.max_steps}.",
+            f"## Use\n\n{self._usage()}",
+            f"## Evaluation\n\n{evaluations}" if evaluations else "",
             f"## Data\n\n{_fenced(json.dumps(self.data, ensure_ascii=False, indent=2), 'json')}",
             f"## Training\n\n{_fenced(shlex.join(self.command))}",
             _fenced(json.dumps(self.settings, ensure_ascii=False, indent=2), "json"),
@@ -56,39 +56,36 @@ class RunInfo:
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
-    def _codes(self) -> list[str]:
-        rows = [languages.find(name, self.args.languages_file) for name in (self.args.src, *self.args.target_languages)]
-        return sorted({row.iso639_1 or row.iso639_3 for row in rows})
+    def _language(self, name: str) -> languages.Language:
+        return languages.find(name, self.args.languages_file)
 
-    def _use(self) -> str:
-        if self.kind != DECODER:
-            return "Load it with transformers (`AutoModelForSeq2SeqLM`); language codes as for the base model."
-        key = self.args.template_key
-        if key == NO_TEMPLATE or not self.args.target_languages:
-            return "Text as it stood in the data; an answer ends with EOS."
-        prompt = get_template(
-            key, self.args.src, self.args.target_languages[0], extra=self.args.languages_file
-        ).get_prompt([], "...")
-        return f"The prompt is template {key}; an answer ends with EOS.\n\n{_fenced(prompt)}"
+    def _usage(self) -> str:
+        args = self.args
+        if not self.is_decoder:
+            return "Load it with transformers (`AutoModelForSeq2SeqLM`); language codes are those of the base model."
+        if args.template_key == NO_TEMPLATE or not args.target_languages:
+            return "It was trained on raw text; an answer ends with EOS."
+        template = get_template(args.template_key, args.src, args.target_languages[0], extra=args.languages_file)
+        prompt = _fenced(template.get_prompt([], "..."))
+        return f"The prompt is template {args.template_key}; an answer ends with EOS.\n\n{prompt}"
 
 
 def _fenced(text: str, kind: str = "") -> str:
     return f"```{kind}\n{text}\n```"
 
 
-def evaluations_table(history: list[dict], chosen_step: int) -> str:
-    """Before training and at `chosen_step`, as a Markdown table; empty when nothing was evaluated."""
+def evaluations_table(history: list[dict], step: int) -> str:
+    """The evaluations before training and at `step` as a Markdown table; "" if there are none."""
     evaluations = {entry["step"]: entry for entry in history if "eval_runtime" in entry}
-    first, chosen = evaluations.get(0, {}), evaluations.get(chosen_step, {})
-    names = [name for name in chosen if name.startswith("eval_") and name != "eval_runtime"]
+    before, after = evaluations.get(0, {}), evaluations.get(step, {})
+    names = [name for name in after if name.startswith("eval_") and name != "eval_runtime"]
     if not names:
         return ""
-    rows = ["| held out | before training | this checkpoint |", "| --- | --- | --- |"]
+    rows = ["| held-out | before training | this checkpoint |", "| --- | --- | --- |"]
     for name in names:
-        before = f"{first[name]:.4g}" if name in first else "-"
-        rows.append(
-            f"| {name.removeprefix('eval_').replace('chrf', 'chrF++').replace('bleu', 'BLEU').replace('_', ' ')} | {before} | {chosen[name]:.4g} |"
-        )
+        label = name.removeprefix("eval_").replace("chrf", "chrF++").replace("bleu", "BLEU").replace("_", " ")
+        start = f"{before[name]:.4g}" if name in before else "-"
+        rows.append(f"| {label} | {start} | {after[name]:.4g} |")
     return "\n".join(rows)
 
 
@@ -100,29 +97,28 @@ def regressions(history: list[dict]) -> list[tuple[str, float, float]]:
     first, last = evaluations[0], evaluations[-1]
     worse = []
     for name, now in last.items():
-        if name not in first or name == "eval_runtime" or not name.startswith("eval_"):
-            continue
-        smaller_is_better = name.startswith("eval_loss")
-        if (now > first[name]) if smaller_is_better else (now < first[name]):
-            worse.append((name.removeprefix("eval_"), now, first[name]))
+        if name.startswith("eval_") and name != "eval_runtime" and name in first:
+            before = first[name]
+            if (now > before) if name.startswith("eval_loss") else (now < before):
+                worse.append((name.removeprefix("eval_"), now, before))
     return worse
 
 
 def check_hub() -> None:
-    """Raise UsageError now when the Hub would refuse the upload for want of a token."""
+    """Raise UsageError before training if the Hub would reject the upload."""
     from huggingface_hub import HfApi
 
     try:
         HfApi().whoami()
     except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
         raise UsageError(
-            f"--push_to_hub: the Hub does not know you ({reason(error)}); export HF_TOKEN with write access, or leave the "
-            "flag out and upload later"
+            f"--push_to_hub: the Hub does not accept your token ({reason(error)}); export HF_TOKEN with write access, or drop "
+            "the flag and upload later"
         ) from None
 
 
 def push(output_dir: Path, name: str) -> None:
-    """Upload the best model to a private repository of the user's. Raises UsageError with the Hub's reason."""
+    """Upload the best model to a private repository. Raises UsageError with the Hub's reason."""
     from huggingface_hub import HfApi
 
     try:
@@ -133,6 +129,7 @@ def push(output_dir: Path, name: str) -> None:
         )
     except Exception as error:  # as above
         raise UsageError(
-            f"the Hub did not take {name} ({reason(error)}); the model is whole in {output_dir}: upload it by hand"
+            f"the Hub rejected the upload to {name} ({reason(error)}); the model is complete in {output_dir}: upload it "
+            "by hand"
         ) from None
     print(f"uploaded to https://huggingface.co/{repo} (private)")

@@ -1,4 +1,4 @@
-"""Pairs that a model is trained on, and the two things done to all of them: held-out pairs split off, directions added."""
+"""Training pairs, and what is done to all of them: a test set is split off, the other direction is added."""
 
 import random
 from collections import defaultdict
@@ -10,13 +10,13 @@ from topxgen.common.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A text and its translation; or raw text, trained on as it stands: then `target` holds it and all but `group` is ""."""
+    """A text and its translation. Raw text, trained on as it is, stands in `target`; then source, src and tgt are ""."""
 
     source: str
     target: str
-    src: str  # English names, as in topxgen/text/languages.tsv
+    src: str  # language names as in topxgen/text/languages.tsv
     tgt: str
-    group: str  # pairs of one group (paragraph, document) never stand on both sides of the split
+    group: str  # pairs of one group (a paragraph, a document) are never split between training and test set
 
     @property
     def direction(self) -> str:
@@ -24,45 +24,55 @@ class Pair:
 
 
 def direction(src: str, tgt: str) -> str:
-    """How a direction is called in counts and messages."""
+    """The name of a translation direction in counts, metrics and messages."""
     return f"{src} to {tgt}" if src else "raw text"
 
 
+def by_direction(pairs: Iterable[Pair]) -> dict[str, list[int]]:
+    """Indices of the pairs of each direction, directions in order of appearance."""
+    indices: dict[str, list[int]] = {}
+    for i, pair in enumerate(pairs):
+        indices.setdefault(pair.direction, []).append(i)
+    return indices
+
+
 def reverse(pairs: list[Pair]) -> list[Pair]:
-    """The pairs, and after them each in the other direction. Raises UsageError when there is raw text among them."""
+    """The pairs, followed by all of them in the other direction. Raises UsageError for raw text."""
     if not all(pair.src for pair in pairs):
-        raise UsageError(
-            "text of one column has no other direction: drop --reverse, or pass --output_column_name as well"
-        )
+        raise UsageError("--reverse needs a target column: pass --output_column_name, or drop the flag")
     return [*pairs, *(Pair(pair.target, pair.source, pair.tgt, pair.src, pair.group) for pair in pairs)]
 
 
 def split(pairs: list[Pair], test_size: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """(train, test), both shuffled (SPEC section 6).
+    """(training, test) pairs, both shuffled.
 
-    `test_size` up to 1 is a share of the pairs, above 1 a count. What belongs together stays together: pairs of a
-    group, and pairs that have a text in common. The test set is as large as asked, or as near below as that allows.
-    Raises UsageError when `test_size` is neither, leaves no pair to train on, or everything belongs together.
+    `test_size` is a share of the pairs if at most 1, else a count. Pairs of one group and pairs that share a text stay
+    together, so the test set may be smaller than requested, but no smaller than necessary.
+    Raises UsageError if `test_size` is invalid, leaves nothing to train on, or is smaller than every group.
     """
-    count = _test_count(len(pairs), test_size)
+    test_count = _test_count(len(pairs), test_size)
     rng = random.Random(seed)
     order = list(range(len(pairs)))
     rng.shuffle(order)
-    held = bytearray(len(pairs))
-    if count:
-        bundles = _linked_groups(pairs)
-        rng.shuffle(bundles)
-        chosen = _fill([len(bundle) for bundle in bundles], count)
+    in_test = bytearray(len(pairs))
+    if test_count:
+        groups = _linked_groups(pairs)
+        rng.shuffle(groups)
+        chosen = _choose_groups([len(group) for group in groups], test_count)
         if not chosen:
-            smallest = min(map(len, bundles))
-            why = f"no test set of {count:,}: pairs of a paragraph, or with a text in common, stay together"
+            smallest = min(map(len, groups))
+            problem = (
+                f"no test set of {test_count:,} pairs: pairs of one paragraph or with a text in common stay together"
+            )
             if smallest == len(pairs):
-                raise UsageError(f"{why}, and here all {smallest:,} do; pass --test_size_ratio 0, or more data")
-            raise UsageError(f"{why}, {smallest:,} of them at least; pass --test_size_ratio {smallest} or more, or 0")
+                raise UsageError(f"{problem}, and all {smallest:,} do; pass --test_size_ratio 0, or more data")
+            raise UsageError(
+                f"{problem}, at least {smallest:,} of them; pass --test_size_ratio {smallest} or more, or 0"
+            )
         for i in chosen:
-            for number in bundles[i]:
-                held[number] = 1
-    return [pairs[i] for i in order if not held[i]], [pairs[i] for i in order if held[i]]
+            for pair_index in groups[i]:
+                in_test[pair_index] = 1
+    return [pairs[i] for i in order if not in_test[i]], [pairs[i] for i in order if in_test[i]]
 
 
 def _test_count(pairs: int, size: float) -> int:
@@ -77,9 +87,9 @@ def _test_count(pairs: int, size: float) -> int:
 
 
 def _linked_groups(pairs: list[Pair]) -> list[list[int]]:
-    """The numbers of the pairs that belong together, by union-find over groups and texts.
+    """Indices of the pairs that must stay together: union-find over groups and texts.
 
-    A text counts on whichever side it stands: in data of both directions the source of one is the target of another.
+    A text links pairs on either side: in data of both directions the source of one pair is the target of another.
     """
     parents = list(range(len(pairs)))
 
@@ -88,60 +98,52 @@ def _linked_groups(pairs: list[Pair]) -> list[list[int]]:
             parents[i] = i = parents[parents[i]]
         return i
 
-    groups: dict[str, int] = {}
-    texts: dict[str, dict[str, int]] = defaultdict(dict)
+    first_of_group: dict[str, int] = {}
+    first_of_text: dict[str, dict[str, int]] = defaultdict(dict)  # by language
     for i, pair in enumerate(pairs):
-        firsts = [groups.setdefault(pair.group, i), texts[pair.tgt].setdefault(pair.target, i)]
+        linked = [first_of_group.setdefault(pair.group, i), first_of_text[pair.tgt].setdefault(pair.target, i)]
         if pair.src:
-            firsts.append(texts[pair.src].setdefault(pair.source, i))
-        for first in firsts:
+            linked.append(first_of_text[pair.src].setdefault(pair.source, i))
+        for first in linked:
             if first != i:
                 a, b = root(first), root(i)
                 parents[max(a, b)] = min(a, b)
-    bundles: dict[int, list[int]] = defaultdict(list)
+    groups: dict[int, list[int]] = defaultdict(list)
     for i in range(len(pairs)):
-        bundles[root(i)].append(i)
-    return list(bundles.values())
+        groups[root(i)].append(i)
+    return list(groups.values())
 
 
-def _fill(sizes: list[int], count: int) -> list[int]:
-    """Numbers of the sizes that add up to `count`, or to as much below as can be."""
-    chosen, left = [], count
+def _choose_groups(sizes: list[int], count: int) -> list[int]:
+    """Indices of sizes whose sum is `count`, or as close below as possible."""
+    chosen, remaining = [], count
     for i, size in enumerate(sizes):
-        if size <= left:
+        if size <= remaining:
             chosen.append(i)
-            left -= size
-            if not left:
+            remaining -= size
+            if not remaining:
                 return chosen
-    # Nothing that fits is left, but other choices on the way may have come nearer.
+    # The greedy choice falls short of `count`; another one may not.
     best = _subset_sum(sizes, count)
-    return best if sum(sizes[i] for i in best) > count - left else chosen
+    return best if sum(sizes[i] for i in best) > count - remaining else chosen
 
 
-def _subset_sum(sizes: Iterable[int], count: int) -> list[int]:
-    """Numbers of the sizes with the largest sum up to `count`: all sums that can be had, as bits of one whole number."""
-    import numpy as np
-
+def _subset_sum(sizes: list[int], count: int) -> list[int]:
+    """Indices of the sizes with the largest sum up to `count`: dynamic programming over sums, one size at a time."""
     by_size: dict[int, list[int]] = defaultdict(list)
     for i, size in enumerate(sizes):
         if size <= count:
             by_size[size].append(i)
-    classes = list(by_size.items())
-    reached, mask = 1, (1 << (count + 1)) - 1
-    last = np.zeros(count + 1, np.int32)  # by sum: the size with which it was first reached
-    for number, (size, members) in enumerate(classes):
-        before, left, step = reached, min(len(members), count // size), 1
-        while left:  # 1, 2, 4 ... of them at once make every number of them
-            step = min(step, left)
-            reached |= (reached << (step * size)) & mask
-            left, step = left - step, step * 2
-        fresh = np.frombuffer((reached & ~before).to_bytes(count // 8 + 1, "little"), np.uint8)
-        last[np.unpackbits(fresh, count=count + 1, bitorder="little").astype(bool)] = number
-        if reached >> count:
+    last_size = {0: 0}  # of each sum that can be reached, the size that reached it first
+    for size, members in by_size.items():
+        used: dict[int, int] = defaultdict(int)  # by sum: how many of this size it takes
+        for total in range(size, count + 1):
+            if total not in last_size and total - size in last_size and used[total - size] < len(members):
+                last_size[total], used[total] = size, used[total - size] + 1
+        if count in last_size:
             break
-    chosen, total = [], reached.bit_length() - 1
+    chosen, total = [], max(last_size)
     while total:
-        size, members = classes[last[total]]
-        chosen.append(members.pop())
-        total -= size
+        chosen.append(by_size[last_size[total]].pop())
+        total -= last_size[total]
     return chosen

@@ -1,8 +1,7 @@
-"""Pairs as token ids: what a decoder LM or an encoder-decoder model is trained on, and where the loss lies.
+"""Pairs as token ids, for decoder LMs and for encoder-decoder models, with the boundary between prompt and target.
 
-A decoder reads the tokens of the prompt that it will be asked with, then those of the answer and EOS (SPEC section
-6, template 14). The two are told apart by tokens, not by characters: the prompt's tokens are just those that
-inference sends, whatever a tokenizer would like to merge across the joint.
+Prompt and target are tokenized so that training sees exactly the prompt tokens that inference sends, even where the
+tokenizer would merge characters across the boundary.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,16 +14,17 @@ from topxgen.prompting.mt_templates import MTTemplate, get_template
 from topxgen.text import languages
 from topxgen.training.pairs import Pair
 
-BATCH = 4096  # texts handed to the tokenizer at once
-NO_TEMPLATE = "none"  # prompt and answer joined as they stand
+TOKENIZER_BATCH_TEXTS = 4096
+NO_TEMPLATE = "none"  # --template_key: source and target are concatenated as they are
+_PLAIN = dict(add_special_tokens=False, split_special_tokens=True, verbose=False)  # "</s>" in a text is text
 
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """Token ids of many texts, end to end.
+    """Token ids of many texts, concatenated.
 
-    `ids` int32 [tokens]; `ends` int64 [texts], where each text ends; `prompts` int32 [texts], how many tokens at its
-    beginning are the prompt's; `too_long` has (number, tokens) of each pair that was left out.
+    `ids` int32 [tokens]; `ends` int64 [texts], the end of each text; `prompts` int32 [texts], the number of its first tokens
+    that are the prompt (for an encoder-decoder: the source); `too_long` has (pair number, tokens) of each skipped pair.
     """
 
     ids: np.ndarray
@@ -44,9 +44,9 @@ class TokenizedTexts:
 
 
 class CausalTokenizer:
-    """Encodes pairs for a decoder LM by an MT template.
+    """Tokenizes pairs for a decoder LM: BOS (if the tokenizer adds one), prompt, target, EOS.
 
-    Raises UsageError when there is no EOS, or `eos_token_id` is no token of the model's.
+    Raises UsageError if there is no EOS token or `eos_token_id` is not in the model's vocabulary.
     """
 
     def __init__(
@@ -60,96 +60,96 @@ class CausalTokenizer:
         self._tokenizer, self._template_key, self._languages_file = tokenizer, template_key, languages_file
         self.eos = tokenizer.eos_token_id if eos_token_id is None else eos_token_id
         if self.eos is None:
-            raise UsageError("the tokenizer has no EOS token, and answers would never end; pass --eos_token_id")
+            raise UsageError("the tokenizer has no EOS token, so answers would never end; pass --eos_token_id")
         if not 0 <= self.eos < vocab_size:
-            raise UsageError(f"--eos_token_id {self.eos} is no token of the model, which has {vocab_size}")
-        self._before = _tokens_before(tokenizer)
+            raise UsageError(f"--eos_token_id {self.eos} is not in the model's vocabulary of {vocab_size} tokens")
+        self._bos = _tokens_before(tokenizer)
 
-    def parts(self, pair: Pair) -> tuple[str, str]:
-        """The prompt as inference asks it, and what is to be learned after it; together the training text."""
+    def template(self, pair: Pair) -> MTTemplate | None:
+        """The MT template for a pair's direction; None with --template_key none."""
+        if self._template_key == NO_TEMPLATE:
+            return None
+        return get_template(self._template_key, pair.src, pair.tgt, extra=self._languages_file)
+
+    def prompt_and_target(self, pair: Pair) -> tuple[str, str]:
+        """The prompt as inference sends it, and the text to learn after it; concatenated they are the training text."""
         if not pair.src:
             return "", pair.target
         template = self.template(pair)
         if template is None:
             return pair.source, pair.target
         prompt = template.get_prompt([], pair.source)
-        whole = template.header + template.prefix + pair.source + template.middle
-        return prompt, whole[len(prompt) :] + pair.target
-
-    def template(self, pair: Pair) -> MTTemplate | None:
-        """The MT template of a pair's direction; None where texts are learned as they stand."""
-        if self._template_key == NO_TEMPLATE:
-            return None
-        return get_template(self._template_key, pair.src, pair.tgt, extra=self._languages_file)
+        full_prompt = template.header + template.prefix + pair.source + template.middle
+        return prompt, full_prompt[len(prompt) :] + pair.target
 
     def prompt_ids(self, prompts: list[str]) -> list[list[int]]:
-        """Token ids of prompts, with what the tokenizer puts before every text (BOS)."""
-        return [self._before + ids for ids in _ids(self._tokenizer, prompts)]
+        """Token ids of prompts, BOS included."""
+        return [self._bos + ids for ids in _ids(self._tokenizer, prompts)]
 
     def encode(self, pairs: Sequence[Pair], max_length: int | None = None) -> TokenizedTexts:
-        """Every pair of at most `max_length` tokens; longer ones are left out whole, never cut."""
+        """The pairs of at most `max_length` tokens; longer ones are skipped, never cut."""
 
         def rows(batch: Sequence[Pair]):
-            parts = [self.parts(pair) for pair in batch]
+            parts = [self.prompt_and_target(pair) for pair in batch]
             prompts = _ids(self._tokenizer, [prompt for prompt, _ in parts])
-            texts = _ids(self._tokenizer, [prompt + answer for prompt, answer in parts])
-            for (_, answer), prompt, text in zip(parts, prompts, texts, strict=True):
+            texts = _ids(self._tokenizer, [prompt + target for prompt, target in parts])
+            for (_, target), prompt, text in zip(parts, prompts, texts, strict=True):
                 if text[: len(prompt)] != prompt:
-                    prompt, text = _joined(self._tokenizer, prompt, text, answer)
-                yield [*self._before, *text, self.eos], len(self._before) + len(prompt)
+                    prompt, text = _split_merged_token(self._tokenizer, prompt, text, target)
+                yield [*self._bos, *text, self.eos], len(self._bos) + len(prompt)
 
-        return _gather(pairs, rows, max_length)
+        return _concatenate(pairs, rows, max_length)
 
 
 class Seq2SeqTokenizer:
-    """Encodes pairs for an encoder-decoder model: sources as `prompts`, targets behind them (see `side`).
+    """Tokenizes pairs for an encoder-decoder model: sources as `prompts` of a TokenizedTexts, targets after them.
 
-    A side begins with the tokens that name the languages, where the model's family has such, and ends with EOS. One
-    that is longer than `max_length` is cut at its end, EOS kept (SPEC section 6); `cut` counts them.
+    Each side begins with its language tokens, if the model family has any, and ends with EOS. A side of more than
+    `max_length` tokens is truncated, EOS kept; `truncated` counts them.
     """
 
     def __init__(self, tokenizer, language_tokens, max_length: int, languages_file: str | None = None):
-        self._tokenizer, self._tokens, self.max_length = tokenizer, language_tokens, max_length
+        self._tokenizer, self._language_tokens, self.max_length = tokenizer, language_tokens, max_length
         self._languages_file = languages_file
-        self.cut = 0
+        self.truncated = 0
 
     def prefixes(self, pair: Pair) -> tuple[list[int], list[int]]:
-        """Token ids that the source and the target of a pair begin with. Raises UsageError for an unknown language."""
+        """Language tokens of source and target. Raises UsageError for a language that the model does not have."""
         source, target = (languages.find(name, self._languages_file) for name in (pair.src, pair.tgt))
-        return self._tokens.prefixes(source, target)
+        return self._language_tokens.prefixes(source, target)
 
     def encode(self, pairs: Sequence[Pair]) -> TokenizedTexts:
-        prefixes: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+        prefixes: dict[str, tuple[list[int], list[int]]] = {}  # by direction
 
         def rows(batch: Sequence[Pair]):
             sources = _ids(self._tokenizer, [pair.source for pair in batch])
-            targets = _ids_of_targets(self._tokenizer, [pair.target for pair in batch])
+            targets = _target_ids(self._tokenizer, [pair.target for pair in batch])
             for pair, source, target in zip(batch, sources, targets, strict=True):
-                direction = (pair.src, pair.tgt)
-                if direction not in prefixes:
-                    prefixes[direction] = self.prefixes(pair)
-                before_source, before_target = prefixes[direction]
-                first, second = self._side(before_source, source), self._side(before_target, target)
-                yield first + second, len(first)
+                if pair.direction not in prefixes:
+                    prefixes[pair.direction] = self.prefixes(pair)
+                source_prefix, target_prefix = prefixes[pair.direction]
+                source_row = self._side(source_prefix, source)
+                yield source_row + self._side(target_prefix, target), len(source_row)
 
-        return _gather(pairs, rows, None)
+        return _concatenate(pairs, rows, None)
 
     def source_ids(self, pair: Pair) -> list[int]:
         return self._side(self.prefixes(pair)[0], _ids(self._tokenizer, [pair.source])[0])
 
-    def _side(self, before: list[int], ids: list[int]) -> list[int]:
-        room = self.max_length - len(before) - 1
-        self.cut += len(ids) > room
-        return [*before, *ids[:room], self._tokenizer.eos_token_id]
+    def _side(self, prefix: list[int], ids: list[int]) -> list[int]:
+        room = self.max_length - len(prefix) - 1
+        self.truncated += len(ids) > room
+        return [*prefix, *ids[:room], self._tokenizer.eos_token_id]
 
 
-def _gather(
+def _concatenate(
     pairs: Sequence[Pair], rows: Callable[[Sequence[Pair]], Iterable], max_length: int | None
 ) -> TokenizedTexts:
-    chunks, lengths, prompts, too_long = [], [], [], []
-    for start in range(0, len(pairs), BATCH):
+    """The (ids, prompt tokens) that `rows` yields for each batch of pairs, as one TokenizedTexts."""
+    chunks, lengths, prompts, too_long = [np.zeros(0, np.int32)], [], [], []
+    for start in range(0, len(pairs), TOKENIZER_BATCH_TEXTS):
         flat: list[int] = []
-        for number, (ids, prompt) in enumerate(rows(pairs[start : start + BATCH]), start=start):
+        for number, (ids, prompt) in enumerate(rows(pairs[start : start + TOKENIZER_BATCH_TEXTS]), start=start):
             if max_length is not None and len(ids) > max_length:
                 too_long.append((number, len(ids)))
                 continue
@@ -157,52 +157,39 @@ def _gather(
             lengths.append(len(ids))
             prompts.append(prompt)
         chunks.append(np.array(flat, dtype=np.int32))
-    ids = np.concatenate(chunks) if chunks else np.zeros(0, np.int32)
-    return TokenizedTexts(
-        ids,
-        np.cumsum(lengths, dtype=np.int64),
-        np.array(prompts, dtype=np.int32),
-        tuple(too_long),
-    )
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return TokenizedTexts(np.concatenate(chunks), ends, np.array(prompts, dtype=np.int32), tuple(too_long))
 
 
 def _ids(tokenizer, texts: list[str]) -> list[list[int]]:
-    """Token ids alone. What looks like a special token in a text is text."""
-    if not texts:
-        return []
-    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return tokenizer(texts, **_PLAIN)["input_ids"] if texts else []
 
 
-def _ids_of_targets(tokenizer, texts: list[str]) -> list[list[int]]:
-    """The same for the target side, for which Marian has another SentencePiece model."""
+def _target_ids(tokenizer, texts: list[str]) -> list[list[int]]:
+    """The same for the target side, for which Marian has a SentencePiece model of its own."""
     if not texts or not hasattr(tokenizer, "spm_target"):
         return _ids(tokenizer, texts)
-    options = dict(add_special_tokens=False, split_special_tokens=True, verbose=False)
-    return tokenizer(text_target=texts, **options)["input_ids"]
+    return tokenizer(text_target=texts, **_PLAIN)["input_ids"]
 
 
 def _tokens_before(tokenizer) -> list[int]:
-    """What the tokenizer puts before every text: BOS, or nothing. What it would put behind is put there by us."""
+    """The tokens that the tokenizer puts before a text (BOS, or none). Those it puts after a text are not used."""
     plain, full = _ids(tokenizer, ["a"])[0], list(tokenizer("a")["input_ids"])
-    for start in range(len(full)):
-        if full[start : start + len(plain)] == plain:
-            return full[:start]
-    return []
+    return next((full[:i] for i in range(len(full)) if full[i : i + len(plain)] == plain), [])
 
 
-def _joined(tokenizer, prompt: list[int], text: list[int], answer: str) -> tuple[list[int], list[int]]:
-    """The prompt's own tokens and after them the answer's, where the tokenizer merges across the joint.
+def _split_merged_token(tokenizer, prompt: list[int], text: list[int], target: str) -> tuple[list[int], list[int]]:
+    """(prompt tokens, prompt and target tokens) for a text in which a token spans the boundary between the two.
 
-    An answer on its own may gain a word boundary that it has not in the text; so it is also tried behind a
-    character that no tokenizer merges. Where nothing gives the text back, the merged token counts as answer.
+    Tokenized alone, the target may gain a word boundary that it does not have in the text, so it is also tried after a
+    character that no tokenizer merges. If no attempt decodes to the text, the merged token counts as target.
     """
-    wanted = tokenizer.decode(text)
+    expected = tokenizer.decode(text)
     for guard in ("", "\n", "\t", "|"):
-        before = _ids(tokenizer, [guard])[0] if guard else []
-        ids = _ids(tokenizer, [guard + answer])[0]
-        if ids[: len(before)] == before and tokenizer.decode(prompt + ids[len(before) :]) == wanted:
-            return prompt, prompt + ids[len(before) :]
-    shared = next(
-        (i for i, (a, b) in enumerate(zip(prompt, text, strict=False)) if a != b), min(len(prompt), len(text))
-    )
+        guard_ids = _ids(tokenizer, [guard])[0] if guard else []
+        ids = _ids(tokenizer, [guard + target])[0]
+        if ids[: len(guard_ids)] == guard_ids and tokenizer.decode(prompt + ids[len(guard_ids) :]) == expected:
+            return prompt, prompt + ids[len(guard_ids) :]
+    shortest = min(len(prompt), len(text))
+    shared = next((i for i in range(shortest) if prompt[i] != text[i]), shortest)
     return prompt[:shared], text

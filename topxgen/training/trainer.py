@@ -1,9 +1,9 @@
-"""transformers' Trainer, with the loss, the evaluation and the checkpoints that this project wants.
+"""transformers' Trainer with the loss, the evaluation and the checkpoints of this project.
 
-- Logits are computed where there is a loss alone: with `--targets_only` and a large vocabulary that is a third of
-  all work. The loss is the mean over the tokens of a whole step, whatever the accumulation and the processes.
-- Evaluation is a sum over all tokens of the test set, by direction, and optionally held-out translations.
-- A checkpoint is listed when it is whole, then older ones go; the best of those that were saved is kept.
+- Logits are computed only at positions that have a loss: with `--targets_only` and a large vocabulary that saves a third
+  of all work. The loss is the mean over all tokens of an optimizer step, however it is split into batches and processes.
+- Evaluation is the loss over all tokens of the test set, by direction, and optionally translations of held-out pairs.
+- A complete checkpoint is marked as such before older ones are removed; the best saved one is kept.
 """
 
 import itertools
@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,63 +30,55 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class EvalSets:
-    """What the model is evaluated on: rows by direction for the loss, pairs for translations."""
+    """What a model is evaluated on: rows by direction for the loss, pairs to translate (with the model's pair tokenizer)."""
 
-    rows: dict[str, Sequence]
-    pairs: list[Pair]
-    encoder: object
+    rows: dict[str, Sequence] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
+    pair_tokenizer: object = None
 
 
 class PairTrainer(Trainer):
-    """`held_out` may have no rows (then nothing is evaluated); `finish(folder, state)` adds to a checkpoint before it
-    is listed; `pad` is the id of padding."""
+    """`pad` is the padding token; `finish(folder, state)` adds files to a checkpoint before it is marked complete."""
 
     def __init__(
-        self,
-        *,
-        held_out: EvalSets,
-        decoder: bool,
-        pad: int,
-        save_total_limit: int | None,
-        finish: Callable,
-        **options,
+        self, *, eval_sets: EvalSets, decoder: bool, pad: int, save_total_limit: int | None, finish: Callable, **options
     ):
-        super().__init__(eval_dataset=held_out, **options)  # which Trainer only wants to be there
-        self._held_out, self._decoder, self._pad = held_out, decoder, pad
+        super().__init__(eval_dataset=eval_sets, **options)  # Trainer only checks that there is one
+        self._eval_sets, self._decoder, self._pad = eval_sets, decoder, pad
         self._save_total_limit, self._finish = save_total_limit, finish
-        # The loss below is a sum over tokens, divided by those of the whole step.
+        # compute_loss divides by the tokens of the whole step itself.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
         self._loss_shifts_labels = decoder
-        self._keep: torch.Tensor | None = None
+        self._has_loss: torch.Tensor | None = None  # bool [rows, tokens], during a forward pass
         if not self.args.use_liger_kernel:
-            self.model.get_output_embeddings().register_forward_pre_hook(self._select)
-        self._tokens, self._seconds, self._resumed_clock = 0, 0.0, time.perf_counter()
+            self.model.get_output_embeddings().register_forward_pre_hook(self._select_positions)
+        self._tokens, self._seconds, self._clock_started = 0, 0.0, time.perf_counter()
 
     # Loss
 
-    def _select(self, module, inputs):
-        """Hand the output layer only the positions that have a loss."""
-        if self._keep is None:
+    def _select_positions(self, module, inputs):
+        """Pass the output layer only the hidden states at positions that have a loss."""
+        if self._has_loss is None:
             return None
-        return (inputs[0][self._keep].unsqueeze(0), *inputs[1:])
+        return (inputs[0][self._has_loss].unsqueeze(0), *inputs[1:])
 
-    def _sum_of_losses(self, model, inputs: dict) -> torch.Tensor:
+    def _summed_loss(self, model, inputs: dict) -> torch.Tensor:
         """Negative log-likelihood in nats, summed over the tokens of a batch that have a loss."""
-        if self.args.use_liger_kernel:  # has its own way not to hold all logits
+        if self.args.use_liger_kernel:  # never holds all logits either
             return model(**inputs, num_items_in_batch=torch.tensor(1)).loss
         labels = inputs.pop("labels")
         if self._decoder:
             labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        self._keep = labels != IGNORED
+        has_loss = self._has_loss = labels != IGNORED
         try:
             logits = model(**inputs).logits
         finally:
-            keep, self._keep = self._keep, None
-        targets = labels[keep]
+            self._has_loss = None
+        targets = labels[has_loss]
         if logits.shape[:-1].numel() != len(targets):
             raise UsageError(
-                f"{type(self.model).__name__} does not call its output layer as other models do, so that the loss cannot be "
-                "computed; pass another model"
+                f"{type(self.model).__name__} does not apply its output layer to hidden states [rows, tokens, size], so its "
+                "loss cannot be computed; pass another model"
             )
         return torch.nn.functional.cross_entropy(logits.float().flatten(0, -2), targets, reduction="sum")
 
@@ -94,18 +86,16 @@ class PairTrainer(Trainer):
         self._tokens = self._tokens + (inputs["input_ids"] != self._pad).sum()
         if not self._decoder:
             self._tokens = self._tokens + (inputs["labels"] != IGNORED).sum()
-        loss = self._sum_of_losses(model, inputs) / num_items_in_batch.clamp(min=1)
-        # Gradients are averaged over processes, and the tokens were counted over all of them.
+        loss = self._summed_loss(model, inputs) / num_items_in_batch.clamp(min=1)
+        # Gradients are averaged over processes, but num_items_in_batch counts the tokens of all.
         return loss * self.accelerator.num_processes if self.args.average_tokens_across_devices else loss
-
-    # Order
 
     def _get_train_sampler(self, train_dataset=None):
         rows = train_dataset if train_dataset is not None else self.train_dataset
-        if not hasattr(rows, "lengths"):  # a stream has an order of its own
+        if not hasattr(rows, "lengths"):  # a stream has its own order
             return None
-        step = self.get_total_train_batch_size(self.args)
-        order = EpochOrder(rows.lengths, step, self.args.seed, by_length=not self._decoder)
+        rows_per_step = self.get_total_train_batch_size(self.args)
+        order = EpochOrder(rows.lengths, rows_per_step, self.args.seed, by_length=not self._decoder)
         self.add_callback(SetEpochCallback(order))
         return order
 
@@ -113,99 +103,97 @@ class PairTrainer(Trainer):
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
         if "loss" in logs:
-            seconds = self._seconds + time.perf_counter() - self._resumed_clock
+            seconds = self._seconds + time.perf_counter() - self._clock_started
             tokens = int(self._tokens) * self.accelerator.num_processes
             logs["tokens_per_second"] = round(tokens / max(seconds, 1e-9), 1)
-            self._tokens, self._seconds, self._resumed_clock = 0, 0.0, time.perf_counter()
+            self._tokens, self._seconds, self._clock_started = 0, 0.0, time.perf_counter()
         super().log(logs, start_time)
 
-    def _off_the_clock(self, work: Callable):
-        """Evaluation and saving do not count in tokens per second."""
-        self._seconds += time.perf_counter() - self._resumed_clock
+    def _with_clock_stopped(self, work: Callable):
+        """`work()`, whose time (evaluation, saving) does not count in tokens per second."""
+        self._seconds += time.perf_counter() - self._clock_started
         try:
             return work()
         finally:
-            self._resumed_clock = time.perf_counter()
+            self._clock_started = time.perf_counter()
 
     # Evaluation
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
-        return self._off_the_clock(self._evaluate_all)
+        return self._with_clock_stopped(self._evaluate_all)
 
     def _evaluate_all(self) -> dict[str, float]:
         started, model = time.perf_counter(), self.model_wrapped
         training = model.training
         model.eval()
-        sums = self._held_out_losses(model)
+        sums = self._eval_losses(model)
         metrics = {}
         if total := sum(count for _, count in sums.values()):
             metrics["eval_loss"] = sum(loss for loss, _ in sums.values()) / total
             if len(sums) > 1:
-                metrics |= {f"eval_loss_{key}": loss / max(count, 1) for key, (loss, count) in sums.items()}
-        if self._held_out.pairs:
-            answers = self._translate(self._held_out.pairs)
-            metrics |= {f"eval_{k}": v for k, v in eval_translation.score(self._held_out.pairs, answers).items()}
+                metrics |= {f"eval_loss_{name}": loss / max(count, 1) for name, (loss, count) in sums.items()}
+        if pairs := self._eval_sets.pairs:
+            scores = eval_translation.score(pairs, self._translate(pairs))
+            metrics |= {f"eval_{name}": value for name, value in scores.items()}
         model.train(training)
         metrics["eval_runtime"] = round(time.perf_counter() - started, 2)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _held_out_losses(self, model) -> dict[str, tuple[float, int]]:
-        """(summed loss, tokens) by direction. Every process takes its share of batches, as many as the others."""
+    def _eval_losses(self, model) -> dict[str, tuple[float, int]]:
+        """(summed loss, tokens) by direction. Each process evaluates its share of the batches, all the same number."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        totals = torch.zeros(len(self._held_out.rows), 2, dtype=torch.float64, device=self.args.device)
-        for i, rows in enumerate(self._held_out.rows.values()):
+        totals = torch.zeros(len(self._eval_sets.rows), 2, dtype=torch.float64, device=self.args.device)
+        for i, rows in enumerate(self._eval_sets.rows.values()):
             order = np.argsort(-np.array(rows.lengths), kind="stable").tolist()
             size = self.args.per_device_eval_batch_size
             batches = [order[start : start + size] for start in range(0, len(order), size)]
             for number in range(rank, math.ceil(len(batches) / world) * world, world):
                 batch = self.data_collator([rows[j] for j in batches[number % len(batches)]])
                 if number >= len(batches):
-                    batch["labels"].fill_(IGNORED)  # only to keep step with the other processes
+                    batch["labels"].fill_(IGNORED)  # a repeated batch, only to stay in step with the other processes
                 batch = self._prepare_inputs(batch)
                 with torch.no_grad(), self.compute_loss_context_manager():
                     shifted = batch["labels"][:, 1:] if self._decoder else batch["labels"]
                     totals[i, 1] += (shifted != IGNORED).sum()
-                    totals[i, 0] += self._sum_of_losses(model, batch).double()
+                    totals[i, 0] += self._summed_loss(model, batch).double()
         if world > 1:
             totals = self.accelerator.reduce(totals, "sum")
-        return {key: (float(t[0]), int(t[1])) for key, t in zip(self._held_out.rows, totals, strict=True)}
+        return {name: (float(t[0]), int(t[1])) for name, t in zip(self._eval_sets.rows, totals, strict=True)}
 
     def _translate(self, pairs: list[Pair]) -> list[str]:
-        """Translations by all processes together, in the order of `pairs`."""
+        """Translations of the pairs' sources, the work shared among all processes."""
         world = self.accelerator.num_processes
         answers = eval_translation.translate(
             self.accelerator.unwrap_model(self.model_wrapped),
             self.processing_class,
-            self._held_out.encoder,
+            self._eval_sets.pair_tokenizer,
             pairs,
             rank=self.accelerator.process_index,
             world=world,
             synced=world > 1 and self.sharding == "ZeRO-3",
         )
-        found = dict(gather_object(list(answers.items())) if world > 1 else answers)
-        return [found[i] for i in range(len(pairs))]
+        by_number = dict(gather_object(list(answers.items())) if world > 1 else answers)
+        return [by_number[i] for i in range(len(pairs))]
 
     def _determine_best_metric(self, metrics, trial) -> bool:
-        """Of the evaluations, only those of steps that are saved can be the best: what is best must be there."""
-        if not self.control.should_save:
-            return False
-        return super()._determine_best_metric(metrics, trial)
+        """Only an evaluation at a step that is saved can be the best one, so that its checkpoint exists."""
+        return self.control.should_save and super()._determine_best_metric(metrics, trial)
 
     # Checkpoints
 
     @property
     def sharding(self) -> str:
-        """How the optimizer lies on disk: in one piece, or in the parts of a stage of ZeRO."""
+        """How the optimizer state is sharded on disk: "none" or "ZeRO-" and the stage."""
         if not self.is_deepspeed_enabled:
             return "none"
         return f"ZeRO-{self.accelerator.state.deepspeed_plugin.zero_stage}"
 
     def _save_checkpoint(self, model, trial) -> None:
-        self._off_the_clock(lambda: self._save_listed(model, trial))
+        self._with_clock_stopped(lambda: self._save_complete_checkpoint(model, trial))
 
-    def _save_listed(self, model, trial) -> None:
+    def _save_complete_checkpoint(self, model, trial) -> None:
         if not torch.isfinite(self._tr_loss):
             raise diverged("loss", float(self._tr_loss), self.state.global_step)
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -213,62 +201,61 @@ class PairTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if not self.args.should_save:
             return
-        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, of which nothing here is read
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
         self._finish(folder, self.state)
         checkpoints.mark_complete(folder, processes=self.args.world_size, sharding=self.sharding)
         checkpoints.rotate(Path(self.args.output_dir), self._save_total_limit, self.state.best_global_step)
 
 
 class EpochOrder(torch.utils.data.Sampler):
-    """Rows in an order that depends on (seed, epoch) alone, so that a resumed run meets the same ones.
+    """Row indices in an order that depends on (seed, epoch) only, so that a resumed run continues with the same rows.
 
-    A step always has `step` rows, over all processes: the last one of an epoch is filled up from the epoch's
-    beginning, so that one process and many take the same steps. `by_length` brings rows of like length together, as
-    padding wants.
+    An epoch is filled up to whole steps of `rows_per_step` (over all processes) with its own first rows, so that one process
+    and many take the same steps. `by_length` puts rows of similar length next to each other, to save padding.
     """
 
-    def __init__(self, lengths: list[int], step: int, seed: int, by_length: bool = False):
-        self._lengths, self._step, self._seed, self._by_length, self._epoch = lengths, step, seed, by_length, 0
+    def __init__(self, lengths: list[int], rows_per_step: int, seed: int, by_length: bool = False):
+        self._lengths, self._rows_per_step, self._seed, self._by_length = lengths, rows_per_step, seed, by_length
+        self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     @property
-    def steps(self) -> int:
-        """In an epoch."""
-        return -(-len(self._lengths) // self._step)
+    def steps_per_epoch(self) -> int:
+        return -(-len(self._lengths) // self._rows_per_step)
 
     def __len__(self) -> int:
-        return self.steps * self._step
+        return self.steps_per_epoch * self._rows_per_step
 
     def __iter__(self):
         generator = torch.Generator().manual_seed(self._seed * 100_003 + self._epoch)
         if self._by_length:
-            order = get_length_grouped_indices(self._lengths, self._step, generator=generator)
+            order = get_length_grouped_indices(self._lengths, self._rows_per_step, generator=generator)
         else:
             order = torch.randperm(len(self._lengths), generator=generator).tolist()
         return itertools.islice(itertools.cycle(order), len(self))
 
 
 class SetEpochCallback(TrainerCallback):
-    """Tells an order its epoch: after a resume accelerate's wrappers do not reach it with several processes."""
+    """Sets the epoch of an EpochOrder: after a resume with several processes accelerate's wrappers do not."""
 
     def __init__(self, order: EpochOrder):
         self._order = order
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self._order.set_epoch(state.global_step // self._order.steps)
+        self._order.set_epoch(state.global_step // self._order.steps_per_epoch)
 
 
 def find_best(state, output_dir: Path) -> None:
-    """Look for the best checkpoint of an earlier process: the directory may have been moved since, or it removed."""
+    """Update the path of the best checkpoint so far: the directory may have been moved, or the checkpoint deleted."""
     if state.best_global_step is None:
         return
     best = output_dir / f"checkpoint-{state.best_global_step}"
     if best.is_dir():
         state.best_model_checkpoint = str(best)
     else:
-        logger.info(f"{best}, the best so far, is gone: the best of those that follow is kept, or the last one")
+        logger.warning(f"the best checkpoint {best} was deleted; continuing without it")
         state.best_model_checkpoint = state.best_global_step = state.best_metric = None
 
 
@@ -280,30 +267,30 @@ def diverged(name: str, value: float, step: int) -> UsageError:
 
 
 class StopAndSaveCallback(TrainerCallback):
-    """When to evaluate, to save and to stop, beyond what Trainer knows.
+    """Decides when to evaluate, save and stop, beyond what Trainer does.
 
-    What is saved is evaluated first; `patience` evaluations without a better `metric` end the run; a loss that is
-    no number ends it; `stop_requested` (a signal) ends it after a checkpoint.
+    Every checkpoint is evaluated first. Training stops after `patience` evaluations without a better `metric`, when a loss
+    is not finite (UsageError), and after saving a checkpoint once `stop_requested` is set (by a signal).
     """
 
     def __init__(self, metric: str, greater_is_better: bool, patience: int | None, evaluates: bool):
         self._metric, self._greater, self._patience, self._evaluates = metric, greater_is_better, patience, evaluates
         self.stop_requested = False
-        self.stopped = ""  # why, when it was not the last step
+        self.stopped_by = ""  # "signal" or "patience", if it was not the last step
         self.accelerator = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        state.compute_steps(args, state.max_steps)  # how often to log, evaluate and save may have changed
-        find_best(state, Path(args.output_dir), self._say)
+        state.compute_steps(args, state.max_steps)  # a resumed run may log, evaluate and save at other intervals
+        find_best(state, Path(args.output_dir))
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.accelerator is not None:
             if self.stop_requested:
                 self.accelerator.set_trigger()
             if self.accelerator.check_trigger() and state.global_step < state.max_steps:
-                self.stopped = "signal"
+                self.stopped_by = "signal"
                 control.should_save = control.should_training_stop = True
-        if control.should_save and self._evaluates and self.stopped != "signal":
+        if control.should_save and self._evaluates and self.stopped_by != "signal":
             control.should_evaluate = True
         return control
 
@@ -315,42 +302,40 @@ class StopAndSaveCallback(TrainerCallback):
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         if state.global_step and self.out_of_patience(state.log_history):
-            self.stopped = "patience"
+            self.stopped_by = "patience"
             control.should_save = control.should_training_stop = True
         return control
 
     def out_of_patience(self, history: list[dict]) -> bool:
-        return bool(self._patience) and self.waited(history) >= self._patience
-
-    def waited(self, history: list[dict]) -> int:
-        """Evaluations since the best one, from the log, which checkpoints keep."""
+        """Whether the log, which checkpoints keep, ends with `patience` evaluations that are no better than an earlier one."""
         values = [entry[self._metric] for entry in history if self._metric in entry]
-        if not self._greater:
-            values = [-value for value in values]
-        return len(values) - 1 - values.index(max(values)) if values else 0
+        if not values or not self._patience:
+            return False
+        best = max(values) if self._greater else min(values)
+        return len(values) - 1 - values.index(best) >= self._patience
 
 
 class PackingLeakCheck(TrainerCallback):
-    """Makes sure, before the first step, that packed texts do not see each other."""
+    """Checks before the first step that packed texts do not attend to each other."""
 
-    def __init__(self, texts: list[np.ndarray], rounding: str):
-        self._texts, self._rounding = texts, rounding
+    def __init__(self, texts: list[np.ndarray], precision: str):
+        self._texts, self._precision = texts, precision
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        probe_packing(model, self._texts, self._rounding)
+        check_packing(model, self._texts, self._precision)
 
 
-# How far logits may move: when a neighbour changes (nothing, but with 8-bit weights, whose scales are those of a whole
-# batch), and when a text stands alone (the order of summation).
-PROBE_TOLERANCES = {"float32": (1e-4, 1e-3), "half": (1e-4, 1e-2), "8 bits": (1e-2, 1e-1)}
+# By precision: how far (relative to their mean) the logits of a text may move when its neighbour changes (only with 8-bit
+# weights, whose scales are those of a whole batch), and when it stands alone (the order of summation).
+LEAK_TOLERANCES = {"float32": (1e-4, 1e-3), "half": (1e-4, 1e-2), "8 bits": (1e-2, 1e-1)}
 
 
-def probe_packing(model, texts: list[np.ndarray], rounding: str) -> None:
-    """Raise UsageError when a text sees another one in its row: not every architecture heeds position ids.
+def check_packing(model, texts: list[np.ndarray], precision: str) -> None:
+    """Raise UsageError if a text sees its neighbour in a row: some architectures ignore position ids.
 
-    The second text of a row must not change when the first one does, nor when it stands alone.
+    The logits of the second of two texts must not change when the first one does, nor when it stands alone.
     """
-    most_leak, most_shift = PROBE_TOLERANCES[rounding]
+    max_leak, max_shift = LEAK_TOLERANCES[precision]
     first, second = (torch.as_tensor(text[:32].astype(np.int64)) for text in texts)
 
     def logits(*parts: torch.Tensor) -> torch.Tensor:
@@ -365,7 +350,7 @@ def probe_packing(model, texts: list[np.ndarray], rounding: str) -> None:
     model.train(training)
     scale = together.abs().mean().clamp_min(1e-6)
     leak, shift = ((together - other).abs().mean() / scale for other in (changed, alone))
-    if leak > most_leak or shift > most_shift:
+    if leak > max_leak or shift > max_shift:
         raise UsageError(
             f"{type(model).__name__} lets the pairs of a row see each other (the logits of one change by "
             f"{max(leak, shift):.2%} with its neighbour): pass --packing none"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topxgen.common.registry import Choice, load_choice
+from topxgen.common.settings import Settings
 from topxgen.inference import ModelSettings
 
 # One row a translator: "module:class", imported when it is chosen.
@@ -41,10 +42,10 @@ class Translation:
 
 
 @dataclass(frozen=True)
-class TranslatorSettings:
-    """What to load and how; a field that a translator has no use for is ignored by it."""
+class TranslatorSettings(Settings):
+    """What to load and how; a translator ignores the fields that it has no use for."""
 
-    nllb: str = "facebook/nllb-200-3.3B"
+    nllb_name_or_path: str = "facebook/nllb-200-3.3B"
     nllb_engine: str = "ctranslate2"
     nllb_compute_type: str = "auto"
     cache_dir: str = CACHE_DIR
@@ -53,11 +54,11 @@ class TranslatorSettings:
     inference_api: str = "vllm"
     model: ModelSettings | None = None
     num_beams: int = 1
-    template: str = "11"
+    template_key: str = "11"
     prompt_style: str = "auto"
-    demonstrations: int = 5
-    pool: str = "flores"
-    journal: Path | None = None  # where finished answers are kept
+    number_of_demonstrations: int = 5
+    demonstration_pool: str = "flores"
+    response_cache: Path | None = None  # where responses are kept
 
 
 def no_tick(_: int) -> None:

@@ -31,16 +31,16 @@ class LLM:
 
     def __init__(self, settings: TranslatorSettings):
         """Raises UsageError for a model or key that cannot be had, and for a template that does not exist."""
-        if settings.model is None or not settings.model.model:
+        if settings.model is None or not settings.model.model_name_or_path:
             raise UsageError("back-translation by an LLM needs --model_name_or_path (or pass --use_nllb)")
         self._settings, self._model = settings, settings.model
         sampling = SamplingSettings(temperature=0.0, num_beams=settings.num_beams)
         inference.check(settings.inference_api, settings.model, sampling)
         self._style = style_of(settings.prompt_style, settings.inference_api, settings.model)
-        get_template(settings.template, "English", "French")  # does it exist?
-        if self._style == "chat" and settings.template != "11":
+        get_template(settings.template_key, "English", "French")  # does it exist?
+        if self._style == "chat" and settings.template_key != "11":
             logger.info(
-                f"{self._model.model} is asked through its chat template, so --template_key {settings.template} is not used; "
+                f"{self._model.model_name_or_path} is asked through its chat template, so --template_key {settings.template_key} is not used; "
                 "if it was fine-tuned on that template pass --prompt_style raw"
             )
         self._pools: dict[tuple[str, str], tuple[list[tuple[str, str]], Retriever]] = {}
@@ -48,18 +48,18 @@ class LLM:
 
     def load(self) -> None:
         sampler = inference.load(self._settings.inference_api, self._model)
-        if self._settings.journal is not None:
+        if self._settings.response_cache is not None:
             paid = self._settings.inference_api in inference.REMOTE
-            sampler = Journal(sampler, self._settings.journal, sync_each=paid)
+            sampler = Journal(sampler, self._settings.response_cache, sync_each=paid)
         self._sampler = sampler
 
     @property
     def version(self) -> str:
-        how = "chat" if self._style == "chat" else f"template {self._settings.template}"
-        adapter = f" + {self._model.adapter}" if self._model.adapter else ""
+        how = "chat" if self._style == "chat" else f"template {self._settings.template_key}"
+        adapter = f" + {self._model.adapter_name_or_path}" if self._model.adapter_name_or_path else ""
         return (
-            f"{self._model.model}{adapter} through {self._settings.inference_api}, {how}, {self._settings.demonstrations} "
-            f"demonstrations from {self._settings.pool}, {self._settings.num_beams} beams"
+            f"{self._model.model_name_or_path}{adapter} through {self._settings.inference_api}, {how}, {self._settings.number_of_demonstrations} "
+            f"demonstrations from {self._settings.demonstration_pool}, {self._settings.num_beams} beams"
         )
 
     @property
@@ -70,54 +70,54 @@ class LLM:
         prompt = template if self._style == "raw" else chat_prompt("A", "B", [shot], "X")
         return {
             "inference_api": self._settings.inference_api,
-            "model": self._model.model,
-            "tokenizer": self._model.tokenizer,
-            "adapter": self._model.adapter,
+            "model": self._model.model_name_or_path,
+            "tokenizer": self._model.tokenizer_name_or_path,
+            "adapter": self._model.adapter_name_or_path,
             "dtype": self._model.dtype,
             "max_model_len": self._model.max_model_len,
             "prompt_digest": request_id(prompt),
             **{f"demonstrations_digest {name}": request_id(pairs) for (name, _), (pairs, _) in self._pools.items()},
             "prompt_style": self._style,
-            "template_key": str(self._settings.template),
-            "number_of_demonstrations": self._settings.demonstrations,
-            "demonstration_pool": self._settings.pool,
+            "template_key": str(self._settings.template_key),
+            "number_of_demonstrations": self._settings.number_of_demonstrations,
+            "demonstration_pool": self._settings.demonstration_pool,
             "num_beams": self._settings.num_beams,
         }
 
     def _digested(self) -> MTTemplate:
         """The template for two languages of no importance."""
         try:
-            return get_template(self._settings.template, "A", "B")
+            return get_template(self._settings.template_key, "A", "B")
         except UsageError:  # it writes their own names for themselves
-            return get_template(self._settings.template, "English", "French")
+            return get_template(self._settings.template_key, "English", "French")
 
     def check(self, source: Language, target: Language) -> None:
         """Raises UsageError when there are no or too few demonstrations."""
-        if self._settings.demonstrations:
+        if self._settings.number_of_demonstrations:
             pairs, _ = self._pool(source, target)
-            if self._settings.demonstrations >= len(pairs):
+            if self._settings.number_of_demonstrations >= len(pairs):
                 raise UsageError(
-                    f"--number_of_demonstrations {self._settings.demonstrations} leaves nothing to choose from the "
-                    f"{len(pairs)} pairs of {self._settings.pool} from {source.name} to {target.name}; ask for fewer"
+                    f"--number_of_demonstrations {self._settings.number_of_demonstrations} leaves nothing to choose from the "
+                    f"{len(pairs)} pairs of {self._settings.demonstration_pool} from {source.name} to {target.name}; ask for fewer"
                 )
 
     def _pool(self, source: Language, target: Language) -> tuple[list[tuple[str, str]], Retriever]:
         key = (source.flores, target.flores)
         if key not in self._pools:
-            pairs = examples.parallel_sentences(self._settings.pool, source, target)
+            pairs = examples.parallel_sentences(self._settings.demonstration_pool, source, target)
             self._pools[key] = (pairs, retrieval.create("bm25s", [text for text, _ in pairs], source))
         return self._pools[key]
 
     def prompts(self, sentences: list[str], source: Language, target: Language) -> list[str | list[dict[str, str]]]:
         """What is asked for each sentence; the most similar demonstration stands next to it."""
         shots: list[list[tuple[str, str]]] = [[] for _ in sentences]
-        if self._settings.demonstrations:
+        if self._settings.number_of_demonstrations:
             pairs, retriever = self._pool(source, target)
-            nearest = retriever.nearest(sentences, self._settings.demonstrations)
+            nearest = retriever.nearest(sentences, self._settings.number_of_demonstrations)
             shots = [[pairs[i] for i in reversed(row)] for row in nearest]
         if self._style == "chat":
             return [chat_prompt(source.name, target.name, *item) for item in zip(shots, sentences, strict=True)]
-        template = get_template(self._settings.template, source.name, target.name)
+        template = get_template(self._settings.template_key, source.name, target.name)
         return [template.get_prompt(*item) for item in zip(shots, sentences, strict=True)]
 
     @property
@@ -129,7 +129,7 @@ class LLM:
         self, sentences: list[str], source: Language, target: Language, tick: Callable[[int], None] = no_tick
     ) -> list[Translation]:
         distinct = list(dict.fromkeys(s for s in (" ".join(s.split()) for s in sentences) if unicode_words(s)))
-        raw = get_template(self._settings.template, source.name, target.name) if self._style == "raw" else None
+        raw = get_template(self._settings.template_key, source.name, target.name) if self._style == "raw" else None
         prompts = dict(zip(distinct, self.prompts(distinct, source, target), strict=True))
         ids = {sentence: request_id(prompt) for sentence, prompt in prompts.items()}
         found = self._ask(prompts, ids, raw, raw.stops if raw else (), tick)

@@ -31,11 +31,11 @@ class NLLB:
     def __init__(self, settings: TranslatorSettings):
         from topxgen.translation import seq2seq_engines
 
-        self.name = settings.nllb
+        self.name = settings.nllb_name_or_path
         self._config, self._tokenizer, self._max_tokens = seq2seq_engines.read(
-            settings.nllb, settings.trust_remote_code
+            settings.nllb_name_or_path, settings.trust_remote_code
         )
-        self._languages = LanguageTokens(settings.nllb, self._config, self._tokenizer)
+        self._languages = LanguageTokens(settings.nllb_name_or_path, self._config, self._tokenizer)
         self.family = self._languages.family
         engine = getattr(seq2seq_engines, ENGINES[settings.nllb_engine])
         self._engine_name = settings.nllb_engine

@@ -192,7 +192,7 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
     import ctranslate2
     from filelock import FileLock
 
-    source = Path(settings.nllb)
+    source = Path(settings.nllb_name_or_path)
     name = f"{source.name}-{_fingerprint(source, config)}-{compute_type}"
     folder = Path(settings.cache_dir).expanduser() / "ctranslate2" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -200,11 +200,11 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
     with FileLock(folder.with_name(folder.name + ".lock")):
         if (folder / "model.bin").is_file():
             return folder
-        logger.info(f"converting {settings.nllb} for CTranslate2 ({compute_type}), once: {folder}")
+        logger.info(f"converting {settings.nllb_name_or_path} for CTranslate2 ({compute_type}), once: {folder}")
         partial = folder.with_name(folder.name + ".partial")
         try:
             converter = _converter()(
-                settings.nllb,
+                settings.nllb_name_or_path,
                 load_as_float16=compute_type not in ("float32", "int8"),
                 low_cpu_mem_usage=True,
                 trust_remote_code=settings.trust_remote_code,
@@ -214,7 +214,7 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
             if isinstance(error, OSError) and error.errno is not None:  # a full disk
                 raise
             raise UsageError(
-                f"CTranslate2 {ctranslate2.__version__} cannot convert {settings.nllb} ({reason(error)}); is the checkpoint "
+                f"CTranslate2 {ctranslate2.__version__} cannot convert {settings.nllb_name_or_path} ({reason(error)}); is the checkpoint "
                 "whole? If so, pass --nllb_engine transformers"
             ) from None
         partial.rename(folder)
@@ -300,12 +300,12 @@ class TransformersEngine:
         settings = self._settings
         try:
             model = AutoModelForSeq2SeqLM.from_pretrained(
-                settings.nllb,
+                settings.nllb_name_or_path,
                 dtype=getattr(torch, self.compute_type),
                 trust_remote_code=settings.trust_remote_code,
             )
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UsageError(cannot_load(settings.nllb, error)) from None
+            raise UsageError(cannot_load(settings.nllb_name_or_path, error)) from None
         self._model = model.to(self._device).eval()
 
     def translate(self, work, prefix: list[int], num_beams: int, tick):

@@ -1,0 +1,97 @@
+"""What reaches the user's terminal."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.runs import ROOT
+from topxgen.common.console import ONCE, Progress, library_output_to, printable, setup_logging
+
+logger = logging.getLogger("topxgen.test")
+
+
+@pytest.fixture(autouse=True)
+def restored_logging():
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    yield
+    root.handlers = handlers
+
+
+def test_control_characters_of_other_peoples_texts_are_escaped(capsys):
+    assert printable("a\x1b[31mb\x07\u202ec\u2028\x85\nd\te") == "a\\x1b[31mb\\x07\\x202ec\\x2028\\x85\nd\te"
+    written_with_joiners = "नेपा\u200dली می\u200cخواهم 10\u00a0km"
+    assert printable(written_with_joiners) == written_with_joiners
+    setup_logging("script.py")
+    logger.info("topic \x1b]0;owned\x07")
+    logger.error("--languages 'a\x1b[2J'")
+    assert capsys.readouterr().err == "topic \\x1b]0;owned\\x07\nscript.py: error: --languages 'a\\x1b[2J'\n"
+
+
+def test_what_is_shown_of_whom(capsys, monkeypatch):
+    setup_logging("script.py")
+    logger.debug("detail")
+    logger.warning("careful")
+    for _ in range(2):
+        logger.info("only once", extra=ONCE)
+    other = logging.getLogger("somebody.else")
+    other.info("chatter")
+    other.warning("trouble")
+    assert capsys.readouterr().err == "WARNING: careful\nonly once\nWARNING: trouble\n"
+    setup_logging("script.py")  # the next run in one process
+    logger.info("only once", extra=ONCE)
+    assert capsys.readouterr().err == "only once\n"
+    monkeypatch.setenv("RANK", "1")
+    setup_logging("train.py")
+    logger.warning("careful")
+    logger.error("no memory")
+    assert capsys.readouterr().err == "rank 1: train.py: error: no memory\n"
+
+
+def test_a_terminal_that_is_not_utf8_shows_escapes():
+    code = "from topxgen.common.console import setup_logging\nsetup_logging('x')\nprint('Urdu: اردو')"
+    env = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "Urdu: \\u0627\\u0631\\u062f\\u0648\n"), result.stderr
+
+
+def test_lines_do_not_break_an_open_bar(capsys):
+    setup_logging("script.py")
+    with Progress("translate", 10, "sentences") as bar:
+        bar.update(4, rejected=1)
+        logger.info("loading a model")
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "loading a model"
+    assert last.startswith("translate: 4/10 sentences, 1 rejected (") and last.endswith(" elapsed)")
+
+
+def test_what_libraries_print_goes_to_the_log(tmp_path):
+    log = tmp_path / "logs" / "engine.log"
+    code = f"""
+import logging, os, pathlib, warnings
+from topxgen.common.console import library_output_to, setup_logging
+setup_logging("x.py")
+logger = logging.getLogger("topxgen.x")
+with library_output_to(pathlib.Path({str(log)!r})):
+    print("engine on stdout")
+    os.system("echo a process of its own >&2")
+    warnings.warn("deprecated", FutureWarning)
+    logger.info("loading")
+print("result")
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "result\n", "loading\n")
+    written = log.read_text()
+    assert all(words in written for words in ("engine on stdout", "a process of its own", "FutureWarning: deprecated"))
+
+
+def test_the_log_is_never_opened_through_a_link(tmp_path):
+    (tmp_path / "precious").write_text("do not lose me")
+    (tmp_path / "engine.log").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"), library_output_to(tmp_path / "engine.log"):
+        pass
+    assert (tmp_path / "precious").read_text() == "do not lose me"

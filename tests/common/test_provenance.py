@@ -1,0 +1,51 @@
+"""The settings on record, those of older runs, and the identity of weights."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from topxgen.common import provenance
+from topxgen.common.errors import UsageError
+
+
+def test_result_settings_are_the_flags_that_count_as_json():
+    args = Namespace(seed=1, output_dir=Path("out"), data=Path("a"), languages=("b", "c"), verbose=True)
+    settings = provenance.result_settings(args, ["output_dir", "verbose"])
+    assert settings == {"seed": 1, "data": "a", "languages": ["b", "c"]} == json.loads(json.dumps(settings))
+
+
+def test_settings_of_older_runs_are_read_by_todays_names(tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text('{"best_by": "loss", "packing": "original", "seed": 1}')
+    assert provenance.read_settings(path) == {"metric_for_best_model": "loss", "packing": "concat", "seed": 1}
+    provenance.check_settings(path, {"metric_for_best_model": "loss", "packing": "concat", "seed": 1, "added": 2})
+    with pytest.raises(UsageError, match="packing was 'concat', now 'none'"):
+        provenance.check_settings(path, {"packing": "none"})
+    assert provenance.read_settings(tmp_path / "none.json") == {}
+
+
+def test_weights_id_is_of_the_contents(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+        (folder / "config.json").write_text(str(folder))
+        (folder / "model.safetensors").write_bytes(bytes(range(256)) * 100)
+        (folder / "training_args.bin").write_text(str(folder))
+    first = provenance.weights_id(one)
+    assert len(first) == 16 and first == provenance.weights_id(str(other)), "wherever the folder is"
+    assert first == provenance.weights_id(one / "model.safetensors")
+    (one / "model.bin").write_text("an older format of the same weights")
+    assert first == provenance.weights_id(one)
+    (one / "model.safetensors").write_bytes(bytes(range(256)) * 99 + bytes(256))
+    assert first != provenance.weights_id(one)
+    large = bytearray(6 << 20)  # sampled
+    ids = set()
+    for position in (None, 0, 3 << 20, len(large) - 1):
+        if position is not None:
+            large[position] = 1
+        (other / "model.safetensors").write_bytes(large)
+        ids.add(provenance.weights_id(other))
+    assert len(ids) >= 3 and first not in ids
+    assert "" == provenance.weights_id("org/model") == provenance.weights_id(tmp_path)

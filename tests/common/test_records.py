@@ -1,0 +1,68 @@
+"""The one reader of {Language}_translate.jsonl."""
+
+import json
+
+import pytest
+
+from topxgen.common.errors import UsageError
+from topxgen.common.records import check_translations, read_translations, target_language_of
+
+RECORD = {
+    "sentence": "Bat. Bi.",
+    "propositions": ["Bat.", "Bi."],
+    "translations": ["One.", "Two."],
+    "scores": [0.5, None],
+}
+
+
+def test_records_of_any_run_get_ids_and_whole_characters(tmp_path):
+    path = tmp_path / "Basque_translate.jsonl"
+    lines = [
+        RECORD | {"id": "a"},
+        RECORD | {"id": "a", "propositions": ["\ud800 bat", "Bi."]},
+        RECORD,
+        {**RECORD, "scores": []},
+    ]
+    path.write_text("\n" + "".join(json.dumps(line) + "\n" for line in lines))
+    (first, one), (second, other), (third, _), (fourth, without) = read_translations(path)
+    assert (first, second) == ("a", "a#2") and one == lines[0] and other["propositions"] == ["? bat", "Bi."]
+    assert len(third) == 16 and fourth == f"{third}#2" and without["scores"] == []
+    assert [id_ for id_, _ in read_translations(path)] == [first, second, third, fourth]
+    assert list(read_translations(tmp_path / "none.jsonl")) == []
+
+
+@pytest.mark.parametrize(
+    "change, part",
+    [
+        ({"propositions": None}, "'propositions' must be a list of texts"),
+        ({"propositions": ["Bat.", 2]}, "'propositions' must be a list of texts"),
+        ({"translations": "ab"}, "'translations' must be a list of texts"),
+        ({"translations": ["One."]}, "'translations' must be a list of 2 items, one per proposition, not 1 items"),
+        ({"translations": []}, "'translations' must be a list of 2 items, one per proposition, not 0 items"),
+        ({"scores": [1.0]}, "'scores' must be a list of 2 items, one per proposition, not 1 items"),
+        ({"scores": 3}, "'scores' must be a list of 2 items, one per proposition, not 3"),
+        ({"scores": ["high", 1]}, "'scores' must be a list of numbers"),
+        ({"scores": [True, 1]}, "'scores' must be a list of numbers"),
+        ({"confidences": [1, 1, 1]}, "'confidences' must be a list of 2 items, one per proposition, not 3 items"),
+    ],
+)
+def test_the_line_and_the_field_that_are_wrong(tmp_path, change, part):
+    path = tmp_path / "Basque_translate.jsonl"
+    path.write_text(f"{json.dumps(RECORD)}\n\n{json.dumps(RECORD | change)}\n")
+    with pytest.raises(UsageError) as error:
+        list(read_translations(path, ("scores", "confidences")))
+    assert str(error.value) == f"{path}, line 3: {part}; fix or remove the line"
+    with pytest.raises(ValueError, match=part):
+        check_translations(RECORD | change)
+
+
+def test_fields_that_a_reader_does_not_use_are_not_its_business(tmp_path):
+    path = tmp_path / "Basque_translate.jsonl"
+    path.write_text(json.dumps(RECORD | {"scores": [1]}) + "\n")
+    assert len(list(read_translations(path))) == 1
+
+
+def test_the_target_language(tmp_path):
+    assert target_language_of(tmp_path) == "English" and target_language_of(tmp_path, "French") == "French"
+    (tmp_path / "settings_translate.json").write_text('{"target_language": "Spanish"}')
+    assert target_language_of(tmp_path, "French") == "Spanish"

@@ -1,0 +1,59 @@
+"""What of a chat model's answer is the translation, or the list."""
+
+import pytest
+
+from comptra import answer_parsing
+
+
+@pytest.mark.parametrize(
+    "text, thinking, line",
+    [
+        ("Kaixo.", False, "Kaixo."),
+        ("Hona hemen:\nKaixo.", False, "Kaixo."),
+        ("Hona hemen:", False, "Hona hemen:"),
+        ("**Kaixo mundua**", False, "Kaixo mundua"),
+        ("<think>a</think>\nKaixo.", False, "Kaixo."),
+        ("<think>a</think> b </think>\nKaixo.", False, "Kaixo."),
+        ("<think>a", False, ""),
+        ("a", True, ""),
+        ("a</think>Kaixo.", True, "Kaixo."),
+    ],
+)
+def test_line(text, thinking, line):
+    assert answer_parsing.line(text, thinking) == line
+
+
+@pytest.mark.parametrize(
+    "text, translation",
+    [
+        ("Translation: bat", "bat"),
+        ("Draft.\n**TRANSLATION:** bat\ntranslation: bi", "bi"),
+        ("Translation: bat\nTranslation:", "bat"),
+        ("Translation:\nbat", "bat"),
+        ("My translation: bat", "My translation: bat"),
+        ("bat\nbi", "bat"),
+        ("Translation:", ""),
+    ],
+)
+def test_translation(text, translation):
+    assert answer_parsing.translation(text, "Translation:") == translation
+
+
+@pytest.mark.parametrize(
+    "text, items",
+    [
+        ("1. bat\n2. bi", ["bat", "bi"]),
+        ("Here:\n1) bat\n(2) bi\n3: hiru", ["bat", "bi", "hiru"]),
+        ("- bat\n• bi\n* hiru", ["bat", "bi", "hiru"]),
+        ("1. bat 2. bi 3. hiru", ["bat", "bi", "hiru"]),
+        ("1. bat 2. bi\n2. hiru", ["bat 2. bi", "hiru"]),
+        ("1. bat\n2. bi\n1. hiru", ["bat", "bi"]),
+        ("bat\nbi", ["bat", "bi"]),
+        ("1.5 kilo\nbi", ["1.5 kilo", "bi"]),
+        ('1. "bat"\n2. "bi" hiru\n3. «lau”', ["bat", '"bi" hiru', "«lau”"]),
+        ("१. bat\n२. bi", ["bat", "bi"]),
+        ("Only one:\n1. bat", ["bat"]),
+    ],
+)
+def test_list_items(text, items):
+    assert answer_parsing.list_items(text) == items

@@ -1,0 +1,26 @@
+"""n-grams at their shortest, and how long they are in each script."""
+
+import numpy as np
+
+from topxgen.decontamination.ngram_hashes import TOKENIZERS, ngram_hashes, tokens_per_ngram
+
+
+def test_as_many_tokens_as_an_ngram_are_one_ngram():
+    hashes = np.arange(1, 6, dtype=np.uint64)
+    assert [len(ngram_hashes(hashes, n)) for n in (1, 4, 5, 6)] == [5, 2, 1, 0]
+    assert ngram_hashes(hashes, 4)[1] == ngram_hashes(hashes[1:], 4)[0] != ngram_hashes(hashes[::-1].copy(), 4)[0]
+
+
+def test_tokens_of_an_ngram():
+    lengths = {script: tokens_per_ngram(10, script) for script in ("Latn", "Hans", "Hant", "Jpan", "Thai", "Tibt")}
+    assert lengths == {"Latn": 10, "Hans": 15, "Hant": 15, "Jpan": 23, "Thai": 42, "Tibt": 18}
+    assert tokens_per_ngram(10, "Thai", "original") == 10
+
+
+def test_folding():
+    original, unicode = TOKENIZERS["original"].tokens, TOKENIZERS["unicode"].tokens
+    assert original("ΛΟΓΟΣ a_b É") == ["λογοσ", "a_b", "e"] == original("λόγος a_b é")
+    assert unicode("a_b ﬁn Ⅷ ") == ["a", "b", "fin", "viii"]
+    # Casefolding yields what decomposes once more.
+    assert unicode("\u0390") == unicode("\u1fd3") and unicode("ẞ") == ["ss"]
+    assert unicode("\U0001d5a0") == ["a"] and unicode("\u2126") == unicode("ω")

@@ -1,0 +1,53 @@
+"""Which pairs are kept, and how paragraphs are grouped for translation."""
+
+from types import SimpleNamespace
+
+from topxgen.common.records import Paragraph
+from topxgen.generation import back_translation
+from topxgen.text import languages
+
+BASQUE, ENGLISH = languages.find("Basque"), languages.find("English")
+LONG = "This sentence is long enough to be kept here"
+
+
+def translation(text: str, error=None, pieces=1):
+    return SimpleNamespace(text=text, error=error, pieces=pieces, confidence=0.5)
+
+
+def pairs(*translations) -> tuple[dict, list[dict]]:
+    item = back_translation._SplitParagraph(
+        Paragraph("p", "text", "topic"), [f"s{i}" for i in range(len(translations))], []
+    )
+    return back_translation._pairs(item, list(translations), None, ENGLISH), item.rejects
+
+
+def test_a_pair_needs_a_full_stop_and_a_translation_without_an_error():
+    record, rejects = pairs(
+        translation(f"{LONG}."), translation(f"{LONG}. "), translation(LONG), translation(f"{LONG}!"),
+        translation(f"{LONG}.", error="HTTP 400"), translation("Short.")
+    )  # fmt: skip
+    assert (
+        record["propositions"] == ["s0", "s1"]
+        and record["confidences"] == [0.5, 0.5]
+        and record["scores"] == [None, None]
+    )
+    assert [(reject["sentence"], reject["reason"]) for reject in rejects] == [
+        ("s2", "translation_no_full_stop"),
+        ("s3", "translation_no_full_stop"),
+        ("s4", "translation_failed"),
+        ("s5", "translation_too_short"),
+    ]
+    assert rejects[2]["detail"] == "HTTP 400" and "detail" not in rejects[0]
+
+
+def test_pieces_are_recorded_when_a_sentence_was_divided():
+    assert "pieces" not in pairs(translation(f"{LONG}."), translation(f"{LONG}."))[0]
+    assert pairs(translation(f"{LONG}."), translation(f"{LONG}.", pieces=2))[0]["pieces"] == [1, 2]
+    assert pairs(translation(LONG, pieces=2))[1][0]["pieces"] == 2
+
+
+def test_a_block_ends_when_it_has_so_many_sentences():
+    paragraphs = [Paragraph(str(i), f"{LONG}|{LONG}|short", None) for i in range(5)]
+    blocks = list(back_translation._blocks(paragraphs, lambda text: text.split("|"), None, BASQUE, 4))
+    assert [[item.paragraph.id for item in block] for block in blocks] == [["0", "1"], ["2", "3"], ["4"]]
+    assert all(len(item.sentences) == 2 and item.rejects[0]["reason"] == "sentence_too_short" for item in blocks[0])

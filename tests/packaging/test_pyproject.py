@@ -1,0 +1,120 @@
+"""pyproject.toml: the same requirements as requirements*.txt, all data files, and commands that run from any folder."""
+
+import importlib
+import subprocess
+import sys
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+import topxgen
+from tests.support.runs import ROOT
+from topxgen.common.errors import UsageError
+from topxgen.corpora import benchmarks, examples
+from topxgen.text import languages
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT, SETUPTOOLS = PYPROJECT["project"], PYPROJECT["tool"]["setuptools"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def listed(file: str) -> list[str]:
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    return [line.partition("#")[0].strip() for line in lines if line.partition("#")[0].strip()]
+
+
+def required(*extras: str) -> set[str]:
+    """The requirements of an environment; an extra's bounds replace those of the base for the same package."""
+    requirements = {}
+    for extra in extras:
+        for line in PROJECT["dependencies"] if extra == "base" else EXTRAS[extra]:
+            line = line.partition(";")[0]
+            requirements[line.split("[")[0] if "[" in line else name_of(line)] = line
+    requirements.pop("topxgen", None)
+    return set(requirements.values())
+
+
+def name_of(requirement: str) -> str:
+    return requirement[: next((i for i, char in enumerate(requirement) if char in "<>=!~ "), len(requirement))]
+
+
+@pytest.mark.parametrize(
+    "file, extras, extra_lines",
+    [
+        ("requirements.txt", ("base", "models", "gpu"), set()),
+        ("requirements-cpu.txt", ("base", "models", "cpu", "dev"), set()),
+        ("requirements-comet.txt", ("comet",), set()),
+        ("requirements-sonar.txt", ("sonar",), {"tqdm>=4.67"}),
+    ],
+)
+def test_requirements_files_list_what_pyproject_requires(file, extras, extra_lines):
+    lines = listed(file)
+    assert len(set(lines)) == len(lines)
+    assert set(lines) == required(*extras) | extra_lines
+
+
+def test_lower_bounds_are_not_above_what_is_installed():
+    from importlib.metadata import version
+
+    from packaging.requirements import Requirement
+
+    for line in required("base", "models", "cpu", "dev"):
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(version(requirement.name), prereleases=True), line
+
+
+def test_version_and_pythons():
+    assert PROJECT["dynamic"] == ["version"] and SETUPTOOLS["dynamic"]["version"] == {"attr": "topxgen.__version__"}
+    cff = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert "\nversion:" not in cff or f"\nversion: {topxgen.__version__}\n" in cff.replace('"', "")
+    assert PROJECT["requires-python"] == ">=3.11,<3.14"
+    assert (
+        "python3.13" in (ROOT / "scripts/setup.sh").read_text()
+        and PYPROJECT["tool"]["ruff"]["target-version"] == "py311"
+    )
+
+
+def test_every_script_and_data_file_is_packaged():
+    assert sorted(SETUPTOOLS["py-modules"]) == sorted(path.stem for path in ROOT.glob("*.py"))
+    globs = SETUPTOOLS["package-data"]["*"]
+    for package in ("topxgen", "comptra"):
+        for path in (ROOT / package).rglob("*"):
+            if path.suffix == ".py" and path.parent.name != "prompts":
+                assert (path.parent / "__init__.py").is_file(), (
+                    f"{path.parent} is not a package: its files are not installed"
+                )
+            elif path.is_file() and path.suffix not in (".py", ".pyc"):
+                folder = path.parent
+                while not (folder / "__init__.py").is_file():
+                    folder = folder.parent
+                name = str(path.relative_to(folder))
+                assert any(fnmatch(name, glob.replace("**/", "")) for glob in globs), (
+                    f"{path} matches no package-data glob"
+                )
+
+
+@pytest.mark.parametrize("command", sorted(PROJECT["scripts"]))
+def test_commands_run_from_any_folder(command, tmp_path):
+    """As the installed command does it: import the function and call it. The project is on the path as if installed."""
+    module, function = PROJECT["scripts"][command].split(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    code = f"import sys; from {module} import {function} as run; sys.argv = [{command!r}, '--help']; sys.exit(run())"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert result.returncode == 0 and result.stdout.startswith("usage: "), result.stderr
+    assert not list(Path(tmp_path).iterdir())
+
+
+def test_evaluation_runs_as_a_module_from_any_folder(tmp_path):
+    command = [sys.executable, "-m", "comptra.evaluate", "--help"]
+    result = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert result.returncode == 0 and "usage: python -m comptra.evaluate" in result.stdout, result.stderr
+
+
+def test_a_wheel_without_the_udhr_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmarks, "UDHR", tmp_path / "data" / "udhr")
+    with pytest.raises(UsageError, match="a wheel does not; clone the repository"):
+        examples.example_sentences("udhr", languages.find("Basque"))

@@ -1,0 +1,148 @@
+"""Who may import whom, what importing costs, and the command lines: quick help, a sentence for every flag."""
+
+import argparse
+import ast
+import importlib
+import json
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.runs import ROOT
+
+STAGES = ("generation", "decontamination", "training")
+MODULES = [*ROOT.glob("comptra/**/*.py"), *ROOT.glob("topxgen/**/*.py")]
+# Module of each parser, and the command that prints its help.
+PARSERS = {
+    "datagen": ["datagen.py"],
+    "decontamination": ["decontamination.py"],
+    "train": ["train.py"],
+    "main": ["main.py"],
+    "comptra.evaluate": ["-m", "comptra.evaluate"],
+    "scripts.merge_lora": ["scripts/merge_lora.py"],
+}
+HELP_LIMIT_S = 0.5
+
+
+def imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} line {node.lineno}: a relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"(topxgen|comptra)(\.\w+)+:\w+", str(node.value)):
+            names.add(node.value.partition(":")[0])  # a row of a registry
+    return names
+
+
+def rooms(path: Path) -> set[str]:
+    """What of topxgen a file imports, by room: topxgen.text, ..."""
+    return {".".join(name.split(".")[:2]) for name in imports(path) if name.startswith("topxgen.")}
+
+
+def test_no_module_imports_a_root_script():
+    scripts = {path.stem for path in ROOT.glob("*.py")}
+    for path in MODULES:
+        assert not {name.split(".")[0] for name in imports(path)} & scripts, path
+
+
+def test_topxgen_never_imports_comptra():
+    for path in ROOT.glob("topxgen/**/*.py"):
+        assert not any(name.split(".")[0] == "comptra" for name in imports(path)), path
+
+
+def test_stages_do_not_import_each_other_nor_shared_rooms_a_stage():
+    stages = {f"topxgen.{stage}" for stage in STAGES}
+    for path in MODULES:
+        _, room = path.relative_to(ROOT).parts[:2]
+        assert not rooms(path) & (stages - {f"topxgen.{room}"}), f"{path} imports a stage"
+
+
+def test_the_common_room_imports_no_other_room():
+    for path in ROOT.glob("topxgen/common/*.py"):
+        if path.name != "flags.py":  # the flags take their choices from the rooms' tables
+            assert rooms(path) <= {"topxgen.common"}, path
+
+
+def test_importing_loads_nothing_heavy():
+    # These subclass torch's and transformers' classes; what imports them does so when it runs.
+    backends = {ROOT / "topxgen" / "training" / name for name in ("streaming.py", "trainer.py", "log.py")}
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in [*MODULES, *ROOT.glob("*.py")]
+        if path not in backends
+    ]
+    heavy = [
+        *(
+            "torch",
+            "transformers",
+            "vllm",
+            "datasets",
+            "pyarrow",
+            "nltk",
+            "huggingface_hub",
+            "fasttext",
+            "pycld2",
+            "spacy",
+        ),
+        *("scipy", "matplotlib", "sacrebleu", "ctranslate2", "peft", "accelerate", "deepspeed", "openai", "cohere"),
+        *("anthropic", "bm25s", "Stemmer", "rapidfuzz"),
+    ]
+    script = (
+        f"import importlib, json, sys\nfor m in {modules!r}: importlib.import_module(m)\n"
+        f"print(json.dumps([h for h in {heavy!r} if h in sys.modules]))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == []
+
+
+def test_templates_are_importable_where_they_were_published():
+    from comptra.prompts.templates import get_template
+
+    assert get_template.__module__ == "topxgen.prompting.mt_templates"
+
+
+@pytest.mark.parametrize("module", PARSERS)
+def test_help_is_quick(module):
+    """In processor time, which does not depend on what else the machine does."""
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result = subprocess.run(
+            [sys.executable, *PARSERS[module], "--help"], cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if seconds[-1] < HELP_LIMIT_S:
+            break
+    assert min(seconds) < HELP_LIMIT_S
+    assert result.stdout.startswith("usage: ") and "exit codes:" in result.stdout and not result.stderr
+
+
+@pytest.mark.parametrize("module", PARSERS)
+def test_every_flag_has_a_help_text(module):
+    """At least three words besides the default in brackets."""
+    parser = importlib.import_module(module).build_parser()
+    bare = []
+    for action in parser._actions:
+        text = re.sub(r"\[[^]]*\]", "", action.help or "")
+        if action.help == argparse.SUPPRESS or len(text.split()) < 3:
+            bare.append(action.option_strings[-1:] or action.dest)
+    assert not bare, f"without a help text: {bare}"
+
+
+@pytest.mark.parametrize("module", PARSERS)
+def test_a_mistyped_flag_is_one_line_with_the_nearest_one(module):
+    parser = importlib.import_module(module).build_parser()
+    flag = max((name for action in parser._actions for name in action.option_strings), key=len)
+    command = [sys.executable, *PARSERS[module], f"{flag[:-1]}x", "1"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and not result.stdout
+    assert flag in result.stderr and result.stderr.count("\n") == 1, result.stderr

@@ -1,0 +1,33 @@
+"""What a word is, script by script."""
+
+import pytest
+
+from topxgen.text.words import ascii_words, unicode_words
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("Etxe-an, 25 LAGUN!", ["etxe", "an", "25", "lagun"]),
+        ("Straße", ["strasse"]),  # casefolded, not lower-cased
+        ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),  # marks stay with their letters
+        ("e\u0301a \u00e9a", ["éa", "éa"]),  # composed and decomposed are the same word
+        ("می\u200cخواهم", ["میخواهم"]),  # joiners only shape letters
+        ("so\u00adft", ["soft"]),
+        ("日本語abc", ["日", "本", "語", "abc"]),
+        ("ที่นี่", ["ที่", "นี่"]),  # a character with its marks
+        ("བོད", ["བོ", "ད"]),
+        ("ກຂ", ["ກ", "ຂ"]),
+        ("កខ", ["ក", "ខ"]),
+        ("ကခ", ["က", "ခ"]),
+        ("ひカ", ["ひ", "カ"]),
+        ("... — ।", []),
+    ],
+)
+def test_unicode_words(text, words):
+    assert unicode_words(text) == words
+
+
+def test_words_of_the_original_system():
+    assert ascii_words("Kaixo 25 ñandú!") == ["kaixo", "25", "and"]
+    assert ascii_words("नमस्ते") == []

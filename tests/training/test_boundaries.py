@@ -1,0 +1,430 @@
+"""Limits, ties and orders of training, in small exact cases: a change by one in any of them fails here."""
+
+import argparse
+import json
+import logging
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from topxgen.common.errors import UsageError
+from topxgen.training import (
+    arguments,
+    checkpoints,
+    eval_translation,
+    model_card,
+    named_datasets,
+    tokenization,
+    training_data,
+)
+from topxgen.training.dataset_spec import LoadedPairs
+from topxgen.training.packing import IGNORED, ConcatenatedRows, PackedRows, best_fit, decoder_rows
+from topxgen.training.pairs import Pair, by_direction, split
+from topxgen.training.streaming import StreamedRows, windows
+from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer, TokenizedTexts
+from topxgen.training.trainer import EpochOrder, SetEpochCallback, StopAndSaveCallback, find_best
+
+
+def pair(i: int, tgt: str = "Basque", **changed) -> Pair:
+    fields = dict(source=f"source {i}", target=f"target {i}", src="English", tgt=tgt, group=f"{tgt} {i}")
+    return Pair(**{**fields, **changed})
+
+
+def flags(*words: str) -> argparse.Namespace:
+    import train
+
+    return train.build_parser().parse_args(["--model_name_or_path", "m", "--output_dir", "o", *words])
+
+
+class Words:
+    """A tokenizer of one token per word, whose ids are counted from 10; BOS (2) before a text and EOS (1) after it."""
+
+    eos_token_id, pad_token_id = 1, 0
+
+    def __init__(self):
+        self.words: dict[str, int] = {}
+
+    def __call__(self, texts, add_special_tokens=True, **_):
+        ids = [
+            [self.words.setdefault(word, 10 + len(self.words)) for word in text.split()]
+            for text in np.atleast_1d(texts)
+        ]
+        ids = [[2, *row, 1] if add_special_tokens else row for row in ids]
+        return {"input_ids": ids[0] if isinstance(texts, str) else ids}
+
+    def decode(self, ids):
+        names = {number: word for word, number in self.words.items()}
+        return " ".join(names[i] for i in ids)
+
+
+# Which pairs
+
+
+@pytest.mark.parametrize("char", "#>")
+def test_a_pair_is_dropped_for_either_side(char):
+    ten = "0123456789"
+    assert named_datasets.drop_reason(ten, ten) is None
+    for sides in ((ten[1:], ten), (ten, ten[1:]), (f" {ten[1:]} ", ten), ("#", ten)):
+        assert named_datasets.drop_reason(*sides) == "too_short"
+    for sides in ((ten + char, ten), (ten, char + ten)):
+        assert named_datasets.drop_reason(*sides) == "forbidden_characters"
+
+
+def selected(scores: list[float], **options) -> list[int]:
+    spec = SimpleNamespace(**{"percentile": None, "dataset_size": -1, "strategy": "soonest", "seed": 122, **options})
+    data = LoadedPairs()
+    for i, score in enumerate(scores):
+        data.add(pair(i), score, "blaser")
+    return training_data._select(spec, data, "English to Basque", list(range(len(scores))))[0]
+
+
+def test_what_is_selected():
+    scores = [3.0, 1.0, 2.0, 3.0, 0.5]
+    assert selected(scores, percentile=50) == [0, 3], "above the median (2.0), which is not above itself"
+    assert selected(scores, percentile=0) == [0, 1, 2, 3], "above the lowest"
+    assert selected(scores, dataset_size=2) == [0, 1]
+    assert selected(scores, dataset_size=1, strategy="highest") == [0], "the first of equals"
+    assert selected(scores, dataset_size=3, strategy="highest") == [0, 3, 2]
+    assert selected(scores, dataset_size=5, strategy="highest") == selected(scores, dataset_size=6) == [0, 1, 2, 3, 4]
+    # The same command selects the same pairs, in this version and in the next.
+    assert selected(scores * 4, dataset_size=5, strategy="random") == [3, 19, 11, 13, 12]
+    assert selected(scores * 4, dataset_size=5, strategy="random", seed=1) == [18, 2, 10, 13, 17]
+
+
+def numbers_of(*parts: list[Pair]) -> list[list[int]]:
+    return [[int(one.source.split()[1]) for one in part] for part in parts]
+
+
+def test_the_split_of_a_seed():
+    """The same command splits the same way, in this version and in the next."""
+    pairs = [pair(i, group=str(i // 2)) for i in range(12)]
+    assert numbers_of(*split(pairs, 0.3, 122)) == [[0, 6, 7, 5, 1, 4, 9, 8], [11, 10, 2, 3]]
+    pairs = [pair(i, group=group) for i, group in enumerate("aabbbccc")]
+    assert numbers_of(*split(pairs, 5, 2)) == [[3, 4, 2], [5, 1, 6, 7, 0]]
+    assert numbers_of(*split(pairs, 6, 1)) == [[1, 0], [3, 6, 5, 7, 4, 2]], "3 + 3, though the first group has 2"
+
+
+@pytest.mark.parametrize("size, expected", [(0.001, 1), (0.24, 2), (0.26, 3), (1.0, None), (9, 9), (10, None), (2, 2)])
+def test_sizes_of_ten_pairs(size, expected):
+    ten = [pair(i) for i in range(10)]
+    if expected is None:
+        with pytest.raises(UsageError, match="leaves none to train on"):
+            split(ten, size, 1)
+    else:
+        assert len(split(ten, size, 1)[1]) == expected
+
+
+def test_pairs_by_direction():
+    pairs = [pair(0, "Hausa"), pair(1), pair(2, "Hausa"), pair(3, src="", tgt="", source="")]
+    assert by_direction(pairs) == {"English to Hausa": [0, 2], "English to Basque": [1], "raw text": [3]}
+    assert list(by_direction(pairs)) == ["English to Hausa", "English to Basque", "raw text"]
+    assert eval_translation.choose(pairs, 1) == pairs[:2] and eval_translation.choose(pairs, 0) == []
+
+
+# Rows
+
+
+def texts_of(*lengths: int, prompts=None) -> TokenizedTexts:
+    ids = np.arange(100, 100 + sum(lengths), dtype=np.int32)
+    return TokenizedTexts(ids, np.cumsum(lengths), np.array(prompts or [2] * len(lengths), np.int32))
+
+
+def test_best_fit_takes_the_tightest_row():
+    # 6 and 5 open rows with room for 4 and 5; 4 goes where nothing is left, 5 too; 3 opens a row, 2 and 1 fill it up.
+    assert best_fit(np.array([1, 6, 2, 5, 4, 5, 3]), 10) == [[1, 4], [3, 5], [6, 2, 0]]
+    assert best_fit(np.array([10, 9, 1]), 10) == [[0], [1, 2]], "a text as long as a row, and one that just fits"
+    assert best_fit(np.array([5, 6]), 10) == [[1], [0]], "one token too many for one row"
+    assert best_fit(np.array([7, 7, 3]), 10) == [[0], [1, 2]], "of equal rows the newest"
+    with pytest.raises(ValueError, match="text 0 has 11 tokens, more than 10"):
+        best_fit(np.array([11]), 10)
+
+
+def test_a_packed_row():
+    texts = texts_of(3, 2, prompts=[2, 0])
+    row = PackedRows(texts, [[1, 0]], targets_only=True)[0]
+    assert row["input_ids"].tolist() == [103, 104, 100, 101, 102]
+    assert row["position_ids"].tolist() == [0, 1, 0, 1, 2]
+    assert row["labels"].tolist() == [IGNORED, 104, IGNORED, IGNORED, 102], "nothing predicts the first token of a text"
+    assert PackedRows(texts, [[0]], targets_only=False)[0]["labels"].tolist() == [IGNORED, 101, 102]
+    assert PackedRows(texts, [[1, 0], [0]], targets_only=True).lengths == [5, 3]
+    assert [len(decoder_rows(texts, name, 5, True)) for name in ("bestfit", "none", "concat")] == [1, 2, 1]
+    assert len(decoder_rows(texts, "bestfit", 4, True)) == 2
+
+
+def test_a_concatenated_row():
+    texts = texts_of(3, 3, 3)
+    order = np.random.default_rng(1).permutation(3)
+    ids = np.concatenate([texts[i] for i in order]).tolist()
+    rows = ConcatenatedRows(texts, 4, targets_only=True, seed=1)
+    assert [rows[i]["input_ids"].tolist() for i in range(3)] == [ids[:4], ids[4:8], ids[8:]] and rows.lengths == [
+        4,
+        4,
+        1,
+    ]
+    learned = [ids[i] if i % 3 == 2 else IGNORED for i in range(9)]  # the last token of each text
+    learned[0] = learned[4] = learned[8] = IGNORED
+    assert [label for i in range(3) for label in rows[i]["labels"].tolist()] == learned
+    assert rows[1]["position_ids"].tolist() == [0, 1, 2, 3]
+    assert ConcatenatedRows(texts, 9, targets_only=False, seed=1)[0]["labels"].tolist() == [IGNORED, *ids[1:]]
+
+
+# Token ids
+
+
+def test_a_decoder_reads_bos_prompt_target_eos(monkeypatch):
+    words = Words()
+    encoder = CausalTokenizer(words, "none", 100)
+    pairs = [
+        Pair("a b ", "c d", "English", "Basque", ""),
+        Pair("", "e", "", "", ""),
+        Pair("a ", "b", "Basque", "English", ""),
+    ]
+    texts = encoder.encode(pairs)
+    a, b, c, d, e = (words.words[word] for word in "abcde")
+    assert [texts[i].tolist() for i in range(3)] == [[2, a, b, c, d, 1], [2, e, 1], [2, a, b, 1]]
+    assert texts.prompts.tolist() == [3, 1, 2] and texts.lengths.tolist() == [6, 3, 4]
+    assert encoder.prompt_ids(["a b"]) == [[2, a, b]]
+    short = encoder.encode(pairs, 4)
+    assert short.too_long == ((0, 6),) and [short[i].tolist() for i in range(2)] == [[2, e, 1], [2, a, b, 1]]
+    monkeypatch.setattr(tokenization, "TOKENIZER_BATCH_TEXTS", 2)
+    again = encoder.encode([*pairs, pairs[0]], 4)
+    assert again.ids.tolist() == short.ids.tolist() and again.too_long == ((0, 6), (3, 6)), "numbers go on over batches"
+
+
+def test_a_token_over_the_boundary_belongs_to_the_target():
+    class Merging(Words):
+        def __call__(self, texts, **options):  # "b c" is one token
+            texts = (
+                texts.replace("b c", "b_c")
+                if isinstance(texts, str)
+                else [text.replace("b c", "b_c") for text in texts]
+            )
+            return super().__call__(texts, **options)
+
+        def decode(self, ids):
+            return super().decode(ids).replace("_", " ")
+
+    words = Merging()
+    texts = CausalTokenizer(words, "none", 100).encode([Pair("a b ", "c d", "English", "Basque", "")])
+    names = {number: word for word, number in words.words.items()}
+    assert [names[i] for i in texts[0].tolist()[1:-1]] == ["a", "b", "c", "d"] and texts.prompts.tolist() == [3]
+    # Where no split gives the text back, the merged token is learned.
+    words.decode = lambda ids: str(len(ids)) + super(Merging, words).decode(ids)
+    texts = CausalTokenizer(words, "none", 100).encode([Pair("a b ", "c d", "English", "Basque", "")])
+    assert [names[i] for i in texts[0].tolist()[1:-1]] == ["a", "b_c", "d"] and texts.prompts.tolist() == [2]
+
+
+def test_a_side_is_truncated_to_the_limit():
+    words = Words()
+    prefixes = SimpleNamespace(prefixes=lambda source, target: ([5], [6, 7]))
+    one = Pair("a b", "c d", "English", "Basque", "")
+    fits, short = (Seq2SeqTokenizer(words, prefixes, length) for length in (5, 4))
+    a, b, c, d = (words(word, add_special_tokens=False)["input_ids"][0] for word in "abcd")
+    texts = fits.encode([one])
+    assert texts[0].tolist() == [5, a, b, 1, 6, 7, c, d, 1] and texts.prompts.tolist() == [4] and fits.truncated == 0
+    assert short.encode([one])[0].tolist() == [5, a, b, 1, 6, 7, c, 1] and short.truncated == 1
+    assert fits.source_ids(one) == [5, a, b, 1]
+
+
+# Streams
+
+
+class Stream(list):
+    epochs: tuple = ()
+
+    def set_epoch(self, number):
+        self.epochs = (*self.epochs, number)
+
+
+def stream_of(*pairs: Pair) -> Stream:
+    return Stream({name: getattr(one, name) for name in ("source", "target", "src", "tgt")} for one in pairs)
+
+
+def test_windows_of_a_stream():
+    rows = stream_of(*map(pair, range(5)), pair(5, target=" "), pair(6, source=""), pair(7, source="", src="", tgt=""))
+    numbers = [[int(one.target.split()[1]) for one in window] for window in windows(rows, 2)]
+    assert numbers == [[0, 1], [2, 3], [4, 7]], "without empty sides; raw text has no source"
+    numbers = [[int(one.target.split()[1]) for one in window] for window in windows(rows, 2, {"source 1", "target 2"})]
+    assert numbers == [[0, 3], [4, 7]], "without texts of the test set, on either side"
+
+
+def test_rows_of_a_stream(caplog):
+    caplog.set_level(logging.INFO)
+    args = flags(*["--num_of_sequences", "3", "--max_length", "8", "--packing", "none", "--seed", "5", "--reverse"])
+    tokenizer = CausalTokenizer(Words(), "none", 100)
+    stream = stream_of(*map(pair, range(5)), pair(6, target="one two three four five six seven"))
+    rows = StreamedRows(stream, tokenizer, [pair(1)], args)
+    iterator = iter(rows)
+    found = [next(iterator)["input_ids"].tolist() for _ in range(8)]
+    expected = []
+    for number, window in enumerate(([0, 2, 3], [4])):
+        both = [pair(i) for i in window] + [Pair(p.target, p.source, p.tgt, p.src, "") for p in map(pair, window)]
+        texts = tokenizer.encode(both)
+        order = torch.randperm(len(both), generator=torch.Generator().manual_seed(5 + number)).tolist()
+        expected += [texts[i].tolist() for i in order]
+    assert found == expected and stream.epochs == (0,)
+    assert next(iterator)["input_ids"].tolist() == expected[0] and stream.epochs == (0, 1), "endless, reshuffled"
+    assert caplog.messages == ["2 pairs skipped so far, longer than --max_length 8 tokens"]
+    assert list(StreamedRows(stream_of(pair(1)), tokenizer, [pair(1)], args)) == [], "an empty stream ends"
+
+
+# Orders and decisions of a run
+
+
+def test_the_order_of_an_epoch():
+    order = EpochOrder([1] * 5, 3, seed=7)
+    assert (order.steps_per_epoch, len(order)) == (2, 6)
+    for step, epoch in ((0, 0), (1, 0), (2, 1), (5, 2)):
+        SetEpochCallback(order).on_epoch_begin(None, SimpleNamespace(global_step=step), None)
+        expected = torch.randperm(5, generator=torch.Generator().manual_seed(7 * 100_003 + epoch)).tolist()
+        assert list(order) == [*expected, expected[0]]
+    assert EpochOrder([1] * 6, 3, seed=7).steps_per_epoch == 2
+
+
+def test_patience():
+    def waits(patience, greater, *values):
+        stopper = StopAndSaveCallback("eval_chrf", greater, patience, True)
+        return stopper.out_of_patience([{"loss": 1}, *({"eval_chrf": value} for value in values)])
+
+    assert waits(2, True, 3, 1, 2) and not waits(3, True, 3, 1, 2) and not waits(2, True, 1, 3, 2)
+    assert waits(2, False, 1, 3, 2) and not waits(2, False, 3, 1, 2)
+    assert waits(2, True, 3, 3, 3), "no better is not better"
+    assert not waits(None, True, 3, 1, 1, 1) and not waits(1, True)
+
+
+def test_regressions_are_worse_than_before_training():
+    start = {"step": 0, "eval_runtime": 1.0, "eval_loss": 2.0, "eval_chrf": 20.0, "eval_bleu": 3.0}
+    last = {"step": 5, "eval_runtime": 2.0, "eval_loss": 2.1, "eval_chrf": 19.9, "eval_bleu": 3.0, "eval_new": 0.0}
+    assert model_card.regressions([start, {"step": 3, "loss": 9.0}, last]) == [("loss", 2.1, 2.0), ("chrf", 19.9, 20.0)]
+    assert model_card.regressions([start]) == model_card.regressions([{**start, "step": 1}, last]) == []
+    table = model_card.evaluations_table([start, last], 5)
+    assert "| loss | 2 | 2.1 |" in table and "| chrF++ | 20 | 19.9 |" in table and "runtime" not in table
+    assert "| new | - | 0 |" in table and model_card.evaluations_table([start, last], 4) == ""
+
+
+def test_batches_of_translations(monkeypatch):
+    monkeypatch.setattr(eval_translation, "BATCH_SENTENCES", 2)
+    pairs = [pair(0), pair(1), pair(2, "Arabic"), pair(3), pair(4, "Arabic")]
+    rows = [[0] * length for length in (3, 1, 2, 2, 1)]
+    assert eval_translation._batches(pairs, rows) == [[4, 2], [1, 3], [0]]
+    scores = eval_translation.score(
+        [pair(0, target="Kaixo mundua hor."), pair(1, "Hausa", target="x")], ["Kaixo mundua hor.", "y"]
+    )
+    assert scores["chrf_English to Basque"] == 100 and scores["chrf_English to Hausa"] == 0 and scores["chrf"] == 50
+
+
+# Checkpoints
+
+
+def checkpoint(output, step: int, **files: bytes):
+    folder = output / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    for name, content in {"model.safetensors": b"weights", "optimizer.pt": b"state", **files}.items():
+        (folder / name).write_bytes(content)
+    checkpoints.mark_complete(folder, processes=2)
+    return folder
+
+
+def test_corruption_is_found(tmp_path):
+    large = bytes(3 * checkpoints.CHECKSUM_BYTES)
+    folder = checkpoint(tmp_path, 1, large=large)
+    assert checkpoints.find_corruption(folder) is None
+    assert json.loads((folder / checkpoints.CHECKSUM_FILE).read_text())["processes"] == 2
+    for position in (0, checkpoints.CHECKSUM_BYTES - 1, len(large) - checkpoints.CHECKSUM_BYTES, len(large) - 1):
+        changed = bytearray(large)
+        changed[position] = 1
+        (folder / "large").write_bytes(changed)
+        assert checkpoints.find_corruption(folder) == "large does not match its checksum", position
+    (folder / "large").write_bytes(large[:-1])
+    assert checkpoints.find_corruption(folder) == f"large has {len(large) - 1} bytes instead of {len(large)}"
+    (folder / "large").unlink()
+    assert checkpoints.find_corruption(folder) == "large is missing"
+    (folder / checkpoints.CHECKSUM_FILE).write_text("{")
+    assert "is not valid JSON" in checkpoints.find_corruption(folder)
+    (folder / checkpoints.CHECKSUM_FILE).unlink()
+    assert checkpoints.find_corruption(folder) == "it is incomplete (no checkpoint_files.json)"
+
+
+def test_the_newest_complete_checkpoint_by_number(tmp_path):
+    for step in (9, 10, 100):
+        checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-x").mkdir()
+    (tmp_path / "checkpoint-101").touch()
+    assert [path.name for path in checkpoints.all_checkpoints(tmp_path)] == [f"checkpoint-{n}" for n in (9, 10, 100)]
+    (tmp_path / "checkpoint-100" / "optimizer.pt").unlink()
+    assert checkpoints.newest_complete(tmp_path).name == "checkpoint-10"
+    assert (tmp_path / "unusable-checkpoint-100").is_dir() and not (tmp_path / "checkpoint-100").exists()
+    assert checkpoints.newest_complete(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    "limit, best, kept",
+    [(2, None, [3, 4]), (2, 1, [1, 4]), (1, None, [4]), (1, 2, [2, 4]), (3, 4, [2, 3, 4]), (4, None, [1, 2, 3, 4])],
+)
+def test_rotation(tmp_path, limit, best, kept):
+    for step in (1, 2, 3, 4):
+        checkpoint(tmp_path, step)
+    checkpoints.rotate(tmp_path, None, best)
+    assert len(checkpoints.all_checkpoints(tmp_path)) == 4
+    checkpoints.rotate(tmp_path, limit, best)
+    assert [checkpoints.step_of(path) for path in checkpoints.all_checkpoints(tmp_path)] == kept
+
+
+def test_the_best_model_is_copied_without_the_state_of_the_run(tmp_path):
+    names = ("config.json", "scheduler.pt", "rng_state_0.pth", "trainer_state.json", "zero_to_fp32.py", "README.md")
+    folder = checkpoint(tmp_path, 1, **dict.fromkeys(names, b"x"))
+    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"a shard of another model")
+    assert checkpoints.conflicting_files(tmp_path) == ["model-00002-of-00002.safetensors"]
+    checkpoints.copy_best_model(folder, tmp_path)
+    copied = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert copied == {"model.safetensors", "config.json", "README.md"}
+    (folder / "config.json").unlink()
+    with pytest.raises(UsageError, match=r"config\.json is missing"):
+        checkpoints.copy_best_model(folder, tmp_path)
+
+
+def test_the_best_checkpoint_may_move_or_be_deleted(tmp_path, caplog):
+    state = SimpleNamespace(best_global_step=3, best_model_checkpoint="elsewhere", best_metric=1.0)
+    checkpoint(tmp_path, 3)
+    find_best(state, tmp_path)
+    assert state.best_model_checkpoint == str(tmp_path / "checkpoint-3") and not caplog.messages
+    find_best(state, tmp_path / "empty")
+    assert state.best_model_checkpoint is state.best_global_step is state.best_metric is None
+    assert "was deleted; continuing without it" in caplog.text
+
+
+# Flags
+
+
+def test_every_flag_is_explained():
+    import train
+
+    actions = [action for action in train.build_parser()._actions if action.option_strings]
+    unexplained = [action.option_strings[0] for action in actions if len((action.help or "").split("[")[0]) < 10]
+    assert unexplained == []
+    assert [name for name, count in Counter(arguments.NOT_PART_OF_THE_RESULT).items() if count > 1] == []
+    assert set(arguments.NOT_PART_OF_THE_RESULT) <= {action.dest for action in actions}
+
+
+def test_what_decides_the_result(monkeypatch):
+    settings = arguments.result_settings(flags("--target_languages", "Basque"), "digest")
+    assert settings["data"] == "digest" and settings["effective_batch_rows"] == 16 and settings["learning_rate"] == 5e-6
+    assert not set(settings) & set(arguments.NOT_PART_OF_THE_RESULT)
+    halved = flags("--target_languages", "Basque", "--per_device_train_batch_size", "2", "--output_dir", "other")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert arguments.result_settings(halved, "digest") == settings, "as many rows per step on two devices"
+    on_plateau = arguments.result_settings(flags("--lr_scheduler_type", "reduce_lr_on_plateau"), "digest")
+    assert set(arguments.PLATEAU_FLAGS) <= set(on_plateau)
+
+
+def test_a_flag_of_the_same_name_reaches_the_trainer():
+    words = "--learning_rate 3e-4 --save_steps 7 --num_warmup_steps 9 --weight_decay 0.5 --max_steps 11 --seed 4 --num_workers 0"
+    args = flags(*words.split())
+    result = arguments.training_arguments(args, "eval_chrf", True, False)
+    assert (result.learning_rate, result.save_steps, result.warmup_steps, result.weight_decay) == (3e-4, 7, 9, 0.5)
+    assert (result.max_steps, result.seed, result.data_seed, result.greater_is_better) == (11, 4, 4, True)
+    assert (result.save_total_limit, result.push_to_hub, result.report_to) == (None, False, [])
+    assert not arguments.training_arguments(args, "eval_loss", False, False).greater_is_better

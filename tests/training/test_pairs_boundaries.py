@@ -1,0 +1,76 @@
+"""Test sets: how large, and what stays together."""
+
+import random
+
+import pytest
+
+from topxgen.common.errors import UsageError
+from topxgen.training.pairs import Pair, reverse, split
+
+
+def pairs(count: int, group=str) -> list[Pair]:
+    return [Pair(f"s{i}", f"t{i}", "English", "Basque", group(i)) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    "size, held_out", [(0, 0), (0.01, 1), (0.1, 2), (0.125, 2), (0.5, 10), (0.95, 19), (2, 2), (19, 19)]
+)
+def test_size_of_the_test_set(size, held_out):
+    train, test = split(pairs(20), size, seed=1)
+    assert len(test) == held_out and sorted(train + test, key=lambda pair: pair.source) == sorted(
+        pairs(20), key=lambda pair: pair.source
+    )
+
+
+@pytest.mark.parametrize("size", [1, 20, 21, 1.5, -0.1])
+def test_sizes_that_leave_nothing_or_are_none(size):
+    with pytest.raises(UsageError, match="--test_size_ratio"):
+        split(pairs(20), size, seed=1)
+
+
+def test_reversed_pairs_swap_text_and_language():
+    (_, other) = reverse([Pair("a", "b", "English", "Basque", "g")])
+    assert other == Pair("b", "a", "Basque", "English", "g")
+
+
+def together(data: list[Pair], size: float) -> None:
+    """No group and no text of a language is on both sides."""
+    for seed in range(20):
+        train, test = split(data, size, seed)
+        for key in (
+            lambda pair: {pair.group},
+            lambda pair: {(pair.src, pair.source), (pair.tgt, pair.target)},
+        ):
+            assert not set().union(*map(key, train)) & set().union(*map(key, test))
+
+
+def test_groups_stay_together():
+    together(pairs(40, group=lambda i: str(i // 2)), 0.2)
+
+
+def test_pairs_with_a_text_in_common_stay_together():
+    data = [Pair(f"s{i}", f"t{i // 2}", "English", "Basque", str(i)) for i in range(40)]
+    together(data, 0.2)
+    data = [Pair(f"s{i // 2}", f"t{i}", "English", "Basque", str(i)) for i in range(40)]
+    together(data, 0.2)
+    # The source of one is the target of another.
+    together([*pairs(20), *(Pair(f"t{i}", f"u{i}", "Basque", "English", f"b{i}") for i in range(20))], 0.2)
+
+
+def test_equal_texts_of_two_languages_do_not_tie_pairs():
+    data = [Pair("taxi", f"t{i}", f"Language {i}", "Basque", str(i)) for i in range(20)]
+    assert len(split(data, 5, seed=1)[1]) == 5
+
+
+def test_the_test_set_is_as_large_as_the_groups_allow():
+    rng = random.Random(3)
+    for count in (5, 7, 10, 17):
+        sizes = [rng.choice([2, 3, 4]) for _ in range(12)]
+        data = [
+            Pair(f"s{g}.{i}", f"t{g}.{i}", "English", "Basque", str(g))
+            for g, size in enumerate(sizes)
+            for i in range(size)
+        ]
+        assert len(split(data, count, seed=2)[1]) == count
+    data = [Pair(f"s{g}.{i}", f"t{g}.{i}", "English", "Basque", str(g)) for g in range(6) for i in range(4)]
+    assert len(split(data, 7, seed=2)[1]) == 4 and len(split(data, 8, seed=2)[1]) == 8

@@ -1,0 +1,210 @@
+"""train.py's flags: checked, completed, and translated to transformers' TrainingArguments."""
+
+import argparse
+import importlib.util
+import logging
+import os
+from dataclasses import fields
+from pathlib import Path
+
+from topxgen.common import provenance
+from topxgen.common.errors import UsageError, reason
+from topxgen.text import languages
+
+logger = logging.getLogger(__name__)
+
+IS_MAIN_PROCESS = int(os.environ.get("RANK", 0)) == 0
+DEFAULT_STEPS = 1000
+# transformers' schedules, and the option in which each takes a minimum learning rate.
+SCHEDULERS: dict[str, str | None] = {
+    "linear": None,
+    "cosine": "min_lr",
+    "cosine_with_restarts": None,
+    "polynomial": "lr_end",
+    "constant": None,
+    "constant_with_warmup": None,
+    "inverse_sqrt": None,
+    "reduce_lr_on_plateau": "min_lr",
+    "cosine_with_min_lr": "min_lr",
+    "cosine_warmup_with_min_lr": "min_lr",
+    "warmup_stable_decay": "min_lr_ratio",
+    "greedy": "min_lr",
+}
+ON_PLATEAU = ("reduce_lr_on_plateau", "greedy")  # these depend on evaluations
+PLATEAU_FLAGS = ("eval_steps", "save_steps", "metric_for_best_model", "num_eval_translations")
+# Flags that may change when a run is resumed. Batch sizes count by their product.
+NOT_PART_OF_THE_RESULT = (
+    *("output_dir", "data_dir", "languages_file", "trust_remote_code", "export_dir", "export_formats", "dry_run"),
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_workers"),
+    *("gradient_checkpointing", "use_flash_attn", "use_liger_kernel", "deepspeed"),
+    *("logging_steps", "save_total_limit", "early_stopping_patience", "report_to", "push_to_hub", "hub_model_id"),
+    *PLATEAU_FLAGS,
+)
+
+
+def resolve(args: argparse.Namespace) -> None:
+    """Set the defaults that depend on other flags. Raises UsageError for flags that contradict each other."""
+    args.max_steps = None if args.max_steps == -1 else args.max_steps
+    if args.max_steps == 0:
+        raise UsageError("--max_steps 0 trains nothing; pass a number of steps, or -1 and --num_train_epochs")
+    if args.max_steps is None and args.num_train_epochs is None:
+        args.max_steps = DEFAULT_STEPS
+    if args.max_steps is not None and args.num_train_epochs is not None:
+        logger.info(f"--max_steps {args.max_steps} overrides --num_train_epochs {args.num_train_epochs:g}")
+        args.num_train_epochs = None
+    args.src = languages.find(args.src, args.languages_file).name
+    args.target_languages = [languages.find(name, args.languages_file).name for name in args.target_languages]
+    if args.output_dir.resolve() == Path(args.model_name_or_path).resolve():
+        raise UsageError(f"--output_dir {args.output_dir} is the folder of the base model; pass another one")
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # the config of accelerate launch
+    if launched in ("bf16", "fp16") and not (args.bf16 or args.fp16):
+        setattr(args, launched, True)
+    for one, other in (("bf16", "fp16"), ("load_in_8bit", "load_in_4bit"), ("streaming", "export_dir")):
+        if getattr(args, one) and getattr(args, other):
+            raise UsageError(f"--{one} and --{other} exclude each other; pass one of them")
+    if args.deepspeed and launched_with_deepspeed():
+        raise UsageError(
+            f"--deepspeed {args.deepspeed} and the config of accelerate launch both configure DeepSpeed: drop the flag, or "
+            "launch with configs/four_gpus.yaml"
+        )
+    for flag in ("load_in_8bit", "load_in_4bit", "use_dora"):
+        if getattr(args, flag) and not args.use_peft:
+            raise UsageError(f"--{flag} freezes the weights and trains an adapter: add --use_peft")
+    if args.streaming and args.max_steps is None:
+        raise UsageError("--streaming does not know the length of an epoch; pass --max_steps, not --num_train_epochs")
+    args.metric_for_best_model = args.metric_for_best_model or ("chrf" if args.num_eval_translations else "loss")
+    if args.metric_for_best_model != "loss" and not args.num_eval_translations:
+        raise UsageError(
+            f"--metric_for_best_model {args.metric_for_best_model} needs translations; pass --num_eval_translations N"
+        )
+    if "WORLD_SIZE" not in os.environ and not args.dry_run:
+        _check_single_gpu()
+    _check_schedule(args)
+
+
+def _check_single_gpu() -> None:
+    """Raise UsageError if one process sees several GPUs: transformers would copy the model to each at every step."""
+    import torch
+
+    if torch.cuda.device_count() > 1:
+        raise UsageError(
+            f"{torch.cuda.device_count()} GPUs are visible but only one process runs: start with accelerate launch "
+            "--config_file configs/four_gpus.yaml train.py ..., or set CUDA_VISIBLE_DEVICES to one of them"
+        )
+
+
+def _check_schedule(args: argparse.Namespace) -> None:
+    """Build the schedule for a dummy optimizer. Raises UsageError if transformers rejects its options."""
+    import torch
+    from transformers import get_scheduler
+
+    name, options = schedule(args)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate or 1.0)
+    try:
+        get_scheduler(name, optimizer, args.num_warmup_steps, args.max_steps or 1000, scheduler_specific_kwargs=options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--lr_scheduler_type {args.lr_scheduler_type} with {options}: {reason(error)}") from None
+
+
+def schedule(args: argparse.Namespace) -> tuple[str, dict]:
+    """Name and options of the learning-rate schedule. Raises UsageError if it cannot end at --min_learning_rate."""
+    name, options, minimum = args.lr_scheduler_type, dict(args.lr_scheduler_kwargs or {}), args.min_learning_rate
+    if name in ON_PLATEAU:
+        options.setdefault("mode", "min" if args.metric_for_best_model == "loss" else "max")
+    if name == "warmup_stable_decay" and "num_decay_steps" not in options:
+        if args.max_steps is None:
+            raise UsageError(
+                f"""--lr_scheduler_type {name} needs --max_steps, or --lr_scheduler_kwargs '{{"num_decay_steps": N}}'"""
+            )
+        options["num_decay_steps"] = max(1, args.max_steps // 10)
+    if minimum is None:
+        if name in ("cosine_with_min_lr", "cosine_warmup_with_min_lr") and not options:
+            raise UsageError(f"--lr_scheduler_type {name} needs --min_learning_rate")
+        return name, options
+    if minimum >= args.learning_rate:
+        raise UsageError(f"--min_learning_rate {minimum:g} is not below --learning_rate {args.learning_rate:g}")
+    if name == "linear":  # a polynomial of power 1, which can end above 0
+        return "polynomial", {"power": 1.0, "lr_end": minimum, **options}
+    option = SCHEDULERS[name]
+    if option is None:
+        with_minimum = ", ".join(["linear", *(other for other, option in SCHEDULERS.items() if option)])
+        raise UsageError(
+            f"--lr_scheduler_type {name} has no minimum learning rate; drop --min_learning_rate or use {with_minimum}"
+        )
+    value = minimum / args.learning_rate if option == "min_lr_ratio" else minimum
+    return ("cosine_with_min_lr" if name == "cosine" else name), {option: value, **options}
+
+
+def effective_batch(args: argparse.Namespace) -> tuple[int, int]:
+    """(rows per optimizer step over all processes, processes)."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    return args.per_device_train_batch_size * args.gradient_accumulation_steps * processes, processes
+
+
+def result_settings(args: argparse.Namespace, data_digest: str) -> dict:
+    """The settings that decide which model comes out; a run resumes only with the same ones."""
+    excluded = set(NOT_PART_OF_THE_RESULT)
+    if args.lr_scheduler_type in ON_PLATEAU:
+        excluded -= set(PLATEAU_FLAGS)
+    settings = provenance.result_settings(args, excluded)
+    if weights := provenance.weights_id(args.model_name_or_path):
+        settings["weights"] = weights
+    return {**settings, "effective_batch_rows": effective_batch(args)[0], "data": data_digest}
+
+
+def training_arguments(args: argparse.Namespace, metric: str, evaluates: bool, unused_parameters: bool):
+    """transformers' TrainingArguments: flags of the same names, and what differs. PairTrainer does the rest itself
+    (evaluation before saves, rotation of checkpoints, upload)."""
+    import torch
+    from transformers import TrainingArguments
+
+    scheduler, options = schedule(args)
+    if args.use_liger_kernel:
+        require("liger_kernel", "liger-kernel", "--use_liger_kernel")
+    if args.deepspeed or launched_with_deepspeed():
+        require("deepspeed", "deepspeed>=0.18", "--deepspeed")
+    for tracker in args.report_to or ():
+        require(tracker, tracker, f"--report_to {tracker}")
+    cores, local_processes = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    shared = {field.name: getattr(args, field.name) for field in fields(TrainingArguments) if hasattr(args, field.name)}
+    different = dict(
+        output_dir=str(args.output_dir),
+        gradient_checkpointing_kwargs={"use_reentrant": False} if args.gradient_checkpointing else None,
+        lr_scheduler_type=scheduler,
+        lr_scheduler_kwargs=options,
+        warmup_steps=args.num_warmup_steps,
+        max_steps=args.max_steps if args.max_steps is not None else -1,
+        num_train_epochs=args.num_train_epochs or 1.0,
+        use_cpu=not torch.cuda.is_available(),
+        data_seed=args.seed,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if evaluates else "no",
+        save_strategy="steps",
+        save_total_limit=None,
+        push_to_hub=False,
+        metric_for_best_model=metric,
+        greater_is_better=not metric.endswith("loss"),
+        report_to=args.report_to or "none",
+        run_name=args.output_dir.name,
+        label_names=["labels"],
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        log_level="error",
+        ddp_find_unused_parameters=unused_parameters,
+        # Workers only assemble arrays: at most one per spare core.
+        dataloader_num_workers=0 if args.streaming else max(0, min(args.num_workers, cores // local_processes - 2)),
+        dataloader_persistent_workers=False,
+        accelerator_config={"dispatch_batches": False if args.streaming else None},
+    )
+    return TrainingArguments(**shared | different)
+
+
+def launched_with_deepspeed() -> bool:
+    """Whether the config of accelerate launch configures DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def require(module: str, requirement: str, flag: str) -> None:
+    """Raise UsageError if an optional dependency is not installed."""
+    if importlib.util.find_spec(module) is None:
+        raise UsageError(f"{flag} needs {module}, which is not installed: pip install '{requirement}'")

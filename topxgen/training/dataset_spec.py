@@ -1,0 +1,91 @@
+"""Which training data to read, by train.py's flags, and what reading it gives."""
+
+import argparse
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from topxgen.common.settings import Settings
+from topxgen.text import languages
+from topxgen.text.languages import Language
+from topxgen.training.pairs import Pair, direction
+
+
+@dataclass(frozen=True)
+class DatasetSpec(Settings):
+    """train.py's flags that name the data and select from it; languages are looked up."""
+
+    dataset_name_or_path: str
+    src: Language
+    target_languages: tuple[Language, ...]
+    data_dir: Path | None = None
+    subset: str | None = None
+    split: str | None = None
+    input_column_name: str = "prompt"
+    output_column_name: str | None = None
+    percentile: float | None = None
+    dataset_size: int = -1
+    strategy: str = "soonest"
+    seed: int = 122
+
+    def __post_init__(self):
+        object.__setattr__(self, "target_languages", tuple(dict.fromkeys(self.target_languages)))
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> "DatasetSpec":
+        src, *targets = (languages.find(name, args.languages_file) for name in (args.src, *args.target_languages))
+        return super().from_args(args, src=src, target_languages=tuple(targets))
+
+    def text_columns(self, columns: Collection[str]) -> tuple[str | None, str] | None:
+        """The columns of source and target among a table's `columns`; (None, column) for raw text; None if it has neither."""
+        if self.output_column_name is not None:
+            sides = (self.input_column_name, self.output_column_name)
+            return sides if set(sides) <= set(columns) else None
+        if {"source", "target"} <= set(columns):
+            return "source", "target"
+        return (None, self.input_column_name) if self.input_column_name in columns else None
+
+
+@dataclass
+class LoadedPairs:
+    """The pairs of a data set; `scores` and `scorers` are parallel to `pairs`, the dicts are by direction."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
+    scorers: list[str | None] = field(default_factory=list)
+    counts: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
+    origins: dict[str, dict] = field(default_factory=dict)  # "path", and "sha256" of the file or of its texts
+
+    def add(self, pair: Pair, score: float | None = None, scorer: str | None = None) -> None:
+        self.pairs.append(pair)
+        self.scores.append(score)
+        self.scorers.append(scorer)
+
+    def add_texts(self, src: Language, tgt: Language, rows: Iterable[tuple[str, str, str]]) -> None:
+        """Add pairs given as (source, target, group); one with an empty side is counted and dropped."""
+        counts = self.counts[direction(src.name, tgt.name)]
+        for source, target, group in rows:
+            counts["read"] += 1
+            if source.strip() and target.strip():
+                self.add(Pair(source.strip(), target.strip(), src.name, tgt.name, group))
+            else:
+                counts["empty"] += 1
+
+
+def sha256_of_files(*paths: Path) -> str:
+    """SHA-256 of the concatenated files, in hex."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
+
+
+def sha256_of_texts(rows: Iterable[tuple[str, ...]]) -> str:
+    """SHA-256 of all texts, each followed by a line feed, in hex."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update("".join(f"{text}\n" for text in row).encode("utf-8", "replace"))
+    return digest.hexdigest()
