@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -156,6 +157,7 @@ def _map_in_order(chunk_filter: ChunkFilter, chunks: Iterator[bytes], num_worker
     A pipe shared by all workers, as ProcessPoolExecutor has it, blocks the run if a worker is killed while it writes there.
     """
     context = multiprocessing.get_context("spawn")  # forking a process that has threads can deadlock
+    resource_tracker.ensure_running()  # its start unblocks SIGINT, so not inside _defer_sigint
     workers, idle, busy, results, number = [], [], {}, {}, 0
     numbered_chunks = enumerate(chunks)
 
