@@ -12,7 +12,7 @@ Without GPU or network (what scripts/demo.sh runs):
         --seed_topics_path topics/wikipedia_vital_topics.txt --example_paragraphs udhr --example_sentences udhr \\
         --number_of_icl_phrases 4 --number_of_instructions 60 --output_dir outputs/demo
 
-Killed? The same command goes on where it stopped. `--dry_run` shows the prompts and the plan.
+If a run is interrupted, re-run the same command: it resumes. `--dry_run` shows the first prompts and an estimate.
 """
 
 import argparse
@@ -20,9 +20,9 @@ import sys
 from pathlib import Path
 
 from topxgen import translation
-from topxgen.common import provenance
-from topxgen.common.cli import FLAG, Parser, choices_help, float_range, int_range, run_main
-from topxgen.common.flags import (
+from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, run_main
+from topxgen.common.locks import OutputLock
+from topxgen.flags import (
     add_api_flags,
     add_decoding_flags,
     add_language_flags,
@@ -33,10 +33,12 @@ from topxgen.common.flags import (
     add_quality_flags,
     add_run_flags,
 )
-from topxgen.common.locks import OutputLock
-from topxgen.generation import manifests, scoring
-from topxgen.generation.plan import PIPELINES, GenerationConfig, dry_run
+from topxgen.generation.filters import FILTERS
+from topxgen.generation.manifests import STAGES
+from topxgen.generation.pipelines import PIPELINES
+from topxgen.generation.plan import GenerationConfig, dry_run
 from topxgen.generation.run import generate, preflight, repair_files, report, score, translate
+from topxgen.generation.scoring import SCORERS
 from topxgen.text import sentence_splitting
 from topxgen.text.words import TOKENIZERS
 
@@ -44,8 +46,8 @@ from topxgen.text.words import TOKENIZERS
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
 
-    group = parser.add_argument_group("what to generate")
-    group.add_argument(
+    add = parser.add_argument_group("what to generate").add_argument
+    add(
         "--data_generation_pipeline",
         "--dataset_generation_pipeline",
         choices=PIPELINES,
@@ -53,62 +55,48 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PIPELINE",
         help=choices_help("how prompts are made and answers become texts", PIPELINES),
     )
-    group.add_argument(
+    add(
         "--stages",
         nargs="+",
-        choices=manifests.STAGES,
-        default=list(manifests.STAGES),
+        choices=STAGES,
+        default=list(STAGES),
         help="which stages to run; each reads the files of the one before it [all]",
     )
-    group.add_argument(
+    add(
         "--languages",
         nargs="+",
         required=True,
         metavar="LANGUAGE",
         help="languages to write in: English names or FLORES codes",
     )
-    add_language_flags(group)
-    group.add_argument("--seed_topics_path", metavar="FILE", help="topics: txt (one per line) or jsonl")
-    group.add_argument(
+    add_language_flags(add)
+    add("--seed_topics_path", metavar="FILE", help="topics: txt (one per line) or jsonl")
+    add(
         "--output_dir",
         type=Path,
         required=True,
         metavar="DIR",
         help="where everything is written; re-run with the same one to resume",
     )
-    group.add_argument(
+    add(
         "--translate_dir",
         metavar="NAME",
         help="folder for translations, inside --output_dir [the back-translator's name]",
     )
-    group.add_argument(
-        "--output_filenames", nargs="+", metavar="NAME", help="a file name for each language [{Language}.jsonl]"
-    )
-    group.add_argument(
-        "--number_of_instructions",
-        type=int_range(0),
-        default=0,
-        metavar="N",
-        help="stop at N paragraphs over all languages",
-    )
-    group.add_argument(
-        "--number_of_instructions_per_language",
-        type=int_range(0),
-        default=0,
-        metavar="N",
-        help="generate at least N paragraphs in each language",
-    )
-    add_run_flags(group)
-    group.add_argument("--dry_run", **FLAG, help="show the first prompts, their tokens and an estimate, then exit")
+    add("--output_filenames", nargs="+", metavar="NAME", help="a file name for each language [{Language}.jsonl]")
+    add("--number_of_instructions", **count(0, "stop at N paragraphs over all languages", 0))
+    add("--number_of_instructions_per_language", **count(0, "generate at least N paragraphs in each language", 0))
+    add_run_flags(add)
+    add("--dry_run", **FLAG, help="show the first prompts, their tokens and an estimate, then exit")
 
-    group = parser.add_argument_group("the LLM that writes")
-    group.add_argument("--model_name_or_path", metavar="MODEL", help="a Hub id, a folder, or an API's name for a model")
-    group.add_argument("--adapter_name_or_path", metavar="LORA", help="a LoRA adapter to load on top of the model")
-    add_model_flags(group)
+    add = parser.add_argument_group("the LLM that writes").add_argument
+    add("--model_name_or_path", metavar="MODEL", help="a Hub id, a folder, or an API's name for a model")
+    add("--adapter_name_or_path", metavar="LORA", help="a LoRA adapter to load on top of the model")
+    add_model_flags(add)
 
-    group = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)")
-    add_api_flags(group)
-    group.add_argument(
+    add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
+    add_api_flags(add)
+    add(
         "--price_per_million_tokens",
         nargs=2,
         type=float_range(0),
@@ -116,89 +104,71 @@ def build_parser() -> argparse.ArgumentParser:
         help="price of a million prompt tokens and of a million answer tokens, to report the cost",
     )
 
-    group = parser.add_argument_group("decoding")
-    add_decoding_flags(group, max_new_tokens=2048, temperature=1.0)
+    add = parser.add_argument_group("decoding").add_argument
+    add_decoding_flags(add, max_new_tokens=2048, temperature=1.0)
 
-    group = parser.add_argument_group("prompts")
-    group.add_argument(
+    add = parser.add_argument_group("prompts").add_argument
+    add(
         "--prompt_template",
         metavar="NAME_OR_PATH",
         help="a file of topxgen/generation/prompts or one of your own [instruct for chat models, continuation for base models]",
     )
-    group.add_argument(
-        "--number_of_icl_demonstrations",
-        type=int_range(0),
-        default=4,
-        metavar="N",
-        help="example paragraphs in a prompt, each in another language [%(default)s]",
-    )
-    group.add_argument(
-        "--number_of_icl_phrases",
-        type=int_range(0),
-        default=0,
-        metavar="N",
-        help="example sentences in the target language [%(default)s]",
-    )
-    group.add_argument(
-        "--number_of_generations_per_step",
-        type=int_range(1),
-        default=2,
-        metavar="N",
-        help="texts asked for in a prompt [%(default)s]",
-    )
-    group.add_argument(
+    add("--number_of_icl_demonstrations", **count(0, "example paragraphs in a prompt, each in another language", 4))
+    add("--number_of_icl_phrases", **count(0, "example sentences in the target language", 0))
+    add("--number_of_generations_per_step", **count(1, "texts asked for in a prompt", 2))
+    add(
         "--example_paragraphs",
         default="xquad",
         metavar="SOURCE",
-        help="source of example paragraphs: xquad (from the Hub), udhr (embedded) or a folder [%(default)s]",
+        help="source of example paragraphs: xquad (from the Hub), udhr (embedded) or a folder",
     )
-    group.add_argument(
+    add(
         "--example_sentences",
         default="flores",
         metavar="SOURCE",
-        help="source of example sentences: flores (from the Hub), udhr (embedded) or a folder [%(default)s]",
+        help="source of example sentences: flores (from the Hub), udhr (embedded) or a folder",
     )
-    group.add_argument(
+    add(
         "--number_of_icl_synthetic_demonstrations",
-        type=int_range(0),
-        default=2,
-        metavar="N",
-        help="self-instruct only, which is not built yet: accepted so that published commands parse [%(default)s]",
+        **count(0, "self-instruct only, which is not built yet: accepted so that published commands parse", 2),
     )
-    group.add_argument(
+    add(
         "--number_of_rounds",
-        type=int_range(1),
-        default=1,
-        metavar="N",
-        help="knn-instruct only, which is not built yet: accepted so that published commands parse [%(default)s]",
+        **count(1, "knn-instruct only, which is not built yet: accepted so that published commands parse", 1),
     )
-    group.add_argument(
-        "--max_samples", type=int_range(1), metavar="N", help="use only the first N example sentences [all]"
-    )
+    add("--max_samples", **count(1, "use only the first N example sentences [all]"))
 
-    group = parser.add_argument_group("filters")
-    group.add_argument(
+    add = parser.add_argument_group("filters").add_argument
+    add(
+        "--filters",
+        nargs="+",
+        choices=FILTERS,
+        default=list(FILTERS),
+        metavar="NAME",
+        help=choices_help("what rejects a text, in this order", FILTERS, "all"),
+    )
+    add(
         "--threshold",
         type=float_range(0, 1),
         default=0.7,
-        help="reject a paragraph whose ROUGE-L F1 with an earlier one is above this [%(default)s]",
+        help="reject a paragraph whose ROUGE-L F1 with an earlier one is above this",
     )
-    group.add_argument(
+    add(
         "--rouge_tokenizer",
         choices=TOKENIZERS,
         default="unicode",
-        help="words for ROUGE-L; unicode: of any script; rouge_score: a-z and 0-9 only, as in the paper [%(default)s]",
+        help="words for ROUGE-L; unicode: of any script; rouge_score: a-z and 0-9 only, as in the paper",
     )
-    group.add_argument(
+    add(
         "--splitter",
         choices=sentence_splitting.SPLITTERS,
         default="sentencex",
-        help="how paragraphs are split into sentences [%(default)s]",
+        help="how paragraphs are split into sentences",
     )
-    add_language_id_flag(group)
+    add_language_id_flag(add)
 
-    group = parser.add_argument_group("back-translation")
-    group.add_argument(
+    add = parser.add_argument_group("back-translation").add_argument
+    add(
         "--back_translator",
         choices=translation.TRANSLATORS,
         metavar="NAME",
@@ -206,43 +176,34 @@ def build_parser() -> argparse.ArgumentParser:
             "what translates the sentences back", translation.TRANSLATORS, "nllb with --use_nllb, else llm"
         ),
     )
-    group.add_argument("--use_nllb", **FLAG, help="short for --back_translator nllb")
-    add_nllb_flags(group, default="facebook/nllb-200-3.3B")
-    group.add_argument(
-        "--target_language", default="English", metavar="LANGUAGE", help="language to translate into [%(default)s]"
-    )
-    group.add_argument(
+    add("--use_nllb", **FLAG, help="short for --back_translator nllb")
+    add_nllb_flags(add, default="facebook/nllb-200-3.3B")
+    add("--target_language", default="English", metavar="LANGUAGE", help="language to translate into")
+    add(
         "--template_key",
         default="11",
         metavar="KEY",
-        help="llm: MT template, a number or name in topxgen/prompting/mt_templates.toml [%(default)s]",
+        help="llm: MT template, a number or name in topxgen/prompting/mt_templates.toml",
     )
-    add_prompt_style_flag(group)
-    group.add_argument(
+    add_prompt_style_flag(add)
+    add(
         "--number_of_demonstrations",
         type=int_range(0),
         default=5,
         metavar="K",
-        help="llm: example pairs in a prompt, retrieved by BM25 [%(default)s]",
+        help="llm: example pairs in a prompt, retrieved by BM25",
     )
-    group.add_argument(
+    add(
         "--demonstration_pool",
         default="flores",
         metavar="SOURCE",
-        help="llm: source of example pairs: flores (dev split, from the Hub), udhr (embedded) or a folder [%(default)s]",
+        help="llm: source of example pairs: flores (dev split, from the Hub), udhr (embedded) or a folder",
     )
 
-    group = parser.add_argument_group("scores")
-    group.add_argument(
-        "--scorer",
-        choices=scoring.SCORERS,
-        metavar="NAME",
-        help=choices_help("what scores the pairs", scoring.SCORERS, "blaser; with apertium: confidence"),
-    )
-    add_quality_flags(group)
-    group.add_argument(
-        "--scorer_dtype", choices=("float32", "bfloat16"), default="float32", help="precision of SONAR [%(default)s]"
-    )
+    add = parser.add_argument_group("scores").add_argument
+    add("--scorer", **choice(SCORERS, None, "what scores the pairs", "blaser; with apertium: confidence"))
+    add_quality_flags(add)
+    add("--scorer_dtype", choices=("float32", "bfloat16"), default="float32", help="precision of SONAR")
     return parser
 
 
@@ -252,16 +213,15 @@ def datagen(args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run(config)
     preflight(config)
-    command = provenance.command_line(("--api_key",))
     target_reached = True
     with OutputLock(args.output_dir):
         repair_files(config)
         if "generate" in args.stages:
-            target_reached = generate(config, command)
+            target_reached = generate(config)
         if "translate" in args.stages:
-            translate(config, command)
+            translate(config)
         if "score" in args.stages:
-            score(config, command)
+            score(config)
         report(config)
     return 0 if target_reached else 3
 

@@ -21,40 +21,38 @@ import sys
 import tempfile
 from pathlib import Path
 
-from topxgen.common.cli import FLAG, Parser, float_range, int_range, run_main
-from topxgen.common.flags import add_language_flags
+from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, run_main
 from topxgen.common.locks import OutputLock
 from topxgen.common.records import FilteredLayout
 from topxgen.corpora import benchmarks
 from topxgen.decontamination import benchmark_texts, filter, ngram_hashes, ngram_index, report
 from topxgen.decontamination.run import check_paths, filter_file, input_files, report_paths, write_reports
+from topxgen.flags import add_language_flags
 from topxgen.text import languages
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
 
-    group = parser.add_argument_group("what to check")
-    group.add_argument(
+    add = parser.add_argument_group("what to check").add_argument
+    add(
         "--input_dir",
         type=Path,
         required=True,
         metavar="DIR",
         help="directory with {Language}_translate.jsonl, as datagen.py writes it",
     )
-    group.add_argument(
+    add(
         "--languages",
         nargs="+",
         metavar="LANGUAGE",
         help="languages to check: English names or FLORES codes [all in --input_dir]",
     )
-    add_language_flags(group)
-    group.add_argument(
-        "--target_language", default="English", metavar="LANGUAGE", help="language of the translations [%(default)s]"
-    )
+    add_language_flags(add)
+    add("--target_language", default="English", metavar="LANGUAGE", help="language of the translations")
 
-    group = parser.add_argument_group("benchmarks")
-    group.add_argument(
+    add = parser.add_argument_group("benchmarks").add_argument
+    add(
         "--benchmarks",
         nargs="+",
         default=["flores", "ntrex", "tico", "xquad"],
@@ -62,17 +60,15 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"evaluation sets to check against: {', '.join(benchmarks.LOADERS)}; a txt, tsv, jsonl or parquet file or a "
         "directory of them; a Hub id [flores ntrex tico xquad]",
     )
-    group.add_argument(
-        "--benchmark_dir", type=Path, metavar="DIR", help="local copies of the benchmarks, as published [the Hub]"
-    )
-    group.add_argument(
+    add("--benchmark_dir", type=Path, metavar="DIR", help="local copies of the benchmarks, as published [the Hub]")
+    add(
         "--allow_missing",
         nargs="+",
         default=[],
         metavar="BENCHMARK",
         help="benchmarks to skip if they cannot be loaded; the report lists them [none: the run stops]",
     )
-    group.add_argument(
+    add(
         "--demonstration_pool",
         nargs="+",
         default=[],
@@ -80,56 +76,56 @@ def build_parser() -> argparse.ArgumentParser:
         help="few-shot demonstrations, named as in --benchmarks; their overlaps with the benchmarks are reported",
     )
 
-    group = parser.add_argument_group("what counts as an overlap")
-    group.add_argument(
+    add = parser.add_argument_group("what counts as an overlap").add_argument
+    add(
         "--ngram_size",
         type=int_range(1, 1000),
         default=10,
         metavar="WORDS",
-        help="consecutive words that overlapping texts share [%(default)s]",
+        help="consecutive words that overlapping texts share",
     )
-    group.add_argument(
+    add(
         "--tokenizer",
         choices=ngram_hashes.TOKENIZERS,
         default="unicode",
-        help="what a word is; unicode: of any script; original: as published, which splits Indic words [%(default)s]",
+        help="what a word is; unicode: of any script; original: as published, which splits Indic words",
     )
-    group.add_argument(
+    add(
         "--near_duplicate_threshold",
         type=float_range(0.05, 0.99),
         metavar="F1",
         help="texts whose ROUGE-L F1 with a benchmark text is above this overlap, too; try 0.6 [off]",
     )
-    group.add_argument(
+    add(
         "--short_text_rule",
         choices=ngram_index.SHORT_TEXT_RULES,
         default="inside",
         help="when a benchmark text shorter than --ngram_size counts; whole: if it is a whole text; inside: also inside a "
-        f"text, if it has {ngram_index.MIN_CONTAINED_SHARE:.0%}% of --ngram_size words; ignore: never [%(default)s]",
+        f"text, if it has {ngram_index.MIN_CONTAINED_SHARE:.0%}% of --ngram_size words; ignore: never",
     )
 
-    group = parser.add_argument_group("what is dropped, and output")
-    group.add_argument(
+    add = parser.add_argument_group("what is dropped, and output").add_argument
+    add(
         "--drop_on_sentence_overlap",
         choices=filter.DROP_ON_SENTENCE_OVERLAP,
         default="paragraph",
-        help="what to drop when a target-language text overlaps [%(default)s]",
+        help="what to drop when a target-language text overlaps",
     )
-    group.add_argument(
+    add(
         "--drop_on_translation_overlap",
         choices=filter.DROP_ON_TRANSLATION_OVERLAP,
         default="pair",
-        help="what to drop when a translation overlaps [%(default)s]",
+        help="what to drop when a translation overlaps",
     )
-    group.add_argument("--audit", **FLAG, help="drop nothing, only write the report, as decontamination_audit")
-    group.add_argument("--output_dir", type=Path, metavar="DIR", help="where files are written [--input_dir]")
-    group.add_argument(
+    add("--audit", **FLAG, help="drop nothing, only write the report, as decontamination_audit")
+    add("--output_dir", type=Path, metavar="DIR", help="where files are written [--input_dir]")
+    add(
         "--report",
         type=Path,
         metavar="PATH",
         help="the report, with or without .json or .md [decontamination_report in --output_dir]",
     )
-    group.add_argument("--num_workers", type=int_range(1), metavar="N", help="worker processes [one per core]")
+    add("--num_workers", **count(1, "number of worker processes [one per core]"))
     return parser
 
 

@@ -28,10 +28,10 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from topxgen.common.cli import FLAG, Parser, float_range, int_range, json_object, run_main
+from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
-from topxgen.common.flags import add_language_flags
 from topxgen.common.locks import OutputLock
+from topxgen.flags import add_language_flags
 from topxgen.training import arguments, run, training_data
 from topxgen.training.arguments import DEFAULT_STEPS, IS_MAIN_PROCESS, SCHEDULERS
 from topxgen.training.export import FORMATS, export
@@ -44,103 +44,80 @@ logger = logging.getLogger("topxgen.train")
 def build_parser() -> Parser:
     parser = Parser(__doc__)
 
-    group = parser.add_argument_group("model")
-    add = group.add_argument
+    add = parser.add_argument_group("model").add_argument
     add("--model_name_or_path", required=True, metavar="MODEL", help="base model: a Hub id or a folder")
     add("--tokenizer_name_or_path", metavar="MODEL", help="tokenizer, if it is not the model's own")
     add("--eos_token_id", type=int_range(0), metavar="ID", help="token that ends an answer [the tokenizer's EOS]")
-    add(
-        "--output_dir", type=Path, required=True, metavar="DIR", help="checkpoints, log and best model; resumes from it"
-    )
+    add("--output_dir", type=Path, required=True, metavar="DIR", help="checkpoints, log and the best model")
     add("--trust_remote_code", **FLAG, help="run Python code that comes with the model; off by default")
 
-    group = parser.add_argument_group("data")
-    add = group.add_argument
+    add = parser.add_argument_group("data").add_argument
     add(
         "--dataset_name_or_path",
         default="topxgen",
         metavar="NAME",
         help="topxgen (or ours): generated pairs in --data_dir; flores: FLORES-200; smol: SMOL; udhr: the embedded Universal "
         "Declaration of Human Rights; a jsonl, json, csv, tsv or parquet file; a folder with such files, an export or a "
-        "saved `datasets` folder; or a Hub id [%(default)s]",
+        "saved `datasets` folder; or a Hub id",
     )
     add("--data_dir", type=Path, metavar="DIR", help="topxgen: output of decontamination.py; flores, smol: local copy")
-    add("--src", default="English", metavar="LANGUAGE", help="source language [%(default)s]")
+    add("--src", default="English", metavar="LANGUAGE", help="source language of the pairs")
     add("--target_languages", nargs="+", default=[], metavar="LANGUAGE", help="English names or FLORES codes")
-    add_language_flags(group)
+    add_language_flags(add)
     add("--reverse", **FLAG, help="also train the other direction, with the same held-out pairs")
     add("--subset", metavar="CONFIG", help="configuration of a Hub data set; smol: smolsent or smoldoc [smolsent]")
     add("--split", metavar="SPLIT", help="split to train on [train; flores and udhr: dev]")
-    add("--input_column_name", default="prompt", metavar="COLUMN", help="column of source or raw text [%(default)s]")
+    add("--input_column_name", default="prompt", metavar="COLUMN", help="column of source or raw text")
     add("--output_column_name", metavar="COLUMN", help="column of the target [none: train on raw text]")
     add("--percentile", type=float_range(0, 100), metavar="P", help="keep pairs with scores above the P-th percentile")
-    add("--dataset_size", type=int_range(-1), default=-1, metavar="N", help="pairs per language; -1: all [%(default)s]")
+    add("--dataset_size", type=int_range(-1), default=-1, metavar="N", help="pairs per language; -1: all")
     add(
         "--strategy",
         choices=training_data.STRATEGIES,
         default="soonest",
-        help="which --dataset_size pairs; soonest: the first; highest: the best scores; random: a sample [%(default)s]",
+        help="which --dataset_size pairs; soonest: the first; highest: the best scores; random: a sample",
     )
     add(
         "--test_size_ratio",
         type=float_range(0),
         default=0.1,
         metavar="SHARE_OR_COUNT",
-        help="held-out pairs: up to 1 a share, above 1 a number, 0 none [%(default)s]",
+        help="held-out pairs: up to 1 a share, above 1 a number, 0 none",
     )
     add("--streaming", **FLAG, help="never hold the data in memory (files and Hub data sets); needs --max_steps")
-    add(
-        "--shuffle_buffer",
-        type=int_range(1),
-        default=5000,
-        metavar="N",
-        help="streaming: pairs to shuffle [%(default)s]",
-    )
-    add(
-        "--size_valid_set", type=int_range(0), default=1000, metavar="N", help="streaming: held-out pairs [%(default)s]"
-    )
-    add(
-        "--num_of_sequences",
-        type=int_range(1),
-        default=1000,
-        metavar="N",
-        help="streaming: pairs to pack [%(default)s]",
-    )
+    add("--shuffle_buffer", **count(1, "streaming: pairs to shuffle", 5000))
+    add("--size_valid_set", **count(0, "streaming: held-out pairs", 1000))
+    add("--num_of_sequences", **count(1, "streaming: pairs to pack", 1000))
     add("--export_dir", type=Path, metavar="DIR", help="also write training and test set to files in this folder")
     add("--export_formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="formats of --export_dir [all]")
-    add("--seed", type=int_range(0), default=122, help="seed of split, shuffling and training [%(default)s]")
+    add("--seed", type=int_range(0), default=122, help="seed of split, shuffling and training")
     add("--dry_run", **FLAG, help="show counts, steps and the first training texts, then exit")
 
     add = parser.add_argument_group("training texts").add_argument
     add("--targets_only", **FLAG, help="decoder LMs: loss on target and EOS only, not on the prompt")
-    add("--max_length", type=int_range(8), default=2048, metavar="TOKENS", help="longest row [%(default)s]")
+    add("--max_length", type=int_range(8), default=2048, metavar="TOKENS", help="longest row of tokens to train on")
     add(
         "--packing",
         choices=PACKINGS,
         default="bestfit",
         help="decoder LMs; bestfit: whole pairs packed into rows, attention within pairs; concat: all texts concatenated and "
-        "cut, as in the paper's code; none: one pair per row [%(default)s]",
+        "cut, as in the paper's code; none: one pair per row",
     )
     add(
         "--template_key",
         default="14",
         metavar="KEY",
         help="decoder LMs: MT template, a number or name in topxgen/prompting/mt_templates.toml; none: source and target are "
-        "concatenated as they are [%(default)s]",
+        "concatenated as they are",
     )
     add("--neftune_noise_alpha", type=float_range(0), metavar="ALPHA", help="NEFTune: noise on embeddings [off]")
 
     add = parser.add_argument_group("adapters and memory").add_argument
     add("--use_peft", **FLAG, help="train a LoRA adapter instead of all weights")
-    add("--lora_r", type=int_range(1), default=16, metavar="RANK", help="rank of the adapter [%(default)s]")
-    add("--lora_alpha", type=float_range(0), default=32, help="scale of the adapter, divided by its rank [%(default)s]")
-    add("--lora_dropout", type=float_range(0, 1), default=0.05, help="dropout before the adapter [%(default)s]")
-    add(
-        "--target_modules",
-        nargs="+",
-        metavar="NAME",
-        help="modules with an adapter, such as q_proj [all linear layers]",
-    )
+    add("--lora_r", type=int_range(1), default=16, metavar="RANK", help="rank of the adapter")
+    add("--lora_alpha", type=float_range(0), default=32, help="scale of the adapter, divided by its rank")
+    add("--lora_dropout", type=float_range(0, 1), default=0.05, help="dropout before the adapter")
+    add("--target_modules", nargs="+", metavar="NAME", help="modules to adapt, such as q_proj [all linear layers]")
     add("--use_dora", **FLAG, help="weight-decomposed LoRA (DoRA); needs --use_peft")
     add("--load_in_8bit", **FLAG, help="frozen weights in 8 bits (bitsandbytes); needs --use_peft")
     add("--load_in_4bit", **FLAG, help="frozen weights in 4 bits (QLoRA); needs --use_peft")
@@ -154,65 +131,38 @@ def build_parser() -> Parser:
     add = parser.add_argument_group("optimization").add_argument
     add("--max_steps", type=int_range(-1), metavar="N", help=f"optimizer steps; -1: by epochs [{DEFAULT_STEPS}]")
     add("--num_train_epochs", type=float_range(0.001), metavar="N", help="passes over the data, without --max_steps")
-    rows = dict(type=int_range(1), default=4, metavar="ROWS")
-    add("--per_device_train_batch_size", **rows, help="training: rows per batch on each device [%(default)s]")
-    add("--per_device_eval_batch_size", **rows, help="evaluation: rows per batch on each device [%(default)s]")
-    add(
-        "--gradient_accumulation_steps",
-        type=int_range(1),
-        default=4,
-        metavar="N",
-        help="batches per optimizer step on each device [%(default)s]",
-    )
-    add("--learning_rate", type=float_range(0), default=5e-6, metavar="LR", help="peak learning rate [%(default)s]")
+    add("--per_device_train_batch_size", **count(1, "training: rows per batch on each device", 4))
+    add("--per_device_eval_batch_size", **count(1, "evaluation: rows per batch on each device", 4))
+    add("--gradient_accumulation_steps", **count(1, "batches per optimizer step on each device", 4))
+    add("--learning_rate", type=float_range(0), default=5e-6, metavar="LR", help="peak learning rate")
     add("--min_learning_rate", type=float_range(0), metavar="LR", help="where the schedule ends [0 in most schedules]")
     add(
         "--lr_scheduler_type",
         choices=SCHEDULERS,
         default="cosine",
         metavar="NAME",
-        help=f"learning-rate schedule of transformers: {', '.join(SCHEDULERS)} [%(default)s]",
+        help=f"learning-rate schedule of transformers: {', '.join(SCHEDULERS)}",
     )
     add("--lr_scheduler_kwargs", type=json_object, metavar="JSON", help='its options, such as {"num_cycles": 2}')
-    add("--num_warmup_steps", type=int_range(0), default=100, metavar="N", help="steps of linear warm-up [%(default)s]")
-    add("--weight_decay", type=float_range(0), default=0.05, help="AdamW's weight decay [%(default)s]")
-    add(
-        "--num_workers",
-        type=int_range(0),
-        default=24,
-        metavar="N",
-        help="data loaders, at most one per spare core [24]",
-    )
+    add("--num_warmup_steps", **count(0, "steps of linear warm-up", 100))
+    add("--weight_decay", type=float_range(0), default=0.05, help="AdamW's weight decay")
+    add("--num_workers", **count(0, "data loaders, at most one per spare core [24]", 24))
 
     add = parser.add_argument_group("checkpoints and evaluation").add_argument
-    add("--logging_steps", type=int_range(1), default=10, metavar="N", help="steps between log entries [%(default)s]")
-    add("--eval_steps", type=int_range(1), default=10, metavar="N", help="steps between evaluations [%(default)s]")
-    add("--save_steps", type=int_range(1), default=50, metavar="N", help="steps between checkpoints [%(default)s]")
-    add(
-        "--save_total_limit",
-        type=int_range(1),
-        default=3,
-        metavar="N",
-        help="checkpoints to keep, and the best [%(default)s]",
-    )
+    add("--logging_steps", **count(1, "steps between log entries", 10))
+    add("--eval_steps", **count(1, "steps between evaluations", 10))
+    add("--save_steps", **count(1, "steps between checkpoints", 50))
+    add("--save_total_limit", **count(1, "checkpoints to keep, and the best", 3))
     add(
         "--num_eval_translations",
-        type=int_range(0),
-        default=0,
-        metavar="N",
-        help="at each evaluation translate N held-out pairs of each direction, for chrF++ and BLEU [%(default)s]",
+        **count(0, "at each evaluation translate N held-out pairs of each direction, for chrF++ and BLEU", 0),
     )
     add(
         "--metric_for_best_model",
         choices=("loss", "chrf", "bleu"),
         help="held-out metric that picks the best checkpoint [chrf with --num_eval_translations, else loss]",
     )
-    add(
-        "--early_stopping_patience",
-        type=int_range(1),
-        metavar="N",
-        help="stop after N evaluations without a better one",
-    )
+    add("--early_stopping_patience", **count(1, "stop after N evaluations without a better one"))
     add("--report_to", nargs="+", choices=("tensorboard", "wandb"), help="trackers besides train_log.jsonl [none]")
     add("--push_to_hub", **FLAG, help="upload the best model to a private Hub repository at the end (HF_TOKEN)")
     add("--hub_model_id", metavar="ID", help="repository for --push_to_hub [the name of --output_dir]")
@@ -227,11 +177,11 @@ def train(args: argparse.Namespace) -> int:
     # Data: read, select, split off the test set, add the other direction
     train_pairs, test_pairs, facts = (training_data.open_stream if args.streaming else training_data.build_sets)(args)
     run.log_data(facts)
-    if args.targets_only and not all(pair.src for pair in (test_pairs if args.streaming else train_pairs)):
+    if args.targets_only and not all(pair.src for pair in (*test_pairs, *(() if args.streaming else train_pairs))):
         raise UsageError("--targets_only needs a target column: pass --output_column_name, or drop the flag")
     if args.export_dir and IS_MAIN_PROCESS:
         paths = export(train_pairs, test_pairs, args.export_dir, args.export_formats, args.languages_file)
-        logger.info(f"exported: {', '.join(map(str, paths))}")
+        logger.info(f"exported to {args.export_dir}: {', '.join(path.name for path in paths)}")
 
     # Rows: tokenize the pairs and pack them
     model = TrainableModel(args)

@@ -1,1 +1,1 @@
-"""Models, languages and translation: what data generation and evaluation share."""
+"""Evaluation: translate test sets with LLMs (main.py) and score the translations (comptra.evaluate)."""

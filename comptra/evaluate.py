@@ -23,10 +23,10 @@ from comptra.scores.scoring import score_group
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import csv_text, table, title_of
 from topxgen.common import provenance
-from topxgen.common.cli import FLAG, Parser, choices_help, int_range, run_main
+from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, run_main
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_atomic, write_json
-from topxgen.common.flags import add_language_flags, add_language_id_flag
+from topxgen.flags import add_language_flags, add_language_id_flag
 
 logger = logging.getLogger(__name__)
 
@@ -35,72 +35,54 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__, prog="python -m comptra.evaluate")
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="folders of runs, or folders above them")
 
-    group = parser.add_argument_group("what was translated")
-    group.add_argument(
+    add = parser.add_argument_group("what was translated").add_argument
+    add(
         "--dataset_name_or_path",
-        choices=evaluation_sets.DATASETS,
-        metavar="NAME",
-        help=choices_help("test set of the runs", evaluation_sets.DATASETS, "as main.py recorded it"),
+        **choice(evaluation_sets.DATASETS, None, "test set of the runs", "as main.py recorded it"),
     )
-    group.add_argument(
+    add(
         "--benchmark_dir",
         type=Path,
         metavar="DIR",
         help="local copies of benchmarks in their publishers' layout [the Hub]",
     )
-    group.add_argument(
+    add(
         "--test_files",
         nargs=2,
         type=Path,
         metavar=("SRC", "REF"),
         help="files: sources and references, as for main.py [as main.py recorded them]",
     )
-    add_language_flags(group)
-    group.add_argument(
-        "--step",
-        type=int_range(0),
-        default=0,
-        metavar="N",
-        help="score translate_{N}.jsonl; above 0 these are phrases, which have no references [%(default)s]",
-    )
-    group.add_argument("--allow_partial", **FLAG, help="also score unfinished runs, on the sentences they have")
+    add_language_flags(add)
+    add("--step", **count(0, "score translate_{N}.jsonl; above 0 these are phrases, which have no references", 0))
+    add("--allow_partial", **FLAG, help="also score unfinished runs, on the sentences they have")
 
-    group = parser.add_argument_group("metrics")
-    group.add_argument(
+    add = parser.add_argument_group("metrics").add_argument
+    add(
         "--metrics",
         nargs="+",
         choices=metrics.METRICS,
         metavar="METRIC",
         help=choices_help("metrics to compute", metrics.METRICS, "bleu chrf lang; with --step above 0 lang"),
     )
-    group.add_argument(
+    add(
         "--tokenize",
         choices=metrics.TOKENIZERS,
         default="auto",
         help="sacreBLEU's tokenizer for BLEU; auto: flores200 if its model can be loaded, else zh, char or 13a by the "
-        "script [%(default)s]",
+        "script",
     )
-    add_language_id_flag(group)
+    add_language_id_flag(add)
 
-    group = parser.add_argument_group("significance")
-    group.add_argument("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
-    group.add_argument(
-        "--trials",
-        type=int_range(1),
-        default=10000,
-        metavar="N",
-        help="trials of the approximate randomisation test [%(default)s]",
-    )
-    group.add_argument(
-        "--bootstrap", type=int_range(0), default=0, metavar="N", help="samples for 95%% confidence intervals [none]"
-    )
-    group.add_argument(
-        "--seed", type=int_range(0), default=12345, help="of trials and samples [%(default)s, sacreBLEU's]"
-    )
+    add = parser.add_argument_group("significance").add_argument
+    add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
+    add("--trials", **count(1, "trials of the approximate randomisation test", 10000))
+    add("--bootstrap", **count(0, "samples for 95%% confidence intervals [none]", 0))
+    add("--seed", type=int_range(0), default=12345, help="of trials and samples [%(default)s, sacreBLEU's]")
 
-    group = parser.add_argument_group("files to write")
-    group.add_argument("--csv", type=Path, metavar="FILE", help="scores, one row per system")
-    group.add_argument("--json", type=Path, metavar="FILE", help="scores, signatures, versions, settings and digests")
+    add = parser.add_argument_group("files to write").add_argument
+    add("--csv", type=Path, metavar="FILE", help="scores, one row per system")
+    add("--json", type=Path, metavar="FILE", help="scores, signatures, versions, settings and digests")
     return parser
 
 

@@ -9,7 +9,7 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
 from topxgen.corpora import benchmarks, examples, tables
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage, Split
-from topxgen.corpora.tables import KINDS, ROLES, Column, language_of
+from topxgen.corpora.tables import ROLES, TABLE_SUFFIXES, Column, language_of
 from topxgen.text.languages import Language
 
 
@@ -25,16 +25,16 @@ class Dataset(NamedTuple):
 
 
 DATASETS = {
-    "flores": Dataset("FLORES-200 devtest; demonstrations from dev", ("flores", "devtest"), ("flores", "dev")),
+    "flores": Dataset("FLORES-200 devtest, demonstrations from dev", ("flores", "devtest"), ("flores", "dev")),
     "ntrex": Dataset(
-        "the first 1,000 lines of NTREX-128; demonstrations from the rest", ("ntrex", "test"), ("ntrex", "pool")
+        "the first 1,000 lines of NTREX-128, demonstrations from the rest", ("ntrex", "test"), ("ntrex", "pool")
     ),
-    "tico": Dataset("TICO-19 test; demonstrations from dev", ("tico", "test"), ("tico", "dev")),
-    "ood": Dataset("TICO-19 test; demonstrations from FLORES-200 dev", ("tico", "test"), ("flores", "dev")),
-    "validation": Dataset("FLORES-200 dev; no demonstrations", ("flores", "dev")),
-    "topxgen": Dataset("FLORES-200 devtest; demonstrations from generated pairs (--data_dir)", ("flores", "devtest")),
+    "tico": Dataset("TICO-19 test, demonstrations from dev", ("tico", "test"), ("tico", "dev")),
+    "ood": Dataset("TICO-19 test, demonstrations from FLORES-200 dev", ("tico", "test"), ("flores", "dev")),
+    "validation": Dataset("FLORES-200 dev, no demonstrations", ("flores", "dev")),
+    "topxgen": Dataset("FLORES-200 devtest, demonstrations from generated pairs (--data_dir)", ("flores", "devtest")),
     "udhr": Dataset(
-        "articles 21 to 30 of the UDHR (embedded); demonstrations from the others", ("udhr", "test"), ("udhr", "dev")
+        "articles 21 to 30 of the UDHR (embedded), demonstrations from the others", ("udhr", "test"), ("udhr", "dev")
     ),
     "files": Dataset("your own --test_files and --demonstration_pool"),
 }
@@ -138,7 +138,7 @@ def _published(benchmark: str, part: str, src: Language, tgt: Language, folder: 
 
 
 def _own(flag: str, paths: tuple[Path, Path], src: Language, tgt: Language) -> tuple[Split, Split]:
-    if paths[0] == paths[1] and tables.split_mapping(str(paths[0]))[0].suffix.lower() not in KINDS:
+    if paths[0] == paths[1] and tables.split_mapping(str(paths[0]))[0].suffix.lower() not in TABLE_SUFFIXES:
         raise UsageError(f"{flag}: {paths[0]} stands for both sides; pass one file for each, or a table of two columns")
     return _own_side(paths[0], src, tgt, ROLES[0]), _own_side(paths[1], tgt, src, ROLES[1])
 
@@ -149,7 +149,7 @@ def _own_side(path: Path, language: Language, other: Language, roles: tuple[str,
     columns = tables.read_columns(source, mapping, known, nulls=True)
     if mapping:
         chosen = tables.columns_in(language, columns, str(source), mapping)
-    elif source.suffix.lower() in KINDS:
+    elif source.suffix.lower() in TABLE_SUFFIXES:
         chosen = [column for column in columns if language_of(column[0], known) == language.flores]
         chosen = chosen or [column for column in columns if column[0].strip() in roles]
     else:

@@ -1,28 +1,29 @@
-"""Prompts in, texts out: a model behind a journal, loaded when something must really be asked.
+"""Calls to the LLM: prompts in, texts out, every answer saved to disk before it is used.
 
-Whatever a method asks is asked of an LLMClient, all prompts at once. Each finished answer is on disk before it is used, under
-an id made of the prompt, the decoding settings and the seed. So a killed run, in whichever of its stages, finds again
-what it had, and asks the rest.
+Methods send all their prompts at once to an LLMClient. The id of an answer is made of the prompt, the decoding settings and
+the seed, so that a run that was killed at any stage finds the answers it had and sends only the remaining prompts.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from topxgen.common.console import Progress
 from topxgen.inference import Request, SamplingSettings
-from topxgen.inference.response_cache import Journal, request_id
+from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting.style import CHAT, Prompt
 
 
 class LazySampler:
-    """A sampler whose model is loaded at the first request that no journal answers. See topxgen.inference."""
+    """A sampler (see topxgen.inference) whose model is loaded at the first request that the response cache cannot answer."""
 
-    def __init__(self, load: Callable[[], object]):
-        self._load, self._sampler = load, None
+    def __init__(self, load: Callable[[], object], on_ready: Callable[[], None] = lambda: None):
+        """`on_ready` is called before each batch of requests, once the model is loaded."""
+        self._load, self._on_ready, self._sampler = load, on_ready, None
         self._adapter: str | None = None
 
     def use_adapter(self, adapter: str | None) -> None:
-        """The LoRA adapter that answers from now on; the base model stays where it is."""
+        """Answer with this LoRA adapter (None: the base model) from now on; the base model stays loaded."""
         self._adapter = adapter
         if hasattr(self._sampler, "use_adapter"):
             self._sampler.use_adapter(adapter)
@@ -35,12 +36,9 @@ class LazySampler:
             self._sampler = self._load()
             if self._adapter is not None:
                 self._sampler.use_adapter(self._adapter)
+        self._on_ready()
         waiting = [first]
         yield from self._sampler.generate(lambda: waiting.pop() if waiting else next_request(), settings)
-
-    @property
-    def retries(self):
-        return getattr(self._sampler, "retries", None)
 
     def close(self) -> None:
         if self._sampler is not None:
@@ -48,42 +46,79 @@ class LazySampler:
             self._sampler = None
 
 
-class LLMClient:
-    """Asks one model in one style: `raw` text, or `chat` messages through its chat template.
+class StageProgress:
+    """The progress bar of the current stage. It opens once the model is loaded, so that its rate does not count loading."""
 
-    `failures` holds why a prompt got no answer (too long for the model, refused by an API), by request id. `bars` is told of
-    the work: asked(prompts), tick(n).
+    def __init__(self, shown: bool = True):
+        self._shown, self._stage, self._total, self._bar = shown, "", 0, None
+
+    def begin(self, stage: str) -> None:
+        self.close()
+        self._stage = stage
+
+    def expect(self, answers: int) -> None:
+        self.close()
+        self._total = answers
+
+    def open(self) -> None:
+        if self._bar is None and self._shown:
+            self._bar = Progress(self._stage, self._total, "answers")
+
+    def on_done(self, n: int) -> None:
+        self.open()
+        if self._bar is not None:
+            self._bar.update(n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class LLMClient:
+    """Sends prompts to one model in one style: `raw` text, or `chat` messages for its chat template.
+
+    `failures`: why prompts got no answer (too long for the model, refused by an API), by request id. `unanswered`: the
+    sentences of the current stage that depend on such a prompt; whoever writes their results marks them.
     """
 
-    def __init__(self, sampler, style: str, journal: Path | None, seed: int, *, paid: bool = False, bars=None):
-        """`journal`: None for one that only makes prompts. `paid`: answers cost money, so that each is flushed to the disk."""
-        self.style, self._seed, self._bars = style, seed, bars
-        self._journal = Journal(sampler, journal, sync_each=paid) if journal else None
+    def __init__(
+        self,
+        sampler,
+        style: str,
+        cache: Path | None,
+        seed: int,
+        *,
+        paid: bool = False,
+        progress: StageProgress | None = None,
+    ):
+        """`cache`: the file of responses; None for a client that only makes prompts. `paid`: sync each response to disk."""
+        self.style, self._seed = style, seed
+        self.progress = progress or StageProgress(shown=False)
+        self._responses = CachedSampler(sampler, cache, fsync_each=paid) if cache else None
         self.failures: dict[str, str] = {}
+        self.unanswered: set[str] = set()
 
     @property
-    def cut(self) -> dict[int, int]:
-        """How many answers in the journal ended at a limit of new tokens, by the limit."""
-        return dict(self._journal.cut)
+    def truncated(self) -> dict[int, int]:
+        """How many cached answers ended at a limit of new tokens, by the limit."""
+        return dict(self._responses.cut)
 
-    def why(self) -> str:
-        """The reasons of the failures, a few of them."""
+    def failure_reasons(self) -> str:
+        """Up to three of the reasons in `failures`."""
         return "; ".join(sorted(set(self.failures.values()))[:3])
 
-    def begin(self, total: int) -> None:
-        """Work of so many answers begins; of another translator's, too."""
-        if self._bars is not None:
-            self._bars.asked(total)
+    def begin_stage(self, name: str) -> None:
+        """Start a stage, by the name that its progress bar shows: no sentence is unanswered yet."""
+        self.progress.begin(name)
+        self.unanswered.clear()
 
-    def tick(self, n: int) -> None:
-        """So many more are there."""
-        if self._bars is not None:
-            self._bars.tick(n)
+    def generate(
+        self, sentences: Sequence[str], prompts: Sequence[Prompt], sampling: SamplingSettings
+    ) -> Iterator[tuple[int, list[str]]]:
+        """Yield (number of the prompt, its texts) as answers finish; no texts: no answer (see `failures`).
 
-    def ask(self, prompts: Sequence[Prompt], sampling: SamplingSettings) -> Iterator[tuple[int, list[str]]]:
-        """(number of the prompt, its texts) as they finish; no texts where there is no answer (see `failures`).
-
-        Equal prompts are asked once.
+        `sentences`: for each prompt the sentence whose result depends on its answer. Equal prompts are sent once.
         """
         numbers: dict[str, list[int]] = {}
         requests = []
@@ -93,24 +128,28 @@ class LLMClient:
                 seed = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) >> 1
                 requests.append(Request(key, prompt, seed))
             numbers.setdefault(key, []).append(i)
-        self.begin(len(requests))
+        self.progress.expect(len(requests))
         waiting = iter(requests)
-        for answer in self._journal.generate(lambda: next(waiting, None), sampling):
+        for answer in self._responses.generate(lambda: next(waiting, None), sampling):
             if answer.error:
                 self.failures[answer.id] = answer.error
-            self.tick(1)
+            if not answer.texts:
+                self.unanswered.update(sentences[i] for i in numbers[answer.id])
+            self.progress.on_done(1)
             for i in numbers[answer.id]:
                 yield i, answer.texts
 
-    def answers(self, prompts: Sequence[Prompt], sampling: SamplingSettings) -> list[list[str]]:
-        """The texts of each prompt, in order."""
-        found: list[list[str]] = [[] for _ in prompts]
-        for i, texts in self.ask(prompts, sampling):
-            found[i] = texts
-        return found
+    def generate_all(
+        self, sentences: Sequence[str], prompts: Sequence[Prompt], sampling: SamplingSettings
+    ) -> list[list[str]]:
+        """The texts of each prompt, in order; see `generate`."""
+        answers: list[list[str]] = [[] for _ in prompts]
+        for i, texts in self.generate(sentences, prompts, sampling):
+            answers[i] = texts
+        return answers
 
     def chat(self, *turns: str) -> Prompt:
-        """A conversation, the user's turns and the model's by turns, as this model reads it: the last is the user's."""
+        """Render alternating user and assistant turns (the user's last) as chat messages or plain text."""
         if self.style == CHAT:
             roles = ("user", "assistant")
             return [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(turns)]
@@ -121,5 +160,5 @@ class LLMClient:
         return request_id([prompt, settings, self._seed])
 
     def close(self) -> None:
-        """Close the journal; the sampler belongs to whoever made it."""
-        self._journal.close_file()
+        """Close the response cache; the sampler belongs to whoever made it."""
+        self._responses.close_file()

@@ -1,126 +1,111 @@
-"""One record a sentence in a JSONL file, in the order of the sentences, that a killed run goes on with."""
+"""JSONL files with one record per sentence, in the order of the sentences, that a killed run resumes."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, repair_tail, to_line, write_atomic
 
-# An extra key of lines that lack an answer, or rest on something that does: they are made again.
-UNANSWERED = "unanswered"
-UNDIVIDED = "undivided"  # an extra key of lines that got no division, twice, and stand for their sentence
+# Extra keys of a line.
+UNANSWERED = "unanswered"  # depends on a prompt that got no answer: the next run makes the line again
+UNDIVIDED = "undivided"  # a sentence that could not be divided in two runs: its line is final
 
 
-class Incomplete(str):
-    """A text made without an answer that it should rest on: it stands, and the next run makes it again."""
-
-
-def provisional(found: Iterable[tuple[int, str | None]], places: Collection[int]) -> Iterator[tuple[int, str | None]]:
-    """`found` (place, text), those at `places` Incomplete."""
-    for place, text in found:
-        yield place, text if text is None or place not in places else Incomplete(text)
-
-
-def resume(path: Path, sentences: list[str], key: str, shared: bool = False) -> list[dict]:
-    """The records of the first sentences, as many as the file has; a half-written last line is dropped from it.
-
-    A null under `key` counts as unanswered. A `shared` file may have more lines, for more sentences: they are given, too.
-    Raises UsageError when a line lacks `key`, has something else there, stands for another sentence than the one of its
-    place (white space aside), or is one too many.
-    """
-    expected = list if key == "propositions" else str
-    repair_tail(path)
-    found = []
-    for number, record in enumerate(read_jsonl(path), start=1):
-        if number > len(sentences) and shared:
-            found.append(record)
-            continue
-        if number > len(sentences):
-            raise UsageError(
-                f"{path} has more lines than the {len(sentences)} sentences of this run; pass another --output_dir, or the "
-                "--max_samples that it was made with"
-            )
-        text = record.get("sentence")
-        if not isinstance(text, str) or text.split() != sentences[number - 1].split() or key not in record:
-            raise UsageError(
-                f"{path}, line {number} holds {_short(text)}, this run has {_short(sentences[number - 1])} there: another data "
-                "set or direction; pass another --output_dir (divisions: --metadata_dir)"
-            )
-        if record[key] is None:
-            record[UNANSWERED] = True
-        elif not isinstance(record[key], expected):
-            raise UsageError(f"{path}, line {number}: {key} is {_short(str(record[key]))}; mend or remove the line")
-        found.append(record)
-    return found
-
-
-def fill(
+def resume_lines(
     path: Path,
     sentences: list[str],
     key: str,
     work: Callable[[list[int]], Iterator[tuple[int, object]]],
-    instead: Callable[[str], object],
+    unanswered: Collection[str],
     shared: bool = False,
 ) -> list:
-    """A value for each sentence: those in the file, and for the rest those of `work`, which go into it.
+    """The value of each sentence: from the file where it has one, else from `work`, which is then written to the file.
 
-    `work` gets the numbers of the sentences that have none and yields (place in that list, value) as they come; lines are
-    written as soon as all before them are there. None stands for no answer: `instead` gives what is written for the
-    sentence, and the next run asks again, as it does for what is Incomplete. `shared`: see resume.
+    `work` takes the numbers of sentences and yields (place in that list, value) as they finish; a line is written as soon
+    as all lines before it are. Lines of sentences that are `unanswered` by then are marked: the next run makes them again.
+    `shared`: see read_lines.
     """
 
     def record(number: int, value: object) -> dict:
-        line = {"sentence": sentences[number], key: instead(sentences[number]) if value is None else value}
-        return line | {UNANSWERED: True} if value is None or isinstance(value, Incomplete) else line
+        line = {"sentence": sentences[number], key: value}
+        return line | {UNANSWERED: True} if sentences[number] in unanswered else line
 
-    found = resume(path, sentences, key, shared)
-    again = [number for number, line in enumerate(found[: len(sentences)]) if line.get(UNANSWERED)]
+    lines = read_lines(path, sentences, key, shared)
+    again = [number for number, line in enumerate(lines[: len(sentences)]) if line.get(UNANSWERED)]
     if again:
         for place, value in work(again):
-            found[again[place]] = record(again[place], value)
-        write_atomic(path, map(to_line, found))
-    rest = list(range(len(found), len(sentences)))
-    if rest:
-        waiting: dict[int, object] = {}
+            lines[again[place]] = record(again[place], value)
+        write_atomic(path, map(to_line, lines))
+    missing = list(range(len(lines), len(sentences)))
+    if missing:
+        finished: dict[int, object] = {}
         with Appender(path) as out:
-            for place, value in work(rest):
-                waiting[rest[place]] = value
-                while len(found) in waiting:
-                    line = record(len(found), waiting.pop(len(found)))
+            for place, value in work(missing):
+                finished[missing[place]] = value
+                while len(lines) in finished:
+                    line = record(len(lines), finished.pop(len(lines)))
                     out.write(line)
-                    found.append(line)
-    if len(found) < len(sentences):
-        raise RuntimeError(f"no {key} for {len(sentences) - len(found)} sentences")
-    return [line[key] for line in found[: len(sentences)]]
+                    lines.append(line)
+    if len(lines) < len(sentences):
+        raise RuntimeError(f"no {key} for {len(sentences) - len(lines)} sentences")
+    return [line[key] for line in lines[: len(sentences)]]
 
 
-def settle(path: Path, numbers: Collection[int]) -> None:
-    """Take what stands for these sentences as it is, UNDIVIDED: they are not asked again."""
+def read_lines(path: Path, sentences: list[str], key: str, shared: bool = False) -> list[dict]:
+    """The records of the first sentences, as many as the file has; a half-written last line is dropped from it.
+
+    A null under `key` counts as unanswered. A `shared` file may go on with lines of more sentences; they are returned, too.
+    Raises UsageError for a line without `key` or with a value of another type, for a line of another sentence than the one
+    of the same number (white space aside), and for more lines than sentences.
+    """
+    value_type = list if key == "propositions" else str
+    repair_tail(path)
+    lines = []
+    for number, line in enumerate(read_jsonl(path), start=1):
+        if number > len(sentences) and shared:
+            lines.append(line)
+            continue
+        if number > len(sentences):
+            raise UsageError(
+                f"{path} has more lines than the {len(sentences)} sentences of this run; pass another --output_dir, or the "
+                "--max_samples of the earlier run"
+            )
+        text = line.get("sentence")
+        if not isinstance(text, str) or text.split() != sentences[number - 1].split() or key not in line:
+            raise UsageError(
+                f"{path}, line {number} holds {_quoted(text)}, but sentence {number} of this run is "
+                f"{_quoted(sentences[number - 1])}: the file is of another data set or direction; pass another --output_dir "
+                "(for divisions: --metadata_dir)"
+            )
+        if line[key] is None:
+            line[UNANSWERED] = True
+        elif not isinstance(line[key], value_type):
+            raise UsageError(f"{path}, line {number}: {key} is {_quoted(str(line[key]))}; fix or remove the line")
+        lines.append(line)
+    return lines
+
+
+def mark_undividable(path: Path, numbers: Collection[int]) -> None:
+    """Mark the lines of these sentences as final, so that their division is not tried again."""
     lines = list(read_jsonl(path))
     for number in numbers:
-        kept = {key: value for key, value in lines[number].items() if key != UNANSWERED}
-        lines[number] = {**kept, UNDIVIDED: True}
+        lines[number] = {name: value for name, value in lines[number].items() if name != UNANSWERED} | {UNDIVIDED: True}
     write_atomic(path, map(to_line, lines))
 
 
-def complete(path: Path, count: int) -> bool:
-    """Whether nothing is left to be asked for `count` sentences."""
+def is_complete(path: Path, count: int) -> bool:
+    """Whether the file has an answered line for each of `count` sentences."""
     lines = list(read_jsonl(path))
     return len(lines) == count and not any(line.get(UNANSWERED) or None in line.values() for line in lines)
 
 
-def unanswered(path: Path) -> set[int]:
-    """The numbers of the sentences that are to be asked again."""
-    return marked(path, UNANSWERED)
-
-
-def marked(path: Path, key: str) -> set[int]:
-    """The numbers of the lines that have the extra key."""
+def marked(path: Path, mark: str) -> set[int]:
+    """The numbers (from 0) of the lines with the extra key `mark`."""
     repair_tail(path)
-    return {number for number, line in enumerate(read_jsonl(path)) if line.get(key)}
+    return {number for number, line in enumerate(read_jsonl(path)) if line.get(mark)}
 
 
-def _short(text) -> str:
+def _quoted(text: object) -> str:
     if not isinstance(text, str):
         return "no sentence"
     return repr(text if len(text) <= 60 else text[:60] + "…")

@@ -4,8 +4,8 @@ Each sentence is divided into short self-contained phrases. These are translated
 demonstrations, and the pairs of phrase and translation are the demonstrations with which the sentence is translated.
 `steps` nests it: phrases are divided again. With no steps it is the plain method.
 
-Files, those of SPEC section 2: divide_{r}.jsonl and parent_{r}.jsonl for level r (0: the sentences), translate_{s}.jsonl for
-what stands at level s.
+Files (docs/files.md): divide_{r}.jsonl and parent_{r}.jsonl for level r (0: the sentences), translate_{s}.jsonl for the
+translations of level s.
 """
 
 import json
@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from comptra import ordered_jsonl
 from comptra.methods import Method, Shots, Task, in_order
-from comptra.ordered_jsonl import provisional
+from comptra.ordered_jsonl import UNANSWERED, mark_undividable, marked, resume_lines
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_atomic
 from topxgen.prompting.style import Prompt
@@ -26,128 +25,118 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """How to take sentences apart and put translations together."""
+    """How to divide sentences and how to combine translations."""
 
-    method: Method | None  # for what is translated by itself; None: divide only
-    divide: Callable[[list[str]], list[list[str] | None]]  # sentences -> phrases of each; None: no answer
-    # Sentences, phrase pairs of each -> what is asked, and the places of those that lack an answer they should rest on.
-    merge_prompts: Callable[[list[str], list[Shots]], tuple[list[Prompt], set[int]]]
+    method: Method | None  # translates the lowest level; None: divide only
+    divide: Callable[[list[str]], list[list[str]]]  # sentences -> phrases of each
+    merge_prompts: Callable[[list[str], list[Shots]], list[Prompt]]  # sentences, phrase pairs of each -> prompts
     fits: Callable[[list[str]], list[bool]]  # whether phrase translations are in the target language
     refine: Callable[[list[str], list[str]], list[str]] | None = None  # sentences, drafts -> better ones
     refine_after_merge: bool = False
     steps: int = 0
     with_shots: bool = True  # the method shows demonstrations
-    keep_drafts: bool = False  # the method's work is in no journal: what is to be refined goes into draft_{s}.jsonl
+    keep_drafts: bool = False  # the method's work is in no response cache: drafts to be refined go into draft_{s}.jsonl
 
 
 @dataclass(frozen=True)
 class Level:
-    """Sentences, and the number of the one of the level above that each is a part of (-1 at the top)."""
+    """Sentences or phrases, and for each the number of the one of the level above that it is a part of (-1 at the top)."""
 
     sentences: list[str]
     parents: list[int]
 
 
-def divide(
-    sentences: list[str],
-    plan: Plan,
-    folder: Path,
-    begin: Callable[[str], None],
-    why: Callable[[], str] = str,
-) -> list[Level]:
-    """The levels of a run, the sentences themselves first; what is in `folder` already is not divided again.
+def divide(sentences: list[str], plan: Plan, task: Task, folder: Path) -> list[Level]:
+    """The levels of a run, the sentences first; divisions that `folder` already has are not made again.
 
-    Raises UsageError when a model gave no answer for some; `why` says the reason. Those that it gave none for when it was
-    asked again stay whole, which is said: a sentence that an API refuses shall not keep the others waiting.
+    Raises UsageError for sentences that the model could not be asked to divide. Those that fail again in the next run are
+    translated whole, with a warning: one refused sentence must not block the rest.
     """
     levels = [Level(sentences, [-1] * len(sentences))]
     for r in range(plan.steps):
         above, path = levels[-1].sentences, folder / f"divide_{r}.jsonl"
-        begin(f"divide {r}")
-        earlier = ordered_jsonl.unanswered(path)
-        phrases = ordered_jsonl.fill(
+        task.client.begin_stage(f"divide {r}")
+        failed_before = marked(path, UNANSWERED)
+        phrases = resume_lines(
             path,
             above,
             "propositions",
-            lambda places, above=above: enumerate(plan.divide([above[i] for i in places])),
-            instead=lambda sentence: [sentence],
+            lambda numbers, above=above: enumerate(plan.divide([above[i] for i in numbers])),
+            task.client.unanswered,
             shared=True,
         )
-        undivided = {number for number in ordered_jsonl.unanswered(path) if number < len(above)}
-        if undivided - earlier or len(undivided) == len(above):
+        undivided = {number for number in marked(path, UNANSWERED) if number < len(above)}
+        count = f"{len(undivided)} of {len(above)} sentences could not be divided"
+        why = task.client.failure_reasons() or "the model gave no answer"
+        if undivided - failed_before or len(undivided) == len(above):
             raise UsageError(
-                f"{len(undivided)} of {len(above)} sentences could not be divided: {why() or 'the model gave no answer'}. If they "
-                "are too long, raise --max_model_len, or lower --max_new_tokens_divide and pass another --metadata_dir. The same "
-                "command asks for these once more, and then leaves them whole for good"
+                f"{count}: {why}. If they are too long, raise --max_model_len, or lower --max_new_tokens_divide and pass "
+                "another --metadata_dir. Re-run the same command to try them once more; those that fail again are translated whole"
             )
         if undivided:
-            logger.info(f"{len(undivided)} of {len(above)} sentences stay whole, as they could not be divided: {why()}")
-            ordered_jsonl.settle(path, undivided)
-        flat = [(phrase, i) for i, found in enumerate(phrases) for phrase in found]
+            logger.warning(f"{count} in two runs and are translated whole: {why}")
+            mark_undividable(path, undivided)
+        flat = [(phrase, i) for i, parts in enumerate(phrases) for phrase in parts]
         if not flat:
-            raise UsageError(f"{path} holds no phrase at all; choose another --method_divide")
+            raise UsageError(f"{path} has no phrases; choose another --method_divide")
         levels.append(Level([phrase for phrase, _ in flat], [i for _, i in flat]))
         _record_parents(folder / f"parent_{r}.jsonl", {str(number): i for number, (_, i) in enumerate(flat)})
     return levels
 
 
 def _record_parents(path: Path, parents: dict[str, int]) -> None:
-    """Raises UsageError when the file there says otherwise: phrases and translations would not belong together."""
+    """Raises UsageError if the file has other parents: phrases and translations would not belong together."""
     known = read_json(path)
+    divisions = path.name.replace("parent", "divide")
     if not isinstance(known, dict):
-        raise UsageError(
-            f"{path} is no JSON object; remove it: it is made from {path.name.replace('parent', 'divide')}"
-        )
+        raise UsageError(f"{path} is not a JSON object; remove it: it is made again from {divisions}")
     for number, parent in known.items():
         if str(parents.get(number, parent)) != str(parent):
             raise UsageError(
-                f"{path} has phrase {number} in sentence {parent}, {path.name.replace('parent', 'divide')} in sentence "
-                f"{parents[number]}: remove {path.name} if the divisions are right, or pass another --metadata_dir"
+                f"{path} has phrase {number} in sentence {parent}, {divisions} in sentence {parents[number]}: remove "
+                f"{path.name} if the divisions are right, or pass another --metadata_dir"
             )
     write_atomic(path, [json.dumps(known | parents) + "\n"])
 
 
-def translate(
-    levels: list[Level], plan: Plan, task: Task, folder: Path, begin: Callable[[str], None]
-) -> list[list[str]]:
-    """The translations of each level, from the lowest up; translate_0.jsonl holds the final ones."""
+def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list[list[str]]:
+    """The translations of each level, from the lowest up; translate_0.jsonl has the final ones."""
     lowest = len(levels) - 1
-    found: list[list[str]] = [[] for _ in levels]
+    translations: list[list[str]] = [[] for _ in levels]
     for s in range(lowest, -1, -1):
-        level = levels[s]
-        begin(f"translate {s}" if s == lowest else f"merge {s}")
+        sentences = levels[s].sentences
+        task.client.begin_stage(f"translate {s}" if s == lowest else f"merge {s}")
 
-        def first(places: list[int], s=s, level=level) -> Iterator[tuple[int, str | None]]:
-            rest = [level.sentences[i] for i in places]
+        def draft(numbers: list[int], s=s, sentences=sentences) -> Iterator[tuple[int, str]]:
+            chosen = [sentences[i] for i in numbers]
             if s == lowest:
-                return plan.method(rest, task)
-            pairs = phrase_pairs(levels[s + 1], found[s + 1], len(level.sentences), plan.fits)
-            prompts, lacking = plan.merge_prompts(rest, [pairs[i] for i in places])
-            waiting = ordered_jsonl.unanswered(folder / f"translate_{s + 1}.jsonl")
-            without = {levels[s + 1].parents[number] for number in waiting}
-            lacking |= {place for place, number in enumerate(places) if number in without}
-            return provisional(task.translate(rest, prompts), lacking)
+                return plan.method(chosen, task)
+            below = levels[s + 1]
+            pairs = phrase_pairs(below, translations[s + 1], len(sentences), plan.fits)
+            missing_phrases = marked(folder / f"translate_{s + 1}.jsonl", UNANSWERED)
+            task.client.unanswered.update(sentences[below.parents[number]] for number in missing_phrases)
+            return task.translate(chosen, plan.merge_prompts(chosen, [pairs[i] for i in numbers]))
 
-        def work(places: list[int], s=s, level=level, first=first) -> Iterator[tuple[int, str | None]]:
+        def work(numbers: list[int], s=s, sentences=sentences, draft=draft) -> Iterator[tuple[int, str]]:
             if plan.refine is None or (lowest and plan.refine_after_merge == (s == lowest)):
-                return first(places)
+                return draft(numbers)
             if s == lowest and plan.keep_drafts:
                 path = folder / f"draft_{s}.jsonl"
-                drafts = ordered_jsonl.fill(path, level.sentences, "translation", first, instead=lambda sentence: "")
-                drafts = [drafts[i] for i in places]
+                every = resume_lines(path, sentences, "translation", draft, task.client.unanswered)
+                drafts = [every[i] for i in numbers]
             else:
-                drafts = in_order(first(places), len(places))
-            return enumerate(plan.refine([level.sentences[i] for i in places], drafts))
+                drafts = in_order(draft(numbers), len(numbers))
+            return enumerate(plan.refine([sentences[i] for i in numbers], drafts))
 
         path = folder / f"translate_{s}.jsonl"
-        found[s] = ordered_jsonl.fill(path, level.sentences, "translation", work, instead=lambda sentence: "")
-    return found
+        translations[s] = resume_lines(path, sentences, "translation", work, task.client.unanswered)
+    return translations
 
 
 def phrase_pairs(
     below: Level, translations: list[str], count: int, fits: Callable[[list[str]], list[bool]]
 ) -> list[Shots]:
-    """For each of `count` sentences the pairs of its phrases, without those whose translation is in no or another language."""
+    """For each of `count` sentences the pairs of its phrases, without empty translations and those in another language."""
     pairs: list[Shots] = [[] for _ in range(count)]
     for phrase, parent, text, fit in zip(below.sentences, below.parents, translations, fits(translations), strict=True):
         if text and fit:
@@ -156,27 +145,26 @@ def phrase_pairs(
 
 
 def tree(
-    levels: list[Level], found: list[list[str]], task: Task, plan: Plan, number: int, depth: int = 0
+    levels: list[Level], translations: list[list[str]], task: Task, plan: Plan, number: int, depth: int = 0
 ) -> Iterator[str]:
-    """Lines that show how sentence `number` of level `depth` came to its translation: phrases, demonstrations, prompts."""
+    """Lines that show how sentence `number` of level `depth` was translated: phrases, demonstrations, prompts."""
     indent, sentence = "    " * depth, levels[depth].sentences[number]
     yield f"{indent}{sentence}"
     if depth == len(levels) - 1:
-        shots = task.shots([sentence])[0] if plan.with_shots else []
-        for source, target in shots:
+        for source, target in task.shots([sentence])[0] if plan.with_shots else []:
             yield f"{indent}  demonstration: {source} => {target}"
     else:
         below = levels[depth + 1]
-        fits = plan.fits(found[depth + 1])
+        fits = plan.fits(translations[depth + 1])
         for i, parent in enumerate(below.parents):
             if parent == number:
-                yield from tree(levels, found, task, plan, i, depth + 1)
+                yield from tree(levels, translations, task, plan, i, depth + 1)
                 if not fits[i]:
                     yield f"{indent}    (left out: not in {task.tgt.name})"
-        pairs = phrase_pairs(below, found[depth + 1], len(levels[depth].sentences), plan.fits)[number]
+        pairs = phrase_pairs(below, translations[depth + 1], len(levels[depth].sentences), plan.fits)[number]
         yield f"{indent}  prompt of the merge:"
-        prompt = plan.merge_prompts([sentence], [pairs])[0][0]
+        prompt = plan.merge_prompts([sentence], [pairs])[0]
         turns = [prompt] if isinstance(prompt, str) else [f"[{turn['role']}] {turn['content']}" for turn in prompt]
         for line in "\n".join(turns).splitlines():
             yield f"{indent}  | {line}"
-    yield f"{indent}=> {found[depth][number]}"
+    yield f"{indent}=> {translations[depth][number]}"

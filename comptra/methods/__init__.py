@@ -1,12 +1,13 @@
-"""Ways to translate, each a plain function from sentences to translations over a Task (--method_translate).
+"""Translation methods (--method_translate), each a plain function over a Task.
 
     translate(sentences, task) -> iterator of (number of the sentence, translation), as they finish
 
-A method asks for all sentences at once: batches are the sampler's business. What it asks of a model in words stands in a
-file of comptra/prompts/methods/, for users to edit.
+A method sends its prompts for all sentences at once; the sampler makes the batches. It names with each prompt the sentence
+that the prompt is for, and writes on with an empty text where no answer came: the client keeps track of the sentences that
+are to be translated again. Instructions are in comptra/prompts/methods/, for users to edit.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from comptra import answer_parsing
@@ -14,10 +15,11 @@ from comptra.llm_calls import LLMClient
 from topxgen.common.registry import Choice, load_choice
 from topxgen.inference import SamplingSettings
 from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, clean_answer
+from topxgen.prompting.one_line import Candidates, one_line_answers
 from topxgen.prompting.style import CHAT, Prompt
 from topxgen.text.languages import Language
 
-# One row a method: "module:function", imported when it is chosen.
+# One row per method: "module:function", imported when it is chosen.
 METHODS: dict[str, Choice] = {
     "vanilla": Choice("comptra.methods.vanilla:translate", "few-shot, --k demonstrations"),
     "nllb": Choice("comptra.methods.nllb:translate", "the translation model of --nllb_name_or_path"),
@@ -33,61 +35,59 @@ METHODS: dict[str, Choice] = {
     "dep": Choice("comptra.methods.annotated:dep", "few-shot with dependency relations (spaCy)"),
     "ner": Choice("comptra.methods.annotated:ner", "few-shot with named entities (spaCy)"),
 }
+DIVIDE_ONLY = "none"
+CHOICES = {**METHODS, DIVIDE_ONLY: Choice("", "only divide, translate nothing")}
+WITH_INSTRUCTIONS = ("cot", "maps", "step_by_step", "TEaR")
+WITHOUT_DEMONSTRATIONS = ("nllb", "cot", "maps", "step_by_step", DIVIDE_ONLY)
 
-CHOICES = {**METHODS, "none": Choice("", "only divide, translate nothing")}
-WITH_SHOTS = ("vanilla", "TEaR", "pos", "morph", "dep", "ner")  # these show k demonstrations
-IN_WORDS = ("cot", "maps", "step_by_step", "TEaR")  # these give instructions
-
-# A translation is None where a prompt got no answer, ordered.Incomplete where it should rest on one that did not come:
-# the next run makes it again.
-Method = Callable[[list[str], "Task"], Iterator[tuple[int, str | None]]]
+Method = Callable[[list[str], "Task"], Iterator[tuple[int, str]]]
 Shots = list[tuple[str, str]]  # (source, target) demonstrations
 
 
-def load(name: str) -> Method:
-    return load_choice("--method_translate", name, METHODS)
+def load(name: str) -> Method | None:
+    """The method of that name; None for the one that only divides."""
+    return None if name == DIVIDE_ONLY else load_choice("--method_translate", name, METHODS)
 
 
 def check(name: str, task: "Task") -> None:
-    """Raise UsageError for what a method needs and lacks, before a model is loaded: its `check`, where it has one, says."""
-    if name in METHODS and hasattr(method := load(name), "check"):
-        method.check(task)
+    """Raise UsageError, before a model is loaded, for what a method needs and lacks: its `check` attribute, if any, tests it."""
+    getattr(load(name), "check", lambda task: None)(task)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A direction, a model to ask, and what the user wants of translations into `tgt`."""
+    """A direction, a model to prompt, and the user's choices for translations into `tgt`."""
 
     src: Language
     tgt: Language
-    asker: LLMClient
-    template: MTTemplate  # the raw prompt; a model with a chat template is asked in words
+    client: LLMClient
+    template: MTTemplate  # for raw prompts
     sampling: SamplingSettings  # of translations
     k: int = 0  # demonstrations
-    # Sentences, k -> for each the pairs of the selection pool most like it, the most similar last.
+    # Sentences, k -> for each sentence the k most similar pairs of the selection pool, the most similar last.
     nearest: Callable[[list[str], int], list[Shots]] = lambda sentences, k: [[] for _ in sentences]
     # Sentences, candidates of each -> the best of each; None: the first.
     select: Callable[[list[str], list[list[str]]], list[str]] | None = None
-    # Sentences, candidates of each -> the best by quality estimation, where a method needs that (maps).
+    # Sentences, candidates of each -> the best by quality estimation, for methods that need it (maps).
     best_by_quality: Callable[[list[str], list[list[str]]], list[str]] | None = None
     nllb: object = None  # a translator (topxgen.translation), its model not loaded
-    rest: Callable[[], None] = lambda: None  # gives the LLM's memory back until it is asked again
+    release_llm: Callable[[], None] = lambda: None  # frees the LLM's memory until the next prompt
     spacy_model: str | None = None
-    thinks: bool = False  # the model's chat template opens its thoughts
+    opens_thinking: bool = False  # the model's chat template opens a <think> block
 
     def prompt(self, shots: Shots, sentence: str) -> Prompt:
         """The few-shot MT prompt for `sentence`."""
-        if self.asker.style == CHAT:
+        if self.client.style == CHAT:
             return chat_prompt(self.src.name, self.tgt.name, shots, sentence)
         return self.template.get_prompt(shots, sentence)
 
     @property
     def mt_sampling(self) -> SamplingSettings:
-        """How to decode the answer to `prompt`: it ends where the raw template does."""
-        return self.sampling if self.asker.style == CHAT else replace(self.sampling, stop=self.template.stops)
+        """Decoding settings for few-shot prompts: a raw one ends where its template does."""
+        return self.sampling if self.client.style == CHAT else replace(self.sampling, stop=self.template.stops)
 
     def greedy(self, max_new_tokens: int, stop: tuple[str, ...] = ()) -> SamplingSettings:
-        """How to decode what is no translation: one answer, the likeliest."""
+        """Greedy decoding settings for intermediate (non-translation) outputs."""
         return replace(
             self.sampling,
             max_new_tokens=max_new_tokens,
@@ -99,66 +99,41 @@ class Task:
         )
 
     def clean(self, answer: str) -> str:
-        """The translation in the answer to `prompt`."""
-        if self.asker.style == CHAT:
-            return answer_parsing.line(answer, self.thinks)
+        """The translation in the answer to a few-shot prompt."""
+        if self.client.style == CHAT:
+            return answer_parsing.line(answer, self.opens_thinking)
         return clean_answer(answer, self.template.stop, self.template.thinking)
 
     def shots(self, sentences: list[str]) -> list[Shots]:
         """The k demonstrations of each sentence, the most similar last."""
         return self.nearest(sentences, self.k) if self.k else [[] for _ in sentences]
 
-    def translate(
-        self,
-        sentences: list[str],
-        prompts: Sequence[Prompt],
-        sampling: SamplingSettings | None = None,
-        clean: Callable[[str], str] | None = None,
-    ) -> Iterator[tuple[int, str | None]]:
-        """The translations that `prompts` ask for, cleaned, and the best of several candidates chosen; None: no answer.
+    def translate(self, sentences: list[str], prompts: Sequence[Prompt]) -> Iterator[tuple[int, str]]:
+        """Yield (number of the sentence, translation) for few-shot prompts (see `prompt`), the best of several candidates."""
 
-        Prompts that are not of `prompt` bring their own `sampling`, and `clean`, which finds the translation in an answer.
-        """
-        clean = clean or self.clean
-        found = self._cleaned(prompts, sampling, clean)
+        def ask(numbers: Sequence[int], stop: tuple[str, ...]) -> Iterator[Candidates]:
+            sampling = replace(self.sampling, stop=stop)
+            answers = self.client.generate([sentences[i] for i in numbers], [prompts[i] for i in numbers], sampling)
+            return ((numbers[place], [self.clean(text) for text in texts]) for place, texts in answers)
+
+        count = len(prompts)
+        raw = self.client.style != CHAT
+        return self.best(sentences, one_line_answers(self.template, count, ask) if raw else ask(range(count), ()))
+
+    def best(self, sentences: list[str], answers: Iterable[Candidates]) -> Iterator[tuple[int, str]]:
+        """Yield (number of the sentence, its best candidate by `select`), "" where there is no candidate."""
         if self.select is None:
-            for i, texts in found:
-                yield i, texts[0] if texts else None
+            yield from ((i, texts[0] if texts else "") for i, texts in answers)
             return
-        candidates: list[list[str]] = [[] for _ in prompts]
-        for i, texts in found:
+        candidates: list[list[str]] = [[] for _ in sentences]
+        for i, texts in answers:
             candidates[i] = texts
-        for i, best in enumerate(self.select(sentences, candidates)):
-            yield i, best if candidates[i] else None
-
-    def _cleaned(
-        self, prompts: Sequence[Prompt], sampling: SamplingSettings | None, clean: Callable[[str], str]
-    ) -> Iterator[tuple[int, list[str]]]:
-        """The candidates of each prompt; of `prompt`'s, those that ended at once are asked for whole.
-
-        An answer may end at its first line break, which saves what base models say after it, unless it begins with one.
-        """
-        again = []
-        for i, texts in self.asker.ask(prompts, sampling or self.mt_sampling):
-            texts = [clean(text) for text in texts]
-            if sampling is None and "\n" in self.mt_sampling.stop and texts and not any(texts):
-                again.append(i)
-            else:
-                yield i, texts
-        if again:
-            whole = replace(self.mt_sampling, stop=(self.template.stop,))
-            for place, texts in self.asker.ask([prompts[i] for i in again], whole):
-                yield again[place], [clean(text) for text in texts]
+        yield from enumerate(self.select(sentences, candidates))
 
 
-def in_order(found: Iterator[tuple[int, str | None]], count: int) -> list[str | None]:
-    """The translations of a method in the order of its sentences."""
-    texts: list[str | None] = [None] * count
-    for i, text in found:
+def in_order(results: Iterable[tuple[int, str]], count: int) -> list[str]:
+    """The translations of a method in the order of its `count` sentences."""
+    texts = [""] * count
+    for i, text in results:
         texts[i] = text
     return texts
-
-
-def unanswered(found: list[str | None]) -> set[int]:
-    """The places without an answer: what is made of them is Incomplete."""
-    return {i for i, text in enumerate(found) if text is None}

@@ -4,8 +4,7 @@ or named entities of the source side. Baselines of CompTra (Zebaze, Sagot and Ba
 from collections.abc import Iterator
 
 from comptra.methods import Task
-from comptra.methods.conversation import names, prompts_of
-from topxgen.prompting.toml_prompts import fill
+from comptra.methods.conversation import instructions
 from topxgen.text import spacy_pipelines
 
 
@@ -30,39 +29,34 @@ def entities(doc) -> str:
     return ", ".join(f"{entity.text} ({entity.label_})" for entity in doc.ents)
 
 
-# Method -> what its pipeline must find (topxgen.text.spacy_pipelines.PARTS), and how it is written down.
+# Method -> what its pipeline must find (topxgen.text.spacy_pipelines.PARTS), and how it is written.
 ANNOTATIONS = {
     "pos": ("parts of speech", parts_of_speech),
     "morph": ("morphology", morphology),
     "dep": ("dependencies", dependencies),
     "ner": ("named entities", entities),
 }
-NEEDED = dict.fromkeys(ANNOTATIONS, ("sentence", "annotation"))
+PLACEHOLDERS = dict.fromkeys(ANNOTATIONS, ("sentence", "annotation"))
 
 
-def annotate(kind: str, sentences: list[str], task: Task) -> list[str]:
-    """Each sentence with its annotation, as the prompt file sets them; alone where there is nothing to annotate."""
+def annotate(kind: str, sentences: list[str], task: Task) -> dict[str, str]:
+    """Each sentence with its annotation, as the prompt file renders them; unchanged if there is nothing to annotate."""
     needs, write = ANNOTATIONS[kind]
-    text = prompts_of("annotated", NEEDED)[kind]
+    text = instructions("annotated", PLACEHOLDERS, task)
     pipeline = spacy_pipelines.load(task.src, task.spacy_model, needs, f"--method_translate {kind}")
     distinct = list(dict.fromkeys(sentences))
-    found = {}
-    for sentence, doc in zip(
-        distinct, pipeline.pipe([" ".join(sentence.split()) for sentence in distinct]), strict=True
-    ):
-        annotation = write(doc)
-        found[sentence] = (
-            fill(text, **names(task), sentence=sentence, annotation=annotation) if annotation else sentence
-        )
-    return [found[sentence] for sentence in sentences]
+    docs = pipeline.pipe([" ".join(sentence.split()) for sentence in distinct])
+    annotations = {sentence: write(doc) for sentence, doc in zip(distinct, docs, strict=True)}
+    return {
+        sentence: text(kind, sentence=sentence, annotation=annotation) if annotation else sentence
+        for sentence, annotation in annotations.items()
+    }
 
 
 def _method(kind: str):
     def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
         shots = task.shots(sentences)
-        sources = [source for pairs in shots for source, _ in pairs]
-        texts = annotate(kind, [*sentences, *sources], task)
-        annotated = dict(zip([*sentences, *sources], texts, strict=True))
+        annotated = annotate(kind, [*sentences, *(source for pairs in shots for source, _ in pairs)], task)
         prompts = [
             task.prompt([(annotated[source], target) for source, target in pairs], annotated[sentence])
             for pairs, sentence in zip(shots, sentences, strict=True)

@@ -1,46 +1,68 @@
-"""What the methods that ask in words share: how long models may think, and where the translation stands."""
+"""Prompts of the methods that give instructions: their texts, their conversations, the translation in an answer.
+
+A conversation is a tuple of turns, the user's and the model's in alternation, the user's last.
+"""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
-from comptra import answer_parsing, prompts
+from comptra import answer_parsing
+from comptra import prompts as prompt_files
 from comptra.methods import Task
 from topxgen.inference import SamplingSettings
 from topxgen.prompting import toml_prompts
-from topxgen.prompting.style import Prompt
 
-THOUGHT_TOKENS = 1024  # of an answer that is no translation, at most
-MARKER = "Translation:"  # where the file of a method names none
-
-
-def prompts_of(method: str, needed: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """The texts of comptra/prompts/methods/{method}.toml. Raises UsageError when something is missing there."""
-    return {"marker": MARKER, **toml_prompts.load(toml_prompts.find(prompts.FOLDER / "methods", method), needed)}
+THOUGHT_TOKENS = 1024  # most new tokens of an answer that is not a translation
+DEFAULT_MARKER = "Translation:"
+Turns = tuple[str, ...]
 
 
-def names(task: Task) -> dict[str, str]:
-    """The placeholders that every prompt may hold."""
-    return {"src": task.src.name, "tgt": task.tgt.name}
+@dataclass(frozen=True)
+class Instructions:
+    """The texts of comptra/prompts/methods/{method}.toml; called with the name of one, it fills in the placeholders."""
+
+    texts: dict[str, str]
+    task: Task
+
+    def __call__(self, name: str, **values: str) -> str:
+        return toml_prompts.fill(self.texts[name], src=self.task.src.name, tgt=self.task.tgt.name, **values)
+
+    @property
+    def marker(self) -> str:
+        """What the line with the translation begins with."""
+        return self.texts.get("marker", DEFAULT_MARKER)
 
 
-def thoughts(task: Task, prompts: list[Prompt], tokens: int | None = None) -> list[str | None]:
-    """What the model says to each prompt, greedily and at more length than a translation; None: no answer."""
-    return _first(task, prompts, task.greedy(max(tokens or THOUGHT_TOKENS, task.sampling.max_new_tokens)))
+def instructions(method: str, placeholders: dict[str, tuple[str, ...]], task: Task) -> Instructions:
+    """The texts of a method. Raises UsageError if one of `placeholders` is missing, or a placeholder in it."""
+    path = toml_prompts.find(prompt_files.FOLDER / "methods", method)
+    return Instructions(toml_prompts.load(path, placeholders), task)
 
 
-def drafts(task: Task, prompts: list[Prompt], marker: str) -> list[str | None]:
-    """One translation for each prompt, in order, by the user's decoding; None: no answer."""
-    found = _first(task, prompts, replace(task.sampling, num_return_sequences=1))
-    return [text and answer_parsing.translation(text, marker) for text in found]
+def think(task: Task, sentences: list[str], talks: list[Turns], max_new_tokens: int | None = None) -> list[str]:
+    """Greedy answers that are not translations, and may be longer; "" for no answer."""
+    tokens = max(max_new_tokens or THOUGHT_TOKENS, task.sampling.max_new_tokens)
+    return _first_answers(task, sentences, talks, task.greedy(tokens))
 
 
-def translations(sentences: list[str], prompts: list[Prompt], task: Task, marker: str) -> Iterator[tuple[int, str]]:
-    """The translations that `prompts` ask for in words, as they finish; of several candidates the best."""
-    clean = partial(answer_parsing.translation, marker=marker, thinking=task.thinks)
-    return task.translate(sentences, prompts, task.sampling, clean)
+def draft(task: Task, sentences: list[str], talks: list[Turns], marker: str) -> list[str]:
+    """One translation per conversation, in order, by the user's decoding settings; "" for no answer."""
+    answers = _first_answers(task, sentences, talks, replace(task.sampling, num_return_sequences=1))
+    return [answer_parsing.translation(text, marker) for text in answers]
 
 
-def _first(task: Task, prompts: list[Prompt], sampling: SamplingSettings) -> list[str | None]:
-    found = task.asker.answers(prompts, sampling)
-    return [answer_parsing.without_thoughts(texts[0], task.thinks) if texts else None for texts in found]
+def candidates(task: Task, sentences: list[str], talks: list[Turns], marker: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number of the conversation, the translations in its answers) as they finish."""
+    prompts = [task.client.chat(*talk) for talk in talks]
+    for i, texts in task.client.generate(sentences, prompts, task.sampling):
+        yield i, [answer_parsing.translation(text, marker, task.opens_thinking) for text in texts]
+
+
+def translations(task: Task, sentences: list[str], talks: list[Turns], marker: str) -> Iterator[tuple[int, str]]:
+    """Yield (number of the sentence, its translation), the best of several candidates."""
+    return task.best(sentences, candidates(task, sentences, talks, marker))
+
+
+def _first_answers(task: Task, sentences: list[str], talks: list[Turns], sampling: SamplingSettings) -> list[str]:
+    answers = task.client.generate_all(sentences, [task.client.chat(*talk) for talk in talks], sampling)
+    return [answer_parsing.without_thoughts(texts[0], task.opens_thinking) if texts else "" for texts in answers]

@@ -1,58 +1,47 @@
 """MAPS (He et al. 2024, "Exploring human-like translation strategy with large language models", TACL).
 
-Three kinds of knowledge are asked for: keywords with their translations, topics, and a related sentence with its
-translation. Each helps to one translation; with the zero-shot one that makes four candidates, and quality estimation
-chooses.
+The model writes three kinds of knowledge about the sentence: keywords with their translations, topics, and a related sentence
+with its translation. Each gives one candidate translation, a zero-shot prompt the fourth, and quality estimation chooses.
 """
 
 from collections.abc import Iterator
 
-from comptra import answer_parsing
-from comptra.methods import Task, unanswered
-from comptra.methods.conversation import names, prompts_of, thoughts
-from comptra.ordered_jsonl import provisional
+from comptra.methods import Task
+from comptra.methods.conversation import Instructions, candidates, instructions, think
 from topxgen.common.errors import UsageError
-from topxgen.prompting.toml_prompts import fill
 
 KINDS = ("keywords", "topics", "demonstration")
-NEEDED = dict.fromkeys(KINDS, ("sentence",)) | {f"translate_{kind}": ("sentence", "knowledge") for kind in KINDS}
+PLACEHOLDERS = dict.fromkeys(KINDS, ("sentence",)) | {f"translate_{kind}": ("sentence", "knowledge") for kind in KINDS}
 KNOWLEDGE_TOKENS = 256
 
 
 def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
-    check(task)
-    texts, known = prompts_of("maps", NEEDED), names(task)
-    asked = [(kind, sentence) for sentence in sentences for kind in KINDS]
-    questions = [task.asker.chat(fill(texts[kind], **known, sentence=sentence)) for kind, sentence in asked]
-    knowledge = thoughts(task, questions, KNOWLEDGE_TOKENS)
-    lacking = {i // len(KINDS) for i in unanswered(knowledge)}
-    prompts = [
-        task.asker.chat(fill(texts[f"translate_{kind}"], **known, sentence=sentence, knowledge=found or ""))
-        for (kind, sentence), found in zip(asked, knowledge, strict=True)
+    text = check(task)
+    kinds = list(KINDS) * len(sentences)
+    repeated = [sentence for sentence in sentences for _ in KINDS]
+    questions = [(text(kind, sentence=sentence),) for kind, sentence in zip(kinds, repeated, strict=True)]
+    knowledge = think(task, repeated, questions, KNOWLEDGE_TOKENS)
+    talks = [
+        (text(f"translate_{kind}", sentence=sentence, knowledge=known),)
+        for kind, sentence, known in zip(kinds, repeated, knowledge, strict=True)
     ]
-    candidates: list[list[str]] = [[] for _ in sentences]
-    for i, found in enumerate(task.asker.answers(prompts, task.sampling)):
-        candidates[i // len(KINDS)] += [
-            answer_parsing.translation(text, texts["marker"], task.thinks) for text in found
-        ]
-        if not found:
-            lacking.add(i // len(KINDS))
-    zero_shot = [task.prompt([], sentence) for sentence in sentences]
-    for i, found in enumerate(task.asker.answers(zero_shot, task.mt_sampling)):
-        candidates[i] += map(task.clean, found)
-        if not found:
-            lacking.add(i)
-    candidates = [list(dict.fromkeys(filter(None, found))) for found in candidates]
-    yield from provisional(enumerate(task.best_by_quality(sentences, candidates)), lacking)
+    informed = dict(candidates(task, repeated, talks, text.marker))
+    prompts = [task.prompt([], sentence) for sentence in sentences]
+    zero_shot = task.client.generate_all(sentences, prompts, task.mt_sampling)
+    choices = []
+    for i, answers in enumerate(zero_shot):
+        texts = [text for j in range(len(KINDS)) for text in informed[len(KINDS) * i + j]]
+        choices.append(list(dict.fromkeys(filter(None, [*texts, *map(task.clean, answers)]))))
+    yield from enumerate(task.best_by_quality(sentences, choices))
 
 
-def check(task: Task) -> None:
-    """Raise UsageError when nothing can choose among the candidates, or a prompt is missing."""
-    prompts_of("maps", NEEDED)
+def check(task: Task) -> Instructions:
+    """Raise UsageError if nothing can choose among the candidates."""
     if task.best_by_quality is None:
         raise UsageError(
             "--method_translate maps chooses among four candidates by quality estimation: pass --selection_method blaser or comet-qe"
         )
+    return instructions("maps", PLACEHOLDERS, task)
 
 
 translate.check = check

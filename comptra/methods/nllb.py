@@ -1,4 +1,4 @@
-"""An encoder-decoder MT model in the place of the LLM."""
+"""An encoder-decoder MT model instead of the LLM."""
 
 from collections.abc import Iterator
 
@@ -6,14 +6,15 @@ from comptra.methods import Task
 
 
 def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
-    task.rest()
-    task.asker.begin(len(sentences))
+    task.release_llm()
     task.nllb.load()
+    progress = task.client.progress
+    progress.expect(len(sentences))
     try:
-        size = task.nllb.block_size  # a kill costs so many at most
+        size = task.nllb.block_size  # a kill loses one block at most
         for start in range(0, len(sentences), size):
             block = sentences[start : start + size]
-            for i, found in enumerate(task.nllb.translate(block, task.src, task.tgt, task.asker.tick), start):
-                yield i, found.text
+            for i, result in enumerate(task.nllb.translate(block, task.src, task.tgt, progress.on_done), start):
+                yield i, result.text
     finally:
         task.nllb.close()

@@ -1,46 +1,43 @@
 """TEaR (Feng et al. 2024, "TEaR: improving LLM-based machine translation with systematic self-refinement").
 
-Translate with demonstrations; have the errors of the draft listed as MQM annotators do; correct them. A draft without
-errors stays.
+Translate with demonstrations; have the model list the errors of the draft, as MQM annotators do; correct them. A draft
+without errors is kept.
 """
 
 from collections.abc import Iterator
 
-from comptra.methods import Task, in_order, unanswered, vanilla
-from comptra.methods.conversation import names, prompts_of, thoughts, translations
-from comptra.ordered_jsonl import Incomplete, provisional
-from topxgen.prompting.toml_prompts import fill
+from comptra.methods import Task, in_order, vanilla
+from comptra.methods.conversation import Instructions, instructions, think, translations
 
-NEEDED = {"estimate": ("sentence", "draft"), "no_error": (), "refine": ("sentence", "draft", "errors")}
+PLACEHOLDERS = {"estimate": ("sentence", "draft"), "no_error": (), "refine": ("sentence", "draft", "errors")}
 
 
 def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
-    texts, known = prompts_of("tear", NEEDED), names(task)
+    text = check(task)
     drafts = in_order(vanilla.translate(sentences, task), len(sentences))
     drafted = [i for i, draft in enumerate(drafts) if draft]
-    estimates = thoughts(
-        task,
-        [task.asker.chat(fill(texts["estimate"], **known, sentence=sentences[i], draft=drafts[i])) for i in drafted],
-    )
-    lacking = {drafted[place] for place in unanswered(estimates)}
-    faulty = {
-        i: found for i, found in zip(drafted, estimates, strict=True) if has_errors(found or "", texts["no_error"])
+    talks = [(text("estimate", sentence=sentences[i], draft=drafts[i]),) for i in drafted]
+    estimates = think(task, [sentences[i] for i in drafted], talks)
+    errors = {
+        i: estimate
+        for i, estimate in zip(drafted, estimates, strict=True)
+        if has_errors(estimate, text.texts["no_error"])
     }
-    yield from provisional(((i, draft) for i, draft in enumerate(drafts) if i not in faulty), lacking)
-    prompts = [
-        task.asker.chat(fill(texts["refine"], **known, sentence=sentences[i], draft=drafts[i], errors=errors))
-        for i, errors in faulty.items()
-    ]
-    places = list(faulty)
-    for j, text in translations([sentences[i] for i in places], prompts, task, texts["marker"]):
-        draft = drafts[places[j]]
-        yield places[j], Incomplete(draft) if text is None else text or draft
+    yield from ((i, draft) for i, draft in enumerate(drafts) if i not in errors)
+    talks = [(text("refine", sentence=sentences[i], draft=drafts[i], errors=errors[i]),) for i in errors]
+    numbers = list(errors)
+    for place, refined in translations(task, [sentences[i] for i in numbers], talks, text.marker):
+        yield numbers[place], refined or drafts[numbers[place]]
 
 
 def has_errors(estimate: str, no_error: str) -> bool:
-    """Whether an estimate lists errors: it says something, and does not begin with `no_error`."""
-    said = estimate.lstrip(" *_#>-\"'“").casefold()
-    return bool(said) and not said.startswith(no_error.strip().casefold())
+    """Whether an estimate lists errors: it is not empty, and does not begin with `no_error`."""
+    start = estimate.lstrip(" *_#>-\"'“").casefold()
+    return bool(start) and not start.startswith(no_error.strip().casefold())
 
 
-translate.check = lambda task: prompts_of("tear", NEEDED)
+def check(task: Task) -> Instructions:
+    return instructions("tear", PLACEHOLDERS, task)
+
+
+translate.check = check

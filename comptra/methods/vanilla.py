@@ -1,4 +1,4 @@
-"""Few-shot MT: the k pairs of the pool most like the sentence, then the sentence (SPEC section 7)."""
+"""Few-shot MT: the k most similar pairs of the selection pool, the most similar last, then the sentence."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,5 @@ from comptra.methods import Task
 
 
 def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
-    shots = task.shots(sentences)
-    prompts = [task.prompt(*item) for item in zip(shots, sentences, strict=True)]
+    prompts = [task.prompt(*item) for item in zip(task.shots(sentences), sentences, strict=True)]
     return task.translate(sentences, prompts)

@@ -2,8 +2,8 @@
 
     python scripts/perf/few_shot_throughput.py --model models/gemma-3-270m --ntrex ../benchmarks/NTREX-128 --sentences 1000
 
-main.py's side retrieves demonstrations, builds prompts, journals every answer and writes the translations. Rounds
-alternate which side goes first; the prefix cache is emptied before each side.
+main.py also retrieves demonstrations, builds prompts, saves every response and writes the translations. The two take turns at
+going first, and the prefix cache is emptied before each.
 """
 
 import argparse
@@ -19,11 +19,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import main as script
 from comptra import translate
-from comptra.llm_calls import LazySampler
+from comptra.llm_calls import LazySampler, StageProgress
 from comptra.run import EvaluationConfig
 
 
-class Kept(LazySampler):
+class KeptSampler(LazySampler):
     """A sampler that several runs share."""
 
     def close(self) -> None:
@@ -48,12 +48,12 @@ def main() -> None:
             "max_model_len": 2048, "output_dir": folder,
         }  # fmt: skip
         words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-        return EvaluationConfig(script.build_parser().parse_args(words), script.say)
+        return EvaluationConfig(script.build_parser().parse_args(words))
 
     with tempfile.TemporaryDirectory() as folder:
         run = run_in(folder)
         model = run.models[0]
-        engine = translate.load(run, model, translate.ProgressBars())
+        engine = translate.load_model(run, model)
         task = run.task(model, None)
         sentences = run.test_set.sources
         prompts = [task.template.get_prompt(*item) for item in zip(task.shots(sentences), sentences, strict=True)]
@@ -61,30 +61,30 @@ def main() -> None:
         temperature=0.0, max_tokens=args.max_new_tokens, stop=list(task.template.stops), seed=0
     )
 
-    def bare() -> list[str]:
+    def bare_generate() -> list[str]:
         return [output.outputs[0].text for output in engine._llm.generate(prompts, params, use_tqdm=False)]
 
-    def whole() -> list[str]:
+    def main_py() -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             run = run_in(folder)
-            translate.translate_one(run, model, Kept(lambda: engine), [], translate.ProgressBars())
+            translate.translate_with(run, model, KeptSampler(lambda: engine), [], StageProgress())
             lines = (run.folder(model) / "translate_0.jsonl").read_text(encoding="utf-8").splitlines()
             return [json.loads(line)["translation"] for line in lines]
 
-    sides = {"bare LLM.generate": bare, "main.py": whole}
-    rates: dict[str, list[float]] = {name: [] for name in sides}
+    programs = {"bare LLM.generate": bare_generate, "main.py": main_py}
+    rates: dict[str, list[float]] = {name: [] for name in programs}
     for turn in range(args.rounds):
-        for name in list(sides)[:: 1 if turn % 2 == 0 else -1]:
+        for name in list(programs)[:: 1 if turn % 2 == 0 else -1]:
             engine._llm.reset_prefix_cache()
             started = time.perf_counter()
-            count = len(sides[name]())
+            count = len(programs[name]())
             seconds = time.perf_counter() - started
             rates[name].append(count / seconds)
             print(
                 f"round {turn}, {name}: {count} sentences in {seconds:.1f} s, {rates[name][-1]:.2f} a second",
                 flush=True,
             )
-    shares = [ours / alone for ours, alone in zip(rates["main.py"], rates["bare LLM.generate"], strict=True)]
+    shares = [rate / bare for rate, bare in zip(rates["main.py"], rates["bare LLM.generate"], strict=True)]
     print(f"main.py / bare: {', '.join(f'{share:.3f}' for share in shares)}, median {statistics.median(shares):.3f}")
     engine.close()
 

@@ -14,20 +14,15 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from datagen import build_parser
 from topxgen import inference
 from topxgen.common.console import Progress
-from topxgen.common.records import Layout
-from topxgen.corpora import examples
-from topxgen.generation import prompt_templates, topics
-from topxgen.generation.paragraphs import Generation, Target, request_seed, schedule
-from topxgen.generation.pipelines.topxgen import TopXGenPrompts
-from topxgen.text import languages
-
-SEED = 122
+from topxgen.generation.paragraphs import Generation, request_seed
+from topxgen.generation.plan import GenerationConfig
 
 
 class Limited:
-    """A sampler that stops asking after `count` requests."""
+    """A sampler that takes `count` requests."""
 
     def __init__(self, sampler, count: int):
         self._sampler, self._left, self.tokens = sampler, count, 0
@@ -51,57 +46,42 @@ def main() -> None:
     parser.add_argument("--max_new_tokens", type=int, default=64)
     args = parser.parse_args()
 
-    language = languages.find("Basque")
-    template = prompt_templates.load("continuation")
-    builder = TopXGenPrompts(
-        template,
-        topics.read_topics(Path(__file__).parents[2] / "topics" / "wikipedia_vital_topics.txt"),
-        examples.example_paragraphs("udhr"),
-        {"Basque": examples.example_sentences("udhr", language)},
-        languages=["Basque"],
-        seed=SEED,
-        texts=1,
-        demonstrations=1,
-        phrases=4,
-    )
-    settings = inference.SamplingSettings(max_new_tokens=args.max_new_tokens, temperature=0.7, stop=template.stop)
-    sampler = inference.load("vllm", inference.ModelSettings(args.model, max_model_len=1024))
+    def config(folder) -> GenerationConfig:
+        flags = dict(
+            model_name_or_path=args.model, languages="Basque", output_dir=folder, number_of_instructions=10 * args.prompts,
+            seed_topics_path="topics/wikipedia_vital_topics.txt", prompt_template="continuation", temperature=0.7,
+            example_paragraphs="udhr", number_of_icl_demonstrations=1, example_sentences="udhr", number_of_icl_phrases=4,
+            max_new_tokens=args.max_new_tokens, max_model_len=1024, back_translator="nllb",
+        )  # fmt: skip
+        words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+        return GenerationConfig(build_parser().parse_args(words))
+
+    plan = config("unused")
+    seed, settings = plan.args.seed, plan.sampling_settings()
+    sampler = inference.load("vllm", plan.model_settings())
     llm = sampler._llm
 
     def bare() -> tuple[int, float]:
-        steps = schedule(("Basque",), 4, SEED)
+        steps = plan.pipeline.schedule(("Basque",), 4, seed)
         asked = [prompt for _ in range(-(-args.prompts // 4)) for prompt in next(steps)][: args.prompts]
         params = [
             sampler._vllm.SamplingParams(
                 temperature=settings.temperature,
                 max_tokens=settings.max_new_tokens,
                 stop=list(settings.stop),
-                seed=request_seed(SEED, prompt.id),
+                seed=request_seed(seed, prompt.id),
             )
             for prompt in asked
         ]
         start = time.perf_counter()
-        outputs = llm.generate([builder.build(prompt)[0] for prompt in asked], params, use_tqdm=False)
+        outputs = llm.generate([plan.pipeline.build(prompt)[0] for prompt in asked], params, use_tqdm=False)
         seconds = time.perf_counter() - start
         return sum(len(output.outputs[0].token_ids) for output in outputs), seconds
 
     def pipeline() -> tuple[int, float]:
         with tempfile.TemporaryDirectory() as folder, Progress("pipeline", None, "paragraphs") as progress:
             limited = Limited(sampler, args.prompts)
-            with Generation(
-                Layout(Path(folder), "none"),
-                Target(("Basque",), 10 * args.prompts, 0),
-                build_prompt=builder.build,
-                answer_format=template.answer,
-                texts_per_prompt=1,
-                step_size=4,
-                seed=SEED,
-                threshold=0.7,
-                rouge_tokenizer="unicode",
-                scripts={"Basque": language.script},
-                filenames={},
-                progress=progress,
-            ) as generation:
+            with Generation(config(folder), progress) as generation:
                 start = time.perf_counter()
                 generation.run(limited, settings)
                 return limited.tokens, time.perf_counter() - start

@@ -13,10 +13,6 @@ from topxgen.common.files import Appender, read_jsonl, repair_tail
 from topxgen.common.locks import OutputLock
 from topxgen.common.records import with_ids
 from topxgen.corpora import examples
-from topxgen.generation import prompt_templates
-from topxgen.generation.paragraphs import schedule
-from topxgen.generation.pipelines.topxgen import PROMPTS_PER_EXAMPLES, TopXGenPrompts
-from topxgen.generation.topics import TopicOrder, read_topics
 from topxgen.text import languages
 
 
@@ -59,116 +55,6 @@ def test_records_without_ids_get_the_same_ones_each_time():
     names = [name for name, _ in with_ids(lines, "text")]
     assert names == [name for name, _ in with_ids(lines, "text")] and len(set(names)) == 4
     assert names[2:] == ["mine", "mine#2"], "an id that stood before gets its count behind it"
-
-
-def test_topics(tmp_path):
-    assert len(read_topics(ROOT / "topics/wikipedia_vital_topics.txt")) == 10032
-    assert read_topics(ROOT / "topics/broad_topics.txt")[:2] == [
-        "rivers, lakes and wetlands",
-        "mountains, valleys and glaciers",
-    ]
-    (tmp_path / "my_wiki.txt").write_text("Paris, Texas\n\nWine\nWine\n")
-    assert read_topics(tmp_path / "my_wiki.txt") == ["Paris, Texas", "Wine"]
-    (tmp_path / "words.txt").write_text("one\n , two,\n")
-    assert read_topics(tmp_path / "words.txt") == ["one", "two"]
-    (tmp_path / "t.jsonl").write_text('"a"\n{"topic": "b"}\n')
-    assert read_topics(tmp_path / "t.jsonl") == ["a", "b"]
-    (tmp_path / "t.jsonl").write_text('"a"\n{"title": "b"}\n')
-    with pytest.raises(UsageError, match="line 2"):
-        read_topics(tmp_path / "t.jsonl")
-    (tmp_path / "latin1.txt").write_bytes("caf\xe9".encode("latin-1"))
-    with pytest.raises(UsageError, match="UTF-8"):
-        read_topics(tmp_path / "latin1.txt")
-
-
-def test_topics_come_once_before_any_comes_twice():
-    topics = [str(i) for i in range(50)]
-    order = TopicOrder(topics, 1, "Basque")
-    first, second = [order.topic(i) for i in range(50)], [order.topic(i) for i in range(50, 100)]
-    assert sorted(first) == sorted(second) == sorted(topics) and first != second
-    assert [order.topic(i) for i in range(50)] == first, "also after going on"
-    assert [TopicOrder(topics, 1, "Hausa").topic(i) for i in range(50)] != first
-
-
-def build(template="instruct", **changes) -> TopXGenPrompts:
-    settings = (
-        dict(languages=["Basque"], seed=1, texts=2, demonstrations=8, phrases=4, notice=lambda line: None) | changes
-    )
-    sentences = {"Basque": examples.udhr(languages.find("Basque"))}
-    return TopXGenPrompts(
-        prompt_templates.load(template),
-        [f"topic {i}" for i in range(100)],
-        examples.example_paragraphs("udhr"),
-        sentences,
-        **settings,
-    )
-
-
-def test_a_prompt_depends_on_seed_language_and_number_alone():
-    by_batch = {}
-    for step_size in (1, 3, 16):
-        steps = schedule(("Basque",), step_size, 1)
-        asked = [prompt for _ in range(48 // step_size) for prompt in next(steps)]
-        by_batch[step_size] = [build().build(prompt) for prompt in asked]
-    assert by_batch[1] == by_batch[3] == by_batch[16]
-    assert build(seed=2).build(asked[0]) != by_batch[1][0]
-
-
-def test_examples_are_in_other_languages_and_different_paragraphs():
-    pool = examples.example_paragraphs("udhr")
-    steps = schedule(("Basque",), 4, 1)
-    for _ in range(10):
-        step = next(steps)
-        texts = [build().build(prompt)[0][0]["content"] for prompt in step]
-        found = [
-            (name, i)
-            for name, lines in pool.items()
-            for i, line in enumerate(lines)
-            if f"({name}):\n{line}\n" in texts[0]
-        ]
-        names = {name for name, _ in found}
-        assert len(names) == 8 and "Basque" not in names
-        assert step[0].number % PROMPTS_PER_EXAMPLES == 0
-        shared = [text.rsplit("Topic: ", 1)[0] for text in texts]
-        assert len(set(shared)) == 1, "what the prompts share stands first"
-        assert all(text.endswith(f"Topic: {build().build(p)[1]}") for text, p in zip(texts, step, strict=True))
-
-
-def test_prompts_without_examples_hold_no_trace_of_them():
-    content = build(demonstrations=0, phrases=0).build(next(schedule(("Basque",), 1, 1))[0])[0][0]["content"]
-    assert (
-        "passages in other languages" not in content and "is written:" not in content and "exactly 2 texts" in content
-    )
-
-
-@pytest.mark.parametrize(
-    "old, new, message",
-    [
-        ("{topic}", "{topik}", "unknown placeholder {topik}"),
-        ("{topic}", "{topic!r}", "unknown placeholder"),
-        ("{topic}", "{topic.__class__}", "unknown placeholder"),
-        ("{topic}", "{topic", "for a brace"),
-        ("{topic}", "this", "has no {topic}"),
-        ("style: chat", "style: chatty", "style 'chatty' is none of chat, completion"),
-        ("answer: numbered", "answer: xml", "answer 'xml' is none of"),
-        ("answer: numbered", "stop: \\n", "must be a JSON string"),
-        ("answer: numbered", "anwser: numbered", "'anwser: numbered' is not a setting"),
-        ("=== sentence\n", "=== phrase\n", "section 'phrase' is none of"),
-    ],
-)
-def test_a_broken_template_is_named(tmp_path, old, new, message):
-    text = (ROOT / "topxgen/generation/prompts/instruct.txt").read_text(encoding="utf-8")
-    assert old in text
-    head, _, body = text.partition("\n\n===")
-    text = (
-        (head.replace(old, new) if old in ("style: chat", "answer: numbered") else head)
-        + "\n\n==="
-        + body.replace(old, new)
-    )
-    (tmp_path / "mine.txt").write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError) as error:
-        prompt_templates.load(str(tmp_path / "mine.txt"))
-    assert message in str(error.value) and "mine.txt" in str(error.value)
 
 
 def test_example_sources_from_folders(tmp_path):

@@ -148,7 +148,10 @@ def test_a_sentence_that_an_api_refuses_does_not_keep_the_others_waiting(script_
         first = run()
         assert first.returncode == 2 and "1 of 3 sentences could not be divided" in first.stderr, first.stderr
         second = run()
-        assert second.returncode == 3 and "1 of 3 sentences stay whole" in second.stderr, second.stderr
+        assert (
+            second.returncode == 3
+            and "1 of 3 sentences could not be divided in two runs and are translated whole" in second.stderr
+        ), second.stderr
         path = folder_of(tmp_path, "chat", k=0, steps=1) / "translate_0.jsonl"
         assert [bool(line.get("unanswered")) for line in records(path)] == [False, True, False]
         server.faults = lambda name, attempt: None

@@ -6,6 +6,7 @@ import pytest
 
 from comptra.compositional import translate
 from comptra.compositional.translate import Plan
+from comptra.llm_calls import LLMClient
 from comptra.methods import Task
 from tests.support.runs import records
 from topxgen.common.errors import UsageError
@@ -31,20 +32,25 @@ class Room:
     def __init__(self, folder, answered):
         self.folder, self.answered = folder, answered
         english, basque = languages.find("English"), languages.find("Basque")
-        self.task = Joining(english, basque, None, get_template(11, "English", "Basque"), None)
+        client = LLMClient(None, "raw", None, 1)
+        self.task = Joining(english, basque, client, get_template(11, "English", "Basque"), None)
         self.merged = self.task.merged
         self.merged.clear()
 
+    def method(self, sentences, task):
+        task.client.unanswered.update(set(sentences) - set(self.answered))
+        return ((i, self.answered.get(text, "")) for i, text in enumerate(sentences))
+
     def run(self):
         plan = Plan(
-            method=lambda sentences, task: ((i, self.answered.get(text)) for i, text in enumerate(sentences)),
+            method=self.method,
             divide=lambda sentences: [text.split() for text in sentences],
-            merge_prompts=lambda sentences, pairs: (pairs, set()),
+            merge_prompts=lambda sentences, pairs: pairs,
             fits=lambda texts: [True] * len(texts),
             steps=1,
         )
-        levels = translate.divide(SENTENCES, plan, self.folder, lambda stage: None)
-        return translate.translate(levels, plan, self.task, self.folder, lambda stage: None)
+        levels = translate.divide(SENTENCES, plan, self.task, self.folder)
+        return translate.translate(levels, plan, self.task, self.folder)
 
 
 def test_a_sentence_is_merged_again_when_its_missing_phrase_is_there(tmp_path):

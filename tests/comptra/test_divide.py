@@ -20,9 +20,9 @@ ENGLISH, BASQUE, NEPALI, URDU = (languages.find(name) for name in ("English", "B
 SENTENCE = "The old stone bridge was closed last winter, because its pillars had begun to crack."
 
 
-def task_for(asker=None, src=ENGLISH, **changes) -> Task:
+def task_for(client=None, src=ENGLISH, **changes) -> Task:
     template = get_template(14, src.name, "Basque")
-    return replace(Task(src, BASQUE, asker, template, SamplingSettings(max_new_tokens=16, temperature=0.0)), **changes)
+    return replace(Task(src, BASQUE, client, template, SamplingSettings(max_new_tokens=16, temperature=0.0)), **changes)
 
 
 def divided(name: str, *sentences: str, src=ENGLISH, **settings) -> list[list[str]]:
@@ -141,9 +141,13 @@ def test_lists_are_read_as_models_write_them(answer, items):
 def test_what_is_no_phrase_is_left_out():
     settings = DividerSettings()
     phrases = ["The  bridge", "the bridge.", SENTENCE.upper(), "...", "", "x" * (3 * len(SENTENCE) + 1), "was closed"]
-    assert divide.settled(SENTENCE, phrases, settings) == ["The bridge", "was closed"]
-    assert divide.settled(SENTENCE, phrases, replace(settings, number_of_subproblems=1)) == ["The bridge"]
-    assert divide.settled(SENTENCE, [SENTENCE], settings) == [SENTENCE] == divide.settled(SENTENCE, [], settings)
+    assert divide.clean_phrases(SENTENCE, phrases, settings) == ["The bridge", "was closed"]
+    assert divide.clean_phrases(SENTENCE, phrases, replace(settings, number_of_subproblems=1)) == ["The bridge"]
+    assert (
+        divide.clean_phrases(SENTENCE, [SENTENCE], settings)
+        == [SENTENCE]
+        == divide.clean_phrases(SENTENCE, [], settings)
+    )
 
 
 # A model that divides
@@ -166,9 +170,9 @@ def test_a_chat_model_and_a_base_model_are_shown_the_same_examples(tmp_path):
     sentence = "Braces {examples} and {phrases} stay."
     player = Player(lambda prompt: "1. Braces stay\n2. {phrases} stay\n3. Braces stay")
     for style in ("chat", "raw"):
-        asker = llm_calls.LLMClient(player, style, tmp_path / f"{style}.jsonl", 1)
+        client = llm_calls.LLMClient(player, style, tmp_path / f"{style}.jsonl", 1)
         sampling = SamplingSettings(max_new_tokens=16, temperature=0.7, num_return_sequences=3)
-        found = divide.llm([sentence], task_for(asker, sampling=sampling), DividerSettings(max_new_tokens=99))
+        found = divide.llm([sentence], task_for(client, sampling=sampling), DividerSettings(max_new_tokens_divide=99))
         assert found == [["Braces stay", "{phrases} stay"]]
     chat, raw = (request.prompt for request in player.requests)
     (turn,) = chat
@@ -188,30 +192,30 @@ def test_a_chat_model_and_a_base_model_are_shown_the_same_examples(tmp_path):
 def test_a_model_that_says_nothing_or_never_ends(tmp_path):
     said = {"a": "", "b": "\n".join(f"{i}. phrase {i}" for i in range(1, 400)), "c": "1. " + "x " * 999}
     player = Player(lambda prompt: said[prompt.rpartition("Sentence: ")[2][0]])
-    asker = llm_calls.LLMClient(player, "raw", tmp_path / "a.jsonl", 1)
-    nothing, loop, long = divide.llm(["a bridge", "b bridge", "c bridge"], task_for(asker), DividerSettings())
-    assert nothing == ["a bridge"] and loop[:2] == ["phrase 1", "phrase 2"] and len(loop) == divide.MOST
+    client = llm_calls.LLMClient(player, "raw", tmp_path / "a.jsonl", 1)
+    nothing, loop, long = divide.llm(["a bridge", "b bridge", "c bridge"], task_for(client), DividerSettings())
+    assert nothing == ["a bridge"] and loop[:2] == ["phrase 1", "phrase 2"] and len(loop) == divide.MAX_PHRASES
     assert long == ["x x"]
 
 
 def test_phrases_of_the_examples_are_no_phrases_of_other_sentences(tmp_path):
     player = Player(lambda prompt: "1. Do you know\n2. According to the report.\n3. The time")
-    asker = llm_calls.LLMClient(player, "raw", tmp_path / "a.jsonl", 1)
-    found = divide.llm(["Do you know the time?", "What is the time?"], task_for(asker), DividerSettings())
+    client = llm_calls.LLMClient(player, "raw", tmp_path / "a.jsonl", 1)
+    found = divide.llm(["Do you know the time?", "What is the time?"], task_for(client), DividerSettings())
     assert found == [["Do you know", "The time"], ["The time"]]
 
 
 def test_a_small_base_model_divides_and_resumes(tiny_lm, tmp_path):
     """A real model through the whole way, one sentence twice; the second run finds every answer on disk."""
     sampler = inference.load("hf", ModelSettings(tiny_lm, dtype="float32"))
-    settings = DividerSettings(max_new_tokens=40, number_of_subproblems=3)
+    settings = DividerSettings(max_new_tokens_divide=40, number_of_subproblems=3)
     sentences = [SENTENCE, "Where is it?", SENTENCE]
 
     def run(sampler):
-        asker = llm_calls.LLMClient(sampler, "raw", tmp_path / "answers.jsonl", 1)
-        found = divide.llm(sentences, task_for(asker), settings)
-        asker.close()
-        assert not asker.failures
+        client = llm_calls.LLMClient(sampler, "raw", tmp_path / "answers.jsonl", 1)
+        found = divide.llm(sentences, task_for(client), settings)
+        client.close()
+        assert not client.failures
         return found
 
     found = run(sampler)
@@ -225,7 +229,7 @@ def test_the_examples_of_the_prompts_pass_our_own_filter(mode):
     texts = divide._prompts(DividerSettings(mode_divide=mode))
     assert len(texts["examples"]) >= 5
     for row in texts["examples"]:
-        assert divide.settled(row["sentence"], row["phrases"], DividerSettings()) == row["phrases"]
+        assert divide.clean_phrases(row["sentence"], row["phrases"], DividerSettings()) == row["phrases"]
         assert len(row["phrases"]) >= 2 and all(texts["stop"] not in phrase for phrase in row["phrases"])
 
 
@@ -236,10 +240,10 @@ def test_a_prompt_of_the_users_own(tmp_path):
         '[[examples]]\nsentence = "A and B"\nphrases = ["A", "B"]\n'
     )
     player = Player(lambda prompt: "1. x\n2. y")
-    asker = llm_calls.LLMClient(player, "raw", tmp_path / "a.jsonl", 1)
+    client = llm_calls.LLMClient(player, "raw", tmp_path / "a.jsonl", 1)
     settings = DividerSettings(mode_divide=str(path))
     divide.check("llm", ENGLISH, settings)
-    assert divide.llm(["x or y"], task_for(asker), settings) == [["x", "y"]]
+    assert divide.llm(["x or y"], task_for(client), settings) == [["x", "y"]]
     assert player.requests[0].prompt == "A and B=1. A\n2. B;x or y {json: 1} =" and player.settings[0].stop == ("END",)
 
 
@@ -370,23 +374,22 @@ def task_in(tmp_path):
 
 @pytest.mark.parametrize("style", ["raw", "chat"])
 def test_vanilla_is_few_shot_with_the_phrases(style, task_in):
-    task = task_in(style)
-    sentences = [SENTENCE, "No phrases."]
-    found = merge.prompts(sentences, [PAIRS, []], None, task, "vanilla", [POOL, POOL])
-    assert found == [task.prompt(POOL + PAIRS, SENTENCE), task.prompt(POOL, "No phrases.")]
-    assert merge.prompts(sentences, [PAIRS, []], None, task) == [
-        task.prompt(PAIRS, SENTENCE),
-        task.prompt([], "No phrases."),
-    ]
+    task, vanilla = task_in(style), merge.load("vanilla")
+    found = vanilla.prompt(task, SENTENCE, PAIRS, POOL)
+    assert found == task.prompt(POOL + PAIRS, SENTENCE)
+    assert vanilla.prompt(task, "No phrases.", [], POOL) == task.prompt(POOL, "No phrases.")
+    assert vanilla.prompt(task, SENTENCE, PAIRS, []) == task.prompt(PAIRS, SENTENCE)
+    assert vanilla.prompt(task, "No phrases.", [], []) == task.prompt([], "No phrases.")
     if style == "chat":
-        assert found[0] == chat_prompt("English", "Basque", POOL + PAIRS, SENTENCE)
+        assert found == chat_prompt("English", "Basque", POOL + PAIRS, SENTENCE)
 
 
 def test_a_chat_model_is_asked_to_improve_a_draft_or_to_translate(task_in):
     task = task_in("chat")
-    sentences, pairs = [SENTENCE, "No draft.", "No phrases."], [PAIRS, PAIRS, []]
-    refined = merge.prompts(sentences, pairs, ["Zubi zaharra", "", "Ez"], task, "refine", [POOL, [], []])
-    plain = merge.prompts(sentences, pairs, None, task, "norefine", [POOL, [], []])
+    rows = [(SENTENCE, PAIRS, POOL), ("No draft.", PAIRS, []), ("No phrases.", [], [])]
+    drafts = ["Zubi zaharra", "", "Ez"]
+    refined = [merge.load("refine").prompt(task, *row, draft) for row, draft in zip(rows, drafts, strict=True)]
+    plain = [merge.load("norefine").prompt(task, *row) for row in rows]
     assert refined[1] == plain[1] and refined[0] != plain[0]
     first, _, bare = (prompt[0]["content"] for prompt in refined)
     assert (
@@ -402,20 +405,65 @@ def test_a_chat_model_is_asked_to_improve_a_draft_or_to_translate(task_in):
 
 def test_a_base_model_gets_its_template_after_a_note(task_in):
     task = task_in("raw")
-    refined, undrafted = merge.prompts([SENTENCE] * 2, [PAIRS, []], ["Zubi zaharra", ""], task, "refine", [POOL, []])
+    refined = merge.load("refine").prompt(task, SENTENCE, PAIRS, POOL, "Zubi zaharra")
+    undrafted = merge.load("refine").prompt(task, SENTENCE, [], [])
     assert refined.endswith("\n" + task.prompt(POOL + PAIRS, SENTENCE)) and "Zubi zaharra" in refined.splitlines()[0]
     assert refined.splitlines()[1:2] == [""] and undrafted == task.prompt([], SENTENCE)
-    (plain,) = merge.prompts([SENTENCE], [PAIRS], None, task, "norefine")
+    plain = merge.load("norefine").prompt(task, SENTENCE, PAIRS, [])
     note, blank, rest = plain.split("\n", 2)
     assert note and not blank and rest == task.prompt(PAIRS, SENTENCE)
 
 
 def test_merge_prompts_are_checked_before_anything_runs(tmp_path, monkeypatch):
     for name in merge.MERGE_PROMPTS:
-        merge.check(name)
+        merge.load(name)
     with pytest.raises(UsageError, match=r"--merge_prompt 'refin' .*vanilla, refine, norefine.*did you mean refine"):
-        merge.check("refin")
+        merge.load("refin")
     (tmp_path / "merge").mkdir()
     monkeypatch.setattr(prompts, "FOLDER", tmp_path)
     with pytest.raises(UsageError, match=r"norefine.toml is missing: put it back"):
-        merge.check("norefine")
+        merge.load("norefine")
+
+
+# Boundaries
+
+
+def test_a_phrase_of_three_times_the_sentence_is_kept_and_one_character_more_is_not():
+    limit = divide.MAX_PHRASE_RATIO * len("abcd")
+    assert limit == 12
+    assert divide.clean_phrases("abcd", ["x" * 12, "y" * 13], DividerSettings()) == ["x" * 12]
+
+
+@pytest.mark.parametrize("count, kept", [(31, 31), (32, 32), (33, 32)])
+def test_an_answer_gives_32_phrases_at_most(count, kept, tmp_path):
+    player = Player(lambda prompt: "\n".join(f"{i}. part {i}" for i in range(1, count + 1)))
+    client = llm_calls.LLMClient(player, "raw", tmp_path / "a.jsonl", 1)
+    (phrases,) = divide.llm(["a long sentence"], task_for(client), DividerSettings())
+    assert len(phrases) == kept and phrases[-1] == f"part {kept}"
+
+
+def test_keywords_weigh_more_than_the_median_and_run_to_three_words():
+    assert divided("keyword", "aaaa bbb cc d") == [["aaaa bbb"]], "of an even number the lower middle"
+    assert divided("keyword", "aaa bb c") == [["aaa"]] and divided("keyword", "aa bb cccc") == [["cccc"]]
+    assert divided("keyword", "aaaa bbbb cccc dddd e f g h") == [["aaaa bbbb cccc", "dddd"]]
+    assert divided("keyword", "aaaa, bbbb e f") == [["aaaa", "bbbb"]], "punctuation ends a run"
+    four = "aaaa e bbbbb f cccc g"
+    assert divided("keyword", four, number_of_subproblems=2) == [["aaaa", "bbbbb"]], "of ties the first, in order"
+
+
+@pytest.mark.parametrize("words, kept", [(1, False), (2, True), (8, True), (9, False)])
+def test_subtrees_have_two_to_eight_words(words, kept):
+    """A noun phrase of so many words beside a verb and its adverb."""
+    text = " ".join(["w"] * words + ["runs", "now"])
+    doc = parsed(
+        text,
+        " ".join(["ADJ"] * (words - 1) + ["NOUN", "X", "X"]),
+        " ".join(["dep"] * (words + 2)),
+        [words - 1] * (words - 1) + [words, words, words],
+    )
+    assert divide.phrase_subtrees(doc) == ([(0, words)] if kept else [])
+
+
+def test_the_whole_text_is_not_its_own_subtree():
+    doc = parsed("a b c", "ADJ ADJ NOUN", "dep dep ROOT", [2, 2, 2])
+    assert divide.phrase_subtrees(doc) == []

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from comptra.compositional import divide
-from comptra.compositional.divide import DividerSettings, settled
+from comptra.compositional.divide import DividerSettings, clean_phrases
 from topxgen.text import languages
 
 TASK = SimpleNamespace(src=languages.find("Basque"))
@@ -15,14 +15,14 @@ WORDS = "bat bi hiru lau bost sei zazpi zortzi bederatzi hamar"
 def test_what_is_no_phrase():
     settings = DividerSettings()
     text = "Etxe handia da"
-    assert settled(text, ["Etxe", "etxe,", "  handia   da ", "...", "ETXE HANDIA DA."], settings) == [
+    assert clean_phrases(text, ["Etxe", "etxe,", "  handia   da ", "...", "ETXE HANDIA DA."], settings) == [
         "Etxe",
         "handia da",
     ]
-    assert settled(text, ["...", text], settings) == [text]
-    assert settled("abc", ["x" * 9, "y" * 10], settings) == ["x" * 9], "at most three times as long"
-    assert settled(text, ["bat", "bi", "hiru"], DividerSettings(number_of_subproblems=2)) == ["bat", "bi"]
-    assert settled(text, ["bat", "bi", "hiru"], DividerSettings(number_of_subproblems=0)) == ["bat", "bi", "hiru"]
+    assert clean_phrases(text, ["...", text], settings) == [text]
+    assert clean_phrases("abc", ["x" * 9, "y" * 10], settings) == ["x" * 9], "at most three times as long"
+    assert clean_phrases(text, ["bat", "bi", "hiru"], DividerSettings(number_of_subproblems=2)) == ["bat", "bi"]
+    assert clean_phrases(text, ["bat", "bi", "hiru"], DividerSettings(number_of_subproblems=0)) == ["bat", "bi", "hiru"]
 
 
 @pytest.mark.parametrize(

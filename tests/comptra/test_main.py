@@ -221,7 +221,7 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
     assert dry.returncode == 0 and "Translate this from English to Basque:" in dry.stdout
     assert not (tmp_path / "out").exists()
     told = main_here("--model_name_or_path", model, "--output_dir", tmp_path, "--template_key", 9, "--dry_run")
-    assert "was fine-tuned on template 14, but is asked with 9" in told.stderr
+    assert "was fine-tuned on template 14, but is prompted with 9" in told.stderr
     named = get_template(14, "English", "Basque").name
     same = main_here("--model_name_or_path", model, "--output_dir", tmp_path, "--template_key", named, "--dry_run")
     assert same.returncode == 0 and "fine-tuned" not in same.stderr
@@ -231,8 +231,8 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
     ("flags", "message"),
     [
         (("--template_key", 18), "--template_key 18"),
-        (("--retriever_type", "bm26"), "invalid choice: 'bm26'"),
-        (("--method_translate", "magic"), "invalid choice: 'magic'"),
+        (("--retriever_type", "bm26"), "--retriever_type: 'bm26' is not one of bm25s, "),
+        (("--method_translate", "magic"), "--method_translate: 'magic' is not one of vanilla, "),
         (("--k", 500), "--k 500 is more than the"),
         (("--k", 2, "--dataset_name_or_path", "validation"), "cannot load flores"),
         (("--tgt", "Klingon"), "unknown language 'Klingon'"),

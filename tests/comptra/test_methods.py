@@ -48,10 +48,10 @@ def nearest(sentences, k):
     return [PAIRS[:k] for _ in sentences]
 
 
-def task_for(asker=None, src=ENGLISH, **changes) -> Task:
+def task_for(client=None, src=ENGLISH, **changes) -> Task:
     template = get_template(14, src.name, "Basque")
     sampling = SamplingSettings(max_new_tokens=75, temperature=0.0)
-    return replace(Task(src, BASQUE, asker, template, sampling, nearest=nearest), **changes)
+    return replace(Task(src, BASQUE, client, template, sampling, nearest=nearest), **changes)
 
 
 @pytest.fixture
@@ -60,10 +60,10 @@ def ask(tmp_path):
 
     def run(method, answer, style="chat", sentences=SENTENCES, **changes):
         player = Player(answer)
-        asker = LLMClient(player, style, tmp_path / "answers.jsonl", 1)
-        task = task_for(asker, **changes)
+        client = LLMClient(player, style, tmp_path / "answers.jsonl", 1)
+        task = task_for(client, **changes)
         found = in_order(methods.load(method)(sentences, task), len(sentences))
-        asker.close()
+        client.close()
         return found, player
 
     return run
@@ -262,12 +262,12 @@ def test_refinement_goes_on_from_the_last_version(tmp_path):
         return "" if "rains" in text else f"Translation: {text.split('translation: ')[1].splitlines()[0]}+"
 
     player = Player(answer)
-    asker = LLMClient(player, "chat", tmp_path / "answers.jsonl", 1)
-    assert refine(SENTENCES, ["a", "b", "", "d"], task_for(asker), 3) == ["a+++", "b+++", "", "d"]
+    client = LLMClient(player, "chat", tmp_path / "answers.jsonl", 1)
+    assert refine(SENTENCES, ["a", "b", "", "d"], task_for(client), 3) == ["a+++", "b+++", "", "d"]
     assert [len(prompt) for prompt in player.prompts] == [1] * len(player.prompts)
     # a and b thrice; what was said about d is known after the first time.
     assert len(player.prompts) == 7
-    assert refine(SENTENCES, ["a", "b", "", "d"], task_for(asker), 0) == ["a", "b", "", "d"]
+    assert refine(SENTENCES, ["a", "b", "", "d"], task_for(client), 0) == ["a", "b", "", "d"]
     assert len(player.prompts) == 7
 
 
@@ -297,14 +297,14 @@ def test_stopped_at_any_answer_a_method_goes_on(name, answers, chat_lm, tmp_path
     journal = tmp_path / "answers.jsonl"
 
     def run(sampler):
-        asker = LLMClient(sampler, "chat", journal, 1)
+        client = LLMClient(sampler, "chat", journal, 1)
         sampling = SamplingSettings(max_new_tokens=12, temperature=0.0)
         task = task_for(
-            asker, k=2, sampling=sampling, best_by_quality=lambda _, found: [max(row, key=len) for row in found]
+            client, k=2, sampling=sampling, best_by_quality=lambda _, found: [max(row, key=len) for row in found]
         )
         found = list(methods.load(name)(SENTENCES, task))
-        asker.close()
-        assert sorted(i for i, _ in found) == [0, 1, 2, 3] and not asker.failures
+        client.close()
+        assert sorted(i for i, _ in found) == [0, 1, 2, 3] and not client.failures
         return in_order(iter(found), len(SENTENCES))
 
     whole = run(chat_lm)
@@ -452,8 +452,8 @@ def test_an_answer_that_begins_with_a_line_break_is_asked_for_whole(tmp_path):
     player.answer = lambda prompt: (
         "Euria ari du." if "It rains" in prompt else "" if "\n" in player.settings[-1].stop else "\nEtxe bat.\n"
     )
-    asker = LLMClient(player, "raw", tmp_path / "answers.jsonl", 1)
-    found = in_order(methods.load("vanilla")(SENTENCES, task_for(asker)), len(SENTENCES))
+    client = LLMClient(player, "raw", tmp_path / "answers.jsonl", 1)
+    found = in_order(methods.load("vanilla")(SENTENCES, task_for(client)), len(SENTENCES))
     assert found == ["Etxe bat."] * 3 + ["Euria ari du."]
     assert [settings.stop for settings in player.settings] == [("\n", "###")] * 3 + [("###",)] * 2
-    asker.close()
+    client.close()

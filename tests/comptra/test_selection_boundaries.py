@@ -77,7 +77,7 @@ def test_lists_do_not_match_each_other(monkeypatch):
     lists = [["aaaa bbbb", "cccc", "aaaa"], ["cccc cccc", "cccc", "dddd"], ["bbbb", "dddd dd", "dddd"]]
     alone = [select(["s"], [texts])[0] for texts in lists]
     assert select(["s"] * 3, lists) == alone
-    monkeypatch.setattr(candidate_selection, "_PAIRS", 1)
+    monkeypatch.setattr(candidate_selection, "_PAIRS_PER_BLOCK", 1)
     assert select(["s"] * 3, lists) == alone
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import BENCHMARKS
+from tests.support.runs import BENCHMARKS, script
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks, examples
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage, Split, load
@@ -266,6 +266,7 @@ def test_every_embedded_declaration_has_both_parts():
     for path in benchmarks.UDHR.glob("*.tsv"):
         dev, test = load("udhr", languages.find(path.stem))
         assert len(dev.texts) >= 15 and len(test.texts) >= 10 and not set(dev.ids) & set(test.ids), path.stem
+        assert examples.udhr(languages.find(path.stem)) == [text for text in dev.texts if len(text) > 39]
 
 
 def test_published_files_where_this_machine_has_them(ntrex):
@@ -460,6 +461,15 @@ def test_files_of_other_kinds_are_refused(tmp_path, name):
     )
 
 
+def test_a_folder_of_programs_is_no_benchmark(tmp_path):
+    record = {"sentence": "Bat.", "propositions": ["Bat."], "translations": ["One."]}
+    write(tmp_path / "in/Basque_translate.jsonl", json.dumps(record) + "\n")
+    command = ("--input_dir", tmp_path / "in", "--output_dir", tmp_path / "out", "--benchmarks", "udhr", "scripts/perf")
+    result = script("decontamination.py", *command, check=2)
+    assert result.stderr.count("\n") == 1 and ".py is not a .txt, .tsv, .csv" in result.stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_a_loader_of_ones_own(tmp_path):
     path = write(
         tmp_path / "loaders.py",
@@ -479,6 +489,7 @@ def poems(name, language, folder):
 
 def test_local_sources(tmp_path):
     path = write(tmp_path / "a:b/Basque.txt", "Bat.\n")
+    (tmp_path / "a").mkdir()  # the longest name that exists counts
     for name in (str(path), f"{path}:Basque", f"{path.parent}:Basque=1", str(path.parent)):
         assert benchmarks.local_source(name) in (path, path.parent)
         assert load(name, BASQUE)[0].texts == ["Bat."]

@@ -70,7 +70,7 @@ def test_a_spent_quota_and_a_kill_lose_nothing_and_pay_nothing_twice(tmp_path):
     with Writer(quota=9) as server:
         result = datagen(*command(server, tmp_path), check=4)
         paid += server.given
-    assert "quota or credit" in result.stderr and "the same command goes on from there" in result.stderr
+    assert "quota or credit" in result.stderr and "re-run the same command to resume" in result.stderr
     assert "Traceback" not in result.stderr
     assert lines_in(answers) == paid.total() == 9
 
@@ -110,5 +110,5 @@ def test_a_refused_key_ends_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong-key-000000")
     with Writer() as server:
         result = datagen(*command(server, tmp_path), check=4)
-    assert "refused the key" in result.stderr and "sk-wrong-key-000000" not in result.stdout + result.stderr
+    assert "rejected the API key" in result.stderr and "sk-wrong-key-000000" not in result.stdout + result.stderr
     assert len(server.arrivals) <= 6

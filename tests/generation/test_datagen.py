@@ -22,36 +22,52 @@ needs_apertium = pytest.mark.skipif(
 )
 
 
-def common(model, output, *more):
-    return (
-        "--model_name_or_path", model, "--languages", "Basque", "--seed_topics_path", TOPICS, "--output_dir", output,
-        "--example_paragraphs", "udhr", "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1,
-        "--number_of_icl_phrases", 2, "--back_translator", "apertium", "--dtype", "float32",
-        "--prompt_template", "continuation", *more,
-    )  # fmt: skip
+TRANSLATED = "translated"  # --translate_dir
 
 
 def tiny(model, output, *more):
-    return common(
-        model, output, "--inference_api", "hf", "--max_new_tokens", 48, "--request_batch_size", 8,
-        "--temperature", 0.7, *more,
+    return (
+        "--model_name_or_path", model, "--languages", "Basque", "--seed_topics_path", TOPICS, "--output_dir", output,
+        "--example_paragraphs", "udhr", "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1,
+        "--number_of_icl_phrases", 2, "--dtype", "float32", "--prompt_template", "continuation", "--inference_api", "hf",
+        "--max_new_tokens", 48, "--request_batch_size", 8, "--temperature", 0.7, *more,
+    )  # fmt: skip
+
+
+APERTIUM = ("--back_translator", "apertium", "--translate_dir", TRANSLATED)
+
+
+@pytest.fixture(scope="module")
+def back(tiny_nllb, tmp_path_factory):
+    """The flags of a small back-translator."""
+    return (
+        "--use_nllb", "--nllb_name_or_path", tiny_nllb, "--cache_dir", tmp_path_factory.mktemp("cache"), "--translate_dir",
+        TRANSLATED, "--scorer", "confidence",
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_lm, tmp_path_factory):
+def finished(tiny_lm, back, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    result = datagen(*tiny(tiny_lm, folder, "--number_of_instructions", 40))
+    result = datagen(*tiny(tiny_lm, folder, "--number_of_instructions", 40, *back))
     return folder, result
 
 
-@needs_apertium
 def test_the_whole_job(finished):
-    folder, _ = finished
+    check_whole_job(finished[0])
+
+
+@needs_apertium
+def test_the_whole_job_with_apertium(tiny_lm, tmp_path):
+    datagen(*tiny(tiny_lm, tmp_path, "--number_of_instructions", 40, *APERTIUM))
+    check_whole_job(tmp_path)
+
+
+def check_whole_job(folder):
     paragraphs = records(folder / "Basque.jsonl")
     assert len(paragraphs) == 40 and all(set(p) == {"text", "topic", "id"} for p in paragraphs)
     assert len({p["id"] for p in paragraphs}) == 40
-    translated = records(folder / "apertium" / "Basque_translate.jsonl")
+    translated = records(folder / TRANSLATED / "Basque_translate.jsonl")
     assert [t["sentence"] for t in translated] == [p["text"] for p in paragraphs]
     assert [t["topic"] for t in translated] == [p["topic"] for p in paragraphs]
     for record in translated:
@@ -64,62 +80,62 @@ def test_the_whole_job(finished):
             assert len(translation) >= 40 and translation.endswith(".")
             assert 0 <= score <= 1
     assert sum(len(record["propositions"]) for record in translated) >= 5
-    rejects = records(folder / "apertium" / "Basque_translate_rejects.jsonl")
+    rejects = records(folder / TRANSLATED / "Basque_translate_rejects.jsonl")
     assert {reject["id"] for reject in rejects} <= {p["id"] for p in paragraphs}
 
 
-@needs_apertium
 def test_manifests_and_funnel_agree_with_the_files(finished):
     folder, result = finished
     manifest = json.loads((folder / "manifest_generate.json").read_text())
     assert manifest["complete"] and manifest["seed"] == 122 and manifest["counts"]["Basque"]["kept"] == 40
     assert manifest["versions"]["transformers"] and manifest["command"][0].endswith("datagen.py")
-    pairs = sum(len(r["propositions"]) for r in records(folder / "apertium" / "Basque_translate.jsonl"))
+    pairs = sum(len(r["propositions"]) for r in records(folder / TRANSLATED / "Basque_translate.jsonl"))
     for stage in ("translate", "score"):
-        counts = json.loads((folder / "apertium" / f"manifest_{stage}.json").read_text())["counts"]["Basque"]
+        counts = json.loads((folder / TRANSLATED / f"manifest_{stage}.json").read_text())["counts"]["Basque"]
         assert counts["pairs"] == pairs
     assert re.search(rf"pairs kept +{pairs}\n", result.stdout) and re.search(r"paragraphs kept +40\n", result.stdout)
     rejected = len(records(folder / "Basque_rejects.jsonl"))
     assert rejected == sum(manifest["counts"]["Basque"]["rejected"].values())
-    assert not (folder / "apertium" / "Basque_scores.jsonl").exists(), "the score journal is gone when all is merged"
+    assert not (folder / TRANSLATED / "Basque_scores.jsonl").exists(), "the score journal is gone when all is merged"
 
 
-@needs_apertium
-def test_a_second_run_does_nothing_and_needs_no_model(finished):
+def test_a_second_run_does_nothing_and_needs_no_model(finished, back):
     folder, _ = finished
     before = contents(folder)
-    result = datagen(*tiny("/nowhere/model", folder, "--number_of_instructions", 40), check=2)
+    result = datagen(*tiny("/nowhere/model", folder, "--number_of_instructions", 40, *back), check=2)
     assert "holds results of other settings (model was" in result.stderr, "another model may not mix in"
     settings = json.loads((folder / "settings_generate.json").read_text())
     started = time.monotonic()
-    result = datagen(*tiny(settings["model"], folder, "--number_of_instructions", 40))
-    assert "loading" not in result.stderr and time.monotonic() - started < 30
+    result = datagen(*tiny(settings["model"], folder, "--number_of_instructions", 40, *back))
+    assert (
+        "loading" not in result.stderr
+        and "generate: kept 40 paragraphs from " in result.stderr
+        and time.monotonic() - started < 30
+    )
     assert contents(folder) == before
 
 
-@needs_apertium
-def test_stages_run_alone(finished, tiny_lm, tmp_path):
+def test_stages_run_alone(finished, back, tiny_lm, tmp_path):
     folder, _ = finished
     shutil.copy(folder / "Basque.jsonl", tmp_path)
-    arguments = ("--languages", "Basque", "--back_translator", "apertium", "--output_dir", tmp_path)
+    arguments = ("--languages", "Basque", *back, "--output_dir", tmp_path)
     result = datagen(*arguments, "--stages", "score", check=2)
     assert "run --stages translate first" in result.stderr
     datagen(*arguments, "--stages", "translate")
-    untouched = records(tmp_path / "apertium" / "Basque_translate.jsonl")
+    untouched = records(tmp_path / TRANSLATED / "Basque_translate.jsonl")
     assert all(score is None for record in untouched for score in record["scores"])
     datagen(*arguments, "--stages", "score")
-    assert records(tmp_path / "apertium" / "Basque_translate.jsonl") == records(
-        folder / "apertium" / "Basque_translate.jsonl"
+    assert records(tmp_path / TRANSLATED / "Basque_translate.jsonl") == records(
+        folder / TRANSLATED / "Basque_translate.jsonl"
     )
 
 
-@needs_apertium
-def test_killed_at_random_points_and_resumed(finished, tiny_lm, tmp_path):
+def test_killed_at_random_points_and_resumed(finished, back, tiny_lm, tmp_path):
     """kill -9 of real runs, in each stage; in the end the same data as the undisturbed run."""
     whole, _ = finished
-    arguments = tiny(tiny_lm, tmp_path, "--number_of_instructions", 40)
+    arguments = tiny(tiny_lm, tmp_path, "--number_of_instructions", 40, *back)
     answers, kept = tmp_path / "Basque_answers.jsonl", tmp_path / "Basque.jsonl"
-    translated = tmp_path / "apertium" / "Basque_translate.jsonl"
+    translated = tmp_path / TRANSLATED / "Basque_translate.jsonl"
     rng = random.Random(5)
     first, second = rng.randint(1, 8), rng.randint(20, 35)
     datagen(*arguments, kill_when=lambda: lines_in(answers) >= first)
@@ -132,79 +148,70 @@ def test_killed_at_random_points_and_resumed(finished, tiny_lm, tmp_path):
     assert json.loads((tmp_path / "manifest_generate.json").read_text())["complete"]
 
 
-@needs_apertium
-def test_translation_files_cut_at_any_byte_are_made_whole(finished, tmp_path):
+def test_translation_files_cut_at_any_byte_are_made_whole(finished, back, tmp_path):
     """A kill can leave any prefix of what is written in turn: a paragraph's rejects, then its record."""
     whole, _ = finished
-    rejects_of = {record["id"]: record for record in records(whole / "apertium" / "Basque_translate_rejects.jsonl")}
+    rejects_of = {record["id"]: record for record in records(whole / TRANSLATED / "Basque_translate_rejects.jsonl")}
     written = []  # (file, line) in the order of writing
-    for record in records(whole / "apertium" / "Basque_translate.jsonl"):
+    for record in records(whole / TRANSLATED / "Basque_translate.jsonl"):
         if record["id"] in rejects_of:
             written.append(("Basque_translate_rejects.jsonl", rejects_of[record["id"]]))
         record = {key: value for key, value in record.items() if key != "scorer"}
         written.append(("Basque_translate.jsonl", record | {"scores": [None] * len(record["scores"])}))
-    arguments = ("--languages", "Basque", "--back_translator", "apertium", "--output_dir")
+    arguments = ("--languages", "Basque", *back, "--output_dir")
     rng = random.Random(6)
     for trial in range(6):
         folder = tmp_path / str(trial)
-        (folder / "apertium").mkdir(parents=True)
+        (folder / TRANSLATED).mkdir(parents=True)
         shutil.copy(whole / "Basque.jsonl", folder)
         last = rng.randrange(len(written))
         for name, line in written[:last]:
-            with (folder / "apertium" / name).open("a", encoding="utf-8") as file:
+            with (folder / TRANSLATED / name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         name, line = written[last]
         torn = json.dumps(line, ensure_ascii=False).encode()
-        with (folder / "apertium" / name).open("ab") as file:
+        with (folder / TRANSLATED / name).open("ab") as file:
             file.write(torn[: rng.randrange(len(torn))])
-        (folder / "apertium" / "Basque_scores.jsonl").write_text('{"id": "Basque-0000')
+        (folder / TRANSLATED / "Basque_scores.jsonl").write_text('{"id": "Basque-0000')
         datagen(*arguments, folder, "--stages", "translate", "score")
-        assert contents(folder / "apertium") == contents(whole / "apertium")
+        assert contents(folder / TRANSLATED) == contents(whole / TRANSLATED)
 
 
-@needs_apertium
-def test_files_of_the_original_are_read(tmp_path):
+def test_files_of_the_original_are_read(back, tmp_path):
     text = "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela."
     lines = [{"text": text}, {"text": text, "topic": "law"}, {"text": "Laburra da hau."}]
     (tmp_path / "Basque.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    arguments = ("--languages", "Basque", "--back_translator", "apertium", "--output_dir", tmp_path)
+    arguments = ("--languages", "Basque", *back, "--output_dir", tmp_path)
     for _ in range(2):
         datagen(*arguments, "--stages", "translate", "score")
-        translated = records(tmp_path / "apertium" / "Basque_translate.jsonl")
+        translated = records(tmp_path / TRANSLATED / "Basque_translate.jsonl")
         assert [record["sentence"] for record in translated] == [line["text"] for line in lines]
         assert translated[0]["propositions"] == translated[1]["propositions"] == [text]
         assert "topic" not in translated[0] and translated[1]["topic"] == "law"
 
 
-@needs_apertium
-def test_translations_written_by_the_original_are_kept_and_scored_once(tmp_path):
+def test_translations_written_by_the_original_are_kept_and_scored_once(back, tmp_path):
     text = "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela."
-    (tmp_path / "apertium").mkdir()
+    (tmp_path / TRANSLATED).mkdir()
     (tmp_path / "Basque.jsonl").write_text(json.dumps({"text": text}) + "\n")
     old = {"sentence": text, "propositions": [text], "translations": ["All are born free."], "scores": [4.25]}
-    path = tmp_path / "apertium" / "Basque_translate.jsonl"
+    path = tmp_path / TRANSLATED / "Basque_translate.jsonl"
     path.write_text(json.dumps(old))  # no line break at its end
-    datagen(
-        "--languages",
-        "Basque",
-        "--back_translator",
-        "apertium",
-        "--output_dir",
-        tmp_path,
-        "--stages",
-        "translate",
-        "score",
-    )
+    datagen("--languages", "Basque", *back, "--output_dir", tmp_path, "--stages", "translate", "score")
     assert records(path) == [old]
 
 
 def test_a_second_process_is_refused(tiny_lm, tmp_path):
-    command = [sys.executable, "datagen.py", *map(str, tiny(tiny_lm, tmp_path, "--number_of_instructions", 5000))]
+    command = [
+        sys.executable,
+        "datagen.py",
+        *map(str, tiny(tiny_lm, tmp_path, "--number_of_instructions", 5000, "--stages", "generate")),
+    ]
     first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
             time.sleep(0.1)
-        result = datagen(*tiny(tiny_lm, tmp_path, "--number_of_instructions", 5), check=2)
+        result = datagen(*tiny(tiny_lm, tmp_path, "--number_of_instructions", 5, "--stages", "generate"), check=2)
         assert f"in use by process {first.pid} on {os.uname().nodename}" in result.stderr
         while first.poll() is None and not lines_in(tmp_path / "Basque_answers.jsonl"):
             time.sleep(0.1)  # it decodes now; while it imports, a library may turn the interrupt into its own error
@@ -216,7 +223,7 @@ def test_a_second_process_is_refused(tiny_lm, tmp_path):
 
 def test_chat_models_get_the_instruct_template(tiny_lm, tmp_path, datagen_here):
     """With a chat template the default prompt is a chat; this model's answers are no numbered list, so all are
-    counted as unparseable and the run ends after 50 barren steps with exit code 3."""
+    counted as unparseable and the run ends after 50 unproductive steps with exit code 3."""
     from transformers import AutoTokenizer
 
     model = tmp_path / "chat"
@@ -232,7 +239,7 @@ def test_chat_models_get_the_instruct_template(tiny_lm, tmp_path, datagen_here):
     rejects = records(tmp_path / "out" / "Basque_rejects.jsonl")
     assert {reject["reason"] for reject in rejects} <= {"unparseable", "empty"} and len(rejects) == 50
     result = datagen_here(*arguments, "--dry_run")
-    assert "instruct.txt" in result.stdout and "Topic: " in result.stdout
+    assert "instruct.toml" in result.stdout and "Topic: " in result.stdout
 
 
 def test_verbose_escapes_control_characters():
@@ -251,7 +258,7 @@ def test_help_is_quick():
 
 
 def test_published_command_parses_and_prints_its_plan(tmp_path, datagen_here):
-    """Every generation flag of SPEC section 1, with the published values, on a machine without the Hub."""
+    """Every generation flag of the original, with the published values, on a machine without the Hub."""
     result = datagen_here(
         "--dataset_generation_pipeline", "topxgen", "--model_name_or_path", "google/gemma-3-27b-it",
         "--tokenizer_name_or_path", "google/gemma-3-27b-it", "--inference_api", "vllm", "--api_key", "",
@@ -296,8 +303,18 @@ def without_chat_template(model, folder) -> Path:
         (("--number_of_instructions", "0"), "say how many paragraphs"),
         (("--number_of_instructions", "-1"), "'-1' is not a whole number of 0 or more"),
         (("--threshold", "1.5"), "'1.5' is not a number from 0 to 1"),
-        (("--prompt_template", "nothing"), "no prompt template 'nothing': pass one of continuation, instruct"),
+        (
+            ("--prompt_template", "nothing"),
+            "--prompt_template 'nothing' does not exist; choose one of continuation, instruct",
+        ),
         (("--prompt_template", "BROKEN"), "unknown placeholder {lang}"),
+        (("--filters", "too_few_word"), "'too_few_word' is not one of binary, "),
+        (("--filters", "/nowhere.py:f"), "--filters '/nowhere.py:f' cannot be loaded"),
+        (("--data_generation_pipeline", "self-instruct"), "'self-instruct' is not one of topxgen"),
+        (
+            ("--data_generation_pipeline", "/nowhere.py:f"),
+            "--data_generation_pipeline '/nowhere.py:f' cannot be loaded",
+        ),
         (("--prompt_template", "instruct"), None),
         (("--inference_api", "openai"), "OPENAI_API_KEY"),
         (("--num_beams", "33"), "--num_beams 33 is more than 32"),
@@ -305,23 +322,23 @@ def without_chat_template(model, folder) -> Path:
         (("--translate_dir", "FILE"), "a directory"),
         (("--back_translator", "nllb"), "cannot load 'facebook/nllb-200-3.3B'"),
         (("--languages", "Hausa"), "Apertium has no installed pair from Hausa to English"),
-        (("--lid_model", "/nowhere.bin"), "--lid_model '/nowhere.bin' is no file"),
+        (("--lid_model", "/nowhere.bin"), "--lid_model '/nowhere.bin' does not exist"),
         (("--target_language", "Basque"), "Apertium has no installed pair from Basque to Basque"),
     ],
 )
-def test_bad_input_is_one_line(tiny_lm, tmp_path, change, message, datagen_here, monkeypatch):
+def test_bad_input_is_one_line(tiny_lm, back, tmp_path, change, message, datagen_here, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     (tmp_path / "empty.txt").write_text("\n\n")
-    template = (
-        (ROOT / "topxgen/generation/prompts/continuation.txt").read_text().replace("about {topic}", "in {lang} {topic}")
-    )
-    (tmp_path / "broken.txt").write_text(template)
+    template = (ROOT / "topxgen/generation/prompts/continuation.toml").read_text()
+    (tmp_path / "broken.toml").write_text(template.replace("about {topic}", "in {lang} {topic}"))
     option, value = change
-    value = {"EMPTY": tmp_path / "empty.txt", "BROKEN": tmp_path / "broken.txt"}.get(value, value)
-    if (option in ("--lid_model", "--target_language") or value in ("Hausa", "FILE")) and not shutil.which("apertium"):
-        pytest.skip("needs Apertium")
+    value = {"EMPTY": tmp_path / "empty.txt", "BROKEN": tmp_path / "broken.toml"}.get(value, value)
+    apertium = option == "--target_language" or value == "Hausa"
+    if apertium and not shutil.which("apertium"):
+        pytest.skip("Apertium is not installed")
     words = tiny(tiny_lm, tmp_path / "out", "--number_of_instructions", 2, "--stages", "generate")
+    words += ("--back_translator", "apertium") if apertium else back[1:-2]
     arguments = dict(zip(words[::2], words[1::2], strict=True))
     if option == "--prompt_template" and value == "instruct":
         arguments["--model_name_or_path"] = without_chat_template(tiny_lm, tmp_path)
@@ -363,3 +380,37 @@ def test_a_key_is_never_written(tiny_lm, tmp_path, datagen_here):
     result = datagen_here(*arguments)
     assert "sk-secret" not in result.stdout + result.stderr
     assert not any("sk-secret" in path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_filters_and_a_pipeline_of_ones_own(tiny_lm, tmp_path, datagen_here):
+    """Rejects and the funnel name the filter; settings keep other filters out of the directory."""
+    (tmp_path / "mine.py").write_text(
+        "from topxgen.generation.pipelines.topxgen import TopXGen\n\n"
+        "def odd(text, language):\n    return f'{len(text)} characters' if len(text) % 2 else None\n\n"
+        "class OneMore(TopXGen):\n"
+        "    def parse(self, response):\n"
+        "        return [text + '.' for text in super().parse(response) or []] or None\n"
+    )
+    own = (
+        "--data_generation_pipeline", f"{tmp_path / 'mine.py'}:OneMore", "--filters", f"{tmp_path / 'mine.py'}:odd", "binary",
+    )  # fmt: skip
+    arguments = tiny(tiny_lm, tmp_path / "out", "--number_of_instructions", 8, "--stages", "generate")
+    result = datagen_here(*arguments, *own)
+    kept, rejects = records(tmp_path / "out" / "Basque.jsonl"), records(tmp_path / "out" / "Basque_rejects.jsonl")
+    assert len(kept) == 8 and all(len(p["text"]) % 2 == 0 and p["text"].endswith(".") for p in kept)
+    reasons = [reject["reason"] for reject in rejects]
+    odd = [reason for reason in reasons if re.fullmatch(r"odd \(\d*[13579] characters\)", reason)]
+    assert odd and not any(reason.startswith("too_few_words") for reason in reasons)
+    assert re.search(rf"after odd +\d+ +-{len(odd)}\n", result.stdout)
+    refused = datagen_here(*arguments, *own[:2])
+    assert refused.returncode == 2 and "filters was ['" in refused.stderr
+
+
+def test_the_funnel_of_a_run_adds_up(finished):
+    _, result = finished
+    before, rows = None, 0
+    for line in result.stdout.partition("Funnel, ")[2].partition("\n\n")[0].splitlines()[1:]:
+        _, remaining, removed = re.fullmatch(r"  (.*?) +(\d+)(?: +-(\d+))?", line).groups()
+        assert removed is None or int(remaining) == before - int(removed), line
+        before, rows = int(remaining), rows + 1
+    assert rows > 12

@@ -2,8 +2,10 @@
 
 import json
 import random
+import re
 from collections import Counter
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +14,13 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import repair_tail
 from topxgen.common.records import Layout
-from topxgen.generation.paragraphs import MAX_BARREN_STEPS, Generation, Target, request_seed, schedule
+from topxgen.generation import funnel
+from topxgen.generation.filters import FILTERS, load_filters
+from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, Target, request_seed
+from topxgen.generation.parsing import numbered_texts
+from topxgen.generation.pipelines import Pipeline, shuffled_rounds
 from topxgen.inference import Answer, SamplingSettings
+from topxgen.text import languages
 
 UDHR = [text for name in ("Basque", "Swahili", "Hausa") for text in udhr_texts(name)]
 
@@ -46,31 +53,42 @@ class ShuffledAnswers:
         return f"1. {rng.choice(UDHR)}\n2. {rng.choice(UDHR)}"
 
 
-def run(folder, answers, *, total=40, minimum=5, step_size=3, names=("Basque", "Hausa"), progress=None):
+class Numbered(Pipeline):
+    """Two texts about each topic; notes what it is given of judged prompts."""
+
+    texts_per_prompt = 2
+
+    def __init__(self):
+        self.kept = []
+
+    def build(self, prompt):
+        return f"about topic {prompt.number}", f"topic {prompt.number}"
+
+    def parse(self, response):
+        return numbered_texts(response, 2)
+
+    def judged(self, prompt, texts):
+        self.kept.append((prompt.id, texts))
+
+
+def run(folder, answers, *, total=40, minimum=5, step_size=3, names=("Basque", "Hausa"), pipeline=None):
     folder.mkdir(exist_ok=True)
-    layout = Layout(folder, "translated")
-    for path in (path for name in names for path in layout.files(name)):
+    config = SimpleNamespace(
+        layout=Layout(folder, "translated"),
+        target=Target(tuple(names), total, minimum),
+        pipeline=pipeline or Numbered(),
+        languages={name: languages.find(name) for name in names},
+        filters=load_filters(FILTERS),
+        args=SimpleNamespace(
+            request_batch_size=step_size, seed=7, threshold=0.7, rouge_tokenizer="unicode", verbose=False
+        ),
+    )
+    for path in (path for name in names for path in config.layout.jsonl_files(name)):
         repair_tail(path)  # as datagen.py does before any stage
-    with (
-        Progress("test", total, "paragraphs") as bar,
-        Generation(
-            layout,
-            Target(tuple(names), total, minimum),
-            build_prompt=lambda prompt: (f"about topic {prompt.number}", f"topic {prompt.number}"),
-            answer_format="numbered",
-            texts_per_prompt=2,
-            step_size=step_size,
-            seed=7,
-            threshold=0.7,
-            rouge_tokenizer="unicode",
-            scripts=dict.fromkeys(names, "Latn"),
-            filenames={},
-            progress=progress or bar,
-        ) as generation,
-    ):
-        if generation.needs_answers():
+    with Progress("test", total, "paragraphs") as progress, Generation(config, progress) as generation:
+        if generation.needs_responses():
             generation.run(answers, SamplingSettings())
-        return generation.outcome()
+    return generation
 
 
 def files(folder, kinds=("", "_rejects")) -> dict[str, list[str]]:
@@ -85,7 +103,7 @@ def files(folder, kinds=("", "_rejects")) -> dict[str, list[str]]:
 def test_order_of_answers_changes_nothing(tmp_path):
     for order in range(6):
         outcome = run(tmp_path / str(order), ShuffledAnswers(order))
-        assert outcome.enough and sum(outcome.kept.values()) == 40
+        assert outcome.target_reached and sum(outcome.kept.values()) == 40
         assert files(tmp_path / str(order)) == files(tmp_path / "0")
 
 
@@ -162,16 +180,16 @@ def test_wanting_never_comes_back():
         assert target.reached(kept) == (not any(target.wants(kept, name) for name in names))
 
 
-def test_barren_steps_stop_a_run(tmp_path):
+def test_unproductive_steps_stop_a_run(tmp_path):
     class Silent:
         def generate(self, next_request, settings):
             while (request := next_request()) is not None:
                 yield Answer(request.id, [""], 1, 0)
 
     outcome = run(tmp_path, Silent(), names=("Basque",))
-    assert not outcome.enough and outcome.barren_steps == MAX_BARREN_STEPS
+    assert not outcome.target_reached and outcome.unproductive_steps == MAX_UNPRODUCTIVE_STEPS
     rejects = [json.loads(line) for line in files(tmp_path)["Basque_rejects.jsonl"]]
-    assert len(rejects) == 3 * MAX_BARREN_STEPS and {reject["reason"] for reject in rejects} == {"empty"}
+    assert len(rejects) == 3 * 50 and {reject["reason"] for reject in rejects} == {"empty"}
     assert rejects[0]["prompt"] == "Basque-000000"
 
 
@@ -188,11 +206,11 @@ def test_files_of_the_original_are_taken_along(tmp_path):
 
 def test_schedule_is_balanced_and_depends_on_the_seed():
     names = ("a", "b", "c")
-    steps = list(islice(schedule(names, 4, 1), 30))
+    steps = list(islice(shuffled_rounds(names, 4, 1), 30))
     assert [prompt.number for step in steps for prompt in step if prompt.language == "a"] == list(range(40))
     assert [step[0].step for step in steps] == list(range(30))
     assert Counter(step[0].language for step in steps) == {"a": 10, "b": 10, "c": 10}
-    assert steps != list(islice(schedule(names, 4, 2), 30))
+    assert steps != list(islice(shuffled_rounds(names, 4, 2), 30))
     assert request_seed(1, "a-000000") != request_seed(1, "a-000001") and request_seed(1, "a-000000") < 2**31
 
 
@@ -200,3 +218,177 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
     (tmp_path / "Basque.jsonl").write_text('{"text": "bat bi hiru"}\n{broken\n{"text": "lau"}\n', encoding="utf-8")
     with pytest.raises(UsageError, match=r"Basque\.jsonl, line 2"):
         run(tmp_path, None, names=("Basque",))
+
+
+def test_when_a_target_is_reached():
+    target = Target(("a", "b"), 10, 2)
+    assert target.wants(Counter(a=7), "a") and not target.wants(Counter(a=8), "a"), "two are reserved for b"
+    assert target.wants(Counter(a=8, b=1), "b") and not target.wants(Counter(a=8, b=2), "b")
+    assert target.wants(Counter(a=1, b=20), "a") and not target.wants(Counter(a=2, b=20), "a")
+    assert not target.reached(Counter(a=8, b=1)) and target.reached(Counter(a=8, b=2))
+    assert not target.reached(Counter(a=7, b=2)) and target.reached(Counter(a=2, b=8))
+    assert [target.missing(Counter(a=a, b=b)) for a, b in ((0, 0), (9, 0), (8, 1), (8, 2), (20, 1), (20, 2))] == [
+        10, 2, 1, 0, 1, 0,
+    ]  # fmt: skip
+    assert Target(("a", "b"), 0, 3).missing(Counter(a=1)) == 5 and Target(("a",), 0, 0).reached(Counter())
+
+
+class Scripted:
+    """Answers in order, with what `text` gives for a prompt's number; counts them."""
+
+    def __init__(self, text, error=None):
+        self._text, self._error, self.count = text, error, 0
+
+    def generate(self, next_request, settings):
+        while (request := next_request()) is not None:
+            text = self._text(int(request.id.rpartition("-")[2]))
+            self.count += 1
+            yield Answer(request.id, [] if self._error else [text], 1, 1, error=self._error)
+
+
+def test_a_kept_text_starts_the_count_of_unproductive_steps_again(tmp_path):
+    def once_in(steps: int):
+        texts = iter(UDHR)
+        return Scripted(lambda number: next(texts) if number % steps == steps - 1 else "")
+
+    class Whole(Numbered):
+        texts_per_prompt = 1
+
+        def parse(self, response):
+            return [response] if response else None
+
+    options = dict(total=4, minimum=0, step_size=1, names=("Basque",))
+    outcome = run(tmp_path / "a", once_in(MAX_UNPRODUCTIVE_STEPS), pipeline=Whole(), **options)
+    assert outcome.target_reached and outcome.unproductive_steps == 0
+    outcome = run(tmp_path / "b", sampler := once_in(MAX_UNPRODUCTIVE_STEPS + 1), pipeline=Whole(), **options)
+    assert not outcome.target_reached and outcome.kept["Basque"] == 0
+    assert sampler.count >= MAX_UNPRODUCTIVE_STEPS
+    judged = [json.loads(line)["prompt"] for line in files(tmp_path / "b")["Basque_rejects.jsonl"]]
+    assert judged == [f"Basque-{number:06d}" for number in range(MAX_UNPRODUCTIVE_STEPS)]
+
+
+@pytest.mark.parametrize(
+    "error, reason",
+    [("prompt of 9000 tokens exceeds --max_model_len 8192", "prompt_too_long"), ("HTTP 400: no", "answer_failed")],
+)
+def test_a_prompt_without_an_answer_is_a_reject(tmp_path, error, reason):
+    outcome = run(tmp_path, Scripted(lambda _: "", error), names=("Basque",))
+    assert not outcome.target_reached
+    rejects = [json.loads(line) for line in files(tmp_path)["Basque_rejects.jsonl"]]
+    assert {(reject["reason"], reject["text"]) for reject in rejects} == {(reason, error)}
+    counts = funnel.generation_counts(Layout(tmp_path, "translated"), "Basque")
+    assert counts["answers"] == counts["rejected"][reason] + counts["not_needed"] == counts["prompts"]
+
+
+def check_funnel(table: str) -> dict[str, int]:
+    """Each column adds up; the numbers in front, by row."""
+    numbers, before = {}, None
+    for line in table.splitlines():
+        name, remaining, removed = re.fullmatch(r"  (.*?) +(\d+)(?: +-(\d+))?", line).groups()
+        if removed is not None:
+            assert int(remaining) == before - int(removed), line
+        before = numbers[name.strip()] = int(remaining)
+    return numbers
+
+
+@pytest.mark.parametrize("total, minimum", [(40, 5), (11, 0), (0, 4), (1, 0)])
+def test_the_funnel_adds_up(tmp_path, total, minimum):
+    for order in range(3):
+        folder = tmp_path / str(order)
+        outcome = run(folder, ShuffledAnswers(order), total=total, minimum=minimum)
+        layout = Layout(folder, "translated")
+        counts = [funnel.generation_counts(layout, name) for name in ("Basque", "Hausa")]
+        rows = check_funnel(funnel.render(outcome.requested, counts, []))
+        assert rows["prompts sent"] == outcome.requested
+        assert (
+            rows.get("after not needed", rows["prompts sent"]) <= rows["responses"] == sum(c["prompts"] for c in counts)
+        )
+        assert rows["after near duplicate"] == rows["paragraphs kept"] == outcome.kept.total()
+        rejected = sum((Counter(count["rejected"]) for count in counts), Counter())
+        by_response = sum(rejected[reason] for reason in funnel.RESPONSE_REASONS)
+        parsed = rows["responses"] - by_response - sum(count["not_needed"] for count in counts)
+        assert 0 <= 2 * parsed - rows["texts parsed"] <= 2, "two texts each, but for the last ones"
+
+
+def test_the_funnel_shows_reasons_it_does_not_know_and_paragraphs_of_other_origin(tmp_path):
+    (tmp_path / "Basque.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in UDHR[:2]))
+    outcome = run(tmp_path, ShuffledAnswers(0), total=10, minimum=0, names=("Basque",))
+    with (tmp_path / "Basque_rejects.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "Basque-000000.1", "reason": "shouting (3 times)"}) + "\n")
+    counts = funnel.generation_counts(Layout(tmp_path, "translated"), "Basque")
+    rows = check_funnel(funnel.render(outcome.requested, [counts], []))
+    assert rows["paragraphs kept"] == 10 and rows["after shouting"] == 8
+    assert rows["paragraphs of the file that were not generated"] == 2
+
+
+def test_responses_of_older_versions_are_read(tmp_path):
+    """Their texts had the key "answers"."""
+    outcome = run(tmp_path, ShuffledAnswers(0), names=("Basque",))
+    before = files(tmp_path)
+    path = tmp_path / "Basque_answers.jsonl"
+    layout = Layout(tmp_path, "translated")
+    counts = funnel.generation_counts(layout, "Basque")
+    path.write_text(path.read_text(encoding="utf-8").replace('"texts": [', '"answers": ['), encoding="utf-8")
+    assert '"texts"' not in path.read_text(encoding="utf-8")
+    again = run(tmp_path, None, names=("Basque",))
+    assert (
+        files(tmp_path) == before
+        and (again.kept, again.requested) == (outcome.kept, outcome.requested)
+        and funnel.generation_counts(layout, "Basque") == counts
+    )
+    run(tmp_path, ShuffledAnswers(1), total=44, names=("Basque",))  # goes on in the new form
+    run(tmp_path / "new", ShuffledAnswers(1), total=44, names=("Basque",))
+    assert files(tmp_path) == files(tmp_path / "new")
+
+
+class Chained(Numbered):
+    """Each prompt shows a text of the second one before it in its language: it must wait for that one to be judged."""
+
+    def __init__(self):
+        super().__init__()
+        self.texts = {}
+
+    def build(self, prompt):
+        earlier = f"{prompt.language}-{prompt.number - 2:06d}"
+        if prompt.number >= 2 and earlier not in self.texts:
+            return None
+        return f"{prompt.id} after {self.texts.get(earlier)}", "chained"
+
+    def judged(self, prompt, texts):
+        self.texts[prompt.id] = texts
+
+
+class Echoing(ShuffledAnswers):
+    """The texts depend on all of the prompt."""
+
+    @staticmethod
+    def text(request) -> str:
+        rng = random.Random(request.prompt)
+        return f"1. {rng.choice(UDHR)} {rng.random()}\n2. {rng.choice(UDHR)} {rng.random()}"
+
+
+def test_prompts_may_depend_on_texts_kept_before(tmp_path):
+    whole = None
+    rng = random.Random(1)
+    for order in range(4):
+        while True:
+            try:
+                lifetime = rng.randint(1, 9) if order else None
+                run(tmp_path / str(order), Echoing(rng.random(), lifetime), total=30, pipeline=Chained())
+                break
+            except KeyboardInterrupt:
+                continue
+        whole = whole or files(tmp_path / str(order))
+        assert files(tmp_path / str(order)) == whole
+
+
+def test_a_pipeline_may_end_before_the_target(tmp_path):
+    class Three(Numbered):
+        def schedule(self, languages, step_size, seed):
+            yield next(shuffled_rounds(languages, 3, seed))
+
+    outcome = run(tmp_path, ShuffledAnswers(0), names=("Basque",), pipeline=(pipeline := Three()))
+    assert not outcome.target_reached and outcome.requested == 3
+    assert [prompt_id for prompt_id, _ in pipeline.kept] == [f"Basque-{number:06d}" for number in range(3)]
+    texts = [text for _, texts in pipeline.kept for text in texts]
+    assert texts == [json.loads(line)["text"] for line in files(tmp_path)["Basque.jsonl"]]

@@ -6,11 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from topxgen.generation.filters import FILTERS, load_filters
 
 from tests.support.runs import records
 from topxgen.common.console import Progress
 from topxgen.common.records import Layout
+from topxgen.generation.filters import FILTERS, load_filters
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, Target, request_seed
 from topxgen.generation.parsing import numbered_texts, whole_text
 from topxgen.generation.pipelines import Pipeline
@@ -86,19 +86,20 @@ class Sampler:
 
 
 def run(folder, respond, count=4, step_size=1, pipeline=None):
-    """The outcome of a run for Basque, and what the sampler was asked."""
+    """The run for Basque when it has ended, and what the sampler was asked."""
     sampler = Sampler(respond)
-    with (
-        Progress("test", None, "paragraphs", stream=SimpleNamespace(isatty=lambda: False, write=len, flush=int)) as progress,
-        Generation(
-            Layout(folder, "test"), Target(("Basque",), count, 0), pipeline=pipeline or Scripted(),
-            languages={"Basque": languages.find("Basque")}, filters=load_filters(FILTERS), step_size=step_size, seed=1,
-            threshold=0.7, rouge_tokenizer="unicode", progress=progress,
-        ) as generation,
-    ):  # fmt: skip
+    config = SimpleNamespace(
+        layout=Layout(folder, "test"), target=Target(("Basque",), count, 0), pipeline=pipeline or Scripted(),
+        languages={"Basque": languages.find("Basque")}, filters=load_filters(FILTERS),
+        args=SimpleNamespace(
+            request_batch_size=step_size, seed=1, threshold=0.7, rouge_tokenizer="unicode", verbose=False
+        ),
+    )  # fmt: skip
+    stream = SimpleNamespace(isatty=lambda: False, write=len, flush=int)
+    with Progress("test", None, "paragraphs", stream=stream) as progress, Generation(config, progress) as generation:
         if generation.needs_responses():
             generation.run(sampler, SamplingSettings())
-        return generation.outcome(), sampler.asked
+    return generation, sampler.asked
 
 
 def text(number: int) -> str:
@@ -118,7 +119,7 @@ def test_fifty_steps_in_a_row_without_a_paragraph_end_a_run(tmp_path):
     outcome, asked = run(tmp_path, lambda number: text(0))
     assert MAX_UNPRODUCTIVE_STEPS == 50 == outcome.unproductive_steps
     # The first step keeps its text; 50 more keep none. That the 50th kept nothing shows when the next is answered.
-    assert len(asked) == 52 and outcome.kept == {"Basque": 1} and not outcome.enough
+    assert len(asked) == 52 and outcome.kept == {"Basque": 1} and not outcome.target_reached
 
 
 def test_a_kept_paragraph_starts_the_count_anew(tmp_path):
@@ -150,7 +151,7 @@ def test_reason_codes_and_numbers_of_rejects(tmp_path):
         ("Basque-000005.1", "near_duplicate"),
     ]
     kept = [record["id"] for record in records(paragraphs_of(tmp_path))]
-    assert kept[:2] == ["Basque-000004.2", "Basque-000005.0"] and len(kept) == 5 and outcome.enough
+    assert kept[:2] == ["Basque-000004.2", "Basque-000005.0"] and len(kept) == 5 and outcome.target_reached
 
 
 def test_a_resumed_run_rejects_and_counts_nothing_twice(tmp_path):
@@ -160,7 +161,7 @@ def test_a_resumed_run_rejects_and_counts_nothing_twice(tmp_path):
     run(tmp_path, respond, count=3)
     before = [path.read_bytes() for path in (tmp_path / "Basque_rejects.jsonl", paragraphs_of(tmp_path))]
     outcome, asked = run(tmp_path, respond, count=3)
-    assert not asked and outcome.enough
+    assert not asked and outcome.target_reached
     assert [path.read_bytes() for path in (tmp_path / "Basque_rejects.jsonl", paragraphs_of(tmp_path))] == before
     # Without the list of rejects they are judged again, and come out the same.
     (tmp_path / "Basque_rejects.jsonl").unlink()

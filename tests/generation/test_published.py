@@ -1,6 +1,7 @@
 """The published recipe, an LLM writes, NLLB back-translates, BLASER scores, with small checkpoints of each."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def scorers(tmp_path_factory) -> tuple[str, str]:
 
 
 def published(model, nllb, scorers, cache, output, *more):
-    """The command of SPEC section 3, on small checkpoints."""
+    """The command of the TopXGen paper, on small checkpoints."""
     sonar, blaser = scorers
     return (
         "--dataset_generation_pipeline", "topxgen", "--model_name_or_path", model, "--languages", *LANGUAGES,
@@ -80,8 +81,18 @@ def test_from_topics_to_scored_pairs(whole, scorers):
     )
     score = json.loads((folder / DIRECTORY / "manifest_score.json").read_text())
     assert score["settings"] == {"scorer": "blaser (blaser-2.0-qe, sonar, float32)"} and score["truncated_texts"] == 0
-    order = [result.stderr.index(f"\n{stage}: ") for stage in ("translate", "score")]
-    assert order == sorted(order)
+    assert re.findall(r"\n(\w+): .*; loading ", "\n" + result.stderr) == ["generate", "translate", "score"]
+    pairs = sum(
+        len(record["scores"])
+        for name in LANGUAGES
+        for record in records(folder / DIRECTORY / f"{name}_translate.jsonl")
+    )
+    order = [
+        "generate: kept 24 paragraphs from ",
+        f"translate: kept {pairs} pairs from ",
+        f"score: {pairs} pairs have a score",
+    ]
+    assert sorted(map(result.stderr.index, order)) == list(map(result.stderr.index, order))
 
 
 def scores(found: list[dict]) -> list[list[float]]:
@@ -122,7 +133,8 @@ def test_another_scorer_scores_again_and_the_same_does_not(whole, tmp_path, data
     assert {record["scorer"] for record in new if record["scores"]} == {"blaser (other, sonar, float32)"}
     assert [r["translations"] for r in new] == [r["translations"] for r in old]
     assert any(a["scores"] != b["scores"] for a, b in zip(new, old, strict=True))
-    datagen_here(*arguments, "--stages", "score", "--scorer", "confidence")
+    result = datagen_here(*arguments, "--stages", "score", "--scorer", "confidence")
+    assert " by confidence" in result.stderr and "loading" not in result.stderr, "it loads nothing"
     new = records(copy / DIRECTORY / "Basque_translate.jsonl")
     assert all(record["scores"] == record["confidences"] for record in new)
 
@@ -147,7 +159,7 @@ def test_a_score_is_never_given_to_other_texts(whole, tmp_path, datagen_here):
 
 
 def test_a_paragraph_that_takes_the_place_of_another_is_translated(whole, tmp_path, datagen_here):
-    """What is done is told by ids, not by counting lines."""
+    """Paragraphs are done by their ids, not by counting lines."""
     folder, arguments, _ = whole
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
@@ -178,7 +190,11 @@ def test_a_broken_pair_of_lists_is_named(whole, tmp_path, datagen_here):
     path.write_text("".join(json.dumps(record) + "\n" for record in broken))
     arguments = [copy if argument == folder else argument for argument in arguments]
     result = datagen_here(*arguments, "--stages", "score")
-    assert result.returncode == 2 and f"record {record['id']}: " in result.stderr and "same length" in result.stderr
+    line = 1 + broken.index(record)
+    assert (
+        result.returncode == 2
+        and f"Basque_translate.jsonl, line {line}: 'translations' must be a list" in result.stderr
+    )
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def test_what_no_retry_mends(api, fault):
             assert type(ending) is UsageError and "HTTP 40" in str(ending)
         else:
             assert type(ending) is APIUnavailable and ending.exit_code == 4
-            assert "6 answers are done, and the same command goes on from there" in str(ending)
+            assert "6 responses are saved: re-run the same command to resume" in str(ending)
         server.faults, server.delay = (lambda name, attempt: None), (lambda name: 0)
         more, ending, _ = run(api, server, [request for request in chats(20) if request.id not in names])
         assert ending is None and len(more) == 14
@@ -143,7 +143,7 @@ def test_what_no_retry_mends(api, fault):
 def test_a_wrong_key_and_no_end_of_failures(api):
     with ApiServer(key="another") as server:
         answers, ending, _ = run(api, server, chats(3))
-        assert answers == [] and type(ending) is APIUnavailable and "0 answers are done" in str(ending)
+        assert answers == [] and type(ending) is APIUnavailable and "0 responses are saved" in str(ending)
     with ApiServer(lambda name, attempt: "server error" if name == "p2" else None) as server:
         answers, ending, retries = run(api, server, chats(3), max_retries=2)
         assert len(answers) == 2 and server.attempts["p2"] == 3 and retries == {"server error": 2}
@@ -393,7 +393,7 @@ def test_a_real_server_answers_as_the_model_in_process(gemma, tmp_path):
         (sampled,) = sampler.generate(from_list(requests[:1]), several)
         sampler.close()
         other = inference.load("openai", ModelSettings("other", base_url=settings.base_url))
-        with pytest.raises(UsageError, match="knows no model 'other'"):
+        with pytest.raises(UsageError, match="has no model 'other'"):
             list(other.generate(from_list(requests[:1]), GREEDY))
         other.close()
     except BaseException:
@@ -418,7 +418,7 @@ def test_rate_limits_are_not_taken_for_other_things():
     )
 
     def kind(status, wait, message, code="", before=False):
-        return failures._of_status(status, wait, message, code, before).kind
+        return failures.classify_status(status, wait, message, code, before).kind
 
     assert kind(429, 5.0, "Too many tokens per minute") == "rate limit"
     assert kind(429, None, "Too many tokens, please wait before trying again.") == "rate limit"
@@ -440,22 +440,21 @@ def test_one_bad_prompt_does_not_end_a_run(succeed):
     if succeed:
         assert ending is None and sorted(a.id for a in answers if a.texts) == [f"p{i}" for i in range(1, 8)]
     else:
-        assert not answers and "does not take such requests" in str(ending) and ending.exit_code == 2
+        assert not answers and "does not accept such requests" in str(ending) and ending.exit_code == 2
 
 
 @pytest.mark.parametrize("api", ["openai", "anthropic"])
-def test_models_that_take_no_temperature_are_asked_without(api):
-    """Back-translation asks for greedy answers; models that think refuse even that."""
-
-    said = []
+def test_models_that_take_no_temperature_are_asked_without(api, caplog):
+    """Back-translation asks for greedy responses; reasoning models reject even that."""
+    caplog.set_level("INFO")
     with ApiServer(delay=0.02) as server:
 
         def faults(name, attempt):
             return "parameter" if "temperature" in server.bodies[-1] else None
 
         server.faults, server.delay = faults, lambda name: 0.0
-        answers, ending, _ = run(api, server, chats(6), GREEDY, notice=said.append, max_concurrent_requests=1)
+        answers, ending, _ = run(api, server, chats(6), GREEDY, max_concurrent_requests=1)
         assert ending is None and len(answers) == 6 and all(answer.texts for answer in answers)
-        assert len(said) == 1 and "takes no temperature" in said[0]
+        assert sum("takes no temperature" in record.getMessage() for record in caplog.records) == 1
         assert sum("temperature" in body for body in server.bodies) == 1
-        assert "does not take such requests" in str(run(api, server, chats(2), SamplingSettings(temperature=0.5))[1])
+        assert "does not accept such requests" in str(run(api, server, chats(2), SamplingSettings(temperature=0.5))[1])

@@ -27,7 +27,7 @@ def kept_by_rouge_score(texts: list[str], threshold: float) -> list[int]:
     return kept
 
 
-def kept_by_us(texts: list[str], threshold: float, tokenizer: str = "original") -> list[int]:
+def kept_by_us(texts: list[str], threshold: float, tokenizer: str = "rouge_score") -> list[int]:
     index = NearDuplicates(threshold, tokenizer)
     return [i for i, text in enumerate(texts) if index.keep(str(i), text) is None]
 
@@ -92,7 +92,7 @@ def test_scores_are_rouge_scores():
 
     scorer = RougeScorer(["rougeL"])
     first, second = real_paragraphs(2)
-    index = NearDuplicates(0.0, "original")
+    index = NearDuplicates(0.0, "rouge_score")
     index.add("first", first)
     assert index.match(second) == ("first", scorer.score(first, second)["rougeL"].fmeasure)
 
@@ -103,8 +103,8 @@ def test_other_scripts_compare(name):
     index = NearDuplicates(0.7, "unicode")
     assert index.keep("a", text) is None
     assert index.keep("b", text) == ("a", 1.0)
-    original = NearDuplicates(0.7, "original")
-    assert original.keep("a", text) is None and original.keep("b", text) is None, "the old tokenizer sees nothing"
+    ascii_only = NearDuplicates(0.7, "rouge_score")
+    assert ascii_only.keep("a", text) is None and ascii_only.keep("b", text) is None, "rouge_score sees no token"
 
 
 def test_texts_without_words_are_no_duplicates():

@@ -1,4 +1,4 @@
-"""Rows: nothing lost, nothing cut, nothing seen by a neighbour."""
+"""Rows: no text is lost, cut or visible to its neighbour."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_labels_positions_and_padding():
     batch = DecoderCollator(pad=9)([rows[0], rows[1]])
     assert batch["input_ids"].shape == (2, 8)
     assert batch["input_ids"][1].tolist() == texts[2].tolist() + [9] * 4
-    assert batch["position_ids"][1].tolist() == [0, 1, 2, 3, 0, 1, 2, 3], "padding is a text of its own"
+    assert batch["position_ids"][1].tolist() == [0, 1, 2, 3, 0, 1, 2, 3], "padding counts as one more text"
     assert batch["labels"][1, 4:].tolist() == [IGNORED] * 4
     flat = DecoderCollator(pad=9, flat=True)([rows[0], rows[1]])
     assert flat["input_ids"].shape == (1, 12) and (flat["input_ids"] != 9).all()
@@ -129,7 +129,7 @@ def test_packed_pairs_have_the_losses_they_have_alone(lm):
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "qwen2", "gpt2", "mistral"])
-def test_the_probe_passes_architectures_that_heed_position_ids(kind):
+def test_the_leak_check_passes_architectures_that_use_position_ids(kind):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     shape = dict(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
@@ -149,7 +149,7 @@ def test_the_probe_passes_architectures_that_heed_position_ids(kind):
         check_packing(model, TEXTS, "float32")
 
 
-def test_the_probe_catches_an_architecture_with_a_state(lm):
+def test_the_leak_check_catches_an_architecture_with_a_state(lm):
     from transformers import MambaConfig, MambaForCausalLM
 
     torch.manual_seed(0)
@@ -172,5 +172,5 @@ def test_order_depends_on_seed_and_epoch_alone():
     grouped = list(EpochOrder(lengths, 4, seed=5, by_length=True))
     assert sorted(grouped[:101]) == list(range(101))
     spread = [max(grouped[i : i + 4]) - min(grouped[i : i + 4]) for i in range(0, 100, 4)]
-    assert sum(spread) / len(spread) < 20, "rows of a step are of like length"
+    assert sum(spread) / len(spread) < 20, "rows of a step have similar lengths"
     assert list(EpochOrder([3], 4, seed=5)) == [0, 0, 0, 0]

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from topxgen.training.packing import ConcatenatedRows, DecoderCollator, PackedRows, PairCollator, Seq2SeqRows, best_fit
+from topxgen.training.packing import (
+    ConcatenatedRows,
+    DecoderCollator,
+    PackedRows,
+    Seq2SeqCollator,
+    Seq2SeqRows,
+    best_fit,
+)
 from topxgen.training.tokenization import TokenizedTexts
 
 TEXTS = TokenizedTexts(
@@ -57,7 +64,7 @@ def test_batches_of_a_decoder():
 
 def test_batches_of_an_encoder_decoder():
     rows = Seq2SeqRows(TEXTS)
-    batch = {key: value.tolist() for key, value in PairCollator(pad=0, decoder_start=50)([rows[0], rows[2]]).items()}
+    batch = {key: value.tolist() for key, value in Seq2SeqCollator(pad=0, decoder_start=50)([rows[0], rows[2]]).items()}
     assert batch == {
         "input_ids": [[1, 2], [7, 0]],
         "attention_mask": [[1, 1], [1, 0]],

@@ -75,7 +75,9 @@ def test_sides_of_an_encoder_decoder_are_cut_at_the_longest_length():
         [7, *map(ord, "abcd"), EOS, 8, 9, *map(ord, "xyz"), EOS],
         [7, *map(ord, "abcd"), EOS, 8, 9, *map(ord, "wxy"), EOS],
     ]
-    assert encoded.prompts.tolist() == [6, 6] and encoder.cut == 2
+    assert encoded.prompts.tolist() == [6, 6] and encoder.truncated == 2
+    short = encoder.encode([pair("a", "xyz")])
+    assert short.prompts.tolist() == [3] and short.ends.tolist() == [9]
     assert encoder.source_ids(pair("ab", "")) == [7, *map(ord, "ab"), EOS]
 
 

@@ -1,4 +1,4 @@
-"""Whole training runs of small real models: what they learn, what they leave on disk, how they survive."""
+"""Complete training runs of small real models: what they learn, what they write, how they resume."""
 
 import json
 import os
@@ -12,13 +12,13 @@ import pytest
 
 from tests.support.runs import ROOT, lines_in, script
 
-# What a log says that depends on the clock.
+# Log entries that depend on the clock.
 CLOCK = ("tokens_per_second", "eval_runtime", "train_runtime", "train_samples_per_second", "train_steps_per_second")
 SESSION = (*CLOCK, "train_loss", "total_flos")  # of the last process alone
 
 
 def flags(model, output, **changed) -> list[str]:
-    """A short run on the Basque UDHR, as a command line; None drops a flag, True stands alone."""
+    """The command line of a short run on the Basque UDHR; None drops a flag, True passes it without a value."""
     settings = {
         "dataset_name_or_path": "udhr",
         "target_languages": "Basque",
@@ -69,7 +69,7 @@ def train_here(script_here):
 
 @pytest.fixture(scope="module")
 def finished(tiny_lm, tmp_path_factory):
-    """A run with LoRA, dropout and noise, evaluated with translations: its directory and what it printed."""
+    """A run with LoRA, dropout and noise, evaluated with translations: its directory and its output."""
     output = tmp_path_factory.mktemp("runs") / "undisturbed"
     result = script("train.py", *noisy(tiny_lm, output))
     return output, result
@@ -98,9 +98,11 @@ def test_what_a_run_leaves(finished, tiny_lm):
     names = {path.name for path in best.iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"} <= names
     assert {"data_manifest.json", "checkpoint_files.json", "optimizer.pt", "rng_state.pth"} <= names
-    assert "training_args.bin" not in names, "no pickle travels with a model"
+    assert "training_args.bin" not in names, "no pickle is saved with a model"
     for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"):
-        assert (output / name).read_bytes() == (best / name).read_bytes(), "the best one lies in the directory itself"
+        assert (output / name).read_bytes() == (best / name).read_bytes(), (
+            "the best one is copied to the directory itself"
+        )
     assert not (output / "optimizer.pt").exists()
     card = (output / "README.md").read_text()
     assert card.startswith("---\nbase_model:") and "\n- eu\n" in card and "--neftune_noise_alpha 5" in card
@@ -113,7 +115,7 @@ def test_what_a_run_leaves(finished, tiny_lm):
     assert AutoTokenizer.from_pretrained(output).eos_token == "<eos>"
 
 
-def test_a_finished_run_is_left_alone_and_other_settings_are_refused(finished, tiny_lm, train_here):
+def test_a_finished_run_is_not_changed_and_other_settings_are_rejected(finished, tiny_lm, train_here):
     output, _ = finished
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and path.name != ".lock"}
     assert "already finished at step 14" in train_here(*noisy(tiny_lm, output)).stderr
@@ -143,7 +145,7 @@ def test_killed_runs_give_the_same_losses(finished, tiny_lm, tmp_path, train_her
     assert best[0] == best[1]
 
 
-def test_unusable_checkpoints_are_left_out_with_a_word(finished, tiny_lm, tmp_path, train_here):
+def test_incomplete_checkpoints_are_skipped_with_a_warning(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "damaged"
     shutil.copytree(undisturbed, output)
@@ -163,7 +165,7 @@ def test_unusable_checkpoints_are_left_out_with_a_word(finished, tiny_lm, tmp_pa
     assert (output / "unusable-checkpoint-14").is_dir() and (output / "checkpoint-14").is_dir()
 
 
-def test_a_run_killed_before_its_model_was_published_only_publishes(finished, tiny_lm, tmp_path, train_here):
+def test_a_run_killed_before_its_best_model_was_copied_only_copies_it(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "unpublished"
     shutil.copytree(undisturbed, output)
@@ -176,7 +178,7 @@ def test_a_run_killed_before_its_model_was_published_only_publishes(finished, ti
     assert (output / "adapter_model.safetensors").is_file() and not (output / "checkpoint-15").exists()
 
 
-def test_a_signal_saves_and_the_run_goes_on(finished, tiny_lm, tmp_path, train_here):
+def test_a_signal_saves_and_the_run_resumes(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "signalled"
     command = [sys.executable, "train.py", *noisy(tiny_lm, output)]
@@ -285,7 +287,7 @@ def test_relatives_of_nllb_train(family, tmp_path, train_here):
     assert last < first
 
 
-def test_falling_below_the_start_is_said_and_patience_ends_the_run(tiny_lm, tmp_path, train_here):
+def test_a_regression_is_reported_and_patience_ends_the_run(tiny_lm, tmp_path, train_here):
     output = tmp_path / "worse"
     words = flags(
         tiny_lm, output, learning_rate=0.3, eval_steps=1, save_steps=1, early_stopping_patience=2, max_steps=30
@@ -296,13 +298,13 @@ def test_falling_below_the_start_is_said_and_patience_ends_the_run(tiny_lm, tmp_
     assert "worse than" in result.stderr and "before training" in result.stderr
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tiny_lm, tmp_path, train_here):
+def test_a_loss_that_is_not_finite_ends_the_run(tiny_lm, tmp_path, train_here):
     result = train_here(*flags(tiny_lm, tmp_path / "nan", learning_rate=1e30, num_warmup_steps=0, max_steps=6), check=2)
     assert "training has diverged. Lower --learning_rate" in result.stderr and "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         (dict(packing="concat"), "padding;"),
         (
@@ -323,11 +325,11 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny_lm, tmp_path, train_here):
         (dict(template_key="11"), "parameters, attention"),
     ],
 )
-def test_ways_to_train(changed, said, tiny_lm, tmp_path, train_here):
+def test_ways_to_train(changed, message, tiny_lm, tmp_path, train_here):
     result = train_here(
         *flags(tiny_lm, tmp_path / "run", **{"max_steps": 2, "save_steps": 2, "eval_steps": 2, **changed})
     )
-    assert said in result.stderr
+    assert message in result.stderr
     assert (tmp_path / "run" / "manifest_train.json").exists()
 
 
@@ -359,7 +361,7 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         (dict(max_steps=0), "--max_steps 0 trains nothing"),
         (dict(bf16=True, fp16=True), "--bf16 and --fp16 exclude each other"),
@@ -390,19 +392,19 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
         (dict(target_languages="Bask"), "did you mean Bashkir, Basque"),
         (dict(dataset_name_or_path="topxgn"), "did you mean topxgen"),
         (dict(dataset_name_or_path="topxgen"), "--data_dir"),
-        (dict(template_key="99"), "--template_key 99 does not exist"),
+        (dict(template_key="99"), "--template_key '99' does not exist"),
         (dict(use_peft=True, target_modules=["q_prj"]), "choose from down_proj, gate_proj"),
         (dict(lr_scheduler_type="cosinus"), "'cosinus' is not one of"),
         (dict(streaming=True), "drop --streaming"),
     ],
 )
-def test_bad_input_is_one_line(changed, said, tiny_lm, tmp_path, train_here):
+def test_bad_input_is_one_line(changed, message, tiny_lm, tmp_path, train_here):
     error = train_here(*flags(tiny_lm, tmp_path / "run", **changed), check=2).stderr
-    assert said in error and "Traceback" not in error
+    assert message in error and "Traceback" not in error
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
-def test_a_model_that_is_none(tmp_path, tiny_lm, train_here):
+def test_folders_that_are_not_a_model(tmp_path, tiny_lm, train_here):
     (tmp_path / "empty").mkdir()
     error = train_here(*flags(tmp_path / "empty", tmp_path / "run"), check=2).stderr
     assert "empty is no model: it has no config.json" in error
@@ -426,7 +428,7 @@ def test_a_dry_run_shows_texts_and_loads_no_weights(tiny_lm, tmp_path, train_her
     assert not (tmp_path / "run").exists()
 
 
-def test_all_schedules_of_transformers_are_there():
+def test_all_schedules_of_transformers_are_choices():
     from transformers.trainer_utils import SchedulerType
 
     from topxgen.training.arguments import SCHEDULERS
@@ -435,7 +437,7 @@ def test_all_schedules_of_transformers_are_there():
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "polynomial", "warmup_stable_decay", "cosine_warmup_with_min_lr"])
-def test_schedules_end_at_the_smallest_rate(name):
+def test_schedules_end_at_the_minimum_rate(name):
     import argparse
 
     import torch
@@ -459,7 +461,7 @@ def test_schedules_end_at_the_smallest_rate(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", [True, False])
-def test_checkpoints_of_gemma_load_in_vllm_and_transformers_as_they_stand(adapter, gemma, tmp_path):
+def test_checkpoints_of_gemma_load_in_vllm_and_transformers(adapter, gemma, tmp_path):
     from topxgen import inference
 
     output = tmp_path / "run"

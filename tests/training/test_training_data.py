@@ -1,4 +1,4 @@
-"""What a model is trained on: sources, selection, the split, directions, exports; and a line for all that goes wrong."""
+"""Training data: named sets, files, selection, split, directions, exports; and a one-line error for each mistake."""
 
 import hashlib
 import json
@@ -60,7 +60,7 @@ def generated(folder: Path, language: str, *records: dict) -> Path:
 
 
 def scored(*scores, word="esaldi", **more) -> dict:
-    """A record with a pair for each score; what it says, the score is."""
+    """A record with a pair for each score, which its texts name."""
     return record(*((f"{word} {score} luzea", f"long {word} {score}", score) for score in scores), **more)
 
 
@@ -102,7 +102,7 @@ def test_generated_pairs_in_file_order_with_their_paragraphs_as_groups(tmp_path)
     assert load(source("topxgen", HAUSA, BASQUE, data_dir=tmp_path))[0] == found
 
 
-def test_short_texts_and_marks_are_dropped(tmp_path):
+def test_short_texts_and_forbidden_characters_are_dropped(tmp_path):
     ten, nine = "0123456789", "012345678"
     pairs_ = [
         (ten, ten),
@@ -120,7 +120,7 @@ def test_short_texts_and_marks_are_dropped(tmp_path):
     assert counts(facts) == {"read": 8, "too_short": 5, "forbidden_characters": 2, "pairs": 1}
 
 
-def test_files_of_the_original_are_read_as_they_are(tmp_path):
+def test_files_of_the_original_code_are_read(tmp_path):
     texts = {"propositions": ["Lehen esaldia da."], "translations": ["The first sentence."]}
     generated(
         tmp_path,
@@ -152,19 +152,19 @@ def test_files_of_the_original_are_read_as_they_are(tmp_path):
         ({"scores": [True, False]}, "'scores' must be a list of numbers"),
     ],
 )
-def test_a_record_that_is_none(tmp_path, broken, says):
+def test_malformed_records(tmp_path, broken, says):
     good = scored(1.0, 2.0)
     path = generated(tmp_path, "Basque", good, {**good, **broken})
     assert refusal(load, source("topxgen", data_dir=tmp_path)).startswith(f"{path}, line 2: {says}")
 
 
-def test_a_line_that_is_no_json(tmp_path):
+def test_a_line_that_is_not_json(tmp_path):
     path = generated(tmp_path, "Basque", scored(1.0))
     path.write_text(path.read_text() + "{nothing\n")
     assert f"{path}, line 2" in refusal(load, source("topxgen", data_dir=tmp_path))
 
 
-def test_generated_pairs_that_are_not_there(tmp_path):
+def test_missing_generated_pairs(tmp_path):
     assert "pass --data_dir" in refusal(load, source("ours"))
     assert f"--data_dir {tmp_path / 'nowhere'} does not exist" in refusal(
         load, source("ours", data_dir=tmp_path / "nowhere")
@@ -193,7 +193,7 @@ def test_translations_into_another_language(tmp_path):
     assert found[0].src == "French"
 
 
-def test_half_characters_do_not_get_through(tmp_path):
+def test_lone_surrogates_are_replaced(tmp_path):
     generated(tmp_path, "Basque", record(("Esaldi luze bat \ud800", "One long \udfff sentence", 1.0)))
     assert load(source("ours", data_dir=tmp_path))[0][0].target == "Esaldi luze bat ?"
 
@@ -264,7 +264,7 @@ def test_scores_that_cannot_rank(tmp_path):
     assert len(load(source("topxgen", data_dir=tmp_path, percentile=50))[0]) == 1
 
 
-def test_settings_that_do_not_go_together(tmp_path):
+def test_contradicting_settings(tmp_path):
     for options, says in (
         ({"dataset_size": 0}, "--dataset_size 0 is neither -1 (all) nor"),
         ({"src": BASQUE}, "Basque is both --src and"),
@@ -324,7 +324,7 @@ def test_flores_is_parallel_by_line(tmp_path):
     assert into == [Pair("Bat.", "Daya.", "Basque", "Hausa", "flores dev 1")]
 
 
-def test_flores_that_cannot_be_had(tmp_path):
+def test_missing_flores(tmp_path):
     assert "cannot load 'openlanguagedata/flores_plus, " in (message := refusal(load, source("flores")))
     assert "--data_dir FOLDER" in message and "udhr (embedded)" in message
     flores(tmp_path, "eng_Latn", ["One.", "Two."])
@@ -476,7 +476,7 @@ def test_columns_by_name(tmp_path):
     assert "raw text" not in (message := refusal(reverse, raw)) and "--reverse" in message
 
 
-def test_rows_tell_languages_and_groups(tmp_path):
+def test_columns_of_languages_and_groups(tmp_path):
     path = write(
         tmp_path / "a.jsonl",
         {"source": "Kaixo.", "target": "Hello.", "src": "eus_Latn", "tgt": "English", "group": 7},
@@ -553,7 +553,7 @@ def test_folders(tmp_path):
     assert f"cannot load '{tmp_path / 'saved'}'" in refusal(load, source(tmp_path / "saved"))
 
 
-def test_names_that_are_nothing(tmp_path):
+def test_unknown_names(tmp_path):
     assert refusal(load, source("topxgn")) == (
         "--dataset_name_or_path 'topxgn' does not exist; choose one of topxgen, ours, flores, smol, udhr, or pass a file, a "
         "folder, or a Hub id such as org/name (did you mean topxgen?)"

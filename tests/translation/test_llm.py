@@ -12,7 +12,7 @@ from topxgen import inference, retrieval, translation
 from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings
-from topxgen.inference.response_cache import Journal, request_id
+from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting import mt_templates
 from topxgen.prompting.mt_templates import chat_prompt, clean_answer, cut_repetition, get_template
 from topxgen.text import languages
@@ -52,7 +52,7 @@ def test_a_template_has_a_name_and_a_header():
     )
     assert template.get_prompt([], "X").endswith("###Input:\nX\n###Response:") and template.stop == "\n\n"
     assert get_template(14, "English", "Basque").stop == "###"
-    with pytest.raises(UsageError, match=r"--template_key 99 does not exist; choose one of 1 given"):
+    with pytest.raises(UsageError, match=r"--template_key '99' does not exist; choose one of given"):
         get_template(99, "English", "Basque")
 
 
@@ -176,18 +176,19 @@ def request_text(answer: dict) -> str:
     return clean_answer(answer["texts"][0])
 
 
-def test_chat_models_are_asked_in_chat(tiny_lm, tmp_path):
+def test_chat_models_are_asked_in_chat(tiny_lm, tmp_path, caplog):
     from transformers import AutoTokenizer
 
-    said = []
+    caplog.set_level("INFO")
     model = tmp_path / "chat"
     shutil.copytree(tiny_lm, model)
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant]"
     tokenizer.save_pretrained(model)
-    translator = llm(str(model), template_key="14", notice=said.append)
+    translator = llm(str(model), template_key="14")
     assert isinstance(translator.prompts(SENTENCES, BASQUE, ENGLISH)[0], list)
-    assert len(said) == 1 and "--template_key 14 is not used" in said[0]
+    (message,) = (record.getMessage() for record in caplog.records if record.name.startswith("topxgen"))
+    assert "--template_key 14 is not used" in message
     assert isinstance(
         llm(str(model), template_key="14", prompt_style="raw").prompts(SENTENCES, BASQUE, ENGLISH)[0], str
     )
@@ -201,9 +202,9 @@ def test_a_journal_asks_for_what_it_does_not_hold(tiny_lm, tmp_path):
     requests = [Request(request_id(prompt), prompt, 0) for prompt in prompts]
 
     def ask(path: Path) -> dict[str, list[str]]:
-        journal = Journal(sampler, path)
+        journal = CachedSampler(sampler, path)
         found = [(a.id, a.texts) for a in journal.generate(inference.from_list(requests), settings)]
-        journal._out.close()
+        journal.close_file()
         assert len(found) == len(requests) == len(dict(found))
         return dict(found)
 
@@ -249,12 +250,12 @@ def test_self_improvement_from_the_command_line(tiny_lm, tmp_path, datagen_here)
 @pytest.mark.parametrize(
     "change, message",
     [
-        (("--template_key", "99"), "--template_key 99 does not exist"),
+        (("--template_key", "99"), "--template_key '99' does not exist"),
         (("--demonstration_pool", "nowhere"), "no sentences in Basque in 'nowhere': pass --demonstration_pool flores or udhr"),
         (("--number_of_demonstrations", "800"), "--number_of_demonstrations 800 leaves nothing to choose"),
         (("--model_name_or_path", "nowhere/at/all"), "cannot load 'nowhere/at/all'"),
         (("--inference_api", "openai"), "OPENAI_API_KEY"),
-        (("--use_nllb", "--nllb_name_or_path", "TINY_LM"), "is a llama model, no encoder-decoder"),
+        (("--use_nllb", "--nllb_name_or_path", "TINY_LM"), "is a llama model, not an encoder-decoder"),
         (("--scorer", "blaser", "--sonar_name_or_path", "nowhere/at/all"), "nowhere/at/all"),
     ],
 )  # fmt: skip
@@ -292,7 +293,7 @@ def test_an_answer_that_begins_with_a_line_break_is_asked_for_whole(tiny_lm, tmp
     translator = translation.create(
         "llm", TranslatorSettings(model=ModelSettings(tiny_lm), inference_api="hf", number_of_demonstrations=0)
     )
-    translator._sampler = Journal(Sampler(), tmp_path / "answers.jsonl")
+    translator._sampler = CachedSampler(Sampler(), tmp_path / "answers.jsonl")
     for _ in range(2):
         found = translator.translate(SENTENCES, BASQUE, ENGLISH)
         assert [translation.text for translation in found] == ["All are free.", "Yes.", "All are free."]

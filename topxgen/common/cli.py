@@ -35,7 +35,7 @@ def parse_bool(value: str) -> bool:
 
 
 # Options of a flag: add_argument("--verbose", **FLAG)
-FLAG = dict(type=parse_bool, nargs="?", const=True, default=False)
+FLAG = dict(type=parse_bool, nargs="?", const=True, default=False, metavar="BOOL")
 
 
 def int_range(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
@@ -87,6 +87,14 @@ def check_filename(name: str, flag: str) -> str:
     return name
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Appends a flag's default to its help, as [default], unless the help ends with a bracket of its own."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        shown = action.required or action.default in (None, False, argparse.SUPPRESS) or action.help.endswith("]")
+        return action.help if shown else f"{action.help} [%(default)s]"
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, with the nearest flag or choice, and whose --help lists exit codes."""
 
@@ -94,7 +102,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             description=description,
             epilog=EXIT_CODES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_HelpFormatter,
             allow_abbrev=False,
             **options,
         )
@@ -137,6 +145,16 @@ def choices_help(intro: str, table: Mapping[str, Choice], default: str = "%(defa
     """The help of a flag whose values are the names in `table`, each with the sentence of its row."""
     rows = [f"{name}: {choice.help}" for name, choice in table.items()]
     return f"{intro}: " + "; ".join(rows + [f"or {OWN}"] * accepts_own(table)) + f" [{default}]"
+
+
+def choice(table: Mapping[str, Choice], default: str | None, intro: str, shown: str = "%(default)s") -> dict:
+    """Options of a flag that takes a name in `table`: add("--x", **choice(TABLE, "a", "what it is for"))."""
+    return {"choices": table, "default": default, "metavar": "NAME", "help": choices_help(intro, table, shown)}
+
+
+def count(minimum: int, text: str, default: int | None = None) -> dict:
+    """Options of a flag that takes an integer of `minimum` or more: add("--n", **count(0, "how many", 5))."""
+    return {"type": int_range(minimum), "default": default, "metavar": "N", "help": text}
 
 
 def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failure: str) -> int:

@@ -58,6 +58,6 @@ def cannot_load(name: str, error: Exception) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         return f"cannot load {name!r} ({reason(error)}); is it the folder of a model with its config.json and tokenizer files?"
     return (
-        f"cannot load {name!r} ({reason(error)}); pass a local folder or a Hub id that this machine can reach (a gated model "
+        f"cannot load {name!r} ({reason(error)}); pass a local folder or a Hub id that this machine can reach (a gated repository "
         "needs its terms accepted and HF_TOKEN exported; without internet download it elsewhere and set HF_HUB_OFFLINE=1)"
     )

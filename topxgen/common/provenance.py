@@ -89,7 +89,13 @@ RENAMED = {
     "near_duplicates": "near_duplicate_threshold",
     "short_texts": "short_text_rule",
 }
-RENAMED_VALUES = {("rouge_tokenizer", "original"): "rouge_score", ("packing", "original"): "concat"}
+RENAMED_VALUES = {
+    ("rouge_tokenizer", "original"): "rouge_score",
+    ("packing", "original"): "concat",
+    # instruct.txt and continuation.txt of older versions, the same prompts as instruct.toml and continuation.toml
+    ("prompt_template_digest", "09d131a6e16a4ec2"): "7e8b613cd456c66b",
+    ("prompt_template_digest", "8c033ceb9e540664"): "cdb3349d1f6e6d90",
+}
 
 
 def result_settings(args: argparse.Namespace, excluded: Collection[str]) -> dict:

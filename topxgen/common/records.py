@@ -1,8 +1,8 @@
-"""The small records that stages pass to each other, and how they look on disk (file names included)."""
+"""Records that stages pass to each other, and the names of the files that hold them (docs/files.md)."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ PARALLEL = ("propositions", "translations", "scores", "confidences", "pieces")  
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A text in the target language. `id` is unique in its language's file."""
+    """A text in the language that data is generated for; `id` is unique in the file of that language."""
 
     id: str
     text: str
@@ -25,37 +25,11 @@ class Paragraph:
         return {"text": self.text, **topic, "id": self.id}
 
 
-@dataclass
-class TranslatedParagraph:
-    """A paragraph, its sentences and their back-translations: `propositions`, `translations`,
-    `scores` and `confidences` are parallel lists; a score that does not exist is None."""
-
-    paragraph: Paragraph
-    propositions: list[str] = field(default_factory=list)
-    translations: list[str] = field(default_factory=list)
-    scores: list[float | None] = field(default_factory=list)
-    confidences: list[float | None] = field(default_factory=list)
-    pieces: list[int] = field(default_factory=list)  # in how many pieces each sentence was translated
-
-    def to_json(self) -> dict:
-        paragraph = self.paragraph
-        return {
-            "sentence": paragraph.text,
-            "propositions": self.propositions,
-            "translations": self.translations,
-            "scores": self.scores,
-            **({} if paragraph.topic is None else {"topic": paragraph.topic}),
-            "id": paragraph.id,
-            "confidences": self.confidences,
-            **({"pieces": self.pieces} if any(count > 1 for count in self.pieces) else {}),
-        }
-
-
 def with_ids(records: Iterable[dict], text_key: str) -> Iterator[tuple[str, dict]]:
-    """(id, record) for each record, every id once and the same on every reading.
+    """(id, record) for each record; ids are unique and the same each time the file is read.
 
-    A record without an id, as the original wrote them, gets one from its text; an id that stood before, as
-    in files put together from two runs, gets its count behind it.
+    A record without an id, as in published data, gets one from its text. Duplicate ids, as in concatenated runs, get a
+    numeric suffix.
     """
     seen = Counter()
     for record in records:
@@ -120,19 +94,20 @@ def translations_name(language: str) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each file of a run lies."""
+    """The files of a datagen.py run (docs/files.md)."""
 
     output_dir: Path
     translate_dir_name: str
+    output_filenames: Mapping[str, str] = field(default_factory=dict)  # by language; {Language}.jsonl for all others
 
     @property
     def translate_dir(self) -> Path:
         return self.output_dir / self.translate_dir_name
 
-    def paragraphs(self, language: str, filename: str | None = None) -> Path:
-        return self.output_dir / (filename or f"{language}.jsonl")
+    def paragraphs(self, language: str) -> Path:
+        return self.output_dir / self.output_filenames.get(language, f"{language}.jsonl")
 
-    def answers(self, language: str) -> Path:
+    def responses(self, language: str) -> Path:
         return self.output_dir / f"{language}_answers.jsonl"
 
     def rejects(self, language: str) -> Path:
@@ -145,34 +120,36 @@ class Layout:
         return self.translate_dir / f"{language}_translate_rejects.jsonl"
 
     @property
-    def translation_answers(self) -> Path:
-        """What an LLM answered when it back-translated, all languages together."""
+    def translation_responses(self) -> Path:
+        """The responses of an LLM that back-translates, all languages together."""
         return self.translate_dir / "translate_answers.jsonl"
 
-    def score_journal(self, language: str) -> Path:
+    def score_cache(self, language: str) -> Path:
         return self.translate_dir / f"{language}_scores.jsonl"
 
-    def files(self, language: str, filename: str | None = None) -> list[Path]:
-        """Every JSONL file of a language; a run repairs their ends before any stage reads them."""
+    def jsonl_files(self, language: str) -> list[Path]:
         return [
-            self.paragraphs(language, filename),
-            self.answers(language),
+            self.paragraphs(language),
+            self.responses(language),
             self.rejects(language),
             self.translations(language),
             self.translation_rejects(language),
-            self.score_journal(language),
+            self.score_cache(language),
         ]
 
     def manifest(self, stage: str) -> Path:
-        return (self.output_dir if stage == "generate" else self.translate_dir) / f"manifest_{stage}.json"
+        return self._folder(stage) / f"manifest_{stage}.json"
 
     def settings(self, stage: str) -> Path:
-        return (self.output_dir if stage == "generate" else self.translate_dir) / f"settings_{stage}.json"
+        return self._folder(stage) / f"settings_{stage}.json"
+
+    def _folder(self, stage: str) -> Path:
+        return self.output_dir if stage == "generate" else self.translate_dir
 
 
 @dataclass(frozen=True)
 class FilteredLayout:
-    """Where the files of a decontamination lie."""
+    """The files of a decontamination (docs/files.md)."""
 
     output_dir: Path
 

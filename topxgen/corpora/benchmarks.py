@@ -13,8 +13,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
@@ -368,38 +369,42 @@ def local_source(name: str) -> Path | None:
     return path if name and name not in LOADERS and path.exists() else None
 
 
+class _Part(NamedTuple):
+    """A file of a user's own, or a split of a Hub data set."""
+
+    name: str  # its path below the source, or the split
+    where: str  # it as named on the command line
+    source: str  # for Split
+    columns: list[Column]
+
+
 def _own_loader(name: str, known: tuple[Language, ...]) -> Callable[[str, Language, Path | None], list[Split]]:
     """The loader of a user's own benchmark. Raises UsageError if `name` is not one."""
-    path, mapping = tables.split_mapping(name)
+    path, mapping_text = tables.split_mapping(name)
     hub = _HUB_SOURCE.fullmatch(name)
     if re.search(r"\.py:\w+$", name):
         return load_choice("benchmark", name, LOADERS)
     if local_source(name) or path.suffix.lower() in SUFFIXES or ("/" in name and not hub):
-        config = ""
-        parts = partial(_file_parts, path, known)
+        repo, config = "", ""
     elif hub:
-        repo, config, mapping = hub.groups("")
-        parts = partial(_hub_parts, name, repo, config)
+        repo, config, mapping_text = hub.groups("")
     else:  # module:function, or nothing
         return load_choice("benchmark", name, LOADERS, OWN)
 
     def load_own(name: str, language: Language, folder: Path | None) -> list[Split]:
-        mapped = tables.parse_mapping(mapping, known)
-        return [
-            Split(
-                name, f"{part} ({label})" if label else part, language.name, *map(list, zip(*rows, strict=True)), source
-            )
-            for part, where, source, columns in parts(mapped)
-            for label, rows in tables.columns_in(language, columns, where, mapped, config or part, known)
-        ]
+        mapping = tables.parse_mapping(mapping_text, known)
+        splits = []
+        for part in _hub_parts(name, repo, config) if repo else _file_parts(path, mapping, known):
+            title = config or part.name
+            for label, rows in tables.columns_in(language, part.columns, part.where, mapping, title, known):
+                split = f"{part.name} ({label})" if label else part.name
+                splits.append(Split(name, split, language.name, *map(list, zip(*rows, strict=True)), part.source))
+        return splits
 
     return load_own
 
 
-def _file_parts(
-    path: Path, known: tuple[Language, ...], mapping: dict[str, list[str]]
-) -> Iterator[tuple[str, str, str, list[Column]]]:
-    """For each file: its path below `path`, its path twice, its columns."""
+def _file_parts(path: Path, mapping: dict[str, list[str]], known: tuple[Language, ...]) -> Iterator[_Part]:
     if not path.exists():
         raise UsageError(f"there is no file or folder {path}")
     files = {str(file.relative_to(path)): file for file in files_below(path)} if path.is_dir() else {path.name: path}
@@ -410,16 +415,14 @@ def _file_parts(
             advice = f"; name the files to read, such as {path}/*.txt" if path.is_dir() else ""
             raise UsageError(f"{file} is not a {', '.join(SUFFIXES)} file{advice}")
     for title, file in files.items():
-        yield title, str(file), str(file), tables.read_columns(file, mapping, known)
+        yield _Part(title, str(file), str(file), tables.read_columns(file, mapping, known))
 
 
-def _hub_parts(
-    name: str, repo: str, config: str, mapping: dict[str, list[str]]
-) -> Iterator[tuple[str, str, str, list[Column]]]:
-    """For each split: its name, the data set as the user named it, the source for Split, the columns of texts."""
+def _hub_parts(name: str, repo: str, config: str) -> Iterator[_Part]:
     for split, data in hub_dataset(repo, config or None, None).items():
         data = data.select_columns([column for column, kind in data.features.items() if not hasattr(kind, "decode")])
-        yield split, name, hub_name(repo, config or "default", split), tables.columns_of(enumerate(data, start=1))
+        columns = tables.columns_of(enumerate(data, start=1))
+        yield _Part(split, name, hub_name(repo, config or "default", split), columns)
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -41,19 +41,19 @@ from topxgen.text.languages import Language
 Column = tuple[str, list[tuple[str, str]]]  # label, (number of the line or row, text) of each row
 # Labels of the columns of a parallel text that do not name languages: those of sources, and of translations.
 ROLES = (("source", "src", "sentence"), ("target", "tgt", "reference", "translation"))
-KINDS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")  # files of several columns
-SUFFIXES = (".txt", *KINDS)
+TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")  # files of several columns
+SUFFIXES = (".txt", *TABLE_SUFFIXES)
 
 
 def split_mapping(name: str) -> tuple[Path, str]:
     """SOURCE and MAPPING of a local SOURCE[:MAPPING]: SOURCE is what exists, else what ends like a file, else all of it."""
     cuts = [*(match.start() for match in re.finditer(":", name)), len(name)]
-    sources = [Path(name[:cut]).expanduser() for cut in cuts]
-    for is_source in (Path.exists, lambda path: path.suffix.lower() in SUFFIXES):
-        for cut, source in zip(cuts, sources, strict=True):
-            if name[:cut] and is_source(source):
-                return source, name[cut + 1 :]
-    return sources[-1], ""
+    sources = {cut: Path(name[:cut]).expanduser() for cut in cuts if name[:cut]}
+    existing = [cut for cut, source in sources.items() if source.exists()][-1:]
+    like_files = [cut for cut, source in sources.items() if source.suffix.lower() in SUFFIXES]
+    for cut in (*existing, *like_files):
+        return sources[cut], name[cut + 1 :]
+    return Path(name).expanduser(), ""
 
 
 def parse_mapping(text: str, known: tuple[Language, ...] = ()) -> dict[str, list[str]]:
@@ -152,7 +152,7 @@ def name_parts(name: str) -> list[str]:
 def read_columns(
     path: Path, mapping: dict[str, list[str]] | None = None, known: tuple[Language, ...] = (), nulls: bool = False
 ) -> list[Column]:
-    """The columns of a file by its suffix; a file that is none of KINDS has one, a text a line.
+    """The columns of a file by its suffix; a file that is none of TABLE_SUFFIXES has one, a text a line.
 
     The first row of .tsv and .csv holds labels if `mapping` names columns by label, if one of its cells is a language,
     or if all are ROLES. `nulls`: null in JSON and parquet is an empty text, instead of no text. Raises UsageError when

@@ -67,9 +67,7 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
     outputs = [] if args.audit else [f for name in inputs for f in (*layout.files(name), layout.manifest(name))]
     outputs += [partial(path) for path in outputs]
     own_benchmarks = [
-        path
-        for name in (*args.benchmarks, *args.demonstration_pool)
-        if (path := benchmarks.local_source(name)) is not None
+        path for name in (*args.benchmarks, *args.demonstration_pool) if (path := benchmarks.local_source(name))
     ]
     for output in (*reports, *outputs):
         if output.is_dir():

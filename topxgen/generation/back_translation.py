@@ -1,107 +1,100 @@
-"""Paragraphs into sentence pairs: split, filter, translate, filter (SPEC section 4)."""
+"""Paragraphs into sentence pairs: split, filter, back-translate, filter, as in the TopXGen paper."""
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from topxgen.common.console import Progress, printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl
-from topxgen.common.records import Layout, Paragraph, TranslatedParagraph, with_ids
+from topxgen.common.records import Layout, Paragraph, replace_surrogates, with_ids
 from topxgen.text import sentence_splitting
 from topxgen.text.languages import Language
+from topxgen.translation import by_steps
 
 
 @dataclass
-class _Work:
-    """A paragraph with its sentences that wait for translation, and those already turned away."""
+class _SplitParagraph:
+    """A paragraph with its sentences to translate and its rejected ones."""
 
     paragraph: Paragraph
     sentences: list[str]
-    rejects: list[dict] = field(default_factory=list)
+    rejects: list[dict]
 
 
-def paragraphs(layout: Layout, language: Language, filename: str | None = None) -> Iterator[Paragraph]:
-    """The paragraphs of a language's file, ours or the original's."""
-    path = layout.paragraphs(language.name, filename)
+def read_paragraphs(layout: Layout, language: Language) -> Iterator[Paragraph]:
+    """The paragraphs of a language's file, generated or published. Raises UsageError for a missing file or text."""
+    path = layout.paragraphs(language.name)
     if not path.exists():
         raise UsageError(f"no paragraphs to translate: {path} is missing; run --stages generate first")
-    for name, record in with_ids(read_jsonl(path), "text"):
+    for paragraph_id, record in with_ids(read_jsonl(path), "text"):
         if not isinstance(record.get("text"), str):
-            raise UsageError(f'{path}: record {name} has no "text"')
-        # Lone surrogates are valid JSON, but no library takes them.
-        yield Paragraph(name, record["text"].encode("utf-8", "replace").decode(), record.get("topic"))
+            raise UsageError(f'{path}: record {paragraph_id} has no "text"')
+        yield Paragraph(paragraph_id, replace_surrogates(record["text"]), record.get("topic"))
 
 
-def translated(layout: Layout, language: Language) -> set[str]:
-    """Ids of the paragraphs that have been through the stage."""
-    return {name for name, _ in with_ids(read_jsonl(layout.translations(language.name)), "sentence")}
+def translated_ids(layout: Layout, language: Language) -> set[str]:
+    """Ids of the paragraphs that the translations file has."""
+    return {paragraph_id for paragraph_id, _ in with_ids(read_jsonl(layout.translations(language.name)), "sentence")}
 
 
-def back_translate(
-    layout: Layout,
-    language: Language,
-    target: Language,
-    *,
-    translator,
-    identifier,
-    splitter: str,
-    filename: str | None,
-    progress: Progress,
-    verbose: bool = False,
-) -> None:
-    """Append a record for each paragraph of `language` that the translations file does not hold yet.
+def back_translate(config, language: Language, identifier, progress: Progress) -> None:
+    """Append a record for each paragraph of `language` that the translations file does not have yet.
 
-    Turned-away sentences and pairs go to the rejects file, a line a paragraph, before the record itself, so
-    that a kill between the two loses neither; a paragraph found in both files is never written again.
+    `config`: a GenerationConfig, its translator loaded; `identifier`: see topxgen.text.language_id.
+    Rejected sentences and pairs go to the rejects file, one line for a paragraph, before the record itself, so that a
+    kill between the two loses neither. A paragraph in both files is never written again.
     """
-    output, rejects = layout.translations(language.name), layout.translation_rejects(language.name)
-    done = translated(layout, language)
-    rejects_done = {record["id"] for record in read_jsonl(rejects)}
-    todo = [paragraph for paragraph in paragraphs(layout, language, filename) if paragraph.id not in done]
+    layout, target, translator = config.layout, config.target_language, config.translator
+    done = translated_ids(layout, language)
+    todo = [paragraph for paragraph in read_paragraphs(layout, language) if paragraph.id not in done]
     if not todo:
         return
-    split = sentence_splitting.load(splitter, language, (p.text for p in paragraphs(layout, language, filename))).split
-    ticks = Counter()
+    rejects = layout.translation_rejects(language.name)
+    rejects_done = {record["id"] for record in read_jsonl(rejects)}
+    texts = (paragraph.text for paragraph in read_paragraphs(layout, language))
+    split = sentence_splitting.load(config.args.splitter, language, texts).split
+    translated = Counter()
 
-    def tick(n: int) -> None:
-        ticks["sentences"] += n
-        progress.update(0, sentences=ticks["sentences"])
+    def show(paragraphs: int) -> None:
+        progress.update(paragraphs, **translated)
 
-    with Appender(output) as out, Appender(rejects) as rejected:
+    with Appender(layout.translations(language.name)) as out, Appender(rejects) as rejected:
         for block in _blocks(todo, split, identifier, language, translator.block_size):
-            sentences = [sentence for work in block for sentence in work.sentences]
-            translations = translator.translate(sentences, language, target, tick)
-            position = 0
-            for work in block:
-                own = translations[position : position + len(work.sentences)]
-                position += len(work.sentences)
-                record = _pairs(work, own, identifier, target)
-                if work.rejects and work.paragraph.id not in rejects_done:
-                    rejected.write({"id": work.paragraph.id, "rejected": work.rejects})
-                out.write(record.to_json())
-                progress.update(1)
-                if verbose:
-                    for sentence, translation in zip(record.propositions, record.translations, strict=True):
-                        progress.write(f"[{work.paragraph.id}] {printable(sentence)} = {printable(translation)}")
+            sentences = [sentence for item in block for sentence in item.sentences]
+            on_sentence = by_steps(show, len(block), len(sentences))
+
+            def on_done(n: int, on_sentence=on_sentence) -> None:
+                translated["sentences"] += n
+                on_sentence(n)
+
+            translations = iter(translator.translate(sentences, language, target, on_done))
+            for item in block:
+                record = _pairs(item, [next(translations) for _ in item.sentences], identifier, target)
+                if item.rejects and item.paragraph.id not in rejects_done:
+                    rejected.write({"id": item.paragraph.id, "rejected": item.rejects})
+                out.write(record)
+                if config.args.verbose:
+                    for sentence, translation in zip(record["propositions"], record["translations"], strict=True):
+                        progress.write(f"[{item.paragraph.id}] {printable(sentence)} = {printable(translation)}")
             rejected.sync()
             out.sync()
 
 
-def _blocks(todo: list[Paragraph], split, identifier, language: Language, size: int) -> Iterator[list[_Work]]:
-    """Paragraphs with at most about `size` sentences to translate between them."""
+def _blocks(todo: list[Paragraph], split, identifier, language: Language, size: int) -> Iterator[list[_SplitParagraph]]:
+    """Consecutive paragraphs with about `size` sentences to translate together."""
     block, count = [], 0
     for paragraph in todo:
         sentences = split(paragraph.text)
         reasons = sentence_splitting.sentence_reject_reasons(sentences, identifier, language)
-        work = _Work(paragraph, [s for s, reason in zip(sentences, reasons, strict=True) if reason is None])
-        work.rejects = [
-            {"sentence": s, "reason": f"sentence_{reason}"}
-            for s, reason in zip(sentences, reasons, strict=True)
-            if reason is not None
-        ]
-        block.append(work)
-        count += len(work.sentences)
+        item = _SplitParagraph(paragraph, [], [])
+        for sentence, reason in zip(sentences, reasons, strict=True):
+            if reason is None:
+                item.sentences.append(sentence)
+            else:
+                item.rejects.append({"sentence": sentence, "reason": f"sentence_{reason}"})
+        block.append(item)
+        count += len(item.sentences)
         if count >= size:
             yield block
             block, count = [], 0
@@ -109,38 +102,36 @@ def _blocks(todo: list[Paragraph], split, identifier, language: Language, size: 
         yield block
 
 
-def _pairs(work: _Work, translations, identifier, target: Language) -> TranslatedParagraph:
-    """The record of a paragraph, its bad pairs moved to `work.rejects`."""
-    record = TranslatedParagraph(work.paragraph)
-    texts = [translation.text for translation in translations]
-    for sentence, translation, reason in zip(
-        work.sentences, translations, pair_reject_reasons(texts, identifier, target), strict=True
-    ):
-        if translation.error is not None:
-            reason = "failed"
-        if reason is not None:
-            detail = {"detail": translation.error} if translation.error else {}
-            pieces = {"pieces": translation.pieces} if translation.pieces > 1 else {}
-            work.rejects.append(
-                {
-                    "sentence": sentence,
-                    "translation": translation.text,
-                    "reason": f"translation_{reason}",
-                    **detail,
-                    **pieces,
-                }
-            )
+def _pairs(item: _SplitParagraph, translations: list, identifier, target: Language) -> dict:
+    """The record of a paragraph, with the pairs that are kept; the others are added to `item.rejects`."""
+    reasons = pair_reject_reasons([translation.text for translation in translations], identifier, target)
+    kept = []
+    for sentence, translation, reason in zip(item.sentences, translations, reasons, strict=True):
+        if translation.error is None and reason is None:
+            kept.append((sentence, translation))
             continue
-        record.propositions.append(sentence)
-        record.translations.append(translation.text)
-        record.scores.append(None)
-        record.confidences.append(translation.confidence)
-        record.pieces.append(translation.pieces)
-    return record
+        reject = {"sentence": sentence, "translation": translation.text}
+        reject["reason"] = f"translation_{'failed' if translation.error is not None else reason}"
+        if translation.error:
+            reject["detail"] = translation.error
+        if translation.pieces > 1:
+            reject["pieces"] = translation.pieces
+        item.rejects.append(reject)
+    paragraph, pieces = item.paragraph, [translation.pieces for _, translation in kept]
+    return {
+        "sentence": paragraph.text,
+        "propositions": [sentence for sentence, _ in kept],
+        "translations": [translation.text for _, translation in kept],
+        "scores": [None] * len(kept),
+        **({} if paragraph.topic is None else {"topic": paragraph.topic}),
+        "id": paragraph.id,
+        "confidences": [translation.confidence for _, translation in kept],
+        **({"pieces": pieces} if any(count > 1 for count in pieces) else {}),
+    }
 
 
 def pair_reject_reasons(translations: list[str], identifier, target: Language) -> list[str | None]:
-    """For each translation None, or why its pair is dropped (SPEC section 4)."""
+    """For each translation None, or why its pair is rejected: the reasons of sentences, or no "." at its end."""
     reasons = sentence_splitting.sentence_reject_reasons(translations, identifier, target)
     return [
         "no_full_stop" if reason is None and not text.rstrip().endswith(".") else reason

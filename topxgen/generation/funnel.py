@@ -1,53 +1,63 @@
-"""What became of everything that was asked for, counted from the files of a run."""
+"""What became of everything that was generated, counted from the files of a run.
+
+At each step, what goes in is what is kept, rejected, or not needed because the target was reached before its turn came.
+"""
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
 
 from topxgen.common.files import read_jsonl
-from topxgen.common.records import Layout
+from topxgen.common.records import Layout, with_ids
+from topxgen.generation.filters import FILTERS
+from topxgen.generation.paragraphs import is_generated
+from topxgen.inference.response_cache import read_responses
 
-ANSWER_REASONS = ("prompt_too_long", "answer_failed", "empty", "unparseable")
-TEXT_REASONS = (
-    "binary",
-    "too_few_words",
-    "repeated_word_bigram",
-    "repeated_character_bigram",
-    "repeated_word_pair",
-    "near_duplicate",
-)
-SENTENCE_REASONS = ("sentence_too_short", "sentence_no_words", "sentence_other_language")
+# Reason codes in {Language}_rejects.jsonl, in the order of the checks; those of a user's own filters follow.
+RESPONSE_REASONS = ("prompt_too_long", "answer_failed", "empty", "unparseable")
+TEXT_REASONS = (*FILTERS, "near_duplicate")
+# Reason codes in {Language}_translate_rejects.jsonl.
 PAIR_REASONS = (
+    "sentence_too_short",
+    "sentence_no_words",
+    "sentence_other_language",
     "translation_failed",
     "translation_too_short",
     "translation_no_words",
     "translation_other_language",
     "translation_no_full_stop",
 )
-# Rare: shown only when there are any.
-RARE_REASONS = ("prompt_too_long", "binary", "sentence_no_words", "translation_failed", "translation_no_words")
+# Shown only if there are any.
+RARE_REASONS = (
+    "prompt_too_long", "answer_failed", "binary", "sentence_no_words", "translation_failed", "translation_no_words"
+)  # fmt: skip
 
 
-def generation_counts(layout: Layout, language: str, filename: str | None = None) -> dict:
-    """Answers, texts and kept paragraphs of a language, and what each filter turned away."""
-    answers = prompt_tokens = completion_tokens = 0
-    for record in read_jsonl(layout.answers(language)):
-        answers += len(record["answers"]) or 1
-        prompt_tokens += record["prompt_tokens"]
-        completion_tokens += record["completion_tokens"]
-    reasons = Counter(record["reason"].split()[0] for record in read_jsonl(layout.rejects(language)))
-    kept = sum(1 for _ in read_jsonl(layout.paragraphs(language, filename)))
-    return {
-        "answers": answers,
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "rejected": dict(reasons),
-        "kept": kept,
-    }
+def generation_counts(layout: Layout, language: str) -> dict:
+    """Responses (rejected by reason, not needed, all) and kept paragraphs of a language."""
+    reasons, judged = Counter(), set()
+    for record in read_jsonl(layout.rejects(language)):
+        reasons[record["reason"].split()[0]] += 1
+        judged.add(record["id"].rpartition(".")[0])
+    ids = [paragraph_id for paragraph_id, _ in with_ids(read_jsonl(layout.paragraphs(language)), "text")]
+    generated = [paragraph_id for paragraph_id in ids if is_generated(paragraph_id, language)]
+    judged.update(paragraph_id.rpartition(".")[0] for paragraph_id in generated)
+    counts = Counter(dict.fromkeys(("prompts", "answers", "not_needed", "prompt_tokens", "completion_tokens"), 0))
+    for record in read_responses(layout.responses(language)):
+        answers = len(record["texts"]) or 1  # one that failed has no text
+        counts.update(
+            prompts=1,
+            answers=answers,
+            not_needed=0 if record["id"] in judged else answers,
+            prompt_tokens=record["prompt_tokens"],
+            completion_tokens=record["completion_tokens"],
+        )
+    return {**counts, "rejected": dict(reasons), "kept": len(ids), "brought_along": len(ids) - len(generated)}
 
 
 def translation_counts(layout: Layout, language: str) -> dict:
-    """Sentences and pairs of a language, and what each filter turned away."""
+    """Sentences, pairs, rejects and scores of a language."""
     pairs = paragraphs = in_pieces = 0
     scores = []
     for record in read_jsonl(layout.translations(language)):
@@ -61,7 +71,7 @@ def translation_counts(layout: Layout, language: str) -> dict:
         in_pieces += sum(reject.get("pieces", 1) > 1 for reject in record["rejected"])
     return {
         "paragraphs": paragraphs,
-        "sentences": pairs + sum(reasons.values()),
+        "sentences": pairs + reasons.total(),
         "rejected": dict(reasons),
         "translated_in_pieces": in_pieces,
         "pairs": pairs,
@@ -70,55 +80,62 @@ def translation_counts(layout: Layout, language: str) -> dict:
     }
 
 
-def tokens(path: Path) -> tuple[int, int]:
-    """Prompt and answer tokens of a journal of answers."""
-    prompt = completion = 0
-    for record in read_jsonl(path):
-        prompt += record["prompt_tokens"]
-        completion += record["completion_tokens"]
-    return prompt, completion
-
-
-def usage(stage: str, prompt: int, completion: int, prices: list[float] | None) -> str:
-    """A line about tokens and, with prices of a million prompt and answer tokens, what they cost."""
+def usage(stage: str, prompt_tokens: int, completion_tokens: int, prices: list[float] | None) -> str:
+    """A line about tokens and, with the prices of a million prompt and completion tokens, what they cost."""
     cost = ""
     if prices:
-        cost = f"; {(prompt * prices[0] + completion * prices[1]) / 1e6:,.2f} at --price_per_million_tokens {prices[0]:g} {prices[1]:g}"
-    return f"{stage}: {prompt:,} prompt tokens, {completion:,} answer tokens{cost}"
+        total = (prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6
+        cost = f"; {total:,.2f} at --price_per_million_tokens {prices[0]:g} {prices[1]:g}"
+    return f"{stage}: {prompt_tokens:,} prompt tokens, {completion_tokens:,} answer tokens{cost}"
 
 
-def render(asked: int | None, generation: list[dict], translation: list[dict]) -> str:
-    """The funnel as a table: each row what is left after a step, and how many the step turned away."""
-    rows: list[tuple[str, int | str, int | str]] = []
+def render(prompts_sent: int | None, generation: list[dict], translation: list[dict]) -> str:
+    """The funnel as a table: each row how many remain after a step, and how many the step removed."""
+    rows: list[tuple[str, int, int | None]] = []
     if generation:
-        rejected = sum((Counter(counts["rejected"]) for counts in generation), Counter())
-        answers = sum(counts["answers"] for counts in generation)
-        rows += [("prompts asked", asked if asked is not None else "?", ""), ("answers", answers, "")]
-        kept = sum(counts["kept"] for counts in generation)
-        texts = kept + sum(rejected[reason] for reason in TEXT_REASONS)
-        failed = sum(rejected[reason] for reason in ANSWER_REASONS)
-        rows.append(("texts parsed", texts, f"-{failed} answers"))
-        rows += _falling(texts, rejected, TEXT_REASONS)
-        rows.append(("paragraphs kept", kept, ""))
+        rejected, total = _sums(generation)
+        if prompts_sent is not None:
+            rows.append(("prompts sent", prompts_sent, None))
+            rows += _steps(prompts_sent, Counter(not_needed=prompts_sent - total["prompts"]), ())
+        rows.append(("responses", total["answers"], None))
+        removed = Counter({reason: rejected.pop(reason, 0) for reason in RESPONSE_REASONS})
+        rows += _steps(total["answers"], removed + Counter(not_needed=total["not_needed"]), RESPONSE_REASONS)
+        texts = total["kept"] - total["brought_along"] + rejected.total()
+        rows.append(("texts parsed", texts, None))
+        rows += _steps(texts, rejected, TEXT_REASONS)
+        if total["brought_along"]:
+            rows.append(("  paragraphs of the file that were not generated", total["brought_along"], None))
+        rows.append(("paragraphs kept", total["kept"], None))
     if translation:
-        rejected = sum((Counter(counts["rejected"]) for counts in translation), Counter())
-        sentences = sum(counts["sentences"] for counts in translation)
-        rows.append(("sentences", sentences, ""))
-        rows += _falling(sentences, rejected, SENTENCE_REASONS + PAIR_REASONS)
-        if in_pieces := sum(counts["translated_in_pieces"] for counts in translation):
-            rows.append(("  (too long, translated in pieces)", in_pieces, ""))
-        rows.append(("pairs kept", sum(counts["pairs"] for counts in translation), ""))
-        rows.append(("pairs scored", sum(counts["scored"] for counts in translation), ""))
-    return "\n".join(f"  {name:34} {left!s:>8} {away!s:>14}".rstrip() for name, left, away in rows)
+        rejected, total = _sums(translation)
+        rows.append(("sentences", total["sentences"], None))
+        rows += _steps(total["sentences"], rejected, PAIR_REASONS)
+        if total["translated_in_pieces"]:
+            rows.append(("  (too long, translated in pieces)", total["translated_in_pieces"], None))
+        rows.append(("pairs kept", total["pairs"], None))
+        rows.append(("pairs scored", total["scored"], None))
+    return "\n".join(
+        f"  {name:34} {remaining:>8} {'' if removed is None else f'-{removed}':>8}".rstrip()
+        for name, remaining, removed in rows
+    )
 
 
-def _falling(left: int, rejected: Counter, reasons: tuple[str, ...]) -> list[tuple[str, int, str]]:
+def _sums(languages: list[dict]) -> tuple[Counter, Counter]:
+    """Rejects by reason, and all other counts, over all languages."""
+    rejected, total = Counter(), Counter()
+    for counts in languages:
+        rejected.update(counts["rejected"])
+        total.update({name: value for name, value in counts.items() if isinstance(value, int)})
+    return rejected, total
+
+
+def _steps(remaining: int, removed: Counter, reasons: Iterable[str]) -> list[tuple[str, int, int]]:
+    """A row for each reason, of those in `reasons` in their order, of others that occur after them."""
     rows = []
-    for reason in reasons:
-        if reason in RARE_REASONS and not rejected[reason]:
-            continue
-        left -= rejected[reason]
-        rows.append((f"  after {reason.replace('_', ' ')}", left, f"-{rejected[reason]}"))
+    for reason in (*reasons, *(reason for reason in removed if reason not in reasons)):
+        if removed[reason] or (reason in reasons and reason not in RARE_REASONS):
+            remaining -= removed[reason]
+            rows.append((f"  after {reason.replace('_', ' ')}", remaining, removed[reason]))
     return rows
 
 

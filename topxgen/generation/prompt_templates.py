@@ -1,139 +1,120 @@
-"""Prompt templates: text files that users edit. The format is explained in instruct.txt beside this file."""
+"""Prompt templates: TOML files that users edit. prompts/instruct.toml explains the format."""
 
 import json
-import string
+import logging
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from topxgen.common.errors import UsageError
+from topxgen.common.errors import UsageError, unknown_choice
+from topxgen.common.provenance import digest
 from topxgen.generation.parsing import PARSERS
+from topxgen.prompting import toml_prompts
+
+logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent / "prompts"
 STYLES = ("chat", "completion")
-_FIELDS = {
-    "paragraph": {"number", "language", "text"},
-    "paragraphs": {"items", "language"},
-    "sentence": {"number", "language", "text"},
-    "sentences": {"items", "language"},
-    "prompt": {"language", "topic", "n", "numbering", "paragraphs", "sentences"},
+# The parts of a template, and the placeholders that each may have.
+PLACEHOLDERS = {
+    "paragraph": ("number", "language", "text"),
+    "paragraphs": ("items", "language"),
+    "sentence": ("number", "language", "text"),
+    "sentences": ("items", "language"),
+    "prompt": ("language", "topic", "n", "numbering", "paragraphs", "sentences"),
 }
 
 
 @dataclass(frozen=True)
 class Template:
-    """A parsed prompt file: how to fill it in, how to send it, how to read the answer."""
+    """A parsed template: how to fill it in, how to send it, how to read the response."""
 
-    path: str
-    text: str  # the whole file
+    path: Path
     style: str
     answer: str
     stop: tuple[str, ...]
-    sections: dict[str, str]
+    parts: dict[str, str]
+    digest: str
+    fill_part: Callable[..., str]
 
     def fill(
-        self,
-        *,
-        language: str,
-        topic: str,
-        n: int,
-        paragraphs: list[tuple[str, str]],
-        sentences: list[str],
+        self, *, language: str, topic: str, n: int, paragraphs: list[tuple[str, str]], sentences: list[str]
     ) -> str:
         """The prompt for `n` texts in `language` about `topic`, with (language, text) example paragraphs."""
-        blocks = {
-            "paragraphs": self._block("paragraph", paragraphs, language),
-            "sentences": self._block("sentence", [(language, text) for text in sentences], language),
-        }
-        numbering = "\n".join(f"{i}. [text {i}]" for i in range(1, n + 1))
-        values = {"language": language, "topic": topic, "n": n, "numbering": numbering, **blocks}
-        return self.sections["prompt"].format(**values)
+        return self.fill_part(
+            self.parts["prompt"],
+            language=language,
+            topic=topic,
+            n=str(n),
+            numbering="\n".join(f"{i}. [text {i}]" for i in range(1, n + 1)),
+            paragraphs=self._block("paragraph", paragraphs, language),
+            sentences=self._block("sentence", [(language, text) for text in sentences], language),
+        )
 
     def _block(self, item: str, texts: list[tuple[str, str]], language: str) -> str:
         if not texts:
             return ""
-        section = self.sections[item]
-        items = [section.format(number=i, language=name, text=text) for i, (name, text) in enumerate(texts, 1)]
-        return self.sections[item + "s"].format(items="".join(items).rstrip("\n"), language=language)
+        part = self.parts[item]
+        items = [
+            self.fill_part(part, number=str(i), language=name, text=text) for i, (name, text) in enumerate(texts, 1)
+        ]
+        return self.fill_part(self.parts[item + "s"], items="".join(items).rstrip("\n"), language=language)
 
-    @property
-    def texts_per_answer(self) -> int | None:
-        """1 when the answer as a whole is the text, None when the prompt asks for as many as wanted."""
-        return 1 if self.answer == "text" else None
-
-
-def available() -> list[str]:
-    return sorted(path.stem for path in FOLDER.glob("*.txt"))
+    def parse(self, response: str, n: int) -> list[str] | None:
+        """The texts in a response to a prompt for `n`; None if it does not have the format of `answer`."""
+        return PARSERS[self.answer](response, n)
 
 
 def load(name_or_path: str) -> Template:
-    """The template of that name in this folder, or in that file.
+    """The template of that name in prompts/, or in that file.
 
-    Raises UsageError for a missing file, an unknown key or section, or a placeholder that does not exist.
+    Raises UsageError for a missing file, an unknown or missing key, or a placeholder that does not exist.
     """
-    path = FOLDER / f"{name_or_path}.txt" if name_or_path in available() else Path(name_or_path)
+    if name_or_path.endswith(".txt"):
+        path = Path(name_or_path).expanduser()
+        parts, content_digest, fill_part = _read_txt(path)
+    else:
+        path = toml_prompts.find(FOLDER, name_or_path, "--prompt_template")
+        parts = toml_prompts.load(path, dict.fromkeys(PLACEHOLDERS, ()) | {"prompt": ("topic",)})
+        content_digest, fill_part = digest(json.dumps(parts, sort_keys=True)), toml_prompts.fill
+    stop = parts.setdefault("stop", [])
+    for key in parts:
+        if key not in ("style", "answer", "stop", *PLACEHOLDERS):
+            raise unknown_choice(f"{path}: key", key, ("style", "answer", "stop", *PLACEHOLDERS))
+    for key, choices in (("style", STYLES), ("answer", tuple(PARSERS))):
+        if parts.get(key) not in choices:
+            raise unknown_choice(f"{path}: {key}", str(parts.get(key)), choices)
+    if not isinstance(stop, list) or not all(isinstance(string, str) and string for string in stop):
+        raise UsageError(f'{path}: stop = {stop!r} is not a list of strings, such as stop = ["\\n\\n"]')
+    for part, known in PLACEHOLDERS.items():
+        for name in re.findall(r"\{(\w+)\}", parts[part]):
+            if name not in known:
+                names = ", ".join(f"{{{name}}}" for name in known)
+                raise UsageError(f"{path}, {part}: unknown placeholder {{{name}}}; known here: {names}")
+    sections = {part: parts[part] for part in PLACEHOLDERS}
+    return Template(path, parts["style"], parts["answer"], tuple(stop), sections, content_digest, fill_part)
+
+
+def _read_txt(path: Path) -> tuple[dict, str, Callable[..., str]]:
+    """(parts, digest, how to fill a part) of a template in the text format of older versions: "key: value" lines, then
+    "=== part" sections, {{ for a brace."""
+    logger.warning(f"{path} is in the older text format; write it as TOML, like {FOLDER / 'instruct.toml'}")
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(
-            f"no prompt template {name_or_path!r}: pass one of {', '.join(available())}, or the path of a text file"
-        ) from None
-    header, *parts = ("\n" + text).split("\n=== ")
-    keys = {"style": "", "answer": ""}
-    stop = []
-    for line in header.splitlines():
-        key, colon, value = line.partition(":")
-        key, value = key.strip(), value.strip()
-        if not line.strip() or line.startswith("#"):
-            continue
-        if colon and key == "stop":
-            stop.append(_stop_string(value, path))
-        elif colon and key in keys:
-            keys[key] = value
-        else:
-            raise UsageError(f"{path}: {line.strip()!r} is not a setting; known: style, answer, stop")
-    _check_choice(path, "style", keys["style"], STYLES)
-    _check_choice(path, "answer", keys["answer"], tuple(PARSERS))
-    sections = {}
-    for part in parts:
-        name, _, body = part.partition("\n")
-        name = name.strip()
-        _check_choice(path, "section", name, tuple(_FIELDS))
-        # A section is its lines, blank ones included. The prompt ends with its last word, or with a line
-        # break when a blank line follows it in the file.
-        ending = "\n" if body.endswith("\n\n") else ""
-        sections[name] = body.rstrip("\n") + ending if name == "prompt" else body + "\n"
-        _check_placeholders(path, name, sections[name])
-    for name in _FIELDS:
-        if name not in sections:
-            raise UsageError(f"{path}: the section '=== {name}' is missing")
-    return Template(str(path), text, keys["style"], keys["answer"], tuple(stop), sections)
-
-
-def _stop_string(value: str, path: Path) -> str:
-    try:
-        parsed = json.loads(value)
-    except ValueError:
-        parsed = None
-    if not isinstance(parsed, str) or not parsed:
-        raise UsageError(f'{path}: stop: {value} must be a JSON string, such as stop: "\\n\\n"')
-    return parsed
-
-
-def _check_choice(path: Path, what: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{path}: {what} {value!r} is none of {', '.join(choices)}")
-
-
-def _check_placeholders(path: Path, section: str, body: str) -> None:
-    try:
-        fields = [
-            (name, spec, conversion) for _, name, spec, conversion in string.Formatter().parse(body) if name is not None
-        ]
-    except ValueError as error:
-        raise UsageError(f"{path}, section {section}: {error}; write {{{{ or }}}} for a brace") from None
-    for name, spec, conversion in fields:
-        if name not in _FIELDS[section] or spec or conversion:
-            known = ", ".join("{" + field + "}" for field in sorted(_FIELDS[section]))
-            raise UsageError(f"{path}, section {section}: unknown placeholder {{{name}}}; known here: {known}")
-    if section == "prompt" and "topic" not in {name for name, _, _ in fields}:
-        raise UsageError(f"{path}: the prompt section has no {{topic}}")
+        header, *sections = ("\n" + text).split("\n=== ")
+        lines = [line.partition(":") for line in header.splitlines() if line.strip() and not line.startswith("#")]
+        parts: dict = {key.strip(): value.strip() for key, _, value in lines if key.strip() != "stop"}
+        parts["stop"] = [json.loads(value) for key, _, value in lines if key.strip() == "stop"]
+        for section in sections:
+            name, _, body = section.partition("\n")
+            # A part is its lines. The prompt ends with its last word, or with a line break if a blank line follows.
+            end = "\n" if name.strip() != "prompt" or body.endswith("\n\n") else ""
+            parts[name.strip()] = (body.rstrip("\n") if name.strip() == "prompt" else body) + end
+        for part, names in PLACEHOLDERS.items():
+            parts[part].format(**dict.fromkeys(names, ""))
+        if "{topic}" not in parts["prompt"]:
+            raise ValueError("the prompt has no {topic}")
+    except (OSError, ValueError, LookupError, AttributeError) as error:
+        raise UsageError(f"cannot read the prompt template {path} ({type(error).__name__}: {error})") from None
+    return parts, digest(text), lambda part, **values: part.format(**values)

@@ -1,263 +1,208 @@
-"""The stages of datagen.py: generate, translate, score, report."""
+"""The stages of datagen.py: generate, translate, score, and the report on them."""
 
 import logging
+from collections import Counter
 
 from topxgen import inference
 from topxgen.common import provenance
+from topxgen.common.console import Progress, printable
 from topxgen.common.errors import UsageError
-from topxgen.generation import manifests, scoring
-from topxgen.generation.plan import GenerationConfig, prepare_generation
+from topxgen.common.files import read_json, read_jsonl, repair_tail
+from topxgen.common.records import target_language_of
+from topxgen.generation import funnel, scoring
+from topxgen.generation.back_translation import back_translate, read_paragraphs, translated_ids
+from topxgen.generation.manifests import remove_manifests, write_manifest
+from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
+from topxgen.generation.plan import GenerationConfig
+from topxgen.inference.response_cache import read_responses
+from topxgen.text import language_id
 
 logger = logging.getLogger(__name__)
 
 
-def generate(run: GenerationConfig, command: list[str]) -> bool:
-    """The generate stage; whether it reached its target."""
-    from topxgen.common.console import Progress
-    from topxgen.generation.funnel import generation_counts
-    from topxgen.generation.paragraphs import MAX_BARREN_STEPS, Generation, Target
+def preflight(config: GenerationConfig) -> None:
+    """Raise UsageError now for what a later stage would raise after hours of generation."""
+    args, languages = config.args, config.languages.values()
+    if "generate" in args.stages:
+        _ = config.filters
+        inference.check(args.inference_api, config.model_settings(), config.sampling_settings())
+    if "translate" in args.stages:
+        for language in languages:
+            config.translator.check(language, config.target_language)
+        language_id.load(args.lid_model)
+    if "score" in args.stages and config.scorer is not None:
+        if "translate" not in args.stages:
+            _check_target_language(config)
+        config.scorer.preflight(languages, config.target_language)
 
-    args, layout, started = run.args, run.layout, provenance.now()
-    builder, template, settings, texts, _ = prepare_generation(run)
-    check_origin(run)
+
+def repair_files(config: GenerationConfig) -> None:
+    """Drop torn last lines, which a killed run leaves, before any stage reads the files."""
+    repair_tail(config.layout.translation_responses)
+    for name in config.languages:
+        for path in config.layout.jsonl_files(name):
+            repair_tail(path)
+
+
+def generate(config: GenerationConfig) -> bool:
+    """Topics to paragraphs; whether the target was reached."""
+    args, layout, target, started = config.args, config.layout, config.target, provenance.now()
+    settings = config.generate_settings()
+    _check_origin(config)
     provenance.check_settings(layout.settings("generate"), settings)
-    target = Target(tuple(sorted(run.languages)), args.number_of_instructions, args.number_of_instructions_per_language)
     total = max(target.total, target.minimum * len(target.languages))
-    with (
-        Progress("generate", total, "paragraphs") as progress,
-        Generation(
-            layout,
-            target,
-            build_prompt=builder.build,
-            answer_format=template.answer,
-            texts_per_prompt=texts,
-            step_size=args.request_batch_size,
-            seed=args.seed,
-            threshold=args.threshold,
-            rouge_tokenizer=args.rouge_tokenizer,
-            scripts={name: language.script for name, language in run.languages.items()},
-            filenames=run.filenames,
-            progress=progress,
-            verbose=args.verbose,
-        ) as generation,
-    ):
-        if generation.needs_answers():
-            logger.info(f"loading {args.model_name_or_path} ({args.inference_api})")
-            sampler = inference.load(args.inference_api, run.model_settings())
+    with Progress("generate", total, "paragraphs") as progress, Generation(config, progress) as generation:
+        if generation.needs_responses():
+            model = config.model_settings()
+            logger.info(
+                f"generate: {total} paragraphs in {', '.join(config.languages)}; loading {args.model_name_or_path} "
+                f"({inference.describe(args.inference_api, model)})"
+            )
+            sampler = inference.load(args.inference_api, model)
             provenance.record_settings(layout.settings("generate"), settings)
-            manifests.begin(layout, "generate")
+            remove_manifests(layout, "generate")
             progress.restart_clock()
             try:
-                generation.run(sampler, run.sampling_settings(template.stop))
+                generation.run(sampler, config.sampling_settings())
             finally:
-                say_retries(sampler)
+                _log_retries(sampler)
                 sampler.close()
-        outcome = generation.outcome()
-    counts = {name: generation_counts(layout, name, run.filenames.get(name)) for name in run.languages}
-    manifests.write_manifest(
-        layout,
-        "generate",
-        started=started,
-        seed=args.seed,
-        settings=settings,
-        command=command,
-        complete=outcome.enough,
-        prompts_asked=outcome.requested,
-        counts=counts,
-    )
-    if not outcome.enough:
-        kept = sum(count["kept"] for count in counts.values())
-        logger.info(
-            f"stopped at {kept} of {total} paragraphs: {MAX_BARREN_STEPS} steps in a row kept nothing; see the reasons in "
-            f"{layout.output_dir}/*_rejects.jsonl, then change the prompt, the topics or the filters in another --output_dir"
+    counts = {name: funnel.generation_counts(layout, name) for name in config.languages}
+    results = {"complete": generation.target_reached, "prompts_asked": generation.requested, "counts": counts}
+    write_manifest(layout, "generate", started, args.seed, settings, **results)
+    kept, answers = (sum(count[key] for count in counts.values()) for key in ("kept", "answers"))
+    if generation.target_reached:
+        logger.info(f"generate: kept {kept} paragraphs from {answers} responses")
+    else:
+        unproductive = generation.unproductive_steps >= MAX_UNPRODUCTIVE_STEPS
+        cause = f"{MAX_UNPRODUCTIVE_STEPS} steps in a row kept nothing" if unproductive else "there are no more prompts"
+        logger.warning(
+            f"generate: stopped at {kept} of {total} paragraphs: {cause}; see the reasons in {layout.output_dir}/"
+            "*_rejects.jsonl, then change the prompt, the topics or the filters in another --output_dir"
         )
-    return outcome.enough
+    return generation.target_reached
 
 
-def check_origin(run: GenerationConfig) -> None:
-    """Paragraphs with ids of ours belong to the answers beside them: without those, new answers would be
-    taken for paragraphs that are there already."""
-    from topxgen.common.files import read_jsonl
-
-    if run.layout.settings("generate").exists():
+def _check_origin(config: GenerationConfig) -> None:
+    """Generated paragraphs belong to the responses beside them: without these, the ids of new ones would be taken."""
+    if config.layout.settings("generate").exists():
         return
-    for name in run.languages:
-        path = run.layout.paragraphs(name, run.filenames.get(name))
-        if any(str(record.get("id", "")).startswith(f"{name}-") for record in read_jsonl(path)):
+    for name in config.languages:
+        path = config.layout.paragraphs(name)
+        if any(is_generated(str(record.get("id", "")), name) for record in read_jsonl(path)):
             raise UsageError(
-                f"{path} holds paragraphs of another run (their ids say so), but not its settings and answers: bring the "
-                'whole directory along, or remove the "id" of each line to start from these paragraphs'
+                f"{path} has paragraphs of another run (by their ids), but that run's settings and answers are missing: "
+                'copy its whole directory, or remove the "id" of each line to start from these paragraphs'
             )
 
 
-def translate(run: GenerationConfig, command: list[str]) -> None:
-    """The translate stage."""
-    from topxgen.common.console import Progress
-    from topxgen.generation.back_translation import back_translate, paragraphs, translated
-    from topxgen.generation.funnel import translation_counts
-    from topxgen.text import language_id
-
-    args, layout, started = run.args, run.layout, provenance.now()
-    translator = run.translator
-    for language in run.languages.values():
-        translator.check(language, run.target)
+def translate(config: GenerationConfig) -> None:
+    """Paragraphs to sentence pairs."""
+    args, layout, target, started = config.args, config.layout, config.target_language, provenance.now()
+    translator, languages = config.translator, config.languages.values()
+    for language in languages:
+        translator.check(language, target)
     settings = {
-        "back_translator": run.back_translator,
-        "target_language": run.target.name,
+        "back_translator": config.back_translator,
+        "target_language": target.name,
         "splitter": args.splitter,
         "lid_model": args.lid_model,
         **translator.settings,
     }
     provenance.check_settings(layout.settings("translate"), settings)
     identifier = language_id.load(args.lid_model)
-    for language in [*run.languages.values(), run.target]:
+    for language in [*languages, target]:
         if not identifier.knows(language):
-            logger.info(
-                f"{args.lid_model} cannot tell {language.name}: its sentences are not checked by language; "
-                "pass a fastText --lid_model that knows it, such as GlotLID's"
+            logger.warning(
+                f"{args.lid_model} cannot identify {language.name}: the language of its sentences is not checked; pass "
+                "a fastText --lid_model that can, such as GlotLID's"
             )
     total = done = 0
-    for name, language in run.languages.items():
-        there = translated(layout, language)
-        ids = [paragraph.id for paragraph in paragraphs(layout, language, run.filenames.get(name))]
+    for language in languages:
+        translated = translated_ids(layout, language)
+        ids = [paragraph.id for paragraph in read_paragraphs(layout, language)]
         total += len(ids)
-        done += sum(paragraph_id in there for paragraph_id in ids)
+        done += sum(paragraph_id in translated for paragraph_id in ids)
     provenance.record_settings(layout.settings("translate"), settings)
     if done < total:
-        manifests.begin(layout, "translate")
-        logger.info(f"loading {translator.version}")
+        remove_manifests(layout, "translate")
+        logger.info(f"translate: the sentences of {total} paragraphs into {target.name}; loading {translator.version}")
         try:
             translator.load()
             with Progress("translate", total, "paragraphs", done=done) as progress:
-                for name, language in run.languages.items():
-                    back_translate(
-                        layout,
-                        language,
-                        run.target,
-                        translator=translator,
-                        identifier=identifier,
-                        splitter=args.splitter,
-                        filename=run.filenames.get(name),
-                        progress=progress,
-                        verbose=args.verbose,
-                    )
+                for language in languages:
+                    back_translate(config, language, identifier, progress)
         finally:
-            say_retries(translator)
+            _log_retries(translator)
             translator.close()
-    manifests.write_manifest(
-        layout,
-        "translate",
-        started=started,
-        seed=args.seed,
-        settings=settings,
-        command=command,
-        translator_version=translator.version,
-        counts={name: translation_counts(layout, name) for name in run.languages},
-    )
+    counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
+    results = {"translator_version": translator.version, "counts": counts}
+    write_manifest(layout, "translate", started, args.seed, settings, **results)
+    pairs, sentences = (sum(count[key] for count in counts.values()) for key in ("pairs", "sentences"))
+    logger.info(f"translate: kept {pairs} pairs from {sentences} sentences")
 
 
-def score(run: GenerationConfig, command: list[str]) -> None:
-    """The score stage."""
-    from topxgen.common.console import Progress
-    from topxgen.generation.funnel import translation_counts
-
-    layout, scorer, started, truncated = run.layout, run.scorer, provenance.now(), 0
+def score(config: GenerationConfig) -> None:
+    """Add scores to the pairs."""
+    layout, scorer, started, truncated = config.layout, config.scorer, provenance.now(), 0
     if scorer is None:
         return
-    total = sum(scoring.unscored(layout, language, scorer.id) for language in run.languages)
-    if total:
-        manifests.begin(layout, "score")
-        logger.info(f"loading {scorer.id}")
+    unscored = sum(scoring.count_unscored(layout, name, scorer.id) for name in config.languages)
+    if unscored:
+        remove_manifests(layout, "score")
+        by = f"; loading {scorer.id}" if scorer.has_models else f" by {scorer.id}"
+        logger.info(f"score: the pairs of {unscored} paragraphs{by}")
         try:
             scorer.load()
-            with Progress("score", total, "paragraphs with pairs") as progress:
-                for language in run.languages.values():
-                    truncated += scoring.score(layout, language, run.target, scorer=scorer, progress=progress)
+            with Progress("score", unscored, "paragraphs") as progress:
+                for language in config.languages.values():
+                    truncated += scoring.score(config, language, progress)
         finally:
             scorer.close()
     if truncated:
-        logger.info(f"{truncated} texts were longer than the scorer reads (514 tokens) and scored by their beginnings")
-    manifests.write_manifest(
-        layout,
-        "score",
-        started=started,
-        seed=run.args.seed,
-        settings={"scorer": scorer.id},
-        command=command,
-        **({"truncated_texts": truncated} if total else {}),
-        counts={language: translation_counts(layout, language) for language in run.languages},
-    )
+        logger.warning(f"{truncated} texts are longer than the scorer's 514 tokens and were scored by their beginnings")
+    counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
+    results = ({"truncated_texts": truncated} if unscored else {}) | {"counts": counts}
+    write_manifest(layout, "score", started, config.args.seed, {"scorer": scorer.id}, **results)
+    logger.info(f"score: {sum(count['scored'] for count in counts.values())} pairs have a score")
 
 
-def check_target(run: GenerationConfig) -> None:
-    """A scorer is told both languages, and would score in the wrong one without a word."""
-    from topxgen.common.files import read_json
-
-    earlier = read_json(run.layout.settings("translate")).get("target_language", run.target.name)
-    if earlier != run.target.name:
+def _check_target_language(config: GenerationConfig) -> None:
+    """Scoring with the wrong target language would silently give wrong scores."""
+    name = config.target_language.name
+    earlier = target_language_of(config.layout.translate_dir, name)
+    if earlier != name:
         raise UsageError(
-            f"the translations in {run.layout.translate_dir} are into {earlier}; pass --target_language {earlier!r}"
+            f"the translations in {config.layout.translate_dir} are into {earlier}; pass --target_language {earlier!r}"
         )
 
 
-def say_retries(model) -> None:
-    """What an API made us do again."""
+def _log_retries(model) -> None:
     if retries := getattr(model, "retries", None):
-        logger.info("asked again: " + ", ".join(f"{count} times for a {kind}" for kind, count in retries.most_common()))
+        logger.info("retries: " + ", ".join(f"{count} {kind}" for kind, count in retries.most_common()))
 
 
-def report(run: GenerationConfig) -> None:
-    """Print the funnel, a few pairs, and where the files are."""
-    from topxgen.common.console import printable
-    from topxgen.common.files import read_json
-    from topxgen.generation import funnel
-
-    layout = run.layout
-    generation = [
-        funnel.generation_counts(layout, name, run.filenames.get(name))
-        for name in run.languages
-        if layout.answers(name).exists()
-    ]
-    translated = [name for name in run.languages if layout.translations(name).exists()]
+def report(config: GenerationConfig) -> None:
+    """Print the funnel, the tokens, a few pairs, and where the files are."""
+    layout, prices = config.layout, config.args.price_per_million_tokens
+    generated = [name for name in config.languages if layout.responses(name).exists()]
+    translated = [name for name in config.languages if layout.translations(name).exists()]
+    generation = [funnel.generation_counts(layout, name) for name in generated]
     translation = [funnel.translation_counts(layout, name) for name in translated]
-    asked = read_json(layout.manifest("generate")).get("prompts_asked")
-    print(f"\nFunnel, {', '.join(run.languages)}:\n{funnel.render(asked, generation, translation)}\n")
-    used = [sum(counts[kind] for counts in generation) for kind in ("prompt_tokens", "completion_tokens")]
-    for stage, (prompt, completion) in (("generate", used), ("translate", funnel.tokens(layout.translation_answers))):
-        if prompt:
-            print(funnel.usage(stage, prompt, completion, run.args.price_per_million_tokens))
+    prompts_sent = read_json(layout.manifest("generate")).get("prompts_asked")
+    print(f"\nFunnel, {', '.join(config.languages)}:\n{funnel.render(prompts_sent, generation, translation)}\n")
+    for stage, records in (("generate", generation), ("translate", read_responses(layout.translation_responses))):
+        tokens = Counter()
+        for record in records:
+            tokens.update(prompt=record["prompt_tokens"], completion=record["completion_tokens"])
+        if tokens["prompt"]:
+            print(funnel.usage(stage, tokens["prompt"], tokens["completion"], prices))
     for name in translated:
-        for sentence, translation, value in funnel.sample_pairs(layout.translations(name)):
+        for sentence, text, value in funnel.sample_pairs(layout.translations(name)):
             shown = "no score" if value is None else f"score {value:.2f}"
-            print(f"  {name}: {printable(sentence)}\n  {run.target.name}: {printable(translation)}  ({shown})\n")
-    for name in run.languages:
-        paragraphs = layout.paragraphs(name, run.filenames.get(name))
-        paths = [paragraphs, *([layout.translations(name)] if name in translated else [])]
-        print(f"{name}: {', '.join(map(str, paths))}; why texts and pairs were dropped: *_rejects.jsonl beside them")
-
-
-def preflight(run: GenerationConfig) -> None:
-    """Fail now on what a later stage would fail on, after hours of generation."""
-    args = run.args
-    if "generate" in args.stages:
-        inference.check(args.inference_api, run.model_settings(), run.sampling_settings(()))
-    if "translate" in args.stages:
-        from topxgen.text import language_id
-
-        for language in run.languages.values():
-            run.translator.check(language, run.target)
-        language_id.load(args.lid_model)
-    if "score" in args.stages and run.scorer is not None:
-        if "translate" not in args.stages:
-            check_target(run)
-        run.scorer.preflight(run.languages.values(), run.target)
-
-
-def repair_files(run: GenerationConfig) -> None:
-    """Drop half-written last lines, which a killed run leaves, before any stage reads the files."""
-    from topxgen.common.files import repair_tail
-
-    repair_tail(run.layout.translation_answers)
-    for name in run.languages:
-        for path in run.layout.files(name, run.filenames.get(name)):
-            repair_tail(path)
+            print(f"  {name}: {printable(sentence)}\n  {config.target_language.name}: {printable(text)}  ({shown})\n")
+    for name in config.languages:
+        paths = [layout.paragraphs(name), *([layout.translations(name)] if name in translated else [])]
+        print(
+            f"{name}: {', '.join(map(str, paths))}; rejected texts and pairs with reasons: *_rejects.jsonl beside them"
+        )

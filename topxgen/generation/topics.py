@@ -1,4 +1,4 @@
-"""Topics to write about: a text file (one a line) or jsonl, in an order of its own for each language."""
+"""Topics to write about: a text file (one per line) or jsonl, shuffled for each language."""
 
 import json
 import random
@@ -10,7 +10,7 @@ from topxgen.common.errors import UsageError
 def read_topics(path: Path) -> list[str]:
     """The distinct topics of a file, in its order.
 
-    In a text file whose name lacks "wiki" a line is a comma-separated word list, whose last comma
+    In a text file without "wiki" in its name, a line is a comma-separated word list, whose last comma
     becomes " and ". A jsonl line is a string or an object with "topic".
     Raises UsageError when the file is missing, empty or malformed.
     """
@@ -19,7 +19,7 @@ def read_topics(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(
-            f"cannot read the topics file {path}: {reason}; pass --seed_topics_path a txt (one topic a line) or "
+            f"cannot read the topics file {path}: {reason}; pass --seed_topics_path a txt (one topic per line) or "
             "jsonl file, such as topics/wikipedia_vital_topics.txt"
         ) from None
     if path.suffix == ".jsonl":
@@ -30,7 +30,7 @@ def read_topics(path: Path) -> list[str]:
         topics = [_word_list(line) for line in lines]
     topics = list(dict.fromkeys(topic for topic in topics if topic))
     if not topics:
-        raise UsageError(f"the topics file {path} holds no topic; it needs one topic a line")
+        raise UsageError(f"the topics file {path} holds no topic; it needs one topic per line")
     return topics
 
 
@@ -51,7 +51,7 @@ def _word_list(line: str) -> str:
 
 
 class TopicOrder:
-    """The topic of a language's n-th prompt: a fixed shuffle of all topics, then another, without end."""
+    """The topic of the n-th prompt of a language: shuffled topics, then shuffled again, without end."""
 
     def __init__(self, topics: list[str], seed: int, language: str):
         self._topics, self._seed, self._language = topics, seed, language

@@ -3,24 +3,24 @@
 A sampler has
     encode(prompt) -> list[int]                  token ids as the model will read them
     generate(next_request, settings) -> iterator of Answer, in the order in which they finish
-    use_adapter(folder or None)                  local models: the LoRA adapter that answers from now on
+    use_adapter(folder or None)                  local models: switch the LoRA adapter
     close()                                      free the model and its memory
 
-`next_request()` gives the next Request, or None when there is none now: the sampler asks again whenever
-an answer has finished, and ends when none is in flight and none comes. It asks as soon as it has room, so
-that the engine decodes while the caller works on finished answers.
+`next_request()` returns the next Request, or None if no request is ready. The sampler calls it whenever it has room, so
+that the engine decodes while the caller works on finished answers; after a None it calls again when an answer has
+finished, and returns when nothing is in flight.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from topxgen.common.console import library_output_to
 from topxgen.common.errors import UsageError
-from topxgen.common.hub import cannot_load
+from topxgen.common.hub import hub_call
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
 
-# One row a backend: "module:class", imported when it is chosen.
 BACKENDS: dict[str, Choice] = {
     "vllm": Choice("topxgen.inference.vllm:VLLMSampler", "vLLM in this process"),
     "hf": Choice("topxgen.inference.hf:HFSampler", "transformers, slower, for small models and checks"),
@@ -28,11 +28,12 @@ BACKENDS: dict[str, Choice] = {
     "cohere": Choice("topxgen.inference.cohere:CohereSampler", "Cohere"),
     "anthropic": Choice("topxgen.inference.anthropic:AnthropicSampler", "Anthropic"),
 }
-# These say before they are loaded what is missing (check: a key, a client, an address), and what they cannot do
-# (check_sampling).
+# APIs: their classes report a missing key, client or address (check) and unsupported decoding (check_sampling) before
+# anything is loaded.
 REMOTE = ("openai", "cohere", "anthropic")
 CHAT_ONLY = ("cohere", "anthropic")
 MAX_BEAMS = 32
+ENGINE_LOG = "engine.log"  # in the output directory: what vLLM and transformers print
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """The finished texts of a request (`num_return_sequences` of them, or the best beams).
-
-    `error` says why there is none (a prompt longer than the model takes).
-    """
+    """The texts for one request: `num_return_sequences` of them, best beam first; `error` says why there is none."""
 
     id: str
     texts: list[str]
@@ -93,6 +91,7 @@ class ModelSettings(Settings):
     request_batch_size: int = 4  # hf: sequences decoded together
     max_concurrent_requests: int | None = None  # vllm and APIs; None: by backend
     trust_remote_code: bool = False
+    engine_log: Path | None = field(default=None, compare=False)  # gets what a local engine prints; None: the terminal
     # APIs only
     api_key: str | None = field(default=None, repr=False)  # None: the provider's environment variable
     base_url: str | None = None  # None: the provider's own
@@ -101,12 +100,21 @@ class ModelSettings(Settings):
 
 
 def load(backend: str, settings: ModelSettings):
-    """The sampler of that name, its model loaded. Raises UsageError when that cannot be."""
-    return load_choice("--inference_api", backend, BACKENDS)(settings)
+    """The sampler of that name, with its model loaded. Raises UsageError if it cannot be loaded."""
+    sampler = load_choice("--inference_api", backend, BACKENDS)
+    if settings.engine_log is None:
+        return sampler(settings)
+    with library_output_to(settings.engine_log):
+        return sampler(settings)
+
+
+def describe(backend: str, settings: ModelSettings) -> str:
+    """What runs the model, and where its messages go, for a log line."""
+    return f"{backend}; its messages: {settings.engine_log}" if settings.engine_log else backend
 
 
 def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | None = None) -> None:
-    """Raise UsageError when an API sampler of that name could not be loaded, or not decode so: for before anything runs."""
+    """Raise UsageError if the API `backend` lacks a key, client or address, or cannot decode as `sampling` says."""
     if backend in REMOTE:
         sampler = load_choice("--inference_api", backend, BACKENDS)
         sampler.check(settings)
@@ -115,17 +123,14 @@ def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | No
 
 
 def adapter_folder(name: str) -> str:
-    """The folder of a LoRA adapter, fetched from the Hub when `name` is no folder."""
+    """The folder of a LoRA adapter, downloaded if `name` is a Hub id. Raises UsageError if it is not an adapter."""
     folder = Path(name)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        try:
-            folder = Path(snapshot_download(name))
-        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UsageError(cannot_load(name, error)) from None
+        folder = Path(hub_call(name, lambda: snapshot_download(name)))
     if not (folder / "adapter_config.json").is_file():
-        raise UsageError(f"{folder} holds no LoRA adapter (no adapter_config.json); is it a whole model?")
+        raise UsageError(f"{folder} holds no LoRA adapter (no adapter_config.json); is it a full model?")
     return str(folder)
 
 
@@ -136,27 +141,29 @@ def gather(
     settings: SamplingSettings,
     max_model_len: int,
 ) -> tuple[list[tuple[Request, list[int]]], list[Answer]]:
-    """Up to `count` requests with their token ids, and the answers of those that the model cannot take whole.
+    """Up to `count` requests with their token ids, and the answers (errors) to those that exceed `max_model_len`.
 
-    When both are empty, there is no request now.
+    Both are empty if no request is ready.
     """
-    taken, refused = [], []
+    taken, rejected = [], []
     while len(taken) < count and (request := next_request()) is not None:
         tokens = encode(request.prompt)
         if len(tokens) + settings.max_new_tokens <= max_model_len:
             taken.append((request, tokens))
         else:
-            error = f"prompt of {len(tokens)} tokens + {settings.max_new_tokens} new ones exceed --max_model_len {max_model_len}"
-            refused.append(Answer(request.id, [], len(tokens), error=error))
-    return taken, refused
+            error = (
+                f"{len(tokens)} prompt + {settings.max_new_tokens} new tokens exceed --max_model_len {max_model_len}"
+            )
+            rejected.append(Answer(request.id, [], len(tokens), error=error))
+    return taken, rejected
 
 
 def cut_at_stop(text: str, stop: Iterable[str]) -> str:
-    """`text` up to the first of the stop strings."""
+    """`text` up to the first stop string."""
     return text[: min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))]
 
 
 def from_list(requests: Iterable[Request]) -> Callable[[], Request | None]:
-    """A `next_request` that hands out a fixed collection."""
+    """A `next_request` over a fixed collection."""
     iterator = iter(requests)
     return lambda: next(iterator, None)

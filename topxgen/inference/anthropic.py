@@ -5,8 +5,8 @@ from topxgen.inference import ModelSettings, Request, SamplingSettings
 from topxgen.inference.api import ParsedResponse, RemoteSampler
 from topxgen.inference.api_errors import MalformedResponse
 
-# The last version of the API that takes a temperature or top_p (models up to Claude 4.6 do); clients from 2.0
-# on ask for a later one, which refuses both even as they are by default.
+# The last version of the API that accepts temperature and top_p (models up to Claude 4.6 do); clients from 2.0 on request
+# a later one, which rejects even their default values.
 SAMPLING_VERSION = "2023-06-01"
 
 
@@ -26,11 +26,11 @@ class AnthropicSampler(RemoteSampler):
     def check_sampling(cls, sampling: SamplingSettings, settings: ModelSettings) -> None:
         super().check_sampling(sampling, settings)
         if sampling.temperature > 1.0:
-            raise UsageError(f"--temperature {sampling.temperature}: Anthropic's ends at 1.0; pass at most that")
+            raise UsageError(f"--temperature {sampling.temperature}: Anthropic accepts at most 1.0; pass that or less")
         if sampling.temperature != 1.0 and sampling.top_p < 1.0:
             raise UsageError(
-                f"--temperature {sampling.temperature} with --top_p {sampling.top_p}: Anthropic's models take one of the "
-                "two at most; pass 1.0 for the other"
+                f"--temperature {sampling.temperature} with --top_p {sampling.top_p}: Anthropic's models accept only one "
+                "of the two; pass 1.0 for the other"
             )
 
     def _call(self, request: Request, settings: SamplingSettings):
@@ -39,13 +39,14 @@ class AnthropicSampler(RemoteSampler):
         system = "\n\n".join(message["content"] for message in request.prompt if message["role"] == "system")
         if system:
             options["system"] = system
-        # It refuses blank ones; those are left to us.
+        # Blank stop strings are rejected; the caller cuts at them.
         if stop := [text for text in settings.stop if text.strip()]:
             options["stop_sequences"] = stop
-        # In the body, because clients from 1.0 on have no such parameters; and only if set, because later models
-        # refuse them.
+        # In the body, because clients from 1.0 on lack these parameters; only if set, because later models reject them.
         sampling = (
-            {"temperature": settings.temperature} if settings.temperature != 1.0 and not self._greedy_refused else {}
+            {"temperature": settings.temperature}
+            if settings.temperature != 1.0 and not self._temperature_refused
+            else {}
         )
         if settings.top_p < 1.0:
             sampling["top_p"] = settings.top_p
@@ -60,10 +61,10 @@ class AnthropicSampler(RemoteSampler):
         text = "".join(block.text for block in response.content if block.type == "text")
         tokens = response.usage.input_tokens or 0, response.usage.output_tokens or 0
         if response.stop_reason == "refusal":
-            return ParsedResponse([], *tokens, "Anthropic refused the prompt: stop_reason refusal")
+            return ParsedResponse([], *tokens, "Anthropic rejected the prompt: stop_reason refusal")
         if not text and response.stop_reason == "max_tokens":
             return ParsedResponse(
-                [], *tokens, "Anthropic gave no text within the limit of tokens; it may have thought for longer"
+                [], *tokens, "Anthropic gave no text within --max_new_tokens; reasoning may have used them up"
             )
         return ParsedResponse([text], *tokens)
 

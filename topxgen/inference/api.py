@@ -1,6 +1,6 @@
-"""What the API samplers share: requests in flight on one event loop, one retry loop, and the ways a run ends.
+"""What the API samplers share: concurrent requests on one event loop, one retry loop, and how a run ends.
 
-A subclass builds the provider's official client and says what a request and its answer look like.
+A subclass builds the provider's official client and says what a request and its response look like.
 """
 
 import asyncio
@@ -10,22 +10,24 @@ import logging
 import os
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from queue import SimpleQueue
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop
 from topxgen.inference.api_errors import MISTAKE, PROMPT, REFUSED, ErrorClassifier, Failure
-from topxgen.inference.event_loop import PausableLoop
+from topxgen.inference.event_loop import LoopThread
 
 logger = logging.getLogger(__name__)
 MAX_CONCURRENT_REQUESTS = 16
 
 
 class ParsedResponse(NamedTuple):
-    """What an answer holds; `error` says why there is no text in it."""
+    """What a response holds; `error` says why it has no text."""
 
     texts: list[str]
     prompt_tokens: int = 0
@@ -40,7 +42,7 @@ class RemoteSampler:
     provider: str
     key_variables: tuple[str, ...]
     url_variable: str  # which the client reads, too
-    chat_only = True  # neither plain prompts, nor several answers to one, nor a repetition penalty
+    chat_only = True  # takes no plain prompts, gives one answer to each, has no repetition penalty
     base_delay, max_delay = 1.0, 60.0  # seconds between attempts: full jitter below base * 2 ** attempt
 
     def __init__(self, settings: ModelSettings):
@@ -50,13 +52,13 @@ class RemoteSampler:
         self._max_concurrent = settings.max_concurrent_requests or MAX_CONCURRENT_REQUESTS
         self._key = self._find_key(settings)
         self._url = self._find_url(settings)
-        self._loop = PausableLoop()
+        self._loop = LoopThread()
         self._succeeded = self._yielded = self._doubtful = 0
-        self._greedy_refused = False
+        self._temperature_refused = False
         self._not_before = 0.0
         self._connection_errors: tuple[type[Exception], ...] = ()
         self._connect()
-        self._failures = ErrorClassifier(
+        self._errors = ErrorClassifier(
             self.provider,
             key=self._key,
             key_variable=self.key_variables[0],
@@ -66,7 +68,7 @@ class RemoteSampler:
             connection_errors=self._connection_errors,
         )
 
-    # What a subclass says.
+    # What a subclass provides
 
     def _connect(self) -> None:
         """Build the client (its own retries and time limit off) and set `_connection_errors`."""
@@ -94,17 +96,17 @@ class RemoteSampler:
         raise NotImplementedError
 
     def _read(self, response, settings: SamplingSettings) -> ParsedResponse:
-        """Any TypeError, AttributeError, LookupError or ValueError means that the answer is malformed."""
+        """Any TypeError, AttributeError, LookupError or ValueError means that the response is malformed."""
         raise NotImplementedError
 
     async def _disconnect(self) -> None:
         raise NotImplementedError
 
-    # Before anything runs.
+    # Checks before anything runs
 
     @classmethod
     def check(cls, settings: ModelSettings) -> None:
-        """Raise UsageError when the client, a key or a usable address is missing."""
+        """Raise UsageError if the client, a key or a valid address is missing."""
         if importlib.util.find_spec(cls.package) is None:
             raise UsageError(
                 f"--inference_api {cls.package} needs {cls.provider}'s client: run pip install {cls.package}"
@@ -123,7 +125,7 @@ class RemoteSampler:
             )
         if not key.isascii() or not key.isprintable() or " " in key:
             raise UsageError(
-                f"the key for {cls.provider} holds characters that no key has; is it quoted or cut wrongly?"
+                f"the API key for {cls.provider} has characters that no key has; check for quotation marks or spaces"
             )
         return key
 
@@ -136,72 +138,84 @@ class RemoteSampler:
             parts = urlsplit(url)
         except ValueError as error:
             raise UsageError(
-                f"--base_url is no http(s) address ({error}); one looks like http://localhost:8000/v1"
+                f"--base_url is not an http(s) address ({error}); an example is http://localhost:8000/v1"
             ) from None
         if "@" in (parts.netloc or url):
             raise UsageError(
-                f"--base_url holds a user or password; leave them out and export the key as {cls.key_variables[0]}"
+                f"--base_url contains a user name or password; remove them and export the key as {cls.key_variables[0]}"
             )
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"--base_url {url!r} is no http(s) address; one looks like http://localhost:8000/v1")
+            raise UsageError(f"--base_url {url!r} is not an http(s) address; an example is http://localhost:8000/v1")
         return url
 
-    # While it runs.
+    # The run
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
         self.check_sampling(settings, self._settings)
         self._end: UsageError | None = None
         self._ending = asyncio.Event()
-        loop = self._loop
+        done: SimpleQueue[Answer | Exception | None] = SimpleQueue()
+        in_flight = 0
         try:
             while True:
                 while (
-                    self._end is None
-                    and len(loop.in_flight) < self._max_concurrent
-                    and (request := next_request()) is not None
+                    self._end is None and in_flight < self._max_concurrent and (request := next_request()) is not None
                 ):
-                    loop.start(self._answer(request, settings))
-                if not loop.in_flight:
+                    in_flight += 1
+                    self._loop.start(self._put_answer, request, settings, done)
+                if not in_flight:
                     break
-                loop.run_until_one_is_done()
-                while loop.finished:
-                    answer = loop.finished.popleft().result()
-                    if answer is not None:
-                        self._yielded += 1
-                        yield answer
+                answer = done.get()
+                in_flight -= 1
+                yield from self._checked(answer)
+        except KeyboardInterrupt:
+            while not done.empty():  # these are paid for
+                yield from self._checked(done.get())
+            raise
         finally:
-            loop.cancel_all()
+            self._loop.cancel_tasks()
         if isinstance(self._end, APIUnavailable):
-            raise APIUnavailable(
-                f"{self._end}; {self._yielded} answers are done, and the same command goes on from there"
-            )
+            raise APIUnavailable(f"{self._end}; {self._yielded} responses are saved: re-run the same command to resume")
         if self._end is not None:
             raise self._end
 
+    def _checked(self, answer: Answer | Exception | None) -> Iterator[Answer]:
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is not None:
+            self._yielded += 1
+            yield answer
+
+    async def _put_answer(self, request: Request, settings: SamplingSettings, done: SimpleQueue) -> None:
+        try:
+            done.put(await self._answer(request, settings))
+        except Exception as error:  # a bug, which the caller's thread raises
+            done.put(error)
+
     async def _answer(self, request: Request, settings: SamplingSettings) -> Answer | None:
-        """The answer to a request, however many attempts it takes; None when the run has to end without it."""
+        """The answer to a request, after as many attempts as it takes; None if the run ends without it."""
         if self.chat_only and isinstance(request.prompt, str):
             self._finish(
                 UsageError(
-                    f"{self.provider} has chat models only, and the prompts are plain text; pass a --prompt_template for "
+                    f"{self.provider} has chat models only, but the prompts are plain text; pass a --prompt_template for "
                     "chat models (instruct), or choose --inference_api openai, vllm or hf"
                 )
             )
-        failed, seen = 0, self._succeeded
+        failures, seen = 0, self._succeeded
         while await self._turn():
-            greedy = not self._greedy_refused
+            sent_temperature = not self._temperature_refused
             call = self._call(request, settings)
             try:
                 async with asyncio.timeout(self._settings.request_timeout):
                     response = await call
-                reading = self._read(response, settings)
+                parsed = self._read(response, settings)
             except Exception as error:
-                failure = self._failures.of(error, before_any_answer=not self._succeeded)
+                failure = self._errors.classify(error, before_any_answer=not self._succeeded)
             else:
                 self._succeeded += 1
-                texts = [cut_at_stop(text, settings.stop) for text in reading.texts]
-                return Answer(request.id, texts, reading.prompt_tokens, reading.completion_tokens, reading.error)
-            if failure.kind == MISTAKE and greedy and self._drop_temperature(failure, settings):
+                texts = [cut_at_stop(text, settings.stop) for text in parsed.texts]
+                return Answer(request.id, texts, parsed.prompt_tokens, parsed.completion_tokens, parsed.error)
+            if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
                 continue
             if failure.kind == MISTAKE and not failure.certain and await self._others_succeed():
                 failure = failure._replace(kind=PROMPT)
@@ -211,65 +225,61 @@ class RemoteSampler:
                 self._finish((APIUnavailable if failure.kind == REFUSED else UsageError)(failure.message))
             # A rate limit under which others are served is a queue, not a failure of this request.
             if failure.shared and self._succeeded > seen:
-                failed, seen = 0, self._succeeded
-            if failed == self._settings.max_retries:
-                self._finish(APIUnavailable(f"{failure.message} at the last of {failed + 1} attempts at a request"))
+                failures, seen = 0, self._succeeded
+            if failures == self._settings.max_retries:
+                self._finish(APIUnavailable(f"{failure.message} at the last of {failures + 1} attempts at a request"))
             if self._end is None:
                 self.retries[failure.kind] += 1
-                await self._back_off(failed, failure)
-                failed += 1
+                await self._back_off(failures, failure)
+                failures += 1
         return None
 
     def _drop_temperature(self, failure: Failure, settings: SamplingSettings) -> bool:
-        """Whether a request should be sent again without a temperature: models that think take none, not even 0."""
+        """Whether to send a request again without a temperature: reasoning models accept none, not even 0."""
         if settings.temperature > 0 or not re.search(r"temperature|top_p", failure.message):
             return False
-        if not self._greedy_refused:
-            self._greedy_refused = True
-            logger.info(f"{self._settings.model_name_or_path} takes no temperature, so its answers are not greedy")
+        if not self._temperature_refused:
+            self._temperature_refused = True
+            logger.info(f"{self._settings.model_name_or_path} takes no temperature, so its responses are not greedy")
         return True
 
     async def _others_succeed(self) -> bool:
-        """Wait until another request has succeeded, or all that are in flight are in the same doubt."""
+        """Wait until another request has succeeded, or all in flight wait for that."""
         self._doubtful += 1
         try:
-            while self._end is None and not self._succeeded and self._doubtful < len(self._loop.in_flight):
+            while self._end is None and not self._succeeded and self._doubtful < len(self._loop.tasks):
                 await asyncio.sleep(0.02)
             return bool(self._succeeded)
         finally:
             self._doubtful -= 1
 
     def _finish(self, error: UsageError) -> None:
-        """Begin to end the run: what is in flight may come home, nothing is tried again."""
+        """Stop the run: let in-flight requests finish, send no new ones."""
         if self._end is None:
             self._end = error
         self._ending.set()
 
     async def _turn(self) -> bool:
-        """Wait while all have to; whether a request may be sent now."""
-        while self._end is None and (delay := self._not_before - self._loop.time()) > 0:
+        """Wait out a shared back-off; whether a request may be sent now."""
+        while self._end is None and (delay := self._not_before - time.monotonic()) > 0:
             await self._sleep(delay + random.uniform(0, self.base_delay))
         return self._end is None
 
-    async def _back_off(self, failed: int, failure: Failure) -> None:
-        delay = random.uniform(0, min(self.max_delay, self.base_delay * 2 ** min(failed, 30)))
+    async def _back_off(self, failures: int, failure: Failure) -> None:
+        delay = random.uniform(0, min(self.max_delay, self.base_delay * 2 ** min(failures, 30)))
         if failure.wait is not None:
             delay = failure.wait + random.uniform(0, self.base_delay)
         if failure.shared:
-            self._not_before = max(self._not_before, self._loop.time() + delay)
+            self._not_before = max(self._not_before, time.monotonic() + delay)
         else:
             await self._sleep(delay)
 
     async def _sleep(self, seconds: float) -> None:
-        """Sleep, but no longer than the run lasts."""
+        """Sleep, but not beyond the end of the run."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._ending.wait()
 
     def close(self) -> None:
         """Close the connections and the event loop."""
-        self._loop.cancel_all()
-        if not self._loop.is_closed():
-            self._loop.run_until_complete(self._disconnect())
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
+        self._loop.close(self._disconnect)

@@ -1,4 +1,4 @@
-"""What an API's errors mean: try again and when, give this prompt up, or end the run."""
+"""What an API error means: retry (and when), reject this prompt, or end the run."""
 
 import contextlib
 import email.utils
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-MAX_WAIT = 3600.0  # seconds; a provider that asks for more has ended the run
-REFUSED, MISTAKE, PROMPT = "refused", "mistake", "prompt"  # kinds of Failure that no retry mends
-SPENT = re.compile(
+MAX_WAIT_S = 3600.0  # a provider that asks for a longer wait ends the run
+REFUSED, MISTAKE, PROMPT = "refused", "mistake", "prompt"  # kinds of Failure that are not retried
+QUOTA_SPENT = re.compile(
     r"insufficient_quota|billing_|exceeded your current quota|credit balance|billing (hard )?limit|calls / month"
     r"|spend(ing)? limit|usage limits|out of credits|insufficient (credit|balance|funds|quota)",
     re.IGNORECASE,
 )
-THIS_PROMPT = re.compile(
+PROMPT_AT_FAULT = re.compile(
     r"context.?(length|window|size|limit)|prompt is too long|too many tokens|request too large|string_above_max_length"
     r"|(input|prompt) token|maximum number of tokens|number of tokens"
     r"|content.?(filter|policy|management)|moderation|flagged|safety system|invalid_prompt|deny.?list",
@@ -26,22 +26,22 @@ THIS_PROMPT = re.compile(
 
 
 class MalformedResponse(Exception):
-    """A 200 whose body is not an answer."""
+    """A response with status 200 whose body is not what the API promises."""
 
 
 class Failure(NamedTuple):
-    """Why an attempt gave nothing: REFUSED, MISTAKE, PROMPT, or the name under which its retry is counted."""
+    """Why an attempt failed. `kind` is REFUSED, MISTAKE, PROMPT, or the name under which its retry is counted."""
 
     kind: str
     message: str
-    wait: float | None = None  # seconds that the provider asked for
-    shared: bool = False  # no request should be sent before that
-    certain: bool = False  # a MISTAKE that has nothing to do with the prompt
+    wait: float | None = None  # seconds, as the provider asked
+    shared: bool = False  # no other request should be sent before that
+    certain: bool = False  # a MISTAKE whatever the prompt
 
 
 @dataclass(frozen=True)
 class ErrorClassifier:
-    """The errors of one provider's client, read."""
+    """Classifies the errors of one provider's client."""
 
     provider: str
     key: str = field(repr=False)
@@ -51,56 +51,60 @@ class ErrorClassifier:
     time_limit: float
     connection_errors: tuple[type[Exception], ...]
 
-    def of(self, error: Exception, before_any_answer: bool) -> Failure:
-        """What an exception of the client's means; one that can only be a bug is raised again."""
+    def classify(self, error: Exception, before_any_answer: bool) -> Failure:
+        """What an exception of the client means. Raises `error` again if it can only be a bug."""
         status = getattr(error, "status_code", None)
         if isinstance(error, TimeoutError):
-            message = f"{self.provider} gave no answer within the time limit of {self.time_limit:g} s"
+            message = f"{self.provider} gave no response within --request_timeout {self.time_limit:g} s"
             return Failure("time limit", message)
         if isinstance(error, UnicodeEncodeError):
-            return Failure(PROMPT, f"the prompt is no valid Unicode ({error.reason})")
+            return Failure(PROMPT, f"the prompt is not valid Unicode ({error.reason})")
         if isinstance(error, self.connection_errors):
             cause = error.__cause__ or error
-            said = self.scrub(f"{type(cause).__name__}: {cause}")
-            return Failure("connection", f"the connection to {self.address or self.provider} failed ({said})")
+            detail = self.scrub(f"{type(cause).__name__}: {cause}")
+            return Failure("connection", f"the connection to {self.address or self.provider} failed ({detail})")
         if status is None or status < 400:
             malformed = (MalformedResponse, TypeError, AttributeError, LookupError, ValueError)
             if status is None and not isinstance(error, malformed):
                 raise error
-            said = self.scrub(str(getattr(error, "body", None) or error) or type(error).__name__)
-            return Failure("malformed answer", f"{self.provider} gave a malformed answer ({said})")
+            detail = self.scrub(str(getattr(error, "body", None) or error) or type(error).__name__)
+            return Failure("malformed answer", f"{self.provider} gave a malformed response ({detail})")
         headers = getattr(error, "headers", None) or getattr(getattr(error, "response", None), "headers", {})
         message, code = _message(getattr(error, "body", None))
-        return self._of_status(status, retry_after(headers), message, code, before_any_answer)
+        return self.classify_status(status, retry_after(headers), message, code, before_any_answer)
 
-    def _of_status(self, status: int, wait: float | None, message: str, code: str, before_any_answer: bool) -> Failure:
-        said = f"{self.scrub(message) or 'no reason'!r} (HTTP {status})"
+    def classify_status(
+        self, status: int, wait: float | None, message: str, code: str, before_any_answer: bool
+    ) -> Failure:
+        detail = f"{self.scrub(message) or 'no reason'!r} (HTTP {status})"
         words = f"{code} {message}"
-        # Some say "quota" of a limit per minute, and when it is over; others "too many tokens" of the same.
-        soon = status == 429 and "insufficient_quota" not in words and wait is not None and wait <= MAX_WAIT
-        if status == 402 or (status < 500 and not soon and SPENT.search(words)):
-            return Failure(REFUSED, f"the quota or credit at {self.provider} is spent: {said}")
+        # Some providers call a limit per minute "quota", and say when it is over; others "too many tokens".
+        temporary = status == 429 and "insufficient_quota" not in words and wait is not None and wait <= MAX_WAIT_S
+        if status == 402 or (status < 500 and not temporary and QUOTA_SPENT.search(words)):
+            return Failure(REFUSED, f"the quota or credit at {self.provider} is spent: {detail}")
         too_large = status == 429 and "request too large" in words.lower()
-        if too_large or (status in (400, 413, 422, 498) and THIS_PROMPT.search(words)):
-            return Failure(PROMPT, f"{self.provider} refused the prompt: {said}")
+        if too_large or (status in (400, 413, 422, 498) and PROMPT_AT_FAULT.search(words)):
+            return Failure(PROMPT, f"{self.provider} rejected the prompt: {detail}")
         if status in (401, 403):
-            return Failure(REFUSED, f"{self.provider} refused the key (see {self.key_variable}): {said}")
+            return Failure(REFUSED, f"{self.provider} rejected the API key (see {self.key_variable}): {detail}")
         if status in (408, 409, 425, 429, 499) or status >= 500:
-            if wait is not None and wait > MAX_WAIT:
-                return Failure(REFUSED, f"{self.provider} asks to come back in {wait / 3600:.1f} hours: {said}")
+            if wait is not None and wait > MAX_WAIT_S:
+                return Failure(REFUSED, f"{self.provider} asks to retry in {wait / 3600:.1f} hours: {detail}")
             kind = "rate limit" if status == 429 else "server error"
             shared = status == 429 or (status in (503, 529) and wait is not None)
-            return Failure(kind, f"{self.provider} answered {said}", wait, shared)
+            return Failure(kind, f"{self.provider} answered {detail}", wait, shared)
         if status == 404:
             at = f" at {self.address}" if self.address else ""
-            return Failure(MISTAKE, f"{self.provider} knows no model {self.model!r}{at}: {said}", certain=True)
-        # Before any answer it is likely that every request would fare alike.
+            return Failure(MISTAKE, f"{self.provider} has no model {self.model!r}{at}: {detail}", certain=True)
+        # Before the first response, it is likely that every request would fail alike.
         if before_any_answer:
-            return Failure(MISTAKE, f"{self.provider} does not take such requests: {said}; change the setting it names")
-        return Failure(PROMPT, f"{self.provider} refused the prompt: {said}")
+            return Failure(
+                MISTAKE, f"{self.provider} does not accept such requests: {detail}; change the setting it names"
+            )
+        return Failure(PROMPT, f"{self.provider} rejected the prompt: {detail}")
 
     def scrub(self, text: str) -> str:
-        """One line of a provider's words, without the key."""
+        """A provider's message on one line, without the key."""
         return " ".join(text.replace(self.key, "[key]").split())[:300]
 
 
@@ -118,7 +122,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _message(body) -> tuple[str, str]:
-    """The message and code of an error's body, in whichever of the usual layouts."""
+    """The message and code in an error's body, in any of the usual layouts."""
     while isinstance(body, dict) and isinstance(body.get("error"), dict):
         body = body["error"]
     if not isinstance(body, dict):

@@ -1,7 +1,7 @@
-"""Beam search for one prompt, apart from the model that says what may come next.
+"""Beam search for one prompt, independent of the model.
 
-As transformers does it (length penalty 1, early_stopping False), so that backends agree. An engine's own search is of no use
-where a stop string ends the answer: it ranks beams by what they say after it, too.
+Equal to transformers' (length penalty 1, early_stopping False), so that backends agree. The engines' own beam search
+ignores stop strings: it would rank beams by what follows them, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,24 +9,24 @@ from heapq import nlargest
 
 
 class BeamSearch:
-    """`live` holds the unfinished beams as (new tokens, summed log probability), the best first; at first one empty beam.
+    """`live` holds the unfinished beams as (new tokens, summed log probability), best first; initially one empty beam.
 
-    Hand `advance` the `width` likeliest next tokens of each live beam until `done`.
+    Call `advance` with the `width` likeliest next tokens of each live beam until `done`.
     """
 
     def __init__(
         self, num_beams: int, max_new_tokens: int, eos: frozenset[int], stops: Callable[[list[int]], bool] | None = None
     ):
-        """`stops` says of the new tokens of a beam whether they hold a stop string."""
+        """`stops` tells whether the new tokens of a beam contain a stop string."""
         self._num_beams, self._max_new_tokens, self._eos, self._stops = num_beams, max_new_tokens, eos, stops
-        # Enough that `num_beams` can go on when others end.
+        # Enough for `num_beams` to continue when the others end.
         self.width = max(2, 1 + len(eos)) * num_beams
         self.live: list[tuple[list[int], float]] = [([], 0.0)]
-        self._finished: list[tuple[float, list[int]]] = []  # (mean log probability, tokens), the best first
+        self._finished: list[tuple[float, list[int]]] = []  # (mean log probability, tokens), best first
         self.done = False
 
     def advance(self, likeliest: Sequence[Sequence[tuple[int, float]]]) -> None:
-        """Go one token on: `likeliest` has (token, log probability) pairs for each live beam."""
+        """Extend the beams by one token; `likeliest` has (token, log probability) pairs for each live beam."""
         candidates = [
             (total + log_probability, tokens, token)
             for (tokens, total), pairs in zip(self.live, likeliest, strict=True)
@@ -36,7 +36,7 @@ class BeamSearch:
         for rank, (total, tokens, token) in enumerate(nlargest(self.width, candidates, key=lambda item: item[0])):
             tokens = [*tokens, token]
             if length == self._max_new_tokens or token in self._eos or (self._stops and self._stops(tokens)):
-                if rank < self._num_beams:  # what ends further down was only kept as a reserve
+                if rank < self._num_beams:  # beams that end further down do not count, as in transformers
                     self._finished.append((total / length, tokens))
             elif len(self.live) < self._num_beams:
                 self.live.append((tokens, total))
@@ -45,5 +45,5 @@ class BeamSearch:
         self.done = not self.live or (full and self.live[0][1] / length <= self._finished[-1][0])
 
     def best(self, count: int) -> list[list[int]]:
-        """The tokens of the `count` best finished beams, each with what ended it."""
+        """The tokens of the `count` best finished beams, each with its end-of-sequence token or stop string."""
         return [tokens for _, tokens in self._finished[:count]]

@@ -4,8 +4,8 @@ from topxgen.inference import Request, SamplingSettings
 from topxgen.inference.api import ParsedResponse, RemoteSampler
 from topxgen.inference.api_errors import MalformedResponse
 
-MAX_STOP = 5  # stop strings that it takes
-P_RANGE = 0.01, 0.99  # of its top_p, which is 0.75 when none is sent
+MAX_STOP_STRINGS = 5
+TOP_P_RANGE = 0.01, 0.99  # Cohere's default is 0.75
 
 
 class CohereSampler(RemoteSampler):
@@ -18,7 +18,7 @@ class CohereSampler(RemoteSampler):
         import cohere
         import httpx
 
-        # The client's own would open no more than 100 connections.
+        # The client's default is at most 100 connections.
         limits = httpx.Limits(max_connections=self._max_concurrent)
         self._http = httpx.AsyncClient(limits=limits, timeout=None, follow_redirects=True)
         self._client = cohere.AsyncClientV2(
@@ -27,13 +27,13 @@ class CohereSampler(RemoteSampler):
         self._connection_errors = (httpx.TransportError, httpx.DecodingError)
 
     def _call(self, request: Request, settings: SamplingSettings):
-        options = {"stop_sequences": list(settings.stop[:MAX_STOP])} if settings.stop else {}
+        options = {"stop_sequences": list(settings.stop[:MAX_STOP_STRINGS])} if settings.stop else {}
         return self._client.chat(
             model=self._settings.model_name_or_path,
             messages=request.prompt,
             max_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
-            p=min(max(settings.top_p, P_RANGE[0]), P_RANGE[1]),
+            p=min(max(settings.top_p, TOP_P_RANGE[0]), TOP_P_RANGE[1]),
             seed=request.seed,
             **options,
         )

@@ -1,7 +1,7 @@
-"""Engine processes must not outlive us: vLLM's keep decoding, and keep the GPU, when their parent is killed.
+"""Kills the engine's processes if this one is killed: vLLM's would go on decoding and keep the GPU.
 
-A guard process keeps a list of our descendants and sleeps on a pipe that only we hold open. When we die,
-however we die, the pipe closes and the guard kills them; when we release it, it just leaves.
+A guard process lists the descendants of this one and waits on a pipe that only this one holds open. When this process
+dies, the pipe closes and the guard kills them; after `release` the guard just exits.
 """
 
 import os
@@ -21,7 +21,7 @@ while True:
         if sys.stdin.readline() == "":
             for child in seen:
                 try:
-                    child.kill()  # psutil knows a process from another that got its number
+                    child.kill()  # psutil recognises a reused process id
                 except psutil.NoSuchProcess:
                     pass
         break
@@ -29,14 +29,14 @@ while True:
 
 
 class EngineGuard:
-    """Watches over the processes that descend from this one, from before the engine starts until `release`."""
+    """Watches the descendants of this process, from before the engine starts until `release`."""
 
     def __init__(self):
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-c", _GUARD, str(os.getpid())],
             stdin=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # a Ctrl-C at the terminal is not for it
+            start_new_session=True,  # out of reach of a Ctrl-C at the terminal
         )
 
     def release(self) -> None:

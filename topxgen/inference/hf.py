@@ -1,14 +1,13 @@
-"""transformers' `generate` in length-sorted batches: slower than vLLM, runs everywhere."""
+"""transformers' `generate` in length-sorted batches: slower than vLLM, but runs anywhere."""
 
 import gc
 from collections.abc import Callable, Iterator
 
-from topxgen.common.errors import UsageError
-from topxgen.common.hub import cannot_load
+from topxgen.common.hub import hub_call
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, adapter_folder, cut_at_stop, gather
 from topxgen.inference.tokenizer import encode, load_tokenizer
 
-POOL_BATCHES = 8  # batches that are sorted by length together
+POOL_BATCHES = 8  # requests for this many batches are sorted by length together
 
 
 class HFSampler:
@@ -26,15 +25,15 @@ class HFSampler:
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
+        model = hub_call(
+            settings.model_name_or_path,
+            lambda: AutoModelForCausalLM.from_pretrained(
                 settings.model_name_or_path,
                 dtype=settings.dtype,
                 device_map="auto" if torch.cuda.is_available() else None,
                 trust_remote_code=settings.trust_remote_code,
-            )
-        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UsageError(cannot_load(settings.model_name_or_path, error)) from None
+            ),
+        )
         self._model = model.eval()
         self._adapters: dict[str, str] = {}
         if settings.adapter_name_or_path is not None:
@@ -65,9 +64,9 @@ class HFSampler:
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
         size = POOL_BATCHES * self._settings.request_batch_size
         while True:
-            pool, refused = gather(next_request, size, self.encode, settings, self._max_model_len)
-            yield from refused
-            if not pool and not refused:
+            pool, rejected = gather(next_request, size, self.encode, settings, self._max_model_len)
+            yield from rejected
+            if not pool and not rejected:
                 return
             pool.sort(key=lambda item: len(item[1]))
             for start in range(0, len(pool), self._settings.request_batch_size):
@@ -103,8 +102,8 @@ class HFSampler:
             ids = new[i * per_request : (i + 1) * per_request]
             texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
             texts = [cut_at_stop(text, settings.stop) for text in texts]
-            written = int((ids != self._tokenizer.pad_token_id).sum())
-            yield Answer(request.id, (texts * n)[:n], len(tokens), written)
+            completion_tokens = int((ids != self._tokenizer.pad_token_id).sum())
+            yield Answer(request.id, (texts * n)[:n], len(tokens), completion_tokens)
 
     def close(self) -> None:
         del self._model
@@ -114,10 +113,10 @@ class HFSampler:
 
 
 class _SeededSampling:
-    """Sampling with a random stream of its own for each row, through greedy decoding.
+    """A logits processor that samples with one random generator per row, under greedy decoding.
 
-    The highest of log p + Gumbel noise is distributed as a draw from p (the Gumbel-max trick), so an answer
-    does not depend on what else is in its batch, as it would with one generator for all rows.
+    The argmax of log p + Gumbel noise is a draw from p (the Gumbel-max trick). So an answer does not depend on what else
+    is in its batch, as it would with one generator for all rows.
     """
 
     def __init__(self, seeds: list[int], temperature: float, top_p: float):

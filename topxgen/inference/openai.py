@@ -1,4 +1,4 @@
-"""OpenAI's API, and any server that speaks it (`base_url`): vLLM's, llama.cpp's, another provider's."""
+"""OpenAI's API, and any compatible server (`base_url`): vLLM's, llama.cpp's, another provider's."""
 
 from urllib.parse import urlsplit
 
@@ -7,8 +7,8 @@ from topxgen.inference import ModelSettings, Request, SamplingSettings
 from topxgen.inference.api import ParsedResponse, RemoteSampler
 from topxgen.inference.api_errors import MalformedResponse
 
-NO_KEY = "no-key-needed"  # for servers that ask for none; the client insists on one
-MAX_STOP = 4  # stop strings that OpenAI takes
+NO_KEY = "no-key-needed"  # for servers without keys; the client requires one
+MAX_STOP_STRINGS = 4  # OpenAI's limit
 
 
 class OpenAISampler(RemoteSampler):
@@ -21,8 +21,8 @@ class OpenAISampler(RemoteSampler):
     def _connect(self) -> None:
         import openai
 
-        self._own = self._is_own(self._url)
-        if not self._own:
+        self._is_openai = self._is_openai_url(self._url)
+        if not self._is_openai:
             self.provider = f"the server at {urlsplit(self._url).netloc}"
         self._client = openai.AsyncOpenAI(api_key=self._key, base_url=self._url, max_retries=0, timeout=None)
         self._connection_errors = (openai.APIConnectionError,)
@@ -37,33 +37,33 @@ class OpenAISampler(RemoteSampler):
             return NO_KEY
 
     @staticmethod
-    def _is_own(url: str | None) -> bool:
-        """Whether it is OpenAI's server."""
+    def _is_openai_url(url: str | None) -> bool:
+        """Whether `url` is OpenAI's own server."""
         return url is None or urlsplit(url).hostname == "api.openai.com"
 
     @classmethod
     def check_sampling(cls, sampling: SamplingSettings, settings: ModelSettings) -> None:
         super().check_sampling(sampling, settings)
-        if sampling.repetition_penalty != 1.0 and cls._is_own(cls._find_url(settings)):
+        if sampling.repetition_penalty != 1.0 and cls._is_openai_url(cls._find_url(settings)):
             raise UsageError(
                 f"--repetition_penalty {sampling.repetition_penalty}: OpenAI's API has no such parameter; pass 1.0, or "
-                "--base_url of a server that has it"
+                "the --base_url of a server that has it"
             )
 
     def _call(self, request: Request, settings: SamplingSettings):
         chat = not isinstance(request.prompt, str)
-        limit = "max_completion_tokens" if chat and self._own else "max_tokens"
+        limit = "max_completion_tokens" if chat and self._is_openai else "max_tokens"
         options = {"model": self._settings.model_name_or_path, limit: settings.max_new_tokens, "seed": request.seed}
-        # OpenAI's reasoning models refuse both, even as they are by default; other servers have defaults of
-        # their own (vLLM's come with the model).
-        if (settings.temperature != 1.0 or not self._own) and not self._greedy_refused:
+        # OpenAI's reasoning models reject both, even at their defaults; other servers have other defaults (vLLM takes
+        # the model's).
+        if (settings.temperature != 1.0 or not self._is_openai) and not self._temperature_refused:
             options["temperature"] = settings.temperature
-        if settings.top_p < 1.0 or not self._own:
+        if settings.top_p < 1.0 or not self._is_openai:
             options["top_p"] = settings.top_p
-        if self._asked(settings) > 1:
-            options["n"] = self._asked(settings)
+        if self._n(settings) > 1:
+            options["n"] = self._n(settings)
         if settings.stop:
-            options["stop"] = list(settings.stop[: MAX_STOP if self._own else None])
+            options["stop"] = list(settings.stop[: MAX_STOP_STRINGS if self._is_openai else None])
         if settings.repetition_penalty != 1.0:
             options["extra_body"] = {"repetition_penalty": settings.repetition_penalty}
         if chat:
@@ -71,8 +71,8 @@ class OpenAISampler(RemoteSampler):
         return self._client.completions.create(prompt=request.prompt, **options)
 
     @staticmethod
-    def _asked(settings: SamplingSettings) -> int:
-        """Greedy answers are all the same: one is enough."""
+    def _n(settings: SamplingSettings) -> int:
+        """How many texts to request. Greedy ones are all equal: one is enough."""
         return settings.num_return_sequences if settings.temperature > 0 else 1
 
     def _read(self, response, settings: SamplingSettings) -> ParsedResponse:
@@ -82,7 +82,7 @@ class OpenAISampler(RemoteSampler):
             if choice.finish_reason is None:
                 raise MalformedResponse("a choice without finish_reason")
             if not text and choice.finish_reason == "length":
-                refusals.append("no text within the limit of tokens; it may have thought for longer")
+                refusals.append("no text within --max_new_tokens; reasoning may have used them up")
             elif not text and (choice.finish_reason == "content_filter" or self._refusal(choice)):
                 refusals.append(self._refusal(choice) or "content filter")
             else:
@@ -91,10 +91,10 @@ class OpenAISampler(RemoteSampler):
             raise MalformedResponse("no choices")
         usage = response.usage
         return ParsedResponse(
-            texts * (settings.num_return_sequences // self._asked(settings)),
+            texts * (settings.num_return_sequences // self._n(settings)),
             getattr(usage, "prompt_tokens", 0) or 0,
             getattr(usage, "completion_tokens", 0) or 0,
-            None if texts else f"{self.provider} gave no text: {self._failures.scrub(refusals[0])}",
+            None if texts else f"{self.provider} gave no text: {self._errors.scrub(refusals[0])}",
         )
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Finished answers on disk, so that a run that comes back does not ask (or pay) again."""
+"""Responses on disk, by request id: a resumed run does not ask for them (or pay for them) again."""
 
 import hashlib
 import json
@@ -7,67 +7,94 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_jsonl, repair_tail
+from topxgen.common.files import Appender, read_jsonl
 from topxgen.inference import Answer, Request, SamplingSettings
+
+RESPONSE_KEYS = ("id", "texts", "prompt_tokens", "completion_tokens")
 
 
 def request_id(prompt: str | list) -> str:
-    """An id that a prompt keeps from run to run."""
+    """An id that is the same in each run."""
     return hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[:24]
 
 
-class Journal:
-    """A sampler that writes each answer of another down before the next is asked for, and gives those that are
-    there without asking. Requests are told apart by their ids alone (`request_id` makes fitting ones)."""
+def read_responses(path: Path, keys: tuple[str, ...] = RESPONSE_KEYS) -> Iterator[dict]:
+    """The records of a cache, of older versions too. Raises UsageError for a record that lacks one of `keys`."""
+    for number, record in enumerate(read_jsonl(path), 1):
+        if "answers" in record:  # in {Language}_answers.jsonl of older versions
+            record["texts"] = record.pop("answers")
+        if missing := [key for key in keys if key not in record]:
+            raise UsageError(f"{path}, record {number} has no {missing[0]!r}; remove that line")
+        yield record
 
-    def __init__(self, sampler, path: Path, sync_each: bool = True):
-        """`sync_each`: each answer has to survive a power cut, as those that were paid for.
 
-        Raises UsageError for a line that is no answer.
-        """
-        self._sampler, self._sync_each = sampler, sync_each
-        repair_tail(path)
-        self._known = {}
-        self.cut: Counter[int] = Counter()  # answers that ended at their limit of new tokens, by the limit
-        for line in read_jsonl(path):
-            try:
-                answer = Answer(line["id"], line["texts"], line["prompt_tokens"], line["completion_tokens"])
-            except KeyError as error:
-                raise UsageError(f"{path}: a line has no {error}; remove that line") from None
-            # What failed may be asked again: its cause may be gone.
-            if not line.get("error"):
-                self._known[answer.id] = answer
-                self._count(line)
-        self._out = Appender(path)
+class ResponseCache:
+    """Records by id in an append-only JSONL file; the last one of an id counts.
+
+    A record is one line in one write, so that a killed run leaves whole records and at most one torn line.
+    """
+
+    def __init__(self, path: Path, *, fsync_each: bool = False, keys: tuple[str, ...] = RESPONSE_KEYS):
+        """`fsync_each`: each record survives a power cut, as paid responses should. See read_responses for errors."""
+        self._file, self._fsync_each = Appender(path), fsync_each
+        self._records = {record["id"]: record for record in read_responses(path, keys)}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def get(self, request_id: str) -> dict | None:
+        return self._records.get(request_id)
+
+    def values(self) -> Iterator[dict]:
+        return iter(self._records.values())
+
+    def add(self, record: dict) -> None:
+        self._file.write(record)
+        if self._fsync_each:
+            self.sync()
+        self._records[record["id"]] = record
+
+    def sync(self) -> None:
+        self._file.sync()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class CachedSampler:
+    """A sampler that saves each response of another before the next request, and returns saved ones without asking.
+
+    The request id alone identifies a request (`request_id` makes one from a prompt).
+    """
+
+    def __init__(self, sampler, path: Path, fsync_each: bool = True):
+        self._sampler = sampler
+        self._cache = ResponseCache(path, fsync_each=fsync_each)
+        self.cut: Counter[int] = Counter()  # responses that ended at their limit of new tokens, by the limit
+        for record in self._cache.values():
+            self._count(record)
 
     def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
-        known: deque[Answer] = deque()
+        saved: deque[Answer] = deque()
 
-        def unknown() -> Request | None:
+        def next_unsaved() -> Request | None:
             while (request := next_request()) is not None:
-                if request.id not in self._known:
+                record = self._cache.get(request.id)
+                if record is None or record.get("error"):  # a request that failed is sent again: its cause may be gone
                     return request
-                known.append(self._known[request.id])
+                saved.append(Answer(**{key: record[key] for key in RESPONSE_KEYS}))
             return None
 
-        for answer in self._sampler.generate(unknown, settings):
-            record = {
-                "id": answer.id,
-                "texts": answer.texts,
-                "prompt_tokens": answer.prompt_tokens,
-                "completion_tokens": answer.completion_tokens,
-                "max_new_tokens": settings.max_new_tokens,
-                **({"error": answer.error} if answer.error else {}),
-            }
-            self._out.write(record)
-            if self._sync_each:
-                self._out.sync()
-            self._known[answer.id] = answer
+        for answer in self._sampler.generate(next_unsaved, settings):
+            record = {key: getattr(answer, key) for key in RESPONSE_KEYS} | {"max_new_tokens": settings.max_new_tokens}
+            if answer.error:
+                record["error"] = answer.error
+            self._cache.add(record)
             self._count(record)
             yield answer
-            while known:
-                yield known.popleft()
-        yield from known
+            while saved:
+                yield saved.popleft()
+        yield from saved
 
     def _count(self, record: dict) -> None:
         limit = record.get("max_new_tokens")
@@ -79,8 +106,8 @@ class Journal:
         return getattr(self._sampler, "retries", None)
 
     def close_file(self) -> None:
-        """Close the journal alone: its sampler goes on for others."""
-        self._out.close()
+        """Close the cache alone: its sampler goes on for others."""
+        self._cache.close()
 
     def close(self) -> None:
         self.close_file()

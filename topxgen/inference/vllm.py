@@ -1,4 +1,4 @@
-"""vLLM in process: requests go to the engine as it has room, answers come back as they finish."""
+"""vLLM in this process: requests enter the engine as it has room, answers come back as they finish."""
 
 import contextlib
 import gc
@@ -6,14 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.hub import cannot_load
+from topxgen.common.hub import hub_call
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, adapter_folder, cut_at_stop, gather
 from topxgen.inference.beam_search import BeamSearch
 from topxgen.inference.engine_guard import EngineGuard
 from topxgen.inference.tokenizer import encode
 
-# A prompt and its answer rarely need more; a model's full context may not fit into the KV cache.
-DEFAULT_MODEL_LEN = 8192
+DEFAULT_MODEL_LEN = 8192  # tokens; the full context of a model may not fit into the KV cache
 MAX_CONCURRENT_REQUESTS = 256
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora
 
@@ -23,9 +22,9 @@ class VLLMSampler:
 
     def __init__(self, settings: ModelSettings):
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        # A forked engine could not use CUDA once something here (CTranslate2's early check) has looked for GPUs.
+        # A forked engine cannot use CUDA once this process has (CTranslate2's early check looks for GPUs).
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; read by the CPU build alone
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; only the CPU build reads it
         try:
             import vllm
             from vllm.platforms import current_platform
@@ -41,18 +40,14 @@ class VLLMSampler:
         self._vllm, self._dead = vllm, EngineDeadError
         self._settings = settings
         self._max_concurrent = settings.max_concurrent_requests or MAX_CONCURRENT_REQUESTS
-        try:
-            config = AutoConfig.from_pretrained(
-                settings.model_name_or_path, trust_remote_code=settings.trust_remote_code
-            )
-        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UsageError(cannot_load(settings.model_name_or_path, error)) from None
+        name, trust = settings.model_name_or_path, settings.trust_remote_code
+        config = hub_call(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=trust))
         limit = getattr(config.get_text_config(), "max_position_embeddings", None) or DEFAULT_MODEL_LEN
         max_model_len = min(settings.max_model_len or DEFAULT_MODEL_LEN, limit)
         on_cpu = current_platform.is_cpu()
         options = dict(
-            model=settings.model_name_or_path,
-            tokenizer=settings.tokenizer_name_or_path or settings.model_name_or_path,
+            model=name,
+            tokenizer=settings.tokenizer_name_or_path or name,
             dtype=settings.dtype,
             max_model_len=max_model_len,
             seed=settings.seed,
@@ -61,28 +56,28 @@ class VLLMSampler:
             enable_prefix_caching=True,
             enable_lora=settings.reserve_lora or settings.adapter_name_or_path is not None,
             max_num_seqs=self._max_concurrent,
-            trust_remote_code=settings.trust_remote_code,
+            trust_remote_code=trust,
             disable_log_stats=True,
             use_tqdm_on_load=False,
-            max_logprobs=-1,  # beam search wants several for each beam; no limit
+            max_logprobs=-1,  # no limit: beam search reads several per beam
         )
         if options["enable_lora"]:
-            # The engine knows certain ranks alone; a larger one than the adapter's does.
+            # The engine supports certain ranks only; one larger than the adapter's works.
             options["max_lora_rank"] = next((rank for rank in LORA_RANKS if rank >= settings.lora_rank), LORA_RANKS[-1])
         if on_cpu:
-            # A request's own random generator cannot step back on CPU, which chunked prefill needs.
+            # On CPU, per-request random generators do not work with chunked prefill.
             options |= dict(
                 enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(max_model_len, 4096)
             )
             options.pop("gpu_memory_utilization")
         if settings.adapter_name_or_path is not None:
-            adapter_folder(settings.adapter_name_or_path)  # before minutes of loading
+            adapter_folder(settings.adapter_name_or_path)  # fails before minutes of loading
         self._guard = EngineGuard()
         try:
             self._llm = vllm.LLM(**options)
-        except Exception as error:  # vLLM wraps every start-up failure; the cause is printed by its engine
+        except Exception as error:  # vLLM wraps every start-up failure; its engine prints the cause
             raise UsageError(
-                f"vLLM could not load {settings.model_name_or_path!r} ({reason(error)}); if memory ran out, lower "
+                f"vLLM could not load {name!r} ({reason(error)}); if memory ran out, lower "
                 "--max_model_len or --gpu_memory_utilization, or raise --tensor_parallel_size"
             ) from None
         self._engine = self._llm.llm_engine
@@ -97,7 +92,7 @@ class VLLMSampler:
             self._lora = None
             return
         folder = adapter_folder(adapter)
-        number = self._adapters.setdefault(folder, len(self._adapters) + 1)  # the engine tells them apart by it
+        number = self._adapters.setdefault(folder, len(self._adapters) + 1)  # the engine's key for it
         self._lora = LoRARequest(folder, number, folder)
 
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
@@ -110,11 +105,11 @@ class VLLMSampler:
         engine, in_flight = self._engine, {}
         try:
             while True:
-                # One at a time: the engine begins on the first while we render the next.
+                # One at a time: the engine starts on the first while the next is tokenized.
                 while len(in_flight) < self._max_concurrent:
-                    taken, refused = gather(next_request, 1, self.encode, settings, self._max_model_len)
-                    yield from refused
-                    if not taken and not refused:
+                    taken, rejected = gather(next_request, 1, self.encode, settings, self._max_model_len)
+                    yield from rejected
+                    if not taken and not rejected:
                         break
                     for request, tokens in taken:
                         params = self._params(request, settings)
@@ -137,7 +132,7 @@ class VLLMSampler:
 
     def _params(self, request: Request, settings: SamplingSettings):
         return self._vllm.SamplingParams(
-            # Greedy answers are all the same, and the engine refuses to write one twice.
+            # Greedy answers are all equal, and the engine rejects n > 1 for them.
             n=settings.num_return_sequences if settings.temperature > 0 else 1,
             temperature=settings.temperature,
             top_p=settings.top_p,
@@ -149,17 +144,17 @@ class VLLMSampler:
         )
 
     def _beam_search(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
-        """Each beam of each prompt asks the engine for one token after the other; its prefix cache knows the rest."""
+        """Each beam of each prompt requests one token at a time; the prefix cache makes that cheap."""
         tokenizer, eos = self._llm.get_tokenizer(), self._eos()
         searches: dict[str, tuple[list[int], BeamSearch]] = {}  # by request id: prompt, search
-        expected: dict[str, list] = {}  # by request id: the likeliest tokens of each live beam, None where on the way
-        in_flight: dict[str, tuple[str, str, int]] = {}  # by engine id: the engine's own, request id, beam
+        expected: dict[str, list] = {}  # by request id: the likeliest tokens of each live beam, None while in flight
+        in_flight: dict[str, tuple[str, str, int]] = {}  # by our name: the engine's id, request id, beam
 
         def stops(tokens: list[int]) -> bool:
             text = tokenizer.decode(tokens, skip_special_tokens=True)
             return any(stop in text for stop in settings.stop)
 
-        def go_on(key: str) -> None:
+        def extend(key: str) -> None:
             prompt, search = searches[key]
             expected[key] = [None] * len(search.live)
             params = self._vllm.SamplingParams(temperature=0.0, max_tokens=1, logprobs=search.width, detokenize=False)
@@ -171,16 +166,16 @@ class VLLMSampler:
         try:
             while True:
                 while len(searches) < max(1, self._max_concurrent // settings.num_beams):
-                    taken, refused = gather(next_request, 1, self.encode, settings, self._max_model_len)
-                    yield from refused
-                    if not taken and not refused:
+                    taken, rejected = gather(next_request, 1, self.encode, settings, self._max_model_len)
+                    yield from rejected
+                    if not taken and not rejected:
                         break
                     for request, tokens in taken:
                         search = BeamSearch(
                             settings.num_beams, settings.max_new_tokens, eos, stops if settings.stop else None
                         )
                         searches[request.id] = tokens, search
-                        go_on(request.id)
+                        extend(request.id)
                 if not searches:
                     return
                 for output in self._engine.step():
@@ -192,7 +187,7 @@ class VLLMSampler:
                     prompt, search = searches[key]
                     search.advance(expected.pop(key))
                     if not search.done:
-                        go_on(key)
+                        extend(key)
                         continue
                     del searches[key]
                     best = search.best(settings.num_return_sequences)
@@ -201,20 +196,19 @@ class VLLMSampler:
                     ]
                     yield Answer(key, texts, len(prompt), sum(map(len, best)))
         finally:
-            self._abort([own for own, _, _ in in_flight.values()])
+            self._abort([engine_id for engine_id, _, _ in in_flight.values()])
 
     def _eos(self) -> frozenset[int]:
-        """The tokens that end an answer: the tokenizer's, and those of the generation config."""
+        """The tokens that end an answer, by the tokenizer and the generation config."""
         listed = self._engine.model_config.try_get_generation_config().get("eos_token_id") or []
-        found = {self._llm.get_tokenizer().eos_token_id, *([listed] if isinstance(listed, int) else listed)}
-        return frozenset(found - {None})
+        tokens = {self._llm.get_tokenizer().eos_token_id, *([listed] if isinstance(listed, int) else listed)}
+        return frozenset(tokens - {None})
 
-    def _abort(self, requests: list[str]) -> None:
-        """`requests`: the engine's own ids."""
-        if requests:
-            # A Ctrl-C at the terminal reaches the engine's processes too, and they may be gone already.
+    def _abort(self, engine_ids: list[str]) -> None:
+        if engine_ids:
+            # A Ctrl-C at the terminal reaches the engine's processes too, so they may have exited.
             with contextlib.suppress(self._dead):
-                self._engine.abort_request(requests, internal=True)
+                self._engine.abort_request(engine_ids, internal=True)
 
     def close(self) -> None:
         """Shut the engine down and give its memory back."""

@@ -7,13 +7,14 @@ import mmap
 import re
 from pathlib import Path
 
-from topxgen.common.errors import UsageError, reason
+from topxgen.common.errors import UsageError
+from topxgen.common.hub import hub_call
 from topxgen.text.languages import Language
 
 
 def load(name_or_path: str):
-    """The identifier "cld2", or the fastText model at a path or in a Hub repository (`org/name` with a
-    `model.bin`, or `org/name/file.bin`). Raises UsageError when it cannot be loaded."""
+    """The identifier "cld2", or the fastText model at a path or in a Hub repository (`org/name` with a `model.bin`, or
+    `org/name/file.bin`). Raises UsageError if it cannot be loaded."""
     if name_or_path == "cld2":
         return CLD2()
     path = Path(name_or_path)
@@ -23,7 +24,7 @@ def load(name_or_path: str):
 
 
 class CLD2:
-    """Google's Compact Language Detector 2, whose tables come with the package."""
+    """Google's Compact Language Detector 2; the package contains its tables."""
 
     def __init__(self):
         try:
@@ -40,10 +41,10 @@ class CLD2:
         return [self.identify(text) in codes for text in texts]
 
     def identify(self, text: str) -> str:
-        """The CLD2 code of the language most of `text` is in; "un" for unknown."""
+        """The CLD2 code of the main language of `text`; "un" for unknown."""
         try:
             return self._pycld2.detect(text, bestEffort=True)[2][0][1]
-        except self._pycld2.error:  # bytes that CLD2 takes for broken UTF-8, such as non-characters
+        except self._pycld2.error:  # what CLD2 takes for invalid UTF-8, such as non-characters
             return "un"
 
 
@@ -77,8 +78,7 @@ class FastText:
 
 
 def _read_labels(path: Path) -> set[str]:
-    """The labels in a fastText file, which stand side by side in its dictionary; predict-only fastText
-    has no call for them."""
+    """The labels in a fastText file, adjacent in its dictionary; predict-only fastText has no function for them."""
     labels, end = set(), None
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for match in re.finditer(rb"__label__([\w-]+)\0", data):
@@ -91,7 +91,7 @@ def _read_labels(path: Path) -> set[str]:
 
 def _labels(language: Language) -> set[str]:
     codes = {language.flores, language.iso639_3, language.iso639_1, f"{language.iso639_3}_{language.script}"}
-    # NLLB and GlotLID disagree on a few individual and macrolanguage codes; NTREX's code is often the other.
+    # NLLB and GlotLID use different codes for a few macrolanguages; NTREX's code is often the other one.
     codes |= {language.ntrex, language.ntrex.split("_")[0]}
     return codes - {""}
 
@@ -102,13 +102,8 @@ def _from_hub(name: str) -> Path:
         repo, file = name.rsplit("/", 1)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise UsageError(
-            f"--lid_model {name!r} is no file; pass cld2, the path of a fastText model, or a Hub id such as cis-lmu/glotlid"
+            f"--lid_model {name!r} does not exist; pass cld2, the path of a fastText model, or a Hub id such as cis-lmu/glotlid"
         )
     from huggingface_hub import hf_hub_download
 
-    try:
-        return Path(hf_hub_download(repo, file))
-    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UsageError(
-            f"cannot fetch --lid_model {name!r} ({reason(error)}); download it and pass its path, or pass cld2"
-        ) from None
+    return Path(hub_call(name, lambda: hf_hub_download(repo, file)))

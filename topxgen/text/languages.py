@@ -1,13 +1,12 @@
 """One table of languages: names, codes, script, punctuation (languages.tsv beside this file).
 
-To add a language for everybody, add a row to languages.tsv; to add one for yourself, pass a file of
-the same columns to `load(extra=...)` (`--languages_file` of the scripts).
+To add a language to the project, add a row to languages.tsv; to add one for a run, pass a file with the same columns as
+`--languages_file` (here: `extra`).
 
-Codes: FLORES-200 (https://github.com/facebookresearch/flores), NTREX-128 as `mteb/NTREX` spells them,
-TICO-19 file codes, CLD2 codes as pycld2 answers them (several, comma-separated, when CLD2 does not
-tell a variety apart). `sentencex` names the rule set that splits this language: the language's own,
-one borrowed from a relative, or none (then sentencex uses its English defaults). `endonym` is the language's own
-name for itself as a sentence would begin with it (Euskara), which some MT prompts write; empty where we know none.
+Codes: FLORES-200 (https://github.com/facebookresearch/flores), NTREX-128 as `mteb/NTREX` spells them, TICO-19 file codes,
+CLD2 codes as pycld2 returns them (several, comma-separated, if CLD2 does not distinguish a variety). `sentencex` names the
+rules that split this language into sentences: its own, those of a relative, or none (sentencex's English defaults).
+`endonym` is the language's name in the language, in sentence case (Euskara), for MT templates; empty if unknown.
 """
 
 import csv
@@ -22,7 +21,7 @@ TABLE = Path(__file__).with_name("languages.tsv")
 
 @dataclass(frozen=True)
 class Language:
-    """A row of the table; a code that does not exist is the empty string."""
+    """A row of the table; a missing code is the empty string."""
 
     name: str
     flores: str
@@ -43,7 +42,7 @@ class Language:
 
     @property
     def splitting_rules(self) -> str:
-        """Whose sentence-splitting rules apply: "own", "borrowed from xx" or "fallback"."""
+        """Which sentence-splitting rules apply: "own", "borrowed from xx" or "fallback"."""
         if not self.sentencex:
             return "fallback"
         return "own" if self.sentencex == self.iso639_1 else f"borrowed from {self.sentencex}"
@@ -67,7 +66,9 @@ def _read(path: Path) -> list[Language]:
                 )
         name = row["name"]
         if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
-            raise UsageError(f"{path}, line {number}: {name!r} cannot name a file; use letters and spaces")
+            raise UsageError(
+                f"{path}, line {number}: the name {name!r} is used in file names; use letters and spaces only"
+            )
         values = {column: (row.get(column) or "") for column in columns}
         code, _, script = values["flores"].partition("_")
         values["iso639_3"] = values["iso639_3"] or code
@@ -80,9 +81,9 @@ def _read(path: Path) -> list[Language]:
 
 @cache
 def load(extra: str | None = None) -> dict[str, Language]:
-    """The table by English name; rows of the file `extra` replace or join the built-in ones.
+    """The table by English name; rows of the file `extra` replace built-in ones or are added.
 
-    Raises UsageError when a file cannot be read or a row has no name or FLORES code.
+    Raises UsageError if a file cannot be read or a row has no name or FLORES code.
     """
     languages = {language.name: language for language in _read(TABLE)}
     if extra:
@@ -91,10 +92,7 @@ def load(extra: str | None = None) -> dict[str, Language]:
 
 
 def find(name: str, extra: str | None = None) -> Language:
-    """The language of that English name or FLORES code, letter case ignored.
-
-    Raises UsageError with the closest names when there is none.
-    """
+    """The language with that English name or FLORES code, case-insensitive. Raises UsageError with the closest names."""
     table = load(extra)
     if name in table:
         return table[name]
@@ -102,7 +100,7 @@ def find(name: str, extra: str | None = None) -> Language:
         if name.casefold() in (language.name.casefold(), language.flores.casefold()):
             return language
     near = closest(name, table)
-    hint = f"did you mean {', '.join(near)}?" if near else "names are English, such as Basque or Swahili."
+    hint = f"did you mean {', '.join(near)}?" if near else "names are English, such as Basque or Swahili"
     raise UsageError(
         f"unknown language {name!r}: {hint} (--languages_file adds languages; topxgen/text/languages.tsv lists them)"
     )

@@ -1,11 +1,10 @@
-"""Near-duplicate paragraphs: ROUGE-L F1 against every paragraph already kept, without comparing most of them.
+"""Near-duplicate paragraphs by ROUGE-L F1 with every paragraph already kept, most of them skipped by exact bounds.
 
-ROUGE-L F1 of texts of m and n tokens whose longest common subsequence is l is 2pr/(p+r) with p = l/m and
-r = l/n (Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries", section 3). The decision is
-the one that computing it for every pair gives, because only pairs that cannot reach the threshold are
-skipped: l is at most min(m, n), and at most the number of tokens that both texts hold, counted with
-multiplicity. That number comes from an inverted index for all kept paragraphs at once; the few pairs left
-get their exact l from rapidfuzz's bit-parallel algorithm.
+ROUGE-L F1 of texts of m and n tokens whose longest common subsequence (LCS) has l tokens is 2pr/(p+r) with p = l/m and
+r = l/n (Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries", section 3). Only pairs that cannot exceed the
+threshold are skipped: l is at most min(m, n), and at most the number of tokens that both texts share, counted with
+multiplicity. An inverted index gives that number for all kept paragraphs at once; for the few remaining pairs rapidfuzz
+computes l.
 """
 
 from array import array
@@ -14,11 +13,11 @@ from collections.abc import Callable
 
 from topxgen.text.words import TOKENIZERS
 
-_SLACK = 1e-9  # the bounds may only skip pairs that rounding cannot bring above the threshold
+_SLACK = 1e-9  # for rounding: no bound may skip a pair above the threshold
 
 
 class NearDuplicates:
-    """The kept paragraphs of one language; tell a candidate from its near-duplicates with `match`.
+    """The kept paragraphs of one language. A near-duplicate is a pair whose ROUGE-L F1 is above `threshold`.
 
     `tokenizer` is a name in words.TOKENIZERS, or a function from a text to its tokens.
     """
@@ -26,8 +25,8 @@ class NearDuplicates:
     def __init__(self, threshold: float, tokenizer: str | Callable[[str], list[str]] = "unicode"):
         self.threshold = threshold
         self._tokenize = TOKENIZERS[tokenizer] if isinstance(tokenizer, str) else tokenizer
-        self._ids: dict = {}  # (token, k) -> index of its posting list; k counts repeats within a text
-        self._postings: list[array] = []
+        self._posting_ids: dict = {}  # (token, k), the k-th occurrence in its text -> index in _postings
+        self._postings: list[array] = []  # indices of the kept paragraphs that have it
         self._token_ids: dict[str, int] = {}
         self._texts: list[array] = []  # token ids of each kept paragraph
         self._lengths = array("i")
@@ -37,25 +36,25 @@ class NearDuplicates:
         return len(self._texts)
 
     def add(self, name: str, text: str) -> None:
-        """Keep `text` under `name` without comparing it."""
+        """Keep `text` as `name` without comparing it."""
         self._add(name, self._tokenize(text))
 
     def match(self, text: str) -> tuple[str, float] | None:
-        """(name, F1) of a kept paragraph whose ROUGE-L F1 with `text` is above the threshold, or None."""
+        """(name, F1) of the first kept paragraph that is a near-duplicate of `text`, or None."""
         return self._match(self._tokenize(text))
 
     def keep(self, name: str, text: str) -> tuple[str, float] | None:
-        """`match`, and `add` when there is none."""
+        """`match`; if that is None, `add` the text."""
         tokens = self._tokenize(text)
-        found = self._match(tokens)
-        if found is None:
+        duplicate = self._match(tokens)
+        if duplicate is None:
             self._add(name, tokens)
-        return found
+        return duplicate
 
     def _add(self, name: str, tokens: list[str]) -> None:
         document = len(self._texts)
         for key in _occurrences(tokens):
-            index = self._ids.setdefault(key, len(self._postings))
+            index = self._posting_ids.setdefault(key, len(self._postings))
             if index == len(self._postings):
                 self._postings.append(array("i"))
             self._postings[index].append(document)
@@ -75,22 +74,22 @@ class NearDuplicates:
         if not m or not self._texts or self.threshold >= 1:
             return None
         lengths = np.frombuffer(self._lengths, dtype=np.int32)
-        # F1 > t needs l > t(m+n)/2; with l <= m that bounds n, hence the smallest useful overlap.
+        # F1 > t means l > t(m+n)/2. With l <= n that bounds n from below, and so the smallest useful overlap.
         needed = self.threshold * (m + lengths) / 2 - _SLACK
         smallest = self.threshold * (m + m * self.threshold / (2 - self.threshold)) / 2 - 1 if self.threshold > 0 else 0
-        postings = [self._postings[i] for i in map(self._ids.get, _occurrences(tokens)) if i is not None]
-        # The commonest tokens hold most of the postings: leave out as many as a text that shares all of
-        # them and nothing else still could not reach the threshold with, then allow for them in the bound.
+        postings = [self._postings[i] for i in map(self._posting_ids.get, _occurrences(tokens)) if i is not None]
+        # The most frequent tokens hold most of the postings: skip so many that a text which shares nothing else cannot reach
+        # the threshold, and add them to the bound.
         postings.sort(key=len)
         if len(postings) < smallest:
             return None
-        left_out = int(min(max(smallest, 0), len(postings)) * 0.6)
-        counted = postings[: len(postings) - left_out]
+        skipped = int(min(max(smallest, 0), len(postings)) * 0.6)
+        counted = postings[: len(postings) - skipped]  # the rarest
         if not counted:
             return None
         documents = np.concatenate([np.frombuffer(posting, dtype=np.int32) for posting in counted])
         shared = np.bincount(documents, minlength=len(self._texts))
-        bound = np.minimum(shared + left_out, np.minimum(m, lengths))
+        bound = np.minimum(shared + skipped, np.minimum(m, lengths))
         candidates = np.flatnonzero(bound > needed)
         if not len(candidates):
             return None
@@ -114,7 +113,7 @@ def _occurrences(tokens: list[str]) -> list[tuple[str, int]]:
 
 
 def rouge_l_f1(lcs: int, reference_length: int, candidate_length: int) -> float:
-    """F1 in the order of operations of `rouge_score`, so that ties at the threshold fall the same way."""
+    """ROUGE-L F1, rounded as `rouge_score` does, so that ties at the threshold are decided the same way."""
     if not lcs:
         return 0.0
     precision, recall = lcs / candidate_length, lcs / reference_length

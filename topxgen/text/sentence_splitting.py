@@ -1,37 +1,39 @@
-"""Paragraphs into sentences: sentencex's rules plus the terminators of the language's row, or Punkt."""
+"""Splits paragraphs into sentences, by sentencex's rules and the language's terminators or by Punkt; filters sentences."""
 
 import re
 from collections.abc import Iterable, Iterator
 
+from topxgen.common.registry import Choice, load_choice
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
 
-SPLITTERS = ("sentencex", "punkt")
-MIN_CHARACTERS = 40  # SPEC section 4
-
-
+# Classes built of (language, paragraphs), with split(paragraph) -> sentences.
+SPLITTERS: dict[str, Choice] = {
+    "sentencex": Choice("topxgen.text.sentence_splitting:Sentencex", "Wikimedia's rules for each language"),
+    "punkt": Choice("topxgen.text.sentence_splitting:Punkt", "NLTK's Punkt, trained on the paragraphs themselves"),
+}
+MIN_CHARACTERS = 40  # of a sentence, as in the published system (docs/generation.md)
 _QUOTES = frozenset('"“”„«»‹›()[]')
 _CLOSING = frozenset("\"“”»›)]'’")
 
 
 class Sentencex:
-    """Wikimedia's rule-based splitter, in the language's own rules, borrowed ones or its defaults.
+    """Wikimedia's rule-based splitter, with the rules of the language, of a relative, or its defaults.
 
-    Three things are added to its rules, each measured in scripts/perf/splitting_quality.py. A terminator of
-    the language's own script ends a sentence whatever rules apply: । in Nepali, ۔ in Urdu. Quotation marks
-    and brackets are hidden from it, because it does not split inside them, and one unpaired mark then
-    glues half a paragraph together. And a sentence does not begin with a lower-case letter, which mends
-    ordinals and abbreviations ("17. mendean").
+    Three rules are added, each measured in scripts/perf/splitting_quality.py. A terminator of the language's own script
+    ends a sentence whatever rules apply: । in Nepali, ۔ in Urdu. Quotation marks and brackets are hidden from sentencex,
+    which does not split inside them: one unpaired mark would join half a paragraph. And a sentence does not begin with a
+    lower-case letter, which keeps ordinals and abbreviations together ("17. mendean").
     """
 
-    def __init__(self, language: Language):
+    def __init__(self, language: Language, paragraphs: Iterable[str] = ()):
         from sentencex import segment
 
         self._segment = segment
         self._code = language.sentencex or language.iso639_1 or "en"
-        own = "".join(re.escape(mark) for mark in language.terminators if not mark.isascii() and mark != "…")
+        marks = "".join(re.escape(mark) for mark in language.terminators if not mark.isascii() and mark != "…")
         # A run of terminators and closing quotes belongs to the sentence it ends.
-        self._own = re.compile(rf"(?<=[{own}])(?![{own}\"'”’»)\]!?])\s*") if own else None
+        self._after_mark = re.compile(rf"(?<=[{marks}])(?![{marks}\"'”’»)\]!?])\s*") if marks else None
 
     def split(self, paragraph: str) -> list[str]:
         """The sentences of `paragraph`, in order, without surrounding whitespace."""
@@ -39,8 +41,8 @@ class Sentencex:
         for end in [*self._boundaries(paragraph), len(paragraph)]:
             pieces.append(paragraph[start:end])
             start = end
-        if self._own is not None:
-            pieces = [part for piece in pieces for part in self._own.split(piece)]
+        if self._after_mark is not None:
+            pieces = [part for piece in pieces for part in self._after_mark.split(piece)]
         return [stripped for piece in pieces if (stripped := piece.strip())]
 
     def _boundaries(self, paragraph: str) -> Iterator[int]:
@@ -82,18 +84,18 @@ class Punkt:
 
 
 def load(name: str, language: Language, paragraphs: Iterable[str]):
-    """The splitter of that name; Punkt reads `paragraphs` once to train."""
-    return Punkt(language, paragraphs) if name == "punkt" else Sentencex(language)
+    """The splitter of that name; Punkt iterates over `paragraphs` once."""
+    return load_choice("--splitter", name, SPLITTERS)(language, paragraphs)
 
 
 def sentence_reject_reasons(sentences: list[str], identifier, language: Language) -> list[str | None]:
-    """For each sentence None, or why it does not stand as a source sentence (SPEC section 4)."""
+    """For each sentence None if it is kept, or too_short, no_words or other_language."""
     reasons: list[str | None] = ["too_short" if len(sentence) < MIN_CHARACTERS else None for sentence in sentences]
     for i, sentence in enumerate(sentences):
         if reasons[i] is None and not unicode_words(sentence):
             reasons[i] = "no_words"
     if identifier is not None and identifier.knows(language):
-        for i, right in enumerate(identifier.is_language(sentences, language)):
-            if reasons[i] is None and not right:
+        for i, is_right in enumerate(identifier.is_language(sentences, language)):
+            if reasons[i] is None and not is_right:
                 reasons[i] = "other_language"
     return reasons

@@ -1,4 +1,4 @@
-"""spaCy, an optional package: the pipeline of a language, and whether it annotates what is wanted."""
+"""spaCy pipelines (an optional package) by language, checked for the annotations that a caller needs."""
 
 from functools import cache
 
@@ -13,8 +13,8 @@ SPACY_MODELS = {
         "sl", "sv", "uk",
     )},
 }  # fmt: skip
-# What a pipeline must have, one of these parts at least (https://spacy.io/api/#architecture-pipeline).
-PARTS = {
+# Components that make each annotation; one is enough (https://spacy.io/api/#architecture-pipeline).
+COMPONENTS = {
     "parts of speech": ("tagger", "morphologizer", "attribute_ruler"),
     "morphology": ("morphologizer", "attribute_ruler"),
     "dependencies": ("parser",),
@@ -23,19 +23,19 @@ PARTS = {
 
 
 def load(language: Language, model: str | None, needs: str, flag: str):
-    """The pipeline `model`, or spaCy's small one for the language; `needs` is a key of PARTS, `flag` what the user chose.
+    """The pipeline `model`, or spaCy's small one for the language; `needs` is a key of COMPONENTS, `flag` the user's choice.
 
     Raises UsageError with the commands that install what is missing.
     """
     name = model or SPACY_MODELS.get(language.iso639_1)
     if name is None:
         raise UsageError(
-            f"{flag} needs a spaCy pipeline, and spaCy has none for {language.name}: pip install spacy, then pass --spacy_model "
-            "with one of your own or of spacy.io/models (python -m spacy download MODEL)"
+            f"{flag} needs a spaCy pipeline, and spaCy has none for {language.name}: pip install spacy, then pass as --spacy_model "
+            "your own or one of spacy.io/models (python -m spacy download MODEL)"
         )
     pipeline = _load(name, flag)
     kinds = set(pipeline.pipe_factories.values())
-    if not kinds.intersection(PARTS[needs]):
+    if not kinds.intersection(COMPONENTS[needs]):
         raise UsageError(
             f"{flag} needs {needs}, but the spaCy pipeline {name!r} has only {', '.join(pipeline.pipe_names) or 'a tokenizer'}; "
             "pass another --spacy_model"
@@ -55,7 +55,7 @@ def _load(name: str, flag: str):
         return spacy.load(name)
     except OSError:
         raise UsageError(
-            f"{flag}: the spaCy pipeline {name!r} is not here: python -m spacy download {name} (or --spacy_model FOLDER)"
+            f"{flag}: the spaCy pipeline {name!r} is not installed: python -m spacy download {name} (or --spacy_model FOLDER)"
         ) from None
-    except (ImportError, ValueError) as error:  # a tokenizer of its own, another version
+    except (ImportError, ValueError) as error:  # a missing tokenizer package, another version
         raise UsageError(f"{flag}: the spaCy pipeline {name!r} does not load ({reason(error)})") from None

@@ -1,28 +1,56 @@
-"""Words of any script: the tokenizer behind near-duplicate detection and retrieval."""
+"""Words of any script: the tokenizers of near-duplicate detection, retrieval and text filters."""
 
 import unicodedata
+from collections.abc import Callable, Collection
 from functools import cache
+from typing import NamedTuple
 
-# Scripts written without spaces between words: each character (with its marks) is a token.
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
-_JOINERS = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
+
+class UnspacedScript(NamedTuple):
+    """A script that is written without spaces between words."""
+
+    unicode_scripts: tuple[str, ...]  # values of the Unicode property Script
+    bleu_tokenizer: str  # sacrebleu's tokenizer for it
+
+
+# By the ISO 15924 codes of languages.tsv. Each character (with its marks) counts as a word, with one exception: for
+# contamination a Tibetan word is a syllable, since these end in a visible sign, the tsheg.
+UNSPACED_SCRIPTS = {
+    "Hans": UnspacedScript(("Han",), "zh"),
+    "Hant": UnspacedScript(("Han",), "zh"),
+    "Hani": UnspacedScript(("Han",), "zh"),
+    "Jpan": UnspacedScript(("Han", "Hiragana", "Katakana"), "char"),
+    "Thai": UnspacedScript(("Thai",), "char"),
+    "Laoo": UnspacedScript(("Lao",), "char"),
+    "Khmr": UnspacedScript(("Khmer",), "char"),
+    "Mymr": UnspacedScript(("Myanmar",), "char"),
+    "Tibt": UnspacedScript(("Tibetan",), "char"),
+}
+# Zero-width joiners, non-joiners and spaces, which only shape glyphs, and soft hyphens.
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
+
+
+def unspaced_classes(without: Collection[str] = ()) -> str:
+    r"""The characters of unspaced scripts inside a regular expression's brackets (\p{Han}\p{Thai}...), all scripts but
+    those in `without`."""
+    rows = [row for code, row in UNSPACED_SCRIPTS.items() if code not in without]
+    return "".join(rf"\p{{{script}}}" for script in dict.fromkeys(s for row in rows for s in row.unicode_scripts))
 
 
 @cache
 def _pattern():
     import regex
 
-    letter = rf"[\p{{L}}\p{{N}}\p{{M}}--[{_UNSPACED}]]"
-    return regex.compile(rf"[{_UNSPACED}--\p{{M}}]\p{{M}}*|{letter}+", regex.V1)
+    unspaced = unspaced_classes()
+    return regex.compile(rf"[{unspaced}--\p{{M}}]\p{{M}}*|[\p{{L}}\p{{N}}\p{{M}}--[{unspaced}]]+", regex.V1)
 
 
 def unicode_words(text: str) -> list[str]:
     """Lower-cased runs of letters, marks and digits; single characters in unspaced scripts.
 
-    Marks stay with their letters, so that Devanagari and Arabic-script words stay whole; zero-width
-    joiners, which only shape glyphs, are dropped.
+    Marks stay with their letters, so that words in Devanagari or Arabic script are not torn apart.
     """
-    return _pattern().findall(unicodedata.normalize("NFC", text).translate(_JOINERS).casefold())
+    return _pattern().findall(unicodedata.normalize("NFC", text).translate(_INVISIBLE).casefold())
 
 
 @cache
@@ -33,11 +61,11 @@ def _ascii_pattern():
 
 
 def ascii_words(text: str) -> list[str]:
-    """Tokens as `rouge_score` makes them without a stemmer: runs of a-z and 0-9 of the lower-cased text.
+    """Tokens of the package `rouge_score` without a stemmer: runs of a-z and 0-9 in the lower-cased text.
 
-    Text in another script has no tokens at all; kept for comparison with the original system.
+    Text in another script has no tokens; for comparison with the published system, which used that package.
     """
     return _ascii_pattern().findall(text.lower())
 
 
-TOKENIZERS = {"unicode": unicode_words, "original": ascii_words}
+TOKENIZERS: dict[str, Callable[[str], list[str]]] = {"unicode": unicode_words, "rouge_score": ascii_words}

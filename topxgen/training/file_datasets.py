@@ -15,7 +15,7 @@ from topxgen.common.files import read_jsonl
 from topxgen.common.hub import hub_call
 from topxgen.common.records import replace_surrogates
 from topxgen.corpora.benchmarks import hub_dataset, hub_name
-from topxgen.corpora.tables import KINDS, csv_rows, language_of, lines, parquet_rows, read_json
+from topxgen.corpora.tables import TABLE_SUFFIXES, csv_rows, language_of, lines, parquet_rows, read_json
 from topxgen.text import languages
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.named_datasets import NAMED
@@ -123,9 +123,9 @@ def local_path(name: str) -> Path | None:
     path = Path(name).expanduser()
     if name and path.exists():
         return path
-    if path.suffix.lower() not in KINDS and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+    if path.suffix.lower() not in TABLE_SUFFIXES and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         return None
-    if "/" in name or path.suffix.lower() in KINDS:
+    if "/" in name or path.suffix.lower() in TABLE_SUFFIXES:
         raise UsageError(f"--dataset_name_or_path {path}: no such file or folder")
     raise unknown_choice(
         "--dataset_name_or_path", name, NAMED, ", or pass a file, a folder, or a Hub id such as org/name"
@@ -143,7 +143,7 @@ def _local_rows(path: Path, split: str, spec: DatasetSpec) -> tuple[list[Path], 
         path = path / split
     if (path / "state.json").is_file():
         return sorted(path.glob("*.arrow")), _saved_rows(path, spec)
-    for suffix in (".parquet", *KINDS):
+    for suffix in (".parquet", *TABLE_SUFFIXES):
         if (file := path / f"{split}{suffix}").is_file():
             return [file], _rows_of_file(file, spec)
     if (path / SAVED_DATASET).is_dir():
@@ -155,7 +155,7 @@ def _local_rows(path: Path, split: str, spec: DatasetSpec) -> tuple[list[Path], 
         return files, chain.from_iterable(_parallel_rows(file, pair) for file, pair in codes.items())
     content = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
     raise UsageError(
-        f"{path} holds no {split} set: no {split}{f', {split}'.join(KINDS)}, no {split}.eng_Latn-eus_Latn.src and .tgt, "
+        f"{path} holds no {split} set: no {split}{f', {split}'.join(TABLE_SUFFIXES)}, no {split}.eng_Latn-eus_Latn.src and .tgt, "
         f"nothing that `datasets` saved, but {content}; pass a file, or --split"
     )
 
@@ -173,7 +173,7 @@ def _rows_of_file(path: Path, spec: DatasetSpec) -> Iterator[dict]:
         return iter(rows)
     if suffix in (".tsv", ".csv"):
         return _table_rows(path, spec)
-    raise UsageError(f"{path} is not a {', '.join(KINDS[:-1])} or {KINDS[-1]} file")
+    raise UsageError(f"{path} is not a {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]} file")
 
 
 def _table_rows(path: Path, spec: DatasetSpec) -> Iterator[dict]:

@@ -54,7 +54,7 @@ class TrainableModel:
             for flag in ("eos_token_id", "use_liger_kernel"):
                 if getattr(args, flag):
                     raise UsageError(f"--{flag} is for decoder LMs, but {name} is an encoder-decoder: drop the flag")
-            _, self.tokenizer, limit = seq2seq_engines.read(args.tokenizer_name_or_path or name, trust)
+            _, self.tokenizer, limit = seq2seq_engines.read_checkpoint(args.tokenizer_name_or_path or name, trust)
             language_tokens = LanguageTokens(name, self.config, self.tokenizer)
             max_length = min(args.max_length, limit)
             self.pair_tokenizer = Seq2SeqTokenizer(self.tokenizer, language_tokens, max_length, args.languages_file)
@@ -84,15 +84,16 @@ class TrainableModel:
         return texts
 
     def report_too_long(self, texts: TokenizedTexts, pairs: list[Pair], which: str) -> None:
-        """Log how many of `which` pairs were too long, and list them in the output directory."""
-        limit = self.args.max_length
+        """Log how many of `which` pairs were too long, and list them in the output directory if it exists."""
         if texts.too_long:
+            path = self.args.output_dir / SKIPPED_PAIRS_FILE
+            longest = max(tokens for _, tokens in texts.too_long)
             logger.info(
-                f"{len(texts.too_long)} {which} pairs longer than --max_length {limit} tokens are skipped (longest "
-                f"{max(tokens for _, tokens in texts.too_long)}; all are listed in {SKIPPED_PAIRS_FILE})"
+                f"{len(texts.too_long)} {which} pairs longer than --max_length {self.args.max_length} tokens are skipped "
+                f"(longest {longest}{f'; listed in {path}' if path.parent.is_dir() else ''})"
             )
-            if IS_MAIN_PROCESS and self.args.output_dir.is_dir():
-                with Appender(self.args.output_dir / SKIPPED_PAIRS_FILE) as file:
+            if IS_MAIN_PROCESS and path.parent.is_dir():
+                with Appender(path) as file:
                     for i, tokens in texts.too_long:
                         columns = {
                             name: getattr(pairs[i], name) for name in ("src", "tgt", "group", "source", "target")

@@ -10,7 +10,8 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,36 +110,36 @@ class PairTrainer(Trainer):
             self._tokens, self._seconds, self._clock_started = 0, 0.0, time.perf_counter()
         super().log(logs, start_time)
 
-    def _with_clock_stopped(self, work: Callable):
-        """`work()`, whose time (evaluation, saving) does not count in tokens per second."""
+    @contextmanager
+    def _clock_stopped(self) -> Iterator[None]:
+        """Evaluation and saving do not count in tokens per second."""
         self._seconds += time.perf_counter() - self._clock_started
         try:
-            return work()
+            yield
         finally:
             self._clock_started = time.perf_counter()
 
     # Evaluation
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
-        return self._with_clock_stopped(self._evaluate_all)
-
-    def _evaluate_all(self) -> dict[str, float]:
-        started, model = time.perf_counter(), self.model_wrapped
-        training = model.training
-        model.eval()
-        sums = self._eval_losses(model)
-        metrics = {}
-        if total := sum(count for _, count in sums.values()):
-            metrics["eval_loss"] = sum(loss for loss, _ in sums.values()) / total
-            if len(sums) > 1:
-                metrics |= {f"eval_loss_{name}": loss / max(count, 1) for name, (loss, count) in sums.items()}
-        if pairs := self._eval_sets.pairs:
-            scores = eval_translation.score(pairs, self._translate(pairs))
-            metrics |= {f"eval_{name}": value for name, value in scores.items()}
-        model.train(training)
-        metrics["eval_runtime"] = round(time.perf_counter() - started, 2)
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        """Loss and translation scores of the EvalSets, by direction and in all."""
+        with self._clock_stopped():
+            started, model = time.perf_counter(), self.model_wrapped
+            training = model.training
+            model.eval()
+            sums = self._eval_losses(model)
+            metrics = {}
+            if total := sum(count for _, count in sums.values()):
+                metrics["eval_loss"] = sum(loss for loss, _ in sums.values()) / total
+                if len(sums) > 1:
+                    metrics |= {f"eval_loss_{name}": loss / max(count, 1) for name, (loss, count) in sums.items()}
+            if pairs := self._eval_sets.pairs:
+                scores = eval_translation.score(pairs, self._translate(pairs))
+                metrics |= {f"eval_{name}": value for name, value in scores.items()}
+            model.train(training)
+            metrics["eval_runtime"] = round(time.perf_counter() - started, 2)
+            self.log(dict(metrics))
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _eval_losses(self, model) -> dict[str, tuple[float, int]]:
@@ -191,20 +192,17 @@ class PairTrainer(Trainer):
         return f"ZeRO-{self.accelerator.state.deepspeed_plugin.zero_stage}"
 
     def _save_checkpoint(self, model, trial) -> None:
-        self._with_clock_stopped(lambda: self._save_complete_checkpoint(model, trial))
-
-    def _save_complete_checkpoint(self, model, trial) -> None:
-        if not torch.isfinite(self._tr_loss):
-            raise diverged("loss", float(self._tr_loss), self.state.global_step)
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if not self.args.should_save:
-            return
-        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
-        self._finish(folder, self.state)
-        checkpoints.mark_complete(folder, processes=self.args.world_size, sharding=self.sharding)
-        checkpoints.rotate(Path(self.args.output_dir), self._save_total_limit, self.state.best_global_step)
+        with self._clock_stopped():
+            if not torch.isfinite(self._tr_loss):
+                raise diverged("loss", float(self._tr_loss), self.state.global_step)
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing here reads
+                self._finish(folder, self.state)
+                checkpoints.mark_complete(folder, processes=self.args.world_size, sharding=self.sharding)
+                checkpoints.rotate(folder.parent, self._save_total_limit, self.state.best_global_step)
 
 
 class EpochOrder(torch.utils.data.Sampler):

@@ -2,16 +2,17 @@
 
 A translator has
     load()                               load its model
-    translate(sentences, source, target, tick)  -> list of Translation, in the order of the sentences; tick(n) is
-                                         called when n more are done
-    version                              what a manifest should say of it
+    translate(sentences, source, target, on_done) -> list of Translation, in the order of the sentences; on_done(n) is
+                                         called whenever n more sentences are finished, in the end for all of them
+    version                              what a manifest records of it
     settings                             what decides its translations, as a dict
-    block_size                           how many sentences it likes at once (a kill undoes that many at most)
-    check(source, target)                raise UsageError when it cannot translate between the two; before `load` too
+    block_size                           how many sentences to pass at once (a kill loses at most that many)
+    check(source, target)                raise UsageError if it cannot translate between the two; also before `load`
     close()                              free the model and its memory
-It sorts and batches the sentences it is given itself.
+It sorts and batches sentences itself.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
 from topxgen.inference import ModelSettings
 
-# One row a translator: "module:class", imported when it is chosen.
 TRANSLATORS: dict[str, Choice] = {
     "nllb": Choice("topxgen.translation.nllb:NLLB", "the translation model of --nllb_name_or_path"),
     "llm": Choice("topxgen.translation.llm:LLM", "the LLM of --model_name_or_path, few-shot"),
@@ -32,8 +32,8 @@ CACHE_DIR = "~/.cache/topxgen"
 
 @dataclass(frozen=True)
 class Translation:
-    """`confidence` is the translator's own estimate of quality from 0 to 1, None if it has none; `pieces` is in
-    how many pieces a sentence longer than the model takes was translated; `error` is why there is no text."""
+    """`confidence`: the translator's own estimate of quality, 0 to 1, None if it has none; `pieces`: in how many pieces a
+    sentence longer than the model's limit was translated; `error`: why there is no text."""
 
     text: str
     confidence: float | None = None
@@ -61,10 +61,26 @@ class TranslatorSettings(Settings):
     response_cache: Path | None = None  # where responses are kept
 
 
-def no_tick(_: int) -> None:
-    """For callers who do not want to know."""
+def no_progress(_: int) -> None:
+    """No-op progress callback."""
+
+
+def by_steps(on_done: Callable[[int], None], total: int, steps: int) -> Callable[[int], None]:
+    """A progress callback to be called for `steps` steps, which reports `total` units to `on_done` in proportion."""
+    taken = reported = 0
+
+    def on_step(n: int) -> None:
+        nonlocal taken, reported
+        taken += n
+        finished = total * taken // steps
+        on_done(finished - reported)
+        reported = finished
+
+    if not steps:
+        on_done(total)
+    return on_step
 
 
 def create(name: str, settings: TranslatorSettings):
-    """The translator of that name, its model not loaded yet. Raises UsageError when it cannot be had."""
+    """The translator of that name, its model not loaded yet. Raises UsageError for a setting that cannot work."""
     return load_choice("--back_translator", name, TRANSLATORS)(settings)

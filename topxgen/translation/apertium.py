@@ -1,36 +1,44 @@
 """Apertium, rule-based machine translation from Debian packages (https://www.apertium.org)."""
 
+import contextlib
 import re
 import shutil
 import subprocess
+import tempfile
+import threading
 from collections.abc import Callable
-from typing import ClassVar
+from typing import IO, ClassVar
 
 from topxgen.common.errors import UsageError
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
-from topxgen.translation import Translation, TranslatorSettings, no_tick
+from topxgen.translation import Translation, TranslatorSettings, no_progress
 
-# Apertium marks a word it does not know with *, one missing from its bilingual dictionary with @, and one
-# that it cannot inflect with #. Only the first two were not translated.
+# Apertium marks an unknown word with *, one that is missing from its bilingual dictionary with @, and one that it cannot
+# inflect with #. Only the first two are not translated.
 _MARK = re.compile(r"(?<![\w*@#])([*@#])+(?=\w)")
 
 
 def _plain(sentence: str) -> str:
-    """One line without control characters, nor marks of its own that would be taken for Apertium's."""
+    """One line without control characters and without characters that look like Apertium's marks."""
     printable = "".join(char if char.isprintable() else " " for char in sentence)
     return _MARK.sub("", " ".join(printable.split()))
 
 
+def _feed(stdin: IO[str], text: str) -> None:
+    with contextlib.suppress(BrokenPipeError), stdin:  # a process that failed reads no more
+        stdin.write(text)
+
+
 class Apertium:
-    """See topxgen.translation for the interface; the confidence is the share of words Apertium knows."""
+    """See topxgen.translation for the interface; the confidence is the share of words that Apertium translated."""
 
     block_size = 2048
 
-    settings: ClassVar[dict] = {}  # there is nothing to set
+    settings: ClassVar[dict] = {}
 
     def __init__(self, _: TranslatorSettings | None = None):
-        """Raises UsageError naming the packages when Apertium is not installed."""
+        """Raises UsageError naming the packages if Apertium is not installed."""
         if shutil.which("apertium") is None:
             raise UsageError(
                 "Apertium is not installed: run 'sudo apt-get install apertium apertium-eu-en' (Debian, Ubuntu; the "
@@ -38,7 +46,7 @@ class Apertium:
             )
 
     def load(self) -> None:
-        """A process is started for each call."""
+        """Does nothing: each call of `translate` starts a process."""
 
     @property
     def version(self) -> str:
@@ -48,43 +56,51 @@ class Apertium:
         self._pair(source, target)
 
     def translate(
-        self, sentences: list[str], source: Language, target: Language, tick: Callable[[int], None] = no_tick
+        self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
     ) -> list[Translation]:
         pair = self._pair(source, target)
         plain = [_plain(sentence) for sentence in sentences]
-        filled = [i for i, sentence in enumerate(plain) if unicode_words(sentence)]
-        lines = self._run(pair, [plain[i] for i in filled])
-        translations = [Translation("", 0.0)] * len(sentences)  # nothing to say about a sentence without words
-        for i, line in zip(filled, lines, strict=True):
+        with_words = [i for i, sentence in enumerate(plain) if unicode_words(sentence)]
+        on_done(len(sentences) - len(with_words))
+        lines = self._run(pair, [plain[i] for i in with_words], on_done)
+        translations = [Translation("", 0.0)] * len(sentences)  # a sentence without words has no translation
+        for i, line in zip(with_words, lines, strict=True):
             translations[i] = self._read(line, plain[i])
-        tick(len(sentences))
         return translations
 
-    def _run(self, pair: str, sentences: list[str]) -> list[str]:
+    def _run(self, pair: str, sentences: list[str], on_done: Callable[[int], None]) -> list[str]:
         """Apertium's output for each sentence, in one process for all of them."""
         if not sentences:
             return []
-        # A blank line keeps the rules from reaching over into the next sentence.
-        result = subprocess.run(
-            ["apertium", pair],
-            input="\n\n".join(sentences) + "\n",
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-        )
-        if result.returncode:
-            detail = result.stderr.strip().splitlines()
-            raise UsageError(
-                f"apertium {pair} failed ({detail[-1] if detail else 'no message'}); is the pair installed whole?"
-            )
-        lines = result.stdout.rstrip("\n").split("\n\n")
+        # A blank line keeps the rules from applying across sentences.
+        text, output, finished = "\n\n".join(sentences) + "\n", [], 0
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", errors="replace")
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr,
+            subprocess.Popen(["apertium", pair], stderr=stderr, **pipes) as process,
+        ):
+            threading.Thread(target=_feed, args=(process.stdin, text), daemon=True).start()
+            for line in process.stdout:
+                output.append(line)
+                if not line.strip() and finished < len(sentences) - 1:
+                    finished += 1
+                    on_done(1)
+            if process.wait():
+                stderr.seek(0)
+                detail = stderr.read().strip().splitlines()
+                raise UsageError(
+                    f"apertium {pair} failed ({detail[-1] if detail else 'no message'}); is the language pair fully "
+                    "installed?"
+                )
+        on_done(len(sentences) - finished)
+        lines = "".join(output).rstrip("\n").split("\n\n")
         if len(lines) == len(sentences):
             return lines
         if len(sentences) == 1:
-            return [" ".join(result.stdout.split())]
-        # Some sentence upset the separators: find it by halves rather than lose the rest.
+            return [" ".join("".join(output).split())]
+        # A sentence broke the separators: bisect to find it, so that the others are translated.
         middle = len(sentences) // 2
-        return self._run(pair, sentences[:middle]) + self._run(pair, sentences[middle:])
+        return self._run(pair, sentences[:middle], no_progress) + self._run(pair, sentences[middle:], no_progress)
 
     @staticmethod
     def _read(line: str, sentence: str) -> Translation:
@@ -102,8 +118,8 @@ class Apertium:
                     return f"{a}-{b}"
         raise UsageError(
             f"Apertium has no installed pair from {source.name} to {target.name} (installed: {', '.join(sorted(listed)) or 'none'}); "
-            f"'apt-cache search apertium' lists Debian's, or pass another --back_translator"
+            f"'apt-cache search apertium' lists the packages, or pass another --back_translator"
         )
 
     def close(self) -> None:
-        """Nothing is held between calls."""
+        """Does nothing: no process outlives a call."""

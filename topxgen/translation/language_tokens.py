@@ -1,8 +1,7 @@
-"""How encoder-decoder MT models name their languages, and where the names go.
+"""The language tokens of encoder-decoder MT models, and where they are placed.
 
-NLLB-200 (NLLB Team 2022), M2M-100 (Fan et al. 2021), MADLAD-400 (Kudugunta et al. 2023) and Marian name their
-languages in different ways; a row of `FAMILIES` says how, and the vocabulary tells which one a checkpoint
-belongs to.
+NLLB-200 (NLLB Team 2022), M2M-100 (Fan et al. 2021), MADLAD-400 (Kudugunta et al. 2023) and Marian each have their own
+language tokens, a row of `FAMILIES`; the vocabulary of a checkpoint tells its family.
 """
 
 import re
@@ -15,17 +14,17 @@ from topxgen.text.languages import Language
 
 @dataclass(frozen=True)
 class Family:
-    """How a family of models names a language, and where the names go.
+    """The language tokens of a family of models.
 
-    `tokens` are tried in turn with the columns of the language table; `pattern` is what all of the family's
-    language tokens look like.
+    `tokens` are tried in order, filled with the columns of the language table; `pattern` matches all language tokens of the
+    family.
     """
 
     name: str
     pattern: str
     tokens: tuple[str, ...]
-    source_token: bool  # the source begins with the name of its own language ...
-    target_token: str  # ... and that of the target stands at the start of the "target" or of the "source"
+    source_token: bool  # whether the source begins with the token of its language
+    target_token: str  # where the token of the target language is: at the start of the "target" or of the "source"
 
 
 FAMILIES = (
@@ -50,7 +49,7 @@ BILINGUAL = Family("bilingual", "", (), False, "none")
 
 
 class LanguageTokens:
-    """The language tokens of one checkpoint. Raises UsageError when its vocabulary holds none that is known here."""
+    """The language tokens of one checkpoint. Raises UsageError if its vocabulary has those of no family."""
 
     def __init__(self, name: str, config, tokenizer):
         from topxgen.translation.seq2seq_engines import vocabulary
@@ -60,12 +59,12 @@ class LanguageTokens:
         self.family = find_family(self._vocabulary, config.model_type, name)
 
     def prefixes(self, source: Language, target: Language) -> tuple[list[int], list[int]]:
-        """Token ids that go before the source, and those that the target begins with."""
+        """Token ids that precede the source, and those that the target begins with."""
         family = self.family
         if family is BILINGUAL:
-            for language, known in ((source, "source_lang"), (target, "target_lang")):
-                code = getattr(self._tokenizer, known, None)
-                # Codes of groups (mul, roa, bnt) say too little to judge by.
+            for language, attribute in ((source, "source_lang"), (target, "target_lang")):
+                code = getattr(self._tokenizer, attribute, None)
+                # Codes of language groups (mul, roa, bnt) are not checked.
                 if _is_language(code) and code not in (language.iso639_1, language.iso639_3, language.flores):
                     raise UsageError(
                         f"{self._name} translates from {self._tokenizer.source_lang} to {self._tokenizer.target_lang}, not "
@@ -80,32 +79,32 @@ class LanguageTokens:
         """The id of the token that names `language`; never <unk>."""
         vocabulary = self._vocabulary
         columns = vars(language)
-        wanted = [token.format(**columns) for token in self.family.tokens]
-        for token in wanted:
+        candidates = [token.format(**columns) for token in self.family.tokens]
+        for token in candidates:
             if token in vocabulary and vocabulary[token] != self._tokenizer.unk_token_id:
                 if vocabulary[token] >= self._config.vocab_size:
                     raise UsageError(
-                        f"the tokenizer of {self._name} numbers {token} {vocabulary[token]}, but the model has only "
+                        f"{token} is token {vocabulary[token]} of the tokenizer, but {self._name} has only "
                         f"{self._config.vocab_size} embeddings: the tokenizer is not this model's"
                     )
                 return vocabulary[token]
         known = sum(1 for token in vocabulary if re.fullmatch(self.family.pattern, token))
         raise UsageError(
-            f"{self._name} ({self.family.name}) does not know {language.name}: none of {', '.join(wanted)} is among its "
+            f"{self._name} ({self.family.name}) does not know {language.name}: none of {', '.join(candidates)} is among its "
             f"{known} languages; pass another checkpoint, or let an LLM translate"
         )
 
 
 def _is_language(code: str | None) -> bool:
-    """Whether a code is that of a language in our table."""
+    """Whether `code` is one of a language in the table."""
     rows = languages.load().values()
     return bool(code) and any(code in (row.iso639_1, row.iso639_3, row.flores) for row in rows)
 
 
 def find_family(vocabulary: dict[str, int], model_type: str, name: str) -> Family:
-    """The family whose language tokens the vocabulary holds.
+    """The family whose language tokens the vocabulary has.
 
-    Raises UsageError when there are none and the model is not of a kind that has two languages and no tokens.
+    Raises UsageError if it has none and the model is not Marian, which alone has checkpoints for one pair without tokens.
     """
     for family in FAMILIES:
         if any(re.fullmatch(family.pattern, token) for token in vocabulary):
@@ -113,6 +112,6 @@ def find_family(vocabulary: dict[str, int], model_type: str, name: str) -> Famil
     if model_type == "marian":
         return BILINGUAL
     raise UsageError(
-        f"the tokenizer of {name} ({model_type}) names no languages in a way known here "
+        f"the tokenizer of {name} ({model_type}) has no known language tokens "
         f"({', '.join(family.name for family in FAMILIES)}, bilingual Marian); is its tokenizer.json missing?"
     )

@@ -1,47 +1,48 @@
-"""An LLM as a translator: k-shot prompts with demonstrations retrieved by BM25 (SPEC section 4)."""
+"""An LLM as a translator: few-shot prompts with demonstrations retrieved by BM25."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from topxgen import inference, retrieval
 from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
 from topxgen.inference import Request, SamplingSettings
-from topxgen.inference.response_cache import Journal, request_id
+from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, clean_answer, get_template
-from topxgen.prompting.style import Prompt, style_of
+from topxgen.prompting.one_line import Candidates, one_line_answers
+from topxgen.prompting.style import CHAT, RAW, style_of
 from topxgen.retrieval import Retriever
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
-from topxgen.translation import Translation, TranslatorSettings, no_tick
+from topxgen.translation import Translation, TranslatorSettings, by_steps, no_progress
 
 logger = logging.getLogger(__name__)
 
-MAX_NEW_TOKENS = 500
+MAX_NEW_TOKENS = 500  # of a translation
 
 
 class LLM:
     """See topxgen.translation for the interface; there is no confidence.
 
-    A model with a chat template is asked in words, any other gets the raw few-shot template; `prompt_style`
-    overrides, as for a chat model that was fine-tuned on a template. Answers go to the journal as they come.
+    A model with a chat template is prompted through it, any other with the raw few-shot template; `prompt_style` overrides
+    this, as for a chat model that was fine-tuned on a template. Responses are saved in `response_cache` as they arrive.
     """
 
     block_size = 2048
 
     def __init__(self, settings: TranslatorSettings):
-        """Raises UsageError for a model or key that cannot be had, and for a template that does not exist."""
+        """Raises UsageError for a missing model, key or template."""
         if settings.model is None or not settings.model.model_name_or_path:
             raise UsageError("back-translation by an LLM needs --model_name_or_path (or pass --use_nllb)")
         self._settings, self._model = settings, settings.model
         sampling = SamplingSettings(temperature=0.0, num_beams=settings.num_beams)
         inference.check(settings.inference_api, settings.model, sampling)
         self._style = style_of(settings.prompt_style, settings.inference_api, settings.model)
-        get_template(settings.template_key, "English", "French")  # does it exist?
-        if self._style == "chat" and settings.template_key != "11":
+        get_template(settings.template_key, "English", "French")  # raises if it does not exist
+        if self._style == CHAT and settings.template_key != "11":
             logger.info(
-                f"{self._model.model_name_or_path} is asked through its chat template, so --template_key {settings.template_key} is not used; "
-                "if it was fine-tuned on that template pass --prompt_style raw"
+                f"{self._model.model_name_or_path} is prompted through its chat template, so --template_key {settings.template_key} "
+                "is not used; if the model was fine-tuned on that template, pass --prompt_style raw"
             )
         self._pools: dict[tuple[str, str], tuple[list[tuple[str, str]], Retriever]] = {}
         self._sampler = None
@@ -50,12 +51,12 @@ class LLM:
         sampler = inference.load(self._settings.inference_api, self._model)
         if self._settings.response_cache is not None:
             paid = self._settings.inference_api in inference.REMOTE
-            sampler = Journal(sampler, self._settings.response_cache, sync_each=paid)
+            sampler = CachedSampler(sampler, self._settings.response_cache, fsync_each=paid)
         self._sampler = sampler
 
     @property
     def version(self) -> str:
-        how = "chat" if self._style == "chat" else f"template {self._settings.template_key}"
+        how = "chat" if self._style == CHAT else f"template {self._settings.template_key}"
         adapter = f" + {self._model.adapter_name_or_path}" if self._model.adapter_name_or_path else ""
         return (
             f"{self._model.model_name_or_path}{adapter} through {self._settings.inference_api}, {how}, {self._settings.number_of_demonstrations} "
@@ -64,10 +65,10 @@ class LLM:
 
     @property
     def settings(self) -> dict:
-        """What decides the translations; that of the demonstrations once `check` has read them."""
+        """What decides the translations; with digests of the demonstrations once `check` has read them."""
         shot = ("S", "T")
         template = self._digested().get_prompt([shot], "X")
-        prompt = template if self._style == "raw" else chat_prompt("A", "B", [shot], "X")
+        prompt = template if self._style == RAW else chat_prompt("A", "B", [shot], "X")
         return {
             "inference_api": self._settings.inference_api,
             "model": self._model.model_name_or_path,
@@ -85,20 +86,21 @@ class LLM:
         }
 
     def _digested(self) -> MTTemplate:
-        """The template for two languages of no importance."""
+        """The template with placeholders for languages, or with two languages if it needs their endonyms."""
         try:
             return get_template(self._settings.template_key, "A", "B")
-        except UsageError:  # it writes their own names for themselves
+        except UsageError:
             return get_template(self._settings.template_key, "English", "French")
 
     def check(self, source: Language, target: Language) -> None:
-        """Raises UsageError when there are no or too few demonstrations."""
+        """Raises UsageError if there are too few demonstrations."""
         if self._settings.number_of_demonstrations:
             pairs, _ = self._pool(source, target)
             if self._settings.number_of_demonstrations >= len(pairs):
                 raise UsageError(
                     f"--number_of_demonstrations {self._settings.number_of_demonstrations} leaves nothing to choose from the "
-                    f"{len(pairs)} pairs of {self._settings.demonstration_pool} from {source.name} to {target.name}; ask for fewer"
+                    f"{len(pairs)} pairs of {self._settings.demonstration_pool} from {source.name} to {target.name}; pass "
+                    "fewer"
                 )
 
     def _pool(self, source: Language, target: Language) -> tuple[list[tuple[str, str]], Retriever]:
@@ -109,65 +111,54 @@ class LLM:
         return self._pools[key]
 
     def prompts(self, sentences: list[str], source: Language, target: Language) -> list[str | list[dict[str, str]]]:
-        """What is asked for each sentence; the most similar demonstration stands next to it."""
+        """The prompt for each sentence, with the most similar demonstration last."""
         shots: list[list[tuple[str, str]]] = [[] for _ in sentences]
         if self._settings.number_of_demonstrations:
             pairs, retriever = self._pool(source, target)
             nearest = retriever.nearest(sentences, self._settings.number_of_demonstrations)
             shots = [[pairs[i] for i in reversed(row)] for row in nearest]
-        if self._style == "chat":
+        if self._style == CHAT:
             return [chat_prompt(source.name, target.name, *item) for item in zip(shots, sentences, strict=True)]
         template = get_template(self._settings.template_key, source.name, target.name)
         return [template.get_prompt(*item) for item in zip(shots, sentences, strict=True)]
 
     @property
     def retries(self):
-        """What an API made us do again, by kind; nothing for a model of our own."""
+        """Retries of API requests by cause; None for a local model."""
         return getattr(self._sampler, "retries", None)
 
     def translate(
-        self, sentences: list[str], source: Language, target: Language, tick: Callable[[int], None] = no_tick
+        self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
     ) -> list[Translation]:
         distinct = list(dict.fromkeys(s for s in (" ".join(s.split()) for s in sentences) if unicode_words(s)))
-        raw = get_template(self._settings.template_key, source.name, target.name) if self._style == "raw" else None
-        prompts = dict(zip(distinct, self.prompts(distinct, source, target), strict=True))
-        ids = {sentence: request_id(prompt) for sentence, prompt in prompts.items()}
-        found = self._ask(prompts, ids, raw, raw.stops if raw else (), tick)
-        if raw and "\n" in raw.stops:  # an answer that begins with a line break is asked for whole
-            again = [
-                sentence for sentence, translation in found.items() if not translation.text and not translation.error
-            ]
-            ids = {sentence: request_id([prompts[sentence], raw.stop]) for sentence in again}
-            found |= self._ask(prompts, ids, raw, (raw.stop,), no_tick)
-        return [found.get(" ".join(sentence.split()), Translation("")) for sentence in sentences]
+        prompts = self.prompts(distinct, source, target)
+        raw = get_template(self._settings.template_key, source.name, target.name) if self._style == RAW else None
+        stops = raw.stops if raw else ()
+        errors: dict[int, str | None] = {}
 
-    def _ask(
-        self,
-        prompts: dict[str, Prompt],
-        ids: dict[str, str],
-        raw: MTTemplate | None,
-        stop: tuple[str, ...],
-        tick: Callable[[int], None],
-    ) -> dict[str, Translation]:
-        """The translations of the sentences in `ids`, which tells requests apart."""
-        settings = SamplingSettings(
-            max_new_tokens=MAX_NEW_TOKENS, temperature=0.0, num_beams=self._settings.num_beams, stop=stop
-        )
-        requests = [Request(ids[sentence], prompts[sentence], self._model.seed) for sentence in ids]
-        answers = {}
-        for answer in self._sampler.generate(inference.from_list(requests), settings):
-            answers[answer.id] = answer
-            tick(1)
-        found = {}
-        for sentence, key in ids.items():
-            text = ""
-            if answers[key].texts:
-                text = clean_answer(answers[key].texts[0], raw.stop if raw else None, raw is not None and raw.thinking)
-            found[sentence] = Translation(text, error=answers[key].error)
-        return found
+        def request(numbers: Sequence[int], stop: tuple[str, ...]) -> Iterator[Candidates]:
+            # A prompt that is sent again, with another stop string, has a second response in the cache.
+            ids = {request_id(prompts[i] if stop == stops else [prompts[i], *stop]): i for i in numbers}
+            requests = [Request(key, prompts[i], self._model.seed) for key, i in ids.items()]
+            sampling = SamplingSettings(MAX_NEW_TOKENS, temperature=0.0, num_beams=self._settings.num_beams, stop=stop)
+            for answer in self._sampler.generate(inference.from_list(requests), sampling):
+                errors[ids[answer.id]] = answer.error
+                thinking = raw is not None and raw.thinking
+                yield (
+                    ids[answer.id],
+                    [clean_answer(text, raw.stop if raw else None, thinking) for text in answer.texts[:1]],
+                )
+
+        count = len(distinct)
+        on_answer = by_steps(on_done, len(sentences), count)
+        translations = {}
+        for i, texts in one_line_answers(raw, count, request) if raw else request(range(count), ()):
+            translations[distinct[i]] = Translation(texts[0] if texts else "", error=errors[i])
+            on_answer(1)
+        return [translations.get(" ".join(sentence.split()), Translation("")) for sentence in sentences]
 
     def close(self) -> None:
-        """Free the model; the object is of no use afterwards."""
+        """Free the model; the object cannot be used afterwards."""
         if self._sampler is not None:
             self._sampler.close()
             self._sampler = None

@@ -1,27 +1,28 @@
 """NLLB and other encoder-decoder MT models, through CTranslate2 or transformers.
 
-How a checkpoint names its languages is told in families.py. Beam search with 5 beams and no sampling, as published.
+How a checkpoint names its languages: see language_tokens.py. Beam search with 5 beams and no sampling, as published.
 
-An answer is at most twice as long as the longest source in its batch (SPEC section 4). Batches here hold
-sources of like length, so that this limit, and with it every translation, depends on the sentence alone and
-not on what else happens to be translated with it.
+A translation has at most twice as many tokens as the longest source in its batch, as in the published system. Here a batch
+holds sources of similar length, so that this limit, and with it every translation, depends on the sentence alone and not on
+what else is in the batch.
 """
 
 import math
 import re
 from collections.abc import Callable
 
+from topxgen.common.registry import Choice, load_choice
 from topxgen.text.languages import Language
-from topxgen.text.words import unicode_words
-from topxgen.translation import Translation, TranslatorSettings, no_tick
+from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
+from topxgen.translation import Translation, TranslatorSettings, by_steps, no_progress
 from topxgen.translation.language_tokens import LanguageTokens
 
 NUM_BEAMS = 5
-LENGTH_STEP = 32  # sources whose lengths round up to the same multiple share a limit
-ENGINES = {
-    "ctranslate2": "CTranslate2Engine",
-    "transformers": "TransformersEngine",
-}  # of topxgen.translation.seq2seq_engines
+LENGTH_STEP = 32  # tokens; sources whose lengths round up to the same multiple share a limit
+ENGINES: dict[str, Choice] = {
+    "ctranslate2": Choice("topxgen.translation.seq2seq_engines:CTranslate2Engine", "fast"),
+    "transformers": Choice("topxgen.translation.seq2seq_engines:TransformersEngine", "the slow reference"),
+}
 COMPUTE_TYPES = ("auto", "int8", "int8_float16", "int8_bfloat16", "float16", "bfloat16", "float32")
 
 
@@ -29,17 +30,13 @@ class NLLB:
     """See topxgen.translation for the interface; the confidence is exp(mean log-probability) of the tokens."""
 
     def __init__(self, settings: TranslatorSettings):
-        from topxgen.translation import seq2seq_engines
+        from topxgen.translation.seq2seq_engines import read_checkpoint
 
-        self.name = settings.nllb_name_or_path
-        self._config, self._tokenizer, self._max_tokens = seq2seq_engines.read(
-            settings.nllb_name_or_path, settings.trust_remote_code
-        )
-        self._languages = LanguageTokens(settings.nllb_name_or_path, self._config, self._tokenizer)
+        self.name, self._engine_name = settings.nllb_name_or_path, settings.nllb_engine
+        config, self._tokenizer, self._max_tokens = read_checkpoint(self.name, settings.trust_remote_code)
+        self._languages = LanguageTokens(self.name, config, self._tokenizer)
         self.family = self._languages.family
-        engine = getattr(seq2seq_engines, ENGINES[settings.nllb_engine])
-        self._engine_name = settings.nllb_engine
-        self._engine = engine(settings, self._config, self._tokenizer)
+        self._engine = load_choice("--nllb_engine", self._engine_name, ENGINES)(settings, config, self._tokenizer)
 
     def load(self) -> None:
         """Load the weights (and convert them the first time)."""
@@ -66,65 +63,68 @@ class NLLB:
         self._languages.prefixes(source, target)
 
     def translate(
-        self, sentences: list[str], source: Language, target: Language, tick: Callable[[int], None] = no_tick
+        self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
     ) -> list[Translation]:
         before, prefix = self._languages.prefixes(source, target)
         distinct = list(dict.fromkeys(sentence for sentence in sentences if unicode_words(sentence)))
-        room = self._max_tokens - len(before) - 1
+        limit = self._max_tokens - len(before) - 1
         pieces = [
-            split_long(text, ids, self._ids, room) for text, ids in zip(distinct, self._ids(distinct), strict=True)
+            split_long(text, ids, self._ids, limit) for text, ids in zip(distinct, self._ids(distinct), strict=True)
         ]
         rows = [before + ids + [self._tokenizer.eos_token_id] for parts in pieces for ids in self._ids(parts)]
-        outputs = iter(self._decode(rows, prefix, tick))
-        joint = "" if target.script in ("Hans", "Hant", "Jpan", "Thai", "Laoo", "Khmr", "Mymr", "Tibt") else " "
-        found = {}
+        outputs = iter(self._decode(rows, prefix, by_steps(on_done, len(sentences), len(rows))))
+        joint = "" if target.script in UNSPACED_SCRIPTS else " "
+        translations = {}
         for text, parts in zip(distinct, pieces, strict=True):
             answers = [next(outputs) for _ in parts]
-            confidence = math.exp(sum(score for _, score in answers) / len(answers))
-            found[text] = Translation(joint.join(a for a, _ in answers), round(min(confidence, 1.0), 4), len(parts))
-        # Nothing to say about a sentence without words.
-        return [found.get(sentence, Translation("", 0.0)) for sentence in sentences]
+            confidence = round(min(math.exp(sum(score for _, score in answers) / len(answers)), 1.0), 4)
+            translations[text] = Translation(joint.join(answer for answer, _ in answers), confidence, len(parts))
+        # A sentence without words has no translation.
+        return [translations.get(sentence, Translation("", 0.0)) for sentence in sentences]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
-        # A "</s>" that stands in a text is text.
+        # split_special_tokens: a "</s>" in a text is text.
         options = dict(add_special_tokens=False, split_special_tokens=True, verbose=False)
         return self._tokenizer(texts, **options)["input_ids"]
 
-    def _decode(self, rows: list[list[int]], prefix: list[int], tick: Callable[[int], None]) -> list[tuple[str, float]]:
-        """(text, mean log-probability) of each row, in order."""
+    def _decode(
+        self, rows: list[list[int]], prefix: list[int], on_done: Callable[[int], None]
+    ) -> list[tuple[str, float]]:
+        """(text, mean log-probability) for each row, in order."""
         if not rows:
             return []
         buckets: dict[int, list[int]] = {}
         for i, row in enumerate(rows):
             buckets.setdefault(-(-len(row) // LENGTH_STEP) * LENGTH_STEP, []).append(i)
+        for indices in buckets.values():
+            indices.sort(key=lambda i: len(rows[i]), reverse=True)  # the order in which CTranslate2 finishes them
         work = [(min(2 * longest, self._max_tokens), [rows[i] for i in buckets[longest]]) for longest in buckets]
         outputs: list = [None] * len(rows)
-        for indices, results in zip(
-            buckets.values(), self._engine.translate(work, prefix, NUM_BEAMS, tick), strict=True
-        ):
-            for i, result in zip(indices, results, strict=True):
-                outputs[i] = result
+        results = self._engine.translate(work, prefix, NUM_BEAMS, on_done)
+        for indices, bucket in zip(buckets.values(), results, strict=True):
+            for i, output in zip(indices, bucket, strict=True):
+                outputs[i] = output
         texts = self._tokenizer.batch_decode([ids for ids, _ in outputs], skip_special_tokens=True)
         return [(text.strip(), score) for text, (_, score) in zip(texts, outputs, strict=True)]
 
     def close(self) -> None:
-        """Free the model; the object is of no use afterwards."""
+        """Free the model; the object cannot be used afterwards."""
         self._engine.close()
 
 
-# From strong to weak; a piece ends after what matches.
-_JOINTS = tuple(map(re.compile, (r"[.!?…।॥۔؟。！？]+[\"'”’»)\]]*\s*", r"[;:؛；：]\s*", r"[,،、，]\s*", r"\s+")))
+# From strong to weak; a piece ends after the match.
+_BOUNDARIES = tuple(map(re.compile, (r"[.!?…।॥۔؟。！？]+[\"'”’»)\]]*\s*", r"[;:؛；：]\s*", r"[,،、，]\s*", r"\s+")))
 
 
 def split_long(text: str, ids: list[int], tokenize: Callable[[list[str]], list[list[int]]], limit: int) -> list[str]:
-    """`text` in pieces of at most `limit` tokens, cut after the strongest mark near its middle."""
+    """`text` in pieces of at most `limit` tokens, cut after the strongest boundary near its middle, recursively."""
     if len(ids) <= limit or len(text) < 2:
         return [text]
     middle, cut = len(text) // 2, None
-    for joint in _JOINTS:
-        ends = [match.end() for match in joint.finditer(text) if len(text) // 4 < match.end() <= 3 * len(text) // 4]
+    for boundary in _BOUNDARIES:
+        ends = [match.end() for match in boundary.finditer(text) if len(text) // 4 < match.end() <= 3 * len(text) // 4]
         if ends:
             cut = min(ends, key=lambda end: abs(end - middle))
             break

@@ -1,37 +1,41 @@
 """The two engines that run encoder-decoder models: CTranslate2 (fast) and transformers (the reference).
 
-An engine is told what to load, finds out whether that can be, and has
-    load()                               load the model (and convert it, the first time)
-    translate(work, prefix, num_beams, tick)   work: list of (most new tokens, rows of token ids); prefix: ids that each
-                                         target begins with; gives, in the same shape, (token ids, mean
-                                         log-probability) for each row
-    compute_type, version, block_size    what it computes in; for the manifest; rows worth handing over at once
+An engine is built of (settings, config, tokenizer), checks whether it can run here, and has
+    load()                               load the model (CTranslate2: convert it the first time)
+    translate(work, prefix, num_beams, on_done)   work: list of (maximum new tokens, rows of token ids, longest first);
+                                         prefix: ids that each target begins with; returns, in the same shape, (token ids,
+                                         mean log-probability) for each row; on_done(n): n more rows are finished
+    compute_type, version, block_size    the precision; a description for manifests; how many rows to pass at once
     close()                              free the model and its memory
 """
 
 import gc
+import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.hub import cannot_load
+from topxgen.common.hub import hub_call
+from topxgen.common.provenance import weights_id
 from topxgen.translation import TranslatorSettings
 
 logger = logging.getLogger(__name__)
 
-# Padded source tokens in a batch, times 5 beams in the decoder.
-BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
-# Sentences handed over at once: enough to sort by length, few enough that a kill undoes minutes at most.
+BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}  # padded source tokens in a batch; the decoder has 5 beams for each
+# Sentences passed at once: enough to sort by length, few enough that a kill loses minutes at most.
 BLOCK_SIZE = {"cpu": 256, "cuda": 8192}
-MIN_BATCH_TOKENS = 256  # when memory runs out, batches are halved down to about this
-DEFAULT_MAX_TOKENS = 512  # of models that state no limit
+MIN_BATCH_TOKENS = 256  # if memory runs out, batches are halved down to about this
+DEFAULT_MAX_TOKENS = 512  # for models that state no limit
+Work = list[tuple[int, list[list[int]]]]
+Outputs = list[list[tuple[list[int], float]]]
 
 
-def read(name: str, trust_remote_code: bool):
-    """(config, tokenizer, longest source in tokens) of an encoder-decoder checkpoint, its weights untouched.
+def read_checkpoint(name: str, trust_remote_code: bool):
+    """(config, tokenizer, maximum source tokens) of an encoder-decoder checkpoint; no weights are loaded.
 
-    Raises UsageError when it is another architecture or lacks its tokenizer.
+    Raises UsageError for another architecture or a missing tokenizer.
     """
     from transformers import AutoConfig, AutoTokenizer, logging
 
@@ -39,34 +43,32 @@ def read(name: str, trust_remote_code: bool):
     logging.disable_progress_bar()
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise UsageError(f"{name} holds no model (no config.json); pass the folder of an encoder-decoder checkpoint")
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UsageError(cannot_load(name, error)) from None
+    config = hub_call(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code))
     if not config.is_encoder_decoder:
         raise UsageError(
-            f"{name} is a {config.model_type} model, no encoder-decoder such as NLLB; to back-translate with an LLM, leave "
-            "--use_nllb out and pass it as --model_name_or_path"
+            f"{name} is a {config.model_type} model, not an encoder-decoder such as NLLB; to back-translate with an LLM, "
+            "omit --use_nllb and pass it as --model_name_or_path"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except Exception as error:
+    except Exception as error:  # of transformers, tokenizers, sentencepiece; the cause is in the message
         raise UsageError(
-            f"{name}: its tokenizer does not load ({reason(error)}); are all tokenizer files there?"
+            f"{name}: its tokenizer does not load ({reason(error)}); are all tokenizer files in the folder?"
         ) from None
     if config.model_type == "marian" and not config.share_encoder_decoder_embeddings:
         raise UsageError(
-            f"{name} has a vocabulary for each side, which is not supported; pass a Marian checkpoint with a shared one"
+            f"{name} has separate source and target vocabularies, which is not supported; pass a Marian checkpoint with a "
+            "shared one"
         )
     if config.model_type == "m2m_100" and type(tokenizer).__name__.startswith("Nllb"):
-        tokenizer = _with_languages(name, tokenizer, trust_remote_code)
+        tokenizer = _with_language_codes(name, tokenizer, trust_remote_code)
     stated = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
     limits = [limit for limit in (*stated, tokenizer.model_max_length) if limit and limit < 1 << 20]
     return config, tokenizer, min(limits, default=DEFAULT_MAX_TOKENS)
 
 
-def _with_languages(name: str, tokenizer, trust_remote_code: bool):
-    """NLLB's tokenizer with its language codes, which a bare SentencePiece model lacks without a word."""
+def _with_language_codes(name: str, tokenizer, trust_remote_code: bool):
+    """NLLB's tokenizer with its language codes, which a bare SentencePiece model lacks (they would become <unk>)."""
     from transformers import AutoTokenizer
     from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES
 
@@ -78,18 +80,18 @@ def _with_languages(name: str, tokenizer, trust_remote_code: bool):
 
 
 def vocabulary(tokenizer) -> dict[str, int]:
-    """Ids by token, language names included (which M2M-100's tokenizer keeps apart)."""
+    """Ids by token, language tokens included (M2M-100's tokenizer keeps them separately)."""
     return {**tokenizer.get_vocab(), **getattr(tokenizer, "lang_token_to_id", {})}
 
 
 class CTranslate2Engine:
-    """CTranslate2 (https://opennmt.net/CTranslate2): all GPUs that are visible, else all cores.
+    """CTranslate2 (https://opennmt.net/CTranslate2) on all visible GPUs, else on all cores.
 
     The checkpoint is converted once for each compute type, into `cache_dir`.
     """
 
     def __init__(self, settings: TranslatorSettings, config, tokenizer):
-        _find_cublas()
+        _load_cublas()
         try:
             import ctranslate2
         except ImportError as error:
@@ -100,8 +102,9 @@ class CTranslate2Engine:
         gpus = ctranslate2.get_cuda_device_count()
         device = "cuda" if gpus else "cpu"
         supported = ctranslate2.get_supported_compute_types(device)
-        wanted = settings.nllb_compute_type
-        self.compute_type = ("float16" if gpus else "int8") if wanted == "auto" else wanted
+        self.compute_type = settings.nllb_compute_type
+        if self.compute_type == "auto":
+            self.compute_type = "float16" if gpus else "int8"
         if self.compute_type not in supported:
             raise UsageError(
                 f"--nllb_compute_type {self.compute_type} does not run on this {'GPU' if gpus else 'CPU'}; choose one of "
@@ -119,52 +122,62 @@ class CTranslate2Engine:
         import ctranslate2
 
         folder = _converted(self._settings, self._config, self.compute_type)
-        self._names = {number: token for token, number in vocabulary(self._tokenizer).items()}
-        _check_vocabulary(folder, self._names)
+        self._token_names = {number: token for token, number in vocabulary(self._tokenizer).items()}
+        _check_vocabulary(folder, self._token_names)
         try:
             self._translator = ctranslate2.Translator(
                 str(folder),
                 device=self._device,
                 device_index=list(range(self._gpus)) if self._gpus else 0,
                 compute_type=self.compute_type,
-                intra_threads=0 if self._gpus else len(os.sched_getaffinity(0)),
+                intra_threads=0 if self._gpus else _cpu_threads(),
+                max_queued_batches=-1,  # no limit: requests are queued at once, then results are read as they finish
             )
         except (RuntimeError, ValueError) as error:
             raise UsageError(
-                f"CTranslate2 could not load {folder} ({reason(error)}); if memory ran out pass --nllb_compute_type int8, "
-                f"if the folder is damaged remove it and it is made again"
+                f"CTranslate2 could not load {folder} ({reason(error)}); if memory ran out, pass --nllb_compute_type int8; if "
+                "the folder is damaged, remove it to convert the model again"
             ) from None
 
-    def translate(self, work, prefix: list[int], num_beams: int, tick):
-        def tokens_of(row: list[int]) -> list[str]:
-            return [self._names[number] for number in row]
-
+    def translate(self, work: Work, prefix: list[int], num_beams: int, on_done: Callable[[int], None]) -> Outputs:
+        reported = 0
         while True:
             try:
-                pending = [
-                    self._translator.translate_batch(
-                        [tokens_of(row) for row in rows],
-                        [tokens_of(prefix)] * len(rows) if prefix else None,
-                        beam_size=num_beams,
-                        max_input_length=0,  # its default cuts at 1024 without a word
-                        max_decoding_length=longest,
-                        max_batch_size=max(self._batch_tokens, max(map(len, rows))),
-                        batch_type="tokens",
-                        return_scores=True,
-                        asynchronous=True,
-                    )
-                    for longest, rows in work
-                ]
-                return [[self._read(result.result(), len(prefix), tick) for result in results] for results in pending]
+                pending = [self._submit(rows, longest, prefix, num_beams) for longest, rows in work]
+                outputs, finished = [], 0
+                for results in pending:
+                    outputs.append([])
+                    for result in results:
+                        outputs[-1].append(self._read(result.result(), len(prefix)))
+                        finished += 1
+                        if finished > reported:  # not again for what a run short of memory had finished
+                            reported = finished
+                            on_done(1)
+                return outputs
             except RuntimeError as error:
                 if "out of memory" not in str(error).lower() or self._batch_tokens < MIN_BATCH_TOKENS:
                     raise UsageError(
-                        f"CTranslate2 failed ({reason(error)}); if memory ran out pass --nllb_compute_type int8"
+                        f"CTranslate2 failed ({reason(error)}); if memory ran out, pass --nllb_compute_type int8"
                     ) from None
                 self._batch_tokens //= 2
 
-    def _read(self, result, skip: int, tick) -> tuple[list[int], float]:
-        tick(1)
+    def _submit(self, rows: list[list[int]], longest: int, prefix: list[int], num_beams: int) -> list:
+        return self._translator.translate_batch(
+            [self._tokens(row) for row in rows],
+            [self._tokens(prefix)] * len(rows) if prefix else None,
+            beam_size=num_beams,
+            max_input_length=0,  # the default silently truncates at 1024
+            max_decoding_length=longest,
+            max_batch_size=max(self._batch_tokens, max(map(len, rows))),
+            batch_type="tokens",
+            return_scores=True,
+            asynchronous=True,
+        )
+
+    def _tokens(self, ids: list[int]) -> list[str]:
+        return [self._token_names[number] for number in ids]
+
+    def _read(self, result, skip: int) -> tuple[list[int], float]:
         return self._tokenizer.convert_tokens_to_ids(result.hypotheses[0][skip:]), result.scores[0]
 
     def close(self) -> None:
@@ -174,8 +187,14 @@ class CTranslate2Engine:
             gc.collect()
 
 
-def _find_cublas() -> None:
-    """Load pip's CUDA 12 cuBLAS, which CTranslate2 needs and torch's CUDA 13 build does not bring."""
+def _cpu_threads() -> int:
+    """OMP_NUM_THREADS, as torch; by default one for each core that this process may use."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return int(threads) if threads.isdigit() and int(threads) else len(os.sched_getaffinity(0))
+
+
+def _load_cublas() -> None:
+    """Load pip's CUDA 12 cuBLAS, which CTranslate2 needs and torch's CUDA 13 build does not include."""
     import ctypes
     import importlib.util
 
@@ -188,19 +207,20 @@ def _find_cublas() -> None:
 
 
 def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
-    """The folder of the converted model, made now if it is not there."""
+    """The folder of the converted model, which is converted now if necessary."""
     import ctranslate2
     from filelock import FileLock
 
     source = Path(settings.nllb_name_or_path)
-    name = f"{source.name}-{_fingerprint(source, config)}-{compute_type}"
+    version = getattr(config, "_commit_hash", None) or weights_id(source)  # the Hub's commit, or a digest of the files
+    name = f"{source.name}-{version[:12]}-{compute_type}"
     folder = Path(settings.cache_dir).expanduser() / "ctranslate2" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Jobs that start together wait for the first of them.
+    # Of jobs that start together the first converts, the others wait.
     with FileLock(folder.with_name(folder.name + ".lock")):
         if (folder / "model.bin").is_file():
             return folder
-        logger.info(f"converting {settings.nllb_name_or_path} for CTranslate2 ({compute_type}), once: {folder}")
+        logger.info(f"converting {settings.nllb_name_or_path} for CTranslate2 ({compute_type}, once): {folder}")
         partial = folder.with_name(folder.name + ".partial")
         try:
             converter = _converter()(
@@ -214,29 +234,29 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
             if isinstance(error, OSError) and error.errno is not None:  # a full disk
                 raise
             raise UsageError(
-                f"CTranslate2 {ctranslate2.__version__} cannot convert {settings.nllb_name_or_path} ({reason(error)}); is the checkpoint "
-                "whole? If so, pass --nllb_engine transformers"
+                f"CTranslate2 {ctranslate2.__version__} cannot convert {settings.nllb_name_or_path} ({reason(error)}); check that the "
+                "checkpoint is complete, or pass --nllb_engine transformers"
             ) from None
         partial.rename(folder)
     return folder
 
 
 def _converter():
-    """CTranslate2's converter, with two misunderstandings between it and transformers 5 put right."""
+    """CTranslate2's converter, with fixes for two incompatibilities with transformers 5."""
     from ctranslate2.converters import TransformersConverter
 
     class Converter(TransformersConverter):
         def load_model(self, *args, **kwargs):
             model = super().load_model(*args, **kwargs)
-            # T5 configurations now always say that embeddings are tied; whether the decoder's outputs are scaled,
-            # which is what the converter wants to know, they say elsewhere. Else MADLAD-400's beams go wrong.
+            # The converter reads from `tie_word_embeddings` whether the decoder's outputs are scaled. T5 configurations now
+            # always have True there, and the answer in `scale_decoder_outputs`; MADLAD-400's beams depend on it.
             if (scaled := getattr(model.config, "scale_decoder_outputs", None)) is not None:
                 model.config.tie_word_embeddings = scaled
             return model
 
         def load_tokenizer(self, *args, **kwargs):
             tokenizer = super().load_tokenizer(*args, **kwargs)
-            # M2M-100's language names are in no list that the converter reads, and would all become <unk>.
+            # The converter misses M2M-100's language tokens, which would all become <unk>.
             complete = vocabulary(tokenizer)
             tokenizer.get_vocab = lambda: complete
             return tokenizer
@@ -245,9 +265,7 @@ def _converter():
 
 
 def _check_vocabulary(folder: Path, names: dict[int, str]) -> None:
-    """Raise UsageError when the converted model numbers its tokens in another way than the tokenizer (`names`)."""
-    import json
-
+    """Raise UsageError if token ids of the converted model differ from the tokenizer's (`names`)."""
     for name in ("shared_vocabulary.json", "source_vocabulary.json"):
         if (folder / name).is_file():
             converted = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -255,37 +273,24 @@ def _check_vocabulary(folder: Path, names: dict[int, str]) -> None:
                 if number < len(converted) and converted[number] != token:
                     raise UsageError(
                         f"{folder}: token {number} is {converted[number]!r}, but {token!r} for the tokenizer, which is not "
-                        "this model's; remove the folder to have it made again, or pass --nllb_engine transformers"
+                        "this model's; remove the folder to convert the model again, or pass --nllb_engine transformers"
                     )
 
 
-def _fingerprint(source: Path, config) -> str:
-    """Of the checkpoint: the Hub's commit, or names, sizes and times of a folder's files."""
-    import hashlib
-
-    if commit := getattr(config, "_commit_hash", None):
-        return commit[:12]
-    files = sorted(
-        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
-        for path in source.iterdir()
-        if path.suffix in (".safetensors", ".bin", ".json", ".model", ".spm")
-    )
-    return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
-
-
 class TransformersEngine:
-    """`generate` in batches of like length; as exact as the checkpoint, several times slower than CTranslate2."""
+    """`generate` in batches of similar length; the reference, several times slower than CTranslate2."""
 
     def __init__(self, settings: TranslatorSettings, config, tokenizer):
         import torch
         import transformers
 
-        wanted = settings.nllb_compute_type
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.compute_type = ("float16" if self._device == "cuda" else "float32") if wanted == "auto" else wanted
+        self.compute_type = settings.nllb_compute_type
+        if self.compute_type == "auto":
+            self.compute_type = "float16" if self._device == "cuda" else "float32"
         if self.compute_type not in ("float16", "bfloat16", "float32"):
             raise UsageError(
-                f"--nllb_compute_type {wanted} needs --nllb_engine ctranslate2; with transformers choose float16, bfloat16 "
+                f"--nllb_compute_type {self.compute_type} needs --nllb_engine ctranslate2; with transformers choose float16, bfloat16 "
                 "or float32"
             )
         self.version = f"transformers {transformers.__version__} {self.compute_type} on {self._device}"
@@ -297,50 +302,42 @@ class TransformersEngine:
         import torch
         from transformers import AutoModelForSeq2SeqLM
 
-        settings = self._settings
-        try:
-            model = AutoModelForSeq2SeqLM.from_pretrained(
-                settings.nllb_name_or_path,
-                dtype=getattr(torch, self.compute_type),
-                trust_remote_code=settings.trust_remote_code,
-            )
-        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UsageError(cannot_load(settings.nllb_name_or_path, error)) from None
+        name, options = self._settings.nllb_name_or_path, dict(trust_remote_code=self._settings.trust_remote_code)
+        dtype = getattr(torch, self.compute_type)
+        model = hub_call(name, lambda: AutoModelForSeq2SeqLM.from_pretrained(name, dtype=dtype, **options))
         self._model = model.to(self._device).eval()
 
-    def translate(self, work, prefix: list[int], num_beams: int, tick):
-        outputs = []
-        for longest, rows in work:
-            while True:
-                try:
-                    outputs.append(self._bucket(rows, longest, prefix, num_beams))
-                    break
-                except self._torch.OutOfMemoryError as error:
-                    if self._batch_tokens < MIN_BATCH_TOKENS:
-                        raise UsageError(f"{reason(error)}; pass a smaller --nllb_compute_type") from None
-                    self._batch_tokens //= 2
-                self._torch.cuda.empty_cache()
-            tick(len(rows))
-        return outputs
+    def translate(self, work: Work, prefix: list[int], num_beams: int, on_done: Callable[[int], None]) -> Outputs:
+        return [self._bucket(rows, longest, prefix, num_beams, on_done) for longest, rows in work]
 
-    def _bucket(self, rows: list[list[int]], longest: int, prefix: list[int], num_beams: int):
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    def _bucket(self, rows, longest: int, prefix: list[int], num_beams: int, on_done) -> list[tuple[list[int], float]]:
         outputs: list = [None] * len(rows)
-        batch: list[int] = []
-        for i in order:
-            if batch and (len(batch) + 1) * len(rows[i]) > self._batch_tokens:
-                self._batch(batch, rows, longest, prefix, num_beams, outputs)
-                batch = []
-            batch.append(i)
-        if batch:
-            self._batch(batch, rows, longest, prefix, num_beams, outputs)
+        waiting = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        while waiting:
+            count = 1
+            while count < len(waiting) and (count + 1) * len(rows[waiting[count]]) <= self._batch_tokens:
+                count += 1
+            batch = waiting[:count]
+            results = None
+            try:
+                results = self._batch([rows[i] for i in batch], longest, prefix, num_beams)
+            except self._torch.OutOfMemoryError as error:
+                if self._batch_tokens < MIN_BATCH_TOKENS:
+                    raise UsageError(f"{reason(error)}; pass a smaller --nllb_compute_type") from None
+                self._batch_tokens //= 2
+            if results is None:  # here the error no longer holds the tensors
+                self._torch.cuda.empty_cache()
+                continue
+            for i, result in zip(batch, results, strict=True):
+                outputs[i] = result
+            del waiting[:count]
+            on_done(count)
         return outputs
 
-    def _batch(self, batch, rows, longest, prefix, num_beams, outputs) -> None:
-        torch, model = self._torch, self._model
-        inputs = self._tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt").to(self._device)
-        with torch.inference_mode():
-            result = model.generate(
+    def _batch(self, rows, longest: int, prefix: list[int], num_beams: int) -> list[tuple[list[int], float]]:
+        inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
+        with self._torch.inference_mode():
+            result = self._model.generate(
                 **inputs,
                 num_beams=num_beams,
                 # As CTranslate2: the search ends when as many hypotheses are finished as there are beams.
@@ -349,13 +346,12 @@ class TransformersEngine:
                 max_new_tokens=longest,
                 max_length=None,
                 forced_bos_token_id=prefix[0] if prefix else None,
-                forced_eos_token_id=None,  # of Marian; CTranslate2 does not end an answer by force
+                forced_eos_token_id=None,  # Marian has one; CTranslate2 does not force the end
                 return_dict_in_generate=True,
                 output_scores=True,
             )
-        scores = result.sequences_scores.tolist() if num_beams > 1 else [0.0] * len(batch)
-        for i, ids, score in zip(batch, result.sequences[:, 1 + len(prefix) :].tolist(), scores, strict=True):
-            outputs[i] = (ids, score)
+        scores = result.sequences_scores.tolist() if num_beams > 1 else [0.0] * len(rows)
+        return list(zip(result.sequences[:, 1 + len(prefix) :].tolist(), scores, strict=True))
 
     def close(self) -> None:
         self._model = None

@@ -1,81 +1,150 @@
-"""The topxgen pipeline: a prompt asks for texts about a topic, with examples to set the tone."""
+"""The TopXGen pipeline: a prompt asks for texts about a topic, with examples that set the tone."""
 
 import logging
 import random
+from pathlib import Path
 
+from topxgen import inference
 from topxgen.common.errors import UsageError
-from topxgen.generation.paragraphs import Prompt
-from topxgen.generation.prompt_templates import Template
-from topxgen.generation.topics import TopicOrder
+from topxgen.common.provenance import digest
+from topxgen.corpora import examples
+from topxgen.generation import prompt_templates
+from topxgen.generation.pipelines import Pipeline, Prompt
+from topxgen.generation.topics import TopicOrder, read_topics
+from topxgen.inference.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
-# Consecutive prompts of a language share their examples and differ in the topic, which stands last, so that
-# an engine with a prefix cache reads the examples once for all of them. A constant of its own, because a
-# prompt must not depend on the batch size.
+# Consecutive prompts of a language share their examples and differ in the topic, which comes last, so that an engine
+# with a prefix cache reads the examples once for all of them. Not the batch size: prompts must not depend on it.
 PROMPTS_PER_EXAMPLES = 4
 
 
-class TopXGenPrompts:
-    """Builds each prompt from (seed, language, number) alone.
+class TopXGen(Pipeline):
+    """Each prompt is a function of (seed, language, number) alone.
 
-    `paragraphs` are example texts by language name, index-parallel where the source is; `sentences` are
-    example sentences by target language. Raises UsageError when a pool is smaller than what is asked of it.
+    Raises UsageError if topics, template or examples cannot be read, or are fewer than the flags ask for.
     """
 
-    def __init__(
-        self,
-        template: Template,
-        topics: list[str],
-        paragraphs: dict[str, list[str]],
-        sentences: dict[str, list[str]],
-        *,
-        languages: list[str],
-        seed: int,
-        texts: int,
-        demonstrations: int,
-        phrases: int,
-    ):
-        self._template, self._paragraphs, self._sentences = template, paragraphs, sentences
-        self._seed, self._texts, self._demonstrations, self._phrases = seed, texts, demonstrations, phrases
-        self._orders = {language: TopicOrder(topics, seed, language) for language in languages}
+    def __init__(self, config):
+        args = self._args = config.args
+        if not args.seed_topics_path:
+            raise UsageError("the topxgen pipeline needs --seed_topics_path: a txt (one topic a line) or jsonl file")
+        topics = read_topics(Path(args.seed_topics_path))
+        self._template = template = _template(config)
+        self._paragraphs = _example_paragraphs(args)
+        self._sentences = {name: _example_sentences(args, language) for name, language in config.languages.items()}
+        self._orders = {name: TopicOrder(topics, args.seed, name) for name in config.languages}
         self._topic_count = len(topics)
-        for language in languages:
-            others = sum(1 for name, texts in paragraphs.items() if name != language and texts)
-            if demonstrations > others:
+        self.stop = template.stop
+        self.texts_per_prompt = 1 if template.answer == "text" else args.number_of_generations_per_step
+        self.summary = (
+            f"template {template.path}, {len(topics)} topics for each language, used again when there are no more"
+        )
+        self.settings = {
+            "prompt_template_digest": template.digest,
+            "topics_digest": digest(topics),
+            "example_paragraphs_digest": digest([name + text for name, texts in self._paragraphs.items() for text in texts]),
+            **{f"example_sentences_digest {name}": digest(texts) for name, texts in self._sentences.items() if texts},
+            "number_of_icl_demonstrations": args.number_of_icl_demonstrations,
+            "number_of_icl_phrases": args.number_of_icl_phrases,
+            "texts_per_prompt": self.texts_per_prompt,
+        }  # fmt: skip
+        for name in config.languages:
+            others = sum(1 for other, texts in self._paragraphs.items() if other != name and texts)
+            if args.number_of_icl_demonstrations > others:
                 raise UsageError(
-                    f"--number_of_icl_demonstrations {demonstrations} is more than the {others} languages other than "
-                    f"{language} that have example paragraphs; each comes from a different one"
+                    f"--number_of_icl_demonstrations {args.number_of_icl_demonstrations} is more than the {others} languages "
+                    f"other than {name} that have example paragraphs; each comes from a different one"
                 )
-            if phrases > len(sentences.get(language, [])):
+            if args.number_of_icl_phrases > len(self._sentences[name]):
                 raise UsageError(
-                    f"--number_of_icl_phrases {phrases} is more than the {len(sentences.get(language, []))} example "
-                    f"sentences there are in {language}"
+                    f"--number_of_icl_phrases {args.number_of_icl_phrases} is more than the {len(self._sentences[name])} "
+                    f"example sentences in {name}"
                 )
 
     def build(self, prompt: Prompt) -> tuple[str | list[dict[str, str]], str]:
-        """The prompt to send (text, or a chat when the template says so) and its topic."""
         if prompt.number == self._topic_count:
             logger.info(f"{prompt.language}: all {self._topic_count} topics have been used once; they are used again")
         topic = self._orders[prompt.language].topic(prompt.number)
-        rng = random.Random(f"examples {self._seed} {prompt.language} {prompt.number // PROMPTS_PER_EXAMPLES}")
+        rng = random.Random(f"examples {self._args.seed} {prompt.language} {prompt.number // PROMPTS_PER_EXAMPLES}")
         text = self._template.fill(
             language=prompt.language,
             topic=topic,
-            n=self._texts,
+            n=self.texts_per_prompt,
             paragraphs=self._draw_paragraphs(rng, prompt.language),
-            sentences=rng.sample(self._sentences[prompt.language], self._phrases) if self._phrases else [],
+            sentences=rng.sample(self._sentences[prompt.language], self._args.number_of_icl_phrases),
         )
         return ([{"role": "user", "content": text}] if self._template.style == "chat" else text), topic
 
+    def parse(self, response: str) -> list[str] | None:
+        return self._template.parse(response, self.texts_per_prompt)
+
     def _draw_paragraphs(self, rng: random.Random, language: str) -> list[tuple[str, str]]:
-        """Example paragraphs, each in a language of its own and of an index of its own."""
-        if not self._demonstrations:
+        """(language, text) of the example paragraphs, each in another language and of another index."""
+        if not self._args.number_of_icl_demonstrations:
             return []
-        names = rng.sample(sorted(name for name in self._paragraphs if name != language), self._demonstrations)
+        others = sorted(name for name in self._paragraphs if name != language)
+        names = rng.sample(others, self._args.number_of_icl_demonstrations)
         shortest = min(len(self._paragraphs[name]) for name in names)
         if shortest >= len(names):
             indices = rng.sample(range(shortest), len(names))
         else:
             indices = [rng.randrange(len(self._paragraphs[name])) for name in names]
         return [(name, self._paragraphs[name][index]) for name, index in zip(names, indices, strict=True)]
+
+
+def _template(config) -> prompt_templates.Template:
+    """That of --prompt_template; by default `instruct` for a model with a chat template, else `continuation`."""
+    args = config.args
+    template = prompt_templates.load(args.prompt_template) if args.prompt_template else None
+    if template is not None and template.style != "chat":
+        if args.inference_api in inference.CHAT_ONLY:
+            raise UsageError(
+                f"{template.path} is for base models, but {args.inference_api} has chat models only: pass "
+                "--prompt_template instruct"
+            )
+        return template
+    has_chat_template = True  # APIs: chat models, unless the user says otherwise
+    if args.inference_api not in inference.REMOTE:
+        try:
+            has_chat_template = bool(load_tokenizer(config.model_settings()).chat_template)
+        except UsageError as error:
+            _only_in_a_dry_run(args, error)
+    if template is None:
+        return prompt_templates.load("instruct" if has_chat_template else "continuation")
+    if not has_chat_template:
+        raise UsageError(
+            f"{template.path} is for chat models, but {args.tokenizer_name_or_path or args.model_name_or_path} has no chat "
+            "template: pass --prompt_template continuation, or the instruction-tuned model"
+        )
+    return template
+
+
+def _example_paragraphs(args) -> dict[str, list[str]]:
+    """Example paragraphs by language, of parallel indices where the source is parallel."""
+    if not args.number_of_icl_demonstrations:
+        return {}
+    try:
+        return examples.example_paragraphs(args.example_paragraphs, args.languages_file)
+    except UsageError as error:
+        _only_in_a_dry_run(args, error)
+        numbers = range(1, args.number_of_icl_demonstrations + 1)
+        return {f"[language {i}]": [f"[an example paragraph, {i}]"] for i in numbers}
+
+
+def _example_sentences(args, language) -> list[str]:
+    if not args.number_of_icl_phrases:
+        return []
+    try:
+        return examples.example_sentences(args.example_sentences, language)[: args.max_samples]
+    except UsageError as error:
+        _only_in_a_dry_run(args, error)
+        return [f"[an example sentence, {i}]" for i in range(1, args.number_of_icl_phrases + 1)]
+
+
+def _only_in_a_dry_run(args, error: UsageError) -> None:
+    """A dry run shows stand-ins for sources that this machine cannot reach."""
+    if not args.dry_run:
+        raise error
+    logger.info(f"not checked: {error}")

@@ -1,0 +1,65 @@
+"""What is read from the answers of LLMs, at its boundaries (see also test_divide, test_methods and test_chat)."""
+
+import pytest
+
+from comptra.answer_parsing import line, list_items, translation, without_thoughts
+
+
+@pytest.mark.parametrize(
+    "answer, text",
+    [
+        ("**a**", "a"),
+        ("****", "****"),
+        ("**a", "**a"),
+        ("Here:\nb", "b"),
+        ("Here：\nb", "b"),
+        ("**Here:**\nb", "b"),
+        ("Here:", "Here:"),
+        ("Here:\n\n \n", "Here:"),
+        ("a\nb:", "a"),
+        ("a b " * 7, "a b a b a b a b a b a b a b"),
+        ("a b " * 8, "a b"),
+    ],
+)
+def test_a_line(answer, text):
+    assert line(answer) == text
+
+
+@pytest.mark.parametrize(
+    "answer, items",
+    [
+        ("1. a\n2. b\n1. c", ["a", "b"]),
+        ("1. a\n1. b", ["a"]),
+        ("2. a\n3. b\n4. c", ["a", "b", "c"]),
+        ("- a\n- b\n1. c", ["a", "b"]),
+        ("999. a\n1000. b", ["a"]),
+        ("1.a\n2.5 b", ["a"]),
+        ("1. a 2. b", ["a", "b"]),
+        ("1. a 2. b\n3. c 4. d", ["a 2. b", "c 4. d"]),
+        ("intro 1. a 2. b", ["a", "b"]),
+        ('1. "a\n2. “b”', ['"a', "b"]),
+        ('1. ""\n2. b', ["b"]),
+    ],
+)
+def test_the_items_of_a_list(answer, items):
+    assert list_items(answer) == items
+
+
+def test_thoughts_end_at_their_last_mark():
+    assert without_thoughts("a</think>b</think> c ") == "c"
+    assert without_thoughts(" <think>a") == "" == without_thoughts("a", thinking=True)
+    assert without_thoughts("a <think>b") == "a <think>b", "thoughts open an answer"
+
+
+@pytest.mark.parametrize(
+    "answer, text",
+    [
+        ("Translation: a\nTranslation: \n", "a"),
+        ("# Translation： a", "a"),
+        ("The Translation: a", "The Translation: a"),
+        ("Translation:\n\na\nb", "a"),
+        ("translation : a", "a"),
+    ],
+)
+def test_the_line_behind_the_last_marker(answer, text):
+    assert translation(answer, "Translation:") == text

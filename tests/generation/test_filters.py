@@ -1,0 +1,178 @@
+"""What rejects a text, a sentence or a pair, at each limit; a filter of one's own; responses into texts."""
+
+import random
+from itertools import combinations, pairwise
+
+import pytest
+
+from topxgen.common.errors import UsageError
+from topxgen.generation.back_translation import pair_reject_reasons
+from topxgen.generation.filters import FILTERS, load_filters, reject_reason
+from topxgen.generation.funnel import PAIR_REASONS, TEXT_REASONS
+from topxgen.generation.parsing import numbered_texts, whole_text
+from topxgen.text import language_id, languages, sentence_splitting
+from topxgen.text.near_duplicates import NearDuplicates
+
+BASQUE, CHINESE, ENGLISH = map(languages.find, ("Basque", "Chinese (Simplified)", "English"))
+ALL = load_filters(FILTERS)
+
+
+def reason(text: str, language=BASQUE, filters=ALL) -> str | None:
+    return reject_reason(text, language, filters)
+
+
+def apart(words: list[str]) -> str:
+    """The words with numbers between them, so that no word bigram repeats."""
+    return " ".join(f"{word} {i}" for i, word in enumerate(words))
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("", "too_few_words"),
+        ("   ", "too_few_words"),
+        ("bi hitz", "too_few_words"),
+        ("hiru hitz dira", None),
+        ("a\x00b c d", "binary"),
+        ("bi\thitz eta", "binary"),  # parsers turn white space into spaces
+        ("pribatua \ue000 bat da", "binary"),
+        ("esleitu \u0378 gabe da", "binary"),
+        ("bikoteko \ud800 erdia da", "binary"),
+        ("broken \ufffd bytes here", "binary"),
+        ("zero\u200bzabalera eta \u00ad marratxoa", None),  # format characters are text
+        ("bat bi " * 74 + "bat", None),
+        ("bat bi " * 75, "repeated_word_bigram"),
+        ("hiru hitz " + "x" * 75, None),  # 74 character bigrams
+        ("hiru hitz " + "x" * 76, "repeated_character_bigram"),
+        ("hiru " + "x" * 76 + " " + "luzeena" * 11, None),  # only the longest word counts
+        (apart(["luzea"] * 17), None),  # 136 pairs of "luzea" with itself
+        (apart(["luzea"] * 18), "repeated_word_pair"),  # 153
+        (apart(["lehen"] * 10 + ["geroa"] * 15), "repeated_word_pair"),  # 150 ordered pairs
+        (apart(["lehen"] * 9 + ["geroa", "lehen"] + ["geroa"] * 14), None),  # 149
+        (apart(["lehe"] * 10 + ["geroa"] * 15), None),  # 4 characters
+        (apart(["lehen"] + ["geroa"] * 17), None),
+    ],
+)
+def test_filters_at_their_limits(text, expected):
+    assert reason(text) == expected
+
+
+def test_each_filter_has_its_own_name():
+    assert list(FILTERS) == list(ALL) == [function.__name__ for function in ALL.values()]
+    assert (*FILTERS, "near_duplicate") == TEXT_REASONS and all(row.help for row in FILTERS.values())
+
+
+def test_a_text_without_spaces_is_counted_in_characters():
+    assert reason("我们喜欢读书", CHINESE) is None
+    assert reason("我们喜欢读书") == "too_few_words"
+
+
+def test_a_filter_of_ones_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "def shouting(text, language):\n    return text.isupper()\n\n"
+        "def too_long(text, language):\n    return f'{len(text)} characters, {language.name}' if len(text) > 20 else None\n"
+    )
+    chosen = load_filters([f"{path}:shouting", "too_few_words", f"{path}:too_long"])
+    assert reason("BAT BI HIRU", filters=chosen) == "shouting"
+    assert reason("BAT BI", filters=chosen) == "shouting" and reason("bat bi", filters=chosen) == "too_few_words"
+    assert reason("bat bi hiru lau bost", filters=chosen) is None
+    assert reason("bat bi hiru lau boste", filters=chosen) == "too_long (21 characters, Basque)"
+    assert reason("bat bi " * 100, filters=load_filters(["too_few_words"])) is None, "only the filters that were named"
+    with pytest.raises(UsageError, match=r"--filters 'too_few_word' does not exist.*did you mean too_few_words"):
+        load_filters(["too_few_word"])
+
+
+def test_only_above_the_threshold_is_a_near_duplicate():
+    known = NearDuplicates(0.5)
+    known.add("a", "bat bi hiru lau")
+    assert known.match("bat bi bost sei") is None  # ROUGE-L F1 is 0.5
+    assert known.match("bat bi hiru sei") == ("a", 0.75)
+    assert NearDuplicates(0.499).match("bat bi bost sei") is None, "nothing was kept yet"
+
+
+def test_co_occurrence_equals_counting_every_pair():
+    rng = random.Random(0)
+    for _ in range(60):
+        tokens = rng.choices(["alpha", "gamma", "delta", "epsilon", "a", "be"], k=rng.randint(5, 60))
+        pairs = {}
+        for a, b in combinations(tokens, 2):
+            if len(a) >= 5 and len(b) >= 5:
+                pairs[a, b] = pairs.get((a, b), 0) + 1
+        bigrams = list(pairwise(tokens))
+        expected = max(pairs.values(), default=0) >= 150
+        if max(map(bigrams.count, bigrams)) < 75:
+            assert (reason(" ".join(tokens)) == "repeated_word_pair") == expected
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", ["x" * 1_000_000, "hitz bat " * 200_000, "\n" * 1_000_000, "1. " * 300_000])
+def test_huge_answers_are_judged_quickly(text):
+    reason(text)
+    numbered_texts(text, 2)
+
+
+@pytest.mark.parametrize(
+    "answer, n, texts",
+    [
+        ("1. Bat.\n2. Bi.", 2, ["Bat.", "Bi."]),
+        ("Sure:\n1. Bat\nbat.\n\n2. Bi.\n", 2, ["Bat bat.", "Bi."]),
+        ("**1.** Bat.\n2) Bi.", 2, ["Bat.", "Bi."]),
+        ("१. एक।\n२. दुई।", 2, ["एक।", "दुई।"]),
+        ("1. In 1999. He came.\n2. Bi.", 2, ["In 1999. He came.", "Bi."]),
+        ("1. Bat.\n\n20. mendean bi.\n2. Hiru.", 2, ["Bat. 20. mendean bi.", "Hiru."]),
+        ("1. Bat.", 2, None),
+        ("1. Bat.\n2. Bi.\n3. Hiru.", 2, None),
+        ("2. Bi.\n1. Bat.", 2, None),
+        ("2. Bi.\n1. Bat.\n3. Hiru.", 2, None),
+        ("1. \n2. Bi.", 2, None),
+        ("  1) Bat.\n\t2.) Bi.", 2, ["Bat.", "Bi."]),
+        ("# 1. Bat.\n__2.__ Bi.", 2, ["Bat.", "Bi."]),
+        ("1.Bat.\n2. Bi.", 2, None),  # no space after the number
+        ("0001. Bat.\n2. Bi.", 2, None),  # numbers have at most three digits
+        ("001. Bat.\n2. Bi.", 2, ["Bat.", "Bi."]),
+        ("1. Bat. 2. Bi.", 2, None),  # a number opens a line
+        ("1. Bat.\n1. Bis.\n2. Bi.", 2, ["Bat. 1. Bis.", "Bi."]),
+        ("", 2, None),
+        ("Bat. Bi.", 2, None),
+    ],
+)
+def test_numbered_answers(answer, n, texts):
+    assert numbered_texts(answer, n) == texts
+
+
+def test_whole_answers():
+    assert whole_text(" Bat.\nBi. ") == ["Bat. Bi."]
+    assert whole_text(" \n ") is None
+
+
+def test_sentence_and_pair_filters():
+    identifier = language_id.load("cld2")
+    long_basque = "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela."
+    long_english = "All human beings are born free and equal in dignity and rights."
+    reasons = sentence_splitting.sentence_reject_reasons([long_basque, "Laburra da.", long_english], identifier, BASQUE)
+    assert reasons == [None, "too_short", "other_language"]
+    translations = [
+        long_english,
+        long_english[:-1],
+        "Too short.",
+        long_basque,
+        long_english[:-1] + "!",
+        long_english + " ",
+    ]
+    reasons = pair_reject_reasons(translations, identifier, ENGLISH)
+    assert reasons == [None, "no_full_stop", "too_short", "other_language", "no_full_stop", None]
+    assert pair_reject_reasons([long_english[:-1] + "…", "1" * 40 + ".", "-" * 40 + "."], None, ENGLISH) == [
+        "no_full_stop",
+        None,
+        "no_words",
+    ]
+    assert {f"translation_{name}" for name in reasons if name} <= set(PAIR_REASONS)
+
+
+def test_forty_characters_are_enough_and_thirty_nine_are_not():
+    text = "All human beings are born free and equal in dignity and rights"
+    reasons = pair_reject_reasons([text[:39] + ".", text[:38] + "."], None, ENGLISH)
+    assert reasons == [None, "too_short"]
+    reasons = sentence_splitting.sentence_reject_reasons([text[:40], text[:39]], None, ENGLISH)
+    assert reasons == [None, "too_short"]

@@ -1,0 +1,138 @@
+"""Flags that several scripts share, so that each is named, explained and defaulted once."""
+
+from topxgen import inference, translation
+from topxgen.common.cli import FLAG, choice, count, float_range, int_range, parse_bool
+from topxgen.prompting.style import STYLES
+from topxgen.quality import blaser, sonar
+from topxgen.translation import nllb
+
+
+def add_language_flags(add) -> None:
+    add(
+        "--languages_file",
+        metavar="TSV",
+        help="a table of additional languages, with the columns of topxgen/text/languages.tsv",
+    )
+
+
+def add_run_flags(add) -> None:
+    add("--seed", type=int_range(0), default=122, help="seed of everything that is drawn at random")
+    add("--verbose", **FLAG, help="print generated texts while the run goes on")
+
+
+def add_model_flags(add) -> None:
+    """The LLM and the engine that runs it; --model_name_or_path is each script's own."""
+    add("--tokenizer_name_or_path", metavar="MODEL", help="tokenizer, if it is not the model's own")
+    add("--inference_api", **choice(inference.BACKENDS, "vllm", "what runs the LLM"))
+    add("--request_batch_size", **count(1, "topics per generation step; with hf also prompts per batch", 4))
+    add("--max_concurrent_requests", **count(1, "requests in flight at a time for vllm and APIs [vllm 256, APIs 16]"))
+    add(
+        "--dtype",
+        choices=("auto", "bfloat16", "float16", "float32"),
+        default="auto",
+        help="precision of the weights; auto: as the checkpoint was saved",
+    )
+    add(
+        "--max_model_len",
+        type=int_range(16),
+        metavar="TOKENS",
+        help="longest prompt and answer together [8192, or less if the model reads less]",
+    )
+    add(
+        "--gpu_memory_utilization",
+        type=float_range(0.05, 1),
+        default=0.9,
+        metavar="SHARE",
+        help="vllm: share of each GPU's memory to use",
+    )
+    add(
+        "--tensor_parallel_size",
+        type=int_range(1),
+        metavar="GPUS",
+        help="vllm: GPUs that hold one copy of the model [all visible GPUs]",
+    )
+    add("--lora_rank", type=int_range(1), default=16, help="largest rank of a LoRA adapter to load")
+    add("--trust_remote_code", **FLAG, help="run Python code that comes with a model; off by default")
+
+
+def add_api_flags(add) -> None:
+    add(
+        "--api_key",
+        help="API key; better: export OPENAI_API_KEY, CO_API_KEY or ANTHROPIC_API_KEY. Never logged or saved",
+    )
+    add("--base_url", metavar="URL", help="an OpenAI-compatible server, such as http://localhost:8000/v1 of vllm serve")
+    add(
+        "--request_timeout",
+        type=float_range(0.1),
+        default=600,
+        metavar="SECONDS",
+        help="time limit of one attempt at a request",
+    )
+    add(
+        "--max_retries", **count(0, "attempts after the first for rate limits, server errors and broken connections", 8)
+    )
+
+
+def add_decoding_flags(add, *, max_new_tokens: int, temperature: float) -> None:
+    add("--max_new_tokens", **count(1, "longest answer, in tokens", max_new_tokens))
+    add("--temperature", type=float_range(0), default=temperature, help="sampling temperature; 0 is greedy")
+    add("--top_p", type=float_range(0.001, 1), default=1.0, help="nucleus sampling: probability mass")
+    add("--repetition_penalty", type=float_range(0.01), default=1.0, help="above 1 discourages repetition")
+    add("--num_return_sequences", **count(1, "answers per prompt", 1))
+    add("--num_beams", **count(1, "above 1: beam search", 1))
+    add(
+        "--do_sample",
+        type=parse_bool,
+        nargs="?",
+        const=True,
+        default=True,
+        help="false: greedy decoding, whatever --temperature says",
+    )
+
+
+def add_prompt_style_flag(add) -> None:
+    add(
+        "--prompt_style",
+        choices=STYLES,
+        default="auto",
+        help="how the LLM is prompted to translate; raw: the template as plain text; chat: an instruction through the chat "
+        "template; auto: chat where the tokenizer has a chat template",
+    )
+
+
+def add_nllb_flags(add, *, default: str) -> None:
+    add(
+        "--nllb_name_or_path",
+        default=default,
+        metavar="MODEL",
+        help="translation model: NLLB, M2M-100, MADLAD-400 or Marian",
+    )
+    add(
+        "--nllb_engine",
+        choices=nllb.ENGINES,
+        default="ctranslate2",
+        help="ctranslate2 is fast; transformers is the slow reference",
+    )
+    add(
+        "--nllb_compute_type",
+        choices=nllb.COMPUTE_TYPES,
+        default="auto",
+        help="precision of the translation model; auto: float16 on GPU, int8 on CPU",
+    )
+    add("--cache_dir", default=translation.CACHE_DIR, metavar="DIR", help="where converted CTranslate2 models are kept")
+
+
+def add_quality_flags(add) -> None:
+    add(
+        "--blaser_name_or_path", default=blaser.DEFAULT, metavar="MODEL", help="BLASER-2.0-QE model, a folder or Hub id"
+    )
+    add("--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="SONAR text encoder, a folder or Hub id")
+
+
+def add_language_id_flag(add) -> None:
+    add(
+        "--lid_model",
+        default="cld2",
+        metavar="CLD2_PATH_OR_ID",
+        help="language identification: cld2 (embedded), or a fastText model by path or Hub id",
+    )

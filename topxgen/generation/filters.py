@@ -1,0 +1,102 @@
+"""Filters of generated texts, as rows: a new one is a function and a row, or a file of one's own (`--filters`).
+
+A filter is a function (text, language) -> a true value if the text is to be rejected. The reason code in
+{Language}_rejects.jsonl and in the funnel is the row's name (of one's own: the function's); a string that a filter
+returns follows it as a detail. Filters run in the order of `--filters`; the first that rejects a text decides.
+
+The limits are those of the TopXGen pipeline: 75 = 25 for each of the at most 3 paragraphs of a text.
+"""
+
+import unicodedata
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from itertools import pairwise
+
+from topxgen.common.registry import Choice, load_choice
+from topxgen.text.languages import Language
+from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
+
+Filter = Callable[[str, Language], bool | str | None]
+
+MIN_WORDS = 3
+MAX_WORD_BIGRAM_COUNT = MAX_CHARACTER_BIGRAM_COUNT = 75  # this many and more are rejected
+MAX_WORD_PAIR_COUNT = 150  # = 2 x 75; this many and more are rejected
+MIN_LONG_WORD_CHARS = 5
+
+FILTERS: dict[str, Choice] = {
+    "binary": Choice("topxgen.generation.filters:binary", "characters that are no text: control, private use, U+FFFD"),
+    "too_few_words": Choice("topxgen.generation.filters:too_few_words", "fewer than 3 words"),
+    "repeated_word_bigram": Choice(
+        "topxgen.generation.filters:repeated_word_bigram", "two words follow each other 75 times or more"
+    ),
+    "repeated_character_bigram": Choice(
+        "topxgen.generation.filters:repeated_character_bigram", "the same within the longest word for two characters"
+    ),
+    "repeated_word_pair": Choice(
+        "topxgen.generation.filters:repeated_word_pair",
+        "a word of 5 or more characters comes before another (or itself) 150 times or more, at any distance",
+    ),
+}
+
+
+def load_filters(names: Iterable[str]) -> dict[str, Filter]:
+    """The filters by reason code, in order. Raises UsageError for a name that is neither a row nor the user's own."""
+    return {name.rpartition(":")[2]: load_choice("--filters", name, FILTERS) for name in names}
+
+
+def reject_reason(text: str, language: Language, filters: dict[str, Filter]) -> str | None:
+    """The reason code of the first filter that rejects `text`, with the detail that it gives; None to keep the text."""
+    for name, rejects in filters.items():
+        if verdict := rejects(text, language):
+            return f"{name} ({verdict})" if isinstance(verdict, str) else name
+    return None
+
+
+@lru_cache(maxsize=1)  # filters look at the same text one after another
+def _words(text: str, language: Language) -> list[str]:
+    """Whitespace-separated words, or the characters of a script without spaces."""
+    return unicode_words(text) if language.script in UNSPACED_SCRIPTS else text.split()
+
+
+def _highest_count(items: Iterable) -> int:
+    return max(Counter(items).values(), default=0)
+
+
+def binary(text: str, language: Language) -> bool:
+    return any(unicodedata.category(char) in ("Cc", "Co", "Cn", "Cs") or char == "\ufffd" for char in set(text))
+
+
+def too_few_words(text: str, language: Language) -> bool:
+    return len(_words(text, language)) < MIN_WORDS
+
+
+def repeated_word_bigram(text: str, language: Language) -> bool:
+    return _highest_count(pairwise(_words(text, language))) >= MAX_WORD_BIGRAM_COUNT
+
+
+def repeated_character_bigram(text: str, language: Language) -> bool:
+    longest = max(_words(text, language), key=len, default="")
+    return _highest_count(pairwise(longest)) >= MAX_CHARACTER_BIGRAM_COUNT
+
+
+def repeated_word_pair(text: str, language: Language) -> bool:
+    """Whether an ordered pair of long words, a before b, occurs MAX_WORD_PAIR_COUNT times or more.
+
+    A pair can reach the limit only if count(a) * count(b) does, which leaves few pairs to count.
+    """
+    positions = defaultdict(list)
+    for position, word in enumerate(_words(text, language)):
+        if len(word) >= MIN_LONG_WORD_CHARS:
+            positions[word].append(position)
+    by_count = sorted(positions.values(), key=len, reverse=True)
+    for first in by_count:
+        if len(first) * len(by_count[0]) < MAX_WORD_PAIR_COUNT:
+            return False
+        for second in by_count:
+            if len(first) * len(second) < MAX_WORD_PAIR_COUNT:
+                break
+            if sum(len(second) - bisect_right(second, position) for position in first) >= MAX_WORD_PAIR_COUNT:
+                return True
+    return False
