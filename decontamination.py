@@ -125,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="the report, with or without .json or .md [decontamination_report in --output_dir]",
     )
-    add("--num_workers", **count(1, "worker processes [one per core]"))
+    add("--num_workers", **count(1, "number of worker processes [one per core]"))
     return parser
 
 

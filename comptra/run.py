@@ -91,7 +91,9 @@ class EvaluationConfig:
 
     def model_settings(self, model: Model) -> inference.ModelSettings:
         adapted = any(other.adapter and other.base == model.base for other in self.models)
-        return inference.ModelSettings.from_args(self.args, model_name_or_path=model.base, reserve_lora=adapted)
+        log = None if self.args.inference_api in inference.REMOTE else self.args.output_dir / inference.ENGINE_LOG
+        chosen = {"model_name_or_path": model.base, "reserve_lora": adapted, "engine_log": log}
+        return inference.ModelSettings.from_args(self.args, **chosen)
 
     @property
     def sampling(self) -> inference.SamplingSettings:

@@ -69,8 +69,9 @@ def translate_all(config: EvaluationConfig, command: list[str]) -> int:
 
 
 def load_model(config: EvaluationConfig, model: Model):
-    logger.info(f"loading {model.base} ({config.args.inference_api})")
-    return inference.load(config.args.inference_api, config.model_settings(model))
+    api, settings = config.args.inference_api, config.model_settings(model)
+    logger.info(f"loading {model.base} ({inference.describe(api, settings)})")
+    return inference.load(api, settings)
 
 
 def translate_with(

@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("adapter", metavar="ADAPTER", help="a folder that peft saved (with adapter_config.json), or a Hub id")
     add("output", metavar="OUTPUT", type=Path, help="folder to write the merged model to; must not exist")
-    add("--base_model_name_or_path", metavar="BASE", help="base model [as named in adapter_config.json]")
+    add("--base_model_name_or_path", metavar="BASE", help="base model of the adapter [as named in adapter_config.json]")
     add("--dtype", choices=DTYPES, default="auto", help="precision of the result; auto: the base's")
     add(
         "--trust_remote_code",

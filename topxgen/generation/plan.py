@@ -76,7 +76,8 @@ class GenerationConfig:
         return dict(zip(self.languages, names, strict=True))
 
     def model_settings(self) -> inference.ModelSettings:
-        return inference.ModelSettings.from_args(self.args)
+        log = None if self.args.inference_api in inference.REMOTE else self.args.output_dir / inference.ENGINE_LOG
+        return inference.ModelSettings.from_args(self.args, engine_log=log)
 
     def sampling_settings(self) -> inference.SamplingSettings:
         return inference.SamplingSettings.from_args(self.args, stop=self.pipeline.stop)

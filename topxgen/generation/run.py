@@ -53,9 +53,12 @@ def generate(config: GenerationConfig) -> bool:
     total = max(target.total, target.minimum * len(target.languages))
     with Progress("generate", total, "paragraphs") as progress, Generation(config, progress) as generation:
         if generation.needs_responses():
-            model = f"{args.model_name_or_path} ({args.inference_api})"
-            logger.info(f"generate: {total} paragraphs in {', '.join(config.languages)}; loading {model}")
-            sampler = inference.load(args.inference_api, config.model_settings())
+            model = config.model_settings()
+            logger.info(
+                f"generate: {total} paragraphs in {', '.join(config.languages)}; loading {args.model_name_or_path} "
+                f"({inference.describe(args.inference_api, model)})"
+            )
+            sampler = inference.load(args.inference_api, model)
             provenance.record_settings(layout.settings("generate"), settings)
             remove_manifests(layout, "generate")
             progress.restart_clock()

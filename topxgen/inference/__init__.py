@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from topxgen.common.console import library_output_to
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
 from topxgen.common.registry import Choice, load_choice
@@ -32,6 +33,7 @@ BACKENDS: dict[str, Choice] = {
 REMOTE = ("openai", "cohere", "anthropic")
 CHAT_ONLY = ("cohere", "anthropic")
 MAX_BEAMS = 32
+ENGINE_LOG = "engine.log"  # in the output directory: what vLLM and transformers print
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class ModelSettings(Settings):
     request_batch_size: int = 4  # hf: sequences decoded together
     max_concurrent_requests: int | None = None  # vllm and APIs; None: by backend
     trust_remote_code: bool = False
+    engine_log: Path | None = field(default=None, compare=False)  # gets what a local engine prints; None: the terminal
     # APIs only
     api_key: str | None = field(default=None, repr=False)  # None: the provider's environment variable
     base_url: str | None = None  # None: the provider's own
@@ -98,7 +101,16 @@ class ModelSettings(Settings):
 
 def load(backend: str, settings: ModelSettings):
     """The sampler of that name, with its model loaded. Raises UsageError if it cannot be loaded."""
-    return load_choice("--inference_api", backend, BACKENDS)(settings)
+    sampler = load_choice("--inference_api", backend, BACKENDS)
+    if settings.engine_log is None:
+        return sampler(settings)
+    with library_output_to(settings.engine_log):
+        return sampler(settings)
+
+
+def describe(backend: str, settings: ModelSettings) -> str:
+    """What runs the model, and where its messages go, for a log line."""
+    return f"{backend}; its messages: {settings.engine_log}" if settings.engine_log else backend
 
 
 def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | None = None) -> None:
