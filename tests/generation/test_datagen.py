@@ -105,13 +105,8 @@ def test_a_second_run_does_nothing_and_needs_no_model(finished, back):
     result = datagen(*tiny("/nowhere/model", folder, "--number_of_instructions", 40, *back), check=2)
     assert "holds results of other settings (model was" in result.stderr, "another model may not mix in"
     settings = json.loads((folder / "settings_generate.json").read_text())
-    started = time.monotonic()
     result = datagen(*tiny(settings["model"], folder, "--number_of_instructions", 40, *back))
-    assert (
-        "loading" not in result.stderr
-        and "generate: kept 40 paragraphs from " in result.stderr
-        and time.monotonic() - started < 30
-    )
+    assert "loading" not in result.stderr and "generate: kept 40 paragraphs from " in result.stderr
     assert contents(folder) == before
 
 
@@ -293,7 +288,7 @@ def without_chat_template(model, folder) -> Path:
         (("--model_name_or_path", "/nowhere/at/all"), "cannot load '/nowhere/at/all'"),
         (("--model_name_or_path", "nobody/nothing"), "cannot load 'nobody/nothing'"),
         (("--number_of_icl_demonstrations", "13"), "is more than the 12 languages other than Basque"),
-        (("--number_of_icl_phrases", "1000"), "example sentences there are in Basque"),
+        (("--number_of_icl_phrases", "1000"), "is more than the 37 example sentences in Basque"),
         (("--example_sentences", "flores"), "or --example_sentences FOLDER"),
         (("--example_paragraphs", "xquad"), "pass --example_paragraphs udhr"),
         (("--example_paragraphs", "/nowhere"), "no example paragraphs in '/nowhere'"),
@@ -320,7 +315,7 @@ def without_chat_template(model, folder) -> Path:
         (("--num_beams", "33"), "--num_beams 33 is more than 32"),
         (("--output_filenames", "Basque_answers"), "--output_filenames needs one distinct name"),
         (("--translate_dir", "FILE"), "a directory"),
-        (("--back_translator", "nllb"), "cannot load 'facebook/nllb-200-3.3B'"),
+        (("--nllb_name_or_path", "facebook/nllb-200-3.3B"), "cannot load 'facebook/nllb-200-3.3B'"),
         (("--languages", "Hausa"), "Apertium has no installed pair from Hausa to English"),
         (("--lid_model", "/nowhere.bin"), "--lid_model '/nowhere.bin' does not exist"),
         (("--target_language", "Basque"), "Apertium has no installed pair from Basque to Basque"),
@@ -338,7 +333,7 @@ def test_bad_input_is_one_line(tiny_lm, back, tmp_path, change, message, datagen
     if apertium and not shutil.which("apertium"):
         pytest.skip("Apertium is not installed")
     words = tiny(tiny_lm, tmp_path / "out", "--number_of_instructions", 2, "--stages", "generate")
-    words += ("--back_translator", "apertium") if apertium else back[1:-2]
+    words += ("--back_translator", "apertium") if apertium else ("--back_translator", "nllb", *back[1:-2])
     arguments = dict(zip(words[::2], words[1::2], strict=True))
     if option == "--prompt_template" and value == "instruct":
         arguments["--model_name_or_path"] = without_chat_template(tiny_lm, tmp_path)
@@ -347,7 +342,7 @@ def test_bad_input_is_one_line(tiny_lm, back, tmp_path, change, message, datagen
         value = "taken"
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "taken").write_text("")
-    if option in ("--back_translator", "--lid_model", "--target_language") or value in ("Hausa", "taken"):
+    if option in ("--nllb_name_or_path", "--lid_model", "--target_language") or value in ("Hausa", "taken"):
         del arguments["--stages"]
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out" / "Basque.jsonl").write_text("")
