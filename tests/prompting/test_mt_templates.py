@@ -15,7 +15,7 @@ from topxgen.prompting import mt_templates
 from topxgen.prompting.mt_templates import get_template, trained_template
 from topxgen.text import languages
 
-# (source, target) in English and Basque; written out from SPEC section 8, not by the code that is tested.
+# (source, target) in English and Basque; written out from the published prompts, not by the code that is tested.
 PAIRS = [("ONE", "BAT"), ("TWO", "BI"), ("THREE", "HIRU"), ("FOUR", "LAU"), ("FIVE", "BOST")]
 GOLDEN = records(Path(__file__).with_name("golden_templates.jsonl"))
 MAIN = ["Basque", "Hausa", "Igbo", "Kinyarwanda", "Nepali", "Somali", "Sundanese", "Swahili", "Urdu", "Xhosa"]
@@ -93,7 +93,8 @@ def test_own_names_are_in_the_script_of_the_language():
 @pytest.mark.parametrize("key", [8, 10])
 def test_a_language_whose_own_name_is_not_known(key, tmp_path):
     with pytest.raises(
-        UsageError, match=r"--template_key \d+ .* none for Chokwe: fill the column endonym .*--languages_file"
+        UsageError,
+        match=r"--template_key \d+ needs the endonym of Chokwe, .*: fill the column endonym .*--languages_file",
     ):
         get_template(key, "English", "Chokwe")
     get_template(9, "English", "Chokwe")
@@ -102,7 +103,7 @@ def test_a_language_whose_own_name_is_not_known(key, tmp_path):
     table = tmp_path / "mine.tsv"
     table.write_text("name\tflores\tendonym\nUpper Sorbian\thsb_Latn\tHornjoserbšćina\nKlingon\ttlh_Latn\t\n")
     assert "Hornjoserbšćina" in get_template(key, "Upper Sorbian", "English", extra=str(table)).get_prompt([], "X")
-    with pytest.raises(UsageError, match="none for Klingon"):
+    with pytest.raises(UsageError, match="needs the endonym of Klingon"):
         get_template(key, "English", "Klingon", extra=str(table))
 
 
@@ -150,11 +151,11 @@ def test_a_template_of_the_users_own(tmp_path, monkeypatch):
         ('prefix = "a"', "needs middle, prefix, may have header, middle, name, prefix, suffix"),
         ('[mine]\nprefix = "a"\nmiddle = "b"', "{path}, outside any [table]: needs middle, prefix"),
         ('prefix = "a"\nmiddle = "b"\nsufix = "c"', "needs middle, prefix, may have"),
-        ('prefix = "a"\nmiddle = 3', "middle is 3, which is no text"),
-        ('prefix = "{source}"\nmiddle = "b"', "prefix has {{source}}, which stands for nothing; there are {{src}}, {{tgt}}"),
-        ('prefix = "a"\nmiddle = "b"\nsuffix = ""', "suffix '' is no mark where an answer could end"),
-        ('prefix = "a"\nmiddle = "b"\nsuffix = "  "', "suffix '  ' is no mark"),
-        ('prefix = "a"\nmiddle = "b"\nlabels = "c"', "labels is no table"),
+        ('prefix = "a"\nmiddle = 3', "middle is 3, not a string in quotation marks"),
+        ('prefix = "{source}"\nmiddle = "b"', "prefix has the unknown placeholder {{source}}; choose {{src}}"),
+        ('prefix = "a"\nmiddle = "b"\nsuffix = ""', "suffix '' cannot mark the end of an answer"),
+        ('prefix = "a"\nmiddle = "b"\nsuffix = "  "', "suffix '  ' cannot mark"),
+        ('prefix = "a"\nmiddle = "b"\nlabels = "c"', "labels is not a table"),
         ('prefix = "a"\nmiddle = "b"\n[labels]\nThai = {{ sentence = "c" }}', "labels in Thai: needs sentence, translation"),
     ],
 )  # fmt: skip
@@ -170,7 +171,7 @@ def test_a_mistake_in_a_file_of_the_users_own_is_one_line(tmp_path, text, said):
 def test_a_template_that_does_not_exist():
     for key in (0, 18, "99", "lables", ""):
         with pytest.raises(
-            UsageError, match=rf"--template_key {key} does not exist.*; choose one of 1 given, .* or a .toml"
+            UsageError, match=rf"--template_key '{key}' does not exist; choose one of given, .*, or a .toml"
         ):
             get_template(key, "English", "Basque")
     with pytest.raises(UsageError, match="did you mean labels"):

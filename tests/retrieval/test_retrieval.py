@@ -10,7 +10,7 @@ from tests.support.runs import ROOT
 from topxgen import retrieval
 from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
-from topxgen.retrieval import RetrieverSettings, create, dependency_trees, highest
+from topxgen.retrieval import RetrieverSettings, create, dependency_trees, top_k
 from topxgen.retrieval.ngram_similarity import bleu_tokenizer_name
 from topxgen.text import languages
 from topxgen.text.words import unicode_words
@@ -132,7 +132,7 @@ def test_only_the_sentence_itself_is_left_out(name):
     assert sorted(retriever.nearest(["One house."], 2)[0]) == [1, 3]
     with pytest.raises(UsageError, match=r"3 demonstrations are more than the 4 sentences .*2 of them equal"):
         retriever.nearest(["Two houses.", "One house."], 3)
-    with pytest.raises(UsageError, match="5 demonstrations are more than the 4 sentences of the pool; ask for fewer"):
+    with pytest.raises(UsageError, match="5 demonstrations are more than the 4 sentences of the pool; pass fewer"):
         retriever.nearest(["A garden."], 5)
     assert sorted(retriever.nearest(["A garden."], 4)[0]) == [0, 1, 2, 3]
     for empty in ([], [""], ["", "..."]):
@@ -156,7 +156,7 @@ def test_highest_against_a_stable_sort():
         scores = rng.integers(0, 4, (20, columns)).astype(float)
         scores[:, columns // 2] = float("-inf")
         for k in range(1, columns + 1):
-            assert (highest(scores, k) == np.argsort(-scores, axis=1, kind="stable")[:, :k]).all()
+            assert (top_k(scores, k) == np.argsort(-scores, axis=1, kind="stable")[:, :k]).all()
 
 
 def test_random_depends_on_seed_and_sentence_alone(pool):
@@ -212,21 +212,21 @@ SHE = [("PRON:nsubj", 1), ("VERB:ROOT", -1)]
 
 
 def test_features_of_trees():
-    assert dependency_trees.arcs(THE_DOG) == {
+    assert dependency_trees.count_arcs(THE_DOG) == {
         ("NOUN:nsubj", "DET:det"): 1,
         ("VERB:ROOT", "NOUN:nsubj"): 1,
         ("", "VERB:ROOT"): 1,
     }
-    found = dependency_trees.subtrees(THE_DOG, 2)
+    found = dependency_trees.count_subtrees(THE_DOG, 2)
     assert found[0, "DET:det"] == 1 and found[1, "NOUN:nsubj(DET:det)"] == 1
     assert found[2, "VERB:ROOT(NOUN:nsubj(DET:det))"] == 1 and found.total() == 9
-    assert dependency_trees.subtrees(THE_DOG, 0).total() == 3 and dependency_trees.subtrees([]) == {}
+    assert dependency_trees.count_subtrees(THE_DOG, 0).total() == 3 and dependency_trees.count_subtrees([]) == {}
     # The order of dependents does not count, words in between do.
     turned = [("ADJ:amod", 2), ("DET:det", 2), ("NOUN:nsubj", 3), ("VERB:ROOT", -1)]
     assert (
-        dependency_trees.subtrees(turned)
-        == dependency_trees.subtrees(THE_OLD_DOG)
-        != dependency_trees.subtrees(THE_DOG)
+        dependency_trees.count_subtrees(turned)
+        == dependency_trees.count_subtrees(THE_OLD_DOG)
+        != dependency_trees.count_subtrees(THE_DOG)
     )
 
 
@@ -235,7 +235,7 @@ def test_the_kernel_by_hand():
     import math
 
     trees = [THE_DOG, THE_OLD_DOG, SHE, []]
-    counts = [dependency_trees.subtrees(tree) for tree in trees]
+    counts = [dependency_trees.count_subtrees(tree) for tree in trees]
     rows = dependency_trees.unit_rows(counts, {})
     for a, left in zip(rows @ rows.T.toarray(), counts, strict=True):
         for value, right in zip(a, counts, strict=True):

@@ -7,7 +7,7 @@ import pytest
 import sacrebleu
 
 from topxgen.common.errors import UsageError
-from topxgen.retrieval import Retriever, RetrieverSettings, create, highest
+from topxgen.retrieval import Retriever, RetrieverSettings, create, top_k
 from topxgen.text import languages
 
 ENGLISH = languages.find("English")
@@ -36,9 +36,9 @@ def test_of_equals_the_first():
     for columns, k in ((7, 3), (200, 3), (200, 200), (1000, 5), (65, 1)):
         scores = rng.integers(0, 4, size=(20, columns)).astype(float)
         expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        assert (highest(scores, k) == expected).all()
+        assert (top_k(scores, k) == expected).all()
     close = np.array([[1.0, 1.0 + 1e-9, 1.0 - 1e-9, 0.5]])
-    assert highest(close, 3).tolist() == [[1, 0, 2]]
+    assert top_k(close, 3).tolist() == [[1, 0, 2]]
 
 
 def test_sentences_equal_to_the_query_are_left_out():
@@ -110,5 +110,4 @@ def test_bm25(name, formula, k1, b):
 
 
 def test_words_are_stemmed_where_a_stemmer_exists():
-    row = scores("bm25s", ["animal house dog"])[0]
-    assert row[4] > 0 and row[1] > 0, "animals, house, dogs; dog"
+    assert scores("bm25s", ["animal"])[0].argmax() == 4, "animals"

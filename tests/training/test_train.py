@@ -392,7 +392,7 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
         (dict(target_languages="Bask"), "did you mean Bashkir, Basque"),
         (dict(dataset_name_or_path="topxgn"), "did you mean topxgen"),
         (dict(dataset_name_or_path="topxgen"), "--data_dir"),
-        (dict(template_key="99"), "--template_key 99 does not exist"),
+        (dict(template_key="99"), "--template_key '99' does not exist"),
         (dict(use_peft=True, target_modules=["q_prj"]), "choose from down_proj, gate_proj"),
         (dict(lr_scheduler_type="cosinus"), "'cosinus' is not one of"),
         (dict(streaming=True), "drop --streaming"),

@@ -52,7 +52,7 @@ def test_a_template_has_a_name_and_a_header():
     )
     assert template.get_prompt([], "X").endswith("###Input:\nX\n###Response:") and template.stop == "\n\n"
     assert get_template(14, "English", "Basque").stop == "###"
-    with pytest.raises(UsageError, match=r"--template_key 99 does not exist; choose one of 1 given"):
+    with pytest.raises(UsageError, match=r"--template_key '99' does not exist; choose one of given"):
         get_template(99, "English", "Basque")
 
 
@@ -250,7 +250,7 @@ def test_self_improvement_from_the_command_line(tiny_lm, tmp_path, datagen_here)
 @pytest.mark.parametrize(
     "change, message",
     [
-        (("--template_key", "99"), "--template_key 99 does not exist"),
+        (("--template_key", "99"), "--template_key '99' does not exist"),
         (("--demonstration_pool", "nowhere"), "no sentences in Basque in 'nowhere': pass --demonstration_pool flores or udhr"),
         (("--number_of_demonstrations", "800"), "--number_of_demonstrations 800 leaves nothing to choose"),
         (("--model_name_or_path", "nowhere/at/all"), "cannot load 'nowhere/at/all'"),

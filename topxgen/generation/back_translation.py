@@ -10,6 +10,7 @@ from topxgen.common.files import Appender, read_jsonl
 from topxgen.common.records import Layout, Paragraph, replace_surrogates, with_ids
 from topxgen.text import sentence_splitting
 from topxgen.text.languages import Language
+from topxgen.translation import by_steps
 
 
 @dataclass
@@ -55,20 +56,24 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
     split = sentence_splitting.load(config.args.splitter, language, texts).split
     translated = Counter()
 
-    def on_done(n: int) -> None:
-        translated["sentences"] += n
-        progress.update(0, **translated)
+    def show(paragraphs: int) -> None:
+        progress.update(paragraphs, **translated)
 
     with Appender(layout.translations(language.name)) as out, Appender(rejects) as rejected:
         for block in _blocks(todo, split, identifier, language, translator.block_size):
             sentences = [sentence for item in block for sentence in item.sentences]
+            on_sentence = by_steps(show, len(block), len(sentences))
+
+            def on_done(n: int, on_sentence=on_sentence) -> None:
+                translated["sentences"] += n
+                on_sentence(n)
+
             translations = iter(translator.translate(sentences, language, target, on_done))
             for item in block:
                 record = _pairs(item, [next(translations) for _ in item.sentences], identifier, target)
                 if item.rejects and item.paragraph.id not in rejects_done:
                     rejected.write({"id": item.paragraph.id, "rejected": item.rejects})
                 out.write(record)
-                progress.update(1)
                 if config.args.verbose:
                     for sentence, translation in zip(record["propositions"], record["translations"], strict=True):
                         progress.write(f"[{item.paragraph.id}] {printable(sentence)} = {printable(translation)}")

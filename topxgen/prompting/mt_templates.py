@@ -1,14 +1,15 @@
-"""The MT prompts of templates.toml: few-shot text for base models and checkpoints, a request for chat models."""
+"""The MT prompts of mt_templates.toml: few-shot text for base models and checkpoints, a request for chat models."""
 
 import json
 import re
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
-from topxgen.common.errors import UsageError, closest
+from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json
 from topxgen.common.hub import model_file
 from topxgen.prompting.toml_prompts import fill
@@ -20,12 +21,12 @@ LABELS = ("sentence", "translation")
 CHAT_PARTS = {"request": ("examples", "sentence"), "examples": ("items",), "example": ("source", "target")}
 Row = dict[str, str]  # parts of a template
 Labels = dict[str, dict[str, str]]  # by language
-_PLACE = re.compile(r"\{(src|tgt)(?:_(endonym|sentence|translation))?\}")
+_PLACEHOLDER = re.compile(r"\{(src|tgt)(?:_(endonym|sentence|translation))?\}")
 
 
 @dataclass(frozen=True)
 class MTTemplate:
-    """A template for one direction, filled in."""
+    """A template filled in for one direction."""
 
     key: str
     name: str
@@ -36,17 +37,17 @@ class MTTemplate:
 
     @property
     def stop(self) -> str:
-        """Where an answer ends."""
+        """The stop string of an answer."""
         return self.suffix.strip() or self.suffix
 
     @property
     def thinking(self) -> bool:
-        """Whether an answer begins with thoughts."""
+        """Whether the prompt opens a <think> block."""
         return self.middle.endswith("<think>")
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Where decoding may end: one line is wanted, but some answers begin with a line break or thoughts."""
+        """Stop strings for decoding: a translation is one line, unless answers may begin with a line break or thoughts."""
         return ("\n", self.stop) if self.middle.endswith(("\n", ": ")) else (self.stop,)
 
     def get_prompt(self, demonstrations: list[tuple[str, str]], sentence: str) -> str:
@@ -57,31 +58,30 @@ class MTTemplate:
 
 
 def get_template(key: int | str, src: str, tgt: str, extra: str | None = None) -> MTTemplate:
-    """The template of that number or name, or in that file of the user's (see templates.toml), from `src` into `tgt`.
+    """The template with that number or name, or in that file (see mt_templates.toml), from `src` into `tgt`.
 
-    `src` and `tgt` are English names of languages, `extra` a --languages_file: both are looked up only for a template that
-    writes names or labels in the language itself.
-    Raises UsageError with the choices when there is no such template, and naming what is wrong in a file, or what the
-    table lacks.
+    `src` and `tgt` are English names of languages, `extra` a --languages_file. The languages are looked up only for templates
+    with endonyms or labels in the language itself. Raises UsageError for an unknown template, an invalid file, or a missing
+    endonym or label.
     """
-    number, row, labels = _own(str(key)) if _is_path(key) else _built_in(str(key))
+    number, row, labels = _from_file(str(key)) if _is_path(key) else _built_in(str(key))
     names = {"src": src, "tgt": tgt}
 
-    def written(place: re.Match) -> str:
-        side, what = place.groups()
+    def value(placeholder: re.Match) -> str:
+        side, what = placeholder.groups()
         if what is None:
             return names[side]
         language = languages.find(names[side], extra)
         return _endonym(language, key) if what == "endonym" else _label(language, labels, key)[what]
 
-    return MTTemplate(number, **{part: _PLACE.sub(written, text) for part, text in row.items()})
+    return MTTemplate(number, **{part: _PLACEHOLDER.sub(value, text) for part, text in row.items()})
 
 
 def _endonym(language: languages.Language, key: int | str) -> str:
     if not language.endonym:
         raise UsageError(
-            f"--template_key {key} writes languages by their own names, and the table has none for {language.name}: fill the "
-            "column endonym of its row, in topxgen/text/languages.tsv or a --languages_file, or choose another template"
+            f"--template_key {key} needs the endonym of {language.name}, which the table lacks: fill the column endonym of its "
+            "row, in topxgen/text/languages.tsv or a --languages_file, or choose another template"
         )
     return language.endonym
 
@@ -89,7 +89,7 @@ def _endonym(language: languages.Language, key: int | str) -> str:
 def _label(language: languages.Language, labels: Labels, key: int | str) -> dict[str, str]:
     if language.name not in labels:
         raise UsageError(
-            f"--template_key {key} writes its labels in the language, and there are none in {language.name}: add a line "
+            f"--template_key {key} needs labels in {language.name}, which are missing: add a line "
             f'{json.dumps(language.name)} = {{ sentence = "...", translation = "..." }} under [labels] in {FILE}, or '
             "choose another template"
         )
@@ -105,27 +105,23 @@ def _built_in(key: str) -> tuple[str, Row, Labels]:
     names = {row["name"]: number for number, row in templates.items()}
     number = names.get(key, key)
     if number not in templates:
-        near = closest(key, names)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        choices = ", ".join(number if name == number else f"{number} {name}" for name, number in names.items())
-        raise UsageError(
-            f"--template_key {key} does not exist{hint}; choose one of {choices}, or a .toml file of your own"
-        )
+        numbers = f", their numbers ({', '.join(templates)}), or a .toml file of your own"
+        raise unknown_choice("--template_key", key, names, numbers)
     return number, templates[number], labels
 
 
-def _own(key: str) -> tuple[str, Row, Labels]:
+def _from_file(key: str) -> tuple[str, Row, Labels]:
     path = Path(key).expanduser()
     if not path.is_file():
         raise UsageError(
-            f"--template_key {key}: there is no such file; topxgen/prompting/mt_templates.toml tells its fields"
+            f"--template_key {key}: there is no such file; topxgen/prompting/mt_templates.toml describes its fields"
         )
-    return key, *_own_file(path, path.stat().st_mtime_ns)
+    return key, *_user_file(path, path.stat().st_mtime_ns)
 
 
 @cache
-def _own_file(path: Path, changed: int) -> tuple[Row, Labels]:
-    """The template of a file and its labels, before those of templates.toml; `changed` is when it was last written to."""
+def _user_file(path: Path, mtime_ns: int) -> tuple[Row, Labels]:
+    """The template in a user's file, and labels: its own, then those of mt_templates.toml."""
     row = dict(_read(path))
     labels = _checked_labels(row.pop("labels", {}), str(path))
     return _checked_template(row, f"{path}, outside any [table]", path.stem), {**_file()[1], **labels}
@@ -133,7 +129,7 @@ def _own_file(path: Path, changed: int) -> tuple[Row, Labels]:
 
 @cache
 def _file() -> tuple[dict[str, Row], Labels]:
-    """Templates by number, and labels by language. Raises UsageError naming what is wrong in the file."""
+    """Templates by number, and labels by language. Raises UsageError for an invalid file."""
     tables = {number: row for number, row in _read(FILE).items() if number != "chat"}
     labels = _checked_labels(tables.pop("labels", {}), str(FILE))
     return {number: _checked_template(row, f"{FILE}, [{number}]", number) for number, row in tables.items()}, labels
@@ -157,26 +153,26 @@ def _read(path: Path) -> dict:
 
 
 def _checked_template(row: object, where: str, name: str) -> Row:
-    """Every part of the template. Raises UsageError when one is missing, unknown, or no answer could end."""
+    """All parts of the template. Raises UsageError for a missing or unknown part, or a suffix that cannot end an answer."""
     row = _checked(row, ("middle", "prefix"), ("name", *PARTS), where)
     for part in PARTS:
-        for place in re.findall(r"\{\w+\}", row.get(part, "")):
-            if not _PLACE.fullmatch(place):
+        for placeholder in re.findall(r"\{\w+\}", row.get(part, "")):
+            if not _PLACEHOLDER.fullmatch(placeholder):
                 raise UsageError(
-                    f"{where}: {part} has {place}, which stands for nothing; there are {{src}}, {{tgt}} and, with _endonym, "
-                    "_sentence or _translation behind src or tgt, what the language itself writes"
+                    f"{where}: {part} has the unknown placeholder {placeholder}; choose {{src}}, {{src_endonym}}, "
+                    "{src_sentence}, {src_translation}, or the same with tgt"
                 )
     row = {"name": name, "header": "", "suffix": "\n\n", **row}
     if not row["suffix"].strip() and "\n" not in row["suffix"]:
         raise UsageError(
-            f"{where}: suffix {row['suffix']!r} is no mark where an answer could end; leave it out, or add one"
+            f"{where}: suffix {row['suffix']!r} cannot mark the end of an answer; omit it, or add a line break or a mark"
         )
     return row
 
 
 def _checked_labels(labels: object, where: str) -> Labels:
     if not isinstance(labels, dict):
-        raise UsageError(f"{where}: labels is no table")
+        raise UsageError(f"{where}: labels is not a table")
     return {name: _checked(row, LABELS, LABELS, f"{where}, labels in {name}") for name, row in labels.items()}
 
 
@@ -185,47 +181,47 @@ def _checked(row: object, needed: tuple[str, ...], known: tuple[str, ...], where
         raise UsageError(f"{where}: needs {', '.join(sorted(needed))}, may have {', '.join(sorted(known))}")
     for part, text in row.items():
         if not isinstance(text, str):
-            raise UsageError(f"{where}: {part} is {text!r}, which is no text in quotation marks")
+            raise UsageError(f"{where}: {part} is {text!r}, not a string in quotation marks")
     return row
 
 
 def trained_template(model: str) -> str | None:
-    """The template key that train.py trained a model or an adapter on, a folder or a Hub id; None when nothing says so.
+    """The template key that train.py trained `model` on, by the files that it leaves in checkpoints; None if unknown.
 
-    Such is the output directory of a run, a checkpoint in it, or one that was moved, merged or published.
-    Raises UsageError when what is said there cannot be read.
+    `model` is a folder or Hub id: an output directory, a checkpoint, an adapter, also moved, merged or published ones.
+    Raises UsageError for a file that cannot be read.
     """
     for path in (model_file(model, name) for name in ("data_manifest.json", "settings_train.json")):
         settings = read_json(path) if path else {}
         key = settings.get("template_key") if isinstance(settings, dict) else None
         if key is not None:
-            return None if str(key) == "none" else str(key)  # "none": text as it stood in the data
+            return None if str(key) == "none" else str(key)  # "none": the texts were used without a template
     return None
 
 
 def chat_prompt(src: str, tgt: str, demonstrations: list[tuple[str, str]], sentence: str) -> list[dict[str, str]]:
-    """What to say to a model with a chat template: numbered demonstrations, and only the translation is wanted."""
-    row, put = _chat(), partial(fill, src=src, tgt=tgt)
+    """The messages for a model with a chat template: numbered demonstrations and a request for the translation only."""
+    row, fill_in = _chat(), partial(fill, src=src, tgt=tgt)
     examples = ""
     if demonstrations:
         items = "".join(
-            put(row["example"], number=str(i), source=x, target=y) for i, (x, y) in enumerate(demonstrations, 1)
+            fill_in(row["example"], number=str(i), source=x, target=y) for i, (x, y) in enumerate(demonstrations, 1)
         )
-        examples = put(row["examples"], count=str(len(demonstrations)), items=items)
-    return [{"role": "user", "content": put(row["request"], examples=examples, sentence=sentence)}]
+        examples = fill_in(row["examples"], count=str(len(demonstrations)), items=items)
+    return [{"role": "user", "content": fill_in(row["request"], examples=examples, sentence=sentence)}]
 
 
-REPEATED = 8  # SPEC section 4
+MIN_REPETITIONS = 8  # of a word bigram, as in the published system
 
 
 def clean_answer(text: str, stop: str | None = None, thinking: bool = False) -> str:
-    """The translation in a model's answer: up to `stop`, its first line, without a repetition at its end.
+    """The translation in a model's answer: its first line, up to `stop`, with a repetition at its end cut off.
 
-    Thoughts before </think> are left out; `thinking` says that the prompt itself opened them.
+    Thoughts before </think> are removed; `thinking`: the prompt itself opened them.
     """
     _, closed, rest = text.rpartition("</think>")
     if not closed and (thinking or text.lstrip().startswith("<think>")):
-        return ""  # the thoughts took all the room
+        return ""  # the thoughts used up all tokens
     text = rest
     if stop:
         text = text.partition(stop)[0]
@@ -234,13 +230,11 @@ def clean_answer(text: str, stop: str | None = None, thinking: bool = False) -> 
 
 
 def cut_repetition(text: str) -> str:
-    """`text` up to the first occurrence of the first pair of words that occurs REPEATED times or more."""
+    """`text` up to the first occurrence of the first pair of words that occurs MIN_REPETITIONS times or more."""
     words = text.split()
     pairs = list(pairwise(words))
-    counts: dict[tuple[str, str], int] = {}
-    for pair in pairs:
-        counts[pair] = counts.get(pair, 0) + 1
+    counts = Counter(pairs)
     for i, pair in enumerate(pairs):
-        if counts[pair] >= REPEATED:
+        if counts[pair] >= MIN_REPETITIONS:
             return " ".join(words[: i + 2])
     return text

@@ -1,4 +1,4 @@
-"""Raw or chat: how a model reads a prompt."""
+"""Prompt styles: raw text, or messages through the chat template."""
 
 from topxgen import inference
 from topxgen.common.errors import UsageError
@@ -6,27 +6,23 @@ from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
 
 Prompt = str | list[dict[str, str]]
-
-
 RAW, CHAT = "raw", "chat"
-
-
 STYLES = ("auto", RAW, CHAT)
 
 
-def style_of(wanted: str, api: str, settings: ModelSettings) -> str:
-    """RAW or CHAT: what is `wanted`, for "auto" chat messages where the tokenizer has a chat template.
+def style_of(style: str, api: str, settings: ModelSettings) -> str:
+    """RAW or CHAT, as `style` says; "auto" is CHAT for APIs and for tokenizers with a chat template.
 
-    Raises UsageError for a tokenizer that does not load, and for raw text where an API takes messages alone.
+    Raises UsageError for a tokenizer that does not load or lacks a chat template, and for RAW with a chat-only API.
     """
     if api in inference.REMOTE:
-        if wanted == RAW and api in inference.CHAT_ONLY:
+        if style == RAW and api in inference.CHAT_ONLY:
             raise UsageError(f"--prompt_style raw: {api} has chat models only; pass --prompt_style chat")
-        return CHAT if wanted == "auto" else wanted
-    if wanted == RAW:
+        return CHAT if style == "auto" else style
+    if style == RAW:
         return RAW
     has_template = bool(load_tokenizer(settings).chat_template)
-    if wanted == CHAT and not has_template:
+    if style == CHAT and not has_template:
         raise UsageError(
             f"--prompt_style chat: the tokenizer of {settings.tokenizer_name_or_path or settings.model_name_or_path} has no chat template; pass raw, or "
             "the instruction-tuned model"

@@ -1,1 +1,1 @@
-"""Quality estimation of pairs and translations: SONAR, BLASER, COMET."""
+"""Quality estimation of translations: SONAR, BLASER, COMET."""

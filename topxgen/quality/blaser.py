@@ -1,7 +1,7 @@
-"""BLASER-2.0-QE (Seamless Communication et al. 2023): how well a translation keeps the meaning of its source,
-without a reference; about 1 (unrelated) to 5 (the same).
+"""BLASER-2.0-QE (Seamless Communication et al. 2023): reference-free quality estimation, from about 1 (unrelated) to 5 (the
+same meaning).
 
-A small network over the SONAR vectors of both (topxgen.quality.sonar), each scaled to length 1:
+A small network over the SONAR vectors of source and translation (topxgen.quality.sonar), each scaled to length 1:
 [source, translation, source * translation, |translation - source|] -> Linear, Tanh, Linear, Tanh, Linear.
 """
 
@@ -12,30 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError
-from topxgen.common.hub import cannot_load
+from topxgen.common.hub import hub_call
 from topxgen.quality import sonar as sonar_encoder
-from topxgen.quality.sonar import SonarEncoder, listed, load_tensors, looks_local
+from topxgen.quality.sonar import SonarEncoder, listed, load_tensors, looks_local, read_checkpoint
 from topxgen.text.languages import Language
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT = "facebook/blaser-2.0-qe"
-FILES = ("model.pt", "model.safetensors")
+WEIGHT_FILES = ("model.pt", "model.safetensors")
 CACHE_BYTES = 1 << 30
-BLOCK = 8192  # pairs whose vectors are in memory together
+BLOCK_PAIRS = 8192  # pairs whose vectors are in memory together
 
-_LAYERS = (1, 4, 7)  # dropouts sit at 0, 3 and 6, activations at 2 and 5
+_LAYERS = (1, 4, 7)  # linear layers; 0, 3 and 6 are dropout, 2 and 5 activations
 _KEYS = tuple(f"mlp.{layer}.{kind}" for layer in _LAYERS for kind in ("weight", "bias"))
 
 
 def preflight(blaser: str = DEFAULT, sonar: str = sonar_encoder.DEFAULT, languages: Iterable[Language] = ()) -> None:
-    """Raise UsageError for all that can go wrong and shows before the encoder's weights are loaded.
+    """Raise UsageError for what can be found out before the encoder's weights are loaded.
 
-    Reads SONAR's tokenizer and configuration and BLASER's file (fetched when it is a Hub id), and looks whether
-    they fit each other and know `languages`.
+    Reads SONAR's tokenizer and configuration and BLASER's file (downloaded if it is a Hub id), and checks that they fit
+    together and know `languages`.
     """
-    checkpoint = sonar_encoder.read(sonar)
+    checkpoint = read_checkpoint(sonar)
     for language in languages:
         checkpoint.check(language)
     _weights(_file(blaser), checkpoint)
@@ -44,12 +44,11 @@ def preflight(blaser: str = DEFAULT, sonar: str = sonar_encoder.DEFAULT, languag
 class Blaser:
     """Scores of translations.
 
-    `blaser` is a Hub id, a folder with model.pt or model.safetensors, or such a file; `sonar`, `dtype`, `device`
-    and `batch_tokens` are those of SonarEncoder. BLASER's own network always computes in float32. Vectors of up to
-    `cache_bytes` (vectors and their texts) are kept between calls, those used last; so a text is embedded once
-    for each language as long as it stays among them.
+    `blaser` is a Hub id, a folder with model.pt or model.safetensors, or such a file; `sonar`, `dtype`, `device` and
+    `batch_tokens` are those of SonarEncoder. BLASER's own network always computes in float32. The most recently used
+    vectors (with their texts up to `cache_bytes`) are kept between calls, so that a text is not embedded twice.
 
-    Raises UsageError when a part does not load or the two do not fit.
+    Raises UsageError if a part does not load or the two do not fit together.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Blaser:
         batch_tokens: int | None = None,
         cache_bytes: int = CACHE_BYTES,
     ):
-        checkpoint = sonar_encoder.read(sonar)
+        checkpoint = read_checkpoint(sonar)
         weights = _weights(_file(blaser), checkpoint)
         self._encoder = SonarEncoder(checkpoint, dtype=dtype, device=device, batch_tokens=batch_tokens)
         self._weights = [
@@ -73,18 +72,18 @@ class Blaser:
 
     @property
     def truncated(self) -> int:
-        """Texts that were cut at SONAR's 514 tokens."""
+        """How many texts were truncated at SONAR's 514 tokens."""
         return self._encoder.truncated
 
     def check(self, source: Language, target: Language) -> None:
-        """Raise UsageError when SONAR does not know one of the languages."""
+        """Raise UsageError if SONAR does not know one of the languages."""
         self._encoder.check(source)
         self._encoder.check(target)
 
     def score(
         self, sentences: Sequence[str], translations: Sequence[str], source: Language, target: Language
     ) -> list[float | None]:
-        """A score for each pair, in order; None where a side is empty or only whitespace.
+        """A score for each pair, in order; None if a side is blank.
 
         `sentences` are in `source`, `translations` in `target`, one for one (ValueError otherwise).
         """
@@ -117,12 +116,12 @@ def score_pairs(
     source: Language,
     target: Language,
 ) -> list[float | None]:
-    """Score pairs block by block, empty ones aside; see Blaser.score."""
+    """Score pairs block by block, without blank ones; see Blaser.score."""
     pairs = list(zip(sentences, translations, strict=True))
     scores: list[float | None] = [None] * len(pairs)
-    full = [i for i, (a, b) in enumerate(pairs) if a.strip() and b.strip()]
-    for start in range(0, len(full), BLOCK):
-        block = full[start : start + BLOCK]
+    nonblank = [i for i, (a, b) in enumerate(pairs) if a.strip() and b.strip()]
+    for start in range(0, len(nonblank), BLOCK_PAIRS):
+        block = nonblank[start : start + BLOCK_PAIRS]
         values = network(
             vectors.get([pairs[i][0] for i in block], source), vectors.get([pairs[i][1] for i in block], target)
         )
@@ -132,7 +131,7 @@ def score_pairs(
 
 
 class VectorCache:
-    """Vectors of texts by language, made by `encode(texts, language)` -> (n, width); the ones used last are kept."""
+    """An LRU cache of text vectors by language, made by `encode(texts, language)` -> (n, width); `limit` in bytes."""
 
     def __init__(self, encode: Callable[[list[str], Language], "Tensor"], limit: int = CACHE_BYTES):
         self._encode, self._limit = encode, limit
@@ -143,24 +142,24 @@ class VectorCache:
         """(len(texts), width), float32, in the given order."""
         import torch
 
-        found = {}
+        vectors = {}
         missing = []
         for text in dict.fromkeys(texts):
             key = (language.flores, text)
             if key in self._kept:
                 self._kept.move_to_end(key)
-                found[text] = self._kept[key]
+                vectors[text] = self._kept[key]
             else:
                 missing.append(text)
         if missing:
             for text, vector in zip(missing, self._encode(missing, language), strict=True):
-                found[text] = vector = vector.clone()  # its own memory: a view would keep the whole batch
+                vectors[text] = vector = vector.clone()  # a view would keep the whole batch in memory
                 self._kept[language.flores, text] = vector
                 self._size += _bytes(text, vector)
             while self._size > self._limit:
                 (_, text), vector = self._kept.popitem(last=False)
                 self._size -= _bytes(text, vector)
-        return torch.stack([found[text] for text in texts])
+        return torch.stack([vectors[text] for text in texts])
 
     def clear(self) -> None:
         self._kept.clear()
@@ -172,52 +171,59 @@ def _bytes(text: str, vector: "Tensor") -> int:
 
 
 def _file(name: str) -> Path:
-    """The file of BLASER's weights, fetched when `name` is a Hub id."""
+    """The file of BLASER's weights, downloaded if `name` is a Hub id."""
     path = Path(name)
     if path.is_dir():
-        for file in FILES:
+        for file in WEIGHT_FILES:
             if (path / file).is_file():
                 return path / file
-        raise UsageError(f"{path} holds no BLASER weights ({' or '.join(FILES)}); copy model.pt of {DEFAULT} there")
+        raise UsageError(
+            f"{path} holds no BLASER weights ({' or '.join(WEIGHT_FILES)}); copy model.pt of {DEFAULT} there"
+        )
     if path.is_file():
         return path
     if looks_local(name):
         raise UsageError(f"{name!r} does not exist; pass BLASER's model.pt, its folder, or a Hub id such as {DEFAULT}")
+    return hub_call(name, lambda: _download(name))
+
+
+def _download(name: str) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    first = None
-    for file in FILES:
+    first, second = WEIGHT_FILES
+    try:
+        return Path(hf_hub_download(name, first))
+    except EntryNotFoundError as error:
+        # Unreachable, not absent: do not wait for the retries of another download.
+        if isinstance(error, LocalEntryNotFoundError) and not constants.HF_HUB_OFFLINE:
+            raise
         try:
-            return Path(hf_hub_download(name, file))
-        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            first = first or error
-            answered = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
-            if not answered and not constants.HF_HUB_OFFLINE:
-                break  # out of reach: half a minute of retries, once
-    raise UsageError(cannot_load(name, first))
+            return Path(hf_hub_download(name, second))
+        except EntryNotFoundError:
+            raise error from None
 
 
 def _weights(path: Path, checkpoint: sonar_encoder.Checkpoint) -> dict[str, "Tensor"]:
-    """BLASER's tensors, checked against each other and against SONAR's width."""
+    """BLASER's tensors, with the shapes that SONAR's width requires."""
     weights = load_tensors(path)
     if set(weights) != set(_KEYS):
         raise UsageError(
-            f"{path} is no BLASER-2.0-QE checkpoint: it holds {listed(sorted(weights))}; expected exactly {', '.join(_KEYS)}; take "
-            f"model.pt of {DEFAULT}"
+            f"{path} is not a BLASER-2.0-QE checkpoint: it holds {listed(sorted(weights))}; expected exactly {', '.join(_KEYS)}; "
+            f"pass model.pt of {DEFAULT}"
         )
     width = checkpoint.width
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     features = shapes["mlp.1.weight"][-1]
     if features == 6 * width:
         raise UsageError(
-            f"{path} is BLASER with references (first layer {features} = 6 x {width} wide), and there are none here; take "
-            f"model.pt of {DEFAULT}"
+            f"{path} is the reference-based BLASER (first layer {features} = 6 x {width} wide); pass "
+            f"model.pt of {DEFAULT}, which needs no reference"
         )
     if features != 4 * width:
         raise UsageError(
-            f"{path} does not go with SONAR {checkpoint.name}: its first layer takes {features} numbers, vectors of {width} "
-            f"give {4 * width}; take model.pt of {DEFAULT} and {sonar_encoder.DEFAULT}"
+            f"{path} does not fit SONAR {checkpoint.name}: its first layer takes {features} numbers, vectors of width {width} "
+            f"give {4 * width}; pass model.pt of {DEFAULT} and {sonar_encoder.DEFAULT}"
         )
     inner, outer = shapes["mlp.1.weight"][0], shapes["mlp.4.weight"][0]
     layers = ((inner, features), (outer, inner), (1, outer))
@@ -227,6 +233,6 @@ def _weights(path: Path, checkpoint: sonar_encoder.Checkpoint) -> dict[str, "Ten
     for name, shape in expected.items():
         if shapes[name] != shape:
             raise UsageError(
-                f"{path}: {name} has the shape {list(shapes[name])}, expected {list(shape)}; take model.pt of {DEFAULT}"
+                f"{path}: {name} has the shape {list(shapes[name])}, expected {list(shape)}; pass model.pt of {DEFAULT}"
             )
     return weights

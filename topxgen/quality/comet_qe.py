@@ -1,26 +1,22 @@
-"""Scores of translations by a reference-free COMET model (Rei et al. 2022), in an environment of its own.
+"""Scores of translations by a reference-free COMET model (Rei et al. 2022), in a separate environment.
 
     .venv-comet/bin/python topxgen/quality/comet_qe.py pairs.jsonl scores.jsonl --model Unbabel/wmt22-cometkiwi-da
 
-Reads one {"id", "src", "mt"} a line, appends one {"id", "score"} a line; ids that have a score already are left out, so that
-a killed run goes on where it stopped. Needs requirements-comet.txt and nothing else of this project.
+Reads lines {"id", "src", "mt"} and appends lines {"id", "score"}; ids that have a score are skipped, so that a run can be
+resumed. Needs requirements-comet.txt and nothing else of this project.
 """
 
 import argparse
 import json
 import os
 
-CHUNK = 2048  # pairs between two writes
+CHUNK_PAIRS = 2048
 
 
 def records(path: str) -> list[dict]:
-    """The whole lines of a JSONL file; what a kill left of the last one is not among them."""
-    found = []
+    """The complete lines of a JSONL file; a last line that a kill cut off is dropped."""
     with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                found.append(json.loads(line))
-    return found
+        return [json.loads(line) for line in file if line.endswith("\n")]
 
 
 def main() -> None:
@@ -29,7 +25,7 @@ def main() -> None:
     parser.add_argument("scores")
     parser.add_argument("--model", default="Unbabel/wmt22-cometkiwi-da", help="Hub id or checkpoint file [%(default)s]")
     parser.add_argument("--batch_size", type=int, default=16, help="[%(default)s]")
-    parser.add_argument("--chunk", type=int, default=CHUNK, help="pairs between two writes [%(default)s]")
+    parser.add_argument("--chunk", type=int, default=CHUNK_PAIRS, help="pairs between two writes [%(default)s]")
     args = parser.parse_args()
 
     done = {record["id"] for record in records(args.scores)} if os.path.exists(args.scores) else set()
@@ -42,7 +38,9 @@ def main() -> None:
     path = args.model if os.path.isfile(args.model) else download_model(args.model)
     model = load_from_checkpoint(path)
     gpus = int(torch.cuda.is_available())
-    todo.sort(key=lambda record: len(record["src"]) + len(record["mt"]), reverse=True)  # short of memory? At once
+    todo.sort(
+        key=lambda record: len(record["src"]) + len(record["mt"]), reverse=True
+    )  # so that a lack of memory shows at once
     with open(args.scores, "a", encoding="utf-8") as out:
         for start in range(0, len(todo), args.chunk):
             chunk = todo[start : start + args.chunk]

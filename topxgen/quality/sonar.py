@@ -1,8 +1,8 @@
 """SONAR sentence vectors (Duquenne et al. 2023, arXiv 2308.11466) on plain transformers.
 
-The text encoder is that of an NLLB-like M2M-100 model; a sentence's vector is the mean of its last hidden
-states. Two layouts are read: that of transformers (`M2M100Encoder.save_pretrained`), from a folder or the Hub,
-and the original checkpoint of fairseq2 (`sonar_text_encoder.pt`), a file or a folder that holds it.
+The text encoder is that of an NLLB-like M2M-100 model; a sentence vector is the mean of its last hidden states. Two formats
+are read: that of transformers (`M2M100Encoder.save_pretrained`), from a folder or the Hub, and the original checkpoint of
+fairseq2 (`sonar_text_encoder.pt`), a file or a folder with that file.
 """
 
 import gc
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from topxgen.common.errors import UsageError, closest, reason
-from topxgen.common.hub import cannot_load
+from topxgen.common.errors import UsageError, closest, reason, unknown_choice
+from topxgen.common.hub import hub_call
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.text.languages import Language
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "cointegrated/SONAR_200_text_encoder"
 ORIGINAL = "sonar_text_encoder.pt"
-ORIGINAL_TOKENIZER = "facebook/nllb-200-distilled-600M"  # the same vocabulary; the original comes without one
-MAX_TOKENS = 514  # language code and </s> included; what is longer is cut, as sonar-space does
+ORIGINAL_TOKENIZER = "facebook/nllb-200-distilled-600M"  # the same vocabulary; the original has no tokenizer
+MAX_TOKENS = 514  # with language code and </s>; longer texts are truncated, as by sonar-space
 BATCH_TOKENS = {"cpu": 512, "cuda": 32768}  # rows times longest row
 DTYPES = ("float32", "bfloat16")
 
@@ -44,38 +44,38 @@ _RENAMES = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What can be known of an encoder before its weights are loaded."""
+    """What is known of an encoder before its weights are loaded."""
 
     name: str
     tokenizer: object
     config: object  # M2M100Config
-    original: Path | None  # the fairseq2 file, when it is one
+    original: Path | None  # the fairseq2 file, if it is one
 
     @property
     def width(self) -> int:
-        """Numbers in a sentence vector."""
+        """Numbers in a vector."""
         return self.config.d_model
 
     def check(self, language: Language) -> None:
-        """Raise UsageError when the encoder was not taught `language` (its code is no token of its own)."""
+        """Raise UsageError if the encoder does not know `language` (its vocabulary lacks the code)."""
         code, tokenizer = language.flores, self.tokenizer
         if _CODE.fullmatch(code) and tokenizer.convert_tokens_to_ids(code) not in (None, tokenizer.unk_token_id):
             return
         known = sorted(token for token in tokenizer.get_vocab() if _CODE.fullmatch(token))
         if not known:
             raise UsageError(
-                f"the tokenizer of {self.name} has no language codes, so it cannot mark {code!r}; is its tokenizer.json missing?"
+                f"the tokenizer of {self.name} has no language codes, such as {code!r}; is its tokenizer.json missing?"
             )
         raise UsageError(
             f"SONAR ({self.name}) does not know {code!r} ({language.name}); it knows {len(known)} languages, closest: "
-            f"{', '.join(closest(code, known)) or 'none'}; leave {language.name} out, or choose another scorer"
+            f"{', '.join(closest(code, known)) or 'none'}; omit {language.name}, or choose another scorer"
         )
 
 
-def read(name_or_path: str) -> Checkpoint:
+def read_checkpoint(name_or_path: str) -> Checkpoint:
     """Tokenizer and dimensions of an encoder; no weights are loaded.
 
-    Raises UsageError when it is missing, out of reach, or something else than a SONAR text encoder.
+    Raises UsageError if it is missing, unreachable, or not a SONAR text encoder.
     """
     from transformers import AutoConfig
 
@@ -87,26 +87,23 @@ def read(name_or_path: str) -> Checkpoint:
         if tokenizer.convert_ids_to_tokens([0, 1, 2, 3]) != _SPECIAL:
             raise UsageError(f"the tokenizer beside {original} is not NLLB's; put that of {ORIGINAL_TOKENIZER} there")
     else:
-        try:
-            config = AutoConfig.from_pretrained(name_or_path)
-        except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-            raise UsageError(cannot_load(name_or_path, error)) from None
+        config = hub_call(name_or_path, lambda: AutoConfig.from_pretrained(name_or_path))
         architecture = (config.architectures or ["M2M100Encoder"])[0]
         if config.model_type != "m2m_100" or architecture != "M2M100Encoder":
             raise UsageError(
-                f"{name_or_path} is a {config.model_type} model ({architecture}), no SONAR text encoder (M2M100Encoder); pass "
-                f"{DEFAULT}, a copy of it, or an original {ORIGINAL}"
+                f"{name_or_path} is a {config.model_type} model ({architecture}), not a SONAR text encoder (M2M100Encoder); "
+                f"pass {DEFAULT}, a copy of it, or an original {ORIGINAL}"
             )
         tokenizer = load_tokenizer(ModelSettings(name_or_path))
     if len(tokenizer) > config.vocab_size:
         raise UsageError(
-            f"{name_or_path} does not go with its tokenizer: {len(tokenizer)} tokens, but vectors for {config.vocab_size}"
+            f"{name_or_path} does not fit its tokenizer: {len(tokenizer)} tokens, but {config.vocab_size} embeddings"
         )
     return Checkpoint(name_or_path, tokenizer, config, original)
 
 
 def _original(name: str) -> Path | None:
-    """The fairseq2 checkpoint that `name` stands for, if it does. Raises UsageError for a path to nothing."""
+    """The fairseq2 checkpoint at `name`, None if it is another format. Raises UsageError for a path that does not exist."""
     path = Path(name)
     if path.is_file():
         return path
@@ -124,14 +121,14 @@ def _original(name: str) -> Path | None:
 
 
 def looks_local(name: str) -> bool:
-    """Whether a name can only mean a file or folder here, not a model of the Hub."""
+    """Whether `name` can only be a local path, not a Hub id."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith((".pt", ".bin", ".safetensors"))
 
 
 def load_tensors(path: Path) -> dict[str, "Tensor"]:
-    """The named tensors of a .safetensors or torch file (perhaps under "model"), on the CPU, mapped from disk.
+    """The named tensors of a .safetensors or torch file (perhaps under "model"), on the CPU, memory-mapped.
 
-    Nothing but tensors is ever unpickled. Raises UsageError when the file is damaged, refused, or holds no names.
+    Only tensors are unpickled. Raises UsageError if the file is damaged, has other pickled objects, or no named tensors.
     """
     import torch
     from safetensors.torch import load_file
@@ -141,14 +138,14 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
             loaded = load_file(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # pickle's and zip's dozens of types; torch's advice to switch the check off is left out
+    except Exception as error:  # of pickle, zip, safetensors; torch's advice to disable the check is dropped
         lines = [line.strip() for line in str(error).splitlines()]
         cause = next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), None)
         if cause is None and "Weights only" not in str(error):
             cause = reason(error)
         raise UsageError(
-            f"{path} does not load as plain tensors ({cause or 'not a checkpoint'}): a damaged file, or a pickle that could run "
-            "code; fetch the published file again, or save a state dict"
+            f"{path} does not load as plain tensors ({cause or 'not a checkpoint'}): it is damaged, or a pickle that could run "
+            "code; download the published file again, or save a state dict"
         ) from None
     if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
         loaded = loaded["model"]
@@ -158,24 +155,24 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
         else {}
     )
     if not tensors:
-        raise UsageError(f"{path} holds no named tensors; fetch the published file again, or save a state dict")
+        raise UsageError(f"{path} holds no named tensors; download the published file again, or save a state dict")
     return tensors
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """`names` for an error line: the first of them, and how many there are."""
+    """`names` for an error message: the first ones, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _config(path: Path, tensors: dict[str, "Tensor"]):
-    """The dimensions of a fairseq2 checkpoint, read off its tensors. SONAR's heads are 64 wide."""
+    """The configuration of a fairseq2 checkpoint, from the shapes of its tensors. SONAR's attention heads are 64 wide."""
     from transformers import M2M100Config
 
     embedding, inner = "encoder_frontend.embed.weight", "encoder.layers.0.ffn.inner_proj.weight"
     if embedding not in tensors or inner not in tensors:
         raise UsageError(
-            f"{path} is no original SONAR text encoder: it holds {listed(list(tensors))}, not {embedding}, {inner} and so on; "
-            f"pass {ORIGINAL}, or a folder in the layout of transformers"
+            f"{path} is not an original SONAR text encoder: it holds {listed(list(tensors))}, not {embedding} and {inner}; "
+            f"pass {ORIGINAL}, or a folder in the format of transformers"
         )
     vocabulary, width = tensors[embedding].shape
     return M2M100Config(
@@ -203,8 +200,8 @@ def _load_original(checkpoint: Checkpoint):
         for pattern, replacement in _RENAMES:
             name = re.sub(pattern, replacement, name)
         weights[name] = tensor
-    # fairseq2 begins with <pad> <unk> <s> </s>, NLLB's tokenizer with <s> <pad> </s> <unk>. The map of the file
-    # is private: nothing is written to disk.
+    # fairseq2's vocabulary begins with <pad> <unk> <s> </s>, NLLB's with <s> <pad> </s> <unk>. The memory map is private:
+    # nothing is written to disk.
     embedding = weights["embed_tokens.weight"]
     embedding[:4] = embedding[[2, 0, 3, 1]]
     with torch.device("meta"):
@@ -213,8 +210,8 @@ def _load_original(checkpoint: Checkpoint):
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise UsageError(
-            f"{path} is no original SONAR text encoder: {' '.join(str(error).split())[:300]}; pass {ORIGINAL}, or a folder in "
-            "the layout of transformers"
+            f"{path} is not an original SONAR text encoder: {' '.join(str(error).split())[:300]}; pass {ORIGINAL}, or a folder in "
+            "the format of transformers"
         ) from None
     model.embed_positions = M2M100SinusoidalPositionalEmbedding(
         config.max_position_embeddings, config.d_model, config.pad_token_id
@@ -228,43 +225,42 @@ def _load_transformers(checkpoint: Checkpoint, dtype):
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    try:
-        model, info = M2M100Encoder.from_pretrained(checkpoint.name, dtype=dtype, output_loading_info=True)
-    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UsageError(cannot_load(checkpoint.name, error)) from None
-    if missing := sorted(info["missing_keys"]):  # transformers would fill them with noise and go on
+    name, options = checkpoint.name, dict(dtype=dtype, output_loading_info=True)
+    model, info = hub_call(name, lambda: M2M100Encoder.from_pretrained(name, **options))
+    if missing := sorted(info["missing_keys"]):  # transformers would initialise them at random
         raise UsageError(
-            f"the weights of {checkpoint.name} are no SONAR text encoder: missing {listed(missing)}; found instead "
-            f"{listed(sorted(info['unexpected_keys'])) or 'nothing'}; pass {DEFAULT} or a copy of it"
+            f"the weights of {name} are not a SONAR text encoder: missing {listed(missing)}; unexpected "
+            f"{listed(sorted(info['unexpected_keys'])) or 'none'}; pass {DEFAULT} or a copy of it"
         )
     return model
 
 
-def torch_device(device: str | None):
-    """`device` as torch names it; None: the GPU when there is one. Raises UsageError when it is not there."""
+def torch_device(device: str | None, dtype: str):
+    """The torch device of that name, None for a GPU if there is one.
+
+    Raises UsageError for a device that does not exist and for a dtype that is not one of DTYPES.
+    """
     import torch
 
+    if dtype not in DTYPES:
+        raise unknown_choice("dtype of SONAR", dtype, DTYPES)
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        found = None
-    if found is None or found.type not in BATCH_TOKENS:
-        raise UsageError(f"device {device!r} is unknown; choose cpu, cuda or cuda:N")
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {device!r}: torch sees no GPU here; pass cpu")
-    return found
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UsageError(f"device {device!r} does not exist; choose cpu, cuda or cuda:N")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UsageError(f"device {device!r}: torch finds no GPU; pass cpu")
+    return torch.device(device)
 
 
 class SonarEncoder:
     """Texts to SONAR vectors.
 
-    `dtype` is what the network computes in, float32 or bfloat16; `device` None means the GPU when there is one;
-    `batch_tokens` bounds rows times longest row of a batch (None: by device). `truncated` counts texts that were
-    cut at 514 tokens, each time one is embedded.
+    `dtype` is the precision of the network, float32 or bfloat16; `device` None is the GPU if there is one; `batch_tokens`
+    limits rows times longest row of a batch (None: by device). `truncated` counts texts longer than MAX_TOKENS, each time
+    one is embedded.
 
-    Raises UsageError when the encoder does not load or a setting is not one of the choices.
+    Raises UsageError if the encoder does not load or a setting is not one of the choices.
     """
 
     def __init__(
@@ -277,11 +273,9 @@ class SonarEncoder:
     ):
         import torch
 
-        if dtype not in DTYPES:
-            raise UsageError(f"dtype {dtype!r} is not offered for SONAR; choose one of {', '.join(DTYPES)}")
-        self.device = torch_device(device)
+        self.device = torch_device(device, dtype)
         self._batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
-        self._checkpoint = read(name_or_path) if isinstance(name_or_path, str) else name_or_path
+        self._checkpoint = read_checkpoint(name_or_path) if isinstance(name_or_path, str) else name_or_path
         wanted = getattr(torch, dtype)
         if self._checkpoint.original is not None:
             model = _load_original(self._checkpoint)
@@ -296,13 +290,13 @@ class SonarEncoder:
         return self._checkpoint.width
 
     def check(self, language: Language) -> None:
-        """Raise UsageError when the encoder does not know `language`."""
+        """Raise UsageError if the encoder does not know `language`."""
         self._checkpoint.check(language)
 
     def encode(self, texts: Sequence[str], language: Language) -> "Tensor":
         """Vectors of `texts`, all of one language: (len(texts), width), float32, on the CPU, in the given order.
 
-        Each distinct text goes through the network once. Raises UsageError when the language is not known.
+        Each distinct text is embedded once. Raises UsageError for an unknown language.
         """
         import torch
 
@@ -319,7 +313,7 @@ class SonarEncoder:
             return []
         tokenizer = self._checkpoint.tokenizer
         code = tokenizer.convert_tokens_to_ids(language.flores)
-        # split_special_tokens: "</s>" or a language code inside a text is text, as for SentencePiece.
+        # split_special_tokens: "</s>" or a language code in a text is text, as for SentencePiece.
         ids = tokenizer(
             texts,
             add_special_tokens=False,
@@ -356,7 +350,7 @@ class SonarEncoder:
 
 
 def _batches(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices grouped by length, longest first (so that memory, if short, runs out at once), within `batch_tokens`."""
+    """Indices grouped by length, longest first (so that a lack of memory shows at once), within `batch_tokens`."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:

@@ -1,7 +1,7 @@
-"""BLASER-2.0-QE through Meta's own sonar-space package: the reference for topxgen.quality.blaser, in its own environment.
+"""BLASER-2.0-QE through Meta's own sonar-space package: the reference for topxgen.quality.blaser, in a separate environment.
 
-Its classes were compared with ours on random weights (tests/test_blaser.py). This engine was not run here with the
-published weights: its compiled part needs a CUDA build of torch, and the checkpoints come from Meta's servers.
+tests/quality/test_blaser.py compares the two on random weights. Not tested with the published weights: the compiled part of
+sonar-space needs a CUDA build of torch, and the checkpoints come from Meta's servers.
 """
 
 import gc
@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.quality.blaser import CACHE_BYTES, VectorCache, score_pairs
-from topxgen.quality.sonar import BATCH_TOKENS, DTYPES, torch_device
+from topxgen.quality.sonar import BATCH_TOKENS, torch_device
 from topxgen.text.languages import Language
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ENCODER, BLASER = "text_sonar_basic_encoder", "blaser_2_0_qe"  # names of sonar-space's model cards
-_CUT = re.compile(r"For (\d+) input tensors")  # of the warning that sonar-space gives
+_CUT = re.compile(r"For (\d+) input tensors")  # in the truncation warning of sonar-space
 
 
 def preflight(languages: Iterable[Language] = ()) -> None:
-    """Raise UsageError when sonar-space does not import. Languages show only once its tokenizer is loaded."""
+    """Raise UsageError if sonar-space does not import. `languages` are not checked: that needs its tokenizer."""
     _import()
 
 
@@ -33,18 +33,18 @@ def _import():
         from fairseq2.data.tokenizers import load_tokenizer
         from sonar.inference_pipelines.text import TextToEmbeddingModelPipeline
         from sonar.models.blaser.loader import load_blaser_model
-    except Exception as error:  # fairseq2n raises types of its own when it meets another torch
+    except Exception as error:  # fairseq2n raises its own types for an incompatible torch
         raise UsageError(
-            f"the sonar-space engine does not import ({reason(error)}): install requirements-sonar.txt in an environment of "
-            "its own, or use the native engine"
+            f"the sonar-space engine does not import ({reason(error)}): install requirements-sonar.txt in a separate environment, "
+            "or use the native engine"
         ) from None
     return TextToEmbeddingModelPipeline, load_blaser_model, load_tokenizer
 
 
 class SonarSpace:
-    """Scores of translations, as topxgen.quality.blaser.Blaser gives them; the weights are those that sonar-space fetches.
+    """Scores of translations, as topxgen.quality.blaser.Blaser; sonar-space downloads the weights.
 
-    Raises UsageError when the package or its weights do not load.
+    Raises UsageError if the package or its weights do not load.
     """
 
     def __init__(
@@ -58,9 +58,7 @@ class SonarSpace:
         pipeline, load_blaser_model, load_tokenizer = _import()
         import torch
 
-        if dtype not in DTYPES:
-            raise UsageError(f"dtype {dtype!r} is not offered for SONAR; choose one of {', '.join(DTYPES)}")
-        self.device = torch_device(device)
+        self.device = torch_device(device, dtype)
         self._batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
         try:
             self._tokenizer = load_tokenizer(ENCODER)
@@ -75,20 +73,20 @@ class SonarSpace:
         self.truncated = 0
 
     def check(self, source: Language, target: Language) -> None:
-        """Raise UsageError when SONAR does not know one of the languages."""
+        """Raise UsageError if SONAR does not know one of the languages."""
         for language in (source, target):
             try:
                 self._tokenizer.create_encoder(lang=language.flores)
             except Exception as error:
                 raise UsageError(
                     f"SONAR does not know {language.flores!r} ({language.name}; {reason(error)}); it knows the 202 languages "
-                    f"of NLLB; leave {language.name} out, or choose another scorer"
+                    f"of NLLB; omit {language.name}, or choose another scorer"
                 ) from None
 
     def score(
         self, sentences: Sequence[str], translations: Sequence[str], source: Language, target: Language
     ) -> list[float | None]:
-        """A score for each pair, in order; None where a side is empty or only whitespace."""
+        """A score for each pair, in order; None if a side is blank."""
         self.check(source, target)
         return score_pairs(self._vectors, self._network, sentences, translations, source, target)
 

@@ -1,8 +1,8 @@
-"""Demonstrations for a sentence: the sentences of a pool that are most like it (--retriever_type).
+"""Demonstrations for a sentence: the most similar sentences of a pool (--retriever_type).
 
-A similarity is made of (pool, language, settings) and has
-    scores(queries) -> (len(queries), len(pool)) floats, the higher the more alike
-    prepare(queries), where a model must read all queries before their scores are asked for
+A similarity is built of (pool, language, settings) and has
+    scores(queries) -> (len(queries), len(pool)) floats, higher is more similar
+    prepare(queries)                     optional: called with all queries before `scores`, to run a model once
 A Retriever ranks the pool by it for all queries at once, in blocks of bounded memory.
 """
 
@@ -14,7 +14,6 @@ from topxgen.common.settings import Settings
 from topxgen.quality.sonar import DEFAULT as SONAR
 from topxgen.text.languages import Language
 
-# One row a similarity: "module:class", imported when it is chosen.
 RETRIEVERS: dict[str, Choice] = {
     "bm25s": Choice("topxgen.retrieval.bm25:Robertson", "BM25 (Robertson) on stemmed words"),
     "bm25": Choice("topxgen.retrieval.bm25:Okapi", "BM25 (Okapi) on stemmed words"),
@@ -28,8 +27,8 @@ RETRIEVERS: dict[str, Choice] = {
     ),
     "kernel": Choice("topxgen.retrieval.dependency_trees:Kernel", "similar dependency trees (spaCy), by a tree kernel"),
 }
-NEEDS_MODEL = ("SONAR",)  # these want a GPU's memory while they look, and give it back
-BLOCK, BLOCK_BYTES = 128, 32 << 20  # queries, and bytes of their scores, in memory together
+NEEDS_MODEL = ("SONAR",)  # these need GPU memory while they retrieve, and free it
+BLOCK_QUERIES, BLOCK_BYTES = 128, 32 << 20  # queries, and bytes of their scores, in memory together
 
 
 @dataclass(frozen=True)
@@ -46,62 +45,62 @@ class Retriever:
 
     def __init__(self, pool: list[str], similarity):
         self._pool, self._similarity = pool, similarity
-        self._places: dict[str, list[int]] = {}
+        self._indices: dict[str, list[int]] = {}  # by sentence
         for i, text in enumerate(pool):
-            self._places.setdefault(text, []).append(i)
+            self._indices.setdefault(text, []).append(i)
 
     def nearest(self, queries: list[str], k: int) -> list[list[int]]:
-        """For each query the indices of the `k` sentences most like it, the most similar first, of equals the first.
+        """For each query the indices of the `k` most similar sentences, most similar first; ties in the order of the pool.
 
-        A sentence equal to the query is left out: it would give the answer away. Raises UsageError when the pool has
-        fewer than k others.
+        Sentences equal to the query are excluded: they would give the answer away. Raises UsageError if the pool has fewer
+        than k others.
         """
         if not k:
             return [[] for _ in queries]
         distinct = list(dict.fromkeys(queries))
-        equal = max((len(self._places.get(query, ())) for query in distinct), default=0)
+        equal = max((len(self._indices.get(query, ())) for query in distinct), default=0)
         if k > len(self._pool) - equal:
-            without = f" ({equal} of them equal to the sentence to translate)" if equal else ""
+            excluded = f" ({equal} of them equal to the sentence to translate)" if equal else ""
             raise UsageError(
-                f"{k} demonstrations are more than the {len(self._pool)} sentences of the pool{without}; ask for fewer"
+                f"{k} demonstrations are more than the {len(self._pool)} sentences of the pool{excluded}; pass fewer"
             )
         if hasattr(self._similarity, "prepare"):
             self._similarity.prepare(distinct)
-        rows = max(1, min(BLOCK, BLOCK_BYTES // (8 * len(self._pool))))
-        found: dict[str, list[int]] = {}
+        rows = max(1, min(BLOCK_QUERIES, BLOCK_BYTES // (8 * len(self._pool))))
+        nearest: dict[str, list[int]] = {}
         for start in range(0, len(distinct), rows):
             block = distinct[start : start + rows]
             scores = self._similarity.scores(block)
             for row, query in zip(scores, block, strict=True):
-                row[self._places.get(query, [])] = float("-inf")
-            found.update(zip(block, highest(scores, k).tolist(), strict=True))
-        return [list(found[query]) for query in queries]
+                row[self._indices.get(query, [])] = float("-inf")
+            nearest.update(zip(block, top_k(scores, k).tolist(), strict=True))
+        return [list(nearest[query]) for query in queries]
 
 
-def highest(scores, k: int):
-    """The columns of the `k` highest values of each row of `scores` (rows, columns), highest first; of equals the first.
+def top_k(scores, k: int):
+    """The columns of the `k` highest values in each row of `scores` (rows, columns), highest first; ties by column.
 
-    The k-th highest of the highest of every few columns bounds the rows from below. What reaches it is little, unless very
-    many are equal, and is sorted.
+    The k-th highest of the maxima of groups of columns is a lower bound on the k-th highest value. Few values reach it, unless
+    very many are equal, and only those are sorted.
     """
     import numpy as np
 
     scores = np.ascontiguousarray(scores)
     count, columns = scores.shape
-    few = min(64, columns // k)
-    parts = columns // few
-    tops = scores[:, : parts * few].reshape(count, parts, few).max(axis=2)
-    bound = np.partition(tops, parts - k, axis=1)[:, parts - k, None]
+    size = min(64, columns // k)  # of a group
+    groups = columns // size
+    maxima = scores[:, : groups * size].reshape(count, groups, size).max(axis=2)
+    bound = np.partition(maxima, groups - k, axis=1)[:, groups - k, None]
     rows, places = np.nonzero(scores >= bound)
-    order = np.lexsort((-scores[rows, places], rows))  # stable: of equals the first
+    order = np.lexsort((-scores[rows, places], rows))  # stable: ties by column
     starts = np.searchsorted(rows, np.arange(count))
     return places[order][starts[:, None] + np.arange(k)]
 
 
 def create(name: str, pool: list[str], language: Language, settings: RetrieverSettings | None = None) -> Retriever:
-    """The retriever of that name over `pool`, sentences of `language`; models are loaded when they are first needed.
+    """The retriever of that name over `pool`, sentences of `language`; models are loaded on first use.
 
-    Raises UsageError for an unknown name, and for a package, model or language that is missing.
+    Raises UsageError for an unknown name and for a missing package, model or language.
     """
     similarity = load_choice("--retriever_type", name, RETRIEVERS)
     return Retriever(pool, similarity(pool, language, settings or RetrieverSettings()))

@@ -1,7 +1,7 @@
 """BM25 through bm25s (Lù 2024, arXiv 2407.03618), over words of any script, stemmed where a stemmer exists.
 
-bm25s computes what each word adds to each sentence when it builds its index. Its own `retrieve` breaks ties as it likes,
-so the sums are made here, in the same order and precision.
+The index of bm25s holds what each word adds to the score of each sentence. Its own `retrieve` breaks ties arbitrarily, so the
+scores are summed here, in the same order and precision.
 """
 
 from topxgen.text.languages import Language
@@ -16,15 +16,15 @@ class BM25:
         import Stemmer
 
         name = language.name.lower()
-        # Stemmers carry English names of languages, as our table does ("Modern Standard Arabic": arabic).
+        # Stemmers have English names of languages, as the table does ("Modern Standard Arabic": arabic).
         algorithm = next((a for a in Stemmer.algorithms() if a in name.split()), None)
         self._stem = Stemmer.Stemmer(algorithm).stemWords if algorithm else list
         self._numbers: dict[str, int] = {}
         ids = [[self._numbers.setdefault(word, len(self._numbers)) for word in self._words(text)] for text in pool]
         index = bm25s.BM25(method=method, k1=k1, b=b)
-        if self._numbers:  # bm25s refuses a pool without a single word
+        if self._numbers:  # bm25s rejects a pool without words
             index.index((ids, self._numbers), create_empty_token=False, show_progress=False)
-            # What a word adds: to the sentences indices[start:end] the weights data[start:end].
+            # A word adds the weights data[start:end] to the sentences indices[start:end].
             self._data, self._indices = index.scores["data"], index.scores["indices"]
             self._starts = index.scores["indptr"].tolist()
         self._count = len(pool)
@@ -35,19 +35,19 @@ class BM25:
     def scores(self, queries: list[str]):
         import numpy as np
 
-        found = np.zeros((len(queries), self._count), dtype=np.float32)
-        # Adding long rows word by word is vector work; one sparse product for all queries takes twice as long over a
-        # pool of 100,000, and saves 0.02 s over one of 1,000.
-        for row, query in zip(found, queries, strict=True):
+        scores = np.zeros((len(queries), self._count), dtype=np.float32)
+        # Word by word: one sparse product for all queries takes twice as long for a pool of 100,000 sentences, and saves
+        # 0.02 s for one of 1,000.
+        for row, query in zip(scores, queries, strict=True):
             for word in self._words(query):
                 if (number := self._numbers.get(word)) is not None:
                     part = slice(self._starts[number], self._starts[number + 1])
                     np.add.at(row, self._indices[part], self._data[part])
-        return found
+        return scores
 
 
 class Robertson(BM25):
-    """The published retriever: robertson, k1 1.5, b 0.7 (SPEC section 7)."""
+    """The published retriever: Robertson, k1 1.5, b 0.7."""
 
     def __init__(self, pool: list[str], language: Language, settings=None):
         super().__init__(pool, language, method="robertson", k1=1.5, b=0.7)

@@ -1,7 +1,7 @@
-"""Sentences of like structure: kernels over dependency trees, blind to the words themselves.
+"""Structural similarity: kernels over dependency trees, which ignore the words themselves.
 
-A tree is a list of (label, head): what a node is, and the index of its head (-1 for a root). Trees come from spaCy, an
-optional package; the label of a word is its part of speech and its relation to its head.
+A tree is a list of (label, head) for each node, head being an index, -1 for a root. Trees come from spaCy, an optional
+package; a label is a part of speech and a relation to the head.
 """
 
 from collections import Counter
@@ -14,38 +14,38 @@ Tree = list[tuple[str, int]]
 WL_ITERATIONS = 3
 
 
-def arcs(tree: Tree) -> Counter:
+def count_arcs(tree: Tree) -> Counter:
     """How often each arc occurs: (label of the head, label of the dependent); a root hangs from ""."""
     return Counter((tree[head][0] if head >= 0 else "", label) for label, head in tree)
 
 
-def subtrees(tree: Tree, iterations: int = WL_ITERATIONS) -> Counter:
+def count_subtrees(tree: Tree, iterations: int = WL_ITERATIONS) -> Counter:
     """How often each subtree occurs, down to `iterations` levels below its root.
 
-    The features of the Weisfeiler-Lehman subtree kernel (Shervashidze et al. 2011) on trees: nodes are renamed after
-    themselves and the names of their dependents, sorted, again and again.
+    The features of the Weisfeiler-Lehman subtree kernel (Shervashidze et al. 2011) on trees: in each iteration a node is
+    renamed after its label and the sorted names of its dependents.
     """
     names: list = [label for label, _ in tree]
-    found = Counter((0, name) for name in names)
+    counts = Counter((0, name) for name in names)
     for i in range(1, iterations + 1):
         below: list[list] = [[] for _ in tree]
         for node, (_, head) in enumerate(tree):
             if head >= 0:
                 below[head].append(names[node])
         names = [f"{label}({' '.join(sorted(children))})" for (label, _), children in zip(tree, below, strict=True)]
-        found.update((i, name) for name in names)
-    return found
+        counts.update((i, name) for name in names)
+    return counts
 
 
 class TreeKernel:
     """A similarity (see topxgen.retrieval): the cosine of the counts of `features` of two sentences' trees."""
 
     def __init__(self, pool: list[str], language: Language, settings, features: Callable[[Tree], Counter]):
-        """Raises UsageError when spaCy or a model with a parser for the language is missing; parses nothing yet."""
+        """Raises UsageError if spaCy or a model with a parser for the language is missing."""
         from topxgen.text import spacy_pipelines
 
-        choice = f"--retriever_type {type(self).__name__.lower()}"
-        self._parser = spacy_pipelines.load(language, settings.spacy_model, "dependencies", choice)
+        flag = f"--retriever_type {type(self).__name__.lower()}"
+        self._parser = spacy_pipelines.load(language, settings.spacy_model, "dependencies", flag)
         self._features, self._pool = features, pool
         self._numbers: dict = {}
         self._rows = None
@@ -59,23 +59,23 @@ class TreeKernel:
 
     def scores(self, queries: list[str]):
         rows = unit_rows([self._counts[query] for query in queries], dict(self._numbers))
-        # Features that only a query has count for its length, but meet nothing in the pool.
-        found = (self._rows @ rows[:, : self._rows.shape[1]].T.tocsr()).toarray().T
-        return found.round(9)  # equal structures tie, whatever the order of their sums
+        # Features that only a query has count for its length, but match nothing in the pool.
+        cosines = (self._rows @ rows[:, : self._rows.shape[1]].T.tocsr()).toarray().T
+        return cosines.round(9)  # so that equal structures tie, whatever the order of summation
 
 
 class Structural(TreeKernel):
-    """Arcs alone: which parts of speech hang from which."""
+    """Arcs only: which parts of speech depend on which."""
 
     def __init__(self, pool: list[str], language: Language, settings):
-        super().__init__(pool, language, settings, arcs)
+        super().__init__(pool, language, settings, count_arcs)
 
 
 class Kernel(TreeKernel):
-    """Whole subtrees, as grakel's WeisfeilerLehman kernel counts them."""
+    """Subtrees, counted as by grakel's WeisfeilerLehman kernel."""
 
     def __init__(self, pool: list[str], language: Language, settings):
-        super().__init__(pool, language, settings, subtrees)
+        super().__init__(pool, language, settings, count_subtrees)
 
 
 def unit_rows(counts: list[Counter], numbers: dict):

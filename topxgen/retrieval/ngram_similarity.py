@@ -1,7 +1,7 @@
-"""chrF and BLEU of very many pairs of texts at once, as sacrebleu's sentence_chrf and sentence_bleu give them.
+"""chrF and BLEU of very many pairs of texts at once, equal to sacrebleu's sentence_chrf and sentence_bleu.
 
-Both rest on clipped matches, the sum over n-grams of the smaller of its two counts. With one feature for "has this n-gram at
-least j times", each text is a row of zeros and ones, and the matches of all pairs are one product of sparse matrices.
+Both are computed from clipped matches: the sum over n-grams of the smaller of the two counts. With a feature for "has this
+n-gram at least j times", each text is a row of zeros and ones, and the matches of all pairs are one sparse matrix product.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,14 +14,14 @@ from topxgen.text.words import UNSPACED_SCRIPTS
 if TYPE_CHECKING:
     import numpy as np
 
-CHRF_ORDER = 6  # sacrebleu's default: characters alone (chrF, not chrF++)
+CHRF_ORDER = 6  # sacrebleu's default: characters only (chrF, not chrF++)
 CHRF_BETA = 2
 BLEU_ORDER = 4
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """Sequences of symbols (>= 0), one after the other in `symbols`; `lengths` says where each ends."""
+    """Sequences of symbols (>= 0), concatenated in `symbols`, with their `lengths`."""
 
     symbols: "np.ndarray"
     lengths: "np.ndarray"
@@ -37,7 +37,7 @@ def characters(texts: list[str]) -> Sequences:
 
 
 def words(texts: list[str], tokenize: Callable[[str], str], numbers: dict[str, int]) -> Sequences:
-    """Numbers of the words that `tokenize` parts with spaces; `numbers` grows by those that are new."""
+    """Numbers of the words that `tokenize` separates with spaces; new words are added to `numbers`."""
     import numpy as np
 
     rows = [[numbers.setdefault(word, len(numbers)) for word in tokenize(text.rstrip()).split()] for text in texts]
@@ -56,17 +56,17 @@ def bleu_tokenizer_name(language: Language) -> str:
 
 
 def bleu_tokenizer(language: Language) -> Callable[[str], str]:
-    """sacrebleu's tokenizer that fits the script: a text with spaces between its words."""
+    """sacrebleu's tokenizer that fits the script: it returns a text with spaces between words."""
     from sacrebleu.metrics import BLEU
 
     return BLEU(tokenize=bleu_tokenizer_name(language)).tokenizer
 
 
 class NgramIndex:
-    """The n-grams of orders 1 to `order` of some sequences, to be matched with those of others.
+    """The n-grams of orders 1 to `order` in a set of sequences, to be matched with those of others.
 
-    An n-gram is told by its first n - 1 symbols and its last one; in the sorted table of all such pairs of its order its
-    place is its number. Exact: nothing is hashed.
+    An n-gram is identified by the number of its first n - 1 symbols and its last symbol; its number is its position in the
+    sorted table of all such pairs of its order. Exact: nothing is hashed.
     """
 
     def __init__(self, sequences: Sequences, order: int):
@@ -79,20 +79,20 @@ class NgramIndex:
         self.features = [self._features(*found, len(self.lengths)) for found in self._ngrams(sequences, order)]
 
     def matches(self, sequences: Sequences) -> list:
-        """By order: (indexed sequences, `sequences`), how many n-grams each pair has in common."""
+        """By order: (indexed sequences, `sequences`) clipped matches."""
         import numpy as np
 
-        found = []
+        matches = []
         for i, ngrams in enumerate(self._ngrams(sequences)):
             others = self._features(*ngrams, len(sequences.lengths), known=i)
-            # Only what occurs on both sides; then each 1 of the index adds a short dense row, which is fast.
+            # Only features on both sides: each 1 of the index then adds a short dense row, which is fast.
             columns = np.unique(others.indices)
-            found.append(self.features[i][:, columns] @ others[:, columns].T.toarray())
-        return found
+            matches.append(self.features[i][:, columns] @ others[:, columns].T.toarray())
+        return matches
 
     def _ngrams(self, sequences: Sequences, learn: int = 0) -> Iterator[tuple["np.ndarray", "np.ndarray"]]:
-        """By order: the sequence and the number of each n-gram; new ones get numbers up to the order `learn`, or, when it
-        is 0, are left out."""
+        """By order: the sequence and the number of each n-gram. New n-grams get numbers up to order `learn`; if it is 0, they
+        are dropped."""
         import numpy as np
 
         count = len(sequences.lengths)
@@ -111,15 +111,15 @@ class NgramIndex:
             yield rows[at], numbers
 
     def _number(self, keys: "np.ndarray", place: int, learn: int) -> "np.ndarray":
-        """The place of each key in its table, -1 where it is none."""
+        """The position of each key in its table, -1 for an unknown one."""
         import numpy as np
 
         if learn:
             size = int(keys.max(initial=0)) + 1
-            if size <= 4 * len(keys):  # a place for every key there could be: far faster than sorting
-                there = np.zeros(size, dtype=bool)
-                there[keys] = True
-                table, numbers = np.flatnonzero(there), (np.cumsum(there) - 1)[keys]
+            if size <= 4 * len(keys):  # a flag for every possible key is far faster than sorting
+                occurs = np.zeros(size, dtype=bool)
+                occurs[keys] = True
+                table, numbers = np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[keys]
             else:
                 table, numbers = np.unique(keys, return_inverse=True)
             self._tables.append(table)
@@ -131,7 +131,7 @@ class NgramIndex:
         return np.where(table[numbers] == keys, numbers, -1)
 
     def _features(self, rows: "np.ndarray", numbers: "np.ndarray", count: int, known: int | None = None):
-        """Zeros and ones, (count, features), of one order; without `known` the features are those of these n-grams."""
+        """Zeros and ones, (count, features), of one order: of index `known`, or None for a new order of these n-grams."""
         import numpy as np
         from scipy.sparse import csr_array
 
@@ -144,7 +144,7 @@ class NgramIndex:
             np.maximum.at(most, number, times)
             self._starts.append(np.concatenate([[0], np.cumsum(most)]))
         starts = self._starts[place]
-        times = np.minimum(times, starts[number + 1] - starts[number])  # what is more often here cannot match
+        times = np.minimum(times, starts[number + 1] - starts[number])  # further occurrences cannot match
         step = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
         ends = np.cumsum(np.bincount(row, weights=times, minlength=count).astype(np.int64))
         columns = np.repeat(starts[number], times) + step
@@ -153,14 +153,14 @@ class NgramIndex:
 
 
 def chrf(matches: list, hypothesis: "np.ndarray", reference: "np.ndarray") -> "np.ndarray":
-    """sacrebleu's chrF, 0 to 100, from the matches by order and the lengths of both sides; all broadcast together."""
+    """sacrebleu's chrF, 0 to 100, from the matches by order and the lengths of both sides, broadcast together."""
     import numpy as np
 
     precision, recall = 0.0, 0.0
-    for n, found in enumerate(matches):
-        precision = precision + found / np.maximum(hypothesis - n, 1)
-        recall = recall + found / np.maximum(reference - n, 1)
-    # Orders that both sides have; an order that one side lacks has no matches.
+    for n, matched in enumerate(matches):
+        precision = precision + matched / np.maximum(hypothesis - n, 1)
+        recall = recall + matched / np.maximum(reference - n, 1)
+    # Orders that both sides have; others have no matches.
     orders = np.clip(np.minimum(hypothesis, reference), 1, len(matches))
     precision, recall = precision / orders, recall / orders
     factor = CHRF_BETA**2
@@ -169,23 +169,23 @@ def chrf(matches: list, hypothesis: "np.ndarray", reference: "np.ndarray") -> "n
 
 
 def bleu(matches: list, hypothesis: "np.ndarray", reference: "np.ndarray") -> "np.ndarray":
-    """sacrebleu's sentence BLEU, 0 to 100, from the matches by order and the lengths of both sides; all broadcast together.
+    """sacrebleu's sentence BLEU, 0 to 100, from the matches by order and the lengths of both sides, broadcast together.
 
     Its defaults: exponential smoothing, orders up to the length of the hypothesis.
     """
     import numpy as np
 
-    product, smooth, some = 1.0, 1.0, False
-    for n, found in enumerate(matches):
-        there = hypothesis > n
-        smooth = np.where(there & (found == 0), smooth * 2, smooth)
-        part = np.where(found, found, 1 / smooth) / np.maximum(hypothesis - n, 1)
-        product = product * np.where(there, 100 * part, 1)
-        some = some | (found > 0)
+    product, smooth, any_match = 1.0, 1.0, False
+    for n, matched in enumerate(matches):
+        has_order = hypothesis > n
+        smooth = np.where(has_order & (matched == 0), smooth * 2, smooth)
+        precision = np.where(matched, matched, 1 / smooth) / np.maximum(hypothesis - n, 1)
+        product = product * np.where(has_order, 100 * precision, 1)
+        any_match = any_match | (matched > 0)
     orders = np.clip(hypothesis, 1, len(matches))
-    # The geometric mean by roots, which round alike on every processor.
+    # The geometric mean by roots, which are rounded the same on every processor.
     mean = np.where(orders == 1, product, np.where(orders == 2, np.sqrt(product), np.sqrt(np.sqrt(product))))
     if (orders == 3).any():
         mean = np.where(orders == 3, np.cbrt(product), mean)
     brevity = np.exp(np.minimum(0, 1 - reference / np.maximum(hypothesis, 1)))
-    return np.where(some, brevity * mean, 0.0)
+    return np.where(any_match, brevity * mean, 0.0)

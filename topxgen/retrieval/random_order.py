@@ -1,4 +1,4 @@
-"""Demonstrations by chance."""
+"""Random demonstrations."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ from topxgen.text.languages import Language
 
 
 class Random:
-    """An order of the pool that depends on the seed and the query alone, not on other queries or how often it is asked."""
+    """A random order of the pool that depends on the seed and the query only, not on other queries or earlier calls."""
 
     def __init__(self, pool: list[str], language: Language, settings):
         self._count, self._seed = len(pool), settings.seed
@@ -14,9 +14,9 @@ class Random:
     def scores(self, queries: list[str]):
         import numpy as np
 
-        found = np.empty((len(queries), self._count))
-        for row, query in zip(found, queries, strict=True):
+        scores = np.empty((len(queries), self._count))
+        for row, query in zip(scores, queries, strict=True):
             digest = hashlib.sha256(f"{self._seed} {query}".encode("utf-8", "surrogatepass")).digest()
-            # Raw bits: numpy promises that they stay the same from version to version.
+            # Raw bits: numpy guarantees that they are the same in all its versions.
             row[:] = np.random.PCG64(int.from_bytes(digest, "big")).random_raw(self._count) >> np.uint64(11)
-        return found
+        return scores

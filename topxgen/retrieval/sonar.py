@@ -1,25 +1,25 @@
-"""Sentences of like meaning: cosine of SONAR vectors (topxgen.quality.sonar)."""
+"""Semantic similarity: cosine of SONAR vectors (topxgen.quality.sonar)."""
 
 from topxgen.quality import sonar
 from topxgen.text.languages import Language
 
 
 class Sonar:
-    """The encoder is loaded when a text must be embedded and freed after it: an LLM may want the GPU in between."""
+    """The encoder is loaded to embed texts and then freed: an LLM may need the GPU in between."""
 
     def __init__(self, pool: list[str], language: Language, settings):
-        """Raises UsageError when the encoder is missing or was not taught the language; loads no weights."""
+        """Raises UsageError if the encoder is missing or does not know the language; loads no weights."""
         self._language = language
-        self._checkpoint = sonar.read(settings.sonar_name_or_path)
+        self._checkpoint = sonar.read_checkpoint(settings.sonar_name_or_path)
         self._checkpoint.check(language)
         # Equal sentences share a vector, so that they tie exactly.
-        places = {text: i for i, text in enumerate(dict.fromkeys(pool))}
-        self._distinct, self._places = list(places), [places[text] for text in pool]
+        indices = {text: i for i, text in enumerate(dict.fromkeys(pool))}
+        self._distinct, self._indices = list(indices), [indices[text] for text in pool]
         self._pool = None  # vectors of length 1, (distinct sentences, width)
         self._queries: dict[str, object] = {}  # likewise, (width,)
 
     def prepare(self, queries: list[str]) -> None:
-        """Embed what has no vector yet, all of it at once."""
+        """Embed all texts that have no vector yet."""
         import torch
         from torch.nn.functional import normalize
 
@@ -40,4 +40,4 @@ class Sonar:
     def scores(self, queries: list[str]):
         import numpy as np
 
-        return (np.stack([self._queries[query] for query in queries]) @ self._pool.T)[:, self._places]
+        return (np.stack([self._queries[query] for query in queries]) @ self._pool.T)[:, self._indices]

@@ -1,14 +1,14 @@
-"""What a query and a sentence of the pool have in common: words in order, or n-grams as chrF and BLEU count them.
+"""Surface similarity of a query and a sentence of the pool: longest common subsequence, chrF, BLEU.
 
-chrF and BLEU take the query as the reference and the pool's sentence as the hypothesis: a demonstration should hold what
-the query holds.
+For chrF and BLEU the query is the reference and the sentence the hypothesis: a demonstration should contain what the query
+contains.
 """
 
 from topxgen.retrieval import ngram_similarity
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
 
-SLICE = 512  # sentences whose scores are computed together: what that takes fits a processor's cache
+SLICE_SENTENCES = 512  # scored together, so that the arrays fit the processor's cache
 
 
 class LCS:
@@ -31,7 +31,7 @@ class LCS:
 
 
 class ChrF:
-    """sacrebleu's sentence_chrf as it stands: character n-grams up to 6, no words, beta 2 (Popović 2015)."""
+    """sacrebleu's sentence_chrf: character n-grams up to 6, no words, beta 2 (Popović 2015)."""
 
     def __init__(self, pool: list[str], language: Language, settings=None):
         self._index = ngram_similarity.NgramIndex(ngram_similarity.characters(pool), ngram_similarity.CHRF_ORDER)
@@ -42,7 +42,7 @@ class ChrF:
 
 
 class Bleu:
-    """sacrebleu's sentence_bleu as it stands, its tokenizer by the script of the language (Papineni et al. 2002)."""
+    """sacrebleu's sentence_bleu, with the tokenizer for the script of the language (Papineni et al. 2002)."""
 
     def __init__(self, pool: list[str], language: Language, settings=None):
         self._tokenize = ngram_similarity.bleu_tokenizer(language)
@@ -51,7 +51,7 @@ class Bleu:
         self._index = ngram_similarity.NgramIndex(sequences, ngram_similarity.BLEU_ORDER)
 
     def scores(self, queries: list[str]):
-        # Words that the pool has not get numbers, too, which match nothing in it.
+        # Words that the pool lacks get new numbers, which match nothing in it.
         sequences = ngram_similarity.words(queries, self._tokenize, dict(self._numbers))
         return _against_pool(ngram_similarity.bleu, self._index, sequences)
 
@@ -61,8 +61,8 @@ def _against_pool(score, index: ngram_similarity.NgramIndex, queries: ngram_simi
     import numpy as np
 
     matches = index.matches(queries)
-    found = np.empty((len(queries.lengths), len(index.lengths)))
-    for start in range(0, len(index.lengths), SLICE):
-        part = slice(start, start + SLICE)
-        found[:, part] = score([m[part] for m in matches], index.lengths[part, None], queries.lengths).T
-    return found
+    scores = np.empty((len(queries.lengths), len(index.lengths)))
+    for start in range(0, len(index.lengths), SLICE_SENTENCES):
+        part = slice(start, start + SLICE_SENTENCES)
+        scores[:, part] = score([m[part] for m in matches], index.lengths[part, None], queries.lengths).T
+    return scores

@@ -3,7 +3,7 @@
 A translator has
     load()                               load its model
     translate(sentences, source, target, on_done) -> list of Translation, in the order of the sentences; on_done(n) is
-                                         called whenever n more sentences are finished
+                                         called whenever n more sentences are finished, in the end for all of them
     version                              what a manifest records of it
     settings                             what decides its translations, as a dict
     block_size                           how many sentences to pass at once (a kill loses at most that many)
@@ -65,17 +65,19 @@ def no_progress(_: int) -> None:
     """No-op progress callback."""
 
 
-def by_steps(on_done: Callable[[int], None], sentences: int, steps: int) -> Callable[[int], None]:
-    """A progress callback for `steps` steps that reports `sentences` sentences to `on_done` in all."""
+def by_steps(on_done: Callable[[int], None], total: int, steps: int) -> Callable[[int], None]:
+    """A progress callback to be called for `steps` steps, which reports `total` units to `on_done` in proportion."""
     taken = reported = 0
 
     def on_step(n: int) -> None:
         nonlocal taken, reported
         taken += n
-        finished = sentences * taken // steps
+        finished = total * taken // steps
         on_done(finished - reported)
         reported = finished
 
+    if not steps:
+        on_done(total)
     return on_step
 
 

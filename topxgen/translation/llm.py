@@ -1,7 +1,7 @@
 """An LLM as a translator: few-shot prompts with demonstrations retrieved by BM25."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from topxgen import inference, retrieval
 from topxgen.common.errors import UsageError
@@ -9,7 +9,8 @@ from topxgen.corpora import examples
 from topxgen.inference import Request, SamplingSettings
 from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, clean_answer, get_template
-from topxgen.prompting.style import CHAT, RAW, Prompt, style_of
+from topxgen.prompting.one_line import Candidates, one_line_answers
+from topxgen.prompting.style import CHAT, RAW, style_of
 from topxgen.retrieval import Retriever
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
@@ -130,41 +131,31 @@ class LLM:
         self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
     ) -> list[Translation]:
         distinct = list(dict.fromkeys(s for s in (" ".join(s.split()) for s in sentences) if unicode_words(s)))
+        prompts = self.prompts(distinct, source, target)
         raw = get_template(self._settings.template_key, source.name, target.name) if self._style == RAW else None
-        prompts = dict(zip(distinct, self.prompts(distinct, source, target), strict=True))
-        ids = {sentence: request_id(prompt) for sentence, prompt in prompts.items()}
-        on_answer = by_steps(on_done, len(sentences), len(distinct))
-        translations = self._request(prompts, ids, raw, raw.stops if raw else (), on_answer)
-        if raw and "\n" in raw.stops:  # an answer that begins with a line break is requested again without that stop
-            empty = [sentence for sentence, answer in translations.items() if not answer.text and not answer.error]
-            ids = {sentence: request_id([prompts[sentence], raw.stop]) for sentence in empty}
-            translations |= self._request(prompts, ids, raw, (raw.stop,), no_progress)
-        return [translations.get(" ".join(sentence.split()), Translation("")) for sentence in sentences]
+        stops = raw.stops if raw else ()
+        errors: dict[int, str | None] = {}
 
-    def _request(
-        self,
-        prompts: dict[str, Prompt],
-        ids: dict[str, str],
-        raw: MTTemplate | None,
-        stop: tuple[str, ...],
-        on_answer: Callable[[int], None],
-    ) -> dict[str, Translation]:
-        """The translations of the sentences in `ids`, which gives each its request id."""
-        settings = SamplingSettings(
-            max_new_tokens=MAX_NEW_TOKENS, temperature=0.0, num_beams=self._settings.num_beams, stop=stop
-        )
-        requests = [Request(ids[sentence], prompts[sentence], self._model.seed) for sentence in ids]
-        answers = {}
-        for answer in self._sampler.generate(inference.from_list(requests), settings):
-            answers[answer.id] = answer
-            on_answer(1)
+        def request(numbers: Sequence[int], stop: tuple[str, ...]) -> Iterator[Candidates]:
+            # A prompt that is sent again, with another stop string, has a second response in the cache.
+            ids = {request_id(prompts[i] if stop == stops else [prompts[i], *stop]): i for i in numbers}
+            requests = [Request(key, prompts[i], self._model.seed) for key, i in ids.items()]
+            sampling = SamplingSettings(MAX_NEW_TOKENS, temperature=0.0, num_beams=self._settings.num_beams, stop=stop)
+            for answer in self._sampler.generate(inference.from_list(requests), sampling):
+                errors[ids[answer.id]] = answer.error
+                thinking = raw is not None and raw.thinking
+                yield (
+                    ids[answer.id],
+                    [clean_answer(text, raw.stop if raw else None, thinking) for text in answer.texts[:1]],
+                )
+
+        count = len(distinct)
+        on_answer = by_steps(on_done, len(sentences), count)
         translations = {}
-        for sentence, key in ids.items():
-            text = ""
-            if answers[key].texts:
-                text = clean_answer(answers[key].texts[0], raw.stop if raw else None, raw is not None and raw.thinking)
-            translations[sentence] = Translation(text, error=answers[key].error)
-        return translations
+        for i, texts in one_line_answers(raw, count, request) if raw else request(range(count), ()):
+            translations[distinct[i]] = Translation(texts[0] if texts else "", error=errors[i])
+            on_answer(1)
+        return [translations.get(" ".join(sentence.split()), Translation("")) for sentence in sentences]
 
     def close(self) -> None:
         """Free the model; the object cannot be used afterwards."""
