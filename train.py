@@ -39,7 +39,6 @@ from topxgen.training.model import SKIPPED_PAIRS_FILE, TrainableModel
 from topxgen.training.packing import PACKINGS
 
 logger = logging.getLogger("topxgen.train")
-COUNT = dict(type=int_range(1), metavar="N")
 
 
 def build_parser() -> Parser:
@@ -86,9 +85,9 @@ def build_parser() -> Parser:
         help="held-out pairs: up to 1 a share, above 1 a number, 0 none",
     )
     add("--streaming", **FLAG, help="never hold the data in memory (files and Hub data sets); needs --max_steps")
-    add("--shuffle_buffer", **COUNT, default=5000, help="streaming: pairs to shuffle")
+    add("--shuffle_buffer", **count(1, "streaming: pairs to shuffle", 5000))
     add("--size_valid_set", **count(0, "streaming: held-out pairs", 1000))
-    add("--num_of_sequences", **COUNT, default=1000, help="streaming: pairs to pack")
+    add("--num_of_sequences", **count(1, "streaming: pairs to pack", 1000))
     add("--export_dir", type=Path, metavar="DIR", help="also write training and test set to files in this folder")
     add("--export_formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="formats of --export_dir [all]")
     add("--seed", type=int_range(0), default=122, help="seed of split, shuffling and training")
@@ -132,9 +131,9 @@ def build_parser() -> Parser:
     add = parser.add_argument_group("optimization").add_argument
     add("--max_steps", type=int_range(-1), metavar="N", help=f"optimizer steps; -1: by epochs [{DEFAULT_STEPS}]")
     add("--num_train_epochs", type=float_range(0.001), metavar="N", help="passes over the data, without --max_steps")
-    add("--per_device_train_batch_size", **COUNT, default=4, help="training: rows per batch on each device")
-    add("--per_device_eval_batch_size", **COUNT, default=4, help="evaluation: rows per batch on each device")
-    add("--gradient_accumulation_steps", **COUNT, default=4, help="batches per optimizer step on each device")
+    add("--per_device_train_batch_size", **count(1, "training: rows per batch on each device", 4))
+    add("--per_device_eval_batch_size", **count(1, "evaluation: rows per batch on each device", 4))
+    add("--gradient_accumulation_steps", **count(1, "batches per optimizer step on each device", 4))
     add("--learning_rate", type=float_range(0), default=5e-6, metavar="LR", help="peak learning rate")
     add("--min_learning_rate", type=float_range(0), metavar="LR", help="where the schedule ends [0 in most schedules]")
     add(
@@ -150,10 +149,10 @@ def build_parser() -> Parser:
     add("--num_workers", **count(0, "data loaders, at most one per spare core [24]", 24))
 
     add = parser.add_argument_group("checkpoints and evaluation").add_argument
-    add("--logging_steps", **COUNT, default=10, help="steps between log entries")
-    add("--eval_steps", **COUNT, default=10, help="steps between evaluations")
-    add("--save_steps", **COUNT, default=50, help="steps between checkpoints")
-    add("--save_total_limit", **COUNT, default=3, help="checkpoints to keep, and the best")
+    add("--logging_steps", **count(1, "steps between log entries", 10))
+    add("--eval_steps", **count(1, "steps between evaluations", 10))
+    add("--save_steps", **count(1, "steps between checkpoints", 50))
+    add("--save_total_limit", **count(1, "checkpoints to keep, and the best", 3))
     add(
         "--num_eval_translations",
         **count(0, "at each evaluation translate N held-out pairs of each direction, for chrF++ and BLEU", 0),
@@ -163,7 +162,7 @@ def build_parser() -> Parser:
         choices=("loss", "chrf", "bleu"),
         help="held-out metric that picks the best checkpoint [chrf with --num_eval_translations, else loss]",
     )
-    add("--early_stopping_patience", **COUNT, help="stop after N evaluations without a better one")
+    add("--early_stopping_patience", **count(1, "stop after N evaluations without a better one"))
     add("--report_to", nargs="+", choices=("tensorboard", "wandb"), help="trackers besides train_log.jsonl [none]")
     add("--push_to_hub", **FLAG, help="upload the best model to a private Hub repository at the end (HF_TOKEN)")
     add("--hub_model_id", metavar="ID", help="repository for --push_to_hub [the name of --output_dir]")

@@ -14,6 +14,7 @@ CANDIDATES = [
     ["cat", "", "hills", ""],
     ["the cat sat", "a dog barks", "rains the in", "x x x"],
     ["", "", "", ""],
+    ["the cat sat down there", "a dog", "it rains on", "x"],  # no 4-gram matches
     ["q w e r", "t", "z", "p"],
 ]
 

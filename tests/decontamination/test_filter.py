@@ -142,14 +142,15 @@ def test_long_texts_are_cut_in_the_hits_file_alone(length):
     assert hit["text"] == (text if length <= 5000 else f"{text[:5000]}… (5001 characters)")
 
 
-@pytest.mark.parametrize("key", ["scores", "confidences", "pieces", "segments"])
+@pytest.mark.parametrize("key", ["scores", "confidences", "pieces"])
 def test_lists_parallel_to_the_pairs_stay_parallel(key):
     values = [1.5, None, 3]
     data = record(CLEAN, ("y", TRANSLATION), ("z", "w"), **{key: values}, other=values)
+    must = f"'{key}' must be a list of 3 items, one per proposition, not {{}}"
     kept = json.loads(run(data).kept)
     assert (kept[key], kept["other"]) == ([1.5, 3], values)
-    assert run({**data, key: values[:2]}).malformed[0]["reason"] == f"2 {key} for 3 propositions"
-    assert run({**data, key: "abc"}).malformed[0]["reason"] == f"'abc' {key} for 3 propositions"
+    assert run({**data, key: values[:2]}).malformed[0]["reason"] == must.format("2 items")
+    assert run({**data, key: "abc"}).malformed[0]["reason"] == must.format("'abc'")
     for empty in ([], None):
         assert json.loads(run({**data, key: empty}).kept)[key] == empty
 
@@ -177,16 +178,25 @@ def test_what_is_kept_is_kept_byte_for_byte():
         ("3", "not a JSON object"),
         ('{"propositions": [], "translations": []}', "no text in 'sentence'"),
         ('{"sentence": 1, "propositions": [], "translations": []}', "no text in 'sentence'"),
-        ('{"sentence": "", "translations": []}', "no list of texts in 'propositions'"),
-        ('{"sentence": "", "propositions": "ab", "translations": []}', "no list of texts in 'propositions'"),
+        ('{"sentence": "", "translations": []}', "'propositions' must be a list of texts"),
+        ('{"sentence": "", "propositions": "ab", "translations": []}', "'propositions' must be a list of texts"),
         (
             '{"sentence": "", "propositions": ["a", 1], "translations": ["b", "c"]}',
-            "no list of texts in 'propositions'",
+            "'propositions' must be a list of texts",
         ),
-        ('{"sentence": "", "propositions": ["a"], "translations": [null]}', "no list of texts in 'translations'"),
-        ('{"sentence": "", "propositions": ["a"], "translations": []}', "0 translations for 1 propositions"),
-        ('{"sentence": "", "propositions": [], "translations": ["a"]}', "1 translations for 0 propositions"),
-        ('{"sentence": "", "propositions": [], "translations": [], "scores": [1]}', "1 scores for 0 propositions"),
+        ('{"sentence": "", "propositions": ["a"], "translations": [null]}', "'translations' must be a list of texts"),
+        (
+            '{"sentence": "", "propositions": ["a"], "translations": []}',
+            "'translations' must be a list of 1 items, one per proposition, not 0 items",
+        ),
+        (
+            '{"sentence": "", "propositions": [], "translations": ["a"]}',
+            "'translations' must be a list of 0 items, one per proposition, not 1 items",
+        ),
+        (
+            '{"sentence": "", "propositions": [], "translations": [], "scores": [1]}',
+            "'scores' must be a list of 0 items, one per proposition, not 1 items",
+        ),
         ("[" * 100_000, "nested too deeply"),
     ],
 )

@@ -91,11 +91,15 @@ def test_the_original_tokenizer_is_the_published_rule():
         ("Straße", "STRASSE"),
         ("İstanbul", "istanbul"),
         ("ışık", "IŞIK"),
+        ("か\u3099 は", "が は"),
+        ("\u1112\u1161\u11ab", "한"),
     ],
 )
 def test_copies_that_count_as_the_same(one, other):
     tokens = TOKENIZERS["unicode"].tokens
     assert tokens(one) == tokens(other) != []
+    hashes = [TOKENIZERS["unicode"].hash_tokens([text])[0].tolist() for text in (one, other)]
+    assert hashes[0] == hashes[1]
 
 
 def test_words_stay_whole_in_every_script():

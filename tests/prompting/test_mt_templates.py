@@ -15,7 +15,7 @@ from topxgen.prompting import mt_templates
 from topxgen.prompting.mt_templates import get_template, trained_template
 from topxgen.text import languages
 
-# (source, target) in English and Basque; written out from SPEC section 8, not by the code that is tested.
+# (source, target) in English and Basque; written out from the published prompts, not by the code that is tested.
 PAIRS = [("ONE", "BAT"), ("TWO", "BI"), ("THREE", "HIRU"), ("FOUR", "LAU"), ("FIVE", "BOST")]
 GOLDEN = records(Path(__file__).with_name("golden_templates.jsonl"))
 MAIN = ["Basque", "Hausa", "Igbo", "Kinyarwanda", "Nepali", "Somali", "Sundanese", "Swahili", "Urdu", "Xhosa"]

@@ -110,5 +110,4 @@ def test_bm25(name, formula, k1, b):
 
 
 def test_words_are_stemmed_where_a_stemmer_exists():
-    row = scores("bm25s", ["animal house dog"])[0]
-    assert row[4] > 0 and row[1] > 0, "animals, house, dogs; dog"
+    assert scores("bm25s", ["animal"])[0].argmax() == 4, "animals"

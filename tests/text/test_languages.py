@@ -3,7 +3,7 @@ import pytest
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
 
-# SPEC section 9: name, FLORES, NTREX, TICO-19
+# The ten main languages of the TopXGen paper: name, FLORES, NTREX, TICO-19
 MAIN_TEN = [
     ("Basque", "eus_Latn", "eus_Latn", ""),
     ("Hausa", "hau_Latn", "hau_Latn", "ha"),

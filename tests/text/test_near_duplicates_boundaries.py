@@ -42,6 +42,16 @@ def test_repeated_words_count_as_often_as_both_have_them():
     assert kept.match("bai " * 9 + "ez") is not None
 
 
+def test_a_duplicate_that_shares_only_the_commonest_words_is_found():
+    """What saves looking at the commonest words must not skip so many that such a text is missed."""
+    common, rare = [f"c{i}" for i in range(71)], [f"r{i}" for i in range(29)]
+    kept = NearDuplicates(0.7)
+    kept.add("duplicate", " ".join([*common, *(f"u{i}" for i in range(29))]))
+    kept.add("reversed", " ".join(reversed(common)))
+    kept.add("rare", " ".join(reversed(rare)))
+    assert kept.match(" ".join([*common, *rare])) == ("duplicate", pytest.approx(0.71))
+
+
 def test_no_bound_hides_a_duplicate():
     """Against comparing every pair; texts over few words, so that many are near the threshold."""
     rng = random.Random(5)

@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from topxgen.common.files import to_line
+from topxgen.common.records import PARALLEL, check_translations
 from topxgen.decontamination.ngram_index import ContaminationIndex
 from topxgen.decontamination.parallel_jsonl import ChunkResult
 
@@ -16,7 +17,6 @@ RULES_VERSION = 1  # of the rules below and of the tokens; results of another ve
 MAX_REPORTED_CHARS = 5000  # of a text in the hits file
 DROP_ON_SENTENCE_OVERLAP = ("paragraph", "pair", "keep")
 DROP_ON_TRANSLATION_OVERLAP = ("pair", "paragraph", "keep")
-_PARALLEL_LISTS = ("propositions", "translations", "scores", "confidences", "pieces", "segments")
 
 
 @dataclass
@@ -28,8 +28,8 @@ class ContaminationFilter:
 
     sentences: ContaminationIndex
     translations: ContaminationIndex
-    drop_on_sentence_overlap: str
-    drop_on_translation_overlap: str
+    drop_on_sentence_overlap: str = "paragraph"
+    drop_on_translation_overlap: str = "pair"
 
     def __call__(self, chunk: bytes) -> ChunkResult:
         result = ChunkResult()
@@ -129,7 +129,7 @@ class ContaminationFilter:
         result.counts["pairs_dropped"] += sum(dropped)
         kept = {
             key: [value for value, drop in zip(record[key], dropped, strict=True) if not drop]
-            for key in _PARALLEL_LISTS
+            for key in PARALLEL
             if record.get(key)
         }
         return to_line({**record, **kept}).removesuffix("\n").encode("utf-8", "replace")
@@ -152,14 +152,5 @@ def parse_record(line: bytes) -> dict:
         raise ValueError("not a JSON object")
     if not isinstance(record.get("sentence"), str):
         raise ValueError("no text in 'sentence'")
-    for key in ("propositions", "translations"):
-        if not isinstance(record.get(key), list) or not {str}.issuperset(map(type, record[key])):
-            raise ValueError(f"no list of texts in {key!r}")
-    pairs = len(record["propositions"])
-    for key in _PARALLEL_LISTS:
-        value = record.get(key)
-        if key != "translations" and not value:  # the original's files may lack scores or have an empty list
-            continue
-        if not isinstance(value, list) or len(value) != pairs:
-            raise ValueError(f"{len(value) if isinstance(value, list) else value!r} {key} for {pairs} propositions")
+    check_translations(record)
     return record

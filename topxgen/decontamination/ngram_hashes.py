@@ -190,9 +190,7 @@ def _class(pattern: str):
 def _fold_unicode(character: str) -> str:
     if character in _APOSTROPHES:
         return ""
-    folded = character
-    for _ in range(2):  # casefolding can yield what decomposes, and vice versa
-        folded = unicodedata.normalize("NFKD", folded).casefold()
+    folded = unicodedata.normalize("NFKD", character).casefold()
     folded = _class(_IGNORED).sub("", folded).translate(_VARIANTS)
     folded = "".join(str(unicodedata.decimal(c, c)) for c in folded if c not in _APOSTROPHES)
     return unicodedata.normalize("NFC", folded)

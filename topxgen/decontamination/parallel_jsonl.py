@@ -9,13 +9,11 @@ import hashlib
 import multiprocessing
 import os
 import signal
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
@@ -74,7 +72,8 @@ def filter_jsonl(
     with ExitStack() as stack:
         outputs = {output: stack.enter_context(closing(_Output(output))) for output in paths}
         chunks = _read_chunks(path, input_sha256)
-        if num_workers == 1 or source["bytes"] <= CHUNK_BYTES:
+        num_workers = min(num_workers, -(-source["bytes"] // CHUNK_BYTES))
+        if num_workers <= 1:
             results = ((len(chunk), chunk_filter(chunk)) for chunk in chunks)
         else:
             results = _map_in_order(chunk_filter, chunks, num_workers)
@@ -151,28 +150,66 @@ def _read_chunks(path: Path, sha256) -> Iterator[bytes]:
             yield chunk
 
 
-def _map_in_order(chunk_filter: ChunkFilter, chunks: Iterable[bytes], num_workers: int) -> Iterator:
-    """(bytes of a chunk, its result), in order, from worker processes."""
+def _map_in_order(chunk_filter: ChunkFilter, chunks: Iterator[bytes], num_workers: int) -> Iterator:
+    """(bytes of a chunk, its result), in order, from worker processes with a pipe each.
+
+    A pipe shared by all workers, as ProcessPoolExecutor has it, blocks the run if a worker is killed while it writes there.
+    """
     context = multiprocessing.get_context("spawn")  # forking a process that has threads can deadlock
-    with ProcessPoolExecutor(num_workers, context, _init_worker, (chunk_filter,)) as pool:
-        in_flight: deque = deque()
-        try:
-            for chunk in chunks:
-                with _defer_sigint():
-                    in_flight.append((len(chunk), pool.submit(_run_chunk, chunk)))
-                if len(in_flight) > 2 * num_workers:
-                    size, future = in_flight.popleft()
-                    yield size, future.result()
-            for size, future in in_flight:
-                yield size, future.result()
-        except BrokenProcessPool:
-            raise UsageError(
-                f"a worker process was killed, probably out of memory; re-run with --num_workers below {num_workers}"
-            ) from None
-        except BaseException:  # Ctrl-C must not wait for the chunks in flight
-            for worker in multiprocessing.active_children():
+    workers, idle, busy, results, number = [], [], {}, {}, 0
+    numbered_chunks = enumerate(chunks)
+
+    def start_worker() -> Connection:
+        connection, worker_end = context.Pipe()
+        workers.append(context.Process(target=_run_worker, args=(chunk_filter, worker_end), daemon=True))
+        with _died_as_usage_error(num_workers), _defer_sigint():
+            workers[-1].start()
+        worker_end.close()  # only the worker has this end now, so that its death ends the pipe
+        return connection
+
+    try:
+        while True:
+            while (
+                (idle or len(workers) < num_workers)
+                and len(busy) + len(results) < 2 * num_workers
+                and (item := next(numbered_chunks, None))
+            ):
+                connection = idle.pop() if idle else start_worker()
+                busy[connection] = item[0], len(item[1])
+                with _died_as_usage_error(num_workers):
+                    connection.send_bytes(item[1])
+            if number in results:
+                yield results.pop(number)
+                number += 1
+            elif busy:
+                for connection in wait(busy):
+                    finished, size = busy.pop(connection)
+                    with _died_as_usage_error(num_workers):
+                        results[finished] = size, connection.recv()
+                    idle.append(connection)
+            else:
+                return
+    finally:
+        for worker in workers:
+            if worker.pid is not None:
                 worker.terminate()
-            raise
+                worker.join()
+
+
+def _run_worker(chunk_filter: ChunkFilter, connection: Connection) -> None:
+    with suppress(EOFError, OSError):  # the pipe ends with the parent, even if that is killed
+        while True:
+            connection.send(chunk_filter(connection.recv_bytes()))
+
+
+@contextmanager
+def _died_as_usage_error(num_workers: int) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError):  # a pipe that ends, also in the middle of a message
+        raise UsageError(
+            f"a worker process was killed, probably out of memory; re-run with --num_workers below {num_workers}"
+        ) from None
 
 
 @contextmanager
@@ -191,18 +228,3 @@ def _defer_sigint() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
     if received:
         raise KeyboardInterrupt
-
-
-_chunk_filter: ChunkFilter
-
-
-def _init_worker(chunk_filter: ChunkFilter) -> None:
-    global _chunk_filter
-    _chunk_filter = chunk_filter
-    # A parent killed with SIGKILL cannot stop its workers: each watches for its parent's end.
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
-def _run_chunk(chunk: bytes) -> ChunkResult:
-    return _chunk_filter(chunk)

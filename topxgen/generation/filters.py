@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from topxgen.common.registry import Choice, load_choice
 from topxgen.text.languages import Language
-from topxgen.text.words import unicode_words
+from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
 
 Filter = Callable[[str, Language], bool | str | None]
 
@@ -24,7 +24,6 @@ MIN_WORDS = 3
 MAX_WORD_BIGRAM_COUNT = MAX_CHARACTER_BIGRAM_COUNT = 75  # this many and more are rejected
 MAX_WORD_PAIR_COUNT = 150  # = 2 x 75; this many and more are rejected
 MIN_LONG_WORD_CHARS = 5
-UNSPACED_SCRIPTS = {"Thai", "Laoo", "Khmr", "Mymr", "Tibt", "Jpan", "Hans", "Hant"}
 
 FILTERS: dict[str, Choice] = {
     "binary": Choice("topxgen.generation.filters:binary", "characters that are no text: control, private use, U+FFFD"),

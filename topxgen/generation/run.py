@@ -1,6 +1,7 @@
 """The stages of datagen.py: generate, translate, score, and the report on them."""
 
 import logging
+from collections import Counter
 
 from topxgen import inference
 from topxgen.common import provenance
@@ -190,15 +191,16 @@ def report(config: GenerationConfig) -> None:
     translation = [funnel.translation_counts(layout, name) for name in translated]
     prompts_sent = read_json(layout.manifest("generate")).get("prompts_asked")
     print(f"\nFunnel, {', '.join(config.languages)}:\n{funnel.render(prompts_sent, generation, translation)}\n")
-    for stage, records in (("generate", generation), ("translate", list(read_responses(layout.translation_responses)))):
-        prompt, completion = (sum(r[key] for r in records) for key in ("prompt_tokens", "completion_tokens"))
-        if prompt:
-            print(funnel.usage(stage, prompt, completion, prices))
+    for stage, records in (("generate", generation), ("translate", read_responses(layout.translation_responses))):
+        tokens = Counter()
+        for record in records:
+            tokens.update(prompt=record["prompt_tokens"], completion=record["completion_tokens"])
+        if tokens["prompt"]:
+            print(funnel.usage(stage, tokens["prompt"], tokens["completion"], prices))
     for name in translated:
-        for sentence, translation, value in funnel.sample_pairs(layout.translations(name)):
+        for sentence, text, value in funnel.sample_pairs(layout.translations(name)):
             shown = "no score" if value is None else f"score {value:.2f}"
-            target = config.target_language.name
-            print(f"  {name}: {printable(sentence)}\n  {target}: {printable(translation)}  ({shown})\n")
+            print(f"  {name}: {printable(sentence)}\n  {config.target_language.name}: {printable(text)}  ({shown})\n")
     for name in config.languages:
         paths = [layout.paragraphs(name), *([layout.translations(name)] if name in translated else [])]
         print(
