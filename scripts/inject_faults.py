@@ -100,7 +100,7 @@ def copy_tree(folder: Path) -> Path:
 def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[int, str]:
     """Exit code and output of pytest, which stops at the first failure."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--durations=0", *tests]
-    # Bytecode is told from its source by size and second, which a fault may share with what it replaces.
+    # Python checks bytecode by size and time of the source; a fault may have the size of the original.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the tests share: the real small model, a runner for the scripts, and the users' evaluation data."""
+"""Fixtures: small models, scripts run in this process, evaluation data of this machine."""
 
 import importlib
 import os
@@ -16,7 +16,7 @@ from tests.support.main_runs import options
 from tests.support.runs import BENCHMARKS, GEMMA, ROOT
 from tests.support.tiny_lm import build_lm, built_once, give_chat_template
 
-# A shell that starts the tests in the background ignores Ctrl-C for them, and they would for what they run.
+# A shell ignores SIGINT in its background jobs, and children inherit that; tests send it to theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -55,7 +55,7 @@ def script_here(monkeypatch, capsys):
 
 @pytest.fixture
 def main_here(script_here, tiny_lm):
-    """main.py with the small model's flags; later ones win."""
+    """main.py with the flags of the small model; later flags override them."""
     return partial(script_here, "main.py", *options(tiny_lm))
 
 

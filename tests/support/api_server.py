@@ -1,4 +1,4 @@
-"""A local server that speaks the three APIs' formats and fails as it is told: for tests and benchmarks.
+"""A local server that speaks the formats of the three APIs and injects faults, for tests and speed scripts.
 
     with ApiServer(faults={("p3", 1): "reset"}) as server: ...
 
@@ -17,7 +17,7 @@ import time
 from collections import Counter
 
 KEY = "sk-test-3f9c2b7e41d8a605"
-# What a retry mends.
+# Faults that a retry overcomes.
 FAULTS = (
     "rate limit",
     "rate limit date",
@@ -32,7 +32,7 @@ FAULTS = (
     "half body",
     "no fields",
 )
-# What no retry mends: status, code, message.
+# Faults that no retry overcomes: status, code, message.
 ENDINGS = {
     "bad key": (401, "invalid_api_key", f"Incorrect API key provided: {KEY}. Find yours in the console."),
     "quota": (
@@ -51,7 +51,7 @@ RETRY_AFTER = {"rate limit": 1.0, "rate limit date": 1.0, "rate limit ms": 0.3} 
 
 
 class ApiServer:
-    """Counts what it gets and gives: `arrivals` (name, attempt, time), `delivered` (whole 200s by name)."""
+    """Records requests and responses: `arrivals` (name, attempt, time), `delivered` (complete 200 responses by name)."""
 
     def __init__(self, faults=None, delay=0.01, key: str | None = KEY):
         self.faults = faults if callable(faults) else lambda name, attempt: (faults or {}).get((name, attempt))
@@ -198,7 +198,7 @@ class ApiServer:
 
 
 def answer(path: str, body: dict) -> dict:
-    """A whole answer, which repeats the prompt."""
+    """A complete response body; its text repeats the prompt."""
     text = f"answer to {body['messages'][-1]['content'] if 'messages' in body else body['prompt']}"
     if path == "/v1/messages":
         content = [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": text}]
