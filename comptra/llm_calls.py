@@ -79,7 +79,8 @@ class LLMClient:
     """Sends prompts to one model in one style: `raw` text, or `chat` messages for its chat template.
 
     `failures`: why prompts got no answer (too long for the model, refused by an API), by request id. `unanswered`: the
-    sentences of the current stage that depend on such a prompt; whoever writes their results marks them.
+    sentences of the current stage that depend on such a prompt (equal sentences have equal prompts, so that the text identifies
+    them); whoever writes their results marks them.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""What the API samplers make of a provider's faults: a table, through the official clients and a local server.
+"""How the API samplers handle provider faults: a table, with the official clients against a local server.
 
     python scripts/perf/api_faults.py --requests 60 --max_concurrent_requests 16 --every 3
 
-Every third request meets the fault at its first attempt. Lost: requests without an answer, or with another's.
+Every third request fails at its first attempt. Lost: requests without a response, or with that of another.
 """
 
 import argparse

@@ -1,9 +1,8 @@
 """chrF++, BLEU and sentences/s of the back-translators that need no network, on NTREX-128 into English.
 
-    python scripts/perf/back_translators.py --ntrex ../shared/benchmarks/NTREX-128 --model models/gemma-3-270m --sentences 100
+    python scripts/perf/back_translators.py --ntrex benchmarks/NTREX-128 --model models/gemma-3-270m --sentences 100
 
-Apertium against the embedded LLM with 5 demonstrations out of the last 997 lines (those of SPEC's pool); the first
-lines are translated.
+Apertium and a local LLM with 5 demonstrations from the last 997 lines (the published pool); the first lines are translated.
 """
 
 import argparse
@@ -53,9 +52,9 @@ def main() -> int:
             translator.check(source, target)
             translator.load()
             began = time.monotonic()
-            found = translator.translate(lines[source][: args.sentences], source, target)
+            translations = translator.translate(lines[source][: args.sentences], source, target)
             seconds = time.monotonic() - began
-            texts = [translation.text for translation in found]
+            texts = [translation.text for translation in translations]
             references = [lines[target][: args.sentences]]
             print(
                 f"{name}: chrF++ {CHRF(word_order=2).corpus_score(texts, references).score:.1f}, "

@@ -3,9 +3,9 @@
     python scripts/perf/blaser_speed.py                                # Basque and English of data/udhr
     python scripts/perf/blaser_speed.py --source eus.txt --target eng.txt --pairs 64
 
-The loop takes pairs in file order, 32 at a time, each side padded to its longest. Both run the same network in the
-same process, in alternating rounds; what they differ in is padding and batch size (and texts that come twice, which
-the loop embeds twice). The tokenizer is trained on the texts, so its vocabulary is small; embedding rows cost nothing.
+The loop takes 32 pairs at a time in file order, each side padded to its longest text. Both run the same network in the same
+process, in alternating rounds; they differ in padding and batch size (and the loop embeds repeated texts again). The
+tokenizer is trained on the texts, so its vocabulary is small; this does not affect the speed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Near-duplicate detection: seconds for n paragraphs, and the ratio to rouge_score on the same pairs.
+"""Near-duplicate detection: seconds for n paragraphs, and the speed-up over rouge_score on the same pairs.
 
     python scripts/perf/dedup_speed.py --sizes 5000 10000 20000
 

@@ -2,8 +2,8 @@
 
     python scripts/perf/memory_by_stage.py --model_name_or_path models/gemma-3-270m --languages Basque ... (any command line)
 
-With --shapes DIR first: NLLB and SONAR of their published shapes with random weights are made in DIR and passed on
-(NLLB as scripts/perf/nllb_speed.py leaves it in models/nllb-600m-shape).
+With --shapes DIR as the first flags, NLLB and SONAR of their published shapes with random weights are created in DIR and used
+(NLLB by scripts/perf/nllb_speed.py, in models/nllb-600m-shape).
 """
 
 import subprocess

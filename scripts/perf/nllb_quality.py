@@ -1,10 +1,10 @@
-"""What the compute type changes in translations of real text: chrF and BLEU of int8 against float32.
+"""How the compute type affects translations of real text: chrF and BLEU of int8 against float32.
 
-    python scripts/perf/nllb_quality.py --ntrex ../shared/benchmarks/NTREX-128 --minutes 8
+    python scripts/perf/nllb_quality.py --ntrex benchmarks/NTREX-128 --minutes 8
 
-No published NLLB checkpoint can be had without the Hub, so a small one (3 + 3 layers of width 256) is trained on
---lines lines of NTREX-128 Basque-English until it knows them more or less by heart: its translations of those are
-good, and depend on every weight. Lines that it has not seen show what int8 changes in poor translations.
+Runs without the Hub: a small NLLB (3 + 3 layers of width 256) is trained on --lines lines of NTREX-128 Basque-English until
+it nearly memorises them, so that its translations of those are good and depend on every weight. Unseen lines show how int8
+changes poor translations.
 """
 
 import argparse

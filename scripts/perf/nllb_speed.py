@@ -1,19 +1,19 @@
 """NLLB through datagen.py's translator against a plain `generate` loop, at the shape of NLLB-200-distilled-600M.
 
-    python scripts/perf/nllb_speed.py --ntrex ../shared/benchmarks/NTREX-128 --sentences 64
+    python scripts/perf/nllb_speed.py --ntrex benchmarks/NTREX-128 --sentences 64
 
-A model with random weights never ends a sentence, and forced lengths hide what sorting by length is worth. So
-one encoder and one decoder layer of the full width are trained on NTREX-128 Basque to English (--minutes), and then
-grown to the full shape: 11 more layers on each side whose outputs are scaled down until they change nothing, and
-the vocabulary filled up to 256,206 tokens that are never the best. The translations, and their lengths, are those
-of the trained model; the work is that of the full one. The model is kept in --folder.
+A model with random weights never ends a sentence, and forced lengths hide the benefit of sorting by length. So one encoder
+and one decoder layer of the full width are trained on NTREX-128 Basque to English (--minutes) and then grown to the full
+shape: 11 more layers on each side whose outputs are scaled down until they change nothing, and the vocabulary filled up to
+256,206 tokens that are never the best. The translations and their lengths are those of the trained model; the work is that
+of the full one. The model is kept in --folder.
 
-Now and then a model trained so briefly does not come to an end. Sentences where it does not (an int8 pass over three times as
-many finds them) are left out: real ones do, and the plain loop would look worse than it is.
+Sentences whose translation does not end within the limit (an int8 pass over three times as many finds them) are excluded:
+those of a fully trained model do end, and the plain loop would look slower than it is.
 
-The plain loop takes 16 sentences as they come, pads them, and calls transformers' `generate` in float32 with 5 beams.
-Tokens are those of the answers without padding. Also printed: how many answers are the same, and chrF against the
-reference, which says what int8 changes.
+The plain loop takes 16 sentences in file order, pads them, and calls transformers' `generate` in float32 with 5 beams.
+Tokens are counted without padding. Also printed: how many translations are equal, and chrF against the reference, which
+shows the effect of int8.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Retrieval of 5 demonstrations for a whole test set: seconds, and the ratio to one query at a time.
+"""Retrieval of 5 demonstrations for a whole test set: seconds, and the speed-up over one query at a time.
 
-    python scripts/perf/retrieval_speed.py --benchmark_dir ../benchmarks
+    python scripts/perf/retrieval_speed.py --benchmark_dir benchmarks
 
-The 1,012 sentences of FLORES-200's devtest over the 997 of its dev set, and over a large pool: these and more like them,
-made by drawing a sentence and shuffling its words. `alone` is the same retriever asked for one query after the other;
-`library` is what computes the same scores pair by pair or query by query: bm25s's own retrieve, rapidfuzz, sacrebleu. Both
-are timed on the first few queries (for rapidfuzz and sacrebleu a part of the pool, too) and scaled up.
+Queries are the 1,012 sentences of FLORES-200's devtest; pools are the 997 of its dev set, and larger ones with shuffled copies
+of these. `alone` is the same retriever with one query at a time; `library` computes the same scores by pair or query:
+bm25s's own retrieve, rapidfuzz, sacrebleu. Both are timed on the first few queries (rapidfuzz and sacrebleu also on a part
+of the pool) and extrapolated.
 """
 
 import argparse

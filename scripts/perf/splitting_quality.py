@@ -1,10 +1,9 @@
-"""Sentence boundaries found again in joined NTREX-128 lines: precision and recall for each splitter.
+"""Precision and recall of sentence boundaries in joined NTREX-128 lines, for each splitter.
 
     python scripts/perf/splitting_quality.py NTREX-128
 
-Lines are joined by a space, five at a time; a line that does not end in a terminator of its language (a
-headline) is left out, since nothing marks where it ends. A line can hold several sentences, so boundaries
-inside a line count against precision although most are right.
+Lines are joined by a space, five at a time; a line that does not end in a terminator of its language (a headline) is
+excluded. A line can hold several sentences, so boundaries inside a line lower precision although most are right.
 """
 
 import argparse
@@ -30,7 +29,7 @@ def boundaries(pieces: list[str]) -> set[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="NTREX-128 in its publishers' layout")
-    parser.add_argument("--rules", action="store_true", help="list whose rules split each language, and leave")
+    parser.add_argument("--rules", action="store_true", help="list the rules for each language and exit")
     args = parser.parse_args()
     table = languages.load().values()
     if args.rules:

@@ -457,3 +457,11 @@ def test_an_answer_that_begins_with_a_line_break_is_asked_for_whole(tmp_path):
     assert found == ["Etxe bat."] * 3 + ["Euria ari du."]
     assert [settings.stop for settings in player.settings] == [("\n", "###")] * 3 + [("###",)] * 2
     client.close()
+
+
+def test_a_prompt_without_an_answer_is_not_sent_again(tmp_path):
+    player = Player(lambda prompt: [])
+    client = LLMClient(player, "raw", tmp_path / "answers.jsonl", 1)
+    assert in_order(methods.load("vanilla")(SENTENCES, task_for(client)), len(SENTENCES)) == [""] * 4
+    assert len(player.prompts) == 3 and client.unanswered == set(SENTENCES)
+    client.close()

@@ -279,7 +279,7 @@ def without_chat_template(model, folder) -> Path:
         (("--model_name_or_path", "/nowhere/at/all"), "cannot load '/nowhere/at/all'"),
         (("--model_name_or_path", "nobody/nothing"), "cannot load 'nobody/nothing'"),
         (("--number_of_icl_demonstrations", "13"), "is more than the 12 languages other than Basque"),
-        (("--number_of_icl_phrases", "1000"), "example sentences there are in Basque"),
+        (("--number_of_icl_phrases", "1000"), "is more than the 37 example sentences in Basque"),
         (("--example_sentences", "flores"), "or --example_sentences FOLDER"),
         (("--example_paragraphs", "xquad"), "pass --example_paragraphs udhr"),
         (("--example_paragraphs", "/nowhere"), "no example paragraphs in '/nowhere'"),
@@ -306,7 +306,7 @@ def without_chat_template(model, folder) -> Path:
         (("--num_beams", "33"), "--num_beams 33 is more than 32"),
         (("--output_filenames", "Basque_answers"), "--output_filenames needs one distinct name"),
         (("--translate_dir", "FILE"), "a directory"),
-        (("--back_translator", "nllb"), "cannot load 'facebook/nllb-200-3.3B'"),
+        (("--nllb_name_or_path", "facebook/nllb-200-3.3B"), "cannot load 'facebook/nllb-200-3.3B'"),
         (("--languages", "Hausa"), "Apertium has no installed pair from Hausa to English"),
         (("--lid_model", "/nowhere.bin"), "--lid_model '/nowhere.bin' does not exist"),
         (("--target_language", "Basque"), "Apertium has no installed pair from Basque to Basque"),
@@ -324,7 +324,7 @@ def test_bad_input_is_one_line(tiny_lm, back, tmp_path, change, message, datagen
     if apertium and not shutil.which("apertium"):
         pytest.skip("Apertium is not installed")
     words = tiny(tiny_lm, tmp_path / "out", "--number_of_instructions", 2, "--stages", "generate")
-    words += ("--back_translator", "apertium") if apertium else back[1:-2]
+    words += ("--back_translator", "apertium") if apertium else ("--back_translator", "nllb", *back[1:-2])
     arguments = dict(zip(words[::2], words[1::2], strict=True))
     if option == "--prompt_template" and value == "instruct":
         arguments["--model_name_or_path"] = without_chat_template(tiny_lm, tmp_path)
@@ -333,7 +333,7 @@ def test_bad_input_is_one_line(tiny_lm, back, tmp_path, change, message, datagen
         value = "taken"
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "taken").write_text("")
-    if option in ("--back_translator", "--lid_model", "--target_language") or value in ("Hausa", "taken"):
+    if option in ("--nllb_name_or_path", "--lid_model", "--target_language") or value in ("Hausa", "taken"):
         del arguments["--stages"]
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out" / "Basque.jsonl").write_text("")

@@ -225,6 +225,27 @@ def test_ctrl_c_leaves_the_client_in_order(caplog):
     assert not caplog.records
 
 
+def test_what_is_finished_is_delivered_before_ctrl_c():
+    waiting, names = chats(4), []
+
+    def next_request():
+        if not waiting:
+            raise KeyboardInterrupt
+        return waiting.pop(0)
+
+    with ApiServer() as server:
+        sampler = load("openai", server)
+        with pytest.raises(KeyboardInterrupt):
+            for answer in sampler.generate(next_request, SamplingSettings()):
+                names.append(answer.id)
+                while server.delivered.total() < 4:
+                    time.sleep(0.01)
+                if len(names) == 1:
+                    time.sleep(LATER)
+        sampler.close()
+    assert sorted(names) == ["p0", "p1", "p2", "p3"]
+
+
 CONSUMER = """
 import json, logging, os, sys
 from topxgen import inference

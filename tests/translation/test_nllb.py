@@ -95,6 +95,26 @@ def test_engines_agree_and_order_is_kept(fast, tiny_nllb, cache):
     assert texts(alone) == texts(found[:5]), "a translation does not depend on what else is translated"
 
 
+@pytest.mark.parametrize("engine", ["ctranslate2", "transformers", "apertium"])
+def test_progress_is_reported_while_sentences_finish(engine, tiny_nllb, cache, monkeypatch):
+    """In the end for every sentence that was passed, repeated ones and those without words included."""
+    monkeypatch.setattr("topxgen.translation.seq2seq_engines.BATCH_TOKENS", {"cpu": 256, "cuda": 256})
+    if engine != "apertium":
+        translator = open_translator(tiny_nllb, cache, nllb_engine=engine)
+    elif shutil.which("apertium"):
+        translator = translation.create("apertium", TranslatorSettings())
+    else:
+        pytest.skip("Apertium is not installed here")
+    done: list[int] = []
+    sentences = [*SENTENCES[:20], "...", SENTENCES[0]]
+    assert len(translator.translate(sentences, BASQUE, ENGLISH, done.append)) == len(sentences)
+    assert sum(done) == len(sentences) and sum(n > 0 for n in done) > 3
+    done.clear()
+    translator.translate(["...", "!"], BASQUE, ENGLISH, done.append)
+    assert sum(done) == 2
+    translator.close()
+
+
 def test_int8_stays_close(fast, tiny_nllb, cache):
     from sacrebleu import CHRF
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -156,15 +157,20 @@ def _map_in_order(chunk_filter: ChunkFilter, chunks: Iterator[bytes], num_worker
     A pipe shared by all workers, as ProcessPoolExecutor has it, blocks the run if a worker is killed while it writes there.
     """
     context = multiprocessing.get_context("spawn")  # forking a process that has threads can deadlock
+    resource_tracker.ensure_running()  # its start unblocks SIGINT, so not inside _defer_sigint
     workers, idle, busy, results, number = [], [], {}, {}, 0
     numbered_chunks = enumerate(chunks)
 
     def start_worker() -> Connection:
         connection, worker_end = context.Pipe()
-        workers.append(context.Process(target=_run_worker, args=(chunk_filter, worker_end), daemon=True))
-        with _died_as_usage_error(num_workers), _defer_sigint():
+        workers.append(context.Process(target=_run_worker, args=(worker_end,), daemon=True))
+        with _defer_sigint():
             workers[-1].start()
         worker_end.close()  # only the worker has this end now, so that its death ends the pipe
+        with _died_as_usage_error(num_workers):
+            connection.send(
+                chunk_filter
+            )  # not as an argument: `start` would block if the worker died while it reads it
         return connection
 
     try:
@@ -196,8 +202,9 @@ def _map_in_order(chunk_filter: ChunkFilter, chunks: Iterator[bytes], num_worker
                 worker.join()
 
 
-def _run_worker(chunk_filter: ChunkFilter, connection: Connection) -> None:
+def _run_worker(connection: Connection) -> None:
     with suppress(EOFError, OSError):  # the pipe ends with the parent, even if that is killed
+        chunk_filter = connection.recv()
         while True:
             connection.send(chunk_filter(connection.recv_bytes()))
 

@@ -114,9 +114,12 @@ def describe(backend: str, settings: ModelSettings) -> str:
 
 
 def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | None = None) -> None:
-    """Raise UsageError if the API `backend` lacks a key, client or address, or cannot decode as `sampling` says."""
-    if backend in REMOTE:
-        sampler = load_choice("--inference_api", backend, BACKENDS)
+    """Raise UsageError if `backend` does not exist, or is an API without a key, client or address, or one that cannot decode
+    as `sampling` says."""
+    if backend in BACKENDS and backend not in REMOTE:
+        return
+    sampler = load_choice("--inference_api", backend, BACKENDS)
+    if hasattr(sampler, "check"):  # a user's own backend may have none
         sampler.check(settings)
         if sampling is not None:
             sampler.check_sampling(sampling, settings)

@@ -1,0 +1,51 @@
+"""Limits of translations and of sources, without a model."""
+
+from types import SimpleNamespace
+
+from topxgen.translation import by_steps
+from topxgen.translation.nllb import NLLB, split_long
+
+
+def test_a_limit_depends_on_the_length_of_the_source_alone():
+    works = []
+
+    def translate(work, prefix, num_beams, on_done):
+        works.append((work, num_beams))
+        return [[([len(row)], -float(len(row))) for row in rows] for _, rows in work]
+
+    nllb = object.__new__(NLLB)
+    nllb._max_tokens = 100
+    nllb._engine = SimpleNamespace(translate=translate)
+    nllb._tokenizer = SimpleNamespace(batch_decode=lambda ids, skip_special_tokens: [f" {row[0]} " for row in ids])
+    lengths = [1, 33, 32, 51, 65]
+    outputs = nllb._decode([[0] * n for n in lengths], [], lambda n: None)
+    assert outputs == [(str(n), -float(n)) for n in lengths], "in order"
+    ((work, num_beams),) = works
+    assert num_beams == 5
+    # Twice the length rounded up to 32s, at most what the model takes; the longest first.
+    assert [(limit, [len(row) for row in rows]) for limit, rows in work] == [
+        (64, [32, 1]),
+        (100, [51, 33]),
+        (100, [65]),
+    ]
+
+
+def test_a_source_is_cut_only_beyond_the_limit():
+    def tokenize(parts):
+        return [list(part) for part in parts]
+
+    text = "a" * 10
+    assert split_long(text, list(text), tokenize, 10) == [text] and len(split_long(text, list(text), tokenize, 9)) == 2
+    # The strongest mark between a quarter and three quarters; of equals the one nearest to the middle.
+    assert split_long("aaaa. bb, cccc dd", list("x" * 17), tokenize, 16) == ["aaaa.", "bb, cccc dd"]
+    assert split_long("a. aaaaaaa, bbbbb", list("x" * 17), tokenize, 16) == ["a. aaaaaaa,", "bbbbb"]
+
+
+def test_progress_in_proportion():
+    done: list[int] = []
+    step = by_steps(done.append, 7, 3)
+    for _ in range(3):
+        step(1)
+    assert done == [2, 2, 3]
+    by_steps(done.append, 4, 0)
+    assert done[3:] == [4]
