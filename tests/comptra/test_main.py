@@ -230,7 +230,7 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--template_key", 18), "--template_key 18"),
+        (("--template_key", 18), "--template_key '18' does not exist"),
         (("--retriever_type", "bm26"), "--retriever_type: 'bm26' is not one of bm25s, "),
         (("--method_translate", "magic"), "--method_translate: 'magic' is not one of vanilla, "),
         (("--k", 500), "--k 500 is more than the"),
