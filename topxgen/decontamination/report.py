@@ -98,14 +98,14 @@ def summary(languages: dict[str, dict], audit: bool) -> str:
         lines.append(
             f"{language}: {paragraphs} of {counts['records']} paragraphs and {pairs} of {counts['pairs']} pairs "
             f"{'would be kept' if audit else 'kept'}"
-            + (f"; malformed lines: {counts['malformed']}" if counts["malformed"] else "")
+            + (f"; WARNING: {counts['malformed']} malformed lines were not checked" if counts["malformed"] else "")
         )
         lines += [
             f"  {row['side']:12} {row['benchmark']} {row['split']:12} {row['hits']:>8} hits, "
             f"{row['benchmark_texts_hit']} of its {row['benchmark_texts']} texts"
             for row in part["overlaps"]
             if row["hits"]
-        ] or ["  no overlap"]
+        ] or (["  no overlap"] if counts["records"] else ["  nothing was checked"])
     return "\n".join(lines)
 
 
