@@ -286,7 +286,7 @@ def without_chat_template(model, folder) -> Path:
         (("--output_dir", "/proc/nowhere"), "cannot write to the output directory /proc/nowhere"),
         (("--translate_dir", "../up"), "--translate_dir '../up' must be a plain name"),
         (("--output_filenames", "a/b"), "--output_filenames 'a/b.jsonl' must be a plain name"),
-        (("--number_of_instructions", "0"), "say how many paragraphs"),
+        (("--number_of_instructions", "0"), "set the number of paragraphs"),
         (("--number_of_instructions", "-1"), "'-1' is not a whole number of 0 or more"),
         (("--threshold", "1.5"), "'1.5' is not a number from 0 to 1"),
         (
