@@ -156,7 +156,7 @@ def add_comptra_flags(add) -> None:
         type=int,
         default=-1,
         metavar="N",
-        help="maximum number of phrases per sentence; -1: no limit",
+        help="maximum number of phrases per sentence; -1: no limit; 0 goes with --steps 0",
     )
     add("--number_of_repetitions", **count(1, "identity: how often the sentence is repeated", 4))
     add("--max_new_tokens_divide", **count(1, "longest answer to a prompt that divides, in tokens", 1500))

@@ -27,8 +27,11 @@ def check_flags(args: argparse.Namespace, uses_llm: bool) -> None:
 
 def _problems(args: argparse.Namespace, uses_llm: bool) -> Iterator[str]:
     candidates, beams, selection = args.num_return_sequences, args.num_beams, args.selection_method
-    if args.number_of_subproblems == 0 or args.number_of_subproblems < -1:
-        yield f"--number_of_subproblems {args.number_of_subproblems}: pass a number of phrases, or -1 for no limit"
+    phrases = args.number_of_subproblems
+    if phrases < -1 or (phrases == 0 and args.steps):
+        yield (
+            f"--number_of_subproblems {phrases}: pass a number of phrases, or -1 for no limit; 0 goes with --steps 0"
+        )
     if beams > inference.MAX_BEAMS:
         yield f"--num_beams {beams} is more than {inference.MAX_BEAMS}"
     if 1 < beams < candidates:

@@ -230,7 +230,7 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--template_key", 18), "--template_key 18"),
+        (("--template_key", 18), "--template_key '18'"),
         (("--retriever_type", "bm26"), "--retriever_type: 'bm26' is not one of bm25s, "),
         (("--method_translate", "magic"), "--method_translate: 'magic' is not one of vanilla, "),
         (("--k", 500), "--k 500 is more than the"),
@@ -239,7 +239,8 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
         (("--tgt", "English"), "both English"),
         (("--num_return_sequences", 4), "greedy decoding gives one answer"),
         (("--selection_method", "bleu"), "nothing to choose from"),
-        (("--number_of_subproblems", 0), "--number_of_subproblems 0"),
+        (("--number_of_subproblems", 0, "--steps", 1), "--number_of_subproblems 0: pass a number of phrases, or -1"),
+        (("--number_of_subproblems", -2), "--number_of_subproblems -2: pass a number of phrases, or -1"),
         (("--method_translate", "none"), "pass --steps 1"),
         (("--retriever_type", "structural"), "spaCy"),
         (("--steps", 1, "--mode_divide", "vanila"), "vanilla"),

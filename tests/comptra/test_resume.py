@@ -73,6 +73,31 @@ def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path)
     assert records(path)[:2] == lines and texts(path, "sentence") == data.sources
 
 
+def test_the_published_evaluation_command_continues_a_published_folder(script_here, tiny_lm, tmp_path):
+    """Its settings are those of the original's README; only the model, the data and the engine are small."""
+    data, folder = udhr(4), folder_of(tmp_path, tiny_lm, n=0)
+    assert folder.name == "English_to_Basque_2_shot_seed_122_llm_vanilla_0_0_0"
+    folder.mkdir(parents=True)
+    lines = [{"sentence": source, "translation": f"itzulpena {i}"} for i, source in enumerate(data.sources[:3])]
+    path = folder / "translate_0.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    unscored = script_here("comptra.evaluate", tmp_path)
+    assert unscored.returncode == 2 and "pass --dataset_name_or_path" in unscored.stderr
+    score = ("comptra.evaluate", tmp_path, "--dataset_name_or_path", "udhr", "--metrics", "chrf")
+    assert script_here(*score, "--allow_partial").returncode == 0
+    result = script_here(
+        "main.py", *options(tiny_lm, "--tokenizer_name_or_path", tiny_lm, "--seed", 122, "--request_batch_size", 64),
+        "--num_return_sequences", 1, "--num_beams", 1, "--temperature", 0.0, "--top_p", 1.0, "--repetition_penalty", 1.0,
+        "--method_divide", "llm", "--merge_prompt", "vanilla", "--method_translate", "vanilla", "--selection_method", "greedy",
+        "--steps", 0, "--verbose", "--number_of_subproblems", 0, "--number_of_refining_steps", 0, "--template_key", 11,
+        "--retriever_type", "bm25s", "--number_of_merge_demonstrations", 0, "--output_dir", tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert records(path)[:3] == lines and texts(path, "sentence") == data.sources
+    scored = script_here(*score)
+    assert scored.returncode == 0 and "2_shot_seed_122_llm_vanilla_0_0_0" in scored.stdout, scored.stderr
+
+
 def test_a_nested_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path):
     """Divisions of one sentence and the translation of its first phrase are there; the rest is made."""
     data = udhr(2)
