@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from topxgen import translation
-from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, run_main
+from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, limit, run_main
 from topxgen.common.locks import OutputLock
 from topxgen.flags import (
     add_api_flags,
@@ -136,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--number_of_rounds",
         **count(1, "knn-instruct only, which is not built yet: accepted so that published commands parse", 1),
     )
-    add("--max_samples", **count(1, "use only the first N example sentences [all]"))
+    add("--max_samples", type=limit, metavar="N", help="use only the first N example sentences; -1: all [all]")
 
     add = parser.add_argument_group("filters").add_argument
     add(

@@ -30,7 +30,7 @@ from comptra.run import EvaluationConfig
 from comptra.translate import show_prompts, translate_all
 from topxgen import retrieval
 from topxgen.common import provenance
-from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, run_main
+from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, limit, run_main
 from topxgen.flags import (
     add_api_flags,
     add_decoding_flags,
@@ -100,7 +100,7 @@ def add_data_flags(add) -> None:
     add("--dataset_name_or_path", **choice(evaluation_sets.DATASETS, "flores", "evaluation set"))
     add("--src", default="English", metavar="LANGUAGE", help="source language: English name or FLORES code")
     add("--tgt", required=True, metavar="LANGUAGE", help="target language: English name or FLORES code")
-    add("--max_samples", **count(1, "translate only the first N sentences [all]"))
+    add("--max_samples", type=limit, metavar="N", help="translate only the first N sentences; -1: all [all]")
     add(
         "--benchmark_dir",
         type=Path,

@@ -46,6 +46,16 @@ def test_without_steps_it_is_plain_few_shot(main_here, tiny_lm, tmp_path):
     assert manifest["settings"]["dataset_name_or_path"] == "udhr" and manifest["sentences"] == 4
 
 
+def test_max_samples_of_minus_1_is_all(main_here, tmp_path):
+    count = len(udhr(None).sources)
+    for flags in (("--max_samples", -1), ("--max_samples", 100000)):
+        assert f": {count} sentences to" in main_here("--output_dir", tmp_path, "--dry_run", *flags).stdout
+    none = main_here("--output_dir", tmp_path, "--max_samples", 0)
+    assert (
+        none.returncode == 2 and "--max_samples: '0' is not a whole number of 1 or more, nor -1 for all" in none.stderr
+    )
+
+
 def test_comptra_divides_translates_and_merges(main_here, tiny_lm, tmp_path):
     flags = ("--steps", 2, "--method_divide", "space", "--number_of_subproblems", 2, "--lid_model", "cld2")
     result = main_here("--output_dir", tmp_path, *flags, "--max_samples", 2, "--verbose")
