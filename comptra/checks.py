@@ -54,8 +54,8 @@ def _problems(args: argparse.Namespace, uses_llm: bool) -> Iterator[str]:
             "--method_translate nllb has its own decoding and gives one translation: drop --num_beams, --num_return_sequences "
             "and --selection_method, which are for LLMs"
         )
-    if args.refine_after_merge and not (args.steps and args.number_of_refining_steps):
-        yield "--refine_after_merge needs --steps and --number_of_refining_steps of 1 or more"
+    if args.refine_after_merge and not args.steps:
+        yield f"--refine_after_merge {args.refine_after_merge} refines merged translations: pass --steps 1 or more, or drop it"
     models = len(set(args.model_name_or_path or ()))
     if args.metadata_dir and args.steps and args.method_divide == "llm" and models > 1:
         yield (
@@ -94,13 +94,14 @@ def check_choices(config: "EvaluationConfig") -> None:
     methods.check(args.method_translate, task)
     if config.max_demonstrations:
         config.retriever  # noqa: B018 (created now, so that it reports what is missing)
-    instructs = args.method_translate in methods.WITH_INSTRUCTIONS or args.number_of_refining_steps
+    refines = args.number_of_refining_steps or args.refine_after_merge
+    instructs = args.method_translate in methods.WITH_INSTRUCTIONS or refines
     if instructs and RAW in config.style.values():
         logger.warning(
             "cot, maps, step_by_step, TEaR and refinement give instructions, which models without a chat template rarely follow: "
             "look at some answers first"
         )
-    if args.number_of_refining_steps:
+    if refines:
         refine.check(task)
     if args.steps:
         divide.check(args.method_divide, config.src, config.divider_settings)

@@ -178,6 +178,7 @@ class EvaluationConfig:
             nllb=self.nllb if args.method_translate == "nllb" else None,
             release_llm=release_llm,
             spacy_model=args.spacy_model,
+            max_new_tokens_merge=args.max_new_tokens_merge,
             opens_thinking=client is not None and self._opens_thinking(model),
         )
 
@@ -205,9 +206,8 @@ class EvaluationConfig:
             divide=lambda sentences: divider(sentences, task, self.divider_settings),
             merge_prompts=merge_prompts,
             fits=self._is_target_language,
-            refine=partial(refine.refine, task=task, steps=args.number_of_refining_steps)
-            if args.number_of_refining_steps
-            else None,
+            refine=partial(refine.refine, task=task),
+            number_of_refining_steps=args.number_of_refining_steps,
             refine_after_merge=args.refine_after_merge,
             steps=args.steps,
             with_shots=args.method_translate not in methods.WITHOUT_DEMONSTRATIONS,

@@ -168,9 +168,11 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
             logger.info(
                 f"{left_out} of {phrases} phrases were not used: their translation is empty or not in {config.tgt.name}"
             )
-    flags = {args.max_new_tokens_divide: "--max_new_tokens_divide", args.max_new_tokens: "--max_new_tokens"}
+    flags = ["max_new_tokens"]
+    flags += ["max_new_tokens_merge"] * bool(args.steps or args.number_of_refining_steps)
+    flags += ["max_new_tokens_divide"] * bool(args.steps)
     for limit, cut in summary["answers_cut_at_limit"].items():
-        flag = flags.get(int(limit), "intermediate outputs")
+        flag = " or ".join(f"--{flag}" for flag in flags if getattr(args, flag) == int(limit)) or "intermediate outputs"
         logger.info(f"{cut} answers ended at the limit of {limit} tokens of {flag}: they may be cut short")
     if unanswered := summary["unanswered_prompts"]:
         reasons = "; ".join(summary["unanswered"][:3])

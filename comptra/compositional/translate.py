@@ -31,8 +31,9 @@ class Plan:
     divide: Callable[[list[str]], list[list[str]]]  # sentences -> phrases of each
     merge_prompts: Callable[[list[str], list[Shots]], list[Prompt]]  # sentences, phrase pairs of each -> prompts
     fits: Callable[[list[str]], list[bool]]  # whether phrase translations are in the target language
-    refine: Callable[[list[str], list[str]], list[str]] | None = None  # sentences, drafts -> better ones
-    refine_after_merge: bool = False
+    refine: Callable[..., list[str]] | None = None  # (sentences, drafts, steps=) -> better ones
+    number_of_refining_steps: int = 0  # of the lowest level
+    refine_after_merge: int = 0  # refining steps of the levels above it
     steps: int = 0
     with_shots: bool = True  # the method shows demonstrations
     keep_drafts: bool = False  # the method's work is in no response cache: drafts to be refined go into draft_{s}.jsonl
@@ -115,10 +116,11 @@ def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list
             pairs = phrase_pairs(below, translations[s + 1], len(sentences), plan.fits)
             missing_phrases = marked(folder / f"translate_{s + 1}.jsonl", UNANSWERED)
             task.client.unanswered.update(sentences[below.parents[number]] for number in missing_phrases)
-            return task.translate(chosen, plan.merge_prompts(chosen, [pairs[i] for i in numbers]))
+            return task.with_room_for_merges.translate(chosen, plan.merge_prompts(chosen, [pairs[i] for i in numbers]))
 
         def work(numbers: list[int], s=s, sentences=sentences, draft=draft) -> Iterator[tuple[int, str]]:
-            if plan.refine is None or (lowest and plan.refine_after_merge == (s == lowest)):
+            steps = plan.number_of_refining_steps if s == lowest else plan.refine_after_merge
+            if not steps:
                 return draft(numbers)
             if s == lowest and plan.keep_drafts:
                 path = folder / f"draft_{s}.jsonl"
@@ -126,7 +128,7 @@ def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list
                 drafts = [every[i] for i in numbers]
             else:
                 drafts = in_order(draft(numbers), len(numbers))
-            return enumerate(plan.refine([sentences[i] for i in numbers], drafts))
+            return enumerate(plan.refine([sentences[i] for i in numbers], drafts, steps=steps))
 
         path = folder / f"translate_{s}.jsonl"
         translations[s] = resume_lines(path, sentences, "translation", work, task.client.unanswered)

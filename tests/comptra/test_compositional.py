@@ -10,6 +10,7 @@ from comptra.llm_calls import LLMClient
 from comptra.methods import Task
 from tests.support.runs import records
 from topxgen.common.errors import UsageError
+from topxgen.inference import SamplingSettings
 from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
 
@@ -33,7 +34,7 @@ class Room:
         self.folder, self.answered = folder, answered
         english, basque = languages.find("English"), languages.find("Basque")
         client = LLMClient(None, "raw", None, 1)
-        self.task = Joining(english, basque, client, get_template(11, "English", "Basque"), None)
+        self.task = Joining(english, basque, client, get_template(11, "English", "Basque"), SamplingSettings())
         self.merged = self.task.merged
         self.merged.clear()
 

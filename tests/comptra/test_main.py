@@ -252,6 +252,8 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
         (("--number_of_subproblems", 0, "--steps", 1), "--number_of_subproblems 0: pass a number of phrases, or -1"),
         (("--number_of_subproblems", -2), "--number_of_subproblems -2: pass a number of phrases, or -1"),
         (("--method_translate", "none"), "pass --steps 1"),
+        (("--refine_after_merge",), "--refine_after_merge 1 refines merged translations: pass --steps 1 or more"),
+        (("--refine_after_merge", "twice"), "--refine_after_merge: 'twice' is not a whole number of 0 or more"),
         (("--retriever_type", "structural"), "spaCy"),
         (("--steps", 1, "--mode_divide", "vanila"), "vanilla"),
         (("--base_model_name_or_path", "x"), "is for adapters"),

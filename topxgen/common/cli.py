@@ -54,6 +54,14 @@ def int_range(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def bool_or_count(value: str) -> int:
+    """An argument type: an integer of 0 or more; true is 1 and false 0."""
+    try:
+        return int(parse_bool(value))
+    except argparse.ArgumentTypeError:
+        return int_range(0)(value)
+
+
 def limit(value: str) -> int | None:
     """An argument type: an integer of 1 or more; -1 is no limit, which is None."""
     if value == "-1":
