@@ -85,7 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--output_filenames", nargs="+", metavar="NAME", help="a file name for each language [{Language}.jsonl]")
     add("--number_of_instructions", **count(0, "stop at N paragraphs over all languages", 0))
-    add("--number_of_instructions_per_language", **count(0, "generate at least N paragraphs in each language", 0))
+    add(
+        "--number_of_instructions_per_language",
+        type=int_range(0),
+        nargs="+",
+        metavar="N",
+        help="generate at least N paragraphs in each language: one number for all languages, or one for each [0]",
+    )
     add_run_flags(add)
     add("--dry_run", **FLAG, help="show the first prompts, their tokens and an estimate, then exit")
 
