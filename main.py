@@ -138,9 +138,8 @@ def add_data_flags(add) -> None:
     )
     add(
         "--metadata_dir",
-        type=Path,
-        metavar="DIR",
-        help="where divisions of sentences are kept and shared between runs [OUTPUT_DIR/{model}]",
+        metavar="NAME",
+        help="name of the run's folder in OUTPUT_DIR/{model} [{src}_to_{tgt}_{k}_shot_seed_{seed}_...]",
     )
     add_run_flags(add)
     add("--dry_run", **FLAG, help="show the first prompts, then exit")

@@ -56,12 +56,6 @@ def _problems(args: argparse.Namespace, uses_llm: bool) -> Iterator[str]:
         )
     if args.refine_after_merge and not args.steps:
         yield f"--refine_after_merge {args.refine_after_merge} refines merged translations: pass --steps 1 or more, or drop it"
-    models = len(set(args.model_name_or_path or ()))
-    if args.metadata_dir and args.steps and args.method_divide == "llm" and models > 1:
-        yield (
-            f"--metadata_dir {args.metadata_dir} holds the divisions of one model, but with --method_divide llm each of {models} "
-            "models divides: drop it, or run them one by one"
-        )
     if args.method_translate == methods.DIVIDE_ONLY and not args.steps:
         yield "--method_translate none only divides: pass --steps 1 or more"
 

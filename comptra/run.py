@@ -71,6 +71,8 @@ class EvaluationConfig:
     def folder(self, model: Model) -> Path:
         """The folder of the translations (docs/files.md)."""
         args = self.args
+        if args.metadata_dir is not None:
+            return args.output_dir / model.name / check_filename(args.metadata_dir, "--metadata_dir")
         limit = "None" if args.number_of_subproblems < 0 else args.number_of_subproblems
         divider = Path(args.method_divide).name  # of a user's own, the file and its attribute
         name = (
@@ -79,9 +81,9 @@ class EvaluationConfig:
         )
         return args.output_dir / model.name / check_filename(name, "the folder of a run")
 
-    def metadata(self, model: Model) -> Path:
-        """The folder of the divisions."""
-        return self.args.metadata_dir or self.args.output_dir / model.name
+    def divisions(self, model: Model) -> Path:
+        """The folder of the divisions, which all runs with the model share."""
+        return self.args.output_dir / model.name
 
     # Models and templates
 
