@@ -2,11 +2,12 @@
 
 With gemma-3-27b-it on a GPU box, as published:
 
-    python datagen.py --model_name_or_path google/gemma-3-27b-it --inference_api vllm --languages Basque Hausa \\
-        --seed_topics_path topics/wikipedia_vital_topics.txt --output_dir outputs/gemma --number_of_instructions 50000 \\
+    python datagen.py --model_name_or_path google/gemma-3-27b-it --inference_api vllm --languages Basque Hausa Igbo \\
+        --seed_topics_path topics/wikipedia_vital_topics.txt --output_dir outputs/gemma-3-27b-it \\
+        --number_of_instructions_per_language 5000 \\
         --number_of_icl_demonstrations 8 --number_of_icl_phrases 4 --max_new_tokens 2048 --use_nllb
 
-Without GPU or network (what scripts/demo.sh runs):
+Without GPU or network (scripts/demo.sh runs a longer version):
 
     python datagen.py --model_name_or_path models/gemma-3-270m --languages Basque --back_translator apertium \\
         --seed_topics_path topics/wikipedia_vital_topics.txt --example_paragraphs udhr --example_sentences udhr \\

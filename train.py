@@ -12,8 +12,10 @@ four GPUs (Llama-3-8B, both directions):
 LoRA on one GPU: add --use_peft --lora_r 32 --lora_alpha 64 --learning_rate 1e-4. Without a GPU or network (as in
 scripts/demo.sh):
 
-    python train.py --model_name_or_path models/gemma-3-270m --dataset_name_or_path udhr --target_languages Basque \\
-        --reverse --targets_only --use_peft --bf16 --learning_rate 3e-4 --max_steps 30 --output_dir outputs/demo/train
+    python train.py --model_name_or_path models/gemma-3-270m --use_peft --lora_r 32 --lora_alpha 64 --bf16 \\
+        --dataset_name_or_path udhr --target_languages Basque --reverse --targets_only --max_length 256 \\
+        --test_size_ratio 0.15 --max_steps 24 --num_warmup_steps 4 --learning_rate 5e-4 --per_device_train_batch_size 1 \\
+        --gradient_accumulation_steps 1 --eval_steps 12 --save_steps 12 --output_dir outputs/demo/train-udhr
 
 The best checkpoint is copied to --output_dir itself, as a model that transformers, vLLM, datagen.py and main.py load. If a
 run is interrupted, re-run the same command: it resumes from the last checkpoint. --dry_run shows the data as the model will

@@ -35,7 +35,7 @@ SELECTORS: dict[str, Choice] = {
     "bleu": Choice("comptra.candidate_selection:by_bleu", "highest summed BLEU against the other candidates (MBR)"),
     "chrf": Choice("comptra.candidate_selection:by_chrf", "highest summed chrF against the other candidates (MBR)"),
     "blaser": Choice("comptra.candidate_selection:ByBlaser", "best BLASER-2.0-QE score"),
-    "comet-qe": Choice("comptra.candidate_selection:ByComet", "best COMET QE score, in an environment of its own"),
+    "comet-qe": Choice("comptra.candidate_selection:ByComet", "best COMET QE score, in a separate environment"),
 }
 BY_QUALITY = ("blaser", "comet-qe")  # these load another model, and free it after each call
 COMET_MODEL = "Unbabel/wmt22-cometkiwi-da"

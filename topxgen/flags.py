@@ -17,14 +17,14 @@ def add_language_flags(add) -> None:
 
 def add_run_flags(add) -> None:
     add("--seed", type=int_range(0), default=122, help="seed of everything that is drawn at random")
-    add("--verbose", **FLAG, help="print generated texts while the run goes on")
+    add("--verbose", **FLAG, help="print generated texts during the run")
 
 
 def add_model_flags(add) -> None:
     """The LLM and the engine that runs it; --model_name_or_path is each script's own."""
     add("--tokenizer_name_or_path", metavar="MODEL", help="tokenizer, if it is not the model's own")
     add("--inference_api", **choice(inference.BACKENDS, "vllm", "what runs the LLM"))
-    add("--request_batch_size", **count(1, "topics per generation step; with hf also prompts per batch", 4))
+    add("--request_batch_size", **count(1, "hf: prompts per batch; datagen.py: also topics per generation step", 4))
     add("--max_concurrent_requests", **count(1, "requests in flight at a time for vllm and APIs [vllm 256, APIs 16]"))
     add(
         "--dtype",

@@ -3,7 +3,7 @@
     translate(sentences, task) -> iterator of (number of the sentence, translation), as they finish
 
 A method sends its prompts for all sentences at once; the sampler makes the batches. It names with each prompt the sentence
-that the prompt is for, and writes on with an empty text where no answer came: the client keeps track of the sentences that
+that the prompt is for, and continues with an empty text if there is no answer: the client keeps track of the sentences that
 are to be translated again. Instructions are in comptra/prompts/methods/, for users to edit.
 """
 

@@ -240,7 +240,7 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--template_key", 18), "--template_key '18'"),
+        (("--template_key", 18), "--template_key '18' does not exist"),
         (("--retriever_type", "bm26"), "--retriever_type: 'bm26' is not one of bm25s, "),
         (("--method_translate", "magic"), "--method_translate: 'magic' is not one of vanilla, "),
         (("--k", 500), "--k 500 is more than the"),
@@ -259,7 +259,7 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
         (("--base_model_name_or_path", "x"), "is for adapters"),
         (("--prompt_style", "chat"), "no chat template"),
         (("--metadata_dir", "a/b"), "--metadata_dir 'a/b' must be a plain name without slashes"),
-        (("--metadata_dir", ""), "--metadata_dir '' must be a plain name"),
+        (("--metadata_dir", ""), "--metadata_dir is empty; is a shell variable unset?"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_loaded(flags, message, main_here, tmp_path):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from topxgen.common.records import Paragraph
 from topxgen.generation import back_translation
 from topxgen.text import languages
+from topxgen.translation import by_steps
 
 BASQUE, ENGLISH = languages.find("Basque"), languages.find("English")
 LONG = "This sentence is long enough to be kept here"
@@ -51,3 +52,14 @@ def test_a_block_ends_when_it_has_so_many_sentences():
     blocks = list(back_translation._blocks(paragraphs, lambda text: text.split("|"), None, BASQUE, 4))
     assert [[item.paragraph.id for item in block] for block in blocks] == [["0", "1"], ["2", "3"], ["4"]]
     assert all(len(item.sentences) == 2 and item.rejects[0]["reason"] == "sentence_too_short" for item in blocks[0])
+
+
+def test_a_block_without_sentences_is_reported_once():
+    reported = []
+    on_sentence = by_steps(reported.append, 3, 0)  # three paragraphs without a sentence to translate
+    by_steps(on_sentence, 0, 0)(0)  # as the translator reports its own steps
+    assert sum(reported) == 3
+    on_sentence = by_steps(reported.append, 3, 7)
+    for _ in range(7):
+        on_sentence(1)
+    assert sum(reported) == 6

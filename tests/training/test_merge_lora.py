@@ -210,7 +210,7 @@ def test_what_cannot_be_merged(run, tiny_lm, tiny_nllb, tmp_path):
         return adapter
 
     refused(adapter, tmp_path, parts=(str(tmp_path), "already exists"))
-    refused(tiny_lm, output, parts=("adapter_config.json", "whole model"))
+    refused(tiny_lm, output, parts=("adapter_config.json", "full model"))
     refused(tmp_path / "none", output, parts=(str(tmp_path / "none"),))
     refused(configured(base_model_name_or_path=None), output, parts=("--base_model_name_or_path",))
     refused(configured(base_model_name_or_path="gone/away"), output, parts=("gone/away",))

@@ -5,6 +5,8 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
 from typing import NoReturn
 
 import topxgen
@@ -75,13 +77,15 @@ def limit(value: str) -> int | None:
 def float_range(minimum: float, maximum: float = float("inf")) -> Callable[[str], float]:
     """An argument type: a number from `minimum` to `maximum`, both included."""
 
+    limits = f"of {minimum:g} or more" if maximum == float("inf") else f"from {minimum:g} to {maximum:g}"
+
     def parse(value: str) -> float:
         try:
             number = float(value)
         except ValueError:
             number = float("nan")
         if not minimum <= number <= maximum:
-            raise argparse.ArgumentTypeError(f"{value!r} is not a number from {minimum:g} to {maximum:g}")
+            raise argparse.ArgumentTypeError(f"{value!r} is not a number {limits}")
         return number
 
     return parse
@@ -99,7 +103,9 @@ def json_object(text: str) -> dict:
 
 
 def check_filename(name: str, flag: str) -> str:
-    """`name`, if it is a bare file name. Raises UsageError if it is a path."""
+    """`name`, if it is a bare file name. Raises UsageError if it is empty or a path."""
+    if not name:
+        raise UsageError(f"{flag} is empty; is a shell variable unset?")
     if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise UsageError(f"{flag} {name!r} must be a plain name without slashes")
     return name
@@ -109,8 +115,10 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Appends a flag's default to its help, as [default], unless the help ends with a bracket of its own."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        shown = action.required or action.default in (None, False, argparse.SUPPRESS) or action.help.endswith("]")
-        return action.help if shown else f"{action.help} [%(default)s]"
+        no_default = any(action.default is value for value in (None, False, argparse.SUPPRESS)) or action.default == []
+        if action.required or no_default or action.help.endswith("]"):
+            return action.help
+        return f"{action.help} [%(default)s]"
 
 
 class Parser(argparse.ArgumentParser):
@@ -132,9 +140,15 @@ class Parser(argparse.ArgumentParser):
             if flag not in self._option_string_actions:
                 # The value stays out of the message: it may be the key of a mistyped --api_key.
                 self.error(f"unknown flag {flag}{did_you_mean(flag, self._option_string_actions)}; see --help")
+        for flag, value in pairwise(words):
+            action = self._option_string_actions.get(flag)
+            if value == "" and action is not None and (action.type is Path or action.required):
+                self.error(f"{flag} is empty; is a shell variable unset?")
         parsed, unexpected = self.parse_known_args(words, namespace)
         if unexpected:
-            self.error(f"{len(unexpected)} unexpected argument{'s' if len(unexpected) > 1 else ''}; see --help")
+            # A stray word may be part of a key, too.
+            shown = "" if "--api_key" in words else f": {' '.join(map(repr, unexpected))}"
+            self.error(f"{len(unexpected)} unexpected argument{'s' if len(unexpected) > 1 else ''}{shown}; see --help")
         return parsed
 
     def format_help(self) -> str:

@@ -1,6 +1,7 @@
 """Models and files that are a folder or come from the Hugging Face Hub."""
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -56,8 +57,14 @@ def _warn(model: str, why: str) -> None:
 def cannot_load(name: str, error: Exception) -> str:
     """One line for a model or tokenizer that did not load."""
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        if not Path(name).expanduser().exists():
+            return f"cannot load {name!r}: it does not exist; pass an existing folder or a Hub id"
         return f"cannot load {name!r} ({reason(error)}); is it the folder of a model with its config.json and tokenizer files?"
-    return (
-        f"cannot load {name!r} ({reason(error)}); pass a local folder or a Hub id that this machine can reach (a gated repository "
-        "needs its terms accepted and HF_TOKEN exported; without internet download it elsewhere and set HF_HUB_OFFLINE=1)"
-    )
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        remedy = "HF_HUB_OFFLINE is set, and it is not in the cache: pass a local folder, or download it on a machine with internet"
+    else:
+        remedy = (
+            "pass a local folder or a Hub id that this machine can reach (a gated repository needs its terms accepted and HF_TOKEN "
+            "exported; without internet download it elsewhere and set HF_HUB_OFFLINE=1)"
+        )
+    return f"cannot load {name!r} ({reason(error)}); {remedy}"

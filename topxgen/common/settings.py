@@ -1,4 +1,4 @@
-"""Settings objects: frozen dataclasses whose fields bear the names of the flags that set them."""
+"""Settings objects: frozen dataclasses whose fields have the names of the flags that set them."""
 
 import argparse
 from dataclasses import fields
@@ -6,7 +6,7 @@ from typing import Any, Self
 
 
 class Settings:
-    """Base of a settings dataclass. A field that no flag sets has a name that is no flag's."""
+    """Base of a settings dataclass. A field that is not set by a flag must not share a flag's name."""
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, **chosen: Any) -> Self:

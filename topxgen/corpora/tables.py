@@ -1,6 +1,6 @@
 """Files of a user's own: the columns of texts in them, and which column is in which language.
 
-A benchmark of one's own is SOURCE or SOURCE:MAPPING. SOURCE is a file, a folder of files or a Hub data set (org/name
+Your own benchmark is SOURCE or SOURCE:MAPPING. SOURCE is a file, a folder of files or a Hub data set (org/name
 or org/name:config). Files end in .txt (one text a line), .tsv, .csv, .json, .jsonl or .parquet; any other file, in a
 folder too, is an error.
 
@@ -101,7 +101,7 @@ def columns_in(
     if not any(codes):
         column = "" if len(columns) == 1 else "=COLUMN,English=COLUMN"
         raise UsageError(
-            f"the language of {where} cannot be told from its name or labels ({_labels(columns)}); pass "
+            f"the language of {where} cannot be determined from its name or column labels ({_labels(columns)}); pass "
             f"{where}:{language.name}{column}"
         )
     return [column for column, code in zip(columns, codes, strict=True) if code == language.flores]

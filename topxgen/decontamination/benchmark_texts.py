@@ -60,7 +60,7 @@ class BenchmarkTexts:
     def entries(self, splits: Iterable[Split]) -> list[BenchmarkText]:
         """The non-empty texts of splits; a file that names no language is taken for this one."""
         return [
-            BenchmarkText(split.benchmark, split.name, split.language or self.language.name, id, text)
+            BenchmarkText(split.benchmark, split.name, split.language, id, text)
             for split in splits
             for id, text in zip(split.ids, split.texts, strict=True)
             if text.strip()
@@ -103,7 +103,7 @@ def load(names: Collection[str], args: argparse.Namespace) -> dict[str, Benchmar
         texts = texts_of[language.name] = BenchmarkTexts(language, args)
         for name in args.benchmarks:
             try:
-                texts.splits += benchmarks.load(name, language, args.benchmark_dir)
+                texts.splits += benchmarks.load(name, language, args.benchmark_dir, args.languages_file)
             except benchmarks.LacksLanguage:
                 texts.language_not_covered.append(name)
             except benchmarks.CannotLoad as error:
@@ -113,7 +113,7 @@ def load(names: Collection[str], args: argparse.Namespace) -> dict[str, Benchmar
                     errors.setdefault(name, error)
         for name in args.demonstration_pool:
             try:
-                texts.demonstration_pool += benchmarks.load(name, language, args.benchmark_dir)
+                texts.demonstration_pool += benchmarks.load(name, language, args.benchmark_dir, args.languages_file)
             except benchmarks.LacksLanguage:
                 continue
             except benchmarks.CannotLoad as error:

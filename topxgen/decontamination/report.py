@@ -98,14 +98,14 @@ def summary(languages: dict[str, dict], audit: bool) -> str:
         lines.append(
             f"{language}: {paragraphs} of {counts['records']} paragraphs and {pairs} of {counts['pairs']} pairs "
             f"{'would be kept' if audit else 'kept'}"
-            + (f"; malformed lines: {counts['malformed']}" if counts["malformed"] else "")
+            + (f"; WARNING: {counts['malformed']} malformed lines were not checked" if counts["malformed"] else "")
         )
         lines += [
             f"  {row['side']:12} {row['benchmark']} {row['split']:12} {row['hits']:>8} hits, "
             f"{row['benchmark_texts_hit']} of its {row['benchmark_texts']} texts"
             for row in part["overlaps"]
             if row["hits"]
-        ] or ["  no overlap"]
+        ] or (["  no overlap"] if counts["records"] else ["  nothing was checked"])
     return "\n".join(lines)
 
 
@@ -166,7 +166,7 @@ def _language(part: dict) -> Iterator[str]:
     )
     if counts["malformed"]:
         yield f"Malformed lines, written to a file of their own: {counts['malformed']}.\n\n"
-    yield from _table({**row, "language": row["language"] or "any language"} for row in part["overlaps"])
+    yield from _table(part["overlaps"])
     for title, key in (
         ("Benchmarks that do not cover the language", "language_not_covered"),
         ("**Not loaded, so not checked (`--allow_missing`)**", "not_loaded"),
@@ -185,7 +185,7 @@ def _examples(rows: list[dict], hits: Path) -> Iterator[str]:
         shown = examples.get((row["side"], row["benchmark"], row["split"]), [])
         if not shown:
             continue
-        title = f"{row['benchmark']} {row['split']}, {row['side']} ({row['language'] or 'any language'})"
+        title = f"{row['benchmark']} {row['split']}, {row['side']} ({row['language']})"
         more = f", the first {len(shown)} hits" if row["hits"] > len(shown) else ""
         yield f"### {_escape(title)}{more}\n\n"
         for hit in shown:

@@ -1,7 +1,7 @@
-"""Filters of generated texts, as rows: a new one is a function and a row, or a file of one's own (`--filters`).
+"""Filters of generated texts, as rows: a new one is a function and a row, or a file of your own (`--filters`).
 
 A filter is a function (text, language) -> a true value if the text is to be rejected. The reason code in
-{Language}_rejects.jsonl and in the funnel is the row's name (of one's own: the function's); a string that a filter
+{Language}_rejects.jsonl and in the funnel is the row's name (your own filter: the function's); a string that a filter
 returns follows it as a detail. Filters run in the order of `--filters`; the first that rejects a text decides.
 
 The limits are those of the TopXGen pipeline: 75 = 25 for each of the at most 3 paragraphs of a text.
@@ -26,7 +26,7 @@ MAX_WORD_PAIR_COUNT = 150  # = 2 x 75; this many and more are rejected
 MIN_LONG_WORD_CHARS = 5
 
 FILTERS: dict[str, Choice] = {
-    "binary": Choice("topxgen.generation.filters:binary", "characters that are no text: control, private use, U+FFFD"),
+    "binary": Choice("topxgen.generation.filters:binary", "non-text characters: control, private use, U+FFFD"),
     "too_few_words": Choice("topxgen.generation.filters:too_few_words", "fewer than 3 words"),
     "repeated_word_bigram": Choice(
         "topxgen.generation.filters:repeated_word_bigram", "two words follow each other 75 times or more"

@@ -60,7 +60,7 @@ class GenerationConfig:
                 raise UsageError("the generate stage needs --model_name_or_path")
             if not args.number_of_instructions and not any(self.minimums.values()):
                 raise UsageError(
-                    "say how many paragraphs: --number_of_instructions or --number_of_instructions_per_language"
+                    "set the number of paragraphs: --number_of_instructions or --number_of_instructions_per_language"
                 )
 
     def _minimums(self, chosen: list[languages.Language]) -> dict[str, int]:

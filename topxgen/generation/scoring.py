@@ -29,7 +29,7 @@ SCORERS: dict[str, Choice] = {
     "blaser": Choice("topxgen.generation.scoring:BlaserScorer", "BLASER-2.0-QE on SONAR vectors"),
     "sonar-space": Choice(
         "topxgen.generation.scoring:SonarSpaceScorer",
-        "the same through Meta's sonar-space, in an environment of its own",
+        "the same through Meta's sonar-space, in a separate environment",
     ),
     "confidence": Choice("topxgen.generation.scoring:ConfidenceScorer", "the back-translator's own confidence"),
     "none": Choice("topxgen.generation.scoring:no_scorer", "no scores"),
@@ -113,7 +113,7 @@ def _short_name(name_or_path: str) -> str:
 
 
 class SonarSpaceScorer(_PairScorer):
-    """The same by its authors' package, in an environment of its own (requirements-sonar.txt)."""
+    """The same by its authors' package, in a separate environment (requirements-sonar.txt)."""
 
     @property
     def id(self) -> str:

@@ -114,7 +114,7 @@ def _from_file(key: str) -> tuple[str, Row, Labels]:
     path = Path(key).expanduser()
     if not path.is_file():
         raise UsageError(
-            f"--template_key {key}: there is no such file; topxgen/prompting/mt_templates.toml describes its fields"
+            f"--template_key {key} does not exist; topxgen/prompting/mt_templates.toml describes its fields"
         )
     return key, *_user_file(path, path.stat().st_mtime_ns)
 

@@ -12,7 +12,8 @@ def find(folder: Path, name: str, flag: str | None = None) -> Path:
     if flag and name.endswith(".toml"):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise UsageError(f"{flag} {name}: there is no such file")
+            choices = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
+            raise UsageError(f"{flag} {name} does not exist; choose one of {choices}, or the path of a .toml file")
         return path
     path = folder / f"{name}.toml"
     if not path.is_file():

@@ -36,7 +36,7 @@ def _import():
     except Exception as error:  # fairseq2n raises its own types for an incompatible torch
         raise UsageError(
             f"the sonar-space engine does not import ({reason(error)}): install requirements-sonar.txt in a separate environment, "
-            "or use the native engine"
+            "or pass --scorer blaser"
         ) from None
     return TextToEmbeddingModelPipeline, load_blaser_model, load_tokenizer
 

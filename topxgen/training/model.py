@@ -214,9 +214,9 @@ def _read_config(name: str, trust_remote_code: bool):
         problem = (
             "a LoRA adapter: merge it first (scripts/merge_lora.py)"
             if is_adapter
-            else "no model: it has no config.json"
+            else "not a model folder: it has no config.json"
         )
-        raise UsageError(f"--model_name_or_path {name} is {problem}")
+        raise UsageError(f"--model_name_or_path {name!r} is {problem}")
     return hub_call(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code))
 
 

@@ -72,7 +72,7 @@ def _missing_language(folder: Path, language: Language) -> UsageError:
     if (folder / translations_name(language.name)).is_file():
         remedy = f"run decontamination.py --input_dir {folder} --languages {language.name!r} first"
     return UsageError(
-        f"{folder} holds no {language.name}{ending}, only {', '.join(present) or 'no language'}; {remedy}"
+        f"{folder} has no {language.name}{ending} (languages present: {', '.join(present) or 'none'}); {remedy}"
     )
 
 

@@ -88,7 +88,7 @@ def check(spec: DatasetSpec) -> None:
         raise UsageError(f"{flag} selects by score, and {name} has no scores, only {SCORED[0]} does: drop it")
     if name in NAMED:
         if not spec.target_languages:
-            raise UsageError(f"{name} has many languages: name some with --target_languages")
+            raise UsageError(f"{name} covers many languages: choose with --target_languages")
         if spec.src in spec.target_languages:
             raise UsageError(f"{spec.src.name} is both --src and among --target_languages; drop it from one")
 

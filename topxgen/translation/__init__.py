@@ -71,6 +71,8 @@ def by_steps(on_done: Callable[[int], None], total: int, steps: int) -> Callable
 
     def on_step(n: int) -> None:
         nonlocal taken, reported
+        if not steps:  # reported at once
+            return
         taken += n
         finished = total * taken // steps
         on_done(finished - reported)

@@ -1,6 +1,6 @@
 """Generation pipelines, one file each: how prompts are made, and how responses become texts.
 
-A new pipeline is a subclass of Pipeline and a row in PIPELINES, or a file of one's own:
+A new pipeline is a subclass of Pipeline and a row in PIPELINES, or a file of your own:
 `--data_generation_pipeline path/to/file.py:Class`.
 """
 
