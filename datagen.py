@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 from topxgen import translation
-from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, run_main
+from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, limit, run_main
 from topxgen.common.locks import OutputLock
 from topxgen.flags import (
     add_api_flags,
@@ -86,7 +86,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--output_filenames", nargs="+", metavar="NAME", help="a file name for each language [{Language}.jsonl]")
     add("--number_of_instructions", **count(0, "stop at N paragraphs over all languages", 0))
-    add("--number_of_instructions_per_language", **count(0, "generate at least N paragraphs in each language", 0))
+    add(
+        "--number_of_instructions_per_language",
+        type=int_range(0),
+        nargs="+",
+        metavar="N",
+        help="generate at least N paragraphs in each language: one number for all languages, or one for each [0]",
+    )
     add_run_flags(add)
     add("--dry_run", **FLAG, help="show the first prompts, their tokens and an estimate, then exit")
 
@@ -137,7 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--number_of_rounds",
         **count(1, "knn-instruct only, which is not built yet: accepted so that published commands parse", 1),
     )
-    add("--max_samples", **count(1, "use only the first N example sentences [all]"))
+    add("--max_samples", type=limit, metavar="N", help="use only the first N example sentences; -1: all [all]")
 
     add = parser.add_argument_group("filters").add_argument
     add(

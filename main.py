@@ -30,7 +30,7 @@ from comptra.run import EvaluationConfig
 from comptra.translate import show_prompts, translate_all
 from topxgen import retrieval
 from topxgen.common import provenance
-from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, run_main
+from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, limit, run_main
 from topxgen.flags import (
     add_api_flags,
     add_decoding_flags,
@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         "that a checkpoint was trained with, else 11]",
     )
     add_prompt_style_flag(add)
-    add("--k", **count(0, "demonstrations per prompt; 0: zero-shot", 5))
+    add("--k", **count(0, "demonstrations per prompt; 0: zero-shot", 0))
     add("--retriever_type", **choice(retrieval.RETRIEVERS, "bm25s", "how demonstrations are chosen"))
     add(
         "--spacy_model",
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add = parser.add_argument_group("decoding").add_argument
-    add_decoding_flags(add, max_new_tokens=75, temperature=0.0)
+    add_decoding_flags(add, max_new_tokens=500, temperature=0.0)
     selectors = candidate_selection.SELECTORS
     add("--selection_method", **choice(selectors, "greedy", "which of several candidates is kept"))
     add_quality_flags(add)
@@ -90,7 +90,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("translation method").add_argument
     add("--method_translate", **choice(methods.CHOICES, "vanilla", "how a sentence or phrase is translated"))
     add_nllb_flags(add, default="facebook/nllb-200-distilled-600M")
-    add("--number_of_refining_steps", **count(0, "how often the LLM is asked to improve its translation", 0))
+    intro = "how often the LLM is asked to improve its translations (with --steps: those of the phrases)"
+    add("--number_of_refining_steps", **count(0, intro, 0))
+    add(
+        "--max_new_tokens_merge",
+        **count(1, "longest answer to a merge prompt or a refinement, in tokens, if above --max_new_tokens", 1500),
+    )
 
     add_comptra_flags(parser.add_argument_group("compositional translation (CompTra)").add_argument)
     return parser
@@ -100,7 +105,7 @@ def add_data_flags(add) -> None:
     add("--dataset_name_or_path", **choice(evaluation_sets.DATASETS, "flores", "evaluation set"))
     add("--src", default="English", metavar="LANGUAGE", help="source language: English name or FLORES code")
     add("--tgt", required=True, metavar="LANGUAGE", help="target language: English name or FLORES code")
-    add("--max_samples", **count(1, "translate only the first N sentences [all]"))
+    add("--max_samples", type=limit, metavar="N", help="translate only the first N sentences; -1: all [all]")
     add(
         "--benchmark_dir",
         type=Path,
@@ -133,9 +138,8 @@ def add_data_flags(add) -> None:
     )
     add(
         "--metadata_dir",
-        type=Path,
-        metavar="DIR",
-        help="where divisions of sentences are kept and shared between runs [OUTPUT_DIR/{model}]",
+        metavar="NAME",
+        help="name of the run's folder in OUTPUT_DIR/{model} [{src}_to_{tgt}_{k}_shot_seed_{seed}_...]",
     )
     add_run_flags(add)
     add("--dry_run", **FLAG, help="show the first prompts, then exit")
@@ -156,7 +160,7 @@ def add_comptra_flags(add) -> None:
         type=int,
         default=-1,
         metavar="N",
-        help="maximum number of phrases per sentence; -1: no limit",
+        help="maximum number of phrases per sentence; -1: no limit; 0 goes with --steps 0",
     )
     add("--number_of_repetitions", **count(1, "identity: how often the sentence is repeated", 4))
     add("--max_new_tokens_divide", **count(1, "longest answer to a prompt that divides, in tokens", 1500))
@@ -172,7 +176,15 @@ def add_comptra_flags(add) -> None:
         "--number_of_merge_demonstrations",
         **count(0, "demonstrations from the pool that precede the phrases in a merge prompt", 0),
     )
-    add("--refine_after_merge", **FLAG, help="refine the merged translations instead of the phrases' translations")
+    add(
+        "--refine_after_merge",
+        type=bool_or_count,
+        nargs="?",
+        const=1,
+        default=0,
+        metavar="N",
+        help="how often the LLM is asked to improve each merged translation; without a number: once",
+    )
     add_language_id_flag(add)
 
 

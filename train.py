@@ -166,8 +166,13 @@ def build_parser() -> Parser:
     )
     add("--early_stopping_patience", **count(1, "stop after N evaluations without a better one"))
     add("--report_to", nargs="+", choices=("tensorboard", "wandb"), help="trackers besides train_log.jsonl [none]")
-    add("--push_to_hub", **FLAG, help="upload the best model to a private Hub repository at the end (HF_TOKEN)")
-    add("--hub_model_id", metavar="ID", help="repository for --push_to_hub [the name of --output_dir]")
+    add(
+        "--push_to_hub",
+        **FLAG | {"type": arguments.bool_or_name, "metavar": "NAME"},
+        help="upload the best model to a private Hub repository at the end (HF_TOKEN): to this one, or without a name to "
+        "--hub_model_id",
+    )
+    add("--hub_model_id", metavar="NAME", help="repository of --push_to_hub [the name of --output_dir]")
     return parser
 
 

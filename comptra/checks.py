@@ -27,8 +27,11 @@ def check_flags(args: argparse.Namespace, uses_llm: bool) -> None:
 
 def _problems(args: argparse.Namespace, uses_llm: bool) -> Iterator[str]:
     candidates, beams, selection = args.num_return_sequences, args.num_beams, args.selection_method
-    if args.number_of_subproblems == 0 or args.number_of_subproblems < -1:
-        yield f"--number_of_subproblems {args.number_of_subproblems}: pass a number of phrases, or -1 for no limit"
+    phrases = args.number_of_subproblems
+    if phrases < -1 or (phrases == 0 and args.steps):
+        yield (
+            f"--number_of_subproblems {phrases}: pass a number of phrases, or -1 for no limit; 0 goes with --steps 0"
+        )
     if beams > inference.MAX_BEAMS:
         yield f"--num_beams {beams} is more than {inference.MAX_BEAMS}"
     if 1 < beams < candidates:
@@ -51,14 +54,8 @@ def _problems(args: argparse.Namespace, uses_llm: bool) -> Iterator[str]:
             "--method_translate nllb has its own decoding and gives one translation: drop --num_beams, --num_return_sequences "
             "and --selection_method, which are for LLMs"
         )
-    if args.refine_after_merge and not (args.steps and args.number_of_refining_steps):
-        yield "--refine_after_merge needs --steps and --number_of_refining_steps of 1 or more"
-    models = len(set(args.model_name_or_path or ()))
-    if args.metadata_dir and args.steps and args.method_divide == "llm" and models > 1:
-        yield (
-            f"--metadata_dir {args.metadata_dir} holds the divisions of one model, but with --method_divide llm each of {models} "
-            "models divides: drop it, or run them one by one"
-        )
+    if args.refine_after_merge and not args.steps:
+        yield f"--refine_after_merge {args.refine_after_merge} refines merged translations: pass --steps 1 or more, or drop it"
     if args.method_translate == methods.DIVIDE_ONLY and not args.steps:
         yield "--method_translate none only divides: pass --steps 1 or more"
 
@@ -91,13 +88,14 @@ def check_choices(config: "EvaluationConfig") -> None:
     methods.check(args.method_translate, task)
     if config.max_demonstrations:
         config.retriever  # noqa: B018 (created now, so that it reports what is missing)
-    instructs = args.method_translate in methods.WITH_INSTRUCTIONS or args.number_of_refining_steps
+    refines = args.number_of_refining_steps or args.refine_after_merge
+    instructs = args.method_translate in methods.WITH_INSTRUCTIONS or refines
     if instructs and RAW in config.style.values():
         logger.warning(
             "cot, maps, step_by_step, TEaR and refinement give instructions, which models without a chat template rarely follow: "
             "look at some answers first"
         )
-    if args.number_of_refining_steps:
+    if refines:
         refine.check(task)
     if args.steps:
         divide.check(args.method_divide, config.src, config.divider_settings)

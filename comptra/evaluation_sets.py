@@ -186,7 +186,7 @@ def _refuse_empty(split: Split) -> None:
 def _aligned(first: Split, second: Split) -> tuple[Pairs, dict]:
     """The pairs of two parallel sides, stripped, and facts. Raises UsageError when they are not parallel."""
     facts = {
-        side: {"from": split.source, "part": split.name, "sha256": split.fingerprint}
+        side: {"from": _absolute(split), "part": split.name, "sha256": split.fingerprint}
         for side, split in (("sources", first), ("references", second))
     }
     if first.benchmark == "udhr":  # not all articles have the same paragraphs in all languages
@@ -196,6 +196,14 @@ def _aligned(first: Split, second: Split) -> tuple[Pairs, dict]:
         _check_parallel(first, second)
         pairs = zip(first.texts, second.texts, strict=True)
     return [(source.strip(), target.strip()) for source, target in pairs], facts
+
+
+def _absolute(split: Split) -> str:
+    """Where a split comes from, in words that hold in any working directory."""
+    path, mapping = tables.split_mapping(split.source) if split.benchmark == "files" else (Path(split.source), "")
+    if not path.exists():  # it comes from the Hub
+        return split.source
+    return f"{path.absolute()}:{mapping}" if mapping else str(path.absolute())
 
 
 def _check_parallel(first: Split, second: Split) -> None:
@@ -246,4 +254,4 @@ def _generated(folder: Path | None, src: Language, tgt: Language) -> tuple[Pairs
     ]
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return pairs, {"from": str(path), "sha256": sha256, "decontaminated": path.name == names[0]}
+    return pairs, {"from": str(path.absolute()), "sha256": sha256, "decontaminated": path.name == names[0]}

@@ -74,8 +74,7 @@ def read_lines(path: Path, sentences: list[str], key: str, shared: bool = False)
         if not isinstance(text, str) or text.split() != sentences[number - 1].split() or key not in line:
             raise UsageError(
                 f"{path}, line {number} holds {_quoted(text)}, but sentence {number} of this run is "
-                f"{_quoted(sentences[number - 1])}: the file is of another data set or direction; pass another --output_dir "
-                "(for divisions: --metadata_dir)"
+                f"{_quoted(sentences[number - 1])}: the file is of another data set or direction; pass another --output_dir"
             )
         if line[key] is None:
             line[UNANSWERED] = True

@@ -71,6 +71,8 @@ class EvaluationConfig:
     def folder(self, model: Model) -> Path:
         """The folder of the translations (docs/files.md)."""
         args = self.args
+        if args.metadata_dir is not None:
+            return args.output_dir / model.name / check_filename(args.metadata_dir, "--metadata_dir")
         limit = "None" if args.number_of_subproblems < 0 else args.number_of_subproblems
         divider = Path(args.method_divide).name  # of a user's own, the file and its attribute
         name = (
@@ -79,9 +81,9 @@ class EvaluationConfig:
         )
         return args.output_dir / model.name / check_filename(name, "the folder of a run")
 
-    def metadata(self, model: Model) -> Path:
-        """The folder of the divisions."""
-        return self.args.metadata_dir or self.args.output_dir / model.name
+    def divisions(self, model: Model) -> Path:
+        """The folder of the divisions, which all runs with the model share."""
+        return self.args.output_dir / model.name
 
     # Models and templates
 
@@ -178,6 +180,7 @@ class EvaluationConfig:
             nllb=self.nllb if args.method_translate == "nllb" else None,
             release_llm=release_llm,
             spacy_model=args.spacy_model,
+            max_new_tokens_merge=args.max_new_tokens_merge,
             opens_thinking=client is not None and self._opens_thinking(model),
         )
 
@@ -205,9 +208,8 @@ class EvaluationConfig:
             divide=lambda sentences: divider(sentences, task, self.divider_settings),
             merge_prompts=merge_prompts,
             fits=self._is_target_language,
-            refine=partial(refine.refine, task=task, steps=args.number_of_refining_steps)
-            if args.number_of_refining_steps
-            else None,
+            refine=partial(refine.refine, task=task),
+            number_of_refining_steps=args.number_of_refining_steps,
             refine_after_merge=args.refine_after_merge,
             steps=args.steps,
             with_shots=args.method_translate not in methods.WITHOUT_DEMONSTRATIONS,

@@ -41,7 +41,9 @@ STEPS_FLAGS = (
 def run_settings(config: "EvaluationConfig", model: Model) -> dict:
     """What decides the translations with `model`, except how many there are."""
     args = config.args
-    unused = (*(() if config.uses_llm else LLM_FLAGS), *(() if args.steps else STEPS_FLAGS))
+    unused = [*(() if config.uses_llm else LLM_FLAGS), *(() if args.steps else STEPS_FLAGS)]
+    if not (args.steps or args.number_of_refining_steps):
+        unused.append("max_new_tokens_merge")
     pool = [text for pair in config.test_set.pool for text in pair] if config.max_demonstrations else []
     settings = provenance.result_settings(args, (*NOT_PART_OF_THE_RESULT, *RECORDED_BY_CONTENT, *unused))
     settings |= {
@@ -93,7 +95,7 @@ def _instruction_files(config: "EvaluationConfig") -> list[Path]:
     args = config.args
     annotates = args.method_translate in ("pos", "morph", "dep", "ner")
     names = ["annotated" if annotates else args.method_translate.lower()]
-    names += ["refine"] * bool(args.number_of_refining_steps)
+    names += ["refine"] * bool(args.number_of_refining_steps or args.refine_after_merge)
     paths = [prompts.FOLDER / "methods" / f"{name}.toml" for name in names]
     return [path for path in paths if path.is_file()] + (config.merge_prompt.files if args.steps else [])
 

@@ -91,7 +91,7 @@ def translate_with(
             levels = divide(config, model, plan, task)
             client.failures.clear()  # of divisions: these sentences are translated whole
             if args.method_translate == DIVIDE_ONLY:
-                path = config.metadata(model) / f"divide_{args.steps - 1}.jsonl"
+                path = config.divisions(model) / f"divide_{args.steps}.jsonl"
                 logger.info(f"{len(levels[-1].sentences)} phrases in {path}")
                 return 0
             inherited_lines = record_settings(folder, settings)
@@ -102,7 +102,7 @@ def translate_with(
                 (folder / MANIFEST).unlink(missing_ok=True)
             translations = translate.translate(levels, plan, task, folder)
             progress.close()
-            divisions = [config.metadata(model) / f"divide_{r}.jsonl" for r in range(plan.steps)]
+            divisions = [config.divisions(model) / f"divide_{r}.jsonl" for r in range(1, plan.steps + 1)]
             summary = {
                 "stage": "translate",
                 "started": started,
@@ -161,16 +161,18 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
     logger.info(f"{count} translations in {folder}/translate_0.jsonl")
     for undivided in filter(None, summary["undivided"]):
         logger.info(
-            f"{undivided} sentences or phrases could not be divided and were translated whole (use a new --metadata_dir to retry)"
+            f"{undivided} sentences or phrases could not be divided and were translated whole (pass another --output_dir to retry)"
         )
     for phrases, left_out in zip(summary["phrases"], summary["phrases_left_out"], strict=True):
         if left_out:
             logger.info(
                 f"{left_out} of {phrases} phrases were not used: their translation is empty or not in {config.tgt.name}"
             )
-    flags = {args.max_new_tokens_divide: "--max_new_tokens_divide", args.max_new_tokens: "--max_new_tokens"}
+    flags = ["max_new_tokens"]
+    flags += ["max_new_tokens_merge"] * bool(args.steps or args.number_of_refining_steps)
+    flags += ["max_new_tokens_divide"] * bool(args.steps)
     for limit, cut in summary["answers_cut_at_limit"].items():
-        flag = flags.get(int(limit), "intermediate outputs")
+        flag = " or ".join(f"--{flag}" for flag in flags if getattr(args, flag) == int(limit)) or "intermediate outputs"
         logger.info(f"{cut} answers ended at the limit of {limit} tokens of {flag}: they may be cut short")
     if unanswered := summary["unanswered_prompts"]:
         reasons = "; ".join(summary["unanswered"][:3])
@@ -190,7 +192,7 @@ def check_outputs(config: EvaluationConfig, model: Model) -> None:
             check_settings(folder, run_settings(config, model))
             read_lines(folder / "translate_0.jsonl", config.test_set.sources, "translation")
     if config.args.steps:
-        check_division(config.metadata(model), division_settings(config, model))
+        check_division(config.divisions(model), division_settings(config, model))
 
 
 def check_settings(folder: Path, settings: dict) -> None:
@@ -203,22 +205,22 @@ def check_settings(folder: Path, settings: dict) -> None:
 
 def check_division(folder: Path, settings: dict) -> None:
     """Raise UsageError if divisions in `folder` were made with other settings."""
-    if (folder / "divide_0.jsonl").is_file():
+    if translate.has_divisions(folder):
         try:
             provenance.check_settings(folder / DIVISION_SETTINGS, settings)
         except UsageError as error:
-            raise UsageError(f"{error} (for divisions: --metadata_dir)") from None
+            raise UsageError(f"{error} (runs below it share their divisions: pass another --output_dir)") from None
 
 
 def divide(config: EvaluationConfig, model: Model, plan: translate.Plan, task: translate.Task) -> list[translate.Level]:
     """The levels of the run. All runs with this source language share the divisions."""
-    folder = config.metadata(model)
+    folder = config.divisions(model)
     if not plan.steps:
         return translate.divide(config.test_set.sources, plan, task, folder)
     with wait_for_lock(folder):
         settings = division_settings(config, model)
         check_division(folder, settings)
-        if not (folder / "divide_0.jsonl").is_file():
+        if not translate.has_divisions(folder):
             (folder / DIVISION_SETTINGS).unlink(missing_ok=True)  # of a run that divided nothing
         provenance.record_settings(folder / DIVISION_SETTINGS, settings)
         return translate.divide(config.test_set.sources, plan, task, folder)

@@ -4,14 +4,15 @@ Each sentence is divided into short self-contained phrases. These are translated
 demonstrations, and the pairs of phrase and translation are the demonstrations with which the sentence is translated.
 `steps` nests it: phrases are divided again. With no steps it is the plain method.
 
-Files (docs/files.md): divide_{r}.jsonl and parent_{r}.jsonl for level r (0: the sentences), translate_{s}.jsonl for the
-translations of level s.
+Files (docs/files.md): divide_{r}.jsonl and parent_{r}.jsonl for the r-th division (1: that of the sentences),
+translate_{s}.jsonl for the translations of level s (0: the sentences).
 """
 
 import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from comptra.methods import Method, Shots, Task, in_order
@@ -31,8 +32,9 @@ class Plan:
     divide: Callable[[list[str]], list[list[str]]]  # sentences -> phrases of each
     merge_prompts: Callable[[list[str], list[Shots]], list[Prompt]]  # sentences, phrase pairs of each -> prompts
     fits: Callable[[list[str]], list[bool]]  # whether phrase translations are in the target language
-    refine: Callable[[list[str], list[str]], list[str]] | None = None  # sentences, drafts -> better ones
-    refine_after_merge: bool = False
+    refine: Callable[..., list[str]] | None = None  # (sentences, drafts, steps=) -> better ones
+    number_of_refining_steps: int = 0  # of the lowest level
+    refine_after_merge: int = 0  # refining steps of the levels above it
     steps: int = 0
     with_shots: bool = True  # the method shows demonstrations
     keep_drafts: bool = False  # the method's work is in no response cache: drafts to be refined go into draft_{s}.jsonl
@@ -53,7 +55,8 @@ def divide(sentences: list[str], plan: Plan, task: Task, folder: Path) -> list[L
     translated whole, with a warning: one refused sentence must not block the rest.
     """
     levels = [Level(sentences, [-1] * len(sentences))]
-    for r in range(plan.steps):
+    renumber_divisions(folder)
+    for r in range(1, plan.steps + 1):
         above, path = levels[-1].sentences, folder / f"divide_{r}.jsonl"
         task.client.begin_stage(f"divide {r}")
         failed_before = marked(path, UNANSWERED)
@@ -71,7 +74,7 @@ def divide(sentences: list[str], plan: Plan, task: Task, folder: Path) -> list[L
         if undivided - failed_before or len(undivided) == len(above):
             raise UsageError(
                 f"{count}: {why}. If they are too long, raise --max_model_len, or lower --max_new_tokens_divide and pass "
-                "another --metadata_dir. Re-run the same command to try them once more; those that fail again are translated whole"
+                "another --output_dir. Re-run the same command to try them once more; those that fail again are translated whole"
             )
         if undivided:
             logger.warning(f"{count} in two runs and are translated whole: {why}")
@@ -84,6 +87,19 @@ def divide(sentences: list[str], plan: Plan, task: Task, folder: Path) -> list[L
     return levels
 
 
+def renumber_divisions(folder: Path) -> None:
+    """Rename the files of older versions, which counted divisions from 0. Where a killed run stopped, the next goes on."""
+    for kind in ("divide", "parent"):
+        first_missing = next(r for r in count() if not (folder / f"{kind}_{r}.jsonl").is_file())
+        for r in reversed(range(first_missing)):
+            (folder / f"{kind}_{r}.jsonl").rename(folder / f"{kind}_{r + 1}.jsonl")
+
+
+def has_divisions(folder: Path) -> bool:
+    """Whether the folder has the first division, by today's name or that of older versions."""
+    return any((folder / f"divide_{r}.jsonl").is_file() for r in (0, 1))
+
+
 def _record_parents(path: Path, parents: dict[str, int]) -> None:
     """Raises UsageError if the file has other parents: phrases and translations would not belong together."""
     known = read_json(path)
@@ -94,7 +110,7 @@ def _record_parents(path: Path, parents: dict[str, int]) -> None:
         if str(parents.get(number, parent)) != str(parent):
             raise UsageError(
                 f"{path} has phrase {number} in sentence {parent}, {divisions} in sentence {parents[number]}: remove "
-                f"{path.name} if the divisions are right, or pass another --metadata_dir"
+                f"{path.name} if the divisions are right, or pass another --output_dir"
             )
     write_atomic(path, [json.dumps(known | parents) + "\n"])
 
@@ -115,10 +131,11 @@ def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list
             pairs = phrase_pairs(below, translations[s + 1], len(sentences), plan.fits)
             missing_phrases = marked(folder / f"translate_{s + 1}.jsonl", UNANSWERED)
             task.client.unanswered.update(sentences[below.parents[number]] for number in missing_phrases)
-            return task.translate(chosen, plan.merge_prompts(chosen, [pairs[i] for i in numbers]))
+            return task.with_room_for_merges.translate(chosen, plan.merge_prompts(chosen, [pairs[i] for i in numbers]))
 
         def work(numbers: list[int], s=s, sentences=sentences, draft=draft) -> Iterator[tuple[int, str]]:
-            if plan.refine is None or (lowest and plan.refine_after_merge == (s == lowest)):
+            steps = plan.number_of_refining_steps if s == lowest else plan.refine_after_merge
+            if not steps:
                 return draft(numbers)
             if s == lowest and plan.keep_drafts:
                 path = folder / f"draft_{s}.jsonl"
@@ -126,7 +143,7 @@ def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list
                 drafts = [every[i] for i in numbers]
             else:
                 drafts = in_order(draft(numbers), len(numbers))
-            return enumerate(plan.refine([sentences[i] for i in numbers], drafts))
+            return enumerate(plan.refine([sentences[i] for i in numbers], drafts, steps=steps))
 
         path = folder / f"translate_{s}.jsonl"
         translations[s] = resume_lines(path, sentences, "translation", work, task.client.unanswered)

@@ -73,6 +73,7 @@ class Task:
     nllb: object = None  # a translator (topxgen.translation), its model not loaded
     release_llm: Callable[[], None] = lambda: None  # frees the LLM's memory until the next prompt
     spacy_model: str | None = None
+    max_new_tokens_merge: int = 0  # of merges and refinements, if above that of `sampling`
     opens_thinking: bool = False  # the model's chat template opens a <think> block
 
     def prompt(self, shots: Shots, sentence: str) -> Prompt:
@@ -85,6 +86,12 @@ class Task:
     def mt_sampling(self) -> SamplingSettings:
         """Decoding settings for few-shot prompts: a raw one ends where its template does."""
         return self.sampling if self.client.style == CHAT else replace(self.sampling, stop=self.template.stops)
+
+    @property
+    def with_room_for_merges(self) -> "Task":
+        """The same task for merges and refinements, whose answers may be longer."""
+        tokens = max(self.sampling.max_new_tokens, self.max_new_tokens_merge)
+        return replace(self, sampling=replace(self.sampling, max_new_tokens=tokens))
 
     def greedy(self, max_new_tokens: int, stop: tuple[str, ...] = ()) -> SamplingSettings:
         """Greedy decoding settings for intermediate (non-translation) outputs."""

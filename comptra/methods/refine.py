@@ -12,7 +12,7 @@ def refine(sentences: list[str], drafts: list[str], task: Task, steps: int) -> l
     drafted = [i for i, draft in enumerate(best) if draft]
     for _ in range(steps):
         talks = [(text("refine", sentence=sentences[i], draft=best[i]),) for i in drafted]
-        refined = translations(task, [sentences[i] for i in drafted], talks, text.marker)
+        refined = translations(task.with_room_for_merges, [sentences[i] for i in drafted], talks, text.marker)
         for i, better in zip(drafted, in_order(refined, len(drafted)), strict=True):
             best[i] = better or best[i]
     return best

@@ -16,6 +16,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
+from topxgen.corpora import tables
 from topxgen.text import languages
 from topxgen.text.languages import Language
 
@@ -146,7 +147,7 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable)
                 f"{folder} does not say which test set it translates (no {MANIFEST}); pass --dataset_name_or_path, one of "
                 + ", ".join(evaluation_sets.DATASETS)
             )
-        files = args.test_files or (_files_of(manifest) if dataset == "files" else None)
+        files = args.test_files or (_files_of(folder, manifest) if dataset == "files" else None)
         test_set = load_test_set(
             dataset, src, tgt, max_samples=settings.get("max_samples"), test_files=files and tuple(files)
         )
@@ -180,10 +181,19 @@ def _references_digest(facts: dict) -> str | None:
     return facts.get("test", {}).get("references", {}).get("sha256")
 
 
-def _files_of(manifest: dict) -> list[Path] | None:
-    """The test files of a run with --dataset_name_or_path files; None if the manifest does not name them (yet)."""
+def _files_of(folder: Path, manifest: dict) -> list[Path] | None:
+    """The test files of a run with --dataset_name_or_path files; None if the manifest does not name them (yet).
+
+    Raises UsageError if they are not where they were: moved, or recorded by an older version by a relative path.
+    """
     sides = manifest.get("test_set", {}).get("test", {})
     paths = [Path(sides[side]["from"]) for side in ("sources", "references") if "from" in sides.get(side, {})]
+    for path in paths:
+        if not tables.split_mapping(str(path))[0].exists():
+            relative = "" if path.is_absolute() else " (relative to the folder where main.py ran)"
+            raise UsageError(
+                f"{folder / MANIFEST} names the test file {path}{relative}, which does not exist; pass --test_files SRC REF"
+            )
     return paths if len(paths) == 2 else None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -111,6 +112,49 @@ def test_a_server_that_speaks_openais_api(script_here, tmp_path, monkeypatch):
         assert run("--output_dir", tmp_path).returncode == 0 and len(server.bodies) == SENTENCES
         raw = run("--output_dir", tmp_path / "raw", "--prompt_style", "raw")
         assert raw.returncode == 0 and server.bodies[-1]["prompt"].endswith("\nBasque translation\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "lengths"),
+    [
+        ((), {500: 2}),
+        (("--number_of_refining_steps", 2), {500: 2, 1500: 4}),
+        (("--number_of_refining_steps", 2, "--max_new_tokens", 2000), {2000: 6}),
+        (("--number_of_refining_steps", 1, "--max_new_tokens_merge", 600), {500: 2, 600: 2}),
+        (("--steps", 1), {500: 4, 1500: 2}),
+        (("--steps", 1, "--refine_after_merge"), {500: 4, 1500: 4}),
+        (("--steps", 1, "--refine_after_merge", "true"), {500: 4, 1500: 4}),
+        (("--steps", 1, "--refine_after_merge", 2), {500: 4, 1500: 6}),
+        (("--steps", 1, "--refine_after_merge", "false"), {500: 4, 1500: 2}),
+        (("--steps", 1, "--refine_after_merge", 2, "--number_of_refining_steps", 1), {500: 4, 1500: 4 + 2 + 4}),
+    ],
+)
+def test_length_and_number_of_what_is_asked(flags, lengths, script_here, tmp_path, monkeypatch):
+    """By default 500 new tokens, and 1,500 for merges and refinements."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    common = options(
+        "org/chat", prompt_style=None, max_samples=2, inference_api="openai", dtype=None, k=None, max_new_tokens=None,
+        max_new_tokens_merge=None, method_divide="space", number_of_subproblems=2,
+    )  # fmt: skip
+    with ApiServer() as server:
+        result = script_here("main.py", *common, *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert Counter(body["max_tokens"] for body in server.bodies) == lengths
+    assert "_0_shot_" in next((tmp_path / "chat").glob("*/translate_0.jsonl")).parent.name
+
+
+def test_refine_after_merge_of_older_versions(script_here, tiny_lm, tmp_path):
+    """It refined merges instead of phrases: such a run is not continued, one without it is."""
+    flags = options(tiny_lm, "--steps", 1, "--method_divide", "space", "--output_dir", tmp_path, max_samples=1)
+    assert script_here("main.py", *flags).returncode == 0
+    path = folder_of(tmp_path, tiny_lm, divide="space", steps=1) / "settings_translate.json"
+    settings = json.loads(path.read_text())
+    del settings["max_new_tokens_merge"]
+    path.write_text(json.dumps(settings | {"refine_after_merge": False}))
+    assert script_here("main.py", *flags).returncode == 0
+    path.write_text(json.dumps(settings | {"refine_after_merge": True}))
+    refused = script_here("main.py", *flags, "--refine_after_merge")
+    assert refused.returncode == 2 and "refine_after_merge was 'instead of phrases', now 1" in refused.stderr
 
 
 def test_what_nllb_translated_is_on_disk_before_it_is_refined(chat, tiny_chat, tiny_nllb, tmp_path):

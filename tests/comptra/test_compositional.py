@@ -10,6 +10,7 @@ from comptra.llm_calls import LLMClient
 from comptra.methods import Task
 from tests.support.runs import records
 from topxgen.common.errors import UsageError
+from topxgen.inference import SamplingSettings
 from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
 
@@ -33,7 +34,7 @@ class Room:
         self.folder, self.answered = folder, answered
         english, basque = languages.find("English"), languages.find("Basque")
         client = LLMClient(None, "raw", None, 1)
-        self.task = Joining(english, basque, client, get_template(11, "English", "Basque"), None)
+        self.task = Joining(english, basque, client, get_template(11, "English", "Basque"), SamplingSettings())
         self.merged = self.task.merged
         self.merged.clear()
 
@@ -68,12 +69,12 @@ def test_a_sentence_is_merged_again_when_its_missing_phrase_is_there(tmp_path):
 def test_parents_that_say_otherwise_are_not_overwritten(tmp_path):
     room = Room(tmp_path, dict(zip("abcd", "ABCD", strict=True)))
     room.run()
-    path = tmp_path / "parent_0.jsonl"
+    path = tmp_path / "parent_1.jsonl"
     assert json.loads(path.read_text()) == {"0": 0, "1": 0, "2": 1, "3": 1}
     other = '{"0": 0, "1": 1, "2": 1, "3": 1}\n'
     path.write_text(other)
     with pytest.raises(
-        UsageError, match=r"parent_0.jsonl has phrase 1 in sentence 1, divide_0.jsonl in sentence 0: remove"
+        UsageError, match=r"parent_1.jsonl has phrase 1 in sentence 1, divide_1.jsonl in sentence 0: remove"
     ):
         room.run()
     assert path.read_text() == other

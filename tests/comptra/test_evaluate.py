@@ -494,6 +494,36 @@ def test_files_of_ones_own_are_those_of_the_manifest(tmp_path, score):
     ), "the language"
 
 
+@pytest.mark.parametrize("table", [False, True])
+def test_files_of_ones_own_are_found_from_another_folder(table, main_here, score, tmp_path, monkeypatch):
+    """Also from the records of older versions, which hold the paths as they were typed, where main.py ran."""
+    test, here, there = udhr(), tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    (here / "src.txt").write_text("\n".join(test.sources[:4]) + "\n", encoding="utf-8")
+    (here / "ref.txt").write_text("\n".join(test.references[:4]) + "\n", encoding="utf-8")
+    lines = (f"{i}\t{pair[0]}\t{pair[1]}\n" for i, pair in enumerate(zip(test.sources, test.references, strict=True)))
+    (here / "t.tsv").write_text("n\ta\tb\n" + "".join(lines), encoding="utf-8")
+    files = ("t.tsv:English=a", "t.tsv:Basque=b") if table else ("src.txt", "ref.txt")
+    monkeypatch.chdir(here)
+    out = ("--output_dir", tmp_path / "out", "--k", 0, "--dataset_name_or_path", "files")
+    result = main_here(*out, "--test_files", *files)
+    assert result.returncode == 0, result.stderr
+    (path,) = (tmp_path / "out").glob("*/*/manifest_translate.json")
+    sides = json.loads(path.read_text())["test_set"]["test"]
+    assert [sides[side]["from"] for side in ("sources", "references")] == [f"{here}/{name}" for name in files]
+    monkeypatch.chdir(there)
+    code, shown, said = score(tmp_path / "out")
+    assert code == 0 and "files from English" in shown, said
+    path.write_text(path.read_text().replace(f"{here}/", ""))
+    code, _, said = score(tmp_path / "out")
+    assert code == 2 and f"names the test file {files[0]} (relative to the folder where main.py ran)" in said
+    assert "pass --test_files SRC REF" in said
+    assert score(tmp_path / "out", "--test_files", *(here / name for name in files))[0] == 0
+    monkeypatch.chdir(here)
+    assert score(tmp_path / "out")[0] == 0
+
+
 def test_a_run_that_goes_on_has_its_settings_only(tmp_path, score):
     test = udhr()
     folder = write(tmp_path / "m" / "run", test.sources[:6], test.references[:6])

@@ -73,7 +73,7 @@ def test_lines_of_unanswered_sentences_are_marked_and_made_again(tmp_path):
 
 
 def test_a_shared_file_has_lines_of_more_sentences(tmp_path):
-    path, sentences = tmp_path / "divide_0.jsonl", ["a", "b", "c"]
+    path, sentences = tmp_path / "divide_1.jsonl", ["a", "b", "c"]
     lines = [{"sentence": text, "propositions": [text]} for text in sentences]
     lines[1]["unanswered"] = lines[2]["unanswered"] = True
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

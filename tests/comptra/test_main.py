@@ -46,17 +46,27 @@ def test_without_steps_it_is_plain_few_shot(main_here, tiny_lm, tmp_path):
     assert manifest["settings"]["dataset_name_or_path"] == "udhr" and manifest["sentences"] == 4
 
 
+def test_max_samples_of_minus_1_is_all(main_here, tmp_path):
+    count = len(udhr(None).sources)
+    for flags in (("--max_samples", -1), ("--max_samples", 100000)):
+        assert f": {count} sentences to" in main_here("--output_dir", tmp_path, "--dry_run", *flags).stdout
+    none = main_here("--output_dir", tmp_path, "--max_samples", 0)
+    assert (
+        none.returncode == 2 and "--max_samples: '0' is not a whole number of 1 or more, nor -1 for all" in none.stderr
+    )
+
+
 def test_comptra_divides_translates_and_merges(main_here, tiny_lm, tmp_path):
     flags = ("--steps", 2, "--method_divide", "space", "--number_of_subproblems", 2, "--lid_model", "cld2")
     result = main_here("--output_dir", tmp_path, *flags, "--max_samples", 2, "--verbose")
     assert result.returncode == 0, result.stderr
     room, folder = tmp_path / Path(tiny_lm).name, folder_of(tmp_path, tiny_lm, divide="space", n=2, steps=2)
     sentences = udhr(2).sources
-    assert texts(room / "divide_0.jsonl", "sentence") == sentences
-    phrases = [phrase for row in texts(room / "divide_0.jsonl", "propositions") for phrase in row]
-    assert texts(room / "divide_1.jsonl", "sentence") == phrases == texts(folder / "translate_1.jsonl", "sentence")
-    assert json.loads((room / "parent_0.jsonl").read_text()) == {"0": 0, "1": 0, "2": 1, "3": 1}
-    assert [" ".join(row) for row in texts(room / "divide_0.jsonl", "propositions")] == [
+    assert texts(room / "divide_1.jsonl", "sentence") == sentences
+    phrases = [phrase for row in texts(room / "divide_1.jsonl", "propositions") for phrase in row]
+    assert texts(room / "divide_2.jsonl", "sentence") == phrases == texts(folder / "translate_1.jsonl", "sentence")
+    assert json.loads((room / "parent_1.jsonl").read_text()) == {"0": 0, "1": 0, "2": 1, "3": 1}
+    assert [" ".join(row) for row in texts(room / "divide_1.jsonl", "propositions")] == [
         " ".join(sentence.split()) for sentence in sentences
     ]
     # The merge is asked with exactly the phrase pairs that are in Basque, in order.
@@ -82,9 +92,9 @@ def test_comptra_divides_translates_and_merges(main_here, tiny_lm, tmp_path):
 def test_keyword_divides_by_the_pool_whatever_the_method(main_here, tiny_lm, tmp_path):
     flags = ("--output_dir", tmp_path, "--steps", 1, "--method_divide", "keyword", "--max_samples", 2)
     assert main_here(*flags, "--method_translate", "none").returncode == 0
-    divided = (tmp_path / Path(tiny_lm).name / "divide_0.jsonl").read_bytes()
+    divided = (tmp_path / Path(tiny_lm).name / "divide_1.jsonl").read_bytes()
     assert main_here(*flags).returncode == 0
-    assert (tmp_path / Path(tiny_lm).name / "divide_0.jsonl").read_bytes() == divided
+    assert (tmp_path / Path(tiny_lm).name / "divide_1.jsonl").read_bytes() == divided
 
 
 def test_candidates_and_their_selection(main_here, tiny_lm, tmp_path):
@@ -200,7 +210,7 @@ def test_comptra_traced_on_gemma(gemma, tmp_path):
     """The model divides; the trace shows its phrases, their demonstrations and the prompt of the merge."""
     flags = options(gemma, "--steps", 1, "--max_new_tokens_divide", 160, "--verbose", max_samples=1, k=2)
     shown = script("main.py", *flags, "--output_dir", tmp_path).stdout
-    (division,) = records(tmp_path / Path(gemma).name / "divide_0.jsonl")
+    (division,) = records(tmp_path / Path(gemma).name / "divide_1.jsonl")
     lower = records(folder_of(tmp_path, gemma, k=2, steps=1) / "translate_1.jsonl")
     assert len(division["propositions"]) > 1
     assert [record["sentence"] for record in lower] == division["propositions"]
@@ -239,13 +249,17 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
         (("--tgt", "English"), "both English"),
         (("--num_return_sequences", 4), "greedy decoding gives one answer"),
         (("--selection_method", "bleu"), "nothing to choose from"),
-        (("--number_of_subproblems", 0), "--number_of_subproblems 0"),
+        (("--number_of_subproblems", 0, "--steps", 1), "--number_of_subproblems 0: pass a number of phrases, or -1"),
+        (("--number_of_subproblems", -2), "--number_of_subproblems -2: pass a number of phrases, or -1"),
         (("--method_translate", "none"), "pass --steps 1"),
+        (("--refine_after_merge",), "--refine_after_merge 1 refines merged translations: pass --steps 1 or more"),
+        (("--refine_after_merge", "twice"), "--refine_after_merge: 'twice' is not a whole number of 0 or more"),
         (("--retriever_type", "structural"), "spaCy"),
         (("--steps", 1, "--mode_divide", "vanila"), "vanilla"),
         (("--base_model_name_or_path", "x"), "is for adapters"),
         (("--prompt_style", "chat"), "no chat template"),
-        (("--metadata_dir", "x", "--steps", 1, "--model_name_or_path", "a", "b"), "holds the divisions of one model"),
+        (("--metadata_dir", "a/b"), "--metadata_dir 'a/b' must be a plain name without slashes"),
+        (("--metadata_dir", ""), "--metadata_dir is empty; is a shell variable unset?"),
     ],
 )
 def test_bad_input_is_told_before_anything_is_loaded(flags, message, main_here, tmp_path):

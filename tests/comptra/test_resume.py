@@ -73,22 +73,47 @@ def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path)
     assert records(path)[:2] == lines and texts(path, "sentence") == data.sources
 
 
+def test_the_published_evaluation_command_continues_a_published_folder(script_here, tiny_lm, tmp_path):
+    """Its settings are those of the original's README; only the model, the data and the engine are small."""
+    data, folder = udhr(4), folder_of(tmp_path, tiny_lm, n=0)
+    assert folder.name == "English_to_Basque_2_shot_seed_122_llm_vanilla_0_0_0"
+    folder.mkdir(parents=True)
+    lines = [{"sentence": source, "translation": f"itzulpena {i}"} for i, source in enumerate(data.sources[:3])]
+    path = folder / "translate_0.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    unscored = script_here("comptra.evaluate", tmp_path)
+    assert unscored.returncode == 2 and "pass --dataset_name_or_path" in unscored.stderr
+    score = ("comptra.evaluate", tmp_path, "--dataset_name_or_path", "udhr", "--metrics", "chrf")
+    assert script_here(*score, "--allow_partial").returncode == 0
+    result = script_here(
+        "main.py", *options(tiny_lm, "--tokenizer_name_or_path", tiny_lm, "--seed", 122, "--request_batch_size", 64),
+        "--num_return_sequences", 1, "--num_beams", 1, "--temperature", 0.0, "--top_p", 1.0, "--repetition_penalty", 1.0,
+        "--method_divide", "llm", "--merge_prompt", "vanilla", "--method_translate", "vanilla", "--selection_method", "greedy",
+        "--steps", 0, "--verbose", "--number_of_subproblems", 0, "--number_of_refining_steps", 0, "--template_key", 11,
+        "--retriever_type", "bm25s", "--number_of_merge_demonstrations", 0, "--output_dir", tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert records(path)[:3] == lines and texts(path, "sentence") == data.sources
+    scored = script_here(*score)
+    assert scored.returncode == 0 and "2_shot_seed_122_llm_vanilla_0_0_0" in scored.stdout, scored.stderr
+
+
 def test_a_nested_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path):
     """Divisions of one sentence and the translation of its first phrase are there; the rest is made."""
     data = udhr(2)
     first = {"sentence": data.sources[0], "propositions": ["Everyone has the right", "to take part"]}
     room, folder = tmp_path / Path(tiny_lm).name, folder_of(tmp_path, tiny_lm, divide="space", n=2, steps=1)
     folder.mkdir(parents=True)
-    (room / "divide_0.jsonl").write_text(json.dumps(first) + "\n")
+    (room / "divide_1.jsonl").write_text(json.dumps(first) + "\n")
     phrase = {"sentence": "Everyone has the right", "translation": "Pertsona orok eskubidea du"}
     (folder / "translate_1.jsonl").write_text(json.dumps(phrase) + "\n")
     flags = ("--steps", 1, "--method_divide", "space", "--number_of_subproblems", 2, "--max_samples", 2, "--verbose")
     result = main_here("--output_dir", tmp_path, *flags)
     assert result.returncode == 0, result.stderr
-    assert records(room / "divide_0.jsonl")[0] == first and lines_in(room / "divide_0.jsonl") == 2
+    assert records(room / "divide_1.jsonl")[0] == first and lines_in(room / "divide_1.jsonl") == 2
     lower = records(folder / "translate_1.jsonl")
     assert lower[0] == phrase and [record["sentence"] for record in lower[:2]] == first["propositions"]
-    assert json.loads((room / "parent_0.jsonl").read_text()) == {"0": 0, "1": 0, "2": 1, "3": 1}
+    assert json.loads((room / "parent_1.jsonl").read_text()) == {"0": 0, "1": 0, "2": 1, "3": 1}
     assert "  | Pertsona orok eskubidea du" in result.stdout, "its phrase is a demonstration of the merge"
     assert texts(folder / "translate_0.jsonl", "sentence") == data.sources
 
@@ -175,12 +200,48 @@ def test_divisions_serve_every_target_language(main_here, tiny_lm, tmp_path):
     flags = ("--output_dir", tmp_path, "--steps", 1, "--method_divide", "space", "--max_samples", 2)
     assert main_here(*flags).returncode == 0
     room = tmp_path / Path(tiny_lm).name
-    made = (room / "divide_0.jsonl").stat().st_mtime_ns
+    made = (room / "divide_1.jsonl").stat().st_mtime_ns
     assert main_here(*flags, "--tgt", "Swahili").returncode == 0
-    assert (room / "divide_0.jsonl").stat().st_mtime_ns == made
+    assert (room / "divide_1.jsonl").stat().st_mtime_ns == made
     back = main_here(*flags, "--src", "Basque", "--tgt", "English")
     assert back.returncode == 2 and "src was 'English', now 'Basque'" in back.stderr
-    assert main_here(*flags, "--src", "Basque", "--tgt", "English", "--metadata_dir", tmp_path / "eu").returncode == 0
+    assert "share their divisions: pass another --output_dir" in back.stderr
+    assert main_here(*flags, "--src", "Basque", "--tgt", "English", "--output_dir", tmp_path / "eu").returncode == 0
+
+
+def test_metadata_dir_names_the_folder_of_the_run(main_here, script_here, tiny_lm, tmp_path):
+    flags = ("--output_dir", tmp_path, "--max_samples", 2, "--metadata_dir", "mine")
+    assert main_here(*flags, "--steps", 1, "--method_divide", "space").returncode == 0
+    room = tmp_path / Path(tiny_lm).name
+    assert {path.name for path in room.iterdir() if path.suffix == ".jsonl"} == {"divide_1.jsonl", "parent_1.jsonl"}
+    assert [path.name for path in room.iterdir() if path.is_dir()] == ["mine"]
+    other = main_here(*flags, "--steps", 1, "--method_divide", "space", "--k", 1)
+    assert other.returncode == 2 and "k was 2, now 1" in other.stderr
+    assert main_here(*flags, "--k", 1, "--metadata_dir", "another").returncode == 0
+    assert lines_in(room / "another" / "translate_0.jsonl") == 2
+    scored = script_here("comptra.evaluate", tmp_path, "--metrics", "chrf")
+    assert scored.returncode == 0 and "/mine" in scored.stdout and "/another" in scored.stdout, scored.stderr
+
+
+@pytest.mark.parametrize("shifted", [(), ("divide_2",), ("divide_2", "divide_1"), ("divide_2", "divide_1", "parent_2")])
+def test_divisions_of_older_versions_are_renumbered(shifted, main_here, tiny_lm, tmp_path):
+    """Also when a kill fell between two renames."""
+    flags = ("--output_dir", tmp_path, "--steps", 2, "--method_divide", "space", "--number_of_subproblems", 2)
+    assert main_here(*flags, "--max_samples", 2).returncode == 0
+    room = tmp_path / Path(tiny_lm).name
+    before = {path.name: path.read_bytes() for path in room.glob("*_*.jsonl")}
+    assert sorted(before) == ["divide_1.jsonl", "divide_2.jsonl", "parent_1.jsonl", "parent_2.jsonl"]
+    for kind in ("divide", "parent"):
+        for r in (1, 2):
+            if f"{kind}_{r}" not in shifted:
+                (room / f"{kind}_{r}.jsonl").rename(room / f"{kind}_{r - 1}.jsonl")
+    refused = main_here(*flags, "--max_samples", 2, "--number_of_subproblems", 3)
+    assert refused.returncode == 2 and "number_of_subproblems was 2, now 3" in refused.stderr
+    again = main_here(*flags, "--max_samples", 2)
+    assert again.returncode == 0 and "loading" not in again.stderr, again.stderr
+    assert {path.name: path.read_bytes() for path in room.glob("*_*.jsonl")} == before
+    longer = main_here(*flags, "--max_samples", 3)
+    assert longer.returncode == 0 and lines_in(room / "divide_1.jsonl") == 3
 
 
 def test_a_prompt_too_long_is_told(main_here, tiny_lm, tmp_path):
@@ -239,7 +300,7 @@ def test_a_retrained_model_does_not_take_the_divisions_of_the_first(main_here, t
     weights[-1] ^= 1
     (model / "model.safetensors").write_bytes(weights)
     result = main_here(*flags, "--tgt", "Swahili")
-    assert result.returncode == 2 and "weights was" in result.stderr and "--metadata_dir" in result.stderr
+    assert result.returncode == 2 and "weights was" in result.stderr and "pass another --output_dir" in result.stderr
 
 
 def test_divisions_of_more_sentences_serve_fewer(main_here, tiny_lm, tmp_path):

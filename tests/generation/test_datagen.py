@@ -263,6 +263,26 @@ def test_published_command_parses_and_prints_its_plan(tmp_path, datagen_here):
     assert not (tmp_path / "out").exists(), "a dry run writes nothing"
 
 
+@pytest.mark.parametrize(
+    "numbers, outcome",
+    [
+        (("10", "10"), "20 paragraphs wanted"),
+        (("10",), "20 paragraphs wanted"),
+        (("3", "40"), "43 paragraphs wanted"),
+        (("0", "40"), "40 paragraphs wanted"),
+        (("0",), "set the number of paragraphs"),
+        (("0", "0"), "set the number of paragraphs"),
+        (("1", "2", "3"), "has 3 numbers for 2 languages; pass one for all, or one for each of Hausa, Basque"),
+        (("1", "-2"), "'-2' is not a whole number of 0 or more"),
+    ],
+)
+def test_a_number_of_paragraphs_for_each_language(tiny_lm, tmp_path, numbers, outcome, datagen_here):
+    flags = tiny(tiny_lm, tmp_path / "out", "--languages", "Hausa", "Basque", "--max_samples", -1, "--dry_run")
+    result = datagen_here(*flags, "--number_of_instructions_per_language", *numbers)
+    assert outcome in result.stdout + result.stderr and "Traceback" not in result.stderr
+    assert result.returncode == (0 if "wanted" in outcome else 2)
+
+
 def without_chat_template(model, folder) -> Path:
     copy = folder / "base"
     shutil.copytree(model, copy)
@@ -287,6 +307,7 @@ def without_chat_template(model, folder) -> Path:
         (("--translate_dir", "../up"), "--translate_dir '../up' must be a plain name"),
         (("--output_filenames", "a/b"), "--output_filenames 'a/b.jsonl' must be a plain name"),
         (("--number_of_instructions", "0"), "set the number of paragraphs"),
+        (("--max_samples", "0"), "'0' is not a whole number of 1 or more, nor -1 for all"),
         (("--number_of_instructions", "-1"), "'-1' is not a whole number of 0 or more"),
         (("--threshold", "1.5"), "'1.5' is not a number from 0 to 1"),
         (

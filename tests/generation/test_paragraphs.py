@@ -75,7 +75,7 @@ def run(folder, answers, *, total=40, minimum=5, step_size=3, names=("Basque", "
     folder.mkdir(exist_ok=True)
     config = SimpleNamespace(
         layout=Layout(folder, "translated"),
-        target=Target(tuple(names), total, minimum),
+        target=Target(tuple(names), total, minimum if isinstance(minimum, dict) else dict.fromkeys(names, minimum)),
         pipeline=pipeline or Numbered(),
         languages={name: languages.find(name) for name in names},
         filters=load_filters(FILTERS),
@@ -159,6 +159,8 @@ def test_target_is_met_exactly(tmp_path):
     assert sum(outcome.kept.values()) == 11
     outcome = run(tmp_path / "b", ShuffledAnswers(0), total=0, minimum=4)
     assert outcome.kept == {"Basque": 4, "Hausa": 4}
+    outcome = run(tmp_path / "each", ShuffledAnswers(0), total=0, minimum={"Basque": 2, "Hausa": 5})
+    assert outcome.kept == {"Basque": 2, "Hausa": 5}
     outcome = run(tmp_path / "c", ShuffledAnswers(0), total=10, minimum=4)
     assert sum(outcome.kept.values()) == 10 and min(outcome.kept.values()) >= 4
 
@@ -167,7 +169,7 @@ def test_wanting_never_comes_back():
     rng = random.Random(0)
     for _ in range(200):
         names = ("a", "b", "c")[: rng.randint(1, 3)]
-        target = Target(names, rng.randint(0, 12), rng.randint(0, 5))
+        target = Target(names, rng.randint(0, 12), {name: rng.randint(0, 5) for name in names})
         kept, unwanted = Counter(), set()
         for _ in range(40):
             name = rng.choice(names)
@@ -221,7 +223,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
 
 
 def test_when_a_target_is_reached():
-    target = Target(("a", "b"), 10, 2)
+    target = Target(("a", "b"), 10, {"a": 2, "b": 2})
     assert target.wants(Counter(a=7), "a") and not target.wants(Counter(a=8), "a"), "two are reserved for b"
     assert target.wants(Counter(a=8, b=1), "b") and not target.wants(Counter(a=8, b=2), "b")
     assert target.wants(Counter(a=1, b=20), "a") and not target.wants(Counter(a=2, b=20), "a")
@@ -230,7 +232,17 @@ def test_when_a_target_is_reached():
     assert [target.missing(Counter(a=a, b=b)) for a, b in ((0, 0), (9, 0), (8, 1), (8, 2), (20, 1), (20, 2))] == [
         10, 2, 1, 0, 1, 0,
     ]  # fmt: skip
-    assert Target(("a", "b"), 0, 3).missing(Counter(a=1)) == 5 and Target(("a",), 0, 0).reached(Counter())
+    assert Target(("a", "b"), 0, {"a": 3, "b": 3}).missing(Counter(a=1)) == 5
+    assert Target(("a",), 0, {"a": 0}).reached(Counter())
+
+
+def test_a_target_of_one_number_for_each_language():
+    target = Target(("a", "b", "c"), 6, {"a": 1, "b": 3, "c": 0})
+    assert target.wants(Counter(a=2), "a") and not target.wants(Counter(a=3), "a"), "three are reserved for b"
+    assert target.wants(Counter(a=6, b=2), "b") and not target.wants(Counter(a=6, b=3), "b")
+    assert not target.wants(Counter(a=3), "c") and target.wants(Counter(a=1, b=3), "c")
+    assert [target.missing(Counter(a=a, b=b)) for a, b in ((0, 0), (5, 0), (0, 6), (1, 4), (3, 3))] == [6, 3, 1, 1, 0]
+    assert target.reached(Counter(a=2, b=3, c=1)) and not target.reached(Counter(b=6))
 
 
 class Scripted:

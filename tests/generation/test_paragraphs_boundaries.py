@@ -34,7 +34,7 @@ WORDS = [
     "euri",
     "eguzki",
 ]
-TWO = Target(("Basque", "Hausa"), 10, 3)
+TWO = Target(("Basque", "Hausa"), 10, {"Basque": 3, "Hausa": 3})
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def run(folder, respond, count=4, step_size=1, pipeline=None):
     """The run for Basque when it has ended, and what the sampler was asked."""
     sampler = Sampler(respond)
     config = SimpleNamespace(
-        layout=Layout(folder, "test"), target=Target(("Basque",), count, 0), pipeline=pipeline or Scripted(),
+        layout=Layout(folder, "test"), target=Target(("Basque",), count, {"Basque": 0}), pipeline=pipeline or Scripted(),
         languages={"Basque": languages.find("Basque")}, filters=load_filters(FILTERS),
         args=SimpleNamespace(
             request_batch_size=step_size, seed=1, threshold=0.7, rouge_tokenizer="unicode", verbose=False

@@ -110,6 +110,7 @@ def test_lcs_is_rouge_l():
         theirs = [scorer.score(text, query)["rougeL"].fmeasure for text in texts]
         assert row == ranking(theirs, 10, texts.index(query) if query in texts else None)
     assert create("LCS", ["", "..."], ENGLISH).nearest(["", "a"], 1) == [[1], [0]]
+    assert create("lcs", texts, ENGLISH).nearest(queries, 10) == ours.nearest(queries, 10), "the original's name"
 
 
 @pytest.mark.parametrize("name", OFFLINE)
@@ -275,7 +276,7 @@ def spacy_model(tmp_path_factory) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("name", ["structural", "kernel"])
+@pytest.mark.parametrize("name", ["structural", "kernel", "grakel"])
 def test_structure_counts_not_words(spacy_model, name):
     import spacy
 

@@ -420,6 +420,39 @@ def test_a_run_of_an_older_version_is_resumed(tmp_path):
         run.check_output_dir(tmp_path, {**settings, "data": "other"})
 
 
+@pytest.mark.parametrize(
+    ("words", "repository"),
+    [
+        ("", None),
+        ("--push_to_hub false", None),
+        ("--push_to_hub", "model"),
+        ("--push_to_hub true --hub_model_id me/it", "me/it"),
+        ("--push_to_hub me/it", "me/it"),
+        ("--push_to_hub it --hub_model_id it", "it"),
+    ],
+)
+def test_push_to_hub_takes_the_name_of_a_repository(words, repository, tmp_path):
+    args = flags(*words.split(), "--output_dir", str(tmp_path / "model"))
+    arguments.resolve(args)
+    assert args.push_to_hub is (repository is not None)
+    assert (args.hub_model_id or args.output_dir.name) == (repository or "model")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--push_to_hub a/b/c", "'a/b/c' is not a repository name .*; pass --push_to_hub NAME or OWNER/NAME"),
+        ("--push_to_hub a --hub_model_id b", "--push_to_hub a and --hub_model_id b name two repositories"),
+        ("--push_to_hub --hub_model_id -b-", "'-b-' is not a repository name"),
+    ],
+)
+def test_names_that_the_hub_would_reject_after_the_training(words, message):
+    with pytest.raises(UsageError, match=message):
+        arguments.resolve(flags(*words.replace(" -b-", "=-b-").split()))
+    with pytest.raises(SystemExit):
+        flags("--push_to_hub", "")
+
+
 def test_a_flag_of_the_same_name_reaches_the_trainer():
     words = "--learning_rate 3e-4 --save_steps 7 --num_warmup_steps 9 --weight_decay 0.5 --max_steps 11 --seed 4 --num_workers 0"
     args = flags(*words.split())

@@ -56,6 +56,24 @@ def int_range(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def bool_or_count(value: str) -> int:
+    """An argument type: an integer of 0 or more; true is 1 and false 0."""
+    try:
+        return int(parse_bool(value))
+    except argparse.ArgumentTypeError:
+        return int_range(0)(value)
+
+
+def limit(value: str) -> int | None:
+    """An argument type: an integer of 1 or more; -1 is no limit, which is None."""
+    if value == "-1":
+        return None
+    try:
+        return int_range(1)(value)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor -1 for all") from None
+
+
 def float_range(minimum: float, maximum: float = float("inf")) -> Callable[[str], float]:
     """An argument type: a number from `minimum` to `maximum`, both included."""
 

@@ -92,6 +92,7 @@ RENAMED = {
 RENAMED_VALUES = {
     ("rouge_tokenizer", "original"): "rouge_score",
     ("packing", "original"): "concat",
+    ("refine_after_merge", "True"): "instead of phrases",  # today's refines phrases, too
     # instruct.txt and continuation.txt of older versions, the same prompts as instruct.toml and continuation.toml
     ("prompt_template_digest", "09d131a6e16a4ec2"): "7e8b613cd456c66b",
     ("prompt_template_digest", "8c033ceb9e540664"): "cdb3349d1f6e6d90",
@@ -108,7 +109,9 @@ def read_settings(path: Path) -> dict:
     """The settings in a JSON file, by today's names; {} if there is no file."""
     settings = {RENAMED.get(name, name): value for name, value in read_json(path).items()}
     renamed = {
-        name: RENAMED_VALUES[name, value] for name, value in settings.items() if (name, str(value)) in RENAMED_VALUES
+        name: RENAMED_VALUES[name, str(value)]
+        for name, value in settings.items()
+        if (name, str(value)) in RENAMED_VALUES
     }
     return settings | renamed
 

@@ -7,6 +7,7 @@ prompts. A response is on disk before it is judged; a resumed run reads those it
 
 import hashlib
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from topxgen.common.console import Progress, printable
@@ -24,24 +25,24 @@ MAX_UNPRODUCTIVE_STEPS = 50  # in a row that keep nothing, as in the TopXGen pip
 
 @dataclass(frozen=True)
 class Target:
-    """When a run has enough: `total` kept paragraphs over all languages and `minimum` in each."""
+    """When a run has enough: `total` kept paragraphs over all languages and in each its `minimums`."""
 
     languages: tuple[str, ...]
     total: int
-    minimum: int
+    minimums: Mapping[str, int]  # by language
 
     def wants(self, kept: Counter, language: str) -> bool:
         """Whether one more paragraph in `language` brings the run nearer to its end.
 
         A language that is not wanted once never is again: more kept paragraphs cannot bring the need back.
         """
-        if kept[language] < self.minimum:
+        if kept[language] < self.minimums[language]:
             return True
-        return self.total > sum(max(kept[name], self.minimum) for name in self.languages)
+        return self.total > sum(max(kept[name], self.minimums[name]) for name in self.languages)
 
     def missing(self, kept: Counter) -> int:
         """How many more paragraphs are needed, at least."""
-        deficits = sum(max(self.minimum - kept[name], 0) for name in self.languages)
+        deficits = sum(max(self.minimums[name] - kept[name], 0) for name in self.languages)
         return max(self.total - sum(kept[name] for name in self.languages), deficits)
 
     def reached(self, kept: Counter) -> bool:

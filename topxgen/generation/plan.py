@@ -38,6 +38,7 @@ class GenerationConfig:
         self.args = args
         chosen = [languages.find(name, args.languages_file) for name in args.languages]
         self.languages = {language.name: language for language in chosen}
+        self.minimums = self._minimums(chosen)
         self.target_language = languages.find(args.target_language, args.languages_file)
         self.back_translator = args.back_translator or ("nllb" if args.use_nllb else "llm")
         # Apertium is for machines without models; its own confidence costs nothing.
@@ -57,10 +58,21 @@ class GenerationConfig:
         if "generate" in args.stages:
             if not args.model_name_or_path:
                 raise UsageError("the generate stage needs --model_name_or_path")
-            if not args.number_of_instructions and not args.number_of_instructions_per_language:
+            if not args.number_of_instructions and not any(self.minimums.values()):
                 raise UsageError(
                     "set the number of paragraphs: --number_of_instructions or --number_of_instructions_per_language"
                 )
+
+    def _minimums(self, chosen: list[languages.Language]) -> dict[str, int]:
+        """The fewest paragraphs to generate in each of the languages as they were given."""
+        numbers = self.args.number_of_instructions_per_language or [0]
+        if len(numbers) not in (1, len(chosen)):
+            raise UsageError(
+                f"--number_of_instructions_per_language has {len(numbers)} numbers for {len(chosen)} languages; pass one for all, "
+                f"or one for each of {', '.join(language.name for language in chosen)}"
+            )
+        each = numbers if len(numbers) > 1 else numbers * len(chosen)
+        return {language.name: number for language, number in zip(chosen, each, strict=True)}
 
     def _filenames(self) -> dict[str, str]:
         if self.args.output_filenames is None:
@@ -94,10 +106,7 @@ class GenerationConfig:
 
     @cached_property
     def target(self) -> Target:
-        args = self.args
-        return Target(
-            tuple(sorted(self.languages)), args.number_of_instructions, args.number_of_instructions_per_language
-        )
+        return Target(tuple(sorted(self.languages)), self.args.number_of_instructions, self.minimums)
 
     def generate_settings(self) -> dict:
         """What decides the paragraphs, by the names in settings_generate.json."""

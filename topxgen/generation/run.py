@@ -50,7 +50,7 @@ def generate(config: GenerationConfig) -> bool:
     settings = config.generate_settings()
     _check_origin(config)
     provenance.check_settings(layout.settings("generate"), settings)
-    total = max(target.total, target.minimum * len(target.languages))
+    total = max(target.total, sum(target.minimums.values()))
     with Progress("generate", total, "paragraphs") as progress, Generation(config, progress) as generation:
         if generation.needs_responses():
             model = config.model_settings()

@@ -26,6 +26,9 @@ RETRIEVERS: dict[str, Choice] = {
         "topxgen.retrieval.dependency_trees:Structural", "similar dependency trees (spaCy), by edit distance"
     ),
     "kernel": Choice("topxgen.retrieval.dependency_trees:Kernel", "similar dependency trees (spaCy), by a tree kernel"),
+    # The original code's names.
+    "lcs": Choice("topxgen.retrieval.surface:LCS", "another name of LCS"),
+    "grakel": Choice("topxgen.retrieval.dependency_trees:Kernel", "another name of kernel"),
 }
 NEEDS_MODEL = ("SONAR",)  # these need GPU memory while they retrieve, and free it
 BLOCK_QUERIES, BLOCK_BYTES = 128, 32 << 20  # queries, and bytes of their scores, in memory together

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from topxgen.common import provenance
+from topxgen.common.cli import parse_bool
 from topxgen.common.errors import UsageError, reason
 from topxgen.text import languages
 
@@ -42,6 +43,16 @@ NOT_PART_OF_THE_RESULT = (
 )
 
 
+def bool_or_name(value: str) -> bool | str:
+    """An argument type: true or false in any form, else a name."""
+    try:
+        return parse_bool(value)
+    except argparse.ArgumentTypeError:
+        if not value.strip():
+            raise argparse.ArgumentTypeError(f"{value!r} is neither true or false nor a name") from None
+        return value
+
+
 def resolve(args: argparse.Namespace) -> None:
     """Set the defaults that depend on other flags. Raises UsageError for flags that contradict each other."""
     args.max_steps = None if args.max_steps == -1 else args.max_steps
@@ -70,6 +81,8 @@ def resolve(args: argparse.Namespace) -> None:
     for flag in ("load_in_8bit", "load_in_4bit", "use_dora"):
         if getattr(args, flag) and not args.use_peft:
             raise UsageError(f"--{flag} freezes the weights and trains an adapter: add --use_peft")
+    if args.push_to_hub:
+        _check_repository(args)
     if args.streaming and args.max_steps is None:
         raise UsageError("--streaming does not know the length of an epoch; pass --max_steps, not --num_train_epochs")
     args.metric_for_best_model = args.metric_for_best_model or ("chrf" if args.num_eval_translations else "loss")
@@ -80,6 +93,25 @@ def resolve(args: argparse.Namespace) -> None:
     if "WORLD_SIZE" not in os.environ and not args.dry_run:
         _check_single_gpu()
     _check_schedule(args)
+
+
+def _check_repository(args: argparse.Namespace) -> None:
+    """Move the name in --push_to_hub, if any, to --hub_model_id. Raises UsageError for a name that the Hub would reject."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    if args.push_to_hub is not True:
+        if args.hub_model_id not in (None, args.push_to_hub):
+            raise UsageError(
+                f"--push_to_hub {args.push_to_hub} and --hub_model_id {args.hub_model_id} name two repositories; pass one of them"
+            )
+        args.push_to_hub, args.hub_model_id = True, args.push_to_hub
+    name = args.hub_model_id or args.output_dir.resolve().name
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UsageError(
+            f"--push_to_hub: {name!r} is not a repository name ({reason(error)}); pass --push_to_hub NAME or OWNER/NAME"
+        ) from None
 
 
 def _check_single_gpu() -> None:
