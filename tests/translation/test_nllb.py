@@ -303,3 +303,18 @@ def test_closing_gives_the_memory_back(tiny_nllb, cache):
     model = weakref.ref(translator._engine._model)
     translator.close()
     assert model() is None
+
+
+@pytest.mark.parametrize("name", ["m2m100", "madlad", "marian"])
+def test_spaces_before_punctuation_stay_as_the_model_wrote_them(name, tmp_path, cache):
+    """Whatever the folder's clean_up_tokenization_spaces says: "all ." stays "all ."."""
+    build, _, source = RELATIVES[name]
+    folder = Path(build(tmp_path / name, [text for pair in tiny_models.udhr_pairs(source.name) for text in pair]))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "clean_up_tokenization_spaces": True}))
+    translator = translation.create("nllb", TranslatorSettings(str(folder), cache_dir=cache))
+    text = "all . and , they do not"
+    side = "text_target" if name == "marian" else "text"  # Marian has a vocabulary for each
+    ids = translator._tokenizer(**{side: text}, add_special_tokens=False)["input_ids"]
+    translator._engine.translate = lambda work, *_: [[(ids, -1.0) for _ in rows] for _, rows in work]
+    assert texts(translator.translate(["Kaixo"], source, ENGLISH)) == [text]

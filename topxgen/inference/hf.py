@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from topxgen.common.hub import hub_call
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, adapter_folder, cut_at_stop, gather
-from topxgen.inference.tokenizer import encode, load_tokenizer
+from topxgen.inference.tokenizer import decode, encode, load_tokenizer
 
 POOL_BATCHES = 8  # requests for this many batches are sorted by length together
 
@@ -100,7 +100,7 @@ class HFSampler:
         per_request = len(new) // len(batch)
         for i, (request, tokens) in enumerate(batch):
             ids = new[i * per_request : (i + 1) * per_request]
-            texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+            texts = decode(self._tokenizer, ids)
             texts = [cut_at_stop(text, settings.stop) for text in texts]
             completion_tokens = int((ids != self._tokenizer.pad_token_id).sum())
             yield Answer(request.id, (texts * n)[:n], len(tokens), completion_tokens)

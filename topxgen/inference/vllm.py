@@ -10,7 +10,7 @@ from topxgen.common.hub import hub_call
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, adapter_folder, cut_at_stop, gather
 from topxgen.inference.beam_search import BeamSearch
 from topxgen.inference.engine_guard import EngineGuard
-from topxgen.inference.tokenizer import encode
+from topxgen.inference.tokenizer import decode, encode
 
 DEFAULT_MODEL_LEN = 8192  # tokens; the full context of a model may not fit into the KV cache
 MAX_CONCURRENT_REQUESTS = 256
@@ -151,7 +151,7 @@ class VLLMSampler:
         in_flight: dict[str, tuple[str, str, int]] = {}  # by our name: the engine's id, request id, beam
 
         def stops(tokens: list[int]) -> bool:
-            text = tokenizer.decode(tokens, skip_special_tokens=True)
+            [text] = decode(tokenizer, [tokens])
             return any(stop in text for stop in settings.stop)
 
         def extend(key: str) -> None:
@@ -191,9 +191,7 @@ class VLLMSampler:
                         continue
                     del searches[key]
                     best = search.best(settings.num_return_sequences)
-                    texts = [
-                        cut_at_stop(tokenizer.decode(ids, skip_special_tokens=True), settings.stop) for ids in best
-                    ]
+                    texts = [cut_at_stop(text, settings.stop) for text in decode(tokenizer, best)]
                     yield Answer(key, texts, len(prompt), sum(map(len, best)))
         finally:
             self._abort([engine_id for engine_id, _, _ in in_flight.values()])

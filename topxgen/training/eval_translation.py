@@ -5,6 +5,7 @@ For small numbers of sentences, decoded with transformers; main.py evaluates fin
 
 from collections.abc import Sequence
 
+from topxgen.inference.tokenizer import decode
 from topxgen.prompting.mt_templates import clean_answer
 from topxgen.training.pairs import Pair, by_direction
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer
@@ -112,7 +113,7 @@ def _generate_causal(model, tokenizer, pair_tokenizer: CausalTokenizer, rows: li
     ends = {pair_tokenizer.eos, *tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]}  # an answer is one line
     inputs = _padded(rows, pad, model.device, left=True)
     output = model.generate(**inputs, eos_token_id=sorted(ends), pad_token_id=pad, **options)
-    return tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return decode(tokenizer, output[:, inputs["input_ids"].shape[1] :])
 
 
 def _generate_seq2seq(
@@ -127,4 +128,4 @@ def _generate_seq2seq(
         forced_bos_token_id=None,  # the prefix has it
         **options,
     )
-    return tokenizer.batch_decode(output[:, len(prefix) :], skip_special_tokens=True)
+    return decode(tokenizer, output[:, len(prefix) :])
