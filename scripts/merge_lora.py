@@ -4,7 +4,8 @@
     python scripts/merge_lora.py ADAPTER OUTPUT --base_model_name_or_path models/Meta-Llama-3-8B --dtype bfloat16
 
 For decoder LMs and for encoder-decoders such as NLLB. Weights are added in float32 and rounded once. The base model is
-loaded unquantized, even if the adapter was trained on quantized weights: this needs no GPU, but memory for the whole model.
+loaded unquantized, even if the adapter was trained on quantized weights: this needs no GPU, but memory for the whole model,
+in float32 if --dtype is not the base's.
 """
 
 import argparse
@@ -60,6 +61,8 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
         )
     model_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     model = hub_call(base, lambda: model_class.from_pretrained(base, dtype="auto", **options))
+    if dtype not in ("auto", str(model.dtype).removeprefix("torch.")):
+        model.float()  # so that sums are not rounded to the base's dtype first
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # add_adapter checks what peft warns about
         merged = add_adapter(model, adapter, base)

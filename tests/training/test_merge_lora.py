@@ -168,6 +168,23 @@ def test_a_16_bit_base(run, tiny_lm, tmp_path):
     assert {t.dtype for t in load_file(tmp_path / "whole" / "model.safetensors").values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_another_dtype_is_rounded_once(run, tiny_lm, tmp_path, dtype):
+    """A bfloat16 base merged as float32 or float16 keeps nothing of bfloat16's rounding; retrained layers neither."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(tiny_lm, dtype=torch.bfloat16).save_pretrained(base)
+    AutoTokenizer.from_pretrained(tiny_lm).save_pretrained(base)
+    model = adapter_of(str(base), tmp_path / "adapter", DECODER_TARGETS, modules_to_save=["lm_head"])
+    assert run(tmp_path / "adapter", tmp_path / "merged", "--dtype", dtype)[0] == 0
+    merged, exact = load_file(tmp_path / "merged" / "model.safetensors"), model.merge_and_unload().state_dict()
+    for name, tensor in merged.items():
+        torch.testing.assert_close(tensor, exact[name].to(getattr(torch, dtype)), atol=0, rtol=0)
+
+
 def test_tokenizer_and_card(run, tiny_lm, tmp_path):
     from transformers import AutoTokenizer
 
@@ -210,7 +227,7 @@ def test_what_cannot_be_merged(run, tiny_lm, tiny_nllb, tmp_path):
         return adapter
 
     refused(adapter, tmp_path, parts=(str(tmp_path), "already exists"))
-    refused(tiny_lm, output, parts=("adapter_config.json", "whole model"))
+    refused(tiny_lm, output, parts=("adapter_config.json", "full model"))
     refused(tmp_path / "none", output, parts=(str(tmp_path / "none"),))
     refused(configured(base_model_name_or_path=None), output, parts=("--base_model_name_or_path",))
     refused(configured(base_model_name_or_path="gone/away"), output, parts=("gone/away",))
