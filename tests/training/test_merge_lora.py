@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import ROOT
+from tests.support.tiny_models import without_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 SCRIPT = ROOT / "scripts" / "merge_lora.py"
@@ -241,6 +242,8 @@ def test_what_cannot_be_merged(run, tiny_lm, tiny_nllb, tmp_path):
     refused(adapter, output, "--base_model_name_or_path", deeper, parts=("layers.2", "right base"))
     build_deeper(tiny_lm, tmp_path / "flatter", 1)
     refused(adapter, output, "--base_model_name_or_path", tmp_path / "flatter", parts=("layers.1", "right base"))
+    incomplete = without_weights(tiny_lm, tmp_path / "incomplete", "layers.1.")
+    refused(adapter, output, "--base_model_name_or_path", incomplete, parts=(str(incomplete), "lacks model.layers.1."))
     # Weights that are stored in 4 bits.
     model = json.loads((deeper / "config.json").read_text())
     (deeper / "config.json").write_text(

@@ -229,6 +229,8 @@ def edit_config(**changes):
         (lambda folder: (folder / "config.json").unlink(), "holds no model"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot load|cannot convert"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "cannot load|cannot convert"),
+        (lambda folder: tiny_models.remove_weights(folder, "decoder.layers.1."), r"lacks .*decoder\.layers\.1\."),
+        (edit_config(decoder_ffn_dim=96), r"has other shapes in .*decoder\.layers\.0\.fc1\.bias"),
         (edit_config(vocab_size=700), "the tokenizer is not this model's"),
     ],
 )

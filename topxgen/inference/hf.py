@@ -3,8 +3,9 @@
 import gc
 from collections.abc import Callable, Iterator
 
-from topxgen.common.hub import hub_call
-from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, adapter_folder, cut_at_stop, gather
+from topxgen.common.hub import hub_call, load_weights
+from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
+from topxgen.inference.adapters import check_adapter
 from topxgen.inference.tokenizer import decode, encode, load_tokenizer
 
 POOL_BATCHES = 8  # requests for this many batches are sorted by length together
@@ -27,7 +28,8 @@ class HFSampler:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         model = hub_call(
             settings.model_name_or_path,
-            lambda: AutoModelForCausalLM.from_pretrained(
+            lambda: load_weights(
+                AutoModelForCausalLM,
                 settings.model_name_or_path,
                 dtype=settings.dtype,
                 device_map="auto" if torch.cuda.is_available() else None,
@@ -48,7 +50,8 @@ class HFSampler:
             return
         from peft import PeftModel
 
-        folder = adapter_folder(adapter)
+        settings = self._settings
+        folder = check_adapter(adapter, settings.model_name_or_path, settings.lora_rank, settings.trust_remote_code)
         known = folder in self._adapters
         name = self._adapters.setdefault(folder, f"adapter_{len(self._adapters)}")
         if not known and len(self._adapters) == 1:

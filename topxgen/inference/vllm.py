@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
-from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, adapter_folder, cut_at_stop, gather
+from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
+from topxgen.inference.adapters import check_adapter, read_adapter
 from topxgen.inference.beam_search import BeamSearch
 from topxgen.inference.engine_guard import EngineGuard
 from topxgen.inference.tokenizer import decode, encode
@@ -71,7 +72,7 @@ class VLLMSampler:
             )
             options.pop("gpu_memory_utilization")
         if settings.adapter_name_or_path is not None:
-            adapter_folder(settings.adapter_name_or_path)  # fails before minutes of loading
+            self._check_adapter(settings.adapter_name_or_path)  # fails before minutes of loading
         self._guard = EngineGuard()
         try:
             self._llm = vllm.LLM(**options)
@@ -91,9 +92,26 @@ class VLLMSampler:
         if adapter is None:
             self._lora = None
             return
-        folder = adapter_folder(adapter)
+        folder = self._check_adapter(adapter)
         number = self._adapters.setdefault(folder, len(self._adapters) + 1)  # the engine's key for it
         self._lora = LoRARequest(folder, number, folder)
+
+    def _check_adapter(self, adapter: str) -> str:
+        """The adapter's folder. Raises UsageError if it does not fit, or has parts that vLLM does not support."""
+        settings = self._settings
+        folder = check_adapter(adapter, settings.model_name_or_path, settings.lora_rank, settings.trust_remote_code)
+        config = read_adapter(folder)
+        unsupported = {
+            "DoRA": config.get("use_dora"),
+            "modules_to_save": config.get("modules_to_save"),
+            "trained biases": config.get("bias", "none") != "none",
+        }
+        if names := [name for name, used in unsupported.items() if used]:
+            raise UsageError(
+                f"vLLM does not support {' and '.join(names)}, which the adapter {adapter} has: merge it into its base "
+                "(scripts/merge_lora.py), or pass --inference_api hf"
+            )
+        return folder
 
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
         return encode(self._llm.get_tokenizer(), prompt)
