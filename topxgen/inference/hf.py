@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from topxgen.common.hub import hub_call, load_weights
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter
+from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.inference.tokenizer import decode, encode, load_tokenizer
 
 POOL_BATCHES = 8  # requests for this many batches are sorted by length together
@@ -87,9 +88,6 @@ class HFSampler:
             num_return_sequences=n if settings.num_beams > 1 else 1,
             repetition_penalty=settings.repetition_penalty,
             do_sample=False,
-            top_p=None,
-            top_k=None,
-            temperature=None,
             pad_token_id=self._tokenizer.pad_token_id,
         )
         if settings.stop:
@@ -97,7 +95,7 @@ class HFSampler:
         if sampled:
             seeds = [request.seed + i for request, _ in batch for i in range(n)]
             options["logits_processor"] = [_SeededSampling(seeds, settings.temperature, settings.top_p)]
-        with torch.inference_mode():
+        with torch.inference_mode(), neutral_decoding(self._model):
             output = self._model.generate(**inputs, **options)
         new = output[:, inputs["input_ids"].shape[1] :]
         per_request = len(new) // len(batch)

@@ -19,6 +19,7 @@ from pathlib import Path
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call, load_weights
 from topxgen.common.provenance import weights_id
+from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.translation import TranslatorSettings
 
 logger = logging.getLogger(__name__)
@@ -338,7 +339,7 @@ class TransformersEngine:
 
     def _batch(self, rows, longest: int, prefix: list[int], num_beams: int) -> list[tuple[list[int], float]]:
         inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
-        with self._torch.inference_mode():
+        with self._torch.inference_mode(), neutral_decoding(self._model):
             result = self._model.generate(
                 **inputs,
                 num_beams=num_beams,
@@ -346,9 +347,7 @@ class TransformersEngine:
                 early_stopping=num_beams > 1,
                 do_sample=False,
                 max_new_tokens=longest,
-                max_length=None,
                 forced_bos_token_id=prefix[0] if prefix else None,
-                forced_eos_token_id=None,  # Marian has one; CTranslate2 does not force the end
                 return_dict_in_generate=True,
                 output_scores=True,
             )
