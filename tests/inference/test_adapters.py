@@ -151,3 +151,34 @@ def test_vllm_names_what_it_does_not_support(config, tiny_lm, tmp_path):
     folder = save_adapter(tiny_lm, tmp_path / "adapter", **config)
     with pytest.raises(UsageError, match=r"vLLM does not support .* merge it into its base"):
         inference.load("vllm", ModelSettings(tiny_lm, dtype="float32", adapter_name_or_path=str(folder)))
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.slow)])
+def test_an_adapter_ends_answers_with_its_own_eos(backend, num_beams, good, tiny_lm, tmp_path):
+    """As train.py --eos_token_id saves it, in the adapter's tokenizer; for the base's one it is text."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "adapter"
+    shutil.copytree(good, folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    requests = [inference.Request("r", "# Basque article\nGizon-emakume guztiak", 1)]
+    settings = inference.SamplingSettings(max_new_tokens=24, temperature=0.0, num_beams=num_beams)
+
+    def answer(sampler) -> str:
+        return next(iter(sampler.generate(inference.from_list(requests), settings))).texts[0]
+
+    model = ModelSettings(tiny_lm, dtype="float32", max_model_len=256, adapter_name_or_path=str(good))
+    sampler = inference.load(backend, model)
+    endless = answer(sampler)
+    common = max(tokenizer(endless)["input_ids"], key=tokenizer(endless)["input_ids"].count)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(common)
+    tokenizer.save_pretrained(folder)
+    sampler.use_adapter(str(folder))
+    ended = answer(sampler)
+    if num_beams == 1:
+        assert endless.startswith(ended) and len(ended) < len(endless)
+    assert ended != endless and common not in AutoTokenizer.from_pretrained(tiny_lm)(ended)["input_ids"]
+    sampler.use_adapter(str(good))
+    assert answer(sampler) == endless
+    sampler.close()

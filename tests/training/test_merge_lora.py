@@ -205,11 +205,17 @@ def test_tokenizer_and_card(run, tiny_lm, tmp_path):
     assert ours(TEXTS)["input_ids"] == theirs(TEXTS)["input_ids"] and ours.eos_token == theirs.eos_token
     # The adapter's own goes before the base's.
     theirs.chat_template = "{{ messages[0]['content'] }}!"
+    theirs.eos_token = "<pad>"  # as train.py --eos_token_id saves it
     theirs.save_pretrained(adapter)
     (adapter / "README.md").unlink()
     assert run(adapter, tmp_path / "b")[0] == 0
     assert AutoTokenizer.from_pretrained(tmp_path / "b").chat_template == theirs.chat_template
     assert not (tmp_path / "b" / "README.md").exists()
+    ends = [
+        json.loads((tmp_path / "b" / name).read_text())["eos_token_id"]
+        for name in ("config.json", "generation_config.json")
+    ]
+    assert ends == [theirs.eos_token_id, [theirs.eos_token_id, ours.eos_token_id]] == [0, [0, 1]]
 
 
 def test_what_cannot_be_merged(run, tiny_lm, tiny_nllb, tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json
 from topxgen.common.hub import hub_call, listed
-from topxgen.inference import adapter_folder
+from topxgen.inference import ModelSettings, adapter_folder
+from topxgen.inference.tokenizer import load_tokenizer
 
 
 def check_adapter(name: str, base: str, lora_rank: int, trust_remote_code: bool = False) -> str:
@@ -69,3 +70,14 @@ def _without_weights(base: str, revision: str | None, trust_remote_code: bool):
     model_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
         return hub_call(base, lambda: model_class.from_config(config, trust_remote_code=trust_remote_code))
+
+
+@cache
+def end_tokens(folder: str, trust_remote_code: bool = False) -> frozenset[int]:
+    """The tokens that end an answer by the adapter's own tokenizer and generation config, if it has them."""
+    tokens: list[int | None] = []
+    if (Path(folder) / "tokenizer_config.json").is_file():
+        tokens.append(load_tokenizer(ModelSettings(folder, trust_remote_code=trust_remote_code)).eos_token_id)
+    listed_there = read_json(Path(folder) / "generation_config.json").get("eos_token_id")
+    tokens += listed_there if isinstance(listed_there, list) else [listed_there]
+    return frozenset(token for token in tokens if token is not None)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from topxgen.common.hub import hub_call, load_weights
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
-from topxgen.inference.adapters import check_adapter
+from topxgen.inference.adapters import check_adapter, end_tokens
 from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.inference.tokenizer import decode, encode, load_tokenizer
 
@@ -38,6 +38,9 @@ class HFSampler:
             ),
         )
         self._model = model.eval()
+        listed = model.generation_config.eos_token_id
+        eos = {self._tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
+        self._end_tokens = self._own_end_tokens = frozenset(eos - {None})
         self._adapters: dict[str, str] = {}
         if settings.adapter_name_or_path is not None:
             self.use_adapter(settings.adapter_name_or_path)
@@ -46,6 +49,7 @@ class HFSampler:
 
     def use_adapter(self, adapter: str | None) -> None:
         if adapter is None:
+            self._end_tokens = self._own_end_tokens
             if self._adapters:
                 self._model.base_model.disable_adapter_layers()
             return
@@ -53,6 +57,7 @@ class HFSampler:
 
         settings = self._settings
         folder = check_adapter(adapter, settings.model_name_or_path, settings.lora_rank, settings.trust_remote_code)
+        self._end_tokens = self._own_end_tokens | end_tokens(folder, settings.trust_remote_code)
         known = folder in self._adapters
         name = self._adapters.setdefault(folder, f"adapter_{len(self._adapters)}")
         if not known and len(self._adapters) == 1:
@@ -89,6 +94,7 @@ class HFSampler:
             repetition_penalty=settings.repetition_penalty,
             do_sample=False,
             pad_token_id=self._tokenizer.pad_token_id,
+            eos_token_id=sorted(self._end_tokens) or None,
         )
         if settings.stop:
             options |= dict(stop_strings=list(settings.stop), tokenizer=self._tokenizer)
@@ -101,10 +107,14 @@ class HFSampler:
         per_request = len(new) // len(batch)
         for i, (request, tokens) in enumerate(batch):
             ids = new[i * per_request : (i + 1) * per_request]
-            texts = decode(self._tokenizer, ids)
+            texts = decode(self._tokenizer, [self._up_to_end(row) for row in ids.tolist()])
             texts = [cut_at_stop(text, settings.stop) for text in texts]
             completion_tokens = int((ids != self._tokenizer.pad_token_id).sum())
             yield Answer(request.id, (texts * n)[:n], len(tokens), completion_tokens)
+
+    def _up_to_end(self, row: list[int]) -> list[int]:
+        """`row` up to the token that ended it, which the base model's tokenizer may take for text."""
+        return row[: next((i for i, token in enumerate(row) if token in self._end_tokens), len(row))]
 
     def close(self) -> None:
         del self._model

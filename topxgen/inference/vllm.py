@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
-from topxgen.inference.adapters import check_adapter, read_adapter
+from topxgen.inference.adapters import check_adapter, end_tokens, read_adapter
 from topxgen.inference.beam_search import BeamSearch
 from topxgen.inference.engine_guard import EngineGuard
 from topxgen.inference.tokenizer import decode, encode
@@ -89,10 +89,12 @@ class VLLMSampler:
     def use_adapter(self, adapter: str | None) -> None:
         from vllm.lora.request import LoRARequest
 
+        self._end_tokens: frozenset[int] = frozenset()  # of the adapter, besides the model's own
         if adapter is None:
             self._lora = None
             return
         folder = self._check_adapter(adapter)
+        self._end_tokens = end_tokens(folder, self._settings.trust_remote_code)
         number = self._adapters.setdefault(folder, len(self._adapters) + 1)  # the engine's key for it
         self._lora = LoRARequest(folder, number, folder)
 
@@ -157,6 +159,7 @@ class VLLMSampler:
             repetition_penalty=settings.repetition_penalty,
             max_tokens=settings.max_new_tokens,
             stop=list(settings.stop),
+            stop_token_ids=sorted(self._end_tokens),
             seed=request.seed,
             output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
@@ -209,16 +212,19 @@ class VLLMSampler:
                         continue
                     del searches[key]
                     best = search.best(settings.num_return_sequences)
-                    texts = [cut_at_stop(text, settings.stop) for text in decode(tokenizer, best)]
+                    texts = [
+                        cut_at_stop(text, settings.stop)
+                        for text in decode(tokenizer, [ids[:-1] if ids[-1] in eos else ids for ids in best])
+                    ]
                     yield Answer(key, texts, len(prompt), sum(map(len, best)))
         finally:
             self._abort([engine_id for engine_id, _, _ in in_flight.values()])
 
     def _eos(self) -> frozenset[int]:
-        """The tokens that end an answer, by the tokenizer and the generation config."""
+        """The tokens that end an answer, by the tokenizer and the generation config, the adapter's too."""
         listed = self._engine.model_config.try_get_generation_config().get("eos_token_id") or []
         tokens = {self._llm.get_tokenizer().eos_token_id, *([listed] if isinstance(listed, int) else listed)}
-        return frozenset(tokens - {None})
+        return frozenset(tokens - {None}) | self._end_tokens
 
     def _abort(self, engine_ids: list[str]) -> None:
         if engine_ids:
