@@ -11,6 +11,7 @@ from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.hub import model_file
+from topxgen.inference import adapters
 from topxgen.prompting.mt_templates import MTTemplate, trained_template
 from topxgen.prompting.style import CHAT, RAW, style_of
 
@@ -71,7 +72,7 @@ def _model(path: str, args: argparse.Namespace) -> Model:
         return Model(path, path, trained_on=trained_template(path) if Path(path).is_dir() else None)
     base = (args.base_model_name_or_path or "").rstrip("/")
     if (args.enable_lora and path != base) or model_file(path, "adapter_config.json"):
-        return _adapter(path, base, args.lora_rank)
+        return _adapter(path, base, args)
     if base and path != base:
         raise UsageError(
             f"--base_model_name_or_path is for adapters, but {path} is not one (no adapter_config.json); pass a folder that "
@@ -86,15 +87,12 @@ def _model(path: str, args: argparse.Namespace) -> Model:
     return Model(path, path, trained_on=trained_template(path))
 
 
-def _adapter(path: str, base: str, lora_rank: int) -> Model:
-    folder = inference.adapter_folder(path)
-    config = read_json(Path(folder) / "adapter_config.json")
+def _adapter(path: str, base: str, args: argparse.Namespace) -> Model:
+    config = adapters.read_adapter(inference.adapter_folder(path))
     base = base or (config.get("base_model_name_or_path") or "").rstrip("/")
     if not base:
         raise UsageError(f"{path} does not name its base model: pass --base_model_name_or_path")
-    rank = max([config.get("r") or 0, *(config.get("rank_pattern") or {}).values()])
-    if rank > lora_rank:
-        raise UsageError(f"--lora_rank {lora_rank} is less than the rank of {path}: pass --lora_rank {rank}")
+    folder = adapters.check_adapter(path, base, args.lora_rank, args.trust_remote_code)
     return Model(path, base, folder, trained_template(folder))
 
 

@@ -4,7 +4,8 @@
     python scripts/merge_lora.py ADAPTER OUTPUT --base_model_name_or_path models/Meta-Llama-3-8B --dtype bfloat16
 
 For decoder LMs and for encoder-decoders such as NLLB. Weights are added in float32 and rounded once. The base model is
-loaded unquantized, even if the adapter was trained on quantized weights: this needs no GPU, but memory for the whole model.
+loaded unquantized, even if the adapter was trained on quantized weights: this needs no GPU, but memory for the whole model,
+in float32 if --dtype is not the base's.
 """
 
 import argparse
@@ -18,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import inference
 from topxgen.common import files
 from topxgen.common.cli import Parser, run_main
-from topxgen.common.errors import UsageError, reason
-from topxgen.common.hub import hub_call
+from topxgen.common.errors import UsageError
+from topxgen.common.hub import hub_call, load_weights
+from topxgen.inference import adapters
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
@@ -58,13 +60,21 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
             f"{base} has quantized weights, into which nothing can be merged; pass the original model as "
             "--base_model_name_or_path"
         )
+    adapters.check_fits(str(adapter), base, revision, trust_remote_code)
     model_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = hub_call(base, lambda: model_class.from_pretrained(base, dtype="auto", **options))
+    model = hub_call(base, lambda: load_weights(model_class, base, dtype="auto", **options))
+    if dtype not in ("auto", str(model.dtype).removeprefix("torch.")):
+        model.float()  # so that sums are not rounded to the base's dtype first
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # add_adapter checks what peft warns about
+        warnings.simplefilter("ignore")  # adapters.check_fits checks what peft warns about
         merged = add_adapter(model, adapter, base)
     if dtype != "auto":
         merged.to(getattr(torch, dtype))
+    if tokenizer_source != base and tokenizer.eos_token_id is not None:  # what the adapter ends answers with
+        listed = merged.generation_config.eos_token_id
+        eos = dict.fromkeys([tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])])
+        merged.config.get_text_config().eos_token_id = tokenizer.eos_token_id
+        merged.generation_config.eos_token_id = [token for token in eos if token is not None]
 
     partial = files.partial(output)
     shutil.rmtree(partial, ignore_errors=True)
@@ -86,9 +96,9 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
 def add_adapter(model, adapter: Path, base: str):
     """`model` with the adapter's weights added, each layer in float32 and then rounded to its dtype.
 
-    Raises UsageError unless the adapter matches the model in every tensor.
+    Raises UsageError if it changes weights that the model shares.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
@@ -98,22 +108,7 @@ def add_adapter(model, adapter: Path, base: str):
         if getattr(module, "weight", None) is not None:
             owners.setdefault(id(module.weight), []).append(name)
     shared = [name for names in owners.values() if len(names) > 1 for name in names]
-    try:
-        peft_model = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu")
-    except Exception as error:
-        raise UsageError(
-            f"the adapter {adapter} does not match {base} ({reason(error)}): is it the right base?"
-        ) from None
-
-    # peft only warns about a missing tensor and ignores an unexpected one.
-    saved = saved_names(adapter)
-    expected = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
-    unmatched = sorted(expected - saved) + sorted(name for name in saved - expected if "lora_" in name)
-    if unmatched:
-        raise UsageError(
-            f"the adapter {adapter} does not match {base}: {len(unmatched)} of its tensors or the model's have no counterpart "
-            f"({unmatched[0]}); is it the right base?"
-        )
+    peft_model = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu")
     inner = peft_model.get_base_model()
     # A decoder LM can save an output layer apart from the embeddings, an encoder-decoder cannot.
     changed = BaseTunerLayer | ModulesToSaveWrapper if inner.config.is_encoder_decoder else BaseTunerLayer
@@ -133,18 +128,6 @@ def add_adapter(model, adapter: Path, base: str):
     return peft_model.merge_and_unload()
 
 
-def saved_names(adapter: Path) -> set[str]:
-    """Names of the tensors in the adapter's file."""
-    if (adapter / "adapter_model.safetensors").is_file():
-        from safetensors import safe_open
-
-        with safe_open(adapter / "adapter_model.safetensors", framework="pt") as tensors:
-            return set(tensors.keys())
-    import torch
-
-    return set(torch.load(adapter / "adapter_model.bin", map_location="cpu", weights_only=True))
-
-
 def model_card(card: str) -> str:
     """The adapter's model card with front matter for a merged model: loaded by transformers, not by peft."""
     if not card.startswith("---\n"):
@@ -160,11 +143,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output.exists():
         raise UsageError(f"{args.output} already exists; remove it or choose another OUTPUT")
     adapter = Path(inference.adapter_folder(args.adapter))
-    settings = files.read_json(adapter / "adapter_config.json")
-    if settings.get("peft_type") != "LORA":
-        raise UsageError(f"{adapter} is a {settings.get('peft_type')} adapter; only LoRA and DoRA can be merged here")
-    if not any((adapter / f"adapter_model.{end}").is_file() for end in ("safetensors", "bin")):
-        raise UsageError(f"{adapter} has no weights (adapter_model.safetensors); was saving it interrupted?")
+    settings = adapters.read_adapter(str(adapter))
     base = args.base_model_name_or_path or settings.get("base_model_name_or_path")
     if not base:
         raise UsageError(f"{adapter}/adapter_config.json names no base model; pass --base_model_name_or_path")

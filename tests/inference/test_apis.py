@@ -312,7 +312,8 @@ def test_what_is_sent():
             sent[api] = server.bodies[-1]
         assert sent["openai"] == {
             "model": "m", "messages": chat, "max_tokens": 9, "temperature": 0.7, "top_p": 1.0, "seed": 5,
-            "stop": list("abcdef\n"),
+            "stop": list("abcdef\n"), "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
+            "presence_penalty": 0.0, "frequency_penalty": 0.0,
         }  # fmt: skip
         assert sent["cohere"] == {
             "model": "m", "messages": chat, "max_tokens": 9, "temperature": 0.7, "p": 0.99, "seed": 5,
@@ -479,3 +480,25 @@ def test_models_that_take_no_temperature_are_asked_without(api, caplog):
         assert sum("takes no temperature" in record.getMessage() for record in caplog.records) == 1
         assert sum("temperature" in body for body in server.bodies) == 1
         assert "does not accept such requests" in str(run(api, server, chats(2), SamplingSettings(temperature=0.5))[1])
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.1])
+def test_servers_that_refuse_neutral_values_are_asked_without(penalty, caplog):
+    """A vLLM server needs them, or it decodes with its model's generation_config.json; others answer 400 or 422."""
+    caplog.set_level("INFO")
+    neutral = {"top_k", "min_p", "presence_penalty", "frequency_penalty"}
+    settings = SamplingSettings(max_new_tokens=12, repetition_penalty=penalty)
+    with ApiServer() as server:
+
+        def fault(*_):
+            refused = (422, "invalid_request_error", "extra inputs are not permitted: body.top_k")
+            return refused if "top_k" in server.bodies[-1] else None
+
+        server.faults = fault
+        answers, error, _ = run("openai", server, chats(3), settings, max_concurrent_requests=1)
+        assert error is None and len(answers) == 3 and all(answer.texts for answer in answers)
+        assert sum("takes no top_k" in record.getMessage() for record in caplog.records) == 1
+        first, *others = server.bodies
+        assert neutral < first.keys() and first["repetition_penalty"] == penalty
+        assert not any(neutral & body.keys() for body in others)
+        assert all(body.get("repetition_penalty", 1.0) == penalty for body in others)

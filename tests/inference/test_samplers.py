@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from tests.support.runs import ROOT, datagen, lines_in, records
+from tests.support.tiny_models import without_weights
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings, cut_at_stop, from_list
@@ -72,6 +73,15 @@ def check_a_long_prompt_is_no_crash(sampler):
 def test_hf(hf):
     check_common(hf)
     check_a_long_prompt_is_no_crash(hf)
+
+
+@pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.slow)])
+def test_a_checkpoint_that_lacks_a_layer(backend, tiny_lm, tmp_path):
+    """transformers fills it with random numbers."""
+    folder = without_weights(tiny_lm, tmp_path / "incomplete", "layers.1.")
+    message = r"lacks model\.layers\.1\.\S+, .* and 3 more" if backend == "hf" else "vLLM could not load"
+    with pytest.raises(UsageError, match=message):
+        inference.load(backend, ModelSettings(str(folder), dtype="float32", max_model_len=512))
 
 
 def test_hf_draws_from_the_models_distribution(hf):

@@ -3,7 +3,7 @@
     with ApiServer(faults={("p3", 1): "reset"}) as server: ...
 
 A prompt's name is the first word of its last message (or of the plain prompt). `faults` maps (name, attempt) to
-a fault of FAULTS or ENDINGS; the attempts of a prompt are counted from 1.
+a fault of FAULTS or ENDINGS, or (status, code, message); the attempts of a prompt are counted from 1.
 """
 
 import asyncio
@@ -140,8 +140,8 @@ class ApiServer:
         if fault is not None:
             self.injected[fault] += 1
         whole = json.dumps(answer(path, body)).encode()
-        if fault in ENDINGS:
-            status, code, message = ENDINGS[fault]
+        if fault in ENDINGS or isinstance(fault, tuple):
+            status, code, message = ENDINGS.get(fault, fault)
             return await self._error(writer, path, status, code, message, {"retry-after": "90000"})
         if fault == "server error":
             return await self._error(writer, path, 500, "server_error", "Something broke.")

@@ -10,6 +10,24 @@ from topxgen.corpora import benchmarks, examples
 from topxgen.text import languages
 
 
+def without_weights(source: str | Path, folder: Path, part: str) -> Path:
+    """A copy of a checkpoint that lacks the tensors with `part` in their names."""
+    import shutil
+
+    shutil.copytree(source, folder)
+    remove_weights(folder, part)
+    return folder
+
+
+def remove_weights(folder: Path, part: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if part not in name}
+    assert 0 < len(kept) < len(tensors)
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def udhr_pairs(source: str, target: str = "English") -> list[tuple[str, str]]:
     """Aligned paragraphs of the whole embedded Universal Declaration, `source` first."""
     sides = [benchmarks.load("udhr", languages.find(name)) for name in (source, target)]

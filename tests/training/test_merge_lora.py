@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import ROOT
+from tests.support.tiny_models import without_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 SCRIPT = ROOT / "scripts" / "merge_lora.py"
@@ -168,6 +169,23 @@ def test_a_16_bit_base(run, tiny_lm, tmp_path):
     assert {t.dtype for t in load_file(tmp_path / "whole" / "model.safetensors").values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_another_dtype_is_rounded_once(run, tiny_lm, tmp_path, dtype):
+    """A bfloat16 base merged as float32 or float16 keeps nothing of bfloat16's rounding; retrained layers neither."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(tiny_lm, dtype=torch.bfloat16).save_pretrained(base)
+    AutoTokenizer.from_pretrained(tiny_lm).save_pretrained(base)
+    model = adapter_of(str(base), tmp_path / "adapter", DECODER_TARGETS, modules_to_save=["lm_head"])
+    assert run(tmp_path / "adapter", tmp_path / "merged", "--dtype", dtype)[0] == 0
+    merged, exact = load_file(tmp_path / "merged" / "model.safetensors"), model.merge_and_unload().state_dict()
+    for name, tensor in merged.items():
+        torch.testing.assert_close(tensor, exact[name].to(getattr(torch, dtype)), atol=0, rtol=0)
+
+
 def test_tokenizer_and_card(run, tiny_lm, tmp_path):
     from transformers import AutoTokenizer
 
@@ -187,11 +205,17 @@ def test_tokenizer_and_card(run, tiny_lm, tmp_path):
     assert ours(TEXTS)["input_ids"] == theirs(TEXTS)["input_ids"] and ours.eos_token == theirs.eos_token
     # The adapter's own goes before the base's.
     theirs.chat_template = "{{ messages[0]['content'] }}!"
+    theirs.eos_token = "<pad>"  # as train.py --eos_token_id saves it
     theirs.save_pretrained(adapter)
     (adapter / "README.md").unlink()
     assert run(adapter, tmp_path / "b")[0] == 0
     assert AutoTokenizer.from_pretrained(tmp_path / "b").chat_template == theirs.chat_template
     assert not (tmp_path / "b" / "README.md").exists()
+    ends = [
+        json.loads((tmp_path / "b" / name).read_text())["eos_token_id"]
+        for name in ("config.json", "generation_config.json")
+    ]
+    assert ends == [theirs.eos_token_id, [theirs.eos_token_id, ours.eos_token_id]] == [0, [0, 1]]
 
 
 def test_what_cannot_be_merged(run, tiny_lm, tiny_nllb, tmp_path):
@@ -224,6 +248,8 @@ def test_what_cannot_be_merged(run, tiny_lm, tiny_nllb, tmp_path):
     refused(adapter, output, "--base_model_name_or_path", deeper, parts=("layers.2", "right base"))
     build_deeper(tiny_lm, tmp_path / "flatter", 1)
     refused(adapter, output, "--base_model_name_or_path", tmp_path / "flatter", parts=("layers.1", "right base"))
+    incomplete = without_weights(tiny_lm, tmp_path / "incomplete", "layers.1.")
+    refused(adapter, output, "--base_model_name_or_path", incomplete, parts=(str(incomplete), "lacks model.layers.1."))
     # Weights that are stored in 4 bits.
     model = json.loads((deeper / "config.json").read_text())
     (deeper / "config.json").write_text(

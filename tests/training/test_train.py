@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import ROOT, lines_in, script
+from tests.support.tiny_models import without_weights
 
 # Log entries that depend on the clock.
 CLOCK = ("tokens_per_second", "eval_runtime", "train_runtime", "train_samples_per_second", "train_steps_per_second")
@@ -420,6 +421,15 @@ def test_folders_that_are_not_a_model(tmp_path, tiny_lm, train_here):
     (tmp_path / "other" / "checkpoint-3").mkdir(parents=True)
     error = train_here(*flags(tiny_lm, tmp_path / "other"), check=2).stderr
     assert "holds checkpoints but no settings_train.json" in error
+
+
+def test_a_checkpoint_that_lacks_a_layer_is_not_trained(tiny_lm, tiny_nllb, tmp_path, train_here):
+    for base in (tiny_lm, tiny_nllb):
+        folder = without_weights(base, tmp_path / f"incomplete-{Path(base).name}", "layers.1.")
+        output = tmp_path / f"run-{Path(base).name}"
+        error = train_here(*flags(str(folder), output), check=2).stderr
+        assert f"the weights of {folder} do not fit" in error and "layers.1." in error and "Traceback" not in error
+        assert not list(output.glob("checkpoint-*"))
 
 
 def test_a_dry_run_shows_texts_and_loads_no_weights(tiny_lm, tmp_path, train_here):

@@ -229,6 +229,8 @@ def edit_config(**changes):
         (lambda folder: (folder / "config.json").unlink(), "holds no model"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot load|cannot convert"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "cannot load|cannot convert"),
+        (lambda folder: tiny_models.remove_weights(folder, "decoder.layers.1."), r"lacks .*decoder\.layers\.1\."),
+        (edit_config(decoder_ffn_dim=96), r"has other shapes in .*decoder\.layers\.0\.fc1\.bias"),
         (edit_config(vocab_size=700), "the tokenizer is not this model's"),
     ],
 )
@@ -303,3 +305,18 @@ def test_closing_gives_the_memory_back(tiny_nllb, cache):
     model = weakref.ref(translator._engine._model)
     translator.close()
     assert model() is None
+
+
+@pytest.mark.parametrize("name", ["m2m100", "madlad", "marian"])
+def test_spaces_before_punctuation_stay_as_the_model_wrote_them(name, tmp_path, cache):
+    """Whatever the folder's clean_up_tokenization_spaces says: "all ." stays "all ."."""
+    build, _, source = RELATIVES[name]
+    folder = Path(build(tmp_path / name, [text for pair in tiny_models.udhr_pairs(source.name) for text in pair]))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "clean_up_tokenization_spaces": True}))
+    translator = translation.create("nllb", TranslatorSettings(str(folder), cache_dir=cache))
+    text = "all . and , they do not"
+    side = "text_target" if name == "marian" else "text"  # Marian has a vocabulary for each
+    ids = translator._tokenizer(**{side: text}, add_special_tokens=False)["input_ids"]
+    translator._engine.translate = lambda work, *_: [[(ids, -1.0) for _ in rows] for _, rows in work]
+    assert texts(translator.translate(["Kaixo"], source, ENGLISH)) == [text]

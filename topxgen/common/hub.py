@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,3 +68,31 @@ def cannot_load(name: str, error: Exception) -> str:
             "exported; without internet download it elsewhere and set HF_HUB_OFFLINE=1)"
         )
     return f"cannot load {name!r} ({reason(error)}); {remedy}"
+
+
+def load_weights(model_class, name: str, **options):
+    """The model `name` by `model_class.from_pretrained`, with all its weights from the checkpoint.
+
+    transformers fills the parameters that a checkpoint lacks, or has in another shape, with random numbers. Raises UsageError
+    for such a checkpoint, except for parameters that the architecture itself computes or shares (tied weights).
+    """
+    model, info = model_class.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    problems = []
+    if missing := sorted(info["missing_keys"]):
+        problems.append(f"lacks {listed(missing)}")
+    if mismatched := sorted(info["mismatched_keys"]):
+        shapes = [f"{key} ({tuple(saved)}, not {tuple(wanted)})" for key, saved, wanted in mismatched]
+        problems.append(f"has other shapes in {listed(shapes)}")
+    if problems:
+        unexpected = sorted(info["unexpected_keys"])
+        also = f"; it also holds {listed(unexpected, 3)}, which the model does not have" if unexpected else ""
+        raise UsageError(
+            f"the weights of {name} do not fit its config.json ({type(model).__name__}): the checkpoint "
+            f"{' and '.join(problems)}{also}; download or save it again"
+        )
+    return model
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """`names` for an error message: the first ones, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

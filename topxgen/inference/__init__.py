@@ -115,8 +115,13 @@ def describe(backend: str, settings: ModelSettings) -> str:
 
 def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | None = None) -> None:
     """Raise UsageError if `backend` does not exist, or is an API without a key, client or address, or one that cannot decode
-    as `sampling` says."""
+    as `sampling` says; for a local model if its adapter does not fit."""
     if backend in BACKENDS and backend not in REMOTE:
+        if settings.adapter_name_or_path is not None:
+            from topxgen.inference.adapters import check_adapter
+
+            base, trust = settings.model_name_or_path, settings.trust_remote_code
+            check_adapter(settings.adapter_name_or_path, base, settings.lora_rank, trust)
         return
     sampler = load_choice("--inference_api", backend, BACKENDS)
     if hasattr(sampler, "check"):  # a user's own backend may have none

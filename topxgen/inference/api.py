@@ -54,7 +54,7 @@ class RemoteSampler:
         self._url = self._find_url(settings)
         self._loop = LoopThread()
         self._succeeded = self._yielded = self._doubtful = 0
-        self._temperature_refused = False
+        self._temperature_refused = self._sends_neutral = False
         self._not_before = 0.0
         self._connection_errors: tuple[type[Exception], ...] = ()
         self._connect()
@@ -203,7 +203,7 @@ class RemoteSampler:
             )
         failures, seen = 0, self._succeeded
         while await self._turn():
-            sent_temperature = not self._temperature_refused
+            sent_temperature, sent_neutral = not self._temperature_refused, self._sends_neutral
             call = self._call(request, settings)
             try:
                 async with asyncio.timeout(self._settings.request_timeout):
@@ -216,6 +216,8 @@ class RemoteSampler:
                 texts = [cut_at_stop(text, settings.stop) for text in parsed.texts]
                 return Answer(request.id, texts, parsed.prompt_tokens, parsed.completion_tokens, parsed.error)
             if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
+                continue
+            if failure.kind == MISTAKE and sent_neutral and self._drop_neutral(failure, settings):
                 continue
             if failure.kind == MISTAKE and not failure.certain and await self._others_succeed():
                 failure = failure._replace(kind=PROMPT)
@@ -241,6 +243,16 @@ class RemoteSampler:
         if not self._temperature_refused:
             self._temperature_refused = True
             logger.info(f"{self._settings.model_name_or_path} takes no temperature, so its responses are not greedy")
+        return True
+
+    def _drop_neutral(self, failure: Failure, settings: SamplingSettings) -> bool:
+        """Whether to send a request again without the neutral values that only some servers know."""
+        named = re.search(r"top_k|min_p|(presence|frequency|repetition)_penalty", failure.message)
+        if not named or (named[0] == "repetition_penalty" and settings.repetition_penalty != 1.0):
+            return False
+        if self._sends_neutral:
+            self._sends_neutral = False
+            logger.info(f"{self.provider} takes no {named[0]}: its own defaults hold for what the flags do not set")
         return True
 
     async def _others_succeed(self) -> bool:

@@ -3,9 +3,11 @@
 import gc
 from collections.abc import Callable, Iterator
 
-from topxgen.common.hub import hub_call
-from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, adapter_folder, cut_at_stop, gather
-from topxgen.inference.tokenizer import encode, load_tokenizer
+from topxgen.common.hub import hub_call, load_weights
+from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
+from topxgen.inference.adapters import check_adapter, end_tokens
+from topxgen.inference.neutral_decoding import neutral_decoding
+from topxgen.inference.tokenizer import decode, encode, load_tokenizer
 
 POOL_BATCHES = 8  # requests for this many batches are sorted by length together
 
@@ -27,7 +29,8 @@ class HFSampler:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         model = hub_call(
             settings.model_name_or_path,
-            lambda: AutoModelForCausalLM.from_pretrained(
+            lambda: load_weights(
+                AutoModelForCausalLM,
                 settings.model_name_or_path,
                 dtype=settings.dtype,
                 device_map="auto" if torch.cuda.is_available() else None,
@@ -35,6 +38,9 @@ class HFSampler:
             ),
         )
         self._model = model.eval()
+        listed = model.generation_config.eos_token_id
+        eos = {self._tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
+        self._end_tokens = self._own_end_tokens = frozenset(eos - {None})
         self._adapters: dict[str, str] = {}
         if settings.adapter_name_or_path is not None:
             self.use_adapter(settings.adapter_name_or_path)
@@ -43,12 +49,15 @@ class HFSampler:
 
     def use_adapter(self, adapter: str | None) -> None:
         if adapter is None:
+            self._end_tokens = self._own_end_tokens
             if self._adapters:
                 self._model.base_model.disable_adapter_layers()
             return
         from peft import PeftModel
 
-        folder = adapter_folder(adapter)
+        settings = self._settings
+        folder = check_adapter(adapter, settings.model_name_or_path, settings.lora_rank, settings.trust_remote_code)
+        self._end_tokens = self._own_end_tokens | end_tokens(folder, settings.trust_remote_code)
         known = folder in self._adapters
         name = self._adapters.setdefault(folder, f"adapter_{len(self._adapters)}")
         if not known and len(self._adapters) == 1:
@@ -84,26 +93,28 @@ class HFSampler:
             num_return_sequences=n if settings.num_beams > 1 else 1,
             repetition_penalty=settings.repetition_penalty,
             do_sample=False,
-            top_p=None,
-            top_k=None,
-            temperature=None,
             pad_token_id=self._tokenizer.pad_token_id,
+            eos_token_id=sorted(self._end_tokens) or None,
         )
         if settings.stop:
             options |= dict(stop_strings=list(settings.stop), tokenizer=self._tokenizer)
         if sampled:
             seeds = [request.seed + i for request, _ in batch for i in range(n)]
             options["logits_processor"] = [_SeededSampling(seeds, settings.temperature, settings.top_p)]
-        with torch.inference_mode():
+        with torch.inference_mode(), neutral_decoding(self._model):
             output = self._model.generate(**inputs, **options)
         new = output[:, inputs["input_ids"].shape[1] :]
         per_request = len(new) // len(batch)
         for i, (request, tokens) in enumerate(batch):
             ids = new[i * per_request : (i + 1) * per_request]
-            texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+            texts = decode(self._tokenizer, [self._up_to_end(row) for row in ids.tolist()])
             texts = [cut_at_stop(text, settings.stop) for text in texts]
             completion_tokens = int((ids != self._tokenizer.pad_token_id).sum())
             yield Answer(request.id, (texts * n)[:n], len(tokens), completion_tokens)
+
+    def _up_to_end(self, row: list[int]) -> list[int]:
+        """`row` up to the token that ended it, which the base model's tokenizer may take for text."""
+        return row[: next((i for i, token in enumerate(row) if token in self._end_tokens), len(row))]
 
     def close(self) -> None:
         del self._model

@@ -9,6 +9,9 @@ from topxgen.inference.api_errors import MalformedResponse
 
 NO_KEY = "no-key-needed"  # for servers without keys; the client requires one
 MAX_STOP_STRINGS = 4  # OpenAI's limit
+# Sent to other servers: vLLM's takes what a request leaves out from the model's generation_config.json, llama.cpp's has
+# defaults of its own.
+NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
 
 
 class OpenAISampler(RemoteSampler):
@@ -22,6 +25,7 @@ class OpenAISampler(RemoteSampler):
         import openai
 
         self._is_openai = self._is_openai_url(self._url)
+        self._sends_neutral = not self._is_openai
         if not self._is_openai:
             self.provider = f"the server at {urlsplit(self._url).netloc}"
         self._client = openai.AsyncOpenAI(api_key=self._key, base_url=self._url, max_retries=0, timeout=None)
@@ -64,8 +68,10 @@ class OpenAISampler(RemoteSampler):
             options["n"] = self._n(settings)
         if settings.stop:
             options["stop"] = list(settings.stop[: MAX_STOP_STRINGS if self._is_openai else None])
+        if self._sends_neutral:
+            options |= {"presence_penalty": 0.0, "frequency_penalty": 0.0, "extra_body": dict(NEUTRAL)}
         if settings.repetition_penalty != 1.0:
-            options["extra_body"] = {"repetition_penalty": settings.repetition_penalty}
+            options.setdefault("extra_body", {})["repetition_penalty"] = settings.repetition_penalty
         if chat:
             return self._client.chat.completions.create(messages=request.prompt, **options)
         return self._client.completions.create(prompt=request.prompt, **options)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
-from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, adapter_folder, cut_at_stop, gather
+from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
+from topxgen.inference.adapters import check_adapter, end_tokens, read_adapter
 from topxgen.inference.beam_search import BeamSearch
 from topxgen.inference.engine_guard import EngineGuard
-from topxgen.inference.tokenizer import encode
+from topxgen.inference.tokenizer import decode, encode
 
 DEFAULT_MODEL_LEN = 8192  # tokens; the full context of a model may not fit into the KV cache
 MAX_CONCURRENT_REQUESTS = 256
@@ -71,7 +72,7 @@ class VLLMSampler:
             )
             options.pop("gpu_memory_utilization")
         if settings.adapter_name_or_path is not None:
-            adapter_folder(settings.adapter_name_or_path)  # fails before minutes of loading
+            self._check_adapter(settings.adapter_name_or_path)  # fails before minutes of loading
         self._guard = EngineGuard()
         try:
             self._llm = vllm.LLM(**options)
@@ -88,12 +89,31 @@ class VLLMSampler:
     def use_adapter(self, adapter: str | None) -> None:
         from vllm.lora.request import LoRARequest
 
+        self._end_tokens: frozenset[int] = frozenset()  # of the adapter, besides the model's own
         if adapter is None:
             self._lora = None
             return
-        folder = adapter_folder(adapter)
+        folder = self._check_adapter(adapter)
+        self._end_tokens = end_tokens(folder, self._settings.trust_remote_code)
         number = self._adapters.setdefault(folder, len(self._adapters) + 1)  # the engine's key for it
         self._lora = LoRARequest(folder, number, folder)
+
+    def _check_adapter(self, adapter: str) -> str:
+        """The adapter's folder. Raises UsageError if it does not fit, or has parts that vLLM does not support."""
+        settings = self._settings
+        folder = check_adapter(adapter, settings.model_name_or_path, settings.lora_rank, settings.trust_remote_code)
+        config = read_adapter(folder)
+        unsupported = {
+            "DoRA": config.get("use_dora"),
+            "modules_to_save": config.get("modules_to_save"),
+            "trained biases": config.get("bias", "none") != "none",
+        }
+        if names := [name for name, used in unsupported.items() if used]:
+            raise UsageError(
+                f"vLLM does not support {' and '.join(names)}, which the adapter {adapter} has: merge it into its base "
+                "(scripts/merge_lora.py), or pass --inference_api hf"
+            )
+        return folder
 
     def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
         return encode(self._llm.get_tokenizer(), prompt)
@@ -139,6 +159,7 @@ class VLLMSampler:
             repetition_penalty=settings.repetition_penalty,
             max_tokens=settings.max_new_tokens,
             stop=list(settings.stop),
+            stop_token_ids=sorted(self._end_tokens),
             seed=request.seed,
             output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
@@ -151,7 +172,7 @@ class VLLMSampler:
         in_flight: dict[str, tuple[str, str, int]] = {}  # by our name: the engine's id, request id, beam
 
         def stops(tokens: list[int]) -> bool:
-            text = tokenizer.decode(tokens, skip_special_tokens=True)
+            [text] = decode(tokenizer, [tokens])
             return any(stop in text for stop in settings.stop)
 
         def extend(key: str) -> None:
@@ -192,17 +213,18 @@ class VLLMSampler:
                     del searches[key]
                     best = search.best(settings.num_return_sequences)
                     texts = [
-                        cut_at_stop(tokenizer.decode(ids, skip_special_tokens=True), settings.stop) for ids in best
+                        cut_at_stop(text, settings.stop)
+                        for text in decode(tokenizer, [ids[:-1] if ids[-1] in eos else ids for ids in best])
                     ]
                     yield Answer(key, texts, len(prompt), sum(map(len, best)))
         finally:
             self._abort([engine_id for engine_id, _, _ in in_flight.values()])
 
     def _eos(self) -> frozenset[int]:
-        """The tokens that end an answer, by the tokenizer and the generation config."""
+        """The tokens that end an answer, by the tokenizer and the generation config, the adapter's too."""
         listed = self._engine.model_config.try_get_generation_config().get("eos_token_id") or []
         tokens = {self._llm.get_tokenizer().eos_token_id, *([listed] if isinstance(listed, int) else listed)}
-        return frozenset(tokens - {None})
+        return frozenset(tokens - {None}) | self._end_tokens
 
     def _abort(self, engine_ids: list[str]) -> None:
         if engine_ids:

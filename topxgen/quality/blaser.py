@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError
-from topxgen.common.hub import hub_call
+from topxgen.common.hub import hub_call, listed
 from topxgen.quality import sonar as sonar_encoder
-from topxgen.quality.sonar import SonarEncoder, listed, load_tensors, looks_local, read_checkpoint
+from topxgen.quality.sonar import SonarEncoder, load_tensors, looks_local, read_checkpoint
 from topxgen.text.languages import Language
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError, closest, reason, unknown_choice
-from topxgen.common.hub import hub_call
+from topxgen.common.hub import hub_call, listed, load_weights
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.text.languages import Language
@@ -159,11 +159,6 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
     return tensors
 
 
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """`names` for an error message: the first ones, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def _config(path: Path, tensors: dict[str, "Tensor"]):
     """The configuration of a fairseq2 checkpoint, from the shapes of its tensors. SONAR's attention heads are 64 wide."""
     from transformers import M2M100Config
@@ -225,14 +220,7 @@ def _load_transformers(checkpoint: Checkpoint, dtype):
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    name, options = checkpoint.name, dict(dtype=dtype, output_loading_info=True)
-    model, info = hub_call(name, lambda: M2M100Encoder.from_pretrained(name, **options))
-    if missing := sorted(info["missing_keys"]):  # transformers would initialise them at random
-        raise UsageError(
-            f"the weights of {name} are not a SONAR text encoder: missing {listed(missing)}; unexpected "
-            f"{listed(sorted(info['unexpected_keys'])) or 'none'}; pass {DEFAULT} or a copy of it"
-        )
-    return model
+    return hub_call(checkpoint.name, lambda: load_weights(M2M100Encoder, checkpoint.name, dtype=dtype))
 
 
 def torch_device(device: str | None, dtype: str):

@@ -5,6 +5,8 @@ For small numbers of sentences, decoded with transformers; main.py evaluates fin
 
 from collections.abc import Sequence
 
+from topxgen.inference.neutral_decoding import neutral_decoding
+from topxgen.inference.tokenizer import decode
 from topxgen.prompting.mt_templates import clean_answer
 from topxgen.training.pairs import Pair, by_direction
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer
@@ -66,13 +68,9 @@ def translate(
             do_sample=False,
             use_cache=True,
             synced_gpus=synced,
-            # Unset the model's own sampling settings, which only cause warnings in greedy decoding.
-            temperature=None,
-            top_p=None,
-            top_k=None,
         )
         batch_rows = [rows[i] for i in batch]
-        with torch.no_grad():
+        with torch.no_grad(), neutral_decoding(model):
             if is_decoder:
                 texts = _generate_causal(model, tokenizer, pair_tokenizer, batch_rows, options)
             else:
@@ -112,7 +110,7 @@ def _generate_causal(model, tokenizer, pair_tokenizer: CausalTokenizer, rows: li
     ends = {pair_tokenizer.eos, *tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]}  # an answer is one line
     inputs = _padded(rows, pad, model.device, left=True)
     output = model.generate(**inputs, eos_token_id=sorted(ends), pad_token_id=pad, **options)
-    return tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return decode(tokenizer, output[:, inputs["input_ids"].shape[1] :])
 
 
 def _generate_seq2seq(
@@ -124,7 +122,6 @@ def _generate_seq2seq(
     output = model.generate(
         **_padded(rows, tokenizer.pad_token_id, model.device),
         decoder_input_ids=torch.tensor([prefix] * len(rows), device=model.device),
-        forced_bos_token_id=None,  # the prefix has it
         **options,
     )
-    return tokenizer.batch_decode(output[:, len(prefix) :], skip_special_tokens=True)
+    return decode(tokenizer, output[:, len(prefix) :])

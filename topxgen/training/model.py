@@ -12,7 +12,7 @@ from pathlib import Path
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import Appender
-from topxgen.common.hub import cannot_load, hub_call
+from topxgen.common.hub import cannot_load, hub_call, load_weights
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.training.arguments import IS_MAIN_PROCESS, launched_with_deepspeed, require
@@ -146,10 +146,10 @@ class TrainableModel:
             logger.warning("flash-attn is not installed or finds no GPU (pip install flash-attn): using torch's SDPA")
         model_class = AutoModelForCausalLM if self.is_decoder else AutoModelForSeq2SeqLM
         try:
-            model = model_class.from_pretrained(
-                args.model_name_or_path, dtype=dtype, trust_remote_code=args.trust_remote_code, **options
+            model = load_weights(
+                model_class, args.model_name_or_path, dtype=dtype, trust_remote_code=args.trust_remote_code, **options
             )
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, UsageError):
             raise
         except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
             if self.uses_flash_attention and "flash" in str(error).lower():

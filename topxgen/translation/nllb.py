@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 
 from topxgen.common.registry import Choice, load_choice
+from topxgen.inference.tokenizer import decode
 from topxgen.text.languages import Language
 from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
 from topxgen.translation import Translation, TranslatorSettings, by_steps, no_progress
@@ -106,7 +107,7 @@ class NLLB:
         for indices, bucket in zip(buckets.values(), results, strict=True):
             for i, output in zip(indices, bucket, strict=True):
                 outputs[i] = output
-        texts = self._tokenizer.batch_decode([ids for ids, _ in outputs], skip_special_tokens=True)
+        texts = decode(self._tokenizer, [ids for ids, _ in outputs])
         return [(text.strip(), score) for text, (_, score) in zip(texts, outputs, strict=True)]
 
     def close(self) -> None:

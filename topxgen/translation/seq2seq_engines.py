@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.hub import hub_call
+from topxgen.common.hub import hub_call, load_weights
 from topxgen.common.provenance import weights_id
+from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.translation import TranslatorSettings
 
 logger = logging.getLogger(__name__)
@@ -230,6 +231,8 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
                 trust_remote_code=settings.trust_remote_code,
             )
             converter.convert(str(partial), quantization=compute_type, force=True)
+        except UsageError:
+            raise
         except Exception as error:  # of transformers, safetensors, the converter; the cause is in the message
             if isinstance(error, OSError) and error.errno is not None:  # a full disk
                 raise
@@ -242,12 +245,12 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
 
 
 def _converter():
-    """CTranslate2's converter, with fixes for two incompatibilities with transformers 5."""
+    """CTranslate2's converter, that refuses incomplete checkpoints, with fixes for two incompatibilities with transformers 5."""
     from ctranslate2.converters import TransformersConverter
 
     class Converter(TransformersConverter):
-        def load_model(self, *args, **kwargs):
-            model = super().load_model(*args, **kwargs)
+        def load_model(self, model_class, name, **kwargs):
+            model = load_weights(model_class, name, **kwargs)
             # The converter reads from `tie_word_embeddings` whether the decoder's outputs are scaled. T5 configurations now
             # always have True there, and the answer in `scale_decoder_outputs`; MADLAD-400's beams depend on it.
             if (scaled := getattr(model.config, "scale_decoder_outputs", None)) is not None:
@@ -304,7 +307,7 @@ class TransformersEngine:
 
         name, options = self._settings.nllb_name_or_path, dict(trust_remote_code=self._settings.trust_remote_code)
         dtype = getattr(torch, self.compute_type)
-        model = hub_call(name, lambda: AutoModelForSeq2SeqLM.from_pretrained(name, dtype=dtype, **options))
+        model = hub_call(name, lambda: load_weights(AutoModelForSeq2SeqLM, name, dtype=dtype, **options))
         self._model = model.to(self._device).eval()
 
     def translate(self, work: Work, prefix: list[int], num_beams: int, on_done: Callable[[int], None]) -> Outputs:
@@ -336,7 +339,7 @@ class TransformersEngine:
 
     def _batch(self, rows, longest: int, prefix: list[int], num_beams: int) -> list[tuple[list[int], float]]:
         inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
-        with self._torch.inference_mode():
+        with self._torch.inference_mode(), neutral_decoding(self._model):
             result = self._model.generate(
                 **inputs,
                 num_beams=num_beams,
@@ -344,9 +347,7 @@ class TransformersEngine:
                 early_stopping=num_beams > 1,
                 do_sample=False,
                 max_new_tokens=longest,
-                max_length=None,
                 forced_bos_token_id=prefix[0] if prefix else None,
-                forced_eos_token_id=None,  # Marian has one; CTranslate2 does not force the end
                 return_dict_in_generate=True,
                 output_scores=True,
             )

@@ -1,0 +1,184 @@
+"""Adapters that do not fit their base are rejected before anything is generated, by every script and local engine."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.main_runs import options
+from topxgen import inference
+from topxgen.common.errors import UsageError
+from topxgen.inference import ModelSettings
+from topxgen.inference.adapters import check_adapter
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
+
+
+def save_adapter(base: str, folder: Path, **config) -> Path:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    torch.manual_seed(0)
+    auto = AutoModelForSeq2SeqLM if AutoConfig.from_pretrained(base).is_encoder_decoder else AutoModelForCausalLM
+    config = {"r": 8, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False, **config}
+    get_peft_model(auto.from_pretrained(base), LoraConfig(**config)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def good(tiny_lm, tmp_path_factory) -> Path:
+    return save_adapter(tiny_lm, tmp_path_factory.mktemp("adapters") / "good")
+
+
+def edit_tensors(folder: Path, change) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def under_another_prefix(tensors: dict) -> dict:
+    return {name.replace("model.model.", "model.language_model.model."): tensor for name, tensor in tensors.items()}
+
+
+def without_a_layer(tensors: dict) -> dict:
+    return {name: tensor for name, tensor in tensors.items() if "layers.1." not in name}
+
+
+def with_a_layer_more(tensors: dict) -> dict:
+    more = {n.replace("layers.1.", "layers.2."): t.clone() for n, t in tensors.items() if "layers.1." in n}
+    return tensors | more
+
+
+def of_another_width(tensors: dict) -> dict:
+    return {name: tensor[..., :-1].contiguous() for name, tensor in tensors.items()}
+
+
+def edit_config(folder: Path, **changes) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+SPOILED = {
+    "prefix": (partial(edit_tensors, change=under_another_prefix), "the adapter lacks .* the model lacks .*language_model"),
+    "layer missing": (partial(edit_tensors, change=without_a_layer), r"the adapter lacks base_model.*layers\.1\.self_attn"),
+    "layer too many": (partial(edit_tensors, change=with_a_layer_more), r"the model lacks base_model.*layers\.2\.self_attn"),
+    "width": (partial(edit_tensors, change=of_another_width), "does not match .* is it the right base"),
+    "target modules": (partial(edit_config, target_modules=["query"]), "does not match .* is it the right base"),
+    "damaged": (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"torn"), "does not match"),
+    "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "has no weights"),
+    "kind": (partial(edit_config, peft_type="IA3"), "is a IA3 adapter; only LoRA and DoRA"),
+    "rank": (partial(edit_config, rank_pattern={"q_proj": 32}), "--lora_rank 16 is less than the rank of .* pass --lora_rank 32"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_adapters_that_do_not_fit(name, good, tiny_lm, tmp_path):
+    spoil, message = SPOILED[name]
+    folder = tmp_path / "adapter"
+    shutil.copytree(good, folder)
+    spoil(folder)
+    settings = ModelSettings(tiny_lm, dtype="float32", adapter_name_or_path=str(folder))
+    for check in (partial(inference.check, "hf"), partial(inference.check, "vllm"), partial(inference.load, "hf")):
+        with pytest.raises(UsageError, match=message) as error:
+            check(settings)
+        assert "\n" not in str(error.value)
+
+
+def test_a_second_adapter_is_checked_as_the_first(good, tiny_lm, tmp_path):
+    folder = tmp_path / "adapter"
+    shutil.copytree(good, folder)
+    edit_tensors(folder, under_another_prefix)
+    sampler = inference.load("hf", ModelSettings(tiny_lm, dtype="float32", adapter_name_or_path=str(good)))
+    with pytest.raises(UsageError, match="the adapter lacks"):
+        sampler.use_adapter(str(folder))
+    sampler.close()
+
+
+@pytest.mark.parametrize("spoil", [under_another_prefix, without_a_layer])
+@pytest.mark.parametrize("engine", ["hf", "vllm"])
+def test_main_and_datagen_refuse_in_one_line(spoil, engine, good, tiny_lm, tmp_path, script_here):
+    """main.py also before it translates with the good adapter that comes first."""
+    folder, output = tmp_path / "adapter", tmp_path / "out"
+    shutil.copytree(good, folder)
+    edit_tensors(folder, spoil)
+    flags = options(tiny_lm, "--output_dir", output, model_name_or_path=None, inference_api=engine)
+    results = [script_here("main.py", *flags, "--model_name_or_path", good, folder)]
+    flags = ("--model_name_or_path", tiny_lm, "--adapter_name_or_path", folder, "--inference_api", engine)
+    flags += ("--languages", "Basque", "--output_dir", output, "--number_of_instructions", 2)
+    flags += ("--seed_topics_path", "topics/wikipedia_vital_topics.txt", "--example_paragraphs", "udhr")
+    flags += ("--example_sentences", "udhr", "--back_translator", "apertium")
+    results.append(script_here("datagen.py", *flags, "--stages", "generate"))
+    for result in results:
+        assert result.returncode == 2, result.stderr
+        assert f"the adapter {folder} does not match {tiny_lm}: the adapter lacks" in result.stderr
+        assert "Traceback" not in result.stderr
+    assert not list(output.rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": "all-linear"},
+        {"use_dora": True},
+        {"use_rslora": True, "rank_pattern": {"q_proj": 12}, "bias": "all"},
+        {"modules_to_save": ["lm_head"]},
+        {"layers_to_transform": [1], "layers_pattern": "layers"},
+        {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
+        {"init_lora_weights": "pissa"},
+    ],
+    ids=str,
+)
+def test_adapters_that_fit(config, tiny_lm, tmp_path):
+    folder = save_adapter(tiny_lm, tmp_path / "adapter", **config)
+    assert check_adapter(str(folder), tiny_lm, 16) == str(folder)
+
+
+def test_an_adapter_of_an_encoder_decoder(tiny_nllb, tiny_lm, tmp_path):
+    folder = str(save_adapter(tiny_nllb, tmp_path / "adapter"))
+    assert check_adapter(folder, tiny_nllb, 8) == folder
+    with pytest.raises(UsageError, match="does not match"):
+        check_adapter(folder, tiny_lm, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}], ids=str)
+def test_vllm_names_what_it_does_not_support(config, tiny_lm, tmp_path):
+    pytest.importorskip("vllm")
+    folder = save_adapter(tiny_lm, tmp_path / "adapter", **config)
+    with pytest.raises(UsageError, match=r"vLLM does not support .* merge it into its base"):
+        inference.load("vllm", ModelSettings(tiny_lm, dtype="float32", adapter_name_or_path=str(folder)))
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("backend", ["hf", pytest.param("vllm", marks=pytest.mark.slow)])
+def test_an_adapter_ends_answers_with_its_own_eos(backend, num_beams, good, tiny_lm, tmp_path):
+    """As train.py --eos_token_id saves it, in the adapter's tokenizer; for the base's one it is text."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "adapter"
+    shutil.copytree(good, folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    requests = [inference.Request("r", "# Basque article\nGizon-emakume guztiak", 1)]
+    settings = inference.SamplingSettings(max_new_tokens=24, temperature=0.0, num_beams=num_beams)
+
+    def answer(sampler) -> str:
+        return next(iter(sampler.generate(inference.from_list(requests), settings))).texts[0]
+
+    model = ModelSettings(tiny_lm, dtype="float32", max_model_len=256, adapter_name_or_path=str(good))
+    sampler = inference.load(backend, model)
+    endless = answer(sampler)
+    common = max(tokenizer(endless)["input_ids"], key=tokenizer(endless)["input_ids"].count)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(common)
+    tokenizer.save_pretrained(folder)
+    sampler.use_adapter(str(folder))
+    ended = answer(sampler)
+    if num_beams == 1:
+        assert endless.startswith(ended) and len(ended) < len(endless)
+    assert ended != endless and common not in AutoTokenizer.from_pretrained(tiny_lm)(ended)["input_ids"]
+    sampler.use_adapter(str(good))
+    assert answer(sampler) == endless
+    sampler.close()

@@ -1,0 +1,83 @@
+"""LoRA adapters: whether one fits its base model, found out before any weights of the base are loaded."""
+
+import warnings
+from functools import cache
+from pathlib import Path
+
+from topxgen.common.errors import UsageError, reason
+from topxgen.common.files import read_json
+from topxgen.common.hub import hub_call, listed
+from topxgen.inference import ModelSettings, adapter_folder
+from topxgen.inference.tokenizer import load_tokenizer
+
+
+def check_adapter(name: str, base: str, lora_rank: int, trust_remote_code: bool = False) -> str:
+    """The folder of the adapter `name` of the model `base`. Raises UsageError if it does not fit, or its rank exceeds `lora_rank`."""
+    folder = adapter_folder(name)
+    settings = read_adapter(folder)
+    rank = max([settings.get("r") or 0, *(settings.get("rank_pattern") or {}).values()])
+    if rank > lora_rank:
+        raise UsageError(f"--lora_rank {lora_rank} is less than the rank of {name}: pass --lora_rank {rank}")
+    check_fits(folder, base, None, trust_remote_code)
+    return folder
+
+
+def read_adapter(folder: str) -> dict:
+    """The adapter's config. Raises UsageError for another kind of adapter."""
+    settings = read_json(Path(folder) / "adapter_config.json")
+    if settings.get("peft_type") != "LORA":
+        raise UsageError(f"{folder} is a {settings.get('peft_type')} adapter; only LoRA and DoRA can be used here")
+    return settings
+
+
+@cache
+def check_fits(folder: str, base: str, revision: str | None = None, trust_remote_code: bool = False) -> None:
+    """Raise UsageError unless adapter and base match in every tensor.
+
+    peft and vLLM skip what has no counterpart: the answers would be the base model's. The base is built from its config,
+    without weights.
+    """
+    if not any((Path(folder) / f"adapter_model.{end}").is_file() for end in ("safetensors", "bin")):
+        raise UsageError(f"{folder} has no weights (adapter_model.safetensors); was saving it interrupted?")
+    model = _without_weights(base, revision, trust_remote_code)
+    from peft import PeftConfig, get_peft_model
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is checked below
+            config = PeftConfig.from_pretrained(folder)
+            config.init_lora_weights = False  # some ways to initialize read the base's weights
+            model = get_peft_model(model, config, low_cpu_mem_usage=True)
+            loaded = model.load_adapter(folder, "default", torch_device="cpu", low_cpu_mem_usage=True)
+    except Exception as error:  # of peft, torch, safetensors: target modules or shapes that differ, a damaged file
+        raise UsageError(
+            f"the adapter {folder} does not match {base} ({reason(error)}): is it the right base?"
+        ) from None
+    unmatched = {
+        "the adapter lacks": sorted(loaded.missing_keys),
+        "the model lacks": sorted(name for name in loaded.unexpected_keys if "lora_" in name),
+    }
+    if problems := [f"{what} {listed(names, 3)}" for what, names in unmatched.items() if names]:
+        raise UsageError(f"the adapter {folder} does not match {base}: {'; '.join(problems)}; is it the right base?")
+
+
+def _without_weights(base: str, revision: str | None, trust_remote_code: bool):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = hub_call(base, lambda: AutoConfig.from_pretrained(base, **options))
+    model_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        return hub_call(base, lambda: model_class.from_config(config, trust_remote_code=trust_remote_code))
+
+
+@cache
+def end_tokens(folder: str, trust_remote_code: bool = False) -> frozenset[int]:
+    """The tokens that end an answer by the adapter's own tokenizer and generation config, if it has them."""
+    tokens: list[int | None] = []
+    if (Path(folder) / "tokenizer_config.json").is_file():
+        tokens.append(load_tokenizer(ModelSettings(folder, trust_remote_code=trust_remote_code)).eos_token_id)
+    listed_there = read_json(Path(folder) / "generation_config.json").get("eos_token_id")
+    tokens += listed_there if isinstance(listed_there, list) else [listed_there]
+    return frozenset(token for token in tokens if token is not None)
