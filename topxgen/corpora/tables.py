@@ -198,9 +198,12 @@ def read_lines(path: Path) -> list[str]:
 
 
 def lines(path: Path) -> Iterator[str]:
-    """The same one by one, split at line feeds only: other breaks inside a sentence would shift all that follow."""
+    """The same one by one: LF or CR LF ends a line, or CR in a file without LF. Other breaks inside a sentence would shift all
+    that follow."""
     try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
+        with open(path, "rb") as file:
+            newline = "\n" if any(b"\n" in block for block in iter(lambda: file.read(1 << 20), b"")) else "\r"
+        with open(path, encoding="utf-8-sig", newline=newline) as file:
             for line in file:
                 yield line.removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
