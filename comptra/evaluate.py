@@ -7,8 +7,9 @@ of main.py or of the original code. The original's do not record what they trans
 
     python -m comptra.evaluate original/outputs --dataset_name_or_path flores --benchmark_dir ~/benchmarks
 
-A * marks a difference from the baseline with p < 0.05 by paired approximate randomisation (Riezler and Maxwell 2005), with
-Holm's correction if several systems are compared. Only systems on the same sentences of the same direction are compared.
++ and - mark scores that are better and worse than the baseline's with p < 0.05 by paired approximate randomisation (Riezler
+and Maxwell 2005), with Holm's correction if several systems are compared. Only systems on the same sentences of the same
+direction are compared.
 """
 
 import argparse
