@@ -294,7 +294,7 @@ def test_better_and_worse_scores_have_marks_of_their_own(p, p_holm, is_marked, d
     assert float(other["bleu_difference"]) == difference and float(other["bleu_p"]) == p
 
 
-def test_a_worse_system_is_not_marked_as_a_better_one(tmp_path):
+def test_a_worse_system_is_not_marked_as_a_better_one(score, tmp_path):
     test = evaluation_sets.load("udhr", *map(languages.find, ("English", "Basque")), folder=None, max_samples=None)
     write(tmp_path / "good" / "run", test.sources, test.references, settings())
     write(tmp_path / "bad" / "run", test.sources, ["bai"] * len(test.sources), settings())
