@@ -30,6 +30,7 @@ from topxgen.flags import (
     add_language_id_flag,
     add_model_flags,
     add_nllb_flags,
+    add_partial_benchmark_flag,
     add_prompt_style_flag,
     add_quality_flags,
     add_run_flags,
@@ -135,6 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help="source of example sentences: flores (from the Hub), udhr (embedded) or a folder",
     )
+    add_partial_benchmark_flag(add)
     add(
         "--number_of_icl_synthetic_demonstrations",
         **count(0, "self-instruct only, which is not built yet: accepted so that published commands parse", 2),

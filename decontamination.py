@@ -27,7 +27,7 @@ from topxgen.common.records import FilteredLayout
 from topxgen.corpora import benchmarks
 from topxgen.decontamination import benchmark_texts, filter, ngram_hashes, ngram_index, report
 from topxgen.decontamination.run import check_paths, filter_file, input_files, report_paths, write_reports
-from topxgen.flags import add_language_flags
+from topxgen.flags import add_language_flags, add_partial_benchmark_flag
 from topxgen.text import languages
 
 
@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="BENCHMARK",
         help="benchmarks to skip if they cannot be loaded; the report lists them [none: the run stops]",
     )
+    add_partial_benchmark_flag(add)
     add(
         "--demonstration_pool",
         nargs="+",

@@ -38,6 +38,7 @@ from topxgen.flags import (
     add_language_id_flag,
     add_model_flags,
     add_nllb_flags,
+    add_partial_benchmark_flag,
     add_prompt_style_flag,
     add_quality_flags,
     add_run_flags,
@@ -112,6 +113,7 @@ def add_data_flags(add) -> None:
         metavar="DIR",
         help="local copies of benchmarks in their publishers' layout [the Hub]",
     )
+    add_partial_benchmark_flag(add)
     add(
         "--data_dir",
         type=Path,

@@ -33,7 +33,7 @@ from pathlib import Path
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
-from topxgen.flags import add_language_flags
+from topxgen.flags import add_language_flags, add_partial_benchmark_flag
 from topxgen.training import arguments, run, training_data
 from topxgen.training.arguments import DEFAULT_STEPS, IS_MAIN_PROCESS, SCHEDULERS
 from topxgen.training.export import FORMATS, export
@@ -63,6 +63,7 @@ def build_parser() -> Parser:
         "saved `datasets` folder; or a Hub id",
     )
     add("--data_dir", type=Path, metavar="DIR", help="topxgen: output of decontamination.py; flores, smol: local copy")
+    add_partial_benchmark_flag(add)
     add("--src", default="English", metavar="LANGUAGE", help="source language of the pairs")
     add("--target_languages", nargs="+", default=[], metavar="LANGUAGE", help="English names or FLORES codes")
     add_language_flags(add)

@@ -5,6 +5,7 @@
 
 import re
 
+from topxgen.common.lines import split_lines, unix_lines
 from topxgen.prompting.mt_templates import clean_answer, cut_repetition
 
 # 1. 1) (1) 1: 1、 **1.** and dashes or bullets; \d matches the digits of all scripts. 1.5 and 12:30 are not items.
@@ -15,7 +16,7 @@ _QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“"}
 
 def without_thoughts(text: str, thinking: bool = False) -> str:
     """`text` after its last </think>; "" if a <think> block is open and never closed."""
-    _, closed, answer = text.rpartition("</think>")
+    _, closed, answer = unix_lines(text).rpartition("</think>")
     if not closed and (thinking or text.lstrip().startswith("<think>")):
         return ""
     return answer.strip()
@@ -23,7 +24,7 @@ def without_thoughts(text: str, thinking: bool = False) -> str:
 
 def line(text: str, thinking: bool = False) -> str:
     """The translation in the answer of a chat model: its first line, without bold, after one that only announces it."""
-    lines = [line for line in without_thoughts(text, thinking).splitlines() if line.strip()]
+    lines = [line for line in split_lines(without_thoughts(text, thinking)) if line.strip()]
     if len(lines) > 1 and lines[0].rstrip(" *_").endswith((":", "：")):
         del lines[0]
     first = clean_answer("\n".join(lines))
@@ -49,7 +50,7 @@ def list_items(text: str, thinking: bool = False) -> list[str]:
 
     A list that starts again at 1 is another one. If no line is marked as an item, each line is one.
     """
-    lines = [line for line in without_thoughts(text, thinking).splitlines() if line.strip()]
+    lines = [line for line in split_lines(without_thoughts(text, thinking)) if line.strip()]
     matches = list(filter(None, map(_ITEM.match, lines)))
     if len(matches) <= 1:  # the whole list may be on one line
         lines = [part for line in lines for part in _INLINE.split(line)]

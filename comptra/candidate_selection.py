@@ -20,6 +20,7 @@ from pathlib import Path
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl, repair_tail, to_line
+from topxgen.common.lines import split_lines
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
 from topxgen.quality.blaser import DEFAULT as BLASER
@@ -212,7 +213,7 @@ class ByComet:
         command = [self._python, str(script), "--model", self._settings.comet_model, str(pairs), str(path)]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
         if done.returncode:
-            last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
+            last = next((line.strip() for line in reversed(split_lines(done.stderr)) if line.strip()), "no message")
             raise UsageError(
                 f"COMET failed in {self._python} ({last[:300]}); scores so far are kept. {COMET_MODEL} needs its licence accepted on "
                 "the Hub and HF_TOKEN exported"

@@ -7,8 +7,9 @@ of main.py or of the original code. The original's do not record what they trans
 
     python -m comptra.evaluate original/outputs --dataset_name_or_path flores --benchmark_dir ~/benchmarks
 
-A * marks a difference from the baseline with p < 0.05 by paired approximate randomisation (Riezler and Maxwell 2005), with
-Holm's correction if several systems are compared. Only systems on the same sentences of the same direction are compared.
++ and - mark scores that are better and worse than the baseline's with p < 0.05 by paired approximate randomisation (Riezler
+and Maxwell 2005), with Holm's correction if several systems are compared. Only systems on the same sentences of the same
+direction are compared.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, run_main
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_atomic, write_json
-from topxgen.flags import add_language_flags, add_language_id_flag
+from topxgen.flags import add_language_flags, add_language_id_flag, add_partial_benchmark_flag
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="local copies of benchmarks in their publishers' layout [the Hub]",
     )
+    add_partial_benchmark_flag(add)
     add(
         "--test_files",
         nargs=2,
@@ -91,7 +93,8 @@ def evaluate(args: argparse.Namespace) -> dict:
     names = list(dict.fromkeys(args.metrics or (["lang"] if args.step else metrics.METRICS)))  # phrases: no references
     baselines = find_runs([args.baseline], args.step) if args.baseline else []
     folders = {folder.resolve(): folder for folder in baselines + find_runs(args.dirs, args.step)}
-    load_test_set = cache(partial(evaluation_sets.load, folder=args.benchmark_dir, need_pool=False))
+    options = {"folder": args.benchmark_dir, "allow_partial": args.allow_partial_benchmark, "need_pool": False}
+    load_test_set = cache(partial(evaluation_sets.load, **options))
     groups: dict[tuple, list[System]] = {}
     for folder in folders.values():
         if system := read_system(folder, args, load_test_set):

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,10 +66,11 @@ def load(
     test_files: tuple[Path, Path] | None = None,
     pool_files: tuple[Path, Path] | None = None,
     need_pool: bool = True,
+    allow_partial: bool = False,
 ) -> TestSet:
     """One of DATASETS, its first `max_samples` sentences (None: all) and its pool where one is needed.
 
-    `folder` (--benchmark_dir) is as for benchmarks.load, `data_dir` holds the generated pairs of topxgen. Of the two
+    `folder` (--benchmark_dir) and `allow_partial` are as for benchmarks.load, `data_dir` holds the generated pairs of topxgen. Of the two
     `test_files` and `pool_files` the first is in `src`, the second in `tgt`: one sentence a line, or a table whose columns
     are labelled with the languages or with ROLES, or mapped to them (t.tsv:Basque=2); both may be the same table. An empty
     line is an error in a test set; in a pool its pair is left out.
@@ -87,7 +89,8 @@ def load(
         raise UsageError("--dataset_name_or_path files needs --test_files SOURCE REFERENCE")
 
     dataset = DATASETS[name]
-    test = _published(*dataset.test, src, tgt, folder) if dataset.test else _own("--test_files", test_files, src, tgt)
+    published = partial(_published, src=src, tgt=tgt, folder=folder, allow_partial=allow_partial)
+    test = published(*dataset.test) if dataset.test else _own("--test_files", test_files, src, tgt)
     for split in test:
         _refuse_empty(split)
     pairs, facts = _aligned(*test)
@@ -99,7 +102,7 @@ def load(
     pool: Pairs = []
     pool_facts = None
     if need_pool and dataset.pool:
-        pool, pool_facts = _filled(*_aligned(*_published(*dataset.pool, src, tgt, folder)))
+        pool, pool_facts = _filled(*_aligned(*published(*dataset.pool)))
     elif need_pool and pool_files:
         pool, pool_facts = _filled(*_aligned(*_own("--demonstration_pool", pool_files, src, tgt)))
     elif need_pool and name == "topxgen":
@@ -115,13 +118,15 @@ def load(
     )
 
 
-def _published(benchmark: str, part: str, src: Language, tgt: Language, folder: Path | None) -> tuple[Split, Split]:
+def _published(
+    benchmark: str, part: str, src: Language, tgt: Language, folder: Path | None, allow_partial: bool
+) -> tuple[Split, Split]:
     """Both sides of the split of that name, the main one of its variants. Raises UsageError saying what else can be had."""
     embedded = all((benchmarks.UDHR / f"{language.flores}.tsv").is_file() for language in (src, tgt))
     sides = []
     for language in (src, tgt):
         try:
-            splits = {split.name: split for split in benchmarks.load(benchmark, language, folder)}
+            splits = benchmarks.load(benchmark, language, folder, allow_partial=allow_partial)
         except LacksLanguage as error:
             others = [name for name, there in (("flores", True), ("udhr", embedded)) if there and name != benchmark]
             copy = (
@@ -133,7 +138,7 @@ def _published(benchmark: str, part: str, src: Language, tgt: Language, folder: 
         except CannotLoad as error:
             other = ", or --dataset_name_or_path udhr, which is embedded" if embedded and benchmark != "udhr" else ""
             raise UsageError(f"{error}; pass --benchmark_dir FOLDER with a copy of it{other}") from None
-        sides.append(splits[part])
+        sides.append(next(split for split in splits if split.name == part))
     return sides[0], sides[1]
 
 
@@ -187,6 +192,7 @@ def _aligned(first: Split, second: Split) -> tuple[Pairs, dict]:
     """The pairs of two parallel sides, stripped, and facts. Raises UsageError when they are not parallel."""
     facts = {
         side: {"from": _absolute(split), "part": split.name, "sha256": split.fingerprint}
+        | ({"published_texts": split.published_size} if split.is_partial else {})
         for side, split in (("sources", first), ("references", second))
     }
     if first.benchmark == "udhr":  # not all articles have the same paragraphs in all languages

@@ -45,6 +45,7 @@ class EvaluationConfig:
             self.src,
             self.tgt,
             folder=args.benchmark_dir,
+            allow_partial=args.allow_partial_benchmark,
             max_samples=args.max_samples,
             data_dir=args.data_dir,
             test_files=args.test_files and tuple(args.test_files),

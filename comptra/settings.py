@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Flags that say where files are, how fast to run and what to show.
 NOT_PART_OF_THE_RESULT = (
-    "output_dir", "metadata_dir", "benchmark_dir", "data_dir", "cache_dir", "comet_python", "verbose", "dry_run",
+    "output_dir", "metadata_dir", "benchmark_dir", "allow_partial_benchmark", "data_dir", "cache_dir", "comet_python", "verbose", "dry_run",
     "max_samples", "api_key", "request_timeout", "max_retries", "request_batch_size", "max_concurrent_requests",
     "max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "trust_remote_code",
 )  # fmt: skip

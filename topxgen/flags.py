@@ -15,6 +15,14 @@ def add_language_flags(add) -> None:
     )
 
 
+def add_partial_benchmark_flag(add) -> None:
+    add(
+        "--allow_partial_benchmark",
+        **FLAG,
+        help="take copies of FLORES, NTREX, TICO and XQuAD that lack texts as they are [they stop the run]",
+    )
+
+
 def add_run_flags(add) -> None:
     add("--seed", type=int_range(0), default=122, help="seed of everything that is drawn at random")
     add("--verbose", **FLAG, help="print generated texts during the run")

@@ -19,6 +19,7 @@ from comptra.methods import Method, Shots, Task, in_order
 from comptra.ordered_jsonl import UNANSWERED, mark_undividable, marked, resume_lines
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_atomic
+from topxgen.common.lines import split_lines
 from topxgen.prompting.style import Prompt
 
 logger = logging.getLogger(__name__)
@@ -182,6 +183,6 @@ def tree(
         yield f"{indent}  prompt of the merge:"
         prompt = plan.merge_prompts([sentence], [pairs])[0]
         turns = [prompt] if isinstance(prompt, str) else [f"[{turn['role']}] {turn['content']}" for turn in prompt]
-        for line in "\n".join(turns).splitlines():
+        for line in split_lines("\n".join(turns)):
             yield f"{indent}  | {line}"
     yield f"{indent}=> {translations[depth][number]}"

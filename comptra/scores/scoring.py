@@ -59,7 +59,8 @@ def score_group(systems: list[System], names: list[str], baselines: set[Path], a
         p_values = significance.randomization_p_values(statistics[0], statistics[1:], functions, args.trials, args.seed)
         for name, column in zip(scorers, p_values.T.tolist(), strict=True):
             for row, p, corrected in zip(rows[1:], column, significance.holm(column), strict=True):
-                row["scores"][name] |= {"p": p, "p_holm": corrected}
+                difference = row["scores"][name]["score"] - rows[0]["scores"][name]["score"]
+                row["scores"][name] |= {"difference": difference, "p": p, "p_holm": corrected}
     return {
         "dataset": "/".join(dict.fromkeys(system.dataset for system in systems)),  # equal test sets: flores/topxgen
         "src": first.src.name,

@@ -49,7 +49,7 @@ def _group_table(group: dict, report: dict) -> str:
     if compared:
         corrected = f", Holm's correction over {compared} systems" if compared > 1 else ""
         lines.append(
-            f"* p < {ALPHA}: approximate randomisation, {report['trials']} trials, seed {report['seed']}{corrected}"
+            f"+ better (higher), - worse (lower) than the baseline, p < {ALPHA}: approximate randomisation, {report['trials']} trials, seed {report['seed']}{corrected}"
         )
     if report["bootstrap"]:
         lines.append(f"[95% interval]: bootstrap, {report['bootstrap']} samples, seed {report['seed']}")
@@ -60,8 +60,10 @@ def _cell(value: dict | None) -> str:
     if value is None:
         return "-"
     interval = f" [{value['interval'][0]:.1f}, {value['interval'][1]:.1f}]" if "interval" in value else ""
-    star = "*" if value.get("p_holm", 1) < ALPHA else " "  # of one comparison, p_holm is p
-    return f"{value['score']:.2f}{interval}{star}"
+    mark = " "
+    if value.get("p_holm", 1) < ALPHA:  # of one comparison, p_holm is p
+        mark = "+" if value["difference"] > 0 else "-"
+    return f"{value['score']:.2f}{interval}{mark}"
 
 
 def _p_cell(value: dict | None, key: str) -> str:
@@ -73,7 +75,7 @@ def csv_text(report: dict) -> str:
     names = list(dict.fromkeys(name for group in report["groups"] for name in group["titles"]))
     columns = [*_OF_GROUP, "system", "path", "baseline", *_OF_SYSTEM]
     for name in names:
-        columns += [name, f"{name}_low", f"{name}_high", f"{name}_p", f"{name}_p_holm", f"{name}_signature"]
+        columns += [f"{name}{end}" for end in ("", "_low", "_high", "_difference", "_p", "_p_holm", "_signature")]
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
@@ -86,7 +88,7 @@ def csv_text(report: dict) -> str:
                     continue
                 low, high = value.get("interval", ("", ""))
                 row |= {name: value["score"], f"{name}_low": low, f"{name}_high": high}
-                row |= {f"{name}_{key}": value.get(key, "") for key in ("p", "p_holm")}
+                row |= {f"{name}_{key}": value.get(key, "") for key in ("difference", "p", "p_holm")}
                 row[f"{name}_signature"] = group["signatures"][name]
             writer.writerow(row)
     return out.getvalue()

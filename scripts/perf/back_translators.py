@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from topxgen import translation
+from topxgen.corpora.tables import read_lines
 from topxgen.inference import ModelSettings
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings
@@ -37,7 +38,7 @@ def main() -> int:
         source: args.ntrex / f"newstest2019-ref.{source.ntrex.split('_')[0]}.txt",
         target: args.ntrex / "newstest2019-src.eng.txt",
     }
-    lines = {language: path.read_text(encoding="utf-8").splitlines() for language, path in sides.items()}
+    lines = {language: read_lines(path) for language, path in sides.items()}
     with tempfile.TemporaryDirectory() as pool:
         for language, texts in lines.items():
             (Path(pool) / f"{language.flores}.txt").write_text("\n".join(texts[-POOL:]) + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.support.tiny_models import udhr_pairs
 from tests.support.tiny_sonar import build_blaser, build_sonar
+from topxgen.corpora.tables import read_lines
 from topxgen.quality.blaser import Blaser, VectorCache
 from topxgen.text import languages
 
@@ -61,7 +62,7 @@ def main() -> None:
 
     source, target = map(languages.find, args.languages)
     if args.source:
-        sides = [path.read_text(encoding="utf-8").splitlines() for path in (args.source, args.target)]
+        sides = [read_lines(path) for path in (args.source, args.target)]
         pairs = [(a.strip(), b.strip()) for a, b in zip(*sides, strict=True) if a.strip() and b.strip()]
     else:
         pairs = udhr_pairs(source.name, target.name)

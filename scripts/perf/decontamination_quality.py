@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from topxgen.corpora import benchmarks, examples
+from topxgen.corpora.tables import read_lines
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
 from topxgen.decontamination.ngram_hashes import TOKENIZERS, TOKENS_PER_WORD
 from topxgen.decontamination.ngram_index import ContaminationIndex
@@ -179,7 +180,7 @@ def main() -> None:
         splits = [s for b in ("flores", "ntrex", "xquad") for s in benchmarks.load(b, language, args.benchmark_dir)]
         index = BenchmarkTexts(language, args, splits).index
         split = sentence_splitting.Sentencex(language).split
-        show(str(args.clean), index, [s for text in args.clean.read_text().splitlines() for s in split(text)])
+        show(str(args.clean), index, [s for text in read_lines(args.clean) for s in split(text)])
 
 
 if __name__ == "__main__":

@@ -169,6 +169,7 @@ def main() -> None:
             benchmarks=["flores", "ntrex", "tico", "xquad"],
             benchmark_dir=folder,
             allow_missing=[],
+            allow_partial_benchmark=False,
             demonstration_pool=[],
             target_language="English",
             languages_file=None,

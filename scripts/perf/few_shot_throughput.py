@@ -7,7 +7,6 @@ going first, and the prefix cache is emptied before each.
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -21,6 +20,7 @@ import main as script
 from comptra import translate
 from comptra.llm_calls import LazySampler, StageProgress
 from comptra.run import EvaluationConfig
+from topxgen.common.files import read_jsonl
 
 
 class KeptSampler(LazySampler):
@@ -68,8 +68,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             run = run_in(folder)
             translate.translate_with(run, model, KeptSampler(lambda: engine), [], StageProgress())
-            lines = (run.folder(model) / "translate_0.jsonl").read_text(encoding="utf-8").splitlines()
-            return [json.loads(line)["translation"] for line in lines]
+            return [row["translation"] for row in read_jsonl(run.folder(model) / "translate_0.jsonl")]
 
     programs = {"bare LLM.generate": bare_generate, "main.py": main_py}
     rates: dict[str, list[float]] = {name: [] for name in programs}

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from topxgen import inference
+from topxgen.common.files import read_jsonl
 from topxgen.prompting.mt_templates import clean_answer, get_template
 from topxgen.text import languages
 from topxgen.training import eval_translation
@@ -73,7 +74,7 @@ def train_for_minutes(args: argparse.Namespace, lines: list[tuple[str, str]], fo
     rows = [{"source": a, "target": b} for a, b in lines]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     train(args, data, folder / "trial", 12, eval_steps=100, save_steps=100, logging_steps=1, test_size_ratio=0)
-    log = [json.loads(line) for line in (folder / "trial" / "train_log.jsonl").read_text().splitlines()]
+    log = list(read_jsonl(folder / "trial" / "train_log.jsonl"))
     speeds = sorted(entry["tokens_per_second"] for entry in log if "loss" in entry)
     seconds = args.max_length / speeds[len(speeds) // 2]
     steps = int(60 * args.minutes * 0.95 / seconds)

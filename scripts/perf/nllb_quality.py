@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.support import tiny_models
 from topxgen import translation
+from topxgen.corpora.tables import read_lines
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings
 
@@ -31,10 +32,7 @@ def main() -> int:
 
     from sacrebleu import BLEU, CHRF
 
-    sides = [
-        (args.ntrex / name).read_text(encoding="utf-8").splitlines()
-        for name in ("newstest2019-ref.eus.txt", "newstest2019-src.eng.txt")
-    ]
+    sides = [read_lines(args.ntrex / name) for name in ("newstest2019-ref.eus.txt", "newstest2019-src.eng.txt")]
     pairs = list(zip(*sides, strict=True))
     learned, unseen = pairs[: args.lines], pairs[-100:]
     shape = dict(width=256, layers=3, vocabulary=3000, learning_rate=1e-3)

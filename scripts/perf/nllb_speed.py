@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.support import tiny_models
 from topxgen import translation
+from topxgen.corpora.tables import read_lines
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings
 
@@ -145,10 +146,7 @@ def main() -> int:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    sides = [
-        (args.ntrex / name).read_text(encoding="utf-8").splitlines()
-        for name in ("newstest2019-ref.eus.txt", "newstest2019-src.eng.txt")
-    ]
+    sides = [read_lines(args.ntrex / name) for name in ("newstest2019-ref.eus.txt", "newstest2019-src.eng.txt")]
     pairs = list(zip(*sides, strict=True))
     if not (args.folder / "model.safetensors").exists():
         build(args.folder, pairs[:-HELD_OUT], args.minutes)

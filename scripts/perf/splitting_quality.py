@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from topxgen.corpora.tables import read_lines
 from topxgen.text import languages, sentence_splitting
 
 GROUP = 5
@@ -41,7 +42,7 @@ def main() -> None:
         code = path.stem.rsplit(".", 1)[-1]
         language = next(row for row in table if row.ntrex.split("_")[0] == code)
         endings = tuple(mark + quote for mark in language.terminators for quote in ("", '"', "”", "’", "»", "'", ")"))
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_lines(path)]
         lines = [line for line in lines if line.endswith(endings)]
         paragraphs = [lines[i : i + GROUP] for i in range(0, len(lines), GROUP)]
         texts = [" ".join(group) for group in paragraphs]

@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="[%(default)s]")
     args = parser.parse_args()
     from tests.support.tiny_models import build_nllb
+    from topxgen.common.files import read_jsonl
 
     rng = random.Random(1)
     words = toy_words(rng)
@@ -83,7 +84,7 @@ def main() -> None:
             "--eval_steps", args.steps // 3, "--save_steps", args.steps // 3, "--logging_steps", 50, "--output_dir", output,
         ]  # fmt: skip
         subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
-        log = [json.loads(line) for line in (output / "train_log.jsonl").read_text().splitlines()]
+        log = list(read_jsonl(output / "train_log.jsonl"))
         best = json.loads((output / "manifest_train.json").read_text())["best_checkpoint"]
         shown = {entry["step"]: entry for entry in log if "eval_chrf" in entry}
         first, last = shown[0], shown[int(best.rpartition("-")[2])]

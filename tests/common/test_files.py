@@ -61,7 +61,9 @@ def test_example_sources_from_folders(tmp_path):
     basque = languages.find("Basque")
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev" / "eus_Latn.dev").write_text("Bat.\nBi.\n", encoding="utf-8")
-    assert examples.example_sentences(str(tmp_path), basque) == ["Bat.", "Bi."]
+    with pytest.raises(UsageError, match="flores dev has 2 texts instead of 997"):
+        examples.example_sentences(str(tmp_path), basque)
+    assert examples.example_sentences(str(tmp_path), basque, allow_partial=True) == ["Bat.", "Bi."]
     (tmp_path / "Spanish.txt").write_text("Uno.\nDos.\n", encoding="utf-8")
     (tmp_path / "fra_Latn.txt").write_text("Un.\n", encoding="utf-8")
     assert examples.example_paragraphs(str(tmp_path)) == {"Spanish": ["Uno.", "Dos."], "French": ["Un."]}

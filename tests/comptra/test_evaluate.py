@@ -200,7 +200,8 @@ def test_equal_systems_and_one_sentence_are_no_difference(tmp_path, score):
         (group,) = json.loads(out.read_text())["groups"]
         values = group["systems"][1]["scores"].values()
         assert [value["p"] for value in values] == [1, 1, 1]
-        assert "*" not in shown.partition("nrefs")[0]
+        row = next(line for line in shown.splitlines() if line.startswith(f"{system}/"))
+        assert "+" not in row and "]-" not in row
     assert values and all(value["interval"] == pytest.approx([value["score"]] * 2) for value in values)
 
 
@@ -268,19 +269,44 @@ def test_bootstrap_intervals_are_percentiles_of_resampled_scores(monkeypatch, bl
     assert (low, high) == pytest.approx(tuple(expected)) and low < 100 * stats[:, 0].mean() < high
 
 
-def report_of(p: float, p_holm: float) -> dict:
-    """Two systems; the second has these p-values."""
-    row = {"path": "a", "missing": 0, "unanswered": 0, "empty": 0, "scores": {"bleu": {"score": 20.0}}}
-    other = row | {"name": "b", "path": "b", "scores": {"bleu": {"score": 21.0, "p": p, "p_holm": p_holm}}}
+def report_of(p: float, p_holm: float, difference: float) -> dict:
+    """Two systems; the second differs from the first with these p-values."""
+    row = {"path": "a", "sentences": 2, "missing": 0, "unanswered": 0, "empty": 0, "scores": {"bleu": {"score": 20.0}}}
+    other = row | {
+        "name": "b",
+        "path": "b",
+        "scores": {"bleu": {"score": 20 + difference, "difference": difference, "p": p, "p_holm": p_holm}},
+    }
     group = {"dataset": "d", "src": "s", "tgt": "t", "step": 0, "sentences": 2, "baseline": "a"}
-    group |= {"titles": {"bleu": "BLEU"}, "signatures": {}, "systems": [row | {"name": "a"}, other]}
+    group |= {"titles": {"bleu": "BLEU"}, "signatures": {"bleu": "x"}, "systems": [row | {"name": "a"}, other]}
     return {"trials": 9, "bootstrap": 0, "seed": 1, "groups": [group]}
 
 
-@pytest.mark.parametrize("p, p_holm, star", [(0.0499, 0.0499, "*"), (0.05, 0.05, " "), (0.01, 0.06, " ")])
-def test_the_star_is_for_a_corrected_p_below_5_percent(p, p_holm, star):
-    row = tables.table(report_of(p, p_holm)).splitlines()[3]
-    assert row.split()[0] == "b" and f"21.00{star}" in row and ("*" in row) == (star == "*")
+@pytest.mark.parametrize("p, p_holm, is_marked", [(0.0499, 0.0499, True), (0.05, 0.05, False), (0.01, 0.06, False)])
+@pytest.mark.parametrize("difference, mark", [(1.0, "+"), (0.001, "+"), (-1.0, "-"), (-0.001, "-")])
+def test_better_and_worse_scores_have_marks_of_their_own(p, p_holm, is_marked, difference, mark):
+    """Only with a corrected p below 5 percent."""
+    report = report_of(p, p_holm, difference)
+    *_, row, _, legend = tables.table(report).splitlines()
+    assert row.split()[:2] == ["b", f"{20 + difference:.2f}{mark if is_marked else ''}"]
+    assert legend.startswith("+ better (higher), - worse (lower) than the baseline, p < 0.05")
+    (_, other) = csv.DictReader(tables.csv_text(report).splitlines())
+    assert float(other["bleu_difference"]) == difference and float(other["bleu_p"]) == p
+
+
+def test_a_worse_system_is_not_marked_as_a_better_one(score, tmp_path):
+    test = evaluation_sets.load("udhr", *map(languages.find, ("English", "Basque")), folder=None, max_samples=None)
+    write(tmp_path / "good" / "run", test.sources, test.references, settings())
+    write(tmp_path / "bad" / "run", test.sources, ["bai"] * len(test.sources), settings())
+    for system, base, mark, other in (("good", "bad", "+", "-"), ("bad", "good", "-", "+")):
+        out = tmp_path / "out.json"
+        options = ("--metrics", "bleu", "chrf", "--trials", 200, "--json", out)
+        code, shown, said = score(tmp_path / system, *UDHR, "--baseline", tmp_path / base, *options)
+        assert code == 0, said
+        (row,) = [line for line in shown.splitlines() if line.startswith(f"{system}/")]
+        assert row.count(mark) == 2 and f"{other} " not in row
+        (group,) = json.loads(out.read_text())["groups"]
+        assert all((value["difference"] > 0) == (mark == "+") for value in group["systems"][1]["scores"].values())
 
 
 def test_chrf_is_chrf_plus_plus():
@@ -340,7 +366,7 @@ def test_a_better_system_is_starred_and_files_hold_all(ntrex, tmp_path, score):
     code, shown, said = score(tmp_path, "--baseline", tmp_path / "copy", *data, *files, "--trials", 200)
     assert code == 0, said
     base, row = (line for line in shown.splitlines() if line.startswith(("copy/", "better/")))
-    assert "(baseline)" in base and "*" not in base and row.count("*") == 3
+    assert "(baseline)" in base and "+" not in base and row.count("+") == 3
     assert int(row.split()[-1]) == better.count("") > 0
     (group,) = json.loads((tmp_path / "s.json").read_text())["groups"]
     copied, scored = group["systems"]

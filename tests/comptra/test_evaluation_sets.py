@@ -20,7 +20,8 @@ TICO_HEADER = "sourceLang\ttargetLang\tsourceString\ttargetString\tstringID\turl
 
 
 def load(name, src=ENGLISH, tgt=BASQUE, folder=None, max_samples=None, **options):
-    return evaluation_sets.load(name, src, tgt, folder=folder, max_samples=max_samples, **options)
+    options = {"folder": folder, "max_samples": max_samples, "allow_partial": True} | options
+    return evaluation_sets.load(name, src, tgt, **options)
 
 
 def refusal(*args, **options) -> str:
@@ -72,6 +73,7 @@ def test_flores(flores):
         "from": str(flores / "flores200_dataset/devtest/eng_Latn.devtest"),
         "part": "devtest",
         "sha256": sha256("Test one.", "Test two."),
+        "published_texts": 1012,
     }
     assert facts["test"]["pairs"] == 2 and facts["pool"]["pairs"] == 3 and facts["pool"]["empty"] == 0
     assert facts["pool"]["references"]["part"] == "dev" and json.dumps(facts)

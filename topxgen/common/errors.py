@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from topxgen.common.lines import split_lines
+
 
 class UsageError(Exception):
     """One line that names the value, the choices and the remedy; scripts exit with `exit_code`."""
@@ -19,7 +21,7 @@ class APIUnavailable(UsageError):
 
 def reason(error: Exception) -> str:
     """The type and first line of another library's exception, for one line of ours."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in split_lines(str(error)) if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
 
 

@@ -9,7 +9,17 @@ from pathlib import Path
 from topxgen.common.errors import UsageError
 
 logger = logging.getLogger(__name__)
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_CUT_TOKEN_CHARS = 6  # the longest JSON token that a cut can leave incomplete outside a string: fals, \\uXXXX
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise UsageError if the file is what a clone without Git LFS has in place of it."""
+    with open(path, "rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise UsageError(
+                f"{path} is a Git LFS pointer, not the file itself; run git lfs pull in that clone, or download it"
+            )
 
 
 def read_jsonl(path: Path) -> Iterator[dict]:
@@ -24,6 +34,7 @@ def read_numbered_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
     """The same, each with the number of its line, from 1."""
     if not path.exists():
         return
+    refuse_lfs_pointer(path)
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():

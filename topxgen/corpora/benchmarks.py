@@ -34,6 +34,13 @@ LOADERS: dict[str, Choice] = {
     "xquad": Choice("topxgen.corpora.benchmarks:load_xquad", "XQuAD validation (240 paragraphs)"),
     "udhr": Choice("topxgen.corpora.benchmarks:load_udhr", "UDHR dev (preamble, articles 1 to 20) and test (21 to 30)"),
 }
+# The texts of each split as published; "test (fra-CA)" is a test.
+SIZES = {
+    "flores": {"dev": 997, "devtest": 1012},
+    "ntrex": {"test": 1000, "pool": 997},
+    "tico": {"dev": 971, "test": 2100},
+    "xquad": {"validation": 240},
+}
 OWN = "your own as a file or folder (.txt .tsv .csv .json .jsonl .parquet; my.tsv:Basque=2,English=3) or Hub data set org/name"
 UDHR = Path(__file__).parents[2] / "data" / "udhr"
 UDHR_DEV = ("preamble", *map(str, range(1, 21)))  # articles that prompts may show; the others are the test set
@@ -52,7 +59,7 @@ XQUAD_CODES = {
     "arb_Arab": "ar", "deu_Latn": "de", "ell_Grek": "el", "eng_Latn": "en", "spa_Latn": "es", "hin_Deva": "hi",
     "ron_Latn": "ro", "rus_Cyrl": "ru", "tha_Thai": "th", "tur_Latn": "tr", "vie_Latn": "vi", "zho_Hans": "zh",
 }  # fmt: skip
-_NTREX_LINES, _NTREX_TEST_LINES = 1997, 1000
+_NTREX_TEST_LINES = SIZES["ntrex"]["test"]
 _REGION_SCRIPTS = {"CN": "Hans", "SG": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}
 _HUB_SOURCE = re.compile(r"(\w[\w.-]*/[\w.-]+)(?::([^:=]+))?(?::([^:]+=.*))?")  # org/name[:config][:mapping]
 
@@ -80,17 +87,38 @@ class Split:
     texts: list[str]
     source: str  # the file, or "hub: repository, config, split"
 
+    @property
+    def published_size(self) -> int | None:
+        return published_size(self.benchmark, self.name)
+
+    @property
+    def is_partial(self) -> bool:
+        return self.published_size not in (None, len(self.texts))
+
+    @property
+    def count(self) -> str:
+        """The number of texts, for people."""
+        of = f" of {self.published_size:,} (PARTIAL)" if self.is_partial else ""
+        return f"{len(self.texts):,}{of}"
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the texts joined by line feeds."""
         return hashlib.sha256("\n".join(self.texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def load(name: str, language: Language, folder: Path | None = None, languages_file: str | None = None) -> list[Split]:
+def load(
+    name: str,
+    language: Language,
+    folder: Path | None = None,
+    languages_file: str | None = None,
+    allow_partial: bool = False,
+) -> list[Split]:
     """All splits of a benchmark in `language`; `name` is one of LOADERS or a user's own (see tables.py).
 
     With `folder` (--benchmark_dir) the benchmarks of LOADERS are read from their publishers' layouts in it, never from
-    the Hub; without it from the Hub. A user's own may be labelled with languages of `languages_file`, too.
+    the Hub; without it from the Hub. A user's own may be labelled with languages of `languages_file`, too. The splits of
+    SIZES must have these numbers of texts, unless `allow_partial` (--allow_partial_benchmark).
     Raises LacksLanguage when the benchmark has no such language, CannotLoad when it is missing, broken or empty, and
     UsageError when `name` names no benchmark. The messages give the cause; the remedy depends on the script.
     """
@@ -100,9 +128,11 @@ def load(name: str, language: Language, folder: Path | None = None, languages_fi
         if folder is not None and name in LOADERS and not folder.is_dir():
             raise UsageError(f"{folder} is not a folder")
         splits = loader(name, language, folder)
+        filled = {split.source for split in splits if any(text.strip() for text in split.texts)}
         for split in splits:
-            if not any(text.strip() for text in split.texts):
+            if split.source not in filled:
                 raise UsageError(f"{split.source} is empty")
+            check_size(name, split.name, len(split.texts), split.source, allow_partial)
     except LacksLanguage:
         raise
     except UsageError as error:
@@ -110,6 +140,21 @@ def load(name: str, language: Language, folder: Path | None = None, languages_fi
     if not splits:
         raise LacksLanguage(f"{name} has no {language.name}: its files and columns are in other languages")
     return splits
+
+
+def check_size(name: str, split: str, count: int, source: str, allow_partial: bool) -> None:
+    """Raise UsageError if a split of a published benchmark has another number of texts than published."""
+    size = published_size(name, split)
+    if size not in (None, count) and not allow_partial:
+        raise UsageError(
+            f"{source} is not the published file: {name} {split} has {count:,} texts instead of {size:,} "
+            "(--allow_partial_benchmark takes it as it is)"
+        )
+
+
+def published_size(name: str, split: str) -> int | None:
+    """The number of texts of a split as published, where it is known."""
+    return SIZES.get(name, {}).get(split.partition(" (")[0])
 
 
 def load_flores(name: str, language: Language, folder: Path | None) -> list[Split]:
@@ -152,8 +197,6 @@ def load_ntrex(name: str, language: Language, folder: Path | None) -> list[Split
         sides = {tag: (_texts(data, column), hub_name(NTREX_REPO, column, "test")) for tag, column in columns.items()}
     splits = []
     for tag, (texts, source) in sides.items():
-        if len(texts) != _NTREX_LINES:  # test and pool are told apart by line numbers alone
-            raise UsageError(f"{source} has {len(texts)} lines, NTREX-128 has {_NTREX_LINES}")
         splits.append(_lines_of(name, f"test{tag}", language, texts[:_NTREX_TEST_LINES], source))
         splits.append(_lines_of(name, f"pool{tag}", language, texts[_NTREX_TEST_LINES:], source, _NTREX_TEST_LINES + 1))
     return splits

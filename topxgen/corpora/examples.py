@@ -17,7 +17,9 @@ SENTENCE_SOURCES = ("flores", "udhr")
 PARAGRAPH_SOURCES = ("xquad", "udhr")
 
 
-def example_sentences(source: str, language: Language, option: str = "--example_sentences") -> list[str]:
+def example_sentences(
+    source: str, language: Language, option: str = "--example_sentences", allow_partial: bool = False
+) -> list[str]:
     """Sentences of `language` from "flores" (dev), "udhr" or a folder.
 
     A folder holds FLORES in its publishers' layout (dev/eus_Latn.dev, also below flores200_dataset/), or eus_Latn.txt
@@ -27,23 +29,31 @@ def example_sentences(source: str, language: Language, option: str = "--example_
         return _hub(benchmarks.FLORES_REPO, benchmarks.flores_codes(language)[-1], "dev", "text", option)
     if source == "udhr":
         return udhr(language)
-    return _lines(_sentence_file(source, language, option))
+    return [line for line in map(str.strip, _sentences_in(source, language, option, allow_partial)) if line]
 
 
-def _sentence_file(source: str, language: Language, option: str) -> Path:
-    """The file of a folder that holds sentences of `language`."""
+def _sentences_in(source: str, language: Language, option: str, allow_partial: bool) -> list[str]:
+    """The lines of the file of a folder that holds sentences of `language`."""
+    flores = benchmarks.flores_files(language, "dev")
     stems = (*benchmarks.flores_codes(language), language.name)
-    names = [*benchmarks.flores_files(language, "dev"), *(f"{stem}.txt" for stem in stems)]
+    names = [*flores, *(f"{stem}.txt" for stem in stems)]
     for name in names:
-        if (Path(source) / name).is_file():
-            return Path(source) / name
+        if (path := Path(source) / name).is_file():
+            lines = read_lines(path)
+            if not any(map(str.strip, lines)):
+                raise UsageError(f"{path} is empty")
+            if name in flores:
+                benchmarks.check_size("flores", "dev", len(lines), str(path), allow_partial)
+            return lines
     raise UsageError(
         f"no sentences in {language.name} in {source!r}: pass {option} {' or '.join(SENTENCE_SOURCES)}, or a folder "
         f"that holds one of {', '.join(names)}"
     )
 
 
-def parallel_sentences(source: str, first: Language, second: Language) -> list[tuple[str, str]]:
+def parallel_sentences(
+    source: str, first: Language, second: Language, allow_partial: bool = False
+) -> list[tuple[str, str]]:
     """Pairs of sentences in two languages from "flores" (dev), "udhr" or a folder (as for example_sentences).
 
     Raises UsageError if a side is missing, or the sides have different numbers of lines.
@@ -53,8 +63,8 @@ def parallel_sentences(source: str, first: Language, second: Language) -> list[t
     if source == "flores":
         sides = [example_sentences(source, language, "--demonstration_pool") for language in (first, second)]
     else:
-        files = [_sentence_file(source, language, "--demonstration_pool") for language in (first, second)]
-        sides = [read_lines(file) for file in files]
+        option = "--demonstration_pool"
+        sides = [_sentences_in(source, language, option, allow_partial) for language in (first, second)]
     if len(sides[0]) != len(sides[1]):
         raise UsageError(
             f"{source}: {len(sides[0])} lines in {first.name} but {len(sides[1])} in {second.name}; the two sides of a "
@@ -84,7 +94,9 @@ def aligned_articles(first: Split, second: Split) -> list[tuple[str, tuple[str, 
     ]
 
 
-def example_paragraphs(source: str, languages_file: str | None = None) -> dict[str, list[str]]:
+def example_paragraphs(
+    source: str, languages_file: str | None = None, allow_partial: bool = False
+) -> dict[str, list[str]]:
     """Paragraphs by language name from "xquad", "udhr" or a folder; parallel if the source is.
 
     A folder holds XQuAD in its publishers' layout (xquad.es.json, also below xquad/), or one text file per language
@@ -106,6 +118,8 @@ def example_paragraphs(source: str, languages_file: str | None = None) -> dict[s
         for file in benchmarks.xquad_files(code):
             if (folder / file).is_file():
                 paragraphs[name] = [text for _, text in benchmarks.read_squad(folder / file)]
+                distinct = len(set(paragraphs[name]))
+                benchmarks.check_size("xquad", "validation", distinct, str(folder / file), allow_partial)
     if not paragraphs and folder.is_dir():
         for language in languages.load(languages_file).values():
             for name in (f"{language.flores}.txt", f"{language.name}.txt"):

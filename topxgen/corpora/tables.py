@@ -2,7 +2,7 @@
 
 Your own benchmark is SOURCE or SOURCE:MAPPING. SOURCE is a file, a folder of files or a Hub data set (org/name
 or org/name:config). Files end in .txt (one text a line), .tsv, .csv, .json, .jsonl or .parquet; any other file, in a
-folder too, is an error.
+folder too, is an error. Cells of .tsv are read as they are, unless the file is quoted as CSV is.
 
 MAPPING names the language of each column:
 
@@ -30,11 +30,13 @@ import csv
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, did_you_mean, reason
+from topxgen.common.files import refuse_lfs_pointer
 from topxgen.text import languages
 from topxgen.text.languages import Language
 
@@ -43,6 +45,8 @@ Column = tuple[str, list[tuple[str, str]]]  # label, (number of the line or row,
 ROLES = (("source", "src", "sentence"), ("target", "tgt", "reference", "translation"))
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")  # files of several columns
 SUFFIXES = (".txt", *TABLE_SUFFIXES)
+_QUOTED_CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"')
+_TSV_CELL = re.compile(rf'(?:{_QUOTED_CELL.pattern}|([^"\t]*))(?=\t|\Z)')
 
 
 def split_mapping(name: str) -> tuple[Path, str]:
@@ -198,9 +202,13 @@ def read_lines(path: Path) -> list[str]:
 
 
 def lines(path: Path) -> Iterator[str]:
-    """The same one by one, split at line feeds only: other breaks inside a sentence would shift all that follow."""
+    """The same one by one: LF or CR LF ends a line, or CR in a file without LF. Other breaks inside a sentence would shift all
+    that follow."""
     try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
+        refuse_lfs_pointer(path)
+        with open(path, "rb") as file:
+            newline = "\n" if any(b"\n" in block for block in iter(lambda: file.read(1 << 20), b"")) else "\r"
+        with open(path, encoding="utf-8-sig", newline=newline) as file:
             for line in file:
                 yield line.removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
@@ -232,8 +240,60 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a TSV file, one a line, each with its number; nothing is quoted. Raises UsageError."""
+    """The rows of a TSV file, one by one, each with the number of its first line.
+
+    Cells are read as they are, unless the file is quoted as CSV is (by pandas, Excel). Raises UsageError if then a cell with a
+    quotation mark is not quoted.
+    """
+    if _is_quoted(path):
+        return _quoted_tsv_rows(path)
     return ((number, line.split("\t")) for number, line in enumerate(lines(path), start=1))
+
+
+def _is_quoted(path: Path) -> bool:
+    """Whether the cells of a TSV file are quoted as in CSV, rather than holding quotation marks of their texts: a quoted cell
+    has quotation marks doubled, all cells of a column (but a header) are quoted, or a quoted cell holds a tab or line feed."""
+    quoted, bare, widths = Counter(), set(), set()
+    for is_later, line in enumerate(lines(path)):
+        cells = line.split("\t")
+        if line:
+            widths.add(len(cells))
+        for i, cell in enumerate(cells):
+            if cell.startswith('"') and _QUOTED_CELL.fullmatch(cell):
+                if '""' in cell[1:-1]:
+                    return True
+                quoted[i] += 1
+            elif cell and is_later:
+                bare.add(i)
+    if any(count > 1 and i not in bare for i, count in quoted.items()):
+        return True
+    try:
+        return len(widths) > 1 and len({len(row) for _, row in _quoted_tsv_rows(path) if row != [""]}) == 1
+    except UsageError:
+        return False
+
+
+def _quoted_tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    numbered = enumerate(lines(path), start=1)
+    for first, line in numbered:
+        while line.count('"') % 2:  # a quoted cell may span several lines
+            _, following = next(numbered, (0, None))
+            if following is None:
+                break
+            line += f"\n{following}"
+        cells, start = [], 0
+        while start <= len(line):
+            match = _TSV_CELL.match(line, start)
+            if match is None:
+                cell = re.split(r"[\t\n]", line[start:])[0]
+                raise UsageError(
+                    f"{path}, line {first}: {cell[:40]!r} has a quotation mark but is not quoted as "
+                    'other cells are, as in CSV ("a ""b"" c"); quote all cells that have one, or convert the file to .jsonl'
+                )
+            quoted, plain = match.groups()
+            cells.append(plain if quoted is None else quoted.replace('""', '"'))
+            start = match.end() + 1
+        yield first, cells
 
 
 def parquet_rows(path: Path) -> Iterator[dict]:
@@ -242,6 +302,7 @@ def parquet_rows(path: Path) -> Iterator[dict]:
     from pyarrow import parquet
 
     try:
+        refuse_lfs_pointer(path)
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()

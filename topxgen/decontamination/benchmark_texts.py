@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks
@@ -74,6 +74,7 @@ class BenchmarkTexts:
                 "split": split.name,
                 "language": split.language,
                 "texts": len(split.texts),
+                **({"published_texts": split.published_size} if split.is_partial else {}),
                 "source": split.source,
                 "sha256": split.fingerprint,
             }
@@ -82,7 +83,7 @@ class BenchmarkTexts:
 
     def __str__(self) -> str:
         def listed(splits: list[Split]) -> str:
-            return ", ".join(f"{split.benchmark} {split.name} {len(split.texts):,}" for split in splits) or "none"
+            return ", ".join(f"{split.benchmark} {split.name} {split.count}" for split in splits) or "none"
 
         not_covered = f"; not in {', '.join(self.language_not_covered)}" if self.language_not_covered else ""
         not_loaded = f"; NOT LOADED (--allow_missing): {', '.join(self.not_loaded)}" if self.not_loaded else ""
@@ -96,6 +97,12 @@ def load(names: Collection[str], args: argparse.Namespace) -> dict[str, Benchmar
     Raises UsageError if a benchmark that is not in --allow_missing, or a pool, cannot be loaded, or if no benchmark covers
     one of `names` and the target language.
     """
+    load_splits = partial(
+        benchmarks.load,
+        folder=args.benchmark_dir,
+        languages_file=args.languages_file,
+        allow_partial=args.allow_partial_benchmark,
+    )
     texts_of: dict[str, BenchmarkTexts] = {}
     errors: dict[str, UsageError] = {}
     target = languages.find(args.target_language, args.languages_file)
@@ -103,7 +110,7 @@ def load(names: Collection[str], args: argparse.Namespace) -> dict[str, Benchmar
         texts = texts_of[language.name] = BenchmarkTexts(language, args)
         for name in args.benchmarks:
             try:
-                texts.splits += benchmarks.load(name, language, args.benchmark_dir, args.languages_file)
+                texts.splits += load_splits(name, language)
             except benchmarks.LacksLanguage:
                 texts.language_not_covered.append(name)
             except benchmarks.CannotLoad as error:
@@ -113,7 +120,7 @@ def load(names: Collection[str], args: argparse.Namespace) -> dict[str, Benchmar
                     errors.setdefault(name, error)
         for name in args.demonstration_pool:
             try:
-                texts.demonstration_pool += benchmarks.load(name, language, args.benchmark_dir, args.languages_file)
+                texts.demonstration_pool += load_splits(name, language)
             except benchmarks.LacksLanguage:
                 continue
             except benchmarks.CannotLoad as error:

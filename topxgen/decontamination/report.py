@@ -106,6 +106,7 @@ def summary(languages: dict[str, dict], audit: bool) -> str:
             for row in part["overlaps"]
             if row["hits"]
         ] or (["  no overlap"] if counts["records"] else ["  nothing was checked"])
+        lines += [f"  {name} ({split_language})" for name, split_language in part["partial"]]
     return "\n".join(lines)
 
 
@@ -170,6 +171,7 @@ def _language(part: dict) -> Iterator[str]:
     for title, key in (
         ("Benchmarks that do not cover the language", "language_not_covered"),
         ("**Not loaded, so not checked (`--allow_missing`)**", "not_loaded"),
+        ("**Partial copies, so the rest is not checked (`--allow_partial_benchmark`)**", "partial"),
     ):
         if part[key]:
             yield title + ": " + ", ".join(f"{_escape(name)} ({language})" for name, language in part[key]) + ".\n\n"

@@ -119,6 +119,7 @@ def filter_file(
         "benchmarks": {side: texts.provenance() for side, texts in sides.items()},
         **not_checked,
     }
+    splits = [(side, split) for side, texts in sides.items() for split in texts.splits]
     with Progress(f"decontaminate {name}", path.stat().st_size // 1000, "kB") as bar:
         manifest = parallel_jsonl.filter_jsonl(
             path,
@@ -138,7 +139,6 @@ def filter_file(
                 end // 1000 - start // 1000, records=counts["records"], overlapping=counts["records_overlapping"]
             ),
         )
-    splits = [(side, split) for side, texts in sides.items() for split in texts.splits]
     return {
         "input": str(path),
         "input_sha256": manifest["input_sha256"],
@@ -146,6 +146,7 @@ def filter_file(
         "tokens_per_ngram": sentence_texts.tokens_per_ngram,
         "counts": Counter(manifest["counts"]),  # an empty file has no counts
         "overlaps": report.overlaps(layout.hits(name), splits),
+        "partial": [[f"{s.benchmark} {s.name}, {s.count}", s.language] for _, s in splits if s.is_partial],
         **not_checked,
     }
 

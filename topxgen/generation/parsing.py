@@ -2,6 +2,8 @@
 
 import re
 
+from topxgen.common.lines import unix_lines
+
 # "1. ", "2) ", "**3.** ": a number that opens a line; \d takes the digits of every script.
 _MARKER = re.compile(r"^[ \t]*[*#_]{0,3}[ \t]*(\d{1,3})[.)]+[*_]{0,3}(?=\s|$)", re.MULTILINE)
 
@@ -11,7 +13,7 @@ def numbered_texts(response: str, n: int) -> list[str] | None:
 
     Only the next number of the list begins a text: a line may begin with a year or an ordinal ("20. mendean").
     """
-    markers = []
+    response, markers = unix_lines(response), []
     for marker in _MARKER.finditer(response):
         if int(marker.group(1)) == len(markers) + 1:
             markers.append(marker)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, unknown_choice
+from topxgen.common.lines import split_lines
 from topxgen.common.provenance import digest
 from topxgen.generation.parsing import PARSERS
 from topxgen.prompting import toml_prompts
@@ -103,7 +104,7 @@ def _read_txt(path: Path) -> tuple[dict, str, Callable[..., str]]:
     try:
         text = path.read_text(encoding="utf-8")
         header, *sections = ("\n" + text).split("\n=== ")
-        lines = [line.partition(":") for line in header.splitlines() if line.strip() and not line.startswith("#")]
+        lines = [line.partition(":") for line in split_lines(header) if line.strip() and not line.startswith("#")]
         parts: dict = {key.strip(): value.strip() for key, _, value in lines if key.strip() != "stop"}
         parts["stop"] = [json.loads(value) for key, _, value in lines if key.strip() == "stop"]
         for section in sections:

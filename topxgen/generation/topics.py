@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
+from topxgen.common.lines import split_lines
 
 
 def read_topics(path: Path) -> list[str]:
@@ -15,7 +16,7 @@ def read_topics(path: Path) -> list[str]:
     Raises UsageError when the file is missing, empty or malformed.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = split_lines(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(

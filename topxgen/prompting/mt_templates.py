@@ -12,6 +12,7 @@ from pathlib import Path
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json
 from topxgen.common.hub import model_file
+from topxgen.common.lines import separators_to_spaces, split_lines, unix_lines
 from topxgen.prompting.toml_prompts import fill
 from topxgen.text import languages
 
@@ -219,14 +220,14 @@ def clean_answer(text: str, stop: str | None = None, thinking: bool = False) -> 
 
     Thoughts before </think> are removed; `thinking`: the prompt itself opened them.
     """
-    _, closed, rest = text.rpartition("</think>")
+    _, closed, rest = unix_lines(text).rpartition("</think>")
     if not closed and (thinking or text.lstrip().startswith("<think>")):
         return ""  # the thoughts used up all tokens
     text = rest
     if stop:
         text = text.partition(stop)[0]
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return cut_repetition(line)
+    line = next((line.strip() for line in split_lines(text) if line.strip()), "")
+    return cut_repetition(separators_to_spaces(line))
 
 
 def cut_repetition(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError, closest, reason, unknown_choice
 from topxgen.common.hub import hub_call, listed, load_weights
+from topxgen.common.lines import split_lines
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.text.languages import Language
@@ -139,7 +140,7 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # of pickle, zip, safetensors; torch's advice to disable the check is dropped
-        lines = [line.strip() for line in str(error).splitlines()]
+        lines = [line.strip() for line in split_lines(str(error))]
         cause = next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), None)
         if cause is None and "Weights only" not in str(error):
             cause = reason(error)

@@ -11,6 +11,13 @@ from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
 from topxgen.text.languages import Language
 
+# Control characters, lone surrogates and non-characters: CLD2 takes them for invalid UTF-8, fastText for letters.
+_NO_TEXT = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(chr((plane << 16) + 0xFFFE) + chr((plane << 16) + 0xFFFF) for plane in range(17))
+    + "]+"
+)
+
 
 def load(name_or_path: str):
     """The identifier "cld2", or the fastText model at a path or in a Hub repository (`org/name` with a `model.bin`, or
@@ -43,8 +50,8 @@ class CLD2:
     def identify(self, text: str) -> str:
         """The CLD2 code of the main language of `text`; "un" for unknown."""
         try:
-            return self._pycld2.detect(text, bestEffort=True)[2][0][1]
-        except self._pycld2.error:  # what CLD2 takes for invalid UTF-8, such as non-characters
+            return self._pycld2.detect(_plain(text), bestEffort=True)[2][0][1]
+        except self._pycld2.error:
             return "un"
 
 
@@ -73,8 +80,13 @@ class FastText:
 
     def identify(self, text: str) -> str:
         """The label of `text`, without fastText's prefix."""
-        labels, _ = self._model.predict(text.replace("\n", " "))
+        labels, _ = self._model.predict(_plain(text))
         return labels[0].removeprefix("__label__") if labels else ""
+
+
+def _plain(text: str) -> str:
+    """`text` as one line, without what is no text."""
+    return _NO_TEXT.sub(lambda match: " " if any(map(str.isspace, match[0])) else "", text)
 
 
 def _read_labels(path: Path) -> set[str]:

@@ -21,6 +21,7 @@ class DatasetSpec(Settings):
     src: Language
     target_languages: tuple[Language, ...]
     data_dir: Path | None = None
+    allow_partial_benchmark: bool = False
     subset: str | None = None
     split: str | None = None
     input_column_name: str = "prompt"

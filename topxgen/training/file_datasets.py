@@ -15,7 +15,7 @@ from topxgen.common.files import read_jsonl
 from topxgen.common.hub import hub_call
 from topxgen.common.records import replace_surrogates
 from topxgen.corpora.benchmarks import hub_dataset, hub_name
-from topxgen.corpora.tables import TABLE_SUFFIXES, csv_rows, language_of, lines, parquet_rows, read_json
+from topxgen.corpora.tables import TABLE_SUFFIXES, csv_rows, language_of, lines, parquet_rows, read_json, tsv_rows
 from topxgen.text import languages
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.named_datasets import NAMED
@@ -179,7 +179,7 @@ def _rows_of_file(path: Path, spec: DatasetSpec) -> Iterator[dict]:
 def _table_rows(path: Path, spec: DatasetSpec) -> Iterator[dict]:
     """Rows by the header; the two columns of a TSV file without one are source and target."""
     is_csv = path.suffix.lower() == ".csv"
-    rows = csv_rows(path) if is_csv else enumerate((line.split("\t") for line in lines(path)), start=1)
+    rows = csv_rows(path) if is_csv else tsv_rows(path)
     rows = ((number, row) for number, row in rows if row not in ([], [""]))
     number, header = next(rows, (0, None))
     if header is None:

@@ -85,9 +85,9 @@ def drop_reason(*sides: str) -> str | None:
 
 def _flores(spec: DatasetSpec) -> LoadedPairs:
     data, split = LoadedPairs(), spec.split or "dev"
-    source = _load_split("flores", spec.src, split, spec.data_dir)
+    source = _load_split("flores", spec.src, split, spec)
     for language in spec.target_languages:
-        target = _load_split("flores", language, split, spec.data_dir)
+        target = _load_split("flores", language, split, spec)
         if len(source.texts) != len(target.texts):
             raise UsageError(f"{source.source} has {len(source.texts)} lines, but {target.source} {len(target.texts)}")
         # Lines are parallel in all languages, so the pairs of one line number are a group.
@@ -99,9 +99,9 @@ def _flores(spec: DatasetSpec) -> LoadedPairs:
 
 def _udhr(spec: DatasetSpec) -> LoadedPairs:
     data, split = LoadedPairs(), spec.split or "dev"
-    source = _load_split("udhr", spec.src, split)
+    source = _load_split("udhr", spec.src, split, spec)
     for language in spec.target_languages:
-        target = _load_split("udhr", language, split)
+        target = _load_split("udhr", language, split, spec)
         aligned, key = examples.aligned_articles(source, target), direction(spec.src.name, language.name)
         data.add_texts(spec.src, language, ((*texts, f"udhr {article}") for article, texts in aligned))
         data.counts[key]["unaligned"] = len(target.texts) - len(aligned)
@@ -109,9 +109,12 @@ def _udhr(spec: DatasetSpec) -> LoadedPairs:
     return data
 
 
-def _load_split(name: str, language: Language, split: str, folder: Path | None = None) -> Split:
+def _load_split(name: str, language: Language, split: str, spec: DatasetSpec) -> Split:
+    folder, allow_partial = spec.data_dir, spec.allow_partial_benchmark
     try:
-        splits = {loaded.name: loaded for loaded in benchmarks.load(name, language, folder)}
+        splits = {
+            loaded.name: loaded for loaded in benchmarks.load(name, language, folder, allow_partial=allow_partial)
+        }
     except benchmarks.CannotLoad as error:
         raise UsageError(f"{error}; pass --data_dir FOLDER with a copy of it, or train on udhr (embedded)") from None
     if split not in splits:
@@ -125,6 +128,7 @@ def _origin(source: Split, target: Split) -> dict:
         "sha256": target.fingerprint,
         "source_path": source.source,
         "source_sha256": source.fingerprint,
+        **({"published_texts": target.published_size} if target.is_partial else {}),
     }
 
 

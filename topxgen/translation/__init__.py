@@ -58,6 +58,7 @@ class TranslatorSettings(Settings):
     prompt_style: str = "auto"
     number_of_demonstrations: int = 5
     demonstration_pool: str = "flores"
+    allow_partial_benchmark: bool = False
     response_cache: Path | None = None  # where responses are kept
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import IO, ClassVar
 
 from topxgen.common.errors import UsageError
+from topxgen.common.lines import split_lines
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
 from topxgen.translation import Translation, TranslatorSettings, no_progress
@@ -87,7 +88,7 @@ class Apertium:
                     on_done(1)
             if process.wait():
                 stderr.seek(0)
-                detail = stderr.read().strip().splitlines()
+                detail = split_lines(stderr.read().strip())
                 raise UsageError(
                     f"apertium {pair} failed ({detail[-1] if detail else 'no message'}); is the language pair fully "
                     "installed?"

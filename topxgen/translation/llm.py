@@ -106,7 +106,10 @@ class LLM:
     def _pool(self, source: Language, target: Language) -> tuple[list[tuple[str, str]], Retriever]:
         key = (source.flores, target.flores)
         if key not in self._pools:
-            pairs = examples.parallel_sentences(self._settings.demonstration_pool, source, target)
+            settings = self._settings
+            pairs = examples.parallel_sentences(
+                settings.demonstration_pool, source, target, settings.allow_partial_benchmark
+            )
             self._pools[key] = (pairs, retrieval.create("bm25s", [text for text, _ in pairs], source))
         return self._pools[key]
 

@@ -126,7 +126,7 @@ def _example_paragraphs(args) -> dict[str, list[str]]:
     if not args.number_of_icl_demonstrations:
         return {}
     try:
-        return examples.example_paragraphs(args.example_paragraphs, args.languages_file)
+        return examples.example_paragraphs(args.example_paragraphs, args.languages_file, args.allow_partial_benchmark)
     except UsageError as error:
         _only_in_a_dry_run(args, error)
         numbers = range(1, args.number_of_icl_demonstrations + 1)
@@ -137,7 +137,10 @@ def _example_sentences(args, language) -> list[str]:
     if not args.number_of_icl_phrases:
         return []
     try:
-        return examples.example_sentences(args.example_sentences, language)[: args.max_samples]
+        sentences = examples.example_sentences(
+            args.example_sentences, language, allow_partial=args.allow_partial_benchmark
+        )
+        return sentences[: args.max_samples]
     except UsageError as error:
         _only_in_a_dry_run(args, error)
         return [f"[an example sentence, {i}]" for i in range(1, args.number_of_icl_phrases + 1)]

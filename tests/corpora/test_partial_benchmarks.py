@@ -1,0 +1,171 @@
+"""Copies of published benchmarks that lack texts, and Git LFS pointers: every script refuses them, and reports what it is
+allowed to take."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from comptra import evaluation_sets
+from topxgen.common.errors import UsageError
+from topxgen.corpora import benchmarks, examples, tables
+from topxgen.text import languages
+from topxgen.training import file_datasets
+from topxgen.training.dataset_spec import DatasetSpec
+from topxgen.training.training_data import load as load_pairs
+
+BASQUE, ENGLISH, SOMALI, SPANISH = map(languages.find, ("Basque", "English", "Somali", "Spanish"))
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 162345\n"
+PIECES = {
+    "flores": [("flores200_dataset/dev/spa_Latn.dev", 997), ("flores200_dataset/devtest/spa_Latn.devtest", 1012)],
+    "ntrex": [("NTREX-128/newstest2019-ref.spa.txt", 1997)],
+    "tico": [("tico19-testset/dev/dev.en-es-LA.tsv", 971), ("tico19-testset/test/test.en-es-LA.tsv", 2100)],
+    "xquad": [("xquad/xquad.es.json", 240)],
+}
+
+
+def write(path: Path, count: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"Uno {i}." for i in range(count)]
+    if path.suffix == ".tsv":
+        lines = ["sourceString\ttargetString\tstringID", *(f"One {i}.\t{line}\t{i}" for i, line in enumerate(lines))]
+    text = "".join(f"{line}\n" for line in lines)
+    if path.suffix == ".json":
+        text = json.dumps({"data": [{"title": "x", "paragraphs": [{"context": line} for line in lines]}]})
+    path.write_text(text)
+    return path
+
+
+def refusal(call, *args, **options) -> str:
+    with pytest.raises(UsageError) as error:
+        call(*args, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def flores(folder: Path, dev: int = 997, devtest: int = 1012, codes=("eng_Latn", "eus_Latn")) -> Path:
+    for code in codes:
+        write(folder / f"flores200_dataset/dev/{code}.dev", dev)
+        write(folder / f"flores200_dataset/devtest/{code}.devtest", devtest)
+    return folder
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_each_file_must_have_as_many_texts_as_published(name, tmp_path):
+    for path, count in PIECES[name]:
+        write(tmp_path / path, count)
+    splits = benchmarks.load(name, SPANISH, tmp_path)
+    assert not any(split.is_partial for split in splits) and len(splits) == len(benchmarks.SIZES[name])
+    assert {split.name: len(split.texts) for split in splits} == benchmarks.SIZES[name]
+    for path, count in PIECES[name]:
+        for wrong in (1, count - 1, count + 1, 1000):
+            if wrong == count:
+                continue
+            write(tmp_path / path, wrong)
+            message = refusal(benchmarks.load, name, SPANISH, tmp_path)
+            assert f"{tmp_path / path} is not the published file: {name} " in message
+            assert "--allow_partial_benchmark" in message
+            splits = benchmarks.load(name, SPANISH, tmp_path, allow_partial=True)
+            assert any(split.is_partial and "(PARTIAL)" in split.count for split in splits)
+            write(tmp_path / path, count)
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_git_lfs_pointer_is_named(name, tmp_path):
+    for path, count in PIECES[name]:
+        write(tmp_path / path, count)
+    path = tmp_path / PIECES[name][-1][0]
+    path.write_text(POINTER)
+    for allow_partial in (False, True):
+        message = refusal(benchmarks.load, name, SPANISH, tmp_path, allow_partial=allow_partial)
+        assert (
+            f"cannot load {name} in Spanish: {path} is a Git LFS pointer, not the file itself; run git lfs pull"
+            in message
+        )
+
+
+@pytest.mark.parametrize("suffix", tables.SUFFIXES)
+def test_a_pointer_in_place_of_a_file_of_ones_own(suffix, tmp_path):
+    path = tmp_path / f"Basque{suffix}"
+    path.write_text(POINTER)
+    assert f"{path} is a Git LFS pointer" in refusal(tables.read_columns, path)
+    if suffix != ".txt":
+        spec = DatasetSpec(str(path), ENGLISH, (BASQUE,))
+        assert f"{path} is a Git LFS pointer" in refusal(lambda: list(file_datasets.open_rows(spec)[1]))
+
+
+def test_decontamination_says_what_was_not_checked(script_here, tmp_path):
+    data = tmp_path / "in"
+    data.mkdir()
+    record = {"sentence": "Bat.", "propositions": ["Bat."], "translations": ["One."], "id": "1"}
+    (data / "Basque_translate.jsonl").write_text(json.dumps(record) + "\n")
+    folder = flores(tmp_path / "b", dev=400)
+    flags = ("--input_dir", data, "--benchmarks", "flores", "--benchmark_dir", folder, "--num_workers", 1)
+    result = script_here("decontamination.py", *flags)
+    assert result.returncode == 2 and "flores dev has 400 texts instead of 997" in result.stderr
+    assert not list(data.glob("*report*"))
+    result = script_here("decontamination.py", *flags, "--allow_partial_benchmark")
+    assert result.returncode == 0 and "  flores dev, 400 of 997 (PARTIAL) (English)\n" in result.stdout
+    report = json.loads((data / "decontamination_report.json").read_text())
+    assert report["languages"]["Basque"]["partial"] == [
+        ["flores dev, 400 of 997 (PARTIAL)", "Basque"],
+        ["flores dev, 400 of 997 (PARTIAL)", "English"],
+    ]
+    markdown = (data / "decontamination_report.md").read_text()
+    assert (
+        "**Partial copies, so the rest is not checked (`--allow_partial_benchmark`)**: flores dev, 400 of 997"
+        in markdown
+    )
+    for facts in (report, json.loads((data / "manifest_decontaminate_Basque.json").read_text())["settings"]):
+        rows = [row for rows in facts["benchmarks"].values() for row in rows]
+        assert [(row["split"], row.get("published_texts")) for row in rows] == [("dev", 997), ("devtest", None)] * 2
+    flores(tmp_path / "b")
+    result = script_here("decontamination.py", *flags)
+    assert result.returncode == 0 and "PARTIAL" not in result.stdout + result.stderr
+    assert "Partial" not in (data / "decontamination_report.md").read_text()
+
+
+def test_evaluation_sets_and_training_sets(tmp_path):
+    folder = flores(tmp_path, devtest=400)
+    options = {"folder": folder, "max_samples": None}
+    message = refusal(evaluation_sets.load, "flores", ENGLISH, BASQUE, **options)
+    assert "devtest has 400 texts instead of 1,012 (--allow_partial_benchmark takes it as it is)" in message
+    facts = evaluation_sets.load("flores", ENGLISH, BASQUE, allow_partial=True, **options).facts
+    assert facts["test"]["sources"]["published_texts"] == 1012 and "published_texts" not in facts["pool"]["sources"]
+    spec = DatasetSpec("flores", ENGLISH, (BASQUE,), data_dir=folder, split="devtest")
+    assert "devtest has 400 texts instead of 1,012" in refusal(load_pairs, spec)
+    spec = DatasetSpec("flores", ENGLISH, (BASQUE,), folder, allow_partial_benchmark=True, split="devtest")
+    assert load_pairs(spec)[1]["languages"]["English to Basque"]["published_texts"] == 1012
+
+
+def test_main_and_its_evaluation(main_here, script_here, tmp_path):
+    flores(tmp_path, devtest=400)
+    data = ("--dataset_name_or_path", "flores", "--benchmark_dir", tmp_path)
+    result = main_here(*data, "--output_dir", tmp_path / "out", "--dry_run")
+    assert result.returncode == 2 and "devtest has 400 texts instead of 1,012" in result.stderr
+    result = main_here(*data, "--output_dir", tmp_path / "out", "--dry_run", "--allow_partial_benchmark")
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / "out" / "m" / "English_to_Basque_0_shot_seed_122"
+    run.mkdir(parents=True)
+    (run / "translate_0.jsonl").write_text(
+        "".join(json.dumps({"sentence": f"Uno {i}.", "translation": f"Uno {i}."}) + "\n" for i in range(400))
+    )
+    flags = (run, *data, "--metrics", "chrf")
+    result = script_here("comptra.evaluate", *flags)
+    assert result.returncode == 2 and "devtest has 400 texts instead of 1,012" in result.stderr
+    result = script_here("comptra.evaluate", *flags, "--allow_partial_benchmark")
+    assert result.returncode == 0 and "100.00" in result.stdout
+
+
+def test_examples_of_a_folder_in_the_publishers_layout(tmp_path):
+    flores(tmp_path, dev=400)
+    for load, languages_ in ((examples.example_sentences, [BASQUE]), (examples.parallel_sentences, [BASQUE, ENGLISH])):
+        assert "flores dev has 400 texts instead of 997" in refusal(load, str(tmp_path), *languages_)
+        assert len(load(str(tmp_path), *languages_, allow_partial=True)) == 400
+    path = write(tmp_path / "xquad/xquad.es.json", 239)
+    assert f"{path} is not the published file: xquad validation has 239" in refusal(
+        examples.example_paragraphs, tmp_path
+    )
+    assert len(examples.example_paragraphs(tmp_path, allow_partial=True)["Spanish"]) == 239
+    (tmp_path / "Hausa.txt").write_text("Ɗaya.\n")
+    assert examples.example_sentences(str(tmp_path), languages.find("Hausa")) == ["Ɗaya."], "a file of one's own"

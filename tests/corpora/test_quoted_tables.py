@@ -1,0 +1,90 @@
+"""TSV files as pandas and Excel write them, and as plain text with quotation marks."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from comptra import evaluation_sets
+from topxgen.common.errors import UsageError
+from topxgen.corpora.tables import read_columns, tsv_rows
+from topxgen.text import languages
+from topxgen.training.dataset_spec import DatasetSpec
+from topxgen.training.training_data import load, stream
+
+BASQUE, ENGLISH = languages.find("Basque"), languages.find("English")
+ROWS = [
+    ["English", "Basque"],
+    ["One.", "Bat."],
+    ['He said ""hi"" to "me".', "“Kaixo” esan zuen."],
+    ['"Two."', '"Bi."'],
+    ["Three", '"'],
+    ['"Four," said "he"', "Lau's"],
+]
+
+
+def write(path: Path, rows: list[list[str]], quoting=csv.QUOTE_MINIMAL, end="\n") -> Path:
+    out = io.StringIO()
+    csv.writer(out, delimiter="\t", quoting=quoting, lineterminator=end).writerows(rows)
+    path.write_text(out.getvalue(), encoding="utf-8", newline="")
+    return path
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+def test_a_file_that_is_quoted_as_csv_is_read_without_its_quoting(tmp_path, quoting, end):
+    path = write(tmp_path / "a.tsv", ROWS, quoting, end)
+    assert list(tsv_rows(path)) == list(enumerate(ROWS, start=1))
+    sides = [[text for _, text in rows] for _, rows in read_columns(path)]
+    assert sides == [[row[i] for row in ROWS[1:]] for i in (0, 1)]
+    test_set = evaluation_sets.load(
+        "files", ENGLISH, BASQUE, folder=None, max_samples=None, test_files=(path, path), need_pool=False
+    )
+    assert [*zip(test_set.sources, test_set.references, strict=True)] == [tuple(row) for row in ROWS[1:]]
+    spec = DatasetSpec(str(path), ENGLISH, (BASQUE,), input_column_name="English", output_column_name="Basque")
+    assert [[pair.source, pair.target] for pair in load(spec)[0]] == ROWS[1:]
+    assert [[row["source"], row["target"]] for row in stream(spec)] == ROWS[1:]
+
+
+@pytest.mark.parametrize("inside", ["\t", "\n", "\n\n"])
+def test_a_quoted_cell_may_hold_tabs_and_line_feeds(tmp_path, inside):
+    rows = [ROWS[0], [f"One{inside}two.", "Bat."], ["Three.", f"Hiru{inside}lau."], ["Five.", "Bost."]]
+    numbers = [1, 2, 3 + inside.count("\n"), 4 + 2 * inside.count("\n")]
+    assert list(tsv_rows(write(tmp_path / "a.tsv", rows))) == list(zip(numbers, rows, strict=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"One.\t"Bat\nShe said "Two".\tBi\n',
+        'He said "wash".\t"Karaba" intoki.\n"A" and "B"\t"Bat"\n"C"\tBi\n',
+        '"One."\tBat.\n"Two."\tBi.\nThree.\tHiru.\n',
+        '"One."\tBat.\nTwo.\tBi.\n',
+        'English\tBasque\n"One."\tBat.\n',
+        '"One."\tBat.\n"Two.\n',
+        "One.\tBat.\nTwo.\n",
+        '12" records\tx\n""\ty\n',
+    ],
+)
+def test_quotation_marks_of_the_texts_stay(tmp_path, text):
+    path = tmp_path / "a.tsv"
+    path.write_text(text)
+    assert list(tsv_rows(path)) == [(i, line.split("\t")) for i, line in enumerate(text[:-1].split("\n"), start=1)]
+
+
+@pytest.mark.parametrize(
+    "text, line, cell",
+    [
+        ('"a ""b"" c"\tBat\nshe said "Two".\tBi\n', 2, "'she said \"Two\".'"),
+        ('x\t12"\n"a ""b"" c"\tBat\n', 1, "'12\"'"),
+        ('"a ""b"" c"\tBat\ny\tz\n"Two\tBi\n', 3, "'\"Two'"),
+    ],
+)
+def test_a_file_that_is_quoted_in_part_is_refused_with_the_line(tmp_path, text, line, cell):
+    path = tmp_path / "a.tsv"
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        read_columns(path)
+    assert str(error.value).startswith(f"{path}, line {line}: {cell} has a quotation mark but is not quoted")
+    assert "convert the file to .jsonl" in str(error.value) and "\n" not in str(error.value)
