@@ -250,7 +250,7 @@ def test_a_prompt_of_the_users_own(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        (None, "there is no such file"),
+        (None, "does not exist; choose one of paraphrase, vanilla"),
         ("chat = ", "cannot read"),
         ('stop = "#"\nraw = "{examples}{sentence}"\nexample = "{sentence}{phrases}"', "has no text 'chat'"),
         (

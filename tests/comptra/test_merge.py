@@ -65,7 +65,7 @@ def test_a_name_in_the_folder_and_what_is_wrong(tmp_path, monkeypatch):
     assert merge.load("mine").name == "mine" and merge.load("mine").texts["raw"] == "NOTE {sentence}.\n"
     with pytest.raises(UsageError, match=r"'mime' .*vanilla, refine, norefine, mine, or the path of a .*mean mine"):
         merge.load("mime")
-    with pytest.raises(UsageError, match=r"--merge_prompt .*nowhere.toml: there is no such file"):
+    with pytest.raises(UsageError, match=r"--merge_prompt .*nowhere.toml does not exist; choose one of"):
         merge.load(str(tmp_path / "nowhere.toml"))
     with pytest.raises(UsageError, match=r"mine.toml, chat: the placeholder \{phrases\} is missing"):
         merge.load(write(tmp_path / "mine.toml", chat="{sentence}"))

@@ -409,7 +409,7 @@ def test_own_files_with_a_mapping(tmp_path, file, content, mapping, basque, engl
     [
         ("mine.txt", "Bat.\n", "pass {path}:Basque"),
         ("my basque_set.txt", "Bat.\n", "pass {path}:Basque"),
-        ("mine.json", '["Bat."]', "from its name or labels (no labels); pass {path}:Basque"),
+        ("mine.json", '["Bat."]', "from its name or column labels (no labels); pass {path}:Basque"),
         ("mine.tsv", "Bat.\tOne.\n", "(column 1, column 2); pass {path}:Basque=COLUMN,English=COLUMN"),
         ("Basque.tsv", "Bat.\tOne.\n", "(column 1, column 2); pass {path}:Basque=COLUMN,English=COLUMN"),
         ("mine.jsonl", '{"en": "One.", "eu": "Bat."}\n', "(en, eu); pass {path}:Basque=COLUMN,English=COLUMN"),

@@ -145,7 +145,7 @@ def test_a_template_of_the_users_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "text, said",
     [
-        (None, "--template_key {path}: there is no such file"),
+        (None, "--template_key {path} does not exist"),
         ("prefix = ", "cannot read {path}: "),
         (b'prefix = "\xff"', "cannot read {path}: "),
         ('prefix = "a"', "needs middle, prefix, may have header, middle, name, prefix, suffix"),

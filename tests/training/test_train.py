@@ -408,7 +408,7 @@ def test_bad_input_is_one_line(changed, message, tiny_lm, tmp_path, train_here):
 def test_folders_that_are_not_a_model(tmp_path, tiny_lm, train_here):
     (tmp_path / "empty").mkdir()
     error = train_here(*flags(tmp_path / "empty", tmp_path / "run"), check=2).stderr
-    assert "empty is no model: it has no config.json" in error
+    assert "empty' is not a model folder: it has no config.json" in error
     (tmp_path / "empty" / "adapter_config.json").write_text("{}")
     error = train_here(*flags(tmp_path / "empty", tmp_path / "run"), check=2).stderr
     assert "is a LoRA adapter: merge it first (scripts/merge_lora.py)" in error

@@ -173,7 +173,7 @@ def test_missing_generated_pairs(tmp_path):
     generated(tmp_path, "Hausa", scored(1.0))
     message = refusal(load, source("ours", data_dir=tmp_path))
     assert (
-        f"{tmp_path} holds no Basque_translate_filtered.jsonl, only Hausa" in message
+        f"{tmp_path} has no Basque_translate_filtered.jsonl (languages present: Hausa)" in message
         and "decontamination" not in message
     )
     write(tmp_path / "Basque_translate.jsonl", scored(1.0))

@@ -57,17 +57,15 @@ def _warn(model: str, why: str) -> None:
 def cannot_load(name: str, error: Exception) -> str:
     """One line for a model or tokenizer that did not load."""
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        if not Path(name).expanduser().exists():
+        if not Path(name.split(", ")[0]).expanduser().exists():  # data sets are named with their configuration
             return f"cannot load {name!r}: it does not exist; pass an existing folder or a Hub id"
         return f"cannot load {name!r} ({reason(error)}); is it the folder of a model with its config.json and tokenizer files?"
+    gated = "a gated repository needs its terms accepted and HF_TOKEN exported"
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        remedy = "HF_HUB_OFFLINE is set, and it is not in the cache: pass a local folder, or download it on a machine with internet"
+        remedy = "HF_HUB_OFFLINE is set: pass a local folder, or download it on a machine with internet"
     else:
-        remedy = (
-            "pass a local folder or a Hub id that this machine can reach (a gated repository needs its terms accepted and HF_TOKEN "
-            "exported; without internet download it elsewhere and set HF_HUB_OFFLINE=1)"
-        )
-    return f"cannot load {name!r} ({reason(error)}); {remedy}"
+        remedy = "pass a local folder or a Hub id that this machine can reach, or download it elsewhere and set HF_HUB_OFFLINE=1"
+    return f"cannot load {name!r} ({reason(error)}); {remedy} ({gated})"
 
 
 def load_weights(model_class, name: str, **options):
