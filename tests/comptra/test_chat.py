@@ -181,7 +181,7 @@ def test_what_nllb_translated_is_on_disk_before_it_is_refined(chat, tiny_chat, t
 
 
 def test_a_sentence_that_an_api_refuses_does_not_keep_the_others_waiting(script_here, tmp_path, monkeypatch):
-    """Its division is asked for twice; then it stays whole, and the others are translated."""
+    """Its division is asked for twice; then it is translated undivided, and the others in phrases."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     refused = udhr(3).sources[1]
     flags = options("org/chat", "--steps", 1, prompt_style=None, max_samples=3, inference_api="openai", dtype=None, k=0)

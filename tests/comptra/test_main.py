@@ -223,7 +223,7 @@ def test_comptra_traced_on_gemma(gemma, tmp_path):
 
 
 def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
-    """Its template is the default; another one is told. A dry run shows the prompt and loads nothing."""
+    """Its template is the default; another one is reported. A dry run shows the prompt and loads nothing."""
     model = tmp_path / "trained"
     shutil.copytree(tiny_lm, model)
     (model / "settings_train.json").write_text('{"template_key": "14"}')

@@ -252,8 +252,8 @@ def test_a_prompt_too_long_is_told(main_here, tiny_lm, tmp_path):
     assert texts(path) == [""] * 4
     again = main_here("--output_dir", tmp_path, "--max_model_len", 64)
     assert again.returncode == 3, "it stays a failure"
-    mended = main_here("--output_dir", tmp_path)
-    assert mended.returncode == 0 and all(texts(path)) and lines_in(path) == 4
+    second = main_here("--output_dir", tmp_path)
+    assert second.returncode == 0 and all(texts(path)) and lines_in(path) == 4
     assert "unanswered" not in path.read_text()
 
 

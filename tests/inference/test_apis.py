@@ -1,4 +1,4 @@
-"""The API samplers through the providers' own clients, against a local server that fails as it is told."""
+"""The API samplers through the providers' own clients, against a local server that injects faults."""
 
 import contextlib
 import gc

@@ -91,7 +91,7 @@ def columns_in(
     """The columns in `language`, by the rules above; [] if all are in other languages.
 
     `where` is the file or data set, `title` its path below the source. Raises UsageError if there is no text, a mapped
-    column does not exist, or the languages cannot be told.
+    column does not exist, or the languages cannot be determined.
     """
     if mapping:
         return [_column(columns, column, where) for column in mapping.get(language.flores, ())]
