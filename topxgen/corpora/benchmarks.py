@@ -3,7 +3,7 @@
 LOADERS has a row for each published benchmark: FLORES-200 (https://github.com/facebookresearch/flores; on the Hub FLORES+),
 NTREX-128 (https://github.com/MicrosoftTranslator/NTREX), TICO-19 (https://tico-19.github.io), XQuAD
 (https://github.com/google-deepmind/xquad) and the embedded Universal Declaration of Human Rights. Your own benchmark is
-a file, a folder or a Hub data set, with a mapping of its columns to languages where labels and names do not tell
+a file, a folder or a Hub data set, with a mapping of its columns to languages where labels and names do not say
 (rules: topxgen/corpora/tables.py), or a loader. What prompts show to a model comes from examples.py.
 """
 
