@@ -739,3 +739,11 @@ def test_planted_lines_of_ntrex_are_found(script_here, tmp_path):
     assert len(stays) == len(english) and all(len(r["propositions"]) == 1 for r in stays)
     part = json.loads((folder / "decontamination_report.json").read_text())["languages"]["Basque"]
     assert sum(row["benchmark_texts_hit"] for row in part["overlaps"]) == 2 * 1997
+
+
+def test_outputs_are_never_written_through_a_link(script_here, planted, benchmark_dir):
+    precious = planted / "thesis.tex"
+    precious.write_text("do not lose me")
+    (planted / "Basque_translate_filtered.jsonl.partial").symlink_to(precious)
+    result = run(script_here, planted, benchmark_dir, code=2)
+    assert "symbolic links" in result.stderr and precious.read_text() == "do not lose me"

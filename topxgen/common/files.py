@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from topxgen.common.errors import UsageError
 
@@ -170,11 +171,15 @@ def partial(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
+def open_partial(path: Path, mode: str, **options) -> IO:
+    """The temporary file of `path`, empty and open for writing; never through a symbolic link, whose target it would empty."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    return open(os.open(partial(path), flags, 0o644), mode, **options)
+
+
 def write_atomic(path: Path, text: Iterable[str]) -> None:
     """Write `text` to a temporary name, flush it to disk, rename it to `path`."""
-    # Never through a symbolic link: the file it points to would be emptied.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    with open(os.open(partial(path), flags, 0o644), "w", encoding="utf-8", errors="replace") as file:
+    with open_partial(path, "w", encoding="utf-8", errors="replace") as file:
         file.writelines(text)
         file.flush()
         os.fsync(file.fileno())

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
-from topxgen.common.files import partial, read_json, to_line, write_json
+from topxgen.common.files import open_partial, partial, read_json, to_line, write_json
 from topxgen.common.provenance import command_line, now, versions
 
 CHUNK_BYTES = 4 << 20
@@ -118,7 +118,7 @@ class _Output:
 
     def __init__(self, path: Path):
         self._path, self._sha256 = partial(path), hashlib.sha256()
-        self._file = open(self._path, "wb")  # noqa: SIM115 (closed by `close`)
+        self._file = open_partial(path, "wb")  # closed by `close`
 
     def write(self, data: bytes) -> None:
         self._file.write(data)
