@@ -33,3 +33,11 @@ def test_the_first_thousand_lines_of_ntrex_are_the_test_set(tmp_path):
     path.write_text("".join(f"line {i}\n" for i in range(1, 1997)))
     with pytest.raises(UsageError, match="ntrex pool has 996 texts instead of 997"):
         benchmarks.load("ntrex", BASQUE, tmp_path)
+
+
+def test_published_sizes_are_the_published_ones():
+    """FLORES-200 (Costa-jussà et al. 2022), NTREX-128 (Federmann et al. 2022), TICO-19 (Anastasopoulos et al. 2020)."""
+    assert benchmarks.SIZES["flores"] == {"dev": 997, "devtest": 1012}
+    assert sum(benchmarks.SIZES["ntrex"].values()) == 1997 and benchmarks.SIZES["ntrex"]["test"] == 1000
+    assert benchmarks.SIZES["tico"] == {"dev": 971, "test": 2100}
+    assert sum(benchmarks.SIZES["xquad"].values()) == 240
