@@ -26,7 +26,7 @@ def reason(error: Exception) -> str:
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """ " (did you mean X?)" for the choice most like `name`, "" if none is."""
+    """A hint at the choice most like `name`, in parentheses after a space; an empty string if none is similar."""
     near = closest(name, choices, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 

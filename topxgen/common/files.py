@@ -11,7 +11,7 @@ from topxgen.common.errors import UsageError
 
 logger = logging.getLogger(__name__)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-MAX_CUT_TOKEN_CHARS = 6  # the longest JSON token that a cut can leave incomplete outside a string: fals, \\uXXXX
+MAX_CUT_TOKEN_CHARS = 6  # the longest JSON token that a cut can leave incomplete, such as fals or a \u escape
 
 
 def refuse_lfs_pointer(path: Path) -> None:
