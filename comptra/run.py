@@ -16,7 +16,6 @@ from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.prompting.mt_templates import MTTemplate, get_template
-from topxgen.prompting.style import CHAT
 from topxgen.text import language_id, languages
 from topxgen.translation import TranslatorSettings
 
@@ -182,16 +181,7 @@ class EvaluationConfig:
             release_llm=release_llm,
             spacy_model=args.spacy_model,
             max_new_tokens_merge=args.max_new_tokens_merge,
-            opens_thinking=client is not None and self._opens_thinking(model),
         )
-
-    def _opens_thinking(self, model: Model) -> bool:
-        """Whether the chat template itself opens a <think> block, so that answers begin inside it."""
-        if self.style.get(model.path) != CHAT or self.args.inference_api in inference.REMOTE:
-            return False
-        messages = [{"role": "user", "content": "?"}]
-        text = self.tokenizer(model).apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return text.rstrip().endswith("<think>")
 
     def plan(self, task: Task) -> translate.Plan:
         args, merge_prompt = self.args, self.merge_prompt
