@@ -5,7 +5,7 @@ import json
 import pytest
 
 from topxgen.decontamination.filter import ContaminationFilter, parse_record
-from topxgen.decontamination.ngram_index import BenchmarkText, ContaminationIndex
+from topxgen.text.ngram_index import BenchmarkText, ContaminationIndex
 
 SENTENCE = "bat bi hiru lau bost sei"
 TRANSLATION = "one two three four five six"
