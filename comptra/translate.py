@@ -8,7 +8,7 @@ from comptra.compositional import translate
 from comptra.llm_calls import LazySampler, LLMClient, StageProgress
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
-from comptra.ordered_jsonl import UNDIVIDED, is_complete, marked, read_lines
+from comptra.ordered_jsonl import UNDIVIDED, UNREADABLE, is_complete, marked, read_lines
 from comptra.run import EvaluationConfig
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
@@ -111,6 +111,7 @@ def translate_with(
                 "test_set": config.test_set.facts,
                 "undivided": [len(marked(path, UNDIVIDED)) for path in divisions],
                 **outcome(levels, translations, plan, client),
+                "unreadable_answers": sum(len(marked(path, UNREADABLE)) for path in sizes),
                 "inherited_lines": inherited_lines,
                 "versions": provenance.versions(),
             }
@@ -178,7 +179,12 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
             f"{unanswered} prompts got no answer ({reasons}): the lines that depend on them are marked as unanswered; re-run the "
             "same command to try these again"
         )
-    elif empty := summary["empty_translations"]:
+    if unreadable := summary["unreadable_answers"]:
+        logger.warning(
+            f"{unreadable} answers to the merge prompt have no section of the final translation: their lines are empty and marked "
+            "as unreadable; if they were cut short raise --max_new_tokens_merge, else --merge_prompt vanilla asks for less"
+        )
+    elif not unanswered and (empty := summary["empty_translations"]):
         logger.warning(f"{empty} of {count} translations are empty: the model wrote nothing")
 
 

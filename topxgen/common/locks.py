@@ -9,8 +9,12 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Annotated, TypedDict
+
+import msgspec
 
 from topxgen.common.errors import UsageError
+from topxgen.common.schemas import decode
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +139,12 @@ class _Held:
             self._heartbeat.stop()
 
 
+class _Owner(TypedDict):
+    host: str
+    process: Annotated[int, msgspec.Meta(gt=0, lt=1 << 31)]
+    token: str
+
+
 class _Heartbeat:
     """A lock file that its owner touches every HEARTBEAT_S, for file systems without record locks."""
 
@@ -160,14 +170,13 @@ class _Heartbeat:
             json.dump({"host": socket.gethostname(), "process": os.getpid(), "token": self._token}, file)
         return True
 
-    def _owner(self) -> dict | None:
+    def _owner(self) -> _Owner | None:
         try:
-            owner = json.loads(self._path.read_text(encoding="utf-8"))
-            return {"host": owner["host"], "process": int(owner["process"]), "token": owner["token"]}
-        except (OSError, ValueError, KeyError, TypeError):
+            return decode(self._path.read_bytes(), _Owner)
+        except (OSError, ValueError):
             return None
 
-    def _is_stale(self, owner: dict) -> bool:
+    def _is_stale(self, owner: _Owner) -> bool:
         if owner["host"] == socket.gethostname():
             try:
                 os.kill(owner["process"], 0)
