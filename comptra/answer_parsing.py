@@ -25,6 +25,18 @@ def translation(text: str, marker: str) -> str:
     return next(filter(None, (unwrapped(clean_answer(section).rstrip("*_ ")) for section in reversed(sections))), "")
 
 
+def section(text: str, heading: str) -> str:
+    """The translation in the last section `heading` that has text; "" if there is none.
+
+    A heading begins a line, in any letter case, numbered or bold or not, and ends it or has a colon after it.
+    """
+    text = without_thoughts(text)
+    start = rf"(?mi)^[\s*_#>\d.)(-]*{re.escape(heading)}[ \t*_]*(?:\([^()\n]*\))?[ \t*_]*(?:[:：][*_]*[ \t]*|$)"
+    _, *sections = re.split(start, text)
+    bodies = (re.split(r"(?m)^\s*#{1,6}\s", section)[0] for section in sections[::-1])
+    return next(filter(None, map(line, bodies)), "")
+
+
 def list_items(text: str) -> list[str]:
     """The items of the first list in `text`, numbered or with dashes, one per line, without repetition at their ends.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from comptra import candidate_selection, checks, evaluation_sets, methods, models
 from comptra.compositional import divide, merge, translate
 from comptra.llm_calls import LLMClient
-from comptra.methods import Shots, Task, refine, vanilla
+from comptra.methods import Shots, Task, refine
 from comptra.models import Model
 from topxgen import inference, retrieval, translation
 from topxgen.common.cli import check_filename
@@ -118,7 +118,6 @@ class EvaluationConfig:
         """The largest number of demonstrations that a prompt takes from the pool."""
         args = self.args
         shows_k = args.method_translate not in methods.WITHOUT_DEMONSTRATIONS
-        shows_k |= bool(args.steps and self.merge_prompt.needs_draft)
         return max(args.k if shows_k else 0, args.number_of_merge_demonstrations if args.steps else 0)
 
     @property
@@ -189,15 +188,17 @@ class EvaluationConfig:
 
         def merge_prompts(sentences: list[str], pairs: list[Shots]):
             extra = task.nearest(sentences, args.number_of_merge_demonstrations)
-            drafts = [""] * len(sentences)
-            if merge_prompt.needs_draft:
-                drafts = methods.in_order(vanilla.translate(sentences, task), len(sentences))
-            return [merge_prompt.prompt(task, *item) for item in zip(sentences, pairs, extra, drafts, strict=True)]
+            return [merge_prompt.prompt(task, *item) for item in zip(sentences, pairs, extra, strict=True)]
+
+        def merge(sentences: list[str], pairs: list[Shots]):
+            prompts = merge_prompts(sentences, pairs)
+            return merge_prompt.translate(task.with_room_for_merges, sentences, pairs, prompts)
 
         return translate.Plan(
             method=methods.load(args.method_translate),
             divide=lambda sentences: divider(sentences, task, self.divider_settings),
             merge_prompts=merge_prompts,
+            merge=merge,
             fits=self._is_target_language,
             refine=partial(refine.refine, task=task),
             number_of_refining_steps=args.number_of_refining_steps,
