@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from pathlib import Path
 
 from comptra.compositional import translate
@@ -17,7 +16,7 @@ from topxgen.common import provenance
 from topxgen.common.console import printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_json
-from topxgen.common.locks import DirectoryLocked, OutputLock
+from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.prompting.style import RAW
@@ -28,7 +27,6 @@ RESPONSES = "answers.jsonl"
 DIVISION_SETTINGS = "settings_divide.json"
 EXIT_INCOMPLETE = 3  # some sentences have no translation
 MAX_SHOWN_PROMPTS = 2  # of a dry run
-LOCK_RETRY_S = 5.0
 
 
 def show_prompts(config: EvaluationConfig) -> int:
@@ -230,16 +228,3 @@ def divide(config: EvaluationConfig, model: Model, plan: translate.Plan, task: t
             (folder / DIVISION_SETTINGS).unlink(missing_ok=True)  # of a run that divided nothing
         provenance.record_settings(folder / DIVISION_SETTINGS, settings)
         return translate.divide(config.test_set.sources, plan, task, folder)
-
-
-def wait_for_lock(folder: Path) -> OutputLock:
-    """The lock of a folder, once another run that divides the same sentences releases it."""
-    logged = False
-    while True:
-        try:
-            return OutputLock(folder)
-        except DirectoryLocked as error:
-            if not logged:
-                logger.info(f"{error}: waiting")
-                logged = True
-            time.sleep(LOCK_RETRY_S)
