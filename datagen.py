@@ -222,17 +222,17 @@ def datagen(args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run(config)
     preflight(config)
-    target_reached = True
+    complete = True
     with OutputLock(args.output_dir):
         repair_files(config)
         if "generate" in args.stages:
-            target_reached = generate(config)
+            complete = generate(config)
         if "translate" in args.stages:
             translate(config)
         if "score" in args.stages:
             score(config)
-        report(config)
-    return 0 if target_reached else 3
+        complete &= report(config)
+    return 0 if complete else 3
 
 
 def main() -> int:

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from topxgen.corpora import benchmarks, examples
 from topxgen.corpora.tables import read_lines
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
-from topxgen.decontamination.ngram_hashes import TOKENIZERS, TOKENS_PER_WORD
-from topxgen.decontamination.ngram_index import ContaminationIndex
 from topxgen.text import languages, sentence_splitting
+from topxgen.text.ngram_hashes import TOKENIZERS, TOKENS_PER_WORD
+from topxgen.text.ngram_index import ContaminationIndex
 
 LANGUAGES = ("Basque", "Hausa", "Nepali", "Swahili", "Urdu", "English")
 _APOSTROPHES = "'’‘ʼ"

@@ -112,3 +112,18 @@ def test_a_refused_key_ends_at_once(tmp_path, monkeypatch):
         result = datagen(*command(server, tmp_path), check=4)
     assert "rejected the API key" in result.stderr and "sk-wrong-key-000000" not in result.stdout + result.stderr
     assert len(server.arrivals) <= 6
+
+
+def test_an_adapter_is_not_left_out_silently(tmp_path, script_here):
+    """An API would answer without it, and its name would be on record as used."""
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    with Writer() as server:
+        for adapter in ("--adapter_name_or_path", "--model_name_or_path"):
+            for stages in (("generate",), ("translate",)):
+                flags = command(server, tmp_path / "out", adapter, tmp_path / "lora", "--stages", *stages)
+                result = script_here("datagen.py", *flags)
+                assert (
+                    result.returncode == 2 and "is a LoRA adapter, which --inference_api openai cannot" in result.stderr
+                )
+    assert not server.arrivals and not list(tmp_path.glob("out/**/settings_*.json"))

@@ -14,8 +14,10 @@ from topxgen.corpora import examples
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings
 from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting import mt_templates
-from topxgen.prompting.mt_templates import chat_prompt, clean_answer, cut_repetition, get_template
+from topxgen.prompting.answers import clean_answer, cut_repetition
+from topxgen.prompting.mt_templates import chat_prompt, get_template
 from topxgen.text import languages
+from topxgen.text.thoughts import begun_in
 from topxgen.translation import TranslatorSettings
 
 BASQUE, ENGLISH = languages.find("Basque"), languages.find("English")
@@ -83,9 +85,10 @@ def test_what_is_taken_from_an_answer(answer, stop, expected):
 def test_thoughts_are_no_translation():
     """Template 17 opens the thoughts itself, so that an answer begins in the middle of them."""
     template = get_template(17, "English", "Basque")
-    assert template.thinking and "\n" not in template.stops
-    assert clean_answer("He greets.\n</think> Kaixo.\n###", template.stop, template.thinking) == "Kaixo."
-    assert clean_answer("He greets.\nThat is", template.stop, template.thinking) == ""
+    begun = begun_in(template.get_prompt([], "Hi."))
+    assert begun == "<think>" and "\n" not in template.stops
+    assert clean_answer(begun + "He greets.\n</think> Kaixo.\n###", template.stop) == "Kaixo."
+    assert clean_answer(begun + "He greets.\nThat is", template.stop) == ""
     assert get_template(14, "English", "Basque").stops == ("\n", "###")
     assert "\n" not in get_template("llamax", "English", "Basque").stops, "its answers may begin with a line break"
 

@@ -7,7 +7,7 @@ from topxgen import inference
 from topxgen.common import provenance
 from topxgen.common.console import Progress, printable
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json, read_jsonl, repair_tail
+from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail
 from topxgen.common.records import target_language_of
 from topxgen.generation import funnel, scoring
 from topxgen.generation.back_translation import back_translate, read_paragraphs, translated_ids
@@ -135,6 +135,8 @@ def translate(config: GenerationConfig) -> None:
         finally:
             _log_retries(translator)
             translator.close()
+    for name in config.languages:  # one without paragraphs has an empty file, so that the stages after this find it
+        Appender(layout.translations(name)).close()
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
     results = {"translator_version": translator.version, "counts": counts}
     write_manifest(layout, "translate", started, args.seed, settings, **results)
@@ -182,8 +184,8 @@ def _log_retries(model) -> None:
         logger.info("retries: " + ", ".join(f"{count} {kind}" for kind, count in retries.most_common()))
 
 
-def report(config: GenerationConfig) -> None:
-    """Print the funnel, the tokens, a few pairs, and where the files are."""
+def report(config: GenerationConfig) -> bool:
+    """Print the funnel, the tokens, a few pairs, and where the files are; whether each language has any data."""
     layout, prices = config.layout, config.args.price_per_million_tokens
     generated = [name for name in config.languages if layout.responses(name).exists()]
     translated = [name for name in config.languages if layout.translations(name).exists()]
@@ -206,3 +208,11 @@ def report(config: GenerationConfig) -> None:
         print(
             f"{name}: {', '.join(map(str, paths))}; rejected texts and pairs with reasons: *_rejects.jsonl beside them"
         )
+    empty = {
+        "pairs": [name for name, counts in zip(translated, translation, strict=True) if not counts["pairs"]],
+        "paragraphs": [name for name, counts in zip(generated, generation, strict=True) if not counts["kept"]],
+    }
+    for what, names in empty.items():
+        if names:
+            logger.warning(f"no {what} were kept in {', '.join(names)}; see the reasons in *_rejects.jsonl")
+    return not any(empty.values())

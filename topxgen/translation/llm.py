@@ -8,7 +8,8 @@ from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
 from topxgen.inference import Request, SamplingSettings
 from topxgen.inference.response_cache import CachedSampler, request_id
-from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, clean_answer, get_template
+from topxgen.prompting.answers import chat_answer, clean_answer
+from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, get_template
 from topxgen.prompting.one_line import Candidates, one_line_answers
 from topxgen.prompting.style import CHAT, RAW, style_of
 from topxgen.retrieval import Retriever
@@ -139,6 +140,9 @@ class LLM:
         stops = raw.stops if raw else ()
         errors: dict[int, str | None] = {}
 
+        def clean(text: str, sentence: str) -> str:
+            return clean_answer(text, raw.stop) if raw else chat_answer(text, sentence, target.name)
+
         def request(numbers: Sequence[int], stop: tuple[str, ...]) -> Iterator[Candidates]:
             # A prompt that is sent again, with another stop string, has a second response in the cache.
             ids = {request_id(prompts[i] if stop == stops else [prompts[i], *stop]): i for i in numbers}
@@ -146,11 +150,8 @@ class LLM:
             sampling = SamplingSettings(MAX_NEW_TOKENS, temperature=0.0, num_beams=self._settings.num_beams, stop=stop)
             for answer in self._sampler.generate(inference.from_list(requests), sampling):
                 errors[ids[answer.id]] = answer.error
-                thinking = raw is not None and raw.thinking
-                yield (
-                    ids[answer.id],
-                    [clean_answer(text, raw.stop if raw else None, thinking) for text in answer.texts[:1]],
-                )
+                i = ids[answer.id]
+                yield i, [clean(text, distinct[i]) for text in answer.texts[:1]]
 
         count = len(distinct)
         on_answer = by_steps(on_done, len(sentences), count)
