@@ -76,7 +76,7 @@ def test_the_first_reason_counts():
         ("Amharic", "ይህ አንድ ነው፡፡ ይህ ሁለት ነው፡፡", ["ይህ አንድ ነው፡፡", "ይህ ሁለት ነው፡፡"]),
         ("German", "»Das ist gut.« Er ging. ›Ja.‹ Sie blieb.", ["»Das ist gut.«", "Er ging.", "›Ja.‹", "Sie blieb."]),
         ("German", "„Komm!“ Er kam. Hinz u. Kunz, z. B. Ulm.", ["„Komm!“", "Er kam.", "Hinz u. Kunz, z. B. Ulm."]),
-        ("German", "Sie liest vergl. auch Kant.", ["Sie liest vergl. auch Kant."]),
+        ("Polish", "To dom ewentl. lub las.", ["To dom ewentl. lub las."]),
         ("French", "« Bonjour. » Il partit.", ["« Bonjour. »", "Il partit."]),
         ("Chinese (Simplified)", "他说：“好。”然后走了。", ["他说：“好。”", "然后走了。"]),
         # Footnotes belong to the sentence before them.
