@@ -149,6 +149,13 @@ class Layout:
         """The responses of an LLM that back-translates, all languages together."""
         return self.translate_dir / "translate_answers.jsonl"
 
+    def all_responses(self) -> dict[str, list[Path]]:
+        """The files of the responses of LLMs by stage: of all languages and back-translators of the folder."""
+        return {
+            "generate": sorted(self.output_dir.glob("*_answers.jsonl")),
+            "translate": sorted(self.output_dir.glob("*/*translate_answers.jsonl")),
+        }
+
     def score_cache(self, language: str) -> Path:
         return self.translate_dir / f"{language}_scores.jsonl"
 

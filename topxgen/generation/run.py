@@ -1,7 +1,6 @@
 """The stages of datagen.py: generate, translate, score, and the report on them."""
 
 import logging
-from collections import Counter
 
 from topxgen import inference
 from topxgen.common import provenance
@@ -14,7 +13,6 @@ from topxgen.generation.back_translation import back_translate, read_paragraphs,
 from topxgen.generation.manifests import remove_manifests, write_manifest
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
-from topxgen.inference.response_cache import read_responses
 from topxgen.text import language_id
 
 logger = logging.getLogger(__name__)
@@ -63,7 +61,7 @@ def generate(config: GenerationConfig) -> bool:
             remove_manifests(layout, "generate")
             progress.restart_clock()
             try:
-                generation.run(sampler, config.sampling_settings())
+                generation.run(config.meter.wrap(sampler, "generate"), config.sampling_settings())
             finally:
                 _log_retries(sampler)
                 sampler.close()
@@ -186,19 +184,16 @@ def _log_retries(model) -> None:
 
 def report(config: GenerationConfig) -> bool:
     """Print the funnel, the tokens, a few pairs, and where the files are; whether each language has any data."""
-    layout, prices = config.layout, config.args.price_per_million_tokens
+    layout = config.layout
     generated = [name for name in config.languages if layout.responses(name).exists()]
     translated = [name for name in config.languages if layout.translations(name).exists()]
     generation = [funnel.generation_counts(layout, name) for name in generated]
     translation = [funnel.translation_counts(layout, name) for name in translated]
     prompts_sent = read_json(layout.manifest("generate")).get("prompts_asked")
     print(f"\nFunnel, {', '.join(config.languages)}:\n{funnel.render(prompts_sent, generation, translation)}\n")
-    for stage, records in (("generate", generation), ("translate", read_responses(layout.translation_responses))):
-        tokens = Counter()
-        for record in records:
-            tokens.update(prompt=record["prompt_tokens"], completion=record["completion_tokens"])
-        if tokens["prompt"]:
-            print(funnel.usage(stage, tokens["prompt"], tokens["completion"], prices))
+    for stage in ("generate", "translate"):
+        if usage := config.meter.usage(stage):
+            print(usage)
     for name in translated:
         for sentence, text, value in funnel.sample_pairs(layout.translations(name)):
             shown = "no score" if value is None else f"score {value:.2f}"

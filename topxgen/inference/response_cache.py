@@ -87,8 +87,7 @@ class CachedSampler:
 
         for answer in self._sampler.generate(next_unsaved, settings):
             record = {key: getattr(answer, key) for key in RESPONSE_KEYS} | {"max_new_tokens": settings.max_new_tokens}
-            if answer.error:
-                record["error"] = answer.error
+            record |= {key: value for key in ("error", "cached_tokens") if (value := getattr(answer, key))}
             self._cache.add(record)
             self._count(record)
             yield answer

@@ -13,8 +13,9 @@ It sorts and batches sentences itself.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
@@ -60,6 +61,7 @@ class TranslatorSettings(Settings):
     demonstration_pool: str = "flores"
     allow_partial_benchmark: bool = False
     response_cache: Path | None = None  # where responses are kept
+    meter: Any = field(default=None, compare=False)  # a topxgen.inference.costs.Meter, which counts what responses cost
 
 
 def no_progress(_: int) -> None:

@@ -49,6 +49,8 @@ class LLM:
 
     def load(self) -> None:
         sampler = inference.load(self._settings.inference_api, self._model)
+        if self._settings.meter is not None:
+            sampler = self._settings.meter.wrap(sampler, "translate")
         if self._settings.response_cache is not None:
             paid = self._settings.inference_api in inference.REMOTE
             sampler = CachedSampler(sampler, self._settings.response_cache, fsync_each=paid)
