@@ -81,8 +81,7 @@ class MergePrompt:
 
         def candidates() -> Iterator[tuple[int, list[str]]]:
             for place, answers in task.client.generate(asked, [prompts[i] for i in in_sections], task.sampling):
-                name, thinking = self.texts[FINAL_SECTION], task.opens_thinking
-                texts = [answer_parsing.section(answer, name, thinking) for answer in answers]
+                texts = [answer_parsing.section(answer, self.texts[FINAL_SECTION]) for answer in answers]
                 if answers and not any(texts):
                     task.client.unreadable.add(asked[place])
                 yield place, texts

@@ -65,7 +65,7 @@ def command(server, folder, *more):
 
 def test_a_spent_quota_and_a_kill_lose_nothing_and_pay_nothing_twice(tmp_path):
     paid = Counter()
-    answers, translated = tmp_path / "Basque_answers.jsonl", tmp_path / "writer-1" / "translate_answers.jsonl"
+    answers, translated = tmp_path / "Basque_answers.jsonl", tmp_path / "writer-1" / "Basque_translate_answers.jsonl"
 
     # Generation, until the quota is spent.
     with Writer(quota=9) as server:

@@ -132,6 +132,7 @@ class GenerationConfig:
                 self.args,
                 model=self.model_settings() if self.args.model_name_or_path else None,
                 response_cache=self.layout.translation_responses,
+                earlier_responses=self.layout.shared_translation_responses,
                 meter=self.meter,
             ),
         )

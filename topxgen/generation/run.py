@@ -7,6 +7,7 @@ from topxgen.common import provenance
 from topxgen.common.console import Progress, printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail
+from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
 from topxgen.generation import funnel, scoring
 from topxgen.generation.back_translation import back_translate, read_paragraphs, translated_ids
@@ -36,7 +37,8 @@ def preflight(config: GenerationConfig) -> None:
 
 def repair_files(config: GenerationConfig) -> None:
     """Drop torn last lines, which a killed run leaves, before any stage reads the files."""
-    repair_tail(config.layout.translation_responses)
+    with wait_for_lock(config.layout.output_dir):
+        repair_tail(config.layout.shared_translation_responses)
     for name in config.languages:
         for path in config.layout.jsonl_files(name):
             repair_tail(path)

@@ -21,6 +21,7 @@ from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop
 from topxgen.inference.api_errors import MISTAKE, PROMPT, REFUSED, ErrorClassifier, Failure
 from topxgen.inference.event_loop import LoopThread
+from topxgen.text.thoughts import begun_in
 
 logger = logging.getLogger(__name__)
 MAX_CONCURRENT_REQUESTS = 16
@@ -214,7 +215,8 @@ class RemoteSampler:
                 failure = self._errors.classify(error, before_any_answer=not self._succeeded)
             else:
                 self._succeeded += 1
-                texts = [cut_at_stop(text, settings.stop) for text in parsed.texts]
+                begun = begun_in(request.prompt) if isinstance(request.prompt, str) else ""
+                texts = [begun + cut_at_stop(text, settings.stop) for text in parsed.texts]
                 return Answer(request.id, texts, *parsed[1:])
             if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
                 continue

@@ -1,9 +1,13 @@
-"""Load a model's tokenizer encode prompts and decode answers with it."""
+"""Load a model's tokenizer, encode prompts and decode answers with it."""
 
 from collections.abc import Sequence
+from itertools import chain, groupby
 
 from topxgen.common.hub import hub_call
 from topxgen.inference import ModelSettings
+from topxgen.text import thoughts
+
+TAIL_TOKENS = 32  # of a prompt, enough for the mark that begins thoughts
 
 
 def load_tokenizer(settings: ModelSettings):
@@ -15,8 +19,33 @@ def load_tokenizer(settings: ModelSettings):
 
 
 def decode(tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
-    """The texts of token ids, without special tokens; spaces before punctuation stay as the model wrote them."""
-    return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    """The texts of token ids, without special tokens but the marks of thoughts; spaces before punctuation stay as the model
+    wrote them."""
+    marks = thought_marks(tokenizer)
+
+    def texts(rows: Sequence[Sequence[int]]) -> list[str]:
+        return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    if marks.keys().isdisjoint(chain(*rows)):
+        return texts(rows)
+    return [
+        "".join(
+            marks[key] if key in marks else texts([list(run)])[0]
+            for key, run in groupby(row, lambda token: token if token in marks else None)
+        )
+        for row in rows
+    ]
+
+
+def thought_marks(tokenizer) -> dict[int, str]:
+    """The special tokens that mark where thoughts begin and end."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).items()
+    return {number: token.content for number, token in added if token.special and thoughts.is_mark(token.content)}
+
+
+def begun_thoughts(tokenizer, prompt: Sequence[int]) -> str:
+    """The mark at the end of a prompt that begins thoughts, as some chat templates do; else ""."""
+    return thoughts.begun_in(tokenizer.decode(prompt[-TAIL_TOKENS:], skip_special_tokens=False))
 
 
 def encode(tokenizer, prompt: str | list[dict[str, str]]) -> list[int]:
