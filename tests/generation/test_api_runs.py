@@ -125,7 +125,8 @@ def test_a_budget_ends_the_run_cleanly_and_counts_what_earlier_runs_spent(tmp_pa
     result, second = run(0.0200, 4)  # generation ends, back-translation begins
     assert second == 28 and lines_in(translated) and "resume" in result.stderr and "Traceback" not in result.stderr
     result, last = run(1, 0)
-    assert last == served.total() == len(served), "nothing was paid for twice"
+    assert served.total() == len(served), "nothing was paid for twice"
+    assert last <= served.total() <= last + 6, "those in flight when the target is reached are dropped"
     assert f"{lines_in(answers) * 0.0007:.2f} USD" in result.stdout and re.search(r"translate: .*\d USD", result.stderr)
     assert lines_in(tmp_path / "Basque.jsonl") == 40
 

@@ -185,7 +185,7 @@ def _log_retries(model) -> None:
 
 
 def report(config: GenerationConfig) -> bool:
-    """Print the funnel, the tokens, a few pairs, and where the files are; whether each language has any data."""
+    """Print the funnel, the tokens, a few pairs, and where the files are; whether each language has paragraphs."""
     layout = config.layout
     generated = [name for name in config.languages if layout.responses(name).exists()]
     translated = [name for name in config.languages if layout.translations(name).exists()]
@@ -205,11 +205,12 @@ def report(config: GenerationConfig) -> bool:
         print(
             f"{name}: {', '.join(map(str, paths))}; rejected texts and pairs with reasons: *_rejects.jsonl beside them"
         )
+    paragraphs = [*zip(generated, generation, strict=True), *zip(translated, translation, strict=True)]
     empty = {
-        "pairs": [name for name, counts in zip(translated, translation, strict=True) if not counts["pairs"]],
-        "paragraphs": [name for name, counts in zip(generated, generation, strict=True) if not counts["kept"]],
+        "paragraphs": {name for name, counts in paragraphs if not counts.get("kept", counts.get("paragraphs"))},
+        "pairs": {name for name, counts in zip(translated, translation, strict=True) if not counts["pairs"]},
     }
     for what, names in empty.items():
         if names:
-            logger.warning(f"no {what} were kept in {', '.join(names)}; see the reasons in *_rejects.jsonl")
-    return not any(empty.values())
+            logger.warning(f"no {what} were kept in {', '.join(sorted(names))}; see the reasons in *_rejects.jsonl")
+    return not empty["paragraphs"]
