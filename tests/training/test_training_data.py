@@ -143,16 +143,13 @@ def test_files_of_the_original_code_are_read(tmp_path):
 @pytest.mark.parametrize(
     "broken, says",
     [
-        (
-            {"translations": ["One sentence."]},
-            "'translations' must be a list of 2 items, one per proposition, not 1 items",
-        ),
-        ({"scores": [1.0]}, "'scores' must be a list of 2 items, one per proposition, not 1 items"),
-        ({"propositions": ["Esaldi bat.", 3]}, "'propositions' must be a list of texts"),
-        ({"translations": "ab"}, "'translations' must be a list of texts"),
-        ({"propositions": None}, "'propositions' must be a list of texts"),
-        ({"scores": ["1", "2"]}, "'scores' must be a list of numbers"),
-        ({"scores": [True, False]}, "'scores' must be a list of numbers"),
+        ({"translations": ["One sentence."]}, "field translations: expected 2 items, one per proposition, got 1"),
+        ({"scores": [1.0]}, "field scores: expected 2 items, one per proposition, got 1"),
+        ({"propositions": ["Esaldi bat.", 3]}, "field propositions[1]: expected text, got integer"),
+        ({"translations": "ab"}, "field translations: expected list, got text"),
+        ({"propositions": None}, "field propositions: expected list, got null"),
+        ({"scores": ["1", "2"]}, "field scores[0]: expected number or null, got text"),
+        ({"scores": [True, False]}, "field scores[0]: expected number or null, got true or false"),
     ],
 )
 def test_malformed_records(tmp_path, broken, says):

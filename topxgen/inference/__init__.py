@@ -54,6 +54,7 @@ class Answer:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str | None = None
+    cached_tokens: int = 0  # those of the prompt that an API had in its cache
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,22 @@ def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | No
             base, trust = settings.model_name_or_path, settings.trust_remote_code
             check_adapter(settings.adapter_name_or_path, base, settings.lora_rank, trust)
         return
+    for name in (settings.adapter_name_or_path, settings.model_name_or_path):
+        if name and (name == settings.adapter_name_or_path or (Path(name) / "adapter_config.json").is_file()):
+            raise adapter_is_local(name, backend)
     sampler = load_choice("--inference_api", backend, BACKENDS)
     if hasattr(sampler, "check"):  # a user's own backend may have none
         sampler.check(settings)
         if sampling is not None:
             sampler.check_sampling(sampling, settings)
+
+
+def adapter_is_local(name: str, backend: str) -> UsageError:
+    """The error for an adapter with an API, which would answer without it."""
+    return UsageError(
+        f"{name} is a LoRA adapter, which --inference_api {backend} cannot load: serve it (vllm serve BASE --enable-lora "
+        "--lora-modules NAME=FOLDER) and pass the name it is served under as --model_name_or_path"
+    )
 
 
 def adapter_folder(name: str) -> str:
