@@ -88,11 +88,12 @@ def check_choices(config: "EvaluationConfig") -> None:
     methods.check(args.method_translate, task)
     if config.max_demonstrations:
         config.retriever  # noqa: B018 (created now, so that it reports what is missing)
-    refines = args.number_of_refining_steps or args.refine_after_merge
+    refines = bool(args.number_of_refining_steps or args.refine_after_merge)
     instructs = args.method_translate in methods.WITH_INSTRUCTIONS or refines
+    instructs |= bool(args.steps and config.merge_prompt.has_sections)
     if instructs and RAW in config.style.values():
         logger.warning(
-            "cot, maps, step_by_step, TEaR and refinement give instructions, which models without a chat template rarely follow: "
+            "cot, maps, step_by_step, TEaR, refinement and these merge prompts give instructions, which models without a chat template rarely follow: "
             "look at some answers first"
         )
     if refines:

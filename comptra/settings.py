@@ -68,7 +68,7 @@ def run_settings(config: "EvaluationConfig", model: Model) -> dict:
     if args.method_translate == "nllb":
         settings |= config.nllb.settings | _model_flag(config, "nllb_name_or_path")
     if args.steps:
-        settings |= {"merge_prompt": config.merge_prompt.name} | division_settings(config, model)
+        settings |= {"merge_prompt": config.merge_prompt.recorded_name} | division_settings(config, model)
     return settings
 
 
@@ -97,7 +97,9 @@ def _instruction_files(config: "EvaluationConfig") -> list[Path]:
     names = ["annotated" if annotates else args.method_translate.lower()]
     names += ["refine"] * bool(args.number_of_refining_steps or args.refine_after_merge)
     paths = [prompts.FOLDER / "methods" / f"{name}.toml" for name in names]
-    return [path for path in paths if path.is_file()] + (config.merge_prompt.files if args.steps else [])
+    return [path for path in paths if path.is_file()] + (
+        [config.merge_prompt.path] if args.steps and config.merge_prompt.path else []
+    )
 
 
 def _digest_of_prompts(paths: list[Path]) -> str:

@@ -55,6 +55,7 @@ class Answer:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str | None = None
+    cached_tokens: int = 0  # those of the prompt that an API had in its cache
 
 
 @dataclass(frozen=True)
