@@ -182,7 +182,10 @@ def score(config, source: Language, progress: Progress) -> None:
 def truncated_texts(layout: Layout, language: str) -> dict[str, int]:
     """How many texts were too long for the scorer, for the manifest; {} if nothing has been scored since it was written."""
     path = layout.score_cache(language)
-    return {"truncated_texts": sum(r.get("truncated", 0) for r in read_jsonl(path))} if path.exists() else {}
+    if not path.exists():
+        return {}
+    latest = {record["id"]: record.get("truncated", 0) for record in read_jsonl(path)}
+    return {"truncated_texts": sum(latest.values())}
 
 
 def _blocks(path: Path, scorer_id: str) -> Iterator[list[tuple[str, dict]]]:
