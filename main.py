@@ -92,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--method_translate", **choice(methods.CHOICES, "vanilla", "how a sentence or phrase is translated"))
     add_nllb_flags(add, default="facebook/nllb-200-distilled-600M")
     intro = "how often the LLM is asked to improve its translations (with --steps: those of the phrases)"
-    add("--number_of_refining_steps", **count(0, intro, 0))
+    add("--number_of_refining_steps", **count(0, intro, 0, maximum=100))
     add(
         "--max_new_tokens_merge",
         **count(1, "longest answer to a merge prompt or a refinement, in tokens, if above --max_new_tokens", 1500),
@@ -148,7 +148,7 @@ def add_data_flags(add) -> None:
 
 
 def add_comptra_flags(add) -> None:
-    add("--steps", **count(0, "how often sentences are divided; 0: not at all", 0))
+    add("--steps", **count(0, "how often sentences are divided; 0: not at all", 0, maximum=10))
     add("--method_divide", **choice(divide.DIVIDERS, "llm", "how a sentence is divided into phrases"))
     add(
         "--mode_divide",
@@ -164,7 +164,7 @@ def add_comptra_flags(add) -> None:
         metavar="N",
         help="maximum number of phrases per sentence; -1: no limit; 0 goes with --steps 0",
     )
-    add("--number_of_repetitions", **count(1, "identity: how often the sentence is repeated", 4))
+    add("--number_of_repetitions", **count(1, "identity: how often the sentence is repeated", 4, maximum=1000))
     add("--max_new_tokens_divide", **count(1, "longest answer to a prompt that divides, in tokens", 1500))
     intro = "how the sentence is translated with its phrases"
     add(

@@ -2,13 +2,14 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 from comptra.compositional import translate
 from comptra.llm_calls import LazySampler, LLMClient, StageProgress
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
-from comptra.ordered_jsonl import UNDIVIDED, UNREADABLE, is_complete, marked, read_lines
+from comptra.ordered_jsonl import UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
 from comptra.run import EvaluationConfig
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
@@ -32,6 +33,7 @@ MAX_SHOWN_PROMPTS = 2  # of a dry run
 def show_prompts(config: EvaluationConfig) -> int:
     """Print the first prompts and the folders of the results, without loading a model; the exit code."""
     for model in config.models:
+        check_outputs(config, model, read_only=True)
         print(f"{model.path}: {len(config.test_set.sources)} sentences to {config.folder(model)}")
     model = config.models[0]
     if not config.uses_llm or config.args.steps or config.args.method_translate != "vanilla":
@@ -188,22 +190,25 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
         logger.warning(f"{empty} of {count} translations are empty: the model wrote nothing")
 
 
-def check_outputs(config: EvaluationConfig, model: Model) -> None:
+def check_outputs(config: EvaluationConfig, model: Model, read_only: bool = False) -> None:
     """Raise UsageError if results on disk were made with other settings, or are of other sentences."""
-    folder = config.folder(model)
+    folder, path = config.folder(model), config.folder(model) / "translate_0.jsonl"
     if folder.is_dir():
-        with OutputLock(folder):
-            check_settings(folder, run_settings(config, model))
-            read_lines(folder / "translate_0.jsonl", config.test_set.sources, "translation")
+        with nullcontext() if read_only else OutputLock(folder):
+            check_settings(folder, run_settings(config, model), read_only)
+            if not (read_only and is_torn(path)):
+                read_lines(path, config.test_set.sources, "translation")
     if config.args.steps:
         check_division(config.divisions(model), division_settings(config, model))
 
 
-def check_settings(folder: Path, settings: dict) -> None:
+def check_settings(folder: Path, settings: dict, read_only: bool = False) -> None:
     """Raise UsageError if translations in `folder` were made with other settings; those of a run without results are removed."""
     results = [folder / RESPONSES, *folder.glob("translate_*.jsonl"), *folder.glob("draft_*.jsonl")]
     if not any(path.is_file() and path.stat().st_size for path in results):
-        (folder / SETTINGS).unlink(missing_ok=True)
+        if not read_only:
+            (folder / SETTINGS).unlink(missing_ok=True)
+        return
     provenance.check_settings(folder / SETTINGS, settings)
 
 
