@@ -33,6 +33,7 @@ from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, limit, run_main
 from topxgen.flags import (
     add_api_flags,
+    add_cost_flags,
     add_decoding_flags,
     add_language_flags,
     add_language_id_flag,
@@ -59,7 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--enable_lora", **FLAG, help="the models are LoRA adapters [detected by adapter_config.json]")
     add("--base_model_name_or_path", metavar="MODEL", help="base model of the adapters [the one that they name]")
     add_model_flags(add)
-    add_api_flags(parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument)
+    add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
+    add_api_flags(add)
+    add_cost_flags(add)
 
     add = parser.add_argument_group("prompts and demonstrations").add_argument
     add(
@@ -144,7 +147,11 @@ def add_data_flags(add) -> None:
         help="name of the run's folder in OUTPUT_DIR/{model} [{src}_to_{tgt}_{k}_shot_seed_{seed}_...]",
     )
     add_run_flags(add)
-    add("--dry_run", **FLAG, help="show the first prompts, then exit")
+    add(
+        "--dry_run",
+        **FLAG,
+        help="show the first prompts and an estimate of the prompts, tokens and cost of each stage, then exit",
+    )
 
 
 def add_comptra_flags(add) -> None:

@@ -15,12 +15,14 @@ from topxgen import inference, retrieval, translation
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory
+from topxgen.inference.costs import Meter, Prices
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.prompting.mt_templates import MTTemplate, get_template
 from topxgen.text import language_id, languages
 from topxgen.translation import TranslatorSettings
 
 logger = logging.getLogger(__name__)
+RESPONSES = "answers.jsonl"
 
 
 class EvaluationConfig:
@@ -67,6 +69,11 @@ class EvaluationConfig:
             logger.info(f"{args.lid_model} cannot identify {self.tgt.name}: the language of phrases is not checked")
             self._identifier = None
         checks.check_choices(self)
+        self.meter = Meter(
+            Prices.of(args.prices), args.budget
+        )  # what the responses of the models cost, of earlier runs, too
+        for model in self.models:
+            self.meter.add_files(model.name, self.folder(model).glob(RESPONSES))
 
     # Where results are
 
