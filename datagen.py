@@ -25,6 +25,7 @@ from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_
 from topxgen.common.locks import OutputLock
 from topxgen.flags import (
     add_api_flags,
+    add_cost_flags,
     add_decoding_flags,
     add_language_flags,
     add_language_id_flag,
@@ -104,13 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
     add_api_flags(add)
-    add(
-        "--price_per_million_tokens",
-        nargs=2,
-        type=float_range(0),
-        metavar=("IN", "OUT"),
-        help="price of a million prompt tokens and of a million answer tokens, to report the cost",
-    )
+    add_cost_flags(add)
 
     add = parser.add_argument_group("decoding").add_argument
     add_decoding_flags(add, max_new_tokens=2048, temperature=1.0)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -155,7 +156,7 @@ def test_prompts_hold_the_nearest_demonstration_last(tiny_lm):
 
 
 def test_an_llm_translates_in_order_and_only_once(tiny_lm, tmp_path):
-    translator = llm(tiny_lm, response_cache=tmp_path / "answers.jsonl")
+    translator = llm(tiny_lm, response_cache=lambda _: tmp_path / "answers.jsonl")
     translator.load()
     found = translator.translate([SENTENCES[0], "", "...", SENTENCES[1], SENTENCES[0]], BASQUE, ENGLISH)
     translator.close()
@@ -166,7 +167,7 @@ def test_an_llm_translates_in_order_and_only_once(tiny_lm, tmp_path):
     # Answers on disk are given, not asked for: their texts stand even when they are edited.
     answers[0]["texts"] = ["edited"]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers) + '{"id": "to')
-    translator = llm(tiny_lm, response_cache=tmp_path / "answers.jsonl")
+    translator = llm(tiny_lm, response_cache=lambda _: tmp_path / "answers.jsonl")
     translator.load()
     again = translator.translate(SENTENCES[:2], BASQUE, ENGLISH)
     translator.close()
@@ -240,12 +241,12 @@ def test_self_improvement_from_the_command_line(tiny_lm, tmp_path, datagen_here)
     ]
     assert [record["sentence"] for record in translated] == [line["text"] for line in lines]
     assert sum(len(record["propositions"]) for record in translated) + len(rejected) == 3
-    assert len(records(tmp_path / "self" / "translate_answers.jsonl")) == 3
+    assert len(records(tmp_path / "self" / "Basque_translate_answers.jsonl")) == 3
     assert "translate: " in result.stdout and "answer tokens" in result.stdout
     settings = json.loads((tmp_path / "self" / "settings_translate.json").read_text())
     assert settings["template_key"] == "14" and settings["number_of_demonstrations"] == 5
     again = datagen_here(*arguments, "--price_per_million_tokens", 1, 2)
-    assert "loading" not in again.stderr and "at --price_per_million_tokens 1 2" in again.stdout
+    assert "loading" not in again.stderr and re.search("translate: .* answer tokens; 0.00 USD", again.stdout)
     refused = datagen_here(*arguments, "--template_key", 9)
     assert refused.returncode == 2 and "template_key was '14', now '9'" in refused.stderr
 

@@ -11,6 +11,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_numbered_jsonl
 from topxgen.common.schemas import check
 
+SHARED_RESPONSES = "translate_answers.jsonl"
 PARALLEL = ("propositions", "translations", "scores", "confidences", "pieces")  # fields of one item per sentence
 
 
@@ -144,10 +145,21 @@ class Layout:
     def translation_rejects(self, language: str) -> Path:
         return self.translate_dir / f"{language}_translate_rejects.jsonl"
 
+    def translation_responses(self, language: str) -> Path:
+        """The responses of an LLM that back-translates."""
+        return self.translate_dir / f"{language}_{SHARED_RESPONSES}"
+
     @property
-    def translation_responses(self) -> Path:
-        """The responses of an LLM that back-translates, all languages together."""
-        return self.translate_dir / "translate_answers.jsonl"
+    def shared_translation_responses(self) -> Path:
+        """Those of all languages together, as older versions wrote them; only read."""
+        return self.translate_dir / SHARED_RESPONSES
+
+    def all_responses(self) -> dict[str, list[Path]]:
+        """The files of the responses of LLMs by stage: of all languages and back-translators of the folder."""
+        return {
+            "generate": sorted(self.output_dir.glob("*_answers.jsonl")),
+            "translate": sorted(self.output_dir.glob(f"*/*{SHARED_RESPONSES}")),
+        }
 
     def score_cache(self, language: str) -> Path:
         return self.translate_dir / f"{language}_scores.jsonl"
@@ -159,6 +171,7 @@ class Layout:
             self.rejects(language),
             self.translations(language),
             self.translation_rejects(language),
+            self.translation_responses(language),
             self.score_cache(language),
         ]
 

@@ -34,6 +34,7 @@ class ParsedResponse(NamedTuple):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str | None = None
+    cached_tokens: int = 0  # of the prompt tokens
 
 
 class RemoteSampler:
@@ -216,7 +217,7 @@ class RemoteSampler:
                 self._succeeded += 1
                 begun = begun_in(request.prompt) if isinstance(request.prompt, str) else ""
                 texts = [begun + cut_at_stop(text, settings.stop) for text in parsed.texts]
-                return Answer(request.id, texts, parsed.prompt_tokens, parsed.completion_tokens, parsed.error)
+                return Answer(request.id, texts, *parsed[1:])
             if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
                 continue
             if failure.kind == MISTAKE and sent_neutral and self._drop_neutral(failure, settings):

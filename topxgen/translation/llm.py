@@ -46,14 +46,23 @@ class LLM:
                 "is not used; if the model was fine-tuned on that template, pass --prompt_style raw"
             )
         self._pools: dict[tuple[str, str], tuple[list[tuple[str, str]], Retriever]] = {}
-        self._sampler = None
+        self._sampler, self._cached = None, {}
 
     def load(self) -> None:
         sampler = inference.load(self._settings.inference_api, self._model)
-        if self._settings.response_cache is not None:
-            paid = self._settings.inference_api in inference.REMOTE
-            sampler = CachedSampler(sampler, self._settings.response_cache, fsync_each=paid)
+        if self._settings.meter is not None:
+            sampler = self._settings.meter.wrap(sampler, "translate")
         self._sampler = sampler
+
+    def _sampler_for(self, source: Language):
+        """The sampler, with the responses of earlier runs for `source`."""
+        settings = self._settings
+        if settings.response_cache is None:
+            return self._sampler
+        if source.name not in self._cached:
+            path, paid = settings.response_cache(source.name), settings.inference_api in inference.REMOTE
+            self._cached[source.name] = CachedSampler(self._sampler, path, paid, settings.earlier_responses)
+        return self._cached[source.name]
 
     @property
     def version(self) -> str:
@@ -148,7 +157,7 @@ class LLM:
             ids = {request_id(prompts[i] if stop == stops else [prompts[i], *stop]): i for i in numbers}
             requests = [Request(key, prompts[i], self._model.seed) for key, i in ids.items()]
             sampling = SamplingSettings(MAX_NEW_TOKENS, temperature=0.0, num_beams=self._settings.num_beams, stop=stop)
-            for answer in self._sampler.generate(inference.from_list(requests), sampling):
+            for answer in self._sampler_for(source).generate(inference.from_list(requests), sampling):
                 errors[ids[answer.id]] = answer.error
                 i = ids[answer.id]
                 yield i, [clean(text, distinct[i]) for text in answer.texts[:1]]
@@ -163,6 +172,9 @@ class LLM:
 
     def close(self) -> None:
         """Free the model; the object cannot be used afterwards."""
+        for cached in self._cached.values():
+            cached.close_file()
+        self._cached = {}
         if self._sampler is not None:
             self._sampler.close()
             self._sampler = None
