@@ -157,6 +157,28 @@ def _encoding_hint(path: Path) -> str:
     return ""
 
 
+def check_output_files(paths: dict[str, Path | None]) -> None:
+    """Raise UsageError, before the work that they are to hold, for files by their flags that could not be written."""
+    chosen = {flag: path for flag, path in paths.items() if path is not None}
+    for flag, path in chosen.items():
+        if path.is_dir():
+            raise UsageError(f"{flag} {path} is a directory; pass the name of a file")
+        check_output_directory(path.parent, f"{flag} {path}", must_exist=True)
+    if len({path.resolve() for path in chosen.values()}) < len(chosen):
+        raise UsageError(f"{' and '.join(chosen)} name the same file; pass two")
+
+
+def check_output_directory(path: Path, named: str, must_exist: bool = False) -> None:
+    """Raise UsageError if nothing could be written to the directory, which need not exist; `named` begins the message."""
+    nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if must_exist and nearest != path:
+        raise UsageError(f"{named}: there is no directory {path}; create it, or pass another one")
+    if not nearest.is_dir():
+        raise UsageError(f"{named}: {nearest} is a file, not a directory; pass another one")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"{named}: {nearest} is not writable; pass another one")
+
+
 def to_line(record: dict) -> str:
     return _dumps(record) + "\n"
 
