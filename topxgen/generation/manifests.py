@@ -86,7 +86,7 @@ def _combine(layout: Layout, stage: str) -> None:
     whole = {"stage": stage, **{name: latest[name] for name in RUN_KEYS}}
     whole["started"] = min(part["started"] for part in parts)
     whole["settings"] = {name: value for part in parts for name, value in part["settings"].items()}
-    whole |= {name: sum(part[name] for part in parts) for name in SUMS if all(name in part for part in parts)}
+    whole |= {name: sum(part.get(name, 0) for part in parts) for name in SUMS if any(name in part for part in parts)}
     if stage == "generate":
         whole["complete"] = all(part["complete"] for part in parts)
     whole |= {name: latest[name] for name in latest if name not in {*whole, *SUMS, "language", "counts"}}

@@ -84,7 +84,7 @@ class Generation:
     def __init__(self, config, progress: Progress):
         """`config`: a topxgen.generation.plan.GenerationConfig."""
         self._args, self._pipeline, self._filters = config.args, config.pipeline, config.filters
-        self._target, self._progress, self._meter = config.target, progress, config.meter
+        self._target, self._progress = config.target, progress
         self._files = {name: _LanguageFiles(config, language) for name, language in config.languages.items()}
         # Paragraphs that came with the file count from the start; generated ones are counted when their prompt's turn
         # comes, so that a resumed run goes through the same states.
@@ -201,10 +201,7 @@ class Generation:
             self._undecided.popleft()
         files = self._files.values()
         self._progress.update(
-            0,
-            responses=sum(len(f.responses) for f in files),
-            rejected=sum(len(f.rejected) for f in files),
-            **self._meter.shown(),
+            0, responses=sum(len(f.responses) for f in files), rejected=sum(len(f.rejected) for f in files)
         )
 
     def _judge_prompt(self, prompt: Prompt, record: dict) -> None:

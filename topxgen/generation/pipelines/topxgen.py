@@ -5,7 +5,8 @@ import random
 from pathlib import Path
 
 from topxgen import inference
-from topxgen.common.errors import UsageError
+from topxgen.common.console import ONCE
+from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.provenance import digest
 from topxgen.corpora import examples
 from topxgen.generation import prompt_templates
@@ -31,9 +32,12 @@ class TopXGen(Pipeline):
         if not args.seed_topics_path:
             raise UsageError("the topxgen pipeline needs --seed_topics_path: a txt (one topic a line) or jsonl file")
         topics = read_topics(Path(args.seed_topics_path))
-        self._template = template = _template(config)
-        self._paragraphs = _example_paragraphs(args)
-        self._sentences = {name: _example_sentences(args, language) for name, language in config.languages.items()}
+        missing: list[Unreachable] = []  # what a dry run has stand-ins for
+        self._template = template = _template(config, missing)
+        self._paragraphs = _example_paragraphs(args, missing)
+        self._sentences = {
+            name: _example_sentences(args, language, missing) for name, language in config.languages.items()
+        }
         self._orders = {name: TopicOrder(topics, args.seed, name) for name in config.languages}
         self._topic_count = len(topics)
         self.stop = template.stop
@@ -50,6 +54,10 @@ class TopXGen(Pipeline):
             "number_of_icl_phrases": args.number_of_icl_phrases,
             "texts_per_prompt": self.texts_per_prompt,
         }  # fmt: skip
+        if missing:
+            self.settings = {}  # not known
+        if self.texts_per_prompt == 1 < args.number_of_generations_per_step:
+            logger.info(f"{template.path} asks for one text, so that --number_of_generations_per_step has no effect")
         for name in config.languages:
             others = sum(1 for other, texts in self._paragraphs.items() if other != name and texts)
             if args.number_of_icl_demonstrations > others:
@@ -94,7 +102,7 @@ class TopXGen(Pipeline):
         return [(name, self._paragraphs[name][index]) for name, index in zip(names, indices, strict=True)]
 
 
-def _template(config) -> prompt_templates.Template:
+def _template(config, missing: list[Unreachable]) -> prompt_templates.Template:
     """That of --prompt_template; by default `instruct` for a model with a chat template, else `continuation`."""
     args = config.args
     template = prompt_templates.load(args.prompt_template) if args.prompt_template else None
@@ -109,8 +117,8 @@ def _template(config) -> prompt_templates.Template:
     if args.inference_api not in inference.REMOTE:
         try:
             has_chat_template = bool(load_tokenizer(config.model_settings()).chat_template)
-        except UsageError as error:
-            _only_in_a_dry_run(args, error)
+        except Unreachable as error:
+            _only_in_a_dry_run(args, error, missing)
     if template is None:
         return prompt_templates.load("instruct" if has_chat_template else "continuation")
     if not has_chat_template:
@@ -121,19 +129,19 @@ def _template(config) -> prompt_templates.Template:
     return template
 
 
-def _example_paragraphs(args) -> dict[str, list[str]]:
+def _example_paragraphs(args, missing: list[Unreachable]) -> dict[str, list[str]]:
     """Example paragraphs by language, of parallel indices where the source is parallel."""
     if not args.number_of_icl_demonstrations:
         return {}
     try:
         return examples.example_paragraphs(args.example_paragraphs, args.languages_file, args.allow_partial_benchmark)
-    except UsageError as error:
-        _only_in_a_dry_run(args, error)
+    except Unreachable as error:
+        _only_in_a_dry_run(args, error, missing)
         numbers = range(1, args.number_of_icl_demonstrations + 1)
         return {f"[language {i}]": [f"[an example paragraph, {i}]"] for i in numbers}
 
 
-def _example_sentences(args, language) -> list[str]:
+def _example_sentences(args, language, missing: list[Unreachable]) -> list[str]:
     if not args.number_of_icl_phrases:
         return []
     try:
@@ -141,13 +149,14 @@ def _example_sentences(args, language) -> list[str]:
             args.example_sentences, language, allow_partial=args.allow_partial_benchmark
         )
         return sentences[: args.max_samples]
-    except UsageError as error:
-        _only_in_a_dry_run(args, error)
+    except Unreachable as error:
+        _only_in_a_dry_run(args, error, missing)
         return [f"[an example sentence, {i}]" for i in range(1, args.number_of_icl_phrases + 1)]
 
 
-def _only_in_a_dry_run(args, error: UsageError) -> None:
+def _only_in_a_dry_run(args, error: Unreachable, missing: list[Unreachable]) -> None:
     """A dry run shows stand-ins for sources that this machine cannot reach."""
     if not args.dry_run:
         raise error
-    logger.info(f"not checked: {error}")
+    missing.append(error)
+    logger.info(f"not checked: {error}", extra=ONCE)
