@@ -25,6 +25,7 @@ from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_
 from topxgen.common.locks import OutputLock
 from topxgen.flags import (
     add_api_flags,
+    add_cost_flags,
     add_decoding_flags,
     add_language_flags,
     add_language_id_flag,
@@ -104,13 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
     add_api_flags(add)
-    add(
-        "--price_per_million_tokens",
-        nargs=2,
-        type=float_range(0),
-        metavar=("IN", "OUT"),
-        help="price of a million prompt tokens and of a million answer tokens, to report the cost",
-    )
+    add_cost_flags(add)
 
     add = parser.add_argument_group("decoding").add_argument
     add_decoding_flags(add, max_new_tokens=2048, temperature=1.0)
@@ -222,17 +217,17 @@ def datagen(args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run(config)
     preflight(config)
-    target_reached = True
+    complete = True
     with OutputLock(args.output_dir):
         repair_files(config)
         if "generate" in args.stages:
-            target_reached = generate(config)
+            complete = generate(config)
         if "translate" in args.stages:
             translate(config)
         if "score" in args.stages:
             score(config)
-        report(config)
-    return 0 if target_reached else 3
+        complete &= report(config)
+    return 0 if complete else 3
 
 
 def main() -> int:

@@ -25,10 +25,10 @@ from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, run_
 from topxgen.common.locks import OutputLock
 from topxgen.common.records import FilteredLayout
 from topxgen.corpora import benchmarks
-from topxgen.decontamination import benchmark_texts, filter, ngram_hashes, ngram_index, report
+from topxgen.decontamination import benchmark_texts, filter, report
 from topxgen.decontamination.run import check_paths, filter_file, input_files, report_paths, write_reports
 from topxgen.flags import add_language_flags, add_partial_benchmark_flag
-from topxgen.text import languages
+from topxgen.text import languages, ngram_hashes, ngram_index
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,56 +1,48 @@
-"""Parsing of LLM answers: the text after a <think> block, a translation behind a marker, the items of a list.
-
-`thinking`: the prompt itself opened the <think> block, as some chat templates do.
-"""
+"""Parsing of LLM answers: a translation behind a marker, the items of a list."""
 
 import re
 
-from topxgen.common.lines import split_lines, unix_lines
-from topxgen.prompting.mt_templates import clean_answer, cut_repetition
+from topxgen.common.lines import split_lines
+from topxgen.prompting.answers import chat_answer as line
+from topxgen.prompting.answers import clean_answer, cut_repetition, unwrapped
+from topxgen.text.thoughts import without_thoughts
 
 # 1. 1) (1) 1: 1、 **1.** and dashes or bullets; \d matches the digits of all scripts. 1.5 and 12:30 are not items.
 _ITEM = re.compile(r"^\s*\**(?:\(?(\d{1,3})\s*(?:[.):]\)?\**(?:\s+|(?![\d\s]))|[、．]\**\s*)|[-*•–]\**\s+)(\S.*)$")
 _INLINE = re.compile(r"\s+(?=\(?\d{1,3}[.)]\s)")
-_QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“"}
 
 
-def without_thoughts(text: str, thinking: bool = False) -> str:
-    """`text` after its last </think>; "" if a <think> block is open and never closed."""
-    _, closed, answer = unix_lines(text).rpartition("</think>")
-    if not closed and (thinking or text.lstrip().startswith("<think>")):
-        return ""
-    return answer.strip()
-
-
-def line(text: str, thinking: bool = False) -> str:
-    """The translation in the answer of a chat model: its first line, without bold, after one that only announces it."""
-    lines = [line for line in split_lines(without_thoughts(text, thinking)) if line.strip()]
-    if len(lines) > 1 and lines[0].rstrip(" *_").endswith((":", "：")):
-        del lines[0]
-    first = clean_answer("\n".join(lines))
-    is_bold = len(first) > 4 and first.startswith("**") and first.endswith("**")
-    return first[2:-2].strip() if is_bold else first
-
-
-def translation(text: str, marker: str, thinking: bool = False) -> str:
+def translation(text: str, marker: str) -> str:
     """The line behind the last `marker` ("Translation:") that is followed by one; without markers the first line.
 
     The marker begins a line, in any letter case, and may be bold.
     """
-    text = without_thoughts(text, thinking)
+    text = without_thoughts(text)
     word = re.escape(marker.strip().rstrip(":"))
     _, *sections = re.split(rf"(?im)^[\s*_#>-]*{word}[\s*_]*[:：][ \t*_]*", text)
     if not sections:
         return line(text)
-    return next(filter(None, (clean_answer(section).rstrip("*_ ") for section in reversed(sections))), "")
+    return next(filter(None, (unwrapped(clean_answer(section).rstrip("*_ ")) for section in reversed(sections))), "")
 
 
-def list_items(text: str, thinking: bool = False) -> list[str]:
+def section(text: str, heading: str) -> str:
+    """The translation in the last section `heading` that has text; "" if there is none.
+
+    A heading begins a line, in any letter case, numbered or bold or not, and ends it or has a colon after it.
+    """
+    text = without_thoughts(text)
+    start = rf"(?mi)^[\s*_#>\d.)(-]*{re.escape(heading)}[ \t*_]*(?:\([^()\n]*\))?[ \t*_]*(?:[:：][*_]*[ \t]*|$)"
+    _, *sections = re.split(start, text)
+    bodies = (re.split(r"(?m)^\s*#{1,6}\s", section)[0] for section in sections[::-1])
+    return next(filter(None, map(line, bodies)), "")
+
+
+def list_items(text: str) -> list[str]:
     """The items of the first list in `text`, numbered or with dashes, one per line, without repetition at their ends.
 
     A list that starts again at 1 is another one. If no line is marked as an item, each line is one.
     """
-    lines = [line for line in split_lines(without_thoughts(text, thinking)) if line.strip()]
+    lines = [line for line in split_lines(without_thoughts(text)) if line.strip()]
     matches = list(filter(None, map(_ITEM.match, lines)))
     if len(matches) <= 1:  # the whole list may be on one line
         lines = [part for line in lines for part in _INLINE.split(line)]
@@ -67,6 +59,4 @@ def list_items(text: str, thinking: bool = False) -> list[str]:
 
 def _plain(item: str) -> str:
     item = cut_repetition(" ".join(item.split())).strip("*_ ")
-    if len(item) > 1 and _QUOTES.get(item[0]) == item[-1]:
-        item = item[1:-1].strip()
-    return item
+    return "" if item in ('""', "“”", "«»") else unwrapped(item)

@@ -9,7 +9,7 @@ of main.py or of the original code. The original's do not record what they trans
 
 + and - mark scores that are better and worse than the baseline's with p < 0.05 by paired approximate randomisation (Riezler
 and Maxwell 2005), with Holm's correction if several systems are compared. Only systems on the same sentences of the same
-direction are compared.
+direction are compared. A folder that cannot be scored is named and skipped, and the exit code is 3.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from topxgen.common.files import write_atomic, write_json
 from topxgen.flags import add_language_flags, add_language_id_flag, add_partial_benchmark_flag
 
 logger = logging.getLogger(__name__)
+EXIT_INCOMPLETE = 3  # some folders could not be scored
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -96,11 +97,16 @@ def evaluate(args: argparse.Namespace) -> dict:
     options = {"folder": args.benchmark_dir, "allow_partial": args.allow_partial_benchmark, "need_pool": False}
     load_test_set = cache(partial(evaluation_sets.load, **options))
     groups: dict[tuple, list[System]] = {}
-    for folder in folders.values():
-        if system := read_system(folder, args, load_test_set):
-            groups.setdefault(system.test, []).append(system)
+    skipped: dict[str, str] = {}
+    for folder in folders.values():  # one bad folder of a tree must not hide the scores of the others
+        try:
+            if system := read_system(folder, args, load_test_set):
+                groups.setdefault(system.test, []).append(system)
+        except UsageError as error:
+            skipped[str(folder)] = str(error)
     if not groups:
-        raise UsageError("nothing is translated yet")
+        more = f" (and {len(skipped) - 1} other folders)" if len(skipped) > 1 else ""
+        raise UsageError(next(iter(skipped.values()), "nothing is translated yet") + more)
     ordered = sorted(groups.values(), key=lambda group: (group[0].dataset, group[0].src.name, group[0].tgt.name))
     resolved = {folder.resolve() for folder in baselines}
     report = {
@@ -108,6 +114,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         "bootstrap": args.bootstrap,
         "seed": args.seed,
         "versions": provenance.versions(),
+        "skipped": skipped,
         "groups": [score_group(systems, names, resolved, args) for systems in ordered],
     }
     for group in report["groups"] if args.baseline else ():
@@ -127,7 +134,9 @@ def print_report(args: argparse.Namespace) -> int:
         write_atomic(args.csv, [csv_text(report)])
     if args.json:
         write_json(args.json, report)
-    return 0
+    for folder, reason in report["skipped"].items():
+        logger.warning(f"not scored: {reason if folder in reason else f'{folder}: {reason}'}")
+    return EXIT_INCOMPLETE if report["skipped"] else 0
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from comptra.ordered_jsonl import UNANSWERED, UNREADABLE
 from topxgen.common.console import Progress
 from topxgen.inference import Request, SamplingSettings
 from topxgen.inference.response_cache import CachedSampler, request_id
@@ -80,7 +81,7 @@ class LLMClient:
 
     `failures`: why prompts got no answer (too long for the model, refused by an API), by request id. `unanswered`: the
     sentences of the current stage that depend on such a prompt (equal sentences have equal prompts, so that the text identifies
-    them); whoever writes their results marks them.
+    them). `unreadable`: those whose answer holds no translation. Whoever writes their results marks them.
     """
 
     def __init__(
@@ -99,6 +100,12 @@ class LLMClient:
         self._responses = CachedSampler(sampler, cache, fsync_each=paid) if cache else None
         self.failures: dict[str, str] = {}
         self.unanswered: set[str] = set()
+        self.unreadable: set[str] = set()
+
+    @property
+    def marks(self) -> dict[str, set[str]]:
+        """The sentences of the current stage whose lines get an extra key, by the key."""
+        return {UNANSWERED: self.unanswered, UNREADABLE: self.unreadable}
 
     @property
     def truncated(self) -> dict[int, int]:
@@ -113,6 +120,7 @@ class LLMClient:
         """Start a stage, by the name that its progress bar shows: no sentence is unanswered yet."""
         self.progress.begin(name)
         self.unanswered.clear()
+        self.unreadable.clear()
 
     def generate(
         self, sentences: Sequence[str], prompts: Sequence[Prompt], sampling: SamplingSettings

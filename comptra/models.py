@@ -65,10 +65,7 @@ def resolve_models(args: argparse.Namespace, uses_llm: bool) -> list[Model]:
 def _model(path: str, args: argparse.Namespace) -> Model:
     if args.inference_api in inference.REMOTE:  # a name that means something to the server
         if args.enable_lora or (Path(path) / "adapter_config.json").is_file():
-            raise UsageError(
-                f"{path} is a LoRA adapter, which --inference_api {args.inference_api} cannot load: serve it (vllm serve BASE "
-                "--enable-lora --lora-modules NAME=FOLDER) and pass the name it is served under"
-            )
+            raise inference.adapter_is_local(path, args.inference_api)
         return Model(path, path, trained_on=trained_template(path) if Path(path).is_dir() else None)
     base = (args.base_model_name_or_path or "").rstrip("/")
     if (args.enable_lora and path != base) or model_file(path, "adapter_config.json"):

@@ -1,6 +1,6 @@
 """JSONL files with one record per sentence, in the order of the sentences, that a killed run resumes."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
@@ -8,6 +8,7 @@ from topxgen.common.files import Appender, read_jsonl, repair_tail, to_line, wri
 
 # Extra keys of a line.
 UNANSWERED = "unanswered"  # depends on a prompt that got no answer: the next run makes the line again
+UNREADABLE = "unreadable"  # the answer holds no translation; it is not asked for again
 UNDIVIDED = "undivided"  # a sentence that could not be divided in two runs: its line is final
 
 
@@ -16,19 +17,20 @@ def resume_lines(
     sentences: list[str],
     key: str,
     work: Callable[[list[int]], Iterator[tuple[int, object]]],
-    unanswered: Collection[str],
+    marks: Mapping[str, Collection[str]],
     shared: bool = False,
 ) -> list:
     """The value of each sentence: from the file where it has one, else from `work`, which is then written to the file.
 
     `work` takes the numbers of sentences and yields (place in that list, value) as they finish; a line is written as soon
-    as all lines before it are. Lines of sentences that are `unanswered` by then are marked: the next run makes them again.
+    as all lines before it are. `marks`: extra keys, and the sentences whose lines get them; a line that is marked as
+    unanswered is made again by the next run.
     `shared`: see read_lines.
     """
 
     def record(number: int, value: object) -> dict:
-        line = {"sentence": sentences[number], key: value}
-        return line | {UNANSWERED: True} if sentences[number] in unanswered else line
+        extra = {mark: True for mark, texts in marks.items() if sentences[number] in texts}
+        return {"sentence": sentences[number], key: value, **extra}
 
     lines = read_lines(path, sentences, key, shared)
     again = [number for number, line in enumerate(lines[: len(sentences)]) if line.get(UNANSWERED)]

@@ -9,14 +9,13 @@ from pathlib import Path
 from comptra import candidate_selection, checks, evaluation_sets, methods, models
 from comptra.compositional import divide, merge, translate
 from comptra.llm_calls import LLMClient
-from comptra.methods import Shots, Task, refine, vanilla
+from comptra.methods import Shots, Task, refine
 from comptra.models import Model
 from topxgen import inference, retrieval, translation
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.prompting.mt_templates import MTTemplate, get_template
-from topxgen.prompting.style import CHAT
 from topxgen.text import language_id, languages
 from topxgen.translation import TranslatorSettings
 
@@ -70,17 +69,19 @@ class EvaluationConfig:
     # Where results are
 
     def folder(self, model: Model) -> Path:
-        """The folder of the translations (docs/files.md)."""
+        """The folder of the translations (docs/files.md), an existing one also by the language names that were typed:
+        the original has some of its own."""
         args = self.args
         if args.metadata_dir is not None:
             return args.output_dir / model.name / check_filename(args.metadata_dir, "--metadata_dir")
         limit = "None" if args.number_of_subproblems < 0 else args.number_of_subproblems
         divider = Path(args.method_divide).name  # of a user's own, the file and its attribute
-        name = (
-            f"{self.src.name}_to_{self.tgt.name}_{args.k}_shot_seed_{args.seed}_{divider}_{self.merge_prompt.name}_{limit}_"
-            f"{args.steps}_{args.number_of_refining_steps}"
+        settings = f"{args.k}_shot_seed_{args.seed}_{divider}_{self.merge_prompt.name}_{limit}_{args.steps}_{args.number_of_refining_steps}"
+        ours, typed = (
+            args.output_dir / model.name / check_filename(f"{src}_to_{tgt}_{settings}", "the folder of a run")
+            for src, tgt in ((self.src.name, self.tgt.name), (args.src, args.tgt))
         )
-        return args.output_dir / model.name / check_filename(name, "the folder of a run")
+        return typed if typed.is_dir() and not ours.is_dir() else ours
 
     def divisions(self, model: Model) -> Path:
         """The folder of the divisions, which all runs with the model share."""
@@ -119,7 +120,6 @@ class EvaluationConfig:
         """The largest number of demonstrations that a prompt takes from the pool."""
         args = self.args
         shows_k = args.method_translate not in methods.WITHOUT_DEMONSTRATIONS
-        shows_k |= bool(args.steps and self.merge_prompt.needs_draft)
         return max(args.k if shows_k else 0, args.number_of_merge_demonstrations if args.steps else 0)
 
     @property
@@ -130,7 +130,7 @@ class EvaluationConfig:
     def retriever(self):
         settings = retrieval.RetrieverSettings.from_args(self.args)
         sources = [source for source, _ in self.test_set.pool]
-        return retrieval.create(self.args.retriever_type, sources, self.src, settings)
+        return retrieval.create(self.args.retriever_type, sources, self.src, settings, self.test_set.leaks_for)
 
     def nearest(self, sentences: list[str], k: int) -> list[Shots]:
         """For each sentence the k most similar pairs of the pool, the most similar last."""
@@ -182,16 +182,7 @@ class EvaluationConfig:
             release_llm=release_llm,
             spacy_model=args.spacy_model,
             max_new_tokens_merge=args.max_new_tokens_merge,
-            opens_thinking=client is not None and self._opens_thinking(model),
         )
-
-    def _opens_thinking(self, model: Model) -> bool:
-        """Whether the chat template itself opens a <think> block, so that answers begin inside it."""
-        if self.style.get(model.path) != CHAT or self.args.inference_api in inference.REMOTE:
-            return False
-        messages = [{"role": "user", "content": "?"}]
-        text = self.tokenizer(model).apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return text.rstrip().endswith("<think>")
 
     def plan(self, task: Task) -> translate.Plan:
         args, merge_prompt = self.args, self.merge_prompt
@@ -199,15 +190,17 @@ class EvaluationConfig:
 
         def merge_prompts(sentences: list[str], pairs: list[Shots]):
             extra = task.nearest(sentences, args.number_of_merge_demonstrations)
-            drafts = [""] * len(sentences)
-            if merge_prompt.needs_draft:
-                drafts = methods.in_order(vanilla.translate(sentences, task), len(sentences))
-            return [merge_prompt.prompt(task, *item) for item in zip(sentences, pairs, extra, drafts, strict=True)]
+            return [merge_prompt.prompt(task, *item) for item in zip(sentences, pairs, extra, strict=True)]
+
+        def merge(sentences: list[str], pairs: list[Shots]):
+            prompts = merge_prompts(sentences, pairs)
+            return merge_prompt.translate(task.with_room_for_merges, sentences, pairs, prompts)
 
         return translate.Plan(
             method=methods.load(args.method_translate),
             divide=lambda sentences: divider(sentences, task, self.divider_settings),
             merge_prompts=merge_prompts,
+            merge=merge,
             fits=self._is_target_language,
             refine=partial(refine.refine, task=task),
             number_of_refining_steps=args.number_of_refining_steps,

@@ -2,14 +2,13 @@
 
 import json
 import logging
-import time
 from pathlib import Path
 
 from comptra.compositional import translate
 from comptra.llm_calls import LazySampler, LLMClient, StageProgress
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
-from comptra.ordered_jsonl import UNDIVIDED, is_complete, marked, read_lines
+from comptra.ordered_jsonl import UNDIVIDED, UNREADABLE, is_complete, marked, read_lines
 from comptra.run import EvaluationConfig
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
@@ -17,7 +16,7 @@ from topxgen.common import provenance
 from topxgen.common.console import printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_json
-from topxgen.common.locks import DirectoryLocked, OutputLock
+from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.prompting.style import RAW
@@ -28,7 +27,6 @@ RESPONSES = "answers.jsonl"
 DIVISION_SETTINGS = "settings_divide.json"
 EXIT_INCOMPLETE = 3  # some sentences have no translation
 MAX_SHOWN_PROMPTS = 2  # of a dry run
-LOCK_RETRY_S = 5.0
 
 
 def show_prompts(config: EvaluationConfig) -> int:
@@ -113,6 +111,7 @@ def translate_with(
                 "test_set": config.test_set.facts,
                 "undivided": [len(marked(path, UNDIVIDED)) for path in divisions],
                 **outcome(levels, translations, plan, client),
+                "unreadable_answers": sum(len(marked(path, UNREADABLE)) for path in sizes),
                 "inherited_lines": inherited_lines,
                 "versions": provenance.versions(),
             }
@@ -180,7 +179,12 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
             f"{unanswered} prompts got no answer ({reasons}): the lines that depend on them are marked as unanswered; re-run the "
             "same command to try these again"
         )
-    elif empty := summary["empty_translations"]:
+    if unreadable := summary["unreadable_answers"]:
+        logger.warning(
+            f"{unreadable} answers to the merge prompt have no section of the final translation: their lines are empty and marked "
+            "as unreadable; if they were cut short raise --max_new_tokens_merge, else --merge_prompt vanilla asks for less"
+        )
+    elif not unanswered and (empty := summary["empty_translations"]):
         logger.warning(f"{empty} of {count} translations are empty: the model wrote nothing")
 
 
@@ -224,16 +228,3 @@ def divide(config: EvaluationConfig, model: Model, plan: translate.Plan, task: t
             (folder / DIVISION_SETTINGS).unlink(missing_ok=True)  # of a run that divided nothing
         provenance.record_settings(folder / DIVISION_SETTINGS, settings)
         return translate.divide(config.test_set.sources, plan, task, folder)
-
-
-def wait_for_lock(folder: Path) -> OutputLock:
-    """The lock of a folder, once another run that divides the same sentences releases it."""
-    logged = False
-    while True:
-        try:
-            return OutputLock(folder)
-        except DirectoryLocked as error:
-            if not logged:
-                logger.info(f"{error}: waiting")
-                logged = True
-            time.sleep(LOCK_RETRY_S)

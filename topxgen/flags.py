@@ -81,6 +81,25 @@ def add_api_flags(add) -> None:
     )
 
 
+def add_cost_flags(add) -> None:
+    add(
+        "--prices",
+        "--price_per_million_tokens",
+        nargs="+",
+        type=float_range(0),
+        metavar="USD",
+        help="IN OUT [CACHED]: USD for a million prompt tokens, answer tokens, and prompt tokens that the provider had cached "
+        "[CACHED as IN]; for estimates (--dry_run), the running total and --budget",
+    )
+    add(
+        "--budget",
+        type=float_range(0),
+        metavar="USD",
+        help="send no request that could make the responses of the output directory, those of earlier runs included, cost more: "
+        "the run ends with exit code 4 and can be resumed; needs --prices",
+    )
+
+
 def add_decoding_flags(add, *, max_new_tokens: int, temperature: float) -> None:
     add("--max_new_tokens", **count(1, "longest answer, in tokens", max_new_tokens))
     add("--temperature", type=float_range(0), default=temperature, help="sampling temperature; 0 is greedy")

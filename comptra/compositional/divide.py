@@ -205,7 +205,7 @@ def llm(sentences: list[str], task: Task, settings: DividerSettings) -> list[lis
     divided = []
     for text, answers in zip(sentences, task.client.generate_all(sentences, prompts, sampling), strict=True):
         words = set(unicode_words(text))
-        phrases = answer_parsing.list_items("".join(answers), task.opens_thinking)[:MAX_PHRASES]
+        phrases = answer_parsing.list_items("".join(answers))[:MAX_PHRASES]
         own = [phrase for phrase in phrases if shown.get(_bare(phrase), words) <= words]
         divided.append(clean_phrases(text, own, settings))
     return divided

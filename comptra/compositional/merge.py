@@ -1,22 +1,23 @@
 """How the translations of phrases help to translate the whole sentence (--merge_prompt; CompTra: Zebaze et al. 2025)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from comptra import prompts
+from comptra import answer_parsing, prompts
 from comptra.methods import Shots, Task
-from topxgen.common.errors import unknown_choice
+from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.registry import Choice
 from topxgen.prompting import toml_prompts
 from topxgen.prompting.style import CHAT, Prompt
 from topxgen.prompting.toml_prompts import fill
 
-VANILLA, REFINE, NOREFINE = "vanilla", "refine", "norefine"
+VANILLA = "vanilla"
 MERGE_PROMPTS = {
     VANILLA: Choice("", "the phrase pairs are the demonstrations of the MT prompt"),
-    REFINE: Choice("", "a prompt with the phrase pairs and a few-shot draft to improve"),
-    NOREFINE: Choice("", "a prompt with the phrase pairs"),
+    "refine": Choice("", "the LLM refines the phrase translations in their context, recombines them, then translates"),
+    "norefine": Choice("", "the LLM reasons how the phrase translations combine, then translates"),
 }
 PLACEHOLDERS = {
     "chat": ("phrases", "sentence"),
@@ -24,8 +25,8 @@ PLACEHOLDERS = {
     "item": ("source", "target"),
     "examples": ("items",),
     "example": ("source", "target"),
-    "raw": (),
 }
+FINAL_SECTION = "final_section"  # the part that names the section with the translation
 
 
 @dataclass(frozen=True)
@@ -34,33 +35,29 @@ class MergePrompt:
 
     path: Path | None
     texts: dict[str, str]
-    without_draft: "MergePrompt | None" = None  # prompts sentences whose draft is empty
 
     @property
     def name(self) -> str:
         return self.path.stem if self.path else VANILLA
 
     @property
-    def files(self) -> list[Path]:
-        """The files whose texts may be sent."""
-        return [self.path, *(self.without_draft.files if self.without_draft else [])] if self.path else []
+    def recorded_name(self) -> str:
+        """Its name in settings. Version 1 of prompts with sections asked for the translation alone, or to improve a draft."""
+        return f"{self.name} (version 2)" if self.has_sections else self.name
 
     @property
-    def needs_draft(self) -> bool:
-        """Whether it shows a translation of the sentence made without the phrases."""
-        return any("{draft}" in self.texts.get(style, "") for style in ("chat", "raw"))
+    def has_sections(self) -> bool:
+        """Whether answers have several sections, the last one with the translation."""
+        return FINAL_SECTION in self.texts
 
-    def prompt(self, task: Task, sentence: str, pairs: Shots, extra: Shots, draft: str = "") -> Prompt:
+    def prompt(self, task: Task, sentence: str, pairs: Shots, extra: Shots) -> Prompt:
         """What to send for a sentence. `pairs`: its (phrase, translation) pairs; `extra`: pairs of the selection pool, which
-        precede them; `draft`: its translation without the phrases."""
-        if self.without_draft and not draft:
-            return self.without_draft.prompt(task, sentence, pairs, extra)
-        if self.path is None:
+        precede them."""
+        if self.path is None or (self.has_sections and not pairs):
             return task.prompt([*extra, *pairs], sentence)
-        put = partial(fill, src=task.src.name, tgt=task.tgt.name, sentence=sentence, draft=draft)
-        if task.client.style != CHAT:
-            note = put(self.texts["raw"]) if draft or pairs else ""
-            return note + task.prompt([*extra, *pairs], sentence)
+        put = partial(fill, src=task.src.name, tgt=task.tgt.name, sentence=sentence)
+        if task.client.style != CHAT and "raw" in self.texts:
+            return (put(self.texts["raw"]) if pairs else "") + task.prompt([*extra, *pairs], sentence)
 
         def block(name: str, item: str, shots: Shots) -> str:
             items = [put(self.texts[item], number=str(i), source=x, target=y) for i, (x, y) in enumerate(shots, 1)]
@@ -68,6 +65,29 @@ class MergePrompt:
 
         blocks = {"phrases": block("block", "item", pairs), "examples": block("examples", "example", extra)}
         return task.client.chat(put(self.texts["chat"], **blocks))
+
+    def translate(
+        self, task: Task, sentences: list[str], pairs: list[Shots], prompts: list[Prompt]
+    ) -> Iterator[tuple[int, str]]:
+        """Yield (number of the sentence, translation) for the prompts that `prompt` made.
+
+        An answer without the section of the final translation gives none: the line is empty and marked as unreadable.
+        """
+        in_sections = [i for i, own in enumerate(pairs) if own and self.has_sections]
+        others = sorted(set(range(len(sentences))) - set(in_sections))
+        for place, text in task.translate([sentences[i] for i in others], [prompts[i] for i in others]):
+            yield others[place], text
+        asked = [sentences[i] for i in in_sections]
+
+        def candidates() -> Iterator[tuple[int, list[str]]]:
+            for place, answers in task.client.generate(asked, [prompts[i] for i in in_sections], task.sampling):
+                texts = [answer_parsing.section(answer, self.texts[FINAL_SECTION]) for answer in answers]
+                if answers and not any(texts):
+                    task.client.unreadable.add(asked[place])
+                yield place, texts
+
+        for place, text in task.best(asked, candidates()):
+            yield in_sections[place], text
 
 
 def load(name: str) -> MergePrompt:
@@ -82,7 +102,12 @@ def load(name: str) -> MergePrompt:
         others = sorted({file.stem for file in folder.glob("*.toml")} - set(MERGE_PROMPTS))
         raise unknown_choice("--merge_prompt", name, [*MERGE_PROMPTS, *others], ", or the path of a .toml file")
     path = toml_prompts.find(folder, name, None if name in MERGE_PROMPTS else "--merge_prompt")
-    if name != REFINE:
-        return MergePrompt(path, toml_prompts.load(path, PLACEHOLDERS))
-    with_draft = PLACEHOLDERS | {"chat": (*PLACEHOLDERS["chat"], "draft"), "raw": ("draft",)}
-    return MergePrompt(path, toml_prompts.load(path, with_draft), without_draft=load(NOREFINE))
+    texts = toml_prompts.load(path, PLACEHOLDERS)
+    toml_prompts.load(path, {part: () for part in ("raw", FINAL_SECTION) if part in texts})  # must be texts, too
+    if "raw" in texts and FINAL_SECTION in texts:
+        raise UsageError(
+            f"{path} has both raw and {FINAL_SECTION}: the answer to a few-shot prompt has no sections; drop one"
+        )
+    if any("{draft}" in str(text) for text in texts.values()):
+        raise UsageError(f"{path}: {{draft}} is not filled in, since merge prompts make no draft any more; remove it")
+    return MergePrompt(path, texts)

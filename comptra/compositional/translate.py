@@ -32,6 +32,7 @@ class Plan:
     method: Method | None  # translates the lowest level; None: divide only
     divide: Callable[[list[str]], list[list[str]]]  # sentences -> phrases of each
     merge_prompts: Callable[[list[str], list[Shots]], list[Prompt]]  # sentences, phrase pairs of each -> prompts
+    merge: Callable[[list[str], list[Shots]], Iterator[tuple[int, str]]]  # the same -> translations
     fits: Callable[[list[str]], list[bool]]  # whether phrase translations are in the target language
     refine: Callable[..., list[str]] | None = None  # (sentences, drafts, steps=) -> better ones
     number_of_refining_steps: int = 0  # of the lowest level
@@ -66,7 +67,7 @@ def divide(sentences: list[str], plan: Plan, task: Task, folder: Path) -> list[L
             above,
             "propositions",
             lambda numbers, above=above: enumerate(plan.divide([above[i] for i in numbers])),
-            task.client.unanswered,
+            task.client.marks,
             shared=True,
         )
         undivided = {number for number in marked(path, UNANSWERED) if number < len(above)}
@@ -132,7 +133,7 @@ def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list
             pairs = phrase_pairs(below, translations[s + 1], len(sentences), plan.fits)
             missing_phrases = marked(folder / f"translate_{s + 1}.jsonl", UNANSWERED)
             task.client.unanswered.update(sentences[below.parents[number]] for number in missing_phrases)
-            return task.with_room_for_merges.translate(chosen, plan.merge_prompts(chosen, [pairs[i] for i in numbers]))
+            return plan.merge(chosen, [pairs[i] for i in numbers])
 
         def work(numbers: list[int], s=s, sentences=sentences, draft=draft) -> Iterator[tuple[int, str]]:
             steps = plan.number_of_refining_steps if s == lowest else plan.refine_after_merge
@@ -140,14 +141,14 @@ def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list
                 return draft(numbers)
             if s == lowest and plan.keep_drafts:
                 path = folder / f"draft_{s}.jsonl"
-                every = resume_lines(path, sentences, "translation", draft, task.client.unanswered)
+                every = resume_lines(path, sentences, "translation", draft, task.client.marks)
                 drafts = [every[i] for i in numbers]
             else:
                 drafts = in_order(draft(numbers), len(numbers))
             return enumerate(plan.refine([sentences[i] for i in numbers], drafts, steps=steps))
 
         path = folder / f"translate_{s}.jsonl"
-        translations[s] = resume_lines(path, sentences, "translation", work, task.client.unanswered)
+        translations[s] = resume_lines(path, sentences, "translation", work, task.client.marks)
     return translations
 
 

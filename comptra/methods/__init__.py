@@ -10,11 +10,11 @@ are to be translated again. Instructions are in comptra/prompts/methods/, for us
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from comptra import answer_parsing
 from comptra.llm_calls import LLMClient
 from topxgen.common.registry import Choice, load_choice
 from topxgen.inference import SamplingSettings
-from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, clean_answer
+from topxgen.prompting.answers import chat_answer, clean_answer
+from topxgen.prompting.mt_templates import MTTemplate, chat_prompt
 from topxgen.prompting.one_line import Candidates, one_line_answers
 from topxgen.prompting.style import CHAT, Prompt
 from topxgen.text.languages import Language
@@ -74,7 +74,6 @@ class Task:
     release_llm: Callable[[], None] = lambda: None  # frees the LLM's memory until the next prompt
     spacy_model: str | None = None
     max_new_tokens_merge: int = 0  # of merges and refinements, if above that of `sampling`
-    opens_thinking: bool = False  # the model's chat template opens a <think> block
 
     def prompt(self, shots: Shots, sentence: str) -> Prompt:
         """The few-shot MT prompt for `sentence`."""
@@ -105,11 +104,11 @@ class Task:
             stop=stop,
         )
 
-    def clean(self, answer: str) -> str:
-        """The translation in the answer to a few-shot prompt."""
+    def clean(self, answer: str, sentence: str) -> str:
+        """The translation of `sentence` in the answer to a few-shot prompt."""
         if self.client.style == CHAT:
-            return answer_parsing.line(answer, self.opens_thinking)
-        return clean_answer(answer, self.template.stop, self.template.thinking)
+            return chat_answer(answer, sentence, self.tgt.name)
+        return clean_answer(answer, self.template.stop)
 
     def shots(self, sentences: list[str]) -> list[Shots]:
         """The k demonstrations of each sentence, the most similar last."""
@@ -120,8 +119,9 @@ class Task:
 
         def ask(numbers: Sequence[int], stop: tuple[str, ...]) -> Iterator[Candidates]:
             sampling = replace(self.sampling, stop=stop)
-            answers = self.client.generate([sentences[i] for i in numbers], [prompts[i] for i in numbers], sampling)
-            return ((numbers[place], [self.clean(text) for text in texts]) for place, texts in answers)
+            chosen = [sentences[i] for i in numbers]
+            for place, texts in self.client.generate(chosen, [prompts[i] for i in numbers], sampling):
+                yield numbers[place], [self.clean(text, chosen[place]) for text in texts]
 
         count = len(prompts)
         raw = self.client.style != CHAT

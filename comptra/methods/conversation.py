@@ -11,6 +11,7 @@ from comptra import prompts as prompt_files
 from comptra.methods import Task
 from topxgen.inference import SamplingSettings
 from topxgen.prompting import toml_prompts
+from topxgen.text.thoughts import without_thoughts
 
 THOUGHT_TOKENS = 1024  # most new tokens of an answer that is not a translation
 DEFAULT_MARKER = "Translation:"
@@ -55,7 +56,7 @@ def candidates(task: Task, sentences: list[str], talks: list[Turns], marker: str
     """Yield (number of the conversation, the translations in its answers) as they finish."""
     prompts = [task.client.chat(*talk) for talk in talks]
     for i, texts in task.client.generate(sentences, prompts, task.sampling):
-        yield i, [answer_parsing.translation(text, marker, task.opens_thinking) for text in texts]
+        yield i, [answer_parsing.translation(text, marker) for text in texts]
 
 
 def translations(task: Task, sentences: list[str], talks: list[Turns], marker: str) -> Iterator[tuple[int, str]]:
@@ -65,4 +66,4 @@ def translations(task: Task, sentences: list[str], talks: list[Turns], marker: s
 
 def _first_answers(task: Task, sentences: list[str], talks: list[Turns], sampling: SamplingSettings) -> list[str]:
     answers = task.client.generate_all(sentences, [task.client.chat(*talk) for talk in talks], sampling)
-    return [answer_parsing.without_thoughts(texts[0], task.opens_thinking) if texts else "" for texts in answers]
+    return [without_thoughts(texts[0]) if texts else "" for texts in answers]

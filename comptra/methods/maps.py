@@ -31,7 +31,9 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     choices = []
     for i, answers in enumerate(zero_shot):
         texts = [text for j in range(len(KINDS)) for text in informed[len(KINDS) * i + j]]
-        choices.append(list(dict.fromkeys(filter(None, [*texts, *map(task.clean, answers)]))))
+        choices.append(
+            list(dict.fromkeys(filter(None, [*texts, *(task.clean(answer, sentences[i]) for answer in answers)])))
+        )
     yield from enumerate(task.best_by_quality(sentences, choices))
 
 

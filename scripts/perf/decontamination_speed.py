@@ -23,9 +23,9 @@ import psutil
 
 from topxgen.corpora import benchmarks
 from topxgen.decontamination.benchmark_texts import load
-from topxgen.decontamination.ngram_hashes import TOKENIZERS
-from topxgen.decontamination.ngram_index import ContaminationIndex
 from topxgen.text import languages
+from topxgen.text.ngram_hashes import TOKENIZERS
+from topxgen.text.ngram_index import ContaminationIndex
 
 ROOT = Path(__file__).resolve().parents[2]
 N, PREFIX = 10, 6

@@ -22,7 +22,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from topxgen import inference
 from topxgen.common.files import read_jsonl
-from topxgen.prompting.mt_templates import clean_answer, get_template
+from topxgen.prompting.answers import clean_answer
+from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
 from topxgen.training import eval_translation
 from topxgen.training.pairs import Pair, reverse

@@ -11,7 +11,7 @@ from topxgen.corpora.tables import read_columns, read_lines
 from topxgen.generation.parsing import numbered_texts, whole_text
 from topxgen.generation.prompt_templates import load as load_prompt
 from topxgen.generation.topics import read_topics
-from topxgen.prompting.mt_templates import clean_answer
+from topxgen.prompting.answers import clean_answer
 
 INSIDE = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 inside = pytest.mark.parametrize("char", INSIDE, ids=lambda char: f"U+{ord(char):04X}")

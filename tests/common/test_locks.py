@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tests.support.runs import ROOT
 from topxgen.common import locks
 from topxgen.common.errors import UsageError
-from topxgen.common.locks import DirectoryLocked, OutputLock
+from topxgen.common.locks import DirectoryLocked, OutputLock, wait_for_lock
 
 HOLD = """
 import sys, time
@@ -21,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 from topxgen.common import locks
 {patch}
-lock = locks.OutputLock(Path({folder!r}))
+lock = locks.OutputLock(Path({folder!r}), {part!r})
 print("held", flush=True)
 time.sleep(60)
 """
@@ -33,9 +34,9 @@ fcntl.lockf = lockf
 """
 
 
-def holder(folder, patch="") -> subprocess.Popen:
+def holder(folder, patch="", part=None) -> subprocess.Popen:
     """Another process that holds `folder`."""
-    code = HOLD.format(root=str(ROOT), folder=str(folder), patch=patch)
+    code = HOLD.format(root=str(ROOT), folder=str(folder), patch=patch, part=part)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     return process
@@ -45,6 +46,46 @@ def held_by_others(folder) -> bool:
     """Whether another process can not get the record lock."""
     code = f"import fcntl, sys\nf = open({str(folder / '.lock')!r}, 'a')\nfcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)"
     return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize("patch", ["", NO_RECORD_LOCKS])
+def test_parts_of_a_directory_are_held_side_by_side(tmp_path, patch, request):
+    if patch:
+        request.getfixturevalue("no_record_locks")
+    owner = holder(tmp_path, patch, part="Basque")
+    try:
+        refused = pytest.raises(DirectoryLocked, match=f"Basque in .* is in use by process {owner.pid} on ")
+        with OutputLock(tmp_path, "Hausa"), OutputLock(tmp_path), refused:
+            OutputLock(tmp_path, "Basque")
+    finally:
+        owner.kill()
+        owner.wait()
+    OutputLock(tmp_path, "Basque").release()
+    assert not list(tmp_path.glob(".lock*")), "a lock that is released leaves no file"
+
+
+def test_waiting_for_a_lock_ends_when_its_owner_does(tmp_path):
+    owner = holder(tmp_path)
+    threading.Timer(0.5, owner.kill).start()
+    began = time.monotonic()
+    with wait_for_lock(tmp_path):
+        assert time.monotonic() - began > 0.3
+    owner.wait()
+
+
+def test_a_lock_file_that_its_owner_removes_is_not_held_by_two(tmp_path):
+    """Many processes take and release one lock; each appends to a file, of which it must be the only writer meanwhile."""
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\n"
+        "from topxgen.common.locks import wait_for_lock\nfrom topxgen.common import locks\nlocks.RETRY_S = 0.0\n"
+        f"folder = Path({str(tmp_path)!r})\ncount = folder / 'count'\n"
+        "for _ in range(100):\n    with wait_for_lock(folder):\n"
+        "        n = int(count.read_text()); count.write_text(str(n + 1))\n"
+    )
+    (tmp_path / "count").write_text("0")
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    assert [process.wait(120) for process in processes] == [0] * 4
+    assert (tmp_path / "count").read_text() == "400"
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comptra.answer_parsing import line, list_items, translation, without_thoughts
+from comptra.answer_parsing import line, list_items, section, translation, without_thoughts
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_items_of_a_list(answer, items):
 
 def test_thoughts_end_at_their_last_mark():
     assert without_thoughts("a</think>b</think> c ") == "c"
-    assert without_thoughts(" <think>a") == "" == without_thoughts("a", thinking=True)
+    assert without_thoughts(" <think>a") == ""
     assert without_thoughts("a <think>b") == "a <think>b", "thoughts open an answer"
 
 
@@ -63,3 +63,27 @@ def test_thoughts_end_at_their_last_mark():
 )
 def test_the_line_behind_the_last_marker(answer, text):
     assert translation(answer, "Translation:") == text
+
+
+@pytest.mark.parametrize(
+    "answer, text",
+    [
+        ("### Final translation\na b", "a b"),
+        ("Final translation: a b", "a b"),
+        ("3. **Final Translation**: a b", "a b"),
+        ("**Final translation:** **a b**", "a b"),
+        ("Final translation (Basque)\n\n\na b\nnote", "a b"),
+        ("FINAL TRANSLATION：a", "a"),
+        ("### Final translation\na\n\n### Final translation\nb", "b"),
+        ("### Final translation\na\n### Final translation\n", "a"),
+        ("### Final translation\n### Notes\nnone", ""),
+        ("My final translation: a", ""),
+        ("Final translations\na", ""),
+        ("Final translation is a", ""),
+        ("a b", ""),
+        ("<think>\nFinal translation: a\n</think>\nb", ""),
+        ("<think>\nFinal translation: a", ""),
+    ],
+)
+def test_a_section(answer, text):
+    assert section(answer, "Final translation") == text

@@ -6,21 +6,20 @@ from comptra import answer_parsing
 
 
 @pytest.mark.parametrize(
-    "text, thinking, line",
+    "text, line",
     [
-        ("Kaixo.", False, "Kaixo."),
-        ("Hona hemen:\nKaixo.", False, "Kaixo."),
-        ("Hona hemen:", False, "Hona hemen:"),
-        ("**Kaixo mundua**", False, "Kaixo mundua"),
-        ("<think>a</think>\nKaixo.", False, "Kaixo."),
-        ("<think>a</think> b </think>\nKaixo.", False, "Kaixo."),
-        ("<think>a", False, ""),
-        ("a", True, ""),
-        ("a</think>Kaixo.", True, "Kaixo."),
+        ("Kaixo.", "Kaixo."),
+        ("Hona hemen:\nKaixo.", "Kaixo."),
+        ("Hona hemen:", "Hona hemen:"),
+        ("**Kaixo mundua**", "Kaixo mundua"),
+        ("<think>a</think>\nKaixo.", "Kaixo."),
+        ("<think>a</think> b </think>\nKaixo.", "Kaixo."),
+        ("<think>a", ""),
+        ("a</think>Kaixo.", "Kaixo."),
     ],
 )
-def test_line(text, thinking, line):
-    assert answer_parsing.line(text, thinking) == line
+def test_line(text, line):
+    assert answer_parsing.line(text) == line
 
 
 @pytest.mark.parametrize(

@@ -235,11 +235,11 @@ def test_what_stands_before_a_translation():
     assert answer_parsing.list_items("1.5 metres\n12:30 sharp") == ["1.5 metres", "12:30 sharp"]
 
 
-def test_thoughts_that_the_prompt_opened():
-    assert answer_parsing.translation("so</think>Translation: bai", "Translation:", thinking=True) == "bai"
-    assert answer_parsing.translation("Translation: not yet", "Translation:", thinking=True) == ""
-    assert answer_parsing.list_items("1. not yet", thinking=True) == []
-    assert answer_parsing.list_items("hm</think>1. one\n2. two", thinking=True) == ["one", "two"]
+def test_thoughts_that_the_prompt_began():
+    assert answer_parsing.translation("so</think>Translation: bai", "Translation:") == "bai"
+    assert answer_parsing.translation("<think>Translation: not yet", "Translation:") == ""
+    assert answer_parsing.list_items("<think>1. not yet") == []
+    assert answer_parsing.list_items("hm</think>1. one\n2. two") == ["one", "two"]
 
 
 @pytest.mark.slow

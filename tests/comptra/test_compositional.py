@@ -47,6 +47,7 @@ class Room:
             method=self.method,
             divide=lambda sentences: [text.split() for text in sentences],
             merge_prompts=lambda sentences, pairs: pairs,
+            merge=self.task.translate,
             fits=lambda texts: [True] * len(texts),
             steps=1,
         )

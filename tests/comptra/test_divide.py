@@ -384,34 +384,20 @@ def test_vanilla_is_few_shot_with_the_phrases(style, task_in):
         assert found == chat_prompt("English", "Basque", POOL + PAIRS, SENTENCE)
 
 
-def test_a_chat_model_is_asked_to_improve_a_draft_or_to_translate(task_in):
-    task = task_in("chat")
-    rows = [(SENTENCE, PAIRS, POOL), ("No draft.", PAIRS, []), ("No phrases.", [], [])]
-    drafts = ["Zubi zaharra", "", "Ez"]
-    refined = [merge.load("refine").prompt(task, *row, draft) for row, draft in zip(rows, drafts, strict=True)]
-    plain = [merge.load("norefine").prompt(task, *row) for row in rows]
-    assert refined[1] == plain[1] and refined[0] != plain[0]
-    first, _, bare = (prompt[0]["content"] for prompt in refined)
-    assert (
-        "- The bridge => Zubia\n- was closed {sentence} => itxi zuten\n" in first
-        and "1. English: A house\n   Basque: Etxe bat" in first
+@pytest.mark.parametrize("style", ["raw", "chat"])
+@pytest.mark.parametrize("name", ["refine", "norefine"])
+def test_sections_are_asked_for_the_final_translation_last(name, style, task_in):
+    task, prompt = task_in(style), merge.load(name)
+    asked = prompt.prompt(task, SENTENCE, PAIRS, POOL)
+    text = asked if style == "raw" else asked[0]["content"]
+    assert "- The bridge => Zubia\n- was closed {sentence} => itxi zuten\n" in text and f"\n{SENTENCE}\n" in text
+    assert "1. English: A house\n   Basque: Etxe bat" in text
+    headings = [line[4:] for line in text.split("\n") if line.startswith("### ")]
+    assert headings == ["Refined phrases", "Recombination", "Final translation"][2 * (name != "refine") :] or (
+        name == "norefine" and headings == ["Combination", "Final translation"]
     )
-    assert f"English: {SENTENCE}\nFirst translation into Basque: Zubi zaharra" in first
-    assert "phrases in English" not in bare and "Ez" in bare
-    assert "Zubi zaharra" not in plain[0][0]["content"] and plain[0][0]["content"].endswith(
-        f"English: {SENTENCE}\nBasque:"
-    )
-
-
-def test_a_base_model_gets_its_template_after_a_note(task_in):
-    task = task_in("raw")
-    refined = merge.load("refine").prompt(task, SENTENCE, PAIRS, POOL, "Zubi zaharra")
-    undrafted = merge.load("refine").prompt(task, SENTENCE, [], [])
-    assert refined.endswith("\n" + task.prompt(POOL + PAIRS, SENTENCE)) and "Zubi zaharra" in refined.splitlines()[0]
-    assert refined.splitlines()[1:2] == [""] and undrafted == task.prompt([], SENTENCE)
-    plain = merge.load("norefine").prompt(task, SENTENCE, PAIRS, [])
-    note, blank, rest = plain.split("\n", 2)
-    assert note and not blank and rest == task.prompt(PAIRS, SENTENCE)
+    assert ("imperfect" in text) == (name == "refine")
+    assert prompt.prompt(task, SENTENCE, [], []) == task.prompt([], SENTENCE), "without a usable phrase zero-shot"
 
 
 def test_merge_prompts_are_checked_before_anything_runs(tmp_path, monkeypatch):

@@ -573,6 +573,27 @@ def test_other_lines_than_the_benchmarks(tmp_path, score):
     assert code == 2 and "only" in said
 
 
+def test_a_folder_that_cannot_be_scored_does_not_stop_the_others(tmp_path, score):
+    """An unknown language, a damaged line, an unfinished run, another data set: each is named, the rest is scored."""
+    test = udhr()
+    original(tmp_path, "good")
+    write(tmp_path / "m" / RUN.format("English", "Klingon"), test.sources, test.references)
+    damaged = original(tmp_path, "damaged") / "translate_0.jsonl"
+    lines = damaged.read_bytes().split(b"\n")
+    damaged.write_bytes(b"\n".join([lines[0], b'{"sentence": 3}', *lines[2:]]))
+    write(tmp_path / "short" / RUN.format("English", "Basque"), test.sources[:3], test.references[:3])
+    write(tmp_path / "foreign" / RUN.format("English", "Basque"), ["Other words."], ["x"])
+    code, out, err = score(tmp_path, *UDHR, "--json", tmp_path / "scores.json")
+    assert code == 3 and "good/" in out
+    assert "Klingon" not in out and err.count("not scored: ") == 4 and "Traceback" not in err
+    for words in ("English_to_Klingon_5_shot", "line 2", "sentences of udhr", "Other words."):
+        assert words in err
+    report = json.loads((tmp_path / "scores.json").read_text())
+    assert len(report["skipped"]) == 4 and len(report["groups"]) == 1
+    code, out, err = score(tmp_path / "m", *UDHR)
+    assert code == 2 and "Klingon" in err and not out, "nothing is scored"
+
+
 def test_what_is_not_there(tmp_path, score):
     code, _, said = score(tmp_path / "nowhere")
     assert code == 2 and "is not a folder" in said

@@ -201,12 +201,10 @@ def test_generated_pairs_that_cannot_be_had(flores):
     assert "only files of Hausa; pass another --data_dir" in refusal("topxgen", folder=flores, data_dir=data)
     path = generated(data / "Basque_translate.jsonl", (["Bat."], ["One."]), (["Bat.", "Bi."], ["One."]))
     message = refusal("topxgen", folder=flores, data_dir=data)
-    assert (
-        f"{path}, line 2: 'translations' must be a list of 2 items, one per proposition, not 1 items; fix or" in message
-    )
+    assert f"{path}, line 2: field translations: expected 2 items, one per proposition, got 1; fix or" in message
     write(path, "", '{"propositions": ["Bat."], "translations": [null]}')
     message = refusal("topxgen", folder=flores, data_dir=data)
-    assert f"{path}, line 2: 'translations' must be a list of texts; fix or remove the line" in message
+    assert f"{path}, line 2: field translations[0]: expected text, got null; fix or remove the line" in message
     write(path, "{")
     assert f"{path}, line 1: " in refusal("topxgen", folder=flores, data_dir=data)
 

@@ -62,12 +62,16 @@ def upper(sentences, unanswered=(), calls=None):
 
 def test_lines_of_unanswered_sentences_are_marked_and_made_again(tmp_path):
     path, sentences, calls = tmp_path / "translate_0.jsonl", ["a", "b", "c"], []
-    assert resume_lines(path, sentences, "translation", upper(sentences, {"b"}), {"b"}) == ["A", "", "C"]
+    assert resume_lines(path, sentences, "translation", upper(sentences, {"b"}), {"unanswered": {"b"}}) == [
+        "A",
+        "",
+        "C",
+    ]
     lines = [{"sentence": text, "translation": text.upper()} for text in sentences]
     assert records(path) == [lines[0], {"sentence": "b", "translation": "", "unanswered": True}, lines[2]]
     assert marked(path, UNANSWERED) == {1} and not is_complete(path, 3)
     more = [*sentences, "d"]
-    assert resume_lines(path, more, "translation", upper(more, (), calls), set()) == ["A", "B", "C", "D"]
+    assert resume_lines(path, more, "translation", upper(more, (), calls), {}) == ["A", "B", "C", "D"]
     assert calls == [[1], [3]] and records(path)[:3] == lines and is_complete(path, 4)
     assert not is_complete(path, 3) and not is_complete(path, 5)
 
@@ -79,7 +83,7 @@ def test_a_shared_file_has_lines_of_more_sentences(tmp_path):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     calls = []
     work = lambda numbers: (calls.append(numbers), enumerate([["B"]] * len(numbers)))[1]  # noqa: E731
-    assert resume_lines(path, sentences[:2], "propositions", work, set(), shared=True) == [["a"], ["B"]]
+    assert resume_lines(path, sentences[:2], "propositions", work, {}, shared=True) == [["a"], ["B"]]
     assert calls == [[1]] and marked(path, UNANSWERED) == {2}
     mark_undividable(path, {2})
     assert records(path)[2] == {"sentence": "c", "propositions": ["c"], "undivided": True}
@@ -99,9 +103,9 @@ def test_a_line_that_does_not_fit_is_named(line, message, tmp_path):
     path = tmp_path / "translate_0.jsonl"
     path.write_text(json.dumps(line) + "\n")
     with pytest.raises(UsageError, match=message):
-        resume_lines(path, ["a"], "translation", upper(["a"]), set())
+        resume_lines(path, ["a"], "translation", upper(["a"]), {})
 
 
 def test_a_sentence_without_a_result_is_a_bug(tmp_path):
     with pytest.raises(RuntimeError, match="no translation for 1 sentences"):
-        resume_lines(tmp_path / "t.jsonl", ["a"], "translation", lambda numbers: iter(()), set())
+        resume_lines(tmp_path / "t.jsonl", ["a"], "translation", lambda numbers: iter(()), {})

@@ -10,7 +10,8 @@ import pytest
 from tests.support.main_runs import folder_of, options, texts, udhr
 from tests.support.runs import records, script, snapshot
 from topxgen import inference
-from topxgen.prompting.mt_templates import clean_answer, get_template
+from topxgen.prompting.answers import clean_answer
+from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
 
 
@@ -305,10 +306,7 @@ def test_a_chat_models_preface_is_no_translation():
 
     assert answer_parsing.line("Here is the translation:\n\n**Kaixo mundua.**") == "Kaixo mundua."
     assert answer_parsing.line("Kaixo:\n") == "Kaixo:" and answer_parsing.line("Kaixo.\nNote: it is.") == "Kaixo."
-    assert (
-        answer_parsing.line("so I must", thinking=True) == ""
-        and answer_parsing.line("hm</think>\nBai.", thinking=True) == "Bai."
-    )
+    assert answer_parsing.line("hm</think>\nBai.") == "Bai."
 
 
 def test_its_directories_are_scored(main_here, script_here, tiny_lm, tmp_path):

@@ -179,7 +179,7 @@ def test_maps_gives_equal_candidates_once_and_no_empty_ones(ask):
 
     found, _ = ask("maps", lambda prompt: "" if "rains" in last(prompt) else "Translation: bat", best_by_quality=best)
     assert found == ["bat", "bat", "bat", ""]
-    assert seen == [["bat", "Translation: bat"]] * 3 + [[]], "the zero-shot answer is taken as it stands"
+    assert seen == [["bat"]] * 3 + [[]], "the zero-shot answer is the same without its label"
 
 
 def test_maps_needs_quality_estimation():

@@ -98,6 +98,18 @@ def test_the_published_evaluation_command_continues_a_published_folder(script_he
     assert scored.returncode == 0 and "2_shot_seed_122_llm_vanilla_0_0_0" in scored.stdout, scored.stderr
 
 
+def test_a_folder_that_has_another_name_of_the_language_is_continued(main_here, tiny_lm, tmp_path):
+    """As the original's names, which are not all ours."""
+    ours = folder_of(tmp_path, tiny_lm)
+    folder = ours.with_name(ours.name.replace("Basque", "eus_Latn"))
+    folder.mkdir(parents=True)
+    line = {"sentence": udhr(1).sources[0], "translation": "itzulpena"}
+    (folder / "translate_0.jsonl").write_text(json.dumps(line) + "\n")
+    assert main_here("--output_dir", tmp_path, "--tgt", "eus_Latn").returncode == 0
+    assert records(folder / "translate_0.jsonl")[0] == line and lines_in(folder / "translate_0.jsonl") == 4
+    assert not ours.exists()
+
+
 def test_a_nested_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path):
     """Divisions of one sentence and the translation of its first phrase are there; the rest is made."""
     data = udhr(2)

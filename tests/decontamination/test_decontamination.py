@@ -235,8 +235,8 @@ def test_files_of_the_original_and_broken_lines(script_here, tmp_path, benchmark
     aside = records(folder / "Basque_translate_malformed.jsonl")
     assert [r["line"] for r in aside] == [5, 6, 7, 8, 11, 12, 13, 14]
     assert [r["reason"] for r in aside[:4]] == [
-        "'translations' must be a list of 2 items, one per proposition, not 1 items",
-        "'scores' must be a list of 2 items, one per proposition, not 1 items",
+        "field translations: expected 2 items, one per proposition, got 1",
+        "field scores: expected 2 items, one per proposition, got 1",
         "not a JSON object",
         "no text in 'sentence'",
     ]

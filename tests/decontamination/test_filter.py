@@ -5,7 +5,7 @@ import json
 import pytest
 
 from topxgen.decontamination.filter import ContaminationFilter, parse_record
-from topxgen.decontamination.ngram_index import BenchmarkText, ContaminationIndex
+from topxgen.text.ngram_index import BenchmarkText, ContaminationIndex
 
 SENTENCE = "bat bi hiru lau bost sei"
 TRANSLATION = "one two three four five six"
@@ -144,13 +144,14 @@ def test_long_texts_are_cut_in_the_hits_file_alone(length):
 
 @pytest.mark.parametrize("key", ["scores", "confidences", "pieces"])
 def test_lists_parallel_to_the_pairs_stay_parallel(key):
-    values = [1.5, None, 3]
+    values = [2, 1, 3] if key == "pieces" else [1.5, None, 3]
     data = record(CLEAN, ("y", TRANSLATION), ("z", "w"), **{key: values}, other=values)
-    must = f"'{key}' must be a list of 3 items, one per proposition, not {{}}"
     kept = json.loads(run(data).kept)
-    assert (kept[key], kept["other"]) == ([1.5, 3], values)
-    assert run({**data, key: values[:2]}).malformed[0]["reason"] == must.format("2 items")
-    assert run({**data, key: "abc"}).malformed[0]["reason"] == must.format("'abc'")
+    assert (kept[key], kept["other"]) == ([values[0], 3], values)
+    assert run({**data, key: values[:2]}).malformed[0]["reason"] == (
+        f"field {key}: expected 3 items, one per proposition, got 2"
+    )
+    assert run({**data, key: "abc"}).malformed[0]["reason"] == (f"field {key}: expected list or null, got text")
     for empty in ([], None):
         assert json.loads(run({**data, key: empty}).kept)[key] == empty
 
@@ -178,24 +179,27 @@ def test_what_is_kept_is_kept_byte_for_byte():
         ("3", "not a JSON object"),
         ('{"propositions": [], "translations": []}', "no text in 'sentence'"),
         ('{"sentence": 1, "propositions": [], "translations": []}', "no text in 'sentence'"),
-        ('{"sentence": "", "translations": []}', "'propositions' must be a list of texts"),
-        ('{"sentence": "", "propositions": "ab", "translations": []}', "'propositions' must be a list of texts"),
+        ('{"sentence": "", "translations": []}', "object missing required field propositions"),
+        ('{"sentence": "", "propositions": "ab", "translations": []}', "field propositions: expected list, got text"),
         (
             '{"sentence": "", "propositions": ["a", 1], "translations": ["b", "c"]}',
-            "'propositions' must be a list of texts",
+            "field propositions[1]: expected text, got integer",
         ),
-        ('{"sentence": "", "propositions": ["a"], "translations": [null]}', "'translations' must be a list of texts"),
+        (
+            '{"sentence": "", "propositions": ["a"], "translations": [null]}',
+            "field translations[0]: expected text, got null",
+        ),
         (
             '{"sentence": "", "propositions": ["a"], "translations": []}',
-            "'translations' must be a list of 1 items, one per proposition, not 0 items",
+            "field translations: expected 1 items, one per proposition, got 0",
         ),
         (
             '{"sentence": "", "propositions": [], "translations": ["a"]}',
-            "'translations' must be a list of 0 items, one per proposition, not 1 items",
+            "field translations: expected 0 items, one per proposition, got 1",
         ),
         (
             '{"sentence": "", "propositions": [], "translations": [], "scores": [1]}',
-            "'scores' must be a list of 0 items, one per proposition, not 1 items",
+            "field scores: expected 0 items, one per proposition, got 1",
         ),
         ("[" * 100_000, "nested too deeply"),
     ],

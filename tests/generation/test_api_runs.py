@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -34,7 +35,7 @@ class Writer(ApiServer):
         return went_on
 
 
-def answer(path: str, body: dict) -> dict:
+def answer(path: str, body: dict, _) -> dict:
     rng = random.Random(digest(body))
     if "Translate this sentence" in body["messages"][-1]["content"]:
         text = rng.choice(ENGLISH).rstrip(".;,") + "."
@@ -64,7 +65,7 @@ def command(server, folder, *more):
 
 def test_a_spent_quota_and_a_kill_lose_nothing_and_pay_nothing_twice(tmp_path):
     paid = Counter()
-    answers, translated = tmp_path / "Basque_answers.jsonl", tmp_path / "writer-1" / "translate_answers.jsonl"
+    answers, translated = tmp_path / "Basque_answers.jsonl", tmp_path / "writer-1" / "Basque_translate_answers.jsonl"
 
     # Generation, until the quota is spent.
     with Writer(quota=9) as server:
@@ -98,12 +99,36 @@ def test_a_spent_quota_and_a_kill_lose_nothing_and_pay_nothing_twice(tmp_path):
     assert len(sentences) > 30
     written, shown = lines_in(answers), result.stdout
     assert (
-        f"generate: {100 * written:,} prompt tokens, {50 * written:,} answer tokens; {written * 0.0007:,.2f} at"
+        f"generate: {100 * written:,} prompt tokens, {50 * written:,} answer tokens; {written * 0.0007:,.2f} USD"
         in shown
     )
     assert f"translate: {100 * len(ids):,} prompt tokens" in shown
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or KEY not in path.read_text(encoding="utf-8"), path
+
+
+def test_a_budget_ends_the_run_cleanly_and_counts_what_earlier_runs_spent(tmp_path):
+    """Every response costs 100 * 2 + 50 * 10 = 700 USD a million: 0.0007 each, in generation and back-translation alike."""
+    answers, translated = tmp_path / "Basque_answers.jsonl", tmp_path / "writer-1" / "Basque_translate_answers.jsonl"
+    served = Counter()
+
+    def run(budget, check):
+        with Writer() as server:
+            result = datagen(*command(server, tmp_path, "--budget", budget), check=check)
+            served.update(server.given)
+        return result, lines_in(answers) + lines_in(translated)
+
+    _, first = run(0.0050, 4)
+    assert first == 7 == served.total(), "an eighth response would cost more than the budget"
+    result, again = run(0.0050, 4)
+    assert again == 7 and "0.0049 USD are spent on the 7 responses of this folder (0 in this run)" in result.stderr
+    result, second = run(0.0200, 4)  # generation ends, back-translation begins
+    assert second == 28 and lines_in(translated) and "resume" in result.stderr and "Traceback" not in result.stderr
+    result, last = run(1, 0)
+    assert served.total() == len(served), "nothing was paid for twice"
+    assert last <= served.total() <= last + 6, "those in flight when the target is reached are dropped"
+    assert f"{lines_in(answers) * 0.0007:.2f} USD" in result.stdout and re.search(r"translate: .*\d USD", result.stderr)
+    assert lines_in(tmp_path / "Basque.jsonl") == 40
 
 
 def test_a_refused_key_ends_at_once(tmp_path, monkeypatch):
@@ -112,3 +137,18 @@ def test_a_refused_key_ends_at_once(tmp_path, monkeypatch):
         result = datagen(*command(server, tmp_path), check=4)
     assert "rejected the API key" in result.stderr and "sk-wrong-key-000000" not in result.stdout + result.stderr
     assert len(server.arrivals) <= 6
+
+
+def test_an_adapter_is_not_left_out_silently(tmp_path, script_here):
+    """An API would answer without it, and its name would be on record as used."""
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    with Writer() as server:
+        for adapter in ("--adapter_name_or_path", "--model_name_or_path"):
+            for stages in (("generate",), ("translate",)):
+                flags = command(server, tmp_path / "out", adapter, tmp_path / "lora", "--stages", *stages)
+                result = script_here("datagen.py", *flags)
+                assert (
+                    result.returncode == 2 and "is a LoRA adapter, which --inference_api openai cannot" in result.stderr
+                )
+    assert not server.arrivals and not list(tmp_path.glob("out/**/settings_*.json"))

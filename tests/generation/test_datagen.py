@@ -125,6 +125,30 @@ def test_stages_run_alone(finished, back, tiny_lm, tmp_path):
     )
 
 
+def test_a_language_without_a_paragraph_does_not_keep_the_others_from_their_scores(tiny_lm, back, tmp_path):
+    """All of Hausa is rejected: Basque is translated and scored, the report says which language has nothing, exit 3."""
+    (tmp_path / "only.py").write_text(
+        "def basque(text, language):\n    return None if language.name == 'Basque' else 'not Basque'\n"
+    )
+    flags = (
+        "--languages",
+        "Basque",
+        "Hausa",
+        "--filters",
+        f"{tmp_path / 'only.py'}:basque",
+        "--number_of_instructions",
+    )
+    arguments = tiny(tiny_lm, tmp_path / "out", *flags, 12, *back)
+    for stages in (("generate", "translate", "score"), ("translate", "score"), ("score",)):
+        result = datagen(*arguments, "--stages", *stages, check=3)
+        assert "no paragraphs were kept in Hausa;" in result.stderr and "no pairs were kept in Hausa;" in result.stderr
+    scored = records(tmp_path / "out" / TRANSLATED / "Basque_translate.jsonl")
+    assert len(scored) == 12 and {record["scorer"] for record in scored if record["scores"]} == {"confidence"}
+    assert lines_in(tmp_path / "out" / TRANSLATED / "Hausa_translate.jsonl") == 0
+    counts = json.loads((tmp_path / "out" / TRANSLATED / "manifest_score.json").read_text())["counts"]
+    assert counts["Hausa"]["pairs"] == 0 < counts["Basque"]["scored"]
+
+
 def test_killed_at_random_points_and_resumed(finished, back, tiny_lm, tmp_path):
     """kill -9 of real runs, in each stage; in the end the same data as the undisturbed run."""
     whole, _ = finished

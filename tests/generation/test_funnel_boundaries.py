@@ -71,12 +71,6 @@ def test_rows_add_up(tmp_path):
     assert sum(removed) == 1 + 1 + 2 + 1 + 1
 
 
-def test_cost():
-    line = funnel.usage("generation", 2_000_000, 500_000, [1.5, 6])
-    assert "2,000,000 prompt tokens, 500,000 answer tokens" in line and "; 6.00 at" in line
-    assert ";" not in funnel.usage("generation", 1, 1, None)
-
-
 def test_samples_come_from_across_the_file(tmp_path):
     path = tmp_path / "pairs.jsonl"
     write(path, [{"propositions": [f"s{i}"], "translations": [f"t{i}"], "scores": [i]} for i in range(10)])

@@ -12,6 +12,8 @@ from tests.support.tiny_models import without_weights
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings, cut_at_stop, from_list
+from topxgen.inference.tokenizer import decode
+from topxgen.text.thoughts import without_thoughts
 
 PROMPTS = [f"# Basque article\nGizon-emakume guztiak aske {'jaiotzen dira ' * i}" for i in range(7)]
 REQUESTS = [Request(f"r{i}", prompt, 1000 + i) for i, prompt in enumerate(PROMPTS)]
@@ -212,7 +214,10 @@ def test_vllm_stopped_from_the_terminal(gemma, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=120)
     # The engine's processes complain in their own words; ours end in order.
-    assert process.returncode == 130 and "\nstopped; the same command goes on from here" in err
+    assert (
+        process.returncode == 130
+        and "\ninterrupted; finished work is on disk; re-run the same command to resume" in err
+    )
     assert 'datagen.py", line' not in err
 
 
@@ -285,4 +290,31 @@ def test_beams_of_both_samplers_are_alike(gemma, vllm):
     sampler = inference.load("hf", ModelSettings(gemma, dtype="float32", max_model_len=512))
     settings = dict(num_beams=3, num_return_sequences=3, max_new_tokens=12, stop=("\n", "."))
     assert answers_of(vllm, REQUESTS, **settings) == answers_of(sampler, REQUESTS, **settings)
+    sampler.close()
+
+
+def test_marks_of_thoughts_survive_decoding(tiny_lm, tmp_path):
+    """Special tokens are left out of answers, but not those that tell thoughts from the answer."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|note|>"]})
+    ids = tokenizer("[THINK]Hm.[/THINK] Kaixo<|note|> mundua.<eos>", add_special_tokens=False)["input_ids"]
+    assert {*tokenizer.convert_tokens_to_ids(["[THINK]", "[/THINK]", "<eos>"])} < {*ids}
+    assert decode(tokenizer, [ids, ids[-4:]]) == ["[THINK]Hm.[/THINK] Kaixo mundua.", decode(tokenizer, [ids[-4:]])[0]]
+    assert without_thoughts(decode(tokenizer, [ids])[0]) == "Kaixo mundua."
+
+
+def test_an_answer_says_that_the_prompt_began_its_thoughts(hf, tiny_lm, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}[assistant]<think>\n"
+    tokenizer.save_pretrained(tmp_path)
+    settings = ModelSettings(tiny_lm, tokenizer_name_or_path=str(tmp_path), dtype="float32")
+    sampler = inference.load("hf", settings)
+    [(text,)] = answers_of(sampler, [Request("a", [{"role": "user", "content": "Kaixo"}], 1)]).values()
+    assert text.startswith("<think>") and len(text) > 10 and without_thoughts(text) == ""
+    [(raw,)] = answers_of(hf, [Request("a", "Basque: <think>", 1)]).values()
+    assert raw.startswith("<think>") and without_thoughts(raw) == ""
     sampler.close()

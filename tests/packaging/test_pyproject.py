@@ -46,7 +46,7 @@ def name_of(requirement: str) -> str:
         ("requirements.txt", ("base", "models", "gpu"), set()),
         ("requirements-cpu.txt", ("base", "models", "cpu", "dev"), set()),
         ("requirements-comet.txt", ("comet",), set()),
-        ("requirements-sonar.txt", ("sonar",), {"tqdm>=4.67"}),
+        ("requirements-sonar.txt", ("sonar",), {"msgspec>=0.20", "tqdm>=4.67"}),
     ],
 )
 def test_requirements_files_list_what_pyproject_requires(file, extras, extra_lines):

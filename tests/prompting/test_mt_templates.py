@@ -67,7 +67,7 @@ def test_languages_are_written_as_they_write_themselves(key, src, tgt, prompt):
 def test_where_an_answer_ends(keys, stop, stops):
     for key in keys:
         template = get_template(key, "English", "Basque")
-        assert (template.stop, template.stops, template.thinking) == (stop, stops, key == 17)
+        assert (template.stop, template.stops) == (stop, stops)
 
 
 def test_own_names_are_in_the_script_of_the_language():
@@ -208,7 +208,7 @@ def test_the_template_that_a_checkpoint_was_trained_on(tiny_lm, tmp_path, script
         assert trained_template(f"org/{error}") is trained_template(f"org/{error}") is None
         assert capsys.readouterr().err.count(f"cannot look up org/{error} on the Hub (") == 1
     manifest.write_text("{")
-    with pytest.raises(UsageError, match=r"data_manifest.json is not valid JSON"):
+    with pytest.raises(UsageError, match=r"data_manifest.json: not JSON: cut off"):
         trained_template(str(checkpoint))
 
 

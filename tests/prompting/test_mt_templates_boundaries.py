@@ -1,21 +1,6 @@
-"""Repetitions, stops and the places of sentences in prompts."""
+"""Stops and the places of sentences in prompts."""
 
-from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, clean_answer, cut_repetition, get_template
-
-
-def test_eight_occurrences_of_a_pair_are_a_repetition():
-    def loop(times: int) -> str:
-        return " ".join(["hasi da", *["bai ez"] * times])
-
-    assert cut_repetition(loop(7)) == loop(7)
-    assert cut_repetition(loop(8)) == "hasi da bai ez"
-    assert cut_repetition("bai " * 9) == "bai bai" and cut_repetition("bai " * 8) == "bai " * 8
-
-
-def test_clean_answer():
-    assert clean_answer("\n bat \nbi") == "bat"
-    assert clean_answer("bat ## bi ## hiru", stop="##") == "bat"
-    assert clean_answer("<think>x</think>bat") == "bat" and clean_answer("bat", thinking=True) == ""
+from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, get_template
 
 
 def test_few_shot_prompts():

@@ -53,10 +53,11 @@ RETRY_AFTER = {"rate limit": 1.0, "rate limit date": 1.0, "rate limit ms": 0.3} 
 class ApiServer:
     """Records requests and responses: `arrivals` (name, attempt, time), `delivered` (complete 200 responses by name)."""
 
-    def __init__(self, faults=None, delay=0.01, key: str | None = KEY):
+    def __init__(self, faults=None, delay=0.01, key: str | None = KEY, respond=None):
+        """`respond`: the text of an answer by the last message (or the plain prompt); by default it repeats the prompt."""
         self.faults = faults if callable(faults) else lambda name, attempt: (faults or {}).get((name, attempt))
         self.delay = delay if callable(delay) else lambda name: delay  # seconds to any answer
-        self.key = key
+        self.key, self.respond = key, respond or (lambda prompt: f"answer to {prompt}")
         self.arrivals: list[tuple[str, int, float]] = []
         self.bodies: list[dict] = []
         self.headers: list[dict] = []
@@ -139,7 +140,7 @@ class ApiServer:
             fault = "bad key"
         if fault is not None:
             self.injected[fault] += 1
-        whole = json.dumps(answer(path, body)).encode()
+        whole = json.dumps(answer(path, body, self.respond)).encode()
         if fault in ENDINGS or isinstance(fault, tuple):
             status, code, message = ENDINGS.get(fault, fault)
             return await self._error(writer, path, status, code, message, {"retry-after": "90000"})
@@ -197,9 +198,9 @@ class ApiServer:
         await writer.drain()
 
 
-def answer(path: str, body: dict) -> dict:
-    """A complete response body; its text repeats the prompt."""
-    text = f"answer to {body['messages'][-1]['content'] if 'messages' in body else body['prompt']}"
+def answer(path: str, body: dict, respond) -> dict:
+    """A complete response body with the text that `respond` gives."""
+    text = respond(body["messages"][-1]["content"] if "messages" in body else body["prompt"])
     if path == "/v1/messages":
         content = [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": text}]
         usage = {"input_tokens": 7, "output_tokens": 5}

@@ -49,6 +49,43 @@ def test_the_first_reason_counts():
         ("Nepali", "यो घर हो।त्यो पहाड हो।", ["यो घर हो।", "त्यो पहाड हो।"]),
         ("Urdu", "یہ گھر ہے۔وہ پہاڑ ہے۔", ["یہ گھر ہے۔", "وہ پہاڑ ہے۔"]),
         ("Nepali", 'उसले भन्यो "यो घर हो।" त्यो गयो।', ['उसले भन्यो "यो घर हो।"', "त्यो गयो।"]),
+        # Armenian marks of question and stress stand inside words; the colon is typed for the full stop.
+        ("Armenian", "Ինչո՞ւ եկար։ Գնա՛նք տուն։ Լա՜վ է։", ["Ինչո՞ւ եկար։", "Գնա՛նք տուն։", "Լա՜վ է։"]),
+        ("Armenian", "Նա եկավ 15:30: Հետո գնաց:", ["Նա եկավ 15:30:", "Հետո գնաց:"]),
+        # An apostrophe opens no quotation, a single quotation mark joins no sentences.
+        ("Hausa", "Ga ‘yan uwa. Sun zo. ʼYan mata sun je.", ["Ga ‘yan uwa.", "Sun zo.", "ʼYan mata sun je."]),
+        ("Hausa", "Ya ce: ‘Na zo. Ina so.’ Ta tafi.", ["Ya ce: ‘Na zo.", "Ina so.’", "Ta tafi."]),
+        ("Somali", "Waa la'aan. Go'aanka wuu dhacay.", ["Waa la'aan.", "Go'aanka wuu dhacay."]),
+        # A word of one letter is no initial.
+        ("Igbo", "Ọ bụ enyi m. Ha nọ n’ụlọ a. Ọ bịara.", ["Ọ bụ enyi m.", "Ha nọ n’ụlọ a.", "Ọ bịara."]),
+        ("Yoruba", "Mo rí i. Dr. J. P. Clark dé.", ["Mo rí i.", "Dr. J. P. Clark dé."]),
+        ("Vietnamese", "Vâng ạ. Tôi đi.", ["Vâng ạ.", "Tôi đi."]),
+        ("Estonian", "Ta tuli 1999. a. Tallinna. Ta elab seal.", ["Ta tuli 1999. a. Tallinna.", "Ta elab seal."]),
+        # Nor is a short word one of the English abbreviations (Nebraska, Maine).
+        ("Hausa", "Shekaru 36 ne. Ban ga kome ba.", ["Shekaru 36 ne.", "Ban ga kome ba."]),
+        (
+            "English",
+            "He believed in me. I was happy, said Dr. Low.",
+            ["He believed in me.", "I was happy, said Dr. Low."],
+        ),
+        # A long word before a small letter: the writer forgot the capital. A short one may be abbreviated.
+        ("Hausa", "Ba su zo kasuwa tukuna. za su zo gobe.", ["Ba su zo kasuwa tukuna.", "za su zo gobe."]),
+        ("Basque", "Ogia, ura etab. erosi ditu, adib. gazta.", ["Ogia, ura etab. erosi ditu, adib. gazta."]),
+        ("Georgian", "ეს მე ვარ. ის შენ ხარ.", ["ეს მე ვარ.", "ის შენ ხარ."]),
+        ("Burmese", "ကျား၊ မ၊ လူ။ နေကောင်းလား။", ["ကျား၊ မ၊ လူ။", "နေကောင်းလား။"]),
+        ("Amharic", "ይህ አንድ ነው፡፡ ይህ ሁለት ነው፡፡", ["ይህ አንድ ነው፡፡", "ይህ ሁለት ነው፡፡"]),
+        ("German", "»Das ist gut.« Er ging. ›Ja.‹ Sie blieb.", ["»Das ist gut.«", "Er ging.", "›Ja.‹", "Sie blieb."]),
+        ("German", "„Komm!“ Er kam. Hinz u. Kunz, z. B. Ulm.", ["„Komm!“", "Er kam.", "Hinz u. Kunz, z. B. Ulm."]),
+        ("Polish", "To dom ewentl. lub las.", ["To dom ewentl. lub las."]),
+        ("French", "« Bonjour. » Il partit.", ["« Bonjour. »", "Il partit."]),
+        ("Chinese (Simplified)", "他说：“好。”然后走了。", ["他说：“好。”", "然后走了。"]),
+        # Footnotes belong to the sentence before them.
+        (
+            "Basque",
+            "Etxea da.[1] Mendia[2] da.[3][4] Ura da. [5] Bai.",
+            ["Etxea da.[1]", "Mendia[2] da.[3][4]", "Ura da. [5]", "Bai."],
+        ),
+        ("Nepali", "यो घर हो।[१] त्यो गयो।¹ ऊ।", ["यो घर हो।[१]", "त्यो गयो।¹", "ऊ।"]),
         ("Basque", "Prezioa 2.50 da eta etxe.eus webgunea da.", ["Prezioa 2.50 da eta etxe.eus webgunea da."]),
     ],
 )

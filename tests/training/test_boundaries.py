@@ -336,7 +336,7 @@ def test_corruption_is_found(tmp_path):
     (folder / "large").unlink()
     assert checkpoints.find_corruption(folder) == "large is missing"
     (folder / checkpoints.CHECKSUM_FILE).write_text("{")
-    assert "is not valid JSON" in checkpoints.find_corruption(folder)
+    assert "not JSON: cut off" in checkpoints.find_corruption(folder)
     (folder / checkpoints.CHECKSUM_FILE).unlink()
     assert checkpoints.find_corruption(folder) == "it is incomplete (no checkpoint_files.json)"
 

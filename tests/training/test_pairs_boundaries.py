@@ -74,3 +74,39 @@ def test_the_test_set_is_as_large_as_the_groups_allow():
         assert len(split(data, count, seed=2)[1]) == count
     data = [Pair(f"s{g}.{i}", f"t{g}.{i}", "English", "Basque", str(g)) for g in range(6) for i in range(4)]
     assert len(split(data, 7, seed=2)[1]) == 4 and len(split(data, 8, seed=2)[1]) == 8
+
+
+def test_a_sentence_in_all_paragraphs_ties_nothing(caplog):
+    """Its pairs are trained on; all others can be held out, and no text of the test set is in the training set."""
+    caplog.set_level("INFO")
+    data = [Pair(f"s{i}", f"t{i}", "English", "Basque", str(i // 4)) for i in range(80)]
+    closing = [Pair(f"Thanks, reader {g}.", "Eskerrik asko.", "English", "Basque", str(g)) for g in range(20)]
+    for seed in range(5):
+        train, test = split([*data, *closing], 8, seed)
+        assert len(test) == 8 and not set(closing) & set(test) and len(train) == 92
+        assert not {pair.group for pair in test} & {pair.group for pair in train if pair not in closing}
+    assert "20 pairs with a sentence that occurs in more than 10 of them are trained on, never held out" in caplog.text
+
+
+def test_the_most_frequent_sentences_are_untied_first():
+    """The rarer one ties its paragraphs as before."""
+    data = [Pair(f"s{i}", f"t{i}", "English", "Basque", str(i // 4)) for i in range(160)]
+    common = [Pair(f"Thanks, reader {g}.", "Eskerrik asko.", "English", "Basque", str(g)) for g in range(40)]
+    rare = [Pair(f"See {g}.", "Ikusi.", "English", "Basque", str(g)) for g in range(0, 40, 10)]
+    for seed in range(10):
+        test = split([*data, *common, *rare], 30, seed)[1]
+        assert {pair in set(test) for pair in rare} in ({True}, {False})
+        assert 28 <= len(test) <= 30 and not set(common) & set(test)
+
+
+def test_a_chain_of_shared_sentences_is_cut():
+    data = [Pair(f"s{i}.{n}", f"t{i}.{n}", "English", "Basque", str(i)) for i in range(30) for n in range(3)]
+    data += [Pair(f"a{i}.{g}", f"chain {i}", "English", "Basque", str(g)) for i in range(30) for g in (i, i + 1)]
+    together_, test = split(data, 9, 1)
+    assert len(test) == 9 and not {pair.target for pair in test} & {pair.target for pair in together_}
+
+
+def test_where_every_text_is_shared_nothing_can_be_held_out():
+    data = [Pair("one source", f"t{i}", "English", "Basque", str(i)) for i in range(80)]
+    with pytest.raises(UsageError, match=r"no test set of 5 pairs.*and all 80 do"):
+        split(data, 5, 1)

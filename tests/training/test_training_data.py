@@ -122,15 +122,17 @@ def test_short_texts_and_forbidden_characters_are_dropped(tmp_path):
 
 
 def test_files_of_the_original_code_are_read(tmp_path):
-    texts = {"propositions": ["Lehen esaldia da."], "translations": ["The first sentence."]}
+    def texts(number: int) -> dict:
+        return {"propositions": [f"{number}. esaldia da."], "translations": ["The first sentence."]}
+
     generated(
         tmp_path,
         "Basque",
-        {"sentence": "a", **texts},
-        {"sentence": "b", **texts, "scores": [None]},
-        {"sentence": "c", **texts, "scores": []},
-        {"sentence": "d", **texts, "scores": None},
-        {"sentence": "a", **texts},
+        {"sentence": "a", **texts(1)},
+        {"sentence": "b", **texts(2), "scores": [None]},
+        {"sentence": "c", **texts(3), "scores": []},
+        {"sentence": "d", **texts(4), "scores": None},
+        {"sentence": "a", **texts(5)},
         {"sentence": "e", "propositions": [], "translations": [], "scores": []},
     )
     found, _ = load(source("topxgen", data_dir=tmp_path))
@@ -141,16 +143,13 @@ def test_files_of_the_original_code_are_read(tmp_path):
 @pytest.mark.parametrize(
     "broken, says",
     [
-        (
-            {"translations": ["One sentence."]},
-            "'translations' must be a list of 2 items, one per proposition, not 1 items",
-        ),
-        ({"scores": [1.0]}, "'scores' must be a list of 2 items, one per proposition, not 1 items"),
-        ({"propositions": ["Esaldi bat.", 3]}, "'propositions' must be a list of texts"),
-        ({"translations": "ab"}, "'translations' must be a list of texts"),
-        ({"propositions": None}, "'propositions' must be a list of texts"),
-        ({"scores": ["1", "2"]}, "'scores' must be a list of numbers"),
-        ({"scores": [True, False]}, "'scores' must be a list of numbers"),
+        ({"translations": ["One sentence."]}, "field translations: expected 2 items, one per proposition, got 1"),
+        ({"scores": [1.0]}, "field scores: expected 2 items, one per proposition, got 1"),
+        ({"propositions": ["Esaldi bat.", 3]}, "field propositions[1]: expected text, got integer"),
+        ({"translations": "ab"}, "field translations: expected list, got text"),
+        ({"propositions": None}, "field propositions: expected list, got null"),
+        ({"scores": ["1", "2"]}, "field scores[0]: expected number or null, got text"),
+        ({"scores": [True, False]}, "field scores[0]: expected number or null, got true or false"),
     ],
 )
 def test_malformed_records(tmp_path, broken, says):
@@ -226,7 +225,7 @@ def test_percentile_is_of_each_language(tmp_path):
 
 
 def test_dataset_size_by_strategy(tmp_path):
-    generated(tmp_path, "Basque", scored(1.0, 5.0, 3.0), scored(4.0, 3.0, 2.0))
+    generated(tmp_path, "Basque", scored(1.0, 5.0, 3.0), scored(4.0, 3.0, 2.0, word="beste"))
     assert taken(tmp_path) == taken(tmp_path, dataset_size=6) == taken(tmp_path, dataset_size=99) == [1, 5, 3, 4, 3, 2]
     assert taken(tmp_path, dataset_size=2) == [1, 5]
     assert taken(tmp_path, dataset_size=2, strategy="highest") == [5, 4]
@@ -236,6 +235,28 @@ def test_dataset_size_by_strategy(tmp_path):
     assert len({pair.group for pair in three}) == 2 and three[1].group == three[0].group, "of two 3.0 the first"
     _, facts = load(source("topxgen", data_dir=tmp_path, dataset_size=99))
     assert counts(facts) == {"read": 6, "asked": 99, "by_size": 6, "pairs": 6}
+
+
+def test_exact_duplicates_are_dropped_after_the_selection(tmp_path):
+    """The selection is the published one, with the duplicates in it; of equal pairs the first stays."""
+    closing = ("Eskerrik asko denei.", "Thanks to you all.", 9.0)
+    paragraphs = [record((f"Esaldi luze bat {i}.", f"One long one {i}.", float(i)), closing) for i in range(8)]
+    other = record(("Eskerrik asko denei.", "Thank you, everyone.", 8.5))
+    generated(tmp_path, "Basque", *paragraphs, other)
+
+    def chosen(**options) -> list[str]:
+        return [pair.source for pair in load(source("topxgen", data_dir=tmp_path, **options))[0]]
+
+    found, facts = load(source("topxgen", data_dir=tmp_path))
+    assert counts(facts) == {"read": 17, "duplicates": 7, "pairs": 10}
+    assert [pair.source for pair in found[:3]] == ["One long one 0.", "Thanks to you all.", "One long one 1."]
+    assert chosen(dataset_size=3) == ["One long one 0.", "Thanks to you all.", "One long one 1."]
+    assert chosen(dataset_size=4) == chosen(dataset_size=3), "the fourth is the second again"
+    assert chosen(dataset_size=9, strategy="highest") == ["Thanks to you all.", "Thank you, everyone."]
+    assert chosen(percentile=40) == ["Thanks to you all.", "One long one 7.", "Thank you, everyone."], (
+        "of all 17 scores"
+    )
+    assert len(split(found, 5, 1)[1]) == 5
 
 
 def test_a_random_selection_is_of_the_seed_and_the_language(tmp_path):

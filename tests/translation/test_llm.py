@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from topxgen.corpora import examples
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings
 from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting import mt_templates
-from topxgen.prompting.mt_templates import chat_prompt, clean_answer, cut_repetition, get_template
+from topxgen.prompting.answers import clean_answer, cut_repetition
+from topxgen.prompting.mt_templates import chat_prompt, get_template
 from topxgen.text import languages
+from topxgen.text.thoughts import begun_in
 from topxgen.translation import TranslatorSettings
 
 BASQUE, ENGLISH = languages.find("Basque"), languages.find("English")
@@ -83,9 +86,10 @@ def test_what_is_taken_from_an_answer(answer, stop, expected):
 def test_thoughts_are_no_translation():
     """Template 17 opens the thoughts itself, so that an answer begins in the middle of them."""
     template = get_template(17, "English", "Basque")
-    assert template.thinking and "\n" not in template.stops
-    assert clean_answer("He greets.\n</think> Kaixo.\n###", template.stop, template.thinking) == "Kaixo."
-    assert clean_answer("He greets.\nThat is", template.stop, template.thinking) == ""
+    begun = begun_in(template.get_prompt([], "Hi."))
+    assert begun == "<think>" and "\n" not in template.stops
+    assert clean_answer(begun + "He greets.\n</think> Kaixo.\n###", template.stop) == "Kaixo."
+    assert clean_answer(begun + "He greets.\nThat is", template.stop) == ""
     assert get_template(14, "English", "Basque").stops == ("\n", "###")
     assert "\n" not in get_template("llamax", "English", "Basque").stops, "its answers may begin with a line break"
 
@@ -152,7 +156,7 @@ def test_prompts_hold_the_nearest_demonstration_last(tiny_lm):
 
 
 def test_an_llm_translates_in_order_and_only_once(tiny_lm, tmp_path):
-    translator = llm(tiny_lm, response_cache=tmp_path / "answers.jsonl")
+    translator = llm(tiny_lm, response_cache=lambda _: tmp_path / "answers.jsonl")
     translator.load()
     found = translator.translate([SENTENCES[0], "", "...", SENTENCES[1], SENTENCES[0]], BASQUE, ENGLISH)
     translator.close()
@@ -163,7 +167,7 @@ def test_an_llm_translates_in_order_and_only_once(tiny_lm, tmp_path):
     # Answers on disk are given, not asked for: their texts stand even when they are edited.
     answers[0]["texts"] = ["edited"]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers) + '{"id": "to')
-    translator = llm(tiny_lm, response_cache=tmp_path / "answers.jsonl")
+    translator = llm(tiny_lm, response_cache=lambda _: tmp_path / "answers.jsonl")
     translator.load()
     again = translator.translate(SENTENCES[:2], BASQUE, ENGLISH)
     translator.close()
@@ -237,12 +241,12 @@ def test_self_improvement_from_the_command_line(tiny_lm, tmp_path, datagen_here)
     ]
     assert [record["sentence"] for record in translated] == [line["text"] for line in lines]
     assert sum(len(record["propositions"]) for record in translated) + len(rejected) == 3
-    assert len(records(tmp_path / "self" / "translate_answers.jsonl")) == 3
+    assert len(records(tmp_path / "self" / "Basque_translate_answers.jsonl")) == 3
     assert "translate: " in result.stdout and "answer tokens" in result.stdout
     settings = json.loads((tmp_path / "self" / "settings_translate.json").read_text())
     assert settings["template_key"] == "14" and settings["number_of_demonstrations"] == 5
     again = datagen_here(*arguments, "--price_per_million_tokens", 1, 2)
-    assert "loading" not in again.stderr and "at --price_per_million_tokens 1 2" in again.stdout
+    assert "loading" not in again.stderr and re.search("translate: .* answer tokens; 0.00 USD", again.stdout)
     refused = datagen_here(*arguments, "--template_key", 9)
     assert refused.returncode == 2 and "template_key was '14', now '9'" in refused.stderr
 

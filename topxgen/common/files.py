@@ -3,13 +3,16 @@
 import json
 import logging
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from topxgen.common.errors import UsageError
+from topxgen.common.schemas import decode
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_CUT_TOKEN_CHARS = 6  # the longest JSON token that a cut can leave incomplete, such as fals or a \u escape
 
@@ -23,30 +26,50 @@ def refuse_lfs_pointer(path: Path) -> None:
             )
 
 
-def read_jsonl(path: Path) -> Iterator[dict]:
-    """The objects of a JSONL file in order; nothing when the file does not exist.
+def read_jsonl(path: Path, schema: type[T] = dict, remedy: str = "fix or remove the line") -> Iterator[T]:
+    """The records of a JSONL file in order; nothing when the file does not exist.
 
-    Raises UsageError naming the line that is not a JSON object.
+    Raises UsageError naming the line and the field that does not fit `schema` (topxgen/common/schemas.py), and what to do.
     """
-    return (record for _, record in read_numbered_jsonl(path))
+    return (record for _, record in read_numbered_jsonl(path, schema, remedy))
 
 
-def read_numbered_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
+def read_numbered_jsonl(
+    path: Path, schema: type[T] = dict, remedy: str = "fix or remove the line"
+) -> Iterator[tuple[int, T]]:
     """The same, each with the number of its line, from 1."""
     if not path.exists():
         return
+    _refuse_directory(path)
     refuse_lfs_pointer(path)
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
+            if number == 1:
+                line = line.removeprefix(BOM_UTF8)
+            if line.isspace():
                 continue
             try:
-                record = json.loads(line)
-                if not isinstance(record, dict):
-                    raise ValueError("not a JSON object")
-            except ValueError as error:  # covers broken JSON and broken UTF-8
-                raise UsageError(f"{path}, line {number}: {error}; fix or remove the line") from None
+                record = decode(line, schema)
+            except ValueError as error:
+                raise UsageError(f"{path}, line {number}: {error}{_encoding_hint(path)}; {remedy}") from None
             yield number, record
+
+
+def read_json(path: Path, schema: type[T] = dict, remedy: str = "restore it or remove it") -> T:
+    """The JSON in `path`, {} when there is no file. Raises UsageError as `read_jsonl` does."""
+    if not path.exists():
+        return {}
+    _refuse_directory(path)
+    refuse_lfs_pointer(path)
+    try:
+        return decode(path.read_bytes().removeprefix(BOM_UTF8), schema)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}{_encoding_hint(path)}; {remedy}") from None
+
+
+def _refuse_directory(path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory, not a file; move it away, or pass another path")
 
 
 def repair_tail(path: Path) -> int:
@@ -135,7 +158,15 @@ def _encoding_hint(path: Path) -> str:
 
 
 def to_line(record: dict) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return _dumps(record) + "\n"
+
+
+def _dumps(value: dict, indent: int | None = None) -> str:
+    """`value` as JSON; null for NaN and Infinity, which JSON does not have."""
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    except ValueError:
+        return _dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), indent)
 
 
 class Appender:
@@ -187,14 +218,4 @@ def write_atomic(path: Path, text: Iterable[str]) -> None:
 
 
 def write_json(path: Path, value: dict) -> None:
-    write_atomic(path, [json.dumps(value, ensure_ascii=False, indent=2) + "\n"])
-
-
-def read_json(path: Path) -> dict:
-    """The JSON object in `path`, or {} when there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise UsageError(f"{path} is not valid JSON ({error}); restore it or remove it") from None
+    write_atomic(path, [_dumps(value, indent=2) + "\n"])

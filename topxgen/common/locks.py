@@ -1,17 +1,25 @@
-"""One process at a time in a directory: a POSIX record lock, or a file with a heartbeat where there are none."""
+"""One process at a time in a directory, or in one part of it: a POSIX record lock, or a file with a heartbeat where there are none."""
 
 import errno
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
 import time
 from pathlib import Path
+from typing import Annotated, TypedDict
+
+import msgspec
 
 from topxgen.common.errors import UsageError
+from topxgen.common.schemas import decode
+
+logger = logging.getLogger(__name__)
 
 LOCK_FILE, HEARTBEAT_FILE = ".lock", ".lock.heartbeat"
+RETRY_S, LOG_WAITING_AFTER_S = 0.2, 2.0
 HEARTBEAT_S = 10.0
 STALE_AFTER_S = 60.0  # without a heartbeat: its process was killed, or its machine is gone
 _NO_RECORD_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
@@ -24,6 +32,9 @@ class DirectoryLocked(UsageError):
 class OutputLock:
     """Holds `directory` for this process until it is released or the process ends, however it ends.
 
+    With `part`, a language say, it holds only what belongs to that part: processes with different parts work side by side,
+    and take the lock of the whole directory (`wait_for_lock`) for the moments in which they write files that they share.
+
     A POSIX record lock: the kernel drops it when the process dies, and forked engine processes do not inherit it. It also
     drops it when any descriptor of the file is closed, so that a process opens the file once: further OutputLocks of the
     same directory share it. On file systems without record locks (some Lustre and NFS mounts) a file with this process's
@@ -32,16 +43,16 @@ class OutputLock:
     Raises DirectoryLocked, naming the owner, if another process holds the directory, and UsageError if it is not writable.
     """
 
-    _held: dict[tuple[int, int], "_Held"] = {}  # noqa: RUF012 (one table per process, by device and inode)
+    _held: dict[tuple, "_Held"] = {}  # noqa: RUF012 (one table per process, by device, inode and part)
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, part: str | None = None):
         try:
             directory.mkdir(parents=True, exist_ok=True)
             stat = directory.stat()
-            self._key = stat.st_dev, stat.st_ino
+            self._key = stat.st_dev, stat.st_ino, part
             held = self._held.get(self._key)
             if held is None or held.process != os.getpid():
-                held = self._held[self._key] = _Held(directory)
+                held = self._held[self._key] = _Held(directory, part)
         except OSError as error:
             raise UsageError(
                 f"cannot write to the output directory {directory}: {error.strerror}; pass another --output_dir"
@@ -67,50 +78,86 @@ class OutputLock:
         self.release()
 
 
-class _Held:
-    """What keeps other processes out of a directory."""
+def wait_for_lock(directory: Path) -> OutputLock:
+    """The lock of a directory, once the process that holds it releases it."""
+    logged, began = False, time.monotonic()
+    while True:
+        try:
+            return OutputLock(directory)
+        except DirectoryLocked as error:
+            if not logged and time.monotonic() - began > LOG_WAITING_AFTER_S:
+                logger.info(f"{error}: waiting")
+                logged = True
+            time.sleep(RETRY_S)
 
-    def __init__(self, directory: Path):
+
+class _Held:
+    """What keeps other processes out of a directory, or of a part of it."""
+
+    def __init__(self, directory: Path, part: str | None):
         self.process, self.users = os.getpid(), 0
         self._heartbeat: _Heartbeat | None = None
+        self._path = directory / (LOCK_FILE if part is None else f"{LOCK_FILE}-{part}")
+        what = f"{part} in {directory}" if part else str(directory)
+        while not self._lock(directory, what):
+            pass
+
+    def _lock(self, directory: Path, what: str) -> bool:
+        """Lock the file; False if its owner removed it meanwhile."""
         # Never through a symbolic link: it would be truncated wherever it points.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(directory / LOCK_FILE, flags, 0o644)
+        self._descriptor = os.open(self._path, flags, 0o644)
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             owner = os.pread(self._descriptor, 4096, 0).decode(errors="replace").strip() or "an unknown process"
             os.close(self._descriptor)
             if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise _in_use(directory, owner) from None
+                raise _in_use(what, owner) from None
             if error.errno not in _NO_RECORD_LOCKS:
                 raise
             self._descriptor = None
-            self._heartbeat = _Heartbeat(directory)
-            return
+            self._heartbeat = _Heartbeat(self._path.with_name(f"{self._path.name}.heartbeat"), what)
+            return True
+        try:
+            removed = not os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            removed = True
+        if removed:
+            os.close(self._descriptor)
+            return False
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        return True
 
     def close(self) -> None:
+        if self.process == os.getpid():  # not in a forked child
+            self._path.unlink(missing_ok=True)  # while it is locked: whoever has opened it sees that it is gone
         if self._descriptor is not None:
             os.close(self._descriptor)
         if self._heartbeat is not None:
             self._heartbeat.stop()
 
 
+class _Owner(TypedDict):
+    host: str
+    process: Annotated[int, msgspec.Meta(gt=0, lt=1 << 31)]
+    token: str
+
+
 class _Heartbeat:
     """A lock file that its owner touches every HEARTBEAT_S, for file systems without record locks."""
 
-    def __init__(self, directory: Path):
-        self._path = directory / HEARTBEAT_FILE
+    def __init__(self, path: Path, what: str):
+        self._path = path
         self._token = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
         if not self._create():
             owner = self._owner()
             if owner is not None and not self._is_stale(owner):
-                raise _in_use(directory, f"process {owner['process']} on {owner['host']}")
+                raise _in_use(what, f"process {owner['process']} on {owner['host']}")
             self._remove_stale()
             if not self._create():  # another process was faster
-                raise _in_use(directory, "another process")
+                raise _in_use(what, "another process")
         self._stopped = threading.Event()
         threading.Thread(target=self._beat, name="lock heartbeat", daemon=True).start()
 
@@ -123,14 +170,13 @@ class _Heartbeat:
             json.dump({"host": socket.gethostname(), "process": os.getpid(), "token": self._token}, file)
         return True
 
-    def _owner(self) -> dict | None:
+    def _owner(self) -> _Owner | None:
         try:
-            owner = json.loads(self._path.read_text(encoding="utf-8"))
-            return {"host": owner["host"], "process": int(owner["process"]), "token": owner["token"]}
-        except (OSError, ValueError, KeyError, TypeError):
+            return decode(self._path.read_bytes(), _Owner)
+        except (OSError, ValueError):
             return None
 
-    def _is_stale(self, owner: dict) -> bool:
+    def _is_stale(self, owner: _Owner) -> bool:
         if owner["host"] == socket.gethostname():
             try:
                 os.kill(owner["process"], 0)
@@ -145,7 +191,7 @@ class _Heartbeat:
 
     def _remove_stale(self) -> None:
         # Renamed first: of two processes that find it stale only one removes it, and neither removes the other's new one.
-        aside = self._path.with_name(f"{HEARTBEAT_FILE}.{os.getpid()}")
+        aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             os.rename(self._path, aside)
             os.unlink(aside)
@@ -166,5 +212,5 @@ class _Heartbeat:
             self._path.unlink(missing_ok=True)
 
 
-def _in_use(directory: Path, owner: str) -> DirectoryLocked:
-    return DirectoryLocked(f"{directory} is in use by {owner}; wait for it, stop it, or pass another --output_dir")
+def _in_use(what: str, owner: str) -> DirectoryLocked:
+    return DirectoryLocked(f"{what} is in use by {owner}; wait for it, stop it, or pass another --output_dir")

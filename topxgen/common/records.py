@@ -5,11 +5,40 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Required, TypedDict
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_numbered_jsonl
+from topxgen.common.schemas import check
 
+SHARED_RESPONSES = "translate_answers.jsonl"
 PARALLEL = ("propositions", "translations", "scores", "confidences", "pieces")  # fields of one item per sentence
+
+
+class ParagraphRecord(TypedDict, total=False):
+    """A line of {Language}.jsonl. Published ones have no id."""
+
+    text: Required[str]
+    topic: str | None
+    id: str | int | None
+
+
+class TranslationRecord(TypedDict, total=False):
+    """A line of {Language}_translate.jsonl; the lists are parallel. Published ones have no id and no scores."""
+
+    id: str | int | None
+    topic: str | None
+    sentence: str
+    propositions: Required[list[str]]
+    translations: Required[list[str]]
+    scores: list[float | None] | None
+    confidences: list[float | None] | None
+    pieces: list[int] | None
+    scorer: str | None
+
+
+class _TranslateSettings(TypedDict, total=False):
+    target_language: str
 
 
 @dataclass(frozen=True)
@@ -41,7 +70,7 @@ def with_ids(records: Iterable[dict], text_key: str) -> Iterator[tuple[str, dict
 
 
 def replace_surrogates(text: str) -> str:
-    """`text` with lone surrogates, which JSON can hold, as "?": neither Arrow nor a tokenizer takes them."""
+    """`text` with lone surrogates, which an answer's JSON can hold, as "?": neither Arrow nor a tokenizer takes them."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -50,42 +79,39 @@ def check_translations(record: dict, optional: Iterable[str] = PARALLEL[2:]) -> 
 
     Those of `optional` may be missing or empty, as in files of the original.
     """
-    for field_name in PARALLEL[:2]:
-        if not isinstance(record.get(field_name), list) or not {str}.issuperset(map(type, record[field_name])):
-            raise ValueError(f"{field_name!r} must be a list of texts")
+    check(record, TranslationRecord)
+    check_lengths(record, optional)
+
+
+def check_lengths(record: TranslationRecord, optional: Iterable[str] = PARALLEL[2:]) -> None:
+    """The same for a record that fits TranslationRecord."""
     count = len(record["propositions"])
-    for field_name in ("translations", *optional):
-        value = record.get(field_name)
-        if field_name != "translations" and not value:
-            continue
-        if not isinstance(value, list) or len(value) != count:
-            size = f"{len(value)} items" if isinstance(value, list) else repr(value)
-            raise ValueError(f"{field_name!r} must be a list of {count} items, one per proposition, not {size}")
-        if field_name == "scores" and not {int, float, type(None)}.issuperset(map(type, value)):
-            raise ValueError(f"{field_name!r} must be a list of numbers")
+    for name in ("translations", *optional):
+        value = record.get(name)
+        if (name == "translations" or value) and len(value) != count:
+            raise ValueError(f"field {name}: expected {count} items, one per proposition, got {len(value)}")
 
 
-def read_translations(path: Path, optional: Iterable[str] = ()) -> Iterator[tuple[str, dict]]:
-    """(id, record) for each record of a {Language}_translate.jsonl, checked by `check_translations`.
+def read_translations(path: Path, optional: Iterable[str] = ()) -> Iterator[tuple[str, TranslationRecord]]:
+    """(id, record) for each record of a {Language}_translate.jsonl, whose parallel lists, with those of `optional`, are sound.
 
-    Lone surrogates in sentences and translations are replaced. Raises UsageError naming the line, the field and what
-    it must hold.
+    Raises UsageError naming the line, the field and what it must hold.
     """
 
-    def checked() -> Iterator[dict]:
-        for number, record in read_numbered_jsonl(path):
+    def checked() -> Iterator[TranslationRecord]:
+        for number, record in read_numbered_jsonl(path, TranslationRecord):
             try:
-                check_translations(record, optional)
+                check_lengths(record, optional)
             except ValueError as error:
                 raise UsageError(f"{path}, line {number}: {error}; fix or remove the line") from None
-            yield record | {name: list(map(replace_surrogates, record[name])) for name in PARALLEL[:2]}
+            yield record
 
     return with_ids(checked(), "sentence")
 
 
 def target_language_of(folder: Path, default: str = "English") -> str:
     """The language that the back-translations in `folder` are in, by English name; `default` in folders of the original."""
-    return read_json(folder / "settings_translate.json").get("target_language", default)
+    return read_json(folder / "settings_translate.json", _TranslateSettings).get("target_language", default)
 
 
 def translations_name(language: str) -> str:
@@ -119,10 +145,21 @@ class Layout:
     def translation_rejects(self, language: str) -> Path:
         return self.translate_dir / f"{language}_translate_rejects.jsonl"
 
+    def translation_responses(self, language: str) -> Path:
+        """The responses of an LLM that back-translates."""
+        return self.translate_dir / f"{language}_{SHARED_RESPONSES}"
+
     @property
-    def translation_responses(self) -> Path:
-        """The responses of an LLM that back-translates, all languages together."""
-        return self.translate_dir / "translate_answers.jsonl"
+    def shared_translation_responses(self) -> Path:
+        """Those of all languages together, as older versions wrote them; only read."""
+        return self.translate_dir / SHARED_RESPONSES
+
+    def all_responses(self) -> dict[str, list[Path]]:
+        """The files of the responses of LLMs by stage: of all languages and back-translators of the folder."""
+        return {
+            "generate": sorted(self.output_dir.glob("*_answers.jsonl")),
+            "translate": sorted(self.output_dir.glob(f"*/*{SHARED_RESPONSES}")),
+        }
 
     def score_cache(self, language: str) -> Path:
         return self.translate_dir / f"{language}_scores.jsonl"
@@ -134,6 +171,7 @@ class Layout:
             self.rejects(language),
             self.translations(language),
             self.translation_rejects(language),
+            self.translation_responses(language),
             self.score_cache(language),
         ]
 

@@ -9,10 +9,10 @@ from functools import cached_property, partial
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks
 from topxgen.corpora.benchmarks import Split
-from topxgen.decontamination.ngram_hashes import tokens_per_ngram
-from topxgen.decontamination.ngram_index import BenchmarkText, ContaminationIndex
 from topxgen.text import languages
 from topxgen.text.languages import Language
+from topxgen.text.ngram_hashes import tokens_per_ngram
+from topxgen.text.ngram_index import BenchmarkText, ContaminationIndex
 from topxgen.text.sentence_splitting import Sentencex
 
 logger = logging.getLogger(__name__)

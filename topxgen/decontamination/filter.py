@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from topxgen.common.files import to_line
 from topxgen.common.records import PARALLEL, check_translations
-from topxgen.decontamination.ngram_index import ContaminationIndex
 from topxgen.decontamination.parallel_jsonl import ChunkResult
+from topxgen.text.ngram_index import ContaminationIndex
 
 RULES_VERSION = 1  # of the rules below and of the tokens; results of another version are not reused
 MAX_REPORTED_CHARS = 5000  # of a text in the hits file

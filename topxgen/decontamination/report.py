@@ -7,7 +7,7 @@ from pathlib import Path
 
 from topxgen.common.files import read_jsonl
 from topxgen.corpora.benchmarks import Split
-from topxgen.decontamination.ngram_index import MIN_CONTAINED_SHARE, ContaminationIndex
+from topxgen.text.ngram_index import MIN_CONTAINED_SHARE, ContaminationIndex
 
 MAX_EXAMPLES = 10  # of each benchmark, split and side in the Markdown report
 # Splits that few-shot demonstrations are drawn from: what they share with a test set inflates its scores.

@@ -80,15 +80,6 @@ def translation_counts(layout: Layout, language: str) -> dict:
     }
 
 
-def usage(stage: str, prompt_tokens: int, completion_tokens: int, prices: list[float] | None) -> str:
-    """A line about tokens and, with the prices of a million prompt and completion tokens, what they cost."""
-    cost = ""
-    if prices:
-        total = (prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6
-        cost = f"; {total:,.2f} at --price_per_million_tokens {prices[0]:g} {prices[1]:g}"
-    return f"{stage}: {prompt_tokens:,} prompt tokens, {completion_tokens:,} answer tokens{cost}"
-
-
 def render(prompts_sent: int | None, generation: list[dict], translation: list[dict]) -> str:
     """The funnel as a table: each row how many remain after a step, and how many the step removed."""
     rows: list[tuple[str, int, int | None]] = []

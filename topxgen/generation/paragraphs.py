@@ -84,7 +84,7 @@ class Generation:
     def __init__(self, config, progress: Progress):
         """`config`: a topxgen.generation.plan.GenerationConfig."""
         self._args, self._pipeline, self._filters = config.args, config.pipeline, config.filters
-        self._target, self._progress = config.target, progress
+        self._target, self._progress, self._meter = config.target, progress, config.meter
         self._files = {name: _LanguageFiles(config, language) for name, language in config.languages.items()}
         # Paragraphs that came with the file count from the start; generated ones are counted when their prompt's turn
         # comes, so that a resumed run goes through the same states.
@@ -176,7 +176,7 @@ class Generation:
             "texts": answer.texts,
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens,
-            **({"error": answer.error} if answer.error else {}),
+            **{key: value for key in ("error", "cached_tokens") if (value := getattr(answer, key))},
         }
         self._files[answer.id.rsplit("-", 1)[0]].responses.add(record)
         self._arrived[answer.id] = record
@@ -200,7 +200,10 @@ class Generation:
             self._undecided.popleft()
         files = self._files.values()
         self._progress.update(
-            0, responses=sum(len(f.responses) for f in files), rejected=sum(len(f.rejected) for f in files)
+            0,
+            responses=sum(len(f.responses) for f in files),
+            rejected=sum(len(f.rejected) for f in files),
+            **self._meter.shown(),
         )
 
     def _judge_prompt(self, prompt: Prompt, record: dict) -> None:

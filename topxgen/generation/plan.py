@@ -16,6 +16,7 @@ from topxgen.generation.filters import load_filters
 from topxgen.generation.paragraphs import Target
 from topxgen.generation.pipelines import PIPELINES
 from topxgen.generation.scoring import SCORERS
+from topxgen.inference.costs import Meter, Prices
 from topxgen.inference.tokenizer import encode, load_tokenizer
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings
@@ -131,8 +132,18 @@ class GenerationConfig:
                 self.args,
                 model=self.model_settings() if self.args.model_name_or_path else None,
                 response_cache=self.layout.translation_responses,
+                earlier_responses=self.layout.shared_translation_responses,
+                meter=self.meter,
             ),
         )
+
+    @cached_property
+    def meter(self) -> Meter:
+        """What the folder's responses cost, those of earlier runs and of all languages included."""
+        meter = Meter(Prices.of(self.args.prices), self.args.budget)
+        for stage, paths in self.layout.all_responses().items():
+            meter.add_files(stage, paths)
+        return meter
 
     @cached_property
     def scorer(self):

@@ -1,20 +1,19 @@
 """The stages of datagen.py: generate, translate, score, and the report on them."""
 
 import logging
-from collections import Counter
 
 from topxgen import inference
 from topxgen.common import provenance
 from topxgen.common.console import Progress, printable
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json, read_jsonl, repair_tail
+from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail
+from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
 from topxgen.generation import funnel, scoring
 from topxgen.generation.back_translation import back_translate, read_paragraphs, translated_ids
 from topxgen.generation.manifests import remove_manifests, write_manifest
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
-from topxgen.inference.response_cache import read_responses
 from topxgen.text import language_id
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,8 @@ def preflight(config: GenerationConfig) -> None:
 
 def repair_files(config: GenerationConfig) -> None:
     """Drop torn last lines, which a killed run leaves, before any stage reads the files."""
-    repair_tail(config.layout.translation_responses)
+    with wait_for_lock(config.layout.output_dir):
+        repair_tail(config.layout.shared_translation_responses)
     for name in config.languages:
         for path in config.layout.jsonl_files(name):
             repair_tail(path)
@@ -63,7 +63,7 @@ def generate(config: GenerationConfig) -> bool:
             remove_manifests(layout, "generate")
             progress.restart_clock()
             try:
-                generation.run(sampler, config.sampling_settings())
+                generation.run(config.meter.wrap(sampler, "generate"), config.sampling_settings())
             finally:
                 _log_retries(sampler)
                 sampler.close()
@@ -135,6 +135,8 @@ def translate(config: GenerationConfig) -> None:
         finally:
             _log_retries(translator)
             translator.close()
+    for name in config.languages:  # one without paragraphs has an empty file, so that the stages after this find it
+        Appender(layout.translations(name)).close()
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
     results = {"translator_version": translator.version, "counts": counts}
     write_manifest(layout, "translate", started, args.seed, settings, **results)
@@ -182,21 +184,18 @@ def _log_retries(model) -> None:
         logger.info("retries: " + ", ".join(f"{count} {kind}" for kind, count in retries.most_common()))
 
 
-def report(config: GenerationConfig) -> None:
-    """Print the funnel, the tokens, a few pairs, and where the files are."""
-    layout, prices = config.layout, config.args.price_per_million_tokens
+def report(config: GenerationConfig) -> bool:
+    """Print the funnel, the tokens, a few pairs, and where the files are; whether each language has paragraphs."""
+    layout = config.layout
     generated = [name for name in config.languages if layout.responses(name).exists()]
     translated = [name for name in config.languages if layout.translations(name).exists()]
     generation = [funnel.generation_counts(layout, name) for name in generated]
     translation = [funnel.translation_counts(layout, name) for name in translated]
     prompts_sent = read_json(layout.manifest("generate")).get("prompts_asked")
     print(f"\nFunnel, {', '.join(config.languages)}:\n{funnel.render(prompts_sent, generation, translation)}\n")
-    for stage, records in (("generate", generation), ("translate", read_responses(layout.translation_responses))):
-        tokens = Counter()
-        for record in records:
-            tokens.update(prompt=record["prompt_tokens"], completion=record["completion_tokens"])
-        if tokens["prompt"]:
-            print(funnel.usage(stage, tokens["prompt"], tokens["completion"], prices))
+    for stage in ("generate", "translate"):
+        if usage := config.meter.usage(stage):
+            print(usage)
     for name in translated:
         for sentence, text, value in funnel.sample_pairs(layout.translations(name)):
             shown = "no score" if value is None else f"score {value:.2f}"
@@ -206,3 +205,12 @@ def report(config: GenerationConfig) -> None:
         print(
             f"{name}: {', '.join(map(str, paths))}; rejected texts and pairs with reasons: *_rejects.jsonl beside them"
         )
+    paragraphs = [*zip(generated, generation, strict=True), *zip(translated, translation, strict=True)]
+    empty = {
+        "paragraphs": {name for name, counts in paragraphs if not counts.get("kept", counts.get("paragraphs"))},
+        "pairs": {name for name, counts in zip(translated, translation, strict=True) if not counts["pairs"]},
+    }
+    for what, names in empty.items():
+        if names:
+            logger.warning(f"no {what} were kept in {', '.join(sorted(names))}; see the reasons in *_rejects.jsonl")
+    return not empty["paragraphs"]

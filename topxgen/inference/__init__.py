@@ -11,10 +11,11 @@ that the engine decodes while the caller works on finished answers; after a None
 finished, and returns when nothing is in flight.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from topxgen.common import signals
 from topxgen.common.console import library_output_to
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
@@ -54,6 +55,7 @@ class Answer:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str | None = None
+    cached_tokens: int = 0  # those of the prompt that an API had in its cache
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,21 @@ def load(backend: str, settings: ModelSettings):
     """The sampler of that name, with its model loaded. Raises UsageError if it cannot be loaded."""
     sampler = load_choice("--inference_api", backend, BACKENDS)
     if settings.engine_log is None:
-        return sampler(settings)
+        return _finishing(sampler(settings))
     with library_output_to(settings.engine_log):
-        return sampler(settings)
+        return _finishing(sampler(settings))
+
+
+def _finishing(sampler):
+    """`sampler`, which on a signal sends no new requests and ends after the answers to those in flight."""
+    generate = sampler.generate
+
+    def finish(next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
+        with signals.finishing():
+            yield from generate(lambda: None if signals.stop_requested() else next_request(), settings)
+
+    sampler.generate = finish
+    return sampler
 
 
 def describe(backend: str, settings: ModelSettings) -> str:
@@ -123,11 +137,22 @@ def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | No
             base, trust = settings.model_name_or_path, settings.trust_remote_code
             check_adapter(settings.adapter_name_or_path, base, settings.lora_rank, trust)
         return
+    for name in (settings.adapter_name_or_path, settings.model_name_or_path):
+        if name and (name == settings.adapter_name_or_path or (Path(name) / "adapter_config.json").is_file()):
+            raise adapter_is_local(name, backend)
     sampler = load_choice("--inference_api", backend, BACKENDS)
     if hasattr(sampler, "check"):  # a user's own backend may have none
         sampler.check(settings)
         if sampling is not None:
             sampler.check_sampling(sampling, settings)
+
+
+def adapter_is_local(name: str, backend: str) -> UsageError:
+    """The error for an adapter with an API, which would answer without it."""
+    return UsageError(
+        f"{name} is a LoRA adapter, which --inference_api {backend} cannot load: serve it (vllm serve BASE --enable-lora "
+        "--lora-modules NAME=FOLDER) and pass the name it is served under as --model_name_or_path"
+    )
 
 
 def adapter_folder(name: str) -> str:

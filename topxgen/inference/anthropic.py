@@ -59,14 +59,18 @@ class AnthropicSampler(RemoteSampler):
         if response.stop_reason is None:
             raise MalformedResponse("no stop_reason")
         text = "".join(block.text for block in response.content if block.type == "text")
-        tokens = response.usage.input_tokens or 0, response.usage.output_tokens or 0
+        usage = response.usage
+        cached = getattr(usage, "cache_read_input_tokens", 0) or 0
+        # Anthropic counts the tokens read from and written to its cache apart from the others.
+        written = getattr(usage, "cache_creation_input_tokens", 0) or 0
+        tokens = (usage.input_tokens or 0) + cached + written, usage.output_tokens or 0
         if response.stop_reason == "refusal":
-            return ParsedResponse([], *tokens, "Anthropic rejected the prompt: stop_reason refusal")
+            return ParsedResponse([], *tokens, "Anthropic rejected the prompt: stop_reason refusal", cached)
         if not text and response.stop_reason == "max_tokens":
             return ParsedResponse(
-                [], *tokens, "Anthropic gave no text within --max_new_tokens; reasoning may have used them up"
+                [], *tokens, "Anthropic gave no text within --max_new_tokens; reasoning may have used them up", cached
             )
-        return ParsedResponse([text], *tokens)
+        return ParsedResponse([text], *tokens, cached_tokens=cached)
 
     async def _disconnect(self) -> None:
         await self._client.close()

@@ -21,6 +21,7 @@ from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop
 from topxgen.inference.api_errors import MISTAKE, PROMPT, REFUSED, ErrorClassifier, Failure
 from topxgen.inference.event_loop import LoopThread
+from topxgen.text.thoughts import begun_in
 
 logger = logging.getLogger(__name__)
 MAX_CONCURRENT_REQUESTS = 16
@@ -33,6 +34,7 @@ class ParsedResponse(NamedTuple):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str | None = None
+    cached_tokens: int = 0  # of the prompt tokens
 
 
 class RemoteSampler:
@@ -213,8 +215,9 @@ class RemoteSampler:
                 failure = self._errors.classify(error, before_any_answer=not self._succeeded)
             else:
                 self._succeeded += 1
-                texts = [cut_at_stop(text, settings.stop) for text in parsed.texts]
-                return Answer(request.id, texts, parsed.prompt_tokens, parsed.completion_tokens, parsed.error)
+                begun = begun_in(request.prompt) if isinstance(request.prompt, str) else ""
+                texts = [begun + cut_at_stop(text, settings.stop) for text in parsed.texts]
+                return Answer(request.id, texts, *parsed[1:])
             if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
                 continue
             if failure.kind == MISTAKE and sent_neutral and self._drop_neutral(failure, settings):

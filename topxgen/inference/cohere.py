@@ -44,7 +44,8 @@ class CohereSampler(RemoteSampler):
         text = "".join(item.text for item in response.message.content or () if item.type == "text")
         usage = response.usage and (response.usage.tokens or response.usage.billed_units)
         tokens = (usage.input_tokens, usage.output_tokens) if usage else (0, 0)
-        return ParsedResponse([text], *(int(count or 0) for count in tokens))
+        cached = getattr(response.usage, "cached_tokens", 0) or 0
+        return ParsedResponse([text], *(int(count or 0) for count in tokens), cached_tokens=int(cached))
 
     async def _disconnect(self) -> None:
         await self._http.aclose()

@@ -7,7 +7,7 @@ from topxgen.common.hub import hub_call, load_weights
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter, end_tokens
 from topxgen.inference.neutral_decoding import neutral_decoding
-from topxgen.inference.tokenizer import decode, encode, load_tokenizer
+from topxgen.inference.tokenizer import begun_thoughts, decode, encode, load_tokenizer
 
 POOL_BATCHES = 8  # requests for this many batches are sorted by length together
 
@@ -108,7 +108,8 @@ class HFSampler:
         for i, (request, tokens) in enumerate(batch):
             ids = new[i * per_request : (i + 1) * per_request]
             texts = decode(self._tokenizer, [self._up_to_end(row) for row in ids.tolist()])
-            texts = [cut_at_stop(text, settings.stop) for text in texts]
+            begun = begun_thoughts(self._tokenizer, tokens)
+            texts = [begun + cut_at_stop(text, settings.stop) for text in texts]
             completion_tokens = int((ids != self._tokenizer.pad_token_id).sum())
             yield Answer(request.id, (texts * n)[:n], len(tokens), completion_tokens)
 

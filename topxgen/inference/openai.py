@@ -101,6 +101,7 @@ class OpenAISampler(RemoteSampler):
             getattr(usage, "prompt_tokens", 0) or 0,
             getattr(usage, "completion_tokens", 0) or 0,
             None if texts else f"{self.provider} gave no text: {self._errors.scrub(refusals[0])}",
+            getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", 0) or 0,
         )
 
     @staticmethod

@@ -34,10 +34,19 @@ class ResponseCache:
     A record is one line in one write, so that a killed run leaves whole records and at most one torn line.
     """
 
-    def __init__(self, path: Path, *, fsync_each: bool = False, keys: tuple[str, ...] = RESPONSE_KEYS):
-        """`fsync_each`: each record survives a power cut, as paid responses should. See read_responses for errors."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fsync_each: bool = False,
+        keys: tuple[str, ...] = RESPONSE_KEYS,
+        earlier: Path | None = None,
+    ):
+        """`fsync_each`: each record survives a power cut, as paid responses should; `earlier`: a cache that is only read. See
+        read_responses for errors."""
         self._file, self._fsync_each = Appender(path), fsync_each
-        self._records = {record["id"]: record for record in read_responses(path, keys)}
+        paths = [path] if earlier is None else [earlier, path]
+        self._records = {record["id"]: record for file in paths for record in read_responses(file, keys)}
 
     def __len__(self) -> int:
         return len(self._records)
@@ -67,9 +76,10 @@ class CachedSampler:
     The request id alone identifies a request (`request_id` makes one from a prompt).
     """
 
-    def __init__(self, sampler, path: Path, fsync_each: bool = True):
+    def __init__(self, sampler, path: Path, fsync_each: bool = True, earlier: Path | None = None):
+        """See ResponseCache."""
         self._sampler = sampler
-        self._cache = ResponseCache(path, fsync_each=fsync_each)
+        self._cache = ResponseCache(path, fsync_each=fsync_each, earlier=earlier)
         self.cut: Counter[int] = Counter()  # responses that ended at their limit of new tokens, by the limit
         for record in self._cache.values():
             self._count(record)
@@ -87,8 +97,7 @@ class CachedSampler:
 
         for answer in self._sampler.generate(next_unsaved, settings):
             record = {key: getattr(answer, key) for key in RESPONSE_KEYS} | {"max_new_tokens": settings.max_new_tokens}
-            if answer.error:
-                record["error"] = answer.error
+            record |= {key: value for key in ("error", "cached_tokens") if (value := getattr(answer, key))}
             self._cache.add(record)
             self._count(record)
             yield answer

@@ -1,9 +1,15 @@
-"""Load a model's tokenizer encode prompts and decode answers with it."""
+"""Load a model's tokenizer, encode prompts and decode answers with it."""
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain, groupby
 
 from topxgen.common.hub import hub_call
 from topxgen.inference import ModelSettings
+from topxgen.text import thoughts
+
+TAIL_TOKENS = 32  # of a prompt, enough for the mark that begins thoughts
 
 
 def load_tokenizer(settings: ModelSettings):
@@ -15,12 +21,95 @@ def load_tokenizer(settings: ModelSettings):
 
 
 def decode(tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
-    """The texts of token ids, without special tokens; spaces before punctuation stay as the model wrote them."""
-    return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    """The texts of token ids, without special tokens but the marks of thoughts; spaces before punctuation stay as the model
+    wrote them."""
+    marks = thought_marks(tokenizer)
+
+    def texts(rows: Sequence[Sequence[int]]) -> list[str]:
+        return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    if marks.keys().isdisjoint(chain(*rows)):
+        return texts(rows)
+    return [
+        "".join(
+            marks[key] if key in marks else texts([list(run)])[0]
+            for key, run in groupby(row, lambda token: token if token in marks else None)
+        )
+        for row in rows
+    ]
+
+
+def begun_thoughts(tokenizer, prompt: Sequence[int]) -> str:
+    """The mark at the end of a prompt that begins thoughts, as some chat templates do; else ""."""
+    return thoughts.begun_in(tokenizer.decode(prompt[-TAIL_TOKENS:], skip_special_tokens=False))
 
 
 def encode(tokenizer, prompt: str | list[dict[str, str]]) -> list[int]:
-    """Token ids of a prompt: plain text, or chat messages through the chat template."""
+    """Token ids of a prompt: plain text as in training, or chat messages through the chat template.
+
+    Special tokens come from the tokenizer's beginning and from the chat template alone: "</s>" in a sentence is text.
+    """
     if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
+        return tokens_before(tokenizer) + plain_ids(tokenizer, [prompt])[0]
+    special = special_tokens(tokenizer)
+    if any(_mentions(message["content"], special) for message in prompt):
+        return _chat_ids(tokenizer, prompt, special)
     return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False))
+
+
+def plain_ids(tokenizer, texts: list[str]) -> list[list[int]]:
+    """Token ids of texts in which no special token has a meaning."""
+    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+
+
+@lru_cache(maxsize=8)
+def tokens_before(tokenizer) -> list[int]:
+    """The tokens that the tokenizer puts before a text (BOS, or none). Those it puts after a text are not used."""
+    plain, full = plain_ids(tokenizer, ["a"])[0], list(tokenizer("a")["input_ids"])
+    return next((full[:i] for i in range(len(full)) if full[i : i + len(plain)] == plain), [])
+
+
+@lru_cache(maxsize=8)
+def special_tokens(tokenizer) -> dict:
+    """The tokenizer's special tokens by their texts; some have thousands."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).items()
+    return {token.content: (number, token) for number, token in added if token.special}
+
+
+@lru_cache(maxsize=8)
+def thought_marks(tokenizer) -> dict[int, str]:
+    """The special tokens that mark where thoughts begin and end."""
+    return {number: name for name, (number, _) in special_tokens(tokenizer).items() if thoughts.is_mark(name)}
+
+
+def _mentions(text: str, special: dict) -> bool:
+    return any(char in text for char in {name[0] for name in special}) and any(name in text for name in special)
+
+
+def _chat_ids(tokenizer, messages: list[dict[str, str]], special: dict) -> list[int]:
+    """Token ids of messages that mention special tokens, which the template must not take for its own."""
+    texts = "".join(message["content"] for message in messages)
+    free = (char for char in map(chr, range(0xF0000, 0xFFFFE)) if char not in texts)  # private use
+    masks = dict(zip(_by_length(special, texts), free, strict=False))
+
+    def masked(text: str) -> str:
+        for name, char in masks.items():
+            text = text.replace(name, char)
+        return text
+
+    hidden = [message | {"content": masked(message["content"])} for message in messages]
+    rendered = tokenizer.apply_chat_template(hidden, add_generation_prompt=True, tokenize=False)
+    names = re.compile("|".join(map(re.escape, _by_length(special, rendered))) or "$^")
+    pieces, found = names.split(rendered), names.findall(rendered)
+    unmasked = str.maketrans({char: name for name, char in masks.items()})
+    ids: list[int] = []
+    for before, piece, after in zip([None, *found], pieces, [*found, None], strict=True):
+        piece = piece.lstrip() if before and special[before][1].rstrip else piece
+        piece = piece.rstrip() if after and special[after][1].lstrip else piece
+        ids += plain_ids(tokenizer, [piece.translate(unmasked)])[0] + ([special[after][0]] if after else [])
+    return ids
+
+
+def _by_length(special: dict, text: str) -> list[str]:
+    """The special tokens in `text`, the longest first."""
+    return sorted((name for name in special if name in text), key=len, reverse=True)

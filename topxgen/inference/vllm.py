@@ -4,14 +4,16 @@ import contextlib
 import gc
 import os
 from collections.abc import Callable, Iterator
+from signal import SIGUSR1
 
+from topxgen.common import signals
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter, end_tokens, read_adapter
 from topxgen.inference.beam_search import BeamSearch
 from topxgen.inference.engine_guard import EngineGuard
-from topxgen.inference.tokenizer import decode, encode
+from topxgen.inference.tokenizer import begun_thoughts, decode, encode, thought_marks
 
 DEFAULT_MODEL_LEN = 8192  # tokens; the full context of a model may not fit into the KV cache
 MAX_CONCURRENT_REQUESTS = 256
@@ -60,6 +62,7 @@ class VLLMSampler:
             trust_remote_code=trust,
             disable_log_stats=True,
             use_tqdm_on_load=False,
+            shutdown_timeout=int(signals.FINISH_S),  # after a SIGTERM to all processes: finish what is in flight
             max_logprobs=-1,  # no limit: beam search reads several per beam
         )
         if options["enable_lora"]:
@@ -75,7 +78,8 @@ class VLLMSampler:
             self._check_adapter(settings.adapter_name_or_path)  # fails before minutes of loading
         self._guard = EngineGuard()
         try:
-            self._llm = vllm.LLM(**options)
+            with signals.blocked_in_children(SIGUSR1):  # SIGTERM is how vLLM ends its processes
+                self._llm = vllm.LLM(**options)
         except Exception as error:  # vLLM wraps every start-up failure; its engine prints the cause
             raise UsageError(
                 f"vLLM could not load {name!r} ({reason(error)}); if memory ran out, lower "
@@ -140,7 +144,8 @@ class VLLMSampler:
                 for output in engine.step():
                     if output.finished:
                         del in_flight[output.request_id]
-                        texts = [completion.text for completion in output.outputs]
+                        begun = begun_thoughts(self._llm.get_tokenizer(), output.prompt_token_ids)
+                        texts = [begun + self._text(completion, settings) for completion in output.outputs]
                         yield Answer(
                             output.request_id,
                             (texts * settings.num_return_sequences)[: settings.num_return_sequences],
@@ -149,6 +154,16 @@ class VLLMSampler:
                         )
         finally:
             self._abort(list(in_flight.values()))
+
+    def _text(self, completion, settings: SamplingSettings) -> str:
+        """The text of a completion, with the special tokens that mark thoughts, which the engine drops."""
+        if thought_marks(self._llm.get_tokenizer()).keys().isdisjoint(completion.token_ids):
+            return completion.text
+        ids = list(completion.token_ids)
+        if ids[-1] in self._end_tokens:
+            ids.pop()
+        [text] = decode(self._llm.get_tokenizer(), [ids])
+        return cut_at_stop(text, settings.stop)
 
     def _params(self, request: Request, settings: SamplingSettings):
         return self._vllm.SamplingParams(
@@ -212,8 +227,9 @@ class VLLMSampler:
                         continue
                     del searches[key]
                     best = search.best(settings.num_return_sequences)
+                    begun = begun_thoughts(tokenizer, prompt)
                     texts = [
-                        cut_at_stop(text, settings.stop)
+                        begun + cut_at_stop(text, settings.stop)
                         for text in decode(tokenizer, [ids[:-1] if ids[-1] in eos else ids for ids in best])
                     ]
                     yield Answer(key, texts, len(prompt), sum(map(len, best)))

@@ -3,16 +3,13 @@
 import json
 import re
 import tomllib
-from collections import Counter
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import pairwise
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json
 from topxgen.common.hub import model_file
-from topxgen.common.lines import separators_to_spaces, split_lines, unix_lines
 from topxgen.prompting.toml_prompts import fill
 from topxgen.text import languages
 
@@ -40,11 +37,6 @@ class MTTemplate:
     def stop(self) -> str:
         """The stop string of an answer."""
         return self.suffix.strip() or self.suffix
-
-    @property
-    def thinking(self) -> bool:
-        """Whether the prompt opens a <think> block."""
-        return self.middle.endswith("<think>")
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -210,32 +202,3 @@ def chat_prompt(src: str, tgt: str, demonstrations: list[tuple[str, str]], sente
         )
         examples = fill_in(row["examples"], count=str(len(demonstrations)), items=items)
     return [{"role": "user", "content": fill_in(row["request"], examples=examples, sentence=sentence)}]
-
-
-MIN_REPETITIONS = 8  # of a word bigram, as in the published system
-
-
-def clean_answer(text: str, stop: str | None = None, thinking: bool = False) -> str:
-    """The translation in a model's answer: its first line, up to `stop`, with a repetition at its end cut off.
-
-    Thoughts before </think> are removed; `thinking`: the prompt itself opened them.
-    """
-    _, closed, rest = unix_lines(text).rpartition("</think>")
-    if not closed and (thinking or text.lstrip().startswith("<think>")):
-        return ""  # the thoughts used up all tokens
-    text = rest
-    if stop:
-        text = text.partition(stop)[0]
-    line = next((line.strip() for line in split_lines(text) if line.strip()), "")
-    return cut_repetition(separators_to_spaces(line))
-
-
-def cut_repetition(text: str) -> str:
-    """`text` up to the first occurrence of the first pair of words that occurs MIN_REPETITIONS times or more."""
-    words = text.split()
-    pairs = list(pairwise(words))
-    counts = Counter(pairs)
-    for i, pair in enumerate(pairs):
-        if counts[pair] >= MIN_REPETITIONS:
-            return " ".join(words[: i + 2])
-    return text

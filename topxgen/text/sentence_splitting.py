@@ -1,6 +1,7 @@
 """Splits paragraphs into sentences, by sentencex's rules and the language's terminators or by Punkt; filters sentences."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 
 from topxgen.common.registry import Choice, load_choice
@@ -13,17 +14,38 @@ SPLITTERS: dict[str, Choice] = {
     "punkt": Choice("topxgen.text.sentence_splitting:Punkt", "NLTK's Punkt, trained on the paragraphs themselves"),
 }
 MIN_CHARACTERS = 40  # of a sentence, as in the published system (docs/generation.md)
-_QUOTES = frozenset('"“”„«»‹›()[]')
-_CLOSING = frozenset("\"“”»›)]'’")
+_ALWAYS_CLOSING = frozenset("”)]」』》〉】）")
+# “ ‘ « ‹ close in German and its neighbours; the others are apostrophes.
+_CLOSING = _ALWAYS_CLOSING | frozenset("\"“„«»‹›'‘’‚‛`´ʻʼʽʹ′ꞌ")
+_HIDDEN = _CLOSING | frozenset("([「『《〈【（")
+_TERMINATORS = ".!?…‼⁇⁈⁉。！？｡؟۔।॥"  # in every language, beside its own
+# [1] and [2, 3] anywhere, [note 1] after a word or a full stop, ¹ after a full stop.
+_FOOTNOTE = (
+    r"(?:\[\d{1,3}(?:\s?[,–-]\s?\d{1,3})*\]|(?<=[^\s\[\]])\[[^\[\]\n]{1,30}\](?![^\W_])"
+    r"|(?<=[.!?…।۔։\"”»’])[¹²³⁰⁴-⁹]+)"
+)
+_AFTER = re.compile(rf"(?:\s?{_FOOTNOTE}|\s[»›](?!\S))+")  # and the spaced » of French
+_WORD = re.compile(r"(?<!\S)([^\W\d_][^\W\d_\u0300-\u036f]*)\.(?=\s)")  # with a full stop
+_AFTER_NUMBER_OR_INITIAL, _INITIAL = re.compile(r"[\d.]\s+\Z"), re.compile(r"\s+\w\.")  # 5 a. Tallinn, i. e., a. C.
+_LONG_WORD = re.compile(r"\s([^\W\d_]{5,})\.\Z")
+_VOWELS = "aeiouyɔɛəɩʋ"
+_SYLLABIC_NASALS = frozenset(["aka", "bam", "dyu", "ewe", "fon", "ibo", "mos", "twi", "yor"])  # m and n are words, too
+_ABBREVIATIONS = frozenset(
+    ["al", "approx", "ca", "esp", "etc", "fig", "ing", "prof", "ref", "univ", "vol"]
+)  # in small letters before a capital
 
 
 class Sentencex:
     """Wikimedia's rule-based splitter, with the rules of the language, of a relative, or its defaults.
 
-    Three rules are added, each measured in scripts/perf/splitting_quality.py. A terminator of the language's own script
-    ends a sentence whatever rules apply: । in Nepali, ۔ in Urdu. Quotation marks and brackets are hidden from sentencex,
-    which does not split inside them: one unpaired mark would join half a paragraph. And a sentence does not begin with a
-    lower-case letter, which keeps ordinals and abbreviations together ("17. mendean").
+    Rules are added, each measured in scripts/perf/splitting_quality.py:
+    - A terminator of the language ends a sentence whatever rules apply (। in Nepali, ۔ in Urdu), and nothing else does.
+    - Quotation marks, apostrophes, brackets and footnotes are hidden from sentencex, which does not split inside
+      quotations: one unpaired mark, or the apostrophe of a word (Hausa ‘yan), would join half a paragraph.
+    - A sentence does not begin with a lower-case letter, which keeps ordinals and abbreviations together ("17. mendean"),
+      unless a long word stands before the full stop and the rules are not the language's own.
+    - Small letters before a full stop and a capital letter are a word, no initial ("ndị a. Ụlọ") nor one of the English
+      abbreviations that sentencex applies to every language without rules ("36 ne. Ban", Nebraska).
     """
 
     def __init__(self, language: Language, paragraphs: Iterable[str] = ()):
@@ -31,9 +53,17 @@ class Sentencex:
 
         self._segment = segment
         self._code = language.sentencex or language.iso639_1 or "en"
+        self._terminators = frozenset(language.terminators + _TERMINATORS)
         marks = "".join(re.escape(mark) for mark in language.terminators if not mark.isascii() and mark != "…")
-        # A run of terminators and closing quotes belongs to the sentence it ends.
-        self._after_mark = re.compile(rf"(?<=[{marks}])(?![{marks}\"'”’»)\]!?])\s*") if marks else None
+        patterns = [f"[{marks}]"] if marks else []
+        if language.script == "Ethi":  # two word separators, typed for ።
+            patterns.append("፡፡")
+        self._own_marks = re.compile("|".join(patterns) or r"(?!)")
+        self._own_rules = language.splitting_rules == "own"
+        self._english_rules = language.sentencex in ("", "en")
+        self._one_letter_words = _VOWELS if self._english_rules or not self._own_rules else ""
+        if language.iso639_3 in _SYLLABIC_NASALS:
+            self._one_letter_words += "mnŋ"
 
     def split(self, paragraph: str) -> list[str]:
         """The sentences of `paragraph`, in order, without surrounding whitespace."""
@@ -41,26 +71,54 @@ class Sentencex:
         for end in [*self._boundaries(paragraph), len(paragraph)]:
             pieces.append(paragraph[start:end])
             start = end
-        if self._after_mark is not None:
-            pieces = [part for piece in pieces for part in self._after_mark.split(piece)]
         return [stripped for piece in pieces if (stripped := piece.strip())]
 
     def _boundaries(self, paragraph: str) -> Iterator[int]:
         """Offsets at which a sentence ends and another begins."""
-        visible = [i for i, char in enumerate(paragraph) if char not in _QUOTES]
+        notes = {i for match in re.finditer(_FOOTNOTE, paragraph) for i in range(*match.span())}
+        visible = [i for i, char in enumerate(paragraph) if char not in _HIDDEN and i not in notes]
         plain = "".join(paragraph[i] for i in visible)
-        offset = 0
+        for last in sorted(self._last_characters(plain)):
+            end = visible[last] + 1
+            while paragraph[end : end + 1] in _CLOSING and (
+                paragraph[end] in _ALWAYS_CLOSING or not paragraph[end + 1 : end + 2].isalnum()
+            ):
+                end += 1
+            if after := _AFTER.match(paragraph, end):
+                end = after.end()
+            following = next((char for char in paragraph[end:] if char.isalnum() and char not in _HIDDEN), "")
+            # Georgian letters are lower-case to Unicode, but have no capitals in running text.
+            small = following.islower() and following != following.title()
+            if following and (not small or (not self._own_rules and _ends_in_long_word(paragraph[:end]))):
+                yield end
+
+    def _last_characters(self, plain: str) -> set[int]:
+        """Offsets of the last characters of sentences in text without quotation marks."""
+        offset, found = 0, set()
         for piece in self._segment(self._code, plain):
             last = offset + len(piece.rstrip()) - 1
             offset += len(piece)
-            if last < 0 or offset >= len(plain):
-                continue
-            end = visible[last] + 1
-            while end < len(paragraph) and paragraph[end] in _CLOSING and not paragraph[end + 1 : end + 2].isalnum():
-                end += 1
-            following = next((char for char in paragraph[end:] if char.isalnum()), "")
-            if not following.islower():
-                yield end
+            if last >= 0 and (plain[last] in self._terminators or "\n" in piece[len(piece.rstrip()) :]):
+                found.add(last)
+        for match in self._own_marks.finditer(plain):
+            if plain[match.end() : match.end() + 1] not in self._terminators:  # the last of a run
+                found.add(match.end() - 1)
+        return found | {match.end() - 1 for match in _WORD.finditer(plain) if self._is_word(match)}
+
+    def _is_word(self, match: re.Match) -> bool:
+        """Whether what stands before a full stop is no abbreviation, as far as that can be seen."""
+        word, letters = match[1], unicodedata.normalize("NFD", match[1])
+        if not word.islower():
+            return False
+        if sum(map(str.isalpha, letters)) > 1:
+            return self._english_rules and word not in _ABBREVIATIONS and any(vowel in letters for vowel in _VOWELS)
+        before = _AFTER_NUMBER_OR_INITIAL.search(match.string, max(match.start() - 3, 0), match.start())
+        return letters[0] in self._one_letter_words and not before and not _INITIAL.match(match.string, match.end())
+
+
+def _ends_in_long_word(text: str) -> bool:
+    match = _LONG_WORD.search(text[-40:])
+    return bool(match) and match[1].islower()
 
 
 class Punkt:

@@ -1,7 +1,7 @@
 """Checkpoints that show whether they are complete: a list of their files with checksums, written last.
 
 A run that is killed while it saves leaves a folder that looks like a checkpoint. Training resumes only from one whose list
-exists and whose files match it.
+exists and whose files match it, and loads no pickle that names anything but tensors and numbers.
 """
 
 import hashlib
@@ -9,19 +9,29 @@ import logging
 import os
 import re
 import shutil
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from topxgen.common.errors import UsageError
+from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import partial, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 CHECKSUM_FILE = "checkpoint_files.json"
 CARD_FILE = "README.md"
-CHECKSUM_BYTES = 1 << 16  # at each end of a file, which is where an interrupted write shows
+# Checkpoints of earlier versions have digests, of this many digits, of the first and the last 64 KiB of each file.
+ENDS_DIGITS, ENDS_BYTES = 16, 1 << 16
 # Prefixes of a checkpoint's files that belong to the run, not to the model.
 RUN_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "global_step", "latest")
 RUN_STATE += ("zero_to", CHECKSUM_FILE.removesuffix(".json"), "pytorch_model_fsdp")
+# What DeepSpeed's pickles, which it loads without restrictions, name besides tensors and plain Python values.
+DEEPSPEED_GLOBALS = {
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+}
 
 
 def mark_complete(folder: Path, **facts) -> None:
@@ -30,17 +40,22 @@ def mark_complete(folder: Path, **facts) -> None:
     for path in files:
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-    checksums = {str(path.relative_to(folder)): _checksum(path) for path in files}
+    with ThreadPoolExecutor() as pool:
+        checksums = dict(
+            zip([str(path.relative_to(folder)) for path in files], pool.map(_checksum, files), strict=True)
+        )
     write_json(folder / CHECKSUM_FILE, {**facts, "files": checksums})
 
 
-def _checksum(path: Path) -> list:
-    """[size in bytes, digest of both ends]."""
+def _checksum(path: Path, ends_only: bool = False) -> list:
+    """[size in bytes, SHA-256 in hex]."""
     size = path.stat().st_size
     with open(path, "rb") as file:
-        head = file.read(CHECKSUM_BYTES)
-        file.seek(max(0, size - CHECKSUM_BYTES))
-        return [size, hashlib.sha256(head + file.read()).hexdigest()[:16]]
+        if not ends_only:
+            return [size, hashlib.file_digest(file, "sha256").hexdigest()]
+        head = file.read(ENDS_BYTES)
+        file.seek(max(0, size - ENDS_BYTES))
+        return [size, hashlib.sha256(head + file.read()).hexdigest()[:ENDS_DIGITS]]
 
 
 def find_corruption(folder: Path) -> str | None:
@@ -51,15 +66,38 @@ def find_corruption(folder: Path) -> str | None:
         return str(error)
     if not files:
         return f"it is incomplete (no {CHECKSUM_FILE})"
-    for name, checksum in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != checksum[0]:
-            return f"{name} has {path.stat().st_size} bytes instead of {checksum[0]}"
-        if _checksum(path) != checksum:
-            return f"{name} does not match its checksum"
+    with ThreadPoolExecutor() as pool:
+        problems = pool.map(lambda item: _find_damage(folder / item[0], item[1]), files.items())
+        return next((f"{name} {problem}" for name, problem in zip(files, problems, strict=True) if problem), None)
+
+
+def _find_damage(path: Path, checksum: list) -> str | None:
+    """What is wrong with a file of a checkpoint; None if it is as it was written, and can be loaded."""
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != checksum[0]:
+        return f"has {path.stat().st_size} bytes instead of {checksum[0]}"
+    if _checksum(path, ends_only=len(checksum[1]) == ENDS_DIGITS) != checksum:
+        return "does not match its checksum"
+    if path.suffix in (".pt", ".pth", ".bin"):
+        return _find_foreign_pickle(path)
     return None
+
+
+def _find_foreign_pickle(path: Path) -> str | None:
+    """Why the pickle that torch saved in `path` must not be loaded; it is searched for names, never run."""
+    import torch
+    from transformers.trainer_pt_utils import safe_globals
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                return f"is damaged ({damaged})"
+        with safe_globals():
+            foreign = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - DEEPSPEED_GLOBALS
+    except Exception as error:  # of a damaged pickle whatever its bytes happen to mean
+        return f"cannot be loaded ({reason(error)})"
+    return f"would run code that no checkpoint has ({', '.join(sorted(foreign)[:3])})" if foreign else None
 
 
 def step_of(folder: Path) -> int:
@@ -77,7 +115,8 @@ def newest_complete(output_dir: Path) -> Path | None:
 
     They are renamed to unusable-checkpoint-N, so that neither this run nor another tool takes them for a model.
     """
-    for folder in reversed(all_checkpoints(output_dir)):
+    folders = all_checkpoints(output_dir)
+    for folder in reversed(folders):
         problem = find_corruption(folder)
         if problem is None:
             return folder
@@ -85,6 +124,8 @@ def newest_complete(output_dir: Path) -> Path | None:
         logger.warning(f"skipping {folder}: {problem}; it is renamed to {unusable.name}")
         shutil.rmtree(unusable, ignore_errors=True)
         folder.rename(unusable)
+    if folders:
+        logger.warning(f"{output_dir} has no usable checkpoint: training starts from the beginning")
     return None
 
 

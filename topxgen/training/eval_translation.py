@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.inference.tokenizer import decode
-from topxgen.prompting.mt_templates import clean_answer
+from topxgen.prompting.answers import clean_answer
 from topxgen.training.pairs import Pair, by_direction
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer
 

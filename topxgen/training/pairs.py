@@ -1,11 +1,15 @@
 """Training pairs, and what is done to all of them: a test set is split off, the other direction is added."""
 
+import logging
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from topxgen.common.errors import UsageError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ def split(pairs: list[Pair], test_size: float, seed: int) -> tuple[list[Pair], l
     """(training, test) pairs, both shuffled.
 
     `test_size` is a share of the pairs if at most 1, else a count. Pairs of one group and pairs that share a text stay
-    together, so the test set may be smaller than requested, but no smaller than necessary.
+    together, so the test set may be smaller than requested, but no smaller than necessary. Where a frequent text ties too
+    many pairs together for that, its own pairs are tied to nothing and never in the test set.
     Raises UsageError if `test_size` is invalid, leaves nothing to train on, or is smaller than every group.
     """
     test_count = _test_count(len(pairs), test_size)
@@ -55,24 +60,42 @@ def split(pairs: list[Pair], test_size: float, seed: int) -> tuple[list[Pair], l
     order = list(range(len(pairs)))
     rng.shuffle(order)
     in_test = bytearray(len(pairs))
-    if test_count:
-        groups = _linked_groups(pairs)
-        rng.shuffle(groups)
-        chosen = _choose_groups([len(group) for group in groups], test_count)
-        if not chosen:
-            smallest = min(map(len, groups))
-            problem = (
-                f"no test set of {test_count:,} pairs: pairs of one paragraph or with a text in common stay together"
-            )
-            if smallest == len(pairs):
-                raise UsageError(f"{problem}, and all {smallest:,} do; pass --test_size_ratio 0, or more data")
-            raise UsageError(
-                f"{problem}, at least {smallest:,} of them; pass --test_size_ratio {smallest} or more, or 0"
-            )
-        for i in chosen:
-            for pair_index in groups[i]:
-                in_test[pair_index] = 1
+    for i in _test_pairs(pairs, test_count, rng) if test_count else ():
+        in_test[i] = 1
     return [pairs[i] for i in order if not in_test[i]], [pairs[i] for i in order if in_test[i]]
+
+
+def _test_pairs(pairs: list[Pair], count: int, rng: random.Random) -> list[int]:
+    """Indices of `count` pairs to hold out, or of nearly as many, for `split`."""
+    uses = Counter(text for pair in pairs for text in _texts(pair))
+    limit, best, smallest = max(uses.values()), [], 0
+    while True:
+        frequent = {text for text, number in uses.items() if number > limit}
+        groups = _linked_groups(pairs, frequent)
+        rng.shuffle(groups)
+        smallest = smallest or min(map(len, groups))
+        chosen = [i for group in _choose_groups([len(group) for group in groups], count) for i in groups[group]]
+        if len(chosen) > len(best):
+            best, untied = chosen, (len(pairs) - sum(map(len, groups)), limit)
+        if len(best) * 2 >= count or limit == 1:
+            break
+        limit //= 2
+    if not best:
+        problem = f"no test set of {count:,} pairs: pairs of one paragraph or with a text in common stay together"
+        if smallest == len(pairs):
+            raise UsageError(f"{problem}, and all {smallest:,} do; pass --test_size_ratio 0, or more data")
+        raise UsageError(f"{problem}, at least {smallest:,} of them; pass --test_size_ratio {smallest} or more, or 0")
+    if untied[0]:
+        logger.info(
+            f"{untied[0]:,} pairs with a sentence that occurs in more than {untied[1]} of them are trained on, never held out: "
+            "it would tie nearly all pairs together"
+        )
+    return best
+
+
+def _texts(pair: Pair) -> list[tuple[str, str]]:
+    """(language, text) of both sides; of raw text the one."""
+    return [(pair.tgt, pair.target), *([(pair.src, pair.source)] if pair.src else [])]
 
 
 def _test_count(pairs: int, size: float) -> int:
@@ -86,8 +109,8 @@ def _test_count(pairs: int, size: float) -> int:
     return count
 
 
-def _linked_groups(pairs: list[Pair]) -> list[list[int]]:
-    """Indices of the pairs that must stay together: union-find over groups and texts.
+def _linked_groups(pairs: list[Pair], frequent: AbstractSet[tuple[str, str]] = frozenset()) -> list[list[int]]:
+    """Indices of the pairs that must stay together: union-find over groups and texts; without those with a frequent text.
 
     A text links pairs on either side: in data of both directions the source of one pair is the target of another.
     """
@@ -98,18 +121,16 @@ def _linked_groups(pairs: list[Pair]) -> list[list[int]]:
             parents[i] = i = parents[parents[i]]
         return i
 
-    first_of_group: dict[str, int] = {}
-    first_of_text: dict[str, dict[str, int]] = defaultdict(dict)  # by language
-    for i, pair in enumerate(pairs):
-        linked = [first_of_group.setdefault(pair.group, i), first_of_text[pair.tgt].setdefault(pair.target, i)]
-        if pair.src:
-            linked.append(first_of_text[pair.src].setdefault(pair.source, i))
-        for first in linked:
+    linkable = [i for i, pair in enumerate(pairs) if frequent.isdisjoint(_texts(pair))]
+    first_with: dict[str | tuple[str, str], int] = {}
+    for i in linkable:
+        for key in (pairs[i].group, *_texts(pairs[i])):
+            first = first_with.setdefault(key, i)
             if first != i:
                 a, b = root(first), root(i)
                 parents[max(a, b)] = min(a, b)
     groups: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(pairs)):
+    for i in linkable:
         groups[root(i)].append(i)
     return list(groups.values())
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from topxgen.common.errors import UsageError
+from topxgen.inference.tokenizer import plain_ids, tokens_before
 from topxgen.prompting.mt_templates import MTTemplate, get_template
 from topxgen.text import languages
 from topxgen.training.pairs import Pair
 
 TOKENIZER_BATCH_TEXTS = 4096
 NO_TEMPLATE = "none"  # --template_key: source and target are concatenated as they are
-_PLAIN = dict(add_special_tokens=False, split_special_tokens=True, verbose=False)  # "</s>" in a text is text
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class CausalTokenizer:
             raise UsageError("the tokenizer has no EOS token, so answers would never end; pass --eos_token_id")
         if not 0 <= self.eos < vocab_size:
             raise UsageError(f"--eos_token_id {self.eos} is not in the model's vocabulary of {vocab_size} tokens")
-        self._bos = _tokens_before(tokenizer)
+        self._bos = tokens_before(tokenizer)
 
     def template(self, pair: Pair) -> MTTemplate | None:
         """The MT template for a pair's direction; None with --template_key none."""
@@ -162,20 +162,14 @@ def _concatenate(
 
 
 def _ids(tokenizer, texts: list[str]) -> list[list[int]]:
-    return tokenizer(texts, **_PLAIN)["input_ids"] if texts else []
+    return plain_ids(tokenizer, texts) if texts else []
 
 
 def _target_ids(tokenizer, texts: list[str]) -> list[list[int]]:
     """The same for the target side, for which Marian has a SentencePiece model of its own."""
     if not texts or not hasattr(tokenizer, "spm_target"):
         return _ids(tokenizer, texts)
-    return tokenizer(text_target=texts, **_PLAIN)["input_ids"]
-
-
-def _tokens_before(tokenizer) -> list[int]:
-    """The tokens that the tokenizer puts before a text (BOS, or none). Those it puts after a text are not used."""
-    plain, full = _ids(tokenizer, ["a"])[0], list(tokenizer("a")["input_ids"])
-    return next((full[:i] for i in range(len(full)) if full[i : i + len(plain)] == plain), [])
+    return tokenizer(text_target=texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
 
 
 def _split_merged_token(tokenizer, prompt: list[int], text: list[int], target: str) -> tuple[list[int], list[int]]:

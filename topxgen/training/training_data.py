@@ -45,7 +45,8 @@ def load(spec: DatasetSpec) -> tuple[list[Pair], dict]:
 
     The facts have, under "languages" and the direction, "path", "sha256" (of the file's bytes; for FLORES, the UDHR and the
     Hub of the texts) and "counts": "read"; drops by reason ("too_short", "forbidden_characters", "empty", "unaligned");
-    pairs selected ("by_percentile", or "by_size" of "asked"); and "pairs", those that remain.
+    pairs selected ("by_percentile", or "by_size" of "asked"); "duplicates", those selected whose two texts an earlier one
+    has, too, which are dropped; and "pairs", those that remain.
     Raises UsageError for data that is missing, malformed, empty, or lacks what the spec selects by.
     """
     check(spec)
@@ -59,6 +60,11 @@ def load(spec: DatasetSpec) -> tuple[list[Pair], dict]:
     facts, selected = {}, []
     for direction, counts in data.counts.items():
         chosen, selection = _select(spec, data, direction, indices[direction]) if direction in indices else ([], {})
+        # After the selection, so that it is the published one.
+        first = {(data.pairs[i].source, data.pairs[i].target): i for i in sorted(chosen, reverse=True)}
+        if len(first) < len(chosen):
+            selection["duplicates"] = len(chosen) - len(first)
+        chosen = list(first.values())
         selected += chosen
         facts[direction] = {**data.origins[direction], "counts": {**counts, **selection, "pairs": len(chosen)}}
     return [data.pairs[i] for i in sorted(selected)], {"name": name, "languages": facts}

@@ -13,8 +13,9 @@ It sorts and batches sentences itself.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
@@ -59,7 +60,9 @@ class TranslatorSettings(Settings):
     number_of_demonstrations: int = 5
     demonstration_pool: str = "flores"
     allow_partial_benchmark: bool = False
-    response_cache: Path | None = None  # where responses are kept
+    response_cache: Callable[[str], Path] | None = None  # where responses are kept, by the name of the source language
+    earlier_responses: Path | None = None  # a file of responses that is only read
+    meter: Any = field(default=None, compare=False)  # a topxgen.inference.costs.Meter, which counts what responses cost
 
 
 def no_progress(_: int) -> None:

@@ -8,7 +8,8 @@ from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
 from topxgen.inference import Request, SamplingSettings
 from topxgen.inference.response_cache import CachedSampler, request_id
-from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, clean_answer, get_template
+from topxgen.prompting.answers import chat_answer, clean_answer
+from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, get_template
 from topxgen.prompting.one_line import Candidates, one_line_answers
 from topxgen.prompting.style import CHAT, RAW, style_of
 from topxgen.retrieval import Retriever
@@ -45,14 +46,23 @@ class LLM:
                 "is not used; if the model was fine-tuned on that template, pass --prompt_style raw"
             )
         self._pools: dict[tuple[str, str], tuple[list[tuple[str, str]], Retriever]] = {}
-        self._sampler = None
+        self._sampler, self._cached = None, {}
 
     def load(self) -> None:
         sampler = inference.load(self._settings.inference_api, self._model)
-        if self._settings.response_cache is not None:
-            paid = self._settings.inference_api in inference.REMOTE
-            sampler = CachedSampler(sampler, self._settings.response_cache, fsync_each=paid)
+        if self._settings.meter is not None:
+            sampler = self._settings.meter.wrap(sampler, "translate")
         self._sampler = sampler
+
+    def _sampler_for(self, source: Language):
+        """The sampler, with the responses of earlier runs for `source`."""
+        settings = self._settings
+        if settings.response_cache is None:
+            return self._sampler
+        if source.name not in self._cached:
+            path, paid = settings.response_cache(source.name), settings.inference_api in inference.REMOTE
+            self._cached[source.name] = CachedSampler(self._sampler, path, paid, settings.earlier_responses)
+        return self._cached[source.name]
 
     @property
     def version(self) -> str:
@@ -139,18 +149,18 @@ class LLM:
         stops = raw.stops if raw else ()
         errors: dict[int, str | None] = {}
 
+        def clean(text: str, sentence: str) -> str:
+            return clean_answer(text, raw.stop) if raw else chat_answer(text, sentence, target.name)
+
         def request(numbers: Sequence[int], stop: tuple[str, ...]) -> Iterator[Candidates]:
             # A prompt that is sent again, with another stop string, has a second response in the cache.
             ids = {request_id(prompts[i] if stop == stops else [prompts[i], *stop]): i for i in numbers}
             requests = [Request(key, prompts[i], self._model.seed) for key, i in ids.items()]
             sampling = SamplingSettings(MAX_NEW_TOKENS, temperature=0.0, num_beams=self._settings.num_beams, stop=stop)
-            for answer in self._sampler.generate(inference.from_list(requests), sampling):
+            for answer in self._sampler_for(source).generate(inference.from_list(requests), sampling):
                 errors[ids[answer.id]] = answer.error
-                thinking = raw is not None and raw.thinking
-                yield (
-                    ids[answer.id],
-                    [clean_answer(text, raw.stop if raw else None, thinking) for text in answer.texts[:1]],
-                )
+                i = ids[answer.id]
+                yield i, [clean(text, distinct[i]) for text in answer.texts[:1]]
 
         count = len(distinct)
         on_answer = by_steps(on_done, len(sentences), count)
@@ -162,6 +172,9 @@ class LLM:
 
     def close(self) -> None:
         """Free the model; the object cannot be used afterwards."""
+        for cached in self._cached.values():
+            cached.close_file()
+        self._cached = {}
         if self._sampler is not None:
             self._sampler.close()
             self._sampler = None

@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.tiny_models import udhr_texts
 from topxgen.corpora.benchmarks import UDHR
-from topxgen.decontamination.ngram_hashes import TOKENIZERS, ngram_hashes, range_hashes, tokens_per_ngram
-from topxgen.decontamination.ngram_index import BLOCK_CHARS, MAX_OWNERS_PER_NGRAM, BenchmarkText, ContaminationIndex
 from topxgen.text import languages
+from topxgen.text.ngram_hashes import TOKENIZERS, ngram_hashes, range_hashes, tokens_per_ngram
+from topxgen.text.ngram_index import BLOCK_CHARS, MAX_OWNERS_PER_NGRAM, BenchmarkText, ContaminationIndex
 
 SCRIPTS = [
     range(0x20, 0x7F),
@@ -261,7 +261,7 @@ def test_blocks_do_not_change_what_is_found(monkeypatch):
     ends = [min(end, len(texts)) for end in ends]
     found = []
     for size in (1, 300, BLOCK_CHARS):
-        monkeypatch.setattr("topxgen.decontamination.ngram_index.BLOCK_CHARS", size)
+        monkeypatch.setattr("topxgen.text.ngram_index.BLOCK_CHARS", size)
         index = ContaminationIndex(entries(benchmark), 6)
         alone = {i: m[0] for i, text in enumerate(texts) if (m := index.find([text]))}
         assert index.find(texts) == alone and len(alone) > 50
@@ -375,7 +375,7 @@ def test_equal_hashes_of_different_tokens_are_no_match(monkeypatch):
     monkeypatch.setattr(
         type(tokenizer), "hash_tokens", lambda self, texts: (real(self, texts)[0] % 3, real(self, texts)[1])
     )
-    monkeypatch.setattr("topxgen.decontamination.ngram_index.MAX_OWNERS_PER_NGRAM", 10_000)
+    monkeypatch.setattr("topxgen.text.ngram_index.MAX_OWNERS_PER_NGRAM", 10_000)
     assert ContaminationIndex(entries(benchmark), 6).find(source) == expected and len(expected) > 20
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from topxgen.decontamination.ngram_hashes import TOKENIZERS, ngram_hashes, tokens_per_ngram
+from topxgen.text.ngram_hashes import TOKENIZERS, ngram_hashes, tokens_per_ngram
 
 
 def test_as_many_tokens_as_an_ngram_are_one_ngram():

@@ -16,8 +16,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from topxgen.decontamination.ngram_hashes import TOKENIZERS, ngram_hashes, range_hashes
 from topxgen.text.near_duplicates import NearDuplicates
+from topxgen.text.ngram_hashes import TOKENIZERS, ngram_hashes, range_hashes
 
 BLOCK_CHARS = 1 << 16  # hashed at a time, so that the arrays stay in the processor's cache
 SHORT_TEXT_RULES = ("inside", "whole", "ignore")

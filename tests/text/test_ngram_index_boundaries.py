@@ -2,7 +2,7 @@
 
 import pytest
 
-from topxgen.decontamination.ngram_index import MAX_OWNERS_PER_NGRAM, BenchmarkText, ContaminationIndex
+from topxgen.text.ngram_index import MAX_OWNERS_PER_NGRAM, BenchmarkText, ContaminationIndex
 
 BASE = [f"w{i}" for i in range(40)]
 

@@ -1,0 +1,124 @@
+"""What responses cost: the providers' ways to report cached tokens, running totals, budgets, estimates."""
+
+import json
+
+import pytest
+
+from tests.support import api_server
+from tests.support.api_server import KEY, ApiServer
+from topxgen import inference
+from topxgen.common.errors import UsageError
+from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, from_list
+from topxgen.inference.costs import BudgetSpent, Estimate, Meter, Prices, estimate_table
+
+# 1,000 prompt tokens, of which 600 were cached, and 50 of the answer, as each provider says it.
+CACHED = {
+    "openai": {"prompt_tokens": 1000, "completion_tokens": 50, "total_tokens": 1050, "prompt_tokens_details": {"cached_tokens": 600}},
+    "anthropic": {"input_tokens": 300, "cache_creation_input_tokens": 100, "cache_read_input_tokens": 600, "output_tokens": 50},
+    "cohere": {"tokens": {"input_tokens": 1000, "output_tokens": 50}, "cached_tokens": 600},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("api", CACHED)
+def test_cached_tokens_are_known_and_have_their_price(api, monkeypatch):
+    whole = api_server.answer
+    monkeypatch.setattr(api_server, "answer", lambda *args: whole(*args) | {"usage": CACHED[api]})
+    with ApiServer() as server:
+        sampler = inference.load(api, ModelSettings("m", base_url=server.url(api), api_key=KEY))
+        meter = Meter(Prices(2.0, 10.0, 0.5))
+        requests = [Request("a", [{"role": "user", "content": "a"}], 1)]
+        [answer] = meter.wrap(sampler, "generate").generate(from_list(requests), SamplingSettings())
+        sampler.close()
+    assert (answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens) == (1000, 600, 50)
+    assert meter.spent() == pytest.approx((400 * 2 + 600 * 0.5 + 50 * 10) / 1e6)
+    assert meter.usage("generate") == "generate: 1,000 prompt tokens (600 of them cached), 50 answer tokens; 0.00 USD"
+
+
+class Fixed:
+    """Answers at once, `parallel` requests in flight; each costs what `costs` says next, in answer tokens."""
+
+    def __init__(self, costs, parallel=4):
+        self.costs, self.parallel, self.sent = iter(costs), parallel, 0
+
+    def generate(self, next_request, settings):
+        in_flight = []
+        while True:
+            while len(in_flight) < self.parallel and (request := next_request()) is not None:
+                in_flight.append(request)
+            if not in_flight:
+                return
+            self.sent += 1
+            yield Answer(in_flight.pop(0).id, ["x"], 0, next(self.costs))
+
+
+def spend(costs, budget, meter=None):
+    meter = meter or Meter(Prices(1.0, 1.0, 1.0), budget)
+    sampler, ended = Fixed(costs), False
+    requests = [Request(str(i), "x", i) for i in range(len(costs))]
+    try:
+        list(meter.wrap(sampler, "s").generate(from_list(requests), SamplingSettings(max_new_tokens=10**6)))
+    except BudgetSpent as error:
+        ended = True
+        assert error.exit_code == 4 and "resume" in str(error)
+    return sampler.sent, round(meter.spent(), 6), ended
+
+
+@pytest.mark.parametrize(
+    ("budget", "outcome"),
+    [
+        (None, (10, 1.0, False)),
+        (1.0, (10, 1.0, False)),  # exactly enough
+        (0.95, (9, 0.9, True)),
+        (0.1, (1, 0.1, True)),
+        (0.05, (1, 0.1, True)),  # what the first one costs is not known before
+        (0.0, (0, 0.0, True)),
+    ],
+)
+def test_no_request_is_sent_that_the_budget_does_not_cover(budget, outcome):
+    assert spend([100_000] * 10, budget) == outcome
+
+
+def test_requests_wait_for_those_in_flight_which_may_cost_less():
+    """After one dear response the others look too dear together; one by one they all fit."""
+    assert spend([400_000, *[10_000] * 20], 1.0) == (21, 0.6, False)
+
+
+def test_what_is_on_disk_counts(tmp_path):
+    records = [{"prompt_tokens": 0, "completion_tokens": 100_000}, {"prompt_tokens": 0, "completion_tokens": 100_000}]
+    path = tmp_path / "Basque_answers.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records) + '{"prompt_tok')  # being written
+    meter = Meter(Prices(1.0, 1.0, 1.0), 0.5)
+    meter.add_files("s", [path])
+    assert meter.responses() == 2 and spend([100_000] * 10, 0.5, meter) == (3, 0.5, True)
+    path.write_text('{"prompt_tokens": "7"}\n')
+    with pytest.raises(UsageError, match="is no response"):
+        meter.add_files("s", [path])
+
+
+@pytest.mark.parametrize("values", [[1], [1, 2, 3, 4]])
+def test_prices_are_two_or_three(values):
+    with pytest.raises(UsageError, match="--prices takes two or three numbers"):
+        Prices.of(values)
+
+
+def test_cached_tokens_cost_as_others_unless_priced():
+    assert Prices.of([2, 10]).cost(100, 0, 100) == Prices.of([2, 10]).cost(100, 0, 0) == 0.0002
+    assert Prices.of([2, 10, 0.5]).cost(100, 0, 100) == 0.00005
+
+
+def test_a_budget_needs_prices():
+    with pytest.raises(UsageError, match="--budget needs --prices"):
+        Meter(None, 1.0)
+
+
+def test_estimates_add_up():
+    stages = [
+        Estimate("generate", "10 to 20 prompts", (1e6, 2e6), (5e5, 1e6)),
+        Estimate("translate", "100 sentences", (4e6, 4e6), (1e5, 1e5), (0.5, 1)),
+        Estimate("score", "100 pairs"),
+    ]
+    table = estimate_table(stages, Prices.of([1, 10]), 5)
+    total = next(line for line in table.splitlines() if line.startswith("total"))
+    assert "5.00 to 6.00" in total and "0.60 to 1.10" in total and "11.00 to 17.00" in total
+    assert "--budget 5 may end the run" in table
+    assert "--budget" not in estimate_table(stages, Prices.of([1, 10]), 17)

@@ -1,0 +1,65 @@
+"""What is taken from an answer as its translation."""
+
+import pytest
+
+from topxgen.prompting.answers import chat_answer, clean_answer, cut_repetition
+
+
+def test_eight_occurrences_of_a_pair_are_a_repetition():
+    def loop(times: int) -> str:
+        return " ".join(["hasi da", *["bai ez"] * times])
+
+    assert cut_repetition(loop(7)) == loop(7)
+    assert cut_repetition(loop(8)) == "hasi da bai ez"
+    assert cut_repetition("bai " * 9) == "bai bai" and cut_repetition("bai " * 8) == "bai " * 8
+
+
+def test_clean_answer():
+    assert clean_answer("\n bat \nbi") == "bat"
+    assert clean_answer("bat ## bi ## hiru", stop="##") == "bat"
+    assert clean_answer("<think>x</think>bat") == "bat"
+    assert clean_answer('"bat"') == '"bat"', "raw prompts are answered as the training data is written"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "```\nKaixo mundua.\n```",
+        "```text\nKaixo mundua.\n```",
+        "Here is the translation.\n\n~~~\nKaixo mundua.\n~~~\nA note.",
+        "```Kaixo mundua.```",
+        "`Kaixo mundua.`",
+        '"Kaixo mundua."',
+        "“Kaixo mundua.”",
+        "«Kaixo mundua.»",
+        "„Kaixo mundua.“",
+        "'Kaixo mundua.'",
+        '**"Kaixo mundua."**',
+        "**Kaixo mundua.**\n\n(Literally: hello.)",
+        "Here is the translation:\n\nKaixo mundua.",
+        "Basque: Kaixo mundua.",
+        "**Translation:** Kaixo mundua.",
+        "<think>Hm.</think>\n\n**Basque:** “Kaixo mundua.”\n\nNote: short.",
+    ],
+)
+def test_what_chat_models_put_around_a_translation(answer):
+    assert chat_answer(answer, "Hello world.", "Basque") == "Kaixo mundua."
+
+
+@pytest.mark.parametrize(
+    "answer, source",
+    [
+        ('"Kaixo mundua."', '"Hello world."'),
+        ('"Kaixo", esan zuen. "Agur."', 'He said "hello" and "bye".'),
+        ("'Ya'yan Hausa'", "Hausa children"),
+        ("Zerrenda: bat, bi.", "A list: one, two."),
+        ("**Kaixo** eta **agur**", "Hello and bye"),
+        ("Basque: euskara", "Basque: the Basque language"),
+        ("Hau da arrazoia:\n\n(Literal: this is the reason.)", ""),
+        ("Hau da arrazoia:\n\nI used the definite form.", "This is the reason:"),
+        ("Here you are:\nHau da arrazoia:", "This is the reason:"),
+    ],
+)
+def test_what_belongs_to_a_translation(answer, source):
+    kept = answer.removeprefix("Here you are:\n").partition("\n")[0]
+    assert chat_answer(answer, source, "Basque") == kept

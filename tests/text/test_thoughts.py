@@ -1,0 +1,87 @@
+"""Thoughts of reasoning models are found by their marks, whatever family writes them, and nothing else is cut."""
+
+import pytest
+
+from topxgen.text.thoughts import begun_in, is_mark, without_thoughts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\nHm.\n</think>\n\nKaixo.",  # DeepSeek R1, Qwen 3
+        "Hm.\n</think>\n\nKaixo.",  # the chat template began it
+        "<thinking>Hm <reflection>no</reflection> yes</thinking>Kaixo.",
+        "<Thought>\nHm.\n</Thought>\n<Output>\nKaixo.\n</Output>",  # Marco-o1
+        "<reasoning>Hm.</reasoning>\n<answer>Kaixo.</answer>",
+        "<reflection>Hm.</reflection>Kaixo.",
+        "<seed:think>Hm.</seed:think>Kaixo.",
+        "[THINK]Hm.\nHm.[/THINK]Kaixo.",  # Magistral
+        "◁think▷Hm.◁/think▷Kaixo.",  # Kimi
+        "<|begin_of_thought|>Hm<|end_of_thought|>\n<|begin_of_solution|>Kaixo.<|end_of_solution|>",
+        "<|START_THINKING|>Hm<|END_THINKING|><|START_RESPONSE|>Kaixo.<|END_RESPONSE|>",  # Command A
+        "<|channel>thought\nHm.<channel|>Kaixo.",  # Gemma 4
+        "<unused94>thought\nHm.<unused95>Kaixo.",  # MedGemma
+        "Here is my thought process: Hm.\n\nHere is my response:\nKaixo.",  # Granite
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Kaixo.<|return|>",
+        "<|channel|>analysis<|message|>final<|end|><|start|>assistant<|channel|>final <|constrain|>text<|message|>Kaixo.",
+        "Hm.<|end|><|start|>assistant<|channel|>final<|message|>Kaixo.",
+        "analysisHm: assistantfinal is next.assistantfinalKaixo.",  # gpt-oss without special tokens
+        "analysishm.assistantcommentaryhm.assistantfinalKaixo.",
+        "finalKaixo.",
+        "<think>a</think> draft <think>b</think> Kaixo.",
+        "<think>a</think> b </think>\nKaixo.",
+        "<think>I could write <think> first.</think>Kaixo.",
+        "Sure! <think>Hm.</think>Kaixo.",
+        "Kaixo.\n<think>Was that right?</think>",
+        "Kaixo.\n<think>Was that right?",
+    ],
+)
+def test_what_follows_thoughts(text):
+    assert without_thoughts(text) == "Kaixo."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>It says hello",
+        "<thinking>a<reflection>b</reflection>so it is",
+        "[THINK]Okay",
+        "◁think▷Okay",
+        "<|channel|>analysis<|message|>The user",
+        "<|channel|>ana",
+        "analysisThe user wants Basque.",
+        "<|START_THINKING|>a",
+        "<think>a</think>",
+    ],
+)
+def test_thoughts_without_an_end_leave_nothing(text):
+    assert without_thoughts(text) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "analysis of the data",
+        "analysis, final and assistant are words.",
+        "final answers are final.",
+        "The assistantfinal word stays.",
+        "I think </b> and <i>think</i>.",
+        "Use the <think> tag.",
+        "[Reflection] on a thought",
+        "It says: a < b and think > 3",
+    ],
+)
+def test_words_alone_are_no_marks(text):
+    assert without_thoughts(text) == text
+
+
+def test_a_prompt_that_begins_thoughts():
+    assert begun_in("<|Assistant|><think>\n") == "<think>" == begun_in("Basque: <think>")
+    assert begun_in("<think>\n\n</think>\n\n") == "" == begun_in("Write <think> first. <|assistant|>")
+    harmony = "<|start|>assistant<|channel|>analysis<|message|>"
+    assert without_thoughts(begun_in(harmony) + "Hm.") == "" and begun_in("<|channel|>final<|message|>") == ""
+
+
+def test_special_tokens_that_are_marks():
+    assert all(map(is_mark, ("[THINK]", "[/THINK]", "<|channel|>", "<|message|>", "<channel|>", "◁/think▷")))
+    assert not any(map(is_mark, ("</s>", "<|end|>", "<|im_end|>", "<eos>", "[INST]")))

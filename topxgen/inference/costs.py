@@ -1,0 +1,200 @@
+"""What responses cost: prices of tokens, what a folder has cost so far, the end of a run at its budget, and estimates."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from topxgen.common.errors import APIUnavailable, UsageError
+from topxgen.inference import Answer, Request, SamplingSettings
+
+logger = logging.getLogger(__name__)
+CHARS_PER_TOKEN = 3  # where the tokenizer is not known
+COUNTED = (
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+)  # of a response; the cached ones are part of the prompt's
+
+
+class Prices(NamedTuple):
+    """USD for a million tokens."""
+
+    prompt: float
+    completion: float
+    cached: float  # prompt tokens that the provider had in its cache
+
+    @classmethod
+    def of(cls, values: Sequence[float] | None) -> "Prices | None":
+        """The values of --prices. Raises UsageError if they are not two or three."""
+        if values is None:
+            return None
+        if len(values) not in (2, 3):
+            raise UsageError(f"--prices takes two or three numbers, IN OUT [CACHED], not {len(values)}")
+        return cls(values[0], values[1], values[2] if len(values) > 2 else values[0])
+
+    def cost(self, prompt_tokens: float, completion_tokens: float, cached_tokens: float = 0) -> float:
+        paid = (prompt_tokens - cached_tokens) * self.prompt + cached_tokens * self.cached
+        return (paid + completion_tokens * self.completion) / 1e6
+
+
+class BudgetSpent(APIUnavailable):
+    """The next request could exceed --budget."""
+
+
+class Meter:
+    """Adds up what the responses of a folder cost, by stage, those of earlier runs included."""
+
+    def __init__(self, prices: Prices | None, budget: float | None = None):
+        """Raises UsageError for a budget without prices."""
+        if budget is not None and prices is None:
+            raise UsageError("--budget needs --prices IN OUT: what a million prompt and answer tokens cost")
+        self.prices, self.budget = prices, budget
+        self._tokens: dict[str, Counter[str]] = {}
+
+    def add(self, stage: str, response: dict) -> None:
+        """Count the tokens of a record of a response cache."""
+        counts = self._tokens.setdefault(stage, Counter())
+        counts.update({"responses": 1, **{name: 0 + (response.get(name) or 0) for name in COUNTED}})
+
+    def add_files(self, stage: str, paths: Iterable[Path]) -> None:
+        """Count the responses in files, some of which other processes may be writing: whole lines only."""
+        for path in paths:
+            with open(path, "rb") as file:
+                for line in file:
+                    if line.endswith(b"\n") and line.strip():
+                        try:
+                            self.add(stage, json.loads(line))
+                        except (ValueError, TypeError, AttributeError):
+                            raise UsageError(f"{path}: {line[:80]!r} is no response; fix or remove the line") from None
+
+    def spent(self, stage: str | None = None) -> float:
+        """USD for a stage, or for all; 0 without prices."""
+        if self.prices is None:
+            return 0.0
+        stages = self._tokens if stage is None else {stage} & self._tokens.keys()
+        return sum(self.prices.cost(*(self._tokens[name][key] for key in COUNTED)) for name in stages)
+
+    def responses(self, stage: str | None = None) -> int:
+        return sum(counts["responses"] for name, counts in self._tokens.items() if stage in (None, name))
+
+    def shown(self) -> dict[str, str]:
+        """The running total, for a progress bar."""
+        if self.prices is not None:
+            return {"USD": f"{self.spent():.2f}"}
+        tokens = sum(counts["prompt_tokens"] + counts["completion_tokens"] for counts in self._tokens.values())
+        return {"tokens": f"{tokens:,}"} if tokens else {}
+
+    def usage(self, stage: str) -> str:
+        """A line about the tokens of a stage and what they cost; "" if there were none."""
+        counts = self._tokens.get(stage, Counter())
+        if not counts["prompt_tokens"]:
+            return ""
+        cached = f" ({counts['cached_tokens']:,} of them cached)" if counts["cached_tokens"] else ""
+        tokens = f"{counts['prompt_tokens']:,} prompt tokens{cached}, {counts['completion_tokens']:,} answer tokens"
+        return f"{stage}: {tokens}" + (f"; {self.spent(stage):,.2f} USD" if self.prices else "")
+
+    def wrap(self, sampler, stage: str):
+        """`sampler`, with its responses counted for `stage`. Its `generate` raises BudgetSpent, when the responses in flight
+        have arrived, instead of sending a request that the budget does not cover."""
+        return _MeteredSampler(sampler, self, stage)
+
+
+class _MeteredSampler:
+    def __init__(self, sampler, meter: Meter, stage: str):
+        self._sampler, self._meter, self._stage = sampler, meter, stage
+        self._spent_before = meter.spent()
+
+    def __getattr__(self, name: str):
+        return getattr(self._sampler, name)
+
+    def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
+        meter, in_flight = self._meter, 0
+        waiting: Request | None = None  # for the responses in flight: they may cost less than expected
+
+        def affordable() -> Request | None:
+            nonlocal waiting, in_flight
+            request, waiting = waiting or next_request(), None
+            if request is None:
+                return None
+            if not self._covered(request, settings, in_flight):
+                waiting = request
+                return None
+            in_flight += 1
+            return request
+
+        for answer in self._sampler.generate(affordable, settings):
+            in_flight -= 1
+            meter.add(self._stage, vars(answer))
+            yield answer
+        if waiting is not None:
+            raise BudgetSpent(
+                f"the next request could exceed --budget {meter.budget:g}: {meter.spent():,.4g} USD are spent on the {meter.responses():,} "
+                f"responses of this folder ({meter.spent() - self._spent_before:,.4g} in this run), which are saved; re-run the same "
+                "command with a larger --budget to resume"
+            )
+
+    def _covered(self, request: Request, settings: SamplingSettings, in_flight: int) -> bool:
+        """Whether the budget is enough for the requests in flight and this one, at the mean cost of the stage so far."""
+        meter = self._meter
+        if meter.budget is None:
+            return True
+        if count := meter.responses(self._stage):
+            expected = meter.spent(self._stage) / count
+        elif in_flight == 0:  # the first one shows what they cost
+            expected = 1e-12
+        else:  # at most
+            answers = settings.max_new_tokens * settings.num_return_sequences
+            expected = meter.prices.cost(estimated_tokens(request.prompt), answers)
+        return meter.spent() + (in_flight + 1) * expected <= meter.budget
+
+
+def estimated_tokens(prompt: str | list[dict[str, str]]) -> int:
+    """About how many tokens a prompt has, where the tokenizer is not known."""
+    text = prompt if isinstance(prompt, str) else "".join(message["content"] for message in prompt)
+    return len(text) // CHARS_PER_TOKEN + 1
+
+
+class Estimate(NamedTuple):
+    """What a stage is going to need: (fewest, most) of each; None: not known."""
+
+    stage: str
+    work: str  # such as "20 to 40 prompts"
+    prompt_tokens: tuple[float, float] = (0, 0)
+    completion_tokens: tuple[float, float] = (0, 0)
+    hours: tuple[float, float] | None = None
+
+
+def estimate_table(estimates: Sequence[Estimate], prices: Prices | None, budget: float | None = None) -> str:
+    """The estimates as lines, with the sums of tokens and money."""
+    rows = [("stage", "work", "million prompt tokens", "million answer tokens", "USD", "hours")]
+    totals = [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
+    for estimate in estimates:
+        money = tuple(
+            prices.cost(*tokens) if prices else 0.0
+            for tokens in zip(estimate.prompt_tokens, estimate.completion_tokens, strict=True)
+        )
+        columns = (estimate.prompt_tokens, estimate.completion_tokens, money)
+        for total, column in zip(totals, columns, strict=True):
+            total[0], total[1] = total[0] + column[0], total[1] + column[1]
+        rows.append((estimate.stage, estimate.work, *_cells(*columns, prices), _range(estimate.hours) or "not known"))
+    rows.append(("total", "", *_cells(*totals, prices), ""))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if prices and budget is not None and totals[2][1] > budget:
+        lines.append(f"--budget {budget:g} may end the run before it is finished; it can be resumed")
+    return "\n".join(lines)
+
+
+def _cells(prompt, completion, money, prices) -> tuple[str, str, str]:
+    millions = [_range((low / 1e6, high / 1e6)) if high else "-" for low, high in (prompt, completion)]
+    return (*millions, (_range(money) if money[1] else "-") if prices else "--prices?")
+
+
+def _range(values: Sequence[float] | None) -> str:
+    if values is None:
+        return ""
+    low, high = (f"{value:,.2f}" if value >= 0.1 else f"{value:.2g}" for value in values)
+    return low if low == high else f"{low} to {high}"

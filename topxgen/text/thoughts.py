@@ -1,0 +1,125 @@
+"""What reasoning models write before an answer: found by the marks that they put around it, and removed.
+
+The marks are of the models' chat templates, as their authors publish them. Some come without their special tokens, because
+a server decodes without these.
+"""
+
+import re
+
+from topxgen.common.lines import unix_lines
+
+# <think>, [THINK], ◁think▷, <|think|>, <seed:think>, <thinking effort="low"> and, with a slash, the end of each
+_TAG = (
+    r"(?:<\|?|◁)(?P<end>/?)(?:\w+:)?(?P<tag>think|thinking|thoughts?|reason|reasoning|reflection|rationale|analysis|scratchpad)"
+    r"(?:\s[^<>\n]*)?(?:\|?>|▷)|\[(?P<end2>/?)(?P<tag2>think|thinking|thoughts?)\]"
+)
+_PAIRS = (  # beginning, end
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # Sky-T1
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A Reasoning
+    (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),  # Apertus
+    (r"<\|channel>", r"<channel\|>"),  # Gemma 4
+    (r"<unused94>", r"<unused95>"),  # MedGemma
+    (r"(?m:^)[*# ]*Here is my thought process:", r"(?m:^)[*# ]*Here is my response:\**"),  # Granite
+)
+_MARK = re.compile(
+    "|".join([_TAG, *(f"(?P<open_{i}>{a})|(?P<close_{i}>{b})" for i, (a, b) in enumerate(_PAIRS))]), re.IGNORECASE
+)
+# gpt-oss: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w*)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
+_CHANNEL_OPEN = re.compile(r"<\|channel\|>(?!\s*final)[^<]*(?:<\|message\|>)?\s*$")
+_CHANNEL_TOKENS = ("<|channel|>", "<|message|>", "<|constrain|>")
+# The same decoded without special tokens: analysisThe user wants …assistantfinalKaixo.
+_BARE_CHANNEL = re.compile(r"\s*(?:assistant)?(?:analysis|commentary)(?=(\S))")
+_BARE_FINAL = re.compile(r"\s*(?:assistant)?final(?=([^\W\d_]))")
+# Marks around the answer itself, alone or after a preface.
+_ANSWER = re.compile(
+    r"^[ \t]*(?:<(answer|final_answer|final|response|output|solution|translation|result)>"
+    r"|<\|(?:begin_of_solution|START_RESPONSE|START_TEXT)\|>)"
+    r"(.*?)(?:</\1>|<\|(?:end_of_solution|END_RESPONSE|END_TEXT)\|>|\Z)",
+    re.IGNORECASE | re.DOTALL | re.MULTILINE,
+)
+_ANSWER_TOKEN = re.compile(r"<\|(?:begin_of_solution|end_of_solution|(?:START|END)_(?:RESPONSE|TEXT))\|>")
+
+
+def without_thoughts(text: str) -> str:
+    """The answer in `text`; "" if its thoughts have no end, as when they took all tokens.
+
+    An end without a beginning (the prompt began the thoughts) ends all that stands before it. A beginning in mid-line is
+    text if nothing ends it on that last line: a sentence may be about such marks.
+    """
+    text = _of_final_channel(unix_lines(text))
+    answers, start, open_marks = [], 0, []
+    for match in _MARK.finditer(text):
+        name, ends = _read(match)
+        if ends and name in open_marks:
+            del open_marks[open_marks.index(name) :]
+        elif ends and not open_marks:
+            answers.clear()
+        elif ends or name in open_marks:
+            continue
+        elif open_marks:
+            open_marks.append(name)
+        elif not _is_text(text, start, match, name):
+            answers.append(text[start : match.start()])
+            open_marks.append(name)
+        if ends and not open_marks:
+            start = match.end()
+    if not open_marks:
+        answers.append(text[start:])
+    answer = next((part for part in reversed(answers) if part.strip()), "")
+    if marked := list(_ANSWER.finditer(answer)):
+        answer = marked[-1][2]
+    return answer.strip()
+
+
+def begun_in(prompt: str) -> str:
+    """The mark with which `prompt` ends, if that begins thoughts: the answer goes on inside them. Else ""."""
+    *_, last = (None, *_MARK.finditer(prompt))
+    if last and not _read(last)[1] and not prompt[last.end() :].strip():
+        return last[0]
+    channel = _CHANNEL_OPEN.search(prompt)
+    return channel[0] if channel else ""
+
+
+def is_mark(token: str) -> bool:
+    """Whether a special token is a mark, which must not get lost in decoding."""
+    return token in _CHANNEL_TOKENS or bool(_MARK.fullmatch(token) or _ANSWER_TOKEN.fullmatch(token))
+
+
+def _read(match: re.Match) -> tuple[str, bool]:
+    """The name of a mark, and whether it ends thoughts."""
+    tag = match["tag"] or match["tag2"]
+    if tag:
+        return tag.lower(), bool(match["end"] or match["end2"])
+    kind, _, number = match.lastgroup.partition("_")
+    return number, kind == "close"
+
+
+def _is_text(text: str, start: int, opening: re.Match, name: str) -> bool:
+    if not text[start : opening.start()].rpartition("\n")[2].strip() or "\n" in text[opening.end() :].strip():
+        return False
+    return not any(_read(match) == (name, True) for match in _MARK.finditer(text, opening.end()))
+
+
+def _of_final_channel(text: str) -> str:
+    """What gpt-oss writes into its channel "final"; "" if it has others only; `text` if it has no channels."""
+    channels = list(_CHANNEL.finditer(text))
+    if channels:
+        finals = [match for match in channels if match[1].lower() == "final"]
+        return re.split(r"<\|\w+\|>", text[finals[-1].end() :])[0] if finals else ""
+    if "<|channel|>" in text:
+        return ""
+    if bare := _BARE_CHANNEL.match(text):
+        _, final, answer = text.rpartition("assistantfinal")
+        if final:
+            return answer
+        if _begins_a_word(bare[1]):
+            return ""
+    elif (bare := _BARE_FINAL.match(text)) and _begins_a_word(bare[1]):
+        return text[bare.end() :]
+    return text
+
+
+def _begins_a_word(char: str) -> bool:
+    """Whether `char` cannot go on the lower-case word before it, as in "analysisThe"."""
+    return char in '"“' or (char.isalpha() and not char.islower())
