@@ -12,7 +12,7 @@ from tests.attack.table import STAGES
 
 CODES = {
     **dict.fromkeys(KILLS, (-9, 0)),
-    **dict.fromkeys(ERRORS, (2, 0)),
+    **dict.fromkeys(ERRORS, (2, 3, 0)),
     "SIGTERM": (143, -15, 0),
     "SIGINT": (130, 0),
     "short": (0,),

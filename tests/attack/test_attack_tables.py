@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.attack import faults, flags, formats
-from tests.attack.campaign import COLUMNS
+from tests.attack.campaign import COLUMNS, KINDS
 from tests.attack.file_operations import ACTIONS
 from tests.attack.shooting_range import CODES, Range, differences
 from tests.attack.table import NO_ROW, OPEN, SCRIPTS, STAGES, Stage
@@ -56,7 +56,11 @@ def _known(name: str, documented: set[str]) -> bool:
 
 
 def test_open_rows_exist():
-    rows = {*STAGES, *(f"files: {row.id}" for row in formats.FORMATS), *(f"flags: {script}" for script in flags.BASES)}
+    rows = {
+        *(f"{kind}: {stage}" for kind in KINDS for stage in STAGES),
+        *(f"files: {row.id}" for row in formats.FORMATS),
+        *(f"flags: {script}" for script in flags.BASES),
+    }
     assert [entry for entry in OPEN if not any(row.startswith(entry) for row in rows)] == []
 
 
