@@ -196,7 +196,7 @@ class Appender:
 
     def __init__(self, path: Path):
         repair_tail(path)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._path, self._fd = path, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def write(self, *records: dict) -> None:
         # A lone surrogate cannot be UTF-8: it becomes "?" rather than end a run.
@@ -207,16 +207,31 @@ class Appender:
 
     def sync(self) -> None:
         os.fsync(self._fd)
+        try:
+            is_there = os.path.samestat(os.fstat(self._fd), self._path.stat())
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise UsageError(
+                f"{self._path} was removed or replaced while this run was writing to it, and what it held is lost; re-run the same "
+                "command to make it again"
+            )
 
     def close(self) -> None:
-        os.fsync(self._fd)
-        os.close(self._fd)
+        try:
+            self.sync()
+        finally:
+            os.close(self._fd)
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.close()
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.close()
+        else:  # the error that ends the run is the one to show
+            os.fsync(self._fd)
+            os.close(self._fd)
 
 
 def partial(path: Path) -> Path:
