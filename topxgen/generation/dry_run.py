@@ -8,10 +8,10 @@ from itertools import chain, islice
 from topxgen import inference
 from topxgen.common.console import ONCE, printable
 from topxgen.common.errors import Unreachable
-from topxgen.common.files import read_json, read_jsonl
+from topxgen.common.files import read_jsonl
 from topxgen.generation import funnel
 from topxgen.generation.plan import GenerationConfig
-from topxgen.generation.run import RATES, preflight
+from topxgen.generation.run import preflight, rates
 from topxgen.inference.costs import CHARS_PER_TOKEN, Estimate, estimate_table
 from topxgen.inference.tokenizer import encode, load_tokenizer
 
@@ -46,7 +46,7 @@ def dry_run(config: GenerationConfig) -> int:
     print(f"\nestimate, from few to many:\n{estimate_table(estimates, config.meter.prices, args.budget)}")
     if spent := config.meter.spent():
         print(f"spent so far: {spent:,.2f} USD for {config.meter.responses():,} responses of this directory")
-    if not read_json(args.output_dir / RATES):
+    if not rates(config):
         print("hours are known once a first run has shown its rates: try a small one in this directory")
     return 0
 
@@ -57,7 +57,7 @@ def _lines(path) -> int:
 
 def _hours(config: GenerationConfig, stage: str, paragraphs: float) -> tuple[float, float] | None:
     """By the rate of the last run in the directory."""
-    rate = read_json(config.args.output_dir / RATES).get(stage)
+    rate = rates(config).get(stage)
     return None if rate is None else (paragraphs / rate / 3600,) * 2
 
 

@@ -5,6 +5,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Annotated, TypedDict
+
+import msgspec
 
 from topxgen import inference
 from topxgen.common import hub, provenance
@@ -15,14 +18,34 @@ from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
 from topxgen.generation import funnel, scoring
 from topxgen.generation.back_translation import back_translate, read_paragraphs, translated_ids
-from topxgen.generation.manifests import STAGES, record, remove_manifests, write_manifests
+from topxgen.generation.manifests import (
+    STAGES,
+    language_manifest,
+    record,
+    remove_manifests,
+    whole_manifest,
+    write_manifests,
+)
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
 from topxgen.text import language_id
 
 logger = logging.getLogger(__name__)
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 
-RATES = "rates.json"  # paragraphs per second in each stage's last run
+RATES = "rates.json"
+
+
+class Rates(TypedDict, total=False):
+    """Paragraphs per second in each stage's last run."""
+
+    generate: Positive
+    translate: Positive
+    score: Positive
+
+
+def rates(config: GenerationConfig) -> Rates:
+    return read_json(config.args.output_dir / RATES, Rates)
 
 
 def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], None] | None = None) -> None:
@@ -93,7 +116,7 @@ def _progress(config: GenerationConfig, stage: str, total: int, done: int = 0) -
             path = config.args.output_dir / RATES
             if rate := progress.rate():
                 with wait_for_lock(path.parent):
-                    write_json(path, read_json(path) | {stage: rate})
+                    write_json(path, rates(config) | {stage: rate})
 
 
 def repair_files(config: GenerationConfig) -> None:
@@ -260,7 +283,7 @@ def _check_unchanged(config: GenerationConfig, generation: dict, translation: di
         if stage == "score" and config.scorer is None:
             continue
         for name in config.languages:
-            counts = read_json(config.layout.manifest(stage, name)).get("counts", {})
+            counts = language_manifest(config.layout, stage, name).get("counts", {})
             now = (generation if stage == "generate" else translation).get(name, {})
             if not counts or any(
                 now.get(key) != value
@@ -288,10 +311,10 @@ def report(config: GenerationConfig) -> bool:
     _check_unchanged(
         config, dict(zip(generated, generation, strict=True)), dict(zip(translated, translation, strict=True))
     )
-    manifests = {name: read_json(layout.manifest("generate", name)) for name in config.languages}
-    prompts_sent = sum(manifest.get("prompts_asked", 0) for manifest in manifests.values()) or None
+    manifests = {name: language_manifest(layout, "generate", name) for name in config.languages}
+    prompts_sent = sum(manifest.get("prompts_asked") or 0 for manifest in manifests.values()) or None
     print(f"\nFunnel, {', '.join(config.languages)}:\n{funnel.render(prompts_sent, generation, translation)}\n")
-    whole = [read_json(layout.manifest(stage)) for stage in STAGES]
+    whole = [whole_manifest(layout, stage) for stage in STAGES]
     others = sorted({name for manifest in whole for name in manifest.get("counts", {})} - config.languages.keys())
     if others:
         rows = [list(manifest.get("counts", {}).values()) for manifest in (whole[0], whole[2] or whole[1])]
