@@ -58,7 +58,7 @@ RULES = (
         harmless=True,
     ),
     Rule(("prompt_style", "demonstration_pool"), "an LLM that back-translates (no --use_nllb)", _llm_translates),
-    Rule(("demonstration_pool",), "--number_of_demonstrations", lambda args: args.number_of_demonstrations),
+    Rule(("demonstration_pool",), "--number_of_demonstrations", lambda args: args.number_of_demonstrations, switch="number_of_demonstrations"),
     Rule(("adapter_name_or_path",), "an LLM that writes or back-translates", uses_llm),
     Rule(("lora_rank",), "--adapter_name_or_path", lambda args: args.adapter_name_or_path),
     Rule(
@@ -103,7 +103,7 @@ RULES = (
     Rule(
         ("example_paragraphs",), "--number_of_icl_demonstrations", lambda args: args.number_of_icl_demonstrations
     ),
-    Rule(("example_sentences",), "--number_of_icl_phrases", lambda args: args.number_of_icl_phrases),
+    Rule(("example_sentences",), "--number_of_icl_phrases", lambda args: args.number_of_icl_phrases, switch="number_of_icl_phrases"),
     Rule(("max_samples",), "--number_of_icl_phrases", lambda args: args.number_of_icl_phrases, harmless=True),
     Rule(
         ("number_of_icl_synthetic_demonstrations",),

@@ -101,7 +101,7 @@ class Generation:
         self._kept_in_step = self.unproductive_steps = 0
         self._decided_prompts = self._kept_now = 0
         # Responses on disk, and requests sent by this run.
-        self.requested = Counter({name: len(files.responses) for name, files in self._files.items()})
+        self.requested_by_language = Counter({name: len(files.responses) for name, files in self._files.items()})
         progress.update(self.kept.total())
 
     def __enter__(self):
@@ -117,6 +117,10 @@ class Generation:
         if request is not None:
             self._unsent.append(request)
         return request is not None
+
+    @property
+    def requested(self) -> int:
+        return self.requested_by_language.total()
 
     @property
     def target_reached(self) -> bool:
@@ -156,7 +160,7 @@ class Generation:
                 if (built := self._pipeline.build(prompt)) is None:
                     return None
                 content, self._topics[prompt.id] = built
-                self.requested[prompt.language] += 1
+                self.requested_by_language[prompt.language] += 1
                 self._undecided.append(self._queue.popleft())
                 return Request(prompt.id, content, request_seed(self._args.seed, prompt.id))
             self._undecided.append(self._queue.popleft())

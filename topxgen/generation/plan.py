@@ -103,7 +103,8 @@ class GenerationConfig:
         args = self.args
         sources = [args.example_paragraphs] if args.number_of_icl_demonstrations else []
         sources += [args.example_sentences] if args.number_of_icl_phrases else []
-        sources = sources if "generate" in args.stages else []
+        if "generate" not in args.stages or args.data_generation_pipeline != "topxgen":
+            sources = []  # a pipeline of one's own may show other examples, or none
         if "translate" in args.stages and self.back_translator == "llm" and args.number_of_demonstrations:
             sources.append(args.demonstration_pool)
         return [benchmarks.REPOS.get(source) for source in sources]

@@ -155,7 +155,7 @@ def generate(config: GenerationConfig) -> bool:
     results = {
         name: {
             "complete": generation.target_reached,
-            "prompts_asked": generation.requested[name],
+            "prompts_asked": generation.requested_by_language[name],
             "counts": counts[name],
         }
         for name in config.languages

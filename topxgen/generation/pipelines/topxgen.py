@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 # Consecutive prompts of a language share their examples and differ in the topic, which comes last, so that an engine
 # with a prefix cache reads the examples once for all of them. Not the batch size: prompts must not depend on it.
 PROMPTS_PER_EXAMPLES = 4
+STAND_IN = "[an example"  # begins what a dry run shows for sources that it cannot reach
 
 
 class TopXGen(Pipeline):
@@ -32,12 +33,9 @@ class TopXGen(Pipeline):
         if not args.seed_topics_path:
             raise UsageError("the topxgen pipeline needs --seed_topics_path: a txt (one topic a line) or jsonl file")
         topics = read_topics(Path(args.seed_topics_path))
-        missing: list[Unreachable] = []  # what a dry run has stand-ins for
-        self._template = template = _template(config, missing)
-        self._paragraphs = _example_paragraphs(args, missing)
-        self._sentences = {
-            name: _example_sentences(args, language, missing) for name, language in config.languages.items()
-        }
+        self._template = template = _template(config)
+        self._paragraphs = _example_paragraphs(args)
+        self._sentences = {name: _example_sentences(args, language) for name, language in config.languages.items()}
         self._orders = {name: TopicOrder(topics, args.seed, name) for name in config.languages}
         self._topic_count = len(topics)
         self.stop = template.stop
@@ -54,7 +52,8 @@ class TopXGen(Pipeline):
             "number_of_icl_phrases": args.number_of_icl_phrases,
             "texts_per_prompt": self.texts_per_prompt,
         }  # fmt: skip
-        if missing:
+        shown = [*self._paragraphs.values(), *self._sentences.values()]
+        if any(text.startswith(STAND_IN) for texts in shown for text in texts):  # only in a dry run
             self.settings = {}  # not known
         if self.texts_per_prompt == 1 < args.number_of_generations_per_step:
             logger.info(f"{template.path} asks for one text, so that --number_of_generations_per_step has no effect")
@@ -102,7 +101,7 @@ class TopXGen(Pipeline):
         return [(name, self._paragraphs[name][index]) for name, index in zip(names, indices, strict=True)]
 
 
-def _template(config, missing: list[Unreachable]) -> prompt_templates.Template:
+def _template(config) -> prompt_templates.Template:
     """That of --prompt_template; by default `instruct` for a model with a chat template, else `continuation`."""
     args = config.args
     template = prompt_templates.load(args.prompt_template) if args.prompt_template else None
@@ -118,7 +117,7 @@ def _template(config, missing: list[Unreachable]) -> prompt_templates.Template:
         try:
             has_chat_template = bool(load_tokenizer(config.model_settings()).chat_template)
         except Unreachable as error:
-            _only_in_a_dry_run(args, error, missing)
+            _only_in_a_dry_run(args, error)
     if template is None:
         return prompt_templates.load("instruct" if has_chat_template else "continuation")
     if not has_chat_template:
@@ -129,19 +128,19 @@ def _template(config, missing: list[Unreachable]) -> prompt_templates.Template:
     return template
 
 
-def _example_paragraphs(args, missing: list[Unreachable]) -> dict[str, list[str]]:
+def _example_paragraphs(args) -> dict[str, list[str]]:
     """Example paragraphs by language, of parallel indices where the source is parallel."""
     if not args.number_of_icl_demonstrations:
         return {}
     try:
         return examples.example_paragraphs(args.example_paragraphs, args.languages_file, args.allow_partial_benchmark)
     except Unreachable as error:
-        _only_in_a_dry_run(args, error, missing)
+        _only_in_a_dry_run(args, error)
         numbers = range(1, args.number_of_icl_demonstrations + 1)
-        return {f"[language {i}]": [f"[an example paragraph, {i}]"] for i in numbers}
+        return {f"[language {i}]": [f"{STAND_IN} paragraph, {i}]"] for i in numbers}
 
 
-def _example_sentences(args, language, missing: list[Unreachable]) -> list[str]:
+def _example_sentences(args, language) -> list[str]:
     if not args.number_of_icl_phrases:
         return []
     try:
@@ -150,13 +149,12 @@ def _example_sentences(args, language, missing: list[Unreachable]) -> list[str]:
         )
         return sentences[: args.max_samples]
     except Unreachable as error:
-        _only_in_a_dry_run(args, error, missing)
-        return [f"[an example sentence, {i}]" for i in range(1, args.number_of_icl_phrases + 1)]
+        _only_in_a_dry_run(args, error)
+        return [f"{STAND_IN} sentence, {i}]" for i in range(1, args.number_of_icl_phrases + 1)]
 
 
-def _only_in_a_dry_run(args, error: Unreachable, missing: list[Unreachable]) -> None:
+def _only_in_a_dry_run(args, error: Unreachable) -> None:
     """A dry run shows stand-ins for sources that this machine cannot reach."""
     if not args.dry_run:
         raise error
-    missing.append(error)
     logger.info(f"not checked: {error}", extra=ONCE)
