@@ -55,6 +55,7 @@ class Answer:
     completion_tokens: int = 0
     error: str | None = None
     cached_tokens: int = 0  # those of the prompt that an API had in its cache
+    finish_reasons: tuple[str, ...] = ()  # of each text: "length" if it was cut at max_new_tokens, else the backend's
 
 
 @dataclass(frozen=True)
