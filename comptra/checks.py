@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from comptra.run import EvaluationConfig
 
 logger = logging.getLogger(__name__)
+
+PHRASE = ""  # stands for the phrases of a sentence, which are not known yet
+MAX_SHOWN = 100  # characters
 
 
 def check_flags(args: argparse.Namespace, uses_llm: bool) -> None:
@@ -70,14 +72,23 @@ def check_pool(config: "EvaluationConfig") -> None:
         )
     if config.divides_by_pool and not config.test_set.pool:
         logger.info("no demonstration pool: --method_divide keyword picks long words instead of rare ones")
-    pool = Counter(source for source, _ in config.test_set.pool)
-    equal = max(pool[sentence] for sentence in config.test_set.sources)  # a sentence is never its own demonstration
-    if wanted > pool.total() - equal:
+    if not wanted:
+        return
+    pool, leaks_for = config.test_set.pool, config.test_set.leaks_for
+    queries = [*config.test_set.sources, *([PHRASE] if args.steps else [])]
+    left_out = max(map(len, map(leaks_for, queries)))
+    if wanted > len(pool) - left_out:
         flag = "--k" if wanted == args.k else "--number_of_merge_demonstrations"
-        test_sentences = f" ({equal} of them with a sentence to be translated)" if equal else ""
+        leaking = f" ({left_out} of them overlap a sentence to be translated)" if left_out else ""
         raise UsageError(
-            f"{flag} {wanted} is more than the {pool.total()} pairs of the pool of {args.dataset_name_or_path}{test_sentences}; "
+            f"{flag} {wanted} is more than the {len(pool)} pairs of the pool of {args.dataset_name_or_path}{leaking}; "
             "pass a smaller number, or choose another data set"
+        )
+    if leaking := config.test_set.facts["leak_guard"]["leaking_pairs"]:
+        first = min(i for indices in config.test_set.leaks.values() for i in indices)
+        logger.warning(
+            f"{leaking} of the {len(pool)} pairs of the demonstration pool overlap the test set and are not shown with what they "
+            f"overlap, such as {' '.join(pool[first])[:MAX_SHOWN]!r}"
         )
 
 

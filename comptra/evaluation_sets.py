@@ -1,8 +1,10 @@
 """What main.py translates: a test set in two languages, and the pairs that demonstrations are taken from."""
 
 import hashlib
-from dataclasses import dataclass
-from functools import partial
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +55,16 @@ class TestSet:
     references: list[str]
     pool: Pairs  # (source, target), may be empty
     facts: dict  # for a manifest: where both come from, SHA-256 of the texts, counts
+    # Of each source, the pairs of the pool that give its translation away (topxgen/text/leak_guard.py).
+    leaks: dict[str, frozenset[int]] = field(default_factory=dict)
+
+    @cached_property
+    def _all_leaks(self) -> frozenset[int]:
+        return frozenset().union(*self.leaks.values())
+
+    def leaks_for(self, query: str) -> Collection[int]:
+        """The pairs not to show with `query`; if it is a phrase, which may be of any sentence, those of all of them."""
+        return self.leaks.get(query, self._all_leaks)
 
 
 def load(
@@ -98,7 +110,7 @@ def load(
         raise UsageError(
             f"no article of {name} has as many paragraphs in {src.name} as in {tgt.name}; choose another one"
         )
-    pairs = pairs[:max_samples]
+    test_pairs, pairs = pairs, pairs[:max_samples]
     pool: Pairs = []
     pool_facts = None
     if need_pool and dataset.pool:
@@ -107,6 +119,7 @@ def load(
         pool, pool_facts = _filled(*_aligned(*_own("--demonstration_pool", pool_files, src, tgt)))
     elif need_pool and name == "topxgen":
         pool, pool_facts = _filled(*_generated(data_dir, src, tgt))
+    leaks, guard_facts = _leaks(test_pairs, pool, src, tgt)
     return TestSet(
         name=name,
         src=src,
@@ -114,7 +127,8 @@ def load(
         sources=[source for source, _ in pairs],
         references=[reference for _, reference in pairs],
         pool=pool,
-        facts={"dataset": name, "test": {**facts, "pairs": len(pairs)}, "pool": pool_facts},
+        facts={"dataset": name, "test": {**facts, "pairs": len(pairs)}, "pool": pool_facts, "leak_guard": guard_facts},
+        leaks=leaks,
     )
 
 
@@ -229,6 +243,23 @@ def _filled(pairs: Pairs, facts: dict) -> tuple[Pairs, dict]:
     """The pairs without an empty side, and facts that count the others."""
     filled = [pair for pair in pairs if all(pair)]
     return filled, {**facts, "pairs": len(filled), "empty": len(pairs) - len(filled)}
+
+
+def _leaks(test: Pairs, pool: Pairs, src: Language, tgt: Language) -> tuple[dict[str, frozenset[int]], dict | None]:
+    """Of each source the pairs of the pool that leak it, on either side; facts, None without a pool."""
+    from topxgen.text import leak_guard
+
+    if not pool:
+        return {}, None
+    leaks: dict[str, set[int]] = {source: set() for source, _ in test}
+    kinds: dict[int, str] = {}  # of each pair of the pool that leaks, the strongest
+    for side, language in enumerate((src, tgt)):
+        found = leak_guard.leaks([pair[side] for pair in test], [pair[side] for pair in pool], language.script)
+        for (number, i), kind in found.items():
+            leaks[test[number][0]].add(i)
+            kinds[i] = min(kind, kinds.get(i, kind), key=leak_guard.KINDS.index)
+    facts = {"version": leak_guard.VERSION, "leaking_pairs": len(kinds)}
+    return {source: frozenset(pairs) for source, pairs in leaks.items()}, facts | Counter(kinds.values())
 
 
 def _generated(folder: Path | None, src: Language, tgt: Language) -> tuple[Pairs, dict]:

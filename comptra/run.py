@@ -130,7 +130,7 @@ class EvaluationConfig:
     def retriever(self):
         settings = retrieval.RetrieverSettings.from_args(self.args)
         sources = [source for source, _ in self.test_set.pool]
-        return retrieval.create(self.args.retriever_type, sources, self.src, settings)
+        return retrieval.create(self.args.retriever_type, sources, self.src, settings, self.test_set.leaks_for)
 
     def nearest(self, sentences: list[str], k: int) -> list[Shots]:
         """For each sentence the k most similar pairs of the pool, the most similar last."""

@@ -12,6 +12,7 @@ from topxgen.common import provenance
 from topxgen.prompting import toml_prompts
 from topxgen.prompting.mt_templates import chat_prompt
 from topxgen.prompting.style import CHAT
+from topxgen.text import leak_guard
 
 if TYPE_CHECKING:
     from comptra.run import EvaluationConfig
@@ -58,6 +59,7 @@ def run_settings(config: "EvaluationConfig", model: Model) -> dict:
         "template_key": Path(config.template(model).key).name,  # a file is recorded by its texts
         "template_digest": provenance.digest(_example_prompt(config, model)),
         "pool_digest": provenance.digest(pool),
+        **(leak_guard_settings(config) if config.max_demonstrations else {}),
         "instructions_digest": _digest_of_prompts(_instruction_files(config)),
     }
     by_quality = args.selection_method in candidate_selection.BY_QUALITY or args.method_translate == "maps"
@@ -70,6 +72,15 @@ def run_settings(config: "EvaluationConfig", model: Model) -> dict:
     if args.steps:
         settings |= {"merge_prompt": config.merge_prompt.recorded_name} | division_settings(config, model)
     return settings
+
+
+def leak_guard_settings(config: "EvaluationConfig") -> dict:
+    """The version of the leak guard, and how often it leaves out a pair that versions without it could show."""
+    test_set, with_phrases = config.test_set, bool(config.args.steps)
+    excluded = sum(
+        with_phrases or test_set.pool[i][0] != source for source, indices in test_set.leaks.items() for i in indices
+    )
+    return {"leak_guard": leak_guard.VERSION, "leaks_excluded": excluded}
 
 
 def division_settings(config: "EvaluationConfig", model: Model) -> dict:

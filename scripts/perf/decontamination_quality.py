@@ -5,7 +5,8 @@
 Planted: the 1,000 test lines of NTREX-128 in six languages, verbatim and altered (ALTERATIONS). Clean: the lines of
 NTREX-128 that are not in its test part, and the UDHR, checked against the test part; `--clean FILE`, one text per line,
 adds others (such as summaries of Wikipedia), whose sentences are checked against all English benchmarks. Hits in clean text
-are printed. `--ratios` prints instead how many tokens the UDHR has in each script per English token.
+are printed. `--leak_guard` measures in the same way what main.py leaves out of a pool of demonstrations, and compares
+FLORES-200 dev with devtest. `--ratios` prints instead how many tokens the UDHR has in each script per English token.
 """
 
 import argparse
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from topxgen.corpora import benchmarks, examples
 from topxgen.corpora.tables import read_lines
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
-from topxgen.text import languages, sentence_splitting
+from topxgen.text import languages, leak_guard, sentence_splitting
 from topxgen.text.ngram_hashes import TOKENIZERS, TOKENS_PER_WORD
 from topxgen.text.ngram_index import ContaminationIndex
 
@@ -138,6 +139,25 @@ def show(title: str, index: ContaminationIndex, texts: list[str]) -> None:
         print(f"    clean:     {texts[number][:200]}\n    benchmark: {match.entry.text[:200]}")
 
 
+def guarded(name: str, folder: Path | None) -> None:
+    """Print the row of a language for the leak guard, and what it reports in clean text."""
+    language = languages.find(name)
+    test, pool = benchmarks.load("ntrex", language, folder)[:2]
+    clean = [text for text in pool.texts if text.strip()]
+    row = []
+    for texts in planted(test, clean, language).values():
+        owners = [number for number, group in enumerate(texts) for _ in group]
+        found = leak_guard.leaks(test.texts, [text for group in texts for text in group], language.script)
+        row.append(100 * len({i for i, place in found if owners[place] == i}) / len(test.texts))
+    print(f"| {name} | " + " | ".join(f"{value:.1f}" for value in row) + " |")
+    sets = {"ntrex": (test.texts, clean)}
+    if name == "English":
+        sets["flores"] = [split.texts for split in reversed(benchmarks.load("flores", language, folder))]
+    for benchmark, (test_texts, others) in sets.items():
+        for (i, place), kind in leak_guard.leaks(test_texts, others, language.script).items():
+            print(f"{benchmark}, {kind}:\n    {others[place]}\n    {test_texts[i]}")
+
+
 def ratios() -> None:
     count, english = TOKENIZERS["unicode"].tokens, benchmarks.load("udhr", languages.find("English"))
     for language in languages.load().values():
@@ -156,11 +176,16 @@ def main() -> None:
     parser.add_argument("--near_duplicate_threshold", type=float)
     parser.add_argument("--ngram_size", type=int, default=10)
     parser.add_argument("--clean", type=Path)
+    parser.add_argument("--leak_guard", action="store_true")
     parser.add_argument("--ratios", action="store_true")
     parser.set_defaults(short_text_rule="inside")
     args = parser.parse_args()
     if args.ratios:
         ratios()
+        return
+    if args.leak_guard:
+        for name in LANGUAGES:
+            guarded(name, args.benchmark_dir)
         return
     rows, indexes = {}, {}
     for name in LANGUAGES:

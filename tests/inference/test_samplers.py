@@ -214,7 +214,10 @@ def test_vllm_stopped_from_the_terminal(gemma, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=120)
     # The engine's processes complain in their own words; ours end in order.
-    assert process.returncode == 130 and "\nstopped; the same command goes on from here" in err
+    assert (
+        process.returncode == 130
+        and "\ninterrupted; finished work is on disk; re-run the same command to resume" in err
+    )
     assert 'datagen.py", line' not in err
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import topxgen
+from topxgen.common import signals
 from topxgen.common.console import setup_logging
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.registry import OWN, Choice, accepts_own
@@ -22,7 +23,7 @@ EXIT_CODES = """exit codes:
        comptra.evaluate: folders that could not be scored)
   4    an API is unavailable (key rejected, quota exhausted, retries exhausted), or --budget is spent; re-run to resume
   130  interrupted (Ctrl-C); re-run to resume
-  143  train.py: stopped by a signal after saving a checkpoint; re-run to resume"""
+  143  stopped by SIGTERM or SIGUSR1; re-run to resume"""
 
 
 # Argument types. Each error names the value.
@@ -198,13 +199,24 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
     args = parser.parse_args()
     setup_logging(parser.prog)
     try:
-        return run(args)
+        with signals.handled():
+            try:
+                return run(args)
+            except Exception:
+                if signals.stop_requested():  # workers and engines got the signal, too, and ended
+                    raise signals.Stopped from None
+                raise
+            finally:
+                sys.stdout.flush()
     except UsageError as error:
         logger.error("%s", error)
         return error.exit_code
     except OSError as error:  # a full disk, a read-only file system, a directory where a file should be
         logger.error("%s; %s", error, on_failure)
         return 2
+    except signals.Stopped:
+        logger.info("\nstopped by a signal; %s", on_failure)
+        return signals.EXIT_CODE
     except KeyboardInterrupt:
         logger.info("\ninterrupted; %s", on_failure)
         return 130

@@ -99,6 +99,10 @@ RENAMED_VALUES = {
 }
 
 
+# What older runs, whose settings lack it, had.
+ABSENT = {"leaks_excluded": 0}
+
+
 def result_settings(args: argparse.Namespace, excluded: Collection[str]) -> dict:
     """The flags that decide a result: all but those named in `excluded`, as JSON holds them (paths as strings)."""
     chosen = {name: value for name, value in vars(args).items() if name not in excluded}
@@ -122,6 +126,7 @@ def check_settings(path: Path, settings: dict) -> None:
     Raises UsageError naming what differs: results of two settings must not mix in one directory.
     """
     earlier = read_settings(path)
+    earlier = ABSENT | earlier if earlier else {}
     differing = [name for name in settings if name in earlier and earlier[name] != settings[name]]
     if differing:
         changes = "; ".join(f"{name} was {earlier[name]!r}, now {settings[name]!r}" for name in differing)

@@ -20,6 +20,7 @@ from pathlib import Path
 from topxgen.common.errors import UsageError
 from topxgen.common.files import open_partial, partial, read_json, to_line, write_json
 from topxgen.common.provenance import command_line, now, versions
+from topxgen.common.signals import SIGNALS, blocked_in_children, finishing
 
 CHUNK_BYTES = 4 << 20
 
@@ -157,14 +158,14 @@ def _map_in_order(chunk_filter: ChunkFilter, chunks: Iterator[bytes], num_worker
     A pipe shared by all workers, as ProcessPoolExecutor has it, blocks the run if a worker is killed while it writes there.
     """
     context = multiprocessing.get_context("spawn")  # forking a process that has threads can deadlock
-    resource_tracker.ensure_running()  # its start unblocks SIGINT, so not inside _defer_sigint
+    resource_tracker.ensure_running()  # its start unblocks SIGINT, so not inside _undisturbed
     workers, idle, busy, results, number = [], [], {}, {}, 0
     numbered_chunks = enumerate(chunks)
 
     def start_worker() -> Connection:
         connection, worker_end = context.Pipe()
         workers.append(context.Process(target=_run_worker, args=(worker_end,), daemon=True))
-        with _defer_sigint():
+        with _undisturbed():
             workers[-1].start()
         worker_end.close()  # only the worker has this end now, so that its death ends the pipe
         with _died_as_usage_error(num_workers):
@@ -198,7 +199,7 @@ def _map_in_order(chunk_filter: ChunkFilter, chunks: Iterator[bytes], num_worker
     finally:
         for worker in workers:
             if worker.pid is not None:
-                worker.terminate()
+                worker.kill()
                 worker.join()
 
 
@@ -220,18 +221,17 @@ def _died_as_usage_error(num_workers: int) -> Iterator[None]:
 
 
 @contextmanager
-def _defer_sigint() -> Iterator[None]:
-    """Defer Ctrl-C to the end of the block; processes started in it inherit that SIGINT is blocked.
+def _undisturbed() -> Iterator[None]:
+    """Defer Ctrl-C and signals to stop to the end of the block; processes started in it get none of them.
 
     A worker interrupted while it starts would print a traceback; the parent ends the workers instead.
     """
     received = []
     handler = signal.signal(signal.SIGINT, lambda *_: received.append(True))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        with finishing(), blocked_in_children(signal.SIGINT, *SIGNALS):
+            yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
     if received:
         raise KeyboardInterrupt

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from topxgen.common import signals
 from topxgen.common.console import Progress, printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl
@@ -68,17 +69,18 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
                 translated["sentences"] += n
                 on_sentence(n)
 
-            translations = iter(translator.translate(sentences, language, target, on_done))
-            for item in block:
-                record = _pairs(item, [next(translations) for _ in item.sentences], identifier, target)
-                if item.rejects and item.paragraph.id not in rejects_done:
-                    rejected.write({"id": item.paragraph.id, "rejected": item.rejects})
-                out.write(record)
-                if config.args.verbose:
-                    for sentence, translation in zip(record["propositions"], record["translations"], strict=True):
-                        progress.write(f"[{item.paragraph.id}] {printable(sentence)} = {printable(translation)}")
-            rejected.sync()
-            out.sync()
+            with signals.finishing():
+                translations = iter(translator.translate(sentences, language, target, on_done))
+                for item in block:
+                    record = _pairs(item, [next(translations) for _ in item.sentences], identifier, target)
+                    if item.rejects and item.paragraph.id not in rejects_done:
+                        rejected.write({"id": item.paragraph.id, "rejected": item.rejects})
+                    out.write(record)
+                    if config.args.verbose:
+                        for sentence, translation in zip(record["propositions"], record["translations"], strict=True):
+                            progress.write(f"[{item.paragraph.id}] {printable(sentence)} = {printable(translation)}")
+                rejected.sync()
+                out.sync()
 
 
 def _blocks(todo: list[Paragraph], split, identifier, language: Language, size: int) -> Iterator[list[_SplitParagraph]]:

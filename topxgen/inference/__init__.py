@@ -11,10 +11,11 @@ that the engine decodes while the caller works on finished answers; after a None
 finished, and returns when nothing is in flight.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from topxgen.common import signals
 from topxgen.common.console import library_output_to
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
@@ -105,9 +106,21 @@ def load(backend: str, settings: ModelSettings):
     """The sampler of that name, with its model loaded. Raises UsageError if it cannot be loaded."""
     sampler = load_choice("--inference_api", backend, BACKENDS)
     if settings.engine_log is None:
-        return sampler(settings)
+        return _finishing(sampler(settings))
     with library_output_to(settings.engine_log):
-        return sampler(settings)
+        return _finishing(sampler(settings))
+
+
+def _finishing(sampler):
+    """`sampler`, which on a signal sends no new requests and ends after the answers to those in flight."""
+    generate = sampler.generate
+
+    def finish(next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
+        with signals.finishing():
+            yield from generate(lambda: None if signals.stop_requested() else next_request(), settings)
+
+    sampler.generate = finish
+    return sampler
 
 
 def describe(backend: str, settings: ModelSettings) -> str:

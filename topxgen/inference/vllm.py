@@ -4,7 +4,9 @@ import contextlib
 import gc
 import os
 from collections.abc import Callable, Iterator
+from signal import SIGUSR1
 
+from topxgen.common import signals
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
@@ -60,6 +62,7 @@ class VLLMSampler:
             trust_remote_code=trust,
             disable_log_stats=True,
             use_tqdm_on_load=False,
+            shutdown_timeout=int(signals.FINISH_S),  # after a SIGTERM to all processes: finish what is in flight
             max_logprobs=-1,  # no limit: beam search reads several per beam
         )
         if options["enable_lora"]:
@@ -75,7 +78,8 @@ class VLLMSampler:
             self._check_adapter(settings.adapter_name_or_path)  # fails before minutes of loading
         self._guard = EngineGuard()
         try:
-            self._llm = vllm.LLM(**options)
+            with signals.blocked_in_children(SIGUSR1):  # SIGTERM is how vLLM ends its processes
+                self._llm = vllm.LLM(**options)
         except Exception as error:  # vLLM wraps every start-up failure; its engine prints the cause
             raise UsageError(
                 f"vLLM could not load {name!r} ({reason(error)}); if memory ran out, lower "

@@ -6,6 +6,7 @@ A similarity is built of (pool, language, settings) and has
 A Retriever ranks the pool by it for all queries at once, in blocks of bounded memory.
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from topxgen.common.errors import UsageError
@@ -44,10 +45,11 @@ class RetrieverSettings(Settings):
 
 
 class Retriever:
-    """Ranks the sentences of `pool` by a similarity."""
+    """Ranks the sentences of `pool` by a similarity. `excluded`: a query to indices that are not for it, as equal sentences
+    are not."""
 
-    def __init__(self, pool: list[str], similarity):
-        self._pool, self._similarity = pool, similarity
+    def __init__(self, pool: list[str], similarity, excluded: Callable[[str], Collection[int]] = lambda query: ()):
+        self._pool, self._similarity, self._excluded = pool, similarity, excluded
         self._indices: dict[str, list[int]] = {}  # by sentence
         for i, text in enumerate(pool):
             self._indices.setdefault(text, []).append(i)
@@ -55,15 +57,15 @@ class Retriever:
     def nearest(self, queries: list[str], k: int) -> list[list[int]]:
         """For each query the indices of the `k` most similar sentences, most similar first; ties in the order of the pool.
 
-        Sentences equal to the query are excluded: they would give the answer away. Raises UsageError if the pool has fewer
-        than k others.
+        Sentences equal to the query and those of `excluded` would give the answer away. Raises UsageError if the pool has
+        fewer than k others.
         """
         if not k:
             return [[] for _ in queries]
         distinct = list(dict.fromkeys(queries))
-        equal = max((len(self._indices.get(query, ())) for query in distinct), default=0)
-        if k > len(self._pool) - equal:
-            excluded = f" ({equal} of them equal to the sentence to translate)" if equal else ""
+        left_out = max(map(self._count_left_out, distinct), default=0)
+        if k > len(self._pool) - left_out:
+            excluded = f" ({left_out} of them equal to the sentence to translate or overlapping it)" if left_out else ""
             raise UsageError(
                 f"{k} demonstrations are more than the {len(self._pool)} sentences of the pool{excluded}; pass fewer"
             )
@@ -76,8 +78,13 @@ class Retriever:
             scores = self._similarity.scores(block)
             for row, query in zip(scores, block, strict=True):
                 row[self._indices.get(query, [])] = float("-inf")
+                row[list(self._excluded(query))] = float("-inf")
             nearest.update(zip(block, top_k(scores, k).tolist(), strict=True))
         return [list(nearest[query]) for query in queries]
+
+    def _count_left_out(self, query: str) -> int:
+        excluded = self._excluded(query)
+        return len(excluded) + sum(i not in excluded for i in self._indices.get(query, ()))
 
 
 def top_k(scores, k: int):
@@ -100,10 +107,16 @@ def top_k(scores, k: int):
     return places[order][starts[:, None] + np.arange(k)]
 
 
-def create(name: str, pool: list[str], language: Language, settings: RetrieverSettings | None = None) -> Retriever:
+def create(
+    name: str,
+    pool: list[str],
+    language: Language,
+    settings: RetrieverSettings | None = None,
+    excluded: Callable[[str], Collection[int]] = lambda query: (),
+) -> Retriever:
     """The retriever of that name over `pool`, sentences of `language`; models are loaded on first use.
 
     Raises UsageError for an unknown name and for a missing package, model or language.
     """
     similarity = load_choice("--retriever_type", name, RETRIEVERS)
-    return Retriever(pool, similarity(pool, language, settings or RetrieverSettings()))
+    return Retriever(pool, similarity(pool, language, settings or RetrieverSettings()), excluded)

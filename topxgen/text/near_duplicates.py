@@ -9,7 +9,7 @@ computes l.
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from topxgen.text.words import TOKENIZERS
 
@@ -41,12 +41,16 @@ class NearDuplicates:
 
     def match(self, text: str) -> tuple[str, float] | None:
         """(name, F1) of the first kept paragraph that is a near-duplicate of `text`, or None."""
-        return self._match(self._tokenize(text))
+        return next(self.matches(text), None)
+
+    def matches(self, text: str) -> Iterator[tuple[str, float]]:
+        """The same of each kept paragraph that is one, in the order in which they were kept."""
+        return self._matches(self._tokenize(text))
 
     def keep(self, name: str, text: str) -> tuple[str, float] | None:
         """`match`; if that is None, `add` the text."""
         tokens = self._tokenize(text)
-        duplicate = self._match(tokens)
+        duplicate = next(self._matches(tokens), None)
         if duplicate is None:
             self._add(name, tokens)
         return duplicate
@@ -66,13 +70,13 @@ class NearDuplicates:
         ids = self._token_ids
         return array("i", [ids.setdefault(token, len(ids)) for token in tokens])
 
-    def _match(self, tokens: list[str]) -> tuple[str, float] | None:
+    def _matches(self, tokens: list[str]) -> Iterator[tuple[str, float]]:
         import numpy as np
         from rapidfuzz.distance import LCSseq
 
         m = len(tokens)
         if not m or not self._texts or self.threshold >= 1:
-            return None
+            return
         lengths = np.frombuffer(self._lengths, dtype=np.int32)
         # F1 > t means l > t(m+n)/2. With l <= n that bounds n from below, and so the smallest useful overlap.
         needed = self.threshold * (m + lengths) / 2 - _SLACK
@@ -82,25 +86,24 @@ class NearDuplicates:
         # the threshold, and add them to the bound.
         postings.sort(key=len)
         if len(postings) < smallest:
-            return None
+            return
         skipped = int(min(max(smallest, 0), len(postings)) * 0.6)
         counted = postings[: len(postings) - skipped]  # the rarest
         if not counted:
-            return None
+            return
         documents = np.concatenate([np.frombuffer(posting, dtype=np.int32) for posting in counted])
         shared = np.bincount(documents, minlength=len(self._texts))
         bound = np.minimum(shared + skipped, np.minimum(m, lengths))
         candidates = np.flatnonzero(bound > needed)
         if not len(candidates):
-            return None
+            return
         numbers = self._numbers(tokens)
         for document in candidates:
             n = self._lengths[document]
             cutoff = max(int(needed[document]), 0)
             lcs = LCSseq.similarity(numbers, self._texts[document], score_cutoff=cutoff)
             if lcs and (f1 := rouge_l_f1(lcs, n, m)) > self.threshold:
-                return self._names[document], f1
-        return None
+                yield self._names[document], f1
 
 
 def _occurrences(tokens: list[str]) -> list[tuple[str, int]]:

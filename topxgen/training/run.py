@@ -4,12 +4,9 @@ import argparse
 import logging
 import math
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from topxgen.common import provenance
+from topxgen.common import provenance, signals
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, write_json
 from topxgen.training import arguments, checkpoints, eval_translation, model_card
@@ -20,7 +17,6 @@ from topxgen.training.tokenization import TokenizedTexts
 logger = logging.getLogger(__name__)
 
 LOG_FILE, MANIFEST_FILE, SETTINGS_FILE = "train_log.jsonl", "manifest_train.json", "settings_train.json"
-STOPPED_BY_SIGNAL = 143  # exit code: not finished, re-run the same command
 
 
 def log_data(facts: dict) -> None:
@@ -111,7 +107,7 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, test: list[Pair],
         if trainer.is_world_process_zero():
             provenance.record_settings(output_dir / SETTINGS_FILE, settings)
         if checkpoint is None or not is_fully_trained(trainer, stopper, checkpoint):
-            with stopping_on_signals(stopper):
+            with signals.finishing(limited=False):  # finishes the step and saves
                 trainer.train(resume_from_checkpoint=checkpoint)
     except Exception as error:  # torch, safetensors and DeepSpeed have no common type for a full memory or disk
         if (explained := as_usage_error(error, output_dir)) is error:
@@ -128,7 +124,7 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, test: list[Pair],
     # All processes shut down together, or some abort.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
-    return STOPPED_BY_SIGNAL if stopper.stopped_by == "signal" else 0
+    return signals.EXIT_CODE if stopper.stopped_by == "signal" else 0
 
 
 def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: str) -> None:
@@ -160,21 +156,6 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
     print(f"best: {best.name}; model, card and tokenizer in {output_dir}, log in {output_dir / LOG_FILE}")
     if args.push_to_hub:
         model_card.push(output_dir, args.hub_model_id or output_dir.resolve().name)
-
-
-@contextmanager
-def stopping_on_signals(stopper) -> Iterator[None]:
-    """On SIGTERM and SIGUSR1, which job schedulers send before they kill: finish the step, save, stop."""
-
-    def request_stop(*_) -> None:
-        stopper.stop_requested = True
-
-    handlers = {number: signal.signal(number, request_stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def as_usage_error(error: Exception, output_dir: Path) -> Exception:

@@ -21,6 +21,7 @@ from accelerate.utils import gather_object
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from topxgen.common import signals
 from topxgen.common.errors import UsageError
 from topxgen.training import checkpoints, eval_translation
 from topxgen.training.packing import IGNORED
@@ -268,12 +269,11 @@ class StopAndSaveCallback(TrainerCallback):
     """Decides when to evaluate, save and stop, beyond what Trainer does.
 
     Every checkpoint is evaluated first. Training stops after `patience` evaluations without a better `metric`, when a loss
-    is not finite (UsageError), and after saving a checkpoint once `stop_requested` is set (by a signal).
+    is not finite (UsageError), and after saving a checkpoint once a signal asks for it.
     """
 
     def __init__(self, metric: str, greater_is_better: bool, patience: int | None, evaluates: bool):
         self._metric, self._greater, self._patience, self._evaluates = metric, greater_is_better, patience, evaluates
-        self.stop_requested = False
         self.stopped_by = ""  # "signal" or "patience", if it was not the last step
         self.accelerator = None
 
@@ -283,7 +283,7 @@ class StopAndSaveCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.accelerator is not None:
-            if self.stop_requested:
+            if signals.stop_requested():
                 self.accelerator.set_trigger()
             if self.accelerator.check_trigger() and state.global_step < state.max_steps:
                 self.stopped_by = "signal"

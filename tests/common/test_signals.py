@@ -1,0 +1,199 @@
+"""SIGTERM and SIGUSR1 at any moment: exit code 143, what is in flight is finished, the same command goes on, nothing is lost."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.generation.test_api_runs import Writer, answer, command
+from tests.support import api_server
+from tests.support.api_server import KEY
+from tests.support.runs import ROOT, lines_in, records, script
+from tests.support.tiny_models import udhr_texts
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+LIMITS = "import sys; from topxgen.common import signals; signals.FINISH_S, signals.CLOSE_S, signals.REPEATED_S = {}; "
+
+
+def start(*arguments, limits: tuple | None = None) -> subprocess.Popen:
+    """Run a script in a process group of its own; `limits`: other values of signals.FINISH_S, CLOSE_S and REPEATED_S."""
+    name, *rest = map(str, arguments)
+    how = [name] if limits is None else ["-c", f"{LIMITS.format(limits)}import {name[:-3]} as s; sys.exit(s.main())"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *how, *rest], cwd=ROOT, text=True, start_new_session=True, **pipes)
+
+
+def end(process: subprocess.Popen, limit: float = 60) -> str:
+    """What it wrote on stderr, once it has ended; it leaves no process behind."""
+    _, err = process.communicate(timeout=limit)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and any(os.getpgid(pid) == process.pid for pid in _pids()):
+        time.sleep(0.05)
+    assert not any(os.getpgid(pid) == process.pid for pid in _pids())
+    return err
+
+
+def _pids() -> list[int]:
+    return [
+        p.pid for p in psutil.process_iter() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE and _alive(p.pid)
+    ]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return os.getpgid(pid) > 0
+    except ProcessLookupError:
+        return False
+
+
+@pytest.fixture
+def api(monkeypatch):
+    monkeypatch.setattr(api_server, "answer", answer)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_requests_in_flight_are_finished_and_none_is_sent(api, tmp_path, number):
+    answers = tmp_path / "Basque_answers.jsonl"
+    with Writer(delay=1.0) as server:
+        process = start("datagen.py", *command(server, tmp_path, "--stages", "generate"))
+        while len(server.arrivals) < 6:
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+        err = end(process)
+        assert len(server.arrivals) == 6 and lines_in(answers) == server.given.total() == 6
+    assert "stopped by a signal; finished work is on disk; re-run the same command to resume" in err
+
+
+def test_requests_that_do_not_finish_are_given_up(api, tmp_path):
+    answers = tmp_path / "Basque_answers.jsonl"
+    with Writer(delay=lambda name: 0.1 if len(server.arrivals) < 3 else 60) as server:
+        process = start("datagen.py", *command(server, tmp_path, "--stages", "generate"), limits=(1, 5, 1))
+        while lines_in(answers) < 2:
+            time.sleep(0.01)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        err = end(process)
+    assert 0.9 < time.monotonic() - began < 4 and lines_in(answers) == 2
+    assert "stopped by a signal; " in err
+
+
+def test_a_second_signal_ends_at_once(api, tmp_path):
+    with Writer(delay=60) as server:
+        process = start("datagen.py", *command(server, tmp_path, "--stages", "generate"), limits=(50, 50, 0.2))
+        while len(server.arrivals) < 6:
+            time.sleep(0.01)
+        for _ in range(3):  # what a launcher forwards at the same moment is no second one
+            os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGUSR1)
+        assert "stopped at once by a second signal; re-run the same command to resume" in end(process, limit=5)
+
+
+def test_a_call_that_never_returns_is_ended(tmp_path):
+    code = (
+        "import hashlib; from topxgen.common import signals; signals.FINISH_S, signals.CLOSE_S = 0.3, 0.3\n"
+        "with signals.handled():\n    print(flush=True); hashlib.pbkdf2_hmac('sha512', b'', b'', 1 << 30)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=-1, stderr=-1, text=True)
+    process.stdout.readline()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 143 and err == "\nstopped 1 s after a signal; re-run the same command to resume\n"
+
+
+def handles_signals(process: subprocess.Popen) -> bool:
+    """Whether it is past the start of the interpreter and the reading of its flags."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGUSR1 - 1) & 1)
+
+
+def interrupt_at_random(arguments: list, seed: int, longest: float, most: int = 3) -> None:
+    """Signals at random moments to the whole process group, `most` times or until the command is done."""
+    rng = random.Random(seed)
+    print(f"seed {seed}")
+    for _ in range(most):
+        process = start(*arguments)
+        while process.poll() is None and not handles_signals(process):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, longest))
+        if process.poll() is not None:
+            process.communicate()
+            return
+        os.killpg(process.pid, rng.choice(SIGNALS))
+        end(process)
+
+
+def test_generation_loses_and_doubles_nothing(api, tmp_path):
+    with Writer(delay=0.1) as server:
+        flags = command(server, tmp_path / "stopped")
+        interrupt_at_random(["datagen.py", *flags], random.randrange(1 << 30), 2.5)
+        script("datagen.py", *flags)
+        assert set(server.given.values()) == {1}, "no answer is paid for twice"
+        script("datagen.py", *command(server, tmp_path / "whole"))
+    for name in ("Basque.jsonl", "writer-1/Basque_translate.jsonl"):
+        stopped, whole = ({line["id"]: line for line in records(tmp_path / run / name)} for run in ("stopped", "whole"))
+        assert stopped == whole and lines_in(tmp_path / "stopped" / name) == len(whole)
+
+
+def test_decontamination_leaves_no_worker_and_no_half_file(tmp_path):
+    rng, texts = random.Random(3), udhr_texts("Basque")
+    path = tmp_path / "in" / "Basque_translate.jsonl"
+    path.parent.mkdir()
+    with open(path, "w", encoding="utf-8") as file:
+        for number in range(12_000):
+            pairs = [" ".join(rng.sample(texts, 3)) for _ in range(2)]
+            line = {"sentence": " ".join(pairs), "propositions": pairs, "translations": pairs, "id": str(number)}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    flags = ["--input_dir", path.parent, "--benchmarks", "udhr", "--num_workers", 2, "--output_dir"]
+    interrupt_at_random(["decontamination.py", *flags, tmp_path / "stopped"], random.randrange(1 << 30), 1.5, most=2)
+    for name in ("stopped", "whole"):
+        script("decontamination.py", *flags, tmp_path / name)
+        assert not list((tmp_path / name).glob("*.partial"))
+    stopped, whole = (tmp_path / name / "Basque_translate_filtered.jsonl" for name in ("stopped", "whole"))
+    assert stopped.read_bytes() == whole.read_bytes()
+
+
+def test_translation_and_evaluation(tiny_lm, tmp_path):
+    flags = [
+        "--model_name_or_path",
+        tiny_lm,
+        "--inference_api",
+        "hf",
+        "--dataset_name_or_path",
+        "udhr",
+        "--tgt",
+        "Basque",
+    ]
+    flags += ["--k", 1, "--max_samples", 12, "--max_new_tokens", 200, "--prompt_style", "raw", "--dtype", "float32"]
+    flags += ["--request_batch_size", 1, "--output_dir"]
+    interrupt_at_random(["main.py", *flags, tmp_path / "stopped"], random.randrange(1 << 30), 9, most=2)
+    outcomes = []
+    for name in ("stopped", "whole"):
+        script("main.py", *flags, tmp_path / name)
+        [file] = (tmp_path / name).rglob("translate_0.jsonl")
+        outcomes.append(file.read_bytes())
+    assert outcomes[0] == outcomes[1]
+    evaluation = [
+        "-m",
+        "comptra.evaluate",
+        tmp_path / "whole",
+        "--bootstrap",
+        400_000,
+        "--csv",
+        tmp_path / "scores.csv",
+    ]
+    interrupt_at_random(evaluation, random.randrange(1 << 30), 1, most=2)
+    assert not (tmp_path / "scores.csv").exists() and not list(tmp_path.glob("*.partial"))
