@@ -18,6 +18,7 @@ If a run is interrupted, re-run the same command: it resumes. `--dry_run` shows 
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from topxgen import translation
@@ -218,7 +219,9 @@ def datagen(args: argparse.Namespace) -> int:
         return dry_run(config)
     preflight(config)
     complete = True
-    with OutputLock(args.output_dir):
+    with ExitStack() as locks:
+        for part in config.locked_parts:  # other languages may be at work in the same directory
+            locks.enter_context(OutputLock(args.output_dir, part))
         repair_files(config)
         if "generate" in args.stages:
             complete = generate(config)

@@ -51,8 +51,9 @@ class LazySampler:
 class StageProgress:
     """The progress bar of the current stage. It opens once the model is loaded, so that its rate does not count loading."""
 
-    def __init__(self, shown: bool = True):
-        self._shown, self._stage, self._total, self._bar = shown, "", 0, None
+    def __init__(self, shown: bool = True, counts: Callable[[], dict[str, str]] = dict):
+        """`counts`: what to show beside the bar."""
+        self._shown, self._counts, self._stage, self._total, self._bar = shown, counts, "", 0, None
 
     def begin(self, stage: str) -> None:
         self.close()
@@ -69,7 +70,7 @@ class StageProgress:
     def on_done(self, n: int) -> None:
         self.open()
         if self._bar is not None:
-            self._bar.update(n)
+            self._bar.update(n, **self._counts())
 
     def close(self) -> None:
         if self._bar is not None:

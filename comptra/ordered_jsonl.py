@@ -87,6 +87,11 @@ def read_lines(path: Path, sentences: list[str], key: str, shared: bool = False)
     return lines
 
 
+def is_torn(path: Path) -> bool:
+    """Whether the last line is half-written, which `read_lines` would repair."""
+    return path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
+
+
 def mark_undividable(path: Path, numbers: Collection[int]) -> None:
     """Mark the lines of these sentences as final, so that their division is not tried again."""
     lines = list(read_jsonl(path))

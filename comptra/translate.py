@@ -2,14 +2,16 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
+from comptra import cost_estimate
 from comptra.compositional import translate
 from comptra.llm_calls import LazySampler, LLMClient, StageProgress
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
-from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, marked, read_lines
-from comptra.run import EvaluationConfig
+from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
+from comptra.run import RESPONSES, EvaluationConfig
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
 from topxgen.common import provenance
@@ -19,20 +21,25 @@ from topxgen.common.files import read_json, write_json
 from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
+from topxgen.inference.costs import estimate_table
 from topxgen.prompting.style import RAW
 
 logger = logging.getLogger(__name__)
 
-RESPONSES = "answers.jsonl"
 DIVISION_SETTINGS = "settings_divide.json"
 EXIT_INCOMPLETE = 3  # some sentences have no translation
 MAX_SHOWN_PROMPTS = 2  # of a dry run
 
 
 def show_prompts(config: EvaluationConfig) -> int:
-    """Print the first prompts and the folders of the results, without loading a model; the exit code."""
+    """Print the folders of the results, an estimate of the work and the first prompts, without loading a model; the exit code."""
     for model in config.models:
+        check_outputs(config, model, read_only=True)
         print(f"{model.path}: {len(config.test_set.sources)} sentences to {config.folder(model)}")
+        if estimates := cost_estimate.estimate(config, model):
+            print(estimate_table(estimates, config.meter.prices, config.meter.budget))
+        if spent := config.meter.usage(model.name):
+            print(f"so far, {spent}")
     model = config.models[0]
     if not config.uses_llm or config.args.steps or config.args.method_translate != "vanilla":
         print("--dry_run cannot show these prompts: they depend on earlier model outputs")
@@ -50,12 +57,12 @@ def translate_all(config: EvaluationConfig, command: list[str]) -> int:
     """Translate with every model; the exit code."""
     for model in config.models:  # before hours of work for the first of them
         check_outputs(config, model)
-    failures = 0
+    failures, meter = 0, config.meter
     by_base: dict[str, list[Model]] = {}
     for model in config.models:
         by_base.setdefault(model.base, []).append(model)
     for group in by_base.values():
-        progress = StageProgress()
+        progress = StageProgress(counts=meter.shown)
         sampler = LazySampler(lambda base=group[0]: load_model(config, base), progress.open)
         try:
             for model in group:
@@ -82,7 +89,9 @@ def translate_with(
         check_settings(folder, settings)
         paid = args.inference_api in inference.REMOTE
         style = config.style.get(model.path, RAW)
-        client = LLMClient(sampler, style, folder / RESPONSES, args.seed, paid=paid, progress=progress)
+        client = LLMClient(
+            config.meter.wrap(sampler, model.name), style, folder / RESPONSES, args.seed, paid=paid, progress=progress
+        )
         try:
             task = config.task(model, client, release_llm=sampler.close)
             plan = config.plan(task)
@@ -114,6 +123,7 @@ def translate_with(
                 "unreadable_answers": sum(len(marked(path, UNREADABLE)) for path in sizes),
                 "truncated_translations": sum(len(marked(path, TRUNCATED)) for path in sizes),
                 "inherited_lines": inherited_lines,
+                "usage": config.meter.totals(model.name),
                 "versions": provenance.versions(),
             }
             if not unchanged:
@@ -124,6 +134,8 @@ def translate_with(
             progress.close()
             client.close()
     print_summary(config, folder, summary)
+    if usage := config.meter.usage(model.name):
+        logger.info(usage)
     return len(client.failures)
 
 
@@ -195,22 +207,25 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
         logger.warning(f"{empty} of {count} translations are empty: the model wrote nothing")
 
 
-def check_outputs(config: EvaluationConfig, model: Model) -> None:
+def check_outputs(config: EvaluationConfig, model: Model, read_only: bool = False) -> None:
     """Raise UsageError if results on disk were made with other settings, or are of other sentences."""
-    folder = config.folder(model)
+    folder, path = config.folder(model), config.folder(model) / "translate_0.jsonl"
     if folder.is_dir():
-        with OutputLock(folder):
-            check_settings(folder, run_settings(config, model))
-            read_lines(folder / "translate_0.jsonl", config.test_set.sources, "translation")
+        with nullcontext() if read_only else OutputLock(folder):
+            check_settings(folder, run_settings(config, model), read_only)
+            if not (read_only and is_torn(path)):
+                read_lines(path, config.test_set.sources, "translation")
     if config.args.steps:
         check_division(config.divisions(model), division_settings(config, model))
 
 
-def check_settings(folder: Path, settings: dict) -> None:
+def check_settings(folder: Path, settings: dict, read_only: bool = False) -> None:
     """Raise UsageError if translations in `folder` were made with other settings; those of a run without results are removed."""
     results = [folder / RESPONSES, *folder.glob("translate_*.jsonl"), *folder.glob("draft_*.jsonl")]
     if not any(path.is_file() and path.stat().st_size for path in results):
-        (folder / SETTINGS).unlink(missing_ok=True)
+        if not read_only:
+            (folder / SETTINGS).unlink(missing_ok=True)
+        return
     provenance.check_settings(folder / SETTINGS, settings)
 
 

@@ -228,7 +228,7 @@ def test_a_second_process_is_refused(tiny_lm, tmp_path):
     ]
     first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
+        while not (tmp_path / ".lock-Basque").exists() or not (tmp_path / ".lock-Basque").read_text():
             time.sleep(0.1)
         result = datagen(*tiny(tiny_lm, tmp_path, "--number_of_instructions", 5, "--stages", "generate"), check=2)
         assert f"in use by process {first.pid} on {os.uname().nodename}" in result.stderr

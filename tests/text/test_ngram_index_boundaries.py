@@ -86,6 +86,28 @@ def test_matches_of_neighbours_that_share_no_text_stay_apart():
     assert {number: match[0].texts for number, match in matches.items()} == {0: 1, 1: 1}
 
 
+@pytest.mark.parametrize("shared, texts", [(0, 1), (1, 1), (2, 1), (3, 2)])
+def test_an_ngram_that_runs_over_by_a_word_or_two_does_not_count_against_the_neighbour(shared, texts):
+    """Both go on with "The", as many sentences do."""
+    index = ContaminationIndex(entries([words(0, 40)]), 10)
+    own, neighbour = words(10, 22), f"{words(22, 22 + shared)} x y z"
+    assert [match[0].texts for match in index.find([own, neighbour], [2, 2]).values()] == [texts]
+    # The same before the text.
+    own, neighbour = words(10, 22), f"x y z {words(10 - shared, 10)}"
+    matches = index.find([neighbour, own], [2, 2])
+    assert list(matches) == [2 - texts] and matches[2 - texts][0].texts == texts
+    assert matches[2 - texts][0].tokens == (12 + shared if texts == 2 else 12)
+
+
+def test_a_short_neighbour_counts_if_all_of_it_is_shared():
+    index = ContaminationIndex(entries([words(0, 40)]), 10)
+    (match,) = index.find([words(10, 22), words(22, 24)], [2, 2])[0]
+    assert (match.texts, match.tokens) == (2, 14)
+    # Nine words and one more of the next text: the first is still found, as its ten words are.
+    (match,) = index.find([f"x {words(10, 19)}", f"{words(19, 20)} y z"], [2, 2])[0]
+    assert (match.texts, match.shared_ngram) == (1, words(10, 20))
+
+
 def test_boilerplate_names_twenty_texts_of_a_split():
     many = [f"{words(0, 10)} a{i}" for i in range(30)]
     index = ContaminationIndex([*entries(many), *entries(many, "dev")], 10)

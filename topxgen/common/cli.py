@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -25,6 +26,7 @@ EXIT_CODES = """exit codes:
   130  interrupted (Ctrl-C); re-run to resume
   143  stopped by SIGTERM or SIGUSR1; re-run to resume"""
 
+MAX_INT = 2**31 - 1
 
 # Argument types. Each error names the value.
 
@@ -42,16 +44,17 @@ def parse_bool(value: str) -> bool:
 FLAG = dict(type=parse_bool, nargs="?", const=True, default=False, metavar="BOOL")
 
 
-def int_range(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+def int_range(minimum: int, maximum: int = MAX_INT) -> Callable[[str], int]:
     """An argument type: an integer from `minimum` to `maximum`, both included."""
-    limits = f"of {minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
 
     def parse(value: str) -> int:
         try:
             number = int(value)
         except ValueError:
             number = None
-        if number is None or number < minimum or (maximum is not None and number > maximum):
+        if number is None or not minimum <= number <= maximum:
+            unbounded = maximum == MAX_INT and (number is None or number < minimum)
+            limits = f"of {minimum} or more" if unbounded else f"from {minimum} to {maximum}"
             raise argparse.ArgumentTypeError(f"{value!r} is not a whole number {limits}")
         return number
 
@@ -77,7 +80,7 @@ def limit(value: str) -> int | None:
 
 
 def float_range(minimum: float, maximum: float = float("inf")) -> Callable[[str], float]:
-    """An argument type: a number from `minimum` to `maximum`, both included."""
+    """An argument type: a finite number from `minimum` to `maximum`, both included."""
 
     limits = f"of {minimum:g} or more" if maximum == float("inf") else f"from {minimum:g} to {maximum:g}"
 
@@ -86,7 +89,7 @@ def float_range(minimum: float, maximum: float = float("inf")) -> Callable[[str]
             number = float(value)
         except ValueError:
             number = float("nan")
-        if not minimum <= number <= maximum:
+        if not (math.isfinite(number) and minimum <= number <= maximum):
             raise argparse.ArgumentTypeError(f"{value!r} is not a number {limits}")
         return number
 
@@ -123,6 +126,12 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} [%(default)s]"
 
 
+class ParsedFlags(argparse.Namespace):
+    """The flags, and beside vars() the names of those that were `given` on the command line."""
+
+    __slots__ = ("given",)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, with the nearest flag or choice, and whose --help lists exit codes."""
 
@@ -138,19 +147,24 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):
         words = sys.argv[1:] if args is None else list(args)
-        for flag in (word.split("=")[0] for word in words if word.startswith("--") and word != "--"):
+        flags = [word.split("=")[0] for word in words if word.startswith("--") and word != "--"]
+        for flag in flags:
             if flag not in self._option_string_actions:
                 # The value stays out of the message: it may be the key of a mistyped --api_key.
                 self.error(f"unknown flag {flag}{did_you_mean(flag, self._option_string_actions)}; see --help")
-        for flag, value in pairwise(words):
+        for flag, value in [
+            *pairwise(words),
+            *(word.split("=", 1) for word in words if word.startswith("--") and "=" in word),
+        ]:
             action = self._option_string_actions.get(flag)
             if value == "" and action is not None and (action.type is Path or action.required):
                 self.error(f"{flag} is empty; is a shell variable unset?")
-        parsed, unexpected = self.parse_known_args(words, namespace)
+        parsed, unexpected = self.parse_known_args(words, namespace or ParsedFlags())
         if unexpected:
             # A stray word may be part of a key, too.
             shown = "" if "--api_key" in words else f": {' '.join(map(repr, unexpected))}"
             self.error(f"{len(unexpected)} unexpected argument{'s' if len(unexpected) > 1 else ''}{shown}; see --help")
+        parsed.given = frozenset(self._option_string_actions[flag].dest for flag in flags)
         return parsed
 
     def format_help(self) -> str:
@@ -186,9 +200,9 @@ def choice(table: Mapping[str, Choice], default: str | None, intro: str, shown: 
     return {"choices": table, "default": default, "metavar": "NAME", "help": choices_help(intro, table, shown)}
 
 
-def count(minimum: int, text: str, default: int | None = None) -> dict:
+def count(minimum: int, text: str, default: int | None = None, maximum: int = MAX_INT) -> dict:
     """Options of a flag that takes an integer of `minimum` or more: add("--n", **count(0, "how many", 5))."""
-    return {"type": int_range(minimum), "default": default, "metavar": "N", "help": text}
+    return {"type": int_range(minimum, maximum), "default": default, "metavar": "N", "help": text}
 
 
 def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failure: str) -> int:

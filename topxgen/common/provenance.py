@@ -138,7 +138,9 @@ def check_settings(path: Path, settings: dict) -> None:
 def record_settings(path: Path, settings: dict) -> None:
     """Save the settings, once nothing but the work itself can fail: a mistyped path must not stay on record."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**read_settings(path), **settings})
+    together = {**read_settings(path), **settings}
+    if together != read_json(path):
+        write_json(path, together)
 
 
 def now() -> str:

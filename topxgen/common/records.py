@@ -175,8 +175,9 @@ class Layout:
             self.score_cache(language),
         ]
 
-    def manifest(self, stage: str) -> Path:
-        return self._folder(stage) / f"manifest_{stage}.json"
+    def manifest(self, stage: str, language: str | None = None) -> Path:
+        """Of a stage for a language, or for all languages of the folder."""
+        return self._folder(stage) / f"manifest_{stage}{f'_{language}' if language else ''}.json"
 
     def settings(self, stage: str) -> Path:
         return self._folder(stage) / f"settings_{stage}.json"

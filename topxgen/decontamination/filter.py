@@ -13,7 +13,7 @@ from topxgen.common.records import PARALLEL, check_translations
 from topxgen.decontamination.parallel_jsonl import ChunkResult
 from topxgen.text.ngram_index import ContaminationIndex
 
-RULES_VERSION = 1  # of the rules below and of the tokens; results of another version are not reused
+RULES_VERSION = 2  # of the rules below and of the tokens; results of another version are not reused
 MAX_REPORTED_CHARS = 5000  # of a text in the hits file
 DROP_ON_SENTENCE_OVERLAP = ("paragraph", "pair", "keep")
 DROP_ON_TRANSLATION_OVERLAP = ("pair", "paragraph", "keep")

@@ -28,6 +28,7 @@ PAIR_REASONS = (
     "translation_other_language",
     "translation_no_full_stop",
 )
+SCORE_COUNTS = ("scored", "mean_score")  # of translation_counts
 # Shown only if there are any.
 RARE_REASONS = (
     "prompt_too_long", "answer_failed", "binary", "sentence_no_words", "translation_failed", "translation_no_words"

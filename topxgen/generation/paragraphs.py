@@ -100,7 +100,8 @@ class Generation:
         self._current_step: int | None = None
         self._kept_in_step = self.unproductive_steps = 0
         self._decided_prompts = self._kept_now = 0
-        self.requested = sum(len(files.responses) for files in self._files.values())  # on disk, or sent by this run
+        # Responses on disk, and requests sent by this run.
+        self.requested = Counter({name: len(files.responses) for name, files in self._files.items()})
         progress.update(self.kept.total())
 
     def __enter__(self):
@@ -155,7 +156,7 @@ class Generation:
                 if (built := self._pipeline.build(prompt)) is None:
                     return None
                 content, self._topics[prompt.id] = built
-                self.requested += 1
+                self.requested[prompt.language] += 1
                 self._undecided.append(self._queue.popleft())
                 return Request(prompt.id, content, request_seed(self._args.seed, prompt.id))
             self._undecided.append(self._queue.popleft())

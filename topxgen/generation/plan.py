@@ -88,6 +88,11 @@ class GenerationConfig:
             )
         return dict(zip(self.languages, names, strict=True))
 
+    @property
+    def locked_parts(self) -> list[str]:
+        """What no other process may work on: the languages, and files that --output_filenames names."""
+        return sorted({*self.languages, *(self.layout.paragraphs(name).stem for name in self.languages)})
+
     def model_settings(self) -> inference.ModelSettings:
         log = None if self.args.inference_api in inference.REMOTE else self.args.output_dir / inference.ENGINE_LOG
         return inference.ModelSettings.from_args(self.args, engine_log=log)
