@@ -21,6 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from topxgen.common import hub
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, run_main
 from topxgen.common.locks import OutputLock
 from topxgen.common.records import FilteredLayout
@@ -137,6 +138,9 @@ def decontaminate(args: argparse.Namespace) -> int:
     inputs = input_files(args)
     reports = report_paths(args)
     check_paths(args, inputs, reports)
+    needed = [name for name in args.benchmarks + args.demonstration_pool if name not in (args.allow_missing or ())]
+    repositories = [benchmarks.REPOS.get(name, name) for name in needed]
+    hub.require([], [] if args.benchmark_dir else repositories)
     texts = benchmark_texts.load(inputs, args)
     target = languages.find(args.target_language, args.languages_file).name
     with (

@@ -30,9 +30,11 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from topxgen.common import hub
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
+from topxgen.corpora import benchmarks
 from topxgen.flags import add_language_flags, add_partial_benchmark_flag
 from topxgen.training import arguments, run, training_data
 from topxgen.training.arguments import DEFAULT_STEPS, IS_MAIN_PROCESS, SCHEDULERS
@@ -179,6 +181,9 @@ def build_parser() -> Parser:
 
 def train(args: argparse.Namespace) -> int:
     """Run all stages; the exit code."""
+    dataset = benchmarks.REPOS.get(args.dataset_name_or_path, args.dataset_name_or_path)
+    hub.require([args.model_name_or_path, args.tokenizer_name_or_path], [dataset])
+
     # Flags: check them, set the defaults that depend on others
     arguments.resolve(args)
 

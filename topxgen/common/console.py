@@ -45,6 +45,10 @@ class _ConsoleHandler(logging.Handler):
         ours = record.name.partition(".")[0] in _OUR_PACKAGES
         if record.levelno < (logging.INFO if ours else logging.WARNING):
             return False
+        library = logging.getLogger(record.name.partition(".")[0])
+        if not ours and library.handlers:  # it has printed this record itself; we alone print the next ones
+            library.handlers.clear()
+            return False
         if self._rank and record.levelno < logging.ERROR:
             return False
         if getattr(record, "once", False):

@@ -12,6 +12,7 @@ from topxgen.common.console import printable
 from topxgen.common.errors import UsageError
 from topxgen.common.records import Layout
 from topxgen.common.registry import load_choice
+from topxgen.corpora import benchmarks
 from topxgen.generation.filters import load_filters
 from topxgen.generation.paragraphs import Target
 from topxgen.generation.pipelines import PIPELINES
@@ -87,6 +88,28 @@ class GenerationConfig:
                 "{Language}_answers and {Language}_rejects"
             )
         return dict(zip(self.languages, names, strict=True))
+
+    def hub_models(self) -> list[str | None]:
+        """The models that the stages of this run load, as far as they are on the Hub."""
+        args, translator, models = self.args, self.back_translator, []
+        if args.inference_api not in inference.REMOTE and (
+            "generate" in args.stages or ("translate" in args.stages and translator == "llm")
+        ):
+            models += [args.model_name_or_path, args.tokenizer_name_or_path, args.adapter_name_or_path]
+        if "translate" in args.stages:
+            models += [args.nllb_name_or_path if translator == "nllb" else None, args.lid_model]
+        if "score" in args.stages and self.scorer_name == "blaser":
+            models += [args.blaser_name_or_path, args.sonar_name_or_path]
+        return models
+
+    def hub_datasets(self) -> list[str | None]:
+        args = self.args
+        sources = [args.example_paragraphs] if args.number_of_icl_demonstrations else []
+        sources += [args.example_sentences] if args.number_of_icl_phrases else []
+        sources = sources if "generate" in args.stages else []
+        if "translate" in args.stages and self.back_translator == "llm" and args.number_of_demonstrations:
+            sources.append(args.demonstration_pool)
+        return [benchmarks.REPOS.get(source) for source in sources]
 
     @property
     def locked_parts(self) -> list[str]:

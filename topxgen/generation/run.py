@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 
 from topxgen import inference
-from topxgen.common import provenance
+from topxgen.common import hub, provenance
 from topxgen.common.console import Progress, printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 def preflight(config: GenerationConfig) -> None:
     """Raise UsageError now for what a later stage would raise after hours of generation."""
     args, languages = config.args, config.languages.values()
+    hub.require(config.hub_models(), config.hub_datasets())
     if "generate" in args.stages:
         _ = config.filters
         inference.check(args.inference_api, config.model_settings(), config.sampling_settings())
