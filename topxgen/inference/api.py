@@ -18,7 +18,6 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from topxgen.common.errors import APIUnavailable, UsageError
-from topxgen.common.records import replace_surrogates
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop
 from topxgen.inference.api_errors import MISTAKE, PROMPT, REFUSED, ErrorClassifier, Failure
 from topxgen.inference.event_loop import LoopThread
@@ -223,8 +222,7 @@ class RemoteSampler:
                     reason if text == whole else "stop"
                     for text, whole, reason in zip(texts, parsed.texts, parsed.finish_reasons, strict=True)
                 )
-                texts = [replace_surrogates(begun + text) for text in texts]
-                return Answer(request.id, texts, *parsed[1:-1], reasons)
+                return Answer(request.id, [begun + text for text in texts], *parsed[1:-1], reasons)
             if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
                 continue
             if failure.kind == MISTAKE and sent_neutral and self._drop_neutral(failure, settings):
