@@ -337,4 +337,4 @@ def test_null_translations_of_another_program_are_asked_for(main_here, tiny_lm, 
     assert found[0] == "bat" and found[1] and len(found) == 4
     (folder / "translate_0.jsonl").write_text(json.dumps(lines[0] | {"translation": 7}) + "\n")
     result = main_here("--output_dir", tmp_path)
-    assert result.returncode == 2 and "line 1: translation is '7'" in result.stderr
+    assert result.returncode == 2 and "line 1: field translation: expected text or null" in result.stderr
