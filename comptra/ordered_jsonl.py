@@ -8,6 +8,7 @@ from topxgen.common.files import Appender, read_jsonl, repair_tail, to_line, wri
 
 # Extra keys of a line.
 UNANSWERED = "unanswered"  # depends on a prompt that got no answer: the next run makes the line again
+TRUNCATED = "truncated"  # the translation is cut at the limit of new tokens
 UNREADABLE = "unreadable"  # the answer holds no translation; it is not asked for again
 UNDIVIDED = "undivided"  # a sentence that could not be divided in two runs: its line is final
 
