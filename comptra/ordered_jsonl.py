@@ -25,6 +25,7 @@ class DivisionLine(TypedDict):
 SCHEMAS = {"translation": TranslationLine, "propositions": DivisionLine}  # by the key of the value
 # Extra keys of a line.
 UNANSWERED = "unanswered"  # depends on a prompt that got no answer: the next run makes the line again
+TRUNCATED = "truncated"  # the translation is cut at the limit of new tokens
 UNREADABLE = "unreadable"  # the answer holds no translation; it is not asked for again
 UNDIVIDED = "undivided"  # a sentence that could not be divided in two runs: its line is final
 

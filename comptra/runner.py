@@ -11,7 +11,7 @@ from comptra.config import RESPONSES, EvaluationConfig
 from comptra.llm_calls import LazySampler, LLMClient, StageProgress
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
-from comptra.ordered_jsonl import UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
+from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
 from topxgen.common import provenance
@@ -121,6 +121,7 @@ def translate_with(
                 "undivided": [len(marked(path, UNDIVIDED)) for path in divisions],
                 **outcome(levels, translations, plan, client),
                 "unreadable_answers": sum(len(marked(path, UNREADABLE)) for path in sizes),
+                "truncated_translations": sum(len(marked(path, TRUNCATED)) for path in sizes),
                 "lines_from_original": lines_from_original,
                 "usage": config.meter.totals(model.name),
                 "versions": provenance.versions(),
@@ -161,7 +162,7 @@ def outcome(
             sum(not (text and fits) for text, fits in zip(texts, plan.fits(texts), strict=True))
             for texts in translations[1:]
         ],
-        "truncated_answers": {str(limit): count for limit, count in client.truncated.items()},
+        "truncated_answers": {str(limit): count for limit, count in client.answers_at_limit.items()},
         "unanswered": sorted(set(client.failures.values())),
         "unanswered_prompts": len(client.failures),
     }
@@ -193,10 +194,16 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
         )
     if unreadable := summary["unreadable_answers"]:
         logger.warning(
-            f"{unreadable} answers to the merge prompt have no section of the final translation: their lines are empty and marked "
-            "as unreadable; if they were cut short raise --max_new_tokens_merge, else --merge_prompt vanilla asks for less"
+            f"{unreadable} answers hold no translation (thoughts that used up the tokens, a merge without the section of the final "
+            "translation): their lines are empty and marked as unreadable; if they were cut short raise "
+            f"--max_new_tokens{'_merge, else --merge_prompt vanilla asks for less' * bool(args.steps)}"
         )
-    elif not unanswered and (empty := summary["empty_translations"]):
+    if truncated := summary["truncated_translations"]:
+        logger.warning(
+            f"{truncated} translations are cut at the limit of new tokens: their lines are marked as truncated; raise "
+            f"--max_new_tokens{' or --max_new_tokens_merge' * bool(args.steps)}, with another --output_dir"
+        )
+    if not unreadable and not unanswered and (empty := summary["empty_translations"]):
         logger.warning(f"{empty} of {count} translations are empty: the model wrote nothing")
 
 

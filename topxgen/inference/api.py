@@ -28,13 +28,14 @@ MAX_CONCURRENT_REQUESTS = 16
 
 
 class ParsedResponse(NamedTuple):
-    """What a response holds; `error` says why it has no text."""
+    """What a response holds, in the order of the fields of an Answer."""
 
     texts: list[str]
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str | None = None
-    cached_tokens: int = 0  # of the prompt tokens
+    cached_tokens: int = 0
+    finish_reasons: tuple[str, ...] = ()
 
 
 class RemoteSampler:
@@ -169,10 +170,10 @@ class RemoteSampler:
                     break
                 answer = done.get()
                 in_flight -= 1
-                yield from self._checked(answer)
+                yield from self._unless_failed(answer)
         except KeyboardInterrupt:
             while not done.empty():  # these are paid for
-                yield from self._checked(done.get())
+                yield from self._unless_failed(done.get())
             raise
         finally:
             self._loop.cancel_tasks()
@@ -181,7 +182,7 @@ class RemoteSampler:
         if self._end is not None:
             raise self._end
 
-    def _checked(self, answer: Answer | Exception | None) -> Iterator[Answer]:
+    def _unless_failed(self, answer: Answer | Exception | None) -> Iterator[Answer]:
         if isinstance(answer, Exception):
             raise answer
         if answer is not None:
@@ -210,14 +211,18 @@ class RemoteSampler:
             try:
                 async with asyncio.timeout(self._settings.request_timeout):
                     response = await call
-                parsed = self._read(response, settings)
+                parsed = _checked(self._read(response, settings))
             except Exception as error:
                 failure = self._errors.classify(error, before_any_answer=not self._succeeded)
             else:
                 self._succeeded += 1
                 begun = begun_in(request.prompt) if isinstance(request.prompt, str) else ""
-                texts = [begun + cut_at_stop(text, settings.stop) for text in parsed.texts]
-                return Answer(request.id, texts, *parsed[1:])
+                texts = [cut_at_stop(text, settings.stop) for text in parsed.texts]
+                reasons = tuple(
+                    reason if text == whole else "stop"
+                    for text, whole, reason in zip(texts, parsed.texts, parsed.finish_reasons, strict=True)
+                )
+                return Answer(request.id, [begun + text for text in texts], *parsed[1:-1], reasons)
             if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
                 continue
             if failure.kind == MISTAKE and sent_neutral and self._drop_neutral(failure, settings):
@@ -298,3 +303,40 @@ class RemoteSampler:
     def close(self) -> None:
         """Close the connections and the event loop."""
         self._loop.close(self._disconnect)
+
+
+def text_of(content) -> str:
+    """The text of a message: a string, or the text parts of a list (others are thoughts). Raises TypeError for anything else."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise TypeError(f"content is {type(content).__name__}, not text")
+    return "".join(_part(part) for part in content)
+
+
+def _part(part) -> str:
+    if isinstance(part, str):
+        return part
+    fields = part if isinstance(part, dict) else vars(part)
+    if fields.get("type", "text") not in ("text", "output_text"):
+        return ""
+    if not isinstance(fields["text"], str):
+        raise TypeError(f"text is {type(fields['text']).__name__}, not text")
+    return fields["text"]
+
+
+def token_count(usage, *names: str) -> int:
+    """The first of these counts that `usage` has; 0 for what is none."""
+    for name in names:
+        value = usage.get(name) if isinstance(usage, dict) else getattr(usage, name, None)
+        if isinstance(value, (int, float)) and 0 <= value < 1 << 53:
+            return int(value)
+    return 0
+
+
+def _checked(parsed: ParsedResponse) -> ParsedResponse:
+    """Raises TypeError unless texts and reasons are strings: nothing else may reach the disk."""
+    for value in (*parsed.texts, *parsed.finish_reasons):
+        if not isinstance(value, str):
+            raise TypeError(f"{type(value).__name__} {str(value)[:60]!r} instead of text")
+    return parsed
