@@ -21,7 +21,7 @@ EXIT_CODES = """exit codes:
   0    success
   2    usage or input error; stderr says what to change
   3    finished, but incomplete (datagen.py: target not reached; main.py: sentences without an answer;
-       comptra.evaluate: folders that could not be scored)
+       comptra.evaluate: folders that could not be scored; decontamination.py: texts that were compared with nothing)
   4    an API is unavailable (key rejected, quota exhausted, retries exhausted), or --budget is spent; re-run to resume
   130  interrupted (Ctrl-C); re-run to resume
   143  stopped by SIGTERM or SIGUSR1; re-run to resume"""
