@@ -101,7 +101,10 @@ RULES = (
     ),
     Rule(("top_p", "do_sample"), "--temperature above 0", _samples, harmless=True),
     Rule(
-        ("example_paragraphs",), "--number_of_icl_demonstrations", lambda args: args.number_of_icl_demonstrations
+        ("example_paragraphs",),
+        "--number_of_icl_demonstrations",
+        lambda args: args.number_of_icl_demonstrations,
+        switch="number_of_icl_demonstrations",
     ),
     Rule(("example_sentences",), "--number_of_icl_phrases", lambda args: args.number_of_icl_phrases, switch="number_of_icl_phrases"),
     Rule(("max_samples",), "--number_of_icl_phrases", lambda args: args.number_of_icl_phrases, harmless=True),
