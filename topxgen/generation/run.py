@@ -151,6 +151,8 @@ def generate(config: GenerationConfig) -> bool:
             finally:
                 _log_retries(sampler)
                 sampler.close()
+        else:
+            progress.restart_clock()  # what is read from disk says nothing about the rate
     counts = {name: funnel.generation_counts(layout, name) for name in config.languages}
     results = {
         name: {
