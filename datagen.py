@@ -42,7 +42,7 @@ from topxgen.generation.filters import FILTERS
 from topxgen.generation.manifests import STAGES
 from topxgen.generation.pipelines import PIPELINES
 from topxgen.generation.plan import GenerationConfig
-from topxgen.generation.run import generate, preflight, repair_files, report, score, translate
+from topxgen.generation.run import check_settings, generate, preflight, repair_files, report, score, translate
 from topxgen.generation.scoring import SCORERS
 from topxgen.text import sentence_splitting
 from topxgen.text.words import TOKENIZERS
@@ -219,6 +219,7 @@ def datagen(args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run(config)
     preflight(config)
+    check_settings(config)
     complete = True
     with ExitStack() as locks:
         for part in config.locked_parts:  # other languages may be at work in the same directory

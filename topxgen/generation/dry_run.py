@@ -1,5 +1,6 @@
 """--dry_run: the checks of a real run, the first prompts, and what each stage is going to need."""
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from topxgen.common.errors import Unreachable
 from topxgen.common.files import read_jsonl
 from topxgen.generation import funnel
 from topxgen.generation.plan import GenerationConfig
-from topxgen.generation.run import preflight, rates
+from topxgen.generation.run import check_settings, preflight, rates
 from topxgen.inference.costs import CHARS_PER_TOKEN, Estimate, estimate_table
 from topxgen.inference.tokenizer import encode, load_tokenizer
 
@@ -48,6 +49,8 @@ def dry_run(config: GenerationConfig) -> int:
         print(f"spent so far: {spent:,.2f} USD for {config.meter.responses():,} responses of this directory")
     if not rates(config):
         print("hours are known once a first run has shown its rates: try a small one in this directory")
+    with contextlib.suppress(Unreachable):
+        check_settings(config)
     return 0
 
 

@@ -5,7 +5,6 @@ from functools import cached_property
 from pathlib import Path
 
 from topxgen import inference, translation
-from topxgen.common import flag_rules
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
 from topxgen.common.records import Layout
@@ -48,7 +47,6 @@ class GenerationConfig:
         self.layout = Layout(args.output_dir, translate_dir, self._filenames())
         if args.num_beams > inference.MAX_BEAMS:
             raise UsageError(f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}")
-        flag_rules.check(checks.RULES, args)
         _ = self.meter.prices  # raises for a --budget without --prices
         if 1 < args.num_beams < args.num_return_sequences:
             raise UsageError(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Annotated, TypedDict
 import msgspec
 
 from topxgen import inference
-from topxgen.common import hub, provenance
+from topxgen.common import flag_rules, hub, provenance
 from topxgen.common.console import Progress, printable
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_json
@@ -18,6 +19,7 @@ from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
 from topxgen.generation import funnel, scoring
 from topxgen.generation.back_translation import back_translate, read_paragraphs, translated_ids
+from topxgen.generation.checks import RULES
 from topxgen.generation.manifests import (
     STAGES,
     language_manifest,
@@ -70,13 +72,12 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
         yield lambda: config.filters
         yield lambda: inference.check(args.inference_api, config.model_settings(), config.sampling_settings())
         yield lambda: _check_origin(config)
-        yield lambda: provenance.check_settings(config.layout.settings("generate"), config.generate_settings())
+    yield lambda: flag_rules.check(RULES, args)
     if "translate" in args.stages:
         for language in languages:
             yield lambda language=language: config.translator.check(language, config.target_language)
             if "generate" not in args.stages:
                 yield lambda language=language: next(read_paragraphs(config.layout, language), None)
-        yield lambda: provenance.check_settings(config.layout.settings("translate"), config.translate_settings())
         yield lambda: language_id.load(args.lid_model)
     if "score" in args.stages and config.scorer is not None:
         if "translate" not in args.stages:
@@ -86,6 +87,13 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
         yield lambda: config.scorer.preflight(languages, config.target_language)
 
 
+def check_settings(config: GenerationConfig) -> None:
+    """Raise UsageError if the directory has results of other settings."""
+    for stage, settings in (("generate", config.generate_settings), ("translate", config.translate_settings)):
+        if stage in config.args.stages:
+            provenance.check_settings(config.layout.settings(stage), settings())
+
+
 def _check_output(config: GenerationConfig) -> None:
     """Raise UsageError for directories that are files, or cannot be written to, and files that are directories."""
     layout = config.layout
@@ -93,8 +101,15 @@ def _check_output(config: GenerationConfig) -> None:
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not existing.is_dir():
             raise UsageError(f"{existing} is not a directory; pass another --output_dir or --translate_dir")
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise UsageError(f"cannot write to the output directory {folder}: no permission; pass another --output_dir")
+        try:
+            if not os.access(existing, os.W_OK | os.X_OK):
+                raise PermissionError(0, "Permission denied")
+            if existing != folder.absolute():  # some file systems, such as /proc, show only by trying
+                tempfile.TemporaryFile(dir=existing).close()
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to the output directory {folder}: {error.strerror}; pass another --output_dir"
+            ) from None
     outputs = [path for name in config.languages for path in layout.jsonl_files(name)]
     outputs += [path for stage in STAGES for path in (layout.manifest(stage), layout.settings(stage))]
     for path in outputs:
@@ -133,7 +148,6 @@ def generate(config: GenerationConfig) -> bool:
     args, layout, target, started = config.args, config.layout, config.target, provenance.now()
     settings = config.generate_settings()
     _check_origin(config)
-    provenance.check_settings(layout.settings("generate"), settings)
     total = max(target.total, sum(target.minimums.values()))
     with _progress(config, "generate", total) as progress, Generation(config, progress) as generation:
         if generation.needs_responses():
@@ -196,7 +210,6 @@ def translate(config: GenerationConfig) -> None:
     for language in languages:
         translator.check(language, target)
     settings = config.translate_settings()
-    provenance.check_settings(layout.settings("translate"), settings)
     identifier = language_id.load(args.lid_model)
     for language in [*languages, target]:
         if not identifier.knows(language):
