@@ -136,9 +136,6 @@ NO_EFFECT = [
     ("--num_return_sequences", "4", "--do_sample", "false"),
     (*HF, "--num_beams", "4", "--temperature", "0.5"),
     ("--rouge_tokenizer", "rouge_score", "--threshold", "1"),
-    ("--blaser_name_or_path", "x"),
-    ("--sonar_name_or_path", "x"),
-    ("--scorer_dtype", "bfloat16"),
     ("--stages", "translate", "--use_nllb", "--adapter_name_or_path", "x"),
 ]
 
@@ -153,6 +150,9 @@ def test_a_flag_without_effect_is_an_error(tmp_path, datagen_here, change):
     "change",
     [
         ("--number_of_rounds", "1"),
+        ("--scorer_dtype", "bfloat16"),
+        ("--sonar_name_or_path", "x"),
+        ("--blaser_name_or_path", "x"),
         ("--number_of_icl_phrases", "0"),
         ("--number_of_icl_demonstrations", "0"),
         ("--number_of_demonstrations", "0", "--demonstration_pool", "udhr"),

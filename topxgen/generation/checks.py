@@ -125,10 +125,12 @@ RULES = (
         ("blaser_name_or_path", "sonar_name_or_path"),
         "--scorer blaser",
         lambda args: "blaser" in _or_own(scorer(args)),
+        switch="scorer",
     ),
     Rule(
         ("scorer_dtype",),
         "--scorer blaser or sonar-space",
         lambda args: {"blaser", "sonar-space"} & {*_or_own(scorer(args))},
+        switch="scorer",
     ),
 )  # fmt: skip
