@@ -23,6 +23,7 @@ from pathlib import Path
 
 from topxgen.common import hub
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, run_main
+from topxgen.common.console import show
 from topxgen.common.locks import OutputLock
 from topxgen.common.records import FilteredLayout
 from topxgen.corpora import benchmarks
@@ -150,8 +151,8 @@ def decontaminate(args: argparse.Namespace) -> int:
         layout = FilteredLayout(Path(scratch) if args.audit else args.output_dir)
         parts = {name: filter_file(args, path, layout, texts[name], texts[target]) for name, path in inputs.items()}
         write_reports(args, reports, layout, texts, parts)
-    print(report.summary(parts, args.audit))
-    print(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")
+    show(report.summary(parts, args.audit))
+    show(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")
     return 0
 
 
