@@ -122,7 +122,7 @@ def test_terminals_that_are_not_utf_8(tmp_path, terminal):
     pairs = '{"sentence": "नेपाली", "propositions": ["नेपाली"], "translations": ["ñ"]}\n'
     (folder / "Nepali_translate.jsonl").write_text(pairs, encoding="utf-8")
     cleaned = run("decontamination.py", "--input_dir", folder, "--benchmarks", "udhr", **env)
-    assert cleaned.returncode == 0, cleaned.stderr
+    assert cleaned.returncode in (0, 3), cleaned.stderr
     trained = run(
         "train.py", "--dry_run", "--model_name_or_path", folder, "--dataset_name_or_path", "udhr", "--target_languages", "Nepali",
         "--output_dir", folder / "t", **env,
@@ -144,7 +144,7 @@ def test_nothing_else_prints():
     [
         ("datagen.py", [0, 2, 3, 4, 130, 143]),
         ("main.py", [0, 2, 3, 4, 130, 143]),
-        ("decontamination.py", [0, 2, 130, 143]),
+        ("decontamination.py", [0, 2, 3, 130, 143]),
         ("train.py", [0, 2, 130, 143]),
         ("-m comptra.evaluate", [0, 2, 3, 130, 143]),
     ],

@@ -86,6 +86,7 @@ def _digest_of_files(files: tuple[tuple[Path, int, int], ...]) -> str:
 # How settings of older runs are called now: {old name: name}, {(name, old value): value}.
 RENAMED = {
     "best_by": "metric_for_best_model",
+    "inherited_lines": "lines_from_original",
     "eval_translation": "num_eval_translations",
     "near_duplicates": "near_duplicate_threshold",
     "short_texts": "short_text_rule",

@@ -16,7 +16,7 @@ from topxgen.common.records import Paragraph, with_ids
 from topxgen.generation.filters import reject_reason
 from topxgen.generation.pipelines import Prompt
 from topxgen.inference import Answer, Request, SamplingSettings
-from topxgen.inference.response_cache import ResponseCache
+from topxgen.inference.response_cache import ResponseCache, response_record
 from topxgen.text.languages import Language
 from topxgen.text.near_duplicates import NearDuplicates
 
@@ -171,14 +171,7 @@ class Generation:
 
     def _take(self, answer: Answer) -> None:
         """Write a response to disk, then judge all whose turn has come."""
-        record = {
-            "id": answer.id,
-            "topic": self._topics.pop(answer.id),
-            "texts": answer.texts,
-            "prompt_tokens": answer.prompt_tokens,
-            "completion_tokens": answer.completion_tokens,
-            **{key: value for key in ("error", "cached_tokens") if (value := getattr(answer, key))},
-        }
+        record = {"id": answer.id, "topic": self._topics.pop(answer.id), **response_record(answer)}
         self._files[answer.id.rsplit("-", 1)[0]].responses.add(record)
         self._arrived[answer.id] = record
         self._judge()
