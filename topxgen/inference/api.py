@@ -6,6 +6,7 @@ A subclass builds the provider's official client and says what a request and its
 import asyncio
 import contextlib
 import importlib.util
+import ipaddress
 import logging
 import os
 import random
@@ -17,6 +18,7 @@ from queue import SimpleQueue
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from topxgen.common.console import ONCE
 from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop
 from topxgen.inference.api_errors import MISTAKE, PROMPT, REFUSED, ErrorClassifier, Failure
@@ -25,6 +27,8 @@ from topxgen.text.thoughts import begun_in
 
 logger = logging.getLogger(__name__)
 MAX_CONCURRENT_REQUESTS = 16
+NO_KEY = "no-key-needed"  # for servers without keys; OpenAI's client requires one
+_SECRET = re.compile(r"key|token|secret|pass|pwd|auth|sig|cred|code", re.IGNORECASE)  # in the name of a parameter
 
 
 class ParsedResponse(NamedTuple):
@@ -114,8 +118,13 @@ class RemoteSampler:
             raise UsageError(
                 f"--inference_api {cls.package} needs {cls.provider}'s client: run pip install {cls.package}"
             )
-        cls._find_url(settings)
-        cls._find_key(settings)
+        url, key = urlsplit(cls._find_url(settings) or ""), cls._find_key(settings)
+        if url.scheme == "http" and key != NO_KEY and not _is_this_machine(url.hostname):
+            logger.warning(
+                f"the API key is sent to http://{url.netloc} unencrypted: pass an https address, or unset "
+                f"{cls.key_variables[0]} if the server needs no key",
+                extra=ONCE,
+            )
 
     @classmethod
     def _find_key(cls, settings: ModelSettings) -> str:
@@ -147,8 +156,15 @@ class RemoteSampler:
             raise UsageError(
                 f"--base_url contains a user name or password; remove them and export the key as {cls.key_variables[0]}"
             )
+        parameters = re.findall(r"([^&?#=]+)=", f"{parts.query}&{parts.fragment}")
+        if secrets := [name for name in parameters if _SECRET.search(name)]:
+            raise UsageError(
+                f"--base_url contains a key ({secrets[0]}=…), which would be recorded with the results; remove it and export the "
+                f"key as {cls.key_variables[0]}"
+            )
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"--base_url {url!r} is not an http(s) address; an example is http://localhost:8000/v1")
+            shown = url.partition("?")[0]
+            raise UsageError(f"--base_url {shown!r} is not an http(s) address; an example is http://localhost:8000/v1")
         return url
 
     # The run
@@ -222,7 +238,8 @@ class RemoteSampler:
                     reason if text == whole else "stop"
                     for text, whole, reason in zip(texts, parsed.texts, parsed.finish_reasons, strict=True)
                 )
-                return Answer(request.id, [begun + text for text in texts], *parsed[1:-1], reasons)
+                texts, reasons = ([self._without_key(text) for text in found] for found in (texts, reasons))
+                return Answer(request.id, [begun + text for text in texts], *parsed[1:-1], tuple(reasons))
             if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
                 continue
             if failure.kind == MISTAKE and sent_neutral and self._drop_neutral(failure, settings):
@@ -243,6 +260,10 @@ class RemoteSampler:
                 await self._back_off(failures, failure)
                 failures += 1
         return None
+
+    def _without_key(self, text: str) -> str:
+        """`text` without our key: a server may repeat the headers of a request."""
+        return text if self._key == NO_KEY else text.replace(self._key, "[key]")
 
     def _drop_temperature(self, failure: Failure, settings: SamplingSettings) -> bool:
         """Whether to send a request again without a temperature: reasoning models accept none, not even 0."""
@@ -303,6 +324,12 @@ class RemoteSampler:
     def close(self) -> None:
         """Close the connections and the event loop."""
         self._loop.close(self._disconnect)
+
+
+def _is_this_machine(host: str | None) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host or "").is_loopback
+    return host == "localhost" or str(host).endswith(".localhost")
 
 
 def text_of(content) -> str:

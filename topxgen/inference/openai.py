@@ -4,11 +4,10 @@ from urllib.parse import urlsplit
 
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings
-from topxgen.inference.api import ParsedResponse, RemoteSampler, text_of, token_count
+from topxgen.inference.api import NO_KEY, ParsedResponse, RemoteSampler, text_of, token_count
 from topxgen.inference.api_errors import MalformedResponse
 from topxgen.inference.http import http_client
 
-NO_KEY = "no-key-needed"  # for servers without keys; the client requires one
 MAX_STOP_STRINGS = 4  # OpenAI's limit
 # Sent to other servers: vLLM's takes what a request leaves out from the model's generation_config.json, llama.cpp's has
 # defaults of its own.
