@@ -9,7 +9,7 @@ from signal import SIGUSR1
 from topxgen.common import signals
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
-from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
+from topxgen.inference import NEUTRAL, Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter, end_tokens, read_adapter
 from topxgen.inference.beam_search import BeamSearch
 from topxgen.inference.engine_guard import EngineGuard
@@ -181,6 +181,7 @@ class VLLMSampler:
             stop=list(settings.stop),
             stop_token_ids=sorted(self._end_tokens),
             seed=request.seed,
+            **NEUTRAL,
             output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
 
