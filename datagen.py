@@ -18,6 +18,7 @@ If a run is interrupted, re-run the same command: it resumes. `--dry_run` shows 
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from topxgen import translation
@@ -47,7 +48,7 @@ from topxgen.text.words import TOKENIZERS
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, incomplete="target not reached, or nothing kept in a language", uses_apis=True)
 
     add = parser.add_argument_group("what to generate").add_argument
     add(
@@ -218,7 +219,9 @@ def datagen(args: argparse.Namespace) -> int:
         return dry_run(config)
     preflight(config)
     complete = True
-    with OutputLock(args.output_dir):
+    with ExitStack() as locks:
+        for part in config.locked_parts:  # other languages may be at work in the same directory
+            locks.enter_context(OutputLock(args.output_dir, part))
         repair_files(config)
         if "generate" in args.stages:
             complete = generate(config)

@@ -26,13 +26,15 @@ from pathlib import Path
 
 from comptra import candidate_selection, evaluation_sets, methods
 from comptra.compositional import divide, merge
-from comptra.run import EvaluationConfig
-from comptra.translate import show_prompts, translate_all
-from topxgen import retrieval
-from topxgen.common import provenance
+from comptra.config import EvaluationConfig
+from comptra.runner import show_prompts, translate_all
+from topxgen import inference, retrieval
+from topxgen.common import hub, provenance
 from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, limit, run_main
+from topxgen.corpora import benchmarks
 from topxgen.flags import (
     add_api_flags,
+    add_cost_flags,
     add_decoding_flags,
     add_language_flags,
     add_language_id_flag,
@@ -46,7 +48,7 @@ from topxgen.flags import (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, incomplete="sentences without an answer", uses_apis=True)
     add_data_flags(parser.add_argument_group("what to translate").add_argument)
 
     add = parser.add_argument_group("the LLM that translates").add_argument
@@ -59,7 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--enable_lora", **FLAG, help="the models are LoRA adapters [detected by adapter_config.json]")
     add("--base_model_name_or_path", metavar="MODEL", help="base model of the adapters [the one that they name]")
     add_model_flags(add)
-    add_api_flags(parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument)
+    add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
+    add_api_flags(add)
+    add_cost_flags(add)
 
     add = parser.add_argument_group("prompts and demonstrations").add_argument
     add(
@@ -92,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--method_translate", **choice(methods.CHOICES, "vanilla", "how a sentence or phrase is translated"))
     add_nllb_flags(add, default="facebook/nllb-200-distilled-600M")
     intro = "how often the LLM is asked to improve its translations (with --steps: those of the phrases)"
-    add("--number_of_refining_steps", **count(0, intro, 0))
+    add("--number_of_refining_steps", **count(0, intro, 0, maximum=100))
     add(
         "--max_new_tokens_merge",
         **count(1, "longest answer to a merge prompt or a refinement, in tokens, if above --max_new_tokens", 1500),
@@ -144,11 +148,15 @@ def add_data_flags(add) -> None:
         help="name of the run's folder in OUTPUT_DIR/{model} [{src}_to_{tgt}_{k}_shot_seed_{seed}_...]",
     )
     add_run_flags(add)
-    add("--dry_run", **FLAG, help="show the first prompts, then exit")
+    add(
+        "--dry_run",
+        **FLAG,
+        help="show the first prompts and an estimate of the prompts, tokens and cost of each stage, then exit",
+    )
 
 
 def add_comptra_flags(add) -> None:
-    add("--steps", **count(0, "how often sentences are divided; 0: not at all", 0))
+    add("--steps", **count(0, "how often sentences are divided; 0: not at all", 0, maximum=10))
     add("--method_divide", **choice(divide.DIVIDERS, "llm", "how a sentence is divided into phrases"))
     add(
         "--mode_divide",
@@ -164,7 +172,7 @@ def add_comptra_flags(add) -> None:
         metavar="N",
         help="maximum number of phrases per sentence; -1: no limit; 0 goes with --steps 0",
     )
-    add("--number_of_repetitions", **count(1, "identity: how often the sentence is repeated", 4))
+    add("--number_of_repetitions", **count(1, "identity: how often the sentence is repeated", 4, maximum=1000))
     add("--max_new_tokens_divide", **count(1, "longest answer to a prompt that divides, in tokens", 1500))
     intro = "how the sentence is translated with its phrases"
     add(
@@ -192,6 +200,18 @@ def add_comptra_flags(add) -> None:
 
 def translate(args: argparse.Namespace) -> int:
     """Check the flags, then translate with each model, or with --dry_run show the prompts; the exit code."""
+    dataset = evaluation_sets.DATASETS[args.dataset_name_or_path]
+    hub.require(
+        [
+            *(() if args.inference_api in inference.REMOTE else args.model_name_or_path or ()),
+            args.tokenizer_name_or_path,
+            args.base_model_name_or_path,
+            args.nllb_name_or_path if args.method_translate in ("nllb", "refine") else None,
+            args.sonar_name_or_path if args.retriever_type == "SONAR" and args.k else None,
+            args.lid_model if args.steps else None,
+        ],
+        [] if args.benchmark_dir else [benchmarks.REPOS.get(split[0]) for split in dataset[1:] if split],
+    )
     config = EvaluationConfig(args)
     if args.dry_run:
         return show_prompts(config)

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_jsonl, repair_tail, to_line
+from topxgen.common.files import to_line
 from topxgen.common.lines import split_lines
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
+from topxgen.inference.response_cache import ResponseCache
 from topxgen.quality.blaser import DEFAULT as BLASER
 from topxgen.quality.sonar import DEFAULT as SONAR
 from topxgen.retrieval import ngram_similarity
@@ -192,18 +193,17 @@ class ByComet:
         pairs = list(zip(sentences, translations, strict=True))
         ids = [self._id(*pair) for pair in pairs]
         path = folder / "comet_qe_scores.jsonl"
-        repair_tail(path)
-        known = {record["id"] for record in read_jsonl(path)}
+        known = _known_scores(path)
         missing = {key: pair for key, pair in zip(ids, pairs, strict=True) if key not in known}
         if missing:
             logger.info(f"comet-qe: {len(missing)} translations to score with {self._settings.comet_model}")
             self._run(folder, path, missing)
-        scores = {record["id"]: record["score"] for record in read_jsonl(path)}
+        scores = _known_scores(path)
         if unscored := [key for key in missing if key not in scores]:
             raise UsageError(
                 f"COMET gave {len(unscored)} of {len(missing)} translations no score in {path}; re-run the same command"
             )
-        return [None if math.isnan(scores[key]) else scores[key] for key in ids]
+        return [scores[key] for key in ids]
 
     def _run(self, folder: Path, path: Path, missing: dict[str, tuple[str, str]]) -> None:
         pairs = folder / "comet_qe_pairs.jsonl"
@@ -222,6 +222,13 @@ class ByComet:
     def _id(self, src: str, mt: str) -> str:
         key = json.dumps([self._settings.comet_model, src, mt])
         return hashlib.sha256(key.encode()).hexdigest()[:24]
+
+
+def _known_scores(path: Path) -> dict[str, float | None]:
+    """The scores in the file, by id; None where COMET gave no number."""
+    cache = ResponseCache(path, keys=("id", "score"))
+    cache.close()
+    return {record["id"]: record["score"] for record in cache.values()}
 
 
 def comet_python(flag_value: str | None) -> str:

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from comptra import methods
+from comptra.candidate_selection import BY_QUALITY
 from comptra.compositional import divide
 from comptra.methods import refine
 from topxgen import inference
+from topxgen.common import flag_rules
 from topxgen.common.errors import UsageError
+from topxgen.common.flag_rules import Rule
 from topxgen.prompting.style import RAW
 
 if TYPE_CHECKING:
-    from comptra.run import EvaluationConfig
+    from comptra.config import EvaluationConfig
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +24,173 @@ PHRASE = ""  # stands for the phrases of a sentence, which are not known yet
 MAX_SHOWN = 100  # characters
 
 
-def check_flags(args: argparse.Namespace, uses_llm: bool) -> None:
-    """Values that are out of range, or contradict other flags."""
-    if problem := next(_problems(args, uses_llm), None):
+LOCAL = ("vllm", "hf")
+ANNOTATED = ("pos", "morph", "dep", "ner")  # methods that need spaCy, as do:
+PARSING_RETRIEVERS, PARSING_DIVIDERS = ("structural", "kernel", "grakel"), ("structural",)
+
+
+def uses_llm(args: argparse.Namespace) -> bool:
+    return bool(args.method_translate != "nllb" or args.steps or args.number_of_refining_steps)
+
+
+def shows_demonstrations(args: argparse.Namespace) -> bool:
+    """Whether prompts have demonstrations from the pool."""
+    by_method = args.k and args.method_translate not in methods.WITHOUT_DEMONSTRATIONS
+    return bool(by_method or (args.steps and args.number_of_merge_demonstrations))
+
+
+def judges_quality(args: argparse.Namespace) -> bool:
+    return args.selection_method in BY_QUALITY or args.method_translate == "maps"
+
+
+def _divides_by(args: argparse.Namespace, *dividers: str) -> bool:
+    return not args.steps or args.method_divide in dividers or ":" in args.method_divide
+
+
+def _retrieves_by(args: argparse.Namespace, *retrievers: str) -> bool:
+    return shows_demonstrations(args) and (args.retriever_type in retrievers or ":" in args.retriever_type)
+
+
+LLM_FLAGS = (
+    "inference_api", "tokenizer_name_or_path", "template_key", "prompt_style", "max_new_tokens", "temperature", "top_p",
+    "repetition_penalty", "do_sample", "dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "lora_rank",
+)  # fmt: skip
+STEPS_FLAGS = (
+    "method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "max_new_tokens_divide", "merge_prompt",
+    "number_of_merge_demonstrations", "refine_after_merge", "lid_model",
+)  # fmt: skip
+# What each flag needs to have an effect. An implementation of the user's own ("module:attribute") may use any flag.
+RULES = (
+    Rule(
+        LLM_FLAGS,
+        "an LLM (--method_translate other than nllb, --steps, --number_of_refining_steps)",
+        uses_llm,
+        harmless=True,
+    ),
+    Rule(STEPS_FLAGS, "--steps 1 or more", lambda args: args.steps, switch="steps"),
+    Rule(("mode_divide", "max_new_tokens_divide"), "--method_divide llm", lambda args: _divides_by(args, "llm")),
+    Rule(("number_of_repetitions",), "--method_divide identity", lambda args: _divides_by(args, "identity")),
+    Rule(
+        ("number_of_subproblems",),
+        "a --method_divide other than identity",
+        lambda args: not args.steps or args.method_divide != "identity",
+    ),
+    Rule(
+        ("max_new_tokens_merge",),
+        "--steps or --number_of_refining_steps",
+        lambda args: args.steps or args.number_of_refining_steps,
+        harmless=True,
+    ),
+    Rule(
+        (
+            "merge_prompt",
+            "number_of_merge_demonstrations",
+            "refine_after_merge",
+            "number_of_refining_steps",
+            "lid_model",
+            "temperature",
+            "top_p",
+            "num_beams",
+            "num_return_sequences",
+        ),
+        "a --method_translate other than none",
+        lambda args: args.method_translate != methods.DIVIDE_ONLY,
+    ),
+    Rule(
+        ("k",),
+        "a --method_translate that shows demonstrations",
+        lambda args: args.method_translate not in methods.WITHOUT_DEMONSTRATIONS or ":" in args.method_translate,
+        harmless=True,
+    ),
+    Rule(
+        ("retriever_type",),
+        "demonstrations (--k, or --number_of_merge_demonstrations with --steps)",
+        lambda args: shows_demonstrations(args) or ":" in args.method_translate,
+        switch="k",
+    ),
+    Rule(
+        ("demonstration_pool", "data_dir"),
+        "demonstrations (--k, or --number_of_merge_demonstrations with --steps) or --steps with --method_divide keyword",
+        lambda args: shows_demonstrations(args) or (args.steps and _divides_by(args, "keyword")),
+        switch="k",
+    ),
+    Rule(
+        ("spacy_model",),
+        "a method, retriever or divider that needs spaCy (pos, morph, dep, ner; structural, kernel)",
+        lambda args: (
+            args.method_translate in ANNOTATED
+            or ":" in args.method_translate
+            or _retrieves_by(args, *PARSING_RETRIEVERS)
+            or (args.steps and _divides_by(args, *PARSING_DIVIDERS))
+        ),
+    ),
+    Rule(
+        ("nllb_name_or_path", "nllb_engine", "nllb_compute_type", "cache_dir"),
+        "--method_translate nllb",
+        lambda args: args.method_translate == "nllb" or ":" in args.method_translate,
+    ),
+    Rule(
+        ("base_url", "api_key", "request_timeout", "max_retries"),
+        "--inference_api openai, cohere or anthropic",
+        lambda args: args.inference_api not in LOCAL,
+    ),
+    Rule(
+        (
+            "tokenizer_name_or_path",
+            "dtype",
+            "max_model_len",
+            "base_model_name_or_path",
+            "lora_rank",
+            "trust_remote_code",
+        ),
+        "a model in this process (--inference_api vllm or hf)",
+        lambda args: args.inference_api not in inference.REMOTE,
+    ),
+    Rule(
+        ("gpu_memory_utilization", "tensor_parallel_size"),
+        "--inference_api vllm",
+        lambda args: args.inference_api not in ("hf", *inference.REMOTE),
+    ),
+    Rule(("max_concurrent_requests",), "--inference_api vllm or an API", lambda args: args.inference_api != "hf"),
+    Rule(
+        ("request_batch_size",),
+        "--inference_api hf",
+        lambda args: args.inference_api not in ("vllm", *inference.REMOTE),
+        harmless=True,
+    ),
+    Rule(
+        ("temperature", "top_p"),
+        "sampling, which --num_beams above 1 replaces: --num_beams 1",
+        lambda args: args.num_beams == 1,
+    ),
+    Rule(
+        ("top_p", "do_sample"),
+        "--temperature above 0",
+        lambda args: args.temperature and args.do_sample,
+        harmless=True,
+    ),
+    Rule(("comet_python",), "--selection_method comet-qe", lambda args: args.selection_method == "comet-qe"),
+    Rule(
+        ("blaser_name_or_path",),
+        "--selection_method blaser or --method_translate maps",
+        lambda args: judges_quality(args) and args.selection_method != "comet-qe",
+    ),
+    Rule(
+        ("sonar_name_or_path",),
+        "--selection_method blaser, --method_translate maps or --retriever_type SONAR with --k",
+        lambda args: (judges_quality(args) and args.selection_method != "comet-qe") or _retrieves_by(args, "SONAR"),
+    ),
+)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Values that are out of range, contradict other flags, or have no effect with them."""
+    if problem := next(_problems(args), None):
         raise UsageError(problem)
+    flag_rules.check(RULES, args)
 
 
-def _problems(args: argparse.Namespace, uses_llm: bool) -> Iterator[str]:
+def _problems(args: argparse.Namespace) -> Iterator[str]:
     candidates, beams, selection = args.num_return_sequences, args.num_beams, args.selection_method
     phrases = args.number_of_subproblems
     if phrases < -1 or (phrases == 0 and args.steps):
@@ -51,13 +214,11 @@ def _problems(args: argparse.Namespace, uses_llm: bool) -> Iterator[str]:
         )
     if args.method_translate == "maps" and selection in ("bleu", "chrf"):
         yield f"--selection_method {selection}: maps chooses by quality estimation; pass blaser or comet-qe"
-    if not uses_llm and (beams > 1 or candidates > 1 or selection != "greedy"):
+    if not uses_llm(args) and (beams > 1 or candidates > 1 or selection != "greedy"):
         yield (
             "--method_translate nllb has its own decoding and gives one translation: drop --num_beams, --num_return_sequences "
             "and --selection_method, which are for LLMs"
         )
-    if args.refine_after_merge and not args.steps:
-        yield f"--refine_after_merge {args.refine_after_merge} refines merged translations: pass --steps 1 or more, or drop it"
     if args.method_translate == methods.DIVIDE_ONLY and not args.steps:
         yield "--method_translate none only divides: pass --steps 1 or more"
 

@@ -23,18 +23,35 @@ from comptra.scores import metrics
 from comptra.scores.scoring import score_group
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import csv_text, table, title_of
-from topxgen.common import provenance
+from topxgen.common import flag_rules, provenance
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, run_main
+from topxgen.common.console import show
 from topxgen.common.errors import UsageError
-from topxgen.common.files import write_atomic, write_json
+from topxgen.common.files import check_output_files, write_atomic, write_json
+from topxgen.common.flag_rules import Rule
 from topxgen.flags import add_language_flags, add_language_id_flag, add_partial_benchmark_flag
 
 logger = logging.getLogger(__name__)
+MAX_SAMPLES = 1_000_000  # of --trials and --bootstrap
 EXIT_INCOMPLETE = 3  # some folders could not be scored
 
 
+RULES = (
+    Rule(("trials",), "--baseline", lambda args: args.baseline),
+    Rule(("seed",), "--baseline or --bootstrap", lambda args: args.baseline or args.bootstrap),
+    Rule(("tokenize",), "--metrics bleu", lambda args: "bleu" in metric_names(args)),
+    Rule(("lid_model",), "--metrics lang", lambda args: "lang" in metric_names(args)),
+    Rule(
+        ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
+        "--step 0: phrases have no references",
+        lambda args: not args.step,
+        harmless=True,
+    ),
+)
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, prog="python -m comptra.evaluate")
+    parser = Parser(__doc__, incomplete="folders that could not be scored", prog="python -m comptra.evaluate")
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="folders of runs, or folders above them")
 
     add = parser.add_argument_group("what was translated").add_argument
@@ -79,9 +96,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("significance").add_argument
     add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
-    add("--trials", **count(1, "trials of the approximate randomisation test", 10000))
-    add("--bootstrap", **count(0, "samples for 95%% confidence intervals [none]", 0))
-    add("--seed", type=int_range(0), default=12345, help="of trials and samples [%(default)s, sacreBLEU's]")
+    add("--trials", **count(1, "trials of the approximate randomisation test", 10000, MAX_SAMPLES))
+    add("--bootstrap", **count(0, "samples for 95%% confidence intervals [none]", 0, MAX_SAMPLES))
+    add("--seed", type=int_range(0, 2**32 - 1), default=12345, help="of trials and samples [%(default)s, sacreBLEU's]")
 
     add = parser.add_argument_group("files to write").add_argument
     add("--csv", type=Path, metavar="FILE", help="scores, one row per system")
@@ -89,9 +106,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def metric_names(args: argparse.Namespace) -> list[str]:
+    return list(dict.fromkeys(args.metrics or (["lang"] if args.step else metrics.METRICS)))  # phrases: no references
+
+
 def evaluate(args: argparse.Namespace) -> dict:
     """The report (--json): for each test set and direction, the systems with their scores. Raises UsageError."""
-    names = list(dict.fromkeys(args.metrics or (["lang"] if args.step else metrics.METRICS)))  # phrases: no references
+    names = metric_names(args)
     baselines = find_runs([args.baseline], args.step) if args.baseline else []
     folders = {folder.resolve(): folder for folder in baselines + find_runs(args.dirs, args.step)}
     options = {"folder": args.benchmark_dir, "allow_partial": args.allow_partial_benchmark, "need_pool": False}
@@ -128,8 +149,10 @@ def evaluate(args: argparse.Namespace) -> dict:
 
 def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
+    flag_rules.check(RULES, args)
+    check_output_files({"--csv": args.csv, "--json": args.json})
     report = evaluate(args)
-    print(table(report))
+    show(table(report))
     if args.csv:
         write_atomic(args.csv, [csv_text(report)])
     if args.json:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topxgen import inference
+from topxgen.common import flag_rules
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
+from topxgen.common.flag_rules import Rule
 from topxgen.common.hub import model_file
 from topxgen.inference import adapters
 from topxgen.prompting.mt_templates import MTTemplate, trained_template
@@ -59,6 +61,13 @@ def resolve_models(args: argparse.Namespace, uses_llm: bool) -> list[Model]:
             f"two models are named {duplicates[0]!r}, so that their results would be in one folder: run them one by one, each "
             "with its own --output_dir"
         )
+    adapters_only = Rule(
+        ("lora_rank",),
+        "a LoRA adapter as --model_name_or_path",
+        lambda _: any(m.adapter for m in models),
+        "enable_lora",
+    )
+    flag_rules.check([adapters_only], args)
     return models
 
 

@@ -24,7 +24,7 @@ def add_partial_benchmark_flag(add) -> None:
 
 
 def add_run_flags(add) -> None:
-    add("--seed", type=int_range(0), default=122, help="seed of everything that is drawn at random")
+    add("--seed", type=int_range(0, 2**32 - 1), default=122, help="seed of everything that is drawn at random")
     add("--verbose", **FLAG, help="print generated texts during the run")
 
 
@@ -105,7 +105,7 @@ def add_decoding_flags(add, *, max_new_tokens: int, temperature: float) -> None:
     add("--temperature", type=float_range(0), default=temperature, help="sampling temperature; 0 is greedy")
     add("--top_p", type=float_range(0.001, 1), default=1.0, help="nucleus sampling: probability mass")
     add("--repetition_penalty", type=float_range(0.01), default=1.0, help="above 1 discourages repetition")
-    add("--num_return_sequences", **count(1, "answers per prompt", 1))
+    add("--num_return_sequences", **count(1, "answers per prompt", 1, maximum=1024))
     add("--num_beams", **count(1, "above 1: beam search", 1))
     add(
         "--do_sample",

@@ -134,7 +134,7 @@ def test_length_and_number_of_what_is_asked(flags, lengths, script_here, tmp_pat
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     common = options(
         "org/chat", prompt_style=None, max_samples=2, inference_api="openai", dtype=None, k=None, max_new_tokens=None,
-        max_new_tokens_merge=None, method_divide="space", number_of_subproblems=2,
+        max_new_tokens_merge=None, method_divide="space", number_of_subproblems=2, steps=0,
     )  # fmt: skip
     with ApiServer() as server:
         result = script_here("main.py", *common, *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)

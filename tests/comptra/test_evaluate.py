@@ -594,6 +594,28 @@ def test_a_folder_that_cannot_be_scored_does_not_stop_the_others(tmp_path, score
     assert code == 2 and "Klingon" in err and not out, "nothing is scored"
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--trials", 5), "--trials has no effect without --baseline"),
+        (("--seed", 5), "--seed has no effect without --baseline or --bootstrap"),
+        (("--metrics", "chrf", "--tokenize", "13a"), "--tokenize has no effect without --metrics bleu"),
+        (("--metrics", "chrf", "--lid_model", "cld2"), "--lid_model has no effect without --metrics lang"),
+        (("--bootstrap", 10**9), "'1000000000' is not a whole number from 0 to 1000000"),
+        (("--csv", ""), "--csv is empty"),
+        (("--csv=",), "--csv is empty"),
+        (("--csv", "."), "--csv . is a directory"),
+        (("--json", "nowhere/a.json"), "--json nowhere/a.json: there is no directory nowhere"),
+        (("--json", "a.json", "--csv", "a.json"), "--csv and --json name the same file"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_scored(flags, message, score, tmp_path, monkeypatch):
+    original(tmp_path, "m")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = score(tmp_path, *UDHR, *flags)
+    assert code == 2 and message in err and not out and len(err.splitlines()) == 1
+
+
 def test_what_is_not_there(tmp_path, score):
     code, _, said = score(tmp_path / "nowhere")
     assert code == 2 and "is not a folder" in said

@@ -253,7 +253,7 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
         (("--number_of_subproblems", 0, "--steps", 1), "--number_of_subproblems 0: pass a number of phrases, or -1"),
         (("--number_of_subproblems", -2), "--number_of_subproblems -2: pass a number of phrases, or -1"),
         (("--method_translate", "none"), "pass --steps 1"),
-        (("--refine_after_merge",), "--refine_after_merge 1 refines merged translations: pass --steps 1 or more"),
+        (("--refine_after_merge",), "--refine_after_merge has no effect without --steps 1 or more"),
         (("--refine_after_merge", "twice"), "--refine_after_merge: 'twice' is not a whole number of 0 or more"),
         (("--retriever_type", "structural"), "spaCy"),
         (("--steps", 1, "--mode_divide", "vanila"), "vanilla"),
@@ -315,3 +315,100 @@ def test_its_directories_are_scored(main_here, script_here, tiny_lm, tmp_path):
     result = script("-m", "comptra.evaluate", tmp_path, "--json", tmp_path / "scores.json")
     assert "BLEU" in result.stdout and "chrF++" in result.stdout
     assert json.loads((tmp_path / "scores.json").read_text())
+
+
+STEPS = ("--steps", 1, "--method_divide", "space", "--lid_model", "cld2")
+IDLE = [
+    (("--method_divide", "llm"), "--method_divide has no effect without --steps 1 or more"),
+    (("--merge_prompt", "refine", "--mode_divide", "paraphrase"), "have no effect without --steps 1 or more"),
+    (("--number_of_merge_demonstrations", 2), "without --steps"),
+    (("--number_of_subproblems", 3), "without --steps"),
+    (("--lid_model", "cld2"), "without --steps"),
+    ((*STEPS, "--mode_divide", "paraphrase"), "--mode_divide has no effect without --method_divide llm"),
+    ((*STEPS, "--max_new_tokens_divide", 100), "without --method_divide llm"),
+    ((*STEPS, "--number_of_repetitions", 2), "without --method_divide identity"),
+    ((*STEPS, "--method_divide", "identity", "--number_of_subproblems", 3), "without a --method_divide other than"),
+    (
+        (*STEPS, "--method_translate", "none", "--merge_prompt", "refine"),
+        "without a --method_translate other than none",
+    ),
+    ((*STEPS, "--method_translate", "none", "--temperature", 0.5), "without a --method_translate other than none"),
+    (("--retriever_type", "LCS"), "--retriever_type has no effect without demonstrations (--k"),
+    (("--sonar_name_or_path", "x"), "--sonar_name_or_path has no effect without"),
+    (("--blaser_name_or_path", "x"), "--blaser_name_or_path has no effect without"),
+    (("--comet_python", "x"), "without --selection_method comet-qe"),
+    (("--spacy_model", "x"), "--spacy_model has no effect"),
+    (("--nllb_name_or_path", "x"), "--nllb_name_or_path has no effect without --method_translate nllb"),
+    (("--nllb_engine", "transformers"), "without --method_translate nllb"),
+    (("--base_url", "http://localhost:8000/v1"), "--base_url has no effect without --inference_api openai, cohere"),
+    (("--max_retries", 3), "without --inference_api openai"),
+    (("--tensor_parallel_size", 2), "without --inference_api vllm"),
+    (("--max_concurrent_requests", 2), "without --inference_api vllm or an API"),
+    (("--lora_rank", 32), "--lora_rank has no effect without a LoRA adapter"),
+    (("--num_beams", 2, "--temperature", 0.7), "--temperature has no effect without sampling"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), IDLE, ids=lambda value: None if isinstance(value, str) else value[-2])
+def test_flags_without_an_effect_end_the_run(flags, message, script_here, tiny_lm, tmp_path):
+    command = options(tiny_lm, "--output_dir", tmp_path / "out", k=None, max_new_tokens_merge=None)
+    for dry_run in ((), ("--dry_run",)):
+        result = script_here("main.py", *command, *flags, *dry_run)
+        assert result.returncode == 2 and message in result.stderr and "pass that, or drop" in result.stderr
+        assert len(result.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+PUBLISHED = [
+    (("--steps", 0, "--method_divide", "llm", "--merge_prompt", "vanilla"), "have no effect without --steps 1 or more"),
+    (("--steps", 0, "--number_of_subproblems", 0), "--number_of_subproblems has no effect"),
+    (("--steps", 0, "--number_of_merge_demonstrations", 0), None),
+    (("--k", 0, "--retriever_type", "LCS"), "--retriever_type has no effect"),
+    (("--k", 2, "--method_translate", "cot"), "--k has no effect"),
+    (("--top_p", 1.0, "--repetition_penalty", 1.0, "--num_beams", 1, "--num_return_sequences", 1), None),
+    (("--enable_lora", "false", "--lora_rank", 32), "--lora_rank has no effect"),
+    (("--refine_after_merge", "false"), None),
+]
+
+
+@pytest.mark.parametrize(("flags", "line"), PUBLISHED)
+def test_flags_that_are_switched_off_or_published_so_are_told_in_one_line(flags, line, script_here, tiny_lm, tmp_path):
+    command = options(tiny_lm, "--output_dir", tmp_path, "--dry_run", k=None, max_new_tokens_merge=None)
+    result = script_here("main.py", *command, *flags)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("no effect") == (line is not None) and (line or "") in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--seed", 2**32), "--seed: '4294967296' is not a whole number from 0 to 4294967295"),
+        (("--number_of_refining_steps", 10**9), "--number_of_refining_steps: '1000000000' is not a whole number from"),
+        (("--num_return_sequences", 10**9), "--num_return_sequences: '1000000000' is not a whole number from"),
+        (("--max_new_tokens", 10**40), "is not a whole number from 1 to 2147483647"),
+        (("--temperature", "inf"), "--temperature: 'inf' is not a number of 0 or more"),
+        (("--request_timeout", "inf"), "'inf' is not a number"),
+        (("--output_dir=",), "--output_dir is empty; is a shell variable unset?"),
+    ],
+)
+def test_numbers_have_bounds(flags, message, main_here, tmp_path):
+    result = main_here("--output_dir", tmp_path, *flags)
+    assert result.returncode == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_dry_run_finds_what_a_run_would(main_here, tiny_lm, tmp_path):
+    """Results of other settings, lines of other sentences, an output directory that is a file; nothing is written."""
+    (tmp_path / "file").write_text("")
+    blocked = main_here("--output_dir", tmp_path / "file" / "out", "--dry_run")
+    assert blocked.returncode == 2 and "file is a file, not a directory" in blocked.stderr
+    assert main_here("--output_dir", tmp_path / "out").returncode == 0
+    folder = folder_of(tmp_path / "out", tiny_lm)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = main_here("--output_dir", tmp_path / "out", "--dry_run", "--template_key", 9)
+    assert other.returncode == 2 and "template_key was '11', now '9'" in other.stderr
+    shorter = main_here("--output_dir", tmp_path / "out", "--dry_run", "--max_samples", 2)
+    assert shorter.returncode == 2 and "more lines than the 2 sentences" in shorter.stderr
+    with open(folder / "translate_0.jsonl", "a") as file:
+        file.write('{"sentence": "ha')
+    before["translate_0.jsonl"] += b'{"sentence": "ha'
+    assert main_here("--output_dir", tmp_path / "out", "--dry_run").returncode == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

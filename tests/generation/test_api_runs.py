@@ -1,18 +1,23 @@
 """datagen.py over an API, generation and back-translation: what a spent quota and a kill leave, and what it costs."""
 
 import hashlib
+import json
 import random
 import re
+import subprocess
+import sys
+import threading
+import time
 from collections import Counter
 
 import pytest
 
 from tests.support import api_server
 from tests.support.api_server import KEY, ApiServer
-from tests.support.runs import TOPICS, datagen, lines_in, records
+from tests.support.runs import ROOT, TOPICS, contents, datagen, lines_in, records
 from tests.support.tiny_models import udhr_texts
 
-BASQUE = udhr_texts("Basque")
+TEXTS = {name: udhr_texts(name) for name in ("Basque", "Hausa")}
 ENGLISH = udhr_texts("English")
 
 
@@ -40,7 +45,8 @@ def answer(path: str, body: dict, _) -> dict:
     if "Translate this sentence" in body["messages"][-1]["content"]:
         text = rng.choice(ENGLISH).rstrip(".;,") + "."
     else:
-        text = "\n".join(f"{i}. " + " ".join(rng.sample(BASQUE, 3)) for i in (1, 2))
+        language = "Hausa" if "Hausa" in body["messages"][-1]["content"] else "Basque"
+        text = "\n".join(f"{i}. " + " ".join(rng.sample(TEXTS[language], 3)) for i in (1, 2))
     message = {"role": "assistant", "content": text}
     usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
     choice = {"index": 0, "finish_reason": "stop", "message": message}
@@ -152,3 +158,128 @@ def test_an_adapter_is_not_left_out_silently(tmp_path, script_here):
                     result.returncode == 2 and "is a LoRA adapter, which --inference_api openai cannot" in result.stderr
                 )
     assert not server.arrivals and not list(tmp_path.glob("out/**/settings_*.json"))
+
+
+def two_languages(server, folder, *languages):
+    return (
+        *command(server, folder, "--number_of_instructions", 0, "--number_of_instructions_per_language", 16),
+        "--scorer", "confidence", "--languages", *languages,
+    )  # fmt: skip
+
+
+def test_languages_side_by_side_in_one_directory(tmp_path):
+    """An array over languages, its jobs killed again and again: the files of one undisturbed run over both languages, and
+    manifests that have both. A second process for the same language is refused meanwhile."""
+    together, apart, rng = tmp_path / "together", tmp_path / "apart", random.Random(3)
+    with Writer() as server:
+        datagen(*two_languages(server, together, "Basque", "Hausa"))
+    refusals = 0
+    with Writer(delay=0.02) as server:
+        for attempt in range(12):
+            jobs = [
+                subprocess.Popen(
+                    [sys.executable, "datagen.py", *map(str, two_languages(server, apart, name))],
+                    cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                )
+                for name in ("Basque", "Hausa", "Basque")
+            ]  # fmt: skip
+            if attempt < 4:
+                grown = lines_in(apart / "Basque_answers.jsonl") + lines_in(
+                    apart / "writer-1" / "Basque_translate.jsonl"
+                )
+                deadline = time.monotonic() + 20 if attempt else time.monotonic() + 60
+                while time.monotonic() < deadline and all(job.poll() is None for job in jobs[:2]):
+                    now = lines_in(apart / "Basque_answers.jsonl") + lines_in(
+                        apart / "writer-1" / "Basque_translate.jsonl"
+                    )
+                    if now > grown:
+                        break
+                    time.sleep(0.01)
+                time.sleep(rng.random() / 2)
+                for job in jobs[:2]:
+                    job.kill()
+            outputs = [job.communicate() for job in jobs]
+            refusals += sum(
+                job.returncode == 2 and "Basque in" in err for job, (_, err) in zip(jobs, outputs, strict=True)
+            )
+            assert not any("Traceback" in err for _, err in outputs), outputs
+            if attempt >= 4 and jobs[1].returncode == 0 and 0 in (jobs[0].returncode, jobs[2].returncode):
+                break
+        else:
+            raise AssertionError(outputs)
+        last = datagen(*two_languages(server, apart, "Hausa"))
+    assert refusals
+    assert contents(apart) == contents(together)
+    for place, stage in ((".", "generate"), ("writer-1", "translate"), ("writer-1", "score")):
+        one, other = (json.loads((f / place / f"manifest_{stage}.json").read_text()) for f in (together, apart))
+        assert set(one["counts"]) == set(other["counts"]) == {"Basque", "Hausa"}
+        kept = ("kept", "pairs", "sentences", "rejected")
+        for name in one["counts"]:
+            assert {k: one["counts"][name].get(k) for k in kept} == {k: other["counts"][name].get(k) for k in kept}
+    assert "With Basque, as far as finished:" in last.stdout and re.search(r"paragraphs kept +32\n", last.stdout)
+    assert not list(tmp_path.rglob(".lock*"))
+
+
+def snapshot(folder):
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_again_leaves_every_file_untouched(tmp_path):
+    with Writer() as server:
+        datagen(*two_languages(server, tmp_path, "Basque", "Hausa"))
+        before = snapshot(tmp_path)
+        datagen(*two_languages(server, tmp_path, "Basque", "Hausa"))
+        datagen(*two_languages(server, tmp_path, "Hausa"))
+    assert snapshot(tmp_path) == before
+
+
+def test_manifests_of_older_versions_are_continued(tmp_path):
+    """They had all languages in one file and none by language."""
+    with Writer() as server:
+        datagen(*two_languages(server, tmp_path, "Basque", "Hausa"))
+        whole = json.loads((tmp_path / "manifest_generate.json").read_text())
+        for path in tmp_path.glob("manifest_generate_*.json"):
+            path.unlink()
+        flags = two_languages(server, tmp_path, "Hausa")
+        datagen(*flags, "--number_of_instructions_per_language", 20)
+    again = json.loads((tmp_path / "manifest_generate.json").read_text())
+    assert again["counts"]["Basque"] == whole["counts"]["Basque"] and again["counts"]["Hausa"]["kept"] == 20
+
+
+@pytest.mark.parametrize("name", ["Basque.jsonl", "Basque_answers.jsonl", "writer-1/Basque_translate.jsonl"])
+def test_a_file_that_is_removed_meanwhile_is_no_success(tmp_path, name):
+    path, removed = tmp_path / name, threading.Event()
+
+    def remove():
+        while not lines_in(path):
+            time.sleep(0.002)
+        path.unlink()
+        removed.set()
+
+    with Writer(delay=0.05) as server:
+        threading.Thread(target=remove, daemon=True).start()
+        result = datagen(*command(server, tmp_path), check=2)
+    assert removed.is_set() and "Traceback" not in result.stderr
+    assert re.search(f"{name.split('/')[-1]} was removed or replaced|files of Basque in .* were removed", result.stderr)
+
+
+def test_a_lone_surrogate_has_the_same_end_before_and_after_a_kill(tmp_path, monkeypatch):
+    """It cannot be saved: the text is rejected as binary, at once and by a run that reads the answers again."""
+    monkeypatch.setattr(api_server, "answer", lambda *args: spoiled(answer(*args)))
+    with Writer() as server:
+        flags = (*command(server, tmp_path), "--stages", "generate", "--number_of_instructions", 6)
+        datagen(*flags)
+        first = contents(tmp_path)
+        for name in ("Basque.jsonl", "Basque_rejects.jsonl"):
+            (tmp_path / name).unlink()
+        datagen(*flags)
+    assert contents(tmp_path) == first
+    rejects = records(tmp_path / "Basque_rejects.jsonl")
+    assert rejects and {reject["reason"] for reject in rejects} == {"binary"}
+
+
+def spoiled(response: dict) -> dict:
+    """The second text of the answer with a lone surrogate."""
+    message = response["choices"][0]["message"]
+    message["content"] += " \ud83d"
+    return response

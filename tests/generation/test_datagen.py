@@ -228,7 +228,7 @@ def test_a_second_process_is_refused(tiny_lm, tmp_path):
     ]
     first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
+        while not (tmp_path / ".lock-Basque").exists() or not (tmp_path / ".lock-Basque").read_text():
             time.sleep(0.1)
         result = datagen(*tiny(tiny_lm, tmp_path, "--number_of_instructions", 5, "--stages", "generate"), check=2)
         assert f"in use by process {first.pid} on {os.uname().nodename}" in result.stderr
@@ -321,7 +321,7 @@ def without_chat_template(model, folder) -> Path:
         (("--seed_topics_path", "nowhere.txt"), "cannot read the topics file nowhere.txt"),
         (("--seed_topics_path", "EMPTY"), "holds no topic"),
         (("--model_name_or_path", "/nowhere/at/all"), "cannot load '/nowhere/at/all'"),
-        (("--model_name_or_path", "nobody/nothing"), "cannot load 'nobody/nothing'"),
+        (("--model_name_or_path", "nobody/nothing"), "missing in its cache"),
         (("--number_of_icl_demonstrations", "13"), "is more than the 12 languages other than Basque"),
         (("--number_of_icl_phrases", "1000"), "is more than the 37 example sentences in Basque"),
         (("--example_sentences", "flores"), "or --example_sentences FOLDER"),
@@ -351,7 +351,7 @@ def without_chat_template(model, folder) -> Path:
         (("--num_beams", "33"), "--num_beams 33 is more than 32"),
         (("--output_filenames", "Basque_answers"), "--output_filenames needs one distinct name"),
         (("--translate_dir", "FILE"), "a directory"),
-        (("--nllb_name_or_path", "facebook/nllb-200-3.3B"), "cannot load 'facebook/nllb-200-3.3B'"),
+        (("--nllb_name_or_path", "facebook/nllb-200-3.3B"), "model facebook/nllb-200-3.3B"),
         (("--languages", "Hausa"), "Apertium has no installed pair from Hausa to English"),
         (("--lid_model", "/nowhere.bin"), "--lid_model '/nowhere.bin' does not exist"),
         (("--target_language", "Basque"), "Apertium has no installed pair from Basque to Basque"),

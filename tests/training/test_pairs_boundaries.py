@@ -1,6 +1,8 @@
 """Test sets: how large, and what stays together."""
 
 import random
+import re
+import unicodedata
 
 import pytest
 
@@ -55,6 +57,35 @@ def test_pairs_with_a_text_in_common_stay_together():
     together(data, 0.2)
     # The source of one is the target of another.
     together([*pairs(20), *(Pair(f"t{i}", f"u{i}", "Basque", "English", f"b{i}") for i in range(20))], 0.2)
+
+
+@pytest.mark.parametrize(
+    "respell",
+    [
+        lambda text: unicodedata.normalize("NFD", text),
+        lambda text: text.replace(" ", "\u00a0"),
+        lambda text: text.rstrip("."),
+        lambda text: f"\u201c{text.upper()}\u201d",
+        lambda text: "\u200b".join(text),
+    ],
+)
+@pytest.mark.parametrize("side", [0, 1])
+def test_spellings_of_a_text_stay_together(respell, side):
+    """A held-out sentence is not trained on in another Unicode form or without its full stop."""
+    for seed in range(20):
+        data = []
+        for i in range(40):
+            sides = [f"s{i}", f"t{i}"]
+            text = f"H\u00e9 ber\u0301e {i // 2}."
+            sides[side] = respell(text) if i % 2 else text
+            data.append(Pair(*sides, "English", "Basque", str(i)))
+        train, test = split(data, 8, seed)
+        assert len(test) == 8
+        numbers = [
+            {int("".join(re.findall(r"\d", pair.target))) // (1 if side else 2) for pair in part}
+            for part in (train, test)
+        ]
+        assert not numbers[0] & numbers[1]
 
 
 def test_equal_texts_of_two_languages_do_not_tie_pairs():

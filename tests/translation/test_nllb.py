@@ -11,7 +11,7 @@ from tests.support import tiny_models
 from topxgen import translation
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
-from topxgen.translation import TranslatorSettings
+from topxgen.translation import TranslatorSettings, seq2seq_engines
 from topxgen.translation.language_tokens import find_family
 from topxgen.translation.nllb import split_long
 
@@ -202,10 +202,30 @@ def test_the_conversion_is_made_once(tiny_nllb, tmp_path, caplog):
     shutil.copytree(tiny_nllb, copy)
     open_translator(copy, str(tmp_path)).close()
     assert conversions() == 2, "another checkpoint, another conversion"
-    converted = next(path for path in (tmp_path / "ctranslate2").iterdir() if path.is_dir() and "other" in path.name)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tiny_nllb / Path(name), converted)
-    shutil.copy(tiny_nllb / Path("config.json"), converted / "config.json")
+
+
+@pytest.mark.parametrize("purged", ["model.bin", "shared_vocabulary.json", "conversion.json", "cut model.bin"])
+def test_a_conversion_that_lacks_a_file_is_made_again(tiny_nllb, tmp_path, purged):
+    """As after a purge of old files on scratch space, or by a version that converted incomplete checkpoints."""
+    open_translator(tiny_nllb, str(tmp_path)).close()
+    [folder] = (path for path in (tmp_path / "ctranslate2").iterdir() if path.is_dir())
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if purged.startswith("cut "):
+        (folder / "model.bin").write_bytes(whole["model.bin"][:1000])
+    else:
+        (folder / purged).unlink()
+    open_translator(tiny_nllb, str(tmp_path)).close()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+
+
+def test_a_conversion_on_a_read_only_file_system_is_used(tiny_nllb, tmp_path, monkeypatch):
+    open_translator(tiny_nllb, str(tmp_path)).close()
+
+    def refuse(*_, **__):
+        raise UsageError("read-only")
+
+    monkeypatch.setattr(seq2seq_engines, "wait_for_lock", refuse)
+    open_translator(tiny_nllb, str(tmp_path)).close()
 
 
 def spoiled(tiny_nllb, folder: Path, change) -> str:

@@ -72,6 +72,15 @@ def _refuse_directory(path: Path) -> None:
         raise UsageError(f"{path} is a directory, not a file; move it away, or pass another path")
 
 
+def check_folder(folder: Path, flag: str) -> None:
+    """Raise UsageError unless `folder`, which need not exist, can be written to; nothing is created."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise UsageError(f"{flag} {folder}: {existing} is not a directory; pass another one")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"{flag} {folder}: {existing} cannot be written to; pass another one")
+
+
 def repair_tail(path: Path) -> int:
     """Remove the half-written last record that a killed run leaves; returns the bytes removed.
 
@@ -157,6 +166,28 @@ def _encoding_hint(path: Path) -> str:
     return ""
 
 
+def check_output_files(paths: dict[str, Path | None]) -> None:
+    """Raise UsageError, before the work that they are to hold, for files by their flags that could not be written."""
+    chosen = {flag: path for flag, path in paths.items() if path is not None}
+    for flag, path in chosen.items():
+        if path.is_dir():
+            raise UsageError(f"{flag} {path} is a directory; pass the name of a file")
+        check_output_directory(path.parent, f"{flag} {path}", must_exist=True)
+    if len({path.resolve() for path in chosen.values()}) < len(chosen):
+        raise UsageError(f"{' and '.join(chosen)} name the same file; pass two")
+
+
+def check_output_directory(path: Path, named: str, must_exist: bool = False) -> None:
+    """Raise UsageError if nothing could be written to the directory, which need not exist; `named` begins the message."""
+    nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if must_exist and nearest != path:
+        raise UsageError(f"{named}: there is no directory {path}; create it, or pass another one")
+    if not nearest.is_dir():
+        raise UsageError(f"{named}: {nearest} is a file, not a directory; pass another one")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"{named}: {nearest} is not writable; pass another one")
+
+
 def to_line(record: dict) -> str:
     return _dumps(record) + "\n"
 
@@ -174,7 +205,7 @@ class Appender:
 
     def __init__(self, path: Path):
         repair_tail(path)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._path, self._fd = path, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def write(self, *records: dict) -> None:
         # A lone surrogate cannot be UTF-8: it becomes "?" rather than end a run.
@@ -185,16 +216,31 @@ class Appender:
 
     def sync(self) -> None:
         os.fsync(self._fd)
+        try:
+            is_there = os.path.samestat(os.fstat(self._fd), self._path.stat())
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise UsageError(
+                f"{self._path} was removed or replaced while this run was writing to it, and what it held is lost; re-run the same "
+                "command to make it again"
+            )
 
     def close(self) -> None:
-        os.fsync(self._fd)
-        os.close(self._fd)
+        try:
+            self.sync()
+        finally:
+            os.close(self._fd)
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.close()
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.close()
+        else:  # the error that ends the run is the one to show
+            os.fsync(self._fd)
+            os.close(self._fd)
 
 
 def partial(path: Path) -> Path:

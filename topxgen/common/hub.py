@@ -2,7 +2,10 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,16 +14,72 @@ from topxgen.common.errors import UsageError, reason
 
 logger = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")
+CONNECT_S = 5.0
+
+
+@cache
+def check_connection() -> None:
+    """Go offline, with a warning, if the Hub cannot be reached: its clients would retry for minutes, file by file."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    for last in (False, True):
+        try:
+            get_session().head(constants.ENDPOINT, timeout=CONNECT_S)
+            return
+        except Exception as error:  # of the HTTP client, a proxy, TLS
+            if last:
+                logger.warning(f"the Hub cannot be reached ({reason(error)}): only what is in its cache is used")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # for libraries that are imported from now on, and for engine processes
+    constants.HF_HUB_OFFLINE = True
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].config.HF_HUB_OFFLINE = True
 
 
 def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:
     """`load()`, which gets `name` from a folder or the Hub. Raises UsageError, in one line, whatever goes wrong in it."""
+    if not Path(name).expanduser().exists():
+        check_connection()
     try:
         return load()
     except UsageError:
         raise
     except Exception as error:  # the Hub's client raises dozens of types; the cause is in the message
         raise UsageError(cannot_load(name, error)) from None
+
+
+def require(models: Iterable[str | None], datasets: Iterable[str | None] = ()) -> None:
+    """Raise UsageError naming all of these Hub ids that are neither local nor in the cache, if there is no Hub.
+
+    So a node without internet is set up in one go. Folders and None are passed over.
+    """
+    wanted = [("model", name) for name in models] + [("dataset", name) for name in datasets]
+    wanted = [(kind, name) for kind, name in dict.fromkeys(wanted) if name and not Path(name).expanduser().exists()]
+    wanted = [(kind, name) for kind, name in wanted if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)]
+    if not wanted:
+        return
+    from huggingface_hub import constants
+
+    check_connection()
+    missing = [(kind, name) for kind, name in wanted if not _is_cached(kind, name)] if constants.HF_HUB_OFFLINE else []
+    if missing:
+        names = ", ".join(f"{'data set' if kind == 'dataset' else kind} {name}" for kind, name in missing)
+        options = {"model": "", "dataset": " --repo-type dataset"}
+        commands = "; ".join(f"hf download {name}{options[kind]}" for kind, name in missing)
+        raise UsageError(
+            f"without the Hub (no internet, or HF_HUB_OFFLINE), missing in its cache {constants.HF_HUB_CACHE}: {names}. On a "
+            f"machine with internet, with HF_HOME on a shared disk (and HF_TOKEN for gated repositories): {commands}. Or pass folders"
+        )
+
+
+def _is_cached(kind: str, name: str) -> bool:
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "snapshots"
+    prepared = Path(constants.HF_HOME) / "datasets" / name.replace("/", "___")
+    return any(folder.glob("*/*")) or (kind == "dataset" and any(prepared.glob("*")))
 
 
 def model_file(model: str, name: str) -> Path | None:
@@ -34,6 +93,7 @@ def model_file(model: str, name: str) -> Path | None:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
+    check_connection()
     try:
         return Path(hf_hub_download(model, name))
     except LocalEntryNotFoundError as error:  # not in the cache
@@ -62,19 +122,21 @@ def cannot_load(name: str, error: Exception) -> str:
         return f"cannot load {name!r} ({reason(error)}); is it the folder of a model with its config.json and tokenizer files?"
     gated = "a gated repository needs its terms accepted and HF_TOKEN exported"
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        remedy = "HF_HUB_OFFLINE is set: pass a local folder, or download it on a machine with internet"
+        remedy = "without the Hub (HF_HUB_OFFLINE): pass a local folder, or download it on a machine with internet"
     else:
         remedy = "pass a local folder or a Hub id that this machine can reach, or download it elsewhere and set HF_HUB_OFFLINE=1"
     return f"cannot load {name!r} ({reason(error)}); {remedy} ({gated})"
 
 
-def load_weights(model_class, name: str, **options):
+def load_weights(model_class, name: str, trust_remote_code: bool = False, **options):
     """The model `name` by `model_class.from_pretrained`, with all its weights from the checkpoint.
 
     transformers fills the parameters that a checkpoint lacks, or has in another shape, with random numbers. Raises UsageError
     for such a checkpoint, except for parameters that the architecture itself computes or shares (tied weights).
     """
-    model, info = model_class.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    model, info = model_class.from_pretrained(
+        name, trust_remote_code=trust_remote_code, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
     problems = []
     if missing := sorted(info["missing_keys"]):
         problems.append(f"lacks {listed(missing)}")

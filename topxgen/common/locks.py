@@ -45,7 +45,7 @@ class OutputLock:
 
     _held: dict[tuple, "_Held"] = {}  # noqa: RUF012 (one table per process, by device, inode and part)
 
-    def __init__(self, directory: Path, part: str | None = None):
+    def __init__(self, directory: Path, part: str | None = None, flag: str = "--output_dir"):
         try:
             directory.mkdir(parents=True, exist_ok=True)
             stat = directory.stat()
@@ -55,7 +55,7 @@ class OutputLock:
                 held = self._held[self._key] = _Held(directory, part)
         except OSError as error:
             raise UsageError(
-                f"cannot write to the output directory {directory}: {error.strerror}; pass another --output_dir"
+                f"cannot write to the output directory {directory}: {error.strerror}; pass another {flag}"
             ) from None
         held.users += 1
         self._released = False
@@ -78,12 +78,12 @@ class OutputLock:
         self.release()
 
 
-def wait_for_lock(directory: Path) -> OutputLock:
-    """The lock of a directory, once the process that holds it releases it."""
+def wait_for_lock(directory: Path, part: str | None = None, flag: str = "--output_dir") -> OutputLock:
+    """The lock of a directory or a part of it, once the process that holds it releases it."""
     logged, began = False, time.monotonic()
     while True:
         try:
-            return OutputLock(directory)
+            return OutputLock(directory, part, flag)
         except DirectoryLocked as error:
             if not logged and time.monotonic() - began > LOG_WAITING_AFTER_S:
                 logger.info(f"{error}: waiting")
@@ -213,4 +213,4 @@ class _Heartbeat:
 
 
 def _in_use(what: str, owner: str) -> DirectoryLocked:
-    return DirectoryLocked(f"{what} is in use by {owner}; wait for it, stop it, or pass another --output_dir")
+    return DirectoryLocked(f"{what} is in use by {owner}; wait for it, stop it, or pass another directory")

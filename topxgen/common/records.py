@@ -12,7 +12,14 @@ from topxgen.common.files import read_json, read_numbered_jsonl
 from topxgen.common.schemas import check
 
 SHARED_RESPONSES = "translate_answers.jsonl"
-PARALLEL = ("propositions", "translations", "scores", "confidences", "pieces")  # fields of one item per sentence
+PARALLEL = (
+    "propositions",
+    "translations",
+    "scores",
+    "confidences",
+    "segments",
+    "pieces",
+)  # fields of one item per sentence
 
 
 class ParagraphRecord(TypedDict, total=False):
@@ -33,7 +40,8 @@ class TranslationRecord(TypedDict, total=False):
     translations: Required[list[str]]
     scores: list[float | None] | None
     confidences: list[float | None] | None
-    pieces: list[int] | None
+    segments: list[int] | None
+    pieces: list[int] | None  # the name of segments in older versions
     scorer: str | None
 
 
@@ -175,8 +183,9 @@ class Layout:
             self.score_cache(language),
         ]
 
-    def manifest(self, stage: str) -> Path:
-        return self._folder(stage) / f"manifest_{stage}.json"
+    def manifest(self, stage: str, language: str | None = None) -> Path:
+        """Of a stage for a language, or for all languages of the folder."""
+        return self._folder(stage) / f"manifest_{stage}{f'_{language}' if language else ''}.json"
 
     def settings(self, stage: str) -> Path:
         return self._folder(stage) / f"settings_{stage}.json"

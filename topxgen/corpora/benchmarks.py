@@ -48,6 +48,7 @@ FLORES_REPO = "openlanguagedata/flores_plus"
 NTREX_REPO = "mteb/NTREX"
 TICO_REPO = "gmnlp/tico19"
 XQUAD_REPO = "google/xquad"
+REPOS = {"flores": FLORES_REPO, "ntrex": NTREX_REPO, "tico": TICO_REPO, "xquad": XQUAD_REPO}
 # FLORES-200 languages that FLORES+ renamed.
 FLORES_PLUS = {
     "ajp_Arab": "apc_Arab_sout3123", "aka_Latn": "twi_Latn_asan1239", "apc_Arab": "apc_Arab_nort3139",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from topxgen.common import signals
-from topxgen.common.console import Progress, printable
+from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl
 from topxgen.common.records import Layout, Paragraph, replace_surrogates, with_ids
@@ -48,12 +48,12 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
     """
     layout, target, translator = config.layout, config.target_language, config.translator
     done = translated_ids(layout, language)
-    todo = [paragraph for paragraph in read_paragraphs(layout, language) if paragraph.id not in done]
-    if not todo:
+    paragraphs = list(read_paragraphs(layout, language))
+    if all(paragraph.id in done for paragraph in paragraphs):
         return
     rejects = layout.translation_rejects(language.name)
     rejects_done = {record["id"] for record in read_jsonl(rejects)}
-    texts = (paragraph.text for paragraph in read_paragraphs(layout, language))
+    texts = (paragraph.text for paragraph in paragraphs)
     split = sentence_splitting.load(config.args.splitter, language, texts).split
     translated = Counter()
 
@@ -61,9 +61,13 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
         progress.update(paragraphs, **translated, **(config.meter.shown() if config.back_translator == "llm" else {}))
 
     with Appender(layout.translations(language.name)) as out, Appender(rejects) as rejected:
-        for block in _blocks(todo, split, identifier, language, translator.block_size):
+        for block in _blocks(paragraphs, split, identifier, language, translator.block_size):
+            todo = [item for item in block if item.paragraph.id not in done]
+            if not todo:
+                continue
+            # What else is in a batch can change a translation, so a block is translated as a whole, after a kill as before it.
             sentences = [sentence for item in block for sentence in item.sentences]
-            on_sentence = by_steps(show, len(block), len(sentences))
+            on_sentence = by_steps(show, len(todo), len(sentences))
 
             def on_done(n: int, on_sentence=on_sentence) -> None:
                 translated["sentences"] += n
@@ -73,20 +77,24 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
                 translations = iter(translator.translate(sentences, language, target, on_done))
                 for item in block:
                     record = _pairs(item, [next(translations) for _ in item.sentences], identifier, target)
+                    if item.paragraph.id in done:
+                        continue
                     if item.rejects and item.paragraph.id not in rejects_done:
                         rejected.write({"id": item.paragraph.id, "rejected": item.rejects})
                     out.write(record)
                     if config.args.verbose:
                         for sentence, translation in zip(record["propositions"], record["translations"], strict=True):
-                            progress.write(f"[{item.paragraph.id}] {printable(sentence)} = {printable(translation)}")
+                            progress.write(f"[{item.paragraph.id}] {sentence} = {translation}")
                 rejected.sync()
                 out.sync()
 
 
-def _blocks(todo: list[Paragraph], split, identifier, language: Language, size: int) -> Iterator[list[_SplitParagraph]]:
+def _blocks(
+    paragraphs: list[Paragraph], split, identifier, language: Language, size: int
+) -> Iterator[list[_SplitParagraph]]:
     """Consecutive paragraphs with about `size` sentences to translate together."""
     block, count = [], 0
-    for paragraph in todo:
+    for paragraph in paragraphs:
         sentences = split(paragraph.text)
         reasons = sentence_splitting.sentence_reject_reasons(sentences, identifier, language)
         item = _SplitParagraph(paragraph, [], [])
@@ -116,10 +124,10 @@ def _pairs(item: _SplitParagraph, translations: list, identifier, target: Langua
         reject["reason"] = f"translation_{'failed' if translation.error is not None else reason}"
         if translation.error:
             reject["detail"] = translation.error
-        if translation.pieces > 1:
-            reject["pieces"] = translation.pieces
+        if translation.segments > 1:
+            reject["segments"] = translation.segments
         item.rejects.append(reject)
-    paragraph, pieces = item.paragraph, [translation.pieces for _, translation in kept]
+    paragraph, segments = item.paragraph, [translation.segments for _, translation in kept]
     return {
         "sentence": paragraph.text,
         "propositions": [sentence for sentence, _ in kept],
@@ -128,7 +136,7 @@ def _pairs(item: _SplitParagraph, translations: list, identifier, target: Langua
         **({} if paragraph.topic is None else {"topic": paragraph.topic}),
         "id": paragraph.id,
         "confidences": [translation.confidence for _, translation in kept],
-        **({"pieces": pieces} if any(count > 1 for count in pieces) else {}),
+        **({"segments": segments} if any(count > 1 for count in segments) else {}),
     }
 
 

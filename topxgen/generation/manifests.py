@@ -1,34 +1,107 @@
-"""The stages of datagen.py and their manifests. A stage has a manifest when it is complete."""
+"""The stages of datagen.py and their manifests.
+
+manifest_{stage}_{Language}.json is written when a stage is complete for a language; manifest_{stage}.json, made from these,
+has all languages of the folder, however they were run: one by one, together, or side by side in several processes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
 
 from topxgen.common.files import read_json, write_json
-from topxgen.common.provenance import command_line, now, versions
+from topxgen.common.locks import wait_for_lock
+from topxgen.common.provenance import check_settings, command_line, now, record_settings, versions
 from topxgen.common.records import Layout
+from topxgen.text.languages import Language
 
 STAGES = ("generate", "translate", "score")
+SUMS = ("prompts_asked", "truncated_texts")  # results that add up over languages
+RUN_KEYS = ("started", "finished", "command", "seed", "settings", "versions")
 
 
-def remove_manifests(layout: Layout, stage: str) -> None:
-    """Remove the manifests of a stage that has work to do, and of the stages after it."""
+def remove_manifests(layout: Layout, stage: str, languages: list[str]) -> None:
+    """Remove the manifests of languages for which a stage has work to do, and those of the stages after it."""
     for later in STAGES[STAGES.index(stage) :]:
-        layout.manifest(later).unlink(missing_ok=True)
+        folder = layout.manifest(later).parent
+        if folder.is_dir():
+            with wait_for_lock(folder):
+                _split_older(layout, later)
+                for language in languages:
+                    layout.manifest(later, language).unlink(missing_ok=True)
+                _combine(layout, later)
 
 
-def write_manifest(layout: Layout, stage: str, started: str, seed: int, settings: dict, **results) -> None:
-    """Write the manifest of a stage, last of its files. One with the same settings and results stays as it is."""
+def write_manifests(
+    layout: Layout,
+    stage: str,
+    started: str,
+    seed: int,
+    settings: dict,
+    results: dict[str, dict],
+    languages: Mapping[str, Language],
+) -> None:
+    """Write the manifests of a stage, last of its files; `results` by language. One with the same settings and results stays."""
+    own_settings = {name: _without_others(settings, name, languages) for name in results}
+    with wait_for_lock(layout.manifest(stage).parent):
+        _split_older(layout, stage)
+        for language, values in results.items():
+            path = layout.manifest(stage, language)
+            earlier = read_json(path)
+            if not earlier or any(
+                earlier.get(name) != value for name, value in {**values, "settings": own_settings[language]}.items()
+            ):
+                run = (started, now(), command_line(("--api_key",)), seed, own_settings[language], versions())
+                write_json(
+                    path,
+                    {"stage": stage, "language": language, **dict(zip(RUN_KEYS, run, strict=True)), **values},
+                )
+        _combine(layout, stage)
+
+
+def record(path: Path, settings: dict) -> None:
+    """Save settings that processes for several languages share. Raises UsageError if another one has saved others meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wait_for_lock(path.parent):
+        check_settings(path, settings)
+        record_settings(path, settings)
+
+
+def _without_others(settings: dict, language: str, languages: Mapping[str, Language]) -> dict:
+    """The settings without those of one other language, such as "demonstrations_digest hau_Latn"."""
+    others = {word for name, other in languages.items() if name != language for word in (name, other.flores)}
+    return {key: value for key, value in settings.items() if key.partition(" ")[2] not in others}
+
+
+def _language_manifests(layout: Layout, stage: str) -> list[dict]:
     path = layout.manifest(stage)
-    earlier = read_json(path)
-    if earlier and all(earlier.get(name) == value for name, value in {**results, "settings": settings}.items()):
+    return [read_json(file) for file in sorted(path.parent.glob(f"{path.stem}_*.json"))]
+
+
+def _combine(layout: Layout, stage: str) -> None:
+    """Write manifest_{stage}.json from those of the languages."""
+    path, parts = layout.manifest(stage), _language_manifests(layout, stage)
+    if not parts:
+        path.unlink(missing_ok=True)
         return
-    write_json(
-        path,
-        {
-            "stage": stage,
-            "started": started,
-            "finished": now(),
-            "command": command_line(("--api_key",)),
-            "seed": seed,
-            "settings": settings,
-            "versions": versions(),
-            **results,
-        },
-    )
+    latest = max(parts, key=lambda part: part["finished"])
+    whole = {"stage": stage, **{name: latest[name] for name in RUN_KEYS}}
+    whole["started"] = min(part["started"] for part in parts)
+    whole["settings"] = {name: value for part in parts for name, value in part["settings"].items()}
+    whole |= {name: sum(part[name] for part in parts) for name in SUMS if all(name in part for part in parts)}
+    if stage == "generate":
+        whole["complete"] = all(part["complete"] for part in parts)
+    whole |= {name: latest[name] for name in latest if name not in {*whole, *SUMS, "language", "counts"}}
+    whole["counts"] = {part["language"]: part["counts"] for part in parts}
+    if whole != read_json(path):
+        write_json(path, whole)
+
+
+def _split_older(layout: Layout, stage: str) -> None:
+    """Write the languages' manifests from the one that older versions wrote for all of them."""
+    whole = read_json(layout.manifest(stage))
+    if not whole or _language_manifests(layout, stage):
+        return
+    for language, counts in whole["counts"].items():
+        part = whole | {"language": language, "counts": counts}
+        if "prompts_asked" in whole and len(whole["counts"]) > 1:
+            part["prompts_asked"] = counts["prompts"]  # at least
+        write_json(layout.manifest(stage, language), part)

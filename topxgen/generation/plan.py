@@ -8,10 +8,11 @@ from pathlib import Path
 
 from topxgen import inference, translation
 from topxgen.common.cli import check_filename
-from topxgen.common.console import printable
+from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.records import Layout
 from topxgen.common.registry import load_choice
+from topxgen.corpora import benchmarks
 from topxgen.generation.filters import load_filters
 from topxgen.generation.paragraphs import Target
 from topxgen.generation.pipelines import PIPELINES
@@ -88,6 +89,33 @@ class GenerationConfig:
             )
         return dict(zip(self.languages, names, strict=True))
 
+    def hub_models(self) -> list[str | None]:
+        """The models that the stages of this run load, as far as they are on the Hub."""
+        args, translator, models = self.args, self.back_translator, []
+        if args.inference_api not in inference.REMOTE and (
+            "generate" in args.stages or ("translate" in args.stages and translator == "llm")
+        ):
+            models += [args.model_name_or_path, args.tokenizer_name_or_path, args.adapter_name_or_path]
+        if "translate" in args.stages:
+            models += [args.nllb_name_or_path if translator == "nllb" else None, args.lid_model]
+        if "score" in args.stages and self.scorer_name == "blaser":
+            models += [args.blaser_name_or_path, args.sonar_name_or_path]
+        return models
+
+    def hub_datasets(self) -> list[str | None]:
+        args = self.args
+        sources = [args.example_paragraphs] if args.number_of_icl_demonstrations else []
+        sources += [args.example_sentences] if args.number_of_icl_phrases else []
+        sources = sources if "generate" in args.stages else []
+        if "translate" in args.stages and self.back_translator == "llm" and args.number_of_demonstrations:
+            sources.append(args.demonstration_pool)
+        return [benchmarks.REPOS.get(source) for source in sources]
+
+    @property
+    def locked_parts(self) -> list[str]:
+        """What no other process may work on: the languages, and files that --output_filenames names."""
+        return sorted({*self.languages, *(self.layout.paragraphs(name).stem for name in self.languages)})
+
     def model_settings(self) -> inference.ModelSettings:
         log = None if self.args.inference_api in inference.REMOTE else self.args.output_dir / inference.ENGINE_LOG
         return inference.ModelSettings.from_args(self.args, engine_log=log)
@@ -154,11 +182,11 @@ class GenerationConfig:
 def dry_run(config: GenerationConfig) -> int:
     """Print the plan: the first prompts, their token counts, an estimate of the whole."""
     args = config.args
-    print(f"stages: {' -> '.join(args.stages)}; languages: {', '.join(config.languages)}; output: {args.output_dir}")
+    show(f"stages: {' -> '.join(args.stages)}; languages: {', '.join(config.languages)}; output: {args.output_dir}")
     if "generate" in args.stages:
         _show_generation(config)
     if {"translate", "score"} & set(args.stages):
-        print(
+        show(
             f"back-translator {config.back_translator} into {config.target_language.name}, files in "
             f"{config.layout.translate_dir}, sentences by {args.splitter}, languages by {args.lid_model}, scores by "
             f"{config.scorer_name}"
@@ -166,9 +194,9 @@ def dry_run(config: GenerationConfig) -> int:
         try:
             for language in config.languages.values():
                 config.translator.check(language, config.target_language)
-            print(f"back-translator: {config.translator.version}")
+            show(f"back-translator: {config.translator.version}")
         except UsageError as error:
-            print(f"not checked: {error}")
+            show(f"not checked: {error}")
     return 0
 
 
@@ -180,7 +208,7 @@ def _show_generation(config: GenerationConfig) -> None:
         tokenizer = load_tokenizer(config.model_settings())
     except UsageError as error:
         tokenizer = None
-        print(f"token counts are estimates (3 characters a token): {error}")
+        show(f"token counts are estimates (3 characters a token): {error}")
     steps = pipeline.schedule(config.target.languages, args.request_batch_size, args.seed)
     counts = []
     for prompt in [prompt for _, step in zip(range(8), steps, strict=False) for prompt in step]:
@@ -191,12 +219,12 @@ def _show_generation(config: GenerationConfig) -> None:
         count = len(encode(tokenizer, content)) if tokenizer is not None else len(text) // 3
         counts.append(count)
         if len(counts) <= DRY_RUN_PROMPTS:
-            print(f"\n--- prompt {prompt.id}, topic {topic!r}, {count} tokens\n{printable(text)}\n---")
+            show(f"\n--- prompt {prompt.id}, topic {topic!r}, {count} tokens\n{text}\n---")
     wanted = config.target.missing(Counter())
     least = -(-wanted // (pipeline.texts_per_prompt * args.num_return_sequences))
     mean = sum(counts) / max(len(counts), 1)
     most_new = 2 * least * args.num_return_sequences * args.max_new_tokens / 1e6
-    print(
+    show(
         f"\n{wanted} paragraphs wanted, {pipeline.texts_per_prompt} a prompt: {least} prompts if all are kept, "
         f"{2 * least} if half are\nabout {mean:.0f} tokens a prompt: {mean * least / 1e6:.2f} to "
         f"{2 * mean * least / 1e6:.2f} million prompt tokens, at most {most_new:.2f} million new ones\n"

@@ -5,7 +5,7 @@ A scorer is made from the flags, and has
     has_models                          whether `load` loads any
     preflight(languages, target)        raise UsageError for what would fail later; cheap
     load()                              load its models
-    score(records, source, target)      -> for each record the list of its pairs' scores
+    score(records, source, target)      -> for each record the list of its pairs' scores, which depend on `records` alone
     truncated                           how many texts it has truncated so far
     close()                             free the models and their memory
 """
@@ -71,6 +71,7 @@ class _PairScorer:
 
     def score(self, records: list[dict], source: Language, target: Language) -> list[list[float | None]]:
         self._model.check(source, target)
+        self._model.forget()
         sentences = [text for record in records for text in record["propositions"]]
         translations = [text for record in records for text in record["translations"]]
         scores = iter(self._model.score(sentences, translations, source, target))
@@ -148,42 +149,43 @@ def _is_unscored(record: dict, scorer_id: str) -> bool:
     return bool(scores) and all(score is None for score in scores)
 
 
-def score(config, source: Language, progress: Progress) -> int:
-    """Fill in `scores` of the records that the scorer has not scored yet; the number of texts too long for it.
+def score(config, source: Language, progress: Progress) -> None:
+    """Fill in `scores` of the records that the scorer has not scored yet.
 
     `config`: a GenerationConfig, its scorer loaded. Scores first go to a cache; when it is complete, the translations
-    file is rewritten in one rename.
+    file is rewritten in one rename. What else is in a batch changes the last bits of a score, so a block of records is
+    scored as a whole, after a kill as before it.
     """
     layout, target, scorer = config.layout, config.target_language, config.scorer
-    path, cache_path = layout.translations(source.name), layout.score_cache(source.name)
-    cache = ResponseCache(cache_path, keys=("id", "scorer", "scores"))
+    path = layout.translations(source.name)
+    cache = ResponseCache(layout.score_cache(source.name), keys=("id", "scorer", "scores"))
     scores: dict[str, list] = {}
-    truncated = 0
     for block in _blocks(path, scorer.id):
-        unsaved = []
-        for record_id, record in block:
-            pairs, saved = _pairs_digest(record, target), cache.get(record_id)
-            if saved is not None and (saved["scorer"], saved.get("pairs")) == (scorer.id, pairs):
-                scores[record_id] = saved["scores"]
-                truncated += saved.get("truncated", 0)
-            else:
-                unsaved.append((record_id, pairs, record))
-        before = scorer.truncated
-        values_of_records = scorer.score([record for _, _, record in unsaved], source, target) if unsaved else []
-        in_block = scorer.truncated - before  # noted with the first record of the block
-        truncated += in_block
-        for (record_id, pairs, _), values in zip(unsaved, values_of_records, strict=True):
-            scores[record_id] = values
-            note = {"truncated": in_block} if in_block else {}
-            in_block = 0
-            cache.add({"id": record_id, "pairs": pairs, "scorer": scorer.id, "scores": values, **note})
-        cache.sync()
+        wanted = {record_id: (scorer.id, _pairs_digest(record, target)) for record_id, record in block}
+        saved = {record_id: cache.get(record_id) or {} for record_id in wanted}
+        if any((saved[key].get("scorer"), saved[key].get("pairs")) != value for key, value in wanted.items()):
+            before = scorer.truncated
+            values = scorer.score([record for _, record in block], source, target)
+            truncated = scorer.truncated - before  # noted with the first record of the block
+            for (record_id, (_, pairs)), record_scores in zip(wanted.items(), values, strict=True):
+                saved[record_id] = {"id": record_id, "pairs": pairs, "scorer": scorer.id, "scores": record_scores}
+                cache.add(saved[record_id] | ({"truncated": truncated} if truncated else {}))
+                truncated = 0
+            cache.sync()
+        scores |= {record_id: record["scores"] for record_id, record in saved.items()}
         progress.update(len(block))
     cache.close()
     if scores:
         write_atomic(path, _with_scores(path, scores, scorer.id))
-    cache_path.unlink()
-    return truncated
+
+
+def truncated_texts(layout: Layout, language: str) -> dict[str, int]:
+    """How many texts were too long for the scorer, for the manifest; {} if nothing has been scored since it was written."""
+    path = layout.score_cache(language)
+    if not path.exists():
+        return {}
+    latest = {record["id"]: record.get("truncated", 0) for record in read_jsonl(path)}
+    return {"truncated_texts": sum(latest.values())}
 
 
 def _blocks(path: Path, scorer_id: str) -> Iterator[list[tuple[str, dict]]]:

@@ -11,6 +11,7 @@ that the engine decodes while the caller works on finished answers; after a None
 finished, and returns when nothing is in flight.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ BACKENDS: dict[str, Choice] = {
 REMOTE = ("openai", "cohere", "anthropic")
 CHAT_ONLY = ("cohere", "anthropic")
 MAX_BEAMS = 32
+_SURROGATE = re.compile("[\ud800-\udfff]")
 ENGINE_LOG = "engine.log"  # in the output directory: what vLLM and transformers print
 
 
@@ -56,6 +58,11 @@ class Answer:
     completion_tokens: int = 0
     error: str | None = None
     cached_tokens: int = 0  # those of the prompt that an API had in its cache
+    finish_reasons: tuple[str, ...] = ()  # of each text: "length" if it was cut at max_new_tokens, else the backend's
+
+    def __post_init__(self):
+        # Lone surrogates cannot be saved: what is judged now must be what a resumed run reads.
+        object.__setattr__(self, "texts", [_SURROGATE.sub("\ufffd", text) for text in self.texts])
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,11 @@ class Meter:
     def responses(self, stage: str | None = None) -> int:
         return sum(counts["responses"] for name, counts in self._tokens.items() if stage in (None, name))
 
+    def totals(self, stage: str) -> dict[str, float]:
+        """The responses of a stage and their tokens, and with prices USD, for a manifest."""
+        usage: dict[str, float] = dict(self._tokens.get(stage, {}))
+        return usage | ({"usd": round(self.spent(stage), 6)} if self.prices else {})
+
     def shown(self) -> dict[str, str]:
         """The running total, for a progress bar."""
         if self.prices is not None:

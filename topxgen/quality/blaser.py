@@ -101,6 +101,10 @@ class Blaser:
             hidden = linear(linear(features, *first).tanh(), *second).tanh()
             return linear(hidden, *last)[:, 0]
 
+    def forget(self) -> None:
+        """Forget the vectors of earlier calls: a text that is embedded again, in another batch, may differ in the last bits."""
+        self._vectors.clear()
+
     def close(self) -> None:
         """Free the networks, the cache and their memory."""
         self._weights = None

@@ -105,6 +105,10 @@ class SonarSpace:
         with torch.inference_mode():
             return self._blaser(src=source.to(self.device), mt=translation.to(self.device))[:, 0]
 
+    def forget(self) -> None:
+        """See topxgen.quality.blaser.Blaser."""
+        self._vectors.clear()
+
     def close(self) -> None:
         """Free the networks, the cache and their memory."""
         import torch

@@ -30,7 +30,7 @@ def leaks(test: Sequence[str], pool: Sequence[str], script: str) -> dict[tuple[i
     n = tokens_per_ngram(NGRAM_WORDS, script)
     by_key: dict[str, list[int]] = defaultdict(list)  # equal test texts
     for number, text in enumerate(test):
-        by_key[_key(tokens(text), text)].append(number)
+        by_key[text_key(text)].append(number)
     groups = list(by_key.values())
     entries = [BenchmarkText("test", "", "", str(i), test[group[0]]) for i, group in enumerate(groups)]
     lengths = [len(tokens(entry.text)) for entry in entries]
@@ -44,13 +44,13 @@ def leaks(test: Sequence[str], pool: Sequence[str], script: str) -> dict[tuple[i
         for match in shared.get(number, ()):
             if match.tokens >= MIN_SHARED * lengths[int(match.entry.id)]:
                 kinds[int(match.entry.id)] = "partial"
-        key = _key(tokens(text), text)
+        key = text_key(text)
         for i, kind in kinds.items():
             found |= {(test_number, number): kind for test_number in groups[i]}
         found |= {(test_number, number): "equal" for test_number in by_key.get(key, ())}
     return found
 
 
-def _key(tokens: list[str], text: str) -> str:
-    """What equal texts have in common; spaces make no difference (cannot, can not)."""
-    return "".join(tokens) or text.strip()
+def text_key(text: str) -> str:
+    """What all spellings of a text have in common; spaces make no difference (cannot, can not)."""
+    return "".join(TOKENIZERS["unicode"].tokens(text)) or text.strip()

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from topxgen.common.errors import UsageError
+from topxgen.text.leak_guard import text_key
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +95,8 @@ def _test_pairs(pairs: list[Pair], count: int, rng: random.Random) -> list[int]:
 
 
 def _texts(pair: Pair) -> list[tuple[str, str]]:
-    """(language, text) of both sides; of raw text the one."""
-    return [(pair.tgt, pair.target), *([(pair.src, pair.source)] if pair.src else [])]
+    """(language, text) of both sides, in one spelling; of raw text the one."""
+    return [(pair.tgt, text_key(pair.target)), *([(pair.src, text_key(pair.source))] if pair.src else [])]
 
 
 def _test_count(pairs: int, size: float) -> int:

@@ -13,11 +13,14 @@ import gc
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, reason
+from topxgen.common.files import read_json, write_json
 from topxgen.common.hub import hub_call, load_weights
+from topxgen.common.locks import wait_for_lock
 from topxgen.common.provenance import weights_id
 from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.translation import TranslatorSettings
@@ -28,6 +31,8 @@ BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}  # padded source tokens in a batch; t
 # Sentences passed at once: enough to sort by length, few enough that a kill loses minutes at most.
 BLOCK_SIZE = {"cpu": 256, "cuda": 8192}
 MIN_BATCH_TOKENS = 256  # if memory runs out, batches are halved down to about this
+# What is in the cache: version 1, without a list of its files, has conversions of incomplete checkpoints, too.
+CONVERSION_VERSION, CONTENTS = 2, "conversion.json"
 DEFAULT_MAX_TOKENS = 512  # for models that state no limit
 Work = list[tuple[int, list[list[int]]]]
 Outputs = list[list[tuple[list[int], float]]]
@@ -210,16 +215,16 @@ def _load_cublas() -> None:
 def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
     """The folder of the converted model, which is converted now if necessary."""
     import ctranslate2
-    from filelock import FileLock
 
     source = Path(settings.nllb_name_or_path)
     version = getattr(config, "_commit_hash", None) or weights_id(source)  # the Hub's commit, or a digest of the files
     name = f"{source.name}-{version[:12]}-{compute_type}"
     folder = Path(settings.cache_dir).expanduser() / "ctranslate2" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if _is_whole(folder):
+        return folder
     # Of jobs that start together the first converts, the others wait.
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if (folder / "model.bin").is_file():
+    with wait_for_lock(folder.parent, name, flag="--cache_dir"):
+        if _is_whole(folder):
             return folder
         logger.info(f"converting {settings.nllb_name_or_path} for CTranslate2 ({compute_type}, once): {folder}")
         partial = folder.with_name(folder.name + ".partial")
@@ -240,8 +245,22 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
                 f"CTranslate2 {ctranslate2.__version__} cannot convert {settings.nllb_name_or_path} ({reason(error)}); check that the "
                 "checkpoint is complete, or pass --nllb_engine transformers"
             ) from None
+        sizes = {path.name: path.stat().st_size for path in partial.iterdir()}
+        write_json(partial / CONTENTS, {"version": CONVERSION_VERSION, "files": sizes})
+        if folder.exists():
+            shutil.rmtree(folder)
         partial.rename(folder)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all files of a conversion by this version are there: a purge of scratch space may take some of them."""
+    try:
+        contents = read_json(folder / CONTENTS)
+        files = {folder / name: size for name, size in contents["files"].items()}
+        return contents["version"] == CONVERSION_VERSION and all(p.stat().st_size == size for p, size in files.items())
+    except (UsageError, LookupError, AttributeError, TypeError, FileNotFoundError):
+        return False
 
 
 def _converter():

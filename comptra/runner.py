@@ -2,47 +2,54 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
+from comptra import cost_estimate
 from comptra.compositional import translate
+from comptra.config import RESPONSES, EvaluationConfig
 from comptra.llm_calls import LazySampler, LLMClient, StageProgress
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
-from comptra.ordered_jsonl import UNDIVIDED, UNREADABLE, is_complete, marked, read_lines
-from comptra.run import EvaluationConfig
+from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
 from topxgen.common import provenance
-from topxgen.common.console import printable
+from topxgen.common.console import show
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json, write_json
+from topxgen.common.files import write_json
 from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
+from topxgen.inference.costs import estimate_table
 from topxgen.prompting.style import RAW
 
 logger = logging.getLogger(__name__)
 
-RESPONSES = "answers.jsonl"
 DIVISION_SETTINGS = "settings_divide.json"
 EXIT_INCOMPLETE = 3  # some sentences have no translation
 MAX_SHOWN_PROMPTS = 2  # of a dry run
 
 
 def show_prompts(config: EvaluationConfig) -> int:
-    """Print the first prompts and the folders of the results, without loading a model; the exit code."""
+    """Print the folders of the results, an estimate of the work and the first prompts, without loading a model; the exit code."""
     for model in config.models:
-        print(f"{model.path}: {len(config.test_set.sources)} sentences to {config.folder(model)}")
+        check_outputs(config, model, read_only=True)
+        show(f"{model.path}: {len(config.test_set.sources)} sentences to {config.folder(model)}")
+        if estimates := cost_estimate.estimate(config, model):
+            show(estimate_table(estimates, config.meter.prices, config.meter.budget))
+        if spent := config.meter.usage(model.name):
+            show(f"so far, {spent}")
     model = config.models[0]
     if not config.uses_llm or config.args.steps or config.args.method_translate != "vanilla":
-        print("--dry_run cannot show these prompts: they depend on earlier model outputs")
+        show("--dry_run cannot show these prompts: they depend on earlier model outputs")
         return 0
     task = config.task(model, LLMClient(None, config.style[model.path], None, config.args.seed))
     sentences = config.test_set.sources[:MAX_SHOWN_PROMPTS]
     for shots, sentence in zip(task.shots(sentences), sentences, strict=True):
         prompt = task.prompt(shots, sentence)
         text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, indent=2)
-        print(f"---\n{printable(text)}\n---")
+        show(f"---\n{text}\n---")
     return 0
 
 
@@ -50,12 +57,12 @@ def translate_all(config: EvaluationConfig, command: list[str]) -> int:
     """Translate with every model; the exit code."""
     for model in config.models:  # before hours of work for the first of them
         check_outputs(config, model)
-    failures = 0
+    failures, meter = 0, config.meter
     by_base: dict[str, list[Model]] = {}
     for model in config.models:
         by_base.setdefault(model.base, []).append(model)
     for group in by_base.values():
-        progress = StageProgress()
+        progress = StageProgress(counts=meter.shown)
         sampler = LazySampler(lambda base=group[0]: load_model(config, base), progress.open)
         try:
             for model in group:
@@ -82,7 +89,9 @@ def translate_with(
         check_settings(folder, settings)
         paid = args.inference_api in inference.REMOTE
         style = config.style.get(model.path, RAW)
-        client = LLMClient(sampler, style, folder / RESPONSES, args.seed, paid=paid, progress=progress)
+        client = LLMClient(
+            config.meter.wrap(sampler, model.name), style, folder / RESPONSES, args.seed, paid=paid, progress=progress
+        )
         try:
             task = config.task(model, client, release_llm=sampler.close)
             plan = config.plan(task)
@@ -92,7 +101,7 @@ def translate_with(
                 path = config.divisions(model) / f"divide_{args.steps}.jsonl"
                 logger.info(f"{len(levels[-1].sentences)} phrases in {path}")
                 return 0
-            inherited_lines = record_settings(folder, settings)
+            lines_from_original = record_settings(folder, settings)
             sizes = {folder / f"translate_{s}.jsonl": len(level.sentences) for s, level in enumerate(levels)}
             # The manifest of a finished run is kept if there is nothing left to do.
             unchanged = (folder / MANIFEST).is_file() and all(is_complete(*item) for item in sizes.items())
@@ -112,17 +121,21 @@ def translate_with(
                 "undivided": [len(marked(path, UNDIVIDED)) for path in divisions],
                 **outcome(levels, translations, plan, client),
                 "unreadable_answers": sum(len(marked(path, UNREADABLE)) for path in sizes),
-                "inherited_lines": inherited_lines,
+                "truncated_translations": sum(len(marked(path, TRUNCATED)) for path in sizes),
+                "lines_from_original": lines_from_original,
+                "usage": config.meter.totals(model.name),
                 "versions": provenance.versions(),
             }
             if not unchanged:
                 write_json(folder / MANIFEST, summary)
             if args.verbose:
-                print("\n".join(map(printable, translate.tree(levels, translations, task, plan, 0))))
+                show("\n".join(translate.tree(levels, translations, task, plan, 0)))
         finally:
             progress.close()
             client.close()
     print_summary(config, folder, summary)
+    if usage := config.meter.usage(model.name):
+        logger.info(usage)
     return len(client.failures)
 
 
@@ -131,9 +144,9 @@ def record_settings(folder: Path, settings: dict) -> int:
     path, inherited = folder / "translate_0.jsonl", {}
     if path.is_file() and not (folder / SETTINGS).is_file() and (lines := path.read_bytes().count(b"\n")):
         logger.info(f"{path} has {lines} lines of another program, which are kept as they are")
-        inherited = {"inherited_lines": lines}
+        inherited = {"lines_from_original": lines}
     provenance.record_settings(folder / SETTINGS, settings | inherited)
-    return read_json(folder / SETTINGS).get("inherited_lines", 0)
+    return provenance.read_settings(folder / SETTINGS).get("lines_from_original", 0)
 
 
 def outcome(
@@ -149,7 +162,7 @@ def outcome(
             sum(not (text and fits) for text, fits in zip(texts, plan.fits(texts), strict=True))
             for texts in translations[1:]
         ],
-        "answers_cut_at_limit": {str(limit): count for limit, count in client.truncated.items()},
+        "truncated_answers": {str(limit): count for limit, count in client.answers_at_limit.items()},
         "unanswered": sorted(set(client.failures.values())),
         "unanswered_prompts": len(client.failures),
     }
@@ -170,7 +183,7 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
     flags = ["max_new_tokens"]
     flags += ["max_new_tokens_merge"] * bool(args.steps or args.number_of_refining_steps)
     flags += ["max_new_tokens_divide"] * bool(args.steps)
-    for limit, cut in summary["answers_cut_at_limit"].items():
+    for limit, cut in summary["truncated_answers"].items():
         flag = " or ".join(f"--{flag}" for flag in flags if getattr(args, flag) == int(limit)) or "intermediate outputs"
         logger.info(f"{cut} answers ended at the limit of {limit} tokens of {flag}: they may be cut short")
     if unanswered := summary["unanswered_prompts"]:
@@ -181,29 +194,38 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
         )
     if unreadable := summary["unreadable_answers"]:
         logger.warning(
-            f"{unreadable} answers to the merge prompt have no section of the final translation: their lines are empty and marked "
-            "as unreadable; if they were cut short raise --max_new_tokens_merge, else --merge_prompt vanilla asks for less"
+            f"{unreadable} answers hold no translation (thoughts that used up the tokens, a merge without the section of the final "
+            "translation): their lines are empty and marked as unreadable; if they were cut short raise "
+            f"--max_new_tokens{'_merge, else --merge_prompt vanilla asks for less' * bool(args.steps)}"
         )
-    elif not unanswered and (empty := summary["empty_translations"]):
+    if truncated := summary["truncated_translations"]:
+        logger.warning(
+            f"{truncated} translations are cut at the limit of new tokens: their lines are marked as truncated; raise "
+            f"--max_new_tokens{' or --max_new_tokens_merge' * bool(args.steps)}, with another --output_dir"
+        )
+    if not unreadable and not unanswered and (empty := summary["empty_translations"]):
         logger.warning(f"{empty} of {count} translations are empty: the model wrote nothing")
 
 
-def check_outputs(config: EvaluationConfig, model: Model) -> None:
+def check_outputs(config: EvaluationConfig, model: Model, read_only: bool = False) -> None:
     """Raise UsageError if results on disk were made with other settings, or are of other sentences."""
-    folder = config.folder(model)
+    folder, path = config.folder(model), config.folder(model) / "translate_0.jsonl"
     if folder.is_dir():
-        with OutputLock(folder):
-            check_settings(folder, run_settings(config, model))
-            read_lines(folder / "translate_0.jsonl", config.test_set.sources, "translation")
+        with nullcontext() if read_only else OutputLock(folder):
+            check_settings(folder, run_settings(config, model), read_only)
+            if not (read_only and is_torn(path)):
+                read_lines(path, config.test_set.sources, "translation")
     if config.args.steps:
         check_division(config.divisions(model), division_settings(config, model))
 
 
-def check_settings(folder: Path, settings: dict) -> None:
+def check_settings(folder: Path, settings: dict, read_only: bool = False) -> None:
     """Raise UsageError if translations in `folder` were made with other settings; those of a run without results are removed."""
     results = [folder / RESPONSES, *folder.glob("translate_*.jsonl"), *folder.glob("draft_*.jsonl")]
     if not any(path.is_file() and path.stat().st_size for path in results):
-        (folder / SETTINGS).unlink(missing_ok=True)
+        if not read_only:
+            (folder / SETTINGS).unlink(missing_ok=True)
+        return
     provenance.check_settings(folder / SETTINGS, settings)
 
 

@@ -14,12 +14,15 @@ from comptra.models import Model
 from topxgen import inference, retrieval, translation
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
+from topxgen.common.files import check_output_directory
+from topxgen.inference.costs import Meter, Prices
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.prompting.mt_templates import MTTemplate, get_template
 from topxgen.text import language_id, languages
 from topxgen.translation import TranslatorSettings
 
 logger = logging.getLogger(__name__)
+RESPONSES = "answers.jsonl"
 
 
 class EvaluationConfig:
@@ -33,8 +36,9 @@ class EvaluationConfig:
         self.src, self.tgt = (languages.find(name, args.languages_file) for name in (args.src, args.tgt))
         if self.src.flores == self.tgt.flores:
             raise UsageError(f"--src and --tgt are both {self.src.name}; choose two languages")
-        self.uses_llm = bool(args.method_translate != "nllb" or args.steps or args.number_of_refining_steps)
-        checks.check_flags(args, self.uses_llm)
+        self.uses_llm = checks.uses_llm(args)
+        checks.check_flags(args)
+        check_output_directory(args.output_dir, f"--output_dir {args.output_dir}")
         self.merge_prompt = merge.load(args.merge_prompt)
         self.models = models.resolve_models(args, self.uses_llm)
         for model in self.models:
@@ -65,6 +69,11 @@ class EvaluationConfig:
             logger.info(f"{args.lid_model} cannot identify {self.tgt.name}: the language of phrases is not checked")
             self._identifier = None
         checks.check_choices(self)
+        self.meter = Meter(
+            Prices.of(args.prices), args.budget
+        )  # what the responses of the models cost, of earlier runs, too
+        for model in self.models:
+            self.meter.add_files(model.name, self.folder(model).glob(RESPONSES))
 
     # Where results are
 

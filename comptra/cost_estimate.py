@@ -1,0 +1,126 @@
+"""What a run is going to ask the LLM (--dry_run): its own code runs on some sentences, with answers made up for it."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comptra.compositional import translate
+from comptra.llm_calls import LLMClient
+from comptra.methods import Shots, Task
+from comptra.models import Model
+from topxgen.inference import SamplingSettings
+from topxgen.inference.costs import Estimate, estimated_tokens
+from topxgen.prompting.style import Prompt
+
+if TYPE_CHECKING:
+    from comptra.config import EvaluationConfig
+
+SAMPLED_SENTENCES = 50
+PHRASES = 4  # of a divided sentence, where --number_of_subproblems does not limit them
+MIN_THOUGHT_TOKENS = 50
+MAX_TRANSLATION_RATIO = 2  # of the longest answers taken for translations by the expected ones
+NO_ERROR = "No error"
+
+
+class _Thought(SamplingSettings):
+    """The decoding settings of an answer that is no translation and may be as long as its limit."""
+
+
+class _EstimatedTask(Task):
+    def greedy(self, *values, **named) -> SamplingSettings:
+        return _Thought(**vars(super().greedy(*values, **named)))
+
+
+class _EstimatingClient(LLMClient):
+    """Makes up answers and counts tokens. `longest`: as many as there may be, else as few."""
+
+    def __init__(self, style: str, task_answers: dict[str, str], longest: bool, has_sections: bool, phrases: int):
+        super().__init__(None, style, None, 0)
+        self._answers, self._longest, self._has_sections, self._phrases = task_answers, longest, has_sections, phrases
+        self._stage = ""
+        self.counts: dict[str, list[int]] = {}  # by stage: prompts, their tokens, tokens of answers
+
+    def begin_stage(self, name: str) -> None:
+        super().begin_stage(name)
+        self._stage = name
+
+    def generate(
+        self, sentences: Sequence[str], prompts: Sequence[Prompt], sampling: SamplingSettings
+    ) -> Iterator[tuple[int, list[str]]]:
+        seen = set()
+        for i, (sentence, prompt) in enumerate(zip(sentences, prompts, strict=True)):
+            text = self._answer(sentence, prompt, sampling)
+            if (key := self._key(prompt, sampling)) not in seen:
+                seen.add(key)
+                count = self.counts.setdefault(self._stage, [0, 0, 0])
+                count[0] += 1
+                count[1] += estimated_tokens(prompt)
+                count[2] += sampling.num_return_sequences * self._answer_tokens(text, sampling)
+            yield i, [text] * sampling.num_return_sequences
+
+    def _answer(self, sentence: str, prompt: Prompt, sampling: SamplingSettings) -> str:
+        translation = self._answers.get(sentence, sentence)
+        if self._stage.startswith("divide"):
+            words = sentence.split()
+            size = -(-len(words) // self._phrases)
+            parts = (words[start : start + size] for start in range(0, len(words), size))
+            return "\n".join(f"{i}. {' '.join(part)}" for i, part in enumerate(parts, 1))
+        if not self._longest and NO_ERROR in str(prompt):
+            return NO_ERROR  # TEaR keeps such a draft
+        if isinstance(sampling, _Thought):
+            return "word " * ((sampling.max_new_tokens if self._longest else MIN_THOUGHT_TOKENS) * 3 // 5)
+        return f"Translation: {translation}\n### Final translation\n{translation}"
+
+    def _answer_tokens(self, text: str, sampling: SamplingSettings) -> int:
+        tokens = estimated_tokens(text.partition("\n###")[0].removeprefix("Translation: "))
+        if self._longest and self._stage.startswith("merge") and self._has_sections:
+            return sampling.max_new_tokens
+        return min(sampling.max_new_tokens, tokens * (MAX_TRANSLATION_RATIO if self._longest else 1))
+
+
+def estimate(config: "EvaluationConfig", model: Model) -> list[Estimate]:
+    """The prompts of each stage and the tokens of prompts and answers, fewest and most, for sentences not translated yet."""
+    test_set, args = config.test_set, config.args
+    path = config.folder(model) / "translate_0.jsonl"
+    done = path.read_bytes().count(b"\n") if path.is_file() else 0
+    sentences = test_set.sources[done : done + SAMPLED_SENTENCES]
+    if not sentences or not config.uses_llm:
+        return []
+    scale = (len(test_set.sources) - done) / len(sentences)
+    references = dict(zip(test_set.sources, test_set.references, strict=True))
+    phrases = args.number_of_subproblems if args.number_of_subproblems > 0 else PHRASES
+    runs = []
+    for longest in (False, True):
+        client = _EstimatingClient(
+            config.style[model.path], references, longest, config.merge_prompt.has_sections, phrases
+        )
+        _run(config, model, client, sentences)
+        runs.append(client.counts)
+    fewest, most = runs
+    estimates = []
+    for stage in most:
+        low, high = ([round(scale * number) for number in run.get(stage, (0, 0, 0))] for run in (fewest, most))
+        prompts = f"{low[0]:,}" if low[0] == high[0] else f"{low[0]:,} to {high[0]:,}"
+        estimates.append(Estimate(stage, f"{prompts} prompts", (low[1], high[1]), (low[2], high[2])))
+    return estimates
+
+
+def _run(config: "EvaluationConfig", model: Model, client: LLMClient, sentences: list[str]) -> None:
+    pool = config.test_set.pool
+    first = lambda sentences, candidates: [texts[0] if texts else "" for texts in candidates]  # noqa: E731
+
+    def nearest(sentences: list[str], k: int) -> list[Shots]:
+        return [[pool[(i + j) % len(pool)] for j in range(k)] for i in range(len(sentences))]
+
+    real = config.task(model, client)
+    changes = {"nearest": nearest, "select": None, "best_by_quality": first, "release_llm": lambda: None}
+    task = _EstimatedTask(**{field.name: getattr(real, field.name) for field in fields(real)} | changes)
+    plan = replace(config.plan(task), fits=lambda texts: [True] * len(texts))
+    if config.args.method_translate == "nllb":
+        plan = replace(plan, method=lambda sentences, task: enumerate(sentences), keep_drafts=False)
+    with tempfile.TemporaryDirectory() as folder:
+        levels = translate.divide(sentences, plan, task, Path(folder))
+        if plan.method is not None:
+            translate.translate(levels, plan, task, Path(folder))

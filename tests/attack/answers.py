@@ -1,0 +1,52 @@
+"""Hostile responses of an API server; then the same command with a good server, which must end as if nothing had happened."""
+
+import gzip
+from collections.abc import Iterator
+
+from tests.attack.faults import Undisturbed
+from tests.attack.hostile import VALUES, json_instead
+from tests.attack.shooting_range import Outcome, Range, differences, results
+from tests.attack.table import STAGES
+
+STAGES_WITH_LLM = ("translate", "few-shot", "comptra")
+_ANSWER = {
+    "id": "x", "object": "o", "created": 1, "model": "stub-1",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Kaixo."}}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+}  # fmt: skip
+WHOLE = {
+    "an empty body": (b"", {}),
+    "no JSON": (b"<html>busy</html>", {}),
+    "bad UTF-8": (b'{"id": "\xff\xfe"}', {}),
+    "a gzip bomb": (gzip.compress(b" " * 200_000_000), {"Content-Encoding": "gzip"}),
+    "broken gzip": (b"\x1f\x8b\x08\x00xx", {"Content-Encoding": "gzip"}),
+    "an unknown encoding": (b"x", {"Content-Encoding": "zip"}),
+}
+
+
+def attacks() -> Iterator[tuple[str, tuple[bytes, dict]]]:
+    yield from WHOLE.items()
+    for what, raw in json_instead(_ANSWER):
+        yield what, (raw.encode("utf-8", "surrogatepass"), {})
+
+
+def attack(place: Range, stage: Undisturbed, what: str, response: tuple[bytes, dict]) -> list[Outcome]:
+    """The outcomes with something wrong, of a run that gets nothing but `response` and of the one after it."""
+    command, folder = STAGES[stage.name].command, place.new_folder(stage.ready)
+    place.stub.hostile = lambda _: response
+    try:
+        hit = place.run(folder, command, timeout=30, expect=(0, 2, 3, 4))
+    finally:
+        place.stub.hostile = None
+    again = place.run(folder, command, expect=(0, 3))
+    if again.code == 0 and not _is_an_answer(what) and (wrong := differences(stage.results, results(folder / "out"))):
+        again.problems.append(f"after it, {'; '.join(wrong)}")
+    return [outcome for outcome in (hit, again) if outcome.problems]
+
+
+def _is_an_answer(what: str) -> bool:
+    """Whether a server may answer so: the results are then others."""
+    place, _, value = what.partition(" is ")
+    if place.rpartition(".")[2] != "content":
+        return not place.startswith("choices") or place.endswith(("index", "role", "finish_reason"))
+    return VALUES.get(value, "").startswith('"') or value == "list of text parts"

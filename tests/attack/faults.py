@@ -1,0 +1,86 @@
+"""Kills, signals and failing file operations in a stage; then the same command again, which must end as if nothing had
+happened."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.attack.file_operations import ACTIONS, ERRORS, KILLS
+from tests.attack.shooting_range import Outcome, Range, differences, digests, results
+from tests.attack.table import STAGES
+
+CODES = {
+    **dict.fromkeys(KILLS, (-9, 0)),
+    **dict.fromkeys(ERRORS, (2, 3, 0)),
+    "SIGTERM": (143, -15, 0),
+    "SIGINT": (130, 0),
+    "short": (0,),
+    "random kill": (-9, 0),
+}
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A stage that ran to its end: where it started, the file operations, the results."""
+
+    name: str
+    ready: Path
+    finished: Path
+    outcome: Outcome
+    results: dict[str, str]
+    inputs: dict[str, str]
+
+    @property
+    def plans(self) -> Iterator[dict]:
+        """Each action at each file operation that it can happen to."""
+        for at, (operation, _) in enumerate(self.outcome.seen):
+            for action in ACTIONS:
+                if operation == "write" or action not in ("torn", "short"):
+                    yield {"at": at, "action": action}
+
+
+def ready_folder(place: Range, clean: Path, name: str) -> Path:
+    """The folder in which a stage can run: with its inputs and the results of the stages before it."""
+    stage = STAGES[name]
+    ready = place.folder / (f"after-{'-'.join(stage.before)}" if stage.before else f"before-{name}")
+    if not ready.exists():
+        place.new_folder(clean).rename(ready)
+        for earlier in stage.before:
+            assert place.run(ready, STAGES[earlier].command).code == 0
+        stage.prepare(ready)
+    return ready
+
+
+def undisturbed(place: Range, clean: Path, name: str, command: tuple[str, ...]) -> Undisturbed:
+    """Run a stage's command without a fault."""
+    ready = ready_folder(place, clean, name)
+    folder = place.new_folder(ready)
+    outcome = place.run(folder, command)
+    assert outcome.code == 0 and not outcome.problems, str(outcome)
+    found = results(folder / "out")
+    assert found, f"{name} wrote nothing"
+    return Undisturbed(name, ready, folder, outcome, found, digests(ready / "in"))
+
+
+def attack(place: Range, stage: Undisturbed, plan: dict) -> list[Outcome]:
+    """The outcomes with something wrong: of the run that suffers `plan`, and of the one after it.
+
+    A plan {"kill_after": seconds} kills whatever the process does at that moment.
+    """
+    command, folder = STAGES[stage.name].command, place.new_folder(stage.ready)
+    fault = None if "kill_after" in plan else plan
+    expect = CODES[plan.get("action", "random kill")]
+    hit = place.run(folder, command, fault=fault, kill_after=plan.get("kill_after"), expect=expect)
+    if hit.code == 0 and (wrong := differences(stage.results, results(folder / "out"))):
+        hit.problems.append(f"exit 0, but {'; '.join(wrong)}")
+    again = place.run(folder, command, expect=(0,))
+    if again.code == 0 and (wrong := differences(stage.results, results(folder / "out"))):
+        again.problems.append(f"after it, {'; '.join(wrong)}")
+    if digests(folder / "in") != stage.inputs:
+        again.problems.append("an input was changed")
+    return [outcome for outcome in (hit, again) if outcome.problems]
+
+
+def random_kill(stage: Undisturbed, rng: random.Random) -> dict:
+    return {"kill_after": round(rng.uniform(0, 1.1 * stage.outcome.seconds), 4)}

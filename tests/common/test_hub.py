@@ -1,0 +1,56 @@
+"""Without the Hub: seconds, not minutes, and one line that lists all that is missing."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support.runs import ROOT, TOPICS
+
+MISSING = {
+    "datagen.py": (
+        "--languages Basque --model_name_or_path org/writer --inference_api hf --use_nllb --number_of_instructions 5 "
+        f"--number_of_icl_phrases 1 --seed_topics_path {TOPICS} --lid_model org/lid --output_dir out",
+        ["org/writer", "google/xquad", "openlanguagedata/flores_plus", "facebook/nllb-200-3.3B", "org/lid", "facebook/blaser"],
+    ),
+    "main.py": (
+        "--model_name_or_path org/one org/two --dataset_name_or_path ood --tgt Basque --k 5 --retriever_type SONAR "
+        "--output_dir out --steps 1 --lid_model org/lid",
+        ["org/one", "org/two", "gmnlp/tico19", "openlanguagedata/flores_plus", "SONAR", "org/lid"],
+    ),
+    "train.py": (
+        "--model_name_or_path org/base --dataset_name_or_path flores --target_languages Basque --output_dir out --max_steps 1",
+        ["org/base", "openlanguagedata/flores_plus"],
+    ),
+    "decontamination.py": (
+        "--input_dir in --benchmarks flores ntrex xquad",
+        ["openlanguagedata/flores_plus", "mteb/NTREX", "google/xquad"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("offline", [False, True], ids=["unreachable", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize("name", MISSING)
+def test_all_that_is_missing_is_listed_in_seconds(tmp_path, name, offline):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "Basque_translate.jsonl").write_text(
+        '{"sentence": "a", "propositions": [], "translations": []}\n'
+    )
+    flags, missing = MISSING[name]
+    with socket.socket() as taken:  # bound, but nobody listens: connections are refused
+        taken.bind(("127.0.0.1", 0))
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{taken.getsockname()[1]}", "HF_HUB_OFFLINE": str(int(offline))}
+        env = os.environ | hub | {"HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": str(ROOT)}
+        began = time.monotonic()
+        words = [word.replace(TOPICS, str(ROOT / TOPICS)) for word in flags.split()]
+        command = [sys.executable, ROOT / name, *words]
+        result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and time.monotonic() - began < 20
+    *before, error = result.stderr.splitlines()
+    assert len(before) <= 1 and "Retrying" not in result.stderr and "Traceback" not in result.stderr
+    assert ("cannot be reached" in before[0]) if before else offline
+    assert error.startswith(f"{name}: error: without the Hub") and "hf download" in error
+    assert [part for part in missing if part not in error] == []

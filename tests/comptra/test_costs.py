@@ -1,0 +1,111 @@
+"""What main.py's questions cost: tokens of all stages, estimates before, a budget during, the record after."""
+
+import json
+import re
+from functools import partial
+
+import pytest
+
+from tests.support.api_server import KEY, ApiServer
+from tests.support.main_runs import options, udhr
+from tests.support.runs import lines_in, records
+
+PRICES = ("--prices", 2.0, 8.0, 0.5)
+SPLIT = ("--steps", 1, "--method_divide", "space", "--number_of_subproblems", 2)
+
+
+@pytest.fixture
+def served(script_here, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    chosen = {"prompt_style": None, "inference_api": "openai", "dtype": None, "k": None, "max_new_tokens_merge": None}
+    flags = options("org/chat", "--output_dir", tmp_path / "out", **chosen)
+    return partial(script_here, "main.py", *flags)
+
+
+def respond(prompt: str) -> str:
+    """An answer that each method can read."""
+    if "MQM" in prompt:
+        return "major, accuracy: wrong"
+    return f"Translation: Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberak dituztela {len(prompt)}."
+
+
+METHODS = [
+    ((), {"translate 0": 1}),
+    (("--k", 2), {"translate 0": 1}),
+    (("--method_translate", "cot"), {"translate 0": 2}),
+    (("--method_translate", "step_by_step"), {"translate 0": 4}),
+    (("--method_translate", "TEaR"), {"translate 0": 3}),
+    (("--number_of_refining_steps", 2), {"translate 0": 3}),
+    (SPLIT, {"translate 1": 2, "merge 0": 1}),
+    ((*SPLIT, "--merge_prompt", "refine"), {"translate 1": 2, "merge 0": 1}),
+    ((*SPLIT, "--refine_after_merge", 2), {"translate 1": 2, "merge 0": 3}),
+]
+
+
+@pytest.mark.parametrize(("flags", "per_sentence"), METHODS)
+def test_a_dry_run_counts_every_call_of_the_method(flags, per_sentence, served):
+    """As many prompts as the run sends then, and about as many tokens in them."""
+    with ApiServer(respond=respond) as server:
+        server_flags = ("--base_url", server.url("openai"))
+        dry = served(*flags, *PRICES, *server_flags, "--dry_run")
+        assert dry.returncode == 0, dry.stderr
+        assert not server.bodies
+        rows = dict(re.findall(r"^((?:divide|translate|merge) \d) +(?:\d+ to )?(\d+) prompts", dry.stdout, re.M))
+        assert rows == {stage: str(4 * count) for stage, count in per_sentence.items()}, dry.stdout
+        assert served(*flags, *server_flags).returncode == 0
+        assert len(server.bodies) == sum(map(int, rows.values()))
+
+
+def test_llm_division_is_estimated_too(served):
+    dry = served("--steps", 1, *PRICES, "--base_url", "http://localhost:1/v1", "--dry_run")
+    assert dry.returncode == 0, dry.stderr
+    assert re.search(r"^divide 1 +4 prompts .* \d\S* to \d\S* +not known$", dry.stdout, re.M), dry.stdout
+    assert re.search(r"^translate 1 +16 prompts", dry.stdout, re.M) and re.search(r"^merge 0 +4 prom", dry.stdout, re.M)
+    assert "--prices?" in served("--base_url", "http://localhost:1/v1", "--dry_run").stdout
+
+
+def test_tokens_and_money_are_reported_and_kept(served, tmp_path):
+    """The server reports 7 prompt tokens and 5 answer tokens for each request."""
+    with ApiServer() as server:
+        run = partial(served, *PRICES, "--base_url", server.url("openai"))
+        result = run()
+        assert result.returncode == 0 and "chat: 28 prompt tokens, 20 answer tokens; 0.00 USD" in result.stderr
+        (path,) = tmp_path.rglob("manifest_translate.json")
+        usage = {"responses": 4, "prompt_tokens": 28, "completion_tokens": 20, "cached_tokens": 0}
+        assert json.loads(path.read_text())["usage"] == usage | {"usd": (28 * 2 + 20 * 8) / 1e6}
+        assert "prices" not in json.loads((path.parent / "settings_translate.json").read_text())
+        longer = run("--max_samples", 6, "--prices", 1, 1)
+        assert "chat: 42 prompt tokens, 30 answer tokens" in longer.stderr, "those of the earlier run, too"
+        assert "so far, chat: 42 prompt tokens" in run("--max_samples", 6, "--dry_run").stdout
+
+
+def test_cached_prompt_tokens_have_their_own_price(served, tmp_path):
+    with ApiServer() as server:
+        assert served("--base_url", server.url("openai")).returncode == 0
+        (path,) = tmp_path.rglob("answers.jsonl")
+        lines = [record | {"cached_tokens": 6} for record in records(path)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        shown = served(*PRICES, "--base_url", server.url("openai"), "--dry_run").stdout
+    assert "28 prompt tokens (24 of them cached)" in shown
+
+
+def test_a_budget_ends_the_run_and_a_larger_one_resumes_it(served, tmp_path):
+    each = (7 * 2 + 5 * 8) / 1e6
+    with ApiServer() as server:
+        run = partial(
+            served, *PRICES, "--base_url", server.url("openai"), "--max_samples", 10, "--max_concurrent_requests", 1
+        )
+        ended = run("--budget", 5.5 * each)
+        assert ended.returncode == 4 and "could exceed --budget" in ended.stderr and len(server.bodies) == 5
+        (path,) = tmp_path.rglob("translate_0.jsonl")
+        assert lines_in(path) == 5 and not (path.parent / "manifest_translate.json").exists()
+        again = run("--budget", 5.5 * each)
+        assert again.returncode == 4 and len(server.bodies) == 5
+        assert run("--budget", 100 * each).returncode == 0
+        assert len(server.bodies) == 10 and [line["sentence"] for line in records(path)] == udhr(10).sources
+        assert run("--budget", 100 * each).returncode == 0
+
+
+def test_a_budget_needs_prices(served):
+    result = served("--budget", 1, "--base_url", "http://localhost:1/v1", "--dry_run")
+    assert result.returncode == 2 and "--budget needs --prices IN OUT" in result.stderr
