@@ -1,7 +1,6 @@
 """vLLM in this process: requests enter the engine as it has room, answers come back as they finish."""
 
 import contextlib
-import gc
 import os
 from collections.abc import Callable, Iterator
 from signal import SIGUSR1
@@ -9,6 +8,7 @@ from signal import SIGUSR1
 from topxgen.common import signals
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
+from topxgen.common.memory import free_memory
 from topxgen.inference import NEUTRAL, Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter, end_tokens, read_adapter
 from topxgen.inference.beam_search import BeamSearch
@@ -262,8 +262,4 @@ class VLLMSampler:
         self._guard.release()
         self._engine.engine_core.shutdown()
         del self._engine, self._llm
-        gc.collect()
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
