@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Required, TypedDict
 
+from topxgen.common.console import printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_jsonl
 from topxgen.corpora.benchmarks import Split
@@ -335,4 +336,4 @@ def _table(rows: Iterable[dict]) -> Iterator[str]:
 def _escape(value: object) -> str:
     """A value on one line, with Markdown's special characters escaped."""
     text = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-    return "".join("\\" + char if char in "\\`*_{}[]<>#|~" else char for char in " ".join(text.split()))
+    return "".join("\\" + char if char in "\\`*_{}[]<>#|~" else char for char in printable(" ".join(text.split())))
