@@ -25,7 +25,7 @@ from pathlib import Path
 
 from topxgen.common import hub
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, run_main
-from topxgen.common.console import printable
+from topxgen.common.console import show
 from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.records import FilteredLayout
 from topxgen.corpora import benchmarks
@@ -46,7 +46,7 @@ EXIT_UNCHECKED = 3  # some texts were compared with nothing
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, incomplete="texts that were compared with nothing")
 
     add = parser.add_argument_group("what to check").add_argument
     add(
@@ -159,18 +159,18 @@ def decontaminate(args: argparse.Namespace) -> int:
     needed = [name for name in args.benchmarks + args.demonstration_pool if name not in (args.allow_missing or ())]
     repositories = [benchmarks.REPOS.get(name, name) for name in needed]
     hub.require([], [] if args.benchmark_dir else repositories)
-    texts = benchmark_texts.load(inputs, args)
     target = languages.find(args.target_language, args.languages_file).name
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="decontamination-")))
         layout = FilteredLayout(scratch if args.audit else args.output_dir)
         for name in () if args.audit else inputs:
             stack.enter_context(OutputLock(args.output_dir, name))
+        texts = benchmark_texts.load(inputs, args)
         parts = {name: filter_file(args, path, layout, texts[name], texts[target]) for name, path in inputs.items()}
         with wait_for_lock(reports[0].parent):
             write_reports(args, reports, layout, texts, parts)
-    print(printable(report.summary(parts, args.audit)))
-    print(printable(f"report: {reports[1]} (to read), {reports[0]} (with every hit)"))
+    show(report.summary(parts, args.audit))
+    show(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")
     unchecked = [f"{name}: {reason}" for name, part in parts.items() for reason in part["not_checked"]]
     for line in unchecked:
         logger.warning("not checked: %s", line)

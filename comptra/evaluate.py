@@ -25,6 +25,7 @@ from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import csv_text, table, title_of
 from topxgen.common import flag_rules, provenance
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, run_main
+from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_files, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
@@ -38,8 +39,8 @@ EXIT_INCOMPLETE = 3  # some folders could not be scored
 RULES = (
     Rule(("trials",), "--baseline", lambda args: args.baseline),
     Rule(("seed",), "--baseline or --bootstrap", lambda args: args.baseline or args.bootstrap),
-    Rule(("tokenize",), "--metrics bleu", lambda args: "bleu" in metric_names(args)),
-    Rule(("lid_model",), "--metrics lang", lambda args: "lang" in metric_names(args)),
+    Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
+    Rule(("lid_model",), "--metrics lang", lambda args: _measures(args, "lang")),
     Rule(
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",
@@ -50,7 +51,7 @@ RULES = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, prog="python -m comptra.evaluate")
+    parser = Parser(__doc__, incomplete="folders that could not be scored", prog="python -m comptra.evaluate")
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="folders of runs, or folders above them")
 
     add = parser.add_argument_group("what was translated").add_argument
@@ -109,6 +110,11 @@ def metric_names(args: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys(args.metrics or (["lang"] if args.step else metrics.METRICS)))  # phrases: no references
 
 
+def _measures(args: argparse.Namespace, metric: str) -> bool:
+    """Whether the metric is computed; one of the user's own ("module:attribute") may use any flag."""
+    return any(name == metric or ":" in name for name in metric_names(args))
+
+
 def evaluate(args: argparse.Namespace) -> dict:
     """The report (--json): for each test set and direction, the systems with their scores. Raises UsageError."""
     names = metric_names(args)
@@ -151,7 +157,7 @@ def print_report(args: argparse.Namespace) -> int:
     flag_rules.check(RULES, args)
     check_output_files({"--csv": args.csv, "--json": args.json})
     report = evaluate(args)
-    print(table(report))
+    show(table(report))
     if args.csv:
         write_atomic(args.csv, [csv_text(report)])
     if args.json:

@@ -15,7 +15,7 @@ from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete,
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
 from topxgen.common import provenance
-from topxgen.common.console import printable
+from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_json
 from topxgen.common.locks import OutputLock, wait_for_lock
@@ -35,21 +35,21 @@ def show_prompts(config: EvaluationConfig) -> int:
     """Print the folders of the results, an estimate of the work and the first prompts, without loading a model; the exit code."""
     for model in config.models:
         check_outputs(config, model, read_only=True)
-        print(f"{model.path}: {len(config.test_set.sources)} sentences to {config.folder(model)}")
+        show(f"{model.path}: {len(config.test_set.sources)} sentences to {config.folder(model)}")
         if estimates := cost_estimate.estimate(config, model):
-            print(estimate_table(estimates, config.meter.prices, config.meter.budget))
+            show(estimate_table(estimates, config.meter.prices, config.meter.budget))
         if spent := config.meter.usage(model.name):
-            print(f"so far, {spent}")
+            show(f"so far, {spent}")
     model = config.models[0]
     if not config.uses_llm or config.args.steps or config.args.method_translate != "vanilla":
-        print("--dry_run cannot show these prompts: they depend on earlier model outputs")
+        show("--dry_run cannot show these prompts: they depend on earlier model outputs")
         return 0
     task = config.task(model, LLMClient(None, config.style[model.path], None, config.args.seed))
     sentences = config.test_set.sources[:MAX_SHOWN_PROMPTS]
     for shots, sentence in zip(task.shots(sentences), sentences, strict=True):
         prompt = task.prompt(shots, sentence)
         text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, indent=2)
-        print(f"---\n{printable(text)}\n---")
+        show(f"---\n{text}\n---")
     return 0
 
 
@@ -129,7 +129,7 @@ def translate_with(
             if not unchanged:
                 write_json(folder / MANIFEST, summary)
             if args.verbose:
-                print("\n".join(map(printable, translate.tree(levels, translations, task, plan, 0))))
+                show("\n".join(translate.tree(levels, translations, task, plan, 0)))
         finally:
             progress.close()
             client.close()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from topxgen.common import signals
-from topxgen.common.console import Progress, printable
+from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl
 from topxgen.common.records import Layout, Paragraph, replace_surrogates, with_ids
@@ -84,7 +84,7 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
                     out.write(record)
                     if config.args.verbose:
                         for sentence, translation in zip(record["propositions"], record["translations"], strict=True):
-                            progress.write(f"[{item.paragraph.id}] {printable(sentence)} = {printable(translation)}")
+                            progress.write(f"[{item.paragraph.id}] {sentence} = {translation}")
                 rejected.sync()
                 out.sync()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 
 from topxgen import inference
-from topxgen.common.console import ONCE, printable
+from topxgen.common.console import ONCE, show
 from topxgen.common.errors import Unreachable
 from topxgen.common.files import read_jsonl
 from topxgen.generation import funnel
@@ -31,24 +31,24 @@ def dry_run(config: GenerationConfig) -> int:
     """Check as a real run does, and print the plan. What the Hub has is not checked where it cannot be reached."""
     args = config.args
     preflight(config, on_unreachable=lambda error: logger.info(f"not checked: {error}", extra=ONCE))
-    print(f"stages: {' -> '.join(args.stages)}; languages: {', '.join(config.languages)}; output: {args.output_dir}")
+    show(f"stages: {' -> '.join(args.stages)}; languages: {', '.join(config.languages)}; output: {args.output_dir}")
     paragraphs = Counter({name: _lines(config.layout.paragraphs(name)) for name in config.languages})
     wanted, estimates = 0, []
     if "generate" in args.stages:
         wanted, estimate = _generation(config, paragraphs)
         estimates.append(estimate)
     if {"translate", "score"} & set(args.stages):
-        print(
+        show(
             f"back-translator {config.back_translator} into {config.target_language.name}, files in "
             f"{config.layout.translate_dir}, sentences by {args.splitter}, languages by {args.lid_model}, scores by "
             f"{config.scorer_name}"
         )
         estimates += _later_stages(config, paragraphs.total() + wanted)
-    print(f"\nestimate, from few to many:\n{estimate_table(estimates, config.meter.prices, args.budget)}")
+    show(f"\nestimate, from few to many:\n{estimate_table(estimates, config.meter.prices, args.budget)}")
     if spent := config.meter.spent():
-        print(f"spent so far: {spent:,.2f} USD for {config.meter.responses():,} responses of this directory")
+        show(f"spent so far: {spent:,.2f} USD for {config.meter.responses():,} responses of this directory")
     if not rates(config):
-        print("hours are known once a first run has shown its rates: try a small one in this directory")
+        show("hours are known once a first run has shown its rates: try a small one in this directory")
     with contextlib.suppress(Unreachable):
         check_settings(config)
     return 0
@@ -77,7 +77,7 @@ def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]
         counts.append(_count(tokenizer, content))
         if len(counts) <= DRY_RUN_PROMPTS:
             text = content if isinstance(content, str) else content[0]["content"]
-            print(f"\n--- prompt {prompt.id}, topic {topic!r}, {counts[-1]} tokens\n{printable(text)}\n---")
+            show(f"\n--- prompt {prompt.id}, topic {topic!r}, {counts[-1]} tokens\n{text}\n---")
     wanted, mean = config.target.missing(kept), sum(counts) / max(len(counts), 1)
     earlier = [funnel.generation_counts(config.layout, name) for name in config.languages]
     texts = pipeline.texts_per_prompt * args.num_return_sequences
@@ -90,7 +90,7 @@ def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]
         done = sum(count["kept"] - count["brought_along"] for count in earlier)
         few = many = round(wanted * prompts / done) if done else many
         answers = (sum(count["completion_tokens"] for count in earlier) / prompts,) * 2
-    print(
+    show(
         f"\n{wanted} paragraphs wanted, {pipeline.texts_per_prompt} a prompt: {-(-wanted // texts)} prompts if all are kept\n"
         f"about {mean:.0f} tokens a prompt, answers of at most {args.max_new_tokens}\n"
         f"{pipeline.summary}\nmodel {args.model_name_or_path} through {args.inference_api}, temperature "

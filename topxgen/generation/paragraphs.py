@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from topxgen.common.console import Progress, printable
+from topxgen.common.console import Progress
 from topxgen.common.files import Appender, read_jsonl
 from topxgen.common.records import Paragraph, with_ids
 from topxgen.generation.filters import reject_reason
@@ -237,7 +237,7 @@ class Generation:
             files.near_duplicates.add(text_id, text)
             files.kept.add(text_id)
             if self._args.verbose:
-                self._progress.write(f"[{text_id}] {record['topic']}: {printable(text)}")
+                self._progress.write(f"[{text_id}] {record['topic']}: {text}")
         self._progress.update(1)
         self.kept[prompt.language] += 1
         self._kept_now += 1
@@ -254,4 +254,4 @@ class Generation:
             {"id": text_id, "prompt": prompt.id, "reason": reason, "text": text, "topic": record["topic"]}
         )
         if self._args.verbose:
-            self._progress.write(f"[{text_id}] rejected, {printable(reason)}: {printable(text)}")
+            self._progress.write(f"[{text_id}] rejected, {reason}: {text}")

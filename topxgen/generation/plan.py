@@ -145,6 +145,7 @@ class GenerationConfig:
             **self.pipeline.settings,
             **vars(sampling),
             "stop": list(sampling.stop),
+            "decoding": inference.decoding(args.inference_api, self.model_settings()),
         }
 
     def translate_settings(self) -> dict:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from topxgen.common import provenance, signals
+from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, write_json
 from topxgen.training import arguments, checkpoints, eval_translation, model_card
@@ -166,7 +167,7 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
         "worse_than_before_training": [name for name, _, _ in worse],
     }
     write_json(output_dir / MANIFEST_FILE, manifest)
-    print(f"best: {best.name}; model, card and tokenizer in {output_dir}, log in {output_dir / LOG_FILE}")
+    show(f"best: {best.name}; model, card and tokenizer in {output_dir}, log in {output_dir / LOG_FILE}")
     if args.push_to_hub:
         model_card.push(output_dir, args.hub_model_id or output_dir.resolve().name)
 
