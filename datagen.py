@@ -48,7 +48,7 @@ from topxgen.text.words import TOKENIZERS
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, incomplete="target not reached, or nothing kept in a language", uses_apis=True)
 
     add = parser.add_argument_group("what to generate").add_argument
     add(

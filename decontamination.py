@@ -17,23 +17,36 @@ file: re-run the same command.
 """
 
 import argparse
+import logging
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from topxgen.common import hub
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, run_main
-from topxgen.common.locks import OutputLock
+from topxgen.common.console import show
+from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.records import FilteredLayout
 from topxgen.corpora import benchmarks
 from topxgen.decontamination import benchmark_texts, filter, report
-from topxgen.decontamination.run import check_paths, filter_file, input_files, report_paths, write_reports
+from topxgen.decontamination.run import (
+    check_paths,
+    filter_file,
+    input_files,
+    report_paths,
+    target_language,
+    write_reports,
+)
 from topxgen.flags import add_language_flags, add_partial_benchmark_flag
 from topxgen.text import languages, ngram_hashes, ngram_index
 
+logger = logging.getLogger(__name__)
+EXIT_UNCHECKED = 3  # some texts were compared with nothing
+
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, incomplete="texts that were compared with nothing")
 
     add = parser.add_argument_group("what to check").add_argument
     add(
@@ -50,7 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="languages to check: English names or FLORES codes [all in --input_dir]",
     )
     add_language_flags(add)
-    add("--target_language", default="English", metavar="LANGUAGE", help="language of the translations")
+    add(
+        "--target_language",
+        metavar="LANGUAGE",
+        help="language of the translations [that in settings_translate.json of --input_dir, else English]",
+    )
 
     add = parser.add_argument_group("benchmarks").add_argument
     add(
@@ -136,6 +153,7 @@ def decontaminate(args: argparse.Namespace) -> int:
     args.demonstration_pool = list(dict.fromkeys(args.demonstration_pool))
     args.output_dir = args.output_dir or args.input_dir
     inputs = input_files(args)
+    args.target_language = target_language(args)
     reports = report_paths(args)
     check_paths(args, inputs, reports)
     needed = [name for name in args.benchmarks + args.demonstration_pool if name not in (args.allow_missing or ())]
@@ -143,16 +161,20 @@ def decontaminate(args: argparse.Namespace) -> int:
     hub.require([], [] if args.benchmark_dir else repositories)
     texts = benchmark_texts.load(inputs, args)
     target = languages.find(args.target_language, args.languages_file).name
-    with (
-        OutputLock(reports[0].parent if args.audit else args.output_dir),
-        tempfile.TemporaryDirectory(prefix="decontamination-") as scratch,
-    ):
-        layout = FilteredLayout(Path(scratch) if args.audit else args.output_dir)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="decontamination-")))
+        layout = FilteredLayout(scratch if args.audit else args.output_dir)
+        for name in () if args.audit else inputs:
+            stack.enter_context(OutputLock(args.output_dir, name))
         parts = {name: filter_file(args, path, layout, texts[name], texts[target]) for name, path in inputs.items()}
-        write_reports(args, reports, layout, texts, parts)
-    print(report.summary(parts, args.audit))
-    print(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")
-    return 0
+        with wait_for_lock(reports[0].parent):
+            write_reports(args, reports, layout, texts, parts)
+    show(report.summary(parts, args.audit))
+    show(f"report: {reports[1]} (to read), {reports[0]} (with every hit)")
+    unchecked = [f"{name}: {reason}" for name, part in parts.items() for reason in part["not_checked"]]
+    for line in unchecked:
+        logger.warning("not checked: %s", line)
+    return EXIT_UNCHECKED if unchecked else 0
 
 
 def main() -> int:

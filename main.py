@@ -26,8 +26,8 @@ from pathlib import Path
 
 from comptra import candidate_selection, evaluation_sets, methods
 from comptra.compositional import divide, merge
-from comptra.run import EvaluationConfig
-from comptra.translate import show_prompts, translate_all
+from comptra.config import EvaluationConfig
+from comptra.runner import show_prompts, translate_all
 from topxgen import inference, retrieval
 from topxgen.common import hub, provenance
 from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, limit, run_main
@@ -48,7 +48,7 @@ from topxgen.flags import (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, incomplete="sentences without an answer", uses_apis=True)
     add_data_flags(parser.add_argument_group("what to translate").add_argument)
 
     add = parser.add_argument_group("the LLM that translates").add_argument

@@ -30,7 +30,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from topxgen.common import hub
+from topxgen.common import flag_rules, hub
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
@@ -39,6 +39,8 @@ from topxgen.flags import add_language_flags, add_partial_benchmark_flag
 from topxgen.training import arguments, run, training_data
 from topxgen.training.arguments import DEFAULT_STEPS, IS_MAIN_PROCESS, SCHEDULERS
 from topxgen.training.export import FORMATS, export
+from topxgen.training.export import check as check_export
+from topxgen.training.flag_rules import RAW_TEXT_RULES
 from topxgen.training.model import SKIPPED_PAIRS_FILE, TrainableModel
 from topxgen.training.packing import PACKINGS
 
@@ -95,12 +97,18 @@ def build_parser() -> Parser:
     add("--num_of_sequences", **count(1, "streaming: pairs to pack", 1000))
     add("--export_dir", type=Path, metavar="DIR", help="also write training and test set to files in this folder")
     add("--export_formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="formats of --export_dir [all]")
-    add("--seed", type=int_range(0), default=122, help="seed of split, shuffling and training")
-    add("--dry_run", **FLAG, help="show counts, steps and the first training texts, then exit")
+    add("--seed", type=int_range(0, 2**32 - 1), default=122, help="seed of split, shuffling and training")
+    add("--dry_run", **FLAG, help="show counts, steps and the first training texts, then exit; writes nothing")
 
     add = parser.add_argument_group("training texts").add_argument
     add("--targets_only", **FLAG, help="decoder LMs: loss on target and EOS only, not on the prompt")
-    add("--max_length", type=int_range(8), default=2048, metavar="TOKENS", help="longest row of tokens to train on")
+    add(
+        "--max_length",
+        type=int_range(8, 2**20),
+        default=2048,
+        metavar="TOKENS",
+        help="longest row of tokens to train on",
+    )
     add(
         "--packing",
         choices=PACKINGS,
@@ -119,9 +127,9 @@ def build_parser() -> Parser:
 
     add = parser.add_argument_group("adapters and memory").add_argument
     add("--use_peft", **FLAG, help="train a LoRA adapter instead of all weights")
-    add("--lora_r", type=int_range(1), default=16, metavar="RANK", help="rank of the adapter")
-    add("--lora_alpha", type=float_range(0), default=32, help="scale of the adapter, divided by its rank")
-    add("--lora_dropout", type=float_range(0, 1), default=0.05, help="dropout before the adapter")
+    add("--lora_r", type=int_range(1, 4096), default=16, metavar="RANK", help="rank of the adapter")
+    add("--lora_alpha", type=float_range(0.001), default=32, help="scale of the adapter, divided by its rank")
+    add("--lora_dropout", type=float_range(0, 0.99), default=0.05, help="dropout before the adapter")
     add("--target_modules", nargs="+", metavar="NAME", help="modules to adapt, such as q_proj [all linear layers]")
     add("--use_dora", **FLAG, help="weight-decomposed LoRA (DoRA); needs --use_peft")
     add("--load_in_8bit", **FLAG, help="frozen weights in 8 bits (bitsandbytes); needs --use_peft")
@@ -135,11 +143,16 @@ def build_parser() -> Parser:
 
     add = parser.add_argument_group("optimization").add_argument
     add("--max_steps", type=int_range(-1), metavar="N", help=f"optimizer steps; -1: by epochs [{DEFAULT_STEPS}]")
-    add("--num_train_epochs", type=float_range(0.001), metavar="N", help="passes over the data, without --max_steps")
-    add("--per_device_train_batch_size", **count(1, "training: rows per batch on each device", 4))
-    add("--per_device_eval_batch_size", **count(1, "evaluation: rows per batch on each device", 4))
-    add("--gradient_accumulation_steps", **count(1, "batches per optimizer step on each device", 4))
-    add("--learning_rate", type=float_range(0), default=5e-6, metavar="LR", help="peak learning rate")
+    add(
+        "--num_train_epochs",
+        type=float_range(0.001, 1e6),
+        metavar="N",
+        help="passes over the data, without --max_steps",
+    )
+    add("--per_device_train_batch_size", **count(1, "training: rows per batch on each device", 4, maximum=65_536))
+    add("--per_device_eval_batch_size", **count(1, "evaluation: rows per batch on each device", 4, maximum=65_536))
+    add("--gradient_accumulation_steps", **count(1, "batches per optimizer step on each device", 4, maximum=65_536))
+    add("--learning_rate", type=float_range(1e-12), default=5e-6, metavar="LR", help="peak learning rate")
     add("--min_learning_rate", type=float_range(0), metavar="LR", help="where the schedule ends [0 in most schedules]")
     add(
         "--lr_scheduler_type",
@@ -181,20 +194,22 @@ def build_parser() -> Parser:
 
 def train(args: argparse.Namespace) -> int:
     """Run all stages; the exit code."""
-    dataset = benchmarks.REPOS.get(args.dataset_name_or_path, args.dataset_name_or_path)
-    hub.require([args.model_name_or_path, args.tokenizer_name_or_path], [dataset])
-
     # Flags: check them, set the defaults that depend on others
     arguments.resolve(args)
+    dataset = benchmarks.REPOS.get(args.dataset_name_or_path, args.dataset_name_or_path)
+    hub.require([args.model_name_or_path, args.tokenizer_name_or_path], [dataset])
 
     # Data: read, select, split off the test set, add the other direction
     train_pairs, test_pairs, facts = (training_data.open_stream if args.streaming else training_data.build_sets)(args)
     run.log_data(facts)
-    if args.targets_only and not all(pair.src for pair in (*test_pairs, *(() if args.streaming else train_pairs))):
-        raise UsageError("--targets_only needs a target column: pass --output_column_name, or drop the flag")
+    if not all(pair.src for pair in (*test_pairs, *(() if args.streaming else train_pairs))):
+        flag_rules.check(RAW_TEXT_RULES, args)
     if args.export_dir and IS_MAIN_PROCESS:
-        paths = export(train_pairs, test_pairs, args.export_dir, args.export_formats, args.languages_file)
-        logger.info(f"exported to {args.export_dir}: {', '.join(path.name for path in paths)}")
+        if args.dry_run:
+            check_export(train_pairs, test_pairs, args.export_dir, args.export_formats)
+        else:
+            paths = export(train_pairs, test_pairs, args.export_dir, args.export_formats, args.languages_file)
+            logger.info(f"exported to {args.export_dir}: {', '.join(path.name for path in paths)}")
 
     # Rows: tokenize the pairs and pack them
     model = TrainableModel(args)
@@ -210,14 +225,17 @@ def train(args: argparse.Namespace) -> int:
             )
         rows = model.rows(texts)
         run.log_plan(args, model, texts, rows)
+
+    # Output directory: one process writes to it, and it holds one run only
+    settings = arguments.result_settings(args, facts["sha256"])
+    run.check_output_dir(args.output_dir, settings)
     if args.dry_run:
+        model.check_modules()
+        run.evaluation_sets(args, model, test_pairs)
         if texts is not None:
             run.log_examples(args, model, texts)
             model.report_too_long(texts, train_pairs, "training")
         return 0
-
-    # Output directory: one process writes to it, and it holds one run only
-    settings = arguments.result_settings(args, facts["sha256"])
     with OutputLock(args.output_dir) if IS_MAIN_PROCESS else nullcontext():
         run.check_output_dir(args.output_dir, settings)
         if run.is_finished(args.output_dir):
@@ -226,9 +244,10 @@ def train(args: argparse.Namespace) -> int:
             (args.output_dir / SKIPPED_PAIRS_FILE).unlink(missing_ok=True)
         if texts is not None:
             model.report_too_long(texts, train_pairs, "training")
+        eval_sets = run.evaluation_sets(args, model, test_pairs)
 
         # Training: load the weights, resume, train, keep the best model
-        return run.run(args, model, rows, test_pairs, facts, settings)
+        return run.run(args, model, rows, eval_sets, facts, settings)
 
 
 def streamed_rows(args: argparse.Namespace, model: TrainableModel, stream, test_pairs: list):

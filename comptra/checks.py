@@ -16,7 +16,7 @@ from topxgen.common.flag_rules import Rule
 from topxgen.prompting.style import RAW
 
 if TYPE_CHECKING:
-    from comptra.run import EvaluationConfig
+    from comptra.config import EvaluationConfig
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from topxgen.inference.costs import Estimate, estimated_tokens
 from topxgen.prompting.style import Prompt
 
 if TYPE_CHECKING:
-    from comptra.run import EvaluationConfig
+    from comptra.config import EvaluationConfig
 
 SAMPLED_SENTENCES = 50
 PHRASES = 4  # of a divided sentence, where --number_of_subproblems does not limit them

@@ -25,6 +25,7 @@ from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import csv_text, table, title_of
 from topxgen.common import flag_rules, provenance
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, run_main
+from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_files, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
@@ -44,12 +45,13 @@ RULES = (
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",
         lambda args: not args.step,
+        harmless=True,
     ),
 )
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, prog="python -m comptra.evaluate")
+    parser = Parser(__doc__, incomplete="folders that could not be scored", prog="python -m comptra.evaluate")
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="folders of runs, or folders above them")
 
     add = parser.add_argument_group("what was translated").add_argument
@@ -150,7 +152,7 @@ def print_report(args: argparse.Namespace) -> int:
     flag_rules.check(RULES, args)
     check_output_files({"--csv": args.csv, "--json": args.json})
     report = evaluate(args)
-    print(table(report))
+    show(table(report))
     if args.csv:
         write_atomic(args.csv, [csv_text(report)])
     if args.json:

@@ -8,10 +8,11 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from comptra.ordered_jsonl import UNANSWERED, UNREADABLE
+from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, UNREADABLE
 from topxgen.common.console import Progress
 from topxgen.inference import Request, SamplingSettings
 from topxgen.inference.response_cache import CachedSampler, request_id
+from topxgen.prompting.answers import is_cut
 from topxgen.prompting.style import CHAT, Prompt
 
 
@@ -82,7 +83,8 @@ class LLMClient:
 
     `failures`: why prompts got no answer (too long for the model, refused by an API), by request id. `unanswered`: the
     sentences of the current stage that depend on such a prompt (equal sentences have equal prompts, so that the text identifies
-    them). `unreadable`: those whose answer holds no translation. Whoever writes their results marks them.
+    them). `unreadable`: those whose answer holds no translation; `truncated`: those whose translation is cut. Whoever writes
+    their results marks them.
     """
 
     def __init__(
@@ -102,14 +104,32 @@ class LLMClient:
         self.failures: dict[str, str] = {}
         self.unanswered: set[str] = set()
         self.unreadable: set[str] = set()
+        self.truncated: set[str] = set()
+        self._at_limit: set[str] = set()  # texts that ended at their limit of new tokens
+        self._readings: dict[tuple[str, str], set[str]] = {}  # (sentence, translation): the marks that go with it
 
     @property
     def marks(self) -> dict[str, set[str]]:
         """The sentences of the current stage whose lines get an extra key, by the key."""
-        return {UNANSWERED: self.unanswered, UNREADABLE: self.unreadable}
+        return {UNANSWERED: self.unanswered, UNREADABLE: self.unreadable, TRUNCATED: self.truncated}
+
+    def read(self, sentence: str, answer: str, translation: str) -> str:
+        """`translation`, as it was read from `answer`: notes whether it was cut, or could not be read, in case it is `chosen`."""
+        if answer.strip() and not translation:
+            self._readings[sentence, translation] = self.unreadable
+        elif answer in self._at_limit and is_cut(answer, translation):
+            self._readings[sentence, translation] = self.truncated
+        return translation
+
+    def chosen(self, sentence: str, translation: str) -> str:
+        """`translation`, which is the one of `sentence`."""
+        for marked in (self.unreadable, self.truncated):
+            marked.discard(sentence)  # by an earlier draft
+        self._readings.get((sentence, translation), set()).add(sentence)
+        return translation
 
     @property
-    def truncated(self) -> dict[int, int]:
+    def answers_at_limit(self) -> dict[int, int]:
         """How many cached answers ended at a limit of new tokens, by the limit."""
         return dict(self._responses.cut)
 
@@ -121,7 +141,8 @@ class LLMClient:
         """Start a stage, by the name that its progress bar shows: no sentence is unanswered yet."""
         self.progress.begin(name)
         self.unanswered.clear()
-        self.unreadable.clear()
+        for marked in (self.unreadable, self.truncated, self._at_limit, self._readings):
+            marked.clear()
 
     def generate(
         self, sentences: Sequence[str], prompts: Sequence[Prompt], sampling: SamplingSettings
@@ -145,6 +166,8 @@ class LLMClient:
                 self.failures[answer.id] = answer.error
             if not answer.texts:
                 self.unanswered.update(sentences[i] for i in numbers[answer.id])
+            ended = zip(answer.texts, answer.finish_reasons, strict=False)
+            self._at_limit.update(text for text, reason in ended if reason == "length")
             self.progress.on_done(1)
             for i in numbers[answer.id]:
                 yield i, answer.texts

@@ -2,12 +2,30 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import TypedDict
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl, repair_tail, to_line, write_atomic
 
+
+class TranslationLine(TypedDict):
+    """A line of translate_{s}.jsonl; null: the model gave no answer."""
+
+    sentence: str
+    translation: str | None
+
+
+class DivisionLine(TypedDict):
+    """A line of divide_{r}.jsonl."""
+
+    sentence: str
+    propositions: list[str] | None
+
+
+SCHEMAS = {"translation": TranslationLine, "propositions": DivisionLine}  # by the key of the value
 # Extra keys of a line.
 UNANSWERED = "unanswered"  # depends on a prompt that got no answer: the next run makes the line again
+TRUNCATED = "truncated"  # the translation is cut at the limit of new tokens
 UNREADABLE = "unreadable"  # the answer holds no translation; it is not asked for again
 UNDIVIDED = "undivided"  # a sentence that could not be divided in two runs: its line is final
 
@@ -57,13 +75,12 @@ def read_lines(path: Path, sentences: list[str], key: str, shared: bool = False)
     """The records of the first sentences, as many as the file has; a half-written last line is dropped from it.
 
     A null under `key` counts as unanswered. A `shared` file may go on with lines of more sentences; they are returned, too.
-    Raises UsageError for a line without `key` or with a value of another type, for a line of another sentence than the one
-    of the same number (white space aside), and for more lines than sentences.
+    Raises UsageError for a line that does not fit the schema of `key`, for a line of another sentence than the one of the
+    same number (white space aside), and for more lines than sentences.
     """
-    value_type = list if key == "propositions" else str
     repair_tail(path)
     lines = []
-    for number, line in enumerate(read_jsonl(path), start=1):
+    for number, line in enumerate(read_jsonl(path, SCHEMAS[key]), start=1):
         if number > len(sentences) and shared:
             lines.append(line)
             continue
@@ -72,16 +89,13 @@ def read_lines(path: Path, sentences: list[str], key: str, shared: bool = False)
                 f"{path} has more lines than the {len(sentences)} sentences of this run; pass another --output_dir, or the "
                 "--max_samples of the earlier run"
             )
-        text = line.get("sentence")
-        if not isinstance(text, str) or text.split() != sentences[number - 1].split() or key not in line:
+        if line["sentence"].split() != sentences[number - 1].split():
             raise UsageError(
-                f"{path}, line {number} holds {_quoted(text)}, but sentence {number} of this run is "
-                f"{_quoted(sentences[number - 1])}: the file is of another data set or direction; pass another --output_dir"
+                f"{path}, line {number} holds {shortened(line['sentence'])}, but sentence {number} of this run is "
+                f"{shortened(sentences[number - 1])}: the file is of another data set or direction; pass another --output_dir"
             )
         if line[key] is None:
             line[UNANSWERED] = True
-        elif not isinstance(line[key], value_type):
-            raise UsageError(f"{path}, line {number}: {key} is {_quoted(str(line[key]))}; fix or remove the line")
         lines.append(line)
     return lines
 
@@ -111,7 +125,6 @@ def marked(path: Path, mark: str) -> set[int]:
     return {number for number, line in enumerate(read_jsonl(path)) if line.get(mark)}
 
 
-def _quoted(text: object) -> str:
-    if not isinstance(text, str):
-        return "no sentence"
+def shortened(text: str) -> str:
+    """`text`, or its beginning, quoted for an error message."""
     return repr(text if len(text) <= 60 else text[:60] + "…")

@@ -15,7 +15,7 @@ from topxgen.prompting.style import CHAT
 from topxgen.text import leak_guard
 
 if TYPE_CHECKING:
-    from comptra.run import EvaluationConfig
+    from comptra.config import EvaluationConfig
 
 # Flags that say where files are, how fast to run and what to show.
 NOT_PART_OF_THE_RESULT = (

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import inference
 from topxgen.common import files
 from topxgen.common.cli import Parser, run_main
-from topxgen.common.errors import UsageError
+from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call, load_weights
 from topxgen.inference import adapters
 
@@ -84,7 +84,7 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
         if (adapter / "data_manifest.json").is_file():  # it names the template that main.py prompts with
             shutil.copy(adapter / "data_manifest.json", partial)
         if (adapter / "README.md").is_file():
-            card = (adapter / "README.md").read_text(encoding="utf-8")
+            card = (adapter / "README.md").read_text(encoding="utf-8", errors="replace")
             (partial / "README.md").write_text(model_card(card), encoding="utf-8")
         os.rename(partial, output)
     except BaseException:
@@ -108,7 +108,7 @@ def add_adapter(model, adapter: Path, base: str):
         if getattr(module, "weight", None) is not None:
             owners.setdefault(id(module.weight), []).append(name)
     shared = [name for names in owners.values() if len(names) > 1 for name in names]
-    peft_model = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu")
+    peft_model = hub_call(str(adapter), lambda: PeftModel.from_pretrained(model, str(adapter), torch_device="cpu"))
     inner = peft_model.get_base_model()
     # A decoder LM can save an output layer apart from the embeddings, an encoder-decoder cannot.
     changed = BaseTunerLayer | ModulesToSaveWrapper if inner.config.is_encoder_decoder else BaseTunerLayer
@@ -123,7 +123,13 @@ def add_adapter(model, adapter: Path, base: str):
         if isinstance(layer, BaseTunerLayer):
             dtype = layer.get_base_layer().weight.dtype
             layer.float()
-            layer.merge(safe_merge=True)
+            try:
+                layer.merge(safe_merge=True)
+            except (
+                ValueError,
+                NotImplementedError,
+            ) as error:  # NaN in its weights; kinds of LoRA that depend on the input
+                raise UsageError(f"the adapter {adapter} cannot be merged ({reason(error)}); use it unmerged") from None
             layer.to(dtype)
     return peft_model.merge_and_unload()
 

@@ -26,7 +26,7 @@ def prepare(folder: Path) -> None:
 
     transformers.logging.set_verbosity_error()
     gguf = Path(assemble())
-    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     # Without <bos> Gemma writes noise, and the tokenizer read from GGUF does not add it.
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", tokenizer.bos_token_id)]
@@ -36,6 +36,7 @@ def prepare(folder: Path) -> None:
         gguf_file=gguf.name,
         quantization_config=transformers.GgufConfig(dequantize=True),
         dtype=torch.bfloat16,
+        trust_remote_code=False,
     )
     partial = folder.with_name(folder.name + ".partial")
     model.save_pretrained(partial)

@@ -3,7 +3,7 @@
 # configs/*.yaml, is the hardware; arguments are passed to train.py after the recipe's and override them:
 #   DATA_DIR=outputs/gemma-3-27b-it/nllb-200-3.3B bash scripts/train.sh
 #   CONFIG=configs/one_gpu.yaml bash scripts/train.sh --use_peft --lora_r 32 --lora_alpha 64 --learning_rate 1e-4
-#   MODEL=facebook/nllb-200-distilled-600M CONFIG=configs/four_gpus.yaml bash scripts/train.sh --reverse false
+#   MODEL=facebook/nllb-200-distilled-600M CONFIG=configs/four_gpus.yaml bash scripts/train.sh
 #   MODEL=models/gemma-3-270m CONFIG=configs/cpu.yaml bash scripts/train.sh --target_languages Basque --max_steps 20
 # If a run is interrupted, re-run the same command: it resumes from the last checkpoint. A step has 4 x 4 rows of 512
 # tokens per GPU; four GPUs with --gradient_accumulation_steps 1 have the batch size of one GPU with 4.

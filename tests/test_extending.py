@@ -80,7 +80,7 @@ def test_a_merge_prompt(run, workplace):
 
 
 def test_a_metric(run):
-    assert re.search(r"chrF\+\+.*length %", run("A metric"))
+    assert re.search(r"chrF\+\+.*words %", run("A metric"))
 
 
 def test_a_retriever(run, workplace):

@@ -81,9 +81,8 @@ class MergePrompt:
 
         def candidates() -> Iterator[tuple[int, list[str]]]:
             for place, answers in task.client.generate(asked, [prompts[i] for i in in_sections], task.sampling):
-                texts = [answer_parsing.section(answer, self.texts[FINAL_SECTION]) for answer in answers]
-                if answers and not any(texts):
-                    task.client.unreadable.add(asked[place])
+                name, sentence = self.texts[FINAL_SECTION], asked[place]
+                texts = [task.client.read(sentence, text, answer_parsing.section(text, name)) for text in answers]
                 yield place, texts
 
         for place, text in task.best(asked, candidates()):

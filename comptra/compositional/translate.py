@@ -104,10 +104,8 @@ def has_divisions(folder: Path) -> bool:
 
 def _record_parents(path: Path, parents: dict[str, int]) -> None:
     """Raises UsageError if the file has other parents: phrases and translations would not belong together."""
-    known = read_json(path)
     divisions = path.name.replace("parent", "divide")
-    if not isinstance(known, dict):
-        raise UsageError(f"{path} is not a JSON object; remove it: it is made again from {divisions}")
+    known = read_json(path, dict[str, int | str], f"remove it: it is made again from {divisions}")
     for number, parent in known.items():
         if str(parents.get(number, parent)) != str(parent):
             raise UsageError(

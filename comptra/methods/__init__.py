@@ -106,9 +106,9 @@ class Task:
 
     def clean(self, answer: str, sentence: str) -> str:
         """The translation of `sentence` in the answer to a few-shot prompt."""
-        if self.client.style == CHAT:
-            return chat_answer(answer, sentence, self.tgt.name)
-        return clean_answer(answer, self.template.stop)
+        chat = self.client.style == CHAT
+        text = chat_answer(answer, sentence, self.tgt.name) if chat else clean_answer(answer, self.template.stop)
+        return self.client.read(sentence, answer, text)
 
     def shots(self, sentences: list[str]) -> list[Shots]:
         """The k demonstrations of each sentence, the most similar last."""
@@ -130,12 +130,12 @@ class Task:
     def best(self, sentences: list[str], answers: Iterable[Candidates]) -> Iterator[tuple[int, str]]:
         """Yield (number of the sentence, its best candidate by `select`), "" where there is no candidate."""
         if self.select is None:
-            yield from ((i, texts[0] if texts else "") for i, texts in answers)
+            yield from ((i, self.client.chosen(sentences[i], texts[0] if texts else "")) for i, texts in answers)
             return
         candidates: list[list[str]] = [[] for _ in sentences]
         for i, texts in answers:
             candidates[i] = texts
-        yield from enumerate(self.select(sentences, candidates))
+        yield from enumerate(map(self.client.chosen, sentences, self.select(sentences, candidates)))
 
 
 def in_order(results: Iterable[tuple[int, str]], count: int) -> list[str]:

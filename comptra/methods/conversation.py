@@ -56,7 +56,7 @@ def candidates(task: Task, sentences: list[str], talks: list[Turns], marker: str
     """Yield (number of the conversation, the translations in its answers) as they finish."""
     prompts = [task.client.chat(*talk) for talk in talks]
     for i, texts in task.client.generate(sentences, prompts, task.sampling):
-        yield i, [answer_parsing.translation(text, marker) for text in texts]
+        yield i, [task.client.read(sentences[i], text, answer_parsing.translation(text, marker)) for text in texts]
 
 
 def translations(task: Task, sentences: list[str], talks: list[Turns], marker: str) -> Iterator[tuple[int, str]]:

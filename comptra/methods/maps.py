@@ -34,7 +34,7 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
         choices.append(
             list(dict.fromkeys(filter(None, [*texts, *(task.clean(answer, sentences[i]) for answer in answers)])))
         )
-    yield from enumerate(task.best_by_quality(sentences, choices))
+    yield from enumerate(map(task.client.chosen, sentences, task.best_by_quality(sentences, choices)))
 
 
 def check(task: Task) -> Instructions:

@@ -1,26 +1,57 @@
 """The systems that are scored: translations in the folders of main.py's runs, checked against their test set."""
 
 import argparse
-import json
 import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict
 
 from comptra import evaluation_sets
-from comptra.ordered_jsonl import UNANSWERED
+from comptra.ordered_jsonl import UNANSWERED, TranslationLine, shortened
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
+from topxgen.common.schemas import decode
 from topxgen.corpora import tables
 from topxgen.text import languages
 from topxgen.text.languages import Language
 
 logger = logging.getLogger(__name__)
+
+
+class RunSettings(TypedDict, total=False):
+    """What is read of the settings of a run."""
+
+    src: str
+    tgt: str
+    dataset_name_or_path: str
+    max_samples: int | None
+
+
+_Side = TypedDict("_Side", {"from": str, "sha256": str}, total=False)
+
+
+class _Sides(TypedDict, total=False):
+    sources: _Side
+    references: _Side
+
+
+class _TestFacts(TypedDict, total=False):
+    test: _Sides
+
+
+class Manifest(TypedDict, total=False):
+    """What is read of the manifest of a run."""
+
+    settings: RunSettings
+    test_set: _TestFacts
+
+
 _RUN_NAME = re.compile(r"((.+?)_to_(.+?))_\d+_shot_seed_")
 
 
@@ -99,19 +130,14 @@ def read_lines(path: Path) -> tuple[list[tuple[str, str, bool]], str | None]:
     lines = path.read_bytes().rstrip().split(b"\n")
     for number, line in enumerate(lines if lines != [b""] else [], start=1):
         try:
-            record = json.loads(line)
-            row = record["sentence"], record["translation"], bool(record.get(UNANSWERED))
-            if row[1] is None:  # some programs write null where a model gave no answer
-                row = row[0], "", True
-            if not all(isinstance(text, str) for text in row[:2]):
-                raise TypeError("sentence and translation must be texts")
-        except (ValueError, KeyError, TypeError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            problem = f"{path}, line {number}: not a sentence with its translation ({what})"
+            record = decode(line, TranslationLine)
+        except ValueError as error:
+            problem = f"{path}, line {number}: {error}"
             if number < len(lines):
                 raise UsageError(f"{problem}; fix or remove the line") from None
             return rows, f"{problem}, written in part by a run that was stopped or is still running"
-        rows.append(row)
+        text = record["translation"]  # some programs write null where a model gave no answer
+        rows.append((record["sentence"], text or "", bool(record.get(UNANSWERED)) or text is None))
     return rows, None
 
 
@@ -120,8 +146,8 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable)
 
     Raises UsageError if they are of another test set, or incomplete without --allow_partial.
     """
-    manifest = read_json(folder / MANIFEST)
-    settings = manifest.get("settings") or read_json(folder / SETTINGS)
+    manifest = read_json(folder / MANIFEST, Manifest)
+    settings = manifest.get("settings") or read_json(folder / SETTINGS, RunSettings)
     if "src" in settings and "tgt" in settings:
         src, tgt = (languages.find(settings[side], args.languages_file) for side in ("src", "tgt"))
     else:
@@ -201,12 +227,8 @@ def _check_sentences(path: Path, sentences: list[str], sources: list[str], what:
     for number, (sentence, source) in enumerate(zip(sentences, sources, strict=False), start=1):
         if sentence.split() != source.split():
             raise UsageError(
-                f"{path}, line {number} translates {_short(sentence)}, but sentence {number} of {what} is {_short(source)}: "
+                f"{path}, line {number} translates {shortened(sentence)}, but sentence {number} of {what} is {shortened(source)}: "
                 "another data set or direction; see --dataset_name_or_path"
             )
     if len(sentences) > len(sources):
         raise UsageError(f"{path} has {len(sentences)} lines, {what} only {len(sources)} sentences: another data set?")
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:60] + "…")

@@ -71,7 +71,7 @@ def main() -> None:
         sonar = build_sonar(Path(folder) / "sonar", training, args.width, args.layers)
         blaser = build_blaser(Path(folder) / "model.pt", args.width)
         scorer = Blaser(blaser, sonar, dtype=args.dtype)
-        tokenizer = AutoTokenizer.from_pretrained(sonar)
+        tokenizer = AutoTokenizer.from_pretrained(sonar, trust_remote_code=False)
         lengths = sorted(len(ids) for ids in tokenizer([text for pair in pairs for text in pair])["input_ids"])
         distinct = len({a for a, _ in pairs}) + len({b for _, b in pairs})
         print(

@@ -17,9 +17,9 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import main as script
-from comptra import translate
+from comptra import runner
+from comptra.config import EvaluationConfig
 from comptra.llm_calls import LazySampler, StageProgress
-from comptra.run import EvaluationConfig
 from topxgen.common.files import read_jsonl
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = run_in(folder)
         model = run.models[0]
-        engine = translate.load_model(run, model)
+        engine = runner.load_model(run, model)
         task = run.task(model, None)
         sentences = run.test_set.sources
         prompts = [task.template.get_prompt(*item) for item in zip(task.shots(sentences), sentences, strict=True)]
@@ -67,7 +67,7 @@ def main() -> None:
     def main_py() -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             run = run_in(folder)
-            translate.translate_with(run, model, KeptSampler(lambda: engine), [], StageProgress())
+            runner.translate_with(run, model, KeptSampler(lambda: engine), [], StageProgress())
             return [row["translation"] for row in read_jsonl(run.folder(model) / "translate_0.jsonl")]
 
     programs = {"bare LLM.generate": bare_generate, "main.py": main_py}

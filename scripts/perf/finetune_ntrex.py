@@ -94,8 +94,8 @@ def train_bare(args: argparse.Namespace, pairs: list[Pair], output: Path) -> flo
 
     started = time.perf_counter()
     torch.manual_seed(122)
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(args.model, trust_remote_code=False, dtype=torch.bfloat16)
     linears = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     lora = LoraConfig(r=args.rank, lora_alpha=2 * args.rank, target_modules=linears, task_type="CAUSAL_LM")
     model = get_peft_model(model, lora)

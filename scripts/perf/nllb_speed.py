@@ -103,8 +103,8 @@ def plain_loop(folder: str, sentences: list[str]) -> tuple[list[str], float]:
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, src_lang="eus_Latn")
-    model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, src_lang="eus_Latn")
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32).eval()
     texts, began = [], time.monotonic()
     for start in range(0, len(sentences), 16):
         inputs = tokenizer(sentences[start : start + 16], padding=True, return_tensors="pt")
@@ -150,7 +150,7 @@ def main() -> int:
     pairs = list(zip(*sides, strict=True))
     if not (args.folder / "model.safetensors").exists():
         build(args.folder, pairs[:-HELD_OUT], args.minutes)
-    tokenizer = AutoTokenizer.from_pretrained(args.folder)
+    tokenizer = AutoTokenizer.from_pretrained(args.folder, trust_remote_code=False)
     folder = str(args.folder)
 
     def tokens(texts: list[str]) -> int:

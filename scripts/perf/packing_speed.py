@@ -87,7 +87,9 @@ def main() -> None:
         "padded": (decoder_rows(encoded, "none", args.max_length, True), Padded(pad, args.max_length)),
         "concatenated": (decoder_rows(encoded, "concat", args.max_length, True), DecoderCollator(pad, packed=False)),
     }
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(
+        args.model, trust_remote_code=False, dtype=torch.bfloat16, attn_implementation="sdpa"
+    )
     lora = LoraConfig(task_type="CAUSAL_LM", r=32, lora_alpha=64, lora_dropout=0.0, target_modules="all-linear")
     model = get_peft_model(model, lora)
 

@@ -139,7 +139,9 @@ def measure(shape: str, kernel: str, checkpointing: bool, rows: int, args) -> tu
         with torch.device(device):
             config = LlamaConfig(**options, max_position_embeddings=8192, rope_theta=500000.0)
             dtype = torch.bfloat16 if lora else torch.float32
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=kernel)
+            model = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=False, dtype=dtype, attn_implementation=kernel
+            )
         if lora:
             adapter = LoraConfig(task_type="CAUSAL_LM", r=32, lora_alpha=64, target_modules="all-linear")
             model = get_peft_model(model, adapter)

@@ -94,9 +94,12 @@ def test_a_shared_file_has_lines_of_more_sentences(tmp_path):
     ("line", "message"),
     [
         ({"sentence": "z", "translation": "Z"}, "line 1 holds 'z', but sentence 1 of this run is 'a'"),
-        ({"sentence": "a"}, "line 1 holds 'a'"),
-        ({"sentence": 1, "translation": "A"}, "line 1 holds no sentence"),
-        ({"sentence": "a", "translation": ["A"]}, "line 1: translation is .* fix or remove the line"),
+        ({"sentence": "a"}, "line 1: object missing required field translation"),
+        ({"sentence": 1, "translation": "A"}, "line 1: field sentence: expected text, got integer"),
+        (
+            {"sentence": "a", "translation": ["A"]},
+            "line 1: field translation: expected text or null, got .* fix or remove the line",
+        ),
     ],
 )
 def test_a_line_that_does_not_fit_is_named(line, message, tmp_path):

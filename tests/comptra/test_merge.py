@@ -138,9 +138,9 @@ def test_refine_asks_for_sections_and_finds_the_final_one(script_here, tmp_path,
         ]
         manifest = json.loads((path.parent / "manifest_translate.json").read_text())
         assert manifest["unreadable_answers"] == 1 and manifest["unanswered_prompts"] == 0
-        assert "1 answers to the merge prompt have no section of the final translation" in result.stderr
+        assert "1 answers hold no translation" in result.stderr
         again = main("--base_url", server.url("openai"))
-        assert again.returncode == 0 and len(server.bodies) == 6 and "1 answers to the merge prompt" in again.stderr
+        assert again.returncode == 0 and len(server.bodies) == 6 and "1 answers hold no translation" in again.stderr
         # An older run of the same name asked for something else.
         settings = path.parent / "settings_translate.json"
         settings.write_text(settings.read_text().replace("refine (version 2)", "refine"))

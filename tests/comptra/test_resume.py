@@ -69,7 +69,7 @@ def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path)
     result = main_here("--output_dir", tmp_path)
     assert result.returncode == 0 and "has 2 lines of another program" in result.stderr
     manifest = main_here("--output_dir", tmp_path) and json.loads((folder / "manifest_translate.json").read_text())
-    assert manifest["inherited_lines"] == 2
+    assert manifest["lines_from_original"] == 2
     assert records(path)[:2] == lines and texts(path, "sentence") == data.sources
 
 
@@ -182,7 +182,7 @@ def test_a_run_with_nothing_to_do_keeps_its_record(main_here, tiny_lm, tmp_path)
     longer = main_here("--output_dir", tmp_path, "--max_samples", 5)
     manifest = json.loads(path.read_text())
     assert longer.returncode == 0 and manifest["sentences"] == 5
-    assert manifest["answers_cut_at_limit"]["24"] >= json.loads(before)["answers_cut_at_limit"]["24"]
+    assert manifest["truncated_answers"]["24"] >= json.loads(before)["truncated_answers"]["24"]
 
 
 def test_a_model_that_did_not_load_leaves_no_settings(main_here, tiny_lm, tmp_path):
@@ -337,4 +337,13 @@ def test_null_translations_of_another_program_are_asked_for(main_here, tiny_lm, 
     assert found[0] == "bat" and found[1] and len(found) == 4
     (folder / "translate_0.jsonl").write_text(json.dumps(lines[0] | {"translation": 7}) + "\n")
     result = main_here("--output_dir", tmp_path)
-    assert result.returncode == 2 and "line 1: translation is '7'" in result.stderr
+    assert result.returncode == 2 and "line 1: field translation: expected text or null" in result.stderr
+
+
+def test_the_record_of_an_older_version_is_read(main_here, tiny_lm, tmp_path):
+    """Lines of the original's, counted under the name of older versions."""
+    assert main_here("--output_dir", tmp_path).returncode == 0
+    path = folder_of(tmp_path, tiny_lm) / "settings_translate.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"inherited_lines": 3}))
+    assert main_here("--output_dir", tmp_path, "--max_samples", 5).returncode == 0
+    assert json.loads((path.parent / "manifest_translate.json").read_text())["lines_from_original"] == 3

@@ -11,8 +11,8 @@ BASQUE, ENGLISH = languages.find("Basque"), languages.find("English")
 LONG = "This sentence is long enough to be kept here"
 
 
-def translation(text: str, error=None, pieces=1):
-    return SimpleNamespace(text=text, error=error, pieces=pieces, confidence=0.5)
+def translation(text: str, error=None, segments=1):
+    return SimpleNamespace(text=text, error=error, segments=segments, confidence=0.5)
 
 
 def pairs(*translations) -> tuple[dict, list[dict]]:
@@ -41,10 +41,10 @@ def test_a_pair_needs_a_full_stop_and_a_translation_without_an_error():
     assert rejects[2]["detail"] == "HTTP 400" and "detail" not in rejects[0]
 
 
-def test_pieces_are_recorded_when_a_sentence_was_divided():
-    assert "pieces" not in pairs(translation(f"{LONG}."), translation(f"{LONG}."))[0]
-    assert pairs(translation(f"{LONG}."), translation(f"{LONG}.", pieces=2))[0]["pieces"] == [1, 2]
-    assert pairs(translation(LONG, pieces=2))[1][0]["pieces"] == 2
+def test_segments_are_recorded_when_a_sentence_was_divided():
+    assert "segments" not in pairs(translation(f"{LONG}."), translation(f"{LONG}."))[0]
+    assert pairs(translation(f"{LONG}."), translation(f"{LONG}.", segments=2))[0]["segments"] == [1, 2]
+    assert pairs(translation(LONG, segments=2))[1][0]["segments"] == 2
 
 
 def test_a_block_ends_when_it_has_so_many_sentences():

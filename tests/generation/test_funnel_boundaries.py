@@ -44,7 +44,7 @@ def test_translation_counts(tmp_path):
     layout = Layout(tmp_path, "test")
     assert funnel.translation_counts(layout, "Basque")["mean_score"] is None
     translations = [
-        {"id": "a", "propositions": ["p", "q", "r"], "translations": ["p", "q", "r"], "scores": [0.0, 3.0, None], "pieces": [1, 1, 2]},
+        {"id": "a", "propositions": ["p", "q", "r"], "translations": ["p", "q", "r"], "scores": [0.0, 3.0, None], "segments": [1, 1, 2]},
         {"id": "b", "propositions": ["s"], "translations": ["s"], "scores": [None]},
     ]  # fmt: skip
     write(layout.translations("Basque"), translations)

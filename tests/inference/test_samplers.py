@@ -318,3 +318,20 @@ def test_an_answer_says_that_the_prompt_began_its_thoughts(hf, tiny_lm, tmp_path
     [(raw,)] = answers_of(hf, [Request("a", "Basque: <think>", 1)]).values()
     assert raw.startswith("<think>") and without_thoughts(raw) == ""
     sampler.close()
+
+
+def test_hf_says_why_an_answer_ended(hf):
+    settings = SamplingSettings(max_new_tokens=6, temperature=0.0)
+    request = [REQUESTS[0]]
+    [cut] = hf.generate(from_list(request), settings)
+    assert cut.finish_reasons == ("length",) and cut.completion_tokens == 6
+    stop = cut.texts[0][2:4]
+    [stopped] = hf.generate(from_list(request), replace(settings, stop=(stop,)))
+    assert stopped.finish_reasons == ("stop",) and stop not in stopped.texts[0]
+    [beams] = hf.generate(from_list(request), replace(settings, num_beams=2, num_return_sequences=2))
+    assert beams.finish_reasons == ("length", "length")
+    end = hf._tokenizer(cut.texts[0], add_special_tokens=False)["input_ids"][-1]
+    hf._end_tokens = frozenset({end})
+    [ended] = hf.generate(from_list(request), replace(settings, max_new_tokens=40))
+    hf._end_tokens = hf._own_end_tokens
+    assert ended.finish_reasons == ("stop",)

@@ -53,10 +53,13 @@ RETRY_AFTER = {"rate limit": 1.0, "rate limit date": 1.0, "rate limit ms": 0.3} 
 class ApiServer:
     """Records requests and responses: `arrivals` (name, attempt, time), `delivered` (complete 200 responses by name)."""
 
-    def __init__(self, faults=None, delay=0.01, key: str | None = KEY, respond=None):
+    def __init__(self, faults=None, delay=0.01, key: str | None = KEY, respond=None, edit=None):
         """`respond`: the text of an answer by the last message (or the plain prompt); by default it repeats the prompt."""
         self.faults = faults if callable(faults) else lambda name, attempt: (faults or {}).get((name, attempt))
         self.delay = delay if callable(delay) else lambda name: delay  # seconds to any answer
+        self.edit = (
+            edit  # (name, body of a response) -> the body to send (bytes or JSON), extra headers and status or None
+        )
         self.key, self.respond = key, respond or (lambda prompt: f"answer to {prompt}")
         self.arrivals: list[tuple[str, int, float]] = []
         self.bodies: list[dict] = []
@@ -140,7 +143,10 @@ class ApiServer:
             fault = "bad key"
         if fault is not None:
             self.injected[fault] += 1
-        whole = json.dumps(answer(path, body, self.respond)).encode()
+        whole, extra = json.dumps(answer(path, body, self.respond)).encode(), None
+        if self.edit is not None and fault is None:
+            whole, extra = self.edit(name, json.loads(whole))
+            whole = whole if isinstance(whole, bytes) else json.dumps(whole).encode()
         if fault in ENDINGS or isinstance(fault, tuple):
             status, code, message = ENDINGS.get(fault, fault)
             return await self._error(writer, path, status, code, message, {"retry-after": "90000"})
@@ -178,7 +184,7 @@ class ApiServer:
         if fault in ("bad json", "no fields"):
             await self._send(writer, 200, b'{"id": "x", ' if fault == "bad json" else b'{"id": "x"}')
             return True
-        await self._send(writer, 200, whole)
+        await self._send(writer, (extra or {}).pop("status", 200), whole, extra)
         self.delivered[name] += 1
         return True
 

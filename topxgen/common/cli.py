@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -12,19 +13,19 @@ from typing import NoReturn
 
 import topxgen
 from topxgen.common import signals
-from topxgen.common.console import setup_logging
+from topxgen.common.console import printable, setup_logging
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.registry import OWN, Choice, accepts_own
 
 logger = logging.getLogger(__name__)
-EXIT_CODES = """exit codes:
-  0    success
-  2    usage or input error; stderr says what to change
-  3    finished, but incomplete (datagen.py: target not reached; main.py: sentences without an answer;
-       comptra.evaluate: folders that could not be scored)
-  4    an API is unavailable (key rejected, quota exhausted, retries exhausted), or --budget is spent; re-run to resume
-  130  interrupted (Ctrl-C); re-run to resume
-  143  stopped by SIGTERM or SIGUSR1; re-run to resume"""
+EXIT_CODES = {
+    0: "success",
+    2: "usage or input error; stderr says what to change",
+    4: "an API is unavailable (key rejected, quota exhausted, retries exhausted), or --budget is spent; re-run to resume",
+    130: "interrupted (Ctrl-C); re-run to resume",
+    143: "stopped by SIGTERM or SIGUSR1; re-run to resume",
+}
+_ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r"})
 
 MAX_INT = 2**31 - 1
 
@@ -133,12 +134,17 @@ class ParsedFlags(argparse.Namespace):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, with the nearest flag or choice, and whose --help lists exit codes."""
+    """An ArgumentParser whose errors are one line, with the nearest flag or choice, and whose --help lists exit codes.
 
-    def __init__(self, description: str, **options):
+    `incomplete`: what exit code 3 means for this script; `uses_apis`: whether there is an exit code 4.
+    """
+
+    def __init__(self, description: str, incomplete: str = "", uses_apis: bool = False, **options):
+        codes = EXIT_CODES | ({3: f"finished, but incomplete: {incomplete}"} if incomplete else {})
+        codes = {code: text for code, text in sorted(codes.items()) if code != 4 or uses_apis}
         super().__init__(
             description=description,
-            epilog=EXIT_CODES,
+            epilog="\n".join(["exit codes:", *(f"  {code:<3}  {text}" for code, text in codes.items())]),
             formatter_class=_HelpFormatter,
             allow_abbrev=False,
             **options,
@@ -151,6 +157,8 @@ class Parser(argparse.ArgumentParser):
         for flag in flags:
             if flag not in self._option_string_actions:
                 # The value stays out of the message: it may be the key of a mistyped --api_key.
+                # Nor does a key typed right behind it, without a space, get in.
+                flag = f"{flag[:10]}..." if len(flag) > 24 and re.search(r"\d", flag) else flag
                 self.error(f"unknown flag {flag}{did_you_mean(flag, self._option_string_actions)}; see --help")
         for flag, value in [
             *pairwise(words),
@@ -161,8 +169,10 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{flag} is empty; is a shell variable unset?")
         parsed, unexpected = self.parse_known_args(words, namespace or ParsedFlags())
         if unexpected:
-            # A stray word may be part of a key, too.
-            shown = "" if "--api_key" in words else f": {' '.join(map(repr, unexpected))}"
+            # A stray word may be a key, or a part of one.
+            secret = any(re.search(r"(?i)api|key|token|secret", word) for word in words if word.startswith("-"))
+            named = [word for word in unexpected if not (secret or re.fullmatch(r"[\w-]{16,}", word))]
+            shown = f": {' '.join(map(repr, named))}" if named else ""
             self.error(f"{len(unexpected)} unexpected argument{'s' if len(unexpected) > 1 else ''}{shown}; see --help")
         parsed.given = frozenset(self._option_string_actions[flag].dest for flag in flags)
         return parsed
@@ -180,7 +190,10 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{hint}")
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {message.translate(_ONE_LINE)}\n")
+
+    def _print_message(self, message, file=None):
+        super()._print_message(printable(message), file)
 
 
 def _usage(action: argparse.Action) -> str:
@@ -210,8 +223,8 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
 
     `on_failure` says what is left after a failure and how to go on, such as "re-run the same command to resume".
     """
-    args = parser.parse_args()
     setup_logging(parser.prog)
+    args = parser.parse_args()
     try:
         with signals.handled():
             try:

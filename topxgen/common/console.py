@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ from pathlib import Path
 from typing import TextIO
 
 LINE_EVERY_S = 15.0
+_URL_USER = re.compile(r"(\b\w+://)[^\s/@'\"]+@")
+_QUERY_SECRET = re.compile(
+    r"([?&;][\w.-]*(?:key|token|secret|sig|signature|password|passwd|auth)=)[^\s&;#'\"]+", re.IGNORECASE
+)
+_API_KEY = re.compile(r"\b(?:sk|hf|gsk|pk|xai|ghp|github_pat)[-_][A-Za-z0-9_-]{12,}")
 ONCE = {"once": True}  # logger.warning("…", extra=ONCE): shown once per run, however often it is logged
 _OUR_PACKAGES = ("topxgen", "comptra")
 _open_bars: list["Progress"] = []
@@ -59,7 +65,9 @@ class _ConsoleHandler(logging.Handler):
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = printable(record.getMessage())
+        message = record.getMessage()
+        if record.levelno >= logging.WARNING and record.name.partition(".")[0] in _OUR_PACKAGES:
+            message = message.replace("\n", "\\n")  # one line, whatever a file name or flag holds
         if record.levelno >= logging.ERROR:
             rank = f"rank {self._rank}: " if self._rank else ""
             message = f"{rank}{self._prog}: error: {message}"
@@ -73,7 +81,7 @@ def write_line(text: str) -> None:
     if _open_bars:
         _open_bars[-1].write(text)
     else:
-        print(text, file=_terminal or sys.stderr, flush=True)
+        print(printable(text), file=_terminal or sys.stderr, flush=True)
 
 
 @contextmanager
@@ -90,7 +98,11 @@ def library_output_to(log: Path) -> Iterator[None]:
         stream.flush()
     saved = os.dup(1), os.dup(2)
     # A stream of its own for us; a sys.stderr that is no file (a test's) is not affected by the redirection.
-    ours = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace") if sys.stderr is sys.__stderr__ else None
+    ours = (
+        os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace")
+        if sys.stderr is sys.__stderr__
+        else None
+    )
     try:
         os.dup2(redirected, 1)
         os.dup2(redirected, 2)
@@ -122,7 +134,7 @@ class Progress:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                desc=stage, total=total, unit=f" {unit}", initial=done, file=self._stream, dynamic_ncols=True
+                desc=printable(stage), total=total, unit=f" {unit}", initial=done, file=self._stream, dynamic_ncols=True
             )
 
         _open_bars.append(self)
@@ -144,6 +156,7 @@ class Progress:
 
     def write(self, text: str) -> None:
         """Print a line without breaking the bar."""
+        text = printable(text)
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
@@ -183,12 +196,24 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+def show(text: str) -> None:
+    """Print on stdout. Nothing else in this project prints there: all outside text passes through `printable`."""
+    print(printable(text), flush=True)
+
+
 def printable(text: str) -> str:
     """`text` with control characters escaped: text from models, files and flags must not drive the user's terminal.
 
-    Joiners and no-break spaces stay, which many scripts are written with; bidirectional overrides do not.
+    Joiners and no-break spaces stay, which many scripts are written with; bidirectional overrides do not. Secrets in URLs,
+    such as https://user:password@host and ?api_key=..., become ***.
     """
-    return "".join(char if _is_harmless(char) else f"\\x{ord(char):02x}" for char in text)
+    text = without_secrets(text)
+    return text if text.isprintable() else "".join(c if _is_harmless(c) else f"\\x{ord(c):02x}" for c in text)
+
+
+def without_secrets(text: str) -> str:
+    """`text` with *** for user names and passwords in URLs and for what looks like an API key."""
+    return _API_KEY.sub("***", _QUERY_SECRET.sub(r"\1***", _URL_USER.sub(r"\1***@", text)))
 
 
 def _is_harmless(char: str) -> bool:

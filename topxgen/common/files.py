@@ -72,6 +72,15 @@ def _refuse_directory(path: Path) -> None:
         raise UsageError(f"{path} is a directory, not a file; move it away, or pass another path")
 
 
+def check_folder(folder: Path, flag: str) -> None:
+    """Raise UsageError unless `folder`, which need not exist, can be written to; nothing is created."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise UsageError(f"{flag} {folder}: {existing} is not a directory; pass another one")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"{flag} {folder}: {existing} cannot be written to; pass another one")
+
+
 def repair_tail(path: Path) -> int:
     """Remove the half-written last record that a killed run leaves; returns the bytes removed.
 

@@ -30,15 +30,15 @@ class Rule(NamedTuple):
 NEUTRAL = {
     "k": 0, "steps": 0, "number_of_refining_steps": 0, "refine_after_merge": 0, "number_of_merge_demonstrations": 0,
     "number_of_subproblems": -1, "top_p": 1.0, "repetition_penalty": 1.0, "num_beams": 1, "num_return_sequences": 1,
-    "temperature": 0.0, "bootstrap": 0,
+    "temperature": 0.0, "bootstrap": 0, "dataset_size": -1, "strategy": "soonest", "num_eval_translations": 0,
 }  # fmt: skip
 
 
 def check(rules: Iterable[Rule], args: argparse.Namespace) -> None:
     """Log, or raise UsageError for, flags of the command line that have no effect. See the head of this file."""
-    given = getattr(args, "given", frozenset())
+    given, asked = getattr(args, "given", frozenset()), asked_for(args)
     for rule in rules:
-        idle = [flag for flag in rule.flags if flag in given and _asks(flag, getattr(args, flag))]
+        idle = [flag for flag in rule.flags if flag in asked]
         if not idle or rule.holds(args):
             continue
         verb = "has" if len(idle) == 1 else "have"
@@ -48,5 +48,9 @@ def check(rules: Iterable[Rule], args: argparse.Namespace) -> None:
         logger.info(problem)
 
 
-def _asks(flag: str, value: object) -> bool:
-    return value is not False and not (flag in NEUTRAL and value == NEUTRAL[flag])
+def asked_for(args: argparse.Namespace) -> set[str]:
+    """The flags of the command line whose values ask for something."""
+    given = {flag: getattr(args, flag) for flag in getattr(args, "given", ())}
+    return {
+        flag for flag, value in given.items() if value is not False and not (flag in NEUTRAL and value == NEUTRAL[flag])
+    }

@@ -128,13 +128,15 @@ def cannot_load(name: str, error: Exception) -> str:
     return f"cannot load {name!r} ({reason(error)}); {remedy} ({gated})"
 
 
-def load_weights(model_class, name: str, **options):
+def load_weights(model_class, name: str, trust_remote_code: bool = False, **options):
     """The model `name` by `model_class.from_pretrained`, with all its weights from the checkpoint.
 
     transformers fills the parameters that a checkpoint lacks, or has in another shape, with random numbers. Raises UsageError
     for such a checkpoint, except for parameters that the architecture itself computes or shares (tied weights).
     """
-    model, info = model_class.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    model, info = model_class.from_pretrained(
+        name, trust_remote_code=trust_remote_code, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
     problems = []
     if missing := sorted(info["missing_keys"]):
         problems.append(f"lacks {listed(missing)}")

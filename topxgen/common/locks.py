@@ -213,4 +213,4 @@ class _Heartbeat:
 
 
 def _in_use(what: str, owner: str) -> DirectoryLocked:
-    return DirectoryLocked(f"{what} is in use by {owner}; wait for it, stop it, or pass another --output_dir")
+    return DirectoryLocked(f"{what} is in use by {owner}; wait for it, stop it, or pass another directory")

@@ -11,6 +11,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from topxgen.common.console import without_secrets
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_json
 
@@ -85,6 +86,7 @@ def _digest_of_files(files: tuple[tuple[Path, int, int], ...]) -> str:
 # How settings of older runs are called now: {old name: name}, {(name, old value): value}.
 RENAMED = {
     "best_by": "metric_for_best_model",
+    "inherited_lines": "lines_from_original",
     "eval_translation": "num_eval_translations",
     "near_duplicates": "near_duplicate_threshold",
     "short_texts": "short_text_rule",
@@ -111,7 +113,7 @@ def result_settings(args: argparse.Namespace, excluded: Collection[str]) -> dict
 
 def read_settings(path: Path) -> dict:
     """The settings in a JSON file, by today's names; {} if there is no file."""
-    settings = {RENAMED.get(name, name): value for name, value in read_json(path).items()}
+    settings = _without_secrets({RENAMED.get(name, name): value for name, value in read_json(path).items()})
     renamed = {
         name: RENAMED_VALUES[name, str(value)]
         for name, value in settings.items()
@@ -125,7 +127,7 @@ def check_settings(path: Path, settings: dict) -> None:
 
     Raises UsageError naming what differs: results of two settings must not mix in one directory.
     """
-    earlier = read_settings(path)
+    earlier, settings = read_settings(path), _without_secrets(settings)
     earlier = ABSENT | earlier if earlier else {}
     differing = [name for name in settings if name in earlier and earlier[name] != settings[name]]
     if differing:
@@ -138,9 +140,13 @@ def check_settings(path: Path, settings: dict) -> None:
 def record_settings(path: Path, settings: dict) -> None:
     """Save the settings, once nothing but the work itself can fail: a mistyped path must not stay on record."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    together = {**read_settings(path), **settings}
+    together = {**read_settings(path), **_without_secrets(settings)}
     if together != read_json(path):
         write_json(path, together)
+
+
+def _without_secrets(settings: dict) -> dict:
+    return {name: without_secrets(value) if isinstance(value, str) else value for name, value in settings.items()}
 
 
 def now() -> str:
@@ -163,6 +169,6 @@ def command_line(secrets: tuple[str, ...]) -> list[str]:
     words, hide = [], False
     for word in sys.argv:
         flag = word.split("=")[0]
-        words.append("***" if hide else f"{flag}=***" if flag in secrets and "=" in word else word)
+        words.append("***" if hide else f"{flag}=***" if flag in secrets and "=" in word else without_secrets(word))
         hide = flag in secrets and "=" not in word
     return words

@@ -12,7 +12,14 @@ from topxgen.common.files import read_json, read_numbered_jsonl
 from topxgen.common.schemas import check
 
 SHARED_RESPONSES = "translate_answers.jsonl"
-PARALLEL = ("propositions", "translations", "scores", "confidences", "pieces")  # fields of one item per sentence
+PARALLEL = (
+    "propositions",
+    "translations",
+    "scores",
+    "confidences",
+    "segments",
+    "pieces",
+)  # fields of one item per sentence
 
 
 class ParagraphRecord(TypedDict, total=False):
@@ -33,7 +40,8 @@ class TranslationRecord(TypedDict, total=False):
     translations: Required[list[str]]
     scores: list[float | None] | None
     confidences: list[float | None] | None
-    pieces: list[int] | None
+    segments: list[int] | None
+    pieces: list[int] | None  # the name of segments in older versions
     scorer: str | None
 
 

@@ -66,6 +66,19 @@ class BenchmarkTexts:
             if text.strip()
         ]
 
+    def unchecked(self, what: str) -> str | None:
+        """Why `what`, the texts in this language, overlap nothing whatever they are; None if they can.
+
+        No benchmark in the language is right if --allow_missing names one.
+        """
+        if not self.splits:
+            excused = set(self.args.allow_missing) & {*self.language_not_covered, *self.not_loaded}
+            reason = f"no benchmark has {self.language.name} (to accept that, name one in --allow_missing)"
+            return None if excused else f"the {what}: {reason}"
+        if not self.index.can_match:
+            return f"the {what}: no text of the benchmarks in {self.language.name} is long enough for --ngram_size and --short_text_rule"
+        return None
+
     def provenance(self) -> list[dict]:
         """What identifies the benchmarks: source, number of texts and SHA-256 of each split."""
         return [

@@ -1,18 +1,99 @@
 """The report of a decontamination: JSON with every hit, and Markdown to read."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Literal, Required, TypedDict
 
-from topxgen.common.files import read_jsonl
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json, read_jsonl
 from topxgen.corpora.benchmarks import Split
 from topxgen.text.ngram_index import MIN_CONTAINED_SHARE, ContaminationIndex
+
+logger = logging.getLogger(__name__)
 
 MAX_EXAMPLES = 10  # of each benchmark, split and side in the Markdown report
 # Splits that few-shot demonstrations are drawn from: what they share with a test set inflates its scores.
 DEMONSTRATION_SPLITS = {("flores", "dev"), ("ntrex", "pool"), ("tico", "dev"), ("udhr", "dev")}
 MATCH_KINDS = ("ngram", "short_text", "near_duplicate")
+
+
+class Hit(TypedDict, total=False):
+    """A line of {Language}_translate_contaminated.jsonl."""
+
+    line: Required[int]
+    side: Required[str]
+    pair: Required[int | None]
+    pairs: int
+    text: Required[str]
+    dropped: Required[Literal["paragraph", "pair", "none"]]
+    match: Required[Literal[MATCH_KINDS]]
+    shared_ngram: Required[str]
+    tokens: Required[int]
+    similarity: float
+    benchmark: Required[str]
+    split: Required[str]
+    benchmark_id: Required[str]
+    benchmark_text: Required[str]
+
+
+class Overlaps(TypedDict):
+    """A row of `overlaps`."""
+
+    side: str
+    benchmark: str
+    split: str
+    language: str
+    hits: int
+    benchmark_texts_hit: int
+    benchmark_texts: int
+
+
+class Part(TypedDict, total=False):
+    """What the report says of a language."""
+
+    input: Required[str]
+    input_sha256: Required[str]
+    tokens_per_ngram: Required[int]
+    settings: dict  # missing in reports of older versions, as is not_checked
+    counts: Required[dict[str, int]]
+    not_checked: list[str]
+    overlaps: Required[list[Overlaps]]
+    partial: Required[list[tuple[str, str]]]
+    language_not_covered: Required[list[tuple[str, str]]]
+    not_loaded: Required[list[tuple[str, str]]]
+
+
+class SharedPair(TypedDict):
+    """A text of each of two splits that overlap."""
+
+    first_id: str
+    second_id: str
+    first_text: str
+    second_text: str
+
+
+class SharedRow(TypedDict):
+    """What two splits share."""
+
+    language: str
+    first: tuple[str, str]
+    second: tuple[str, str]
+    pairs: list[SharedPair]
+
+
+class Report(TypedDict):
+    """decontamination_report.json, as far as it is read again."""
+
+    languages: dict[str, Part]
+    hits: dict[str, list[Hit]]
+    benchmarks: dict[str, list[dict]]
+    between_benchmarks: list[SharedRow]
+
+
+Hits = Callable[[], Iterable[Hit]]
 
 
 def overlaps(hits: Path, splits: Iterable[tuple[str, Split]]) -> list[dict]:
@@ -32,7 +113,7 @@ def overlaps(hits: Path, splits: Iterable[tuple[str, Split]]) -> list[dict]:
             "benchmark_texts": sum(1 for text in split.texts if text.strip()),
         }
         benchmark_ids[key] = set()
-    for hit in read_jsonl(hits):
+    for hit in read_jsonl(hits, Hit):
         key = (hit["side"], hit["benchmark"], hit["split"])
         benchmark_ids[key].add(hit["benchmark_id"])
         text = (hit["line"], hit["pair"])
@@ -105,25 +186,55 @@ def summary(languages: dict[str, dict], audit: bool) -> str:
             f"{row['benchmark_texts_hit']} of its {row['benchmark_texts']} texts"
             for row in part["overlaps"]
             if row["hits"]
-        ] or (["  no overlap"] if counts["records"] else ["  nothing was checked"])
+        ] or ([] if part["not_checked"] else ["  no overlap"])
+        lines += [f"  NOT CHECKED: {reason}" for reason in part["not_checked"]]
         lines += [f"  {name} ({split_language})" for name, split_language in part["partial"]]
     return "\n".join(lines)
 
 
-def as_json(report: dict, hits: dict[str, Path]) -> Iterator[str]:
+def earlier(path: Path) -> Report:
+    """The report at `path`, as `write_reports` wrote it, to add languages to; an empty one if there is none, or if it is of a
+    version whose reports were other. Raises UsageError if the file is something else."""
+    try:
+        if content := read_json(path, Report):
+            return content
+    except UsageError as error:
+        if path.is_file() and b'"between_benchmarks"' not in path.read_bytes():
+            raise UsageError(f"{error}, or pass another --report: it is no decontamination report") from None
+        logger.warning(
+            f"{error}; it is of another version or damaged, and is written anew, without other languages' results"
+        )
+    return Report(languages={}, hits={}, benchmarks={}, between_benchmarks=[])
+
+
+def as_json(report: dict, hits: dict[str, Hits]) -> Iterator[str]:
     """The report with the hits of each language under "hits", one per line; they are streamed, not held in memory."""
     yield json.dumps(report, ensure_ascii=False, indent=1).removesuffix("\n}") + ',\n "hits": {'
-    for number, (language, path) in enumerate(hits.items()):
+    for number, (language, read) in enumerate(hits.items()):
         yield (",\n  " if number else "\n  ") + json.dumps(language, ensure_ascii=False) + ": ["
-        for place, hit in enumerate(read_jsonl(path)):
+        for place, hit in enumerate(read()):
             yield (",\n" if place else "\n") + json.dumps(hit, ensure_ascii=False)
         yield "]"
     yield "}\n}\n"
 
 
-def as_markdown(report: dict, hits: dict[str, Path]) -> Iterator[str]:
+def as_markdown(report: dict, hits: dict[str, Hits]) -> Iterator[str]:
     """Tables of counts, and the first MAX_EXAMPLES hits of each benchmark, split and side."""
-    settings = report["settings"]
+    yield "# Decontamination report\n\n"
+    yield "Nothing was dropped (`--audit`).\n\n" if report["audit"] else ""
+    yield from _rules(report["settings"])
+    for language, part in report["languages"].items():
+        yield f"## {language}\n\n"
+        if part.get("settings", report["settings"]) != report["settings"]:
+            yield "Checked by other rules. "
+            yield from _rules(part["settings"])
+        yield from _language(part)
+        yield from _examples(part["overlaps"], hits[language]())
+    yield "## Overlaps between benchmarks\n\n"
+    yield from _between_benchmarks(report["between_benchmarks"])
+
+
+def _rules(settings: dict) -> Iterator[str]:
     short_texts = {
         "inside": "counts if it is the whole of a text or, if it has at least "
         f"{MIN_CONTAINED_SHARE:.0%} of these words, if a text contains it",
@@ -131,8 +242,6 @@ def as_markdown(report: dict, hits: dict[str, Path]) -> Iterator[str]:
         "ignore": "is ignored",
     }[settings["short_text_rule"]]
     what = {"paragraph": "its paragraph is dropped", "pair": "its pair is dropped", "keep": "it is kept"}
-    yield "# Decontamination report\n\n"
-    yield "Nothing was dropped (`--audit`).\n\n" if report["audit"] else ""
     yield (
         f"Two texts overlap if they share {settings['ngram_size']} consecutive words (tokenizer "
         f"`{settings['tokenizer']}`). A benchmark text with fewer words {short_texts}."
@@ -143,17 +252,13 @@ def as_markdown(report: dict, hits: dict[str, Path]) -> Iterator[str]:
         f" If a sentence overlaps, {what[settings['drop_on_sentence_overlap']]}. If a translation overlaps, "
         f"{what[settings['drop_on_translation_overlap']]}.\n\n"
     )
-    for language, part in report["languages"].items():
-        yield f"## {language}\n\n"
-        yield from _language(part)
-        yield from _examples(part["overlaps"], hits[language])
-    yield "## Overlaps between benchmarks\n\n"
-    yield from _between_benchmarks(report["between_benchmarks"])
 
 
 def _language(part: dict) -> Iterator[str]:
-    counts = part["counts"]
-    yield f"{part['input']}, {part['tokens_per_ngram']} tokens per n-gram in this language.\n\n"
+    counts = Counter(part["counts"])
+    for reason in part.get("not_checked", []):
+        yield f"**Not checked: {_escape(reason)}.**\n\n"
+    yield f"{_escape(part['input'])}, {part['tokens_per_ngram']} tokens per n-gram in this language.\n\n"
     kept_paragraphs, kept_pairs = _kept(counts)
     yield from _table(
         {"": name, "paragraphs": paragraphs, "pairs": pairs}
@@ -177,9 +282,9 @@ def _language(part: dict) -> Iterator[str]:
             yield title + ": " + ", ".join(f"{_escape(name)} ({language})" for name, language in part[key]) + ".\n\n"
 
 
-def _examples(rows: list[dict], hits: Path) -> Iterator[str]:
-    examples: dict[tuple, list[dict]] = {}
-    for hit in read_jsonl(hits):
+def _examples(rows: list[dict], hits: Iterable[Hit]) -> Iterator[str]:
+    examples: dict[tuple, list[Hit]] = {}
+    for hit in hits:
         shown = examples.setdefault((hit["side"], hit["benchmark"], hit["split"]), [])
         if len(shown) < MAX_EXAMPLES:
             shown.append(hit)
@@ -229,5 +334,5 @@ def _table(rows: Iterable[dict]) -> Iterator[str]:
 
 def _escape(value: object) -> str:
     """A value on one line, with Markdown's special characters escaped."""
-    text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
     return "".join("\\" + char if char in "\\`*_{}[]<>#|~" else char for char in " ".join(text.split()))

@@ -3,13 +3,14 @@
 import argparse
 import os
 from collections import Counter
+from functools import partial as partial_call
 from pathlib import Path
 
 from topxgen.common import provenance
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, unknown_choice
-from topxgen.common.files import partial, write_atomic
-from topxgen.common.records import FilteredLayout, translations_name
+from topxgen.common.files import partial, read_json, read_jsonl, write_atomic
+from topxgen.common.records import FilteredLayout, target_language_of, translations_name
 from topxgen.corpora import benchmarks
 from topxgen.decontamination import parallel_jsonl, report
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
@@ -47,6 +48,20 @@ def input_files(args: argparse.Namespace) -> dict[str, Path]:
     return paths
 
 
+def target_language(args: argparse.Namespace) -> str:
+    """--target_language, or that of the folder. Raises UsageError if they differ."""
+    default = target_language_of(args.input_dir)
+    if args.target_language:
+        recorded = target_language_of(args.input_dir, args.target_language)
+        given, of_folder = (languages.find(name, args.languages_file).name for name in (args.target_language, recorded))
+        if given != of_folder:
+            raise UsageError(
+                f"--target_language {args.target_language}: the translations in {args.input_dir} are in {of_folder} "
+                "(settings_translate.json); drop the flag, or pass another --input_dir"
+            )
+    return args.target_language or default
+
+
 def report_paths(args: argparse.Namespace) -> tuple[Path, Path]:
     """The paths of the report as JSON and as Markdown."""
     name = "decontamination_audit" if args.audit else "decontamination_report"
@@ -77,6 +92,11 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
         for path in (*inputs.values(), *own_benchmarks):
             if _inodes([output]) & _inodes([path]):
                 raise UsageError(f"{output} would overwrite the input {path}: pass another --output_dir or --report")
+    report.earlier(reports[0])
+    if reports[1].exists() and not reports[0].exists():
+        raise UsageError(
+            f"{reports[1]} exists without {reports[0].name}: it may be your own; remove it, or pass another --report"
+        )
     for output in reports:
         if output in outputs:
             raise UsageError(f"--report {output} is another output of this run; pass another path")
@@ -120,6 +140,7 @@ def filter_file(
         **not_checked,
     }
     splits = [(side, split) for side, texts in sides.items() for split in texts.splits]
+    unchecked = [reason for side, texts in sides.items() if (reason := texts.unchecked(f"{side}s"))]
     with Progress(f"decontaminate {name}", path.stat().st_size // 1000, "kB") as bar:
         manifest = parallel_jsonl.filter_jsonl(
             path,
@@ -139,12 +160,18 @@ def filter_file(
                 end // 1000 - start // 1000, records=counts["records"], overlapping=counts["records_overlapping"]
             ),
         )
+    counts = Counter(manifest["counts"])  # an empty file has no counts
+    if not counts["records"]:
+        malformed = f"all {counts['malformed']:,} lines are malformed"
+        unchecked = [f"{path}: {malformed if counts['malformed'] else 'the file is empty'}"]
     return {
         "input": str(path),
         "input_sha256": manifest["input_sha256"],
         "output": None if args.audit else str(layout.filtered(name)),
         "tokens_per_ngram": sentence_texts.tokens_per_ngram,
-        "counts": Counter(manifest["counts"]),  # an empty file has no counts
+        "settings": {flag: getattr(args, flag) for flag in SETTINGS},
+        "counts": counts,
+        "not_checked": unchecked,
         "overlaps": report.overlaps(layout.hits(name), splits),
         "partial": [[f"{s.benchmark} {s.name}, {s.count}", s.language] for _, s in splits if s.is_partial],
         **not_checked,
@@ -158,23 +185,31 @@ def write_reports(
     texts: dict[str, BenchmarkTexts],
     parts: dict[str, dict],
 ) -> None:
-    """Write the report of all languages, including what the benchmarks share with each other, as JSON and Markdown."""
+    """Write the report as JSON and Markdown, including what the benchmarks share with each other.
+
+    It has the languages of earlier runs, too, whose results are still there.
+    """
+    earlier = report.earlier(paths[0])
+    if not args.audit:
+        for name, part in list(earlier["languages"].items()):
+            if read_json(layout.manifest(name)).get("input_sha256") != part["input_sha256"]:
+                del earlier["languages"][name]
+    languages_of_report = dict(sorted((earlier["languages"] | parts).items()))
+    between = [row for row in earlier["between_benchmarks"] if row["language"] not in texts]
+    for name, of_language in texts.items():
+        pool = {entry.base for entry in of_language.entries(of_language.demonstration_pool)}
+        between += report.between_benchmarks(name, of_language.index_with_pool, pool)
     content = {
         "audit": args.audit,
         "command": provenance.command_line(()),
         "settings": {flag: getattr(args, flag) for flag in SETTINGS},
-        "benchmarks": {name: language_texts.provenance() for name, language_texts in texts.items()},
-        "languages": parts,
-        "between_benchmarks": [
-            row
-            for language_texts in texts.values()
-            for row in report.between_benchmarks(
-                language_texts.language.name,
-                language_texts.index_with_pool,
-                {entry.base for entry in language_texts.entries(language_texts.demonstration_pool)},
-            )
-        ],
+        "benchmarks": earlier["benchmarks"] | {name: of_language.provenance() for name, of_language in texts.items()},
+        "languages": languages_of_report,
+        "between_benchmarks": sorted(between, key=lambda row: row["language"]),
     }
-    hits = {name: layout.hits(name) for name in parts}
+    hits = {
+        name: partial_call(read_jsonl, layout.hits(name)) if name in parts else earlier["hits"].get(name, []).copy
+        for name in languages_of_report
+    }
     write_atomic(paths[0], report.as_json(content, hits))
     write_atomic(paths[1], report.as_markdown(content, hits))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from topxgen.common import signals
-from topxgen.common.console import Progress, printable
+from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl
 from topxgen.common.records import Layout, Paragraph, replace_surrogates, with_ids
@@ -84,7 +84,7 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
                     out.write(record)
                     if config.args.verbose:
                         for sentence, translation in zip(record["propositions"], record["translations"], strict=True):
-                            progress.write(f"[{item.paragraph.id}] {printable(sentence)} = {printable(translation)}")
+                            progress.write(f"[{item.paragraph.id}] {sentence} = {translation}")
                 rejected.sync()
                 out.sync()
 
@@ -124,10 +124,10 @@ def _pairs(item: _SplitParagraph, translations: list, identifier, target: Langua
         reject["reason"] = f"translation_{'failed' if translation.error is not None else reason}"
         if translation.error:
             reject["detail"] = translation.error
-        if translation.pieces > 1:
-            reject["pieces"] = translation.pieces
+        if translation.segments > 1:
+            reject["segments"] = translation.segments
         item.rejects.append(reject)
-    paragraph, pieces = item.paragraph, [translation.pieces for _, translation in kept]
+    paragraph, segments = item.paragraph, [translation.segments for _, translation in kept]
     return {
         "sentence": paragraph.text,
         "propositions": [sentence for sentence, _ in kept],
@@ -136,7 +136,7 @@ def _pairs(item: _SplitParagraph, translations: list, identifier, target: Langua
         **({} if paragraph.topic is None else {"topic": paragraph.topic}),
         "id": paragraph.id,
         "confidences": [translation.confidence for _, translation in kept],
-        **({"pieces": pieces} if any(count > 1 for count in pieces) else {}),
+        **({"segments": segments} if any(count > 1 for count in segments) else {}),
     }
 
 

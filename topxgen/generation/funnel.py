@@ -64,12 +64,12 @@ def translation_counts(layout: Layout, language: str) -> dict:
     for record in read_jsonl(layout.translations(language)):
         paragraphs += 1
         pairs += len(record["propositions"])
-        in_pieces += sum(count > 1 for count in record.get("pieces", []))
+        in_pieces += sum(count > 1 for count in record.get("segments", record.get("pieces", [])))
         scores += [score for score in record.get("scores") or [] if score is not None]
     reasons = Counter()
     for record in read_jsonl(layout.translation_rejects(language)):
         reasons.update(reject["reason"] for reject in record["rejected"])
-        in_pieces += sum(reject.get("pieces", 1) > 1 for reject in record["rejected"])
+        in_pieces += sum(reject.get("segments", reject.get("pieces", 1)) > 1 for reject in record["rejected"])
     return {
         "paragraphs": paragraphs,
         "sentences": pairs + reasons.total(),

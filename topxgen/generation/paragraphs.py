@@ -10,13 +10,13 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from topxgen.common.console import Progress, printable
+from topxgen.common.console import Progress
 from topxgen.common.files import Appender, read_jsonl
 from topxgen.common.records import Paragraph, with_ids
 from topxgen.generation.filters import reject_reason
 from topxgen.generation.pipelines import Prompt
 from topxgen.inference import Answer, Request, SamplingSettings
-from topxgen.inference.response_cache import ResponseCache
+from topxgen.inference.response_cache import ResponseCache, response_record
 from topxgen.text.languages import Language
 from topxgen.text.near_duplicates import NearDuplicates
 
@@ -171,14 +171,7 @@ class Generation:
 
     def _take(self, answer: Answer) -> None:
         """Write a response to disk, then judge all whose turn has come."""
-        record = {
-            "id": answer.id,
-            "topic": self._topics.pop(answer.id),
-            "texts": answer.texts,
-            "prompt_tokens": answer.prompt_tokens,
-            "completion_tokens": answer.completion_tokens,
-            **{key: value for key in ("error", "cached_tokens") if (value := getattr(answer, key))},
-        }
+        record = {"id": answer.id, "topic": self._topics.pop(answer.id), **response_record(answer)}
         self._files[answer.id.rsplit("-", 1)[0]].responses.add(record)
         self._arrived[answer.id] = record
         self._judge()
@@ -243,7 +236,7 @@ class Generation:
             files.near_duplicates.add(text_id, text)
             files.kept.add(text_id)
             if self._args.verbose:
-                self._progress.write(f"[{text_id}] {record['topic']}: {printable(text)}")
+                self._progress.write(f"[{text_id}] {record['topic']}: {text}")
         self._progress.update(1)
         self.kept[prompt.language] += 1
         self._kept_now += 1
@@ -260,4 +253,4 @@ class Generation:
             {"id": text_id, "prompt": prompt.id, "reason": reason, "text": text, "topic": record["topic"]}
         )
         if self._args.verbose:
-            self._progress.write(f"[{text_id}] rejected, {printable(reason)}: {printable(text)}")
+            self._progress.write(f"[{text_id}] rejected, {reason}: {text}")

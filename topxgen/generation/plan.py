@@ -8,7 +8,7 @@ from pathlib import Path
 
 from topxgen import inference, translation
 from topxgen.common.cli import check_filename
-from topxgen.common.console import printable
+from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.records import Layout
 from topxgen.common.registry import load_choice
@@ -182,11 +182,11 @@ class GenerationConfig:
 def dry_run(config: GenerationConfig) -> int:
     """Print the plan: the first prompts, their token counts, an estimate of the whole."""
     args = config.args
-    print(f"stages: {' -> '.join(args.stages)}; languages: {', '.join(config.languages)}; output: {args.output_dir}")
+    show(f"stages: {' -> '.join(args.stages)}; languages: {', '.join(config.languages)}; output: {args.output_dir}")
     if "generate" in args.stages:
         _show_generation(config)
     if {"translate", "score"} & set(args.stages):
-        print(
+        show(
             f"back-translator {config.back_translator} into {config.target_language.name}, files in "
             f"{config.layout.translate_dir}, sentences by {args.splitter}, languages by {args.lid_model}, scores by "
             f"{config.scorer_name}"
@@ -194,9 +194,9 @@ def dry_run(config: GenerationConfig) -> int:
         try:
             for language in config.languages.values():
                 config.translator.check(language, config.target_language)
-            print(f"back-translator: {config.translator.version}")
+            show(f"back-translator: {config.translator.version}")
         except UsageError as error:
-            print(f"not checked: {error}")
+            show(f"not checked: {error}")
     return 0
 
 
@@ -208,7 +208,7 @@ def _show_generation(config: GenerationConfig) -> None:
         tokenizer = load_tokenizer(config.model_settings())
     except UsageError as error:
         tokenizer = None
-        print(f"token counts are estimates (3 characters a token): {error}")
+        show(f"token counts are estimates (3 characters a token): {error}")
     steps = pipeline.schedule(config.target.languages, args.request_batch_size, args.seed)
     counts = []
     for prompt in [prompt for _, step in zip(range(8), steps, strict=False) for prompt in step]:
@@ -219,12 +219,12 @@ def _show_generation(config: GenerationConfig) -> None:
         count = len(encode(tokenizer, content)) if tokenizer is not None else len(text) // 3
         counts.append(count)
         if len(counts) <= DRY_RUN_PROMPTS:
-            print(f"\n--- prompt {prompt.id}, topic {topic!r}, {count} tokens\n{printable(text)}\n---")
+            show(f"\n--- prompt {prompt.id}, topic {topic!r}, {count} tokens\n{text}\n---")
     wanted = config.target.missing(Counter())
     least = -(-wanted // (pipeline.texts_per_prompt * args.num_return_sequences))
     mean = sum(counts) / max(len(counts), 1)
     most_new = 2 * least * args.num_return_sequences * args.max_new_tokens / 1e6
-    print(
+    show(
         f"\n{wanted} paragraphs wanted, {pipeline.texts_per_prompt} a prompt: {least} prompts if all are kept, "
         f"{2 * least} if half are\nabout {mean:.0f} tokens a prompt: {mean * least / 1e6:.2f} to "
         f"{2 * mean * least / 1e6:.2f} million prompt tokens, at most {most_new:.2f} million new ones\n"

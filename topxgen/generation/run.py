@@ -5,7 +5,7 @@ from collections import Counter
 
 from topxgen import inference
 from topxgen.common import hub, provenance
-from topxgen.common.console import Progress, printable
+from topxgen.common.console import Progress, show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail
 from topxgen.common.locks import wait_for_lock
@@ -237,22 +237,22 @@ def report(config: GenerationConfig) -> bool:
     )
     manifests = {name: read_json(layout.manifest("generate", name)) for name in config.languages}
     prompts_sent = sum(manifest.get("prompts_asked", 0) for manifest in manifests.values()) or None
-    print(f"\nFunnel, {', '.join(config.languages)}:\n{funnel.render(prompts_sent, generation, translation)}\n")
+    show(f"\nFunnel, {', '.join(config.languages)}:\n{funnel.render(prompts_sent, generation, translation)}\n")
     whole = [read_json(layout.manifest(stage)) for stage in STAGES]
     others = sorted({name for manifest in whole for name in manifest.get("counts", {})} - config.languages.keys())
     if others:
         rows = [list(manifest.get("counts", {}).values()) for manifest in (whole[0], whole[2] or whole[1])]
-        print(f"With {', '.join(others)}, as far as finished:\n{funnel.render(whole[0].get('prompts_asked'), *rows)}\n")
+        show(f"With {', '.join(others)}, as far as finished:\n{funnel.render(whole[0].get('prompts_asked'), *rows)}\n")
     for stage in ("generate", "translate"):
         if usage := config.meter.usage(stage):
-            print(usage)
+            show(usage)
     for name in translated:
         for sentence, text, value in funnel.sample_pairs(layout.translations(name)):
             shown = "no score" if value is None else f"score {value:.2f}"
-            print(f"  {name}: {printable(sentence)}\n  {config.target_language.name}: {printable(text)}  ({shown})\n")
+            show(f"  {name}: {sentence}\n  {config.target_language.name}: {text}  ({shown})\n")
     for name in config.languages:
         paths = [layout.paragraphs(name), *([layout.translations(name)] if name in translated else [])]
-        print(
+        show(
             f"{name}: {', '.join(map(str, paths))}; rejected texts and pairs with reasons: *_rejects.jsonl beside them"
         )
     paragraphs = [*zip(generated, generation, strict=True), *zip(translated, translation, strict=True)]

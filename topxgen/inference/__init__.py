@@ -58,6 +58,7 @@ class Answer:
     completion_tokens: int = 0
     error: str | None = None
     cached_tokens: int = 0  # those of the prompt that an API had in its cache
+    finish_reasons: tuple[str, ...] = ()  # of each text: "length" if it was cut at max_new_tokens, else the backend's
 
     def __post_init__(self):
         # Lone surrogates cannot be saved: what is judged now must be what a resumed run reads.

@@ -3,12 +3,27 @@
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json
 from topxgen.common.hub import hub_call, listed
 from topxgen.inference import ModelSettings, adapter_folder
 from topxgen.inference.tokenizer import load_tokenizer
+
+
+class _AdapterConfig(TypedDict):
+    """The fields of peft's LoraConfig that are read here."""
+
+    peft_type: str
+    r: NotRequired[int | None]
+    rank_pattern: NotRequired[dict[str, int] | None]
+    base_model_name_or_path: NotRequired[str | None]
+    revision: NotRequired[str | None]
+
+
+class _GenerationConfig(TypedDict):
+    eos_token_id: NotRequired[int | list[int] | None]
 
 
 def check_adapter(name: str, base: str, lora_rank: int, trust_remote_code: bool = False) -> str:
@@ -24,7 +39,7 @@ def check_adapter(name: str, base: str, lora_rank: int, trust_remote_code: bool 
 
 def read_adapter(folder: str) -> dict:
     """The adapter's config. Raises UsageError for another kind of adapter."""
-    settings = read_json(Path(folder) / "adapter_config.json")
+    settings = read_json(Path(folder) / "adapter_config.json", _AdapterConfig, "download or save the adapter again")
     if settings.get("peft_type") != "LORA":
         raise UsageError(f"{folder} is a {settings.get('peft_type')} adapter; only LoRA and DoRA can be used here")
     return settings
@@ -78,6 +93,6 @@ def end_tokens(folder: str, trust_remote_code: bool = False) -> frozenset[int]:
     tokens: list[int | None] = []
     if (Path(folder) / "tokenizer_config.json").is_file():
         tokens.append(load_tokenizer(ModelSettings(folder, trust_remote_code=trust_remote_code)).eos_token_id)
-    listed_there = read_json(Path(folder) / "generation_config.json").get("eos_token_id")
+    listed_there = read_json(Path(folder) / "generation_config.json", _GenerationConfig).get("eos_token_id")
     tokens += listed_there if isinstance(listed_there, list) else [listed_there]
     return frozenset(token for token in tokens if token is not None)

@@ -2,12 +2,14 @@
 
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings
-from topxgen.inference.api import ParsedResponse, RemoteSampler
+from topxgen.inference.api import ParsedResponse, RemoteSampler, text_of, token_count
 from topxgen.inference.api_errors import MalformedResponse
+from topxgen.inference.http import http_client
 
 # The last version of the API that accepts temperature and top_p (models up to Claude 4.6 do); clients from 2.0 on request
 # a later one, which rejects even their default values.
 SAMPLING_VERSION = "2023-06-01"
+CUT = ("max_tokens", "model_context_window_exceeded")  # stop reasons
 
 
 class AnthropicSampler(RemoteSampler):
@@ -19,7 +21,10 @@ class AnthropicSampler(RemoteSampler):
     def _connect(self) -> None:
         import anthropic
 
-        self._client = anthropic.AsyncAnthropic(api_key=self._key, base_url=self._url, max_retries=0, timeout=None)
+        http = http_client(anthropic.DefaultAsyncHttpxClient)
+        self._client = anthropic.AsyncAnthropic(
+            api_key=self._key, base_url=self._url, max_retries=0, timeout=None, http_client=http
+        )
         self._connection_errors = (anthropic.APIConnectionError,)
 
     @classmethod
@@ -56,21 +61,23 @@ class AnthropicSampler(RemoteSampler):
         return self._client.messages.create(**options)
 
     def _read(self, response, settings: SamplingSettings) -> ParsedResponse:
-        if response.stop_reason is None:
+        reason = response.stop_reason
+        if reason is None:
             raise MalformedResponse("no stop_reason")
-        text = "".join(block.text for block in response.content if block.type == "text")
-        usage = response.usage
-        cached = getattr(usage, "cache_read_input_tokens", 0) or 0
+        text, usage = text_of(response.content), response.usage
         # Anthropic counts the tokens read from and written to its cache apart from the others.
-        written = getattr(usage, "cache_creation_input_tokens", 0) or 0
-        tokens = (usage.input_tokens or 0) + cached + written, usage.output_tokens or 0
-        if response.stop_reason == "refusal":
-            return ParsedResponse([], *tokens, "Anthropic rejected the prompt: stop_reason refusal", cached)
-        if not text and response.stop_reason == "max_tokens":
-            return ParsedResponse(
-                [], *tokens, "Anthropic gave no text within --max_new_tokens; reasoning may have used them up", cached
-            )
-        return ParsedResponse([text], *tokens, cached_tokens=cached)
+        cached = token_count(usage, "cache_read_input_tokens")
+        prompt = token_count(usage, "input_tokens") + cached + token_count(usage, "cache_creation_input_tokens")
+        error = None
+        if reason == "refusal":
+            error = "Anthropic rejected the prompt: stop_reason refusal"
+        elif not text.strip() and reason in CUT:
+            error = "Anthropic gave no text within --max_new_tokens; reasoning may have used them up"
+        elif not text.strip():
+            error = "Anthropic gave no text: an empty answer"
+        reasons = ("length" if reason in CUT else reason,)
+        texts, reasons = ([], ()) if error else ([text], reasons)
+        return ParsedResponse(texts, prompt, token_count(usage, "output_tokens"), error, cached, reasons)
 
     async def _disconnect(self) -> None:
         await self._client.close()

@@ -6,6 +6,7 @@ A subclass builds the provider's official client and says what a request and its
 import asyncio
 import contextlib
 import importlib.util
+import ipaddress
 import logging
 import os
 import random
@@ -17,6 +18,7 @@ from queue import SimpleQueue
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from topxgen.common.console import ONCE
 from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop
 from topxgen.inference.api_errors import MISTAKE, PROMPT, REFUSED, ErrorClassifier, Failure
@@ -25,16 +27,19 @@ from topxgen.text.thoughts import begun_in
 
 logger = logging.getLogger(__name__)
 MAX_CONCURRENT_REQUESTS = 16
+NO_KEY = "no-key-needed"  # for servers without keys; OpenAI's client requires one
+_SECRET = re.compile(r"key|token|secret|pass|pwd|auth|sig|cred|code", re.IGNORECASE)  # in the name of a parameter
 
 
 class ParsedResponse(NamedTuple):
-    """What a response holds; `error` says why it has no text."""
+    """What a response holds, in the order of the fields of an Answer."""
 
     texts: list[str]
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str | None = None
-    cached_tokens: int = 0  # of the prompt tokens
+    cached_tokens: int = 0
+    finish_reasons: tuple[str, ...] = ()
 
 
 class RemoteSampler:
@@ -113,8 +118,13 @@ class RemoteSampler:
             raise UsageError(
                 f"--inference_api {cls.package} needs {cls.provider}'s client: run pip install {cls.package}"
             )
-        cls._find_url(settings)
-        cls._find_key(settings)
+        url, key = urlsplit(cls._find_url(settings) or ""), cls._find_key(settings)
+        if url.scheme == "http" and key != NO_KEY and not _is_this_machine(url.hostname):
+            logger.warning(
+                f"the API key is sent to http://{url.netloc} unencrypted: pass an https address, or unset "
+                f"{cls.key_variables[0]} if the server needs no key",
+                extra=ONCE,
+            )
 
     @classmethod
     def _find_key(cls, settings: ModelSettings) -> str:
@@ -146,8 +156,15 @@ class RemoteSampler:
             raise UsageError(
                 f"--base_url contains a user name or password; remove them and export the key as {cls.key_variables[0]}"
             )
+        parameters = re.findall(r"([^&?#=]+)=", f"{parts.query}&{parts.fragment}")
+        if secrets := [name for name in parameters if _SECRET.search(name)]:
+            raise UsageError(
+                f"--base_url contains a key ({secrets[0]}=…), which would be recorded with the results; remove it and export the "
+                f"key as {cls.key_variables[0]}"
+            )
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"--base_url {url!r} is not an http(s) address; an example is http://localhost:8000/v1")
+            shown = url.partition("?")[0]
+            raise UsageError(f"--base_url {shown!r} is not an http(s) address; an example is http://localhost:8000/v1")
         return url
 
     # The run
@@ -169,10 +186,10 @@ class RemoteSampler:
                     break
                 answer = done.get()
                 in_flight -= 1
-                yield from self._checked(answer)
+                yield from self._unless_failed(answer)
         except KeyboardInterrupt:
             while not done.empty():  # these are paid for
-                yield from self._checked(done.get())
+                yield from self._unless_failed(done.get())
             raise
         finally:
             self._loop.cancel_tasks()
@@ -181,7 +198,7 @@ class RemoteSampler:
         if self._end is not None:
             raise self._end
 
-    def _checked(self, answer: Answer | Exception | None) -> Iterator[Answer]:
+    def _unless_failed(self, answer: Answer | Exception | None) -> Iterator[Answer]:
         if isinstance(answer, Exception):
             raise answer
         if answer is not None:
@@ -210,14 +227,19 @@ class RemoteSampler:
             try:
                 async with asyncio.timeout(self._settings.request_timeout):
                     response = await call
-                parsed = self._read(response, settings)
+                parsed = _checked(self._read(response, settings))
             except Exception as error:
                 failure = self._errors.classify(error, before_any_answer=not self._succeeded)
             else:
                 self._succeeded += 1
                 begun = begun_in(request.prompt) if isinstance(request.prompt, str) else ""
-                texts = [begun + cut_at_stop(text, settings.stop) for text in parsed.texts]
-                return Answer(request.id, texts, *parsed[1:])
+                texts = [cut_at_stop(text, settings.stop) for text in parsed.texts]
+                reasons = tuple(
+                    reason if text == whole else "stop"
+                    for text, whole, reason in zip(texts, parsed.texts, parsed.finish_reasons, strict=True)
+                )
+                texts, reasons = ([self._without_key(text) for text in found] for found in (texts, reasons))
+                return Answer(request.id, [begun + text for text in texts], *parsed[1:-1], tuple(reasons))
             if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
                 continue
             if failure.kind == MISTAKE and sent_neutral and self._drop_neutral(failure, settings):
@@ -238,6 +260,10 @@ class RemoteSampler:
                 await self._back_off(failures, failure)
                 failures += 1
         return None
+
+    def _without_key(self, text: str) -> str:
+        """`text` without our key: a server may repeat the headers of a request."""
+        return text if self._key == NO_KEY else text.replace(self._key, "[key]")
 
     def _drop_temperature(self, failure: Failure, settings: SamplingSettings) -> bool:
         """Whether to send a request again without a temperature: reasoning models accept none, not even 0."""
@@ -298,3 +324,46 @@ class RemoteSampler:
     def close(self) -> None:
         """Close the connections and the event loop."""
         self._loop.close(self._disconnect)
+
+
+def _is_this_machine(host: str | None) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host or "").is_loopback
+    return host == "localhost" or str(host).endswith(".localhost")
+
+
+def text_of(content) -> str:
+    """The text of a message: a string, or the text parts of a list (others are thoughts). Raises TypeError for anything else."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise TypeError(f"content is {type(content).__name__}, not text")
+    return "".join(_part(part) for part in content)
+
+
+def _part(part) -> str:
+    if isinstance(part, str):
+        return part
+    fields = part if isinstance(part, dict) else vars(part)
+    if fields.get("type", "text") not in ("text", "output_text"):
+        return ""
+    if not isinstance(fields["text"], str):
+        raise TypeError(f"text is {type(fields['text']).__name__}, not text")
+    return fields["text"]
+
+
+def token_count(usage, *names: str) -> int:
+    """The first of these counts that `usage` has; 0 for what is none."""
+    for name in names:
+        value = usage.get(name) if isinstance(usage, dict) else getattr(usage, name, None)
+        if isinstance(value, (int, float)) and 0 <= value < 1 << 53:
+            return int(value)
+    return 0
+
+
+def _checked(parsed: ParsedResponse) -> ParsedResponse:
+    """Raises TypeError unless texts and reasons are strings: nothing else may reach the disk."""
+    for value in (*parsed.texts, *parsed.finish_reasons):
+        if not isinstance(value, str):
+            raise TypeError(f"{type(value).__name__} {str(value)[:60]!r} instead of text")
+    return parsed

@@ -29,6 +29,10 @@ class MalformedResponse(Exception):
     """A response with status 200 whose body is not what the API promises."""
 
 
+class Redirected(Exception):
+    """The server redirects requests to another host, which it names."""
+
+
 class Failure(NamedTuple):
     """Why an attempt failed. `kind` is REFUSED, MISTAKE, PROMPT, or the name under which its retry is counted."""
 
@@ -53,7 +57,15 @@ class ErrorClassifier:
 
     def classify(self, error: Exception, before_any_answer: bool) -> Failure:
         """What an exception of the client means. Raises `error` again if it can only be a bug."""
+        if isinstance(error.__cause__, (MalformedResponse, Redirected)):  # a client has wrapped it
+            error = error.__cause__
         status = getattr(error, "status_code", None)
+        if isinstance(error, Redirected):
+            where = self.address or self.provider
+            message = (
+                f"{where} redirects to {self.scrub(str(error))}: prompts are sent to no other host than --base_url"
+            )
+            return Failure(MISTAKE, f"{message}; pass that address if you trust it", certain=True)
         if isinstance(error, TimeoutError):
             message = f"{self.provider} gave no response within --request_timeout {self.time_limit:g} s"
             return Failure("time limit", message)
@@ -64,7 +76,9 @@ class ErrorClassifier:
             detail = self.scrub(f"{type(cause).__name__}: {cause}")
             return Failure("connection", f"the connection to {self.address or self.provider} failed ({detail})")
         if status is None or status < 400:
-            malformed = (MalformedResponse, TypeError, AttributeError, LookupError, ValueError)
+            malformed = (
+                MalformedResponse, TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RecursionError
+            )  # fmt: skip
             if status is None and not isinstance(error, malformed):
                 raise error
             detail = self.scrub(str(getattr(error, "body", None) or error) or type(error).__name__)

@@ -1,8 +1,9 @@
 """Cohere's API (version 2)."""
 
 from topxgen.inference import Request, SamplingSettings
-from topxgen.inference.api import ParsedResponse, RemoteSampler
+from topxgen.inference.api import ParsedResponse, RemoteSampler, text_of, token_count
 from topxgen.inference.api_errors import MalformedResponse
+from topxgen.inference.http import http_client
 
 MAX_STOP_STRINGS = 5
 TOP_P_RANGE = 0.01, 0.99  # Cohere's default is 0.75
@@ -20,7 +21,7 @@ class CohereSampler(RemoteSampler):
 
         # The client's default is at most 100 connections.
         limits = httpx.Limits(max_connections=self._max_concurrent)
-        self._http = httpx.AsyncClient(limits=limits, timeout=None, follow_redirects=True)
+        self._http = http_client(httpx.AsyncClient, limits=limits)
         self._client = cohere.AsyncClientV2(
             api_key=self._key, base_url=self._url, max_retries=0, httpx_client=self._http
         )
@@ -39,13 +40,26 @@ class CohereSampler(RemoteSampler):
         )
 
     def _read(self, response, settings: SamplingSettings) -> ParsedResponse:
-        if response.finish_reason in (None, "ERROR", "TIMEOUT"):
-            raise MalformedResponse(f"finish_reason {response.finish_reason}")
-        text = "".join(item.text for item in response.message.content or () if item.type == "text")
-        usage = response.usage and (response.usage.tokens or response.usage.billed_units)
-        tokens = (usage.input_tokens, usage.output_tokens) if usage else (0, 0)
-        cached = getattr(response.usage, "cached_tokens", 0) or 0
-        return ParsedResponse([text], *(int(count or 0) for count in tokens), cached_tokens=int(cached))
+        reason = response.finish_reason
+        if reason in (None, "ERROR", "TIMEOUT"):
+            raise MalformedResponse(f"finish_reason {reason}")
+        text, usage, error = text_of(response.message.content), response.usage, None
+        if reason == "ERROR_TOXIC":
+            error = "Cohere gave no text: content filter"
+        elif not text.strip():
+            cut = reason == "MAX_TOKENS"
+            error = (
+                f"Cohere gave no text: {'reasoning may have used up --max_new_tokens' if cut else 'an empty answer'}"
+            )
+        counts = usage and (usage.tokens or usage.billed_units)
+        return ParsedResponse(
+            [] if error else [text],
+            token_count(counts, "input_tokens"),
+            token_count(counts, "output_tokens"),
+            error,
+            token_count(usage, "cached_tokens"),
+            () if error else ("length" if reason == "MAX_TOKENS" else reason,),
+        )
 
     async def _disconnect(self) -> None:
         await self._http.aclose()

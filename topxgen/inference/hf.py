@@ -107,11 +107,15 @@ class HFSampler:
         per_request = len(new) // len(batch)
         for i, (request, tokens) in enumerate(batch):
             ids = new[i * per_request : (i + 1) * per_request]
-            texts = decode(self._tokenizer, [self._up_to_end(row) for row in ids.tolist()])
-            begun = begun_thoughts(self._tokenizer, tokens)
-            texts = [begun + cut_at_stop(text, settings.stop) for text in texts]
+            rows = [self._up_to_end(row) for row in ids.tolist()]
+            begun, texts, reasons = begun_thoughts(self._tokenizer, tokens), [], []
+            for row, whole in zip(rows, decode(self._tokenizer, rows), strict=True):
+                text = cut_at_stop(whole, settings.stop)
+                texts.append(begun + text)
+                reasons.append("length" if len(row) == settings.max_new_tokens and text == whole else "stop")
             completion_tokens = int((ids != self._tokenizer.pad_token_id).sum())
-            yield Answer(request.id, (texts * n)[:n], len(tokens), completion_tokens)
+            reasons = tuple((reasons * n)[:n])
+            yield Answer(request.id, (texts * n)[:n], len(tokens), completion_tokens, finish_reasons=reasons)
 
     def _up_to_end(self, row: list[int]) -> list[int]:
         """`row` up to the token that ended it, which the base model's tokenizer may take for text."""

@@ -4,10 +4,10 @@ from urllib.parse import urlsplit
 
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings
-from topxgen.inference.api import ParsedResponse, RemoteSampler
+from topxgen.inference.api import NO_KEY, ParsedResponse, RemoteSampler, text_of, token_count
 from topxgen.inference.api_errors import MalformedResponse
+from topxgen.inference.http import http_client
 
-NO_KEY = "no-key-needed"  # for servers without keys; the client requires one
 MAX_STOP_STRINGS = 4  # OpenAI's limit
 # Sent to other servers: vLLM's takes what a request leaves out from the model's generation_config.json, llama.cpp's has
 # defaults of its own.
@@ -28,7 +28,10 @@ class OpenAISampler(RemoteSampler):
         self._sends_neutral = not self._is_openai
         if not self._is_openai:
             self.provider = f"the server at {urlsplit(self._url).netloc}"
-        self._client = openai.AsyncOpenAI(api_key=self._key, base_url=self._url, max_retries=0, timeout=None)
+        http = http_client(openai.DefaultAsyncHttpxClient)
+        self._client = openai.AsyncOpenAI(
+            api_key=self._key, base_url=self._url, max_retries=0, timeout=None, http_client=http
+        )
         self._connection_errors = (openai.APIConnectionError,)
 
     @classmethod
@@ -82,31 +85,34 @@ class OpenAISampler(RemoteSampler):
         return settings.num_return_sequences if settings.temperature > 0 else 1
 
     def _read(self, response, settings: SamplingSettings) -> ParsedResponse:
-        texts, refusals = [], []
+        texts, reasons, refusals = [], [], []
         for choice in response.choices:
-            text = choice.message.content if hasattr(choice, "message") else choice.text
-            if choice.finish_reason is None:
+            chat, reason = hasattr(choice, "message"), choice.finish_reason
+            if reason is None:
                 raise MalformedResponse("a choice without finish_reason")
-            if not text and choice.finish_reason == "length":
+            text = text_of(choice.message.content if chat else choice.text)
+            refusal = getattr(choice.message, "refusal", None) if chat else None
+            if reason == "content_filter" or (refusal and not text.strip()):
+                refusals.append(text_of(refusal) or "content filter")
+            elif not text.strip() and reason == "length":
                 refusals.append("no text within --max_new_tokens; reasoning may have used them up")
-            elif not text and (choice.finish_reason == "content_filter" or self._refusal(choice)):
-                refusals.append(self._refusal(choice) or "content filter")
+            elif not text.strip() and chat:
+                refusals.append("an empty answer")
             else:
-                texts.append(text or "")
+                texts.append(text)
+                reasons.append(reason)
         if not texts and not refusals:
             raise MalformedResponse("no choices")
         usage = response.usage
+        copies = settings.num_return_sequences // self._n(settings)
         return ParsedResponse(
-            texts * (settings.num_return_sequences // self._n(settings)),
-            getattr(usage, "prompt_tokens", 0) or 0,
-            getattr(usage, "completion_tokens", 0) or 0,
+            texts * copies,
+            token_count(usage, "prompt_tokens"),
+            token_count(usage, "completion_tokens"),
             None if texts else f"{self.provider} gave no text: {self._errors.scrub(refusals[0])}",
-            getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", 0) or 0,
+            token_count(getattr(usage, "prompt_tokens_details", None), "cached_tokens"),
+            tuple(reasons * copies),
         )
-
-    @staticmethod
-    def _refusal(choice) -> str | None:
-        return getattr(getattr(choice, "message", None), "refusal", None)
 
     async def _disconnect(self) -> None:
         await self._client.close()

@@ -5,12 +5,34 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypedDict
 
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_jsonl
+from topxgen.common.files import Appender, read_numbered_jsonl
 from topxgen.inference import Answer, Request, SamplingSettings
 
 RESPONSE_KEYS = ("id", "texts", "prompt_tokens", "completion_tokens")
+MORE_KEYS = ("error", "cached_tokens", "finish_reasons")  # of an Answer, written if they say something
+
+
+class ResponseRecord(TypedDict, total=False):
+    """A response of a model, or one that failed, with the fields of its Answer."""
+
+    id: str
+    texts: list[str]
+    answers: list[str]  # the name of texts in {Language}_answers.jsonl of older versions
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    error: str | None
+    finish_reasons: list[str]
+    max_new_tokens: int | None
+
+
+def response_record(answer: Answer) -> dict:
+    """An answer as a record."""
+    more = {key: value for key in MORE_KEYS if (value := getattr(answer, key))}
+    return {key: getattr(answer, key) for key in RESPONSE_KEYS} | more
 
 
 def request_id(prompt: str | list) -> str:
@@ -19,9 +41,10 @@ def request_id(prompt: str | list) -> str:
 
 
 def read_responses(path: Path, keys: tuple[str, ...] = RESPONSE_KEYS) -> Iterator[dict]:
-    """The records of a cache, of older versions too. Raises UsageError for a record that lacks one of `keys`."""
-    for number, record in enumerate(read_jsonl(path), 1):
-        if "answers" in record:  # in {Language}_answers.jsonl of older versions
+    """The records of a cache, of older versions too. Raises UsageError for one that lacks a key or has another type in it."""
+    remedy = "remove the line: it is asked for again"
+    for number, record in read_numbered_jsonl(path, ResponseRecord if keys == RESPONSE_KEYS else dict, remedy):
+        if "answers" in record:
             record["texts"] = record.pop("answers")
         if missing := [key for key in keys if key not in record]:
             raise UsageError(f"{path}, record {number} has no {missing[0]!r}; remove that line")
@@ -92,12 +115,11 @@ class CachedSampler:
                 record = self._cache.get(request.id)
                 if record is None or record.get("error"):  # a request that failed is sent again: its cause may be gone
                     return request
-                saved.append(Answer(**{key: record[key] for key in RESPONSE_KEYS}))
+                saved.append(_answer(record))
             return None
 
         for answer in self._sampler.generate(next_unsaved, settings):
-            record = {key: getattr(answer, key) for key in RESPONSE_KEYS} | {"max_new_tokens": settings.max_new_tokens}
-            record |= {key: value for key in ("error", "cached_tokens") if (value := getattr(answer, key))}
+            record = response_record(answer) | {"max_new_tokens": settings.max_new_tokens}
             self._cache.add(record)
             self._count(record)
             yield answer
@@ -106,9 +128,8 @@ class CachedSampler:
         yield from saved
 
     def _count(self, record: dict) -> None:
-        limit = record.get("max_new_tokens")
-        if limit and record["texts"] and record["completion_tokens"] >= limit * len(record["texts"]):
-            self.cut[limit] += 1
+        if record.get("max_new_tokens") and "length" in _answer(record).finish_reasons:
+            self.cut[record["max_new_tokens"]] += 1
 
     @property
     def retries(self):
@@ -121,3 +142,11 @@ class CachedSampler:
     def close(self) -> None:
         self.close_file()
         self._sampler.close()
+
+
+def _answer(record: dict) -> Answer:
+    texts, limit, reasons = record["texts"], record.get("max_new_tokens"), record.get("finish_reasons")
+    if reasons is None:  # of an older version
+        cut = limit and record["completion_tokens"] >= limit * len(texts)
+        reasons = ["length" if cut else "stop"] * len(texts)
+    return Answer(**{key: record[key] for key in RESPONSE_KEYS}, finish_reasons=tuple(reasons))

@@ -17,7 +17,13 @@ def load_tokenizer(settings: ModelSettings):
     from transformers import AutoTokenizer
 
     name = settings.tokenizer_name_or_path or settings.model_name_or_path
-    return hub_call(name, lambda: AutoTokenizer.from_pretrained(name, trust_remote_code=settings.trust_remote_code))
+
+    def load():
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=settings.trust_remote_code)
+        tokenizer("a")  # some values of its files, such as the longest input, are not looked at before
+        return tokenizer
+
+    return hub_call(name, load)
 
 
 def decode(tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:

@@ -146,11 +146,14 @@ class VLLMSampler:
                         del in_flight[output.request_id]
                         begun = begun_thoughts(self._llm.get_tokenizer(), output.prompt_token_ids)
                         texts = [begun + self._text(completion, settings) for completion in output.outputs]
+                        reasons = [completion.finish_reason or "stop" for completion in output.outputs]
+                        n = settings.num_return_sequences
                         yield Answer(
                             output.request_id,
-                            (texts * settings.num_return_sequences)[: settings.num_return_sequences],
+                            (texts * n)[:n],
                             len(output.prompt_token_ids),
                             sum(len(completion.token_ids) for completion in output.outputs),
+                            finish_reasons=tuple((reasons * n)[:n]),
                         )
         finally:
             self._abort(list(in_flight.values()))
@@ -159,11 +162,13 @@ class VLLMSampler:
         """The text of a completion, with the special tokens that mark thoughts, which the engine drops."""
         if thought_marks(self._llm.get_tokenizer()).keys().isdisjoint(completion.token_ids):
             return completion.text
-        ids = list(completion.token_ids)
-        if ids[-1] in self._end_tokens:
-            ids.pop()
-        [text] = decode(self._llm.get_tokenizer(), [ids])
-        return cut_at_stop(text, settings.stop)
+        ids = self._without(list(completion.token_ids), self._end_tokens)
+        return cut_at_stop(decode(self._llm.get_tokenizer(), [ids])[0], settings.stop)
+
+    @staticmethod
+    def _without(ids: list[int], ends: frozenset[int]) -> list[int]:
+        """`ids` without a token of `ends` at their end."""
+        return ids[:-1] if ids and ids[-1] in ends else ids
 
     def _params(self, request: Request, settings: SamplingSettings):
         return self._vllm.SamplingParams(
@@ -227,12 +232,15 @@ class VLLMSampler:
                         continue
                     del searches[key]
                     best = search.best(settings.num_return_sequences)
-                    begun = begun_thoughts(tokenizer, prompt)
-                    texts = [
-                        begun + cut_at_stop(text, settings.stop)
-                        for text in decode(tokenizer, [ids[:-1] if ids[-1] in eos else ids for ids in best])
-                    ]
-                    yield Answer(key, texts, len(prompt), sum(map(len, best)))
+                    begun, texts, reasons = begun_thoughts(tokenizer, prompt), [], []
+                    for ids, whole in zip(
+                        best, decode(tokenizer, [self._without(ids, eos) for ids in best]), strict=True
+                    ):
+                        text = cut_at_stop(whole, settings.stop)
+                        texts.append(begun + text)
+                        cut = len(ids) == settings.max_new_tokens and ids[-1] not in eos and text == whole
+                        reasons.append("length" if cut else "stop")
+                    yield Answer(key, texts, len(prompt), sum(map(len, best)), finish_reasons=tuple(reasons))
         finally:
             self._abort([engine_id for engine_id, _, _ in in_flight.values()])
 

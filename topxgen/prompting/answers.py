@@ -55,6 +55,11 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     return unwrapped(line, source)
 
 
+def is_cut(answer: str, translation: str) -> bool:
+    """Whether a translation goes on to the end of an answer: if the answer is cut, the translation is."""
+    return bool(translation) and " ".join(answer.split()).endswith(" ".join(translation.split()))
+
+
 def _first_line(lines: Iterable[str]) -> str:
     return cut_repetition(separators_to_spaces(next((line.strip() for line in lines if line.strip()), "")))
 

@@ -88,7 +88,7 @@ def read_checkpoint(name_or_path: str) -> Checkpoint:
         if tokenizer.convert_ids_to_tokens([0, 1, 2, 3]) != _SPECIAL:
             raise UsageError(f"the tokenizer beside {original} is not NLLB's; put that of {ORIGINAL_TOKENIZER} there")
     else:
-        config = hub_call(name_or_path, lambda: AutoConfig.from_pretrained(name_or_path))
+        config = hub_call(name_or_path, lambda: AutoConfig.from_pretrained(name_or_path, trust_remote_code=False))
         architecture = (config.architectures or ["M2M100Encoder"])[0]
         if config.model_type != "m2m_100" or architecture != "M2M100Encoder":
             raise UsageError(

@@ -123,6 +123,12 @@ class ContaminationIndex:
                     if sentence != entry.text and tokens >= MIN_SENTENCE_SHARE * n:
                         self._near_duplicates.add(str(number), sentence)
 
+    @property
+    def can_match(self) -> bool:
+        """Whether there is a text that overlaps an entry."""
+        near_duplicates = self._near_duplicates is not None and self._lengths.any()
+        return bool(len(self._ngrams.owners) or len(self._short_texts.owners) or near_duplicates)
+
     def find(
         self, texts: Sequence[str], ends: Sequence[int] | None = None, between_splits: bool = False
     ) -> dict[int, list[Match]]:

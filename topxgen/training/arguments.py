@@ -10,7 +10,9 @@ from pathlib import Path
 from topxgen.common import provenance
 from topxgen.common.cli import parse_bool
 from topxgen.common.errors import UsageError, reason
+from topxgen.common.files import check_folder, read_json
 from topxgen.text import languages
+from topxgen.training.flag_rules import ON_PLATEAU, check_flags
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,6 @@ SCHEDULERS: dict[str, str | None] = {
     "warmup_stable_decay": "min_lr_ratio",
     "greedy": "min_lr",
 }
-ON_PLATEAU = ("reduce_lr_on_plateau", "greedy")  # these depend on evaluations
 PLATEAU_FLAGS = ("eval_steps", "save_steps", "metric_for_best_model", "num_eval_translations")
 # Flags that may change when a run is resumed. Batch sizes count by their product.
 NOT_PART_OF_THE_RESULT = (
@@ -74,22 +75,19 @@ def resolve(args: argparse.Namespace) -> None:
         args.num_train_epochs = None
     args.src = languages.find(args.src, args.languages_file).name
     args.target_languages = [languages.find(name, args.languages_file).name for name in args.target_languages]
+    check_folder(args.output_dir, "--output_dir")
     if args.output_dir.resolve() == Path(args.model_name_or_path).resolve():
         raise UsageError(f"--output_dir {args.output_dir} is the folder of the base model; pass another one")
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # the config of accelerate launch
     if launched in ("bf16", "fp16") and not (args.bf16 or args.fp16):
         setattr(args, launched, True)
-    for one, other in (("bf16", "fp16"), ("load_in_8bit", "load_in_4bit"), ("streaming", "export_dir")):
-        if getattr(args, one) and getattr(args, other):
-            raise UsageError(f"--{one} and --{other} exclude each other; pass one of them")
+    check_flags(args)
+    _check_dependencies(args)
     if args.deepspeed and launched_with_deepspeed():
         raise UsageError(
             f"--deepspeed {args.deepspeed} and the config of accelerate launch both configure DeepSpeed: drop the flag, or "
             "launch with configs/four_gpus.yaml"
         )
-    for flag in ("load_in_8bit", "load_in_4bit", "use_dora"):
-        if getattr(args, flag) and not args.use_peft:
-            raise UsageError(f"--{flag} freezes the weights and trains an adapter: add --use_peft")
     if args.push_to_hub:
         _check_repository(args)
     if args.streaming and args.max_steps is None:
@@ -102,6 +100,24 @@ def resolve(args: argparse.Namespace) -> None:
     if "WORLD_SIZE" not in os.environ and not args.dry_run:
         _check_single_gpu()
     _check_schedule(args)
+
+
+def _check_dependencies(args: argparse.Namespace) -> None:
+    """Raise UsageError if a flag needs a package that is not installed, or a file that is not there."""
+    if args.deepspeed:
+        if not Path(args.deepspeed).is_file():
+            raise UsageError(
+                f"--deepspeed {args.deepspeed} does not exist; pass a JSON file, such as configs/deepspeed_zero3.json"
+            )
+        read_json(Path(args.deepspeed), remedy="fix it, or pass configs/deepspeed_zero3.json")
+    if args.deepspeed or launched_with_deepspeed():
+        require("deepspeed", "deepspeed>=0.18", "--deepspeed")
+    if args.use_liger_kernel:
+        require("liger_kernel", "liger-kernel", "--use_liger_kernel")
+    if args.load_in_8bit or args.load_in_4bit:
+        require("bitsandbytes", "bitsandbytes>=0.48", f"--load_in_{8 if args.load_in_8bit else 4}bit")
+    for tracker in args.report_to or ():
+        require(tracker, tracker, f"--report_to {tracker}")
 
 
 def _check_repository(args: argparse.Namespace) -> None:
@@ -200,12 +216,6 @@ def training_arguments(args: argparse.Namespace, metric: str, evaluates: bool, u
     from transformers import TrainingArguments
 
     scheduler, options = schedule(args)
-    if args.use_liger_kernel:
-        require("liger_kernel", "liger-kernel", "--use_liger_kernel")
-    if args.deepspeed or launched_with_deepspeed():
-        require("deepspeed", "deepspeed>=0.18", "--deepspeed")
-    for tracker in args.report_to or ():
-        require(tracker, tracker, f"--report_to {tracker}")
     cores, local_processes = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     shared = {field.name: getattr(args, field.name) for field in fields(TrainingArguments) if hasattr(args, field.name)}
     different = dict(

@@ -9,29 +9,33 @@ import logging
 import os
 import re
 import shutil
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import msgspec
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import partial, read_json, write_json
+from topxgen.common.schemas import check, decode
 
 logger = logging.getLogger(__name__)
 
 CHECKSUM_FILE = "checkpoint_files.json"
-CARD_FILE = "README.md"
+SUMS = "PairTrainer"  # the key of PairTrainer's own state in trainer_state.json
+CARD_FILE, STATE_FILE = "README.md", "trainer_state.json"
 # Checkpoints of earlier versions have digests, of this many digits, of the first and the last 64 KiB of each file.
 ENDS_DIGITS, ENDS_BYTES = 16, 1 << 16
 # Prefixes of a checkpoint's files that belong to the run, not to the model.
 RUN_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "global_step", "latest")
 RUN_STATE += ("zero_to", CHECKSUM_FILE.removesuffix(".json"), "pytorch_model_fsdp")
 # What DeepSpeed's pickles, which it loads without restrictions, name besides tensors and plain Python values.
-DEEPSPEED_GLOBALS = {
+DEEPSPEED_GLOBALS = (
     "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
     "deepspeed.runtime.fp16.loss_scaler.LossScaler",
     "deepspeed.runtime.zero.config.ZeroStageEnum",
     "deepspeed.utils.tensor_fragment.fragment_address",
-}
+)
 
 
 def mark_complete(folder: Path, **facts) -> None:
@@ -47,7 +51,7 @@ def mark_complete(folder: Path, **facts) -> None:
     write_json(folder / CHECKSUM_FILE, {**facts, "files": checksums})
 
 
-def _checksum(path: Path, ends_only: bool = False) -> list:
+def _checksum(path: Path, ends_only: bool = False) -> list[int | str]:
     """[size in bytes, SHA-256 in hex]."""
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -58,46 +62,103 @@ def _checksum(path: Path, ends_only: bool = False) -> list:
         return [size, hashlib.sha256(head + file.read()).hexdigest()[:ENDS_DIGITS]]
 
 
+class _FileList(TypedDict):
+    processes: NotRequired[int]
+    sharding: NotRequired[str]
+    files: dict[str, tuple[int, str]]
+
+
+class _LogEntry(TypedDict):
+    step: int
+
+
+class _Sums(TypedDict):
+    unlogged: Annotated[list[float], msgspec.Meta(min_length=1)]
+    logged: float
+    last_logged_step: int
+
+
+class _TrainerState(TypedDict):
+    """The fields of transformers' TrainerState that training reads."""
+
+    global_step: int
+    max_steps: int
+    log_history: list[_LogEntry]
+    best_global_step: NotRequired[int | None]
+    best_metric: NotRequired[float | None]
+    best_model_checkpoint: NotRequired[str | None]
+    total_flos: NotRequired[float]
+    stateful_callbacks: NotRequired[dict[str, Any]]
+
+
+def file_list(folder: Path) -> dict:
+    """What `mark_complete` wrote."""
+    return read_json(folder / CHECKSUM_FILE, _FileList)
+
+
 def find_corruption(folder: Path) -> str | None:
-    """Why training cannot resume from a checkpoint; None if it can."""
+    """How the files of a checkpoint differ from those that were written; None if they do not."""
+    if not (folder / CHECKSUM_FILE).exists():
+        return f"it is incomplete (no {CHECKSUM_FILE})"
     try:
-        files = read_json(folder / CHECKSUM_FILE).get("files")
+        saved = file_list(folder)
     except UsageError as error:
         return str(error)
-    if not files:
-        return f"it is incomplete (no {CHECKSUM_FILE})"
+    files = saved["files"]
+    needed = (STATE_FILE, "optimizer.pt") if saved.get("sharding") == "none" else (STATE_FILE,)
+    if unlisted := [name for name in needed if name not in files]:
+        return f"{CHECKSUM_FILE} lists no {unlisted[0]}"
     with ThreadPoolExecutor() as pool:
-        problems = pool.map(lambda item: _find_damage(folder / item[0], item[1]), files.items())
+        problems = pool.map(lambda item: _find_change(folder / item[0], item[1]), files.items())
         return next((f"{name} {problem}" for name, problem in zip(files, problems, strict=True) if problem), None)
 
 
-def _find_damage(path: Path, checksum: list) -> str | None:
-    """What is wrong with a file of a checkpoint; None if it is as it was written, and can be loaded."""
+def _find_change(path: Path, checksum: list[int | str]) -> str | None:
+    """How a file differs from the one that was written, if it does."""
     if not path.is_file():
         return "is missing"
     if path.stat().st_size != checksum[0]:
         return f"has {path.stat().st_size} bytes instead of {checksum[0]}"
     if _checksum(path, ends_only=len(checksum[1]) == ENDS_DIGITS) != checksum:
         return "does not match its checksum"
-    if path.suffix in (".pt", ".pth", ".bin"):
-        return _find_foreign_pickle(path)
     return None
 
 
-def _find_foreign_pickle(path: Path) -> str | None:
-    """Why the pickle that torch saved in `path` must not be loaded; it is searched for names, never run."""
+def find_unloadable(folder: Path) -> str | None:
+    """Which of its files cannot be loaded, or is a pickle that would run code, and why. Tensors are not read."""
+    for path in sorted(folder.rglob("*")):
+        try:
+            _load_without_tensors(path)
+        except Exception as error:  # of a damaged pickle whatever its bytes happen to mean
+            why = error if type(error) is ValueError else reason(error)
+            return f"{path.relative_to(folder)} cannot be loaded ({why})"
+    return None
+
+
+def _load_without_tensors(path: Path) -> None:
+    import safetensors
     import torch
+    from transformers import TrainerState
     from transformers.trainer_pt_utils import safe_globals
 
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                return f"is damaged ({damaged})"
-        with safe_globals():
-            foreign = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - DEEPSPEED_GLOBALS
-    except Exception as error:  # of a damaged pickle whatever its bytes happen to mean
-        return f"cannot be loaded ({reason(error)})"
-    return f"would run code that no checkpoint has ({', '.join(sorted(foreign)[:3])})" if foreign else None
+    if path.suffix == ".safetensors":
+        with safetensors.safe_open(path, "pt") as file:
+            file.keys()
+    elif path.suffix in (".pt", ".pth", ".bin"):
+        allowed = [(_StandIn, name) for name in DEEPSPEED_GLOBALS]
+        with safe_globals(), torch.serialization.safe_globals(allowed):
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    elif path.name == STATE_FILE:
+        state = decode(path.read_bytes(), _TrainerState)
+        check(state.get("stateful_callbacks", {}).get(SUMS), _Sums | None)
+        TrainerState.load_from_json(str(path))
+
+
+class _StandIn:
+    """An object in a pickle of DeepSpeed, which need not be installed."""
+
+    def __new__(cls, *_):
+        return object.__new__(cls)
 
 
 def step_of(folder: Path) -> int:
@@ -117,7 +178,7 @@ def newest_complete(output_dir: Path) -> Path | None:
     """
     folders = all_checkpoints(output_dir)
     for folder in reversed(folders):
-        problem = find_corruption(folder)
+        problem = find_corruption(folder) or find_unloadable(folder)
         if problem is None:
             return folder
         unusable = folder.with_name(f"unusable-{folder.name}")

@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from topxgen.common import files
 from topxgen.common.errors import UsageError
 from topxgen.common.files import partial
+from topxgen.common.locks import OutputLock
 from topxgen.text import languages
 from topxgen.training.file_datasets import PAIR_COLUMNS, SAVED_DATASET, features
 from topxgen.training.pairs import Pair, by_direction
@@ -15,34 +17,52 @@ from topxgen.training.pairs import Pair, by_direction
 Parts = dict[str, list[Pair]]  # "train" and "test"
 
 
+def check(train: list[Pair], test: list[Pair], folder: Path, formats: Collection[str]) -> list[str]:
+    """Names of the earlier export that `export` would replace; nothing is written.
+
+    Raises UsageError if the folder holds anything else or cannot be written to, or a format cannot hold the pairs.
+    """
+    if "text" in formats and not all(pair.src for pair in (*train, *test)):
+        raise UsageError("--export_formats text: raw text has no two sides; choose datasets or parquet")
+    try:
+        files.check_folder(folder, "--export_dir")
+        return _earlier_export(folder, formats, partial(folder / "export"))
+    except OSError as error:
+        raise _cannot_export(folder, error) from None
+
+
 def export(
     train: list[Pair], test: list[Pair], folder: Path, formats: Collection[str], languages_file: str | None = None
 ) -> list[Path]:
     """Write both sets (unless empty) in each of `formats`, with all columns as strings; returns the paths.
 
-    An earlier export in these formats is replaced once the new one is complete.
-    Raises UsageError if the folder holds anything else, or a format cannot hold the pairs.
+    An earlier export in these formats is replaced once the new one is complete. One process at a time writes to the folder.
+    Raises UsageError as `check` does.
     """
-    if "text" in formats and not all(pair.src for pair in (*train, *test)):
-        raise UsageError("--export_formats text: raw text has no two sides; choose datasets or parquet")
+    check(train, test, folder, formats)
     parts = {part: pairs for part, pairs in (("train", train), ("test", test)) if pairs}
     staging = partial(folder / "export")
     try:
-        earlier = _earlier_export(folder, formats, staging)
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        for name in dict.fromkeys(formats):
-            FORMATS[name](parts, staging, languages_file)
-        new_names = sorted(path.name for path in staging.iterdir())
-        (staging / "replaced").mkdir()
-        for name in earlier:
-            os.replace(folder / name, staging / "replaced" / name)
-        for name in new_names:
-            os.replace(staging / name, folder / name)
-        shutil.rmtree(staging)
+        with OutputLock(folder, flag="--export_dir"):
+            earlier = check(train, test, folder, formats)
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            for name in dict.fromkeys(formats):
+                FORMATS[name](parts, staging, languages_file)
+            new_names = sorted(path.name for path in staging.iterdir())
+            (staging / "replaced").mkdir()
+            for name in earlier:
+                os.replace(folder / name, staging / "replaced" / name)
+            for name in new_names:
+                os.replace(staging / name, folder / name)
+            shutil.rmtree(staging)
     except OSError as error:
-        raise UsageError(f"cannot export to {folder}: {error.strerror or error}; pass another --export_dir") from None
+        raise _cannot_export(folder, error) from None
     return [folder / name for name in new_names]
+
+
+def _cannot_export(folder: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot export to {folder}: {error.strerror or error}; pass another --export_dir")
 
 
 def _earlier_export(folder: Path, formats: Collection[str], staging: Path) -> list[str]:

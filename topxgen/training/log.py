@@ -7,6 +7,7 @@ from transformers import TrainerCallback
 
 from topxgen.common.console import Progress
 from topxgen.common.files import Appender, partial, to_line, write_atomic
+from topxgen.training.checkpoints import SUMS
 from topxgen.training.model_card import regressions
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,21 @@ class RunLog(TrainerCallback):
             self._bar.close()
             self._log.close()
             self._bar = self._log = None
+
+
+def complete(path: Path, state) -> None:
+    """Complete the log of a run that was killed between its last checkpoint and its last line."""
+    last = path.read_bytes().rpartition(b"\n{")[2] if path.exists() else b""
+    sums = state.stateful_callbacks.get(SUMS)
+    if sums and not (b'"train_loss"' in last and last.endswith(b"\n")):
+        train_loss = (sums["logged"] + sums["unlogged"][0]) / state.global_step
+        summary = {
+            "total_flos": state.total_flos,
+            "train_loss": train_loss,
+            "epoch": state.epoch,
+            "step": state.global_step,
+        }
+        write_atomic(path, map(to_line, [*state.log_history, summary]))
 
 
 def draw_curves(history: list[dict], path: Path) -> None:

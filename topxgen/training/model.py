@@ -10,12 +10,14 @@ import logging
 import os
 from pathlib import Path
 
+from topxgen.common import flag_rules
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import Appender
 from topxgen.common.hub import cannot_load, hub_call, load_weights
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
-from topxgen.training.arguments import IS_MAIN_PROCESS, launched_with_deepspeed, require
+from topxgen.training.arguments import IS_MAIN_PROCESS, launched_with_deepspeed
+from topxgen.training.flag_rules import DECODER_RULES
 from topxgen.training.packing import DecoderCollator, Seq2SeqCollator, Seq2SeqRows, decoder_rows
 from topxgen.training.pairs import Pair
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer, TokenizedTexts
@@ -51,9 +53,7 @@ class TrainableModel:
             from topxgen.translation import seq2seq_engines
             from topxgen.translation.language_tokens import LanguageTokens
 
-            for flag in ("eos_token_id", "use_liger_kernel"):
-                if getattr(args, flag):
-                    raise UsageError(f"--{flag} is for decoder LMs, but {name} is an encoder-decoder: drop the flag")
+            flag_rules.check(DECODER_RULES, args)
             _, self.tokenizer, limit = seq2seq_engines.read_checkpoint(args.tokenizer_name_or_path or name, trust)
             language_tokens = LanguageTokens(name, self.config, self.tokenizer)
             max_length = min(args.max_length, limit)
@@ -84,15 +84,15 @@ class TrainableModel:
         return texts
 
     def report_too_long(self, texts: TokenizedTexts, pairs: list[Pair], which: str) -> None:
-        """Log how many of `which` pairs were too long, and list them in the output directory if it exists."""
+        """Log how many of `which` pairs were too long, and list them in the output directory, unless in a dry run."""
         if texts.too_long:
-            path = self.args.output_dir / SKIPPED_PAIRS_FILE
+            path, lists = self.args.output_dir / SKIPPED_PAIRS_FILE, not self.args.dry_run
             longest = max(tokens for _, tokens in texts.too_long)
             logger.info(
                 f"{len(texts.too_long)} {which} pairs longer than --max_length {self.args.max_length} tokens are skipped "
-                f"(longest {longest}{f'; listed in {path}' if path.parent.is_dir() else ''})"
+                f"(longest {longest}{f'; listed in {path}' if lists else ''})"
             )
-            if IS_MAIN_PROCESS and path.parent.is_dir():
+            if IS_MAIN_PROCESS and lists:
                 with Appender(path) as file:
                     for i, tokens in texts.too_long:
                         columns = {
@@ -116,10 +116,24 @@ class TrainableModel:
             return DecoderCollator(self.pad, self.uses_flash_attention, self.args.packing == "bestfit")
         return Seq2SeqCollator(self.pad, self.config.decoder_start_token_id)
 
+    def check_modules(self) -> None:
+        """Raise UsageError if the architecture lacks --target_modules; it is built without weights."""
+        import torch
+
+        if self.args.use_peft and not self.args.trust_remote_code:
+            with torch.device("meta"):
+                self._with_adapters(self._model_class.from_config(self.config, trust_remote_code=False))
+
+    @property
+    def _model_class(self):
+        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+        return AutoModelForCausalLM if self.is_decoder else AutoModelForSeq2SeqLM
+
     def load(self):
         """The weights, quantized and with adapters according to the flags."""
         import torch
-        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig
+        from transformers import BitsAndBytesConfig
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
@@ -128,7 +142,6 @@ class TrainableModel:
         # Trained weights stay float32 unless DeepSpeed keeps float32 copies; frozen ones need not.
         dtype = half if args.use_peft or args.deepspeed or launched_with_deepspeed() else torch.float32
         if args.load_in_8bit or args.load_in_4bit:
-            require("bitsandbytes", "bitsandbytes>=0.48", f"--load_in_{8 if args.load_in_8bit else 4}bit")
             options["quantization_config"] = BitsAndBytesConfig(
                 load_in_8bit=args.load_in_8bit,
                 load_in_4bit=args.load_in_4bit,
@@ -144,10 +157,13 @@ class TrainableModel:
             options["attn_implementation"] = "flash_attention_2"
         elif args.use_flash_attn:
             logger.warning("flash-attn is not installed or finds no GPU (pip install flash-attn): using torch's SDPA")
-        model_class = AutoModelForCausalLM if self.is_decoder else AutoModelForSeq2SeqLM
         try:
             model = load_weights(
-                model_class, args.model_name_or_path, dtype=dtype, trust_remote_code=args.trust_remote_code, **options
+                self._model_class,
+                args.model_name_or_path,
+                dtype=dtype,
+                trust_remote_code=args.trust_remote_code,
+                **options,
             )
         except (torch.OutOfMemoryError, UsageError):
             raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topxgen.common import provenance
+from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
@@ -132,4 +133,4 @@ def push(output_dir: Path, name: str) -> None:
             f"the Hub rejected the upload to {name} ({reason(error)}); the model is complete in {output_dir}: upload it "
             "by hand"
         ) from None
-    print(f"uploaded to https://huggingface.co/{repo} (private)")
+    show(f"uploaded to https://huggingface.co/{repo} (private)")

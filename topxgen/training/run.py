@@ -5,11 +5,14 @@ import logging
 import math
 import shutil
 from pathlib import Path
+from typing import TypedDict
 
 from topxgen.common import provenance, signals
+from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, write_json
 from topxgen.training import arguments, checkpoints, eval_translation, model_card
+from topxgen.training.flag_rules import ON_PLATEAU
 from topxgen.training.model import TrainableModel, count_parameters
 from topxgen.training.pairs import Pair, by_direction
 from topxgen.training.tokenization import TokenizedTexts
@@ -17,6 +20,10 @@ from topxgen.training.tokenization import TokenizedTexts
 logger = logging.getLogger(__name__)
 
 LOG_FILE, MANIFEST_FILE, SETTINGS_FILE = "train_log.jsonl", "manifest_train.json", "settings_train.json"
+
+
+class _Manifest(TypedDict):
+    steps: int
 
 
 def log_data(facts: dict) -> None:
@@ -66,23 +73,28 @@ def log_examples(args: argparse.Namespace, model: TrainableModel, texts: Tokeniz
 
 
 def check_output_dir(output_dir: Path, settings: dict) -> None:
-    """Raise UsageError if the directory holds another run's results, or files that this run would overwrite."""
+    """Raise UsageError if the directory holds another run's results, or files that this run would overwrite.
+
+    The settings of a run that was stopped before its first checkpoint, and left nothing, do not count.
+    """
+    has_checkpoints, files = checkpoints.all_checkpoints(output_dir), checkpoints.conflicting_files(output_dir)
     if not (output_dir / SETTINGS_FILE).exists():
-        if checkpoints.all_checkpoints(output_dir):
+        if has_checkpoints:
             raise UsageError(
                 f"{output_dir} holds checkpoints but no {SETTINGS_FILE}, so their run is unknown; pass another --output_dir"
             )
-        if files := checkpoints.conflicting_files(output_dir):
+        if files:
             raise UsageError(
                 f"{output_dir} holds {', '.join(files[:4])}, which the trained model would overwrite; pass another "
                 "--output_dir"
             )
-    provenance.check_settings(output_dir / SETTINGS_FILE, settings)
+    if has_checkpoints or files:
+        provenance.check_settings(output_dir / SETTINGS_FILE, settings)
 
 
 def is_finished(output_dir: Path) -> bool:
     """Whether the run in a directory is complete; logs it."""
-    manifest = read_json(output_dir / MANIFEST_FILE)
+    manifest = read_json(output_dir / MANIFEST_FILE, _Manifest)
     if manifest:
         logger.info(
             f"already finished at step {manifest['steps']}, the best model is in {output_dir}; for another run pass another "
@@ -91,10 +103,10 @@ def is_finished(output_dir: Path) -> bool:
     return bool(manifest)
 
 
-def run(args: argparse.Namespace, model: TrainableModel, rows, test: list[Pair], facts: dict, settings: dict) -> int:
+def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts: dict, settings: dict) -> int:
     """Train on `rows`, from the newest complete checkpoint if there is one, and keep the best model; the exit code.
 
-    `test` are the held-out pairs, `facts` describe the data, `settings` decide the result.
+    `eval_sets` come from `evaluation_sets`, `facts` describe the data, `settings` decide the result.
     """
     started, output_dir = provenance.now(), args.output_dir
     if args.push_to_hub:
@@ -102,9 +114,11 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, test: list[Pair],
     info = model_card.RunInfo(args, model.is_decoder, facts, settings, provenance.command_line(()))
     log = None
     try:
-        trainer, stopper, log = build_trainer(args, model, rows, test, info)
+        trainer, stopper, log = build_trainer(args, model, rows, eval_sets, info)
         checkpoint = resume_from(trainer, output_dir)
         if trainer.is_world_process_zero():
+            if checkpoint is None:
+                (output_dir / SETTINGS_FILE).unlink(missing_ok=True)
             provenance.record_settings(output_dir / SETTINGS_FILE, settings)
         if checkpoint is None or not is_fully_trained(trainer, stopper, checkpoint):
             with signals.finishing(limited=False):  # finishes the step and saves
@@ -153,7 +167,7 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
         "worse_than_before_training": [name for name, _, _ in worse],
     }
     write_json(output_dir / MANIFEST_FILE, manifest)
-    print(f"best: {best.name}; model, card and tokenizer in {output_dir}, log in {output_dir / LOG_FILE}")
+    show(f"best: {best.name}; model, card and tokenizer in {output_dir}, log in {output_dir / LOG_FILE}")
     if args.push_to_hub:
         model_card.push(output_dir, args.hub_model_id or output_dir.resolve().name)
 
@@ -177,27 +191,16 @@ def as_usage_error(error: Exception, output_dir: Path) -> Exception:
     return error
 
 
-def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, test: list[Pair], info: model_card.RunInfo):
+def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, info: model_card.RunInfo):
     """(PairTrainer, its StopAndSaveCallback, its RunLog), with the weights loaded."""
     from transformers import PrinterCallback, set_seed
     from transformers.utils import logging as transformers_logging
 
     from topxgen.training.log import RunLog
-    from topxgen.training.trainer import EvalSets, PackingLeakCheck, PairTrainer, StopAndSaveCallback
+    from topxgen.training.trainer import PackingLeakCheck, PairTrainer, StopAndSaveCallback
 
     transformers_logging.set_verbosity_error()
-    eval_sets = EvalSets(
-        pairs=eval_translation.choose(test, args.num_eval_translations), pair_tokenizer=model.pair_tokenizer
-    )
-    packing = "bestfit" if args.packing == "bestfit" else "none"  # held-out pairs are never cut
-    for direction, indices in by_direction(test).items():
-        pairs = [test[i] for i in indices]
-        texts = model.encode(pairs, packing)
-        model.report_too_long(texts, pairs, f"held-out {direction}")
-        if len(texts):
-            eval_sets.rows[direction] = model.rows(texts, packing)
     evaluates = bool(eval_sets.rows or eval_sets.pairs)
-    check_evaluation(args, eval_sets, evaluates)
     # Before the weights: with DeepSpeed the arguments decide how they are loaded.
     metric = f"eval_{args.metric_for_best_model}"
     training_arguments = arguments.training_arguments(args, metric, evaluates, model.has_unused_parameters)
@@ -246,22 +249,32 @@ def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, test: l
     return trainer, stopper, log
 
 
-def check_evaluation(args: argparse.Namespace, eval_sets, evaluates: bool) -> None:
-    """Raise UsageError if a flag depends on evaluations that are not possible."""
+def evaluation_sets(args: argparse.Namespace, model: TrainableModel, test: list[Pair]):
+    """The EvalSets of the held-out pairs. Raises UsageError if a flag depends on evaluations that are not possible."""
+    from topxgen.training.trainer import EvalSets
+
+    eval_sets = EvalSets(
+        pairs=eval_translation.choose(test, args.num_eval_translations), pair_tokenizer=model.pair_tokenizer
+    )
+    packing = "bestfit" if args.packing == "bestfit" else "none"  # held-out pairs are never cut
+    for direction, indices in by_direction(test).items():
+        pairs = [test[i] for i in indices]
+        texts = model.encode(pairs, packing)
+        model.report_too_long(texts, pairs, f"held-out {direction}")
+        if len(texts):
+            eval_sets.rows[direction] = model.rows(texts, packing)
     if args.metric_for_best_model != "loss" and not eval_sets.pairs:
         raise UsageError(
-            f"--num_eval_translations {args.num_eval_translations}: the held-out set is empty, so nothing can be translated; "
-            "raise --test_size_ratio, or drop the flag"
+            f"--num_eval_translations {args.num_eval_translations}: no held-out pair can be translated; raise --test_size_ratio, or "
+            "drop the flag"
         )
-    dependent = {
-        "--early_stopping_patience": args.early_stopping_patience,
-        f"--lr_scheduler_type {args.lr_scheduler_type}": args.lr_scheduler_type in arguments.ON_PLATEAU,
-    }
-    for flag, is_set in dependent.items():
-        if is_set and not evaluates:
-            raise UsageError(f"{flag} depends on evaluations, but nothing is held out: raise --test_size_ratio")
-    if args.metric_for_best_model == "loss" and evaluates and not eval_sets.rows:
+    if args.lr_scheduler_type in ON_PLATEAU and not test:
+        raise UsageError(
+            f"--lr_scheduler_type {args.lr_scheduler_type} depends on evaluations, but nothing is held out: raise --test_size_ratio"
+        )
+    if args.metric_for_best_model == "loss" and eval_sets.pairs and not eval_sets.rows:
         raise UsageError(f"all held-out pairs are longer than --max_length {args.max_length} tokens: raise it")
+    return eval_sets
 
 
 def resume_from(trainer, output_dir: Path) -> str | None:
@@ -273,7 +286,7 @@ def resume_from(trainer, output_dir: Path) -> str | None:
     if checkpoint is None:
         trainer.args.eval_on_start = trainer.args.eval_strategy != "no"
         return None
-    saved = read_json(checkpoint / checkpoints.CHECKSUM_FILE)
+    saved = checkpoints.file_list(checkpoint)
     sharding, processes = trainer.sharding, trainer.args.world_size
     if saved.get("sharding") != sharding or (sharding != "none" and saved.get("processes") != processes):
         raise UsageError(
@@ -289,13 +302,16 @@ def is_fully_trained(trainer, stopper, checkpoint: str) -> bool:
     """Whether a checkpoint is the end of training: the run was killed before its best model was copied."""
     from transformers import TrainerState
 
+    from topxgen.training.log import complete
     from topxgen.training.trainer import find_best
 
-    state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+    state = TrainerState.load_from_json(str(Path(checkpoint) / checkpoints.STATE_FILE))
     if state.global_step < state.max_steps:
         if not stopper.out_of_patience(state.log_history):
             return False
         stopper.stopped_by = "patience"
     find_best(state, Path(trainer.args.output_dir))
     trainer.state = state
+    if trainer.is_world_process_zero():
+        complete(Path(trainer.args.output_dir) / LOG_FILE, state)
     return True

@@ -22,7 +22,8 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from topxgen.common import signals
-from topxgen.common.errors import UsageError
+from topxgen.common.errors import UsageError, reason
+from topxgen.common.hub import listed
 from topxgen.training import checkpoints, eval_translation
 from topxgen.training.packing import IGNORED
 from topxgen.training.pairs import Pair
@@ -55,6 +56,8 @@ class PairTrainer(Trainer):
         if not self.args.use_liger_kernel:
             self.model.get_output_embeddings().register_forward_pre_hook(self._select_positions)
         self._tokens, self._seconds, self._clock_started = 0, 0.0, time.perf_counter()
+        self._sums_are_known = True  # not so after a resume from a checkpoint of an earlier version
+        self.add_callback(RestoreSums(self))
 
     # Loss
 
@@ -109,7 +112,29 @@ class PairTrainer(Trainer):
             tokens = int(self._tokens) * self.accelerator.num_processes
             logs["tokens_per_second"] = round(tokens / max(seconds, 1e-9), 1)
             self._tokens, self._seconds, self._clock_started = 0, 0.0, time.perf_counter()
+        if "train_loss" in logs and self._sums_are_known:  # transformers divides by the steps since the last resume
+            logs["train_loss"] = self._total_loss_scalar / max(1, self.state.global_step)
         super().log(logs, start_time)
+
+    def _save_sums(self) -> None:
+        """Put what the next log entries are computed from into the state that a checkpoint saves."""
+        unlogged = float(self._tr_loss)
+        self.state.stateful_callbacks[checkpoints.SUMS] = {
+            "unlogged": gather_object([unlogged]) if self.accelerator.num_processes > 1 else [unlogged],
+            "logged": self._total_loss_scalar,
+            "last_logged_step": self._globalstep_last_logged,
+        }
+
+    def restore_sums(self) -> None:
+        """The reverse, after a resume; processes share the sum equally if there were more or fewer of them."""
+        sums = self.state.stateful_callbacks.get(checkpoints.SUMS)
+        self._sums_are_known = sums is not None or not self.state.global_step
+        if sums is None:
+            return
+        unlogged, processes = sums["unlogged"], self.accelerator.num_processes
+        same = len(unlogged) == processes
+        self._tr_loss += unlogged[self.accelerator.process_index] if same else sum(unlogged) / len(unlogged)
+        self._total_loss_scalar, self._globalstep_last_logged = sums["logged"], sums["last_logged_step"]
 
     @contextmanager
     def _clock_stopped(self) -> Iterator[None]:
@@ -197,6 +222,7 @@ class PairTrainer(Trainer):
             if not torch.isfinite(self._tr_loss):
                 raise diverged("loss", float(self._tr_loss), self.state.global_step)
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            self._save_sums()
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
@@ -204,6 +230,41 @@ class PairTrainer(Trainer):
                 self._finish(folder, self.state)
                 checkpoints.mark_complete(folder, processes=self.args.world_size, sharding=self.sharding)
                 checkpoints.rotate(folder.parent, self._save_total_limit, self.state.best_global_step)
+
+    # Each of these reads files of a checkpoint, which may be another run's with a list made for it.
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        with _of_this_run(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        with _of_this_run(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint):
+        with _of_this_run(checkpoint):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint):
+        with _of_this_run(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _issue_warnings_after_load(self, load_result):
+        not_saved = {*self.model.all_tied_weights_keys, *(self.model._keys_to_ignore_on_save or ())}
+        if missing := set(load_result.missing_keys) - not_saved:
+            raise KeyError(f"no weights {listed(sorted(missing))}")
+
+
+@contextmanager
+def _of_this_run(checkpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # whatever comes of another model's tensors
+        raise UsageError(
+            f"{checkpoint} does not fit this run ({reason(error)}): remove it and re-run to resume from the one before"
+        ) from None
 
 
 class EpochOrder(torch.utils.data.Sampler):
@@ -234,6 +295,16 @@ class EpochOrder(torch.utils.data.Sampler):
         else:
             order = torch.randperm(len(self._lengths), generator=generator).tolist()
         return itertools.islice(itertools.cycle(order), len(self))
+
+
+class RestoreSums(TrainerCallback):
+    """Has the loss of a resumed run average what preceded, too: transformers starts it anew just before."""
+
+    def __init__(self, trainer: PairTrainer):
+        self._trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._trainer.restore_sums()
 
 
 class SetEpochCallback(TrainerCallback):
@@ -288,7 +359,8 @@ class StopAndSaveCallback(TrainerCallback):
             if self.accelerator.check_trigger() and state.global_step < state.max_steps:
                 self.stopped_by = "signal"
                 control.should_save = control.should_training_stop = True
-        if control.should_save and self._evaluates and self.stopped_by != "signal":
+        due = state.global_step % state.save_steps == 0  # also without the signal
+        if control.should_save and self._evaluates and (due or self.stopped_by != "signal"):
             control.should_evaluate = True
         return control
 

@@ -7,7 +7,7 @@ from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.training import file_datasets
 from topxgen.training.dataset_spec import DatasetSpec, LoadedPairs, sha256_of_files, sha256_of_texts
-from topxgen.training.named_datasets import NAMED, SCORED
+from topxgen.training.named_datasets import NAMED
 from topxgen.training.pairs import Pair, by_direction, reverse, split
 
 STRATEGIES = ("soonest", "highest", "random")
@@ -88,10 +88,6 @@ def check(spec: DatasetSpec) -> None:
     name = spec.dataset_name_or_path
     if spec.dataset_size != -1 and spec.dataset_size < 1:
         raise UsageError(f"--dataset_size {spec.dataset_size} is neither -1 (all) nor a positive number of pairs")
-    by_score = {"--percentile": spec.percentile is not None, "--strategy highest": spec.strategy == "highest"}
-    if name not in SCORED and any(by_score.values()):
-        flag = next(flag for flag, chosen in by_score.items() if chosen)
-        raise UsageError(f"{flag} selects by score, and {name} has no scores, only {SCORED[0]} does: drop it")
     if name in NAMED:
         if not spec.target_languages:
             raise UsageError(f"{name} covers many languages: choose with --target_languages")

@@ -33,12 +33,12 @@ CACHE_DIR = "~/.cache/topxgen"
 
 @dataclass(frozen=True)
 class Translation:
-    """`confidence`: the translator's own estimate of quality, 0 to 1, None if it has none; `pieces`: in how many pieces a
+    """`confidence`: the translator's own estimate of quality, 0 to 1, None if it has none; `segments`: in how many segments a
     sentence longer than the model's limit was translated; `error`: why there is no text."""
 
     text: str
     confidence: float | None = None
-    pieces: int = 1
+    segments: int = 1
     error: str | None = None
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from topxgen import inference, retrieval
 from topxgen.common.errors import UsageError
 from topxgen.corpora import examples
-from topxgen.inference import Request, SamplingSettings
+from topxgen.inference import Answer, Request, SamplingSettings
 from topxgen.inference.response_cache import CachedSampler, request_id
-from topxgen.prompting.answers import chat_answer, clean_answer
+from topxgen.prompting.answers import chat_answer, clean_answer, is_cut
 from topxgen.prompting.mt_templates import MTTemplate, chat_prompt, get_template
 from topxgen.prompting.one_line import Candidates, one_line_answers
 from topxgen.prompting.style import CHAT, RAW, style_of
@@ -149,8 +149,17 @@ class LLM:
         stops = raw.stops if raw else ()
         errors: dict[int, str | None] = {}
 
-        def clean(text: str, sentence: str) -> str:
-            return clean_answer(text, raw.stop) if raw else chat_answer(text, sentence, target.name)
+        def read(answer: Answer, sentence: str) -> tuple[list[str], str | None]:
+            """The text of an answer (none: there is no answer), and why it is no translation."""
+            if not answer.texts:
+                return [], answer.error
+            whole, reasons = answer.texts[0], answer.finish_reasons
+            text = clean_answer(whole, raw.stop) if raw else chat_answer(whole, sentence, target.name)
+            if whole.strip() and not text:
+                return [text], f"the answer cannot be read: {whole.strip()[:80]!r}"
+            if reasons[:1] == ("length",) and is_cut(whole, text):
+                return [text], f"cut at the limit of {MAX_NEW_TOKENS} new tokens"
+            return [text], answer.error
 
         def request(numbers: Sequence[int], stop: tuple[str, ...]) -> Iterator[Candidates]:
             # A prompt that is sent again, with another stop string, has a second response in the cache.
@@ -158,9 +167,9 @@ class LLM:
             requests = [Request(key, prompts[i], self._model.seed) for key, i in ids.items()]
             sampling = SamplingSettings(MAX_NEW_TOKENS, temperature=0.0, num_beams=self._settings.num_beams, stop=stop)
             for answer in self._sampler_for(source).generate(inference.from_list(requests), sampling):
-                errors[ids[answer.id]] = answer.error
                 i = ids[answer.id]
-                yield i, [clean(text, distinct[i]) for text in answer.texts[:1]]
+                texts, errors[i] = read(answer, distinct[i])
+                yield i, texts
 
         count = len(distinct)
         on_answer = by_steps(on_done, len(sentences), count)

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from comptra import cost_estimate
 from comptra.compositional import translate
+from comptra.config import RESPONSES, EvaluationConfig
 from comptra.llm_calls import LazySampler, LLMClient, StageProgress
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
-from comptra.ordered_jsonl import UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
-from comptra.run import RESPONSES, EvaluationConfig
+from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
 from topxgen.common import provenance
-from topxgen.common.console import printable
+from topxgen.common.console import show
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json, write_json
+from topxgen.common.files import write_json
 from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
@@ -35,21 +35,21 @@ def show_prompts(config: EvaluationConfig) -> int:
     """Print the folders of the results, an estimate of the work and the first prompts, without loading a model; the exit code."""
     for model in config.models:
         check_outputs(config, model, read_only=True)
-        print(f"{model.path}: {len(config.test_set.sources)} sentences to {config.folder(model)}")
+        show(f"{model.path}: {len(config.test_set.sources)} sentences to {config.folder(model)}")
         if estimates := cost_estimate.estimate(config, model):
-            print(estimate_table(estimates, config.meter.prices, config.meter.budget))
+            show(estimate_table(estimates, config.meter.prices, config.meter.budget))
         if spent := config.meter.usage(model.name):
-            print(f"so far, {spent}")
+            show(f"so far, {spent}")
     model = config.models[0]
     if not config.uses_llm or config.args.steps or config.args.method_translate != "vanilla":
-        print("--dry_run cannot show these prompts: they depend on earlier model outputs")
+        show("--dry_run cannot show these prompts: they depend on earlier model outputs")
         return 0
     task = config.task(model, LLMClient(None, config.style[model.path], None, config.args.seed))
     sentences = config.test_set.sources[:MAX_SHOWN_PROMPTS]
     for shots, sentence in zip(task.shots(sentences), sentences, strict=True):
         prompt = task.prompt(shots, sentence)
         text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, indent=2)
-        print(f"---\n{printable(text)}\n---")
+        show(f"---\n{text}\n---")
     return 0
 
 
@@ -101,7 +101,7 @@ def translate_with(
                 path = config.divisions(model) / f"divide_{args.steps}.jsonl"
                 logger.info(f"{len(levels[-1].sentences)} phrases in {path}")
                 return 0
-            inherited_lines = record_settings(folder, settings)
+            lines_from_original = record_settings(folder, settings)
             sizes = {folder / f"translate_{s}.jsonl": len(level.sentences) for s, level in enumerate(levels)}
             # The manifest of a finished run is kept if there is nothing left to do.
             unchanged = (folder / MANIFEST).is_file() and all(is_complete(*item) for item in sizes.items())
@@ -121,14 +121,15 @@ def translate_with(
                 "undivided": [len(marked(path, UNDIVIDED)) for path in divisions],
                 **outcome(levels, translations, plan, client),
                 "unreadable_answers": sum(len(marked(path, UNREADABLE)) for path in sizes),
-                "inherited_lines": inherited_lines,
+                "truncated_translations": sum(len(marked(path, TRUNCATED)) for path in sizes),
+                "lines_from_original": lines_from_original,
                 "usage": config.meter.totals(model.name),
                 "versions": provenance.versions(),
             }
             if not unchanged:
                 write_json(folder / MANIFEST, summary)
             if args.verbose:
-                print("\n".join(map(printable, translate.tree(levels, translations, task, plan, 0))))
+                show("\n".join(translate.tree(levels, translations, task, plan, 0)))
         finally:
             progress.close()
             client.close()
@@ -143,9 +144,9 @@ def record_settings(folder: Path, settings: dict) -> int:
     path, inherited = folder / "translate_0.jsonl", {}
     if path.is_file() and not (folder / SETTINGS).is_file() and (lines := path.read_bytes().count(b"\n")):
         logger.info(f"{path} has {lines} lines of another program, which are kept as they are")
-        inherited = {"inherited_lines": lines}
+        inherited = {"lines_from_original": lines}
     provenance.record_settings(folder / SETTINGS, settings | inherited)
-    return read_json(folder / SETTINGS).get("inherited_lines", 0)
+    return provenance.read_settings(folder / SETTINGS).get("lines_from_original", 0)
 
 
 def outcome(
@@ -161,7 +162,7 @@ def outcome(
             sum(not (text and fits) for text, fits in zip(texts, plan.fits(texts), strict=True))
             for texts in translations[1:]
         ],
-        "answers_cut_at_limit": {str(limit): count for limit, count in client.truncated.items()},
+        "truncated_answers": {str(limit): count for limit, count in client.answers_at_limit.items()},
         "unanswered": sorted(set(client.failures.values())),
         "unanswered_prompts": len(client.failures),
     }
@@ -182,7 +183,7 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
     flags = ["max_new_tokens"]
     flags += ["max_new_tokens_merge"] * bool(args.steps or args.number_of_refining_steps)
     flags += ["max_new_tokens_divide"] * bool(args.steps)
-    for limit, cut in summary["answers_cut_at_limit"].items():
+    for limit, cut in summary["truncated_answers"].items():
         flag = " or ".join(f"--{flag}" for flag in flags if getattr(args, flag) == int(limit)) or "intermediate outputs"
         logger.info(f"{cut} answers ended at the limit of {limit} tokens of {flag}: they may be cut short")
     if unanswered := summary["unanswered_prompts"]:
@@ -193,10 +194,16 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
         )
     if unreadable := summary["unreadable_answers"]:
         logger.warning(
-            f"{unreadable} answers to the merge prompt have no section of the final translation: their lines are empty and marked "
-            "as unreadable; if they were cut short raise --max_new_tokens_merge, else --merge_prompt vanilla asks for less"
+            f"{unreadable} answers hold no translation (thoughts that used up the tokens, a merge without the section of the final "
+            "translation): their lines are empty and marked as unreadable; if they were cut short raise "
+            f"--max_new_tokens{'_merge, else --merge_prompt vanilla asks for less' * bool(args.steps)}"
         )
-    elif not unanswered and (empty := summary["empty_translations"]):
+    if truncated := summary["truncated_translations"]:
+        logger.warning(
+            f"{truncated} translations are cut at the limit of new tokens: their lines are marked as truncated; raise "
+            f"--max_new_tokens{' or --max_new_tokens_merge' * bool(args.steps)}, with another --output_dir"
+        )
+    if not unreadable and not unanswered and (empty := summary["empty_translations"]):
         logger.warning(f"{empty} of {count} translations are empty: the model wrote nothing")
 
 

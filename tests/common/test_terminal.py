@@ -1,0 +1,154 @@
+"""What reaches the terminal: no control characters and no secrets from outside, whatever its encoding."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.main_runs import options
+from tests.support.runs import ROOT
+from topxgen.common import provenance
+from topxgen.common.console import without_secrets
+
+KEY = "sk-live-0123456789abcdefABCDEF"
+SCRIPTS = ("datagen.py", "decontamination.py", "main.py", "train.py", "-m comptra.evaluate")
+EVIL = "a\x1b]0;owned\x07\x1b[31mb\u202ec\rd\ne"
+
+
+def run(command: str, *args, cwd=ROOT, **env) -> subprocess.CompletedProcess:
+    words = [ROOT / word if word.endswith(".py") else word for word in command.split()]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    return subprocess.run([sys.executable, *words, *map(str, args)], cwd=cwd, env=env, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--api_ke", KEY],
+        [f"--api_ke={KEY}"],
+        [f"--api-key={KEY}"],
+        ["--api-key", KEY],
+        ["-api_key", KEY],
+        ["-k", KEY],
+        ["--token", KEY],
+        [f"--api_key{KEY}"],
+        [KEY],
+        ["--seed", KEY],
+        ["--languages", "Basque", KEY, "--nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_key_is_never_shown(script, words):
+    result = run(script, *words)
+    assert result.returncode == 2 and b"0123456789" not in result.stdout + result.stderr
+
+
+def test_secrets_in_urls():
+    shown = without_secrets(f"at https://me:pass@host/v1?api_key=abc&model=x&X-Amz-Signature=def#top and key {KEY}")
+    assert shown == "at https://***@host/v1?api_key=***&model=x&X-Amz-Signature=***#top and key ***"
+    plain = "https://host/v1?model=x&template=2 sk-learn a@b.c user@host: x"
+    assert without_secrets(plain) == plain
+
+
+def test_secrets_in_urls_reach_no_settings(tmp_path, monkeypatch):
+    path = tmp_path / "settings.json"
+    path.write_text('{"base_url": "http://host?api_key=old"}')  # of an older version
+    settings = {"base_url": "http://host?api_key=new"}
+    provenance.check_settings(path, settings)
+    provenance.record_settings(path, settings)
+    assert path.read_text() == '{\n  "base_url": "http://host?api_key=***"\n}\n'
+    monkeypatch.setattr("sys.argv", ["main.py", "--base_url", "http://host?api_key=new", "--api_key", "x"])
+    assert provenance.command_line(("--api_key",))[2:] == ["http://host?api_key=***", "--api_key", "***"]
+
+
+@pytest.mark.parametrize(
+    "script, flags",
+    [
+        ("datagen.py", ("--languages", EVIL, "--output_dir", "o")),
+        ("datagen.py", ("--languages", "Basque", "--output_dir", "o", "--seed", EVIL)),
+        ("datagen.py", ("--languages", "Basque", "--output_dir", "o", "--scorer", EVIL)),
+        ("datagen.py", (f"--{EVIL}",)),
+        ("datagen.py", ("--languages", "Basque", EVIL)),
+        ("decontamination.py", ("--input_dir", EVIL)),
+        ("decontamination.py", ("--input_dir", "in", "--benchmarks", EVIL)),
+        ("main.py", ("--model_name_or_path", EVIL, "--inference_api", "hf", "--dataset_name_or_path", "udhr", "--tgt", "Basque", "--output_dir", "o")),
+        ("main.py", ("--tgt", EVIL, "--output_dir", "o")),
+        ("train.py", ("--model_name_or_path", "m", "--dataset_name_or_path", EVIL, "--output_dir", "o", "--target_languages", "Basque")),
+        ("-m comptra.evaluate", (EVIL,)),
+        ("-m comptra.evaluate", ("in", "--metrics", EVIL)),
+    ],
+)  # fmt: skip
+def test_control_characters_never_reach_the_terminal(tmp_path, script, flags):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / f"{EVIL}_translate.jsonl").write_text("{")
+    result = run(script, *flags, cwd=tmp_path)
+    assert result.returncode == 2
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", (result.stdout + result.stderr).decode())
+    assert result.stderr.count(b"\n") <= 2, result.stderr
+
+
+TERMINALS = {
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "cp1252": {"PYTHONIOENCODING": "cp1252"},
+    "C": {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+def test_terminals_that_are_not_utf_8(tmp_path, terminal):
+    env = TERMINALS[terminal]
+    (tmp_path / "topics.txt").write_text("Euskal Herria, ñ, नेपाली, 中文\n", encoding="utf-8")
+    for script in SCRIPTS:
+        assert run(script, "--help", **env).returncode == 0
+        result = run(script, "--नेपाली", **env)
+        assert result.returncode == 2 and b"Traceback" not in result.stderr
+    folder = tmp_path / "नेपाली ñ"
+    dry = run(
+        "datagen.py", "--dry_run", "--languages", "Nepali", "Basque", "--inference_api", "openai", "--api_key", "x", "--number_of_instructions", 4,
+        "--model_name_or_path", "writer", "--seed_topics_path", tmp_path / "topics.txt", "--output_dir", folder, "--example_paragraphs", "udhr",
+        "--number_of_icl_demonstrations", 1, "--use_nllb", "--scorer", "none", "--stages", "generate", **env,
+    )  # fmt: skip
+    assert dry.returncode == 0, dry.stderr
+    run_folder = folder / "model" / "English_to_Nepali_0_shot_seed_1_llm_vanilla_None_0_0"
+    run_folder.mkdir(parents=True)
+    (run_folder / "translate_0.jsonl").write_text("", encoding="utf-8")
+    evaluated = run("-m comptra.evaluate", folder, "--dataset_name_or_path", "udhr", "--allow_partial", **env)
+    assert evaluated.returncode in (0, 2, 3) and b"Traceback" not in evaluated.stderr
+    pairs = '{"sentence": "नेपाली", "propositions": ["नेपाली"], "translations": ["ñ"]}\n'
+    (folder / "Nepali_translate.jsonl").write_text(pairs, encoding="utf-8")
+    cleaned = run("decontamination.py", "--input_dir", folder, "--benchmarks", "udhr", **env)
+    assert cleaned.returncode in (0, 3), cleaned.stderr
+    trained = run(
+        "train.py", "--dry_run", "--model_name_or_path", folder, "--dataset_name_or_path", "udhr", "--target_languages", "Nepali",
+        "--output_dir", folder / "t", **env,
+    )  # fmt: skip
+    assert trained.returncode == 2 and b"Traceback" not in trained.stderr
+    shown = run("main.py", *options(str(folder), "--dry_run", tgt="Nepali"), "--output_dir", folder / "o", **env)
+    assert shown.returncode in (0, 2) and b"Traceback" not in shown.stderr
+
+
+def test_nothing_else_prints():
+    standalone = {"console.py", "comet_qe.py", "sonar_space.py"}  # the last two run in an environment of their own
+    for path in [*ROOT.glob("topxgen/**/*.py"), *ROOT.glob("comptra/**/*.py"), *ROOT.glob("*.py")]:
+        calls = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        assert path.name in standalone or not any(getattr(call, "id", "") == "print" for call in calls), path
+
+
+@pytest.mark.parametrize(
+    "script, codes",
+    [
+        ("datagen.py", [0, 2, 3, 4, 130, 143]),
+        ("main.py", [0, 2, 3, 4, 130, 143]),
+        ("decontamination.py", [0, 2, 3, 130, 143]),
+        ("train.py", [0, 2, 130, 143]),
+        ("-m comptra.evaluate", [0, 2, 3, 130, 143]),
+    ],
+)
+def test_help_lists_the_exit_codes_of_the_script(script, codes):
+    _, _, listed = run(script, "--help").stdout.decode().partition("exit codes:\n")
+    assert [int(line.split()[0]) for line in listed.splitlines()] == codes

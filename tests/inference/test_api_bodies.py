@@ -1,0 +1,216 @@
+"""What servers may answer with status 200: other types, thoughts, filters, limits, huge bodies, redirects."""
+
+import copy
+import gzip
+import json
+import random
+from collections import Counter
+
+import pytest
+
+from tests.comptra.test_chat import folder_of, options
+from tests.inference.test_apis import chats, load, no_keys_of_ours, run  # noqa: F401 (a fixture)
+from tests.support.api_server import KEY, ApiServer
+from tests.support.runs import records
+from topxgen.common.errors import UsageError
+from topxgen.inference import REMOTE, SamplingSettings, http
+from topxgen.inference.response_cache import CachedSampler, read_responses
+
+ODD = (
+    None,
+    True,
+    0,
+    -1,
+    3.5,
+    1e300,
+    "",
+    "7",
+    [],
+    {},
+    [[]],
+    ["x"],
+    {"type": "text"},
+    [{"type": "text", "text": 3}],
+    "\ud800",
+)
+PLACES = {
+    "openai": (("choices", 0, "message"), ("choices", 0), ("choices",), ("usage",), ()),
+    "anthropic": (("content", 0), ("content", 1), ("content",), ("usage",), ()),
+    "cohere": (("message", "content", 0), ("message",), ("usage", "tokens"), ("usage",), ()),
+}
+
+
+def malformed(api: str, body: dict, rng: random.Random) -> tuple[object, dict | None]:
+    """`body` with another type in one or two of its fields, or without them, or something else altogether."""
+    if rng.random() < 0.15:
+        deep = "[" * 100_000 + "]" * 100_000
+        return rng.choice([b"", b"null", b"[]", b"7", b'"x"', b"\xff\xfe", deep.encode(), b"<html>"]), None
+    body = copy.deepcopy(body)
+    for _ in range(rng.choice((1, 1, 2))):
+        inner = body
+        try:
+            for key in rng.choice(PLACES[api]):
+                inner = inner[key]
+            key = rng.choice(sorted(inner) if isinstance(inner, dict) else range(len(inner)))
+            inner[key] = rng.choice(ODD)
+            if rng.random() < 0.2 and isinstance(inner, dict):
+                del inner[key]
+        except (LookupError, TypeError):
+            continue
+    return body, None
+
+
+@pytest.mark.parametrize("api", REMOTE)
+def test_malformed_bodies_poison_nothing(api, tmp_path):
+    """The first answers to each prompt are malformed, the later ones good: every prompt has its text in the end."""
+    rng, attempts = random.Random(f"bodies {api}"), Counter()
+
+    def edit(name, body):
+        attempts[name] += 1
+        return malformed(api, body, rng) if attempts[name] <= 2 else (body, None)
+
+    with ApiServer(edit=edit) as server:
+        for _ in range(4):
+            sampler = load(api, server, max_concurrent_requests=16)
+            cached = CachedSampler(sampler, tmp_path / "answers.jsonl")
+            waiting = iter(chats(60))
+            answers = {
+                a.id: a for a in cached.generate(lambda waiting=waiting: next(waiting, None), SamplingSettings())
+            }
+            cached.close()
+            list(read_responses(tmp_path / "answers.jsonl"))
+    assert len(answers) == 60 and attempts.total() > 80
+    for answer in answers.values():
+        [text] = answer.texts
+        assert isinstance(text, str) and text.strip() and answer.error is None
+
+
+def content(api: str, body: dict, value) -> dict:
+    inner = {
+        "openai": lambda: body["choices"][0]["message"],
+        "cohere": lambda: body["message"],
+        "anthropic": lambda: body,
+    }
+    inner[api]()["content"] = value
+    return body
+
+
+@pytest.mark.parametrize("api", REMOTE)
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        ([{"type": "text", "text": "Kai"}, {"type": "text", "text": "xo."}], "Kaixo."),
+        ([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Kaixo."}], "Kaixo."),
+        (
+            [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "Kaixo."}],
+            "Kaixo.",
+        ),
+        ([], None),
+        (None, None),
+        ([{"type": "text", "text": " "}], None),
+    ],
+)
+def test_lists_of_parts_and_empty_answers(api, value, text):
+    """Mistral's reasoning models answer OpenAI's API in parts. An empty answer is an error: the next run asks again."""
+    with ApiServer(edit=lambda name, body: (content(api, body, value), None)) as server:
+        [answer], ending, _ = run(api, server, chats(1), max_retries=0)
+    if text is None and api == "anthropic" and value is None:
+        return  # its client cannot read that
+    assert ending is None and answer.texts == ([] if text is None else [text])
+    assert (answer.error or "").endswith("" if text else "an empty answer")
+
+
+FILTERED = {"openai": "content_filter", "anthropic": "refusal", "cohere": "ERROR_TOXIC"}
+CUT = {"openai": "length", "anthropic": "max_tokens", "cohere": "MAX_TOKENS"}
+
+
+def ended(api: str, body: dict, reason: str) -> dict:
+    inner = body["choices"][0] if api == "openai" else body
+    inner["stop_reason" if api == "anthropic" else "finish_reason"] = reason
+    return body
+
+
+@pytest.mark.parametrize("api", REMOTE)
+def test_filtered_and_cut_answers_are_marked(api, tmp_path):
+    reasons = {"p0": FILTERED[api], "p1": CUT[api]}
+    edit = lambda name, body: (ended(api, body, reasons[name]) if name in reasons else body, None)  # noqa: E731
+    with ApiServer(edit=edit) as server:
+        cached = CachedSampler(load(api, server), tmp_path / "answers.jsonl")
+        waiting = iter(chats(3))
+        found = {a.id: a for a in cached.generate(lambda: next(waiting, None), SamplingSettings(max_new_tokens=5))}
+        assert found["p0"].texts == [] and found["p0"].error
+        assert found["p1"].texts == ["answer to p1 please"] and found["p1"].finish_reasons == ("length",)
+        assert "length" not in found["p2"].finish_reasons and cached.cut == {5: 1}
+        cached.close()
+        by_id = {record["id"]: record for record in records(tmp_path / "answers.jsonl")}
+        assert by_id["p1"]["finish_reasons"] == ["length"] and by_id["p0"]["error"]
+        again = CachedSampler(load(api, server), tmp_path / "answers.jsonl")
+        assert again.cut == {5: 1}
+        waiting = iter(chats(3))
+        list(again.generate(lambda: next(waiting, None), SamplingSettings(max_new_tokens=5)))
+        again.close()
+    assert server.attempts == {"p0": 2, "p1": 1, "p2": 1}, "what was filtered is asked again, and nothing else"
+
+
+def test_the_lines_of_filtered_cut_and_unreadable_translations_are_marked(script_here, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    flags = options("org/chat", prompt_style=None, max_samples=4, inference_api="openai", dtype=None)
+    numbers, said = {}, ["Kaixo mundua.", "Kaixo mun", "<think>The user wants", "Kaixo."]
+
+    def edit(_, body):
+        number = numbers.setdefault(body["choices"][0]["message"]["content"], len(numbers))
+        body = content("openai", body, said[number % 4])
+        return ended("openai", body, ("content_filter", "length", "length", "stop")[number % 4]), None
+
+    with ApiServer(edit=edit) as server:
+        run = lambda: script_here(  # noqa: E731
+            "main.py",
+            *flags,
+            "--base_url",
+            server.url("openai"),
+            "--output_dir",
+            tmp_path,
+            "--max_concurrent_requests",
+            1,
+        )
+        result = run()
+        folder = folder_of(tmp_path, "chat")
+        lines = records(folder / "translate_0.jsonl")
+        marks = [sorted(line.keys() - {"sentence", "translation"}) for line in lines]
+        kinds = [["unanswered"], ["truncated"], ["unreadable"], []]
+        assert marks == [kinds[i % 4] for i in range(4)]
+        assert [line["translation"] for line in lines] == [("", said[1], "", said[3])[i % 4] for i in range(4)]
+        assert result.returncode == 3 and "content filter" in result.stderr
+        assert "translations are cut at the limit" in result.stderr and "hold no translation" in result.stderr
+        manifest = json.loads((folder / "manifest_translate.json").read_text())
+        assert (manifest["truncated_translations"], manifest["unreadable_answers"]) == (1, 1)
+        before = len(server.bodies)
+        server.edit = None
+        assert run().returncode == 0 and len(server.bodies) == before + 1
+
+
+@pytest.mark.parametrize("api", REMOTE)
+def test_a_small_body_that_unpacks_to_a_huge_one(api, monkeypatch):
+    monkeypatch.setattr(http, "MAX_BODY_BYTES", 1 << 20)
+    attempts = Counter()
+
+    def edit(name, body):
+        attempts[name] += 1
+        padding = " " * (4 << 20) if attempts[name] == 1 else ""
+        return gzip.compress((json.dumps(body) + padding).encode()), {"Content-Encoding": "gzip"}
+
+    with ApiServer(edit=edit) as server:
+        answers, ending, retries = run(api, server, chats(2))
+    assert ending is None and len(answers) == 2 and all(answer.texts for answer in answers)
+    assert retries == {"malformed answer": 2}
+
+
+@pytest.mark.parametrize("api", REMOTE)
+@pytest.mark.parametrize("status", [307, 308])
+def test_prompts_follow_no_redirect_to_another_host(api, status):
+    with ApiServer() as other, ApiServer() as server:
+        location = {"Location": other.url(api) + "/elsewhere", "status": status}
+        server.edit = lambda name, body: (b"", dict(location))
+        answers, ending, _ = run(api, server, chats(3))
+        assert not answers and not other.bodies and type(ending) is UsageError
+        assert f"redirects to http://127.0.0.1:{other.port}" in str(ending) and "--base_url" in str(ending)

@@ -1,0 +1,78 @@
+"""What train.py writes where, and when: nothing in a dry run, one process at a time, settings that count once something is learned."""
+
+import json
+import subprocess
+import sys
+
+from tests.training.test_train import flags, log
+
+
+def files_in(folder) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_a_run_interrupted_before_its_first_checkpoint_binds_no_one(tiny_lm, tmp_path, script_here, monkeypatch):
+    """Ctrl-C while the untrained model is evaluated: another learning rate may follow in the same folder."""
+    from topxgen.training.trainer import PairTrainer
+
+    output = tmp_path / "run"
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairTrainer, "_eval_losses", interrupt)
+        assert script_here("train.py", *flags(tiny_lm, output)).returncode == 130
+    assert json.loads((output / "settings_train.json").read_text())["learning_rate"] == 2e-3
+    options = dict(learning_rate=1e-3, max_steps=2, save_steps=2, eval_steps=2)
+    assert script_here("train.py", *flags(tiny_lm, output, **options)).returncode == 0
+    assert json.loads((output / "settings_train.json").read_text())["learning_rate"] == 1e-3
+    (output / "manifest_train.json").unlink()
+    result = script_here("train.py", *flags(tiny_lm, output, **options | {"learning_rate": 3e-3}))
+    assert result.returncode == 2 and "learning_rate was 0.001, now 0.003" in result.stderr
+
+
+def test_a_log_cut_after_the_last_checkpoint_is_completed(tiny_lm, tmp_path, script_here):
+    output = tmp_path / "run"
+    words = flags(tiny_lm, output, max_steps=3, save_steps=3, eval_steps=3, logging_steps=2)
+    assert script_here("train.py", *words).returncode == 0
+    whole = log(output)
+    (output / "manifest_train.json").unlink()
+    lines = (output / "train_log.jsonl").read_text().splitlines(keepends=True)
+    (output / "train_log.jsonl").write_text("".join(lines[:-1]))
+    assert script_here("train.py", *words).returncode == 0
+    assert log(output)[:-1] == whole[:-1]
+    assert log(output)[-1] == {key: whole[-1][key] for key in ("total_flos", "train_loss", "epoch", "step")}
+
+
+def test_a_dry_run_writes_nothing_and_finds_what_an_export_would_overwrite(tiny_lm, tmp_path, script_here):
+    export = tmp_path / "export"
+    words = [*flags(tiny_lm, tmp_path / "run", export_dir=export), "--dry_run"]
+    assert script_here("train.py", *words).returncode == 0
+    assert files_in(tmp_path) == set()
+    export.mkdir()
+    (export / "notes.txt").write_text("mine")
+    result = script_here("train.py", *words)
+    assert (
+        result.returncode == 2 and "--export_dir" in result.stderr and "holds other files (notes.txt)" in result.stderr
+    )
+    (tmp_path / "file").write_text("")
+    words = [*flags(tiny_lm, tmp_path / "run", export_dir=tmp_path / "file" / "export"), "--dry_run"]
+    assert (
+        f"--export_dir {tmp_path / 'file' / 'export'}: {tmp_path / 'file'} is not a directory"
+        in script_here("train.py", *words).stderr
+    )
+
+
+def test_one_process_at_a_time_exports_to_a_folder(tiny_lm, tmp_path, script_here):
+    holder = "import sys, time; from pathlib import Path; from topxgen.common.locks import OutputLock\n"
+    holder += "with OutputLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    export = tmp_path / "export"
+    with subprocess.Popen([sys.executable, "-c", holder, export], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            result = script_here("train.py", *flags(tiny_lm, tmp_path / "run", export_dir=export))
+            assert result.returncode == 2 and f"{export} is in use by process {process.pid}" in result.stderr
+            assert files_in(export) == {".lock"}
+        finally:
+            process.kill()

@@ -1,0 +1,39 @@
+"""The HTTP client below the providers' clients: it bounds the size of a response and follows no redirect to another host."""
+
+from topxgen.inference.api_errors import MalformedResponse, Redirected
+
+MAX_BODY_BYTES = 32 << 20  # decompressed; the longest answers are below 1 MiB
+_ENCODING = ("content-encoding", "content-length", "transfer-encoding")
+
+
+def http_client(client_class: type, **options):
+    """An AsyncClient of httpx, or of the variant of it that a provider's client needs (`client_class`)."""
+
+    class BoundedClient(client_class):
+        async def send(self, request, **settings):
+            response = await super().send(request, **{**settings, "stream": True})
+            try:
+                body = await _bounded_body(response)
+            finally:
+                await response.aclose()
+            headers = [item for item in response.headers.multi_items() if item[0].lower() not in _ENCODING]
+            return type(response)(response.status_code, headers=headers, content=body, request=response.request)
+
+    return BoundedClient(timeout=None, follow_redirects=True, event_hooks={"response": [_refuse_redirect]}, **options)
+
+
+async def _bounded_body(response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise MalformedResponse(f"its body exceeds {MAX_BODY_BYTES >> 20} MiB")
+    return bytes(body)
+
+
+async def _refuse_redirect(response) -> None:
+    if "location" not in response.headers or not 300 <= response.status_code < 400:
+        return
+    here, there = response.request.url, response.request.url.join(response.headers["location"])
+    if (here.host, here.port) != (there.host, there.port) or (here.scheme, there.scheme) == ("https", "http"):
+        raise Redirected(f"{there.scheme}://{there.netloc.decode('ascii', 'replace')}")
