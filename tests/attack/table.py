@@ -83,8 +83,7 @@ STAGES = {
 # Rows with faults that are known and not fixed yet: their tests may fail. A line goes when its faults do.
 OPEN: dict[str, str] = {
     "answers: comptra": "a response of 100,000 levels ends in a traceback",
-    "files: generate: in/topics_wiki.txt": "a Git LFS pointer is taken for topics",
-    "files: evaluate: in/runs": "wrong types in a manifest; a FIFO is waited for",
+    "files: evaluate: in/runs": "wrong types in a manifest",
     "files: generate: out/Basque_answers.jsonl": "wrong types in responses",
     "files: translate: out/": "wrong types in responses",
     "files: few-shot: out/": "wrong types in responses",
