@@ -60,6 +60,8 @@ def run_settings(config: "EvaluationConfig", model: Model) -> dict:
         "instructions_digest": _digest_of_prompts(_instruction_files(config)),
     }
     by_quality = checks.judges_quality(args)
+    if config.uses_llm:
+        settings["decoding"] = inference.decoding(args.inference_api, config.model_settings(model))
     if by_quality or (args.retriever_type in retrieval.NEEDS_MODEL and config.max_demonstrations):
         settings |= _model_flag(config, "sonar_name_or_path")
     if by_quality:
@@ -88,6 +90,7 @@ def division_settings(config: "EvaluationConfig", model: Model) -> dict:
         for name in ("max_new_tokens_divide", "inference_api", "dtype", "repetition_penalty"):
             settings[name] = getattr(args, name)
         settings |= _model_flag(config, "tokenizer_name_or_path")
+        settings["decoding"] = inference.decoding(args.inference_api, config.model_settings(model))
         settings |= {"divided_by": _identity(model.path), "weights": _weights(model)}
         settings["prompt_style"] = config.style[model.path]
         if config.style[model.path] == CHAT:
