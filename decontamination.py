@@ -159,13 +159,13 @@ def decontaminate(args: argparse.Namespace) -> int:
     needed = [name for name in args.benchmarks + args.demonstration_pool if name not in (args.allow_missing or ())]
     repositories = [benchmarks.REPOS.get(name, name) for name in needed]
     hub.require([], [] if args.benchmark_dir else repositories)
-    texts = benchmark_texts.load(inputs, args)
     target = languages.find(args.target_language, args.languages_file).name
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="decontamination-")))
         layout = FilteredLayout(scratch if args.audit else args.output_dir)
         for name in () if args.audit else inputs:
             stack.enter_context(OutputLock(args.output_dir, name))
+        texts = benchmark_texts.load(inputs, args)
         parts = {name: filter_file(args, path, layout, texts[name], texts[target]) for name, path in inputs.items()}
         with wait_for_lock(reports[0].parent):
             write_reports(args, reports, layout, texts, parts)

@@ -45,6 +45,7 @@ from topxgen.flags import (
     add_quality_flags,
     add_run_flags,
 )
+from topxgen.retrieval import bm25
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -75,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_prompt_style_flag(add)
     add("--k", **count(0, "demonstrations per prompt; 0: zero-shot", 0))
     add("--retriever_type", **choice(retrieval.RETRIEVERS, "bm25s", "how demonstrations are chosen"))
+    add("--retriever_tokens", **choice(bm25.TOKENS, "unicode", "bm25s, bm25: what a word is"))
     add(
         "--spacy_model",
         metavar="MODEL",

@@ -43,6 +43,10 @@ def judges_quality(args: argparse.Namespace) -> bool:
     return args.selection_method in BY_QUALITY or args.method_translate == "maps"
 
 
+def uses_blaser(args: argparse.Namespace) -> bool:
+    return judges_quality(args) and args.selection_method != "comet-qe"
+
+
 def _divides_by(args: argparse.Namespace, *dividers: str) -> bool:
     return not args.steps or args.method_divide in dividers or ":" in args.method_divide
 
@@ -59,128 +63,47 @@ STEPS_FLAGS = (
     "method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "max_new_tokens_divide", "merge_prompt",
     "number_of_merge_demonstrations", "refine_after_merge", "lid_model",
 )  # fmt: skip
+DEMONSTRATIONS = "demonstrations (--k, or --number_of_merge_demonstrations with --steps)"
 # What each flag needs to have an effect. An implementation of the user's own ("module:attribute") may use any flag.
+# fmt: off
 RULES = (
-    Rule(
-        LLM_FLAGS,
-        "an LLM (--method_translate other than nllb, --steps, --number_of_refining_steps)",
-        uses_llm,
-        harmless=True,
-    ),
+    Rule((*LLM_FLAGS, "prices", "budget"), "an LLM (--method_translate other than nllb, --steps, --number_of_refining_steps)", uses_llm, harmless=True),
     Rule(STEPS_FLAGS, "--steps 1 or more", lambda args: args.steps, switch="steps"),
     Rule(("mode_divide", "max_new_tokens_divide"), "--method_divide llm", lambda args: _divides_by(args, "llm")),
     Rule(("number_of_repetitions",), "--method_divide identity", lambda args: _divides_by(args, "identity")),
-    Rule(
-        ("number_of_subproblems",),
-        "a --method_divide other than identity",
-        lambda args: not args.steps or args.method_divide != "identity",
-    ),
-    Rule(
-        ("max_new_tokens_merge",),
-        "--steps or --number_of_refining_steps",
-        lambda args: args.steps or args.number_of_refining_steps,
-        harmless=True,
-    ),
-    Rule(
-        (
-            "merge_prompt",
-            "number_of_merge_demonstrations",
-            "refine_after_merge",
-            "number_of_refining_steps",
-            "lid_model",
-            "temperature",
-            "top_p",
-            "num_beams",
-            "num_return_sequences",
-        ),
-        "a --method_translate other than none",
-        lambda args: args.method_translate != methods.DIVIDE_ONLY,
-    ),
-    Rule(
-        ("k",),
-        "a --method_translate that shows demonstrations",
-        lambda args: args.method_translate not in methods.WITHOUT_DEMONSTRATIONS or ":" in args.method_translate,
-        harmless=True,
-    ),
-    Rule(
-        ("retriever_type",),
-        "demonstrations (--k, or --number_of_merge_demonstrations with --steps)",
-        lambda args: shows_demonstrations(args) or ":" in args.method_translate,
-        switch="k",
-    ),
-    Rule(
-        ("demonstration_pool", "data_dir"),
-        "demonstrations (--k, or --number_of_merge_demonstrations with --steps) or --steps with --method_divide keyword",
-        lambda args: shows_demonstrations(args) or (args.steps and _divides_by(args, "keyword")),
-        switch="k",
-    ),
-    Rule(
-        ("spacy_model",),
-        "a method, retriever or divider that needs spaCy (pos, morph, dep, ner; structural, kernel)",
-        lambda args: (
-            args.method_translate in ANNOTATED
-            or ":" in args.method_translate
-            or _retrieves_by(args, *PARSING_RETRIEVERS)
-            or (args.steps and _divides_by(args, *PARSING_DIVIDERS))
-        ),
-    ),
-    Rule(
-        ("nllb_name_or_path", "nllb_engine", "nllb_compute_type", "cache_dir"),
-        "--method_translate nllb",
-        lambda args: args.method_translate == "nllb" or ":" in args.method_translate,
-    ),
-    Rule(
-        ("base_url", "api_key", "request_timeout", "max_retries"),
-        "--inference_api openai, cohere or anthropic",
-        lambda args: args.inference_api not in LOCAL,
-    ),
-    Rule(
-        (
-            "tokenizer_name_or_path",
-            "dtype",
-            "max_model_len",
-            "base_model_name_or_path",
-            "lora_rank",
-            "trust_remote_code",
-        ),
-        "a model in this process (--inference_api vllm or hf)",
-        lambda args: args.inference_api not in inference.REMOTE,
-    ),
-    Rule(
-        ("gpu_memory_utilization", "tensor_parallel_size"),
-        "--inference_api vllm",
-        lambda args: args.inference_api not in ("hf", *inference.REMOTE),
-    ),
+    Rule(("number_of_subproblems",), "a --method_divide other than identity", lambda args: not args.steps or args.method_divide != "identity"),
+    Rule(("max_new_tokens_merge",), "--steps or --number_of_refining_steps", lambda args: args.steps or args.number_of_refining_steps, harmless=True),
+    Rule(("merge_prompt", "number_of_merge_demonstrations", "refine_after_merge", "number_of_refining_steps", "lid_model", "temperature",
+          "top_p", "num_beams", "num_return_sequences"),
+         "a --method_translate other than none", lambda args: args.method_translate != methods.DIVIDE_ONLY),
+    Rule(("k",), "a --method_translate that shows demonstrations",
+         lambda args: args.method_translate not in methods.WITHOUT_DEMONSTRATIONS or ":" in args.method_translate, harmless=True),
+    Rule(("retriever_type",), DEMONSTRATIONS, lambda args: shows_demonstrations(args) or ":" in args.method_translate, switch="k"),
+    Rule(("retriever_tokens",), "--retriever_type bm25s or bm25 with demonstrations (--k)",
+         lambda args: _retrieves_by(args, "bm25s", "bm25"), switch="k"),
+    Rule(("demonstration_pool", "data_dir"), f"{DEMONSTRATIONS} or --steps with --method_divide keyword",
+         lambda args: shows_demonstrations(args) or (args.steps and _divides_by(args, "keyword")), switch="k"),
+    Rule(("spacy_model",), "a method, retriever or divider that needs spaCy (pos, morph, dep, ner; structural, kernel)",
+         lambda args: args.method_translate in ANNOTATED or ":" in args.method_translate
+         or _retrieves_by(args, *PARSING_RETRIEVERS) or (args.steps and _divides_by(args, *PARSING_DIVIDERS))),
+    Rule(("nllb_name_or_path", "nllb_engine", "nllb_compute_type", "cache_dir"), "--method_translate nllb",
+         lambda args: args.method_translate == "nllb" or ":" in args.method_translate),
+    Rule(("base_url", "api_key", "request_timeout", "max_retries"), "--inference_api openai, cohere or anthropic",
+         lambda args: args.inference_api not in LOCAL),
+    Rule(("tokenizer_name_or_path", "dtype", "max_model_len", "base_model_name_or_path", "lora_rank", "trust_remote_code"),
+         "a model in this process (--inference_api vllm or hf)", lambda args: args.inference_api not in inference.REMOTE),
+    Rule(("gpu_memory_utilization", "tensor_parallel_size"), "--inference_api vllm",
+         lambda args: args.inference_api not in ("hf", *inference.REMOTE)),
     Rule(("max_concurrent_requests",), "--inference_api vllm or an API", lambda args: args.inference_api != "hf"),
-    Rule(
-        ("request_batch_size",),
-        "--inference_api hf",
-        lambda args: args.inference_api not in ("vllm", *inference.REMOTE),
-        harmless=True,
-    ),
-    Rule(
-        ("temperature", "top_p"),
-        "sampling, which --num_beams above 1 replaces: --num_beams 1",
-        lambda args: args.num_beams == 1,
-    ),
-    Rule(
-        ("top_p", "do_sample"),
-        "--temperature above 0",
-        lambda args: args.temperature and args.do_sample,
-        harmless=True,
-    ),
+    Rule(("request_batch_size",), "--inference_api hf", lambda args: args.inference_api not in ("vllm", *inference.REMOTE), harmless=True),
+    Rule(("temperature", "top_p"), "sampling, which --num_beams above 1 replaces: --num_beams 1", lambda args: args.num_beams == 1),
+    Rule(("top_p", "do_sample"), "--temperature above 0", lambda args: args.temperature and args.do_sample, harmless=True),
     Rule(("comet_python",), "--selection_method comet-qe", lambda args: args.selection_method == "comet-qe"),
-    Rule(
-        ("blaser_name_or_path",),
-        "--selection_method blaser or --method_translate maps",
-        lambda args: judges_quality(args) and args.selection_method != "comet-qe",
-    ),
-    Rule(
-        ("sonar_name_or_path",),
-        "--selection_method blaser, --method_translate maps or --retriever_type SONAR with --k",
-        lambda args: (judges_quality(args) and args.selection_method != "comet-qe") or _retrieves_by(args, "SONAR"),
-    ),
+    Rule(("blaser_name_or_path",), "--selection_method blaser or --method_translate maps", uses_blaser),
+    Rule(("sonar_name_or_path",), "--selection_method blaser, --method_translate maps or --retriever_type SONAR with --k",
+         lambda args: uses_blaser(args) or _retrieves_by(args, "SONAR")),
 )
+# fmt: on
 
 
 def check_flags(args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comptra import candidate_selection, prompts
+from comptra import checks, prompts
 from comptra.compositional import divide
 from comptra.models import Model
 from topxgen import inference, retrieval
@@ -30,19 +30,16 @@ RECORDED_BY_CONTENT = (
     "nllb_name_or_path", "nllb_engine", "nllb_compute_type",
 )  # fmt: skip
 LLM_FLAGS = (
-    "inference_api", "base_url", "dtype", "spacy_model", "retriever_type", "max_new_tokens", "top_p", "repetition_penalty",
+    "inference_api", "base_url", "dtype", "spacy_model", "retriever_type", "retriever_tokens", "max_new_tokens", "top_p", "repetition_penalty",
     "num_return_sequences", "num_beams", "selection_method",
 )  # fmt: skip
 DIVISION_FLAGS = ("method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "spacy_model")
-STEPS_FLAGS = (
-    *DIVISION_FLAGS[:-1], "max_new_tokens_divide", "merge_prompt", "number_of_merge_demonstrations", "refine_after_merge", "lid_model",
-)  # fmt: skip
 
 
 def run_settings(config: "EvaluationConfig", model: Model) -> dict:
     """What decides the translations with `model`, except how many there are."""
     args = config.args
-    unused = [*(() if config.uses_llm else LLM_FLAGS), *(() if args.steps else STEPS_FLAGS)]
+    unused = [*(() if config.uses_llm else LLM_FLAGS), *(() if args.steps else checks.STEPS_FLAGS)]
     if not (args.steps or args.number_of_refining_steps):
         unused.append("max_new_tokens_merge")
     pool = [text for pair in config.test_set.pool for text in pair] if config.max_demonstrations else []
@@ -62,7 +59,9 @@ def run_settings(config: "EvaluationConfig", model: Model) -> dict:
         **(leak_guard_settings(config) if config.max_demonstrations else {}),
         "instructions_digest": _digest_of_prompts(_instruction_files(config)),
     }
-    by_quality = args.selection_method in candidate_selection.BY_QUALITY or args.method_translate == "maps"
+    by_quality = checks.judges_quality(args)
+    if config.uses_llm:
+        settings["decoding"] = inference.decoding(args.inference_api, config.model_settings(model))
     if by_quality or (args.retriever_type in retrieval.NEEDS_MODEL and config.max_demonstrations):
         settings |= _model_flag(config, "sonar_name_or_path")
     if by_quality:
@@ -91,6 +90,7 @@ def division_settings(config: "EvaluationConfig", model: Model) -> dict:
         for name in ("max_new_tokens_divide", "inference_api", "dtype", "repetition_penalty"):
             settings[name] = getattr(args, name)
         settings |= _model_flag(config, "tokenizer_name_or_path")
+        settings["decoding"] = inference.decoding(args.inference_api, config.model_settings(model))
         settings |= {"divided_by": _identity(model.path), "weights": _weights(model)}
         settings["prompt_style"] = config.style[model.path]
         if config.style[model.path] == CHAT:
@@ -104,8 +104,7 @@ def division_settings(config: "EvaluationConfig", model: Model) -> dict:
 def _instruction_files(config: "EvaluationConfig") -> list[Path]:
     """The prompt files whose texts this run may send."""
     args = config.args
-    annotates = args.method_translate in ("pos", "morph", "dep", "ner")
-    names = ["annotated" if annotates else args.method_translate.lower()]
+    names = ["annotated" if args.method_translate in checks.ANNOTATED else args.method_translate.lower()]
     names += ["refine"] * bool(args.number_of_refining_steps or args.refine_after_merge)
     paths = [prompts.FOLDER / "methods" / f"{name}.toml" for name in names]
     return [path for path in paths if path.is_file()] + (

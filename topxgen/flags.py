@@ -106,7 +106,7 @@ def add_decoding_flags(add, *, max_new_tokens: int, temperature: float) -> None:
     add("--top_p", type=float_range(0.001, 1), default=1.0, help="nucleus sampling: probability mass")
     add("--repetition_penalty", type=float_range(0.01), default=1.0, help="above 1 discourages repetition")
     add("--num_return_sequences", **count(1, "answers per prompt", 1, maximum=1024))
-    add("--num_beams", **count(1, "above 1: beam search", 1))
+    add("--num_beams", **count(1, "above 1: beam search", 1, maximum=1024))
     add(
         "--do_sample",
         type=parse_bool,

@@ -10,7 +10,6 @@ at tokens that have a loss, and attention within texts; recomputation does not c
 """
 
 import argparse
-import gc
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from topxgen.common.memory import free_memory
 from topxgen.training.packing import IGNORED, DecoderCollator, decoder_rows
 from topxgen.training.tokenization import TokenizedTexts
 
@@ -171,9 +171,7 @@ def measure(shape: str, kernel: str, checkpointing: bool, rows: int, args) -> tu
         return None
     finally:
         model = trainer = None
-        gc.collect()
-        if cuda:
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 if __name__ == "__main__":

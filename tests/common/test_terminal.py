@@ -152,3 +152,29 @@ def test_nothing_else_prints():
 def test_help_lists_the_exit_codes_of_the_script(script, codes):
     _, _, listed = run(script, "--help").stdout.decode().partition("exit codes:\n")
     assert [int(line.split()[0]) for line in listed.splitlines()] == codes
+
+
+@pytest.mark.parametrize(
+    "script, words, says",
+    [
+        ("datagen.py", ["--languages_file", ""], "--languages_file is empty"),
+        ("datagen.py", ["--languages", "Basque", ""], "--languages is empty"),
+        ("datagen.py", ["--cache_dir="], "--cache_dir is empty"),
+        ("main.py", ["--base_url", ""], "--base_url is empty"),
+        ("train.py", ["--lr_scheduler_kwargs", "[" * 5000], "is not a JSON object"),
+        ("-m comptra.evaluate", ["outputs", ""], "an argument is empty"),
+        ("-m comptra.evaluate", ["outputs", "--baseline", ""], "--baseline is empty"),
+        ("main.py", ["--seed", str(2**32)], "is not a whole number from 0 to 4294967295"),
+        ("main.py", ["--top_p", "nan"], "is not a number from 0.001 to 1"),
+        ("main.py", ["--temperature", "inf"], "is not a number of 0 or more"),
+        ("main.py", ["--num_beams", "99999999"], "is not a whole number from 1 to 1024"),
+        ("main.py", ["--max_new_tokens", "9" * 5000], "is not a whole number"),
+        ("main.py", ["--k", "-1"], "is not a whole number of 0 or more"),
+        ("main.py", ["--request_batch_size", "0"], "is not a whole number of 1 or more"),
+        ("main.py", ["--max_new_tokens", "1e3"], "is not a whole number of 1 or more"),
+    ],
+)  # fmt: skip
+def test_values_out_of_bounds_and_empty_ones(script, words, says):
+    result = run(script, *words)
+    error = result.stderr.decode()
+    assert result.returncode == 2 and says in error and error.count("\n") == 1 and len(error) < 1200

@@ -245,7 +245,7 @@ def test_what_a_checkpoint_was_trained_on(main_here, tiny_lm, tmp_path):
         (("--retriever_type", "bm26"), "--retriever_type: 'bm26' is not one of bm25s, "),
         (("--method_translate", "magic"), "--method_translate: 'magic' is not one of vanilla, "),
         (("--k", 500), "--k 500 is more than the"),
-        (("--k", 2, "--dataset_name_or_path", "validation"), "cannot load flores"),
+        (("--k", 2, "--dataset_name_or_path", "validation"), "data set openlanguagedata/flores_plus"),
         (("--tgt", "Klingon"), "unknown language 'Klingon'"),
         (("--tgt", "English"), "both English"),
         (("--num_return_sequences", 4), "greedy decoding gives one answer"),

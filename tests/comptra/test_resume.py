@@ -347,3 +347,15 @@ def test_the_record_of_an_older_version_is_read(main_here, tiny_lm, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"inherited_lines": 3}))
     assert main_here("--output_dir", tmp_path, "--max_samples", 5).returncode == 0
     assert json.loads((path.parent / "manifest_translate.json").read_text())["lines_from_original"] == 3
+
+
+def test_tokens_of_the_retriever_decide_the_result(main_here, tiny_lm, tmp_path):
+    """An older run, which does not name them, is continued; one with other tokens is not."""
+    assert main_here("--output_dir", tmp_path).returncode == 0
+    path = folder_of(tmp_path, tiny_lm) / "settings_translate.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("retriever_tokens") == "unicode"
+    path.write_text(json.dumps(settings))
+    assert main_here("--output_dir", tmp_path).returncode == 0
+    other = main_here("--output_dir", tmp_path, "--retriever_tokens", "original")
+    assert other.returncode == 2 and "retriever_tokens was 'unicode', now 'original'" in other.stderr

@@ -872,3 +872,97 @@ def test_a_file_of_ones_own_is_not_replaced_by_the_report(script_here, planted, 
     result = run(script_here, planted, benchmark_dir, "--report", path, code=2)
     assert str(path) in result.stderr and "--report" in result.stderr and path.read_text() == '{"my": "notes"}'
     assert not list(planted.glob("*filtered*")), "before the work"
+
+
+def test_nothing_of_ours_drives_the_terminal(script_here, tmp_path, benchmark_dir):
+    """Control characters in names of folders, files and columns, in texts and in flags: on no stream, and not in the report."""
+    evil = "a\x1b]0;title\x07\x9b31m"
+    own = tmp_path / f"{evil}.jsonl"
+    own.write_text(json.dumps({evil: LEAKS["English"][1] + evil, "x": "y"}) + "\n")
+    folder = data(tmp_path, [record(0, ["Bat."], [f"{LEAKS['English'][1]} {evil}"])])
+    folder = folder.rename(tmp_path / f"in{evil}")
+    flags = ("--benchmarks", f"{own}:English={evil}", "--allow_missing", f"{own}:English={evil}")
+    good = run(script_here, folder, benchmark_dir, *flags)
+    assert f"English={evil}".encode("unicode_escape").decode()[:6] in good.stdout and "1 hits" in good.stdout
+    bad = run(script_here, folder, benchmark_dir, *flags, "--languages", f"Basque{evil}", code=2)
+    gone = run(script_here, tmp_path / evil, benchmark_dir, *flags, code=2)
+    markdown = (folder / "decontamination_report.md").read_text()
+    for text in (good.stdout, good.stderr, bad.stderr, gone.stderr, markdown):
+        assert not set(text) & {"\x1b", "\x07", "\x9b"}, text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ("--ngram_size", 1, "--short_text_rule", "whole"),
+            "--short_text_rule has no effect without --ngram_size above 1",
+        ),
+        (("--audit", "--output_dir", "out", "--report", "r"), "--output_dir has no effect without files to write"),
+        (("--target_language", "Basque"), "Basque is one of the --languages and the language of the translations"),
+        (("--target_language", ""), "unknown language ''"),
+        (("--report", "x" * 250), "File name too long"),
+        (("--report", "/proc/1/x"), "cannot write to /proc/1: "),
+        (("--output_dir", "/proc/x"), "cannot write to /proc/x: "),
+        (("--output_dir", "{planted}/Basque_translate.jsonl"), "Basque_translate.jsonl"),
+    ],
+)
+def test_flags_without_effect_and_paths_that_cannot_be_written_end_the_run_before_the_work(
+    script_here, planted, benchmark_dir, flags, message
+):
+    result = run(script_here, planted, benchmark_dir, *(str(flag).format(planted=planted) for flag in flags), code=2)
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1, "and before benchmarks are loaded"
+    assert [path.name for path in planted.iterdir()] == ["Basque_translate.jsonl"]
+    idle = run(script_here, planted, benchmark_dir, "--benchmarks", "udhr").stderr
+    assert "--benchmark_dir, --allow_partial_benchmark have no effect without one of flores, ntrex" in idle
+
+
+HOSTILE = (
+    "null",
+    "1",
+    "1e999",
+    "1" + "0" * 300,
+    '"x"',
+    "[]",
+    "{}",
+    "[null]",
+    '[{"a": 1}]',
+    "[" * 300 + "]" * 300,
+    "[" * 100_000,
+    "NaN",
+)
+
+
+@pytest.mark.parametrize(
+    "key", ["languages", "hits", "benchmarks", "between_benchmarks", "Basque", "counts", "settings", "overlaps"]
+)
+def test_a_damaged_report_is_written_anew(script_here, planted, benchmark_dir, key, monkeypatch):
+    """With a warning: its other languages are lost, the results themselves are not."""
+    run(script_here, planted, benchmark_dir)
+    path, good = planted / "decontamination_report.json", (planted / "decontamination_report.json").read_bytes()
+    content = json.loads(good)
+    part = content["languages"]["Hausa"] = content["languages"]["Basque"]  # one of an earlier run
+    content["hits"]["Hausa"] = []
+    shutil.copy(planted / "manifest_decontaminate_Basque.json", planted / "manifest_decontaminate_Hausa.json")
+    for value in HOSTILE:
+        damaged = json.loads(json.dumps(content))
+        place = (
+            damaged if key in damaged else damaged["languages"] if key == "Basque" else damaged["languages"]["Hausa"]
+        )
+        place["Hausa" if key == "Basque" else key] = "HERE"
+        path.write_text(json.dumps(damaged).replace('"HERE"', value))
+        result = run(script_here, planted, benchmark_dir)
+        assert json.loads(path.read_bytes())["languages"]["Basque"] == part
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".txt"])
+def test_hostile_benchmark_files_end_in_one_line(script_here, planted, benchmark_dir, suffix, tmp_path):
+    own = tmp_path / f"own{suffix}"
+    for value in (*HOSTILE, "", '{"English": "a", "Basque": 1}', '{"English": {"a": ["b", null]}}', '"\\ud800"', "\0"):
+        own.write_text(value)
+        for name in (own, f"{own}:English", f"{own}:English=1", f"{own}:English=English"):
+            result = script_here(SCRIPT, "--input_dir", planted, "--benchmarks", name, "--num_workers", 1)
+            lines = result.stderr.splitlines()
+            assert result.returncode in (0, 2, 3) and "Traceback" not in result.stderr, result.stderr
+            assert result.returncode != 2 or (len(lines) == 1 and str(own) in lines[0] and len(lines[0]) < 1000), lines

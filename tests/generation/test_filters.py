@@ -106,7 +106,20 @@ def test_co_occurrence_equals_counting_every_pair():
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("text", ["x" * 1_000_000, "hitz bat " * 200_000, "\n" * 1_000_000, "1. " * 300_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 1_000_000,
+        "hitz bat " * 200_000,
+        "\n" * 1_000_000,
+        "1. " * 300_000,
+        "1. **a" * 200_000,
+        "1. a\n" + "(a)\n" * 200_000 + "2. b",
+        "1. _a" * 200_000,
+        "1. (" + ") " * 300_000 + "x",
+        "1. b " + "[" * 300_000,
+    ],
+)
 def test_huge_answers_are_judged_quickly(text):
     reason(text)
     numbered_texts(text, 2)
@@ -131,7 +144,22 @@ def test_huge_answers_are_judged_quickly(text):
         ("1.Bat.\n2. Bi.", 2, None),  # no space after the number
         ("0001. Bat.\n2. Bi.", 2, None),  # numbers have at most three digits
         ("001. Bat.\n2. Bi.", 2, ["Bat.", "Bi."]),
-        ("1. Bat. 2. Bi.", 2, None),  # a number opens a line
+        # All on one line: a number stands between sentences, before no small letter, and there are no more than two.
+        ("1. Bat. 2. Bi.", 2, ["Bat.", "Bi."]),
+        ("Hona hemen: 1) Bat. **2)** Bi.", 2, ["Bat.", "Bi."]),
+        ("१. एक हो। २. दुई हो।", 2, ["एक हो।", "दुई हो।"]),
+        ("1、他来了。2、他走了。", 2, ["他来了。", "他走了。"]),
+        ("1. Bat. 2. Bi. 3. Hiru.", 2, None),
+        ("1. Hiria 2 etxe da 2. Bi.", 2, None),
+        ("1. Bat. 2. mendean. 2. Bi.", 2, ["Bat. 2. mendean.", "Bi."]),
+        ("1. Bat. 1990. Urtean. 2. Bi. 3. mendean.", 2, ["Bat. 1990. Urtean.", "Bi. 3. mendean."]),
+        ("1. Bat.\n2. mendean hasi zen.\n2. Bi.\n3. mendean.", 2, ["Bat. 2. mendean hasi zen.", "Bi. 3. mendean."]),
+        ("1. Bat.\n2. mendean hasi zen.", 2, None),
+        ("1. bat\n2. bi", 2, ["bat", "bi"]),
+        ("1. UMbeki.\n2. uMandela.", 2, ["UMbeki.", "uMandela."]),
+        ("1. 2020 წელს.\n2. ბი.", 2, ["2020 წელს.", "ბი."]),
+        ("1. Nota: hau da.\n2. **Bi etxe**", 2, ["Nota: hau da.", "Bi etxe"]),
+        ("1. Bat.\nIf you climb it, you see far.\n2. Bi.", 2, ["Bat. If you climb it, you see far.", "Bi."]),
         ("1. Bat.\n1. Bis.\n2. Bi.", 2, ["Bat. 1. Bis.", "Bi."]),
         ("", 2, None),
         ("Bat. Bi.", 2, None),
@@ -139,6 +167,67 @@ def test_huge_answers_are_judged_quickly(text):
 )
 def test_numbered_answers(answer, n, texts):
     assert numbered_texts(answer, n) == texts
+
+
+BAT, BI = "Mendiak oso altuak dira.", "Itsasoa urdina da (eta handia)."
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        # remarks below the last text
+        "1. {}\n\n2. {}\n\n---\n**Note:** I wrote two original texts.",
+        "1. {}\n2. {}\nNote: both are original.\n\n- one\n- two",
+        "1. {}\n\n2. {}\n\n(Bi testu dira, jatorrizkoak.)",
+        "1. {}\n\n2. {} (Note: original text)",
+        "1. {}\n\n2. {}\n\n**Oharra:** bi testu idatzi ditut.",
+        "1. {}\n\n2. {}\n\nनोट: दुई पाठ।",
+        "1. {}\n\n2. {}\n\nنوٹ: یہ متن اصلی ہیں۔",
+        "1. {}\n\n2. {}\n\nI hope this helps! Let me know if you need more.",
+        "1. {}\n\n2. {}\n\nWould you like me to write more texts?\n\nThank you.",
+        "1. {}\r\n\r\n2. {}\r\n\r\n***\r\nBi testu.",
+        # and below each
+        "Hona hemen:\n\n---\n\n1. {}\n\n---\n\n2. {}\n\n---\n",
+        "1. {}\n\n*(Translation: Mountains are high.)*\n\n2. {}\n\n(English: The sea is blue.)",
+        # echoed placeholders and labels
+        "1. [text 1] {}\n2. [text 2] {}",
+        "1. [testua 1] {}\n2. (Testua 2): {}",
+        "1. **Text 1:** {}\n2. Text 2: {}",
+        "1. <text>{}</text>\n2. <text>{}</text>",
+        "1. [text 1]{}[/text 1]\n2. <text 2>\n{}\n</text 2>",
+        "1. [{}]\n2. [{}]",
+        "Text 1:\n{}\n\nText 2:\n{}",
+        "**Testua 1:** {}\n\n**Testua 2:** {}",
+        "### Testua 1\n\n{}\n\n### Testua 2\n\n{}",
+        "[text 1]\n{}\n[text 2]\n{}",
+        # markup and titles
+        "**1.** **{}**\n\n**2.** {}",
+        "(1) {}\n(2) *{}*",
+        "1\\. {}\n2\\. {}",
+        "1. **Mendiak**\n{}\n\n2. ## Itsasoa\n\n{}",
+        "### 1. Mendiak\n\n{}\n\n**2. Itsasoa**\n\n{}",
+        "```text\n1. {}\n\n2. {}\n```\nThese texts are original.",
+    ],
+)
+def test_what_is_no_text_is_left_out(answer):
+    assert numbered_texts(answer.format(BAT, BI), 2) == [BAT, BI]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Nota bat idatzi zuen, eta (gero) hiru * lau * bost.",
+        "Mendiak dira. I have a dream esan zuen.",
+        "1990. urtean _hitz_bat_ idatzi zuen: [sic] hau.",
+    ],
+)
+def test_what_looks_like_it_stays(text):
+    assert numbered_texts(f"1. {BAT}\n2. {text}", 2) == [BAT, text]
+
+
+def test_words_in_bold_are_plain_and_paragraphs_stay():
+    answer = f"1. **Aro zaharra:** {BAT}\n\n**Aro berria:** {BI}\n\n2. **Mendi**ak _oso_ altuak."
+    assert numbered_texts(answer, 2) == [f"Aro zaharra: {BAT} Aro berria: {BI}", "Mendiak oso altuak."]
 
 
 def test_whole_answers():

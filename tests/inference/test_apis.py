@@ -316,7 +316,7 @@ def test_what_is_sent():
             "presence_penalty": 0.0, "frequency_penalty": 0.0,
         }  # fmt: skip
         assert sent["cohere"] == {
-            "model": "m", "messages": chat, "max_tokens": 9, "temperature": 0.7, "p": 0.99, "seed": 5,
+            "model": "m", "messages": chat, "max_tokens": 9, "temperature": 0.7, "p": 0.99, "seed": 5, "k": 0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
             "stop_sequences": list("abcde"), "stream": False,
         }  # fmt: skip
         assert sent["anthropic"] == {

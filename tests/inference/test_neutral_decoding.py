@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.comptra.test_chat import folder_of, options
+from tests.inference.test_apis import chats, no_keys_of_ours, run  # noqa: F401 (a fixture)
 from tests.support import tiny_models
+from tests.support.api_server import KEY, ApiServer
+from tests.support.main_runs import udhr
+from tests.support.runs import records
 from topxgen import inference, translation
-from topxgen.inference import ModelSettings, Request, SamplingSettings, from_list
+from topxgen.inference import NEUTRAL, ModelSettings, Request, SamplingSettings, from_list
 from topxgen.text import languages
 from topxgen.training import eval_translation
 from topxgen.training.pairs import Pair
@@ -97,3 +102,60 @@ def test_held_out_translations(kind, peft, tiny_lm, tiny_nllb, tmp_path):
         answers.append(eval_translation.translate(model, tokenizer, pair_tokenizer, pairs))
         assert model.generation_config.to_dict() == before
     assert answers[0] == answers[1] and len(answers[0]) == len(pairs)
+
+
+def test_what_is_sent_to_apis(monkeypatch):
+    for api in inference.REMOTE:
+        with ApiServer() as server:
+            run(api, server, chats(1), SamplingSettings(temperature=0.0))
+            [body] = server.bodies
+        sent = {**body, "top_k": body.get("top_k", {0: -1}.get(body.get("k")))}
+        recorded = inference.decoding(api, ModelSettings("m", base_url=server.url(api)))
+        assert {name: sent[name] for name in recorded} == recorded
+        assert bool(recorded) == (api != "anthropic")
+    assert inference.decoding("openai", ModelSettings("m")) == {}
+    assert inference.decoding("hf", ModelSettings("m")) == inference.decoding("vllm", ModelSettings("m")) == NEUTRAL
+
+
+def test_it_is_recorded_and_a_resume_with_another_is_refused(script_here, tmp_path, monkeypatch):
+    """A server that refuses the neutral values decodes with its own; a later one that takes them must not go on with its work."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    flags = options("org/chat", prompt_style=None, max_samples=2, inference_api="openai", dtype=None)
+    refuses = True
+
+    def faults(name, attempt):
+        return (
+            (400, "invalid_request_error", "top_k: unknown parameter")
+            if refuses and "top_k" in server.bodies[-1]
+            else None
+        )
+
+    def respond(prompt):
+        return "" if first is None or first in prompt else "Kaixo mundua."  # the first sentence stays without an answer
+
+    first = udhr(2).sources[0]
+    with ApiServer(faults, respond=respond) as server:
+        run = lambda: script_here("main.py", *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)  # noqa: E731
+        assert run().returncode == 3
+        folder = folder_of(tmp_path, "chat")
+        settings = json.loads((folder / "settings_translate.json").read_text())
+        assert settings["decoding"] == NEUTRAL
+        assert [r.get("server_defaults") for r in records(folder / "answers.jsonl")].count(True) == 1
+        refuses, first = False, "no such sentence"
+        kept = (folder / "answers.jsonl").read_bytes()
+        result = run()
+        assert (
+            result.returncode == 2 and "its own defaults of top_k" in result.stderr and "Traceback" not in result.stderr
+        )
+        assert (folder / "answers.jsonl").read_bytes() == kept
+        # A folder of an older version says nothing about it, and goes on.
+        (folder / "answers.jsonl").write_bytes(
+            kept.replace(b',"server_defaults":true', b"").replace(b', "server_defaults": true', b"")
+        )
+        del settings["decoding"]
+        (folder / "settings_translate.json").write_text(json.dumps(settings))
+        assert run().returncode == 0
+        settings["decoding"] = {**NEUTRAL, "top_k": 40}
+        (folder / "settings_translate.json").write_text(json.dumps(settings))
+        result = run()
+        assert result.returncode == 2 and "decoding was" in result.stderr

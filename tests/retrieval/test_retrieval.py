@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -140,6 +141,26 @@ def test_only_the_sentence_itself_is_left_out(name):
         with pytest.raises(UsageError, match="more than the"):
             create(name, empty, ENGLISH).nearest(["A garden."], 3)
     assert len(create(name, ["", "..."], ENGLISH).nearest(["A garden."], 2)[0]) == 2
+
+
+def test_tokens_of_the_original(pool):
+    """Demonstrations are those of bm25s with its own tokens, English stop words left out, and mostly not ours."""
+    import bm25s
+    import Stemmer
+
+    stemmer = Stemmer.Stemmer("english")
+    queries, texts = pool[:12], pool[12:]
+    tokenize = partial(bm25s.tokenize, stopwords="en", stemmer=stemmer, show_progress=False)
+    index = bm25s.BM25(method="robertson", k1=1.5, b=0.7)
+    index.index(tokenize(texts), show_progress=False)
+    rows, scores = index.retrieve(tokenize(queries), k=4, show_progress=False)
+    theirs = retrieval.create("bm25s", texts, ENGLISH, RetrieverSettings(retriever_tokens="original"))
+    ours = retrieval.create("bm25s", texts, ENGLISH)
+    found = theirs.nearest(queries, 3)
+    distinct = [len(set(values)) == 4 for values in scores.round(4).tolist()]  # ties are in any order
+    assert sum(distinct) >= 5
+    assert all(a == b[:3] for a, b, clear in zip(found, rows.tolist(), distinct, strict=True) if clear)
+    assert found != ours.nearest(queries, 3)
 
 
 @pytest.mark.parametrize("name", ["bm25s", "bm25", "LCS", "chrf", "bleu"])

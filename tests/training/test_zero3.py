@@ -6,7 +6,6 @@ same run without sharding.
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import ROOT, records
+from tests.training.test_checkpoints import Bomb
+from topxgen.training import checkpoints
 
 pytestmark = pytest.mark.slow
 CONFIGS = ROOT / "configs"
@@ -252,7 +253,7 @@ def test_train_py_sharded_or_not(environment, request, tmp_path, kind):
 
 
 def test_checkpoints_of_zero3(environment, tiny_lm, tmp_path):
-    """Each is a whole 16-bit model, and training goes on from it as if nothing had happened."""
+    """Each is a whole 16-bit model, and training goes on from it as if nothing had happened, also after damage to the last."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -268,8 +269,13 @@ def test_checkpoints_of_zero3(environment, tiny_lm, tmp_path):
             assert float((model(tokens).logits.float() - plain(tokens).logits).abs().max()) > 0.5
     held_out = values(log, "eval_loss")
     assert held_out[-1] < held_out[0]
-    # As if it had been killed after step 3.
-    shutil.rmtree(output / "checkpoint-6")
+    # DeepSpeed itself would run what is in the last one now.
+    damaged = next((output / "checkpoint-6" / "global_step6").glob("*rank_1*_optim_states.pt"))
+    torch.save({"optimizer_state_dict": Bomb(tmp_path / "ran")}, damaged)
+    checkpoints.mark_complete(output / "checkpoint-6", processes=2, sharding="ZeRO-3")
     (output / "manifest_train.json").unlink()
-    log = fine_tune(environment, output, launch, *flags)
-    assert values(log, "eval_loss")[-1] == pytest.approx(held_out[-1], abs=1e-4)
+    again = fine_tune(environment, output, launch, *flags)
+    assert not (tmp_path / "ran").exists() and (output / "unusable-checkpoint-6" / "latest").is_file()
+    assert values(again, "eval_loss")[-1] == pytest.approx(held_out[-1], abs=1e-4)
+    assert values(again, "loss")[:3] == values(log, "loss")[:3] and len(values(again, "loss")) == 6
+    assert values(again, "train_loss")[-1] == pytest.approx(values(log, "train_loss")[-1], rel=1e-3)

@@ -1,13 +1,11 @@
 """What the command-line scripts share: argument types, groups of flags, one-line errors, exit codes."""
 
 import argparse
-import json
 import logging
 import math
 import re
 import sys
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +14,7 @@ from topxgen.common import signals
 from topxgen.common.console import printable, setup_logging
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.registry import OWN, Choice, accepts_own
+from topxgen.common.schemas import decode
 
 logger = logging.getLogger(__name__)
 EXIT_CODES = {
@@ -27,7 +26,7 @@ EXIT_CODES = {
 }
 _ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r"})
 
-MAX_INT = 2**31 - 1
+MAX_INT, MAX_ERROR_CHARS = 2**31 - 1, 1000
 
 # Argument types. Each error names the value.
 
@@ -100,12 +99,9 @@ def float_range(minimum: float, maximum: float = float("inf")) -> Callable[[str]
 def json_object(text: str) -> dict:
     """An argument type: a JSON object, such as options for another library."""
     try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object")
-    return value
+        return decode(text.encode("utf-8", "replace"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object ({error})") from None
 
 
 def check_filename(name: str, flag: str) -> str:
@@ -160,13 +156,16 @@ class Parser(argparse.ArgumentParser):
                 # Nor does a key typed right behind it, without a space, get in.
                 flag = f"{flag[:10]}..." if len(flag) > 24 and re.search(r"\d", flag) else flag
                 self.error(f"unknown flag {flag}{did_you_mean(flag, self._option_string_actions)}; see --help")
-        for flag, value in [
-            *pairwise(words),
-            *(word.split("=", 1) for word in words if word.startswith("--") and "=" in word),
-        ]:
+        flag = ""
+        for word in words:
+            value = word
+            if word.startswith("--"):
+                flag, equals, value = word.partition("=")
+                value = value if equals else flag
             action = self._option_string_actions.get(flag)
-            if value == "" and action is not None and (action.type is Path or action.required):
-                self.error(f"{flag} is empty; is a shell variable unset?")
+            takes_text = action is None or (action.type in (None, Path) and action.dest != "api_key")
+            if value == "" and takes_text:
+                self.error(f"{flag or 'an argument'} is empty; is a shell variable unset?")
         parsed, unexpected = self.parse_known_args(words, namespace or ParsedFlags())
         if unexpected:
             # A stray word may be a key, or a part of one.
@@ -190,6 +189,8 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{hint}")
 
     def error(self, message: str) -> NoReturn:
+        if len(message) > MAX_ERROR_CHARS:  # an endless value
+            message = f"{message[: MAX_ERROR_CHARS // 2]}...{message[-MAX_ERROR_CHARS // 4 :]}"
         self.exit(2, f"{self.prog}: error: {message.translate(_ONE_LINE)}\n")
 
     def _print_message(self, message, file=None):

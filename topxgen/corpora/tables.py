@@ -94,7 +94,10 @@ def columns_in(
     column does not exist, or the languages cannot be determined.
     """
     if mapping:
-        return [_column(columns, column, where) for column in mapping.get(language.flores, ())]
+        chosen = [_column(columns, column, where) for column in mapping.get(language.flores, ())]
+        if not all(rows for _, rows in chosen):
+            raise UsageError(f"{where} is empty")
+        return chosen
     columns = [(label, rows) for label, rows in columns if any(text.strip() for _, text in rows)]
     if not columns:
         raise UsageError(f"{where} is empty")
@@ -141,7 +144,8 @@ def language_of(label: str, known: tuple[Language, ...] = ()) -> str:
 @cache
 def _codes_by_name(known: tuple[Language, ...]) -> dict[str, str]:
     rows = (*languages.load().values(), *known)
-    return {_normalized(name): row.flores for row in rows for name in (row.name, row.flores)}
+    others = {_normalized(name): code for name, code in languages.other_names().items()}
+    return others | {_normalized(name): row.flores for row in rows for name in (row.name, row.flores)}
 
 
 def _normalized(name: str) -> str:

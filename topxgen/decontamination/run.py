@@ -2,14 +2,16 @@
 
 import argparse
 import os
+import tempfile
 from collections import Counter
 from functools import partial as partial_call
 from pathlib import Path
 
-from topxgen.common import provenance
+from topxgen.common import flag_rules, provenance
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import partial, read_json, read_jsonl, write_atomic
+from topxgen.common.flag_rules import Rule
 from topxgen.common.records import FilteredLayout, target_language_of, translations_name
 from topxgen.corpora import benchmarks
 from topxgen.decontamination import parallel_jsonl, report
@@ -25,6 +27,22 @@ SETTINGS = (
     "short_text_rule",
     "drop_on_sentence_overlap",
     "drop_on_translation_overlap",
+)
+
+
+def _uses_copies(args: argparse.Namespace) -> bool:
+    return not benchmarks.SIZES.keys().isdisjoint([*args.benchmarks, *args.demonstration_pool])
+
+
+PUBLISHED = f"one of {', '.join(benchmarks.SIZES)} in --benchmarks or --demonstration_pool"
+RULES = (
+    Rule(("benchmark_dir", "allow_partial_benchmark"), PUBLISHED, _uses_copies, harmless=True),
+    Rule(("short_text_rule",), "--ngram_size above 1", lambda args: args.ngram_size > 1),
+    Rule(
+        ("output_dir",),
+        "files to write (--audit with --report writes the report alone)",
+        lambda args: not (args.audit and args.report),
+    ),
 )
 
 
@@ -51,7 +69,7 @@ def input_files(args: argparse.Namespace) -> dict[str, Path]:
 def target_language(args: argparse.Namespace) -> str:
     """--target_language, or that of the folder. Raises UsageError if they differ."""
     default = target_language_of(args.input_dir)
-    if args.target_language:
+    if args.target_language is not None:
         recorded = target_language_of(args.input_dir, args.target_language)
         given, of_folder = (languages.find(name, args.languages_file).name for name in (args.target_language, recorded))
         if given != of_folder:
@@ -59,7 +77,7 @@ def target_language(args: argparse.Namespace) -> str:
                 f"--target_language {args.target_language}: the translations in {args.input_dir} are in {of_folder} "
                 "(settings_translate.json); drop the flag, or pass another --input_dir"
             )
-    return args.target_language or default
+    return default if args.target_language is None else args.target_language
 
 
 def report_paths(args: argparse.Namespace) -> tuple[Path, Path]:
@@ -74,18 +92,21 @@ def report_paths(args: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tuple[Path, Path]) -> None:
-    """Raise UsageError for what would fail later, overwrite what is read, or compare texts with themselves."""
+    """Raise UsageError for what would fail later, has no effect, overwrites what is read, or compares texts with themselves."""
+    flag_rules.check(RULES, args)
     for name in args.allow_missing:
         if name not in args.benchmarks:
             raise unknown_choice("--allow_missing", name, args.benchmarks)
+    if (target := languages.find(args.target_language, args.languages_file).name) in inputs:
+        raise UsageError(f"{target} is one of the --languages and the language of the translations; pass another one")
     layout = FilteredLayout(args.output_dir)
     outputs = [] if args.audit else [f for name in inputs for f in (*layout.files(name), layout.manifest(name))]
     outputs += [partial(path) for path in outputs]
     own_benchmarks = [
         path for name in (*args.benchmarks, *args.demonstration_pool) if (path := benchmarks.local_source(name))
     ]
-    for output in (*reports, *outputs):
-        if output.is_dir():
+    for output in (*reports, *map(partial, reports), *outputs):
+        if _is_dir(output):
             raise UsageError(
                 f"{output} is a directory, but this run writes a file of that name; pass another --output_dir"
             )
@@ -108,10 +129,19 @@ def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tupl
                     f"{path} is part of the benchmark {source}, so it would be compared with itself; keep generated files "
                     "and benchmarks in separate directories"
                 )
+    for flag, folder in (("--report", reports[0].parent), *([] if args.audit else [("--output_dir", args.output_dir)])):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UsageError(f"cannot write to {folder}: {error.strerror}; pass another {flag}") from None
+
+
+def _is_dir(path: Path) -> bool:
     try:
-        reports[0].parent.mkdir(parents=True, exist_ok=True)
+        return path.is_dir()
     except OSError as error:
-        raise UsageError(f"cannot write to {reports[0].parent}: {error.strerror}; pass another --report") from None
+        raise UsageError(f"cannot write {path}: {error.strerror}; pass a shorter path") from None
 
 
 def _inodes(paths: list[Path]) -> set[tuple[int, int]]:

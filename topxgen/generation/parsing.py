@@ -1,37 +1,125 @@
 """Responses of a model into texts: a template names the format as its `answer`."""
 
 import re
+from collections.abc import Sequence
 
-from topxgen.common.lines import unix_lines
+from topxgen.common.lines import split_lines
+from topxgen.text.thoughts import without_thoughts
 
-# "1. ", "2) ", "**3.** ": a number that opens a line; \d takes the digits of every script.
-_MARKER = re.compile(r"^[ \t]*[*#_]{0,3}[ \t]*(\d{1,3})[.)]+[*_]{0,3}(?=\s|$)", re.MULTILINE)
+# "1. ", "2) ", "**3.** ", "(4) ", "1、": a number that opens a line; \d takes the digits of every script.
+_NUMBER = r"[ \t]*[*#_>]{0,3}[ \t]*\(?(\d{1,3})(?:\\?[.)]+[*_]{0,3}(?=\s|$)|[、．])"
+_MARKER = re.compile(rf"^{_NUMBER}", re.MULTILINE)
+# The same in mid-line: the first after a colon, the next after the end of a sentence, each before a capital letter.
+_INLINE = re.compile(rf"(?:^|(?<=[:：.!?…。！？।۔։။።\"”»’)*]))(?:^|(?<=\S)\s+|(?=\d+[、．])){_NUMBER}", re.MULTILINE)
+# "Text 1:", "**Testua 2**", "### Text 3", "[text 4]", "<text 5>"
+_LABELLED = re.compile(
+    r"^[ \t]*[*#_>\[<]{0,6}[ \t]*[^\W\d_]{1,15}[ \t](\d{1,3})[\]>]?[*_]{0,3}[ \t]*(?:[:：.)][*_]{0,3}|$)", re.M
+)
+_LETTERS = re.compile(r"[\s*_\"“«]*([^\W\d_]{1,2})")
+
+_FENCE = re.compile(r"[ \t]*(?:```+|~~~+)\w*[ \t]*")
+_RULE = re.compile(r"[ \t]*(?:(?:[-*_=–—][ \t]*){3,}|⸻)")
+_HEADING = re.compile(r"[ \t]*(?:#{1,6}[ \t].*|(\*\*|__)(?:(?!\1).)*[^.!?…。！？।۔։។။።*_](\1)[:：]?[ \t]*)")
+# [text 1], <text>, (Text 1), Text 1: at the beginning; [/text 1], </text> at the end
+_PLACEHOLDER = re.compile(
+    r"\A[*_]*(?:[\[<({]\s*(?:text|[^\W\d_]{1,15}\s+\d{1,3})\s*[\])>}][*_]*[:：]?|text\s+\d{1,3}\s*[*_]*[:：])[*_]*\s*",
+    re.I,
+)
+_PLACEHOLDER_END = re.compile(r"\s*[\[<]\s*/\s*(?:text|[^\W\d_]{1,15}\s+\d{1,3})\s*[\]>]\Z", re.I)
+_BOLD = re.compile(r"(\*{2,3})(?=[^\s*])([^*]+)(?<=\S)\1")
+_EMPHASIS = re.compile(r"(?<![\w*])(\*|__?)(?=[^\s*_])([^*_]+)(?<=\S)\1(?![\w*])")
+# What a note begins with, in the languages of the world; a colon follows.
+_NOTE_WORDS = (
+    "notes?|nb|n\\.b\\.|p\\.?s\\.?|disclaimer|explanation|(?:english |literal )?translation|glossary|word count|sources|"
+    "nota|notas|oharrak?|lura|rịba ama|icyitonderwa|ikitonderwa|fiiro gaar ah|ogow|catatan|catetan|cathetan|dokezo|tanbihi|"
+    "qaphela|phawula|akiyesi|anmerkung|hinweis|remarque|noot|opmerking|not|notă|notering|bemærk|merknad|obs|huomautus|huom|"
+    "märkus|piezīme|pastaba|uwaga|poznámka|opomba|napomena|megjegyzés|shënim|athugasemd|nóta|nodyn|lưu ý|ghi chú|paunawa|tala|"
+    "fanamarihana|примечание|примітка|забележка|белешка|напомена|заўвага|ескерту|эскертүү|σημείωση|ملاحظة|توجه|یادداشت|نکته|نوٹ|"
+    "یادونه|הערה|नोट|टिप्पणी|टीप|নোট|দ্রষ্টব্য|ਨੋਟ|નોંધ|குறிப்பு|గమనిక|ಸೂಚನೆ|കുറിപ്പ്|සටහන|หมายเหตุ|ໝາຍເຫດ|မှတ်ချက်|ចំណាំ|შენიშვნა|"
+    "ծանոթություն|ማስታወሻ|注|注意|备注|註|備註|注記|참고"
+)
+_NOTE = re.compile(rf"[\s>*_(\[（]*(?:{_NOTE_WORDS})(?![^\W\d_])[^:：\n]{{0,30}}[*_]*\s*[:：]", re.I)
+_NOTE_AT_END = re.compile(
+    rf"\s*[*_]*[(\[（]\s*(?:{_NOTE_WORDS})(?![^\W\d_])[^:：()\n]{{0,30}}[:：][^()\n]*[)\]）][*_]*\s*\Z", re.I
+)
+_PARENTHESIS = re.compile(r"[\s*_]*[(\[（].*[)\]）][\s*_]*")
+# A sentence to the user, in English, about the texts
+_TO_THE_USER = re.compile(
+    r"[\s*_]*(?:i(?:['’]ve| have| hope| wrote| tried| am| can)|hope|let me know|please|feel free|would you like|do you|is there|"
+    r"if you|thank you|(?:these|the|both|each|all)\b.{0,20}\b(?:texts?|passages|articles)|here (?:are|is)|note that|as requested|"
+    r"happy to|end of)\b",
+    re.I,
+)
+_META = re.compile(
+    r"\b(?:texts?|passages?|paragraphs?|articles?|versions?|drafts?|wr(?:ite|ote|itten)|request\w*|help(?:s|ful)?|assist|"
+    r"languages?|topics?|translat\w+|let me know|feel free|questions?|changes|adjust\w*|further|response)\b",
+    re.I,
+)
 
 
 def numbered_texts(response: str, n: int) -> list[str] | None:
     """The `n` texts of a list numbered 1 to n, line breaks turned into spaces; None if it has not exactly n, none empty.
 
-    Only the next number of the list begins a text: a line may begin with a year or an ordinal ("20. mendean").
+    Numbers open lines, or else stand between sentences or behind a label ("Text 1:"). A year or an ordinal ("20. mendean",
+    before a small letter) is none of them. What is no text is left out: headings, notes, remarks to the user, markup.
     """
-    response, markers = unix_lines(response), []
-    for marker in _MARKER.finditer(response):
-        if int(marker.group(1)) == len(markers) + 1:
-            markers.append(marker)
-    if len(markers) != n:
+    response = without_thoughts(response)
+    for pattern in (_MARKER, _INLINE, _LABELLED):
+        markers = _markers(pattern, response)
+        if len(markers) == n:
+            break
+    else:
         return None
     ends = [marker.start() for marker in markers[1:]] + [len(response)]
-    texts = [_one_line(response[marker.end() : end]) for marker, end in zip(markers, ends, strict=True)]
+    texts = []
+    for marker, end in zip(markers, ends, strict=True):
+        first_line, _, rest = response[marker.start() : end].partition("\n")
+        is_title = rest.strip() and _HEADING.fullmatch(first_line)  # "### 1. Title"
+        texts.append(_text(rest if is_title else response[marker.end() : end]))
     return texts if all(texts) else None
+
+
+def _markers(pattern: re.Pattern, response: str) -> Sequence[re.Match]:
+    """The numbers 1, 2, 3 … of a list, without those before a small letter, unless all of the list's are."""
+    found: dict[bool, list[re.Match]] = {True: [], False: []}
+    for marker in pattern.finditer(response):
+        after = _LETTERS.match(response, marker.end())
+        for small, markers in found.items():
+            if int(marker[1]) == len(markers) + 1 and (small or not after or not _is_small(after[1])):
+                markers.append(marker)
+    return found[False] or found[True]
+
+
+def _is_small(letters: str) -> bool:
+    return (
+        letters.islower() and letters != letters.title()
+    )  # not uMandela; Georgian letters are lower-case and have no capitals
 
 
 def whole_text(response: str, n: int = 1) -> list[str] | None:
     """The whole response as one text, as a base model continues a document; None if it is empty."""
-    text = _one_line(response)
+    text = _text(without_thoughts(response))
     return [text] if text else None
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _text(item: str) -> str:
+    """The text in an item of the list, on one line."""
+    lines = [line for line in split_lines(item) if line.strip() and not _FENCE.fullmatch(line)]
+    while lines and _RULE.fullmatch(lines[0]):
+        del lines[0]
+    for number, line in enumerate(lines):
+        if number and (_RULE.fullmatch(line) or _NOTE.match(line) or (_TO_THE_USER.match(line) and _META.search(line))):
+            del lines[number:]
+            break
+    while len(lines) > 1 and _PARENTHESIS.fullmatch(lines[-1]):
+        del lines[-1]
+    lines = [line for line in lines if not _HEADING.fullmatch(line)] or lines
+    text = " ".join(" ".join(lines).split())
+    for left_out in (_PLACEHOLDER, _PLACEHOLDER_END, _NOTE_AT_END):
+        text = left_out.sub("", text)
+    if text[:1] == "[" and text[-1:] == "]" and "]" not in text[:-1]:  # the text in place of the placeholder
+        text = text[1:-1]
+    return _EMPHASIS.sub(r"\2", _BOLD.sub(r"\2", text)).strip()
 
 
 PARSERS = {"numbered": numbered_texts, "text": whole_text}

@@ -149,6 +149,7 @@ class GenerationConfig:
             **self.pipeline.settings,
             **vars(sampling),
             "stop": list(sampling.stop),
+            "decoding": inference.decoding(args.inference_api, self.model_settings()),
         }
 
     @cached_property

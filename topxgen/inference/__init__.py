@@ -36,6 +36,8 @@ REMOTE = ("openai", "cohere", "anthropic")
 CHAT_ONLY = ("cohere", "anthropic")
 MAX_BEAMS = 32
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Decoding that no flag sets, switched off by every backend that knows it; recorded with the settings of a run.
+NEUTRAL = {"top_k": -1, "min_p": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 ENGINE_LOG = "engine.log"  # in the output directory: what vLLM and transformers print
 
 
@@ -59,6 +61,10 @@ class Answer:
     error: str | None = None
     cached_tokens: int = 0  # those of the prompt that an API had in its cache
     finish_reasons: tuple[str, ...] = ()  # of each text: "length" if it was cut at max_new_tokens, else the backend's
+
+    server_defaults: bool | None = (
+        None  # whether a server that refuses NEUTRAL used its own values; None: no such server
+    )
 
     def __post_init__(self):
         # Lone surrogates cannot be saved: what is judged now must be what a resumed run reads.
@@ -152,6 +158,13 @@ def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | No
         sampler.check(settings)
         if sampling is not None:
             sampler.check_sampling(sampling, settings)
+
+
+def decoding(backend: str, settings: ModelSettings) -> dict:
+    """The values of NEUTRAL that a backend decodes with; others have the provider's defaults."""
+    if backend in REMOTE:
+        return load_choice("--inference_api", backend, BACKENDS).decoding(settings)
+    return dict(NEUTRAL) if backend in BACKENDS else {}
 
 
 def adapter_is_local(name: str, backend: str) -> UsageError:

@@ -61,7 +61,8 @@ class RemoteSampler:
         self._url = self._find_url(settings)
         self._loop = LoopThread()
         self._succeeded = self._yielded = self._doubtful = 0
-        self._temperature_refused = self._sends_neutral = False
+        self._temperature_refused = False
+        self._sends_neutral: bool | None = None  # whether to send NEUTRAL, to servers that may not know it
         self._not_before = 0.0
         self._connection_errors: tuple[type[Exception], ...] = ()
         self._connect()
@@ -98,6 +99,11 @@ class RemoteSampler:
             raise UsageError(
                 f"--repetition_penalty {sampling.repetition_penalty}: {cls.provider} has no such parameter; pass 1.0"
             )
+
+    @classmethod
+    def decoding(cls, settings: ModelSettings) -> dict:
+        """The values of NEUTRAL that are sent."""
+        return {}
 
     def _call(self, request: Request, settings: SamplingSettings) -> Awaitable:
         raise NotImplementedError
@@ -239,7 +245,9 @@ class RemoteSampler:
                     for text, whole, reason in zip(texts, parsed.texts, parsed.finish_reasons, strict=True)
                 )
                 texts, reasons = ([self._without_key(text) for text in found] for found in (texts, reasons))
-                return Answer(request.id, [begun + text for text in texts], *parsed[1:-1], tuple(reasons))
+                texts = [begun + text for text in texts]
+                defaults = None if self._sends_neutral is None else not sent_neutral
+                return Answer(request.id, texts, *parsed[1:-1], tuple(reasons), defaults)
             if failure.kind == MISTAKE and sent_temperature and self._drop_temperature(failure, settings):
                 continue
             if failure.kind == MISTAKE and sent_neutral and self._drop_neutral(failure, settings):

@@ -1,12 +1,14 @@
 """Cohere's API (version 2)."""
 
-from topxgen.inference import Request, SamplingSettings
+from topxgen.inference import NEUTRAL, ModelSettings, Request, SamplingSettings
 from topxgen.inference.api import ParsedResponse, RemoteSampler, text_of, token_count
 from topxgen.inference.api_errors import MalformedResponse
 from topxgen.inference.http import http_client
 
 MAX_STOP_STRINGS = 5
 TOP_P_RANGE = 0.01, 0.99  # Cohere's default is 0.75
+
+PENALTIES = {name: NEUTRAL[name] for name in ("presence_penalty", "frequency_penalty")}
 
 
 class CohereSampler(RemoteSampler):
@@ -27,6 +29,10 @@ class CohereSampler(RemoteSampler):
         )
         self._connection_errors = (httpx.TransportError, httpx.DecodingError)
 
+    @classmethod
+    def decoding(cls, settings: ModelSettings) -> dict:
+        return {"top_k": NEUTRAL["top_k"], **PENALTIES}
+
     def _call(self, request: Request, settings: SamplingSettings):
         options = {"stop_sequences": list(settings.stop[:MAX_STOP_STRINGS])} if settings.stop else {}
         return self._client.chat(
@@ -36,6 +42,8 @@ class CohereSampler(RemoteSampler):
             temperature=settings.temperature,
             p=min(max(settings.top_p, TOP_P_RANGE[0]), TOP_P_RANGE[1]),
             seed=request.seed,
+            k=0,
+            **PENALTIES,
             **options,
         )
 

@@ -1,9 +1,9 @@
 """transformers' `generate` in length-sorted batches: slower than vLLM, but runs anywhere."""
 
-import gc
 from collections.abc import Callable, Iterator
 
 from topxgen.common.hub import hub_call, load_weights
+from topxgen.common.memory import free_memory
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter, end_tokens
 from topxgen.inference.neutral_decoding import neutral_decoding
@@ -123,9 +123,7 @@ class HFSampler:
 
     def close(self) -> None:
         del self._model
-        gc.collect()
-        if self._torch.cuda.is_available():
-            self._torch.cuda.empty_cache()
+        free_memory()
 
 
 class _SeededSampling:

@@ -3,15 +3,13 @@
 from urllib.parse import urlsplit
 
 from topxgen.common.errors import UsageError
-from topxgen.inference import ModelSettings, Request, SamplingSettings
+from topxgen.inference import NEUTRAL, ModelSettings, Request, SamplingSettings
 from topxgen.inference.api import NO_KEY, ParsedResponse, RemoteSampler, text_of, token_count
 from topxgen.inference.api_errors import MalformedResponse
 from topxgen.inference.http import http_client
 
 MAX_STOP_STRINGS = 4  # OpenAI's limit
-# Sent to other servers: vLLM's takes what a request leaves out from the model's generation_config.json, llama.cpp's has
-# defaults of its own.
-NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
+PENALTIES = ("presence_penalty", "frequency_penalty")  # which OpenAI's client knows
 
 
 class OpenAISampler(RemoteSampler):
@@ -25,7 +23,9 @@ class OpenAISampler(RemoteSampler):
         import openai
 
         self._is_openai = self._is_openai_url(self._url)
-        self._sends_neutral = not self._is_openai
+        # vLLM's server takes what a request leaves out from the model's generation_config.json, llama.cpp's has defaults of
+        # its own.
+        self._sends_neutral = None if self._is_openai else True
         if not self._is_openai:
             self.provider = f"the server at {urlsplit(self._url).netloc}"
         http = http_client(openai.DefaultAsyncHttpxClient)
@@ -57,6 +57,10 @@ class OpenAISampler(RemoteSampler):
                 "the --base_url of a server that has it"
             )
 
+    @classmethod
+    def decoding(cls, settings: ModelSettings) -> dict:
+        return {} if cls._is_openai_url(cls._find_url(settings)) else dict(NEUTRAL)
+
     def _call(self, request: Request, settings: SamplingSettings):
         chat = not isinstance(request.prompt, str)
         limit = "max_completion_tokens" if chat and self._is_openai else "max_tokens"
@@ -72,7 +76,9 @@ class OpenAISampler(RemoteSampler):
         if settings.stop:
             options["stop"] = list(settings.stop[: MAX_STOP_STRINGS if self._is_openai else None])
         if self._sends_neutral:
-            options |= {"presence_penalty": 0.0, "frequency_penalty": 0.0, "extra_body": dict(NEUTRAL)}
+            options |= {name: NEUTRAL[name] for name in PENALTIES}
+            others = {name: value for name, value in NEUTRAL.items() if name not in PENALTIES}
+            options["extra_body"] = {"repetition_penalty": 1.0, **others}
         if settings.repetition_penalty != 1.0:
             options.setdefault("extra_body", {})["repetition_penalty"] = settings.repetition_penalty
         if chat:

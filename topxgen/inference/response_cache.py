@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_numbered_jsonl
-from topxgen.inference import Answer, Request, SamplingSettings
+from topxgen.inference import NEUTRAL, Answer, Request, SamplingSettings
 
 RESPONSE_KEYS = ("id", "texts", "prompt_tokens", "completion_tokens")
 MORE_KEYS = ("error", "cached_tokens", "finish_reasons")  # of an Answer, written if they say something
@@ -26,12 +26,15 @@ class ResponseRecord(TypedDict, total=False):
     cached_tokens: int
     error: str | None
     finish_reasons: list[str]
+    server_defaults: bool
     max_new_tokens: int | None
 
 
 def response_record(answer: Answer) -> dict:
     """An answer as a record."""
     more = {key: value for key in MORE_KEYS if (value := getattr(answer, key))}
+    if answer.server_defaults is not None and answer.texts:
+        more["server_defaults"] = answer.server_defaults
     return {key: getattr(answer, key) for key in RESPONSE_KEYS} | more
 
 
@@ -67,9 +70,11 @@ class ResponseCache:
     ):
         """`fsync_each`: each record survives a power cut, as paid responses should; `earlier`: a cache that is only read. See
         read_responses for errors."""
-        self._file, self._fsync_each = Appender(path), fsync_each
+        self._path, self._file, self._fsync_each = path, Appender(path), fsync_each
         paths = [path] if earlier is None else [earlier, path]
         self._records = {record["id"]: record for file in paths for record in read_responses(file, keys)}
+        known = (record.get("server_defaults") for record in self._records.values())
+        self._server_defaults = next((value for value in known if value is not None), None)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -81,6 +86,19 @@ class ResponseCache:
         return iter(self._records.values())
 
     def add(self, record: dict) -> None:
+        """Raises UsageError if it was decoded in another way than those before."""
+        defaults = record.get("server_defaults")
+        if self._server_defaults is not None and defaults not in (None, self._server_defaults):
+            before, now = (
+                ("its own defaults", "the neutral values")
+                if self._server_defaults
+                else ("the neutral values", "its own defaults")
+            )
+            raise UsageError(
+                f"{self._path} holds responses for which the server used {before} of {', '.join(NEUTRAL)}; now it uses {now}: go "
+                "on with the earlier server, or pass another --output_dir"
+            )
+        self._server_defaults = self._server_defaults if defaults is None else defaults
         self._file.write(record)
         if self._fsync_each:
             self.sync()

@@ -1,7 +1,6 @@
 """vLLM in this process: requests enter the engine as it has room, answers come back as they finish."""
 
 import contextlib
-import gc
 import os
 from collections.abc import Callable, Iterator
 from signal import SIGUSR1
@@ -9,7 +8,8 @@ from signal import SIGUSR1
 from topxgen.common import signals
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
-from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
+from topxgen.common.memory import free_memory
+from topxgen.inference import NEUTRAL, Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter, end_tokens, read_adapter
 from topxgen.inference.beam_search import BeamSearch
 from topxgen.inference.engine_guard import EngineGuard
@@ -181,6 +181,7 @@ class VLLMSampler:
             stop=list(settings.stop),
             stop_token_ids=sorted(self._end_tokens),
             seed=request.seed,
+            **NEUTRAL,
             output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
 
@@ -261,8 +262,4 @@ class VLLMSampler:
         self._guard.release()
         self._engine.engine_core.shutdown()
         del self._engine, self._llm
-        gc.collect()
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()

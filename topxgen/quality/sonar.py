@@ -5,7 +5,6 @@ are read: that of transformers (`M2M100Encoder.save_pretrained`), from a folder 
 fairseq2 (`sonar_text_encoder.pt`), a file or a folder with that file.
 """
 
-import gc
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from topxgen.common.errors import UsageError, closest, reason, unknown_choice
 from topxgen.common.hub import hub_call, listed, load_weights
 from topxgen.common.lines import split_lines
+from topxgen.common.memory import free_memory
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.text.languages import Language
@@ -330,12 +330,8 @@ class SonarEncoder:
 
     def close(self) -> None:
         """Free the network and its memory."""
-        import torch
-
         self._model = None
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 def _batches(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -4,13 +4,13 @@ tests/quality/test_blaser.py compares the two on random weights. Not tested with
 sonar-space needs a CUDA build of torch, and the checkpoints come from Meta's servers.
 """
 
-import gc
 import re
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError, reason
+from topxgen.common.memory import free_memory
 from topxgen.quality.blaser import CACHE_BYTES, VectorCache, score_pairs
 from topxgen.quality.sonar import BATCH_TOKENS, torch_device
 from topxgen.text.languages import Language
@@ -111,10 +111,6 @@ class SonarSpace:
 
     def close(self) -> None:
         """Free the networks, the cache and their memory."""
-        import torch
-
         self._pipeline = self._blaser = None
         self._vectors.clear()
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory()

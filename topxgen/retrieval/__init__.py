@@ -42,6 +42,7 @@ class RetrieverSettings(Settings):
     seed: int = 122
     sonar_name_or_path: str = SONAR
     spacy_model: str | None = None  # None: spaCy's small one for the language
+    retriever_tokens: str = "unicode"  # BM25: see bm25.TOKENS
 
 
 class Retriever:

@@ -4,14 +4,21 @@ The index of bm25s holds what each word adds to the score of each sentence. Its 
 scores are summed here, in the same order and precision.
 """
 
+from topxgen.common.registry import Choice
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
 
+ORIGINAL = "original"
+TOKENS = {
+    "unicode": Choice("", "words of any script, stemmed"),
+    ORIGINAL: Choice("", "as the original: bm25s' words, without English stop words in any language, stemmed"),
+}
+
 
 class BM25:
-    """A similarity (see topxgen.retrieval): `method`, `k1` and `b` as bm25s has them."""
+    """A similarity (see topxgen.retrieval): `method`, `k1` and `b` as bm25s has them, `tokens` one of TOKENS."""
 
-    def __init__(self, pool: list[str], language: Language, *, method: str, k1: float, b: float):
+    def __init__(self, pool: list[str], language: Language, *, method: str, k1: float, b: float, tokens: str):
         import bm25s
         import Stemmer
 
@@ -19,6 +26,7 @@ class BM25:
         # Stemmers have English names of languages, as the table does ("Modern Standard Arabic": arabic).
         algorithm = next((a for a in Stemmer.algorithms() if a in name.split()), None)
         self._stem = Stemmer.Stemmer(algorithm).stemWords if algorithm else list
+        self._tokens = tokens
         self._numbers: dict[str, int] = {}
         ids = [[self._numbers.setdefault(word, len(self._numbers)) for word in self._words(text)] for text in pool]
         index = bm25s.BM25(method=method, k1=k1, b=b)
@@ -30,6 +38,11 @@ class BM25:
         self._count = len(pool)
 
     def _words(self, text: str) -> list[str]:
+        if self._tokens == ORIGINAL:
+            import bm25s
+
+            options = {"stopwords": "en", "return_ids": False, "show_progress": False}
+            return bm25s.tokenize([text], stemmer=self._stem, **options)[0]
         return self._stem(unicode_words(text))
 
     def scores(self, queries: list[str]):
@@ -47,14 +60,18 @@ class BM25:
 
 
 class Robertson(BM25):
-    """The published retriever: Robertson, k1 1.5, b 0.7."""
+    """Robertson's as published, k1 1.5, b 0.7."""
 
     def __init__(self, pool: list[str], language: Language, settings=None):
-        super().__init__(pool, language, method="robertson", k1=1.5, b=0.7)
+        super().__init__(pool, language, method="robertson", k1=1.5, b=0.7, tokens=_tokens_of(settings))
 
 
 class Okapi(BM25):
     """Okapi BM25 as ATIRE has it (inverse document frequency log N/df, never negative), k1 1.5, b 0.75."""
 
     def __init__(self, pool: list[str], language: Language, settings=None):
-        super().__init__(pool, language, method="atire", k1=1.5, b=0.75)
+        super().__init__(pool, language, method="atire", k1=1.5, b=0.75, tokens=_tokens_of(settings))
+
+
+def _tokens_of(settings) -> str:
+    return settings.retriever_tokens if settings else "unicode"

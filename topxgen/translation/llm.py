@@ -93,6 +93,7 @@ class LLM:
             "number_of_demonstrations": self._settings.number_of_demonstrations,
             "demonstration_pool": self._settings.demonstration_pool,
             "num_beams": self._settings.num_beams,
+            "decoding": inference.decoding(self._settings.inference_api, self._model),
         }
 
     def _digested(self) -> MTTemplate:

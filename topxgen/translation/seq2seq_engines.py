@@ -9,7 +9,6 @@ An engine is built of (settings, config, tokenizer), checks whether it can run h
     close()                              free the model and its memory
 """
 
-import gc
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, write_json
 from topxgen.common.hub import hub_call, load_weights
 from topxgen.common.locks import wait_for_lock
+from topxgen.common.memory import free_memory
 from topxgen.common.provenance import weights_id
 from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.translation import TranslatorSettings
@@ -190,7 +190,7 @@ class CTranslate2Engine:
         if self._translator is not None:
             self._translator.unload_model()
             self._translator = None
-            gc.collect()
+            free_memory()
 
 
 def _cpu_threads() -> int:
@@ -375,6 +375,4 @@ class TransformersEngine:
 
     def close(self) -> None:
         self._model = None
-        gc.collect()
-        if self._torch.cuda.is_available():
-            self._torch.cuda.empty_cache()
+        free_memory()
