@@ -20,6 +20,7 @@ from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, Ta
 from topxgen.generation.parsing import numbered_texts
 from topxgen.generation.pipelines import Pipeline, shuffled_rounds
 from topxgen.inference import Answer, SamplingSettings
+from topxgen.inference.costs import Meter
 from topxgen.text import languages
 
 UDHR = [text for name in ("Basque", "Swahili", "Hausa") for text in udhr_texts(name)]
@@ -80,8 +81,14 @@ def run(folder, answers, *, total=40, minimum=5, step_size=3, names=("Basque", "
         languages={name: languages.find(name) for name in names},
         filters=load_filters(FILTERS),
         args=SimpleNamespace(
-            request_batch_size=step_size, seed=7, threshold=0.7, rouge_tokenizer="unicode", verbose=False
+            request_batch_size=step_size,
+            seed=7,
+            threshold=0.7,
+            rouge_tokenizer="unicode",
+            verbose=False,
+            inference_api="hf",
         ),
+        meter=Meter(None),
     )
     for path in (path for name in names for path in config.layout.jsonl_files(name)):
         repair_tail(path)  # as datagen.py does before any stage
