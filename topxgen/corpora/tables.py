@@ -144,7 +144,8 @@ def language_of(label: str, known: tuple[Language, ...] = ()) -> str:
 @cache
 def _codes_by_name(known: tuple[Language, ...]) -> dict[str, str]:
     rows = (*languages.load().values(), *known)
-    return {_normalized(name): row.flores for row in rows for name in (row.name, row.flores)}
+    others = {_normalized(name): code for name, code in languages.other_names().items()}
+    return others | {_normalized(name): row.flores for row in rows for name in (row.name, row.flores)}
 
 
 def _normalized(name: str) -> str:
