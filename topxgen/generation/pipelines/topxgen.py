@@ -13,6 +13,7 @@ from topxgen.generation import prompt_templates
 from topxgen.generation.pipelines import Pipeline, Prompt
 from topxgen.generation.topics import TopicOrder, read_topics
 from topxgen.inference.tokenizer import load_tokenizer
+from topxgen.text import languages
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class TopXGen(Pipeline):
             raise UsageError("the topxgen pipeline needs --seed_topics_path: a txt (one topic a line) or jsonl file")
         topics = read_topics(Path(args.seed_topics_path))
         self._template = template = _template(config)
-        self._paragraphs = _example_paragraphs(args)
+        self._paragraphs, self._languages = _example_paragraphs(args), config.languages
         self._sentences = {name: _example_sentences(args, language) for name, language in config.languages.items()}
         self._orders = {name: TopicOrder(topics, args.seed, name) for name in config.languages}
         self._topic_count = len(topics)
@@ -58,7 +59,7 @@ class TopXGen(Pipeline):
         if self.texts_per_prompt == 1 < args.number_of_generations_per_step:
             logger.info(f"{template.path} asks for one text, so that --number_of_generations_per_step has no effect")
         for name in config.languages:
-            others = sum(1 for other, texts in self._paragraphs.items() if other != name and texts)
+            others = sum(1 for other in self._others(name) if self._paragraphs[other])
             if args.number_of_icl_demonstrations > others:
                 raise UsageError(
                     f"--number_of_icl_demonstrations {args.number_of_icl_demonstrations} is more than the {others} languages "
@@ -87,12 +88,18 @@ class TopXGen(Pipeline):
     def parse(self, response: str) -> list[str] | None:
         return self._template.parse(response, self.texts_per_prompt)
 
+    def _others(self, name: str) -> list[str]:
+        """The languages of example paragraphs other than `name`, by whatever name: Arabic is Modern Standard Arabic."""
+        code = self._languages[name].flores
+        rows = languages.load(self._args.languages_file).values()
+        same = {name, *(row.name for row in rows if row.flores == code)}
+        return sorted(other for other in self._paragraphs if other not in same)
+
     def _draw_paragraphs(self, rng: random.Random, language: str) -> list[tuple[str, str]]:
         """(language, text) of the example paragraphs, each in another language and of another index."""
         if not self._args.number_of_icl_demonstrations:
             return []
-        others = sorted(name for name in self._paragraphs if name != language)
-        names = rng.sample(others, self._args.number_of_icl_demonstrations)
+        names = rng.sample(self._others(language), self._args.number_of_icl_demonstrations)
         shortest = min(len(self._paragraphs[name]) for name in names)
         if shortest >= len(names):
             indices = rng.sample(range(shortest), len(names))
