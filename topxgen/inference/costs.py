@@ -1,7 +1,6 @@
 """What responses cost: prices of tokens, what a folder has cost so far, the end of a run at its budget, and estimates."""
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import NamedTuple
 from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, Request, SamplingSettings
 
-logger = logging.getLogger(__name__)
 CHARS_PER_TOKEN = 3  # where the tokenizer is not known
 COUNTED = (
     "prompt_tokens",

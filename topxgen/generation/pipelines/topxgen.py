@@ -56,7 +56,8 @@ class TopXGen(Pipeline):
         shown = [*self._paragraphs.values(), *self._sentences.values()]
         if any(text.startswith(STAND_IN) for texts in shown for text in texts):  # only in a dry run
             self.settings = {}  # not known
-        if self.texts_per_prompt == 1 < args.number_of_generations_per_step:
+        given = getattr(args, "given", ())
+        if "number_of_generations_per_step" in given and args.number_of_generations_per_step > self.texts_per_prompt:
             logger.info(f"{template.path} asks for one text, so that --number_of_generations_per_step has no effect")
         for name in config.languages:
             others = sum(1 for other in self._others(name) if self._paragraphs[other])
