@@ -101,7 +101,7 @@ class Generation:
     def __init__(self, config, progress: Progress):
         """`config`: a topxgen.generation.plan.GenerationConfig."""
         self._args, self._pipeline, self._filters = config.args, config.pipeline, config.filters
-        self._target, self._progress, self._meter = config.target, progress, config.meter
+        self._target, self._progress = config.target, progress
         self._files = {name: _LanguageFiles(config, language) for name, language in config.languages.items()}
         # Paragraphs that came with the file count from the start; generated ones are counted when their prompt's turn
         # comes, so that a resumed run goes through the same states.
@@ -118,7 +118,7 @@ class Generation:
         self._kept_in_step = self.unproductive_steps = 0
         self._decided_prompts = self._kept_now = 0
         # Responses on disk, and requests sent by this run.
-        self.requested = Counter({name: len(files.responses) for name, files in self._files.items()})
+        self.requested_by_language = Counter({name: len(files.responses) for name, files in self._files.items()})
         progress.update(self.kept.total())
 
     def __enter__(self):
@@ -134,6 +134,10 @@ class Generation:
         if request is not None:
             self._unsent.append(request)
         return request is not None
+
+    @property
+    def requested(self) -> int:
+        return self.requested_by_language.total()
 
     @property
     def target_reached(self) -> bool:
@@ -173,7 +177,7 @@ class Generation:
                 if (built := self._pipeline.build(prompt)) is None:
                     return None
                 content, self._topics[prompt.id] = built
-                self.requested[prompt.language] += 1
+                self.requested_by_language[prompt.language] += 1
                 self._undecided.append(self._queue.popleft())
                 return Request(prompt.id, content, request_seed(self._args.seed, prompt.id))
             self._undecided.append(self._queue.popleft())
@@ -211,10 +215,7 @@ class Generation:
             self._undecided.popleft()
         files = self._files.values()
         self._progress.update(
-            0,
-            responses=sum(len(f.responses) for f in files),
-            rejected=sum(len(f.rejected) for f in files),
-            **self._meter.shown(),
+            0, responses=sum(len(f.responses) for f in files), rejected=sum(len(f.rejected) for f in files)
         )
 
     def _judge_prompt(self, prompt: Prompt, record: dict) -> None:
