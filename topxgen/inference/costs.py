@@ -52,6 +52,7 @@ class Meter:
         if budget is not None and prices is None:
             raise UsageError("--budget needs --prices IN OUT: what a million prompt and answer tokens cost")
         self.prices, self.budget = prices, budget
+        self.progress = None  # a Progress that shows the running total
         self._tokens: dict[str, Counter[str]] = {}
 
     def add(self, stage: str, response: dict) -> None:
@@ -133,6 +134,8 @@ class _MeteredSampler:
         for answer in self._sampler.generate(affordable, settings):
             in_flight -= 1
             meter.add(self._stage, vars(answer))
+            if meter.progress is not None:
+                meter.progress.update(0, **meter.shown())
             yield answer
         if waiting is not None:
             raise BudgetSpent(
