@@ -39,8 +39,8 @@ EXIT_INCOMPLETE = 3  # some folders could not be scored
 RULES = (
     Rule(("trials",), "--baseline", lambda args: args.baseline),
     Rule(("seed",), "--baseline or --bootstrap", lambda args: args.baseline or args.bootstrap),
-    Rule(("tokenize",), "--metrics bleu", lambda args: "bleu" in metric_names(args)),
-    Rule(("lid_model",), "--metrics lang", lambda args: "lang" in metric_names(args)),
+    Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
+    Rule(("lid_model",), "--metrics lang", lambda args: _measures(args, "lang")),
     Rule(
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",
@@ -108,6 +108,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def metric_names(args: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys(args.metrics or (["lang"] if args.step else metrics.METRICS)))  # phrases: no references
+
+
+def _measures(args: argparse.Namespace, metric: str) -> bool:
+    """Whether the metric is computed; one of the user's own ("module:attribute") may use any flag."""
+    return any(name == metric or ":" in name for name in metric_names(args))
 
 
 def evaluate(args: argparse.Namespace) -> dict:

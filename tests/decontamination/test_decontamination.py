@@ -915,3 +915,54 @@ def test_flags_without_effect_and_paths_that_cannot_be_written_end_the_run_befor
     assert [path.name for path in planted.iterdir()] == ["Basque_translate.jsonl"]
     idle = run(script_here, planted, benchmark_dir, "--benchmarks", "udhr").stderr
     assert "--benchmark_dir, --allow_partial_benchmark have no effect without one of flores, ntrex" in idle
+
+
+HOSTILE = (
+    "null",
+    "1",
+    "1e999",
+    "1" + "0" * 300,
+    '"x"',
+    "[]",
+    "{}",
+    "[null]",
+    '[{"a": 1}]',
+    "[" * 300 + "]" * 300,
+    "[" * 100_000,
+    "NaN",
+)
+
+
+@pytest.mark.parametrize(
+    "key", ["languages", "hits", "benchmarks", "between_benchmarks", "Basque", "counts", "settings", "overlaps"]
+)
+def test_a_damaged_report_is_written_anew(script_here, planted, benchmark_dir, key, monkeypatch):
+    """With a warning: its other languages are lost, the results themselves are not."""
+    run(script_here, planted, benchmark_dir)
+    path, good = planted / "decontamination_report.json", (planted / "decontamination_report.json").read_bytes()
+    content = json.loads(good)
+    part = content["languages"]["Hausa"] = content["languages"]["Basque"]  # one of an earlier run
+    content["hits"]["Hausa"] = []
+    shutil.copy(planted / "manifest_decontaminate_Basque.json", planted / "manifest_decontaminate_Hausa.json")
+    for value in HOSTILE:
+        damaged = json.loads(json.dumps(content))
+        place = (
+            damaged if key in damaged else damaged["languages"] if key == "Basque" else damaged["languages"]["Hausa"]
+        )
+        place["Hausa" if key == "Basque" else key] = "HERE"
+        path.write_text(json.dumps(damaged).replace('"HERE"', value))
+        result = run(script_here, planted, benchmark_dir)
+        assert json.loads(path.read_bytes())["languages"]["Basque"] == part
+        assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".txt"])
+def test_hostile_benchmark_files_end_in_one_line(script_here, planted, benchmark_dir, suffix, tmp_path):
+    own = tmp_path / f"own{suffix}"
+    for value in (*HOSTILE, "", '{"English": "a", "Basque": 1}', '{"English": {"a": ["b", null]}}', '"\\ud800"', "\0"):
+        own.write_text(value)
+        for name in (own, f"{own}:English", f"{own}:English=1", f"{own}:English=English"):
+            result = script_here(SCRIPT, "--input_dir", planted, "--benchmarks", name, "--num_workers", 1)
+            lines = result.stderr.splitlines()
+            assert result.returncode in (0, 2, 3) and "Traceback" not in result.stderr, result.stderr
+            assert result.returncode != 2 or (len(lines) == 1 and str(own) in lines[0] and len(lines[0]) < 1000), lines

@@ -175,10 +175,10 @@ def test_what_is_kept_is_kept_byte_for_byte():
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("[1]", "not a JSON object"),
-        ("3", "not a JSON object"),
-        ('{"propositions": [], "translations": []}', "no text in 'sentence'"),
-        ('{"sentence": 1, "propositions": [], "translations": []}', "no text in 'sentence'"),
+        ("[1]", "not a JSON object, but list"),
+        ("3", "not a JSON object, but integer"),
+        ('{"propositions": [], "translations": []}', "object missing required field sentence"),
+        ('{"sentence": 1, "propositions": [], "translations": []}', "field sentence: expected text, got integer"),
         ('{"sentence": "", "translations": []}', "object missing required field propositions"),
         ('{"sentence": "", "propositions": "ab", "translations": []}', "field propositions: expected list, got text"),
         (
@@ -201,7 +201,15 @@ def test_what_is_kept_is_kept_byte_for_byte():
             '{"sentence": "", "propositions": [], "translations": [], "scores": [1]}',
             "field scores: expected 0 items, one per proposition, got 1",
         ),
-        ("[" * 100_000, "nested too deeply"),
+        (
+            '{"sentence": "", "propositions": [], "translations": [], "more": ' + "[" * 200 + "]" * 200 + "}",
+            "nested too deeply",
+        ),
+        (
+            '{"sentence": "", "propositions": [], "translations": [], "more": ' + '{"a": ' * 990 + "1" + "}" * 991,
+            "nested too deeply",
+        ),
+        ('{"sentence": "", "propositions": [], "translations": [], "more": ' + "[" * 100_000, "nested too deeply"),
     ],
 )
 def test_malformed_lines_are_reported_with_the_reason(line, reason):

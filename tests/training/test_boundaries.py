@@ -241,6 +241,10 @@ def test_windows_of_a_stream():
     assert numbers == [[0, 1], [2, 3], [4, 7]], "without empty sides; raw text has no source"
     numbers = [[int(one.target.split()[1]) for one in window] for window in windows(rows, 2, {"source 1", "target 2"})]
     assert numbers == [[0, 3], [4, 7]], "without texts of the test set, on either side"
+    respelled = windows(rows, 2, {"SOURCE\u00a01.", "\u201ctarget 2\u201d", " "})
+    assert [[int(one.target.split()[1]) for one in window] for window in respelled] == [[0, 3], [4, 7]], (
+        "in any spelling"
+    )
 
 
 @pytest.mark.timeout(60)  # a fault may make it endless

@@ -13,7 +13,7 @@ import torch
 from tests.training.test_train import flags, log, losses, timeless
 from topxgen.training import checkpoints
 
-STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors", "trainer_state.json")
+STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", "model.safetensors", "trainer_state.json")
 
 
 class Bomb:
@@ -89,6 +89,10 @@ def test_damage_is_found_and_code_never_runs(trained, tmp_path, name, damage, is
     if is_listed and damage is zeroed_inside:
         pytest.skip("then it is what the list says")
     output = unfinished(trained, tmp_path / "run")
+    if name == "scaler.pt":  # of a run with --fp16 on a GPU
+        torch.save({"scale": 65536.0, "growth_factor": 2.0}, output / "checkpoint-4" / name)
+        checkpoints.mark_complete(output / "checkpoint-4", processes=1, sharding="none")
+        assert checkpoints.find_unloadable(output / "checkpoint-4") is None
     damage(output / "checkpoint-4" / name)
     if is_listed:
         checkpoints.mark_complete(output / "checkpoint-4", processes=1, sharding="none")
@@ -182,7 +186,7 @@ def test_without_a_usable_checkpoint_training_starts_again_and_says_so(trained, 
     assert timeless(log(output)) == timeless(log(trained)) and not (output / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"])
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", "model.safetensors"])
 def test_files_of_another_run_end_in_one_line(trained, tiny_lm, tmp_path, script_here, name):
     """Sound in themselves and listed, but not of this model."""
     from safetensors.torch import load_file, save_file

@@ -94,7 +94,10 @@ def columns_in(
     column does not exist, or the languages cannot be determined.
     """
     if mapping:
-        return [_column(columns, column, where) for column in mapping.get(language.flores, ())]
+        chosen = [_column(columns, column, where) for column in mapping.get(language.flores, ())]
+        if not all(rows for _, rows in chosen):
+            raise UsageError(f"{where} is empty")
+        return chosen
     columns = [(label, rows) for label, rows in columns if any(text.strip() for _, text in rows)]
     if not columns:
         raise UsageError(f"{where} is empty")

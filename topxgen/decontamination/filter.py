@@ -3,17 +3,20 @@
 Lines from which nothing is dropped are kept byte for byte.
 """
 
-import json
 from bisect import bisect_right
+from codecs import BOM_UTF8
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Required
 
 from topxgen.common.files import to_line
-from topxgen.common.records import PARALLEL, check_translations
+from topxgen.common.records import PARALLEL, TranslationRecord, check_lengths
+from topxgen.common.schemas import decode
 from topxgen.decontamination.parallel_jsonl import ChunkResult
 from topxgen.text.ngram_index import ContaminationIndex
 
 RULES_VERSION = 2  # of the rules below and of the tokens; results of another version are not reused
+MAX_DEPTH = 100  # of lists and objects in each other: what is much deeper can be read, but not written
 MAX_REPORTED_CHARS = 5000  # of a text in the hits file
 DROP_ON_SENTENCE_OVERLAP = ("paragraph", "pair", "keep")
 DROP_ON_TRANSLATION_OVERLAP = ("pair", "paragraph", "keep")
@@ -135,22 +138,23 @@ class ContaminationFilter:
         return to_line({**record, **kept}).removesuffix("\n").encode("utf-8", "replace")
 
 
-def parse_record(line: bytes) -> dict:
-    """The record of a line. Raises ValueError with the reason if it is malformed."""
-    import orjson
+class _Record(TranslationRecord):
+    sentence: Required[str]
 
-    try:
-        record = orjson.loads(line)
-    except ValueError:
-        try:
-            record = json.loads(
-                line.decode("utf-8-sig")
-            )  # accepts NaN and lone surrogates; its error names the position
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
-    if not isinstance(record.get("sentence"), str):
-        raise ValueError("no text in 'sentence'")
-    check_translations(record)
+
+def parse_record(line: bytes) -> _Record:
+    """The record of a line. Raises ValueError with the reason if it is malformed."""
+    record = decode(line.removeprefix(BOM_UTF8), _Record)
+    check_lengths(record)
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(record) > MAX_DEPTH:
+        raise ValueError("nested too deeply")
     return record
+
+
+def _depth(value: object) -> int:
+    depth, level = 0, [value]
+    while level := [
+        inner for v in level if isinstance(v, dict | list) for inner in (v.values() if isinstance(v, dict) else v)
+    ]:
+        depth += 1
+    return depth

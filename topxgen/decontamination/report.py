@@ -11,7 +11,7 @@ from topxgen.common.console import printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_jsonl
 from topxgen.corpora.benchmarks import Split
-from topxgen.text.ngram_index import MIN_CONTAINED_SHARE, ContaminationIndex
+from topxgen.text.ngram_index import MIN_CONTAINED_SHARE, SHORT_TEXT_RULES, ContaminationIndex
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +52,24 @@ class Overlaps(TypedDict):
     benchmark_texts: int
 
 
+class Rules(TypedDict):
+    """The flags that decide what overlaps and what is dropped."""
+
+    ngram_size: int
+    tokenizer: str
+    near_duplicate_threshold: float | None
+    short_text_rule: Literal[SHORT_TEXT_RULES]
+    drop_on_sentence_overlap: Literal["paragraph", "pair", "keep"]
+    drop_on_translation_overlap: Literal["pair", "paragraph", "keep"]
+
+
 class Part(TypedDict, total=False):
     """What the report says of a language."""
 
     input: Required[str]
     input_sha256: Required[str]
     tokens_per_ngram: Required[int]
-    settings: dict  # missing in reports of older versions, as is not_checked
+    settings: Rules  # missing in reports of older versions, as is not_checked
     counts: Required[dict[str, int]]
     not_checked: list[str]
     overlaps: Required[list[Overlaps]]
@@ -197,13 +208,15 @@ def earlier(path: Path) -> Report:
     """The report at `path`, as `write_reports` wrote it, to add languages to; an empty one if there is none, or if it is of a
     version whose reports were other. Raises UsageError if the file is something else."""
     try:
-        if content := read_json(path, Report):
+        remedy = "it is no decontamination report: pass another --report, or remove it"
+        if content := read_json(path, Report, remedy):
             return content
     except UsageError as error:
         if path.is_file() and b'"between_benchmarks"' not in path.read_bytes():
-            raise UsageError(f"{error}, or pass another --report: it is no decontamination report") from None
+            raise
+        reason = str(error).removesuffix(f"; {remedy}")
         logger.warning(
-            f"{error}; it is of another version or damaged, and is written anew, without other languages' results"
+            f"{reason}: the report is damaged or of another version, and is written anew without earlier languages"
         )
     return Report(languages={}, hits={}, benchmarks={}, between_benchmarks=[])
 
@@ -235,7 +248,7 @@ def as_markdown(report: dict, hits: dict[str, Hits]) -> Iterator[str]:
     yield from _between_benchmarks(report["between_benchmarks"])
 
 
-def _rules(settings: dict) -> Iterator[str]:
+def _rules(settings: Rules) -> Iterator[str]:
     short_texts = {
         "inside": "counts if it is the whole of a text or, if it has at least "
         f"{MIN_CONTAINED_SHARE:.0%} of these words, if a text contains it",

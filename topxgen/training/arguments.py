@@ -65,6 +65,8 @@ def bool_or_name(value: str) -> bool | str:
 
 def resolve(args: argparse.Namespace) -> None:
     """Set the defaults that depend on other flags. Raises UsageError for flags that contradict each other."""
+    if args.max_steps == -1 and args.num_train_epochs is None:
+        raise UsageError("--max_steps -1 trains by epochs; pass --num_train_epochs N, too")
     args.max_steps = None if args.max_steps == -1 else args.max_steps
     if args.max_steps == 0:
         raise UsageError("--max_steps 0 trains nothing; pass a number of steps, or -1 and --num_train_epochs")

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 
 import torch
 
+from topxgen.text.leak_guard import text_key
 from topxgen.training.packing import Seq2SeqRows, decoder_rows
 from topxgen.training.pairs import Pair, reverse
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer
@@ -67,11 +68,12 @@ class StreamedRows(torch.utils.data.IterableDataset):
 
 
 def windows(stream, size: int, test_texts: Collection[str] = frozenset()) -> Iterator[list[Pair]]:
-    """Lists of `size` pairs (the last may be shorter), without pairs that have an empty side or a text of the test set."""
-    pairs: list[Pair] = []
+    """Lists of `size` pairs (the last may be shorter), without pairs that have an empty side or a text of the test set in any
+    spelling."""
+    test_keys, pairs = set(map(text_key, test_texts)) - {""}, []
     for row in stream:
         pair = Pair(row["source"], row["target"], row["src"], row["tgt"], "")
-        if pair.source in test_texts or pair.target in test_texts:
+        if test_keys and not test_keys.isdisjoint((text_key(pair.source), text_key(pair.target))):
             continue
         if pair.target.strip() and (pair.source.strip() or not pair.src):
             pairs.append(pair)
