@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from topxgen.common.console import Progress
 from topxgen.common.files import Appender, read_jsonl
-from topxgen.common.records import Paragraph, with_ids
+from topxgen.common.records import Paragraph, ParagraphRecord, RejectRecord, with_ids
 from topxgen.generation.filters import reject_reason
 from topxgen.generation.pipelines import Prompt
 from topxgen.inference import Answer, Request, SamplingSettings
@@ -66,10 +66,10 @@ class _LanguageFiles:
         layout, name, self.language = config.layout, language.name, language
         self.near_duplicates = NearDuplicates(config.args.threshold, config.args.rouge_tokenizer)
         self.kept: set[str] = set()
-        for paragraph_id, record in with_ids(read_jsonl(layout.paragraphs(name)), "text"):
+        for paragraph_id, record in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"):
             self.near_duplicates.add(paragraph_id, str(record.get("text", "")))
             self.kept.add(paragraph_id)
-        self.rejected = {record["id"] for record in read_jsonl(layout.rejects(name))}
+        self.rejected = {record["id"] for record in read_jsonl(layout.rejects(name), RejectRecord)}
         self.responses = ResponseCache(layout.responses(name), fsync_each=True)
         self.kept_out, self.rejects_out = Appender(layout.paragraphs(name)), Appender(layout.rejects(name))
 
