@@ -28,7 +28,7 @@ def test_main_ten(name, flores, ntrex, tico):
 def test_every_flores_language_is_there_once():
     table = languages.load().values()
     codes = [language.flores for language in table]
-    assert len(codes) == len(set(codes)) == 204
+    assert len(codes) == len(set(codes)) == 204 + 11
     from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES
 
     assert set(FAIRSEQ_LANGUAGE_CODES) <= set(codes)
@@ -71,3 +71,82 @@ def test_a_bad_row_is_named(tmp_path, row):
     table.write_text(f"name\tflores\n{row}\n", encoding="utf-8")
     with pytest.raises(UsageError, match="line 2"):
         languages.find("Basque", str(table))
+
+
+# Names that the original code used, in prompts and in published folders, with the codes they mean.
+ORIGINAL_NAMES = {
+    "Arabic": ("arb_Arab", "arb_Arab", "ar"), "Chinese": ("zho_Hans", "zho_Hans", "zh"), "Luganda": ("lug_Latn", "", "lg"),
+    "Malagasy": ("plt_Latn", "mlg_Latn", ""), "Meitei": ("mni_Beng", "", ""), "Norwegian": ("nob_Latn", "nob_Latn", ""),
+    "Oromo": ("gaz_Latn", "orm_Ethi", "om"), "Uzbek": ("uzn_Latn", "uzb_Latn", ""), "N'ko": ("nqo_Nkoo", "", ""),
+    "Emakhuwa": ("vmw_Latn", "", ""), "Azerbaidjani": ("azj_Latn", "aze_Latn", ""), "Dhivehi": ("div_Thaa", "div_Thaa", ""),
+    "Malay": ("zsm_Latn", "msa_Latn", "ms"), "Kurdish Sorani": ("ckb_Arab", "ckb_Arab", "ckb"),
+    "Kurdish Kurmanji": ("kmr_Latn", "kmr_Latn", "ku"), "Latin American Spanish": ("spa_Latn", "spa_Latn", "es-LA"),
+    "Farsi": ("pes_Arab", "fas_Arab", "fa"), "Nigerian fufulde": ("fuv_Latn", "", "fuv"), "Muanmar": ("mya_Mymr", "mya_Mymr", "my"),
+    "Pashto": ("pbt_Arab", "pus_Arab", "ps"), "Brazilian Portuguese": ("por_Latn", "por_Latn", "pt-BR"),
+    "Ethiopian Tigrinya": ("tir_Ethi", "tir_Ethi", "ti"), "Dinka": ("dik_Latn", "", "din"), "Kanuri": ("knc_Latn", "", "kr"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ORIGINAL_NAMES)
+def test_names_of_the_original(name):
+    language = languages.find(name)
+    assert (language.flores, language.ntrex, language.tico) == ORIGINAL_NAMES[name]
+    assert language.name == name, "prompts and folders have the name given"
+
+
+def test_other_names_are_of_rows_and_no_row_has_two_meanings():
+    table = languages.load()
+    assert set(languages.other_names().values()) <= {row.flores for row in table.values()}
+    assert not {name.casefold() for name in languages.other_names()} & {name.casefold() for name in table}
+    # Every language of NTREX-128 has a row (its English, French … of a region are variants of one).
+    assert {
+        "div_Thaa",
+        "fuc_Latn",
+        "hmn_Latn",
+        "mey_Arab",
+        "nde_Latn",
+        "shi_Arab",
+        "tah_Latn",
+        "ton_Latn",
+        "ven_Latn",
+    } <= {row.ntrex for row in table.values()}
+
+
+def test_codes():
+    for code in ("eus", "EU", "eus_latn", "Eus_Latn"):
+        assert languages.find(code).name == "Basque"
+    assert languages.find("swa_Latn").name == "Swahili" and languages.find("N’Ko").flores == "nqo_Nkoo"
+    with pytest.raises(
+        UsageError, match=r"did you mean Norwegian Bokmål, |did you mean Chinese \(Simplified\), Chinese"
+    ):
+        languages.find("zh")
+
+
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("Basque,Hausa", "separate names by spaces: Basque Hausa"),
+        ("Basque, Tok Pisin", 'separate names by spaces: Basque "Tok Pisin"'),
+        ("Lugandda", "did you mean Luganda"),
+        ("", "names are English"),
+    ],
+)
+def test_hints(name, hint):
+    with pytest.raises(UsageError, match=hint):
+        languages.find(name)
+
+
+def test_a_column_may_have_another_name():
+    from topxgen.corpora import tables
+
+    assert tables.language_of("Luganda") == "lug_Latn" and tables.language_of("luganda ") == "lug_Latn"
+
+
+def test_an_example_paragraph_is_in_no_other_name_of_the_language():
+    from topxgen.generation.pipelines.topxgen import TopXGen
+
+    pipeline = object.__new__(TopXGen)
+    pipeline._paragraphs = {"Modern Standard Arabic": ["a"], "Spanish": ["b"]}
+    pipeline._languages = {"Arabic": languages.find("Arabic")}
+    pipeline._args = type("Arguments", (), {"languages_file": None})
+    assert pipeline._others("Arabic") == ["Spanish"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from topxgen.common.console import ONCE
-from topxgen.common.errors import UsageError, reason
+from topxgen.common.errors import Unreachable, UsageError, reason
 
 logger = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")
@@ -47,7 +47,10 @@ def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:
     except UsageError:
         raise
     except Exception as error:  # the Hub's client raises dozens of types; the cause is in the message
-        raise UsageError(cannot_load(name, error)) from None
+        from huggingface_hub import constants
+
+        kind = Unreachable if constants.HF_HUB_OFFLINE and not _looks_local(name) else UsageError
+        raise kind(cannot_load(name, error)) from None
 
 
 def require(models: Iterable[str | None], datasets: Iterable[str | None] = ()) -> None:
@@ -68,7 +71,7 @@ def require(models: Iterable[str | None], datasets: Iterable[str | None] = ()) -
         names = ", ".join(f"{'data set' if kind == 'dataset' else kind} {name}" for kind, name in missing)
         options = {"model": "", "dataset": " --repo-type dataset"}
         commands = "; ".join(f"hf download {name}{options[kind]}" for kind, name in missing)
-        raise UsageError(
+        raise Unreachable(
             f"without the Hub (no internet, or HF_HUB_OFFLINE), missing in its cache {constants.HF_HUB_CACHE}: {names}. On a "
             f"machine with internet, with HF_HOME on a shared disk (and HF_TOKEN for gated repositories): {commands}. Or pass folders"
         )
@@ -114,9 +117,13 @@ def _warn(model: str, why: str) -> None:
     )
 
 
+def _looks_local(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
 def cannot_load(name: str, error: Exception) -> str:
     """One line for a model or tokenizer that did not load."""
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if _looks_local(name):
         if not Path(name.split(", ")[0]).expanduser().exists():  # data sets are named with their configuration
             return f"cannot load {name!r}: it does not exist; pass an existing folder or a Hub id"
         return f"cannot load {name!r} ({reason(error)}); is it the folder of a model with its config.json and tokenizer files?"

@@ -69,7 +69,7 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
     translated = Counter()
 
     def show(paragraphs: int) -> None:
-        progress.update(paragraphs, **translated, **(config.meter.shown() if config.back_translator == "llm" else {}))
+        progress.update(paragraphs, **translated)
 
     with Appender(layout.translations(language.name)) as out, Appender(rejects) as rejected:
         for block in _blocks(paragraphs, split, identifier, language, translator.block_size):

@@ -54,15 +54,16 @@ def generation_counts(layout: Layout, language: str) -> dict:
     generated = [paragraph_id for paragraph_id in ids if is_generated(paragraph_id, language)]
     judged.update(paragraph_id.rpartition(".")[0] for paragraph_id in generated)
     counts = Counter(dict.fromkeys(("prompts", "answers", "not_needed", "prompt_tokens", "completion_tokens"), 0))
-    for record in read_responses(layout.responses(language)):
+    responses = list(read_responses(layout.responses(language)))
+    for record in {record["id"]: record for record in responses}.values():  # the last one of an id counts
         answers = len(record["texts"]) or 1  # one that failed has no text
         counts.update(
             prompts=1,
             answers=answers,
             not_needed=0 if record["id"] in judged else answers,
-            prompt_tokens=record["prompt_tokens"],
-            completion_tokens=record["completion_tokens"],
         )
+    for record in responses:
+        counts.update({key: record[key] for key in ("prompt_tokens", "completion_tokens")})
     return {**counts, "rejected": dict(reasons), "kept": len(ids), "brought_along": len(ids) - len(generated)}
 
 

@@ -104,6 +104,13 @@ class ResponseCache:
             self.sync()
         self._records[record["id"]] = record
 
+    def forget(self, has_failed: Callable[[dict], bool]) -> set[str]:
+        """Take the records that have failed for missing, so that they are asked for again; their ids."""
+        failed = {key for key, record in self._records.items() if has_failed(record)}
+        for key in failed:
+            del self._records[key]
+        return failed
+
     def sync(self) -> None:
         self._file.sync()
 

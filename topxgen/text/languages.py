@@ -3,6 +3,8 @@
 To add a language to the project, add a row to languages.tsv; to add one for a run, pass a file with the same columns as
 `--languages_file` (here: `extra`).
 
+Other names of these languages are in language_names.tsv. Rows that FLORES-200 lacks come last: from NTREX-128 and FLORES+.
+
 Codes: FLORES-200 (https://github.com/facebookresearch/flores), NTREX-128 as `mteb/NTREX` spells them, TICO-19 file codes,
 CLD2 codes as pycld2 returns them (several, comma-separated, if CLD2 does not distinguish a variety). `sentencex` names the
 rules that split this language into sentences: its own, those of a relative, or none (sentencex's English defaults).
@@ -10,13 +12,15 @@ rules that split this language into sentences: its own, those of a relative, or 
 """
 
 import csv
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, closest
+from topxgen.common.files import refuse_stand_in
 
 TABLE = Path(__file__).with_name("languages.tsv")
+NAMES = Path(__file__).with_name("language_names.tsv")
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,11 @@ class Language:
 def _read(path: Path) -> list[Language]:
     columns = [field.name for field in fields(Language)]
     try:
+        refuse_stand_in(path)
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", error)
         raise UsageError(f"cannot read the language table {path}: {reason}") from None
     languages = []
     for number, row in enumerate(rows, start=2):
@@ -91,16 +96,48 @@ def load(extra: str | None = None) -> dict[str, Language]:
     return languages
 
 
+@cache
+def other_names() -> dict[str, str]:
+    """Other English names to FLORES codes, misspellings in published folders ("Muanmar") among them."""
+    with open(NAMES, encoding="utf-8", newline="") as file:
+        return {row["name"]: row["flores"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
+
+
 def find(name: str, extra: str | None = None) -> Language:
-    """The language with that English name or FLORES code, case-insensitive. Raises UsageError with the closest names."""
-    table = load(extra)
+    """The language of an English name, case-insensitive, or of a code: FLORES, NTREX, or an ISO code of one language alone.
+
+    One found by another name than the table's keeps it, for prompts and file names: "Luganda" is the row of Ganda with the
+    name Luganda. Raises UsageError with the closest names.
+    """
+    table, folded = load(extra), _folded(name)
     if name in table:
         return table[name]
     for language in table.values():
-        if name.casefold() in (language.name.casefold(), language.flores.casefold()):
+        if folded in (_folded(language.name), language.flores.casefold()):
             return language
-    near = closest(name, table)
-    hint = f"did you mean {', '.join(near)}?" if near else "names are English, such as Basque or Swahili"
+    by_code = {language.flores: language for language in table.values()}
+    for other, code in other_names().items():
+        if folded == _folded(other) and code in by_code:
+            return replace(by_code[code], name=other)
+    rows = [row for row in table.values() if folded in map(str.casefold, (row.iso639_1, row.iso639_3, row.ntrex))]
+    if folded and len(rows) == 1:
+        return rows[0]
+    near = [row.name for row in rows] if folded and rows else closest(name, [*table, *other_names()])
+    if "," in name:
+        hint = f"separate names by spaces: {' '.join(_quoted(part) for part in name.split(',') if part.strip())}"
+    elif near:
+        hint = f"did you mean {', '.join(near)}?"
+    else:
+        hint = "names are English, such as Basque or Swahili"
     raise UsageError(
         f"unknown language {name!r}: {hint} (--languages_file adds languages; topxgen/text/languages.tsv lists them)"
     )
+
+
+def _folded(name: str) -> str:
+    """Without letter case, and with one apostrophe: N'ko, N’Ko."""
+    return " ".join(name.casefold().replace("’", "'").split())
+
+
+def _quoted(name: str) -> str:
+    return f'"{name.strip()}"' if " " in name.strip() else name.strip()

@@ -29,11 +29,11 @@ class Family:
 
 FAMILIES = (
     Family("NLLB", r"[a-z]{3}_[A-Z][a-z]{3}", ("{flores}",), True, "target"),
-    Family("M2M-100", r"__[a-z]{2,3}__", ("__{iso639_1}__", "__{iso639_3}__"), True, "target"),
+    Family("M2M-100", r"__[a-z]{2,3}__", ("__{iso639_1}__", "__{iso639_3}__", "__{other}__"), True, "target"),
     Family(
         "MADLAD-400",
         r"<2[a-z]{2,3}(_\w+)?>",
-        ("<2{iso639_1}_{script}>", "<2{iso639_3}_{script}>", "<2{iso639_1}>", "<2{iso639_3}>"),
+        ("<2{iso639_1}_{script}>", "<2{iso639_3}_{script}>", "<2{iso639_1}>", "<2{iso639_3}>", "<2{other}>"),
         False,
         "source",
     ),
@@ -45,6 +45,8 @@ FAMILIES = (
         "source",
     ),
 )
+# Codes that are not in the language table: Norwegian for Bokmål, and one of M2M-100's own.
+OTHER_CODES = {"nob_Latn": "no", "nso_Latn": "ns"}
 BILINGUAL = Family("bilingual", "", (), False, "none")
 
 
@@ -78,8 +80,10 @@ class LanguageTokens:
     def _code(self, language: Language) -> int:
         """The id of the token that names `language`; never <unk>."""
         vocabulary = self._vocabulary
-        columns = vars(language)
-        candidates = [token.format(**columns) for token in self.family.tokens]
+        columns = {**vars(language), "other": OTHER_CODES.get(language.flores, "")}
+        candidates = [
+            token.format(**columns) for token in self.family.tokens if columns["other"] or "{other}" not in token
+        ]
         for token in candidates:
             if token in vocabulary and vocabulary[token] != self._tokenizer.unk_token_id:
                 if vocabulary[token] >= self._config.vocab_size:

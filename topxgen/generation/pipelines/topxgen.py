@@ -5,19 +5,22 @@ import random
 from pathlib import Path
 
 from topxgen import inference
-from topxgen.common.errors import UsageError
+from topxgen.common.console import ONCE
+from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.provenance import digest
 from topxgen.corpora import examples
 from topxgen.generation import prompt_templates
 from topxgen.generation.pipelines import Pipeline, Prompt
 from topxgen.generation.topics import TopicOrder, read_topics
 from topxgen.inference.tokenizer import load_tokenizer
+from topxgen.text import languages
 
 logger = logging.getLogger(__name__)
 
 # Consecutive prompts of a language share their examples and differ in the topic, which comes last, so that an engine
 # with a prefix cache reads the examples once for all of them. Not the batch size: prompts must not depend on it.
 PROMPTS_PER_EXAMPLES = 4
+STAND_IN = "[an example"  # begins what a dry run shows for sources that it cannot reach
 
 
 class TopXGen(Pipeline):
@@ -32,7 +35,7 @@ class TopXGen(Pipeline):
             raise UsageError("the topxgen pipeline needs --seed_topics_path: a txt (one topic a line) or jsonl file")
         topics = read_topics(Path(args.seed_topics_path))
         self._template = template = _template(config)
-        self._paragraphs = _example_paragraphs(args)
+        self._paragraphs, self._languages = _example_paragraphs(args), config.languages
         self._sentences = {name: _example_sentences(args, language) for name, language in config.languages.items()}
         self._orders = {name: TopicOrder(topics, args.seed, name) for name in config.languages}
         self._topic_count = len(topics)
@@ -50,8 +53,14 @@ class TopXGen(Pipeline):
             "number_of_icl_phrases": args.number_of_icl_phrases,
             "texts_per_prompt": self.texts_per_prompt,
         }  # fmt: skip
+        shown = [*self._paragraphs.values(), *self._sentences.values()]
+        if any(text.startswith(STAND_IN) for texts in shown for text in texts):  # only in a dry run
+            self.settings = {}  # not known
+        given = getattr(args, "given", ())
+        if "number_of_generations_per_step" in given and args.number_of_generations_per_step > self.texts_per_prompt:
+            logger.info(f"{template.path} asks for one text, so that --number_of_generations_per_step has no effect")
         for name in config.languages:
-            others = sum(1 for other, texts in self._paragraphs.items() if other != name and texts)
+            others = sum(1 for other in self._others(name) if self._paragraphs[other])
             if args.number_of_icl_demonstrations > others:
                 raise UsageError(
                     f"--number_of_icl_demonstrations {args.number_of_icl_demonstrations} is more than the {others} languages "
@@ -80,12 +89,18 @@ class TopXGen(Pipeline):
     def parse(self, response: str) -> list[str] | None:
         return self._template.parse(response, self.texts_per_prompt)
 
+    def _others(self, name: str) -> list[str]:
+        """The languages of example paragraphs other than `name`, by whatever name: Arabic is Modern Standard Arabic."""
+        code = self._languages[name].flores
+        rows = languages.load(self._args.languages_file).values()
+        same = {name, *(row.name for row in rows if row.flores == code)}
+        return sorted(other for other in self._paragraphs if other not in same)
+
     def _draw_paragraphs(self, rng: random.Random, language: str) -> list[tuple[str, str]]:
         """(language, text) of the example paragraphs, each in another language and of another index."""
         if not self._args.number_of_icl_demonstrations:
             return []
-        others = sorted(name for name in self._paragraphs if name != language)
-        names = rng.sample(others, self._args.number_of_icl_demonstrations)
+        names = rng.sample(self._others(language), self._args.number_of_icl_demonstrations)
         shortest = min(len(self._paragraphs[name]) for name in names)
         if shortest >= len(names):
             indices = rng.sample(range(shortest), len(names))
@@ -109,7 +124,7 @@ def _template(config) -> prompt_templates.Template:
     if args.inference_api not in inference.REMOTE:
         try:
             has_chat_template = bool(load_tokenizer(config.model_settings()).chat_template)
-        except UsageError as error:
+        except Unreachable as error:
             _only_in_a_dry_run(args, error)
     if template is None:
         return prompt_templates.load("instruct" if has_chat_template else "continuation")
@@ -127,10 +142,10 @@ def _example_paragraphs(args) -> dict[str, list[str]]:
         return {}
     try:
         return examples.example_paragraphs(args.example_paragraphs, args.languages_file, args.allow_partial_benchmark)
-    except UsageError as error:
+    except Unreachable as error:
         _only_in_a_dry_run(args, error)
         numbers = range(1, args.number_of_icl_demonstrations + 1)
-        return {f"[language {i}]": [f"[an example paragraph, {i}]"] for i in numbers}
+        return {f"[language {i}]": [f"{STAND_IN} paragraph, {i}]"] for i in numbers}
 
 
 def _example_sentences(args, language) -> list[str]:
@@ -141,13 +156,13 @@ def _example_sentences(args, language) -> list[str]:
             args.example_sentences, language, allow_partial=args.allow_partial_benchmark
         )
         return sentences[: args.max_samples]
-    except UsageError as error:
+    except Unreachable as error:
         _only_in_a_dry_run(args, error)
-        return [f"[an example sentence, {i}]" for i in range(1, args.number_of_icl_phrases + 1)]
+        return [f"{STAND_IN} sentence, {i}]" for i in range(1, args.number_of_icl_phrases + 1)]
 
 
-def _only_in_a_dry_run(args, error: UsageError) -> None:
+def _only_in_a_dry_run(args, error: Unreachable) -> None:
     """A dry run shows stand-ins for sources that this machine cannot reach."""
     if not args.dry_run:
         raise error
-    logger.info(f"not checked: {error}")
+    logger.info(f"not checked: {error}", extra=ONCE)
