@@ -86,7 +86,7 @@ class _LanguageFiles:
     def _forget_failed(self, path: Path) -> None:
         """Ask again, before a run goes on, what an API refused or left empty: a server that was at fault may work again."""
         failed = self.responses.forget(has_failed)
-        rejects = list(read_jsonl(path)) if failed else []
+        rejects = list(read_jsonl(path, RejectRecord)) if failed else []
         if any(reject.get("prompt") in failed for reject in rejects):
             write_atomic(path, (to_line(reject) for reject in rejects if reject.get("prompt") not in failed))
 
