@@ -13,7 +13,7 @@ from pathlib import Path
 
 from topxgen.common.console import Progress
 from topxgen.common.files import Appender, read_json, read_jsonl, to_line, write_atomic
-from topxgen.common.records import Paragraph, with_ids
+from topxgen.common.records import Paragraph, ParagraphRecord, RejectRecord, with_ids
 from topxgen.generation.filters import reject_reason
 from topxgen.generation.pipelines import Prompt
 from topxgen.inference import REMOTE, Answer, Request, SamplingSettings
@@ -73,20 +73,20 @@ class _LanguageFiles:
         layout, name, self.language = config.layout, language.name, language
         self.near_duplicates = NearDuplicates(config.args.threshold, config.args.rouge_tokenizer)
         self.kept: set[str] = set()
-        for paragraph_id, record in with_ids(read_jsonl(layout.paragraphs(name)), "text"):
+        for paragraph_id, record in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"):
             self.near_duplicates.add(paragraph_id, str(record.get("text", "")))
             self.kept.add(paragraph_id)
         self.responses = ResponseCache(layout.responses(name), fsync_each=True)
         manifests = layout.manifest("generate", name), layout.manifest("generate")
         if config.args.inference_api in REMOTE and not any(read_json(path).get("complete") for path in manifests):
             self._forget_failed(layout.rejects(name))
-        self.rejected = {record["id"] for record in read_jsonl(layout.rejects(name))}
+        self.rejected = {record["id"] for record in read_jsonl(layout.rejects(name), RejectRecord)}
         self.kept_out, self.rejects_out = Appender(layout.paragraphs(name)), Appender(layout.rejects(name))
 
     def _forget_failed(self, path: Path) -> None:
         """Ask again, before a run goes on, what an API refused or left empty: a server that was at fault may work again."""
         failed = self.responses.forget(has_failed)
-        rejects = list(read_jsonl(path)) if failed else []
+        rejects = list(read_jsonl(path, RejectRecord)) if failed else []
         if any(reject.get("prompt") in failed for reject in rejects):
             write_atomic(path, (to_line(reject) for reject in rejects if reject.get("prompt") not in failed))
 

@@ -66,7 +66,7 @@ class Meter:
                     if line.endswith(b"\n") and line.strip():
                         try:
                             self.add(stage, json.loads(line))
-                        except (ValueError, TypeError, AttributeError):
+                        except (ValueError, TypeError, AttributeError, RecursionError):
                             raise UsageError(f"{path}: {line[:80]!r} is no response; fix or remove the line") from None
 
     def spent(self, stage: str | None = None) -> float:
