@@ -55,13 +55,16 @@ def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], 
 
     `on_unreachable` takes the errors about what only the Hub has, where it cannot be reached; else they are raised, too.
     """
+    unreachable: list[Unreachable] = []
     for check in _checks(config):
         try:
             check()
         except Unreachable as error:
-            if on_unreachable is None:
-                raise
-            on_unreachable(error)
+            unreachable.append(error)
+            if on_unreachable is not None:
+                on_unreachable(error)
+    if unreachable and on_unreachable is None:  # the first one lists all that is missing
+        raise unreachable[0]
 
 
 def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
@@ -72,12 +75,13 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
         yield lambda: config.filters
         yield lambda: inference.check(args.inference_api, config.model_settings(), config.sampling_settings())
         yield lambda: _check_origin(config)
-    yield lambda: flag_rules.check(RULES, args)
     if "translate" in args.stages:
         for language in languages:
             yield lambda language=language: config.translator.check(language, config.target_language)
-            if "generate" not in args.stages:
-                yield lambda language=language: next(read_paragraphs(config.layout, language), None)
+    yield lambda: flag_rules.check(RULES, args)
+    if "translate" in args.stages:
+        for language in languages if "generate" not in args.stages else ():
+            yield lambda language=language: next(read_paragraphs(config.layout, language), None)
         yield lambda: language_id.load(args.lid_model)
     if "score" in args.stages and config.scorer is not None:
         if "translate" not in args.stages:
