@@ -166,6 +166,8 @@ class Parser(argparse.ArgumentParser):
             takes_text = action is None or (action.type in (None, Path) and action.dest != "api_key")
             if value == "" and takes_text:
                 self.error(f"{flag or 'an argument'} is empty; is a shell variable unset?")
+            if word == f"{flag}=--" and action is not None:  # argparse would pass on a list
+                self.error(f"argument {flag}: '--' is no value")
         parsed, unexpected = self.parse_known_args(words, namespace or ParsedFlags())
         if unexpected:
             # A stray word may be a key, or a part of one.
