@@ -77,7 +77,7 @@ STAGES = {
     ),
     "train": Stage(TRAIN, heavy=True),
     "lora": Stage((*TRAIN, "--use_peft", "--lora_r", "4", "--num_eval_translations", "1"), heavy=True),
-    "export": Stage((*TRAIN, "--export_dir", "out/export", "--dry_run"), heavy=True),
+    "export": Stage((*TRAIN, "--export_dir", "out/export"), heavy=True),
     "merge": Stage(("scripts/merge_lora.py", "in/adapter", "out/merged", "--base_model_name_or_path", "in/lm"), heavy=True),
 }  # fmt: skip
 # Rows with faults that are known and not fixed yet: their tests may fail. A line goes when its faults do.
