@@ -37,11 +37,12 @@ from topxgen.flags import (
     add_quality_flags,
     add_run_flags,
 )
+from topxgen.generation.dry_run import dry_run
 from topxgen.generation.filters import FILTERS
 from topxgen.generation.manifests import STAGES
 from topxgen.generation.pipelines import PIPELINES
-from topxgen.generation.plan import GenerationConfig, dry_run
-from topxgen.generation.run import generate, preflight, repair_files, report, score, translate
+from topxgen.generation.plan import GenerationConfig
+from topxgen.generation.run import check_settings, generate, preflight, repair_files, report, score, translate
 from topxgen.generation.scoring import SCORERS
 from topxgen.retrieval import bm25
 from topxgen.text import sentence_splitting
@@ -120,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--number_of_icl_demonstrations", **count(0, "example paragraphs in a prompt, each in another language", 4))
     add("--number_of_icl_phrases", **count(0, "example sentences in the target language", 0))
-    add("--number_of_generations_per_step", **count(1, "texts asked for in a prompt", 2))
+    add("--number_of_generations_per_step", **count(1, "texts asked for in a prompt", 2, 100))
     add(
         "--example_paragraphs",
         default="xquad",
@@ -220,6 +221,7 @@ def datagen(args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run(config)
     preflight(config)
+    check_settings(config)
     complete = True
     with ExitStack() as locks:
         for part in config.locked_parts:  # other languages may be at work in the same directory

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import to_line
@@ -224,9 +225,16 @@ class ByComet:
         return hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
+class Score(TypedDict):
+    """A line of the file that topxgen/quality/comet_qe.py writes."""
+
+    id: str
+    score: float | None
+
+
 def _known_scores(path: Path) -> dict[str, float | None]:
     """The scores in the file, by id; None where COMET gave no number."""
-    cache = ResponseCache(path, keys=("id", "score"))
+    cache = ResponseCache(path, schema=Score)
     cache.close()
     return {record["id"]: record["score"] for record in cache.values()}
 

@@ -21,6 +21,7 @@ from topxgen.common import files
 from topxgen.common.cli import Parser, run_main
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call, load_weights
+from topxgen.common.locks import OutputLock
 from topxgen.inference import adapters
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -78,6 +79,7 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
 
     partial = files.partial(output)
     shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()  # not a link
     try:
         merged.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
@@ -154,8 +156,8 @@ def run(args: argparse.Namespace) -> int:
     if not base:
         raise UsageError(f"{adapter}/adapter_config.json names no base model; pass --base_model_name_or_path")
     revision = None if args.base_model_name_or_path else settings.get("revision")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    print(merge(adapter, args.output, base, revision, args.dtype, args.trust_remote_code), file=sys.stderr)
+    with OutputLock(args.output.parent, part=args.output.name, flag="OUTPUT"):
+        print(merge(adapter, args.output, base, revision, args.dtype, args.trust_remote_code), file=sys.stderr)
     return 0
 
 

@@ -32,8 +32,14 @@ def add_model_flags(add) -> None:
     """The LLM and the engine that runs it; --model_name_or_path is each script's own."""
     add("--tokenizer_name_or_path", metavar="MODEL", help="tokenizer, if it is not the model's own")
     add("--inference_api", **choice(inference.BACKENDS, "vllm", "what runs the LLM"))
-    add("--request_batch_size", **count(1, "hf: prompts per batch; datagen.py: also topics per generation step", 4))
-    add("--max_concurrent_requests", **count(1, "requests in flight at a time for vllm and APIs [vllm 256, APIs 16]"))
+    add(
+        "--request_batch_size",
+        **count(1, "hf: prompts per batch; datagen.py: also topics per generation step", 4, 4096),
+    )
+    add(
+        "--max_concurrent_requests",
+        **count(1, "requests in flight at a time for vllm and APIs [vllm 256, APIs 16]", maximum=4096),
+    )
     add(
         "--dtype",
         choices=("auto", "bfloat16", "float16", "float32"),
@@ -71,13 +77,14 @@ def add_api_flags(add) -> None:
     add("--base_url", metavar="URL", help="an OpenAI-compatible server, such as http://localhost:8000/v1 of vllm serve")
     add(
         "--request_timeout",
-        type=float_range(0.1),
+        type=float_range(0.1, 86400),
         default=600,
         metavar="SECONDS",
         help="time limit of one attempt at a request",
     )
     add(
-        "--max_retries", **count(0, "attempts after the first for rate limits, server errors and broken connections", 8)
+        "--max_retries",
+        **count(0, "attempts after the first for rate limits, server errors and broken connections", 8, 1000),
     )
 
 
@@ -101,7 +108,7 @@ def add_cost_flags(add) -> None:
 
 
 def add_decoding_flags(add, *, max_new_tokens: int, temperature: float) -> None:
-    add("--max_new_tokens", **count(1, "longest answer, in tokens", max_new_tokens))
+    add("--max_new_tokens", **count(1, "longest answer, in tokens", max_new_tokens, 1 << 20))
     add("--temperature", type=float_range(0), default=temperature, help="sampling temperature; 0 is greedy")
     add("--top_p", type=float_range(0.001, 1), default=1.0, help="nucleus sampling: probability mass")
     add("--repetition_penalty", type=float_range(0.01), default=1.0, help="above 1 discourages repetition")

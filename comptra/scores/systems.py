@@ -13,7 +13,7 @@ from comptra import evaluation_sets
 from comptra.ordered_jsonl import UNANSWERED, TranslationLine, shortened
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json
+from topxgen.common.files import read_json, refuse_stand_in
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.common.schemas import decode
@@ -127,6 +127,7 @@ def read_lines(path: Path) -> tuple[list[tuple[str, str, bool]], str | None]:
     A broken last line is left out. Raises UsageError for another line that is not {"sentence": text, "translation": text}.
     """
     rows = []
+    refuse_stand_in(path)
     lines = path.read_bytes().rstrip().split(b"\n")
     for number, line in enumerate(lines if lines != [b""] else [], start=1):
         try:

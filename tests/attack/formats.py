@@ -91,6 +91,7 @@ FORMATS = [
     Format("out/settings_generate.json", "json", "generate", ("settings_{stage}.json",)),
     Format("out/manifest_generate_Basque.json", "json", "generate"),
     Format("out/manifest_generate.json", "json", "generate", ("manifest_{stage}.json",)),
+    Format("out/rates.json", "json", "generate", ("rates.json",), may_be_missing=True),
     Format("out/Basque.jsonl", "jsonl", "translate", free=("topic*", "text", "id*")),
     Format("out/stub-1/Basque_translate_answers.jsonl", "jsonl", "translate", ("{Language}_translate_answers.jsonl",), may_be_missing=True),
     Format("out/stub-1/Basque_translate.jsonl", "jsonl", "translate", free=("topic*", "id", "sentence", "propositions", "translations", "scores#", "confidences#", "pieces#"), may_be_missing=True),

@@ -23,9 +23,11 @@ KEY = "sk-attack-51f0c7d2e94b8a36"
 CODES = (0, 2, 3, 4, 130, 143)  # those of docs/files.md
 TIMEOUT_S = 60.0
 # What a run adds to its folder that is no result.
-NO_RESULTS = re.compile(r"(^|/)(\.lock\S*|engine\.log|[^/]*\.torn|nowhere)$")
+NO_RESULTS = re.compile(
+    r"(^|/)(unusable-checkpoint-\d+/.*|checkpoint_files\.json|\.lock\S*|engine\.log|[^/]*\.torn|nowhere)$"
+)
 # Fields that differ between two runs of the same command.
-_TIMES = ("started", "finished", "command", "tokens_per_second", "versions", "modified_ns", "prompts_asked")
+_TIMES = re.compile("started|finished|command|versions|modified_ns|prompts_asked|.*_per_second|.*_runtime")
 
 
 class Stub(ApiServer):
@@ -201,16 +203,18 @@ def results(folder: Path) -> dict[str, str]:
         text = path.read_bytes().decode("utf-8", "backslashreplace").replace(str(folder.parent), "")
         if path.suffix == ".json":
             text = _without_times(text)
+        elif path.name == "train_log.jsonl":
+            text = "\n".join(map(_without_times, text.split("\n")))
         found[name] = text
     return found
 
 
 def _without_times(text: str) -> str:
     def without(pairs: list[tuple]) -> dict:
-        return {key: value for key, value in pairs if key not in _TIMES}
+        return {key: value for key, value in pairs if not _TIMES.fullmatch(key)}
 
     try:
-        return json.dumps(json.loads(text, object_pairs_hook=without), ensure_ascii=False)
+        return json.dumps(json.loads(text, object_pairs_hook=without), ensure_ascii=False, sort_keys=True)
     except (ValueError, RecursionError):
         return text
 

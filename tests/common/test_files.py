@@ -1,5 +1,6 @@
 """Durable files, prompts, topics, example sources and the translator."""
 
+import os
 import random
 import shutil
 import subprocess
@@ -7,13 +8,45 @@ import sys
 
 import pytest
 
+from comptra.scores import systems
 from tests.support.runs import BENCHMARKS, ROOT
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_jsonl, repair_tail
+from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail
 from topxgen.common.locks import OutputLock
 from topxgen.common.records import with_ids
-from topxgen.corpora import examples
+from topxgen.corpora import examples, tables
+from topxgen.generation.topics import read_topics
 from topxgen.text import languages
+
+READERS = {
+    "a.json": read_json,
+    "a.jsonl": lambda path: list(read_jsonl(path)),
+    "topics.txt": read_topics,
+    "lines.txt": tables.read_lines,
+    "a.tsv": lambda path: languages.load(str(path)),
+    "translate_0.jsonl": systems.read_lines,
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", READERS)
+def test_what_stands_in_place_of_a_file_is_named(name, tmp_path):
+    path = tmp_path / name
+    for make, message in (
+        (os.mkfifo, "is a pipe, which can be read only once"),
+        (os.mkdir, "is a directory, not a file"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer"),
+    ):
+        make(path)
+        with pytest.raises(UsageError, match=message):
+            READERS[name](path)
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_long_cell_of_a_language_table(tmp_path):
+    (tmp_path / "a.tsv").write_text(f"name\tflores\n{'x' * 200_000}\txxx_Latn\n")
+    with pytest.raises(UsageError, match=r"cannot read the language table .*field larger than field limit"):
+        languages.load(str(tmp_path / "a.tsv"))
 
 
 def test_any_torn_tail_is_repaired(tmp_path):

@@ -196,5 +196,8 @@ def test_what_counts_as_a_leak():
     assert kind("...", "...") == kind("?!", " ?! ") == "equal" and kind("...", "!") is None
     assert kind("can not", "cannot") == "equal"
     assert kind("今天天气很好。", "今天天气很好", "Hans") == "equal"
+    assert kind(f"{around} {' '.join(words[:10])}", " ".join(words[:21])) is None, "10 of 21 words"
+    twice = leak_guard.leaks([text, text.upper()], [f"{text} and more"], "Latn")
+    assert twice == {(0, 0): "partial", (1, 0): "partial"}
     equal_tests = leak_guard.leaks(["A b.", "a B", "c"], ["a, b", "c"], "Latn")
     assert equal_tests == {(0, 0): "equal", (1, 0): "equal", (2, 1): "equal"}

@@ -226,7 +226,7 @@ def test_files_of_the_original_and_broken_lines(script_here, tmp_path, benchmark
             json.dumps({**original, "sentence": "\ud800 gaizki"}),
             json.dumps(original | {"scores": [float("nan"), 1.0]}),
             json.dumps(original)[:-20],
-            "[" * 100_000,
+            '{"sentence": "", "more": ' + "[" * 100_000,
         ],
     )
     path = folder / "Basque_translate.jsonl"
@@ -239,8 +239,8 @@ def test_files_of_the_original_and_broken_lines(script_here, tmp_path, benchmark
     assert [r["reason"] for r in aside[:4]] == [
         "field translations: expected 2 items, one per proposition, got 1",
         "field scores: expected 2 items, one per proposition, got 1",
-        "not a JSON object",
-        "no text in 'sentence'",
+        "not a JSON object, but list",
+        "field sentence: expected text, got integer",
     ]
     assert aside[5]["reason"] == "nested too deeply" and aside[7]["text"] == '{"sentence": "half'
     assert "WARNING: 8 malformed lines were not checked" in result.stdout
@@ -900,7 +900,7 @@ def test_nothing_of_ours_drives_the_terminal(script_here, tmp_path, benchmark_di
         ),
         (("--audit", "--output_dir", "out", "--report", "r"), "--output_dir has no effect without files to write"),
         (("--target_language", "Basque"), "Basque is one of the --languages and the language of the translations"),
-        (("--target_language", ""), "unknown language ''"),
+        (("--target_language", ""), "--target_language"),
         (("--report", "x" * 250), "File name too long"),
         (("--report", "/proc/1/x"), "cannot write to /proc/1: "),
         (("--output_dir", "/proc/x"), "cannot write to /proc/x: "),
@@ -966,3 +966,18 @@ def test_hostile_benchmark_files_end_in_one_line(script_here, planted, benchmark
             lines = result.stderr.splitlines()
             assert result.returncode in (0, 2, 3) and "Traceback" not in result.stderr, result.stderr
             assert result.returncode != 2 or (len(lines) == 1 and str(own) in lines[0] and len(lines[0]) < 1000), lines
+
+
+@pytest.mark.parametrize("key", [None, "settings", "input", "outputs", "counts", "input_sha256"])
+def test_a_damaged_manifest_is_made_again(script_here, two_languages, benchmark_dir, key):
+    run(script_here, two_languages, benchmark_dir)
+    path = two_languages / "manifest_decontaminate_Basque.json"
+    content = json.loads(path.read_bytes())
+    for value in HOSTILE:
+        damaged = json.dumps({**content, key: "HERE"}).replace('"HERE"', value) if key else value
+        for language in ("Hausa", "Basque"):
+            path.write_text(damaged)
+            result = run(script_here, two_languages, benchmark_dir, "--languages", language)
+            assert "Traceback" not in result.stderr
+        again = json.loads(path.read_bytes())
+        assert (again["counts"], again["input"]) == (content["counts"], content["input"])

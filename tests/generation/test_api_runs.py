@@ -283,3 +283,33 @@ def spoiled(response: dict) -> dict:
     message = response["choices"][0]["message"]
     message["content"] += " \ud83d"
     return response
+
+
+@pytest.mark.parametrize("value", ["", None, []])
+def test_empty_answers_are_asked_for_again(value, tmp_path, monkeypatch):
+    """A server that was at fault leaves no folder that ends in exit 3 for good."""
+    monkeypatch.setattr(api_server, "answer", lambda *args: emptied(answer(*args), value))
+    with Writer() as server:
+        flags = (*command(server, tmp_path), "--stages", "generate", "--number_of_instructions", 6)
+        datagen(*flags, check=3)
+        failed = records(tmp_path / "Basque_rejects.jsonl")
+        assert failed and {reject["reason"] for reject in failed} == {"answer_failed"}
+        monkeypatch.setattr(api_server, "answer", answer)
+        datagen(*flags)
+        counts = json.loads((tmp_path / "manifest_generate_Basque.json").read_text())["counts"]
+    kept = records(tmp_path / "Basque.jsonl")
+    assert counts["kept"] == len(kept) >= 6 and not counts["rejected"]
+    assert counts["answers"] == counts["not_needed"] + len({record["id"].partition(".")[0] for record in kept})
+    assert counts["prompts"] == len({record["id"] for record in records(tmp_path / "Basque_answers.jsonl")})
+    kept_ids = {record["id"].partition(".")[0] for record in kept}
+    assert kept_ids & {reject["prompt"] for reject in failed}, "prompts that failed have texts now"
+    before = contents(tmp_path)
+    with Writer() as server:
+        flags = (*command(server, tmp_path), "--stages", "generate", "--number_of_instructions", 6)
+        datagen(*flags)
+        assert not server.bodies and contents(tmp_path) == before
+
+
+def emptied(response: dict, value) -> dict:
+    response["choices"][0]["message"]["content"] = value
+    return response

@@ -192,8 +192,7 @@ def test_a_broken_pair_of_lists_is_named(whole, tmp_path, datagen_here):
     result = datagen_here(*arguments, "--stages", "score")
     line = 1 + broken.index(record)
     assert (
-        result.returncode == 2
-        and f"Basque_translate.jsonl, line {line}: 'translations' must be a list" in result.stderr
+        result.returncode == 2 and f"Basque_translate.jsonl, line {line}: field translations: expected" in result.stderr
     )
 
 

@@ -12,9 +12,13 @@ from tests.comptra.test_chat import folder_of, options
 from tests.inference.test_apis import chats, load, no_keys_of_ours, run  # noqa: F401 (a fixture)
 from tests.support.api_server import KEY, ApiServer
 from tests.support.runs import records
+from topxgen import translation
 from topxgen.common.errors import UsageError
-from topxgen.inference import REMOTE, SamplingSettings, http
+from topxgen.inference import REMOTE, ModelSettings, SamplingSettings, http
 from topxgen.inference.response_cache import CachedSampler, read_responses
+from topxgen.text import languages
+from topxgen.text.thoughts import without_thoughts
+from topxgen.translation import TranslatorSettings
 
 ODD = (
     None,
@@ -214,3 +218,71 @@ def test_prompts_follow_no_redirect_to_another_host(api, status):
         answers, ending, _ = run(api, server, chats(3))
         assert not answers and not other.bodies and type(ending) is UsageError
         assert f"redirects to http://127.0.0.1:{other.port}" in str(ending) and "--base_url" in str(ending)
+
+
+class VLLM(ApiServer):
+    """Tells, as vLLM's server does, what its chat template writes."""
+
+    end = "<|assistant|><think>\n"
+
+    async def _template(self, writer, path, body):
+        told = {"/tokenize": {"count": 3, "tokens": [1, 2, 3]}, "/detokenize": {"prompt": self.end}}
+        assert body["model"] == "m" and (path == "/detokenize" or body["add_generation_prompt"])
+        await self._send(writer, 200, json.dumps(told[path]).encode())
+        return True
+
+
+def test_thoughts_that_a_servers_template_began_and_the_limit_cut():
+    def edit(name, body):
+        ends = name == "p0"
+        text = "Hm.\n</think>\nKaixo." if ends else "The user wants Basque.\nHm"
+        if name == "p2":
+            body["choices"][0]["message"]["reasoning_content"] = None
+        return ended("openai", content("openai", body, text), "stop" if ends else "length"), None
+
+    with VLLM(edit=edit) as server:
+        answers, _, _ = run("openai", server, chats(6))
+        assert sorted(without_thoughts(answer.texts[0]) for answer in answers) == [""] * 5 + ["Kaixo."]
+        server.end = "<|assistant|>"
+        answers, _, _ = run("openai", server, chats(6))
+        assert sum(without_thoughts(answer.texts[0]) == "The user wants Basque.\nHm" for answer in answers) == 5
+
+
+def test_what_is_no_back_translation(tmp_path):
+    """Unreadable and cut answers have no translation, and say why."""
+    said = {
+        "Bat.": ("<think>The user", "length"),
+        "Bi.": ("Two an", "length"),
+        "Hiru.": ("Three.\nNote: cut", "length"),
+    }
+
+    def edit(name, body):
+        prompt = server.bodies[-1]["messages"][-1]["content"]
+        text, reason = next(answer for sentence, answer in said.items() if sentence in prompt)
+        return ended("openai", content("openai", body, text), reason), None
+
+    with ApiServer(edit=edit) as server:
+        model = ModelSettings("m", base_url=server.url("openai"), api_key=KEY, max_concurrent_requests=1)
+        settings = TranslatorSettings(inference_api="openai", model=model, number_of_demonstrations=0)
+        translator = translation.create("llm", settings)
+        translator.load()
+        found = translator.translate(list(said), languages.find("Basque"), languages.find("English"))
+        translator.close()
+    assert [(item.text, bool(item.error)) for item in found] == [("", True), ("Two an", True), ("Three.", False)]
+    assert "cannot be read: '<think>The user'" in found[0].error and "cut at the limit" in found[1].error
+
+
+def test_a_server_that_separates_thoughts():
+    def edit(name, body):
+        body["choices"][0]["message"]["reasoning_content"] = "Hm."
+        return ended("openai", content("openai", body, "Kaixo mun"), "length"), None
+
+    with VLLM(edit=edit) as server:
+        answers, _, _ = run("openai", server, chats(2))
+        assert [answer.texts for answer in answers] == [["Kaixo mun"]] * 2
+
+
+def test_a_server_that_does_not_tell():
+    with ApiServer(edit=lambda name, body: (ended("openai", body, "length"), None)) as server:
+        answers, _, _ = run("openai", server, chats(2))
+        assert sorted(answer.texts[0] for answer in answers) == ["answer to p0 please", "answer to p1 please"]

@@ -1,5 +1,9 @@
 """The samplers on real models: transformers on a tiny one, vLLM (CPU build or GPU) on Gemma 3 270M."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -199,26 +203,22 @@ def test_vllm_killed_while_it_loads_leaves_no_process(gemma, tmp_path, seconds):
 
 
 @pytest.mark.slow
-def test_vllm_stopped_from_the_terminal(gemma, tmp_path):
-    """Ctrl-C reaches the engine's processes as well as ours: still exit code 130 and one line."""
-    import os
-    import signal
-    import subprocess
-    import sys
-
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_vllm_gets_the_signal_as_well(gemma, tmp_path, number, code):
+    """Ctrl-C at a terminal and the signals of a scheduler reach the engine's processes, too: one line, no half answer, no process left."""
+    before, answers = engines(), tmp_path / "Basque_answers.jsonl"
     command = [sys.executable, "datagen.py", *map(str, vllm_run(gemma, tmp_path))]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while lines_in(tmp_path / "Basque_answers.jsonl") < 3:
+    while lines_in(answers) < 3:
         assert process.poll() is None
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, err = process.communicate(timeout=120)
     # The engine's processes complain in their own words; ours end in order.
-    assert (
-        process.returncode == 130
-        and "\ninterrupted; finished work is on disk; re-run the same command to resume" in err
-    )
+    assert process.returncode == code and "; finished work is on disk; re-run the same command to resume" in err
     assert 'datagen.py", line' not in err
+    assert "abort" not in {reason for record in records(answers) for reason in record.get("finish_reasons", ())}
+    assert_no_engine_left(before)
 
 
 def vllm_run(gemma, folder):

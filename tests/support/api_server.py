@@ -120,6 +120,8 @@ class ApiServer:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = json.loads(await reader.readexactly(int(headers["content-length"])))
         path = first.split()[1]
+        if path in ("/tokenize", "/detokenize"):
+            return await self._template(writer, path, body)
         name = (body["messages"][-1]["content"] if "messages" in body else body["prompt"]).split()[0]
         self.attempts[name] += 1
         attempt = self.attempts[name]
@@ -133,6 +135,11 @@ class ApiServer:
             return await self._reply(writer, path, body, headers, name, attempt)
         finally:
             self.in_flight -= 1
+
+    async def _template(self, writer, path, body) -> bool:
+        """Only vLLM's server tells what its chat template writes."""
+        await self._send(writer, 404, b'{"detail": "Not Found"}')
+        return True
 
     async def _reply(self, writer, path, body, headers, name, attempt) -> bool:
         fault = self.faults(name, attempt)

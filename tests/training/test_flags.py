@@ -64,6 +64,10 @@ IDLE = [
         dict(test_size_ratio=0, eval_steps=None, early_stopping_patience=5),
         "--early_stopping_patience has no effect without held-out",
     ),
+    (
+        dict(lr_scheduler_type="constant_with_warmup", lr_scheduler_kwargs='{"lr_end": 1}'),
+        "--lr_scheduler_kwargs has no effect without a --lr_scheduler_type that has options",
+    ),
     (dict(max_steps=-1), "--max_steps -1 trains by epochs; pass --num_train_epochs N, too"),
     (dict(bf16=True, fp16=True), "--bf16 and --fp16 exclude each other"),
     (dict(use_peft=True, load_in_8bit=True, load_in_4bit=True), "--load_in_8bit and --load_in_4bit exclude each other"),

@@ -1,6 +1,7 @@
 """What train.py writes where, and when: nothing in a dry run, one process at a time, settings that count once something is learned."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -76,3 +77,39 @@ def test_one_process_at_a_time_exports_to_a_folder(tiny_lm, tmp_path, script_her
             assert files_in(export) == {".lock"}
         finally:
             process.kill()
+
+
+def test_no_file_is_written_through_a_link(tiny_lm, tmp_path, script_here):
+    """A folder that others write to may hold links of the names that files have until they are complete."""
+    mine = tmp_path / "mine.txt"
+    words = flags(tiny_lm, tmp_path / "run", max_steps=1, save_steps=1, eval_steps=1)
+    for name in ("config.json", "model.safetensors", "loss_curves.png", "train_log.jsonl", "manifest_train.json"):
+        mine.write_text("my only copy")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / f"{name}.partial").symlink_to(mine)
+        result = script_here("train.py", *words)
+        assert result.returncode == 2 and "Traceback" not in result.stderr, (name, result.stderr[-300:])
+        assert mine.read_text() == "my only copy", name
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_one_process_at_a_time_merges_into_a_folder(tiny_lm, tmp_path, script_here):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_lm)
+    get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])).save_pretrained(
+        tmp_path / "adapter"
+    )
+    holder = "import sys, time; from pathlib import Path; from topxgen.common.locks import OutputLock\n"
+    holder += "with OutputLock(Path(sys.argv[1]), 'merged'): print('held', flush=True); time.sleep(60)"
+    words = ["scripts.merge_lora", tmp_path / "adapter", tmp_path / "merged", "--base_model_name_or_path", tiny_lm]
+    with subprocess.Popen([sys.executable, "-c", holder, tmp_path], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            result = script_here(*words)
+            assert result.returncode == 2 and f"in use by process {process.pid}" in result.stderr
+        finally:
+            process.kill()
+    assert script_here(*words).returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter", "merged"}

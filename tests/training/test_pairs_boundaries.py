@@ -130,6 +130,13 @@ def test_the_most_frequent_sentences_are_untied_first():
         assert 28 <= len(test) <= 30 and not set(common) & set(test)
 
 
+def test_a_test_set_of_less_than_half_the_size_is_not_enough():
+    """A sentence in all but two paragraphs leaves them to be held out, each time the same."""
+    data = [Pair(f"s{i}", f"t{i}", "English", "Basque", str(i // 2)) for i in range(80)]
+    common = [Pair(f"Thanks, reader {g}.", "Eskerrik asko.", "English", "Basque", str(g)) for g in range(38)]
+    assert len(split([*data, *common], 20, 1)[1]) == 20
+
+
 def test_a_chain_of_shared_sentences_is_cut():
     data = [Pair(f"s{i}.{n}", f"t{i}.{n}", "English", "Basque", str(i)) for i in range(30) for n in range(3)]
     data += [Pair(f"a{i}.{g}", f"chain {i}", "English", "Basque", str(g)) for i in range(30) for g in (i, i + 1)]

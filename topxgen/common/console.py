@@ -128,7 +128,7 @@ class Progress:
         self._stage, self._total, self._unit = stage, total, unit
         self._done = self._start = done
         self._began = self._last_line = time.monotonic()
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int | str] = {}
         self._bar = None
         if self._stream.isatty():
             from tqdm import tqdm
@@ -145,7 +145,12 @@ class Progress:
         if self._bar is not None:
             self._bar.unpause()
 
-    def update(self, n: int = 0, **counts: int) -> None:
+    def rate(self) -> float | None:
+        """Units per second since the clock was started; None if there were none."""
+        elapsed = time.monotonic() - self._began
+        return (self._done - self._start) / elapsed if self._done > self._start and elapsed > 0 else None
+
+    def update(self, n: int = 0, **counts: int | str) -> None:
         self._done += n
         self._counts.update(counts)
         if self._bar is not None:

@@ -12,6 +12,10 @@ class UsageError(Exception):
     exit_code = 2
 
 
+class Unreachable(UsageError):
+    """The Hub, which may have what is asked for, cannot be reached: a dry run goes on without it."""
+
+
 class APIUnavailable(UsageError):
     """The API is unavailable (key rejected, quota exhausted, retries exhausted). Finished responses are on disk; scripts
     that start jobs recognise the state by the exit code."""

@@ -17,8 +17,13 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_CUT_TOKEN_CHARS = 6  # the longest JSON token that a cut can leave incomplete, such as fals or a \u escape
 
 
-def refuse_lfs_pointer(path: Path) -> None:
-    """Raise UsageError if the file is what a clone without Git LFS has in place of it."""
+def refuse_stand_in(path: Path) -> None:
+    """Raise UsageError for what may be found in place of a file: a directory, a pipe, the pointer that a clone without Git LFS
+    has. Files are read more than once, and a pipe that nobody writes to is waited for."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory, not a file; move it away, or pass another path")
+    if path.is_fifo():
+        raise UsageError(f"{path} is a pipe, which can be read only once; write its content to a file and pass that")
     with open(path, "rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise UsageError(
@@ -40,8 +45,7 @@ def read_numbered_jsonl(
     """The same, each with the number of its line, from 1."""
     if not path.exists():
         return
-    _refuse_directory(path)
-    refuse_lfs_pointer(path)
+    refuse_stand_in(path)
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if number == 1:
@@ -59,17 +63,11 @@ def read_json(path: Path, schema: type[T] = dict, remedy: str = "restore it or r
     """The JSON in `path`, {} when there is no file. Raises UsageError as `read_jsonl` does."""
     if not path.exists():
         return {}
-    _refuse_directory(path)
-    refuse_lfs_pointer(path)
+    refuse_stand_in(path)
     try:
         return decode(path.read_bytes().removeprefix(BOM_UTF8), schema)
     except ValueError as error:
         raise UsageError(f"{path}: {error}{_encoding_hint(path)}; {remedy}") from None
-
-
-def _refuse_directory(path: Path) -> None:
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory, not a file; move it away, or pass another path")
 
 
 def check_folder(folder: Path, flag: str) -> None:

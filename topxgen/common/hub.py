@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from topxgen.common.console import ONCE
-from topxgen.common.errors import UsageError, reason
+from topxgen.common.errors import Unreachable, UsageError, reason
 
 logger = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")
@@ -47,7 +47,10 @@ def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:
     except UsageError:
         raise
     except Exception as error:  # the Hub's client raises dozens of types; the cause is in the message
-        raise UsageError(cannot_load(name, error)) from None
+        from huggingface_hub import constants
+
+        kind = Unreachable if constants.HF_HUB_OFFLINE and not _looks_local(name) else UsageError
+        raise kind(cannot_load(name, error)) from None
 
 
 def require(models: Iterable[str | None], datasets: Iterable[str | None] = ()) -> None:
@@ -57,7 +60,7 @@ def require(models: Iterable[str | None], datasets: Iterable[str | None] = ()) -
     """
     wanted = [("model", name) for name in models] + [("dataset", name) for name in datasets]
     wanted = [(kind, name) for kind, name in dict.fromkeys(wanted) if name and not Path(name).expanduser().exists()]
-    wanted = [(kind, name) for kind, name in wanted if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)]
+    wanted = [(kind, name) for kind, name in wanted if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", name)]
     if not wanted:
         return
     from huggingface_hub import constants
@@ -67,8 +70,10 @@ def require(models: Iterable[str | None], datasets: Iterable[str | None] = ()) -
     if missing:
         names = ", ".join(f"{'data set' if kind == 'dataset' else kind} {name}" for kind, name in missing)
         options = {"model": "", "dataset": " --repo-type dataset"}
-        commands = "; ".join(f"hf download {name}{options[kind]}" for kind, name in missing)
-        raise UsageError(
+        commands = "; ".join(
+            f"hf download {' '.join(re.findall('[^/]+/[^/]+|[^/]+', name))}{options[kind]}" for kind, name in missing
+        )
+        raise Unreachable(
             f"without the Hub (no internet, or HF_HUB_OFFLINE), missing in its cache {constants.HF_HUB_CACHE}: {names}. On a "
             f"machine with internet, with HF_HOME on a shared disk (and HF_TOKEN for gated repositories): {commands}. Or pass folders"
         )
@@ -77,7 +82,8 @@ def require(models: Iterable[str | None], datasets: Iterable[str | None] = ()) -
 def _is_cached(kind: str, name: str) -> bool:
     from huggingface_hub import constants
 
-    folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "snapshots"
+    repository = "--".join(name.split("/")[:2])  # org/name/file: a file of a repository
+    folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repository}" / "snapshots"
     prepared = Path(constants.HF_HOME) / "datasets" / name.replace("/", "___")
     return any(folder.glob("*/*")) or (kind == "dataset" and any(prepared.glob("*")))
 
@@ -114,9 +120,13 @@ def _warn(model: str, why: str) -> None:
     )
 
 
+def _looks_local(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
 def cannot_load(name: str, error: Exception) -> str:
     """One line for a model or tokenizer that did not load."""
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if _looks_local(name):
         if not Path(name.split(", ")[0]).expanduser().exists():  # data sets are named with their configuration
             return f"cannot load {name!r}: it does not exist; pass an existing folder or a Hub id"
         return f"cannot load {name!r} ({reason(error)}); is it the folder of a model with its config.json and tokenizer files?"

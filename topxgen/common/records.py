@@ -45,6 +45,42 @@ class TranslationRecord(TypedDict, total=False):
     scorer: str | None
 
 
+class RejectRecord(TypedDict, total=False):
+    """A line of {Language}_rejects.jsonl."""
+
+    id: Required[str]
+    reason: Required[str]
+    prompt: str
+    text: str
+    topic: str | None
+
+
+class RejectedPair(TypedDict, total=False):
+    reason: Required[str]
+    sentence: str
+    translation: str | None
+    detail: str | None
+    pieces: int
+    segments: int
+
+
+class TranslationRejects(TypedDict):
+    """A line of {Language}_translate_rejects.jsonl."""
+
+    id: str
+    rejected: list[RejectedPair]
+
+
+class ScoreRecord(TypedDict, total=False):
+    """A line of {Language}_scores.jsonl."""
+
+    id: Required[str]
+    scorer: Required[str]
+    scores: Required[list[float | None]]
+    pairs: str
+    truncated: int
+
+
 class _TranslateSettings(TypedDict, total=False):
     target_language: str
 

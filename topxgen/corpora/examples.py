@@ -156,4 +156,4 @@ def _hub(repo: str, config: str, split: str, column: str, option: str) -> list[s
     try:
         return benchmarks.from_hub(repo, config, split, column)[0]
     except UsageError as error:
-        raise UsageError(f"{error}; without internet pass {option} udhr (embedded) or {option} FOLDER") from None
+        raise type(error)(f"{error}; without internet pass {option} udhr (embedded) or {option} FOLDER") from None

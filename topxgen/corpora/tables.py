@@ -36,7 +36,7 @@ from functools import cache
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, did_you_mean, reason
-from topxgen.common.files import refuse_lfs_pointer
+from topxgen.common.files import refuse_stand_in
 from topxgen.text import languages
 from topxgen.text.languages import Language
 
@@ -209,7 +209,7 @@ def lines(path: Path) -> Iterator[str]:
     """The same one by one: LF or CR LF ends a line, or CR in a file without LF. Other breaks inside a sentence would shift all
     that follow."""
     try:
-        refuse_lfs_pointer(path)
+        refuse_stand_in(path)
         with open(path, "rb") as file:
             newline = "\n" if any(b"\n" in block for block in iter(lambda: file.read(1 << 20), b"")) else "\r"
         with open(path, encoding="utf-8-sig", newline=newline) as file:
@@ -306,7 +306,7 @@ def parquet_rows(path: Path) -> Iterator[dict]:
     from pyarrow import parquet
 
     try:
-        refuse_lfs_pointer(path)
+        refuse_stand_in(path)
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()

@@ -6,6 +6,7 @@ complete, and the manifest is written last: a killed run leaves no incomplete fi
 """
 
 import hashlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -16,11 +17,14 @@ from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import TypedDict
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import open_partial, partial, read_json, to_line, write_json
 from topxgen.common.provenance import command_line, now, versions
 from topxgen.common.signals import SIGNALS, blocked_in_children, finishing
+
+logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 4 << 20
 
@@ -33,6 +37,17 @@ class ChunkResult:
     hits: list[dict] = field(default_factory=list)
     malformed: list[dict] = field(default_factory=list)
     counts: Counter = field(default_factory=Counter)
+
+
+class Manifest(TypedDict):
+    """manifest_decontaminate_{Language}.json, as far as it is read again; written when all files are complete."""
+
+    settings: dict
+    input: dict
+    input_sha256: str
+    counts: dict[str, int]
+    outputs: dict[str, dict]
+    finished: str
 
 
 ChunkFilter = Callable[[bytes], ChunkResult]
@@ -55,11 +70,12 @@ def filter_jsonl(
     nothing is done. `on_chunk` gets start and end of each finished chunk, in bytes, and the counts so far.
     Returns the manifest. Raises UsageError if the input changes during the run or a worker process dies.
     """
-    source, finished = _identity(path), read_json(manifest)
+    source, finished = _identity(path), _read_manifest(manifest)
     paths = [output for output in (hits, malformed, kept) if output is not None]
     if (
-        "finished" in finished
+        finished
         and (finished["settings"], finished["input"]) == (settings, source)
+        and ("lines" in finished["counts"] or not source["bytes"])
         and all(
             _size_and_time(manifest.parent / name).items() <= facts.items()
             for name, facts in finished["outputs"].items()
@@ -112,6 +128,15 @@ def filter_jsonl(
     }
     write_json(manifest, finished)
     return finished
+
+
+def _read_manifest(path: Path) -> Manifest | None:
+    """The manifest of a complete run; None if there is none, or none that can be read: then all is done again."""
+    try:
+        return read_json(path, Manifest, "the file is filtered anew") or None
+    except UsageError as error:
+        logger.warning("%s", error)
+        return None
 
 
 class _Output:

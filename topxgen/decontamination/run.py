@@ -208,6 +208,14 @@ def filter_file(
     }
 
 
+def _is_current(part: report.Part, manifest: Path) -> bool:
+    """Whether a part of an earlier report describes the files that are there."""
+    try:
+        return read_json(manifest).get("input_sha256") == part["input_sha256"]
+    except UsageError:
+        return False  # its own run says what is wrong
+
+
 def write_reports(
     args: argparse.Namespace,
     paths: tuple[Path, Path],
@@ -221,9 +229,9 @@ def write_reports(
     """
     earlier = report.earlier(paths[0])
     if not args.audit:
-        for name, part in list(earlier["languages"].items()):
-            if read_json(layout.manifest(name)).get("input_sha256") != part["input_sha256"]:
-                del earlier["languages"][name]
+        earlier["languages"] = {
+            name: part for name, part in earlier["languages"].items() if _is_current(part, layout.manifest(name))
+        }
     languages_of_report = dict(sorted((earlier["languages"] | parts).items()))
     between = [row for row in earlier["between_benchmarks"] if row["language"] not in texts]
     for name, of_language in texts.items():

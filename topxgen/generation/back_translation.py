@@ -8,7 +8,14 @@ from topxgen.common import signals
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl
-from topxgen.common.records import Layout, Paragraph, replace_surrogates, with_ids
+from topxgen.common.records import (
+    Layout,
+    Paragraph,
+    ParagraphRecord,
+    TranslationRecord,
+    TranslationRejects,
+    with_ids,
+)
 from topxgen.text import sentence_splitting
 from topxgen.text.languages import Language
 from topxgen.translation import by_steps
@@ -28,15 +35,18 @@ def read_paragraphs(layout: Layout, language: Language) -> Iterator[Paragraph]:
     path = layout.paragraphs(language.name)
     if not path.exists():
         raise UsageError(f"no paragraphs to translate: {path} is missing; run --stages generate first")
-    for paragraph_id, record in with_ids(read_jsonl(path), "text"):
+    for paragraph_id, record in with_ids(read_jsonl(path, ParagraphRecord), "text"):
         if not isinstance(record.get("text"), str):
             raise UsageError(f'{path}: record {paragraph_id} has no "text"')
-        yield Paragraph(paragraph_id, replace_surrogates(record["text"]), record.get("topic"))
+        yield Paragraph(paragraph_id, record["text"], record.get("topic"))
 
 
 def translated_ids(layout: Layout, language: Language) -> set[str]:
     """Ids of the paragraphs that the translations file has."""
-    return {paragraph_id for paragraph_id, _ in with_ids(read_jsonl(layout.translations(language.name)), "sentence")}
+    return {
+        paragraph_id
+        for paragraph_id, _ in with_ids(read_jsonl(layout.translations(language.name), TranslationRecord), "sentence")
+    }
 
 
 def back_translate(config, language: Language, identifier, progress: Progress) -> None:
@@ -52,13 +62,13 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
     if all(paragraph.id in done for paragraph in paragraphs):
         return
     rejects = layout.translation_rejects(language.name)
-    rejects_done = {record["id"] for record in read_jsonl(rejects)}
+    rejects_done = {record["id"] for record in read_jsonl(rejects, TranslationRejects)}
     texts = (paragraph.text for paragraph in paragraphs)
     split = sentence_splitting.load(config.args.splitter, language, texts).split
     translated = Counter()
 
     def show(paragraphs: int) -> None:
-        progress.update(paragraphs, **translated, **(config.meter.shown() if config.back_translator == "llm" else {}))
+        progress.update(paragraphs, **translated)
 
     with Appender(layout.translations(language.name)) as out, Appender(rejects) as rejected:
         for block in _blocks(paragraphs, split, identifier, language, translator.block_size):

@@ -9,7 +9,14 @@ from itertools import zip_longest
 from pathlib import Path
 
 from topxgen.common.files import read_jsonl
-from topxgen.common.records import Layout, with_ids
+from topxgen.common.records import (
+    Layout,
+    ParagraphRecord,
+    RejectRecord,
+    TranslationRecord,
+    TranslationRejects,
+    with_ids,
+)
 from topxgen.generation.filters import FILTERS
 from topxgen.generation.paragraphs import is_generated
 from topxgen.inference.response_cache import read_responses
@@ -38,22 +45,25 @@ RARE_REASONS = (
 def generation_counts(layout: Layout, language: str) -> dict:
     """Responses (rejected by reason, not needed, all) and kept paragraphs of a language."""
     reasons, judged = Counter(), set()
-    for record in read_jsonl(layout.rejects(language)):
+    for record in read_jsonl(layout.rejects(language), RejectRecord):
         reasons[record["reason"].split()[0]] += 1
         judged.add(record["id"].rpartition(".")[0])
-    ids = [paragraph_id for paragraph_id, _ in with_ids(read_jsonl(layout.paragraphs(language)), "text")]
+    ids = [
+        paragraph_id for paragraph_id, _ in with_ids(read_jsonl(layout.paragraphs(language), ParagraphRecord), "text")
+    ]
     generated = [paragraph_id for paragraph_id in ids if is_generated(paragraph_id, language)]
     judged.update(paragraph_id.rpartition(".")[0] for paragraph_id in generated)
     counts = Counter(dict.fromkeys(("prompts", "answers", "not_needed", "prompt_tokens", "completion_tokens"), 0))
-    for record in read_responses(layout.responses(language)):
+    responses = list(read_responses(layout.responses(language)))
+    for record in {record["id"]: record for record in responses}.values():  # the last one of an id counts
         answers = len(record["texts"]) or 1  # one that failed has no text
         counts.update(
             prompts=1,
             answers=answers,
             not_needed=0 if record["id"] in judged else answers,
-            prompt_tokens=record["prompt_tokens"],
-            completion_tokens=record["completion_tokens"],
         )
+    for record in responses:
+        counts.update({key: record[key] for key in ("prompt_tokens", "completion_tokens")})
     return {**counts, "rejected": dict(reasons), "kept": len(ids), "brought_along": len(ids) - len(generated)}
 
 
@@ -61,13 +71,13 @@ def translation_counts(layout: Layout, language: str) -> dict:
     """Sentences, pairs, rejects and scores of a language."""
     pairs = paragraphs = in_pieces = 0
     scores = []
-    for record in read_jsonl(layout.translations(language)):
+    for record in read_jsonl(layout.translations(language), TranslationRecord):
         paragraphs += 1
         pairs += len(record["propositions"])
-        in_pieces += sum(count > 1 for count in record.get("segments", record.get("pieces", [])))
+        in_pieces += sum(count > 1 for count in record.get("segments") or record.get("pieces") or [])
         scores += [score for score in record.get("scores") or [] if score is not None]
     reasons = Counter()
-    for record in read_jsonl(layout.translation_rejects(language)):
+    for record in read_jsonl(layout.translation_rejects(language), TranslationRejects):
         reasons.update(reject["reason"] for reject in record["rejected"])
         in_pieces += sum(reject.get("segments", reject.get("pieces", 1)) > 1 for reject in record["rejected"])
     return {
@@ -135,7 +145,7 @@ def sample_pairs(path: Path, count: int = 5) -> list[tuple[str, str, float | Non
     """Up to `count` (sentence, translation, score) from across the file."""
     pairs = [
         pair
-        for record in read_jsonl(path)
+        for record in read_jsonl(path, TranslationRecord)
         for pair in zip_longest(record["propositions"], record["translations"], record.get("scores") or [])
     ]
     return pairs[:: max(1, len(pairs) // count)][:count]

@@ -6,6 +6,7 @@ has all languages of the folder, however they were run: one by one, together, or
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NotRequired, Required, TypedDict
 
 from topxgen.common.files import read_json, write_json
 from topxgen.common.locks import wait_for_lock
@@ -16,6 +17,48 @@ from topxgen.text.languages import Language
 STAGES = ("generate", "translate", "score")
 SUMS = ("prompts_asked", "truncated_texts")  # results that add up over languages
 RUN_KEYS = ("started", "finished", "command", "seed", "settings", "versions")
+REMEDY = "remove it: it is made again"
+
+
+class _Counts(TypedDict, total=False):
+    rejected: Required[dict[str, int]]
+    prompts: int
+
+
+class Manifest(TypedDict):
+    """Of a stage for a language, as far as it is read."""
+
+    language: str
+    started: str
+    finished: str
+    command: list
+    seed: int
+    settings: dict
+    versions: dict
+    counts: _Counts
+    complete: NotRequired[bool]
+    prompts_asked: NotRequired[int | None]
+    truncated_texts: NotRequired[int]
+
+
+class WholeManifest(TypedDict, total=False):
+    """Of a stage for all languages of a directory, as far as it is read."""
+
+    counts: Required[dict[str, _Counts]]
+    settings: Required[dict]
+    started: Required[str]
+    finished: Required[str]
+    prompts_asked: int | None
+
+
+def language_manifest(layout: Layout, stage: str, language: str) -> dict:
+    """{} if there is none."""
+    return read_json(layout.manifest(stage, language), Manifest, REMEDY)
+
+
+def whole_manifest(layout: Layout, stage: str) -> dict:
+    """{} if there is none."""
+    return read_json(layout.manifest(stage), WholeManifest, REMEDY)
 
 
 def remove_manifests(layout: Layout, stage: str, languages: list[str]) -> None:
@@ -45,7 +88,7 @@ def write_manifests(
         _split_older(layout, stage)
         for language, values in results.items():
             path = layout.manifest(stage, language)
-            earlier = read_json(path)
+            earlier = language_manifest(layout, stage, language)
             if not earlier or any(
                 earlier.get(name) != value for name, value in {**values, "settings": own_settings[language]}.items()
             ):
@@ -73,7 +116,7 @@ def _without_others(settings: dict, language: str, languages: Mapping[str, Langu
 
 def _language_manifests(layout: Layout, stage: str) -> list[dict]:
     path = layout.manifest(stage)
-    return [read_json(file) for file in sorted(path.parent.glob(f"{path.stem}_*.json"))]
+    return [read_json(file, Manifest, REMEDY) for file in sorted(path.parent.glob(f"{path.stem}_*.json"))]
 
 
 def _combine(layout: Layout, stage: str) -> None:
@@ -86,22 +129,22 @@ def _combine(layout: Layout, stage: str) -> None:
     whole = {"stage": stage, **{name: latest[name] for name in RUN_KEYS}}
     whole["started"] = min(part["started"] for part in parts)
     whole["settings"] = {name: value for part in parts for name, value in part["settings"].items()}
-    whole |= {name: sum(part[name] for part in parts) for name in SUMS if all(name in part for part in parts)}
+    whole |= {name: sum(part.get(name) or 0 for part in parts) for name in SUMS if any(name in part for part in parts)}
     if stage == "generate":
-        whole["complete"] = all(part["complete"] for part in parts)
+        whole["complete"] = all(part.get("complete") for part in parts)
     whole |= {name: latest[name] for name in latest if name not in {*whole, *SUMS, "language", "counts"}}
     whole["counts"] = {part["language"]: part["counts"] for part in parts}
-    if whole != read_json(path):
+    if whole != whole_manifest(layout, stage):
         write_json(path, whole)
 
 
 def _split_older(layout: Layout, stage: str) -> None:
     """Write the languages' manifests from the one that older versions wrote for all of them."""
-    whole = read_json(layout.manifest(stage))
+    whole = whole_manifest(layout, stage)
     if not whole or _language_manifests(layout, stage):
         return
     for language, counts in whole["counts"].items():
-        part = whole | {"language": language, "counts": counts}
+        part = {"command": [], "seed": 0, "versions": {}} | whole | {"language": language, "counts": counts}
         if "prompts_asked" in whole and len(whole["counts"]) > 1:
-            part["prompts_asked"] = counts["prompts"]  # at least
+            part["prompts_asked"] = counts.get("prompts", 0)  # at least
         write_json(layout.manifest(stage, language), part)

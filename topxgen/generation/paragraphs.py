@@ -9,13 +9,14 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from topxgen.common.console import Progress
-from topxgen.common.files import Appender, read_jsonl
-from topxgen.common.records import Paragraph, with_ids
+from topxgen.common.files import Appender, read_json, read_jsonl, to_line, write_atomic
+from topxgen.common.records import Paragraph, ParagraphRecord, RejectRecord, with_ids
 from topxgen.generation.filters import reject_reason
 from topxgen.generation.pipelines import Prompt
-from topxgen.inference import Answer, Request, SamplingSettings
+from topxgen.inference import REMOTE, Answer, Request, SamplingSettings
 from topxgen.inference.response_cache import ResponseCache, response_record
 from topxgen.text.languages import Language
 from topxgen.text.near_duplicates import NearDuplicates
@@ -59,6 +60,12 @@ def is_generated(paragraph_id: str, language: str) -> bool:
     return paragraph_id.startswith(f"{language}-")
 
 
+def has_failed(response: dict) -> bool:
+    """Whether there is no text, for another reason than the length of the prompt."""
+    error = response.get("error")
+    return "--max_model_len" not in error if error else not any(text.strip() for text in response["texts"])
+
+
 class _LanguageFiles:
     """The files of a language, and what is in them."""
 
@@ -66,12 +73,22 @@ class _LanguageFiles:
         layout, name, self.language = config.layout, language.name, language
         self.near_duplicates = NearDuplicates(config.args.threshold, config.args.rouge_tokenizer)
         self.kept: set[str] = set()
-        for paragraph_id, record in with_ids(read_jsonl(layout.paragraphs(name)), "text"):
+        for paragraph_id, record in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"):
             self.near_duplicates.add(paragraph_id, str(record.get("text", "")))
             self.kept.add(paragraph_id)
-        self.rejected = {record["id"] for record in read_jsonl(layout.rejects(name))}
         self.responses = ResponseCache(layout.responses(name), fsync_each=True)
+        manifests = layout.manifest("generate", name), layout.manifest("generate")
+        if config.args.inference_api in REMOTE and not any(read_json(path).get("complete") for path in manifests):
+            self._forget_failed(layout.rejects(name))
+        self.rejected = {record["id"] for record in read_jsonl(layout.rejects(name), RejectRecord)}
         self.kept_out, self.rejects_out = Appender(layout.paragraphs(name)), Appender(layout.rejects(name))
+
+    def _forget_failed(self, path: Path) -> None:
+        """Ask again, before a run goes on, what an API refused or left empty: a server that was at fault may work again."""
+        failed = self.responses.forget(has_failed)
+        rejects = list(read_jsonl(path, RejectRecord)) if failed else []
+        if any(reject.get("prompt") in failed for reject in rejects):
+            write_atomic(path, (to_line(reject) for reject in rejects if reject.get("prompt") not in failed))
 
     def close(self) -> None:
         for output in (self.responses, self.rejects_out, self.kept_out):
@@ -84,7 +101,7 @@ class Generation:
     def __init__(self, config, progress: Progress):
         """`config`: a topxgen.generation.plan.GenerationConfig."""
         self._args, self._pipeline, self._filters = config.args, config.pipeline, config.filters
-        self._target, self._progress, self._meter = config.target, progress, config.meter
+        self._target, self._progress = config.target, progress
         self._files = {name: _LanguageFiles(config, language) for name, language in config.languages.items()}
         # Paragraphs that came with the file count from the start; generated ones are counted when their prompt's turn
         # comes, so that a resumed run goes through the same states.
@@ -101,7 +118,7 @@ class Generation:
         self._kept_in_step = self.unproductive_steps = 0
         self._decided_prompts = self._kept_now = 0
         # Responses on disk, and requests sent by this run.
-        self.requested = Counter({name: len(files.responses) for name, files in self._files.items()})
+        self.requested_by_language = Counter({name: len(files.responses) for name, files in self._files.items()})
         progress.update(self.kept.total())
 
     def __enter__(self):
@@ -117,6 +134,10 @@ class Generation:
         if request is not None:
             self._unsent.append(request)
         return request is not None
+
+    @property
+    def requested(self) -> int:
+        return self.requested_by_language.total()
 
     @property
     def target_reached(self) -> bool:
@@ -156,7 +177,7 @@ class Generation:
                 if (built := self._pipeline.build(prompt)) is None:
                     return None
                 content, self._topics[prompt.id] = built
-                self.requested[prompt.language] += 1
+                self.requested_by_language[prompt.language] += 1
                 self._undecided.append(self._queue.popleft())
                 return Request(prompt.id, content, request_seed(self._args.seed, prompt.id))
             self._undecided.append(self._queue.popleft())
@@ -194,10 +215,7 @@ class Generation:
             self._undecided.popleft()
         files = self._files.values()
         self._progress.update(
-            0,
-            responses=sum(len(f.responses) for f in files),
-            rejected=sum(len(f.rejected) for f in files),
-            **self._meter.shown(),
+            0, responses=sum(len(f.responses) for f in files), rejected=sum(len(f.rejected) for f in files)
         )
 
     def _judge_prompt(self, prompt: Prompt, record: dict) -> None:

@@ -1,30 +1,24 @@
 """The checked settings of a datagen.py command line, and what --dry_run shows of it."""
 
 import argparse
-import logging
-from collections import Counter
 from functools import cached_property
 from pathlib import Path
 
 from topxgen import inference, translation
 from topxgen.common.cli import check_filename
-from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.records import Layout
 from topxgen.common.registry import load_choice
 from topxgen.corpora import benchmarks
+from topxgen.generation import checks
 from topxgen.generation.filters import load_filters
 from topxgen.generation.paragraphs import Target
 from topxgen.generation.pipelines import PIPELINES
 from topxgen.generation.scoring import SCORERS
 from topxgen.inference.costs import Meter, Prices
-from topxgen.inference.tokenizer import encode, load_tokenizer
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings
 
-logger = logging.getLogger(__name__)
-
-DRY_RUN_PROMPTS = 2
 # Flags that decide what is generated, besides those of decoding; under other names in settings_generate.json:
 # --data_generation_pipeline and those of the model.
 GENERATE_FLAGS = (
@@ -40,11 +34,11 @@ class GenerationConfig:
         self.args = args
         chosen = [languages.find(name, args.languages_file) for name in args.languages]
         self.languages = {language.name: language for language in chosen}
+        if len(self.languages) < len(chosen):
+            raise UsageError(f"--languages names a language twice: {', '.join(language.name for language in chosen)}")
         self.minimums = self._minimums(chosen)
         self.target_language = languages.find(args.target_language, args.languages_file)
-        self.back_translator = args.back_translator or ("nllb" if args.use_nllb else "llm")
-        # Apertium is for machines without models; its own confidence costs nothing.
-        self.scorer_name = args.scorer or ("confidence" if self.back_translator == "apertium" else "blaser")
+        self.back_translator, self.scorer_name = checks.back_translator(args), checks.scorer(args)
         model = {
             "nllb": args.nllb_name_or_path,
             "llm": args.adapter_name_or_path or args.model_name_or_path or "llm",
@@ -53,6 +47,7 @@ class GenerationConfig:
         self.layout = Layout(args.output_dir, translate_dir, self._filenames())
         if args.num_beams > inference.MAX_BEAMS:
             raise UsageError(f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}")
+        _ = self.meter.prices  # raises for a --budget without --prices
         if 1 < args.num_beams < args.num_return_sequences:
             raise UsageError(
                 f"--num_return_sequences {args.num_return_sequences} is more than --num_beams {args.num_beams}"
@@ -106,7 +101,8 @@ class GenerationConfig:
         args = self.args
         sources = [args.example_paragraphs] if args.number_of_icl_demonstrations else []
         sources += [args.example_sentences] if args.number_of_icl_phrases else []
-        sources = sources if "generate" in args.stages else []
+        if "generate" not in args.stages or args.data_generation_pipeline != "topxgen":
+            sources = []  # a pipeline of one's own may show other examples, or none
         if "translate" in args.stages and self.back_translator == "llm" and args.number_of_demonstrations:
             sources.append(args.demonstration_pool)
         return [benchmarks.REPOS.get(source) for source in sources]
@@ -152,6 +148,16 @@ class GenerationConfig:
             "decoding": inference.decoding(args.inference_api, self.model_settings()),
         }
 
+    def translate_settings(self) -> dict:
+        """What decides the pairs, by the names in settings_translate.json; after the translator's `check` of the languages."""
+        return {
+            "back_translator": self.back_translator,
+            "target_language": self.target_language.name,
+            "splitter": self.args.splitter,
+            "lid_model": self.args.lid_model,
+            **self.translator.settings,
+        }
+
     @cached_property
     def translator(self):
         """The back-translator, its model not loaded. Raises UsageError if it is not available."""
@@ -178,57 +184,3 @@ class GenerationConfig:
     def scorer(self):
         """The scorer, its models not loaded; None for --scorer none."""
         return load_choice("--scorer", self.scorer_name, SCORERS)(self.args)
-
-
-def dry_run(config: GenerationConfig) -> int:
-    """Print the plan: the first prompts, their token counts, an estimate of the whole."""
-    args = config.args
-    show(f"stages: {' -> '.join(args.stages)}; languages: {', '.join(config.languages)}; output: {args.output_dir}")
-    if "generate" in args.stages:
-        _show_generation(config)
-    if {"translate", "score"} & set(args.stages):
-        show(
-            f"back-translator {config.back_translator} into {config.target_language.name}, files in "
-            f"{config.layout.translate_dir}, sentences by {args.splitter}, languages by {args.lid_model}, scores by "
-            f"{config.scorer_name}"
-        )
-        try:
-            for language in config.languages.values():
-                config.translator.check(language, config.target_language)
-            show(f"back-translator: {config.translator.version}")
-        except UsageError as error:
-            show(f"not checked: {error}")
-    return 0
-
-
-def _show_generation(config: GenerationConfig) -> None:
-    args, pipeline = config.args, config.pipeline
-    try:
-        if args.inference_api in inference.REMOTE:
-            raise UsageError(f"{args.inference_api} does not publish its tokenizer")
-        tokenizer = load_tokenizer(config.model_settings())
-    except UsageError as error:
-        tokenizer = None
-        show(f"token counts are estimates (3 characters a token): {error}")
-    steps = pipeline.schedule(config.target.languages, args.request_batch_size, args.seed)
-    counts = []
-    for prompt in [prompt for _, step in zip(range(8), steps, strict=False) for prompt in step]:
-        if (built := pipeline.build(prompt)) is None:
-            break
-        content, topic = built
-        text = content if isinstance(content, str) else content[0]["content"]
-        count = len(encode(tokenizer, content)) if tokenizer is not None else len(text) // 3
-        counts.append(count)
-        if len(counts) <= DRY_RUN_PROMPTS:
-            show(f"\n--- prompt {prompt.id}, topic {topic!r}, {count} tokens\n{text}\n---")
-    wanted = config.target.missing(Counter())
-    least = -(-wanted // (pipeline.texts_per_prompt * args.num_return_sequences))
-    mean = sum(counts) / max(len(counts), 1)
-    most_new = 2 * least * args.num_return_sequences * args.max_new_tokens / 1e6
-    show(
-        f"\n{wanted} paragraphs wanted, {pipeline.texts_per_prompt} a prompt: {least} prompts if all are kept, "
-        f"{2 * least} if half are\nabout {mean:.0f} tokens a prompt: {mean * least / 1e6:.2f} to "
-        f"{2 * mean * least / 1e6:.2f} million prompt tokens, at most {most_new:.2f} million new ones\n"
-        f"{pipeline.summary}\nmodel {args.model_name_or_path} through {args.inference_api}, temperature "
-        f"{args.temperature if args.do_sample else 0:g}, seed {args.seed}"
-    )

@@ -1,40 +1,137 @@
 """The stages of datagen.py: generate, translate, score, and the report on them."""
 
 import logging
+import os
+import tempfile
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, TypedDict
+
+import msgspec
 
 from topxgen import inference
-from topxgen.common import hub, provenance
+from topxgen.common import flag_rules, hub, provenance
 from topxgen.common.console import Progress, show
-from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail
+from topxgen.common.errors import Unreachable, UsageError
+from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_json
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
 from topxgen.generation import funnel, scoring
 from topxgen.generation.back_translation import back_translate, read_paragraphs, translated_ids
-from topxgen.generation.manifests import STAGES, record, remove_manifests, write_manifests
+from topxgen.generation.checks import RULES
+from topxgen.generation.manifests import (
+    STAGES,
+    language_manifest,
+    record,
+    remove_manifests,
+    whole_manifest,
+    write_manifests,
+)
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
 from topxgen.text import language_id
 
 logger = logging.getLogger(__name__)
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+RATES = "rates.json"
 
 
-def preflight(config: GenerationConfig) -> None:
-    """Raise UsageError now for what a later stage would raise after hours of generation."""
+class Rates(TypedDict, total=False):
+    """Paragraphs per second in each stage's last run."""
+
+    generate: Positive
+    translate: Positive
+    score: Positive
+
+
+def rates(config: GenerationConfig) -> Rates:
+    return read_json(config.args.output_dir / RATES, Rates)
+
+
+def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], None] | None = None) -> None:
+    """Raise UsageError now for what a later stage would raise after hours of generation.
+
+    `on_unreachable` takes the errors about what only the Hub has, where it cannot be reached; else they are raised, too.
+    """
+    for check in _checks(config):
+        try:
+            check()
+        except Unreachable as error:
+            if on_unreachable is None:
+                raise
+            on_unreachable(error)
+
+
+def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     args, languages = config.args, config.languages.values()
-    hub.require(config.hub_models(), config.hub_datasets())
+    yield lambda: _check_output(config)
+    yield lambda: hub.require(config.hub_models(), config.hub_datasets())
     if "generate" in args.stages:
-        _ = config.filters
-        inference.check(args.inference_api, config.model_settings(), config.sampling_settings())
+        yield lambda: config.filters
+        yield lambda: inference.check(args.inference_api, config.model_settings(), config.sampling_settings())
+        yield lambda: _check_origin(config)
+    yield lambda: flag_rules.check(RULES, args)
     if "translate" in args.stages:
         for language in languages:
-            config.translator.check(language, config.target_language)
-        language_id.load(args.lid_model)
+            yield lambda language=language: config.translator.check(language, config.target_language)
+            if "generate" not in args.stages:
+                yield lambda language=language: next(read_paragraphs(config.layout, language), None)
+        yield lambda: language_id.load(args.lid_model)
     if "score" in args.stages and config.scorer is not None:
         if "translate" not in args.stages:
-            _check_target_language(config)
-        config.scorer.preflight(languages, config.target_language)
+            yield lambda: _check_target_language(config)
+            for name in config.languages:
+                yield lambda name=name: scoring.count_unscored(config.layout, name, config.scorer.id)
+        yield lambda: config.scorer.preflight(languages, config.target_language)
+
+
+def check_settings(config: GenerationConfig) -> None:
+    """Raise UsageError if the directory has results of other settings."""
+    for stage, settings in (("generate", config.generate_settings), ("translate", config.translate_settings)):
+        if stage in config.args.stages:
+            provenance.check_settings(config.layout.settings(stage), settings())
+
+
+def _check_output(config: GenerationConfig) -> None:
+    """Raise UsageError for directories that are files, or cannot be written to, and files that are directories."""
+    layout = config.layout
+    for folder in (layout.output_dir, layout.translate_dir):
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise UsageError(f"{existing} is not a directory; pass another --output_dir or --translate_dir")
+        try:
+            if not os.access(existing, os.W_OK | os.X_OK):
+                raise PermissionError(0, "Permission denied")
+            if existing != folder.absolute():  # some file systems, such as /proc, show only by trying
+                tempfile.TemporaryFile(dir=existing).close()
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to the output directory {folder}: {error.strerror}; pass another --output_dir"
+            ) from None
+    outputs = [path for name in config.languages for path in layout.jsonl_files(name)]
+    outputs += [path for stage in STAGES for path in (layout.manifest(stage), layout.settings(stage))]
+    for path in outputs:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is not a file, but this run writes one of that name; pass another --output_dir")
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+            raise UsageError(f"{path} is not readable and writable; change its permissions")
+
+
+@contextmanager
+def _progress(config: GenerationConfig, stage: str, total: int, done: int = 0) -> Iterator[Progress]:
+    """The bar of a stage, with what the responses have cost; its rate is kept for the estimates of dry runs."""
+    with Progress(stage, total, "paragraphs", done=done) as progress:
+        config.meter.progress = progress
+        try:
+            yield progress
+        finally:
+            config.meter.progress = None
+            path = config.args.output_dir / RATES
+            if rate := progress.rate():
+                with wait_for_lock(path.parent):
+                    write_json(path, rates(config) | {stage: rate})
 
 
 def repair_files(config: GenerationConfig) -> None:
@@ -51,9 +148,8 @@ def generate(config: GenerationConfig) -> bool:
     args, layout, target, started = config.args, config.layout, config.target, provenance.now()
     settings = config.generate_settings()
     _check_origin(config)
-    provenance.check_settings(layout.settings("generate"), settings)
     total = max(target.total, sum(target.minimums.values()))
-    with Progress("generate", total, "paragraphs") as progress, Generation(config, progress) as generation:
+    with _progress(config, "generate", total) as progress, Generation(config, progress) as generation:
         if generation.needs_responses():
             model = config.model_settings()
             logger.info(
@@ -69,11 +165,13 @@ def generate(config: GenerationConfig) -> bool:
             finally:
                 _log_retries(sampler)
                 sampler.close()
+        else:
+            progress.restart_clock()  # what is read from disk says nothing about the rate
     counts = {name: funnel.generation_counts(layout, name) for name in config.languages}
     results = {
         name: {
             "complete": generation.target_reached,
-            "prompts_asked": generation.requested[name],
+            "prompts_asked": generation.requested_by_language[name],
             "counts": counts[name],
         }
         for name in config.languages
@@ -111,14 +209,7 @@ def translate(config: GenerationConfig) -> None:
     translator, languages = config.translator, config.languages.values()
     for language in languages:
         translator.check(language, target)
-    settings = {
-        "back_translator": config.back_translator,
-        "target_language": target.name,
-        "splitter": args.splitter,
-        "lid_model": args.lid_model,
-        **translator.settings,
-    }
-    provenance.check_settings(layout.settings("translate"), settings)
+    settings = config.translate_settings()
     identifier = language_id.load(args.lid_model)
     for language in [*languages, target]:
         if not identifier.knows(language):
@@ -139,7 +230,7 @@ def translate(config: GenerationConfig) -> None:
         logger.info(f"translate: the sentences of {total} paragraphs into {target.name}; loading {translator.version}")
         try:
             translator.load()
-            with Progress("translate", total, "paragraphs", done=done.total()) as progress:
+            with _progress(config, "translate", total, done.total()) as progress:
                 for language in languages:
                     back_translate(config, language, identifier, progress)
         finally:
@@ -174,7 +265,7 @@ def score(config: GenerationConfig) -> None:
         logger.info(f"score: the pairs of {total} paragraphs{by}")
         try:
             scorer.load()
-            with Progress("score", total, "paragraphs") as progress:
+            with _progress(config, "score", total) as progress:
                 for name in unfinished:
                     scoring.score(config, config.languages[name], progress)
         finally:
@@ -207,7 +298,7 @@ def _check_unchanged(config: GenerationConfig, generation: dict, translation: di
         if stage == "score" and config.scorer is None:
             continue
         for name in config.languages:
-            counts = read_json(config.layout.manifest(stage, name)).get("counts", {})
+            counts = language_manifest(config.layout, stage, name).get("counts", {})
             now = (generation if stage == "generate" else translation).get(name, {})
             if not counts or any(
                 now.get(key) != value
@@ -235,10 +326,10 @@ def report(config: GenerationConfig) -> bool:
     _check_unchanged(
         config, dict(zip(generated, generation, strict=True)), dict(zip(translated, translation, strict=True))
     )
-    manifests = {name: read_json(layout.manifest("generate", name)) for name in config.languages}
-    prompts_sent = sum(manifest.get("prompts_asked", 0) for manifest in manifests.values()) or None
+    manifests = {name: language_manifest(layout, "generate", name) for name in config.languages}
+    prompts_sent = sum(manifest.get("prompts_asked") or 0 for manifest in manifests.values()) or None
     show(f"\nFunnel, {', '.join(config.languages)}:\n{funnel.render(prompts_sent, generation, translation)}\n")
-    whole = [read_json(layout.manifest(stage)) for stage in STAGES]
+    whole = [whole_manifest(layout, stage) for stage in STAGES]
     others = sorted({name for manifest in whole for name in manifest.get("counts", {})} - config.languages.keys())
     if others:
         rows = [list(manifest.get("counts", {}).values()) for manifest in (whole[0], whole[2] or whole[1])]

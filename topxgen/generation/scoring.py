@@ -18,7 +18,7 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl, to_line, write_atomic
 from topxgen.common.provenance import digest
-from topxgen.common.records import Layout, read_translations, with_ids
+from topxgen.common.records import Layout, ScoreRecord, TranslationRecord, read_translations, with_ids
 from topxgen.common.registry import Choice
 from topxgen.inference.response_cache import ResponseCache
 from topxgen.text.languages import Language
@@ -136,7 +136,7 @@ def count_unscored(layout: Layout, language: str, scorer_id: str) -> int:
     path = layout.translations(language)
     if not path.exists():
         raise UsageError(f"no pairs to score: {path} is missing; run --stages translate first")
-    return sum(1 for record in read_jsonl(path) if _is_unscored(record, scorer_id))
+    return sum(1 for record in read_jsonl(path, TranslationRecord) if _is_unscored(record, scorer_id))
 
 
 def _is_unscored(record: dict, scorer_id: str) -> bool:
@@ -158,7 +158,7 @@ def score(config, source: Language, progress: Progress) -> None:
     """
     layout, target, scorer = config.layout, config.target_language, config.scorer
     path = layout.translations(source.name)
-    cache = ResponseCache(layout.score_cache(source.name), keys=("id", "scorer", "scores"))
+    cache = ResponseCache(layout.score_cache(source.name), schema=ScoreRecord)
     scores: dict[str, list] = {}
     for block in _blocks(path, scorer.id):
         wanted = {record_id: (scorer.id, _pairs_digest(record, target)) for record_id, record in block}
@@ -184,7 +184,7 @@ def truncated_texts(layout: Layout, language: str) -> dict[str, int]:
     path = layout.score_cache(language)
     if not path.exists():
         return {}
-    latest = {record["id"]: record.get("truncated", 0) for record in read_jsonl(path)}
+    latest = {record["id"]: record.get("truncated", 0) for record in read_jsonl(path, ScoreRecord)}
     return {"truncated_texts": sum(latest.values())}
 
 
@@ -208,7 +208,7 @@ def _pairs_digest(record: dict, target: Language) -> str:
 
 def _with_scores(path: Path, scores: dict[str, list], scorer_id: str) -> Iterator[str]:
     """The lines of the translations file with the new scores."""
-    for record_id, record in with_ids(read_jsonl(path), "sentence"):
+    for record_id, record in with_ids(read_jsonl(path, TranslationRecord), "sentence"):
         if record_id in scores and _is_unscored(record, scorer_id):
             record["scores"], record["scorer"] = scores[record_id], scorer_id
         yield to_line(record)

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
+from topxgen.common.files import refuse_stand_in
 from topxgen.common.lines import split_lines
 
 
@@ -16,6 +17,7 @@ def read_topics(path: Path) -> list[str]:
     Raises UsageError when the file is missing, empty or malformed.
     """
     try:
+        refuse_stand_in(path)
         lines = split_lines(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"

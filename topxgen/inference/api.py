@@ -23,7 +23,7 @@ from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop
 from topxgen.inference.api_errors import MISTAKE, PROMPT, REFUSED, ErrorClassifier, Failure
 from topxgen.inference.event_loop import LoopThread
-from topxgen.text.thoughts import begun_in
+from topxgen.text.thoughts import begun_in, has_marks
 
 logger = logging.getLogger(__name__)
 MAX_CONCURRENT_REQUESTS = 16
@@ -238,7 +238,8 @@ class RemoteSampler:
                 failure = self._errors.classify(error, before_any_answer=not self._succeeded)
             else:
                 self._succeeded += 1
-                begun = begun_in(request.prompt) if isinstance(request.prompt, str) else ""
+                cut = "length" in parsed.finish_reasons and not any(map(has_marks, parsed.texts))
+                begun = await self._begun_thoughts(request.prompt) if cut or isinstance(request.prompt, str) else ""
                 texts = [cut_at_stop(text, settings.stop) for text in parsed.texts]
                 reasons = tuple(
                     reason if text == whole else "stop"
@@ -268,6 +269,10 @@ class RemoteSampler:
                 await self._back_off(failures, failure)
                 failures += 1
         return None
+
+    async def _begun_thoughts(self, prompt: str | list[dict[str, str]]) -> str:
+        """The mark with which a prompt, as the model reads it, begins thoughts."""
+        return begun_in(prompt) if isinstance(prompt, str) else ""
 
     def _without_key(self, text: str) -> str:
         """`text` without our key: a server may repeat the headers of a request."""

@@ -1,7 +1,6 @@
 """What responses cost: prices of tokens, what a folder has cost so far, the end of a run at its budget, and estimates."""
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import NamedTuple
 from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, Request, SamplingSettings
 
-logger = logging.getLogger(__name__)
 CHARS_PER_TOKEN = 3  # where the tokenizer is not known
 COUNTED = (
     "prompt_tokens",
@@ -52,6 +50,7 @@ class Meter:
         if budget is not None and prices is None:
             raise UsageError("--budget needs --prices IN OUT: what a million prompt and answer tokens cost")
         self.prices, self.budget = prices, budget
+        self.progress = None  # a Progress that shows the running total
         self._tokens: dict[str, Counter[str]] = {}
 
     def add(self, stage: str, response: dict) -> None:
@@ -67,7 +66,7 @@ class Meter:
                     if line.endswith(b"\n") and line.strip():
                         try:
                             self.add(stage, json.loads(line))
-                        except (ValueError, TypeError, AttributeError):
+                        except (ValueError, TypeError, AttributeError, RecursionError):
                             raise UsageError(f"{path}: {line[:80]!r} is no response; fix or remove the line") from None
 
     def spent(self, stage: str | None = None) -> float:
@@ -133,6 +132,8 @@ class _MeteredSampler:
         for answer in self._sampler.generate(affordable, settings):
             in_flight -= 1
             meter.add(self._stage, vars(answer))
+            if meter.progress is not None:
+                meter.progress.update(0, **meter.shown())
             yield answer
         if waiting is not None:
             raise BudgetSpent(

@@ -1,5 +1,7 @@
 """OpenAI's API, and any compatible server (`base_url`): vLLM's, llama.cpp's, another provider's."""
 
+import asyncio
+import contextlib
 from urllib.parse import urlsplit
 
 from topxgen.common.errors import UsageError
@@ -7,8 +9,12 @@ from topxgen.inference import NEUTRAL, ModelSettings, Request, SamplingSettings
 from topxgen.inference.api import NO_KEY, ParsedResponse, RemoteSampler, text_of, token_count
 from topxgen.inference.api_errors import MalformedResponse
 from topxgen.inference.http import http_client
+from topxgen.inference.tokenizer import TAIL_TOKENS
+from topxgen.text.thoughts import begun_in
 
 MAX_STOP_STRINGS = 4  # OpenAI's limit
+REASONING = ("reasoning_content", "reasoning")  # fields of messages from servers that separate thoughts
+MAX_WAIT_FOR_TEMPLATE = 30.0  # seconds
 PENALTIES = ("presence_penalty", "frequency_penalty")  # which OpenAI's client knows
 
 
@@ -26,6 +32,8 @@ class OpenAISampler(RemoteSampler):
         # vLLM's server takes what a request leaves out from the model's generation_config.json, llama.cpp's has defaults of
         # its own.
         self._sends_neutral = None if self._is_openai else True
+        self._separates_thoughts = False
+        self._end_of_template: asyncio.Future[str] | None = None
         if not self._is_openai:
             self.provider = f"the server at {urlsplit(self._url).netloc}"
         http = http_client(openai.DefaultAsyncHttpxClient)
@@ -98,6 +106,9 @@ class OpenAISampler(RemoteSampler):
                 raise MalformedResponse("a choice without finish_reason")
             text = text_of(choice.message.content if chat else choice.text)
             refusal = getattr(choice.message, "refusal", None) if chat else None
+            self._separates_thoughts |= (
+                any(getattr(choice.message, name, None) for name in REASONING) if chat else False
+            )
             if reason == "content_filter" or (refusal and not text.strip()):
                 refusals.append(text_of(refusal) or "content filter")
             elif not text.strip() and reason == "length":
@@ -119,6 +130,26 @@ class OpenAISampler(RemoteSampler):
             token_count(getattr(usage, "prompt_tokens_details", None), "cached_tokens"),
             tuple(reasons * copies),
         )
+
+    async def _begun_thoughts(self, prompt: str | list[dict[str, str]]) -> str:
+        """vLLM's server tells what its chat template writes; asked once, and only if an answer was cut, maybe in thoughts."""
+        if isinstance(prompt, str) or self._is_openai or self._separates_thoughts:
+            return await super()._begun_thoughts(prompt) if isinstance(prompt, str) else ""
+        if self._end_of_template is None or self._end_of_template.cancelled():
+            self._end_of_template = asyncio.ensure_future(self._ask_for_template(prompt))
+            self._loop.tasks.add(self._end_of_template)
+            self._end_of_template.add_done_callback(self._loop.tasks.discard)
+        return begun_in(await asyncio.shield(self._end_of_template))
+
+    async def _ask_for_template(self, messages: list[dict[str, str]]) -> str:
+        model, root = self._settings.model_name_or_path, self._url.rstrip("/").removesuffix("/v1")
+        body = {"model": model, "messages": messages, "add_generation_prompt": True}
+        with contextlib.suppress(Exception):  # other servers have no such addresses
+            async with asyncio.timeout(MAX_WAIT_FOR_TEMPLATE):
+                found = await self._client.post(f"{root}/tokenize", cast_to=object, body=body)
+                last = {"model": model, "tokens": found["tokens"][-TAIL_TOKENS:]}
+                return (await self._client.post(f"{root}/detokenize", cast_to=object, body=last))["prompt"]
+        return ""
 
     async def _disconnect(self) -> None:
         await self._client.close()

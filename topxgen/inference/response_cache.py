@@ -43,13 +43,13 @@ def request_id(prompt: str | list) -> str:
     return hashlib.sha256(json.dumps(prompt, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[:24]
 
 
-def read_responses(path: Path, keys: tuple[str, ...] = RESPONSE_KEYS) -> Iterator[dict]:
-    """The records of a cache, of older versions too. Raises UsageError for one that lacks a key or has another type in it."""
+def read_responses(path: Path, schema: type = ResponseRecord) -> Iterator[dict]:
+    """The records of a cache, of older versions too. Raises UsageError for one that does not fit `schema`."""
     remedy = "remove the line: it is asked for again"
-    for number, record in read_numbered_jsonl(path, ResponseRecord if keys == RESPONSE_KEYS else dict, remedy):
+    for number, record in read_numbered_jsonl(path, schema, remedy):
         if "answers" in record:
             record["texts"] = record.pop("answers")
-        if missing := [key for key in keys if key not in record]:
+        if schema is ResponseRecord and (missing := [key for key in RESPONSE_KEYS if key not in record]):
             raise UsageError(f"{path}, record {number} has no {missing[0]!r}; remove that line")
         yield record
 
@@ -65,14 +65,14 @@ class ResponseCache:
         path: Path,
         *,
         fsync_each: bool = False,
-        keys: tuple[str, ...] = RESPONSE_KEYS,
+        schema: type = ResponseRecord,
         earlier: Path | None = None,
     ):
         """`fsync_each`: each record survives a power cut, as paid responses should; `earlier`: a cache that is only read. See
         read_responses for errors."""
         self._path, self._file, self._fsync_each = path, Appender(path), fsync_each
         paths = [path] if earlier is None else [earlier, path]
-        self._records = {record["id"]: record for file in paths for record in read_responses(file, keys)}
+        self._records = {record["id"]: record for file in paths for record in read_responses(file, schema)}
         known = (record.get("server_defaults") for record in self._records.values())
         self._server_defaults = next((value for value in known if value is not None), None)
 
@@ -103,6 +103,13 @@ class ResponseCache:
         if self._fsync_each:
             self.sync()
         self._records[record["id"]] = record
+
+    def forget(self, has_failed: Callable[[dict], bool]) -> set[str]:
+        """Take the records that have failed for missing, so that they are asked for again; their ids."""
+        failed = {key for key, record in self._records.items() if has_failed(record)}
+        for key in failed:
+            del self._records[key]
+        return failed
 
     def sync(self) -> None:
         self._file.sync()

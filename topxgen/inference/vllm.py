@@ -147,6 +147,8 @@ class VLLMSampler:
                         begun = begun_thoughts(self._llm.get_tokenizer(), output.prompt_token_ids)
                         texts = [begun + self._text(completion, settings) for completion in output.outputs]
                         reasons = [completion.finish_reason or "stop" for completion in output.outputs]
+                        if "abort" in reasons:  # by an engine that a signal ends: half an answer is none
+                            continue
                         n = settings.num_return_sequences
                         yield Answer(
                             output.request_id,
@@ -222,6 +224,8 @@ class VLLMSampler:
                     return
                 for output in self._engine.step():
                     _, key, beam = in_flight.pop(output.request_id)
+                    if output.outputs[0].finish_reason == "abort":
+                        raise UsageError("vLLM's engine was stopped; re-run the same command to resume")
                     likeliest = output.outputs[0].logprobs[0]
                     expected[key][beam] = [(token, entry.logprob) for token, entry in likeliest.items()]
                     if None in expected[key]:

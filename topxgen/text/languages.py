@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from topxgen.common.errors import UsageError, closest
+from topxgen.common.files import refuse_stand_in
 
 TABLE = Path(__file__).with_name("languages.tsv")
 NAMES = Path(__file__).with_name("language_names.tsv")
@@ -54,10 +55,11 @@ class Language:
 def _read(path: Path) -> list[Language]:
     columns = [field.name for field in fields(Language)]
     try:
+        refuse_stand_in(path)
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", error)
         raise UsageError(f"cannot read the language table {path}: {reason}") from None
     languages = []
     for number, row in enumerate(rows, start=2):

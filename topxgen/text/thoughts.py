@@ -81,6 +81,10 @@ def begun_in(prompt: str) -> str:
     return channel[0] if channel else ""
 
 
+def has_marks(text: str) -> bool:
+    return bool(_MARK.search(text)) or "<|channel|>" in text
+
+
 def is_mark(token: str) -> bool:
     """Whether a special token is a mark, which must not get lost in decoding."""
     return token in _CHANNEL_TOKENS or bool(_MARK.fullmatch(token) or _ANSWER_TOKEN.fullmatch(token))

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 import msgspec
 
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.files import partial, read_json, write_json
+from topxgen.common.files import open_partial, partial, read_json, write_json
 from topxgen.common.schemas import check, decode
 
 logger = logging.getLogger(__name__)
@@ -216,6 +216,6 @@ def copy_best_model(folder: Path, output_dir: Path) -> None:
     for old in (*output_dir.glob("*.safetensors"), *output_dir.glob("*.safetensors.index.json")):
         old.unlink()
     for path in sorted(files, key=lambda path: path.suffix == ".safetensors"):
-        unfinished = partial(output_dir / path.name)
-        shutil.copyfile(path, unfinished)
-        unfinished.replace(output_dir / path.name)
+        with open(path, "rb") as source, open_partial(output_dir / path.name, "wb") as copy:
+            shutil.copyfileobj(source, copy)
+        partial(output_dir / path.name).replace(output_dir / path.name)

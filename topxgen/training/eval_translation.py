@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from topxgen.inference.neutral_decoding import neutral_decoding
 from topxgen.inference.tokenizer import decode
 from topxgen.prompting.answers import clean_answer
+from topxgen.training.packing import attention_mask, pad
 from topxgen.training.pairs import Pair, by_direction
 from topxgen.training.tokenization import CausalTokenizer, Seq2SeqTokenizer
 
@@ -90,27 +91,12 @@ def _batches(pairs: Sequence[Pair], rows: list[list[int]]) -> list[list[int]]:
     return batches
 
 
-def _padded(rows: list[list[int]], pad: int, device, left: bool = False) -> dict:
-    """input_ids and attention_mask [rows, longest], padded on the right or on the left."""
-    import torch
-
-    longest = max(map(len, rows))
-
-    def pad_to_longest(row: list[int], fill: int) -> list[int]:
-        padding = [fill] * (longest - len(row))
-        return padding + row if left else row + padding
-
-    ids = [pad_to_longest(row, pad) for row in rows]
-    mask = [pad_to_longest([1] * len(row), 0) for row in rows]
-    return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}
-
-
 def _generate_causal(model, tokenizer, pair_tokenizer: CausalTokenizer, rows: list[list[int]], options: dict):
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else pair_tokenizer.eos
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else pair_tokenizer.eos
     ends = {pair_tokenizer.eos, *tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]}  # an answer is one line
-    inputs = _padded(rows, pad, model.device, left=True)
-    output = model.generate(**inputs, eos_token_id=sorted(ends), pad_token_id=pad, **options)
-    return decode(tokenizer, output[:, inputs["input_ids"].shape[1] :])
+    ids, mask = (made.to(model.device) for made in (pad(rows, padding, "left"), attention_mask(rows, "left")))
+    output = model.generate(ids, attention_mask=mask, eos_token_id=sorted(ends), pad_token_id=padding, **options)
+    return decode(tokenizer, output[:, ids.shape[1] :])
 
 
 def _generate_seq2seq(
@@ -120,7 +106,8 @@ def _generate_seq2seq(
 
     prefix = [model.config.decoder_start_token_id, *pair_tokenizer.prefixes(pair)[1]]
     output = model.generate(
-        **_padded(rows, tokenizer.pad_token_id, model.device),
+        pad(rows, tokenizer.pad_token_id).to(model.device),
+        attention_mask=attention_mask(rows).to(model.device),
         decoder_input_ids=torch.tensor([prefix] * len(rows), device=model.device),
         **options,
     )

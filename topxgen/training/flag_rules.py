@@ -94,6 +94,11 @@ RULES = (
         lambda args: args.lr_scheduler_type not in ("constant", *ON_PLATEAU),
         harmless=True,
     ),
+    Rule(
+        ("lr_scheduler_kwargs",),
+        "a --lr_scheduler_type that has options",
+        lambda args: args.lr_scheduler_type not in ("constant", "constant_with_warmup"),
+    ),
     # Output
     Rule(("export_formats",), "--export_dir", lambda args: args.export_dir),
     Rule(("hub_model_id",), "--push_to_hub", lambda args: args.push_to_hub, "push_to_hub"),

@@ -5,6 +5,8 @@ the position ids of each pair start at 0 and no attention mask is passed: models
 the position ids, as block-diagonal attention (SDPA) or variable-length kernels (flash attention).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from topxgen.training.tokenization import TokenizedTexts
@@ -121,20 +123,22 @@ class Seq2SeqRows:
         return {"input_ids": ids[:source_tokens], "labels": ids[source_tokens:]}
 
 
-def _pad(rows: list[np.ndarray], fill: int):
+def pad(rows: Sequence[Sequence[int] | np.ndarray], fill: int, side: str = "right"):
     """A tensor [rows, longest row]."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
-    longest = max(map(len, rows))
-    return torch.from_numpy(np.stack([np.pad(row, (0, longest - len(row)), constant_values=fill) for row in rows]))
+    tensors = [torch.as_tensor(row) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=fill, padding_side=side)
+
+
+def attention_mask(rows: Sequence[Sequence[int] | np.ndarray], side: str = "right"):
+    """1 for each token of the rows as `pad` pads them, else 0."""
+    return pad([np.ones(len(row), np.int64) for row in rows], 0, side)
 
 
 def _padded(rows: list[Row], **fills: int) -> dict:
-    return {key: _pad([row[key] for row in rows], fill) for key, fill in fills.items()}
-
-
-def _attention_mask(rows: list[Row]):
-    return _pad([np.ones(len(row["input_ids"]), np.int64) for row in rows], 0)
+    return {key: pad([row[key] for row in rows], fill) for key, fill in fills.items()}
 
 
 class DecoderCollator:
@@ -153,10 +157,10 @@ class DecoderCollator:
             rows = [{key: np.concatenate([row[key] for row in rows]) for key in rows[0]}]
         batch = _padded(rows, input_ids=self._pad_id, labels=IGNORED)
         if not self._packed:
-            return {**batch, "attention_mask": _attention_mask(rows)}
+            return {**batch, "attention_mask": attention_mask([row["input_ids"] for row in rows])}
         length = batch["input_ids"].shape[1]
         positions = [np.append(row["position_ids"], np.arange(length - len(row["position_ids"]))) for row in rows]
-        return {**batch, "position_ids": _pad(positions, 0)}
+        return {**batch, "position_ids": pad(positions, 0)}
 
 
 class Seq2SeqCollator:
@@ -169,6 +173,6 @@ class Seq2SeqCollator:
         shifted = [np.append(self._decoder_start, row["labels"][:-1]) for row in rows]
         return {
             **_padded(rows, input_ids=self._pad_id, labels=IGNORED),
-            "attention_mask": _attention_mask(rows),
-            "decoder_input_ids": _pad(shifted, self._pad_id),
+            "attention_mask": attention_mask([row["input_ids"] for row in rows]),
+            "decoder_input_ids": pad(shifted, self._pad_id),
         }

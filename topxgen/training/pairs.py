@@ -68,11 +68,12 @@ def split(pairs: list[Pair], test_size: float, seed: int) -> tuple[list[Pair], l
 
 def _test_pairs(pairs: list[Pair], count: int, rng: random.Random) -> list[int]:
     """Indices of `count` pairs to hold out, or of nearly as many, for `split`."""
-    uses = Counter(text for pair in pairs for text in _texts(pair))
+    keys = [(pair.group, *_texts(pair)) for pair in pairs]
+    uses = Counter(text for _, *texts in keys for text in texts)
     limit, best, smallest = max(uses.values()), [], 0
     while True:
         frequent = {text for text, number in uses.items() if number > limit}
-        groups = _linked_groups(pairs, frequent)
+        groups = _linked_groups(keys, frequent)
         rng.shuffle(groups)
         smallest = smallest or min(map(len, groups))
         chosen = [i for group in _choose_groups([len(group) for group in groups], count) for i in groups[group]]
@@ -110,22 +111,22 @@ def _test_count(pairs: int, size: float) -> int:
     return count
 
 
-def _linked_groups(pairs: list[Pair], frequent: AbstractSet[tuple[str, str]] = frozenset()) -> list[list[int]]:
-    """Indices of the pairs that must stay together: union-find over groups and texts; without those with a frequent text.
+def _linked_groups(keys: list[tuple], frequent: AbstractSet[tuple[str, str]]) -> list[list[int]]:
+    """Indices of the pairs that must stay together, by their groups and texts: union-find; without those with a frequent text.
 
     A text links pairs on either side: in data of both directions the source of one pair is the target of another.
     """
-    parents = list(range(len(pairs)))
+    parents = list(range(len(keys)))
 
     def root(i: int) -> int:
         while parents[i] != i:
             parents[i] = i = parents[parents[i]]
         return i
 
-    linkable = [i for i, pair in enumerate(pairs) if frequent.isdisjoint(_texts(pair))]
+    linkable = [i for i, key in enumerate(keys) if frequent.isdisjoint(key)]
     first_with: dict[str | tuple[str, str], int] = {}
     for i in linkable:
-        for key in (pairs[i].group, *_texts(pairs[i])):
+        for key in keys[i]:
             first = first_with.setdefault(key, i)
             if first != i:
                 a, b = root(first), root(i)

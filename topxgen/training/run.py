@@ -112,7 +112,7 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
     if args.push_to_hub:
         model_card.check_hub()
     info = model_card.RunInfo(args, model.is_decoder, facts, settings, provenance.command_line(()))
-    log = None
+    log = checkpoint = None
     try:
         trainer, stopper, log = build_trainer(args, model, rows, eval_sets, info)
         checkpoint = resume_from(trainer, output_dir)
@@ -124,8 +124,13 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
             with signals.finishing(limited=False):  # finishes the step and saves
                 trainer.train(resume_from_checkpoint=checkpoint)
     except Exception as error:  # torch, safetensors and DeepSpeed have no common type for a full memory or disk
-        if (explained := as_usage_error(error, output_dir)) is error:
+        explained = as_usage_error(error, output_dir)
+        if explained is error and (isinstance(error, UsageError) or checkpoint is None or stopper.has_begun):
             raise
+        if explained is error:  # whatever comes of another model's tensors
+            explained = UsageError(
+                f"{checkpoint} does not fit this run ({reason(error)}): remove it and re-run to resume from the one before"
+            )
         raise explained from None
     finally:
         if log is not None:
@@ -238,7 +243,7 @@ def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, eval_se
         save_total_limit=args.save_total_limit,
         finish=finish_checkpoint,
     )
-    stopper.accelerator = trainer.accelerator
+    stopper.trainer = trainer
     trainer.remove_callback(PrinterCallback)  # RunLog replaces it
     if trainer.is_world_process_zero():
         trainer.add_callback(log)

@@ -22,7 +22,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from topxgen.common import signals
-from topxgen.common.errors import UsageError, reason
+from topxgen.common.errors import UsageError
 from topxgen.common.hub import listed
 from topxgen.training import checkpoints, eval_translation
 from topxgen.training.packing import IGNORED
@@ -57,7 +57,6 @@ class PairTrainer(Trainer):
             self.model.get_output_embeddings().register_forward_pre_hook(self._select_positions)
         self._tokens, self._seconds, self._clock_started = 0, 0.0, time.perf_counter()
         self._sums_are_known = True  # not so after a resume from a checkpoint of an earlier version
-        self.add_callback(RestoreSums(self))
 
     # Loss
 
@@ -126,7 +125,7 @@ class PairTrainer(Trainer):
         }
 
     def restore_sums(self) -> None:
-        """The reverse, after a resume; processes share the sum equally if there were more or fewer of them."""
+        """The reverse, after a resume, in which transformers starts them anew; processes share the sum equally if there were more or fewer of them."""
         sums = self.state.stateful_callbacks.get(checkpoints.SUMS)
         self._sums_are_known = sums is not None or not self.state.global_step
         if sums is None:
@@ -231,40 +230,10 @@ class PairTrainer(Trainer):
                 checkpoints.mark_complete(folder, processes=self.args.world_size, sharding=self.sharding)
                 checkpoints.rotate(folder.parent, self._save_total_limit, self.state.best_global_step)
 
-    # Each of these reads files of a checkpoint, which may be another run's with a list made for it.
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        with _of_this_run(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        with _of_this_run(checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
-
-    def _load_scaler(self, checkpoint):
-        with _of_this_run(checkpoint):
-            super()._load_scaler(checkpoint)
-
-    def _load_rng_state(self, checkpoint):
-        with _of_this_run(checkpoint):
-            super()._load_rng_state(checkpoint)
-
     def _issue_warnings_after_load(self, load_result):
         not_saved = {*self.model.all_tied_weights_keys, *(self.model._keys_to_ignore_on_save or ())}
         if missing := set(load_result.missing_keys) - not_saved:
             raise KeyError(f"no weights {listed(sorted(missing))}")
-
-
-@contextmanager
-def _of_this_run(checkpoint: str) -> Iterator[None]:
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # whatever comes of another model's tensors
-        raise UsageError(
-            f"{checkpoint} does not fit this run ({reason(error)}): remove it and re-run to resume from the one before"
-        ) from None
 
 
 class EpochOrder(torch.utils.data.Sampler):
@@ -295,16 +264,6 @@ class EpochOrder(torch.utils.data.Sampler):
         else:
             order = torch.randperm(len(self._lengths), generator=generator).tolist()
         return itertools.islice(itertools.cycle(order), len(self))
-
-
-class RestoreSums(TrainerCallback):
-    """Has the loss of a resumed run average what preceded, too: transformers starts it anew just before."""
-
-    def __init__(self, trainer: PairTrainer):
-        self._trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self._trainer.restore_sums()
 
 
 class SetEpochCallback(TrainerCallback):
@@ -346,17 +305,24 @@ class StopAndSaveCallback(TrainerCallback):
     def __init__(self, metric: str, greater_is_better: bool, patience: int | None, evaluates: bool):
         self._metric, self._greater, self._patience, self._evaluates = metric, greater_is_better, patience, evaluates
         self.stopped_by = ""  # "signal" or "patience", if it was not the last step
-        self.accelerator = None
+        self.has_begun = False  # the first step, until which a resumed run reads its checkpoint
+        self.trainer: PairTrainer | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         state.compute_steps(args, state.max_steps)  # a resumed run may log, evaluate and save at other intervals
         find_best(state, Path(args.output_dir))
+        if self.trainer is not None:
+            self.trainer.restore_sums()
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.has_begun = True
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.accelerator is not None:
+        if self.trainer is not None:
+            accelerator = self.trainer.accelerator
             if signals.stop_requested():
-                self.accelerator.set_trigger()
-            if self.accelerator.check_trigger() and state.global_step < state.max_steps:
+                accelerator.set_trigger()
+            if accelerator.check_trigger() and state.global_step < state.max_steps:
                 self.stopped_by = "signal"
                 control.should_save = control.should_training_stop = True
         due = state.global_step % state.save_steps == 0  # also without the signal

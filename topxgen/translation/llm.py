@@ -126,6 +126,11 @@ class LLM:
             self._pools[key] = (pairs, retrieval.create("bm25s", [text for text, _ in pairs], source, tokens))
         return self._pools[key]
 
+    def sample(self, source: Language, target: Language, count: int) -> list[tuple[str, str]]:
+        """Pairs from all over the pool of demonstrations, for estimates."""
+        pairs, _ = self._pool(source, target)
+        return pairs[:: max(1, len(pairs) // count)][:count]
+
     def prompts(self, sentences: list[str], source: Language, target: Language) -> list[str | list[dict[str, str]]]:
         """The prompt for each sentence, with the most similar demonstration last."""
         shots: list[list[tuple[str, str]]] = [[] for _ in sentences]

@@ -5,7 +5,8 @@ import random
 from pathlib import Path
 
 from topxgen import inference
-from topxgen.common.errors import UsageError
+from topxgen.common.console import ONCE
+from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.provenance import digest
 from topxgen.corpora import examples
 from topxgen.generation import prompt_templates
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 # Consecutive prompts of a language share their examples and differ in the topic, which comes last, so that an engine
 # with a prefix cache reads the examples once for all of them. Not the batch size: prompts must not depend on it.
 PROMPTS_PER_EXAMPLES = 4
+STAND_IN = "[an example"  # begins what a dry run shows for sources that it cannot reach
 
 
 class TopXGen(Pipeline):
@@ -51,6 +53,12 @@ class TopXGen(Pipeline):
             "number_of_icl_phrases": args.number_of_icl_phrases,
             "texts_per_prompt": self.texts_per_prompt,
         }  # fmt: skip
+        shown = [*self._paragraphs.values(), *self._sentences.values()]
+        if any(text.startswith(STAND_IN) for texts in shown for text in texts):  # only in a dry run
+            self.settings = {}  # not known
+        given = getattr(args, "given", ())
+        if "number_of_generations_per_step" in given and args.number_of_generations_per_step > self.texts_per_prompt:
+            logger.info(f"{template.path} asks for one text, so that --number_of_generations_per_step has no effect")
         for name in config.languages:
             others = sum(1 for other in self._others(name) if self._paragraphs[other])
             if args.number_of_icl_demonstrations > others:
@@ -116,7 +124,7 @@ def _template(config) -> prompt_templates.Template:
     if args.inference_api not in inference.REMOTE:
         try:
             has_chat_template = bool(load_tokenizer(config.model_settings()).chat_template)
-        except UsageError as error:
+        except Unreachable as error:
             _only_in_a_dry_run(args, error)
     if template is None:
         return prompt_templates.load("instruct" if has_chat_template else "continuation")
@@ -134,10 +142,10 @@ def _example_paragraphs(args) -> dict[str, list[str]]:
         return {}
     try:
         return examples.example_paragraphs(args.example_paragraphs, args.languages_file, args.allow_partial_benchmark)
-    except UsageError as error:
+    except Unreachable as error:
         _only_in_a_dry_run(args, error)
         numbers = range(1, args.number_of_icl_demonstrations + 1)
-        return {f"[language {i}]": [f"[an example paragraph, {i}]"] for i in numbers}
+        return {f"[language {i}]": [f"{STAND_IN} paragraph, {i}]"] for i in numbers}
 
 
 def _example_sentences(args, language) -> list[str]:
@@ -148,13 +156,13 @@ def _example_sentences(args, language) -> list[str]:
             args.example_sentences, language, allow_partial=args.allow_partial_benchmark
         )
         return sentences[: args.max_samples]
-    except UsageError as error:
+    except Unreachable as error:
         _only_in_a_dry_run(args, error)
-        return [f"[an example sentence, {i}]" for i in range(1, args.number_of_icl_phrases + 1)]
+        return [f"{STAND_IN} sentence, {i}]" for i in range(1, args.number_of_icl_phrases + 1)]
 
 
-def _only_in_a_dry_run(args, error: UsageError) -> None:
+def _only_in_a_dry_run(args, error: Unreachable) -> None:
     """A dry run shows stand-ins for sources that this machine cannot reach."""
     if not args.dry_run:
         raise error
-    logger.info(f"not checked: {error}")
+    logger.info(f"not checked: {error}", extra=ONCE)

@@ -1,0 +1,136 @@
+"""Flags of datagen.py that have no effect with the others: one table (see topxgen.common.flag_rules).
+
+Flags of a stage that does not run are not among them: one command serves for all stages, run one by one.
+"""
+
+import argparse
+
+from topxgen import inference
+from topxgen.common.flag_rules import Rule
+
+
+def back_translator(args: argparse.Namespace) -> str:
+    return args.back_translator or ("nllb" if args.use_nllb else "llm")
+
+
+def scorer(args: argparse.Namespace) -> str:
+    # Apertium is for machines without models; its own confidence costs nothing.
+    return args.scorer or ("confidence" if back_translator(args) == "apertium" else "blaser")
+
+
+def uses_llm(args: argparse.Namespace) -> bool:
+    return "generate" in args.stages or "llm" in _or_own(back_translator(args))
+
+
+def _or_own(name: str) -> tuple[str, ...]:
+    """An implementation of the user's own ("module:attribute") may use the flags of any other."""
+    return ("llm", "nllb", "blaser", "sonar-space") if ":" in name else (name,)
+
+
+def _samples(args: argparse.Namespace) -> bool:
+    return bool(args.temperature and args.do_sample)
+
+
+def _llm_translates(args: argparse.Namespace) -> bool:
+    return "llm" in _or_own(back_translator(args))
+
+
+def _nllb_translates(args: argparse.Namespace) -> bool:
+    return "nllb" in _or_own(back_translator(args))
+
+
+def _is_local(args: argparse.Namespace) -> bool:
+    return args.inference_api not in inference.REMOTE
+
+
+RULES = (
+    Rule(("use_nllb",), "--back_translator nllb", lambda args: args.back_translator in (None, "nllb")),
+    Rule(("nllb_name_or_path", "nllb_engine", "nllb_compute_type", "cache_dir"), "--use_nllb", _nllb_translates),
+    Rule(
+        ("nllb_compute_type", "cache_dir"),
+        "--nllb_engine ctranslate2",
+        lambda args: args.nllb_engine == "ctranslate2" or args.nllb_compute_type in ("float16", "bfloat16", "float32"),
+    ),
+    Rule(
+        ("template_key", "number_of_demonstrations"),
+        "an LLM that back-translates (no --use_nllb)",
+        _llm_translates,
+        harmless=True,
+    ),
+    Rule(("prompt_style", "demonstration_pool"), "an LLM that back-translates (no --use_nllb)", _llm_translates),
+    Rule(("demonstration_pool",), "--number_of_demonstrations", lambda args: args.number_of_demonstrations, switch="number_of_demonstrations"),
+    Rule(("adapter_name_or_path",), "an LLM that writes or back-translates", uses_llm),
+    Rule(("lora_rank",), "--adapter_name_or_path", lambda args: args.adapter_name_or_path),
+    Rule(
+        ("base_url", "request_timeout", "max_retries", "budget"),
+        "--inference_api openai, cohere or anthropic",
+        lambda args: args.inference_api not in ("vllm", "hf"),
+    ),
+    Rule(
+        ("api_key",),
+        "--inference_api openai, cohere or anthropic",
+        lambda args: not args.api_key or args.inference_api not in ("vllm", "hf"),
+        harmless=True,
+    ),
+    Rule(("tokenizer_name_or_path",), "a model in this process (--inference_api vllm or hf)", _is_local, harmless=True),
+    Rule(
+        ("dtype", "max_model_len", "lora_rank"),
+        "a model in this process (--inference_api vllm or hf)",
+        _is_local,
+    ),
+    Rule(
+        ("trust_remote_code",),
+        "a model in this process (--inference_api vllm or hf, --use_nllb)",
+        lambda args: _is_local(args) or _nllb_translates(args),
+    ),
+    Rule(
+        ("gpu_memory_utilization", "tensor_parallel_size"),
+        "--inference_api vllm",
+        lambda args: args.inference_api not in ("hf", *inference.REMOTE),
+    ),
+    Rule(("max_concurrent_requests",), "--inference_api vllm or an API", lambda args: args.inference_api != "hf"),
+    Rule(
+        ("num_return_sequences",),
+        "sampling (--temperature above 0) or --num_beams: greedy answers are all equal",
+        lambda args: _samples(args) or args.num_beams > 1,
+    ),
+    Rule(
+        ("temperature", "top_p"),
+        "sampling, which --num_beams above 1 replaces: --num_beams 1",
+        lambda args: args.num_beams == 1,
+    ),
+    Rule(("top_p", "do_sample"), "--temperature above 0", _samples, harmless=True),
+    Rule(
+        ("example_paragraphs",),
+        "--number_of_icl_demonstrations",
+        lambda args: args.number_of_icl_demonstrations,
+        switch="number_of_icl_demonstrations",
+    ),
+    Rule(("example_sentences",), "--number_of_icl_phrases", lambda args: args.number_of_icl_phrases, switch="number_of_icl_phrases"),
+    Rule(("max_samples",), "--number_of_icl_phrases", lambda args: args.number_of_icl_phrases, harmless=True),
+    Rule(
+        ("number_of_icl_synthetic_demonstrations",),
+        "the pipeline self-instruct, which is not built yet",
+        lambda args: ":" in args.data_generation_pipeline,
+        harmless=True,
+    ),
+    Rule(
+        ("number_of_rounds",),
+        "the pipeline knn-instruct, which is not built yet",
+        lambda args: ":" in args.data_generation_pipeline,
+        harmless=True,
+    ),
+    Rule(("rouge_tokenizer",), "--threshold below 1", lambda args: args.threshold < 1),
+    Rule(
+        ("blaser_name_or_path", "sonar_name_or_path"),
+        "--scorer blaser",
+        lambda args: "blaser" in _or_own(scorer(args)),
+        switch="scorer",
+    ),
+    Rule(
+        ("scorer_dtype",),
+        "--scorer blaser or sonar-space",
+        lambda args: {"blaser", "sonar-space"} & {*_or_own(scorer(args))},
+        switch="scorer",
+    ),
+)  # fmt: skip

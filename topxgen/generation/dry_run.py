@@ -1,0 +1,158 @@
+"""--dry_run: the checks of a real run, the first prompts, and what each stage is going to need."""
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, islice
+
+from topxgen import inference
+from topxgen.common.console import ONCE, show
+from topxgen.common.errors import Unreachable
+from topxgen.common.files import read_jsonl
+from topxgen.generation import funnel
+from topxgen.generation.plan import GenerationConfig
+from topxgen.generation.run import check_settings, preflight, rates
+from topxgen.inference.costs import CHARS_PER_TOKEN, Estimate, estimate_table
+from topxgen.inference.tokenizer import encode, load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+DRY_RUN_PROMPTS = 2
+SAMPLE_PROMPTS, SAMPLE_SENTENCES = 32, 16
+# What is assumed, (low, high), until the directory has files that tell. Texts have at most three paragraphs; in the published
+# data most have 100 to 250 words.
+TEXT_TOKENS = (200, 600)
+SENTENCES_PER_PARAGRAPH = (4, 12)
+ANSWER_TO_SENTENCE = (0.8, 1.5)  # tokens of a back-translation to those of its sentence's own translation in the pool
+
+
+def dry_run(config: GenerationConfig) -> int:
+    """Check as a real run does, and print the plan. What the Hub has is not checked where it cannot be reached."""
+    args = config.args
+    preflight(config, on_unreachable=lambda error: logger.info(f"not checked: {error}", extra=ONCE))
+    show(f"stages: {' -> '.join(args.stages)}; languages: {', '.join(config.languages)}; output: {args.output_dir}")
+    paragraphs = Counter({name: _lines(config.layout.paragraphs(name)) for name in config.languages})
+    wanted, estimates = 0, []
+    if "generate" in args.stages:
+        wanted, estimate = _generation(config, paragraphs)
+        estimates.append(estimate)
+    if {"translate", "score"} & set(args.stages):
+        show(
+            f"back-translator {config.back_translator} into {config.target_language.name}, files in "
+            f"{config.layout.translate_dir}, sentences by {args.splitter}, languages by {args.lid_model}, scores by "
+            f"{config.scorer_name}"
+        )
+        estimates += _later_stages(config, paragraphs.total() + wanted)
+    show(f"\nestimate, from few to many:\n{estimate_table(estimates, config.meter.prices, args.budget)}")
+    if spent := config.meter.spent():
+        show(f"spent so far: {spent:,.2f} USD for {config.meter.responses():,} responses of this directory")
+    if not rates(config):
+        show("hours are known once a first run has shown its rates: try a small one in this directory")
+    with contextlib.suppress(Unreachable):
+        check_settings(config)
+    return 0
+
+
+def _lines(path) -> int:
+    return sum(1 for _ in read_jsonl(path))
+
+
+def _hours(config: GenerationConfig, stage: str, paragraphs: float) -> tuple[float, float] | None:
+    """By the rate of the last run in the directory."""
+    rate = rates(config).get(stage)
+    return None if rate is None else (paragraphs / rate / 3600,) * 2
+
+
+def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]:
+    """Show the first prompts; the paragraphs still wanted, and the estimate."""
+    args, pipeline = config.args, config.pipeline
+    tokenizer = _tokenizer(config)
+    steps = pipeline.schedule(config.target.languages, args.request_batch_size, args.seed)
+    counts = []
+    for prompt in islice(chain.from_iterable(steps), SAMPLE_PROMPTS):
+        if (built := pipeline.build(prompt)) is None:
+            break
+        content, topic = built
+        counts.append(_count(tokenizer, content))
+        if len(counts) <= DRY_RUN_PROMPTS:
+            text = content if isinstance(content, str) else content[0]["content"]
+            show(f"\n--- prompt {prompt.id}, topic {topic!r}, {counts[-1]} tokens\n{text}\n---")
+    wanted, mean = config.target.missing(kept), sum(counts) / max(len(counts), 1)
+    earlier = [funnel.generation_counts(config.layout, name) for name in config.languages]
+    texts = pipeline.texts_per_prompt * args.num_return_sequences
+    few = -(-wanted // texts)
+    many = 2 * few
+    answers = tuple(
+        min(n * pipeline.texts_per_prompt, args.max_new_tokens) * args.num_return_sequences for n in TEXT_TOKENS
+    )
+    if prompts := sum(count["prompts"] for count in earlier):
+        done = sum(count["kept"] - count["brought_along"] for count in earlier)
+        few = many = round(wanted * prompts / done) if done else many
+        answers = (sum(count["completion_tokens"] for count in earlier) / prompts,) * 2
+    show(
+        f"\n{wanted} paragraphs wanted, {pipeline.texts_per_prompt} a prompt: {-(-wanted // texts)} prompts if all are kept\n"
+        f"about {mean:.0f} tokens a prompt, answers of at most {args.max_new_tokens}\n"
+        f"{pipeline.summary}\nmodel {args.model_name_or_path} through {args.inference_api}, temperature "
+        f"{args.temperature if args.do_sample else 0:g}, seed {args.seed}"
+    )
+    tokens = (few * mean, many * mean), (few * answers[0], many * answers[1])
+    return wanted, Estimate("generate", f"{_span(few, many)} prompts", *tokens, _hours(config, "generate", wanted))
+
+
+def _later_stages(config: GenerationConfig, paragraphs: int) -> Iterator[Estimate]:
+    """Of back-translation and scoring, as far as they are not done."""
+    counts = [funnel.translation_counts(config.layout, name) for name in config.languages]
+    done, sentences = (sum(count[key] for count in counts) for key in ("paragraphs", "sentences"))
+    scored = sum(count["scored"] for count in counts)
+    each, kept = SENTENCES_PER_PARAGRAPH, (0.5, 1.0)
+    if done:
+        each = (sentences / done,) * 2
+        kept = (sum(count["pairs"] for count in counts) / max(sentences, 1),) * 2
+    if "translate" in config.args.stages:
+        todo = max(paragraphs - done, 0)
+        few, many = (round(todo * n) for n in each)
+        prompt, answer = _translation_tokens(config) if config.back_translator == "llm" else (0.0, (0.0, 0.0))
+        tokens = (few * prompt, many * prompt), (few * answer[0], many * answer[1])
+        yield Estimate("translate", f"{_span(few, many)} sentences", *tokens, _hours(config, "translate", todo))
+    if "score" in config.args.stages and config.scorer is not None:
+        few, many = (max(round(paragraphs * n * share) - scored, 0) for n, share in zip(each, kept, strict=True))
+        yield Estimate("score", f"{_span(few, many)} pairs", hours=_hours(config, "score", paragraphs))
+
+
+def _translation_tokens(config: GenerationConfig) -> tuple[float, tuple[float, float]]:
+    """(tokens of a prompt, (few, many) of an answer), by the mean over sentences of the pool, in each language."""
+    tokenizer, prompts, answers = _tokenizer(config), [], []
+    for language in config.languages.values():
+        try:
+            pairs = config.translator.sample(language, config.target_language, SAMPLE_SENTENCES)
+            contents = config.translator.prompts([a for a, _ in pairs], language, config.target_language)
+        except Unreachable as error:
+            logger.info(f"the tokens of back-translation in {language.name} are not known: {error}", extra=ONCE)
+            continue
+        prompts += [_count(tokenizer, content) for content in contents]
+        answers += [_count(tokenizer, text) for _, text in pairs]
+    if not prompts:
+        return 0.0, (0.0, 0.0)
+    mean = sum(answers) / len(answers)
+    return sum(prompts) / len(prompts), tuple(mean * factor for factor in ANSWER_TO_SENTENCE)
+
+
+def _tokenizer(config: GenerationConfig):
+    """The LLM's; None for an API's, and where it cannot be reached."""
+    if config.args.inference_api in inference.REMOTE:
+        return None
+    try:
+        return load_tokenizer(config.model_settings())
+    except Unreachable:
+        return None
+
+
+def _count(tokenizer, content) -> int:
+    if tokenizer is not None:
+        return len(encode(tokenizer, content))
+    return len(content if isinstance(content, str) else content[0]["content"]) // CHARS_PER_TOKEN
+
+
+def _span(few: int, many: int) -> str:
+    return f"{few:,}" if few == many else f"{few:,} to {many:,}"
