@@ -75,7 +75,9 @@ def compare_tokens(folder: Path | None) -> None:
             sets["FLORES"] = [split.texts for split in load("flores", ENGLISH, folder)[::-1]]
         for benchmark, (test, pool) in sets.items():
             kinds = (retrieval.RetrieverSettings(retriever_tokens=tokens) for tokens in ("unicode", "original"))
-            both = list(zip(*(retrieval.create("bm25s", pool, language, kind).nearest(test, K) for kind in kinds), strict=True))
+            both = list(
+                zip(*(retrieval.create("bm25s", pool, language, kind).nearest(test, K) for kind in kinds), strict=True)
+            )
             nearest = sum(a[0] == b[0] for a, b in both) / len(both)
             shared = sum(len(set(a) & set(b)) for a, b in both) / K / len(both)
             print(f"{benchmark} {name}: nearest {nearest:.1%}, of the nearest {K} {shared:.1%}")
