@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.attack.file_operations import FileOperations
 
 # Imported before the first fork: what the scripts import when they run.
-LIGHT = ("openai", "sacrebleu", "rapidfuzz", "pycld2", "bm25s", "sentencex", "httpx", "orjson", "datagen", "main")
+LIGHT = ("openai", "sacrebleu", "rapidfuzz", "pycld2", "bm25s", "sentencex", "httpx", "msgspec", "datagen", "main")
 LIGHT += ("decontamination", "train", "comptra.evaluate", "scripts.merge_lora", "topxgen.inference.openai")
 HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate", "safetensors.torch", "transformers.trainer")
 HEAVY += ("transformers.models.llama.modeling_llama", "topxgen.training.trainer")

@@ -55,6 +55,7 @@ def test_what_chat_models_put_around_a_translation(answer):
         ("Zerrenda: bat, bi.", "A list: one, two."),
         ("**Kaixo** eta **agur**", "Hello and bye"),
         ("Basque: euskara", "Basque: the Basque language"),
+        ("Hau da arrazoia:", ""),
         ("Hau da arrazoia:\n\n(Literal: this is the reason.)", ""),
         ("Hau da arrazoia:\n\nI used the definite form.", "This is the reason:"),
         ("Here you are:\nHau da arrazoia:", "This is the reason:"),

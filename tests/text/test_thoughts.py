@@ -25,6 +25,7 @@ from topxgen.text.thoughts import begun_in, is_mark, without_thoughts
         "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Kaixo.<|return|>",
         "<|channel|>analysis<|message|>final<|end|><|start|>assistant<|channel|>final <|constrain|>text<|message|>Kaixo.",
         "Hm.<|end|><|start|>assistant<|channel|>final<|message|>Kaixo.",
+        "<|channel|>final<|message|>Draft.<|end|><|start|>assistant<|channel|>final<|message|>Kaixo.",
         "analysisHm: assistantfinal is next.assistantfinalKaixo.",  # gpt-oss without special tokens
         "analysishm.assistantcommentaryhm.assistantfinalKaixo.",
         "finalKaixo.",
@@ -52,6 +53,7 @@ def test_what_follows_thoughts(text):
         "analysisThe user wants Basque.",
         "<|START_THINKING|>a",
         "<think>a</think>",
+        "Hi\n<think>a</think>draft</think>",
     ],
 )
 def test_thoughts_without_an_end_leave_nothing(text):
@@ -64,6 +66,7 @@ def test_thoughts_without_an_end_leave_nothing(text):
         "analysis of the data",
         "analysis, final and assistant are words.",
         "final answers are final.",
+        "finally it ends.",
         "The assistantfinal word stays.",
         "I think </b> and <i>think</i>.",
         "Use the <think> tag.",

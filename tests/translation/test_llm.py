@@ -155,6 +155,15 @@ def test_prompts_hold_the_nearest_demonstration_last(tiny_lm):
         llm(tiny_lm, number_of_demonstrations=5000).check(BASQUE, ENGLISH)
 
 
+def test_demonstrations_of_the_original():
+    """Its BM25 has other words (parts of words in Nepali), so other demonstrations; what was chosen is recorded."""
+    nepali = languages.find("Nepali")
+    sentences = examples.udhr(nepali)[:3]
+    ours, theirs = (llm("a/b", prompt_style="raw", retriever_tokens=tokens) for tokens in ("unicode", "original"))
+    assert ours.prompts(sentences, nepali, ENGLISH) != theirs.prompts(sentences, nepali, ENGLISH)
+    assert [translator.settings["retriever_tokens"] for translator in (ours, theirs)] == ["unicode", "original"]
+
+
 def test_an_llm_translates_in_order_and_only_once(tiny_lm, tmp_path):
     translator = llm(tiny_lm, response_cache=lambda _: tmp_path / "answers.jsonl")
     translator.load()
@@ -257,7 +266,7 @@ def test_self_improvement_from_the_command_line(tiny_lm, tmp_path, datagen_here)
         (("--template_key", "99"), "--template_key '99' does not exist"),
         (("--demonstration_pool", "nowhere"), "no sentences in Basque in 'nowhere': pass --demonstration_pool flores or udhr"),
         (("--number_of_demonstrations", "800"), "--number_of_demonstrations 800 leaves nothing to choose"),
-        (("--model_name_or_path", "nowhere/at/all"), "cannot load 'nowhere/at/all'"),
+        (("--model_name_or_path", "nowhere/at/all"), "nowhere/at/all"),
         (("--inference_api", "openai"), "OPENAI_API_KEY"),
         (("--use_nllb", "--nllb_name_or_path", "TINY_LM"), "is a llama model, not an encoder-decoder"),
         (("--scorer", "blaser", "--sonar_name_or_path", "nowhere/at/all"), "nowhere/at/all"),

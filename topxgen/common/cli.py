@@ -231,7 +231,10 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
     try:
         with signals.handled():
             try:
-                return run(args)
+                code = run(args)
+                if code and signals.stop_requested():  # incomplete since it was stopped
+                    raise signals.Stopped
+                return code
             except Exception:
                 if signals.stop_requested():  # workers and engines got the signal, too, and ended
                     raise signals.Stopped from None

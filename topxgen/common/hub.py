@@ -60,7 +60,7 @@ def require(models: Iterable[str | None], datasets: Iterable[str | None] = ()) -
     """
     wanted = [("model", name) for name in models] + [("dataset", name) for name in datasets]
     wanted = [(kind, name) for kind, name in dict.fromkeys(wanted) if name and not Path(name).expanduser().exists()]
-    wanted = [(kind, name) for kind, name in wanted if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)]
+    wanted = [(kind, name) for kind, name in wanted if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", name)]
     if not wanted:
         return
     from huggingface_hub import constants
@@ -70,7 +70,9 @@ def require(models: Iterable[str | None], datasets: Iterable[str | None] = ()) -
     if missing:
         names = ", ".join(f"{'data set' if kind == 'dataset' else kind} {name}" for kind, name in missing)
         options = {"model": "", "dataset": " --repo-type dataset"}
-        commands = "; ".join(f"hf download {name}{options[kind]}" for kind, name in missing)
+        commands = "; ".join(
+            f"hf download {' '.join(re.findall('[^/]+/[^/]+|[^/]+', name))}{options[kind]}" for kind, name in missing
+        )
         raise Unreachable(
             f"without the Hub (no internet, or HF_HUB_OFFLINE), missing in its cache {constants.HF_HUB_CACHE}: {names}. On a "
             f"machine with internet, with HF_HOME on a shared disk (and HF_TOKEN for gated repositories): {commands}. Or pass folders"
@@ -80,7 +82,8 @@ def require(models: Iterable[str | None], datasets: Iterable[str | None] = ()) -
 def _is_cached(kind: str, name: str) -> bool:
     from huggingface_hub import constants
 
-    folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "snapshots"
+    repository = "--".join(name.split("/")[:2])  # org/name/file: a file of a repository
+    folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repository}" / "snapshots"
     prepared = Path(constants.HF_HOME) / "datasets" / name.replace("/", "___")
     return any(folder.glob("*/*")) or (kind == "dataset" and any(prepared.glob("*")))
 

@@ -33,7 +33,7 @@ _PACKAGES = (
     "rapidfuzz",
     "regex",
     "numpy",
-    "orjson",
+    "msgspec",
     "pycld2",
     "nltk",
     "bm25s",

@@ -14,7 +14,6 @@ from topxgen.common.records import (
     ParagraphRecord,
     TranslationRecord,
     TranslationRejects,
-    replace_surrogates,
     with_ids,
 )
 from topxgen.text import sentence_splitting
@@ -39,7 +38,7 @@ def read_paragraphs(layout: Layout, language: Language) -> Iterator[Paragraph]:
     for paragraph_id, record in with_ids(read_jsonl(path, ParagraphRecord), "text"):
         if not isinstance(record.get("text"), str):
             raise UsageError(f'{path}: record {paragraph_id} has no "text"')
-        yield Paragraph(paragraph_id, replace_surrogates(record["text"]), record.get("topic"))
+        yield Paragraph(paragraph_id, record["text"], record.get("topic"))
 
 
 def translated_ids(layout: Layout, language: Language) -> set[str]:
