@@ -44,6 +44,7 @@ from topxgen.generation.pipelines import PIPELINES
 from topxgen.generation.plan import GenerationConfig
 from topxgen.generation.run import check_settings, generate, preflight, repair_files, report, score, translate
 from topxgen.generation.scoring import SCORERS
+from topxgen.retrieval import bm25
 from topxgen.text import sentence_splitting
 from topxgen.text.words import TOKENIZERS
 
@@ -199,6 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="K",
         help="llm: example pairs in a prompt, retrieved by BM25",
     )
+    add("--retriever_tokens", **choice(bm25.TOKENS, "unicode", "llm: what a word is to BM25"))
     add(
         "--demonstration_pool",
         default="flores",

@@ -181,6 +181,7 @@ FOREIGN_FLAGS |= {"--no-build-isolation", "--machine_rank"}
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_in_the_text_exist(page):
     scripts = [*PARSERS, *(str(path.relative_to(ROOT)) for path in (ROOT / "scripts").rglob("*.py"))]
+    scripts.append("tests/attack/campaign.py")
     known = set().union(*map(flags_of, scripts)) | FOREIGN_FLAGS
     # Old names are listed in the changelog only.
     used = set(re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", page.read_text(encoding="utf-8")))

@@ -146,6 +146,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="attacks per row; 0: all there are [20]")
     parser.add_argument("--seed", type=int, default=0, help="[0]")
     parser.add_argument(
+        "--minutes", type=float, metavar="N", help="end each kind after N minutes, rows in random order [no limit]"
+    )
+    parser.add_argument(
         "--heavy",
         nargs="?",
         const="",
@@ -164,9 +167,10 @@ def main() -> int:
         campaign, total = Campaign(Path(folder) / "range", args.seed, lm), Counter()
         try:
             for kind in args.kinds:
-                for row in campaign.rows(kind):
-                    if args.only in row:
-                        total += attack_row(campaign, kind, row, args)
+                args.end = time.monotonic() + 60 * args.minutes if args.minutes else None
+                rows = [row for row in campaign.rows(kind) if args.only in row]
+                for row in campaign.rng(kind).sample(rows, len(rows)):
+                    total += attack_row(campaign, kind, row, args)
         finally:
             campaign.close()
     print(f"\nseed {args.seed}, {args.rounds or 'all'} per row\n")
@@ -177,7 +181,7 @@ def main() -> int:
 def attack_row(campaign: Campaign, kind: str, row: str, args) -> Counter:
     total, began = Counter(), time.monotonic()
     attacks = campaign.run(kind, row, args.rounds, args.what)
-    while True:
+    while args.end is None or time.monotonic() < args.end:
         try:
             name, wrong = next(attacks)
         except StopIteration:
@@ -197,7 +201,7 @@ def attack_row(campaign: Campaign, kind: str, row: str, args) -> Counter:
 
 def table(total: Counter) -> Iterator[str]:
     """Markdown."""
-    yield f"| attack | inputs | {' | '.join(COLUMNS)} |"
+    yield f"| attack | tried | {' | '.join(COLUMNS)} |"
     yield "| --- " * (len(COLUMNS) + 2) + "|"
     for kind in KINDS:
         if total[kind, "inputs"]:

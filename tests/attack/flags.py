@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.attack.hostile import NUMBERS, TEXTS, make_hostile_files
 from tests.attack.shooting_range import KEY, Outcome, Range
-from tests.attack.table import DATAGEN, GENERATE, STAGES
+from tests.attack.table import DATAGEN, GENERATE, STAGES, TRAIN
 from tests.support.documentation import parser_of
 
 # The command that flags are added to.
@@ -16,7 +16,7 @@ BASES = {
     "decontamination.py": STAGES["decontaminate"].command,
     "main.py": STAGES["comptra"].command,
     "comptra.evaluate": STAGES["evaluate"].command,
-    "train.py": STAGES["export"].command,
+    "train.py": (*TRAIN, "--dry_run"),
     "scripts/merge_lora.py": STAGES["merge"].command,
 }
 HEAVY = ("train.py", "scripts/merge_lora.py")

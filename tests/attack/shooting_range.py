@@ -24,10 +24,14 @@ CODES = (0, 2, 3, 4, 130, 143)  # those of docs/files.md
 TIMEOUT_S = 60.0
 # What a run adds to its folder that is no result.
 NO_RESULTS = re.compile(
-    r"(^|/)(unusable-checkpoint-\d+/.*|checkpoint_files\.json|\.lock\S*|engine\.log|[^/]*\.torn|nowhere)$"
+    r"(^|/)(rates\.json(\.partial)?|unusable-checkpoint-\d+/.*|checkpoint_files\.json|\.lock\S*|engine\.log|[^/]*\.torn|nowhere)$"
 )
 # Fields that differ between two runs of the same command.
-_TIMES = re.compile("started|finished|command|versions|modified_ns|prompts_asked|.*_per_second|.*_runtime")
+_TIMES = re.compile(
+    "started|finished|command|versions|modified_ns|.*_per_second|.*_runtime"
+    # how many answers are in flight at the end depends on timing
+    "|prompts_asked|prompts|answers|not_needed|(prompt|completion|cached)_tokens"
+)
 
 
 class Stub(ApiServer):

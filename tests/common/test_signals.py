@@ -18,6 +18,7 @@ from tests.support import api_server
 from tests.support.api_server import KEY
 from tests.support.runs import ROOT, lines_in, records, script
 from tests.support.tiny_models import udhr_texts
+from topxgen.common import signals
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 LIMITS = "import sys; from topxgen.common import signals; signals.FINISH_S, signals.CLOSE_S, signals.REPEATED_S = {}; "
@@ -112,6 +113,20 @@ def test_a_call_that_never_returns_is_ended(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 143 and err == "\nstopped 1 s after a signal; re-run the same command to resume\n"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_stop_that_python_ignores_in_a_destructor_is_raised_again():
+    class Ignoring:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)  # the handler raises here, and Python ignores it
+
+    with signals.handled():
+        Ignoring()
+        assert signals.stop_requested()
+        with pytest.raises(signals.Stopped), signals.finishing():
+            pass
 
 
 def handles_signals(process: subprocess.Popen) -> bool:

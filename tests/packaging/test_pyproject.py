@@ -1,6 +1,7 @@
 """pyproject.toml: the same requirements as requirements*.txt, all data files, and commands that run from any folder."""
 
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -22,7 +23,8 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 def listed(file: str) -> list[str]:
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
-    return [line.partition("#")[0].strip() for line in lines if line.partition("#")[0].strip()]
+    packages = (re.split("[#;]", line)[0].strip() for line in lines)  # without comments and markers of platforms
+    return [package for package in packages if package]
 
 
 def required(*extras: str) -> set[str]:

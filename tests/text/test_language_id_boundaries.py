@@ -1,10 +1,12 @@
 """Codes and labels of languages in identifiers, and characters that are no text."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from topxgen.common.errors import UsageError
 from topxgen.text import language_id, languages
 
 NEPALI = languages.find("Nepali")
@@ -54,3 +56,9 @@ def test_control_characters_do_not_hide_a_language(char):
 def test_joiners_and_private_characters_are_left_to_the_identifier():
     """Zero-width non-joiners are part of Persian words."""
     assert language_id._plain("می\u200cرود\t\ue000\ufffd") == "می\u200cرود \ue000\ufffd"
+
+
+def test_without_pycld2_the_error_names_what_runs_on_aarch64(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycld2", None)
+    with pytest.raises(UsageError, match=r"pip install pycld2 \(on aarch64.*--lid_model cis-lmu/glotlid"):
+        language_id.load("cld2")

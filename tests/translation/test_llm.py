@@ -155,6 +155,15 @@ def test_prompts_hold_the_nearest_demonstration_last(tiny_lm):
         llm(tiny_lm, number_of_demonstrations=5000).check(BASQUE, ENGLISH)
 
 
+def test_demonstrations_of_the_original():
+    """Its BM25 has other words (parts of words in Nepali), so other demonstrations; what was chosen is recorded."""
+    nepali = languages.find("Nepali")
+    sentences = examples.udhr(nepali)[:3]
+    ours, theirs = (llm("a/b", prompt_style="raw", retriever_tokens=tokens) for tokens in ("unicode", "original"))
+    assert ours.prompts(sentences, nepali, ENGLISH) != theirs.prompts(sentences, nepali, ENGLISH)
+    assert [translator.settings["retriever_tokens"] for translator in (ours, theirs)] == ["unicode", "original"]
+
+
 def test_an_llm_translates_in_order_and_only_once(tiny_lm, tmp_path):
     translator = llm(tiny_lm, response_cache=lambda _: tmp_path / "answers.jsonl")
     translator.load()

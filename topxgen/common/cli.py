@@ -166,6 +166,8 @@ class Parser(argparse.ArgumentParser):
             takes_text = action is None or (action.type in (None, Path) and action.dest != "api_key")
             if value == "" and takes_text:
                 self.error(f"{flag or 'an argument'} is empty; is a shell variable unset?")
+            if word == f"{flag}=--" and action is not None:  # argparse would pass on a list
+                self.error(f"argument {flag}: '--' is no value")
         parsed, unexpected = self.parse_known_args(words, namespace or ParsedFlags())
         if unexpected:
             # A stray word may be a key, or a part of one.
@@ -229,7 +231,10 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
     try:
         with signals.handled():
             try:
-                return run(args)
+                code = run(args)
+                if code and signals.stop_requested():  # incomplete since it was stopped
+                    raise signals.Stopped
+                return code
             except Exception:
                 if signals.stop_requested():  # workers and engines got the signal, too, and ended
                     raise signals.Stopped from None

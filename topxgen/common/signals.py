@@ -49,8 +49,8 @@ def finishing(limited: bool = True) -> Iterator[None]:
         yield
     finally:
         _state.finishing.remove(limited)
-    if False not in [limited, *_state.finishing]:
-        _raise_if_requested()
+    if _state.requested and False not in [limited, *_state.finishing]:
+        raise Stopped  # also if it was raised before: in a destructor, say, Python ignores exceptions
 
 
 def _raise_if_requested() -> None:

@@ -37,7 +37,10 @@ class CLD2:
         try:
             import pycld2
         except ImportError:
-            raise UsageError("--lid_model cld2 needs pycld2: pip install pycld2") from None
+            raise UsageError(
+                "--lid_model cld2 needs pycld2: pip install pycld2 (on aarch64, such as GH200, that needs a C++ compiler; or "
+                "pass a fastText model, such as --lid_model cis-lmu/glotlid)"
+            ) from None
         self._pycld2 = pycld2
 
     def knows(self, language: Language) -> bool:

@@ -169,7 +169,7 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
         "stopped_early": stopped_early,
         "best_checkpoint": best.name,
         "best_metric": state.best_metric,
-        "worse_than_before_training": [name for name, _, _ in worse],
+        "worse_than_before_training": sorted(name for name, _, _ in worse),
     }
     write_json(output_dir / MANIFEST_FILE, manifest)
     show(f"best: {best.name}; model, card and tokenizer in {output_dir}, log in {output_dir / LOG_FILE}")

@@ -59,6 +59,7 @@ class TranslatorSettings(Settings):
     prompt_style: str = "auto"
     number_of_demonstrations: int = 5
     demonstration_pool: str = "flores"
+    retriever_tokens: str = "unicode"
     allow_partial_benchmark: bool = False
     response_cache: Callable[[str], Path] | None = None  # where responses are kept, by the name of the source language
     earlier_responses: Path | None = None  # a file of responses that is only read

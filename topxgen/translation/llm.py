@@ -92,6 +92,7 @@ class LLM:
             "template_key": str(self._settings.template_key),
             "number_of_demonstrations": self._settings.number_of_demonstrations,
             "demonstration_pool": self._settings.demonstration_pool,
+            "retriever_tokens": self._settings.retriever_tokens,
             "num_beams": self._settings.num_beams,
             "decoding": inference.decoding(self._settings.inference_api, self._model),
         }
@@ -121,7 +122,8 @@ class LLM:
             pairs = examples.parallel_sentences(
                 settings.demonstration_pool, source, target, settings.allow_partial_benchmark
             )
-            self._pools[key] = (pairs, retrieval.create("bm25s", [text for text, _ in pairs], source))
+            tokens = retrieval.RetrieverSettings(retriever_tokens=settings.retriever_tokens)
+            self._pools[key] = (pairs, retrieval.create("bm25s", [text for text, _ in pairs], source, tokens))
         return self._pools[key]
 
     def sample(self, source: Language, target: Language, count: int) -> list[tuple[str, str]]:
