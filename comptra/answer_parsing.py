@@ -12,8 +12,9 @@ _ITEM = re.compile(r"^\s*\**(?:\(?(\d{1,3})\s*(?:[.):]\)?\**(?:\s+|(?![\d\s]))|[
 _INLINE = re.compile(r"\s+(?=\(?\d{1,3}[.)]\s)")
 
 
-def translation(text: str, marker: str) -> str:
-    """The line behind the last `marker` ("Translation:") that is followed by one; without markers the first line.
+def translation(text: str, marker: str, source: str = "", target: str = "") -> str:
+    """The translation of `source`: the line behind the last `marker` ("Translation:") that has one; without markers the
+    first line.
 
     The marker begins a line, in any letter case, and may be bold.
     """
@@ -21,12 +22,13 @@ def translation(text: str, marker: str) -> str:
     word = re.escape(marker.strip().rstrip(":"))
     _, *sections = re.split(rf"(?im)^[\s*_#>-]*{word}[\s*_]*[:：][ \t*_]*", text)
     if not sections:
-        return line(text)
-    return next(filter(None, (unwrapped(clean_answer(section).rstrip("*_ ")) for section in reversed(sections))), "")
+        return line(text, source, target)
+    lines = (clean_answer(section).rstrip("*_ ") for section in reversed(sections))
+    return next(filter(None, (unwrapped(line, source) for line in lines)), "")
 
 
-def section(text: str, heading: str) -> str:
-    """The translation in the last section `heading` that has text; "" if there is none.
+def section(text: str, heading: str, source: str = "", target: str = "") -> str:
+    """The translation of `source` in the last section `heading` that has text; "" if there is none.
 
     A heading begins a line, in any letter case, numbered or bold or not, and ends it or has a colon after it.
     """
@@ -34,7 +36,7 @@ def section(text: str, heading: str) -> str:
     start = rf"(?mi)^[\s*_#>\d.)(-]*{re.escape(heading)}[ \t*_]*(?:\([^()\n]*\))?[ \t*_]*(?:[:：][*_]*[ \t]*|$)"
     _, *sections = re.split(start, text)
     bodies = (re.split(r"(?m)^\s*#{1,6}\s", section)[0] for section in sections[::-1])
-    return next(filter(None, map(line, bodies)), "")
+    return next(filter(None, (line(body, source, target) for body in bodies)), "")
 
 
 def list_items(text: str) -> list[str]:

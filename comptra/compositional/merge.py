@@ -82,8 +82,8 @@ class MergePrompt:
         def candidates() -> Iterator[tuple[int, list[str]]]:
             for place, answers in task.client.generate(asked, [prompts[i] for i in in_sections], task.sampling):
                 name, sentence = self.texts[FINAL_SECTION], asked[place]
-                texts = [task.client.read(sentence, text, answer_parsing.section(text, name)) for text in answers]
-                yield place, texts
+                read = (answer_parsing.section(text, name, sentence, task.tgt.name) for text in answers)
+                yield place, [task.client.read(sentence, *pair) for pair in zip(answers, read, strict=True)]
 
         for place, text in task.best(asked, candidates()):
             yield in_sections[place], text

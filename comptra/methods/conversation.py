@@ -49,14 +49,16 @@ def think(task: Task, sentences: list[str], talks: list[Turns], max_new_tokens: 
 def draft(task: Task, sentences: list[str], talks: list[Turns], marker: str) -> list[str]:
     """One translation per conversation, in order, by the user's decoding settings; "" for no answer."""
     answers = _first_answers(task, sentences, talks, replace(task.sampling, num_return_sequences=1))
-    return [answer_parsing.translation(text, marker) for text in answers]
+    pairs = zip(answers, sentences, strict=True)
+    return [answer_parsing.translation(text, marker, source, task.tgt.name) for text, source in pairs]
 
 
 def candidates(task: Task, sentences: list[str], talks: list[Turns], marker: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (number of the conversation, the translations in its answers) as they finish."""
     prompts = [task.client.chat(*talk) for talk in talks]
     for i, texts in task.client.generate(sentences, prompts, task.sampling):
-        yield i, [task.client.read(sentences[i], text, answer_parsing.translation(text, marker)) for text in texts]
+        read = [answer_parsing.translation(text, marker, sentences[i], task.tgt.name) for text in texts]
+        yield i, [task.client.read(sentences[i], *pair) for pair in zip(texts, read, strict=True)]
 
 
 def translations(task: Task, sentences: list[str], talks: list[Turns], marker: str) -> Iterator[tuple[int, str]]:

@@ -56,7 +56,7 @@ def test_thoughts_end_at_their_last_mark():
     [
         ("Translation: a\nTranslation: \n", "a"),
         ("# Translation： a", "a"),
-        ("The Translation: a", "The Translation: a"),
+        ("My Translation: a", "My Translation: a"),
         ("Translation:\n\na\nb", "a"),
         ("translation : a", "a"),
     ],
@@ -87,3 +87,11 @@ def test_the_line_behind_the_last_marker(answer, text):
 )
 def test_a_section(answer, text):
     assert section(answer, "Final translation") == text
+
+
+@pytest.mark.parametrize("text", ['"Etorri etxera."', "«Etorri etxera.»", "Etorri etxera."])
+def test_quotation_marks_of_the_source_stay_in_what_methods_read(text):
+    source = '"Come home."' if text[0] in '"«' else "Come home."
+    assert translation(f"It is short.\nTranslation: {text}", "Translation:", source) == text
+    assert translation(text, "Translation:", source) == text
+    assert section(f"### Final translation\n{text}\n", "Final translation", source) == text

@@ -40,6 +40,17 @@ def test_clean_answer():
         "Basque: Kaixo mundua.",
         "**Translation:** Kaixo mundua.",
         "<think>Hm.</think>\n\n**Basque:** “Kaixo mundua.”\n\nNote: short.",
+        "Basque translation: Kaixo mundua.",
+        "**Translation (Basque):** Kaixo mundua.",
+        "Here is the translation: Kaixo mundua.",
+        "Sure! Here's the sentence translated into Basque: **Kaixo mundua.**",
+        "Here's my translation for you:\n> Kaixo mundua.",
+        "Of course!\n\nKaixo mundua.",
+        "Sure, here is the Basque translation.\n\nKaixo mundua.\n\nLet me know if it helps.",
+        "Okay.\nHere is the translation:\n\nKaixo mundua.",
+        "## Translation\n\nKaixo mundua.",
+        "**Basque translation**\n\nKaixo mundua.",
+        "# Kaixo mundua.",
     ],
 )
 def test_what_chat_models_put_around_a_translation(answer):
@@ -59,6 +70,14 @@ def test_what_chat_models_put_around_a_translation(answer):
         ("Hau da arrazoia:\n\n(Literal: this is the reason.)", ""),
         ("Hau da arrazoia:\n\nI used the definite form.", "This is the reason:"),
         ("Here you are:\nHau da arrazoia:", "This is the reason:"),
+        ("“Hartzea betebehar bat da.”", 'To take it is a duty."'),
+        ("> 5 urte", "> 5 years"),
+        ("# 3 kalea", "# 3 street"),
+        ("Basque:", "Basque"),
+        ("Okay.", "Okay."),
+        ("(Txaloak)\n\nA note.", "(Applause)"),
+        ("Okay.\nA note.", "Okay."),
+        ("Here is the translation: a film", "Here is the translation: a film"),
     ],
 )
 def test_what_belongs_to_a_translation(answer, source):

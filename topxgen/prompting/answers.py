@@ -11,6 +11,12 @@ from topxgen.text.thoughts import without_thoughts
 MIN_REPETITIONS = 8  # of a word bigram, as in the published system
 _FENCED = re.compile(r"\A(?:[^\n]*\n)?\s*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _NOTE = re.compile(r"[*_> ]*(?:[(\[（]|---|\*\*\*|(?:note|literal(?:ly)?|explanation|in english)\b)", re.IGNORECASE)
+# What English-speaking models say before a translation: on a line of its own, or before a colon
+_COURTESY = r"(?:(?:sure|certainly|of course|absolutely|okay|ok|alright|great)\b(?: thing)?[!.,]+[*_]*(?:\s+|$))"
+_HERE_IS = r"(?:here(?:['’]s| is| are)|this is|below is|the)\b[^\n:：]{0,60}\btranslat(?:ion|ed)\b[^\n:：]{0,60}"
+_ANNOUNCEMENT = re.compile(rf"{_COURTESY}|{_COURTESY}?{_HERE_IS}\.", re.IGNORECASE)
+_PREFACE = re.compile(rf"[*_]*{_COURTESY}?{_HERE_IS}[:：][*_]*\s*(?=\S)", re.IGNORECASE)
+_BLOCK_MARK = re.compile(r"(?:>|#{1,6})\s+(?=\S)")
 _EMPHASIS = ("**", "__", "`", "*", "_")
 _QUOTES = {  # beginning: ends
     '"': '"',
@@ -25,6 +31,7 @@ _QUOTES = {  # beginning: ends
     "‘": "’",
     "'": "'",
 }
+_QUOTE_MARKS = {*_QUOTES, *"".join(_QUOTES.values())}
 
 
 def clean_answer(text: str, stop: str | None = None) -> str:
@@ -38,21 +45,35 @@ def clean_answer(text: str, stop: str | None = None) -> str:
 def chat_answer(text: str, source: str = "", target: str = "") -> str:
     """The translation of `source` in the answer of a chat model, without what such models put around it.
 
-    That is thoughts, a code fence, a line or label that only announces the translation (the name of the language
-    `target`), notes below it, bold type, and quotation marks that `source` does not have.
+    That is thoughts, a code fence, what only announces the translation (the name of the language `target`), notes below it, bold
+    type, and quotation marks that `source` does not have.
     """
     text = without_thoughts(text)
     if fenced := _FENCED.match(text):
         text = fenced[2] if fenced[2].strip() else text
+    own = rf"{re.escape(target)}\b(?: translation\b)?|" if target else ""
+    names = rf"(?:{own}translation\b) ?(?:\([^()\n]{{1,30}}\))?"
     lines = [line for line in split_lines(text) if line.strip()]
-    announced = len(lines) > 1 and _ends_in_colon(lines[0]) and not _NOTE.match(lines[1])
-    if announced and (not _ends_in_colon(source) or _ends_in_colon(lines[1])):  # a sentence may end in a colon, too
+    while len(lines) > 1 and _announces(lines[0], lines[1], source, names):
         del lines[0]
     line = unwrapped(_first_line(lines).removeprefix("```").removesuffix("```"), source)
+    if not _BLOCK_MARK.match(source):
+        line = re.sub(rf"\A{_BLOCK_MARK.pattern}", "", line)
+    if target != "English" and not _PREFACE.match(source):
+        line = re.sub(rf"\A{_PREFACE.pattern}", "", line, flags=re.IGNORECASE)
     if source and not re.search("[:：]", source):
-        label = "|".join(map(re.escape, filter(None, ("Translation", target))))
-        line = re.sub(rf"^[*_]*(?:{label})[*_]*\s*[:：][*_]*\s*(?=\S)", "", line, flags=re.IGNORECASE)
+        line = re.sub(rf"^[*_]*{names}[*_]*\s*[:：][*_]*\s*(?=\S)", "", line, flags=re.IGNORECASE)
     return unwrapped(line, source)
+
+
+def _announces(line: str, following: str, source: str, names: str) -> bool:
+    """Whether the line before `following` only announces the translation of `source`."""
+    if _NOTE.match(following):
+        return False
+    bare = line.strip(" \t*_#:：")
+    if re.fullmatch(names, bare, re.IGNORECASE) or (_ANNOUNCEMENT.fullmatch(bare) and not _ANNOUNCEMENT.match(source)):
+        return True
+    return _ends_in_colon(line) and (not _ends_in_colon(source) or _ends_in_colon(following))  # a sentence may, too
 
 
 def is_cut(answer: str, translation: str) -> bool:
@@ -76,7 +97,11 @@ def unwrapped(line: str, source: str = "") -> str:
             return unwrapped(inner.strip(), source)
     ends, inner = _QUOTES.get(line[:1], ""), line[1:-1].strip()
     quoted = len(line) > 2 and line[-1] in ends and not {line[0], *ends} & set(inner)
-    if quoted and source[:1] not in _QUOTES and (line[0] not in "'‘" or inner.endswith((".", "!", "?"))):
+    if (
+        quoted
+        and not {source[:1], source[-1:]} & _QUOTE_MARKS
+        and (line[0] not in "'‘" or inner.endswith((".", "!", "?")))
+    ):
         return unwrapped(inner, source)
     return line
 
