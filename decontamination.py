@@ -136,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="pair",
         help="what to drop when a translation overlaps",
     )
-    add("--audit", **FLAG, help="drop nothing, only write the report, as decontamination_audit")
+    add("--audit", "--report_only", **FLAG, help="drop nothing, only write the report, as decontamination_audit")
     add("--output_dir", type=Path, metavar="DIR", help="where files are written [--input_dir]")
     add(
         "--report",

@@ -30,7 +30,7 @@ from comptra.config import EvaluationConfig
 from comptra.runner import show_prompts, translate_all
 from topxgen import inference, retrieval
 from topxgen.common import hub, provenance
-from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, limit, run_main
+from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, int_range, limit, run_main
 from topxgen.corpora import benchmarks
 from topxgen.flags import (
     add_api_flags,
@@ -169,7 +169,7 @@ def add_comptra_flags(add) -> None:
     )
     add(
         "--number_of_subproblems",
-        type=int,
+        type=int_range(-1),
         default=-1,
         metavar="N",
         help="maximum number of phrases per sentence; -1: no limit; 0 goes with --steps 0",

@@ -116,7 +116,7 @@ def check_flags(args: argparse.Namespace) -> None:
 def _problems(args: argparse.Namespace) -> Iterator[str]:
     candidates, beams, selection = args.num_return_sequences, args.num_beams, args.selection_method
     phrases = args.number_of_subproblems
-    if phrases < -1 or (phrases == 0 and args.steps):
+    if phrases == 0 and args.steps:
         yield (
             f"--number_of_subproblems {phrases}: pass a number of phrases, or -1 for no limit; 0 goes with --steps 0"
         )

@@ -23,12 +23,13 @@ from comptra.scores import metrics
 from comptra.scores.scoring import score_group
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import csv_text, table, title_of
-from topxgen.common import flag_rules, provenance
+from topxgen.common import flag_rules, hub, provenance
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_files, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
+from topxgen.corpora import benchmarks
 from topxgen.flags import add_language_flags, add_language_id_flag, add_partial_benchmark_flag
 
 logger = logging.getLogger(__name__)
@@ -156,6 +157,12 @@ def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
     flag_rules.check(RULES, args)
     check_output_files({"--csv": args.csv, "--json": args.json})
+    # Folders that record a data set which is missing are skipped one by one; what the command names must be there.
+    dataset = evaluation_sets.DATASETS.get(args.dataset_name_or_path)
+    hub.require(
+        [args.lid_model],
+        [benchmarks.REPOS.get(dataset.test[0])] if dataset and dataset.test and not args.benchmark_dir else [],
+    )
     report = evaluate(args)
     show(table(report))
     if args.csv:

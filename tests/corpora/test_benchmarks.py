@@ -364,7 +364,7 @@ def test_tico_files_of_the_hub(tmp_path, monkeypatch):
         ("basque.csv", '"Bat,\nbi."\nHiru.\n', {"basque.csv (column 1)": ["Bat,\nbi.", "Hiru."]}),
         ("mine.tsv", 'eus_Latn\tEnglish\n"Bi.\tOne.\nHiru.', {"mine.tsv (eus_Latn)": ['"Bi.', "Hiru."]}),
         ("mine.tsv", "id\teus_Latn\tEnglish\n7\tBat.\tOne.\n", {"mine.tsv (eus_Latn)": ["Bat."]}),
-        ("mine.jsonl", '{"BASQUE": "Bat.", "english": "One.", "n": 3, "more": ["Bi.", "Hiru.", 4]}\n\n"Lau."\n', {"mine.jsonl (BASQUE)": ["Bat."]}),
+        ("mine.jsonl", '{"BASQUE": "Bat.", "english": "One.", "n": 3, "more": ["Bi.", "Hiru.", 4]}\n\n', {"mine.jsonl (BASQUE)": ["Bat."]}),
         ("mine.jsonl", '{"translation": {"eng_Latn": "One.", "eus_Latn": ["Bat.", "Bi."]}}\n', {"mine.jsonl (eus_Latn)": ["Bat.", "Bi."]}),
         ("Basque.json", '[{"text": "Bat."}, {"text": "Bi."}]', {"Basque.json (text)": ["Bat.", "Bi."]}),
         ("Basque.json", '["Bat."]', {"Basque.json": ["Bat."]}),
@@ -409,6 +409,29 @@ def test_own_files_with_a_mapping(tmp_path, file, content, mapping, basque, engl
     [
         ("mine.txt", "Bat.\n", "pass {path}:Basque"),
         ("my basque_set.txt", "Bat.\n", "pass {path}:Basque"),
+        (
+            "mine.jsonl",
+            '{"Basque": "Bat."}\n\n"Lau."\n',
+            '{path}, line 3: "Lau." where other rows are of type dict; remove it',
+        ),
+        ("mine.json", '[{"Basque": "Bat."}, ["Lau."]]', '{path}, item 2: ["Lau."] where other rows are of type dict'),
+        (
+            "mine.json",
+            '[{"Basque": "Bat."}, {"Basque": {}}]',
+            "{path}, item 2: Basque is {{}}, not a text; null stands for no text",
+        ),
+        ("mine.json", '[{"Basque": "Bat."}, {"Basque": []}]', "{path}, item 2: Basque is [], not a text"),
+        (
+            "mine.json",
+            '[{"Basque": "Bat."}, {"Basque": {"text": "Bi."}}]',
+            '{path}, item 2: Basque is {{"text": "Bi."}}, not a text',
+        ),
+        (
+            "mine.jsonl",
+            '{"Basque": "Bat.", "n": 1}\n{"Basque": ["Bi.", 7], "n": {}}\n',
+            "{path}, line 2: Basque is 7, not a text",
+        ),
+        ("Basque.jsonl", '{"t": "Bat.", "n": 1}\n{"t": false}\n', "{path}, line 2: t is false, not a text"),
         ("mine.json", '["Bat."]', "from its name or column labels (no labels); pass {path}:Basque"),
         ("mine.tsv", "Bat.\tOne.\n", "(column 1, column 2); pass {path}:Basque=COLUMN,English=COLUMN"),
         ("Basque.tsv", "Bat.\tOne.\n", "(column 1, column 2); pass {path}:Basque=COLUMN,English=COLUMN"),

@@ -193,9 +193,10 @@ def test_report_and_manifest(script_here, planted, benchmark_dir):
     assert report["settings"].items() <= manifest["settings"].items() and report["audit"] is False
 
 
-def test_an_audit_changes_nothing(script_here, planted, benchmark_dir):
+@pytest.mark.parametrize("flag", ["--audit", "--report_only"])
+def test_an_audit_changes_nothing(script_here, planted, benchmark_dir, flag):
     before = {path.name for path in planted.iterdir()}
-    run(script_here, planted, benchmark_dir, "--audit")
+    run(script_here, planted, benchmark_dir, flag)
     new = {path.name for path in planted.iterdir() if not path.name.startswith(".lock")} - before
     assert new == {"decontamination_audit.json", "decontamination_audit.md"}
     assert len(json.loads((planted / "decontamination_audit.json").read_text())["hits"]["Basque"]) == 3

@@ -62,11 +62,11 @@ def int_range(minimum: int, maximum: int = MAX_INT) -> Callable[[str], int]:
 
 
 def bool_or_count(value: str) -> int:
-    """An argument type: an integer of 0 or more; true is 1 and false 0."""
+    """An argument type: an integer from 0 to 100; true is 1 and false 0."""
     try:
         return int(parse_bool(value))
     except argparse.ArgumentTypeError:
-        return int_range(0)(value)
+        return int_range(0, 100)(value)
 
 
 def limit(value: str) -> int | None:

@@ -28,6 +28,7 @@ cannot be read in this way is an error, which shows how to write the mapping.
 
 import csv
 import json
+import logging
 import re
 import unicodedata
 from collections import Counter
@@ -35,10 +36,13 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError, did_you_mean, reason
 from topxgen.common.files import refuse_stand_in
 from topxgen.text import languages
 from topxgen.text.languages import Language
+
+logger = logging.getLogger(__name__)
 
 Column = tuple[str, list[tuple[str, str]]]  # label, (number of the line or row, text) of each row
 # Labels of the columns of a parallel text that do not name languages: those of sources, and of translations.
@@ -173,13 +177,14 @@ def read_columns(
         return _table(rows, by_label or (bool(rows) and _is_header(rows[0][1], known)))
     if kind == ".json":
         content = read_json(path)
-        return columns_of(enumerate(content if isinstance(content, list) else [content], start=1), nulls)
+        rows = list(enumerate(content if isinstance(content, list) else [content], start=1))
+        return _refuse_no_texts(path, rows, columns_of(rows, nulls), mapping, known)
     if kind == ".parquet":
         return columns_of(enumerate(parquet_rows(path), start=1), nulls)
     numbered = enumerate(lines(path), start=1)
     if kind == ".jsonl":
-        records = ((number, _json(line, f"{path}, line {number}")) for number, line in numbered if line.strip())
-        return columns_of(records, nulls)
+        rows = [(number, _json(line, f"{path}, line {number}")) for number, line in numbered if line.strip()]
+        return _refuse_no_texts(path, rows, columns_of(rows, nulls), mapping, known)
     return [("", [(str(number), line) for number, line in numbered])]
 
 
@@ -298,6 +303,54 @@ def _quoted_tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             cells.append(plain if quoted is None else quoted.replace('""', '"'))
             start = match.end() + 1
         yield first, cells
+
+
+def _refuse_no_texts(
+    path: Path,
+    rows: list[tuple[int, object]],
+    columns: list[Column],
+    mapping: dict[str, list[str]] | None,
+    known: tuple[Language, ...],
+) -> list[Column]:
+    """`columns`, if no row is of another type than the others, and all values in a language's column are texts or null.
+
+    columns_of passes over others, such as metadata. A text lost in this way from an evaluation set is an overlap not seen.
+    """
+    mapped = {name for names in (mapping or {}).values() for name in names}
+    labels = {label for label, _ in columns if (label in mapped if mapping else language_of(label, known))}
+    labels = labels or {label for label, _ in columns if len(columns) == 1}
+    usual = Counter(type(row) for _, row in rows).most_common(1)
+    stack = [
+        (f"line {number}" if path.suffix.lower() == ".jsonl" else f"item {number}", "", row) for number, row in rows
+    ]
+    for place, _, row in stack:
+        if type(row) is not usual[0][0]:
+            raise UsageError(
+                f"{path}, {place}: {_shown(row)} where other rows are of type {usual[0][0].__name__}; remove it"
+            )
+    while stack:
+        place, label, value = stack.pop()
+        is_leaf = not isinstance(value, (dict, list)) or not value or (isinstance(value, dict) and label in labels)
+        if label in labels and is_leaf and value is not None and not isinstance(value, str):
+            raise UsageError(f"{path}, {place}: {label} is {_shown(value)}, not a text; null stands for no text")
+        inner = (
+            value.items()
+            if isinstance(value, dict)
+            else ((label, item) for item in value)
+            if isinstance(value, list)
+            else ()
+        )
+        stack += [(place, str(key), item) for key, item in inner]
+    for label, texts in columns:
+        without = len(rows) - len({place.split(".")[0] for place, text in texts if text.strip()})
+        if label in labels and without:
+            logger.info(f"{path}: {without} of {len(rows)} rows have no text in {label or 'their column'}", extra=ONCE)
+    return columns
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def parquet_rows(path: Path) -> Iterator[dict]:
