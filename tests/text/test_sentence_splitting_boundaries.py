@@ -79,6 +79,18 @@ def test_the_first_reason_counts():
         ("Polish", "To dom ewentl. lub las.", ["To dom ewentl. lub las."]),
         ("French", "« Bonjour. » Il partit.", ["« Bonjour. »", "Il partit."]),
         ("Chinese (Simplified)", "他说：“好。”然后走了。", ["他说：“好。”", "然后走了。"]),
+        # Titles before names, and abbreviations in a script that has a full stop of its own.
+        (
+            "Swahili",
+            "Bi. Asha na Dkt. Juma walikuja. Bw. Ali pia.",
+            ["Bi. Asha na Dkt. Juma walikuja.", "Bw. Ali pia."],
+        ),
+        ("Basque", "Mutilak bi. Bi. Gero joan ziren.", ["Mutilak bi.", "Bi.", "Gero joan ziren."]),
+        ("Xhosa", "UNks. Dlamini ufikile. Wahamba.", ["UNks. Dlamini ufikile.", "Wahamba."]),
+        ("Hausa", "Ms. Maurice ta zo. Ta tafi.", ["Ms. Maurice ta zo.", "Ta tafi."]),
+        ("Nepali", "डा. राम यु.एन. पुगे। उनी फर्के।", ["डा. राम यु.एन. पुगे।", "उनी फर्के।"]),
+        ("Hindi", "वह कि. मी. चला। फिर सोया।", ["वह कि. मी. चला।", "फिर सोया।"]),
+        ("Nepali", "यो घर हो. त्यो पहाड हो. किन?", ["यो घर हो.", "त्यो पहाड हो.", "किन?"]),
         # Footnotes belong to the sentence before them.
         (
             "Basque",

@@ -27,12 +27,25 @@ _FOOTNOTE = (
 _AFTER = re.compile(rf"(?:\s?{_FOOTNOTE}|\s[»›](?!\S))+")  # and the spaced » of French
 _WORD = re.compile(r"(?<!\S)([^\W\d_][^\W\d_\u0300-\u036f]*)\.(?=\s)")  # with a full stop
 _AFTER_NUMBER_OR_INITIAL, _INITIAL = re.compile(r"[\d.]\s+\Z"), re.compile(r"\s+\w\.")  # 5 a. Tallinn, i. e., a. C.
+_LAST_WORD = re.compile(r"[^\W\d_][\w\u0300-\u036f\u0900-\u1fff]*\Z")
 _LONG_WORD = re.compile(r"\s([^\W\d_]{5,})\.\Z")
 _VOWELS = "aeiouyɔɛəɩʋ"
 _SYLLABIC_NASALS = frozenset(["aka", "bam", "dyu", "ewe", "fon", "ibo", "mos", "twi", "yor"])  # m and n are words, too
 _ABBREVIATIONS = frozenset(
     ["al", "approx", "ca", "esp", "etc", "fig", "ing", "prof", "ref", "univ", "vol"]
 )  # in small letters before a capital
+# Forms of address and the like that stand before names, for languages without rules of their own
+_TITLES = "Mr Mrs Ms Dr Prof St Rev Hon Gen Sen Rep Gov Capt Lt Col Sgt Ir"
+_OWN_TITLES = {
+    "eus": "Jn And",
+    "hau": "Alh Mal Dkt Inj",
+    "ibo": "Maz",
+    "som": "Md",
+    "swh": "Bi Bw Bwn Dk Dkt Mh Mhe Jen",
+    "xho": "Mnu uMnu UMnu Nks uNks UNks Nksz uNksz UNksz Gqr uGqr UGqr",
+    "zul": "Mnu uMnu UMnu Nks uNks UNks Nksz uNksz UNksz Dkt uDkt UDkt",
+}
+_FULL_STOPS = "۔।॥።။។։᱾᱿"
 
 
 class Sentencex:
@@ -46,6 +59,7 @@ class Sentencex:
       unless a long word stands before the full stop and the rules are not the language's own.
     - Small letters before a full stop and a capital letter are a word, no initial ("ndị a. Ụlọ") nor one of the English
       abbreviations that sentencex applies to every language without rules ("36 ne. Ban", Nebraska).
+    - A title ("Bi. Asha") is no end, nor is "." after a letter where the paragraph has । or the like ("डा. राम गए।").
     """
 
     def __init__(self, language: Language, paragraphs: Iterable[str] = ()):
@@ -59,6 +73,9 @@ class Sentencex:
         if language.script == "Ethi":  # two word separators, typed for ።
             patterns.append("፡፡")
         self._own_marks = re.compile("|".join(patterns) or r"(?!)")
+        native_stops = "".join(mark for mark in _FULL_STOPS if mark in language.terminators)
+        self._native_stop = re.compile(f"[{native_stops}]" if native_stops else r"(?!)")
+        self._titles = frozenset(f"{_TITLES} {_OWN_TITLES.get(language.iso639_3, '')}".split())
         self._own_rules = language.splitting_rules == "own"
         self._english_rules = language.sentencex in ("", "en")
         self._one_letter_words = _VOWELS if self._english_rules or not self._own_rules else ""
@@ -103,7 +120,19 @@ class Sentencex:
         for match in self._own_marks.finditer(plain):
             if plain[match.end() : match.end() + 1] not in self._terminators:  # the last of a run
                 found.add(match.end() - 1)
-        return found | {match.end() - 1 for match in _WORD.finditer(plain) if self._is_word(match)}
+        found |= {match.end() - 1 for match in _WORD.finditer(plain) if self._is_word(match)}
+        has_native_stop = bool(self._native_stop.search(plain))
+        return {
+            last for last in found if plain[last] != "." or not self._is_abbreviation(plain[:last], has_native_stop)
+        }
+
+    def _is_abbreviation(self, before: str, has_native_stop: bool) -> bool:
+        """Whether the full stop after `before` ends a title, or a word of a script that has a full stop of its own."""
+        word = _LAST_WORD.search(before[-40:])
+        letters = word[0] if word else ""
+        if has_native_stop and any(unicodedata.category(char) == "Lo" for char in letters):
+            return True
+        return not self._own_rules and letters in self._titles
 
     def _is_word(self, match: re.Match) -> bool:
         """Whether what stands before a full stop is no abbreviation, as far as that can be seen."""
