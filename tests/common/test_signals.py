@@ -115,6 +115,21 @@ def test_a_call_that_never_returns_is_ended(tmp_path):
     assert process.returncode == 143 and err == "\nstopped 1 s after a signal; re-run the same command to resume\n"
 
 
+def test_an_exit_that_takes_too_long_is_ended():
+    """An engine that shuts down when the interpreter ends may wait for its processes."""
+    code = (
+        "import atexit, sys, time; from topxgen.common import cli, signals; signals.FINISH_S, signals.CLOSE_S = 0.3, 0.3\n"
+        "atexit.register(time.sleep, 60)\ndef run(args):\n    print(flush=True); time.sleep(60)\n"
+        "sys.exit(cli.run_main(cli.Parser('', prog='x'), run, 'nothing is lost'))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=-1, stderr=-1, text=True)
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=10)
+    ends = "stopped by a signal; nothing is lost", "stopped 1 s after a signal; re-run the same command to resume"
+    assert process.returncode == 143 and tuple(err.split("\n")[1::2]) == ends, err
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_stop_that_python_ignores_in_a_destructor_is_raised_again():
     class Ignoring:

@@ -76,15 +76,20 @@ def handled() -> Iterator[None]:
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # gets the number of each signal as it arrives
     watcher = threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True)
     watcher.start()
+    stopped = False
     try:
         yield
+    except Stopped:
+        stopped = True  # the thread stays, for engines that shut down when the interpreter ends
+        raise
     finally:
         signal.set_wakeup_fd(wakeup)
         for number, handler in handlers.items():
             # Until the interpreter has ended, a signal has the same exit code as before.
             signal.signal(number, _exit if handler is signal.SIG_DFL else handler)
-        os.close(writing)  # ends the thread
-        watcher.join()
+        if not stopped:
+            os.close(writing)  # ends the thread
+            watcher.join()
 
 
 def _exit(*_) -> None:
