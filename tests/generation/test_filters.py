@@ -178,6 +178,12 @@ BAT, BI = "Mendiak oso altuak dira.", "Itsasoa urdina da (eta handia)."
         # remarks below the last text
         "1. {}\n\n2. {}\n\n---\n**Note:** I wrote two original texts.",
         "1. {}\n2. {}\nNote: both are original.\n\n- one\n- two",
+        "1. {}\n\n2. {}\n\nEnglish translations:\n\n1. Mountains.\n2. The sea.",
+        "1. {}\n\n2. {}\n\nNote that I tried to keep the style informative.",
+        # placeholders without a space, quotation marks around each text
+        "1. [text1] {}\n2. [text2] {}",
+        '1. "{}"\n\n2. "{}"',
+        "1. «{}»\n2. «{}»",
         "1. {}\n\n2. {}\n\n(Bi testu dira, jatorrizkoak.)",
         "1. {}\n\n2. {} (Note: original text)",
         "1. {}\n\n2. {}\n\n**Oharra:** bi testu idatzi ditut.",
@@ -218,6 +224,8 @@ def test_what_is_no_text_is_left_out(answer):
     [
         "Nota bat idatzi zuen, eta (gero) hiru * lau * bost.",
         "Mendiak dira. I have a dream esan zuen.",
+        '"Bai", esan zuen. "Noski."',
+        "Note that the sea is high.",
         "1990. urtean _hitz_bat_ idatzi zuen: [sic] hau.",
     ],
 )

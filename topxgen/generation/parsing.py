@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from topxgen.common.lines import split_lines
+from topxgen.prompting.answers import unwrapped
 from topxgen.text.thoughts import without_thoughts
 
 # "1. ", "2) ", "**3.** ", "(4) ", "1、": a number that opens a line; \d takes the digits of every script.
@@ -22,15 +23,15 @@ _RULE = re.compile(r"[ \t]*(?:(?:[-*_=–—][ \t]*){3,}|⸻)")
 _HEADING = re.compile(r"[ \t]*(?:#{1,6}[ \t].*|(\*\*|__)(?:(?!\1).)*[^.!?…。！？।۔։។။።*_](\1)[:：]?[ \t]*)")
 # [text 1], <text>, (Text 1), Text 1: at the beginning; [/text 1], </text> at the end
 _PLACEHOLDER = re.compile(
-    r"\A[*_]*(?:[\[<({]\s*(?:text|[^\W\d_]{1,15}\s+\d{1,3})\s*[\])>}][*_]*[:：]?|text\s+\d{1,3}\s*[*_]*[:：])[*_]*\s*",
+    r"\A[*_]*(?:[\[<({]\s*(?:text\d{0,3}|[^\W\d_]{1,15}\s+\d{1,3})\s*[\])>}][*_]*[:：]?|text\s+\d{1,3}\s*[*_]*[:：])[*_]*\s*",
     re.I,
 )
-_PLACEHOLDER_END = re.compile(r"\s*[\[<]\s*/\s*(?:text|[^\W\d_]{1,15}\s+\d{1,3})\s*[\]>]\Z", re.I)
+_PLACEHOLDER_END = re.compile(r"\s*[\[<]\s*/\s*(?:text\d{0,3}|[^\W\d_]{1,15}\s+\d{1,3})\s*[\]>]\Z", re.I)
 _BOLD = re.compile(r"(\*{2,3})(?=[^\s*])([^*]+)(?<=\S)\1")
 _EMPHASIS = re.compile(r"(?<![\w*])(\*|__?)(?=[^\s*_])([^*_]+)(?<=\S)\1(?![\w*])")
 # What a note begins with, in the languages of the world; a colon follows.
 _NOTE_WORDS = (
-    "notes?|nb|n\\.b\\.|p\\.?s\\.?|disclaimer|explanation|(?:english |literal )?translation|glossary|word count|sources|"
+    "notes?|nb|n\\.b\\.|p\\.?s\\.?|disclaimer|explanation|(?:english |literal )?translations?|glossary|word count|sources|"
     "nota|notas|oharrak?|lura|rịba ama|icyitonderwa|ikitonderwa|fiiro gaar ah|ogow|catatan|catetan|cathetan|dokezo|tanbihi|"
     "qaphela|phawula|akiyesi|anmerkung|hinweis|remarque|noot|opmerking|not|notă|notering|bemærk|merknad|obs|huomautus|huom|"
     "märkus|piezīme|pastaba|uwaga|poznámka|opomba|napomena|megjegyzés|shënim|athugasemd|nóta|nodyn|lưu ý|ghi chú|paunawa|tala|"
@@ -52,7 +53,7 @@ _TO_THE_USER = re.compile(
 )
 _META = re.compile(
     r"\b(?:texts?|passages?|paragraphs?|articles?|versions?|drafts?|wr(?:ite|ote|itten)|request\w*|help(?:s|ful)?|assist|"
-    r"languages?|topics?|translat\w+|let me know|feel free|questions?|changes|adjust\w*|further|response)\b",
+    r"languages?|topics?|translat\w+|let me know|note that i|feel free|questions?|changes|adjust\w*|further|response)\b",
     re.I,
 )
 
@@ -119,7 +120,7 @@ def _text(item: str) -> str:
         text = left_out.sub("", text)
     if text[:1] == "[" and text[-1:] == "]" and "]" not in text[:-1]:  # the text in place of the placeholder
         text = text[1:-1]
-    return _EMPHASIS.sub(r"\2", _BOLD.sub(r"\2", text)).strip()
+    return unwrapped(_EMPHASIS.sub(r"\2", _BOLD.sub(r"\2", text)).strip())
 
 
 PARSERS = {"numbered": numbered_texts, "text": whole_text}
