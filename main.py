@@ -28,10 +28,9 @@ from comptra import candidate_selection, evaluation_sets, methods
 from comptra.compositional import divide, merge
 from comptra.config import EvaluationConfig
 from comptra.runner import show_prompts, translate_all
-from topxgen import inference, retrieval
-from topxgen.common import hub, provenance
+from topxgen import retrieval
+from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, int_range, limit, run_main
-from topxgen.corpora import benchmarks
 from topxgen.flags import (
     add_api_flags,
     add_cost_flags,
@@ -202,18 +201,6 @@ def add_comptra_flags(add) -> None:
 
 def translate(args: argparse.Namespace) -> int:
     """Check the flags, then translate with each model, or with --dry_run show the prompts; the exit code."""
-    dataset = evaluation_sets.DATASETS[args.dataset_name_or_path]
-    hub.require(
-        [
-            *(() if args.inference_api in inference.REMOTE else args.model_name_or_path or ()),
-            args.tokenizer_name_or_path,
-            args.base_model_name_or_path,
-            args.nllb_name_or_path if args.method_translate in ("nllb", "refine") else None,
-            args.sonar_name_or_path if args.retriever_type == "SONAR" and args.k else None,
-            args.lid_model if args.steps else None,
-        ],
-        [] if args.benchmark_dir else [benchmarks.REPOS.get(split[0]) for split in dataset[1:] if split],
-    )
     config = EvaluationConfig(args)
     if args.dry_run:
         return show_prompts(config)

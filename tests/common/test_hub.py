@@ -18,8 +18,8 @@ MISSING = {
     ),
     "main.py": (
         "--model_name_or_path org/one org/two --dataset_name_or_path ood --tgt Basque --k 5 --retriever_type SONAR "
-        "--output_dir out --steps 1 --lid_model org/lid",
-        ["org/one", "org/two", "gmnlp/tico19", "openlanguagedata/flores_plus", "SONAR", "org/lid"],
+        "--output_dir out --steps 1 --lid_model org/lid --temperature 1 --num_return_sequences 2 --selection_method blaser --blaser_name_or_path org/blaser",
+        ["org/one", "org/two", "gmnlp/tico19", "openlanguagedata/flores_plus", "SONAR", "org/lid", "org/blaser"],
     ),
     "train.py": (
         "--model_name_or_path org/base --dataset_name_or_path flores --target_languages Basque --output_dir out --max_steps 1",
@@ -58,3 +58,11 @@ def test_all_that_is_missing_is_listed_in_seconds(tmp_path, name, offline):
     assert ("cannot be reached" in before[0]) if before else offline
     assert f"{name}: error: without the Hub" in error and "hf download" in error
     assert [part for part in missing if part not in error] == []
+
+
+def test_mistakes_in_flags_come_before_what_the_hub_lacks(tmp_path):
+    words = "main.py --model_name_or_path org/one --dataset_name_or_path flores --tgt Basque --steps 1 --number_of_subproblems 0"
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, *words.split(), "--output_dir", tmp_path / "out"]
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and "--number_of_subproblems 0: pass a number" in result.stderr, result.stderr

@@ -122,3 +122,7 @@ def test_estimates_add_up():
     assert "5.00 to 6.00" in total and "0.60 to 1.10" in total and "11.00 to 17.00" in total
     assert "--budget 5 may end the run" in table
     assert "--budget" not in estimate_table(stages, Prices.of([1, 10]), 17)
+    local = estimate_table([Estimate("score", "9 pairs")], None).split("\n")[1]
+    assert local.split() == ["score", "9", "pairs", "-", "-", "-", "not", "known"], (
+        "what has no tokens needs no --prices"
+    )

@@ -47,6 +47,15 @@ def test_a_key_in_an_answer_is_taken_out(api):
     assert ending is None and answer.texts == ["You sent [key]."]
 
 
+@pytest.mark.parametrize(
+    "key, kept", [("x", True), ("test", True), ("EMPTY", True), ("2024", True), ("k3y-k3y-", False)]
+)
+def test_a_key_that_may_be_a_word_takes_nothing_out_of_answers(key, kept):
+    with ApiServer(key=key, respond=lambda prompt: f"Next {key} and test.") as server:
+        [answer], ending, _ = run("openai", server, chats(1), api_key=key)
+    assert ending is None and (answer.texts == [f"Next {key} and test."]) == kept
+
+
 def test_a_key_in_an_answer_reaches_no_file(script_here, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     flags = options("org/chat", prompt_style=None, max_samples=1, inference_api="openai", dtype=None)

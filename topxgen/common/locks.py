@@ -54,6 +54,8 @@ class OutputLock:
             if held is None or held.process != os.getpid():
                 held = self._held[self._key] = _Held(directory, part)
         except OSError as error:
+            if error.errno == errno.ELOOP and error.filename:
+                raise UsageError(f"{error.filename} is a symbolic link, which is not followed; remove it") from None
             raise UsageError(
                 f"cannot write to the output directory {directory}: {error.strerror}; pass another {flag}"
             ) from None

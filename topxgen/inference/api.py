@@ -28,6 +28,8 @@ from topxgen.text.thoughts import begun_in, has_marks
 logger = logging.getLogger(__name__)
 MAX_CONCURRENT_REQUESTS = 16
 NO_KEY = "no-key-needed"  # for servers without keys; OpenAI's client requires one
+# A shorter key, as local servers take ("test", "EMPTY"), may be a word of a text.
+MIN_SECRET, MIN_SECRET_WITH_DIGIT = 20, 8
 _SECRET = re.compile(r"key|token|secret|pass|pwd|auth|sig|cred|code", re.IGNORECASE)  # in the name of a parameter
 
 
@@ -40,6 +42,11 @@ class ParsedResponse(NamedTuple):
     error: str | None = None
     cached_tokens: int = 0
     finish_reasons: tuple[str, ...] = ()
+
+
+def is_secret(key: str) -> bool:
+    """Whether `key` is no word that texts have, by its length."""
+    return len(key) >= (MIN_SECRET_WITH_DIGIT if re.search("[0-9]", key) else MIN_SECRET)
 
 
 class RemoteSampler:
@@ -276,7 +283,7 @@ class RemoteSampler:
 
     def _without_key(self, text: str) -> str:
         """`text` without our key: a server may repeat the headers of a request."""
-        return text if self._key == NO_KEY else text.replace(self._key, "[key]")
+        return text.replace(self._key, "[key]") if is_secret(self._key) else text
 
     def _drop_temperature(self, failure: Failure, settings: SamplingSettings) -> bool:
         """Whether to send a request again without a temperature: reasoning models accept none, not even 0."""

@@ -196,7 +196,8 @@ def estimate_table(estimates: Sequence[Estimate], prices: Prices | None, budget:
 
 def _cells(prompt, completion, money, prices) -> tuple[str, str, str]:
     millions = [_range((low / 1e6, high / 1e6)) if high else "-" for low, high in (prompt, completion)]
-    return (*millions, (_range(money) if money[1] else "-") if prices else "--prices?")
+    price = "--prices?" if not prices and (prompt[1] or completion[1]) else "-"
+    return (*millions, _range(money) if money[1] else price)
 
 
 def _range(values: Sequence[float] | None) -> str:
