@@ -42,8 +42,14 @@ def _has_configurations(args: argparse.Namespace) -> bool:
 RULES = (
     # The model
     Rule(
-        ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "load_in_8bit", "load_in_4bit"),
+        ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora"),
         "--use_peft (all weights would be trained)",
+        lambda args: args.use_peft,
+        "use_peft",
+    ),
+    Rule(
+        ("load_in_8bit", "load_in_4bit"),
+        "--use_peft (quantized weights cannot be trained)",
         lambda args: args.use_peft,
         "use_peft",
     ),
