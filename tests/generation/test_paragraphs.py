@@ -149,7 +149,7 @@ def test_files_cut_at_any_byte_are_made_whole(tmp_path):
 def test_answers_on_disk_are_not_asked_for_again(tmp_path):
     run(tmp_path, ShuffledAnswers(0))
     before = files(tmp_path, ("", "_rejects", "_answers"))
-    asked = run(tmp_path, None).requested.total()  # a run that needs no answer needs no model
+    asked = run(tmp_path, None).requested  # a run that needs no answer needs no model
     assert files(tmp_path, ("", "_rejects", "_answers")) == before
     assert asked == sum(len(lines) for name, lines in before.items() if "_answers" in name)
 
@@ -317,8 +317,8 @@ def test_the_funnel_adds_up(tmp_path, total, minimum):
         outcome = run(folder, ShuffledAnswers(order), total=total, minimum=minimum)
         layout = Layout(folder, "translated")
         counts = [funnel.generation_counts(layout, name) for name in ("Basque", "Hausa")]
-        rows = check_funnel(funnel.render(outcome.requested.total(), counts, []))
-        assert rows["prompts sent"] == outcome.requested.total()
+        rows = check_funnel(funnel.render(outcome.requested, counts, []))
+        assert rows["prompts sent"] == outcome.requested
         assert (
             rows.get("after not needed", rows["prompts sent"]) <= rows["responses"] == sum(c["prompts"] for c in counts)
         )
@@ -335,7 +335,7 @@ def test_the_funnel_shows_reasons_it_does_not_know_and_paragraphs_of_other_origi
     with (tmp_path / "Basque_rejects.jsonl").open("a") as file:
         file.write(json.dumps({"id": "Basque-000000.1", "reason": "shouting (3 times)"}) + "\n")
     counts = funnel.generation_counts(Layout(tmp_path, "translated"), "Basque")
-    rows = check_funnel(funnel.render(outcome.requested.total(), [counts], []))
+    rows = check_funnel(funnel.render(outcome.requested, [counts], []))
     assert rows["paragraphs kept"] == 10 and rows["after shouting"] == 8
     assert rows["paragraphs of the file that were not generated"] == 2
 
@@ -407,7 +407,7 @@ def test_a_pipeline_may_end_before_the_target(tmp_path):
             yield next(shuffled_rounds(languages, 3, seed))
 
     outcome = run(tmp_path, ShuffledAnswers(0), names=("Basque",), pipeline=(pipeline := Three()))
-    assert not outcome.target_reached and outcome.requested.total() == 3
+    assert not outcome.target_reached and outcome.requested == 3
     assert [prompt_id for prompt_id, _ in pipeline.kept] == [f"Basque-{number:06d}" for number in range(3)]
     texts = [text for _, texts in pipeline.kept for text in texts]
     assert texts == [json.loads(line)["text"] for line in files(tmp_path)["Basque.jsonl"]]

@@ -14,6 +14,7 @@ from topxgen.generation.filters import FILTERS, load_filters
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, Target, request_seed
 from topxgen.generation.parsing import numbered_texts, whole_text
 from topxgen.generation.pipelines import Pipeline
+from topxgen.inference.costs import Meter
 from topxgen.inference import Answer, SamplingSettings
 from topxgen.text import languages
 
@@ -92,8 +93,10 @@ def run(folder, respond, count=4, step_size=1, pipeline=None):
         layout=Layout(folder, "test"), target=Target(("Basque",), count, {"Basque": 0}), pipeline=pipeline or Scripted(),
         languages={"Basque": languages.find("Basque")}, filters=load_filters(FILTERS),
         args=SimpleNamespace(
-            request_batch_size=step_size, seed=1, threshold=0.7, rouge_tokenizer="unicode", verbose=False
+            request_batch_size=step_size, seed=1, threshold=0.7, rouge_tokenizer="unicode", verbose=False,
+            inference_api="hf",
         ),
+        meter=Meter(None),
     )  # fmt: skip
     stream = SimpleNamespace(isatty=lambda: False, write=len, flush=int)
     with Progress("test", None, "paragraphs", stream=stream) as progress, Generation(config, progress) as generation:

@@ -35,7 +35,7 @@ def build(tmp_path, monkeypatch, paragraphs: dict[str, list[str]], count: int):
     monkeypatch.setattr(pipeline, "_example_sentences", lambda args, language: [f"sentence {i}" for i in range(50)])
     args = SimpleNamespace(
         seed=1, seed_topics_path=topics, prompt_template="continuation", number_of_generations_per_step=1,
-        number_of_icl_demonstrations=count, number_of_icl_phrases=2, inference_api="hf",
+        number_of_icl_demonstrations=count, number_of_icl_phrases=2, inference_api="hf", languages_file=None,
     )  # fmt: skip
     return pipeline.TopXGen(SimpleNamespace(args=args, languages={"Basque": languages.find("Basque")}))
 

@@ -168,7 +168,7 @@ def test_sentences_without_words_and_repeated_ones(fast):
 def test_a_source_longer_than_the_model_takes(fast):
     long = " ".join(SENTENCES[:14])
     found = fast.translate([SENTENCES[0], long], BASQUE, ENGLISH)
-    assert found[0].pieces == 1 and found[1].pieces > 2
+    assert found[0].segments == 1 and found[1].segments > 2
     assert len(found[1].text) > 3 * len(found[0].text)
 
 

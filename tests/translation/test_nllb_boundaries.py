@@ -6,6 +6,14 @@ from topxgen.translation import by_steps
 from topxgen.translation.nllb import NLLB, split_long
 
 
+class Tokenizer:
+    all_special_tokens = ()
+    added_tokens_decoder = {}
+
+    def batch_decode(self, ids, **_):
+        return [f" {row[0]} " for row in ids]
+
+
 def test_a_limit_depends_on_the_length_of_the_source_alone():
     works = []
 
@@ -16,7 +24,7 @@ def test_a_limit_depends_on_the_length_of_the_source_alone():
     nllb = object.__new__(NLLB)
     nllb._max_tokens = 100
     nllb._engine = SimpleNamespace(translate=translate)
-    nllb._tokenizer = SimpleNamespace(batch_decode=lambda ids, **_: [f" {row[0]} " for row in ids])
+    nllb._tokenizer = Tokenizer()
     lengths = [1, 33, 32, 51, 65]
     outputs = nllb._decode([[0] * n for n in lengths], [], lambda n: None)
     assert outputs == [(str(n), -float(n)) for n in lengths], "in order"

@@ -5,6 +5,7 @@ long calls of other libraries, ends a process that takes too long to stop. A sec
 file survives that (topxgen/common/files.py); what is finished first is work that is paid for.
 """
 
+import atexit
 import os
 import select
 import signal
@@ -70,6 +71,7 @@ def handled() -> Iterator[None]:
     """Handle both signals in this block, which runs in the main thread."""
     global _state
     _state = _State()
+    atexit.register(_ignore)  # first, so that it runs last
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     handlers = {number: signal.signal(number, _on_signal) for number in SIGNALS}
@@ -94,6 +96,13 @@ def handled() -> Iterator[None]:
 
 def _exit(*_) -> None:
     os._exit(EXIT_CODE)
+
+
+def _ignore() -> None:
+    """Ignore the signals while the interpreter ends, when Python would give them back their own effect and exit code."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is _exit:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _watch(reading: int) -> None:

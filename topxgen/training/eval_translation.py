@@ -95,7 +95,7 @@ def _generate_causal(model, tokenizer, pair_tokenizer: CausalTokenizer, rows: li
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else pair_tokenizer.eos
     ends = {pair_tokenizer.eos, *tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]}  # an answer is one line
     ids, mask = (made.to(model.device) for made in (pad(rows, padding, "left"), attention_mask(rows, "left")))
-    output = model.generate(ids, attention_mask=mask, eos_token_id=sorted(ends), pad_token_id=padding, **options)
+    output = model.generate(input_ids=ids, attention_mask=mask, eos_token_id=sorted(ends), pad_token_id=padding, **options)
     return decode(tokenizer, output[:, ids.shape[1] :])
 
 
@@ -106,7 +106,7 @@ def _generate_seq2seq(
 
     prefix = [model.config.decoder_start_token_id, *pair_tokenizer.prefixes(pair)[1]]
     output = model.generate(
-        pad(rows, tokenizer.pad_token_id).to(model.device),
+        input_ids=pad(rows, tokenizer.pad_token_id).to(model.device),  # by name: PEFT's models take no other
         attention_mask=attention_mask(rows).to(model.device),
         decoder_input_ids=torch.tensor([prefix] * len(rows), device=model.device),
         **options,
