@@ -196,6 +196,7 @@ def test_decontamination_leaves_no_worker_and_no_half_file(tmp_path):
     assert stopped.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_translation_and_evaluation(tiny_lm, tmp_path):
     flags = [
         "--model_name_or_path",

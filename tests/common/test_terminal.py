@@ -99,7 +99,9 @@ TERMINALS = {
 }
 
 
-@pytest.mark.parametrize("terminal", TERMINALS)
+@pytest.mark.parametrize(
+    "terminal", [pytest.param(name, marks=[] if name in ("ascii", "C") else pytest.mark.slow) for name in TERMINALS]
+)
 def test_terminals_that_are_not_utf_8(tmp_path, terminal):
     env = TERMINALS[terminal]
     (tmp_path / "topics.txt").write_text("Euskal Herria, ñ, नेपाली, 中文\n", encoding="utf-8")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from comptra import evaluation_sets
-from tests.support.runs import script
 from topxgen.retrieval import create
 from topxgen.text import languages, leak_guard
 
@@ -55,21 +54,13 @@ def files(tmp_path, pool):
     )
 
 
-def run(tmp_path, model, pool, *more):
-    flags = (
-        "--model_name_or_path",
-        model,
-        "--inference_api",
-        "hf",
-        "--dtype",
-        "float32",
-        "--src",
-        "Igbo",
-        "--tgt",
-        "English",
-    )
-    flags += ("--dataset_name_or_path", "files", "--prompt_style", "raw", "--max_new_tokens", 8)
-    return script("main.py", *flags, *files(tmp_path, pool), "--output_dir", tmp_path / "out", *more, check=None)
+@pytest.fixture
+def run(main_here, tmp_path):
+    def with_pool(pool, *more):
+        flags = ("--src", "Igbo", "--tgt", "English", "--dataset_name_or_path", "files", "--prompt_style", "raw")
+        return main_here(*flags, "--max_new_tokens", 8, *files(tmp_path, pool), "--output_dir", tmp_path / "out", *more)
+
+    return with_pool
 
 
 def prompts(result) -> list[str]:
@@ -78,19 +69,19 @@ def prompts(result) -> list[str]:
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_no_spelling_of_a_test_sentence_is_shown(tiny_lm, tmp_path, side):
+def test_no_spelling_of_a_test_sentence_is_shown(run, tmp_path, side):
     """Each pair of the pool has one side of the test pair, respelled, and another text on the other side."""
     leaks = []
     for respell in (*SPELLINGS.values(), *NEARLY.values()):
         pair = list(OTHERS[0])
         pair[side] = respell((SOURCE, REFERENCE)[side])
         leaks.append(tuple(pair))
-    result = run(tmp_path, tiny_lm, [*leaks, *OTHERS], "--k", 4, "--dry_run")
+    result = run([*leaks, *OTHERS], "--k", 4, "--dry_run")
     first, second = prompts(result)
     assert all(source in first and target in first for source, target in OTHERS)
     assert "14 of the 18 pairs of the demonstration pool overlap the test set" in result.stderr
     assert "Kedu?" in second
-    too_many = run(tmp_path, tiny_lm, [*leaks, *OTHERS], "--k", 5, "--dry_run")
+    too_many = run([*leaks, *OTHERS], "--k", 5, "--dry_run")
     assert (
         too_many.returncode == 2
         and "--k 5 is more than the 18 pairs of the pool of files (14 of them" in too_many.stderr
@@ -129,12 +120,12 @@ def test_generated_pairs_and_benchmarks_are_guarded_too(tmp_path):
     assert load("flores", igbo, english, max_samples=None, need_pool=False).facts["leak_guard"] is None
 
 
-def test_phrases_are_not_translated_with_their_sentence(tiny_lm, tmp_path):
+def test_phrases_are_not_translated_with_their_sentence(run, tmp_path):
     """CompTra retrieves demonstrations for each phrase: the pair of the whole sentence would give its reference away."""
     leak = (SPELLINGS["NFD"](SOURCE), "Give it away.")
     flags = ("--steps", 1, "--method_divide", "space", "--number_of_subproblems", 2, "--lid_model", "cld2")
-    assert run(tmp_path, tiny_lm, [*OTHERS, leak], "--k", 4, *flags).returncode == 0
-    too_many = run(tmp_path, tiny_lm, [*OTHERS, leak], "--k", 5, *flags, "--dry_run")
+    assert run([*OTHERS, leak], "--k", 4, *flags).returncode == 0
+    too_many = run([*OTHERS, leak], "--k", 5, *flags, "--dry_run")
     assert too_many.returncode == 2 and "(1 of them overlap a sentence to be translated)" in too_many.stderr
     guarded = evaluation_sets.load(
         "files", *map(languages.find, ("Igbo", "English")), folder=None, max_samples=None,
@@ -144,10 +135,10 @@ def test_phrases_are_not_translated_with_their_sentence(tiny_lm, tmp_path):
     assert sorted(retriever.nearest(["nwere ikike iso n'ọchịchị"], 4)[0]) == [0, 1, 2, 3]
 
 
-def test_the_guard_is_on_record_and_results_without_it_are_not_continued(tiny_lm, tmp_path):
+def test_the_guard_is_on_record_and_results_without_it_are_not_continued(run, tiny_lm, tmp_path):
     pool = [*OTHERS, (SPELLINGS["no full stop"](SOURCE), REFERENCE)]
     folder = tmp_path / "out" / Path(tiny_lm).name / "Igbo_to_English_2_shot_seed_122_llm_vanilla_None_0_0"
-    assert run(tmp_path, tiny_lm, pool, "--k", 2).returncode == 0
+    assert run(pool, "--k", 2).returncode == 0
     settings = json.loads((folder / "settings_translate.json").read_text())
     assert (settings["leak_guard"], settings["leaks_excluded"]) == (leak_guard.VERSION, 1)
     manifest = json.loads((folder / "manifest_translate.json").read_text())
@@ -158,15 +149,15 @@ def test_the_guard_is_on_record_and_results_without_it_are_not_continued(tiny_lm
         (folder / "settings_translate.json").write_text(json.dumps(kept))
 
     as_an_older_version()
-    older = run(tmp_path, tiny_lm, pool, "--k", 2)
+    older = run(pool, "--k", 2)
     assert older.returncode == 2 and "leaks_excluded was 0, now 1" in older.stderr
     # Without such pairs, and with those that older versions left out, the older results are continued.
     for pairs in (OTHERS, [*OTHERS, (SOURCE, REFERENCE)]):
         shutil.rmtree(tmp_path / "out")
-        assert run(tmp_path, tiny_lm, pairs, "--k", 2).returncode == 0
+        assert run(pairs, "--k", 2).returncode == 0
         settings = json.loads((folder / "settings_translate.json").read_text())
         as_an_older_version()
-        assert run(tmp_path, tiny_lm, pairs, "--k", 2).returncode == 0
+        assert run(pairs, "--k", 2).returncode == 0
 
 
 def test_what_counts_as_a_leak():

@@ -14,8 +14,8 @@ from topxgen.generation.filters import FILTERS, load_filters
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, Target, request_seed
 from topxgen.generation.parsing import numbered_texts, whole_text
 from topxgen.generation.pipelines import Pipeline
-from topxgen.inference.costs import Meter
 from topxgen.inference import Answer, SamplingSettings
+from topxgen.inference.costs import Meter
 from topxgen.text import languages
 
 WORDS = [

@@ -1,6 +1,7 @@
 """Limits of translations and of sources, without a model."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 from topxgen.translation import by_steps
 from topxgen.translation.nllb import NLLB, split_long
@@ -8,7 +9,7 @@ from topxgen.translation.nllb import NLLB, split_long
 
 class Tokenizer:
     all_special_tokens = ()
-    added_tokens_decoder = {}
+    added_tokens_decoder: ClassVar = {}
 
     def batch_decode(self, ids, **_):
         return [f" {row[0]} " for row in ids]

@@ -95,7 +95,9 @@ def _generate_causal(model, tokenizer, pair_tokenizer: CausalTokenizer, rows: li
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else pair_tokenizer.eos
     ends = {pair_tokenizer.eos, *tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]}  # an answer is one line
     ids, mask = (made.to(model.device) for made in (pad(rows, padding, "left"), attention_mask(rows, "left")))
-    output = model.generate(input_ids=ids, attention_mask=mask, eos_token_id=sorted(ends), pad_token_id=padding, **options)
+    output = model.generate(
+        input_ids=ids, attention_mask=mask, eos_token_id=sorted(ends), pad_token_id=padding, **options
+    )
     return decode(tokenizer, output[:, ids.shape[1] :])
 
 
