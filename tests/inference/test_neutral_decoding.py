@@ -121,6 +121,7 @@ def test_it_is_recorded_and_a_resume_with_another_is_refused(script_here, tmp_pa
     """A server that refuses the neutral values decodes with its own; a later one that takes them must not go on with its work."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     flags = options("org/chat", prompt_style=None, max_samples=2, inference_api="openai", dtype=None)
+    flags += ["--max_concurrent_requests", 1]  # the server looks at the body that arrived last
     refuses = True
 
     def faults(name, attempt):
