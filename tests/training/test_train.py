@@ -365,7 +365,10 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
     [
         (dict(max_steps=0), "--max_steps 0 trains nothing"),
         (dict(bf16=True, fp16=True), "--bf16 and --fp16 exclude each other"),
-        (dict(load_in_4bit=True), "--load_in_4bit has no effect without --use_peft (quantized weights cannot be trained)"),
+        (
+            dict(load_in_4bit=True),
+            "--load_in_4bit has no effect without --use_peft (quantized weights cannot be trained)",
+        ),
         (
             dict(metric_for_best_model="chrf"),
             "--metric_for_best_model chrf needs translations; pass --num_eval_translations N",
