@@ -108,7 +108,7 @@ def check_filename(name: str, flag: str) -> str:
     """`name`, if it is a bare file name. Raises UsageError if it is empty or a path."""
     if not name:
         raise UsageError(f"{flag} is empty; is a shell variable unset?")
-    if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+    if name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise UsageError(f"{flag} {name!r} must be a plain name without slashes")
     return name
 

@@ -21,7 +21,7 @@ class Rule(NamedTuple):
     needs: str  # what the user has to pass for that: "--steps 1 or more"
     holds: Callable[[argparse.Namespace], bool]
     switch: str = ""  # the flag whose value switches these off; given, it is meant
-    harmless: bool = False  # told in one line: limits, and flags that published commands give where they have no effect
+    harmless: bool = False  # logged, not refused: limits, and flags that published commands pass without effect
 
 
 # Values that ask for nothing, of flags whose default may be another.
