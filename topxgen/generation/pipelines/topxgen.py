@@ -9,9 +9,10 @@ from topxgen.common.console import ONCE
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.provenance import digest
 from topxgen.corpora import examples
+from topxgen.corpora.topics import read_topics
 from topxgen.generation import prompt_templates
 from topxgen.generation.pipelines import Pipeline, Prompt
-from topxgen.generation.topics import TopicOrder, read_topics
+from topxgen.generation.topics import TopicOrder
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.text import languages
 
