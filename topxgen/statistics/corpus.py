@@ -81,8 +81,13 @@ def read(path: str, sources: Sources) -> list[Corpus]:
     """The corpora of `path`: a folder (the files of STAGES in it and below), one such file, or native text as --benchmarks takes
     it (ntrex, udhr, a file or folder of texts). Raises UsageError if there are none; see `read_all`."""
     files = list(_files(Path(path), sources))
+    wanted = None if sources.languages is None else {language.flores for language in sources.languages}
+    chosen = [file for file in files if wanted is None or file[2].flores in wanted]
+    if chosen:
+        return [_read_file(*file, sources.languages_file) for file in chosen]
     if files:
-        return [_read_file(*file, sources.languages_file) for file in files]
+        there = ", ".join(sorted({language.name for _, _, language in files}))
+        raise UsageError(f"{path} has none of --languages {' '.join(sources.names)}, only {there}")
     if sources.languages is None:
         if path in benchmarks.LOADERS or Path(path).is_file():
             raise UsageError(f"{path} is native text: pass --languages to say what to read in it")
@@ -123,8 +128,7 @@ def _files(source: Path, sources: Sources) -> Iterator[tuple[Path, str, Language
             raise UsageError(
                 f"{path}: unknown language {name!r}; pass --languages, or its row in --languages_file"
             ) from None
-        if sources.languages is None or language.flores in (row.flores for row in sources.languages):
-            yield path, stage, language
+        yield path, stage, language
 
 
 def _cannot_read(error: OSError) -> None:

@@ -26,7 +26,7 @@ from topxgen.text.thoughts import without_thoughts
 PROMPT = Path(__file__).parent / "prompts" / "topic_judge.toml"
 RESPONSES = "topic_judge_answers.jsonl"
 STAGE = "judge"  # in counts of tokens
-_VERDICT = re.compile(r"\W*(yes|no)(?!\w)(?!\W+(?:and|or|/)\W+(?:yes|no)\b)", re.IGNORECASE)
+_VERDICT = re.compile(r"\W*(yes|no)(?!\w)(?!(?:\W+(?:and|or)\W+|\s*/\s*)(?:yes|no)\b)", re.IGNORECASE)
 
 
 def load_prompt(path: Path) -> dict[str, str]:
@@ -81,9 +81,12 @@ class TopicJudge:
     def judge(self, corpora: list[Corpus]) -> list[dict | None]:
         """For each corpus `on_topic`, and `control` for the topics of others, see `_counts`; None without topics.
 
-        Raises APIUnavailable if the API is not available or the budget is spent; what is answered is saved.
+        Raises UsageError if none has topics, and APIUnavailable if the API is not available or the budget is spent; what is
+        answered is saved.
         """
         drawn = [self._drawn(corpus) for corpus in corpora]
+        if not any(asked.own for asked in drawn):
+            raise UsageError("no paragraph has a topic: there is nothing to judge; drop --judge_model_name_or_path")
         requests = {request.id: request for asked in drawn for request in (*asked.own, *asked.control)}
         answers: dict[str, Answer] = {}
         with Progress("judge topics", len(requests), "answers") as bar:
