@@ -7,14 +7,14 @@ import pytest
 
 from topxgen.common.errors import UsageError
 from topxgen.generation.back_translation import pair_reject_reasons
-from topxgen.generation.filters import FILTERS, load_filters, reject_reason
+from topxgen.generation.filters import TOPXGEN_FILTERS, load_filters, reject_reason
 from topxgen.generation.funnel import PAIR_REASONS, TEXT_REASONS
 from topxgen.generation.parsing import numbered_texts, whole_text
 from topxgen.text import language_id, languages, sentence_splitting
 from topxgen.text.near_duplicates import NearDuplicates
 
 BASQUE, CHINESE, ENGLISH = map(languages.find, ("Basque", "Chinese (Simplified)", "English"))
-ALL = load_filters(FILTERS)
+ALL = load_filters(TOPXGEN_FILTERS)
 
 
 def reason(text: str, language=BASQUE, filters=ALL) -> str | None:
