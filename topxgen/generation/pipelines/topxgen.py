@@ -7,11 +7,12 @@ from pathlib import Path
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.provenance import digest
 from topxgen.corpora import examples
+from topxgen.corpora.topics import read_topics
 from topxgen.generation import prompt_templates
 from topxgen.generation.pipelines import Pipeline, Prompt
 from topxgen.generation.prompt_templates import for_model, only_in_a_dry_run
 from topxgen.generation.seeds import STAND_IN, example_sentences
-from topxgen.generation.topics import TopicOrder, read_topics
+from topxgen.generation.topics import TopicOrder
 from topxgen.text import languages
 
 logger = logging.getLogger(__name__)
