@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import inference
 from topxgen.common import flag_rules, hub, provenance
-from topxgen.common.cli import Parser, count, int_range, run_main
+from topxgen.common.cli import Parser, choice, count, int_range, run_main
 from topxgen.common.console import Progress, show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_files, write_atomic, write_json
@@ -42,9 +42,12 @@ from topxgen.flags import (
 from topxgen.inference import ENGINE_LOG, ModelSettings
 from topxgen.inference.costs import Meter, Prices
 from topxgen.prompting import style
+from topxgen.quality import sonar
+from topxgen.retrieval import encoders
+from topxgen.retrieval.encoders import EncoderSettings
 from topxgen.statistics import judge, tables
 from topxgen.statistics.corpus import STAGES, Corpus, Sources, read_all
-from topxgen.statistics.describe import Options, describe
+from topxgen.statistics.describe import Options, describe, encoding
 
 logger = logging.getLogger("topxgen.data_stats")
 EXIT_INCOMPLETE = 3  # paragraphs that the judge did not answer
@@ -54,6 +57,11 @@ JUDGE_FLAGS = (
     "trust_remote_code", "base_url", "request_timeout", "max_retries", "prices", "budget",
 )  # fmt: skip
 RULES = (
+    Rule(
+        ("sonar_name_or_path", "encoder_device"),
+        "--encoder sonar",
+        lambda args: args.encoder == "sonar" or ":" in (args.encoder or ""),
+    ),
     Rule(JUDGE_FLAGS, "--judge_model_name_or_path", lambda args: args.judge_model_name_or_path),
     Rule(
         ("lora_rank",), "an adapter, which the judge does not take: merge it (scripts/merge_lora.py)", lambda _: False
@@ -110,6 +118,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="sentences that the diversity is computed on; fewer if a column has fewer",
     )
     add("--seed", type=int_range(0, 2**32 - 1), default=122, help="seed of the samples")
+    add("--encoder", **choice(encoders.ENCODERS, None, "encoder for the Vendi score", "no Vendi score"))
+    add("--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="SONAR text encoder, a folder or Hub id")
+    add("--encoder_device", metavar="DEVICE", help="where SONAR runs: cpu, cuda or cuda:N [a GPU if there is one]")
     add("--tokenizer", metavar="MODEL", help="count tokens with this model's tokenizer, beside words [words only]")
     add(
         "--seed_topics_path",
@@ -136,7 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         default=judge.PROMPT,
         metavar="TOML",
-        help="the prompts [topxgen/statistics/prompts/topic_judge.toml]",
+        help="the prompts, to be edited in a copy [topxgen/statistics/prompts/topic_judge.toml]",
     )
     add(
         "--prompt_style",
@@ -163,10 +174,13 @@ def run(args: argparse.Namespace) -> int:
     flag_rules.check(RULES, args)
     check_output_files({"--csv": args.csv, "--json": args.json, "--markdown": args.markdown})
     is_remote = args.inference_api in inference.REMOTE
-    hub.require([args.tokenizer, *([] if is_remote else [args.judge_model_name_or_path, args.tokenizer_name_or_path])])
+    models = [args.tokenizer] + [args.sonar_name_or_path] * (args.encoder == "sonar")
+    hub.require(models + ([] if is_remote else [args.judge_model_name_or_path, args.tokenizer_name_or_path]))
     topics = read_topics(args.seed_topics_path) if args.seed_topics_path else None
     topic_judge = make_judge(args) if args.judge_model_name_or_path else None
-    options = Options(args.sample, args.seed, count_tokens=token_counter(args.tokenizer), topics=topics)
+    encoder = encoders.create(args.encoder, EncoderSettings.from_args(args)) if args.encoder else None
+    encode = encoding(encoder) if encoder else None
+    options = Options(args.sample, args.seed, encode, token_counter(args.tokenizer), topics)
     names = tuple(args.languages) if args.languages else None
     sources = Sources(names, args.stage, args.languages_file, args.benchmark_dir, args.allow_partial_benchmark)
     groups: dict[str, list[Corpus]] = {}
@@ -177,6 +191,8 @@ def run(args: argparse.Namespace) -> int:
         for corpora in groups.values():
             described += describe(corpora, options)
             bar.update(1)
+    if encoder:
+        encoder.close()
     if topic_judge:
         corpora = [corpus for group in groups.values() for corpus in group]
         for part, judged in zip(described, topic_judge(corpora), strict=True):
@@ -188,7 +204,7 @@ def run(args: argparse.Namespace) -> int:
         write_atomic(args.markdown, [tables.markdown(described)])
     if args.json:
         flags = ("sample", "seed", "tokenizer", "judge_model_name_or_path", "judge_sample")
-        settings = {flag: getattr(args, flag) for flag in flags}
+        settings = {flag: getattr(args, flag) for flag in flags} | {"encoder": encoder.version if encoder else None}
         write_json(args.json, {"settings": settings, "versions": provenance.versions(), "corpora": described})
     judged = [part["judge"] for part in described if part.get("judge")]
     if not all(map(judge.tells_apart, judged)):

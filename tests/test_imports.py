@@ -24,6 +24,7 @@ PARSERS = {
     "main": ["main.py"],
     "comptra.evaluate": ["-m", "comptra.evaluate"],
     "scripts.merge_lora": ["scripts/merge_lora.py"],
+    "scripts.data_stats": ["scripts/data_stats.py"],
 }
 HELP_LIMIT_S = 0.5
 

@@ -7,6 +7,12 @@ import shutil
 import pytest
 
 from tests.support.runs import BENCHMARKS, in_process
+from tests.support.tiny_models import udhr_pairs
+from tests.support.tiny_sonar import build_sonar
+from topxgen.retrieval.encoders import EncoderSettings, create
+from topxgen.statistics.corpus import Sources, read_all
+from topxgen.statistics.diversity import vendi_score
+from topxgen.text import languages
 
 
 def stats(*words, check: int = 0):
@@ -115,3 +121,36 @@ def test_names_cannot_drive_the_terminal(run_folder, tmp_path):
 def test_native_benchmarks_in_their_publishers_layout(run_folder):
     result = stats(run_folder, "ntrex", "--languages", "Basque", "--benchmark_dir", BENCHMARKS, "--stage", "pairs")
     assert "ntrex (native)" in result.stdout and "1,997" in result.stdout
+
+
+def test_vendi_scores_of_both_sides_by_sonar(run_folder, tmp_path):
+    texts = [text for pair in udhr_pairs("Basque")[:30] for text in pair]
+    folder = build_sonar(tmp_path / "sonar", texts)
+    flags = ["--encoder", "sonar", "--sonar_name_or_path", folder, "--encoder_device", "cpu", "--stage", "pairs"]
+    stats(run_folder, *flags, "--json", tmp_path / "stats.json")
+    found = json.loads((tmp_path / "stats.json").read_text())
+    pairs = read_all([str(run_folder)], Sources(stages=["pairs"]))[0].pairs
+    encoder = create("sonar", EncoderSettings(sonar_name_or_path=folder, encoder_device="cpu"))
+    for side, language in (("sentence", "Basque"), ("translation", "English")):
+        vectors = encoder.encode([getattr(pair, side) for pair in pairs], languages.find(language))
+        score = found["corpora"][0][f"{side}s"]["vendi_score"]
+        assert score == pytest.approx(vendi_score(vectors), rel=1e-4) and 1 < score < 22
+    assert found["settings"]["encoder"] == encoder.version
+
+
+def test_the_embedded_encoder_scores_languages_that_it_knows(run_folder):
+    result = stats(run_folder, "--encoder", "use", "--stage", "pairs", "--sample", 12)
+    before, after = result.stdout.split("diversity of the translations")
+    assert "Vendi score" in after and "Vendi score" not in before
+    assert "no Vendi score of Basque, which the encoder was not trained on" in result.stderr
+
+
+def test_vectors_of_an_encoder_of_ones_own_without_direction(run_folder, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import numpy as np\nclass Zeros:\n    version = 'zeros'\n    def __init__(self, settings): ...\n"
+        "    def check(self, language): ...\n    def close(self): ...\n"
+        "    def encode(self, texts, language, tick): return np.zeros((len(texts), 3), np.float32)\n"
+    )
+    result = stats(run_folder, "--encoder", f"{path}:Zeros", check=2)
+    assert "no Vendi score of Basque: a vector has length 0" in result.stderr and not result.stdout

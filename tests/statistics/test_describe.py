@@ -98,7 +98,8 @@ def test_the_seed_alone_decides_the_sample():
 
 def test_measures_are_those_of_the_sample():
     texts = [
-        f"{word} eta {word} dira etxe handi batean {i % 7}" for i, word in enumerate(["bat", "bi", "hiru", "lau", "bost"] * 6)
+        f"{word} eta {word} dira etxe handi batean {i % 7}"
+        for i, word in enumerate(["bat", "bi", "hiru", "lau", "bost"] * 6)
     ]
     corpus = paired(*((text, "x") for text in texts))
     vectors = {}
@@ -115,6 +116,13 @@ def test_measures_are_those_of_the_sample():
     assert described["sentences"]["vendi_score"] == diversity.vendi_score(vectors["given"])
     assert described["translations"]["vendi_score"] is None, "a language that the encoder does not know"
     assert described["sentences"]["type_token_ratio"] is None, "fewer words than one window"
+
+
+def test_empty_texts_are_not_sampled():
+    corpus = paired(("bat bi", "one"), ("", " "), ("hiru", ""))
+    described = describe([corpus], Options())[0]
+    assert described["sentences"]["sample"] == 2 and described["translations"]["sample"] == 1
+    assert described["counts"]["pairs"] == 3
 
 
 def test_first_words():

@@ -1,5 +1,6 @@
 """The statistics of corpora: their size and lengths, and their diversity on samples of equal size."""
 
+import logging
 import math
 import random
 from collections import Counter
@@ -7,11 +8,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from topxgen.common.console import ONCE, Progress
+from topxgen.common.errors import UsageError
 from topxgen.statistics import diversity
 from topxgen.statistics.corpus import Corpus
 from topxgen.text import sentence_splitting
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
+
+logger = logging.getLogger(__name__)
 
 PERCENTILES = (5, 25, 50, 75, 95)
 SIDES = ("sentences", "translations")
@@ -19,8 +24,8 @@ SIDES = ("sentences", "translations")
 
 @dataclass(frozen=True)
 class Options:
-    """`sample`: how many sentences at most the diversity is computed of; `encode`: (texts, language) -> vectors (n, d), or None
-    for a language that the encoder does not know; `count_tokens`: texts -> their number of tokens; `topics`: all of a
+    """`sample`: how many sentences at most the diversity is computed of; `encode`: (texts, language) -> vectors (n, d), or None for a
+    language that the encoder does not know (see `encoding`); `count_tokens`: texts -> their number of tokens; `topics`: all of a
     topics file, None for no file."""
 
     sample: int = 1000
@@ -28,6 +33,26 @@ class Options:
     encode: Callable[[list[str], Language], object] | None = None
     count_tokens: Callable[[list[str]], int] | None = None
     topics: Collection[str] | None = None
+
+
+def encoding(encoder) -> Callable[[list[str], Language], object]:
+    """`encode` of Options by an encoder of topxgen.retrieval.encoders: None for languages that it was not trained on, whose
+    vectors would say little about meaning."""
+
+    def encode(texts: list[str], language: Language):
+        try:
+            encoder.check(language)
+            trained_on = getattr(encoder, "trained_on", None)  # one of the user's own may have none
+            known = trained_on is None or language.flores in trained_on
+        except UsageError:
+            known = False
+        if not known:
+            logger.info(f"no Vendi score of {language.name}, which the encoder was not trained on", extra=ONCE)
+            return None
+        with Progress(f"encode {language.name}", len(texts), "texts") as bar:
+            return encoder.encode(texts, language, bar.update)
+
+    return encode
 
 
 def describe(corpora: Sequence[Corpus], options: Options) -> list[dict]:
@@ -133,7 +158,8 @@ def score_statistics(corpus: Corpus) -> dict[str, dict]:
 
 
 def _diversity(sides: list[list[str]], languages: list[Language | None], options: Options) -> list[dict | None]:
-    """The measures for each list of texts, on samples of equal size; None for an empty one."""
+    """The measures for each list of texts, empty ones left out, on samples of equal size; None where there are none."""
+    sides = [[text for text in texts if text.strip()] for texts in sides]
     size = min([options.sample, *(len(texts) for texts in sides if texts)])
     samples = [_drawn(texts, size, options.seed) for texts in sides]
     tokens = [list(map(unicode_words, sample)) for sample in samples]
@@ -156,6 +182,10 @@ def _measures(
 ) -> dict:
     cut = first_words(tokens, words)
     vectors = options.encode(sample, language) if options.encode else None
+    try:
+        vendi_score = None if vectors is None else diversity.vendi_score(vectors)
+    except ValueError as error:
+        raise UsageError(f"no Vendi score of {language.name}: {error}; pass another --encoder") from None
     return {
         "sample": len(sample),
         "sample_words": sum(map(len, cut)),
@@ -163,7 +193,7 @@ def _measures(
         **{f"distinct_{n}": diversity.distinct_n(cut, n) for n in range(1, 5)},
         "compression_ratio": diversity.compression_ratio(sample[: len(cut)]),
         "self_bleu": diversity.self_bleu(tokens),
-        "vendi_score": None if vectors is None else diversity.vendi_score(vectors),
+        "vendi_score": vendi_score,
     }
 
 
