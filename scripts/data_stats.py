@@ -50,7 +50,7 @@ from topxgen.statistics.corpus import STAGES, Corpus, Sources, read_all
 from topxgen.statistics.describe import Options, describe, encoding
 
 logger = logging.getLogger("topxgen.data_stats")
-EXIT_INCOMPLETE = 3  # paragraphs that the judge did not answer
+EXIT_INCOMPLETE = 3  # files whose last line is not complete, paragraphs that the judge did not answer
 JUDGE_FLAGS = (
     "output_dir", "judge_prompt", "judge_sample", "max_new_tokens", "prompt_style", "inference_api", "tokenizer_name_or_path",
     "request_batch_size", "max_concurrent_requests", "dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
@@ -87,7 +87,11 @@ RULES = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, incomplete="paragraphs that the judge did not answer", uses_apis=True)
+    parser = Parser(
+        __doc__,
+        incomplete="files whose last line is not complete, paragraphs that the judge did not answer",
+        uses_apis=True,
+    )
     parser.add_argument("dirs", nargs="+", metavar="DIR", help="folders of data, or native text")
 
     add = parser.add_argument_group("what is read").add_argument
@@ -144,10 +148,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--judge_sample", **count(1, "paragraphs of each column that are judged, drawn with --seed", 200))
     add(
         "--judge_prompt",
-        type=Path,
-        default=judge.PROMPT,
+        default="topic_judge",
         metavar="TOML",
-        help="the prompts, to be edited in a copy [topxgen/statistics/prompts/topic_judge.toml]",
+        help="the prompts: a .toml file, such as an edited copy of topxgen/statistics/prompts/topic_judge.toml",
     )
     add(
         "--prompt_style",
@@ -215,7 +218,7 @@ def run(args: argparse.Namespace) -> int:
     unanswered = sum(counts["unanswered"] for of_corpus in judged for counts in of_corpus.values())
     if unanswered:
         logger.warning(f"{unanswered} requests to the judge got no answer; re-run the same command to send them again")
-    return EXIT_INCOMPLETE if unanswered else 0
+    return EXIT_INCOMPLETE if unanswered or any(part["is_cut"] for part in described) else 0
 
 
 def make_judge(args: argparse.Namespace) -> Callable[[list[Corpus]], list[dict | None]]:

@@ -55,6 +55,15 @@ def test_the_target_language_is_that_of_the_folder(run_folder):
     assert read_all([str(run_folder)], Sources())[1].target.name == "Spanish"
 
 
+@pytest.mark.parametrize("target", ["Basque_translate.jsonl", "nowhere"])
+def test_a_link_that_leads_nowhere_is_no_empty_file(run_folder, target):
+    path = run_folder / "nllb" / "Basque_translate.jsonl"
+    path.unlink()
+    path.symlink_to(target)
+    with pytest.raises(UsageError, match=r"Basque_translate.jsonl is a link to a file that does not exist"):
+        read_all([str(run_folder)], Sources())
+
+
 def test_native_text_is_what_benchmarks_takes(tmp_path):
     text = tmp_path / "news.txt"
     text.write_text("Egun on.\n\nArratsalde on. Gabon.\n", encoding="utf-8")
@@ -79,7 +88,7 @@ def test_a_folder_that_is_being_written(run_folder, caplog):
     assert columns(read_all([str(run_folder)], Sources()))[:2] == [
         ("paragraphs", "Basque", 12, None), ("pairs", "Basque", 11, 22)
     ]  # fmt: skip
-    assert caplog.text.count("the last line is not complete; it is left out") == 2
+    assert caplog.text.count("the last line is not complete and left out") == 2
 
 
 @pytest.mark.parametrize(

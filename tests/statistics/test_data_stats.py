@@ -79,6 +79,18 @@ def test_tokens_are_those_of_a_tokenizer(run_folder, tiny_lm):
     )
 
 
+def test_a_file_that_is_being_written_ends_in_exit_code_3(run_folder, tmp_path):
+    with open(run_folder / "Basque.jsonl", "a") as file:
+        file.write('{"text": "Gizon-emakume')
+    result = stats(run_folder, "--json", tmp_path / "stats.json", check=3)
+    assert "WARNING" in result.stderr and "the last line is not complete" in result.stderr and "12" in result.stdout
+    assert [part["is_cut"] for part in json.loads((tmp_path / "stats.json").read_text())["corpora"]] == [
+        True,
+        False,
+        False,
+    ]
+
+
 def test_an_empty_file_is_a_column_of_dashes(run_folder):
     (run_folder / "nllb" / "Basque_translate_filtered.jsonl").write_text("")
     result = stats(run_folder)
@@ -101,7 +113,7 @@ def test_an_empty_file_is_a_column_of_dashes(run_folder):
         (["{run}", "--judge_sample", "3"], "--judge_sample has no effect without --judge_model_name_or_path"),
         (["{run}", "--judge_model_name_or_path", "m"], "--judge_model_name_or_path needs --output_dir"),
         (["{run}", "--judge_model_name_or_path", "m", "--lora_rank", "8", "--output_dir", "o"], "merge it"),
-        (["{run}", "--judge_model_name_or_path", "m", "--output_dir", "o", "--judge_prompt", "no.toml"], "cannot read no.toml"),
+        (["{run}", "--judge_model_name_or_path", "m", "--output_dir", "o", "--judge_prompt", "no.toml"], "--judge_prompt no.toml does not exist; choose one of topic_judge"),
         (["{run}", "--judge_model_name_or_path", "m", "--output_dir", "o", "--base_url", "http://x"], "--base_url has no effect"),
     ],
 )  # fmt: skip

@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import binomtest
 
 from tests.support.api_server import KEY, ApiServer
-from tests.support.runs import ROOT, in_process, lines_in, records, script
+from tests.support.runs import in_process, lines_in, records, script
 from topxgen.common.errors import UsageError
-from topxgen.statistics.judge import PROMPT, load_prompt, tells_apart, verdict, wilson_interval
+from topxgen.statistics.judge import PROMPTS, load_prompt, tells_apart, verdict, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ def test_prompts_are_a_file_that_users_edit(tmp_path):
         ('stop = "\\n"', "", "has no text 'stop'"),
         ("chat =", "chat", "cannot read"),
     ]:
-        text = PROMPT.read_text(encoding="utf-8")
+        text = (PROMPTS / "topic_judge.toml").read_text(encoding="utf-8")
         assert old in text
         path.write_text(text.replace(old, new), encoding="utf-8")
         with pytest.raises(UsageError) as caught:
-            load_prompt(path)
+            load_prompt(str(path))
         assert message in str(caught.value)
 
 
@@ -200,6 +200,5 @@ def test_a_small_base_model_continues_the_prompt(run_folder, tmp_path, tiny_lm):
 
 
 def test_the_prompt_of_base_models_ends_where_they_answer():
-    parts = load_prompt(PROMPT)
+    parts = load_prompt("topic_judge")
     assert parts["completion"].endswith(":") and not parts["chat"].endswith("\n")
-    assert (ROOT / "topxgen/statistics/prompts/topic_judge.toml") == PROMPT

@@ -41,6 +41,7 @@ class Corpus:
     paragraphs: list[str] = field(default_factory=list)
     topics: list[str | None] = field(default_factory=list)  # of the paragraphs
     pairs: list[Pair] | None = None
+    is_cut: bool = False  # the last line of the file is not complete, and left out
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def read_all(paths: Iterable[str], sources: Sources) -> list[Corpus]:
     corpora: dict[tuple, Corpus] = {}
     for path in paths:
         for corpus in read(path, sources):
-            key = str(Path(corpus.path).resolve()), corpus.stage, corpus.language.flores
+            key = os.path.realpath(corpus.path), corpus.stage, corpus.language.flores
             if key in corpora:
                 logger.info(f"{corpus.path} is given twice; it is counted once")
             corpora.setdefault(key, corpus)
@@ -128,6 +129,8 @@ def _files(source: Path, sources: Sources) -> Iterator[tuple[Path, str, Language
             raise UsageError(
                 f"{path}: unknown language {name!r}; pass --languages, or its row in --languages_file"
             ) from None
+        if not path.exists():
+            raise UsageError(f"{path} is a link to a file that does not exist; remove it, or put the file there")
         yield path, stage, language
 
 
@@ -136,18 +139,22 @@ def _cannot_read(error: OSError) -> None:
 
 
 def _read_file(path: Path, stage: str, language: Language, languages_file: str | None) -> Corpus:
+    corpus = Corpus(str(path), stage, language)
+
+    def on_cut(_: Path) -> None:
+        corpus.is_cut = True
+        logger.warning(f"{path}: the last line is not complete and left out; a run is writing the file, or was killed")
+
     if stage == "paragraphs":
-        corpus = Corpus(str(path), stage, language)
-        for record in read_jsonl(path, ParagraphRecord, growing=True):
+        for record in read_jsonl(path, ParagraphRecord, on_cut=on_cut):
             corpus.paragraphs.append(record["text"])
             corpus.topics.append(record.get("topic"))
         return corpus
-    corpus = Corpus(
-        str(path), stage, language, languages.find(target_language_of(path.parent), languages_file), pairs=[]
-    )
-    for _, record in read_translations(path, ("scores",), growing=True):
+    corpus.target, corpus.pairs = languages.find(target_language_of(path.parent), languages_file), []
+    for _, record in read_translations(path, ("scores",), on_cut):
         corpus.paragraphs.append(record.get("sentence") or " ".join(record["propositions"]))
         corpus.topics.append(record.get("topic"))
-        scored = zip(record["propositions"], record["translations"], record.get("scores") or repeat(None), strict=False)
-        corpus.pairs += [Pair(*pair, record.get("scorer")) for pair in scored]
+        scores = record.get("scores") or repeat(None)
+        for sentence, translation, score in zip(record["propositions"], record["translations"], scores, strict=False):
+            corpus.pairs.append(Pair(sentence, translation, score, record.get("scorer")))
     return corpus

@@ -99,6 +99,7 @@ def _size(corpus: Corpus, sentences: list[str], translations: list[str], options
         "stage": corpus.stage,
         "language": corpus.language.name,
         "target_language": corpus.target.name if corpus.target else None,
+        "is_cut": corpus.is_cut,
         "counts": counts,
         "lengths": {
             "words_per_paragraph": summary(len(unicode_words(text)) for text in corpus.paragraphs),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from topxgen import inference
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
+from topxgen.common.files import refuse_stand_in
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings
 from topxgen.inference.costs import Meter
 from topxgen.inference.lazy_sampler import LazySampler
@@ -23,14 +24,16 @@ from topxgen.prompting.style import CHAT, Prompt
 from topxgen.statistics.corpus import Corpus
 from topxgen.text.thoughts import without_thoughts
 
-PROMPT = Path(__file__).parent / "prompts" / "topic_judge.toml"
+PROMPTS = Path(__file__).parent / "prompts"
 RESPONSES = "topic_judge_answers.jsonl"
 STAGE = "judge"  # in counts of tokens
 _VERDICT = re.compile(r"\W*(yes|no)(?!\w)(?!(?:\W+(?:and|or)\W+|\s*/\s*)(?:yes|no)\b)", re.IGNORECASE)
 
 
-def load_prompt(path: Path) -> dict[str, str]:
-    """The parts of a prompt file (see prompts/topic_judge.toml). Raises UsageError for what is missing in it."""
+def load_prompt(name: str) -> dict[str, str]:
+    """The parts of the file of that name in prompts/, or of a user's (see prompts/topic_judge.toml). Raises UsageError for what is
+    missing in it."""
+    path = toml_prompts.find(PROMPTS, name, "--judge_prompt")
     places = ("topic", "text")
     parts = toml_prompts.load(path, {"chat": places, "completion": places, "stop": ()})
     if not parts["stop"]:
@@ -72,6 +75,7 @@ class TopicJudge:
     def __post_init__(self):
         path = self.folder / RESPONSES
         if path.exists():
+            refuse_stand_in(path)
             self.meter.add_files(STAGE, [path])
         sampler = LazySampler(lambda: inference.load(self.inference_api, self.model))
         self._sampler = CachedSampler(self.meter.wrap(sampler, STAGE), path, self.inference_api in inference.REMOTE)
