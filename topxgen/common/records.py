@@ -60,6 +60,7 @@ class RejectedPair(TypedDict, total=False):
     sentence: str
     translation: str | None
     detail: str | None
+    score: float
     pieces: int
     segments: int
 

@@ -95,6 +95,8 @@ class GenerationConfig:
             models += [args.nllb_name_or_path if translator == "nllb" else None, args.lid_model]
         if "score" in args.stages and self.scorer_name == "blaser":
             models += [args.blaser_name_or_path, args.sonar_name_or_path]
+        if "score" in args.stages and self.scorer_name == "metricx-qe":
+            models.append(args.metricx_name_or_path)
         return models
 
     def hub_datasets(self) -> list[str | None]:
@@ -156,6 +158,13 @@ class GenerationConfig:
             "splitter": self.args.splitter,
             "lid_model": self.args.lid_model,
             **self.translator.settings,
+        }
+
+    def score_settings(self) -> dict:
+        """What decides the scores, and which pairs they drop."""
+        return {
+            "scorer": "none" if self.scorer is None else self.scorer.id,
+            "min_score": self.args.min_score,
         }
 
     @cached_property
