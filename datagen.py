@@ -151,9 +151,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--filters",
         nargs="+",
         choices=FILTERS,
-        default=list(FILTERS),
         metavar="NAME",
-        help=choices_help("what rejects a text, in this order", FILTERS, "all"),
+        help=choices_help(
+            "what rejects a text, in this order", FILTERS, "topxgen: all but too_short; else binary too_short"
+        ),
     )
     add(
         "--threshold",

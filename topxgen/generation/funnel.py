@@ -24,7 +24,7 @@ from topxgen.inference.response_cache import read_responses
 
 # Reason codes in {Language}_rejects.jsonl, in the order of the checks; those of a user's own filters follow.
 RESPONSE_REASONS = ("prompt_too_long", "answer_failed", "empty", "unparseable")
-TEXT_REASONS = (*FILTERS, "near_duplicate")
+TEXT_REASONS = ("unfinished", *FILTERS, "near_duplicate")
 # Reason codes in {Language}_translate_rejects.jsonl.
 PAIR_REASONS = (
     "sentence_too_short",
@@ -40,8 +40,8 @@ PAIR_REASONS = (
 SCORE_COUNTS = ("scored", "mean_score")  # of translation_counts
 # Shown only if there are any.
 RARE_REASONS = (
-    "prompt_too_long", "answer_failed", "binary", "sentence_no_words", "translation_failed", "translation_no_words",
-    *min_score.REASONS,
+    "prompt_too_long", "answer_failed", "unfinished", "binary", "too_short", "sentence_no_words", "translation_failed",
+    "translation_no_words", *min_score.REASONS,
 )  # fmt: skip
 
 

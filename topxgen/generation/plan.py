@@ -22,7 +22,7 @@ from topxgen.translation import TranslatorSettings
 # Flags that decide what is generated, besides those of decoding; under other names in settings_generate.json:
 # --data_generation_pipeline and those of the model.
 GENERATE_FLAGS = (
-    "inference_api", "dtype", "max_model_len", "request_batch_size", "seed", "filters", "threshold", "rouge_tokenizer"
+    "inference_api", "dtype", "max_model_len", "request_batch_size", "seed", "threshold", "rouge_tokenizer"
 )  # fmt: skip
 
 
@@ -122,14 +122,21 @@ class GenerationConfig:
         return inference.SamplingSettings.from_args(self.args, stop=self.pipeline.stop)
 
     @cached_property
+    def pipeline_class(self) -> type:
+        return load_choice("--data_generation_pipeline", self.args.data_generation_pipeline, PIPELINES)
+
+    @cached_property
     def pipeline(self):
         """The generation pipeline. Raises UsageError if its topics, templates or examples cannot be read."""
-        name = self.args.data_generation_pipeline
-        return load_choice("--data_generation_pipeline", name, PIPELINES)(self)
+        return self.pipeline_class(self)
+
+    @property
+    def _filter_names(self) -> list[str]:
+        return self.args.filters or list(self.pipeline_class.filters)
 
     @cached_property
     def filters(self) -> dict:
-        return load_filters(self.args.filters)
+        return load_filters(self._filter_names)
 
     @cached_property
     def target(self) -> Target:
@@ -144,6 +151,7 @@ class GenerationConfig:
             "tokenizer": args.tokenizer_name_or_path,
             "adapter": args.adapter_name_or_path,
             **{flag: getattr(args, flag) for flag in GENERATE_FLAGS},
+            "filters": self._filter_names,
             **self.pipeline.settings,
             **vars(sampling),
             "stop": list(sampling.stop),
