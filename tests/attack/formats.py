@@ -103,6 +103,7 @@ FORMATS = [
     Format("out/stub-1/manifest_translate.json", "json", "translate"),
     Format("out/apertium/Basque_translate.jsonl", "jsonl", "score", free=("topic*", "id", "sentence", "propositions", "translations", "scores#", "confidences#", "pieces#", "scorer")),
     Format("out/apertium/Basque_scores.jsonl", "jsonl", "score", ("{Language}_scores.jsonl",), may_be_missing=True),
+    Format("out/apertium/settings_score.json", "json", "score", may_be_missing=True),
     Format("out/stub-1/manifest_translate_Basque.json", "json", "translate"),
     Format("out/apertium/manifest_score_Basque.json", "json", "score"),
     Format("out/apertium/manifest_score.json", "json", "score"),

@@ -70,7 +70,8 @@ STAGES = {
     "generate": Stage((*DATAGEN, *GENERATE, "--stages", "generate")),
     "translate": Stage((*DATAGEN, "--stages", "translate", "--demonstration_pool", "udhr"), before=("generate",)),
     "score": Stage(
-        (*DATAGEN, "--stages", "translate", "score", "--back_translator", "apertium"), before=("generate",), needs="apertium",
+        (*DATAGEN, "--stages", "translate", "score", "--back_translator", "apertium", "--min_score", "0.8"), before=("generate",),
+        needs="apertium",
     ),
     "decontaminate": Stage(
         (

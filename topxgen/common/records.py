@@ -60,6 +60,7 @@ class RejectedPair(TypedDict, total=False):
     sentence: str
     translation: str | None
     detail: str | None
+    score: float
     pieces: int
     segments: int
 
@@ -136,14 +137,17 @@ def check_lengths(record: TranslationRecord, optional: Iterable[str] = PARALLEL[
             raise ValueError(f"field {name}: expected {count} items, one per proposition, got {len(value)}")
 
 
-def read_translations(path: Path, optional: Iterable[str] = ()) -> Iterator[tuple[str, TranslationRecord]]:
+def read_translations(
+    path: Path, optional: Iterable[str] = (), growing: bool = False
+) -> Iterator[tuple[str, TranslationRecord]]:
     """(id, record) for each record of a {Language}_translate.jsonl, whose parallel lists, with those of `optional`, are sound.
 
+    `growing`: see read_jsonl.
     Raises UsageError naming the line, the field and what it must hold.
     """
 
     def checked() -> Iterator[TranslationRecord]:
-        for number, record in read_numbered_jsonl(path, TranslationRecord):
+        for number, record in read_numbered_jsonl(path, TranslationRecord, growing=growing):
             try:
                 check_lengths(record, optional)
             except ValueError as error:
