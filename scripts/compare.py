@@ -47,7 +47,11 @@ def build_parser() -> Parser:
     parser.add_argument("file", type=Path, metavar="EXPERIMENT.yaml", help="a run file with variants and seeds")
     parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="run these variants only [all]")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="other values for names at the top of the file"
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="other values for this run: of a name at the top of the file, or of section.flag in all variants",
     )
     parser.add_argument("--allow_incomplete", **FLAG, help="go on after a stage that finished with exit code 3")
     parser.add_argument("--dry_run", **FLAG, help="show each command, and whether and why it would run; run nothing")

@@ -47,6 +47,17 @@ evaluate:
   json: ${output_dir}/scores.json"""
 
 
+COMPARE = ("scripts/compare.py", "in/experiment.yaml", "--dry_run")
+EXPERIMENT = """output_dir: out
+seeds: [1, 2]
+baseline: nothing
+train: {model_name_or_path: in/lm, dataset_name_or_path: udhr, target_languages: Basque, max_steps: 2}
+main: {dataset_name_or_path: udhr, src: English, tgt: Basque, inference_api: hf}
+variants:
+  udhr: {}
+  nothing: {train: null}"""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A command in a folder with inputs/ below `in`, which writes below `out`; `before` runs other stages first.
@@ -158,6 +169,7 @@ def make_inputs(folder: Path) -> None:
     shutil.copy(root / "comptra/prompts/merge/refine.toml", inputs / "merge.toml")
     shutil.copy(root / "topxgen/generation/prompts/instruct.toml", inputs / "prompt.toml")
     write(inputs / "run.yaml", RUN)
+    write(inputs / "experiment.yaml", EXPERIMENT)
     write(inputs / "flags.yaml", "near_duplicate_threshold: 0.6\nbenchmarks: [in/bench.tsv, udhr]")
     write(inputs / "template.toml", 'prefix = "{src}: "\nmiddle = "\\n{tgt}: "\nsuffix = "\\n\\n"')
     write(inputs / "languages.tsv", "name\tflores\tiso639_1\nKlingon\ttlh_Latn\teu")

@@ -14,8 +14,7 @@ from pathlib import Path
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError, did_you_mean, unknown_choice
 from topxgen.common.records import default_translate_dir
-from topxgen.common.run_files import SECTIONS, RunFile, Value
-from topxgen.common.run_files import read as read_yaml
+from topxgen.common.run_files import SECTIONS, RunFile, Value, read_changed
 from topxgen.experiments import stages
 from topxgen.experiments.chain import Command, commands, flags_by_section
 
@@ -94,17 +93,8 @@ def _once(jobs: Iterable[Job]) -> list[Job]:
 
 
 def read(path: Path, changes: Iterable[str] = ()) -> Experiment:
-    """The experiment in a YAML file, with `changes` (name=value) of the values at its top. Raises UsageError."""
-    tree = read_yaml(path)
-    for change in changes:
-        name, equals, value = change.partition("=")
-        own = [key for key, old in tree.items() if key not in (*KEYS, *SECTIONS) and not isinstance(old, dict | list)]
-        if not equals or not value:
-            raise UsageError(f"--set {change!r} is not NAME=VALUE")
-        if name not in own:
-            raise unknown_choice("--set", name, own)
-        tree[name] = value
-    return plan(tree, path)
+    """The experiment in a YAML file, with `changes` as run_files.read_changed takes them. Raises UsageError."""
+    return plan(read_changed(path, changes), path)
 
 
 def plan(tree: Mapping[str, Value], path: Path) -> Experiment:
