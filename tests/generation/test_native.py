@@ -138,8 +138,8 @@ def test_killed_by_signal_and_resumed_through_all_stages(tmp_path):
     source = write(tmp_path / "source.txt", texts)
     flags = ("--paragraphs", source, "--languages", "Basque", "--back_translator", "apertium")
     script("datagen.py", *flags, "--output_dir", tmp_path / "whole")
+    written = tmp_path / "killed" / "Basque.jsonl"
     for lines in (1, 300, 600):
-        written = tmp_path / "killed" / "Basque.jsonl"
         script(
             "datagen.py", *flags, "--output_dir", tmp_path / "killed", kill_when=lambda n=lines: lines_in(written) >= n
         )
@@ -231,6 +231,6 @@ def test_lines_of_ntrex_through_all_stages_and_decontamination(tmp_path):
     )  # English: unchecked
     result = in_process(*flags, f"{ntrex}[30:1000]:Basque")
     filtered = records(tmp_path / "apertium/Basque_translate_filtered.jsonl")
-    assert 0 < len(filtered) and all(int(record["id"].split("-")[-1].split(".")[0]) <= 30 for record in filtered)
+    assert filtered and all(int(record["id"].split("-")[-1].split(".")[0]) <= 30 for record in filtered)
     report = json.loads((tmp_path / "apertium/decontamination_report.json").read_text())
     assert f'"source": "{ntrex}[30:1000]"' in json.dumps(report)
