@@ -24,6 +24,7 @@ from pathlib import Path
 from topxgen import translation
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, limit, run_main
 from topxgen.common.locks import OutputLock
+from topxgen.common.records import NLLB
 from topxgen.flags import (
     add_api_flags,
     add_cost_flags,
@@ -44,13 +45,16 @@ from topxgen.generation.pipelines import PIPELINES
 from topxgen.generation.plan import GenerationConfig
 from topxgen.generation.run import check_settings, generate, preflight, repair_files, report, score, translate
 from topxgen.generation.scoring import SCORERS
+from topxgen.quality import metricx
 from topxgen.retrieval import bm25
 from topxgen.text import sentence_splitting
 from topxgen.text.words import TOKENIZERS
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, incomplete="target not reached, or nothing kept in a language", uses_apis=True)
+    parser = Parser(
+        __doc__, section="datagen", incomplete="target not reached, or nothing kept in a language", uses_apis=True
+    )
 
     add = parser.add_argument_group("what to generate").add_argument
     add(
@@ -150,9 +154,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--filters",
         nargs="+",
         choices=FILTERS,
-        default=list(FILTERS),
         metavar="NAME",
-        help=choices_help("what rejects a text, in this order", FILTERS, "all"),
+        help=choices_help(
+            "what rejects a text, in this order", FILTERS, "topxgen: all but too_short; else binary too_short"
+        ),
     )
     add(
         "--threshold",
@@ -184,7 +189,7 @@ def build_parser() -> argparse.ArgumentParser:
         ),
     )
     add("--use_nllb", **FLAG, help="short for --back_translator nllb")
-    add_nllb_flags(add, default="facebook/nllb-200-3.3B")
+    add_nllb_flags(add, default=NLLB)
     add("--target_language", default="English", metavar="LANGUAGE", help="language to translate into")
     add(
         "--template_key",
@@ -210,8 +215,25 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("scores").add_argument
     add("--scorer", **choice(SCORERS, None, "what scores the pairs", "blaser; with apertium: confidence"))
+    add(
+        "--min_score",
+        type=float_range(-1000, 1000),
+        metavar="X",
+        help="drop pairs whose score is below this, or that have none, as rejects [scores drop nothing]",
+    )
     add_quality_flags(add)
-    add("--scorer_dtype", choices=("float32", "bfloat16"), default="float32", help="precision of SONAR")
+    add(
+        "--metricx_name_or_path",
+        default=metricx.DEFAULT,
+        metavar="MODEL",
+        help="MetricX model, a folder or Hub id with metricx-23-qe or metricx-24 in its name",
+    )
+    add(
+        "--scorer_dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="precision of SONAR; of MetricX if given, else bfloat16 on a GPU",
+    )
     return parser
 
 

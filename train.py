@@ -48,7 +48,7 @@ logger = logging.getLogger("topxgen.train")
 
 
 def build_parser() -> Parser:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, section="train")
 
     add = parser.add_argument_group("model").add_argument
     add("--model_name_or_path", required=True, metavar="MODEL", help="base model: a Hub id or a folder")
@@ -66,7 +66,14 @@ def build_parser() -> Parser:
         "Declaration of Human Rights; a jsonl, json, csv, tsv or parquet file; a folder with such files, an export or a "
         "saved `datasets` folder; or a Hub id",
     )
-    add("--data_dir", type=Path, metavar="DIR", help="topxgen: output of decontamination.py; flores, smol: local copy")
+    add(
+        "--data_dir",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="topxgen: output of decontamination.py; of several, --dataset_size takes equal shares; flores, smol: local copy",
+    )
     add_partial_benchmark_flag(add)
     add("--src", default="English", metavar="LANGUAGE", help="source language of the pairs")
     add("--target_languages", nargs="+", default=[], metavar="LANGUAGE", help="English names or FLORES codes")
@@ -83,6 +90,13 @@ def build_parser() -> Parser:
         choices=training_data.STRATEGIES,
         default="soonest",
         help="which --dataset_size pairs; soonest: the first; highest: the best scores; random: a sample",
+    )
+    add(
+        "--drop_duplicates",
+        choices=training_data.DROP_DUPLICATES,
+        default="after",
+        help="when pairs that another one equals are dropped; after: from the selected ones, as published; before: first, so "
+        "that --dataset_size pairs are that many different ones",
     )
     add(
         "--test_size_ratio",

@@ -16,38 +16,6 @@ from topxgen.prompting.answers import is_cut
 from topxgen.prompting.style import CHAT, Prompt
 
 
-class LazySampler:
-    """A sampler (see topxgen.inference) whose model is loaded at the first request that the response cache cannot answer."""
-
-    def __init__(self, load: Callable[[], object], on_ready: Callable[[], None] = lambda: None):
-        """`on_ready` is called before each batch of requests, once the model is loaded."""
-        self._load, self._on_ready, self._sampler = load, on_ready, None
-        self._adapter: str | None = None
-
-    def use_adapter(self, adapter: str | None) -> None:
-        """Answer with this LoRA adapter (None: the base model) from now on; the base model stays loaded."""
-        self._adapter = adapter
-        if hasattr(self._sampler, "use_adapter"):
-            self._sampler.use_adapter(adapter)
-
-    def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings):
-        first = next_request()
-        if first is None:
-            return
-        if self._sampler is None:
-            self._sampler = self._load()
-            if self._adapter is not None:
-                self._sampler.use_adapter(self._adapter)
-        self._on_ready()
-        waiting = [first]
-        yield from self._sampler.generate(lambda: waiting.pop() if waiting else next_request(), settings)
-
-    def close(self) -> None:
-        if self._sampler is not None:
-            self._sampler.close()
-            self._sampler = None
-
-
 class StageProgress:
     """The progress bar of the current stage. It opens once the model is loaded, so that its rate does not count loading."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from comptra import cost_estimate
 from comptra.compositional import translate
 from comptra.config import RESPONSES, EvaluationConfig
-from comptra.llm_calls import LazySampler, LLMClient, StageProgress
+from comptra.llm_calls import LLMClient, StageProgress
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
 from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
@@ -22,6 +22,7 @@ from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.inference.costs import estimate_table
+from topxgen.inference.lazy_sampler import LazySampler
 from topxgen.prompting.style import RAW
 
 logger = logging.getLogger(__name__)

@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import main as script
 from comptra import runner
 from comptra.config import EvaluationConfig
-from comptra.llm_calls import LazySampler, StageProgress
+from comptra.llm_calls import StageProgress
 from topxgen.common.files import read_jsonl
+from topxgen.inference.lazy_sampler import LazySampler
 
 
 class KeptSampler(LazySampler):

@@ -15,7 +15,7 @@ from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail
 from topxgen.common.locks import OutputLock
 from topxgen.common.records import with_ids
 from topxgen.corpora import examples, tables
-from topxgen.generation.topics import read_topics
+from topxgen.corpora.topics import read_topics
 from topxgen.text import languages
 
 READERS = {

@@ -8,9 +8,9 @@ from comptra import answer_parsing
 from tests.support.runs import ROOT
 from topxgen.common.lines import separators_to_spaces, split_lines
 from topxgen.corpora.tables import read_columns, read_lines
+from topxgen.corpora.topics import read_topics
 from topxgen.generation.parsing import numbered_texts, whole_text
 from topxgen.generation.prompt_templates import load as load_prompt
-from topxgen.generation.topics import read_topics
 from topxgen.prompting.answers import clean_answer
 
 INSIDE = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"

@@ -13,6 +13,7 @@ from tests.support.runs import records
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, SamplingSettings
+from topxgen.inference.lazy_sampler import LazySampler
 from topxgen.prompting.mt_templates import chat_prompt, get_template
 from topxgen.text import languages
 
@@ -221,7 +222,7 @@ def test_a_small_base_model_divides_and_resumes(tiny_lm, tmp_path):
     found = run(sampler)
     assert found[0] == found[2] and all(1 <= len(phrases) <= 3 for phrases in found)
     assert len(records(tmp_path / "answers.jsonl")) == 2
-    assert run(llm_calls.LazySampler(lambda: pytest.fail("a model was loaded"))) == found
+    assert run(LazySampler(lambda: pytest.fail("a model was loaded"))) == found
 
 
 @pytest.mark.parametrize("mode", ["vanilla", "paraphrase"])

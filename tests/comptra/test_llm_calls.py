@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from comptra.llm_calls import LazySampler, LLMClient
+from comptra.llm_calls import LLMClient
 from comptra.ordered_jsonl import UNANSWERED, UNDIVIDED, is_complete, mark_undividable, marked, resume_lines
 from tests.support.runs import records
 from topxgen.common.errors import UsageError
 from topxgen.inference import Answer, SamplingSettings
+from topxgen.inference.lazy_sampler import LazySampler
 
 GREEDY = SamplingSettings(max_new_tokens=5, temperature=0.0)
 

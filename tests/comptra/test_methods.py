@@ -11,7 +11,7 @@ import pytest
 
 from comptra import methods, prompts
 from comptra.answer_parsing import translation
-from comptra.llm_calls import LazySampler, LLMClient
+from comptra.llm_calls import LLMClient
 from comptra.methods import Task, in_order, tear
 from comptra.methods.conversation import THOUGHT_TOKENS
 from comptra.methods.refine import refine
@@ -19,6 +19,7 @@ from tests.support.runs import lines_in
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import Answer, ModelSettings, SamplingSettings
+from topxgen.inference.lazy_sampler import LazySampler
 from topxgen.prompting import style, toml_prompts
 from topxgen.prompting.mt_templates import chat_prompt, get_template
 from topxgen.text import languages

@@ -7,14 +7,14 @@ import pytest
 
 from topxgen.common.errors import UsageError
 from topxgen.generation.back_translation import pair_reject_reasons
-from topxgen.generation.filters import FILTERS, load_filters, reject_reason
+from topxgen.generation.filters import FILTERS, PASSAGE_FILTERS, TOPXGEN_FILTERS, load_filters, reject_reason
 from topxgen.generation.funnel import PAIR_REASONS, TEXT_REASONS
 from topxgen.generation.parsing import numbered_texts, whole_text
 from topxgen.text import language_id, languages, sentence_splitting
 from topxgen.text.near_duplicates import NearDuplicates
 
 BASQUE, CHINESE, ENGLISH = map(languages.find, ("Basque", "Chinese (Simplified)", "English"))
-ALL = load_filters(FILTERS)
+ALL = load_filters(TOPXGEN_FILTERS)
 
 
 def reason(text: str, language=BASQUE, filters=ALL) -> str | None:
@@ -58,8 +58,16 @@ def test_filters_at_their_limits(text, expected):
 
 
 def test_each_filter_has_its_own_name():
-    assert list(FILTERS) == list(ALL) == [function.__name__ for function in ALL.values()]
-    assert (*FILTERS, "near_duplicate") == TEXT_REASONS and all(row.help for row in FILTERS.values())
+    every = load_filters(FILTERS)
+    assert list(FILTERS) == list(every) == [function.__name__ for function in every.values()]
+    assert ("unfinished", *FILTERS, "near_duplicate") == TEXT_REASONS and all(row.help for row in FILTERS.values())
+
+
+@pytest.mark.parametrize(
+    "text, expected", [("a" * 10, "too_short"), ("a" * 11, None), ("bat bi", "too_short"), ("\x00" * 10, "binary")]
+)
+def test_passages_of_10_characters_are_too_short(text, expected):
+    assert reason(text, filters=load_filters(PASSAGE_FILTERS)) == expected
 
 
 def test_a_text_without_spaces_is_counted_in_characters():

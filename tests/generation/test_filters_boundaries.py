@@ -2,7 +2,7 @@
 
 import pytest
 
-from topxgen.generation.filters import FILTERS, load_filters, reject_reason
+from topxgen.generation.filters import TOPXGEN_FILTERS, load_filters, reject_reason
 from topxgen.text import languages
 
 
@@ -11,6 +11,6 @@ from topxgen.text import languages
     [("Thai", "กขค"), ("Japanese", "日本語"), ("Lao", "ກຂຄ"), ("Khmer", "កខគ"), ("Burmese", "ကခဂ"), ("Standard Tibetan", "ཀཁག"), ("Chinese (Simplified)", "我们好")],
 )  # fmt: skip
 def test_three_characters_are_three_words(language, text):
-    filters = load_filters(FILTERS)
+    filters = load_filters(TOPXGEN_FILTERS)
     assert reject_reason(text, languages.find(language), filters) is None
     assert reject_reason(text[:2], languages.find(language), filters) == "too_few_words"

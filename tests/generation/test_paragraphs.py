@@ -15,7 +15,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import repair_tail
 from topxgen.common.records import Layout
 from topxgen.generation import funnel
-from topxgen.generation.filters import FILTERS, load_filters
+from topxgen.generation.filters import TOPXGEN_FILTERS, load_filters
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, Target, request_seed
 from topxgen.generation.parsing import numbered_texts
 from topxgen.generation.pipelines import Pipeline, shuffled_rounds
@@ -79,7 +79,7 @@ def run(folder, answers, *, total=40, minimum=5, step_size=3, names=("Basque", "
         target=Target(tuple(names), total, minimum if isinstance(minimum, dict) else dict.fromkeys(names, minimum)),
         pipeline=pipeline or Numbered(),
         languages={name: languages.find(name) for name in names},
-        filters=load_filters(FILTERS),
+        filters=load_filters(TOPXGEN_FILTERS),
         args=SimpleNamespace(
             request_batch_size=step_size,
             seed=7,

@@ -10,7 +10,7 @@ import pytest
 from tests.support.runs import records
 from topxgen.common.console import Progress
 from topxgen.common.records import Layout
-from topxgen.generation.filters import FILTERS, load_filters
+from topxgen.generation.filters import TOPXGEN_FILTERS, load_filters
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, Target, request_seed
 from topxgen.generation.parsing import numbered_texts, whole_text
 from topxgen.generation.pipelines import Pipeline
@@ -91,7 +91,7 @@ def run(folder, respond, count=4, step_size=1, pipeline=None):
     sampler = Sampler(respond)
     config = SimpleNamespace(
         layout=Layout(folder, "test"), target=Target(("Basque",), count, {"Basque": 0}), pipeline=pipeline or Scripted(),
-        languages={"Basque": languages.find("Basque")}, filters=load_filters(FILTERS),
+        languages={"Basque": languages.find("Basque")}, filters=load_filters(TOPXGEN_FILTERS),
         args=SimpleNamespace(
             request_batch_size=step_size, seed=1, threshold=0.7, rouge_tokenizer="unicode", verbose=False,
             inference_api="hf",

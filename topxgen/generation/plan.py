@@ -2,12 +2,11 @@
 
 import argparse
 from functools import cached_property
-from pathlib import Path
 
 from topxgen import inference, translation
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
-from topxgen.common.records import Layout
+from topxgen.common.records import Layout, default_translate_dir
 from topxgen.common.registry import load_choice
 from topxgen.corpora import benchmarks
 from topxgen.generation import checks
@@ -22,7 +21,7 @@ from topxgen.translation import TranslatorSettings
 # Flags that decide what is generated, besides those of decoding; under other names in settings_generate.json:
 # --data_generation_pipeline and those of the model.
 GENERATE_FLAGS = (
-    "inference_api", "dtype", "max_model_len", "request_batch_size", "seed", "filters", "threshold", "rouge_tokenizer"
+    "inference_api", "dtype", "max_model_len", "request_batch_size", "seed", "threshold", "rouge_tokenizer"
 )  # fmt: skip
 
 
@@ -39,11 +38,7 @@ class GenerationConfig:
         self.minimums = self._minimums(chosen)
         self.target_language = languages.find(args.target_language, args.languages_file)
         self.back_translator, self.scorer_name = checks.back_translator(args), checks.scorer(args)
-        model = {
-            "nllb": args.nllb_name_or_path,
-            "llm": args.adapter_name_or_path or args.model_name_or_path or "llm",
-        }.get(self.back_translator, self.back_translator)
-        translate_dir = check_filename(args.translate_dir or Path(model).name, "--translate_dir")
+        translate_dir = check_filename(args.translate_dir or default_translate_dir(vars(args)), "--translate_dir")
         self.layout = Layout(args.output_dir, translate_dir, self._filenames())
         if args.num_beams > inference.MAX_BEAMS:
             raise UsageError(f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}")
@@ -95,6 +90,8 @@ class GenerationConfig:
             models += [args.nllb_name_or_path if translator == "nllb" else None, args.lid_model]
         if "score" in args.stages and self.scorer_name == "blaser":
             models += [args.blaser_name_or_path, args.sonar_name_or_path]
+        if "score" in args.stages and self.scorer_name == "metricx-qe":
+            models.append(args.metricx_name_or_path)
         return models
 
     def hub_datasets(self) -> list[str | None]:
@@ -120,14 +117,21 @@ class GenerationConfig:
         return inference.SamplingSettings.from_args(self.args, stop=self.pipeline.stop)
 
     @cached_property
+    def pipeline_class(self) -> type:
+        return load_choice("--data_generation_pipeline", self.args.data_generation_pipeline, PIPELINES)
+
+    @cached_property
     def pipeline(self):
         """The generation pipeline. Raises UsageError if its topics, templates or examples cannot be read."""
-        name = self.args.data_generation_pipeline
-        return load_choice("--data_generation_pipeline", name, PIPELINES)(self)
+        return self.pipeline_class(self)
+
+    @property
+    def _filter_names(self) -> list[str]:
+        return self.args.filters or list(self.pipeline_class.filters)
 
     @cached_property
     def filters(self) -> dict:
-        return load_filters(self.args.filters)
+        return load_filters(self._filter_names)
 
     @cached_property
     def target(self) -> Target:
@@ -142,6 +146,7 @@ class GenerationConfig:
             "tokenizer": args.tokenizer_name_or_path,
             "adapter": args.adapter_name_or_path,
             **{flag: getattr(args, flag) for flag in GENERATE_FLAGS},
+            "filters": self._filter_names,
             **self.pipeline.settings,
             **vars(sampling),
             "stop": list(sampling.stop),
@@ -156,6 +161,13 @@ class GenerationConfig:
             "splitter": self.args.splitter,
             "lid_model": self.args.lid_model,
             **self.translator.settings,
+        }
+
+    def score_settings(self) -> dict:
+        """What decides the scores, and which pairs they drop."""
+        return {
+            "scorer": "none" if self.scorer is None else self.scorer.id,
+            "min_score": self.args.min_score,
         }
 
     @cached_property

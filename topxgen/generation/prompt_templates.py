@@ -1,4 +1,4 @@
-"""Prompt templates: TOML files that users edit. prompts/instruct.toml explains the format."""
+"""Prompt templates: TOML files that users edit. prompts/instruct.toml and prompts/passages.toml explain the two formats."""
 
 import json
 import logging
@@ -6,18 +6,26 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from topxgen.common.errors import UsageError, unknown_choice
+from topxgen import inference
+from topxgen.common.console import ONCE
+from topxgen.common.errors import Unreachable, UsageError, unknown_choice
 from topxgen.common.lines import split_lines
 from topxgen.common.provenance import digest
 from topxgen.generation.parsing import PARSERS
+from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.prompting import toml_prompts
 
 logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent / "prompts"
 STYLES = ("chat", "completion")
-# The parts of a template, and the placeholders that each may have.
+# The parts of a template, and the placeholders that each may have; those of a list of passages.
+PASSAGE_PLACEHOLDERS = {
+    "passage": ("number", "language", "text"),
+    "prompt": ("language", "passages", "next", "total"),
+}
 PLACEHOLDERS = {
     "paragraph": ("number", "language", "text"),
     "paragraphs": ("items", "language"),
@@ -79,22 +87,104 @@ def load(name_or_path: str) -> Template:
         path = toml_prompts.find(FOLDER, name_or_path, "--prompt_template")
         parts = toml_prompts.load(path, dict.fromkeys(PLACEHOLDERS, ()) | {"prompt": ("topic",)})
         content_digest, fill_part = digest(json.dumps(parts, sort_keys=True)), toml_prompts.fill
-    stop = parts.setdefault("stop", [])
+    stop = _check(path, parts, {"style": STYLES, "answer": tuple(PARSERS)}, PLACEHOLDERS)
+    sections = {part: parts[part] for part in PLACEHOLDERS}
+    return Template(path, parts["style"], parts["answer"], stop, sections, content_digest, fill_part)
+
+
+@dataclass(frozen=True)
+class PassagesTemplate:
+    """A prompt that shows passages as a numbered list."""
+
+    path: Path
+    style: str
+    stop: tuple[str, ...]
+    passage: str
+    prompt: str
+    digest: str
+
+    @property
+    def ends_with_number(self) -> bool:
+        """Whether the number of the next passage is part of the prompt, so that the response goes on behind it."""
+        return self.style == "completion" and self.prompt.endswith("{next}.")
+
+    def fill(self, language: str, texts: list[str], total: int = 0) -> str:
+        """The prompt with `texts` as passages 1, 2 … of a list of `total`."""
+        items = [
+            toml_prompts.fill(self.passage, number=str(number), language=language, text=text)
+            for number, text in enumerate(texts, 1)
+        ]
+        values = {"passages": "".join(items), "next": str(len(texts) + 1), "total": str(total)}
+        return toml_prompts.fill(self.prompt, language=language, **values)
+
+
+Loaded = TypeVar("Loaded", Template, PassagesTemplate)
+
+
+def load_passages(name_or_path: str) -> PassagesTemplate:
+    """See load; for errors, too."""
+    path = toml_prompts.find(FOLDER, name_or_path, "--prompt_template")
+    parts = toml_prompts.load(path, {"passage": ("text",), "prompt": ("passages",)})
+    content_digest = digest(json.dumps(parts, sort_keys=True))
+    stop = _check(path, parts, {"style": STYLES}, PASSAGE_PLACEHOLDERS)
+    return PassagesTemplate(path, parts["style"], stop, parts["passage"], parts["prompt"], content_digest)
+
+
+def _check(path: Path, parts: dict, choices: dict[str, tuple], placeholders: dict[str, tuple]) -> tuple[str, ...]:
+    """The stop strings. Raises UsageError for an unknown key or placeholder, or another value than one of `choices`."""
+    stop, keys = parts.setdefault("stop", []), (*choices, "stop", *placeholders)
     for key in parts:
-        if key not in ("style", "answer", "stop", *PLACEHOLDERS):
-            raise unknown_choice(f"{path}: key", key, ("style", "answer", "stop", *PLACEHOLDERS))
-    for key, choices in (("style", STYLES), ("answer", tuple(PARSERS))):
-        if parts.get(key) not in choices:
-            raise unknown_choice(f"{path}: {key}", str(parts.get(key)), choices)
+        if key not in keys:
+            raise unknown_choice(f"{path}: key", key, keys)
+    for key, values in choices.items():
+        if parts.get(key) not in values:
+            raise unknown_choice(f"{path}: {key}", str(parts.get(key)), values)
     if not isinstance(stop, list) or not all(isinstance(string, str) and string for string in stop):
         raise UsageError(f'{path}: stop = {stop!r} is not a list of strings, such as stop = ["\\n\\n"]')
-    for part, known in PLACEHOLDERS.items():
+    for part, known in placeholders.items():
         for name in re.findall(r"\{(\w+)\}", parts[part]):
             if name not in known:
                 names = ", ".join(f"{{{name}}}" for name in known)
                 raise UsageError(f"{path}, {part}: unknown placeholder {{{name}}}; known here: {names}")
-    sections = {part: parts[part] for part in PLACEHOLDERS}
-    return Template(path, parts["style"], parts["answer"], tuple(stop), sections, content_digest, fill_part)
+    return tuple(stop)
+
+
+def for_model(config, load: Callable[[str], Loaded], chat: str, completion: str) -> Loaded:
+    """The template of --prompt_template; by default `chat` for a model with a chat template, else `completion`.
+
+    `config`: a GenerationConfig; `load` reads a template of the pipeline's kind. Raises UsageError for one that the model
+    cannot take.
+    """
+    args = config.args
+    template = load(args.prompt_template) if args.prompt_template else None
+    if template is not None and template.style != "chat":
+        if args.inference_api in inference.CHAT_ONLY:
+            raise UsageError(
+                f"{template.path} is for base models, but {args.inference_api} has chat models only: pass "
+                f"--prompt_template {chat}"
+            )
+        return template
+    has_chat_template = True  # APIs: chat models, unless the user says otherwise
+    if args.inference_api not in inference.REMOTE:
+        try:
+            has_chat_template = bool(load_tokenizer(config.model_settings()).chat_template)
+        except Unreachable as error:
+            only_in_a_dry_run(args, error)
+    if template is None:
+        return load(chat if has_chat_template else completion)
+    if not has_chat_template:
+        raise UsageError(
+            f"{template.path} is for chat models, but {args.tokenizer_name_or_path or args.model_name_or_path} has no chat "
+            f"template: pass --prompt_template {completion}, or the instruction-tuned model"
+        )
+    return template
+
+
+def only_in_a_dry_run(args, error: Unreachable) -> None:
+    """A dry run shows stand-ins for sources that this machine cannot reach."""
+    if not args.dry_run:
+        raise error
+    logger.info(f"not checked: {error}", extra=ONCE)
 
 
 def _read_txt(path: Path) -> tuple[dict, str, Callable[..., str]]:

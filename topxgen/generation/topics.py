@@ -1,56 +1,6 @@
-"""Topics to write about: a text file (one per line) or jsonl, shuffled for each language."""
+"""The order of topics: shuffled for each language."""
 
-import json
 import random
-from pathlib import Path
-
-from topxgen.common.errors import UsageError
-from topxgen.common.files import refuse_stand_in
-from topxgen.common.lines import split_lines
-
-
-def read_topics(path: Path) -> list[str]:
-    """The distinct topics of a file, in its order.
-
-    In a text file without "wiki" in its name, a line is a comma-separated word list, whose last comma
-    becomes " and ". A jsonl line is a string or an object with "topic".
-    Raises UsageError when the file is missing, empty or malformed.
-    """
-    try:
-        refuse_stand_in(path)
-        lines = split_lines(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(
-            f"cannot read the topics file {path}: {reason}; pass --seed_topics_path a txt (one topic per line) or "
-            "jsonl file, such as topics/wikipedia_vital_topics.txt"
-        ) from None
-    if path.suffix == ".jsonl":
-        topics = [_json_topic(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    elif "wiki" in path.name.lower():
-        topics = [line.strip() for line in lines]
-    else:
-        topics = [_word_list(line) for line in lines]
-    topics = list(dict.fromkeys(topic for topic in topics if topic))
-    if not topics:
-        raise UsageError(f"the topics file {path} holds no topic; it needs one topic per line")
-    return topics
-
-
-def _json_topic(line: str, where: str) -> str:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}") from None
-    topic = value.get("topic") if isinstance(value, dict) else value
-    if not isinstance(topic, str):
-        raise UsageError(f'{where}: needs a string or an object with "topic"')
-    return topic.strip()
-
-
-def _word_list(line: str) -> str:
-    words = [word.strip() for word in line.split(",") if word.strip()]
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 class TopicOrder:

@@ -20,7 +20,7 @@ class DatasetSpec(Settings):
     dataset_name_or_path: str
     src: Language
     target_languages: tuple[Language, ...]
-    data_dir: Path | None = None
+    data_dir: tuple[Path, ...] | Path = ()  # one is made a tuple
     allow_partial_benchmark: bool = False
     subset: str | None = None
     split: str | None = None
@@ -29,10 +29,13 @@ class DatasetSpec(Settings):
     percentile: float | None = None
     dataset_size: int = -1
     strategy: str = "soonest"
+    drop_duplicates: str = "after"
     seed: int = 122
 
     def __post_init__(self):
         object.__setattr__(self, "target_languages", tuple(dict.fromkeys(self.target_languages)))
+        one = isinstance(self.data_dir, Path)
+        object.__setattr__(self, "data_dir", (self.data_dir,) if one else tuple(self.data_dir))
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> "DatasetSpec":
@@ -51,18 +54,20 @@ class DatasetSpec(Settings):
 
 @dataclass
 class LoadedPairs:
-    """The pairs of a data set; `scores` and `scorers` are parallel to `pairs`, the dicts are by direction."""
+    """The pairs of a data set; `scores`, `scorers` and `folders` are parallel to `pairs`, the dicts are by direction."""
 
     pairs: list[Pair] = field(default_factory=list)
     scores: list[float | None] = field(default_factory=list)
     scorers: list[str | None] = field(default_factory=list)
+    folders: list[int] = field(default_factory=list)  # indices into --data_dir
     counts: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     origins: dict[str, dict] = field(default_factory=dict)  # "path", and "sha256" of the file or of its texts
 
-    def add(self, pair: Pair, score: float | None = None, scorer: str | None = None) -> None:
+    def add(self, pair: Pair, score: float | None = None, scorer: str | None = None, folder: int = 0) -> None:
         self.pairs.append(pair)
         self.scores.append(score)
         self.scorers.append(scorer)
+        self.folders.append(folder)
 
     def add_texts(self, src: Language, tgt: Language, rows: Iterable[tuple[str, str, str]]) -> None:
         """Add pairs given as (source, target, group); one with an empty side is counted and dropped."""

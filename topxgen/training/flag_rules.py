@@ -73,6 +73,7 @@ RULES = (
     Rule(
         ("dataset_size", "strategy"), "dropping --percentile, which selects alone", lambda args: args.percentile is None
     ),
+    Rule(("drop_duplicates",), "data in memory (no --streaming)", lambda args: not args.streaming),
     Rule(("strategy",), "--dataset_size N", lambda args: args.dataset_size != -1, "dataset_size"),
     # Held-out pairs
     Rule(
@@ -134,4 +135,8 @@ def check_flags(args: argparse.Namespace) -> None:
     for pair in EXCLUSIVE:
         if asked.issuperset(pair):
             raise UsageError(f"--{pair[0]} and --{pair[1]} exclude each other; pass one of them")
+    if len(args.data_dir) > 1 and args.dataset_name_or_path not in SCORED:
+        raise UsageError(f"several --data_dir are for --dataset_name_or_path {SCORED[0]}; pass one")
+    if repeated := next((path for path in args.data_dir if args.data_dir.count(path) > 1), None):
+        raise UsageError(f"--data_dir {repeated} is given twice: its pairs would count twice; pass it once")
     check(RULES, args)

@@ -32,37 +32,45 @@ FORBIDDEN_CHARS = "#>"
 
 
 def _topxgen(spec: DatasetSpec) -> LoadedPairs:
-    data, folder = LoadedPairs(), spec.data_dir
-    if folder is None:
+    data = LoadedPairs()
+    if not spec.data_dir:
         raise UsageError(
             f"--dataset_name_or_path {spec.dataset_name_or_path} reads {{Language}}_translate_filtered.jsonl: pass "
             "--data_dir, the folder that decontamination.py wrote to"
         )
-    if not folder.is_dir():
-        raise UsageError(f"--data_dir {folder} does not exist; pass the folder that decontamination.py wrote to")
-    written_in = target_language_of(folder, spec.src.name)
-    if written_in != spec.src.name:
-        raise UsageError(
-            f"the translations in {folder} are into {written_in}, not {spec.src.name}: pass --src {written_in!r}"
-        )
+    for folder in spec.data_dir:
+        if not folder.is_dir():
+            raise UsageError(f"--data_dir {folder} does not exist; pass the folder that decontamination.py wrote to")
+        written_in = target_language_of(folder, spec.src.name)
+        if written_in != spec.src.name:
+            raise UsageError(
+                f"the translations in {folder} are into {written_in}, not {spec.src.name}: pass --src {written_in!r}"
+            )
     for language in spec.target_languages:
-        path = FilteredLayout(folder).filtered(language.name)
-        if not path.is_file():
-            raise _missing_language(folder, language)
+        paths = [FilteredLayout(folder).filtered(language.name) for folder in spec.data_dir]
         key = direction(spec.src.name, language.name)
-        counts = data.counts[key]
-        for id_, record in read_translations(path, ("scores",)):
-            sentences, scores = record["propositions"], record.get("scores") or [None] * len(record["propositions"])
-            for sentence, translation, score in zip(sentences, record["translations"], scores, strict=True):
-                counts["read"] += 1
-                if reason := drop_reason(translation, sentence):
-                    counts[reason] += 1
-                    continue
-                pair = Pair(translation, sentence, spec.src.name, language.name, f"{language.name} {id_}")
-                has_score = score is not None and math.isfinite(score)
-                data.add(pair, score if has_score else None, record.get("scorer"))
-        data.origins[key] = {"path": str(path), "sha256": sha256_of_files(path)}
+        for number, (folder, path) in enumerate(zip(spec.data_dir, paths, strict=True)):
+            if not path.is_file():
+                raise _missing_language(folder, language)
+            _read_pairs(path, number, language, spec, data)
+        data.origins[key] = {"path": ", ".join(map(str, paths)), "sha256": sha256_of_files(*paths)}
     return data
+
+
+def _read_pairs(path: Path, folder: int, language: Language, spec: DatasetSpec, data: LoadedPairs) -> None:
+    """Add the pairs of the `folder`-th of --data_dir. Ids are unique within one folder."""
+    counts = data.counts[direction(spec.src.name, language.name)]
+    prefix = f"{language.name} {folder}:" if folder else f"{language.name} "
+    for id_, record in read_translations(path, ("scores",)):
+        sentences, scores = record["propositions"], record.get("scores") or [None] * len(record["propositions"])
+        for sentence, translation, score in zip(sentences, record["translations"], scores, strict=True):
+            counts["read"] += 1
+            if reason := drop_reason(translation, sentence):
+                counts[reason] += 1
+                continue
+            pair = Pair(translation, sentence, spec.src.name, language.name, f"{prefix}{id_}")
+            has_score = score is not None and math.isfinite(score)
+            data.add(pair, score if has_score else None, record.get("scorer"), folder)
 
 
 def _missing_language(folder: Path, language: Language) -> UsageError:
@@ -110,7 +118,7 @@ def _udhr(spec: DatasetSpec) -> LoadedPairs:
 
 
 def _load_split(name: str, language: Language, split: str, spec: DatasetSpec) -> Split:
-    folder, allow_partial = spec.data_dir, spec.allow_partial_benchmark
+    folder, allow_partial = next(iter(spec.data_dir), None), spec.allow_partial_benchmark
     try:
         splits = {
             loaded.name: loaded for loaded in benchmarks.load(name, language, folder, allow_partial=allow_partial)
@@ -141,12 +149,13 @@ def _smol(spec: DatasetSpec) -> LoadedPairs:
     for language in spec.target_languages:
         codes = [code for code in (language.iso639_1, language.iso639_3) if code]
         sha256 = None
-        if spec.data_dir is not None:
-            files = [spec.data_dir / subset / f"en_{code}.jsonl" for code in codes]
+        if spec.data_dir:
+            folder = spec.data_dir[0]
+            files = [folder / subset / f"en_{code}.jsonl" for code in codes]
             path = next((file for file in files if file.is_file()), None)
             if path is None:
                 raise UsageError(
-                    f"no {subset}/{' or '.join(file.name for file in files)} in {spec.data_dir}: pass another --data_dir, "
+                    f"no {subset}/{' or '.join(file.name for file in files)} in {folder}: pass another --data_dir, "
                     f"if SMOL has {language.name} at all"
                 )
             rows, where, sha256 = read_jsonl(path), str(path), sha256_of_files(path)

@@ -1,6 +1,7 @@
 """The training and test set that train.py's flags name: read, selected, split, in one or both directions."""
 
 import argparse
+import logging
 import random
 
 from topxgen.common import provenance
@@ -10,7 +11,9 @@ from topxgen.training.dataset_spec import DatasetSpec, LoadedPairs, sha256_of_fi
 from topxgen.training.named_datasets import NAMED
 from topxgen.training.pairs import Pair, by_direction, reverse, split
 
+logger = logging.getLogger(__name__)
 STRATEGIES = ("soonest", "highest", "random")
+DROP_DUPLICATES = ("after", "before")
 
 
 def build_sets(args: argparse.Namespace) -> tuple[list[Pair], list[Pair], dict]:
@@ -46,7 +49,7 @@ def load(spec: DatasetSpec) -> tuple[list[Pair], dict]:
     The facts have, under "languages" and the direction, "path", "sha256" (of the file's bytes; for FLORES, the UDHR and the
     Hub of the texts) and "counts": "read"; drops by reason ("too_short", "forbidden_characters", "empty", "unaligned");
     pairs selected ("by_percentile", or "by_size" of "asked"); "duplicates", those selected whose two texts an earlier one
-    has, too, which are dropped; and "pairs", those that remain.
+    has, too, which are dropped (with --drop_duplicates before, first); and "pairs", those that remain.
     Raises UsageError for data that is missing, malformed, empty, or lacks what the spec selects by.
     """
     check(spec)
@@ -59,12 +62,13 @@ def load(spec: DatasetSpec) -> tuple[list[Pair], dict]:
             raise UsageError(f"{name} holds no pairs of {direction} to train on ({dropped or 'it is empty'})")
     facts, selected = {}, []
     for direction, counts in data.counts.items():
-        chosen, selection = _select(spec, data, direction, indices[direction]) if direction in indices else ([], {})
-        # After the selection, so that it is the published one.
-        first = {(data.pairs[i].source, data.pairs[i].target): i for i in sorted(chosen, reverse=True)}
-        if len(first) < len(chosen):
-            selection["duplicates"] = len(chosen) - len(first)
-        chosen = list(first.values())
+        candidates, selection = indices.get(direction, []), {}
+        if spec.drop_duplicates == "before":
+            candidates = _different(data, candidates, selection)
+        chosen, sizes = _select(spec, data, direction, candidates) if candidates else ([], {})
+        selection |= sizes
+        if spec.drop_duplicates == "after":  # of the published selection
+            chosen = _different(data, chosen, selection)
         selected += chosen
         facts[direction] = {**data.origins[direction], "counts": {**counts, **selection, "pairs": len(chosen)}}
     return [data.pairs[i] for i in sorted(selected)], {"name": name, "languages": facts}
@@ -95,6 +99,14 @@ def check(spec: DatasetSpec) -> None:
             raise UsageError(f"{spec.src.name} is both --src and among --target_languages; drop it from one")
 
 
+def _different(data: LoadedPairs, indices: list[int], selection: dict) -> list[int]:
+    """`indices` in order, without those of pairs whose two texts an earlier one has, too, which `selection` counts."""
+    first = {(data.pairs[i].source, data.pairs[i].target): i for i in sorted(indices, reverse=True)}
+    if len(first) < len(indices):
+        selection["duplicates"] = len(indices) - len(first)
+    return sorted(first.values())
+
+
 def _select(spec: DatasetSpec, data: LoadedPairs, direction: str, indices: list[int]) -> tuple[list[int], dict]:
     """Indices of the pairs of a direction that are selected, in any order, and their counts."""
     size = spec.dataset_size
@@ -112,16 +124,38 @@ def _select(spec: DatasetSpec, data: LoadedPairs, direction: str, indices: list[
         return above, {"by_percentile": len(above)}
     if size == -1:
         return indices, {}
-    if size < len(indices):
-        if spec.strategy == "highest":
-            scores = dict(zip(indices, _scores(spec, data, direction, indices, "--strategy highest"), strict=True))
-            indices = sorted(indices, key=scores.__getitem__, reverse=True)[:size]  # stable: ties in file order
-        elif spec.strategy == "random":
-            # Seeded by the direction: adding another language does not change the sample.
-            indices = random.Random(f"{spec.seed} {direction}").sample(indices, size)
-        else:
-            indices = indices[:size]
-    return indices, {"asked": size, "by_size": len(indices)}
+    folders = max(1, len(spec.data_dir))
+    of_folder = [[i for i in indices if data.folders[i] == folder] for folder in range(folders)]
+    shares = [
+        size // folders + (folder < size % folders) for folder in range(folders)
+    ]  # the first ones take what is left over
+    if folders > 1 and any(len(own) < share for own, share in zip(of_folder, shares, strict=True)):
+        counts = ", ".join(f"{len(own):,} in {path}" for own, path in zip(of_folder, spec.data_dir, strict=True))
+        raise UsageError(
+            f"--dataset_size {size} takes {' and '.join(f'{share:,}' for share in sorted(set(shares)))} pairs of {direction} from "
+            f"each --data_dir, but there are {counts}: pass at most {folders * min(map(len, of_folder))}"
+        )
+    if size > len(indices):
+        logger.warning(
+            f"--dataset_size {size}, but there are only {len(indices):,} pairs of {direction}: all are taken"
+        )
+    chosen = []
+    for number, (own, share) in enumerate(zip(of_folder, shares, strict=True)):
+        chosen += _take(spec, data, direction, own, share, number)
+    return chosen, {"asked": size, "by_size": len(chosen)}
+
+
+def _take(
+    spec: DatasetSpec, data: LoadedPairs, direction: str, indices: list[int], size: int, folder: int
+) -> list[int]:
+    """`size` of the indices, which are of one folder, by the strategy; all, if there are fewer."""
+    if size >= len(indices) or spec.strategy == "soonest":
+        return indices[:size]
+    if spec.strategy == "highest":
+        scores = dict(zip(indices, _scores(spec, data, direction, indices, "--strategy highest"), strict=True))
+        return sorted(indices, key=scores.__getitem__, reverse=True)[:size]  # stable: ties in file order
+    # Seeded by the direction: adding another language does not change the sample.
+    return random.Random(f"{spec.seed} {direction}" + f" {folder}" * bool(folder)).sample(indices, size)
 
 
 def _scores(spec: DatasetSpec, data: LoadedPairs, direction: str, indices: list[int], flag: str) -> list[float]:
@@ -129,17 +163,21 @@ def _scores(spec: DatasetSpec, data: LoadedPairs, direction: str, indices: list[
     scores = [data.scores[i] for i in indices]
     if unscored := scores.count(None):
         raise UsageError(
-            f"{flag} needs scores, but {unscored:,} of {len(scores):,} pairs of {direction} in {spec.data_dir} have none: run "
+            f"{flag} needs scores, but {unscored:,} of {len(scores):,} pairs of {direction} in {_where(spec)} have none: run "
             "datagen.py --stages score and decontamination.py again, or pass --strategy soonest or random"
         )
     scorers = sorted({str(data.scorers[i] or "an unnamed scorer") for i in indices})
     if len(scorers) > 1:
         raise UsageError(
-            f"the pairs of {direction} in {spec.data_dir} were scored by {' and '.join(scorers)}, whose scores are not "
+            f"the pairs of {direction} in {_where(spec)} were scored by {' and '.join(scorers)}, whose scores are not "
             "comparable: score all with one (datagen.py --stages score --scorer NAME, then decontamination.py), or drop "
             f"{flag}"
         )
     return scores
+
+
+def _where(spec: DatasetSpec) -> str:
+    return " and ".join(map(str, spec.data_dir))
 
 
 def _load_own(spec: DatasetSpec) -> LoadedPairs:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from topxgen.common.registry import Choice
+from topxgen.generation.filters import TOPXGEN_FILTERS
 
 PIPELINES: dict[str, Choice] = {
     "topxgen": Choice(
@@ -36,7 +37,10 @@ class Pipeline:
     sent depends on the Prompt alone, and if it has to depend on earlier texts, on those of fixed earlier prompts.
     """
 
-    texts_per_prompt: int = 1  # expected of a response, for estimates
+    texts_per_prompt: int = 1  # expected of a response, for estimates; so are the next two, (low, high)
+    tokens_per_text: tuple[int, int] = (200, 600)  # at most three paragraphs; in the published data 100 to 250 words
+    sentences_per_text: tuple[int, int] = (4, 12)
+    filters: tuple[str, ...] = TOPXGEN_FILTERS  # default of --filters
     stop: tuple[str, ...] = ()  # strings at which a response ends
     settings: Mapping = MappingProxyType({})  # what decides the texts besides the flags: digests of files; JSON values
     summary: str = ""  # for --dry_run
@@ -48,13 +52,26 @@ class Pipeline:
         """The prompts, step by step; by default without end, languages in shuffled rounds."""
         return shuffled_rounds(languages, step_size, seed)
 
-    def build(self, prompt: Prompt) -> tuple[str | list[dict[str, str]], str] | None:
-        """(what to send: text, or a chat; its topic). None: it depends on prompts that `judged` has not had yet."""
+    def build(self, prompt: Prompt) -> tuple[str | list[dict[str, str]], str | None] | None:
+        """(what to send: text, or a chat; its topic if it has one). None: it depends on prompts that `judged` has not had
+        yet."""
         raise NotImplementedError
+
+    def later_prompt(self, language: str) -> str | None:
+        """For --dry_run: what prompts look like that show earlier texts, with stand-ins for these; None if none do."""
+        return None
 
     def parse(self, response: str) -> list[str] | None:
         """The texts in a response; None if it does not have the format that was asked for."""
         raise NotImplementedError
+
+    def finished_part(self, response: str) -> str:
+        """What of a response that was cut at --max_new_tokens has its end; texts of the rest are rejected as unfinished."""
+        return response
+
+    def known_texts(self, language: str) -> list[str]:
+        """Texts that new ones must not be near-duplicates of, besides the paragraphs of the language's file."""
+        return []
 
     def judged(self, prompt: Prompt, texts: list[str]) -> None:
         """Called for each prompt whose texts were judged, in the order of the schedule, with those that were kept."""

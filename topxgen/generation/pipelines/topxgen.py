@@ -4,15 +4,15 @@ import logging
 import random
 from pathlib import Path
 
-from topxgen import inference
-from topxgen.common.console import ONCE
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.provenance import digest
 from topxgen.corpora import examples
+from topxgen.corpora.topics import read_topics
 from topxgen.generation import prompt_templates
 from topxgen.generation.pipelines import Pipeline, Prompt
-from topxgen.generation.topics import TopicOrder, read_topics
-from topxgen.inference.tokenizer import load_tokenizer
+from topxgen.generation.prompt_templates import for_model, only_in_a_dry_run
+from topxgen.generation.seeds import STAND_IN, example_sentences
+from topxgen.generation.topics import TopicOrder
 from topxgen.text import languages
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 # Consecutive prompts of a language share their examples and differ in the topic, which comes last, so that an engine
 # with a prefix cache reads the examples once for all of them. Not the batch size: prompts must not depend on it.
 PROMPTS_PER_EXAMPLES = 4
-STAND_IN = "[an example"  # begins what a dry run shows for sources that it cannot reach
 
 
 class TopXGen(Pipeline):
@@ -34,9 +33,13 @@ class TopXGen(Pipeline):
         if not args.seed_topics_path:
             raise UsageError("the topxgen pipeline needs --seed_topics_path: a txt (one topic a line) or jsonl file")
         topics = read_topics(Path(args.seed_topics_path))
-        self._template = template = _template(config)
+        self._template = template = for_model(config, prompt_templates.load, "instruct", "continuation")
         self._paragraphs, self._languages = _example_paragraphs(args), config.languages
-        self._sentences = {name: _example_sentences(args, language) for name, language in config.languages.items()}
+        count = args.number_of_icl_phrases
+        self._sentences = {
+            name: example_sentences(args, language, count) if count else []
+            for name, language in config.languages.items()
+        }
         self._orders = {name: TopicOrder(topics, args.seed, name) for name in config.languages}
         self._topic_count = len(topics)
         self.stop = template.stop
@@ -109,33 +112,6 @@ class TopXGen(Pipeline):
         return [(name, self._paragraphs[name][index]) for name, index in zip(names, indices, strict=True)]
 
 
-def _template(config) -> prompt_templates.Template:
-    """That of --prompt_template; by default `instruct` for a model with a chat template, else `continuation`."""
-    args = config.args
-    template = prompt_templates.load(args.prompt_template) if args.prompt_template else None
-    if template is not None and template.style != "chat":
-        if args.inference_api in inference.CHAT_ONLY:
-            raise UsageError(
-                f"{template.path} is for base models, but {args.inference_api} has chat models only: pass "
-                "--prompt_template instruct"
-            )
-        return template
-    has_chat_template = True  # APIs: chat models, unless the user says otherwise
-    if args.inference_api not in inference.REMOTE:
-        try:
-            has_chat_template = bool(load_tokenizer(config.model_settings()).chat_template)
-        except Unreachable as error:
-            _only_in_a_dry_run(args, error)
-    if template is None:
-        return prompt_templates.load("instruct" if has_chat_template else "continuation")
-    if not has_chat_template:
-        raise UsageError(
-            f"{template.path} is for chat models, but {args.tokenizer_name_or_path or args.model_name_or_path} has no chat "
-            "template: pass --prompt_template continuation, or the instruction-tuned model"
-        )
-    return template
-
-
 def _example_paragraphs(args) -> dict[str, list[str]]:
     """Example paragraphs by language, of parallel indices where the source is parallel."""
     if not args.number_of_icl_demonstrations:
@@ -143,26 +119,6 @@ def _example_paragraphs(args) -> dict[str, list[str]]:
     try:
         return examples.example_paragraphs(args.example_paragraphs, args.languages_file, args.allow_partial_benchmark)
     except Unreachable as error:
-        _only_in_a_dry_run(args, error)
+        only_in_a_dry_run(args, error)
         numbers = range(1, args.number_of_icl_demonstrations + 1)
         return {f"[language {i}]": [f"{STAND_IN} paragraph, {i}]"] for i in numbers}
-
-
-def _example_sentences(args, language) -> list[str]:
-    if not args.number_of_icl_phrases:
-        return []
-    try:
-        sentences = examples.example_sentences(
-            args.example_sentences, language, allow_partial=args.allow_partial_benchmark
-        )
-        return sentences[: args.max_samples]
-    except Unreachable as error:
-        _only_in_a_dry_run(args, error)
-        return [f"{STAND_IN} sentence, {i}]" for i in range(1, args.number_of_icl_phrases + 1)]
-
-
-def _only_in_a_dry_run(args, error: Unreachable) -> None:
-    """A dry run shows stand-ins for sources that this machine cannot reach."""
-    if not args.dry_run:
-        raise error
-    logger.info(f"not checked: {error}", extra=ONCE)

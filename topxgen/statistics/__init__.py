@@ -1,0 +1,1 @@
+"""Statistics of generated, published and native data: size, length, diversity, topics, scores."""
