@@ -187,8 +187,8 @@ def test_duplicates_are_dropped_before_the_selection_on_request(tmp_path):
         (["--data_dir", "a", "b", "--dataset_name_or_path", "smol"], "several --data_dir are for --dataset_name_or_path topxgen"),
     ],
 )  # fmt: skip
-def test_folders_that_do_not_go_together(words, says, script_here):
-    result = script_here(
+def test_folders_that_do_not_go_together(words, says):
+    result = in_process(
         "train.py", "--model_name_or_path", "m", "--output_dir", "o", "--target_languages", "Basque", *words
     )
     assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
