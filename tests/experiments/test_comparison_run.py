@@ -99,12 +99,12 @@ def small(tmp_path: Path, tiny_lm: str, **lines: str) -> Path:
     return path
 
 
-def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started, script_here):
+def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     """All variants; nothing runs twice; a seed that is added later runs alone; too few pairs are refused."""
     path, out = small(tmp_path, tiny_lm), tmp_path / "out"
-    dry = script_here("scripts.compare", path, "--dry_run")
+    dry = in_process("scripts.compare", path, "--dry_run")
     assert dry.returncode == 0 and dry.stdout.count("will run (not run yet)") == 4 + 3 * 2 * 3 + 2 and not out.exists()
-    result = script_here("scripts.compare", path)
+    result = in_process("scripts.compare", path)
     assert result.returncode == 0, result.stderr
     assert Counter(started) == {"datagen.py": 2, "decontamination.py": 2, "train.py": 6, "main.py": 14}
 
@@ -121,7 +121,7 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started, scr
         assert len(score["scores"]) == (1 if name == "nothing" else 2)
         assert ("p" in score) == (name != "nothing")
         # as comptra.evaluate scores the same translations
-        own = script_here("comptra.evaluate", *variant["paths"], "--metrics", "chrf", "--json", tmp_path / "own.json")
+        own = in_process("comptra.evaluate", *variant["paths"], "--metrics", "chrf", "--json", tmp_path / "own.json")
         assert own.returncode == 0
         (group,) = json.loads((tmp_path / "own.json").read_text())["groups"]
         scores = {system["path"]: system["scores"]["chrf"]["score"] for system in group["systems"]}
@@ -134,26 +134,26 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started, scr
     assert float(rows[0]["mean"]) == pytest.approx(into_english["variants"]["cold"]["scores"]["chrf"]["mean"])
 
     del started[:]
-    again = script_here("scripts.compare", path)
+    again = in_process("scripts.compare", path)
     assert again.returncode == 0 and not started and again.stdout == result.stdout
     (out / "cold" / "seed-1" / "translations").rename(tmp_path / "lost")
-    assert script_here("scripts.compare", path, "--only", "hot", "nothing").returncode == 0 and not started
+    assert in_process("scripts.compare", path, "--only", "hot", "nothing").returncode == 0 and not started
     assert list(json.loads((out / "comparison.json").read_text())["groups"][0]["variants"]) == [
         "hot",
         "mixed",
         "nothing",
     ]
-    assert script_here("scripts.compare", path).returncode == 0 and started == ["main.py"] * 2
+    assert in_process("scripts.compare", path).returncode == 0 and started == ["main.py"] * 2
     assert json.loads((out / "comparison.json").read_text())["groups"] == report["groups"]
 
     del started[:]
     path = small(tmp_path, tiny_lm, **{"seeds: [1, 2]": "seeds: [1, 2, 3]"})
-    assert script_here("scripts.compare", path, "--only", "mixed").returncode == 0
+    assert in_process("scripts.compare", path, "--only", "mixed").returncode == 0
     assert started == ["train.py", "main.py", "main.py"]
 
     del started[:]
     path = small(tmp_path, tiny_lm, **{"pairs: 5": "pairs: 5000"})
-    short = script_here("scripts.compare", path)
+    short = in_process("scripts.compare", path)
     assert short.returncode == 2 and not started and short.stderr.count("not all variants have as many pairs") == 1
-    wrong = script_here("scripts.compare", path, "--only", "colt")
+    wrong = in_process("scripts.compare", path, "--only", "colt")
     assert wrong.returncode == 2 and "(did you mean cold?)" in wrong.stderr and wrong.stderr.count("\n") == 1
