@@ -116,6 +116,23 @@ def read(path: Path) -> dict[str, Value]:
         raise UsageError(f"{path} is nested too deeply") from None
 
 
+def read_changed(path: Path, changes: Iterable[str]) -> dict[str, Value]:
+    """The file, with `changes` such as "train.seed=3": values at the top or of all entries of a section; null is none."""
+    tree = read(path)
+    for change in changes:
+        name, equals, value = change.partition("=")
+        section, dot, flag = name.rpartition(".")
+        entries = tree.get(section) if dot else tree
+        entries = entries if isinstance(entries, list) else [entries]
+        if not (equals and flag and all(isinstance(entry, dict) for entry in entries)) or (
+            dot and section not in SECTIONS
+        ):
+            raise UsageError(f"--set {change!r} is not name=value or section.flag=value with a section of {path}")
+        for entry in entries:
+            entry[flag] = None if value == "null" else value
+    return tree
+
+
 class _Reader:
     """Makes values of the nodes of a YAML file."""
 
@@ -170,20 +187,7 @@ class RunFile:
 
     @classmethod
     def read(cls, path: Path, changes: Iterable[str] = ()) -> "RunFile":
-        """The file, with `changes` such as "train.seed=3": values at the top or of all entries of a section; null is none."""
-        tree = read(path)
-        for change in changes:
-            name, equals, value = change.partition("=")
-            section, dot, flag = name.rpartition(".")
-            entries = tree.get(section) if dot else tree
-            entries = entries if isinstance(entries, list) else [entries]
-            if not (equals and flag and all(isinstance(entry, dict) for entry in entries)) or (
-                dot and section not in SECTIONS
-            ):
-                raise UsageError(f"--set {change!r} is not name=value or section.flag=value with a section of {path}")
-            for entry in entries:
-                entry[flag] = None if value == "null" else value
-        return cls(tree, path)
+        return cls(read_changed(path, changes), path)
 
     def _entries(self, section: str) -> list[dict[str, Value]]:
         value = self._tree[section]
