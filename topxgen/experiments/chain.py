@@ -77,6 +77,10 @@ class Command:
         return shlex.join(os.path.relpath(word) if word.startswith(f"{Path.cwd()}/") else word for word in self.line)
 
 
+def flags_by_section() -> dict[str, list[str]]:
+    return {section: list(stages.STAGES[section].parser.load()().flags()) for section in SECTIONS}
+
+
 def folder_of(file: RunFile) -> Path:
     """The folder of a run. Raises UsageError if the file does not name it."""
     folder = file.shared_value("output_dir")
