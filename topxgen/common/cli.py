@@ -5,16 +5,19 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import topxgen
-from topxgen.common import signals
+from topxgen.common import flag_rules, signals
 from topxgen.common.console import printable, setup_logging
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.registry import OWN, Choice, accepts_own
 from topxgen.common.schemas import decode
+
+if TYPE_CHECKING:
+    from topxgen.common.run_files import Values
 
 logger = logging.getLogger(__name__)
 EXIT_CODES = {
@@ -132,10 +135,20 @@ class ParsedFlags(argparse.Namespace):
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, with the nearest flag or choice, and whose --help lists exit codes.
 
-    `incomplete`: what exit code 3 means for this script; `uses_apis`: whether there is an exit code 4.
+    `incomplete`: what exit code 3 means for this script; `uses_apis`: whether there is an exit code 4; `section`: its section in
+    run files, which makes it take --config; `rules` and `check`: what a run file's flags must fulfil before anything runs.
     """
 
-    def __init__(self, description: str, incomplete: str = "", uses_apis: bool = False, **options):
+    def __init__(
+        self,
+        description: str,
+        incomplete: str = "",
+        uses_apis: bool = False,
+        section: str = "",
+        rules: Sequence[flag_rules.Rule] = (),
+        check: Callable[[argparse.Namespace], None] = lambda args: None,
+        **options,
+    ):
         codes = EXIT_CODES | ({3: f"finished, but incomplete: {incomplete}"} if incomplete else {})
         codes = {code: text for code, text in sorted(codes.items()) if code != 4 or uses_apis}
         super().__init__(
@@ -146,11 +159,105 @@ class Parser(argparse.ArgumentParser):
             **options,
         )
         self.add_argument("--version", action="version", version=f"%(prog)s {topxgen.__version__}")
+        self.section, self.rules, self.check = section, rules, check
+        self._where, self._origins = "", {}  # of the values of a file: where they are, and by flag
+        if section:
+            self.add_argument(
+                "--config",
+                default=argparse.SUPPRESS,
+                metavar="YAML",
+                help="take flags from a file, flag: value on each line, or from this script's section of a run file; flags of the "
+                "command line count instead of the file's (docs/experiments.md)",
+            )
+
+    def flags(self) -> dict[str, argparse.Action]:
+        """Its flags and positional arguments by name, without dashes."""
+        names = (
+            (name.lstrip("-"), action) for action in self._actions for name in action.option_strings or [action.dest]
+        )
+        return {name: action for name, action in names if len(name) > 1 or name == "k"}
 
     def parse_args(self, args=None, namespace=None):
         words = sys.argv[1:] if args is None else list(args)
-        flags = [word.split("=")[0] for word in words if word.startswith("--") and word != "--"]
-        for flag in flags:
+        words, config = self._split_config(words)
+        self._check_words(words)
+        if config is None:
+            return self._parsed([], words, namespace)
+        from topxgen.common import run_files
+
+        try:
+            parsed, words = self.parse_with(words, *run_files.for_script(Path(config), self))
+        except UsageError as error:
+            self.error(str(error))
+        except OSError as error:
+            self.error(f"--config {config} cannot be read: {error.strerror}; pass another file")
+        if args is None:  # manifests record what repeats the run whatever becomes of the file
+            sys.argv = [sys.argv[0], *words]
+        return parsed
+
+    def parse_with(self, words: list[str], values: "Values", where: str) -> tuple[ParsedFlags, list[str]]:
+        """The flags of a command line and, as far as it does not give them, the `values` of a file; and the words that give both.
+
+        Values that the file gives to all stages are left out where they have no effect. `where` is the place of the values, for
+        errors. Raises UsageError for values that no words can give.
+        """
+        parsed, line = self._parsed_with(words, values, where)
+        idle, flags = flag_rules.without_effect(self.rules, parsed), self.flags()
+        if dropped := {name for name in values.shared if flags[name].dest in idle}:
+            own = {name: value for name, value in values.items() if name not in dropped}
+            return self._parsed_with(words, own, where)
+        return parsed, line
+
+    def _parsed_with(self, words: list[str], values: Mapping, where: str) -> tuple[ParsedFlags, list[str]]:
+        from topxgen.common import run_files
+
+        flags, typed = self.flags(), {self._option_string_actions[flag] for flag in _flags_in(words)}
+        values = {name: value for name, value in values.items() if flags[name] not in typed}
+        positional, more = run_files.words(flags, values, where)
+        self._where, self._origins = (
+            where,
+            {flag: where for name in values for flag in flags[name].option_strings or [name]},
+        )
+        end = words.index("--") if "--" in words else len(words)
+        words = [*words[:end], *more, *words[end:]]
+        if positional and self._has_positionals(words, positional):
+            positional = []
+        return self._parsed(positional, words), [*positional, *words]
+
+    def _has_positionals(self, words: list[str], others: list[str]) -> bool:
+        """Whether the words have positional arguments, which would come on top of the `others`."""
+        parsed, unexpected = self.parse_known_args([*others, *words])
+        values = [getattr(parsed, action.dest) for action in self._get_positional_actions()]
+        return bool(unexpected) or sum(len(v) if isinstance(v, list) else 1 for v in values) > len(others)
+
+    def _parsed(self, positional: list[str], words: list[str], namespace=None) -> ParsedFlags:
+        parsed, unexpected = self.parse_known_args([*positional, *words], namespace or ParsedFlags())
+        if unexpected:
+            # A stray word may be a key, or a part of one.
+            secret = any(re.search(r"(?i)api|key|token|secret", word) for word in words if word.startswith("-"))
+            named = [word for word in unexpected if not (secret or re.fullmatch(r"[\w-]{16,}", word))]
+            shown = f": {' '.join(map(repr, named))}" if named else ""
+            self.error(f"{len(unexpected)} unexpected argument{'s' if len(unexpected) > 1 else ''}{shown}; see --help")
+        parsed.given = frozenset(self._option_string_actions[flag].dest for flag in _flags_in(words))
+        return parsed
+
+    def _split_config(self, words: list[str]) -> tuple[list[str], str | None]:
+        """The words without --config and its value, and that value."""
+        end = words.index("--") if "--" in words else len(words)
+        places = [i for i in range(end) if self.section and words[i].split("=")[0] == "--config"]
+        if not places:
+            return words, None
+        flag, equals, value = words[places[0]].partition("=")
+        after = places[0] + (1 if equals else 2)
+        if not equals and (after > end or words[after - 1].startswith("--")):
+            self.error(f"argument {flag}: expected one argument")
+        if len(places) > 1:
+            self.error(f"argument {flag}: given twice; pass one file")
+        return [*words[: places[0]], *words[after:]], value if equals else words[after - 1]
+
+    def _check_words(self, words: list[str]) -> None:
+        """End with one line for unknown flags and empty values."""
+        for flag in _flags_in(words):
             if flag not in self._option_string_actions:
                 # The value stays out of the message: it may be the key of a mistyped --api_key.
                 # Nor does a key typed right behind it, without a space, get in.
@@ -168,15 +275,6 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{flag or 'an argument'} is empty; is a shell variable unset?")
             if word == f"{flag}=--" and action is not None:  # argparse would pass on a list
                 self.error(f"argument {flag}: '--' is no value")
-        parsed, unexpected = self.parse_known_args(words, namespace or ParsedFlags())
-        if unexpected:
-            # A stray word may be a key, or a part of one.
-            secret = any(re.search(r"(?i)api|key|token|secret", word) for word in words if word.startswith("-"))
-            named = [word for word in unexpected if not (secret or re.fullmatch(r"[\w-]{16,}", word))]
-            shown = f": {' '.join(map(repr, named))}" if named else ""
-            self.error(f"{len(unexpected)} unexpected argument{'s' if len(unexpected) > 1 else ''}{shown}; see --help")
-        parsed.given = frozenset(self._option_string_actions[flag].dest for flag in flags)
-        return parsed
 
     def format_help(self) -> str:
         required = [action for action in self._actions if action.required]
@@ -191,12 +289,27 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{hint}")
 
     def error(self, message: str) -> NoReturn:
+        message = self.with_origin(message)
         if len(message) > MAX_ERROR_CHARS:  # an endless value
             message = f"{message[: MAX_ERROR_CHARS // 2]}...{message[-MAX_ERROR_CHARS // 4 :]}"
         self.exit(2, f"{self.prog}: error: {message.translate(_ONE_LINE)}\n")
 
+    def with_origin(self, message: str) -> str:
+        """An error message that names a flag of a file, or misses one, also names the file."""
+        if self._where and message.startswith("the following arguments are required"):
+            return f"{message} ({self._where})"
+        for flag in re.findall(r"(?:(?<=argument )|(?=--))[\w-]+", message):
+            where = self._origins.get(flag, "")
+            if where and where not in message:
+                return f"{message} ({flag} is from {where})"
+        return message
+
     def _print_message(self, message, file=None):
         super()._print_message(printable(message), file)
+
+
+def _flags_in(words: list[str]) -> list[str]:
+    return [word.split("=")[0] for word in words if word.startswith("--") and word != "--"]
 
 
 def _usage(action: argparse.Action) -> str:
@@ -231,6 +344,7 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
     try:
         with signals.handled():
             try:
+                signals.stop_with_parent()
                 code = run(args)
                 if code and signals.stop_requested():  # incomplete since it was stopped
                     raise signals.Stopped
@@ -242,7 +356,7 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
             finally:
                 sys.stdout.flush()
     except UsageError as error:
-        logger.error("%s", error)
+        logger.error("%s", parser.with_origin(str(error)))
         return error.exit_code
     except OSError as error:  # a full disk, a read-only file system, a directory where a file should be
         logger.error("%s; %s", error, on_failure)

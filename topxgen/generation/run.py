@@ -17,7 +17,7 @@ from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_json
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
-from topxgen.generation import funnel, scoring
+from topxgen.generation import funnel, min_score, native, scoring
 from topxgen.generation.back_translation import back_translate, read_paragraphs, translated_ids
 from topxgen.generation.checks import RULES
 from topxgen.generation.manifests import (
@@ -73,7 +73,10 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     yield lambda: hub.require(config.hub_models(), config.hub_datasets())
     if "generate" in args.stages:
         yield lambda: config.filters
-        yield lambda: inference.check(args.inference_api, config.model_settings(), config.sampling_settings())
+        if config.prompts:
+            yield lambda: inference.check(args.inference_api, config.model_settings(), config.sampling_settings())
+        else:
+            yield config.generate_settings  # reads the sources
         yield lambda: _check_origin(config)
     if "translate" in args.stages:
         for language in languages:
@@ -96,6 +99,8 @@ def check_settings(config: GenerationConfig) -> None:
     for stage, settings in (("generate", config.generate_settings), ("translate", config.translate_settings)):
         if stage in config.args.stages:
             provenance.check_settings(config.layout.settings(stage), settings())
+    if "score" in config.args.stages:
+        provenance.check_settings(config.layout.settings("score"), config.score_settings())
 
 
 def _check_output(config: GenerationConfig) -> None:
@@ -145,6 +150,38 @@ def repair_files(config: GenerationConfig) -> None:
     for name in config.languages:
         for path in config.layout.jsonl_files(name):
             repair_tail(path)
+        if config.layout.settings("score").exists():
+            min_score.remove_rejected(config.layout, name)
+
+
+def take_paragraphs(config: GenerationConfig) -> bool:
+    """Native texts to paragraphs; whether there are as many as were asked for."""
+    layout, started, settings, begun = config.layout, provenance.now(), config.generate_settings(), []
+    _check_origin(config)
+    with _progress(config, "generate", native.total(config)) as progress:
+
+        def begin() -> None:
+            if not begun:
+                record(layout.settings("generate"), settings)
+                remove_manifests(layout, "generate", list(config.languages))
+                progress.restart_clock()
+                begun.append(True)
+
+        kept = native.clean(config, progress, begin)
+    complete = config.target.reached(kept)
+    results = {
+        name: {
+            "complete": complete,
+            "source": config.sources[name].name,
+            "counts": funnel.generation_counts(layout, name),
+        }
+        for name in config.languages
+    }
+    record(layout.settings("generate"), settings)
+    write_manifests(layout, "generate", started, config.args.seed, settings, results, config.languages)
+    wanted = "" if complete else f", fewer than the {native.total(config)} that were asked for"
+    (logger.info if complete else logger.warning)(f"generate: kept {kept.total()} paragraphs of --paragraphs{wanted}")
+    return complete
 
 
 def generate(config: GenerationConfig) -> bool:
@@ -247,7 +284,7 @@ def translate(config: GenerationConfig) -> None:
     results = {
         name: {
             "translator_version": translator.version,
-            "counts": {key: value for key, value in count.items() if key not in funnel.SCORE_COUNTS},
+            "counts": funnel.before_scores(count),
         }
         for name, count in counts.items()
     }
@@ -274,16 +311,30 @@ def score(config: GenerationConfig) -> None:
                     scoring.score(config, config.languages[name], progress)
         finally:
             scorer.close()
+    if config.args.min_score is not None:
+        _drop_below_min_score(config)
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
     results = {name: scoring.truncated_texts(layout, name) | {"counts": count} for name, count in counts.items()}
     if truncated := sum(result.get("truncated_texts", 0) for result in results.values()):
-        logger.warning(f"{truncated} texts are longer than the scorer's 514 tokens and were scored by their beginnings")
-    write_manifests(layout, "score", started, config.args.seed, {"scorer": scorer.id}, results, config.languages)
+        logger.warning(f"{truncated} texts are longer than the scorer reads and were scored by their beginnings")
+    settings = {name: value for name, value in config.score_settings().items() if value is not None}
+    write_manifests(layout, "score", started, config.args.seed, settings, results, config.languages)
     for name in config.languages:
         layout.score_cache(name).unlink(
             missing_ok=True
         )  # it has the count of truncated texts until the manifest has it
     logger.info(f"score: {sum(count['scored'] for count in counts.values())} pairs have a score")
+
+
+def _drop_below_min_score(config: GenerationConfig) -> None:
+    layout, minimum = config.layout, config.args.min_score
+    record(layout.settings("score"), config.score_settings())
+    for name in config.languages:
+        if lines := min_score.rejects_below(layout, name, minimum):
+            remove_manifests(layout, "score", [name])
+            min_score.move(layout, name, lines)
+            dropped = sum(len(line["rejected"]) for line in lines)
+            logger.info(f"score: {dropped} pairs of {name} are below --min_score {minimum:g} or have no score: dropped")
 
 
 def _check_target_language(config: GenerationConfig) -> None:
@@ -304,11 +355,9 @@ def _check_unchanged(config: GenerationConfig, generation: dict, translation: di
         for name in config.languages:
             counts = language_manifest(config.layout, stage, name).get("counts", {})
             now = (generation if stage == "generate" else translation).get(name, {})
-            if not counts or any(
-                now.get(key) != value
-                for key, value in counts.items()
-                if stage == STAGES[-1] or key not in funnel.SCORE_COUNTS
-            ):
+            if now and stage == "translate":
+                now = funnel.before_scores(now)
+            if not counts or any(now.get(key) != value for key, value in counts.items()):
                 raise UsageError(
                     f"the files of {name} in {config.layout.manifest(stage).parent} were removed or changed while this run was "
                     "going on: re-run the same command"
@@ -323,7 +372,7 @@ def _log_retries(model) -> None:
 def report(config: GenerationConfig) -> bool:
     """Print the funnel, the tokens, a few pairs, and where the files are; whether each language has paragraphs."""
     layout = config.layout
-    generated = [name for name in config.languages if layout.responses(name).exists()]
+    generated = [name for name in config.languages if layout.responses(name).exists() or layout.rejects(name).exists()]
     translated = [name for name in config.languages if layout.translations(name).exists()]
     generation = [funnel.generation_counts(layout, name) for name in generated]
     translation = [funnel.translation_counts(layout, name) for name in translated]

@@ -1,6 +1,6 @@
-"""Quality scores of pairs: added to the records, never a reason to drop one.
+"""Quality scores of pairs: added to the records; a reason to drop one only with `--min_score`.
 
-A scorer is made from the flags, and has
+Higher is better for every scorer. A scorer is made from the flags, and has
     id                                  its name in the records; records with another are scored again
     has_models                          whether `load` loads any
     preflight(languages, target)        raise UsageError for what would fail later; cheap
@@ -30,6 +30,10 @@ SCORERS: dict[str, Choice] = {
     "sonar-space": Choice(
         "topxgen.generation.scoring:SonarSpaceScorer",
         "the same through Meta's sonar-space, in a separate environment",
+    ),
+    "metricx-qe": Choice(
+        "topxgen.generation.scoring:MetricXScorer",
+        "MetricX-QE, negated: 0 is best, -25 worst, as higher is better for all",
     ),
     "confidence": Choice("topxgen.generation.scoring:ConfidenceScorer", "the back-translator's own confidence"),
     "none": Choice("topxgen.generation.scoring:no_scorer", "no scores"),
@@ -105,6 +109,40 @@ class BlaserScorer(_PairScorer):
 
         args = self._args
         self._model = Blaser(args.blaser_name_or_path, args.sonar_name_or_path, dtype=args.scorer_dtype)
+
+
+class MetricXScorer(_PairScorer):
+    """MetricX without references (topxgen.quality.metricx), negated: 0 to -25, so that higher is better as for all scorers."""
+
+    @property
+    def _dtype(self) -> str:
+        from topxgen.quality import metricx
+
+        return (
+            self._args.scorer_dtype if "scorer_dtype" in getattr(self._args, "given", ()) else metricx.default_dtype()
+        )
+
+    @property
+    def id(self) -> str:
+        return f"metricx-qe ({_short_name(self._args.metricx_name_or_path)}, {self._dtype}, negated)"
+
+    def preflight(self, languages: Iterable[Language], target: Language) -> None:
+        from topxgen.quality import metricx
+
+        name = self._args.metricx_name_or_path
+        if metricx.read_checkpoint(name).needs_reference:
+            raise UsageError(f"{name} scores with references only; pass a metricx-23-qe or metricx-24-hybrid model")
+
+    def load(self) -> None:
+        from topxgen.quality.metricx import MetricX
+
+        self._model = MetricX(self._args.metricx_name_or_path, dtype=self._dtype)
+
+    def score(self, records: list[dict], source: Language, target: Language) -> list[list[float | None]]:
+        sentences = [text for record in records for text in record["propositions"]]
+        translations = [text for record in records for text in record["translations"]]
+        errors = iter(self._model.score(sentences, translations))
+        return [[0.0 - next(errors) for _ in record["translations"]] for record in records]
 
 
 def _short_name(name_or_path: str) -> str:

@@ -1,0 +1,204 @@
+"""--min_score: which pairs go, where they are found again, what a kill leaves, what is refused."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.support.runs import records
+from tests.support.tiny_metricx import build_metricx
+from tests.support.tiny_models import udhr_pairs
+from topxgen.generation import min_score
+from topxgen.quality.metricx import MetricX
+
+PAIRS = udhr_pairs("Basque")[:12]
+CONFIDENCES = [0.9, 0.5, None, 0.49, 0.5, 0.2, 0.0, 0.51, 1.0, 0.3, 0.7, None]
+
+
+def write(folder, confidences=CONFIDENCES):
+    """A folder with four paragraphs of three pairs, back-translated with these confidences; the last has a long sentence."""
+    (folder / "t").mkdir(parents=True)
+    lines, paragraphs = [], []
+    for i in range(4):
+        group = slice(3 * i, 3 * i + 3)
+        text = " ".join(a for a, _ in PAIRS[group])
+        paragraphs.append({"text": text, "id": f"Basque-{i}.0"})
+        lines.append(
+            {
+                "sentence": text, "propositions": [a for a, _ in PAIRS[group]], "translations": [b for _, b in PAIRS[group]],
+                "scores": [None] * 3, "id": f"Basque-{i}.0", "confidences": confidences[group],
+                **({"segments": [1, 2, 1]} if i == 3 else {}),
+            }
+        )  # fmt: skip
+    for path, content in (("Basque.jsonl", paragraphs), ("t/Basque_translate.jsonl", lines)):
+        (folder / path).write_text("".join(json.dumps(line) + "\n" for line in content))
+    rejects = {"id": "Basque-0.0", "rejected": [{"sentence": "Bai.", "reason": "sentence_too_short"}]}
+    (folder / "t" / "Basque_translate_rejects.jsonl").write_text(json.dumps(rejects) + "\n")
+    return folder
+
+
+@pytest.fixture
+def run(datagen_here):
+    def run(folder, *flags, stages=("score",), scorer=("--scorer", "confidence")):
+        place = ("--languages", "Basque", "--output_dir", folder, "--translate_dir", "t", "--stages", *stages)
+        return datagen_here(*place, "--back_translator", "apertium", *scorer, *flags)
+
+    return run
+
+
+def state(folder):
+    names = ("Basque_translate.jsonl", "Basque_translate_rejects.jsonl", "settings_score.json")
+    manifests = [json.loads((folder / "t" / f"manifest_{stage}_Basque.json").read_text()) for stage in ("score",)]
+    return [(folder / "t" / name).read_text() for name in names], [(m["settings"], m["counts"]) for m in manifests]
+
+
+def test_pairs_below_go_to_the_rejects(run, tmp_path):
+    result = run(write(tmp_path), "--min_score", "0.5")
+    assert result.returncode == 0, result.stderr
+    kept = records(tmp_path / "t" / "Basque_translate.jsonl")
+    assert [record["scores"] for record in kept] == [[0.9, 0.5], [0.5], [0.51, 1.0], [0.7]]
+    assert [record["confidences"] for record in kept] == [record["scores"] for record in kept]
+    assert kept[3]["segments"] == [2] and [len(record["propositions"]) for record in kept] == [2, 1, 2, 1]
+    assert (kept[1]["propositions"], kept[1]["translations"]) == ([PAIRS[4][0]], [PAIRS[4][1]])
+    first, *lines = records(tmp_path / "t" / "Basque_translate_rejects.jsonl")
+    assert first["rejected"][0]["reason"] == "sentence_too_short"
+    assert lines[0] == {
+        "id": "Basque-0.0",
+        "rejected": [{"sentence": PAIRS[2][0], "translation": PAIRS[2][1], "reason": "score_missing"}],
+    }
+    rejected = [(item["reason"], item.get("score")) for line in lines for item in line["rejected"]]
+    below = [("score_below_min", score) for score in (0.49, 0.2, 0.0, 0.3)]
+    assert rejected == [("score_missing", None), *below, ("score_missing", None)]
+    manifest = json.loads((tmp_path / "t" / "manifest_score_Basque.json").read_text())
+    assert manifest["settings"] == {"scorer": "confidence", "min_score": 0.5}
+    assert (manifest["counts"]["pairs"], manifest["counts"]["scored"], manifest["counts"]["sentences"]) == (6, 6, 13)
+    assert manifest["counts"]["rejected"] == {"sentence_too_short": 1, "score_missing": 2, "score_below_min": 4}
+    rows = [line.split() for line in result.stdout.splitlines() if "score" in line or "pairs kept" in line]
+    assert ["after", "score", "below", "min", "8", "-4"] in rows and ["after", "score", "missing", "6", "-2"] in rows
+    assert ["pairs", "kept", "6"] in rows
+    before = state(tmp_path)
+    assert run(tmp_path, "--min_score", "0.5").returncode == 0 and state(tmp_path) == before
+
+
+def test_the_translate_stage_counts_what_it_made(run, tmp_path):
+    """Its manifest must not change by what the score stage drops: all stages in one command, twice."""
+    write(tmp_path)
+    for flags in ((), ("--min_score", "0.5"), ("--min_score", "0.5")):
+        result = run(tmp_path, *flags, stages=("translate", "score"))
+        assert result.returncode == 0, result.stderr
+        manifest = json.loads((tmp_path / "t" / "manifest_translate_Basque.json").read_text())
+        assert manifest["counts"]["pairs"] == 12 and manifest["counts"]["rejected"] == {"sentence_too_short": 1}
+        assert manifest["counts"]["translated_in_pieces"] == 1
+
+
+@pytest.mark.parametrize("step", ["write_atomic", "remove_rejected"])
+def test_a_kill_loses_and_doubles_nothing(run, tmp_path, monkeypatch, step):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    assert run(write(tmp_path / "whole"), "--min_score", "0.5", stages=("translate", "score")).returncode == 0
+    cut = write(tmp_path / "cut")
+    with monkeypatch.context() as patched:
+        patched.setattr(min_score, step, interrupted)
+        assert run(cut, "--min_score", "0.5", stages=("translate", "score")).returncode == 130
+    assert not (cut / "t" / "manifest_score_Basque.json").exists()
+    assert len(records(cut / "t" / "Basque_translate_rejects.jsonl")) == 5, "the pairs are in both files"
+    assert run(cut, "--min_score", "0.5", stages=("translate", "score")).returncode == 0
+    assert state(cut) == state(tmp_path / "whole")
+    assert (cut / "t/manifest_translate_Basque.json").exists()
+
+
+def test_half_of_the_rejects_written(run, tmp_path):
+    """A kill within the write: some lines, and a torn one."""
+    assert run(write(tmp_path / "whole"), "--min_score", "0.5").returncode == 0
+    rejects = (tmp_path / "whole/t/Basque_translate_rejects.jsonl").read_bytes()
+    settings = (tmp_path / "whole/t/settings_score.json").read_bytes()
+    scored = tmp_path / "scored"
+    assert run(write(scored)).returncode == 0
+    first = len(rejects.splitlines(keepends=True)[0])
+    for at in range(first, len(rejects), 97):
+        folder = tmp_path / str(at)
+        shutil.copytree(scored, folder)
+        (folder / "t/Basque_translate_rejects.jsonl").write_bytes(rejects[:at])
+        (folder / "t/settings_score.json").write_bytes(settings)
+        assert run(folder, "--min_score", "0.5").returncode == 0
+        assert state(folder) == state(tmp_path / "whole"), at
+
+
+def test_equal_pairs_of_a_paragraph(run, tmp_path):
+    folder = write(tmp_path)
+    path = folder / "t/Basque_translate.jsonl"
+    lines = records(path)
+    for key in ("propositions", "translations"):
+        lines[0][key] = [lines[0][key][0]] * 3
+    lines[0]["confidences"] = [0.1, 0.1, 0.1]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(folder, "--min_score", "0.5").returncode == 0
+    assert records(path)[0]["propositions"] == [] and records(path)[0]["scores"] == []
+    assert len(records(folder / "t/Basque_translate_rejects.jsonl")[1]["rejected"]) == 3
+
+
+def test_other_values_do_not_mix(run, tmp_path):
+    write(tmp_path)
+    assert run(tmp_path).returncode == 0, "scores alone drop nothing"
+    assert not (tmp_path / "t/settings_score.json").exists()
+    assert run(tmp_path, "--min_score", "0.5").returncode == 0
+    before = state(tmp_path)
+    for flags, message in (
+        (("--min_score", "0.4"), "min_score was 0.5, now 0.4"),
+        ((), "min_score was 0.5, now None"),
+        (("--scorer", "none"), "scorer was 'confidence', now 'none'; min_score was 0.5, now None"),
+    ):
+        result = run(tmp_path, *flags)
+        assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--scorer", "none", "--min_score", "0.5"), "--min_score has no effect without a --scorer (not none)"),
+        (("--min_score", "nan"), "'nan' is not a number from -1000 to 1000"),
+        (("--min_score", "high"), "'high' is not a number from -1000 to 1000"),
+    ],
+)
+def test_bad_values(run, tmp_path, flags, message):
+    result = run(write(tmp_path), *flags)
+    assert result.returncode == 2 and message in result.stderr
+
+
+def test_nothing_scored_is_no_reason_to_drop_all(run, tmp_path):
+    write(tmp_path, [None] * 12)
+    result = run(tmp_path, "--min_score", "0.5")
+    assert result.returncode == 2 and "no pair of Basque has a score, so --min_score would drop all" in result.stderr
+    assert len(records(tmp_path / "t/Basque_translate_rejects.jsonl")) == 1
+
+
+def test_metricx_is_negated(run, tmp_path):
+    """An error of at most 0.6 is a score of at least -0.6."""
+    texts = [text for pair in PAIRS for text in pair]
+    model = build_metricx(tmp_path / "metricx-24-tiny", texts)
+    write(tmp_path / "run")
+    scorer = ("--scorer", "metricx-qe", "--metricx_name_or_path", model)
+    assert run(tmp_path / "run", scorer=scorer).returncode == 0
+    path = tmp_path / "run/t/Basque_translate.jsonl"
+    errors = MetricX(model).score(*zip(*PAIRS, strict=True))
+    scores = [score for record in records(path) for score in record["scores"]]
+    assert scores == pytest.approx([-error for error in errors], abs=1e-5) and min(scores) < -0.6 < max(scores) <= 0
+    assert records(path)[0]["scorer"] == "metricx-qe (metricx-24-tiny, float32, negated)"
+    assert run(tmp_path / "run", "--min_score", "-0.6", scorer=scorer).returncode == 0
+    kept = [score for record in records(path) for score in record["scores"]]
+    assert kept == [score for score in scores if score >= -0.6]
+
+
+def test_a_metricx_that_needs_references_or_is_missing(run, tmp_path):
+    write(tmp_path / "run")
+    model = build_metricx(tmp_path / "metricx-23-large", ["a b c d e f g"])
+    missing = str(tmp_path / "metricx-24-none")
+    for name, message in (
+        (model, "scores with references only"),
+        (missing, "does not exist"),
+        ("google/mt5", "metricx-23 or"),
+    ):
+        result = run(tmp_path / "run", scorer=("--scorer", "metricx-qe", "--metricx_name_or_path", name))
+        assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1
