@@ -24,6 +24,7 @@ from pathlib import Path
 from topxgen import translation
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, limit, run_main
 from topxgen.common.locks import OutputLock
+from topxgen.common.records import NLLB
 from topxgen.flags import (
     add_api_flags,
     add_cost_flags,
@@ -43,7 +44,16 @@ from topxgen.generation.filters import FILTERS
 from topxgen.generation.manifests import STAGES
 from topxgen.generation.pipelines import PIPELINES
 from topxgen.generation.plan import GenerationConfig
-from topxgen.generation.run import check_settings, generate, preflight, repair_files, report, score, translate
+from topxgen.generation.run import (
+    check_settings,
+    generate,
+    preflight,
+    repair_files,
+    report,
+    score,
+    take_paragraphs,
+    translate,
+)
 from topxgen.generation.scoring import SCORERS
 from topxgen.inference import MAX_BEAMS
 from topxgen.quality import metricx
@@ -53,7 +63,9 @@ from topxgen.text.words import TOKENIZERS
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, incomplete="target not reached, or nothing kept in a language", uses_apis=True)
+    parser = Parser(
+        __doc__, section="datagen", incomplete="target not reached, or nothing kept in a language", uses_apis=True
+    )
 
     add = parser.add_argument_group("what to generate").add_argument
     add(
@@ -79,7 +91,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="languages to write in: English names or FLORES codes",
     )
     add_language_flags(add)
-    add("--seed_topics_path", metavar="FILE", help="topics: txt (one per line) or jsonl")
+    add("--seed_topics_path", metavar="FILE", help="topxgen: topics, txt (one per line) or jsonl")
+    add(
+        "--paragraphs",
+        nargs="+",
+        metavar="SOURCE",
+        help="native texts instead of an LLM's: a txt (one a line), jsonl or parquet file, also file[:900] or file:column, a folder "
+        "with {Language}.txt and the like, or a Hub data set id:config:column; one, or one for each language",
+    )
     add(
         "--output_dir",
         type=Path,
@@ -120,33 +139,41 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--prompt_template",
         metavar="NAME_OR_PATH",
-        help="a file of topxgen/generation/prompts or one of your own [instruct for chat models, continuation for base models]",
+        help="a file of topxgen/generation/prompts or one of your own [topxgen: instruct for chat models, continuation for base "
+        "models; self-instruct: passages, passages-continuation]",
     )
-    add("--number_of_icl_demonstrations", **count(0, "example paragraphs in a prompt, each in another language", 4))
-    add("--number_of_icl_phrases", **count(0, "example sentences in the target language", 0))
-    add("--number_of_generations_per_step", **count(1, "texts asked for in a prompt", 2, 100))
+    add(
+        "--number_of_icl_demonstrations",
+        **count(
+            0,
+            "topxgen: example paragraphs in a prompt, each in another language; self-instruct: passages in a prompt",
+            4,
+        ),
+    )
+    add("--number_of_icl_phrases", **count(0, "topxgen: example sentences in the target language", 0))
+    add("--number_of_generations_per_step", **count(1, "topxgen: texts asked for in a prompt", 2, 100))
     add(
         "--example_paragraphs",
         default="xquad",
         metavar="SOURCE",
-        help="source of example paragraphs: xquad (from the Hub), udhr (embedded) or a folder",
+        help="topxgen: source of example paragraphs: xquad (from the Hub), udhr (embedded) or a folder",
     )
     add(
         "--example_sentences",
         default="flores",
         metavar="SOURCE",
-        help="source of example sentences: flores (from the Hub), udhr (embedded) or a folder",
+        help="source of example sentences and of seed sentences (self-instruct): flores (from the Hub), udhr (embedded) or a folder",
     )
     add_partial_benchmark_flag(add)
     add(
         "--number_of_icl_synthetic_demonstrations",
-        **count(0, "self-instruct only, which is not built yet: accepted so that published commands parse", 2),
+        **count(0, "self-instruct: how many of the passages in a prompt are drawn from those kept before", 2),
     )
     add(
         "--number_of_rounds",
         **count(1, "knn-instruct only, which is not built yet: accepted so that published commands parse", 1),
     )
-    add("--max_samples", type=limit, metavar="N", help="use only the first N example sentences; -1: all [all]")
+    add("--max_samples", type=limit, metavar="N", help="use only the first N example or seed sentences; -1: all [all]")
 
     add = parser.add_argument_group("filters").add_argument
     add(
@@ -188,7 +215,7 @@ def build_parser() -> argparse.ArgumentParser:
         ),
     )
     add("--use_nllb", **FLAG, help="short for --back_translator nllb")
-    add_nllb_flags(add, default="facebook/nllb-200-3.3B")
+    add_nllb_flags(add, default=NLLB)
     add("--target_language", default="English", metavar="LANGUAGE", help="language to translate into")
     add(
         "--template_key",
@@ -270,7 +297,7 @@ def datagen(args: argparse.Namespace) -> int:
             locks.enter_context(OutputLock(args.output_dir, part))
         repair_files(config)
         if "generate" in args.stages:
-            complete = generate(config)
+            complete = take_paragraphs(config) if args.paragraphs else generate(config)
         if "translate" in args.stages:
             translate(config)
         if "score" in args.stages:

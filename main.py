@@ -48,7 +48,7 @@ from topxgen.retrieval import bm25
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, incomplete="sentences without an answer", uses_apis=True)
+    parser = Parser(__doc__, section="main", incomplete="sentences without an answer", uses_apis=True)
     add_data_flags(parser.add_argument_group("what to translate").add_argument)
 
     add = parser.add_argument_group("the LLM that translates").add_argument
@@ -127,13 +127,16 @@ def add_data_flags(add) -> None:
     )
     two_files = {"nargs": 2, "type": Path}
     add(
-        "--test_files", **two_files, metavar=("SRC", "REF"), help="files: sources and references, one sentence per line"
+        "--test_files",
+        **two_files,
+        metavar=("SRC", "REF"),
+        help="files: sources and references, one sentence per line; a slice of lines as in text.txt[1000:]",
     )
     add(
         "--demonstration_pool",
         **two_files,
         metavar=("SRC", "TGT"),
-        help="files: pairs to take demonstrations from, one sentence per line",
+        help="files: pairs to take demonstrations from, one sentence per line; slices as for --test_files",
     )
     add_language_flags(add)
     add(

@@ -24,7 +24,7 @@ CODES = (0, 2, 3, 4, 130, 143)  # those of docs/files.md
 TIMEOUT_S = 60.0
 # What a run adds to its folder that is no result.
 NO_RESULTS = re.compile(
-    r"(^|/)(rates\.json(\.partial)?|unusable-checkpoint-\d+/.*|checkpoint_files\.json|\.lock\S*|engine\.log|[^/]*\.torn|nowhere)$"
+    r"(^|/)(rates\.json(\.partial)?|unusable-checkpoint-\d+/.*|checkpoint_files\.json|\.lock\S*|run/[^/]+\.json|engine\.log|[^/]*\.torn|nowhere)$"
 )
 # Fields that differ between two runs of the same command.
 _TIMES = re.compile(
@@ -55,6 +55,9 @@ class Stub(ApiServer):
         rng = random.Random(hashlib.sha256(prompt.encode()).hexdigest())
         if "numbered list of exactly" in prompt:
             text = "\n".join(f"{i}. " + " ".join(rng.sample(self.basque, 2)) for i in (1, 2))
+        elif "numbered list of 20 passages" in prompt:
+            words = " ".join(self.basque).lower().split()
+            text = "\n\n##\n\n".join(f"{i}. {' '.join(rng.sample(words, 12)).capitalize()}." for i in (3, 4, 5))
         elif "self-contained" in prompt:
             words = prompt.rpartition("Sentence: ")[2].partition("\n")[0].split()
             half = max(1, len(words) // 2)

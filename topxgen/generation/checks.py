@@ -9,10 +9,11 @@ from collections.abc import Callable
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
+from topxgen.common.records import back_translator_of
 
 
 def back_translator(args: argparse.Namespace) -> str:
-    return args.back_translator or ("nllb" if args.use_nllb else "llm")
+    return back_translator_of(vars(args))
 
 
 def scorer(args: argparse.Namespace) -> str:
@@ -58,7 +59,7 @@ def _judges(*names: str) -> Callable[[argparse.Namespace], bool]:
 
 
 def uses_llm(args: argparse.Namespace) -> bool:
-    return "generate" in args.stages or "llm" in _or_own(back_translator(args))
+    return ("generate" in args.stages and not args.paragraphs) or _llm_translates(args)
 
 
 def _or_own(name: str) -> tuple[str, ...]:
@@ -78,11 +79,40 @@ def _nllb_translates(args: argparse.Namespace) -> bool:
     return "nllb" in _or_own(back_translator(args))
 
 
+def grows_from_seeds(args: argparse.Namespace) -> bool:
+    """Whether the pipeline starts from a pool of seed sentences (--example_sentences)."""
+    return args.data_generation_pipeline in ("self-instruct", "knn-instruct")
+
+
+def _pipeline_is(*names: str) -> Callable[[argparse.Namespace], bool]:
+    """Whether it is one of `names`, or one of the user's own, which may use the flags of any."""
+    return lambda args: args.data_generation_pipeline in names or ":" in args.data_generation_pipeline
+
+
+def _shows_sentences(args: argparse.Namespace) -> bool:
+    return bool(grows_from_seeds(args) or args.number_of_icl_phrases)
+
+
 def _is_local(args: argparse.Namespace) -> bool:
     return args.inference_api not in inference.REMOTE
 
 
 RULES = (
+    Rule(
+        (
+            "data_generation_pipeline", "seed_topics_path", "prompt_template", "number_of_icl_demonstrations", "number_of_icl_phrases",
+            "number_of_generations_per_step", "example_paragraphs", "example_sentences", "number_of_icl_synthetic_demonstrations",
+            "number_of_rounds", "max_samples", "max_new_tokens", "temperature", "top_p", "repetition_penalty",
+            "num_return_sequences", "do_sample",
+        ),
+        "an LLM that writes (no --paragraphs)",
+        lambda args: not args.paragraphs,
+    ),
+    Rule(
+        ("model_name_or_path", "inference_api", "num_beams"),
+        "an LLM that writes or back-translates (no --paragraphs, or no --use_nllb)",
+        lambda args: not args.paragraphs or _llm_translates(args),
+    ),
     Rule(("use_nllb",), "--back_translator nllb", lambda args: args.back_translator in (None, "nllb")),
     Rule(("nllb_name_or_path", "nllb_engine", "nllb_compute_type", "cache_dir"), "--use_nllb", _nllb_translates),
     Rule(
@@ -151,12 +181,19 @@ RULES = (
         lambda args: args.number_of_icl_demonstrations,
         switch="number_of_icl_demonstrations",
     ),
-    Rule(("example_sentences",), "--number_of_icl_phrases", lambda args: args.number_of_icl_phrases, switch="number_of_icl_phrases"),
-    Rule(("max_samples",), "--number_of_icl_phrases", lambda args: args.number_of_icl_phrases, harmless=True),
+    Rule(("example_sentences",), "--number_of_icl_phrases", _shows_sentences, switch="number_of_icl_phrases"),
+    Rule(("max_samples",), "--number_of_icl_phrases", _shows_sentences, harmless=True),
+    Rule(("example_paragraphs",), "--data_generation_pipeline topxgen", _pipeline_is("topxgen")),
+    Rule(
+        ("seed_topics_path", "number_of_icl_phrases", "number_of_generations_per_step"),
+        "--data_generation_pipeline topxgen",
+        _pipeline_is("topxgen"),
+        harmless=True,
+    ),
     Rule(
         ("number_of_icl_synthetic_demonstrations",),
-        "the pipeline self-instruct, which is not built yet",
-        lambda args: ":" in args.data_generation_pipeline,
+        "--data_generation_pipeline self-instruct",
+        _pipeline_is("self-instruct"),
         harmless=True,
     ),
     Rule(

@@ -2,14 +2,14 @@
 
 import argparse
 from functools import cached_property
-from pathlib import Path
 
 from topxgen import inference, translation
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
-from topxgen.common.records import Layout
+from topxgen.common.records import Layout, default_translate_dir
 from topxgen.common.registry import load_choice
 from topxgen.corpora import benchmarks
+from topxgen.corpora.monolingual import TextSource, hub_id, open_sources
 from topxgen.generation import checks
 from topxgen.generation.candidates import SELECTORS
 from topxgen.generation.filters import load_filters
@@ -41,11 +41,7 @@ class GenerationConfig:
         self.target_language = languages.find(args.target_language, args.languages_file)
         self.back_translator, self.scorer_name = checks.back_translator(args), checks.scorer(args)
         self.selector_name = checks.selector(args)
-        model = {
-            "nllb": args.nllb_name_or_path,
-            "llm": args.adapter_name_or_path or args.model_name_or_path or "llm",
-        }.get(self.back_translator, self.back_translator)
-        translate_dir = check_filename(args.translate_dir or Path(model).name, "--translate_dir")
+        translate_dir = check_filename(args.translate_dir or default_translate_dir(vars(args)), "--translate_dir")
         self.layout = Layout(args.output_dir, translate_dir, self._filenames())
         if args.num_beams > inference.MAX_BEAMS:
             raise UsageError(f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}")
@@ -54,7 +50,12 @@ class GenerationConfig:
             raise UsageError(
                 f"--num_return_sequences {args.num_return_sequences} is more than --num_beams {args.num_beams}"
             )
-        if "generate" in args.stages:
+        if "generate" in args.stages and args.paragraphs:
+            if args.number_of_instructions and len(chosen) > 1:
+                raise UsageError(
+                    "--number_of_instructions with --paragraphs is for one language: pass --number_of_instructions_per_language"
+                )
+        elif "generate" in args.stages:
             if not args.model_name_or_path:
                 raise UsageError("the generate stage needs --model_name_or_path")
             if not args.number_of_instructions and not any(self.minimums.values()):
@@ -90,7 +91,7 @@ class GenerationConfig:
         """The models that the stages of this run load, as far as they are on the Hub."""
         args, translator, models = self.args, self.back_translator, []
         if args.inference_api not in inference.REMOTE and (
-            "generate" in args.stages or ("translate" in args.stages and translator == "llm")
+            self.prompts or ("translate" in args.stages and translator == "llm")
         ):
             models += [args.model_name_or_path, args.tokenizer_name_or_path, args.adapter_name_or_path]
         if "translate" in args.stages:
@@ -107,11 +108,30 @@ class GenerationConfig:
         args = self.args
         sources = [args.example_paragraphs] if args.number_of_icl_demonstrations else []
         sources += [args.example_sentences] if args.number_of_icl_phrases else []
-        if "generate" not in args.stages or args.data_generation_pipeline != "topxgen":
-            sources = []  # a pipeline of one's own may show other examples, or none
+        if checks.grows_from_seeds(args):
+            sources = [args.example_sentences]
+        elif args.data_generation_pipeline != "topxgen":
+            sources = []  # one of the user's own may show other examples, or none
+        sources = sources if self.prompts else []
         if "translate" in args.stages and self.back_translator == "llm" and args.number_of_demonstrations:
             sources.append(args.demonstration_pool)
-        return [benchmarks.REPOS.get(source) for source in sources]
+        repositories = [benchmarks.REPOS.get(source) for source in sources]
+        return repositories + [hub_id(name) for name in args.paragraphs or () if "generate" in args.stages]
+
+    @property
+    def prompts(self) -> bool:
+        """Whether the generate stage prompts an LLM, rather than take --paragraphs."""
+        return "generate" in self.args.stages and not self.args.paragraphs
+
+    @property
+    def limited(self) -> bool:
+        """Whether a number of paragraphs is wanted; else all of --paragraphs."""
+        return bool(self.args.number_of_instructions or any(self.minimums.values()))
+
+    @cached_property
+    def sources(self) -> dict[str, TextSource]:
+        """--paragraphs by language. Raises UsageError."""
+        return open_sources(self.args.paragraphs, list(self.languages.values()))
 
     @property
     def locked_parts(self) -> list[str]:
@@ -148,7 +168,14 @@ class GenerationConfig:
 
     def generate_settings(self) -> dict:
         """What decides the paragraphs, by the names in settings_generate.json."""
-        args, sampling = self.args, self.sampling_settings()
+        args = self.args
+        if args.paragraphs:
+            cleaning = {
+                "filters": self._filter_names, "threshold": args.threshold, "rouge_tokenizer": args.rouge_tokenizer
+            }  # fmt: skip
+            sources = {f"paragraphs {name}": source.fingerprint for name, source in self.sources.items()}
+            return {"pipeline": "paragraphs", **cleaning, **sources}
+        sampling = self.sampling_settings()
         return {
             "pipeline": args.data_generation_pipeline,
             "model": args.model_name_or_path,
