@@ -38,6 +38,7 @@ from topxgen.flags import (
     add_quality_flags,
     add_run_flags,
 )
+from topxgen.generation.checks import RULES
 from topxgen.generation.dry_run import dry_run
 from topxgen.generation.filters import FILTERS
 from topxgen.generation.manifests import STAGES
@@ -62,7 +63,11 @@ from topxgen.text.words import TOKENIZERS
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
-        __doc__, section="datagen", incomplete="target not reached, or nothing kept in a language", uses_apis=True
+        __doc__,
+        section="datagen",
+        rules=RULES,
+        incomplete="target not reached, or nothing kept in a language",
+        uses_apis=True,
     )
 
     add = parser.add_argument_group("what to generate").add_argument
@@ -89,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="languages to write in: English names or FLORES codes",
     )
     add_language_flags(add)
-    add("--seed_topics_path", metavar="FILE", help="topics: txt (one per line) or jsonl")
+    add("--seed_topics_path", metavar="FILE", help="topxgen: topics, txt (one per line) or jsonl")
     add(
         "--paragraphs",
         nargs="+",
@@ -137,33 +142,41 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--prompt_template",
         metavar="NAME_OR_PATH",
-        help="a file of topxgen/generation/prompts or one of your own [instruct for chat models, continuation for base models]",
+        help="a file of topxgen/generation/prompts or one of your own [topxgen: instruct for chat models, continuation for base "
+        "models; self-instruct: passages, passages-continuation]",
     )
-    add("--number_of_icl_demonstrations", **count(0, "example paragraphs in a prompt, each in another language", 4))
-    add("--number_of_icl_phrases", **count(0, "example sentences in the target language", 0))
-    add("--number_of_generations_per_step", **count(1, "texts asked for in a prompt", 2, 100))
+    add(
+        "--number_of_icl_demonstrations",
+        **count(
+            0,
+            "topxgen: example paragraphs in a prompt, each in another language; self-instruct: passages in a prompt",
+            4,
+        ),
+    )
+    add("--number_of_icl_phrases", **count(0, "topxgen: example sentences in the target language", 0))
+    add("--number_of_generations_per_step", **count(1, "topxgen: texts asked for in a prompt", 2, 100))
     add(
         "--example_paragraphs",
         default="xquad",
         metavar="SOURCE",
-        help="source of example paragraphs: xquad (from the Hub), udhr (embedded) or a folder",
+        help="topxgen: source of example paragraphs: xquad (from the Hub), udhr (embedded) or a folder",
     )
     add(
         "--example_sentences",
         default="flores",
         metavar="SOURCE",
-        help="source of example sentences: flores (from the Hub), udhr (embedded) or a folder",
+        help="source of example sentences and of seed sentences (self-instruct): flores (from the Hub), udhr (embedded) or a folder",
     )
     add_partial_benchmark_flag(add)
     add(
         "--number_of_icl_synthetic_demonstrations",
-        **count(0, "self-instruct only, which is not built yet: accepted so that published commands parse", 2),
+        **count(0, "self-instruct: how many of the passages in a prompt are drawn from those kept before", 2),
     )
     add(
         "--number_of_rounds",
         **count(1, "knn-instruct only, which is not built yet: accepted so that published commands parse", 1),
     )
-    add("--max_samples", type=limit, metavar="N", help="use only the first N example sentences; -1: all [all]")
+    add("--max_samples", type=limit, metavar="N", help="use only the first N example or seed sentences; -1: all [all]")
 
     add = parser.add_argument_group("filters").add_argument
     add(

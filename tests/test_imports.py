@@ -27,6 +27,7 @@ PARSERS = {
     "comptra.evaluate": ["-m", "comptra.evaluate"],
     "scripts.merge_lora": ["scripts/merge_lora.py"],
     "scripts.run": ["scripts/run.py"],
+    "scripts.compare": ["scripts/compare.py"],
 }
 HELP_LIMIT_S = 0.5
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.attack.hostile import NUMBERS, TEXTS, make_hostile_files
 from tests.attack.shooting_range import KEY, Outcome, Range
-from tests.attack.table import DATAGEN, GENERATE, STAGES, TRAIN
+from tests.attack.table import COMPARE, DATAGEN, GENERATE, STAGES, TRAIN
 from tests.support.documentation import parser_of
 
 # The command that flags are added to.
@@ -19,6 +19,7 @@ BASES = {
     "train.py": (*TRAIN, "--dry_run"),
     "scripts/merge_lora.py": STAGES["merge"].command,
     "scripts/run.py": STAGES["run"].command,
+    "scripts/compare.py": COMPARE,
 }
 HEAVY = ("train.py", "scripts/merge_lora.py")
 # Where a user may write outside the folder, if they say so.

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.attack.faults import Undisturbed
 from tests.attack.hostile import INSTEAD, KINDS, NEVER_ANOTHER_CONTENT, NEVER_IN_JSON, VALUES, bytes_instead
 from tests.attack.shooting_range import Outcome, Range, differences, digests, results
-from tests.attack.table import API, STAGES
+from tests.attack.table import API, COMPARE, STAGES
 
 TIMEOUT_S = 12.0
 BENCHMARKS = (
@@ -62,11 +62,13 @@ FORMATS = [
     Format("in/topics.jsonl", "jsonl", "generate", more=("--seed_topics_path", "in/topics.jsonl"), free=("topic", "the whole")),
     Format("in/examples/eus_Latn.txt", "text", "generate"),
     Format("in/prompt.toml", "toml", "generate", more=("--prompt_template", "in/prompt.toml"), free=("style", "answer", "stop")),
+    Format("in/passages.toml", "toml", "self-instruct", more=("--prompt_template", "in/passages.toml"), free=("style", "stop")),
     Format("in/languages.tsv", "table", "audit", ("languages.tsv",), more=("--languages_file", "in/languages.tsv")),
     Format("in/template.toml", "toml", "few-shot", ("mt_templates.toml",), more=("--template_key", "in/template.toml"), free=("suffix",)),
     Format("in/merge.toml", "toml", "comptra", free=("stop",)),
     Format("in/divide.toml", "toml", "comptra", free=("stop", "sentence", "phrases")),
     Format("in/run.yaml", "text", "run"),
+    Format("in/experiment.yaml", "text", "run", command=COMPARE),
     Format("in/flags.yaml", "text", "decontaminate", command=("decontamination.py", "--input_dir", "in", "--output_dir", "out", "--num_workers", "1", "--config", "in/flags.yaml")),
     Format("out/run/decontamination.json", "json", "run", ("{output_dir}/run/{stage}.json",), may_be_missing=True),
     Format("in/test.tsv", "table", "few-shot"),

@@ -20,6 +20,7 @@ GENERATE = (
     "--seed_topics_path", "in/topics_wiki.txt", "--example_paragraphs", "udhr", "--example_sentences", "in/examples",
     "--number_of_icl_demonstrations", "1", "--number_of_icl_phrases", "2", "--number_of_instructions", "8",
 )  # fmt: skip
+SEEDS = ("--example_sentences", "in/examples", "--number_of_icl_demonstrations", "2", "--request_batch_size", "1")
 FILES = (
     "--dataset_name_or_path", "files", "--test_files", "in/test.tsv:Basque=2,English=1", "in/test.tsv:Basque=2,English=1",
 )  # fmt: skip
@@ -47,6 +48,17 @@ evaluate:
   json: ${output_dir}/scores.json"""
 
 
+COMPARE = ("scripts/compare.py", "in/experiment.yaml", "--dry_run")
+EXPERIMENT = """output_dir: out
+seeds: [1, 2]
+baseline: nothing
+train: {model_name_or_path: in/lm, dataset_name_or_path: udhr, target_languages: Basque, max_steps: 2}
+main: {dataset_name_or_path: udhr, src: English, tgt: Basque, inference_api: hf}
+variants:
+  udhr: {}
+  nothing: {train: null}"""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A command in a folder with inputs/ below `in`, which writes below `out`; `before` runs other stages first.
@@ -68,6 +80,12 @@ class Stage:
 
 STAGES = {
     "generate": Stage((*DATAGEN, *GENERATE, "--stages", "generate")),
+    "self-instruct": Stage(  # from the ninth of about 14 prompts on, prompts show passages that were kept before
+        (
+            *DATAGEN, *SEEDS, "--data_generation_pipeline", "self-instruct", "--number_of_icl_synthetic_demonstrations", "1",
+            "--number_of_instructions", "40", "--stages", "generate",
+        )
+    ),
     "translate": Stage((*DATAGEN, "--stages", "translate", "--demonstration_pool", "udhr"), before=("generate",)),
     "score": Stage(
         (*DATAGEN, "--stages", "translate", "score", "--back_translator", "apertium", "--min_score", "0.8"), before=("generate",),
@@ -157,7 +175,9 @@ def make_inputs(folder: Path) -> None:
     shutil.copy(root / "comptra/prompts/divide/vanilla.toml", inputs / "divide.toml")
     shutil.copy(root / "comptra/prompts/merge/refine.toml", inputs / "merge.toml")
     shutil.copy(root / "topxgen/generation/prompts/instruct.toml", inputs / "prompt.toml")
+    shutil.copy(root / "topxgen/generation/prompts/passages.toml", inputs / "passages.toml")
     write(inputs / "run.yaml", RUN)
+    write(inputs / "experiment.yaml", EXPERIMENT)
     write(inputs / "flags.yaml", "near_duplicate_threshold: 0.6\nbenchmarks: [in/bench.tsv, udhr]")
     write(inputs / "template.toml", 'prefix = "{src}: "\nmiddle = "\\n{tgt}: "\nsuffix = "\\n\\n"')
     write(inputs / "languages.tsv", "name\tflores\tiso639_1\nKlingon\ttlh_Latn\teu")

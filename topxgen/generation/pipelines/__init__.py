@@ -16,7 +16,11 @@ from topxgen.generation.filters import TOPXGEN_FILTERS
 PIPELINES: dict[str, Choice] = {
     "topxgen": Choice(
         "topxgen.generation.pipelines.topxgen:TopXGen", "texts about topics, with example paragraphs in other languages"
-    )
+    ),
+    "self-instruct": Choice(
+        "topxgen.generation.pipelines.self_instruct:SelfInstruct",
+        "passages like seed sentences and like those kept before",
+    ),
 }
 
 
