@@ -170,6 +170,11 @@ def test_a_limit_and_a_larger_one(tmp_path):
     result = run(tmp_path / "out", source, "--number_of_instructions", 1000, code=3)
     assert "fewer than the 1000 that were asked for" in result.stderr
     assert kept(tmp_path / "out") == kept(whole)
+    documents = write(tmp_path / "source.jsonl", ["\n".join(UDHR[i : i + 4]) for i in range(0, len(UDHR), 4)])
+    run(tmp_path / "documents", documents)
+    for limit in (6, 9):  # in the middle of a document
+        run(tmp_path / "part", documents, "--number_of_instructions", limit)
+        assert kept(tmp_path / "part") == kept(tmp_path / "documents")[:limit]
 
 
 def test_slices_and_what_tells_sources_apart(tmp_path):
