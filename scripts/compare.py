@@ -12,6 +12,7 @@ says what is computed.
 
 import argparse
 import logging
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -99,6 +100,8 @@ def run_job(job: Job, title: str) -> int:
             logger.info(f"{title}: complete")
             return 0
         logger.info(f"{title}: {reason}\n{job.command.shown()}")
+        if job.command.stage == "merge":  # which never overwrites
+            shutil.rmtree(job.command.args.output, ignore_errors=True)
         return chain.run(job.command)
 
 
@@ -201,7 +204,9 @@ def facts(variant: Variant) -> dict[str, float | int | None]:
         "tokens read": tokens[0] if variant.data else None,
         "tokens written": tokens[1] if variant.data else None,
         "hours data": hours(variant.data) if variant.data else None,
-        "hours training": hours(training) if training else None,
+        "hours training": hours(job for run in variant.runs for job in (run.train, run.merge) if job)
+        if training
+        else None,
         "hours translation": hours(job for run in variant.runs for job in run.translate),
     }
 
