@@ -113,14 +113,22 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     assert dry.returncode == 0 and dry.stdout.count("will run (not run yet)") == 4 + 3 * 4 + 2 and not out.exists()
     result = in_process("scripts.compare", path)
     assert result.returncode == 0, result.stderr
-    assert Counter(started) == {"datagen.py": 2, "decontamination.py": 2, "train.py": 3, "merge_lora.py": 3, "main.py": 8}
+    assert Counter(started) == {
+        "datagen.py": 2,
+        "decontamination.py": 2,
+        "train.py": 3,
+        "merge_lora.py": 3,
+        "main.py": 8,
+    }
 
     report = json.loads((out / "comparison.json").read_text())
     assert [variant["name"] for variant in report["variants"]] == ["cold", "hot", "mixed", "nothing"]
     facts = {variant["name"]: variant["facts"] for variant in report["variants"]}
     assert [facts[name]["pairs"] for name in facts] == [5, 5, 5, None]
     assert facts["mixed"]["tokens written"] == facts["cold"]["tokens written"] + facts["hot"]["tokens written"] > 0
-    assert facts["mixed"]["words"] > 5 * 5 and facts["mixed"]["self-BLEU"] is not None and "words" not in facts["nothing"]
+    assert (
+        facts["mixed"]["words"] > 5 * 5 and facts["mixed"]["self-BLEU"] is not None and "words" not in facts["nothing"]
+    )
     assert facts["nothing"]["hours data"] is None and facts["hot"]["hours training"] >= 0
     assert [group["tgt"] for group in report["groups"]] == ["English", "Basque"]
     for text in (result.stdout, (out / "comparison.md").read_text()):
@@ -146,7 +154,9 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
             score = variant["scores"]["chrf"]
             assert ("p" in score) == (name == "mixed") == (len(score["scores"]) == 2)
             # as comptra.evaluate scores the same translations
-            own = in_process("comptra.evaluate", *variant["paths"], "--metrics", "chrf", "--json", tmp_path / "own.json")
+            own = in_process(
+                "comptra.evaluate", *variant["paths"], "--metrics", "chrf", "--json", tmp_path / "own.json"
+            )
             assert own.returncode == 0
             systems = json.loads((tmp_path / "own.json").read_text())["groups"][0]["systems"]
             scores = {system["path"]: system["scores"]["chrf"]["score"] for system in systems}
