@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
             logger.info(f"{title}: {reason}\n{command.shown()}")
             code = chain.run(command)
             if code and not (code == EXIT_INCOMPLETE and args.allow_incomplete):
-                logger.error(f"{command.name} ended with exit code {code}; start again to go on from there")
+                how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
+                logger.error(f"{command.name} {how}; start again to go on from there")
                 return code
             incomplete = incomplete or code
     return incomplete
