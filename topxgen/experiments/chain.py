@@ -85,8 +85,9 @@ def flags_by_section() -> dict[str, list[str]]:
     return {section: list(stages.STAGES[section].parser.load()().flags()) for section in SECTIONS}
 
 
-def commands(file: RunFile, chosen: Collection[str] = SECTIONS) -> list[Command]:
-    """The commands of the stages of a run file that are `chosen`, in order; the flags of all stages are checked.
+def commands(file: RunFile, chosen: Collection[str] = SECTIONS, unused_is_error: bool = True) -> list[Command]:
+    """The commands of the stages of a run file that are `chosen`, in order; the flags of all stages are checked, and unless
+    `unused_is_error` is false also that something uses each value at the top.
 
     Raises UsageError for what RunFile and its values raise; what argparse refuses ends the program with its line.
     """
@@ -103,7 +104,8 @@ def commands(file: RunFile, chosen: Collection[str] = SECTIONS) -> list[Command]
             args = parser.parse_args([*positional, *words])
             name = f"{section}-{number + 1}" if file.is_list(section) else section
             found.append(Command(section, name, (*positional, *words), args, tuple(launcher)))
-    file.check_shared({flag for of_section in flags.values() for flag in of_section})
+    if unused_is_error:
+        file.check_shared({flag for of_section in flags.values() for flag in of_section})
     for section in chosen:
         if section not in file.sections:
             raise unknown_choice("--stages", section, file.sections)
@@ -143,10 +145,28 @@ class Chain:
             return f"its result {changed} has changed"
         return ""
 
+    def state(self, command: Command) -> str:
+        """What would be done and why, and the command."""
+        reason = self.reason_to_run(command)
+        return f"{command.name}: {f'will run ({reason})' if reason else 'complete'}\n{command.shown()}"
+
+    def complete(self, command: Command, title: str, allow_incomplete: bool) -> int:
+        """Run a command unless it is complete; its exit code."""
+        reason = self.reason_to_run(command)
+        if not reason:
+            logger.info(f"{title}: complete")
+            return 0
+        logger.info(f"{title}: {reason}\n{command.shown()}")
+        code = self.run(command)
+        if code and not (code == EXIT_INCOMPLETE and allow_incomplete):
+            logger.error(f"{command.name} ended with exit code {code}; start again to go on from there")
+        return code
+
     def run(self, command: Command) -> int:
         """Run a command and record what it read and wrote; its exit code."""
         read, started = self.digests(stages.inputs(command.stage, command.args)), provenance.now()
         began = time.monotonic()
+        self.record_path(command).parent.mkdir(parents=True, exist_ok=True)
         self.record_path(command).unlink(missing_ok=True)
         with _alone(self.folder / RECORDS) as descriptors:
             code = _run(command.line, descriptors)
