@@ -6,7 +6,8 @@
 
 A stage runs if it has not run yet, or if its flags, the files that it reads or its results have changed since. The run stops at
 the first stage that fails, with that stage's message and exit code; start it again to go on. All flags of all stages are
-checked before the first one starts. docs/experiments.md describes run files.
+checked before the first one starts. With `rounds` in the file, the stages are repeated on what the trained model translates.
+docs/experiments.md describes run files.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import SECTIONS, RunFile, read_changed
 from topxgen.experiments import rounds
-from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, commands
+from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, commands, folder_of
 
 
 def build_parser() -> Parser:
@@ -52,18 +53,16 @@ def run(args: argparse.Namespace) -> int:
     file = RunFile(tree, args.file)
     if not file.sections:
         raise UsageError(f"{args.file} has no section of a stage; write at least one of {', '.join(SECTIONS)}")
-    todo = commands(file, args.stages or list(file.sections))
-    folder = file.shared_value("output_dir")
-    if not isinstance(folder, str) or not folder:
-        raise UsageError(f"{args.file} needs output_dir at the top: the folder of the run")
+    todo = commands(file, args.stages)
+    folder = folder_of(file)
     if args.dry_run:
-        chain = Chain(Path(folder))
+        chain = Chain(folder)
         for command in todo:
             show(f"# {chain.state(command)}")
         return 0
     incomplete = 0
-    with OutputLock(Path(folder) / RECORDS):
-        chain = Chain(Path(folder))
+    with OutputLock(folder / RECORDS):
+        chain = Chain(folder)
         for number, command in enumerate(todo, start=1):
             code = chain.complete(command, f"=== {number}/{len(todo)}  {command.name}", args.allow_incomplete)
             if code and not (code == EXIT_INCOMPLETE and args.allow_incomplete):

@@ -113,7 +113,9 @@ def _data_table(report: dict) -> list[list[str]]:
 def _shown(value: float | str | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}" if value < 1 else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _score_table(group: dict, baseline: str | None) -> list[list[str]]:

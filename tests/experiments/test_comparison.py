@@ -137,6 +137,11 @@ def test_variants_share_what_the_same_flags_decide(tmp_path):
     assert re.fullmatch("apertium-[0-9a-f]{8}", folders(hotter, "hot")[1])
 
 
+def test_variants_with_the_same_pairs_cannot_be_mixed(tmp_path):
+    lines = {"temperature: 1.0}": "temperature: 0.5}\n    train: {max_steps: 3}"}
+    assert "variant mixed: the variants in mix have the same pairs" in refusal(read, tmp_path, lines)
+
+
 def test_another_variant_or_seed_leaves_the_folders_as_they_are(tmp_path):
     before = read(tmp_path)
     after = read(

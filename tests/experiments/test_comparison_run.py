@@ -2,12 +2,16 @@
 
 import csv
 import json
+import random
+import subprocess
+import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.support.runs import in_process
+from tests.support.runs import ROOT, in_process, script
 
 TRANSLATOR = """
 import zlib
@@ -157,3 +161,30 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     assert short.returncode == 2 and not started and short.stderr.count("not all variants have as many pairs") == 1
     wrong = in_process("scripts.compare", path, "--only", "colt")
     assert wrong.returncode == 2 and "(did you mean cold?)" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_killed_again_and_again_ends_in_the_same_table(tmp_path, tiny_lm):
+    lines = {
+        "seeds: [1, 2]": "seeds: [1]",
+        "  hot:\n    datagen: {temperature: 0.9}\n  mixed:\n    mix: [cold, hot]\n": "",
+    }
+    reports = []
+    for name, kills in (("whole", 0), ("killed", 8)):
+        folder = tmp_path / name
+        folder.mkdir()
+        path, rng = small(folder, tiny_lm, **lines), random.Random(4)
+        for _ in range(kills):
+            with subprocess.Popen(
+                [sys.executable, "scripts/compare.py", path], cwd=ROOT, stderr=subprocess.DEVNULL
+            ) as process:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(rng.uniform(3, 25))
+                process.kill()
+        script("scripts/compare.py", path)
+        report = json.loads((folder / "out" / "comparison.json").read_text())
+        for group in report["groups"]:
+            for variant in group["variants"].values():
+                del variant["paths"]
+        reports.append(report["groups"])
+    assert reports[0] == reports[1] and reports[0]

@@ -284,7 +284,7 @@ def test_the_short_form_holds_out_the_dev_set(tmp_path, tiny_lm):
         ("{dataset_name_or_path: udhr-dev}", "{max_samples: 2}", "the held-out set of rounds, udhr, is the test set"),
         ("{dataset_name_or_path: udhr-dev}", "{datset_name_or_path: udhr-dev}", "unknown key datset_name_or_path"),
         ("{demonstration_pool: udhr}", "{demonstration_pol: udhr}", "unknown key demonstration_pol (did you mean demonstration_pool?)"),
-        ("{demonstration_pool: udhr}", "{inference_api: openai}", "openai cannot run the model that a round trains"),
+        ("{demonstration_pool: udhr}", "{inference_api: openai, dtype: null}", "openai cannot run the model that a round trains"),
         ("decontamination: {benchmarks: udhr}\ntrain:", "train: null\nold: &old", "rounds needs a section train"),
         ("  scorer: none", "  scorer: none\n  output_dir: elsewhere", "rounds needs the paragraphs in output_dir"),
         ("  reverse: true", "  reverse: true\n  output_dir: there", "train.output_dir would be the same in all rounds"),

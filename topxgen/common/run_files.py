@@ -6,6 +6,7 @@ such a flag; and by the table DEFAULTS, which leads the files of one stage to th
 
 import json
 import re
+from argparse import Action
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,6 +45,12 @@ class Plain(str):
 
 
 Value = str | list | dict | None  # lists and mappings hold values
+
+
+class Values(dict[str, Value]):
+    """The values of an entry by flag; `shared` are those that the file gives to all stages."""
+
+    shared: tuple[str, ...] = ()
 
 
 class Default(NamedTuple):
@@ -198,7 +205,7 @@ class RunFile:
         entry = f" {number + 1}" if section and self.is_list(section) else ""
         return f"{self.path}, section {section}{entry}" if section and self.is_run else str(self.path)
 
-    def stage(self, section: str, flags: Collection[str]) -> list[dict[str, Value]]:
+    def stage(self, section: str, flags: Collection[str]) -> list[Values]:
         """For each entry of a section, which has these flags, the values by flag; [] for a stage that does not run.
 
         Raises UsageError for an unknown key, a reference to what is not there, and a cycle of references.
@@ -224,8 +231,8 @@ class RunFile:
                     f"{self.path}: {name} is neither a section nor a flag, and nothing refers to it{did_you_mean(name, known)}"
                 )
 
-    def _flat(self, flags: Collection[str]) -> dict[str, Value]:
-        values = {}
+    def _flat(self, flags: Collection[str]) -> Values:
+        values = Values()
         for name in self.shared:
             if name in flags:
                 self._check_key(name, flags, "")
@@ -235,14 +242,17 @@ class RunFile:
                 self._check_key(name, flags, "")
         return values
 
-    def _values(self, section: str, number: int, flags: Collection[str]) -> dict[str, Value]:
+    def _values(self, section: str, number: int, flags: Collection[str]) -> Values:
         own, where = self.sections[section][number], self.where(section, number)
         keys = [*flags, LAUNCHER] if section == "train" else flags
         for name in own:
             self._check_key(name, keys, section)
-        values = {name: self._resolve(value, where, (f"{section}.{name}",)) for name, value in own.items()}
+        values = Values((name, self._resolve(value, where, (f"{section}.{name}",))) for name, value in own.items())
         # --output_dir of every script but the first is a folder in the run's
-        for name in (name for name in self.shared if name in flags and name not in own and name != "output_dir"):
+        values.shared = tuple(
+            name for name in self.shared if name in flags and name not in own and name != "output_dir"
+        )
+        for name in values.shared:
             self._check_key(name, keys, "")
             values[name] = self._resolve(self.shared[name], where, (name,))
         for row in DEFAULTS:
@@ -362,16 +372,31 @@ class RunFile:
         )  # fmt: skip
 
 
-def words(parser: "Parser", values: Mapping[str, Value], where: str) -> tuple[list[str], list[str]]:
+def for_script(path: Path, parser: "Parser") -> tuple[Values, str]:
+    """The values that a file has for the script with this parser, and where they are. Raises UsageError."""
+    file = RunFile.read(path)
+    entries = file.stage(parser.section, parser.flags())
+    if not entries:
+        found = ", ".join(file.sections) or "no section that is not null"
+        raise UsageError(f"{path} has no section {parser.section} (it has {found})")
+    if len(entries) > 1:
+        raise UsageError(
+            f"{path} has {len(entries)} entries in section {parser.section}; python scripts/run.py {path} runs them all"
+        )
+    entries[0].pop(LAUNCHER, None)
+    return entries[0], file.where(parser.section)
+
+
+def words(flags: Mapping[str, Action], values: Mapping[str, Value], where: str) -> tuple[list[str], list[str]]:
     """`values`, by flag, as words of a command line: those of positional arguments, and the others.
 
     Raises UsageError for values that no words can give: a list for a flag that takes one value, say.
     """
-    positional, flags, keys = [], [], {}
+    positional, others, keys = [], [], {}
     for name, value in values.items():
         if value is None:
             continue
-        action = parser.flags()[name]
+        action = flags[name]
         if action.dest in keys:
             raise UsageError(f"{where}: {keys[action.dest]} and {name} are the same flag; remove one of them")
         keys[action.dest] = name
@@ -388,19 +413,19 @@ def words(parser: "Parser", values: Mapping[str, Value], where: str) -> tuple[li
         if "" in items and action.dest != "api_key":
             raise UsageError(f"{where}: {name} is empty; write a value, or null for none")
         if not action.option_strings:
-            flag, bad = "", [item for item in items if item.startswith("-")]
+            bad = [item for item in items if item.startswith("-")]
             positional += items
         else:
             flag = next(flag for flag in action.option_strings if flag.startswith("--"))
             bad = [item for item in items if item.startswith("-") and not _NEGATIVE.fullmatch(item)]
             if len(items) == 1:
                 bad = ["--"] if items == ["--"] else []
-                flags += [f"{flag}={items[0]}"] if items[0].startswith("-") else [flag, *items]
+                others += [f"{flag}={items[0]}"] if items[0].startswith("-") else [flag, *items]
             else:
-                flags += [flag, *items]
+                others += [flag, *items]
         if bad:
             raise UsageError(f"{where}: {name} has the value {bad[0]!r}, which looks like a flag")
-    return positional, flags
+    return positional, others
 
 
 def _as_json(value: Value) -> Any:

@@ -19,7 +19,7 @@ from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.files import read_json, write_json
 from topxgen.common.records import FilteredLayout, read_translations, translations_name
 from topxgen.common.run_files import RunFile, Value
-from topxgen.experiments.chain import EXIT_INCOMPLETE, Chain, Command, commands
+from topxgen.experiments.chain import EXIT_INCOMPLETE, Chain, Command, commands, folder_of
 from topxgen.text import languages
 
 logger = logging.getLogger(__name__)
@@ -211,11 +211,9 @@ def _back_translation(
 
 def _round(tree: Tree, path: Path | str, settings: Settings, is_first: bool = False) -> Round:
     file = RunFile(tree, path)
-    folder = file.shared_value("output_dir")
-    if not isinstance(folder, str) or not folder:
-        raise UsageError(f"{path} needs output_dir at the top: the folder of the run")
+    folder = folder_of(file)
     # Later rounds replace values of the file, and so may leave a name of it unused.
-    found = commands(file, list(file.sections), unused_is_error=is_first)
+    found = commands(file, unused_is_error=is_first)
     data = [command for command in found if command.stage not in ("main", "evaluate")]
     test = [command for command in found if command.stage in ("main", "evaluate")]
     model = data[-1].args.output_dir
@@ -227,14 +225,14 @@ def _round(tree: Tree, path: Path | str, settings: Settings, is_first: bool = Fa
                     f"{path}: the held-out set of {KEY}, {command.args.dataset_name_or_path}, is the test set; name another one: "
                     f"held_out: {{dataset_name_or_path: …}}"
                 )
-    return Round(Path(folder), model, data, held_out, test)
+    return Round(folder, model, data, held_out, test)
 
 
 def _test_set(command: Command) -> tuple:
     return command.args.dataset_name_or_path, command.args.test_files
 
 
-def _held_out(tree: Tree, path: Path | str, settings: Settings, folder: str, model: Path) -> list[Command]:
+def _held_out(tree: Tree, path: Path | str, settings: Settings, folder: Path, model: Path) -> list[Command]:
     """The commands that translate the held-out set in the directions of `main`, and score it."""
     entries = tree["main"] if isinstance(tree["main"], list) else [tree["main"]]
     output = {"model_name_or_path": str(model), "output_dir": "${output_dir}/translations"}
@@ -248,8 +246,8 @@ def _held_out(tree: Tree, path: Path | str, settings: Settings, folder: str, mod
         scoring["metrics"] = list(dict.fromkeys([*metrics, settings.metric]))
     own = {
         **tree,
-        "output_dir": str(held_out_folder(Path(folder))),
-        "datagen": {"output_dir": folder, **tree["datagen"]},
+        "output_dir": str(held_out_folder(folder)),
+        "datagen": {"output_dir": str(folder), **tree["datagen"]},
         "train": {**tree["train"], "output_dir": str(model)},
         "main": unique,
         "evaluate": {**scoring, "json": "${output_dir}/scores.json"},

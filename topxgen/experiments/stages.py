@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from topxgen.common.errors import UsageError
 from topxgen.common.provenance import TRANSLATE_MANIFEST
 from topxgen.common.records import FilteredLayout, Layout, default_translate_dir, translations_name
 from topxgen.common.registry import Choice
@@ -108,6 +109,26 @@ MODEL_FILES = (
     "*.jinja",
     "*.txt",
 )
+
+
+# Flags that name languages, and those that name files or folders that have to be there.
+LANGUAGES = ("languages", "target_languages", "target_language", "src", "tgt")
+EXISTING = ("languages_file", "seed_topics_path", "benchmark_dir", "test_files")
+
+
+def check(args: Parsed, folder: Path) -> None:
+    """Raise UsageError for languages that are not known, and for files of the user that are not there, before a stage that runs
+    days later does. What is in `folder`, that of the run, may be yet to come."""
+    values = {
+        flag: value if isinstance(value, list) else [value] for flag, value in vars(args).items() if value is not None
+    }
+    for flag in EXISTING:
+        for path in values.get(flag, ()):
+            if _local(path) is None and folder.absolute() not in Path(path).absolute().parents:
+                raise UsageError(f"--{flag} {path} does not exist; paths are relative to the folder of the command")
+    for flag in LANGUAGES:
+        for name in values.get(flag, ()):
+            languages.find(name, args.languages_file)
 
 
 def outputs(stage: str, args: Parsed) -> list[Path]:
