@@ -120,6 +120,10 @@ FORMATS = [
     Format("out/stub-1/divide_1.jsonl", "jsonl", "comptra", ("divide_{r}.jsonl",), free=("sentence", "propositions"), may_be_missing=True),
     Format("out/stub-1/parent_1.jsonl", "jsonl", "comptra", ("parent_{r}.jsonl",), may_be_missing=True),
     Format("out/stub-1/settings_divide.json", "json", "comptra", may_be_missing=True),
+    # Statistics
+    Format("in/Basque_translate.jsonl", "jsonl", "statistics", free=("topic*", "id*", "scores*", "sentence*", "propositions", "translations")),
+    Format("in/judge.toml", "toml", "statistics", free=("stop", "completion", "chat")),
+    Format("out/topic_judge_answers.jsonl", "jsonl", "statistics", ("topic_judge_answers.jsonl",), free=("id*", "texts", "prompt_tokens*", "completion_tokens*", "max_new_tokens*"), may_be_missing=True),
     # Training
     Format("in/Basque_translate_filtered.jsonl", "jsonl", "export", free=("topic*", "id*", "scores*", "sentence*", "propositions", "translations")),
     Format("in/bench.tsv", "table", "export", more=("--dataset_name_or_path", "in/bench.tsv", "--input_column_name", "English", "--output_column_name", "Basque")),

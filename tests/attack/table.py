@@ -107,6 +107,14 @@ STAGES = {
         ),
         prepare=lambda folder: (folder / "out").mkdir(),
     ),
+    "statistics": Stage(
+        (
+            "scripts/data_stats.py", "in", "--stage", "pairs", "--seed_topics_path", "in/topics_wiki.txt", "--judge_sample", "3", "--output_dir",
+            "out", "--csv", "out/stats.csv", "--json", "out/stats.json", "--markdown", "out/stats.md", "--judge_prompt", "in/judge.toml",
+            "--judge_model_name_or_path", "stub-1", *(word for word in API if word not in ("--model_name_or_path", "stub-1")),
+        ),
+        prepare=lambda folder: (folder / "out").mkdir(),
+    ),
     "train": Stage(TRAIN, heavy=True),
     "lora": Stage((*TRAIN, "--use_peft", "--lora_r", "4", "--num_eval_translations", "1"), heavy=True),
     "export": Stage((*TRAIN, "--export_dir", "out/export"), heavy=True),
@@ -175,6 +183,7 @@ def make_inputs(folder: Path) -> None:
     shutil.copy(root / "comptra/prompts/divide/vanilla.toml", inputs / "divide.toml")
     shutil.copy(root / "comptra/prompts/merge/refine.toml", inputs / "merge.toml")
     shutil.copy(root / "topxgen/generation/prompts/instruct.toml", inputs / "prompt.toml")
+    shutil.copy(root / "topxgen/statistics/prompts/topic_judge.toml", inputs / "judge.toml")
     shutil.copy(root / "topxgen/generation/prompts/passages.toml", inputs / "passages.toml")
     write(inputs / "run.yaml", RUN)
     write(inputs / "experiment.yaml", EXPERIMENT)

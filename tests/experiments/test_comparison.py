@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.pairs import generated, record, refusal
-from topxgen.experiments import comparison
+from tests.support.runs import ROOT
+from topxgen.experiments import comparison, stages
 from topxgen.experiments.comparison import Experiment
 
 EXPERIMENT = """
@@ -135,6 +136,21 @@ def test_variants_share_what_the_same_flags_decide(tmp_path):
     assert folders(hotter, "cold")[0] != folders(hotter, "hot")[0]
     assert re.fullmatch("data-[0-9a-f]{8}", folders(hotter, "hot")[0])
     assert re.fullmatch("apertium-[0-9a-f]{8}", folders(hotter, "hot")[1])
+
+
+def test_the_package_is_no_input_of_stages_whose_pipeline_or_data_has_its_name(tmp_path, monkeypatch):
+    """A newer version of this code does not make complete stages run again."""
+    monkeypatch.chdir(ROOT)
+    experiment = read(tmp_path)
+    for job in [*experiment.data_jobs(["cold"]), *experiment.run_jobs(["cold"])]:
+        assert "topxgen" in vars(job.command.args).values() or job.command.stage in ("decontamination", "main")
+        assert not any("topxgen" in path.parts for path in stages.inputs(job.command.stage, job.command.args))
+
+
+def test_untrained_models_come_first(tmp_path):
+    """What main.py refuses is seen before hours of training."""
+    jobs = read(tmp_path).run_jobs(["cold", "nothing"])
+    assert [job.command.stage for job in jobs[:3]] == ["main", "main", "train"] and "nothing" in jobs[0].id
 
 
 def test_variants_with_the_same_pairs_cannot_be_mixed(tmp_path):

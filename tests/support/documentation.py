@@ -24,6 +24,7 @@ PARSERS = {
     "main.py": "main",
     "comptra.evaluate": "comptra.evaluate",
     "scripts/merge_lora.py": "scripts.merge_lora",
+    "scripts/data_stats.py": "scripts.data_stats",
     "scripts/run.py": "scripts.run",
     "scripts/compare.py": "scripts.compare",
 }

@@ -85,6 +85,8 @@ class Experiment:
         return _once(job for name in names for job in self.variants[name].data)
 
     def run_jobs(self, names: Collection[str]) -> list[Job]:
+        """Untrained models first: what main.py refuses is seen before hours of training."""
+        names = sorted(names, key=lambda name: any(run.train for run in self.variants[name].runs))
         return _once(job for name in names for run in self.variants[name].runs for job in run.jobs)
 
 

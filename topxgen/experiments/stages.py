@@ -73,6 +73,7 @@ class Stage(NamedTuple):
     always: bool = False  # its result is what it prints
 
 
+PACKAGE = Path(__file__).resolve().parents[1]
 PAIRS = ("*_translate.jsonl", "*_translate_filtered.jsonl")
 STAGES = {
     "datagen": Stage(("datagen.py",), Choice("datagen:build_parser"), _generated, no_input=("output_dir", "cache_dir")),
@@ -144,7 +145,7 @@ def inputs(stage: str, args: Parsed) -> list[Path]:
             continue
         for item in value if isinstance(value, list) else [value]:
             path = _local(item) if isinstance(item, str | Path) else None
-            if path is None:
+            if path is None or path.resolve() == PACKAGE:  # topxgen is the name of a pipeline and of a data set, too
                 continue
             found += [path] if path.is_file() else _files_below(path, row.reads.get(flag))
     written = {path.resolve() for path in outputs(stage, args)}
