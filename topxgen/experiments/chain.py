@@ -172,7 +172,8 @@ class Chain:
         logger.info(f"{title}: {reason}\n{command.shown()}")
         code = self.run(command)
         if code and not (code == EXIT_INCOMPLETE and allow_incomplete):
-            logger.error(f"{command.name} ended with exit code {code}; start again to go on from there")
+            how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
+            logger.error(f"{command.name} {how}; start again to go on from there")
         return code
 
     def run(self, command: Command) -> int:
@@ -230,16 +231,18 @@ def _alone(folder: Path) -> Iterator[list[int]]:
     A lock of the open file, which a process keeps until it and all that it forked have ended. File systems that have none
     leave it to the stage's own lock.
     """
-    with open(folder / ".running", "w") as file:
+    descriptor = os.open(folder / ".running", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             logger.info("waiting for the stage that a killed run has left to end")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            yield []
-            return
-        yield [file.fileno()]
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            logger.debug("no lock: %s", error)
+        yield [descriptor]
+    finally:
+        os.close(descriptor)
 
 
 def _run(line: list[str], descriptors: list[int]) -> int:
