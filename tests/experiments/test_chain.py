@@ -171,6 +171,32 @@ def test_a_dry_run_shows_commands_that_run_as_they_stand(place):
     assert run("--dry_run").stdout.splitlines()[0] == "# decontamination: complete"
 
 
+def test_what_a_stage_reads(place):
+    """Files that flags name, with lines and columns behind them, and what of a folder is read; no names of data sets."""
+    for name in (
+        "topxgen/code.py",
+        "udhr/x.txt",
+        "model/config.json",
+        "model/model.safetensors",
+        "model/notes/log.txt",
+    ):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("x")
+    test_files = "test_files: ['in/test.tsv:Basque=2', 'in/pool.eng[:5]']"
+    write(
+        place,
+        "train: {model_name_or_path: model, dataset_name_or_path: topxgen, data_dir: in, target_languages: Basque}",
+        f"main: {{model_name_or_path: model, tgt: Basque, dataset_name_or_path: files, {test_files}}}",
+        "evaluate: {dirs: in/runs}",
+    )
+    commands = chain.commands(RunFile.read(place / "run.yaml"))
+    read = [[str(path) for path in chain.stages.inputs(command.stage, command.args)] for command in commands]
+    pairs = ["in/Basque_translate.jsonl", "in/Basque_translate_filtered.jsonl"]
+    model = ["model/config.json", "model/model.safetensors"]
+    assert read[:2] == [[*pairs, *model], ["in/pool.eng", "in/test.tsv", *model]]
+    assert {Path(path).name for path in read[2]} == {"translate_0.jsonl"}
+
+
 def test_shared_values_go_where_they_have_an_effect(place):
     """--seed of the evaluation is for --baseline or --bootstrap alone."""
     write(place, "seed: 7", "languages: Basque", CHECKED, "evaluate: {dirs: in/runs}", "main: {tgt: Basque}")
@@ -205,6 +231,47 @@ def test_the_launcher_starts_train(place):
     write(place, "train: {model_name_or_path: m, launcher: [no-such-program]}")
     result = run()
     assert result.returncode == 2 and "cannot start no-such-program" in result.stderr
+
+
+LAUNCHED = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+def note(number, _):
+    with open("signals.txt", "a") as file:
+        file.write(signal.Signals(number).name + "\\n")
+    time.sleep(0.5)
+    os._exit(130 if number == signal.SIGINT else 143)
+
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, note)
+Path("started").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "sent, received, code", [("SIGINT", "SIGINT", 130), ("SIGTERM", "SIGTERM", 143), ("SIGUSR1", "SIGTERM", 143)]
+)
+def test_a_signal_reaches_the_stage_once_and_is_waited_for(place, start, sent, received, code):
+    (place / "launch.py").write_text(LAUNCHED)
+    words = f"target_languages: Basque, launcher: [{sys.executable}, launch.py]"
+    write(place, f"train: {{model_name_or_path: m, dataset_name_or_path: udhr, {words}}}", SCORED)
+    process = start()
+    wait_for(process, (place / "started").exists)
+    os.killpg(process.pid, getattr(signal, sent))  # as a terminal does at Ctrl-C
+    out = finish(process, code)
+    assert (place / "signals.txt").read_text() == f"{received}\n" and "evaluate" not in out
+    assert not (place / "out/run/train.json").exists() and not (place / "out/run/.lock").exists()
+
+
+def test_a_stage_that_is_killed_ends_the_run(place):
+    (place / "launch.py").write_text("import os; os.kill(os.getpid(), 9)")
+    words = f"target_languages: Basque, launcher: [{sys.executable}, launch.py]"
+    write(place, f"train: {{model_name_or_path: m, dataset_name_or_path: udhr, {words}}}", SCORED)
+    result = run()
+    assert result.returncode == 137 and "train was ended by signal 9" in result.stderr, result.stderr
+    assert result.stderr.count("===") == 1
 
 
 # A real run: topics to scores, with a stub of an API for generation and a tiny model
@@ -270,7 +337,7 @@ def start(place, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-attack-51f0c7d2e94b8a36")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     command = [sys.executable, str(ROOT / "scripts/run.py"), "run.yaml"]
-    options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     return lambda *words: subprocess.Popen([*command, *words], **options)
 
 
@@ -342,6 +409,36 @@ def test_random_kills(place, start, stub, tiny_lm, capsys):
     assert final_files(place / "out") == undisturbed
     with capsys.disabled():
         print(f"{kills} kills ({counts}): the final files are the same, byte for byte")
+
+
+def test_the_published_recipe_has_no_mistakes():
+    """configs/runs/topxgen.yaml: flags and values as scripts/train.sh and docs/generation.md have them."""
+    commands = chain.commands(RunFile.read(ROOT / "configs/runs/topxgen.yaml"))
+    assert [command.stage for command in commands] == [
+        "datagen",
+        "decontamination",
+        "train",
+        *["main"] * 10,
+        "evaluate",
+    ]
+    assert {command.args.tgt for command in commands if command.stage == "main"} == set(commands[0].args.languages)
+    training, first = vars(commands[2].args), vars(commands[0].args)
+    recipe = (ROOT / "scripts/train.sh").read_text()
+    recipe = shlex.split(recipe[recipe.index("--dataset_name_or_path") : recipe.index("--output_dir")])
+    published = vars(
+        chain.stages.STAGES["train"]
+        .parser.load()()
+        .parse_args([*recipe, "--model_name_or_path", "m", "--output_dir", "o"])
+    )
+    lora = {"use_peft", "lora_r", "lora_alpha", "learning_rate"}
+    assert {name for name, value in training.items() if value != published[name]} == lora | {
+        "model_name_or_path",
+        "output_dir",
+        "data_dir",
+    }
+    text = (ROOT / "docs/generation.md").read_text().replace("\\\n", " ")
+    (words,) = [shlex.split(line)[2:] for line in text.splitlines() if "gemma-3-27b-it" in line and "5000" in line]
+    assert vars(chain.stages.STAGES["datagen"].parser.load()().parse_args(words)) == first
 
 
 def test_the_demo_is_the_commands_of_the_readme():

@@ -29,7 +29,6 @@ COMMAND_LINE_ONLY = {
     "version": "pass it on the command line",
 }
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
-_NEGATIVE = re.compile(r"-\d+|-\d*\.\d+")  # as argparse takes them for values
 
 
 class Plain(str):
@@ -412,17 +411,13 @@ def words(flags: Mapping[str, Action], values: Mapping[str, Value], where: str) 
             raise UsageError(f"{where}: {name} is {_text(value)}; write a list of values, or null for none")
         if "" in items and action.dest != "api_key":
             raise UsageError(f"{where}: {name} is empty; write a value, or null for none")
+        bad = [item for item in items if item.startswith("-") and (len(items) > 1 or item == "--")]
         if not action.option_strings:
             bad = [item for item in items if item.startswith("-")]
             positional += items
         else:
             flag = next(flag for flag in action.option_strings if flag.startswith("--"))
-            bad = [item for item in items if item.startswith("-") and not _NEGATIVE.fullmatch(item)]
-            if len(items) == 1:
-                bad = ["--"] if items == ["--"] else []
-                others += [f"{flag}={items[0]}"] if items[0].startswith("-") else [flag, *items]
-            else:
-                others += [flag, *items]
+            others += [f"{flag}={items[0]}"] if items[0].startswith("-") else [flag, *items]
         if bad:
             raise UsageError(f"{where}: {name} has the value {bad[0]!r}, which looks like a flag")
     return positional, others

@@ -9,6 +9,8 @@ from topxgen.common.errors import UsageError
 from topxgen.common.provenance import TRANSLATE_MANIFEST
 from topxgen.common.records import FilteredLayout, Layout, default_translate_dir, translations_name
 from topxgen.common.registry import Choice
+from topxgen.corpora import benchmarks
+from topxgen.corpora.slices import split_slice
 from topxgen.text import languages
 
 Parsed = argparse.Namespace
@@ -45,6 +47,10 @@ def _trained(args: Parsed) -> Iterator[Path]:
     yield from args.output_dir.glob("*.*")
 
 
+def _merged(args: Parsed) -> Iterator[Path]:
+    yield from args.output.glob("*.*")
+
+
 def _translated(args: Parsed) -> Iterator[Path]:
     src, tgt = (languages.find(name, args.languages_file).name for name in (args.src, args.tgt))
     models = args.model_name_or_path or [args.nllb_name_or_path]
@@ -73,7 +79,6 @@ class Stage(NamedTuple):
     always: bool = False  # its result is what it prints
 
 
-PACKAGE = Path(__file__).resolve().parents[1]
 PAIRS = ("*_translate.jsonl", "*_translate_filtered.jsonl")
 STAGES = {
     "datagen": Stage(("datagen.py",), Choice("datagen:build_parser"), _generated, no_input=("output_dir", "cache_dir")),
@@ -98,6 +103,10 @@ STAGES = {
         ("csv", "json"),
         always=True,
     ),
+    # No section of run files; of comparisons (merge_adapters).
+    "merge": Stage(
+        ("scripts/merge_lora.py",), Choice("scripts.merge_lora:build_parser"), _merged, no_input=("output",)
+    ),
 }
 MODEL_FILES = (
     "*.safetensors",
@@ -112,6 +121,8 @@ MODEL_FILES = (
 )
 
 
+# Values of flags that are names whatever folders there are.
+NAMES = {*benchmarks.LOADERS, "topxgen", "ours", "smol", "files"}
 # Flags that name languages, and those that name files or folders that have to be there.
 LANGUAGES = ("languages", "target_languages", "target_language", "src", "tgt")
 EXISTING = ("languages_file", "seed_topics_path", "benchmark_dir", "test_files")
@@ -140,22 +151,20 @@ def outputs(stage: str, args: Parsed) -> list[Path]:
 def inputs(stage: str, args: Parsed) -> list[Path]:
     """The files that a stage reads, as far as its flags name them; files in the Hub's cache are not among them."""
     row, found = STAGES[stage], []
-    for flag, value in vars(args).items():
-        if flag in row.no_input:
-            continue
+    for flag in sorted({*args.given, "dirs"} - {*row.no_input}):  # dirs is positional
+        value = getattr(args, flag, None)
         for item in value if isinstance(value, list) else [value]:
-            path = _local(item) if isinstance(item, str | Path) else None
-            if path is None or path.resolve() == PACKAGE:  # topxgen is the name of a pipeline and of a data set, too
-                continue
-            found += [path] if path.is_file() else _files_below(path, row.reads.get(flag))
+            path = _local(item) if isinstance(item, str | Path) and str(item) not in NAMES else None
+            if path is not None:
+                found += [path] if path.is_file() else _files_below(path, row.reads.get(flag))
     written = {path.resolve() for path in outputs(stage, args)}
     return sorted({path for path in found if path.resolve() not in written})
 
 
 def _local(value: str | Path) -> Path | None:
-    """The file or folder that a value names, also with columns (pairs.tsv:Basque=2) or lines (NTREX.eus[:900]) behind it."""
-    text = str(value)
-    for name in (text, text.partition("[")[0], text.partition(":")[0]):
+    """The file or folder that a value names, also with lines (NTREX.eus[:900]) or columns (pairs.tsv:Basque=2) behind it."""
+    text = split_slice(str(value))[0]
+    for name in (str(value), text, text.partition(":")[0]):
         try:
             if name and Path(name).expanduser().exists():
                 return Path(name).expanduser()
