@@ -55,7 +55,9 @@ class GenerationConfig:
         if "generate" in args.stages:
             if not args.model_name_or_path:
                 raise UsageError("the generate stage needs --model_name_or_path")
-            if not args.number_of_instructions and not any(self.minimums.values()):
+            if args.threshold is None:
+                args.threshold = self.pipeline_class.threshold
+            if not (args.number_of_instructions or any(self.minimums.values()) or self.pipeline_class.ends):
                 raise UsageError(
                     "set the number of paragraphs: --number_of_instructions or --number_of_instructions_per_language"
                 )
@@ -91,6 +93,8 @@ class GenerationConfig:
             "generate" in args.stages or ("translate" in args.stages and translator == "llm")
         ):
             models += [args.model_name_or_path, args.tokenizer_name_or_path, args.adapter_name_or_path]
+        if "generate" in args.stages and checks.encodes_with_sonar(args):
+            models.append(args.sonar_name_or_path)
         if "translate" in args.stages:
             models += [args.nllb_name_or_path if translator == "nllb" else None, args.lid_model]
         if "score" in args.stages and self.scorer_name == "blaser":
@@ -140,7 +144,10 @@ class GenerationConfig:
 
     @cached_property
     def target(self) -> Target:
-        return Target(tuple(sorted(self.languages)), self.args.number_of_instructions, self.minimums)
+        total = self.args.number_of_instructions
+        if not total and not any(self.minimums.values()):  # all that the schedule can bring
+            total = self.pipeline.prompts * self.args.num_return_sequences
+        return Target(tuple(sorted(self.languages)), total, self.minimums)
 
     def generate_settings(self) -> dict:
         """What decides the paragraphs, by the names in settings_generate.json."""
