@@ -24,6 +24,7 @@ from pathlib import Path
 from topxgen import translation
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, limit, run_main
 from topxgen.common.locks import OutputLock
+from topxgen.common.records import NLLB
 from topxgen.flags import (
     add_api_flags,
     add_cost_flags,
@@ -51,7 +52,9 @@ from topxgen.text.words import TOKENIZERS
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, incomplete="target not reached, or nothing kept in a language", uses_apis=True)
+    parser = Parser(
+        __doc__, section="datagen", incomplete="target not reached, or nothing kept in a language", uses_apis=True
+    )
 
     add = parser.add_argument_group("what to generate").add_argument
     add(
@@ -186,7 +189,7 @@ def build_parser() -> argparse.ArgumentParser:
         ),
     )
     add("--use_nllb", **FLAG, help="short for --back_translator nllb")
-    add_nllb_flags(add, default="facebook/nllb-200-3.3B")
+    add_nllb_flags(add, default=NLLB)
     add("--target_language", default="English", metavar="LANGUAGE", help="language to translate into")
     add(
         "--template_key",

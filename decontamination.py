@@ -46,7 +46,7 @@ EXIT_UNCHECKED = 3  # some texts were compared with nothing
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, incomplete="texts that were compared with nothing")
+    parser = Parser(__doc__, section="decontamination", incomplete="texts that were compared with nothing")
 
     add = parser.add_argument_group("what to check").add_argument
     add(

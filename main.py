@@ -48,7 +48,7 @@ from topxgen.retrieval import bm25
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, incomplete="sentences without an answer", uses_apis=True)
+    parser = Parser(__doc__, section="main", incomplete="sentences without an answer", uses_apis=True)
     add_data_flags(parser.add_argument_group("what to translate").add_argument)
 
     add = parser.add_argument_group("the LLM that translates").add_argument

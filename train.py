@@ -48,7 +48,7 @@ logger = logging.getLogger("topxgen.train")
 
 
 def build_parser() -> Parser:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, section="train")
 
     add = parser.add_argument_group("model").add_argument
     add("--model_name_or_path", required=True, metavar="MODEL", help="base model: a Hub id or a folder")

@@ -52,7 +52,9 @@ RULES = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, incomplete="folders that could not be scored", prog="python -m comptra.evaluate")
+    parser = Parser(
+        __doc__, section="evaluate", incomplete="folders that could not be scored", prog="python -m comptra.evaluate"
+    )
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="folders of runs, or folders above them")
 
     add = parser.add_argument_group("what was translated").add_argument

@@ -39,7 +39,7 @@ def shown(action: argparse.Action) -> str:
     value = action.default
     if action.required:
         return "`required`"
-    if value is None or value == []:
+    if value in (None, argparse.SUPPRESS, []):
         return "`none`"
     if isinstance(value, bool):
         return "`on`" if value else "`off`"

@@ -15,6 +15,8 @@ import pytest
 from tests.support.runs import ROOT
 
 STAGES = ("generation", "decontamination", "training")
+# The room above the scripts: it starts them as processes of their own, and reads their flags.
+EXPERIMENTS = ROOT / "topxgen" / "experiments"
 MODULES = [*ROOT.glob("comptra/**/*.py"), *ROOT.glob("topxgen/**/*.py")]
 # Module of each parser, and the command that prints its help.
 PARSERS = {
@@ -24,6 +26,7 @@ PARSERS = {
     "main": ["main.py"],
     "comptra.evaluate": ["-m", "comptra.evaluate"],
     "scripts.merge_lora": ["scripts/merge_lora.py"],
+    "scripts.run": ["scripts/run.py"],
 }
 HELP_LIMIT_S = 0.5
 
@@ -37,7 +40,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} line {node.lineno}: a relative import"
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Constant) and re.fullmatch(r"(topxgen|comptra)(\.\w+)+:\w+", str(node.value)):
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"\w+(\.\w+)*:\w+", str(node.value)):
             names.add(node.value.partition(":")[0])  # a row of a registry
     return names
 
@@ -50,12 +53,28 @@ def rooms(path: Path) -> set[str]:
 def test_no_module_imports_a_root_script():
     scripts = {path.stem for path in ROOT.glob("*.py")}
     for path in MODULES:
-        assert not {name.split(".")[0] for name in imports(path)} & scripts, path
+        if path != EXPERIMENTS / "stages.py":
+            assert not {name.split(".")[0] for name in imports(path)} & scripts, path
 
 
 def test_topxgen_never_imports_comptra():
     for path in ROOT.glob("topxgen/**/*.py"):
-        assert not any(name.split(".")[0] == "comptra" for name in imports(path)), path
+        if path != EXPERIMENTS / "stages.py":
+            assert not any(name.split(".")[0] == "comptra" for name in imports(path)), path
+
+
+def test_only_scripts_know_the_experiments_which_know_of_scripts_their_flags_alone():
+    for path in MODULES:
+        if path.parent != EXPERIMENTS:
+            assert "topxgen.experiments" not in rooms(path), path
+    scripts = {path.stem for path in ROOT.glob("*.py")} | {"comptra"}
+    tree = ast.parse((EXPERIMENTS / "stages.py").read_text(encoding="utf-8"))
+    statements = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    statements |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not {name.split(".")[0] for name in statements} & scripts
+    named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and ":" in str(node.value)}
+    named = {name for name in named if re.fullmatch(r"\w+(\.\w+)*:\w+", name)}
+    assert named == {*(f"{s}:build_parser" for s in scripts - {"comptra"}), "comptra.evaluate:build_parser"}
 
 
 def test_stages_do_not_import_each_other_nor_shared_rooms_a_stage():
@@ -93,7 +112,7 @@ def test_importing_loads_nothing_heavy():
             "spacy",
         ),
         *("scipy", "matplotlib", "sacrebleu", "ctranslate2", "peft", "accelerate", "deepspeed", "openai", "cohere"),
-        *("anthropic", "bm25s", "Stemmer", "rapidfuzz"),
+        *("anthropic", "bm25s", "Stemmer", "rapidfuzz", "ruamel"),
     ]
     script = (
         f"import importlib, json, sys\nfor m in {modules!r}: importlib.import_module(m)\n"

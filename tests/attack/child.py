@@ -20,7 +20,15 @@ from tests.attack.file_operations import FileOperations
 
 # Imported before the first fork: what the scripts import when they run.
 LIGHT = ("openai", "sacrebleu", "rapidfuzz", "pycld2", "bm25s", "sentencex", "httpx", "msgspec", "datagen", "main")
-LIGHT += ("decontamination", "train", "comptra.evaluate", "scripts.merge_lora", "topxgen.inference.openai")
+LIGHT += (
+    "decontamination",
+    "train",
+    "comptra.evaluate",
+    "scripts.merge_lora",
+    "scripts.run",
+    "ruamel.yaml",
+    "topxgen.inference.openai",
+)
 HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate", "safetensors.torch", "transformers.trainer")
 HEAVY += ("transformers.models.llama.modeling_llama", "topxgen.training.trainer")
 

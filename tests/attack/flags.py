@@ -18,6 +18,7 @@ BASES = {
     "comptra.evaluate": STAGES["evaluate"].command,
     "train.py": (*TRAIN, "--dry_run"),
     "scripts/merge_lora.py": STAGES["merge"].command,
+    "scripts/run.py": STAGES["run"].command,
 }
 HEAVY = ("train.py", "scripts/merge_lora.py")
 # Where a user may write outside the folder, if they say so.

@@ -34,6 +34,19 @@ TRAIN = (
 )  # fmt: skip
 
 
+RUN = """output_dir: out
+decontamination:
+  input_dir: in
+  output_dir: ${output_dir}
+  benchmarks: [in/bench.tsv, udhr]
+  num_workers: 1
+evaluate:
+  dirs: in/runs
+  baseline: in/runs/stub-1
+  trials: 50
+  json: ${output_dir}/scores.json"""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A command in a folder with inputs/ below `in`, which writes below `out`; `before` runs other stages first.
@@ -79,6 +92,7 @@ STAGES = {
     "train": Stage(TRAIN, heavy=True),
     "lora": Stage((*TRAIN, "--use_peft", "--lora_r", "4", "--num_eval_translations", "1"), heavy=True),
     "export": Stage((*TRAIN, "--export_dir", "out/export"), heavy=True),
+    "run": Stage(("scripts/run.py", "in/run.yaml")),
     "merge": Stage(("scripts/merge_lora.py", "in/adapter", "out/merged", "--base_model_name_or_path", "in/lm"), heavy=True),
 }  # fmt: skip
 # Rows with faults that are known and not fixed yet: their tests may fail. A line goes when its faults do.
@@ -143,6 +157,8 @@ def make_inputs(folder: Path) -> None:
     shutil.copy(root / "comptra/prompts/divide/vanilla.toml", inputs / "divide.toml")
     shutil.copy(root / "comptra/prompts/merge/refine.toml", inputs / "merge.toml")
     shutil.copy(root / "topxgen/generation/prompts/instruct.toml", inputs / "prompt.toml")
+    write(inputs / "run.yaml", RUN)
+    write(inputs / "flags.yaml", "near_duplicate_threshold: 0.6\nbenchmarks: [in/bench.tsv, udhr]")
     write(inputs / "template.toml", 'prefix = "{src}: "\nmiddle = "\\n{tgt}: "\nsuffix = "\\n\\n"')
     write(inputs / "languages.tsv", "name\tflores\tiso639_1\nKlingon\ttlh_Latn\teu")
 

@@ -24,6 +24,7 @@ PARSERS = {
     "main.py": "main",
     "comptra.evaluate": "comptra.evaluate",
     "scripts/merge_lora.py": "scripts.merge_lora",
+    "scripts/run.py": "scripts.run",
 }
 # Shell scripts of ours whose arguments go to one of them.
 WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}

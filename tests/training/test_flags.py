@@ -9,6 +9,8 @@ import pytest
 import train
 from tests.support.runs import ROOT
 from tests.training.test_train import flags
+from topxgen.common.run_files import RunFile
+from topxgen.experiments import chain
 from topxgen.training import flag_rules
 
 IDLE = [
@@ -149,7 +151,7 @@ def test_the_published_recipe_trains_an_encoder_decoder(tiny_nllb, tmp_path, scr
 
 
 def test_the_commands_of_the_documents_have_no_idle_flags():
-    """Those of scripts/train.sh, the README and train.py's own help."""
+    """Those of scripts/train.sh, the README and train.py's own help, and of the run files."""
     recipe = (ROOT / "scripts" / "train.sh").read_text()
     recipe = recipe[recipe.index("--model_name_or_path") :].partition('"$@"')[0]
     for variable in ("MODEL", "DATA_DIR", "OUTPUT_DIR"):
@@ -157,13 +159,16 @@ def test_the_commands_of_the_documents_have_no_idle_flags():
     commands = [recipe]
     for text in (
         train.__doc__,
-        *((ROOT / name).read_text() for name in ("README.md", "docs/training.md", "scripts/demo.sh")),
+        *((ROOT / name).read_text() for name in ("README.md", "docs/training.md")),
     ):
-        joined = text.replace("\\\n", " ").replace('"$data"', "udhr")
+        joined = text.replace("\\\n", " ")
         commands += [words for words in re.findall(r"train\.py +(--[^\n]*)", joined) if "..." not in words]
     assert len(commands) >= 5
+    commands = [shlex.split(command) for command in commands]
+    for path in sorted((ROOT / "configs" / "runs").glob("*.yaml")):
+        commands += [command.words for command in chain.commands(RunFile.read(path), ["train"])]
     for command in commands:
-        args = train.build_parser().parse_args(shlex.split(command))
+        args = train.build_parser().parse_args(list(command))
         flag_rules.check_flags(args)
 
 

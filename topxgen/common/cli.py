@@ -132,10 +132,11 @@ class ParsedFlags(argparse.Namespace):
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, with the nearest flag or choice, and whose --help lists exit codes.
 
-    `incomplete`: what exit code 3 means for this script; `uses_apis`: whether there is an exit code 4.
+    `incomplete`: what exit code 3 means for this script; `uses_apis`: whether there is an exit code 4; `section`: its section in
+    run files, which makes it take --config.
     """
 
-    def __init__(self, description: str, incomplete: str = "", uses_apis: bool = False, **options):
+    def __init__(self, description: str, incomplete: str = "", uses_apis: bool = False, section: str = "", **options):
         codes = EXIT_CODES | ({3: f"finished, but incomplete: {incomplete}"} if incomplete else {})
         codes = {code: text for code, text in sorted(codes.items()) if code != 4 or uses_apis}
         super().__init__(
@@ -146,11 +147,104 @@ class Parser(argparse.ArgumentParser):
             **options,
         )
         self.add_argument("--version", action="version", version=f"%(prog)s {topxgen.__version__}")
+        self.section, self._origins = section, {}
+        if section:
+            self.add_argument(
+                "--config",
+                default=argparse.SUPPRESS,
+                metavar="YAML",
+                help="take flags from a file, flag: value on each line, or from this script's section of a run file; flags of the "
+                "command line count instead of the file's (docs/experiments.md)",
+            )
+
+    def flags(self) -> dict[str, argparse.Action]:
+        """Its flags and positional arguments by name, without dashes."""
+        names = (
+            (name.lstrip("-"), action) for action in self._actions for name in action.option_strings or [action.dest]
+        )
+        return {name: action for name, action in names if len(name) > 1 or name == "k"}
+
+    def words(self, values: Mapping, where: str) -> tuple[list[str], list[str]]:
+        """Values of a file as words: of positional arguments, and of flags. `where` is for errors about them."""
+        from topxgen.common import run_files
+
+        words = run_files.words(self, values, where)
+        actions = self.flags()
+        self._origins |= {name: where for given in values for name in actions[given].option_strings or [given]}
+        return words
 
     def parse_args(self, args=None, namespace=None):
         words = sys.argv[1:] if args is None else list(args)
-        flags = [word.split("=")[0] for word in words if word.startswith("--") and word != "--"]
-        for flag in flags:
+        words, config = self._split_config(words)
+        self._check_words(words)
+        positional, more = self._from_config(config, words) if config is not None else ([], [])
+        end = words.index("--") if "--" in words else len(words)
+        words = [*words[:end], *more, *words[end:]]
+        parsed, unexpected = self.parse_known_args([*positional, *words], namespace or ParsedFlags())
+        if positional and (
+            unexpected or self._count_positionals(parsed) > len(positional)
+        ):  # the command line has some, too
+            positional = []
+            parsed, unexpected = self.parse_known_args(words, ParsedFlags())
+        if unexpected:
+            # A stray word may be a key, or a part of one.
+            secret = any(re.search(r"(?i)api|key|token|secret", word) for word in words if word.startswith("-"))
+            named = [word for word in unexpected if not (secret or re.fullmatch(r"[\w-]{16,}", word))]
+            shown = f": {' '.join(map(repr, named))}" if named else ""
+            self.error(f"{len(unexpected)} unexpected argument{'s' if len(unexpected) > 1 else ''}{shown}; see --help")
+        parsed.given = frozenset(self._option_string_actions[flag].dest for flag in _flags_in(words))
+        if config is not None and args is None:  # manifests record what repeats the run whatever becomes of the file
+            sys.argv = [sys.argv[0], *positional, *words]
+        return parsed
+
+    def _count_positionals(self, parsed: argparse.Namespace) -> int:
+        values = [getattr(parsed, action.dest) for action in self._get_positional_actions()]
+        return sum(len(value) if isinstance(value, list) else 1 for value in values)
+
+    def _split_config(self, words: list[str]) -> tuple[list[str], str | None]:
+        """The words without --config and its value, and that value."""
+        for i, word in enumerate(words if self.section else ()):
+            if word == "--":
+                break
+            if word.startswith("--config="):
+                return self._without_second_config([*words[:i], *words[i + 1 :]]), word.partition("=")[2]
+            if word == "--config":
+                if i + 1 == len(words) or words[i + 1].startswith("--"):
+                    self.error("argument --config: expected one argument")
+                return self._without_second_config([*words[:i], *words[i + 2 :]]), words[i + 1]
+        return words, None
+
+    def _without_second_config(self, words: list[str]) -> list[str]:
+        if "--config" in _flags_in(words):
+            self.error("argument --config: given twice; pass one file")
+        return words
+
+    def _from_config(self, config: str, words: list[str]) -> tuple[list[str], list[str]]:
+        """The words that the file adds to those of the command line."""
+        from topxgen.common.run_files import LAUNCHER, RunFile
+
+        try:
+            file = RunFile.read(Path(config))
+            entries = file.stage(self.section, self.flags())
+            if len(entries) != 1:
+                several = f"has {len(entries)} entries in section {self.section}: python scripts/run.py {config} runs them all"
+                missing = f"has no section {self.section} (it has {', '.join(file.sections) or 'no section that is not null'})"
+                raise UsageError(f"{config} {several if entries else missing}")
+            typed = {action for flag in _flags_in(words) if (action := self._option_string_actions.get(flag))}
+            values = {
+                name: value
+                for name, value in entries[0].items()
+                if name != LAUNCHER and self.flags()[name] not in typed
+            }
+            return self.words(values, file.where(self.section))
+        except UsageError as error:
+            self.error(str(error))
+        except OSError as error:
+            self.error(f"--config {config} cannot be read: {error.strerror}; pass another file")
+
+    def _check_words(self, words: list[str]) -> None:
+        """End with one line for unknown flags and empty values."""
+        for flag in _flags_in(words):
             if flag not in self._option_string_actions:
                 # The value stays out of the message: it may be the key of a mistyped --api_key.
                 # Nor does a key typed right behind it, without a space, get in.
@@ -168,15 +262,6 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{flag or 'an argument'} is empty; is a shell variable unset?")
             if word == f"{flag}=--" and action is not None:  # argparse would pass on a list
                 self.error(f"argument {flag}: '--' is no value")
-        parsed, unexpected = self.parse_known_args(words, namespace or ParsedFlags())
-        if unexpected:
-            # A stray word may be a key, or a part of one.
-            secret = any(re.search(r"(?i)api|key|token|secret", word) for word in words if word.startswith("-"))
-            named = [word for word in unexpected if not (secret or re.fullmatch(r"[\w-]{16,}", word))]
-            shown = f": {' '.join(map(repr, named))}" if named else ""
-            self.error(f"{len(unexpected)} unexpected argument{'s' if len(unexpected) > 1 else ''}{shown}; see --help")
-        parsed.given = frozenset(self._option_string_actions[flag].dest for flag in flags)
-        return parsed
 
     def format_help(self) -> str:
         required = [action for action in self._actions if action.required]
@@ -191,12 +276,18 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{hint}")
 
     def error(self, message: str) -> NoReturn:
+        if (flag := re.match(r"argument ([^:/]+)", message)) and flag[1] in self._origins:
+            message += f" (from {self._origins[flag[1]]})"
         if len(message) > MAX_ERROR_CHARS:  # an endless value
             message = f"{message[: MAX_ERROR_CHARS // 2]}...{message[-MAX_ERROR_CHARS // 4 :]}"
         self.exit(2, f"{self.prog}: error: {message.translate(_ONE_LINE)}\n")
 
     def _print_message(self, message, file=None):
         super()._print_message(printable(message), file)
+
+
+def _flags_in(words: list[str]) -> list[str]:
+    return [word.split("=")[0] for word in words if word.startswith("--") and word != "--"]
 
 
 def _usage(action: argparse.Action) -> str:
@@ -231,6 +322,7 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
     try:
         with signals.handled():
             try:
+                signals.stop_with_parent()
                 code = run(args)
                 if code and signals.stop_requested():  # incomplete since it was stopped
                     raise signals.Stopped

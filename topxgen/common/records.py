@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Required, TypedDict
+from typing import Any, Required, TypedDict
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_numbered_jsonl
@@ -164,6 +164,30 @@ def target_language_of(folder: Path, default: str = "English") -> str:
 
 def translations_name(language: str) -> str:
     return f"{language}_translate.jsonl"
+
+
+NLLB = "facebook/nllb-200-3.3B"  # back-translates unless datagen.py's flags name another model
+
+
+def back_translator_of(flags: Mapping[str, Any]) -> str:
+    """The name of the back-translator that datagen.py's flags choose."""
+    return flags.get("back_translator") or ("nllb" if flags.get("use_nllb") else "llm")
+
+
+TRANSLATE_DIR_FLAGS = (
+    "back_translator",
+    "use_nllb",
+    "nllb_name_or_path",
+    "adapter_name_or_path",
+    "model_name_or_path",
+)
+
+
+def default_translate_dir(flags: Mapping[str, Any]) -> str:
+    """The folder of the translations that datagen.py's flags lead to without --translate_dir: the back-translator's name."""
+    name = back_translator_of(flags)
+    llm = flags.get("adapter_name_or_path") or flags.get("model_name_or_path") or "llm"
+    return Path({"nllb": flags.get("nllb_name_or_path") or NLLB, "llm": llm}.get(name, name)).name
 
 
 @dataclass(frozen=True)

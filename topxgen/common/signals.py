@@ -9,6 +9,7 @@ import atexit
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ EXIT_CODE = 143
 FINISH_S, CLOSE_S = 15.0, 10.0
 REPEATED_S = 1.0  # a launcher and a scheduler may both send the first signal
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+PARENT = "TOPXGEN_PARENT"  # the environment variable with the process that starts a stage
 
 
 class Stopped(KeyboardInterrupt):
@@ -92,6 +94,18 @@ def handled() -> Iterator[None]:
         if not stopped:
             os.close(writing)  # ends the thread
             watcher.join()
+
+
+def stop_with_parent() -> None:
+    """If this process is a stage of scripts/run.py, have Linux send it SIGTERM when that one is killed."""
+    parent = os.environ.pop(PARENT, None)  # not for processes that this one starts
+    if parent != str(os.getppid()) or not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
+    if parent != str(os.getppid()):  # killed meanwhile
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _exit(*_) -> None:

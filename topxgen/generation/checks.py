@@ -7,10 +7,11 @@ import argparse
 
 from topxgen import inference
 from topxgen.common.flag_rules import Rule
+from topxgen.common.records import back_translator_of
 
 
 def back_translator(args: argparse.Namespace) -> str:
-    return args.back_translator or ("nllb" if args.use_nllb else "llm")
+    return back_translator_of(vars(args))
 
 
 def scorer(args: argparse.Namespace) -> str:

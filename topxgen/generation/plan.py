@@ -2,12 +2,11 @@
 
 import argparse
 from functools import cached_property
-from pathlib import Path
 
 from topxgen import inference, translation
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
-from topxgen.common.records import Layout
+from topxgen.common.records import Layout, default_translate_dir
 from topxgen.common.registry import load_choice
 from topxgen.corpora import benchmarks
 from topxgen.generation import checks
@@ -39,11 +38,7 @@ class GenerationConfig:
         self.minimums = self._minimums(chosen)
         self.target_language = languages.find(args.target_language, args.languages_file)
         self.back_translator, self.scorer_name = checks.back_translator(args), checks.scorer(args)
-        model = {
-            "nllb": args.nllb_name_or_path,
-            "llm": args.adapter_name_or_path or args.model_name_or_path or "llm",
-        }.get(self.back_translator, self.back_translator)
-        translate_dir = check_filename(args.translate_dir or Path(model).name, "--translate_dir")
+        translate_dir = check_filename(args.translate_dir or default_translate_dir(vars(args)), "--translate_dir")
         self.layout = Layout(args.output_dir, translate_dir, self._filenames())
         if args.num_beams > inference.MAX_BEAMS:
             raise UsageError(f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}")

@@ -1,0 +1,1 @@
+"""Runs of several stages, each a script in a process of its own: described by files, resumed, compared."""

@@ -1,0 +1,235 @@
+"""The commands of a run file, and running those whose results are not there yet."""
+
+import argparse
+import fcntl
+import hashlib
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Required, TypedDict
+
+import msgspec
+
+from topxgen.common import provenance, signals
+from topxgen.common.errors import UsageError, unknown_choice
+from topxgen.common.files import read_json, write_json
+from topxgen.common.run_files import LAUNCHER, SECTIONS, RunFile
+from topxgen.experiments import stages
+
+logger = logging.getLogger(__name__)
+ROOT = Path(__file__).resolve().parents[2]
+RECORDS = "run"  # the folder of the records, in the run's
+EXIT_INCOMPLETE = 3  # of a stage that finished, but not all of it
+_WEIGHTS = (".safetensors", ".bin", ".pt")
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class File(TypedDict):
+    """A file as it was, with a digest of its content."""
+
+    size: Required[Count]
+    modified_ns: Required[Count]
+    sha256: Required[str]
+
+
+Files = dict[str, File]  # by path
+
+
+class Record(TypedDict, total=False):
+    """run/{name}.json: a stage that has finished."""
+
+    words: Required[list[str]]
+    inputs: Required[Files]
+    outputs: Required[Files]
+    exit_code: Required[int]
+    started: str
+    finished: str
+    hours: float
+
+
+@dataclass(frozen=True)
+class Command:
+    """A stage with its flags. `name` is the stage's, with a number if it has several entries (main-1)."""
+
+    stage: str
+    name: str
+    words: tuple[str, ...]  # of the command line, behind the script
+    args: argparse.Namespace
+    launcher: tuple[str, ...] = ()
+
+    @property
+    def line(self) -> list[str]:
+        """The whole command, as subprocess takes it."""
+        script = stages.STAGES[self.stage].script
+        script = script if script[0] == "-m" else (str(ROOT / script[0]),)
+        return [*(self.launcher or [sys.executable]), *script, *self.words]
+
+    def shown(self) -> str:
+        """The command as it can be pasted into a shell."""
+        names = (
+            os.path.relpath(word) if word in (sys.executable, *map(str, ROOT.glob("*.py"))) else word
+            for word in self.line
+        )
+        return shlex.join(names)
+
+
+def flags_by_section() -> dict[str, list[str]]:
+    return {section: list(stages.STAGES[section].parser.load()().flags()) for section in SECTIONS}
+
+
+def commands(file: RunFile, chosen: Collection[str] = SECTIONS) -> list[Command]:
+    """The commands of the stages of a run file that are `chosen`, in order; the flags of all stages are checked.
+
+    Raises UsageError for what RunFile and its values raise; what argparse refuses ends the program with its line.
+    """
+    parsers = {section: stages.STAGES[section].parser.load()() for section in SECTIONS}
+    flags = {section: parser.flags() for section, parser in parsers.items()}
+    found = []
+    for section in SECTIONS:
+        for number, values in enumerate(file.stage(section, flags[section])):
+            parser, where = stages.STAGES[section].parser.load()(), file.where(section, number)
+            launcher = values.pop(LAUNCHER, None) or []
+            if not (isinstance(launcher, list) and all(isinstance(word, str) and word for word in launcher)):
+                raise UsageError(f"{where}: {LAUNCHER} is a list of words, such as [accelerate, launch]")
+            positional, words = parser.words(values, where)
+            args = parser.parse_args([*positional, *words])
+            name = f"{section}-{number + 1}" if file.is_list(section) else section
+            found.append(Command(section, name, (*positional, *words), args, tuple(launcher)))
+    file.check_shared({flag for of_section in flags.values() for flag in of_section})
+    for section in chosen:
+        if section not in file.sections:
+            raise unknown_choice("--stages", section, file.sections)
+    return [command for command in found if command.stage in chosen]
+
+
+class Chain:
+    """The records of a run's folder: which commands are complete, and running the others."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._digests: dict[tuple[str, int, int], str] = {}
+        for path in sorted((folder / RECORDS).glob("*.json")):
+            record = read_json(path, Record, "remove it: the stage runs again")
+            for kind in ("inputs", "outputs"):
+                for name, file in record.get(kind, {}).items():
+                    self._digests[name, file["size"], file["modified_ns"]] = file["sha256"]
+
+    def record_path(self, command: Command) -> Path:
+        return self.folder / RECORDS / f"{command.name}.json"
+
+    def reason_to_run(self, command: Command) -> str:
+        """Why a command has to run; "" if it is complete."""
+        path = self.record_path(command)
+        if stages.STAGES[command.stage].always:
+            return "its result is what it prints"
+        record = read_json(path, Record, "remove it: the stage runs again")
+        if not record:
+            return "not run yet"
+        if record["words"] != list(command.words):
+            return "its flags have changed"
+        if record["exit_code"]:
+            return f"it ended with exit code {record['exit_code']}"
+        if changed := self._changed(record["inputs"], stages.inputs(command.stage, command.args)):
+            return f"{changed} has changed"
+        if changed := self._changed(record["outputs"], map(Path, record["outputs"])):
+            return f"its result {changed} has changed"
+        return ""
+
+    def run(self, command: Command) -> int:
+        """Run a command and record what it read and wrote; its exit code."""
+        read, started = self.digests(stages.inputs(command.stage, command.args)), provenance.now()
+        began = time.monotonic()
+        self.record_path(command).unlink(missing_ok=True)
+        with _alone(self.folder / RECORDS) as descriptors:
+            code = _run(command.line, descriptors)
+        if code in (0, EXIT_INCOMPLETE):
+            record: Record = {
+                "words": list(command.words),
+                "inputs": read,
+                "outputs": self.digests(stages.outputs(command.stage, command.args)),
+                "exit_code": code,
+                "started": started,
+                "finished": provenance.now(),
+                "hours": round((time.monotonic() - began) / 3600, 5),
+            }
+            write_json(self.record_path(command), record)
+        return code
+
+    def digests(self, paths: Iterable[Path]) -> Files:
+        found = {}
+        for path in paths:
+            stat = path.stat()
+            key = str(path), stat.st_size, stat.st_mtime_ns
+            if key not in self._digests:
+                self._digests[key] = _digest(path)
+            found[str(path)] = {"size": key[1], "modified_ns": key[2], "sha256": self._digests[key]}
+        return found
+
+    def _changed(self, recorded: Files, paths: Iterable[Path]) -> str:
+        """The first file that differs from the recorded ones; "" if none does."""
+        paths = list(paths)
+        now = self.digests(path for path in paths if path.is_file())
+        for name in sorted({*now, *recorded}):
+            if name not in now or name not in recorded or now[name]["sha256"] != recorded[name]["sha256"]:
+                return name
+        return ""
+
+
+def _digest(path: Path) -> str:
+    if path.suffix in _WEIGHTS:
+        return provenance.weights_id(path)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[list[int]]:
+    """Wait until no stage of an earlier run that was killed is at work; the descriptors by which a stage shows that it is.
+
+    A lock of the open file, which a process keeps until it and all that it forked have ended. File systems that have none
+    leave it to the stage's own lock.
+    """
+    with open(folder / ".running", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for the stage that a killed run has left to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            yield []
+            return
+        yield [file.fileno()]
+
+
+def _run(line: list[str], descriptors: list[int]) -> int:
+    """Run a command whose output goes where ours goes; its exit code. Signals that end us end it first.
+
+    It is in a process group of its own, so that Ctrl-C in a terminal reaches it once: through us.
+    """
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, signals.PARENT: str(os.getpid())}
+    sys.stdout.flush()
+    try:
+        with signals.finishing():
+            process = subprocess.Popen(line, env=environment, process_group=0, pass_fds=descriptors)
+    except OSError as error:
+        raise UsageError(f"cannot start {line[0]}: {error.strerror}; is it installed?") from None
+    interruption = None
+    while True:
+        try:
+            code = process.wait()
+            break
+        except KeyboardInterrupt as error:
+            interruption = interruption or error
+            process.send_signal(signal.SIGTERM if isinstance(error, signals.Stopped) else signal.SIGINT)
+    if interruption is not None:
+        raise interruption
+    return 128 - code if code < 0 else code

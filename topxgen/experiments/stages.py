@@ -1,0 +1,154 @@
+"""The stages of a run: the script of each, and the files that it reads and writes."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from topxgen.common.provenance import TRANSLATE_MANIFEST
+from topxgen.common.records import FilteredLayout, Layout, default_translate_dir, translations_name
+from topxgen.common.registry import Choice
+from topxgen.text import languages
+
+Parsed = argparse.Namespace
+
+
+def _generated(args: Parsed) -> Iterator[Path]:
+    layout = Layout(args.output_dir, args.translate_dir or default_translate_dir(vars(args)))
+    names = [languages.find(name, args.languages_file).name for name in args.languages]
+    if args.output_filenames:
+        layout = Layout(
+            layout.output_dir,
+            layout.translate_dir_name,
+            {
+                name: f"{file.removesuffix('.jsonl')}.jsonl"
+                for name, file in zip(names, args.output_filenames, strict=True)
+            },
+        )
+    for name in names:
+        yield from layout.jsonl_files(name)
+        yield from (layout.manifest(stage, name) for stage in args.stages)
+
+
+def _decontaminated(args: Parsed) -> Iterator[Path]:
+    layout = FilteredLayout(args.output_dir or args.input_dir)
+    suffix = translations_name("")
+    found = [path.name.removesuffix(suffix) for path in args.input_dir.glob(f"*{suffix}")]
+    for name in args.languages or found:
+        name = languages.find(name, args.languages_file).name
+        yield from (*layout.files(name), layout.manifest(name))
+
+
+def _trained(args: Parsed) -> Iterator[Path]:
+    """The best model; checkpoints may be removed."""
+    yield from args.output_dir.glob("*.*")
+
+
+def _translated(args: Parsed) -> Iterator[Path]:
+    src, tgt = (languages.find(name, args.languages_file).name for name in (args.src, args.tgt))
+    models = args.model_name_or_path or [args.nllb_name_or_path]
+    for model in (Path(name).name for name in models):
+        for run in sorted((args.output_dir / model).glob(args.metadata_dir or f"{src}_to_{tgt}_*")):
+            yield from sorted(run.glob("translate_*.jsonl"))
+            yield run / TRANSLATE_MANIFEST
+
+
+def _scored(args: Parsed) -> Iterator[Path]:
+    yield from (path for path in (args.csv, args.json) if path is not None)
+
+
+class Stage(NamedTuple):
+    """A script, as the words that start it, and its parser; `writes` gives the files of its result that may be there.
+
+    `reads`: flags that name folders, and which of their files it reads; of all other flags that name one, it reads it whole.
+    `no_input`: flags whose files it does not read.
+    """
+
+    script: tuple[str, ...]
+    parser: Choice
+    writes: Callable[[Parsed], Iterator[Path]]
+    reads: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
+    no_input: tuple[str, ...] = ("output_dir",)
+    always: bool = False  # its result is what it prints
+
+
+PAIRS = ("*_translate.jsonl", "*_translate_filtered.jsonl")
+STAGES = {
+    "datagen": Stage(("datagen.py",), Choice("datagen:build_parser"), _generated, no_input=("output_dir", "cache_dir")),
+    "decontamination": Stage(
+        ("decontamination.py",),
+        Choice("decontamination:build_parser"),
+        _decontaminated,
+        {"input_dir": PAIRS[:1]},
+        ("output_dir", "report"),
+    ),
+    "train": Stage(
+        ("train.py",), Choice("train:build_parser"), _trained, {"data_dir": PAIRS}, ("output_dir", "export_dir")
+    ),
+    "main": Stage(
+        ("main.py",), Choice("main:build_parser"), _translated, {"data_dir": PAIRS}, ("output_dir", "cache_dir")
+    ),
+    "evaluate": Stage(
+        ("-m", "comptra.evaluate"),
+        Choice("comptra.evaluate:build_parser"),
+        _scored,
+        {"dirs": ("**/translate_*.jsonl",), "baseline": ("**/translate_*.jsonl",)},
+        ("csv", "json"),
+        always=True,
+    ),
+}
+MODEL_FILES = (
+    "*.safetensors",
+    "*.bin",
+    "*.pt",
+    "*config.json",
+    "tokenizer*",
+    "*.model",
+    "vocab*",
+    "*.jinja",
+    "*.txt",
+)
+
+
+def outputs(stage: str, args: Parsed) -> list[Path]:
+    """The files of a stage's result that are there."""
+    return sorted({path for path in STAGES[stage].writes(args) if path.is_file() and not _is_temporary(path)})
+
+
+def inputs(stage: str, args: Parsed) -> list[Path]:
+    """The files that a stage reads, as far as its flags name them; files in the Hub's cache are not among them."""
+    row, found = STAGES[stage], []
+    for flag, value in vars(args).items():
+        if flag in row.no_input:
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            path = _local(item) if isinstance(item, str | Path) else None
+            if path is None:
+                continue
+            found += [path] if path.is_file() else _files_below(path, row.reads.get(flag))
+    written = {path.resolve() for path in outputs(stage, args)}
+    return sorted({path for path in found if path.resolve() not in written})
+
+
+def _local(value: str | Path) -> Path | None:
+    """The file or folder that a value names, also with columns (pairs.tsv:Basque=2) or lines (NTREX.eus[:900]) behind it."""
+    text = str(value)
+    for name in (text, text.partition("[")[0], text.partition(":")[0]):
+        try:
+            if name and Path(name).expanduser().exists():
+                return Path(name).expanduser()
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _files_below(folder: Path, patterns: tuple[str, ...] | None) -> list[Path]:
+    if patterns is None:
+        is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+        patterns = MODEL_FILES if is_model else ("**/*",)
+    paths = {path for pattern in patterns for path in folder.glob(pattern)}
+    return [path for path in paths if path.is_file() and not _is_temporary(path)]
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(".") or path.suffix in (".partial", ".torn") or path.name == "engine.log"
