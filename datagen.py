@@ -47,6 +47,7 @@ from topxgen.generation.run import check_settings, generate, preflight, repair_f
 from topxgen.generation.scoring import SCORERS
 from topxgen.quality import metricx
 from topxgen.retrieval import bm25
+from topxgen.retrieval.encoders import ENCODERS
 from topxgen.text import sentence_splitting
 from topxgen.text.words import TOKENIZERS
 
@@ -80,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="languages to write in: English names or FLORES codes",
     )
     add_language_flags(add)
-    add("--seed_topics_path", metavar="FILE", help="topics: txt (one per line) or jsonl")
+    add("--seed_topics_path", metavar="FILE", help="topxgen: topics, txt (one per line) or jsonl")
     add(
         "--output_dir",
         type=Path,
@@ -121,33 +122,48 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--prompt_template",
         metavar="NAME_OR_PATH",
-        help="a file of topxgen/generation/prompts or one of your own [instruct for chat models, continuation for base models]",
+        help="a file of topxgen/generation/prompts or one of your own [topxgen: instruct for chat models, continuation for base "
+        "models; self-instruct: passages, passages-continuation; knn-instruct: neighbours, neighbours-continuation]",
     )
-    add("--number_of_icl_demonstrations", **count(0, "example paragraphs in a prompt, each in another language", 4))
-    add("--number_of_icl_phrases", **count(0, "example sentences in the target language", 0))
-    add("--number_of_generations_per_step", **count(1, "texts asked for in a prompt", 2, 100))
+    add(
+        "--number_of_icl_demonstrations",
+        **count(
+            0,
+            "topxgen: example paragraphs in a prompt, each in another language; self-instruct: passages in a prompt; "
+            "knn-instruct: nearest neighbours in a prompt",
+            4,
+        ),
+    )
+    add("--number_of_icl_phrases", **count(0, "topxgen: example sentences in the target language", 0))
+    add("--number_of_generations_per_step", **count(1, "topxgen: texts asked for in a prompt", 2, 100))
     add(
         "--example_paragraphs",
         default="xquad",
         metavar="SOURCE",
-        help="source of example paragraphs: xquad (from the Hub), udhr (embedded) or a folder",
+        help="topxgen: source of example paragraphs: xquad (from the Hub), udhr (embedded) or a folder",
     )
     add(
         "--example_sentences",
         default="flores",
         metavar="SOURCE",
-        help="source of example sentences: flores (from the Hub), udhr (embedded) or a folder",
+        help="source of example sentences and of seed sentences (self-instruct, knn-instruct): flores (from the Hub), udhr (embedded) or a folder",
     )
     add_partial_benchmark_flag(add)
     add(
         "--number_of_icl_synthetic_demonstrations",
-        **count(0, "self-instruct only, which is not built yet: accepted so that published commands parse", 2),
+        **count(0, "self-instruct: how many of the passages in a prompt are drawn from those kept before", 2),
     )
     add(
         "--number_of_rounds",
-        **count(1, "knn-instruct only, which is not built yet: accepted so that published commands parse", 1),
+        **count(1, "knn-instruct: how many times each passage of the pool asks for one more; the pool doubles", 1),
     )
-    add("--max_samples", type=limit, metavar="N", help="use only the first N example sentences; -1: all [all]")
+    add("--encoder", **choice(ENCODERS, "sonar", "knn-instruct: what passages are compared by"))
+    add(
+        "--encoder_device",
+        metavar="DEVICE",
+        help="knn-instruct: where sonar runs: cpu, cuda or cuda:N [cpu beside an LLM on this machine, else the GPU if there is one]",
+    )
+    add("--max_samples", type=limit, metavar="N", help="use only the first N example or seed sentences; -1: all [all]")
 
     add = parser.add_argument_group("filters").add_argument
     add(
@@ -162,8 +178,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--threshold",
         type=float_range(0, 1),
-        default=0.7,
-        help="reject a paragraph whose ROUGE-L F1 with an earlier one is above this",
+        help="reject a paragraph whose ROUGE-L F1 with an earlier one is above this [0.7; knn-instruct: 1, which is none]",
     )
     add(
         "--rouge_tokenizer",

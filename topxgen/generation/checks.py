@@ -4,6 +4,7 @@ Flags of a stage that does not run are not among them: one command serves for al
 """
 
 import argparse
+from collections.abc import Callable
 
 from topxgen import inference
 from topxgen.common.flag_rules import Rule
@@ -38,6 +39,24 @@ def _llm_translates(args: argparse.Namespace) -> bool:
 
 def _nllb_translates(args: argparse.Namespace) -> bool:
     return "nllb" in _or_own(back_translator(args))
+
+
+def grows_from_seeds(args: argparse.Namespace) -> bool:
+    """Whether the pipeline starts from a pool of seed sentences (--example_sentences)."""
+    return args.data_generation_pipeline in ("self-instruct", "knn-instruct")
+
+
+def encodes_with_sonar(args: argparse.Namespace) -> bool:
+    return args.data_generation_pipeline == "knn-instruct" and args.encoder == "sonar"
+
+
+def _pipeline_is(*names: str) -> Callable[[argparse.Namespace], bool]:
+    """Whether it is one of `names`, or one of the user's own, which may use the flags of any."""
+    return lambda args: args.data_generation_pipeline in names or ":" in args.data_generation_pipeline
+
+
+def _shows_sentences(args: argparse.Namespace) -> bool:
+    return bool(grows_from_seeds(args) or args.number_of_icl_phrases)
 
 
 def _is_local(args: argparse.Namespace) -> bool:
@@ -107,25 +126,32 @@ RULES = (
         lambda args: args.number_of_icl_demonstrations,
         switch="number_of_icl_demonstrations",
     ),
-    Rule(("example_sentences",), "--number_of_icl_phrases", lambda args: args.number_of_icl_phrases, switch="number_of_icl_phrases"),
-    Rule(("max_samples",), "--number_of_icl_phrases", lambda args: args.number_of_icl_phrases, harmless=True),
+    Rule(("example_sentences",), "--number_of_icl_phrases", _shows_sentences, switch="number_of_icl_phrases"),
+    Rule(("max_samples",), "--number_of_icl_phrases", _shows_sentences, harmless=True),
+    Rule(("example_paragraphs",), "--data_generation_pipeline topxgen", _pipeline_is("topxgen")),
+    Rule(
+        ("seed_topics_path", "number_of_icl_phrases", "number_of_generations_per_step"),
+        "--data_generation_pipeline topxgen",
+        _pipeline_is("topxgen"),
+        harmless=True,
+    ),
     Rule(
         ("number_of_icl_synthetic_demonstrations",),
-        "the pipeline self-instruct, which is not built yet",
-        lambda args: ":" in args.data_generation_pipeline,
+        "--data_generation_pipeline self-instruct",
+        _pipeline_is("self-instruct"),
         harmless=True,
     ),
+    Rule(("number_of_rounds",), "--data_generation_pipeline knn-instruct", _pipeline_is("knn-instruct"), harmless=True),
+    Rule(("encoder", "encoder_device"), "--data_generation_pipeline knn-instruct", _pipeline_is("knn-instruct")),
+    Rule(("encoder_device",), "another encoder: use runs on the CPU", lambda args: args.encoder != "use"),
+    Rule(("rouge_tokenizer",), "--threshold below 1", lambda args: args.threshold != 1),
     Rule(
-        ("number_of_rounds",),
-        "the pipeline knn-instruct, which is not built yet",
-        lambda args: ":" in args.data_generation_pipeline,
-        harmless=True,
+        ("blaser_name_or_path",), "--scorer blaser", lambda args: "blaser" in _or_own(scorer(args)), switch="scorer"
     ),
-    Rule(("rouge_tokenizer",), "--threshold below 1", lambda args: args.threshold < 1),
     Rule(
-        ("blaser_name_or_path", "sonar_name_or_path"),
+        ("sonar_name_or_path",),
         "--scorer blaser",
-        lambda args: "blaser" in _or_own(scorer(args)),
+        lambda args: "blaser" in _or_own(scorer(args)) or encodes_with_sonar(args),
         switch="scorer",
     ),
     Rule(("min_score",), "a --scorer (not none)", lambda args: scorer(args) != "none"),

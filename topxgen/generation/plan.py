@@ -102,8 +102,11 @@ class GenerationConfig:
         args = self.args
         sources = [args.example_paragraphs] if args.number_of_icl_demonstrations else []
         sources += [args.example_sentences] if args.number_of_icl_phrases else []
-        if "generate" not in args.stages or args.data_generation_pipeline != "topxgen":
-            sources = []  # a pipeline of one's own may show other examples, or none
+        if checks.grows_from_seeds(args):
+            sources = [args.example_sentences]
+        elif args.data_generation_pipeline != "topxgen":
+            sources = []  # one of the user's own may show other examples, or none
+        sources = sources if "generate" in args.stages else []
         if "translate" in args.stages and self.back_translator == "llm" and args.number_of_demonstrations:
             sources.append(args.demonstration_pool)
         return [benchmarks.REPOS.get(source) for source in sources]

@@ -115,7 +115,9 @@ class KNNInstruct(Pipeline):
             texts, vectors = layout.round_texts(name, number), layout.vectors(name, number)
             for path in (texts, vectors):
                 if path.exists() and not path.is_file():
-                    raise UsageError(f"{path} is not a file, but this run writes one of that name; pass another --output_dir")
+                    raise UsageError(
+                        f"{path} is not a file, but this run writes one of that name; pass another --output_dir"
+                    )
             vector_files.check_origin(vectors)
             if number and texts.exists() and not layout.settings("generate").exists():
                 raise UsageError(f"{texts} is of another run, whose settings are missing; pass another --output_dir")
@@ -155,7 +157,8 @@ class KNNInstruct(Pipeline):
 
         pool, k = self._pools[name], self._args.number_of_icl_demonstrations
         if self._args.dry_run and (self._encoder is None or self._read_vectors(name, 0) is None):
-            count = len(pool.rounds[0])  # stand-ins: a dry run loads no encoder and writes nothing
+            self.summary += f"; other seeds of {name} stand in for neighbours, as there are no vectors yet"
+            count = len(pool.rounds[0])  # a dry run loads no encoder and writes nothing
             return (np.arange(count)[:, None] + np.arange(1, k + 1)) % count
         vectors = [self._vectors(name, earlier) for earlier in range(number)]
         return nearest(np.concatenate(vectors), k, self._device)
@@ -167,7 +170,10 @@ class KNNInstruct(Pipeline):
         """The vectors of what a round brought, which is over; they and its texts are on the disk before anything uses them."""
         texts = self._pools[name].rounds[number]
         path = self._layout.round_texts(name, number)
-        if number and [record["text"] for record in read_jsonl(path, ParagraphRecord, "remove it: it is made again")] != texts:
+        if (
+            number
+            and [record["text"] for record in read_jsonl(path, ParagraphRecord, "remove it: it is made again")] != texts
+        ):
             write_atomic(path, (to_line({"text": text}) for text in texts))
         vectors = self._read_vectors(name, number)
         if vectors is None:
