@@ -43,7 +43,16 @@ from topxgen.generation.filters import FILTERS
 from topxgen.generation.manifests import STAGES
 from topxgen.generation.pipelines import PIPELINES
 from topxgen.generation.plan import GenerationConfig
-from topxgen.generation.run import check_settings, generate, preflight, repair_files, report, score, translate
+from topxgen.generation.run import (
+    check_settings,
+    generate,
+    preflight,
+    repair_files,
+    report,
+    score,
+    take_paragraphs,
+    translate,
+)
 from topxgen.generation.scoring import SCORERS
 from topxgen.quality import metricx
 from topxgen.retrieval import bm25
@@ -82,6 +91,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_language_flags(add)
     add("--seed_topics_path", metavar="FILE", help="topxgen: topics, txt (one per line) or jsonl")
+    add(
+        "--paragraphs",
+        nargs="+",
+        metavar="SOURCE",
+        help="native texts instead of an LLM's: a txt (one a line), jsonl or parquet file, also file[:900] or file:column, a folder "
+        "with {Language}.txt and the like, or a Hub data set id:config:column; one, or one for each language",
+    )
     add(
         "--output_dir",
         type=Path,
@@ -265,7 +281,7 @@ def datagen(args: argparse.Namespace) -> int:
             locks.enter_context(OutputLock(args.output_dir, part))
         repair_files(config)
         if "generate" in args.stages:
-            complete = generate(config)
+            complete = take_paragraphs(config) if args.paragraphs else generate(config)
         if "translate" in args.stages:
             translate(config)
         if "score" in args.stages:

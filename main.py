@@ -127,13 +127,16 @@ def add_data_flags(add) -> None:
     )
     two_files = {"nargs": 2, "type": Path}
     add(
-        "--test_files", **two_files, metavar=("SRC", "REF"), help="files: sources and references, one sentence per line"
+        "--test_files",
+        **two_files,
+        metavar=("SRC", "REF"),
+        help="files: sources and references, one sentence per line; a slice of lines as in text.txt[1000:]",
     )
     add(
         "--demonstration_pool",
         **two_files,
         metavar=("SRC", "TGT"),
-        help="files: pairs to take demonstrations from, one sentence per line",
+        help="files: pairs to take demonstrations from, one sentence per line; slices as for --test_files",
     )
     add_language_flags(add)
     add(

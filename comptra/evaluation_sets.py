@@ -12,6 +12,7 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
 from topxgen.corpora import benchmarks, examples, tables
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage, Split
+from topxgen.corpora.slices import ALL
 from topxgen.corpora.tables import ROLES, TABLE_SUFFIXES, Column, language_of
 from topxgen.text.languages import Language
 
@@ -157,15 +158,20 @@ def _published(
 
 
 def _own(flag: str, paths: tuple[Path, Path], src: Language, tgt: Language) -> tuple[Split, Split]:
-    if paths[0] == paths[1] and tables.split_mapping(str(paths[0]))[0].suffix.lower() not in TABLE_SUFFIXES:
+    (path, *first), (_, *second) = (tables.split_source(str(path))[:2] for path in paths)
+    if paths[0] == paths[1] and path.suffix.lower() not in TABLE_SUFFIXES:
         raise UsageError(f"{flag}: {paths[0]} stands for both sides; pass one file for each, or a table of two columns")
+    if first != second and [ALL] not in (first, second):
+        raise UsageError(
+            f"{flag}: {paths[0]} and {paths[1]} are different slices; the sides of a parallel text need the same"
+        )
     return _own_side(paths[0], src, tgt, ROLES[0]), _own_side(paths[1], tgt, src, ROLES[1])
 
 
 def _own_side(path: Path, language: Language, other: Language, roles: tuple[str, ...]) -> Split:
-    source, text = tables.split_mapping(str(path))
+    source, part, text = tables.split_source(str(path))
     mapping, known = tables.parse_mapping(text, (language, other)), (language, other)
-    columns = tables.read_columns(source, mapping, known, nulls=True)
+    columns = tables.read_columns(source, mapping, known, nulls=True, part=part)
     if mapping:
         chosen = tables.columns_in(language, columns, str(source), mapping)
     elif source.suffix.lower() in TABLE_SUFFIXES:
@@ -177,7 +183,7 @@ def _own_side(path: Path, language: Language, other: Language, roles: tuple[str,
         labels = ", ".join(label[:40] for label, _ in columns) or "none"
         raise UsageError(
             f"{path} has {'several columns' if chosen else 'no column'} in {language.name} (columns: {labels}); label one "
-            f"{language.name} or {language.flores}, or pass {source}:{language.name}=COLUMN"
+            f"{language.name} or {language.flores}, or pass {source}{part}:{language.name}=COLUMN"
         )
     (_, rows) = chosen[0]
     if not rows:
@@ -220,10 +226,11 @@ def _aligned(first: Split, second: Split) -> tuple[Pairs, dict]:
 
 def _absolute(split: Split) -> str:
     """Where a split comes from, in words that hold in any working directory."""
-    path, mapping = tables.split_mapping(split.source) if split.benchmark == "files" else (Path(split.source), "")
+    own = split.benchmark == "files"
+    path, part, mapping = tables.split_source(split.source) if own else (Path(split.source), ALL, "")
     if not path.exists():  # it comes from the Hub
         return split.source
-    return f"{path.absolute()}:{mapping}" if mapping else str(path.absolute())
+    return f"{path.absolute()}{part}" + (f":{mapping}" if mapping else "")
 
 
 def _check_parallel(first: Split, second: Split) -> None:

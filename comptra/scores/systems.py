@@ -216,7 +216,7 @@ def _files_of(folder: Path, manifest: dict) -> list[Path] | None:
     sides = manifest.get("test_set", {}).get("test", {})
     paths = [Path(sides[side]["from"]) for side in ("sources", "references") if "from" in sides.get(side, {})]
     for path in paths:
-        if not tables.split_mapping(str(path))[0].exists():
+        if not tables.split_source(str(path))[0].exists():
             relative = "" if path.is_absolute() else " (relative to the folder where main.py ran)"
             raise UsageError(
                 f"{folder / MANIFEST} names the test file {path}{relative}, which does not exist; pass --test_files SRC REF"

@@ -62,6 +62,7 @@ FORMATS = [
     Format("in/topics.jsonl", "jsonl", "generate", more=("--seed_topics_path", "in/topics.jsonl"), free=("topic", "the whole")),
     Format("in/examples/eus_Latn.txt", "text", "generate"),
     Format("in/prompt.toml", "toml", "generate", more=("--prompt_template", "in/prompt.toml"), free=("style", "answer", "stop")),
+    Format("in/passages.toml", "toml", "self-instruct", more=("--prompt_template", "in/passages.toml"), free=("style", "stop")),
     Format("in/languages.tsv", "table", "audit", ("languages.tsv",), more=("--languages_file", "in/languages.tsv")),
     Format("in/template.toml", "toml", "few-shot", ("mt_templates.toml",), more=("--template_key", "in/template.toml"), free=("suffix",)),
     Format("in/merge.toml", "toml", "comptra", free=("stop",)),

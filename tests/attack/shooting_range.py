@@ -55,6 +55,9 @@ class Stub(ApiServer):
         rng = random.Random(hashlib.sha256(prompt.encode()).hexdigest())
         if "numbered list of exactly" in prompt:
             text = "\n".join(f"{i}. " + " ".join(rng.sample(self.basque, 2)) for i in (1, 2))
+        elif "numbered list of 20 passages" in prompt:
+            words = " ".join(self.basque).lower().split()
+            text = "\n\n##\n\n".join(f"{i}. {' '.join(rng.sample(words, 12)).capitalize()}." for i in (3, 4, 5))
         elif "self-contained" in prompt:
             words = prompt.rpartition("Sentence: ")[2].partition("\n")[0].split()
             half = max(1, len(words) // 2)

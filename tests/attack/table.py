@@ -20,6 +20,7 @@ GENERATE = (
     "--seed_topics_path", "in/topics_wiki.txt", "--example_paragraphs", "udhr", "--example_sentences", "in/examples",
     "--number_of_icl_demonstrations", "1", "--number_of_icl_phrases", "2", "--number_of_instructions", "8",
 )  # fmt: skip
+SEEDS = ("--example_sentences", "in/examples", "--number_of_icl_demonstrations", "2", "--request_batch_size", "1")
 FILES = (
     "--dataset_name_or_path", "files", "--test_files", "in/test.tsv:Basque=2,English=1", "in/test.tsv:Basque=2,English=1",
 )  # fmt: skip
@@ -68,6 +69,12 @@ class Stage:
 
 STAGES = {
     "generate": Stage((*DATAGEN, *GENERATE, "--stages", "generate")),
+    "self-instruct": Stage(  # from the ninth of about 14 prompts on, prompts show passages that were kept before
+        (
+            *DATAGEN, *SEEDS, "--data_generation_pipeline", "self-instruct", "--number_of_icl_synthetic_demonstrations", "1",
+            "--number_of_instructions", "40", "--stages", "generate",
+        )
+    ),
     "translate": Stage((*DATAGEN, "--stages", "translate", "--demonstration_pool", "udhr"), before=("generate",)),
     "score": Stage(
         (*DATAGEN, "--stages", "translate", "score", "--back_translator", "apertium", "--min_score", "0.8"), before=("generate",),
@@ -157,6 +164,7 @@ def make_inputs(folder: Path) -> None:
     shutil.copy(root / "comptra/prompts/divide/vanilla.toml", inputs / "divide.toml")
     shutil.copy(root / "comptra/prompts/merge/refine.toml", inputs / "merge.toml")
     shutil.copy(root / "topxgen/generation/prompts/instruct.toml", inputs / "prompt.toml")
+    shutil.copy(root / "topxgen/generation/prompts/passages.toml", inputs / "passages.toml")
     write(inputs / "run.yaml", RUN)
     write(inputs / "flags.yaml", "near_duplicate_threshold: 0.6\nbenchmarks: [in/bench.tsv, udhr]")
     write(inputs / "template.toml", 'prefix = "{src}: "\nmiddle = "\\n{tgt}: "\nsuffix = "\\n\\n"')

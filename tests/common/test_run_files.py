@@ -168,7 +168,7 @@ def test_a_reference_to_several_entries_is_their_list(tmp_path):
 
 def test_a_script_takes_its_section(tmp_path):
     args = parse("train", tmp_path / "run.yaml", RUN, "--seed", 5)
-    assert (str(args.data_dir), args.seed, args.model_name_or_path) == ("D/nllb-200-3.3B", 5, "base")
+    assert (list(map(str, args.data_dir)), args.seed, args.model_name_or_path) == (["D/nllb-200-3.3B"], 5, "base")
 
 
 def test_entries_share_flags_as_in_yaml(tmp_path):

@@ -16,7 +16,7 @@ from sacrebleu.significance import PairedTest
 
 from comptra import evaluate, evaluation_sets
 from comptra.scores import metrics, significance, systems, tables
-from tests.support.runs import ROOT
+from tests.support.runs import ROOT, records
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
 
@@ -520,7 +520,7 @@ def test_files_of_ones_own_are_those_of_the_manifest(tmp_path, score):
     ), "the language"
 
 
-@pytest.mark.parametrize("table", [False, True])
+@pytest.mark.parametrize("table", [False, True, "slice"])
 def test_files_of_ones_own_are_found_from_another_folder(table, main_here, score, tmp_path, monkeypatch):
     """Also from the records of older versions, which hold the paths as they were typed, where main.py ran."""
     test, here, there = udhr(), tmp_path / "here", tmp_path / "there"
@@ -531,12 +531,18 @@ def test_files_of_ones_own_are_found_from_another_folder(table, main_here, score
     lines = (f"{i}\t{pair[0]}\t{pair[1]}\n" for i, pair in enumerate(zip(test.sources, test.references, strict=True)))
     (here / "t.tsv").write_text("n\ta\tb\n" + "".join(lines), encoding="utf-8")
     files = ("t.tsv:English=a", "t.tsv:Basque=b") if table else ("src.txt", "ref.txt")
+    if table == "slice":
+        files = ("t.tsv[1:3]:English=a", "ref.txt[1:3]")
     monkeypatch.chdir(here)
     out = ("--output_dir", tmp_path / "out", "--k", 0, "--dataset_name_or_path", "files")
     result = main_here(*out, "--test_files", *files)
     assert result.returncode == 0, result.stderr
     (path,) = (tmp_path / "out").glob("*/*/manifest_translate.json")
     sides = json.loads(path.read_text())["test_set"]["test"]
+    if table == "slice":
+        assert [line["sentence"] for line in records(path.with_name("translate_0.jsonl"))] == test.sources[1:3]
+        again = main_here(*out, "--test_files", "src.txt[2:4]", "ref.txt[2:4]")
+        assert again.returncode == 2 and "Traceback" not in again.stderr, again.stderr
     assert [sides[side]["from"] for side in ("sources", "references")] == [f"{here}/{name}" for name in files]
     monkeypatch.chdir(there)
     code, shown, said = score(tmp_path / "out")

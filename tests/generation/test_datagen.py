@@ -342,7 +342,7 @@ def without_chat_template(model, folder) -> Path:
         (("--prompt_template", "BROKEN"), "unknown placeholder {lang}"),
         (("--filters", "too_few_word"), "'too_few_word' is not one of binary, "),
         (("--filters", "/nowhere.py:f"), "--filters '/nowhere.py:f' cannot be loaded"),
-        (("--data_generation_pipeline", "self-instruct"), "'self-instruct' is not one of topxgen"),
+        (("--data_generation_pipeline", "self-instrukt"), "'self-instrukt' is not one of topxgen, self-instruct"),
         (
             ("--data_generation_pipeline", "/nowhere.py:f"),
             "--data_generation_pipeline '/nowhere.py:f' cannot be loaded",

@@ -79,6 +79,20 @@ def require(models: Iterable[str | None], datasets: Iterable[str | None] = ()) -
         )
 
 
+def dataset_revision(name: str) -> tuple[str, str]:
+    """What to load of a data set on the Hub, and its commit: its id, or the folder in the cache where there is no Hub.
+
+    Raises UsageError as hub_call does.
+    """
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    check_connection()
+    if not constants.HF_HUB_OFFLINE:
+        return name, hub_call(name, lambda: HfApi().dataset_info(name)).sha
+    folder = hub_call(name, lambda: snapshot_download(name, repo_type="dataset", local_files_only=True))
+    return folder, Path(folder).name
+
+
 def _is_cached(kind: str, name: str) -> bool:
     from huggingface_hub import constants
 

@@ -21,6 +21,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
 from topxgen.common.registry import Choice, load_choice
 from topxgen.corpora import tables
+from topxgen.corpora.slices import ALL, Slice
 from topxgen.corpora.tables import SUFFIXES, Column, name_parts, read_json, read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -416,7 +417,7 @@ def _hub_files(repo: str, patterns: list[str]) -> Path:
 
 def local_source(name: str) -> Path | None:
     """The file or folder of a user's own benchmark; None if `name` is not one."""
-    path = tables.split_mapping(name)[0]
+    path = tables.split_source(name)[0]
     return path if name and name not in LOADERS and path.exists() else None
 
 
@@ -431,7 +432,7 @@ class _Part(NamedTuple):
 
 def _own_loader(name: str, known: tuple[Language, ...]) -> Callable[[str, Language, Path | None], list[Split]]:
     """The loader of a user's own benchmark. Raises UsageError if `name` is not one."""
-    path, mapping_text = tables.split_mapping(name)
+    path, cut, mapping_text = tables.split_source(name)
     hub = _HUB_SOURCE.fullmatch(name)
     if re.search(r"\.py:\w+$", name):
         return load_choice("benchmark", name, LOADERS)
@@ -445,7 +446,7 @@ def _own_loader(name: str, known: tuple[Language, ...]) -> Callable[[str, Langua
     def load_own(name: str, language: Language, folder: Path | None) -> list[Split]:
         mapping = tables.parse_mapping(mapping_text, known)
         splits = []
-        for part in _hub_parts(name, repo, config) if repo else _file_parts(path, mapping, known):
+        for part in _hub_parts(name, repo, config) if repo else _file_parts(path, cut, mapping, known):
             title = config or part.name
             for label, rows in tables.columns_in(language, part.columns, part.where, mapping, title, known):
                 split = f"{part.name} ({label})" if label else part.name
@@ -455,9 +456,11 @@ def _own_loader(name: str, known: tuple[Language, ...]) -> Callable[[str, Langua
     return load_own
 
 
-def _file_parts(path: Path, mapping: dict[str, list[str]], known: tuple[Language, ...]) -> Iterator[_Part]:
+def _file_parts(path: Path, cut: Slice, mapping: dict[str, list[str]], known: tuple[Language, ...]) -> Iterator[_Part]:
     if not path.exists():
         raise UsageError(f"there is no file or folder {path}")
+    if path.is_dir() and cut != ALL:
+        raise UsageError(f"{path}{cut} is a slice of a folder; name a file in it")
     files = {str(file.relative_to(path)): file for file in files_below(path)} if path.is_dir() else {path.name: path}
     if not files:
         raise UsageError(f"{path} is empty")
@@ -466,7 +469,8 @@ def _file_parts(path: Path, mapping: dict[str, list[str]], known: tuple[Language
             advice = f"; name the files to read, such as {path}/*.txt" if path.is_dir() else ""
             raise UsageError(f"{file} is not a {', '.join(SUFFIXES)} file{advice}")
     for title, file in files.items():
-        yield _Part(title, str(file), str(file), tables.read_columns(file, mapping, known))
+        name = f"{file}{cut}"
+        yield _Part(title, name, name, tables.read_columns(file, mapping, known, part=cut))
 
 
 def _hub_parts(name: str, repo: str, config: str) -> Iterator[_Part]:

@@ -2,7 +2,8 @@
 
 Your own benchmark is SOURCE or SOURCE:MAPPING. SOURCE is a file, a folder of files or a Hub data set (org/name
 or org/name:config). Files end in .txt (one text a line), .tsv, .csv, .json, .jsonl or .parquet; any other file, in a
-folder too, is an error. Cells of .tsv are read as they are, unless the file is quoted as CSV is.
+folder too, is an error. Cells of .tsv are read as they are, unless the file is quoted as CSV is. A file may end in a slice of
+its lines: my.txt[:900], my.tsv[1000:]:Basque=2 (topxgen/corpora/slices.py).
 
 MAPPING names the language of each column:
 
@@ -32,13 +33,14 @@ import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError, did_you_mean, reason
 from topxgen.common.files import refuse_stand_in
+from topxgen.corpora.slices import ALL, Slice, split_slice
 from topxgen.text import languages
 from topxgen.text.languages import Language
 
@@ -49,19 +51,28 @@ Column = tuple[str, list[tuple[str, str]]]  # label, (number of the line or row,
 ROLES = (("source", "src", "sentence"), ("target", "tgt", "reference", "translation"))
 TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")  # files of several columns
 SUFFIXES = (".txt", *TABLE_SUFFIXES)
+PARQUET_ROWS = 4096  # of a batch; documents can be long
 _QUOTED_CELL = re.compile(r'"([^"]*(?:""[^"]*)*)"')
 _TSV_CELL = re.compile(rf'(?:{_QUOTED_CELL.pattern}|([^"\t]*))(?=\t|\Z)')
 
 
-def split_mapping(name: str) -> tuple[Path, str]:
-    """SOURCE and MAPPING of a local SOURCE[:MAPPING]: SOURCE is what exists, else what ends like a file, else all of it."""
+def split_source(name: str) -> tuple[Path, Slice, str]:
+    """SOURCE, slice and MAPPING of a local SOURCE[slice][:MAPPING].
+
+    SOURCE is what exists, a file whose name ends like a slice included, else what has a slice or ends like a file, else all
+    of the name. Raises UsageError for a slice that cannot be.
+    """
     cuts = [*(match.start() for match in re.finditer(":", name)), len(name)]
     sources = {cut: Path(name[:cut]).expanduser() for cut in cuts if name[:cut]}
     existing = [cut for cut, source in sources.items() if source.exists()][-1:]
+    for cut in () if existing else sources:
+        source, rows = split_slice(name[:cut])
+        if source != name[:cut]:
+            return Path(source).expanduser(), rows, name[cut + 1 :]
     like_files = [cut for cut, source in sources.items() if source.suffix.lower() in SUFFIXES]
     for cut in (*existing, *like_files):
-        return sources[cut], name[cut + 1 :]
-    return Path(name).expanduser(), ""
+        return sources[cut], ALL, name[cut + 1 :]
+    return Path(name).expanduser(), ALL, ""
 
 
 def parse_mapping(text: str, known: tuple[Language, ...] = ()) -> dict[str, list[str]]:
@@ -162,9 +173,13 @@ def name_parts(name: str) -> list[str]:
 
 
 def read_columns(
-    path: Path, mapping: dict[str, list[str]] | None = None, known: tuple[Language, ...] = (), nulls: bool = False
+    path: Path,
+    mapping: dict[str, list[str]] | None = None,
+    known: tuple[Language, ...] = (),
+    nulls: bool = False,
+    part: Slice = ALL,
 ) -> list[Column]:
-    """The columns of a file by its suffix; a file that is none of TABLE_SUFFIXES has one, a text a line.
+    """The columns of a file by its suffix, in `part` of its rows; a file that is none of TABLE_SUFFIXES has one, a text a line.
 
     The first row of .tsv and .csv holds labels if `mapping` names columns by label, if one of its cells is a language,
     or if all are ROLES. `nulls`: null in JSON and parquet is an empty text, instead of no text. Raises UsageError when
@@ -174,18 +189,21 @@ def read_columns(
     if kind in (".tsv", ".csv"):
         rows = list(csv_rows(path) if kind == ".csv" else tsv_rows(path))
         by_label = any(name and not name.isdecimal() for names in (mapping or {}).values() for name in names)
-        return _table(rows, by_label or (bool(rows) and _is_header(rows[0][1], known)))
+        labels = rows.pop(0)[1] if rows and (by_label or _is_header(rows[0][1], known)) else []
+        return _table(labels, list(part.of(rows, str(path))))
     if kind == ".json":
         content = read_json(path)
-        rows = list(enumerate(content if isinstance(content, list) else [content], start=1))
+        content = content if isinstance(content, list) else [content]
+        rows = list(part.of(enumerate(content, start=1), str(path)))
         return _refuse_no_texts(path, rows, columns_of(rows, nulls), mapping, known)
     if kind == ".parquet":
-        return columns_of(enumerate(parquet_rows(path), start=1), nulls)
+        return columns_of(part.of(enumerate(parquet_rows(path), start=1), str(path)), nulls)
     numbered = enumerate(lines(path), start=1)
     if kind == ".jsonl":
-        rows = [(number, _json(line, f"{path}, line {number}")) for number, line in numbered if line.strip()]
+        numbered = part.of(((number, line) for number, line in numbered if line.strip()), str(path))
+        rows = [(number, _json(line, f"{path}, line {number}")) for number, line in numbered]
         return _refuse_no_texts(path, rows, columns_of(rows, nulls), mapping, known)
-    return [("", [(str(number), line) for number, line in numbered])]
+    return [("", [(str(number), line) for number, line in part.of(numbered, str(path))])]
 
 
 def _is_header(cells: list[str], known: tuple[Language, ...]) -> bool:
@@ -195,8 +213,7 @@ def _is_header(cells: list[str], known: tuple[Language, ...]) -> bool:
     )
 
 
-def _table(rows: list[tuple[int, list[str]]], has_header: bool) -> list[Column]:
-    labels, rows = (rows[0][1], rows[1:]) if has_header and rows else ([], rows)
+def _table(labels: list[str], rows: list[tuple[int, list[str]]]) -> list[Column]:
     width = max((len(row) for _, row in rows), default=0)
     labels = [*labels, *(f"column {i + 1}" for i in range(len(labels), width))]
     return [
@@ -353,15 +370,20 @@ def _shown(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def parquet_rows(path: Path) -> Iterator[dict]:
-    """The rows of a parquet file, with one batch of them in memory at a time. Raises UsageError."""
+def parquet_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[dict]:
+    """The rows of a parquet file, with one batch of them in memory at a time. Raises UsageError.
+
+    Only `columns` are read, if there are any and the first one exists.
+    """
     import pyarrow
     from pyarrow import parquet
 
     try:
         refuse_stand_in(path)
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
+            names = file.schema_arrow.names
+            chosen = [name for name in columns if name in names] if columns and columns[0] in names else None
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=chosen):
                 yield from batch.to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise UsageError(f"cannot read {path}: {reason(error)}") from None

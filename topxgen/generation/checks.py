@@ -21,7 +21,7 @@ def scorer(args: argparse.Namespace) -> str:
 
 
 def uses_llm(args: argparse.Namespace) -> bool:
-    return "generate" in args.stages or "llm" in _or_own(back_translator(args))
+    return ("generate" in args.stages and not args.paragraphs) or _llm_translates(args)
 
 
 def _or_own(name: str) -> tuple[str, ...]:
@@ -64,6 +64,21 @@ def _is_local(args: argparse.Namespace) -> bool:
 
 
 RULES = (
+    Rule(
+        (
+            "data_generation_pipeline", "seed_topics_path", "prompt_template", "number_of_icl_demonstrations", "number_of_icl_phrases",
+            "number_of_generations_per_step", "example_paragraphs", "example_sentences", "number_of_icl_synthetic_demonstrations",
+            "number_of_rounds", "max_samples", "max_new_tokens", "temperature", "top_p", "repetition_penalty",
+            "num_return_sequences", "do_sample",
+        ),
+        "an LLM that writes (no --paragraphs)",
+        lambda args: not args.paragraphs,
+    ),
+    Rule(
+        ("model_name_or_path", "inference_api", "num_beams"),
+        "an LLM that writes or back-translates (no --paragraphs, or no --use_nllb)",
+        lambda args: not args.paragraphs or _llm_translates(args),
+    ),
     Rule(("use_nllb",), "--back_translator nllb", lambda args: args.back_translator in (None, "nllb")),
     Rule(("nllb_name_or_path", "nllb_engine", "nllb_compute_type", "cache_dir"), "--use_nllb", _nllb_translates),
     Rule(

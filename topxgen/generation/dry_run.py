@@ -10,7 +10,7 @@ from topxgen import inference
 from topxgen.common.console import ONCE, show
 from topxgen.common.errors import Unreachable
 from topxgen.common.files import read_jsonl
-from topxgen.generation import funnel
+from topxgen.generation import funnel, native
 from topxgen.generation.plan import GenerationConfig
 from topxgen.generation.run import check_settings, preflight, rates
 from topxgen.inference.costs import CHARS_PER_TOKEN, Estimate, estimate_table
@@ -18,7 +18,8 @@ from topxgen.inference.tokenizer import encode, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
-DRY_RUN_PROMPTS = 2
+DRY_RUN_PROMPTS = 2  # and native texts, of each the first
+MAX_SHOWN = 1000  # characters
 SAMPLE_PROMPTS, SAMPLE_SENTENCES = 32, 16
 # What is assumed, (low, high), until the directory has files that tell; what pipelines' texts are like, they say themselves.
 ANSWER_TO_SENTENCE = (0.8, 1.5)  # tokens of a back-translation to those of its sentence's own translation in the pool
@@ -32,7 +33,7 @@ def dry_run(config: GenerationConfig) -> int:
     paragraphs = Counter({name: _lines(config.layout.paragraphs(name)) for name in config.languages})
     wanted, estimates = 0, []
     if "generate" in args.stages:
-        wanted, estimate = _generation(config, paragraphs)
+        wanted, estimate = _generation(config, paragraphs) if config.prompts else _native(config, paragraphs)
         estimates.append(estimate)
     if {"translate", "score"} & set(args.stages):
         show(
@@ -101,6 +102,18 @@ def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]
     )
     tokens = (few * mean, many * mean), (few * answers[0], many * answers[1])
     return wanted, Estimate("generate", f"{_span(few, many)} prompts", *tokens, _hours(config, "generate", wanted))
+
+
+def _native(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]:
+    """Show the first texts of --paragraphs; the paragraphs still wanted, at most, and the estimate."""
+    for name, source in config.sources.items():
+        show(f"\n{name}: {source.name}, {source.fingerprint}")
+        for row in islice(source.rows(0), DRY_RUN_PROMPTS):
+            show(f"--- text {row.number}\n{(row.text or '')[:MAX_SHOWN]}\n---")
+    texts = native.total(config)
+    wanted = max((texts or 0) - kept.total(), 0)
+    work = "texts of unknown number" if texts is None else f"up to {wanted:,} paragraphs"
+    return wanted, Estimate("generate", work, hours=_hours(config, "generate", wanted) if texts else None)
 
 
 def _later_stages(config: GenerationConfig, paragraphs: int) -> Iterator[Estimate]:

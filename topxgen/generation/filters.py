@@ -10,7 +10,7 @@ The limits are those of the TopXGen pipeline: 75 = 25 for each of the at most 3 
 import unicodedata
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from itertools import pairwise
 
@@ -50,7 +50,7 @@ def load_filters(names: Iterable[str]) -> dict[str, Filter]:
     return {name.rpartition(":")[2]: load_choice("--filters", name, FILTERS) for name in names}
 
 
-def reject_reason(text: str, language: Language, filters: dict[str, Filter]) -> str | None:
+def reject_reason(text: str, language: Language, filters: Mapping[str, Filter]) -> str | None:
     """The reason code of the first filter that rejects `text`, with the detail that it gives; None to keep the text."""
     for name, rejects in filters.items():
         if verdict := rejects(text, language):

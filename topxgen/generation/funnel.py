@@ -19,11 +19,12 @@ from topxgen.common.records import (
 )
 from topxgen.generation import min_score
 from topxgen.generation.filters import FILTERS
-from topxgen.generation.paragraphs import is_generated
+from topxgen.generation.paragraphs import is_generated, is_native
 from topxgen.inference.response_cache import read_responses
 
 # Reason codes in {Language}_rejects.jsonl, in the order of the checks; those of a user's own filters follow.
 RESPONSE_REASONS = ("prompt_too_long", "answer_failed", "empty", "unparseable")
+NATIVE_REASONS = ("empty", "too_long")  # of native texts, before those of all texts:
 TEXT_REASONS = ("unfinished", *FILTERS, "near_duplicate")
 # Reason codes in {Language}_translate_rejects.jsonl.
 PAIR_REASONS = (
@@ -40,7 +41,7 @@ PAIR_REASONS = (
 SCORE_COUNTS = ("scored", "mean_score")  # of translation_counts
 # Shown only if there are any.
 RARE_REASONS = (
-    "prompt_too_long", "answer_failed", "unfinished", "binary", "too_short", "sentence_no_words", "translation_failed",
+    "prompt_too_long", "answer_failed", "unfinished", "too_long", "binary", "too_short", "sentence_no_words", "translation_failed",
     "translation_no_words", *min_score.REASONS,
 )  # fmt: skip
 
@@ -48,13 +49,16 @@ RARE_REASONS = (
 def generation_counts(layout: Layout, language: str) -> dict:
     """Responses (rejected by reason, not needed, all) and kept paragraphs of a language."""
     reasons, judged = Counter(), set()
+    native = 0
     for record in read_jsonl(layout.rejects(language), RejectRecord):
         reasons[record["reason"].split()[0]] += 1
+        native += is_native(record["id"], language)
         judged.add(record["id"].rpartition(".")[0])
     ids = [
         paragraph_id for paragraph_id, _ in with_ids(read_jsonl(layout.paragraphs(language), ParagraphRecord), "text")
     ]
     generated = [paragraph_id for paragraph_id in ids if is_generated(paragraph_id, language)]
+    native += sum(is_native(paragraph_id, language) for paragraph_id in generated)
     judged.update(paragraph_id.rpartition(".")[0] for paragraph_id in generated)
     counts = Counter(dict.fromkeys(("prompts", "answers", "not_needed", "prompt_tokens", "completion_tokens"), 0))
     responses = list(read_responses(layout.responses(language)))
@@ -67,7 +71,8 @@ def generation_counts(layout: Layout, language: str) -> dict:
         )
     for record in responses:
         counts.update({key: record[key] for key in ("prompt_tokens", "completion_tokens")})
-    return {**counts, "rejected": dict(reasons), "kept": len(ids), "brought_along": len(ids) - len(generated)}
+    result = {**counts, "rejected": dict(reasons), "kept": len(ids), "brought_along": len(ids) - len(generated)}
+    return result | ({"native": native} if native else {})
 
 
 def translation_counts(layout: Layout, language: str) -> dict:
@@ -110,12 +115,14 @@ def render(prompts_sent: int | None, generation: list[dict], translation: list[d
         if prompts_sent is not None:
             rows.append(("prompts sent", prompts_sent, None))
             rows += _steps(prompts_sent, Counter(not_needed=prompts_sent - total["prompts"]), ())
-        rows.append(("responses", total["answers"], None))
-        removed = Counter({reason: rejected.pop(reason, 0) for reason in RESPONSE_REASONS})
-        rows += _steps(total["answers"], removed + Counter(not_needed=total["not_needed"]), RESPONSE_REASONS)
+        native = total["native"]
+        if not native:
+            rows.append(("responses", total["answers"], None))
+            removed = Counter({reason: rejected.pop(reason, 0) for reason in RESPONSE_REASONS})
+            rows += _steps(total["answers"], removed + Counter(not_needed=total["not_needed"]), RESPONSE_REASONS)
         texts = total["kept"] - total["brought_along"] + rejected.total()
-        rows.append(("texts parsed", texts, None))
-        rows += _steps(texts, rejected, TEXT_REASONS)
+        rows.append(("native paragraphs read" if native else "texts parsed", texts, None))
+        rows += _steps(texts, rejected, (*NATIVE_REASONS, *TEXT_REASONS) if native else TEXT_REASONS)
         if total["brought_along"]:
             rows.append(("  paragraphs of the file that were not generated", total["brought_along"], None))
         rows.append(("paragraphs kept", total["kept"], None))

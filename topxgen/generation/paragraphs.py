@@ -15,7 +15,7 @@ from pathlib import Path
 from topxgen.common.console import Progress
 from topxgen.common.files import Appender, read_json, read_jsonl, to_line, write_atomic
 from topxgen.common.records import Paragraph, ParagraphRecord, RejectRecord, with_ids
-from topxgen.generation.filters import reject_reason
+from topxgen.generation.filters import Filter, reject_reason
 from topxgen.generation.pipelines import Prompt
 from topxgen.inference import REMOTE, Answer, Request, SamplingSettings
 from topxgen.inference.response_cache import ResponseCache, response_record
@@ -61,10 +61,29 @@ def is_generated(paragraph_id: str, language: str) -> bool:
     return paragraph_id.startswith(f"{language}-")
 
 
+def native_id(language: str, row: int, index: int) -> str:
+    """The id of a paragraph of --paragraphs, the `index`-th of that row of the source. It is none of a prompt's."""
+    return f"{language}-native-{row}.{index}"
+
+
+def is_native(paragraph_id: str, language: str) -> bool:
+    return paragraph_id.startswith(f"{language}-native-")
+
+
 def has_failed(response: dict) -> bool:
     """Whether there is no text, for another reason than the length of the prompt."""
     error = response.get("error")
     return "--max_model_len" not in error if error else not any(text.strip() for text in response["texts"])
+
+
+def reason_against(
+    text: str, language: Language, filters: Mapping[str, Filter], near_duplicates: NearDuplicates
+) -> str | None:
+    """The reason code, with its detail, if a filter rejects `text` or a kept one is nearly the same; None to keep it."""
+    reason = reject_reason(text, language, filters)
+    if reason is None and (match := near_duplicates.match(text)) is not None:
+        reason = f"near_duplicate of {match[0]} (ROUGE-L F1 {match[1]:.3f})"
+    return reason
 
 
 class _LanguageFiles:
@@ -264,9 +283,7 @@ class Generation:
         if text_id in files.rejected:
             return False
         if text_id not in files.kept:
-            reason = reject_reason(text, files.language, self._filters)
-            if reason is None and (match := files.near_duplicates.match(text)) is not None:
-                reason = f"near_duplicate of {match[0]} (ROUGE-L F1 {match[1]:.3f})"
+            reason = reason_against(text, files.language, self._filters, files.near_duplicates)
             if reason is not None:
                 self._reject(prompt, text_id, reason, text, record)
                 return False

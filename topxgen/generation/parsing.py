@@ -1,9 +1,10 @@
 """Responses of a model into texts: a template names the format as its `answer`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 
-from topxgen.common.lines import split_lines
+from topxgen.common.lines import split_lines, unix_lines
 from topxgen.prompting.answers import unwrapped
 from topxgen.text.thoughts import without_thoughts
 
@@ -16,6 +17,8 @@ _INLINE = re.compile(rf"(?:^|(?<=[:：.!?…。！？।۔։။።\"”»’)*])
 _LABELLED = re.compile(
     r"^[ \t]*[*#_>\[<]{0,6}[ \t]*[^\W\d_]{1,15}[ \t](\d{1,3})[\]>]?[*_]{0,3}[ \t]*(?:[:：.)][*_]{0,3}|$)", re.M
 )
+_SEPARATOR = re.compile(r"[ \t]*#{2,}[ \t]*")
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _LETTERS = re.compile(r"[\s*_\"“«]*([^\W\d_]{1,2})")
 
 _FENCE = re.compile(r"[ \t]*(?:```+|~~~+)\w*[ \t]*")
@@ -71,24 +74,35 @@ def numbered_texts(response: str, n: int) -> list[str] | None:
             break
     else:
         return None
-    ends = [marker.start() for marker in markers[1:]] + [len(response)]
-    texts = []
-    for marker, end in zip(markers, ends, strict=True):
-        first_line, _, rest = response[marker.start() : end].partition("\n")
-        is_title = rest.strip() and _HEADING.fullmatch(first_line)  # "### 1. Title"
-        texts.append(_text(rest if is_title else response[marker.end() : end]))
+    texts = [_text(item) for item in _items(response, markers)]
     return texts if all(texts) else None
 
 
-def _markers(pattern: re.Pattern, response: str) -> Sequence[re.Match]:
-    """The numbers 1, 2, 3 … of a list, without those before a small letter, unless all of the list's are."""
+def _counts(marker: re.Match, markers: list[re.Match]) -> bool:
+    """Whether it is the next of the numbers 1, 2, 3 …"""
+    return int(marker[1]) == len(markers) + 1
+
+
+def _markers(
+    pattern: re.Pattern, response: str, fits: Callable[[re.Match, list[re.Match]], bool] = _counts
+) -> Sequence[re.Match]:
+    """The numbers of a list that fit those before, without those before a small letter, unless all of the list's are."""
     found: dict[bool, list[re.Match]] = {True: [], False: []}
     for marker in pattern.finditer(response):
         after = _LETTERS.match(response, marker.end())
         for small, markers in found.items():
-            if int(marker[1]) == len(markers) + 1 and (small or not after or not _is_small(after[1])):
+            if fits(marker, markers) and (small or not after or not _is_small(after[1])):
                 markers.append(marker)
     return found[False] or found[True]
+
+
+def _items(response: str, markers: Sequence[re.Match]) -> Iterator[str]:
+    """What stands behind each number, without a title in its line."""
+    for marker, following in zip_longest(markers, markers[1:]):
+        end = following.start() if following else len(response)
+        first_line, _, rest = response[marker.start() : end].lstrip("\n").partition("\n")
+        is_title = rest.strip() and _HEADING.fullmatch(first_line)  # "### 1. Title"
+        yield rest if is_title else response[marker.end() : end]
 
 
 def _is_small(letters: str) -> bool:
@@ -109,6 +123,43 @@ def first_line(response: str, number: int, closed: bool = False) -> str:
         if text and not announces:
             return text
     return ""
+
+
+def listed_passages(response: str, first: int | None = None) -> list[str]:
+    """The passages of a list numbered from anywhere: each is what stands behind a number, up to the next number, a blank line
+    or "##".
+
+    Numbers open lines; one within a line counts if it goes on counting, after the end of a sentence. Of their markup, passages
+    lose what the texts of numbered_texts lose, and each "#". `first`: the number with which the prompt ended, if it did.
+    """
+    response = _prepared(response, first)
+    items = (_BLANK_LINE.split(item.strip(), 1)[0] for item in _items(response, _passage_markers(response)))
+    passages = (" ".join(_text(item).replace("#", "").strip("*_").split()) for item in items)
+    return [passage for passage in passages if passage]
+
+
+def finished_passages(response: str, first: int | None = None) -> str:
+    """A response that was cut, up to the last place where a passage ends."""
+    response = _prepared(response, first)
+    ends = [match.start() for match in (*_BLANK_LINE.finditer(response), *_passage_markers(response)[1:])]
+    return response[: max(ends, default=0)]
+
+
+def _prepared(response: str, first: int | None) -> str:
+    """A response without thoughts, the "##" between passages as blank lines, that begins with the number that it goes on behind."""
+    response = _SEPARATOR.sub("\n\n", unix_lines(response))
+    end = "\n\n" if _BLANK_LINE.search(response[len(response.rstrip()) :]) else ""
+    response = without_thoughts(response).strip() + end
+    opening = _MARKER.match(response)
+    return response if first is None or (opening and int(opening[1]) == first) else f"{first}. {response}"
+
+
+def _passage_markers(response: str) -> Sequence[re.Match]:
+    def fits(marker: re.Match, markers: list[re.Match]) -> bool:
+        opens_line = not response[: marker.start(1)].rpartition("\n")[2].strip(" \t*#_>(")
+        return opens_line or (bool(markers) and int(marker[1]) == int(markers[-1][1]) + 1)
+
+    return _markers(_INLINE, response, fits) or list(_LABELLED.finditer(response))
 
 
 def whole_text(response: str, n: int = 1) -> list[str] | None:

@@ -9,6 +9,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.records import Layout, default_translate_dir
 from topxgen.common.registry import load_choice
 from topxgen.corpora import benchmarks
+from topxgen.corpora.monolingual import TextSource, hub_id, open_sources
 from topxgen.generation import checks
 from topxgen.generation.filters import load_filters
 from topxgen.generation.paragraphs import Target
@@ -47,11 +48,16 @@ class GenerationConfig:
             raise UsageError(
                 f"--num_return_sequences {args.num_return_sequences} is more than --num_beams {args.num_beams}"
             )
-        if "generate" in args.stages:
+        if "generate" in args.stages and args.threshold is None:
+            args.threshold = self.pipeline_class.threshold
+        if "generate" in args.stages and args.paragraphs:
+            if args.number_of_instructions and len(chosen) > 1:
+                raise UsageError(
+                    "--number_of_instructions with --paragraphs is for one language: pass --number_of_instructions_per_language"
+                )
+        elif "generate" in args.stages:
             if not args.model_name_or_path:
                 raise UsageError("the generate stage needs --model_name_or_path")
-            if args.threshold is None:
-                args.threshold = self.pipeline_class.threshold
             if not (args.number_of_instructions or any(self.minimums.values()) or self.pipeline_class.ends):
                 raise UsageError(
                     "set the number of paragraphs: --number_of_instructions or --number_of_instructions_per_language"
@@ -85,10 +91,10 @@ class GenerationConfig:
         """The models that the stages of this run load, as far as they are on the Hub."""
         args, translator, models = self.args, self.back_translator, []
         if args.inference_api not in inference.REMOTE and (
-            "generate" in args.stages or ("translate" in args.stages and translator == "llm")
+            self.prompts or ("translate" in args.stages and translator == "llm")
         ):
             models += [args.model_name_or_path, args.tokenizer_name_or_path, args.adapter_name_or_path]
-        if "generate" in args.stages and checks.encodes_with_sonar(args):
+        if self.prompts and checks.encodes_with_sonar(args):
             models.append(args.sonar_name_or_path)
         if "translate" in args.stages:
             models += [args.nllb_name_or_path if translator == "nllb" else None, args.lid_model]
@@ -106,10 +112,26 @@ class GenerationConfig:
             sources = [args.example_sentences]
         elif args.data_generation_pipeline != "topxgen":
             sources = []  # one of the user's own may show other examples, or none
-        sources = sources if "generate" in args.stages else []
+        sources = sources if self.prompts else []
         if "translate" in args.stages and self.back_translator == "llm" and args.number_of_demonstrations:
             sources.append(args.demonstration_pool)
-        return [benchmarks.REPOS.get(source) for source in sources]
+        repositories = [benchmarks.REPOS.get(source) for source in sources]
+        return repositories + [hub_id(name) for name in args.paragraphs or () if "generate" in args.stages]
+
+    @property
+    def prompts(self) -> bool:
+        """Whether the generate stage prompts an LLM, rather than take --paragraphs."""
+        return "generate" in self.args.stages and not self.args.paragraphs
+
+    @property
+    def limited(self) -> bool:
+        """Whether a number of paragraphs is wanted; else all of --paragraphs."""
+        return bool(self.args.number_of_instructions or any(self.minimums.values()))
+
+    @cached_property
+    def sources(self) -> dict[str, TextSource]:
+        """--paragraphs by language. Raises UsageError."""
+        return open_sources(self.args.paragraphs, list(self.languages.values()))
 
     @property
     def locked_parts(self) -> list[str]:
@@ -143,13 +165,20 @@ class GenerationConfig:
     @cached_property
     def target(self) -> Target:
         total = self.args.number_of_instructions
-        if not total and not any(self.minimums.values()):  # all that the schedule can bring
+        if self.prompts and self.pipeline_class.ends and not self.limited:  # all that the schedule can bring
             total = self.pipeline.prompts * self.args.num_return_sequences
         return Target(tuple(sorted(self.languages)), total, self.minimums)
 
     def generate_settings(self) -> dict:
         """What decides the paragraphs, by the names in settings_generate.json."""
-        args, sampling = self.args, self.sampling_settings()
+        args = self.args
+        if args.paragraphs:
+            cleaning = {
+                "filters": self._filter_names, "threshold": args.threshold, "rouge_tokenizer": args.rouge_tokenizer
+            }  # fmt: skip
+            sources = {f"paragraphs {name}": source.fingerprint for name, source in self.sources.items()}
+            return {"pipeline": "paragraphs", **cleaning, **sources}
+        sampling = self.sampling_settings()
         return {
             "pipeline": args.data_generation_pipeline,
             "model": args.model_name_or_path,

@@ -17,7 +17,7 @@ from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_json
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
-from topxgen.generation import funnel, min_score, scoring
+from topxgen.generation import funnel, min_score, native, scoring
 from topxgen.generation.back_translation import back_translate, read_paragraphs, translated_ids
 from topxgen.generation.checks import RULES
 from topxgen.generation.manifests import (
@@ -73,7 +73,10 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     yield lambda: hub.require(config.hub_models(), config.hub_datasets())
     if "generate" in args.stages:
         yield lambda: config.filters
-        yield lambda: inference.check(args.inference_api, config.model_settings(), config.sampling_settings())
+        if config.prompts:
+            yield lambda: inference.check(args.inference_api, config.model_settings(), config.sampling_settings())
+        else:
+            yield config.generate_settings  # reads the sources
         yield lambda: _check_origin(config)
     if "translate" in args.stages:
         for language in languages:
@@ -149,6 +152,36 @@ def repair_files(config: GenerationConfig) -> None:
             repair_tail(path)
         if config.layout.settings("score").exists():
             min_score.remove_rejected(config.layout, name)
+
+
+def take_paragraphs(config: GenerationConfig) -> bool:
+    """Native texts to paragraphs; whether there are as many as were asked for."""
+    layout, started, settings, begun = config.layout, provenance.now(), config.generate_settings(), []
+    _check_origin(config)
+    with _progress(config, "generate", native.total(config)) as progress:
+
+        def begin() -> None:
+            if not begun:
+                record(layout.settings("generate"), settings)
+                remove_manifests(layout, "generate", list(config.languages))
+                progress.restart_clock()
+                begun.append(True)
+
+        kept = native.clean(config, progress, begin)
+    complete = config.target.reached(kept)
+    results = {
+        name: {
+            "complete": complete,
+            "source": config.sources[name].name,
+            "counts": funnel.generation_counts(layout, name),
+        }
+        for name in config.languages
+    }
+    record(layout.settings("generate"), settings)
+    write_manifests(layout, "generate", started, config.args.seed, settings, results, config.languages)
+    wanted = "" if complete else f", fewer than the {native.total(config)} that were asked for"
+    (logger.info if complete else logger.warning)(f"generate: kept {kept.total()} paragraphs of --paragraphs{wanted}")
+    return complete
 
 
 def generate(config: GenerationConfig) -> bool:
@@ -340,7 +373,7 @@ def _log_retries(model) -> None:
 def report(config: GenerationConfig) -> bool:
     """Print the funnel, the tokens, a few pairs, and where the files are; whether each language has paragraphs."""
     layout = config.layout
-    generated = [name for name in config.languages if layout.responses(name).exists()]
+    generated = [name for name in config.languages if layout.responses(name).exists() or layout.rejects(name).exists()]
     translated = [name for name in config.languages if layout.translations(name).exists()]
     generation = [funnel.generation_counts(layout, name) for name in generated]
     translation = [funnel.translation_counts(layout, name) for name in translated]

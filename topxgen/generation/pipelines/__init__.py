@@ -17,6 +17,10 @@ PIPELINES: dict[str, Choice] = {
     "topxgen": Choice(
         "topxgen.generation.pipelines.topxgen:TopXGen", "texts about topics, with example paragraphs in other languages"
     ),
+    "self-instruct": Choice(
+        "topxgen.generation.pipelines.self_instruct:SelfInstruct",
+        "passages like seed sentences and like those kept before",
+    ),
     "knn-instruct": Choice(
         "topxgen.generation.pipelines.knn_instruct:KNNInstruct",
         "in rounds, one more passage for each of a pool and its nearest neighbours",

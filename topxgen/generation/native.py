@@ -1,0 +1,101 @@
+"""Native texts (--paragraphs) in place of an LLM's: cleaned, filtered and de-duplicated in the order of their source.
+
+A row may be a document: each of its lines is a paragraph. What a run keeps is a function of the source and the settings, and each
+decision is on disk when it is made, so that a run that was stopped goes on behind the last one.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from topxgen.common.console import Progress
+from topxgen.common.files import Appender, read_jsonl
+from topxgen.common.lines import split_lines
+from topxgen.common.records import Paragraph, ParagraphRecord, RejectRecord, with_ids
+from topxgen.corpora.monolingual import Text
+from topxgen.generation.filters import Filter
+from topxgen.generation.paragraphs import native_id, reason_against
+from topxgen.text.languages import Language
+from topxgen.text.near_duplicates import NearDuplicates
+
+# Paragraphs have some hundreds of characters: this is a document without line breaks, or no running text.
+MAX_CHARS = 20_000
+
+
+def total(config) -> int | None:
+    """How many texts there are, or with a limit, how many are wanted; None if it is not known."""
+    if config.limited:
+        return max(config.target.total, sum(config.target.minimums.values()))
+    sizes = [source.size for source in config.sources.values()]
+    return None if None in sizes else sum(sizes)
+
+
+def clean(config, progress: Progress, begin: Callable[[], None]) -> Counter:
+    """The kept paragraphs of each language, earlier runs' included, after all texts or as many paragraphs as are wanted.
+
+    `config`: a GenerationConfig; `begin` is called before each decision is written.
+    """
+    kept = Counter()
+    for language in config.languages.values():
+        _clean_language(config, language, kept, progress, begin)
+    return kept
+
+
+def _clean_language(config, language: Language, kept: Counter, progress: Progress, begin: Callable[[], None]) -> None:
+    args, layout, name = config.args, config.layout, language.name
+    near_duplicates, judged = NearDuplicates(args.threshold, args.rouge_tokenizer), set()
+    for paragraph_id, record in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"):
+        near_duplicates.add(paragraph_id, record["text"])
+        judged.add(paragraph_id)
+    kept[name] = len(judged)
+    judged.update(record["id"] for record in read_jsonl(layout.rejects(name), RejectRecord))
+    rejected = len(judged) - kept[name]
+    progress.update(kept[name] if config.limited else 0, rejected=rejected)
+
+    def wanted() -> bool:
+        return not config.limited or config.target.wants(kept, name)
+
+    with Appender(layout.paragraphs(name)) as out, Appender(layout.rejects(name)) as rejects:
+        for row in config.sources[name].rows(_rows_done(name, judged)):
+            if not wanted():
+                break
+            for index, text in enumerate(_paragraphs(row) or [""]):
+                paragraph_id = native_id(name, row.number, index)
+                if paragraph_id in judged or not wanted():
+                    continue
+                begin()
+                reason = _reason(text, language, config.filters, near_duplicates)
+                if reason is None:
+                    out.write(Paragraph(paragraph_id, text, row.topic).to_json())
+                    near_duplicates.add(paragraph_id, text)
+                    kept[name] += 1
+                    progress.update(1 if config.limited else 0)
+                else:
+                    topic = {} if row.topic is None else {"topic": row.topic}
+                    rejects.write({"id": paragraph_id, "reason": reason, "text": text, **topic})
+                    rejected += 1
+                if args.verbose:
+                    progress.write(f"[{paragraph_id}] {f'rejected, {reason}: ' if reason else ''}{text}")
+            progress.update(0 if config.limited else 1, kept=kept.total(), rejected=rejected)
+
+
+def _rows_done(language: str, judged: set[str]) -> int:
+    """Rows at the beginning of which all is judged: those before the last of an unbroken series."""
+    number = 0
+    while native_id(language, number + 1, 0) in judged:
+        number += 1
+    return max(number - 1, 0)
+
+
+def _paragraphs(row: Text) -> list[str]:
+    """The lines of a text, white space in them made single spaces, as in generated texts."""
+    return [line for line in (" ".join(line.split()) for line in split_lines(row.text or "")) if line]
+
+
+def _reason(
+    text: str, language: Language, filters: Mapping[str, Filter], near_duplicates: NearDuplicates
+) -> str | None:
+    if not text:
+        return "empty"
+    if len(text) > MAX_CHARS:
+        return f"too_long ({len(text)} characters)"
+    return reason_against(text, language, filters, near_duplicates)
