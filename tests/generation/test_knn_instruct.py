@@ -167,7 +167,7 @@ def test_killed_at_any_moment_and_resumed(seeds, tmp_path):
 def test_a_text_that_an_api_owed_joins_its_round_later(seeds, tmp_path, monkeypatch):
     """A failed request of round 1 is sent again when round 2 has begun: no id changes what it stands for."""
     monkeypatch.setattr(paragraphs, "REMOTE", ("tests.support.knn_parts:Model",))
-    Model.silent, Fuse.left = {"Basque-000002"}, 7 + 7 + 2
+    Model.silent, Fuse.left = {"Basque-000002"}, 7 + 7 + 6 + 4
     with pytest.raises(Killed):
         datagen(*command(seeds, tmp_path / "out", rounds=2))
     answered = {record["id"] for record in records(tmp_path / "out" / "Basque_answers.jsonl")}
