@@ -13,9 +13,13 @@ import pytest
 from tests.support.knn_parts import Encoder, Fuse, Killed, Model
 from tests.support.runs import TOPICS, datagen, in_process, records
 from tests.support.tiny_models import udhr_texts
+from tests.support.tiny_sonar import build_sonar
+from topxgen.common.provenance import weights_id
 from topxgen.common.records import Layout
 from topxgen.generation import paragraphs
 from topxgen.generation.parsing import first_line
+from topxgen.quality.sonar import SonarEncoder
+from topxgen.text import languages
 
 SEEDS = [text.split(".")[0][:90].strip() for text in dict.fromkeys(udhr_texts("Basque"))][:7]
 K = 2
@@ -366,6 +370,24 @@ def test_the_first_line_of_a_response(response, expected):
 )
 def test_a_line_that_was_cut_has_no_end(response, expected):
     assert first_line(response, 4, closed=True) == expected
+
+
+def test_sonar_is_the_default_encoder(tmp_path_factory, seeds, tmp_path):
+    """At a tiny shape; the published one has 1,024 numbers."""
+    folder = build_sonar(tmp_path_factory.mktemp("sonar"), udhr_texts("Basque"))
+    arguments = [str(argument) for argument in command(seeds, tmp_path / "out", rounds=1)]
+    del arguments[arguments.index("--encoder") : arguments.index("--encoder") + 2]
+    datagen(*arguments, "--sonar_name_or_path", folder)
+    expected = SonarEncoder(folder, device="cpu").encode(SEEDS, languages.find("Basque")).numpy()
+    stored = np.fromfile(tmp_path / "out" / "Basque_0.bin", "<f4").reshape(7, 64)
+    assert np.abs(stored - expected).max() < 1e-5
+    units = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    nearest = np.argsort(-(units @ units.T - 2 * np.eye(7)), axis=1)[:, :K]
+    assert [prompt_of([SEEDS[item], *(SEEDS[i] for i in near)]) for item, near in enumerate(nearest)] == [
+        Model.seen[f"Basque-{item:06d}"] for item in range(7)
+    ]
+    settings = json.loads((tmp_path / "out" / "settings_generate.json").read_text())
+    assert settings["encoder"] == f"sonar {weights_id(folder)}"
 
 
 def test_the_folder_is_named_by_what_decides_it(seeds, tmp_path):
