@@ -38,6 +38,7 @@ from topxgen.flags import (
     add_quality_flags,
     add_run_flags,
 )
+from topxgen.generation.checks import RULES
 from topxgen.generation.dry_run import dry_run
 from topxgen.generation.filters import FILTERS
 from topxgen.generation.manifests import STAGES
@@ -63,7 +64,11 @@ from topxgen.text.words import TOKENIZERS
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
-        __doc__, section="datagen", incomplete="target not reached, or nothing kept in a language", uses_apis=True
+        __doc__,
+        section="datagen",
+        rules=RULES,
+        incomplete="target not reached, or nothing kept in a language",
+        uses_apis=True,
     )
 
     add = parser.add_argument_group("what to generate").add_argument

@@ -31,6 +31,7 @@ from topxgen.common.records import FilteredLayout
 from topxgen.corpora import benchmarks
 from topxgen.decontamination import benchmark_texts, filter, report
 from topxgen.decontamination.run import (
+    RULES,
     check_paths,
     filter_file,
     input_files,
@@ -46,7 +47,7 @@ EXIT_UNCHECKED = 3  # some texts were compared with nothing
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, section="decontamination", incomplete="texts that were compared with nothing")
+    parser = Parser(__doc__, section="decontamination", rules=RULES, incomplete="texts that were compared with nothing")
 
     add = parser.add_argument_group("what to check").add_argument
     add(

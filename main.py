@@ -24,7 +24,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from comptra import candidate_selection, evaluation_sets, methods
+from comptra import candidate_selection, checks, evaluation_sets, methods
 from comptra.compositional import divide, merge
 from comptra.config import EvaluationConfig
 from comptra.runner import show_prompts, translate_all
@@ -48,7 +48,14 @@ from topxgen.retrieval import bm25
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, section="main", incomplete="sentences without an answer", uses_apis=True)
+    parser = Parser(
+        __doc__,
+        section="main",
+        rules=checks.RULES,
+        check=checks.check_values,
+        incomplete="sentences without an answer",
+        uses_apis=True,
+    )
     add_data_flags(parser.add_argument_group("what to translate").add_argument)
 
     add = parser.add_argument_group("the LLM that translates").add_argument

@@ -40,7 +40,7 @@ from topxgen.training import arguments, run, training_data
 from topxgen.training.arguments import DEFAULT_STEPS, IS_MAIN_PROCESS, SCHEDULERS
 from topxgen.training.export import FORMATS, export
 from topxgen.training.export import check as check_export
-from topxgen.training.flag_rules import RAW_TEXT_RULES
+from topxgen.training.flag_rules import RAW_TEXT_RULES, RULES, check_exclusive
 from topxgen.training.model import SKIPPED_PAIRS_FILE, TrainableModel
 from topxgen.training.packing import PACKINGS
 
@@ -48,7 +48,7 @@ logger = logging.getLogger("topxgen.train")
 
 
 def build_parser() -> Parser:
-    parser = Parser(__doc__, section="train")
+    parser = Parser(__doc__, section="train", rules=RULES, check=check_exclusive)
 
     add = parser.add_argument_group("model").add_argument
     add("--model_name_or_path", required=True, metavar="MODEL", help="base model: a Hub id or a folder")

@@ -108,9 +108,14 @@ RULES = (
 
 def check_flags(args: argparse.Namespace) -> None:
     """Values that are out of range, contradict other flags, or have no effect with them."""
+    check_values(args)
+    flag_rules.check(RULES, args)
+
+
+def check_values(args: argparse.Namespace) -> None:
+    """Values that are out of range or contradict other flags."""
     if problem := next(_problems(args), None):
         raise UsageError(problem)
-    flag_rules.check(RULES, args)
 
 
 def _problems(args: argparse.Namespace) -> Iterator[str]:

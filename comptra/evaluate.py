@@ -53,7 +53,11 @@ RULES = (
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
-        __doc__, section="evaluate", incomplete="folders that could not be scored", prog="python -m comptra.evaluate"
+        __doc__,
+        section="evaluate",
+        rules=RULES,
+        incomplete="folders that could not be scored",
+        prog="python -m comptra.evaluate",
     )
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="folders of runs, or folders above them")
 

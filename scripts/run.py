@@ -20,7 +20,7 @@ from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import SECTIONS, RunFile
-from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, commands
+from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, commands, folder_of
 
 logger = logging.getLogger("topxgen.run")
 
@@ -45,19 +45,17 @@ def run(args: argparse.Namespace) -> int:
     file = RunFile.read(args.file, args.set)
     if not file.sections:
         raise UsageError(f"{args.file} has no section of a stage; write at least one of {', '.join(SECTIONS)}")
-    todo = commands(file, args.stages or list(file.sections))
-    folder = file.shared_value("output_dir")
-    if not isinstance(folder, str) or not folder:
-        raise UsageError(f"{args.file} needs output_dir at the top: the folder of the run")
+    todo = commands(file, args.stages)
+    folder = folder_of(file)
     if args.dry_run:
-        chain = Chain(Path(folder))
+        chain = Chain(folder)
         for command in todo:
             reason = chain.reason_to_run(command)
             show(f"# {command.name}: {f'will run ({reason})' if reason else 'complete'}\n{command.shown()}")
         return 0
     incomplete = 0
-    with OutputLock(Path(folder) / RECORDS):
-        chain = Chain(Path(folder))
+    with OutputLock(folder / RECORDS):
+        chain = Chain(folder)
         for number, command in enumerate(todo, start=1):
             reason = chain.reason_to_run(command)
             title = f"=== {number}/{len(todo)}  {command.name}"
@@ -67,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
             logger.info(f"{title}: {reason}\n{command.shown()}")
             code = chain.run(command)
             if code and not (code == EXIT_INCOMPLETE and args.allow_incomplete):
-                logger.error(f"{command.name} ended with exit code {code}; start again to go on from there")
+                how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
+                logger.error(f"{command.name} {how}; start again to go on from there")
                 return code
             incomplete = incomplete or code
     return incomplete

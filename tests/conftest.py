@@ -1,6 +1,5 @@
 """Fixtures: small models, scripts run in this process, evaluation data of this machine."""
 
-import importlib
 import os
 import shutil
 import signal
@@ -13,8 +12,8 @@ import pytest
 
 from tests.support import tiny_models
 from tests.support.main_runs import options
-from tests.support.runs import BENCHMARKS, GEMMA, ROOT
-from tests.support.tiny_lm import build_lm, built_once, give_chat_template
+from tests.support.runs import BENCHMARKS, GEMMA, ROOT, in_process
+from tests.support.tiny_lm import build_lm, built_once, give_chat_template, trained_once
 
 # A shell ignores SIGINT in its background jobs, and children inherit that; tests send it to theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -45,38 +44,21 @@ def ntrex() -> Path:
 
 
 @pytest.fixture
-def script_here(monkeypatch, capsys):
-    """Run a script's main() in this process, for runs that load no model: seconds less each."""
-
-    def run(name: str, *args) -> subprocess.CompletedProcess:
-        command = [name, *map(str, args)]
-        monkeypatch.setattr("sys.argv", command)
-        try:
-            code = importlib.import_module(name.removesuffix(".py")).main()
-        except SystemExit as end:  # argparse
-            code = end.code
-        captured = capsys.readouterr()
-        return subprocess.CompletedProcess(command, code, captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture
-def main_here(script_here, tiny_lm):
+def main_here(tiny_lm):
     """main.py with the flags of the small model; later flags override them."""
-    return partial(script_here, "main.py", *options(tiny_lm))
+    return partial(in_process, "main.py", *options(tiny_lm))
 
 
 @pytest.fixture
-def datagen_here(script_here):
-    return partial(script_here, "datagen.py")
+def datagen_here():
+    return partial(in_process, "datagen.py")
 
 
 @pytest.fixture(scope="session")
 def tiny_lm(tmp_path_factory) -> str:
     """A Llama of 0.7 million parameters, trained for some seconds on the Basque UDHR: a real model folder
     that loads at once and writes something like Basque."""
-    return built_once(tmp_path_factory, "tiny_lm", build_lm)
+    return built_once(tmp_path_factory, "tiny_lm", trained_once("tiny_lm", build_lm))
 
 
 @pytest.fixture(scope="session")
@@ -97,4 +79,4 @@ def tiny_nllb(tmp_path_factory) -> str:
     def build(folder: Path) -> None:
         tiny_models.build_nllb(folder, tiny_models.udhr_pairs("Basque"), steps=160)
 
-    return built_once(tmp_path_factory, "tiny_nllb", build)
+    return built_once(tmp_path_factory, "tiny_nllb", trained_once("tiny_nllb", build))

@@ -1,7 +1,6 @@
 """README.md and docs/: every command parses or runs, every path and flag exists, every message is one of the code's."""
 
 import ast
-import os
 import re
 import subprocess
 from functools import cache
@@ -17,7 +16,6 @@ from tests.support.documentation import (
     PARSERS,
     WRAPPERS,
     WRAPPERS_WITHOUT_FLAGS,
-    command_line,
     fences,
     flags_of,
     make_workplace,
@@ -26,7 +24,7 @@ from tests.support.documentation import (
     without_fences,
     words_of,
 )
-from tests.support.runs import ROOT
+from tests.support.runs import ROOT, in_process
 
 MAX_README_LINES, MAX_PROSE_COLUMNS = 150, 120
 
@@ -84,9 +82,8 @@ def workplace(tmp_path_factory, tiny_lm) -> Path:
 
 
 @pytest.mark.parametrize(("page", "command"), RUN)
-def test_commands_on_embedded_data_run(page, command, workplace):
-    script, _ = script_and_arguments(words_of(command))
-    words = command_line(command)
+def test_commands_on_embedded_data_run(page, command, workplace, monkeypatch):
+    script, words = script_and_arguments(words_of(command))
     if script in PLAN_ONLY:
         words = [
             word if word != "vllm" else "hf"
@@ -97,8 +94,8 @@ def test_commands_on_embedded_data_run(page, command, workplace):
         words += ["--enable_lora", "false"] if "--lora_rank" in words else []  # the adapter is left out
     if script == "comptra.evaluate":  # translations of the original code, which do not say what they translate
         words += ["--dataset_name_or_path", "udhr"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(words, cwd=workplace, env=environment, capture_output=True, text=True)
+    monkeypatch.chdir(workplace)
+    result = in_process(script, *words)
     assert result.returncode == 0, f"{page}: {command}\n{result.stdout}\n{result.stderr}"
 
 

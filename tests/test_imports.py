@@ -26,7 +26,9 @@ PARSERS = {
     "main": ["main.py"],
     "comptra.evaluate": ["-m", "comptra.evaluate"],
     "scripts.merge_lora": ["scripts/merge_lora.py"],
+    "scripts.data_stats": ["scripts/data_stats.py"],
     "scripts.run": ["scripts/run.py"],
+    "scripts.compare": ["scripts/compare.py"],
 }
 HELP_LIMIT_S = 0.5
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import ROOT, TOPICS
+from tests.support.runs import ROOT, TOPICS, in_process
 from tests.support.tiny_sonar import build_blaser
 from tests.training.test_train import flags
 
@@ -114,10 +114,10 @@ def commands(planted: Path, tiny_lm: str, adapter: Path, out: Path) -> dict[str,
     }  # fmt: skip
 
 
-def test_planted_code_never_runs(planted, tiny_lm, adapter, tmp_path, script_here):
+def test_planted_code_never_runs(planted, tiny_lm, adapter, tmp_path):
     folder, marker = planted
     for name, command in commands(folder, tiny_lm, adapter, tmp_path).items():
-        result = script_here(*command)
+        result = in_process(*command)
         assert not marker.exists(), name
         assert result.returncode == 2 and "Traceback" not in result.stderr, (
             name,
@@ -126,7 +126,7 @@ def test_planted_code_never_runs(planted, tiny_lm, adapter, tmp_path, script_her
         assert "contains custom code" in result.stderr, (name, result.stderr[-800:])
 
 
-def test_the_planted_code_would_run_if_it_were_trusted(planted, tiny_lm, tmp_path, script_here):
+def test_the_planted_code_would_run_if_it_were_trusted(planted, tiny_lm, tmp_path):
     folder, marker = planted
-    script_here("train.py", *flags(folder, tmp_path / "run"), "--dry_run", "--trust_remote_code")
+    in_process("train.py", *flags(folder, tmp_path / "run"), "--dry_run", "--trust_remote_code")
     assert marker.exists()

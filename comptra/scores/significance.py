@@ -73,6 +73,12 @@ def bootstrap_intervals(
 
     `statistics` and `scores` as in `randomization_p_values`, of one system.
     """
+    drawn = resampled_scores(statistics, scores, samples, seed)
+    return [tuple(map(float, interval)) for interval in np.percentile(drawn, (2.5, 97.5), axis=1).T]
+
+
+def resampled_scores(statistics: list[np.ndarray], scores: list[Scores], samples: int, seed: int = SEED) -> np.ndarray:
+    """Scores on test sets drawn from this one with replacement, the same sets for all `statistics`: (len(statistics), samples)."""
     segments = len(statistics[0])
     rng = np.random.default_rng(seed)
     drawn: list[list[np.ndarray]] = [[] for _ in statistics]
@@ -83,7 +89,7 @@ def bootstrap_intervals(
         times = np.bincount(chosen.ravel(), minlength=count * segments).reshape(count, segments).astype(float)
         for i, stats in enumerate(statistics):
             drawn[i].append(scores[i](times @ stats))
-    return [tuple(map(float, np.percentile(np.concatenate(values), (2.5, 97.5)))) for values in drawn]
+    return np.array([np.concatenate(values) for values in drawn])
 
 
 def holm(p_values: list[float]) -> list[float]:

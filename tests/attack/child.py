@@ -26,6 +26,7 @@ LIGHT += (
     "comptra.evaluate",
     "scripts.merge_lora",
     "scripts.run",
+    "scripts.data_stats",
     "ruamel.yaml",
     "topxgen.inference.openai",
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.attack.hostile import NUMBERS, TEXTS, make_hostile_files
 from tests.attack.shooting_range import KEY, Outcome, Range
-from tests.attack.table import DATAGEN, GENERATE, STAGES, TRAIN
+from tests.attack.table import COMPARE, DATAGEN, GENERATE, STAGES, TRAIN
 from tests.support.documentation import parser_of
 
 # The command that flags are added to.
@@ -18,11 +18,13 @@ BASES = {
     "comptra.evaluate": STAGES["evaluate"].command,
     "train.py": (*TRAIN, "--dry_run"),
     "scripts/merge_lora.py": STAGES["merge"].command,
+    "scripts/data_stats.py": STAGES["statistics"].command,
     "scripts/run.py": STAGES["run"].command,
+    "scripts/compare.py": COMPARE,
 }
 HEAVY = ("train.py", "scripts/merge_lora.py")
 # Where a user may write outside the folder, if they say so.
-WHERE_TO_WRITE = ("--output_dir", "--csv", "--json", "--report", "--export_dir", "--cache_dir", "output")
+WHERE_TO_WRITE = ("--output_dir", "--csv", "--json", "--report", "--export_dir", "--cache_dir", "--markdown", "output")
 # Any number of these is right, and a large one takes long.
 WORK = ("--number_of_instructions", "--number_of_instructions_per_language", "--num_workers")
 TIMEOUT_S = 20.0

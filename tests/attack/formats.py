@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.attack.faults import Undisturbed
 from tests.attack.hostile import INSTEAD, KINDS, NEVER_ANOTHER_CONTENT, NEVER_IN_JSON, VALUES, bytes_instead
 from tests.attack.shooting_range import Outcome, Range, differences, digests, results
-from tests.attack.table import API, STAGES
+from tests.attack.table import API, COMPARE, STAGES
 
 TIMEOUT_S = 12.0
 BENCHMARKS = (
@@ -69,6 +69,7 @@ FORMATS = [
     Format("in/merge.toml", "toml", "comptra", free=("stop",)),
     Format("in/divide.toml", "toml", "comptra", free=("stop", "sentence", "phrases")),
     Format("in/run.yaml", "text", "run"),
+    Format("in/experiment.yaml", "text", "run", command=COMPARE),
     Format("in/flags.yaml", "text", "decontaminate", command=("decontamination.py", "--input_dir", "in", "--output_dir", "out", "--num_workers", "1", "--config", "in/flags.yaml")),
     Format("out/run/decontamination.json", "json", "run", ("{output_dir}/run/{stage}.json",), may_be_missing=True),
     Format("in/test.tsv", "table", "few-shot"),
@@ -122,6 +123,10 @@ FORMATS = [
     Format("out/stub-1/divide_1.jsonl", "jsonl", "comptra", ("divide_{r}.jsonl",), free=("sentence", "propositions"), may_be_missing=True),
     Format("out/stub-1/parent_1.jsonl", "jsonl", "comptra", ("parent_{r}.jsonl",), may_be_missing=True),
     Format("out/stub-1/settings_divide.json", "json", "comptra", may_be_missing=True),
+    # Statistics
+    Format("in/Basque_translate.jsonl", "jsonl", "statistics", free=("topic*", "id*", "scores*", "sentence*", "propositions", "translations")),
+    Format("in/judge.toml", "toml", "statistics", free=("stop", "completion", "chat")),
+    Format("out/topic_judge_answers.jsonl", "jsonl", "statistics", ("topic_judge_answers.jsonl",), free=("id*", "texts", "prompt_tokens*", "completion_tokens*", "max_new_tokens*"), may_be_missing=True),
     # Training
     Format("in/Basque_translate_filtered.jsonl", "jsonl", "export", free=("topic*", "id*", "scores*", "sentence*", "propositions", "translations")),
     Format("in/bench.tsv", "table", "export", more=("--dataset_name_or_path", "in/bench.tsv", "--input_column_name", "English", "--output_column_name", "Basque")),

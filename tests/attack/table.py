@@ -48,6 +48,17 @@ evaluate:
   json: ${output_dir}/scores.json"""
 
 
+COMPARE = ("scripts/compare.py", "in/experiment.yaml", "--dry_run")
+EXPERIMENT = """output_dir: out
+seeds: [1, 2]
+baseline: nothing
+train: {model_name_or_path: in/lm, dataset_name_or_path: udhr, target_languages: Basque, max_steps: 2}
+main: {dataset_name_or_path: udhr, src: English, tgt: Basque, inference_api: hf}
+variants:
+  udhr: {}
+  nothing: {train: null}"""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A command in a folder with inputs/ below `in`, which writes below `out`; `before` runs other stages first.
@@ -99,6 +110,14 @@ STAGES = {
         (
             "comptra.evaluate", "in/runs", "--baseline", "in/runs/stub-1", "--trials", "50", "--bootstrap", "20", "--csv", "out/scores.csv",
             "--json", "out/scores.json",
+        ),
+        prepare=lambda folder: (folder / "out").mkdir(),
+    ),
+    "statistics": Stage(
+        (
+            "scripts/data_stats.py", "in", "--stage", "pairs", "--seed_topics_path", "in/topics_wiki.txt", "--judge_sample", "3", "--output_dir",
+            "out", "--csv", "out/stats.csv", "--json", "out/stats.json", "--markdown", "out/stats.md", "--judge_prompt", "in/judge.toml",
+            "--judge_model_name_or_path", "stub-1", *(word for word in API if word not in ("--model_name_or_path", "stub-1")),
         ),
         prepare=lambda folder: (folder / "out").mkdir(),
     ),
@@ -170,10 +189,12 @@ def make_inputs(folder: Path) -> None:
     shutil.copy(root / "comptra/prompts/divide/vanilla.toml", inputs / "divide.toml")
     shutil.copy(root / "comptra/prompts/merge/refine.toml", inputs / "merge.toml")
     shutil.copy(root / "topxgen/generation/prompts/instruct.toml", inputs / "prompt.toml")
+    shutil.copy(root / "topxgen/statistics/prompts/topic_judge.toml", inputs / "judge.toml")
     shutil.copy(root / "topxgen/generation/prompts/passages.toml", inputs / "passages.toml")
     shutil.copy(root / "topxgen/generation/prompts/neighbours.toml", inputs / "neighbours.toml")
     shutil.copy(root / "tests/support/knn_parts.py", inputs / "encoder.py")
     write(inputs / "run.yaml", RUN)
+    write(inputs / "experiment.yaml", EXPERIMENT)
     write(inputs / "flags.yaml", "near_duplicate_threshold: 0.6\nbenchmarks: [in/bench.tsv, udhr]")
     write(inputs / "template.toml", 'prefix = "{src}: "\nmiddle = "\\n{tgt}: "\nsuffix = "\\n\\n"')
     write(inputs / "languages.tsv", "name\tflores\tiso639_1\nKlingon\ttlh_Latn\teu")

@@ -158,6 +158,11 @@ def test_what_is_given_counts_instead_of_the_defaults(tmp_path):
     assert "model_name_or_path" not in values(file, "main")[0]
 
 
+def test_a_value_at_the_top_may_be_the_default(tmp_path):
+    text = RUN.replace("decontamination: {}", "decontamination: {output_dir: clean}\ndata_dir: clean")
+    assert values(tree(text, tmp_path), "train")[0]["data_dir"] == "clean"
+
+
 def test_a_reference_to_several_entries_is_their_list(tmp_path):
     several = "train: [{model_name_or_path: a, output_dir: t1}, {model_name_or_path: b, output_dir: t2}]"
     text = RUN.replace("train: {model_name_or_path: base, launcher: [accelerate, launch]}", several)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.support.main_runs import options
-from tests.support.runs import ROOT
+from tests.support.runs import ROOT, in_process
 from topxgen.common import provenance
 from topxgen.common.console import without_secrets
 
@@ -43,8 +43,8 @@ def run(command: str, *args, cwd=ROOT, **env) -> subprocess.CompletedProcess:
     ids=" ".join,
 )
 def test_a_mistyped_key_is_never_shown(script, words):
-    result = run(script, *words)
-    assert result.returncode == 2 and b"0123456789" not in result.stdout + result.stderr
+    result = in_process(script.removeprefix("-m "), *words)
+    assert result.returncode == 2 and "0123456789" not in result.stdout + result.stderr
 
 
 def test_secrets_in_urls():
@@ -152,7 +152,7 @@ def test_nothing_else_prints():
     ],
 )
 def test_help_lists_the_exit_codes_of_the_script(script, codes):
-    _, _, listed = run(script, "--help").stdout.decode().partition("exit codes:\n")
+    _, _, listed = in_process(script.removeprefix("-m "), "--help").stdout.partition("exit codes:\n")
     assert [int(line.split()[0]) for line in listed.splitlines()] == codes
 
 
@@ -178,6 +178,6 @@ def test_help_lists_the_exit_codes_of_the_script(script, codes):
     ],
 )  # fmt: skip
 def test_values_out_of_bounds_and_empty_ones(script, words, says):
-    result = run(script, *words)
-    error = result.stderr.decode()
+    result = in_process(script.removeprefix("-m "), *words)
+    error = result.stderr
     assert result.returncode == 2 and says in error and error.count("\n") == 1 and len(error) < 1200

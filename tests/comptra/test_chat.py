@@ -11,7 +11,7 @@ import pytest
 from comptra import answer_parsing
 from tests.support.api_server import KEY, ApiServer
 from tests.support.main_runs import folder_of, options, texts, udhr
-from tests.support.runs import lines_in, records, script
+from tests.support.runs import in_process, lines_in, records, script
 from tests.support.tiny_lm import give_chat_template
 from tests.support.tiny_models import udhr_texts
 from topxgen.prompting.mt_templates import chat_prompt
@@ -21,10 +21,10 @@ SENTENCES = 2
 
 
 @pytest.fixture
-def chat(script_here, tiny_chat, monkeypatch):
+def chat(tiny_chat, monkeypatch):
     monkeypatch.setattr("comptra.methods.conversation.THOUGHT_TOKENS", 24)
     monkeypatch.setattr("comptra.methods.maps.KNOWLEDGE_TOKENS", 24)
-    return partial(script_here, "main.py", *options(tiny_chat, prompt_style=None, max_samples=SENTENCES))
+    return partial(in_process, "main.py", *options(tiny_chat, prompt_style=None, max_samples=SENTENCES))
 
 
 def requests() -> list[list[dict]]:
@@ -93,11 +93,11 @@ def test_maps_chooses_by_blaser(chat, tiny_chat, tmp_path):
     assert len(found) == SENTENCES and set(found) <= said
 
 
-def test_a_server_that_speaks_openais_api(script_here, tmp_path, monkeypatch):
+def test_a_server_that_speaks_openais_api(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     flags = options("org/chat", prompt_style=None, max_samples=SENTENCES, inference_api="openai", dtype=None)
     with ApiServer() as server:
-        run = partial(script_here, "main.py", *flags, "--base_url", server.url("openai"))
+        run = partial(in_process, "main.py", *flags, "--base_url", server.url("openai"))
         result = run("--output_dir", tmp_path)
         assert result.returncode == 0, result.stderr
         asked = [body["messages"] for body in server.bodies]
@@ -129,7 +129,7 @@ def test_a_server_that_speaks_openais_api(script_here, tmp_path, monkeypatch):
         (("--steps", 1, "--refine_after_merge", 2, "--number_of_refining_steps", 1), {500: 4, 1500: 4 + 2 + 4}),
     ],
 )
-def test_length_and_number_of_what_is_asked(flags, lengths, script_here, tmp_path, monkeypatch):
+def test_length_and_number_of_what_is_asked(flags, lengths, tmp_path, monkeypatch):
     """By default 500 new tokens, and 1,500 for merges and refinements."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     common = options(
@@ -137,23 +137,23 @@ def test_length_and_number_of_what_is_asked(flags, lengths, script_here, tmp_pat
         max_new_tokens_merge=None, method_divide="space", number_of_subproblems=2, steps=0,
     )  # fmt: skip
     with ApiServer() as server:
-        result = script_here("main.py", *common, *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)
+        result = in_process("main.py", *common, *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)
         assert result.returncode == 0, result.stderr
         assert Counter(body["max_tokens"] for body in server.bodies) == lengths
     assert "_0_shot_" in next((tmp_path / "chat").glob("*/translate_0.jsonl")).parent.name
 
 
-def test_refine_after_merge_of_older_versions(script_here, tiny_lm, tmp_path):
+def test_refine_after_merge_of_older_versions(tiny_lm, tmp_path):
     """It refined merges instead of phrases: such a run is not continued, one without it is."""
     flags = options(tiny_lm, "--steps", 1, "--method_divide", "space", "--output_dir", tmp_path, max_samples=1)
-    assert script_here("main.py", *flags).returncode == 0
+    assert in_process("main.py", *flags).returncode == 0
     path = folder_of(tmp_path, tiny_lm, divide="space", steps=1) / "settings_translate.json"
     settings = json.loads(path.read_text())
     del settings["max_new_tokens_merge"]
     path.write_text(json.dumps(settings | {"refine_after_merge": False}))
-    assert script_here("main.py", *flags).returncode == 0
+    assert in_process("main.py", *flags).returncode == 0
     path.write_text(json.dumps(settings | {"refine_after_merge": True}))
-    refused = script_here("main.py", *flags, "--refine_after_merge")
+    refused = in_process("main.py", *flags, "--refine_after_merge")
     assert refused.returncode == 2 and "refine_after_merge was 'instead of phrases', now 1" in refused.stderr
 
 
@@ -180,7 +180,7 @@ def test_what_nllb_translated_is_on_disk_before_it_is_refined(chat, tiny_chat, t
     assert chat(*flags).returncode == 0 and refined.read_bytes().splitlines()[1:] == before.splitlines()[1:]
 
 
-def test_a_sentence_that_an_api_refuses_does_not_keep_the_others_waiting(script_here, tmp_path, monkeypatch):
+def test_a_sentence_that_an_api_refuses_does_not_keep_the_others_waiting(tmp_path, monkeypatch):
     """Its division is asked for twice; then it is translated undivided, and the others in phrases."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     refused = udhr(3).sources[1]
@@ -188,7 +188,7 @@ def test_a_sentence_that_an_api_refuses_does_not_keep_the_others_waiting(script_
     flags += ["--max_concurrent_requests", 1]  # so that the last body is the one that is answered
     with ApiServer() as server:
         server.faults = lambda name, attempt: "context" if refused in json.dumps(server.bodies[-1]) else None
-        run = partial(script_here, "main.py", *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)
+        run = partial(in_process, "main.py", *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)
         first = run()
         assert first.returncode == 2 and "1 of 3 sentences could not be divided" in first.stderr, first.stderr
         second = run()
@@ -213,13 +213,13 @@ def test_a_sentence_that_an_api_refuses_does_not_keep_the_others_waiting(script_
         ("cohere", ("--prompt_style", "raw"), "cohere has chat models only"),
     ],
 )
-def test_what_an_api_cannot_do_is_told_before_anything_is_asked(api, more, message, script_here, tmp_path, monkeypatch):
+def test_what_an_api_cannot_do_is_told_before_anything_is_asked(api, more, message, tmp_path, monkeypatch):
     for variable in ("OPENAI_API_KEY", "CO_API_KEY", "ANTHROPIC_API_KEY"):
         monkeypatch.setenv(variable, KEY)
     flags = options("org/chat", *more, prompt_style=None, max_samples=1, inference_api=api, dtype=None)
     with ApiServer() as server:
         address = ("--base_url", server.url(api))
-        result = script_here(
+        result = in_process(
             "main.py", *flags, *address, "--steps", 1, "--method_divide", "llm", "--output_dir", tmp_path / "out"
         )
         assert message in result.stderr and "Traceback" not in result.stderr

@@ -8,18 +8,18 @@ import pytest
 
 from tests.support.api_server import KEY, ApiServer
 from tests.support.main_runs import options, udhr
-from tests.support.runs import lines_in, records
+from tests.support.runs import in_process, lines_in, records
 
 PRICES = ("--prices", 2.0, 8.0, 0.5)
 SPLIT = ("--steps", 1, "--method_divide", "space", "--number_of_subproblems", 2)
 
 
 @pytest.fixture
-def served(script_here, tmp_path, monkeypatch):
+def served(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     chosen = {"prompt_style": None, "inference_api": "openai", "dtype": None, "k": None, "max_new_tokens_merge": None}
     flags = options("org/chat", "--output_dir", tmp_path / "out", **chosen)
-    return partial(script_here, "main.py", *flags)
+    return partial(in_process, "main.py", *flags)
 
 
 def respond(prompt: str) -> str:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.support.main_runs import folder_of, udhr
+from tests.support.runs import in_process
 
 BAD_LINES = [
     b'{"translation": "x"}',
@@ -46,7 +47,7 @@ def one_line(result, *words: str) -> None:
 
 
 @pytest.fixture
-def run(main_here, script_here, tiny_lm, tmp_path):
+def run(main_here, tiny_lm, tmp_path):
     """A folder with two lines, and the commands that read it."""
     folder = folder_of(tmp_path / "out", tiny_lm)
     folder.mkdir(parents=True)
@@ -62,7 +63,7 @@ def run(main_here, script_here, tiny_lm, tmp_path):
         "chrf",
         "--allow_partial",
     )
-    return folder, good, lambda: main_here("--output_dir", tmp_path / "out"), lambda: script_here(*score)
+    return folder, good, lambda: main_here("--output_dir", tmp_path / "out"), lambda: in_process(*score)
 
 
 @pytest.mark.parametrize("line", BAD_LINES, ids=lambda line: line[:40].decode("latin-1"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.main_runs import folder_of, options, texts, udhr
-from tests.support.runs import records, script, snapshot
+from tests.support.runs import in_process, records, script, snapshot
 from topxgen import inference
 from topxgen.prompting.answers import clean_answer
 from topxgen.prompting.mt_templates import get_template
@@ -126,8 +126,8 @@ def test_beams_are_candidates(main_here, tiny_lm, tmp_path):
     assert texts(folder / "translate_0.jsonl") == [clean_answer(beams[0], "###")], "greedy: the best beam"
 
 
-def test_an_encoder_decoder_needs_no_llm(script_here, tiny_nllb, tmp_path):
-    result = script_here(
+def test_an_encoder_decoder_needs_no_llm(tiny_nllb, tmp_path):
+    result = in_process(
         "main.py", "--method_translate", "nllb", "--nllb_name_or_path", tiny_nllb, "--dataset_name_or_path", "udhr", "--src",
         "Basque", "--tgt", "English", "--max_samples", 3, "--k", 0, "--nllb_compute_type", "float32", "--cache_dir",
         tmp_path / "cache", "--output_dir", tmp_path / "out",
@@ -139,9 +139,9 @@ def test_an_encoder_decoder_needs_no_llm(script_here, tiny_nllb, tmp_path):
         "main.py", "--method_translate", "nllb", "--dataset_name_or_path", "udhr", "--src", "Basque", "--tgt", "English",
         "--k", 0, "--nllb_compute_type", "float32", "--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "out",
     )  # fmt: skip
-    other = script_here(*command, "--nllb_name_or_path", f"{tiny_nllb}/", "--max_samples", 3, "--inference_api", "hf")
+    other = in_process(*command, "--nllb_name_or_path", f"{tiny_nllb}/", "--max_samples", 3, "--inference_api", "hf")
     assert other.returncode == 0, other.stderr
-    refused = script_here(*command, "--nllb_name_or_path", tiny_nllb, "--num_beams", 4)
+    refused = in_process(*command, "--nllb_name_or_path", tiny_nllb, "--num_beams", 4)
     assert refused.returncode == 2 and "gives one translation" in refused.stderr
 
 
@@ -168,22 +168,18 @@ def adapters(tiny_lm, tmp_path_factory) -> list[str]:
     return make_adapters(tiny_lm, tmp_path_factory.mktemp("run"))
 
 
-def test_all_checkpoints_of_a_run_in_one_call(script_here, tiny_lm, adapters, tmp_path):
+def test_all_checkpoints_of_a_run_in_one_call(tiny_lm, adapters, tmp_path):
     command = ("main.py", *options(tiny_lm, "--base_model_name_or_path", tiny_lm, model_name_or_path=None))
-    result = script_here(*command, "--model_name_or_path", *adapters, "--output_dir", tmp_path / "both")
+    result = in_process(*command, "--model_name_or_path", *adapters, "--output_dir", tmp_path / "both")
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("loading") == 1, "the base is loaded once"
     found = [texts(folder_of(tmp_path / "both", adapter) / "translate_0.jsonl") for adapter in adapters]
     assert found[0] != found[1]
-    base = script_here(
-        *command, "--model_name_or_path", tiny_lm, adapters[0], "--enable_lora", "--output_dir", tmp_path
-    )
+    base = in_process(*command, "--model_name_or_path", tiny_lm, adapters[0], "--enable_lora", "--output_dir", tmp_path)
     assert base.returncode == 0 and base.stderr.count("loading") == 1, base.stderr
     assert texts(folder_of(tmp_path, tiny_lm) / "translate_0.jsonl") != found[0]
     assert texts(folder_of(tmp_path, adapters[0]) / "translate_0.jsonl") == found[0]
-    alone = script_here(
-        *command, "--model_name_or_path", adapters[1], "--enable_lora", "--output_dir", tmp_path / "one"
-    )
+    alone = in_process(*command, "--model_name_or_path", adapters[1], "--enable_lora", "--output_dir", tmp_path / "one")
     assert alone.returncode == 0, alone.stderr
     assert texts(folder_of(tmp_path / "one", adapters[1]) / "translate_0.jsonl") == found[1]
 
@@ -271,9 +267,9 @@ def test_bad_input_is_told_before_anything_is_loaded(flags, message, main_here, 
     assert "Traceback" not in result.stderr and not (tmp_path / "out").exists()
 
 
-def test_a_rank_that_does_not_fit(script_here, tiny_lm, adapters, tmp_path):
+def test_a_rank_that_does_not_fit(tiny_lm, adapters, tmp_path):
     command = ("main.py", *options(adapters[0], "--lora_rank", 4, "--output_dir", tmp_path))
-    result = script_here(*command, "--base_model_name_or_path", tiny_lm)
+    result = in_process(*command, "--base_model_name_or_path", tiny_lm)
     assert result.returncode == 2 and "--lora_rank 4 is less than the rank of" in result.stderr
     assert "pass --lora_rank 8" in result.stderr
 
@@ -311,7 +307,7 @@ def test_a_chat_models_preface_is_no_translation():
     assert answer_parsing.line("hm</think>\nBai.") == "Bai."
 
 
-def test_its_directories_are_scored(main_here, script_here, tiny_lm, tmp_path):
+def test_its_directories_are_scored(main_here, tiny_lm, tmp_path):
     assert main_here("--output_dir", tmp_path).returncode == 0
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     result = script("-m", "comptra.evaluate", tmp_path, "--json", tmp_path / "scores.json")
@@ -352,10 +348,10 @@ IDLE = [
 
 
 @pytest.mark.parametrize(("flags", "message"), IDLE, ids=lambda value: None if isinstance(value, str) else value[-2])
-def test_flags_without_an_effect_end_the_run(flags, message, script_here, tiny_lm, tmp_path):
+def test_flags_without_an_effect_end_the_run(flags, message, tiny_lm, tmp_path):
     command = options(tiny_lm, "--output_dir", tmp_path / "out", k=None, max_new_tokens_merge=None)
     for dry_run in ((), ("--dry_run",)):
-        result = script_here("main.py", *command, *flags, *dry_run)
+        result = in_process("main.py", *command, *flags, *dry_run)
         assert result.returncode == 2 and message in result.stderr and "pass that, or drop" in result.stderr
         assert len(result.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
 
@@ -373,9 +369,9 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("flags", "line"), PUBLISHED)
-def test_flags_that_are_switched_off_or_published_so_are_told_in_one_line(flags, line, script_here, tiny_lm, tmp_path):
+def test_flags_that_are_switched_off_or_published_so_are_told_in_one_line(flags, line, tiny_lm, tmp_path):
     command = options(tiny_lm, "--output_dir", tmp_path, "--dry_run", k=None, max_new_tokens_merge=None)
-    result = script_here("main.py", *command, *flags)
+    result = in_process("main.py", *command, *flags)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("no effect") == (line is not None) and (line or "") in result.stderr
 

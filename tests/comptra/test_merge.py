@@ -11,7 +11,7 @@ from comptra.compositional import merge
 from comptra.methods import Task
 from tests.support.api_server import KEY, ApiServer
 from tests.support.main_runs import options, texts, udhr
-from tests.support.runs import records
+from tests.support.runs import in_process, records
 from topxgen.common.errors import UsageError
 from topxgen.inference import SamplingSettings
 from topxgen.prompting.mt_templates import chat_prompt, get_template
@@ -68,20 +68,20 @@ def test_a_name_in_the_folder_and_what_is_wrong(tmp_path, monkeypatch):
         merge.load(write(tmp_path / "mine.toml", chat="{sentence}"))
 
 
-def served(script_here, tmp_path, monkeypatch, merge_prompt, **changes):
+def served(tmp_path, monkeypatch, merge_prompt, **changes):
     """main.py with two phrases of one sentence, through a server that keeps what it is asked."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     chosen = {"prompt_style": None, "inference_api": "openai", "dtype": None, "k": 0, "max_samples": 1} | changes
     flags = options("org/chat", **chosen)
     flags += ["--steps", 1, "--method_divide", "space", "--number_of_subproblems", 2, "--merge_prompt", merge_prompt]
-    return partial(script_here, "main.py", *flags, "--output_dir", tmp_path / "out")
+    return partial(in_process, "main.py", *flags, "--output_dir", tmp_path / "out")
 
 
-def test_main_sends_the_users_words(script_here, tmp_path, monkeypatch):
+def test_main_sends_the_users_words(tmp_path, monkeypatch):
     own = tmp_path / "mine.toml"
     write(own)
     (sentence,) = udhr(1).sources
-    main = served(script_here, tmp_path, monkeypatch, own)
+    main = served(tmp_path, monkeypatch, own)
     with ApiServer() as server:
         run = partial(main, "--base_url", server.url("openai"))
         result = run()
@@ -113,7 +113,7 @@ Final translation of the sentence: the verb ends it.
 None."""
 
 
-def test_refine_asks_for_sections_and_finds_the_final_one(script_here, tmp_path, monkeypatch):
+def test_refine_asks_for_sections_and_finds_the_final_one(tmp_path, monkeypatch):
     """Phrases, then one merge each: no draft of the sentence; at least 1500 tokens; a missing section is counted."""
     first, second = udhr(2).sources
 
@@ -122,7 +122,7 @@ def test_refine_asks_for_sections_and_finds_the_final_one(script_here, tmp_path,
             return PHRASE
         return SECTIONS.format(final="Itzulpena.") if first in prompt else "I refine the phrases first, and then"
 
-    main = served(script_here, tmp_path, monkeypatch, "refine", max_samples=2, max_new_tokens_merge=None)
+    main = served(tmp_path, monkeypatch, "refine", max_samples=2, max_new_tokens_merge=None)
     with ApiServer(respond=respond) as server:
         result = main("--base_url", server.url("openai"))
         assert result.returncode == 0, result.stderr
@@ -149,9 +149,9 @@ def test_refine_asks_for_sections_and_finds_the_final_one(script_here, tmp_path,
 
 
 @pytest.mark.parametrize("name", ["refine", "norefine"])
-def test_without_a_usable_phrase_the_sentence_is_translated_zero_shot(name, script_here, tmp_path, monkeypatch):
+def test_without_a_usable_phrase_the_sentence_is_translated_zero_shot(name, tmp_path, monkeypatch):
     (sentence,) = udhr(1).sources
-    main = served(script_here, tmp_path, monkeypatch, name)
+    main = served(tmp_path, monkeypatch, name)
     with ApiServer(
         respond=lambda prompt: "This is plain English, which nobody would take for another language."
     ) as server:
@@ -160,8 +160,8 @@ def test_without_a_usable_phrase_the_sentence_is_translated_zero_shot(name, scri
         assert server.bodies[-1]["messages"] == chat_prompt("English", "Basque", [], sentence)
 
 
-def test_a_base_model_is_asked_for_the_same_sections(script_here, tmp_path, monkeypatch):
-    main = served(script_here, tmp_path, monkeypatch, "norefine", prompt_style="raw")
+def test_a_base_model_is_asked_for_the_same_sections(tmp_path, monkeypatch):
+    main = served(tmp_path, monkeypatch, "norefine", prompt_style="raw")
 
     def respond(prompt):
         return "### Combination\nSo.\n### Final translation\nItzulpena.\n" if "### Final" in prompt else PHRASE

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.main_runs import folder_of, options, texts, udhr
-from tests.support.runs import lines_in, records, script
+from tests.support.runs import in_process, lines_in, records, script
 
 
 def test_a_finished_run_loads_nothing_and_a_longer_one_goes_on(main_here, tiny_lm, tmp_path):
@@ -50,8 +50,8 @@ def kill_twice(whole_run, model: str, tmp_path, steps: int, counts: tuple[int, i
         pytest.param(2, (12, 25), marks=pytest.mark.slow),
     ],
 )
-def test_killed_at_any_time_and_resumed(steps, counts, script_here, tiny_lm, tmp_path):
-    kill_twice(script_here, tiny_lm, tmp_path, steps, counts)
+def test_killed_at_any_time_and_resumed(steps, counts, tiny_lm, tmp_path):
+    kill_twice(in_process, tiny_lm, tmp_path, steps, counts)
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_a_directory_of_the_originals_is_continued(main_here, tiny_lm, tmp_path)
     assert records(path)[:2] == lines and texts(path, "sentence") == data.sources
 
 
-def test_the_published_evaluation_command_continues_a_published_folder(script_here, tiny_lm, tmp_path):
+def test_the_published_evaluation_command_continues_a_published_folder(tiny_lm, tmp_path):
     """Its settings are those of the original's README; only the model, the data and the engine are small."""
     data, folder = udhr(4), folder_of(tmp_path, tiny_lm, n=0)
     assert folder.name == "English_to_Basque_2_shot_seed_122_llm_vanilla_0_0_0"
@@ -81,11 +81,11 @@ def test_the_published_evaluation_command_continues_a_published_folder(script_he
     lines = [{"sentence": source, "translation": f"itzulpena {i}"} for i, source in enumerate(data.sources[:3])]
     path = folder / "translate_0.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    unscored = script_here("comptra.evaluate", tmp_path)
+    unscored = in_process("comptra.evaluate", tmp_path)
     assert unscored.returncode == 2 and "pass --dataset_name_or_path" in unscored.stderr
     score = ("comptra.evaluate", tmp_path, "--dataset_name_or_path", "udhr", "--metrics", "chrf")
-    assert script_here(*score, "--allow_partial").returncode == 0
-    result = script_here(
+    assert in_process(*score, "--allow_partial").returncode == 0
+    result = in_process(
         "main.py", *options(tiny_lm, "--tokenizer_name_or_path", tiny_lm, "--seed", 122, "--request_batch_size", 64),
         "--num_return_sequences", 1, "--num_beams", 1, "--temperature", 0.0, "--top_p", 1.0, "--repetition_penalty", 1.0,
         "--method_divide", "llm", "--merge_prompt", "vanilla", "--method_translate", "vanilla", "--selection_method", "greedy",
@@ -94,7 +94,7 @@ def test_the_published_evaluation_command_continues_a_published_folder(script_he
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert records(path)[:3] == lines and texts(path, "sentence") == data.sources
-    scored = script_here(*score)
+    scored = in_process(*score)
     assert scored.returncode == 0 and "2_shot_seed_122_llm_vanilla_0_0_0" in scored.stdout, scored.stderr
 
 
@@ -221,7 +221,7 @@ def test_divisions_serve_every_target_language(main_here, tiny_lm, tmp_path):
     assert main_here(*flags, "--src", "Basque", "--tgt", "English", "--output_dir", tmp_path / "eu").returncode == 0
 
 
-def test_metadata_dir_names_the_folder_of_the_run(main_here, script_here, tiny_lm, tmp_path):
+def test_metadata_dir_names_the_folder_of_the_run(main_here, tiny_lm, tmp_path):
     flags = ("--output_dir", tmp_path, "--max_samples", 2, "--metadata_dir", "mine")
     assert main_here(*flags, "--steps", 1, "--method_divide", "space").returncode == 0
     room = tmp_path / Path(tiny_lm).name
@@ -231,7 +231,7 @@ def test_metadata_dir_names_the_folder_of_the_run(main_here, script_here, tiny_l
     assert other.returncode == 2 and "k was 2, now 1" in other.stderr
     assert main_here(*flags, "--k", 1, "--metadata_dir", "another").returncode == 0
     assert lines_in(room / "another" / "translate_0.jsonl") == 2
-    scored = script_here("comptra.evaluate", tmp_path, "--metrics", "chrf")
+    scored = in_process("comptra.evaluate", tmp_path, "--metrics", "chrf")
     assert scored.returncode == 0 and "/mine" in scored.stdout and "/another" in scored.stdout, scored.stderr
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from comptra import evaluation_sets
+from tests.support.runs import in_process
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks, examples, tables
 from topxgen.text import languages
@@ -94,17 +95,17 @@ def test_a_pointer_in_place_of_a_file_of_ones_own(suffix, tmp_path):
         assert f"{path} is a Git LFS pointer" in refusal(lambda: list(file_datasets.open_rows(spec)[1]))
 
 
-def test_decontamination_says_what_was_not_checked(script_here, tmp_path):
+def test_decontamination_says_what_was_not_checked(tmp_path):
     data = tmp_path / "in"
     data.mkdir()
     record = {"sentence": "Bat.", "propositions": ["Bat."], "translations": ["One."], "id": "1"}
     (data / "Basque_translate.jsonl").write_text(json.dumps(record) + "\n")
     folder = flores(tmp_path / "b", dev=400)
     flags = ("--input_dir", data, "--benchmarks", "flores", "--benchmark_dir", folder, "--num_workers", 1)
-    result = script_here("decontamination.py", *flags)
+    result = in_process("decontamination.py", *flags)
     assert result.returncode == 2 and "flores dev has 400 texts instead of 997" in result.stderr
     assert not list(data.glob("*report*"))
-    result = script_here("decontamination.py", *flags, "--allow_partial_benchmark")
+    result = in_process("decontamination.py", *flags, "--allow_partial_benchmark")
     assert result.returncode == 0 and "  flores dev, 400 of 997 (PARTIAL) (English)\n" in result.stdout
     report = json.loads((data / "decontamination_report.json").read_text())
     assert report["languages"]["Basque"]["partial"] == [
@@ -120,7 +121,7 @@ def test_decontamination_says_what_was_not_checked(script_here, tmp_path):
         rows = [row for rows in facts["benchmarks"].values() for row in rows]
         assert [(row["split"], row.get("published_texts")) for row in rows] == [("dev", 997), ("devtest", None)] * 2
     flores(tmp_path / "b")
-    result = script_here("decontamination.py", *flags)
+    result = in_process("decontamination.py", *flags)
     assert result.returncode == 0 and "PARTIAL" not in result.stdout + result.stderr
     assert "Partial" not in (data / "decontamination_report.md").read_text()
 
@@ -138,7 +139,7 @@ def test_evaluation_sets_and_training_sets(tmp_path):
     assert load_pairs(spec)[1]["languages"]["English to Basque"]["published_texts"] == 1012
 
 
-def test_main_and_its_evaluation(main_here, script_here, tmp_path):
+def test_main_and_its_evaluation(main_here, tmp_path):
     flores(tmp_path, devtest=400)
     data = ("--dataset_name_or_path", "flores", "--benchmark_dir", tmp_path)
     result = main_here(*data, "--output_dir", tmp_path / "out", "--dry_run")
@@ -151,9 +152,9 @@ def test_main_and_its_evaluation(main_here, script_here, tmp_path):
         "".join(json.dumps({"sentence": f"Uno {i}.", "translation": f"Uno {i}."}) + "\n" for i in range(400))
     )
     flags = (run, *data, "--metrics", "chrf")
-    result = script_here("comptra.evaluate", *flags)
+    result = in_process("comptra.evaluate", *flags)
     assert result.returncode == 2 and "devtest has 400 texts instead of 1,012" in result.stderr
-    result = script_here("comptra.evaluate", *flags, "--allow_partial_benchmark")
+    result = in_process("comptra.evaluate", *flags, "--allow_partial_benchmark")
     assert result.returncode == 0 and "100.00" in result.stdout
 
 

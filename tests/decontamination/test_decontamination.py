@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.runs import BENCHMARKS, ROOT, records, script
+from tests.support.runs import BENCHMARKS, ROOT, in_process, records, script
 from tests.support.tiny_models import udhr_texts
 from topxgen.common.errors import UsageError
 from topxgen.decontamination import parallel_jsonl
@@ -91,7 +91,7 @@ def planted(tmp_path) -> Path:
     )
 
 
-def run(script_here, input_dir, benchmark_dir, *args, code=0):
+def run(input_dir, benchmark_dir, *args, code=0):
     flags = [
         "--benchmarks",
         "flores",
@@ -101,7 +101,7 @@ def run(script_here, input_dir, benchmark_dir, *args, code=0):
         "--num_workers",
         1,
     ]
-    result = script_here(SCRIPT, "--input_dir", input_dir, *flags, *args)
+    result = in_process(SCRIPT, "--input_dir", input_dir, *flags, *args)
     assert result.returncode == code, result.stdout + result.stderr
     return result
 
@@ -110,9 +110,9 @@ def kept(folder: Path) -> list[dict]:
     return records(folder / "Basque_translate_filtered.jsonl")
 
 
-def test_paragraphs_and_pairs_that_overlap_go(script_here, planted, benchmark_dir):
+def test_paragraphs_and_pairs_that_overlap_go(planted, benchmark_dir):
     before = (planted / "Basque_translate.jsonl").read_bytes()
-    result = run(script_here, planted, benchmark_dir)
+    result = run(planted, benchmark_dir)
     stays = kept(planted)
     assert [r["id"] for r in stays] == ["Basque-0", "Basque-2", "Basque-3"]
     assert (stays[1]["scores"], stays[1]["confidences"]) == ([0.0, 2.0], [1, 3])
@@ -150,14 +150,14 @@ def test_paragraphs_and_pairs_that_overlap_go(script_here, planted, benchmark_di
         (["--ngram_size", "18", "--short_text_rule", "ignore"], {0: 2, 1: 3, 2: 3, 3: 1}),
     ],
 )
-def test_the_choices(script_here, planted, benchmark_dir, flags, stays):
+def test_the_choices(planted, benchmark_dir, flags, stays):
     # With the last flags no benchmark text is long enough.
-    run(script_here, planted, benchmark_dir, *flags, code=3 if "ignore" in flags else 0)
+    run(planted, benchmark_dir, *flags, code=3 if "ignore" in flags else 0)
     assert {int(r["id"][-1]): len(r["propositions"]) for r in kept(planted)} == stays
 
 
-def test_report_and_manifest(script_here, planted, benchmark_dir):
-    run(script_here, planted, benchmark_dir, "--near_duplicate_threshold", "0.7")
+def test_report_and_manifest(planted, benchmark_dir):
+    run(planted, benchmark_dir, "--near_duplicate_threshold", "0.7")
     report = json.loads((planted / "decontamination_report.json").read_text())
     rows = {(r["side"], r["split"]): r for r in report["languages"]["Basque"]["overlaps"]}
     assert {key: (r["hits"], r["benchmark_texts_hit"], r["benchmark_texts"]) for key, r in rows.items()} == {
@@ -194,23 +194,23 @@ def test_report_and_manifest(script_here, planted, benchmark_dir):
 
 
 @pytest.mark.parametrize("flag", ["--audit", "--report_only"])
-def test_an_audit_changes_nothing(script_here, planted, benchmark_dir, flag):
+def test_an_audit_changes_nothing(planted, benchmark_dir, flag):
     before = {path.name for path in planted.iterdir()}
-    run(script_here, planted, benchmark_dir, flag)
+    run(planted, benchmark_dir, flag)
     new = {path.name for path in planted.iterdir() if not path.name.startswith(".lock")} - before
     assert new == {"decontamination_audit.json", "decontamination_audit.md"}
     assert len(json.loads((planted / "decontamination_audit.json").read_text())["hits"]["Basque"]) == 3
     assert "Nothing was dropped" in (planted / "decontamination_audit.md").read_text()
 
 
-def test_report_where_the_user_wants_it(script_here, planted, benchmark_dir, tmp_path):
-    run(script_here, planted, benchmark_dir, "--output_dir", tmp_path / "out", "--report", tmp_path / "papers" / "r.md")
+def test_report_where_the_user_wants_it(planted, benchmark_dir, tmp_path):
+    run(planted, benchmark_dir, "--output_dir", tmp_path / "out", "--report", tmp_path / "papers" / "r.md")
     assert {p.name for p in (tmp_path / "papers").iterdir()} == {"r.md", "r.json"}
     assert len(kept(tmp_path / "out")) == 3
     assert not (planted / "Basque_translate_filtered.jsonl").exists()
 
 
-def test_files_of_the_original_and_broken_lines(script_here, tmp_path, benchmark_dir):
+def test_files_of_the_original_and_broken_lines(tmp_path, benchmark_dir):
     sea = "The sea was calm and the wind came from the south."
     original = {"sentence": "Bat. Bi.", "propositions": ["Bat.", "Bi."], "translations": [LEAKS["English"][0], sea]}
     folder = data(
@@ -232,7 +232,7 @@ def test_files_of_the_original_and_broken_lines(script_here, tmp_path, benchmark
     )
     path = folder / "Basque_translate.jsonl"
     path.write_bytes(path.read_bytes() + b'{"sentence": "\xff\n' + b'{"sentence": "half')
-    result = run(script_here, folder, benchmark_dir)
+    result = run(folder, benchmark_dir)
     assert [r.get("scores") for r in kept(folder)][:3] == [None, [], [None]]
     assert all(r["propositions"] == ["Bi."] for r in kept(folder)) and len(kept(folder)) == 5
     aside = records(folder / "Basque_translate_malformed.jsonl")
@@ -248,17 +248,17 @@ def test_files_of_the_original_and_broken_lines(script_here, tmp_path, benchmark
     assert path.read_bytes().endswith(b"half")
 
 
-def test_a_paragraph_can_overlap_where_no_pair_does(script_here, tmp_path, benchmark_dir):
+def test_a_paragraph_can_overlap_where_no_pair_does(tmp_path, benchmark_dir):
     halves = LEAKS["Basque"][1].split(" arratsaldean ")
     folder = data(tmp_path, [record(0, [halves[0] + " arratsaldean", halves[1]], ["One.", "Two."])])
-    run(script_here, folder, benchmark_dir)
+    run(folder, benchmark_dir)
     assert kept(folder) == []
     (hit,) = records(folder / "Basque_translate_contaminated.jsonl")
     assert (hit["pair"], hit["pairs"], hit["text"]) == (0, 2, LEAKS["Basque"][1])
 
 
 @pytest.mark.parametrize("rule", ["paragraph", "pair"])
-def test_a_benchmark_text_cut_over_two_pairs(script_here, tmp_path, benchmark_dir, rule):
+def test_a_benchmark_text_cut_over_two_pairs(tmp_path, benchmark_dir, rule):
     first, second = LEAKS["English"][1].split(" and ")
     basque = LEAKS["Basque"][0].split(" berberak ")
     folder = data(
@@ -270,7 +270,7 @@ def test_a_benchmark_text_cut_over_two_pairs(script_here, tmp_path, benchmark_di
             record(1, ["Bat.", f"{basque[0]}.", f"berberak {basque[1]}"], ["One.", "Two.", "Three."]),
         ],
     )
-    run(script_here, folder, benchmark_dir, "--drop_on_sentence_overlap", rule)
+    run(folder, benchmark_dir, "--drop_on_sentence_overlap", rule)
     stays = {r["id"]: (r["propositions"], r.get("pieces")) for r in kept(folder)}
     assert stays == {"Basque-0": (["Bat.", "Lau."], [1, 4])} | (
         {"Basque-1": (["Bat."], None)} if rule == "pair" else {}
@@ -283,27 +283,27 @@ def test_a_benchmark_text_cut_over_two_pairs(script_here, tmp_path, benchmark_di
     assert "pair 1 to 2" in (folder / "decontamination_report.md").read_text()
 
 
-def test_a_text_that_hits_twice_is_one_hit(script_here, tmp_path, benchmark_dir):
+def test_a_text_that_hits_twice_is_one_hit(tmp_path, benchmark_dir):
     (benchmark_dir / "flores200_dataset/dev/eng_Latn.dev").write_text(
         f"{LEAKS['English'][0]}\nAlso: {LEAKS['English'][0]}\n"
     )
-    run(script_here, data(tmp_path, [record(0, ["Bat.", "Bi."], [LEAKS["English"][0]] * 2)]), benchmark_dir)
+    run(data(tmp_path, [record(0, ["Bat.", "Bi."], [LEAKS["English"][0]] * 2)]), benchmark_dir)
     rows = json.loads((tmp_path / "in" / "decontamination_report.json").read_text())["languages"]["Basque"]["overlaps"]
     (row,) = [row for row in rows if (row["side"], row["split"]) == ("translation", "dev")]
     assert (row["hits"], row["benchmark_texts_hit"]) == (2, 2)
 
 
-def test_languages_benchmarks_lack_and_those_that_are_missing(script_here, tmp_path, planted, benchmark_dir):
+def test_languages_benchmarks_lack_and_those_that_are_missing(tmp_path, planted, benchmark_dir):
     tico = benchmark_dir / "tico19-testset"
     header = "sourceLang\ttargetLang\tsourceString\ttargetString\tstringID\turl\tlicense\ttranslatorId\n"
     for split, sentence in (("dev", "Wash your hands."), ("test", LEAKS["English"][1])):
         (tico / split).mkdir(parents=True)
         (tico / split / f"{split}.en-so.tsv").write_text(f"{header}en\tso\t{sentence}\tDhaqo.\tid7\t\t\t\n")
     flags = ["--benchmarks", "flores", "tico", "xquad", "--languages", "Basque"]
-    result = run(script_here, planted, benchmark_dir, *flags, code=2)
+    result = run(planted, benchmark_dir, *flags, code=2)
     assert "cannot load xquad in English" in result.stderr and "--allow_missing xquad" in result.stderr
     assert not list(planted.glob("*filtered*")) + list(planted.glob("*report*"))
-    result = run(script_here, planted, benchmark_dir, *flags, "--allow_missing", "xquad")
+    result = run(planted, benchmark_dir, *flags, "--allow_missing", "xquad")
     loaded = "flores dev 2 of 997 (PARTIAL), flores devtest 2 of 1,012 (PARTIAL)"
     assert f"benchmarks in Basque: {loaded}; not in tico, xquad" in result.stderr
     assert "NOT LOADED (--allow_missing): xquad" in result.stderr
@@ -314,7 +314,7 @@ def test_languages_benchmarks_lack_and_those_that_are_missing(script_here, tmp_p
     assert [r["hits"] for r in part["overlaps"] if r["benchmark"] == "tico"] == [0, 1]
 
 
-def test_a_benchmark_in_one_of_the_two_languages(script_here, tmp_path, benchmark_dir):
+def test_a_benchmark_in_one_of_the_two_languages(tmp_path, benchmark_dir):
     (benchmark_dir / "xquad").mkdir()
     for code in ("es", "en"):
         paragraphs = [{"context": LEAKS["English"][1]}]
@@ -327,50 +327,50 @@ def test_a_benchmark_in_one_of_the_two_languages(script_here, tmp_path, benchmar
     ):
         folder = data(tmp_path, [record(0, [texts[0]], [texts[1]])], language)
         flags = ("--languages", language, "--benchmarks", "xquad", "--target_language", target)
-        result = run(script_here, folder, benchmark_dir, *flags, code=3 * ("Basque" in (language, target)))
+        result = run(folder, benchmark_dir, *flags, code=3 * ("Basque" in (language, target)))
         report = json.loads((folder / "decontamination_report.json").read_text())
         side = {"Basque": ["sentences"], "Spanish": ["translations"]}[language] if result.returncode else []
         reasons = report["languages"][language]["not_checked"]
         assert [reason.split(":")[0] for reason in reasons] == [f"the {name}" for name in side]
         markdown = (folder / "decontamination_report.md").read_text()
         assert all("no benchmark has Basque" in where for where in (result.stdout, result.stderr, markdown) if side)
-        run(script_here, folder, benchmark_dir, *flags, "--allow_missing", "xquad")
+        run(folder, benchmark_dir, *flags, "--allow_missing", "xquad")
         assert len(records(folder / f"{language}_translate_contaminated.jsonl")) == texts.count(leak)
 
 
-def test_test_sets_and_pools_of_ones_own(script_here, tmp_path, planted, benchmark_dir):
+def test_test_sets_and_pools_of_ones_own(tmp_path, planted, benchmark_dir):
     own = tmp_path / "mine.tsv"
     own.write_text(f"Basque\tEnglish\n{LEAKS['Basque'][2]}\tNo such thing here.\n")
     pool = tmp_path / "English.txt"
     pool.write_text(f"{LEAKS['English'][1]}\nUnrelated.\n")
-    run(script_here, planted, benchmark_dir, "--benchmarks", "flores", own, "--demonstration_pool", pool)
+    run(planted, benchmark_dir, "--benchmarks", "flores", own, "--demonstration_pool", pool)
     assert [r["id"] for r in kept(planted)] == ["Basque-0", "Basque-2"]
     report = json.loads((planted / "decontamination_report.json").read_text())
     (row,) = [row for row in report["between_benchmarks"] if str(pool) in row["second"]]
     assert (row["first"], row["pool"], row["texts_of_first"]) == (["flores", "devtest"], True, 1)
-    run(script_here, planted, benchmark_dir, "--demonstration_pool", "flores")
+    run(planted, benchmark_dir, "--demonstration_pool", "flores")
     (row,) = json.loads((planted / "decontamination_report.json").read_text())["between_benchmarks"]
     assert (row["first"], row["second"], len(row["pairs"])) == (["flores", "dev"], ["flores", "devtest"], 1)
 
 
-def test_a_short_text_inside_a_longer_one_is_audited_from_either_side(script_here, planted, benchmark_dir):
+def test_a_short_text_inside_a_longer_one_is_audited_from_either_side(planted, benchmark_dir):
     for split, line in (
         ("dev", "One two three four five six."),
         ("devtest", "He said: one two three four five six, and left."),
     ):
         (benchmark_dir / f"flores200_dataset/{split}/eng_Latn.{split}").write_text(line + "\n")
-    run(script_here, planted, benchmark_dir)
+    run(planted, benchmark_dir)
     audit = json.loads((planted / "decontamination_report.json").read_text())["between_benchmarks"]
     assert [len(row["pairs"]) for row in audit if row["language"] == "English"] == [1]
 
 
-def test_another_target_language_and_the_original_tokenizer(script_here, tmp_path, benchmark_dir):
+def test_another_target_language_and_the_original_tokenizer(tmp_path, benchmark_dir):
     (benchmark_dir / "flores200_dataset/dev/npi_Deva.dev").write_text("यो एउटा छोटो वाक्य हो\n")
     (benchmark_dir / "flores200_dataset/devtest/npi_Deva.devtest").write_text("अर्को वाक्य यहाँ छ\n")
     folder = data(tmp_path, [record(0, ["Bat."], ["यो एउटा छोटो वाक्य हो, भन्छन्।"])])
     stays = {}
     for tokenizer in ("unicode", "original"):
-        run(script_here, folder, benchmark_dir, "--target_language", "Nepali", "--tokenizer", tokenizer)
+        run(folder, benchmark_dir, "--target_language", "Nepali", "--tokenizer", tokenizer)
         stays[tokenizer] = [len(r["propositions"]) for r in kept(folder)]
     # Five words are too few to count inside a sentence; torn into more than ten pieces they share an n-gram.
     assert stays == {"unicode": [1], "original": [0]}
@@ -389,7 +389,7 @@ def big(path: Path, copies: int) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def test_a_killed_run_starts_again_and_the_number_of_workers_changes_nothing(script_here, tmp_path, benchmark_dir):
+def test_a_killed_run_starts_again_and_the_number_of_workers_changes_nothing(tmp_path, benchmark_dir):
     path = tmp_path / "in" / "Basque_translate.jsonl"
     big(path, 12_000)
     assert path.stat().st_size > 5 << 22, "several chunks"
@@ -644,11 +644,11 @@ def test_no_worker_outlives_the_run_and_a_killed_worker_ends_it(tmp_path, benchm
     assert not any(worker.is_running() for worker in workers)
 
 
-def test_a_finished_run_is_not_repeated_and_other_settings_are(script_here, planted, benchmark_dir):
+def test_a_finished_run_is_not_repeated_and_other_settings_are(planted, benchmark_dir):
     output = planted / "Basque_translate_filtered.jsonl"
 
     def times(*flags) -> int:
-        run(script_here, planted, benchmark_dir, *flags)
+        run(planted, benchmark_dir, *flags)
         return output.stat().st_mtime_ns
 
     first = times()
@@ -659,7 +659,7 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are(script_here, plan
     assert manifest["settings"]["not_loaded"] == [["tico", "English"]], "what was not checked is on record"
     with open(planted / "Basque_translate.jsonl", "a") as file:
         file.write(json.dumps(record(9, ["Bat."], ["One."])) + "\n")
-    run(script_here, planted, benchmark_dir)
+    run(planted, benchmark_dir)
     assert [r["id"] for r in kept(planted)] == ["Basque-0", "Basque-2", "Basque-3", "Basque-9"]
 
 
@@ -686,52 +686,50 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are(script_here, plan
         (lambda i, b: ["--report", i / "Basque_translate.jsonl" / "x"], "cannot write to"),
     ],
 )
-def test_bad_input_ends_in_one_line(script_here, planted, benchmark_dir, change, message):
+def test_bad_input_ends_in_one_line(planted, benchmark_dir, change, message):
     flags = change(planted, benchmark_dir)
-    result = run(script_here, planted, benchmark_dir, *flags, code=2)
+    result = run(planted, benchmark_dir, *flags, code=2)
     assert message in result.stderr
     assert "Traceback" not in result.stderr and not list(planted.glob("*filtered*"))
 
 
-def test_an_empty_benchmark_stops_the_run(script_here, planted, benchmark_dir):
+def test_an_empty_benchmark_stops_the_run(planted, benchmark_dir):
     (benchmark_dir / "flores200_dataset/dev/eng_Latn.dev").write_text("\n\n")
-    result = run(script_here, planted, benchmark_dir, code=2)
+    result = run(planted, benchmark_dir, code=2)
     assert "eng_Latn.dev is empty" in result.stderr
     assert not list(planted.glob("*filtered*"))
 
 
-def test_inputs_behind_links_are_no_benchmark(script_here, planted, benchmark_dir, tmp_path):
+def test_inputs_behind_links_are_no_benchmark(planted, benchmark_dir, tmp_path):
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "Basque_translate.jsonl").symlink_to(planted / "Basque_translate.jsonl")
     (tmp_path / "above").mkdir()
     (tmp_path / "above" / "below").symlink_to(planted)
     for source in (tmp_path / "linked", tmp_path / "above", planted / "Basque_translate.jsonl"):
-        result = run(
-            script_here, planted, benchmark_dir, "--benchmarks", source, "--output_dir", tmp_path / "o", code=2
-        )
+        result = run(planted, benchmark_dir, "--benchmarks", source, "--output_dir", tmp_path / "o", code=2)
         assert "would be compared with itself" in result.stderr
-    run(script_here, tmp_path / "linked", benchmark_dir, "--output_dir", tmp_path / "o")
+    run(tmp_path / "linked", benchmark_dir, "--output_dir", tmp_path / "o")
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "Basque_translate_filtered.jsonl.partial").symlink_to(planted / "Basque_translate.jsonl")
-    result = run(script_here, planted, benchmark_dir, "--output_dir", tmp_path / "p", code=2)
+    result = run(planted, benchmark_dir, "--output_dir", tmp_path / "p", code=2)
     assert "would overwrite the input" in result.stderr and (planted / "Basque_translate.jsonl").stat().st_size
 
 
-def test_nothing_is_written_over_what_is_read(script_here, planted, benchmark_dir, tmp_path):
+def test_nothing_is_written_over_what_is_read(planted, benchmark_dir, tmp_path):
     source = planted / "Basque_translate.jsonl"
     before = source.read_bytes()
     (planted / "Basque_translate_filtered.jsonl").symlink_to(source)
-    assert "would overwrite the input" in run(script_here, planted, benchmark_dir, code=2).stderr
+    assert "would overwrite the input" in run(planted, benchmark_dir, code=2).stderr
     (planted / "Basque_translate_filtered.jsonl").unlink()
     own = tmp_path / "mine.json"
     own.write_text(json.dumps([{"text": LEAKS["Basque"][0]}]))
-    result = run(script_here, planted, benchmark_dir, "--benchmarks", own, "--report", own, code=2)
+    result = run(planted, benchmark_dir, "--benchmarks", own, "--report", own, code=2)
     assert "would overwrite the input" in result.stderr
     assert source.read_bytes() == before and json.loads(own.read_text())
 
 
 @pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the evaluation sets are not on this machine")
-def test_planted_lines_of_ntrex_are_found(script_here, tmp_path):
+def test_planted_lines_of_ntrex_are_found(tmp_path):
     basque = (BENCHMARKS / "NTREX-128/newstest2019-ref.eus.txt").read_text().split("\n")[:1997]
     english = (BENCHMARKS / "NTREX-128/newstest2019-src.eng.txt").read_text().split("\n")[:1997]
     clean = udhr_texts("Basque")
@@ -740,7 +738,7 @@ def test_planted_lines_of_ntrex_are_found(script_here, tmp_path):
         [record(i, [clean[i % len(clean)], line], ["A.", "B."]) for i, line in enumerate(basque)]
         + [record(i, clean[:2], ["A.", line.upper()]) for i, line in enumerate(english)],
     )
-    result = script_here(SCRIPT, "--input_dir", folder, "--benchmarks", "ntrex", "--benchmark_dir", BENCHMARKS)
+    result = in_process(SCRIPT, "--input_dir", folder, "--benchmarks", "ntrex", "--benchmark_dir", BENCHMARKS)
     assert result.returncode == 0, result.stderr
     stays = kept(folder)
     assert len(stays) == len(english) and all(len(r["propositions"]) == 1 for r in stays)
@@ -748,11 +746,11 @@ def test_planted_lines_of_ntrex_are_found(script_here, tmp_path):
     assert sum(row["benchmark_texts_hit"] for row in part["overlaps"]) == 2 * 1997
 
 
-def test_outputs_are_never_written_through_a_link(script_here, planted, benchmark_dir):
+def test_outputs_are_never_written_through_a_link(planted, benchmark_dir):
     precious = planted / "thesis.tex"
     precious.write_text("do not lose me")
     (planted / "Basque_translate_filtered.jsonl.partial").symlink_to(precious)
-    result = run(script_here, planted, benchmark_dir, code=2)
+    result = run(planted, benchmark_dir, code=2)
     assert "symbolic links" in result.stderr and precious.read_text() == "do not lose me"
 
 
@@ -772,7 +770,7 @@ def two_languages(tmp_path, benchmark_dir) -> Path:
     return folder
 
 
-def test_the_report_holds_all_languages_however_they_were_run(script_here, two_languages, benchmark_dir):
+def test_the_report_holds_all_languages_however_they_were_run(two_languages, benchmark_dir):
     def report() -> tuple[dict, str]:
         content = json.loads((two_languages / "decontamination_report.json").read_text())
         del content["command"]
@@ -780,13 +778,13 @@ def test_the_report_holds_all_languages_however_they_were_run(script_here, two_l
 
     for mode in ([], ["--audit"]):
         name = "decontamination_audit" if mode else "decontamination_report"
-        run(script_here, two_languages, benchmark_dir, *mode)
+        run(two_languages, benchmark_dir, *mode)
         together = [(two_languages / f"{name}.{kind}").read_text() for kind in ("json", "md")]
         assert "## Basque" in together[1] and "## Hausa" in together[1] and LEAKS["English"][1] in together[1]
         for order in (("Hausa", "Basque"), ("Basque", "Hausa")):
             (two_languages / f"{name}.json").unlink(), (two_languages / f"{name}.md").unlink()
             for language in order:
-                run(script_here, two_languages, benchmark_dir, *mode, "--languages", language)
+                run(two_languages, benchmark_dir, *mode, "--languages", language)
             apart = [(two_languages / f"{name}.{kind}").read_text() for kind in ("json", "md")]
             assert apart[1] == together[1]
             contents = [json.loads(text) | {"command": 0} for text in (apart[0], together[0])]
@@ -794,11 +792,11 @@ def test_the_report_holds_all_languages_however_they_were_run(script_here, two_l
                 content["between_benchmarks"].sort(key=str)
             assert contents[0] == contents[1]
     # Other rules for one language; a language whose results were removed.
-    run(script_here, two_languages, benchmark_dir, "--languages", "Hausa", "--ngram_size", 12)
+    run(two_languages, benchmark_dir, "--languages", "Hausa", "--ngram_size", 12)
     content, text = report()
     assert content["languages"]["Basque"]["settings"]["ngram_size"] == 10 and "Checked by other rules" in text
     (two_languages / "manifest_decontaminate_Basque.json").unlink()
-    run(script_here, two_languages, benchmark_dir, "--languages", "Hausa")
+    run(two_languages, benchmark_dir, "--languages", "Hausa")
     assert list(report()[0]["languages"]) == ["Hausa"]
 
 
@@ -841,17 +839,17 @@ def test_two_languages_at_once_and_one_twice(tmp_path, two_languages, benchmark_
     ],
 )
 @pytest.mark.parametrize("flags", [[], ["--audit"]])
-def test_a_file_of_which_nothing_is_checked_is_no_success(script_here, tmp_path, benchmark_dir, content, reason, flags):
+def test_a_file_of_which_nothing_is_checked_is_no_success(tmp_path, benchmark_dir, content, reason, flags):
     folder = data(tmp_path, [LINES["Basque"]])
     (folder / "Basque_translate.jsonl").write_text(content)
-    result = run(script_here, folder, benchmark_dir, *flags, code=3)
+    result = run(folder, benchmark_dir, *flags, code=3)
     assert reason in result.stderr and f"NOT CHECKED: {folder}" in result.stdout
     name = "decontamination_audit" if flags else "decontamination_report"
     assert reason in json.loads((folder / f"{name}.json").read_text())["languages"]["Basque"]["not_checked"][0]
     assert "Not checked" in (folder / f"{name}.md").read_text()
 
 
-def test_the_target_language_is_that_of_the_folder(script_here, tmp_path, benchmark_dir):
+def test_the_target_language_is_that_of_the_folder(tmp_path, benchmark_dir):
     """French translations compared with English benchmarks overlap nothing."""
     folder = data(
         tmp_path, [record(0, ["Bat."], ["Le ferry quitte le port tous les matins et revient tard le soir en hiver."])]
@@ -860,22 +858,22 @@ def test_the_target_language_is_that_of_the_folder(script_here, tmp_path, benchm
         path = benchmark_dir / "flores200_dataset" / split / f"fra_Latn.{split}"
         path.write_text("Le ferry quitte le port tous les matins et revient tard le soir en hiver.\n")
     (folder / "settings_translate.json").write_text('{"target_language": "French"}')
-    run(script_here, folder, benchmark_dir)
+    run(folder, benchmark_dir)
     assert len(records(folder / "Basque_translate_contaminated.jsonl")) == 2
-    refused = run(script_here, folder, benchmark_dir, "--target_language", "English", code=2)
+    refused = run(folder, benchmark_dir, "--target_language", "English", code=2)
     assert "French" in refused.stderr and "--target_language" in refused.stderr
 
 
 @pytest.mark.parametrize("own", ["notes.md", "notes.json"])
-def test_a_file_of_ones_own_is_not_replaced_by_the_report(script_here, planted, benchmark_dir, own):
+def test_a_file_of_ones_own_is_not_replaced_by_the_report(planted, benchmark_dir, own):
     path = planted / own
     path.write_text('{"my": "notes"}')
-    result = run(script_here, planted, benchmark_dir, "--report", path, code=2)
+    result = run(planted, benchmark_dir, "--report", path, code=2)
     assert str(path) in result.stderr and "--report" in result.stderr and path.read_text() == '{"my": "notes"}'
     assert not list(planted.glob("*filtered*")), "before the work"
 
 
-def test_nothing_of_ours_drives_the_terminal(script_here, tmp_path, benchmark_dir):
+def test_nothing_of_ours_drives_the_terminal(tmp_path, benchmark_dir):
     """Control characters in names of folders, files and columns, in texts and in flags: on no stream, and not in the report."""
     evil = "a\x1b]0;title\x07\x9b31m"
     own = tmp_path / f"{evil}.jsonl"
@@ -883,10 +881,10 @@ def test_nothing_of_ours_drives_the_terminal(script_here, tmp_path, benchmark_di
     folder = data(tmp_path, [record(0, ["Bat."], [f"{LEAKS['English'][1]} {evil}"])])
     folder = folder.rename(tmp_path / f"in{evil}")
     flags = ("--benchmarks", f"{own}:English={evil}", "--allow_missing", f"{own}:English={evil}")
-    good = run(script_here, folder, benchmark_dir, *flags)
+    good = run(folder, benchmark_dir, *flags)
     assert f"English={evil}".encode("unicode_escape").decode()[:6] in good.stdout and "1 hits" in good.stdout
-    bad = run(script_here, folder, benchmark_dir, *flags, "--languages", f"Basque{evil}", code=2)
-    gone = run(script_here, tmp_path / evil, benchmark_dir, *flags, code=2)
+    bad = run(folder, benchmark_dir, *flags, "--languages", f"Basque{evil}", code=2)
+    gone = run(tmp_path / evil, benchmark_dir, *flags, code=2)
     markdown = (folder / "decontamination_report.md").read_text()
     for text in (good.stdout, good.stderr, bad.stderr, gone.stderr, markdown):
         assert not set(text) & {"\x1b", "\x07", "\x9b"}, text
@@ -909,12 +907,12 @@ def test_nothing_of_ours_drives_the_terminal(script_here, tmp_path, benchmark_di
     ],
 )
 def test_flags_without_effect_and_paths_that_cannot_be_written_end_the_run_before_the_work(
-    script_here, planted, benchmark_dir, flags, message
+    planted, benchmark_dir, flags, message
 ):
-    result = run(script_here, planted, benchmark_dir, *(str(flag).format(planted=planted) for flag in flags), code=2)
+    result = run(planted, benchmark_dir, *(str(flag).format(planted=planted) for flag in flags), code=2)
     assert message in result.stderr and len(result.stderr.splitlines()) == 1, "and before benchmarks are loaded"
     assert [path.name for path in planted.iterdir()] == ["Basque_translate.jsonl"]
-    idle = run(script_here, planted, benchmark_dir, "--benchmarks", "udhr").stderr
+    idle = run(planted, benchmark_dir, "--benchmarks", "udhr").stderr
     assert "--benchmark_dir, --allow_partial_benchmark have no effect without one of flores, ntrex" in idle
 
 
@@ -937,9 +935,9 @@ HOSTILE = (
 @pytest.mark.parametrize(
     "key", ["languages", "hits", "benchmarks", "between_benchmarks", "Basque", "counts", "settings", "overlaps"]
 )
-def test_a_damaged_report_is_written_anew(script_here, planted, benchmark_dir, key, monkeypatch):
+def test_a_damaged_report_is_written_anew(planted, benchmark_dir, key, monkeypatch):
     """With a warning: its other languages are lost, the results themselves are not."""
-    run(script_here, planted, benchmark_dir)
+    run(planted, benchmark_dir)
     path, good = planted / "decontamination_report.json", (planted / "decontamination_report.json").read_bytes()
     content = json.loads(good)
     part = content["languages"]["Hausa"] = content["languages"]["Basque"]  # one of an earlier run
@@ -952,33 +950,33 @@ def test_a_damaged_report_is_written_anew(script_here, planted, benchmark_dir, k
         )
         place["Hausa" if key == "Basque" else key] = "HERE"
         path.write_text(json.dumps(damaged).replace('"HERE"', value))
-        result = run(script_here, planted, benchmark_dir)
+        result = run(planted, benchmark_dir)
         assert json.loads(path.read_bytes())["languages"]["Basque"] == part
         assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".txt"])
-def test_hostile_benchmark_files_end_in_one_line(script_here, planted, benchmark_dir, suffix, tmp_path):
+def test_hostile_benchmark_files_end_in_one_line(planted, benchmark_dir, suffix, tmp_path):
     own = tmp_path / f"own{suffix}"
     for value in (*HOSTILE, "", '{"English": "a", "Basque": 1}', '{"English": {"a": ["b", null]}}', '"\\ud800"', "\0"):
         own.write_text(value)
         for name in (own, f"{own}:English", f"{own}:English=1", f"{own}:English=English"):
-            result = script_here(SCRIPT, "--input_dir", planted, "--benchmarks", name, "--num_workers", 1)
+            result = in_process(SCRIPT, "--input_dir", planted, "--benchmarks", name, "--num_workers", 1)
             lines = result.stderr.splitlines()
             assert result.returncode in (0, 2, 3) and "Traceback" not in result.stderr, result.stderr
             assert result.returncode != 2 or (len(lines) == 1 and str(own) in lines[0] and len(lines[0]) < 1000), lines
 
 
 @pytest.mark.parametrize("key", [None, "settings", "input", "outputs", "counts", "input_sha256"])
-def test_a_damaged_manifest_is_made_again(script_here, two_languages, benchmark_dir, key):
-    run(script_here, two_languages, benchmark_dir)
+def test_a_damaged_manifest_is_made_again(two_languages, benchmark_dir, key):
+    run(two_languages, benchmark_dir)
     path = two_languages / "manifest_decontaminate_Basque.json"
     content = json.loads(path.read_bytes())
     for value in HOSTILE:
         damaged = json.dumps({**content, key: "HERE"}).replace('"HERE"', value) if key else value
         for language in ("Hausa", "Basque"):
             path.write_text(damaged)
-            result = run(script_here, two_languages, benchmark_dir, "--languages", language)
+            result = run(two_languages, benchmark_dir, "--languages", language)
             assert "Traceback" not in result.stderr
         again = json.loads(path.read_bytes())
         assert (again["counts"], again["input"]) == (content["counts"], content["input"])

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import api_server
 from tests.support.api_server import KEY, ApiServer
-from tests.support.runs import ROOT, TOPICS, contents, datagen, lines_in, records
+from tests.support.runs import ROOT, TOPICS, contents, datagen, in_process, lines_in, records
 from tests.support.tiny_models import udhr_texts
 
 TEXTS = {name: udhr_texts(name) for name in ("Basque", "Hausa")}
@@ -145,7 +145,7 @@ def test_a_refused_key_ends_at_once(tmp_path, monkeypatch):
     assert len(server.arrivals) <= 6
 
 
-def test_an_adapter_is_not_left_out_silently(tmp_path, script_here):
+def test_an_adapter_is_not_left_out_silently(tmp_path):
     """An API would answer without it, and its name would be on record as used."""
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text("{}")
@@ -153,7 +153,7 @@ def test_an_adapter_is_not_left_out_silently(tmp_path, script_here):
         for adapter in ("--adapter_name_or_path", "--model_name_or_path"):
             for stages in (("generate",), ("translate",)):
                 flags = command(server, tmp_path / "out", adapter, tmp_path / "lora", "--stages", *stages)
-                result = script_here("datagen.py", *flags)
+                result = in_process("datagen.py", *flags)
                 assert (
                     result.returncode == 2 and "is a LoRA adapter, which --inference_api openai cannot" in result.stderr
                 )

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from tests.support.runs import records
+from tests.support.runs import in_process, records
 from tests.support.tiny_models import udhr_pairs
 from tests.support.tiny_sonar import build_blaser, build_sonar
 from topxgen.generation import scoring
@@ -22,7 +22,7 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def score(models, script_here, monkeypatch):
+def score(models, monkeypatch):
     """Score the pairs in a folder: records of different sizes, one with a text longer than SONAR reads, repeated texts."""
     monkeypatch.setattr(scoring, "RECORDS_PER_BLOCK", 5)
     rng = random.Random(1)
@@ -39,7 +39,7 @@ def score(models, script_here, monkeypatch):
             path.parent.mkdir(parents=True)
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         flags = ("--languages", "Basque", "--output_dir", folder, "--translate_dir", "t", "--stages", "score", *models)
-        return script_here("datagen.py", *flags)
+        return in_process("datagen.py", *flags)
 
     return run
 

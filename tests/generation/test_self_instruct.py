@@ -234,12 +234,13 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch, Writer() as server:
         patch.setenv("OPENAI_API_KEY", KEY)
-        datagen(*command(server, folder, "--max_concurrent_requests", 4))
-    return folder, server.prompts
+        result = datagen(*command(server, folder, "--max_concurrent_requests", 4))
+    return folder, server.prompts, result.stdout
 
 
 def test_a_run(whole):
-    folder, asked = whole
+    folder, asked, table = whole
+    assert re.search(r"after too short +\d+ +-[1-9]", table) and "too few words" not in table
     kept, rejects = records(folder / "Basque.jsonl"), records(folder / "Basque_rejects.jsonl")
     assert len(kept) == 60 and all(set(record) == {"text", "id"} for record in kept)
     assert all(len(record["text"]) > 10 for record in kept)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.main_runs import options
+from tests.support.runs import in_process
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings
@@ -100,18 +101,18 @@ def test_a_second_adapter_is_checked_as_the_first(good, tiny_lm, tmp_path):
 
 @pytest.mark.parametrize("spoil", [under_another_prefix, without_a_layer])
 @pytest.mark.parametrize("engine", ["hf", "vllm"])
-def test_main_and_datagen_refuse_in_one_line(spoil, engine, good, tiny_lm, tmp_path, script_here):
+def test_main_and_datagen_refuse_in_one_line(spoil, engine, good, tiny_lm, tmp_path):
     """main.py also before it translates with the good adapter that comes first."""
     folder, output = tmp_path / "adapter", tmp_path / "out"
     shutil.copytree(good, folder)
     edit_tensors(folder, spoil)
     flags = options(tiny_lm, "--output_dir", output, model_name_or_path=None, inference_api=engine)
-    results = [script_here("main.py", *flags, "--model_name_or_path", good, folder)]
+    results = [in_process("main.py", *flags, "--model_name_or_path", good, folder)]
     flags = ("--model_name_or_path", tiny_lm, "--adapter_name_or_path", folder, "--inference_api", engine)
     flags += ("--languages", "Basque", "--output_dir", output, "--number_of_instructions", 2)
     flags += ("--seed_topics_path", "topics/wikipedia_vital_topics.txt", "--example_paragraphs", "udhr")
     flags += ("--example_sentences", "udhr", "--back_translator", "apertium")
-    results.append(script_here("datagen.py", *flags, "--stages", "generate"))
+    results.append(in_process("datagen.py", *flags, "--stages", "generate"))
     for result in results:
         assert result.returncode == 2, result.stderr
         assert f"the adapter {folder} does not match {tiny_lm}: the adapter lacks" in result.stderr

@@ -11,7 +11,7 @@ import pytest
 from tests.comptra.test_chat import folder_of, options
 from tests.inference.test_apis import chats, load, no_keys_of_ours, run  # noqa: F401 (a fixture)
 from tests.support.api_server import KEY, ApiServer
-from tests.support.runs import records
+from tests.support.runs import in_process, records
 from topxgen import translation
 from topxgen.common.errors import UsageError
 from topxgen.inference import REMOTE, ModelSettings, SamplingSettings, http
@@ -156,7 +156,7 @@ def test_filtered_and_cut_answers_are_marked(api, tmp_path):
     assert server.attempts == {"p0": 2, "p1": 1, "p2": 1}, "what was filtered is asked again, and nothing else"
 
 
-def test_the_lines_of_filtered_cut_and_unreadable_translations_are_marked(script_here, tmp_path, monkeypatch):
+def test_the_lines_of_filtered_cut_and_unreadable_translations_are_marked(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     flags = options("org/chat", prompt_style=None, max_samples=4, inference_api="openai", dtype=None)
     numbers, said = {}, ["Kaixo mundua.", "Kaixo mun", "<think>The user wants", "Kaixo."]
@@ -167,7 +167,7 @@ def test_the_lines_of_filtered_cut_and_unreadable_translations_are_marked(script
         return ended("openai", body, ("content_filter", "length", "length", "stop")[number % 4]), None
 
     with ApiServer(edit=edit) as server:
-        run = lambda: script_here(  # noqa: E731
+        run = lambda: in_process(  # noqa: E731
             "main.py",
             *flags,
             "--base_url",

@@ -11,7 +11,7 @@ from tests.inference.test_apis import chats, no_keys_of_ours, run  # noqa: F401 
 from tests.support import tiny_models
 from tests.support.api_server import KEY, ApiServer
 from tests.support.main_runs import udhr
-from tests.support.runs import records
+from tests.support.runs import in_process, records
 from topxgen import inference, translation
 from topxgen.inference import NEUTRAL, ModelSettings, Request, SamplingSettings, from_list
 from topxgen.text import languages
@@ -117,7 +117,7 @@ def test_what_is_sent_to_apis(monkeypatch):
     assert inference.decoding("hf", ModelSettings("m")) == inference.decoding("vllm", ModelSettings("m")) == NEUTRAL
 
 
-def test_it_is_recorded_and_a_resume_with_another_is_refused(script_here, tmp_path, monkeypatch):
+def test_it_is_recorded_and_a_resume_with_another_is_refused(tmp_path, monkeypatch):
     """A server that refuses the neutral values decodes with its own; a later one that takes them must not go on with its work."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     flags = options("org/chat", prompt_style=None, max_samples=2, inference_api="openai", dtype=None)
@@ -136,7 +136,7 @@ def test_it_is_recorded_and_a_resume_with_another_is_refused(script_here, tmp_pa
 
     first = udhr(2).sources[0]
     with ApiServer(faults, respond=respond) as server:
-        run = lambda: script_here("main.py", *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)  # noqa: E731
+        run = lambda: in_process("main.py", *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)  # noqa: E731
         assert run().returncode == 3
         folder = folder_of(tmp_path, "chat")
         settings = json.loads((folder / "settings_translate.json").read_text())

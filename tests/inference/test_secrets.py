@@ -5,6 +5,7 @@ import pytest
 from tests.comptra.test_chat import folder_of, options
 from tests.inference.test_apis import chats, no_keys_of_ours, run  # noqa: F401 (a fixture)
 from tests.support.api_server import KEY, ApiServer
+from tests.support.runs import in_process
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import REMOTE, ModelSettings
@@ -29,11 +30,11 @@ def test_an_address_with_a_key_is_refused_without_repeating_it(api, url):
     assert "S3CRET" not in str(raised.value) and "--base_url" in str(raised.value)
 
 
-def test_an_address_with_a_key_reaches_no_file(script_here, tmp_path, monkeypatch):
+def test_an_address_with_a_key_reaches_no_file(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     flags = options("org/chat", prompt_style=None, max_samples=1, inference_api="openai", dtype=None)
     for more in ((), ("--dry_run",)):
-        result = script_here(
+        result = in_process(
             "main.py", *flags, "--base_url", "http://localhost:1/v1?api_key=S3CRET", "--output_dir", tmp_path, *more
         )
         assert result.returncode == 2 and "contains a key (api_key=…)" in result.stderr
@@ -56,7 +57,7 @@ def test_a_key_that_may_be_a_word_takes_nothing_out_of_answers(key, kept):
     assert ending is None and (answer.texts == [f"Next {key} and test."]) == kept
 
 
-def test_a_key_in_an_answer_reaches_no_file(script_here, tmp_path, monkeypatch):
+def test_a_key_in_an_answer_reaches_no_file(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     flags = options("org/chat", prompt_style=None, max_samples=1, inference_api="openai", dtype=None)
 
@@ -65,7 +66,7 @@ def test_a_key_in_an_answer_reaches_no_file(script_here, tmp_path, monkeypatch):
         return body, None
 
     with ApiServer(respond=lambda prompt: f"Kaixo {KEY}.", edit=edit) as server:
-        result = script_here("main.py", *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)
+        result = in_process("main.py", *flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Kaixo [key]." in (folder_of(tmp_path, "chat") / "translate_0.jsonl").read_text()
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]

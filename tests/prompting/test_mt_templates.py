@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from tests.support.runs import records, snapshot
+from tests.support.runs import in_process, records, snapshot
 from topxgen.common.errors import UsageError
 from topxgen.prompting import mt_templates
 from topxgen.prompting.mt_templates import get_template, trained_template
@@ -178,10 +178,10 @@ def test_a_template_that_does_not_exist():
         get_template("lables", "English", "Basque")
 
 
-def test_the_template_that_a_checkpoint_was_trained_on(tiny_lm, tmp_path, script_here, monkeypatch, capsys):
+def test_the_template_that_a_checkpoint_was_trained_on(tiny_lm, tmp_path, monkeypatch, capsys):
     """A run of train.py, which takes the templates with own names, too."""
     run = tmp_path / "run"
-    trained = script_here(
+    trained = in_process(
         "train.py", "--model_name_or_path", tiny_lm, "--output_dir", run, "--dataset_name_or_path", "udhr",
         "--target_languages", "Basque", "--template_key", 10, "--max_steps", 2, "--save_steps", 1, "--eval_steps", 2,
         "--num_warmup_steps", 0, "--max_length", 128, "--test_size_ratio", 2, "--use_peft",

@@ -24,7 +24,9 @@ PARSERS = {
     "main.py": "main",
     "comptra.evaluate": "comptra.evaluate",
     "scripts/merge_lora.py": "scripts.merge_lora",
+    "scripts/data_stats.py": "scripts.data_stats",
     "scripts/run.py": "scripts.run",
+    "scripts/compare.py": "scripts.compare",
 }
 # Shell scripts of ours whose arguments go to one of them.
 WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}

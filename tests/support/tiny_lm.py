@@ -1,12 +1,15 @@
 """A small language model, trained on the spot, and where it is kept while the tests run."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock
 
+from tests.support.runs import ROOT
 from tests.support.tiny_models import udhr_texts
 
 
@@ -22,6 +25,27 @@ def built_once(tmp_path_factory, name: str, build: Callable[[Path], object]) -> 
             build(making)
             making.rename(folder)
     return str(folder)
+
+
+def trained_once(name: str, build: Callable[[Path], object]) -> Callable[[Path], None]:
+    """A builder that copies what `build` made in an earlier run of the same code, texts and libraries (`models/tests/`)."""
+    digest = hashlib.sha256(repr([version(library) for library in ("tokenizers", "torch", "transformers")]).encode())
+    for path in (*sorted(Path(__file__).parent.glob("tiny_*.py")), *sorted(ROOT.glob("data/udhr/*.tsv"))):
+        digest.update(path.read_bytes())
+    kept = ROOT / "models" / "tests" / f"{name}-{digest.hexdigest()[:16]}"
+
+    def copy(folder: Path) -> None:
+        if not kept.is_dir():
+            making = kept.with_name(f"{kept.name}.{os.getpid()}")  # another run of the tests may be making it, too
+            making.mkdir(parents=True)
+            build(making)
+            try:
+                making.rename(kept)
+            except OSError:
+                shutil.rmtree(making)
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+    return copy
 
 
 def build_lm(folder: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.runs import in_process
 from tests.training.test_train import flags, log, losses, timeless
 from topxgen.training import checkpoints
 
@@ -61,10 +62,8 @@ DAMAGES = (truncated, emptied, scrambled, zeroed_inside, torch_bomb, plain_bomb)
 @pytest.fixture(scope="module")
 def trained(tiny_lm, tmp_path_factory):
     """A short run without adapters, and its folder."""
-    from tests.support.runs import script
-
     output = tmp_path_factory.mktemp("runs") / "whole"
-    result = script("train.py", *words(tiny_lm, output))
+    result = in_process("train.py", *words(tiny_lm, output))
     assert result.returncode == 0, result.stderr
     return output
 
@@ -163,10 +162,10 @@ def test_objects_of_deepspeed_are_accepted_and_no_others(tmp_path):
     assert checkpoints.find_unloadable(tmp_path) is None, problem
 
 
-def test_a_damaged_run_resumes_from_the_checkpoint_before(trained, tiny_lm, tmp_path, script_here):
+def test_a_damaged_run_resumes_from_the_checkpoint_before(trained, tiny_lm, tmp_path):
     output = unfinished(trained, tmp_path / "run")
     zeroed_inside(output / "checkpoint-4" / "optimizer.pt")
-    result = script_here("train.py", *words(tiny_lm, output))
+    result = in_process("train.py", *words(tiny_lm, output))
     assert result.returncode == 0 and "Traceback" not in result.stderr
     assert (
         "WARNING: skipping" in result.stderr
@@ -176,18 +175,18 @@ def test_a_damaged_run_resumes_from_the_checkpoint_before(trained, tiny_lm, tmp_
     assert timeless(log(output)) == timeless(log(trained)), "the loss of step 3 is the mean of all three steps"
 
 
-def test_without_a_usable_checkpoint_training_starts_again_and_says_so(trained, tiny_lm, tmp_path, script_here):
+def test_without_a_usable_checkpoint_training_starts_again_and_says_so(trained, tiny_lm, tmp_path):
     output = unfinished(trained, tmp_path / "run")
     torch_bomb(output / "checkpoint-4" / "scheduler.pt")
     emptied(output / "checkpoint-2" / "trainer_state.json")
-    result = script_here("train.py", *words(tiny_lm, output))
+    result = in_process("train.py", *words(tiny_lm, output))
     assert result.returncode == 0 and "Traceback" not in result.stderr
     assert f"{output} has no usable checkpoint: training starts from the beginning" in result.stderr
     assert timeless(log(output)) == timeless(log(trained)) and not (output / "ran").exists()
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", "model.safetensors"])
-def test_files_of_another_run_end_in_one_line(trained, tiny_lm, tmp_path, script_here, name):
+def test_files_of_another_run_end_in_one_line(trained, tiny_lm, tmp_path, name):
     """Sound in themselves and listed, but not of this model."""
     from safetensors.torch import load_file, save_file
 
@@ -201,21 +200,21 @@ def test_files_of_another_run_end_in_one_line(trained, tiny_lm, tmp_path, script
     state = json.loads((path.parent / "trainer_state.json").read_text()) | {"max_steps": 4, "global_step": 3}
     (path.parent / "trainer_state.json").write_text(json.dumps(state))
     checkpoints.mark_complete(path.parent, processes=1, sharding="none")
-    result = script_here("train.py", *words(tiny_lm, output))
+    result = in_process("train.py", *words(tiny_lm, output))
     assert result.returncode == 2 and "Traceback" not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert f"train.py: error: {path.parent} does not fit this run" in last and "remove it and re-run" in last
 
 
-def test_killed_at_every_checkpoint_the_log_is_that_of_a_whole_run(trained, tiny_lm, tmp_path, script_here):
+def test_killed_at_every_checkpoint_the_log_is_that_of_a_whole_run(trained, tiny_lm, tmp_path):
     """Also where logging, saving and the end of an epoch do not coincide; train_loss is of all steps."""
     options = dict(max_steps=13, save_steps=2, eval_steps=4, logging_steps=5, save_total_limit=20)
     whole = tmp_path / "whole"
-    script_here("train.py", *flags(tiny_lm, whole, **options))
+    in_process("train.py", *flags(tiny_lm, whole, **options))
     assert losses(whole) and len(losses(whole)) == 2
     summary = log(whole)[-1]
     every = tmp_path / "every"
-    script_here("train.py", *flags(tiny_lm, every, **options | {"logging_steps": 1}))
+    in_process("train.py", *flags(tiny_lm, every, **options | {"logging_steps": 1}))
     assert summary["train_loss"] == pytest.approx(sum(losses(every)) / 13, rel=1e-5)
     for step in (2, 6, 10, 12):
         output = tmp_path / f"from-{step}"
@@ -224,12 +223,12 @@ def test_killed_at_every_checkpoint_the_log_is_that_of_a_whole_run(trained, tiny
         for folder in checkpoints.all_checkpoints(output):
             if checkpoints.step_of(folder) > step:
                 shutil.rmtree(folder)
-        result = script_here("train.py", *flags(tiny_lm, output, **options))
+        result = in_process("train.py", *flags(tiny_lm, output, **options))
         assert f"resuming from {output / f'checkpoint-{step}'}" in result.stderr
         assert timeless(log(output)) == timeless(log(whole))
 
 
-def test_models_that_share_weights_resume(tiny_nllb, tmp_path, script_here):
+def test_models_that_share_weights_resume(tiny_nllb, tmp_path):
     """Their checkpoints do not have each weight under each of its names."""
     from tests.support import tiny_models
 
@@ -240,11 +239,11 @@ def test_models_that_share_weights_resume(tiny_nllb, tmp_path, script_here):
     one_way = dict(reverse=None, src="Basque", target_languages="English")
     for name, model, more in (("nllb", tiny_nllb, {}), ("marian", marian, one_way)):
         whole, output = tmp_path / "whole" / name, tmp_path / "resumed" / name
-        assert script_here("train.py", *flags(model, whole, **options, **more)).returncode == 0
+        assert in_process("train.py", *flags(model, whole, **options, **more)).returncode == 0
         shutil.copytree(whole, output)
         (output / "manifest_train.json").unlink()
         shutil.rmtree(output / "checkpoint-4")
-        result = script_here("train.py", *flags(model, output, **options, **more))
+        result = in_process("train.py", *flags(model, output, **options, **more))
         assert f"resuming from {output / 'checkpoint-2'}" in result.stderr
         assert timeless(log(output)) == timeless(log(whole))
         weights = [(folder / "model.safetensors").read_bytes() for folder in (whole, output)]

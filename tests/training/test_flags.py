@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import train
-from tests.support.runs import ROOT
+from tests.support.runs import ROOT, in_process
 from tests.training.test_train import flags
 from topxgen.common.run_files import RunFile
 from topxgen.experiments import chain
@@ -108,15 +108,15 @@ OUT_OF_RANGE = [
 
 
 @pytest.mark.parametrize(("changed", "message"), IDLE)
-def test_flags_without_effect_end_the_run(changed, message, tiny_lm, tmp_path, script_here):
-    result = script_here("train.py", *flags(tiny_lm, tmp_path / "run", **changed), "--dry_run")
+def test_flags_without_effect_end_the_run(changed, message, tiny_lm, tmp_path):
+    result = in_process("train.py", *flags(tiny_lm, tmp_path / "run", **changed), "--dry_run")
     assert result.returncode == 2 and message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1 and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE)
-def test_numbers_out_of_range(name, value, tiny_lm, tmp_path, script_here):
-    result = script_here("train.py", *flags(tiny_lm, tmp_path / "run", **{name: value}), "--dry_run")
+def test_numbers_out_of_range(name, value, tiny_lm, tmp_path):
+    result = in_process("train.py", *flags(tiny_lm, tmp_path / "run", **{name: value}), "--dry_run")
     assert result.returncode == 2 and f"--{name}" in result.stderr and str(value)[:20] in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
@@ -133,20 +133,20 @@ def test_numbers_out_of_range(name, value, tiny_lm, tmp_path, script_here):
         (dict(dataset_size=-1, strategy="soonest", num_eval_translations=0), None),
     ],
 )
-def test_flags_of_published_commands_are_only_mentioned(changed, line, tiny_lm, tmp_path, script_here):
+def test_flags_of_published_commands_are_only_mentioned(changed, line, tiny_lm, tmp_path):
     """scripts/train.sh gives some whatever is added to it; others are switched off by name."""
-    result = script_here("train.py", *flags(tiny_lm, tmp_path / "run", **changed), "--dry_run")
+    result = in_process("train.py", *flags(tiny_lm, tmp_path / "run", **changed), "--dry_run")
     assert result.returncode == 0, result.stderr
     assert sum("has no effect" in said for said in result.stderr.splitlines()) == (line is not None)
     assert line is None or line in result.stderr
 
 
-def test_the_published_recipe_trains_an_encoder_decoder(tiny_nllb, tmp_path, script_here):
+def test_the_published_recipe_trains_an_encoder_decoder(tiny_nllb, tmp_path):
     """--targets_only is one of its flags; what only a decoder LM has is refused."""
-    result = script_here("train.py", *flags(tiny_nllb, tmp_path / "run"), "--dry_run")
+    result = in_process("train.py", *flags(tiny_nllb, tmp_path / "run"), "--dry_run")
     assert result.returncode == 0 and "--targets_only has no effect without a decoder LM" in result.stderr
     for changed in (dict(packing="none"), dict(template_key="11"), dict(eos_token_id=3)):
-        result = script_here("train.py", *flags(tiny_nllb, tmp_path / "run", **changed), "--dry_run")
+        result = in_process("train.py", *flags(tiny_nllb, tmp_path / "run", **changed), "--dry_run")
         assert result.returncode == 2 and f"--{next(iter(changed))} has no effect without a decoder LM" in result.stderr
 
 
@@ -182,7 +182,7 @@ def test_every_flag_of_the_rules_exists():
         rule.holds(SimpleNamespace(**names))
 
 
-def test_a_dry_run_finds_what_needs_no_weights(tiny_lm, tmp_path, script_here):
+def test_a_dry_run_finds_what_needs_no_weights(tiny_lm, tmp_path):
     """The folder of another run, a held-out set that cannot be used, a file in the way, a missing configuration."""
     (tmp_path / "file").write_text("")
     for changed, message in (
@@ -193,9 +193,9 @@ def test_a_dry_run_finds_what_needs_no_weights(tiny_lm, tmp_path, script_here):
         (dict(lr_scheduler_type="greedy", test_size_ratio=0), "depends on evaluations, but nothing is held out"),
         (dict(use_peft=True, target_modules=["q_prj"]), "choose from down_proj, gate_proj"),
     ):
-        result = script_here("train.py", *flags(tiny_lm, tmp_path / "run", **changed), "--dry_run")
+        result = in_process("train.py", *flags(tiny_lm, tmp_path / "run", **changed), "--dry_run")
         assert result.returncode == 2 and message in result.stderr, (changed, result.stderr)
     (tmp_path / "other" / "checkpoint-3").mkdir(parents=True)
-    result = script_here("train.py", *flags(tiny_lm, tmp_path / "other"), "--dry_run")
+    result = in_process("train.py", *flags(tiny_lm, tmp_path / "other"), "--dry_run")
     assert result.returncode == 2 and "holds checkpoints but no settings_train.json" in result.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"file", "other"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.runs import in_process
 from tests.training.test_train import flags
 from topxgen.inference import adapters
 
@@ -50,14 +51,14 @@ class Failures:
 
 
 @pytest.fixture
-def run_safely(script_here):
-    """As script_here, with a traceback in place of an exception."""
+def run_safely():
+    """As in_process, with a traceback in place of an exception."""
     import subprocess
     import traceback
 
     def run(*words):
         try:
-            return script_here(*words)
+            return in_process(*words)
         except BaseException:
             return subprocess.CompletedProcess(words, 1, "", traceback.format_exc())
 

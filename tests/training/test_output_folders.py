@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+from tests.support.runs import in_process
 from tests.training.test_train import flags, log
 
 
@@ -12,7 +13,7 @@ def files_in(folder) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def test_a_run_interrupted_before_its_first_checkpoint_binds_no_one(tiny_lm, tmp_path, script_here, monkeypatch):
+def test_a_run_interrupted_before_its_first_checkpoint_binds_no_one(tiny_lm, tmp_path, monkeypatch):
     """Ctrl-C while the untrained model is evaluated: another learning rate may follow in the same folder."""
     from topxgen.training.trainer import PairTrainer
 
@@ -23,37 +24,37 @@ def test_a_run_interrupted_before_its_first_checkpoint_binds_no_one(tiny_lm, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(PairTrainer, "_eval_losses", interrupt)
-        assert script_here("train.py", *flags(tiny_lm, output)).returncode == 130
+        assert in_process("train.py", *flags(tiny_lm, output)).returncode == 130
     assert json.loads((output / "settings_train.json").read_text())["learning_rate"] == 2e-3
     options = dict(learning_rate=1e-3, max_steps=2, save_steps=2, eval_steps=2)
-    assert script_here("train.py", *flags(tiny_lm, output, **options)).returncode == 0
+    assert in_process("train.py", *flags(tiny_lm, output, **options)).returncode == 0
     assert json.loads((output / "settings_train.json").read_text())["learning_rate"] == 1e-3
     (output / "manifest_train.json").unlink()
-    result = script_here("train.py", *flags(tiny_lm, output, **options | {"learning_rate": 3e-3}))
+    result = in_process("train.py", *flags(tiny_lm, output, **options | {"learning_rate": 3e-3}))
     assert result.returncode == 2 and "learning_rate was 0.001, now 0.003" in result.stderr
 
 
-def test_a_log_cut_after_the_last_checkpoint_is_completed(tiny_lm, tmp_path, script_here):
+def test_a_log_cut_after_the_last_checkpoint_is_completed(tiny_lm, tmp_path):
     output = tmp_path / "run"
     words = flags(tiny_lm, output, max_steps=3, save_steps=3, eval_steps=3, logging_steps=2)
-    assert script_here("train.py", *words).returncode == 0
+    assert in_process("train.py", *words).returncode == 0
     whole = log(output)
     (output / "manifest_train.json").unlink()
     lines = (output / "train_log.jsonl").read_text().splitlines(keepends=True)
     (output / "train_log.jsonl").write_text("".join(lines[:-1]))
-    assert script_here("train.py", *words).returncode == 0
+    assert in_process("train.py", *words).returncode == 0
     assert log(output)[:-1] == whole[:-1]
     assert log(output)[-1] == {key: whole[-1][key] for key in ("total_flos", "train_loss", "epoch", "step")}
 
 
-def test_a_dry_run_writes_nothing_and_finds_what_an_export_would_overwrite(tiny_lm, tmp_path, script_here):
+def test_a_dry_run_writes_nothing_and_finds_what_an_export_would_overwrite(tiny_lm, tmp_path):
     export = tmp_path / "export"
     words = [*flags(tiny_lm, tmp_path / "run", export_dir=export), "--dry_run"]
-    assert script_here("train.py", *words).returncode == 0
+    assert in_process("train.py", *words).returncode == 0
     assert files_in(tmp_path) == set()
     export.mkdir()
     (export / "notes.txt").write_text("mine")
-    result = script_here("train.py", *words)
+    result = in_process("train.py", *words)
     assert (
         result.returncode == 2 and "--export_dir" in result.stderr and "holds other files (notes.txt)" in result.stderr
     )
@@ -61,25 +62,25 @@ def test_a_dry_run_writes_nothing_and_finds_what_an_export_would_overwrite(tiny_
     words = [*flags(tiny_lm, tmp_path / "run", export_dir=tmp_path / "file" / "export"), "--dry_run"]
     assert (
         f"--export_dir {tmp_path / 'file' / 'export'}: {tmp_path / 'file'} is not a directory"
-        in script_here("train.py", *words).stderr
+        in in_process("train.py", *words).stderr
     )
 
 
-def test_one_process_at_a_time_exports_to_a_folder(tiny_lm, tmp_path, script_here):
+def test_one_process_at_a_time_exports_to_a_folder(tiny_lm, tmp_path):
     holder = "import sys, time; from pathlib import Path; from topxgen.common.locks import OutputLock\n"
     holder += "with OutputLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     export = tmp_path / "export"
     with subprocess.Popen([sys.executable, "-c", holder, export], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "held\n"
-            result = script_here("train.py", *flags(tiny_lm, tmp_path / "run", export_dir=export))
+            result = in_process("train.py", *flags(tiny_lm, tmp_path / "run", export_dir=export))
             assert result.returncode == 2 and f"{export} is in use by process {process.pid}" in result.stderr
             assert files_in(export) == {".lock"}
         finally:
             process.kill()
 
 
-def test_no_file_is_written_through_a_link(tiny_lm, tmp_path, script_here):
+def test_no_file_is_written_through_a_link(tiny_lm, tmp_path):
     """A folder that others write to may hold links of the names that files have until they are complete."""
     mine = tmp_path / "mine.txt"
     words = flags(tiny_lm, tmp_path / "run", max_steps=1, save_steps=1, eval_steps=1)
@@ -87,13 +88,13 @@ def test_no_file_is_written_through_a_link(tiny_lm, tmp_path, script_here):
         mine.write_text("my only copy")
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / f"{name}.partial").symlink_to(mine)
-        result = script_here("train.py", *words)
+        result = in_process("train.py", *words)
         assert result.returncode == 2 and "Traceback" not in result.stderr, (name, result.stderr[-300:])
         assert mine.read_text() == "my only copy", name
         shutil.rmtree(tmp_path / "run")
 
 
-def test_one_process_at_a_time_merges_into_a_folder(tiny_lm, tmp_path, script_here):
+def test_one_process_at_a_time_merges_into_a_folder(tiny_lm, tmp_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -107,9 +108,9 @@ def test_one_process_at_a_time_merges_into_a_folder(tiny_lm, tmp_path, script_he
     with subprocess.Popen([sys.executable, "-c", holder, tmp_path], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "held\n"
-            result = script_here(*words)
+            result = in_process(*words)
             assert result.returncode == 2 and f"in use by process {process.pid}" in result.stderr
         finally:
             process.kill()
-    assert script_here(*words).returncode == 0
+    assert in_process(*words).returncode == 0
     assert {path.name for path in tmp_path.iterdir()} == {"adapter", "merged"}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pairs import BASQUE, ENGLISH, HAUSA, counts, generated, record, refusal, scored, source
+from tests.support.runs import in_process
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.pairs import split
 from topxgen.training.training_data import load
@@ -116,8 +117,8 @@ def test_contradicting_settings():
         (["--export_formats", "parkett"], "'parkett' is not one of datasets, parquet, text (did you mean parquet?)"),
     ],
 )
-def test_values_that_no_flag_takes(words, says, script_here):
-    result = script_here("train.py", "--model_name_or_path", "m", "--output_dir", "o", *words)
+def test_values_that_no_flag_takes(words, says):
+    result = in_process("train.py", "--model_name_or_path", "m", "--output_dir", "o", *words)
     assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
 
 
@@ -186,8 +187,8 @@ def test_duplicates_are_dropped_before_the_selection_on_request(tmp_path):
         (["--data_dir", "a", "b", "--dataset_name_or_path", "smol"], "several --data_dir are for --dataset_name_or_path topxgen"),
     ],
 )  # fmt: skip
-def test_folders_that_do_not_go_together(words, says, script_here):
-    result = script_here(
+def test_folders_that_do_not_go_together(words, says):
+    result = in_process(
         "train.py", "--model_name_or_path", "m", "--output_dir", "o", "--target_languages", "Basque", *words
     )
     assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1

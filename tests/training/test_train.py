@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import ROOT, lines_in, script
+from tests.support.runs import ROOT, in_process, lines_in, script
 from tests.support.tiny_models import without_weights
 
 # Log entries that depend on the clock.
@@ -58,9 +58,9 @@ def losses(output: Path) -> list[float]:
 
 
 @pytest.fixture
-def train_here(script_here):
+def train_here():
     def run(*words, check=0):
-        result = script_here("train.py", *words)
+        result = in_process("train.py", *words)
         assert result.returncode == check, result.stderr
         return result
 
@@ -71,7 +71,8 @@ def train_here(script_here):
 def finished(tiny_lm, tmp_path_factory):
     """A run with LoRA, dropout and noise, evaluated with translations: its directory and its output."""
     output = tmp_path_factory.mktemp("runs") / "undisturbed"
-    result = script("train.py", *noisy(tiny_lm, output))
+    result = in_process("train.py", *noisy(tiny_lm, output))
+    assert result.returncode == 0, result.stderr
     return output, result
 
 

@@ -5,16 +5,19 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import topxgen
-from topxgen.common import signals
+from topxgen.common import flag_rules, signals
 from topxgen.common.console import printable, setup_logging
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.registry import OWN, Choice, accepts_own
 from topxgen.common.schemas import decode
+
+if TYPE_CHECKING:
+    from topxgen.common.run_files import Values
 
 logger = logging.getLogger(__name__)
 EXIT_CODES = {
@@ -133,10 +136,19 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, with the nearest flag or choice, and whose --help lists exit codes.
 
     `incomplete`: what exit code 3 means for this script; `uses_apis`: whether there is an exit code 4; `section`: its section in
-    run files, which makes it take --config.
+    run files, which makes it take --config; `rules` and `check`: what a run file's flags must fulfil before anything runs.
     """
 
-    def __init__(self, description: str, incomplete: str = "", uses_apis: bool = False, section: str = "", **options):
+    def __init__(
+        self,
+        description: str,
+        incomplete: str = "",
+        uses_apis: bool = False,
+        section: str = "",
+        rules: Sequence[flag_rules.Rule] = (),
+        check: Callable[[argparse.Namespace], None] = lambda args: None,
+        **options,
+    ):
         codes = EXIT_CODES | ({3: f"finished, but incomplete: {incomplete}"} if incomplete else {})
         codes = {code: text for code, text in sorted(codes.items()) if code != 4 or uses_apis}
         super().__init__(
@@ -147,7 +159,8 @@ class Parser(argparse.ArgumentParser):
             **options,
         )
         self.add_argument("--version", action="version", version=f"%(prog)s {topxgen.__version__}")
-        self.section, self._origins = section, {}
+        self.section, self.rules, self.check = section, rules, check
+        self._where, self._origins = "", {}  # of the values of a file: where they are, and by flag
         if section:
             self.add_argument(
                 "--config",
@@ -164,28 +177,61 @@ class Parser(argparse.ArgumentParser):
         )
         return {name: action for name, action in names if len(name) > 1 or name == "k"}
 
-    def words(self, values: Mapping, where: str) -> tuple[list[str], list[str]]:
-        """Values of a file as words: of positional arguments, and of flags. `where` is for errors about them."""
-        from topxgen.common import run_files
-
-        words = run_files.words(self, values, where)
-        actions = self.flags()
-        self._origins |= {name: where for given in values for name in actions[given].option_strings or [given]}
-        return words
-
     def parse_args(self, args=None, namespace=None):
         words = sys.argv[1:] if args is None else list(args)
         words, config = self._split_config(words)
         self._check_words(words)
-        positional, more = self._from_config(config, words) if config is not None else ([], [])
+        if config is None:
+            return self._parsed([], words, namespace)
+        from topxgen.common import run_files
+
+        try:
+            parsed, words = self.parse_with(words, *run_files.for_script(Path(config), self))
+        except UsageError as error:
+            self.error(str(error))
+        except OSError as error:
+            self.error(f"--config {config} cannot be read: {error.strerror}; pass another file")
+        if args is None:  # manifests record what repeats the run whatever becomes of the file
+            sys.argv = [sys.argv[0], *words]
+        return parsed
+
+    def parse_with(self, words: list[str], values: "Values", where: str) -> tuple[ParsedFlags, list[str]]:
+        """The flags of a command line and, as far as it does not give them, the `values` of a file; and the words that give both.
+
+        Values that the file gives to all stages are left out where they have no effect. `where` is the place of the values, for
+        errors. Raises UsageError for values that no words can give.
+        """
+        parsed, line = self._parsed_with(words, values, where)
+        idle, flags = flag_rules.without_effect(self.rules, parsed), self.flags()
+        if dropped := {name for name in values.shared if flags[name].dest in idle}:
+            own = {name: value for name, value in values.items() if name not in dropped}
+            return self._parsed_with(words, own, where)
+        return parsed, line
+
+    def _parsed_with(self, words: list[str], values: Mapping, where: str) -> tuple[ParsedFlags, list[str]]:
+        from topxgen.common import run_files
+
+        flags, typed = self.flags(), {self._option_string_actions[flag] for flag in _flags_in(words)}
+        values = {name: value for name, value in values.items() if flags[name] not in typed}
+        positional, more = run_files.words(flags, values, where)
+        self._where, self._origins = (
+            where,
+            {flag: where for name in values for flag in flags[name].option_strings or [name]},
+        )
         end = words.index("--") if "--" in words else len(words)
         words = [*words[:end], *more, *words[end:]]
-        parsed, unexpected = self.parse_known_args([*positional, *words], namespace or ParsedFlags())
-        if positional and (
-            unexpected or self._count_positionals(parsed) > len(positional)
-        ):  # the command line has some, too
+        if positional and self._has_positionals(words, positional):
             positional = []
-            parsed, unexpected = self.parse_known_args(words, ParsedFlags())
+        return self._parsed(positional, words), [*positional, *words]
+
+    def _has_positionals(self, words: list[str], others: list[str]) -> bool:
+        """Whether the words have positional arguments, which would come on top of the `others`."""
+        parsed, unexpected = self.parse_known_args([*others, *words])
+        values = [getattr(parsed, action.dest) for action in self._get_positional_actions()]
+        return bool(unexpected) or sum(len(v) if isinstance(v, list) else 1 for v in values) > len(others)
+
+    def _parsed(self, positional: list[str], words: list[str], namespace=None) -> ParsedFlags:
+        parsed, unexpected = self.parse_known_args([*positional, *words], namespace or ParsedFlags())
         if unexpected:
             # A stray word may be a key, or a part of one.
             secret = any(re.search(r"(?i)api|key|token|secret", word) for word in words if word.startswith("-"))
@@ -193,54 +239,21 @@ class Parser(argparse.ArgumentParser):
             shown = f": {' '.join(map(repr, named))}" if named else ""
             self.error(f"{len(unexpected)} unexpected argument{'s' if len(unexpected) > 1 else ''}{shown}; see --help")
         parsed.given = frozenset(self._option_string_actions[flag].dest for flag in _flags_in(words))
-        if config is not None and args is None:  # manifests record what repeats the run whatever becomes of the file
-            sys.argv = [sys.argv[0], *positional, *words]
         return parsed
-
-    def _count_positionals(self, parsed: argparse.Namespace) -> int:
-        values = [getattr(parsed, action.dest) for action in self._get_positional_actions()]
-        return sum(len(value) if isinstance(value, list) else 1 for value in values)
 
     def _split_config(self, words: list[str]) -> tuple[list[str], str | None]:
         """The words without --config and its value, and that value."""
-        for i, word in enumerate(words if self.section else ()):
-            if word == "--":
-                break
-            if word.startswith("--config="):
-                return self._without_second_config([*words[:i], *words[i + 1 :]]), word.partition("=")[2]
-            if word == "--config":
-                if i + 1 == len(words) or words[i + 1].startswith("--"):
-                    self.error("argument --config: expected one argument")
-                return self._without_second_config([*words[:i], *words[i + 2 :]]), words[i + 1]
-        return words, None
-
-    def _without_second_config(self, words: list[str]) -> list[str]:
-        if "--config" in _flags_in(words):
-            self.error("argument --config: given twice; pass one file")
-        return words
-
-    def _from_config(self, config: str, words: list[str]) -> tuple[list[str], list[str]]:
-        """The words that the file adds to those of the command line."""
-        from topxgen.common.run_files import LAUNCHER, RunFile
-
-        try:
-            file = RunFile.read(Path(config))
-            entries = file.stage(self.section, self.flags())
-            if len(entries) != 1:
-                several = f"has {len(entries)} entries in section {self.section}: python scripts/run.py {config} runs them all"
-                missing = f"has no section {self.section} (it has {', '.join(file.sections) or 'no section that is not null'})"
-                raise UsageError(f"{config} {several if entries else missing}")
-            typed = {action for flag in _flags_in(words) if (action := self._option_string_actions.get(flag))}
-            values = {
-                name: value
-                for name, value in entries[0].items()
-                if name != LAUNCHER and self.flags()[name] not in typed
-            }
-            return self.words(values, file.where(self.section))
-        except UsageError as error:
-            self.error(str(error))
-        except OSError as error:
-            self.error(f"--config {config} cannot be read: {error.strerror}; pass another file")
+        end = words.index("--") if "--" in words else len(words)
+        places = [i for i in range(end) if self.section and words[i].split("=")[0] == "--config"]
+        if not places:
+            return words, None
+        flag, equals, value = words[places[0]].partition("=")
+        after = places[0] + (1 if equals else 2)
+        if not equals and (after > end or words[after - 1].startswith("--")):
+            self.error(f"argument {flag}: expected one argument")
+        if len(places) > 1:
+            self.error(f"argument {flag}: given twice; pass one file")
+        return [*words[: places[0]], *words[after:]], value if equals else words[after - 1]
 
     def _check_words(self, words: list[str]) -> None:
         """End with one line for unknown flags and empty values."""
@@ -276,11 +289,20 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}{hint}")
 
     def error(self, message: str) -> NoReturn:
-        if (flag := re.match(r"argument ([^:/]+)", message)) and flag[1] in self._origins:
-            message += f" (from {self._origins[flag[1]]})"
+        message = self.with_origin(message)
         if len(message) > MAX_ERROR_CHARS:  # an endless value
             message = f"{message[: MAX_ERROR_CHARS // 2]}...{message[-MAX_ERROR_CHARS // 4 :]}"
         self.exit(2, f"{self.prog}: error: {message.translate(_ONE_LINE)}\n")
+
+    def with_origin(self, message: str) -> str:
+        """An error message that names a flag of a file, or misses one, also names the file."""
+        if self._where and message.startswith("the following arguments are required"):
+            return f"{message} ({self._where})"
+        for flag in re.findall(r"(?:(?<=argument )|(?=--))[\w-]+", message):
+            where = self._origins.get(flag, "")
+            if where and where not in message:
+                return f"{message} ({flag} is from {where})"
+        return message
 
     def _print_message(self, message, file=None):
         super()._print_message(printable(message), file)
@@ -334,7 +356,7 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
             finally:
                 sys.stdout.flush()
     except UsageError as error:
-        logger.error("%s", error)
+        logger.error("%s", parser.with_origin(str(error)))
         return error.exit_code
     except OSError as error:  # a full disk, a read-only file system, a directory where a file should be
         logger.error("%s; %s", error, on_failure)

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -32,19 +32,25 @@ def refuse_stand_in(path: Path) -> None:
 
 
 def read_jsonl(
-    path: Path, schema: type[T] = dict, remedy: str = "fix or remove the line", growing: bool = False
+    path: Path,
+    schema: type[T] = dict,
+    remedy: str = "fix or remove the line",
+    on_cut: Callable[[Path], object] | None = None,
 ) -> Iterator[T]:
     """The records of a JSONL file in order; nothing when the file does not exist.
 
-    `growing`: another process may be writing it, so that a last line that is cut off is left out, and logged.
+    `on_cut`: called with the path instead of an error for a last line that is cut off, as in a file that is being written.
 
     Raises UsageError naming the line and the field that does not fit `schema` (topxgen/common/schemas.py), and what to do.
     """
-    return (record for _, record in read_numbered_jsonl(path, schema, remedy, growing))
+    return (record for _, record in read_numbered_jsonl(path, schema, remedy, on_cut))
 
 
 def read_numbered_jsonl(
-    path: Path, schema: type[T] = dict, remedy: str = "fix or remove the line", growing: bool = False
+    path: Path,
+    schema: type[T] = dict,
+    remedy: str = "fix or remove the line",
+    on_cut: Callable[[Path], object] | None = None,
 ) -> Iterator[tuple[int, T]]:
     """The same, each with the number of its line, from 1."""
     if not path.exists():
@@ -59,8 +65,8 @@ def read_numbered_jsonl(
             try:
                 record = decode(line, schema)
             except ValueError as error:
-                if growing and not line.endswith(b"\n") and _begins_json_object(line):
-                    logger.info(f"{path}: the last line is not complete; it is left out")
+                if on_cut and not line.endswith(b"\n") and _begins_json_object(line):
+                    on_cut(path)
                     return
                 raise UsageError(f"{path}, line {number}: {error}{_encoding_hint(path)}; {remedy}") from None
             yield number, record

@@ -32,8 +32,8 @@ NEUTRAL = {
 }  # fmt: skip
 
 
-def check(rules: Iterable[Rule], args: argparse.Namespace) -> None:
-    """Log, or raise UsageError for, flags of the command line that have no effect. See the head of this file."""
+def check(rules: Iterable[Rule], args: argparse.Namespace, quiet: bool = False) -> None:
+    """Log (unless `quiet`), or raise UsageError for, flags of the command line that have no effect. See the head of this file."""
     given, asked = getattr(args, "given", frozenset()), asked_for(args)
     for rule in rules:
         idle = [flag for flag in rule.flags if flag in asked]
@@ -43,7 +43,13 @@ def check(rules: Iterable[Rule], args: argparse.Namespace) -> None:
         problem = f"{', '.join(f'--{flag}' for flag in idle)} {verb} no effect without {rule.needs}"
         if not rule.harmless and rule.switch not in given:
             raise UsageError(f"{problem}: pass that, or drop {'it' if len(idle) == 1 else 'them'}")
-        logger.info(problem)
+        if not quiet:
+            logger.info(problem)
+
+
+def without_effect(rules: Iterable[Rule], args: argparse.Namespace) -> set[str]:
+    """The flags that have no effect together with the others, given or not."""
+    return {flag for rule in rules if not rule.holds(args) for flag in rule.flags}
 
 
 def asked_for(args: argparse.Namespace) -> set[str]:

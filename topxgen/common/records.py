@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Required, TypedDict
@@ -138,16 +138,16 @@ def check_lengths(record: TranslationRecord, optional: Iterable[str] = PARALLEL[
 
 
 def read_translations(
-    path: Path, optional: Iterable[str] = (), growing: bool = False
+    path: Path, optional: Iterable[str] = (), on_cut: Callable[[Path], object] | None = None
 ) -> Iterator[tuple[str, TranslationRecord]]:
     """(id, record) for each record of a {Language}_translate.jsonl, whose parallel lists, with those of `optional`, are sound.
 
-    `growing`: see read_jsonl.
+    `on_cut`: see read_jsonl.
     Raises UsageError naming the line, the field and what it must hold.
     """
 
     def checked() -> Iterator[TranslationRecord]:
-        for number, record in read_numbered_jsonl(path, TranslationRecord, growing=growing):
+        for number, record in read_numbered_jsonl(path, TranslationRecord, on_cut=on_cut):
             try:
                 check_lengths(record, optional)
             except ValueError as error:

@@ -6,6 +6,7 @@ such a flag; and by the table DEFAULTS, which leads the files of one stage to th
 
 import json
 import re
+from argparse import Action
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +29,6 @@ COMMAND_LINE_ONLY = {
     "version": "pass it on the command line",
 }
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
-_NEGATIVE = re.compile(r"-\d+|-\d*\.\d+")  # as argparse takes them for values
 
 
 class Plain(str):
@@ -44,6 +44,12 @@ class Plain(str):
 
 
 Value = str | list | dict | None  # lists and mappings hold values
+
+
+class Values(dict[str, Value]):
+    """The values of an entry by flag; `shared` are those that the file gives to all stages."""
+
+    shared: tuple[str, ...] = ()
 
 
 class Default(NamedTuple):
@@ -109,6 +115,23 @@ def read(path: Path) -> dict[str, Value]:
         raise UsageError(f"{path} is nested too deeply") from None
 
 
+def read_changed(path: Path, changes: Iterable[str]) -> dict[str, Value]:
+    """The file, with `changes` such as "train.seed=3": values at the top or of all entries of a section; null is none."""
+    tree = read(path)
+    for change in changes:
+        name, equals, value = change.partition("=")
+        section, dot, flag = name.rpartition(".")
+        entries = tree.get(section) if dot else tree
+        entries = entries if isinstance(entries, list) else [entries]
+        if not (equals and flag and all(isinstance(entry, dict) for entry in entries)) or (
+            dot and section not in SECTIONS
+        ):
+            raise UsageError(f"--set {change!r} is not name=value or section.flag=value with a section of {path}")
+        for entry in entries:
+            entry[flag] = None if value == "null" else value
+    return tree
+
+
 class _Reader:
     """Makes values of the nodes of a YAML file."""
 
@@ -163,20 +186,7 @@ class RunFile:
 
     @classmethod
     def read(cls, path: Path, changes: Iterable[str] = ()) -> "RunFile":
-        """The file, with `changes` such as "train.seed=3": values at the top or of all entries of a section; null is none."""
-        tree = read(path)
-        for change in changes:
-            name, equals, value = change.partition("=")
-            section, dot, flag = name.rpartition(".")
-            entries = tree.get(section) if dot else tree
-            entries = entries if isinstance(entries, list) else [entries]
-            if not (equals and flag and all(isinstance(entry, dict) for entry in entries)) or (
-                dot and section not in SECTIONS
-            ):
-                raise UsageError(f"--set {change!r} is not name=value or section.flag=value with a section of {path}")
-            for entry in entries:
-                entry[flag] = None if value == "null" else value
-        return cls(tree, path)
+        return cls(read_changed(path, changes), path)
 
     def _entries(self, section: str) -> list[dict[str, Value]]:
         value = self._tree[section]
@@ -194,7 +204,7 @@ class RunFile:
         entry = f" {number + 1}" if section and self.is_list(section) else ""
         return f"{self.path}, section {section}{entry}" if section and self.is_run else str(self.path)
 
-    def stage(self, section: str, flags: Collection[str]) -> list[dict[str, Value]]:
+    def stage(self, section: str, flags: Collection[str]) -> list[Values]:
         """For each entry of a section, which has these flags, the values by flag; [] for a stage that does not run.
 
         Raises UsageError for an unknown key, a reference to what is not there, and a cycle of references.
@@ -220,8 +230,8 @@ class RunFile:
                     f"{self.path}: {name} is neither a section nor a flag, and nothing refers to it{did_you_mean(name, known)}"
                 )
 
-    def _flat(self, flags: Collection[str]) -> dict[str, Value]:
-        values = {}
+    def _flat(self, flags: Collection[str]) -> Values:
+        values = Values()
         for name in self.shared:
             if name in flags:
                 self._check_key(name, flags, "")
@@ -231,14 +241,17 @@ class RunFile:
                 self._check_key(name, flags, "")
         return values
 
-    def _values(self, section: str, number: int, flags: Collection[str]) -> dict[str, Value]:
+    def _values(self, section: str, number: int, flags: Collection[str]) -> Values:
         own, where = self.sections[section][number], self.where(section, number)
         keys = [*flags, LAUNCHER] if section == "train" else flags
         for name in own:
             self._check_key(name, keys, section)
-        values = {name: self._resolve(value, where, (f"{section}.{name}",)) for name, value in own.items()}
+        values = Values((name, self._resolve(value, where, (f"{section}.{name}",))) for name, value in own.items())
         # --output_dir of every script but the first is a folder in the run's
-        for name in (name for name in self.shared if name in flags and name not in own and name != "output_dir"):
+        values.shared = tuple(
+            name for name in self.shared if name in flags and name not in own and name != "output_dir"
+        )
+        for name in values.shared:
             self._check_key(name, keys, "")
             values[name] = self._resolve(self.shared[name], where, (name,))
         for row in DEFAULTS:
@@ -358,16 +371,31 @@ class RunFile:
         )  # fmt: skip
 
 
-def words(parser: "Parser", values: Mapping[str, Value], where: str) -> tuple[list[str], list[str]]:
+def for_script(path: Path, parser: "Parser") -> tuple[Values, str]:
+    """The values that a file has for the script with this parser, and where they are. Raises UsageError."""
+    file = RunFile.read(path)
+    entries = file.stage(parser.section, parser.flags())
+    if not entries:
+        found = ", ".join(file.sections) or "no section that is not null"
+        raise UsageError(f"{path} has no section {parser.section} (it has {found})")
+    if len(entries) > 1:
+        raise UsageError(
+            f"{path} has {len(entries)} entries in section {parser.section}; python scripts/run.py {path} runs them all"
+        )
+    entries[0].pop(LAUNCHER, None)
+    return entries[0], file.where(parser.section)
+
+
+def words(flags: Mapping[str, Action], values: Mapping[str, Value], where: str) -> tuple[list[str], list[str]]:
     """`values`, by flag, as words of a command line: those of positional arguments, and the others.
 
     Raises UsageError for values that no words can give: a list for a flag that takes one value, say.
     """
-    positional, flags, keys = [], [], {}
+    positional, others, keys = [], [], {}
     for name, value in values.items():
         if value is None:
             continue
-        action = parser.flags()[name]
+        action = flags[name]
         if action.dest in keys:
             raise UsageError(f"{where}: {keys[action.dest]} and {name} are the same flag; remove one of them")
         keys[action.dest] = name
@@ -383,20 +411,16 @@ def words(parser: "Parser", values: Mapping[str, Value], where: str) -> tuple[li
             raise UsageError(f"{where}: {name} is {_text(value)}; write a list of values, or null for none")
         if "" in items and action.dest != "api_key":
             raise UsageError(f"{where}: {name} is empty; write a value, or null for none")
+        bad = [item for item in items if item.startswith("-") and (len(items) > 1 or item == "--")]
         if not action.option_strings:
-            flag, bad = "", [item for item in items if item.startswith("-")]
+            bad = [item for item in items if item.startswith("-")]
             positional += items
         else:
             flag = next(flag for flag in action.option_strings if flag.startswith("--"))
-            bad = [item for item in items if item.startswith("-") and not _NEGATIVE.fullmatch(item)]
-            if len(items) == 1:
-                bad = ["--"] if items == ["--"] else []
-                flags += [f"{flag}={items[0]}"] if items[0].startswith("-") else [flag, *items]
-            else:
-                flags += [flag, *items]
+            others += [f"{flag}={items[0]}"] if items[0].startswith("-") else [flag, *items]
         if bad:
             raise UsageError(f"{where}: {name} has the value {bad[0]!r}, which looks like a flag")
-    return positional, flags
+    return positional, others
 
 
 def _as_json(value: Value) -> Any:

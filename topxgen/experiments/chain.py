@@ -18,7 +18,7 @@ from typing import Annotated, Required, TypedDict
 
 import msgspec
 
-from topxgen.common import provenance, signals
+from topxgen.common import flag_rules, provenance, signals
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json, write_json
 from topxgen.common.run_files import LAUNCHER, SECTIONS, RunFile
@@ -74,40 +74,54 @@ class Command:
 
     def shown(self) -> str:
         """The command as it can be pasted into a shell."""
-        names = (
-            os.path.relpath(word) if word in (sys.executable, *map(str, ROOT.glob("*.py"))) else word
-            for word in self.line
-        )
-        return shlex.join(names)
+        return shlex.join(os.path.relpath(word) if word.startswith(f"{Path.cwd()}/") else word for word in self.line)
 
 
 def flags_by_section() -> dict[str, list[str]]:
     return {section: list(stages.STAGES[section].parser.load()().flags()) for section in SECTIONS}
 
 
-def commands(file: RunFile, chosen: Collection[str] = SECTIONS) -> list[Command]:
-    """The commands of the stages of a run file that are `chosen`, in order; the flags of all stages are checked.
+def folder_of(file: RunFile) -> Path:
+    """The folder of a run. Raises UsageError if the file does not name it."""
+    folder = file.shared_value("output_dir")
+    if not isinstance(folder, str) or not folder:
+        raise UsageError(f"{file.path} needs output_dir at the top: the folder of the run")
+    return Path(folder)
+
+
+def commands(file: RunFile, chosen: Collection[str] = ()) -> list[Command]:
+    """The commands of the stages of a run file that are `chosen` (all that it has, if none is), in order; the flags of all stages
+    are checked.
 
     Raises UsageError for what RunFile and its values raise; what argparse refuses ends the program with its line.
     """
-    parsers = {section: stages.STAGES[section].parser.load()() for section in SECTIONS}
-    flags = {section: parser.flags() for section, parser in parsers.items()}
-    found = []
+    folder, found, flags = folder_of(file), [], set()
     for section in SECTIONS:
-        for number, values in enumerate(file.stage(section, flags[section])):
-            parser, where = stages.STAGES[section].parser.load()(), file.where(section, number)
+        parser = stages.STAGES[section].parser.load()()
+        parser.prog = Path(sys.argv[0]).name
+        flags |= parser.flags().keys()
+        for number, values in enumerate(file.stage(section, parser.flags())):
+            where = file.where(section, number)
             launcher = values.pop(LAUNCHER, None) or []
             if not (isinstance(launcher, list) and all(isinstance(word, str) and word for word in launcher)):
-                raise UsageError(f"{where}: {LAUNCHER} is a list of words, such as [accelerate, launch]")
-            positional, words = parser.words(values, where)
-            args = parser.parse_args([*positional, *words])
+                raise UsageError(f"{where}: {LAUNCHER} is not a list of words, such as [accelerate, launch]")
+            args, words = parser.parse_with([], values, where)
+            try:
+                parser.check(args)
+                flag_rules.check(parser.rules, args, quiet=True)
+                stages.check(args, folder)
+            except UsageError as error:
+                raise UsageError(f"{where}: {error}") from None
             name = f"{section}-{number + 1}" if file.is_list(section) else section
-            found.append(Command(section, name, (*positional, *words), args, tuple(launcher)))
-    file.check_shared({flag for of_section in flags.values() for flag in of_section})
+            found.append(Command(section, name, tuple(words), args, tuple(launcher)))
+    file.check_shared(flags)
     for section in chosen:
         if section not in file.sections:
             raise unknown_choice("--stages", section, file.sections)
-    return [command for command in found if command.stage in chosen]
+    trained = [command.args.output_dir for command in found if command.stage == "train"]
+    if len(set(trained)) < len(trained):
+        raise UsageError(f"{file.path}: two entries of train have the same output_dir; give each one of its own")
+    return [command for command in found if command.stage in (chosen or SECTIONS)]
 
 
 class Chain:
@@ -197,16 +211,18 @@ def _alone(folder: Path) -> Iterator[list[int]]:
     A lock of the open file, which a process keeps until it and all that it forked have ended. File systems that have none
     leave it to the stage's own lock.
     """
-    with open(folder / ".running", "w") as file:
+    descriptor = os.open(folder / ".running", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             logger.info("waiting for the stage that a killed run has left to end")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            yield []
-            return
-        yield [file.fileno()]
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            logger.debug("no lock: %s", error)
+        yield [descriptor]
+    finally:
+        os.close(descriptor)
 
 
 def _run(line: list[str], descriptors: list[int]) -> int:

@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from topxgen.common.errors import UsageError
 from topxgen.common.provenance import TRANSLATE_MANIFEST
 from topxgen.common.records import FilteredLayout, Layout, default_translate_dir, translations_name
 from topxgen.common.registry import Choice
+from topxgen.corpora import benchmarks
+from topxgen.corpora.slices import split_slice
 from topxgen.text import languages
 
 Parsed = argparse.Namespace
@@ -110,6 +113,28 @@ MODEL_FILES = (
 )
 
 
+# Values of flags that are names whatever folders there are.
+NAMES = {*benchmarks.LOADERS, "topxgen", "ours", "smol", "files"}
+# Flags that name languages, and those that name files or folders that have to be there.
+LANGUAGES = ("languages", "target_languages", "target_language", "src", "tgt")
+EXISTING = ("languages_file", "seed_topics_path", "benchmark_dir", "test_files")
+
+
+def check(args: Parsed, folder: Path) -> None:
+    """Raise UsageError for languages that are not known, and for files of the user that are not there, before a stage that runs
+    days later does. What is in `folder`, that of the run, may be yet to come."""
+    values = {
+        flag: value if isinstance(value, list) else [value] for flag, value in vars(args).items() if value is not None
+    }
+    for flag in EXISTING:
+        for path in values.get(flag, ()):
+            if _local(path) is None and folder.absolute() not in Path(path).absolute().parents:
+                raise UsageError(f"--{flag} {path} does not exist; paths are relative to the folder of the command")
+    for flag in LANGUAGES:
+        for name in values.get(flag, ()):
+            languages.find(name, args.languages_file)
+
+
 def outputs(stage: str, args: Parsed) -> list[Path]:
     """The files of a stage's result that are there."""
     return sorted({path for path in STAGES[stage].writes(args) if path.is_file() and not _is_temporary(path)})
@@ -118,22 +143,20 @@ def outputs(stage: str, args: Parsed) -> list[Path]:
 def inputs(stage: str, args: Parsed) -> list[Path]:
     """The files that a stage reads, as far as its flags name them; files in the Hub's cache are not among them."""
     row, found = STAGES[stage], []
-    for flag, value in vars(args).items():
-        if flag in row.no_input:
-            continue
+    for flag in sorted({*args.given, "dirs"} - {*row.no_input}):  # dirs is positional
+        value = getattr(args, flag, None)
         for item in value if isinstance(value, list) else [value]:
-            path = _local(item) if isinstance(item, str | Path) else None
-            if path is None:
-                continue
-            found += [path] if path.is_file() else _files_below(path, row.reads.get(flag))
+            path = _local(item) if isinstance(item, str | Path) and str(item) not in NAMES else None
+            if path is not None:
+                found += [path] if path.is_file() else _files_below(path, row.reads.get(flag))
     written = {path.resolve() for path in outputs(stage, args)}
     return sorted({path for path in found if path.resolve() not in written})
 
 
 def _local(value: str | Path) -> Path | None:
-    """The file or folder that a value names, also with columns (pairs.tsv:Basque=2) or lines (NTREX.eus[:900]) behind it."""
-    text = str(value)
-    for name in (text, text.partition("[")[0], text.partition(":")[0]):
+    """The file or folder that a value names, also with lines (NTREX.eus[:900]) or columns (pairs.tsv:Basque=2) behind it."""
+    text = split_slice(str(value))[0]
+    for name in (str(value), text, text.partition(":")[0]):
         try:
             if name and Path(name).expanduser().exists():
                 return Path(name).expanduser()

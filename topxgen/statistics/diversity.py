@@ -1,7 +1,7 @@
 """How diverse texts are. All but `moving_type_token_ratio` depend on the size of the sample: compare equal ones."""
 
 import gzip
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
@@ -23,19 +23,23 @@ def distinct_n(texts: Iterable[Sequence[str]], n: int) -> float | None:
     return len(seen) / total if total else None
 
 
-def moving_type_token_ratio(tokens: Sequence[str], window: int = WINDOW) -> float | None:
+def moving_type_token_ratio(tokens: Iterable[str], window: int = WINDOW) -> float | None:
     """The mean type-token ratio of all windows of consecutive tokens, which does not depend on the length of the text (MATTR,
     Covington and McFall 2010, "Cutting the Gordian Knot"). None for fewer tokens than `window`."""
-    windows = len(tokens) - window + 1
-    if windows < 1:
-        return None
-    last: dict[str, int] = {}
-    types = 0  # summed over the windows: each counts a token if it is its first one in the window
-    for i, token in enumerate(tokens):
-        first_start = max(i - window + 1, last.get(token, -1) + 1)
-        types += max(min(i, windows - 1) - first_start + 1, 0)
-        last[token] = i
-    return types / windows / window
+    inside, counts = deque(), Counter()
+    types = windows = 0
+    for token in tokens:
+        inside.append(token)
+        counts[token] += 1
+        if len(inside) > window:
+            first = inside.popleft()
+            counts[first] -= 1
+            if not counts[first]:
+                del counts[first]
+        if len(inside) == window:
+            types += len(counts)
+            windows += 1
+    return types / windows / window if windows else None
 
 
 def compression_ratio(texts: Iterable[str]) -> float | None:

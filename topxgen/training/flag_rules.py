@@ -131,6 +131,12 @@ RAW_TEXT_RULES = (
 
 def check_flags(args: argparse.Namespace) -> None:
     """Raise UsageError for flags that exclude each other or have no effect; those that published commands give are logged."""
+    check_exclusive(args)
+    check(RULES, args)
+
+
+def check_exclusive(args: argparse.Namespace) -> None:
+    """Raise UsageError for flags that exclude each other."""
     asked = {name for name, value in vars(args).items() if value is True} | asked_for(args)
     for pair in EXCLUSIVE:
         if asked.issuperset(pair):
@@ -139,4 +145,3 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UsageError(f"several --data_dir are for --dataset_name_or_path {SCORED[0]}; pass one")
     if repeated := next((path for path in args.data_dir if args.data_dir.count(path) > 1), None):
         raise UsageError(f"--data_dir {repeated} is given twice: its pairs would count twice; pass it once")
-    check(RULES, args)

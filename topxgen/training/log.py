@@ -52,7 +52,8 @@ class RunLog(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         self._log.sync()
-        draw_curves(state.log_history, self._curves)
+        if state.global_step < state.max_steps:  # else on_train_end draws them
+            draw_curves(state.log_history, self._curves)
 
     def on_train_end(self, args, state, control, **kwargs):
         self.close()

@@ -1,0 +1,227 @@
+"""Variants of several seeds on the same test sets: their scores, and the tables that show them (scripts/compare.py)."""
+
+import argparse
+import csv
+import io
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+
+from comptra import evaluation_sets
+from comptra.scores import metrics
+from comptra.scores.systems import System, read_system
+from comptra.scores.tables import ALPHA
+from topxgen.common import provenance
+from topxgen.common.errors import UsageError
+
+SAMPLES = 2000  # bootstrap samples of the sentences
+
+
+def score(variants: Mapping[str, list[list[Path]]], baseline: str | None, args: argparse.Namespace) -> list[dict]:
+    """For each test set and direction what `over_seeds.compare_all` gives by variant and metric.
+
+    `variants`: by name, for each seed the folders of its translations. `args`: flags of comptra.evaluate. Raises UsageError for
+    translations that cannot be scored, or that a seed of a variant lacks.
+    """
+    options = {"folder": args.benchmark_dir, "allow_partial": args.allow_partial_benchmark, "need_pool": False}
+    load_test_set: Callable = cache(partial(evaluation_sets.load, **options))
+    tests: dict[tuple, dict[str, list[System]]] = {}
+    for name, seeds in variants.items():
+        for folders in seeds:
+            systems = [system for folder in folders if (system := read_system(folder, args, load_test_set))]
+            seen: dict[tuple, int] = {}
+            for system in systems:  # one test set may be translated in two ways
+                way = seen[system.test] = seen.get(system.test, -1) + 1
+                tests.setdefault((*system.test, way), {}).setdefault(name, []).append(system)
+    for by_variant in tests.values():
+        for name, systems in by_variant.items():
+            if len(systems) != len(variants[name]):
+                one = systems[0]
+                raise UsageError(
+                    f"{name} has translations from {one.src.name} into {one.tgt.name} of {len(systems)} of {len(variants[name])} seeds"
+                )
+    ordered = sorted(tests.items(), key=lambda item: item[0][:2])
+    return [_score_test(by_variant, baseline, key[-1], args) for key, by_variant in ordered]
+
+
+def _score_test(by_variant: dict[str, list[System]], baseline: str | None, way: int, args: argparse.Namespace) -> dict:
+    from comptra.scores import over_seeds
+
+    first = next(iter(by_variant.values()))[0]
+    test = metrics.Test(first.src, first.tgt, first.sentences, first.references)
+    settings = metrics.MetricSettings(args.tokenize, args.lid_model)
+    names = list(dict.fromkeys(args.metrics or metrics.METRICS))
+    scorers = {name: scorer for name in names if (scorer := metrics.create(name, test, settings))}
+    scores = {
+        metric: over_seeds.compare_all(
+            {
+                name: [scorer.statistics(system.translations) for system in systems]
+                for name, systems in by_variant.items()
+            },
+            baseline,
+            scorer.scores,
+            SAMPLES,
+            args.seed,
+        )
+        for metric, scorer in scorers.items()
+    }
+    return {
+        "dataset": first.dataset,
+        "src": first.src.name,
+        "tgt": first.tgt.name,
+        "way": way,
+        "sentences": len(first.sentences),
+        "sources_digest": provenance.digest(first.sentences),
+        "references_digest": provenance.digest(first.references or []),
+        "titles": {metric: scorer.title for metric, scorer in scorers.items()},
+        "signatures": {metric: scorer.signature for metric, scorer in scorers.items()},
+        "variants": {
+            name: {
+                "empty": sum(not text.strip() for system in systems for text in system.translations),
+                "unanswered": sum(system.unanswered for system in systems),
+                "paths": [str(system.folder) for system in systems],
+                "scores": {metric: by_name[name] for metric, by_name in scores.items()},
+            }
+            for name, systems in by_variant.items()
+        },
+    }
+
+
+# Tables
+
+
+def tables(report: dict) -> list[tuple[str, list[list[str]]]]:
+    """(title, rows of cells, the first of which is the header): the variants' data and cost, then each test."""
+    found = [("data and cost", _data_table(report))]
+    return found + [(_title(group), _score_table(group, report["baseline"])) for group in report["groups"]]
+
+
+def _title(group: dict) -> str:
+    way = f", translated in way {group['way'] + 1}" if group["way"] else ""
+    return f"{group['dataset']} from {group['src']} into {group['tgt']}, {group['sentences']} sentences{way}"
+
+
+def _data_table(report: dict) -> list[list[str]]:
+    columns = list(dict.fromkeys(name for variant in report["variants"] for name in variant["facts"]))
+    rows = [["variant", "seeds", *columns]]
+    for variant in report["variants"]:
+        seeds = " ".join(map(str, variant["seeds"])) or "-"
+        rows.append([variant["name"], seeds, *(_shown(variant["facts"].get(name)) for name in columns)])
+    return rows
+
+
+def _shown(value: float | str | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}" if value < 1 else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _score_table(group: dict, baseline: str | None) -> list[list[str]]:
+    header = ["variant"]
+    for title in group["titles"].values():
+        header += [f"{title} mean ± sd", "difference [95%]", "p", "Holm"] if baseline else [f"{title} mean ± sd"]
+    rows = [header]
+    for name, variant in group["variants"].items():
+        marks = " (baseline)" if name == baseline else ""
+        marks += f" ({variant['unanswered']} unanswered)" if variant["unanswered"] else ""
+        row = [name + marks]
+        for value in variant["scores"].values():
+            sd = "" if value["sd"] is None else f" ± {value['sd']:.2f}"
+            row.append(f"{value['mean']:.2f}{sd}{_mark(value)}")
+            if baseline and "p" in value:
+                low, high = value["difference_interval"]
+                row += [f"{value['difference']:+.2f} [{low:+.2f}, {high:+.2f}]", _p(value["p"]), _p(value["p_holm"])]
+            elif baseline:
+                row += ["-"] * 3
+        rows.append(row)
+    return rows
+
+
+def _mark(value: dict) -> str:
+    """+ better, - worse than the baseline."""
+    if value.get("p_holm", 1) >= ALPHA:
+        return " "
+    return "+" if value["difference"] > 0 else "-"
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
+
+
+def notes(report: dict) -> list[str]:
+    """What the tables need to be understood."""
+    lines = [f"{title}: {signature}" for title, signature in _signatures(report).items()]
+    seeds = max((len(variant["seeds"]) for variant in report["variants"]), default=0)
+    lines.append(
+        f"± standard deviation over {seeds} seeds of the training"
+        if seeds > 1
+        else "one seed of the training: p is of these models alone"
+    )
+    if report["baseline"]:
+        count = len(report["variants"]) - 1
+        holm = f", Holm's correction over {count} variants for each metric and direction" if count > 1 else ""
+        lines.append(
+            f"+ better, - worse than {report['baseline']}, p < {ALPHA}: Student's t over sentences and seeds "
+            f"({report['samples']} bootstrap samples of sentences, seed {report['seed']}){holm}"
+        )
+    return lines
+
+
+def _signatures(report: dict) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for group in report["groups"]:
+        for metric, signature in group["signatures"].items():
+            found.setdefault(group["titles"][metric], []).append(signature)
+    return {title: " and ".join(dict.fromkeys(signatures)) for title, signatures in found.items()}
+
+
+def text(report: dict) -> str:
+    """The tables for the terminal."""
+    parts = []
+    for title, rows in tables(report):
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [title]
+        for row in rows:
+            cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+        parts.append("\n".join(lines))
+    return "\n\n".join([*parts, "\n".join(notes(report))])
+
+
+def markdown(report: dict) -> str:
+    parts = [f"# {report['experiment']}"]
+    for title, rows in tables(report):
+        cells = [[cell.strip().replace("|", "\\|") for cell in row] for row in rows]
+        head = [f"| {' | '.join(cells[0])} |", f"| {' | '.join(['---'] * len(cells[0]))} |"]
+        parts.append("\n".join([f"## {title}", "", *head, *(f"| {' | '.join(row)} |" for row in cells[1:])]))
+    parts.append("\n".join(f"- {line}" for line in notes(report)))
+    return "\n\n".join(parts) + "\n"
+
+
+def csv_text(report: dict) -> str:
+    """One row for each test, metric and variant."""
+    facts = list(dict.fromkeys(name for variant in report["variants"] for name in variant["facts"]))
+    columns = ["dataset", "src", "tgt", "sentences", "metric", "signature", "variant", "baseline", "seeds", "scores"]
+    columns += ["mean", "sd", "mean_low", "mean_high", "difference", "difference_low", "difference_high", "p", "p_holm"]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [*columns, *facts], restval="", lineterminator="\n")
+    writer.writeheader()
+    described = {variant["name"]: variant for variant in report["variants"]}
+    for group in report["groups"]:
+        for name, variant in group["variants"].items():
+            for metric, value in variant["scores"].items():
+                row = {key: group[key] for key in columns[:4]} | described[name]["facts"]
+                row |= {"metric": metric, "signature": group["signatures"][metric], "variant": name}
+                row |= {"baseline": report["baseline"] or "", "seeds": " ".join(map(str, described[name]["seeds"]))}
+                row |= {
+                    "scores": " ".join(f"{one:.4f}" for one in value["scores"]),
+                    "mean": value["mean"],
+                    "sd": value["sd"],
+                }
+                row["mean_low"], row["mean_high"] = value["interval"] or ("", "")
+                row["difference_low"], row["difference_high"] = value.get("difference_interval", ("", ""))
+                row |= {key: value[key] for key in ("difference", "p", "p_holm") if key in value}
+                writer.writerow(row)
+    return out.getvalue()

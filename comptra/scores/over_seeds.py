@@ -1,0 +1,132 @@
+"""Scores of models that were trained with several seeds, and whether a way of training differs from another one.
+
+A score varies with the sentences of the test set and with the seed of the training. A test over sentences alone asks about
+these very models, and calls two equal ways of training different when one had the better seeds. Here both are random, as in
+the quasi-F test of Clark (1973) for designs in which materials and participants are crossed:
+
+    d = mean score of the seeds of a system - mean score of the seeds of the baseline
+    V = V_sentences + V_system + V_baseline,   t = d / sqrt(V)
+
+V_system = s^2 / S, with s^2 the variance of the scores of its S seeds. V_sentences is the variance of d over bootstrap samples
+of the sentences (Koehn 2004), which are the same for all systems, less the part that is in s^2 already: that two seeds
+translate a sentence differently. p is that of Student's t, with the degrees of freedom of Satterthwaite (1946); with few
+seeds that differ much these are hardly more than S - 1, and p is accordingly large.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from comptra.scores.significance import SEED, Scores, holm, resampled_scores
+
+LEVEL = 0.95  # of intervals
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A system and the baseline: mean score less mean score, and what chance makes of it."""
+
+    difference: float
+    interval: tuple[float, float]  # of the difference, over sentences and seeds
+    degrees: float
+    p: float  # two-sided
+
+
+def summary(scores: Sequence[float]) -> dict:
+    """Of the scores of S seeds the "mean", the standard deviation "sd" and the 95% "interval" of the mean over seeds (Student's
+    t); the latter two are None for a single one."""
+    mean, count = float(np.mean(scores)), len(scores)
+    if count == 1:
+        return {"mean": mean, "sd": None, "interval": None}
+    sd = float(np.std(scores, ddof=1))
+    half = _quantile(count - 1) * sd / count**0.5
+    return {"mean": mean, "sd": sd, "interval": [mean - half, mean + half]}
+
+
+def covariance(
+    statistics: list[np.ndarray], score: Scores, samples: int = 1000, seed: int = SEED
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of models, by the (segments, m) statistics of their translations: the scores (models,), and the covariance (models, models)
+    of the scores over test sets drawn from this one."""
+    scores = np.array([float(score(stats.sum(axis=0)[None])[0]) for stats in statistics])
+    drawn = resampled_scores(statistics, [score] * len(statistics), samples, seed)
+    return scores, np.atleast_2d(np.cov(drawn))
+
+
+def compare(
+    scores: np.ndarray, cov: np.ndarray, system: Sequence[int], baseline: Sequence[int], segments: int
+) -> Comparison:
+    """The models `system`, one for each seed, and the models `baseline`, as indices into what `covariance` gives.
+
+    A system with one model has no variance over seeds: right for an untrained model; for one that was trained, p is of this
+    model alone.
+    """
+    weights = np.zeros(len(scores))
+    weights[list(system)] += 1 / len(system)
+    weights[list(baseline)] -= 1 / len(baseline)
+    difference, sentences = float(weights @ scores), float(weights @ cov @ weights)
+    parts = []
+    for models in (system, baseline):
+        count = len(models)
+        if count > 1:
+            block = cov[np.ix_(models, models)]
+            own = np.trace(block) / count  # of a seed over test sets
+            common = (block.sum() - np.trace(block)) / (count * (count - 1))
+            sentences -= (own - common) / count
+            parts.append((float(np.var(scores[list(models)], ddof=1)) / count, count - 1))
+    parts.append((max(0.0, sentences), segments - 1))
+    variance = sum(part for part, _ in parts)
+    if variance < 1e-18:  # the same translations
+        return Comparison(difference, (difference, difference), segments - 1, 1.0 if abs(difference) < 1e-9 else 0.0)
+    degrees = variance**2 / sum(part**2 / max(1, freedom) for part, freedom in parts)
+    error = variance**0.5
+    half = _quantile(degrees) * error
+    return Comparison(
+        difference, (difference - half, difference + half), degrees, _two_sided(difference / error, degrees)
+    )
+
+
+def compare_all(
+    variants: dict[str, list[np.ndarray]], baseline: str | None, score: Scores, samples: int = 1000, seed: int = SEED
+) -> dict[str, dict]:
+    """By variant: "scores" of its seeds, `summary`, and for all but the baseline "difference", "difference_interval",
+    "degrees", "p" and "p_holm" (Holm 1979, over these variants).
+
+    `variants`: by name the (segments, m) statistics of each seed, in one order of segments.
+    """
+    statistics = [stats for seeds in variants.values() for stats in seeds]
+    scores, cov = covariance(statistics, score, samples, seed)
+    indices, start = {}, 0
+    for name, seeds in variants.items():
+        indices[name] = list(range(start, start + len(seeds)))
+        start += len(seeds)
+    found = {}
+    for name, own in indices.items():
+        values = [float(scores[i]) for i in own]
+        found[name] = {"scores": values, **summary(values)}
+        if baseline in indices and name != baseline:
+            result = compare(scores, cov, own, indices[baseline], len(statistics[0]))
+            found[name] |= {
+                "difference": result.difference,
+                "difference_interval": list(result.interval),
+                "degrees": result.degrees,
+                "p": result.p,
+            }
+    compared = [name for name in found if "p" in found[name]]
+    for name, corrected in zip(compared, holm([found[name]["p"] for name in compared]), strict=True):
+        found[name]["p_holm"] = corrected
+    return found
+
+
+def _quantile(degrees: float) -> float:
+    """What |t| is below with probability LEVEL."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, (1 + LEVEL) / 2))
+
+
+def _two_sided(t: float, degrees: float) -> float:
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(degrees, -abs(t)))

@@ -1,0 +1,234 @@
+"""Compare ways of making data: run what is missing of an experiment's variants and seeds, then show one table.
+
+    python scripts/compare.py configs/experiments/native_or_synthetic.yaml --dry_run
+    python scripts/compare.py configs/experiments/native_or_synthetic.yaml
+    python scripts/compare.py configs/experiments/native_or_synthetic.yaml --only native --set ntrex=/data/NTREX-128
+
+The experiment file is a run file with variants, each of which changes some flags, and with seeds of the training. Stages that
+variants have in common run once. The run stops at the first stage that fails; start it again to go on. A variant or a seed that is
+added later is all that runs then. The table is in the experiment's folder, too: comparison.md, .csv and .json. docs/experiments.md
+says what is computed.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TypedDict
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from comptra.scores import comparison as tables
+from topxgen.common import provenance
+from topxgen.common.cli import FLAG, Parser, run_main
+from topxgen.common.console import show
+from topxgen.common.errors import UsageError, unknown_choice
+from topxgen.common.files import read_json, read_jsonl, write_atomic, write_json
+from topxgen.common.locks import OutputLock
+from topxgen.experiments import comparison, stages
+from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record
+from topxgen.experiments.comparison import Experiment, Job, Variant
+from topxgen.training import training_data
+from topxgen.training.dataset_spec import DatasetSpec
+
+logger = logging.getLogger("topxgen.compare")
+RESULT = "comparison"  # .md, .csv, .json
+
+
+class _Times(TypedDict, total=False):
+    started: str
+    finished: str
+
+
+def build_parser() -> Parser:
+    parser = Parser(__doc__, incomplete="a stage ended with this code, and the run stopped there", uses_apis=True)
+    parser.add_argument("file", type=Path, metavar="EXPERIMENT.yaml", help="a run file with variants and seeds")
+    parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="run these variants only [all]")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="other values for this run: of a name at the top of the file, or of section.flag in all variants",
+    )
+    parser.add_argument("--allow_incomplete", **FLAG, help="go on after a stage that finished with exit code 3")
+    parser.add_argument("--dry_run", **FLAG, help="show each command, and whether and why it would run; run nothing")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    experiment = comparison.read(args.file, args.set)
+    for name in args.only:
+        if name not in experiment.variants:
+            raise unknown_choice("--only", name, experiment.variants)
+    names = args.only or list(experiment.variants)
+    data, runs = experiment.data_jobs(names), experiment.run_jobs(names)
+    if args.dry_run:
+        for job in [*data, *runs]:
+            reason = Chain(job.folder).reason_to_run(job.command)
+            show(f"# {job.id}: {f'will run ({reason})' if reason else 'complete'}\n{job.command.shown()}")
+        if not any(Chain(job.folder).reason_to_run(job.command) for job in data):
+            check_pairs(experiment, names)
+        return 0
+    total = len(data) + len(runs)
+    incomplete = 0
+    for number, job in enumerate([*data, *runs], start=1):
+        if number == len(data) + 1:
+            check_pairs(experiment, names)
+        code = run_job(job, f"=== {number}/{total}  {job.id}")
+        if code and not (code == EXIT_INCOMPLETE and args.allow_incomplete):
+            logger.error(f"{job.id} ended with exit code {code}; start again to go on from there")
+            return code
+        incomplete = incomplete or code
+    report = describe(experiment)
+    for suffix, make in ((".md", tables.markdown), (".csv", tables.csv_text)):
+        write_atomic(experiment.folder / f"{RESULT}{suffix}", [make(report)])
+    write_json(experiment.folder / f"{RESULT}.json", report)
+    show(tables.text(report))
+    return incomplete
+
+
+def run_job(job: Job, title: str) -> int:
+    """Run a job unless it is complete; its exit code."""
+    with OutputLock(job.folder / RECORDS):
+        chain = Chain(job.folder)
+        reason = chain.reason_to_run(job.command)
+        if not reason:
+            logger.info(f"{title}: complete")
+            return 0
+        logger.info(f"{title}: {reason}\n{job.command.shown()}")
+        return chain.run(job.command)
+
+
+def check_pairs(experiment: Experiment, names: Iterable[str]) -> None:
+    """Raise UsageError if a variant has fewer pairs than it is to be trained on: the numbers would not be equal."""
+    counts, most, short = [], None, False
+    for name in names:
+        variant = experiment.variants[name]
+        train = variant.runs[0].train
+        if variant.pairs is None or train is None:
+            continue
+        found = usable_pairs(train.command.args)
+        short = short or any(there < -(-variant.pairs // len(found)) for there in found)
+        counts.append(f"{name} {variant.pairs:,} of {' + '.join(f'{there:,}' for there in found)}")
+        most = min(filter(None, (most, len(found) * min(found))))
+    if short:
+        raise UsageError(
+            f"{experiment.path}: not all variants have as many pairs as they are to be trained on: {', '.join(counts)}; with pairs: "
+            f"{most} all have, or make more data"
+        )
+    for line in counts:
+        logger.info(f"pairs: {line}")
+
+
+def usable_pairs(args: argparse.Namespace) -> list[int]:
+    """How many different pairs train.py can take, of each folder in --data_dir; of several languages the smallest number."""
+    spec = DatasetSpec.from_args(args)
+    found = []
+    for folder in spec.data_dir or (None,):
+        own = replace(spec, dataset_size=-1, data_dir=() if folder is None else folder)
+        _, facts = training_data.load(own)
+        found.append(min(part["counts"]["pairs"] for part in facts["languages"].values()))
+    return found
+
+
+def describe(experiment: Experiment) -> dict:
+    """The report: data, cost and scores of the variants that are complete."""
+    complete = {
+        name: variant
+        for name, variant in experiment.variants.items()
+        if not any(Chain(job.folder).reason_to_run(job.command) for run in variant.runs for job in run.jobs)
+    }
+    if left_out := [name for name in experiment.variants if name not in complete]:
+        logger.info(f"not in the table, since they are not complete: {', '.join(left_out)}")
+    if not complete:
+        raise UsageError("no variant is complete yet; run it without --only")
+    folders = {
+        name: [[folder for job in run.translate for folder in translations(job)] for run in variant.runs]
+        for name, variant in complete.items()
+    }
+    baseline = experiment.baseline if experiment.baseline in complete else None
+    return {
+        "experiment": experiment.path.stem,
+        "baseline": baseline,
+        "samples": tables.SAMPLES,
+        "seed": experiment.scoring.seed,
+        "versions": provenance.versions(),
+        "variants": [
+            {
+                "name": name,
+                "seeds": [run.seed for run in variant.runs if run.seed is not None],
+                "facts": facts(variant),
+                "jobs": [
+                    [job.id, job.command.line]
+                    for job in [*variant.data, *(job for run in variant.runs for job in run.jobs)]
+                ],
+            }
+            for name, variant in complete.items()
+        ],
+        "groups": tables.score(folders, baseline, experiment.scoring),
+    }
+
+
+def translations(job: Job) -> list[Path]:
+    """The folders with the translations of a run of main.py."""
+    files = stages.outputs("main", job.command.args)
+    return [path.parent for path in files if path.name == "translate_0.jsonl"]
+
+
+def facts(variant: Variant) -> dict[str, float | int | None]:
+    """Size of a variant's data, and what it took. Tokens are those that the LLM read and wrote to generate the data; hours are of
+    the last start of each stage, all seeds together."""
+    training = [run.train for run in variant.runs if run.train]
+    pairs = None
+    if training:
+        manifest = read_json(training[0].command.args.output_dir / "manifest_train.json")
+        pairs = sum(part["counts"]["pairs"] for part in manifest["data"].get("languages", {}).values())
+    answers = {
+        path
+        for job in variant.data
+        for folder in (job.folder, job.folder.parent)
+        for path in folder.glob("*_answers.jsonl")
+    }
+    tokens = [
+        sum(record.get(key) or 0 for path in answers for record in read_jsonl(path))
+        for key in ("prompt_tokens", "completion_tokens")
+    ]
+    return {
+        "pairs": pairs,
+        "tokens read": tokens[0] if variant.data else None,
+        "tokens written": tokens[1] if variant.data else None,
+        "hours data": hours(variant.data) if variant.data else None,
+        "hours training": hours(training) if training else None,
+        "hours translation": hours(job for run in variant.runs for job in run.translate),
+    }
+
+
+def hours(jobs: Iterable[Job]) -> float:
+    """By the records of the jobs, or by the manifests of their stages where these say more: data that was there before."""
+    total = 0.0
+    for job in jobs:
+        recorded = read_json(Chain(job.folder).record_path(job.command), Record).get("hours", 0.0)
+        manifests = [
+            path for path in stages.outputs(job.command.stage, job.command.args) if path.name.startswith("manifest_")
+        ]
+        total += max(recorded, sum(map(_hours_of, manifests)))
+    return total
+
+
+def _hours_of(manifest: Path) -> float:
+    times = read_json(manifest, _Times)
+    if "started" not in times or "finished" not in times:
+        return 0.0
+    start, end = (datetime.fromisoformat(times[key]) for key in ("started", "finished"))
+    return (end - start).total_seconds() / 3600
+
+
+def main() -> int:
+    return run_main(build_parser(), run, "finished stages are recorded; start again to go on")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

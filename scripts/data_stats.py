@@ -1,0 +1,273 @@
+"""Statistics of generated, published or native data: size, lengths, diversity, topics, quality scores; side by side.
+
+    python scripts/data_stats.py outputs/demo
+    python scripts/data_stats.py outputs/gemma outputs/llama udhr --languages Basque --csv stats.csv
+    python scripts/data_stats.py data/wiki --languages Hausa --stage pairs filtered --seed_topics_path topics/wikipedia_vital_topics.txt
+
+DIR is a folder of datagen.py or decontamination.py, of published data, or a folder above some: each {Language}.jsonl,
+{Language}_translate.jsonl and {Language}_translate_filtered.jsonl is a column. Or it is native text as --benchmarks of
+decontamination.py takes it: udhr, ntrex, a file or folder of texts. Files that a run is still writing may be read.
+
+Measures of diversity depend on how much text they see, so all columns of a language get the same number of sentences and of
+words, drawn with --seed; compare only figures of one command. docs/experiments.md says what each figure means.
+
+With an LLM as a judge, the share of paragraphs that discuss their topic; its responses are kept in --output_dir:
+
+    python scripts/data_stats.py outputs/gemma --judge_model_name_or_path google/gemma-3-27b-it --output_dir outputs/gemma-judge
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from topxgen import inference
+from topxgen.common import flag_rules, hub, provenance
+from topxgen.common.cli import Parser, choice, count, int_range, run_main
+from topxgen.common.console import Progress, show
+from topxgen.common.errors import UsageError
+from topxgen.common.files import check_output_files, write_atomic, write_json
+from topxgen.common.flag_rules import Rule
+from topxgen.common.locks import OutputLock
+from topxgen.corpora.topics import read_topics
+from topxgen.flags import (
+    add_api_flags,
+    add_cost_flags,
+    add_language_flags,
+    add_model_flags,
+    add_partial_benchmark_flag,
+)
+from topxgen.inference import ENGINE_LOG, ModelSettings
+from topxgen.inference.costs import Meter, Prices
+from topxgen.prompting import style
+from topxgen.quality import sonar
+from topxgen.retrieval import encoders
+from topxgen.retrieval.encoders import EncoderSettings
+from topxgen.statistics import judge, tables
+from topxgen.statistics.corpus import STAGES, Corpus, Sources, read_all
+from topxgen.statistics.describe import Options, describe, encoding
+
+logger = logging.getLogger("topxgen.data_stats")
+EXIT_INCOMPLETE = 3  # files whose last line is not complete, paragraphs that the judge did not answer
+JUDGE_FLAGS = (
+    "output_dir", "judge_prompt", "judge_sample", "max_new_tokens", "prompt_style", "inference_api", "tokenizer_name_or_path",
+    "request_batch_size", "max_concurrent_requests", "dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
+    "trust_remote_code", "base_url", "request_timeout", "max_retries", "prices", "budget",
+)  # fmt: skip
+RULES = (
+    Rule(
+        ("sonar_name_or_path", "encoder_device"),
+        "--encoder sonar",
+        lambda args: args.encoder == "sonar" or ":" in (args.encoder or ""),
+    ),
+    Rule(JUDGE_FLAGS, "--judge_model_name_or_path", lambda args: args.judge_model_name_or_path),
+    Rule(
+        ("lora_rank",), "an adapter, which the judge does not take: merge it (scripts/merge_lora.py)", lambda _: False
+    ),
+    Rule(("api_key",), "--judge_model_name_or_path", lambda args: args.judge_model_name_or_path, harmless=True),
+    Rule(
+        ("base_url", "request_timeout", "max_retries", "budget"),
+        "--inference_api openai, cohere or anthropic",
+        lambda args: args.inference_api not in ("vllm", "hf"),
+    ),
+    Rule(
+        ("dtype", "max_model_len", "trust_remote_code"),
+        "a model in this process (--inference_api vllm or hf)",
+        lambda args: args.inference_api not in inference.REMOTE,
+    ),
+    Rule(
+        ("gpu_memory_utilization", "tensor_parallel_size"),
+        "--inference_api vllm",
+        lambda args: args.inference_api not in ("hf", *inference.REMOTE),
+    ),
+    Rule(("max_concurrent_requests",), "--inference_api vllm or an API", lambda args: args.inference_api != "hf"),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        __doc__,
+        incomplete="files whose last line is not complete, paragraphs that the judge did not answer",
+        uses_apis=True,
+    )
+    parser.add_argument("dirs", nargs="+", metavar="DIR", help="folders of data, or native text")
+
+    add = parser.add_argument_group("what is read").add_argument
+    add("--languages", nargs="+", metavar="LANGUAGE", help="English names or codes [all that the folders have]")
+    add_language_flags(add)
+    add(
+        "--stage",
+        nargs="+",
+        choices=STAGES,
+        default=list(STAGES),
+        metavar="STAGE",
+        help="paragraphs: what was kept of the responses; pairs: translated; filtered: decontaminated [all that are there]",
+    )
+    add(
+        "--benchmark_dir",
+        type=Path,
+        metavar="DIR",
+        help="local copies of benchmarks in their publishers' layout [the Hub]",
+    )
+    add_partial_benchmark_flag(add)
+
+    add = parser.add_argument_group("what is computed").add_argument
+    add(
+        "--sample",
+        type=int_range(2),
+        default=1000,
+        metavar="N",
+        help="sentences that the diversity is computed on; fewer if a column has fewer",
+    )
+    add("--seed", type=int_range(0, 2**32 - 1), default=122, help="seed of the samples")
+    add("--encoder", **choice(encoders.ENCODERS, None, "encoder for the Vendi score", "no Vendi score"))
+    add("--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="SONAR text encoder, a folder or Hub id")
+    add("--encoder_device", metavar="DEVICE", help="where SONAR runs: cpu, cuda or cuda:N [a GPU if there is one]")
+    add("--tokenizer", metavar="MODEL", help="count tokens with this model's tokenizer, beside words [words only]")
+    add(
+        "--seed_topics_path",
+        type=Path,
+        metavar="FILE",
+        help="topics, as for datagen.py: which share of them is covered [not computed]",
+    )
+
+    add = parser.add_argument_group("an LLM that judges whether paragraphs discuss their topics").add_argument
+    add(
+        "--judge_model_name_or_path",
+        metavar="MODEL",
+        help="Hub id, folder or name of an API's model [nothing is judged]",
+    )
+    add(
+        "--output_dir",
+        type=Path,
+        metavar="DIR",
+        help="where its responses are kept, so that none is asked for twice; needed with it",
+    )
+    add("--judge_sample", **count(1, "paragraphs of each column that are judged, drawn with --seed", 200))
+    add(
+        "--judge_prompt",
+        default="topic_judge",
+        metavar="TOML",
+        help="the prompts: a .toml file, such as an edited copy of topxgen/statistics/prompts/topic_judge.toml",
+    )
+    add(
+        "--prompt_style",
+        choices=style.STYLES,
+        default="auto",
+        help="raw: text that a base model continues; chat: a message; auto: chat where the tokenizer has a chat template",
+    )
+    add(
+        "--max_new_tokens",
+        **count(1, "longest answer, in tokens; reasoning models need room for their thoughts", 512, 1 << 20),
+    )
+    add_model_flags(add)
+    add_api_flags(parser.add_argument_group("the judge through an API").add_argument)
+    add_cost_flags(parser.add_argument_group("what the judge costs").add_argument)
+
+    add = parser.add_argument_group("files to write").add_argument
+    add("--csv", type=Path, metavar="FILE", help="all figures, one row per column of the table")
+    add("--json", type=Path, metavar="FILE", help="all figures, with percentiles, settings and versions")
+    add("--markdown", type=Path, metavar="FILE", help="the table in Markdown")
+    return parser  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    flag_rules.check(RULES, args)
+    check_output_files({"--csv": args.csv, "--json": args.json, "--markdown": args.markdown})
+    is_remote = args.inference_api in inference.REMOTE
+    models = [args.tokenizer] + [args.sonar_name_or_path] * (args.encoder == "sonar")
+    hub.require(models + ([] if is_remote else [args.judge_model_name_or_path, args.tokenizer_name_or_path]))
+    topics = read_topics(args.seed_topics_path) if args.seed_topics_path else None
+    topic_judge = make_judge(args) if args.judge_model_name_or_path else None
+    encoder = encoders.create(args.encoder, EncoderSettings.from_args(args)) if args.encoder else None
+    encode = encoding(encoder) if encoder else None
+    options = Options(args.sample, args.seed, encode, token_counter(args.tokenizer), topics)
+    names = tuple(args.languages) if args.languages else None
+    sources = Sources(names, args.stage, args.languages_file, args.benchmark_dir, args.allow_partial_benchmark)
+    groups: dict[str, list[Corpus]] = {}
+    for corpus in read_all(args.dirs, sources):
+        groups.setdefault(corpus.language.flores, []).append(corpus)
+    described = []
+    with Progress("statistics", len(groups), "languages") as bar:
+        for corpora in groups.values():
+            described += describe(corpora, options)
+            bar.update(1)
+    if encoder:
+        encoder.close()
+    if topic_judge:
+        corpora = [corpus for group in groups.values() for corpus in group]
+        for part, judged in zip(described, topic_judge(corpora), strict=True):
+            part["judge"] = judged
+    show(tables.table(described))
+    if args.csv:
+        write_atomic(args.csv, [tables.csv_text(described)])
+    if args.markdown:
+        write_atomic(args.markdown, [tables.markdown(described)])
+    if args.json:
+        flags = ("sample", "seed", "tokenizer", "judge_model_name_or_path", "judge_sample")
+        settings = {flag: getattr(args, flag) for flag in flags} | {"encoder": encoder.version if encoder else None}
+        write_json(args.json, {"settings": settings, "versions": provenance.versions(), "corpora": described})
+    judged = [part["judge"] for part in described if part.get("judge")]
+    if not all(map(judge.tells_apart, judged)):
+        logger.warning(
+            f"the judge {args.judge_model_name_or_path} does not say yes more often to the paragraphs' own topics than to those of "
+            "others (control): its share says nothing; pass a stronger model, or more paragraphs (--judge_sample)"
+        )
+    unanswered = sum(counts["unanswered"] for of_corpus in judged for counts in of_corpus.values())
+    if unanswered:
+        logger.warning(f"{unanswered} requests to the judge got no answer; re-run the same command to send them again")
+    return EXIT_INCOMPLETE if unanswered or any(part["is_cut"] for part in described) else 0
+
+
+def make_judge(args: argparse.Namespace) -> Callable[[list[Corpus]], list[dict | None]]:
+    """A function of corpora that asks the judge. Raises UsageError, before anything is read, for what it lacks."""
+    if args.output_dir is None:
+        raise UsageError("--judge_model_name_or_path needs --output_dir, where its responses are kept")
+    prompt = judge.load_prompt(args.judge_prompt)
+    log = args.output_dir / ENGINE_LOG
+    model = ModelSettings.from_args(args, model_name_or_path=args.judge_model_name_or_path, engine_log=log)
+    inference.check(args.inference_api, model)
+    prompt_style = style.style_of(args.prompt_style, args.inference_api, model)
+    meter = Meter(Prices.of(args.prices), args.budget)
+
+    def ask(corpora: list[Corpus]) -> list[dict | None]:
+        with OutputLock(args.output_dir):
+            asked = (args.inference_api, model, prompt_style, prompt, args.max_new_tokens, args.judge_sample, args.seed)
+            topic_judge = judge.TopicJudge(*asked, args.output_dir, meter)
+            try:
+                judged = topic_judge.judge(corpora)
+            finally:
+                topic_judge.close()
+        if usage := meter.usage(judge.STAGE):
+            logger.info(usage)
+        return judged
+
+    return ask
+
+
+def token_counter(model: str | None) -> Callable[[list[str]], int] | None:
+    """How many tokens texts have, without special ones, by the model's tokenizer; None without a model."""
+    if model is None:
+        return None
+    from topxgen.inference.tokenizer import load_tokenizer, plain_ids
+
+    tokenizer = load_tokenizer(ModelSettings(model))
+
+    def count_tokens(texts: list[str]) -> int:
+        return sum(
+            len(ids)
+            for start in range(0, len(texts), 1000)
+            for ids in plain_ids(tokenizer, texts[start : start + 1000])
+        )
+
+    return count_tokens
+
+
+def main() -> int:
+    return run_main(build_parser(), run, "the data is unchanged; fix the problem and re-run")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

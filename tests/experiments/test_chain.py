@@ -1,0 +1,465 @@
+"""scripts/run.py: what runs and what does not, mistakes before anything runs, signals, and a real run that is killed."""
+
+import json
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.attack.shooting_range import Stub
+from tests.attack.table import make_inputs
+from tests.support.runs import ROOT, in_process
+from topxgen.common.locks import OutputLock
+from topxgen.common.run_files import RunFile
+from topxgen.experiments import chain
+
+CHECKED = "decontamination: {input_dir: in, output_dir: out/checked, benchmarks: [in/bench.tsv], num_workers: 1}"
+SCORED = "evaluate: {dirs: in/runs, baseline: in/runs/stub-1, trials: 20, json: out/scores.json}"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A folder with inputs, from which commands are started."""
+    make_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(place: Path, *sections: str) -> None:
+    (place / "run.yaml").write_text("\n".join(["output_dir: out", *sections]), encoding="utf-8")
+
+
+def run(*words) -> subprocess.CompletedProcess:
+    """scripts/run.py in this process; the stages are processes of their own."""
+    return in_process("scripts.run", "run.yaml", *words)
+
+
+def ran(result: subprocess.CompletedProcess) -> dict[str, str]:
+    """What was said about each stage: "complete", or why it runs."""
+    lines = [line.split("  ", 1)[1] for line in result.stderr.splitlines() if line.startswith("=== ")]
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def record(place: Path, name: str) -> dict:
+    return json.loads((place / "out" / "run" / f"{name}.json").read_text())
+
+
+def test_a_stage_runs_once_and_again_when_what_it_depends_on_changes(place):
+    write(place, CHECKED)
+    pairs, filtered = place / "in/Basque_translate.jsonl", place / "out/checked/Basque_translate_filtered.jsonl"
+    result = run()
+    assert result.returncode == 0 and ran(result) == {"decontamination": "not run yet"}, result.stderr
+    first, results = record(place, "decontamination"), filtered.read_bytes()
+    assert {"in/Basque_translate.jsonl", "in/bench.tsv"} <= first["inputs"].keys()
+    assert "out/checked/Basque_translate_filtered.jsonl" in first["outputs"] and first["exit_code"] == 0
+
+    assert ran(run()) == {"decontamination": "complete"} and record(place, "decontamination") == first
+    os.utime(pairs)  # the content is what counts
+    assert ran(run()) == {"decontamination": "complete"}
+
+    assert ran(run("--set", "decontamination.ngram_size=9")) == {"decontamination": "its flags have changed"}
+    assert ran(run()) == {"decontamination": "its flags have changed"}
+    with open(pairs, "ab") as file:
+        file.write(pairs.read_bytes().splitlines(keepends=True)[0])
+    assert ran(run()) == {"decontamination": "in/Basque_translate.jsonl has changed"}
+    assert filtered.read_bytes() != results and ran(run()) == {"decontamination": "complete"}
+    for change in (filtered.unlink, lambda: filtered.write_bytes(results)):
+        change()
+        assert ran(run()) == {"decontamination": f"its result {filtered.relative_to(place)} has changed"}
+    (place / "in/Hausa_translate.jsonl").write_bytes(results)  # a new input
+    assert ran(run()) == {"decontamination": "in/Hausa_translate.jsonl has changed"}
+    (place / "out/run/decontamination.json").unlink()
+    assert ran(run()) == {"decontamination": "not run yet"}
+
+
+def test_evaluation_prints_its_table_each_time(place, capfd):
+    write(place, CHECKED, SCORED)
+    for expected in ("not run yet", "complete"):
+        result = run()
+        assert result.returncode == 0, result.stderr
+        assert ran(result) == {"decontamination": expected, "evaluate": "its result is what it prints"}
+        assert "chrF++" in capfd.readouterr().out
+    assert set(ran(run("--stages", "evaluate"))) == {"evaluate"}
+
+
+def test_the_run_stops_at_the_first_failure(place, capfd):
+    write(place, CHECKED, SCORED)
+    (place / "in/bench.tsv").write_bytes(b"\x1f\x8b\x00")
+    result = run()
+    assert result.returncode == 2 and set(ran(result)) == {"decontamination"}
+    assert "decontamination.py: error: " in capfd.readouterr().err  # the stage's own message
+    assert result.stderr.splitlines()[-1].endswith("ended with exit code 2; start again to go on from there")
+    assert not (place / "out/run/decontamination.json").exists() and not (place / "out/scores.json").exists()
+
+
+def test_an_incomplete_stage_stops_the_run_unless_that_is_allowed(place):
+    write(place, CHECKED, SCORED)
+    (place / "in/Basque_translate.jsonl").write_text("")
+    result = run()
+    assert result.returncode == 3 and set(ran(result)) == {"decontamination"}
+    result = run("--allow_incomplete")
+    assert result.returncode == 3 and ran(result)["decontamination"] == "it ended with exit code 3"
+    assert (place / "out/scores.json").exists()
+
+
+MISTAKES = [
+    ((), "has no section of a stage"),
+    (("evaluate: {dirs: in/runs, trails: 3}",), "section evaluate: unknown key trails (did you mean trials?)"),
+    (("evaluate: {dirs: in/runs, trials: x}",), "argument --trials: 'x' is not a whole number"),
+    (("evaluate: {dirs: in/runs, trials: 3}",), "--trials has no effect without --baseline"),
+    (("evaluate: {}",), "the following arguments are required: DIR (run.yaml, section evaluate)"),
+    (("main: {tgt: Basqe, model_name_or_path: m}",), "section main: unknown language 'Basqe'"),
+    (("main: {tgt: Basque, test_files: [in/a, in/b]}",), "--test_files in/a does not exist"),
+    (("main: [{tgt: Basque}, {tgt: Basque, num_beams: 99}]",), "section main 2: --num_beams 99 is more than 32"),
+    (("train: {model_name_or_path: m, bf16: true, fp16: true}",), "section train: --bf16 and --fp16 exclude each other"),
+    (("train: {model_name_or_path: m, launcher: accelerate launch}",), "launcher is not a list of words"),
+    (("train: [{model_name_or_path: m}, {model_name_or_path: n}]",), "two entries of train have the same output_dir"),
+    ((SCORED, "evalute: {dirs: in/runs}"), "evalute is neither a section nor a flag, and nothing refers to it (did you"),
+    ((SCORED, "sed: 3"), "sed is neither a section nor a flag, and nothing refers to it (did you mean seed?)"),
+    ((SCORED, "api_key: sk-attack-51f0"), "api_key is neither"),
+    ((SCORED, "a: ${b}", "b: ${a}", "train: {model_name_or_path: '${a}'}"), "circle: a -> b -> a"),
+    ((SCORED, "train: {model_name_or_path: '${modl}'}", "model: m"), "${modl} refers to nothing (did you mean model?)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sections, message", MISTAKES)
+def test_a_mistake_is_one_line_before_anything_runs(place, sections, message):
+    write(place, CHECKED, *sections) if sections else write(place)
+    before = sorted(place.rglob("*"))
+    for words in ((), ("--dry_run",)):
+        result = run(*words)
+        assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+        assert result.stderr.startswith("scripts.run: error: ") and message in result.stderr, result.stderr
+        assert "sk-attack" not in result.stderr
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--stages", "train"), "--stages 'train' does not exist; choose one of decontamination"),
+        (("--stages", "trian"), "'trian' is not one of datagen"),
+        (("--set", "decontamination.ngram=3"), "unknown key ngram (did you mean ngram_size?)"),
+        (("--set", "ngram_size"), "is not name=value"),
+        (("--set", "train.seed=1"), "is not name=value or section.flag=value with a section of run.yaml"),
+        (("--set", "output_dir=null"), "needs output_dir at the top"),
+    ],
+)
+def test_mistakes_of_the_command_line(place, words, message):
+    write(place, CHECKED)
+    result = run(*words)
+    assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+    assert not (place / "out").exists()
+
+
+def test_a_dry_run_shows_commands_that_run_as_they_stand(place):
+    write(place, CHECKED, SCORED)
+    result = run("--dry_run")
+    assert result.returncode == 0 and not (place / "out").exists()
+    states, commands = result.stdout.splitlines()[::2], result.stdout.splitlines()[1::2]
+    assert states[0] == "# decontamination: will run (not run yet)"
+    subprocess.run(commands[0], shell=True, check=True, capture_output=True)
+    assert (place / "out/checked/Basque_translate_filtered.jsonl").exists()
+    assert run().returncode == 0
+    assert run("--dry_run").stdout.splitlines()[0] == "# decontamination: complete"
+
+
+def test_what_a_stage_reads(place):
+    """Files that flags name, with lines and columns behind them, and what of a folder is read; no names of data sets."""
+    for name in (
+        "topxgen/code.py",
+        "udhr/x.txt",
+        "model/config.json",
+        "model/model.safetensors",
+        "model/notes/log.txt",
+    ):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("x")
+    test_files = "test_files: ['in/test.tsv:Basque=2', 'in/pool.eng[:5]']"
+    write(
+        place,
+        "train: {model_name_or_path: model, dataset_name_or_path: topxgen, data_dir: in, target_languages: Basque}",
+        f"main: {{model_name_or_path: model, tgt: Basque, dataset_name_or_path: files, {test_files}}}",
+        "evaluate: {dirs: in/runs}",
+    )
+    commands = chain.commands(RunFile.read(place / "run.yaml"))
+    read = [[str(path) for path in chain.stages.inputs(command.stage, command.args)] for command in commands]
+    pairs = ["in/Basque_translate.jsonl", "in/Basque_translate_filtered.jsonl"]
+    model = ["model/config.json", "model/model.safetensors"]
+    assert read[:2] == [[*pairs, *model], ["in/pool.eng", "in/test.tsv", *model]]
+    assert {Path(path).name for path in read[2]} == {"translate_0.jsonl"}
+
+
+def test_shared_values_go_where_they_have_an_effect(place):
+    """--seed of the evaluation is for --baseline or --bootstrap alone."""
+    write(place, "seed: 7", "languages: Basque", CHECKED, "evaluate: {dirs: in/runs}", "main: {tgt: Basque}")
+    words = {command.name: command.words for command in chain.commands(RunFile.read(place / "run.yaml"))}
+    assert words["main"][-4:-2] == ("--seed", "7") and "--seed" not in words["evaluate"]
+    assert words["decontamination"][-2:] == ("--languages", "Basque")
+
+
+def test_two_runs_on_one_folder(place):
+    write(place, CHECKED)
+    holder = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from topxgen.common.locks import OutputLock\n"
+        "lock = OutputLock(Path('out/run')); print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder, str(ROOT)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        result = run()
+        process.kill()
+    assert result.returncode == 2 and "out/run is in use by process" in result.stderr and result.stderr.count("\n") == 1
+    assert run().returncode == 0
+    with OutputLock(place / "out/run"):  # it was released
+        pass
+
+
+def test_the_launcher_starts_train(place):
+    (place / "launch.py").write_text("import sys, json; json.dump(sys.argv[1:], open('launched.json', 'w'))")
+    words = f"launcher: [{sys.executable}, launch.py, --num_processes, 2]"
+    write(place, f"train: {{model_name_or_path: m, dataset_name_or_path: udhr, target_languages: Basque, {words}}}")
+    assert run().returncode == 0
+    words = json.loads((place / "launched.json").read_text())
+    assert words[:3] == ["--num_processes", "2", str(ROOT / "train.py")] and "--model_name_or_path" in words
+    write(place, "train: {model_name_or_path: m, launcher: [no-such-program]}")
+    result = run()
+    assert result.returncode == 2 and "cannot start no-such-program" in result.stderr
+
+
+LAUNCHED = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+def note(number, _):
+    with open("signals.txt", "a") as file:
+        file.write(signal.Signals(number).name + "\\n")
+    time.sleep(0.5)
+    os._exit(130 if number == signal.SIGINT else 143)
+
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, note)
+Path("started").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "sent, received, code", [("SIGINT", "SIGINT", 130), ("SIGTERM", "SIGTERM", 143), ("SIGUSR1", "SIGTERM", 143)]
+)
+def test_a_signal_reaches_the_stage_once_and_is_waited_for(place, start, sent, received, code):
+    (place / "launch.py").write_text(LAUNCHED)
+    words = f"target_languages: Basque, launcher: [{sys.executable}, launch.py]"
+    write(place, f"train: {{model_name_or_path: m, dataset_name_or_path: udhr, {words}}}", SCORED)
+    process = start()
+    wait_for(process, (place / "started").exists)
+    os.killpg(process.pid, getattr(signal, sent))  # as a terminal does at Ctrl-C
+    out = finish(process, code)
+    assert (place / "signals.txt").read_text() == f"{received}\n" and "evaluate" not in out
+    assert not (place / "out/run/train.json").exists() and not (place / "out/run/.lock").exists()
+
+
+def test_a_stage_that_is_killed_ends_the_run(place):
+    (place / "launch.py").write_text("import os; os.kill(os.getpid(), 9)")
+    words = f"target_languages: Basque, launcher: [{sys.executable}, launch.py]"
+    write(place, f"train: {{model_name_or_path: m, dataset_name_or_path: udhr, {words}}}", SCORED)
+    result = run()
+    assert result.returncode == 137 and "train was ended by signal 9" in result.stderr, result.stderr
+    assert result.stderr.count("===") == 1
+
+
+# A real run: topics to scores, with a stub of an API for generation and a tiny model
+
+
+def real_run(model: str, url: str) -> str:
+    return f"""
+output_dir: out
+languages: Basque
+datagen:
+  inference_api: openai
+  base_url: {url}
+  model_name_or_path: stub-1
+  max_concurrent_requests: 4
+  seed_topics_path: in/topics_wiki.txt
+  example_paragraphs: udhr
+  example_sentences: udhr
+  number_of_icl_demonstrations: 1
+  number_of_icl_phrases: 2
+  number_of_instructions: 8
+  back_translator: llm
+  demonstration_pool: udhr
+  scorer: none
+decontamination: {{benchmarks: in/bench.tsv, num_workers: 1}}
+train:
+  model_name_or_path: {model}
+  max_length: 400
+  max_steps: 6
+  num_warmup_steps: 1
+  test_size_ratio: 2
+  per_device_train_batch_size: 1
+  gradient_accumulation_steps: 1
+  eval_steps: 2
+  save_steps: 2
+  logging_steps: 1
+  num_workers: 0
+  learning_rate: 1e-3
+main:
+  - {{src: English, tgt: Basque, dataset_name_or_path: udhr, inference_api: hf, dtype: float32, max_samples: 3, max_new_tokens: 8, k: 0}}
+evaluate: {{json: "${{output_dir}}/scores.json"}}
+"""  # fmt: skip
+
+
+FINAL = ("Basque.jsonl", "stub-1/Basque_translate.jsonl", "stub-1/Basque_translate_filtered.jsonl")
+FINAL += ("train/model.safetensors", "translations/train/*/translate_0.jsonl")
+
+
+def final_files(folder: Path, count: int = len(FINAL)) -> dict[str, bytes]:
+    paths = [path for pattern in FINAL for path in folder.glob(pattern)]
+    assert len(paths) == count, f"{folder} has {paths}"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def stub():
+    with Stub() as stub:
+        yield stub.url("openai")
+
+
+@pytest.fixture
+def start(place, monkeypatch):
+    """Start scripts/run.py as a process."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-attack-51f0c7d2e94b8a36")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = [sys.executable, str(ROOT / "scripts/run.py"), "run.yaml"]
+    options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return lambda *words: subprocess.Popen([*command, *words], **options)
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == code, out
+    return out
+
+
+def wait_for(process: subprocess.Popen, condition) -> None:
+    while process.poll() is None and not condition():
+        time.sleep(0.01)
+
+
+def test_a_killed_and_a_stopped_run_go_on(place, start, stub, tiny_lm):
+    """kill -9, then SIGTERM in training: the same files at the end, and finished stages are not run again."""
+    (place / "run.yaml").write_text(real_run(tiny_lm, stub))
+    words, count = ("--stages", "datagen", "decontamination", "train"), len(FINAL) - 1
+    finish(start(*words))
+    undisturbed = final_files(place / "out", count)
+    (place / "out").rename(place / "undisturbed")
+    for step, number, code in ((2, signal.SIGKILL, -9), (4, signal.SIGTERM, 143)):
+        process = start(*words)
+        wait_for(process, (place / f"out/train/checkpoint-{step}/checkpoint_files.json").exists)
+        process.send_signal(number)
+        out = finish(process, code)
+        records = {name: record(place, name) for name in ("datagen", "decontamination")}
+        assert not (place / "out/run/train.json").exists()
+    assert "stopped by a signal; finished stages are recorded" in out
+    out = finish(start(*words))
+    assert "datagen: complete" in out and "decontamination: complete" in out
+    assert {name: record(place, name) for name in records} == records
+    assert final_files(place / "out", count) == undisturbed
+
+
+@pytest.mark.slow
+def test_random_kills(place, start, stub, tiny_lm, capsys):
+    """KILLS=25 KILLS_SEED=1 pytest -m slow tests/experiments/test_chain.py -k random"""
+    (place / "run.yaml").write_text(real_run(tiny_lm, stub))
+    began = time.monotonic()
+    finish(start())
+    whole, undisturbed = time.monotonic() - began, final_files(place / "out")
+    (place / "out").rename(place / "undisturbed")
+    rng = random.Random(int(os.environ.get("KILLS_SEED", 0)))
+    counts = {"SIGKILL": 0, "SIGTERM": 0, "SIGINT": 0}
+    wanted, kills = int(os.environ.get("KILLS", 10)), 0
+    while kills < wanted:
+        began, process = time.monotonic(), start()
+        name = rng.choice(["SIGKILL", "SIGKILL", "SIGTERM", "SIGINT"])
+        delay = rng.uniform(0.2, 0.8 * whole)
+        wait_for(process, lambda began=began, delay=delay: time.monotonic() - began > delay)
+        if process.poll() is None:
+            stages = sorted(path.stem for path in (place / "out/run").glob("*.json"))
+            process.send_signal(getattr(signal, name))
+            out, _ = process.communicate(timeout=120)
+            codes = {"SIGKILL": (-9,), "SIGTERM": (143,), "SIGINT": (130,)}[name]
+            assert process.returncode in (*codes, 0), out
+            kills, counts[name] = kills + 1, counts[name] + 1
+            with capsys.disabled():
+                print(f"{kills}: {name} after {delay:.1f} s, complete: {', '.join(stages) or 'nothing'}", flush=True)
+            if rng.random() < 0.5:  # killed again before it ends
+                continue
+        else:
+            finish(process)
+        finish(start())
+        assert final_files(place / "out") == undisturbed
+        shutil.rmtree("out")
+    finish(start())
+    assert final_files(place / "out") == undisturbed
+    with capsys.disabled():
+        print(f"{kills} kills ({counts}): the final files are the same, byte for byte")
+
+
+def test_the_published_recipe_has_no_mistakes():
+    """configs/runs/topxgen.yaml: flags and values as scripts/train.sh and docs/generation.md have them."""
+    commands = chain.commands(RunFile.read(ROOT / "configs/runs/topxgen.yaml"))
+    assert [command.stage for command in commands] == [
+        "datagen",
+        "decontamination",
+        "train",
+        *["main"] * 10,
+        "evaluate",
+    ]
+    assert {command.args.tgt for command in commands if command.stage == "main"} == set(commands[0].args.languages)
+    training, first = vars(commands[2].args), vars(commands[0].args)
+    recipe = (ROOT / "scripts/train.sh").read_text()
+    recipe = shlex.split(recipe[recipe.index("--dataset_name_or_path") : recipe.index("--output_dir")])
+    published = vars(
+        chain.stages.STAGES["train"]
+        .parser.load()()
+        .parse_args([*recipe, "--model_name_or_path", "m", "--output_dir", "o"])
+    )
+    lora = {"use_peft", "lora_r", "lora_alpha", "learning_rate"}
+    assert {name for name, value in training.items() if value != published[name]} == lora | {
+        "model_name_or_path",
+        "output_dir",
+        "data_dir",
+    }
+    text = (ROOT / "docs/generation.md").read_text().replace("\\\n", " ")
+    (words,) = [shlex.split(line)[2:] for line in text.splitlines() if "gemma-3-27b-it" in line and "5000" in line]
+    assert vars(chain.stages.STAGES["datagen"].parser.load()().parse_args(words)) == first
+
+
+def test_the_demo_is_the_commands_of_the_readme():
+    """configs/runs/demo.yaml and README.md: the same flags with the same values."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    shown = [shlex.split(line) for line in readme.splitlines() if line.startswith("python ")]
+    commands = chain.commands(RunFile.read(ROOT / "configs/runs/demo.yaml"))
+    found = []
+    for command in commands:
+        script = "comptra.evaluate" if command.stage == "evaluate" else f"{command.stage}.py"
+        words = next(line[line.index(script) + 1 :] for line in shown if script in line)
+        parser = chain.stages.STAGES[command.stage].parser.load()()
+        flags = vars(parser.parse_args(words))
+        found.append({name for name, value in vars(command.args).items() if value != flags[name]})
+    # The README shows one of two runs of train.py and main.py.
+    assert found == [
+        set(),
+        set(),
+        {"dataset_name_or_path", "data_dir", "output_dir"},
+        set(),
+        {"src", "tgt"},
+        set(),
+        set(),
+    ]

@@ -1,0 +1,190 @@
+"""An experiment with a small model: real stages, in this process where libraries are loaded already."""
+
+import csv
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.runs import ROOT, in_process, script
+
+TRANSLATOR = """
+import zlib
+from topxgen.translation import Translation
+
+class Numbers:
+    version, block_size, settings = "numbers 1", 10_000, {"numbers": 1}
+    def __init__(self, settings): ...
+    def check(self, source, target): ...
+    def load(self): ...
+    def translate(self, sentences, source, target, tick):
+        tick(len(sentences))
+        return [Translation(f"Everyone has the right to number {zlib.crc32(s.encode())} in the world.") for s in sentences]
+    def close(self): ...
+"""
+SMALL = """
+output_dir: {out}
+model: {model}
+seeds: [1, 2]
+pairs: 5
+baseline: nothing
+
+datagen:
+  model_name_or_path: ${{model}}
+  inference_api: hf
+  languages: Basque
+  seed_topics_path: topics/wikipedia_vital_topics.txt
+  example_paragraphs: udhr
+  example_sentences: udhr
+  number_of_icl_demonstrations: 1
+  number_of_icl_phrases: 2
+  prompt_template: continuation
+  dtype: float32
+  max_new_tokens: 48
+  request_batch_size: 8
+  number_of_instructions: 24
+  back_translator: {translator}:Numbers
+  stages: [generate, translate]
+decontamination: {{benchmarks: udhr}}
+train:
+  model_name_or_path: ${{model}}
+  dataset_name_or_path: topxgen
+  reverse: true
+  targets_only: true
+  max_length: 256
+  max_steps: 2
+  num_warmup_steps: 1
+  learning_rate: 2e-3
+  test_size_ratio: 0
+main:
+  - &pair {{dataset_name_or_path: udhr, src: Basque, tgt: English, inference_api: hf, k: 0, max_samples: 4, max_new_tokens: 24, dtype: float32}}
+  - {{<<: *pair, src: English, tgt: Basque}}
+evaluate: {{metrics: [chrf, bleu], tokenize: 13a}}
+variants:
+  cold:
+    datagen: {{temperature: 0.5}}
+  hot:
+    datagen: {{temperature: 0.9}}
+  mixed:
+    mix: [cold, hot]
+  nothing:
+    train: null
+"""  # fmt: skip
+
+
+@pytest.fixture
+def started(monkeypatch) -> list[str]:
+    """The scripts that are started, each in this process."""
+    scripts = []
+
+    def run(line: list[str], *_) -> int:
+        scripts.append(Path(line[1]).name)
+        result = in_process(Path(line[1]).name, *line[2:])
+        assert not result.returncode, result.stderr
+        return result.returncode
+
+    monkeypatch.setattr("topxgen.experiments.chain._run", run)
+    return scripts
+
+
+def small(tmp_path: Path, tiny_lm: str, **lines: str) -> Path:
+    (tmp_path / "translator.py").write_text(TRANSLATOR)
+    text = SMALL.format(out=tmp_path / "out", model=tiny_lm, translator=tmp_path / "translator.py")
+    for old, new in lines.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    path = tmp_path / "small.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
+    """All variants; nothing runs twice; a seed that is added later runs alone; too few pairs are refused."""
+    path, out = small(tmp_path, tiny_lm), tmp_path / "out"
+    dry = in_process("scripts.compare", path, "--dry_run")
+    assert dry.returncode == 0 and dry.stdout.count("will run (not run yet)") == 4 + 3 * 2 * 3 + 2 and not out.exists()
+    result = in_process("scripts.compare", path)
+    assert result.returncode == 0, result.stderr
+    assert Counter(started) == {"datagen.py": 2, "decontamination.py": 2, "train.py": 6, "main.py": 14}
+
+    report = json.loads((out / "comparison.json").read_text())
+    assert [variant["name"] for variant in report["variants"]] == ["cold", "hot", "mixed", "nothing"]
+    facts = {variant["name"]: variant["facts"] for variant in report["variants"]}
+    assert [facts[name]["pairs"] for name in facts] == [5, 5, 5, None]
+    assert facts["mixed"]["tokens written"] == facts["cold"]["tokens written"] + facts["hot"]["tokens written"] > 0
+    assert facts["nothing"]["hours data"] is None and facts["hot"]["hours training"] >= 0
+    into_english = report["groups"][0]
+    assert [group["tgt"] for group in report["groups"]] == ["English", "Basque"]
+    for name, variant in into_english["variants"].items():
+        score = variant["scores"]["chrf"]
+        assert len(score["scores"]) == (1 if name == "nothing" else 2)
+        assert ("p" in score) == (name != "nothing")
+        # as comptra.evaluate scores the same translations
+        own = in_process("comptra.evaluate", *variant["paths"], "--metrics", "chrf", "--json", tmp_path / "own.json")
+        assert own.returncode == 0
+        (group,) = json.loads((tmp_path / "own.json").read_text())["groups"]
+        scores = {system["path"]: system["scores"]["chrf"]["score"] for system in group["systems"]}
+        assert score["scores"] == pytest.approx([scores[folder] for folder in variant["paths"]])
+    for text in (result.stdout, (out / "comparison.md").read_text()):
+        assert "udhr from English into Basque, 4 sentences" in text and "nothing (baseline)" in text
+        assert "Holm's correction over 3 variants" in text
+    rows = list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
+    assert len(rows) == 2 * 4 * 2 and {row["metric"] for row in rows} == {"chrf", "bleu"}
+    assert float(rows[0]["mean"]) == pytest.approx(into_english["variants"]["cold"]["scores"]["chrf"]["mean"])
+
+    del started[:]
+    again = in_process("scripts.compare", path)
+    assert again.returncode == 0 and not started and again.stdout == result.stdout
+    (out / "cold" / "seed-1" / "translations").rename(tmp_path / "lost")
+    assert in_process("scripts.compare", path, "--only", "hot", "nothing").returncode == 0 and not started
+    assert list(json.loads((out / "comparison.json").read_text())["groups"][0]["variants"]) == [
+        "hot",
+        "mixed",
+        "nothing",
+    ]
+    assert in_process("scripts.compare", path).returncode == 0 and started == ["main.py"] * 2
+    assert json.loads((out / "comparison.json").read_text())["groups"] == report["groups"]
+
+    del started[:]
+    path = small(tmp_path, tiny_lm, **{"seeds: [1, 2]": "seeds: [1, 2, 3]"})
+    assert in_process("scripts.compare", path, "--only", "mixed").returncode == 0
+    assert started == ["train.py", "main.py", "main.py"]
+
+    del started[:]
+    path = small(tmp_path, tiny_lm, **{"pairs: 5": "pairs: 5000"})
+    short = in_process("scripts.compare", path)
+    assert short.returncode == 2 and not started and short.stderr.count("not all variants have as many pairs") == 1
+    wrong = in_process("scripts.compare", path, "--only", "colt")
+    assert wrong.returncode == 2 and "(did you mean cold?)" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_killed_again_and_again_ends_in_the_same_table(tmp_path, tiny_lm):
+    lines = {
+        "seeds: [1, 2]": "seeds: [1]",
+        "  hot:\n    datagen: {temperature: 0.9}\n  mixed:\n    mix: [cold, hot]\n": "",
+    }
+    reports = []
+    for name, kills in (("whole", 0), ("killed", 8)):
+        folder = tmp_path / name
+        folder.mkdir()
+        path, rng = small(folder, tiny_lm, **lines), random.Random(4)
+        for _ in range(kills):
+            with subprocess.Popen(
+                [sys.executable, "scripts/compare.py", path], cwd=ROOT, stderr=subprocess.DEVNULL
+            ) as process:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(rng.uniform(3, 25))
+                process.kill()
+        script("scripts/compare.py", path)
+        report = json.loads((folder / "out" / "comparison.json").read_text())
+        for group in report["groups"]:
+            for variant in group["variants"].values():
+                del variant["paths"]
+        reports.append(report["groups"])
+    assert reports[0] == reports[1] and reports[0]

@@ -1,0 +1,173 @@
+"""Statistics as a table for the terminal, as Markdown, and as CSV."""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from topxgen.common.console import printable
+
+_DIVERSITY = (
+    ("sample", "sentences in the sample", "count"),
+    ("sample_words", "words in the sample", "count"),
+    ("type_token_ratio", "type/token, windows of 500", "ratio"),
+    *((f"distinct_{n}", f"distinct-{n}", "ratio") for n in range(1, 5)),
+    ("compression_ratio", "compression ratio", "number"),
+    ("self_bleu", "self-BLEU", "number"),
+    ("vendi_score", "Vendi score", "number"),
+)
+# (section, its title, (key, label, format) of its rows)
+SECTIONS = (
+    (
+        "counts",
+        "size",
+        (
+            ("paragraphs", "paragraphs", "count"),
+            ("sentences", "sentences in them", "count"),
+            ("pairs", "pairs", "count"),
+            ("words_of_sentences", "words, sentences", "count"),
+            ("words_of_translations", "words, translations", "count"),
+            ("tokens_of_sentences", "tokens, sentences", "count"),
+            ("tokens_of_translations", "tokens, translations", "count"),
+        ),
+    ),
+    (
+        "lengths",
+        "length in words: mean (5 % to 95 %)",
+        (
+            ("words_per_paragraph", "paragraph", "spread"),
+            ("words_per_sentence", "sentence", "spread"),
+            ("words_per_translation", "translation", "spread"),
+        ),
+    ),
+    ("sentences", "diversity of the sentences", _DIVERSITY),
+    ("translations", "diversity of the translations", _DIVERSITY),
+    (
+        "topics",
+        "topics",
+        (
+            ("with_topic", "paragraphs with a topic", "count"),
+            ("topics", "topics", "count"),
+            ("effective_topics", "effective topics", "number"),
+            ("coverage", "share of the file's topics", "percent"),
+            ("not_in_file", "paragraphs on other topics", "count"),
+        ),
+    ),
+    (
+        "judge",
+        "topics, by the judge: share (95 % interval)",
+        (
+            ("on_topic", "on their topic", "share"),
+            ("control", "control: on another's topic", "share"),
+            ("on_topic", "yes or no, of all answers", "read"),
+            ("control", "control: yes or no, of all", "read"),
+        ),
+    ),
+)
+_FORMATS: dict[str, Callable] = {
+    "count": "{:,}".format,
+    "ratio": "{:.3f}".format,
+    "number": "{:.2f}".format,
+    "percent": lambda share: f"{share:.1%}",
+    "spread": lambda values: f"{values['mean']:.1f} ({values['p5']:.0f} to {values['p95']:.0f})",
+    "share": lambda v: "-" if v["share"] is None else f"{v['share']:.0%} ({v['low']:.0%} to {v['high']:.0%})",
+    "read": lambda v: f"{v['yes'] + v['no']} of {v['asked']}",
+    "scores": lambda v: f"{v['mean']:.3f} ({v['p5']:.3f} to {v['p95']:.3f})",
+}
+
+
+def by_language(described: list[dict]) -> dict[str, list[dict]]:
+    groups: dict[str, list[dict]] = {}
+    for part in described:
+        groups.setdefault(part["language"], []).append(part)
+    return groups
+
+
+def table(described: list[dict]) -> str:
+    """For the terminal: a table for each language, a column for each corpus."""
+    return "\n\n".join(_text_table(language, parts) for language, parts in by_language(described).items())
+
+
+def _text_table(language: str, parts: list[dict]) -> str:
+    rows = [[language, *names(parts)], *_rows(parts)]
+    widths = [max(len(row[i]) for row in rows if len(row) > 1) for i in range(1, len(parts) + 1)]
+    label = max(len(row[0]) + 2 for row in rows if len(row) > 1)
+    lines = []
+    for number, (title, *cells) in enumerate(rows):
+        if not cells:
+            lines.append(title)
+            continue
+        indented = title if number == 0 else f"  {title}"
+        aligned = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append("  ".join([indented.ljust(label), *aligned]).rstrip())
+    return "\n".join(lines)
+
+
+def markdown(described: list[dict]) -> str:
+    """The same tables in Markdown."""
+    blocks = []
+    for language, parts in by_language(described).items():
+        lines = ["| " + " | ".join([language, *map(_escaped, names(parts))]) + " |", "| --- |" + " ---: |" * len(parts)]
+        for title, *cells in _rows(parts):
+            filled = cells or [""] * len(parts)
+            lines.append("| " + " | ".join([title if cells else f"**{title}**", *map(_escaped, filled)]) + " |")
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
+
+
+def _rows(parts: list[dict]) -> Iterator[list[str]]:
+    """A title alone, or a label and a cell for each corpus; without sections and rows that are empty in all."""
+    for section, title, rows in SECTIONS:
+        filled = [
+            [label, *(_cell((part.get(section) or {}).get(key), form) for part in parts)] for key, label, form in rows
+        ]
+        filled = [row for row in filled if set(row[1:]) != {"-"}]
+        if filled:
+            yield [title]
+            yield from filled
+    scorers = sorted({scorer for part in parts for scorer in part["scores"]})
+    if scorers:
+        yield ["quality scores: mean (5 % to 95 %)"]
+    for scorer in scorers:
+        cells = [part["scores"].get(scorer) for part in parts]
+        yield [printable(scorer) or "scorer not named", *(_cell(cell, "scores") for cell in cells)]
+        yield ["pairs scored", *(_cell(cell and cell["scored"], "count") for cell in cells)]
+
+
+def _cell(value, form: str) -> str:
+    return "-" if value is None else _FORMATS[form](value)
+
+
+def names(parts: list[dict]) -> list[str]:
+    """Short names of corpora: their paths without what all have in common, and the stage."""
+    folders = [str(Path(part["path"]).parent) if part["path"].endswith(".jsonl") else part["path"] for part in parts]
+    common = os.path.commonpath(folders) if len({Path(f).is_absolute() for f in folders}) == 1 else ""
+    short = []
+    for part, folder in zip(parts, folders, strict=True):
+        name = os.path.relpath(folder, common) if common and folder != common else Path(folder).name
+        short.append(printable(f"{name or '.'} ({part['stage']})"))
+    return short
+
+
+def csv_text(described: list[dict]) -> str:
+    """A row for each corpus; the keys of the JSON joined by dots."""
+    rows = [dict(_flat(part)) for part in described]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _flat(value: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield from _flat(item, f"{prefix}{key}.")
+        elif item is not None:
+            yield f"{prefix}{key}", item
