@@ -38,6 +38,7 @@ from topxgen.flags import (
     add_quality_flags,
     add_run_flags,
 )
+from topxgen.generation.candidates import SELECTORS
 from topxgen.generation.checks import RULES
 from topxgen.generation.dry_run import dry_run
 from topxgen.generation.filters import FILTERS
@@ -55,6 +56,7 @@ from topxgen.generation.run import (
     translate,
 )
 from topxgen.generation.scoring import SCORERS
+from topxgen.inference import MAX_BEAMS
 from topxgen.quality import metricx
 from topxgen.retrieval import bm25
 from topxgen.retrieval.encoders import ENCODERS
@@ -247,6 +249,27 @@ def build_parser() -> argparse.ArgumentParser:
         default="flores",
         metavar="SOURCE",
         help="llm: source of example pairs: flores (dev split, from the Hub), udhr (embedded) or a folder",
+    )
+
+    add(
+        "--number_of_candidates",
+        **count(
+            1,
+            "translations of each sentence, of which the best is kept: beams of nllb, samples or beams of llm",
+            1,
+            MAX_BEAMS,
+        ),
+    )
+    add(
+        "--select_by",
+        **choice(SELECTORS, None, "what chooses among candidates", "blaser"),
+    )
+    add(
+        "--candidate_temperature",
+        type=float_range(0.01, 2),
+        default=0.7,
+        metavar="T",
+        help="llm: temperature of the candidates, unless --num_beams makes them",
     )
 
     add = parser.add_argument_group("scores").add_argument

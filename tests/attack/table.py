@@ -58,6 +58,23 @@ variants:
   udhr: {}
   nothing: {train: null}"""
 
+# A quality estimation without models.
+SELECTOR = """
+class Length:
+    id, has_models, truncated = "length", False, 0
+
+    def __init__(self, args): ...
+
+    def preflight(self, languages, target): ...
+
+    def load(self): ...
+
+    def score(self, records, source, target):
+        return [[float(len(text)) for text in record["translations"]] for record in records]
+
+    def close(self): ...
+"""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -93,6 +110,13 @@ STAGES = {
         )
     ),
     "translate": Stage((*DATAGEN, "--stages", "translate", "--demonstration_pool", "udhr"), before=("generate",)),
+    "candidates": Stage(
+        (
+            *DATAGEN, "--stages", "translate", "--demonstration_pool", "udhr", "--translate_dir", "best", "--number_of_candidates", "3",
+            "--select_by", "in/selector.py:Length",
+        ),
+        before=("generate",),
+    ),
     "score": Stage(
         (*DATAGEN, "--stages", "translate", "score", "--back_translator", "apertium", "--min_score", "0.8"), before=("generate",),
         needs="apertium",
@@ -196,6 +220,7 @@ def make_inputs(folder: Path) -> None:
     write(inputs / "run.yaml", RUN)
     write(inputs / "experiment.yaml", EXPERIMENT)
     write(inputs / "flags.yaml", "near_duplicate_threshold: 0.6\nbenchmarks: [in/bench.tsv, udhr]")
+    write(inputs / "selector.py", SELECTOR)
     write(inputs / "template.toml", 'prefix = "{src}: "\nmiddle = "\\n{tgt}: "\nsuffix = "\\n\\n"')
     write(inputs / "languages.tsv", "name\tflores\tiso639_1\nKlingon\ttlh_Latn\teu")
 

@@ -129,8 +129,13 @@ def _later_stages(config: GenerationConfig, paragraphs: int) -> Iterator[Estimat
         todo = max(paragraphs - done, 0)
         few, many = (round(todo * n) for n in each)
         prompt, answer = _translation_tokens(config) if config.back_translator == "llm" else (0.0, (0.0, 0.0))
-        tokens = (few * prompt, many * prompt), (few * answer[0], many * answer[1])
-        yield Estimate("translate", f"{_span(few, many)} sentences", *tokens, _hours(config, "translate", todo))
+        candidates = config.args.number_of_candidates
+        tokens = (few * prompt, many * prompt), (few * candidates * answer[0], many * candidates * answer[1])
+        what = f"{_span(few, many)} sentences" + (f", {candidates} candidates each" if candidates > 1 else "")
+        yield Estimate("translate", what, *tokens, _hours(config, "translate", todo))
+        if candidates > 1:
+            most = f"at most {many * candidates:,} candidates"
+            yield Estimate("select", most, hours=_hours(config, "select", todo))
     if "score" in config.args.stages and config.scorer is not None:
         few, many = (max(round(paragraphs * n * share) - scored, 0) for n, share in zip(each, kept, strict=True))
         yield Estimate("score", f"{_span(few, many)} pairs", hours=_hours(config, "score", paragraphs))
