@@ -144,6 +144,12 @@ def test_several_texts_for_an_item(seeds, tmp_path):
     assert len(Model.seen) == 7 + 21
 
 
+def test_an_item_may_stand_alone(seeds, tmp_path):
+    datagen(*command(seeds, tmp_path / "out", "--number_of_icl_demonstrations", 0, "--max_samples", 1, rounds=2))
+    assert Model.seen["Basque-000000"] == Model.seen["Basque-000001"] == prompt_of(SEEDS[:1])
+    assert len(records(tmp_path / "out" / "Basque.jsonl")) == 3
+
+
 def test_killed_at_any_moment_and_resumed(seeds, tmp_path):
     """While answers come, while vectors are made: the same prompts are sent, and the files are the same to the byte."""
     flags = ("--request_batch_size", 3)
