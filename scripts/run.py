@@ -11,6 +11,7 @@ checked before the first one starts. docs/experiments.md describes run files.
 
 import argparse
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import SECTIONS, RunFile
-from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, commands, folder_of
+from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, SIGNALLED, Chain, commands, folder_of
 
 logger = logging.getLogger("topxgen.run")
 
@@ -64,10 +65,14 @@ def run(args: argparse.Namespace) -> int:
                 continue
             logger.info(f"{title}: {reason}\n{command.shown()}")
             code = chain.run(command)
+            if code == EXIT_INCOMPLETE and not args.allow_incomplete:
+                logger.error(
+                    f"{command.name} finished, but incomplete: start again to try again, or pass --allow_incomplete"
+                )
+            elif code > SIGNALLED and code - SIGNALLED not in (signal.SIGINT, signal.SIGTERM):
+                logger.error(f"{command.name} was ended by signal {code - SIGNALLED}; start again to go on from there")
             if code and not (code == EXIT_INCOMPLETE and args.allow_incomplete):
-                how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
-                logger.error(f"{command.name} {how}; start again to go on from there")
-                return code
+                return code  # all else the stage itself has said
             incomplete = incomplete or code
     return incomplete
 

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = "run"  # the folder of the records, in the run's
 EXIT_INCOMPLETE = 3  # of a stage that finished, but not all of it
+SIGNALLED = 128  # and the number of the signal that has ended a stage, as shells have it
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -248,4 +249,4 @@ def _run(line: list[str], descriptors: list[int]) -> int:
             process.send_signal(signal.SIGTERM if isinstance(error, signals.Stopped) else signal.SIGINT)
     if interruption is not None:
         raise interruption
-    return 128 - code if code < 0 else code
+    return SIGNALLED - code if code < 0 else code
