@@ -14,8 +14,9 @@ import time
 import pytest
 
 from datagen import build_parser
+from tests.attack.table import has_apertium
 from tests.support.api_server import KEY, ApiServer
-from tests.support.runs import ROOT, contents, datagen, lines_in, records
+from tests.support.runs import ROOT, contents, datagen, in_process, lines_in, records
 from tests.support.tiny_models import udhr_texts
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
@@ -87,6 +88,14 @@ def test_a_prompt_shows_seeds_and_what_the_steps_up_to_the_eighth_before_have_ke
         drawn |= set(numbers)
         places |= {passages.index(text) for text in synthetic}
     assert len(places) == 5 and max(drawn) >= 8 * size
+
+
+def test_a_prompt_may_show_nothing_but_what_was_kept_before(build):
+    pipeline = build("--number_of_icl_demonstrations", 3, "--number_of_icl_synthetic_demonstrations", 3)
+    for prompt in prompts(LAG + 4):
+        pipeline.judged(prompt, [f"kept by {prompt.number}"])
+        numbers = [text.startswith("kept by ") for text in shown(pipeline.build(prompt)[0])]
+        assert numbers == [prompt.number >= LAG + 2] * 3
 
 
 def test_the_first_eight_steps_need_no_response(build):
@@ -225,12 +234,13 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch, Writer() as server:
         patch.setenv("OPENAI_API_KEY", KEY)
-        datagen(*command(server, folder, "--max_concurrent_requests", 4))
-    return folder, server.prompts
+        result = datagen(*command(server, folder, "--max_concurrent_requests", 4))
+    return folder, server.prompts, result.stdout
 
 
 def test_a_run(whole):
-    folder, asked = whole
+    folder, asked, table = whole
+    assert re.search(r"after too short +\d+ +-[1-9]", table) and "too few words" not in table
     kept, rejects = records(folder / "Basque.jsonl"), records(folder / "Basque_rejects.jsonl")
     assert len(kept) == 60 and all(set(record) == {"text", "id"} for record in kept)
     assert all(len(record["text"]) > 10 for record in kept)
@@ -312,6 +322,41 @@ def test_killed_and_stopped_at_random_moments(whole, tmp_path):
     assert same_files(tmp_path, whole[0])
     ids = [record["id"] for record in records(answers)]
     assert len(ids) == len(set(ids)) and len(ids) > LAG + 4
+
+
+def test_languages_one_by_one_or_together(whole, tmp_path):
+    per_language = ("--number_of_instructions", 0, "--number_of_instructions_per_language", 60)
+    for folder, groups in (("together", [("Basque", "Hausa")]), ("apart", [("Hausa",), ("Basque",)])):
+        for names in groups:
+            with Writer(delay=lambda _: random.random() / 100) as server:
+                datagen(*command(server, tmp_path / folder, *per_language, "--languages", *names))
+    assert contents(tmp_path / "together") == contents(tmp_path / "apart")
+    assert same_files(tmp_path / "together", whole[0]) and same_files(tmp_path / "apart", whole[0])
+
+
+@pytest.mark.skipif(not has_apertium(), reason="Apertium with its Basque-English pair is not installed")
+def test_the_stages_after_it_need_no_topics(tmp_path, tiny_lm):
+    with Writer() as server:
+        words = flags(tmp_path, "--base_url", server.url("openai"), "--back_translator", "apertium")
+        del words[(at := words.index("--stages")) : at + 2]
+        datagen(*words)
+    folder = tmp_path / "apertium"
+    pairs = records(folder / "Basque_translate.jsonl")
+    assert len(pairs) == 60 and sum(len(record["scores"]) for record in pairs) >= 10
+    assert (
+        in_process(
+            "decontamination.py", "--input_dir", folder, "--languages", "Basque", "--benchmarks", "udhr"
+        ).returncode
+        == 0
+    )
+    assert any(record["propositions"] for record in records(folder / "Basque_translate_filtered.jsonl"))
+    more = ("--target_languages", "Basque", "--test_size_ratio", 2, "--output_dir", tmp_path / "train", "--dry_run")
+    result = in_process(
+        "train.py", "--model_name_or_path", tiny_lm, "--dataset_name_or_path", "topxgen", "--data_dir", folder, *more
+    )
+    assert result.returncode == 0 and re.search(
+        r"[1-9]\d* training and 2 held-out pairs", result.stdout + result.stderr
+    ), result
 
 
 def test_a_larger_target_goes_on_as_if_it_had_been_the_first(whole, tmp_path):

@@ -4,7 +4,7 @@ At each step, what goes in is what is kept, rejected, or not needed because the 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import zip_longest
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from topxgen.common.records import (
     with_ids,
 )
 from topxgen.generation import min_score
-from topxgen.generation.filters import FILTERS
+from topxgen.generation.filters import FILTERS, TOPXGEN_FILTERS
 from topxgen.generation.paragraphs import is_generated, is_native
 from topxgen.inference.response_cache import read_responses
 
@@ -107,8 +107,16 @@ def before_scores(counts: dict) -> dict:
     return before | {"rejected": rejected, "pairs": counts["pairs"] + dropped}
 
 
-def render(prompts_sent: int | None, generation: list[dict], translation: list[dict]) -> str:
-    """The funnel as a table: each row how many remain after a step, and how many the step removed."""
+def render(
+    prompts_sent: int | None,
+    generation: list[dict],
+    translation: list[dict],
+    filters: Collection[str] = TOPXGEN_FILTERS,
+) -> str:
+    """The funnel as a table: each row how many remain after a step, and how many the step removed.
+
+    `filters`: which are in use; others have a row if they rejected something.
+    """
     rows: list[tuple[str, int, int | None]] = []
     if generation:
         rejected, total = _sums(generation)
@@ -122,7 +130,8 @@ def render(prompts_sent: int | None, generation: list[dict], translation: list[d
             rows += _steps(total["answers"], removed + Counter(not_needed=total["not_needed"]), RESPONSE_REASONS)
         texts = total["kept"] - total["brought_along"] + rejected.total()
         rows.append(("native paragraphs read" if native else "texts parsed", texts, None))
-        rows += _steps(texts, rejected, (*NATIVE_REASONS, *TEXT_REASONS) if native else TEXT_REASONS)
+        reasons = [reason for reason in TEXT_REASONS if reason not in FILTERS or reason in filters]
+        rows += _steps(texts, rejected, (*NATIVE_REASONS, *reasons) if native else reasons)
         if total["brought_along"]:
             rows.append(("  paragraphs of the file that were not generated", total["brought_along"], None))
         rows.append(("paragraphs kept", total["kept"], None))
