@@ -366,6 +366,23 @@ def test_a_larger_target_goes_on_as_if_it_had_been_the_first(whole, tmp_path):
     assert same_files(tmp_path, whole[0])
 
 
+def test_a_refused_prompt_is_asked_again_and_the_others_stay(tmp_path):
+    """The fifth request is refused and the quota ends at the sixteenth: the prompts after it were made without the fifth."""
+    with Writer() as server:
+        server.faults = lambda _, attempt: {5: (400, "bad", "refused")}.get(attempt, "quota" if attempt > 15 else None)
+        datagen(*command(server, tmp_path, "--max_concurrent_requests", 1), check=4)
+    answers, kept = records(tmp_path / "Basque_answers.jsonl"), (tmp_path / "Basque.jsonl").read_text()
+    (failed,) = [record["id"] for record in answers if record.get("error")]
+    with Writer() as server:
+        datagen(*command(server, tmp_path, "--max_concurrent_requests", 1))
+    again = records(tmp_path / "Basque_answers.jsonl")
+    ids = [record["id"] for record in again]
+    assert again[: len(answers)] == answers and [name for name in set(ids) if ids.count(name) > 1] == [failed]
+    assert (tmp_path / "Basque.jsonl").read_text().startswith(kept) and lines_in(tmp_path / "Basque.jsonl") == 60
+    assert any(record["id"].startswith(f"{failed}.") for record in records(tmp_path / "Basque.jsonl"))
+    assert not any(record["reason"] == "answer_failed" for record in records(tmp_path / "Basque_rejects.jsonl"))
+
+
 def test_other_numbers_of_passages_do_not_mix(whole, datagen_here):
     for more in (("--number_of_icl_synthetic_demonstrations", 1), ("--request_batch_size", 2), ("--max_samples", 30)):
         with Writer() as server:
