@@ -122,6 +122,11 @@ def test_prompts_of_another_seed_are_others(build):
     assert build().build(prompt) == build().build(prompt) != build("--seed", 2).build(prompt)
 
 
+def test_a_pool_of_as_many_seeds_as_a_prompt_shows(build):
+    (prompt,) = prompts(1)
+    assert sorted(shown(build("--max_samples", 4).build(prompt)[0])) == sorted(SEEDS[:4])
+
+
 def test_the_prompt_is_a_file_that_users_edit(build, tmp_path):
     chat = (ROOT / "topxgen/generation/prompts/passages.toml").read_text(encoding="utf-8")
     (prompt,) = prompts(1)
@@ -177,6 +182,9 @@ def test_a_base_model_goes_on_behind_the_next_number(build):
         ("5. Bat da.\n\nEta hau ez.\n\n6. Bi dira.\n\nHope this helps!", ["Bat da.", "Bi dira."], 2),
         ("1. Bat da.\n\n##\n\n2. Bi dira.\n\n", ["Bat da.", "Bi dira."], 2),  # counts from 1 again
         ("5. XX. mendean.\n20. mendean ere bai.\n6. Bi, 12. Urtean.", ["XX. mendean. 20. mendean ere bai.", "Bi, 12. Urtean."], 1),
+        ("5. Bat da.\n6. bi dira.\n7. Hir", ["Bat da.", "bi dira.", "Hir"], 2),  # small letters
+        ("5. bat da.\n6. Bi dira.\n20. mendean.\n7. Hir", ["bat da.", "Bi dira. 20. mendean.", "Hir"], 2),
+        ("5. bat da. 6. mendean", ["bat da. 6. mendean"], 0),
         ("5. Jaio zen. 1984. Urtea zen.", ["Jaio zen. 1984. Urtea zen."], 0),
         ("५. नमस्ते संसार।\n\n##\n\n६. दोस्रो अनुच्छेद। ७. तेस्रो", ["नमस्ते संसार।", "दोस्रो अनुच्छेद।", "तेस्रो"], 2),
         ("5) Bat da.\r\n\r\n##\r\n\r\n6) Bi dira.\r\n", ["Bat da.", "Bi dira."], 1),
