@@ -12,6 +12,7 @@ says what is computed.
 
 import argparse
 import logging
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -30,11 +31,24 @@ from topxgen.common.locks import OutputLock
 from topxgen.experiments import comparison, stages
 from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record
 from topxgen.experiments.comparison import Experiment, Job, Variant
+from topxgen.statistics.corpus import Corpus, Pair
+from topxgen.statistics.describe import Options
+from topxgen.statistics.describe import describe as statistics_of
+from topxgen.text import languages
 from topxgen.training import training_data
 from topxgen.training.dataset_spec import DatasetSpec
 
 logger = logging.getLogger("topxgen.compare")
 RESULT = "comparison"  # .md, .csv, .json
+# Columns of the table: of the statistics that scripts/data_stats.py computes (docs/experiments.md).
+STATISTICS = {
+    "words": ("counts", "words_of_sentences"),
+    "words/sentence": ("lengths", "words_per_sentence", "mean"),
+    "type/token": ("sentences", "type_token_ratio"),
+    "distinct-2": ("sentences", "distinct_2"),
+    "compression": ("sentences", "compression_ratio"),
+    "self-BLEU": ("sentences", "self_bleu"),
+}
 
 
 class _Times(TypedDict, total=False):
@@ -99,6 +113,8 @@ def run_job(job: Job, title: str) -> int:
             logger.info(f"{title}: complete")
             return 0
         logger.info(f"{title}: {reason}\n{job.command.shown()}")
+        if job.command.stage == "merge":  # which never overwrites
+            shutil.rmtree(job.command.args.output, ignore_errors=True)
         return chain.run(job.command)
 
 
@@ -150,6 +166,7 @@ def describe(experiment: Experiment) -> dict:
         for name, variant in complete.items()
     }
     baseline = experiment.baseline if experiment.baseline in complete else None
+    statistics = describe_pairs(complete)
     return {
         "experiment": experiment.path.stem,
         "baseline": baseline,
@@ -160,7 +177,8 @@ def describe(experiment: Experiment) -> dict:
             {
                 "name": name,
                 "seeds": [run.seed for run in variant.runs if run.seed is not None],
-                "facts": facts(variant),
+                "facts": facts(variant) | columns(statistics[name]),
+                "statistics": statistics[name],
                 "jobs": [
                     [job.id, job.command.line]
                     for job in [*variant.data, *(job for run in variant.runs for job in run.jobs)]
@@ -201,9 +219,47 @@ def facts(variant: Variant) -> dict[str, float | int | None]:
         "tokens read": tokens[0] if variant.data else None,
         "tokens written": tokens[1] if variant.data else None,
         "hours data": hours(variant.data) if variant.data else None,
-        "hours training": hours(training) if training else None,
+        "hours training": hours(job for run in variant.runs for job in (run.train, run.merge) if job)
+        if training
+        else None,
         "hours translation": hours(job for run in variant.runs for job in run.translate),
     }
+
+
+def describe_pairs(variants: dict[str, Variant]) -> dict[str, dict[str, dict]]:
+    """By variant and language the statistics of the pairs that its models are trained on (with its first seed); measures of
+    diversity on samples of one size for all variants."""
+    corpora: dict[str, dict[str, Corpus]] = {}  # by language and variant
+    for name, variant in variants.items():
+        train = variant.runs[0].train
+        if train is None or train.command.args.streaming:
+            continue
+        args = train.command.args
+        for pair in training_data.load(DatasetSpec.from_args(args))[0]:
+            if not pair.src:
+                continue  # raw text
+            own = corpora.setdefault(pair.tgt, {})
+            if name not in own:
+                src, tgt = (languages.find(side, args.languages_file) for side in (pair.src, pair.tgt))
+                own[name] = Corpus(name, "trained on", tgt, src, pairs=[])
+            own[name].pairs.append(Pair(pair.target, pair.source))
+    found: dict[str, dict[str, dict]] = {name: {} for name in variants}
+    for language, own in corpora.items():
+        for name, described in zip(own, statistics_of(list(own.values()), Options()), strict=True):
+            found[name][language] = described
+    return found
+
+
+def columns(by_language: dict[str, dict]) -> dict[str, float | int | None]:
+    """Those of STATISTICS, with the language if there are several."""
+    found = {}
+    for language, described in by_language.items():
+        for title, keys in STATISTICS.items():
+            value = described
+            for key in keys:
+                value = value[key] if value is not None else None
+            found[f"{title} {language}" if len(by_language) > 1 else title] = value
+    return found
 
 
 def hours(jobs: Iterable[Job]) -> float:

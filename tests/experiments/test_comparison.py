@@ -153,6 +153,25 @@ def test_untrained_models_come_first(tmp_path):
     assert [job.command.stage for job in jobs[:3]] == ["main", "main", "train"] and "nothing" in jobs[0].id
 
 
+def test_adapters_can_be_merged(tmp_path):
+    lines = {"pairs: 6": "pairs: 6\nmerge_adapters: true", "reverse: true,": "reverse: true, use_peft: true,"}
+    experiment = read(tmp_path, lines)
+    run = experiment.variants["mixed"].runs[1]
+    assert [job.command.stage for job in run.jobs] == ["train", "merge", "main", "main"]
+    folder = tmp_path / "out" / "mixed" / "seed-2"
+    assert run.merge.command.words == (str(folder / "train"), str(folder / "merged")) and run.merge.needs == (
+        run.train.id,
+    )
+    for job in run.translate:
+        assert flag(job, "model_name_or_path") == [str(folder / "merged")] and job.needs == (run.merge.id,)
+    assert read(tmp_path).variants["mixed"].runs[1].merge is None
+    whole = read(tmp_path, {"pairs: 6": "pairs: 6\nmerge_adapters: true"})
+    assert whole.variants["mixed"].runs[1].merge is None, "all weights are trained"
+    assert "merge_adapters is 2; write true or false" in refusal(
+        read, tmp_path, {"pairs: 6": "pairs: 6\nmerge_adapters: 2"}
+    )
+
+
 def test_variants_with_the_same_pairs_cannot_be_mixed(tmp_path):
     lines = {"temperature: 1.0}": "temperature: 0.5}\n    train: {max_steps: 3}"}
     assert "variant mixed: the variants in mix have the same pairs" in refusal(read, tmp_path, lines)

@@ -33,6 +33,7 @@ model: {model}
 seeds: [1, 2]
 pairs: 5
 baseline: nothing
+merge_adapters: true
 
 datagen:
   model_name_or_path: ${{model}}
@@ -54,6 +55,8 @@ decontamination: {{benchmarks: udhr}}
 train:
   model_name_or_path: ${{model}}
   dataset_name_or_path: topxgen
+  use_peft: true
+  lora_r: 4
   reverse: true
   targets_only: true
   max_length: 256
@@ -62,7 +65,7 @@ train:
   learning_rate: 2e-3
   test_size_ratio: 0
 main:
-  - &pair {{dataset_name_or_path: udhr, src: Basque, tgt: English, inference_api: hf, k: 0, max_samples: 4, max_new_tokens: 24, dtype: float32}}
+  - &pair {{dataset_name_or_path: udhr, src: Basque, tgt: English, inference_api: hf, k: 0, max_samples: 2, max_new_tokens: 12, dtype: float32}}
   - {{<<: *pair, src: English, tgt: Basque}}
 evaluate: {{metrics: [chrf, bleu], tokenize: 13a}}
 variants:
@@ -84,7 +87,7 @@ def started(monkeypatch) -> list[str]:
 
     def run(line: list[str], *_) -> int:
         scripts.append(Path(line[1]).name)
-        result = in_process(Path(line[1]).name, *line[2:])
+        result = in_process(Path(line[1]).relative_to(ROOT).as_posix().replace("scripts/", "scripts."), *line[2:])
         assert not result.returncode, result.stderr
         return result.returncode
 
@@ -105,59 +108,66 @@ def small(tmp_path: Path, tiny_lm: str, **lines: str) -> Path:
 
 def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     """All variants; nothing runs twice; a seed that is added later runs alone; too few pairs are refused."""
-    path, out = small(tmp_path, tiny_lm), tmp_path / "out"
+    path, out = small(tmp_path, tiny_lm, **{"seeds: [1, 2]": "seeds: [1]"}), tmp_path / "out"
     dry = in_process("scripts.compare", path, "--dry_run")
-    assert dry.returncode == 0 and dry.stdout.count("will run (not run yet)") == 4 + 3 * 2 * 3 + 2 and not out.exists()
+    assert dry.returncode == 0 and dry.stdout.count("will run (not run yet)") == 4 + 3 * 4 + 2 and not out.exists()
     result = in_process("scripts.compare", path)
     assert result.returncode == 0, result.stderr
-    assert Counter(started) == {"datagen.py": 2, "decontamination.py": 2, "train.py": 6, "main.py": 14}
+    assert Counter(started) == {
+        "datagen.py": 2,
+        "decontamination.py": 2,
+        "train.py": 3,
+        "merge_lora.py": 3,
+        "main.py": 8,
+    }
 
     report = json.loads((out / "comparison.json").read_text())
     assert [variant["name"] for variant in report["variants"]] == ["cold", "hot", "mixed", "nothing"]
     facts = {variant["name"]: variant["facts"] for variant in report["variants"]}
     assert [facts[name]["pairs"] for name in facts] == [5, 5, 5, None]
     assert facts["mixed"]["tokens written"] == facts["cold"]["tokens written"] + facts["hot"]["tokens written"] > 0
+    assert (
+        facts["mixed"]["words"] > 5 * 5 and facts["mixed"]["self-BLEU"] is not None and "words" not in facts["nothing"]
+    )
     assert facts["nothing"]["hours data"] is None and facts["hot"]["hours training"] >= 0
-    into_english = report["groups"][0]
     assert [group["tgt"] for group in report["groups"]] == ["English", "Basque"]
-    for name, variant in into_english["variants"].items():
-        score = variant["scores"]["chrf"]
-        assert len(score["scores"]) == (1 if name == "nothing" else 2)
-        assert ("p" in score) == (name != "nothing")
-        # as comptra.evaluate scores the same translations
-        own = in_process("comptra.evaluate", *variant["paths"], "--metrics", "chrf", "--json", tmp_path / "own.json")
-        assert own.returncode == 0
-        (group,) = json.loads((tmp_path / "own.json").read_text())["groups"]
-        scores = {system["path"]: system["scores"]["chrf"]["score"] for system in group["systems"]}
-        assert score["scores"] == pytest.approx([scores[folder] for folder in variant["paths"]])
     for text in (result.stdout, (out / "comparison.md").read_text()):
-        assert "udhr from English into Basque, 4 sentences" in text and "nothing (baseline)" in text
-        assert "Holm's correction over 3 variants" in text
-    rows = list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
-    assert len(rows) == 2 * 4 * 2 and {row["metric"] for row in rows} == {"chrf", "bleu"}
-    assert float(rows[0]["mean"]) == pytest.approx(into_english["variants"]["cold"]["scores"]["chrf"]["mean"])
+        assert "udhr from English into Basque, 2 sentences" in text and "nothing (baseline)" in text
+        assert "Holm's correction over 3 variants" in text and "p is of these models alone" in text
 
     del started[:]
     again = in_process("scripts.compare", path)
     assert again.returncode == 0 and not started and again.stdout == result.stdout
     (out / "cold" / "seed-1" / "translations").rename(tmp_path / "lost")
     assert in_process("scripts.compare", path, "--only", "hot", "nothing").returncode == 0 and not started
-    assert list(json.loads((out / "comparison.json").read_text())["groups"][0]["variants"]) == [
-        "hot",
-        "mixed",
-        "nothing",
-    ]
-    assert in_process("scripts.compare", path).returncode == 0 and started == ["main.py"] * 2
-    assert json.loads((out / "comparison.json").read_text())["groups"] == report["groups"]
+    report = json.loads((out / "comparison.json").read_text())
+    assert list(report["groups"][0]["variants"]) == ["hot", "mixed", "nothing"]
 
-    del started[:]
-    path = small(tmp_path, tiny_lm, **{"seeds: [1, 2]": "seeds: [1, 2, 3]"})
-    assert in_process("scripts.compare", path, "--only", "mixed").returncode == 0
-    assert started == ["train.py", "main.py", "main.py"]
+    path = small(tmp_path, tiny_lm)
+    result = in_process("scripts.compare", path, "--only", "mixed", "nothing")
+    assert result.returncode == 0 and started == ["train.py", "merge_lora.py", "main.py", "main.py"]
+    assert "not in the table, since they are not complete: cold, hot" in result.stderr
+    groups = json.loads((out / "comparison.json").read_text())["groups"]
+    for group in groups:
+        assert list(group["variants"]) == ["mixed", "nothing"]
+        for name, variant in group["variants"].items():
+            score = variant["scores"]["chrf"]
+            assert ("p" in score) == (name == "mixed") == (len(score["scores"]) == 2)
+            # as comptra.evaluate scores the same translations
+            own = in_process(
+                "comptra.evaluate", *variant["paths"], "--metrics", "chrf", "--json", tmp_path / "own.json"
+            )
+            assert own.returncode == 0
+            systems = json.loads((tmp_path / "own.json").read_text())["groups"][0]["systems"]
+            scores = {system["path"]: system["scores"]["chrf"]["score"] for system in systems}
+            assert score["scores"] == pytest.approx([scores[folder] for folder in variant["paths"]])
+    rows = list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
+    assert len(rows) == 2 * 2 * 2 and {row["metric"] for row in rows} == {"chrf", "bleu"}
+    assert float(rows[0]["mean"]) == pytest.approx(groups[0]["variants"]["mixed"]["scores"]["chrf"]["mean"])
 
     del started[:]
     path = small(tmp_path, tiny_lm, **{"pairs: 5": "pairs: 5000"})
-    short = in_process("scripts.compare", path)
+    short = in_process("scripts.compare", path, "--only", "hot", "nothing")
     assert short.returncode == 2 and not started and short.stderr.count("not all variants have as many pairs") == 1
     wrong = in_process("scripts.compare", path, "--only", "colt")
     assert wrong.returncode == 2 and "(did you mean cold?)" in wrong.stderr and wrong.stderr.count("\n") == 1

@@ -4,12 +4,17 @@ import json
 import random
 import shutil
 import subprocess
+import sys
+import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from tests.support.runs import BENCHMARKS, TOPICS, in_process, lines_in, records, script
+from tests.support.runs import BENCHMARKS, ROOT, TOPICS, in_process, lines_in, records, script
 from tests.support.tiny_models import udhr_texts
+from topxgen.corpora.monolingual import open_source
+from topxgen.text import languages
 
 needs_apertium = pytest.mark.skipif(
     not shutil.which("apertium")
@@ -165,6 +170,11 @@ def test_a_limit_and_a_larger_one(tmp_path):
     result = run(tmp_path / "out", source, "--number_of_instructions", 1000, code=3)
     assert "fewer than the 1000 that were asked for" in result.stderr
     assert kept(tmp_path / "out") == kept(whole)
+    documents = write(tmp_path / "source.jsonl", ["\n".join(UDHR[i : i + 4]) for i in range(0, len(UDHR), 4)])
+    run(tmp_path / "documents", documents)
+    for limit in (6, 9):  # in the middle of a document
+        run(tmp_path / "part", documents, "--number_of_instructions", limit)
+        assert kept(tmp_path / "part") == kept(tmp_path / "documents")[:limit]
 
 
 def test_slices_and_what_tells_sources_apart(tmp_path):
@@ -215,6 +225,170 @@ def test_several_languages(tmp_path):
     assert "has 3 sources for 2 languages" in refusal(tmp_path / "new", [folder] * 3, languages=both)
     write(folder / "Basque.jsonl", UDHR)
     assert "has Basque.txt and Basque.jsonl; pass one" in refusal(tmp_path / "new", folder)
+
+
+def configured(folder: Path, **splits: list[str]) -> Path:
+    """A data set with the config "eu" in the folder of a clone, or of the Hub's cache."""
+    paths = [
+        write(folder / f"data/{split}.jsonl", texts, topic=["itsasoa"] * len(texts)) for split, texts in splits.items()
+    ]
+    files = "".join(f"  - split: {path.stem}\n    path: data/{path.name}\n" for path in paths)
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: eu\n  data_files:\n{files}---\n")
+    return folder
+
+
+def test_a_folder_that_datasets_reads(tmp_path):
+    folder = configured(tmp_path / "texts", train=UDHR[:4], test=UDHR[4:])
+    run(tmp_path / "out", f"{folder}:eu")
+    assert [(record["text"], record["topic"]) for record in kept(tmp_path / "out")] == [
+        (t, "itsasoa") for t in UDHR[:4]
+    ]
+    run(tmp_path / "topics", f"{folder}:eu:topic", code=3)
+    assert rejects(tmp_path / "topics") == dict.fromkeys(("1.0", "2.0", "3.0", "4.0"), "too_few_words")
+    new = tmp_path / "new"
+    assert "has no column 'none', only text, topic" in refusal(new, f"{folder}:eu:none")
+    assert "BuilderConfig 'xx' not found. Available: ['eu']" in refusal(new, f"{folder}:xx")
+    assert "has no split train, only a, b" in refusal(new, f"{configured(tmp_path / 'split', a=UDHR, b=UDHR)}:eu")
+    (folder / "data/train.jsonl").write_text('{"text": 5}\n')
+    assert "row 1: text holds 5, which is not a text" in refusal(new, f"{folder}:eu")
+    (folder / "data/train.jsonl").write_text('{"text": "Hiru hitz dira."}\n{"text"')
+    assert f"--paragraphs {folder}:eu: " in refusal(new, f"{folder}:eu")
+    # Without a config a folder is one of files by language: these may be in any.
+    assert "has no Basque.txt or Basque.jsonl or Basque.parquet; rename its file" in refusal(new, folder)
+
+
+def test_a_data_set_in_the_cache_of_the_hub(tmp_path, monkeypatch):
+    """Streamed, never counted, and known by its commit."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cache = tmp_path / "hub/datasets--org--native"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs/main").write_text(commit)
+    snapshot = configured(cache / "snapshots" / commit, train=UDHR)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    out = tmp_path / "out"
+    run(out, "org/native:eu", "--number_of_instructions", 3)
+    (out / "manifest_generate_Basque.json").unlink()
+    run(out, "org/native:eu")
+    assert [record["text"] for record in kept(out)] == [text for text in UDHR if text in {r["text"] for r in kept(out)}]
+    assert len(kept(out)) + len(rejects(out)) == len(UDHR) == len({**rejects(out), **{r["id"]: "" for r in kept(out)}})
+    assert [row.number for row in islice(open_source("org/native:eu", languages.find("Basque")).rows(7), 2)] == [8, 9]
+    settings = json.loads((out / "settings_generate.json").read_text())
+    assert settings["paragraphs Basque"] == f"org/native:eu at revision {commit}"
+    snapshot.rename(snapshot.with_name("f" * 40))
+    (cache / "refs/main").write_text("f" * 40)
+    assert f"at revision {'f' * 40}" in refusal(out, "org/native:eu")
+    assert "BuilderConfig 'xx' not found" in refusal(tmp_path / "new", "org/native:xx")
+    assert "missing in its cache" in refusal(tmp_path / "new", "org/other:eu")
+
+
+GOOD = UDHR[0].encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", GOOD + "urte berri on añ\n".encode("latin-1"), "cannot read"),
+        ("a.txt", GOOD.decode().encode("utf-16"), "cannot read"),
+        ("a.txt", b"", "is empty"),
+        ("a.txt", b"\r\n \n", "is empty"),
+        ("a.txt", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        ("a.jsonl", b"", "is empty"),
+        ("a.jsonl", b'{"text": "Hiru hitz dira."}\n{"text": \n', "line 2: field text: not JSON"),
+        ("a.jsonl", b'{"text": "Hiru hitz dira."}\n{"text": 5}\n', "row 2: text holds 5, which is not a text"),
+        ("a.jsonl", b'["Hiru hitz dira."]\n', "line 1: not a JSON object"),
+        ("a.jsonl", b'{"sentence": "Hiru hitz dira."}\n', "has no column 'text', only sentence; name it as in"),
+        ("a.parquet", b"PAR1", "cannot read"),
+        ("a.csv", GOOD, "a.csv is not a .txt, .jsonl, .parquet file"),
+        ("a.txt.gz", GOOD, "a.txt.gz is not a .txt"),
+        ("a", GOOD, "a is not a .txt"),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_used(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    assert message in refusal(tmp_path / "out", tmp_path / name)
+
+
+def test_sources_that_do_not_exist(tmp_path):
+    new = tmp_path / "out"
+    assert "there is no file or folder" in refusal(new, tmp_path / "none.txt")
+    assert "there is no file or folder" in refusal(new, f"{tmp_path}/none.txt[:9]")
+    source = write(tmp_path / "a.txt", UDHR)
+    assert "a text file has no column text" in refusal(new, f"{source}:text")
+    assert "'-5:' is no slice" in refusal(new, f"{source}[-5:]")
+    assert "is a slice of a folder; name a file in it" in refusal(new, f"{tmp_path}[:9]")
+    assert "holds 1, which is not a text" in refusal(new, write(tmp_path / "a.parquet", [1, 2]))
+    assert "--paragraphs is empty" in refusal(new, "")
+
+
+def test_what_is_odd_but_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfBat, bi\xe2\x80\xa8hiru\r\n\r\nLau, bost eta sei\r\n")
+    run(tmp_path / "out", tmp_path / "a.txt")
+    assert [record["text"] for record in kept(tmp_path / "out")] == ["Bat, bi hiru", "Lau, bost eta sei"]
+    (tmp_path / "a.jsonl").write_text('{"text": "Bat, bi \\ud800 hiru"}\n{"other": 1}\n{"text": null}\n')
+    run(tmp_path / "surrogate", tmp_path / "a.jsonl")
+    assert [record["text"] for record in kept(tmp_path / "surrogate")] == ["Bat, bi ? hiru"]
+    assert rejects(tmp_path / "surrogate") == {"2.0": "empty", "3.0": "empty"}
+
+
+def test_a_document_is_its_lines(tmp_path):
+    text = f"Izenburua\n\n{UDHR[0]}\r\n  {UDHR[1]}\t\n"
+    run(tmp_path / "out", write(tmp_path / "a.jsonl", [text, UDHR[2]]))
+    assert [(record["id"], record["text"]) for record in kept(tmp_path / "out")] == [
+        ("Basque-native-1.1", UDHR[0]), ("Basque-native-1.2", UDHR[1]), ("Basque-native-2.0", UDHR[2])
+    ]  # fmt: skip
+    assert rejects(tmp_path / "out") == {"1.0": "too_few_words"}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--seed_topics_path", TOPICS),
+        ("--data_generation_pipeline", "topxgen"),
+        ("--prompt_template", "instruct"),
+        ("--number_of_icl_phrases", 2),
+        ("--temperature", 0.5),
+        ("--max_new_tokens", 10),
+        ("--back_translator", "apertium", "--model_name_or_path", "gpt-x"),
+        ("--use_nllb", "--inference_api", "hf"),
+        ("--back_translator", "apertium", "--adapter_name_or_path", "lora"),
+    ],
+)
+def test_flags_of_an_llm_have_no_effect(tmp_path, flags):
+    line = refusal(tmp_path / "out", write(tmp_path / "a.txt", UDHR), *flags)
+    assert "no effect without an LLM that writes" in line
+
+
+def test_a_dry_run_shows_the_source_and_counts_it(tmp_path):
+    source = write(tmp_path / "a.txt", UDHR)
+    flags = ("--back_translator", "llm", "--inference_api", "openai", "--api_key", "k", "--model_name_or_path", "gpt-x",
+             "--demonstration_pool", "udhr", "--scorer", "confidence", "--dry_run")  # fmt: skip
+    result = run(tmp_path / "out", f"{source}[:20]", *flags, stages=())
+    assert f"Basque: {source}[:20], 20 texts, SHA-256 " in result.stdout and not (tmp_path / "out").exists()
+    assert f"--- text 2\n{UDHR[1]}\n---" in result.stdout and UDHR[2] not in result.stdout
+    assert "up to 20 paragraphs" in result.stdout and "80 to 240 sentences" in result.stdout
+    result = run(tmp_path / "out", source, *flags, "--number_of_instructions", 5, stages=())
+    assert "up to 5 paragraphs" in result.stdout
+
+
+def test_a_signal_stops_it_in_order(tmp_path):
+    """Exit code 143, whole files, and the same command goes on."""
+    words = " ".join(UDHR).split()
+    source = write(tmp_path / "a.txt", [" ".join(random.Random(i).sample(words, 40)) for i in range(3000)])
+    command = ("datagen.py", "--paragraphs", source, "--languages", "Basque", *GENERATE, "--output_dir")
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command), str(tmp_path / "out")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and lines_in(tmp_path / "out/Basque.jsonl") < 100:
+        time.sleep(0.002)
+    process.terminate()
+    assert "re-run the same command" in process.communicate()[1] and process.returncode == 143
+    first = (tmp_path / "out/Basque.jsonl").read_bytes()
+    assert 100 <= first.count(b"\n") < 3000 and first.endswith(b"\n")
+    run(tmp_path / "out", source)
+    run(tmp_path / "whole", source)
+    assert (tmp_path / "out/Basque.jsonl").read_bytes() == (tmp_path / "whole/Basque.jsonl").read_bytes()
+    assert (tmp_path / "out/Basque.jsonl").read_bytes().startswith(first)
 
 
 @needs_apertium

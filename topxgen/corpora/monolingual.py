@@ -2,18 +2,19 @@
 
 A source is FILE[slice][:column], FOLDER or HUB_ID[:config[:column]]. FILE ends in .txt (a text is a line), .jsonl or .parquet (a
 text is the value in the column, "text" by default). FOLDER has one of these for each language, named after it (Basque.txt,
-eus_Latn.jsonl); any other folder is given to `datasets`, as a Hub id is. A column "topic" is kept.
+eus_Latn.jsonl). FOLDER:config[:column] is read by `datasets`, as a Hub id is. A column "topic" is kept.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from topxgen.common.errors import UsageError
+from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_numbered_jsonl
 from topxgen.common.hub import dataset_revision, hub_call
 from topxgen.common.records import replace_surrogates
@@ -40,7 +41,7 @@ class TextSource:
     """Texts in one language. Raises UsageError, when they are read, for what is not such a source."""
 
     name: str  # as on the command line
-    rows: Callable[[int], Iterable[Text]]  # reads the source; rows up to that number may be left out
+    rows: Callable[[int], Iterable[Text]]  # reads the source behind the row of that number
     revision: str = ""  # of a data set from the Hub, which is only read as far as it is needed
 
     @cached_property
@@ -100,9 +101,17 @@ def open_source(name: str, language: Language) -> TextSource:
     path, part, rest = tables.split_source(name)
     if path.is_dir():
         file = _file_of(path, language)
-        if part != ALL or (file and rest):
-            raise UsageError(f"--paragraphs {name}: a slice or a column is one of a file; name a file in {path}")
-        return open_source(str(file), language) if file else _dataset(name, str(path), rest)
+        if part != ALL:
+            raise UsageError(f"--paragraphs {name} is a slice of a folder; name a file in it")
+        if rest:
+            return _dataset(name, str(path), rest)
+        if file is None:  # files in it may be in other languages
+            wanted = f" or {language.name}".join(SUFFIXES)
+            raise UsageError(
+                f"--paragraphs {name} has no {language.name}{wanted}; rename its file, or pass {name}:CONFIG for a folder that "
+                "`datasets` reads"
+            )
+        return open_source(str(file), language)
     if repository := hub_id(name):
         return _dataset(name, repository, name.removeprefix(repository).removeprefix(":"))
     if path.exists() and path.suffix.lower() not in SUFFIXES:
@@ -111,7 +120,7 @@ def open_source(name: str, language: Language) -> TextSource:
         raise UsageError(f"--paragraphs {name}: a text file has no column {rest}")
     if not path.exists():
         raise UsageError(f"--paragraphs {name}: there is no file or folder {path}")
-    return TextSource(name, lambda _: _file_rows(path, part, rest or COLUMN))
+    return TextSource(name, lambda after: (row for row in _file_rows(path, part, rest or COLUMN) if row.number > after))
 
 
 def _file_of(folder: Path, language: Language) -> Path | None:
@@ -154,20 +163,36 @@ def _dataset(name: str, repository: str, rest: str) -> TextSource:
     import datasets
 
     config, _, column = rest.partition(":")
-    folder, revision = (repository, "") if Path(repository).is_dir() else dataset_revision(repository)
-    options = {"revision": revision} if revision and folder == repository else {}
-    splits = hub_call(name, lambda: datasets.load_dataset(folder, config or None, streaming=True, **options))
+    wanted = column or COLUMN
+    if Path(repository).is_dir():
+        with _one_line(name):
+            splits = datasets.load_dataset(repository, config or None, streaming=True)
+        revision = ""
+    else:
+        folder, revision = dataset_revision(repository)
+        options = {"revision": revision} if folder == repository else {}
+        splits = hub_call(repository, lambda: datasets.load_dataset(folder, config or None, streaming=True, **options))
     split = next(iter(splits)) if len(splits) == 1 else SPLIT
     if split not in splits:
         raise UsageError(f"--paragraphs {name}: it has no split {SPLIT}, only {', '.join(splits)}; pass a file instead")
 
-    def rows(skip: int) -> Iterator[Text]:
-        stream = splits[split].skip(skip) if skip else splits[split]
-        if names := stream.column_names:
-            stream = stream.select_columns([key for key in names if key in (column or COLUMN, TOPIC)] or names)
-        batches = (batch.to_pylist() for batch in stream.with_format("arrow").iter(batch_size=1024))
-        yield from _texts(
-            enumerate((row for batch in batches for row in batch), start=skip + 1), column or COLUMN, name
-        )
+    def rows(after: int) -> Iterator[Text]:
+        stream = splits[split].skip(after) if after else splits[split]
+        if wanted in (names := stream.column_names or ()):
+            stream = stream.select_columns([key for key in names if key in (wanted, TOPIC)])
+        with _one_line(name):
+            batches = stream.with_format("arrow").iter(batch_size=1024)
+            numbered = enumerate((row for batch in batches for row in batch.to_pylist()), start=after + 1)
+            yield from _texts(numbered, wanted, name)
 
     return TextSource(name, rows, revision)
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # of `datasets`, its readers and the network
+        raise UsageError(f"--paragraphs {name}: {reason(error)}") from None

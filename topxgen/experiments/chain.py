@@ -89,9 +89,9 @@ def folder_of(file: RunFile) -> Path:
     return Path(folder)
 
 
-def commands(file: RunFile, chosen: Collection[str] = ()) -> list[Command]:
+def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool = True) -> list[Command]:
     """The commands of the stages of a run file that are `chosen` (all that it has, if none is), in order; the flags of all stages
-    are checked.
+    are checked, and unless `unused_is_error` is false also that something uses each value at the top.
 
     Raises UsageError for what RunFile and its values raise; what argparse refuses ends the program with its line.
     """
@@ -114,7 +114,8 @@ def commands(file: RunFile, chosen: Collection[str] = ()) -> list[Command]:
                 raise UsageError(f"{where}: {error}") from None
             name = f"{section}-{number + 1}" if file.is_list(section) else section
             found.append(Command(section, name, tuple(words), args, tuple(launcher)))
-    file.check_shared(flags)
+    if unused_is_error:
+        file.check_shared(flags)
     for section in chosen:
         if section not in file.sections:
             raise unknown_choice("--stages", section, file.sections)
@@ -157,10 +158,29 @@ class Chain:
             return f"its result {changed} has changed"
         return ""
 
+    def state(self, command: Command) -> str:
+        """What would be done and why, and the command."""
+        reason = self.reason_to_run(command)
+        return f"{command.name}: {f'will run ({reason})' if reason else 'complete'}\n{command.shown()}"
+
+    def complete(self, command: Command, title: str, allow_incomplete: bool) -> int:
+        """Run a command unless it is complete; its exit code."""
+        reason = self.reason_to_run(command)
+        if not reason:
+            logger.info(f"{title}: complete")
+            return 0
+        logger.info(f"{title}: {reason}\n{command.shown()}")
+        code = self.run(command)
+        if code and not (code == EXIT_INCOMPLETE and allow_incomplete):
+            how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
+            logger.error(f"{command.name} {how}; start again to go on from there")
+        return code
+
     def run(self, command: Command) -> int:
         """Run a command and record what it read and wrote; its exit code."""
         read, started = self.digests(stages.inputs(command.stage, command.args)), provenance.now()
         began = time.monotonic()
+        self.record_path(command).parent.mkdir(parents=True, exist_ok=True)
         self.record_path(command).unlink(missing_ok=True)
         with _alone(self.folder / RECORDS) as descriptors:
             code = _run(command.line, descriptors)

@@ -18,7 +18,13 @@ from topxgen.common.run_files import SECTIONS, RunFile, Value, read_changed
 from topxgen.experiments import stages
 from topxgen.experiments.chain import Command, commands, flags_by_section
 
-KEYS = ("seeds", "pairs", "baseline", "variants")  # of an experiment file, besides those of a run file
+KEYS = (
+    "seeds",
+    "pairs",
+    "baseline",
+    "merge_adapters",
+    "variants",
+)  # of an experiment file, besides those of a run file
 OF_VARIANT = ("mix", "pairs")  # of a variant, besides sections
 # Flags that are decided here: (section, flag).
 DECIDED = {
@@ -53,11 +59,12 @@ class Run:
 
     seed: int | None
     train: Job | None
+    merge: Job | None  # of the adapter into its base
     translate: tuple[Job, ...]
 
     @property
     def jobs(self) -> list[Job]:
-        return [*([self.train] if self.train else []), *self.translate]
+        return [job for job in (self.train, self.merge, *self.translate) if job]
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,8 @@ def plan(tree: Mapping[str, Value], path: Path) -> Experiment:
         raise unknown_choice(f"{path}: baseline", str(baseline), variants)
 
     base = {name: value for name, value in tree.items() if name not in KEYS}
+    if str(tree.get("merge_adapters")).lower() not in ("none", "true", "false"):
+        raise UsageError(f"{path}: merge_adapters is {tree['merge_adapters']}; write true or false")
     builder = _Builder(path, Path(folder), base, tree, seeds, flags_by_section())
     built: dict[str, Variant] = {}
     signatures: dict[tuple, str] = {}
@@ -196,6 +205,7 @@ class _Builder:
     ):
         self._path, self._folder, self._base, self._seeds, self._flags = path, folder, base, seeds, flags
         self._referred = set(_references(tree))  # by any variant
+        self._merge_adapters = str(tree.get("merge_adapters")).lower() == "true"
         self._sources: dict[str, tuple[list[Path], list[str]]] = {}  # by variant: folders of pairs, languages
 
     def variant(self, name: str, own: dict, pairs: int | None, built: Mapping[str, Variant]) -> Variant:
@@ -329,14 +339,25 @@ class _Builder:
             own = {**tree, "main": entries if several else entries[0]}
             if trained:
                 own["train"] = {**tree["train"], "seed": str(seed), "output_dir": str(folder / "train")}
-            train = None
-            translate = []
-            for command in self._commands(name, own, ("train", "main").__contains__):
-                if command.stage == "train":
-                    train = Job(folder, command, needs)
-                else:
-                    translate.append(Job(folder, command, (train.id,) if train else needs))
-            yield Run(seed, train, tuple(translate))
+            train = merge = None
+            if trained:
+                (command,) = self._commands(name, {**own, "main": None}, "train".__eq__)
+                train = Job(folder, command, needs)
+                if self._merge_adapters and command.args.use_peft:
+                    merge = self._merged(train)
+                    for entry in entries:
+                        entry["model_name_or_path"] = str(merge.command.args.output)
+            made = merge or train
+            translate = [
+                Job(folder, command, (made.id,) if made else needs)
+                for command in self._commands(name, own, "main".__eq__)
+            ]
+            yield Run(seed, train, merge, tuple(translate))
+
+    def _merged(self, train: Job) -> Job:
+        words = (str(train.command.args.output_dir), str(train.folder / "merged"))
+        args = stages.STAGES["merge"].parser.load()().parse_args(list(words))
+        return Job(train.folder, Command("merge", "merge", words, args), (train.id,))
 
     def scoring(self) -> argparse.Namespace:
         """The flags of comptra.evaluate in the section evaluate; Raises UsageError for those that are decided here."""

@@ -47,6 +47,10 @@ def _trained(args: Parsed) -> Iterator[Path]:
     yield from args.output_dir.glob("*.*")
 
 
+def _merged(args: Parsed) -> Iterator[Path]:
+    yield from args.output.glob("*.*")
+
+
 def _translated(args: Parsed) -> Iterator[Path]:
     src, tgt = (languages.find(name, args.languages_file).name for name in (args.src, args.tgt))
     models = args.model_name_or_path or [args.nllb_name_or_path]
@@ -98,6 +102,10 @@ STAGES = {
         {"dirs": ("**/translate_*.jsonl",), "baseline": ("**/translate_*.jsonl",)},
         ("csv", "json"),
         always=True,
+    ),
+    # No section of run files; of comparisons (merge_adapters).
+    "merge": Stage(
+        ("scripts/merge_lora.py",), Choice("scripts.merge_lora:build_parser"), _merged, no_input=("output",)
     ),
 }
 MODEL_FILES = (

@@ -111,6 +111,20 @@ def _is_small(letters: str) -> bool:
     )  # not uMandela; Georgian letters are lower-case and have no capitals
 
 
+def first_line(response: str, number: int, closed: bool = False) -> str:
+    """The first line of a response that has text, "" if none has: without the `number` that the prompt asked for, markup, or a
+    line that announces it. `closed`: of the lines that have their end."""
+    lines = split_lines(without_thoughts(response.rpartition("\n")[0] if closed else response))
+    for place, line in enumerate(lines):
+        marker = _MARKER.match(line)
+        line = line[marker.end() :] if marker and int(marker[1]) == number else line
+        text = "" if _RULE.fullmatch(line) else _text(line.lstrip("# \t"))
+        announces = text.endswith((":", "：")) and any(map(str.strip, lines[place + 1 :]))
+        if text and not announces:
+            return text
+    return ""
+
+
 def listed_passages(response: str, first: int | None = None) -> list[str]:
     """The passages of a list numbered from anywhere: each is what stands behind a number, up to the next number, a blank line
     or "##".
