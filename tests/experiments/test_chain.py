@@ -187,7 +187,7 @@ def test_what_a_stage_reads(place):
     ):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text("x")
-    test_files = "test_files: ['in/test.tsv:Basque=2', 'in/pool.eng[:5]']"
+    test_files = "test_files: ['in/test.tsv[2:]:Basque=2', 'in/pool.eng[:5]']"
     write(
         place,
         "train: {model_name_or_path: model, dataset_name_or_path: topxgen, data_dir: in, target_languages: Basque}",
