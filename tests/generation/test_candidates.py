@@ -453,6 +453,35 @@ def test_damaged_candidates_end_in_one_line(tiny_nllb, tmp_path, monkeypatch):
         assert message in result.stderr and result.stderr.rstrip().splitlines()[-1].count(str(path)) >= 1
 
 
+NO_CONFIDENCE = """
+from topxgen.translation import Translation
+
+class Two:
+    version, block_size, settings = "two", 1000, {}
+    def __init__(self, settings): ...
+    def check(self, source, target): ...
+    def load(self): ...
+    def close(self): ...
+    def candidates(self, sentences, source, target, on_done):
+        on_done(len(sentences))
+        return [[Translation(f"This is one translation of {len(s)} letters, {i}.") for i in "ab"] for s in sentences]
+"""
+
+
+def test_a_translator_of_ones_own_needs_a_confidence_to_select_by(models, tmp_path):
+    folder = write_paragraphs(tmp_path / "run", 3)
+    (tmp_path / "two.py").write_text(NO_CONFIDENCE)
+    command = (
+        "--languages", "Basque", "--output_dir", folder, "--translate_dir", "t", "--stages", "translate", "--back_translator",
+        f"{tmp_path / 'two.py'}:Two", "--number_of_candidates", 2,
+    )  # fmt: skip
+    result = datagen(*command, "--select_by", "confidence", check=2)
+    assert "no candidate has a score by confidence, so nothing can be chosen" in result.stderr
+    (folder / "t/settings_translate.json").unlink()
+    datagen(*command, *models["blaser"])
+    assert {len(line["others"]) for line in records(folder / "t/Basque_translate_others.jsonl")} == {2}
+
+
 def test_a_dry_run_counts_the_candidates(tiny_lm, tmp_path):
     folder = write_paragraphs(tmp_path / "run")
     command = (
