@@ -1,12 +1,15 @@
 """--number_of_candidates: what each back-translator gives, which candidate is kept, where the others are, kills, refusals."""
 
+import contextlib
 import json
 import random
 import shutil
+import subprocess
+import sys
 
 import pytest
 
-from tests.support.runs import datagen, records, script
+from tests.support.runs import ROOT, datagen, records
 from tests.support.tiny_metricx import build_metricx
 from tests.support.tiny_models import udhr_pairs
 from tests.support.tiny_sonar import build_blaser, build_sonar
@@ -348,29 +351,38 @@ def _cut_selection(folder, finished: dict[str, bytes], rng: random.Random) -> No
 @pytest.mark.slow
 def test_killed_at_random(models, tiny_nllb, tmp_path):
     """kill -9 of real processes during translation, selection, scoring and dropping."""
-    more = ("--number_of_candidates", 3, "--select_by", "blaser", *models["blaser"], "--min_score", "-0.2")
+    more = ("--number_of_candidates", 3, "--select_by", "blaser", *models["blaser"], "--min_score", "0.025")
     whole = write_paragraphs(tmp_path / "whole")
     datagen(*flags(whole, tiny_nllb, *more))
-    expected, rng = files(whole), random.Random(5)
-    kills = 0
-    for trial in range(5):
-        folder = write_paragraphs(tmp_path / str(trial))
-        while kills < 5 * (trial + 1):
-            at = rng.random() * 2000
-            script("datagen.py", *flags(folder, tiny_nllb, *more), kill_when=_grown(folder / "t", at))
+    assert "score_below_min" in (whole / "t/Basque_translate_rejects.jsonl").read_text()
+    expected, rng, kills, trials = files(whole), random.Random(5), 0, 0
+    while kills < 15:
+        folder = write_paragraphs(tmp_path / str(trials))
+        while _is_killed(flags(folder, tiny_nllb, *more), folder / "t", rng):
             kills += 1
-        script("datagen.py", *flags(folder, tiny_nllb, *more))
         for torn in (folder / "t").glob("*.torn"):
             torn.unlink()
-        assert files(folder) == expected, trial
+        assert files(folder) == expected, trials
+        trials += 1
 
 
-def _grown(folder, more: float):
+def _is_killed(command, folder, rng: random.Random) -> bool:
+    """Run datagen.py and kill it once it has written so many bytes more; False if it ended before."""
+
     def size():
-        return sum(path.stat().st_size for path in folder.glob("*.jsonl")) if folder.exists() else 0
+        return sum(path.stat().st_size for path in folder.glob("*.json*")) if folder.exists() else 0
 
-    before = size()
-    return lambda: size() > before + more
+    limit = size() + rng.randrange(12_000)
+    with subprocess.Popen(
+        [sys.executable, "datagen.py", *map(str, command)], cwd=ROOT, stderr=subprocess.PIPE
+    ) as process:
+        while process.poll() is None:
+            with contextlib.suppress(FileNotFoundError):  # renamed just now
+                if size() > limit:
+                    process.kill()
+                    process.wait()
+        assert process.returncode in (0, -9), process.stderr.read()
+        return process.returncode != 0
 
 
 # What is refused
