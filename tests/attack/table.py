@@ -103,6 +103,12 @@ STAGES = {
             "--number_of_instructions", "40", "--stages", "generate",
         )
     ),
+    "knn-instruct": Stage(
+        (
+            *DATAGEN, *SEEDS, "--data_generation_pipeline", "knn-instruct", "--number_of_rounds", "2", "--encoder", "in/encoder.py:Encoder",
+            "--max_samples", "5", "--stages", "generate",
+        )
+    ),
     "translate": Stage((*DATAGEN, "--stages", "translate", "--demonstration_pool", "udhr"), before=("generate",)),
     "candidates": Stage(
         (
@@ -209,6 +215,8 @@ def make_inputs(folder: Path) -> None:
     shutil.copy(root / "topxgen/generation/prompts/instruct.toml", inputs / "prompt.toml")
     shutil.copy(root / "topxgen/statistics/prompts/topic_judge.toml", inputs / "judge.toml")
     shutil.copy(root / "topxgen/generation/prompts/passages.toml", inputs / "passages.toml")
+    shutil.copy(root / "topxgen/generation/prompts/neighbours.toml", inputs / "neighbours.toml")
+    shutil.copy(root / "tests/support/knn_parts.py", inputs / "encoder.py")
     write(inputs / "run.yaml", RUN)
     write(inputs / "experiment.yaml", EXPERIMENT)
     write(inputs / "flags.yaml", "near_duplicate_threshold: 0.6\nbenchmarks: [in/bench.tsv, udhr]")

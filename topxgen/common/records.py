@@ -238,6 +238,13 @@ class Layout:
     def rejects(self, language: str) -> Path:
         return self.output_dir / f"{language}_rejects.jsonl"
 
+    def round_texts(self, language: str, number: int) -> Path:
+        """What a round of knn-instruct brought; round 0 are the seeds, which have vectors only."""
+        return self.output_dir / f"{language}_{number}.jsonl"
+
+    def vectors(self, language: str, number: int) -> Path:
+        return self.output_dir / f"{language}_{number}.bin"
+
     def translations(self, language: str) -> Path:
         return self.translate_dir / translations_name(language)
 

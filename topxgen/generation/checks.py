@@ -84,6 +84,10 @@ def grows_from_seeds(args: argparse.Namespace) -> bool:
     return args.data_generation_pipeline in ("self-instruct", "knn-instruct")
 
 
+def encodes_with_sonar(args: argparse.Namespace) -> bool:
+    return args.data_generation_pipeline == "knn-instruct" and args.encoder == "sonar"
+
+
 def _pipeline_is(*names: str) -> Callable[[argparse.Namespace], bool]:
     """Whether it is one of `names`, or one of the user's own, which may use the flags of any."""
     return lambda args: args.data_generation_pipeline in names or ":" in args.data_generation_pipeline
@@ -196,17 +200,15 @@ RULES = (
         _pipeline_is("self-instruct"),
         harmless=True,
     ),
+    Rule(("number_of_rounds",), "--data_generation_pipeline knn-instruct", _pipeline_is("knn-instruct"), harmless=True),
+    Rule(("encoder", "encoder_device"), "--data_generation_pipeline knn-instruct", _pipeline_is("knn-instruct")),
+    Rule(("encoder_device",), "another encoder: use runs on the CPU", lambda args: args.encoder != "use"),
+    Rule(("rouge_tokenizer",), "--threshold below 1", lambda args: args.threshold != 1),
+    Rule(("blaser_name_or_path",), "--scorer or --select_by blaser", _judges("blaser"), switch="scorer"),
     Rule(
-        ("number_of_rounds",),
-        "the pipeline knn-instruct, which is not built yet",
-        lambda args: ":" in args.data_generation_pipeline,
-        harmless=True,
-    ),
-    Rule(("rouge_tokenizer",), "--threshold below 1", lambda args: args.threshold < 1),
-    Rule(
-        ("blaser_name_or_path", "sonar_name_or_path"),
+        ("sonar_name_or_path",),
         "--scorer or --select_by blaser",
-        _judges("blaser"),
+        lambda args: _judges("blaser")(args) or encodes_with_sonar(args),
         switch="scorer",
     ),
     Rule(("min_score",), "a --scorer (not none)", lambda args: scorer(args) != "none"),

@@ -50,6 +50,8 @@ class GenerationConfig:
             raise UsageError(
                 f"--num_return_sequences {args.num_return_sequences} is more than --num_beams {args.num_beams}"
             )
+        if "generate" in args.stages and args.threshold is None:
+            args.threshold = self.pipeline_class.threshold
         if "generate" in args.stages and args.paragraphs:
             if args.number_of_instructions and len(chosen) > 1:
                 raise UsageError(
@@ -58,7 +60,7 @@ class GenerationConfig:
         elif "generate" in args.stages:
             if not args.model_name_or_path:
                 raise UsageError("the generate stage needs --model_name_or_path")
-            if not args.number_of_instructions and not any(self.minimums.values()):
+            if not (args.number_of_instructions or any(self.minimums.values()) or self.pipeline_class.ends):
                 raise UsageError(
                     "set the number of paragraphs: --number_of_instructions or --number_of_instructions_per_language"
                 )
@@ -94,6 +96,8 @@ class GenerationConfig:
             self.prompts or ("translate" in args.stages and translator == "llm")
         ):
             models += [args.model_name_or_path, args.tokenizer_name_or_path, args.adapter_name_or_path]
+        if self.prompts and checks.encodes_with_sonar(args):
+            models.append(args.sonar_name_or_path)
         if "translate" in args.stages:
             models += [args.nllb_name_or_path if translator == "nllb" else None, args.lid_model]
         judges = {self.scorer_name} if "score" in args.stages else set()
@@ -164,7 +168,10 @@ class GenerationConfig:
 
     @cached_property
     def target(self) -> Target:
-        return Target(tuple(sorted(self.languages)), self.args.number_of_instructions, self.minimums)
+        total = self.args.number_of_instructions
+        if self.prompts and self.pipeline_class.ends and not self.limited:  # all that the schedule can bring
+            total = self.pipeline.prompts * self.args.num_return_sequences
+        return Target(tuple(sorted(self.languages)), total, self.minimums)
 
     def generate_settings(self) -> dict:
         """What decides the paragraphs, by the names in settings_generate.json."""

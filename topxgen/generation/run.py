@@ -215,10 +215,11 @@ def generate(config: GenerationConfig) -> bool:
                 sampler.close()
         else:
             progress.restart_clock()  # what is read from disk says nothing about the rate
+        config.pipeline.finish()
     counts = {name: funnel.generation_counts(layout, name) for name in config.languages}
     results = {
         name: {
-            "complete": generation.target_reached,
+            "complete": generation.complete,
             "prompts_asked": generation.requested_by_language[name],
             "counts": counts[name],
         }
@@ -226,7 +227,7 @@ def generate(config: GenerationConfig) -> bool:
     }
     write_manifests(layout, "generate", started, args.seed, settings, results, config.languages)
     kept, answers = (sum(count[key] for count in counts.values()) for key in ("kept", "answers"))
-    if generation.target_reached:
+    if generation.complete:
         logger.info(f"generate: kept {kept} paragraphs from {answers} responses")
     else:
         unproductive = generation.unproductive_steps >= MAX_UNPRODUCTIVE_STEPS
@@ -235,7 +236,7 @@ def generate(config: GenerationConfig) -> bool:
             f"generate: stopped at {kept} of {total} paragraphs: {cause}; see the reasons in {layout.output_dir}/"
             "*_rejects.jsonl, then change the prompt, the topics or the filters in another --output_dir"
         )
-    return generation.target_reached
+    return generation.complete
 
 
 def _check_origin(config: GenerationConfig) -> None:
