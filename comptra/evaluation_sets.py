@@ -40,6 +40,7 @@ DATASETS = {
     "udhr": Dataset(
         "articles 21 to 30 of the UDHR (embedded), demonstrations from the others", ("udhr", "test"), ("udhr", "dev")
     ),
+    "udhr-dev": Dataset("articles 1 to 20 of the UDHR (embedded), no demonstrations", ("udhr", "dev")),
     "files": Dataset("your own --test_files and --demonstration_pool"),
 }
 Pairs = list[tuple[str, str]]

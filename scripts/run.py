@@ -6,23 +6,22 @@
 
 A stage runs if it has not run yet, or if its flags, the files that it reads or its results have changed since. The run stops at
 the first stage that fails, with that stage's message and exit code; start it again to go on. All flags of all stages are
-checked before the first one starts. docs/experiments.md describes run files.
+checked before the first one starts. With `rounds` in the file, the stages are repeated on what the trained model translates.
+docs/experiments.md describes run files.
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from topxgen.common.cli import FLAG, Parser, run_main
+from topxgen.common.cli import FLAG, Parser, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
-from topxgen.common.run_files import SECTIONS, RunFile
+from topxgen.common.run_files import SECTIONS, RunFile, read_changed
+from topxgen.experiments import rounds
 from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, commands, folder_of
-
-logger = logging.getLogger("topxgen.run")
 
 
 def build_parser() -> Parser:
@@ -36,13 +35,22 @@ def build_parser() -> Parser:
         "--set", nargs="+", default=[], metavar="NAME=VALUE",
         help="values instead of the file's: name=value of one at the top, section.flag=value; null is none",
     )  # fmt: skip
+    parser.add_argument(
+        "--patience", type=int_range(0), metavar="N",
+        help="rounds: how many in a row may fail to raise the held-out score before the run stops [the file's, else 0]",
+    )  # fmt: skip
     parser.add_argument("--allow_incomplete", **FLAG, help="go on after a stage that finished with exit code 3")
     parser.add_argument("--dry_run", **FLAG, help="show each command, and whether and why it would run; run nothing")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    file = RunFile.read(args.file, args.set)
+    tree = read_changed(args.file, args.set)
+    if rounds.KEY in tree:
+        return run_rounds(args, tree)
+    if args.patience is not None:
+        raise UsageError(f"--patience has no effect: {args.file} has no {rounds.KEY}")
+    file = RunFile(tree, args.file)
     if not file.sections:
         raise UsageError(f"{args.file} has no section of a stage; write at least one of {', '.join(SECTIONS)}")
     todo = commands(file, args.stages)
@@ -50,26 +58,28 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         chain = Chain(folder)
         for command in todo:
-            reason = chain.reason_to_run(command)
-            show(f"# {command.name}: {f'will run ({reason})' if reason else 'complete'}\n{command.shown()}")
+            show(f"# {chain.state(command)}")
         return 0
     incomplete = 0
     with OutputLock(folder / RECORDS):
         chain = Chain(folder)
         for number, command in enumerate(todo, start=1):
-            reason = chain.reason_to_run(command)
-            title = f"=== {number}/{len(todo)}  {command.name}"
-            if not reason:
-                logger.info(f"{title}: complete")
-                continue
-            logger.info(f"{title}: {reason}\n{command.shown()}")
-            code = chain.run(command)
+            code = chain.complete(command, f"=== {number}/{len(todo)}  {command.name}", args.allow_incomplete)
             if code and not (code == EXIT_INCOMPLETE and args.allow_incomplete):
-                how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
-                logger.error(f"{command.name} {how}; start again to go on from there")
                 return code
             incomplete = incomplete or code
     return incomplete
+
+
+def run_rounds(args: argparse.Namespace, tree: dict) -> int:
+    if args.stages:
+        raise UsageError(f"--stages has no effect on a run with {rounds.KEY}: a round needs all of its stages")
+    settings, todo = rounds.plan(tree, args.file, args.patience)
+    if args.dry_run:
+        rounds.show_plan(todo)
+        return 0
+    with OutputLock(todo[0].folder / RECORDS):
+        return rounds.run(settings, todo, args.allow_incomplete)
 
 
 def main() -> int:

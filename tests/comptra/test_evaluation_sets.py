@@ -297,7 +297,10 @@ def test_flags_that_do_not_go_together(flores):
     )
     assert "--data_dir is for --dataset_name_or_path topxgen, not ntrex" in refusal("ntrex", data_dir=flores)
     message = refusal("flore")
-    assert "choose one of flores, ntrex, tico, ood, validation, topxgen, udhr, files (did you mean flores?)" in message
+    assert (
+        "choose one of flores, ntrex, tico, ood, validation, topxgen, udhr, udhr-dev, files (did you mean flores?)"
+        in message
+    )
 
 
 def test_sides_that_are_not_parallel(flores, tico):

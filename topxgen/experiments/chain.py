@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = "run"  # the folder of the records, in the run's
 EXIT_INCOMPLETE = 3  # of a stage that finished, but not all of it
+SIGNALLED = 128  # and the number of the signal that has ended a stage, as shells have it
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -89,9 +90,9 @@ def folder_of(file: RunFile) -> Path:
     return Path(folder)
 
 
-def commands(file: RunFile, chosen: Collection[str] = ()) -> list[Command]:
+def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool = True) -> list[Command]:
     """The commands of the stages of a run file that are `chosen` (all that it has, if none is), in order; the flags of all stages
-    are checked.
+    are checked, and unless `unused_is_error` is false also that something uses each value at the top.
 
     Raises UsageError for what RunFile and its values raise; what argparse refuses ends the program with its line.
     """
@@ -114,7 +115,8 @@ def commands(file: RunFile, chosen: Collection[str] = ()) -> list[Command]:
                 raise UsageError(f"{where}: {error}") from None
             name = f"{section}-{number + 1}" if file.is_list(section) else section
             found.append(Command(section, name, tuple(words), args, tuple(launcher)))
-    file.check_shared(flags)
+    if unused_is_error:
+        file.check_shared(flags)
     for section in chosen:
         if section not in file.sections:
             raise unknown_choice("--stages", section, file.sections)
@@ -157,10 +159,33 @@ class Chain:
             return f"its result {changed} has changed"
         return ""
 
+    def state(self, command: Command) -> str:
+        """What would be done and why, and the command."""
+        reason = self.reason_to_run(command)
+        return f"{command.name}: {f'will run ({reason})' if reason else 'complete'}\n{command.shown()}"
+
+    def complete(self, command: Command, title: str, allow_incomplete: bool) -> int:
+        """Run a command unless it is complete; its exit code."""
+        reason = self.reason_to_run(command)
+        if not reason:
+            logger.info(f"{title}: complete")
+            return 0
+        logger.info(f"{title}: {reason}\n{command.shown()}")
+        code = self.run(command)
+        # All else the stage itself has said.
+        if code == EXIT_INCOMPLETE and not allow_incomplete:
+            logger.error(
+                f"{command.name} finished, but incomplete: start again to try again, or pass --allow_incomplete"
+            )
+        elif code > SIGNALLED and code - SIGNALLED not in (signal.SIGINT, signal.SIGTERM):
+            logger.error(f"{command.name} was ended by signal {code - SIGNALLED}; start again to go on from there")
+        return code
+
     def run(self, command: Command) -> int:
         """Run a command and record what it read and wrote; its exit code."""
         read, started = self.digests(stages.inputs(command.stage, command.args)), provenance.now()
         began = time.monotonic()
+        self.record_path(command).parent.mkdir(parents=True, exist_ok=True)
         self.record_path(command).unlink(missing_ok=True)
         with _alone(self.folder / RECORDS) as descriptors:
             code = _run(command.line, descriptors)
@@ -248,4 +273,4 @@ def _run(line: list[str], descriptors: list[int]) -> int:
             process.send_signal(signal.SIGTERM if isinstance(error, signals.Stopped) else signal.SIGINT)
     if interruption is not None:
         raise interruption
-    return 128 - code if code < 0 else code
+    return SIGNALLED - code if code < 0 else code

@@ -1,0 +1,348 @@
+"""Self-improvement with a small model: real stages, in this process where libraries are loaded already."""
+
+import json
+import random
+import re
+import time
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from tests.experiments.test_comparison_run import TRANSLATOR
+from tests.support.runs import in_process, records, script
+from topxgen.common.run_files import read
+from topxgen.experiments import rounds
+
+RUN = """
+output_dir: {out}
+model: {model}
+rounds:
+  number: 2
+  patience: 1
+  held_out: {{dataset_name_or_path: udhr-dev}}
+  datagen: {{demonstration_pool: udhr}}
+datagen:
+  model_name_or_path: ${{model}}
+  inference_api: hf
+  languages: Basque
+  seed_topics_path: topics/wikipedia_vital_topics.txt
+  example_paragraphs: udhr
+  example_sentences: udhr
+  number_of_icl_demonstrations: 1
+  number_of_icl_phrases: 2
+  prompt_template: continuation
+  dtype: float32
+  max_new_tokens: 48
+  request_batch_size: 8
+  number_of_instructions: 12
+  back_translator: {translator}:Numbers
+  scorer: none
+decontamination: {{benchmarks: udhr}}
+train:
+  model_name_or_path: ${{model}}
+  reverse: true
+  targets_only: true
+  max_length: 256
+  max_steps: 30
+  per_device_train_batch_size: 2
+  gradient_accumulation_steps: 1
+  num_warmup_steps: 4
+  learning_rate: 3e-3
+  test_size_ratio: 0
+  save_steps: 30
+main:
+  - &pair {{dataset_name_or_path: udhr, src: Basque, tgt: English, inference_api: hf, k: 0, max_samples: 4, max_new_tokens: 24, dtype: float32}}
+  - {{<<: *pair, src: English, tgt: Basque}}
+evaluate: {{metrics: [chrf, bleu], tokenize: 13a}}
+"""  # fmt: skip
+
+
+STAGES = ["datagen.py", "decontamination.py", "train.py", *2 * ["main.py", "main.py", "comptra.evaluate"]]
+
+
+def starter(scripts: list[str], stop_before: int | None = None):
+    """In place of starting a process: the script in this one. Ctrl-C before the script of that number."""
+
+    def run(line: list[str], *_) -> int:
+        if len(scripts) == stop_before:
+            raise KeyboardInterrupt
+        scripts.append(line[2] if line[1] == "-m" else Path(line[1]).name)
+        result = in_process(scripts[-1], *line[3 if line[1] == "-m" else 2 :])
+        assert not result.returncode, result.stderr
+        return result.returncode
+
+    return run
+
+
+@pytest.fixture
+def started(monkeypatch) -> list[str]:
+    scripts = []
+    monkeypatch.setattr("topxgen.experiments.chain._run", starter(scripts))
+    return scripts
+
+
+def write(folder: Path, model: str, **changed: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "translator.py").write_text(TRANSLATOR)
+    text = RUN.format(out=folder / "out", model=model, translator=folder / "translator.py")
+    for old, new in changed.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    (folder / "run.yaml").write_text(text, encoding="utf-8")
+    return folder / "run.yaml"
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_lm, tmp_path_factory):
+    """The folder of a run of two rounds that was interrupted twice, its last output, and the scripts that ran."""
+    path = write(tmp_path_factory.mktemp("rounds") / "run", tiny_lm)
+    scripts = []
+    with pytest.MonkeyPatch.context() as patch:
+        for stop_before in (2, 11, None):
+            patch.setattr("topxgen.experiments.chain._run", starter(scripts, stop_before))
+            result = in_process("scripts.run", path)
+            assert result.returncode == (0 if stop_before is None else 130), result.stderr
+    return path.parent / "out", result, scripts
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "rounds.json").read_text())
+
+
+def test_each_round_back_translates_with_the_model_of_the_round_before(whole, tiny_lm):
+    out, _, scripts = whole
+    paragraphs = [record["text"] for record in records(out / "Basque.jsonl")]
+    for number, model in ((1, out / "train"), (2, out / "round-1" / "train")):
+        folder = out / f"round-{number}"
+        assert [record["sentence"] for record in records(folder / "Basque_translate.jsonl")] == paragraphs
+        settings = json.loads((folder / "settings_translate.json").read_text())
+        chosen = {name: settings[name] for name in ("back_translator", "template_key", "number_of_demonstrations")}
+        assert chosen == {"back_translator": "llm", "template_key": "14", "number_of_demonstrations": 5}
+        manifest = json.loads((folder / "manifest_translate_Basque.json").read_text())
+        assert str(model) in json.dumps(manifest)
+        training = json.loads((folder / "train" / "settings_train.json").read_text())
+        assert training["model_name_or_path"] == tiny_lm, "not the model of the round before"
+    pairs = [record["translations"] for record in records(out / "round-1" / "Basque_translate.jsonl")]
+    assert pairs != [record["translations"] for record in records(out / "round-2" / "Basque_translate.jsonl")]
+    # Interrupted in rounds 0 and 1: nothing was done twice, apart from the evaluations of round 0.
+    assert scripts == STAGES + STAGES[:2] + ["comptra.evaluate"] * 2 + STAGES[2:] + STAGES
+
+
+def test_what_is_recorded_and_shown(whole):
+    out, result, _ = whole
+    found = summary(out)
+    assert (found["number"], found["patience"], found["metric"], found["stopped"]) == (2, 1, "chrf", None)
+    assert found["held_out_set"] == {"dataset_name_or_path": "udhr-dev"}
+    assert [one["round"] for one in found["rounds"]] == [0, 1, 2]
+    for one, data in zip(found["rounds"], ("translator.py:Numbers", "round-1", "round-2"), strict=True):
+        lines = records(out / data / "Basque_translate_filtered.jsonl")
+        assert one["pairs"] == sum(len(line["propositions"]) for line in lines) > 0
+        assert one["mean_score"] is None  # --scorer none
+        folder = Path(one["directory"])
+        held_out, test = (
+            json.loads((folder / name / "scores.json").read_text())["groups"] for name in ("held_out", ".")
+        )
+        assert {group["dataset"] for group in held_out} == {"udhr-dev"} and {group["dataset"] for group in test} == {
+            "udhr"
+        }
+        scores = [group["systems"][0]["scores"]["chrf"]["score"] for group in held_out]
+        assert len(scores) == 2 and one["held_out"] == fmean(scores)
+        assert one["test"]["English to Basque chrf"] == next(
+            group["systems"][0]["scores"]["chrf"]["score"] for group in test if group["tgt"] == "Basque"
+        )
+    best = max(found["rounds"], key=lambda one: one["held_out"])["round"]
+    assert found["best_round"] == best and f"best round: {best}" in result.stderr + result.stdout
+    rows = result.stdout[result.stdout.rindex("round  pairs") :].splitlines()
+    assert rows[0].split()[:6] == ["round", "pairs", "mean", "score", "held-out", "chrf"]
+    assert [row.split()[0] for row in rows[1:4]] == ["0", "1", "2"] and " *" in rows[1 + best]
+
+
+def test_a_finished_run_only_shows_its_table(whole, started):
+    out, result, _ = whole
+    before = (out / "rounds.json").read_bytes()
+    again = in_process("scripts.run", out.parent / "run.yaml")
+    assert again.returncode == 0 and set(started) == {"comptra.evaluate"}
+    assert (out / "rounds.json").read_bytes() == before
+    table = result.stdout[result.stdout.rindex("round  pairs") :]
+    assert again.stdout[again.stdout.rindex("round  pairs") :] == table
+
+
+def test_a_resumed_run_stops_where_the_scores_fell(whole, started, tmp_path):
+    """With less patience: the rounds that are there are not counted once the held-out score has not risen."""
+    out, _, _ = whole
+    scores = [one["held_out"] for one in summary(out)["rounds"]]
+    expected = 2 if scores[1] <= scores[0] else 3
+    kept = (out / "rounds.json").read_bytes()
+    try:
+        for _ in range(2):
+            assert in_process("scripts.run", out.parent / "run.yaml", "--patience", 0).returncode == 0
+            found = summary(out)
+            assert [one["held_out"] for one in found["rounds"]] == scores[:expected] and found["patience"] == 0
+            assert (found["stopped"] is not None) == (expected == 2)
+    finally:
+        (out / "rounds.json").write_bytes(kept)
+
+
+def test_a_round_that_fails_ends_the_run_with_the_stages_own_message(tiny_lm, tmp_path, monkeypatch):
+    """Round 1 translates into another language than the training takes."""
+    path = write(
+        tmp_path / "run", tiny_lm, **{"{demonstration_pool: udhr}": "{demonstration_pool: udhr, target_language: Urdu}"}
+    )
+    messages = []
+
+    def run(line: list[str], *_) -> int:
+        result = in_process(line[2] if line[1] == "-m" else Path(line[1]).name, *line[3 if line[1] == "-m" else 2 :])
+        messages.append(result.stderr)
+        return result.returncode
+
+    monkeypatch.setattr("topxgen.experiments.chain._run", run)
+    result = in_process("scripts.run", path)
+    assert result.returncode == 2 and "error" not in result.stderr  # the stage has the last word
+    assert "are into Urdu, not English" in messages[-1]
+    assert len(summary(tmp_path / "run" / "out")["rounds"]) == 1
+
+
+# Decisions
+
+
+def results(*scores: float) -> list[dict]:
+    return [{"round": number, "held_out": score} for number, score in enumerate(scores)]
+
+
+@pytest.mark.parametrize(
+    "scores, patience, stops",
+    [
+        ([], 0, False),
+        ([5.0], 0, False),
+        ([5.0, 6.0], 0, False),
+        ([5.0, 4.9], 0, True),
+        ([5.0, 5.0], 0, True),  # not risen
+        ([5.0, 4.0], 1, False),
+        ([5.0, 4.0, 4.5], 1, True),
+        ([5.0, 4.0, 6.0, 5.0], 1, False),
+        ([5.0, 4.0, 6.0, 5.0, 6.0], 1, True),
+    ],
+)
+def test_when_it_stops(scores, patience, stops):
+    reason = rounds.reason_to_stop(results(*scores), rounds.Settings(9, patience))
+    assert bool(reason) == stops
+    if stops:
+        assert re.search(rf"held-out chrf has not risen for \d rounds? \(patience {patience}\)", reason)
+
+
+def words(command) -> dict[str, str]:
+    flags = [*command.words, "--"]
+    return {word: flags[i + 1] for i, word in enumerate(flags) if word.startswith("--") and word != "--"}
+
+
+def plan(tmp_path, tiny_lm, **changed):
+    path = write(tmp_path / "run", tiny_lm, **changed)
+    return rounds.plan(read(path), path)
+
+
+def test_an_adapter_is_loaded_on_its_base_model(tmp_path, tiny_lm):
+    _, planned = plan(
+        tmp_path, tiny_lm, **{"  max_steps: 30": "  use_peft: true\n  lora_r: 24\n  template_key: 9\n  max_steps: 30"}
+    )
+    flags = words(planned[2].data[0])
+    out = tmp_path / "run" / "out"
+    assert flags["--model_name_or_path"] == tiny_lm and flags["--adapter_name_or_path"] == str(
+        out / "round-1" / "train"
+    )
+    assert (flags["--lora_rank"], flags["--template_key"], flags["--prompt_style"]) == ("24", "9", "raw")
+    assert "--paragraphs" not in flags and flags["--translate_dir"] == "round-2"
+
+
+def test_flags_of_the_rounds_win_and_an_encoder_decoder_translates_itself(tmp_path, tiny_lm):
+    _, planned = plan(
+        tmp_path, tiny_lm, **{"{demonstration_pool: udhr}": "{back_translator: nllb, max_new_tokens: 99}"}
+    )
+    flags = words(planned[1].data[0])
+    assert flags["--nllb_name_or_path"] == str(tmp_path / "run" / "out" / "train") and flags["--max_new_tokens"] == "99"
+    assert "--template_key" not in flags and "--prompt_style" not in flags
+
+
+def test_the_short_form_holds_out_the_dev_set(tmp_path, tiny_lm):
+    text = write(tmp_path / "run", tiny_lm).read_text()
+    short = re.sub(r"rounds:\n(  .*\n)+", "rounds: 3\n", text)
+    (tmp_path / "run" / "run.yaml").write_text(short)
+    settings, planned = rounds.plan(read(tmp_path / "run" / "run.yaml"), "run.yaml")
+    assert (settings.number, settings.patience, settings.metric, len(planned)) == (3, 0, "chrf", 4)
+    assert {words(command)["--dataset_name_or_path"] for command in planned[1].held_out[:2]} == {"validation"}
+
+
+@pytest.mark.parametrize(
+    "old, new, says",
+    [
+        ("  number: 2", "  number: 0", "rounds, number: 0 is not a whole number from 1 to 100"),
+        ("  number: 2", "  number: 1.5", "rounds, number: 1.5 is not a whole number"),
+        ("  number: 2", "  numbers: 2", "rounds has no key numbers (did you mean number?)"),
+        ("  number: 2\n", "", "rounds, number: null is not a whole number"),
+        ("  patience: 1", "  patience: -1", "rounds, patience: -1 is not a whole number from 0"),
+        ("{dataset_name_or_path: udhr-dev}", "null", "rounds, held_out is not a mapping of flags of main.py"),
+        ("{dataset_name_or_path: udhr-dev}", "{max_samples: 2}", "the held-out set of rounds, udhr, is the test set"),
+        ("{dataset_name_or_path: udhr-dev}", "{datset_name_or_path: udhr-dev}", "unknown key datset_name_or_path"),
+        ("{demonstration_pool: udhr}", "{demonstration_pol: udhr}", "unknown key demonstration_pol (did you mean demonstration_pool?)"),
+        ("{demonstration_pool: udhr}", "{inference_api: openai, dtype: null}", "openai cannot run the model that a round trains"),
+        ("decontamination: {benchmarks: udhr}\ntrain:", "train: null\nold: &old", "rounds needs a section train"),
+        ("  scorer: none", "  scorer: none\n  output_dir: elsewhere", "rounds needs the paragraphs in output_dir"),
+        ("  reverse: true", "  reverse: true\n  output_dir: there", "train.output_dir would be the same in all rounds"),
+        ("  reverse: true", "  reverse: true\n  data_dir: there", "train.data_dir would be the same in all rounds"),
+        ("  reverse: true", "  reverse: true\n  dataset_name_or_path: udhr", "rounds needs a training on the generated pairs"),
+    ],
+)  # fmt: skip
+def test_bad_input_ends_in_one_line_before_anything_runs(tmp_path, tiny_lm, started, old, new, says):
+    result = in_process("scripts.run", write(tmp_path / "run", tiny_lm, **{old: new}))
+    assert result.returncode == 2 and says in result.stderr, result.stderr
+    assert result.stderr.count("\n") == 1 and not started and not (tmp_path / "run" / "out").exists()
+
+
+def test_flags_of_the_command_that_do_not_go_with_the_file(tmp_path, tiny_lm, started):
+    path = write(tmp_path / "run", tiny_lm)
+    assert "--stages has no effect on a run with rounds" in in_process("scripts.run", path, "--stages", "train").stderr
+    assert "whole number" in in_process("scripts.run", path, "--patience", -1).stderr
+    text = re.sub(r"rounds:\n(  .*\n)+", "", path.read_text())
+    path.write_text(text)
+    assert "--patience has no effect" in in_process("scripts.run", path, "--patience", 1).stderr and not started
+
+
+def test_a_dry_run_shows_all_rounds(tmp_path, tiny_lm, started):
+    result = in_process("scripts.run", write(tmp_path / "run", tiny_lm), "--dry_run")
+    assert result.returncode == 0 and not started and not (tmp_path / "run" / "out").exists()
+    titles = re.findall(r"^# (.*): will run", result.stdout, re.M)
+    assert len(titles) == 27 and titles[0] == "round 0, datagen" and titles[12] == "round 1, held-out set, main-1"
+
+
+# Kills
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_the_files_are_those_of_an_undisturbed_run(whole, tiny_lm, tmp_path):
+    undisturbed, _, _ = whole
+    path, out = write(tmp_path / "run", tiny_lm), tmp_path / "run" / "out"
+    moments = random.Random(7)
+    for _ in range(8):
+        end = time.monotonic() + moments.uniform(4, 60)
+        script("scripts/run.py", path, kill_when=lambda end=end: time.monotonic() > end)
+    script("scripts/run.py", path)
+
+    def content(folder: Path) -> dict[str, str]:
+        names = [
+            "Basque.jsonl",
+            "rounds.json",
+            *(f"{at}/scores.json" for at in ("held_out", "round-1/held_out", "round-2")),
+        ]
+        files = (
+            [folder / name for name in names]
+            + sorted(folder.rglob("*_translate*.jsonl"))
+            + sorted(folder.rglob("translate_0.jsonl"))
+        )
+        texts = {str(file.relative_to(folder)): file.read_text().replace(str(folder.parent), "") for file in files}
+        return texts | {
+            str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.glob("**/train/model.safetensors"))
+        }
+
+    one, other = content(out), content(undisturbed)
+    assert one.keys() == other.keys() and len(one) > 20
+    assert [name for name in one if one[name] != other[name] and "answers" not in name] == []
