@@ -16,6 +16,7 @@ import pytest
 
 from tests.attack.shooting_range import Stub
 from tests.attack.table import make_inputs
+from tests.support.documentation import fences
 from tests.support.runs import ROOT, in_process
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import RunFile
@@ -412,6 +413,30 @@ def test_random_kills(place, start, stub, tiny_lm, capsys, stages, count):
         shutil.rmtree("out")
     with capsys.disabled():
         print(f"{Counter(done)}: the final files are the same, byte for byte")
+
+
+def test_the_examples_of_the_documentation_have_no_mistakes(tmp_path):
+    """docs/experiments.md: the file of flags, and the run file."""
+    blocks = {block.partition("\n")[0]: block for block in fences(ROOT / "docs/experiments.md", "yaml")}
+    (tmp_path / "flags.yaml").write_text(blocks["# flags.yaml"])
+    parser = chain.stages.STAGES["decontamination"].parser.load()()
+    args = parser.parse_args(["--config", str(tmp_path / "flags.yaml"), "--input_dir", "in"])
+    assert (args.benchmarks, args.near_duplicate_threshold, args.drop_on_sentence_overlap) == (
+        ["flores", "ntrex"],
+        0.6,
+        True,
+    )
+    (tmp_path / "run.yaml").write_text(blocks["# run.yaml"])
+    commands = chain.commands(RunFile.read(tmp_path / "run.yaml"))
+    assert [command.name for command in commands] == [
+        "datagen",
+        "decontamination",
+        "train",
+        "main-1",
+        "main-2",
+        "evaluate",
+    ]
+    assert commands[2].line[:2] == ["accelerate", "launch"]
 
 
 def test_the_published_recipe_has_no_mistakes():
