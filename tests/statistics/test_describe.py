@@ -118,6 +118,29 @@ def test_measures_are_those_of_the_sample():
     assert described["sentences"]["type_token_ratio"] is None, "fewer words than one window"
 
 
+def test_texts_of_a_language_are_encoded_together_and_told_apart():
+    """Each corpus gets the score of its own sentences: of n different ones n, by vectors that are orthogonal if texts differ."""
+    asked = []
+
+    def encode(texts, language):
+        asked.append(language.name)
+        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        return np.eye(len(place))[[place[text] for text in texts]]
+
+    different, equal = numbered(6, 3, "a"), paired(*[("a b c", "one")] * 6)
+    half = paired(*[("a b c", "one")] * 3, *[("d e f", "two")] * 3)
+    described = describe([different, native("bat bi."), paired(), equal, half], Options(encode=encode, sample=6))
+    scores = [part["sentences"] and part["sentences"]["vendi_score"] for part in described]
+    assert scores == [pytest.approx(1), pytest.approx(1), None, pytest.approx(1), pytest.approx(1)]  # samples of 1
+    described = describe([different, paired(), equal, half], Options(encode=encode))
+    scores = [part["sentences"] and part["sentences"]["vendi_score"] for part in described]
+    assert scores == [pytest.approx(6), None, pytest.approx(1), pytest.approx(2)]
+    assert [part["translations"] and part["translations"]["vendi_score"] for part in described][2:] == [
+        pytest.approx(1), pytest.approx(2)
+    ]  # fmt: skip
+    assert asked == ["Basque", "English"] * 2
+
+
 def test_empty_texts_are_not_sampled():
     corpus = paired(("bat bi", "one"), ("", " "), ("hiru", ""))
     described = describe([corpus], Options())[0]

@@ -165,9 +165,10 @@ def _diversity(sides: list[list[str]], languages: list[Language | None], options
     samples = [_drawn(texts, size, options.seed) for texts in sides]
     tokens = [list(map(unicode_words, sample)) for sample in samples]
     words = min((sum(map(len, lists)) for lists in tokens if lists), default=0)
+    scores = _vendi_scores(samples, languages, options)
     return [
-        _measures(texts, sample, lists, words, language, options) if texts else None
-        for texts, sample, lists, language in zip(sides, samples, tokens, languages, strict=True)
+        _measures(texts, sample, lists, words) | {"vendi_score": score} if texts else None
+        for texts, sample, lists, score in zip(sides, samples, tokens, scores, strict=True)
     ]
 
 
@@ -178,15 +179,25 @@ def _drawn(texts: list[str], size: int, seed: int) -> list[str]:
     return [texts[i] for i in order[:size]]
 
 
-def _measures(
-    texts: list[str], sample: list[str], tokens: list[list[str]], words: int, language: Language, options: Options
-) -> dict:
+def _vendi_scores(samples: list[list[str]], languages: list[Language | None], options: Options) -> list[float | None]:
+    """That of each sample, None where there is none. All texts of a language are encoded together: samples have some in common."""
+    scores: list[float | None] = [None] * len(samples)
+    for language in dict.fromkeys(languages) if options.encode else ():
+        members = [i for i, sample in enumerate(samples) if sample and languages[i] == language]
+        texts = [text for i in members for text in samples[i]]
+        vectors = options.encode(texts, language) if texts else None
+        start = 0
+        for i in members if vectors is not None else ():
+            try:
+                scores[i] = diversity.vendi_score(vectors[start : start + len(samples[i])])
+            except ValueError as error:
+                raise UsageError(f"no Vendi score of {language.name}: {error}; pass another --encoder") from None
+            start += len(samples[i])
+    return scores
+
+
+def _measures(texts: list[str], sample: list[str], tokens: list[list[str]], words: int) -> dict:
     cut = first_words(tokens, words)
-    vectors = options.encode(sample, language) if options.encode else None
-    try:
-        vendi_score = None if vectors is None else diversity.vendi_score(vectors)
-    except ValueError as error:
-        raise UsageError(f"no Vendi score of {language.name}: {error}; pass another --encoder") from None
     return {
         "sample": len(sample),
         "sample_words": sum(map(len, cut)),
@@ -194,7 +205,6 @@ def _measures(
         **{f"distinct_{n}": diversity.distinct_n(cut, n) for n in range(1, 5)},
         "compression_ratio": diversity.compression_ratio(sample[: len(cut)]),
         "self_bleu": diversity.self_bleu(tokens),
-        "vendi_score": vendi_score,
     }
 
 
