@@ -424,7 +424,7 @@ def test_the_examples_of_the_documentation_have_no_mistakes(tmp_path):
     assert (args.benchmarks, args.near_duplicate_threshold, args.drop_on_sentence_overlap) == (
         ["flores", "ntrex"],
         0.6,
-        True,
+        "pair",
     )
     (tmp_path / "run.yaml").write_text(blocks["# run.yaml"])
     commands = chain.commands(RunFile.read(tmp_path / "run.yaml"))
