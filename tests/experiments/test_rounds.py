@@ -198,7 +198,7 @@ def test_a_round_that_fails_ends_the_run_with_the_stages_own_message(tiny_lm, tm
 
     monkeypatch.setattr("topxgen.experiments.chain._run", run)
     result = in_process("scripts.run", path)
-    assert result.returncode == 2 and "train ended with exit code 2; start again to go on from there" in result.stderr
+    assert result.returncode == 2 and "error" not in result.stderr  # the stage has the last word
     assert "are into Urdu, not English" in messages[-1]
     assert len(summary(tmp_path / "run" / "out")["rounds"]) == 1
 

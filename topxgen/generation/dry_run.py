@@ -106,11 +106,15 @@ def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]
 
 def _native(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]:
     """Show the first texts of --paragraphs; the paragraphs still wanted, at most, and the estimate."""
-    for name, source in config.sources.items():
-        show(f"\n{name}: {source.name}, {source.fingerprint}")
-        for row in islice(source.rows(0), DRY_RUN_PROMPTS):
-            show(f"--- text {row.number}\n{(row.text or '')[:MAX_SHOWN]}\n---")
-    texts = native.total(config)
+    try:
+        for name, source in config.sources.items():
+            show(f"\n{name}: {source.name}, {source.fingerprint}")
+            for row in islice(source.rows(0), DRY_RUN_PROMPTS):
+                show(f"--- text {row.number}\n{(row.text or '')[:MAX_SHOWN]}\n---")
+        texts = native.total(config)
+    except Unreachable as error:
+        logger.info(f"not checked: {error}", extra=ONCE)
+        texts = native.total(config) if config.limited else None
     wanted = max((texts or 0) - kept.total(), 0)
     work = "texts of unknown number" if texts is None else f"up to {wanted:,} paragraphs"
     return wanted, Estimate("generate", work, hours=_hours(config, "generate", wanted) if texts else None)
