@@ -38,6 +38,7 @@ from topxgen.flags import (
     add_quality_flags,
     add_run_flags,
 )
+from topxgen.generation.candidates import SELECTORS
 from topxgen.generation.checks import RULES
 from topxgen.generation.dry_run import dry_run
 from topxgen.generation.filters import FILTERS
@@ -55,8 +56,10 @@ from topxgen.generation.run import (
     translate,
 )
 from topxgen.generation.scoring import SCORERS
+from topxgen.inference import MAX_BEAMS
 from topxgen.quality import metricx
 from topxgen.retrieval import bm25
+from topxgen.retrieval.encoders import ENCODERS
 from topxgen.text import sentence_splitting
 from topxgen.text.words import TOKENIZERS
 
@@ -143,13 +146,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--prompt_template",
         metavar="NAME_OR_PATH",
         help="a file of topxgen/generation/prompts or one of your own [topxgen: instruct for chat models, continuation for base "
-        "models; self-instruct: passages, passages-continuation]",
+        "models; self-instruct: passages, passages-continuation; knn-instruct: neighbours, neighbours-continuation]",
     )
     add(
         "--number_of_icl_demonstrations",
         **count(
             0,
-            "topxgen: example paragraphs in a prompt, each in another language; self-instruct: passages in a prompt",
+            "topxgen: example paragraphs in a prompt, each in another language; self-instruct: passages in a prompt; "
+            "knn-instruct: nearest neighbours in a prompt",
             4,
         ),
     )
@@ -165,7 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--example_sentences",
         default="flores",
         metavar="SOURCE",
-        help="source of example sentences and of seed sentences (self-instruct): flores (from the Hub), udhr (embedded) or a folder",
+        help="source of example sentences and of seed sentences (self-instruct, knn-instruct): flores (from the Hub), udhr (embedded) or a folder",
     )
     add_partial_benchmark_flag(add)
     add(
@@ -174,7 +178,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--number_of_rounds",
-        **count(1, "knn-instruct only, which is not built yet: accepted so that published commands parse", 1),
+        **count(1, "knn-instruct: how many times each passage of the pool asks for one more; the pool doubles", 1),
+    )
+    add("--encoder", **choice(ENCODERS, "sonar", "knn-instruct: what passages are compared by"))
+    add(
+        "--encoder_device",
+        metavar="DEVICE",
+        help="knn-instruct: where sonar runs: cpu, cuda or cuda:N [cpu beside an LLM on this machine, else the GPU if there is one]",
     )
     add("--max_samples", type=limit, metavar="N", help="use only the first N example or seed sentences; -1: all [all]")
 
@@ -191,8 +201,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--threshold",
         type=float_range(0, 1),
-        default=0.7,
-        help="reject a paragraph whose ROUGE-L F1 with an earlier one is above this",
+        help="reject a paragraph whose ROUGE-L F1 with an earlier one is above this [0.7; knn-instruct: 1, which is none]",
     )
     add(
         "--rouge_tokenizer",
@@ -240,6 +249,27 @@ def build_parser() -> argparse.ArgumentParser:
         default="flores",
         metavar="SOURCE",
         help="llm: source of example pairs: flores (dev split, from the Hub), udhr (embedded) or a folder",
+    )
+
+    add(
+        "--number_of_candidates",
+        **count(
+            1,
+            "translations of each sentence, of which the best is kept: beams of nllb, samples or beams of llm",
+            1,
+            MAX_BEAMS,
+        ),
+    )
+    add(
+        "--select_by",
+        **choice(SELECTORS, None, "what chooses among candidates", "blaser"),
+    )
+    add(
+        "--candidate_temperature",
+        type=float_range(0.01, 2),
+        default=0.7,
+        metavar="T",
+        help="llm: temperature of the candidates, unless --num_beams makes them",
     )
 
     add = parser.add_argument_group("scores").add_argument

@@ -119,9 +119,11 @@ def _shown(value: float | str | None) -> str:
 
 
 def _score_table(group: dict, baseline: str | None) -> list[list[str]]:
+    compared = len(group["variants"]) - 1 if baseline in group["variants"] else 0
+    columns = (["difference [95%]", "p"] if compared else []) + (["Holm"] if compared > 1 else [])
     header = ["variant"]
     for title in group["titles"].values():
-        header += [f"{title} mean ± sd", "difference [95%]", "p", "Holm"] if baseline else [f"{title} mean ± sd"]
+        header += [f"{title} mean ± sd", *columns]
     rows = [header]
     for name, variant in group["variants"].items():
         marks = " (baseline)" if name == baseline else ""
@@ -130,11 +132,12 @@ def _score_table(group: dict, baseline: str | None) -> list[list[str]]:
         for value in variant["scores"].values():
             sd = "" if value["sd"] is None else f" ± {value['sd']:.2f}"
             row.append(f"{value['mean']:.2f}{sd}{_mark(value)}")
-            if baseline and "p" in value:
+            if "p" in value:
                 low, high = value["difference_interval"]
-                row += [f"{value['difference']:+.2f} [{low:+.2f}, {high:+.2f}]", _p(value["p"]), _p(value["p_holm"])]
-            elif baseline:
-                row += ["-"] * 3
+                row.append(f"{value['difference']:+.2f} [{low:+.2f}, {high:+.2f}]")
+                row += [_p(value[key]) for key in ("p", "p_holm")][: len(columns) - 1]
+            else:
+                row += ["-"] * len(columns)
         rows.append(row)
     return rows
 

@@ -66,11 +66,15 @@ class Stub(ApiServer):
             languages = re.findall(r"\b(?:into|to|in) (Basque|English)", prompt)
             texts = self.basque if languages[-1:] == ["Basque"] else self.english
             text = rng.choice(texts).rstrip(".;,") + "."
-        value = {"role": "assistant", "content": text}
-        choice = {"index": 0, "finish_reason": "stop", **({"message": value} if "messages" in body else {"text": text})}
+        choices = []
+        for i in range(body.get("n") or 1):
+            if i:
+                text = rng.choice(self.english).rstrip(".;,") + "."
+            said = {"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text}
+            choices.append({"index": i, "finish_reason": "stop", **said})
         usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
         return {
-            "id": "x", "object": "o", "created": 1, "model": body["model"], "choices": [choice], "usage": usage,
+            "id": "x", "object": "o", "created": 1, "model": body["model"], "choices": choices, "usage": usage,
         }  # fmt: skip
 
 
@@ -203,11 +207,13 @@ def digests(folder: Path) -> dict[str, str]:
 def results(folder: Path) -> dict[str, str]:
     """The texts of all results below a folder by path, without what differs from run to run."""
     found = {}
+    # A file that a run leaves as it is names the folder that this one is a copy of.
+    place = re.compile(re.escape(str(folder.parent.parent)) + r"/[\w-]+")
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if not path.is_file() or NO_RESULTS.search(name):
             continue
-        text = path.read_bytes().decode("utf-8", "backslashreplace").replace(str(folder.parent), "")
+        text = place.sub("", path.read_bytes().decode("utf-8", "backslashreplace"))
         if path.suffix == ".json":
             text = _without_times(text)
         elif path.name == "train_log.jsonl":

@@ -58,6 +58,23 @@ variants:
   udhr: {}
   nothing: {train: null}"""
 
+# A quality estimation without models.
+SELECTOR = """
+class Length:
+    id, has_models, truncated = "length", False, 0
+
+    def __init__(self, args): ...
+
+    def preflight(self, languages, target): ...
+
+    def load(self): ...
+
+    def score(self, records, source, target):
+        return [[float(len(text)) for text in record["translations"]] for record in records]
+
+    def close(self): ...
+"""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -86,7 +103,20 @@ STAGES = {
             "--number_of_instructions", "40", "--stages", "generate",
         )
     ),
+    "knn-instruct": Stage(
+        (
+            *DATAGEN, *SEEDS, "--data_generation_pipeline", "knn-instruct", "--number_of_rounds", "2", "--encoder", "in/encoder.py:Encoder",
+            "--max_samples", "5", "--stages", "generate",
+        )
+    ),
     "translate": Stage((*DATAGEN, "--stages", "translate", "--demonstration_pool", "udhr"), before=("generate",)),
+    "candidates": Stage(
+        (
+            *DATAGEN, "--stages", "translate", "--demonstration_pool", "udhr", "--translate_dir", "best", "--number_of_candidates", "3",
+            "--select_by", "in/selector.py:Length",
+        ),
+        before=("generate",),
+    ),
     "score": Stage(
         (*DATAGEN, "--stages", "translate", "score", "--back_translator", "apertium", "--min_score", "0.8"), before=("generate",),
         needs="apertium",
@@ -185,9 +215,12 @@ def make_inputs(folder: Path) -> None:
     shutil.copy(root / "topxgen/generation/prompts/instruct.toml", inputs / "prompt.toml")
     shutil.copy(root / "topxgen/statistics/prompts/topic_judge.toml", inputs / "judge.toml")
     shutil.copy(root / "topxgen/generation/prompts/passages.toml", inputs / "passages.toml")
+    shutil.copy(root / "topxgen/generation/prompts/neighbours.toml", inputs / "neighbours.toml")
+    shutil.copy(root / "tests/support/knn_parts.py", inputs / "encoder.py")
     write(inputs / "run.yaml", RUN)
     write(inputs / "experiment.yaml", EXPERIMENT)
     write(inputs / "flags.yaml", "near_duplicate_threshold: 0.6\nbenchmarks: [in/bench.tsv, udhr]")
+    write(inputs / "selector.py", SELECTOR)
     write(inputs / "template.toml", 'prefix = "{src}: "\nmiddle = "\\n{tgt}: "\nsuffix = "\\n\\n"')
     write(inputs / "languages.tsv", "name\tflores\tiso639_1\nKlingon\ttlh_Latn\teu")
 

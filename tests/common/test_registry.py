@@ -36,6 +36,7 @@ def test_names_that_are_nothing(tmp_path):
     assert "No module named 'nosuchmodule'" in refusal("nosuchmodule:f")
     assert "choose one of dumps, loads" in refusal("nosuchmodule:f") and "cannot be loaded" in refusal(":f")
     assert refusal("json:lods") == "--kind 'json:lods': json has no 'lods' (did you mean loads?)"
+    assert refusal("json:__name__") == "--kind 'json:__name__': __name__ is neither a class nor a function, but str"
     broken = tmp_path / "broken.py"
     broken.write_text("import nosuchmodule\n")
     for _ in range(2):  # a module that failed is not kept half-executed

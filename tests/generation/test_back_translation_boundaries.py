@@ -16,7 +16,7 @@ def translation(text: str, error=None, segments=1):
 
 
 def pairs(*translations) -> tuple[dict, list[dict]]:
-    item = back_translation._SplitParagraph(
+    item = back_translation.SplitParagraph(
         Paragraph("p", "text", "topic"), [f"s{i}" for i in range(len(translations))], []
     )
     return back_translation._pairs(item, list(translations), None, ENGLISH), item.rejects

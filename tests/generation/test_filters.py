@@ -9,7 +9,7 @@ from topxgen.common.errors import UsageError
 from topxgen.generation.back_translation import pair_reject_reasons
 from topxgen.generation.filters import FILTERS, PASSAGE_FILTERS, TOPXGEN_FILTERS, load_filters, reject_reason
 from topxgen.generation.funnel import PAIR_REASONS, TEXT_REASONS
-from topxgen.generation.parsing import numbered_texts, whole_text
+from topxgen.generation.parsing import finished_passages, listed_passages, numbered_texts, whole_text
 from topxgen.text import language_id, languages, sentence_splitting
 from topxgen.text.near_duplicates import NearDuplicates
 
@@ -126,11 +126,14 @@ def test_co_occurrence_equals_counting_every_pair():
         "1. _a" * 200_000,
         "1. (" + ") " * 300_000 + "x",
         "1. b " + "[" * 300_000,
+        "# " * 300_000,
+        "1. b\n##\n" * 50_000,
     ],
 )
 def test_huge_answers_are_judged_quickly(text):
     reason(text)
     numbered_texts(text, 2)
+    listed_passages(finished_passages(text))
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,7 @@ def test_killed_anywhere_and_resumed(tmp_path):
         assert {name: (folder / name).read_bytes() for name in whole} == whole, number
 
 
+@pytest.mark.slow
 @needs_apertium
 def test_killed_by_signal_and_resumed_through_all_stages(tmp_path):
     texts = [" ".join(random.Random(i).sample(" ".join(UDHR).split(), 30)) + "." for i in range(800)]
@@ -359,7 +360,7 @@ def test_flags_of_an_llm_have_no_effect(tmp_path, flags):
     assert "no effect without an LLM that writes" in line
 
 
-def test_a_dry_run_shows_the_source_and_counts_it(tmp_path):
+def test_a_dry_run_shows_the_source_and_counts_it(tmp_path, monkeypatch):
     source = write(tmp_path / "a.txt", UDHR)
     flags = ("--back_translator", "llm", "--inference_api", "openai", "--api_key", "k", "--model_name_or_path", "gpt-x",
              "--demonstration_pool", "udhr", "--scorer", "confidence", "--dry_run")  # fmt: skip
@@ -369,6 +370,10 @@ def test_a_dry_run_shows_the_source_and_counts_it(tmp_path):
     assert "up to 20 paragraphs" in result.stdout and "80 to 240 sentences" in result.stdout
     result = run(tmp_path / "out", source, *flags, "--number_of_instructions", 5, stages=())
     assert "up to 5 paragraphs" in result.stdout
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    result = run(tmp_path / "out", "org/native:eu", *flags)
+    assert "not checked: " in result.stderr and "texts of unknown number" in result.stdout
 
 
 def test_a_signal_stops_it_in_order(tmp_path):

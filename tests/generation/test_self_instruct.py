@@ -122,6 +122,11 @@ def test_prompts_of_another_seed_are_others(build):
     assert build().build(prompt) == build().build(prompt) != build("--seed", 2).build(prompt)
 
 
+def test_a_pool_of_as_many_seeds_as_a_prompt_shows(build):
+    (prompt,) = prompts(1)
+    assert sorted(shown(build("--max_samples", 4).build(prompt)[0])) == sorted(SEEDS[:4])
+
+
 def test_the_prompt_is_a_file_that_users_edit(build, tmp_path):
     chat = (ROOT / "topxgen/generation/prompts/passages.toml").read_text(encoding="utf-8")
     (prompt,) = prompts(1)
@@ -177,6 +182,9 @@ def test_a_base_model_goes_on_behind_the_next_number(build):
         ("5. Bat da.\n\nEta hau ez.\n\n6. Bi dira.\n\nHope this helps!", ["Bat da.", "Bi dira."], 2),
         ("1. Bat da.\n\n##\n\n2. Bi dira.\n\n", ["Bat da.", "Bi dira."], 2),  # counts from 1 again
         ("5. XX. mendean.\n20. mendean ere bai.\n6. Bi, 12. Urtean.", ["XX. mendean. 20. mendean ere bai.", "Bi, 12. Urtean."], 1),
+        ("5. Bat da.\n6. bi dira.\n7. Hir", ["Bat da.", "bi dira.", "Hir"], 2),  # small letters
+        ("5. bat da.\n6. Bi dira.\n20. mendean.\n7. Hir", ["bat da.", "Bi dira. 20. mendean.", "Hir"], 2),
+        ("5. bat da. 6. mendean", ["bat da. 6. mendean"], 0),
         ("5. Jaio zen. 1984. Urtea zen.", ["Jaio zen. 1984. Urtea zen."], 0),
         ("५. नमस्ते संसार।\n\n##\n\n६. दोस्रो अनुच्छेद। ७. तेस्रो", ["नमस्ते संसार।", "दोस्रो अनुच्छेद।", "तेस्रो"], 2),
         ("5) Bat da.\r\n\r\n##\r\n\r\n6) Bi dira.\r\n", ["Bat da.", "Bi dira."], 1),
@@ -366,6 +374,23 @@ def test_a_larger_target_goes_on_as_if_it_had_been_the_first(whole, tmp_path):
     assert same_files(tmp_path, whole[0])
 
 
+def test_a_refused_prompt_is_asked_again_and_the_others_stay(tmp_path):
+    """The fifth request is refused and the quota ends at the sixteenth: the prompts after it were made without the fifth."""
+    with Writer() as server:
+        server.faults = lambda _, attempt: {5: (400, "bad", "refused")}.get(attempt, "quota" if attempt > 15 else None)
+        datagen(*command(server, tmp_path, "--max_concurrent_requests", 1), check=4)
+    answers, kept = records(tmp_path / "Basque_answers.jsonl"), (tmp_path / "Basque.jsonl").read_text()
+    (failed,) = [record["id"] for record in answers if record.get("error")]
+    with Writer() as server:
+        datagen(*command(server, tmp_path, "--max_concurrent_requests", 1))
+    again = records(tmp_path / "Basque_answers.jsonl")
+    ids = [record["id"] for record in again]
+    assert again[: len(answers)] == answers and [name for name in set(ids) if ids.count(name) > 1] == [failed]
+    assert (tmp_path / "Basque.jsonl").read_text().startswith(kept) and lines_in(tmp_path / "Basque.jsonl") == 60
+    assert any(record["id"].startswith(f"{failed}.") for record in records(tmp_path / "Basque.jsonl"))
+    assert not any(record["reason"] == "answer_failed" for record in records(tmp_path / "Basque_rejects.jsonl"))
+
+
 def test_other_numbers_of_passages_do_not_mix(whole, datagen_here):
     for more in (("--number_of_icl_synthetic_demonstrations", 1), ("--request_batch_size", 2), ("--max_samples", 30)):
         with Writer() as server:
@@ -424,4 +449,4 @@ def test_a_dry_run_shows_stand_ins_for_what_is_not_written_yet(tmp_path, datagen
     assert "60 paragraphs wanted, 16 a prompt: 4 prompts if all are kept" in result.stdout
     assert "at most 8 prompts of a language are in flight; the first ones, as many, show seeds alone" in result.stdout
     result = datagen_here(*flags(tmp_path / "out", "--dry_run", "--example_sentences", "flores"))
-    assert result.returncode == 0 and "[an example sentence, 1]" in result.stdout and "not checked: " in result.stderr
+    assert result.returncode == 0 and "[an example sentence, " in result.stdout and "not checked: " in result.stderr

@@ -85,9 +85,9 @@ def test_a_folder_that_is_being_written(run_folder, caplog):
         with open(run_folder / name, "ab") as file:
             file.write('{"text": "Gizon-emakume guztiak, ñ'.encode()[:-1])
     (run_folder / "nllb" / "Basque_translate_filtered.jsonl.partial").write_text("{")
-    assert columns(read_all([str(run_folder)], Sources()))[:2] == [
-        ("paragraphs", "Basque", 12, None), ("pairs", "Basque", 11, 22)
-    ]  # fmt: skip
+    corpora = read_all([str(run_folder)], Sources())
+    assert columns(corpora)[:2] == [("paragraphs", "Basque", 12, None), ("pairs", "Basque", 11, 22)]
+    assert [corpus.is_cut for corpus in corpora] == [True, True, False]
     assert caplog.text.count("the last line is not complete and left out") == 2
 
 

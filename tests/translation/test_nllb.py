@@ -341,5 +341,5 @@ def test_spaces_before_punctuation_stay_as_the_model_wrote_them(name, tmp_path, 
     text = "all . and , they do not"
     side = "text_target" if name == "marian" else "text"  # Marian has a vocabulary for each
     ids = translator._tokenizer(**{side: text}, add_special_tokens=False)["input_ids"]
-    translator._engine.translate = lambda work, *_: [[(ids, -1.0) for _ in rows] for _, rows in work]
+    translator._engine.translate = lambda work, *_: [[[(ids, -1.0)] for _ in rows] for _, rows in work]
     assert texts(translator.translate(["Kaixo"], source, ENGLISH)) == [text]

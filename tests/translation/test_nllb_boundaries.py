@@ -18,17 +18,17 @@ class Tokenizer:
 def test_a_limit_depends_on_the_length_of_the_source_alone():
     works = []
 
-    def translate(work, prefix, num_beams, on_done):
+    def translate(work, prefix, num_beams, count, on_done):
         works.append((work, num_beams))
-        return [[([len(row)], -float(len(row))) for row in rows] for _, rows in work]
+        return [[[([len(row) + i], -float(len(row))) for i in range(count)] for row in rows] for _, rows in work]
 
     nllb = object.__new__(NLLB)
-    nllb._max_tokens = 100
+    nllb._max_tokens, nllb._num_beams = 100, 5
     nllb._engine = SimpleNamespace(translate=translate)
     nllb._tokenizer = Tokenizer()
     lengths = [1, 33, 32, 51, 65]
-    outputs = nllb._decode([[0] * n for n in lengths], [], lambda n: None)
-    assert outputs == [(str(n), -float(n)) for n in lengths], "in order"
+    outputs = nllb._decode([[0] * n for n in lengths], [], 2, lambda n: None)
+    assert outputs == [[(str(n), -float(n)), (str(n + 1), -float(n))] for n in lengths], "in order"
     ((work, num_beams),) = works
     assert num_beams == 5
     # Twice the length rounded up to 32s, at most what the model takes; the longest first.

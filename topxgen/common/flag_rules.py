@@ -28,7 +28,7 @@ class Rule(NamedTuple):
 NEUTRAL = {
     "k": 0, "steps": 0, "number_of_refining_steps": 0, "refine_after_merge": 0, "number_of_merge_demonstrations": 0,
     "number_of_subproblems": -1, "top_p": 1.0, "repetition_penalty": 1.0, "num_beams": 1, "num_return_sequences": 1,
-    "temperature": 0.0, "bootstrap": 0, "dataset_size": -1, "strategy": "soonest", "num_eval_translations": 0,
+    "temperature": 0.0, "bootstrap": 0, "dataset_size": -1, "strategy": "soonest", "num_eval_translations": 0, "number_of_candidates": 1,
 }  # fmt: skip
 
 

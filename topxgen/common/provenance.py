@@ -103,7 +103,7 @@ RENAMED_VALUES = {
 
 
 # What older runs, whose settings lack it, had.
-ABSENT = {"leaks_excluded": 0, "drop_duplicates": "after"}
+ABSENT = {"number_of_candidates": 1, "select_by": None, "leaks_excluded": 0, "drop_duplicates": "after"}
 
 
 def result_settings(args: argparse.Namespace, excluded: Collection[str]) -> dict:

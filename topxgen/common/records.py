@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Required, TypedDict
+from typing import Annotated, Any, Required, TypedDict
+
+import msgspec
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_numbered_jsonl
@@ -70,6 +72,31 @@ class TranslationRejects(TypedDict):
 
     id: str
     rejected: list[RejectedPair]
+
+
+class Candidate(TypedDict, total=False):
+    """A translation; `reason`: why it cannot be chosen, with a `detail`."""
+
+    translation: Required[str]
+    confidence: float | None
+    segments: int
+    reason: str
+    detail: str
+
+
+class CandidatesRecord(TypedDict):
+    """A line of {Language}_candidates.jsonl: a paragraph, what was found for each of its sentences, and rejected sentences."""
+
+    id: str
+    sentences: list[str]
+    candidates: list[Annotated[list[Candidate], msgspec.Meta(min_length=1)]]
+    rejected: list[RejectedPair]
+
+
+class OthersRecord(TypedDict):
+    """A line of {Language}_translate_others.jsonl, as far as it is read."""
+
+    id: str
 
 
 class ScoreRecord(TypedDict, total=False):
@@ -211,11 +238,26 @@ class Layout:
     def rejects(self, language: str) -> Path:
         return self.output_dir / f"{language}_rejects.jsonl"
 
+    def round_texts(self, language: str, number: int) -> Path:
+        """What a round of knn-instruct brought; round 0 are the seeds, which have vectors only."""
+        return self.output_dir / f"{language}_{number}.jsonl"
+
+    def vectors(self, language: str, number: int) -> Path:
+        return self.output_dir / f"{language}_{number}.bin"
+
     def translations(self, language: str) -> Path:
         return self.translate_dir / translations_name(language)
 
     def translation_rejects(self, language: str) -> Path:
         return self.translate_dir / f"{language}_translate_rejects.jsonl"
+
+    def candidates(self, language: str) -> Path:
+        """All candidates of paragraphs, until the best have been chosen."""
+        return self.translate_dir / f"{language}_candidates.jsonl"
+
+    def other_candidates(self, language: str) -> Path:
+        """Those that were not chosen."""
+        return self.translate_dir / f"{language}_translate_others.jsonl"
 
     def translation_responses(self, language: str) -> Path:
         """The responses of an LLM that back-translates."""
@@ -243,6 +285,8 @@ class Layout:
             self.rejects(language),
             self.translations(language),
             self.translation_rejects(language),
+            self.candidates(language),
+            self.other_candidates(language),
             self.translation_responses(language),
             self.score_cache(language),
         ]

@@ -49,7 +49,10 @@ def load_choice(flag: str, name: str, table: Mapping[str, Choice], own: str = OW
         ) from None
     if not hasattr(module, attribute):
         raise UsageError(f"{flag} {name!r}: {location} has no {attribute!r}{did_you_mean(attribute, vars(module))}")
-    return getattr(module, attribute)
+    chosen = getattr(module, attribute)
+    if not callable(chosen):
+        raise UsageError(f"{flag} {name!r}: {attribute} is neither a class nor a function, but {type(chosen).__name__}")
+    return chosen
 
 
 def _module_of_file(path: Path) -> ModuleType:

@@ -10,7 +10,7 @@ from topxgen.common.provenance import TRANSLATE_MANIFEST
 from topxgen.common.records import FilteredLayout, Layout, default_translate_dir, translations_name
 from topxgen.common.registry import Choice
 from topxgen.corpora import benchmarks
-from topxgen.corpora.slices import split_slice
+from topxgen.corpora.tables import split_source
 from topxgen.text import languages
 
 Parsed = argparse.Namespace
@@ -162,15 +162,12 @@ def inputs(stage: str, args: Parsed) -> list[Path]:
 
 
 def _local(value: str | Path) -> Path | None:
-    """The file or folder that a value names, also with lines (NTREX.eus[:900]) or columns (pairs.tsv:Basque=2) behind it."""
-    text = split_slice(str(value))[0]
-    for name in (str(value), text, text.partition(":")[0]):
-        try:
-            if name and Path(name).expanduser().exists():
-                return Path(name).expanduser()
-        except (OSError, ValueError):
-            continue
-    return None
+    """The file or folder that a value names, also with lines or columns behind it (NTREX.eus[:900]:Basque)."""
+    try:
+        path = split_source(str(value))[0] if str(value) else None
+        return path if path is not None and path.exists() else None
+    except (OSError, ValueError, UsageError):
+        return None
 
 
 def _files_below(folder: Path, patterns: tuple[str, ...] | None) -> list[Path]:

@@ -1,7 +1,7 @@
 """Paragraphs into sentence pairs: split, filter, back-translate, filter, as in the TopXGen paper."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from topxgen.common import signals
@@ -9,6 +9,7 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import Appender, read_jsonl
 from topxgen.common.records import (
+    Candidate,
     Layout,
     Paragraph,
     ParagraphRecord,
@@ -18,11 +19,11 @@ from topxgen.common.records import (
 )
 from topxgen.text import sentence_splitting
 from topxgen.text.languages import Language
-from topxgen.translation import by_steps
+from topxgen.translation import Translation, by_steps
 
 
 @dataclass
-class _SplitParagraph:
+class SplitParagraph:
     """A paragraph with its sentences to translate and its rejected ones."""
 
     paragraph: Paragraph
@@ -56,13 +57,32 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
     Rejected sentences and pairs go to the rejects file, one line for a paragraph, before the record itself, so that a
     kill between the two loses neither. A paragraph in both files is never written again.
     """
-    layout, target, translator = config.layout, config.target_language, config.translator
+    layout, target = config.layout, config.target_language
     done = translated_ids(layout, language)
-    paragraphs = list(read_paragraphs(layout, language))
+    rejects = layout.translation_rejects(language.name)
+    with Appender(layout.translations(language.name)) as out, Appender(rejects) as rejected:
+        rejects_done = {record["id"] for record in read_jsonl(rejects, TranslationRejects)}
+        for block in translated_blocks(config, language, identifier, progress, done, config.translator.translate):
+            for item, translations in block:
+                record = _pairs(item, translations, identifier, target)
+                if item.rejects and item.paragraph.id not in rejects_done:
+                    rejected.write({"id": item.paragraph.id, "rejected": item.rejects})
+                out.write(record)
+                show_pairs(config, record, progress)
+            rejected.sync()
+            out.sync()
+
+
+def translated_blocks(
+    config, language: Language, identifier, progress: Progress, done: Collection[str], translate: Callable
+) -> Iterator[list[tuple[SplitParagraph, list]]]:
+    """Paragraphs that are not `done`, each with what `translate`, a method of the translator, returns for its sentences.
+
+    Some at a time; signals wait until the caller is done with them.
+    """
+    paragraphs = list(read_paragraphs(config.layout, language))
     if all(paragraph.id in done for paragraph in paragraphs):
         return
-    rejects = layout.translation_rejects(language.name)
-    rejects_done = {record["id"] for record in read_jsonl(rejects, TranslationRejects)}
     texts = (paragraph.text for paragraph in paragraphs)
     split = sentence_splitting.load(config.args.splitter, language, texts).split
     translated = Counter()
@@ -70,44 +90,40 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
     def show(paragraphs: int) -> None:
         progress.update(paragraphs, **translated)
 
-    with Appender(layout.translations(language.name)) as out, Appender(rejects) as rejected:
-        for block in _blocks(paragraphs, split, identifier, language, translator.block_size):
-            todo = [item for item in block if item.paragraph.id not in done]
-            if not todo:
-                continue
-            # What else is in a batch can change a translation, so a block is translated as a whole, after a kill as before it.
-            sentences = [sentence for item in block for sentence in item.sentences]
-            on_sentence = by_steps(show, len(todo), len(sentences))
+    for block in _blocks(paragraphs, split, identifier, language, config.translator.block_size):
+        todo = [item for item in block if item.paragraph.id not in done]
+        if not todo:
+            continue
+        # What else is in a batch can change a translation, so a block is translated as a whole, after a kill as before it.
+        sentences = [sentence for item in block for sentence in item.sentences]
+        on_sentence = by_steps(show, len(todo), len(sentences))
 
-            def on_done(n: int, on_sentence=on_sentence) -> None:
-                translated["sentences"] += n
-                on_sentence(n)
+        def on_done(n: int, on_sentence=on_sentence) -> None:
+            translated["sentences"] += n
+            on_sentence(n)
 
-            with signals.finishing():
-                translations = iter(translator.translate(sentences, language, target, on_done))
-                for item in block:
-                    record = _pairs(item, [next(translations) for _ in item.sentences], identifier, target)
-                    if item.paragraph.id in done:
-                        continue
-                    if item.rejects and item.paragraph.id not in rejects_done:
-                        rejected.write({"id": item.paragraph.id, "rejected": item.rejects})
-                    out.write(record)
-                    if config.args.verbose:
-                        for sentence, translation in zip(record["propositions"], record["translations"], strict=True):
-                            progress.write(f"[{item.paragraph.id}] {sentence} = {translation}")
-                rejected.sync()
-                out.sync()
+        with signals.finishing():
+            results = iter(translate(sentences, language, config.target_language, on_done))
+            together = [(item, [next(results) for _ in item.sentences]) for item in block]
+            yield [(item, result) for item, result in together if item.paragraph.id not in done]
+
+
+def show_pairs(config, record: dict, progress: Progress) -> None:
+    """With --verbose, the pairs of a record."""
+    if config.args.verbose:
+        for sentence, translation in zip(record["propositions"], record["translations"], strict=True):
+            progress.write(f"[{record['id']}] {sentence} = {translation}")
 
 
 def _blocks(
     paragraphs: list[Paragraph], split, identifier, language: Language, size: int
-) -> Iterator[list[_SplitParagraph]]:
+) -> Iterator[list[SplitParagraph]]:
     """Consecutive paragraphs with about `size` sentences to translate together."""
     block, count = [], 0
     for paragraph in paragraphs:
         sentences = split(paragraph.text)
         reasons = sentence_splitting.sentence_reject_reasons(sentences, identifier, language)
-        item = _SplitParagraph(paragraph, [], [])
+        item = SplitParagraph(paragraph, [], [])
         for sentence, reason in zip(sentences, reasons, strict=True):
             if reason is None:
                 item.sentences.append(sentence)
@@ -122,30 +138,49 @@ def _blocks(
         yield block
 
 
-def _pairs(item: _SplitParagraph, translations: list, identifier, target: Language) -> dict:
+def _pairs(item: SplitParagraph, translations: list[Translation], identifier, target: Language) -> dict:
     """The record of a paragraph, with the pairs that are kept; the others are added to `item.rejects`."""
-    reasons = pair_reject_reasons([translation.text for translation in translations], identifier, target)
     kept = []
-    for sentence, translation, reason in zip(item.sentences, translations, reasons, strict=True):
-        if translation.error is None and reason is None:
-            kept.append((sentence, translation))
-            continue
-        reject = {"sentence": sentence, "translation": translation.text}
-        reject["reason"] = f"translation_{'failed' if translation.error is not None else reason}"
+    for sentence, candidate in zip(item.sentences, judged(translations, identifier, target), strict=True):
+        if "reason" in candidate:
+            item.rejects.append(reject_of(sentence, candidate))
+        else:
+            kept.append((sentence, candidate))
+    return pairs_record(item.paragraph, kept)
+
+
+def judged(translations: list[Translation], identifier, target: Language) -> list[Candidate]:
+    """Each translation as a record, with the reason if its pair is rejected."""
+    reasons = pair_reject_reasons([translation.text for translation in translations], identifier, target)
+    candidates = []
+    for translation, reason in zip(translations, reasons, strict=True):
+        candidate = {"translation": translation.text, "confidence": translation.confidence}
+        if translation.error is not None or reason is not None:
+            candidate["reason"] = f"translation_{'failed' if translation.error is not None else reason}"
         if translation.error:
-            reject["detail"] = translation.error
+            candidate["detail"] = translation.error
         if translation.segments > 1:
-            reject["segments"] = translation.segments
-        item.rejects.append(reject)
-    paragraph, segments = item.paragraph, [translation.segments for _, translation in kept]
+            candidate["segments"] = translation.segments
+        candidates.append(candidate)
+    return candidates
+
+
+def reject_of(sentence: str, candidate: Candidate) -> dict:
+    """The reject of a pair."""
+    return {"sentence": sentence, **{key: value for key, value in candidate.items() if key != "confidence"}}
+
+
+def pairs_record(paragraph: Paragraph, kept: list[tuple[str, Candidate]]) -> dict:
+    """The record of a paragraph with these sentences and translations, not scored yet."""
+    segments = [candidate.get("segments", 1) for _, candidate in kept]
     return {
         "sentence": paragraph.text,
         "propositions": [sentence for sentence, _ in kept],
-        "translations": [translation.text for _, translation in kept],
+        "translations": [candidate["translation"] for _, candidate in kept],
         "scores": [None] * len(kept),
         **({} if paragraph.topic is None else {"topic": paragraph.topic}),
         "id": paragraph.id,
-        "confidences": [translation.confidence for _, translation in kept],
+        "confidences": [candidate.get("confidence") for _, candidate in kept],
         **({"segments": segments} if any(count > 1 for count in segments) else {}),
     }
 

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable
 
 from topxgen import inference
+from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
 from topxgen.common.records import back_translator_of
 
@@ -18,6 +19,43 @@ def back_translator(args: argparse.Namespace) -> str:
 def scorer(args: argparse.Namespace) -> str:
     # Apertium is for machines without models; its own confidence costs nothing.
     return args.scorer or ("confidence" if back_translator(args) == "apertium" else "blaser")
+
+
+def selector(args: argparse.Namespace) -> str | None:
+    """What chooses among candidates; None if there is one translation of a sentence."""
+    return (args.select_by or "blaser") if args.number_of_candidates > 1 else None
+
+
+def check_candidates(args: argparse.Namespace, translator) -> None:
+    """Raise UsageError if the back-translator has no candidates, or no confidence to select them by."""
+    name, count = back_translator(args), args.number_of_candidates
+    if count == 1:
+        return
+    if not hasattr(translator, "candidates"):
+        raise UsageError(
+            f"--number_of_candidates {count}: --back_translator {name} gives one translation of a sentence; pass 1, or choose nllb or "
+            "llm"
+        )
+    if selector(args) == "confidence" and name == "llm" and not _is_local(args):
+        raise UsageError(
+            f"--select_by confidence: --inference_api {args.inference_api} tells no probabilities of its answers; choose blaser or "
+            "metricx-qe, or --inference_api vllm or hf"
+        )
+    if selector(args) == "confidence" and name == "llm" and args.num_beams > 1:
+        raise UsageError(
+            "--select_by confidence: the first of --num_beams is always the likeliest; choose blaser or metricx-qe, or sample "
+            "(--num_beams 1)"
+        )
+
+
+def _judges(*names: str) -> Callable[[argparse.Namespace], bool]:
+    """Whether one of `names` scores pairs or chooses among candidates."""
+
+    def holds(args: argparse.Namespace) -> bool:
+        chosen = {*_or_own(scorer(args)), *_or_own(selector(args) or "none")}
+        return not chosen.isdisjoint(names)
+
+    return holds
 
 
 def uses_llm(args: argparse.Namespace) -> bool:
@@ -44,6 +82,10 @@ def _nllb_translates(args: argparse.Namespace) -> bool:
 def grows_from_seeds(args: argparse.Namespace) -> bool:
     """Whether the pipeline starts from a pool of seed sentences (--example_sentences)."""
     return args.data_generation_pipeline in ("self-instruct", "knn-instruct")
+
+
+def encodes_with_sonar(args: argparse.Namespace) -> bool:
+    return args.data_generation_pipeline == "knn-instruct" and args.encoder == "sonar"
 
 
 def _pipeline_is(*names: str) -> Callable[[argparse.Namespace], bool]:
@@ -90,6 +132,12 @@ RULES = (
     ),
     Rule(("prompt_style", "demonstration_pool"), "an LLM that back-translates (no --use_nllb)", _llm_translates),
     Rule(("demonstration_pool",), "--number_of_demonstrations", lambda args: args.number_of_demonstrations, switch="number_of_demonstrations"),
+    Rule(("select_by", "candidate_temperature"), "--number_of_candidates 2 or more", lambda args: args.number_of_candidates > 1),
+    Rule(
+        ("candidate_temperature",),
+        "an LLM that back-translates (no --use_nllb), with --num_beams 1",
+        lambda args: _llm_translates(args) and args.num_beams == 1,
+    ),
     Rule(("adapter_name_or_path",), "an LLM that writes or back-translates", uses_llm),
     Rule(("lora_rank",), "--adapter_name_or_path", lambda args: args.adapter_name_or_path),
     Rule(
@@ -152,30 +200,28 @@ RULES = (
         _pipeline_is("self-instruct"),
         harmless=True,
     ),
+    Rule(("number_of_rounds",), "--data_generation_pipeline knn-instruct", _pipeline_is("knn-instruct"), harmless=True),
+    Rule(("encoder", "encoder_device"), "--data_generation_pipeline knn-instruct", _pipeline_is("knn-instruct")),
+    Rule(("encoder_device",), "another encoder: use runs on the CPU", lambda args: args.encoder != "use"),
+    Rule(("rouge_tokenizer",), "--threshold below 1", lambda args: args.threshold != 1),
+    Rule(("blaser_name_or_path",), "--scorer or --select_by blaser", _judges("blaser"), switch="scorer"),
     Rule(
-        ("number_of_rounds",),
-        "the pipeline knn-instruct, which is not built yet",
-        lambda args: ":" in args.data_generation_pipeline,
-        harmless=True,
-    ),
-    Rule(("rouge_tokenizer",), "--threshold below 1", lambda args: args.threshold < 1),
-    Rule(
-        ("blaser_name_or_path", "sonar_name_or_path"),
-        "--scorer blaser",
-        lambda args: "blaser" in _or_own(scorer(args)),
+        ("sonar_name_or_path",),
+        "--scorer or --select_by blaser",
+        lambda args: _judges("blaser")(args) or encodes_with_sonar(args),
         switch="scorer",
     ),
     Rule(("min_score",), "a --scorer (not none)", lambda args: scorer(args) != "none"),
     Rule(
         ("metricx_name_or_path",),
-        "--scorer metricx-qe",
-        lambda args: "metricx-qe" in _or_own(scorer(args)),
+        "--scorer or --select_by metricx-qe",
+        _judges("metricx-qe"),
         switch="scorer",
     ),
     Rule(
         ("scorer_dtype",),
-        "--scorer blaser, sonar-space or metricx-qe",
-        lambda args: {"blaser", "sonar-space", "metricx-qe"} & {*_or_own(scorer(args))},
+        "--scorer or --select_by blaser, sonar-space or metricx-qe",
+        _judges("blaser", "sonar-space", "metricx-qe"),
         switch="scorer",
     ),
 )  # fmt: skip

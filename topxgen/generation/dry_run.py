@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 
 from topxgen import inference
 from topxgen.common.console import ONCE, show
@@ -68,7 +68,7 @@ def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]
     tokenizer = _tokenizer(config)
     steps = pipeline.schedule(config.target.languages, args.request_batch_size, args.seed)
     counts = []
-    for prompt in islice(chain.from_iterable(steps), SAMPLE_PROMPTS):
+    for prompt in islice(chain.from_iterable(takewhile(bool, steps)), SAMPLE_PROMPTS):
         if (built := pipeline.build(prompt)) is None:
             break
         content, topic = built
@@ -92,6 +92,8 @@ def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]
         done = sum(count["kept"] - count["brought_along"] for count in earlier)
         few = many = round(wanted * prompts / done) if done else many
         answers = (sum(count["completion_tokens"] for count in earlier) / prompts,) * 2
+    if pipeline.ends:  # each of its prompts is sent once, whatever it brings
+        few = many = min(few, max(pipeline.prompts - prompts, 0))
     show(
         f"\n{wanted} paragraphs wanted, {pipeline.texts_per_prompt} a prompt: {-(-wanted // texts)} prompts if all are kept\n"
         f"about {mean:.0f} tokens a prompt, answers of at most {args.max_new_tokens}\n"
@@ -104,11 +106,15 @@ def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]
 
 def _native(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]:
     """Show the first texts of --paragraphs; the paragraphs still wanted, at most, and the estimate."""
-    for name, source in config.sources.items():
-        show(f"\n{name}: {source.name}, {source.fingerprint}")
-        for row in islice(source.rows(0), DRY_RUN_PROMPTS):
-            show(f"--- text {row.number}\n{(row.text or '')[:MAX_SHOWN]}\n---")
-    texts = native.total(config)
+    try:
+        for name, source in config.sources.items():
+            show(f"\n{name}: {source.name}, {source.fingerprint}")
+            for row in islice(source.rows(0), DRY_RUN_PROMPTS):
+                show(f"--- text {row.number}\n{(row.text or '')[:MAX_SHOWN]}\n---")
+        texts = native.total(config)
+    except Unreachable as error:
+        logger.info(f"not checked: {error}", extra=ONCE)
+        texts = native.total(config) if config.limited else None
     wanted = max((texts or 0) - kept.total(), 0)
     work = "texts of unknown number" if texts is None else f"up to {wanted:,} paragraphs"
     return wanted, Estimate("generate", work, hours=_hours(config, "generate", wanted) if texts else None)
@@ -127,8 +133,13 @@ def _later_stages(config: GenerationConfig, paragraphs: int) -> Iterator[Estimat
         todo = max(paragraphs - done, 0)
         few, many = (round(todo * n) for n in each)
         prompt, answer = _translation_tokens(config) if config.back_translator == "llm" else (0.0, (0.0, 0.0))
-        tokens = (few * prompt, many * prompt), (few * answer[0], many * answer[1])
-        yield Estimate("translate", f"{_span(few, many)} sentences", *tokens, _hours(config, "translate", todo))
+        candidates = config.args.number_of_candidates
+        tokens = (few * prompt, many * prompt), (few * candidates * answer[0], many * candidates * answer[1])
+        what = f"{_span(few, many)} sentences" + (f", {candidates} candidates each" if candidates > 1 else "")
+        yield Estimate("translate", what, *tokens, _hours(config, "translate", todo))
+        if candidates > 1:
+            most = f"at most {many * candidates:,} candidates"
+            yield Estimate("select", most, hours=_hours(config, "select", todo))
     if "score" in config.args.stages and config.scorer is not None:
         few, many = (max(round(paragraphs * n * share) - scored, 0) for n, share in zip(each, kept, strict=True))
         yield Estimate("score", f"{_span(few, many)} pairs", hours=_hours(config, "score", paragraphs))

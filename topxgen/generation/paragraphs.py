@@ -138,6 +138,7 @@ class Generation:
         self._topics: dict[str, str | None] = {}  # of prompts in flight, by id
         self._current_step: int | None = None
         self._kept_in_step = self.unproductive_steps = 0
+        self._all_scheduled = False  # the schedule has no more prompts
         self._decided_prompts = self._kept_now = 0
         # Responses on disk, and requests sent by this run.
         self.requested_by_language = Counter({name: len(files.responses) for name, files in self._files.items()})
@@ -165,6 +166,12 @@ class Generation:
     def target_reached(self) -> bool:
         return self._target.reached(self.kept)
 
+    @property
+    def complete(self) -> bool:
+        """Whether the target was reached, or the pipeline has sent all that it sends."""
+        ended = self._pipeline.ends and self._all_scheduled and not self._undecided
+        return self.target_reached or ended
+
     def run(self, sampler, settings: SamplingSettings) -> None:
         """Request, judge and write until the target is reached or MAX_UNPRODUCTIVE_STEPS steps kept nothing."""
         answers = sampler.generate(self.next_request, settings)
@@ -187,12 +194,14 @@ class Generation:
             if self._undecided and len(self._undecided) * self._expected() >= self._target.missing(self.kept):
                 return None
             if not self._queue:
-                self._queue.extend(next(self._steps, ()))
-            if not self._queue:  # the pipeline has no more prompts
+                step = next(self._steps, None)
+                self._all_scheduled = step is None
+                self._queue.extend(step or ())
+            if not self._queue:  # there are no more, or they wait for texts
                 return None
             prompt = self._queue[0]
             if not self._target.wants(self.kept, prompt.language):
-                self._queue.popleft()
+                self._pipeline.judged(self._queue.popleft(), [])
                 continue
             record = self._files[prompt.language].responses.get(prompt.id)
             if record is None:
@@ -235,6 +244,7 @@ class Generation:
                 self._judge_prompt(prompt, self._arrived.pop(prompt.id))
             else:
                 self._arrived.pop(prompt.id, None)
+                self._pipeline.judged(prompt, [])
             self._undecided.popleft()
         files = self._files.values()
         self._progress.update(

@@ -78,20 +78,20 @@ def numbered_texts(response: str, n: int) -> list[str] | None:
     return texts if all(texts) else None
 
 
-def _counts(marker: re.Match, markers: list[re.Match]) -> bool:
+def _counts(marker: re.Match, markers: list[re.Match], doubtful: bool) -> bool:
     """Whether it is the next of the numbers 1, 2, 3 …"""
-    return int(marker[1]) == len(markers) + 1
+    return not doubtful and int(marker[1]) == len(markers) + 1
 
 
 def _markers(
-    pattern: re.Pattern, response: str, fits: Callable[[re.Match, list[re.Match]], bool] = _counts
+    pattern: re.Pattern, response: str, fits: Callable[[re.Match, list[re.Match], bool], bool] = _counts
 ) -> Sequence[re.Match]:
-    """The numbers of a list that fit those before, without those before a small letter, unless all of the list's are."""
+    """The numbers of a list that fit those before. Those before a small letter are doubtful, unless all of the list's are."""
     found: dict[bool, list[re.Match]] = {True: [], False: []}
     for marker in pattern.finditer(response):
         after = _LETTERS.match(response, marker.end())
         for small, markers in found.items():
-            if fits(marker, markers) and (small or not after or not _is_small(after[1])):
+            if fits(marker, markers, not small and bool(after) and _is_small(after[1])):
                 markers.append(marker)
     return found[False] or found[True]
 
@@ -109,6 +109,20 @@ def _is_small(letters: str) -> bool:
     return (
         letters.islower() and letters != letters.title()
     )  # not uMandela; Georgian letters are lower-case and have no capitals
+
+
+def first_line(response: str, number: int, closed: bool = False) -> str:
+    """The first line of a response that has text, "" if none has: without the `number` that the prompt asked for, markup, or a
+    line that announces it. `closed`: of the lines that have their end."""
+    lines = split_lines(without_thoughts(response.rpartition("\n")[0] if closed else response))
+    for place, line in enumerate(lines):
+        marker = _MARKER.match(line)
+        line = line[marker.end() :] if marker and int(marker[1]) == number else line
+        text = "" if _RULE.fullmatch(line) else _text(line.lstrip("# \t"))
+        announces = text.endswith((":", "：")) and any(map(str.strip, lines[place + 1 :]))
+        if text and not announces:
+            return text
+    return ""
 
 
 def listed_passages(response: str, first: int | None = None) -> list[str]:
@@ -141,9 +155,11 @@ def _prepared(response: str, first: int | None) -> str:
 
 
 def _passage_markers(response: str) -> Sequence[re.Match]:
-    def fits(marker: re.Match, markers: list[re.Match]) -> bool:
-        opens_line = not response[: marker.start(1)].rpartition("\n")[2].strip(" \t*#_>(")
-        return opens_line or (bool(markers) and int(marker[1]) == int(markers[-1][1]) + 1)
+    def fits(marker: re.Match, markers: list[re.Match], doubtful: bool) -> bool:
+        before = response[max(marker.start(1) - 20, 0) : marker.start(1)]  # the whole line may be huge
+        opens_line = not before.rpartition("\n")[2].strip(" \t*#_>(")
+        goes_on = int(marker[1]) == int(markers[-1][1]) + 1 if markers else marker.start() == 0
+        return opens_line + goes_on + (not doubtful) >= 2
 
     return _markers(_INLINE, response, fits) or list(_LABELLED.finditer(response))
 

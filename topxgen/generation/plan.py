@@ -11,6 +11,7 @@ from topxgen.common.registry import load_choice
 from topxgen.corpora import benchmarks
 from topxgen.corpora.monolingual import TextSource, hub_id, open_sources
 from topxgen.generation import checks
+from topxgen.generation.candidates import SELECTORS
 from topxgen.generation.filters import load_filters
 from topxgen.generation.paragraphs import Target
 from topxgen.generation.pipelines import PIPELINES
@@ -39,6 +40,7 @@ class GenerationConfig:
         self.minimums = self._minimums(chosen)
         self.target_language = languages.find(args.target_language, args.languages_file)
         self.back_translator, self.scorer_name = checks.back_translator(args), checks.scorer(args)
+        self.selector_name = checks.selector(args)
         translate_dir = check_filename(args.translate_dir or default_translate_dir(vars(args)), "--translate_dir")
         self.layout = Layout(args.output_dir, translate_dir, self._filenames())
         if args.num_beams > inference.MAX_BEAMS:
@@ -48,6 +50,8 @@ class GenerationConfig:
             raise UsageError(
                 f"--num_return_sequences {args.num_return_sequences} is more than --num_beams {args.num_beams}"
             )
+        if "generate" in args.stages and args.threshold is None:
+            args.threshold = self.pipeline_class.threshold
         if "generate" in args.stages and args.paragraphs:
             if args.number_of_instructions and len(chosen) > 1:
                 raise UsageError(
@@ -56,7 +60,7 @@ class GenerationConfig:
         elif "generate" in args.stages:
             if not args.model_name_or_path:
                 raise UsageError("the generate stage needs --model_name_or_path")
-            if not args.number_of_instructions and not any(self.minimums.values()):
+            if not (args.number_of_instructions or any(self.minimums.values()) or self.pipeline_class.ends):
                 raise UsageError(
                     "set the number of paragraphs: --number_of_instructions or --number_of_instructions_per_language"
                 )
@@ -92,11 +96,15 @@ class GenerationConfig:
             self.prompts or ("translate" in args.stages and translator == "llm")
         ):
             models += [args.model_name_or_path, args.tokenizer_name_or_path, args.adapter_name_or_path]
+        if self.prompts and checks.encodes_with_sonar(args):
+            models.append(args.sonar_name_or_path)
         if "translate" in args.stages:
             models += [args.nllb_name_or_path if translator == "nllb" else None, args.lid_model]
-        if "score" in args.stages and self.scorer_name == "blaser":
+        judges = {self.scorer_name} if "score" in args.stages else set()
+        judges |= {self.selector_name} if "translate" in args.stages else set()
+        if "blaser" in judges:
             models += [args.blaser_name_or_path, args.sonar_name_or_path]
-        if "score" in args.stages and self.scorer_name == "metricx-qe":
+        if "metricx-qe" in judges:
             models.append(args.metricx_name_or_path)
         return models
 
@@ -160,7 +168,10 @@ class GenerationConfig:
 
     @cached_property
     def target(self) -> Target:
-        return Target(tuple(sorted(self.languages)), self.args.number_of_instructions, self.minimums)
+        total = self.args.number_of_instructions
+        if self.prompts and self.pipeline_class.ends and not self.limited:  # all that the schedule can bring
+            total = self.pipeline.prompts * self.args.num_return_sequences
+        return Target(tuple(sorted(self.languages)), total, self.minimums)
 
     def generate_settings(self) -> dict:
         """What decides the paragraphs, by the names in settings_generate.json."""
@@ -192,6 +203,8 @@ class GenerationConfig:
             "target_language": self.target_language.name,
             "splitter": self.args.splitter,
             "lid_model": self.args.lid_model,
+            "number_of_candidates": self.args.number_of_candidates,
+            "select_by": None if self.selector is None else self.selector.id,
             **self.translator.settings,
         }
 
@@ -214,6 +227,13 @@ class GenerationConfig:
                 earlier_responses=self.layout.shared_translation_responses,
                 meter=self.meter,
             ),
+        )
+
+    @cached_property
+    def selector(self):
+        """What chooses among candidates, an object as the scorer, its models not loaded; None if there is one candidate."""
+        return (
+            None if self.selector_name is None else load_choice("--select_by", self.selector_name, SELECTORS)(self.args)
         )
 
     @cached_property

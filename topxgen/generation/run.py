@@ -19,7 +19,8 @@ from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
 from topxgen.generation import funnel, min_score, native, scoring
 from topxgen.generation.back_translation import back_translate, read_paragraphs, translated_ids
-from topxgen.generation.checks import RULES
+from topxgen.generation.candidates import collect, collected_ids, select
+from topxgen.generation.checks import RULES, check_candidates
 from topxgen.generation.manifests import (
     STAGES,
     language_manifest,
@@ -31,6 +32,7 @@ from topxgen.generation.manifests import (
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
 from topxgen.text import language_id
+from topxgen.text.languages import Language
 
 logger = logging.getLogger(__name__)
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -43,6 +45,7 @@ class Rates(TypedDict, total=False):
 
     generate: Positive
     translate: Positive
+    select: Positive
     score: Positive
 
 
@@ -82,6 +85,10 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
         for language in languages:
             yield lambda language=language: config.translator.check(language, config.target_language)
     yield lambda: flag_rules.check(RULES, args)
+    if "translate" in args.stages:
+        yield lambda: check_candidates(args, config.translator)
+        if config.selector is not None:
+            yield lambda: config.selector.preflight(languages, config.target_language)
     if "translate" in args.stages:
         for language in languages if "generate" not in args.stages else ():
             yield lambda language=language: next(read_paragraphs(config.layout, language), None)
@@ -208,10 +215,11 @@ def generate(config: GenerationConfig) -> bool:
                 sampler.close()
         else:
             progress.restart_clock()  # what is read from disk says nothing about the rate
+        config.pipeline.finish()
     counts = {name: funnel.generation_counts(layout, name) for name in config.languages}
     results = {
         name: {
-            "complete": generation.target_reached,
+            "complete": generation.complete,
             "prompts_asked": generation.requested_by_language[name],
             "counts": counts[name],
         }
@@ -219,7 +227,7 @@ def generate(config: GenerationConfig) -> bool:
     }
     write_manifests(layout, "generate", started, args.seed, settings, results, config.languages)
     kept, answers = (sum(count[key] for count in counts.values()) for key in ("kept", "answers"))
-    if generation.target_reached:
+    if generation.complete:
         logger.info(f"generate: kept {kept} paragraphs from {answers} responses")
     else:
         unproductive = generation.unproductive_steps >= MAX_UNPRODUCTIVE_STEPS
@@ -228,7 +236,7 @@ def generate(config: GenerationConfig) -> bool:
             f"generate: stopped at {kept} of {total} paragraphs: {cause}; see the reasons in {layout.output_dir}/"
             "*_rejects.jsonl, then change the prompt, the topics or the filters in another --output_dir"
         )
-    return generation.target_reached
+    return generation.complete
 
 
 def _check_origin(config: GenerationConfig) -> None:
@@ -258,25 +266,32 @@ def translate(config: GenerationConfig) -> None:
                 f"{args.lid_model} cannot identify {language.name}: the language of its sentences is not checked; pass "
                 "a fastText --lid_model that can, such as GlotLID's"
             )
-    totals, done = Counter(), Counter()
+    totals, done, found = Counter(), Counter(), Counter()  # paragraphs: all, finished, with translations or candidates
     for language in languages:
         translated = translated_ids(layout, language)
+        collected = translated if config.selector is None else translated | collected_ids(layout, language)
         ids = [paragraph.id for paragraph in read_paragraphs(layout, language)]
         totals[language.name] = len(ids)
         done[language.name] = sum(paragraph_id in translated for paragraph_id in ids)
+        found[language.name] = sum(paragraph_id in collected for paragraph_id in ids)
     record(layout.settings("translate"), settings)
     total = totals.total()
-    if unfinished := [name for name in totals if done[name] < totals[name]]:
-        remove_manifests(layout, "translate", unfinished)
+    unfinished = [language for language in languages if done[language.name] < totals[language.name]]
+    if unfinished:
+        remove_manifests(layout, "translate", [language.name for language in unfinished])
+    if found.total() < total:
         logger.info(f"translate: the sentences of {total} paragraphs into {target.name}; loading {translator.version}")
+        step = back_translate if config.selector is None else collect
         try:
             translator.load()
-            with _progress(config, "translate", total, done.total()) as progress:
-                for language in languages:
-                    back_translate(config, language, identifier, progress)
+            with _progress(config, "translate", total, found.total()) as progress:
+                for language in unfinished:
+                    step(config, language, identifier, progress)
         finally:
             _log_retries(translator)
             translator.close()
+    if unfinished and config.selector is not None:
+        _select(config, unfinished, total, done.total())
     for name in config.languages:  # one without paragraphs has an empty file, so that the stages after this find it
         Appender(layout.translations(name)).close()
     counts = {name: funnel.translation_counts(layout, name) for name in config.languages}
@@ -289,8 +304,27 @@ def translate(config: GenerationConfig) -> None:
         for name, count in counts.items()
     }
     write_manifests(layout, "translate", started, args.seed, settings, results, config.languages)
+    for name in config.languages:
+        layout.candidates(name).unlink(missing_ok=True)
     pairs, sentences = (sum(count[key] for count in counts.values()) for key in ("pairs", "sentences"))
     logger.info(f"translate: kept {pairs} pairs from {sentences} sentences")
+
+
+def _select(config: GenerationConfig, languages: list[Language], total: int, done: int) -> None:
+    """The second half of the translate stage, once the translator's memory is free: the best candidate of each sentence."""
+    selector = config.selector
+    logger.info(f"select: the best of up to {config.args.number_of_candidates} candidates by {selector.id}")
+    try:
+        selector.load()
+        with _progress(config, "select", total, done) as progress:
+            for language in languages:
+                select(config, language, progress)
+        if selector.truncated:
+            logger.warning(
+                f"{selector.truncated} texts are longer than {selector.id} reads and were judged by their beginnings"
+            )
+    finally:
+        selector.close()
 
 
 def score(config: GenerationConfig) -> None:

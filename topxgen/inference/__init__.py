@@ -43,11 +43,15 @@ ENGINE_LOG = "engine.log"  # in the output directory: what vLLM and transformers
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt (text, or a chat as a list of {"role", "content"}) and the seed of its sampling."""
+    """A prompt (text, or a chat as a list of {"role", "content"}) and the seed of its sampling.
+
+    `log_probabilities`: whether its answer is to have them; only local models sampling have any.
+    """
 
     id: str
     prompt: str | list[dict[str, str]]
     seed: int
+    log_probabilities: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,10 @@ class Answer:
     error: str | None = None
     cached_tokens: int = 0  # those of the prompt that an API had in its cache
     finish_reasons: tuple[str, ...] = ()  # of each text: "length" if it was cut at max_new_tokens, else the backend's
-
     server_defaults: bool | None = (
         None  # whether a server that refuses NEUTRAL used its own values; None: no such server
     )
+    log_probabilities: tuple[float, ...] = ()  # of each text: the mean over its tokens, by the model before temperature
 
     def __post_init__(self):
         # Lone surrogates cannot be saved: what is judged now must be what a resumed run reads.

@@ -100,7 +100,9 @@ class HFSampler:
             options |= dict(stop_strings=list(settings.stop), tokenizer=self._tokenizer)
         if sampled:
             seeds = [request.seed + i for request, _ in batch for i in range(n)]
-            options["logits_processor"] = [_SeededSampling(seeds, settings.temperature, settings.top_p)]
+            wanted = any(request.log_probabilities for request, _ in batch)
+            sampling = _SeededSampling(seeds, settings.temperature, settings.top_p, wanted)
+            options["logits_processor"] = [sampling]
         with torch.inference_mode(), neutral_decoding(self._model):
             output = self._model.generate(**inputs, **options)
         new = output[:, inputs["input_ids"].shape[1] :]
@@ -114,8 +116,21 @@ class HFSampler:
                 texts.append(begun + text)
                 reasons.append("length" if len(row) == settings.max_new_tokens and text == whole else "stop")
             completion_tokens = int((ids != self._tokenizer.pad_token_id).sum())
+            means = ()
+            if sampled and request.log_probabilities:
+                means = tuple(map(self._mean, sampling.log_probabilities(i * n, n), ids.tolist()))
             reasons = tuple((reasons * n)[:n])
-            yield Answer(request.id, (texts * n)[:n], len(tokens), completion_tokens, finish_reasons=reasons)
+            texts = (texts * n)[:n]
+            yield Answer(
+                request.id, texts, len(tokens), completion_tokens, finish_reasons=reasons, log_probabilities=means
+            )
+
+    def _mean(self, log_probabilities: list[float], row: list[int]) -> float:
+        """The mean log probability of the tokens of an answer, with the token that ended it."""
+        ends = self._end_tokens | {self._tokenizer.pad_token_id}  # padding alone: a stop string ended it
+        length = next((i for i, token in enumerate(row) if token in ends), len(row))
+        length += length < len(row) and row[length] in self._end_tokens
+        return sum(log_probabilities[:length]) / max(1, length)
 
     def _up_to_end(self, row: list[int]) -> list[int]:
         """`row` up to the token that ended it, which the base model's tokenizer may take for text."""
@@ -133,7 +148,7 @@ class _SeededSampling:
     is in its batch, as it would with one generator for all rows.
     """
 
-    def __init__(self, seeds: list[int], temperature: float, top_p: float):
+    def __init__(self, seeds: list[int], temperature: float, top_p: float, keeps_log_probabilities: bool = False):
         import torch
         from transformers import TopPLogitsWarper
 
@@ -141,13 +156,22 @@ class _SeededSampling:
         self._temperature = temperature
         self._warper = TopPLogitsWarper(top_p) if top_p < 1 else None
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        # For each token (rows,): the log probabilities, by the model itself, of what was drawn.
+        self._drawn: list | None = [] if keeps_log_probabilities else None
 
     def __call__(self, input_ids, scores):
         torch = self._torch
-        scores = scores.float() / self._temperature
+        by_model, scores = scores.float(), scores.float() / self._temperature
         if self._warper is not None:
             scores = self._warper(input_ids, scores)
         exponential = torch.empty(scores.shape)
         for row, generator in zip(exponential, self._generators, strict=True):
             row.exponential_(generator=generator)
-        return scores.log_softmax(-1) - exponential.log().to(scores.device)
+        noisy = scores.log_softmax(-1) - exponential.log().to(scores.device)
+        if self._drawn is not None:
+            self._drawn.append(by_model.log_softmax(-1).gather(1, noisy.argmax(-1, keepdim=True))[:, 0])
+        return noisy
+
+    def log_probabilities(self, first: int, count: int) -> list[list[float]]:
+        """Of the tokens of `count` rows from `first` on."""
+        return self._torch.stack(self._drawn, dim=1)[first : first + count].tolist()

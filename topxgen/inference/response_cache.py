@@ -12,7 +12,12 @@ from topxgen.common.files import Appender, read_numbered_jsonl
 from topxgen.inference import NEUTRAL, Answer, Request, SamplingSettings
 
 RESPONSE_KEYS = ("id", "texts", "prompt_tokens", "completion_tokens")
-MORE_KEYS = ("error", "cached_tokens", "finish_reasons")  # of an Answer, written if they say something
+MORE_KEYS = (
+    "error",
+    "cached_tokens",
+    "finish_reasons",
+    "log_probabilities",
+)  # of an Answer, written if they say something
 
 
 class ResponseRecord(TypedDict, total=False):
@@ -26,6 +31,7 @@ class ResponseRecord(TypedDict, total=False):
     cached_tokens: int
     error: str | None
     finish_reasons: list[str]
+    log_probabilities: list[float]
     server_defaults: bool
     max_new_tokens: int | None
 
@@ -174,4 +180,5 @@ def _answer(record: dict) -> Answer:
     if reasons is None:  # of an older version
         cut = limit and record["completion_tokens"] >= limit * len(texts)
         reasons = ["length" if cut else "stop"] * len(texts)
-    return Answer(**{key: record[key] for key in RESPONSE_KEYS}, finish_reasons=tuple(reasons))
+    more = dict(finish_reasons=tuple(reasons), log_probabilities=tuple(record.get("log_probabilities", ())))
+    return Answer(**{key: record[key] for key in RESPONSE_KEYS}, **more)

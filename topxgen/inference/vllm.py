@@ -156,6 +156,11 @@ class VLLMSampler:
                             len(output.prompt_token_ids),
                             sum(len(completion.token_ids) for completion in output.outputs),
                             finish_reasons=tuple((reasons * n)[:n]),
+                            log_probabilities=tuple(
+                                completion.cumulative_logprob / max(1, len(completion.token_ids))
+                                for completion in output.outputs
+                                if completion.cumulative_logprob is not None
+                            ),
                         )
         finally:
             self._abort(list(in_flight.values()))
@@ -183,6 +188,7 @@ class VLLMSampler:
             stop=list(settings.stop),
             stop_token_ids=sorted(self._end_tokens),
             seed=request.seed,
+            logprobs=0 if request.log_probabilities else None,  # 0: of the sampled token alone
             **NEUTRAL,
             output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )

@@ -9,6 +9,8 @@ A translator has
     block_size                           how many sentences to pass at once (a kill loses at most that many)
     check(source, target)                raise UsageError if it cannot translate between the two; also before `load`
     close()                              free the model and its memory
+and, unless it has only one translation of a sentence,
+    candidates(sentences, source, target, on_done) -> for each sentence up to `number_of_candidates` of them, best first
 It sorts and batches sentences itself.
 """
 
@@ -50,11 +52,13 @@ class TranslatorSettings(Settings):
     nllb_engine: str = "ctranslate2"
     nllb_compute_type: str = "auto"
     cache_dir: str = CACHE_DIR
+    number_of_candidates: int = 1  # of a sentence, from `candidates`
     trust_remote_code: bool = False
     # LLM
     inference_api: str = "vllm"
     model: ModelSettings | None = None
     num_beams: int = 1
+    candidate_temperature: float = 0.7  # at which candidates are sampled, unless there are beams
     template_key: str = "11"
     prompt_style: str = "auto"
     number_of_demonstrations: int = 5

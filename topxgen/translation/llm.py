@@ -1,6 +1,7 @@
 """An LLM as a translator: few-shot prompts with demonstrations retrieved by BM25."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from topxgen import inference, retrieval
@@ -23,7 +24,8 @@ MAX_NEW_TOKENS = 500  # of a translation
 
 
 class LLM:
-    """See topxgen.translation for the interface; there is no confidence.
+    """See topxgen.translation for the interface. Only sampled candidates of a local model have a confidence: exp(mean
+    log-probability) of the tokens.
 
     A model with a chat template is prompted through it, any other with the raw few-shot template; `prompt_style` overrides
     this, as for a chat model that was fine-tuned on a template. Responses are saved in `response_cache` as they arrive.
@@ -36,8 +38,17 @@ class LLM:
         if settings.model is None or not settings.model.model_name_or_path:
             raise UsageError("back-translation by an LLM needs --model_name_or_path (or pass --use_nllb)")
         self._settings, self._model = settings, settings.model
-        sampling = SamplingSettings(temperature=0.0, num_beams=settings.num_beams)
-        inference.check(settings.inference_api, settings.model, sampling)
+        count = settings.number_of_candidates
+        if count > 1 and settings.inference_api in inference.CHAT_ONLY:
+            raise UsageError(
+                f"--number_of_candidates {count}: --inference_api {settings.inference_api} gives one answer to a prompt; pass 1, or "
+                "choose openai, vllm or hf"
+            )
+        if 1 < settings.num_beams < count:
+            raise UsageError(
+                f"--number_of_candidates {count} is more than --num_beams {settings.num_beams}: pass as many beams, or 1 to sample"
+            )
+        inference.check(settings.inference_api, settings.model, self._sampling(count))
         self._style = style_of(settings.prompt_style, settings.inference_api, settings.model)
         get_template(settings.template_key, "English", "French")  # raises if it does not exist
         if self._style == CHAT and settings.template_key != "11":
@@ -47,6 +58,21 @@ class LLM:
             )
         self._pools: dict[tuple[str, str], tuple[list[tuple[str, str]], Retriever]] = {}
         self._sampler, self._cached = None, {}
+
+    @property
+    def _samples(self) -> bool:
+        """Whether candidates are samples, not beams."""
+        return self._settings.number_of_candidates > 1 and self._settings.num_beams == 1
+
+    def _sampling(self, count: int, stop: tuple[str, ...] = ()) -> SamplingSettings:
+        """How to decode `count` translations."""
+        return SamplingSettings(
+            MAX_NEW_TOKENS,
+            temperature=self._settings.candidate_temperature if count > 1 and self._settings.num_beams == 1 else 0.0,
+            num_return_sequences=count,
+            num_beams=self._settings.num_beams,
+            stop=stop,
+        )
 
     def load(self) -> None:
         sampler = inference.load(self._settings.inference_api, self._model)
@@ -94,6 +120,7 @@ class LLM:
             "demonstration_pool": self._settings.demonstration_pool,
             "retriever_tokens": self._settings.retriever_tokens,
             "num_beams": self._settings.num_beams,
+            **({"candidate_temperature": self._settings.candidate_temperature} if self._samples else {}),
             "decoding": inference.decoding(self._settings.inference_api, self._model),
         }
 
@@ -151,41 +178,71 @@ class LLM:
     def translate(
         self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
     ) -> list[Translation]:
+        return [found[0] for found in self._translations(sentences, source, target, 1, on_done)]
+
+    def candidates(
+        self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
+    ) -> list[list[Translation]]:
+        """Samples with a seed of their own each, or the best beams."""
+        return self._translations(sentences, source, target, self._settings.number_of_candidates, on_done)
+
+    def _translations(
+        self, sentences: list[str], source: Language, target: Language, count: int, on_done: Callable[[int], None]
+    ) -> list[list[Translation]]:
         distinct = list(dict.fromkeys(s for s in (" ".join(s.split()) for s in sentences) if unicode_words(s)))
         prompts = self.prompts(distinct, source, target)
         raw = get_template(self._settings.template_key, source.name, target.name) if self._style == RAW else None
         stops = raw.stops if raw else ()
-        errors: dict[int, str | None] = {}
+        read_answers: dict[int, list[Translation]] = {}
 
-        def read(answer: Answer, sentence: str) -> tuple[list[str], str | None]:
-            """The text of an answer (none: there is no answer), and why it is no translation."""
+        def read(answer: Answer, sentence: str) -> list[Translation]:
+            """The translations in an answer; one without text, with the error, if there is none."""
             if not answer.texts:
-                return [], answer.error
-            whole, reasons = answer.texts[0], answer.finish_reasons
-            text = clean_answer(whole, raw.stop) if raw else chat_answer(whole, sentence, target.name)
-            if whole.strip() and not text:
-                return [text], f"the answer cannot be read: {whole.strip()[:80]!r}"
-            if reasons[:1] == ("length",) and is_cut(whole, text):
-                return [text], f"cut at the limit of {MAX_NEW_TOKENS} new tokens"
-            return [text], answer.error
+                return [Translation("", error=answer.error)]
+            translations = []
+            for i, whole in enumerate(answer.texts):
+                text = clean_answer(whole, raw.stop) if raw else chat_answer(whole, sentence, target.name)
+                error = answer.error
+                if whole.strip() and not text:
+                    error = f"the answer cannot be read: {whole.strip()[:80]!r}"
+                elif answer.finish_reasons[i : i + 1] == ("length",) and is_cut(whole, text):
+                    error = f"cut at the limit of {MAX_NEW_TOKENS} new tokens"
+                confidence = None
+                if answer.log_probabilities:
+                    confidence = round(math.exp(answer.log_probabilities[i]), 4)
+                translations.append(Translation(text, confidence, error=error))
+            return translations
 
         def request(numbers: Sequence[int], stop: tuple[str, ...]) -> Iterator[Candidates]:
-            # A prompt that is sent again, with another stop string, has a second response in the cache.
-            ids = {request_id(prompts[i] if stop == stops else [prompts[i], *stop]): i for i in numbers}
-            requests = [Request(key, prompts[i], self._model.seed) for key, i in ids.items()]
-            sampling = SamplingSettings(MAX_NEW_TOKENS, temperature=0.0, num_beams=self._settings.num_beams, stop=stop)
+            sampling = self._sampling(count, stop)
+            ids = {self._request_id(prompts[i], sampling, stop == stops): i for i in numbers}
+            requests = [
+                Request(key, prompts[i], self._seed(key, count), log_probabilities=count > 1) for key, i in ids.items()
+            ]
             for answer in self._sampler_for(source).generate(inference.from_list(requests), sampling):
                 i = ids[answer.id]
-                texts, errors[i] = read(answer, distinct[i])
-                yield i, texts
+                read_answers[i] = read(answer, distinct[i])
+                yield i, [translation.text for translation in read_answers[i]] if answer.texts else []
 
-        count = len(distinct)
-        on_answer = by_steps(on_done, len(sentences), count)
+        total = len(distinct)
+        on_answer = by_steps(on_done, len(sentences), total)
         translations = {}
-        for i, texts in one_line_answers(raw, count, request) if raw else request(range(count), ()):
-            translations[distinct[i]] = Translation(texts[0] if texts else "", error=errors[i])
+        for i, _ in one_line_answers(raw, total, request) if raw else request(range(total), ()):
+            translations[distinct[i]] = read_answers[i]
             on_answer(1)
-        return [translations.get(" ".join(sentence.split()), Translation("")) for sentence in sentences]
+        return [translations.get(" ".join(sentence.split()), [Translation("")]) for sentence in sentences]
+
+    @staticmethod
+    def _request_id(prompt: str | list, sampling: SamplingSettings, is_first: bool) -> str:
+        """A prompt that is sent again, with another stop string, has a second response in the cache; candidates have others."""
+        more = [] if is_first else list(sampling.stop)
+        if sampling.num_return_sequences > 1:
+            more += [sampling.num_return_sequences, sampling.temperature]
+        return request_id([prompt, *more] if more else prompt)
+
+    def _seed(self, key: str, count: int) -> int:
+        """The seed of a request: candidates of two sentences must not share their random numbers."""
+        return self._model.seed if count == 1 else (self._model.seed + int(key[:8], 16)) % (1 << 31)
 
     def close(self) -> None:
         """Free the model; the object cannot be used afterwards."""

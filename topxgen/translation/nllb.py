@@ -37,6 +37,8 @@ class NLLB:
         config, self._tokenizer, self._max_tokens = read_checkpoint(self.name, settings.trust_remote_code)
         self._languages = LanguageTokens(self.name, config, self._tokenizer)
         self.family = self._languages.family
+        self._candidates = settings.number_of_candidates
+        self._num_beams = max(NUM_BEAMS, self._candidates)
         self._engine = load_choice("--nllb_engine", self._engine_name, ENGINES)(settings, config, self._tokenizer)
 
     def load(self) -> None:
@@ -49,7 +51,7 @@ class NLLB:
 
     @property
     def version(self) -> str:
-        return f"{self.name}, {self.family.name}, {self._engine.version}, {NUM_BEAMS} beams"
+        return f"{self.name}, {self.family.name}, {self._engine.version}, {self._num_beams} beams"
 
     @property
     def settings(self) -> dict:
@@ -66,6 +68,17 @@ class NLLB:
     def translate(
         self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
     ) -> list[Translation]:
+        return [found[0] for found in self._translations(sentences, source, target, 1, on_done)]
+
+    def candidates(
+        self, sentences: list[str], source: Language, target: Language, on_done: Callable[[int], None] = no_progress
+    ) -> list[list[Translation]]:
+        """The best beams of each sentence."""
+        return self._translations(sentences, source, target, self._candidates, on_done)
+
+    def _translations(
+        self, sentences: list[str], source: Language, target: Language, count: int, on_done: Callable[[int], None]
+    ) -> list[list[Translation]]:
         before, prefix = self._languages.prefixes(source, target)
         distinct = list(dict.fromkeys(sentence for sentence in sentences if unicode_words(sentence)))
         limit = self._max_tokens - len(before) - 1
@@ -73,15 +86,18 @@ class NLLB:
             split_long(text, ids, self._ids, limit) for text, ids in zip(distinct, self._ids(distinct), strict=True)
         ]
         rows = [before + ids + [self._tokenizer.eos_token_id] for parts in pieces for ids in self._ids(parts)]
-        outputs = iter(self._decode(rows, prefix, by_steps(on_done, len(sentences), len(rows))))
+        outputs = iter(self._decode(rows, prefix, count, by_steps(on_done, len(sentences), len(rows))))
         joint = "" if target.script in UNSPACED_SCRIPTS else " "
         translations = {}
         for text, parts in zip(distinct, pieces, strict=True):
-            answers = [next(outputs) for _ in parts]
-            confidence = round(min(math.exp(sum(score for _, score in answers) / len(answers)), 1.0), 4)
-            translations[text] = Translation(joint.join(answer for answer, _ in answers), confidence, len(parts))
+            translations[text] = []
+            # Of a sentence in pieces the first candidate has the best beam of each, the second the second best ...
+            for answers in zip(*(next(outputs) for _ in parts), strict=True):
+                confidence = round(min(math.exp(sum(score for _, score in answers) / len(answers)), 1.0), 4)
+                joined = joint.join(answer for answer, _ in answers)
+                translations[text].append(Translation(joined, confidence, len(parts)))
         # A sentence without words has no translation.
-        return [translations.get(sentence, Translation("", 0.0)) for sentence in sentences]
+        return [translations.get(sentence, [Translation("", 0.0)]) for sentence in sentences]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         if not texts:
@@ -91,9 +107,9 @@ class NLLB:
         return self._tokenizer(texts, **options)["input_ids"]
 
     def _decode(
-        self, rows: list[list[int]], prefix: list[int], on_done: Callable[[int], None]
-    ) -> list[tuple[str, float]]:
-        """(text, mean log-probability) for each row, in order."""
+        self, rows: list[list[int]], prefix: list[int], count: int, on_done: Callable[[int], None]
+    ) -> list[list[tuple[str, float]]]:
+        """The `count` best (text, mean log-probability) for each row, in order."""
         if not rows:
             return []
         buckets: dict[int, list[int]] = {}
@@ -103,12 +119,12 @@ class NLLB:
             indices.sort(key=lambda i: len(rows[i]), reverse=True)  # the order in which CTranslate2 finishes them
         work = [(min(2 * longest, self._max_tokens), [rows[i] for i in buckets[longest]]) for longest in buckets]
         outputs: list = [None] * len(rows)
-        results = self._engine.translate(work, prefix, NUM_BEAMS, on_done)
+        results = self._engine.translate(work, prefix, self._num_beams, count, on_done)
         for indices, bucket in zip(buckets.values(), results, strict=True):
             for i, output in zip(indices, bucket, strict=True):
                 outputs[i] = output
-        texts = decode(self._tokenizer, [ids for ids, _ in outputs])
-        return [(text.strip(), score) for text, (_, score) in zip(texts, outputs, strict=True)]
+        texts = iter(decode(self._tokenizer, [ids for output in outputs for ids, _ in output]))
+        return [[(next(texts).strip(), score) for _, score in output] for output in outputs]
 
     def close(self) -> None:
         """Free the model; the object cannot be used afterwards."""

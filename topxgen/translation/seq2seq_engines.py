@@ -2,9 +2,10 @@
 
 An engine is built of (settings, config, tokenizer), checks whether it can run here, and has
     load()                               load the model (CTranslate2: convert it the first time)
-    translate(work, prefix, num_beams, on_done)   work: list of (maximum new tokens, rows of token ids, longest first);
-                                         prefix: ids that each target begins with; returns, in the same shape, (token ids,
-                                         mean log-probability) for each row; on_done(n): n more rows are finished
+    translate(work, prefix, num_beams, count, on_done)   work: list of (maximum new tokens, rows of token ids, longest
+                                         first); prefix: ids that each target begins with; returns, in the same shape, the
+                                         `count` best (token ids, mean log-probability) for each row; on_done(n): n more
+                                         rows are finished
     compute_type, version, block_size    the precision; a description for manifests; how many rows to pass at once
     close()                              free the model and its memory
 """
@@ -35,7 +36,8 @@ MIN_BATCH_TOKENS = 256  # if memory runs out, batches are halved down to about t
 CONVERSION_VERSION, CONTENTS = 2, "conversion.json"
 DEFAULT_MAX_TOKENS = 512  # for models that state no limit
 Work = list[tuple[int, list[list[int]]]]
-Outputs = list[list[tuple[list[int], float]]]
+Output = list[tuple[list[int], float]]  # of a row, best first
+Outputs = list[list[Output]]
 
 
 def read_checkpoint(name: str, trust_remote_code: bool):
@@ -145,11 +147,13 @@ class CTranslate2Engine:
                 "the folder is damaged, remove it to convert the model again"
             ) from None
 
-    def translate(self, work: Work, prefix: list[int], num_beams: int, on_done: Callable[[int], None]) -> Outputs:
+    def translate(
+        self, work: Work, prefix: list[int], num_beams: int, count: int, on_done: Callable[[int], None]
+    ) -> Outputs:
         reported = 0
         while True:
             try:
-                pending = [self._submit(rows, longest, prefix, num_beams) for longest, rows in work]
+                pending = [self._submit(rows, longest, prefix, num_beams, count) for longest, rows in work]
                 outputs, finished = [], 0
                 for results in pending:
                     outputs.append([])
@@ -167,11 +171,12 @@ class CTranslate2Engine:
                     ) from None
                 self._batch_tokens //= 2
 
-    def _submit(self, rows: list[list[int]], longest: int, prefix: list[int], num_beams: int) -> list:
+    def _submit(self, rows: list[list[int]], longest: int, prefix: list[int], num_beams: int, count: int) -> list:
         return self._translator.translate_batch(
             [self._tokens(row) for row in rows],
             [self._tokens(prefix)] * len(rows) if prefix else None,
             beam_size=num_beams,
+            num_hypotheses=count,
             max_input_length=0,  # the default silently truncates at 1024
             max_decoding_length=longest,
             max_batch_size=max(self._batch_tokens, max(map(len, rows))),
@@ -183,8 +188,9 @@ class CTranslate2Engine:
     def _tokens(self, ids: list[int]) -> list[str]:
         return [self._token_names[number] for number in ids]
 
-    def _read(self, result, skip: int) -> tuple[list[int], float]:
-        return self._tokenizer.convert_tokens_to_ids(result.hypotheses[0][skip:]), result.scores[0]
+    def _read(self, result, skip: int) -> Output:
+        ids = [self._tokenizer.convert_tokens_to_ids(tokens[skip:]) for tokens in result.hypotheses]
+        return list(zip(ids, result.scores, strict=True))
 
     def close(self) -> None:
         if self._translator is not None:
@@ -329,20 +335,22 @@ class TransformersEngine:
         model = hub_call(name, lambda: load_weights(AutoModelForSeq2SeqLM, name, dtype=dtype, **options))
         self._model = model.to(self._device).eval()
 
-    def translate(self, work: Work, prefix: list[int], num_beams: int, on_done: Callable[[int], None]) -> Outputs:
-        return [self._bucket(rows, longest, prefix, num_beams, on_done) for longest, rows in work]
+    def translate(
+        self, work: Work, prefix: list[int], num_beams: int, count: int, on_done: Callable[[int], None]
+    ) -> Outputs:
+        return [self._bucket(rows, longest, prefix, num_beams, count, on_done) for longest, rows in work]
 
-    def _bucket(self, rows, longest: int, prefix: list[int], num_beams: int, on_done) -> list[tuple[list[int], float]]:
+    def _bucket(self, rows, longest: int, prefix: list[int], num_beams: int, count: int, on_done) -> list[Output]:
         outputs: list = [None] * len(rows)
         waiting = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         while waiting:
-            count = 1
-            while count < len(waiting) and (count + 1) * len(rows[waiting[count]]) <= self._batch_tokens:
-                count += 1
-            batch = waiting[:count]
+            size = 1
+            while size < len(waiting) and (size + 1) * len(rows[waiting[size]]) <= self._batch_tokens:
+                size += 1
+            batch = waiting[:size]
             results = None
             try:
-                results = self._batch([rows[i] for i in batch], longest, prefix, num_beams)
+                results = self._batch([rows[i] for i in batch], longest, prefix, num_beams, count)
             except self._torch.OutOfMemoryError as error:
                 if self._batch_tokens < MIN_BATCH_TOKENS:
                     raise UsageError(f"{reason(error)}; pass a smaller --nllb_compute_type") from None
@@ -352,16 +360,17 @@ class TransformersEngine:
                 continue
             for i, result in zip(batch, results, strict=True):
                 outputs[i] = result
-            del waiting[:count]
-            on_done(count)
+            del waiting[:size]
+            on_done(size)
         return outputs
 
-    def _batch(self, rows, longest: int, prefix: list[int], num_beams: int) -> list[tuple[list[int], float]]:
+    def _batch(self, rows, longest: int, prefix: list[int], num_beams: int, count: int) -> list[Output]:
         inputs = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
         with self._torch.inference_mode(), neutral_decoding(self._model):
             result = self._model.generate(
                 **inputs,
                 num_beams=num_beams,
+                num_return_sequences=count,
                 # As CTranslate2: the search ends when as many hypotheses are finished as there are beams.
                 early_stopping=num_beams > 1,
                 do_sample=False,
@@ -371,7 +380,8 @@ class TransformersEngine:
                 output_scores=True,
             )
         scores = result.sequences_scores.tolist() if num_beams > 1 else [0.0] * len(rows)
-        return list(zip(result.sequences[:, 1 + len(prefix) :].tolist(), scores, strict=True))
+        outputs = list(zip(result.sequences[:, 1 + len(prefix) :].tolist(), scores, strict=True))
+        return [outputs[i : i + count] for i in range(0, len(outputs), count)]
 
     def close(self) -> None:
         self._model = None

@@ -21,6 +21,10 @@ PIPELINES: dict[str, Choice] = {
         "topxgen.generation.pipelines.self_instruct:SelfInstruct",
         "passages like seed sentences and like those kept before",
     ),
+    "knn-instruct": Choice(
+        "topxgen.generation.pipelines.knn_instruct:KNNInstruct",
+        "in rounds, one more passage for each of a pool and its nearest neighbours",
+    ),
 }
 
 
@@ -45,6 +49,10 @@ class Pipeline:
     tokens_per_text: tuple[int, int] = (200, 600)  # at most three paragraphs; in the published data 100 to 250 words
     sentences_per_text: tuple[int, int] = (4, 12)
     filters: tuple[str, ...] = TOPXGEN_FILTERS  # default of --filters
+    threshold: float = 0.7  # default of --threshold
+    # Whether the schedule ends by itself: then the run is complete, and the numbers of texts are only limits.
+    ends: bool = False
+    prompts: int = 0  # of a schedule that ends
     stop: tuple[str, ...] = ()  # strings at which a response ends
     settings: Mapping = MappingProxyType({})  # what decides the texts besides the flags: digests of files; JSON values
     summary: str = ""  # for --dry_run
@@ -53,7 +61,8 @@ class Pipeline:
         """`config`: a topxgen.generation.plan.GenerationConfig."""
 
     def schedule(self, languages: tuple[str, ...], step_size: int, seed: int) -> Iterator[list[Prompt]]:
-        """The prompts, step by step; by default without end, languages in shuffled rounds."""
+        """The prompts, step by step; by default without end, languages in shuffled rounds. An empty step: the next one depends
+        on prompts that `judged` has not had yet."""
         return shuffled_rounds(languages, step_size, seed)
 
     def build(self, prompt: Prompt) -> tuple[str | list[dict[str, str]], str | None] | None:
@@ -78,7 +87,11 @@ class Pipeline:
         return []
 
     def judged(self, prompt: Prompt, texts: list[str]) -> None:
-        """Called for each prompt whose texts were judged, in the order of the schedule, with those that were kept."""
+        """Called for each prompt whose texts were judged, in the order of the schedule, with those that were kept; without texts
+        for those that are passed over because their language has enough."""
+
+    def finish(self) -> None:
+        """Called when the run is over, once its model is closed, to write files of the pipeline's own."""
 
 
 def shuffled_rounds(languages: tuple[str, ...], step_size: int, seed: int) -> Iterator[list[Prompt]]:
