@@ -192,28 +192,6 @@ def test_a_resumed_run_stops_where_the_scores_fell(whole, started, tmp_path):
         (out / "rounds.json").write_bytes(kept)
 
 
-<<<<<<< HEAD
-=======
-def test_a_round_that_fails_ends_the_run_with_the_stages_own_message(tiny_lm, tmp_path, monkeypatch):
-    """Round 1 translates into another language than the training takes."""
-    path = write(
-        tmp_path / "run", tiny_lm, **{"{demonstration_pool: udhr}": "{demonstration_pool: udhr, target_language: Urdu}"}
-    )
-    messages = []
-
-    def run(line: list[str], *_) -> int:
-        result = in_process(line[2] if line[1] == "-m" else Path(line[1]).name, *line[3 if line[1] == "-m" else 2 :])
-        messages.append(result.stderr)
-        return result.returncode
-
-    monkeypatch.setattr("topxgen.experiments.chain._run", run)
-    result = in_process("scripts.run", path)
-    assert result.returncode == 2 and "error" not in result.stderr  # the stage has the last word
-    assert "are into Urdu, not English" in messages[-1]
-    assert len(summary(tmp_path / "run" / "out")["rounds"]) == 1
-
-
->>>>>>> main
 # Decisions
 
 
