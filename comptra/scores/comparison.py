@@ -10,7 +10,7 @@ from pathlib import Path
 from comptra import evaluation_sets
 from comptra.scores import metrics
 from comptra.scores.systems import System, read_system
-from comptra.scores.tables import ALPHA
+from comptra.scores.tables import ALPHA, aligned
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 
@@ -119,9 +119,11 @@ def _shown(value: float | str | None) -> str:
 
 
 def _score_table(group: dict, baseline: str | None) -> list[list[str]]:
+    compared = len(group["variants"]) - 1 if baseline in group["variants"] else 0
+    columns = (["difference [95%]", "p"] if compared else []) + (["Holm"] if compared > 1 else [])
     header = ["variant"]
     for title in group["titles"].values():
-        header += [f"{title} mean ± sd", "difference [95%]", "p", "Holm"] if baseline else [f"{title} mean ± sd"]
+        header += [f"{title} mean ± sd", *columns]
     rows = [header]
     for name, variant in group["variants"].items():
         marks = " (baseline)" if name == baseline else ""
@@ -130,11 +132,12 @@ def _score_table(group: dict, baseline: str | None) -> list[list[str]]:
         for value in variant["scores"].values():
             sd = "" if value["sd"] is None else f" ± {value['sd']:.2f}"
             row.append(f"{value['mean']:.2f}{sd}{_mark(value)}")
-            if baseline and "p" in value:
+            if "p" in value:
                 low, high = value["difference_interval"]
-                row += [f"{value['difference']:+.2f} [{low:+.2f}, {high:+.2f}]", _p(value["p"]), _p(value["p_holm"])]
-            elif baseline:
-                row += ["-"] * 3
+                row.append(f"{value['difference']:+.2f} [{low:+.2f}, {high:+.2f}]")
+                row += [_p(value[key]) for key in ("p", "p_holm")][: len(columns) - 1]
+            else:
+                row += ["-"] * len(columns)
         rows.append(row)
     return rows
 
@@ -179,14 +182,7 @@ def _signatures(report: dict) -> dict[str, str]:
 
 def text(report: dict) -> str:
     """The tables for the terminal."""
-    parts = []
-    for title, rows in tables(report):
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [title]
-        for row in rows:
-            cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-            lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
-        parts.append("\n".join(lines))
+    parts = ["\n".join([title, *(line.rstrip() for line in aligned(rows))]) for title, rows in tables(report)]
     return "\n\n".join([*parts, "\n".join(notes(report))])
 
 

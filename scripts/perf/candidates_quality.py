@@ -26,6 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ntrex", type=Path, required=True)
     parser.add_argument("--model", default="models/gemma-3-270m")
+    parser.add_argument("--inference_api", default="vllm")
     parser.add_argument("--lines", type=int, default=60)
     parser.add_argument("--number_of_candidates", type=int, default=4)
     parser.add_argument("--candidate_temperature", type=float, default=0.7)
@@ -39,8 +40,8 @@ def main() -> int:
     sources, references = sides
     basque, english, identifier = languages.find("Basque"), languages.find("English"), language_id.load("cld2")
     settings = TranslatorSettings(
-        inference_api="hf",
-        model=ModelSettings(args.model, request_batch_size=16),
+        inference_api=args.inference_api,
+        model=ModelSettings(args.model, max_model_len=2048),
         demonstration_pool="udhr",
         template_key="14",
         number_of_candidates=args.number_of_candidates,

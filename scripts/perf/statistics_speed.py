@@ -1,4 +1,4 @@
-"""Time of the measures of diversity, and of all statistics of a folder.
+"""Processor time of the measures of diversity, and of all statistics of a folder.
 
     python scripts/perf/statistics_speed.py --sentences 10000 100000
 
@@ -26,10 +26,10 @@ WORDS = 18
 
 
 def timed(name: str, function, *arguments) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     value = function(*arguments)
     shown = f"{value:.6g}" if isinstance(value, float) else ""
-    print(f"  {name:42} {time.perf_counter() - start:7.2f} s  {shown}", flush=True)
+    print(f"  {name:42} {time.process_time() - start:7.2f} s  {shown}", flush=True)
 
 
 def distinct(tokens: list[list[str]]) -> list[float | None]:

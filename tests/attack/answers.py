@@ -8,7 +8,7 @@ from tests.attack.hostile import VALUES, json_instead
 from tests.attack.shooting_range import Outcome, Range, differences, results
 from tests.attack.table import STAGES
 
-STAGES_WITH_LLM = ("translate", "few-shot", "comptra")
+STAGES_WITH_LLM = ("translate", "candidates", "few-shot", "comptra")
 _ANSWER = {
     "id": "x", "object": "o", "created": 1, "model": "stub-1",
     "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Kaixo."}}],

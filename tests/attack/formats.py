@@ -108,7 +108,7 @@ FORMATS = [
     Format("out/stub-1/Basque_translate_answers.jsonl", "jsonl", "translate", ("{Language}_translate_answers.jsonl",), may_be_missing=True),
     Format("out/stub-1/Basque_translate.jsonl", "jsonl", "translate", free=("topic*", "id", "sentence", "propositions", "translations", "scores#", "confidences#", "pieces#"), may_be_missing=True),
     Format("out/stub-1/Basque_translate_rejects.jsonl", "jsonl", "translate", ("{Language}_translate_rejects.jsonl",), free=("id", "rejected")),
-    Format("out/best/Basque_candidates.jsonl", "jsonl", "candidates", ("{Language}_candidates.jsonl",), free=("translation", "sentences", "confidence*", "segments#", "detail"), may_be_missing=True),
+    Format("out/best/Basque_candidates.jsonl", "jsonl", "candidates", ("{Language}_candidates.jsonl",), free=("candidates*", "sentences"), may_be_missing=True),
     Format("out/best/Basque_translate_others.jsonl", "jsonl", "candidates", ("{Language}_translate_others.jsonl",), free=("others*",), may_be_missing=True),
     Format("out/stub-1/settings_translate.json", "json", "translate"),
     Format("out/stub-1/manifest_translate.json", "json", "translate"),

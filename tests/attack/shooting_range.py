@@ -207,11 +207,13 @@ def digests(folder: Path) -> dict[str, str]:
 def results(folder: Path) -> dict[str, str]:
     """The texts of all results below a folder by path, without what differs from run to run."""
     found = {}
+    # A file that a run leaves as it is names the folder that this one is a copy of.
+    place = re.compile(re.escape(str(folder.parent.parent)) + r"/[\w-]+")
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if not path.is_file() or NO_RESULTS.search(name):
             continue
-        text = path.read_bytes().decode("utf-8", "backslashreplace").replace(str(folder.parent), "")
+        text = place.sub("", path.read_bytes().decode("utf-8", "backslashreplace"))
         if path.suffix == ".json":
             text = _without_times(text)
         elif path.name == "train_log.jsonl":

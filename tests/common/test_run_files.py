@@ -235,7 +235,7 @@ def test_a_mistake_is_one_line(tmp_path, capsys, section, text, message):
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"a: \xe9", b"a: \x00", b"\x1f\x8b", b"a: " + b"[" * 5000])
 def test_a_file_that_is_no_yaml_is_one_line(tmp_path, capsys, content):
     (tmp_path / "x.yaml").write_bytes(content)
-    for path in ("x.yaml", "nowhere.yaml", "."):
+    for path in ("x.yaml", "nowhere.yaml", ".", "/dev/zero"):
         with pytest.raises(SystemExit) as end:
             train.build_parser().parse_args(["--config", str(tmp_path / path)])
         err = capsys.readouterr().err

@@ -1,12 +1,15 @@
 """--number_of_candidates: what each back-translator gives, which candidate is kept, where the others are, kills, refusals."""
 
+import contextlib
 import json
 import random
 import shutil
+import subprocess
+import sys
 
 import pytest
 
-from tests.support.runs import datagen, records, script
+from tests.support.runs import ROOT, datagen, records
 from tests.support.tiny_metricx import build_metricx
 from tests.support.tiny_models import udhr_pairs
 from tests.support.tiny_sonar import build_blaser, build_sonar
@@ -348,29 +351,38 @@ def _cut_selection(folder, finished: dict[str, bytes], rng: random.Random) -> No
 @pytest.mark.slow
 def test_killed_at_random(models, tiny_nllb, tmp_path):
     """kill -9 of real processes during translation, selection, scoring and dropping."""
-    more = ("--number_of_candidates", 3, "--select_by", "blaser", *models["blaser"], "--min_score", "-0.2")
+    more = ("--number_of_candidates", 3, "--select_by", "blaser", *models["blaser"], "--min_score", "0.025")
     whole = write_paragraphs(tmp_path / "whole")
     datagen(*flags(whole, tiny_nllb, *more))
-    expected, rng = files(whole), random.Random(5)
-    kills = 0
-    for trial in range(5):
-        folder = write_paragraphs(tmp_path / str(trial))
-        while kills < 5 * (trial + 1):
-            at = rng.random() * 2000
-            script("datagen.py", *flags(folder, tiny_nllb, *more), kill_when=_grown(folder / "t", at))
+    assert "score_below_min" in (whole / "t/Basque_translate_rejects.jsonl").read_text()
+    expected, rng, kills, trials = files(whole), random.Random(5), 0, 0
+    while kills < 15:
+        folder = write_paragraphs(tmp_path / str(trials))
+        while _is_killed(flags(folder, tiny_nllb, *more), folder / "t", rng):
             kills += 1
-        script("datagen.py", *flags(folder, tiny_nllb, *more))
         for torn in (folder / "t").glob("*.torn"):
             torn.unlink()
-        assert files(folder) == expected, trial
+        assert files(folder) == expected, trials
+        trials += 1
 
 
-def _grown(folder, more: float):
+def _is_killed(command, folder, rng: random.Random) -> bool:
+    """Run datagen.py and kill it once it has written so many bytes more; False if it ended before."""
+
     def size():
-        return sum(path.stat().st_size for path in folder.glob("*.jsonl")) if folder.exists() else 0
+        return sum(path.stat().st_size for path in folder.glob("*.json*")) if folder.exists() else 0
 
-    before = size()
-    return lambda: size() > before + more
+    limit = size() + rng.randrange(12_000)
+    with subprocess.Popen(
+        [sys.executable, "datagen.py", *map(str, command)], cwd=ROOT, stderr=subprocess.PIPE
+    ) as process:
+        while process.poll() is None:
+            with contextlib.suppress(FileNotFoundError):  # renamed just now
+                if size() > limit:
+                    process.kill()
+                    process.wait()
+        assert process.returncode in (0, -9), process.stderr.read()
+        return process.returncode != 0
 
 
 # What is refused
@@ -451,6 +463,35 @@ def test_damaged_candidates_end_in_one_line(tiny_nllb, tmp_path, monkeypatch):
             path.write_text("".join(json.dumps(line) + "\n" for line in [*good, good[-1] | change]))
         result = datagen(*command, check=2)
         assert message in result.stderr and result.stderr.rstrip().splitlines()[-1].count(str(path)) >= 1
+
+
+NO_CONFIDENCE = """
+from topxgen.translation import Translation
+
+class Two:
+    version, block_size, settings = "two", 1000, {}
+    def __init__(self, settings): ...
+    def check(self, source, target): ...
+    def load(self): ...
+    def close(self): ...
+    def candidates(self, sentences, source, target, on_done):
+        on_done(len(sentences))
+        return [[Translation(f"This is one translation of {len(s)} letters, {i}.") for i in "ab"] for s in sentences]
+"""
+
+
+def test_a_translator_of_ones_own_needs_a_confidence_to_select_by(models, tmp_path):
+    folder = write_paragraphs(tmp_path / "run", 3)
+    (tmp_path / "two.py").write_text(NO_CONFIDENCE)
+    command = (
+        "--languages", "Basque", "--output_dir", folder, "--translate_dir", "t", "--stages", "translate", "--back_translator",
+        f"{tmp_path / 'two.py'}:Two", "--number_of_candidates", 2,
+    )  # fmt: skip
+    result = datagen(*command, "--select_by", "confidence", check=2)
+    assert "no candidate has a score by confidence, so nothing can be chosen" in result.stderr
+    (folder / "t/settings_translate.json").unlink()
+    datagen(*command, *models["blaser"])
+    assert {len(line["others"]) for line in records(folder / "t/Basque_translate_others.jsonl")} == {2}
 
 
 def test_a_dry_run_counts_the_candidates(tiny_lm, tmp_path):

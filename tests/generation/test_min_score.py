@@ -27,7 +27,7 @@ def write(folder, confidences=CONFIDENCES):
             {
                 "sentence": text, "propositions": [a for a, _ in PAIRS[group]], "translations": [b for _, b in PAIRS[group]],
                 "scores": [None] * 3, "id": f"Basque-{i}.0", "confidences": confidences[group],
-                **({"segments": [1, 2, 1]} if i == 3 else {}),
+                **({"segments": [2, 1, 1]} if i == 3 else {}),
             }
         )  # fmt: skip
     for path, content in (("Basque.jsonl", paragraphs), ("t/Basque_translate.jsonl", lines)):
@@ -58,7 +58,7 @@ def test_pairs_below_go_to_the_rejects(run, tmp_path):
     kept = records(tmp_path / "t" / "Basque_translate.jsonl")
     assert [record["scores"] for record in kept] == [[0.9, 0.5], [0.5], [0.51, 1.0], [0.7]]
     assert [record["confidences"] for record in kept] == [record["scores"] for record in kept]
-    assert kept[3]["segments"] == [2] and [len(record["propositions"]) for record in kept] == [2, 1, 2, 1]
+    assert kept[3]["segments"] == [1] and [len(record["propositions"]) for record in kept] == [2, 1, 2, 1]
     assert (kept[1]["propositions"], kept[1]["translations"]) == ([PAIRS[4][0]], [PAIRS[4][1]])
     first, *lines = records(tmp_path / "t" / "Basque_translate_rejects.jsonl")
     assert first["rejected"][0]["reason"] == "sentence_too_short"
@@ -67,6 +67,7 @@ def test_pairs_below_go_to_the_rejects(run, tmp_path):
         "rejected": [{"sentence": PAIRS[2][0], "translation": PAIRS[2][1], "reason": "score_missing"}],
     }
     rejected = [(item["reason"], item.get("score")) for line in lines for item in line["rejected"]]
+    assert lines[-1]["rejected"][0]["segments"] == 2 and "segments" not in lines[0]["rejected"][0]
     below = [("score_below_min", score) for score in (0.49, 0.2, 0.0, 0.3)]
     assert rejected == [("score_missing", None), *below, ("score_missing", None)]
     manifest = json.loads((tmp_path / "t" / "manifest_score_Basque.json").read_text())

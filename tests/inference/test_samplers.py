@@ -119,6 +119,32 @@ def test_vllm(vllm):
     check_a_long_prompt_is_no_crash(vllm)
 
 
+def test_vllm_tells_the_log_probabilities_of_its_answers(vllm, gemma):
+    """As a forward pass computes them, before temperature; only where they are asked for."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    settings = SamplingSettings(6, temperature=0.7, num_return_sequences=3)
+    requests = [replace(request, log_probabilities=True) for request in REQUESTS[:3]]
+    model, checked = AutoModelForCausalLM.from_pretrained(gemma, dtype=torch.float32), 0
+    for answer in vllm.generate(from_list(requests), settings):
+        prompt = PROMPTS[int(answer.id[1:])]
+        before = vllm.encode(prompt)
+        assert len(answer.log_probabilities) == 3
+        for text, value in zip(answer.texts, answer.log_probabilities, strict=True):
+            whole = vllm.encode(prompt + text)
+            if whole[: len(before)] != before or len(whole) != len(before) + 6:
+                continue  # the text has other tokens than were sampled
+            with torch.inference_mode():
+                logits = model(torch.tensor([whole])).logits[0, len(before) - 1 : -1].float()
+            tokens = torch.tensor(whole[len(before) :])[:, None]
+            assert abs(float(logits.log_softmax(-1).gather(1, tokens).mean()) - value) < 1e-3
+            checked += 1
+    assert checked >= 3
+    [plain] = vllm.generate(from_list(REQUESTS[:1]), settings)
+    assert plain.log_probabilities == ()
+
+
 def test_vllm_streams_and_can_be_left_early(vllm):
     """Answers come while others are still decoding, no more than max_concurrent_requests at a time; a caller that has
     enough leaves, and the engine is free for the next."""

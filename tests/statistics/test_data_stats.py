@@ -47,6 +47,20 @@ def test_a_run_side_by_side_with_native_text(run_folder, tmp_path):
     assert {line.count("|") for line in table} == {6} and "| pairs | - | 22 | 18 | - |" in table
 
 
+def test_coverage_by_category(run_folder, tmp_path):
+    topics = tmp_path / "topics.jsonl"
+    lines = [
+        {"topic": "Tides", "category": "Nature"},
+        {"topic": "Wine", "category": "Food"},
+        {"topic": "Basalt"},
+        "Chess",
+    ]
+    topics.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    result = stats(run_folder, "udhr", "--languages", "Basque", "--seed_topics_path", topics)
+    table = result.stdout.partition("by category\n")[2].splitlines()
+    assert [line.split() for line in table[:2]] == [["Food", *["0.0%"] * 3, "-"], ["Nature", *["100.0%"] * 3, "-"]]
+
+
 def test_the_same_command_gives_the_same_figures(run_folder, tmp_path):
     found = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -58,9 +72,13 @@ def test_the_same_command_gives_the_same_figures(run_folder, tmp_path):
 def test_published_folders_are_compared_language_by_language(published_folder):
     result = stats(published_folder)
     tables = result.stdout.split("\n\n")
-    assert [table.split()[0] for table in tables] == ["Hausa", "Luganda"]
-    header = tables[0].splitlines()[0]
-    assert "gemma/topxgen/T=1.0/nllb-200-3.3B (pairs)" in header and "llama/topxgen" in header
+    assert [table.split()[0].rstrip(",") for table in tables] == ["Hausa", "Luganda"]
+    assert tables[0].splitlines()[:3] == [
+        "Hausa, columns:",
+        "  1: gemma/topxgen/T=1.0/nllb-200-3.3B (pairs)",
+        "  2: llama/topxgen/T=1.0/nllb-200-3.3B (pairs)",
+    ]
+    assert tables[0].splitlines()[3].split() == ["Hausa", "1", "2"]
     assert "quality scores" not in result.stdout and "topics" not in result.stdout
 
 

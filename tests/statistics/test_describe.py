@@ -62,7 +62,13 @@ def test_topics_and_their_coverage():
     entropy = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3))
     assert values == {
         "with_topic": 3, "topics": 2, "effective_topics": pytest.approx(math.exp(entropy)), "in_file": 3, "covered": 1,
-        "coverage": pytest.approx(1 / 3), "not_in_file": 1,
+        "coverage": pytest.approx(1 / 3), "not_in_file": 1, "by_category": {},
+    }  # fmt: skip
+    by_category = topic_statistics(
+        corpus, ["A", "C", "D", "B", "E"], {"A": "x", "B": "y", "C": "x", "D": "x", "Z": "z"}
+    )
+    assert by_category["by_category"] == {
+        "x": {"in_file": 3, "covered": 1, "coverage": pytest.approx(1 / 3)}, "y": {"in_file": 1, "covered": 1, "coverage": 1}
     }  # fmt: skip
     assert "coverage" not in topic_statistics(corpus, None)
     assert topic_statistics(native("p"), ["A"]) is None
@@ -116,6 +122,29 @@ def test_measures_are_those_of_the_sample():
     assert described["sentences"]["vendi_score"] == diversity.vendi_score(vectors["given"])
     assert described["translations"]["vendi_score"] is None, "a language that the encoder does not know"
     assert described["sentences"]["type_token_ratio"] is None, "fewer words than one window"
+
+
+def test_texts_of_a_language_are_encoded_together_and_told_apart():
+    """Each corpus gets the score of its own sentences: of n different ones n, by vectors that are orthogonal if texts differ."""
+    asked = []
+
+    def encode(texts, language):
+        asked.append(language.name)
+        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        return np.eye(len(place))[[place[text] for text in texts]]
+
+    different, equal = numbered(6, 3, "a"), paired(*[("a b c", "one")] * 6)
+    half = paired(*[("a b c", "one")] * 3, *[("d e f", "two")] * 3)
+    described = describe([different, native("bat bi."), paired(), equal, half], Options(encode=encode, sample=6))
+    scores = [part["sentences"] and part["sentences"]["vendi_score"] for part in described]
+    assert scores == [pytest.approx(1), pytest.approx(1), None, pytest.approx(1), pytest.approx(1)]  # samples of 1
+    described = describe([different, paired(), equal, half], Options(encode=encode))
+    scores = [part["sentences"] and part["sentences"]["vendi_score"] for part in described]
+    assert scores == [pytest.approx(6), None, pytest.approx(1), pytest.approx(2)]
+    assert [part["translations"] and part["translations"]["vendi_score"] for part in described][2:] == [
+        pytest.approx(1), pytest.approx(2)
+    ]  # fmt: skip
+    assert asked == ["Basque", "English"] * 2
 
 
 def test_empty_texts_are_not_sampled():

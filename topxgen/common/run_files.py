@@ -91,6 +91,8 @@ def read(path: Path) -> dict[str, Value]:
     if not path.exists():
         raise UsageError(f"{path} does not exist; pass a YAML file")
     refuse_stand_in(path)
+    if not path.is_file():  # a device may never end
+        raise UsageError(f"{path} is not a file; pass a YAML file")
     try:
         text = path.read_bytes().decode("utf-8-sig")
         node = ruamel.yaml.YAML(typ="safe", pure=True).compose(text)

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = "run"  # the folder of the records, in the run's
 EXIT_INCOMPLETE = 3  # of a stage that finished, but not all of it
+SIGNALLED = 128  # and the number of the signal that has ended a stage, as shells have it
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -171,9 +172,13 @@ class Chain:
             return 0
         logger.info(f"{title}: {reason}\n{command.shown()}")
         code = self.run(command)
-        if code and not (code == EXIT_INCOMPLETE and allow_incomplete):
-            how = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
-            logger.error(f"{command.name} {how}; start again to go on from there")
+        # All else the stage itself has said.
+        if code == EXIT_INCOMPLETE and not allow_incomplete:
+            logger.error(
+                f"{command.name} finished, but incomplete: start again to try again, or pass --allow_incomplete"
+            )
+        elif code > SIGNALLED and code - SIGNALLED not in (signal.SIGINT, signal.SIGTERM):
+            logger.error(f"{command.name} was ended by signal {code - SIGNALLED}; start again to go on from there")
         return code
 
     def run(self, command: Command) -> int:
@@ -268,4 +273,4 @@ def _run(line: list[str], descriptors: list[int]) -> int:
             process.send_signal(signal.SIGTERM if isinstance(error, signals.Stopped) else signal.SIGINT)
     if interruption is not None:
         raise interruption
-    return 128 - code if code < 0 else code
+    return SIGNALLED - code if code < 0 else code

@@ -154,8 +154,12 @@ def _scores(
                 "confidences": [candidate.get("confidence") for _, candidate in allowed],
             }
         )
-    scores = []
-    for record, values in zip(block, selector.score(records, source, target), strict=True):
+    scores, found = [], selector.score(records, source, target)
+    if any(found) and all(score is None for values in found for score in values):
+        raise UsageError(
+            f"no candidate has a score by {selector.id}, so nothing can be chosen by it; pass another --select_by"
+        )
+    for record, values in zip(block, found, strict=True):
         flat = iter(values)
         scores.append(
             [[None if "reason" in one else next(flat) for one in several] for several in record["candidates"]]

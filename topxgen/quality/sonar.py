@@ -69,7 +69,7 @@ class Checkpoint:
             )
         raise UsageError(
             f"SONAR ({self.name}) does not know {code!r} ({language.name}); it knows {len(known)} languages, closest: "
-            f"{', '.join(closest(code, known)) or 'none'}; omit {language.name}, or choose another scorer"
+            f"{', '.join(closest(code, known)) or 'none'}; omit {language.name}, or choose another scorer or encoder"
         )
 
 

@@ -78,8 +78,10 @@ class Sonar:
     trained_on = None
 
     def __init__(self, settings: EncoderSettings):
-        """Raises UsageError if the encoder is missing or is not SONAR's."""
+        """Raises UsageError if the encoder is missing or is not SONAR's, or the device does not exist."""
         self._settings = settings
+        if settings.encoder_device is not None:
+            sonar.torch_device(settings.encoder_device, "float32")
         self._checkpoint = sonar.read_checkpoint(settings.sonar_name_or_path)
         self._encoder = None
         self.dimension = self._checkpoint.width

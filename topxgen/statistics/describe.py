@@ -4,8 +4,8 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from topxgen.common.console import ONCE, Progress
@@ -33,6 +33,7 @@ class Options:
     encode: Callable[[list[str], Language], object] | None = None
     count_tokens: Callable[[list[str]], int] | None = None
     topics: Collection[str] | None = None
+    categories: Mapping[str, str] = field(default_factory=dict)  # of these topics, where the file has them
 
 
 def encoding(encoder) -> Callable[[list[str], Language], object]:
@@ -106,7 +107,7 @@ def _size(corpus: Corpus, sentences: list[str], translations: list[str], options
             "words_per_sentence": summary(len(unicode_words(text)) for text in sentences),
             "words_per_translation": summary(len(unicode_words(text)) for text in translations),
         },
-        "topics": topic_statistics(corpus, options.topics),
+        "topics": topic_statistics(corpus, options.topics, options.categories),
         "scores": score_statistics(corpus),
     }
 
@@ -123,8 +124,11 @@ def summary(values: Iterable[float]) -> dict[str, float] | None:
     return ends | {name: float(value) for name, value in percentiles}
 
 
-def topic_statistics(corpus: Corpus, known: Collection[str] | None) -> dict | None:
-    """How many topics the paragraphs have, and what share of a file's topics `known` has a paragraph. None without topics.
+def topic_statistics(
+    corpus: Corpus, known: Collection[str] | None, categories: Mapping[str, str] | None = None
+) -> dict | None:
+    """How many topics the paragraphs have, and what share of a file's topics `known` has a paragraph, also by category. None
+    without topics.
 
     `effective_topics`: exp of the entropy of the topics, the number of equally frequent ones that would be as diverse (Hill
     1973, "Diversity and Evenness").
@@ -146,6 +150,12 @@ def topic_statistics(corpus: Corpus, known: Collection[str] | None) -> dict | No
             "coverage": len(known & counts.keys()) / len(known),
             "not_in_file": sum(n for topic, n in counts.items() if topic not in known),
         }
+        sizes = Counter(categories[topic] for topic in known if topic in (categories or ()))
+        covered = Counter(categories[topic] for topic in known & counts.keys() if topic in (categories or ()))
+        values["by_category"] = {
+            name: {"in_file": size, "covered": covered[name], "coverage": covered[name] / size}
+            for name, size in sorted(sizes.items())
+        }
     return values
 
 
@@ -165,9 +175,10 @@ def _diversity(sides: list[list[str]], languages: list[Language | None], options
     samples = [_drawn(texts, size, options.seed) for texts in sides]
     tokens = [list(map(unicode_words, sample)) for sample in samples]
     words = min((sum(map(len, lists)) for lists in tokens if lists), default=0)
+    scores = _vendi_scores(samples, languages, options)
     return [
-        _measures(texts, sample, lists, words, language, options) if texts else None
-        for texts, sample, lists, language in zip(sides, samples, tokens, languages, strict=True)
+        _measures(texts, sample, lists, words) | {"vendi_score": score} if texts else None
+        for texts, sample, lists, score in zip(sides, samples, tokens, scores, strict=True)
     ]
 
 
@@ -178,15 +189,25 @@ def _drawn(texts: list[str], size: int, seed: int) -> list[str]:
     return [texts[i] for i in order[:size]]
 
 
-def _measures(
-    texts: list[str], sample: list[str], tokens: list[list[str]], words: int, language: Language, options: Options
-) -> dict:
+def _vendi_scores(samples: list[list[str]], languages: list[Language | None], options: Options) -> list[float | None]:
+    """That of each sample, None where there is none. All texts of a language are encoded together: samples have some in common."""
+    scores: list[float | None] = [None] * len(samples)
+    for language in dict.fromkeys(languages) if options.encode else ():
+        members = [i for i, sample in enumerate(samples) if sample and languages[i] == language]
+        texts = [text for i in members for text in samples[i]]
+        vectors = options.encode(texts, language) if texts else None
+        start = 0
+        for i in members if vectors is not None else ():
+            try:
+                scores[i] = diversity.vendi_score(vectors[start : start + len(samples[i])])
+            except ValueError as error:
+                raise UsageError(f"no Vendi score of {language.name}: {error}; pass another --encoder") from None
+            start += len(samples[i])
+    return scores
+
+
+def _measures(texts: list[str], sample: list[str], tokens: list[list[str]], words: int) -> dict:
     cut = first_words(tokens, words)
-    vectors = options.encode(sample, language) if options.encode else None
-    try:
-        vendi_score = None if vectors is None else diversity.vendi_score(vectors)
-    except ValueError as error:
-        raise UsageError(f"no Vendi score of {language.name}: {error}; pass another --encoder") from None
     return {
         "sample": len(sample),
         "sample_words": sum(map(len, cut)),
@@ -194,7 +215,6 @@ def _measures(
         **{f"distinct_{n}": diversity.distinct_n(cut, n) for n in range(1, 5)},
         "compression_ratio": diversity.compression_ratio(sample[: len(cut)]),
         "self_bleu": diversity.self_bleu(tokens),
-        "vendi_score": vendi_score,
     }
 
 

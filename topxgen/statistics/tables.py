@@ -8,6 +8,7 @@ from pathlib import Path
 
 from topxgen.common.console import printable
 
+MAX_TITLE_CHARS = 24  # of a column; longer ones are listed above the table
 _DIVERSITY = (
     ("sample", "sentences in the sample", "count"),
     ("sample_words", "words in the sample", "count"),
@@ -49,7 +50,7 @@ SECTIONS = (
         (
             ("with_topic", "paragraphs with a topic", "count"),
             ("topics", "topics", "count"),
-            ("effective_topics", "effective topics", "number"),
+            ("effective_topics", "effective topics", "tenths"),
             ("coverage", "share of the file's topics", "percent"),
             ("not_in_file", "paragraphs on other topics", "count"),
         ),
@@ -69,6 +70,7 @@ _FORMATS: dict[str, Callable] = {
     "count": "{:,}".format,
     "ratio": "{:.3f}".format,
     "number": "{:.2f}".format,
+    "tenths": "{:,.1f}".format,
     "percent": lambda share: f"{share:.1%}",
     "spread": lambda values: f"{values['mean']:.1f} ({values['p5']:.0f} to {values['p95']:.0f})",
     "share": lambda v: "-" if v["share"] is None else f"{v['share']:.0%} ({v['low']:.0%} to {v['high']:.0%})",
@@ -90,10 +92,14 @@ def table(described: list[dict]) -> str:
 
 
 def _text_table(language: str, parts: list[dict]) -> str:
-    rows = [[language, *names(parts)], *_rows(parts)]
+    titles, legend = names(parts), []
+    if max(map(len, titles)) > MAX_TITLE_CHARS:
+        legend = [f"  {number}: {title}" for number, title in enumerate(titles, start=1)]
+        titles = [str(number) for number in range(1, len(titles) + 1)]
+    rows = [[language, *titles], *_rows(parts)]
     widths = [max(len(row[i]) for row in rows if len(row) > 1) for i in range(1, len(parts) + 1)]
     label = max(len(row[0]) + 2 for row in rows if len(row) > 1)
-    lines = []
+    lines = [f"{language}, columns:", *legend] if legend else []
     for number, (title, *cells) in enumerate(rows):
         if not cells:
             lines.append(title)
@@ -130,6 +136,7 @@ def _rows(parts: list[dict]) -> Iterator[list[str]]:
         if filled:
             yield [title]
             yield from filled
+    yield from _by_category(parts)
     scorers = sorted({scorer for part in parts for scorer in part["scores"]})
     if scorers:
         yield ["quality scores: mean (5 % to 95 %)"]
@@ -137,6 +144,16 @@ def _rows(parts: list[dict]) -> Iterator[list[str]]:
         cells = [part["scores"].get(scorer) for part in parts]
         yield [printable(scorer) or "scorer not named", *(_cell(cell, "scores") for cell in cells)]
         yield ["pairs scored", *(_cell(cell and cell["scored"], "count") for cell in cells)]
+
+
+def _by_category(parts: list[dict]) -> Iterator[list[str]]:
+    found = [(part["topics"] or {}).get("by_category", {}) for part in parts]
+    categories = sorted({category for by_category in found for category in by_category})
+    if categories:
+        yield ["share of the file's topics, by category"]
+    for category in categories:
+        cells = (by_category.get(category, {}).get("coverage") for by_category in found)
+        yield [printable(category), *(_cell(cell, "percent") for cell in cells)]
 
 
 def _cell(value, form: str) -> str:
