@@ -10,7 +10,7 @@ from pathlib import Path
 from comptra import evaluation_sets
 from comptra.scores import metrics
 from comptra.scores.systems import System, read_system
-from comptra.scores.tables import ALPHA
+from comptra.scores.tables import ALPHA, aligned
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 
@@ -182,14 +182,7 @@ def _signatures(report: dict) -> dict[str, str]:
 
 def text(report: dict) -> str:
     """The tables for the terminal."""
-    parts = []
-    for title, rows in tables(report):
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [title]
-        for row in rows:
-            cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-            lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
-        parts.append("\n".join(lines))
+    parts = ["\n".join([title, *(line.rstrip() for line in aligned(rows))]) for title, rows in tables(report)]
     return "\n\n".join([*parts, "\n".join(notes(report))])
 
 

@@ -374,6 +374,15 @@ def test_a_dry_run_shows_the_first_round_and_counts_the_prompts(seeds, tmp_path)
     assert re.search(r"generate +42 prompts", shown.stdout)
 
 
+def test_a_dry_run_counts_the_prompts_of_seeds_that_it_cannot_reach(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for more, prompts in (((), 997 * 7), (("--max_samples", 100), 700)):
+        shown = datagen(*command("flores", tmp_path / "out", "--dry_run", *more))
+        assert "[an example sentence, 1]" in shown.stdout and f"{prompts} prompts if all bring a text" in shown.stdout
+        assert re.search(rf"generate +{prompts:,} prompts", shown.stdout)
+
+
 @pytest.mark.parametrize(
     "response, expected",
     [
