@@ -170,7 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--csv", type=Path, metavar="FILE", help="all figures, one row per column of the table")
     add("--json", type=Path, metavar="FILE", help="all figures, with percentiles, settings and versions")
     add("--markdown", type=Path, metavar="FILE", help="the table in Markdown")
-    return parser  # fmt: skip
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -207,7 +207,15 @@ def run(args: argparse.Namespace) -> int:
     if args.markdown:
         write_atomic(args.markdown, [tables.markdown(described)])
     if args.json:
-        flags = ("sample", "seed", "tokenizer", "judge_model_name_or_path", "judge_sample")
+        flags = (
+            "sample",
+            "seed",
+            "tokenizer",
+            "judge_model_name_or_path",
+            "inference_api",
+            "judge_prompt",
+            "judge_sample",
+        )
         settings = {flag: getattr(args, flag) for flag in flags} | {"encoder": encoder.version if encoder else None}
         write_json(args.json, {"settings": settings, "versions": provenance.versions(), "corpora": described})
     judged = [part["judge"] for part in described if part.get("judge")]
