@@ -210,6 +210,16 @@ def test_not_continued_by_an_llm_and_no_generated_folder_is_continued(tmp_path):
     assert "has paragraphs of another run" in refusal(tmp_path / "native", source)
 
 
+def test_published_paragraphs_count_and_are_not_taken_twice(tmp_path):
+    out = tmp_path / "out"
+    published = write(out / "Basque.jsonl", UDHR[:2], topic=["itsasoa"] * 2).read_text()
+    result = run(out, write(tmp_path / "source.txt", UDHR[:5]), "--number_of_instructions", 4)
+    assert (out / "Basque.jsonl").read_text().startswith(published)
+    assert [record["text"] for record in kept(out)] == UDHR[:4]
+    assert set(rejects(out)) == {"1.0", "2.0"}
+    assert "native paragraphs read 4 after" in " ".join(result.stdout.split()) and "paragraphs kept" in result.stdout
+
+
 def test_several_languages(tmp_path):
     folder = tmp_path / "texts"
     write(folder / "Basque.txt", UDHR)
