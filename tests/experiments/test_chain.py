@@ -228,6 +228,21 @@ def test_two_runs_on_one_folder(place):
         pass
 
 
+def test_what_a_killed_run_has_left_is_waited_for(place):
+    """A stage keeps the lock of a file until it has ended, whatever became of the run that started it."""
+    write(place, CHECKED)
+    (place / "out/run").mkdir(parents=True)
+    holder = (
+        "import fcntl, time; file = open('out/run/.running', 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print('held', flush=True); time.sleep(2)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        result = run()
+        assert process.poll() == 0, "it was not waited for"
+    assert result.returncode == 0 and "waiting for the stage that a killed run has left" in result.stderr
+
+
 def test_the_launcher_starts_train(place):
     (place / "launch.py").write_text("import sys, json; json.dump(sys.argv[1:], open('launched.json', 'w'))")
     words = f"launcher: [{sys.executable}, launch.py, --num_processes, 2]"
