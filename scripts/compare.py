@@ -51,9 +51,40 @@ STATISTICS = {
 }
 
 
+REMEDY = "remove it and start again: its stage writes it"
+
+
 class _Times(TypedDict, total=False):
     started: str
     finished: str
+
+
+class _Selected(TypedDict):
+    counts: dict[str, int]
+
+
+class _Data(TypedDict, total=False):
+    languages: dict[str, _Selected]
+    train_pairs: int
+
+
+class _Trained(TypedDict):
+    """What is read of the manifest of a training."""
+
+    data: _Data
+
+
+class _LeftOut(TypedDict):
+    """What is read of a line of left_out_pairs.jsonl."""
+
+    set: str
+
+
+class _Response(TypedDict, total=False):
+    """What is read of a line of {Language}_answers.jsonl."""
+
+    prompt_tokens: int | None
+    completion_tokens: int | None
 
 
 def build_parser() -> Parser:
@@ -177,6 +208,7 @@ def describe(experiment: Experiment) -> dict:
             {
                 "name": name,
                 "seeds": [run.seed for run in variant.runs if run.seed is not None],
+                "equal_pairs": variant.pairs,
                 "facts": facts(variant) | columns(statistics[name]),
                 "statistics": statistics[name],
                 "jobs": [
@@ -200,10 +232,14 @@ def facts(variant: Variant) -> dict[str, float | int | None]:
     """Size of a variant's data, and what it took. Tokens are those that the LLM read and wrote to generate the data; hours are of
     the last start of each stage, all seeds together."""
     training = [run.train for run in variant.runs if run.train]
-    pairs = None
+    pairs = texts = None
     if training:
-        manifest = read_json(training[0].command.args.output_dir / "manifest_train.json")
-        pairs = sum(part["counts"]["pairs"] for part in manifest["data"].get("languages", {}).values())
+        folder = training[0].command.args.output_dir
+        data = read_json(folder / "manifest_train.json", _Trained, REMEDY)["data"]
+        pairs = sum(part["counts"]["pairs"] for part in data.get("languages", {}).values())
+        left_out = folder / "left_out_pairs.jsonl"
+        too_long = sum(row["set"] == "training" for row in read_jsonl(left_out, _LeftOut)) if left_out.is_file() else 0
+        texts = data["train_pairs"] - too_long if "train_pairs" in data else None
     answers = {
         path
         for job in variant.data
@@ -211,11 +247,12 @@ def facts(variant: Variant) -> dict[str, float | int | None]:
         for path in folder.glob("*_answers.jsonl")
     }
     tokens = [
-        sum(record.get(key) or 0 for path in answers for record in read_jsonl(path))
+        sum(record.get(key) or 0 for path in answers for record in read_jsonl(path, _Response))
         for key in ("prompt_tokens", "completion_tokens")
     ]
     return {
         "pairs": pairs,
+        "texts": texts,
         "tokens read": tokens[0] if variant.data else None,
         "tokens written": tokens[1] if variant.data else None,
         "hours data": hours(variant.data) if variant.data else None,
@@ -275,7 +312,7 @@ def hours(jobs: Iterable[Job]) -> float:
 
 
 def _hours_of(manifest: Path) -> float:
-    times = read_json(manifest, _Times)
+    times = read_json(manifest, _Times, REMEDY)
     if "started" not in times or "finished" not in times:
         return 0.0
     start, end = (datetime.fromisoformat(times[key]) for key in ("started", "finished"))

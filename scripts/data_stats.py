@@ -9,7 +9,7 @@ DIR is a folder of datagen.py or decontamination.py, of published data, or a fol
 decontamination.py takes it: udhr, ntrex, a file or folder of texts. Files that a run is still writing may be read.
 
 Measures of diversity depend on how much text they see, so all columns of a language get the same number of sentences and of
-words, drawn with --seed; compare only figures of one command. docs/experiments.md says what each figure means.
+words, drawn with --seed; compare only figures of one command. docs/statistics.md says what each figure means.
 
 With an LLM as a judge, the share of paragraphs that discuss their topic; its responses are kept in --output_dir:
 
@@ -31,7 +31,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_files, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
-from topxgen.corpora.topics import read_topics
+from topxgen.corpora.topics import read_categories, read_topics
 from topxgen.flags import (
     add_api_flags,
     add_cost_flags,
@@ -130,7 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--seed_topics_path",
         type=Path,
         metavar="FILE",
-        help="topics, as for datagen.py: which share of them is covered [not computed]",
+        help="topics, as for datagen.py: which share of them is covered, by category if a jsonl file names them [not computed]",
     )
 
     add = parser.add_argument_group("an LLM that judges whether paragraphs discuss their topics").add_argument
@@ -170,7 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--csv", type=Path, metavar="FILE", help="all figures, one row per column of the table")
     add("--json", type=Path, metavar="FILE", help="all figures, with percentiles, settings and versions")
     add("--markdown", type=Path, metavar="FILE", help="the table in Markdown")
-    return parser  # fmt: skip
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -180,10 +180,11 @@ def run(args: argparse.Namespace) -> int:
     models = [args.tokenizer] + [args.sonar_name_or_path] * (args.encoder == "sonar")
     hub.require(models + ([] if is_remote else [args.judge_model_name_or_path, args.tokenizer_name_or_path]))
     topics = read_topics(args.seed_topics_path) if args.seed_topics_path else None
+    categories = read_categories(args.seed_topics_path) if args.seed_topics_path else {}
     topic_judge = make_judge(args) if args.judge_model_name_or_path else None
     encoder = encoders.create(args.encoder, EncoderSettings.from_args(args)) if args.encoder else None
     encode = encoding(encoder) if encoder else None
-    options = Options(args.sample, args.seed, encode, token_counter(args.tokenizer), topics)
+    options = Options(args.sample, args.seed, encode, token_counter(args.tokenizer), topics, categories)
     names = tuple(args.languages) if args.languages else None
     sources = Sources(names, args.stage, args.languages_file, args.benchmark_dir, args.allow_partial_benchmark)
     groups: dict[str, list[Corpus]] = {}
@@ -206,7 +207,15 @@ def run(args: argparse.Namespace) -> int:
     if args.markdown:
         write_atomic(args.markdown, [tables.markdown(described)])
     if args.json:
-        flags = ("sample", "seed", "tokenizer", "judge_model_name_or_path", "judge_sample")
+        flags = (
+            "sample",
+            "seed",
+            "tokenizer",
+            "judge_model_name_or_path",
+            "inference_api",
+            "judge_prompt",
+            "judge_sample",
+        )
         settings = {flag: getattr(args, flag) for flag in flags} | {"encoder": encoder.version if encoder else None}
         write_json(args.json, {"settings": settings, "versions": provenance.versions(), "corpora": described})
     judged = [part["judge"] for part in described if part.get("judge")]

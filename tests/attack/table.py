@@ -97,6 +97,7 @@ class Stage:
 
 STAGES = {
     "generate": Stage((*DATAGEN, *GENERATE, "--stages", "generate")),
+    "native": Stage(("datagen.py", "--languages", "Basque", "--output_dir", "out", "--paragraphs", "in/native.jsonl", "--stages", "generate")),
     "self-instruct": Stage(  # from the ninth of about 14 prompts on, prompts show passages that were kept before
         (
             *DATAGEN, *SEEDS, "--data_generation_pipeline", "self-instruct", "--number_of_icl_synthetic_demonstrations", "1",
@@ -187,6 +188,12 @@ def make_inputs(folder: Path) -> None:
     write(inputs / "bench.csv", "English,Basque\n" + "\n".join(f'"{english}","{basque}"' for basque, english in test))
     write(inputs / "pool.eus", "\n".join(basque for basque, _ in pool))
     write(inputs / "pool.eng", "\n".join(english for _, english in pool))
+    documents = [
+        {"text": f"{basque}\n{' '.join(reversed(basque.split()))}\nBi hitz", "topic": "Tides"}
+        for basque, _ in pairs[: 2 * PAIRS]
+    ]
+    write_jsonl(inputs / "native.jsonl", [*documents, *documents[::3]])
+    write(inputs / "native.txt", "\n".join(basque for basque, _ in pairs[: 2 * PAIRS]))
     (inputs / "examples").mkdir()
     write(inputs / "examples" / "eus_Latn.txt", "\n".join(basque for basque, _ in pool))
     records = [

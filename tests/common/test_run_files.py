@@ -133,6 +133,7 @@ def test_the_stages_of_a_run_lead_to_each_other(tmp_path):
         ("use_nllb: false", "gemma-3-27b-it"),
         ("adapter_name_or_path: a/lora", "lora"),
         ("translate_dir: mine", "mine"),
+        ("translate_dir: null, use_nllb: TRUE", "nllb-200-3.3B"),
     ],
 )
 def test_the_folder_of_the_pairs_is_that_of_datagen(tmp_path, flags, folder):
@@ -214,6 +215,16 @@ def test_entries_share_flags_as_in_yaml(tmp_path):
         ("train", "seed: ${sed}\nseeds: 1", "${sed} refers to nothing (did you mean"),
         ("train", "a: ${b}\nb: x ${a}\nseed: ${a}", "circle: a -> b -> a"),
         ("train", "train: {seed: '${train.seed}'}", "circle: train.seed -> train.seed"),
+        (
+            "train",
+            "main: {}\ntrain: {dataset_name_or_path: '${main.model_name_or_path}', output_dir: '${train.data_dir}'}",
+            "the references lead in a circle",
+        ),
+        (
+            "decontamination",
+            "output_dir: D\ndatagen: {model_name_or_path: '${decontamination.input_dir}'}\ndecontamination: {}",
+            "circle: ",
+        ),
         ("train", "train: {seed: '${main.k}'}", "refers to section main, which the file does not have"),
         ("train", "train: {seed: '${train.sed}'}", "refers to a value that is not given (did you mean train.seed?)"),
         ("train", "train: {seed: '${train}'}", "write ${train.FLAG}"),

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.attack.shooting_range import Stub
 from tests.attack.table import make_inputs
+from tests.support.documentation import fences
 from tests.support.runs import ROOT, in_process
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import RunFile
@@ -226,6 +228,21 @@ def test_two_runs_on_one_folder(place):
         pass
 
 
+def test_what_a_killed_run_has_left_is_waited_for(place):
+    """A stage keeps the lock of a file until it has ended, whatever became of the run that started it."""
+    write(place, CHECKED)
+    (place / "out/run").mkdir(parents=True)
+    holder = (
+        "import fcntl, time; file = open('out/run/.running', 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print('held', flush=True); time.sleep(2)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        result = run()
+        assert process.poll() == 0, "it was not waited for"
+    assert result.returncode == 0 and "waiting for the stage that a killed run has left" in result.stderr
+
+
 def test_the_launcher_starts_train(place):
     (place / "launch.py").write_text("import sys, json; json.dump(sys.argv[1:], open('launched.json', 'w'))")
     words = f"launcher: [{sys.executable}, launch.py, --num_processes, 2]"
@@ -347,7 +364,7 @@ def start(place, monkeypatch):
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:
-    out, _ = process.communicate(timeout=300)
+    out = "" if process.stdout.closed else process.communicate(timeout=300)[0]
     assert process.returncode == code, out
     return out
 
@@ -379,41 +396,62 @@ def test_a_killed_and_a_stopped_run_go_on(place, start, stub, tiny_lm):
 
 
 @pytest.mark.slow
-def test_random_kills(place, start, stub, tiny_lm, capsys):
+@pytest.mark.parametrize("stages, count", [(["datagen", "decontamination"], 3), ([], len(FINAL))], ids=["data", "all"])
+def test_random_kills(place, start, stub, tiny_lm, capsys, stages, count):
     """KILLS=25 KILLS_SEED=1 pytest -m slow tests/experiments/test_chain.py -k random"""
     (place / "run.yaml").write_text(real_run(tiny_lm, stub))
-    began = time.monotonic()
-    finish(start())
-    whole, undisturbed = time.monotonic() - began, final_files(place / "out")
+    words, began = ["--stages", *stages] if stages else [], time.monotonic()
+    finish(start(*words))
+    whole, undisturbed = time.monotonic() - began, final_files(place / "out", count)
     (place / "out").rename(place / "undisturbed")
-    rng = random.Random(int(os.environ.get("KILLS_SEED", 0)))
-    counts = {"SIGKILL": 0, "SIGTERM": 0, "SIGINT": 0}
-    wanted, kills = int(os.environ.get("KILLS", 10)), 0
-    while kills < wanted:
-        began, process = time.monotonic(), start()
-        name = rng.choice(["SIGKILL", "SIGKILL", "SIGTERM", "SIGINT"])
-        delay = rng.uniform(0.2, 0.8 * whole)
+    rng, done = random.Random(int(os.environ.get("KILLS_SEED", 0))), []
+    wanted = int(os.environ.get("KILLS", 10))
+    while len(done) < wanted:
+        began, process = time.monotonic(), start(*words)
+        name, delay = rng.choice(["SIGKILL", "SIGKILL", "SIGTERM", "SIGINT"]), rng.uniform(0.2, 0.8 * whole)
         wait_for(process, lambda began=began, delay=delay: time.monotonic() - began > delay)
         if process.poll() is None:
-            stages = sorted(path.stem for path in (place / "out/run").glob("*.json"))
             process.send_signal(getattr(signal, name))
             out, _ = process.communicate(timeout=120)
-            codes = {"SIGKILL": (-9,), "SIGTERM": (143,), "SIGINT": (130,)}[name]
-            assert process.returncode in (*codes, 0), out
-            kills, counts[name] = kills + 1, counts[name] + 1
+            assert process.returncode in (0, {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}[name]), out
+            done.append(name)
             with capsys.disabled():
-                print(f"{kills}: {name} after {delay:.1f} s, complete: {', '.join(stages) or 'nothing'}", flush=True)
-            if rng.random() < 0.5:  # killed again before it ends
+                complete = ", ".join(sorted(path.stem for path in (place / "out/run").glob("*.json"))) or "nothing"
+                print(
+                    f"{len(done)}: {name} after {delay:.1f} s, exit {process.returncode}, complete: {complete}",
+                    flush=True,
+                )
+            if len(done) < wanted and rng.random() < 0.5:  # killed again before it ends
                 continue
-        else:
-            finish(process)
-        finish(start())
-        assert final_files(place / "out") == undisturbed
+        finish(process if process.returncode == 0 else start(*words))
+        assert final_files(place / "out", count) == undisturbed
         shutil.rmtree("out")
-    finish(start())
-    assert final_files(place / "out") == undisturbed
     with capsys.disabled():
-        print(f"{kills} kills ({counts}): the final files are the same, byte for byte")
+        print(f"{Counter(done)}: the final files are the same, byte for byte")
+
+
+def test_the_examples_of_the_documentation_have_no_mistakes(tmp_path):
+    """docs/experiments.md: the file of flags, and the run file."""
+    blocks = {block.partition("\n")[0]: block for block in fences(ROOT / "docs/experiments.md", "yaml")}
+    (tmp_path / "flags.yaml").write_text(blocks["# flags.yaml"])
+    parser = chain.stages.STAGES["decontamination"].parser.load()()
+    args = parser.parse_args(["--config", str(tmp_path / "flags.yaml"), "--input_dir", "in"])
+    assert (args.benchmarks, args.near_duplicate_threshold, args.drop_on_sentence_overlap) == (
+        ["flores", "ntrex"],
+        0.6,
+        "pair",
+    )
+    (tmp_path / "run.yaml").write_text(blocks["# run.yaml"])
+    commands = chain.commands(RunFile.read(tmp_path / "run.yaml"))
+    assert [command.name for command in commands] == [
+        "datagen",
+        "decontamination",
+        "train",
+        "main-1",
+        "main-2",
+        "evaluate",
+    ]
+    assert commands[2].line[:2] == ["accelerate", "launch"]
 
 
 def test_the_published_recipe_has_no_mistakes():

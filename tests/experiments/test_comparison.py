@@ -245,6 +245,10 @@ def test_values_at_the_top_can_be_set_for_one_run(tmp_path):
         ("variants:", "modell: x\nvariants:", "modell is neither a section nor a flag, and nothing refers to it"),
         ("model: some/model", "model: ${model}", "the references lead in a circle: model -> model"),
         ("output_dir: ", "folder: ", "needs output_dir at the top"),
+        ("baseline: nothing", "baseline: [nothing]", "baseline \"['nothing']\" does not exist"),
+        ("variants:", "evaluate: 5\nvariants:", "evaluate is not a mapping of flags to values"),
+        ("datagen: {languages: Basque, back_translator: apertium}", "datagen: [1]", "datagen is not a mapping of flags to values"),
+        ("  mixed:", f"  {'x' * 101}:", "the name is that of a folder"),
     ],
 )  # fmt: skip
 def test_mistakes_end_the_run_before_anything_is_done(tmp_path, old, new, says):

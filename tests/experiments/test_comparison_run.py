@@ -125,6 +125,7 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     assert [variant["name"] for variant in report["variants"]] == ["cold", "hot", "mixed", "nothing"]
     facts = {variant["name"]: variant["facts"] for variant in report["variants"]}
     assert [facts[name]["pairs"] for name in facts] == [5, 5, 5, None]
+    assert [facts[name]["texts"] for name in facts] == [10, 10, 10, None]
     assert facts["mixed"]["tokens written"] == facts["cold"]["tokens written"] + facts["hot"]["tokens written"] > 0
     assert (
         facts["mixed"]["words"] > 5 * 5 and facts["mixed"]["self-BLEU"] is not None and "words" not in facts["nothing"]

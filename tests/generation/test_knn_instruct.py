@@ -5,13 +5,14 @@ import json
 import os
 import random
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.knn_parts import Encoder, Fuse, Killed, Model
-from tests.support.runs import TOPICS, datagen, in_process, records
+from tests.support.runs import TOPICS, datagen, in_process, lines_in, records, script
 from tests.support.tiny_models import udhr_texts
 from tests.support.tiny_sonar import build_sonar
 from topxgen.common.provenance import weights_id
@@ -172,6 +173,22 @@ def test_killed_at_any_moment_and_resumed(seeds, tmp_path):
         Fuse.left = None
         assert finished(folder) == whole and Model.seen == prompts
     assert kills > 25
+
+
+@pytest.mark.slow
+def test_one_run_killed_again_and_again(tmp_path):
+    """A process, 13 times kill -9 at random moments of three rounds, twice of them while vectors are made."""
+    seeds = write_seeds(tmp_path / "seeds", list(dict.fromkeys(text[:80].strip() for text in udhr_texts("Basque"))))
+    script("datagen.py", *command(seeds, tmp_path / "whole"))
+    count, killed = len(records(tmp_path / "whole" / "Basque_1.jsonl")), tmp_path / "killed"
+    moments = [*random.Random(2).sample(range(1, 6 * count), 11), count, 3 * count]  # responses; the ends of two rounds
+    for moment in sorted(moments):
+        reached = partial(lambda moment: lines_in(killed / "Basque_answers.jsonl") >= moment, moment)
+        script("datagen.py", *command(seeds, killed), kill_when=reached)
+    script("datagen.py", *command(seeds, killed))
+    assert (
+        finished(killed) == finished(tmp_path / "whole") and len(finished(killed)["Basque_3.bin"]) == 4 * count * 32 * 4
+    )
 
 
 def test_a_text_that_an_api_owed_joins_its_round_later(seeds, tmp_path, monkeypatch):
@@ -355,6 +372,15 @@ def test_a_dry_run_shows_the_first_round_and_counts_the_prompts(seeds, tmp_path)
     shown = datagen(*command(seeds, tmp_path / "out", "--dry_run"))
     assert Model.seen["Basque-000000"] in shown.stdout and "stand in" not in shown.stdout
     assert re.search(r"generate +42 prompts", shown.stdout)
+
+
+def test_a_dry_run_counts_the_prompts_of_seeds_that_it_cannot_reach(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for more, prompts in (((), 997 * 7), (("--max_samples", 100), 700)):
+        shown = datagen(*command("flores", tmp_path / "out", "--dry_run", *more))
+        assert "[an example sentence, 1]" in shown.stdout and f"{prompts} prompts if all bring a text" in shown.stdout
+        assert re.search(rf"generate +{prompts:,} prompts", shown.stdout)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,20 @@ def test_a_run_side_by_side_with_native_text(run_folder, tmp_path):
     assert {line.count("|") for line in table} == {6} and "| pairs | - | 22 | 18 | - |" in table
 
 
+def test_coverage_by_category(run_folder, tmp_path):
+    topics = tmp_path / "topics.jsonl"
+    lines = [
+        {"topic": "Tides", "category": "Nature"},
+        {"topic": "Wine", "category": "Food"},
+        {"topic": "Basalt"},
+        "Chess",
+    ]
+    topics.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    result = stats(run_folder, "udhr", "--languages", "Basque", "--seed_topics_path", topics)
+    table = result.stdout.partition("by category\n")[2].splitlines()
+    assert [line.split() for line in table[:2]] == [["Food", *["0.0%"] * 3, "-"], ["Nature", *["100.0%"] * 3, "-"]]
+
+
 def test_the_same_command_gives_the_same_figures(run_folder, tmp_path):
     found = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

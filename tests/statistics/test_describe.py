@@ -62,7 +62,13 @@ def test_topics_and_their_coverage():
     entropy = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3))
     assert values == {
         "with_topic": 3, "topics": 2, "effective_topics": pytest.approx(math.exp(entropy)), "in_file": 3, "covered": 1,
-        "coverage": pytest.approx(1 / 3), "not_in_file": 1,
+        "coverage": pytest.approx(1 / 3), "not_in_file": 1, "by_category": {},
+    }  # fmt: skip
+    by_category = topic_statistics(
+        corpus, ["A", "C", "D", "B", "E"], {"A": "x", "B": "y", "C": "x", "D": "x", "Z": "z"}
+    )
+    assert by_category["by_category"] == {
+        "x": {"in_file": 3, "covered": 1, "coverage": pytest.approx(1 / 3)}, "y": {"in_file": 1, "covered": 1, "coverage": 1}
     }  # fmt: skip
     assert "coverage" not in topic_statistics(corpus, None)
     assert topic_statistics(native("p"), ["A"]) is None

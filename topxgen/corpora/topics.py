@@ -12,18 +12,10 @@ def read_topics(path: Path) -> list[str]:
     """The distinct topics of a file, in its order.
 
     In a text file without "wiki" in its name, a line is a comma-separated word list, whose last comma
-    becomes " and ". A jsonl line is a string or an object with "topic".
+    becomes " and ". A jsonl line is a string or an object with "topic", and perhaps "category".
     Raises UsageError when the file is missing, empty or malformed.
     """
-    try:
-        refuse_stand_in(path)
-        lines = split_lines(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(
-            f"cannot read the topics file {path}: {reason}; pass --seed_topics_path a txt (one topic per line) or "
-            "jsonl file, such as topics/wikipedia_vital_topics.txt"
-        ) from None
+    lines = _lines(path)
     if path.suffix == ".jsonl":
         topics = [_json_topic(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     elif "wiki" in path.name.lower():
@@ -34,6 +26,34 @@ def read_topics(path: Path) -> list[str]:
     if not topics:
         raise UsageError(f"the topics file {path} holds no topic; it needs one topic per line")
     return topics
+
+
+def read_categories(path: Path) -> dict[str, str]:
+    """The category of each topic of a jsonl file that has one; {} for other files. Raises UsageError as `read_topics` does."""
+    if path.suffix != ".jsonl":
+        return {}
+    categories = {}
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path}, line {number}"
+        if line.strip() and (topic := _json_topic(line, where)) and isinstance(value := json.loads(line), dict):
+            category = value.get("category")
+            if category is not None and not isinstance(category, str):
+                raise UsageError(f'{where}: "category" is no text')
+            if category:
+                categories.setdefault(topic, category)
+    return categories
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        refuse_stand_in(path)
+        return split_lines(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(
+            f"cannot read the topics file {path}: {reason}; pass --seed_topics_path a txt (one topic per line) or "
+            "jsonl file, such as topics/wikipedia_vital_topics.txt"
+        ) from None
 
 
 def _json_topic(line: str, where: str) -> str:

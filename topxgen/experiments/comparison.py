@@ -36,7 +36,7 @@ DECIDED = {
 DATA = ("datagen", "decontamination")
 # Groups of datagen.py's flags that come after generation: variants that differ in these alone share the paragraphs.
 AFTER_GENERATION = ("back-translation", "scores")
-_NAME = re.compile(r"(?!data-)[A-Za-z0-9][\w.+-]*")
+_NAME = re.compile(r"(?!data-)[A-Za-z0-9][\w.+-]{0,99}")
 _REFERENCE = re.compile(r"\$\{\s*([^{}]*?)\s*\}")
 
 
@@ -124,10 +124,11 @@ def plan(tree: Mapping[str, Value], path: Path) -> Experiment:
     for name, own in variants.items():
         _check_variant(name, own, variants, path)
     baseline = tree.get("baseline")
-    if baseline is not None and baseline not in variants:
+    if baseline is not None and (not isinstance(baseline, str) or baseline not in variants):
         raise unknown_choice(f"{path}: baseline", str(baseline), variants)
 
     base = {name: value for name, value in tree.items() if name not in KEYS}
+    RunFile(base, path)  # whose sections are mappings
     if str(tree.get("merge_adapters")).lower() not in ("none", "true", "false"):
         raise UsageError(f"{path}: merge_adapters is {tree['merge_adapters']}; write true or false")
     builder = _Builder(path, Path(folder), base, tree, seeds, flags_by_section())

@@ -3,7 +3,7 @@
 import logging
 
 from topxgen.common.errors import Unreachable, UsageError
-from topxgen.corpora import examples
+from topxgen.corpora import benchmarks, examples
 from topxgen.generation.prompt_templates import only_in_a_dry_run
 from topxgen.text.languages import Language
 
@@ -12,15 +12,15 @@ logger = logging.getLogger(__name__)
 STAND_IN = "[an example"  # begins what a dry run shows for sources that it cannot reach
 
 
-def example_sentences(args, language: Language, count: int) -> list[str]:
-    """The first --max_samples sentences of --example_sentences; `count` stand-ins in a dry run that cannot reach them."""
+def example_sentences(args, language: Language) -> list[str]:
+    """The first --max_samples sentences of --example_sentences; as many stand-ins in a dry run that cannot reach them."""
     try:
         sentences = examples.example_sentences(
             args.example_sentences, language, allow_partial=args.allow_partial_benchmark
         )
     except Unreachable as error:
         only_in_a_dry_run(args, error)
-        return [f"{STAND_IN} sentence, {number}]" for number in range(1, count + 1)]
+        sentences = [f"{STAND_IN} sentence, {number}]" for number in range(1, benchmarks.SIZES["flores"]["dev"] + 1)]
     return sentences[: args.max_samples]
 
 
@@ -30,7 +30,7 @@ def seed_sentences(args, language: Language, count: int) -> list[str]:
     Raises UsageError if there are fewer than `count`, or if a source of the user's own has one twice: it would be shown
     twice as often, and beside itself. In public sets repetitions are left out.
     """
-    sentences = example_sentences(args, language, count)
+    sentences = example_sentences(args, language)
     seeds = list(dict.fromkeys(sentences))
     if repeated := len(sentences) - len(seeds):
         twice = next(text for text in seeds if sentences.count(text) > 1)

@@ -4,8 +4,8 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from topxgen.common.console import ONCE, Progress
@@ -33,6 +33,7 @@ class Options:
     encode: Callable[[list[str], Language], object] | None = None
     count_tokens: Callable[[list[str]], int] | None = None
     topics: Collection[str] | None = None
+    categories: Mapping[str, str] = field(default_factory=dict)  # of these topics, where the file has them
 
 
 def encoding(encoder) -> Callable[[list[str], Language], object]:
@@ -89,9 +90,11 @@ def _size(corpus: Corpus, sentences: list[str], translations: list[str], options
         "sentences": len(sentences) if corpus.pairs is None else sum(map(len, _split(corpus))),
         "pairs": None if corpus.pairs is None else len(corpus.pairs),
     }
+    words = {}
     for side, texts in zip(SIDES, (sentences, translations), strict=True):
         has_any = side == "sentences" or corpus.pairs is not None
-        counts[f"words_of_{side}"] = sum(map(len, map(unicode_words, texts))) if has_any else None
+        words[side] = _word_counts(texts)
+        counts[f"words_of_{side}"] = sum(words[side]) if has_any else None
         if options.count_tokens:
             counts[f"tokens_of_{side}"] = options.count_tokens(texts) if has_any else None
     return {
@@ -102,13 +105,17 @@ def _size(corpus: Corpus, sentences: list[str], translations: list[str], options
         "is_cut": corpus.is_cut,
         "counts": counts,
         "lengths": {
-            "words_per_paragraph": summary(len(unicode_words(text)) for text in corpus.paragraphs),
-            "words_per_sentence": summary(len(unicode_words(text)) for text in sentences),
-            "words_per_translation": summary(len(unicode_words(text)) for text in translations),
+            "words_per_paragraph": summary(_word_counts(corpus.paragraphs)),
+            "words_per_sentence": summary(words["sentences"]),
+            "words_per_translation": summary(words["translations"]),
         },
-        "topics": topic_statistics(corpus, options.topics),
+        "topics": topic_statistics(corpus, options.topics, options.categories),
         "scores": score_statistics(corpus),
     }
+
+
+def _word_counts(texts: list[str]) -> list[int]:
+    return [len(unicode_words(text)) for text in texts]
 
 
 def summary(values: Iterable[float]) -> dict[str, float] | None:
@@ -123,8 +130,11 @@ def summary(values: Iterable[float]) -> dict[str, float] | None:
     return ends | {name: float(value) for name, value in percentiles}
 
 
-def topic_statistics(corpus: Corpus, known: Collection[str] | None) -> dict | None:
-    """How many topics the paragraphs have, and what share of a file's topics `known` has a paragraph. None without topics.
+def topic_statistics(
+    corpus: Corpus, known: Collection[str] | None, categories: Mapping[str, str] | None = None
+) -> dict | None:
+    """How many topics the paragraphs have, and what share of a file's topics `known` has a paragraph, also by category. None
+    without topics.
 
     `effective_topics`: exp of the entropy of the topics, the number of equally frequent ones that would be as diverse (Hill
     1973, "Diversity and Evenness").
@@ -145,6 +155,12 @@ def topic_statistics(corpus: Corpus, known: Collection[str] | None) -> dict | No
             "covered": len(known & counts.keys()),
             "coverage": len(known & counts.keys()) / len(known),
             "not_in_file": sum(n for topic, n in counts.items() if topic not in known),
+        }
+        sizes = Counter(categories[topic] for topic in known if topic in (categories or ()))
+        covered = Counter(categories[topic] for topic in known & counts.keys() if topic in (categories or ()))
+        values["by_category"] = {
+            name: {"in_file": size, "covered": covered[name], "coverage": covered[name] / size}
+            for name, size in sorted(sizes.items())
         }
     return values
 

@@ -136,6 +136,7 @@ def _rows(parts: list[dict]) -> Iterator[list[str]]:
         if filled:
             yield [title]
             yield from filled
+    yield from _by_category(parts)
     scorers = sorted({scorer for part in parts for scorer in part["scores"]})
     if scorers:
         yield ["quality scores: mean (5 % to 95 %)"]
@@ -143,6 +144,16 @@ def _rows(parts: list[dict]) -> Iterator[list[str]]:
         cells = [part["scores"].get(scorer) for part in parts]
         yield [printable(scorer) or "scorer not named", *(_cell(cell, "scores") for cell in cells)]
         yield ["pairs scored", *(_cell(cell and cell["scored"], "count") for cell in cells)]
+
+
+def _by_category(parts: list[dict]) -> Iterator[list[str]]:
+    found = [(part["topics"] or {}).get("by_category", {}) for part in parts]
+    categories = sorted({category for by_category in found for category in by_category})
+    if categories:
+        yield ["share of the file's topics, by category"]
+    for category in categories:
+        cells = (by_category.get(category, {}).get("coverage") for by_category in found)
+        yield [printable(category), *(_cell(cell, "percent") for cell in cells)]
 
 
 def _cell(value, form: str) -> str:

@@ -35,9 +35,8 @@ class TopXGen(Pipeline):
         topics = read_topics(Path(args.seed_topics_path))
         self._template = template = for_model(config, prompt_templates.load, "instruct", "continuation")
         self._paragraphs, self._languages = _example_paragraphs(args), config.languages
-        count = args.number_of_icl_phrases
         self._sentences = {
-            name: example_sentences(args, language, count) if count else []
+            name: example_sentences(args, language) if args.number_of_icl_phrases else []
             for name, language in config.languages.items()
         }
         self._orders = {name: TopicOrder(topics, args.seed, name) for name in config.languages}
