@@ -9,7 +9,7 @@ DIR is a folder of datagen.py or decontamination.py, of published data, or a fol
 decontamination.py takes it: udhr, ntrex, a file or folder of texts. Files that a run is still writing may be read.
 
 Measures of diversity depend on how much text they see, so all columns of a language get the same number of sentences and of
-words, drawn with --seed; compare only figures of one command. docs/experiments.md says what each figure means.
+words, drawn with --seed; compare only figures of one command. docs/statistics.md says what each figure means.
 
 With an LLM as a judge, the share of paragraphs that discuss their topic; its responses are kept in --output_dir:
 
