@@ -129,8 +129,9 @@ MISTAKES = [
     (("train: {model_name_or_path: m, launcher: accelerate launch}",), "launcher is not a list of words"),
     (("train: [{model_name_or_path: m}, {model_name_or_path: n}]",), "two entries of train have the same output_dir"),
     ((SCORED, "evalute: {dirs: in/runs}"), "evalute is neither a section nor a flag, and nothing refers to it (did you"),
+    ((SCORED, "variants: {}"), "has variants: python scripts/compare.py run.yaml runs them"),
     ((SCORED, "sed: 3"), "sed is neither a section nor a flag, and nothing refers to it (did you mean seed?)"),
-    ((SCORED, "api_key: sk-attack-51f0"), "api_key is neither"),
+    ((SCORED, "api_key: sk-attack-51f0"), "api_key cannot be set in a file; keys come from the environment"),
     ((SCORED, "a: ${b}", "b: ${a}", "train: {model_name_or_path: '${a}'}"), "circle: a -> b -> a"),
     ((SCORED, "train: {model_name_or_path: '${modl}'}", "model: m"), "${modl} refers to nothing (did you mean model?)"),
 ]  # fmt: skip

@@ -277,6 +277,7 @@ def test_the_short_form_holds_out_the_dev_set(tmp_path, tiny_lm):
         ("decontamination: {benchmarks: udhr}\ntrain:", "train: null\nold: &old", "rounds needs a section train"),
         ("  scorer: none", "  scorer: none\n  output_dir: elsewhere", "rounds needs the paragraphs in output_dir"),
         ("  reverse: true", "  reverse: true\n  output_dir: there", "train.output_dir would be the same in all rounds"),
+        ("k: 0, max_samples: 4", "output_dir: there, k: 0, max_samples: 4", "main.output_dir would be the same in all rounds"),
         ("  reverse: true", "  reverse: true\n  data_dir: there", "train.data_dir would be the same in all rounds"),
         ("  reverse: true", "  reverse: true\n  dataset_name_or_path: udhr", "rounds needs a training on the generated pairs"),
     ],
