@@ -277,7 +277,8 @@ def test_a_data_set_in_the_cache_of_the_hub(tmp_path, monkeypatch):
     cache = tmp_path / "hub/datasets--org--native"
     (cache / "refs").mkdir(parents=True)
     (cache / "refs/main").write_text(commit)
-    snapshot = configured(cache / "snapshots" / commit, train=UDHR)
+    documents = ["\n".join(UDHR[i : i + 2]) for i in range(0, len(UDHR), 2)]
+    snapshot = configured(cache / "snapshots" / commit, train=documents)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     out = tmp_path / "out"
