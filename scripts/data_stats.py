@@ -9,7 +9,7 @@ DIR is a folder of datagen.py or decontamination.py, of published data, or a fol
 decontamination.py takes it: udhr, ntrex, a file or folder of texts. Files that a run is still writing may be read.
 
 Measures of diversity depend on how much text they see, so all columns of a language get the same number of sentences and of
-words, drawn with --seed; compare only figures of one command. docs/experiments.md says what each figure means.
+words, drawn with --seed; compare only figures of one command. docs/statistics.md says what each figure means.
 
 With an LLM as a judge, the share of paragraphs that discuss their topic; its responses are kept in --output_dir:
 
@@ -170,7 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--csv", type=Path, metavar="FILE", help="all figures, one row per column of the table")
     add("--json", type=Path, metavar="FILE", help="all figures, with percentiles, settings and versions")
     add("--markdown", type=Path, metavar="FILE", help="the table in Markdown")
-    return parser  # fmt: skip
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -207,7 +207,15 @@ def run(args: argparse.Namespace) -> int:
     if args.markdown:
         write_atomic(args.markdown, [tables.markdown(described)])
     if args.json:
-        flags = ("sample", "seed", "tokenizer", "judge_model_name_or_path", "judge_sample")
+        flags = (
+            "sample",
+            "seed",
+            "tokenizer",
+            "judge_model_name_or_path",
+            "inference_api",
+            "judge_prompt",
+            "judge_sample",
+        )
         settings = {flag: getattr(args, flag) for flag in flags} | {"encoder": encoder.version if encoder else None}
         write_json(args.json, {"settings": settings, "versions": provenance.versions(), "corpora": described})
     judged = [part["judge"] for part in described if part.get("judge")]

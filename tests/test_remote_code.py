@@ -110,6 +110,10 @@ def commands(planted: Path, tiny_lm: str, adapter: Path, out: Path) -> dict[str,
         "datagen, nllb": ["datagen.py", *generation, "--model_name_or_path", tiny_lm, "--scorer", "confidence", "--use_nllb", "--nllb_name_or_path", planted],
         "datagen, nllb by transformers": ["datagen.py", *generation, "--model_name_or_path", tiny_lm, "--scorer", "confidence", "--use_nllb",
                                           "--nllb_name_or_path", planted, "--nllb_engine", "transformers"],
+        "statistics, tokenizer": ["scripts.data_stats", "udhr", "--languages", "Basque", "--tokenizer", planted],
+        "statistics, judge": ["scripts.data_stats", "udhr", "--languages", "Basque", "--judge_model_name_or_path", planted,
+                              "--inference_api", "hf", "--output_dir", out / "judge"],
+        "statistics, SONAR": ["scripts.data_stats", "udhr", "--languages", "Basque", "--encoder", "sonar", "--sonar_name_or_path", planted],
         "datagen, SONAR": ["datagen.py", *generation, "--model_name_or_path", tiny_lm, "--scorer", "blaser", *quality],
     }  # fmt: skip
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from comptra import evaluation_sets
 from comptra.scores import metrics
 from comptra.scores.systems import System, read_system
-from comptra.scores.tables import ALPHA
+from comptra.scores.tables import ALPHA, aligned
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 
@@ -123,15 +123,14 @@ def _score_table(group: dict, baseline: str | None) -> list[list[str]]:
     columns = (["difference [95%]", "p"] if compared else []) + (["Holm"] if compared > 1 else [])
     header = ["variant"]
     for title in group["titles"].values():
-        header += [f"{title} mean ± sd", *columns]
+        header += [f"{title} mean ± sd [95%]", *columns]
     rows = [header]
     for name, variant in group["variants"].items():
         marks = " (baseline)" if name == baseline else ""
         marks += f" ({variant['unanswered']} unanswered)" if variant["unanswered"] else ""
         row = [name + marks]
         for value in variant["scores"].values():
-            sd = "" if value["sd"] is None else f" ± {value['sd']:.2f}"
-            row.append(f"{value['mean']:.2f}{sd}{_mark(value)}")
+            row.append(f"{value['mean']:.2f}{_spread(value)}{_mark(value)}")
             if "p" in value:
                 low, high = value["difference_interval"]
                 row.append(f"{value['difference']:+.2f} [{low:+.2f}, {high:+.2f}]")
@@ -140,6 +139,14 @@ def _score_table(group: dict, baseline: str | None) -> list[list[str]]:
                 row += ["-"] * len(columns)
         rows.append(row)
     return rows
+
+
+def _spread(value: dict) -> str:
+    """Over seeds."""
+    if value["sd"] is None:
+        return ""
+    low, high = value["interval"]
+    return f" ± {value['sd']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _mark(value: dict) -> str:
@@ -157,8 +164,10 @@ def notes(report: dict) -> list[str]:
     """What the tables need to be understood."""
     lines = [f"{title}: {signature}" for title, signature in _signatures(report).items()]
     seeds = max((len(variant["seeds"]) for variant in report["variants"]), default=0)
+    if unequal := unequal_texts(report["variants"]):
+        lines.append(unequal)
     lines.append(
-        f"± standard deviation over {seeds} seeds of the training"
+        f"± standard deviation and [95% interval of the mean] over {seeds} seeds of the training"
         if seeds > 1
         else "one seed of the training: p is of these models alone"
     )
@@ -172,6 +181,22 @@ def notes(report: dict) -> list[str]:
     return lines
 
 
+def unequal_texts(variants: list[dict]) -> str:
+    """Says so if models that are to be trained on equal numbers of pairs are not; "" if they are, or need not be."""
+    by_pairs: dict[int, dict[str, int]] = {}
+    for variant in variants:
+        if variant["equal_pairs"] and variant["facts"]["texts"] is not None:
+            by_pairs.setdefault(variant["equal_pairs"], {})[variant["name"]] = variant["facts"]["texts"]
+    shown = [
+        ", ".join(f"{name} {n:,}" for name, n in own.items()) for own in by_pairs.values() if len({*own.values()}) > 1
+    ]
+    return (
+        f"UNEQUAL numbers of texts (what is longer than --max_length is left out, and held-out groups differ): {'; '.join(shown)}"
+        if shown
+        else ""
+    )
+
+
 def _signatures(report: dict) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for group in report["groups"]:
@@ -182,14 +207,7 @@ def _signatures(report: dict) -> dict[str, str]:
 
 def text(report: dict) -> str:
     """The tables for the terminal."""
-    parts = []
-    for title, rows in tables(report):
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [title]
-        for row in rows:
-            cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-            lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
-        parts.append("\n".join(lines))
+    parts = ["\n".join([title, *(line.rstrip() for line in aligned(rows))]) for title, rows in tables(report)]
     return "\n\n".join([*parts, "\n".join(notes(report))])
 
 

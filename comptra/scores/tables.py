@@ -39,11 +39,7 @@ def _group_table(group: dict, report: dict) -> str:
             if compared > 1:
                 row.append(_p_cell(value, "p_holm"))
         rows.append([*row, str(system["empty"])])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [title_of(group)]
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
+    lines = [title_of(group), *aligned(rows)]
     for name, signature in group["signatures"].items():
         lines.append(f"{group['titles'][name]}: {signature}")
     if compared:
@@ -54,6 +50,17 @@ def _group_table(group: dict, report: dict) -> str:
     if report["bootstrap"]:
         lines.append(f"[95% interval]: bootstrap, {report['bootstrap']} samples, seed {report['seed']}")
     return "\n".join(lines)
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table, the first column aligned to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
 
 
 def _cell(value: dict | None) -> str:

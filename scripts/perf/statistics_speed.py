@@ -55,7 +55,7 @@ def main() -> None:
         timed("type/token", diversity.moving_type_token_ratio, chain.from_iterable(tokens))
         timed("compression ratio", diversity.compression_ratio, texts)
         timed("self-BLEU of 1,000", diversity.self_bleu, tokens[:1000])
-        timed("self-BLEU", diversity.self_bleu, tokens)
+        timed("self-BLEU of 10,000", diversity.self_bleu, tokens[:10_000])
         for width in args.widths:
             vectors = rng.normal(size=(count, width)).astype(np.float32)
             timed(f"Vendi score, {width:,} numbers", diversity.vendi_score, vectors)

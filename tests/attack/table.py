@@ -48,15 +48,25 @@ evaluate:
   json: ${output_dir}/scores.json"""
 
 
-COMPARE = ("scripts/compare.py", "in/experiment.yaml", "--dry_run")
+# Attacked by files and flags. Its table has hours, which differ: tests/experiments/test_comparison_run.py kills it.
+COMPARE = ("scripts/compare.py", "in/experiment.yaml", "--set", "main.base_url={url}", "--dry_run")
 EXPERIMENT = """output_dir: out
-seeds: [1, 2]
-baseline: nothing
-train: {model_name_or_path: in/lm, dataset_name_or_path: udhr, target_languages: Basque, max_steps: 2}
-main: {dataset_name_or_path: udhr, src: English, tgt: Basque, inference_api: hf}
+seeds: [1]
+baseline: zero
+main:
+  model_name_or_path: stub-1
+  inference_api: openai
+  max_concurrent_requests: 4
+  max_retries: 1
+  request_timeout: 20
+  tgt: Basque
+  dataset_name_or_path: files
+  test_files: ["in/test.tsv:Basque=2,English=1", "in/test.tsv:Basque=2,English=1"]
+evaluate: {tokenize: 13a}
 variants:
-  udhr: {}
-  nothing: {train: null}"""
+  zero: {}
+  two:
+    main: {k: 2, demonstration_pool: [in/pool.eng, in/pool.eus]}"""
 
 # A quality estimation without models.
 SELECTOR = """
@@ -97,6 +107,7 @@ class Stage:
 
 STAGES = {
     "generate": Stage((*DATAGEN, *GENERATE, "--stages", "generate")),
+    "native": Stage(("datagen.py", "--languages", "Basque", "--output_dir", "out", "--paragraphs", "in/native.jsonl", "--stages", "generate")),
     "self-instruct": Stage(  # from the ninth of about 14 prompts on, prompts show passages that were kept before
         (
             *DATAGEN, *SEEDS, "--data_generation_pipeline", "self-instruct", "--number_of_icl_synthetic_demonstrations", "1",
@@ -187,6 +198,12 @@ def make_inputs(folder: Path) -> None:
     write(inputs / "bench.csv", "English,Basque\n" + "\n".join(f'"{english}","{basque}"' for basque, english in test))
     write(inputs / "pool.eus", "\n".join(basque for basque, _ in pool))
     write(inputs / "pool.eng", "\n".join(english for _, english in pool))
+    documents = [
+        {"text": f"{basque}\n{' '.join(reversed(basque.split()))}\nBi hitz", "topic": "Tides"}
+        for basque, _ in pairs[: 2 * PAIRS]
+    ]
+    write_jsonl(inputs / "native.jsonl", [*documents, *documents[::3]])
+    write(inputs / "native.txt", "\n".join(basque for basque, _ in pairs[: 2 * PAIRS]))
     (inputs / "examples").mkdir()
     write(inputs / "examples" / "eus_Latn.txt", "\n".join(basque for basque, _ in pool))
     records = [

@@ -133,6 +133,7 @@ def test_the_stages_of_a_run_lead_to_each_other(tmp_path):
         ("use_nllb: false", "gemma-3-27b-it"),
         ("adapter_name_or_path: a/lora", "lora"),
         ("translate_dir: mine", "mine"),
+        ("translate_dir: null, use_nllb: TRUE", "nllb-200-3.3B"),
     ],
 )
 def test_the_folder_of_the_pairs_is_that_of_datagen(tmp_path, flags, folder):
@@ -154,6 +155,8 @@ def test_what_is_given_counts_instead_of_the_defaults(tmp_path):
         RUN.replace("model_name_or_path: base", "model_name_or_path: base, dataset_name_or_path: udhr"), tmp_path
     )
     assert "data_dir" not in values(file, "train")[0]
+    file = tree(RUN + "data_dir: null", tmp_path)
+    assert values(file, "train")[0]["data_dir"] == "D/nllb-200-3.3B"
     file = tree(RUN.replace("train: {", "train: null\nold: {"), tmp_path)
     assert "model_name_or_path" not in values(file, "main")[0]
 
@@ -167,6 +170,12 @@ def test_a_reference_to_several_entries_is_their_list(tmp_path):
     several = "train: [{model_name_or_path: a, output_dir: t1}, {model_name_or_path: b, output_dir: t2}]"
     text = RUN.replace("train: {model_name_or_path: base, launcher: [accelerate, launch]}", several)
     assert values(tree(text, tmp_path), "main")[0]["model_name_or_path"] == ["t1", "t2"]
+    schedules = text.replace("name_or_path: a,", "name_or_path: a, lr_scheduler_kwargs: {power: 1},")
+    schedules = schedules.replace("name_or_path: b,", "name_or_path: b, lr_scheduler_kwargs: {power: 2},")
+    schedules = schedules.replace(
+        "{src: English,", '{model_name_or_path: "${train.lr_scheduler_kwargs}", src: English,'
+    )
+    assert values(tree(schedules, tmp_path), "main")[0]["model_name_or_path"] == [{"power": "1"}, {"power": "2"}]
     text = text.replace("{src: English,", '{model_name_or_path: [base, "${train.output_dir}"], src: English,')
     assert values(tree(text, tmp_path), "main")[0]["model_name_or_path"] == ["base", "t1", "t2"]
 
@@ -214,6 +223,16 @@ def test_entries_share_flags_as_in_yaml(tmp_path):
         ("train", "seed: ${sed}\nseeds: 1", "${sed} refers to nothing (did you mean"),
         ("train", "a: ${b}\nb: x ${a}\nseed: ${a}", "circle: a -> b -> a"),
         ("train", "train: {seed: '${train.seed}'}", "circle: train.seed -> train.seed"),
+        (
+            "train",
+            "main: {}\ntrain: {dataset_name_or_path: '${main.model_name_or_path}', output_dir: '${train.data_dir}'}",
+            "the references lead in a circle",
+        ),
+        (
+            "decontamination",
+            "output_dir: D\ndatagen: {model_name_or_path: '${decontamination.input_dir}'}\ndecontamination: {}",
+            "circle: ",
+        ),
         ("train", "train: {seed: '${main.k}'}", "refers to section main, which the file does not have"),
         ("train", "train: {seed: '${train.sed}'}", "refers to a value that is not given (did you mean train.seed?)"),
         ("train", "train: {seed: '${train}'}", "write ${train.FLAG}"),

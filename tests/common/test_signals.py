@@ -238,3 +238,35 @@ def test_a_signal_while_the_interpreter_ends_changes_no_exit_code(number):
     process.send_signal(number)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 3, err
+
+
+STAGE = """
+import sys, time
+sys.path.insert(0, {root!r})
+from topxgen.common import signals
+signals.stop_with_parent()
+print("ready", flush=True)
+time.sleep(60)
+"""
+STARTER = """
+import os, subprocess, sys, time
+sys.path.insert(0, {root!r})
+from topxgen.common import signals
+stage = subprocess.Popen([sys.executable, "-c", {stage!r}], env={{**os.environ, signals.PARENT: str(os.getpid())}}, stdout=subprocess.PIPE)
+stage.stdout.readline()
+print(stage.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_stage_ends_with_the_process_that_started_it():
+    """kill -9 of scripts/run.py leaves no stage at work."""
+    code = STARTER.format(root=str(ROOT), stage=STAGE.format(root=str(ROOT)))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as starter:
+        stage = psutil.Process(int(starter.stdout.readline()))
+        assert stage.status() != psutil.STATUS_ZOMBIE
+        starter.kill()
+    deadline = time.monotonic() + 20
+    while stage.is_running() and stage.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the stage goes on"
+        time.sleep(0.05)

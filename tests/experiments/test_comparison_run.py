@@ -125,6 +125,7 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     assert [variant["name"] for variant in report["variants"]] == ["cold", "hot", "mixed", "nothing"]
     facts = {variant["name"]: variant["facts"] for variant in report["variants"]}
     assert [facts[name]["pairs"] for name in facts] == [5, 5, 5, None]
+    assert [facts[name]["texts"] for name in facts] == [10, 10, 10, None]
     assert facts["mixed"]["tokens written"] == facts["cold"]["tokens written"] + facts["hot"]["tokens written"] > 0
     assert (
         facts["mixed"]["words"] > 5 * 5 and facts["mixed"]["self-BLEU"] is not None and "words" not in facts["nothing"]
@@ -138,6 +139,11 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     del started[:]
     again = in_process("scripts.compare", path)
     assert again.returncode == 0 and not started and again.stdout == result.stdout
+    encoded = in_process("scripts.compare", path, "--encoder", "use")
+    report = json.loads((out / "comparison.json").read_text())
+    vendi = {variant["name"]: variant["facts"].get("Vendi of sources") for variant in report["variants"]}
+    assert encoded.returncode == 0 and not started and vendi.pop("nothing") is None
+    assert all(1 < score <= 5 for score in vendi.values()) and "Vendi of sources" in encoded.stdout
     (out / "cold" / "seed-1" / "translations").rename(tmp_path / "lost")
     assert in_process("scripts.compare", path, "--only", "hot", "nothing").returncode == 0 and not started
     report = json.loads((out / "comparison.json").read_text())

@@ -1,8 +1,11 @@
 """Self-improvement with a small model: real stages, in this process where libraries are loaded already."""
 
+import contextlib
 import json
+import os
 import random
 import re
+import signal
 import time
 from pathlib import Path
 from statistics import fmean
@@ -10,9 +13,9 @@ from statistics import fmean
 import pytest
 
 from tests.experiments.test_comparison_run import TRANSLATOR
-from tests.support.runs import in_process, records, script
+from tests.support.runs import in_process, records
 from topxgen.common.run_files import read
-from topxgen.experiments import rounds
+from topxgen.experiments import chain, rounds
 
 RUN = """
 output_dir: {out}
@@ -80,6 +83,11 @@ def started(monkeypatch) -> list[str]:
     scripts = []
     monkeypatch.setattr("topxgen.experiments.chain._run", starter(scripts))
     return scripts
+
+
+@pytest.fixture
+def nothing_starts(monkeypatch) -> None:
+    monkeypatch.setattr("topxgen.experiments.chain._run", starter([], stop_before=0))
 
 
 def write(folder: Path, model: str, **changed: str) -> Path:
@@ -184,25 +192,6 @@ def test_a_resumed_run_stops_where_the_scores_fell(whole, started, tmp_path):
         (out / "rounds.json").write_bytes(kept)
 
 
-def test_a_round_that_fails_ends_the_run_with_the_stages_own_message(tiny_lm, tmp_path, monkeypatch):
-    """Round 1 translates into another language than the training takes."""
-    path = write(
-        tmp_path / "run", tiny_lm, **{"{demonstration_pool: udhr}": "{demonstration_pool: udhr, target_language: Urdu}"}
-    )
-    messages = []
-
-    def run(line: list[str], *_) -> int:
-        result = in_process(line[2] if line[1] == "-m" else Path(line[1]).name, *line[3 if line[1] == "-m" else 2 :])
-        messages.append(result.stderr)
-        return result.returncode
-
-    monkeypatch.setattr("topxgen.experiments.chain._run", run)
-    result = in_process("scripts.run", path)
-    assert result.returncode == 2 and "error" not in result.stderr  # the stage has the last word
-    assert "are into Urdu, not English" in messages[-1]
-    assert len(summary(tmp_path / "run" / "out")["rounds"]) == 1
-
-
 # Decisions
 
 
@@ -288,28 +277,29 @@ def test_the_short_form_holds_out_the_dev_set(tmp_path, tiny_lm):
         ("decontamination: {benchmarks: udhr}\ntrain:", "train: null\nold: &old", "rounds needs a section train"),
         ("  scorer: none", "  scorer: none\n  output_dir: elsewhere", "rounds needs the paragraphs in output_dir"),
         ("  reverse: true", "  reverse: true\n  output_dir: there", "train.output_dir would be the same in all rounds"),
+        ("k: 0, max_samples: 4", "output_dir: there, k: 0, max_samples: 4", "main.output_dir would be the same in all rounds"),
         ("  reverse: true", "  reverse: true\n  data_dir: there", "train.data_dir would be the same in all rounds"),
         ("  reverse: true", "  reverse: true\n  dataset_name_or_path: udhr", "rounds needs a training on the generated pairs"),
     ],
 )  # fmt: skip
-def test_bad_input_ends_in_one_line_before_anything_runs(tmp_path, tiny_lm, started, old, new, says):
+def test_bad_input_ends_in_one_line_before_anything_runs(tmp_path, tiny_lm, nothing_starts, old, new, says):
     result = in_process("scripts.run", write(tmp_path / "run", tiny_lm, **{old: new}))
     assert result.returncode == 2 and says in result.stderr, result.stderr
-    assert result.stderr.count("\n") == 1 and not started and not (tmp_path / "run" / "out").exists()
+    assert result.stderr.count("\n") == 1 and not (tmp_path / "run" / "out").exists()
 
 
-def test_flags_of_the_command_that_do_not_go_with_the_file(tmp_path, tiny_lm, started):
+def test_flags_of_the_command_that_do_not_go_with_the_file(tmp_path, tiny_lm, nothing_starts):
     path = write(tmp_path / "run", tiny_lm)
     assert "--stages has no effect on a run with rounds" in in_process("scripts.run", path, "--stages", "train").stderr
     assert "whole number" in in_process("scripts.run", path, "--patience", -1).stderr
     text = re.sub(r"rounds:\n(  .*\n)+", "", path.read_text())
     path.write_text(text)
-    assert "--patience has no effect" in in_process("scripts.run", path, "--patience", 1).stderr and not started
+    assert "--patience has no effect" in in_process("scripts.run", path, "--patience", 1).stderr
 
 
-def test_a_dry_run_shows_all_rounds(tmp_path, tiny_lm, started):
+def test_a_dry_run_shows_all_rounds(tmp_path, tiny_lm, nothing_starts):
     result = in_process("scripts.run", write(tmp_path / "run", tiny_lm), "--dry_run")
-    assert result.returncode == 0 and not started and not (tmp_path / "run" / "out").exists()
+    assert result.returncode == 0 and not (tmp_path / "run" / "out").exists()
     titles = re.findall(r"^# (.*): will run", result.stdout, re.M)
     assert len(titles) == 27 and titles[0] == "round 0, datagen" and titles[12] == "round 1, held-out set, main-1"
 
@@ -317,32 +307,44 @@ def test_a_dry_run_shows_all_rounds(tmp_path, tiny_lm, started):
 # Kills
 
 
-@pytest.mark.slow
-def test_killed_at_random_moments_the_files_are_those_of_an_undisturbed_run(whole, tiny_lm, tmp_path):
+def killed(path: Path, out: Path, done: int, delay: float) -> bool:
+    """Run the file in a fork of this process; kill -9 it some time after `done` stages are recorded. Whether it was at work."""
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            chain._run = starter([])
+            in_process("scripts.run", path)
+        os._exit(0)
+    while len([*out.glob("**/run/*.json")]) < done and not os.waitid(
+        os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT
+    ):
+        time.sleep(0.01)
+    time.sleep(delay)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def test_killed_at_random_moments_the_files_are_those_of_an_undisturbed_run(whole, tiny_lm, tmp_path, started):
     undisturbed, _, _ = whole
     path, out = write(tmp_path / "run", tiny_lm), tmp_path / "run" / "out"
-    moments = random.Random(7)
-    for _ in range(8):
-        end = time.monotonic() + moments.uniform(4, 60)
-        script("scripts/run.py", path, kill_when=lambda end=end: time.monotonic() > end)
-    script("scripts/run.py", path)
+    chance = random.Random(7)
+    kills = [killed(path, out, done, chance.uniform(0, 2)) for done in sorted(chance.sample(range(20), 10))]
+    assert sum(kills) >= 8
+    assert in_process("scripts.run", path).returncode == 0
 
-    def content(folder: Path) -> dict[str, str]:
-        names = [
+    def content(folder: Path) -> dict[str, bytes]:
+        names = (
             "Basque.jsonl",
             "rounds.json",
-            *(f"{at}/scores.json" for at in ("held_out", "round-1/held_out", "round-2")),
-        ]
-        files = (
-            [folder / name for name in names]
-            + sorted(folder.rglob("*_translate*.jsonl"))
-            + sorted(folder.rglob("translate_0.jsonl"))
+            "scores.json",
+            "*_translate*.jsonl",
+            "translate_0.jsonl",
+            "model.safetensors",
         )
-        texts = {str(file.relative_to(folder)): file.read_text().replace(str(folder.parent), "") for file in files}
-        return texts | {
-            str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.glob("**/train/model.safetensors"))
-        }
+        files = sorted({path for name in names for path in folder.rglob(name) if "answers" not in path.name})
+        own = str(folder.parent).encode()
+        return {str(path.relative_to(folder)): path.read_bytes().replace(own, b"") for path in files}
 
     one, other = content(out), content(undisturbed)
-    assert one.keys() == other.keys() and len(one) > 20
-    assert [name for name in one if one[name] != other[name] and "answers" not in name] == []
+    assert one.keys() == other.keys() and len(one) == 38
+    assert [name for name in one if one[name] != other[name]] == []

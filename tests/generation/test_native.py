@@ -135,6 +135,9 @@ def test_killed_anywhere_and_resumed(tmp_path):
             (folder / name).write_bytes(b"".join(before) + torn)
         run(folder, source)
         assert {name: (folder / name).read_bytes() for name in whole} == whole, number
+    (folder / "Basque_rejects.jsonl").unlink()
+    run(folder, source)
+    assert {name: (folder / name).read_bytes() for name in whole} == whole
 
 
 @pytest.mark.slow
@@ -207,6 +210,16 @@ def test_not_continued_by_an_llm_and_no_generated_folder_is_continued(tmp_path):
     assert "has paragraphs of another run" in refusal(tmp_path / "native", source)
 
 
+def test_published_paragraphs_count_and_are_not_taken_twice(tmp_path):
+    out = tmp_path / "out"
+    published = write(out / "Basque.jsonl", UDHR[:2], topic=["itsasoa"] * 2).read_text()
+    result = run(out, write(tmp_path / "source.txt", UDHR[:5]), "--number_of_instructions", 4)
+    assert (out / "Basque.jsonl").read_text().startswith(published)
+    assert [record["text"] for record in kept(out)] == UDHR[:4]
+    assert set(rejects(out)) == {"1.0", "2.0"}
+    assert "native paragraphs read 4 after" in " ".join(result.stdout.split()) and "paragraphs kept" in result.stdout
+
+
 def test_several_languages(tmp_path):
     folder = tmp_path / "texts"
     write(folder / "Basque.txt", UDHR)
@@ -264,7 +277,8 @@ def test_a_data_set_in_the_cache_of_the_hub(tmp_path, monkeypatch):
     cache = tmp_path / "hub/datasets--org--native"
     (cache / "refs").mkdir(parents=True)
     (cache / "refs/main").write_text(commit)
-    snapshot = configured(cache / "snapshots" / commit, train=UDHR)
+    documents = ["\n".join(UDHR[i : i + 2]) for i in range(0, len(UDHR), 2)]
+    snapshot = configured(cache / "snapshots" / commit, train=documents)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     out = tmp_path / "out"
@@ -297,8 +311,10 @@ GOOD = UDHR[0].encode() + b"\n"
         ("a.jsonl", b"", "is empty"),
         ("a.jsonl", b'{"text": "Hiru hitz dira."}\n{"text": \n', "line 2: field text: not JSON"),
         ("a.jsonl", b'{"text": "Hiru hitz dira."}\n{"text": 5}\n', "row 2: text holds 5, which is not a text"),
+        ("a.jsonl", b'{"text": "Hiru hitz dira."}\n{"a": 5}\n', "row 2 has no column 'text', only a"),
+        ("a.jsonl", b'{"text": "Hiru hitz dira."}\n{}\n', "row 2 has no column 'text', only nothing"),
         ("a.jsonl", b'["Hiru hitz dira."]\n', "line 1: not a JSON object"),
-        ("a.jsonl", b'{"sentence": "Hiru hitz dira."}\n', "has no column 'text', only sentence; name it as in"),
+        ("a.jsonl", b'{"sentence": "Hiru hitz dira."}\n', "row 1 has no column 'text', only sentence; name another"),
         ("a.parquet", b"PAR1", "cannot read"),
         ("a.csv", GOOD, "a.csv is not a .txt, .jsonl, .parquet file"),
         ("a.txt.gz", GOOD, "a.txt.gz is not a .txt"),
@@ -326,7 +342,7 @@ def test_what_is_odd_but_text(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfBat, bi\xe2\x80\xa8hiru\r\n\r\nLau, bost eta sei\r\n")
     run(tmp_path / "out", tmp_path / "a.txt")
     assert [record["text"] for record in kept(tmp_path / "out")] == ["Bat, bi hiru", "Lau, bost eta sei"]
-    (tmp_path / "a.jsonl").write_text('{"text": "Bat, bi \\ud800 hiru"}\n{"other": 1}\n{"text": null}\n')
+    (tmp_path / "a.jsonl").write_text('{"text": "Bat, bi \\ud800 hiru"}\n{"text": " "}\n{"text": null}\n')
     run(tmp_path / "surrogate", tmp_path / "a.jsonl")
     assert [record["text"] for record in kept(tmp_path / "surrogate")] == ["Bat, bi ? hiru"]
     assert rejects(tmp_path / "surrogate") == {"2.0": "empty", "3.0": "empty"}

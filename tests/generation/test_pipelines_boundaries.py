@@ -32,9 +32,7 @@ def build(tmp_path, monkeypatch, paragraphs: dict[str, list[str]], count: int):
     topics = tmp_path / "wiki.txt"
     topics.write_text("".join(f"topic {i}\n" for i in range(90)))
     monkeypatch.setattr(pipeline, "_example_paragraphs", lambda args: paragraphs)
-    monkeypatch.setattr(
-        pipeline, "example_sentences", lambda args, language, count: [f"sentence {i}" for i in range(50)]
-    )
+    monkeypatch.setattr(pipeline, "example_sentences", lambda args, language: [f"sentence {i}" for i in range(50)])
     args = SimpleNamespace(
         seed=1, seed_topics_path=topics, prompt_template="continuation", number_of_generations_per_step=1,
         number_of_icl_demonstrations=count, number_of_icl_phrases=2, inference_api="hf", languages_file=None,

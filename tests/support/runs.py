@@ -34,7 +34,7 @@ def script(name: str, *args, kill_when=None, check: int | None = 0) -> subproces
 def in_process(name: str, *args) -> subprocess.CompletedProcess:
     """Run a script's main() in this process, where libraries are loaded already: seconds less than `script`."""
     command, out, err = [name, *map(str, args)], io.StringIO(), io.StringIO()
-    main = importlib.import_module(name.removesuffix(".py")).main
+    main = importlib.import_module(name.removesuffix(".py").replace("/", ".")).main
     with mock.patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(err):
         try:
             code = main()

@@ -51,7 +51,7 @@ class RejectRecord(TypedDict, total=False):
     """A line of {Language}_rejects.jsonl."""
 
     id: Required[str]
-    reason: Required[str]
+    reason: Required[Annotated[str, msgspec.Meta(pattern=r"\S")]]
     prompt: str
     text: str
     topic: str | None

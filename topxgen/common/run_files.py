@@ -28,6 +28,7 @@ COMMAND_LINE_ONLY = {
     "help": "pass it on the command line",
     "version": "pass it on the command line",
 }
+TRANSLATE_DIR = "datagen.translate_dir"  # by default, named after the back-translator
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
@@ -211,9 +212,12 @@ class RunFile:
 
         Raises UsageError for an unknown key, a reference to what is not there, and a cycle of references.
         """
-        if not self.is_run:
-            return [self._flat(flags)]
-        return [self._values(section, number, flags) for number in range(len(self.sections.get(section, ())))]
+        try:
+            if not self.is_run:
+                return [self._flat(flags)]
+            return [self._values(section, number, flags) for number in range(len(self.sections.get(section, ())))]
+        except RecursionError:
+            raise UsageError(f"{self.where(section)}: the references lead in a circle") from None
 
     def shared_value(self, name: str) -> Value:
         """A value at the top, its references resolved; None if there is none."""
@@ -226,6 +230,8 @@ class RunFile:
         """
         flags = [flag for flag in flags if flag not in COMMAND_LINE_ONLY]
         for name in self.shared:
+            if name in COMMAND_LINE_ONLY:
+                self._check_key(name, flags, "")
             if name not in flags and name not in self._named:
                 known = [*flags, *SECTIONS]
                 raise UsageError(
@@ -251,7 +257,9 @@ class RunFile:
         values = Values((name, self._resolve(value, where, (f"{section}.{name}",))) for name, value in own.items())
         # --output_dir of every script but the first is a folder in the run's
         values.shared = tuple(
-            name for name in self.shared if name in flags and name not in own and name != "output_dir"
+            name
+            for name, value in self.shared.items()
+            if name in flags and name not in own and name != "output_dir" and value is not None
         )
         for name in values.shared:
             self._check_key(name, keys, "")
@@ -316,7 +324,7 @@ class RunFile:
             if all(value == found[0] for value in found):
                 return found[0]
             items = [item for value in found for item in (value if isinstance(value, list) else [value])]
-            return list(dict.fromkeys(items))
+            return [item for i, item in enumerate(items) if item not in items[:i]]
         if name in self.shared:
             self._named.add(name)
             return self._resolve(self.shared[name], where, (*stack, name))
@@ -329,25 +337,28 @@ class RunFile:
         own = [f"{section}.{flag}" for section, entries in self.sections.items() for flag in entries[0]]
         return [*self.shared, *own, *(f"{row.section}.{row.flag}" for row in DEFAULTS if row.section in self.sections)]
 
-    def _of_section(self, section: str, number: int, flag: str, where: str, stack: tuple[str, ...]) -> Value:
-        """The value of a flag in an entry of a section, as `stage` gives it."""
+    def _given(self, section: str, number: int, flag: str) -> Value:
+        """The value of a flag in an entry of a section as `stage` gives it, its references not resolved; None if there is none."""
         own = self.sections[section][number]
         if flag in own:
-            return self._resolve(own[flag], where, stack)
-        if flag in self.shared and flag != "output_dir":
-            return self._resolve(self.shared[flag], where, (*stack, flag))
-        for row in DEFAULTS:
-            if (row.section, row.flag) == (section, flag) and self._applies(row, number):
-                return self._resolve(row.value, where, stack)
-        if (section, flag) == ("datagen", "translate_dir"):
-            return self._translate_dir(own, where, stack)
-        name = f"{section}.{flag}"
-        raise UsageError(f"{where}: ${{{name}}} refers to a value that is not given{did_you_mean(name, self._names())}")
+            return own[flag]
+        if self.shared.get(flag) is not None and flag != "output_dir":
+            return self.shared[flag]
+        rows = (row for row in DEFAULTS if (row.section, row.flag) == (section, flag))
+        return next((row.value for row in rows if self._applies(row, number)), None)
 
-    def _translate_dir(self, own: Mapping[str, Value], where: str, stack: tuple[str, ...]) -> str:
-        given = {name: value for name, value in {**self.shared, **own}.items() if name in TRANSLATE_DIR_FLAGS}
-        values = self._resolve(given, where, stack)
-        return default_translate_dir(values | {"use_nllb": values.get("use_nllb") in ("true", "True", "1", "yes")})
+    def _of_section(self, section: str, number: int, flag: str, where: str, stack: tuple[str, ...]) -> Value:
+        """The value that `${section.flag}` refers to."""
+        own, value, name = self.sections[section][number], self._given(section, number, flag), f"{section}.{flag}"
+        if value is not None or (flag in own and name != TRANSLATE_DIR):
+            return self._resolve(value, where, stack)
+        if name == TRANSLATE_DIR:
+            given = {key: value for key, value in {**self.shared, **own}.items() if key in TRANSLATE_DIR_FLAGS}
+            flags = self._resolve(given, where, stack)
+            return default_translate_dir(
+                flags | {"use_nllb": str(flags.get("use_nllb")).lower() in ("true", "1", "yes")}
+            )
+        raise UsageError(f"{where}: ${{{name}}} refers to a value that is not given{did_you_mean(name, self._names())}")
 
     def _applies(self, row: Default, number: int) -> bool:
         """Whether all that a row of DEFAULTS refers to is given."""
@@ -361,16 +372,10 @@ class RunFile:
         section, dot, flag = name.partition(".")
         if not dot:
             return name in self.shared
-        entries = self.sections.get(section, [])
-        return bool(entries) and all(
-            own.get(flag) is not None
-            or (flag not in own and flag in self.shared and flag != "output_dir")
-            or (flag not in own and (section, flag) == ("datagen", "translate_dir"))
-            or (flag not in own and any(
-                (row.section, row.flag) == (section, flag) and self._applies(row, number) for row in DEFAULTS
-            ))
-            for number, own in enumerate(entries)
-        )  # fmt: skip
+        numbers = range(len(self.sections.get(section, ())))
+        return bool(numbers) and (
+            name == TRANSLATE_DIR or all(self._given(section, number, flag) is not None for number in numbers)
+        )
 
 
 def for_script(path: Path, parser: "Parser") -> tuple[Values, str]:

@@ -147,10 +147,13 @@ def _file_rows(path: Path, part: Slice, column: str) -> Iterator[Text]:
 
 
 def _texts(rows: Iterable[tuple[int, dict]], column: str, where: str) -> Iterator[Text]:
-    for i, (number, row) in enumerate(rows):
-        if column not in row and not i:
-            names = ", ".join(str(name)[:40] for name in row)
-            raise UsageError(f"{where} has no column {column!r}, only {names}; name it as in {where}:COLUMN")
+    for number, row in rows:
+        if column not in row:
+            names = ", ".join(str(name)[:40] for name in row) or "nothing"
+            raise UsageError(
+                f"{where}, row {number} has no column {column!r}, only {names}; name another as in {where}:COLUMN, or write null "
+                "where there is no text"
+            )
         text, topic = row.get(column), row.get(TOPIC)
         if not isinstance(text, str | None):
             raise UsageError(f"{where}, row {number}: {column} holds {str(text)[:40]}, which is not a text")

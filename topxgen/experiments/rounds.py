@@ -164,11 +164,13 @@ def plan(tree: Mapping[str, Value], path: Path | str, patience: int | None = Non
             "datagen": _back_translation(base["datagen"], settings, train, first, rounds[-1].model, number),
         }
         rounds.append(_round(own, f"{path}, round {number}", settings))
-        for flag in ("output_dir", "data_dir"):
-            now, before = (vars(one.data[-1].args)[flag] for one in rounds[-2:])
+        for section, flag in (("train", "output_dir"), ("train", "data_dir"), ("main", "output_dir")):
+            now, before = (
+                [vars(c.args)[flag] for c in (*one.data, *one.test) if c.stage == section] for one in rounds[-2:]
+            )
             if now == before:
                 raise UsageError(
-                    f"{path}: train.{flag} would be the same in all rounds; leave it out, or write it with ${{output_dir}}, "
+                    f"{path}: {section}.{flag} would be the same in all rounds; leave it out, or write it with ${{output_dir}}, "
                     "which is a folder of the round"
                 )
         if rounds[-1].data[0].args.inference_api in inference.REMOTE:
@@ -229,7 +231,10 @@ def _round(tree: Tree, path: Path | str, settings: Settings, is_first: bool = Fa
 
 
 def _test_set(command: Command) -> tuple:
-    return command.args.dataset_name_or_path, command.args.test_files
+    name = command.args.dataset_name_or_path
+    return {"topxgen": "flores", "ood": "tico"}.get(
+        name, name
+    ), command.args.test_files  # the same sentences, other examples
 
 
 def _held_out(tree: Tree, path: Path | str, settings: Settings, folder: Path, model: Path) -> list[Command]:

@@ -49,14 +49,16 @@ def _clean_language(config, language: Language, kept: Counter, progress: Progres
     kept[name] = len(judged)
     judged.update(record["id"] for record in read_jsonl(layout.rejects(name), RejectRecord))
     rejected = len(judged) - kept[name]
-    done = _rows_done(name, judged)
+    source = config.sources[name]
+    streamed = source.revision and layout.rejects(name).exists()
+    done = _rows_done(name, judged) if streamed else 0  # files are read again, quickly
     progress.update(kept[name] if config.limited else done, rejected=rejected)
 
     def wanted() -> bool:
         return not config.limited or config.target.wants(kept, name)
 
     with Appender(layout.paragraphs(name)) as out, Appender(layout.rejects(name)) as rejects:
-        for row in config.sources[name].rows(done):
+        for row in source.rows(done):
             if not wanted():
                 break
             for index, text in enumerate(_paragraphs(row) or [""]):

@@ -90,9 +90,11 @@ def _size(corpus: Corpus, sentences: list[str], translations: list[str], options
         "sentences": len(sentences) if corpus.pairs is None else sum(map(len, _split(corpus))),
         "pairs": None if corpus.pairs is None else len(corpus.pairs),
     }
+    words = {}
     for side, texts in zip(SIDES, (sentences, translations), strict=True):
         has_any = side == "sentences" or corpus.pairs is not None
-        counts[f"words_of_{side}"] = sum(map(len, map(unicode_words, texts))) if has_any else None
+        words[side] = _word_counts(texts)
+        counts[f"words_of_{side}"] = sum(words[side]) if has_any else None
         if options.count_tokens:
             counts[f"tokens_of_{side}"] = options.count_tokens(texts) if has_any else None
     return {
@@ -103,13 +105,17 @@ def _size(corpus: Corpus, sentences: list[str], translations: list[str], options
         "is_cut": corpus.is_cut,
         "counts": counts,
         "lengths": {
-            "words_per_paragraph": summary(len(unicode_words(text)) for text in corpus.paragraphs),
-            "words_per_sentence": summary(len(unicode_words(text)) for text in sentences),
-            "words_per_translation": summary(len(unicode_words(text)) for text in translations),
+            "words_per_paragraph": summary(_word_counts(corpus.paragraphs)),
+            "words_per_sentence": summary(words["sentences"]),
+            "words_per_translation": summary(words["translations"]),
         },
         "topics": topic_statistics(corpus, options.topics, options.categories),
         "scores": score_statistics(corpus),
     }
+
+
+def _word_counts(texts: list[str]) -> list[int]:
+    return [len(unicode_words(text)) for text in texts]
 
 
 def summary(values: Iterable[float]) -> dict[str, float] | None:

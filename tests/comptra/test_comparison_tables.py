@@ -1,0 +1,80 @@
+"""The tables of a comparison, from a report."""
+
+import csv
+
+import pytest
+
+from comptra.scores import comparison
+
+
+def value(mean: float, **more) -> dict:
+    return {"scores": [mean], "mean": mean, "sd": None, "interval": None, **more}
+
+
+def variant(name: str, texts: int | None, equal_pairs: int | None = 5) -> dict:
+    return {
+        "name": name,
+        "seeds": [1, 2],
+        "equal_pairs": equal_pairs,
+        "facts": {"pairs": 5, "texts": texts, "hours": 0.25},
+    }
+
+
+def report(*variants: dict, **scores: dict) -> dict:
+    group = {
+        "dataset": "udhr", "src": "English", "tgt": "Basque", "way": 0, "sentences": 3, "titles": {"chrf": "chrF++"},
+        "signatures": {"chrf": "s1"},
+        "variants": {name: {"unanswered": 0, "scores": {"chrf": score}} for name, score in scores.items()},
+    }  # fmt: skip
+    return {
+        "experiment": "e",
+        "baseline": "base",
+        "samples": 9,
+        "seed": 1,
+        "variants": list(variants),
+        "groups": [group],
+    }
+
+
+BETTER = value(20, difference=10, difference_interval=[5, 15], p=0.001, p_holm=0.002) | {
+    "sd": 1.5,
+    "interval": [16.3, 23.7],
+}
+WORSE = value(5, difference=-5, difference_interval=[-9, -1], p=0.02, p_holm=0.02)
+SAME = value(11, difference=1, difference_interval=[-3, 5], p=0.04, p_holm=0.08)
+
+
+def test_marks_intervals_and_p_values():
+    made = report(variant("up", 10), variant("base", 10), up=BETTER, down=WORSE, same=SAME, base=value(10))
+    _, (title, rows) = comparison.tables(made)
+    assert title == "udhr from English into Basque, 3 sentences"
+    assert rows[0] == ["variant", "chrF++ mean ± sd [95%]", "difference [95%]", "p", "Holm"]
+    assert rows[1] == ["up", "20.00 ± 1.50 [16.30, 23.70]+", "+10.00 [+5.00, +15.00]", "0.0010", "0.0020"]
+    assert rows[2] == ["down", "5.00-", "-5.00 [-9.00, -1.00]", "0.0200", "0.0200"]
+    assert rows[3][1].strip() == "11.00" and rows[4] == ["base (baseline)", "10.00 ", "-", "-", "-"]
+    alone = report(variant("up", 10), variant("base", 10), up=BETTER, base=value(10))
+    assert comparison.tables(alone)[1][1][0] == ["variant", "chrF++ mean ± sd [95%]", "difference [95%]", "p"]
+    text = comparison.markdown(made)
+    assert "| up | 20.00 ± 1.50 [16.30, 23.70]+ | +10.00 [+5.00, +15.00] | 0.0010 | 0.0020 |" in text
+    assert comparison.text(made).splitlines()[0] == "data and cost"
+
+
+def test_csv_has_a_row_for_each_score():
+    made = report(variant("up", 10), variant("base", None), up=BETTER, base=value(10))
+    up, base = csv.DictReader(comparison.csv_text(made).splitlines())
+    assert (up["mean_low"], up["difference_high"], up["p_holm"], up["texts"]) == ("16.3", "15", "0.002", "10")
+    assert (base["variant"], base["p"], base["mean_low"], base["hours"]) == ("base", "", "", "0.25")
+
+
+@pytest.mark.parametrize(
+    "variants, says",
+    [
+        ([("a", 10, 5), ("b", 9, 5)], "a 10, b 9"),
+        ([("a", 10, 5), ("b", 10, 5), ("untrained", None, None)], ""),
+        ([("a", 10, 5), ("b", 8, 4)], ""),  # a series of sizes
+        ([("a", 10, None), ("b", 9, None)], ""),  # not asked for
+    ],
+)
+def test_unequal_numbers_are_said(variants, says):
+    made = report(*(variant(*row) for row in variants), a=value(1), b=value(2))
+    assert says in comparison.unequal_texts(made["variants"]) and bool(says) == ("UNEQUAL" in comparison.text(made))
