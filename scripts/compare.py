@@ -22,17 +22,21 @@ from typing import TypedDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from comptra.scores import comparison as tables
-from topxgen.common import provenance
-from topxgen.common.cli import FLAG, Parser, run_main
+from topxgen.common import flag_rules, provenance
+from topxgen.common.cli import FLAG, Parser, choice, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json, read_jsonl, write_atomic, write_json
+from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
 from topxgen.experiments import comparison, stages
 from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, Record
 from topxgen.experiments.comparison import Experiment, Job, Variant
+from topxgen.quality import sonar
+from topxgen.retrieval import encoders
+from topxgen.retrieval.encoders import ENCODERS, EncoderSettings
 from topxgen.statistics.corpus import Corpus, Pair
-from topxgen.statistics.describe import Options
+from topxgen.statistics.describe import Options, encoding
 from topxgen.statistics.describe import describe as statistics_of
 from topxgen.text import languages
 from topxgen.training import training_data
@@ -40,7 +44,7 @@ from topxgen.training.dataset_spec import DatasetSpec
 
 logger = logging.getLogger("topxgen.compare")
 RESULT = "comparison"  # .md, .csv, .json
-# Columns of the table: of the statistics that scripts/data_stats.py computes (docs/experiments.md).
+# Columns of the table: of the statistics that scripts/data_stats.py computes (docs/statistics.md).
 STATISTICS = {
     "words": ("counts", "words_of_sentences"),
     "words/sentence": ("lengths", "words_per_sentence", "mean"),
@@ -49,9 +53,12 @@ STATISTICS = {
     "compression": ("sentences", "compression_ratio"),
     "self-BLEU": ("sentences", "self_bleu"),
 }
-
-
+ENCODED = {  # with --encoder, for languages that it knows
+    "Vendi": ("sentences", "vendi_score"),
+    "Vendi of sources": ("translations", "vendi_score"),
+}
 REMEDY = "remove it and start again: its stage writes it"
+RULES = (Rule(("sonar_name_or_path",), "--encoder sonar", lambda args: args.encoder == "sonar"),)
 
 
 class _Times(TypedDict, total=False):
@@ -98,16 +105,24 @@ def build_parser() -> Parser:
         metavar="NAME=VALUE",
         help="other values for this run: of a name at the top of the file, or of section.flag in all variants",
     )
+    parser.add_argument(
+        "--encoder", **choice(ENCODERS, None, "encoder for the Vendi score of the data", "no Vendi score")
+    )
+    parser.add_argument(
+        "--sonar_name_or_path", default=sonar.DEFAULT, metavar="MODEL", help="--encoder sonar: a folder or Hub id"
+    )
     parser.add_argument("--allow_incomplete", **FLAG, help="go on after a stage that finished with exit code 3")
     parser.add_argument("--dry_run", **FLAG, help="show each command, and whether and why it would run; run nothing")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
+    flag_rules.check(RULES, args)
     experiment = comparison.read(args.file, args.set)
     for name in args.only:
         if name not in experiment.variants:
             raise unknown_choice("--only", name, experiment.variants)
+    encoder = encoders.create(args.encoder, EncoderSettings.from_args(args)) if args.encoder else None
     names = args.only or list(experiment.variants)
     data, runs = experiment.data_jobs(names), experiment.run_jobs(names)
     if args.dry_run:
@@ -127,11 +142,13 @@ def run(args: argparse.Namespace) -> int:
             logger.error(f"{job.id} ended with exit code {code}; start again to go on from there")
             return code
         incomplete = incomplete or code
-    report = describe(experiment)
+    report = describe(experiment, encoder)
     for suffix, make in ((".md", tables.markdown), (".csv", tables.csv_text)):
         write_atomic(experiment.folder / f"{RESULT}{suffix}", [make(report)])
     write_json(experiment.folder / f"{RESULT}.json", report)
     show(tables.text(report))
+    if encoder:
+        encoder.close()
     return incomplete
 
 
@@ -181,8 +198,8 @@ def usable_pairs(args: argparse.Namespace) -> list[int]:
     return found
 
 
-def describe(experiment: Experiment) -> dict:
-    """The report: data, cost and scores of the variants that are complete."""
+def describe(experiment: Experiment, encoder=None) -> dict:
+    """The report: data, cost and scores of the variants that are complete; with an encoder, Vendi scores of the data."""
     complete = {
         name: variant
         for name, variant in experiment.variants.items()
@@ -197,7 +214,7 @@ def describe(experiment: Experiment) -> dict:
         for name, variant in complete.items()
     }
     baseline = experiment.baseline if experiment.baseline in complete else None
-    statistics = describe_pairs(complete)
+    statistics = describe_pairs(complete, Options(encode=encoding(encoder) if encoder else None))
     return {
         "experiment": experiment.path.stem,
         "baseline": baseline,
@@ -209,7 +226,9 @@ def describe(experiment: Experiment) -> dict:
                 "name": name,
                 "seeds": [run.seed for run in variant.runs if run.seed is not None],
                 "equal_pairs": variant.pairs,
-                "facts": facts(variant) | columns(statistics[name]),
+                "facts": facts(variant)
+                | columns(statistics[name])
+                | (columns(statistics[name], ENCODED) if encoder else {}),
                 "statistics": statistics[name],
                 "jobs": [
                     [job.id, job.command.line]
@@ -263,7 +282,7 @@ def facts(variant: Variant) -> dict[str, float | int | None]:
     }
 
 
-def describe_pairs(variants: dict[str, Variant]) -> dict[str, dict[str, dict]]:
+def describe_pairs(variants: dict[str, Variant], options: Options) -> dict[str, dict[str, dict]]:
     """By variant and language the statistics of the pairs that its models are trained on (with its first seed); measures of
     diversity on samples of one size for all variants."""
     corpora: dict[str, dict[str, Corpus]] = {}  # by language and variant
@@ -282,16 +301,16 @@ def describe_pairs(variants: dict[str, Variant]) -> dict[str, dict[str, dict]]:
             own[name].pairs.append(Pair(pair.target, pair.source))
     found: dict[str, dict[str, dict]] = {name: {} for name in variants}
     for language, own in corpora.items():
-        for name, described in zip(own, statistics_of(list(own.values()), Options()), strict=True):
+        for name, described in zip(own, statistics_of(list(own.values()), options), strict=True):
             found[name][language] = described
     return found
 
 
-def columns(by_language: dict[str, dict]) -> dict[str, float | int | None]:
-    """Those of STATISTICS, with the language if there are several."""
+def columns(by_language: dict[str, dict], wanted: dict[str, tuple] = STATISTICS) -> dict[str, float | int | None]:
+    """Those that are wanted, with the language if there are several."""
     found = {}
     for language, described in by_language.items():
-        for title, keys in STATISTICS.items():
+        for title, keys in wanted.items():
             value = described
             for key in keys:
                 value = value[key] if value is not None else None

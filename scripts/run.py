@@ -46,6 +46,8 @@ def build_parser() -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     tree = read_changed(args.file, args.set)
+    if "variants" in tree:
+        raise UsageError(f"{args.file} has variants: python scripts/compare.py {args.file} runs them")
     if rounds.KEY in tree:
         return run_rounds(args, tree)
     if args.patience is not None:

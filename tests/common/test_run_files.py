@@ -155,6 +155,8 @@ def test_what_is_given_counts_instead_of_the_defaults(tmp_path):
         RUN.replace("model_name_or_path: base", "model_name_or_path: base, dataset_name_or_path: udhr"), tmp_path
     )
     assert "data_dir" not in values(file, "train")[0]
+    file = tree(RUN + "data_dir: null", tmp_path)
+    assert values(file, "train")[0]["data_dir"] == "D/nllb-200-3.3B"
     file = tree(RUN.replace("train: {", "train: null\nold: {"), tmp_path)
     assert "model_name_or_path" not in values(file, "main")[0]
 
@@ -168,6 +170,12 @@ def test_a_reference_to_several_entries_is_their_list(tmp_path):
     several = "train: [{model_name_or_path: a, output_dir: t1}, {model_name_or_path: b, output_dir: t2}]"
     text = RUN.replace("train: {model_name_or_path: base, launcher: [accelerate, launch]}", several)
     assert values(tree(text, tmp_path), "main")[0]["model_name_or_path"] == ["t1", "t2"]
+    schedules = text.replace("name_or_path: a,", "name_or_path: a, lr_scheduler_kwargs: {power: 1},")
+    schedules = schedules.replace("name_or_path: b,", "name_or_path: b, lr_scheduler_kwargs: {power: 2},")
+    schedules = schedules.replace(
+        "{src: English,", '{model_name_or_path: "${train.lr_scheduler_kwargs}", src: English,'
+    )
+    assert values(tree(schedules, tmp_path), "main")[0]["model_name_or_path"] == [{"power": "1"}, {"power": "2"}]
     text = text.replace("{src: English,", '{model_name_or_path: [base, "${train.output_dir}"], src: English,')
     assert values(tree(text, tmp_path), "main")[0]["model_name_or_path"] == ["base", "t1", "t2"]
 

@@ -129,8 +129,9 @@ MISTAKES = [
     (("train: {model_name_or_path: m, launcher: accelerate launch}",), "launcher is not a list of words"),
     (("train: [{model_name_or_path: m}, {model_name_or_path: n}]",), "two entries of train have the same output_dir"),
     ((SCORED, "evalute: {dirs: in/runs}"), "evalute is neither a section nor a flag, and nothing refers to it (did you"),
+    ((SCORED, "variants: {}"), "has variants: python scripts/compare.py run.yaml runs them"),
     ((SCORED, "sed: 3"), "sed is neither a section nor a flag, and nothing refers to it (did you mean seed?)"),
-    ((SCORED, "api_key: sk-attack-51f0"), "api_key is neither"),
+    ((SCORED, "api_key: sk-attack-51f0"), "api_key cannot be set in a file; keys come from the environment"),
     ((SCORED, "a: ${b}", "b: ${a}", "train: {model_name_or_path: '${a}'}"), "circle: a -> b -> a"),
     ((SCORED, "train: {model_name_or_path: '${modl}'}", "model: m"), "${modl} refers to nothing (did you mean model?)"),
 ]  # fmt: skip
@@ -202,6 +203,24 @@ def test_what_a_stage_reads(place):
     model = ["model/config.json", "model/model.safetensors"]
     assert read[:2] == [[*pairs, *model], ["in/pool.eng", "in/test.tsv", *model]]
     assert {Path(path).name for path in read[2]} == {"translate_0.jsonl"}
+
+
+def test_what_datagen_writes(place):
+    write(place, "datagen: {languages: [Basque, Hausa], use_nllb: true, output_filenames: [eu, ha.jsonl]}")
+    (command,) = chain.commands(RunFile.read(place / "run.yaml"))
+    (place / "out/nllb-200-3.3B").mkdir(parents=True)
+    files = [
+        "out/eu.jsonl",
+        "out/ha.jsonl",
+        "out/manifest_generate_Hausa.json",
+        "out/nllb-200-3.3B/Basque_translate.jsonl",
+    ]
+    for name in (*files, "out/Basque.jsonl", "out/engine.log", "out/nllb-200-3.3B/Igbo_translate.jsonl"):
+        (place / name).write_text("")
+    assert [str(path) for path in chain.stages.outputs("datagen", command.args)] == files
+    write(place, "datagen: {languages: [Basque, Hausa], output_filenames: [eu]}")
+    result = run()
+    assert result.returncode == 2 and "Traceback" not in result.stderr
 
 
 def test_shared_values_go_where_they_have_an_effect(place):

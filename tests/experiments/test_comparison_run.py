@@ -139,6 +139,11 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     del started[:]
     again = in_process("scripts.compare", path)
     assert again.returncode == 0 and not started and again.stdout == result.stdout
+    encoded = in_process("scripts.compare", path, "--encoder", "use")
+    report = json.loads((out / "comparison.json").read_text())
+    vendi = {variant["name"]: variant["facts"].get("Vendi of sources") for variant in report["variants"]}
+    assert encoded.returncode == 0 and not started and vendi.pop("nothing") is None
+    assert all(1 < score <= 5 for score in vendi.values()) and "Vendi of sources" in encoded.stdout
     (out / "cold" / "seed-1" / "translations").rename(tmp_path / "lost")
     assert in_process("scripts.compare", path, "--only", "hot", "nothing").returncode == 0 and not started
     report = json.loads((out / "comparison.json").read_text())

@@ -230,6 +230,8 @@ class RunFile:
         """
         flags = [flag for flag in flags if flag not in COMMAND_LINE_ONLY]
         for name in self.shared:
+            if name in COMMAND_LINE_ONLY:
+                self._check_key(name, flags, "")
             if name not in flags and name not in self._named:
                 known = [*flags, *SECTIONS]
                 raise UsageError(
@@ -255,7 +257,9 @@ class RunFile:
         values = Values((name, self._resolve(value, where, (f"{section}.{name}",))) for name, value in own.items())
         # --output_dir of every script but the first is a folder in the run's
         values.shared = tuple(
-            name for name in self.shared if name in flags and name not in own and name != "output_dir"
+            name
+            for name, value in self.shared.items()
+            if name in flags and name not in own and name != "output_dir" and value is not None
         )
         for name in values.shared:
             self._check_key(name, keys, "")
@@ -320,7 +324,7 @@ class RunFile:
             if all(value == found[0] for value in found):
                 return found[0]
             items = [item for value in found for item in (value if isinstance(value, list) else [value])]
-            return list(dict.fromkeys(items))
+            return [item for i, item in enumerate(items) if item not in items[:i]]
         if name in self.shared:
             self._named.add(name)
             return self._resolve(self.shared[name], where, (*stack, name))
@@ -338,7 +342,7 @@ class RunFile:
         own = self.sections[section][number]
         if flag in own:
             return own[flag]
-        if flag in self.shared and flag != "output_dir":
+        if self.shared.get(flag) is not None and flag != "output_dir":
             return self.shared[flag]
         rows = (row for row in DEFAULTS if (row.section, row.flag) == (section, flag))
         return next((row.value for row in rows if self._applies(row, number)), None)
