@@ -48,7 +48,7 @@ evaluate:
   json: ${output_dir}/scores.json"""
 
 
-# Attacked by files and flags. Its table has hours, which differ: tests/experiments/test_comparison_run.py kills it.
+# Attacked by flags alone. Its table has hours, which differ: tests/experiments/test_comparison_run.py kills it.
 COMPARE = ("scripts/compare.py", "in/experiment.yaml", "--set", "main.base_url={url}", "--dry_run")
 EXPERIMENT = """output_dir: out
 seeds: [1]
