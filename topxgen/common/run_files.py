@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.files import refuse_stand_in
+from topxgen.common.lines import split_lines
 from topxgen.common.records import TRANSLATE_DIR_FLAGS, default_translate_dir
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _parsed(text: str, where: str) -> Value:
         hint = '; inside [ ] quote a reference: "${…}"' if line and "${" in line[0] else ""
         raise UsageError(f"{where}, line {mark.line + 1}: {error.problem or error.context}{hint}") from None
     except ruamel.yaml.error.YAMLError as error:
-        raise UsageError(f"{where} is not YAML: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"{where} is not YAML: {split_lines(str(error))[0]}") from None
     except RecursionError:
         raise UsageError(f"{where} is nested too deeply") from None
 
