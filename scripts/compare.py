@@ -101,6 +101,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=VALUE",
         help="other values for this run: of a name at the top of the file, or of section.flag in all variants",
@@ -142,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
             logger.error(f"{job.id} ended with exit code {code}; start again to go on from there")
             return code
         incomplete = incomplete or code
-    report = describe(experiment, encoder)
+    report = describe(experiment, encoder, args.allow_incomplete)
     for suffix, make in ((".md", tables.markdown), (".csv", tables.csv_text)):
         write_atomic(experiment.folder / f"{RESULT}{suffix}", [make(report)])
     write_json(experiment.folder / f"{RESULT}.json", report)
@@ -198,12 +199,14 @@ def usable_pairs(args: argparse.Namespace) -> list[int]:
     return found
 
 
-def describe(experiment: Experiment, encoder=None) -> dict:
+def describe(experiment: Experiment, encoder=None, allow_incomplete: bool = False) -> dict:
     """The report: data, cost and scores of the variants that are complete; with an encoder, Vendi scores of the data."""
     complete = {
         name: variant
         for name, variant in experiment.variants.items()
-        if not any(Chain(job.folder).reason_to_run(job.command) for run in variant.runs for job in run.jobs)
+        if not any(
+            Chain(job.folder).reason_to_run(job.command, allow_incomplete) for run in variant.runs for job in run.jobs
+        )
     }
     if left_out := [name for name in experiment.variants if name not in complete]:
         logger.info(f"not in the table, since they are not complete: {', '.join(left_out)}")

@@ -32,7 +32,7 @@ def build_parser() -> Parser:
         help=f"which stages to run: {', '.join(SECTIONS)} [all that the file has]",
     )  # fmt: skip
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE",
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
         help="values instead of the file's: name=value of one at the top, section.flag=value; null is none",
     )  # fmt: skip
     parser.add_argument(

@@ -77,8 +77,9 @@ def compare(
             parts.append((float(np.var(scores[list(models)], ddof=1)) / count, count - 1))
     parts.append((max(0.0, sentences), segments - 1))
     variance = sum(part for part, _ in parts)
-    if variance < 1e-18:  # the same translations
-        return Comparison(difference, (difference, difference), segments - 1, 1.0 if abs(difference) < 1e-9 else 0.0)
+    if variance < 1e-18:  # the same translations, or no sentence differs from another one: a sign test
+        p = 1.0 if abs(difference) < 1e-9 else 2.0 ** (1 - segments)
+        return Comparison(difference, (difference, difference), segments - 1, p)
     degrees = variance**2 / sum(part**2 / max(1, freedom) for part, freedom in parts)
     error = variance**0.5
     half = _quantile(degrees) * error
@@ -91,7 +92,7 @@ def compare_all(
     variants: dict[str, list[np.ndarray]], baseline: str | None, score: Scores, samples: int = 1000, seed: int = SEED
 ) -> dict[str, dict]:
     """By variant: "scores" of its seeds, `summary`, and for all but the baseline "difference", "difference_interval",
-    "degrees", "p" and "p_holm" (Holm 1979, over these variants).
+    "degrees", "p" and "p_holm" (Holm 1979, over these variants), if there are two segments or more.
 
     `variants`: by name the (segments, m) statistics of each seed, in one order of segments.
     """
@@ -105,7 +106,8 @@ def compare_all(
     for name, own in indices.items():
         values = [float(scores[i]) for i in own]
         found[name] = {"scores": values, **summary(values)}
-        if baseline in indices and name != baseline:
+        # A single segment does not show how much segments vary.
+        if baseline in indices and name != baseline and len(statistics[0]) > 1:
             result = compare(scores, cov, own, indices[baseline], len(statistics[0]))
             found[name] |= {
                 "difference": result.difference,

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.attack.faults import Undisturbed
 from tests.attack.hostile import INSTEAD, KINDS, NEVER_ANOTHER_CONTENT, NEVER_IN_JSON, VALUES, bytes_instead
 from tests.attack.shooting_range import Outcome, Range, differences, digests, results
-from tests.attack.table import API, COMPARE, STAGES
+from tests.attack.table import API, STAGES
 
 TIMEOUT_S = 12.0
 BENCHMARKS = (
@@ -71,7 +71,6 @@ FORMATS = [
     Format("in/merge.toml", "toml", "comptra", free=("stop",)),
     Format("in/divide.toml", "toml", "comptra", free=("stop", "sentence", "phrases")),
     Format("in/run.yaml", "text", "run"),
-    Format("in/experiment.yaml", "text", "run", command=COMPARE),
     Format("in/flags.yaml", "text", "decontaminate", command=("decontamination.py", "--input_dir", "in", "--output_dir", "out", "--num_workers", "1", "--config", "in/flags.yaml")),
     Format("out/run/decontamination.json", "json", "run", ("{output_dir}/run/{stage}.json",), may_be_missing=True),
     Format("in/test.tsv", "table", "few-shot"),

@@ -48,15 +48,25 @@ evaluate:
   json: ${output_dir}/scores.json"""
 
 
-COMPARE = ("scripts/compare.py", "in/experiment.yaml", "--dry_run")
+# Attacked by flags alone. Its table has hours, which differ: tests/experiments/test_comparison_run.py kills it.
+COMPARE = ("scripts/compare.py", "in/experiment.yaml", "--set", "main.base_url={url}", "--dry_run")
 EXPERIMENT = """output_dir: out
-seeds: [1, 2]
-baseline: nothing
-train: {model_name_or_path: in/lm, dataset_name_or_path: udhr, target_languages: Basque, max_steps: 2}
-main: {dataset_name_or_path: udhr, src: English, tgt: Basque, inference_api: hf}
+seeds: [1]
+baseline: zero
+main:
+  model_name_or_path: stub-1
+  inference_api: openai
+  max_concurrent_requests: 4
+  max_retries: 1
+  request_timeout: 20
+  tgt: Basque
+  dataset_name_or_path: files
+  test_files: ["in/test.tsv:Basque=2,English=1", "in/test.tsv:Basque=2,English=1"]
+evaluate: {tokenize: 13a}
 variants:
-  udhr: {}
-  nothing: {train: null}"""
+  zero: {}
+  two:
+    main: {k: 2, demonstration_pool: [in/pool.eng, in/pool.eus]}"""
 
 # A quality estimation without models.
 SELECTOR = """

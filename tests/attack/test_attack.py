@@ -13,7 +13,7 @@ import pytest
 
 from tests.attack.campaign import Campaign, described
 from tests.attack.formats import FORMATS
-from tests.attack.table import OPEN, SCRIPTS, STAGES
+from tests.attack.table import COMPARE, OPEN, SCRIPTS, STAGES
 
 SEED = int(os.environ.get("ATTACK_SEED", 0))
 ROUNDS = int(os.environ.get("ATTACK_ROUNDS", 0))
@@ -98,4 +98,4 @@ def test_many_attacks_on_training_and_merging(heavy_campaign, kind):
 
 
 def test_every_script_is_attacked():
-    assert {stage.command[0] for stage in STAGES.values()} == set(SCRIPTS)
+    assert {stage.command[0] for stage in STAGES.values()} | {COMPARE[0]} == set(SCRIPTS)

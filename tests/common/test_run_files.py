@@ -1,5 +1,6 @@
 """YAML files of flags and run files: what each script gets of them, and each kind of mistake in one line."""
 
+import importlib
 import json
 import sys
 
@@ -238,6 +239,8 @@ def test_entries_share_flags_as_in_yaml(tmp_path):
         ("train", "train: {seed: '${train}'}", "write ${train.FLAG}"),
         ("train", "a: [1]\nseed: x${a}", "${a} is a list, which cannot be a part of"),
         ("train", "a: null\nseed: x${a}", "${a} is null"),
+        ("train", "lr_scheduler_kwargs: {lr_end: [-.inf]}", "has a number that JSON does not have"),
+        ("train", "output_dir: ~/out", "output_dir is ~/out; only a shell expands ~"),
         ("train", "main: {tgt: Basque}", "has no section train (it has main)"),
         ("train", "train: null", "has no section train (it has no section that is not null)"),
         ("train", "train: [1]", "train is not a mapping of flags to values, or a list of such mappings"),
@@ -287,3 +290,28 @@ def test_a_script_runs_from_a_file(tmp_path):
     manifest = json.loads((tmp_path / "manifest_decontaminate_Basque.json").read_text())
     assert manifest["settings"]["ngram_size"] == 8
     assert "--config" not in manifest["command"] and "udhr" in manifest["command"]
+
+
+def test_changed_values_are_written_as_in_the_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("seeds: [1]\nmain: [{k: 0}, {k: 1}]\ntrain: {seed: 1}\n", encoding="utf-8")
+    changes = ["seeds=[2, 3]", "main.test_files=['${a}[1:]', b]", "train.seed=null", "a=x:y", "b=1e-5"]
+    tree = run_files.read_changed(path, changes)
+    assert tree["seeds"] == ["2", "3"] and tree["train"] == {"seed": None} and (tree["a"], tree["b"]) == ("x:y", "1e-5")
+    assert tree["main"] == [{"k": k, "test_files": ["${a}[1:]", "b"]} for k in "01"]
+    for change, says in {
+        "seeds=[1": "--set 'seeds=[1', line 1: ",
+        "train.seed=": "is not name=value",  # of a shell variable that is not set
+        "a=[1, !x 2]": "is not supported; write the value without a tag",
+        "a={b: 1, b: 2}": "b is there twice",
+    }.items():
+        with pytest.raises(UsageError) as error:
+            run_files.read_changed(path, [change])
+        assert says in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["run", "compare"])
+def test_no_change_is_lost_where_set_is_given_twice(name):
+    parser = importlib.import_module(f"scripts.{name}").build_parser()
+    assert parser.parse_args(["x.yaml", "--set", "a=1", "b=2", "--set", "c=3"]).set == ["a=1", "b=2", "c=3"]
+    assert parser.parse_args(["x.yaml"]).set == []

@@ -50,6 +50,18 @@ def test_equal_translations_do_not_differ():
     assert "p" not in found["a"] and found["c"]["sd"] == 0
 
 
+def test_where_no_sentence_varies_few_sentences_are_no_proof():
+    """Each sentence right instead of wrong: a coin that falls on one side each time."""
+    for segments, p in ((2, 0.5), (6, 2**-5), (100, 2**-99)):
+        right = np.ones((segments, 2))
+        wrong = right * [0, 1]
+        found = compare_all({"base": [wrong], "one": [right], "three": [right] * 3}, "base", mean_scores)
+        assert found["one"]["p"] == found["three"]["p"] == pytest.approx(p)
+    one = np.ones((1, 2))
+    for seeds in ([one], [one, one * [0.9, 1]]):
+        assert "p" not in compare_all({"base": [one * [0, 1]], "one": seeds}, "base", mean_scores)["one"]
+
+
 def test_holm_is_over_the_variants_but_the_baseline():
     rng = np.random.default_rng(1)
     stats = {

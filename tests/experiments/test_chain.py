@@ -205,6 +205,24 @@ def test_what_a_stage_reads(place):
     assert {Path(path).name for path in read[2]} == {"translate_0.jsonl"}
 
 
+def test_what_datagen_writes(place):
+    write(place, "datagen: {languages: [Basque, Hausa], use_nllb: true, output_filenames: [eu, ha.jsonl]}")
+    (command,) = chain.commands(RunFile.read(place / "run.yaml"))
+    (place / "out/nllb-200-3.3B").mkdir(parents=True)
+    files = [
+        "out/eu.jsonl",
+        "out/ha.jsonl",
+        "out/manifest_generate_Hausa.json",
+        "out/nllb-200-3.3B/Basque_translate.jsonl",
+    ]
+    for name in (*files, "out/Basque.jsonl", "out/engine.log", "out/nllb-200-3.3B/Igbo_translate.jsonl"):
+        (place / name).write_text("")
+    assert [str(path) for path in chain.stages.outputs("datagen", command.args)] == files
+    write(place, "datagen: {languages: [Basque, Hausa], output_filenames: [eu]}")
+    result = run()
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+
+
 def test_shared_values_go_where_they_have_an_effect(place):
     """--seed of the evaluation is for --baseline or --bootstrap alone."""
     write(place, "seed: 7", "languages: Basque", CHECKED, "evaluate: {dirs: in/runs}", "main: {tgt: Basque}")

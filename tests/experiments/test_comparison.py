@@ -240,6 +240,12 @@ def test_values_at_the_top_can_be_set_for_one_run(tmp_path):
         ("    mix: [cold, hot]", "    evaluate: {}", "variant mixed"),
         ("  mixed:", "  ../mixed:", "the name is that of a folder"),
         ("  mixed:", "  data-1:", "the name is that of a folder"),
+        ("  mixed:", "  comparison.md:", "the name is that of a folder"),
+        ("temperature: 1.0", "temperature: 0.50", "the variants cold and hot differ in nothing that decides a result"),
+        ("temperature: 1.0", "temperature: 0.5, top_p: 1.0", "the variants cold and hot differ in nothing that decides a result"),
+        ("temperature: 1.0", "temperature: 0.5, gpu_memory_utilization: 0.5", "the variants cold and hot differ in nothing"),
+        ("    mix: [cold, hot]", "    mix: [cold, hot]\n  low:\n    mix: [cold, hot]\n    train: {learning_rate: 1e-4}\n  same:\n    mix: [cold, hot]\n    train: {learning_rate: 0.0001}", "the variants low and same differ in nothing"),
+        ("datagen: {languages:", "datagen: {output_dir: data, languages:", "variant hot: its data differ from those of another variant in the same folder, data;"),
         ("variants:", "evaluate: {dirs: x}\nvariants:", "evaluate.dirs cannot be set"),
         ("variants:", "evaluate: {metric: bleu}\nvariants:", "section evaluate: unknown key metric (did you mean metrics?)"),
         ("variants:", "modell: x\nvariants:", "modell is neither a section nor a flag, and nothing refers to it"),
@@ -260,6 +266,24 @@ def test_an_experiment_without_variants(tmp_path):
     text = EXPERIMENT[: EXPERIMENT.index("variants:")]
     for more in ("", "variants: {{}}", "variants: [a]"):
         assert "needs variants" in refusal(comparison.read, written(tmp_path, text + more))
+
+
+def test_folders_may_be_references(tmp_path):
+    lines = {f"output_dir: {tmp_path / 'out'}": f"root: {tmp_path}\noutput_dir: ${{root}}/out"}
+    assert read(tmp_path, lines) == read(tmp_path)
+    lines = {"    mix: [cold, hot]": "    datagen: {output_dir: '${output_dir}/mine', translate_dir: '${model}'}"}
+    lines["model: some/model"] = "model: base"
+    mixed = read(tmp_path, lines).variants["mixed"]
+    assert {job.folder for job in mixed.data} == {tmp_path / "out" / "mine" / "base"}
+    assert flag(mixed.runs[0].train, "data_dir") == [str(tmp_path / "out" / "mine" / "base")]
+
+
+def test_flags_that_decide_no_result_leave_the_folders_as_they_are(tmp_path):
+    """Less memory after a crash, say, does not start days of generation again."""
+    before = read(tmp_path)
+    after = read(tmp_path, changes=["datagen.gpu_memory_utilization=0.5", "datagen.tensor_parallel_size=2"])
+    for name in ("cold", "hot", "mixed"):
+        assert folders(before, name) == folders(after, name)
 
 
 def pairs_of(experiment: Experiment, name: str, count: int) -> None:

@@ -171,6 +171,13 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     assert len(rows) == 2 * 2 * 2 and {row["metric"] for row in rows} == {"chrf", "bleu"}
     assert float(rows[0]["mean"]) == pytest.approx(groups[0]["variants"]["mixed"]["scores"]["chrf"]["mean"])
 
+    record = out / "mixed" / "seed-1" / "run" / "main-1.json"
+    record.write_text(record.read_text().replace('"exit_code": 0', '"exit_code": 3'))
+    for words, complete in (((), ["nothing"]), (("--allow_incomplete",), ["mixed", "nothing"])):
+        assert in_process("scripts.compare", path, "--only", "nothing", *words).returncode == 0
+        report = json.loads((out / "comparison.json").read_text())
+        assert [variant["name"] for variant in report["variants"]] == complete
+
     del started[:]
     path = small(tmp_path, tiny_lm, **{"pairs: 5": "pairs: 5000"})
     short = in_process("scripts.compare", path, "--only", "hot", "nothing")

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from datagen import build_parser
 from tests.support.runs import ROOT, datagen, records
 from tests.support.tiny_metricx import build_metricx
 from tests.support.tiny_models import udhr_pairs
@@ -17,6 +18,8 @@ from topxgen import translation
 from topxgen.common.records import Layout
 from topxgen.generation import candidates
 from topxgen.generation.candidates import choose
+from topxgen.generation.dry_run import _later_stages
+from topxgen.generation.plan import GenerationConfig
 from topxgen.inference import ModelSettings
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings
@@ -500,11 +503,15 @@ def test_a_dry_run_counts_the_candidates(tiny_lm, tmp_path):
         "--languages", "Basque", "--output_dir", folder, "--stages", "translate", "score", "--model_name_or_path", tiny_lm, "--inference_api",
         "hf", "--demonstration_pool", "udhr", "--scorer", "none", "--dry_run",
     )  # fmt: skip
-    rows = []
+    estimates = []
     for more in ((), ("--number_of_candidates", 5, "--select_by", "confidence")):
         out = datagen(*command, *more).stdout
-        rows.append(next(line for line in out.splitlines() if line.startswith("translate ")))
-    assert "5 candidates each" in rows[1] and "select     at most" in out
+        config = GenerationConfig(build_parser().parse_args([*map(str, command), *map(str, more)]))
+        estimates.append(next(_later_stages(config, 12)))
+    assert "5 candidates each" in out and "select     at most 720 candidates" in out
+    assert estimates[1].prompt_tokens == estimates[0].prompt_tokens
+    one, five = (estimate.completion_tokens for estimate in estimates)
+    assert five == pytest.approx([5 * tokens for tokens in one]) and one > (0, 0)
     assert not (folder / Layout(folder, "tiny_lm").translate_dir_name).exists()
 
 

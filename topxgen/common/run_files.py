@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.files import refuse_stand_in
+from topxgen.common.lines import split_lines
 from topxgen.common.records import TRANSLATE_DIR_FLAGS, default_translate_dir
 
 if TYPE_CHECKING:
@@ -87,51 +88,53 @@ def read(path: Path) -> dict[str, Value]:
 
     Raises UsageError for what is no YAML, no mapping, a key that occurs twice and a tag.
     """
-    import ruamel.yaml  # takes as long as --help may
-
     if not path.exists():
         raise UsageError(f"{path} does not exist; pass a YAML file")
     refuse_stand_in(path)
     if not path.is_file():  # a device may never end
         raise UsageError(f"{path} is not a file; pass a YAML file")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        node = ruamel.yaml.YAML(typ="safe", pure=True).compose(text)
+        tree = _parsed(path.read_bytes().decode("utf-8-sig"), str(path))
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8; convert it") from None
+    if not isinstance(tree, dict | None):
+        raise UsageError(f"{path} is not a mapping; write flag: value on each line")
+    return tree or {}
+
+
+def _parsed(text: str, where: str) -> Value:
+    """The value that YAML text stands for. Raises UsageError as `read` does."""
+    import ruamel.yaml  # takes as long as --help may
+
+    try:
+        node = ruamel.yaml.YAML(typ="safe", pure=True).compose(text)
+        return None if node is None else _Reader(where).value(node)
     except ruamel.yaml.error.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = text.split("\n")[mark.line : mark.line + 1]
         hint = '; inside [ ] quote a reference: "${…}"' if line and "${" in line[0] else ""
-        raise UsageError(f"{path}, line {mark.line + 1}: {error.problem or error.context}{hint}") from None
+        raise UsageError(f"{where}, line {mark.line + 1}: {error.problem or error.context}{hint}") from None
     except ruamel.yaml.error.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"{where} is not YAML: {split_lines(str(error))[0]}") from None
     except RecursionError:
-        raise UsageError(f"{path} is nested too deeply") from None
-    if node is None:
-        return {}
-    if not isinstance(node, ruamel.yaml.MappingNode):
-        raise UsageError(f"{path} is not a mapping; write flag: value on each line")
-    try:
-        return _Reader(path).value(node)
-    except RecursionError:
-        raise UsageError(f"{path} is nested too deeply") from None
+        raise UsageError(f"{where} is nested too deeply") from None
 
 
 def read_changed(path: Path, changes: Iterable[str]) -> dict[str, Value]:
-    """The file, with `changes` such as "train.seed=3": values at the top or of all entries of a section; null is none."""
+    """The file, with `changes` such as "train.seed=3": values at the top or of all entries of a section, written as in the file."""
     tree = read(path)
     for change in changes:
-        name, equals, value = change.partition("=")
+        name, _, value = change.partition("=")
         section, dot, flag = name.rpartition(".")
         entries = tree.get(section) if dot else tree
         entries = entries if isinstance(entries, list) else [entries]
-        if not (equals and flag and all(isinstance(entry, dict) for entry in entries)) or (
+        # An empty value is a shell variable that is not set.
+        if not (flag and value.strip() and all(isinstance(entry, dict) for entry in entries)) or (
             dot and section not in SECTIONS
         ):
             raise UsageError(f"--set {change!r} is not name=value or section.flag=value with a section of {path}")
         for entry in entries:
-            entry[flag] = None if value == "null" else value
+            entry[flag] = _parsed(value, f"--set {change!r}")
     return tree
 
 
@@ -141,8 +144,8 @@ class _Reader:
     KINDS = ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")
     MAX_VALUES = 100_000  # aliases of aliases would grow without end
 
-    def __init__(self, path: Path):
-        self._path, self._count = path, 0
+    def __init__(self, where: str):
+        self._where, self._count = where, 0
 
     def value(self, node) -> Value:
         kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
@@ -170,7 +173,7 @@ class _Reader:
         return {"null": None, "str": node.value, "timestamp": node.value}.get(kind, Plain(node.value))
 
     def _error(self, node, problem: str) -> UsageError:
-        return UsageError(f"{self._path}, line {node.start_mark.line + 1}: {problem}")
+        return UsageError(f"{self._where}, line {node.start_mark.line + 1}: {problem}")
 
 
 class RunFile:
@@ -410,7 +413,10 @@ def words(flags: Mapping[str, Action], values: Mapping[str, Value], where: str) 
         if isinstance(value, dict):
             if action.type is None or action.type.__name__ != "json_object":
                 raise UsageError(f"{where}: {name} takes no mapping")
-            value = json.dumps(_as_json(value), ensure_ascii=False)
+            try:
+                value = json.dumps(_as_json(value), ensure_ascii=False)
+            except ValueError:  # .inf, .nan
+                raise UsageError(f"{where}: {name} has a number that JSON does not have: {_text(value)}") from None
         if isinstance(value, list) and not takes_list:
             raise UsageError(f"{where}: {name} takes one value, not a list of {len(value)}")
         items = value if isinstance(value, list) else [value]
@@ -418,6 +424,8 @@ def words(flags: Mapping[str, Action], values: Mapping[str, Value], where: str) 
             raise UsageError(f"{where}: {name} is {_text(value)}; write a list of values, or null for none")
         if "" in items and action.dest != "api_key":
             raise UsageError(f"{where}: {name} is empty; write a value, or null for none")
+        if home := next((item for item in items if item.startswith("~/")), None):
+            raise UsageError(f"{where}: {name} is {home}; only a shell expands ~, write the whole path")
         bad = [item for item in items if item.startswith("-") and (len(items) > 1 or item == "--")]
         if not action.option_strings:
             bad = [item for item in items if item.startswith("-")]

@@ -141,8 +141,8 @@ class Chain:
     def record_path(self, command: Command) -> Path:
         return self.folder / RECORDS / f"{command.name}.json"
 
-    def reason_to_run(self, command: Command) -> str:
-        """Why a command has to run; "" if it is complete."""
+    def reason_to_run(self, command: Command, allow_incomplete: bool = False) -> str:
+        """Why a command has to run; "" if it is complete, or may stay as it is."""
         path = self.record_path(command)
         if stages.STAGES[command.stage].always:
             return "its result is what it prints"
@@ -151,7 +151,7 @@ class Chain:
             return "not run yet"
         if record["words"] != list(command.words):
             return "its flags have changed"
-        if record["exit_code"]:
+        if record["exit_code"] and not allow_incomplete:
             return f"it ended with exit code {record['exit_code']}"
         if changed := self._changed(record["inputs"], stages.inputs(command.stage, command.args)):
             return f"{changed} has changed"

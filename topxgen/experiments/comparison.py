@@ -16,7 +16,7 @@ from topxgen.common.errors import UsageError, did_you_mean, unknown_choice
 from topxgen.common.records import default_translate_dir
 from topxgen.common.run_files import SECTIONS, RunFile, Value, read_changed
 from topxgen.experiments import stages
-from topxgen.experiments.chain import Command, commands, flags_by_section
+from topxgen.experiments.chain import Command, commands, flags_by_section, folder_of
 
 KEYS = (
     "seeds",
@@ -36,7 +36,12 @@ DECIDED = {
 DATA = ("datagen", "decontamination")
 # Groups of datagen.py's flags that come after generation: variants that differ in these alone share the paragraphs.
 AFTER_GENERATION = ("back-translation", "scores")
-_NAME = re.compile(r"(?!data-)[A-Za-z0-9][\w.+-]{0,99}")
+# Flags of datagen.py that decide how it runs, not what it writes.
+NO_RESULT = {
+    *("verbose", "gpu_memory_utilization", "tensor_parallel_size", "trust_remote_code"),
+    *("max_concurrent_requests", "request_timeout", "max_retries", "prices", "budget"),
+}
+_NAME = re.compile(r"(?!data-|comparison\.)[A-Za-z0-9][\w.+-]{0,99}")
 _REFERENCE = re.compile(r"\$\{\s*([^{}]*?)\s*\}")
 
 
@@ -75,9 +80,16 @@ class Variant:
     runs: tuple[Run, ...]  # one for each seed
 
     def signature(self, folder: Path) -> tuple:
-        """What decides its results: equal for two variants that do not differ."""
-        own = str(folder / self.name)
-        return tuple(tuple(word.replace(own, "") for word in job.command.words) for job in self.runs[0].jobs)
+        """What decides its results: equal for two variants that do not differ, however their flags are written."""
+        named = f"{folder}/data-", f"{folder}/{self.name}/"  # folders after the variant or its flags
+        return tuple(
+            tuple(
+                (flag, str(value))
+                for flag, value in vars(job.command.args).items()
+                if flag not in (*NO_RESULT, "translate_dir") and not any(path in str(value) for path in named)
+            )
+            for job in (*self.data, *self.runs[0].jobs)
+        )
 
 
 @dataclass(frozen=True)
@@ -112,9 +124,8 @@ def plan(tree: Mapping[str, Value], path: Path) -> Experiment:
     Raises UsageError for what RunFile and its values raise, with the variant's name; for a variant that differs from another
     one in nothing; and for what this file's keys must not hold. What argparse refuses ends the program with its line.
     """
-    folder = tree.get("output_dir")
-    if not isinstance(folder, str) or not folder:
-        raise UsageError(f"{path} needs output_dir at the top: the folder of the experiment")
+    base = {name: value for name, value in tree.items() if name not in KEYS}
+    folder = folder_of(RunFile(base, path))
     seeds, pairs = _seeds(tree.get("seeds"), path), _count(tree.get("pairs"), f"{path}: pairs")
     variants = tree.get("variants")
     if not isinstance(variants, dict) or not variants:
@@ -127,22 +138,20 @@ def plan(tree: Mapping[str, Value], path: Path) -> Experiment:
     if baseline is not None and (not isinstance(baseline, str) or baseline not in variants):
         raise unknown_choice(f"{path}: baseline", str(baseline), variants)
 
-    base = {name: value for name, value in tree.items() if name not in KEYS}
-    RunFile(base, path)  # whose sections are mappings
     if str(tree.get("merge_adapters")).lower() not in ("none", "true", "false"):
         raise UsageError(f"{path}: merge_adapters is {tree['merge_adapters']}; write true or false")
-    builder = _Builder(path, Path(folder), base, tree, seeds, flags_by_section())
+    builder = _Builder(path, folder, base, tree, seeds, flags_by_section())
     built: dict[str, Variant] = {}
     signatures: dict[tuple, str] = {}
     for name, own in sorted(variants.items(), key=lambda item: bool((item[1] or {}).get("mix"))):
         own_pairs = _count(own["pairs"], f"{path}, variant {name}: pairs") if own and "pairs" in own else pairs
         built[name] = builder.variant(name, own or {}, own_pairs, built)
-        other = signatures.setdefault(built[name].signature(Path(folder)), name)
+        other = signatures.setdefault(built[name].signature(folder), name)
         if other != name:
             raise UsageError(
                 f"{path}: the variants {other} and {name} differ in nothing that decides a result; change one, or remove it"
             )
-    return Experiment(path, Path(folder), baseline, {name: built[name] for name in variants}, builder.scoring())
+    return Experiment(path, folder, baseline, {name: built[name] for name in variants}, builder.scoring())
 
 
 def _seeds(value: Value, path: Path) -> list[int]:
@@ -167,7 +176,9 @@ def _count(value: Value, what: str) -> int | None:
 def _check_variant(name: str, own: Value, variants: Mapping[str, Value], path: Path) -> None:
     where = f"{path}, variant {name}"
     if not _NAME.fullmatch(name):
-        raise UsageError(f"{where}: the name is that of a folder; use letters, digits and . _ + - (not data-)")
+        raise UsageError(
+            f"{where}: the name is that of a folder; use letters, digits and . _ + - (not data- or comparison.)"
+        )
     if own is not None and not isinstance(own, dict):
         raise UsageError(f"{where} is not a mapping of sections to flags")
     for key, value in (own or {}).items():
@@ -208,6 +219,7 @@ class _Builder:
         self._referred = set(_references(tree))  # by any variant
         self._merge_adapters = str(tree.get("merge_adapters")).lower() == "true"
         self._sources: dict[str, tuple[list[Path], list[str]]] = {}  # by variant: folders of pairs, languages
+        self._decided: dict[Path, Value | Mapping] = {}  # by folder of data: the flags that decide them
 
     def variant(self, name: str, own: dict, pairs: int | None, built: Mapping[str, Variant]) -> Variant:
         tree = _merged(self._base, own)
@@ -269,26 +281,34 @@ class _Builder:
         }  # fmt: skip
         own = tree["datagen"]
         early = {
-            flag: value for flag, value in given.items() if flag not in late and flag not in ("output_dir", "stages")
+            flag: value
+            for flag, value in given.items()
+            if flag not in late and flag not in (*NO_RESULT, "output_dir", "translate_dir", "stages")
         }
         tree["datagen"] = own = {"output_dir": str(self._folder / f"data-{_digest(early)}"), **own}
         (datagen,) = self._commands(
             name, {**tree, "train": None, "main": None, "decontamination": None}, "datagen".__eq__
         )
-        if "translate_dir" not in given:
-            later = {flag: value for flag, value in given.items() if flag in late}
-            after = self._file(name, {**tree, "train": None, "main": None})
-            checked = (
-                after.stage("decontamination", self._flags["decontamination"])
-                if tree.get("decontamination") is not None
-                else []
-            )
-            checked = [{flag: value for flag, value in values.items() if flag != "input_dir"} for values in checked]
+        later = {flag: value for flag, value in given.items() if flag in late}
+        after = self._file(name, {**tree, "train": None, "main": None})
+        checked = (
+            after.stage("decontamination", self._flags["decontamination"])
+            if tree.get("decontamination") is not None
+            else []
+        )
+        checked = [{flag: value for flag, value in values.items() if flag != "input_dir"} for values in checked]
+        if given.get("translate_dir") is None:
             name_of = re.sub(r"[^\w.+-]+", "-", default_translate_dir(vars(datagen.args)))
             own["translate_dir"] = f"{name_of}-{_digest([later, checked])}"
+        folder = datagen.args.output_dir / str(given.get("translate_dir") or own["translate_dir"])
+        for place, flags in ((datagen.args.output_dir, early), (folder, [early, later, checked])):
+            if self._decided.setdefault(place, flags) != flags:
+                raise UsageError(
+                    f"{self._where(name)}: its data differ from those of another variant in the same folder, {place}; remove "
+                    "datagen.output_dir and datagen.translate_dir: by default folders are named after the flags"
+                )
         jobs: list[Job] = []
         for command in self._commands(name, {**tree, "train": None, "main": None}, DATA.__contains__):
-            folder = Path(own["output_dir"]) / str(given.get("translate_dir") or own["translate_dir"])
             jobs.append(Job(folder, command, tuple(job.id for job in jobs)))
         self._sources[name] = ([jobs[-1].folder], list(datagen.args.languages or ()))
         return tuple(jobs)

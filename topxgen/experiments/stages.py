@@ -17,17 +17,10 @@ Parsed = argparse.Namespace
 
 
 def _generated(args: Parsed) -> Iterator[Path]:
-    layout = Layout(args.output_dir, args.translate_dir or default_translate_dir(vars(args)))
     names = [languages.find(name, args.languages_file).name for name in args.languages]
-    if args.output_filenames:
-        layout = Layout(
-            layout.output_dir,
-            layout.translate_dir_name,
-            {
-                name: f"{file.removesuffix('.jsonl')}.jsonl"
-                for name, file in zip(names, args.output_filenames, strict=True)
-            },
-        )
+    files = (f"{file.removesuffix('.jsonl')}.jsonl" for file in args.output_filenames or ())
+    named = dict(zip(names, files, strict=False))  # datagen.py itself counts them
+    layout = Layout(args.output_dir, args.translate_dir or default_translate_dir(vars(args)), named)
     for name in names:
         yield from layout.jsonl_files(name)
         yield from (layout.manifest(stage, name) for stage in args.stages)
