@@ -390,7 +390,8 @@ def test_a_dry_run_counts_the_prompts_of_seeds_that_it_cannot_reach(tmp_path, mo
         ("## 4. bat bi\n## 5. hiru", "bat bi"), ("##\n4. bat", "bat"), ("##\n\n", ""), ("1995. urtean", "1995. urtean"),
         ("5. mendean", "5. mendean"), ('"bat bi"', "bat bi"), ("**bat bi**", "bat bi"), ("Here it is:\n\nbat bi", "bat bi"),
         ("Hona hemen:", "Hona hemen:"), ("---\nbat", "bat"), ("```\nbat\n```", "bat"), ("<think>hmm\n</think>\nbat", "bat"),
-        ("bat\u2028bi\nhiru", "bat bi"),
+        ("bat\u2028bi\nhiru", "bat bi"), ("Passage 4: bat bi", "bat bi"), ("**Passage 4**\n\nbat bi", "bat bi"),
+        ("Artikulu 5: bat bi", "Artikulu 5: bat bi"),
     ],
 )  # fmt: skip
 def test_the_first_line_of_a_response(response, expected):

@@ -1,6 +1,8 @@
 """--min_score: which pairs go, where they are found again, what a kill leaves, what is refused."""
 
+import argparse
 import json
+import re
 import shutil
 
 import pytest
@@ -9,6 +11,7 @@ from tests.support.runs import records
 from tests.support.tiny_metricx import build_metricx
 from tests.support.tiny_models import udhr_pairs
 from topxgen.generation import min_score
+from topxgen.generation.scoring import MetricXScorer
 from topxgen.quality.metricx import MetricX
 
 PAIRS = udhr_pairs("Basque")[:12]
@@ -161,11 +164,18 @@ def test_other_values_do_not_mix(run, tmp_path):
         (("--scorer", "none", "--min_score", "0.5"), "--min_score has no effect without a --scorer (not none)"),
         (("--min_score", "nan"), "'nan' is not a number from -1000 to 1000"),
         (("--min_score", "high"), "'high' is not a number from -1000 to 1000"),
+        (("--min_score", "3.5"), "--min_score 3.5: scores of confidence are from 0 to 1, higher is better"),
+        (("--min_score", "-5"), "--min_score -5: scores of confidence are from 0 to 1, higher is better"),
+        (("--scorer", "metricx-qe", "--min_score", "5"), "are from -25 to 0, higher is better; an error of at most 5 is -5"),
+        (("--scorer", "blaser", "--min_score", "-5"), "are from 0 to 5, higher is better"),
     ],
-)
+)  # fmt: skip
 def test_bad_values(run, tmp_path, flags, message):
-    result = run(write(tmp_path), *flags)
-    assert result.returncode == 2 and message in result.stderr
+    """Also a threshold that no score can miss, or reach."""
+    before = (write(tmp_path) / "t/Basque_translate.jsonl").read_bytes()
+    result = run(tmp_path, *flags)
+    assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1
+    assert (tmp_path / "t/Basque_translate.jsonl").read_bytes() == before
 
 
 def test_nothing_scored_is_no_reason_to_drop_all(run, tmp_path):
@@ -190,6 +200,15 @@ def test_metricx_is_negated(run, tmp_path):
     assert run(tmp_path / "run", "--min_score", "-0.6", scorer=scorer).returncode == 0
     kept = [score for record in records(path) for score in record["scores"]]
     assert kept == [score for score in scores if score >= -0.6]
+
+
+def test_two_versions_of_metricx_have_two_names():
+    """Else pairs that one has scored would pass for the other's."""
+    names = ("google/metricx-24-hybrid-large-v2p6", "/m/metricx-24/large", "/m/metricx-23-qe/large/")
+    found = [MetricXScorer(argparse.Namespace(metricx_name_or_path=name)).id for name in names]
+    assert [re.search(r"\((.+?), ", name)[1] for name in found] == [
+        "metricx-24-hybrid-large-v2p6", "metricx-24/large", "metricx-23-qe/large"
+    ]  # fmt: skip
 
 
 def test_a_metricx_that_needs_references_or_is_missing(run, tmp_path):

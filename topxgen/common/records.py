@@ -11,7 +11,6 @@ import msgspec
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_numbered_jsonl
-from topxgen.common.schemas import check
 
 SHARED_RESPONSES = "translate_answers.jsonl"
 PARALLEL = (
@@ -146,17 +145,9 @@ def replace_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def check_translations(record: dict, optional: Iterable[str] = PARALLEL[2:]) -> None:
-    """Raise ValueError unless the parallel lists of a record with back-translations are sound.
-
-    Those of `optional` may be missing or empty, as in files of the original.
-    """
-    check(record, TranslationRecord)
-    check_lengths(record, optional)
-
-
 def check_lengths(record: TranslationRecord, optional: Iterable[str] = PARALLEL[2:]) -> None:
-    """The same for a record that fits TranslationRecord."""
+    """Raise ValueError unless the parallel lists of a record have one length. Those of `optional` may be missing or empty, as
+    in files of the original."""
     count = len(record["propositions"])
     for name in ("translations", *optional):
         value = record.get(name)

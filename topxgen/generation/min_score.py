@@ -4,6 +4,7 @@ They are written to the rejects first, then removed from the translations in one
 at the next start, since the rejects tell what is to be removed.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
@@ -17,6 +18,17 @@ from topxgen.common.records import (
 )
 
 BELOW, MISSING = REASONS = ("score_below_min", "score_missing")
+
+
+def check(scorer, minimum: float) -> None:
+    """Raise UsageError for a minimum that no score of `scorer` can miss, or reach: it is meant for another one's."""
+    lowest, highest = getattr(scorer, "scale", (-math.inf, math.inf))
+    if not lowest <= minimum <= highest:
+        hint = f"; an error of at most {minimum:g} is {-minimum:g}" if highest == 0 and minimum <= -lowest else ""
+        raise UsageError(
+            f"--min_score {minimum:g}: scores of {scorer.id} are from {lowest:g} to {highest:g}, higher is better{hint}; pass one of "
+            "them, or another --scorer"
+        )
 
 
 def rejects_below(layout: Layout, language: str, minimum: float) -> list[dict]:

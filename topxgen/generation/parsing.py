@@ -112,12 +112,13 @@ def _is_small(letters: str) -> bool:
 
 
 def first_line(response: str, number: int, closed: bool = False) -> str:
-    """The first line of a response that has text, "" if none has: without the `number` that the prompt asked for, markup, or a
-    line that announces it. `closed`: of the lines that have their end."""
+    """The first line of a response that has text, "" if none has: without the `number` that the prompt asked for ("4.",
+    "Passage 4:"), markup, or a line that announces it. `closed`: of the lines that have their end."""
     lines = split_lines(without_thoughts(response.rpartition("\n")[0] if closed else response))
     for place, line in enumerate(lines):
-        marker = _MARKER.match(line)
-        line = line[marker.end() :] if marker and int(marker[1]) == number else line
+        markers = (pattern.match(line) for pattern in (_MARKER, _LABELLED))
+        end = next((marker.end() for marker in markers if marker and int(marker[1]) == number), 0)
+        line = line[end:]
         text = "" if _RULE.fullmatch(line) else _text(line.lstrip("# \t"))
         announces = text.endswith((":", "：")) and any(map(str.strip, lines[place + 1 :]))
         if text and not announces:

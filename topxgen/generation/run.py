@@ -94,6 +94,8 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
             yield lambda language=language: next(read_paragraphs(config.layout, language), None)
         yield lambda: language_id.load(args.lid_model)
     if "score" in args.stages and config.scorer is not None:
+        if args.min_score is not None:
+            yield lambda: min_score.check(config.scorer, args.min_score)
         if "translate" not in args.stages:
             yield lambda: _check_target_language(config)
             for name in config.languages:

@@ -3,6 +3,7 @@
 Higher is better for every scorer. A scorer is made from the flags, and has
     id                                  its name in the records; records with another are scored again
     has_models                          whether `load` loads any
+    scale                               (lowest, highest) score; one of the user's own may have none
     preflight(languages, target)        raise UsageError for what would fail later; cheap
     load()                              load its models
     score(records, source, target)      -> for each record the list of its pairs' scores, which depend on `records` alone
@@ -48,6 +49,7 @@ class ConfidenceScorer:
     """The back-translator's own confidence (Apertium: the share of words it knows; NLLB: of its model)."""
 
     id, has_models, truncated = "confidence", False, 0
+    scale = (0.0, 1.0)
 
     def __init__(self, _: argparse.Namespace):
         pass
@@ -69,6 +71,7 @@ class _PairScorer:
     """A scorer over a model that takes lists of sentences and of translations."""
 
     has_models = True
+    scale = (0.0, 5.0)  # BLASER-2.0-QE was trained on 1 to 5
 
     def __init__(self, args: argparse.Namespace):
         self._args, self._model = args, None
@@ -114,6 +117,8 @@ class BlaserScorer(_PairScorer):
 class MetricXScorer(_PairScorer):
     """MetricX without references (topxgen.quality.metricx), negated: 0 to -25, so that higher is better as for all scorers."""
 
+    scale = (-25.0, 0.0)
+
     @property
     def _dtype(self) -> str:
         from topxgen.quality import metricx
@@ -124,7 +129,9 @@ class MetricXScorer(_PairScorer):
 
     @property
     def id(self) -> str:
-        return f"metricx-qe ({_short_name(self._args.metricx_name_or_path)}, {self._dtype}, negated)"
+        path = self._args.metricx_name_or_path.rstrip("/")
+        name = path[max(path.lower().rfind("metricx"), 0) :]  # with the version, which a folder above may tell
+        return f"metricx-qe ({name}, {self._dtype}, negated)"
 
     def preflight(self, languages: Iterable[Language], target: Language) -> None:
         from topxgen.quality import metricx

@@ -28,3 +28,8 @@ def style_of(style: str, api: str, settings: ModelSettings) -> str:
             "the instruction-tuned model"
         )
     return CHAT if has_template else RAW
+
+
+def as_prompt(text: str, style: str) -> Prompt:
+    """`text` as a message for CHAT, as it is for any other style."""
+    return [{"role": "user", "content": text}] if style == CHAT else text

@@ -20,7 +20,7 @@ from topxgen.inference.costs import Meter
 from topxgen.inference.lazy_sampler import LazySampler
 from topxgen.inference.response_cache import CachedSampler, request_id
 from topxgen.prompting import toml_prompts
-from topxgen.prompting.style import CHAT, Prompt
+from topxgen.prompting.style import CHAT, as_prompt
 from topxgen.statistics.corpus import Corpus
 from topxgen.text.thoughts import without_thoughts
 
@@ -117,7 +117,7 @@ class TopicJudge:
     def _request(self, corpus: Corpus, topic: str, text: str) -> Request:
         part = self.prompt["chat" if self.style == CHAT else "completion"]
         filled = toml_prompts.fill(part, language=corpus.language.name, topic=topic, text=text)
-        prompt: Prompt = [{"role": "user", "content": filled}] if self.style == CHAT else filled
+        prompt = as_prompt(filled, self.style)
         decides = [self.inference_api, self.model.model_name_or_path, self.max_new_tokens, self.prompt["stop"], prompt]
         return Request(request_id(decides), prompt, self.seed)
 

@@ -20,6 +20,7 @@ from topxgen.generation import parsing
 from topxgen.generation.pipelines import Pipeline, Prompt
 from topxgen.generation.prompt_templates import for_model, load_passages, only_in_a_dry_run
 from topxgen.generation.seeds import STAND_IN, seed_sentences
+from topxgen.prompting.style import as_prompt
 from topxgen.retrieval import encoders, vector_files
 from topxgen.retrieval.encoders import EncoderSettings
 from topxgen.retrieval.nearest import nearest
@@ -150,7 +151,7 @@ class KNNInstruct(Pipeline):
         item = bisect_left(pool.places, place)
         shown = [pool.items[i] for i in (item, *pool.neighbours[item])]
         text = self._template.fill(prompt.language, shown, self._next)
-        return ([{"role": "user", "content": text}] if self._template.style == "chat" else text), None
+        return as_prompt(text, self._template.style), None
 
     def _neighbours(self, name: str, number: int):
         """For each item that round `number` shows, the indices of its nearest neighbours, (items, k)."""

@@ -9,6 +9,7 @@ from topxgen.generation.filters import PASSAGE_FILTERS
 from topxgen.generation.pipelines import Pipeline, Prompt
 from topxgen.generation.prompt_templates import for_model, load_passages
 from topxgen.generation.seeds import STAND_IN, seed_sentences
+from topxgen.prompting.style import as_prompt
 
 LIST_LENGTH = 20  # passages of the list that a prompt begins and the response completes
 # A prompt of a language's n-th step draws from what the steps up to n - LAG have kept. So the steps between are in flight
@@ -65,7 +66,7 @@ class SelfInstruct(Pipeline):
             return None
         rng = random.Random(f"passages {self._args.seed} {prompt.language} {prompt.number}")
         text = self._fill(rng, prompt.language, self._kept[prompt.language][: kept_until[earlier]])
-        return ([{"role": "user", "content": text}] if self._template.style == "chat" else text), None
+        return as_prompt(text, self._template.style), None
 
     def later_prompt(self, language: str) -> str | None:
         count = self._args.number_of_icl_synthetic_demonstrations

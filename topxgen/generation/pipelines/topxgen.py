@@ -13,6 +13,7 @@ from topxgen.generation.pipelines import Pipeline, Prompt
 from topxgen.generation.prompt_templates import for_model, only_in_a_dry_run
 from topxgen.generation.seeds import STAND_IN, example_sentences
 from topxgen.generation.topics import TopicOrder
+from topxgen.prompting.style import as_prompt
 from topxgen.text import languages
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class TopXGen(Pipeline):
             paragraphs=self._draw_paragraphs(rng, prompt.language),
             sentences=rng.sample(self._sentences[prompt.language], self._args.number_of_icl_phrases),
         )
-        return ([{"role": "user", "content": text}] if self._template.style == "chat" else text), topic
+        return as_prompt(text, self._template.style), topic
 
     def parse(self, response: str) -> list[str] | None:
         return self._template.parse(response, self.texts_per_prompt)
