@@ -184,6 +184,7 @@ def test_what_a_stage_reads(place):
     for name in (
         "topxgen/code.py",
         "udhr/x.txt",
+        "Basque/x.txt",  # has the name of a language
         "model/config.json",
         "model/model.safetensors",
         "model/notes/log.txt",

@@ -261,6 +261,13 @@ def test_the_short_form_holds_out_the_dev_set(tmp_path, tiny_lm):
     assert {words(command)["--dataset_name_or_path"] for command in planned[1].held_out[:2]} == {"validation"}
 
 
+def test_rounds_may_refer_to_values_at_the_top(tmp_path, tiny_lm):
+    changed = {"{dataset_name_or_path: udhr-dev}": "{dataset_name_or_path: '${kept}'}"}
+    changed |= {"{demonstration_pool: udhr}": "{demonstration_pool: '${pool}'}"}
+    changed |= {"rounds:": "kept: udhr-dev\npool: udhr\nrounds:"}
+    assert plan(tmp_path, tiny_lm, **changed)[1] == plan(tmp_path, tiny_lm)[1]
+
+
 @pytest.mark.parametrize(
     "old, new, says",
     [
@@ -279,6 +286,9 @@ def test_the_short_form_holds_out_the_dev_set(tmp_path, tiny_lm):
         ("  reverse: true", "  reverse: true\n  output_dir: there", "train.output_dir would be the same in all rounds"),
         ("k: 0, max_samples: 4", "output_dir: there, k: 0, max_samples: 4", "main.output_dir would be the same in all rounds"),
         ("  reverse: true", "  reverse: true\n  data_dir: there", "train.data_dir would be the same in all rounds"),
+        ("{demonstration_pool: udhr}", "{stages: [generate]}", "rounds, datagen: stages cannot be set; it is a round's own"),
+        ("{demonstration_pool: udhr}", "{model_name_or_path: m}", "rounds, datagen: model_name_or_path cannot be set"),
+        ("{dataset_name_or_path: udhr-dev}", "{output_dir: x}", "rounds, held_out: output_dir cannot be set"),
         ("  reverse: true", "  reverse: true\n  dataset_name_or_path: udhr", "rounds needs a training on the generated pairs"),
     ],
 )  # fmt: skip

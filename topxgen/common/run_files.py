@@ -176,19 +176,30 @@ class _Reader:
         return UsageError(f"{self._where}, line {node.start_mark.line + 1}: {problem}")
 
 
+def references(value: Value) -> list[str]:
+    """The names in ${…} of all strings in a value."""
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return [name for item in items for name in references(item)]
+    return [name.strip() for name in _REFERENCE.findall(value)] if isinstance(value, str) else []
+
+
 class RunFile:
     """The values of a file: of all stages if it has a section of one of them, else of one script.
 
     A section that is null or not there is a stage that does not run.
     """
 
-    def __init__(self, tree: Mapping[str, Value], path: Path | str):
-        """`path` is for messages. Raises UsageError for a section that is no mapping."""
+    def __init__(self, tree: Mapping[str, Value], path: Path | str, named: Iterable[str] = ()):
+        """`path` is for messages; `named`: values at the top that what is not in `tree` refers to.
+
+        Raises UsageError for a section that is no mapping.
+        """
         self.path, self._tree = path, tree
         self.is_run = any(name in tree for name in SECTIONS)
         self.shared = {name: value for name, value in tree.items() if not (self.is_run and name in SECTIONS)}
         self.sections = {name: self._entries(name) for name in SECTIONS if self.is_run and tree.get(name) is not None}
-        self._named: set[str] = set()  # shared values that references name
+        self._named = set(named)  # shared values that references name
 
     @classmethod
     def read(cls, path: Path, changes: Iterable[str] = ()) -> "RunFile":

@@ -14,7 +14,7 @@ from pathlib import Path
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError, did_you_mean, unknown_choice
 from topxgen.common.records import default_translate_dir
-from topxgen.common.run_files import SECTIONS, RunFile, Value, read_changed
+from topxgen.common.run_files import SECTIONS, RunFile, Value, read_changed, references
 from topxgen.experiments import stages
 from topxgen.experiments.chain import Command, commands, flags_by_section, folder_of
 
@@ -42,7 +42,6 @@ NO_RESULT = {
     *("max_concurrent_requests", "request_timeout", "max_retries", "prices", "budget"),
 }
 _NAME = re.compile(r"(?!data-|comparison\.)[A-Za-z0-9][\w.+-]{0,99}")
-_REFERENCE = re.compile(r"\$\{\s*([^{}]*?)\s*\}")
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ class _Builder:
         self, path: Path, folder: Path, base: dict, tree: Mapping, seeds: list[int], flags: dict[str, list[str]]
     ):
         self._path, self._folder, self._base, self._seeds, self._flags = path, folder, base, seeds, flags
-        self._referred = set(_references(tree))  # by any variant
+        self._referred = set(references(tree))  # by any variant
         self._merge_adapters = str(tree.get("merge_adapters")).lower() == "true"
         self._sources: dict[str, tuple[list[Path], list[str]]] = {}  # by variant: folders of pairs, languages
         self._decided: dict[Path, Value | Mapping] = {}  # by folder of data: the flags that decide them
@@ -240,7 +239,7 @@ class _Builder:
             data = tuple(_once(job for other in mixed for job in built[other].data))
             self._use_pairs_of(mixed, name, tree)
         elif not trained and not any(
-            one.startswith(tuple(f"{section}." for section in DATA)) for one in _references(tree["main"])
+            one.startswith(tuple(f"{section}." for section in DATA)) for one in references(tree["main"])
         ):
             tree |= dict.fromkeys(DATA)
         elif tree.get("datagen") is not None:
@@ -256,17 +255,8 @@ class _Builder:
         return f"{self._path}, variant {name}"
 
     def _file(self, name: str, tree: dict) -> RunFile:
-        """`tree` without values that only other variants use, which would be taken for mistakes."""
-        tree = dict(tree)
-        all_flags = {flag for flags in self._flags.values() for flag in flags}
-        while unused := [
-            key
-            for key in tree
-            if key not in SECTIONS and key not in all_flags and key in self._referred and key not in _references(tree)
-        ]:
-            for key in unused:
-                del tree[key]
-        return RunFile(tree, self._where(name) if name else self._path)
+        """`tree`, in which values that only other variants use are no mistakes."""
+        return RunFile(tree, self._where(name) if name else self._path, self._referred)
 
     def _commands(self, name: str, tree: dict, chosen: Callable[[str], bool]) -> list[Command]:
         file = self._file(name, tree)
@@ -406,15 +396,6 @@ def _merged(base: Mapping[str, Value], own: Mapping[str, Value]) -> dict:
         else:
             tree[section] = values
     return tree
-
-
-def _references(value: Value | Mapping) -> list[str]:
-    """The names in ${…} of all values in it."""
-    if isinstance(value, Mapping):
-        return [name for item in value.values() for name in _references(item)]
-    if isinstance(value, list):
-        return [name for item in value for name in _references(item)]
-    return _REFERENCE.findall(value) if isinstance(value, str) else []
 
 
 def _digest(values: Value | Mapping) -> str:

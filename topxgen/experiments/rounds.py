@@ -18,7 +18,7 @@ from topxgen.common.console import show
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.files import read_json, write_json
 from topxgen.common.records import FilteredLayout, read_translations, translations_name
-from topxgen.common.run_files import RunFile, Value
+from topxgen.common.run_files import RunFile, Value, references
 from topxgen.experiments.chain import EXIT_INCOMPLETE, Chain, Command, commands, folder_of
 from topxgen.text import languages
 
@@ -34,6 +34,14 @@ NOT_FOR_ROUNDS = (
     *("paragraphs", "use_nllb", "nllb_name_or_path", "nllb_engine", "nllb_compute_type", "cache_dir"),
     *("tokenizer_name_or_path", "adapter_name_or_path", "lora_rank"),
 )
+# Flags that a round gives to datagen.py and main.py itself.
+DECIDED = {
+    "datagen": (
+        *("stages", "output_dir", "translate_dir", "paragraphs"),
+        *("model_name_or_path", "adapter_name_or_path", "nllb_name_or_path"),
+    ),
+    "held_out": ("model_name_or_path", "output_dir"),
+}
 Tree = dict[str, Any]  # of a run file: Value by key
 
 
@@ -124,6 +132,8 @@ def read_settings(value: Value, path: Path | str, patience: int | None = None) -
             raise UsageError(
                 f"{where}, {name} is not a mapping of flags of {flags} to values; leave it out for the default"
             )
+        if decided := next((flag for flag in DECIDED[name] if flag in given.get(name, ())), None):
+            raise UsageError(f"{where}, {name}: {decided} cannot be set; it is a round's own")
     return Settings(number, patience, metric, given.get("held_out", HELD_OUT), given.get("datagen", {}))
 
 
@@ -212,7 +222,7 @@ def _back_translation(
 
 
 def _round(tree: Tree, path: Path | str, settings: Settings, is_first: bool = False) -> Round:
-    file = RunFile(tree, path)
+    file = RunFile(tree, path, references([settings.held_out, settings.datagen]))
     folder = folder_of(file)
     # Later rounds replace values of the file, and so may leave a name of it unused.
     found = commands(file, unused_is_error=is_first)

@@ -144,7 +144,7 @@ def outputs(stage: str, args: Parsed) -> list[Path]:
 def inputs(stage: str, args: Parsed) -> list[Path]:
     """The files that a stage reads, as far as its flags name them; files in the Hub's cache are not among them."""
     row, found = STAGES[stage], []
-    for flag in sorted({*args.given, "dirs"} - {*row.no_input}):  # dirs is positional
+    for flag in sorted({*args.given, "dirs"} - {*row.no_input, *LANGUAGES}):  # dirs is positional
         value = getattr(args, flag, None)
         for item in value if isinstance(value, list) else [value]:
             path = _local(item) if isinstance(item, str | Path) and str(item) not in NAMES else None
