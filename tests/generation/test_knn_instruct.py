@@ -304,6 +304,19 @@ def test_numbers_of_texts_are_limits(seeds, tmp_path):
     assert not (tmp_path / "each" / "Basque_2.jsonl").exists() or not records(tmp_path / "each" / "Basque_2.jsonl")
 
 
+def test_paragraphs_that_came_with_the_file_take_no_place(seeds, tmp_path):
+    """Unless a number of paragraphs is asked for."""
+    out, limited = tmp_path / "out", tmp_path / "limited"
+    for folder in (out, limited):
+        folder.mkdir()
+        (folder / "Basque.jsonl").write_text("".join(f'{{"text": "Argitaratua da, {i}."}}\n' for i in range(3)))
+    for rounds, prompts in ((1, 7), (2, 21)):
+        datagen(*command(seeds, out, rounds=rounds))
+        assert len(records(out / "Basque.jsonl")) == 3 + prompts and len(Model.seen) == prompts
+    datagen(*command(seeds, limited, "--number_of_instructions", 5))
+    assert len(records(limited / "Basque.jsonl")) == 5
+
+
 def test_filters_and_near_duplicates_only_on_request(seeds, tmp_path):
     datagen(*command(seeds, tmp_path / "plain", rounds=2))
     settings = json.loads((tmp_path / "plain" / "settings_generate.json").read_text())

@@ -8,7 +8,7 @@ prompts. A response is on disk before it is judged; a resumed run reads those it
 import hashlib
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -130,6 +130,8 @@ class Generation:
         self.kept = Counter(
             {name: sum(not is_generated(key, name) for key in files.kept) for name, files in self._files.items()}
         )
+        if self._pipeline.ends and not config.limited:  # its whole schedule, whatever came with the file
+            self._target = replace(self._target, total=self._target.total + self.kept.total())
         self._steps = self._pipeline.schedule(self._target.languages, self._args.request_batch_size, self._args.seed)
         self._queue: deque[Prompt] = deque()  # prompts of the current step not yet looked at
         self._undecided: deque[Prompt] = deque()  # sent or answered, in the order in which they are judged
