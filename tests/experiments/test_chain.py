@@ -129,6 +129,7 @@ MISTAKES = [
     (("train: {model_name_or_path: m, launcher: accelerate launch}",), "launcher is not a list of words"),
     (("train: [{model_name_or_path: m}, {model_name_or_path: n}]",), "two entries of train have the same output_dir"),
     (("Train: {model_name_or_path: m}", "main: {tgt: Basque, model_name_or_path: '${train.output_dir}'}"), "Train is neither a section"),
+    (("main: [{tgt: Basque, model_name_or_path: m}, {tgt: Basque, model_name_or_path: [a, b/m], dataset_name_or_path: ntrex}]",), "main-1 and main-2 have the same folder for their translations"),
     ((SCORED, "evalute: {dirs: in/runs}"), "evalute is neither a section nor a flag, and nothing refers to it (did you"),
     ((SCORED, "variants: {}"), "has variants: python scripts/compare.py run.yaml runs them"),
     ((SCORED, "sed: 3"), "sed is neither a section nor a flag, and nothing refers to it (did you mean seed?)"),
@@ -205,6 +206,23 @@ def test_what_a_stage_reads(place):
     model = ["model/config.json", "model/model.safetensors"]
     assert read[:2] == [[*pairs, *model], ["in/pool.eng", "in/test.tsv", *model]]
     assert {Path(path).name for path in read[2]} == {"translate_0.jsonl"}
+
+
+def test_what_main_writes_is_of_its_own_flags(place):
+    """Translations with other flags may be in the same folder, from before."""
+    text = "main: [{{tgt: Basque, model_name_or_path: m, k: {k}}}, {{tgt: Basque, model_name_or_path: m, k: {k}, metadata_dir: x}}]"
+    for name in (
+        "English_to_Basque_0_shot_seed_122_llm_vanilla_None_0_0",
+        "English_to_Basque_5_shot_seed_122_llm_vanilla_None_0_0",
+        "x",
+    ):
+        (place / "out/translations/m" / name).mkdir(parents=True)
+        (place / "out/translations/m" / name / "translate_0.jsonl").write_text("")
+    for k in (0, 5):
+        write(place, text.format(k=k))
+        written = [chain.stages.outputs("main", one.args) for one in chain.commands(RunFile.read(place / "run.yaml"))]
+        names = [[path.parent.name for path in paths] for paths in written]
+        assert names == [[f"English_to_Basque_{k}_shot_seed_122_llm_vanilla_None_0_0"], ["x"]]
 
 
 def test_what_datagen_writes(place):

@@ -125,7 +125,21 @@ def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool 
     trained = [command.args.output_dir for command in found if command.stage == "train"]
     if len(set(trained)) < len(trained):
         raise UsageError(f"{file.path}: two entries of train have the same output_dir; give each one of its own")
+    _check_translations([command for command in found if command.stage == "main"], file)
     return [command for command in found if command.stage in (chosen or SECTIONS)]
+
+
+def _check_translations(found: Iterable[Command], file: RunFile) -> None:
+    """Raise UsageError for two entries of main that would write to one folder: other test sets, say."""
+    names: dict[Path, str] = {}
+    for command in found:
+        for pattern in stages.translation_folders(command.args):
+            other = names.setdefault(command.args.output_dir / pattern, command.name)
+            if other != command.name:
+                raise UsageError(
+                    f"{file.path}: {other} and {command.name} have the same folder for their translations; give one of them a "
+                    "metadata_dir, the name of a folder of its own"
+                )
 
 
 class Chain:

@@ -19,6 +19,7 @@ from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.files import read_json, write_json
 from topxgen.common.records import FilteredLayout, read_translations, translations_name
 from topxgen.common.run_files import RunFile, Value, references
+from topxgen.experiments import stages
 from topxgen.experiments.chain import EXIT_INCOMPLETE, Chain, Command, commands, folder_of
 from topxgen.text import languages
 
@@ -309,7 +310,7 @@ def result(number: int, one: Round, metric: str) -> Result:
         for _, record in read_translations(path):
             pairs += len(record["propositions"])
             scores += [score for score in record.get("scores") or () if score is not None]
-    scored = [values for _, values in _scores(one.held_out[-1], one.model)]
+    scored = [values for _, values in _scores(one.held_out, one.model)]
     held_out = [values[metric] for values in scored if metric in values]
     if not held_out:
         raise UsageError(f"{one.held_out[-1].args.json} has no {metric} of {one.model}; choose another metric")
@@ -321,7 +322,7 @@ def result(number: int, one: Round, metric: str) -> Result:
         "held_out": fmean(held_out),
         "test": {
             f"{direction} {name}": value
-            for direction, values in (_scores(one.test[-1], one.model) if one.test[-1].args.json else ())
+            for direction, values in (_scores(one.test, one.model) if one.test[-1].args.json else ())
             for name, value in values.items()
         },
     }
@@ -337,12 +338,16 @@ def _files_of_pairs(one: Round) -> Iterator[Path]:
             yield from [path for path in paths if path.is_file()][:1]
 
 
-def _scores(evaluate: Command, model: Path) -> Iterator[tuple[str, dict[str, float]]]:
-    """(direction, score by metric) of `model` in the JSON of an evaluation."""
+def _scores(found: Sequence[Command], model: Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """(direction, score by metric) of `model` in the JSON of an evaluation, the last of the commands; of their translations
+    alone: the folder may have those of other flags, from before."""
+    *translate, evaluate = found
+    paths = {path.parent.resolve() for command in translate for path in stages.outputs("main", command.args)}
     report = read_json(evaluate.args.json, Report, "remove it: it is written again")
     for group in report.get("groups", ()):
         for system in group["systems"]:
-            if Path(system["path"]).parent.name == model.name:
+            path = Path(system["path"]).resolve()
+            if path.parent.name == model.name and path in paths:
                 values = {name: value["score"] for name, value in system["scores"].items() if value is not None}
                 yield f"{group['src']} to {group['tgt']}", values
 

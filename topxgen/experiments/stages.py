@@ -1,6 +1,7 @@
 """The stages of a run: the script of each, and the files that it reads and writes."""
 
 import argparse
+import glob
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -44,11 +45,20 @@ def _merged(args: Parsed) -> Iterator[Path]:
     yield from args.output.glob("*.*")
 
 
-def _translated(args: Parsed) -> Iterator[Path]:
+def translation_folders(args: Parsed) -> list[str]:
+    """The folders in --output_dir of a run of main.py, one for each model, as patterns (docs/files.md)."""
     src, tgt = (languages.find(name, args.languages_file).name for name in (args.src, args.tgt))
+    limit = "None" if args.number_of_subproblems < 0 else args.number_of_subproblems
+    divider = glob.escape(Path(args.method_divide).name)
+    steps = f"{limit}_{args.steps}_{args.number_of_refining_steps}"
+    run = args.metadata_dir or f"{src}_to_{tgt}_{args.k}_shot_seed_{args.seed}_{divider}_*_{steps}"
     models = args.model_name_or_path or [args.nllb_name_or_path]
-    for model in (Path(name).name for name in models):
-        for run in sorted((args.output_dir / model).glob(args.metadata_dir or f"{src}_to_{tgt}_*")):
+    return [f"{glob.escape(Path(name).name)}/{run}" for name in models]
+
+
+def _translated(args: Parsed) -> Iterator[Path]:
+    for pattern in translation_folders(args):
+        for run in sorted(args.output_dir.glob(pattern)):
             yield from sorted(run.glob("translate_*.jsonl"))
             yield run / TRANSLATE_MANIFEST
 
