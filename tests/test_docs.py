@@ -170,7 +170,17 @@ def test_paths_in_the_text_exist(page):
 
 
 # Flags of other programs that our pages mention.
-FOREIGN_FLAGS = {"--requeue", "--gres", "--time", "--nodes", "--account", "--partition", "--wrap", "--config_file"}
+FOREIGN_FLAGS = {
+    "--requeue",
+    "--dependency",
+    "--gres",
+    "--time",
+    "--nodes",
+    "--account",
+    "--partition",
+    "--wrap",
+    "--config_file",
+}
 FOREIGN_FLAGS |= {"--num_processes", "--repo-type", "--port", "--no-deps", "--enable-lora", "--lora-modules"}
 FOREIGN_FLAGS |= {"--no-build-isolation", "--machine_rank"}
 

@@ -128,6 +128,7 @@ MISTAKES = [
     (("train: {model_name_or_path: m, bf16: true, fp16: true}",), "section train: --bf16 and --fp16 exclude each other"),
     (("train: {model_name_or_path: m, launcher: accelerate launch}",), "launcher is not a list of words"),
     (("train: [{model_name_or_path: m}, {model_name_or_path: n}]",), "two entries of train have the same output_dir"),
+    (("Train: {model_name_or_path: m}", "main: {tgt: Basque, model_name_or_path: '${train.output_dir}'}"), "Train is neither a section"),
     ((SCORED, "evalute: {dirs: in/runs}"), "evalute is neither a section nor a flag, and nothing refers to it (did you"),
     ((SCORED, "variants: {}"), "has variants: python scripts/compare.py run.yaml runs them"),
     ((SCORED, "sed: 3"), "sed is neither a section nor a flag, and nothing refers to it (did you mean seed?)"),

@@ -199,7 +199,7 @@ class RunFile:
         self.is_run = any(name in tree for name in SECTIONS)
         self.shared = {name: value for name, value in tree.items() if not (self.is_run and name in SECTIONS)}
         self.sections = {name: self._entries(name) for name in SECTIONS if self.is_run and tree.get(name) is not None}
-        self._named = set(named)  # shared values that references name
+        self._named = {*named, *references(dict(tree))}  # by references
 
     @classmethod
     def read(cls, path: Path, changes: Iterable[str] = ()) -> "RunFile":
@@ -237,13 +237,15 @@ class RunFile:
         """A value at the top, its references resolved; None if there is none."""
         return self._resolve(self.shared.get(name), str(self.path))
 
-    def check_shared(self, flags: Iterable[str]) -> None:
+    def check_shared(self, flags: Iterable[str], mappings: bool = False) -> None:
         """Raise UsageError for a value at the top that is no flag of any stage and that nothing refers to.
 
-        After `stage`, for all sections.
+        `mappings`: look at these only, which may be misspelt sections.
         """
         flags = [flag for flag in flags if flag not in COMMAND_LINE_ONLY]
         for name in self.shared:
+            if mappings and not isinstance(self.shared[name], dict | list):
+                continue
             if name in COMMAND_LINE_ONLY:
                 self._check_key(name, flags, "")
             if name not in flags and name not in self._named:
@@ -340,7 +342,6 @@ class RunFile:
             items = [item for value in found for item in (value if isinstance(value, list) else [value])]
             return [item for i, item in enumerate(items) if item not in items[:i]]
         if name in self.shared:
-            self._named.add(name)
             return self._resolve(self.shared[name], where, (*stack, name))
         hint = f"; write ${{{name}.FLAG}}" if name in self.sections else did_you_mean(name, self._names())
         raise UsageError(

@@ -96,11 +96,13 @@ def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool 
 
     Raises UsageError for what RunFile and its values raise; what argparse refuses ends the program with its line.
     """
-    folder, found, flags = folder_of(file), [], set()
-    for section in SECTIONS:
-        parser = stages.STAGES[section].parser.load()()
+    folder, found = folder_of(file), []
+    parsers = {section: stages.STAGES[section].parser.load()() for section in SECTIONS}
+    flags = {flag for parser in parsers.values() for flag in parser.flags()}
+    if unused_is_error:  # before stages miss what a misspelt section has
+        file.check_shared(flags, mappings=True)
+    for section, parser in parsers.items():
         parser.prog = Path(sys.argv[0]).name
-        flags |= parser.flags().keys()
         for number, values in enumerate(file.stage(section, parser.flags())):
             where = file.where(section, number)
             launcher = values.pop(LAUNCHER, None) or []
