@@ -162,8 +162,10 @@ def test_the_samples_of_an_llm(tiny_lm):
     assert all(0 < item.confidence < 1 for each in found for item in each) and greedy[0].confidence is None
 
 
-def test_the_confidence_of_a_sample_is_the_models(tiny_lm):
-    """exp of the mean log probability of its tokens, at temperature 1, the one that ends it included."""
+@pytest.mark.parametrize("pad_ends", [False, True])
+def test_the_confidence_of_a_sample_is_the_models(tiny_lm, pad_ends):
+    """The mean log probability of its tokens, at temperature 1, with the one that ends it; padding behind a stop string, which may
+    be the token that ends texts, is none of them."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -171,8 +173,10 @@ def test_the_confidence_of_a_sample_is_the_models(tiny_lm):
     from topxgen.inference import Request, SamplingSettings
 
     sampler = inference.load("hf", ModelSettings(tiny_lm, dtype="float32"))
+    if pad_ends:
+        sampler._tokenizer.pad_token = sampler._tokenizer.eos_token
     prompts = ["Gizon-emakume", "Nornahik du bizitzeko, aske"]
-    sampling = SamplingSettings(12, temperature=0.5, num_return_sequences=2, stop=(",",))
+    sampling = SamplingSettings(12, temperature=0.5, num_return_sequences=2, stop=(",", "e"))
     requests = [Request(str(i), prompt, 7 * i, log_probabilities=True) for i, prompt in enumerate(prompts)]
     drawn = []
     whole = sampler._model.generate
@@ -180,21 +184,22 @@ def test_the_confidence_of_a_sample_is_the_models(tiny_lm):
     answers = {answer.id: answer for answer in sampler.generate(inference.from_list(requests), sampling)}
     [(inputs, output)] = drawn
     model = AutoModelForCausalLM.from_pretrained(tiny_lm, dtype=torch.float32)
-    pad, ends = sampler._tokenizer.pad_token_id, sampler._end_tokens
+    pad, ends, stopped = sampler._tokenizer.pad_token_id, sampler._end_tokens, 0
     for row, prompt_row in zip(output.tolist(), inputs.tolist(), strict=True):
         prompt = [token for token in prompt_row if token != pad]
         new = []
         for token in row[len(prompt_row) :]:
-            if token == pad and token not in ends:
-                break
             new.append(token)
-            if token in ends:
+            text = sampler._tokenizer.decode(new, skip_special_tokens=True)
+            if token in ends or "," in text or "e" in text:
+                stopped += token not in ends and len(new) < 12
                 break
         with torch.inference_mode():
             logits = model(torch.tensor([prompt + new])).logits[0, len(prompt) - 1 : -1]
         expected = float(logits.log_softmax(-1).gather(1, torch.tensor(new)[:, None]).mean())
         found = [value for answer in answers.values() for value in answer.log_probabilities]
         assert min(abs(expected - value) for value in found) < 1e-4
+    assert stopped >= 2
     sampler.close()
 
 

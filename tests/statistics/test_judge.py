@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from scipy.stats import binomtest
@@ -187,7 +188,8 @@ def test_native_text_has_no_topics_to_judge(run_folder, tmp_path):
 def test_a_small_base_model_continues_the_prompt(run_folder, tmp_path, tiny_lm):
     """It writes anything but yes and no: that is counted, and no share is made up."""
     out = tmp_path / "judge"
-    command = [run_folder, "--stage", "paragraphs", "--judge_model_name_or_path", tiny_lm, "--inference_api", "hf"]
+    model = shutil.copytree(tiny_lm, tmp_path / "model")
+    command = [run_folder, "--stage", "paragraphs", "--judge_model_name_or_path", model, "--inference_api", "hf"]
     command += ["--output_dir", out, "--json", tmp_path / "stats.json", "--judge_sample", 3, "--max_new_tokens", 4]
     result = in_process("scripts.data_stats", *command)
     assert result.returncode == 0, result.stderr
@@ -197,6 +199,12 @@ def test_a_small_base_model_continues_the_prompt(run_folder, tmp_path, tiny_lm):
     before = (out / "topic_judge_answers.jsonl").read_bytes()
     assert in_process("scripts.data_stats", *command).returncode == 0
     assert (out / "topic_judge_answers.jsonl").read_bytes() == before
+    weights = model / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1  # trained again: another judge
+    weights.write_bytes(data)
+    assert in_process("scripts.data_stats", *command).returncode == 0
+    assert lines_in(out / "topic_judge_answers.jsonl") == 2 * len(before.splitlines())
 
 
 def test_the_prompt_of_base_models_ends_where_they_answer():

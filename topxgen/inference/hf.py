@@ -110,26 +110,28 @@ class HFSampler:
         for i, (request, tokens) in enumerate(batch):
             ids = new[i * per_request : (i + 1) * per_request]
             rows = [self._up_to_end(row) for row in ids.tolist()]
-            begun, texts, reasons = begun_thoughts(self._tokenizer, tokens), [], []
+            begun, texts, reasons, stopped = begun_thoughts(self._tokenizer, tokens), [], [], []
             for row, whole in zip(rows, decode(self._tokenizer, rows), strict=True):
                 text = cut_at_stop(whole, settings.stop)
                 texts.append(begun + text)
+                stopped.append(text != whole)
                 reasons.append("length" if len(row) == settings.max_new_tokens and text == whole else "stop")
             completion_tokens = int((ids != self._tokenizer.pad_token_id).sum())
             means = ()
             if sampled and request.log_probabilities:
-                means = tuple(map(self._mean, sampling.log_probabilities(i * n, n), ids.tolist()))
+                means = tuple(map(self._mean, sampling.log_probabilities(i * n, n), ids.tolist(), stopped))
             reasons = tuple((reasons * n)[:n])
             texts = (texts * n)[:n]
             yield Answer(
                 request.id, texts, len(tokens), completion_tokens, finish_reasons=reasons, log_probabilities=means
             )
 
-    def _mean(self, log_probabilities: list[float], row: list[int]) -> float:
-        """The mean log probability of the tokens of an answer, with the token that ended it."""
-        ends = self._end_tokens | {self._tokenizer.pad_token_id}  # padding alone: a stop string ended it
+    def _mean(self, log_probabilities: list[float], row: list[int], is_stopped: bool) -> float:
+        """The mean log probability of the tokens of an answer, with the token that ended it. `is_stopped`: a stop string did,
+        so that what follows is padding, which may be an end token, too."""
+        ends = self._end_tokens | {self._tokenizer.pad_token_id}
         length = next((i for i, token in enumerate(row) if token in ends), len(row))
-        length += length < len(row) and row[length] in self._end_tokens
+        length += length < len(row) and not is_stopped
         return sum(log_probabilities[:length]) / max(1, length)
 
     def _up_to_end(self, row: list[int]) -> list[int]:

@@ -15,6 +15,7 @@ from topxgen import inference
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import refuse_stand_in
+from topxgen.common.provenance import weights_id
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings
 from topxgen.inference.costs import Meter
 from topxgen.inference.lazy_sampler import LazySampler
@@ -77,6 +78,7 @@ class TopicJudge:
         if path.exists():
             refuse_stand_in(path)
             self.meter.add_files(STAGE, [path])
+        self._weights = weights_id(self.model.model_name_or_path)  # of a folder, whose model may be trained again
         sampler = LazySampler(lambda: inference.load(self.inference_api, self.model))
         self._sampler = CachedSampler(self.meter.wrap(sampler, STAGE), path, self.inference_api in inference.REMOTE)
         stop = () if self.style == CHAT else (self.prompt["stop"],)
@@ -118,8 +120,8 @@ class TopicJudge:
         part = self.prompt["chat" if self.style == CHAT else "completion"]
         filled = toml_prompts.fill(part, language=corpus.language.name, topic=topic, text=text)
         prompt = as_prompt(filled, self.style)
-        decides = [self.inference_api, self.model.model_name_or_path, self.max_new_tokens, self.prompt["stop"], prompt]
-        return Request(request_id(decides), prompt, self.seed)
+        model = [self.inference_api, self.model.model_name_or_path, self._weights]
+        return Request(request_id([*model, self.max_new_tokens, self.prompt["stop"], prompt]), prompt, self.seed)
 
     def close(self) -> None:
         self._sampler.close()
