@@ -7,7 +7,7 @@ training. What variants have in common is done once: the folders of data are nam
 import argparse
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -258,9 +258,8 @@ class _Builder:
         """`tree`, in which values that only other variants use are no mistakes."""
         return RunFile(tree, self._where(name) if name else self._path, self._referred)
 
-    def _commands(self, name: str, tree: dict, chosen: Callable[[str], bool]) -> list[Command]:
-        file = self._file(name, tree)
-        return [command for command in commands(file, list(file.sections)) if chosen(command.stage)]
+    def _commands(self, name: str, tree: dict, wanted: Collection[str]) -> list[Command]:
+        return [command for command in commands(self._file(name, tree)) if command.stage in wanted]
 
     def _data(self, name: str, tree: dict) -> tuple[Job, ...]:
         """The jobs that make a variant's pairs; names their folders in `tree`, after the flags that decide them."""
@@ -276,9 +275,7 @@ class _Builder:
             if flag not in late and flag not in (*NO_RESULT, "output_dir", "translate_dir", "stages")
         }
         tree["datagen"] = own = {"output_dir": str(self._folder / f"data-{_digest(early)}"), **own}
-        (datagen,) = self._commands(
-            name, {**tree, "train": None, "main": None, "decontamination": None}, "datagen".__eq__
-        )
+        (datagen,) = self._commands(name, {**tree, "train": None, "main": None, "decontamination": None}, ("datagen",))
         later = {flag: value for flag, value in given.items() if flag in late}
         after = self._file(name, {**tree, "train": None, "main": None})
         checked = (
@@ -298,7 +295,7 @@ class _Builder:
                     "datagen.output_dir and datagen.translate_dir: by default folders are named after the flags"
                 )
         jobs: list[Job] = []
-        for command in self._commands(name, {**tree, "train": None, "main": None}, DATA.__contains__):
+        for command in self._commands(name, {**tree, "train": None, "main": None}, DATA):
             jobs.append(Job(folder, command, tuple(job.id for job in jobs)))
         self._sources[name] = ([jobs[-1].folder], list(datagen.args.languages or ()))
         return tuple(jobs)
@@ -352,7 +349,7 @@ class _Builder:
                 own["train"] = {**tree["train"], "seed": str(seed), "output_dir": str(folder / "train")}
             train = merge = None
             if trained:
-                (command,) = self._commands(name, {**own, "main": None}, "train".__eq__)
+                (command,) = self._commands(name, {**own, "main": None}, ("train",))
                 train = Job(folder, command, needs)
                 if self._merge_adapters and command.args.use_peft:
                     merge = self._merged(train)
@@ -360,8 +357,7 @@ class _Builder:
                         entry["model_name_or_path"] = str(merge.command.args.output)
             made = merge or train
             translate = [
-                Job(folder, command, (made.id,) if made else needs)
-                for command in self._commands(name, own, "main".__eq__)
+                Job(folder, command, (made.id,) if made else needs) for command in self._commands(name, own, ("main",))
             ]
             yield Run(seed, train, merge, tuple(translate))
 
@@ -379,7 +375,7 @@ class _Builder:
                     f"{self._path}: evaluate.{flag} cannot be set; all variants are compared with the baseline"
                 )
         tree = {**self._base, **dict.fromkeys(SECTIONS), "evaluate": {**own, "dirs": [str(self._folder)]}}
-        (command,) = self._commands("", tree, "evaluate".__eq__)
+        (command,) = self._commands("", tree, ("evaluate",))
         return command.args
 
 
