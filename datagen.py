@@ -39,7 +39,7 @@ from topxgen.flags import (
     add_run_flags,
 )
 from topxgen.generation.candidates import SELECTORS
-from topxgen.generation.checks import RULES
+from topxgen.generation.checks import RULES, check_needed
 from topxgen.generation.dry_run import dry_run
 from topxgen.generation.filters import FILTERS
 from topxgen.generation.manifests import STAGES
@@ -69,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         __doc__,
         section="datagen",
         rules=RULES,
+        check=check_needed,
         incomplete="target not reached, or nothing kept in a language",
         uses_apis=True,
     )

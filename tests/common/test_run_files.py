@@ -140,7 +140,7 @@ def test_the_stages_of_a_run_lead_to_each_other(tmp_path):
 def test_the_folder_of_the_pairs_is_that_of_datagen(tmp_path, flags, folder):
     from topxgen.generation.plan import GenerationConfig
 
-    file = tree(RUN.replace("use_nllb: true", f"number_of_instructions: 1, {flags}"), tmp_path)
+    file = tree(RUN.replace("use_nllb: true", f"seed_topics_path: t.txt, number_of_instructions: 1, {flags}"), tmp_path)
     assert values(file, "decontamination")[0]["input_dir"] == f"D/{folder}"
     args = datagen.build_parser().parse_args(["--config", str(tmp_path / "run.yaml")])
     assert str(GenerationConfig(args).layout.translate_dir) == f"D/{folder}"

@@ -122,6 +122,9 @@ MISTAKES = [
     (("evaluate: {dirs: in/runs, trials: x}",), "argument --trials: 'x' is not a whole number"),
     (("evaluate: {dirs: in/runs, trials: 3}",), "--trials has no effect without --baseline"),
     (("evaluate: {}",), "the following arguments are required: DIR (run.yaml, section evaluate)"),
+    (("datagen: {languages: Basque, number_of_instructions: 5}",), "section datagen: the generate stage needs --model_name_or_path"),
+    (("datagen: {languages: Basque, model_name_or_path: m}",), "section datagen: set the number of paragraphs"),
+    (("datagen: {languages: Basque, model_name_or_path: m, number_of_instructions: 5}",), "needs --seed_topics_path"),
     (("main: {tgt: Basqe, model_name_or_path: m}",), "section main: unknown language 'Basqe'"),
     (("main: {tgt: Basque, test_files: [in/a, in/b]}",), "--test_files in/a does not exist"),
     (("main: [{tgt: Basque}, {tgt: Basque, num_beams: 99}]",), "section main 2: --num_beams 99 is more than 32"),
@@ -226,7 +229,9 @@ def test_what_main_writes_is_of_its_own_flags(place):
 
 
 def test_what_datagen_writes(place):
-    write(place, "datagen: {languages: [Basque, Hausa], use_nllb: true, output_filenames: [eu, ha.jsonl]}")
+    (place / "t.txt").write_text("bread\n")
+    flags = "languages: [Basque, Hausa], model_name_or_path: m, seed_topics_path: t.txt, number_of_instructions: 1"
+    write(place, f"datagen: {{{flags}, use_nllb: true, output_filenames: [eu, ha.jsonl]}}")
     (command,) = chain.commands(RunFile.read(place / "run.yaml"))
     (place / "out/nllb-200-3.3B").mkdir(parents=True)
     files = [
@@ -238,9 +243,9 @@ def test_what_datagen_writes(place):
     for name in (*files, "out/Basque.jsonl", "out/engine.log", "out/nllb-200-3.3B/Igbo_translate.jsonl"):
         (place / name).write_text("")
     assert [str(path) for path in chain.stages.outputs("datagen", command.args)] == files
-    write(place, "datagen: {languages: [Basque, Hausa], output_filenames: [eu]}")
+    write(place, f"datagen: {{{flags}, output_filenames: [eu]}}")
     result = run()
-    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert result.returncode == 2 and ran(result) == {"datagen": "not run yet"} and "Traceback" not in result.stderr
 
 
 def test_shared_values_go_where_they_have_an_effect(place):

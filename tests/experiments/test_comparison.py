@@ -18,7 +18,7 @@ seeds: [1, 2]
 pairs: 6
 baseline: nothing
 
-datagen: {{languages: Basque, back_translator: apertium}}
+datagen: {{languages: Basque, back_translator: apertium, model_name_or_path: m, seed_topics_path: topics/wikipedia_vital_topics.txt, number_of_instructions: 9}}
 decontamination: {{benchmarks: udhr}}
 train: {{model_name_or_path: "${{model}}", dataset_name_or_path: topxgen, reverse: true, max_steps: 2, test_size_ratio: 0}}
 main:
@@ -253,7 +253,7 @@ def test_values_at_the_top_can_be_set_for_one_run(tmp_path):
         ("output_dir: ", "folder: ", "needs output_dir at the top"),
         ("baseline: nothing", "baseline: [nothing]", "baseline \"['nothing']\" does not exist"),
         ("variants:", "evaluate: 5\nvariants:", "evaluate is not a mapping of flags to values"),
-        ("datagen: {languages: Basque, back_translator: apertium}", "datagen: [1]", "datagen is not a mapping of flags to values"),
+        ("datagen: {languages: Basque, back_translator: apertium, model_name_or_path: m, seed_topics_path: topics/wikipedia_vital_topics.txt, number_of_instructions: 9}", "datagen: [1]", "datagen is not a mapping of flags to values"),
         ("  mixed:", f"  {'x' * 101}:", "the name is that of a folder"),
     ],
 )  # fmt: skip

@@ -10,6 +10,8 @@ from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
 from topxgen.common.records import back_translator_of
+from topxgen.common.registry import load_choice
+from topxgen.generation.pipelines import PIPELINES
 
 
 def back_translator(args: argparse.Namespace) -> str:
@@ -24,6 +26,26 @@ def scorer(args: argparse.Namespace) -> str:
 def selector(args: argparse.Namespace) -> str | None:
     """What chooses among candidates; None if there is one translation of a sentence."""
     return (args.select_by or "blaser") if args.number_of_candidates > 1 else None
+
+
+def check_needed(args: argparse.Namespace) -> None:
+    """Raise UsageError for a flag that generation needs, and that a run of several days should not miss at its second stage."""
+    if "generate" not in args.stages or args.paragraphs:
+        return
+    if not args.model_name_or_path:
+        raise UsageError("the generate stage needs --model_name_or_path")
+    ends = load_choice("--data_generation_pipeline", args.data_generation_pipeline, PIPELINES).ends
+    if not (args.number_of_instructions or any(args.number_of_instructions_per_language or ()) or ends):
+        raise UsageError(
+            "set the number of paragraphs: --number_of_instructions or --number_of_instructions_per_language"
+        )
+    if args.data_generation_pipeline == "topxgen":
+        check_topics(args)
+
+
+def check_topics(args: argparse.Namespace) -> None:
+    if not args.seed_topics_path:
+        raise UsageError("the topxgen pipeline needs --seed_topics_path: a txt (one topic a line) or jsonl file")
 
 
 def check_candidates(args: argparse.Namespace, translator) -> None:

@@ -52,18 +52,11 @@ class GenerationConfig:
             )
         if "generate" in args.stages and args.threshold is None:
             args.threshold = self.pipeline_class.threshold
-        if "generate" in args.stages and args.paragraphs:
-            if args.number_of_instructions and len(chosen) > 1:
-                raise UsageError(
-                    "--number_of_instructions with --paragraphs is for one language: pass --number_of_instructions_per_language"
-                )
-        elif "generate" in args.stages:
-            if not args.model_name_or_path:
-                raise UsageError("the generate stage needs --model_name_or_path")
-            if not (args.number_of_instructions or any(self.minimums.values()) or self.pipeline_class.ends):
-                raise UsageError(
-                    "set the number of paragraphs: --number_of_instructions or --number_of_instructions_per_language"
-                )
+        if "generate" in args.stages and args.paragraphs and args.number_of_instructions and len(chosen) > 1:
+            raise UsageError(
+                "--number_of_instructions with --paragraphs is for one language: pass --number_of_instructions_per_language"
+            )
+        checks.check_needed(args)
 
     def _minimums(self, chosen: list[languages.Language]) -> dict[str, int]:
         """The fewest paragraphs to generate in each of the languages as they were given."""

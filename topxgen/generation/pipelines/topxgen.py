@@ -9,6 +9,7 @@ from topxgen.common.provenance import digest
 from topxgen.corpora import examples
 from topxgen.corpora.topics import read_topics
 from topxgen.generation import prompt_templates
+from topxgen.generation.checks import check_topics
 from topxgen.generation.pipelines import Pipeline, Prompt
 from topxgen.generation.prompt_templates import for_model, only_in_a_dry_run
 from topxgen.generation.seeds import STAND_IN, example_sentences
@@ -31,8 +32,7 @@ class TopXGen(Pipeline):
 
     def __init__(self, config):
         args = self._args = config.args
-        if not args.seed_topics_path:
-            raise UsageError("the topxgen pipeline needs --seed_topics_path: a txt (one topic a line) or jsonl file")
+        check_topics(args)
         topics = read_topics(Path(args.seed_topics_path))
         self._template = template = for_model(config, prompt_templates.load, "instruct", "continuation")
         self._paragraphs, self._languages = _example_paragraphs(args), config.languages
