@@ -23,6 +23,7 @@ def test_parts():
         "validation": (("flores", "dev"), None),
         "topxgen": (("flores", "devtest"), None),
         "udhr": (("udhr", "test"), ("udhr", "dev")),
+        "udhr-dev": (("udhr", "dev"), None),
         "files": (None, None),
     }
 
