@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.documentation import fences
 from tests.support.pairs import generated, record, refusal
 from tests.support.runs import ROOT
 from topxgen.experiments import comparison, stages
@@ -284,6 +285,18 @@ def test_flags_that_decide_no_result_leave_the_folders_as_they_are(tmp_path):
     after = read(tmp_path, changes=["datagen.gpu_memory_utilization=0.5", "datagen.tensor_parallel_size=2"])
     for name in ("cold", "hot", "mixed"):
         assert folders(before, name) == folders(after, name)
+
+
+def test_the_experiments_that_are_shown(tmp_path, monkeypatch):
+    """That of docs/experiments.md and those in configs/ need no flag more."""
+    monkeypatch.chdir(ROOT)
+    blocks = [block for block in fences(ROOT / "docs/experiments.md", "yaml") if block.startswith("# experiment.yaml")]
+    (tmp_path / "experiment.yaml").write_text(blocks[0], encoding="utf-8")
+    assert list(comparison.read(tmp_path / "experiment.yaml").variants) == ["cold", "hot", "both", "untrained"]
+    for name in ("newstest2019-ref.eus.txt", "newstest2019-src.eng.txt"):
+        (tmp_path / name).write_text("x\n" * 1997)
+    files = sorted((ROOT / "configs/experiments").glob("*.yaml"))
+    assert files and all(comparison.read(path, [f"ntrex={tmp_path}"]).baseline for path in files)
 
 
 def pairs_of(experiment: Experiment, name: str, count: int) -> None:
