@@ -196,11 +196,11 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file below a folder, by path."""
+    """SHA-256 of each file below a folder, by path, without what Python keeps of a program that it has imported."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink()
+        if path.is_file() and not path.is_symlink() and path.parent.name != "__pycache__"
     }
 
 

@@ -488,7 +488,16 @@ def test_files_of_other_kinds_are_refused(tmp_path, name):
 def test_a_folder_of_programs_is_no_benchmark(tmp_path):
     record = {"sentence": "Bat.", "propositions": ["Bat."], "translations": ["One."]}
     write(tmp_path / "in/Basque_translate.jsonl", json.dumps(record) + "\n")
-    command = ("--input_dir", tmp_path / "in", "--output_dir", tmp_path / "out", "--benchmarks", "udhr", "scripts/perf")
+    write(tmp_path / "programs/speed.py", "print()\n")
+    command = (
+        "--input_dir",
+        tmp_path / "in",
+        "--output_dir",
+        tmp_path / "out",
+        "--benchmarks",
+        "udhr",
+        tmp_path / "programs",
+    )
     result = script("decontamination.py", *command, check=2)
     assert result.stderr.count("\n") == 1 and ".py is not a .txt, .tsv, .csv" in result.stderr
     assert not list((tmp_path / "out").iterdir())
