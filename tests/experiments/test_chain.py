@@ -458,7 +458,8 @@ def test_random_kills(place, start, stub, tiny_lm, capsys, stages, count):
         if process.poll() is None:
             process.send_signal(getattr(signal, name))
             out, _ = process.communicate(timeout=120)
-            assert process.returncode in (0, {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}[name]), out
+            # Ctrl-C while the interpreter starts or ends: -2, which a shell shows as 130, too
+            assert process.returncode in {"SIGKILL": (0, -9), "SIGTERM": (0, 143), "SIGINT": (0, 130, -2)}[name], out
             done.append(name)
             with capsys.disabled():
                 complete = ", ".join(sorted(path.stem for path in (place / "out/run").glob("*.json"))) or "nothing"
