@@ -1,4 +1,4 @@
-"""Which files of a folder are read, as what, and what is said of those that cannot be."""
+"""Which files of a folder data_stats.py reads, how it classifies them, and the errors for files it cannot read."""
 
 import json
 
