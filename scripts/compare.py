@@ -128,8 +128,7 @@ def run(args: argparse.Namespace) -> int:
     data, runs = experiment.data_jobs(names), experiment.run_jobs(names)
     if args.dry_run:
         for job in [*data, *runs]:
-            reason = Chain(job.folder).reason_to_run(job.command)
-            show(f"# {job.id}: {f'will run ({reason})' if reason else 'complete'}\n{job.command.shown()}")
+            show(f"# {job.folder}/{Chain(job.folder).state(job.command)}")
         if not any(Chain(job.folder).reason_to_run(job.command) for job in data):
             check_pairs(experiment, names)
         return 0
@@ -138,9 +137,8 @@ def run(args: argparse.Namespace) -> int:
     for number, job in enumerate([*data, *runs], start=1):
         if number == len(data) + 1:
             check_pairs(experiment, names)
-        code = run_job(job, f"=== {number}/{total}  {job.id}")
+        code = run_job(job, f"=== {number}/{total}  {job.id}", args.allow_incomplete)
         if code and not (code == EXIT_INCOMPLETE and args.allow_incomplete):
-            logger.error(f"{job.id} ended with exit code {code}; start again to go on from there")
             return code
         incomplete = incomplete or code
     report = describe(experiment, encoder, args.allow_incomplete)
@@ -153,18 +151,13 @@ def run(args: argparse.Namespace) -> int:
     return incomplete
 
 
-def run_job(job: Job, title: str) -> int:
+def run_job(job: Job, title: str, allow_incomplete: bool) -> int:
     """Run a job unless it is complete; its exit code."""
     with OutputLock(job.folder / RECORDS):
         chain = Chain(job.folder)
-        reason = chain.reason_to_run(job.command)
-        if not reason:
-            logger.info(f"{title}: complete")
-            return 0
-        logger.info(f"{title}: {reason}\n{job.command.shown()}")
-        if job.command.stage == "merge":  # which never overwrites
+        if job.command.stage == "merge" and chain.reason_to_run(job.command):  # it never overwrites
             shutil.rmtree(job.command.args.output, ignore_errors=True)
-        return chain.run(job.command)
+        return chain.complete(job.command, title, allow_incomplete)
 
 
 def check_pairs(experiment: Experiment, names: Iterable[str]) -> None:

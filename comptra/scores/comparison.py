@@ -10,7 +10,7 @@ from pathlib import Path
 from comptra import evaluation_sets
 from comptra.scores import metrics
 from comptra.scores.systems import System, read_system
-from comptra.scores.tables import ALPHA, aligned
+from comptra.scores.tables import ALPHA, aligned, mark
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 
@@ -130,7 +130,7 @@ def _score_table(group: dict, baseline: str | None) -> list[list[str]]:
         marks += f" ({variant['unanswered']} unanswered)" if variant["unanswered"] else ""
         row = [name + marks]
         for value in variant["scores"].values():
-            row.append(f"{value['mean']:.2f}{_spread(value)}{_mark(value)}")
+            row.append(f"{value['mean']:.2f}{_spread(value)}{mark(value)}")
             if "p" in value:
                 low, high = value["difference_interval"]
                 row.append(f"{value['difference']:+.2f} [{low:+.2f}, {high:+.2f}]")
@@ -147,13 +147,6 @@ def _spread(value: dict) -> str:
         return ""
     low, high = value["interval"]
     return f" ± {value['sd']:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def _mark(value: dict) -> str:
-    """+ better, - worse than the baseline."""
-    if value.get("p_holm", 1) >= ALPHA:
-        return " "
-    return "+" if value["difference"] > 0 else "-"
 
 
 def _p(value: float) -> str:

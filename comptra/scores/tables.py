@@ -67,10 +67,14 @@ def _cell(value: dict | None) -> str:
     if value is None:
         return "-"
     interval = f" [{value['interval'][0]:.1f}, {value['interval'][1]:.1f}]" if "interval" in value else ""
-    mark = " "
-    if value.get("p_holm", 1) < ALPHA:  # of one comparison, p_holm is p
-        mark = "+" if value["difference"] > 0 else "-"
-    return f"{value['score']:.2f}{interval}{mark}"
+    return f"{value['score']:.2f}{interval}{mark(value)}"
+
+
+def mark(value: dict) -> str:
+    """+ better, - worse than the baseline; of one comparison, p_holm is p."""
+    if value.get("p_holm", 1) < ALPHA:
+        return "+" if value["difference"] > 0 else "-"
+    return " "
 
 
 def _p_cell(value: dict | None, key: str) -> str:
