@@ -89,7 +89,6 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
         yield lambda: check_candidates(args, config.translator)
         if config.selector is not None:
             yield lambda: config.selector.preflight(languages, config.target_language)
-    if "translate" in args.stages:
         for language in languages if "generate" not in args.stages else ():
             yield lambda language=language: next(read_paragraphs(config.layout, language), None)
         yield lambda: language_id.load(args.lid_model)
