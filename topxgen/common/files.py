@@ -5,6 +5,7 @@ import logging
 import os
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -265,13 +266,20 @@ def open_partial(path: Path, mode: str, **options) -> IO:
     return open(os.open(partial(path), flags, 0o644), mode, **options)
 
 
-def write_atomic(path: Path, text: Iterable[str]) -> None:
-    """Write `text` to a temporary name, flush it to disk, rename it to `path`."""
-    with open_partial(path, "w", encoding="utf-8", errors="replace") as file:
-        file.writelines(text)
+@contextmanager
+def replacing(path: Path, mode: str, **options) -> Iterator[IO]:
+    """A file of a temporary name, which is flushed to disk and renamed to `path` after the block, unless that raises."""
+    with open_partial(path, mode, **options) as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial(path), path)
+
+
+def write_atomic(path: Path, text: Iterable[str]) -> None:
+    """Write `text` to a temporary name, flush it to disk, rename it to `path`."""
+    with replacing(path, "w", encoding="utf-8", errors="replace") as file:
+        file.writelines(text)
 
 
 def write_json(path: Path, value: dict) -> None:

@@ -4,13 +4,12 @@ The manifest is written first: a file without one is not ours, and a file that d
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from topxgen.common.errors import UsageError
-from topxgen.common.files import open_partial, partial, read_json, write_json
+from topxgen.common.files import read_json, replacing, write_json
 from topxgen.common.provenance import digest
 
 if TYPE_CHECKING:
@@ -61,11 +60,8 @@ def read(path: Path, texts: Sequence[str], encoder) -> "np.ndarray | None":
 def write(path: Path, vectors: "np.ndarray", texts: Sequence[str], encoder) -> None:
     data = vectors.astype("<f4").tobytes()
     write_json(manifest_path(path), _manifest(data, texts, encoder))
-    with open_partial(path, "wb") as file:
+    with replacing(path, "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial(path), path)
 
 
 def _manifest(data: bytes, texts: Sequence[str], encoder) -> Manifest:
