@@ -1,20 +1,22 @@
 """Metrics of translations (--metrics of comptra.evaluate).
 
 A metric is a function from a Test and MetricSettings to a Scorer: statistics of each segment, which are summed over
-segments, and the score of such sums. Significance tests and confidence intervals need nothing else. The statistics of
-a neural metric are its segment score and 1, and its score is `mean_scores`.
+segments, and the score of such sums. Significance tests and confidence intervals need nothing else.
+
+A metric of segments (`Metric.of_segments`: neural models, LLMs) is a function from MetricSettings to a SegmentMetric, which
+scores each segment by itself; comptra.scores.segments makes a Scorer of it, and keeps its scores on disk.
 """
 
 import http.client
 import logging
 import os
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError, reason
@@ -28,11 +30,31 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+
+@dataclass(frozen=True)
+class Metric(Choice):
+    """One row of METRICS: the metric, and what is known of it before it is loaded."""
+
+    title: str = ""  # in tables; "" for the user's own: the Scorer's
+    low: float = 0.0
+    high: float = 100.0
+    higher_is_better: bool = True
+    reads: tuple[
+        str, ...
+    ] = ()  # what it needs beside the translation: "source", "reference", "rival" (the baseline's translation)
+    family: str = ""  # metrics that were trained on the same data or model; see comptra.scores.interference
+    of_segments: bool = False
+
+
 # One row a metric: "module:function", imported when it is chosen.
-METRICS: dict[str, Choice] = {
-    "bleu": Choice("comptra.scores.metrics:bleu", "corpus BLEU (sacreBLEU)"),
-    "chrf": Choice("comptra.scores.metrics:chrf", "chrF++ (sacreBLEU)"),
-    "lang": Choice("comptra.scores.metrics:lang", "share of translations identified as the target language"),
+METRICS: dict[str, Metric] = {
+    "bleu": Metric(
+        "comptra.scores.metrics:bleu", "corpus BLEU (sacreBLEU)", "BLEU", reads=("reference",), family="bleu"
+    ),
+    "chrf": Metric("comptra.scores.metrics:chrf", "chrF++ (sacreBLEU)", "chrF++", reads=("reference",), family="chrf"),
+    "lang": Metric(
+        "comptra.scores.metrics:lang", "share of translations identified as the target language", "lang %", family="lid"
+    ),
 }
 # sacreBLEU's, listed because importing it takes longer than --help may.
 TOKENIZERS = (
@@ -74,7 +96,32 @@ class Scorer:
     title: str
     signature: str  # scores are comparable if their signatures are equal
     statistics: Callable[[list[str]], "np.ndarray"]  # n translations -> (n, m) numbers, to be summed over segments
-    scores: Callable[["np.ndarray"], "np.ndarray"]  # (..., m) sums -> (...) scores, 0 to 100, more is better
+    scores: Callable[["np.ndarray"], "np.ndarray"]  # (..., m) sums -> (...) scores
+    higher_is_better: bool = True
+
+
+class Segment(NamedTuple):
+    """What a SegmentMetric scores."""
+
+    source: str
+    translation: str
+    reference: str | None = None
+    rival: str | None = None  # the baseline's translation
+
+
+class SegmentMetric(Protocol):
+    """A metric that scores segments one by one. It is made from MetricSettings without loading weights; a mistake or a missing
+    model raises UsageError then, or in `score`."""
+
+    fingerprint: str  # of all that decides a score: digest of the weights, version, precision, prompt. The cache's key
+    signature: str  # what a paper cites; scores are comparable if their signatures are equal
+
+    def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
+        """The score of each segment, in order; None where there is none (an answer that cannot be read). Loads the model when it
+        is first called. Which other segments are in the call makes no difference."""
+
+    def close(self) -> None:
+        """Free the model and its memory."""
 
 
 def create(name: str, test: Test, settings: MetricSettings | None = None) -> Scorer | None:

@@ -4,16 +4,18 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from topxgen.common.errors import UsageError, did_you_mean, reason, unknown_choice
 
 OWN = "your own as module:attribute or file.py:attribute"  # for help and error messages
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True)
+class Choice:
     """One row of a table: the implementation as "module:attribute", and one sentence for --help."""
 
     target: str
