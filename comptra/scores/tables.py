@@ -72,6 +72,8 @@ def _cell(value: dict | None) -> str:
 
 def mark(value: dict) -> str:
     """+ better, - worse than the baseline; of one comparison, p_holm is p."""
+    if "better" in value:
+        return {True: "+", False: "-", None: " "}[value["better"]]
     if value.get("p_holm", 1) < ALPHA:
         return "+" if value["difference"] > 0 else "-"
     return " "
