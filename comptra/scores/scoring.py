@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from comptra.scores import metrics
+from comptra.scores import compared, metrics
 from comptra.scores.systems import System
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
@@ -14,8 +14,6 @@ def score_group(systems: list[System], names: list[str], baselines: set[Path], a
 
     `args` are those of comptra.evaluate. Raises UsageError if there are several baselines.
     """
-    from comptra.scores import significance
-
     systems = sorted(systems, key=lambda system: system.folder.resolve() not in baselines)
     first = systems[0]
     bases = [system for system in systems if system.folder.resolve() in baselines]
@@ -27,20 +25,17 @@ def score_group(systems: list[System], names: list[str], baselines: set[Path], a
     test = metrics.Test(first.src, first.tgt, first.sentences, first.references)
     settings = metrics.MetricSettings(args.tokenize, args.lid_model)
     scorers = {name: scorer for name in names if (scorer := metrics.create(name, test, settings))}
-    functions = [scorer.scores for scorer in scorers.values()]
-    statistics = [[scorer.statistics(system.translations) for scorer in scorers.values()] for system in systems]
+    statistics = [
+        {name: scorer.statistics(system.translations) for name, scorer in scorers.items()} for system in systems
+    ]
 
     short_names = [system.short_name for system in systems]
     rows = []
     for system, own_statistics in zip(systems, statistics, strict=True):
         values = {
-            name: {"score": float(score(sums.sum(axis=0)[None])[0])}
-            for name, score, sums in zip(scorers, functions, own_statistics, strict=True)
+            name: {"score": float(scorer.scores(own_statistics[name].sum(axis=0)[None])[0])}
+            for name, scorer in scorers.items()
         }
-        if args.bootstrap and scorers:
-            intervals = significance.bootstrap_intervals(own_statistics, functions, args.bootstrap, args.seed)
-            for value, interval in zip(values.values(), intervals, strict=True):
-                value["interval"] = list(interval)
         is_ambiguous = short_names.count(system.short_name) > 1  # two outputs of one model
         rows.append(
             {
@@ -55,13 +50,7 @@ def score_group(systems: list[System], names: list[str], baselines: set[Path], a
                 "settings": system.settings,
             }
         )
-    if bases and len(systems) > 1 and scorers:
-        p_values = significance.randomization_p_values(statistics[0], statistics[1:], functions, args.trials, args.seed)
-        for name, column in zip(scorers, p_values.T.tolist(), strict=True):
-            for row, p, corrected in zip(rows[1:], column, significance.holm(column), strict=True):
-                difference = row["scores"][name]["score"] - rows[0]["scores"][name]["score"]
-                row["scores"][name] |= {"difference": difference, "p": p, "p_holm": corrected}
-    return {
+    group = {
         "dataset": "/".join(dict.fromkeys(system.dataset for system in systems)),  # equal test sets: flores/topxgen
         "src": first.src.name,
         "tgt": first.tgt.name,
@@ -75,3 +64,5 @@ def score_group(systems: list[System], names: list[str], baselines: set[Path], a
         "signatures": {name: scorer.signature for name, scorer in scorers.items()},
         "systems": rows,
     }
+    compared.compare(group, statistics, scorers, args)
+    return group
