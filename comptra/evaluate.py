@@ -111,7 +111,9 @@ def _add_metric_flags(add) -> None:
         nargs="+",
         choices=metrics.METRICS,
         metavar="METRIC",
-        help=choices_help("metrics to compute", metrics.METRICS, f"{' '.join(metrics.DEFAULT)}; with --step above 0 lang"),
+        help=choices_help(
+            "metrics to compute", metrics.METRICS, f"{' '.join(metrics.DEFAULT)}; with --step above 0 lang"
+        ),
     )
     add(
         "--tokenize",

@@ -80,7 +80,9 @@ class Test:
     def __post_init__(self):
         for what, texts in (("references", self.references), ("translations of the baseline", self.rivals)):
             if texts is not None and len(texts) != len(self.sources):
-                raise UsageError(f"there are {len(texts)} {what} for {len(self.sources)} sentences; pass parallel files")
+                raise UsageError(
+                    f"there are {len(texts)} {what} for {len(self.sources)} sentences; pass parallel files"
+                )
 
     def need_references(self) -> list[str]:
         """The references. Raises UsageError if there are none."""

@@ -42,8 +42,9 @@ def measure_all(
     """
     settings, cache = MetricSettings.from_args(args), ScoreCache(getattr(args, "cache_dir", None) or default_folder())
     loaded, failed = segments.load(names, settings)
-    for name, problem in failed.items():
-        logger.warning(f"{name} is left out: {problem}")
+    if len(names) > 1:
+        for name, problem in failed.items():
+            logger.warning(f"{name} is left out: {problem}")
     measured: list[dict[str, Measured]] = [{} for _ in jobs]
     for name in sorted((name for name in names if name not in failed), key=lambda name: name in loaded):
         found, problem = segments.measure(name, loaded.get(name), jobs, settings, cache)

@@ -98,14 +98,18 @@ class MetricScores:
             self._do_without(error)
 
     def _do_without(self, error: Exception) -> None:
-        logger.warning(f"scores of {self._name} are not kept in {self._folder} ({reason(error)}): pass another --cache_dir")
+        logger.warning(
+            f"scores of {self._name} are not kept in {self._folder} ({reason(error)}): pass another --cache_dir"
+        )
         self._folder = self._file = None
 
 
 def _read(folder: Path) -> Iterator[tuple[str, float | None]]:
     """The keys and scores in the files of `folder`. Damaged lines are left out, and said in one line."""
     damaged, first = 0, ""
-    for path in sorted(folder.glob("*.jsonl"), reverse=True):  # of two scores of a key the last one counts: the first file's
+    for path in sorted(
+        folder.glob("*.jsonl"), reverse=True
+    ):  # of two scores of a key the last one counts: the first file's
         for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
             try:
                 record = decode(line, ScoreLine)
