@@ -11,8 +11,9 @@ from comptra import evaluation_sets
 from comptra.scores import metrics, scoring
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System, read_system
-from comptra.scores.tables import ALPHA, aligned, mark
+from comptra.scores.tables import ALPHA, mark
 from topxgen.common import provenance
+from topxgen.common.console import aligned
 from topxgen.common.errors import UsageError
 
 SAMPLES = 2000  # bootstrap samples of the sentences
@@ -216,7 +217,7 @@ def _signatures(report: dict) -> dict[str, str]:
 
 def text(report: dict) -> str:
     """The tables for the terminal."""
-    parts = ["\n".join([title, *(line.rstrip() for line in aligned(rows))]) for title, rows in tables(report)]
+    parts = ["\n".join([title, *aligned(rows)]) for title, rows in tables(report)]
     return "\n\n".join([*parts, "\n".join(notes(report))])
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from topxgen.common.console import printable
+from topxgen.common.console import aligned, printable
 
 ALPHA = 0.05
 _OF_GROUP, _OF_SYSTEM = ("dataset", "src", "tgt", "step"), ("sentences", "missing", "unanswered", "empty")
@@ -50,17 +50,6 @@ def _group_table(group: dict, report: dict) -> str:
     if report["bootstrap"]:
         lines.append(f"[95% interval]: bootstrap, {report['bootstrap']} samples, seed {report['seed']}")
     return "\n".join(lines)
-
-
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Lines of a table, the first column aligned to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
 
 
 def _cell(value: dict | None) -> str:
