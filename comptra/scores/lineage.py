@@ -74,7 +74,7 @@ def read(folder: Path) -> Chain:
     except (UsageError, OSError) as error:
         return Chain(ends=[str(error)])
     if not manifest:
-        return Chain(ends=[f"no {MANIFEST} in {folder}"])
+        return Chain(ends=[f"no {MANIFEST}"])
     origin = manifest.get(lineage.KEY) or {"models": _models_of_older(manifest), "demonstrations": None}
     demonstrations = [origin["demonstrations"]] if origin["demonstrations"] else []
     links = [*lineage.walk(origin["models"]), *lineage.walk(demonstrations)]

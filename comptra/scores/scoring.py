@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comptra.scores import compared, metrics, segments
+from comptra.scores import compared, guard, metrics, segments
 from comptra.scores.metrics import MetricSettings
 from comptra.scores.segment_cache import ScoreCache, default_folder
 from comptra.scores.segments import Measured
@@ -130,6 +130,7 @@ def score_group(
     complete = {name: one for name, one in measured.items() if all(one.counts)}
     statistics = [{name: one.statistics[i] for name, one in complete.items()} for i in range(len(systems))]
     compared.compare(group, statistics, {name: one.scorer for name, one in complete.items()}, args)
+    guard.annotate(group, systems)
     return group
 
 

@@ -239,7 +239,7 @@ def _of_older(folder: Path, name: str, seen: frozenset[Path]) -> Link:
 
 def _metric_in(command: Sequence[str]) -> str | None:
     """The metric that picked the best checkpoint, by the words of a train.py command."""
-    values = dict(zip(command, [*command[1:], ""], strict=True))
+    values = dict(zip(command, [*command[1:], ""], strict=False))
     values |= dict(word.split("=", 1) for word in command if word.startswith("--") and "=" in word)
     chosen = values.get("--metric_for_best_model") or values.get("--best_by")
     return chosen or ("chrf" if values.get("--num_eval_translations", "0") != "0" else None)
