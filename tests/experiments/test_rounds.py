@@ -14,6 +14,7 @@ import pytest
 
 from tests.experiments.test_comparison_run import TRANSLATOR
 from tests.support.runs import in_process, records
+from topxgen.common.errors import UsageError
 from topxgen.common.run_files import read
 from topxgen.experiments import chain, rounds
 
