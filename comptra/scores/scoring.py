@@ -10,6 +10,7 @@ from comptra.scores.metrics import MetricSettings
 from comptra.scores.segment_cache import ScoreCache, default_folder
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System
+from comptra.scores.tables import ALPHA
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 
@@ -29,6 +30,12 @@ def baseline_first(systems: Group, baselines: set[Path], args: argparse.Namespac
             f"{bases[0].tgt.name}; name one: {', '.join(str(system.folder) for system in bases)}"
         )
     return sorted(systems, key=lambda system: system.folder.resolve() not in baselines), bases[0] if bases else None
+
+
+def metric_names(args: argparse.Namespace) -> list[str]:
+    """The metrics that flags of comptra.evaluate choose, each once and by its name in METRICS."""
+    names = args.metrics or (["lang"] if args.step else metrics.DEFAULT)  # phrases have no references
+    return list(dict.fromkeys(metrics.ALIASES.get(name, name) for name in names))
 
 
 def measure_all(
@@ -130,6 +137,11 @@ def score_group(
     complete = {name: one for name, one in measured.items() if all(one.counts)}
     statistics = [{name: one.statistics[i] for name, one in complete.items()} for i in range(len(systems))]
     compared.compare(group, statistics, {name: one.scorer for name, one in complete.items()}, args)
+    for row in rows:
+        for name, value in row["scores"].items():
+            if value and "p_holm" in value:
+                is_gain = (value["difference"] > 0) == measured[name].scorer.higher_is_better
+                value.setdefault("better", is_gain if value["p_holm"] < ALPHA else None)
     guard.annotate(group, systems)
     return group
 
