@@ -48,7 +48,6 @@ RULES = (
     Rule(("trials",), "--baseline", lambda args: args.baseline),
     Rule(("seed",), "--baseline or --bootstrap", lambda args: args.baseline or args.bootstrap),
     Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
-    Rule(("lid_model",), "--metrics lang", lambda args: _measures(args, "lang")),
     Rule(
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comptra.scores import compared, metrics, segments
+from comptra.scores import compared, metrics, output_faults, segments
 from comptra.scores.metrics import MetricSettings
 from comptra.scores.segment_cache import ScoreCache, default_folder
 from comptra.scores.segments import Measured
@@ -100,11 +100,12 @@ def score_group(
     args: argparse.Namespace,
 ) -> dict:
     """The scores of `systems` by the metrics `names`, compared with the baseline, which is the first of them."""
-    first = systems[0]
+    first, test = systems[0], test_of(systems, baseline)
     short_names = [system.short_name for system in systems]
     rows = []
     for i, system in enumerate(systems):
         values = {name: _value(system, name, one, i) for name, one in measured.items()}
+        found = output_faults.count(test, system.translations, system.truncated, args.lid_model)
         is_ambiguous = short_names.count(system.short_name) > 1  # two outputs of one model
         rows.append(
             {
@@ -113,7 +114,8 @@ def score_group(
                 "sentences": len(system.translations),
                 "missing": system.missing,
                 "unanswered": system.unanswered,
-                "empty": sum(not text.strip() for text in system.translations),
+                "empty": found["empty"],
+                "faults": found,
                 "translations_digest": provenance.digest(system.translations),
                 "scores": {name: values.get(name) for name in names},
                 "settings": system.settings,
