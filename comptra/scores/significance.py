@@ -3,8 +3,6 @@
 All trials of all systems and metrics are computed at once: the sums of a trial are a row of weights (which segments are
 swapped, or how often each is drawn) times the statistics, and the rows of many trials make one matrix product. In blocks, so
 that memory stays bounded. The sums are exact, so that p-values depend neither on the blocks nor on the threads of BLAS.
-
-A row of zeros is a segment without a score: it adds nothing to any sum.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,10 +26,9 @@ class Pair(NamedTuple):
     scores: Scores
 
 
-def paired(one: np.ndarray, other: np.ndarray, scores: Scores) -> Pair:
-    """The pair, without the segments that lack a score of either system."""
-    has_both = one.any(axis=1) & other.any(axis=1)
-    if (one.any(axis=1) == has_both).all() and (other.any(axis=1) == has_both).all():
+def paired(one: np.ndarray, other: np.ndarray, scores: Scores, has_both: np.ndarray) -> Pair:
+    """The pair without the segments that lack a score of either system: `has_both` is false there."""
+    if has_both.all():
         return Pair(one, other, scores)
     return Pair(one * has_both[:, None], other * has_both[:, None], scores)
 
@@ -89,13 +86,12 @@ def resampled_scores(
     statistics: Sequence[np.ndarray], scores: Sequence[Scores], samples: int, seed: int = SEED
 ) -> np.ndarray:
     """Scores on test sets drawn from this one with replacement, the same sets for all `statistics`: (len(statistics), samples).
-    NaN where no segment with a score was drawn."""
+    NaN where no segment with a score was drawn, of those that lack some."""
     columns, drawn, done = _Columns(statistics), np.empty((len(statistics), samples)), 0
     for times in _resamples(columns.segments, samples, seed, columns.width):
         for i, sums in enumerate(columns.sums(times)):
             with np.errstate(divide="ignore", invalid="ignore"):
-                values = scores[i](sums)
-            drawn[i, done : done + len(times)] = np.where(sums.any(axis=1), values, np.nan)
+                drawn[i, done : done + len(times)] = scores[i](sums)
         done += len(times)
     return drawn
 
