@@ -24,7 +24,7 @@ from pathlib import Path
 
 from comptra import evaluation_sets
 from comptra.scores import averages, metrics
-from comptra.scores.scoring import score_groups
+from comptra.scores.scoring import metric_names, score_groups
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import csv_text, table, title_of
 from topxgen.common import flag_rules, hub, provenance
@@ -33,6 +33,7 @@ from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory, check_output_files, to_line, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
+from topxgen.common.registry import Choice
 from topxgen.corpora import benchmarks
 from topxgen.flags import add_language_flags, add_language_id_flag, add_partial_benchmark_flag
 
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 MAX_SAMPLES = 1_000_000  # of --trials and --bootstrap
 EXIT_INCOMPLETE = 3  # some folders could not be scored, or some metrics not be computed
 
+# What --metrics accepts.
+CHOICES = metrics.METRICS | {alias: Choice("", f"the same as {name}") for alias, name in metrics.ALIASES.items()}
 
 RULES = (
     Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
@@ -112,11 +115,9 @@ def _add_metric_flags(add) -> None:
     add(
         "--metrics",
         nargs="+",
-        choices=metrics.METRICS,
+        choices=CHOICES,
         metavar="METRIC",
-        help=choices_help(
-            "metrics to compute", metrics.METRICS, f"{' '.join(metrics.DEFAULT)}; with --step above 0 lang"
-        ),
+        help=choices_help("metrics to compute", CHOICES, f"{' '.join(metrics.DEFAULT)}; with --step above 0 lang"),
     )
     add(
         "--tokenize",
@@ -132,10 +133,6 @@ def _add_metric_flags(add) -> None:
         metavar="DIR",
         help="where scores of segments are kept for later runs [$TOPXGEN_CACHE/scores, ~/.cache/topxgen/scores]",
     )
-
-
-def metric_names(args: argparse.Namespace) -> list[str]:
-    return list(dict.fromkeys(args.metrics or (["lang"] if args.step else metrics.DEFAULT)))  # phrases: no references
 
 
 def _measures(args: argparse.Namespace, metric: str) -> bool:

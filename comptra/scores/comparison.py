@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import compared, metrics, scoring
+from comptra.scores import compared, scoring
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System, read_system
 from comptra.scores.tables import ALPHA, mark
@@ -50,7 +50,7 @@ def score(
         (scoring.test_of(own, next(iter(by_variant.get(baseline, ())), None)), [system.translations for system in own])
         for own, (_, by_variant) in zip(systems, ordered, strict=True)
     ]
-    measured, failed = scoring.measure_all(jobs, list(dict.fromkeys(args.metrics or metrics.DEFAULT)), args)
+    measured, failed = scoring.measure_all(jobs, scoring.metric_names(args), args)
     found = [
         _score_test(by_variant, baseline, key[-1], own, args)
         for (key, by_variant), own in zip(ordered, measured, strict=True)

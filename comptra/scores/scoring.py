@@ -41,6 +41,12 @@ def baseline_first(systems: Group, baselines: set[Path], args: argparse.Namespac
     return sorted(ordered, key=lambda system: system is not first), first
 
 
+def metric_names(args: argparse.Namespace) -> list[str]:
+    """The metrics that flags of comptra.evaluate choose, each once and by its name in METRICS."""
+    names = args.metrics or (["lang"] if args.step else metrics.DEFAULT)  # phrases have no references
+    return list(dict.fromkeys(metrics.ALIASES.get(name, name) for name in names))
+
+
 def measure_all(
     jobs: Sequence[segments.Job], names: Sequence[str], args: argparse.Namespace
 ) -> tuple[list[dict[str, Measured]], dict[str, str]]:
