@@ -18,9 +18,8 @@ from topxgen.text.words import UNSPACED_SCRIPTS, unicode_words
 
 logger = logging.getLogger(__name__)
 FAULTS = ("empty", "copied", "truncated", "wrong_language", "repeated", "over_long")
-COPY_SIMILARITY = (
-    0.9  # of the letters and digits of source and translation: 1 - insertions and deletions / both lengths
-)
+# Of the letters and digits of source and translation: 1 - insertions and deletions / both lengths.
+COPY_SIMILARITY = 0.9
 MIN_LETTERS = 20  # of a text whose language is identified
 MAX_PERIOD, MIN_REPETITIONS = 20, 4  # a run of up to so many words that follows itself: so many times in all
 OVER_LONG, OVER_LONG_CHARS = 2.0, 40  # times the length of the reference, and so many characters more
