@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comptra.scores import auto, compared, metrics, output_faults, seeds, segments
+from comptra.scores import auto, compared, guard, metrics, output_faults, seeds, segments
 from comptra.scores.averages import Averages
 from comptra.scores.metrics import MetricSettings
 from comptra.scores.reliability import reliability
@@ -168,6 +168,7 @@ def score_group(
     }
     statistics = [{name: one.statistics[i] for name, one in measured.items()} for i in range(len(systems))]
     compared.compare(group, systems, statistics, {name: one.scorer for name, one in measured.items()}, args, averages)
+    guard.annotate(group, systems)
     return group
 
 
