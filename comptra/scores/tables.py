@@ -3,7 +3,8 @@
 import csv
 import io
 
-from topxgen.common.console import printable
+from comptra.scores import guard
+from topxgen.common.console import aligned, printable
 
 ALPHA = 0.05
 _OF_GROUP, _OF_SYSTEM = ("dataset", "src", "tgt", "step"), ("sentences", "missing", "unanswered", "empty")
@@ -16,7 +17,8 @@ def title_of(group: dict) -> str:
 
 def table(report: dict) -> str:
     """The report for the terminal: one aligned table per test set and direction."""
-    return "\n\n".join(_group_table(group, report) for group in report["groups"])
+    tables = [_group_table(group, report) for group in report["groups"]]
+    return "\n\n".join([*tables, *report.get("notes", ())])
 
 
 def _group_table(group: dict, report: dict) -> str:
@@ -49,29 +51,20 @@ def _group_table(group: dict, report: dict) -> str:
         )
     if report["bootstrap"]:
         lines.append(f"[95% interval]: bootstrap, {report['bootstrap']} samples, seed {report['seed']}")
-    return "\n".join(lines)
-
-
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Lines of a table, the first column aligned to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
+    return "\n".join([*lines, *guard.lines(group)])
 
 
 def _cell(value: dict | None) -> str:
     if value is None:
         return "-"
     interval = f" [{value['interval'][0]:.1f}, {value['interval'][1]:.1f}]" if "interval" in value else ""
-    return f"{value['score']:.2f}{interval}{mark(value)}"
+    return f"{value['score']:.2f}{interval}{mark(value)}{'!' if value.get('interference') else ' '}"
 
 
 def mark(value: dict) -> str:
     """+ better, - worse than the baseline; of one comparison, p_holm is p."""
+    if "better" in value:
+        return {True: "+", False: "-", None: " "}[value["better"]]
     if value.get("p_holm", 1) < ALPHA:
         return "+" if value["difference"] > 0 else "-"
     return " "
