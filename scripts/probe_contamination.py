@@ -37,7 +37,13 @@ from topxgen.experiments.stages import STAGES
 from topxgen.text.languages import Language
 
 logger = logging.getLogger("topxgen.probe_contamination")
-SETTINGS, REPORT, TWINS, SWAPS, POOL = "settings_probe.json", "report.json", "twins.jsonl", "swaps.jsonl", "pool.jsonl"
+SETTINGS, REPORT, TWINS, SWAPS, POOL = (
+    "settings_probe.json",
+    "contamination_report.json",
+    "twins.jsonl",
+    "swaps.jsonl",
+    "pool.jsonl",
+)
 TRANSLATIONS = "translations"  # the folder of main.py's results
 SHOWN = 3  # sentences of a dry run
 OWN_FLAGS = ("twins", "margin")

@@ -51,16 +51,15 @@ def drop_test(model: Columns, baseline: Columns | None, margin: float, seed: int
     drawn = resampled_scores(both, [model.scores] * len(both), SAMPLES, seed)
     scores = np.array([model.scores(stats.sum(axis=0)) for stats in both])
 
-    def drop(values: np.ndarray, which: int = 0, among: slice = slice(None)) -> np.ndarray:
+    def drop(values: np.ndarray, which: int = 0) -> np.ndarray:
         """`values`: (variants, ...) scores."""
-        others = np.delete(values[among], which, axis=0)
-        return values[among][which] - others.mean(axis=0)
+        return values[which] - np.delete(values, which, axis=0).mean(axis=0)
 
     def excess(values: np.ndarray) -> np.ndarray:
         return drop(values[:count]) - (drop(values[count:]) if baseline else 0)
 
     low, high = np.percentile(excess(drawn), (2.5, 97.5))
-    result = {
+    return {
         "original": float(scores[0]),
         "twins": [float(score) for score in scores[1:count]],
         "drop": float(drop(scores[:count])),
@@ -69,7 +68,6 @@ def drop_test(model: Columns, baseline: Columns | None, margin: float, seed: int
         "p": float((1 + (excess(drawn) <= margin).sum()) / (SAMPLES + 1)),
         "among_twins": [float(drop(scores[1:count], i)) for i in range(count - 1)] if count > 2 else [],
     }
-    return result
 
 
 def recall_test(

@@ -246,7 +246,7 @@ def _names(
     side = english.index(True) if any(english) else 0
     for pair, names in zip(pairs, found, strict=True):
         for name in names:
-            kinds[name].update(_contexts(pair[side], name, english[side]))
+            kinds[name].update(_contexts(pair[side], name, names, english[side]))
     pools: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name, contexts in sorted(kinds.items()):
         last = next(char for char in unicodedata.normalize("NFD", name)[::-1] if char.isalpha()).casefold()
@@ -280,20 +280,22 @@ def _shared_names(pair: tuple[str, str], english: tuple[bool, bool], lower: list
     return [name for name in names if not any(other != name and name.startswith(other) for other in names)]
 
 
-def _contexts(text: str, name: str, is_english: bool) -> Iterator[str]:
-    """Where a name stands: a coarse kind, without a model that knows names."""
-    values = list(values_in(text))
-    for i, value in enumerate(values):
+def _contexts(text: str, name: str, names: list[str], is_english: bool) -> Iterator[str]:
+    """Where a name stands among the `names` of a text: a coarse kind, without a model that knows names."""
+    found = [
+        value for value in values_in(text) if any(ending_of(value, text, n, is_english) is not None for n in names)
+    ]
+    for i, value in enumerate(found):
         if ending_of(value, text, name, is_english) is None:
             continue
-        before, after = values[i - 1] if i else None, values[i + 1] if i + 1 < len(values) else None
+        before = text[found[i - 1].end : value.start] if i else ""
+        after = text[value.end : found[i + 1].start] if i + 1 < len(found) else ""
+        words = text[: value.start].lower().split()
         if name.isupper():
             yield "acronym"
-        elif before and before.number is None and text[before.end : value.start] in (" ", ". "):
+        elif before == " ":
             yield "last"
-        elif after and after.number is None and text[value.end : after.start] == " ":
+        elif after == " ":
             yield "first"
-        elif text[: value.start].lower().split()[-1:] and text[: value.start].lower().split()[-1] in PLACE_WORDS:
-            yield "place"
         else:
-            yield "single"
+            yield "place" if words and words[-1] in PLACE_WORDS else "single"
