@@ -5,9 +5,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comptra.scores import compared, metrics, seeds, segments
+from comptra.scores import auto, compared, guard, metrics, output_faults, seeds, segments
 from comptra.scores.averages import Averages
 from comptra.scores.metrics import MetricSettings
+from comptra.scores.reliability import reliability
 from comptra.scores.segment_cache import ScoreCache, default_folder
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System
@@ -42,9 +43,20 @@ def baseline_first(systems: Group, baselines: set[Path], args: argparse.Namespac
 
 
 def metric_names(args: argparse.Namespace) -> list[str]:
-    """The metrics that flags of comptra.evaluate choose, each once and by its name in METRICS."""
+    """The metrics that flags of comptra.evaluate choose, each once and by its name in METRICS; with auto all, see `usable_metrics`."""
     names = args.metrics or (["lang"] if args.step else metrics.DEFAULT)  # phrases have no references
-    return list(dict.fromkeys(metrics.ALIASES.get(name, name) for name in names))
+    if metrics.AUTO in names:
+        names = [*metrics.METRICS, *names]
+    return list(dict.fromkeys(metrics.ALIASES.get(name, name) for name in names if name != metrics.AUTO))
+
+
+def usable_metrics(args: argparse.Namespace, has_baseline: bool) -> list[str]:
+    """The same; of auto those that this machine can run, beside those that are named. Raises UsageError if there is none."""
+    if metrics.AUTO not in (args.metrics or ()):
+        return metric_names(args)
+    usable = auto.usable(MetricSettings.from_args(args), has_references=not args.step, has_baseline=has_baseline)
+    named = {metrics.ALIASES.get(name, name) for name in args.metrics}
+    return [name for name in metric_names(args) if name in usable or name in named]
 
 
 def measure_all(
@@ -114,11 +126,12 @@ def score_group(
 
     `averages` takes what the group adds to the test of the means over groups.
     """
-    first = systems[0]
+    first, test = systems[0], test_of(systems, baseline)
     short_names = [system.short_name for system in systems]
     rows = []
     for i, system in enumerate(systems):
         values = {name: _value(system, name, one, i) for name, one in measured.items()}
+        found = output_faults.count(test, system.translations, system.truncated, args.lid_model)
         is_ambiguous = short_names.count(system.short_name) > 1  # two outputs of one model
         rows.append(
             {
@@ -127,7 +140,8 @@ def score_group(
                 "sentences": len(system.translations),
                 "missing": system.missing,
                 "unanswered": system.unanswered,
-                "empty": sum(not text.strip() for text in system.translations),
+                "empty": found["empty"],
+                "faults": found,
                 "translations_digest": provenance.digest(system.translations),
                 "scores": {name: values.get(name) for name in names},
                 "settings": system.settings,
@@ -145,11 +159,16 @@ def score_group(
         "baseline": str(baseline.folder) if baseline else None,
         "titles": {name: _title(name, measured) for name in names},
         "signatures": {name: one.scorer.signature for name, one in measured.items()},
-        "metrics": {name: describe(name, measured.get(name)) for name in names},
+        "metrics": {
+            name: describe(name, measured.get(name))
+            | {"reliability": reliability(name, segments.row_of(name), test.src, test.tgt)}
+            for name in names
+        },
         "systems": rows,
     }
     statistics = [{name: one.statistics[i] for name, one in measured.items()} for i in range(len(systems))]
     compared.compare(group, systems, statistics, {name: one.scorer for name, one in measured.items()}, args, averages)
+    guard.annotate(group, systems)
     return group
 
 

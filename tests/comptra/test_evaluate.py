@@ -417,7 +417,7 @@ def test_language_consistency(tmp_path, score):
 def test_an_empty_translation_is_in_no_language(monkeypatch):
     """Whatever the identifier makes of it."""
     identifier = SimpleNamespace(knows=lambda tgt: True, is_language=lambda texts, tgt: [True] * len(texts))
-    monkeypatch.setattr(surface, "_identifier", lambda lid_model: identifier)
+    monkeypatch.setattr(surface, "identifier_of", lambda lid_model: identifier)
     basque = languages.find("Basque")
     scorer = metrics.create("lang", metrics.Test(basque, basque, ["x"] * 4, None))
     assert scorer.scores(scorer.statistics(["Bat.", "", " \n", "Bi."]).sum(axis=0)) == 50
@@ -604,7 +604,6 @@ def test_a_folder_that_cannot_be_scored_does_not_stop_the_others(tmp_path, score
     ("flags", "message"),
     [
         (("--metrics", "chrf", "--tokenize", "13a"), "--tokenize has no effect without --metrics bleu"),
-        (("--metrics", "chrf", "--lid_model", "cld2"), "--lid_model has no effect without --metrics lang"),
         (("--bootstrap", 10**9), "'1000000000' is not a whole number from 0 to 1000000"),
         (("--csv", ""), "--csv is empty"),
         (("--csv=",), "--csv is empty"),
@@ -679,7 +678,7 @@ def test_flores200_pieces_where_the_model_is(tmp_path, score, monkeypatch):
         )
     for module in (utils, tokenizer_spm):
         monkeypatch.setattr(module, "SACREBLEU_DIR", str(tmp_path / "sacrebleu"))
-    surface._why_no_model.cache_clear()
+    surface.why_no_model.cache_clear()
     texts = worse(test.references, 0.2)
     runs = tmp_path / "runs"
     original(runs, "m", texts)
@@ -690,12 +689,12 @@ def test_flores200_pieces_where_the_model_is(tmp_path, score, monkeypatch):
     assert group["systems"][0]["scores"]["bleu"]["score"] == pytest.approx(expected, abs=1e-9)
 
     model.write_bytes(b"half a download")
-    surface._why_no_model.cache_clear()
+    surface.why_no_model.cache_clear()
     code, _, said = score(runs, *UDHR)
     assert code == 0 and "tokenizer 13a" in said
     code, _, said = score(runs, *UDHR, "--tokenize", "flores200")
     assert code == 3 and str(model) in said and said.count("\n") == 1
-    surface._why_no_model.cache_clear()
+    surface.why_no_model.cache_clear()
 
 
 def test_tokenizers_of_scripts_without_spaces(tmp_path, score):
