@@ -4,7 +4,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError
@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
+BATCHES_EACH = 4  # at least, of each device
+MOST_ON_CPU = 16  # threads that work side by side
+
+
 def default_devices() -> list[str]:
-    """All GPUs that this process sees, else the CPU."""
+    """All GPUs that this process sees, else the CPU once per thread of torch: side by side, a batch each, they wait less for one
+    another than they do within each matrix product."""
     import torch
 
-    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else ["cpu"]
+    if torch.cuda.is_available():
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ["cpu"] * min(torch.get_num_threads(), MOST_ON_CPU)
 
 
 def default_dtype() -> str:
@@ -30,16 +37,18 @@ def default_dtype() -> str:
 
 
 class Replicas:
-    """Copies of a network, one on each of `devices` (such as cuda:0), by default on all GPUs.
+    """A network on each of `devices` (such as cuda:0), by default on all GPUs; a device that is named twice shares one copy.
 
-    One thread works with each copy and takes the next batch as soon as it is free: torch releases the interpreter's lock while
+    One thread works on each device and takes the next batch as soon as it is free: torch releases the interpreter's lock while
     it computes. `model` itself becomes the first copy.
     """
 
     def __init__(self, model: "Module", devices: Sequence[str] | None = None):
-        first, *others = devices or default_devices()
-        copies = [copy.deepcopy(model).to(device) for device in others]
-        self.models = [model.to(first), *copies]
+        devices = devices or default_devices()
+        first, *others = dict.fromkeys(devices)
+        copies = {device: copy.deepcopy(model).to(device) for device in others}
+        copies[first] = model.to(first)
+        self.models = [copies[device] for device in devices]
 
     @property
     def device_type(self) -> str:
@@ -57,15 +66,21 @@ class Replicas:
 
         `batch_tokens` limits rows times longest row of a batch. The results are float32, on the CPU.
         """
-        waiting = deque(by_length([len(row) for row in rows], batch_tokens))
+        import torch
+
+        lengths = [len(row) for row in rows]
+        # Small inputs, too, are split so that no device waits long for the last one.
+        share = sum(lengths) // (BATCHES_EACH * len(self.models)) + 1
+        waiting = deque(by_length(lengths, min(batch_tokens, share) if len(self.models) > 1 else batch_tokens))
         results: list[Tensor | None] = [None] * len(rows)
+        threads = torch.get_num_threads()
 
         def work(model: "Module") -> None:
-            import torch
-
             device = next(model.parameters()).device
+            if device.type == "cpu" and len(self.models) > 1:
+                torch.set_num_threads(max(1, threads // len(self.models)))  # of this thread
             with torch.inference_mode():
-                while True:
+                while waiting:
                     try:
                         batch = waiting.popleft()
                     except IndexError:  # another thread took the last
@@ -80,10 +95,13 @@ class Replicas:
             return results
         with ThreadPoolExecutor(len(self.models)) as pool:
             try:
-                for done in [pool.submit(work, model) for model in self.models]:
-                    done.result()
+                running = [pool.submit(work, model) for model in self.models]
+                wait(running, return_when=FIRST_EXCEPTION)
             finally:
                 waiting.clear()  # after an error or Ctrl-C the other threads stop, too
+        torch.set_num_threads(threads)  # for threads that start from now on
+        for one in running:
+            one.result()
         return results
 
     def close(self) -> None:
