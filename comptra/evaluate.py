@@ -23,7 +23,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import metrics
+from comptra.scores import averages, metrics
 from comptra.scores.scoring import metric_names, score_groups
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import csv_text, table, title_of
@@ -48,10 +48,7 @@ CHOICES = metrics.METRICS | {alias: Choice("", f"the same as {name}") for alias,
 METRICX = tuple(name for name, row in metrics.METRICS.items() if row.family == "metricx")
 
 RULES = (
-    Rule(("trials",), "--baseline", lambda args: args.baseline),
-    Rule(("seed",), "--baseline or --bootstrap", lambda args: args.baseline or args.bootstrap),
     Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
-    Rule(("lid_model",), "--metrics lang", lambda args: _measures(args, "lang")),
     Rule(("metricx_name_or_path",), "--metrics metricx-24 or the like", lambda args: _measures(args, *METRICX)),
     Rule(
         ("blaser_name_or_path", "sonar_name_or_path"), "--metrics blaser-qe", lambda args: _measures(args, "blaser-qe")
@@ -87,8 +84,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("significance").add_argument
     add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
-    add("--trials", **count(1, "trials of the approximate randomisation test", 10000, MAX_SAMPLES))
-    add("--bootstrap", **count(0, "samples for 95%% confidence intervals [none]", 0, MAX_SAMPLES))
+    add(
+        "--trials",
+        **count(1, "trials of the approximate randomisation test (top cluster, --baseline)", 10000, MAX_SAMPLES),
+    )
+    add(
+        "--bootstrap", **count(0, "samples for 95%% confidence intervals and the paired bootstrap test", 0, MAX_SAMPLES)
+    )
     add("--seed", type=int_range(0, 2**32 - 1), default=12345, help="of trials and samples [%(default)s, sacreBLEU's]")
 
     add = parser.add_argument_group("files to write").add_argument
@@ -198,15 +200,17 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
         raise UsageError(next(iter(skipped.values()), "nothing is translated yet") + more)
     ordered = sorted(groups.values(), key=lambda group: (group[0].dataset, group[0].src.name, group[0].tgt.name))
     resolved = {folder.resolve() for folder in baselines}
-    scored, failed, rows = score_groups(ordered, names, resolved, args)
+    scored, summary, failed, rows = score_groups(ordered, names, resolved, args)
     report = {
-        "trials": args.trials if args.baseline else 0,
+        "trials": args.trials if any(group.get("clusters") for group in scored) else 0,
         "bootstrap": args.bootstrap,
         "seed": args.seed,
         "versions": provenance.versions(),
         "skipped": skipped,
         "failed_metrics": failed,
         "groups": scored,
+        "summary": summary,
+        "notes": averages.notes(summary),
     }
     for group in report["groups"] if args.baseline else ():
         if not group["baseline"]:

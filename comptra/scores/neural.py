@@ -74,7 +74,7 @@ class BlaserQE(_NeuralMetric):
             blaser.Blaser, str(file), str(encoder), dtype=dtype, batch_tokens=settings.metric_batch_tokens
         )
         self._check = checkpoint.check
-        digests = provenance.weights_id(file), _digest(encoder, checkpoint.tokenizer)
+        digests = provenance.content_id(file), _digest(encoder, checkpoint.tokenizer)
         super().__init__("BLASER-2.0-QE", names, digests, dtype)
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
@@ -146,7 +146,7 @@ def _metricx_model(names: Sequence[str], version: int, with_reference: bool) -> 
 
 def _digest(model: Path, tokenizer) -> str:
     """Of weights, configuration and tokenizer. Raises UsageError if there are no weights."""
-    weights = provenance.weights_id(model)
+    weights = provenance.content_id(model)
     if not weights:
         raise UsageError(f"{model} holds no weights (model.safetensors or pytorch_model.bin); download the whole model")
     config = model / "config.json"

@@ -144,7 +144,7 @@ class MTRanker:
         logits = self.logits(self._token_ids(list(place)))
         first = torch.tensor(logits, dtype=torch.float64).reshape(-1, 2).softmax(dim=1)[:, 0].tolist()
         check_finite(self._name, self._dtype, place, first)
-        return [(first[place[one]] + 1 - first[place[other]]) / 2 for one, other in orders]
+        return [0.5 + (first[place[one]] - first[place[other]]) / 2 for one, other in orders]
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         rows = plain_ids(self._tokenizer, texts) if texts else []
