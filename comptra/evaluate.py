@@ -23,7 +23,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import averages, metrics
+from comptra.scores import averages, guard, metrics
 from comptra.scores.scoring import metric_names, score_groups
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import csv_text, table, title_of
@@ -210,7 +210,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
         "failed_metrics": failed,
         "groups": scored,
         "summary": summary,
-        "notes": averages.notes(summary),
+        "notes": averages.notes(summary) + guard.base_models_note(scored),
     }
     for group in report["groups"] if args.baseline else ():
         if not group["baseline"]:
