@@ -10,11 +10,9 @@ from tests.quality.test_metricx import PAIRS, SOURCES, TRANSLATIONS
 from tests.support.runs import ROOT
 from tests.support.tiny_metricx import CONFIG, build_metricx, build_mt_ranker
 from topxgen.common.errors import UsageError
-from topxgen.quality import mt5
 from topxgen.quality.metricx import MetricX
 from topxgen.quality.mt_ranker import MTRanker, model_input
 from topxgen.quality.replicas import Replicas, by_length
-from topxgen.text import languages
 
 # Rows of token ids and their two outputs, by a restatement of the published architecture (transformers 4.46.3, float32, CPU)
 # with the weights of tests/support/tiny_metricx.py.
@@ -159,19 +157,6 @@ def test_scores_that_are_no_number_are_found(folder, tmp_path):
 def test_long_inputs_are_cut_and_counted(model):
     [row] = model._token_ids(["a b " * 4000])
     assert len(row) == 1536 and row[-1] == model._tokenizer.eos_token_id and model.truncated == 1
-
-
-def test_mt5_knows_the_languages_of_mc4():
-    known = [
-        name
-        for name in ("Basque", "Hausa", "Chinese (Simplified)", "Norwegian Bokmål", "Tagalog")
-        if mt5.knows(languages.find(name))
-    ]
-    assert len(known) == 5 and len(mt5.LANGUAGES) == 101
-    assert not any(
-        mt5.knows(languages.find(name))
-        for name in ("Asturian", "South Azerbaijani", "Kinyarwanda", "Norwegian Nynorsk")
-    )
 
 
 @pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"], ["cpu", "cpu:0"], ["cpu"] * 3])
