@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.registry import Choice, load_choice
+from topxgen.common.settings import Settings
 from topxgen.retrieval import ngram_similarity
 from topxgen.text import language_id
 from topxgen.text.languages import Language
@@ -46,16 +47,17 @@ class Metric(Choice):
     of_segments: bool = False
 
 
-# One row a metric: "module:function", imported when it is chosen.
+# One row a metric: "module:function", imported when it is chosen. In this order tables show them.
 METRICS: dict[str, Metric] = {
+    "chrf": Metric("comptra.scores.metrics:chrf", "chrF++ (sacreBLEU)", "chrF++", reads=("reference",), family="chrf"),
     "bleu": Metric(
         "comptra.scores.metrics:bleu", "corpus BLEU (sacreBLEU)", "BLEU", reads=("reference",), family="bleu"
     ),
-    "chrf": Metric("comptra.scores.metrics:chrf", "chrF++ (sacreBLEU)", "chrF++", reads=("reference",), family="chrf"),
     "lang": Metric(
         "comptra.scores.metrics:lang", "share of translations identified as the target language", "lang %", family="lid"
     ),
 }
+DEFAULT = ("chrf", "bleu", "lang")
 # sacreBLEU's, listed because importing it takes longer than --help may.
 TOKENIZERS = (
     *("auto", "flores200", "flores101", "spBLEU-1K"),
@@ -73,6 +75,14 @@ class Test:
     tgt: Language
     sources: list[str]
     references: list[str] | None  # None for phrases (--step)
+    rivals: list[str] | None = None  # the baseline's translations; None without a baseline
+
+    def __post_init__(self):
+        for what, texts in (("references", self.references), ("translations of the baseline", self.rivals)):
+            if texts is not None and len(texts) != len(self.sources):
+                raise UsageError(
+                    f"there are {len(texts)} {what} for {len(self.sources)} sentences; pass parallel files"
+                )
 
     def need_references(self) -> list[str]:
         """The references. Raises UsageError if there are none."""
@@ -82,7 +92,7 @@ class Test:
 
 
 @dataclass(frozen=True)
-class MetricSettings:
+class MetricSettings(Settings):
     """Flags that metrics use."""
 
     tokenize: str = "auto"  # BLEU: one of TOKENIZERS
@@ -118,7 +128,8 @@ class SegmentMetric(Protocol):
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
         """The score of each segment, in order; None where there is none (an answer that cannot be read). Loads the model when it
-        is first called. Which other segments are in the call makes no difference."""
+        is first called. Which other segments are in the call makes no difference. Raises UnknownLanguage for a language that the
+        metric cannot judge at all."""
 
     def close(self) -> None:
         """Free the model and its memory."""

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from topxgen.common.console import printable
+from topxgen.common.console import aligned, printable
 
 ALPHA = 0.05
 _OF_GROUP, _OF_SYSTEM = ("dataset", "src", "tgt", "step"), ("sentences", "missing", "unanswered", "empty")
@@ -52,17 +52,6 @@ def _group_table(group: dict, report: dict) -> str:
     return "\n".join(lines)
 
 
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Lines of a table, the first column aligned to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
-
-
 def _cell(value: dict | None) -> str:
     if value is None:
         return "-"
@@ -72,6 +61,8 @@ def _cell(value: dict | None) -> str:
 
 def mark(value: dict) -> str:
     """+ better, - worse than the baseline; of one comparison, p_holm is p."""
+    if "better" in value:
+        return {True: "+", False: "-", None: " "}[value["better"]]
     if value.get("p_holm", 1) < ALPHA:
         return "+" if value["difference"] > 0 else "-"
     return " "

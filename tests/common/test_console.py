@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.support.runs import ROOT
-from topxgen.common.console import ONCE, Progress, library_output_to, printable, setup_logging
+from topxgen.common.console import ONCE, Progress, aligned, library_output_to, printable, setup_logging, width
 
 logger = logging.getLogger("topxgen.test")
 
@@ -95,3 +95,17 @@ def test_the_log_is_never_opened_through_a_link(tmp_path):
     with pytest.raises(OSError, match="symbolic links"), library_output_to(tmp_path / "engine.log"):
         pass
     assert (tmp_path / "precious").read_text() == "do not lose me"
+
+
+def test_columns_are_aligned_in_every_script():
+    rows = [["name", "n"], ["日本語", "1"], ["नेपाली", "22"], ["ߒߞߏ", "-"], ["longest", "333"]]
+    lines = aligned(rows)
+    assert {width(line) for line in lines} == {len("longest") + 2 + 3}
+    assert (
+        lines[0] == "name       n"
+        and lines[1] == "日本語     1"
+        and lines[2].startswith("नेपाली")
+        and lines[2].endswith(" 22")
+    )
+    assert aligned(rows[:1] + rows[4:], left=0) == ["   name    n", "longest  333"]
+    assert aligned([["a", "b"], ["c", ""]], left=2) == ["a  b", "c"]

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any, Required, TypedDict
 
 from topxgen import inference
-from topxgen.common.console import show
+from topxgen.common.console import aligned, show
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.files import read_json, write_json
 from topxgen.common.records import FilteredLayout, read_translations, translations_name
@@ -390,7 +390,4 @@ def table(results: Sequence[Result], metric: str) -> str:
         mean = "-" if one["mean_score"] is None else f"{one['mean_score']:.3f}"
         tests = [f"{one['test'][name]:.2f}" if name in one["test"] else "-" for name in names]
         rows.append([str(one["round"]), f"{one['pairs']:,}", mean, f"{one['held_out']:.2f}{mark}", *tests])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join(aligned(rows, left=0))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from topxgen.common.console import aligned
 from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, Request, SamplingSettings
 
@@ -187,8 +188,7 @@ def estimate_table(estimates: Sequence[Estimate], prices: Prices | None, budget:
             total[0], total[1] = total[0] + column[0], total[1] + column[1]
         rows.append((estimate.stage, estimate.work, *_cells(*columns, prices), _range(estimate.hours) or "not known"))
     rows.append(("total", "", *_cells(*totals, prices), ""))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned(rows, left=len(rows[0]))
     if prices and budget is not None and totals[2][1] > budget:
         lines.append(f"--budget {budget:g} may end the run before it is finished; it can be resumed")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from topxgen.common.console import printable
+from topxgen.common.console import aligned, printable
 
 MAX_TITLE_CHARS = 24  # of a column; longer ones are listed above the table
 _DIVERSITY = (
@@ -96,18 +96,11 @@ def _text_table(language: str, parts: list[dict]) -> str:
     if max(map(len, titles)) > MAX_TITLE_CHARS:
         legend = [f"  {number}: {title}" for number, title in enumerate(titles, start=1)]
         titles = [str(number) for number in range(1, len(titles) + 1)]
-    rows = [[language, *titles], *_rows(parts)]
-    widths = [max(len(row[i]) for row in rows if len(row) > 1) for i in range(1, len(parts) + 1)]
-    label = max(len(row[0]) + 2 for row in rows if len(row) > 1)
-    lines = [f"{language}, columns:", *legend] if legend else []
-    for number, (title, *cells) in enumerate(rows):
-        if not cells:
-            lines.append(title)
-            continue
-        indented = title if number == 0 else f"  {title}"
-        aligned = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-        lines.append("  ".join([indented.ljust(label), *aligned]).rstrip())
-    return "\n".join(lines)
+    head = [f"{language}, columns:", *legend] if legend else []
+    rows = list(_rows(parts))
+    lines = aligned([[language, *titles], *([f"  {label}", *cells] for label, *cells in rows if cells)])
+    body = iter(lines[1:])
+    return "\n".join([*head, lines[0], *(next(body) if row[1:] else row[0] for row in rows)])
 
 
 def markdown(described: list[dict]) -> str:
