@@ -47,6 +47,16 @@ RULES = (
     Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
     Rule(("lid_model",), "--metrics lang", lambda args: _measures(args, "lang")),
     Rule(
+        ("metric_models",),
+        "--metrics that name each of its metrics",
+        lambda args: {name for name, _ in args.metric_models} <= set(metric_names(args)),
+    ),
+    Rule(
+        ("comet_python",),
+        "a metric of the COMET family",
+        lambda args: any("comet" in name for name in metric_names(args)),
+    ),
+    Rule(
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",
         lambda args: not args.step,
@@ -124,11 +134,34 @@ def _add_metric_flags(add) -> None:
     )
     add_language_id_flag(add)
     add(
+        "--metric_models",
+        nargs="+",
+        type=named_model,
+        default=(),
+        metavar="METRIC=MODEL",
+        help="models of metrics, as Hub ids or local paths: cometkiwi=models/wmt22-cometkiwi-da [those that docs/evaluation.md lists]",
+    )
+    add(
+        "--comet_python",
+        metavar="PYTHON",
+        help="Python interpreter of COMET's environment [$COMET_PYTHON, else .venv-comet/bin/python]",
+    )
+    add(
         "--cache_dir",
         type=Path,
         metavar="DIR",
         help="where scores of segments are kept for later runs [$TOPXGEN_CACHE/scores, ~/.cache/topxgen/scores]",
     )
+
+
+def named_model(text: str) -> tuple[str, str]:
+    """An argument type: METRIC=MODEL."""
+    metric, _, model = text.partition("=")
+    row = metrics.METRICS.get(metric)
+    if not model or row is None or not row.of_segments:
+        choices = ", ".join(name for name, row in metrics.METRICS.items() if row.of_segments)
+        raise argparse.ArgumentTypeError(f"{text!r} is not METRIC=MODEL with a metric that is a model: {choices}")
+    return metric, model
 
 
 def metric_names(args: argparse.Namespace) -> list[str]:

@@ -42,7 +42,9 @@ class CometMetric:
     @cached_property
     def signature(self) -> str:
         model = Path(self._model).name if Path(self._model).exists() else self._model
-        return f"COMET|model:{model}|weights:{self._checkpoint.fingerprint()}|version:{comet_models.version(self._python)}"
+        return (
+            f"COMET|model:{model}|weights:{self._checkpoint.fingerprint()}|version:{comet_models.version(self._python)}"
+        )
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
         references = [segment.reference if self._reads_reference else None for segment in segments]

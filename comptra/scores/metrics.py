@@ -47,6 +47,14 @@ class Metric(Choice):
     of_segments: bool = False
 
 
+def _comet(attribute: str, title: str, model: str, *more: str) -> Metric:
+    help = f"{model}, {'with' if more else 'without'} references, in its own environment"
+    reads = ("source", *more)
+    return Metric(
+        f"comptra.scores.comet:{attribute}", help, title, high=1.0, reads=reads, family="comet", of_segments=True
+    )
+
+
 # One row a metric: "module:function", imported when it is chosen. In this order tables show them.
 METRICS: dict[str, Metric] = {
     "chrf": Metric("comptra.scores.metrics:chrf", "chrF++ (sacreBLEU)", "chrF++", reads=("reference",), family="chrf"),
@@ -56,6 +64,13 @@ METRICS: dict[str, Metric] = {
     "lang": Metric(
         "comptra.scores.metrics:lang", "share of translations identified as the target language", "lang %", family="lid"
     ),
+    "comet": _comet("comet", "COMET", "wmt22-comet-da", "reference"),
+    "xcomet": _comet("xcomet", "XCOMET", "XCOMET-XL", "reference"),
+    "cometkiwi": _comet("cometkiwi", "CometKiwi", "wmt22-cometkiwi-da"),
+    "ssa-comet": _comet("ssa_comet", "SSA-COMET", "SSA-COMET, for African languages", "reference"),
+    "ssa-comet-qe": _comet("ssa_comet_qe", "SSA-COMET-QE", "SSA-COMET-QE, for African languages"),
+    "africomet": _comet("africomet", "AfriCOMET", "AfriCOMET, for African languages", "reference"),
+    "africomet-qe": _comet("africomet_qe", "AfriCOMET-QE", "AfriCOMET-QE, for African languages"),
 }
 DEFAULT = ("chrf", "bleu", "lang")
 # sacreBLEU's, listed because importing it takes longer than --help may.
@@ -97,6 +112,11 @@ class MetricSettings(Settings):
 
     tokenize: str = "auto"  # BLEU: one of TOKENIZERS
     lid_model: str = "cld2"  # lang: see topxgen.text.language_id
+    metric_models: tuple[tuple[str, str], ...] = ()  # (metric, Hub id or path): instead of the metric's own model
+    comet_python: str | None = None  # None: $COMET_PYTHON, else .venv-comet/bin/python
+
+    def model_of(self, metric: str, default: str) -> str:
+        return dict(self.metric_models).get(metric, default)
 
 
 @dataclass(frozen=True)

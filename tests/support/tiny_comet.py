@@ -25,7 +25,9 @@ def build_encoder(folder: Path, texts: list[str]) -> None:
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.train_from_iterator(texts, trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>"))
+    tokenizer.train_from_iterator(
+        texts, trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>")
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
@@ -53,7 +55,11 @@ def build(folder: Path) -> None:
 
     texts = sys.stdin.read().splitlines()
     build_encoder(folder / "encoder", texts)
-    plain = {"encoder_model": "XLM-RoBERTa", "pretrained_model": str(folder / "encoder"), "load_pretrained_weights": False}
+    plain = {
+        "encoder_model": "XLM-RoBERTa",
+        "pretrained_model": str(folder / "encoder"),
+        "load_pretrained_weights": False,
+    }
     models = {
         "comet": ("regression_metric", {}),
         "qe": ("referenceless_regression_metric", {}),

@@ -162,7 +162,11 @@ class Comet:
             self._worker = _Worker(self._python, str(self._checkpoint.file()))
             self._worker.receive("ready")
         rows = [
-            {key: replace_surrogates(text) for key, text in zip(("src", "mt", "ref"), segment, strict=True) if text is not None}
+            {
+                key: replace_surrogates(text)
+                for key, text in zip(("src", "mt", "ref"), segment, strict=True)
+                if text is not None
+            }
             for segment in segments
         ]
         self._worker.send({"segments": rows})
@@ -179,7 +183,7 @@ class _Worker:
     """The process. When this one dies its standard input ends, and so does it."""
 
     def __init__(self, python: str, *arguments: str):
-        self._python, self._log = python, tempfile.TemporaryFile()
+        self._python, self._log = python, tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         command = [python, str(_WORKER), *arguments]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log)
