@@ -23,8 +23,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import metrics
-from comptra.scores.scoring import score_groups
+from comptra.scores import averages, guard, metrics
+from comptra.scores.scoring import metric_names, score_groups
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import csv_text, table, title_of
 from topxgen.common import flag_rules, hub, provenance
@@ -33,6 +33,7 @@ from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory, check_output_files, to_line, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
+from topxgen.common.registry import Choice
 from topxgen.corpora import benchmarks
 from topxgen.flags import add_language_flags, add_language_id_flag, add_partial_benchmark_flag
 
@@ -40,12 +41,11 @@ logger = logging.getLogger(__name__)
 MAX_SAMPLES = 1_000_000  # of --trials and --bootstrap
 EXIT_INCOMPLETE = 3  # some folders could not be scored, or some metrics not be computed
 
+# What --metrics accepts.
+CHOICES = metrics.METRICS | {alias: Choice("", f"the same as {name}") for alias, name in metrics.ALIASES.items()}
 
 RULES = (
-    Rule(("trials",), "--baseline", lambda args: args.baseline),
-    Rule(("seed",), "--baseline or --bootstrap", lambda args: args.baseline or args.bootstrap),
     Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
-    Rule(("lid_model",), "--metrics lang", lambda args: _measures(args, "lang")),
     Rule(
         ("metric_models",),
         "--metrics that name each of its metrics",
@@ -80,8 +80,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("significance").add_argument
     add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
-    add("--trials", **count(1, "trials of the approximate randomisation test", 10000, MAX_SAMPLES))
-    add("--bootstrap", **count(0, "samples for 95%% confidence intervals [none]", 0, MAX_SAMPLES))
+    add(
+        "--trials",
+        **count(1, "trials of the approximate randomisation test (top cluster, --baseline)", 10000, MAX_SAMPLES),
+    )
+    add(
+        "--bootstrap", **count(0, "samples for 95%% confidence intervals and the paired bootstrap test", 0, MAX_SAMPLES)
+    )
     add("--seed", type=int_range(0, 2**32 - 1), default=12345, help="of trials and samples [%(default)s, sacreBLEU's]")
 
     add = parser.add_argument_group("files to write").add_argument
@@ -119,11 +124,9 @@ def _add_metric_flags(add) -> None:
     add(
         "--metrics",
         nargs="+",
-        choices=metrics.METRICS,
+        choices=CHOICES,
         metavar="METRIC",
-        help=choices_help(
-            "metrics to compute", metrics.METRICS, f"{' '.join(metrics.DEFAULT)}; with --step above 0 lang"
-        ),
+        help=choices_help("metrics to compute", CHOICES, f"{' '.join(metrics.DEFAULT)}; with --step above 0 lang"),
     )
     add(
         "--tokenize",
@@ -164,10 +167,6 @@ def named_model(text: str) -> tuple[str, str]:
     return metric, model
 
 
-def metric_names(args: argparse.Namespace) -> list[str]:
-    return list(dict.fromkeys(args.metrics or (["lang"] if args.step else metrics.DEFAULT)))  # phrases: no references
-
-
 def _measures(args: argparse.Namespace, metric: str) -> bool:
     """Whether the metric is computed; one of the user's own ("module:attribute") may use any flag."""
     return any(name == metric or ":" in name for name in metric_names(args))
@@ -196,15 +195,17 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
         raise UsageError(next(iter(skipped.values()), "nothing is translated yet") + more)
     ordered = sorted(groups.values(), key=lambda group: (group[0].dataset, group[0].src.name, group[0].tgt.name))
     resolved = {folder.resolve() for folder in baselines}
-    scored, failed, rows = score_groups(ordered, names, resolved, args)
+    scored, summary, failed, rows = score_groups(ordered, names, resolved, args)
     report = {
-        "trials": args.trials if args.baseline else 0,
+        "trials": args.trials if any(group.get("clusters") for group in scored) else 0,
         "bootstrap": args.bootstrap,
         "seed": args.seed,
         "versions": provenance.versions(),
         "skipped": skipped,
         "failed_metrics": failed,
         "groups": scored,
+        "summary": summary,
+        "notes": averages.notes(summary) + guard.base_models_note(scored),
     }
     for group in report["groups"] if args.baseline else ():
         if not group["baseline"]:

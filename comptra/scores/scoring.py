@@ -5,8 +5,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comptra.scores import compared, metrics, segments
+from comptra.scores import compared, guard, metrics, output_faults, seeds, segments
+from comptra.scores.averages import Averages
 from comptra.scores.metrics import MetricSettings
+from comptra.scores.reliability import reliability
 from comptra.scores.segment_cache import ScoreCache, default_folder
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System
@@ -20,15 +22,30 @@ Group = list[System]  # on one test set; the baseline, if there is one, is the f
 def baseline_first(systems: Group, baselines: set[Path], args: argparse.Namespace) -> tuple[Group, System | None]:
     """The systems with the baseline, whose resolved folder is in `baselines`, at the head, and the baseline.
 
-    Raises UsageError if there are several.
+    Of a baseline with several seeds it is the run of the first. Raises UsageError if there are several systems.
     """
+    ordered = sorted(systems, key=lambda system: system.folder.resolve() not in baselines)
     bases = [system for system in systems if system.folder.resolve() in baselines]
-    if len(bases) > 1:
+    runs = seeds.runs_of_systems(bases)
+    if len(runs) > 1:
         raise UsageError(
             f"--baseline {args.baseline} holds several systems for {bases[0].dataset} from {bases[0].src.name} into "
             f"{bases[0].tgt.name}; name one: {', '.join(str(system.folder) for system in bases)}"
         )
-    return sorted(systems, key=lambda system: system.folder.resolve() not in baselines), bases[0] if bases else None
+    if not bases:
+        return ordered, None
+    first = bases[runs[0][0]]
+    if len(bases) > 1:
+        logger.info(
+            f"{len(bases)} seeds of the baseline: single runs are compared with {first.folder}, systems with all"
+        )
+    return sorted(ordered, key=lambda system: system is not first), first
+
+
+def metric_names(args: argparse.Namespace) -> list[str]:
+    """The metrics that flags of comptra.evaluate choose, each once and by its name in METRICS."""
+    names = args.metrics or (["lang"] if args.step else metrics.DEFAULT)  # phrases have no references
+    return list(dict.fromkeys(metrics.ALIASES.get(name, name) for name in names))
 
 
 def measure_all(
@@ -68,21 +85,22 @@ def test_of(systems: Group, baseline: System | None) -> metrics.Test:
 
 def score_groups(
     groups: Sequence[Group], names: Sequence[str], baselines: set[Path], args: argparse.Namespace
-) -> tuple[list[dict], dict[str, str], Iterator[dict]]:
-    """The report of each group, why metrics were left out, and the rows of --segments.
+) -> tuple[list[dict], list[dict], dict[str, str], Iterator[dict]]:
+    """The report of each group, that over groups (Averages.summary), why metrics were left out, and the rows of --segments.
 
     `args` are those of comptra.evaluate. Raises UsageError as `baseline_first` and `measure_all` do.
     """
     ordered = [baseline_first(systems, baselines, args) for systems in groups]
     jobs = [(test_of(*pair), [system.translations for system in pair[0]]) for pair in ordered]
     measured, failed = measure_all(jobs, names, args)
-    reports = [score_group(*pair, names, own, args) for pair, own in zip(ordered, measured, strict=True)]
+    averages = Averages([systems for systems, _ in ordered])
+    reports = [score_group(*pair, names, own, args, averages) for pair, own in zip(ordered, measured, strict=True)]
     rows = (
         row
         for (systems, _), report, own in zip(ordered, reports, measured, strict=True)
         for row in segment_rows(systems, report, own)
     )
-    return reports, failed, rows
+    return reports, averages.summary(reports), failed, rows
 
 
 def score_group(
@@ -91,13 +109,18 @@ def score_group(
     names: Sequence[str],
     measured: dict[str, Measured],
     args: argparse.Namespace,
+    averages: Averages,
 ) -> dict:
-    """The scores of `systems` by the metrics `names`, compared with the baseline, which is the first of them."""
-    first = systems[0]
+    """The scores of `systems` by the metrics `names`, compared with the baseline, which is the first of them.
+
+    `averages` takes what the group adds to the test of the means over groups.
+    """
+    first, test = systems[0], test_of(systems, baseline)
     short_names = [system.short_name for system in systems]
     rows = []
     for i, system in enumerate(systems):
         values = {name: _value(system, name, one, i) for name, one in measured.items()}
+        found = output_faults.count(test, system.translations, system.truncated, args.lid_model)
         is_ambiguous = short_names.count(system.short_name) > 1  # two outputs of one model
         rows.append(
             {
@@ -106,7 +129,8 @@ def score_group(
                 "sentences": len(system.translations),
                 "missing": system.missing,
                 "unanswered": system.unanswered,
-                "empty": sum(not text.strip() for text in system.translations),
+                "empty": found["empty"],
+                "faults": found,
                 "translations_digest": provenance.digest(system.translations),
                 "scores": {name: values.get(name) for name in names},
                 "settings": system.settings,
@@ -124,12 +148,16 @@ def score_group(
         "baseline": str(baseline.folder) if baseline else None,
         "titles": {name: _title(name, measured) for name in names},
         "signatures": {name: one.scorer.signature for name, one in measured.items()},
-        "metrics": {name: describe(name, measured.get(name)) for name in names},
+        "metrics": {
+            name: describe(name, measured.get(name))
+            | {"reliability": reliability(name, segments.row_of(name), test.src, test.tgt)}
+            for name in names
+        },
         "systems": rows,
     }
-    complete = {name: one for name, one in measured.items() if all(one.counts)}
-    statistics = [{name: one.statistics[i] for name, one in complete.items()} for i in range(len(systems))]
-    compared.compare(group, statistics, {name: one.scorer for name, one in complete.items()}, args)
+    statistics = [{name: one.statistics[i] for name, one in measured.items()} for i in range(len(systems))]
+    compared.compare(group, systems, statistics, {name: one.scorer for name, one in measured.items()}, args, averages)
+    guard.annotate(group, systems)
     return group
 
 

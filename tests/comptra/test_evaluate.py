@@ -15,7 +15,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from comptra import evaluate, evaluation_sets
-from comptra.scores import metrics, significance, systems, tables
+from comptra.scores import metrics, significance, surface, systems, tables
 from tests.support.runs import ROOT, records
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
@@ -112,7 +112,7 @@ def test_scores_and_signatures_are_sacrebleus_in_both_layouts(tmp_path, score):
     assert said.count("13a") == 1, "the missing spm model is said once"
 
 
-@pytest.mark.parametrize(("name", "scores"), [("bleu", metrics.bleu_scores), ("chrf", metrics.chrf_scores)])
+@pytest.mark.parametrize(("name", "scores"), [("bleu", surface.bleu_scores), ("chrf", surface.chrf_scores)])
 def test_scores_of_sums_are_sacrebleus_at_the_edges_too(name, scores):
     """Single segments and small sums: no match of an order, no n-gram of it, empty translations and references."""
     test = udhr()
@@ -417,7 +417,7 @@ def test_language_consistency(tmp_path, score):
 def test_an_empty_translation_is_in_no_language(monkeypatch):
     """Whatever the identifier makes of it."""
     identifier = SimpleNamespace(knows=lambda tgt: True, is_language=lambda texts, tgt: [True] * len(texts))
-    monkeypatch.setattr(metrics, "_identifier", lambda lid_model: identifier)
+    monkeypatch.setattr(surface, "identifier_of", lambda lid_model: identifier)
     basque = languages.find("Basque")
     scorer = metrics.create("lang", metrics.Test(basque, basque, ["x"] * 4, None))
     assert scorer.scores(scorer.statistics(["Bat.", "", " \n", "Bi."]).sum(axis=0)) == 50
@@ -603,10 +603,7 @@ def test_a_folder_that_cannot_be_scored_does_not_stop_the_others(tmp_path, score
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--trials", 5), "--trials has no effect without --baseline"),
-        (("--seed", 5), "--seed has no effect without --baseline or --bootstrap"),
         (("--metrics", "chrf", "--tokenize", "13a"), "--tokenize has no effect without --metrics bleu"),
-        (("--metrics", "chrf", "--lid_model", "cld2"), "--lid_model has no effect without --metrics lang"),
         (("--bootstrap", 10**9), "'1000000000' is not a whole number from 0 to 1000000"),
         (("--csv", ""), "--csv is empty"),
         (("--csv=",), "--csv is empty"),
@@ -673,7 +670,7 @@ def test_flores200_pieces_where_the_model_is(tmp_path, score, monkeypatch):
     from sacrebleu.tokenizers import tokenizer_spm
 
     test = udhr()
-    model = tmp_path / "sacrebleu" / "models" / metrics.spm_model("flores200").name
+    model = tmp_path / "sacrebleu" / "models" / surface.spm_model("flores200").name
     model.parent.mkdir(parents=True)
     with model.open("wb") as out:
         sentencepiece.SentencePieceTrainer.train(
@@ -681,7 +678,7 @@ def test_flores200_pieces_where_the_model_is(tmp_path, score, monkeypatch):
         )
     for module in (utils, tokenizer_spm):
         monkeypatch.setattr(module, "SACREBLEU_DIR", str(tmp_path / "sacrebleu"))
-    metrics._why_no_flores200.cache_clear()
+    surface._why_no_model.cache_clear()
     texts = worse(test.references, 0.2)
     runs = tmp_path / "runs"
     original(runs, "m", texts)
@@ -692,12 +689,12 @@ def test_flores200_pieces_where_the_model_is(tmp_path, score, monkeypatch):
     assert group["systems"][0]["scores"]["bleu"]["score"] == pytest.approx(expected, abs=1e-9)
 
     model.write_bytes(b"half a download")
-    metrics._why_no_flores200.cache_clear()
+    surface._why_no_model.cache_clear()
     code, _, said = score(runs, *UDHR)
     assert code == 0 and "tokenizer 13a" in said
     code, _, said = score(runs, *UDHR, "--tokenize", "flores200")
     assert code == 3 and str(model) in said and said.count("\n") == 1
-    metrics._why_no_flores200.cache_clear()
+    surface._why_no_model.cache_clear()
 
 
 def test_tokenizers_of_scripts_without_spaces(tmp_path, score):
