@@ -46,6 +46,11 @@ class CometMetric:
             f"COMET|model:{model}|weights:{self._checkpoint.fingerprint()}|version:{comet_models.version(self._python)}"
         )
 
+    @property
+    def weights(self) -> list[Path]:
+        """The file of the model, downloaded if necessary."""
+        return [self._checkpoint.file()]
+
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
         references = [segment.reference if self._reads_reference else None for segment in segments]
         rows = zip(segments, references, strict=True)

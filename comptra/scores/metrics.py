@@ -76,6 +76,7 @@ METRICS: dict[str, Metric] = {
     "africomet-qe": _comet("africomet_qe", "AfriCOMET-QE", "AfriCOMET-QE, for African languages"),
 }
 ALIASES = {"chrf++": "chrf"}
+AUTO = "auto"  # in --metrics: those that this machine can run (comptra.scores.auto)
 DEFAULT = ("chrf", "bleu", "lang")
 # sacreBLEU's, listed because importing it takes longer than --help may.
 TOKENIZERS = (
@@ -150,6 +151,7 @@ class SegmentMetric(Protocol):
 
     fingerprint: str  # of all that decides a score: digest of the weights, version, precision, prompt. The cache's key
     signature: str  # what a paper cites; scores are comparable if their signatures are equal
+    # weights: Sequence[Path], optional: the files of the model, whose size decides whether --metrics auto takes it
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
         """The score of each segment, in order; None where there is none (an answer that cannot be read). Loads the model when it
