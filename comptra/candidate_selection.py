@@ -164,7 +164,7 @@ class ByComet:
     def __init__(self, src: Language, tgt: Language, settings: SelectionSettings):
         from comptra.scores.comet import CometMetric
 
-        own = {"metric_models": ((KIWI, settings.comet_name_or_path),), "comet_python": settings.comet_python}
+        own = {"comet_models": ((KIWI, settings.comet_name_or_path),), "comet_python": settings.comet_python}
         self._metric = CometMetric(KIWI, comet_models.QE, MetricSettings(**own))
         self._src, self._tgt, self._folder = src, tgt, settings.scores_dir
 

@@ -16,7 +16,7 @@ from topxgen.text.languages import Language
 
 
 class CometMetric:
-    """The metric `name` of METRICS (see SegmentMetric) with the model `default`, or that of --metric_models.
+    """The metric `name` of METRICS (see SegmentMetric) with the model `default`, or that of --comet_models.
 
     Raises UsageError if COMET cannot be imported, hparams.yaml is out of reach, or the model does not read what the metric reads.
     The checkpoint is downloaded when the fingerprint or a score is first asked for.

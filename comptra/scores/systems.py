@@ -17,6 +17,7 @@ from topxgen.common.files import read_json, refuse_stand_in
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.common.schemas import decode
+from topxgen.common.translation_folders import variant
 from topxgen.corpora import tables
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -74,9 +75,13 @@ class System:
 
     @property
     def short_name(self) -> str:
-        """Model and settings; the direction is the same for all systems it is shown with."""
-        run = _RUN_NAME.match(self.folder.name)
-        return f"{self.folder.parent.name}/{self.folder.name[run.end(1) + 1 :] if run else self.folder.name}"
+        """Model and settings; the direction is the same for all systems it is shown with. What names of today say of the
+        settings is added to one of an older version, so that a name is the same system in all directions."""
+        name = self.folder.name
+        if run := _RUN_NAME.match(name):
+            parts = [part for part in variant(self.settings) if f"_{part}" not in name] if self.settings else []
+            name = "_".join([name[run.end(1) + 1 :], *parts])
+        return f"{self.folder.parent.name}/{name}"
 
     @cached_property
     def test(self) -> tuple:

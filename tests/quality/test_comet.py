@@ -59,7 +59,7 @@ def test_evaluate_gives_the_scores_of_comets_own_predict(tiny, tmp_path):
     paths["cometkiwi"] = tiny / "kiwi" / "checkpoints" / "model.ckpt"  # the file itself
     command = (
         *("-m", "comptra.evaluate", tmp_path / "runs", "--dataset_name_or_path", "udhr", "--metrics", *models),
-        *("--metric_models", *(f"{name}={path}" for name, path in paths.items())),
+        *("--comet_models", *(f"{name}={path}" for name, path in paths.items())),
         *("--comet_python", wrapper, "--cache_dir", tmp_path / "cache"),
         *("--segments", tmp_path / "segments.jsonl", "--json", tmp_path / "report.json"),
     )
@@ -194,7 +194,7 @@ def test_metrics_and_models_that_do_not_fit_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(comet_models, "python_of", lambda _: "python")
     reads_both = checkpoint(tmp_path / "both", class_identifier="regression_metric")
     settings = MetricSettings(
-        metric_models=(("cometkiwi", reads_both), ("comet", checkpoint(tmp_path / "qe", input_segments=["mt", "src"])))
+        comet_models=(("cometkiwi", reads_both), ("comet", checkpoint(tmp_path / "qe", input_segments=["mt", "src"])))
     )
     with pytest.raises(
         UsageError, match=r"both scores with references, and --metrics cometkiwi without: .*wmt22-cometkiwi-da"
@@ -295,11 +295,11 @@ def test_a_process_that_dies_is_one_line(script_text, says, tmp_path):
 def test_models_are_named_by_metric(tmp_path):
     original(tmp_path, "a")
     for flags, says in (
-        (("--metric_models", "kiwi=x"), "'kiwi=x' is not METRIC=MODEL with a metric that is a model: "),
-        (("--metric_models", "chrf=x"), "is not METRIC=MODEL"),
-        (("--metric_models", "cometkiwi"), "is not METRIC=MODEL"),
-        (("--metric_models", "cometkiwi=x"), "--metric_models has no effect without --metrics that name each"),
-        (("--comet_python", "x"), "--comet_python has no effect without a metric of the COMET family"),
+        (("--comet_models", "kiwi=x"), "'kiwi=x' is not METRIC=MODEL with a metric of comet, "),
+        (("--comet_models", "chrf=x"), "is not METRIC=MODEL"),
+        (("--comet_models", "cometkiwi"), "is not METRIC=MODEL"),
+        (("--comet_models", "cometkiwi=x"), "--comet_models has no effect without --metrics that name each"),
+        (("--comet_python", "x"), "--comet_python has no effect without --metrics comet or a relative"),
     ):
         run = in_process("comptra.evaluate", tmp_path, "--dataset_name_or_path", "udhr", *flags)
         assert run.returncode == 2 and says in run.stderr, run.stderr
@@ -309,7 +309,7 @@ def test_a_metric_without_its_environment_leaves_the_others(tmp_path):
     original(tmp_path / "runs", "a")
     run = in_process(
         *("comptra.evaluate", tmp_path / "runs", "--dataset_name_or_path", "udhr", "--metrics", "chrf", "comet"),
-        *("--metric_models", f"comet={checkpoint(tmp_path / 'm', class_identifier='regression_metric')}"),
+        *("--comet_models", f"comet={checkpoint(tmp_path / 'm', class_identifier='regression_metric')}"),
         *("--comet_python", "/nowhere/python", "--json", tmp_path / "report.json"),
     )
     assert run.returncode == 3 and "there is no interpreter /nowhere/python" in run.stderr
