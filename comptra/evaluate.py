@@ -14,15 +14,16 @@ direction are compared. A folder that cannot be scored is named and skipped, and
 
 import argparse
 import logging
+import shutil
 import sys
 from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import metrics
+from comptra.scores import export, metrics
 from comptra.scores.scoring import score_group
 from comptra.scores.systems import System, find_runs, read_system
-from comptra.scores.tables import csv_text, table, title_of
+from comptra.scores.tables import title_of
 from topxgen.common import flag_rules, hub, provenance
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, run_main
 from topxgen.common.console import show
@@ -170,9 +171,9 @@ def print_report(args: argparse.Namespace) -> int:
         [benchmarks.REPOS.get(dataset.test[0])] if dataset and dataset.test and not args.benchmark_dir else [],
     )
     report = evaluate(args)
-    show(table(report))
+    show(export.terminal(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     if args.csv:
-        write_atomic(args.csv, [csv_text(report)])
+        write_atomic(args.csv, [export.csv_text(report)])
     if args.json:
         write_json(args.json, report)
     for folder, reason in report["skipped"].items():

@@ -11,6 +11,7 @@ from typing import TypedDict
 
 from comptra import evaluation_sets
 from comptra.ordered_jsonl import UNANSWERED, TranslationLine, shortened
+from comptra.scores.columns import Described
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, refuse_stand_in
@@ -24,7 +25,7 @@ from topxgen.text.languages import Language
 logger = logging.getLogger(__name__)
 
 
-class RunSettings(TypedDict, total=False):
+class RunSettings(Described, total=False):
     """What is read of the settings of a run."""
 
     src: str
@@ -74,8 +75,7 @@ class System:
     @property
     def short_name(self) -> str:
         """Model and settings; the direction is the same for all systems it is shown with."""
-        run = _RUN_NAME.match(self.folder.name)
-        return f"{self.folder.parent.name}/{self.folder.name[run.end(1) + 1 :] if run else self.folder.name}"
+        return f"{self.folder.parent.name}/{without_direction(self.folder.name)}"
 
     @cached_property
     def test(self) -> tuple:
@@ -97,6 +97,12 @@ def find_runs(folders: list[Path], step: int) -> list[Path]:
         for file in files:
             runs.setdefault(file.parent.resolve(), file.parent)
     return list(runs.values())
+
+
+def without_direction(name: str) -> str:
+    """The name of a run's folder without what it translates."""
+    run = _RUN_NAME.match(name)
+    return name[run.end(1) + 1 :] if run else name
 
 
 def direction_of(name: str, languages_file: str | None = None) -> tuple[Language, Language]:
