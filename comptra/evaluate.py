@@ -1,4 +1,4 @@
-"""Score the translations of main.py: BLEU, chrF++ and language consistency, with significance against a baseline.
+"""Score the translations of main.py by surface and neural metrics, with significance against a baseline.
 
     python -m comptra.evaluate outputs/flores --baseline outputs/flores/Meta-Llama-3-8B --csv scores.csv --json scores.json
 
@@ -9,34 +9,41 @@ of main.py or of the original code. The original's do not record what they trans
 
 + and - mark scores that are better and worse than the baseline's with p < 0.05 by paired approximate randomisation (Riezler
 and Maxwell 2005), with Holm's correction if several systems are compared. Only systems on the same sentences of the same
-direction are compared. A folder that cannot be scored is named and skipped, and the exit code is 3.
+direction are compared. A folder that cannot be scored, and a metric that cannot be computed, is named and skipped, and the exit
+code is 3.
 """
 
 import argparse
+import csv
+import io
 import logging
 import shutil
 import sys
+from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
 from comptra.scores import export, metrics
-from comptra.scores.scoring import score_group
+from comptra.scores.scoring import metric_names, score_groups
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import title_of
 from topxgen.common import flag_rules, hub, provenance
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
-from topxgen.common.files import check_output_files, write_atomic, write_json
+from topxgen.common.files import check_output_directory, check_output_files, to_line, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
+from topxgen.common.registry import Choice
 from topxgen.corpora import benchmarks
 from topxgen.flags import add_language_flags, add_language_id_flag, add_partial_benchmark_flag
 
 logger = logging.getLogger(__name__)
 MAX_SAMPLES = 1_000_000  # of --trials and --bootstrap
-EXIT_INCOMPLETE = 3  # some folders could not be scored
+EXIT_INCOMPLETE = 3  # some folders could not be scored, or some metrics not be computed
 
+# What --metrics accepts.
+CHOICES = metrics.METRICS | {alias: Choice("", f"the same as {name}") for alias, name in metrics.ALIASES.items()}
 
 RULES = (
     Rule(("trials",), "--baseline", lambda args: args.baseline),
@@ -57,12 +64,28 @@ def build_parser() -> argparse.ArgumentParser:
         __doc__,
         section="evaluate",
         rules=RULES,
-        incomplete="folders that could not be scored",
+        incomplete="folders that could not be scored, or metrics that could not be computed",
         prog="python -m comptra.evaluate",
     )
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="folders of runs, or folders above them")
 
-    add = parser.add_argument_group("what was translated").add_argument
+    _add_data_flags(parser.add_argument_group("what was translated").add_argument)
+    _add_metric_flags(parser.add_argument_group("metrics").add_argument)
+
+    add = parser.add_argument_group("significance").add_argument
+    add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
+    add("--trials", **count(1, "trials of the approximate randomisation test", 10000, MAX_SAMPLES))
+    add("--bootstrap", **count(0, "samples for 95%% confidence intervals [none]", 0, MAX_SAMPLES))
+    add("--seed", type=int_range(0, 2**32 - 1), default=12345, help="of trials and samples [%(default)s, sacreBLEU's]")
+
+    add = parser.add_argument_group("files to write").add_argument
+    add("--csv", type=Path, metavar="FILE", help="scores, one row per system")
+    add("--json", type=Path, metavar="FILE", help="scores, signatures, versions, settings and digests")
+    add("--segments", type=Path, metavar="FILE", help="scores of each segment: JSON lines, or CSV if it ends in .csv")
+    return parser
+
+
+def _add_data_flags(add) -> None:
     add(
         "--dataset_name_or_path",
         **choice(evaluation_sets.DATASETS, None, "test set of the runs", "as main.py recorded it"),
@@ -85,13 +108,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--step", **count(0, "score translate_{N}.jsonl; above 0 these are phrases, which have no references", 0))
     add("--allow_partial", **FLAG, help="also score unfinished runs, on the sentences they have")
 
-    add = parser.add_argument_group("metrics").add_argument
+
+def _add_metric_flags(add) -> None:
     add(
         "--metrics",
         nargs="+",
-        choices=metrics.METRICS,
+        choices=CHOICES,
         metavar="METRIC",
-        help=choices_help("metrics to compute", metrics.METRICS, "bleu chrf lang; with --step above 0 lang"),
+        help=choices_help("metrics to compute", CHOICES, f"{' '.join(metrics.DEFAULT)}; with --step above 0 lang"),
     )
     add(
         "--tokenize",
@@ -101,21 +125,12 @@ def build_parser() -> argparse.ArgumentParser:
         "script",
     )
     add_language_id_flag(add)
-
-    add = parser.add_argument_group("significance").add_argument
-    add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
-    add("--trials", **count(1, "trials of the approximate randomisation test", 10000, MAX_SAMPLES))
-    add("--bootstrap", **count(0, "samples for 95%% confidence intervals [none]", 0, MAX_SAMPLES))
-    add("--seed", type=int_range(0, 2**32 - 1), default=12345, help="of trials and samples [%(default)s, sacreBLEU's]")
-
-    add = parser.add_argument_group("files to write").add_argument
-    add("--csv", type=Path, metavar="FILE", help="scores, one row per system")
-    add("--json", type=Path, metavar="FILE", help="scores, signatures, versions, settings and digests")
-    return parser
-
-
-def metric_names(args: argparse.Namespace) -> list[str]:
-    return list(dict.fromkeys(args.metrics or (["lang"] if args.step else metrics.METRICS)))  # phrases: no references
+    add(
+        "--cache_dir",
+        type=Path,
+        metavar="DIR",
+        help="where scores of segments are kept for later runs [$TOPXGEN_CACHE/scores, ~/.cache/topxgen/scores]",
+    )
 
 
 def _measures(args: argparse.Namespace, metric: str) -> bool:
@@ -123,8 +138,11 @@ def _measures(args: argparse.Namespace, metric: str) -> bool:
     return any(name == metric or ":" in name for name in metric_names(args))
 
 
-def evaluate(args: argparse.Namespace) -> dict:
-    """The report (--json): for each test set and direction, the systems with their scores. Raises UsageError."""
+def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
+    """The report (--json): for each test set and direction, the systems with their scores; and the rows of --segments.
+
+    Raises UsageError.
+    """
     names = metric_names(args)
     baselines = find_runs([args.baseline], args.step) if args.baseline else []
     folders = {folder.resolve(): folder for folder in baselines + find_runs(args.dirs, args.step)}
@@ -143,13 +161,15 @@ def evaluate(args: argparse.Namespace) -> dict:
         raise UsageError(next(iter(skipped.values()), "nothing is translated yet") + more)
     ordered = sorted(groups.values(), key=lambda group: (group[0].dataset, group[0].src.name, group[0].tgt.name))
     resolved = {folder.resolve() for folder in baselines}
+    scored, failed, rows = score_groups(ordered, names, resolved, args)
     report = {
         "trials": args.trials if args.baseline else 0,
         "bootstrap": args.bootstrap,
         "seed": args.seed,
         "versions": provenance.versions(),
         "skipped": skipped,
-        "groups": [score_group(systems, names, resolved, args) for systems in ordered],
+        "failed_metrics": failed,
+        "groups": scored,
     }
     for group in report["groups"] if args.baseline else ():
         if not group["baseline"]:
@@ -157,28 +177,45 @@ def evaluate(args: argparse.Namespace) -> dict:
             logger.info(
                 f"not compared: --baseline {args.baseline} has no translation of {title_of(group)} as {others} has"
             )
-    return report
+    return report, rows
+
+
+def segment_lines(rows: Iterator[dict], as_csv: bool) -> Iterator[str]:
+    """The text of --segments; directions may lack a metric, which is an empty cell or null."""
+    if not as_csv:
+        yield from map(to_line, rows)
+        return
+    rows = list(rows)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    yield out.getvalue()
 
 
 def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
     flag_rules.check(RULES, args)
-    check_output_files({"--csv": args.csv, "--json": args.json})
+    check_output_files({"--csv": args.csv, "--json": args.json, "--segments": args.segments})
+    if args.cache_dir:
+        check_output_directory(args.cache_dir, f"--cache_dir {args.cache_dir}")
     # Folders that record a data set which is missing are skipped one by one; what the command names must be there.
     dataset = evaluation_sets.DATASETS.get(args.dataset_name_or_path)
     hub.require(
         [args.lid_model],
         [benchmarks.REPOS.get(dataset.test[0])] if dataset and dataset.test and not args.benchmark_dir else [],
     )
-    report = evaluate(args)
+    report, rows = evaluate(args)
     show(export.terminal(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     if args.csv:
         write_atomic(args.csv, [export.csv_text(report)])
     if args.json:
         write_json(args.json, report)
+    if args.segments:
+        write_atomic(args.segments, segment_lines(rows, args.segments.suffix.lower() == ".csv"))
     for folder, reason in report["skipped"].items():
         logger.warning(f"not scored: {reason if folder in reason else f'{folder}: {reason}'}")
-    return EXIT_INCOMPLETE if report["skipped"] else 0
+    return EXIT_INCOMPLETE if report["skipped"] or report["failed_metrics"] else 0
 
 
 def main() -> int:

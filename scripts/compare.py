@@ -142,6 +142,7 @@ def run(args: argparse.Namespace) -> int:
             return code
         incomplete = incomplete or code
     report = describe(experiment, encoder, args.allow_incomplete)
+    incomplete = incomplete or (EXIT_INCOMPLETE if report["failed_metrics"] else 0)
     for suffix, make in ((".md", tables.markdown), (".csv", tables.csv_text)):
         write_atomic(experiment.folder / f"{RESULT}{suffix}", [make(report)])
     write_json(experiment.folder / f"{RESULT}.json", report)
@@ -210,6 +211,7 @@ def describe(experiment: Experiment, encoder=None, allow_incomplete: bool = Fals
         for name, variant in complete.items()
     }
     baseline = experiment.baseline if experiment.baseline in complete else None
+    groups, failed = tables.score(folders, baseline, experiment.scoring)
     statistics = describe_pairs(complete, Options(encode=encoding(encoder) if encoder else None))
     return {
         "experiment": experiment.path.stem,
@@ -233,7 +235,8 @@ def describe(experiment: Experiment, encoder=None, allow_incomplete: bool = Fals
             }
             for name, variant in complete.items()
         ],
-        "groups": tables.score(folders, baseline, experiment.scoring),
+        "failed_metrics": failed,
+        "groups": groups,
     }
 
 

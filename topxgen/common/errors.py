@@ -12,6 +12,10 @@ class UsageError(Exception):
     exit_code = 2
 
 
+class UnknownLanguage(UsageError):
+    """A model does not know a language; others it may know."""
+
+
 class Unreachable(UsageError):
     """The Hub, which may have what is asked for, cannot be reached: a dry run goes on without it."""
 

@@ -98,7 +98,12 @@ class _System(TypedDict, total=False):
     scores: Required[dict[str, _Score | None]]
 
 
+class _Metric(TypedDict, total=False):
+    higher_is_better: bool
+
+
 class _Group(TypedDict, total=False):
+    metrics: dict[str, _Metric]  # older versions had none that falls
     src: Required[str]
     tgt: Required[str]
     systems: Required[list[_System]]
@@ -312,6 +317,7 @@ def result(number: int, one: Round, metric: str) -> Result:
             scores += [score for score in record.get("scores") or () if score is not None]
     scored = [values for _, values in _scores(one.held_out, one.model)]
     held_out = [values[metric] for values in scored if metric in values]
+    check_rises(one.held_out[-1].args.json, metric)
     if not held_out:
         raise UsageError(f"{one.held_out[-1].args.json} has no {metric} of {one.model}; choose another metric")
     return {
@@ -326,6 +332,15 @@ def result(number: int, one: Round, metric: str) -> Result:
             for name, value in values.items()
         },
     }
+
+
+def check_rises(path: Path, metric: str) -> None:
+    """Raise UsageError if a lower score of `metric` is better, as the scores in `path` say."""
+    for group in read_json(path, Report).get("groups", ()):
+        if group.get("metrics", {}).get(metric, {}).get("higher_is_better") is False:
+            raise UsageError(
+                f"rounds go on while {metric} rises, and a lower {metric} is better; choose another metric"
+            )
 
 
 def _files_of_pairs(one: Round) -> Iterator[Path]:

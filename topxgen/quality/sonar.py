@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from topxgen.common.errors import UsageError, closest, reason, unknown_choice
+from topxgen.common.errors import UnknownLanguage, UsageError, closest, reason, unknown_choice
 from topxgen.common.hub import hub_call, listed, load_weights
 from topxgen.common.lines import split_lines
 from topxgen.common.memory import free_memory
@@ -67,7 +67,7 @@ class Checkpoint:
             raise UsageError(
                 f"the tokenizer of {self.name} has no language codes, such as {code!r}; is its tokenizer.json missing?"
             )
-        raise UsageError(
+        raise UnknownLanguage(
             f"SONAR ({self.name}) does not know {code!r} ({language.name}); it knows {len(known)} languages, closest: "
             f"{', '.join(closest(code, known)) or 'none'}; omit {language.name}, or choose another scorer or encoder"
         )

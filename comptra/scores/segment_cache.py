@@ -1,0 +1,157 @@
+"""Scores of segments on disk, by content: what one run has scored, no later run scores again.
+
+{folder}/{metric}/{fingerprint}/ has a file for each run that wrote to it: on network file systems the appends of several
+machines to one file can overwrite each other. Each line has a checksum. A run reads the files of all others, and appends whole
+blocks of lines to its own. {folder}/{metric}/last.json names the fingerprint that was used last.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import socket
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from topxgen.common.errors import UsageError, reason
+from topxgen.common.files import Appender, to_line
+from topxgen.common.schemas import decode
+
+logger = logging.getLogger(__name__)
+ENVIRONMENT = "TOPXGEN_CACHE"  # the environment variable that moves the default folder
+
+
+class ScoreLine(TypedDict):
+    """A line of a file of scores; `score` is null for a segment that the metric gives none."""
+
+    key: str
+    score: float | None
+    check: str
+
+
+class LastUse(TypedDict):
+    """last.json."""
+
+    fingerprint: str
+    signature: str
+
+
+def default_folder() -> Path:
+    return Path(os.environ.get(ENVIRONMENT, "~/.cache/topxgen")).expanduser() / "scores"
+
+
+def key_of(*texts: str | None) -> str:
+    """The key of a segment: equal for equal texts."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:32]
+
+
+class ScoreCache:
+    """The scores of all metrics in a folder, which need not exist; with None in memory alone.
+
+    A folder that cannot be written to or read is said once per metric, and scores are then kept in memory.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self._folder, self._opened = folder, {}
+
+    def open(self, name: str, fingerprint: str, signature: str) -> "MetricScores":
+        """The scores of a metric; says so if its fingerprint is not the one that was used last under this name."""
+        key = name, fingerprint
+        if key not in self._opened:
+            folder = self._folder and self._folder / _file_name(name)
+            if folder:
+                _say_what_changed(folder, name, {"fingerprint": fingerprint, "signature": signature})
+            self._opened[key] = MetricScores(name, folder and folder / _file_name(fingerprint))
+        return self._opened[key]
+
+
+class MetricScores:
+    """The scores of one metric with one fingerprint, by key."""
+
+    def __init__(self, name: str, folder: Path | None):
+        self._name, self._folder, self._file = name, folder, None
+        try:
+            self.scores: dict[str, float | None] = dict(_read(folder)) if folder else {}
+        except OSError as error:
+            self.scores = {}
+            self._do_without(error)
+
+    def add(self, keys: Sequence[str], scores: Sequence[float | None]) -> None:
+        """Keep the scores; when it returns, they survive a power cut."""
+        self.scores.update(zip(keys, scores, strict=True))
+        if self._folder is None:
+            return
+        try:
+            if self._file is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                writer = f"{_file_name(socket.gethostname())}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+                self._file = Appender(self._folder / writer)
+            lines = zip(keys, scores, strict=True)
+            self._file.write(*({"key": key, "score": score, "check": _checksum(key, score)} for key, score in lines))
+            self._file.sync()
+        except (OSError, UsageError) as error:  # a full disk; someone emptied the cache
+            self._do_without(error)
+
+    def _do_without(self, error: Exception) -> None:
+        logger.warning(
+            f"scores of {self._name} are not kept in {self._folder} ({reason(error)}): pass another --cache_dir"
+        )
+        self._folder = self._file = None
+
+
+def _read(folder: Path) -> Iterator[tuple[str, float | None]]:
+    """The keys and scores in the files of `folder`. Damaged lines are left out, and said in one line."""
+    damaged, first = 0, ""
+    for path in sorted(
+        folder.glob("*.jsonl"), reverse=True
+    ):  # of two scores of a key the last one counts: the first file's
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+            try:
+                record = decode(line, ScoreLine)
+                if record["check"] != _checksum(record["key"], record["score"]):
+                    raise ValueError("the checksum differs")
+            except ValueError as error:
+                if line.endswith(b"\n"):  # else it is being written, or its run was killed
+                    damaged += 1
+                    first = first or f"{path}, line {number}: {error}"
+            else:
+                yield record["key"], record["score"]
+    if damaged:
+        logger.warning(f"{damaged} damaged lines of scores are skipped and scored again ({first}); remove them")
+
+
+def _checksum(key: str, score: float | None) -> str:
+    return f"{zlib.crc32(f'{key} {score!r}'.encode()):08x}"
+
+
+def _say_what_changed(folder: Path, name: str, use: LastUse) -> None:
+    path = folder / "last.json"
+    last: dict = {}
+    with contextlib.suppress(OSError, ValueError):  # none yet; a damaged one is replaced
+        last = decode(path.read_bytes(), LastUse)
+    if last == use:
+        return
+    if last:
+        named = [f"{one['signature']}, fingerprint {one['fingerprint'][:12]}" for one in (last, use)]
+        logger.warning(f"{name}: other weights or settings than last time under this name ({named[0]}; now {named[1]})")
+    with contextlib.suppress(OSError):  # MetricScores says that nothing can be kept
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"last-{secrets.token_hex(8)}.json")
+        temporary.write_text(to_line(use), encoding="utf-8", errors="replace")
+        os.replace(temporary, path)
+
+
+def _file_name(text: str) -> str:
+    """`text` as the name of a file or folder, another one for each text."""
+    if re.fullmatch(r"\w[\w.-]{0,79}", text, re.ASCII):
+        return text
+    return f"{re.sub(r'[^a-zA-Z0-9]+', '-', text)[-40:]}-{key_of(text)[:12]}".lstrip("-")
+
+
+def keys_of(segments: Iterable[tuple[str | None, ...]], src: str, tgt: str) -> list[str]:
+    return [key_of(src, tgt, *segment) for segment in segments]
