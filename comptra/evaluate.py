@@ -24,7 +24,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import export, metrics
+from comptra.scores import averages, export, metrics
 from comptra.scores.scoring import metric_names, score_groups
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import title_of
@@ -46,8 +46,6 @@ EXIT_INCOMPLETE = 3  # some folders could not be scored, or some metrics not be 
 CHOICES = metrics.METRICS | {alias: Choice("", f"the same as {name}") for alias, name in metrics.ALIASES.items()}
 
 RULES = (
-    Rule(("trials",), "--baseline", lambda args: args.baseline),
-    Rule(("seed",), "--baseline or --bootstrap", lambda args: args.baseline or args.bootstrap),
     Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
     Rule(("lid_model",), "--metrics lang", lambda args: _measures(args, "lang")),
     Rule(
@@ -74,13 +72,20 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("significance").add_argument
     add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
-    add("--trials", **count(1, "trials of the approximate randomisation test", 10000, MAX_SAMPLES))
-    add("--bootstrap", **count(0, "samples for 95%% confidence intervals [none]", 0, MAX_SAMPLES))
+    add(
+        "--trials",
+        **count(1, "trials of the approximate randomisation test (top cluster, --baseline)", 10000, MAX_SAMPLES),
+    )
+    add(
+        "--bootstrap", **count(0, "samples for 95%% confidence intervals and the paired bootstrap test", 0, MAX_SAMPLES)
+    )
     add("--seed", type=int_range(0, 2**32 - 1), default=12345, help="of trials and samples [%(default)s, sacreBLEU's]")
 
     add = parser.add_argument_group("files to write").add_argument
-    add("--csv", type=Path, metavar="FILE", help="scores, one row per system")
+    add("--csv", type=Path, metavar="FILE", help="scores, one row per system and direction")
     add("--json", type=Path, metavar="FILE", help="scores, signatures, versions, settings and digests")
+    add("--markdown", type=Path, metavar="FILE", help="the tables in Markdown")
+    add("--latex", type=Path, metavar="FILE", help="the tables in LaTeX (booktabs), to \\input in a paper")
     add("--segments", type=Path, metavar="FILE", help="scores of each segment: JSON lines, or CSV if it ends in .csv")
     return parser
 
@@ -161,15 +166,17 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
         raise UsageError(next(iter(skipped.values()), "nothing is translated yet") + more)
     ordered = sorted(groups.values(), key=lambda group: (group[0].dataset, group[0].src.name, group[0].tgt.name))
     resolved = {folder.resolve() for folder in baselines}
-    scored, failed, rows = score_groups(ordered, names, resolved, args)
+    scored, summary, failed, rows = score_groups(ordered, names, resolved, args)
     report = {
-        "trials": args.trials if args.baseline else 0,
+        "trials": args.trials if any(group.get("clusters") for group in scored) else 0,
         "bootstrap": args.bootstrap,
         "seed": args.seed,
         "versions": provenance.versions(),
         "skipped": skipped,
         "failed_metrics": failed,
         "groups": scored,
+        "summary": summary,
+        "notes": averages.notes(summary),
     }
     for group in report["groups"] if args.baseline else ():
         if not group["baseline"]:
@@ -196,7 +203,7 @@ def segment_lines(rows: Iterator[dict], as_csv: bool) -> Iterator[str]:
 def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
     flag_rules.check(RULES, args)
-    check_output_files({"--csv": args.csv, "--json": args.json, "--segments": args.segments})
+    check_output_files({f"--{name}": getattr(args, name) for name in ("csv", "json", "markdown", "latex", "segments")})
     if args.cache_dir:
         check_output_directory(args.cache_dir, f"--cache_dir {args.cache_dir}")
     # Folders that record a data set which is missing are skipped one by one; what the command names must be there.
@@ -207,8 +214,9 @@ def print_report(args: argparse.Namespace) -> int:
     )
     report, rows = evaluate(args)
     show(export.terminal(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
-    if args.csv:
-        write_atomic(args.csv, [export.csv_text(report)])
+    for file, make in ((args.csv, export.csv_text), (args.markdown, export.markdown), (args.latex, export.latex)):
+        if file:
+            write_atomic(file, [make(report)])
     if args.json:
         write_json(args.json, report)
     if args.segments:

@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import export, scoring
+from comptra.scores import compared, export, scoring
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System, read_system
 from comptra.scores.tables import ALPHA, Table, mark
@@ -59,17 +59,13 @@ def score(
 
 
 def _compared(by_variant: dict[str, list[System]], baseline: str | None, one: Measured, seed: int) -> dict[str, dict]:
-    """What `over_seeds.compare_all` gives by variant, and whether it is significantly "better" than the baseline or worse."""
+    """What `over_seeds.compare_all` gives by variant."""
     from comptra.scores import over_seeds
 
-    statistics = iter(one.statistics)
+    statistics, scorer = iter(one.statistics), one.scorer
     by_name = {name: [next(statistics) for _ in systems] for name, systems in by_variant.items()}
-    found = over_seeds.compare_all(by_name, baseline, one.scorer.scores, SAMPLES, seed)
-    for value in found.values():
-        if "p_holm" in value:
-            is_gain = (value["difference"] > 0) == one.scorer.higher_is_better
-            value["better"] = is_gain if value["p_holm"] < ALPHA else None
-    return found
+    has_all = compared.has_score(one.statistics, scorer)
+    return over_seeds.compare_all(by_name, baseline, scorer.scores, SAMPLES, seed, scorer.higher_is_better, has_all)
 
 
 def _score_test(
@@ -80,8 +76,10 @@ def _score_test(
     args: argparse.Namespace,
 ) -> dict:
     first = next(iter(by_variant.values()))[0]
-    scorers = {name: one.scorer for name, one in measured.items()}
-    scores = {name: _compared(by_variant, baseline, one, args.seed) for name, one in measured.items()}
+    scores = {
+        name: found for name, one in measured.items() if (found := _compared(by_variant, baseline, one, args.seed))
+    }
+    scorers = {name: measured[name].scorer for name in scores}
     return {
         "dataset": first.dataset,
         "src": first.src.name,

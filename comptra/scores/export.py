@@ -42,18 +42,19 @@ def terminal(report: dict, width: int | None = None) -> str:
     take half of the width.
     """
     made = matrix.tables(report, detailed=True)
-    systems = list(dict.fromkeys(_described(table, row) for table in made for row in table.rows))
     headings = tuple(made[0].header[: made[0].described])
-    list_above = aligned([headings, *systems], left=len(headings))
-    if width is not None and max(map(width_of, list_above)) > width // 2:
+    alike = [table for table in made if tuple(table.header[: table.described]) == headings]
+    systems = list(dict.fromkeys(_described(table, row) for table in alike for row in table.rows))
+    shown: dict[tuple, tuple] = {}
+    blocks = []
+    if width is not None and max(map(width_of, aligned([headings, *systems], left=len(headings)))) > width // 2:
         shown = {cells: (str(number),) for number, cells in enumerate(systems, start=1)} | {headings: ("system",)}
-        numbered = [("", *headings), *((str(number), *cells) for number, cells in enumerate(systems, start=1))]
-        blocks = ["\n".join(aligned(numbered, left=len(headings) + 1))]
-    else:
-        shown, blocks = {cells: cells for cells in (headings, *systems)}, []
+        numbered = [("", *headings), *((*shown[cells], *cells) for cells in systems)]
+        blocks.append("\n".join(aligned(numbered, left=len(headings) + 1)))
     blocks += ["\n".join([_line(table.title), *_text(table, shown, width)]) for table in made]
-    below = "\n".join([*_notes(made), *_explained(made, {})])
-    return "\n\n".join([*blocks, *([below] if below else [])])
+    if below := "\n".join([*_notes(made), *_explained(made, {})]):
+        blocks.append(below)
+    return "\n\n".join(blocks)
 
 
 def _described(table: Table, row: Row) -> tuple[str, ...]:
@@ -61,8 +62,9 @@ def _described(table: Table, row: Row) -> tuple[str, ...]:
 
 
 def _text(table: Table, shown: dict[tuple, tuple], width: int | None) -> list[str]:
-    """The lines of a table, with the systems as `shown` has them."""
-    left = [shown[_described(table, row)] for row in (table.header, *table.rows)]
+    """The lines of a table, with the systems as `shown` has them, or as they are."""
+    described = [_described(table, row) for row in (table.header, *table.rows)]
+    left = [shown.get(cells, cells) for cells in described]
     columns = [
         _column(_line(heading), [row[i] for row in table.rows])
         for i, heading in enumerate(table.header[table.described :], start=table.described)

@@ -17,6 +17,7 @@ from comptra.scores.tables import ALPHA, BEST, TIED, Cell, MetricInfo, Table, fi
 LEADING = "chrf"
 VALIDATED = ("trained", "validated", "surface")  # statuses of reliability that need no mark
 ENGLISH = "English"
+SCOPES = {f"from {ENGLISH}": "eng->xx", f"into {ENGLISH}": "xx->eng"}  # in a report's summary (averages.py)
 NONE = Cell("-")
 
 
@@ -116,10 +117,12 @@ def tables(report: dict, detailed: bool = False) -> list[Table]:
             continue
         classes = _by_class(of_dataset)
         for name in metric_names(of_dataset):
-            made += [_of_languages(name, title, groups, systems, report) for title, groups in classes]
+            for title, groups in classes:
+                scope = SCOPES.get(title) or ("all" if len(classes) == 1 else "")
+                made.append(_of_languages(name, title, scope, groups, systems, report))
         if len(classes) > 1:
             made.append(_of_means(classes, systems, report))
-    return made
+    return made + [_of_seeds(group) for group in report["groups"] if group.get("over_seeds")]
 
 
 def metric_names(groups: Iterable[dict]) -> list[str]:
@@ -189,8 +192,22 @@ def _scored(groups: Sequence[dict], name: str) -> list[dict]:
     return [group for group in groups if any(row["scores"].get(name) for row in group["systems"])]
 
 
-def _means(groups: Sequence[dict], name: str, systems: Systems) -> dict[str, Cell]:
-    """The column of means over directions. A system that lacks some has (n of N) behind its mean, and is not ranked."""
+def _averages(report: dict, name: str, dataset: str, scope: str) -> dict:
+    """The part of a report's summary on a metric in these directions; {} if it has none."""
+    found = (entry for entry in report.get("summary") or () if (entry["metric"], entry["direction"]) == (name, scope))
+    return next((entry for entry in found if entry.get("dataset", dataset) == dataset), {})
+
+
+def _wins(averages: dict) -> dict[str, dict[str, Cell | str]]:
+    """The column of wins, losses and ties against the baseline; {} if there are none."""
+    counts = {key: own for key, own in averages.get("systems", {}).items() if "wins" in own}
+    shown = {key: f"{own['wins']}-{own['losses']}-{own['ties']}" for key, own in counts.items()}
+    return {"wins-losses-ties": shown} if shown else {}
+
+
+def _means(groups: Sequence[dict], name: str, systems: Systems, averages: dict) -> dict[str, Cell]:
+    """The column of means over directions. A system that lacks some has (n of N) behind its mean, and is not ranked; means that
+    are over other directions than those of the summary have no mark of significance."""
     groups = _scored(groups, name)
     cells, scores = {}, {}
     for key in systems.columns:
@@ -205,6 +222,8 @@ def _means(groups: Sequence[dict], name: str, systems: Systems) -> dict[str, Cel
             continue
         info, mean = metric_info(groups[0], name), fmean(found)
         is_whole = len(found) == len(groups)
+        if is_whole and averages.get("groups") == len(groups):
+            marks |= set(mark(averages["systems"].get(key, {}), info.higher_is_better).strip())
         cells[key] = Cell(info.format(mean) + ("" if is_whole else f" ({len(found)} of {len(groups)})"), "".join(marks))
         if is_whole:
             scores[key] = mean
@@ -248,12 +267,16 @@ def _p_values(rows: dict[str, dict], name: str, which: str) -> dict[str, Cell | 
     return {key: f"{p:.4f}" for key, p in found.items() if p is not None}
 
 
-def _of_languages(name: str, direction: str, groups: Sequence[dict], systems: Systems, report: dict) -> Table:
-    """One metric: a column for each direction, and their mean."""
+def _of_languages(
+    name: str, direction: str, scope: str, groups: Sequence[dict], systems: Systems, report: dict
+) -> Table:
+    """One metric: a column for each direction, their mean, and in how many a system is better and worse than the baseline."""
     groups = [group for group in groups if name in group["titles"]]
     columns = dict(zip(_headings(groups), (_scores(group, name, systems) for group in groups), strict=True))
     if (count := len(_scored(groups, name))) > 1:
-        columns[f"mean of {count}"] = _means(groups, name, systems)
+        averages = _averages(report, name, groups[0]["dataset"], scope)
+        columns[f"mean of {count}"] = _means(groups, name, systems, averages)
+        columns |= _wins(averages)
     present = {systems.key(row) for group in groups for row in group["systems"]}
     title = f"{metric_info(groups[0], name).title}, {_test_set(groups)} {direction}"
     keys = [key for key in systems.columns if key in present]
@@ -292,11 +315,33 @@ def _of_means(classes: Sequence[tuple[str, list[dict]]], systems: Systems, repor
     for name in metric_names(groups):
         title = next(metric_info(group, name).title for group in groups if name in group["titles"])
         for direction, own in [*classes, ("all", groups)]:
-            columns[f"{title} {direction} ({len(_scored(own, name))})"] = _means(own, name, systems)
+            averages = _averages(report, name, groups[0]["dataset"], SCOPES.get(direction, direction))
+            columns[f"{title} {direction} ({len(_scored(own, name))})"] = _means(own, name, systems, averages)
+        columns |= {f"{title} {heading}": column for heading, column in _wins(averages).items()}
     present = {systems.key(row) for group in groups for row in group["systems"]}
     keys = [key for key in systems.columns if key in present]
     notes = ["in brackets: the number of directions that the mean is over"]
     return _table(f"means, {_test_set(groups)}", columns, keys, systems, notes)
+
+
+def _of_seeds(group: dict) -> Table:
+    """One direction: a row for each system that differs from others in more than a seed."""
+    over_seeds, rows = group["over_seeds"], []
+    names = metric_names([group])
+    for own in over_seeds["systems"]:
+        label = own["name"] + (" (baseline)" if own["name"] == over_seeds["baseline"] else "")
+        cells = [_over_seeds(own["scores"].get(name) or {}, metric_info(group, name)) for name in names]
+        rows.append([label, str(len(own["paths"])), *cells])
+    header = ["system", "seeds", *(metric_info(group, name).title for name in names)]
+    notes = ["mean ± standard deviation over seeds; p by Student's t over sentences and seeds"]
+    return Table(f"seeds, {title_of(group)}", header, rows, 2, notes)
+
+
+def _over_seeds(value: dict, info: MetricInfo) -> Cell:
+    if finite(value.get("mean")) is None:
+        return NONE
+    spread = f" ± {info.format(value['sd'])}" if finite(value.get("sd")) is not None else ""
+    return Cell(info.format(value["mean"]) + spread, mark(value, info.higher_is_better).strip())
 
 
 # Notes
@@ -325,7 +370,7 @@ def _notes(
         lines += _interference(groups, name, title, systems)
     lines += _incomplete(groups, names, systems)
     compared = max((len(group["systems"]) - 1 for group in groups if group.get("baseline")), default=0)
-    if compared:
+    if compared or any(group.get("clusters") for group in groups):
         holm = f", Holm's correction over {compared} systems" if compared > 1 else ""
         lines.append(
             f"p < {ALPHA}: paired approximate randomisation, {report['trials']} trials, seed {report['seed']}{holm}"

@@ -112,6 +112,7 @@ class Scorer:
     statistics: Callable[[list[str]], "np.ndarray"]  # n translations -> (n, m) numbers, to be summed over segments
     scores: Callable[["np.ndarray"], "np.ndarray"]  # (..., m) sums -> (...) scores
     higher_is_better: bool = True
+    of_segments: bool = False  # the last statistic is 0 for a segment without a score
 
 
 class Segment(NamedTuple):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from comptra.scores.compared import better
 from comptra.scores.significance import SEED, Scores, holm, resampled_scores
 
 LEVEL = 0.95  # of intervals
@@ -89,14 +90,26 @@ def compare(
 
 
 def compare_all(
-    variants: dict[str, list[np.ndarray]], baseline: str | None, score: Scores, samples: int = 1000, seed: int = SEED
+    variants: dict[str, list[np.ndarray]],
+    baseline: str | None,
+    score: Scores,
+    samples: int = 1000,
+    seed: int = SEED,
+    higher_is_better: bool = True,
+    has_score: np.ndarray | None = None,
 ) -> dict[str, dict]:
-    """By variant: "scores" of its seeds, `summary`, and for all but the baseline "difference", "difference_interval",
-    "degrees", "p" and "p_holm" (Holm 1979, over these variants), if there are two segments or more.
+    """By variant: "scores" of its seeds, `summary`, the number of "segments", and for all but the baseline "difference",
+    "difference_interval", "degrees", "p", "p_holm" (Holm 1979, over these variants) and whether it is significantly "better"
+    (see compared.better), if there are two segments or more. {} if there is none.
 
-    `variants`: by name the (segments, m) statistics of each seed, in one order of segments.
+    `variants`: by name the (segments, m) statistics of each seed, in one order of segments; those where `has_score` is false,
+    as one of the models lacks one, are left out for all.
     """
     statistics = [stats for seeds in variants.values() for stats in seeds]
+    if has_score is not None:
+        statistics = [stats[has_score] for stats in statistics]
+    if not len(statistics[0]):
+        return {}
     scores, cov = covariance(statistics, score, samples, seed)
     indices, start = {}, 0
     for name, seeds in variants.items():
@@ -105,7 +118,7 @@ def compare_all(
     found = {}
     for name, own in indices.items():
         values = [float(scores[i]) for i in own]
-        found[name] = {"scores": values, **summary(values)}
+        found[name] = {"scores": values, **summary(values), "segments": len(statistics[0])}
         # A single segment does not show how much segments vary.
         if baseline in indices and name != baseline and len(statistics[0]) > 1:
             result = compare(scores, cov, own, indices[baseline], len(statistics[0]))
@@ -118,6 +131,7 @@ def compare_all(
     compared = [name for name in found if "p" in found[name]]
     for name, corrected in zip(compared, holm([found[name]["p"] for name in compared]), strict=True):
         found[name]["p_holm"] = corrected
+        found[name]["better"] = better(found[name], higher_is_better)
     return found
 
 

@@ -5,13 +5,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comptra.scores import compared, metrics, segments
+from comptra.scores import compared, metrics, seeds, segments
+from comptra.scores.averages import Averages
 from comptra.scores.columns import columns_of
 from comptra.scores.metrics import MetricSettings
 from comptra.scores.segment_cache import ScoreCache, default_folder
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System
-from comptra.scores.tables import ALPHA
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 
@@ -22,15 +22,24 @@ Group = list[System]  # on one test set; the baseline, if there is one, is the f
 def baseline_first(systems: Group, baselines: set[Path], args: argparse.Namespace) -> tuple[Group, System | None]:
     """The systems with the baseline, whose resolved folder is in `baselines`, at the head, and the baseline.
 
-    Raises UsageError if there are several.
+    Of a baseline with several seeds it is the run of the first. Raises UsageError if there are several systems.
     """
+    ordered = sorted(systems, key=lambda system: system.folder.resolve() not in baselines)
     bases = [system for system in systems if system.folder.resolve() in baselines]
-    if len(bases) > 1:
+    runs = seeds.runs_of_systems(bases)
+    if len(runs) > 1:
         raise UsageError(
             f"--baseline {args.baseline} holds several systems for {bases[0].dataset} from {bases[0].src.name} into "
             f"{bases[0].tgt.name}; name one: {', '.join(str(system.folder) for system in bases)}"
         )
-    return sorted(systems, key=lambda system: system.folder.resolve() not in baselines), bases[0] if bases else None
+    if not bases:
+        return ordered, None
+    first = bases[runs[0][0]]
+    if len(bases) > 1:
+        logger.info(
+            f"{len(bases)} seeds of the baseline: single runs are compared with {first.folder}, systems with all"
+        )
+    return sorted(ordered, key=lambda system: system is not first), first
 
 
 def metric_names(args: argparse.Namespace) -> list[str]:
@@ -76,21 +85,22 @@ def test_of(systems: Group, baseline: System | None) -> metrics.Test:
 
 def score_groups(
     groups: Sequence[Group], names: Sequence[str], baselines: set[Path], args: argparse.Namespace
-) -> tuple[list[dict], dict[str, str], Iterator[dict]]:
-    """The report of each group, why metrics were left out, and the rows of --segments.
+) -> tuple[list[dict], list[dict], dict[str, str], Iterator[dict]]:
+    """The report of each group, that over groups (Averages.summary), why metrics were left out, and the rows of --segments.
 
     `args` are those of comptra.evaluate. Raises UsageError as `baseline_first` and `measure_all` do.
     """
     ordered = [baseline_first(systems, baselines, args) for systems in groups]
     jobs = [(test_of(*pair), [system.translations for system in pair[0]]) for pair in ordered]
     measured, failed = measure_all(jobs, names, args)
-    reports = [score_group(*pair, names, own, args) for pair, own in zip(ordered, measured, strict=True)]
+    averages = Averages([systems for systems, _ in ordered])
+    reports = [score_group(*pair, names, own, args, averages) for pair, own in zip(ordered, measured, strict=True)]
     rows = (
         row
         for (systems, _), report, own in zip(ordered, reports, measured, strict=True)
         for row in segment_rows(systems, report, own)
     )
-    return reports, failed, rows
+    return reports, averages.summary(reports), failed, rows
 
 
 def score_group(
@@ -99,8 +109,12 @@ def score_group(
     names: Sequence[str],
     measured: dict[str, Measured],
     args: argparse.Namespace,
+    averages: Averages,
 ) -> dict:
-    """The scores of `systems` by the metrics `names`, compared with the baseline, which is the first of them."""
+    """The scores of `systems` by the metrics `names`, compared with the baseline, which is the first of them.
+
+    `averages` takes what the group adds to the test of the means over groups.
+    """
     first = systems[0]
     short_names = [system.short_name for system in systems]
     rows = []
@@ -136,14 +150,8 @@ def score_group(
         "metrics": {name: describe(name, measured.get(name)) for name in names},
         "systems": rows,
     }
-    complete = {name: one for name, one in measured.items() if all(one.counts)}
-    statistics = [{name: one.statistics[i] for name, one in complete.items()} for i in range(len(systems))]
-    compared.compare(group, statistics, {name: one.scorer for name, one in complete.items()}, args)
-    for row in rows:
-        for name, value in row["scores"].items():
-            if value and "p_holm" in value:
-                is_gain = (value["difference"] > 0) == measured[name].scorer.higher_is_better
-                value.setdefault("better", is_gain if value["p_holm"] < ALPHA else None)
+    statistics = [{name: one.statistics[i] for name, one in measured.items()} for i in range(len(systems))]
+    compared.compare(group, systems, statistics, {name: one.scorer for name, one in measured.items()}, args, averages)
     return group
 
 

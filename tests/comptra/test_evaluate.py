@@ -607,8 +607,6 @@ def test_a_folder_that_cannot_be_scored_does_not_stop_the_others(tmp_path, score
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--trials", 5), "--trials has no effect without --baseline"),
-        (("--seed", 5), "--seed has no effect without --baseline or --bootstrap"),
         (("--metrics", "chrf", "--tokenize", "13a"), "--tokenize has no effect without --metrics bleu"),
         (("--metrics", "chrf", "--lid_model", "cld2"), "--lid_model has no effect without --metrics lang"),
         (("--bootstrap", 10**9), "'1000000000' is not a whole number from 0 to 1000000"),

@@ -1,0 +1,134 @@
+"""Scores over languages: means, wins and losses against the baseline, and whether the mean differs from the baseline's."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from comptra.scores.compared import better
+from comptra.scores.systems import System
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_ENGLISH = "English"
+
+
+def names_of(groups: Sequence[Sequence[System]]) -> dict[str, str]:
+    """By the path of a run the name of its system, which is the same in all directions."""
+    ambiguous = set()
+    for systems in groups:
+        names = [one.short_name for one in systems]
+        ambiguous |= {name for name in names if names.count(name) > 1}
+    return {
+        str(one.folder): str(one.folder.parent.parent / one.short_name)
+        if one.short_name in ambiguous
+        else one.short_name
+        for systems in groups
+        for one in systems
+    }
+
+
+class Averages:
+    """Collects the trials of each group, of which it keeps the sums only, for the test of the means.
+
+    The mean of a system is over the groups (directions of one data set) in which all of its systems have a score. A trial swaps
+    the same segments in all groups of equal size: benchmarks have the same sentences in all languages, and a system that
+    misreads one may do so in each.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[System]]):
+        self._names = names_of(groups)
+        self._differences: dict[tuple, list] = {}  # by (data set, scope, metric, system): [observed, drawn], both sums
+        self._systems: dict[tuple, dict[str, None]] = {}  # by (data set, scope)
+        for systems in groups:
+            dataset = "/".join(dict.fromkeys(one.dataset for one in systems))
+            for scope in _scopes(systems[0].src.name, systems[0].tgt.name):
+                names = (self._names[str(one.folder)] for one in systems)
+                self._systems.setdefault((dataset, scope), {}).update(dict.fromkeys(names))
+
+    def add(self, group: dict, metric: str, system: dict, observed: float, drawn: "np.ndarray") -> None:
+        """The difference of a system of `group` from its baseline, and those of the trials."""
+        for scope in _scopes(group["src"], group["tgt"]):
+            if self._has_all(group, scope, metric):
+                key = group["dataset"], scope, metric, self._names[system["path"]]
+                sums = self._differences.setdefault(key, [0.0, 0.0])
+                sums[0], sums[1] = sums[0] + observed, sums[1] + drawn
+
+    def _has_all(self, group: dict, scope: str, metric: str) -> bool:
+        return set(self._systems[group["dataset"], scope]) <= self._scores(group, metric).keys()
+
+    def _scores(self, group: dict, metric: str) -> dict[str, dict]:
+        return {
+            self._names[one["path"]]: one["scores"][metric] for one in group["systems"] if one["scores"].get(metric)
+        }
+
+    def summary(self, groups: Sequence[dict]) -> list[dict]:
+        """For each data set, scope ("eng->xx", "xx->eng" or "all") and metric with two groups or more: over how many "groups" "of"
+        all and "segments" the means are, which systems are "lacking" directions, and by name of the "systems" the "mean" and
+        the rest of it (docs/files.md)."""
+        found = []
+        for dataset, scope in self._systems:
+            own = [
+                group
+                for group in groups
+                if group["dataset"] == dataset and scope in _scopes(group["src"], group["tgt"])
+            ]
+            is_all_there_is = scope == "all" and any(
+                all(other in _scopes(group["src"], group["tgt"]) for group in own) for other in ("eng->xx", "xx->eng")
+            )
+            for metric in dict.fromkeys(name for group in own for name in group["titles"]):
+                scored = [group for group in own if self._scores(group, metric)]
+                if len(scored) > 1 and not is_all_there_is:
+                    found.append({"metric": metric, "dataset": dataset, "direction": scope})
+                    found[-1] |= self._average(dataset, scope, metric, scored)
+        return found
+
+    def _average(self, dataset: str, scope: str, metric: str, scored: list[dict]) -> dict:
+        from comptra.scores import significance
+
+        common = [group for group in scored if self._has_all(group, scope, metric)]
+        systems, lacking = {}, {}
+        for name in self._systems[dataset, scope]:
+            values = [scores[name] for group in scored if name in (scores := self._scores(group, metric))]
+            mine = [self._scores(group, metric)[name]["score"] for group in common]
+            verdicts = [value["better"] for value in values if "better" in value]
+            systems[name] = {"mean": sum(mine) / len(mine) if mine else None, "groups": len(mine)}
+            if verdicts:
+                systems[name] |= {
+                    **{"wins": verdicts.count(True), "losses": verdicts.count(False), "ties": verdicts.count(None)}
+                }
+            if len(values) < len(scored):
+                lacking[name] = [
+                    f"{group['src']}-{group['tgt']}" for group in scored if name not in self._scores(group, metric)
+                ]
+            if sums := self._differences.get((dataset, scope, metric, name)):
+                difference, drawn = (value / len(common) for value in sums)
+                systems[name] |= {
+                    "difference": difference,
+                    "p": significance.randomization_p_value(difference, drawn),
+                }
+        tested = [value for value in systems.values() if "p" in value]
+        for value, corrected in zip(tested, significance.holm([value["p"] for value in tested]), strict=True):
+            value["p_holm"] = corrected
+            value["better"] = better(value, scored[0]["metrics"][metric]["higher_is_better"])
+        return {
+            "groups": len(common),
+            "of": len(scored),
+            "segments": sum(group["sentences"] for group in common),
+            "lacking": lacking,
+            "systems": systems,
+        }
+
+
+def notes(summary: Sequence[dict]) -> list[str]:
+    """Says which means are not over all directions, and why."""
+    found = []
+    for entry in summary:
+        if entry["groups"] < entry["of"]:
+            who = "; ".join(f"{name} has none of {', '.join(without)}" for name, without in entry["lacking"].items())
+            over = f"over the {entry['groups']} of {entry['of']} directions that all systems have"
+            found.append(f"means of {entry['dataset']} {entry['direction']} are {over} ({who})")
+    return list(dict.fromkeys(found))
+
+
+def _scopes(src: str, tgt: str) -> list[str]:
+    return ["all", *(["eng->xx"] if src == _ENGLISH else []), *(["xx->eng"] if tgt == _ENGLISH else [])]

@@ -1,0 +1,118 @@
+"""Runs that differ in nothing but a seed, of train.py or of main.py: one system, whose scores vary with it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from comptra.scores.systems import System
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
+from topxgen.common.provenance import TRANSLATE_MANIFEST
+
+_OF_THE_WEIGHTS = ("model", "base_model", "weights")  # in the settings of main.py; another seed gives others
+_NO_RESULT = ("max_samples", "lines_from_original")
+
+
+class _Translated(TypedDict, total=False):
+    """What is read of the manifest of main.py."""
+
+    model: str
+
+
+class _Part(TypedDict, total=False):
+    sha256: str
+
+
+class _Facts(TypedDict, total=False):
+    """What is read of data_manifest.json, which train.py leaves beside a model."""
+
+    languages: dict[str, _Part]
+
+
+class _Settings(TypedDict):
+    """What is read of settings_train.json: all of it is compared."""
+
+    seed: NotRequired[int]
+
+
+class _Link(TypedDict, total=False):
+    name: str
+
+
+class _Lineage(TypedDict, total=False):
+    links: list[_Link]
+
+
+class _Merge(TypedDict, total=False):
+    """What is read of manifest_merge.json: the adapter comes first."""
+
+    lineage: _Lineage
+
+
+def runs_of_systems(systems: Sequence[System]) -> list[list[int]]:
+    """The indices of the runs of each system, sorted by their seeds; most systems have one. A run that repeats the seeds of
+    another one says nothing new, and is a system of its own."""
+    found: dict[Any, dict[tuple, list[int]]] = {}
+    for i, system in enumerate(systems):
+        key, seeds = _key(system)
+        found.setdefault(key, {}).setdefault(seeds, []).append(i)
+    grouped = []
+    for by_seeds in found.values():
+        grouped.append([own[0] for _, own in sorted(by_seeds.items(), key=lambda item: str(item[0]))])
+        grouped += [[i] for own in by_seeds.values() for i in own[1:]]
+    return sorted(grouped, key=min)
+
+
+def seeds_of(system: System) -> list[int | None]:
+    """The seeds of the training and of the translations; None where it is not known."""
+    return list(_key(system)[1])
+
+
+def name_of(paths: Sequence[str]) -> str:
+    """The paths of runs as one, with * for the part in which they differ."""
+    start = _equal_letters(paths)
+    if len(paths) == 1 or start == len(paths[0]):
+        return paths[0]
+    end = _equal_letters([path[start:][::-1] for path in paths])
+    return f"{paths[0][:start]}*{paths[0][len(paths[0]) - end :]}"
+
+
+def _equal_letters(texts: Sequence[str]) -> int:
+    """How many letters all begin with."""
+    columns = zip(*texts, strict=False)
+    return next((i for i, letters in enumerate(columns) if len(set(letters)) > 1), min(map(len, texts)))
+
+
+def _key(system: System) -> tuple[Any, tuple[int | None, int | None]]:
+    """What is equal for the runs of one system, and the seeds of this one."""
+    settings = {name: value for name, value in system.settings.items() if name not in _NO_RESULT}
+    if not settings:  # of the original code
+        return str(system.folder), (None, None)
+    seed = settings.pop("seed", None)
+    training = _training_of(system.folder)
+    if not training:
+        return repr(sorted(settings.items())), (None, seed)
+    training_seed, trained = training
+    settings = {name: value for name, value in settings.items() if name not in _OF_THE_WEIGHTS}
+    return repr((sorted(settings.items()), trained)), (training_seed, seed)
+
+
+def _training_of(folder: Path) -> tuple[int | None, Any] | None:
+    """The seed of the training of the model that made the translations in `folder`, and what else decided its weights; None if
+    no file of train.py says it."""
+    try:
+        model = Path(read_json(folder / TRANSLATE_MANIFEST, _Translated).get("model", ""))
+        merged = read_json(model / "manifest_merge.json", _Merge).get("lineage", {}).get("links", [])
+        model = Path(merged[0].get("name", "")) if merged else model
+        is_checkpoint = model.name.startswith("checkpoint-")
+        output_dir = model.parent if is_checkpoint else model
+        settings: dict = dict(read_json(output_dir / "settings_train.json", _Settings))
+        facts = read_json(output_dir / "data_manifest.json", _Facts)
+    except (UsageError, OSError):  # a damaged manifest of a model spoils no scores
+        return None
+    if not settings:
+        return None
+    seed = settings.pop("seed", None)
+    settings.pop("data", None)  # the digest of what the seed has drawn
+    files = {name: part.get("sha256") for name, part in facts.get("languages", {}).items()}
+    return seed, (sorted(settings.items()), sorted(files.items()), model.name if is_checkpoint else "")
