@@ -47,7 +47,6 @@ CHOICES = metrics.METRICS | {alias: Choice("", f"the same as {name}") for alias,
 
 RULES = (
     Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
-    Rule(("lid_model",), "--metrics lang", lambda args: _measures(args, "lang")),
     Rule(
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",

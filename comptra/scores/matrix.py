@@ -122,6 +122,7 @@ def tables(report: dict, detailed: bool = False) -> list[Table]:
                 made.append(_of_languages(name, title, scope, groups, systems, report))
         if len(classes) > 1:
             made.append(_of_means(classes, systems, report))
+    made += [table for own in _by_dataset(report["groups"]) if (table := _of_faults(own, systems))]
     return made + [_of_seeds(group) for group in report["groups"] if group.get("over_seeds")]
 
 
@@ -255,8 +256,6 @@ def _of_metrics(group: dict, systems: Systems, report: dict, detailed: bool) -> 
             columns[f"{title} p"] = _p_values(rows, name, "p")
         if detailed and compared > 1:
             columns[f"{title} Holm"] = _p_values(rows, name, "p_holm")
-    if detailed:
-        columns["empty"] = {key: str(row["empty"]) for key, row in rows.items()}
     return _table(
         title_of(group), columns, keys, systems, _notes([group], metric_names([group]), systems, report, detailed)
     )
@@ -322,6 +321,28 @@ def _of_means(classes: Sequence[tuple[str, list[dict]]], systems: Systems, repor
     keys = [key for key in systems.columns if key in present]
     notes = ["in brackets: the number of directions that the mean is over"]
     return _table(f"means, {_test_set(groups)}", columns, keys, systems, notes)
+
+
+def _of_faults(groups: Sequence[dict], systems: Systems) -> Table | None:
+    """How many translations of each system have which fault (output_faults.py), in all directions together; None if none has."""
+    counts: dict[str, dict[str, int]] = {}
+    sentences: dict[str, int] = {}
+    for row in (row for group in groups for row in group["systems"]):
+        key = systems.key(row)
+        sentences[key] = sentences.get(key, 0) + row["sentences"]
+        for fault, count in (row.get("faults") or {}).items():
+            if count is not None:
+                counts.setdefault(fault, {}).setdefault(key, 0)
+                counts[fault][key] += count
+    if not any(count for by_system in counts.values() for count in by_system.values()):
+        return None
+    columns: dict[str, dict[str, Cell | str]] = {"sentences": {key: str(count) for key, count in sentences.items()}}
+    columns |= {
+        fault.replace("_", " "): {key: str(count) for key, count in by_system.items()}
+        for fault, by_system in counts.items()
+    }
+    keys = [key for key in systems.columns if key in sentences]
+    return _table(f"faults of outputs, {_test_set(groups)}", columns, keys, systems, [])
 
 
 def _of_seeds(group: dict) -> Table:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comptra.scores import compared, metrics, seeds, segments
+from comptra.scores import compared, metrics, output_faults, seeds, segments
 from comptra.scores.averages import Averages
 from comptra.scores.columns import columns_of
 from comptra.scores.metrics import MetricSettings
@@ -115,11 +115,12 @@ def score_group(
 
     `averages` takes what the group adds to the test of the means over groups.
     """
-    first = systems[0]
+    first, test = systems[0], test_of(systems, baseline)
     short_names = [system.short_name for system in systems]
     rows = []
     for i, system in enumerate(systems):
         values = {name: _value(system, name, one, i) for name, one in measured.items()}
+        found = output_faults.count(test, system.translations, system.truncated, args.lid_model)
         is_ambiguous = short_names.count(system.short_name) > 1  # two outputs of one model
         rows.append(
             {
@@ -128,7 +129,8 @@ def score_group(
                 "sentences": len(system.translations),
                 "missing": system.missing,
                 "unanswered": system.unanswered,
-                "empty": sum(not text.strip() for text in system.translations),
+                "empty": found["empty"],
+                "faults": found,
                 "translations_digest": provenance.digest(system.translations),
                 "scores": {name: values.get(name) for name in names},
                 "settings": system.settings,

@@ -119,7 +119,7 @@ def test_a_matrix_for_each_metric_and_direction_chrf_first():
     assert [table.title for table in made] == [
         *("chrF++, flores from English", "chrF++, flores into English", "BLEU, flores from English"),
         *("BLEU, flores into English", "MetricX-24, flores from English", "MetricX-24, flores into English"),
-        *("COMET, flores from English", "COMET, flores into English", "means, flores"),
+        *("COMET, flores from English", "COMET, flores into English", "means, flores", "faults of outputs, flores"),
     ]
     table = made[0]
     assert table.header == ["method", "k", "retriever", "selection", "decoding", "Basque", "Hausa", "Igbo", "mean of 3"]
@@ -200,6 +200,16 @@ def test_wins_and_marks_of_means_are_those_of_the_summary():
         table = named(matrix.tables(given | {"summary": [entry]}), "chrF++", "from")
         assert shown(table, "wins-losses-ties") == ["-", "2-1-0", "-", "-", "-"]
         assert shown(table, "mean of 3")[1] == expected, "a mark is of the same directions as the mean"
+
+
+def test_faults_are_added_up_over_directions():
+    table = matrix.tables(with_all_marks())[-1]
+    assert shown(table, "sentences") == ["6072", "6072", "5060", "6072", "6072"]
+    assert shown(table, "copied") == ["6", "6", "5", "6", "6"]
+    given = with_all_marks()
+    for row in given["groups"][0]["systems"]:
+        row["faults"] = {"copied": 0, "wrong_language": None}
+    assert "faults" not in matrix.tables(report(given["groups"][0]))[-1].title
 
 
 def test_several_seeds_have_a_table():
@@ -306,12 +316,12 @@ def test_hostile_names_break_no_format(name):
     text = export.terminal(made)
     assert "\x1b" not in text and "\u202e" not in text
     markdown = export.markdown(made)
-    table = [line for line in markdown.splitlines() if line.startswith("|")]
+    table = [line for line in markdown.split("\n## ")[0].splitlines() if line.startswith("|")]
     assert len(table) == 4 and {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {4}
     assert not re.search(r"(?<!\\)<|(?<!\\)\]\(", markdown)
     latex = export.latex(made)
     assert (
-        latex.count("\\begin{table*}") == latex.count("\\end{table*}") == 1 and "\\input" not in latex.split("\n", 3)[3]
+        latex.count("\\begin{table*}") == latex.count("\\end{table*}") == 2 and "\\input" not in latex.split("\n", 3)[3]
     )
     (first, _) = csv.DictReader(export.csv_text(made).splitlines(keepends=True))
     assert first["model"] == name and first["dataset"] == name, "CSV has names as they are"
