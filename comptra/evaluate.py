@@ -24,7 +24,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import averages, export, metrics
+from comptra.scores import averages, export, guard, metrics
 from comptra.scores.scoring import metric_names, score_groups
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import title_of
@@ -175,7 +175,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
         "failed_metrics": failed,
         "groups": scored,
         "summary": summary,
-        "notes": averages.notes(summary),
+        "notes": averages.notes(summary) + guard.base_models_note(scored),
     }
     for group in report["groups"] if args.baseline else ():
         if not group["baseline"]:

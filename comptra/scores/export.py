@@ -28,8 +28,10 @@ def _explained(made: Sequence[Table], names: dict[str, str]) -> list[str]:
     return [f"{names.get(mark, mark)} {text}" for mark, text in MARKS.items() if mark in used]
 
 
-def _notes(made: Sequence[Table]) -> list[str]:
-    return list(dict.fromkeys(_line(note) for table in made for note in table.notes))
+def _notes(made: Sequence[Table], report: dict) -> list[str]:
+    return list(
+        dict.fromkeys(map(_line, [*(note for table in made for note in table.notes), *report.get("notes", ())]))
+    )
 
 
 # Terminal
@@ -52,7 +54,7 @@ def terminal(report: dict, width: int | None = None) -> str:
         numbered = [("", *headings), *((*shown[cells], *cells) for cells in systems)]
         blocks.append("\n".join(aligned(numbered, left=len(headings) + 1)))
     blocks += ["\n".join([_line(table.title), *_text(table, shown, width)]) for table in made]
-    if below := "\n".join([*_notes(made), *_explained(made, {})]):
+    if below := "\n".join([*_notes(made, report), *_explained(made, {})]):
         blocks.append(below)
     return "\n\n".join(blocks)
 
@@ -112,7 +114,7 @@ def markdown(report: dict) -> str:
     """The tables in Markdown: the best in bold, what is not significantly worse in italics."""
     made = matrix.tables(report)
     parts = [f"## {_markdown(_line(table.title))}\n\n{markdown_table(table)}\n" for table in made]
-    notes = [*_notes(made), *_explained(made, {BEST: "bold:", TIED: "italics:"})]
+    notes = [*_notes(made, report), *_explained(made, {BEST: "bold:", TIED: "italics:"})]
     items = ("- " + re.sub("^[+-]", r"\\\g<0>", _markdown(note)) for note in notes)  # no list in the list
     return "\n".join([*parts, *items]) + "\n"
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
+from comptra.scores import guard
 from comptra.scores.columns import COLUMNS, columns_of
 from comptra.scores.systems import without_direction
 from comptra.scores.tables import ALPHA, BEST, TIED, Cell, MetricInfo, Table, finite, mark, metric_info, title_of
@@ -388,7 +389,6 @@ def _notes(
         if infos == {False}:
             lines.append(f"{title}: lower is better")
         lines += _reliability(groups, name, title)
-        lines += _interference(groups, name, title, systems)
     lines += _incomplete(groups, names, systems)
     compared = max((len(group["systems"]) - 1 for group in groups if group.get("baseline")), default=0)
     if compared or any(group.get("clusters") for group in groups):
@@ -398,7 +398,8 @@ def _notes(
         )
     if detailed and report.get("bootstrap"):
         lines.append(f"[95% interval]: bootstrap, {report['bootstrap']} samples, seed {report['seed']}")
-    lines += [f"WARNING: {text}" for group in groups for text in group.get("warnings") or ()]
+    for group in groups:
+        lines += guard.lines(group, names, lambda row: systems.label(systems.key(row)))
     return list(dict.fromkeys(lines))
 
 
@@ -415,20 +416,13 @@ def _reliability(groups: Sequence[dict], name: str, title: str) -> Iterator[str]
         yield f"~ {title} for {', '.join(dict.fromkeys(names))}: {why}"
 
 
-def _interference(groups: Sequence[dict], name: str, title: str, systems: Systems) -> Iterator[str]:
-    for group in groups:
-        for row in group["systems"]:
-            for why in (row["scores"].get(name) or {}).get("interference") or ():
-                yield f"! {title} of {systems.label(systems.key(row))}: {why}"
-
-
 def _incomplete(groups: Sequence[dict], names: Sequence[str], systems: Systems) -> list[str]:
     """What systems lack, and in which directions."""
     where: dict[str, list[str]] = {}
     for group in groups:
         for row in group["systems"]:
             label, sentences, missing = systems.label(systems.key(row)), row["sentences"], row.get("missing")
-            found = [f"WARNING: {label}: {text}" for text in row.get("contamination") or ()]
+            found = []
             if missing:
                 found.append(f"< {label}: partial: {missing} of {missing + sentences} sentences are missing")
             if row.get("unanswered"):

@@ -5,10 +5,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comptra.scores import compared, metrics, output_faults, seeds, segments
+from comptra.scores import compared, guard, metrics, output_faults, seeds, segments
 from comptra.scores.averages import Averages
 from comptra.scores.columns import columns_of
 from comptra.scores.metrics import MetricSettings
+from comptra.scores.reliability import reliability
 from comptra.scores.segment_cache import ScoreCache, default_folder
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System
@@ -149,11 +150,16 @@ def score_group(
         "baseline": str(baseline.folder) if baseline else None,
         "titles": {name: _title(name, measured) for name in names},
         "signatures": {name: one.scorer.signature for name, one in measured.items()},
-        "metrics": {name: describe(name, measured.get(name)) for name in names},
+        "metrics": {
+            name: describe(name, measured.get(name))
+            | {"reliability": reliability(name, segments.row_of(name), test.src, test.tgt)}
+            for name in names
+        },
         "systems": rows,
     }
     statistics = [{name: one.statistics[i] for name, one in measured.items()} for i in range(len(systems))]
     compared.compare(group, systems, statistics, {name: one.scorer for name, one in measured.items()}, args, averages)
+    guard.annotate(group, systems)
     return group
 
 

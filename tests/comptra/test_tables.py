@@ -180,7 +180,7 @@ def test_marks_are_explained_and_warned_of():
         "< MetricX-24 of CompTra (llm), k 5, retriever bm25s, greedy: 1000 of 1012 segments have a score (English to"
         in text
     )
-    assert "WARNING: the training data of TEaR was not decontaminated" in text
+    assert "warning: the training data of TEaR was not decontaminated" in text
     assert "MetricX-24: lower is better" in text
     plain = export.terminal(
         report(group("English", "Igbo", [system("TEaR", "English", "Igbo", {"chrf": value(50)})], ["chrf"]))
