@@ -25,7 +25,7 @@ from pathlib import Path
 
 from comptra import evaluation_sets
 from comptra.scores import averages, export, guard, metrics
-from comptra.scores.scoring import metric_names, score_groups
+from comptra.scores.scoring import metric_names, score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import title_of
 from topxgen.common import flag_rules, hub, provenance
@@ -44,6 +44,9 @@ EXIT_INCOMPLETE = 3  # some folders could not be scored, or some metrics not be 
 
 # What --metrics accepts.
 CHOICES = metrics.METRICS | {alias: Choice("", f"the same as {name}") for alias, name in metrics.ALIASES.items()}
+CHOICES |= {
+    metrics.AUTO: Choice("", "those that this machine can run without a download; says what it leaves out and why")
+}
 
 RULES = (
     Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
@@ -147,7 +150,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
 
     Raises UsageError.
     """
-    names = metric_names(args)
+    names = usable_metrics(args, bool(args.baseline))
     baselines = find_runs([args.baseline], args.step) if args.baseline else []
     folders = {folder.resolve(): folder for folder in baselines + find_runs(args.dirs, args.step)}
     options = {"folder": args.benchmark_dir, "allow_partial": args.allow_partial_benchmark, "need_pool": False}

@@ -50,7 +50,7 @@ def score(
         (scoring.test_of(own, next(iter(by_variant.get(baseline, ())), None)), [system.translations for system in own])
         for own, (_, by_variant) in zip(systems, ordered, strict=True)
     ]
-    measured, failed = scoring.measure_all(jobs, scoring.metric_names(args), args)
+    measured, failed = scoring.measure_all(jobs, scoring.usable_metrics(args, baseline is not None), args)
     found = [
         _score_test(by_variant, baseline, key[-1], own, args)
         for (key, by_variant), own in zip(ordered, measured, strict=True)

@@ -84,14 +84,15 @@ def _covers(texts: Mapping[str, list[str]]) -> Callable[[Text, training_overlap.
     """Whether all sentences of a side are in a file of the user's own that was removed and is still there as it was: a slice of
     it has another digest."""
 
+    own_texts = cache(_own_texts)
+
     def covers(text: Text, side: training_overlap.Side) -> bool:
-        removed = _own_texts(text["benchmark"], text["language"], text["sha256"])
+        removed = own_texts(text["benchmark"], text["language"], text["sha256"])
         return text["language"] == side.language and bool(removed) and removed.issuperset(texts[side.language])
 
     return covers
 
 
-@cache
 def _own_texts(name: str, language: str, sha256: str) -> frozenset[str]:
     """The texts of a user's own benchmark by its digest; none of one that is not a file, or another one by now."""
     if name in benchmarks.LOADERS or ".py:" in name:  # a manifest must not name code to run

@@ -70,7 +70,7 @@ def reasons(metric: str, chain: Chain) -> list[str]:
         if related is None or (selection.is_indirect and related.startswith("a distant")):
             continue
         kin = f", {related}" if related else ""
-        found.append(f"{selection.what} was selected by {name_of(selection.metric)} ({selection.where}{kin})")
+        found.append(f"{selection.what} was {selection.how} {name_of(selection.metric)} ({selection.where}{kin})")
     return found
 
 

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from comptra.scores import guard
 from comptra.scores.columns import COLUMNS, columns_of
-from comptra.scores.systems import without_direction
+from comptra.scores.systems import name_without_direction
 from comptra.scores.tables import ALPHA, BEST, TIED, Cell, MetricInfo, Table, finite, mark, metric_info, title_of
 
 LEADING = "chrf"
@@ -27,20 +27,20 @@ class Systems:
 
     def __init__(self, groups: Sequence[dict]):
         rows = [(group, row) for group in groups for row in group["systems"]]
-        twice: set[str] = set()  # two systems of one direction have this short name
-        for group in groups:
-            shorts = [_short(row["path"]) for row in group["systems"]]
-            twice |= {short for short in shorts if shorts.count(short) > 1}
-        self._keys = {
-            row["path"]: _full(row["path"]) if _short(row["path"]) in twice else _short(row["path"]) for _, row in rows
-        }
+        self._keys = {row["path"]: _short(row) for _, row in rows}
+        for longer in (_full, lambda row: row["path"]):  # where two systems of one direction have the same name
+            twice: set[str] = set()
+            for group in groups:
+                keys = [self._keys[row["path"]] for row in group["systems"]]
+                twice |= {key for key in keys if keys.count(key) > 1}
+            self._keys |= {row["path"]: longer(row) for _, row in rows if self._keys[row["path"]] in twice}
         found: dict[str, dict[str, str]] = {}
         self.baselines: set[str] = set()
         paths: dict[str, str] = {}
         for group, row in rows:
             key = self._keys[row["path"]]
             found.setdefault(key, row.get("columns") or columns_of(row.get("settings") or {}, Path(row["path"])))
-            paths.setdefault(key, _full(row["path"]))
+            paths.setdefault(key, _full(row))
             if row["path"] == group.get("baseline"):
                 self.baselines.add(key)
         self.columns = _ordered(found, self.baselines)
@@ -88,12 +88,12 @@ class Systems:
         return ", ".join(f"{name} {first[name]}" for name in COLUMNS if name not in self.header and first.get(name))
 
 
-def _short(path: str) -> str:
-    return f"{Path(path).parent.name}/{without_direction(Path(path).name)}"
+def _short(row: dict) -> str:
+    return name_without_direction(Path(row["path"]), row.get("settings") or {})
 
 
-def _full(path: str) -> str:
-    return str(Path(path).parent / without_direction(Path(path).name))
+def _full(row: dict) -> str:
+    return str(Path(row["path"]).parent.parent / _short(row))
 
 
 def _ordered(found: dict[str, dict[str, str]], baselines: set[str]) -> dict[str, dict[str, str]]:

@@ -61,6 +61,7 @@ METRICS: dict[str, Metric] = {
     ),
 }
 ALIASES = {"chrf++": "chrf"}
+AUTO = "auto"  # in --metrics: those that this machine can run (comptra.scores.auto)
 DEFAULT = ("chrf", "bleu", "lang")
 # sacreBLEU's, listed because importing it takes longer than --help may.
 TOKENIZERS = (
@@ -130,6 +131,7 @@ class SegmentMetric(Protocol):
 
     fingerprint: str  # of all that decides a score: digest of the weights, version, precision, prompt. The cache's key
     signature: str  # what a paper cites; scores are comparable if their signatures are equal
+    # weights: Sequence[Path], optional: the files of the model, whose size decides whether --metrics auto takes it
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
         """The score of each segment, in order; None where there is none (an answer that cannot be read). Loads the model when it

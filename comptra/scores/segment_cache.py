@@ -110,6 +110,8 @@ def _read(folder: Path) -> Iterator[tuple[str, float | None]]:
     for path in sorted(
         folder.glob("*.jsonl"), reverse=True
     ):  # of two scores of a key the last one counts: the first file's
+        if not path.is_file():  # a pipe would be waited for
+            continue
         for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
             try:
                 record = decode(line, ScoreLine)

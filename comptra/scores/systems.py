@@ -18,6 +18,7 @@ from topxgen.common.files import read_json, refuse_stand_in
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
 from topxgen.common.schemas import decode
+from topxgen.common.translation_folders import variant
 from topxgen.corpora import tables
 from topxgen.text import languages
 from topxgen.text.languages import Language
@@ -76,7 +77,7 @@ class System:
     @property
     def short_name(self) -> str:
         """Model and settings; the direction is the same for all systems it is shown with."""
-        return f"{self.folder.parent.name}/{without_direction(self.folder.name)}"
+        return name_without_direction(self.folder, self.settings)
 
     @cached_property
     def test(self) -> tuple:
@@ -100,10 +101,14 @@ def find_runs(folders: list[Path], step: int) -> list[Path]:
     return list(runs.values())
 
 
-def without_direction(name: str) -> str:
-    """The name of a run's folder without what it translates."""
-    run = _RUN_NAME.match(name)
-    return name[run.end(1) + 1 :] if run else name
+def name_without_direction(folder: Path, settings: dict) -> str:
+    """Model and settings of a run, equal for all directions: what names of today say of the settings is added to one of an older
+    version."""
+    name = folder.name
+    if run := _RUN_NAME.match(name):
+        parts = [part for part in variant(settings) if f"_{part}" not in name] if settings else []
+        name = "_".join([name[run.end(1) + 1 :], *parts])
+    return f"{folder.parent.name}/{name}"
 
 
 def direction_of(name: str, languages_file: str | None = None) -> tuple[Language, Language]:

@@ -682,7 +682,7 @@ def test_flores200_pieces_where_the_model_is(tmp_path, score, monkeypatch):
         )
     for module in (utils, tokenizer_spm):
         monkeypatch.setattr(module, "SACREBLEU_DIR", str(tmp_path / "sacrebleu"))
-    surface._why_no_model.cache_clear()
+    surface.why_no_model.cache_clear()
     texts = worse(test.references, 0.2)
     runs = tmp_path / "runs"
     original(runs, "m", texts)
@@ -693,12 +693,12 @@ def test_flores200_pieces_where_the_model_is(tmp_path, score, monkeypatch):
     assert group["systems"][0]["scores"]["bleu"]["score"] == pytest.approx(expected, abs=1e-9)
 
     model.write_bytes(b"half a download")
-    surface._why_no_model.cache_clear()
+    surface.why_no_model.cache_clear()
     code, _, said = score(runs, *UDHR)
     assert code == 0 and "tokenizer 13a" in said
     code, _, said = score(runs, *UDHR, "--tokenize", "flores200")
     assert code == 3 and str(model) in said and said.count("\n") == 1
-    surface._why_no_model.cache_clear()
+    surface.why_no_model.cache_clear()
 
 
 def test_tokenizers_of_scripts_without_spaces(tmp_path, score):

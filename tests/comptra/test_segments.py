@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from comptra.scores import segments
+from comptra import evaluate as evaluate_module
+from comptra.scores import comparison, segments
 from comptra.scores.metrics import Metric, Segment, Test
 from comptra.scores.segment_cache import ScoreCache, key_of
 from tests.comptra.test_evaluate import RUN, UDHR, udhr, worse, write
@@ -74,6 +75,7 @@ class Better(Length):
     row = Metric("", title="better", low=0, high=1, reads=("rival",), of_segments=True)
 
     def one(self, segment):
+        assert segment.source == "", "it does not read sources"
         return float(len(segment.translation) > len(segment.rival))
 
 
@@ -199,6 +201,18 @@ def test_a_corrupt_line_is_skipped_and_said(damage, workplace):
     assert len(scored(workplace)) == 1 and score_of(again) == score_of(report)
     (line,) = [line for line in said.splitlines() if "damaged" in line]
     assert line.startswith("WARNING: 1 damaged lines") and f"{shard.relative_to(workplace)}, line 1" in line
+
+
+def test_what_is_no_file_in_the_cache_is_passed_over(workplace):
+    system(workplace, "a", udhr().references)
+    report, _, _ = evaluate()
+    scored(workplace)
+    (shard,) = workplace.glob("cache/*/v1/*.jsonl")
+    os.mkfifo(shard.with_name("a.jsonl"))
+    shard.with_name("b.jsonl").mkdir()
+    shard.with_name("c.jsonl").symlink_to("nowhere")
+    again, _, said = evaluate()
+    assert scored(workplace) == [] and score_of(again) == score_of(report) and "damaged" not in said
 
 
 def test_other_weights_under_one_name_are_said_and_share_nothing(workplace, monkeypatch):
@@ -354,3 +368,62 @@ def test_names_of_folders_are_safe(tmp_path):
         assert ScoreCache(tmp_path / "cache").open(name, "../v1", "s").scores == {"k": 1.0}
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     assert len(list((tmp_path / "cache").glob("*/*/*.jsonl"))) == 5
+
+
+def test_two_writers_never_share_a_file(tmp_path):
+    """Also of one process, or of processes of one number on several machines: their appends could overwrite each other."""
+    writers = [ScoreCache(tmp_path).open("m", "f", "s") for _ in range(2)]
+    for i, writer in enumerate(writers):
+        writer.add([str(i)], [float(i)])
+    assert len(list(tmp_path.glob("m/f/*.jsonl"))) == 2
+
+
+def test_nan_of_a_metric_of_ones_own_names_the_segment(workplace):
+    Path("surface.py").write_text(
+        "import numpy as np\nfrom comptra.scores.metrics import Scorer, mean_scores\n\n\ndef ratio(test, settings):\n"
+        "    def statistics(translations):\n"
+        "        return np.array([[float('nan') if 'NaN' in text else 1.0, 1.0] for text in translations])\n\n"
+        "    return Scorer('ratio', 'ratio', statistics, mean_scores)\n"
+    )
+    texts = list(udhr().references)
+    texts[3] = "a NaN of a translation"
+    system(workplace, "a", texts)
+    report, _, said = evaluate(name="surface.py:ratio", code=3)
+    assert "surface.py:ratio gives nan for segment 4, 'a NaN of a translation'" in said
+    assert score_of(report, "surface.py:ratio") is None and score_of(report, "chrf")["score"] > 90
+
+
+def test_references_of_another_length_are_refused(workplace):
+    test = udhr()
+    Path("src.txt").write_text("\n".join(test.sources) + "\n", encoding="utf-8")
+    Path("ref.txt").write_text("\n".join(test.references[:-1]) + "\n", encoding="utf-8")
+    system(workplace, "a", test.references)
+    result = in_process("comptra.evaluate", "runs", "--test_files", "src.txt", "ref.txt", "--cache_dir", "cache")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert str(len(test.sources)) in result.stderr and str(len(test.sources) - 1) in result.stderr
+
+
+def test_compare_scores_segments_over_seeds_and_knows_which_way_is_better(workplace):
+    """The table of scripts/compare.py: through the cache, the baseline's first seed as the rival, lower errors better."""
+    test = udhr()
+    folders = {
+        name: [[system(workplace, f"{name}{seed}", worse(test.references, share, seed))] for seed in (1, 2, 3)]
+        for name, share in (("base", 0.4), ("good", 0.05))
+    }
+    names = ("own.py:Length", "own.py:Errors", "own.py:Better", "ter", "own.py:Broken")
+    flags = ("runs", *UDHR, "--metrics", *names, "--cache_dir", "cache")
+    args = evaluate_module.build_parser().parse_args(flags)
+    ((group,), failed) = comparison.score(folders, "base", args)
+    scores = group["variants"]["good"]["scores"]
+    assert list(failed) == ["own.py:Broken"] and list(scores) == list(names[:-1])
+    assert {name: value["better"] for name, value in scores.items()} == {
+        "own.py:Length": True,
+        "own.py:Errors": False,  # as long as the source: this "error" rises
+        "own.py:Better": True,
+        "ter": True,
+    }
+    base = group["variants"]["base"]["scores"]
+    assert base["own.py:Better"]["scores"][0] == 0.5 and scores["ter"]["difference"] < 0
+    assert comparison.score(folders, "base", args)[0] == [group] and len(set(scored(workplace))) > 0
+    comparison.score(folders, "base", args)
+    assert scored(workplace) == []

@@ -4,7 +4,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -36,6 +37,19 @@ def check_connection() -> None:
     constants.HF_HUB_OFFLINE = True
     if "datasets" in sys.modules:
         sys.modules["datasets"].config.HF_HUB_OFFLINE = True
+
+
+@contextmanager
+def only_cached() -> Iterator[None]:
+    """A block in which nothing is downloaded: models are folders, or in the Hub's cache; others raise Unreachable."""
+    from huggingface_hub import constants
+
+    check_connection()
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:

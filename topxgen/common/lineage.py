@@ -391,7 +391,14 @@ def _of_back_translation(path: Path, language: str, seen: frozenset[Path]) -> Li
     if (number := made.get("number_of_candidates") or 1) > 1:
         flag, metric = f"--number_of_candidates {number}", made.get("select_by")
         found.append(
-            {"what": "back-translations", "metric": metric, "flag": flag, "where": where, "kept": None, "of": None}
+            {
+                "what": "back-translation of each sentence",
+                "metric": metric,
+                "flag": flag,
+                "where": where,
+                "kept": None,
+                "of": None,
+            }
         )
     if (minimum := scored.get("min_score")) is not None:
         counts = score.get("counts", {})
