@@ -36,7 +36,8 @@ from topxgen.common.files import check_output_directory, check_output_files, to_
 from topxgen.common.flag_rules import Rule
 from topxgen.common.registry import Choice
 from topxgen.corpora import benchmarks
-from topxgen.flags import add_language_flags, add_language_id_flag, add_partial_benchmark_flag
+from topxgen.flags import add_language_flags, add_language_id_flag, add_partial_benchmark_flag, add_quality_flags
+from topxgen.quality import mt_ranker
 
 logger = logging.getLogger(__name__)
 MAX_SAMPLES = 1_000_000  # of --trials and --bootstrap
@@ -48,8 +49,20 @@ CHOICES |= {
     metrics.AUTO: Choice("", "those that this machine can run without a download; says what it leaves out and why")
 }
 
+METRICX = tuple(name for name, row in metrics.METRICS.items() if row.family == "metricx")
+
 RULES = (
     Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
+    Rule(("metricx_name_or_path",), "--metrics metricx-24 or the like", lambda args: _measures(args, *METRICX)),
+    Rule(
+        ("blaser_name_or_path", "sonar_name_or_path"), "--metrics blaser-qe", lambda args: _measures(args, "blaser-qe")
+    ),
+    Rule(("mt_ranker_name_or_path",), "--metrics mt-ranker", lambda args: _measures(args, "mt-ranker")),
+    Rule(
+        ("metric_dtype", "metric_batch_tokens"),
+        "--metrics blaser-qe, metricx-… or mt-ranker",
+        lambda args: _measures(args, *METRICX, "blaser-qe", "mt-ranker"),
+    ),
     Rule(
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",
@@ -71,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_data_flags(parser.add_argument_group("what was translated").add_argument)
     _add_metric_flags(parser.add_argument_group("metrics").add_argument)
+    _add_model_flags(parser.add_argument_group("models of metrics").add_argument)
 
     add = parser.add_argument_group("significance").add_argument
     add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
@@ -140,9 +154,33 @@ def _add_metric_flags(add) -> None:
     )
 
 
-def _measures(args: argparse.Namespace, metric: str) -> bool:
-    """Whether the metric is computed; one of the user's own ("module:attribute") may use any flag."""
-    return any(name == metric or ":" in name for name in metric_names(args))
+def _add_model_flags(add) -> None:
+    add(
+        "--metricx_name_or_path",
+        nargs="+",
+        default=[],
+        metavar="MODEL",
+        help="MetricX models, folders or Hub ids; the names say for which of the metrics each is (metricx-23, metricx-23-qe, "
+        "metricx-24) [the published ones of size large]",
+    )
+    add_quality_flags(add)
+    add(
+        "--mt_ranker_name_or_path",
+        default=mt_ranker.DEFAULT,
+        metavar="MODEL",
+        help="MT-Ranker, a folder or Hub id [%(default)s]",
+    )
+    add(
+        "--metric_dtype",
+        choices=("float32", "bfloat16"),
+        help="precision of these models [bfloat16 on a GPU, else float32; SONAR: float32]",
+    )
+    add("--metric_batch_tokens", **count(1, "tokens of a batch, padding included; fewer need less memory", None))
+
+
+def _measures(args: argparse.Namespace, *chosen: str) -> bool:
+    """Whether one of these metrics is computed; one of the user's own ("module:attribute") may use any flag."""
+    return any(name in chosen or ":" in name for name in metric_names(args))
 
 
 def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:

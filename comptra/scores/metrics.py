@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from topxgen.common.errors import UsageError
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
+from topxgen.quality import blaser, mt_ranker, sonar
 from topxgen.text.languages import Language
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Metric(Choice):
 
 _REFERENCE = {"reads": ("reference",)}
 _BLEU, _CHRF = {**_REFERENCE, "family": "bleu"}, {**_REFERENCE, "family": "chrf"}
+_METRICX = {"high": 25.0, "higher_is_better": False, "family": "metricx", "of_segments": True}
 # One row a metric: "module:attribute", imported when it is chosen. In this order tables show them.
 METRICS: dict[str, Metric] = {
     "chrf": Metric("comptra.scores.surface:chrf", "chrF++ (sacreBLEU)", "chrF++", **_CHRF),
@@ -58,6 +60,45 @@ METRICS: dict[str, Metric] = {
         **_REFERENCE,
         higher_is_better=False,
         family="ter",
+    ),
+    "blaser-qe": Metric(
+        "comptra.scores.neural:BlaserQE",
+        "BLASER-2.0-QE on SONAR vectors, 1 to 5",
+        "BLASER-QE",
+        low=1.0,
+        high=5.0,
+        reads=("source",),
+        family="blaser",
+        of_segments=True,
+    ),
+    "metricx-24": Metric(
+        "comptra.scores.neural:metricx_24",
+        "MetricX-24 with references, errors from 0 to 25",
+        "MetricX-24",
+        **_METRICX,
+        reads=("source", "reference"),
+    ),
+    "metricx-24-qe": Metric(
+        "comptra.scores.neural:metricx_24_qe",
+        "MetricX-24 without references",
+        "MetricX-24-QE",
+        **_METRICX,
+        reads=("source",),
+    ),
+    "metricx-23": Metric(
+        "comptra.scores.neural:metricx_23", "MetricX-23", "MetricX-23", **_METRICX, reads=("reference",)
+    ),
+    "metricx-23-qe": Metric(
+        "comptra.scores.neural:metricx_23_qe", "MetricX-23-QE", "MetricX-23-QE", **_METRICX, reads=("source",)
+    ),
+    "mt-ranker": Metric(
+        "comptra.scores.neural:MTRanker",
+        "MT-Ranker, the probability of being better than the baseline",
+        "MT-Ranker",
+        high=1.0,
+        reads=("source", "rival"),
+        family="mt-ranker",
+        of_segments=True,
     ),
 }
 ALIASES = {"chrf++": "chrf"}
@@ -102,6 +143,12 @@ class MetricSettings(Settings):
 
     tokenize: str = "auto"  # BLEU: one of TOKENIZERS
     lid_model: str = "cld2"  # lang: see topxgen.text.language_id
+    metricx_name_or_path: Sequence[str] = ()  # the published ones if none is given
+    blaser_name_or_path: str = blaser.DEFAULT
+    sonar_name_or_path: str = sonar.DEFAULT
+    mt_ranker_name_or_path: str = mt_ranker.DEFAULT
+    metric_dtype: str | None = None  # None: by metric and device
+    metric_batch_tokens: int | None = None
 
 
 @dataclass(frozen=True)

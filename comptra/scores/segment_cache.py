@@ -20,10 +20,10 @@ from typing import TypedDict
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import Appender, to_line
+from topxgen.common.provenance import cache_folder
 from topxgen.common.schemas import decode
 
 logger = logging.getLogger(__name__)
-ENVIRONMENT = "TOPXGEN_CACHE"  # the environment variable that moves the default folder
 
 
 class ScoreLine(TypedDict):
@@ -42,7 +42,7 @@ class LastUse(TypedDict):
 
 
 def default_folder() -> Path:
-    return Path(os.environ.get(ENVIRONMENT, "~/.cache/topxgen")).expanduser() / "scores"
+    return cache_folder() / "scores"
 
 
 def key_of(*texts: str | None) -> str:

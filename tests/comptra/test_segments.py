@@ -357,6 +357,13 @@ def test_what_a_metric_cannot_be_given():
         segments._checked("m", [Segment("a", "b")] * 2, metric.score([], basque, basque))
 
 
+def test_a_class_without_a_row_is_one_line(workplace):
+    Path("rowless.py").write_text("class Rowless:\n    fingerprint = signature = 'x'\n")
+    system(workplace, "a", udhr().references)
+    result = in_process("comptra.evaluate", "runs", *UDHR, "--metrics", "chrf", "rowless.py:Rowless")
+    assert result.returncode == 2 and "is a class without a row" in result.stderr and result.stderr.count("\n") == 1
+
+
 def test_keys_tell_apart_what_differs():
     keys = {key_of("a", "b"), key_of("b", "a"), key_of("ab", ""), key_of("ab", None), key_of("a", "b", None)}
     assert len(keys) == 5

@@ -107,6 +107,27 @@ def dataset_revision(name: str) -> tuple[str, str]:
     return folder, Path(folder).name
 
 
+def local_folder(name: str) -> Path:
+    """The folder (or file) `name`, or of a Hub id that of its files in the cache, downloaded if necessary: tokenizer,
+    configuration, and the weights in one format. Raises UsageError if it does not exist or cannot be downloaded."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if _looks_local(name):
+        raise UsageError(cannot_load(name, FileNotFoundError(name)))
+    require([name])
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    def load() -> str:
+        if constants.HF_HUB_OFFLINE:
+            return snapshot_download(name, local_files_only=True)
+        files = HfApi().list_repo_files(name)
+        weights = "*.safetensors" if any(file.endswith(".safetensors") for file in files) else "*.bin"
+        return snapshot_download(name, allow_patterns=["*.json", "*.model", "*.txt", weights], ignore_patterns=["*/*"])
+
+    return Path(hub_call(name, load))
+
+
 def _is_cached(kind: str, name: str) -> bool:
     from huggingface_hub import constants
 
