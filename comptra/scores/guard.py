@@ -25,7 +25,7 @@ def annotate(group: dict, systems: Iterable[System], judges: Mapping[str, str] |
     for row, system, chain in zip(group["systems"], systems, chains, strict=True):
         row["interference"] = []
         for name, value in row["scores"].items():
-            found = interference.reasons(name, chain)
+            found = interference.reasons(name, chain, group["metrics"][name]["family"])
             found += interference.self_preference((judges or {}).get(name), chain)
             if value is not None:
                 value["interference"] = found
