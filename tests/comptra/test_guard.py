@@ -145,7 +145,7 @@ def test_scores_by_the_metric_that_selected_the_data_are_marked(place, selected,
     reason = f"the training data was selected by metricx-qe {where}"
     assert system["scores"]["metricx-24-qe"]["interference"] == [reason]
     assert system["scores"]["chrf"]["interference"] == [] == system["contamination"] == system["warnings"]
-    assert f"! MetricX-24-QE of {system['name']}: {reason}" in shown
+    assert f"! MetricX-24-QE of selected: {reason}" in shown
     system, shown = place.evaluate(clean, *both)
     assert system["interference"] == [] and "!" not in shown
 
