@@ -17,16 +17,17 @@ import argparse
 import csv
 import io
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import averages, guard, metrics
+from comptra.scores import averages, export, guard, metrics
 from comptra.scores.scoring import metric_names, score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, read_system
-from comptra.scores.tables import csv_text, table, title_of
+from comptra.scores.tables import title_of
 from topxgen.common import flag_rules, hub, provenance
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, run_main
 from topxgen.common.console import show
@@ -48,6 +49,7 @@ CHOICES |= {
     metrics.AUTO: Choice("", "those that this machine can run without a download; says what it leaves out and why")
 }
 
+COMETS = tuple(name for name, row in metrics.METRICS.items() if row.family == "comet")
 METRICX = tuple(name for name, row in metrics.METRICS.items() if row.family == "metricx")
 
 RULES = (
@@ -62,6 +64,12 @@ RULES = (
         "--metrics blaser-qe, metricx-… or mt-ranker",
         lambda args: _measures(args, *METRICX, "blaser-qe", "mt-ranker"),
     ),
+    Rule(
+        ("comet_models",),
+        "--metrics that name each of its metrics",
+        lambda args: {name for name, _ in args.comet_models} <= set(metric_names(args)),
+    ),
+    Rule(("comet_python",), "--metrics comet or a relative", lambda args: _measures(args, *COMETS)),
     Rule(
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",
@@ -97,8 +105,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seed", type=int_range(0, 2**32 - 1), default=12345, help="of trials and samples [%(default)s, sacreBLEU's]")
 
     add = parser.add_argument_group("files to write").add_argument
-    add("--csv", type=Path, metavar="FILE", help="scores, one row per system")
+    add("--csv", type=Path, metavar="FILE", help="scores, one row per system and direction")
     add("--json", type=Path, metavar="FILE", help="scores, signatures, versions, settings and digests")
+    add("--markdown", type=Path, metavar="FILE", help="the tables in Markdown")
+    add("--latex", type=Path, metavar="FILE", help="the tables in LaTeX (booktabs), to \\input in a paper")
     add("--segments", type=Path, metavar="FILE", help="scores of each segment: JSON lines, or CSV if it ends in .csv")
     return parser
 
@@ -144,11 +154,32 @@ def _add_metric_flags(add) -> None:
     )
     add_language_id_flag(add)
     add(
+        "--comet_models",
+        nargs="+",
+        type=comet_model,
+        default=(),
+        metavar="METRIC=MODEL",
+        help="COMET models, as Hub ids or local paths: cometkiwi=models/wmt22-cometkiwi-da [those that docs/evaluation.md lists]",
+    )
+    add(
+        "--comet_python",
+        metavar="PYTHON",
+        help="Python interpreter of COMET's environment [$COMET_PYTHON, else .venv-comet/bin/python]",
+    )
+    add(
         "--cache_dir",
         type=Path,
         metavar="DIR",
         help="where scores of segments are kept for later runs [$TOPXGEN_CACHE/scores, ~/.cache/topxgen/scores]",
     )
+
+
+def comet_model(text: str) -> tuple[str, str]:
+    """An argument type: METRIC=MODEL."""
+    metric, _, model = text.partition("=")
+    if not model or metric not in COMETS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not METRIC=MODEL with a metric of {', '.join(COMETS)}")
+    return metric, model
 
 
 def _add_model_flags(add) -> None:
@@ -240,7 +271,7 @@ def segment_lines(rows: Iterator[dict], as_csv: bool) -> Iterator[str]:
 def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
     flag_rules.check(RULES, args)
-    check_output_files({"--csv": args.csv, "--json": args.json, "--segments": args.segments})
+    check_output_files({f"--{name}": getattr(args, name) for name in ("csv", "json", "markdown", "latex", "segments")})
     if args.cache_dir:
         check_output_directory(args.cache_dir, f"--cache_dir {args.cache_dir}")
     # Folders that record a data set which is missing are skipped one by one; what the command names must be there.
@@ -250,9 +281,10 @@ def print_report(args: argparse.Namespace) -> int:
         [benchmarks.REPOS.get(dataset.test[0])] if dataset and dataset.test and not args.benchmark_dir else [],
     )
     report, rows = evaluate(args)
-    show(table(report))
-    if args.csv:
-        write_atomic(args.csv, [csv_text(report)])
+    show(export.terminal(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+    for file, make in ((args.csv, export.csv_text), (args.markdown, export.markdown), (args.latex, export.latex)):
+        if file:
+            write_atomic(file, [make(report)])
     if args.json:
         write_json(args.json, report)
     if args.segments:
