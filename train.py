@@ -30,7 +30,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from topxgen.common import flag_rules, hub
+from topxgen.common import flag_rules, hub, lineage
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
@@ -222,7 +222,8 @@ def train(args: argparse.Namespace) -> int:
         if args.dry_run:
             check_export(train_pairs, test_pairs, args.export_dir, args.export_formats)
         else:
-            paths = export(train_pairs, test_pairs, args.export_dir, args.export_formats, args.languages_file)
+            link = lineage.of_training_set(vars(args), facts)
+            paths = export(train_pairs, test_pairs, args.export_dir, args.export_formats, args.languages_file, link)
             logger.info(f"exported to {args.export_dir}: {', '.join(path.name for path in paths)}")
 
     # Rows: tokenize the pairs and pack them

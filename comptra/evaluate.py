@@ -23,7 +23,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import averages, metrics
+from comptra.scores import averages, guard, metrics
 from comptra.scores.scoring import metric_names, score_groups
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import csv_text, table, title_of
@@ -46,7 +46,6 @@ CHOICES = metrics.METRICS | {alias: Choice("", f"the same as {name}") for alias,
 
 RULES = (
     Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
-    Rule(("lid_model",), "--metrics lang", lambda args: _measures(args, "lang")),
     Rule(
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",
@@ -173,7 +172,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
         "failed_metrics": failed,
         "groups": scored,
         "summary": summary,
-        "notes": averages.notes(summary),
+        "notes": averages.notes(summary) + guard.base_models_note(scored),
     }
     for group in report["groups"] if args.baseline else ():
         if not group["baseline"]:

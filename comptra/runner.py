@@ -14,7 +14,7 @@ from comptra.models import Model
 from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
-from topxgen.common import provenance
+from topxgen.common import lineage, provenance
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_json
@@ -125,6 +125,7 @@ def translate_with(
                 "truncated_translations": sum(len(marked(path, TRUNCATED)) for path in sizes),
                 "lines_from_original": lines_from_original,
                 "usage": config.meter.totals(model.name),
+                lineage.KEY: origin(config, model),
                 "versions": provenance.versions(),
             }
             if not unchanged:
@@ -148,6 +149,18 @@ def record_settings(folder: Path, settings: dict) -> int:
         inherited = {"lines_from_original": lines}
     provenance.record_settings(folder / SETTINGS, settings | inherited)
     return provenance.read_settings(folder / SETTINGS).get("lines_from_original", 0)
+
+
+def origin(config: EvaluationConfig, model: Model) -> lineage.Translations:
+    """Where the models and the generated demonstrations come from."""
+    args, pool = config.args, config.test_set.facts.get("pool") or {}
+    names = [model.adapter or model.path, model.base] if config.uses_llm else []
+    names += [args.nllb_name_or_path] * (args.method_translate == "nllb")
+    shown = config.max_demonstrations and args.dataset_name_or_path == "topxgen"
+    return {
+        "models": [lineage.of_model(name) for name in dict.fromkeys(names)],
+        "demonstrations": lineage.of_pairs(Path(pool["from"])) if shown else None,
+    }
 
 
 def outcome(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import inference
-from topxgen.common import files
+from topxgen.common import files, lineage, provenance
 from topxgen.common.cli import Parser, run_main
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call, load_weights
@@ -85,6 +85,18 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
         tokenizer.save_pretrained(partial)
         if (adapter / "data_manifest.json").is_file():  # it names the template that main.py prompts with
             shutil.copy(adapter / "data_manifest.json", partial)
+        merged_from = {
+            "kind": "model",
+            "name": "",
+            "stage": "merge",
+            "weights": provenance.weights_id(partial),
+            "links": [lineage.of_model(str(adapter)), lineage.of_model(base)],
+        }
+        manifest = {"stage": "merge", "finished": provenance.now(), "command": provenance.command_line(())}
+        files.write_json(
+            partial / lineage.MERGE_MANIFEST,
+            {**manifest, "versions": provenance.versions(), lineage.KEY: merged_from},
+        )
         if (adapter / "README.md").is_file():
             card = (adapter / "README.md").read_text(encoding="utf-8", errors="replace")
             (partial / "README.md").write_text(model_card(card), encoding="utf-8")

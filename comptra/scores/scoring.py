@@ -5,9 +5,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comptra.scores import compared, metrics, seeds, segments
+from comptra.scores import compared, guard, metrics, output_faults, seeds, segments
 from comptra.scores.averages import Averages
 from comptra.scores.metrics import MetricSettings
+from comptra.scores.reliability import reliability
 from comptra.scores.segment_cache import ScoreCache, default_folder
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System
@@ -114,11 +115,12 @@ def score_group(
 
     `averages` takes what the group adds to the test of the means over groups.
     """
-    first = systems[0]
+    first, test = systems[0], test_of(systems, baseline)
     short_names = [system.short_name for system in systems]
     rows = []
     for i, system in enumerate(systems):
         values = {name: _value(system, name, one, i) for name, one in measured.items()}
+        found = output_faults.count(test, system.translations, system.truncated, args.lid_model)
         is_ambiguous = short_names.count(system.short_name) > 1  # two outputs of one model
         rows.append(
             {
@@ -127,7 +129,8 @@ def score_group(
                 "sentences": len(system.translations),
                 "missing": system.missing,
                 "unanswered": system.unanswered,
-                "empty": sum(not text.strip() for text in system.translations),
+                "empty": found["empty"],
+                "faults": found,
                 "translations_digest": provenance.digest(system.translations),
                 "scores": {name: values.get(name) for name in names},
                 "settings": system.settings,
@@ -145,11 +148,16 @@ def score_group(
         "baseline": str(baseline.folder) if baseline else None,
         "titles": {name: _title(name, measured) for name in names},
         "signatures": {name: one.scorer.signature for name, one in measured.items()},
-        "metrics": {name: describe(name, measured.get(name)) for name in names},
+        "metrics": {
+            name: describe(name, measured.get(name))
+            | {"reliability": reliability(name, segments.row_of(name), test.src, test.tgt)}
+            for name in names
+        },
         "systems": rows,
     }
     statistics = [{name: one.statistics[i] for name, one in measured.items()} for i in range(len(systems))]
     compared.compare(group, systems, statistics, {name: one.scorer for name, one in measured.items()}, args, averages)
+    guard.annotate(group, systems)
     return group
 
 

@@ -96,7 +96,7 @@ def lang(test: Test, settings: MetricSettings) -> Scorer | None:
     """The share of translations, in percent, that are identified as the target language; empty ones are not."""
     import numpy as np
 
-    identifier = _identifier(settings.lid_model)
+    identifier = identifier_of(settings.lid_model)
     if not identifier.knows(test.tgt):
         logger.info(
             f"{settings.lid_model} cannot identify {test.tgt.name}: no language consistency (pass another --lid_model)"
@@ -165,7 +165,7 @@ def _statistics_of(metric) -> Callable[[list[str]], "np.ndarray"]:
 
 
 @cache
-def _identifier(lid_model: str):
+def identifier_of(lid_model: str):
     return language_id.load(lid_model)
 
 

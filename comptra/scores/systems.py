@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from comptra import evaluation_sets
-from comptra.ordered_jsonl import UNANSWERED, TranslationLine, shortened
+from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, TranslationLine, shortened
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, refuse_stand_in
@@ -70,6 +70,7 @@ class System:
     unanswered: int  # translations that are empty, or made without an answer, because the LLM gave none
     settings: dict  # of main.py; {} for the original's
     facts: dict  # of the test set
+    truncated: frozenset[int] = frozenset()  # the indices of translations that are marked as cut
 
     @property
     def short_name(self) -> str:
@@ -121,8 +122,8 @@ def direction_of(name: str, languages_file: str | None = None) -> tuple[Language
     return src, tgt
 
 
-def read_lines(path: Path) -> tuple[list[tuple[str, str, bool]], str | None]:
-    """(sentence, translation, whether it is unanswered) of each line, and what is wrong with the last line.
+def read_lines(path: Path) -> tuple[list[tuple[str, str, bool, bool]], str | None]:
+    """(sentence, translation, whether it is unanswered, and marked as cut) of each line, and what is wrong with the last line.
 
     A broken last line is left out. Raises UsageError for another line that is not {"sentence": text, "translation": text}.
     """
@@ -138,7 +139,8 @@ def read_lines(path: Path) -> tuple[list[tuple[str, str, bool]], str | None]:
                 raise UsageError(f"{problem}; fix or remove the line") from None
             return rows, f"{problem}, written in part by a run that was stopped or is still running"
         text = record["translation"]  # some programs write null where a model gave no answer
-        rows.append((record["sentence"], text or "", bool(record.get(UNANSWERED)) or text is None))
+        is_unanswered = bool(record.get(UNANSWERED)) or text is None
+        rows.append((record["sentence"], text or "", is_unanswered, bool(record.get(TRUNCATED))))
     return rows, None
 
 
@@ -198,8 +200,20 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable)
             raise UsageError(f"{path} is empty")
         logger.info(f"{path} has no translations yet: skipped")
         return None
+    truncated = frozenset(i for i, row in enumerate(rows) if row[3])
     return System(
-        folder, dataset or "", src, tgt, sentences, translations, references, missing, unanswered, settings, facts
+        folder,
+        dataset or "",
+        src,
+        tgt,
+        sentences,
+        translations,
+        references,
+        missing,
+        unanswered,
+        settings,
+        facts,
+        truncated,
     )
 
 

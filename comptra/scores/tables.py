@@ -3,6 +3,7 @@
 import csv
 import io
 
+from comptra.scores import guard
 from topxgen.common.console import aligned, printable
 
 ALPHA = 0.05
@@ -16,7 +17,8 @@ def title_of(group: dict) -> str:
 
 def table(report: dict) -> str:
     """The report for the terminal: one aligned table per test set and direction."""
-    return "\n\n".join(_group_table(group, report) for group in report["groups"])
+    tables = [_group_table(group, report) for group in report["groups"]]
+    return "\n\n".join([*tables, *report.get("notes", ())])
 
 
 def _group_table(group: dict, report: dict) -> str:
@@ -49,14 +51,14 @@ def _group_table(group: dict, report: dict) -> str:
         )
     if report["bootstrap"]:
         lines.append(f"[95% interval]: bootstrap, {report['bootstrap']} samples, seed {report['seed']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *guard.lines(group)])
 
 
 def _cell(value: dict | None) -> str:
     if value is None:
         return "-"
     interval = f" [{value['interval'][0]:.1f}, {value['interval'][1]:.1f}]" if "interval" in value else ""
-    return f"{value['score']:.2f}{interval}{mark(value)}"
+    return f"{value['score']:.2f}{interval}{mark(value)}{'!' if value.get('interference') else ' '}"
 
 
 def mark(value: dict) -> str:

@@ -417,7 +417,7 @@ def test_language_consistency(tmp_path, score):
 def test_an_empty_translation_is_in_no_language(monkeypatch):
     """Whatever the identifier makes of it."""
     identifier = SimpleNamespace(knows=lambda tgt: True, is_language=lambda texts, tgt: [True] * len(texts))
-    monkeypatch.setattr(surface, "_identifier", lambda lid_model: identifier)
+    monkeypatch.setattr(surface, "identifier_of", lambda lid_model: identifier)
     basque = languages.find("Basque")
     scorer = metrics.create("lang", metrics.Test(basque, basque, ["x"] * 4, None))
     assert scorer.scores(scorer.statistics(["Bat.", "", " \n", "Bi."]).sum(axis=0)) == 50
@@ -604,7 +604,6 @@ def test_a_folder_that_cannot_be_scored_does_not_stop_the_others(tmp_path, score
     ("flags", "message"),
     [
         (("--metrics", "chrf", "--tokenize", "13a"), "--tokenize has no effect without --metrics bleu"),
-        (("--metrics", "chrf", "--lid_model", "cld2"), "--lid_model has no effect without --metrics lang"),
         (("--bootstrap", 10**9), "'1000000000' is not a whole number from 0 to 1000000"),
         (("--csv", ""), "--csv is empty"),
         (("--csv=",), "--csv is empty"),

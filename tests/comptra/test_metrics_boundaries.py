@@ -44,7 +44,7 @@ def test_an_empty_translation_is_in_no_language(monkeypatch):
         knows = staticmethod(lambda language: True)
         is_language = staticmethod(lambda texts, language: [text != "b" for text in texts])
 
-    monkeypatch.setattr(surface, "_identifier", lambda model: Always)
+    monkeypatch.setattr(surface, "identifier_of", lambda model: Always)
     metric = scorer("lang")
     assert metric.statistics(["a", "b", " ", ""])[:, 0].tolist() == [1, 0, 0, 0]
     assert metric.scores(np.array([1.0, 4.0])) == 25

@@ -50,6 +50,11 @@ def digest(text: str | list[str]) -> str:
     return hashlib.sha256(joined.encode("utf-8", "replace")).hexdigest()[:16]
 
 
+def texts_sha256(texts: list[str]) -> str:
+    """SHA-256, in hex, of texts joined by line feeds: that of a benchmark's split."""
+    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 # Files of trainers beside the weights, with the same suffixes.
 _NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
 _SAMPLES_PER_FILE, _SAMPLE_BYTES = 256, 1 << 14

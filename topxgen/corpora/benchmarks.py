@@ -7,7 +7,6 @@ a file, a folder or a Hub data set, with a mapping of its columns to languages w
 (rules: topxgen/corpora/tables.py), or a loader. What prompts show to a model comes from examples.py.
 """
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -17,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
 from topxgen.common.registry import Choice, load_choice
@@ -111,7 +111,7 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the texts joined by line feeds."""
-        return hashlib.sha256("\n".join(self.texts).encode("utf-8", "surrogatepass")).hexdigest()
+        return provenance.texts_sha256(self.texts)
 
 
 def load(

@@ -63,11 +63,12 @@ def filter_jsonl(
     settings: dict,
     num_workers: int,
     on_chunk: Callable[[int, int, Counter], None],
+    origin: dict | None = None,
 ) -> dict:
     """Filter the lines of `path` into `kept` (None: not written), `hits` and, if there are any, `malformed`.
 
     `settings` decide the result: if `manifest` records a complete run with the same settings, input and output files,
-    nothing is done. `on_chunk` gets start and end of each finished chunk, in bytes, and the counts so far.
+    nothing is done. `origin` is added to the manifest. `on_chunk` gets start and end of each finished chunk, in bytes, and the counts so far.
     Returns the manifest. Raises UsageError if the input changes during the run or a worker process dies.
     """
     source, finished = _identity(path), _read_manifest(manifest)
@@ -125,6 +126,7 @@ def filter_jsonl(
         "counts": dict(counts),
         "outputs": written,
         "finished": now(),
+        **(origin or {}),
     }
     write_json(manifest, finished)
     return finished

@@ -7,7 +7,7 @@ from collections import Counter
 from functools import partial as partial_call
 from pathlib import Path
 
-from topxgen.common import flag_rules, provenance
+from topxgen.common import flag_rules, lineage, provenance
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import partial, read_json, read_jsonl, write_atomic
@@ -189,6 +189,7 @@ def filter_file(
             lambda start, end, counts: bar.update(
                 end // 1000 - start // 1000, records=counts["records"], overlapping=counts["records_overlapping"]
             ),
+            {lineage.KEY: lineage.of_back_translation(path, name)},
         )
     counts = Counter(manifest["counts"])  # an empty file has no counts
     if not counts["records"]:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from topxgen.common import files
+from topxgen.common import files, lineage
 from topxgen.common.errors import UsageError
 from topxgen.common.files import partial
 from topxgen.common.locks import OutputLock
@@ -32,9 +32,15 @@ def check(train: list[Pair], test: list[Pair], folder: Path, formats: Collection
 
 
 def export(
-    train: list[Pair], test: list[Pair], folder: Path, formats: Collection[str], languages_file: str | None = None
+    train: list[Pair],
+    test: list[Pair],
+    folder: Path,
+    formats: Collection[str],
+    languages_file: str | None = None,
+    link: lineage.Link | None = None,
 ) -> list[Path]:
-    """Write both sets (unless empty) in each of `formats`, with all columns as strings; returns the paths.
+    """Write both sets (unless empty) in each of `formats`, with all columns as strings, and a manifest that holds `link`,
+    where they come from; returns the paths of the sets.
 
     An earlier export in these formats is replaced once the new one is complete. One process at a time writes to the folder.
     Raises UsageError as `check` does.
@@ -51,11 +57,14 @@ def export(
                 FORMATS[name](parts, staging, languages_file)
             new_names = sorted(path.name for path in staging.iterdir())
             (staging / "replaced").mkdir()
+            (folder / lineage.EXPORT_MANIFEST).unlink(missing_ok=True)
             for name in earlier:
                 os.replace(folder / name, staging / "replaced" / name)
             for name in new_names:
                 os.replace(staging / name, folder / name)
             shutil.rmtree(staging)
+            if link is not None:
+                files.write_json(folder / lineage.EXPORT_MANIFEST, {"files": new_names, lineage.KEY: link})
     except OSError as error:
         raise _cannot_export(folder, error) from None
     return [folder / name for name in new_names]
@@ -74,7 +83,7 @@ def _earlier_export(folder: Path, formats: Collection[str], staging: Path) -> li
     }
     exported, others = [], []
     for path in sorted(folder.iterdir()) if folder.exists() else ():
-        if path == staging or path.name.startswith("."):
+        if path == staging or path.name.startswith(".") or path.name == lineage.EXPORT_MANIFEST:
             continue
         is_export = any(re.fullmatch(patterns[name], path.name) for name in formats)
         is_export &= (path / "dataset_dict.json").is_file() if path.name == SAVED_DATASET else path.is_file()

@@ -23,6 +23,7 @@ class RunInfo:
     data: dict  # facts of the training data
     settings: dict  # that decide the result
     command: list[str]
+    lineage: dict  # topxgen.common.lineage.Link
 
     def card(self, state) -> str:
         """The card of the checkpoint at TrainerState `state`, in Markdown with the Hub's front matter."""

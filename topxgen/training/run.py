@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TypedDict
 
-from topxgen.common import provenance, signals
+from topxgen.common import lineage, provenance, signals
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, write_json
@@ -111,7 +111,9 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
     started, output_dir = provenance.now(), args.output_dir
     if args.push_to_hub:
         model_card.check_hub()
-    info = model_card.RunInfo(args, model.is_decoder, facts, settings, provenance.command_line(()))
+    info = model_card.RunInfo(
+        args, model.is_decoder, facts, settings, provenance.command_line(()), lineage.of_training(vars(args), facts)
+    )
     log = checkpoint = None
     try:
         trainer, stopper, log = build_trainer(args, model, rows, eval_sets, info)
@@ -155,6 +157,10 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
     worse = model_card.regressions([entry for entry in state.log_history if entry["step"] <= best_step])
     for name, now, before in worse:
         logger.warning(f"held-out {name} of the best checkpoint is {now:.4g}, worse than {before:.4g} before training")
+    link = {**info.lineage, "weights": provenance.weights_id(output_dir)}
+    if number := _number_of_choices(args, state, stopped_early):
+        chosen = lineage.of_checkpoint(args.metric_for_best_model, str(output_dir), number)
+        link["selections"] = [*link["selections"], chosen]
     manifest = {
         "stage": "train",
         "complete": True,
@@ -169,12 +175,21 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
         "stopped_early": stopped_early,
         "best_checkpoint": best.name,
         "best_metric": state.best_metric,
+        "metric_for_best_model": args.metric_for_best_model,
         "worse_than_before_training": sorted(name for name, _, _ in worse),
+        lineage.KEY: link,
     }
     write_json(output_dir / MANIFEST_FILE, manifest)
     show(f"best: {best.name}; model, card and tokenizer in {output_dir}, log in {output_dir / LOG_FILE}")
     if args.push_to_hub:
         model_card.push(output_dir, args.hub_model_id or output_dir.resolve().name)
+
+
+def _number_of_choices(args: argparse.Namespace, state, stopped_early: bool) -> int:
+    """Among how many checkpoints, or ends of training, the metric chose; 0 if nothing was evaluated."""
+    steps = {entry["step"] for entry in state.log_history if "eval_runtime" in entry} - {0}
+    saved = {step for step in steps if step % args.save_steps == 0 or step == state.global_step}
+    return len(steps if stopped_early else saved) if state.best_global_step else 0
 
 
 def as_usage_error(error: Exception, output_dir: Path) -> Exception:
@@ -228,7 +243,7 @@ def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, eval_se
         (folder / checkpoints.CARD_FILE).write_text(info.card(state), encoding="utf-8")
         # main.py prompts the model with this template, wherever the weights are moved.
         template = {"template_key": args.template_key} if model.is_decoder else {}
-        write_json(folder / "data_manifest.json", {**template, **info.data})
+        write_json(folder / lineage.DATA_MANIFEST, {**template, **info.data, lineage.KEY: info.lineage})
 
     trainer = PairTrainer(
         model=network,

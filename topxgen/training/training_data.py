@@ -47,7 +47,7 @@ def load(spec: DatasetSpec) -> tuple[list[Pair], dict]:
     """All pairs that the spec selects, in the order of the files, and facts for the manifest.
 
     The facts have, under "languages" and the direction, "path", "sha256" (of the file's bytes; for FLORES, the UDHR and the
-    Hub of the texts) and "counts": "read"; drops by reason ("too_short", "forbidden_characters", "empty", "unaligned");
+    Hub of the texts), with a selection by scores the "scorer" (null: it is not named), and "counts": "read"; drops by reason ("too_short", "forbidden_characters", "empty", "unaligned");
     pairs selected ("by_percentile", or "by_size" of "asked"); "duplicates", those selected whose two texts an earlier one
     has, too, which are dropped (with --drop_duplicates before, first); and "pairs", those that remain.
     Raises UsageError for data that is missing, malformed, empty, or lacks what the spec selects by.
@@ -71,6 +71,8 @@ def load(spec: DatasetSpec) -> tuple[list[Pair], dict]:
             chosen = _different(data, chosen, selection)
         selected += chosen
         facts[direction] = {**data.origins[direction], "counts": {**counts, **selection, "pairs": len(chosen)}}
+        if candidates and (spec.percentile is not None or (spec.strategy == "highest" and spec.dataset_size != -1)):
+            facts[direction]["scorer"] = data.scorers[candidates[0]]
     return [data.pairs[i] for i in sorted(selected)], {"name": name, "languages": facts}
 
 
@@ -189,5 +191,10 @@ def _load_own(spec: DatasetSpec) -> LoadedPairs:
         data.add(pair)
     sha256 = sha256_of_files(*files) if files else sha256_of_texts((pair.source, pair.target) for pair in data.pairs)
     data.counts = reader.counts
-    data.origins = {direction: {"path": where, "sha256": sha256} for direction in reader.counts}
+    indices = by_direction(data.pairs)
+    for name in reader.counts:
+        pairs = [data.pairs[i] for i in indices.get(name, [])]
+        # As the digests of benchmarks' splits: evaluate recognises a test set that was trained on.
+        sides = [provenance.texts_sha256(texts) for texts in ([p.source for p in pairs], [p.target for p in pairs])]
+        data.origins[name] = {"path": where, "sha256": sha256, "texts_sha256": sides}
     return data

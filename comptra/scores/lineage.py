@@ -1,0 +1,156 @@
+"""The chain behind the translations in a folder, from the manifests: what selected the outputs, the checkpoint and the data."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import msgspec
+
+from comptra.candidate_selection import BY_QUALITY
+from topxgen.common import lineage
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
+from topxgen.common.lineage import Link
+from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
+
+ROUNDS = "rounds.json"  # of a run file with rounds (topxgen.experiments.rounds)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`what` was selected by `metric`, a name or a scorer's id (None: a scorer that is not named). `where`: folder and flag."""
+
+    what: str
+    metric: str | None
+    where: str
+    is_indirect: bool = False  # it selected what a model learned that wrote the training data
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What led to translations. `writers`: names of the models that wrote them or their training data."""
+
+    selections: list[Selection] = field(default_factory=list)
+    data: list[Link] = field(default_factory=list)  # that the weights were trained on
+    writers: list[str] = field(default_factory=list)
+    base_models: list[str] = field(default_factory=list)  # of which nothing is known
+    ends: list[str] = field(default_factory=list)  # why something is not known that manifests should say
+
+
+class _Settings(TypedDict, total=False):
+    """What is read of the settings of main.py."""
+
+    selection_method: str | None
+    num_return_sequences: int
+    method_translate: str
+    weights: list[str]
+
+
+class _Manifest(TypedDict, total=False):
+    model: str
+    settings: _Settings
+    lineage: lineage.Translations
+
+
+class _Round(TypedDict):
+    round: int
+    directory: str
+
+
+class _Rounds(TypedDict):
+    """What is read of rounds.json."""
+
+    metric: str
+    best_round: int
+    rounds: Annotated[list[_Round], msgspec.Meta(min_length=1)]
+    held_out_set: NotRequired[dict[str, Any]]
+
+
+def read(folder: Path) -> Chain:
+    """The chain of the translations in `folder`. What is missing or damaged is said in `ends`; nothing is raised."""
+    try:
+        manifest = read_json(folder / MANIFEST, _Manifest)
+        chosen = _of_outputs(folder, manifest.get("settings", {})) + _of_rounds(folder)
+    except (UsageError, OSError) as error:
+        return Chain(ends=[str(error)])
+    if not manifest:
+        return Chain(ends=[f"no {MANIFEST}"])
+    origin = manifest.get(lineage.KEY) or {"models": _models_of_older(manifest), "demonstrations": None}
+    demonstrations = [origin["demonstrations"]] if origin["demonstrations"] else []
+    links = [*lineage.walk(origin["models"]), *lineage.walk(demonstrations)]
+    writers = [writer for link in links for writer in link.get("writers", ())]
+    chosen += [_selection(found) for link in lineage.walk(origin["models"]) for found in _effective(link)]
+    chosen += [
+        _selection(found, "demonstrations") for link in lineage.walk(demonstrations) for found in _effective(link)
+    ]
+    chosen += [_selection(found, indirect=link["name"]) for link in writers for found in _effective(link)]
+    of_models = list(lineage.walk(origin["models"]))
+    models = [link for link in of_models if link["kind"] == "model"]
+    return Chain(
+        list(dict.fromkeys(chosen)),
+        [link for link in of_models if link["kind"] == "data"],
+        list(dict.fromkeys([*(link["name"] for link in (*origin["models"], *models, *writers))])),
+        list(dict.fromkeys(link["name"] for link in models if not ("stage" in link or "ends" in link))),
+        list(
+            dict.fromkeys(
+                link["ends"] for link in (*of_models, *writers) if "ends" in link and not _is_test_set_matter(link)
+            )
+        ),
+    )
+
+
+def _is_test_set_matter(link: Link) -> bool:
+    """Whether its end only leaves open which test sets were removed, of which training_overlap warns."""
+    return link["kind"] == "data" and link.get("stage") != "datagen"
+
+
+def _effective(link: Link) -> list[lineage.Selection]:
+    """The selections that left something out."""
+    return [
+        one for one in link.get("selections", ()) if one["kept"] is None or one["of"] is None or one["kept"] < one["of"]
+    ]
+
+
+def _selection(found: lineage.Selection, what: str = "", indirect: str = "") -> Selection:
+    name = f"the {what or found['what']}"
+    if indirect:
+        name = f"the {found['what']} of {indirect}, which wrote training data,"
+    return Selection(name, found["metric"], f"{found['where']}, {found['flag']}", bool(indirect))
+
+
+def _models_of_older(manifest: _Manifest) -> list[Link]:
+    """The model that the manifest of an older version names; with the digests of base and adapter, if they were folders."""
+    if "model" not in manifest:
+        return [{"kind": "model", "name": "", "ends": "the manifest of the translations names no model"}]
+    weights = manifest.get("settings", {}).get("weights") or [""]
+    return [lineage.of_model(manifest["model"], weights[-1] or None)]
+
+
+def _of_outputs(folder: Path, settings: _Settings) -> list[Selection]:
+    """What selected among several candidates of a translation, or judged one that was then refined."""
+    method, metric = settings.get("method_translate"), settings.get("selection_method") or "greedy"
+    if method == "maps":
+        metric = metric if metric in BY_QUALITY else "blaser"
+        return [Selection("the translation of each sentence", metric, f"{folder}, --method_translate maps")]
+    chosen = []
+    if method == "TEaR":  # estimates errors as GEMBA-MQM does, and refines by them
+        chosen.append(Selection("the refinement of each sentence", "gemba-mqm", f"{folder}, --method_translate TEaR"))
+    if metric != "greedy" and settings.get("num_return_sequences", 1) > 1:
+        flag = f"--num_return_sequences {settings['num_return_sequences']} --selection_method {metric}"
+        chosen.append(Selection("the translation of each sentence", metric, f"{folder}, {flag}"))
+    return chosen
+
+
+def _of_rounds(folder: Path) -> list[Selection]:
+    """The choice of the best round of self-improvement, if these are its translations: {round}/translations/{model}/{run}."""
+    own = folder.resolve().parents
+    for round_folder, output_dir in ((own[2], own[2]), (own[2], own[3])) if len(own) > 3 else ():
+        found = read_json(output_dir / ROUNDS, _Rounds)
+        if not found or len(found["rounds"]) == 1:
+            continue
+        names = {one["round"]: Path(one["directory"]).name for one in found["rounds"]}
+        name = round_folder.name if round_folder != output_dir else names.get(0)
+        if names.get(found["best_round"]) == name:
+            flag = f"best of {len(found['rounds'])} rounds by held-out {found['metric']}"
+            return [Selection("the round", found["metric"], f"{output_dir / ROUNDS}, {flag}")]
+    return []

@@ -1,0 +1,304 @@
+"""The guard of comptra.evaluate: chains of real runs in which a metric selected something, clean ones, and broken ones."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from comptra.scores import interference, lineage
+from tests.experiments.test_comparison_run import TRANSLATOR
+from tests.support.main_runs import folder_of, options
+from tests.support.runs import in_process
+from tests.support.tiny_metricx import build_metricx
+from tests.support.tiny_models import udhr_texts
+
+TRAIN = (
+    *("--targets_only", "--max_length", 256, "--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 1),
+    *("--num_warmup_steps", 1, "--max_steps", 4, "--save_steps", 2, "--eval_steps", 2, "--target_languages", "Basque"),
+    *("--use_peft", "--lora_r", 2),
+)
+
+
+def run(script: str, *words) -> str:
+    result = in_process(script, *words)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+class Place(NamedTuple):
+    """A folder with data, models and translations, and the base model."""
+
+    folder: Path
+    base: str
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data" / "t"
+
+    def train(self, name: str, *more, data=None) -> Path:
+        generated = ("--dataset_name_or_path", "topxgen", "--data_dir", data or self.data, "--test_size_ratio", 0)
+        words = (*TRAIN, *(more if "--dataset_name_or_path" in more else (*generated, *more)))
+        run("train.py", "--model_name_or_path", self.base, "--output_dir", self.folder / name, *words)
+        return self.folder / name
+
+    def translate(self, model: Path | str, output="translations", *more, dataset="udhr", base=None) -> Path:
+        words = options(
+            str(model),
+            dataset_name_or_path=dataset,
+            k=0,
+            lora_rank=None,
+            **({"base_model_name_or_path": base} if base else {}),
+        )
+        run("main.py", *words, "--output_dir", self.folder / output, *more)
+        return folder_of(self.folder / output, str(model), k=0)
+
+    def evaluate(self, folder: Path, *more) -> tuple[dict, str]:
+        """The one system of the report, with the warnings of its group, and what is printed."""
+        path = self.folder / "scores.json"
+        shown = run("comptra.evaluate", folder, "--metrics", "bleu", "chrf", "--tokenize", "13a", "--json", path, *more)
+        (group,) = json.loads(path.read_text())["groups"]
+        return group["systems"][0] | {"warnings": group["warnings"]}, shown
+
+
+@pytest.fixture(scope="module")
+def place(tiny_lm, tmp_path_factory) -> Place:
+    """Pairs from native texts, scored by MetricX-QE and decontaminated against the UDHR; nothing is selected yet."""
+    folder = tmp_path_factory.mktemp("guard")
+    (folder / "translator.py").write_text(TRANSLATOR)
+    words = " ".join(udhr_texts("Basque")).split()
+    texts = [" ".join(random.Random(i).sample(words, 20)) + "." for i in range(30)]
+    (folder / "native.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    metricx = build_metricx(folder / "metricx-24-hybrid-tiny", texts)
+    place = ("--languages", "Basque", "--output_dir", folder / "data", "--translate_dir", "t")
+    back = (
+        "--back_translator",
+        f"{folder / 'translator.py'}:Numbers",
+        "--scorer",
+        "metricx-qe",
+        "--metricx_name_or_path",
+        metricx,
+    )
+    run("datagen.py", "--paragraphs", folder / "native.txt", *place, *back)
+    run("decontamination.py", "--input_dir", folder / "data" / "t", "--benchmarks", "udhr")
+    return Place(folder, tiny_lm)
+
+
+@pytest.fixture(scope="module")
+def selected(place) -> Path:
+    """Translations of a model whose training data MetricX-QE selected."""
+    return place.translate(place.train("selected", "--percentile", 50))
+
+
+@pytest.fixture(scope="module")
+def clean(place) -> Path:
+    """The same data, scored, but the first pairs of it."""
+    return place.translate(place.train("clean", "--dataset_size", 8))
+
+
+@pytest.fixture(scope="module")
+def by_chrf(place) -> Path:
+    """An adapter whose best checkpoint was chosen by chrF++ on held-out pairs."""
+    held_out = ("--test_size_ratio", 4, "--num_eval_translations", 1)
+    return place.train("by-chrf", "--dataset_name_or_path", "udhr", *held_out)
+
+
+def reasons(folder: Path, *metrics: str) -> dict[str, list[str]]:
+    chain = lineage.read(folder)
+    return {name: found for name in metrics if (found := interference.reasons(name, chain))}
+
+
+NEURAL = (
+    "metricx-24",
+    "metricx-qe",
+    "comet",
+    "xcomet",
+    "cometkiwi",
+    "ssa-comet-qe",
+    "blaser-qe",
+    "gemba-da",
+    "mt-ranker",
+)
+
+
+def test_data_that_a_metric_selected(place, selected):
+    found = reasons(selected, "bleu", "chrf", "lang", *NEURAL)
+    where = f"({place.data}, --percentile 50"
+    assert found["metricx-qe"] == [f"the training data was selected by metricx-qe {where})"]
+    assert found["metricx-24"] == [f"the training data was selected by metricx-qe {where}, a relative: MetricX)"]
+    assert found.keys() == {*NEURAL[:6]}, "what shares neither model nor judgements is not marked"
+    assert all(
+        "a distant relative: both learned from human judgements of WMT" in found[name][0] for name in NEURAL[2:6]
+    )
+
+
+def test_a_clean_chain_is_silent(place, clean):
+    assert reasons(clean, "bleu", "chrf", *NEURAL) == {}
+    system, shown = place.evaluate(clean)
+    assert (system["interference"], system["contamination"], system["warnings"]) == ([], [], [])
+    assert "!" not in shown and "warning" not in shown
+    assert f"not known of base models: what they were trained on, and what selected it ({place.base})" in shown
+
+
+def test_a_checkpoint_that_a_metric_selected(place, by_chrf):
+    system, shown = place.evaluate(place.translate(by_chrf))
+    reason = f"the checkpoint was selected by chrf ({by_chrf}, --metric_for_best_model chrf"
+    assert system["scores"]["chrf"]["interference"] == [f"{reason})"]
+    assert system["scores"]["bleu"]["interference"] == [f"{reason}, a relative: n-grams in common with a reference)"]
+    assert system["interference"] == [
+        f"BLEU: {reason}, a relative: n-grams in common with a reference)",
+        f"chrF++: {reason})",
+    ]
+    assert f"! chrF++ of {system['name']}: {reason})" in shown
+    assert sum("!" in line for line in shown.splitlines()) == 3, "the row, and a line for each mark"
+    assert reasons(place.translate(by_chrf, "again"), *NEURAL) == {}
+    # The UDHR's articles 1 to 20 are what it was trained on, and not the test set.
+    assert system["contamination"] == []
+
+
+def test_a_checkpoint_taken_by_its_number_was_not_selected(place, by_chrf):
+    assert reasons(place.translate(by_chrf / "checkpoint-2"), "chrf") == {}
+
+
+def test_the_loss_is_no_metric(place):
+    model = place.train("by-loss", "--dataset_name_or_path", "udhr", "--test_size_ratio", 4)
+    assert json.loads((model / "manifest_train.json").read_text())["lineage"]["selections"][0]["metric"] == "loss"
+    system, shown = place.evaluate(place.translate(model))
+    assert not (system["interference"] or system["warnings"]) and "!" not in shown
+
+
+def test_one_checkpoint_is_no_choice(place):
+    more = ("--save_steps", 4, "--test_size_ratio", 4, "--num_eval_translations", 1)
+    model = place.train("one-checkpoint", "--dataset_name_or_path", "udhr", *more)
+    assert reasons(place.translate(model), "chrf", "bleu") == {}
+
+
+def test_a_merged_model_and_a_model_trained_on(place, by_chrf):
+    merged = place.folder / "merged"
+    run("scripts.merge_lora", by_chrf, merged)
+    (reason,) = reasons(place.translate(merged), "chrf")["chrf"]
+    assert reason == f"the checkpoint was selected by chrf ({by_chrf}, --metric_for_best_model chrf)"
+    next_model = Place(place.folder, str(merged)).train("next", "--dataset_size", 8)
+    assert reasons(place.translate(next_model), "chrf", "metricx-24") == {"chrf": [reason]}
+
+
+def test_outputs_that_a_metric_selected(place):
+    sampled = ("--num_return_sequences", 3, "--temperature", 1.0, "--selection_method")
+    folder = place.translate(place.base, "mbr", *sampled, "chrf")
+    found = reasons(folder, "bleu", "chrf", *NEURAL)
+    where = f"({folder}, --num_return_sequences 3 --selection_method chrf"
+    assert found["chrf"] == [f"the translation of each sentence was selected by chrf {where})"]
+    assert found.keys() == {"bleu", "chrf"}
+    assert reasons(place.translate(place.base, "first", *sampled, "greedy"), "chrf", *NEURAL) == {}
+
+
+# What was moved, removed, damaged
+
+
+def without_lineage(*folders: Path) -> None:
+    """As versions wrote manifests that did not carry where their inputs came from."""
+    for file in (file for folder in folders for file in folder.rglob("*manifest*.json")):
+        content = json.loads(file.read_text())
+        if content.pop("lineage", None):
+            content.pop("metric_for_best_model", None)
+            file.write_text(json.dumps(content))
+
+
+def of_older_versions(place, tmp_path) -> Place:
+    """A copy as older versions would have left it there."""
+    copy = copy_of(place, tmp_path)
+    for file in copy.folder.rglob("*.json"):
+        file.write_text(file.read_text().replace(str(place.folder), str(copy.folder)))
+    without_lineage(copy.folder)
+    return copy
+
+
+def copy_of(place, tmp_path) -> Place:
+    shutil.copytree(place.folder, tmp_path / "copy")
+    return Place(tmp_path / "copy", place.base)
+
+
+def test_the_chain_outlives_models_and_data(place, selected, by_chrf, tmp_path):
+    first, second = reasons(selected, *NEURAL), reasons(place.translate(by_chrf), "chrf")
+    for folder in (selected, place.translate(by_chrf)):
+        shutil.copytree(folder, tmp_path / folder.parent.name / folder.name)
+    assert reasons(tmp_path / "selected" / selected.name, *NEURAL) == first
+    assert reasons(tmp_path / "by-chrf" / selected.name, "chrf") == second
+
+
+def test_manifests_of_older_versions_are_followed(place, selected, by_chrf, tmp_path):
+    expected = [reasons(selected, *NEURAL), reasons(place.translate(by_chrf), "chrf", "bleu")]
+    copy = of_older_versions(place, tmp_path)
+    folders = [copy.folder / folder.relative_to(place.folder) for folder in (selected, place.translate(by_chrf))]
+    found = [reasons(folders[0], *NEURAL), reasons(folders[1], "chrf", "bleu")]
+    assert json.loads(json.dumps(found).replace(str(copy.folder), str(place.folder))) == expected
+    system, _ = copy.evaluate(folders[0])
+    assert (system["warnings"], system["contamination"]) == ([], [])
+
+
+def test_an_older_chain_ends_where_a_folder_is_gone(place, selected, tmp_path):
+    copy = of_older_versions(place, tmp_path)
+    manifest = copy.folder / selected.relative_to(place.folder) / "manifest_translate.json"
+    gone = str((copy.folder / "selected").rename(copy.folder / "elsewhere").with_name("selected"))
+    assert lineage.read(manifest.parent).ends == [f"{gone} is not there any more"]
+    system, shown = copy.evaluate(manifest.parent)
+    (line,) = system["warnings"]
+    assert line == f"the chain behind {system['name']} ends here: {gone} is not there any more"
+    assert f"warning: {line}" in shown
+
+
+def test_other_weights_in_the_folder_of_a_model(place, selected, by_chrf, tmp_path):
+    copy = copy_of(place, tmp_path)
+    shutil.copy(by_chrf / "adapter_model.safetensors", copy.folder / "selected" / "adapter_model.safetensors")
+    model = copy.folder / "selected"
+    ends = lineage.read(copy.translate(model, "others")).ends
+    assert ends == [f"the weights in {model} are not those that manifest_train.json describes"]
+
+
+def test_data_that_its_manifest_does_not_describe(place, tmp_path):
+    copy = copy_of(place, tmp_path)
+    path = copy.data / "Basque_translate_filtered.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    system, shown = copy.evaluate(copy.translate(copy.train("changed", "--percentile", 50)))
+    (line,) = system["contamination"]
+    assert line == (
+        f"trained on {copy.data} (Basque) of which it is not known whether it holds the test set: "
+        "manifest_decontaminate_Basque.json describes another Basque_translate_filtered.jsonl than the one that is there"
+    ).replace("manifest_decontaminate", f"{copy.data}/manifest_decontaminate")
+    assert f"warning: {system['name']}: {line}" in shown
+    assert reasons(Path(system["path"]), "metricx-24"), "what selected it is still known"
+
+
+@pytest.mark.parametrize("damage", ["{", '{"lineage": 5}', '{"lineage": {"kind": "model", "name": 3}}', "[1]"])
+def test_a_damaged_manifest_of_a_model(place, selected, tmp_path, damage):
+    copy = copy_of(place, tmp_path)
+    model = copy.folder / "selected"
+    (model / "manifest_train.json").write_text(damage)
+    (end,) = lineage.read(copy.translate(model, "others")).ends
+    assert end.startswith(str(model / "manifest_train.json")) and "\n" not in end
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", '{"lineage": 5}', '{"lineage": {"models": 1, "demonstrations": null}}', "[1]", '{"settings": 3}']
+)
+def test_a_damaged_manifest_of_translations(selected, tmp_path, damage):
+    shutil.copytree(selected, tmp_path / "run")
+    (tmp_path / "run" / "manifest_translate.json").write_text(damage)
+    (end,) = lineage.read(tmp_path / "run").ends
+    assert "manifest_translate.json" in end and "\n" not in end
+
+
+def test_a_model_that_was_made_from_itself_and_links(place, tmp_path):
+    """Manifests of older versions name paths, which may lead in a circle; links to folders lead to what they are."""
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / one).mkdir()
+        settings = {"model_name_or_path": str(tmp_path / other), "dataset_name_or_path": "udhr"}
+        data = {"name": "udhr", "languages": {}}
+        (tmp_path / one / "manifest_train.json").write_text(json.dumps({"settings": settings, "data": data}))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    manifest = {"model": str(tmp_path / "linked"), "settings": {"weights": [""]}}
+    (tmp_path / "run" / "manifest_translate.json").write_text(json.dumps(manifest))
+    assert f"{tmp_path / 'a'} was made from itself, by its manifests" in lineage.read(tmp_path / "run").ends

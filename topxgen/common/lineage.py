@@ -1,0 +1,425 @@
+"""Where models and data come from: what selected them, which test sets were removed from them, which models wrote them.
+
+A stage copies the links of what it reads into its own manifest (`lineage`, docs/files.md), so that the chain outlives
+folders that are moved or removed. Manifests of older versions name folders alone; their links are made from the manifests
+that are still there. What is missing, damaged or of another file raises nothing: its link says why the chain `ends`.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NotRequired, Required, TypedDict
+
+from topxgen.common import schemas
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json, read_jsonl
+from topxgen.common.provenance import weights_id
+from topxgen.common.records import FilteredLayout, Layout, translations_name
+
+KEY = "lineage"  # of manifests
+MODEL_MANIFESTS = TRAIN_MANIFEST, MERGE_MANIFEST, DATA_MANIFEST = (
+    *("manifest_train.json", "manifest_merge.json"),
+    "data_manifest.json",
+)
+EXPORT_MANIFEST = "manifest_export.json"
+GENERATED, BENCHMARKS = ("topxgen", "ours"), ("flores", "udhr")  # names of training sets
+MAX_LOWEST = (
+    0.01  # share of the pairs that --percentile 0, which drops those of the lowest score, drops without selecting
+)
+
+
+class Selection(TypedDict):
+    """`what` was selected by a metric, because of `flag`: `kept` of `of` (null: not known). `metric` is a name or a scorer's id,
+    null if it has none; `where` is a folder."""
+
+    what: str
+    metric: str | None
+    flag: str
+    where: str
+    kept: int | None
+    of: int | None
+
+
+class Text(TypedDict):
+    """One side of a benchmark's split, as manifests of decontamination.py name it."""
+
+    benchmark: str
+    split: str
+    language: str
+    sha256: str
+
+
+class Link(TypedDict, total=False):
+    """A model, or the pairs of a language. One without a stage and an end is a base model, of which nothing is known."""
+
+    kind: Required[str]  # model or data
+    name: Required[str]
+    stage: str  # that made it
+    weights: str  # of a model: their digest (provenance.weights_id)
+    languages: list[str]  # of pairs: that of the sentences, and that of the translations
+    selections: list[Selection]
+    removed: list[Text]  # the texts of benchmarks that decontamination.py removed
+    texts: list[Text]  # what the data is itself, if it is a benchmark
+    writers: list["Link"]  # models that wrote the texts: their `selections` are those of their chains
+    links: list["Link"]  # what it was made from
+    ends: str
+
+
+class Translations(TypedDict):
+    """`lineage` in the manifest of main.py."""
+
+    models: list[Link]
+    demonstrations: Link | None
+
+
+class _Part(TypedDict, total=False):
+    path: Required[str]
+    sha256: Required[str]
+    source_sha256: str
+    texts_sha256: list[str]
+    counts: Required[dict[str, int]]
+    scorer: str | None
+
+
+class Facts(TypedDict, total=False):
+    """What is read of the facts of training data (training_data.load)."""
+
+    name: str
+    languages: dict[str, _Part]
+    streamed: str
+
+
+class TrainSettings(TypedDict, total=False):
+    model_name_or_path: str
+    dataset_name_or_path: str
+    split: str | None
+    percentile: float | None
+    strategy: str
+    drop_duplicates: str
+
+
+class _Training(TypedDict):
+    """What is read of manifest_train.json of an older version."""
+
+    settings: TrainSettings
+    data: Facts
+    command: NotRequired[list[str]]
+
+
+class _Export(TypedDict):
+    """manifest_export.json, in the folder of --export_dir."""
+
+    files: list[str]
+    lineage: Link
+
+
+class _DatagenSettings(TypedDict, total=False):
+    number_of_candidates: int
+    select_by: str | None
+    scorer: str
+    min_score: float | None
+    model: str | None
+    adapter: str | None
+    nllb_name_or_path: str | None
+
+
+class _Counts(TypedDict, total=False):
+    pairs: int
+    rejected: dict[str, int]
+
+
+class _Datagen(TypedDict, total=False):
+    """What is read of the manifest of a stage of datagen.py for a language."""
+
+    settings: Required[_DatagenSettings]
+    counts: _Counts
+
+
+class _DatagenWhole(TypedDict, total=False):
+    """The same of all languages."""
+
+    settings: Required[_DatagenSettings]
+    counts: dict[str, _Counts]
+
+
+class _Benchmarks(TypedDict):
+    sentence: list[Text]
+    translation: list[Text]
+
+
+class _FilterSettings(TypedDict):
+    benchmarks: _Benchmarks
+    tokens_per_ngram: dict[str, int]
+    drop_on_sentence_overlap: str
+    drop_on_translation_overlap: str
+
+
+class _Decontamination(TypedDict):
+    """What is read of manifest_decontaminate_{Language}.json."""
+
+    settings: _FilterSettings
+    input: dict[str, Any]
+    outputs: dict[str, dict[str, Any]]
+    lineage: NotRequired[Link]
+
+
+def walk(links: Iterable[Link]) -> Iterator[Link]:
+    """The links and all that they were made from, without the writers of texts; what was made last comes first."""
+    for link in links:
+        yield link
+        yield from walk(link.get("links", ()))
+
+
+def selections(links: Iterable[Link]) -> list[Selection]:
+    """Those of all links, each once."""
+    found = [selection for link in walk(links) for selection in link.get("selections", ())]
+    return [selection for i, selection in enumerate(found) if selection not in found[:i]]
+
+
+def checked(value: Any, schema: type, path: Path) -> Any:
+    """`value`, read from `path`. Raises UsageError naming the field that does not fit `schema`."""
+    try:
+        schemas.check(value, schema)
+    except ValueError as error:
+        raise UsageError(f"{path}: {KEY}: {error}") from None
+    return value
+
+
+def _or_end(kind: str, name: str, make: Callable[[], Link]) -> Link:
+    try:
+        return make()
+    except (UsageError, OSError) as error:
+        return {"kind": kind, "name": name, "ends": str(error)}
+
+
+# Models
+
+
+def of_model(name: str, weights: str | None = None, seen: frozenset[Path] = frozenset()) -> Link:
+    """The link of a model or adapter: a folder, or the name of one of the Hub or an API.
+
+    `weights`: their digest, if it is known that the model was a folder with these. `seen`: folders that lead to it.
+    """
+    return _or_end("model", name, lambda: _of_model(name, weights, seen))
+
+
+def _of_model(name: str, weights: str | None, seen: frozenset[Path]) -> Link:
+    folder = Path(name)
+    if not folder.is_dir():
+        return {"kind": "model", "name": name, **({"ends": f"{name} is not there any more"} if weights else {})}
+    if folder.resolve() in seen:
+        return {"kind": "model", "name": name, "ends": f"{name} was made from itself, by its manifests"}
+    for file in MODEL_MANIFESTS:
+        if link := read_json(folder / file).get(KEY):
+            link = {**checked(link, Link, folder / file), "name": name}
+            break
+    else:
+        file, link = "its manifest", _of_older(folder, name, seen | {folder.resolve()})
+    expected = weights or link.get("weights")
+    if expected and expected != weights_id(folder):
+        what = "that translated" if weights else f"that {file} describes"
+        return {"kind": "model", "name": name, "ends": f"the weights in {name} are not those {what}"}
+    return link
+
+
+def _of_older(folder: Path, name: str, seen: frozenset[Path]) -> Link:
+    """The link of an output directory or checkpoint of an older version, or of a folder that is neither."""
+    if manifest := read_json(folder / TRAIN_MANIFEST, _Training):
+        link = of_training(manifest["settings"], manifest["data"], seen)
+        if metric := _metric_in(manifest.get("command", [])):
+            link["selections"].append(of_checkpoint(metric, str(folder)))
+        return {**link, "name": name}
+    if facts := read_json(folder / DATA_MANIFEST, Facts):
+        settings = read_json(folder.parent / "settings_train.json", TrainSettings)
+        ends = {} if settings else {"ends": f"no settings_train.json above {name}: not known what selected its data"}
+        return {**of_training(settings, facts, seen), "name": name, **ends}
+    return {"kind": "model", "name": name}
+
+
+def _metric_in(command: Sequence[str]) -> str | None:
+    """The metric that picked the best checkpoint, by the words of a train.py command."""
+    values = dict(zip(command, [*command[1:], ""], strict=False))
+    values |= dict(word.split("=", 1) for word in command if word.startswith("--") and "=" in word)
+    chosen = values.get("--metric_for_best_model") or values.get("--best_by")
+    return chosen or ("chrf" if values.get("--num_eval_translations", "0") != "0" else None)
+
+
+def of_checkpoint(metric: str, where: str, number: int | None = None) -> Selection:
+    """The choice of the best of `number` checkpoints (None: not known) by a metric on held-out pairs."""
+    flag, kept = f"--metric_for_best_model {metric}", None if number is None else 1
+    return {"what": "checkpoint", "metric": metric, "flag": flag, "where": where, "kept": kept, "of": number}
+
+
+def of_training(settings: TrainSettings, data: Facts, seen: frozenset[Path] = frozenset()) -> Link:
+    """The link of a model of train.py, by its settings and the facts of its data (training_data.load)."""
+    base, set_of_pairs = settings.get("model_name_or_path"), of_training_set(settings, data, seen)
+    links = [*([of_model(base, None, seen)] if base else []), *set_of_pairs["links"]]
+    return {"kind": "model", "name": "", "stage": "train", "selections": set_of_pairs["selections"], "links": links}
+
+
+def of_training_set(settings: TrainSettings, data: Facts, seen: frozenset[Path] = frozenset()) -> Link:
+    """The link of the pairs that train.py has read and selected, which --export_dir writes to files."""
+    dataset = settings.get("dataset_name_or_path") or data.get("name", "")
+    links, found = [], []
+    for direction, part in data.get("languages", {}).items():
+        links += _of_data(dataset, settings, direction, part, seen)
+        found += _by_score(settings, part)
+    if "streamed" in data:
+        links.append(_unknown(data["streamed"]))
+    if not (data.get("languages") or "streamed" in data):
+        links.append({"kind": "data", "name": dataset, "ends": "the manifest does not say what it was trained on"})
+    return {"kind": "data", "name": dataset, "stage": "export", "selections": found, "links": links}
+
+
+def _by_score(settings: TrainSettings, part: _Part) -> list[Selection]:
+    """What selected the pairs of a direction by their scores: nothing, or one Selection."""
+    percentile, counts = settings.get("percentile"), part["counts"]
+    drops = ("too_short", "forbidden_characters", *(("duplicates",) * (settings.get("drop_duplicates") == "before")))
+    of = counts.get("read", 0) - sum(counts.get(reason, 0) for reason in drops)
+    if percentile is not None:
+        flag, kept = f"--percentile {percentile:g}", counts.get("by_percentile", of)
+        if not percentile and of - kept <= max(1, MAX_LOWEST * of):
+            return []
+    elif settings.get("strategy") == "highest" and "by_size" in counts:
+        flag, kept = f"--strategy highest --dataset_size {counts.get('asked')}", counts["by_size"]
+    else:
+        return []
+    paths = [Path(path) for path in part["path"].split(", ")]
+    scorer = part["scorer"] if "scorer" in part else _scorer_in(paths[0])
+    where = ", ".join(str(path.parent) for path in paths)
+    return [{"what": "training data", "metric": scorer, "flag": flag, "where": where, "kept": kept, "of": of}]
+
+
+def _scorer_in(path: Path) -> str | None:
+    try:
+        return next(read_jsonl(path), {}).get("scorer")
+    except (UsageError, OSError):
+        return None
+
+
+# Data
+
+
+def _unknown(name: str) -> Link:
+    return {"kind": "data", "name": name, "ends": "no manifest says which test sets were removed from it"}
+
+
+def _of_data(dataset: str, settings: TrainSettings, direction: str, part: _Part, seen: frozenset[Path]) -> list[Link]:
+    """The data of a direction: a link for each of its files."""
+    if dataset in GENERATED:
+        return [of_pairs(Path(path), seen) for path in part["path"].split(", ")]
+    match = re.fullmatch("(.+) to (.+)", direction)
+    languages = match.groups() if match else ()  # none of raw text
+    if dataset in BENCHMARKS:
+        split, digests = settings.get("split") or "dev", (part.get("source_sha256", ""), part["sha256"])
+        texts = [
+            {"benchmark": dataset, "split": split, "language": language, "sha256": sha256}
+            for language, sha256 in zip(languages, digests, strict=True)
+        ]
+        return [{"kind": "data", "name": f"{dataset} {split}", "stage": "benchmark", "texts": texts}]
+    path = Path(part["path"])
+    for manifest in (path / EXPORT_MANIFEST, path.parent / EXPORT_MANIFEST):
+        if path.exists() and manifest.is_file():
+            return [_or_end("data", str(path), lambda manifest=manifest: _of_export(manifest, path))]
+    texts = [
+        {"benchmark": dataset, "split": "", "language": language, "sha256": sha256}
+        for language, sha256 in zip(languages, part.get("texts_sha256", ()), strict=False)
+    ]
+    return [{**_unknown(part["path"]), "texts": texts}]
+
+
+def _of_export(manifest: Path, path: Path) -> Link:
+    exported = read_json(manifest, _Export)
+    if path != manifest.parent and path.name not in exported["files"]:
+        return _unknown(str(path))
+    return {**exported["lineage"], "name": str(path)}
+
+
+def of_pairs(path: Path, seen: frozenset[Path] = frozenset()) -> Link:
+    """The link of a {Language}_translate_filtered.jsonl, or of a {Language}_translate.jsonl."""
+    if path.name.endswith(translations_name("")):
+        language = path.name.removesuffix(translations_name(""))
+        return {**of_back_translation(path, language, seen), "ends": f"{path} was not decontaminated"}
+    return _or_end("data", str(path.parent), lambda: _of_filtered(path, seen))
+
+
+def _of_filtered(path: Path, seen: frozenset[Path]) -> Link:
+    layout = FilteredLayout(path.parent)
+    language = path.name.removesuffix(layout.filtered("").name)
+    link: Link = {"kind": "data", "name": str(path.parent), "stage": "decontaminate", "languages": [language]}
+    file = layout.manifest(language)
+    if not path.is_file():
+        return link | {"ends": f"{path} is not there any more"}
+    manifest = read_json(file, _Decontamination)
+    if not manifest:
+        here = path.with_name(translations_name(language))
+        return link | {"ends": f"no {file.name} in {path.parent}", "links": [of_back_translation(here, language, seen)]}
+    settings = manifest["settings"]
+    recorded = Path(str(manifest["input"].get("path", "")))
+    input_path = recorded if recorded.is_file() else path.with_name(translations_name(language))
+    link["links"] = [manifest.get(KEY) or of_back_translation(input_path, language, seen)]
+    if manifest["outputs"].get(path.name, {}).get("sha256") != sha256_of(path):
+        return link | {"ends": f"{file} describes another {path.name} than the one that is there"}
+    sides = ("sentence", "translation")
+    kept = {side: settings[f"drop_on_{side}_overlap"] == "keep" for side in sides}
+    texts = [text for side in sides if not kept[side] for text in settings["benchmarks"][side]]
+    return link | {
+        "languages": list(settings["tokens_per_ngram"]),
+        "removed": [{name: text[name] for name in Text.__annotations__} for text in texts],
+    }
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_back_translation(path: Path, language: str, seen: frozenset[Path] = frozenset()) -> Link:
+    """The link of a {Language}_translate.jsonl, by the manifests that datagen.py left beside it."""
+    return _or_end("data", str(path.parent), lambda: _of_back_translation(path, language, seen))
+
+
+def _of_back_translation(path: Path, language: str, seen: frozenset[Path]) -> Link:
+    layout = Layout(path.parent.parent, path.parent.name)
+    translate, score = (_stage(layout, stage, language) for stage in ("translate", "score"))
+    link: Link = {"kind": "data", "name": str(path.parent), "stage": "datagen", "languages": [language]}
+    if not (translate or score):
+        return link | {"ends": f"no manifest of datagen.py in {path.parent}: not known what selected its pairs"}
+    found: list[Selection] = []
+    where, made, scored = str(path.parent), translate.get("settings", {}), score.get("settings", {})
+    if (number := made.get("number_of_candidates") or 1) > 1:
+        flag, metric = f"--number_of_candidates {number}", made.get("select_by")
+        found.append(
+            {"what": "back-translations", "metric": metric, "flag": flag, "where": where, "kept": None, "of": None}
+        )
+    if (minimum := scored.get("min_score")) is not None:
+        counts = score.get("counts", {})
+        dropped = sum(counts.get("rejected", {}).get(reason, 0) for reason in ("score_below_min", "score_missing"))
+        kept, of = (counts["pairs"], counts["pairs"] + dropped) if "pairs" in counts else (None, None)
+        metric, flag = scored.get("scorer"), f"--min_score {minimum:g}"
+        found.append({"what": "training data", "metric": metric, "flag": flag, "where": where, "kept": kept, "of": of})
+    written = _stage(layout, "generate", language).get("settings", {})
+    names = [s.get("adapter") or s.get("model") or s.get("nllb_name_or_path") for s in (made, written)]
+    return link | {
+        "selections": found,
+        "writers": [writer(name, seen) for name in dict.fromkeys(filter(None, names))],
+    }
+
+
+def writer(name: str, seen: frozenset[Path] = frozenset()) -> Link:
+    """A model that wrote texts: its link with all selections of its chain instead of the links, whose number would multiply
+    from round to round."""
+    link = of_model(name, None, seen)
+    ends = {"ends": link["ends"]} if "ends" in link else {}
+    return {"kind": "model", "name": name, "selections": selections([link]), **ends}
+
+
+def _stage(layout: Layout, stage: str, language: str) -> _Datagen | dict:
+    """`settings` and `counts` of a stage for a language; {} if no file has them."""
+    if manifest := read_json(layout.manifest(stage, language), _Datagen):
+        return manifest
+    if manifest := read_json(layout.manifest(stage), _DatagenWhole):
+        return {**manifest, "counts": manifest.get("counts", {}).get(language, {})}
+    settings = read_json(layout.settings(stage), _DatagenSettings)
+    return {"settings": settings} if settings else {}
