@@ -11,6 +11,12 @@ CompTra: divide each sentence into phrases, translate the phrases, then translat
         --k 5 --steps 1 --number_of_subproblems -1 --method_divide llm --merge_prompt vanilla --max_new_tokens 500 \\
         --output_dir outputs/flores
 
+A table of ten languages in both directions, with the model loaded once for each of the two commands:
+
+    LANGUAGES="Basque Hausa Igbo Kinyarwanda Nepali Somali Sundanese Swahili Urdu Xhosa"
+    python main.py --model_name_or_path MODEL --dataset_name_or_path flores --src English --tgt $LANGUAGES --k 5 --output_dir outputs/flores
+    python main.py --model_name_or_path MODEL --dataset_name_or_path flores --src $LANGUAGES --tgt English --k 5 --output_dir outputs/flores
+
 All checkpoints of a LoRA run, with the base model loaded once, on the embedded UDHR (no network needed):
 
     python main.py --model_name_or_path outputs/my-run/checkpoint-* --enable_lora --base_model_name_or_path BASE --lora_rank 32 \\
@@ -26,7 +32,7 @@ from pathlib import Path
 
 from comptra import candidate_selection, checks, evaluation_sets, methods
 from comptra.compositional import divide, merge
-from comptra.config import EvaluationConfig
+from comptra.config import configurations
 from comptra.runner import show_prompts, translate_all
 from topxgen import retrieval
 from topxgen.common import provenance
@@ -44,6 +50,7 @@ from topxgen.flags import (
     add_quality_flags,
     add_run_flags,
 )
+from topxgen.quality import comet_models
 from topxgen.retrieval import bm25
 
 
@@ -95,6 +102,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--selection_method", **choice(selectors, "greedy", "which of several candidates is kept"))
     add_quality_flags(add)
     add(
+        "--comet_name_or_path",
+        default=comet_models.QE,
+        metavar="MODEL",
+        help="comet-qe: a COMET model that needs no reference, as a Hub id, folder or .ckpt file",
+    )
+    add(
         "--comet_python",
         metavar="PYTHON",
         help="comet-qe: Python interpreter of COMET's environment [$COMET_PYTHON, else .venv-comet/bin/python]",
@@ -116,8 +129,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_data_flags(add) -> None:
     add("--dataset_name_or_path", **choice(evaluation_sets.DATASETS, "flores", "evaluation set"))
-    add("--src", default="English", metavar="LANGUAGE", help="source language: English name or FLORES code")
-    add("--tgt", required=True, metavar="LANGUAGE", help="target language: English name or FLORES code")
+    add(
+        "--src",
+        nargs="+",
+        default=["English"],
+        metavar="LANGUAGE",
+        help="source languages: English names or FLORES codes [English]",
+    )
+    add(
+        "--tgt",
+        nargs="+",
+        required=True,
+        metavar="LANGUAGE",
+        help="target languages; each --src is translated into each other --tgt",
+    )
     add("--max_samples", type=limit, metavar="N", help="translate only the first N sentences; -1: all [all]")
     add(
         "--benchmark_dir",
@@ -210,11 +235,11 @@ def add_comptra_flags(add) -> None:
 
 
 def translate(args: argparse.Namespace) -> int:
-    """Check the flags, then translate with each model, or with --dry_run show the prompts; the exit code."""
-    config = EvaluationConfig(args)
+    """Check the flags, then translate with each model in each direction, or with --dry_run show the prompts; the exit code."""
+    configs = configurations(args)
     if args.dry_run:
-        return show_prompts(config)
-    return translate_all(config, provenance.command_line(("--api_key",)))
+        return show_prompts(configs)
+    return translate_all(configs, provenance.command_line(("--api_key",)))
 
 
 def main() -> int:

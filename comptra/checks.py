@@ -10,7 +10,8 @@ from comptra.candidate_selection import BY_QUALITY
 from comptra.compositional import divide
 from comptra.methods import refine
 from topxgen import inference
-from topxgen.common import flag_rules
+from topxgen.common import flag_rules, translation_folders
+from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
 from topxgen.prompting.style import RAW
@@ -30,7 +31,7 @@ PARSING_RETRIEVERS, PARSING_DIVIDERS = ("structural", "kernel", "grakel"), ("str
 
 
 def uses_llm(args: argparse.Namespace) -> bool:
-    return bool(args.method_translate != "nllb" or args.steps or args.number_of_refining_steps)
+    return translation_folders.asks_llm(vars(args))
 
 
 def shows_demonstrations(args: argparse.Namespace) -> bool:
@@ -62,6 +63,11 @@ LLM_FLAGS = (
 STEPS_FLAGS = (
     "method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "max_new_tokens_divide", "merge_prompt",
     "number_of_merge_demonstrations", "refine_after_merge", "lid_model",
+)  # fmt: skip
+# Settings of divisions that a user may vary in one --output_dir; other differences are an edited prompt, say, or other weights.
+DIVISION_VARIANTS = (
+    "src", "method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "spacy_model",
+    "max_new_tokens_divide", "pool_of_keywords",
 )  # fmt: skip
 DEMONSTRATIONS = "demonstrations (--k, or --number_of_merge_demonstrations with --steps)"
 # What each flag needs to have an effect. An implementation of the user's own ("module:attribute") may use any flag.
@@ -98,7 +104,7 @@ RULES = (
     Rule(("request_batch_size",), "--inference_api hf", lambda args: args.inference_api not in ("vllm", *inference.REMOTE), harmless=True),
     Rule(("temperature", "top_p"), "sampling, which --num_beams above 1 replaces: --num_beams 1", lambda args: args.num_beams == 1),
     Rule(("top_p", "do_sample"), "--temperature above 0", lambda args: args.temperature and args.do_sample, harmless=True),
-    Rule(("comet_python",), "--selection_method comet-qe", lambda args: args.selection_method == "comet-qe"),
+    Rule(("comet_name_or_path", "comet_python"), "--selection_method comet-qe", lambda args: args.selection_method == "comet-qe"),
     Rule(("blaser_name_or_path",), "--selection_method blaser or --method_translate maps", uses_blaser),
     Rule(("sonar_name_or_path",), "--selection_method blaser, --method_translate maps or --retriever_type SONAR with --k",
          lambda args: uses_blaser(args) or _retrieves_by(args, "SONAR")),
@@ -157,10 +163,11 @@ def check_pool(config: "EvaluationConfig") -> None:
     if (config.test_set.facts.get("pool") or {}).get("decontaminated") is False:
         logger.warning(
             "the demonstration pool was not decontaminated (no _translate_filtered.jsonl): it may contain the test set; run "
-            "decontamination.py"
+            "decontamination.py",
+            extra=ONCE,
         )
     if config.divides_by_pool and not config.test_set.pool:
-        logger.info("no demonstration pool: --method_divide keyword picks long words instead of rare ones")
+        logger.info("no demonstration pool: --method_divide keyword picks long words instead of rare ones", extra=ONCE)
     if not wanted:
         return
     pool, leaks_for = config.test_set.pool, config.test_set.leaks_for
@@ -174,9 +181,10 @@ def check_pool(config: "EvaluationConfig") -> None:
             "pass a smaller number, or choose another data set"
         )
     if leaking := config.test_set.facts["leak_guard"]["leaking_pairs"]:
+        where = f" ({config.direction})" if config.several else ""
         first = min(i for indices in config.test_set.leaks.values() for i in indices)
         logger.warning(
-            f"{leaking} of the {len(pool)} pairs of the demonstration pool overlap the test set and are not shown with what they "
+            f"{leaking} of the {len(pool)} pairs of the demonstration pool{where} overlap the test set and are not shown with what they "
             f"overlap, such as {' '.join(pool[first])[:MAX_SHOWN]!r}"
         )
 
@@ -194,7 +202,8 @@ def check_choices(config: "EvaluationConfig") -> None:
     if instructs and RAW in config.style.values():
         logger.warning(
             "cot, maps, step_by_step, TEaR, refinement and these merge prompts give instructions, which models without a chat template rarely follow: "
-            "look at some answers first"
+            "look at some answers first",
+            extra=ONCE,
         )
     if refines:
         refine.check(task)

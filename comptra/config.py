@@ -1,9 +1,13 @@
-"""A checked command line of main.py, and the parts that its run is made of."""
+"""A checked command line of main.py, and the parts that its runs are made of: one for each direction."""
 
 import argparse
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 
 from comptra import candidate_selection, checks, evaluation_sets, methods, models
@@ -12,7 +16,7 @@ from comptra.llm_calls import LLMClient
 from comptra.methods import Shots, Task, refine
 from comptra.models import Model
 from topxgen import inference, retrieval, translation
-from topxgen.common import hub
+from topxgen.common import hub, provenance, translation_folders
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory
@@ -24,80 +28,160 @@ from topxgen.text import language_id, languages
 from topxgen.translation import TranslatorSettings
 
 logger = logging.getLogger(__name__)
-RESPONSES = "answers.jsonl"
+DIVISION_SETTINGS = "settings_divide.json"
+
+
+def directions(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """`args` for each --src with each other --tgt, which are single names in them. Raises UsageError if there is none."""
+    pairs: dict[tuple[str, str], tuple[str, str]] = {}
+    for typed in product(args.src, args.tgt):
+        src, tgt = (languages.find(name, args.languages_file) for name in typed)
+        if src.flores != tgt.flores:
+            pairs.setdefault((src.flores, tgt.flores), typed)
+    if not pairs:
+        raise UsageError(f"--src and --tgt are both {src.name}; choose two languages")
+    found = []
+    for src, tgt in pairs.values():
+        found.append(copy(args))
+        found[-1].src, found[-1].tgt = src, tgt
+    return found
+
+
+def configurations(args: argparse.Namespace) -> "list[EvaluationConfig]":
+    """One for each direction. Raises UsageError for whatever is wrong in any of them, before any model is loaded."""
+    found: list[EvaluationConfig] = []
+    by_direction = directions(args)
+    if len(by_direction) > 1 and args.metadata_dir is not None:
+        raise UsageError("--metadata_dir names the folder of one direction: pass one --src and one --tgt, or drop it")
+    failed: list[UsageError] = []
+    for one in by_direction:
+        try:
+            found.append(EvaluationConfig(one, found[0] if found else None, several=len(by_direction) > 1))
+        except UsageError as error:
+            if not found:  # most likely of all directions
+                raise
+            failed.append(error)
+    if failed:
+        others = ", ".join(str(error).partition(":")[0] for error in failed[1:])
+        raise UsageError(f"{failed[0]}" + (f" (also wrong: {others})" if others else ""))
+    _check_own_texts(found)
+    return found
+
+
+def _check_own_texts(configs: "list[EvaluationConfig]") -> None:
+    """Raise UsageError if two languages have the same text: files of one direction cannot serve others."""
+    seen: dict[tuple[str, str], str] = {}
+    for config in configs:
+        for kind, flag in (("test", "--test_files"), ("pool", "--demonstration_pool")):
+            facts = config.test_set.facts.get(kind) or {}
+            for side, language in (("sources", config.src), ("references", config.tgt)):
+                if (sha256 := facts.get(side, {}).get("sha256")) is None:
+                    continue
+                if (other := seen.setdefault((kind, sha256), language.name)) != language.name:
+                    raise UsageError(
+                        f"{facts[side]['from']} is the same text in {other} and in {language.name}; with several directions each "
+                        f"language needs a text of its own: {flag} with one table of a column for each language, twice"
+                    )
 
 
 class EvaluationConfig:
-    """What main.py's flags stand for: languages, models, test set, and the functions that a run needs.
+    """What main.py's flags stand for in one direction: languages, models, test set, and the functions that a run needs.
 
     Raises UsageError for whatever is wrong in the flags before any model is loaded; writes nothing.
     """
 
-    def __init__(self, args: argparse.Namespace):
-        self.args = args
+    def __init__(self, args: argparse.Namespace, first: "EvaluationConfig | None" = None, several: bool = False):
+        """`args`: see `directions`. `first`: the configuration of the first one of `several` directions, with which the others
+        share all that is not of a direction."""
+        self.args, self._first = args, first
         self.src, self.tgt = (languages.find(name, args.languages_file) for name in (args.src, args.tgt))
-        if self.src.flores == self.tgt.flores:
-            raise UsageError(f"--src and --tgt are both {self.src.name}; choose two languages")
+        self.direction = f"{self.src.name} to {self.tgt.name}"
+        self.several = several
+        self._known_shots: dict[tuple[str, int], Shots] = {}
         self.uses_llm = checks.uses_llm(args)
-        checks.check_flags(args)
-        check_output_directory(args.output_dir, f"--output_dir {args.output_dir}")
-        self.merge_prompt = merge.load(args.merge_prompt)
-        _require_assets(args)
-        self.models = models.resolve_models(args, self.uses_llm)
-        for model in self.models:
-            self.template(model)
-        self.test_set = evaluation_sets.load(
-            args.dataset_name_or_path,
-            self.src,
-            self.tgt,
-            folder=args.benchmark_dir,
-            allow_partial=args.allow_partial_benchmark,
-            max_samples=args.max_samples,
-            data_dir=args.data_dir,
-            test_files=args.test_files and tuple(args.test_files),
-            pool_files=args.demonstration_pool and tuple(args.demonstration_pool),
-            need_pool=bool(self.max_demonstrations or self.divides_by_pool),
-        )
-        checks.check_pool(self)
-        self._tokenizers: dict[str, object] = {}
-        self.style: dict[str, str] = {}  # RAW or CHAT, by the model's path
-        if self.uses_llm:
+        if first is None:
+            checks.check_flags(args)
+            check_output_directory(args.output_dir, f"--output_dir {args.output_dir}")
+            self.merge_prompt = merge.load(args.merge_prompt)
+            _require_assets(args)
+            self.models = models.resolve_models(args, self.uses_llm)
+            self._tokenizers: dict[str, object] = {}
+        else:
+            self.merge_prompt, self.models, self._tokenizers = first.merge_prompt, first.models, first._tokenizers
+        with self._named():
+            for model in self.models:
+                self.template(model)
+            self.test_set = evaluation_sets.load(
+                args.dataset_name_or_path,
+                self.src,
+                self.tgt,
+                folder=args.benchmark_dir,
+                allow_partial=args.allow_partial_benchmark,
+                max_samples=args.max_samples,
+                data_dir=args.data_dir,
+                test_files=args.test_files and tuple(args.test_files),
+                pool_files=args.demonstration_pool and tuple(args.demonstration_pool),
+                need_pool=bool(self.max_demonstrations or self.divides_by_pool),
+            )
+            checks.check_pool(self)
+        self.style: dict[str, str] = {} if first is None else first.style  # RAW or CHAT, by the model's path
+        if self.uses_llm and first is None:
             inference.check(args.inference_api, self.model_settings(self.models[0]), self.sampling)
             for model in self.models:
                 self.style[model.path] = models.prompt_style(model, args, self.model_settings(model), self.template)
-        if args.method_translate == "nllb":
-            self.nllb.check(self.src, self.tgt)
-        self._identifier = language_id.load(args.lid_model) if args.steps else None
-        if args.steps and not self._identifier.knows(self.tgt):
-            logger.info(f"{args.lid_model} cannot identify {self.tgt.name}: the language of phrases is not checked")
-            self._identifier = None
-        checks.check_choices(self)
-        self.meter = Meter(
-            Prices.of(args.prices), args.budget
-        )  # what the responses of the models cost, of earlier runs, too
+        with self._named():
+            if args.method_translate == "nllb":
+                self.nllb.check(self.src, self.tgt)
+            self._identifier = language_id.load(args.lid_model) if args.steps else None
+            if args.steps and not self._identifier.knows(self.tgt):
+                logger.info(f"{args.lid_model} cannot identify {self.tgt.name}: the language of phrases is not checked")
+                self._identifier = None
+            checks.check_choices(self)
+        # What the responses of the models cost, in all directions, those of earlier runs, too.
+        self.meter = Meter(Prices.of(args.prices), args.budget) if first is None else first.meter
         for model in self.models:
-            self.meter.add_files(model.name, self.folder(model).glob(RESPONSES))
+            self.meter.add_files(self.part(model), self.folder(model).glob(translation_folders.RESPONSES))
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the direction in a UsageError, if there are several."""
+        try:
+            yield
+        except UsageError as error:
+            raise UsageError(f"{self.direction}: {error}" if self.several else str(error)) from None
+
+    def part(self, model: Model) -> str:
+        """The name, in logs and for costs, of a model's run in this direction."""
+        return f"{model.name}, {self.direction}" if self.several else model.name
 
     # Where results are
 
     def folder(self, model: Model) -> Path:
         """The folder of the translations (docs/files.md), an existing one also by the language names that were typed:
         the original has some of its own."""
-        args = self.args
+        args, room = self.args, self.args.output_dir / model.name
         if args.metadata_dir is not None:
-            return args.output_dir / model.name / check_filename(args.metadata_dir, "--metadata_dir")
-        limit = "None" if args.number_of_subproblems < 0 else args.number_of_subproblems
-        divider = Path(args.method_divide).name  # of a user's own, the file and its attribute
-        settings = f"{args.k}_shot_seed_{args.seed}_{divider}_{self.merge_prompt.name}_{limit}_{args.steps}_{args.number_of_refining_steps}"
+            return room / check_filename(args.metadata_dir, "--metadata_dir")
+        values = translation_folders.values_of(args) | {
+            "template_key": Path(self.template(model).key).name,
+            "prompt_style": self.style.get(model.path),
+        }
         ours, typed = (
-            args.output_dir / model.name / check_filename(f"{src}_to_{tgt}_{settings}", "the folder of a run")
+            translation_folders.folder_of(room / check_filename(name, "the folder of a run"), values)
             for src, tgt in ((self.src.name, self.tgt.name), (args.src, args.tgt))
+            for name in [translation_folders.original_name(src, tgt, args, self.merge_prompt.name)]
         )
         return typed if typed.is_dir() and not ours.is_dir() else ours
 
-    def divisions(self, model: Model) -> Path:
-        """The folder of the divisions, which all runs with the model share."""
-        return self.args.output_dir / model.name
+    def divisions(self, model: Model, settings: dict) -> Path:
+        """The folder of the divisions by `settings`, which all runs with the model share; those that divide in another way than
+        the first run have one of their own."""
+        room = self.args.output_dir / model.name
+        own = {name: settings[name] for name in checks.DIVISION_VARIANTS if name in settings}
+        known = provenance.read_settings(room / DIVISION_SETTINGS) if translate.has_divisions(room) else {}
+        if all(known.get(name, value) == value for name, value in own.items()):
+            return room
+        return room / f"divisions_{provenance.digest(json.dumps(own, sort_keys=True))[:8]}"
 
     # Models and templates
 
@@ -123,6 +207,9 @@ class EvaluationConfig:
 
     @cached_property
     def nllb(self):
+        """The translation model, which all directions share where no LLM has to have its memory in between."""
+        if self._first is not None and not self.uses_llm:
+            return self._first.nllb
         return translation.create("nllb", TranslatorSettings.from_args(self.args))
 
     # Demonstrations
@@ -133,6 +220,10 @@ class EvaluationConfig:
         args = self.args
         shows_k = args.method_translate not in methods.WITHOUT_DEMONSTRATIONS
         return max(args.k if shows_k else 0, args.number_of_merge_demonstrations if args.steps else 0)
+
+    @property
+    def retrieves_by_model(self) -> bool:
+        return self.args.retriever_type in retrieval.NEEDS_MODEL
 
     @property
     def divides_by_pool(self) -> bool:
@@ -150,6 +241,14 @@ class EvaluationConfig:
             return [[] for _ in sentences]
         pool = self.test_set.pool
         return [[pool[i] for i in reversed(row)] for row in self.retriever.nearest(sentences, k)]
+
+    def nearest_by_model(self, sentences: list[str], k: int, free: Callable[[], None] = lambda: None) -> list[Shots]:
+        """The same for retrievers that need a model: kept, so that `free`, which makes room for it, is called only for new
+        sentences."""
+        if new := [text for text in dict.fromkeys(sentences) if k and (text, k) not in self._known_shots]:
+            free()
+            self._known_shots.update(((text, k), shots) for text, shots in zip(new, self.nearest(new, k), strict=True))
+        return [self._known_shots[text, k] if k else [] for text in sentences]
 
     # Methods
 
@@ -187,10 +286,11 @@ class EvaluationConfig:
             template=self.template(model),
             sampling=self.sampling,
             k=args.k,
-            nearest=with_llm_released(self.nearest) if args.retriever_type in retrieval.NEEDS_MODEL else self.nearest,
+            nearest=partial(self.nearest_by_model, free=release_llm) if self.retrieves_by_model else self.nearest,
             select=with_llm_released(self.selector) if needs_memory else self.selector,
             best_by_quality=with_llm_released(self.quality_selector) if args.method_translate == "maps" else None,
             nllb=self.nllb if args.method_translate == "nllb" else None,
+            frees_nllb=self.uses_llm,
             release_llm=release_llm,
             spacy_model=args.spacy_model,
             max_new_tokens_merge=args.max_new_tokens_merge,

@@ -22,6 +22,7 @@ class StageProgress:
     def __init__(self, shown: bool = True, counts: Callable[[], dict[str, str]] = dict):
         """`counts`: what to show beside the bar."""
         self._shown, self._counts, self._stage, self._total, self._bar = shown, counts, "", 0, None
+        self.scope = ""  # what the stages are of: the direction, if there are several
 
     def begin(self, stage: str) -> None:
         self.close()
@@ -33,7 +34,7 @@ class StageProgress:
 
     def open(self) -> None:
         if self._bar is None and self._shown:
-            self._bar = Progress(self._stage, self._total, "answers")
+            self._bar = Progress(f"{self.scope}{self._stage}", self._total, "answers")
 
     def on_done(self, n: int) -> None:
         self.open()

@@ -1,77 +1,125 @@
-"""The stages of main.py: one model after the other, each in its folder."""
+"""The stages of main.py: one model after the other, in one direction after the other, each in its folder."""
 
 import json
 import logging
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 
 from comptra import cost_estimate
 from comptra.compositional import translate
-from comptra.config import RESPONSES, EvaluationConfig
+from comptra.config import DIVISION_SETTINGS, EvaluationConfig
 from comptra.llm_calls import LLMClient, StageProgress
 from comptra.methods import DIVIDE_ONLY
 from comptra.models import Model
 from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
-from topxgen.common import lineage, provenance
+from topxgen.common import hub, lineage, provenance, translation_folders
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_json
 from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
-from topxgen.inference.costs import estimate_table
+from topxgen.common.translation_folders import RESPONSES
+from topxgen.inference.costs import Estimate, estimate_table
 from topxgen.inference.lazy_sampler import LazySampler
 from topxgen.prompting.style import RAW
 
 logger = logging.getLogger(__name__)
 
-DIVISION_SETTINGS = "settings_divide.json"
 EXIT_INCOMPLETE = 3  # some sentences have no translation
 MAX_SHOWN_PROMPTS = 2  # of a dry run
 
 
-def show_prompts(config: EvaluationConfig) -> int:
+def show_prompts(configs: list[EvaluationConfig]) -> int:
     """Print the folders of the results, an estimate of the work and the first prompts, without loading a model; the exit code."""
-    for model in config.models:
+    several = len(configs) > 1
+    everything: list[Estimate] = []
+    divided: set[Path] = set()
+    for model, config in product(configs[0].models, configs):
         check_outputs(config, model, read_only=True)
-        show(f"{model.path}: {len(config.test_set.sources)} sentences to {config.folder(model)}")
-        if estimates := cost_estimate.estimate(config, model):
+        where = f"{model.path}, {config.direction}" if several else model.path
+        show(f"{where}: {len(config.test_set.sources)} sentences to {config.folder(model)}")
+        estimates = cost_estimate.estimate(config, model)
+        if config.args.steps:
+            folder = config.divisions(model, division_settings(config, model))
+            if (folder, config.src) in divided:
+                estimates = [one for one in estimates if not one.stage.startswith("divide")]
+            divided.add((folder, config.src))
+        if estimates and not several:
             show(estimate_table(estimates, config.meter.prices, config.meter.budget))
-        if spent := config.meter.usage(model.name):
+        everything += [one._replace(stage=f"{config.part(model)}: {one.stage}") for one in estimates]
+        if spent := config.meter.usage(config.part(model)):
             show(f"so far, {spent}")
-    model = config.models[0]
-    if not config.uses_llm or config.args.steps or config.args.method_translate != "vanilla":
+    if several and everything:
+        show(estimate_table(everything, configs[0].meter.prices, configs[0].meter.budget))
+    args, model = configs[0].args, configs[0].models[0]
+    if not configs[0].uses_llm or args.steps or args.method_translate != "vanilla":
         show("--dry_run cannot show these prompts: they depend on earlier model outputs")
         return 0
-    task = config.task(model, LLMClient(None, config.style[model.path], None, config.args.seed))
-    sentences = config.test_set.sources[:MAX_SHOWN_PROMPTS]
-    for shots, sentence in zip(task.shots(sentences), sentences, strict=True):
-        prompt = task.prompt(shots, sentence)
-        text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, indent=2)
-        show(f"---\n{text}\n---")
+    for config in configs:
+        task = config.task(model, LLMClient(None, config.style[model.path], None, args.seed))
+        sentences = config.test_set.sources[: 1 if several else MAX_SHOWN_PROMPTS]
+        for shots, sentence in zip(task.shots(sentences), sentences, strict=True):
+            prompt = task.prompt(shots, sentence)
+            text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, indent=2)
+            show(f"---\n{text}\n---")
     return 0
 
 
-def translate_all(config: EvaluationConfig, command: list[str]) -> int:
-    """Translate with every model; the exit code."""
-    for model in config.models:  # before hours of work for the first of them
+def translate_all(configs: list[EvaluationConfig], command: list[str]) -> int:
+    """Translate with every model in every direction; the exit code."""
+    first = configs[0]
+    for model, config in product(first.models, configs):  # before hours of work for the first of them
         check_outputs(config, model)
-    failures, meter = 0, config.meter
+    done: dict[str, dict] = {}  # the summary of each part
     by_base: dict[str, list[Model]] = {}
-    for model in config.models:
+    for model in first.models:
         by_base.setdefault(model.base, []).append(model)
-    for group in by_base.values():
-        progress = StageProgress(counts=meter.shown)
-        sampler = LazySampler(lambda base=group[0]: load_model(config, base), progress.open)
-        try:
-            for model in group:
-                sampler.use_adapter(model.adapter)
-                failures += translate_with(config, model, sampler, command, progress)
-        finally:
-            sampler.close()
-    return EXIT_INCOMPLETE if failures else 0
+    try:
+        for group in by_base.values():
+            progress = StageProgress(counts=first.meter.shown)
+            sampler = LazySampler(lambda base=group[0]: load_model(first, base), progress.open)
+            try:
+                for model in group:
+                    sampler.use_adapter(model.adapter)
+                    retrieve(model, configs)
+                    for number, config in enumerate(configs, start=1):
+                        if config.several:
+                            progress.scope = f"{config.direction} ({number} of {len(configs)}): "
+                            logger.info(f"{config.part(model)} (direction {number} of {len(configs)})")
+                        done[config.part(model)] = translate_with(config, model, sampler, command, progress)
+            finally:
+                sampler.close()
+    finally:
+        if not first.uses_llm:
+            first.nllb.close()
+    incomplete = {part: summary for part, summary in done.items() if summary.get("unanswered_prompts")}
+    if first.several:
+        for part, summary in incomplete.items():
+            logger.info(f"incomplete: {part}: {summary['unanswered_prompts']} prompts got no answer")
+        sentences = sum(summary.get("sentences", 0) for summary in done.values())
+        logger.info(
+            f"{len(done)} runs, {sentences:,} translations in {first.args.output_dir}; incomplete: {len(incomplete)}"
+        )
+        if usage := first.meter.usage():
+            logger.info(usage)
+    return EXIT_INCOMPLETE if incomplete else 0
+
+
+def retrieve(model: Model, configs: list[EvaluationConfig]) -> None:
+    """Find the demonstrations of all directions that are not complete, if that takes a model, before the LLM is in memory."""
+    if (
+        not (configs[0].several and configs[0].retrieves_by_model and configs[0].max_demonstrations)
+        or configs[0].args.steps
+    ):
+        return
+    for config in configs:
+        path, sentences = config.folder(model) / "translate_0.jsonl", config.test_set.sources
+        if not (path.is_file() and is_complete(path, len(sentences))):
+            config.nearest_by_model(sentences, config.args.k)
 
 
 def load_model(config: EvaluationConfig, model: Model):
@@ -82,26 +130,25 @@ def load_model(config: EvaluationConfig, model: Model):
 
 def translate_with(
     config: EvaluationConfig, model: Model, sampler: LazySampler, command: list[str], progress: StageProgress
-) -> int:
-    """Divide if asked to, translate, and write the manifest; the number of prompts that got no answer."""
-    args, folder, started = config.args, config.folder(model), provenance.now()
+) -> dict:
+    """Divide if asked to, translate, and write the manifest, which is returned; {} if there is nothing to translate."""
+    args, folder, started, part = config.args, config.folder(model), provenance.now(), config.part(model)
     settings = run_settings(config, model)
     with OutputLock(folder):
         check_settings(folder, settings)
         paid = args.inference_api in inference.REMOTE
         style = config.style.get(model.path, RAW)
         client = LLMClient(
-            config.meter.wrap(sampler, model.name), style, folder / RESPONSES, args.seed, paid=paid, progress=progress
+            config.meter.wrap(sampler, part), style, folder / RESPONSES, args.seed, paid=paid, progress=progress
         )
         try:
             task = config.task(model, client, release_llm=sampler.close)
             plan = config.plan(task)
-            levels = divide(config, model, plan, task)
+            levels, divisions = divide(config, model, plan, task)
             client.failures.clear()  # of divisions: these sentences are translated whole
             if args.method_translate == DIVIDE_ONLY:
-                path = config.divisions(model) / f"divide_{args.steps}.jsonl"
-                logger.info(f"{len(levels[-1].sentences)} phrases in {path}")
-                return 0
+                logger.info(f"{len(levels[-1].sentences)} phrases in {divisions}/divide_{args.steps}.jsonl")
+                return {}
             lines_from_original = record_settings(folder, settings)
             sizes = {folder / f"translate_{s}.jsonl": len(level.sentences) for s, level in enumerate(levels)}
             # The manifest of a finished run is kept if there is nothing left to do.
@@ -110,7 +157,6 @@ def translate_with(
                 (folder / MANIFEST).unlink(missing_ok=True)
             translations = translate.translate(levels, plan, task, folder)
             progress.close()
-            divisions = [config.divisions(model) / f"divide_{r}.jsonl" for r in range(1, plan.steps + 1)]
             summary = {
                 "stage": "translate",
                 "started": started,
@@ -119,12 +165,14 @@ def translate_with(
                 "model": model.path,
                 "settings": {**settings, "max_samples": args.max_samples},
                 "test_set": config.test_set.facts,
-                "undivided": [len(marked(path, UNDIVIDED)) for path in divisions],
+                "undivided": [
+                    len(marked(divisions / f"divide_{r}.jsonl", UNDIVIDED)) for r in range(1, plan.steps + 1)
+                ],
                 **outcome(levels, translations, plan, client),
                 "unreadable_answers": sum(len(marked(path, UNREADABLE)) for path in sizes),
                 "truncated_translations": sum(len(marked(path, TRUNCATED)) for path in sizes),
                 "lines_from_original": lines_from_original,
-                "usage": config.meter.totals(model.name),
+                "usage": config.meter.totals(part),
                 lineage.KEY: origin(config, model),
                 "versions": provenance.versions(),
             }
@@ -136,9 +184,9 @@ def translate_with(
             progress.close()
             client.close()
     print_summary(config, folder, summary)
-    if usage := config.meter.usage(model.name):
+    if usage := config.meter.usage(part):
         logger.info(usage)
-    return len(client.failures)
+    return summary
 
 
 def record_settings(folder: Path, settings: dict) -> int:
@@ -154,11 +202,18 @@ def record_settings(folder: Path, settings: dict) -> int:
 def origin(config: EvaluationConfig, model: Model) -> lineage.Translations:
     """Where the models and the generated demonstrations come from."""
     args, pool = config.args, config.test_set.facts.get("pool") or {}
-    names = [model.adapter or model.path, model.base] if config.uses_llm else []
+    names = [model.path, model.base] if config.uses_llm else []
     names += [args.nllb_name_or_path] * (args.method_translate == "nllb")
     shown = config.max_demonstrations and args.dataset_name_or_path == "topxgen"
+    is_remote = args.inference_api in inference.REMOTE
+
+    def folder_of(name: str) -> str:
+        """Where the manifests of a model are: those that train.py has published, too."""
+        published = None if is_remote or Path(name).is_dir() else hub.model_file(name, lineage.TRAIN_MANIFEST)
+        return str(published.parent) if published else name
+
     return {
-        "models": [lineage.of_model(name) for name in dict.fromkeys(names)],
+        "models": [{**lineage.of_model(folder_of(name)), "name": name} for name in dict.fromkeys(names)],
         "demonstrations": lineage.of_pairs(Path(pool["from"])) if shown else None,
     }
 
@@ -230,13 +285,13 @@ def check_outputs(config: EvaluationConfig, model: Model, read_only: bool = Fals
             if not (read_only and is_torn(path)):
                 read_lines(path, config.test_set.sources, "translation")
     if config.args.steps:
-        check_division(config.divisions(model), division_settings(config, model))
+        settings = division_settings(config, model)
+        check_division(config.divisions(model, settings), settings)
 
 
 def check_settings(folder: Path, settings: dict, read_only: bool = False) -> None:
     """Raise UsageError if translations in `folder` were made with other settings; those of a run without results are removed."""
-    results = [folder / RESPONSES, *folder.glob("translate_*.jsonl"), *folder.glob("draft_*.jsonl")]
-    if not any(path.is_file() and path.stat().st_size for path in results):
+    if not any(translation_folders.results(folder)):
         if not read_only:
             (folder / SETTINGS).unlink(missing_ok=True)
         return
@@ -252,15 +307,22 @@ def check_division(folder: Path, settings: dict) -> None:
             raise UsageError(f"{error} (runs below it share their divisions: pass another --output_dir)") from None
 
 
-def divide(config: EvaluationConfig, model: Model, plan: translate.Plan, task: translate.Task) -> list[translate.Level]:
-    """The levels of the run. All runs with this source language share the divisions."""
-    folder = config.divisions(model)
+def divide(
+    config: EvaluationConfig, model: Model, plan: translate.Plan, task: translate.Task
+) -> tuple[list[translate.Level], Path]:
+    """The levels of the run, and the folder of the divisions, which all runs that divide alike share."""
+    sources = config.test_set.sources
     if not plan.steps:
-        return translate.divide(config.test_set.sources, plan, task, folder)
-    with wait_for_lock(folder):
-        settings = division_settings(config, model)
+        return translate.divide(sources, plan, task, config.folder(model)), config.folder(model)
+    settings = division_settings(config, model)
+    folder = None
+    while folder != (folder := config.divisions(model, settings)):  # a run that held it may have divided in another way
+        lock = wait_for_lock(folder)
+        if folder != config.divisions(model, settings):
+            lock.release()
+    with lock:
         check_division(folder, settings)
         if not translate.has_divisions(folder):
             (folder / DIVISION_SETTINGS).unlink(missing_ok=True)  # of a run that divided nothing
         provenance.record_settings(folder / DIVISION_SETTINGS, settings)
-        return translate.divide(config.test_set.sources, plan, task, folder)
+        return translate.divide(sources, plan, task, folder), folder

@@ -29,6 +29,7 @@ PARSERS = {
     "scripts.data_stats": ["scripts/data_stats.py"],
     "scripts.run": ["scripts/run.py"],
     "scripts.compare": ["scripts/compare.py"],
+    "scripts.probe_contamination": ["scripts/probe_contamination.py"],
 }
 HELP_LIMIT_S = 0.5
 

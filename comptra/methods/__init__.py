@@ -71,6 +71,7 @@ class Task:
     # Sentences, candidates of each -> the best by quality estimation, for methods that need it (maps).
     best_by_quality: Callable[[list[str], list[list[str]]], list[str]] | None = None
     nllb: object = None  # a translator (topxgen.translation), its model not loaded
+    frees_nllb: bool = True  # whether the method frees it after use, for the LLM
     release_llm: Callable[[], None] = lambda: None  # frees the LLM's memory until the next prompt
     spacy_model: str | None = None
     max_new_tokens_merge: int = 0  # of merges and refinements, if above that of `sampling`

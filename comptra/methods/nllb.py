@@ -17,4 +17,5 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
             for i, result in enumerate(task.nllb.translate(block, task.src, task.tgt, progress.on_done), start):
                 yield i, result.text
     finally:
-        task.nllb.close()
+        if task.frees_nllb:
+            task.nllb.close()

@@ -24,6 +24,7 @@ class Selection:
     metric: str | None
     where: str
     is_indirect: bool = False  # it selected what a model learned that wrote the training data
+    how: str = "selected by"
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ def _of_outputs(folder: Path, settings: _Settings) -> list[Selection]:
         return [Selection("the translation of each sentence", metric, f"{folder}, --method_translate maps")]
     chosen = []
     if method == "TEaR":  # estimates errors as GEMBA-MQM does, and refines by them
-        chosen.append(Selection("the refinement of each sentence", "gemba-mqm", f"{folder}, --method_translate TEaR"))
+        how = "refined by the kind of judgement of"
+        where = f"{folder}, --method_translate TEaR"
+        chosen.append(Selection("the translation of each sentence", "gemba-mqm", where, how=how))
     if metric != "greedy" and settings.get("num_return_sequences", 1) > 1:
         flag = f"--num_return_sequences {settings['num_return_sequences']} --selection_method {metric}"
         chosen.append(Selection("the translation of each sentence", metric, f"{folder}, {flag}"))

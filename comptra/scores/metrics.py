@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from topxgen.common.errors import UsageError
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
+from topxgen.quality import blaser, mt_ranker, sonar
 from topxgen.text.languages import Language
 
 if TYPE_CHECKING:
@@ -35,8 +36,17 @@ class Metric(Choice):
     of_segments: bool = False
 
 
+def _comet(attribute: str, title: str, model: str, *more: str) -> Metric:
+    help = f"{model}, {'with' if more else 'without'} references, in its own environment"
+    reads = ("source", *more)
+    return Metric(
+        f"comptra.scores.comet:{attribute}", help, title, high=1.0, reads=reads, family="comet", of_segments=True
+    )
+
+
 _REFERENCE = {"reads": ("reference",)}
 _BLEU, _CHRF = {**_REFERENCE, "family": "bleu"}, {**_REFERENCE, "family": "chrf"}
+_METRICX = {"high": 25.0, "higher_is_better": False, "family": "metricx", "of_segments": True}
 # One row a metric: "module:attribute", imported when it is chosen. In this order tables show them.
 METRICS: dict[str, Metric] = {
     "chrf": Metric("comptra.scores.surface:chrf", "chrF++ (sacreBLEU)", "chrF++", **_CHRF),
@@ -59,8 +69,55 @@ METRICS: dict[str, Metric] = {
         higher_is_better=False,
         family="ter",
     ),
+    "blaser-qe": Metric(
+        "comptra.scores.neural:BlaserQE",
+        "BLASER-2.0-QE on SONAR vectors, 1 to 5",
+        "BLASER-QE",
+        low=1.0,
+        high=5.0,
+        reads=("source",),
+        family="blaser",
+        of_segments=True,
+    ),
+    "metricx-24": Metric(
+        "comptra.scores.neural:metricx_24",
+        "MetricX-24 with references, errors from 0 to 25",
+        "MetricX-24",
+        **_METRICX,
+        reads=("source", "reference"),
+    ),
+    "metricx-24-qe": Metric(
+        "comptra.scores.neural:metricx_24_qe",
+        "MetricX-24 without references",
+        "MetricX-24-QE",
+        **_METRICX,
+        reads=("source",),
+    ),
+    "metricx-23": Metric(
+        "comptra.scores.neural:metricx_23", "MetricX-23", "MetricX-23", **_METRICX, reads=("reference",)
+    ),
+    "metricx-23-qe": Metric(
+        "comptra.scores.neural:metricx_23_qe", "MetricX-23-QE", "MetricX-23-QE", **_METRICX, reads=("source",)
+    ),
+    "mt-ranker": Metric(
+        "comptra.scores.neural:MTRanker",
+        "MT-Ranker, the probability of being better than the baseline",
+        "MT-Ranker",
+        high=1.0,
+        reads=("source", "rival"),
+        family="mt-ranker",
+        of_segments=True,
+    ),
+    "comet": _comet("comet", "COMET", "wmt22-comet-da", "reference"),
+    "xcomet": _comet("xcomet", "XCOMET", "XCOMET-XL", "reference"),
+    "cometkiwi": _comet("cometkiwi", "CometKiwi", "wmt22-cometkiwi-da"),
+    "ssa-comet": _comet("ssa_comet", "SSA-COMET", "SSA-COMET, for African languages", "reference"),
+    "ssa-comet-qe": _comet("ssa_comet_qe", "SSA-COMET-QE", "SSA-COMET-QE, for African languages"),
+    "africomet": _comet("africomet", "AfriCOMET", "AfriCOMET, for African languages", "reference"),
+    "africomet-qe": _comet("africomet_qe", "AfriCOMET-QE", "AfriCOMET-QE, for African languages"),
 }
 ALIASES = {"chrf++": "chrf"}
+AUTO = "auto"  # in --metrics: those that this machine can run (comptra.scores.auto)
 DEFAULT = ("chrf", "bleu", "lang")
 # sacreBLEU's, listed because importing it takes longer than --help may.
 TOKENIZERS = (
@@ -101,6 +158,17 @@ class MetricSettings(Settings):
 
     tokenize: str = "auto"  # BLEU: one of TOKENIZERS
     lid_model: str = "cld2"  # lang: see topxgen.text.language_id
+    metricx_name_or_path: Sequence[str] = ()  # the published ones if none is given
+    blaser_name_or_path: str = blaser.DEFAULT
+    sonar_name_or_path: str = sonar.DEFAULT
+    mt_ranker_name_or_path: str = mt_ranker.DEFAULT
+    metric_dtype: str | None = None  # None: by metric and device
+    metric_batch_tokens: int | None = None
+    comet_models: tuple[tuple[str, str], ...] = ()  # (metric, Hub id or path): instead of the metric's own model
+    comet_python: str | None = None  # None: $COMET_PYTHON, else .venv-comet/bin/python
+
+    def model_of(self, metric: str, default: str) -> str:
+        return dict(self.comet_models).get(metric, default)
 
 
 @dataclass(frozen=True)
@@ -130,6 +198,7 @@ class SegmentMetric(Protocol):
 
     fingerprint: str  # of all that decides a score: digest of the weights, version, precision, prompt. The cache's key
     signature: str  # what a paper cites; scores are comparable if their signatures are equal
+    # weights: Sequence[Path], optional: the files of the model, whose size decides whether --metrics auto takes it
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
         """The score of each segment, in order; None where there is none (an answer that cannot be read). Loads the model when it

@@ -27,6 +27,7 @@ _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # Han and Kana: one is abou
 _ENDS = frozenset(".!?…:;。！？।|")
 _AFTER_END = "\"'”’»›)]}」』】）*_ \u200e\u200f"
 _WITHOUT_ENDS = ("Thai", "Laoo")  # scripts in which a space, not a mark, ends a sentence
+_NO_LETTERS = re.compile(r"[\W_]+")
 # A group of letters inside a word, ten times in a row.
 _IN_WORD = re.compile(r"([^\W\d_]{1,4})\1{9}")
 
@@ -48,13 +49,13 @@ def find(test: Test, translations: Sequence[str], cut: Collection[int], lid_mode
             i in cut or lacks_end(model, text, expected_in, test.tgt)
             for i, (model, text) in enumerate(zip(expected, translations, strict=True))
         ],
-        "wrong_language": wrong_language(translations, test.tgt, lid_model),
+        "wrong_language": wrong_language(tuple(translations), test.tgt, lid_model),
         "repeated": [is_repeated(text, test.tgt) for text in translations],
         "over_long": list(map(is_over_long, expected, translations)),
     }
     if references is not None:
         alike = {"copied": list(map(is_copy, test.sources, references))}
-        alike["wrong_language"] = wrong_language(references, test.tgt, lid_model)
+        alike["wrong_language"] = wrong_language(tuple(references), test.tgt, lid_model)
         for fault, same in alike.items():
             if found[fault] is not None:
                 found[fault] = [ours and not theirs for ours, theirs in zip(found[fault], same, strict=True)]
@@ -77,7 +78,7 @@ def is_copy(source: str, translation: str) -> bool:
 
 @lru_cache(1 << 16)
 def _letters(text: str) -> str:
-    return "".join(char for char in text.casefold() if char.isalnum())
+    return _NO_LETTERS.sub("", text.casefold())
 
 
 def lacks_end(model: str, translation: str, model_language: Language, language: Language) -> bool:
@@ -91,7 +92,8 @@ def _ends(text: str, language: Language) -> bool:
     return text.rstrip().rstrip(_AFTER_END)[-1:] in _ENDS.union(language.terminators)
 
 
-def wrong_language(texts: Sequence[str], language: Language, lid_model: str) -> list[bool] | None:
+@lru_cache(2)  # the references are the same for all systems
+def wrong_language(texts: tuple[str, ...], language: Language, lid_model: str) -> list[bool] | None:
     """Whether texts of MIN_LETTERS or more are identified as another language; None if `lid_model` cannot tell."""
     try:
         identifier = identifier_of(lid_model)

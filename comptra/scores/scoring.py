@@ -5,8 +5,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comptra.scores import compared, guard, metrics, output_faults, seeds, segments
+from comptra.scores import auto, compared, guard, metrics, output_faults, seeds, segments
 from comptra.scores.averages import Averages
+from comptra.scores.columns import columns_of
 from comptra.scores.metrics import MetricSettings
 from comptra.scores.reliability import reliability
 from comptra.scores.segment_cache import ScoreCache, default_folder
@@ -43,9 +44,20 @@ def baseline_first(systems: Group, baselines: set[Path], args: argparse.Namespac
 
 
 def metric_names(args: argparse.Namespace) -> list[str]:
-    """The metrics that flags of comptra.evaluate choose, each once and by its name in METRICS."""
+    """The metrics that flags of comptra.evaluate choose, each once and by its name in METRICS; with auto all, see `usable_metrics`."""
     names = args.metrics or (["lang"] if args.step else metrics.DEFAULT)  # phrases have no references
-    return list(dict.fromkeys(metrics.ALIASES.get(name, name) for name in names))
+    if metrics.AUTO in names:
+        names = [*metrics.METRICS, *names]
+    return list(dict.fromkeys(metrics.ALIASES.get(name, name) for name in names if name != metrics.AUTO))
+
+
+def usable_metrics(args: argparse.Namespace, has_baseline: bool) -> list[str]:
+    """The same; of auto those that this machine can run, beside those that are named. Raises UsageError if there is none."""
+    if metrics.AUTO not in (args.metrics or ()):
+        return metric_names(args)
+    usable = auto.usable(MetricSettings.from_args(args), has_references=not args.step, has_baseline=has_baseline)
+    named = {metrics.ALIASES.get(name, name) for name in args.metrics}
+    return [name for name in metric_names(args) if name in usable or name in named]
 
 
 def measure_all(
@@ -134,6 +146,7 @@ def score_group(
                 "translations_digest": provenance.digest(system.translations),
                 "scores": {name: values.get(name) for name in names},
                 "settings": system.settings,
+                "columns": columns_of(system.settings, system.folder),
             }
         )
     group = {

@@ -20,10 +20,10 @@ from typing import TypedDict
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import Appender, to_line
+from topxgen.common.provenance import cache_folder
 from topxgen.common.schemas import decode
 
 logger = logging.getLogger(__name__)
-ENVIRONMENT = "TOPXGEN_CACHE"  # the environment variable that moves the default folder
 
 
 class ScoreLine(TypedDict):
@@ -42,7 +42,7 @@ class LastUse(TypedDict):
 
 
 def default_folder() -> Path:
-    return Path(os.environ.get(ENVIRONMENT, "~/.cache/topxgen")).expanduser() / "scores"
+    return cache_folder() / "scores"
 
 
 def key_of(*texts: str | None) -> str:
@@ -110,6 +110,8 @@ def _read(folder: Path) -> Iterator[tuple[str, float | None]]:
     for path in sorted(
         folder.glob("*.jsonl"), reverse=True
     ):  # of two scores of a key the last one counts: the first file's
+        if not path.is_file():  # a pipe would be waited for
+            continue
         for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
             try:
                 record = decode(line, ScoreLine)

@@ -41,7 +41,7 @@ def _bleu_with(tokenizer: str, title: str, test: Test, settings: MetricSettings)
 
     references = test.need_references()
     remedy = f"pass --tokenize {ngram_similarity.bleu_tokenizer_name(test.tgt)} or other --metrics"
-    if problem := _why_no_model(tokenizer):
+    if problem := why_no_model(tokenizer):
         raise UsageError(f"BLEU with the tokenizer {tokenizer}: {problem}; {remedy}")
     try:
         metric = BLEU(tokenize=tokenizer, references=[references])
@@ -183,7 +183,7 @@ def spm_model(tokenizer: str) -> Path:
 
 
 def _auto_tokenizer(tgt: Language) -> str:
-    problem = _why_no_model("flores200")
+    problem = why_no_model("flores200")
     if not problem:
         return "flores200"
     fitting = ngram_similarity.bleu_tokenizer_name(tgt)
@@ -192,7 +192,7 @@ def _auto_tokenizer(tgt: Language) -> str:
 
 
 @cache
-def _why_no_model(tokenizer: str) -> str:
+def why_no_model(tokenizer: str) -> str:
     """Why a SentencePiece tokenizer cannot be used; "" if it can, or is another one. Downloads its model (some MB, once) if it is
     missing."""
     if tokenizer not in _spm_models():

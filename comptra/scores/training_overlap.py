@@ -19,7 +19,9 @@ class Side(NamedTuple):
     sha256: str
 
     def __str__(self) -> str:
-        return f"{self.benchmark} {self.split} {self.language}".strip()
+        return (
+            f"{self.benchmark} {self.split} {self.language}" if self.benchmark else f"the test file in {self.language}"
+        )
 
 
 def sides_of(facts: Mapping, languages: Sequence[str], benchmark: str) -> list[Side]:
@@ -38,7 +40,7 @@ def warning(sides: Sequence[Side], data: Sequence[Link], covers: Callable[[Text,
     for link in data:
         if problem := _problem(sides, link, covers):
             problems.setdefault(problem, []).append(_name(link))
-    listed = [f"{' and '.join(dict.fromkeys(names))} {problem}" for problem, names in problems.items()]
+    listed = [f"{' and '.join(dict.fromkeys(names))}, {problem}" for problem, names in problems.items()]
     return f"trained on {'; '.join(listed)}" if listed else None
 
 

@@ -28,7 +28,7 @@ def plain_loop(scorer: Blaser, tokenizer, pairs, source: str, target: str, batch
     """Scores as a script would compute them."""
     import torch
 
-    model, device = scorer._encoder._model, scorer._encoder.device
+    model, device = scorer._encoder._replicas.models[0], scorer._encoder.device
     scores = []
     for start in range(0, len(pairs), batch):
         sides = []
@@ -87,7 +87,7 @@ def main() -> None:
         def count(_, args, kwargs) -> None:
             tokens[running] += kwargs["input_ids"].numel()
 
-        scorer._encoder._model.register_forward_pre_hook(count, with_kwargs=True)
+        scorer._encoder._replicas.models[0].register_forward_pre_hook(count, with_kwargs=True)
         off = 0.0
         for _ in range(args.rounds):
             scorer._vectors = VectorCache(scorer._encoder.encode)  # nothing known from the round before

@@ -18,7 +18,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import main as script
 from comptra import runner
-from comptra.config import EvaluationConfig
+from comptra.config import EvaluationConfig, configurations
 from comptra.llm_calls import StageProgress
 from topxgen.common.files import read_jsonl
 from topxgen.inference.lazy_sampler import LazySampler
@@ -49,7 +49,7 @@ def main() -> None:
             "max_model_len": 2048, "output_dir": folder,
         }  # fmt: skip
         words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-        return EvaluationConfig(script.build_parser().parse_args(words))
+        return configurations(script.build_parser().parse_args(words))[0]
 
     with tempfile.TemporaryDirectory() as folder:
         run = run_in(folder)

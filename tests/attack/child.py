@@ -27,6 +27,7 @@ LIGHT += (
     "scripts.merge_lora",
     "scripts.run",
     "scripts.data_stats",
+    "scripts.probe_contamination",
     "ruamel.yaml",
     "topxgen.inference.openai",
 )

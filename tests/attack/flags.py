@@ -21,6 +21,7 @@ BASES = {
     "scripts/data_stats.py": STAGES["statistics"].command,
     "scripts/run.py": STAGES["run"].command,
     "scripts/compare.py": COMPARE,
+    "scripts/probe_contamination.py": STAGES["probe"].command,
 }
 HEAVY = ("train.py", "scripts/merge_lora.py")
 # Where a user may write outside the folder, if they say so.

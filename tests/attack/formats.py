@@ -123,6 +123,7 @@ FORMATS = [
     Format(f"{RUN}/translate_0.jsonl", "jsonl", "few-shot", free=("translation", "sentence"), may_be_missing=True),
     Format(f"{RUN}/settings_translate.json", "json", "few-shot"),
     Format(f"{RUN}/manifest_translate.json", "json", "few-shot"),
+    Format("out/settings_probe.json", "json", "probe", ("{output_dir}/settings_probe.json",), may_be_missing=True),
     Format(f"{COMPTRA_RUN}/answers.jsonl", "jsonl", "comptra", free=("id*", "texts", "prompt_tokens*", "completion_tokens*", "max_new_tokens*"), may_be_missing=True),
     Format(f"{COMPTRA_RUN}/translate_1.jsonl", "jsonl", "comptra", free=("translation", "sentence"), may_be_missing=True),
     Format("out/stub-1/divide_1.jsonl", "jsonl", "comptra", ("divide_{r}.jsonl",), free=("sentence", "propositions"), may_be_missing=True),
@@ -160,6 +161,10 @@ ONLY_WRITTEN = {
     "left_out_pairs.jsonl": "for people; written anew by each run",
     "{run}/draft_{step}.jsonl": "like translate_{step}.jsonl; needs an NLLB model",
     "{metric}/{fingerprint}/{host}-{process}-{random}.jsonl": "needs a metric of segments; tests/comptra/test_segments.py damages it",
+    "contamination_report.json": "for people; written anew by each run",
+    "{output_dir}/twins.jsonl": "written anew by each run",
+    "{output_dir}/swaps.jsonl": "for people; written anew by each run",
+    "{output_dir}/pool.jsonl": "written anew by each run",
     "instruct.toml": "an example",
 }
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.documentation import PARSERS
+from tests.support.tiny_memorised import TEST_FORMS
+from tests.support.tiny_memorised import pairs as memorised_pairs
 from tests.support.tiny_models import udhr_pairs
 
 PAIRS, TEST = 8, 6
@@ -156,6 +158,12 @@ STAGES = {
         ),
         prepare=lambda folder: (folder / "out").mkdir(),
     ),
+    "probe": Stage(
+        (
+            "scripts/probe_contamination.py", "--src", "Basque", "--tgt", "English", "--output_dir", "out", *API, "--dataset_name_or_path",
+            "files", "--test_files", "in/probe.tsv", "in/probe.tsv", "--twins", "1",
+        )
+    ),
     "train": Stage(TRAIN, heavy=True),
     "lora": Stage((*TRAIN, "--use_peft", "--lora_r", "4", "--num_eval_translations", "1"), heavy=True),
     "export": Stage((*TRAIN, "--export_dir", "out/export"), heavy=True),
@@ -192,6 +200,7 @@ def make_inputs(folder: Path) -> None:
     for name, sides in (("test.tsv", test), ("bench.tsv", test)):
         header = ["English\tBasque"] if name == "bench.tsv" else []
         write(inputs / name, "\n".join([*header, *(f"{english}\t{basque}" for basque, english in sides)]))
+    write(inputs / "probe.tsv", "\n".join(map("\t".join, [("Basque", "English"), *memorised_pairs(TEST_FORMS)[:30]])))
     write_jsonl(inputs / "bench.jsonl", [{"English": english, "Basque": basque} for basque, english in test])
     write(inputs / "bench.json", json.dumps([{"English": english, "Basque": basque} for basque, english in test]))
     make_benchmarks(inputs / "benchmarks", test)

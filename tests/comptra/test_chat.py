@@ -153,8 +153,11 @@ def test_refine_after_merge_of_older_versions(tiny_lm, tmp_path):
     path.write_text(json.dumps(settings | {"refine_after_merge": False}))
     assert in_process("main.py", *flags).returncode == 0
     path.write_text(json.dumps(settings | {"refine_after_merge": True}))
-    refused = in_process("main.py", *flags, "--refine_after_merge")
-    assert refused.returncode == 2 and "refine_after_merge was 'instead of phrases', now 1" in refused.stderr
+    before = path.with_name("translate_0.jsonl").read_bytes()
+    assert in_process("main.py", *flags, "--refine_after_merge").returncode == 0
+    assert path.with_name("translate_0.jsonl").read_bytes() == before
+    own = path.parent.with_name(f"{path.parent.name}_1-merge-refinements") / path.name
+    assert json.loads(own.read_text())["refine_after_merge"] == 1
 
 
 def test_what_nllb_translated_is_on_disk_before_it_is_refined(chat, tiny_chat, tiny_nllb, tmp_path):

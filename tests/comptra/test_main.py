@@ -401,8 +401,8 @@ def test_a_dry_run_finds_what_a_run_would(main_here, tiny_lm, tmp_path):
     assert main_here("--output_dir", tmp_path / "out").returncode == 0
     folder = folder_of(tmp_path / "out", tiny_lm)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    other = main_here("--output_dir", tmp_path / "out", "--dry_run", "--template_key", 9)
-    assert other.returncode == 2 and "template_key was '11', now '9'" in other.stderr
+    other = main_here("--output_dir", tmp_path / "out", "--dry_run", "--max_new_tokens", 20)
+    assert other.returncode == 2 and "max_new_tokens was 24, now 20" in other.stderr
     shorter = main_here("--output_dir", tmp_path / "out", "--dry_run", "--max_samples", 2)
     assert shorter.returncode == 2 and "more lines than the 2 sentences" in shorter.stderr
     with open(folder / "translate_0.jsonl", "a") as file:

@@ -99,7 +99,7 @@ def test_what_the_reference_does_is_no_fault():
 
 
 def test_a_short_text_has_no_language():
-    texts = ["This is English, you know.", "This is English, I", "", "1984 1984 1984 1984 1984"]
+    texts = ("This is English, you know.", "This is English, I", "", "1984 1984 1984 1984 1984")
     assert output_faults.wrong_language(texts, BASQUE, "cld2") == [True, False, False, False]
     assert output_faults.wrong_language(texts, languages.find("Umbundu"), "cld2") is None
 

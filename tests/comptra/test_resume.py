@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from comptra import evaluation_sets
 from tests.support.main_runs import folder_of, options, texts, udhr
 from tests.support.runs import in_process, lines_in, records, script
+from topxgen.text import languages
 
 
 def test_a_finished_run_loads_nothing_and_a_longer_one_goes_on(main_here, tiny_lm, tmp_path):
@@ -215,10 +217,22 @@ def test_divisions_serve_every_target_language(main_here, tiny_lm, tmp_path):
     made = (room / "divide_1.jsonl").stat().st_mtime_ns
     assert main_here(*flags, "--tgt", "Swahili").returncode == 0
     assert (room / "divide_1.jsonl").stat().st_mtime_ns == made
-    back = main_here(*flags, "--src", "Basque", "--tgt", "English")
-    assert back.returncode == 2 and "src was 'English', now 'Basque'" in back.stderr
-    assert "share their divisions: pass another --output_dir" in back.stderr
-    assert main_here(*flags, "--src", "Basque", "--tgt", "English", "--output_dir", tmp_path / "eu").returncode == 0
+    for _ in range(2):
+        back = main_here(*flags, "--src", "Basque", "--tgt", "English")
+        assert back.returncode == 0, back.stderr
+        (own,) = room.glob("divisions_*")
+        assert (
+            texts(own / "divide_1.jsonl", "sentence")
+            == evaluation_sets.load(
+                "udhr", languages.find("Basque"), languages.find("English"), folder=None, max_samples=2
+            ).sources
+        )
+        assert sorted(path.name for path in own.iterdir()) == [
+            "divide_1.jsonl",
+            "parent_1.jsonl",
+            "settings_divide.json",
+        ]
+    assert (room / "divide_1.jsonl").stat().st_mtime_ns == made
 
 
 def test_metadata_dir_names_the_folder_of_the_run(main_here, tiny_lm, tmp_path):
@@ -247,8 +261,9 @@ def test_divisions_of_older_versions_are_renumbered(shifted, main_here, tiny_lm,
         for r in (1, 2):
             if f"{kind}_{r}" not in shifted:
                 (room / f"{kind}_{r}.jsonl").rename(room / f"{kind}_{r - 1}.jsonl")
-    refused = main_here(*flags, "--max_samples", 2, "--number_of_subproblems", 3)
-    assert refused.returncode == 2 and "number_of_subproblems was 2, now 3" in refused.stderr
+    other = main_here(*flags, "--max_samples", 2, "--number_of_subproblems", 3)
+    (own,) = room.glob("divisions_*")
+    assert other.returncode == 0 and (own / "divide_2.jsonl").is_file(), other.stderr
     again = main_here(*flags, "--max_samples", 2)
     assert again.returncode == 0 and "loading" not in again.stderr, again.stderr
     assert {path.name: path.read_bytes() for path in room.glob("*_*.jsonl")} == before
@@ -275,7 +290,8 @@ def test_what_cannot_be_divided_is_told_and_asked_again(main_here, tiny_lm, tmp_
     assert result.returncode == 2 and "2 of 2 sentences could not be divided" in result.stderr
     assert "raise --max_model_len" in result.stderr
     result = main_here(*flags, "--max_new_tokens_divide", 30)
-    assert result.returncode == 2 and "max_new_tokens_divide was 2040, now 30" in result.stderr
+    assert result.returncode == 0, result.stderr
+    assert len([*tmp_path.glob("*/divisions_*/divide_1.jsonl")]) == 1
 
 
 def test_a_retrained_model_is_another(main_here, tiny_lm, tmp_path):
@@ -350,12 +366,17 @@ def test_the_record_of_an_older_version_is_read(main_here, tiny_lm, tmp_path):
 
 
 def test_tokens_of_the_retriever_decide_the_result(main_here, tiny_lm, tmp_path):
-    """An older run, which does not name them, is continued; one with other tokens is not."""
+    """An older run, which does not name them, is continued; one with other tokens has a folder of its own."""
     assert main_here("--output_dir", tmp_path).returncode == 0
     path = folder_of(tmp_path, tiny_lm) / "settings_translate.json"
     settings = json.loads(path.read_text())
-    assert settings.pop("retriever_tokens") == "unicode"
+    assert settings["retriever_tokens"] == "unicode"
+    del settings["retriever_tokens"]
     path.write_text(json.dumps(settings))
     assert main_here("--output_dir", tmp_path).returncode == 0
-    other = main_here("--output_dir", tmp_path, "--retriever_tokens", "original")
-    assert other.returncode == 2 and "retriever_tokens was 'unicode', now 'original'" in other.stderr
+    path.write_text(json.dumps(settings))
+    before = path.with_name("translate_0.jsonl").stat().st_mtime_ns
+    assert main_here("--output_dir", tmp_path, "--retriever_tokens", "original").returncode == 0
+    assert path.with_name("translate_0.jsonl").stat().st_mtime_ns == before
+    other = path.parent.with_name(f"{path.parent.name}_original-words") / "settings_translate.json"
+    assert json.loads(other.read_text())["retriever_tokens"] == "original"

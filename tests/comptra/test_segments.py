@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from comptra.scores import segments
+from comptra import evaluate as evaluate_module
+from comptra.scores import comparison, segments
 from comptra.scores.metrics import Metric, Segment, Test
 from comptra.scores.segment_cache import ScoreCache, key_of
 from tests.comptra.test_evaluate import RUN, UDHR, udhr, worse, write
@@ -74,6 +75,7 @@ class Better(Length):
     row = Metric("", title="better", low=0, high=1, reads=("rival",), of_segments=True)
 
     def one(self, segment):
+        assert segment.source == "", "it does not read sources"
         return float(len(segment.translation) > len(segment.rival))
 
 
@@ -201,6 +203,18 @@ def test_a_corrupt_line_is_skipped_and_said(damage, workplace):
     assert line.startswith("WARNING: 1 damaged lines") and f"{shard.relative_to(workplace)}, line 1" in line
 
 
+def test_what_is_no_file_in_the_cache_is_passed_over(workplace):
+    system(workplace, "a", udhr().references)
+    report, _, _ = evaluate()
+    scored(workplace)
+    (shard,) = workplace.glob("cache/*/v1/*.jsonl")
+    os.mkfifo(shard.with_name("a.jsonl"))
+    shard.with_name("b.jsonl").mkdir()
+    shard.with_name("c.jsonl").symlink_to("nowhere")
+    again, _, said = evaluate()
+    assert scored(workplace) == [] and score_of(again) == score_of(report) and "damaged" not in said
+
+
 def test_other_weights_under_one_name_are_said_and_share_nothing(workplace, monkeypatch):
     texts = udhr().references
     system(workplace, "a", texts)
@@ -289,8 +303,8 @@ def test_a_language_that_the_metric_does_not_know_is_an_empty_cell(workplace):
     cells = {group["tgt"]: group["systems"][0]["scores"]["own.py:Length"] for group in report["groups"]}
     assert cells["Hausa"] is None and cells["Basque"]["score"] > 0 and report["failed_metrics"] == {}
     assert "own.py:Length from English into Hausa has no scores: it does not know Hausa" in said
-    (row,) = [line for line in shown.split("\n\n")[1].splitlines() if line.startswith("a/")]
-    assert row.split()[-2] == "-"
+    header, row = next(part for part in shown.split("\n\n") if part.startswith("length")).splitlines()[1:]
+    assert header.split()[:3] == ["model", "Basque", "Hausa"] and row.split()[0::2] == ["a", "-"]
 
 
 def test_pairwise_metrics_get_the_translations_of_the_baseline(workplace):
@@ -343,6 +357,13 @@ def test_what_a_metric_cannot_be_given():
         segments._checked("m", [Segment("a", "b")] * 2, metric.score([], basque, basque))
 
 
+def test_a_class_without_a_row_is_one_line(workplace):
+    Path("rowless.py").write_text("class Rowless:\n    fingerprint = signature = 'x'\n")
+    system(workplace, "a", udhr().references)
+    result = in_process("comptra.evaluate", "runs", *UDHR, "--metrics", "chrf", "rowless.py:Rowless")
+    assert result.returncode == 2 and "is a class without a row" in result.stderr and result.stderr.count("\n") == 1
+
+
 def test_keys_tell_apart_what_differs():
     keys = {key_of("a", "b"), key_of("b", "a"), key_of("ab", ""), key_of("ab", None), key_of("a", "b", None)}
     assert len(keys) == 5
@@ -354,3 +375,62 @@ def test_names_of_folders_are_safe(tmp_path):
         assert ScoreCache(tmp_path / "cache").open(name, "../v1", "s").scores == {"k": 1.0}
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     assert len(list((tmp_path / "cache").glob("*/*/*.jsonl"))) == 5
+
+
+def test_two_writers_never_share_a_file(tmp_path):
+    """Also of one process, or of processes of one number on several machines: their appends could overwrite each other."""
+    writers = [ScoreCache(tmp_path).open("m", "f", "s") for _ in range(2)]
+    for i, writer in enumerate(writers):
+        writer.add([str(i)], [float(i)])
+    assert len(list(tmp_path.glob("m/f/*.jsonl"))) == 2
+
+
+def test_nan_of_a_metric_of_ones_own_names_the_segment(workplace):
+    Path("surface.py").write_text(
+        "import numpy as np\nfrom comptra.scores.metrics import Scorer, mean_scores\n\n\ndef ratio(test, settings):\n"
+        "    def statistics(translations):\n"
+        "        return np.array([[float('nan') if 'NaN' in text else 1.0, 1.0] for text in translations])\n\n"
+        "    return Scorer('ratio', 'ratio', statistics, mean_scores)\n"
+    )
+    texts = list(udhr().references)
+    texts[3] = "a NaN of a translation"
+    system(workplace, "a", texts)
+    report, _, said = evaluate(name="surface.py:ratio", code=3)
+    assert "surface.py:ratio gives nan for segment 4, 'a NaN of a translation'" in said
+    assert score_of(report, "surface.py:ratio") is None and score_of(report, "chrf")["score"] > 90
+
+
+def test_references_of_another_length_are_refused(workplace):
+    test = udhr()
+    Path("src.txt").write_text("\n".join(test.sources) + "\n", encoding="utf-8")
+    Path("ref.txt").write_text("\n".join(test.references[:-1]) + "\n", encoding="utf-8")
+    system(workplace, "a", test.references)
+    result = in_process("comptra.evaluate", "runs", "--test_files", "src.txt", "ref.txt", "--cache_dir", "cache")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert str(len(test.sources)) in result.stderr and str(len(test.sources) - 1) in result.stderr
+
+
+def test_compare_scores_segments_over_seeds_and_knows_which_way_is_better(workplace):
+    """The table of scripts/compare.py: through the cache, the baseline's first seed as the rival, lower errors better."""
+    test = udhr()
+    folders = {
+        name: [[system(workplace, f"{name}{seed}", worse(test.references, share, seed))] for seed in (1, 2, 3)]
+        for name, share in (("base", 0.4), ("good", 0.05))
+    }
+    names = ("own.py:Length", "own.py:Errors", "own.py:Better", "ter", "own.py:Broken")
+    flags = ("runs", *UDHR, "--metrics", *names, "--cache_dir", "cache")
+    args = evaluate_module.build_parser().parse_args(flags)
+    ((group,), failed) = comparison.score(folders, "base", args)
+    scores = group["variants"]["good"]["scores"]
+    assert list(failed) == ["own.py:Broken"] and list(scores) == list(names[:-1])
+    assert {name: value["better"] for name, value in scores.items()} == {
+        "own.py:Length": True,
+        "own.py:Errors": False,  # as long as the source: this "error" rises
+        "own.py:Better": True,
+        "ter": True,
+    }
+    base = group["variants"]["base"]["scores"]
+    assert base["own.py:Better"]["scores"][0] == 0.5 and scores["ter"]["difference"] < 0
+    assert comparison.score(folders, "base", args)[0] == [group] and len(set(scored(workplace))) > 0
+    comparison.score(folders, "base", args)
+    assert scored(workplace) == []

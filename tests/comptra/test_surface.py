@@ -26,7 +26,7 @@ def pieces(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for module in (utils, tokenizer_spm):
             patch.setattr(module, "SACREBLEU_DIR", str(folder))
-        surface._why_no_model.cache_clear()
+        surface.why_no_model.cache_clear()
         for size, name in enumerate(SENTENCEPIECE):
             path = surface.spm_model(name)
             path.parent.mkdir(exist_ok=True)
@@ -36,7 +36,7 @@ def pieces(tmp_path_factory):
                     sentence_iterator=texts, model_writer=out, vocab_size=120 + 20 * size, minloglevel=2
                 )
         yield folder
-    surface._why_no_model.cache_clear()
+    surface.why_no_model.cache_clear()
 
 
 SACREBLEUS = {
@@ -94,12 +94,12 @@ def test_a_lower_ter_is_better_in_table_and_report(tmp_path):
 def test_a_tokenizer_that_is_not_there_leaves_the_others(tmp_path, monkeypatch):
     original(tmp_path / "runs", "m")
     monkeypatch.setattr(utils, "SACREBLEU_DIR", str(tmp_path / "empty"))
-    surface._why_no_model.cache_clear()
+    surface.why_no_model.cache_clear()
     names = ("bleu-spBLEU-1K", "bleu-13a", "chrf")
     result = in_process(
         "comptra.evaluate", tmp_path / "runs", *UDHR, "--metrics", *names, "--json", tmp_path / "o.json"
     )
-    surface._why_no_model.cache_clear()
+    surface.why_no_model.cache_clear()
     assert result.returncode == 3
     assert result.stderr.count("\n") == 1 and "WARNING: bleu-spBLEU-1K is left out: BLEU with the" in result.stderr
     assert f"no spBLEU-1K model at {tmp_path}/empty/models/" in result.stderr

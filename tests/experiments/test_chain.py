@@ -18,6 +18,7 @@ from tests.attack.shooting_range import Stub
 from tests.attack.table import make_inputs
 from tests.support.documentation import fences
 from tests.support.runs import ROOT, in_process
+from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import RunFile
 from topxgen.experiments import chain
@@ -227,6 +228,36 @@ def test_what_main_writes_is_of_its_own_flags(place):
         written = [chain.stages.outputs("main", one.args) for one in chain.commands(RunFile.read(place / "run.yaml"))]
         names = [[path.parent.name for path in paths] for paths in written]
         assert names == [[f"English_to_Basque_{k}_shot_seed_122_llm_vanilla_None_0_0"], ["x"]]
+
+
+def test_entries_of_main_may_differ_in_the_method(place):
+    """Each has its folder, by the name of today or, from an older version, by its settings."""
+    room, name = place / "out/translations/m", "English_to_Basque_0_shot_seed_122_llm_vanilla_None_0_0"
+    for folder, settings in {
+        name: {"method_translate": "TEaR"},
+        f"{name}_vanilla": {"method_translate": "vanilla", "template_key": "11"},
+        f"{name}_template-9": {"method_translate": "vanilla", "template_key": "9"},
+        f"{name}_cot": {"method_translate": "cot"},
+        f"{name}1": {"method_translate": "vanilla"},
+        "English_to_Hausa_0_shot_seed_122_llm_vanilla_None_0_0": {"method_translate": "vanilla"},
+    }.items():
+        (room / folder).mkdir(parents=True)
+        (room / folder / "translate_0.jsonl").write_text("")
+        (room / folder / "settings_translate.json").write_text(json.dumps(settings))
+    entries = (
+        "tgt: [Basque, Hausa], template_key: 11",
+        "tgt: Basque, template_key: 9",
+        "tgt: Basque, method_translate: cot",
+    )
+    entries = (*entries, "tgt: Basque, method_translate: TEaR")
+    write(place, f"main: [{', '.join(f'{{model_name_or_path: m, k: 0, {entry}}}' for entry in entries)}]")
+    commands = chain.commands(RunFile.read(place / "run.yaml"))
+    found = [[path.parent.name for path in chain.stages.outputs("main", one.args)] for one in commands]
+    hausa = "English_to_Hausa_0_shot_seed_122_llm_vanilla_None_0_0"
+    assert found == [[f"{name}_vanilla", hausa], [f"{name}_template-9"], [f"{name}_cot"], [name]]
+    write(place, "main: [{tgt: [Basque, Hausa], model_name_or_path: m}, {tgt: Hausa, model_name_or_path: m}]")
+    with pytest.raises(UsageError, match="main-1 and main-2 have the same folder"):
+        chain.commands(RunFile.read(place / "run.yaml"))
 
 
 def test_what_datagen_writes(place):
@@ -507,10 +538,10 @@ def test_the_published_recipe_has_no_mistakes():
         "datagen",
         "decontamination",
         "train",
-        *["main"] * 10,
+        "main",
         "evaluate",
     ]
-    assert {command.args.tgt for command in commands if command.stage == "main"} == set(commands[0].args.languages)
+    assert commands[3].args.tgt == commands[0].args.languages and len(commands[3].args.tgt) == 10
     training, first = vars(commands[2].args), vars(commands[0].args)
     recipe = (ROOT / "scripts/train.sh").read_text()
     recipe = shlex.split(recipe[recipe.index("--dataset_name_or_path") : recipe.index("--output_dir")])

@@ -59,7 +59,7 @@ def encoder(folder):
 def encoded_rows(encoder: SonarEncoder) -> list[int]:
     """Grows by the batch size of each run of the network."""
     sizes: list[int] = []
-    encoder._model.register_forward_pre_hook(
+    encoder._replicas.models[0].register_forward_pre_hook(
         lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     return sizes
@@ -123,7 +123,7 @@ def test_batches_order_and_repetitions_do_not_change_vectors(folder, encoder):
 def test_batches_keep_to_their_size_and_texts_run_once(folder):
     encoder = SonarEncoder(folder, batch_tokens=300)
     shapes = []
-    encoder._model.register_forward_pre_hook(
+    encoder._replicas.models[0].register_forward_pre_hook(
         lambda _, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
     )
     texts = [text for text, _ in PAIRS]
@@ -216,15 +216,15 @@ def test_bfloat16_is_close(folder, model_pt):
     sentences, translations = zip(*PAIRS, strict=True)
     exact = Blaser(model_pt, folder).score(sentences, translations, BASQUE, ENGLISH)
     rough = Blaser(model_pt, folder, dtype="bfloat16")
-    assert next(rough._encoder._model.parameters()).dtype.itemsize == 2
+    assert next(rough._encoder._replicas.models[0].parameters()).dtype.itemsize == 2
     assert rough.score(sentences, translations, BASQUE, ENGLISH) == pytest.approx(exact, abs=0.01)
 
 
 def test_close_frees_the_network(folder, model_pt):
     scorer = Blaser(model_pt, folder)
     scorer.score(["a"], ["b"], BASQUE, ENGLISH)
-    network = weakref.ref(scorer._encoder._model)
-    weight = weakref.ref(scorer._encoder._model.embed_tokens.weight)
+    network = weakref.ref(scorer._encoder._replicas.models[0])
+    weight = weakref.ref(scorer._encoder._replicas.models[0].embed_tokens.weight)
     vector = weakref.ref(next(iter(scorer._vectors._kept.values())))
     scorer.close()
     scorer.close()

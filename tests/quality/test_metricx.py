@@ -67,18 +67,18 @@ def test_scores_are_clipped_and_do_not_depend_on_the_batch(folder, model, monkey
 def test_tied_embeddings_scale_the_output(tmp_path, model):
     """Weights of the embeddings as the output layer, times d_model ** -0.5."""
     import torch
+    from transformers import MT5ForConditionalGeneration
 
-    tied = MetricX(build_metricx(tmp_path / "metricx-24-tied", TRANSLATIONS, tie_word_embeddings=True))
-    untied = tied._model.lm_head.weight[metricx.SCORE_TOKEN].detach()
-    assert torch.allclose(tied._score_weights, untied / 4) and tied._checkpoint.is_tied
+    folder = build_metricx(tmp_path / "metricx-24-tied", TRANSLATIONS, tie_word_embeddings=True)
+    tied, whole = MetricX(folder), MT5ForConditionalGeneration.from_pretrained(folder)
+    output = whole.shared.weight[metricx.SCORE_TOKEN].detach()
+    assert torch.allclose(tied._score_weights, output / 4) and tied._checkpoint.is_tied
     assert not torch.allclose(tied._score_weights, model._score_weights)
     rows = [row for row, _ in GOLDEN]
     ids, start = torch.tensor([rows[1]]), torch.tensor([[0]])
     with torch.inference_mode():
-        hidden = tied._model(input_ids=ids, decoder_input_ids=start, output_hidden_states=True).decoder_hidden_states[
-            -1
-        ]
-        assert tied.logits([rows[1]])[0] == pytest.approx(float(hidden[0, 0] @ untied * 16**-0.5), abs=1e-5)
+        hidden = whole(input_ids=ids, decoder_input_ids=start, output_hidden_states=True).decoder_hidden_states[-1]
+    assert tied.logits([rows[1]])[0] == pytest.approx(float(hidden[0, 0] @ output * 16**-0.5), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,10 @@ def options(model: str, *more, **changes) -> list:
 
 
 def folder_of(output: Path, model: str, k=2, divide="llm", n=None, steps=0) -> Path:
-    return output / Path(model).name / NAME.format(k=k, divide=divide, n=n, steps=steps)
+    """The folder of a run with the default method and decoding, or the only one with others."""
+    plain = output / Path(model).name / NAME.format(k=k, divide=divide, n=n, steps=steps)
+    others = [*plain.parent.glob(f"{plain.name}_*")]
+    return others[0] if len(others) == 1 and not plain.is_dir() else plain
 
 
 def udhr(count: int) -> evaluation_sets.TestSet:

@@ -1,4 +1,4 @@
-"""A MetricX checkpoint of a few neurons with the real vocabulary, and the weights of the golden values."""
+"""Checkpoints of MetricX and MT-Ranker of a few neurons with the real vocabulary, and the weights of the golden values."""
 
 import json
 import zlib
@@ -13,23 +13,18 @@ CONFIG = {
 }  # fmt: skip
 
 
-def build_metricx(folder: Path, texts: list[str], **config) -> str:
-    """A checkpoint in `folder`, whose name says which version it is, with a tokenizer trained on `texts`; its path.
+def build_metricx(folder: Path, texts: list[str], *, scale: float = 0.3, pieces: int = 500, **config) -> str:
+    """A checkpoint in `folder`, whose name says which version it is, with a tokenizer of `pieces` trained on `texts`; its path.
 
-    Each weight depends on its name alone: 0.3 times normal noise, 1 + 0.1 times noise for layer norms.
+    Each weight depends on its name alone: `scale` times normal noise, 1 + 0.1 times noise for layer norms.
     """
-    import numpy as np
-    import torch
     from safetensors.torch import save_file
-    from transformers import MT5Config, MT5ForConditionalGeneration, T5Tokenizer
+    from transformers import MT5Config, MT5ForConditionalGeneration
 
     folder.mkdir(parents=True, exist_ok=True)
     settings = CONFIG | config
     model = MT5ForConditionalGeneration(MT5Config(**settings))
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        noise = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(tuple(tensor.shape)).astype(np.float32)
-        weights[name] = torch.tensor(1 + np.float32(0.1) * noise if "layer_norm" in name else noise * np.float32(0.3))
+    weights = {name: noise(name, tuple(tensor.shape), scale) for name, tensor in model.state_dict().items()}
     # The three names of the embeddings are one tensor, into which the last was copied last.
     weights["shared.weight"] = weights.pop("decoder.embed_tokens.weight")
     del weights["encoder.embed_tokens.weight"]
@@ -40,7 +35,43 @@ def build_metricx(folder: Path, texts: list[str], **config) -> str:
     (folder / "config.json").write_text(
         json.dumps({**settings, "model_type": "mt5", "architectures": ["MT5ForRegression"]})
     )
-    special = dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
-    sentencepiece_model(folder, "spiece.model", texts, 500, **special)
-    T5Tokenizer.from_pretrained(folder, extra_ids=0).save_pretrained(folder)
+    give_tokenizer(folder, texts, pieces)
     return str(folder)
+
+
+def build_mt_ranker(folder: Path, texts: list[str], **config) -> str:
+    """MT-Ranker in its authors' layout: pytorch_model.bin, and a config.json that only names its base model; its path."""
+    import torch
+    from transformers import MT5Config, MT5EncoderModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = CONFIG | config
+    shapes = {
+        f"encoder.{name}": tuple(tensor.shape)
+        for name, tensor in MT5EncoderModel(MT5Config(**settings)).state_dict().items()
+    }
+    shapes |= {"classifier.weight": (2, settings["d_model"]), "classifier.bias": (2,)}
+    weights = {name: noise(name, shape) for name, shape in shapes.items()}
+    weights["encoder.shared.weight"] = weights[
+        "encoder.encoder.embed_tokens.weight"
+    ]  # one tensor, the last that was copied
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps({"architectures": ["MTRanker"], "backbone": "google/mt5-base"}))
+    give_tokenizer(folder, texts)
+    return str(folder)
+
+
+def noise(name: str, shape: tuple[int, ...], scale: float = 0.3):
+    import numpy as np
+    import torch
+
+    values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+    return torch.tensor(1 + np.float32(0.1) * values if "layer_norm" in name else values * np.float32(scale))
+
+
+def give_tokenizer(folder: Path, texts: list[str], pieces: int = 500) -> None:
+    """As google/mt5's in kind: SentencePiece, </s> at the end."""
+    from transformers import T5Tokenizer
+
+    sentencepiece_model(folder, "spiece.model", texts, pieces, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    T5Tokenizer.from_pretrained(folder, extra_ids=0).save_pretrained(folder)

@@ -4,7 +4,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -36,6 +37,19 @@ def check_connection() -> None:
     constants.HF_HUB_OFFLINE = True
     if "datasets" in sys.modules:
         sys.modules["datasets"].config.HF_HUB_OFFLINE = True
+
+
+@contextmanager
+def only_cached() -> Iterator[None]:
+    """A block in which nothing is downloaded: models are folders, or in the Hub's cache; others raise Unreachable."""
+    from huggingface_hub import constants
+
+    check_connection()
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:
@@ -91,6 +105,27 @@ def dataset_revision(name: str) -> tuple[str, str]:
         return name, hub_call(name, lambda: HfApi().dataset_info(name)).sha
     folder = hub_call(name, lambda: snapshot_download(name, repo_type="dataset", local_files_only=True))
     return folder, Path(folder).name
+
+
+def local_folder(name: str) -> Path:
+    """The folder (or file) `name`, or of a Hub id that of its files in the cache, downloaded if necessary: tokenizer,
+    configuration, and the weights in one format. Raises UsageError if it does not exist or cannot be downloaded."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if _looks_local(name):
+        raise UsageError(cannot_load(name, FileNotFoundError(name)))
+    require([name])
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    def load() -> str:
+        if constants.HF_HUB_OFFLINE:
+            return snapshot_download(name, local_files_only=True)
+        files = HfApi().list_repo_files(name)
+        weights = "*.safetensors" if any(file.endswith(".safetensors") for file in files) else "*.bin"
+        return snapshot_download(name, allow_patterns=["*.json", "*.model", "*.txt", weights], ignore_patterns=["*/*"])
+
+    return Path(hub_call(name, load))
 
 
 def _is_cached(kind: str, name: str) -> bool:

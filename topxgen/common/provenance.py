@@ -1,9 +1,12 @@
 """Where results come from: the settings that decided them, the weights, the versions, the command."""
 
 import argparse
+import contextlib
 import hashlib
 import json
+import os
 import platform
+import re
 import sys
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -13,7 +16,7 @@ from pathlib import Path
 
 from topxgen.common.console import without_secrets
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json, write_json
+from topxgen.common.files import read_json, write_atomic, write_json
 
 # What main.py leaves beside translations: when it is done, and when it begins.
 TRANSLATE_MANIFEST, TRANSLATE_SETTINGS = "manifest_translate.json", "settings_translate.json"
@@ -63,13 +66,50 @@ _SAMPLES_PER_FILE, _SAMPLE_BYTES = 256, 1 << 14
 def weights_id(name_or_path: str | Path) -> str:
     """A digest of the weights in a local folder or file, which retraining changes and moving does not; "" for a Hub id or
     a folder without weights."""
-    path = Path(name_or_path)
-    patterns = ("*.safetensors", "*.bin", "*.pt")
-    candidates = ([file for file in path.glob(pattern) if file.name not in _NOT_WEIGHTS] for pattern in patterns)
-    files = [path] if path.is_file() else sorted(next(filter(None, candidates), []))
+    files = weight_files(Path(name_or_path))
     return (
         _digest_of_files(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)) if files else ""
     )
+
+
+def weight_files(path: Path) -> list[Path]:
+    patterns = ("*.safetensors", "*.bin", "*.pt")
+    candidates = ([file for file in path.glob(pattern) if file.name not in _NOT_WEIGHTS] for pattern in patterns)
+    return [path] if path.is_file() else sorted(next(filter(None, candidates), []))
+
+
+def content_id(name_or_path: str | Path) -> str:
+    """A digest as of `weights_id`, of every byte: it sees a change of one small tensor, which samples may miss."""
+    files = weight_files(Path(name_or_path))
+    return digest([f"{file.name} {_sha256(file)}" for file in files]) if files else ""
+
+
+def _sha256(file: Path) -> str:
+    """Of the contents. It is kept on disk by path, size and times of change, so that large files are read once; the Hub's cache
+    names files by it."""
+    file = file.resolve()
+    known = re.compile(r"[0-9a-f]{64}")
+    if file.parent.name == "blobs" and known.fullmatch(file.name):
+        return file.name
+    status = file.stat()
+    key = digest(f"{file} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}")
+    kept = cache_folder() / "digests" / key
+    try:
+        if known.fullmatch(text := kept.read_text("ascii")):
+            return text
+    except (OSError, UnicodeDecodeError):
+        pass
+    with open(file, "rb") as opened:
+        value = hashlib.file_digest(opened, "sha256").hexdigest()
+    with contextlib.suppress(OSError):  # a read-only home: read again next time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept, [value])
+    return value
+
+
+def cache_folder() -> Path:
+    """Where files are kept that any later run may use."""
+    return Path(os.environ.get("TOPXGEN_CACHE", "~/.cache/topxgen")).expanduser()
 
 
 @cache
@@ -108,7 +148,10 @@ RENAMED_VALUES = {
 
 
 # What older runs, whose settings lack it, had.
-ABSENT = {"number_of_candidates": 1, "select_by": None, "leaks_excluded": 0, "drop_duplicates": "after"}
+ABSENT = {
+    "number_of_candidates": 1, "select_by": None, "leaks_excluded": 0, "drop_duplicates": "after",
+    "comet_name_or_path": "Unbabel/wmt22-cometkiwi-da",
+}  # fmt: skip
 
 
 def result_settings(args: argparse.Namespace, excluded: Collection[str]) -> dict:

@@ -3,15 +3,18 @@
 import argparse
 import glob
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+from topxgen.common import translation_folders as folders
 from topxgen.common.errors import UsageError
-from topxgen.common.provenance import TRANSLATE_MANIFEST
+from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS, read_settings
 from topxgen.common.records import FilteredLayout, Layout, default_translate_dir, translations_name
 from topxgen.common.registry import Choice
 from topxgen.corpora import benchmarks
 from topxgen.corpora.tables import split_source
+from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
 
 Parsed = argparse.Namespace
@@ -46,21 +49,45 @@ def _merged(args: Parsed) -> Iterator[Path]:
 
 
 def translation_folders(args: Parsed) -> list[str]:
-    """The folders in --output_dir of a run of main.py, one for each model, as patterns (docs/files.md)."""
-    src, tgt = (languages.find(name, args.languages_file).name for name in (args.src, args.tgt))
-    limit = "None" if args.number_of_subproblems < 0 else args.number_of_subproblems
-    divider = glob.escape(Path(args.method_divide).name)
-    steps = f"{limit}_{args.steps}_{args.number_of_refining_steps}"
-    run = args.metadata_dir or f"{src}_to_{tgt}_{args.k}_shot_seed_{args.seed}_{divider}_*_{steps}"
-    models = args.model_name_or_path or [args.nllb_name_or_path]
-    return [f"{glob.escape(Path(name).name)}/{run}" for name in models]
+    """What decides the folders in --output_dir of a run of main.py, one for each model and direction (docs/files.md)."""
+    merge_prompt = Path(args.merge_prompt).stem
+    differs = [*folders.variant(folders.values_of(args)), args.template_key or ""]
+    runs = (
+        [args.metadata_dir]
+        if args.metadata_dir
+        else ["_".join([folders.original_name(*pair, args, merge_prompt), *differs]) for pair in _directions(args)]
+    )
+    return [f"{name}/{run}" for name in _models(args) for run in runs]
+
+
+def _models(args: Parsed) -> list[str]:
+    return [Path(name).name for name in args.model_name_or_path or [args.nllb_name_or_path]]
+
+
+def _directions(args: Parsed) -> list[tuple[str, str]]:
+    sides = ([languages.find(name, args.languages_file).name for name in names] for names in (args.src, args.tgt))
+    return list(dict.fromkeys((src, tgt) for src, tgt in product(*sides) if src != tgt))
 
 
 def _translated(args: Parsed) -> Iterator[Path]:
-    for pattern in translation_folders(args):
-        for run in sorted(args.output_dir.glob(pattern)):
+    for model in _models(args):
+        room = args.output_dir / model
+        for run in [room / args.metadata_dir] if args.metadata_dir else sorted(_runs_in(room, args)):
             yield from sorted(run.glob("translate_*.jsonl"))
             yield run / TRANSLATE_MANIFEST
+
+
+def _runs_in(room: Path, args: Parsed) -> Iterator[Path]:
+    """The folders of translations with the flags of `args`, of those with names of the original's that are alike."""
+    for src, tgt in _directions(args):
+        pattern = "*".join(map(glob.escape, folders.original_name(src, tgt, args, "\0").split("\0")))
+        values = folders.values_of(args)
+        if args.template_key is not None:
+            key = get_template(args.template_key, src, tgt, extra=args.languages_file).key
+            values["template_key"] = Path(key).name
+        for run in (*room.glob(pattern), *room.glob(f"{pattern}_*")):
+            if not folders.differing(read_settings(run / TRANSLATE_SETTINGS), values):
+                yield run
 
 
 def _scored(args: Parsed) -> Iterator[Path]:

@@ -92,14 +92,15 @@ class Meter:
         tokens = sum(counts["prompt_tokens"] + counts["completion_tokens"] for counts in self._tokens.values())
         return {"tokens": f"{tokens:,}"} if tokens else {}
 
-    def usage(self, stage: str) -> str:
-        """A line about the tokens of a stage and what they cost; "" if there were none."""
-        counts = self._tokens.get(stage, Counter())
+    def usage(self, stage: str | None = None) -> str:
+        """A line about the tokens of a stage, or of all, and what they cost; "" if there were none."""
+        stages = (own for name, own in self._tokens.items() if stage in (None, name))
+        counts = sum(stages, Counter())
         if not counts["prompt_tokens"]:
             return ""
         cached = f" ({counts['cached_tokens']:,} of them cached)" if counts["cached_tokens"] else ""
         tokens = f"{counts['prompt_tokens']:,} prompt tokens{cached}, {counts['completion_tokens']:,} answer tokens"
-        return f"{stage}: {tokens}" + (f"; {self.spent(stage):,.2f} USD" if self.prices else "")
+        return f"{stage or 'all'}: {tokens}" + (f"; {self.spent(stage):,.2f} USD" if self.prices else "")
 
     def wrap(self, sampler, stage: str):
         """`sampler`, with its responses counted for `stage`. Its `generate` raises BudgetSpent, when the responses in flight

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call, listed
 from topxgen.quality import sonar as sonar_encoder
+from topxgen.quality.replicas import check_finite
 from topxgen.quality.sonar import SonarEncoder, load_tensors, looks_local, read_checkpoint
 from topxgen.text.languages import Language
 
@@ -38,7 +39,12 @@ def preflight(blaser: str = DEFAULT, sonar: str = sonar_encoder.DEFAULT, languag
     checkpoint = read_checkpoint(sonar)
     for language in languages:
         checkpoint.check(language)
-    _weights(_file(blaser), checkpoint)
+    check_fit(weight_file(blaser), checkpoint)
+
+
+def check_fit(file: Path, checkpoint: sonar_encoder.Checkpoint) -> None:
+    """Raise UsageError if `file` is not BLASER-2.0-QE for vectors of this encoder."""
+    _weights(file, checkpoint)
 
 
 class Blaser:
@@ -62,7 +68,8 @@ class Blaser:
         cache_bytes: int = CACHE_BYTES,
     ):
         checkpoint = read_checkpoint(sonar)
-        weights = _weights(_file(blaser), checkpoint)
+        weights = _weights(weight_file(blaser), checkpoint)
+        self._name, self._dtype = f"BLASER ({blaser}, {sonar})", dtype
         self._encoder = SonarEncoder(checkpoint, dtype=dtype, device=device, batch_tokens=batch_tokens)
         self._weights = [
             tuple(weights[f"mlp.{layer}.{kind}"].to(self._encoder.device).float() for kind in ("weight", "bias"))
@@ -83,11 +90,13 @@ class Blaser:
     def score(
         self, sentences: Sequence[str], translations: Sequence[str], source: Language, target: Language
     ) -> list[float | None]:
-        """A score for each pair, in order; None if a side is blank.
+        """A score for each pair, in order; None if a side is blank. Raises UsageError for scores that are no number.
 
         `sentences` are in `source`, `translations` in `target`, one for one (ValueError otherwise).
         """
-        return score_pairs(self._vectors, self._network, sentences, translations, source, target)
+        scores = score_pairs(self._vectors, self._network, sentences, translations, source, target)
+        check_finite(self._name, self._dtype, translations, (0.0 if score is None else score for score in scores))
+        return scores
 
     def _network(self, source: "Tensor", translation: "Tensor") -> "Tensor":
         """Scores (n,) of vectors (n, width)."""
@@ -174,7 +183,7 @@ def _bytes(text: str, vector: "Tensor") -> int:
     return sys.getsizeof(text) + vector.nbytes
 
 
-def _file(name: str) -> Path:
+def weight_file(name: str) -> Path:
     """The file of BLASER's weights, downloaded if `name` is a Hub id."""
     path = Path(name)
     if path.is_dir():

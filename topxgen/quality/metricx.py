@@ -8,16 +8,18 @@ without one, the others with one.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call, load_weights
-from topxgen.common.memory import free_memory
-from topxgen.inference import ModelSettings
-from topxgen.inference.tokenizer import load_tokenizer, plain_ids
+from topxgen.inference.tokenizer import plain_ids
+from topxgen.quality.mt5 import refuse_adapter, tokenizer_of
+from topxgen.quality.replicas import Replicas, check_finite, default_dtype
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEFAULT = "google/metricx-24-hybrid-large-v2p6"
-TOKENIZER = "google/mt5-xl"  # that of all sizes; the published checkpoints have none
 SCORE_TOKEN = 250089  # <extra_id_10>
 WORST = 25.0
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}  # rows times longest row
@@ -35,10 +37,9 @@ class Checkpoint:
     tokenizer: object
 
 
-def read_checkpoint(name: str) -> Checkpoint:
-    """Raises UsageError if the model is missing, unreachable, or not MetricX, or if its name does not say which version it is."""
-    from transformers import AutoConfig, PretrainedConfig
-
+def kind_of(name: str) -> tuple[int, bool | None]:
+    """Version and whether the model needs references (None: scores with and without). Raises UsageError if the name does not
+    say it."""
     found = re.findall(r"metricx[-_]?(23|24)(\S*)", str(name).lower())
     if not found:
         raise UsageError(
@@ -46,6 +47,15 @@ def read_checkpoint(name: str) -> Checkpoint:
             f"metricx-23 or metricx-24 in its name, such as {DEFAULT}"
         )
     version, rest = int(found[-1][0]), found[-1][1]
+    return version, None if version == 24 else "qe" not in rest
+
+
+def read_checkpoint(name: str) -> Checkpoint:
+    """Raises UsageError if the model is missing, unreachable, or not MetricX, or if its name does not say which version it is."""
+    from transformers import AutoConfig, PretrainedConfig
+
+    version, needs_reference = kind_of(name)
+    refuse_adapter(name)
     config = hub_call(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=False))
     if config.model_type not in ("mt5", "t5") or config.vocab_size <= SCORE_TOKEN:
         raise UsageError(
@@ -55,62 +65,69 @@ def read_checkpoint(name: str) -> Checkpoint:
     # transformers 5 says that every mT5 is tied, whatever config.json does.
     saved, _ = PretrainedConfig.get_config_dict(name)
     is_tied = bool(saved.get("tie_word_embeddings", config.model_type == "t5"))
-    beside = any((Path(name) / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "spiece.model"))
-    tokenizer = load_tokenizer(ModelSettings(name if beside else TOKENIZER))
-    needs_reference = None if version == 24 else "qe" not in rest
-    return Checkpoint(name, version, needs_reference, is_tied, tokenizer)
-
-
-def default_dtype() -> str:
-    """bfloat16 on a GPU, else float32."""
-    import torch
-
-    return "bfloat16" if torch.cuda.is_available() else "float32"
+    return Checkpoint(name, version, needs_reference, is_tied, tokenizer_of(name, config.vocab_size))
 
 
 class MetricX:
     """Errors of translations.
 
     `name_or_path`: a Hub id or folder; `dtype`: float32 or bfloat16, None by device; `batch_tokens` limits rows times longest
-    row. `truncated` counts inputs longer than the model's limit. Raises UsageError if the model does not load.
+    row; `devices`: see Replicas. `truncated` counts inputs longer than the model's limit. Raises UsageError if the model does
+    not load.
     """
 
     def __init__(
-        self, name_or_path: str | Checkpoint = DEFAULT, *, dtype: str | None = None, batch_tokens: int | None = None
+        self,
+        name_or_path: str | Checkpoint = DEFAULT,
+        *,
+        dtype: str | None = None,
+        batch_tokens: int | None = None,
+        devices: Sequence[str] | None = None,
     ):
         import torch
         from transformers import MT5ForConditionalGeneration, logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._batch_tokens = batch_tokens or BATCH_TOKENS[self._device]
         self._checkpoint = read_checkpoint(name_or_path) if isinstance(name_or_path, str) else name_or_path
+        self._dtype = dtype or default_dtype()
         name, is_tied = self._checkpoint.name, self._checkpoint.is_tied
-        dtype = getattr(torch, dtype or default_dtype())
-        model = hub_call(name, lambda: load_weights(MT5ForConditionalGeneration, name, dtype=dtype))
+        model = hub_call(
+            name, lambda: load_weights(MT5ForConditionalGeneration, name, dtype=getattr(torch, self._dtype))
+        ).eval()
         if not is_tied and model.lm_head.weight is model.shared.weight:
             raise UsageError(
                 f"{name} lacks lm_head.weight, which its config.json (tie_word_embeddings: false) promises; download it again"
             )
-        self._model = model.to(self._device).eval()
         scale = model.config.d_model**-0.5 if is_tied else 1.0
         self._score_weights = model.lm_head.weight[SCORE_TOKEN].detach().float() * scale
+        model.lm_head = torch.nn.Identity()  # 250,112 logits of which one counts: half of the time for a short input
+        self._replicas = Replicas(model, devices)
+        self._batch_tokens = batch_tokens or BATCH_TOKENS[self._replicas.device_type]
         self.truncated = 0
 
     def score(
         self, sources: Sequence[str], translations: Sequence[str], references: Sequence[str] | None = None
     ) -> list[float]:
-        """The error of each translation, 0 to 25, in order. Raises UsageError for references that this model does not read, or
-        without those that it needs."""
-        needs = self._checkpoint.needs_reference
+        """The error of each translation, 0 to 25, in order; equal inputs are scored once. Raises UsageError for references that
+        this model does not read, or without those that it needs, for another number of them, and for scores that are no number."""
+        needs, name = self._checkpoint.needs_reference, self._checkpoint.name
         if needs is not None and needs != (references is not None):
             raise UsageError(
-                f"{self._checkpoint.name} scores {'with' if needs else 'without'} references only; pass "
+                f"{name} scores {'with' if needs else 'without'} references only; pass "
                 f"{'a metricx-23-qe or' if needs else ''} a metricx-24-hybrid model"
             )
-        rows = self._token_ids(model_inputs(self._checkpoint.version, sources, translations, references))
-        return [min(max(value, 0.0), WORST) for value in self.logits(rows)]
+        if not len(sources) == len(translations) == len(translations if references is None else references):
+            raise UsageError(
+                f"{len(translations)} translations of {len(sources)} sources"
+                + ("" if references is None else f" with {len(references)} references")
+                + ": MetricX needs one of each for each segment"
+            )
+        texts = model_inputs(self._checkpoint.version, sources, translations, references)
+        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        values = self.logits(self._token_ids(list(place)))
+        check_finite(name, self._dtype, place, values)
+        return [min(max(values[place[text]], 0.0), WORST) for text in texts]
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         most = MAX_TOKENS[self._checkpoint.version] - 1
@@ -120,36 +137,16 @@ class MetricX:
 
     def logits(self, rows: list[list[int]]) -> list[float]:
         """The logit of SCORE_TOKEN for each row of token ids, without </s>, in order; not clipped."""
-        values = [0.0] * len(rows)
-        order, start = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True), 0
-        while start < len(order):  # longest first, so that a lack of memory shows at once
-            count = max(1, self._batch_tokens // max(1, len(rows[order[start]])))
-            batch = order[start : start + count]
-            for i, value in zip(batch, self._batch([rows[i] for i in batch]), strict=True):
-                values[i] = value
-            start += count
-        return values
+        return [value.item() for value in self._replicas.run(rows, self._compute, self._batch_tokens)]
 
-    def _batch(self, rows: list[list[int]]) -> list[float]:
-        import torch
-
-        lengths = torch.tensor([len(row) for row in rows])
-        ids = torch.zeros((len(rows), int(lengths.max())), dtype=torch.long)
-        for target, row in zip(ids, rows, strict=True):
-            target[: len(row)] = torch.tensor(row, dtype=torch.long)
-        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(self._device)
-        first = torch.zeros((len(rows), 1), dtype=torch.long, device=self._device)
-        with torch.inference_mode():
-            encoded = self._model.encoder(input_ids=ids.to(self._device), attention_mask=mask).last_hidden_state
-            decoded = self._model.decoder(
-                input_ids=first, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
-            ).last_hidden_state
-            return (decoded[:, 0].float() @ self._score_weights).tolist()
+    def _compute(self, model, ids: "Tensor", mask: "Tensor") -> "Tensor":
+        encoded = model.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return first_step(model.decoder, encoded, mask).float() @ self._score_weights.to(ids.device)
 
     def close(self) -> None:
         """Free the network and its memory."""
-        self._model = self._score_weights = None
-        free_memory()
+        self._replicas.close()
+        self._score_weights = None
 
 
 def model_inputs(
@@ -161,3 +158,28 @@ def model_inputs(
         return [order.format(*pair) for pair in zip(sources, translations, strict=True)]
     order = "candidate: {1} reference: {2}" if version == 23 else "source: {0} candidate: {1} reference: {2}"
     return [order.format(*triple) for triple in zip(sources, translations, references, strict=True)]
+
+
+def first_step(decoder, encoded: "Tensor", mask: "Tensor") -> "Tensor":
+    """The last hidden state (n, width) of an mT5 decoder that has read token 0, after the states (n, length, width).
+
+    There is one query, so the keys and values of all positions need not be computed: (q W_k) x = q (W_k x), and the weights of
+    attention sum over states before W_v does. This takes a fifth off the time of the whole model. Attention to oneself, of one
+    token, is its value.
+    """
+    import torch
+
+    hidden = decoder.embed_tokens.weight[torch.zeros(len(encoded), dtype=torch.long, device=encoded.device)]
+    for block in decoder.block:
+        own, cross, feed_forward = block.layer
+        hidden = hidden + own.SelfAttention.o(own.SelfAttention.v(own.layer_norm(hidden)))
+        attention = cross.EncDecAttention
+        heads = attention.n_heads
+        to_keys, to_values = (part.weight.unflatten(0, (heads, -1)) for part in (attention.k, attention.v))
+        query = attention.q(cross.layer_norm(hidden)).unflatten(1, (heads, -1))  # (n, heads, d)
+        query = torch.einsum("nhd,hdw->nhw", query, to_keys)
+        weights = (query @ encoded.transpose(1, 2)).float().masked_fill(~mask[:, None], -torch.inf).softmax(dim=-1)
+        attended = torch.einsum("nhw,hdw->nhd", weights.to(encoded.dtype) @ encoded, to_values)
+        hidden = hidden + attention.o(attended.flatten(1))
+        hidden = feed_forward(hidden)
+    return decoder.final_layer_norm(hidden)

@@ -7,7 +7,7 @@ fairseq2 (`sonar_text_encoder.pt`), a file or a folder with that file.
 
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from topxgen.common.errors import UnknownLanguage, UsageError, closest, reason, unknown_choice
 from topxgen.common.hub import hub_call, listed, load_weights
 from topxgen.common.lines import split_lines
-from topxgen.common.memory import free_memory
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
+from topxgen.quality.replicas import Replicas
 from topxgen.text.languages import Language
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def torch_device(device: str | None, dtype: str):
 class SonarEncoder:
     """Texts to SONAR vectors.
 
-    `dtype` is the precision of the network, float32 or bfloat16; `device` None is the GPU if there is one; `batch_tokens`
+    `dtype` is the precision of the network, float32 or bfloat16; `device` None is all GPUs if there are any; `batch_tokens`
     limits rows times longest row of a batch (None: by device). `truncated` counts texts longer than MAX_TOKENS, each time
     one is embedded.
 
@@ -270,7 +270,7 @@ class SonarEncoder:
             model = _load_original(self._checkpoint)
         else:
             model = _load_transformers(self._checkpoint, wanted)
-        self._model = model.to(self.device, wanted).eval()
+        self._replicas = Replicas(model.to(wanted).eval(), [device] if device else None)
         self.truncated = 0
 
     @property
@@ -291,10 +291,9 @@ class SonarEncoder:
 
         self.check(language)
         place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        vectors = torch.empty(len(place), self.width)
         rows = self._token_ids(list(place), language)
-        for batch in _batches([len(row) for row in rows], self._batch_tokens):
-            vectors[batch] = self._embed([rows[i] for i in batch])
+        parts = self._replicas.run(rows, _mean_state, self._batch_tokens, self._checkpoint.config.pad_token_id)
+        vectors = torch.stack(parts) if rows else torch.empty(0, self.width)
         return vectors if len(place) == len(texts) else vectors[[place[text] for text in texts]]
 
     def _token_ids(self, texts: list[str], language: Language) -> list[list[int]]:
@@ -314,33 +313,12 @@ class SonarEncoder:
         self.truncated += sum(len(row) > MAX_TOKENS for row in rows)
         return [row[:MAX_TOKENS] for row in rows]
 
-    def _embed(self, rows: list[list[int]]) -> "Tensor":
-        """The mean of each row's last hidden states, (rows, width) float32 on the CPU."""
-        import torch
-
-        lengths = torch.tensor([len(row) for row in rows])
-        ids = torch.full((len(rows), int(lengths.max())), self._checkpoint.config.pad_token_id)
-        for target, row in zip(ids, rows, strict=True):
-            target[: len(row)] = torch.tensor(row)
-        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).to(self.device)
-        with torch.inference_mode():
-            hidden = self._model(input_ids=ids.to(self.device), attention_mask=mask).last_hidden_state.float()
-            total = (hidden * mask[:, :, None]).sum(dim=1)
-            return (total / lengths[:, None].to(self.device)).cpu()
-
     def close(self) -> None:
         """Free the network and its memory."""
-        self._model = None
-        free_memory()
+        self._replicas.close()
 
 
-def _batches(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices grouped by length, longest first (so that a lack of memory shows at once), within `batch_tokens`."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+def _mean_state(model, ids: "Tensor", mask: "Tensor") -> "Tensor":
+    """The mean of each row's last hidden states: (n, length) -> (n, width)."""
+    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    return (hidden * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)

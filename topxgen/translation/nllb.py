@@ -40,10 +40,13 @@ class NLLB:
         self._candidates = settings.number_of_candidates
         self._num_beams = max(NUM_BEAMS, self._candidates)
         self._engine = load_choice("--nllb_engine", self._engine_name, ENGINES)(settings, config, self._tokenizer)
+        self._is_loaded = False
 
     def load(self) -> None:
-        """Load the weights (and convert them the first time)."""
-        self._engine.load()
+        """Load the weights (and convert them the first time), unless they are."""
+        if not self._is_loaded:
+            self._engine.load()
+            self._is_loaded = True
 
     @property
     def block_size(self) -> int:
@@ -129,6 +132,7 @@ class NLLB:
     def close(self) -> None:
         """Free the model; the object cannot be used afterwards."""
         self._engine.close()
+        self._is_loaded = False
 
 
 # From strong to weak; a piece ends after the match.
