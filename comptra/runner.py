@@ -15,7 +15,7 @@ from comptra.models import Model
 from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
-from topxgen.common import lineage, provenance, translation_folders
+from topxgen.common import hub, lineage, provenance, translation_folders
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_json
@@ -202,11 +202,18 @@ def record_settings(folder: Path, settings: dict) -> int:
 def origin(config: EvaluationConfig, model: Model) -> lineage.Translations:
     """Where the models and the generated demonstrations come from."""
     args, pool = config.args, config.test_set.facts.get("pool") or {}
-    names = [model.adapter or model.path, model.base] if config.uses_llm else []
+    names = [model.path, model.base] if config.uses_llm else []
     names += [args.nllb_name_or_path] * (args.method_translate == "nllb")
     shown = config.max_demonstrations and args.dataset_name_or_path == "topxgen"
+    is_remote = args.inference_api in inference.REMOTE
+
+    def folder_of(name: str) -> str:
+        """Where the manifests of a model are: those that train.py has published, too."""
+        published = None if is_remote or Path(name).is_dir() else hub.model_file(name, lineage.TRAIN_MANIFEST)
+        return str(published.parent) if published else name
+
     return {
-        "models": [lineage.of_model(name) for name in dict.fromkeys(names)],
+        "models": [{**lineage.of_model(folder_of(name)), "name": name} for name in dict.fromkeys(names)],
         "demonstrations": lineage.of_pairs(Path(pool["from"])) if shown else None,
     }
 

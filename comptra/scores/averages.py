@@ -126,7 +126,9 @@ def notes(summary: Sequence[dict]) -> list[str]:
         if entry["groups"] < entry["of"]:
             who = "; ".join(f"{name} has none of {', '.join(without)}" for name, without in entry["lacking"].items())
             over = f"over the {entry['groups']} of {entry['of']} directions that all systems have"
-            found.append(f"means of {entry['dataset']} {entry['direction']} are {over} ({who})")
+            found.append(
+                f"means of {entry['dataset']} {entry['direction']} that are tested (--json) are {over} ({who})"
+            )
     return list(dict.fromkeys(found))
 
 

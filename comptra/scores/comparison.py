@@ -8,10 +8,10 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import compared, scoring
+from comptra.scores import compared, export, scoring
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System, read_system
-from comptra.scores.tables import ALPHA, mark
+from comptra.scores.tables import ALPHA, Table, mark
 from topxgen.common import provenance
 from topxgen.common.console import aligned
 from topxgen.common.errors import UsageError
@@ -222,9 +222,7 @@ def text(report: dict) -> str:
 def markdown(report: dict) -> str:
     parts = [f"# {report['experiment']}"]
     for title, rows in tables(report):
-        cells = [[cell.strip().replace("|", "\\|") for cell in row] for row in rows]
-        head = [f"| {' | '.join(cells[0])} |", f"| {' | '.join(['---'] * len(cells[0]))} |"]
-        parts.append("\n".join([f"## {title}", "", *head, *(f"| {' | '.join(row)} |" for row in cells[1:])]))
+        parts.append(f"## {title}\n\n{export.markdown_table(Table(title, rows[0], rows[1:]))}")
     parts.append("\n".join(f"- {line}" for line in notes(report)))
     return "\n\n".join(parts) + "\n"
 

@@ -1,7 +1,7 @@
 """What a reader must know of the scores of a group: which of them a selection has inflated, and which systems may have learned
 the test set. Both follow the manifests from translations to models to data (comptra.scores.lineage)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 
 from comptra.evaluation_sets import DATASETS
@@ -25,7 +25,7 @@ def annotate(group: dict, systems: Iterable[System], judges: Mapping[str, str] |
     for row, system, chain in zip(group["systems"], systems, chains, strict=True):
         row["interference"] = []
         for name, value in row["scores"].items():
-            found = interference.reasons(name, chain)
+            found = interference.reasons(name, chain, group["metrics"][name]["family"])
             found += interference.self_preference((judges or {}).get(name), chain)
             if value is not None:
                 value["interference"] = found
@@ -40,19 +40,20 @@ def annotate(group: dict, systems: Iterable[System], judges: Mapping[str, str] |
     group["base_models"] = sorted({name for chain in chains for name in chain.base_models})
 
 
-def lines(group: dict) -> list[str]:
-    """The reasons for the marks of a group and its warnings, one line each, for below its table."""
+def lines(group: dict, metrics: Collection[str], label: Callable[[dict], str]) -> list[str]:
+    """The reasons for the marks of `metrics` in a group and its warnings, one line each, for below its table; `label` names a
+    system."""
     marked: dict[str, tuple[dict, dict]] = {}
     for row in group["systems"]:
-        for name, value in row["scores"].items():
-            for reason in (value or {}).get("interference", ()):
+        for name in metrics:
+            for reason in (row["scores"].get(name) or {}).get("interference", ()):
                 titles, names = marked.setdefault(reason, ({}, {}))
-                titles[group["titles"][name]] = names[row["name"]] = True
+                titles[group["titles"][name]] = names[label(row)] = True
     found = [f"! {', '.join(titles)} of {_listed(names)}: {reason}" for reason, (titles, names) in marked.items()]
     overlaps: dict[str, list[str]] = {}
     for row in group["systems"]:
         for line in row.get("contamination", ()):
-            overlaps.setdefault(line, []).append(row["name"])
+            overlaps.setdefault(line, []).append(label(row))
     found += [f"warning: {_listed(names)}: {line}" for line, names in overlaps.items()]
     return found + [f"warning: {line}" for line in group.get("warnings", ())]
 

@@ -47,11 +47,12 @@ def family_of(metric: str) -> str | None:
     )
 
 
-def relation(selector: str, metric: str) -> str | None:
-    """How a metric is related to the one that selected: "" the same, else in words; None if it is not."""
+def relation(selector: str, metric: str, family: str = "") -> str | None:
+    """How a metric, of `family` if its name does not say, is related to the one that selected: "" the same, else in words;
+    None if it is not."""
     if name_of(selector) == name_of(metric):
         return ""
-    one, other = family_of(selector), family_of(metric)
+    one, other = family_of(selector), family_of(metric) or (family if family in FAMILIES else None)
     if one is None or other is None:
         return None
     if one == other:
@@ -62,11 +63,11 @@ def relation(selector: str, metric: str) -> str | None:
     )
 
 
-def reasons(metric: str, chain: Chain) -> list[str]:
+def reasons(metric: str, chain: Chain, family: str = "") -> list[str]:
     """Why scores of `metric` are inflated, a line each; [] if they are not as far as the chain goes."""
     found = []
     for selection in chain.selections:
-        related = relation(selection.metric, metric) if _is_metric(selection) else None
+        related = relation(selection.metric, metric, family) if _is_metric(selection) else None
         if related is None or (selection.is_indirect and related.startswith("a distant")):
             continue
         kin = f", {related}" if related else ""

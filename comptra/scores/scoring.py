@@ -7,6 +7,7 @@ from pathlib import Path
 
 from comptra.scores import auto, compared, guard, metrics, output_faults, seeds, segments
 from comptra.scores.averages import Averages
+from comptra.scores.columns import columns_of
 from comptra.scores.metrics import MetricSettings
 from comptra.scores.reliability import reliability
 from comptra.scores.segment_cache import ScoreCache, default_folder
@@ -145,6 +146,7 @@ def score_group(
                 "translations_digest": provenance.digest(system.translations),
                 "scores": {name: values.get(name) for name in names},
                 "settings": system.settings,
+                "columns": columns_of(system.settings, system.folder),
             }
         )
     group = {

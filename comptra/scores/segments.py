@@ -47,7 +47,12 @@ def row_of(name: str) -> Metric:
     """
     if name in METRICS:
         return METRICS[name]
-    return getattr(load_choice("--metrics", name, METRICS), "row", None) or Metric(name)
+    own = load_choice("--metrics", name, METRICS)
+    if isinstance(own, type) and not isinstance(getattr(own, "row", None), Metric):
+        raise UsageError(
+            f"--metrics {name!r} is a class without a row: a metric of segments says in `row`, a Metric, its range and what it reads"
+        )
+    return getattr(own, "row", None) or Metric(name)
 
 
 def load(names: Sequence[str], settings: MetricSettings) -> tuple[dict[str, SegmentMetric], dict[str, str]]:

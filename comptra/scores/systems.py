@@ -11,6 +11,7 @@ from typing import TypedDict
 
 from comptra import evaluation_sets
 from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, TranslationLine, shortened
+from comptra.scores.columns import Described
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, refuse_stand_in
@@ -25,7 +26,7 @@ from topxgen.text.languages import Language
 logger = logging.getLogger(__name__)
 
 
-class RunSettings(TypedDict, total=False):
+class RunSettings(Described, total=False):
     """What is read of the settings of a run."""
 
     src: str
@@ -75,13 +76,8 @@ class System:
 
     @property
     def short_name(self) -> str:
-        """Model and settings; the direction is the same for all systems it is shown with. What names of today say of the
-        settings is added to one of an older version, so that a name is the same system in all directions."""
-        name = self.folder.name
-        if run := _RUN_NAME.match(name):
-            parts = [part for part in variant(self.settings) if f"_{part}" not in name] if self.settings else []
-            name = "_".join([name[run.end(1) + 1 :], *parts])
-        return f"{self.folder.parent.name}/{name}"
+        """Model and settings; the direction is the same for all systems it is shown with."""
+        return name_without_direction(self.folder, self.settings)
 
     @cached_property
     def test(self) -> tuple:
@@ -103,6 +99,16 @@ def find_runs(folders: list[Path], step: int) -> list[Path]:
         for file in files:
             runs.setdefault(file.parent.resolve(), file.parent)
     return list(runs.values())
+
+
+def name_without_direction(folder: Path, settings: dict) -> str:
+    """Model and settings of a run, equal for all directions: what names of today say of the settings is added to one of an older
+    version."""
+    name = folder.name
+    if run := _RUN_NAME.match(name):
+        parts = [part for part in variant(settings) if f"_{part}" not in name] if settings else []
+        name = "_".join([name[run.end(1) + 1 :], *parts])
+    return f"{folder.parent.name}/{name}"
 
 
 def direction_of(name: str, languages_file: str | None = None) -> tuple[Language, Language]:

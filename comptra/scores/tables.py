@@ -1,98 +1,86 @@
-"""Scores as a table for the terminal, and as CSV."""
+"""Cells and tables of scores, and what their marks mean; matrix.py makes them of a report, export.py writes them."""
 
-import csv
-import io
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from comptra.scores import guard
-from topxgen.common.console import aligned, printable
+from comptra.scores.metrics import METRICS
 
 ALPHA = 0.05
-_OF_GROUP, _OF_SYSTEM = ("dataset", "src", "tgt", "step"), ("sentences", "missing", "unanswered", "empty")
+BEST, TIED = "^", "="
+# Behind a score in a terminal, in this order; explained below the tables that have them.
+MARKS = {
+    "+": f"significantly better than the baseline (p < {ALPHA})",
+    "-": f"significantly worse than the baseline (p < {ALPHA})",
+    BEST: "best of the systems",
+    TIED: "not significantly worse than the best",
+    "~": "the metric is not validated for this language",
+    "!": "the metric, or a relative of it, selected data, a model or an output: the score is inflated",
+    "<": "of a part of the sentences: others have no translation yet, or no score",
+}
+
+
+class Cell(NamedTuple):
+    """A score as text, "-" for none, with the characters of MARKS that apply (BEST and TIED are in `rank`)."""
+
+    text: str
+    marks: str = ""
+    rank: str = ""
+
+    @property
+    def shown(self) -> str:
+        return self.text + "".join(mark for mark in MARKS if mark in self.marks + self.rank)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A row for each system: `described` columns that tell systems apart, then the scores."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str | Cell]]
+    described: int = 1
+    notes: list[str] = field(default_factory=list)  # of this table; marks are explained by the formats
+
+
+class MetricInfo(NamedTuple):
+    """What tables need to know of a metric."""
+
+    title: str
+    higher_is_better: bool
+    low: float
+    high: float
+
+    def format(self, score: float) -> str:
+        """With as many decimals as papers give: 45.12 of 100, 0.8512 of 1."""
+        span = self.high - self.low
+        return f"{score:.{2 if span >= 10 else 3 if span > 1 else 4}f}"
+
+
+def metric_info(group: dict, name: str) -> MetricInfo:
+    """Of a metric in a group of a report: what the report says, else what METRICS does."""
+    told, row = group.get("metrics", {}).get(name) or {}, METRICS.get(name)
+    values = {
+        key: told[key] if told.get(key) is not None else getattr(row, key, default)
+        for key, default in (("higher_is_better", True), ("low", 0.0), ("high", 100.0))
+    }
+    return MetricInfo(group["titles"].get(name, name), **values)
+
+
+def finite(value: object) -> float | None:
+    """`value` if it is a number that can be shown, else None."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and math.isfinite(value) else None
+
+
+def mark(value: dict, higher_is_better: bool = True) -> str:
+    """+ significantly better, - significantly worse than the baseline, whichever way the metric goes; else a space."""
+    better = value.get("better")
+    if "better" not in value and value.get("p_holm", 1) < ALPHA:  # of one comparison, p_holm is p
+        better = (value["difference"] > 0) == higher_is_better
+    return " " if better is None else "+" if better else "-"
 
 
 def title_of(group: dict) -> str:
     units = f"phrases of step {group['step']}" if group["step"] else "sentences"
     return f"{group['dataset']} from {group['src']} into {group['tgt']}, {group['sentences']} {units}".strip()
-
-
-def table(report: dict) -> str:
-    """The report for the terminal: one aligned table per test set and direction."""
-    tables = [_group_table(group, report) for group in report["groups"]]
-    return "\n\n".join([*tables, *report.get("notes", ())])
-
-
-def _group_table(group: dict, report: dict) -> str:
-    compared = len(group["systems"]) - 1 if group["baseline"] else 0
-    header = ["system"]
-    for title in group["titles"].values():
-        header += [title] + (["p"] if compared else []) + (["Holm"] if compared > 1 else [])
-    rows = [[*header, "empty"]]
-    for system in group["systems"]:
-        marks = [" (baseline)"] if system["path"] == group["baseline"] else []
-        if system["missing"]:
-            marks.append(f" (partial: {system['missing']} of {system['missing'] + system['sentences']} are missing)")
-        if system["unanswered"]:
-            marks.append(f" ({system['unanswered']} unanswered)")
-        row = [printable(system["name"]) + "".join(marks)]
-        for value in system["scores"].values():
-            row.append(_cell(value))
-            if compared:
-                row.append(_p_cell(value, "p"))
-            if compared > 1:
-                row.append(_p_cell(value, "p_holm"))
-        rows.append([*row, str(system["empty"])])
-    lines = [title_of(group), *aligned(rows)]
-    for name, signature in group["signatures"].items():
-        lines.append(f"{group['titles'][name]}: {signature}")
-    if compared:
-        corrected = f", Holm's correction over {compared} systems" if compared > 1 else ""
-        lines.append(
-            f"+ better (higher), - worse (lower) than the baseline, p < {ALPHA}: approximate randomisation, {report['trials']} trials, seed {report['seed']}{corrected}"
-        )
-    if report["bootstrap"]:
-        lines.append(f"[95% interval]: bootstrap, {report['bootstrap']} samples, seed {report['seed']}")
-    return "\n".join([*lines, *guard.lines(group)])
-
-
-def _cell(value: dict | None) -> str:
-    if value is None:
-        return "-"
-    interval = f" [{value['interval'][0]:.1f}, {value['interval'][1]:.1f}]" if "interval" in value else ""
-    return f"{value['score']:.2f}{interval}{mark(value)}{'!' if value.get('interference') else ' '}"
-
-
-def mark(value: dict) -> str:
-    """+ better, - worse than the baseline; of one comparison, p_holm is p."""
-    if "better" in value:
-        return {True: "+", False: "-", None: " "}[value["better"]]
-    if value.get("p_holm", 1) < ALPHA:
-        return "+" if value["difference"] > 0 else "-"
-    return " "
-
-
-def _p_cell(value: dict | None, key: str) -> str:
-    return f"{value[key]:.4f}" if value and key in value else "-"
-
-
-def csv_text(report: dict) -> str:
-    """The report as CSV, one row per system."""
-    names = list(dict.fromkeys(name for group in report["groups"] for name in group["titles"]))
-    columns = [*_OF_GROUP, "system", "path", "baseline", *_OF_SYSTEM]
-    for name in names:
-        columns += [f"{name}{end}" for end in ("", "_low", "_high", "_difference", "_p", "_p_holm", "_signature")]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    for group in report["groups"]:
-        for system in group["systems"]:
-            row = {key: group[key] for key in _OF_GROUP} | {key: system[key] for key in _OF_SYSTEM}
-            row |= {"system": system["name"], "path": system["path"], "baseline": group["baseline"] or ""}
-            for name, value in system["scores"].items():
-                if value is None:
-                    continue
-                low, high = value.get("interval", ("", ""))
-                row |= {name: value["score"], f"{name}_low": low, f"{name}_high": high}
-                row |= {f"{name}_{key}": value.get(key, "") for key in ("difference", "p", "p_holm")}
-                row[f"{name}_signature"] = group["signatures"][name]
-            writer.writerow(row)
-    return out.getvalue()

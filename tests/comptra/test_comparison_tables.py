@@ -54,7 +54,7 @@ def test_marks_intervals_and_p_values():
     assert rows[3][1].strip() == "11.00" and rows[4] == ["base (baseline)", "10.00 ", "-", "-", "-"]
     alone = report(variant("up", 10), variant("base", 10), up=BETTER, base=value(10))
     assert comparison.tables(alone)[1][1][0] == ["variant", "chrF++ mean ± sd [95%]", "difference [95%]", "p"]
-    text = comparison.markdown(made)
+    text = " ".join(comparison.markdown(made).split())
     assert "| up | 20.00 ± 1.50 [16.30, 23.70]+ | +10.00 [+5.00, +15.00] | 0.0010 | 0.0020 |" in text
     assert comparison.text(made).splitlines()[0] == "data and cost"
 

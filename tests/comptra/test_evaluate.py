@@ -15,7 +15,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from comptra import evaluate, evaluation_sets
-from comptra.scores import metrics, significance, surface, systems, tables
+from comptra.scores import export, metrics, significance, surface, systems
 from tests.support.runs import ROOT, records
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
@@ -200,7 +200,7 @@ def test_equal_systems_and_one_sentence_are_no_difference(tmp_path, score):
         (group,) = json.loads(out.read_text())["groups"]
         values = group["systems"][1]["scores"].values()
         assert [value["p"] for value in values] == [1, 1, 1]
-        row = next(line for line in shown.splitlines() if line.startswith(f"{system}/"))
+        row = next(line for line in shown.splitlines() if line.startswith(f"{system} "))
         assert "+" not in row and "]-" not in row
     assert values and all(value["interval"] == pytest.approx([value["score"]] * 2) for value in values)
 
@@ -287,11 +287,15 @@ def report_of(p: float, p_holm: float, difference: float) -> dict:
 def test_better_and_worse_scores_have_marks_of_their_own(p, p_holm, is_marked, difference, mark):
     """Only with a corrected p below 5 percent."""
     report = report_of(p, p_holm, difference)
-    *_, row, _, legend = tables.table(report).splitlines()
-    assert row.split()[:2] == ["b", f"{20 + difference:.2f}{mark if is_marked else ''}"]
-    assert legend.startswith("+ better (higher), - worse (lower) than the baseline, p < 0.05")
-    (_, other) = csv.DictReader(tables.csv_text(report).splitlines())
+    shown = export.terminal(report)
+    (row,) = [line for line in shown.splitlines() if line.startswith("b ")]
+    assert row.split()[1].rstrip("^") == f"{20 + difference:.2f}{mark if is_marked else ''}"
+    assert (
+        f"{mark} significantly {'better' if mark == '+' else 'worse'} than the baseline (p < 0.05)" in shown
+    ) == is_marked
+    (_, other) = csv.DictReader(export.csv_text(report).splitlines())
     assert float(other["bleu_difference"]) == difference and float(other["bleu_p"]) == p
+    assert other["bleu_mark"] == (mark if is_marked else "")
 
 
 def test_a_worse_system_is_not_marked_as_a_better_one(score, tmp_path):
@@ -303,7 +307,7 @@ def test_a_worse_system_is_not_marked_as_a_better_one(score, tmp_path):
         options = ("--metrics", "bleu", "chrf", "--trials", 200, "--json", out)
         code, shown, said = score(tmp_path / system, *UDHR, "--baseline", tmp_path / base, *options)
         assert code == 0, said
-        (row,) = [line for line in shown.splitlines() if line.startswith(f"{system}/")]
+        row = next(line for line in shown.splitlines() if line.startswith(f"{system} "))
         assert row.count(mark) == 2 and f"{other} " not in row
         (group,) = json.loads(out.read_text())["groups"]
         assert all((value["difference"] > 0) == (mark == "+") for value in group["systems"][1]["scores"].values())
@@ -365,9 +369,9 @@ def test_a_better_system_is_starred_and_files_hold_all(ntrex, tmp_path, score):
     data = ("--dataset_name_or_path", "ntrex", "--benchmark_dir", ntrex)
     code, shown, said = score(tmp_path, "--baseline", tmp_path / "copy", *data, *files, "--trials", 200)
     assert code == 0, said
-    base, row = (line for line in shown.splitlines() if line.startswith(("copy/", "better/")))
+    base, row, _, faults = (line for line in shown.splitlines() if line.startswith(("copy ", "better ")))
     assert "(baseline)" in base and "+" not in base and row.count("+") == 3
-    assert int(row.split()[-1]) == better.count("") > 0
+    assert faults.split()[:3] == ["better", "1000", str(better.count(""))] and better.count("") > 0
     (group,) = json.loads((tmp_path / "s.json").read_text())["groups"]
     copied, scored = group["systems"]
     assert copied["scores"]["lang"]["score"] < 5 and scored["scores"]["lang"]["score"] > 95
@@ -430,7 +434,7 @@ def test_a_language_that_cld2_does_not_know(tmp_path, score):
         tmp_path, *UDHR, "--baseline", tmp_path / "a", "--trials", 50, "--csv", tmp_path / "s.csv"
     )
     assert code == 0 and said.count("cannot identify Umbundu") == 1
-    assert next(line for line in shown.splitlines() if line.startswith("b/")).split()[-3:] == ["-", "-", "0"]
+    assert next(line for line in shown.splitlines() if line.startswith("b ")).split()[-2:] == ["-", "-"]
     rows = list(csv.DictReader((tmp_path / "s.csv").open(encoding="utf-8")))
     assert [row["lang"] for row in rows] == ["", ""]
 
@@ -468,7 +472,7 @@ def test_lines_without_an_answer_are_counted(tmp_path, score):
     lines[3]["unanswered"] = lines[4]["unanswered"] = True
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     code, shown, said = score(tmp_path, "--metrics", "lang", "--csv", tmp_path / "s.csv")
-    assert code == 0 and "(3 unanswered)" in shown and "WARNING: 3 lines of" in said and "partial" not in shown
+    assert code == 0 and "m: 3 unanswered" in shown and "WARNING: 3 lines of" in said and "partial" not in shown
     (row,) = csv.DictReader((tmp_path / "s.csv").open(encoding="utf-8"))
     assert (row["unanswered"], row["empty"], row["missing"]) == ("3", "1", "0")
 
@@ -590,7 +594,7 @@ def test_a_folder_that_cannot_be_scored_does_not_stop_the_others(tmp_path, score
     write(tmp_path / "short" / RUN.format("English", "Basque"), test.sources[:3], test.references[:3])
     write(tmp_path / "foreign" / RUN.format("English", "Basque"), ["Other words."], ["x"])
     code, out, err = score(tmp_path, *UDHR, "--json", tmp_path / "scores.json")
-    assert code == 3 and "good/" in out
+    assert code == 3 and "\ngood " in out
     assert "Klingon" not in out and err.count("not scored: ") == 4 and "Traceback" not in err
     for words in ("English_to_Klingon_5_shot", "line 2", "sentences of udhr", "Other words."):
         assert words in err
@@ -703,10 +707,10 @@ def test_tokenizers_of_scripts_without_spaces(tmp_path, score):
     original(tmp_path, "m")
     original(tmp_path, "m", tgt="Hausa")
     _, shown, said = score(tmp_path, *UDHR, "--metrics", "bleu")
-    assert "tok:char" in shown and "tok:zh" in shown and shown.count("tok:13a") == 2
+    assert "tok:char" in shown and "tok:zh" in shown and "BLEU of Basque, Hausa: " in shown
     assert [said.count(f"tokenizer {name}") for name in ("char", "zh", "13a")] == [1, 1, 1]
     _, shown, said = score(tmp_path, *UDHR, "--metrics", "bleu", "--tokenize", "13a")
-    assert shown.count("tok:13a") == 4 and not said
+    assert shown.count("tok:13a") == 1 and not said
 
 
 def test_the_tokenizers_are_sacrebleus():

@@ -12,7 +12,7 @@ from comptra import candidate_selection
 from comptra.scores import interference, lineage, metrics
 from tests.experiments.test_comparison_run import TRANSLATOR
 from tests.support.main_runs import folder_of, options
-from tests.support.runs import in_process
+from tests.support.runs import in_process, snapshot
 from tests.support.tiny_metricx import build_metricx
 from tests.support.tiny_models import udhr_texts
 from topxgen.common import lineage as record
@@ -154,8 +154,8 @@ def test_a_checkpoint_that_a_metric_selected(place, by_chrf):
         f"BLEU: {reason}, a relative: n-grams in common with a reference)",
         f"chrF++: {reason})",
     ]
-    assert f"! chrF++ of {system['name']}: {reason})" in shown
-    assert sum("!" in line for line in shown.splitlines()) == 3, "the row, and a line for each mark"
+    assert any(line.startswith("! chrF++ of ") and line.endswith(f": {reason})") for line in shown.splitlines())
+    assert sum("!" in line for line in shown.splitlines()) == 4, "the row, a line for each mark, and what it means"
     assert reasons(place.translate(by_chrf, "again"), *NEURAL) == {}
     # The UDHR's articles 1 to 20 are what it was trained on, and not the test set.
     assert system["contamination"] == []
@@ -185,6 +185,14 @@ def test_a_merged_model_and_a_model_trained_on(place, by_chrf):
     assert reason == f"the checkpoint was selected by chrf ({by_chrf}, --metric_for_best_model chrf)"
     next_model = Place(place.folder, str(merged)).train("next", "--dataset_size", 8)
     assert reasons(place.translate(next_model), "chrf", "metricx-24") == {"chrf": [reason]}
+
+
+def test_a_published_model_keeps_its_chain(place, by_chrf, tmp_path, monkeypatch):
+    shutil.copytree(by_chrf, snapshot(tmp_path, "org/tuned", monkeypatch), dirs_exist_ok=True)
+    folder = place.translate("org/tuned", "published")
+    assert reasons(folder, "chrf") == reasons(place.translate(by_chrf), "chrf") != {}
+    (first, _) = json.loads((folder / "manifest_translate.json").read_text())["lineage"]["models"]
+    assert first["name"] == "org/tuned"
 
 
 def test_outputs_that_a_metric_selected(place):
@@ -270,7 +278,7 @@ def test_data_that_its_manifest_does_not_describe(place, tmp_path):
         f"trained on {copy.data} (Basque), of which it is not known whether it holds the test set: "
         "manifest_decontaminate_Basque.json describes another Basque_translate_filtered.jsonl than the one that is there"
     ).replace("manifest_decontaminate", f"{copy.data}/manifest_decontaminate")
-    assert f"warning: {system['name']}: {line}" in shown
+    assert f"warning: {Path(system['path']).parent.name}: {line}" in shown
     assert reasons(Path(system["path"]), "metricx-24"), "what selected it is still known"
 
 
@@ -295,7 +303,7 @@ def test_a_damaged_manifest_of_translations(selected, tmp_path, damage):
 
 def test_a_model_that_was_made_from_itself_and_links(place, tmp_path):
     """Manifests of older versions name paths, which may lead in a circle; links to folders lead to what they are."""
-    for one, other in (("a", "b"), ("b", "a")):
+    for one, other in (("a", "b"), ("b", "linked")):
         (tmp_path / one).mkdir()
         settings = {"model_name_or_path": str(tmp_path / other), "dataset_name_or_path": "udhr"}
         data = {"name": "udhr", "languages": {}}
@@ -304,7 +312,7 @@ def test_a_model_that_was_made_from_itself_and_links(place, tmp_path):
     (tmp_path / "linked").symlink_to(tmp_path / "a")
     manifest = {"model": str(tmp_path / "linked"), "settings": {"weights": [""]}}
     (tmp_path / "run" / "manifest_translate.json").write_text(json.dumps(manifest))
-    assert f"{tmp_path / 'a'} was made from itself, by its manifests" in lineage.read(tmp_path / "run").ends
+    assert f"{tmp_path / 'linked'} was made from itself, by its manifests" in lineage.read(tmp_path / "run").ends
 
 
 # What selects, and what does not
@@ -327,6 +335,7 @@ def part(read=10, **counts) -> dict:
         ({"percentile": 0.0}, part(by_percentile=4), "--percentile 0"),  # most of them have the lowest score
         ({"percentile": 0.0}, part(1000, by_percentile=990), None),
         ({"percentile": 10.0}, part(1000, too_short=100, by_percentile=800), "--percentile 10"),
+        ({"percentile": 0.5}, part(1000, by_percentile=995), "--percentile 0.5"),
         ({"strategy": "highest"}, part(asked=5, by_size=5), "--strategy highest --dataset_size 5"),
         ({"strategy": "highest"}, part(asked=20, by_size=10), None),  # all of them
         ({"strategy": "highest"}, part(too_short=2, asked=8, by_size=8), None),
@@ -387,6 +396,10 @@ def test_what_the_writer_of_the_data_learned_counts_for_the_same_family_alone(tm
     chosen = record.of_checkpoint("chrf", "m0", 4)
     link = {"kind": "data", "name": "d", "writers": [{"kind": "model", "name": "m0", "selections": [chosen]}]}
     (reason,) = marked(tmp_path, link, "chrf")
+    chain = lineage.read(tmp_path)
+    assert interference.reasons("my.py:metric", chain, "overlap") and not interference.reasons(
+        "my.py:metric", chain, "comet"
+    )
     assert (
         reason
         == "the checkpoint of m0, which wrote training data, was selected by chrf (m0, --metric_for_best_model chrf)"

@@ -303,8 +303,8 @@ def test_a_language_that_the_metric_does_not_know_is_an_empty_cell(workplace):
     cells = {group["tgt"]: group["systems"][0]["scores"]["own.py:Length"] for group in report["groups"]}
     assert cells["Hausa"] is None and cells["Basque"]["score"] > 0 and report["failed_metrics"] == {}
     assert "own.py:Length from English into Hausa has no scores: it does not know Hausa" in said
-    (row,) = [line for line in shown.split("\n\n")[1].splitlines() if line.startswith("a/")]
-    assert row.split()[-2] == "-"
+    header, row = next(part for part in shown.split("\n\n") if part.startswith("length")).splitlines()[1:]
+    assert header.split()[:3] == ["model", "Basque", "Hausa"] and row.split()[0::2] == ["a", "-"]
 
 
 def test_pairwise_metrics_get_the_translations_of_the_baseline(workplace):
@@ -355,6 +355,13 @@ def test_what_a_metric_cannot_be_given():
         Test(basque, basque, ["a", "b"], ["a"])
     with pytest.raises(UsageError, match="gave 1 scores for 2 segments"):
         segments._checked("m", [Segment("a", "b")] * 2, metric.score([], basque, basque))
+
+
+def test_a_class_without_a_row_is_one_line(workplace):
+    Path("rowless.py").write_text("class Rowless:\n    fingerprint = signature = 'x'\n")
+    system(workplace, "a", udhr().references)
+    result = in_process("comptra.evaluate", "runs", *UDHR, "--metrics", "chrf", "rowless.py:Rowless")
+    assert result.returncode == 2 and "is a class without a row" in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_keys_tell_apart_what_differs():

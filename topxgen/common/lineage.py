@@ -8,6 +8,7 @@ that are still there. What is missing, damaged or of another file raises nothing
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NotRequired, Required, TypedDict
 
@@ -371,6 +372,11 @@ def _of_filtered(path: Path, seen: frozenset[Path]) -> Link:
 
 
 def sha256_of(path: Path) -> str:
+    return _sha256(path, path.stat().st_size, path.stat().st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, _size: int, _modified_ns: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,0 +1,278 @@
+"""Tables of scores for the terminal, in Markdown, as LaTeX (booktabs) and as CSV."""
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+
+from comptra.scores import matrix
+from comptra.scores.columns import COLUMNS
+from comptra.scores.tables import BEST, MARKS, TIED, Cell, Table, finite, mark, metric_info
+from topxgen.common.console import aligned, printable
+from topxgen.common.console import width as width_of
+
+_OF_GROUP, _OF_SYSTEM = ("dataset", "src", "tgt", "step"), ("sentences", "missing", "unanswered", "empty")
+Row = list[str | Cell]
+
+
+def _line(text: str) -> str:
+    """One line, whatever a name holds."""
+    return " ".join(printable(text).split())
+
+
+def _explained(made: Sequence[Table], names: dict[str, str]) -> list[str]:
+    """Each mark of the tables, by the name that `names` has for it, or as it is."""
+    cells = [cell for table in made for row in table.rows for cell in row if isinstance(cell, Cell)]
+    used = {mark for cell in cells for mark in cell.marks + cell.rank}
+    return [f"{names.get(mark, mark)} {text}" for mark, text in MARKS.items() if mark in used]
+
+
+def _notes(made: Sequence[Table], report: dict) -> list[str]:
+    return list(
+        dict.fromkeys(map(_line, [*(note for table in made for note in table.notes), *report.get("notes", ())]))
+    )
+
+
+# Terminal
+
+
+def terminal(report: dict, width: int | None = None) -> str:
+    """The tables for a terminal of `width` columns (None: any), and what they need to be understood, once.
+
+    A table that is wider continues below, with the systems again. These have numbers, and a list at the top, if they would
+    take half of the width.
+    """
+    made = matrix.tables(report, detailed=True)
+    headings = tuple(made[0].header[: made[0].described])
+    alike = [table for table in made if tuple(table.header[: table.described]) == headings]
+    systems = list(dict.fromkeys(_described(table, row) for table in alike for row in table.rows))
+    shown: dict[tuple, tuple] = {}
+    blocks = []
+    if width is not None and max(map(width_of, aligned([headings, *systems], left=len(headings)))) > width // 2:
+        shown = {cells: (str(number),) for number, cells in enumerate(systems, start=1)} | {headings: ("system",)}
+        numbered = [("", *headings), *((*shown[cells], *cells) for cells in systems)]
+        blocks.append("\n".join(aligned(numbered, left=len(headings) + 1)))
+    blocks += ["\n".join([_line(table.title), *_text(table, shown, width)]) for table in made]
+    if below := "\n".join([*_notes(made, report), *_explained(made, {})]):
+        blocks.append(below)
+    return "\n\n".join(blocks)
+
+
+def _described(table: Table, row: Row) -> tuple[str, ...]:
+    return tuple(map(_line, row[: table.described]))
+
+
+def _text(table: Table, shown: dict[tuple, tuple], width: int | None) -> list[str]:
+    """The lines of a table, with the systems as `shown` has them, or as they are."""
+    described = [_described(table, row) for row in (table.header, *table.rows)]
+    left = [shown.get(cells, cells) for cells in described]
+    columns = [
+        _column(_line(heading), [row[i] for row in table.rows])
+        for i, heading in enumerate(table.header[table.described :], start=table.described)
+    ]
+    lines: list[str] = []
+    while columns:
+        chosen = columns[: _fitting(left, columns, width)]
+        columns = columns[len(chosen) :]
+        rows = [[*cells, *(column[n] for column in chosen)] for n, cells in enumerate(left)]
+        lines += aligned(rows, left=len(left[0])) + [""] * bool(columns)
+    return lines
+
+
+def _column(heading: str, cells: Sequence[str | Cell]) -> list[str]:
+    """Numbers stand under each other whatever marks are behind them."""
+    shown = [(cell.text, cell.shown[len(cell.text) :]) if isinstance(cell, Cell) else (cell, "") for cell in cells]
+    marks = max((len(marks) for _, marks in shown), default=0)
+    return [heading, *(text + own.ljust(marks) for text, own in shown)]
+
+
+def _fitting(left: list[tuple[str, ...]], columns: list[list[str]], width: int | None) -> int:
+    """How many of `columns` fit beside `left`, one at least."""
+    if width is None:
+        return len(columns)
+    free = width - sum(2 + max(map(width_of, cells)) for cells in zip(*left, strict=True)) + 2
+    for number, column in enumerate(columns):
+        free -= 2 + max(map(width_of, column))
+        if free < 0:
+            return max(number, 1)
+    return len(columns)
+
+
+# Markdown and LaTeX
+
+
+def _cells(table: Table, escape: Callable[[str], str], score: Callable[[Cell], str]) -> list[list[str]]:
+    """The rows, header included, as a format writes them."""
+    return [
+        [score(cell) if isinstance(cell, Cell) else escape(_line(cell)) for cell in row]
+        for row in (table.header, *table.rows)
+    ]
+
+
+def markdown(report: dict) -> str:
+    """The tables in Markdown: the best in bold, what is not significantly worse in italics."""
+    made = matrix.tables(report)
+    parts = [f"## {_markdown(_line(table.title))}\n\n{markdown_table(table)}\n" for table in made]
+    notes = [*_notes(made, report), *_explained(made, {BEST: "bold:", TIED: "italics:"})]
+    items = ("- " + re.sub("^[+-]", r"\\\g<0>", _markdown(note)) for note in notes)  # no list in the list
+    return "\n".join([*parts, *items]) + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    from tabulate import tabulate
+
+    header, *rows = _cells(table, _markdown, _markdown_score)
+    sides = ["left"] * table.described + ["right"] * (len(header) - table.described)
+    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True, colalign=sides)
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_<>|~#$&!]|\](?=\())", r"\\\1", text)
+
+
+def _markdown_score(cell: Cell) -> str:
+    around = {BEST: "**", TIED: "*"}.get(cell.rank, "")
+    return f"{around}{cell.text}{around}{_markdown(cell._replace(rank='').shown[len(cell.text) :])}"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "`": r"\textasciigrave{}", '"': "{''}",
+    "[": "{[}", "*": "{*}",  # not an argument of the \\ before them
+}  # fmt: skip
+_ACCENTS = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"
+_LATEX_MARKS = {"+": "+", "-": "$-$", "~": r"$\sim$", "!": "!", "<": "$<$"}
+# What pdfLaTeX has no letter for is printed by its code there, and as it is by XeLaTeX and LuaLaTeX.
+_LATEX_HEAD = r"""% \usepackage{booktabs,graphicx}
+% Names in other scripts: XeLaTeX or LuaLaTeX with a font that has them; pdfLaTeX prints their code points.
+\DeclareRobustCommand{\othertext}[2]{\ifdefined\Umathchar#1\else#2\fi}
+"""
+
+
+def latex(report: dict) -> str:
+    """The tables in LaTeX, each a float: the best in bold, what is not significantly worse underlined, marks as superscripts."""
+    parts = [_LATEX_HEAD]
+    for number, table in enumerate(matrix.tables(report), start=1):
+        ranks = {BEST: r"\textbf{bold}:", TIED: r"\underline{underlined}:"}
+        ranks |= {mark: rf"\textsuperscript{{{shown}}}" for mark, shown in _LATEX_MARKS.items()}
+        used = [line.partition(" ") for line in _explained([table], {})]
+        notes = [_latex(_line(note)) for note in table.notes]
+        notes += [f"{ranks[mark]} {_latex(text)}" for mark, _, text in used]
+        parts += [
+            r"\begin{table*}",
+            r"\centering",
+            rf"\caption{{{_latex(_line(table.title))}}}",
+            rf"\label{{tab:scores-{number}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            f"{_latex_tabular(table)}}}",
+            r"\par\smallskip",
+            r"{\footnotesize\raggedright",
+            *(rf"{note}\par" for note in notes),
+            "}",
+            "\\end{table*}\n",
+        ]
+    return "\n".join(parts)
+
+
+def _latex_tabular(table: Table) -> str:
+    """The rows are the systems, or the languages where that is narrower."""
+    from tabulate import tabulate
+
+    rows, above, left = _cells(table, _latex, _latex_score), 1, table.described
+    if len(rows) < len(rows[0]):
+        rows, above, left = [list(column) for column in zip(*rows, strict=True)], table.described, 1
+    sides = ["left"] * left + ["right"] * (len(rows[0]) - left)
+    begin, _, *lines, _, end = tabulate(rows, tablefmt="latex_raw", disable_numparse=True, colalign=sides).split("\n")
+    return "\n".join([begin, r"\toprule", *lines[:above], r"\midrule", *lines[above:], r"\bottomrule", end])
+
+
+def _latex(text: str) -> str:
+    escaped = re.sub(r"[\\{}&%$#_~^<>|`\"\[*]", lambda char: _LATEX[char[0]], text).replace("--", "-{}-")
+    return re.sub(r"[^\x00-\x7f]+", _other_text, escaped)
+
+
+def _other_text(found: re.Match) -> str:
+    """Accented letters as they are; others with their codes, for engines that have no letter for them."""
+    pieces = re.findall("[À-ž]|[^À-ž]+", found[0])
+    return "".join(piece if _is_accented(piece) else _with_codes(piece) for piece in pieces)
+
+
+def _is_accented(char: str) -> bool:
+    parts = unicodedata.normalize("NFD", char)
+    return len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS
+
+
+def _with_codes(text: str) -> str:
+    return rf"\othertext{{{text}}}{{{{[}}{' '.join(f'U+{ord(char):04X}' for char in text)}{{]}}}}"
+
+
+def _latex_score(cell: Cell) -> str:
+    around = {BEST: r"\textbf{%s}", TIED: r"\underline{%s}"}.get(cell.rank, "%s")
+    marks = "".join(shown for mark, shown in _LATEX_MARKS.items() if mark in cell.marks)
+    return around % _latex(cell.text) + (rf"\textsuperscript{{{marks}}}" if marks else "")
+
+
+# CSV
+
+
+def csv_text(report: dict) -> str:
+    """The report as CSV: one row for each system and direction, with what the system is and all scores."""
+    names = matrix.metric_names(report["groups"])
+    faults = list(
+        dict.fromkeys(key for group in report["groups"] for row in group["systems"] for key in row.get("faults") or ())
+    )
+    columns = [*_OF_GROUP, "system", "path", "baseline", *COLUMNS, *_OF_SYSTEM, *(f"faults_{key}" for key in faults)]
+    for name in names:
+        ends = (
+            "",
+            "_segments",
+            "_low",
+            "_high",
+            "_difference",
+            "_p",
+            "_p_holm",
+            "_p_bootstrap",
+            "_mark",
+            "_top",
+            "_reliability",
+        )
+        columns += [f"{name}{end}" for end in (*ends, "_interference", "_signature")]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    systems = matrix.Systems(report["groups"])
+    for group in report["groups"]:
+        for row in group["systems"]:
+            cells = {key: group[key] for key in _OF_GROUP} | {key: row.get(key, "") for key in _OF_SYSTEM}
+            cells |= {"system": row["name"], "path": row["path"], "baseline": group.get("baseline") or ""}
+            cells |= systems.columns[systems.key(row)] | {
+                f"faults_{key}": n for key, n in (row.get("faults") or {}).items()
+            }
+            for name, value in row["scores"].items():
+                if value and finite(value.get("score")) is not None:
+                    cells |= {f"{name}{end}": cell for end, cell in _score_cells(group, name, row, value).items()}
+            writer.writerow(cells)
+    return out.getvalue()
+
+
+def _score_cells(group: dict, name: str, row: dict, value: dict) -> dict[str, object]:
+    """By the ends of the columns' names; numbers that do not exist are empty."""
+    numbers = {f"_{key}": finite(value.get(key)) for key in ("difference", "p", "p_holm", "p_bootstrap")}
+    low, high = map(finite, value.get("interval") or (None, None))
+    reliability = ((group.get("metrics", {}).get(name) or {}).get("reliability") or {}).get("status", "")
+    clusters = (group.get("clusters") or {}).get(name)
+    cells = numbers | {
+        "": value["score"],
+        "_segments": value.get("segments", row["sentences"]),
+        "_low": low,
+        "_high": high,
+    }
+    cells |= {"_mark": mark(value, metric_info(group, name).higher_is_better).strip(), "_reliability": reliability}
+    cells |= {"_top": "" if clusters is None else int(row["path"] in clusters)}
+    cells |= {
+        "_interference": "; ".join(value.get("interference") or ()),
+        "_signature": group["signatures"].get(name, ""),
+    }
+    return {end: "" if cell is None else cell for end, cell in cells.items()}

@@ -1,0 +1,437 @@
+"""A report of comptra.evaluate as tables for people: for each metric a matrix of systems and languages, with means.
+
+A test set with one direction has one table, with a column for each metric. Each system is told from the others by the columns
+that differ (comptra/scores/columns.py), and by its folder where these are equal.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+from comptra.scores import guard
+from comptra.scores.columns import COLUMNS, columns_of
+from comptra.scores.systems import name_without_direction
+from comptra.scores.tables import ALPHA, BEST, TIED, Cell, MetricInfo, Table, finite, mark, metric_info, title_of
+
+LEADING = "chrf"
+VALIDATED = ("trained", "validated", "surface")  # statuses of reliability that need no mark
+ENGLISH = "English"
+SCOPES = {f"from {ENGLISH}": "eng->xx", f"into {ENGLISH}": "xx->eng"}  # in a report's summary (averages.py)
+NONE = Cell("-")
+
+
+class Systems:
+    """The systems of a report: each once, whatever directions it has, with the columns that tell it from the others."""
+
+    def __init__(self, groups: Sequence[dict]):
+        rows = [(group, row) for group in groups for row in group["systems"]]
+        self._keys = {row["path"]: _short(row) for _, row in rows}
+        for longer in (_full, lambda row: row["path"]):  # where two systems of one direction have the same name
+            twice: set[str] = set()
+            for group in groups:
+                keys = [self._keys[row["path"]] for row in group["systems"]]
+                twice |= {key for key in keys if keys.count(key) > 1}
+            self._keys |= {row["path"]: longer(row) for _, row in rows if self._keys[row["path"]] in twice}
+        found: dict[str, dict[str, str]] = {}
+        self.baselines: set[str] = set()
+        paths: dict[str, str] = {}
+        for group, row in rows:
+            key = self._keys[row["path"]]
+            found.setdefault(key, row.get("columns") or columns_of(row.get("settings") or {}, Path(row["path"])))
+            paths.setdefault(key, _full(row))
+            if row["path"] == group.get("baseline"):
+                self.baselines.add(key)
+        self.columns = _ordered(found, self.baselines)
+        self._paths = paths
+
+    def key(self, row: dict) -> str:
+        """Of a system in a group: equal for the same system in another direction."""
+        return self._keys[row["path"]]
+
+    @cached_property
+    def header(self) -> list[str]:
+        """The columns that differ; "folder" if they do not tell all systems apart; the model of a single one."""
+        values = list(self.columns.values())
+        differing = [name for name in COLUMNS if len({own.get(name, "") for own in values}) > 1]
+        if len({tuple(own.get(name, "") for name in differing) for own in values}) < len(values):
+            differing.append("folder")
+        return differing or ["model" if values and values[0].get("model") else "folder"]
+
+    @cached_property
+    def _folders(self) -> dict[str, str]:
+        """Without the part that all have in common."""
+        if len(self._paths) == 1:
+            return {key: Path(path).name for key, path in self._paths.items()}
+        same_kind = len({os.path.isabs(path) for path in self._paths.values()}) == 1
+        common = (
+            os.path.commonpath([os.path.dirname(path) or "." for path in self._paths.values()]) if same_kind else ""
+        )
+        return {key: os.path.relpath(path, common) if common else path for key, path in self._paths.items()}
+
+    def described(self, key: str) -> list[str]:
+        """The cells of `header`."""
+        own = self.columns[key]
+        cells = [(self._folders[key] if name == "folder" else own.get(name)) or "-" for name in self.header]
+        return [cells[0] + (" (baseline)" if key in self.baselines else ""), *cells[1:]]
+
+    def label(self, key: str) -> str:
+        cells = zip(self.header, self.described(key), strict=True)
+        plain = ("model", "method", "decoding", "folder")
+        return ", ".join(cell if name in plain else f"{name} {cell}" for name, cell in cells if cell != "-") or key
+
+    @property
+    def constant(self) -> str:
+        """What all systems have in common."""
+        first = next(iter(self.columns.values()), {})
+        return ", ".join(f"{name} {first[name]}" for name in COLUMNS if name not in self.header and first.get(name))
+
+
+def _short(row: dict) -> str:
+    return name_without_direction(Path(row["path"]), row.get("settings") or {})
+
+
+def _full(row: dict) -> str:
+    return str(Path(row["path"]).parent.parent / _short(row))
+
+
+def _ordered(found: dict[str, dict[str, str]], baselines: set[str]) -> dict[str, dict[str, str]]:
+    """Baselines first; checkpoints of one series by their steps; else as they come."""
+    series = {key: tuple(own.get(name) for name in COLUMNS if name != "checkpoint") for key, own in found.items()}
+    first = {values: number for number, values in reversed(list(enumerate(series.values())))}
+
+    def order(key: str) -> tuple:
+        checkpoint = found[key].get("checkpoint") or "0"
+        return key not in baselines, first[series[key]], int(checkpoint) if checkpoint.isdigit() else 0
+
+    return {key: found[key] for key in sorted(found, key=order)}
+
+
+def tables(report: dict, detailed: bool = False) -> list[Table]:
+    """All tables of a report; `detailed` ones of a single direction have intervals, p-values and counts, too."""
+    systems = Systems(report["groups"])
+    made: list[Table] = []
+    for of_dataset in _by_dataset(report["groups"]):
+        if len(of_dataset) == 1:
+            made.append(_of_metrics(of_dataset[0], systems, report, detailed))
+            continue
+        classes = _by_class(of_dataset)
+        for name in metric_names(of_dataset):
+            for title, groups in classes:
+                scope = SCOPES.get(title) or ("all" if len(classes) == 1 else "")
+                made.append(_of_languages(name, title, scope, groups, systems, report))
+        if len(classes) > 1:
+            made.append(_of_means(classes, systems, report))
+    made += [table for own in _by_dataset(report["groups"]) if (table := _of_faults(own, systems))]
+    return made + [_of_seeds(group) for group in report["groups"] if group.get("over_seeds")]
+
+
+def metric_names(groups: Iterable[dict]) -> list[str]:
+    """The metrics of groups, chrF++ first."""
+    names = dict.fromkeys(name for group in groups for name in group["titles"])
+    return sorted(names, key=lambda name: name != LEADING)
+
+
+def _by_dataset(groups: Sequence[dict]) -> list[list[dict]]:
+    found: dict[tuple, list[dict]] = {}
+    for group in groups:
+        found.setdefault((group["dataset"], group["step"]), []).append(group)
+    return list(found.values())
+
+
+def _by_class(groups: Sequence[dict]) -> list[tuple[str, list[dict]]]:
+    """The directions from English, into English, and between other languages."""
+    found: dict[str, list[dict]] = {f"from {ENGLISH}": [], f"into {ENGLISH}": [], "between other languages": []}
+    out, into, other = found
+    for group in groups:
+        found[out if group["src"] == ENGLISH else into if group["tgt"] == ENGLISH else other].append(group)
+    return [(title, own) for title, own in found.items() if own]
+
+
+# Columns: the cells of one, by system
+
+
+def _scores(group: dict, name: str, systems: Systems, detailed: bool = False) -> dict[str, Cell]:
+    """The column of a metric in a direction, best and tied cells included."""
+    info = metric_info(group, name)
+    tied = set((group.get("clusters") or {}).get(name) or ())
+    cells, scores = {}, {}
+    for row in group["systems"]:
+        value = row["scores"].get(name) or {}
+        score = finite(value.get("score"))
+        if score is None:
+            continue
+        key = systems.key(row)
+        text = info.format(score)
+        if detailed and (interval := value.get("interval")) and None not in map(finite, interval):
+            text += f" [{info.format(interval[0])}, {info.format(interval[1])}]"
+        cells[key] = Cell(text, _marks(group, name, row, value, info), TIED if row["path"] in tied else "")
+        scores[key] = score
+    return _ranked(cells, scores, info)
+
+
+def _marks(group: dict, name: str, row: dict, value: dict, info: MetricInfo) -> str:
+    status = ((group.get("metrics", {}).get(name) or {}).get("reliability") or {}).get("status", "surface")
+    is_part = bool(row.get("missing")) or value.get("segments", row["sentences"]) < row["sentences"]
+    marks = mark(value, info.higher_is_better).strip()
+    return marks + "~" * (status not in VALIDATED) + "!" * bool(value.get("interference")) + "<" * is_part
+
+
+def _ranked(cells: dict[str, Cell], scores: dict[str, float], info: MetricInfo) -> dict[str, Cell]:
+    """With the best of `scores` marked, and those that are equal to it as shown; nothing is the best of one."""
+    if len(scores) < 2:
+        return {key: cell._replace(rank="") for key, cell in cells.items()}
+    best = info.format((max if info.higher_is_better else min)(scores.values()))
+    return {
+        key: cell._replace(rank=BEST) if key in scores and info.format(scores[key]) == best else cell
+        for key, cell in cells.items()
+    }
+
+
+def _scored(groups: Sequence[dict], name: str) -> list[dict]:
+    """The directions in which a system has a score: means are over these."""
+    return [group for group in groups if any(row["scores"].get(name) for row in group["systems"])]
+
+
+def _averages(report: dict, name: str, dataset: str, scope: str) -> dict:
+    """The part of a report's summary on a metric in these directions; {} if it has none."""
+    found = (entry for entry in report.get("summary") or () if (entry["metric"], entry["direction"]) == (name, scope))
+    return next((entry for entry in found if entry.get("dataset", dataset) == dataset), {})
+
+
+def _wins(averages: dict) -> dict[str, dict[str, Cell | str]]:
+    """The column of wins, losses and ties against the baseline; {} if there are none."""
+    counts = {key: own for key, own in averages.get("systems", {}).items() if "wins" in own}
+    shown = {key: f"{own['wins']}-{own['losses']}-{own['ties']}" for key, own in counts.items()}
+    return {"wins-losses-ties": shown} if shown else {}
+
+
+def _means(groups: Sequence[dict], name: str, systems: Systems, averages: dict) -> dict[str, Cell]:
+    """The column of means over directions. A system that lacks some has (n of N) behind its mean, and is not ranked; means that
+    are over other directions than those of the summary have no mark of significance."""
+    groups = _scored(groups, name)
+    cells, scores = {}, {}
+    for key in systems.columns:
+        found, marks = [], set()
+        for group in groups:
+            for row in group["systems"]:
+                value = row["scores"].get(name) or {}
+                if systems.key(row) == key and (score := finite(value.get("score"))) is not None:
+                    found.append(score)
+                    marks |= set(_marks(group, name, row, value, metric_info(group, name))) & set("~!<")
+        if not found:
+            continue
+        info, mean = metric_info(groups[0], name), fmean(found)
+        is_whole = len(found) == len(groups)
+        if is_whole and averages.get("groups") == len(groups):
+            marks |= set(mark(averages["systems"].get(key, {}), info.higher_is_better).strip())
+        cells[key] = Cell(info.format(mean) + ("" if is_whole else f" ({len(found)} of {len(groups)})"), "".join(marks))
+        if is_whole:
+            scores[key] = mean
+    return _ranked(cells, scores, metric_info(groups[0], name)) if groups else {}
+
+
+# Tables
+
+
+def _table(
+    title: str, columns: dict[str, dict[str, Cell | str]], keys: Iterable[str], systems: Systems, notes: list[str]
+) -> Table:
+    """A row for each of `keys`; `columns` by their headings."""
+    rows = [[*systems.described(key), *(column.get(key, NONE) for column in columns.values())] for key in keys]
+    common = [f"all systems: {systems.constant}"] if systems.constant else []
+    return Table(title, [*systems.header, *columns], rows, len(systems.header), common + notes)
+
+
+def _of_metrics(group: dict, systems: Systems, report: dict, detailed: bool) -> Table:
+    """One direction: a column for each metric."""
+    rows = {systems.key(row): row for row in group["systems"]}
+    keys = [key for key in systems.columns if key in rows]
+    compared = len(rows) - 1 if group.get("baseline") else 0
+    columns: dict[str, dict[str, Cell | str]] = {}
+    for name in metric_names([group]):
+        title = metric_info(group, name).title
+        columns[title] = _scores(group, name, systems, detailed)
+        if detailed and compared:
+            columns[f"{title} p"] = _p_values(rows, name, "p")
+        if detailed and compared > 1:
+            columns[f"{title} Holm"] = _p_values(rows, name, "p_holm")
+    return _table(
+        title_of(group), columns, keys, systems, _notes([group], metric_names([group]), systems, report, detailed)
+    )
+
+
+def _p_values(rows: dict[str, dict], name: str, which: str) -> dict[str, Cell | str]:
+    found = {key: finite((row["scores"].get(name) or {}).get(which)) for key, row in rows.items()}
+    return {key: f"{p:.4f}" for key, p in found.items() if p is not None}
+
+
+def _of_languages(
+    name: str, direction: str, scope: str, groups: Sequence[dict], systems: Systems, report: dict
+) -> Table:
+    """One metric: a column for each direction, their mean, and in how many a system is better and worse than the baseline."""
+    groups = [group for group in groups if name in group["titles"]]
+    columns = dict(zip(_headings(groups), (_scores(group, name, systems) for group in groups), strict=True))
+    if (count := len(_scored(groups, name))) > 1:
+        averages = _averages(report, name, groups[0]["dataset"], scope)
+        columns[f"mean of {count}"] = _means(groups, name, systems, averages)
+        columns |= _wins(averages)
+    present = {systems.key(row) for group in groups for row in group["systems"]}
+    title = f"{metric_info(groups[0], name).title}, {_test_set(groups)} {direction}"
+    keys = [key for key in systems.columns if key in present]
+    return _table(title, columns, keys, systems, _notes(groups, [name], systems, report))
+
+
+def _test_set(groups: Sequence[dict]) -> str:
+    step = groups[0]["step"]
+    return groups[0]["dataset"] + (f", phrases of step {step}" if step else "")
+
+
+def _headings(groups: Sequence[dict]) -> list[str]:
+    """The other language; with the number of sentences where two test sets of one direction differ."""
+    names = [
+        group["tgt"]
+        if group["src"] == ENGLISH
+        else group["src"]
+        if group["tgt"] == ENGLISH
+        else f"{group['src']} to {group['tgt']}"
+        for group in groups
+    ]
+    headings = [
+        name if names.count(name) == 1 else f"{name} ({group['sentences']})"
+        for name, group in zip(names, groups, strict=True)
+    ]
+    return [
+        heading if headings.count(heading) == 1 else f"{heading} {headings[: number + 1].count(heading)}"
+        for number, heading in enumerate(headings)
+    ]
+
+
+def _of_means(classes: Sequence[tuple[str, list[dict]]], systems: Systems, report: dict) -> Table:
+    """Means of all metrics, from English, into English and over all directions."""
+    groups = [group for _, own in classes for group in own]
+    columns: dict[str, dict[str, Cell | str]] = {}
+    for name in metric_names(groups):
+        title = next(metric_info(group, name).title for group in groups if name in group["titles"])
+        for direction, own in [*classes, ("all", groups)]:
+            averages = _averages(report, name, groups[0]["dataset"], SCOPES.get(direction, direction))
+            columns[f"{title} {direction} ({len(_scored(own, name))})"] = _means(own, name, systems, averages)
+        columns |= {f"{title} {heading}": column for heading, column in _wins(averages).items()}
+    present = {systems.key(row) for group in groups for row in group["systems"]}
+    keys = [key for key in systems.columns if key in present]
+    notes = ["in brackets: the number of directions that the mean is over"]
+    return _table(f"means, {_test_set(groups)}", columns, keys, systems, notes)
+
+
+def _of_faults(groups: Sequence[dict], systems: Systems) -> Table | None:
+    """How many translations of each system have which fault (output_faults.py), in all directions together; None if none has."""
+    counts: dict[str, dict[str, int]] = {}
+    sentences: dict[str, int] = {}
+    for row in (row for group in groups for row in group["systems"]):
+        key = systems.key(row)
+        sentences[key] = sentences.get(key, 0) + row["sentences"]
+        for fault, count in (row.get("faults") or {}).items():
+            if count is not None:
+                counts.setdefault(fault, {}).setdefault(key, 0)
+                counts[fault][key] += count
+    if not any(count for by_system in counts.values() for count in by_system.values()):
+        return None
+    columns: dict[str, dict[str, Cell | str]] = {"sentences": {key: str(count) for key, count in sentences.items()}}
+    columns |= {
+        fault.replace("_", " "): {key: str(count) for key, count in by_system.items()}
+        for fault, by_system in counts.items()
+    }
+    keys = [key for key in systems.columns if key in sentences]
+    return _table(f"faults of outputs, {_test_set(groups)}", columns, keys, systems, [])
+
+
+def _of_seeds(group: dict) -> Table:
+    """One direction: a row for each system that differs from others in more than a seed."""
+    over_seeds, rows = group["over_seeds"], []
+    names = metric_names([group])
+    for own in over_seeds["systems"]:
+        label = own["name"] + (" (baseline)" if own["name"] == over_seeds["baseline"] else "")
+        cells = [_over_seeds(own["scores"].get(name) or {}, metric_info(group, name)) for name in names]
+        rows.append([label, str(len(own["paths"])), *cells])
+    header = ["system", "seeds", *(metric_info(group, name).title for name in names)]
+    notes = ["mean ± standard deviation over seeds; p by Student's t over sentences and seeds"]
+    return Table(f"seeds, {title_of(group)}", header, rows, 2, notes)
+
+
+def _over_seeds(value: dict, info: MetricInfo) -> Cell:
+    if finite(value.get("mean")) is None:
+        return NONE
+    spread = f" ± {info.format(value['sd'])}" if finite(value.get("sd")) is not None else ""
+    return Cell(info.format(value["mean"]) + spread, mark(value, info.higher_is_better).strip())
+
+
+# Notes
+
+
+def _notes(
+    groups: Sequence[dict], names: Sequence[str], systems: Systems, report: dict, detailed: bool = False
+) -> list[str]:
+    """What the scores of these metrics in these directions need to be understood."""
+    lines: list[str] = []
+    for name in names:
+        title = next((metric_info(group, name).title for group in groups if name in group["titles"]), name)
+        if reason := (report.get("failed_metrics") or {}).get(name):
+            lines.append(f"{title}: not computed: {reason}")
+        signatures: dict[str, list[str]] = {}
+        for group, heading in zip(groups, _headings(groups), strict=True):
+            if name in group["signatures"]:
+                signatures.setdefault(group["signatures"][name], []).append(heading)
+        for text, own in signatures.items():
+            where = f" of {', '.join(own)}" if len(signatures) > 1 else ""
+            lines.append(f"{title}{where}: {text}")
+        infos = {metric_info(group, name).higher_is_better for group in groups}
+        if infos == {False}:
+            lines.append(f"{title}: lower is better")
+        lines += _reliability(groups, name, title)
+    lines += _incomplete(groups, names, systems)
+    compared = max((len(group["systems"]) - 1 for group in groups if group.get("baseline")), default=0)
+    if compared or any(group.get("clusters") for group in groups):
+        holm = f", Holm's correction over {compared} systems" if compared > 1 else ""
+        lines.append(
+            f"p < {ALPHA}: paired approximate randomisation, {report['trials']} trials, seed {report['seed']}{holm}"
+        )
+    if detailed and report.get("bootstrap"):
+        lines.append(f"[95% interval]: bootstrap, {report['bootstrap']} samples, seed {report['seed']}")
+    for group in groups:
+        lines += guard.lines(group, names, lambda row: systems.label(systems.key(row)))
+    return list(dict.fromkeys(lines))
+
+
+def _reliability(groups: Sequence[dict], name: str, title: str) -> Iterator[str]:
+    """For which languages the metric is not validated, and why that is said."""
+    languages: dict[str, list[str]] = {}
+    for group in groups:
+        found = (group.get("metrics", {}).get(name) or {}).get("reliability") or {}
+        if found.get("status", "surface") not in VALIDATED:
+            source = f" ({found['source']})" if found.get("source") else ""
+            language = group["src"] if group["tgt"] == ENGLISH else group["tgt"]
+            languages.setdefault(f"{found.get('note') or found['status']}{source}", []).append(language)
+    for why, names in languages.items():
+        yield f"~ {title} for {', '.join(dict.fromkeys(names))}: {why}"
+
+
+def _incomplete(groups: Sequence[dict], names: Sequence[str], systems: Systems) -> list[str]:
+    """What systems lack, and in which directions."""
+    where: dict[str, list[str]] = {}
+    for group in groups:
+        for row in group["systems"]:
+            label, sentences, missing = systems.label(systems.key(row)), row["sentences"], row.get("missing")
+            found = []
+            if missing:
+                found.append(f"< {label}: partial: {missing} of {missing + sentences} sentences are missing")
+            if row.get("unanswered"):
+                found.append(f"{label}: {row['unanswered']} unanswered")
+            for name in names:
+                scored = (row["scores"].get(name) or {}).get("segments", sentences)
+                if scored < sentences:
+                    title = metric_info(group, name).title
+                    found.append(f"< {title} of {label}: {scored} of {sentences} segments have a score")
+            for line in found:
+                where.setdefault(line, []).append(f"{group['src']} to {group['tgt']}")
+    return [line + (f" ({', '.join(own)})" if len(groups) > 1 else "") for line, own in where.items()]
