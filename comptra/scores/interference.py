@@ -17,6 +17,7 @@ class Family(NamedTuple):
 
 
 _WMT = "human judgements of WMT (direct assessments, MQM)"
+PROMPTED = "gemba"
 FAMILIES: dict[str, Family] = {
     "overlap": Family("n-grams in common with a reference", ("bleu", "spbleu", "chrf", "ter")),
     # Rei et al. 2020, 2022; Guerreiro et al. 2024; AfriCOMET: Wang et al. 2024; SSA-COMET: Li et al. 2025.
@@ -26,7 +27,7 @@ FAMILIES: dict[str, Family] = {
     "metricx": Family("MetricX", ("metricx",), _WMT),  # Juraska et al. 2023, 2024
     # Dale and Costa-jussà 2024: trained on XSTS judgements, which the others have not seen.
     "blaser": Family("BLASER and SONAR", ("blaser", "sonar", "sonar-space")),
-    "gemba": Family("a prompted LLM", ("gemba",)),  # Kocmi and Federmann 2023
+    PROMPTED: Family("a prompted LLM", ("gemba",)),  # Kocmi and Federmann 2023
     "mt-ranker": Family("MT-Ranker", ("mt-ranker", "mt_ranker", "mtranker")),  # Moosa et al. 2024: no human judgements
     "lid": Family("language identification", ("lang",)),
 }
