@@ -131,9 +131,9 @@ def test_data_that_a_metric_selected(place, selected):
     where = f"({place.data}, --percentile 50"
     assert found["metricx-qe"] == [f"the training data was selected by metricx-qe {where})"]
     assert found["metricx-24"] == [f"the training data was selected by metricx-qe {where}, a relative: MetricX)"]
-    assert found.keys() == {*NEURAL[:6]}, "what shares neither model nor judgements is not marked"
+    assert found.keys() == {*NEURAL[:5]}, "what shares neither model nor judgements is not marked"
     assert all(
-        "a distant relative: both learned from human judgements of WMT" in found[name][0] for name in NEURAL[2:6]
+        "a distant relative: both learned from human judgements of WMT" in found[name][0] for name in NEURAL[2:5]
     )
 
 
@@ -437,7 +437,7 @@ def test_a_judge_that_judges_its_own_texts(tmp_path):
 @pytest.mark.parametrize(
     ("method", "more", "metrics"),
     [
-        ("maps", {"selection_method": "comet-qe"}, {"comet", "metricx-24"}),
+        ("maps", {"selection_method": "comet-qe"}, {"comet", "ssa-comet", "metricx-24"}),
         ("maps", {"selection_method": "greedy"}, {"blaser-qe"}),
         ("TEaR", {"selection_method": "greedy"}, {"gemba-da"}),
         ("vanilla", {"selection_method": "blaser", "num_return_sequences": 4}, {"blaser-qe"}),
@@ -450,7 +450,7 @@ def test_a_judge_that_judges_its_own_texts(tmp_path):
 def test_selections_of_main(tmp_path, method, more, metrics):
     content = {"settings": {"method_translate": method, **more}, "lineage": {"models": [], "demonstrations": None}}
     (tmp_path / "manifest_translate.json").write_text(json.dumps(content))
-    all_of_them = ("bleu", "chrf", "lang", "comet", "metricx-24", "blaser-qe", "gemba-da", "mt-ranker")
+    all_of_them = ("bleu", "chrf", "lang", "comet", "ssa-comet", "metricx-24", "blaser-qe", "gemba-da", "mt-ranker")
     assert reasons(tmp_path, *all_of_them).keys() == metrics
 
 
