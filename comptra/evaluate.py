@@ -24,10 +24,11 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import averages, export, guard, metrics
+from comptra.scores import averages, export, gemba, guard, metrics
 from comptra.scores.scoring import metric_names, score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import title_of
+from topxgen import inference
 from topxgen.common import flag_rules, hub, provenance
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, run_main
 from topxgen.common.console import show
@@ -50,8 +51,15 @@ CHOICES |= {
 }
 
 COMETS = tuple(name for name, row in metrics.METRICS.items() if row.family == "comet")
+GEMBAS = tuple(name for name, row in metrics.METRICS.items() if row.family == "gemba")
 METRICX = tuple(name for name, row in metrics.METRICS.items() if row.family == "metricx")
 
+JUDGE_FLAGS = (
+    "judge_model_name_or_path", "judge_prompt_style", "judge_max_new_tokens", "judge_inference_api",
+    "judge_tokenizer_name_or_path", "judge_request_batch_size", "judge_max_concurrent_requests", "judge_dtype",
+    "judge_max_model_len", "judge_gpu_memory_utilization", "judge_tensor_parallel_size", "judge_trust_remote_code",
+    "judge_base_url", "judge_request_timeout", "judge_max_retries", "judge_prices", "judge_budget",
+)  # fmt: skip
 RULES = (
     Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
     Rule(("metricx_name_or_path",), "--metrics metricx-24 or the like", lambda args: _measures(args, *METRICX)),
@@ -70,6 +78,28 @@ RULES = (
         lambda args: {name for name, _ in args.comet_models} <= set(metric_names(args)),
     ),
     Rule(("comet_python",), "--metrics comet or a relative", lambda args: _measures(args, *COMETS)),
+    Rule(JUDGE_FLAGS, "--metrics gemba-da, gemba-mqm or gemba-esa", lambda args: _measures(args, *GEMBAS)),
+    Rule(
+        ("judge_base_url", "judge_request_timeout", "judge_max_retries", "judge_budget"),
+        "--judge_inference_api openai, cohere or anthropic",
+        lambda args: args.judge_inference_api not in ("vllm", "hf"),
+    ),
+    Rule(
+        ("judge_tokenizer_name_or_path", "judge_dtype", "judge_max_model_len", "judge_trust_remote_code"),
+        "a model in this process (--judge_inference_api vllm or hf)",
+        lambda args: args.judge_inference_api not in inference.REMOTE,
+    ),
+    Rule(
+        ("judge_gpu_memory_utilization", "judge_tensor_parallel_size"),
+        "--judge_inference_api vllm",
+        lambda args: args.judge_inference_api not in ("hf", *inference.REMOTE),
+    ),
+    Rule(
+        ("judge_max_concurrent_requests",),
+        "--judge_inference_api vllm or an API",
+        lambda args: args.judge_inference_api != "hf",
+    ),
+    Rule(("judge_request_batch_size",), "--judge_inference_api hf", lambda args: args.judge_inference_api == "hf"),
     Rule(
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",
@@ -92,6 +122,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data_flags(parser.add_argument_group("what was translated").add_argument)
     _add_metric_flags(parser.add_argument_group("metrics").add_argument)
     _add_model_flags(parser.add_argument_group("models of metrics").add_argument)
+
+    gemba.add_flags(
+        parser.add_argument_group("an LLM that judges (--metrics gemba-da, gemba-mqm, gemba-esa)").add_argument
+    )
 
     add = parser.add_argument_group("significance").add_argument
     add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")

@@ -170,7 +170,8 @@ def score_group(
     }
     statistics = [{name: one.statistics[i] for name, one in measured.items()} for i in range(len(systems))]
     compared.compare(group, systems, statistics, {name: one.scorer for name, one in measured.items()}, args, averages)
-    guard.annotate(group, systems)
+    judge = getattr(args, "judge_model_name_or_path", None)
+    guard.annotate(group, systems, {name: judge for name in names if judge and segments.row_of(name).family == "gemba"})
     return group
 
 
