@@ -19,12 +19,13 @@ import io
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import averages, export, gemba, guard, metrics
+from comptra.scores import averages, every_eval_ever, export, gemba, guard, metrics, series
 from comptra.scores.scoring import metric_names, score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import title_of
@@ -143,6 +144,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="scores, signatures, versions, settings and digests")
     add("--markdown", type=Path, metavar="FILE", help="the tables in Markdown")
     add("--latex", type=Path, metavar="FILE", help="the tables in LaTeX (booktabs), to \\input in a paper")
+    add("--every_eval_ever", type=Path, metavar="DIR", help="records of Every Eval Ever, one per system and test set")
+    add("--plot", type=Path, metavar="FILE", help="scores of checkpoints against steps, as .png, .svg or .pdf")
     add("--segments", type=Path, metavar="FILE", help="scores of each segment: JSON lines, or CSV if it ends in .csv")
     return parser
 
@@ -305,7 +308,13 @@ def segment_lines(rows: Iterator[dict], as_csv: bool) -> Iterator[str]:
 def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
     flag_rules.check(RULES, args)
-    check_output_files({f"--{name}": getattr(args, name) for name in ("csv", "json", "markdown", "latex", "segments")})
+    check_output_files(
+        {f"--{name}": getattr(args, name) for name in ("csv", "json", "markdown", "latex", "plot", "segments")}
+    )
+    if args.plot:
+        series.check_format(args.plot)
+    if args.every_eval_ever:
+        check_output_directory(args.every_eval_ever, f"--every_eval_ever {args.every_eval_ever}")
     if args.cache_dir:
         check_output_directory(args.cache_dir, f"--cache_dir {args.cache_dir}")
     # Folders that record a data set which is missing are skipped one by one; what the command names must be there.
@@ -321,10 +330,14 @@ def print_report(args: argparse.Namespace) -> int:
             write_atomic(file, [make(report)])
     if args.json:
         write_json(args.json, report)
+    if args.every_eval_ever:
+        every_eval_ever.write(report, args.every_eval_ever, int(time.time()))
     if args.segments:
         write_atomic(args.segments, segment_lines(rows, args.segments.suffix.lower() == ".csv"))
     for folder, reason in report["skipped"].items():
         logger.warning(f"not scored: {reason if folder in reason else f'{folder}: {reason}'}")
+    if args.plot:  # the last, as it may have nothing to show
+        series.plot(report, args.plot)
     return EXIT_INCOMPLETE if report["skipped"] or report["failed_metrics"] else 0
 
 
