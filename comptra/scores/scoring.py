@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -190,8 +191,9 @@ def describe(name: str, measured: Measured | None) -> dict:
 
 
 def segment_rows(systems: Group, report: dict, measured: dict[str, Measured]) -> Iterator[dict]:
-    """A row for each system and segment, with its score by each metric: of corpus metrics that of the segment alone."""
-    first = systems[0]
+    """A row for each system and segment, with its score by each metric, None without one: of corpus metrics that of the segment
+    alone."""
+    first, nothing = systems[0], dict.fromkeys(report["metrics"])
     for i, (system, row) in enumerate(zip(systems, report["systems"], strict=True)):
         scores = {name: one.scorer.scores(one.statistics[i]).tolist() for name, one in measured.items()}
         for index, source in enumerate(first.sentences):
@@ -203,7 +205,8 @@ def segment_rows(systems: Group, report: dict, measured: dict[str, Measured]) ->
                 "source": source,
                 "translation": system.translations[index],
                 "reference": first.references[index] if first.references is not None else None,
-                **{name: None if values[index] != values[index] else values[index] for name, values in scores.items()},
+                **nothing,
+                **{name: values[index] for name, values in scores.items() if not math.isnan(values[index])},
             }
 
 

@@ -137,6 +137,19 @@ def test_data_that_a_metric_selected(place, selected):
     )
 
 
+def test_scores_by_the_metric_that_selected_the_data_are_marked(place, selected, clean):
+    both = ("--metrics", "bleu", "chrf", "metricx-24-qe", "--cache_dir", place.folder / "cache")
+    both += ("--metricx_name_or_path", place.folder / "metricx-24-hybrid-tiny")
+    system, shown = place.evaluate(selected, *both)
+    where = f"({place.data}, --percentile 50, a relative: MetricX)"
+    reason = f"the training data was selected by metricx-qe {where}"
+    assert system["scores"]["metricx-24-qe"]["interference"] == [reason]
+    assert system["scores"]["chrf"]["interference"] == [] == system["contamination"] == system["warnings"]
+    assert f"! MetricX-24-QE of selected: {reason}" in shown
+    system, shown = place.evaluate(clean, *both)
+    assert system["interference"] == [] and "!" not in shown
+
+
 def test_a_clean_chain_is_silent(place, clean):
     assert reasons(clean, "bleu", "chrf", *NEURAL) == {}
     system, shown = place.evaluate(clean)
