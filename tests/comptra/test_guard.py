@@ -485,6 +485,8 @@ def test_the_best_round_was_chosen(tmp_path, best, marked_round):
     ]
     directories = [str(Path("/elsewhere/out", name)) for name in ("", "round-1", "round-2")]  # the run was moved
     content = {
+        "number": 2,
+        "stopped": None,
         "metric": "chrf",
         "best_round": best,
         "rounds": [{"round": i, "directory": d} for i, d in enumerate(directories)],
@@ -498,6 +500,10 @@ def test_the_best_round_was_chosen(tmp_path, best, marked_round):
     }
     line = f"the round was selected by chrf ({tmp_path / 'rounds.json'}, best of 3 rounds by held-out chrf)"
     assert found == {marked_round: {"chrf": [line]}}
+    (tmp_path / "rounds.json").write_text(json.dumps(content | {"number": 3}))
+    assert not any(reasons(folder, "chrf") for folder in folders), "the run goes on: nothing is chosen yet"
+    (tmp_path / "rounds.json").write_text(json.dumps(content | {"number": 3, "stopped": "no better"}))
+    assert [bool(reasons(folder, "chrf")) for folder in folders].count(True) == 1
 
 
 def test_every_metric_is_in_one_family():
