@@ -25,52 +25,26 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import averages, every_eval_ever, export, guard, metrics, series
-from comptra.scores.scoring import metric_names, score_groups, usable_metrics
+from comptra.scores import averages, every_eval_ever, export, gemba, guard, series
+from comptra.scores.flags import METRIC_RULES, add_metric_flags, add_model_flags
+from comptra.scores.scoring import score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import title_of
 from topxgen.common import flag_rules, hub, provenance
-from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, run_main
+from topxgen.common.cli import FLAG, Parser, choice, count, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory, check_output_files, to_line, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
-from topxgen.common.registry import Choice
 from topxgen.corpora import benchmarks
-from topxgen.flags import add_language_flags, add_language_id_flag, add_partial_benchmark_flag, add_quality_flags
-from topxgen.quality import mt_ranker
+from topxgen.flags import add_language_flags, add_partial_benchmark_flag
 
 logger = logging.getLogger(__name__)
 MAX_SAMPLES = 1_000_000  # of --trials and --bootstrap
 EXIT_INCOMPLETE = 3  # some folders could not be scored, or some metrics not be computed
 
-# What --metrics accepts.
-CHOICES = metrics.METRICS | {alias: Choice("", f"the same as {name}") for alias, name in metrics.ALIASES.items()}
-CHOICES |= {
-    metrics.AUTO: Choice("", "those that this machine can run without a download; says what it leaves out and why")
-}
-
-COMETS = tuple(name for name, row in metrics.METRICS.items() if row.family == "comet")
-METRICX = tuple(name for name, row in metrics.METRICS.items() if row.family == "metricx")
-
 RULES = (
-    Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
-    Rule(("metricx_name_or_path",), "--metrics metricx-24 or the like", lambda args: _measures(args, *METRICX)),
-    Rule(
-        ("blaser_name_or_path", "sonar_name_or_path"), "--metrics blaser-qe", lambda args: _measures(args, "blaser-qe")
-    ),
-    Rule(("mt_ranker_name_or_path",), "--metrics mt-ranker", lambda args: _measures(args, "mt-ranker")),
-    Rule(
-        ("metric_dtype", "metric_batch_tokens"),
-        "--metrics blaser-qe, metricx-… or mt-ranker",
-        lambda args: _measures(args, *METRICX, "blaser-qe", "mt-ranker"),
-    ),
-    Rule(
-        ("comet_models",),
-        "--metrics that name each of its metrics",
-        lambda args: {name for name, _ in args.comet_models} <= set(metric_names(args)),
-    ),
-    Rule(("comet_python",), "--metrics comet or a relative", lambda args: _measures(args, *COMETS)),
+    *METRIC_RULES,
     Rule(
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",
@@ -91,8 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="folders of runs, or folders above them")
 
     _add_data_flags(parser.add_argument_group("what was translated").add_argument)
-    _add_metric_flags(parser.add_argument_group("metrics").add_argument)
-    _add_model_flags(parser.add_argument_group("models of metrics").add_argument)
+    add_metric_flags(parser.add_argument_group("metrics").add_argument)
+    add_model_flags(parser.add_argument_group("models of metrics").add_argument)
+    gemba.add_flags(
+        parser.add_argument_group("an LLM that judges (--metrics gemba-da, gemba-mqm, gemba-esa)").add_argument
+    )
 
     add = parser.add_argument_group("significance").add_argument
     add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
@@ -138,80 +115,6 @@ def _add_data_flags(add) -> None:
     add_language_flags(add)
     add("--step", **count(0, "score translate_{N}.jsonl; above 0 these are phrases, which have no references", 0))
     add("--allow_partial", **FLAG, help="also score unfinished runs, on the sentences they have")
-
-
-def _add_metric_flags(add) -> None:
-    add(
-        "--metrics",
-        nargs="+",
-        choices=CHOICES,
-        metavar="METRIC",
-        help=choices_help("metrics to compute", CHOICES, f"{' '.join(metrics.DEFAULT)}; with --step above 0 lang"),
-    )
-    add(
-        "--tokenize",
-        choices=metrics.TOKENIZERS,
-        default="auto",
-        help="sacreBLEU's tokenizer for BLEU; auto: flores200 if its model can be loaded, else zh, char or 13a by the "
-        "script",
-    )
-    add_language_id_flag(add)
-    add(
-        "--comet_models",
-        nargs="+",
-        type=comet_model,
-        default=(),
-        metavar="METRIC=MODEL",
-        help="COMET models, as Hub ids or local paths: cometkiwi=models/wmt22-cometkiwi-da [those that docs/evaluation.md lists]",
-    )
-    add(
-        "--comet_python",
-        metavar="PYTHON",
-        help="Python interpreter of COMET's environment [$COMET_PYTHON, else .venv-comet/bin/python]",
-    )
-    add(
-        "--cache_dir",
-        type=Path,
-        metavar="DIR",
-        help="where scores of segments are kept for later runs [$TOPXGEN_CACHE/scores, ~/.cache/topxgen/scores]",
-    )
-
-
-def comet_model(text: str) -> tuple[str, str]:
-    """An argument type: METRIC=MODEL."""
-    metric, _, model = text.partition("=")
-    if not model or metric not in COMETS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not METRIC=MODEL with a metric of {', '.join(COMETS)}")
-    return metric, model
-
-
-def _add_model_flags(add) -> None:
-    add(
-        "--metricx_name_or_path",
-        nargs="+",
-        default=[],
-        metavar="MODEL",
-        help="MetricX models, folders or Hub ids; the names say for which of the metrics each is (metricx-23, metricx-23-qe, "
-        "metricx-24) [the published ones of size large]",
-    )
-    add_quality_flags(add)
-    add(
-        "--mt_ranker_name_or_path",
-        default=mt_ranker.DEFAULT,
-        metavar="MODEL",
-        help="MT-Ranker, a folder or Hub id [%(default)s]",
-    )
-    add(
-        "--metric_dtype",
-        choices=("float32", "bfloat16"),
-        help="precision of these models [bfloat16 on a GPU, else float32; SONAR: float32]",
-    )
-    add("--metric_batch_tokens", **count(1, "tokens of a batch, padding included; fewer need less memory", None))
-
-
-def _measures(args: argparse.Namespace, *chosen: str) -> bool:
-    """Whether one of these metrics is computed; one of the user's own ("module:attribute") may use any flag."""
-    return any(name in chosen or ":" in name for name in metric_names(args))
 
 
 def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:

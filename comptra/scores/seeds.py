@@ -70,9 +70,9 @@ def seeds_of(system: System) -> list[int | None]:
 
 def name_of(paths: Sequence[str]) -> str:
     """The paths of runs as one, with * for the part in which they differ."""
-    start = _equal_letters(paths)
-    if len(paths) == 1 or start == len(paths[0]):
+    if len(paths) == 1:
         return paths[0]
+    start = _equal_letters(paths)
     end = _equal_letters([path[start:][::-1] for path in paths])
     return f"{paths[0][:start]}*{paths[0][len(paths[0]) - end :]}"
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from comptra.evaluate import CHOICES
 from comptra.scores import auto, metrics, surface
+from comptra.scores.flags import CHOICES
 from comptra.scores.metrics import METRICS, Metric
 from tests.comptra.test_evaluate import UDHR, original, settings, udhr, write
 from tests.support.runs import in_process

@@ -60,7 +60,7 @@ def report(folder: Path) -> dict:
 
 
 def test_a_memorised_test_set_is_found_and_nothing_else(flags, memorised, other, tiny_lm, tmp_path):
-    words = flags(memorised, "--base_model_name_or_path", tiny_lm)
+    words = flags(memorised, "--base_model_name_or_path", f"{tiny_lm}/")
     words[2:2] = [other]
     result = probe(*words)
     assert result.returncode == 0, result.stderr
@@ -173,6 +173,7 @@ def test_sides_that_are_not_parallel_are_refused(flags, other, tmp_path):
         (("--method_translate", "none", "--steps", "1"), "translates nothing"),
         (("--method_translate", "nllb", "--base_model_name_or_path", "x"), "--base_model_name_or_path is for LLMs"),
         (("--twins", "6"), "from 1 to 5"),
+        (("--tgt", "English", "Hausa"), "one direction at a time"),
         (("--margin", "-1"), "-1"),
     ],
 )
