@@ -25,7 +25,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import averages, every_eval_ever, export, guard, series
+from comptra.scores import averages, every_eval_ever, export, gemba, guard, series
 from comptra.scores.flags import METRIC_RULES, add_metric_flags, add_model_flags
 from comptra.scores.scoring import score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, read_system
@@ -67,6 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data_flags(parser.add_argument_group("what was translated").add_argument)
     add_metric_flags(parser.add_argument_group("metrics").add_argument)
     add_model_flags(parser.add_argument_group("models of metrics").add_argument)
+    gemba.add_flags(
+        parser.add_argument_group("an LLM that judges (--metrics gemba-da, gemba-mqm, gemba-esa)").add_argument
+    )
 
     add = parser.add_argument_group("significance").add_argument
     add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")

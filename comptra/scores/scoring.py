@@ -171,7 +171,7 @@ def score_group(
     }
     statistics = [{name: one.statistics[i] for name, one in measured.items()} for i in range(len(systems))]
     compared.compare(group, systems, statistics, {name: one.scorer for name, one in measured.items()}, args, averages)
-    guard.annotate(group, systems)
+    guard.annotate(group, systems, getattr(args, "judge_model_name_or_path", None))
     return group
 
 

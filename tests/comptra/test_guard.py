@@ -131,9 +131,9 @@ def test_data_that_a_metric_selected(place, selected):
     where = f"({place.data}, --percentile 50"
     assert found["metricx-qe"] == [f"the training data was selected by metricx-qe {where})"]
     assert found["metricx-24"] == [f"the training data was selected by metricx-qe {where}, a relative: MetricX)"]
-    assert found.keys() == {*NEURAL[:6]}, "what shares neither model nor judgements is not marked"
+    assert found.keys() == {*NEURAL[:5]}, "what shares neither model nor judgements is not marked"
     assert all(
-        "a distant relative: both learned from human judgements of WMT" in found[name][0] for name in NEURAL[2:6]
+        "a distant relative: both learned from human judgements of WMT" in found[name][0] for name in NEURAL[2:5]
     )
 
 
@@ -437,7 +437,7 @@ def test_a_judge_that_judges_its_own_texts(tmp_path):
 @pytest.mark.parametrize(
     ("method", "more", "metrics"),
     [
-        ("maps", {"selection_method": "comet-qe"}, {"comet", "metricx-24"}),
+        ("maps", {"selection_method": "comet-qe"}, {"comet", "ssa-comet", "metricx-24"}),
         ("maps", {"selection_method": "greedy"}, {"blaser-qe"}),
         ("TEaR", {"selection_method": "greedy"}, {"gemba-da"}),
         ("vanilla", {"selection_method": "blaser", "num_return_sequences": 4}, {"blaser-qe"}),
@@ -450,8 +450,32 @@ def test_a_judge_that_judges_its_own_texts(tmp_path):
 def test_selections_of_main(tmp_path, method, more, metrics):
     content = {"settings": {"method_translate": method, **more}, "lineage": {"models": [], "demonstrations": None}}
     (tmp_path / "manifest_translate.json").write_text(json.dumps(content))
-    all_of_them = ("bleu", "chrf", "lang", "comet", "metricx-24", "blaser-qe", "gemba-da", "mt-ranker")
+    all_of_them = ("bleu", "chrf", "lang", "comet", "ssa-comet", "metricx-24", "blaser-qe", "gemba-da", "mt-ranker")
     assert reasons(tmp_path, *all_of_them).keys() == metrics
+
+
+def test_the_best_of_two_systems(tmp_path):
+    """What chose between them, and what is behind each of them."""
+    chosen = {"method_translate": "vanilla", "selection_method": "chrf", "num_return_sequences": 4}
+    origin = {"models": [{"kind": "model", "name": "org/base"}], "demonstrations": None}
+    members = [tmp_path / name for name in ("one", "two", "ensemble")]
+    for folder, settings in zip(members, (chosen, {"method_translate": "vanilla"}, None), strict=True):
+        folder.mkdir()
+        own = settings or {"ensembled_by": "metricx-24-qe", "ensemble_of": [str(member) for member in members[:2]]}
+        content = {"settings": own} | ({"lineage": origin} if settings else {})
+        (folder / "manifest_translate.json").write_text(json.dumps(content))
+    found = reasons(members[2], "chrf", "metricx-24-qe", "blaser-qe")
+    assert found["metricx-24-qe"] == [
+        f"the translation of each sentence was selected by metricx-24-qe ({members[2]}, --ensemble_by metricx-24-qe)"
+    ]
+    assert found.keys() == {"chrf", "metricx-24-qe"} and str(members[0]) in found["chrf"][0]
+    assert lineage.read(members[2]).ends == [] and lineage.read(members[2]).base_models[0] == "org/base"
+    shutil.rmtree(members[1])
+    members[1].symlink_to(members[2])  # an ensemble of itself
+    assert lineage.read(members[2]).ends == [f"{members[1]} is not there any more"]
+    members[1].unlink()
+    assert lineage.read(members[2]).ends == [f"{members[1]} is not there any more"]
+    assert reasons(members[2], "metricx-24-qe")
 
 
 @pytest.mark.parametrize(("best", "marked_round"), [(0, "translations"), (1, "round-1/translations")])
