@@ -217,8 +217,8 @@ def _of_model(name: str, weights: str | None, seen: frozenset[Path]) -> Link:
             break
     else:
         file, link = "its manifest", _of_older(folder, name, seen | {folder.resolve()})
-    expected = weights or link.get("weights")
-    if expected and expected != weights_id(folder):
+    expected, there = weights or link.get("weights"), weights_id(folder)  # "": of a published model the manifest alone
+    if expected and there and expected != there:
         what = "that translated" if weights else f"that {file} describes"
         return {"kind": "model", "name": name, "ends": f"the weights in {name} are not those {what}"}
     return link
