@@ -5,6 +5,7 @@ from pathlib import Path
 
 from comptra.scores import metrics
 from comptra.scores.scoring import metric_names
+from topxgen import inference
 from topxgen.common.cli import choices_help, count
 from topxgen.common.flag_rules import Rule
 from topxgen.common.registry import Choice
@@ -18,6 +19,7 @@ CHOICES |= {
 }
 
 COMETS = tuple(name for name, row in metrics.METRICS.items() if row.family == "comet")
+GEMBAS = tuple(name for name, row in metrics.METRICS.items() if row.family == "gemba")
 METRICX = tuple(name for name, row in metrics.METRICS.items() if row.family == "metricx")
 
 
@@ -26,6 +28,12 @@ def measures(args: argparse.Namespace, *chosen: str) -> bool:
     return any(name in chosen or ":" in name for name in metric_names(args))
 
 
+JUDGE_FLAGS = (
+    "judge_model_name_or_path", "judge_prompt_style", "judge_max_new_tokens", "judge_inference_api",
+    "judge_tokenizer_name_or_path", "judge_request_batch_size", "judge_max_concurrent_requests", "judge_dtype",
+    "judge_max_model_len", "judge_gpu_memory_utilization", "judge_tensor_parallel_size", "judge_trust_remote_code",
+    "judge_base_url", "judge_request_timeout", "judge_max_retries", "judge_prices", "judge_budget",
+)  # fmt: skip
 METRIC_RULES = (
     Rule(("tokenize",), "--metrics bleu", lambda args: measures(args, "bleu")),
     Rule(("metricx_name_or_path",), "--metrics metricx-24 or the like", lambda args: measures(args, *METRICX)),
@@ -44,6 +52,28 @@ METRIC_RULES = (
         lambda args: {name for name, _ in args.comet_models} <= set(metric_names(args)),
     ),
     Rule(("comet_python",), "--metrics comet or a relative", lambda args: measures(args, *COMETS)),
+    Rule(JUDGE_FLAGS, "--metrics gemba-da, gemba-mqm or gemba-esa", lambda args: measures(args, *GEMBAS)),
+    Rule(
+        ("judge_base_url", "judge_request_timeout", "judge_max_retries", "judge_budget"),
+        "--judge_inference_api openai, cohere or anthropic",
+        lambda args: args.judge_inference_api not in ("vllm", "hf"),
+    ),
+    Rule(
+        ("judge_tokenizer_name_or_path", "judge_dtype", "judge_max_model_len", "judge_trust_remote_code"),
+        "a model in this process (--judge_inference_api vllm or hf)",
+        lambda args: args.judge_inference_api not in inference.REMOTE,
+    ),
+    Rule(
+        ("judge_gpu_memory_utilization", "judge_tensor_parallel_size"),
+        "--judge_inference_api vllm",
+        lambda args: args.judge_inference_api not in ("hf", *inference.REMOTE),
+    ),
+    Rule(
+        ("judge_max_concurrent_requests",),
+        "--judge_inference_api vllm or an API",
+        lambda args: args.judge_inference_api != "hf",
+    ),
+    Rule(("judge_request_batch_size",), "--judge_inference_api hf", lambda args: args.judge_inference_api == "hf"),
 )
 
 

@@ -57,8 +57,6 @@ def _problem(sides: Sequence[Side], link: Link, covers: Callable[[Text, Side], b
                 return f"which is this test set itself ({side})"
             if side.benchmark and _place(text) == (side.benchmark, side.split, side.language):
                 return f"which is another copy of this test set ({side})"
-    if link.get("stage") == "benchmark":  # another one, or another split
-        return None
     if link.get("stage") in ("datagen", "export"):  # read, then filtered; made of what was
         return None
     if "ends" in link:

@@ -299,12 +299,15 @@ def test_a_metric_that_does_not_load_leaves_the_others(name, reason, workplace):
 def test_a_language_that_the_metric_does_not_know_is_an_empty_cell(workplace):
     system(workplace, "a", udhr("English", "Hausa").references, tgt="Hausa")
     system(workplace, "a", udhr().references)
-    report, shown, said = evaluate()
+    report, shown, said = evaluate("--segments", "s.jsonl")
     cells = {group["tgt"]: group["systems"][0]["scores"]["own.py:Length"] for group in report["groups"]}
     assert cells["Hausa"] is None and cells["Basque"]["score"] > 0 and report["failed_metrics"] == {}
     assert "own.py:Length from English into Hausa has no scores: it does not know Hausa" in said
     header, row = next(part for part in shown.split("\n\n") if part.startswith("length")).splitlines()[1:]
     assert header.split()[:3] == ["model", "Basque", "Hausa"] and row.split()[0::2] == ["a", "-"]
+    rows = [json.loads(line) for line in Path("s.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {row["direction"] for row in rows if row["own.py:Length"] is None} == {"eng_Latn-hau_Latn"}
+    assert all(row["own.py:Length"] for row in rows if row["direction"] == "eng_Latn-eus_Latn")
 
 
 def test_pairwise_metrics_get_the_translations_of_the_baseline(workplace):
