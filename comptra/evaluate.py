@@ -29,7 +29,7 @@ from comptra.scores.scoring import metric_names, score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import title_of
 from topxgen.common import flag_rules, hub, provenance
-from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, run_main
+from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, limit, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory, check_output_files, to_line, write_atomic, write_json
@@ -69,6 +69,8 @@ RULES = (
         lambda args: not args.step,
         harmless=True,
     ),
+    Rule(("ensemble_dir",), "--ensemble_by", lambda args: args.ensemble_by),
+    Rule(("ensemble_by",), "--ensemble_dir and --step 0", lambda args: args.ensemble_dir and not args.step),
 )
 
 
@@ -85,6 +87,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data_flags(parser.add_argument_group("what was translated").add_argument)
     _add_metric_flags(parser.add_argument_group("metrics").add_argument)
     _add_model_flags(parser.add_argument_group("models of metrics").add_argument)
+
+    add = parser.add_argument_group("best of two systems").add_argument
+    add(
+        "--ensemble_by",
+        metavar="METRIC",
+        help="also score the best of two systems, of each sentence the translation that this metric without references prefers: "
+        "blaser-qe, metricx-24-qe, cometkiwi … [none]",
+    )
+    add("--ensemble_dir", type=Path, metavar="DIR", help="where it is written, a folder for each direction")
 
     add = parser.add_argument_group("significance").add_argument
     add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
@@ -126,6 +137,7 @@ def _add_data_flags(add) -> None:
         help="files: sources and references, as for main.py [as main.py recorded them]",
     )
     add_language_flags(add)
+    add("--max_samples", type=limit, metavar="N", help="score only the first N sentences; -1: all [all]")
     add("--step", **count(0, "score translate_{N}.jsonl; above 0 these are phrases, which have no references", 0))
     add("--allow_partial", **FLAG, help="also score unfinished runs, on the sentences they have")
 
@@ -204,6 +216,8 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
     if not groups:
         more = f" (and {len(skipped) - 1} other folders)" if len(skipped) > 1 else ""
         raise UsageError(next(iter(skipped.values()), "nothing is translated yet") + more)
+    if args.ensemble_by:
+        ensemble.add(list(groups.values()), args)
     ordered = sorted(groups.values(), key=lambda group: (group[0].dataset, group[0].src.name, group[0].tgt.name))
     resolved = {folder.resolve() for folder in baselines}
     scored, summary, failed, rows = score_groups(ordered, names, resolved, args)
@@ -244,6 +258,8 @@ def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
     flag_rules.check(RULES, args)
     check_output_files({f"--{name}": getattr(args, name) for name in ("csv", "json", "markdown", "latex", "segments")})
+    if args.ensemble_dir:
+        check_output_directory(args.ensemble_dir, f"--ensemble_dir {args.ensemble_dir}")
     if args.cache_dir:
         check_output_directory(args.cache_dir, f"--cache_dir {args.cache_dir}")
     # Folders that record a data set which is missing are skipped one by one; what the command names must be there.

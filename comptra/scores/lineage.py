@@ -1,6 +1,6 @@
 """The chain behind the translations in a folder, from the manifests: what selected the outputs, the checkpoint and the data."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
@@ -45,6 +45,8 @@ class _Settings(TypedDict, total=False):
     num_return_sequences: int
     method_translate: str
     weights: list[str]
+    ensembled_by: str  # of an ensemble (comptra.scores.ensemble), with the folders of its members
+    ensemble_of: list[str]
 
 
 class _Manifest(TypedDict, total=False):
@@ -67,10 +69,15 @@ class _Rounds(TypedDict):
     held_out_set: NotRequired[dict[str, Any]]
 
 
-def read(folder: Path) -> Chain:
-    """The chain of the translations in `folder`. What is missing or damaged is said in `ends`; nothing is raised."""
+def read(folder: Path, is_member: bool = False) -> Chain:
+    """The chain of the translations in `folder`. What is missing or damaged is said in `ends`; nothing is raised.
+
+    `is_member`: of an ensemble, so that it is none itself.
+    """
     try:
         manifest = read_json(folder / MANIFEST, _Manifest)
+        if (metric := manifest.get("settings", {}).get("ensembled_by")) and not is_member:
+            return _of_ensemble(folder, metric, manifest["settings"].get("ensemble_of", []))
         chosen = _of_outputs(folder, manifest.get("settings", {})) + _of_rounds(folder)
     except (UsageError, OSError) as error:
         return Chain(ends=[str(error)])
@@ -97,6 +104,16 @@ def read(folder: Path) -> Chain:
                 link["ends"] for link in (*of_models, *writers) if "ends" in link and not _is_test_set_matter(link)
             )
         ),
+    )
+
+
+def _of_ensemble(folder: Path, metric: str, members: list[str]) -> Chain:
+    chains = [read(Path(member), is_member=True) for member in members]
+    own = Selection("the translation of each sentence", metric, f"{folder}, --ensemble_by {metric}")
+    together = {one.name: [value for chain in chains for value in getattr(chain, one.name)] for one in fields(Chain)}
+    together["selections"].insert(0, own)
+    return Chain(
+        **{name: [value for i, value in enumerate(found) if value not in found[:i]] for name, found in together.items()}
     )
 
 
