@@ -50,6 +50,7 @@ from topxgen.flags import (
     add_quality_flags,
     add_run_flags,
 )
+from topxgen.quality import comet_models
 from topxgen.retrieval import bm25
 
 
@@ -100,6 +101,12 @@ def build_parser() -> argparse.ArgumentParser:
     selectors = candidate_selection.SELECTORS
     add("--selection_method", **choice(selectors, "greedy", "which of several candidates is kept"))
     add_quality_flags(add)
+    add(
+        "--comet_name_or_path",
+        default=comet_models.QE,
+        metavar="MODEL",
+        help="comet-qe: a COMET model that needs no reference, as a Hub id, folder or .ckpt file",
+    )
     add(
         "--comet_python",
         metavar="PYTHON",

@@ -6,31 +6,20 @@ blaser and comet-qe: the best by quality estimation.
 A selector takes (sentences, candidates of each) and returns the best of each; "" for a sentence without candidates.
 """
 
-import hashlib
-import json
-import logging
 import math
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
-from topxgen.common.errors import UsageError
-from topxgen.common.files import to_line
-from topxgen.common.lines import split_lines
+from comptra.scores.metrics import MetricSettings, Segment
+from comptra.scores.segment_cache import ScoreCache
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
-from topxgen.inference.response_cache import ResponseCache
+from topxgen.quality import comet_models
 from topxgen.quality.blaser import DEFAULT as BLASER
 from topxgen.quality.sonar import DEFAULT as SONAR
 from topxgen.retrieval import ngram_similarity
 from topxgen.text.languages import Language
-
-logger = logging.getLogger(__name__)
 
 # One row per selector: "module:factory", called with (src, tgt, settings).
 SELECTORS: dict[str, Choice] = {
@@ -41,9 +30,8 @@ SELECTORS: dict[str, Choice] = {
     "comet-qe": Choice("comptra.candidate_selection:ByComet", "best COMET QE score, in a separate environment"),
 }
 BY_QUALITY = ("blaser", "comet-qe")  # these load another model, and free it after each call
-COMET_MODEL = "Unbabel/wmt22-cometkiwi-da"
-COMET_PYTHON = "COMET_PYTHON"  # environment variable: the interpreter that has COMET
-_ROOT = Path(__file__).resolve().parent.parent
+KIWI = "cometkiwi"  # the metric of METRICS that comet-qe is
+SCORES = "scores"  # folder of COMET's scores, in that of a run
 _PAIRS_PER_BLOCK = 1 << 20  # pairs of candidates compared together
 
 
@@ -54,7 +42,7 @@ class SelectionSettings(Settings):
     blaser_name_or_path: str = BLASER
     sonar_name_or_path: str = SONAR
     comet_python: str | None = None  # None: $COMET_PYTHON, else .venv-comet/bin/python
-    comet_model: str = COMET_MODEL  # a Hub id or a checkpoint file
+    comet_name_or_path: str = comet_models.QE
     scores_dir: Path | None = None  # where COMET's scores are kept; None: nowhere
 
 
@@ -170,89 +158,28 @@ class ByBlaser:
 
 
 class ByComet:
-    """The candidate with the best score of a reference-free COMET model, which runs in its own environment.
-
-    COMET needs older versions of numpy, transformers and huggingface_hub. topxgen/quality/comet_qe.py runs there, and pairs and
-    scores are passed through files; scores are saved as they come, so that no pair is scored twice.
-    """
+    """The candidate with the best score of a reference-free COMET model, which runs in its own environment; scores are saved as
+    they come, so that no pair is scored twice."""
 
     def __init__(self, src: Language, tgt: Language, settings: SelectionSettings):
-        self._settings = settings
-        self._python = comet_python(settings.comet_python)
+        from comptra.scores.comet import CometMetric
+
+        own = {"comet_models": ((KIWI, settings.comet_name_or_path),), "comet_python": settings.comet_python}
+        self._metric = CometMetric(KIWI, comet_models.QE, MetricSettings(**own))
+        self._src, self._tgt, self._folder = src, tgt, settings.scores_dir
 
     def __call__(self, sentences: list[str], candidates: list[list[str]]) -> list[str]:
         return best_scored(sentences, candidates, self._score)
 
     def _score(self, sentences: list[str], translations: list[str]) -> list[float | None]:
-        if self._settings.scores_dir is not None:
-            self._settings.scores_dir.mkdir(parents=True, exist_ok=True)
-            return self._score_in(self._settings.scores_dir, sentences, translations)
-        with tempfile.TemporaryDirectory() as folder:
-            return self._score_in(Path(folder), sentences, translations)
+        from comptra.scores import segments
 
-    def _score_in(self, folder: Path, sentences: list[str], translations: list[str]) -> list[float | None]:
-        pairs = list(zip(sentences, translations, strict=True))
-        ids = [self._id(*pair) for pair in pairs]
-        path = folder / "comet_qe_scores.jsonl"
-        known = _known_scores(path)
-        missing = {key: pair for key, pair in zip(ids, pairs, strict=True) if key not in known}
-        if missing:
-            logger.info(f"comet-qe: {len(missing)} translations to score with {self._settings.comet_model}")
-            self._run(folder, path, missing)
-        scores = _known_scores(path)
-        if unscored := [key for key in missing if key not in scores]:
-            raise UsageError(
-                f"COMET gave {len(unscored)} of {len(missing)} translations no score in {path}; re-run the same command"
-            )
-        return [scores[key] for key in ids]
-
-    def _run(self, folder: Path, path: Path, missing: dict[str, tuple[str, str]]) -> None:
-        pairs = folder / "comet_qe_pairs.jsonl"
-        with open(pairs, "w", encoding="utf-8", errors="replace") as file:
-            file.writelines(to_line({"id": key, "src": src, "mt": mt}) for key, (src, mt) in missing.items())
-        script = _ROOT / "topxgen" / "quality" / "comet_qe.py"
-        command = [self._python, str(script), "--model", self._settings.comet_model, str(pairs), str(path)]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace")
-        if done.returncode:
-            last = next((line.strip() for line in reversed(split_lines(done.stderr)) if line.strip()), "no message")
-            raise UsageError(
-                f"COMET failed in {self._python} ({last[:300]}); scores so far are kept. {COMET_MODEL} needs its licence accepted on "
-                "the Hub and HF_TOKEN exported"
-            )
-
-    def _id(self, src: str, mt: str) -> str:
-        key = json.dumps([self._settings.comet_model, src, mt])
-        return hashlib.sha256(key.encode()).hexdigest()[:24]
-
-
-class Score(TypedDict):
-    """A line of the file that topxgen/quality/comet_qe.py writes."""
-
-    id: str
-    score: float | None
-
-
-def _known_scores(path: Path) -> dict[str, float | None]:
-    """The scores in the file, by id; None where COMET gave no number."""
-    cache = ResponseCache(path, schema=Score)
-    cache.close()
-    return {record["id"]: record["score"] for record in cache.values()}
-
-
-def comet_python(flag_value: str | None) -> str:
-    """The interpreter that has COMET: --comet_python, $COMET_PYTHON, or .venv-comet. Raises UsageError if it has not."""
-    python = flag_value or os.environ.get(COMET_PYTHON) or str(_ROOT / ".venv-comet" / "bin" / "python")
-    remedy = (
-        "create its environment: python3.11 -m venv .venv-comet && .venv-comet/bin/pip install -r requirements-comet.txt "
-        f"(elsewhere: --comet_python PATH or ${COMET_PYTHON})"
-    )
-    path = shutil.which(python)
-    if path is None:
-        raise UsageError(f"comet-qe needs COMET, and there is no interpreter {python}; {remedy}")
-    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('comet') is None)"
-    if subprocess.run([path, "-c", look], capture_output=True).returncode:
-        raise UsageError(f"comet-qe needs COMET, which {python} does not have; {remedy}")
-    return path
+        pairs = list(map(Segment, sentences, translations))
+        cache = ScoreCache(self._folder and self._folder / SCORES)
+        try:
+            return segments.score(KIWI, self._metric, pairs, self._src, self._tgt, cache)
+        finally:
+            self._metric.close()
 
 
 def best_scored(

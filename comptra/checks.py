@@ -104,7 +104,7 @@ RULES = (
     Rule(("request_batch_size",), "--inference_api hf", lambda args: args.inference_api not in ("vllm", *inference.REMOTE), harmless=True),
     Rule(("temperature", "top_p"), "sampling, which --num_beams above 1 replaces: --num_beams 1", lambda args: args.num_beams == 1),
     Rule(("top_p", "do_sample"), "--temperature above 0", lambda args: args.temperature and args.do_sample, harmless=True),
-    Rule(("comet_python",), "--selection_method comet-qe", lambda args: args.selection_method == "comet-qe"),
+    Rule(("comet_name_or_path", "comet_python"), "--selection_method comet-qe", lambda args: args.selection_method == "comet-qe"),
     Rule(("blaser_name_or_path",), "--selection_method blaser or --method_translate maps", uses_blaser),
     Rule(("sonar_name_or_path",), "--selection_method blaser, --method_translate maps or --retriever_type SONAR with --k",
          lambda args: uses_blaser(args) or _retrieves_by(args, "SONAR")),

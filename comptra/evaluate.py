@@ -49,6 +49,7 @@ CHOICES |= {
     metrics.AUTO: Choice("", "those that this machine can run without a download; says what it leaves out and why")
 }
 
+COMETS = tuple(name for name, row in metrics.METRICS.items() if row.family == "comet")
 METRICX = tuple(name for name, row in metrics.METRICS.items() if row.family == "metricx")
 
 RULES = (
@@ -63,6 +64,12 @@ RULES = (
         "--metrics blaser-qe, metricx-… or mt-ranker",
         lambda args: _measures(args, *METRICX, "blaser-qe", "mt-ranker"),
     ),
+    Rule(
+        ("comet_models",),
+        "--metrics that name each of its metrics",
+        lambda args: {name for name, _ in args.comet_models} <= set(metric_names(args)),
+    ),
+    Rule(("comet_python",), "--metrics comet or a relative", lambda args: _measures(args, *COMETS)),
     Rule(
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",
@@ -159,11 +166,32 @@ def _add_metric_flags(add) -> None:
     )
     add_language_id_flag(add)
     add(
+        "--comet_models",
+        nargs="+",
+        type=comet_model,
+        default=(),
+        metavar="METRIC=MODEL",
+        help="COMET models, as Hub ids or local paths: cometkiwi=models/wmt22-cometkiwi-da [those that docs/evaluation.md lists]",
+    )
+    add(
+        "--comet_python",
+        metavar="PYTHON",
+        help="Python interpreter of COMET's environment [$COMET_PYTHON, else .venv-comet/bin/python]",
+    )
+    add(
         "--cache_dir",
         type=Path,
         metavar="DIR",
         help="where scores of segments are kept for later runs [$TOPXGEN_CACHE/scores, ~/.cache/topxgen/scores]",
     )
+
+
+def comet_model(text: str) -> tuple[str, str]:
+    """An argument type: METRIC=MODEL."""
+    metric, _, model = text.partition("=")
+    if not model or metric not in COMETS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not METRIC=MODEL with a metric of {', '.join(COMETS)}")
+    return metric, model
 
 
 def _add_model_flags(add) -> None:

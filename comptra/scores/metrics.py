@@ -36,6 +36,14 @@ class Metric(Choice):
     of_segments: bool = False
 
 
+def _comet(attribute: str, title: str, model: str, *more: str) -> Metric:
+    help = f"{model}, {'with' if more else 'without'} references, in its own environment"
+    reads = ("source", *more)
+    return Metric(
+        f"comptra.scores.comet:{attribute}", help, title, high=1.0, reads=reads, family="comet", of_segments=True
+    )
+
+
 _REFERENCE = {"reads": ("reference",)}
 _BLEU, _CHRF = {**_REFERENCE, "family": "bleu"}, {**_REFERENCE, "family": "chrf"}
 _METRICX = {"high": 25.0, "higher_is_better": False, "family": "metricx", "of_segments": True}
@@ -100,6 +108,13 @@ METRICS: dict[str, Metric] = {
         family="mt-ranker",
         of_segments=True,
     ),
+    "comet": _comet("comet", "COMET", "wmt22-comet-da", "reference"),
+    "xcomet": _comet("xcomet", "XCOMET", "XCOMET-XL", "reference"),
+    "cometkiwi": _comet("cometkiwi", "CometKiwi", "wmt22-cometkiwi-da"),
+    "ssa-comet": _comet("ssa_comet", "SSA-COMET", "SSA-COMET, for African languages", "reference"),
+    "ssa-comet-qe": _comet("ssa_comet_qe", "SSA-COMET-QE", "SSA-COMET-QE, for African languages"),
+    "africomet": _comet("africomet", "AfriCOMET", "AfriCOMET, for African languages", "reference"),
+    "africomet-qe": _comet("africomet_qe", "AfriCOMET-QE", "AfriCOMET-QE, for African languages"),
 }
 ALIASES = {"chrf++": "chrf"}
 AUTO = "auto"  # in --metrics: those that this machine can run (comptra.scores.auto)
@@ -149,6 +164,11 @@ class MetricSettings(Settings):
     mt_ranker_name_or_path: str = mt_ranker.DEFAULT
     metric_dtype: str | None = None  # None: by metric and device
     metric_batch_tokens: int | None = None
+    comet_models: tuple[tuple[str, str], ...] = ()  # (metric, Hub id or path): instead of the metric's own model
+    comet_python: str | None = None  # None: $COMET_PYTHON, else .venv-comet/bin/python
+
+    def model_of(self, metric: str, default: str) -> str:
+        return dict(self.comet_models).get(metric, default)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,12 @@
 """The best of several candidates: MBR against brute force with sacrebleu, quality estimation through real files and processes."""
 
-import json
 import random
-import shutil
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import pytest
 
 from comptra import candidate_selection
 from comptra.candidate_selection import SelectionSettings, create
-from tests.support.runs import ROOT, records
 from tests.support.tiny_models import udhr_pairs
 from topxgen.common.errors import UsageError
 from topxgen.retrieval.ngram_similarity import bleu_tokenizer_name
@@ -140,107 +134,6 @@ def test_blaser_chooses_by_its_scores(tmp_path):
     assert len({texts.index(text) for text, texts in zip(expected, candidates, strict=True)}) > 2
     with pytest.raises(UsageError, match="nowhere/at/all"):
         create("blaser", ENGLISH, BASQUE, replace(settings, blaser_name_or_path="nowhere/at/all"))
-
-
-STAND_IN = '''
-"""Stands in for COMET: `predict` as COMET's models have it, over a score that anyone can check."""
-import os, time
-class Prediction(dict):
-    __getattr__ = dict.__getitem__
-class Model:
-    def predict(self, samples, batch_size=16, gpus=1, progress_bar=True):
-        assert all(sorted(sample) == ["mt", "src"] for sample in samples)
-        print("noise on standard output")
-        with open(os.environ["COMET_LOG"], "a") as log:
-            log.writelines(f"{sample['src']}|{sample['mt']}\\n" for sample in samples)
-        time.sleep(float(os.environ.get("COMET_SLEEP", 0)))
-        return Prediction(scores=[len(sample["mt"]) / 100 for sample in samples])
-def download_model(name):
-    if "missing" in name:
-        raise KeyError(f"Model '{name}' not supported by COMET.")
-    return name
-def load_from_checkpoint(path):
-    return Model()
-'''
-
-
-@pytest.fixture
-def comet(tmp_path, monkeypatch):
-    """A package `comet` for other processes; the lines it has scored so far. torch is a stub there: only asked for a GPU."""
-    (tmp_path / "site" / "comet").mkdir(parents=True)
-    (tmp_path / "site" / "comet" / "__init__.py").write_text(STAND_IN)
-    (tmp_path / "site" / "torch.py").write_text("class cuda:\n    is_available = staticmethod(lambda: False)\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    monkeypatch.setenv("COMET_LOG", str(tmp_path / "log"))
-    return lambda: (tmp_path / "log").read_text(encoding="utf-8").splitlines() if (tmp_path / "log").exists() else []
-
-
-def test_comet_scores_through_files_and_only_once(comet, tmp_path, caplog):
-    """COMET itself cannot be installed beside this project: a tiny package of its name and interface is asked, by the real
-    script in a real process. What this shows is the files and the resuming, not COMET's scores."""
-    caplog.set_level("INFO", logger="comptra")
-    settings = SelectionSettings(comet_python=sys.executable, scores_dir=tmp_path / "run")
-    select = create("comet-qe", ENGLISH, BASQUE, settings)
-    sources = ["one\ntwo", 'three \u2028 "four"', "five", "six"]
-    candidates = [["a", "bb", ""], ["ccc", "dd"], [], ["eee", "eee"]]
-    assert select(sources, candidates) == ["bb", "ccc", "", "eee"]
-    assert (
-        len(records(tmp_path / "run" / "comet_qe_scores.jsonl")) == 4
-        and "4 translations to score" in caplog.messages[0]
-    )
-    scored = (tmp_path / "log").read_text(encoding="utf-8")
-    assert select(sources, candidates) == ["bb", "ccc", "", "eee"]
-    assert (tmp_path / "log").read_text(encoding="utf-8") == scored, "nothing is scored again"
-    assert select(["five"], [["x", "yyyy"]]) == ["yyyy"]
-    assert (tmp_path / "log").read_text(encoding="utf-8").removeprefix(scored).split() == ["five|yyyy", "five|x"]
-    # Another model, another score; and without a folder nothing stays.
-    other = SelectionSettings(comet_python=sys.executable, comet_model="other")
-    assert create("comet-qe", ENGLISH, BASQUE, other)(["five"], [["x", "yyyy"]]) == ["yyyy"]
-    assert len(comet()) == len(scored.splitlines()) + 4
-
-
-def test_a_killed_scoring_goes_on_where_it_stopped(comet, tmp_path, monkeypatch):
-    monkeypatch.setenv("COMET_SLEEP", "0.4")
-    pairs, scores = tmp_path / "pairs.jsonl", tmp_path / "scores.jsonl"
-    pairs.write_text("".join(json.dumps({"id": f"i{i}", "src": f"s{i}", "mt": "x" * i}) + "\n" for i in range(40)))
-    command = [sys.executable, "topxgen/quality/comet_qe.py", str(pairs), str(scores), "--chunk", "4"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (scores.exists() and scores.read_bytes().count(b"\n") >= 8):
-            time.sleep(0.005)
-        process.kill()
-    before = scores.read_bytes().count(b"\n")
-    assert 8 <= before < 40
-    monkeypatch.setenv("COMET_SLEEP", "0")
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    found = {record["id"]: record["score"] for record in records(scores)}
-    assert found == {f"i{i}": i / 100 for i in range(40)} and len(records(scores)) == 40
-    assert len(comet()) <= 40 + 4, "at most the chunk in hand is scored twice"
-
-
-def test_half_a_line_of_scores_is_scored_again(comet, tmp_path):
-    settings = SelectionSettings(comet_python=sys.executable, scores_dir=tmp_path)
-    select = create("comet-qe", ENGLISH, BASQUE, settings)
-    assert select(["s"], [["a", "bb", "ccc"]]) == ["ccc"]
-    path = tmp_path / "comet_qe_scores.jsonl"
-    path.write_bytes(path.read_bytes()[:-9])
-    assert select(["s"], [["a", "bb", "ccc"]]) == ["ccc"]
-    assert len(records(path)) == 3 and len(comet()) == 4
-
-
-def test_what_comet_lacks_is_named(tmp_path, monkeypatch, comet):
-    monkeypatch.delenv(candidate_selection.COMET_PYTHON, raising=False)
-    make = r"python3.11 -m venv .venv-comet && .venv-comet/bin/pip install -r requirements-comet.txt"
-    with pytest.raises(UsageError, match=f"no interpreter /nowhere/python; create its environment: {make}"):
-        create("comet-qe", ENGLISH, BASQUE, SelectionSettings(comet_python="/nowhere/python"))
-    monkeypatch.setenv(candidate_selection.COMET_PYTHON, "/elsewhere/python")
-    with pytest.raises(UsageError, match="no interpreter /elsewhere/python"):
-        create("comet-qe", ENGLISH, BASQUE)
-    settings = SelectionSettings(comet_python=sys.executable, comet_model="missing")
-    with pytest.raises(UsageError, match=r"COMET failed in .*Model 'missing' not supported.*licence"):
-        create("comet-qe", ENGLISH, BASQUE, settings)(["s"], [["a", "b"]])
-    shutil.rmtree(tmp_path / "site" / "comet")
-    with pytest.raises(UsageError, match=f"which .* does not have; create its environment: {make}"):
-        create("comet-qe", ENGLISH, BASQUE, SelectionSettings(comet_python=sys.executable))
 
 
 # Boundaries

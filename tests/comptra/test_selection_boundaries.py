@@ -1,11 +1,9 @@
 """Which candidate is taken: ties, blanks, missing scores."""
 
-import json
-
 import pytest
 
 from comptra import candidate_selection
-from comptra.candidate_selection import ByComet, SelectionSettings, best_scored, create
+from comptra.candidate_selection import best_scored, create
 from topxgen.text import languages
 
 ENGLISH, BASQUE = languages.find("English"), languages.find("Basque")
@@ -79,13 +77,3 @@ def test_lists_do_not_match_each_other(monkeypatch):
     assert select(["s"] * 3, lists) == alone
     monkeypatch.setattr(candidate_selection, "_PAIRS_PER_BLOCK", 1)
     assert select(["s"] * 3, lists) == alone
-
-
-def test_comet_scores_that_are_no_number_do_not_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(candidate_selection, "comet_python", lambda named: "python")
-    selector = ByComet(ENGLISH, BASQUE, SelectionSettings(scores_dir=tmp_path))
-    scores = {"a": float("nan"), "b": 0.1, "c": 0.2}
-    lines = [json.dumps({"id": selector._id("s", text), "score": value}) for text, value in scores.items()]
-    (tmp_path / "comet_qe_scores.jsonl").write_text("\n".join(lines) + "\n")
-    assert selector._score(["s"] * 3, list(scores)) == [None, 0.1, 0.2]
-    assert selector(["s"], [["a", "b", "c"]]) == ["c"]

@@ -148,7 +148,10 @@ RENAMED_VALUES = {
 
 
 # What older runs, whose settings lack it, had.
-ABSENT = {"number_of_candidates": 1, "select_by": None, "leaks_excluded": 0, "drop_duplicates": "after"}
+ABSENT = {
+    "number_of_candidates": 1, "select_by": None, "leaks_excluded": 0, "drop_duplicates": "after",
+    "comet_name_or_path": "Unbabel/wmt22-cometkiwi-da",
+}  # fmt: skip
 
 
 def result_settings(args: argparse.Namespace, excluded: Collection[str]) -> dict:

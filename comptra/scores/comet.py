@@ -1,0 +1,69 @@
+"""The COMET family as metrics. A new one is a row of METRICS and a line at the end of this file.
+
+wmt22-comet-da and wmt22-cometkiwi-da (Rei et al. 2022), XCOMET (Guerreiro et al. 2024), AfriCOMET (Wang et al. 2024),
+SSA-COMET (Li et al. 2025). Scores are about 0 to 1, higher is better; texts are cut at the encoder's 512 tokens.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+
+from comptra.scores.metrics import METRICS, MetricSettings, Segment
+from topxgen.common.errors import UsageError
+from topxgen.quality import comet_models
+from topxgen.quality.comet_models import Comet, read_checkpoint
+from topxgen.text.languages import Language
+
+
+class CometMetric:
+    """The metric `name` of METRICS (see SegmentMetric) with the model `default`, or that of --comet_models.
+
+    Raises UsageError if COMET cannot be imported, hparams.yaml is out of reach, or the model does not read what the metric reads.
+    The checkpoint is downloaded when the fingerprint or a score is first asked for.
+    """
+
+    def __init__(self, name: str, default: str, settings: MetricSettings):
+        self._model = settings.model_of(name, default)
+        self._checkpoint = read_checkpoint(self._model)
+        self._reads_reference = "reference" in METRICS[name].reads
+        if not self._checkpoint.reads(self._reads_reference):
+            with_one, without = ("with", "without") if self._reads_reference else ("without", "with")
+            raise UsageError(
+                f"{self._model} scores {without} references, and --metrics {name} {with_one}: pass a model of that kind, such as "
+                f"{default}"
+            )
+        self._python = comet_models.python_of(settings.comet_python)
+        self._comet = Comet(self._checkpoint, self._python)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return f"{self._checkpoint.fingerprint()}-{comet_models.version(self._python)}"
+
+    @cached_property
+    def signature(self) -> str:
+        model = Path(self._model).name if Path(self._model).exists() else self._model
+        return (
+            f"COMET|model:{model}|weights:{self._checkpoint.fingerprint()}|version:{comet_models.version(self._python)}"
+        )
+
+    @property
+    def weights(self) -> list[Path]:
+        """The file of the model, downloaded if necessary."""
+        return [self._checkpoint.file()]
+
+    def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
+        references = [segment.reference if self._reads_reference else None for segment in segments]
+        rows = zip(segments, references, strict=True)
+        return self._comet.score([(segment.source, segment.translation, reference) for segment, reference in rows])
+
+    def close(self) -> None:
+        self._comet.close()
+
+
+comet = partial(CometMetric, "comet", "Unbabel/wmt22-comet-da")
+xcomet = partial(CometMetric, "xcomet", "Unbabel/XCOMET-XL")
+cometkiwi = partial(CometMetric, "cometkiwi", comet_models.QE)
+ssa_comet = partial(CometMetric, "ssa-comet", "McGill-NLP/ssa-comet-mtl")
+ssa_comet_qe = partial(CometMetric, "ssa-comet-qe", "McGill-NLP/ssa-comet-qe")
+africomet = partial(CometMetric, "africomet", "masakhane/africomet-mtl")
+africomet_qe = partial(CometMetric, "africomet-qe", "masakhane/africomet-qe-stl")
