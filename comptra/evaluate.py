@@ -3,9 +3,12 @@
     python -m comptra.evaluate outputs/flores --baseline outputs/flores/Meta-Llama-3-8B --csv scores.csv --json scores.json
 
 DIR is the folder of a run (`{model}/{src}_to_{tgt}_{k}_shot_…`, which holds translate_0.jsonl) or any folder above runs,
-of main.py or of the original code. The original's do not record what they translate; name it:
+of main.py or of the original code. The original's do not record what they translate; name it, if no folder above them does
+(FLORES, NTREX-128, TICO-19):
 
     python -m comptra.evaluate original/outputs --dataset_name_or_path flores --benchmark_dir ~/benchmarks
+
+The flags of the original's evaluation (--data_dir, --strategies, --names, --languages, --metric …) are understood, too.
 
 + and - mark scores that are better and worse than the baseline's with p < 0.05 by paired approximate randomisation (Riezler
 and Maxwell 2005), with Holm's correction if several systems are compared. Only systems on the same sentences of the same
@@ -24,7 +27,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import averages, export, guard, metrics
+from comptra.scores import averages, ensemble, export, guard, metrics, original_flags
 from comptra.scores.scoring import metric_names, score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import title_of
@@ -67,7 +70,7 @@ RULES = (
     Rule(
         ("comet_models",),
         "--metrics that name each of its metrics",
-        lambda args: {name for name, _ in args.comet_models} <= set(metric_names(args)),
+        lambda args: {name for name, _ in args.comet_models} <= {*_names(args)},
     ),
     Rule(("comet_python",), "--metrics comet or a relative", lambda args: _measures(args, *COMETS)),
     Rule(
@@ -81,8 +84,23 @@ RULES = (
 )
 
 
+class _Parser(Parser):
+    """Also understands the flags of the original's evaluation."""
+
+    def parse_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else list(args)
+        try:
+            words = original_flags.translated(words)
+        except UsageError as error:
+            self.error(str(error))
+        if args is None:
+            sys.argv = [sys.argv[0], *words]
+            return super().parse_args(None, namespace)
+        return super().parse_args(words, namespace)
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = _Parser(
         __doc__,
         section="evaluate",
         rules=RULES,
@@ -220,7 +238,11 @@ def _add_model_flags(add) -> None:
 
 def _measures(args: argparse.Namespace, *chosen: str) -> bool:
     """Whether one of these metrics is computed; one of the user's own ("module:attribute") may use any flag."""
-    return any(name in chosen or ":" in name for name in metric_names(args))
+    return any(name in chosen or ":" in name for name in _names(args))
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    return [*metric_names(args), *filter(None, [args.ensemble_by])]
 
 
 def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:

@@ -46,7 +46,7 @@ def add(groups: Sequence[list[System]], args: argparse.Namespace) -> None:
     cache, metric = ScoreCache(args.cache_dir or default_folder()), loaded[name]
     try:
         for group, pair in zip(groups, members, strict=True):
-            first, second = pair
+            first = pair[0]
             asked = [
                 Segment(*both) for system in pair for both in zip(system.sentences, system.translations, strict=True)
             ]

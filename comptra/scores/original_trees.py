@@ -20,6 +20,11 @@ DATASETS = {
 }
 
 
+def dataset_named(name: str) -> str | None:
+    """The data set that the name of a folder means, if any."""
+    return DATASETS.get(re.sub(r"[^a-z0-9]", "", name.lower()))
+
+
 def dataset_of(run: Path) -> str | None:
     """The data set that a folder above a run is named after; None if none is. Raises UsageError if they name several.
 
@@ -27,9 +32,8 @@ def dataset_of(run: Path) -> str | None:
     """
     named: dict[str, Path] = {}
     for folder in list(run.absolute().parents)[1 : DEPTH + 1]:
-        key = re.sub(r"[^a-z0-9]", "", folder.name.lower())
-        if key in DATASETS:
-            named.setdefault(DATASETS[key], folder)
+        if dataset := dataset_named(folder.name):
+            named.setdefault(dataset, folder)
     if len(named) > 1:
         raise UsageError(
             f"the folders above {run} name several test sets ({', '.join(named)}); pass --dataset_name_or_path"

@@ -11,8 +11,8 @@ from typing import TypedDict
 
 from comptra import evaluation_sets
 from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, TranslationLine, shortened
-from comptra.scores.columns import Described
 from comptra.scores import original_trees
+from comptra.scores.columns import Described
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, refuse_stand_in
@@ -107,8 +107,10 @@ def find_runs(folders: list[Path], step: int) -> list[Path]:
 
 def name_without_direction(folder: Path, settings: dict) -> str:
     """Model and settings of a run, equal for all directions: what names of today say of the settings is added to one of an older
-    version."""
+    version. An ensemble has the names of its members."""
     name = folder.name
+    if "ensembled_by" in settings:
+        return f"best of {' and '.join(settings.get('systems', ()))} by {settings['ensembled_by']}"
     if run := _RUN_NAME.match(name):
         parts = [part for part in variant(settings) if f"_{part}" not in name] if settings else []
         name = "_".join([name[run.end(1) + 1 :], *parts])
