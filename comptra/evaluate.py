@@ -72,7 +72,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add = parser.add_argument_group("significance").add_argument
-    add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
+    add(
+        "--baseline",
+        type=Path,
+        metavar="DIR",
+        help="folder of the system that the others are compared with; of a run, its system in the other directions, too [none]",
+    )
     add(
         "--trials",
         **count(1, "trials of the approximate randomisation test (top cluster, --baseline)", 10000, MAX_SAMPLES),
@@ -139,7 +144,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
         more = f" (and {len(skipped) - 1} other folders)" if len(skipped) > 1 else ""
         raise UsageError(next(iter(skipped.values()), "nothing is translated yet") + more)
     ordered = sorted(groups.values(), key=lambda group: (group[0].dataset, group[0].src.name, group[0].tgt.name))
-    resolved = {folder.resolve() for folder in baselines}
+    resolved = with_other_directions({folder.resolve() for folder in baselines}, ordered)
     scored, summary, failed, rows = score_groups(ordered, names, resolved, args)
     report = {
         "trials": args.trials if any(group.get("clusters") for group in scored) else 0,
@@ -159,6 +164,14 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
                 f"not compared: --baseline {args.baseline} has no translation of {title_of(group)} as {others} has"
             )
     return report, rows
+
+
+def with_other_directions(baselines: set[Path], groups: list[list[System]]) -> set[Path]:
+    """The folders of the baseline, and of the same system in directions that these have no run of."""
+    names = averages.names_of(groups)
+    same = {names[str(one.folder)] for group in groups for one in group if one.folder.resolve() in baselines}
+    without = [group for group in groups if baselines.isdisjoint(one.folder.resolve() for one in group)]
+    return baselines | {one.folder.resolve() for group in without for one in group if names[str(one.folder)] in same}
 
 
 def segment_lines(rows: Iterator[dict], as_csv: bool) -> Iterator[str]:

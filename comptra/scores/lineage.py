@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, TypedDict
 
 import msgspec
 
@@ -63,10 +63,11 @@ class _Round(TypedDict):
 class _Rounds(TypedDict):
     """What is read of rounds.json."""
 
+    number: int  # of rounds after the first
     metric: str
     best_round: int
     rounds: Annotated[list[_Round], msgspec.Meta(min_length=1)]
-    held_out_set: NotRequired[dict[str, Any]]
+    stopped: str | None  # why before that number
 
 
 def read(folder: Path) -> Chain:
@@ -171,6 +172,8 @@ def _of_rounds(folder: Path) -> list[Selection]:
     for round_folder, output_dir in ((own[2], own[2]), (own[2], own[3])) if len(own) > 3 else ():
         found = read_json(output_dir / ROUNDS, _Rounds)
         if not found or len(found["rounds"]) == 1:
+            continue
+        if not found["stopped"] and len(found["rounds"]) <= found["number"]:  # more are to come: none is the best yet
             continue
         names = {one["round"]: Path(one["directory"]).name for one in found["rounds"]}
         name = round_folder.name if round_folder != output_dir else names.get(0)

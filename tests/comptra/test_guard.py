@@ -11,6 +11,7 @@ import pytest
 from comptra import candidate_selection
 from comptra.scores import interference, lineage, metrics
 from tests.experiments.test_comparison_run import TRANSLATOR
+from tests.support.api_server import KEY, ApiServer
 from tests.support.main_runs import folder_of, options
 from tests.support.runs import in_process, snapshot
 from tests.support.tiny_metricx import build_metricx
@@ -183,6 +184,26 @@ def test_the_loss_is_no_metric(place):
     assert json.loads((model / "manifest_train.json").read_text())["lineage"]["selections"][0]["metric"] == "loss"
     system, shown = place.evaluate(place.translate(model))
     assert not (system["interference"] or system["warnings"]) and "!" not in shown
+
+
+def test_an_llm_that_judges_its_own_translations(place, clean, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with ApiServer(respond=lambda _: "80") as server:
+        flags = (
+            "--metrics",
+            "bleu",
+            "gemba-da",
+            "--judge_inference_api",
+            "openai",
+            "--judge_base_url",
+            server.url("openai"),
+        )
+        flags += ("--cache_dir", place.folder / "judged", "--judge_model_name_or_path")
+        own, _ = place.evaluate(clean, *flags, "org/tiny_lm")  # the base model of the adapter that translated
+        other, _ = place.evaluate(clean, *flags, "org/another")
+    (reason,) = own["scores"]["gemba-da"]["interference"]
+    assert reason.startswith(f"the judge org/tiny_lm is {place.base}, which wrote the translations")
+    assert own["scores"]["bleu"]["interference"] == other["scores"]["gemba-da"]["interference"] == []
 
 
 def test_one_checkpoint_is_no_choice(place):
@@ -485,6 +506,8 @@ def test_the_best_round_was_chosen(tmp_path, best, marked_round):
     ]
     directories = [str(Path("/elsewhere/out", name)) for name in ("", "round-1", "round-2")]  # the run was moved
     content = {
+        "number": 2,
+        "stopped": None,
         "metric": "chrf",
         "best_round": best,
         "rounds": [{"round": i, "directory": d} for i, d in enumerate(directories)],
@@ -498,6 +521,10 @@ def test_the_best_round_was_chosen(tmp_path, best, marked_round):
     }
     line = f"the round was selected by chrf ({tmp_path / 'rounds.json'}, best of 3 rounds by held-out chrf)"
     assert found == {marked_round: {"chrf": [line]}}
+    (tmp_path / "rounds.json").write_text(json.dumps(content | {"number": 3}))
+    assert not any(reasons(folder, "chrf") for folder in folders), "the run goes on: nothing is chosen yet"
+    (tmp_path / "rounds.json").write_text(json.dumps(content | {"number": 3, "stopped": "no better"}))
+    assert [bool(reasons(folder, "chrf")) for folder in folders].count(True) == 1
 
 
 def test_every_metric_is_in_one_family():
