@@ -59,7 +59,7 @@ def rows(monkeypatch, tmp_path):
         ("gemba-x", "Constant", ("source",)),
     ):
         target = f"{__name__}:{attribute}"
-        row = Metric(target, "", name, 0, 1, reads=reads, of_segments=True)
+        row = Metric(target, "", name, 0, 1, reads=reads, family=name.split("-")[0], of_segments=True)
         for table in (METRICS, CHOICES):
             monkeypatch.setitem(table, name, row)
     monkeypatch.chdir(tmp_path)
