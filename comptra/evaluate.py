@@ -22,57 +22,32 @@ import io
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import averages, ensemble, export, guard, metrics, original_flags
-from comptra.scores.scoring import metric_names, score_groups, usable_metrics
+from comptra.scores import averages, ensemble, every_eval_ever, export, gemba, guard, original_flags, series
+from comptra.scores.flags import METRIC_RULES, add_metric_flags, add_model_flags
+from comptra.scores.scoring import score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import title_of
 from topxgen.common import flag_rules, hub, provenance
-from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, int_range, limit, run_main
+from topxgen.common.cli import FLAG, Parser, choice, count, int_range, limit, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory, check_output_files, to_line, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
-from topxgen.common.registry import Choice
 from topxgen.corpora import benchmarks
-from topxgen.flags import add_language_flags, add_language_id_flag, add_partial_benchmark_flag, add_quality_flags
-from topxgen.quality import mt_ranker
+from topxgen.flags import add_language_flags, add_partial_benchmark_flag
 
 logger = logging.getLogger(__name__)
 MAX_SAMPLES = 1_000_000  # of --trials and --bootstrap
 EXIT_INCOMPLETE = 3  # some folders could not be scored, or some metrics not be computed
 
-# What --metrics accepts.
-CHOICES = metrics.METRICS | {alias: Choice("", f"the same as {name}") for alias, name in metrics.ALIASES.items()}
-CHOICES |= {
-    metrics.AUTO: Choice("", "those that this machine can run without a download; says what it leaves out and why")
-}
-
-COMETS = tuple(name for name, row in metrics.METRICS.items() if row.family == "comet")
-METRICX = tuple(name for name, row in metrics.METRICS.items() if row.family == "metricx")
-
 RULES = (
-    Rule(("tokenize",), "--metrics bleu", lambda args: _measures(args, "bleu")),
-    Rule(("metricx_name_or_path",), "--metrics metricx-24 or the like", lambda args: _measures(args, *METRICX)),
-    Rule(
-        ("blaser_name_or_path", "sonar_name_or_path"), "--metrics blaser-qe", lambda args: _measures(args, "blaser-qe")
-    ),
-    Rule(("mt_ranker_name_or_path",), "--metrics mt-ranker", lambda args: _measures(args, "mt-ranker")),
-    Rule(
-        ("metric_dtype", "metric_batch_tokens"),
-        "--metrics blaser-qe, metricx-… or mt-ranker",
-        lambda args: _measures(args, *METRICX, "blaser-qe", "mt-ranker"),
-    ),
-    Rule(
-        ("comet_models",),
-        "--metrics that name each of its metrics",
-        lambda args: {name for name, _ in args.comet_models} <= {*_names(args)},
-    ),
-    Rule(("comet_python",), "--metrics comet or a relative", lambda args: _measures(args, *COMETS)),
+    *METRIC_RULES,
     Rule(
         ("dataset_name_or_path", "test_files", "benchmark_dir", "allow_partial_benchmark"),
         "--step 0: phrases have no references",
@@ -110,8 +85,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="folders of runs, or folders above them")
 
     _add_data_flags(parser.add_argument_group("what was translated").add_argument)
-    _add_metric_flags(parser.add_argument_group("metrics").add_argument)
-    _add_model_flags(parser.add_argument_group("models of metrics").add_argument)
+    add_metric_flags(parser.add_argument_group("metrics").add_argument)
+    add_model_flags(parser.add_argument_group("models of metrics").add_argument)
+    gemba.add_flags(
+        parser.add_argument_group("an LLM that judges (--metrics gemba-da, gemba-mqm, gemba-esa)").add_argument
+    )
 
     add = parser.add_argument_group("best of two systems").add_argument
     add(
@@ -123,7 +101,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--ensemble_dir", type=Path, metavar="DIR", help="where it is written, a folder for each direction")
 
     add = parser.add_argument_group("significance").add_argument
-    add("--baseline", type=Path, metavar="DIR", help="system that the others are compared with [none]")
+    add(
+        "--baseline",
+        type=Path,
+        metavar="DIR",
+        help="folder of the system that the others are compared with; of a run, its system in the other directions, too [none]",
+    )
     add(
         "--trials",
         **count(1, "trials of the approximate randomisation test (top cluster, --baseline)", 10000, MAX_SAMPLES),
@@ -138,6 +121,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="scores, signatures, versions, settings and digests")
     add("--markdown", type=Path, metavar="FILE", help="the tables in Markdown")
     add("--latex", type=Path, metavar="FILE", help="the tables in LaTeX (booktabs), to \\input in a paper")
+    add("--every_eval_ever", type=Path, metavar="DIR", help="records of Every Eval Ever, one per system and test set")
+    add("--plot", type=Path, metavar="FILE", help="scores of checkpoints against steps, as .png, .svg or .pdf")
     add("--segments", type=Path, metavar="FILE", help="scores of each segment: JSON lines, or CSV if it ends in .csv")
     return parser
 
@@ -167,84 +152,6 @@ def _add_data_flags(add) -> None:
     add("--allow_partial", **FLAG, help="also score unfinished runs, on the sentences they have")
 
 
-def _add_metric_flags(add) -> None:
-    add(
-        "--metrics",
-        nargs="+",
-        choices=CHOICES,
-        metavar="METRIC",
-        help=choices_help("metrics to compute", CHOICES, f"{' '.join(metrics.DEFAULT)}; with --step above 0 lang"),
-    )
-    add(
-        "--tokenize",
-        choices=metrics.TOKENIZERS,
-        default="auto",
-        help="sacreBLEU's tokenizer for BLEU; auto: flores200 if its model can be loaded, else zh, char or 13a by the "
-        "script",
-    )
-    add_language_id_flag(add)
-    add(
-        "--comet_models",
-        nargs="+",
-        type=comet_model,
-        default=(),
-        metavar="METRIC=MODEL",
-        help="COMET models, as Hub ids or local paths: cometkiwi=models/wmt22-cometkiwi-da [those that docs/evaluation.md lists]",
-    )
-    add(
-        "--comet_python",
-        metavar="PYTHON",
-        help="Python interpreter of COMET's environment [$COMET_PYTHON, else .venv-comet/bin/python]",
-    )
-    add(
-        "--cache_dir",
-        type=Path,
-        metavar="DIR",
-        help="where scores of segments are kept for later runs [$TOPXGEN_CACHE/scores, ~/.cache/topxgen/scores]",
-    )
-
-
-def comet_model(text: str) -> tuple[str, str]:
-    """An argument type: METRIC=MODEL."""
-    metric, _, model = text.partition("=")
-    if not model or metric not in COMETS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not METRIC=MODEL with a metric of {', '.join(COMETS)}")
-    return metric, model
-
-
-def _add_model_flags(add) -> None:
-    add(
-        "--metricx_name_or_path",
-        nargs="+",
-        default=[],
-        metavar="MODEL",
-        help="MetricX models, folders or Hub ids; the names say for which of the metrics each is (metricx-23, metricx-23-qe, "
-        "metricx-24) [the published ones of size large]",
-    )
-    add_quality_flags(add)
-    add(
-        "--mt_ranker_name_or_path",
-        default=mt_ranker.DEFAULT,
-        metavar="MODEL",
-        help="MT-Ranker, a folder or Hub id [%(default)s]",
-    )
-    add(
-        "--metric_dtype",
-        choices=("float32", "bfloat16"),
-        help="precision of these models [bfloat16 on a GPU, else float32; SONAR: float32]",
-    )
-    add("--metric_batch_tokens", **count(1, "tokens of a batch, padding included; fewer need less memory", None))
-
-
-def _measures(args: argparse.Namespace, *chosen: str) -> bool:
-    """Whether one of these metrics is computed; one of the user's own ("module:attribute") may use any flag."""
-    return any(name in chosen or ":" in name for name in _names(args))
-
-
-def _names(args: argparse.Namespace) -> list[str]:
-    return [*metric_names(args), *filter(None, [args.ensemble_by])]
-
-
 def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
     """The report (--json): for each test set and direction, the systems with their scores; and the rows of --segments.
 
@@ -269,7 +176,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
     if args.ensemble_by:
         ensemble.add(list(groups.values()), args)
     ordered = sorted(groups.values(), key=lambda group: (group[0].dataset, group[0].src.name, group[0].tgt.name))
-    resolved = {folder.resolve() for folder in baselines}
+    resolved = with_other_directions({folder.resolve() for folder in baselines}, ordered)
     scored, summary, failed, rows = score_groups(ordered, names, resolved, args)
     report = {
         "trials": args.trials if any(group.get("clusters") for group in scored) else 0,
@@ -291,6 +198,14 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
     return report, rows
 
 
+def with_other_directions(baselines: set[Path], groups: list[list[System]]) -> set[Path]:
+    """The folders of the baseline, and of the same system in directions that these have no run of."""
+    names = averages.names_of(groups)
+    same = {names[str(one.folder)] for group in groups for one in group if one.folder.resolve() in baselines}
+    without = [group for group in groups if baselines.isdisjoint(one.folder.resolve() for one in group)]
+    return baselines | {one.folder.resolve() for group in without for one in group if names[str(one.folder)] in same}
+
+
 def segment_lines(rows: Iterator[dict], as_csv: bool) -> Iterator[str]:
     """The text of --segments; directions may lack a metric, which is an empty cell or null."""
     if not as_csv:
@@ -307,7 +222,13 @@ def segment_lines(rows: Iterator[dict], as_csv: bool) -> Iterator[str]:
 def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
     flag_rules.check(RULES, args)
-    check_output_files({f"--{name}": getattr(args, name) for name in ("csv", "json", "markdown", "latex", "segments")})
+    check_output_files(
+        {f"--{name}": getattr(args, name) for name in ("csv", "json", "markdown", "latex", "plot", "segments")}
+    )
+    if args.plot:
+        series.check_format(args.plot)
+    if args.every_eval_ever:
+        check_output_directory(args.every_eval_ever, f"--every_eval_ever {args.every_eval_ever}")
     if args.ensemble_dir:
         check_output_directory(args.ensemble_dir, f"--ensemble_dir {args.ensemble_dir}")
     if args.cache_dir:
@@ -325,10 +246,14 @@ def print_report(args: argparse.Namespace) -> int:
             write_atomic(file, [make(report)])
     if args.json:
         write_json(args.json, report)
+    if args.every_eval_ever:
+        every_eval_ever.write(report, args.every_eval_ever, int(time.time()))
     if args.segments:
         write_atomic(args.segments, segment_lines(rows, args.segments.suffix.lower() == ".csv"))
     for folder, reason in report["skipped"].items():
         logger.warning(f"not scored: {reason if folder in reason else f'{folder}: {reason}'}")
+    if args.plot:  # the last, as it may have nothing to show
+        series.plot(report, args.plot)
     return EXIT_INCOMPLETE if report["skipped"] or report["failed_metrics"] else 0
 
 

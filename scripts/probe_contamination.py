@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from comptra import checks, methods
-from comptra.config import EvaluationConfig
+from comptra.config import EvaluationConfig, configurations, directions
 from comptra.contamination import drop, twins
 from comptra.contamination.twins import Sentence, Twins
 from comptra.runner import translate_all
@@ -84,7 +84,11 @@ def run(args: argparse.Namespace) -> int:
     if args.method_translate == methods.DIVIDE_ONLY:
         raise UsageError("--method_translate none translates nothing: choose another method")
     folder, plain = args.output_dir, main_flags(args)
-    original = EvaluationConfig(plain)
+    if len(directions(plain)) > 1:
+        raise UsageError(
+            "the probe takes one direction at a time: pass one --src and one --tgt, and an --output_dir for each"
+        )
+    (original,) = configurations(plain)
     made = make_twins(original, args)
     if args.dry_run:
         show_swaps(made, original.src, original.tgt)
@@ -108,17 +112,14 @@ def run(args: argparse.Namespace) -> int:
         if original.test_set.pool:
             changes["demonstration_pool"] = [folder / POOL] * 2
         absent = dict.fromkeys(("benchmark_dir", "data_dir", "max_samples")) | {"allow_partial_benchmark": False}
-        config = EvaluationConfig(with_flags(plain, **{"demonstration_pool": None, **absent, **changes}))
-        if code := translate_all(config, provenance.command_line(("--api_key",))):
+        (config,) = configurations(with_flags(plain, **{"demonstration_pool": None, **absent, **changes}))
+        if code := translate_all([config], provenance.command_line(("--api_key",))):
             logger.warning(
                 "no report yet, since sentences have no translation; re-run the same command to ask for them again"
             )
             return code
-        report = report_on(config, made, len(original.test_set.sources), args) | {
-            "settings": settings,
-            "test_set": original.test_set.facts,
-        }
-        write_json(folder / REPORT, report)
+        report = report_on(config, made, len(original.test_set.sources), args)
+        write_json(folder / REPORT, report | {"test_set": args.dataset_name_or_path, "settings": settings})
     logger.info(f"report in {folder / REPORT}")
     for system in report["systems"]:
         show(system["verdict"])
@@ -127,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main_flags(args: argparse.Namespace) -> argparse.Namespace:
     """The flags as main.py knows them: without ours, and with the baseline as one more model."""
-    base, models = args.base_model_name_or_path, args.model_name_or_path or []
+    base, models = _path(args.base_model_name_or_path), [*map(_path, args.model_name_or_path or ())]
     remote = args.inference_api in inference.REMOTE
     adapted = not remote and (args.enable_lora or any(model_file(path, "adapter_config.json") for path in models))
     changes = {}
@@ -136,6 +137,11 @@ def main_flags(args: argparse.Namespace) -> argparse.Namespace:
     if base and not adapted:
         changes["base_model_name_or_path"] = None
     return with_flags(args, **changes)
+
+
+def _path(model: str | None) -> str | None:
+    """As main.py names it."""
+    return model and model.rstrip("/")
 
 
 def with_flags(args: argparse.Namespace, **changes) -> argparse.Namespace:
@@ -195,7 +201,7 @@ def report_on(config: EvaluationConfig, made: Twins, total: int, args: argparse.
     columns = {
         path: drop.chrf_columns(variants, by_variant, config.src, config.tgt) for path, by_variant in texts.items()
     }
-    base, systems = args.base_model_name_or_path, []
+    base, systems = _path(args.base_model_name_or_path), []
     for model in config.models:
         baseline = base if base and model.path != base else None
         chrf = drop.drop_test(columns[model.path], columns[baseline] if baseline else None, args.margin, args.seed)
@@ -225,7 +231,7 @@ def report_on(config: EvaluationConfig, made: Twins, total: int, args: argparse.
 
 def translations(path: Path, variants: list[list[Sentence]]) -> list[list[str]]:
     """Of each variant, in order."""
-    texts = [text for _, text, _ in read_lines(path)[0]]
+    texts = [row[1] for row in read_lines(path)[0]]
     count = len(variants[0])
     return [texts[start : start + count] for start in range(0, len(texts), count)]
 

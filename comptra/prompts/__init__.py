@@ -1,4 +1,4 @@
-"""The prompts of evaluation, as files for users to edit: methods/, divide/ and merge/ beside this file."""
+"""The prompts of evaluation, as files for users to edit: methods/, divide/, merge/ and metrics/ beside this file."""
 
 from pathlib import Path
 

@@ -11,7 +11,6 @@ from topxgen.common.errors import Unreachable, UsageError, reason
 from topxgen.common.hub import only_cached
 
 logger = logging.getLogger(__name__)
-ASKS_AN_LLM = "gemba-"  # names of metrics that begin so: hours of generation, or an API's bill
 # Of a model's weights on disk: a larger one takes hours without a GPU, or does not fit beside its activations.
 MAX_CPU_BYTES, CPU_SHARE, GPU_SHARE = 4 << 30, 0.5, 0.8
 
@@ -35,8 +34,8 @@ def _why_not(name: str, row: Metric, settings: MetricSettings, has_references: b
         return "it compares with --baseline"
     if not row.of_segments:
         return _why_no_surface(name, settings)
-    if name.startswith(ASKS_AN_LLM):
-        return "it asks an LLM; name it in --metrics"
+    if row.family == "gemba" and settings.judge is None:  # hours of generation, or an API's bill
+        return "it asks an LLM, which --judge_model_name_or_path names"
     try:
         with only_cached():
             metric = row.load()(settings)

@@ -124,7 +124,8 @@ def notes(summary: Sequence[dict]) -> list[str]:
     found = []
     for entry in summary:
         if entry["groups"] < entry["of"]:
-            who = "; ".join(f"{name} has none of {', '.join(without)}" for name, without in entry["lacking"].items())
+            who = [f"{name} has none of {', '.join(without)}" for name, without in entry["lacking"].items()]
+            who = "; ".join(who[:3]) + (f"; {len(who) - 3} more lack some" if len(who) > 3 else "")
             over = f"over the {entry['groups']} of {entry['of']} directions that all systems have"
             found.append(
                 f"means of {entry['dataset']} {entry['direction']} that are tested (--json) are {over} ({who})"

@@ -62,7 +62,7 @@ def compare(
     if args.bootstrap:
         _bootstrap(rows, {key: pairs[key] for key in against_baseline}, args)
     group["clusters"] = {
-        name: _top_cluster(
+        name: top_cluster(
             [group["systems"][i]["path"] for i in order],
             [p_values.get((name, order[0], other), 1.0) for other in order[1:]],
         )
@@ -142,7 +142,7 @@ def _bootstrap(rows: list[dict], pairs: dict[tuple[str, int, int], "Pair"], args
         value["p_bootstrap"] = significance.bootstrap_p_value(value["difference"], differences, differing)
 
 
-def _top_cluster(paths: list[str], p_values: list[float]) -> list[str]:
+def top_cluster(paths: list[str], p_values: list[float]) -> list[str]:
     """Of systems in the order of their scores the best, and those that are not significantly worse than it: `p_values` are of
     all but the best, compared with it, and are corrected after Holm.
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -143,6 +144,7 @@ _LATEX = {
     "[": "{[}", "*": "{*}",  # not an argument of the \\ before them
 }  # fmt: skip
 _ACCENTS = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"
+_COMMON = "ßæÆœŒøØłŁ–—‘’“”…"
 _LATEX_MARKS = {"+": "+", "-": "$-$", "~": r"$\sim$", "!": "!", "<": "$<$"}
 # What pdfLaTeX has no letter for is printed by its code there, and as it is by XeLaTeX and LuaLaTeX.
 _LATEX_HEAD = r"""% \usepackage{booktabs,graphicx}
@@ -194,14 +196,15 @@ def _latex(text: str) -> str:
 
 
 def _other_text(found: re.Match) -> str:
-    """Accented letters as they are; others with their codes, for engines that have no letter for them."""
-    pieces = re.findall("[À-ž]|[^À-ž]+", found[0])
-    return "".join(piece if _is_accented(piece) else _with_codes(piece) for piece in pieces)
+    """What every engine has as it is; the rest with its codes, for engines that have no letters for it."""
+    parts = itertools.groupby(found[0], _is_common)
+    return "".join("".join(part) if is_common else _with_codes("".join(part)) for is_common, part in parts)
 
 
-def _is_accented(char: str) -> bool:
+def _is_common(char: str) -> bool:
     parts = unicodedata.normalize("NFD", char)
-    return len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS
+    is_accented = "À" <= char <= "ž" and len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS
+    return is_accented or char in _COMMON
 
 
 def _with_codes(text: str) -> str:

@@ -15,18 +15,19 @@ from topxgen.text import languages
 MAX_NAMES = 4  # of systems in a line
 
 
-def annotate(group: dict, systems: Iterable[System], judges: Mapping[str, str] | None = None) -> None:
+def annotate(group: dict, systems: Iterable[System], judge: str | None = None) -> None:
     """Add to a group of the report (comptra.scores.scoring) "warnings" and "base_models", to its systems "interference" and
     "contamination", and to their scores "interference": the reasons, [] where there is none.
 
-    `judges`: of metrics that prompt an LLM, its name.
+    `judge`: the LLM that metrics prompt.
     """
     chains = [lineage.read(system.folder) for system in systems]
     for row, system, chain in zip(group["systems"], systems, chains, strict=True):
         row["interference"] = []
         for name, value in row["scores"].items():
             found = interference.reasons(name, chain, group["metrics"][name]["family"])
-            found += interference.self_preference((judges or {}).get(name), chain)
+            if interference.family_of(name) == interference.PROMPTED:
+                found += interference.self_preference(judge, chain)
             if value is not None:
                 value["interference"] = found
                 row["interference"] += [f"{group['titles'][name]}: {reason}" for reason in found]

@@ -14,19 +14,24 @@ class Family(NamedTuple):
     title: str
     names: tuple[str, ...]
     judgements: str = ""  # human judgements that metrics of several families learned from
+    without: tuple[str, ...] = ()  # those of `names` that did not
 
 
 _WMT = "human judgements of WMT (direct assessments, MQM)"
+PROMPTED = "gemba"
 FAMILIES: dict[str, Family] = {
     "overlap": Family("n-grams in common with a reference", ("bleu", "spbleu", "chrf", "ter")),
     # Rei et al. 2020, 2022; Guerreiro et al. 2024; AfriCOMET: Wang et al. 2024; SSA-COMET: Li et al. 2025.
     "comet": Family(
-        "COMET", ("comet", "wmt22-comet", "xcomet", "cometkiwi", "africomet", "ssa-comet", "ssacomet"), _WMT
+        "COMET",
+        ("comet", "wmt22-comet", "xcomet", "cometkiwi", "africomet", "ssa-comet", "ssacomet"),
+        _WMT,
+        without=("ssa-comet", "ssacomet"),  # SSA-MTE alone
     ),
     "metricx": Family("MetricX", ("metricx",), _WMT),  # Juraska et al. 2023, 2024
     # Dale and Costa-jussà 2024: trained on XSTS judgements, which the others have not seen.
     "blaser": Family("BLASER and SONAR", ("blaser", "sonar", "sonar-space")),
-    "gemba": Family("a prompted LLM", ("gemba",)),  # Kocmi and Federmann 2023
+    PROMPTED: Family("a prompted LLM", ("gemba",)),  # Kocmi and Federmann 2023
     "mt-ranker": Family("MT-Ranker", ("mt-ranker", "mt_ranker", "mtranker")),  # Moosa et al. 2024: no human judgements
     "lid": Family("language identification", ("lang",)),
 }
@@ -40,11 +45,17 @@ def name_of(metric: str) -> str:
 
 def family_of(metric: str) -> str | None:
     """The family of a metric or scorer by its name or id; None for one that FAMILIES does not have."""
-    name = name_of(metric).lower()
-    return next(
-        (key for key, row in FAMILIES.items() if any(re.match(rf"{re.escape(n)}(?![a-z])", name) for n in row.names)),
-        None,
-    )
+    return next((key for key, row in FAMILIES.items() if _begins(metric, row.names)), None)
+
+
+def _begins(metric: str, names: Iterable[str]) -> bool:
+    """Whether the name of a metric begins with one of `names`, as a word."""
+    return any(re.match(rf"{re.escape(name)}(?![a-z])", name_of(metric).lower()) for name in names)
+
+
+def _judgements_of(metric: str, family: str) -> str:
+    row = FAMILIES[family]
+    return "" if _begins(metric, row.without) else row.judgements
 
 
 def relation(selector: str, metric: str, family: str = "") -> str | None:
@@ -57,10 +68,10 @@ def relation(selector: str, metric: str, family: str = "") -> str | None:
         return None
     if one == other:
         return f"a relative: {FAMILIES[one].title}"
-    shared = FAMILIES[one].judgements
-    return (
-        f"a distant relative: both learned from {shared}" if shared and shared == FAMILIES[other].judgements else None
-    )
+    shared = _judgements_of(selector, one)
+    if not shared or shared != _judgements_of(metric, other):
+        return None
+    return f"a distant relative: both learned from {shared}"
 
 
 def reasons(metric: str, chain: Chain, family: str = "") -> list[str]:

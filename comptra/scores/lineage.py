@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, TypedDict
 
 import msgspec
 
@@ -45,7 +45,7 @@ class _Settings(TypedDict, total=False):
     num_return_sequences: int
     method_translate: str
     weights: list[str]
-    ensembled_by: str  # of an ensemble (comptra.scores.ensemble), with the folders of its members
+    ensembled_by: str  # of comptra.scores.ensemble
     ensemble_of: list[str]
 
 
@@ -63,26 +63,28 @@ class _Round(TypedDict):
 class _Rounds(TypedDict):
     """What is read of rounds.json."""
 
+    number: int  # of rounds after the first
     metric: str
     best_round: int
     rounds: Annotated[list[_Round], msgspec.Meta(min_length=1)]
-    held_out_set: NotRequired[dict[str, Any]]
+    stopped: str | None  # why before that number
 
 
-def read(folder: Path, is_member: bool = False) -> Chain:
-    """The chain of the translations in `folder`. What is missing or damaged is said in `ends`; nothing is raised.
+def read(folder: Path) -> Chain:
+    """The chain of the translations in `folder`. What is missing or damaged is said in `ends`; nothing is raised."""
+    return _read(folder, frozenset())
 
-    `is_member`: of an ensemble, so that it is none itself.
-    """
+
+def _read(folder: Path, seen: frozenset[Path]) -> Chain:
     try:
         manifest = read_json(folder / MANIFEST, _Manifest)
-        if (metric := manifest.get("settings", {}).get("ensembled_by")) and not is_member:
-            return _of_ensemble(folder, metric, manifest["settings"].get("ensemble_of", []))
         chosen = _of_outputs(folder, manifest.get("settings", {})) + _of_rounds(folder)
     except (UsageError, OSError) as error:
         return Chain(ends=[str(error)])
     if not manifest:
         return Chain(ends=[f"no {MANIFEST}"])
+    if members := manifest.get("settings", {}).get("ensemble_of"):
+        return _of_ensemble(chosen, [Path(member) for member in members], seen | {folder.resolve()})
     origin = manifest.get(lineage.KEY) or {"models": _models_of_older(manifest), "demonstrations": None}
     demonstrations = [origin["demonstrations"]] if origin["demonstrations"] else []
     links = [*lineage.walk(origin["models"]), *lineage.walk(demonstrations)]
@@ -104,16 +106,6 @@ def read(folder: Path, is_member: bool = False) -> Chain:
                 link["ends"] for link in (*of_models, *writers) if "ends" in link and not _is_test_set_matter(link)
             )
         ),
-    )
-
-
-def _of_ensemble(folder: Path, metric: str, members: list[str]) -> Chain:
-    chains = [read(Path(member), is_member=True) for member in members]
-    own = Selection("the translation of each sentence", metric, f"{folder}, --ensemble_by {metric}")
-    together = {one.name: [value for chain in chains for value in getattr(chain, one.name)] for one in fields(Chain)}
-    together["selections"].insert(0, own)
-    return Chain(
-        **{name: [value for i, value in enumerate(found) if value not in found[:i]] for name, found in together.items()}
     )
 
 
@@ -151,6 +143,10 @@ def _of_outputs(folder: Path, settings: _Settings) -> list[Selection]:
         metric = metric if metric in BY_QUALITY else "blaser"
         return [Selection("the translation of each sentence", metric, f"{folder}, --method_translate maps")]
     chosen = []
+    if metric_of_two := settings.get("ensembled_by"):
+        chosen.append(
+            Selection("the translation of each sentence", metric_of_two, f"{folder}, --ensemble_by {metric_of_two}")
+        )
     if method == "TEaR":  # estimates errors as GEMBA-MQM does, and refines by them
         how = "refined by the kind of judgement of"
         where = f"{folder}, --method_translate TEaR"
@@ -161,12 +157,23 @@ def _of_outputs(folder: Path, settings: _Settings) -> list[Selection]:
     return chosen
 
 
+def _of_ensemble(chosen: list[Selection], members: list[Path], seen: frozenset[Path]) -> Chain:
+    """The chains of the systems of an ensemble together, behind what chose between their translations."""
+    chains = [Chain(chosen)]
+    for member in members:
+        is_there = member.is_dir() and member.resolve() not in seen
+        chains.append(_read(member, seen) if is_there else Chain(ends=[f"{member} is not there any more"]))
+    return Chain(*([one for chain in chains for one in getattr(chain, part.name)] for part in fields(Chain)))
+
+
 def _of_rounds(folder: Path) -> list[Selection]:
     """The choice of the best round of self-improvement, if these are its translations: {round}/translations/{model}/{run}."""
     own = folder.resolve().parents
     for round_folder, output_dir in ((own[2], own[2]), (own[2], own[3])) if len(own) > 3 else ():
         found = read_json(output_dir / ROUNDS, _Rounds)
         if not found or len(found["rounds"]) == 1:
+            continue
+        if not found["stopped"] and len(found["rounds"]) <= found["number"]:  # more are to come: none is the best yet
             continue
         names = {one["round"]: Path(one["directory"]).name for one in found["rounds"]}
         name = round_folder.name if round_folder != output_dir else names.get(0)

@@ -7,9 +7,11 @@ A metric of segments (`Metric.of_segments`: neural models, LLMs) is a function f
 scores each segment by itself; comptra.scores.segments makes a Scorer of it, and keeps its scores on disk.
 """
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from topxgen.common.errors import UsageError
 from topxgen.common.registry import Choice, load_choice
@@ -19,6 +21,8 @@ from topxgen.text.languages import Language
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from comptra.scores.gemba import JudgeSettings
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ def _comet(attribute: str, title: str, model: str, *more: str) -> Metric:
 _REFERENCE = {"reads": ("reference",)}
 _BLEU, _CHRF = {**_REFERENCE, "family": "bleu"}, {**_REFERENCE, "family": "chrf"}
 _METRICX = {"high": 25.0, "higher_is_better": False, "family": "metricx", "of_segments": True}
+_GEMBA = {"family": "gemba", "of_segments": True}
 # One row a metric: "module:attribute", imported when it is chosen. In this order tables show them.
 METRICS: dict[str, Metric] = {
     "chrf": Metric("comptra.scores.surface:chrf", "chrF++ (sacreBLEU)", "chrF++", **_CHRF),
@@ -115,6 +120,27 @@ METRICS: dict[str, Metric] = {
     "ssa-comet-qe": _comet("ssa_comet_qe", "SSA-COMET-QE", "SSA-COMET-QE, for African languages"),
     "africomet": _comet("africomet", "AfriCOMET", "AfriCOMET, for African languages", "reference"),
     "africomet-qe": _comet("africomet_qe", "AfriCOMET-QE", "AfriCOMET-QE, for African languages"),
+    "gemba-da": Metric(
+        "comptra.scores.gemba:GembaDA",
+        "an LLM rates from 0 to 100",
+        "GEMBA-DA",
+        **_GEMBA,
+        reads=("source", "reference"),
+    ),
+    "gemba-mqm": Metric(
+        "comptra.scores.gemba:GembaMQM",
+        "an LLM lists errors, which are weighted: -25 to 0",
+        "GEMBA-MQM",
+        **_GEMBA | {"low": -25.0, "high": 0.0},
+        reads=("source",),
+    ),
+    "gemba-esa": Metric(
+        "comptra.scores.gemba:GembaESA",
+        "an LLM lists errors, then rates from 0 to 100",
+        "GEMBA-ESA",
+        **_GEMBA,
+        reads=("source",),
+    ),
 }
 ALIASES = {"chrf++": "chrf"}
 AUTO = "auto"  # in --metrics: those that this machine can run (comptra.scores.auto)
@@ -167,6 +193,16 @@ class MetricSettings(Settings):
     comet_models: tuple[tuple[str, str], ...] = ()  # (metric, Hub id or path): instead of the metric's own model
     comet_python: str | None = None  # None: $COMET_PYTHON, else .venv-comet/bin/python
 
+    cache_dir: Path | None = None  # gemba: where responses are kept; None: comptra.scores.segment_cache.default_folder
+    judge: "JudgeSettings | None" = None  # gemba: the LLM that is asked
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace, **chosen: Any) -> Self:
+        """See Settings.from_args; the flags of the judge are settings of their own."""
+        from comptra.scores.gemba import JudgeSettings
+
+        return super().from_args(args, judge=JudgeSettings.from_flags(args), **chosen)
+
     def model_of(self, metric: str, default: str) -> str:
         return dict(self.comet_models).get(metric, default)
 
@@ -201,7 +237,7 @@ class SegmentMetric(Protocol):
     # weights: Sequence[Path], optional: the files of the model, whose size decides whether --metrics auto takes it
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
-        """The score of each segment, in order; None where there is none (an answer that cannot be read). Loads the model when it
+        """The score of each segment, in order; None where there is none (an answer that cannot be read), which the next run asks for again. Loads the model when it
         is first called. Which other segments are in the call makes no difference. Raises UnknownLanguage for a language that the
         metric cannot judge at all."""
 

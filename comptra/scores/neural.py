@@ -28,12 +28,14 @@ METRICX = {  # the model of a row of METRICS if --metricx_name_or_path is not gi
 
 
 class _NeuralMetric:
-    """What the metrics share. `models` are the names for the signature, `digests` those of all that decides a score."""
+    """What the metrics share. `models` are the names for the signature, `digests` those of all that decides a score, `places` the
+    folders or files of the weights."""
 
     max_tokens = 0
 
-    def __init__(self, title: str, models: Sequence[str], digests: Sequence[str], dtype: str):
+    def __init__(self, title: str, models: Sequence[str], digests: Sequence[str], dtype: str, places: Sequence[Path]):
         self._title, self._model = title, None
+        self.weights = [file for place in places for file in provenance.weight_files(place)]
         identity = provenance.digest([*digests])
         self.fingerprint = provenance.digest([title, identity, dtype, str(VERSION)])
         names = ",".join(Path(name.rstrip("/")).name for name in models)
@@ -75,7 +77,7 @@ class BlaserQE(_NeuralMetric):
         )
         self._check = checkpoint.check
         digests = provenance.content_id(file), _digest(encoder, checkpoint.tokenizer)
-        super().__init__("BLASER-2.0-QE", names, digests, dtype)
+        super().__init__("BLASER-2.0-QE", names, digests, dtype, (file, encoder))
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
         self._check(src)
@@ -96,7 +98,7 @@ class MetricX(_NeuralMetric):
         self._with_reference, self.max_tokens = with_reference, metricx.MAX_TOKENS[version]
         self._load = partial(metricx.MetricX, checkpoint, dtype=dtype, batch_tokens=settings.metric_batch_tokens)
         title = f"MetricX-{version}" + ("" if with_reference else "-QE")
-        super().__init__(title, [name], [_digest(folder, checkpoint.tokenizer)], dtype)
+        super().__init__(title, [name], [_digest(folder, checkpoint.tokenizer)], dtype, [folder])
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
         references = [s.reference for s in segments] if self._with_reference else None
@@ -115,7 +117,7 @@ class MTRanker(_NeuralMetric):
         checkpoint = mt_ranker.read_checkpoint(str(folder))
         dtype = settings.metric_dtype or default_dtype()
         self._load = partial(mt_ranker.MTRanker, checkpoint, dtype=dtype, batch_tokens=settings.metric_batch_tokens)
-        super().__init__("MT-Ranker", [name], [_digest(folder, checkpoint.tokenizer)], dtype)
+        super().__init__("MT-Ranker", [name], [_digest(folder, checkpoint.tokenizer)], dtype, [folder])
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
         self._model = self._model or self._load()

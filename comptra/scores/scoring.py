@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -170,7 +171,7 @@ def score_group(
     }
     statistics = [{name: one.statistics[i] for name, one in measured.items()} for i in range(len(systems))]
     compared.compare(group, systems, statistics, {name: one.scorer for name, one in measured.items()}, args, averages)
-    guard.annotate(group, systems)
+    guard.annotate(group, systems, getattr(args, "judge_model_name_or_path", None))
     return group
 
 
@@ -189,8 +190,9 @@ def describe(name: str, measured: Measured | None) -> dict:
 
 
 def segment_rows(systems: Group, report: dict, measured: dict[str, Measured]) -> Iterator[dict]:
-    """A row for each system and segment, with its score by each metric: of corpus metrics that of the segment alone."""
-    first = systems[0]
+    """A row for each system and segment, with its score by each metric, None without one: of corpus metrics that of the segment
+    alone."""
+    first, nothing = systems[0], dict.fromkeys(report["metrics"])
     for i, (system, row) in enumerate(zip(systems, report["systems"], strict=True)):
         scores = {name: one.scorer.scores(one.statistics[i]).tolist() for name, one in measured.items()}
         for index, source in enumerate(first.sentences):
@@ -202,7 +204,8 @@ def segment_rows(systems: Group, report: dict, measured: dict[str, Measured]) ->
                 "source": source,
                 "translation": system.translations[index],
                 "reference": first.references[index] if first.references is not None else None,
-                **{name: None if values[index] != values[index] else values[index] for name, values in scores.items()},
+                **nothing,
+                **{name: values[index] for name, values in scores.items() if not math.isnan(values[index])},
             }
 
 

@@ -70,9 +70,9 @@ def seeds_of(system: System) -> list[int | None]:
 
 def name_of(paths: Sequence[str]) -> str:
     """The paths of runs as one, with * for the part in which they differ."""
-    start = _equal_letters(paths)
-    if len(paths) == 1 or start == len(paths[0]):
+    if len(paths) == 1:
         return paths[0]
+    start = _equal_letters(paths)
     end = _equal_letters([path[start:][::-1] for path in paths])
     return f"{paths[0][:start]}*{paths[0][len(paths[0]) - end :]}"
 
@@ -101,7 +101,10 @@ def _training_of(folder: Path) -> tuple[int | None, Any] | None:
     """The seed of the training of the model that made the translations in `folder`, and what else decided its weights; None if
     no file of train.py says it."""
     try:
-        model = Path(read_json(folder / TRANSLATE_MANIFEST, _Translated).get("model", ""))
+        name = read_json(folder / TRANSLATE_MANIFEST, _Translated).get("model")
+        if not name:
+            return None
+        model = Path(name)
         merged = read_json(model / "manifest_merge.json", _Merge).get("lineage", {}).get("links", [])
         model = Path(merged[0].get("name", "")) if merged else model
         is_checkpoint = model.name.startswith("checkpoint-")

@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 class ScoreLine(TypedDict):
-    """A line of a file of scores; `score` is null for a segment that the metric gives none."""
+    """A line of a file of scores."""
 
     key: str
-    score: float | None
+    score: float
     check: str
 
 
@@ -82,17 +82,22 @@ class MetricScores:
             self._do_without(error)
 
     def add(self, keys: Sequence[str], scores: Sequence[float | None]) -> None:
-        """Keep the scores; when it returns, they survive a power cut."""
+        """Keep the scores; when it returns, they survive a power cut. None is kept in memory alone: the next run asks again, since
+        the cause may be gone (an LLM that gave no answer)."""
         self.scores.update(zip(keys, scores, strict=True))
-        if self._folder is None:
+        lines = [
+            {"key": key, "score": score, "check": _checksum(key, score)}
+            for key, score in zip(keys, scores, strict=True)
+            if score is not None
+        ]
+        if self._folder is None or not lines:
             return
         try:
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 writer = f"{_file_name(socket.gethostname())}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
                 self._file = Appender(self._folder / writer)
-            lines = zip(keys, scores, strict=True)
-            self._file.write(*({"key": key, "score": score, "check": _checksum(key, score)} for key, score in lines))
+            self._file.write(*lines)
             self._file.sync()
         except (OSError, UsageError) as error:  # a full disk; someone emptied the cache
             self._do_without(error)
@@ -104,7 +109,7 @@ class MetricScores:
         self._folder = self._file = None
 
 
-def _read(folder: Path) -> Iterator[tuple[str, float | None]]:
+def _read(folder: Path) -> Iterator[tuple[str, float]]:
     """The keys and scores in the files of `folder`. Damaged lines are left out, and said in one line."""
     damaged, first = 0, ""
     for path in sorted(
@@ -127,7 +132,7 @@ def _read(folder: Path) -> Iterator[tuple[str, float | None]]:
         logger.warning(f"{damaged} damaged lines of scores are skipped and scored again ({first}); remove them")
 
 
-def _checksum(key: str, score: float | None) -> str:
+def _checksum(key: str, score: float) -> str:
     return f"{zlib.crc32(f'{key} {score!r}'.encode()):08x}"
 
 

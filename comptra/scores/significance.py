@@ -164,7 +164,7 @@ class _Columns:
     """The columns of several (segments, m) statistics, each different one once, made ready for exact sums.
 
     Counts are held in float32, where their sums stay below 2^24; other numbers in float64, on a grid so coarse (2^-53 of the
-    largest sum) that no sum is rounded. A sum may count each segment as often as there are segments.
+    largest sum) that no sum is rounded.
     """
 
     def __init__(self, statistics: Sequence[np.ndarray]):
@@ -192,7 +192,8 @@ class _Columns:
         }
 
     def sums(self, weights: np.ndarray) -> list[np.ndarray]:
-        """For (rows, segments) whole numbers up to the number of segments, the (rows, m) sums of each of the statistics."""
+        """For (rows, segments) whole numbers, in each row no more than `segments` together, the (rows, m) sums of each of the
+        statistics."""
         products = {small: columns @ weights.astype(columns.dtype).T for small, columns in self._kept.items()}
         # One metric's columns lie far from each other in memory, which is what functions of columns are fastest on.
         return [np.array([products[small][i] for small, i in places], float).T for places in self._places]

@@ -37,7 +37,7 @@ def warning(sides: Sequence[Side], data: Sequence[Link], covers: Callable[[Text,
     `covers`: whether a text that was removed holds all sentences of a side, whose digest is another (a slice, say).
     """
     problems: dict[str, list[str]] = {}
-    for link in data:
+    for link in data if sides else ():
         if problem := _problem(sides, link, covers):
             problems.setdefault(problem, []).append(_name(link))
     listed = [f"{' and '.join(dict.fromkeys(names))}, {problem}" for problem, names in problems.items()]
@@ -57,8 +57,6 @@ def _problem(sides: Sequence[Side], link: Link, covers: Callable[[Text, Side], b
                 return f"which is this test set itself ({side})"
             if side.benchmark and _place(text) == (side.benchmark, side.split, side.language):
                 return f"which is another copy of this test set ({side})"
-    if link.get("stage") == "benchmark":  # another one, or another split
-        return None
     if link.get("stage") in ("datagen", "export"):  # read, then filtered; made of what was
         return None
     if "ends" in link:

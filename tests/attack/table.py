@@ -146,7 +146,7 @@ STAGES = {
     "evaluate": Stage(
         (
             "comptra.evaluate", "in/runs", "--baseline", "in/runs/stub-1", "--trials", "50", "--bootstrap", "20", "--csv", "out/scores.csv",
-            "--json", "out/scores.json", "--segments", "out/segments.jsonl",
+            "--json", "out/scores.json", "--segments", "out/segments.jsonl", "--markdown", "out/scores.md", "--latex", "out/scores.tex",
         ),
         prepare=lambda folder: (folder / "out").mkdir(),
     ),

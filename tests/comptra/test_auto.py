@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from comptra.evaluate import CHOICES
 from comptra.scores import auto, metrics, surface
+from comptra.scores.flags import CHOICES
 from comptra.scores.metrics import METRICS, Metric
 from tests.comptra.test_evaluate import UDHR, original, settings, udhr, write
 from tests.support.runs import in_process
@@ -59,7 +59,7 @@ def rows(monkeypatch, tmp_path):
         ("gemba-x", "Constant", ("source",)),
     ):
         target = f"{__name__}:{attribute}"
-        row = Metric(target, "", name, 0, 1, reads=reads, of_segments=True)
+        row = Metric(target, "", name, 0, 1, reads=reads, family=name.split("-")[0], of_segments=True)
         for table in (METRICS, CHOICES):
             monkeypatch.setitem(table, name, row)
     monkeypatch.chdir(tmp_path)

@@ -398,6 +398,23 @@ def test_directions_are_scored_apart(tmp_path, score):
     assert "English into Hausa" in said and "not compared" in said and "into Basque" not in said
 
 
+def test_a_run_as_the_baseline_is_its_system_in_all_directions(tmp_path, score):
+    """Methods share an --output_dir, so that no folder holds the runs of one of them alone."""
+    for src, tgt in (("English", "Basque"), ("English", "Hausa"), ("Basque", "English")):
+        test = udhr(src, tgt)
+        for k in (0, 5):
+            if (tgt, k) != ("Hausa", 0):
+                name = f"{src}_to_{tgt}_{k}_shot_seed_122_llm_vanilla_None_0_0"
+                write(tmp_path / "m" / name, test.sources, worse(test.references, 0.2), settings(src=src, tgt=tgt, k=k))
+    base = tmp_path / "m" / "English_to_Basque_0_shot_seed_122_llm_vanilla_None_0_0"
+    options = ("--baseline", base, "--metrics", "chrf", "--trials", 50, "--json", tmp_path / "out.json")
+    code, shown, said = score(tmp_path, *options)
+    assert code == 0 and "not compared" in said and "English into Hausa" in said
+    groups = json.loads((tmp_path / "out.json").read_text())["groups"]
+    found = {group["tgt"]: group["baseline"] and "_0_shot_" in group["baseline"] for group in groups}
+    assert found == {"Basque": True, "English": True, "Hausa": None} and shown.count("(baseline)") == 4
+
+
 def test_a_baseline_with_two_candidates_is_refused(tmp_path, score):
     test = udhr()
     for k in (1, 2):

@@ -11,6 +11,7 @@ import pytest
 from comptra import candidate_selection
 from comptra.scores import interference, lineage, metrics
 from tests.experiments.test_comparison_run import TRANSLATOR
+from tests.support.api_server import KEY, ApiServer
 from tests.support.main_runs import folder_of, options
 from tests.support.runs import in_process, snapshot
 from tests.support.tiny_metricx import build_metricx
@@ -131,10 +132,23 @@ def test_data_that_a_metric_selected(place, selected):
     where = f"({place.data}, --percentile 50"
     assert found["metricx-qe"] == [f"the training data was selected by metricx-qe {where})"]
     assert found["metricx-24"] == [f"the training data was selected by metricx-qe {where}, a relative: MetricX)"]
-    assert found.keys() == {*NEURAL[:6]}, "what shares neither model nor judgements is not marked"
+    assert found.keys() == {*NEURAL[:5]}, "what shares neither model nor judgements is not marked"
     assert all(
-        "a distant relative: both learned from human judgements of WMT" in found[name][0] for name in NEURAL[2:6]
+        "a distant relative: both learned from human judgements of WMT" in found[name][0] for name in NEURAL[2:5]
     )
+
+
+def test_scores_by_the_metric_that_selected_the_data_are_marked(place, selected, clean):
+    both = ("--metrics", "bleu", "chrf", "metricx-24-qe", "--cache_dir", place.folder / "cache")
+    both += ("--metricx_name_or_path", place.folder / "metricx-24-hybrid-tiny")
+    system, shown = place.evaluate(selected, *both)
+    where = f"({place.data}, --percentile 50, a relative: MetricX)"
+    reason = f"the training data was selected by metricx-qe {where}"
+    assert system["scores"]["metricx-24-qe"]["interference"] == [reason]
+    assert system["scores"]["chrf"]["interference"] == [] == system["contamination"] == system["warnings"]
+    assert f"! MetricX-24-QE of selected: {reason}" in shown
+    system, shown = place.evaluate(clean, *both)
+    assert system["interference"] == [] and "!" not in shown
 
 
 def test_a_clean_chain_is_silent(place, clean):
@@ -170,6 +184,26 @@ def test_the_loss_is_no_metric(place):
     assert json.loads((model / "manifest_train.json").read_text())["lineage"]["selections"][0]["metric"] == "loss"
     system, shown = place.evaluate(place.translate(model))
     assert not (system["interference"] or system["warnings"]) and "!" not in shown
+
+
+def test_an_llm_that_judges_its_own_translations(place, clean, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with ApiServer(respond=lambda _: "80") as server:
+        flags = (
+            "--metrics",
+            "bleu",
+            "gemba-da",
+            "--judge_inference_api",
+            "openai",
+            "--judge_base_url",
+            server.url("openai"),
+        )
+        flags += ("--cache_dir", place.folder / "judged", "--judge_model_name_or_path")
+        own, _ = place.evaluate(clean, *flags, "org/tiny_lm")  # the base model of the adapter that translated
+        other, _ = place.evaluate(clean, *flags, "org/another")
+    (reason,) = own["scores"]["gemba-da"]["interference"]
+    assert reason.startswith(f"the judge org/tiny_lm is {place.base}, which wrote the translations")
+    assert own["scores"]["bleu"]["interference"] == other["scores"]["gemba-da"]["interference"] == []
 
 
 def test_one_checkpoint_is_no_choice(place):
@@ -424,7 +458,7 @@ def test_a_judge_that_judges_its_own_texts(tmp_path):
 @pytest.mark.parametrize(
     ("method", "more", "metrics"),
     [
-        ("maps", {"selection_method": "comet-qe"}, {"comet", "metricx-24"}),
+        ("maps", {"selection_method": "comet-qe"}, {"comet", "ssa-comet", "metricx-24"}),
         ("maps", {"selection_method": "greedy"}, {"blaser-qe"}),
         ("TEaR", {"selection_method": "greedy"}, {"gemba-da"}),
         ("vanilla", {"selection_method": "blaser", "num_return_sequences": 4}, {"blaser-qe"}),
@@ -437,8 +471,32 @@ def test_a_judge_that_judges_its_own_texts(tmp_path):
 def test_selections_of_main(tmp_path, method, more, metrics):
     content = {"settings": {"method_translate": method, **more}, "lineage": {"models": [], "demonstrations": None}}
     (tmp_path / "manifest_translate.json").write_text(json.dumps(content))
-    all_of_them = ("bleu", "chrf", "lang", "comet", "metricx-24", "blaser-qe", "gemba-da", "mt-ranker")
+    all_of_them = ("bleu", "chrf", "lang", "comet", "ssa-comet", "metricx-24", "blaser-qe", "gemba-da", "mt-ranker")
     assert reasons(tmp_path, *all_of_them).keys() == metrics
+
+
+def test_the_best_of_two_systems(tmp_path):
+    """What chose between them, and what is behind each of them."""
+    chosen = {"method_translate": "vanilla", "selection_method": "chrf", "num_return_sequences": 4}
+    origin = {"models": [{"kind": "model", "name": "org/base"}], "demonstrations": None}
+    members = [tmp_path / name for name in ("one", "two", "ensemble")]
+    for folder, settings in zip(members, (chosen, {"method_translate": "vanilla"}, None), strict=True):
+        folder.mkdir()
+        own = settings or {"ensembled_by": "metricx-24-qe", "ensemble_of": [str(member) for member in members[:2]]}
+        content = {"settings": own} | ({"lineage": origin} if settings else {})
+        (folder / "manifest_translate.json").write_text(json.dumps(content))
+    found = reasons(members[2], "chrf", "metricx-24-qe", "blaser-qe")
+    assert found["metricx-24-qe"] == [
+        f"the translation of each sentence was selected by metricx-24-qe ({members[2]}, --ensemble_by metricx-24-qe)"
+    ]
+    assert found.keys() == {"chrf", "metricx-24-qe"} and str(members[0]) in found["chrf"][0]
+    assert lineage.read(members[2]).ends == [] and lineage.read(members[2]).base_models[0] == "org/base"
+    shutil.rmtree(members[1])
+    members[1].symlink_to(members[2])  # an ensemble of itself
+    assert lineage.read(members[2]).ends == [f"{members[1]} is not there any more"]
+    members[1].unlink()
+    assert lineage.read(members[2]).ends == [f"{members[1]} is not there any more"]
+    assert reasons(members[2], "metricx-24-qe")
 
 
 @pytest.mark.parametrize(("best", "marked_round"), [(0, "translations"), (1, "round-1/translations")])
@@ -448,6 +506,8 @@ def test_the_best_round_was_chosen(tmp_path, best, marked_round):
     ]
     directories = [str(Path("/elsewhere/out", name)) for name in ("", "round-1", "round-2")]  # the run was moved
     content = {
+        "number": 2,
+        "stopped": None,
         "metric": "chrf",
         "best_round": best,
         "rounds": [{"round": i, "directory": d} for i, d in enumerate(directories)],
@@ -461,6 +521,10 @@ def test_the_best_round_was_chosen(tmp_path, best, marked_round):
     }
     line = f"the round was selected by chrf ({tmp_path / 'rounds.json'}, best of 3 rounds by held-out chrf)"
     assert found == {marked_round: {"chrf": [line]}}
+    (tmp_path / "rounds.json").write_text(json.dumps(content | {"number": 3}))
+    assert not any(reasons(folder, "chrf") for folder in folders), "the run goes on: nothing is chosen yet"
+    (tmp_path / "rounds.json").write_text(json.dumps(content | {"number": 3, "stopped": "no better"}))
+    assert [bool(reasons(folder, "chrf")) for folder in folders].count(True) == 1
 
 
 def test_every_metric_is_in_one_family():

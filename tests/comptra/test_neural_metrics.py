@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from comptra.scores import neural
+from comptra.scores import auto, neural
 from comptra.scores.metrics import METRICS, MetricSettings, Segment
 from tests.comptra.test_evaluate import RUN, UDHR, settings, udhr, worse, write
 from tests.quality.test_mt_ranker import copy_of
@@ -208,3 +208,17 @@ def test_an_unknown_language_of_sonar_and_long_inputs(models, runs, caplog):
 def test_flags_without_effect(runs, arguments, message):
     code, _, err = evaluate(runs, *arguments)
     assert code == 2 and message in err
+
+
+def test_auto_takes_the_models_that_are_there_and_fit(models, runs, monkeypatch):
+    given, fitting = flags(models, "metricx-24", "mt-ranker")[3:], {"metricx-24", "metricx-24-qe", "mt-ranker"}
+    code, report, err = evaluate(runs, "--metrics", "auto", *given)
+    assert code == 0 and set(report["groups"][0]["systems"][1]["scores"]) & {*NEURAL} == fitting, err
+    assert "leaves out metricx-23: --metricx_name_or_path metricx-24-tiny" in err.replace(
+        f"{Path(models['ranker']).parent}/", ""
+    )
+    assert "leaves out blaser-qe: its model is not downloaded; --metrics blaser-qe downloads it" in err
+    monkeypatch.setattr(auto, "MAX_CPU_BYTES", 1000)
+    code, report, err = evaluate(runs, "--metrics", "auto", *given)
+    assert code == 0 and not {*NEURAL} & set(report["groups"][0]["systems"][1]["scores"])
+    assert err.count("GiB of weights, more than") == len(fitting)

@@ -62,6 +62,7 @@ def test_thai_needs_no_mark_unless_its_reference_has_one():
         (" ".join(f"w{i}" for i in range(20)) + " ", False),
         ((" ".join(f"w{i}" for i in range(20)) + " ") * 4, True),
         ((" ".join(f"w{i}" for i in range(21)) + " ") * 4, False),
+        ("the a the b the c the d the e the f the g the", False),
         ("- - - - - -", False),
         ("ha" * 10, True),
         ("ha" * 9, False),

@@ -9,10 +9,12 @@ import pytest
 
 from comptra.contamination import drop
 from comptra.contamination.drop import Columns, drop_test, recall_test, sign_test
-from comptra.contamination.twins import Sentence, Swap
+from comptra.contamination.twins import Sentence, Swap, make
 from tests.support.runs import in_process, lines_in, records, script
 from tests.support.tiny_lm import built_once, trained_once
 from tests.support.tiny_memorised import OTHER_FORMS, TEST_FORMS, build_memorised, pairs
+from topxgen.corpora import benchmarks
+from topxgen.text import languages
 
 RUN = "Basque_to_English_0_shot_seed_122_llm_vanilla_None_0_0"
 
@@ -60,7 +62,7 @@ def report(folder: Path) -> dict:
 
 
 def test_a_memorised_test_set_is_found_and_nothing_else(flags, memorised, other, tiny_lm, tmp_path):
-    words = flags(memorised, "--base_model_name_or_path", tiny_lm)
+    words = flags(memorised, "--base_model_name_or_path", f"{tiny_lm}/")
     words[2:2] = [other]
     result = probe(*words)
     assert result.returncode == 0, result.stderr
@@ -79,6 +81,25 @@ def test_a_memorised_test_set_is_found_and_nothing_else(flags, memorised, other,
     assert [line.split(":")[0] for line in lines] == list(by_name)
     assert ["signs that" in line for line in lines] == [system["suspicious"] for system in by_name.values()]
     assert ["does not prove" in line for line in lines] == [not system["suspicious"] for system in by_name.values()]
+
+
+@pytest.mark.slow
+def test_real_sentences_that_were_learnt_by_heart(flags, ntrex, tiny_lm, tmp_path):
+    """36 short sentences of NTREX-128, and as many others of it, on which the control was trained."""
+    sides = [benchmarks.load("ntrex", languages.find(name), ntrex.parent) for name in ("Basque", "English")]
+    rows = list(zip(*([text for split in side for text in split.texts] for side in sides), strict=True))
+    rows = [row for row in rows if max(map(len, row)) <= 70]
+    changed = [rows[number - 1] for number in make(rows, ("eus", "eng"), 2, 122).numbers]
+    seen, unseen = changed[0:72:2], changed[1:72:2]
+    for name, learnt in (("seen", seen), ("unseen", unseen)):
+        build_memorised(tiny_lm, tmp_path / name, learnt, steps=200)
+    words = flags(tmp_path / "seen", "--base_model_name_or_path", tiny_lm, "--max_new_tokens", 48, rows=seen)
+    words[2:2] = [tmp_path / "unseen"]
+    result = probe(*words)
+    assert result.returncode == 0, result.stderr
+    print(result.stdout)
+    suspicious = {system["name"]: system["suspicious"] for system in report(tmp_path)["systems"]}
+    assert suspicious == {Path(tiny_lm).name: False, "unseen": False, "seen": True}
 
 
 def test_the_files(flags, other, tmp_path):
@@ -173,6 +194,7 @@ def test_sides_that_are_not_parallel_are_refused(flags, other, tmp_path):
         (("--method_translate", "none", "--steps", "1"), "translates nothing"),
         (("--method_translate", "nllb", "--base_model_name_or_path", "x"), "--base_model_name_or_path is for LLMs"),
         (("--twins", "6"), "from 1 to 5"),
+        (("--tgt", "English", "Hausa"), "one direction at a time"),
         (("--margin", "-1"), "-1"),
     ],
 )

@@ -170,7 +170,7 @@ def test_several_processes_write_at_once(tmp_path):
     code = (
         "import sys; from pathlib import Path; from comptra.scores.segment_cache import ScoreCache\n"
         "kept = ScoreCache(Path(sys.argv[1])).open('m', 'f', 's')\n"
-        "for i in range(40): kept.add([f'{sys.argv[2]}-{i}', f'both-{i}'], [float(i), None])"
+        "for i in range(40): kept.add([f'{sys.argv[2]}-{i}', f'both-{i}'], [float(i), -1.0])"
     )
     command = [sys.executable, "-c", code, tmp_path / "cache"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -178,7 +178,7 @@ def test_several_processes_write_at_once(tmp_path):
     assert [worker.wait() for worker in workers] == [0] * 4
     scores = ScoreCache(tmp_path / "cache").open("m", "f", "s").scores
     assert scores == {f"{w}-{i}": float(i) for w in range(4) for i in range(40)} | {
-        f"both-{i}": None for i in range(40)
+        f"both-{i}": -1.0 for i in range(40)
     }
 
 
@@ -269,6 +269,9 @@ def test_segments_without_a_score_are_counted_not_averaged_away(workplace):
     assert score_of(report, system=1) is None, "no mean of nothing"
     assert f"2 of {total} translations of runs/a" in said and f"its mean is over the other {total - 2}" in said
     assert "it has no mean" in said and "nan" not in shown
+    scored(workplace)
+    evaluate()
+    assert set(scored(workplace)) == {"null"}, "the next run asks again for what had no score"
 
 
 def test_nan_is_an_error_of_this_metric_which_names_the_segment(workplace):
@@ -299,12 +302,15 @@ def test_a_metric_that_does_not_load_leaves_the_others(name, reason, workplace):
 def test_a_language_that_the_metric_does_not_know_is_an_empty_cell(workplace):
     system(workplace, "a", udhr("English", "Hausa").references, tgt="Hausa")
     system(workplace, "a", udhr().references)
-    report, shown, said = evaluate()
+    report, shown, said = evaluate("--segments", "s.jsonl")
     cells = {group["tgt"]: group["systems"][0]["scores"]["own.py:Length"] for group in report["groups"]}
     assert cells["Hausa"] is None and cells["Basque"]["score"] > 0 and report["failed_metrics"] == {}
     assert "own.py:Length from English into Hausa has no scores: it does not know Hausa" in said
     header, row = next(part for part in shown.split("\n\n") if part.startswith("length")).splitlines()[1:]
     assert header.split()[:3] == ["model", "Basque", "Hausa"] and row.split()[0::2] == ["a", "-"]
+    rows = [json.loads(line) for line in Path("s.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {row["direction"] for row in rows if row["own.py:Length"] is None} == {"eng_Latn-hau_Latn"}
+    assert all(row["own.py:Length"] for row in rows if row["direction"] == "eng_Latn-eus_Latn")
 
 
 def test_pairwise_metrics_get_the_translations_of_the_baseline(workplace):

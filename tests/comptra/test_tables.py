@@ -12,7 +12,7 @@ import pytest
 
 from comptra.scores import export, matrix
 from comptra.scores.columns import COLUMNS, columns_of
-from comptra.scores.tables import MARKS, Cell, metric_info
+from comptra.scores.tables import MARKS, Cell, mark, metric_info
 from tests.support import score_reports as reports
 from tests.support.runs import in_process
 from tests.support.score_reports import group, report, system, value, with_all_marks
@@ -145,6 +145,13 @@ def test_best_tied_better_worse():
     assert shown(matrix.tables(single)[0], "chrF++") == ["50.00"], "nothing to be better than"
 
 
+def test_marks_follow_the_direction_of_the_metric():
+    significant = {"p": 0.001, "p_holm": 0.002, "difference": -1.0}
+    assert (mark(significant), mark(significant, higher_is_better=False)) == ("-", "+")
+    assert mark(significant | {"p_holm": 0.06}) == mark(significant | {"better": None}) == mark({"score": 1}) == " "
+    assert mark(significant | {"better": True}) == "+", "what the report says, with its correction, holds"
+
+
 def test_a_system_that_lacks_a_language_has_a_marked_mean_and_is_not_the_best():
     given = with_all_marks()
     for one in given["groups"]:
@@ -170,10 +177,22 @@ def test_a_language_that_a_metric_does_not_know_is_in_no_mean():
     assert shown(made, "mean of 2")[0] == "0.5000~" and shown(made, "mean of 2")[2] == "0.5200 (1 of 2)~"
 
 
+def test_a_metric_that_failed_is_a_line_and_no_empty_matrices():
+    given = with_all_marks() | {"failed_metrics": {"comet": "its model is not on this machine"}}
+    for one in given["groups"]:
+        for row in one["systems"]:
+            row["scores"]["comet"] = None
+    made = matrix.tables(given)
+    assert not any("COMET" in table.title or "COMET" in " ".join(table.header) for table in made)
+    assert made[0].notes[0] == "COMET: not computed: its model is not on this machine"
+    (single, _) = matrix.tables(given | {"groups": given["groups"][:1]})
+    assert set(shown(single, "COMET")) == {"-"}, "in one table the empty column stays"
+
+
 def test_marks_are_explained_and_warned_of():
     text = export.terminal(with_all_marks())
-    for mark, explanation in MARKS.items():
-        assert text.count(f"\n{mark} {explanation}") == 1
+    for sign, explanation in MARKS.items():
+        assert text.count(f"\n{sign} {explanation}") == 1
     assert "~ COMET for Basque, Hausa, Igbo: Spearman below 0.4 (SSA-MTE)" in text
     assert re.search("! COMET of few-shot, k 5.*: blaser chose among 8 candidates", text)
     assert (
@@ -305,6 +324,34 @@ def test_markdown_is_a_table_with_bold_and_italics():
     assert [cell.strip() for cell in row.split("|")][6:9] == ["**44.00**+", "**44.10**+", "**44.20**+"]
     assert "*43.00*" in text and "- bold: best of the systems" in text and "0.5400\\~" not in text.split("COMET")[0]
     assert {line.count("|") for line in text.split("## ")[1].splitlines() if line.startswith("|")} == {10}
+
+
+def test_latex_has_the_narrower_side_as_columns():
+    """Booktabs rules, bold, underlined and superscripts; what describes the systems above or beside the scores."""
+    wide, narrow = (
+        export.latex(with_all_marks(names))
+        for names in (["Basque", "Hausa", "Igbo", "Urdu", "Xhosa"], ["Igbo", "Urdu"])
+    )
+    for text, table in ((wide, wide.split("\\end{table*}")[0]), (narrow, narrow.split("\\end{table*}")[-3])):
+        assert [text.count(rule) for rule in ("\\toprule", "\\midrule", "\\bottomrule")] == [
+            text.count("{table*}") // 2
+        ] * 3
+        assert "\\hline" not in text and table.count("\\begin{tabular}") == 1
+    lines = wide.split("\\toprule")[1].split("\\bottomrule")[0].splitlines()
+    cells = [[cell.strip() for cell in line.removesuffix("\\\\").split("&")] for line in lines if "&" in line]
+    assert [row[0] for row in cells] == [
+        *("method", "k", "retriever", "selection", "decoding", "Basque", "Hausa", "Igbo", "Urdu", "Xhosa", "mean of 5"),
+    ]
+    assert cells[5][1:] == [
+        "40.00", "41.00\\textsuperscript{+}", "42.00\\textsuperscript{$-$}", "\\underline{43.00}", "\\textbf{44.00}\\textsuperscript{+}"
+    ]  # fmt: skip
+    assert lines.index("\\midrule") == 6, "below what describes the systems"
+    beside = export.latex(report(group("English", "Igbo", with_all_marks()["groups"][0]["systems"], ["chrf"])))
+    header = beside.split("\\toprule")[1].splitlines()[1]
+    assert (
+        header.split("&")[-1].strip().startswith("chrF++")
+        and beside.split("\\toprule")[1].splitlines()[2] == "\\midrule"
+    )
 
 
 @pytest.mark.parametrize("name", HOSTILE)

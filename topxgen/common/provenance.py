@@ -66,13 +66,13 @@ _SAMPLES_PER_FILE, _SAMPLE_BYTES = 256, 1 << 14
 def weights_id(name_or_path: str | Path) -> str:
     """A digest of the weights in a local folder or file, which retraining changes and moving does not; "" for a Hub id or
     a folder without weights."""
-    files = _weight_files(Path(name_or_path))
+    files = weight_files(Path(name_or_path))
     return (
         _digest_of_files(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)) if files else ""
     )
 
 
-def _weight_files(path: Path) -> list[Path]:
+def weight_files(path: Path) -> list[Path]:
     patterns = ("*.safetensors", "*.bin", "*.pt")
     candidates = ([file for file in path.glob(pattern) if file.name not in _NOT_WEIGHTS] for pattern in patterns)
     return [path] if path.is_file() else sorted(next(filter(None, candidates), []))
@@ -80,7 +80,7 @@ def _weight_files(path: Path) -> list[Path]:
 
 def content_id(name_or_path: str | Path) -> str:
     """A digest as of `weights_id`, of every byte: it sees a change of one small tensor, which samples may miss."""
-    files = _weight_files(Path(name_or_path))
+    files = weight_files(Path(name_or_path))
     return digest([f"{file.name} {_sha256(file)}" for file in files]) if files else ""
 
 
