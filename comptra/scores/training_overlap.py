@@ -37,7 +37,7 @@ def warning(sides: Sequence[Side], data: Sequence[Link], covers: Callable[[Text,
     `covers`: whether a text that was removed holds all sentences of a side, whose digest is another (a slice, say).
     """
     problems: dict[str, list[str]] = {}
-    for link in data:
+    for link in data if sides else ():
         if problem := _problem(sides, link, covers):
             problems.setdefault(problem, []).append(_name(link))
     listed = [f"{' and '.join(dict.fromkeys(names))}, {problem}" for problem, names in problems.items()]

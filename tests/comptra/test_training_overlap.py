@@ -176,6 +176,14 @@ def test_files_of_ones_own_by_their_texts(tmp_path, data, monkeypatch):
     assert warning(test, pairs(folder)).endswith("against the test file in Basque"), "it was another file"
 
 
+def test_phrases_have_no_test_set(data):
+    link = {"kind": "data", "name": "d", "ends": "no manifest"}
+    assert (
+        training_overlap.warning(training_overlap.sides_of({}, ("English", "Basque"), ""), [link], lambda *_: False)
+        is None
+    )
+
+
 def trained_on(name, folder, **more):
     """The link of a model of train.py on this data, before it is trained."""
     spec = DatasetSpec(str(name), ENGLISH, (BASQUE,), folder or (), allow_partial_benchmark=True, **more)

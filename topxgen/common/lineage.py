@@ -194,6 +194,11 @@ def _or_end(kind: str, name: str, make: Callable[[], Link]) -> Link:
         return {"kind": kind, "name": name, "ends": str(error)}
 
 
+def _gone(path: Path) -> str:
+    where = "" if path.is_absolute() else " (by its path from the folder where the command ran)"
+    return f"{path} is not there any more{where}"
+
+
 # Models
 
 
@@ -208,7 +213,7 @@ def of_model(name: str, weights: str | None = None, seen: frozenset[Path] = froz
 def _of_model(name: str, weights: str | None, seen: frozenset[Path]) -> Link:
     folder = Path(name)
     if not folder.is_dir():
-        return {"kind": "model", "name": name, **({"ends": f"{name} is not there any more"} if weights else {})}
+        return {"kind": "model", "name": name, **({"ends": _gone(folder)} if weights else {})}
     if folder.resolve() in seen:
         return {"kind": "model", "name": name, "ends": f"{name} was made from itself, by its manifests"}
     for file in MODEL_MANIFESTS:
@@ -217,8 +222,8 @@ def _of_model(name: str, weights: str | None, seen: frozenset[Path]) -> Link:
             break
     else:
         file, link = "its manifest", _of_older(folder, name, seen | {folder.resolve()})
-    expected = weights or link.get("weights")
-    if expected and expected != weights_id(folder):
+    expected, there = weights or link.get("weights"), weights_id(folder)  # "": of a published model the manifest alone
+    if expected and there and expected != there:
         what = "that translated" if weights else f"that {file} describes"
         return {"kind": "model", "name": name, "ends": f"the weights in {name} are not those {what}"}
     return link
@@ -351,7 +356,7 @@ def _of_filtered(path: Path, seen: frozenset[Path]) -> Link:
     link: Link = {"kind": "data", "name": str(path.parent), "stage": "decontaminate", "languages": [language]}
     file = layout.manifest(language)
     if not path.is_file():
-        return link | {"ends": f"{path} is not there any more"}
+        return link | {"ends": _gone(path)}
     manifest = read_json(file, _Decontamination)
     if not manifest:
         here = path.with_name(translations_name(language))
