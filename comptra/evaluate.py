@@ -3,9 +3,12 @@
     python -m comptra.evaluate outputs/flores --baseline outputs/flores/Meta-Llama-3-8B --csv scores.csv --json scores.json
 
 DIR is the folder of a run (`{model}/{src}_to_{tgt}_{k}_shot_…`, which holds translate_0.jsonl) or any folder above runs,
-of main.py or of the original code. The original's do not record what they translate; name it:
+of main.py or of the original code. The original's do not record what they translate; name it, if no folder above them does
+(FLORES, NTREX-128, TICO-19):
 
     python -m comptra.evaluate original/outputs --dataset_name_or_path flores --benchmark_dir ~/benchmarks
+
+The flags of the original's evaluation (--data_dir, --strategies, --names, --languages, --metric …) are understood, too.
 
 + and - mark scores that are better and worse than the baseline's with p < 0.05 by paired approximate randomisation (Riezler
 and Maxwell 2005), with Holm's correction if several systems are compared. Only systems on the same sentences of the same
@@ -25,13 +28,13 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import averages, every_eval_ever, export, gemba, guard, series
+from comptra.scores import averages, ensemble, every_eval_ever, export, gemba, guard, original_flags, series
 from comptra.scores.flags import METRIC_RULES, add_metric_flags, add_model_flags
 from comptra.scores.scoring import score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, read_system
 from comptra.scores.tables import title_of
 from topxgen.common import flag_rules, hub, provenance
-from topxgen.common.cli import FLAG, Parser, choice, count, int_range, run_main
+from topxgen.common.cli import FLAG, Parser, choice, count, int_range, limit, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory, check_output_files, to_line, write_atomic, write_json
@@ -51,11 +54,28 @@ RULES = (
         lambda args: not args.step,
         harmless=True,
     ),
+    Rule(("ensemble_dir",), "--ensemble_by", lambda args: args.ensemble_by),
+    Rule(("ensemble_by",), "--ensemble_dir and --step 0", lambda args: args.ensemble_dir and not args.step),
 )
 
 
+class _Parser(Parser):
+    """Also understands the flags of the original's evaluation."""
+
+    def parse_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else list(args)
+        try:
+            words = original_flags.translated(words)
+        except UsageError as error:
+            self.error(str(error))
+        if args is None:
+            sys.argv = [sys.argv[0], *words]
+            return super().parse_args(None, namespace)
+        return super().parse_args(words, namespace)
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
+    parser = _Parser(
         __doc__,
         section="evaluate",
         rules=RULES,
@@ -70,6 +90,15 @@ def build_parser() -> argparse.ArgumentParser:
     gemba.add_flags(
         parser.add_argument_group("an LLM that judges (--metrics gemba-da, gemba-mqm, gemba-esa)").add_argument
     )
+
+    add = parser.add_argument_group("best of two systems").add_argument
+    add(
+        "--ensemble_by",
+        metavar="METRIC",
+        help="also score the best of two systems, of each sentence the translation that this metric without references prefers: "
+        "blaser-qe, metricx-24-qe, cometkiwi … [none]",
+    )
+    add("--ensemble_dir", type=Path, metavar="DIR", help="where it is written, a folder for each direction")
 
     add = parser.add_argument_group("significance").add_argument
     add(
@@ -118,6 +147,7 @@ def _add_data_flags(add) -> None:
         help="files: sources and references, as for main.py [as main.py recorded them]",
     )
     add_language_flags(add)
+    add("--max_samples", type=limit, metavar="N", help="score only the first N sentences; -1: all [all]")
     add("--step", **count(0, "score translate_{N}.jsonl; above 0 these are phrases, which have no references", 0))
     add("--allow_partial", **FLAG, help="also score unfinished runs, on the sentences they have")
 
@@ -143,6 +173,8 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
     if not groups:
         more = f" (and {len(skipped) - 1} other folders)" if len(skipped) > 1 else ""
         raise UsageError(next(iter(skipped.values()), "nothing is translated yet") + more)
+    if args.ensemble_by:
+        ensemble.add(list(groups.values()), args)
     ordered = sorted(groups.values(), key=lambda group: (group[0].dataset, group[0].src.name, group[0].tgt.name))
     resolved = with_other_directions({folder.resolve() for folder in baselines}, ordered)
     scored, summary, failed, rows = score_groups(ordered, names, resolved, args)
@@ -197,6 +229,8 @@ def print_report(args: argparse.Namespace) -> int:
         series.check_format(args.plot)
     if args.every_eval_ever:
         check_output_directory(args.every_eval_ever, f"--every_eval_ever {args.every_eval_ever}")
+    if args.ensemble_dir:
+        check_output_directory(args.ensemble_dir, f"--ensemble_dir {args.ensemble_dir}")
     if args.cache_dir:
         check_output_directory(args.cache_dir, f"--cache_dir {args.cache_dir}")
     # Folders that record a data set which is missing are skipped one by one; what the command names must be there.

@@ -4,6 +4,8 @@
 #   OUTPUT_DIR=outputs/flores bash scripts/eval.sh
 #   OUTPUT_DIR=outputs/flores BASELINE=outputs/flores/Meta-Llama-3-8B bash scripts/eval.sh --csv scores.csv --json scores.json
 #   OUTPUT_DIR=original/outputs bash scripts/eval.sh --dataset_name_or_path flores --benchmark_dir ~/benchmarks
+# With --data_dir, a flag of the original's evaluation, OUTPUT_DIR is not read:
+#   bash scripts/eval.sh --data_dir GENERATIONS --dataset_name_or_path flores --strategies TEaR --languages Basque Hausa --metric bleu
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -15,6 +17,10 @@ if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || [ ! -x "$python" ]; then python
 # Relative paths are relative to the current directory.
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
-command=("$python" -m comptra.evaluate ${BASELINE:+--baseline "$BASELINE"} "$OUTPUT_DIR" "$@")
+dirs=("$OUTPUT_DIR")
+for word in "$@"; do
+    case $word in --data_dir | --data_dir=*) dirs=() ;; esac
+done
+command=("$python" -m comptra.evaluate ${BASELINE:+--baseline "$BASELINE"} ${dirs[@]+"${dirs[@]}"} "$@")
 { printf '+'; printf ' %q' "${command[@]}"; echo; } >&2
 exec "${command[@]}"

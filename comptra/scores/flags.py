@@ -25,7 +25,12 @@ METRICX = tuple(name for name, row in metrics.METRICS.items() if row.family == "
 
 def measures(args: argparse.Namespace, *chosen: str) -> bool:
     """Whether one of these metrics is computed; one of the user's own ("module:attribute") may use any flag."""
-    return any(name in chosen or ":" in name for name in metric_names(args))
+    return any(name in chosen or ":" in name for name in computed(args))
+
+
+def computed(args: argparse.Namespace) -> list[str]:
+    """The metrics that score, or choose between two systems; of comptra.evaluate alone the latter."""
+    return [*metric_names(args), *filter(None, [getattr(args, "ensemble_by", None)])]
 
 
 JUDGE_FLAGS = (
@@ -49,7 +54,7 @@ METRIC_RULES = (
     Rule(
         ("comet_models",),
         "--metrics that name each of its metrics",
-        lambda args: {name for name, _ in args.comet_models} <= set(metric_names(args)),
+        lambda args: {name for name, _ in args.comet_models} <= {*computed(args)},
     ),
     Rule(("comet_python",), "--metrics comet or a relative", lambda args: measures(args, *COMETS)),
     Rule(JUDGE_FLAGS, "--metrics gemba-da, gemba-mqm or gemba-esa", lambda args: measures(args, *GEMBAS)),

@@ -6,6 +6,7 @@ that differ (comptra/scores/columns.py), and by its folder where these are equal
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -117,20 +118,34 @@ def tables(report: dict, detailed: bool = False) -> list[Table]:
             made.append(_of_metrics(of_dataset[0], systems, report, detailed))
             continue
         classes = _by_class(of_dataset)
-        for name in metric_names(of_dataset):
+        for name in _names_with_scores(of_dataset):
             for title, groups in classes:
                 scope = SCOPES.get(title) or ("all" if len(classes) == 1 else "")
                 made.append(_of_languages(name, title, scope, groups, systems, report))
         if len(classes) > 1:
             made.append(_of_means(classes, systems, report))
     made += [table for own in _by_dataset(report["groups"]) if (table := _of_faults(own, systems))]
-    return made + [_of_seeds(group) for group in report["groups"] if group.get("over_seeds")]
+    made += [_of_seeds(group) for group in report["groups"] if group.get("over_seeds")]
+    return [replace(made[0], notes=_failed(report) + made[0].notes), *made[1:]]
 
 
 def metric_names(groups: Iterable[dict]) -> list[str]:
     """The metrics of groups, chrF++ first."""
     names = dict.fromkeys(name for group in groups for name in group["titles"])
     return sorted(names, key=lambda name: name != LEADING)
+
+
+def _names_with_scores(groups: Sequence[dict]) -> list[str]:
+    """The metrics that have a score somewhere; all if none has."""
+    names = metric_names(groups)
+    return [name for name in names if _scored(groups, name)] or names
+
+
+def _failed(report: dict) -> list[str]:
+    titles = {name: title for group in report["groups"] for name, title in group["titles"].items()}
+    return [
+        f"{titles.get(name, name)}: not computed: {why}" for name, why in (report.get("failed_metrics") or {}).items()
+    ]
 
 
 def _by_dataset(groups: Sequence[dict]) -> list[list[dict]]:
@@ -312,7 +327,7 @@ def _of_means(classes: Sequence[tuple[str, list[dict]]], systems: Systems, repor
     """Means of all metrics, from English, into English and over all directions."""
     groups = [group for _, own in classes for group in own]
     columns: dict[str, dict[str, Cell | str]] = {}
-    for name in metric_names(groups):
+    for name in _names_with_scores(groups):
         title = next(metric_info(group, name).title for group in groups if name in group["titles"])
         for direction, own in [*classes, ("all", groups)]:
             averages = _averages(report, name, groups[0]["dataset"], SCOPES.get(direction, direction))
@@ -376,8 +391,6 @@ def _notes(
     lines: list[str] = []
     for name in names:
         title = next((metric_info(group, name).title for group in groups if name in group["titles"]), name)
-        if reason := (report.get("failed_metrics") or {}).get(name):
-            lines.append(f"{title}: not computed: {reason}")
         signatures: dict[str, list[str]] = {}
         for group, heading in zip(groups, _headings(groups), strict=True):
             if name in group["signatures"]:

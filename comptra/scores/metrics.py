@@ -237,9 +237,9 @@ class SegmentMetric(Protocol):
     # weights: Sequence[Path], optional: the files of the model, whose size decides whether --metrics auto takes it
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
-        """The score of each segment, in order; None where there is none (an answer that cannot be read), which the next run asks for again. Loads the model when it
-        is first called. Which other segments are in the call makes no difference. Raises UnknownLanguage for a language that the
-        metric cannot judge at all."""
+        """The score of each segment, in order; None where there is none (an answer that cannot be read), which the next run asks for
+        again. Loads the model when it is first called. Which other segments are in the call makes no difference. Raises
+        UnknownLanguage for a language that the metric cannot judge at all."""
 
     def close(self) -> None:
         """Free the model and its memory."""

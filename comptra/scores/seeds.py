@@ -101,7 +101,10 @@ def _training_of(folder: Path) -> tuple[int | None, Any] | None:
     """The seed of the training of the model that made the translations in `folder`, and what else decided its weights; None if
     no file of train.py says it."""
     try:
-        model = Path(read_json(folder / TRANSLATE_MANIFEST, _Translated).get("model", ""))
+        name = read_json(folder / TRANSLATE_MANIFEST, _Translated).get("model")
+        if not name:
+            return None
+        model = Path(name)
         merged = read_json(model / "manifest_merge.json", _Merge).get("lineage", {}).get("links", [])
         model = Path(merged[0].get("name", "")) if merged else model
         is_checkpoint = model.name.startswith("checkpoint-")

@@ -11,6 +11,7 @@ from typing import TypedDict
 
 from comptra import evaluation_sets
 from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, TranslationLine, shortened
+from comptra.scores import original_trees
 from comptra.scores.columns import Described
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
@@ -33,6 +34,9 @@ class RunSettings(Described, total=False):
     tgt: str
     dataset_name_or_path: str
     max_samples: int | None
+    ensembled_by: str
+    ensemble_of: list[str]
+    systems: list[str]
 
 
 _Side = TypedDict("_Side", {"from": str, "sha256": str}, total=False)
@@ -103,8 +107,10 @@ def find_runs(folders: list[Path], step: int) -> list[Path]:
 
 def name_without_direction(folder: Path, settings: dict) -> str:
     """Model and settings of a run, equal for all directions: what names of today say of the settings is added to one of an older
-    version."""
+    version. An ensemble has the names of its members."""
     name = folder.name
+    if "ensembled_by" in settings:
+        return f"best of {' and '.join(settings.get('systems', ()))} by {settings['ensembled_by']}"
     if run := _RUN_NAME.match(name):
         parts = [part for part in variant(settings) if f"_{part}" not in name] if settings else []
         name = "_".join([name[run.end(1) + 1 :], *parts])
@@ -168,6 +174,8 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable)
         src, tgt = direction_of(folder.name, args.languages_file)
     path = folder / f"translate_{args.step}.jsonl"
     rows, problem = read_lines(path)
+    if args.max_samples is not None and len(rows) >= args.max_samples:
+        rows, problem = rows[: args.max_samples], None
     if problem and not args.allow_partial:
         raise UsageError(f"{problem}; let main.py finish it, or pass --allow_partial")
     if problem:
@@ -180,6 +188,8 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable)
             "as they are; re-run main.py to retry them"
         )
     dataset = args.dataset_name_or_path or ("files" if args.test_files else settings.get("dataset_name_or_path"))
+    if args.step == 0 and not (dataset or settings):
+        dataset = original_trees.dataset_of(folder)
     references, missing, facts = None, 0, {}
     if args.step == 0:
         if not dataset:
@@ -188,8 +198,9 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable)
                 + ", ".join(evaluation_sets.DATASETS)
             )
         files = args.test_files or (_files_of(folder, manifest) if dataset == "files" else None)
+        limits = [limit for limit in (settings.get("max_samples"), args.max_samples) if limit is not None]
         test_set = load_test_set(
-            dataset, src, tgt, max_samples=settings.get("max_samples"), test_files=files and tuple(files)
+            dataset, src, tgt, max_samples=min(limits, default=None), test_files=files and tuple(files)
         )
         what = f"{dataset} from {src.name} into {tgt.name}"
         _check_sentences(path, sentences, test_set.sources, what)

@@ -73,7 +73,7 @@ def main() -> None:
     candidates = [" ".join(word for word in text.split() if drop.random() > 0.15) for text in references]
     given = None if args.without_references else references
     with tempfile.TemporaryDirectory() as folder:
-        scale = 0.3 if args.shape == "tiny" else 0.04
+        scale = 0.3 if args.shape == "tiny" else 0.02
         name = build_metricx(Path(folder) / "metricx-24", training, scale=scale, pieces=1500, **SHAPES[args.shape])
         scorer = metricx.MetricX(name, dtype="float32", batch_tokens=args.batch_tokens)
         whole = MT5ForConditionalGeneration.from_pretrained(name, dtype=torch.float32).eval()

@@ -177,6 +177,18 @@ def test_a_language_that_a_metric_does_not_know_is_in_no_mean():
     assert shown(made, "mean of 2")[0] == "0.5000~" and shown(made, "mean of 2")[2] == "0.5200 (1 of 2)~"
 
 
+def test_a_metric_that_failed_is_a_line_and_no_empty_matrices():
+    given = with_all_marks() | {"failed_metrics": {"comet": "its model is not on this machine"}}
+    for one in given["groups"]:
+        for row in one["systems"]:
+            row["scores"]["comet"] = None
+    made = matrix.tables(given)
+    assert not any("COMET" in table.title or "COMET" in " ".join(table.header) for table in made)
+    assert made[0].notes[0] == "COMET: not computed: its model is not on this machine"
+    (single, _) = matrix.tables(given | {"groups": given["groups"][:1]})
+    assert set(shown(single, "COMET")) == {"-"}, "in one table the empty column stays"
+
+
 def test_marks_are_explained_and_warned_of():
     text = export.terminal(with_all_marks())
     for sign, explanation in MARKS.items():

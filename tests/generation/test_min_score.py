@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -200,6 +201,25 @@ def test_metricx_is_negated(run, tmp_path):
     assert run(tmp_path / "run", "--min_score", "-0.6", scorer=scorer).returncode == 0
     kept = [score for record in records(path) for score in record["scores"]]
     assert kept == [score for score in scores if score >= -0.6]
+
+
+def test_other_weights_under_the_same_name_are_refused(run, tmp_path):
+    """Folders of earlier versions, whose settings have no digest of the weights, are continued."""
+    from safetensors.torch import load_file, save_file
+
+    model = Path(build_metricx(tmp_path / "metricx-24-tiny", [text for pair in PAIRS for text in pair]))
+    write(tmp_path / "run")
+    flags = {"scorer": ("--scorer", "metricx-qe", "--metricx_name_or_path", model, "--min_score", "-0.6")}
+    assert run(tmp_path / "run", **flags).returncode == 0
+    settings = tmp_path / "run/t/settings_score.json"
+    recorded = json.loads(settings.read_text())
+    assert len(recorded["scorer_weights"]) == 16
+    weights = load_file(model / "model.safetensors")
+    save_file({name: tensor * 2 for name, tensor in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    refused = run(tmp_path / "run", **flags)
+    assert refused.returncode == 2 and f"scorer_weights was '{recorded['scorer_weights']}', now '" in refused.stderr
+    settings.write_text(json.dumps({name: value for name, value in recorded.items() if name != "scorer_weights"}))
+    assert run(tmp_path / "run", **flags).returncode == 0
 
 
 def test_two_versions_of_metricx_have_two_names():

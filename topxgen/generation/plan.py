@@ -198,6 +198,7 @@ class GenerationConfig:
             "lid_model": self.args.lid_model,
             "number_of_candidates": self.args.number_of_candidates,
             "select_by": None if self.selector is None else self.selector.id,
+            **_weights_of("select_by", self.selector),
             **self.translator.settings,
         }
 
@@ -205,6 +206,7 @@ class GenerationConfig:
         """What decides the scores, and which pairs they drop."""
         return {
             "scorer": "none" if self.scorer is None else self.scorer.id,
+            **_weights_of("scorer", self.scorer),
             "min_score": self.args.min_score,
         }
 
@@ -241,3 +243,9 @@ class GenerationConfig:
     def scorer(self):
         """The scorer, its models not loaded; None for --scorer none."""
         return load_choice("--scorer", self.scorer_name, SCORERS)(self.args)
+
+
+def _weights_of(role: str, judge) -> dict[str, str]:
+    """{"scorer_weights": digest} if the judge has local weights: other ones under one name are other settings."""
+    weights = getattr(judge, "weights", "")
+    return {f"{role}_weights": weights} if weights else {}

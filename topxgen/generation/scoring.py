@@ -8,6 +8,7 @@ Higher is better for every scorer. A scorer is made from the flags, and has
     load()                              load its models
     score(records, source, target)      -> for each record the list of its pairs' scores, which depend on `records` alone
     truncated                           how many texts it has truncated so far
+    weights                             digest of the weights of local models, "" or absent without any
     close()                             free the models and their memory
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl, to_line, write_atomic
-from topxgen.common.provenance import digest
+from topxgen.common.provenance import digest, weights_id
 from topxgen.common.records import Layout, ScoreRecord, TranslationRecord, read_translations, with_ids
 from topxgen.common.registry import Choice
 from topxgen.inference.response_cache import ResponseCache
@@ -113,6 +114,10 @@ class BlaserScorer(_PairScorer):
         args = self._args
         self._model = Blaser(args.blaser_name_or_path, args.sonar_name_or_path, dtype=args.scorer_dtype)
 
+    @property
+    def weights(self) -> str:
+        return _weights(self._args.blaser_name_or_path, self._args.sonar_name_or_path)
+
 
 class MetricXScorer(_PairScorer):
     """MetricX without references (topxgen.quality.metricx), negated: 0 to -25, so that higher is better as for all scorers."""
@@ -126,6 +131,10 @@ class MetricXScorer(_PairScorer):
         return (
             self._args.scorer_dtype if "scorer_dtype" in getattr(self._args, "given", ()) else metricx.default_dtype()
         )
+
+    @property
+    def weights(self) -> str:
+        return _weights(self._args.metricx_name_or_path)
 
     @property
     def id(self) -> str:
@@ -150,6 +159,13 @@ class MetricXScorer(_PairScorer):
         translations = [text for record in records for text in record["translations"]]
         errors = iter(self._model.score(sentences, translations))
         return [[0.0 - next(errors) for _ in record["translations"]] for record in records]
+
+
+def _weights(*models: str) -> str:
+    """A digest of the weights of local models, for the settings: an id, by which earlier versions know scores, has their names
+    alone. "" if all are on the Hub."""
+    ids = [weights_id(name) for name in models]
+    return digest(ids) if any(ids) else ""
 
 
 def _short_name(name_or_path: str) -> str:
