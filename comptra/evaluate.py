@@ -27,12 +27,13 @@ from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
-from comptra import evaluation_sets
-from comptra.scores import averages, ensemble, every_eval_ever, export, gemba, guard, original_flags, series
+from comptra import evaluation_sets, guard
+from comptra.scores import ensemble, gemba, original_flags
 from comptra.scores.flags import METRIC_RULES, add_metric_flags, add_model_flags
 from comptra.scores.scoring import score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, read_system
-from comptra.scores.tables import title_of
+from comptra.significance import averages
+from comptra.tables import every_eval_ever, export, series, title_of
 from topxgen.common import flag_rules, hub, provenance
 from topxgen.common.cli import FLAG, Parser, choice, count, int_range, limit, run_main
 from topxgen.common.console import show

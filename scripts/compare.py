@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypedDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from comptra.scores import comparison as tables
+from comptra.tables import variants as tables
 from topxgen.common import flag_rules, provenance
 from topxgen.common.cli import FLAG, Parser, choice, run_main
 from topxgen.common.console import show

@@ -13,7 +13,7 @@ import numpy as np
 
 from comptra.contamination.twins import Sentence, holds
 from comptra.scores import metrics
-from comptra.scores.significance import resampled_scores
+from comptra.significance.resampling import resampled_scores
 from topxgen.text.languages import Language
 
 SAMPLES = 10_000

@@ -1,1 +1,1 @@
-"""Metrics, significance tests and the tables that show them."""
+"""The systems that are scored, and the metrics that score them."""

@@ -36,7 +36,7 @@ class Metric(Choice):
     reads: tuple[
         str, ...
     ] = ()  # what it needs beside the translation: "source", "reference", "rival" (the baseline's translation)
-    family: str = ""  # metrics that were trained on the same data or model; see comptra.scores.interference
+    family: str = ""  # metrics that were trained on the same data or model; see comptra.guard.interference
     of_segments: bool = False
 
 

@@ -6,14 +6,16 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comptra.scores import auto, compared, guard, metrics, output_faults, seeds, segments
-from comptra.scores.averages import Averages
+from comptra import guard
+from comptra.scores import auto, metrics, output_faults, segments
 from comptra.scores.columns import columns_of
 from comptra.scores.metrics import MetricSettings
 from comptra.scores.reliability import reliability
 from comptra.scores.segment_cache import ScoreCache, default_folder
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System
+from comptra.significance import compared, seeds
+from comptra.significance.averages import Averages
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 

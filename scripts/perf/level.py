@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from comptra.scores import metrics, significance
-from comptra.scores.compared import ALPHA, top_cluster
-from comptra.scores.significance import Pair, Scores
+from comptra.scores import metrics
+from comptra.significance import resampling
+from comptra.significance.compared import ALPHA, top_cluster
+from comptra.significance.resampling import Pair, Scores
 from topxgen.text import languages
 
 REPLACED, WORSE, FEW_LOST, MANY_LOST = KINDS = ("replaced", "worse", "few lost", "many lost")
@@ -106,13 +107,13 @@ def p_values(metric: Metric, statistics: list[np.ndarray], seed: int, samples: b
     """Of all systems but the first, compared with it: by randomisation and with `samples` by the bootstrap and by that of
     sacreBLEU."""
     pairs = [Pair(statistics[0], other, metric.scores) for other in statistics[1:]]
-    observed, drawn = significance.randomized(pairs, TRIALS, seed)
-    swapped = [significance.randomization_p_value(*both) for both in zip(observed, drawn, strict=True)]
+    observed, drawn = resampling.randomized(pairs, TRIALS, seed)
+    swapped = [resampling.randomization_p_value(*both) for both in zip(observed, drawn, strict=True)]
     if not samples:
         return [swapped]
-    scores = significance.resampled_scores(statistics, [metric.scores] * len(statistics), TRIALS, seed)
+    scores = resampling.resampled_scores(statistics, [metric.scores] * len(statistics), TRIALS, seed)
     resampled = [
-        significance.bootstrap_p_value(difference, other - scores[0], int((pair.one != pair.other).any(axis=1).sum()))
+        resampling.bootstrap_p_value(difference, other - scores[0], int((pair.one != pair.other).any(axis=1).sum()))
         for difference, other, pair in zip(observed, scores[1:], pairs, strict=True)
     ]
     theirs = [
@@ -140,7 +141,7 @@ def rejections(
     rng, found = np.random.default_rng(seed), np.zeros(3 if samples else 1)
     for _ in range(simulations):
         tests = p_values(metric, draw(metric, systems, count, rng), int(rng.integers(2**32)), samples)
-        found += [min(significance.holm(p)) < ALPHA for p in tests]
+        found += [min(resampling.holm(p)) < ALPHA for p in tests]
     return (found / simulations).tolist()
 
 
@@ -156,8 +157,8 @@ def exclusions(
         scores = [float(metric.scores(own.sum(axis=0)[None])[0]) for own in statistics]
         order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
         pairs = [Pair(statistics[order[0]], statistics[i], metric.scores) for i in order[1:]]
-        observed, drawn = significance.randomized(pairs, TRIALS, int(rng.integers(2**32)))
-        p = [significance.randomization_p_value(*both) for both in zip(observed, drawn, strict=True)]
+        observed, drawn = resampling.randomized(pairs, TRIALS, int(rng.integers(2**32)))
+        p = [resampling.randomization_p_value(*both) for both in zip(observed, drawn, strict=True)]
         cluster = top_cluster(order, p)
         found += [0 not in cluster, any(i not in cluster for i in best), len(cluster)]
     return (found / simulations).tolist()

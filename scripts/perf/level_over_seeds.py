@@ -11,7 +11,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from comptra.scores.metrics import mean_scores
-from comptra.scores.over_seeds import compare, covariance
+from comptra.significance.over_seeds import compare, covariance
 
 # (seeds of either system, standard deviation of the models' qualities, of what a system has of its own on a sentence)
 CASES = (

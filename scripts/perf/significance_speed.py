@@ -17,8 +17,9 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from comptra.scores import metrics, significance
-from comptra.scores.significance import Pair
+from comptra.scores import metrics
+from comptra.significance import resampling
+from comptra.significance.resampling import Pair
 from scripts.perf.level import _RATES, WORSE
 from topxgen.text import languages
 
@@ -92,9 +93,9 @@ def main() -> None:
             for i in range(1, args.systems)
             for name, scorer in scorers.items()
         ]
-        observed, drawn = significance.randomized(pairs, trials)
+        observed, drawn = resampling.randomized(pairs, trials)
         more = (np.abs(drawn) > np.abs(observed)[:, None] + 1e-9).sum(axis=1)
-        found = map(significance.randomization_p_value, observed, drawn)
+        found = map(resampling.randomization_p_value, observed, drawn)
         return tuple(np.reshape(list(p), (-1, len(scorers))) for p in (found, (more + 1) / (trials + 1)))
 
     p_values, without_ties = ours(args.their_trials)

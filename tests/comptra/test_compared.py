@@ -12,9 +12,10 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
-from comptra.scores import metrics, over_seeds, seeds, significance
-from comptra.scores.compared import top_cluster
-from comptra.scores.significance import Pair
+from comptra.scores import metrics
+from comptra.significance import over_seeds, resampling, seeds
+from comptra.significance.compared import top_cluster
+from comptra.significance.resampling import Pair
 from scripts.perf import level
 from tests.comptra.test_evaluate import RUN, UDHR, ntrex_sides, settings, udhr, worse, write
 from tests.support.runs import ROOT, in_process
@@ -94,43 +95,43 @@ def test_the_samples_are_sacrebleus_and_p_is_of_both_sides(ntrex):
         expected = next(column for key, column in found.items() if key != "System")[1].p_value
         scorer = metrics.create(name, test, metrics.MetricSettings(tokenize="13a"))
         both = [scorer.statistics(one) for one in (base, texts)]
-        one, other = significance.resampled_scores(both, [scorer.scores] * 2, 1000)
+        one, other = resampling.resampled_scores(both, [scorer.scores] * 2, 1000)
         observed = float(np.diff([scorer.scores(stats.sum(axis=0)) for stats in both])[0])
         assert level.sacrebleus(observed, np.abs(other - one)) == expected
-        ours = significance.bootstrap_p_value(observed, other - one, 150)
+        ours = resampling.bootstrap_p_value(observed, other - one, 150)
         assert 0.001 < expected < 0.3 and 1.4 * expected < ours < 2.8 * expected
 
 
 def test_the_bootstrap_by_hand():
     drawn = np.array([-1.0, 0, 1, 2, 3, 4, 5, 6])  # their mean is 2.5
-    assert significance.bootstrap_p_value(2.5, drawn, 100) == 5 / 9  # -1, 0, 5, 6
-    assert significance.bootstrap_p_value(-2.5, drawn, 100) == 5 / 9
-    assert significance.bootstrap_p_value(9, drawn, 100) == 1 / 9
-    assert significance.bootstrap_p_value(0, np.zeros(9), 0) == 1
-    assert significance.bootstrap_p_value(2.5, np.append(drawn, np.nan), 100) == 5 / 9
+    assert resampling.bootstrap_p_value(2.5, drawn, 100) == 5 / 9  # -1, 0, 5, 6
+    assert resampling.bootstrap_p_value(-2.5, drawn, 100) == 5 / 9
+    assert resampling.bootstrap_p_value(9, drawn, 100) == 1 / 9
+    assert resampling.bootstrap_p_value(0, np.zeros(9), 0) == 1
+    assert resampling.bootstrap_p_value(2.5, np.append(drawn, np.nan), 100) == 5 / 9
 
 
 @pytest.mark.parametrize("segments, least", [(1, 1.0), (2, 0.5), (3, 0.25), (5, 1 / 16)])
 def test_few_segments_are_no_proof(segments, least):
     """A system that is ahead in each of so few: no test calls it better, whichever number of trials says so."""
     pair = Pair(means(np.zeros(segments)), means(np.linspace(1, 1.001, segments)), mean)
-    (observed,), drawn = significance.randomized([pair], 4000)
-    assert significance.randomization_p_value(observed, drawn[0]) == pytest.approx(least, abs=0.03)
-    one, other = significance.resampled_scores(pair[:2], [mean] * 2, 4000)
-    assert significance.bootstrap_p_value(observed, other - one, segments) == pytest.approx(least, abs=0.001)
+    (observed,), drawn = resampling.randomized([pair], 4000)
+    assert resampling.randomization_p_value(observed, drawn[0]) == pytest.approx(least, abs=0.03)
+    one, other = resampling.resampled_scores(pair[:2], [mean] * 2, 4000)
+    assert resampling.bootstrap_p_value(observed, other - one, segments) == pytest.approx(least, abs=0.001)
 
 
 def test_one_trial():
     pair = Pair(means([0, 0, 0, 0]), means([1, 1, 1, 1]), mean)
-    (observed,), drawn = significance.randomized([pair], 1)
-    assert significance.randomization_p_value(observed, drawn[0]) in (0.5, 1.0)
+    (observed,), drawn = resampling.randomized([pair], 1)
+    assert resampling.randomization_p_value(observed, drawn[0]) in (0.5, 1.0)
 
 
 @pytest.mark.parametrize("scores", [level.metrics.mean_scores, lambda sums: 0 * sums[..., 0]])
 def test_statistics_of_zeros_are_no_difference(scores):
     zeros = np.tile([0.0, 1.0], (5, 1))
-    observed, drawn = significance.randomized([Pair(zeros, zeros.copy(), scores)], 20)
-    assert observed[0] == 0 and significance.randomization_p_value(observed[0], drawn[0]) == 1
+    observed, drawn = resampling.randomized([Pair(zeros, zeros.copy(), scores)], 20)
+    assert observed[0] == 0 and resampling.randomization_p_value(observed[0], drawn[0]) == 1
 
 
 def test_sums_are_exact_for_counts_and_numbers_of_any_size():
@@ -138,7 +139,7 @@ def test_sums_are_exact_for_counts_and_numbers_of_any_size():
     rng = np.random.default_rng(0)
     small, large = rng.integers(0, 50, 400).astype(float), rng.integers(0, 2**30, 400).astype(float)
     reals = rng.normal(0, 1e6, 400)
-    columns = significance._Columns([np.column_stack([small, large]), np.column_stack([reals, small])])
+    columns = resampling._Columns([np.column_stack([small, large]), np.column_stack([reals, small])])
     weights = rng.multinomial(400, np.full(400, 1 / 400), 9)
     one, other = columns.sums(weights)
     for row in range(9):
@@ -146,18 +147,18 @@ def test_sums_are_exact_for_counts_and_numbers_of_any_size():
         assert one[row, 1] == sum(int(a) * int(b) for a, b in zip(weights[row], large, strict=True))
         assert other[row, 0] == pytest.approx(float(weights[row] @ reals), rel=1e-9)
     order = rng.permutation(400)  # another order of addition is what threads make
-    shuffled = significance._Columns([np.column_stack([reals, small])[order]]).sums(weights[:, order])[0]
+    shuffled = resampling._Columns([np.column_stack([reals, small])[order]]).sums(weights[:, order])[0]
     assert (shuffled == other).all()
 
 
 def test_p_values_do_not_depend_on_the_threads():
     code = """
 import numpy as np
-from comptra.scores import significance
+from comptra.significance import resampling
 rng = np.random.default_rng(1)
 stats = [np.column_stack([rng.normal(size=700), np.ones(700)]) for _ in range(9)]
 mean = lambda sums: sums[..., 0] / sums[..., 1]
-print(significance.randomized([significance.Pair(stats[0], one, mean) for one in stats[1:]], 300)[1].tobytes().hex())
+print(resampling.randomized([resampling.Pair(stats[0], one, mean) for one in stats[1:]], 300)[1].tobytes().hex())
 """
     found = {
         subprocess.run(
@@ -174,8 +175,8 @@ print(significance.randomized([significance.Pair(stats[0], one, mean) for one in
 
 
 def test_memory_is_bounded_with_few_segments_and_many_systems(monkeypatch):
-    monkeypatch.setattr(significance, "_BLOCK", 1 << 12)
-    for make in (significance._swaps, significance._resamples):
+    monkeypatch.setattr(resampling, "_BLOCK", 1 << 12)
+    for make in (resampling._swaps, resampling._resamples):
         sizes = [len(block) for block in make(3, 5000, 1, width=100)]
         assert sum(sizes) == 5000 and max(sizes) * 100 <= 1 << 12
 
@@ -234,9 +235,9 @@ def test_the_level_holds_for_means_over_languages_whose_sentences_are_the_same()
         misread = rng.normal(size=(2, 60))
         pairs = [Pair(*(means(own + 0.5 * rng.normal(size=60)) for own in misread), mean) for _ in range(4)]
         for which, numbers in enumerate([[1] * 4, [1, 2, 3, 4]]):
-            tested = [significance.randomized([pair], 200, seed) for pair, seed in zip(pairs, numbers, strict=True)]
+            tested = [resampling.randomized([pair], 200, seed) for pair, seed in zip(pairs, numbers, strict=True)]
             observed, drawn = (sum(values) for values in zip(*tested, strict=True))
-            found[which] += significance.randomization_p_value(observed[0], drawn[0]) < 0.05
+            found[which] += resampling.randomization_p_value(observed[0], drawn[0]) < 0.05
     together, apart = found / 300
     assert 0.02 <= together <= 0.08 and apart > 0.2
 
@@ -378,7 +379,7 @@ def by_hand(report: dict, models: tuple[str, str], trials: int = 500) -> float:
             for file in Path("runs", model, RUN.format("English", group["tgt"])).glob("translate_0.jsonl")
         )  # fmt: skip
         observed += float(scorer.scores(other.sum(axis=0)) - scorer.scores(one.sum(axis=0)))
-        swaps = np.random.default_rng(significance.SEED).integers(2, size=(trials, len(one)), dtype=bool)
+        swaps = np.random.default_rng(resampling.SEED).integers(2, size=(trials, len(one)), dtype=bool)
         for trial, swap in enumerate(swaps):
             swapped = (np.where(swap[:, None], *pair).sum(axis=0) for pair in ((one, other), (other, one)))
             totals[trial] += float(np.subtract(*(scorer.scores(sums) for sums in swapped)))
@@ -457,7 +458,7 @@ def test_runs_that_differ_in_the_seed_of_the_training_are_one_system(workplace):
         ]
         for name, own in folders.items()
     }
-    expected = over_seeds.compare_all(statistics, "plain", scorer.scores, 2000, significance.SEED)
+    expected = over_seeds.compare_all(statistics, "plain", scorer.scores, 2000, resampling.SEED)
     for name, one in by_method.items():
         assert one["scores"]["chrf"]["mean"] == pytest.approx(expected[name]["mean"])
         assert one["scores"]["chrf"].get("p_holm") == pytest.approx(expected[name].get("p_holm"))
@@ -556,7 +557,7 @@ def test_all_pairs_share_the_swaps_of_one_pair():
     rng = np.random.default_rng(3)
     stats = [means(rng.integers(0, 9, 30)) for _ in range(4)]
     pairs = [Pair(one, other, mean) for one, other in itertools.combinations(stats, 2)]
-    observed, drawn = significance.randomized(pairs, 70, 5)
+    observed, drawn = resampling.randomized(pairs, 70, 5)
     for i, pair in enumerate(pairs):
-        alone = significance.randomized([pair], 70, 5)
+        alone = resampling.randomized([pair], 70, 5)
         assert alone[0][0] == observed[i] and (alone[1][0] == drawn[i]).all()

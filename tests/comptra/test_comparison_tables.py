@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from comptra.scores import comparison
+from comptra.tables import variants as tables
 
 
 def value(mean: float, **more) -> dict:
@@ -46,22 +46,22 @@ SAME = value(11, difference=1, difference_interval=[-3, 5], p=0.04, p_holm=0.08)
 
 def test_marks_intervals_and_p_values():
     made = report(variant("up", 10), variant("base", 10), up=BETTER, down=WORSE, same=SAME, base=value(10))
-    _, (title, rows) = comparison.tables(made)
+    _, (title, rows) = tables.tables(made)
     assert title == "udhr from English into Basque, 3 sentences"
     assert rows[0] == ["variant", "chrF++ mean ± sd [95%]", "difference [95%]", "p", "Holm"]
     assert rows[1] == ["up", "20.00 ± 1.50 [16.30, 23.70]+", "+10.00 [+5.00, +15.00]", "0.0010", "0.0020"]
     assert rows[2] == ["down", "5.00-", "-5.00 [-9.00, -1.00]", "0.0200", "0.0200"]
     assert rows[3][1].strip() == "11.00" and rows[4] == ["base (baseline)", "10.00 ", "-", "-", "-"]
     alone = report(variant("up", 10), variant("base", 10), up=BETTER, base=value(10))
-    assert comparison.tables(alone)[1][1][0] == ["variant", "chrF++ mean ± sd [95%]", "difference [95%]", "p"]
-    text = " ".join(comparison.markdown(made).split())
+    assert tables.tables(alone)[1][1][0] == ["variant", "chrF++ mean ± sd [95%]", "difference [95%]", "p"]
+    text = " ".join(tables.markdown(made).split())
     assert "| up | 20.00 ± 1.50 [16.30, 23.70]+ | +10.00 [+5.00, +15.00] | 0.0010 | 0.0020 |" in text
-    assert comparison.text(made).splitlines()[0] == "data and cost"
+    assert tables.text(made).splitlines()[0] == "data and cost"
 
 
 def test_csv_has_a_row_for_each_score():
     made = report(variant("up", 10), variant("base", None), up=BETTER, base=value(10))
-    up, base = csv.DictReader(comparison.csv_text(made).splitlines())
+    up, base = csv.DictReader(tables.csv_text(made).splitlines())
     assert (up["mean_low"], up["difference_high"], up["p_holm"], up["texts"]) == ("16.3", "15", "0.002", "10")
     assert (base["variant"], base["p"], base["mean_low"], base["hours"]) == ("base", "", "", "0.25")
 
@@ -77,4 +77,4 @@ def test_csv_has_a_row_for_each_score():
 )
 def test_unequal_numbers_are_said(variants, says):
     made = report(*(variant(*row) for row in variants), a=value(1), b=value(2))
-    assert says in comparison.unequal_texts(made["variants"]) and bool(says) == ("UNEQUAL" in comparison.text(made))
+    assert says in tables.unequal_texts(made["variants"]) and bool(says) == ("UNEQUAL" in tables.text(made))

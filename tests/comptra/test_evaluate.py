@@ -15,7 +15,9 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from comptra import evaluate, evaluation_sets
-from comptra.scores import export, metrics, significance, surface, systems
+from comptra.scores import metrics, surface, systems
+from comptra.significance import resampling
+from comptra.tables import export
 from tests.support.runs import ROOT, records
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
@@ -157,21 +159,21 @@ def test_p_values_are_sacrebleus(ntrex, tmp_path, score, monkeypatch):
     )
 
     for block in (1 << 22, 1):  # trials in one block, then 32 at a time
-        monkeypatch.setattr(significance, "_BLOCK", block)
+        monkeypatch.setattr(resampling, "_BLOCK", block)
         code, _, said = score(*args)
         assert code == 0, said
         (group,) = json.loads((tmp_path / "out.json").read_text())["groups"]
         for name, column in expected.items():
             found = [system["scores"][name] for system in group["systems"][1:]]
             assert [value["p"] for value in found] == column
-            assert [value["p_holm"] for value in found] == significance.holm(column)
+            assert [value["p_holm"] for value in found] == resampling.holm(column)
 
 
 def test_p_is_exact_where_few_segments_differ():
     """Two segments that differ: four ways to swap them, and two of these are the systems themselves."""
     base = [np.array([[1.0, 1], [0, 1], [1, 1], [0, 1]])]
     other = [np.array([[0.0, 1], [0, 1], [0, 1], [0, 1]])]
-    p_values = significance.randomization_p_values(base, [other], [metrics.mean_scores], 20000)
+    p_values = resampling.randomization_p_values(base, [other], [metrics.mean_scores], 20000)
     assert p_values[0, 0] == pytest.approx(0.5, abs=0.015)
 
 
@@ -181,7 +183,7 @@ def test_p_values_hold_their_level():
     found = []
     for _ in range(300):
         base, system = ([np.column_stack([chance.normal(size=40), np.ones(40)])] for _ in range(2))
-        found.append(significance.randomization_p_values(base, [system], [metrics.mean_scores], 400)[0, 0])
+        found.append(resampling.randomization_p_values(base, [system], [metrics.mean_scores], 400)[0, 0])
     assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09
 
 
@@ -211,20 +213,20 @@ def test_bootstrap_intervals_are_sacrebleus(ntrex):
     test = metrics.Test(languages.find("English"), languages.find("Basque"), sources, references)
     for name, metric in (("bleu", BLEU(tokenize="13a")), ("chrf", CHRF(word_order=2))):
         scorer = metrics.create(name, test, metrics.MetricSettings(tokenize="13a"))
-        ((low, high),) = significance.bootstrap_intervals([scorer.statistics(texts)], [scorer.scores], 1000)
+        ((low, high),) = resampling.bootstrap_intervals([scorer.statistics(texts)], [scorer.scores], 1000)
         expected = metric.corpus_score(texts, [references], n_bootstrap=1000)
         assert (high - low) / 2 == pytest.approx(expected._ci, rel=0.1)
         assert (high + low) / 2 == pytest.approx(expected._mean, abs=0.1)
 
 
 def test_holm_by_hand():
-    assert significance.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert significance.holm([0.9, 0.8]) == [1, 1]
-    assert significance.holm([0.2]) == [0.2]
+    assert resampling.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert resampling.holm([0.9, 0.8]) == [1, 1]
+    assert resampling.holm([0.2]) == [0.2]
     # The smallest by the number of tests, the next by one less; none smaller than a smaller one's.
-    assert significance.holm([0.02, 0.011, 0.03, 0.5]) == pytest.approx([0.06, 0.044, 0.06, 0.5])
-    assert significance.holm([0.01, 0.01]) == pytest.approx([0.02, 0.02])
-    assert significance.holm([]) == []
+    assert resampling.holm([0.02, 0.011, 0.03, 0.5]) == pytest.approx([0.06, 0.044, 0.06, 0.5])
+    assert resampling.holm([0.01, 0.01]) == pytest.approx([0.02, 0.02])
+    assert resampling.holm([]) == []
 
 
 def random_statistics(segments: int, seed: int) -> np.ndarray:
@@ -234,11 +236,11 @@ def random_statistics(segments: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("block", [1 << 22, 1])
 def test_p_counts_the_trials_that_differ_at_least_as_much(monkeypatch, block):
     """Each trial by itself, in a loop; two systems and two metrics, of which one is the other upside down."""
-    monkeypatch.setattr(significance, "_BLOCK", block)
+    monkeypatch.setattr(resampling, "_BLOCK", block)
     trials, segments = 200, 7
     base, *systems = (random_statistics(segments, seed) for seed in range(3))
     functions = [metrics.mean_scores, lambda sums: -metrics.mean_scores(sums)]
-    p_values = significance.randomization_p_values([base] * 2, [[s] * 2 for s in systems], functions, trials, seed=3)
+    p_values = resampling.randomization_p_values([base] * 2, [[s] * 2 for s in systems], functions, trials, seed=3)
     swaps = np.random.default_rng(3).integers(2, size=(trials, segments), dtype=bool)
     for row, system in zip(p_values, systems, strict=True):
         observed = abs(base[:, 0].mean() - system[:, 0].mean())
@@ -255,17 +257,17 @@ def test_p_counts_the_trials_that_differ_at_least_as_much(monkeypatch, block):
 def test_p_is_never_zero_and_one_for_equal_systems():
     """Add-one smoothing: with no trial as extreme, p is 1 / (trials + 1)."""
     low, high = (np.column_stack([np.full(60, value), np.ones(60)]) for value in (0.0, 1.0))
-    p_values = significance.randomization_p_values([low], [[high], [low]], [metrics.mean_scores], 99)
+    p_values = resampling.randomization_p_values([low], [[high], [low]], [metrics.mean_scores], 99)
     assert p_values.tolist() == [[0.01], [1.0]]
 
 
 @pytest.mark.parametrize("block", [1 << 22, 1])
 def test_bootstrap_intervals_are_percentiles_of_resampled_scores(monkeypatch, block):
-    monkeypatch.setattr(significance, "_BLOCK", block)
+    monkeypatch.setattr(resampling, "_BLOCK", block)
     stats, samples = random_statistics(9, 1), 40
     drawn = np.random.default_rng(5).integers(9, size=(samples, 9))
     expected = np.percentile([100 * stats[rows, 0].mean() for rows in drawn], (2.5, 97.5))
-    ((low, high),) = significance.bootstrap_intervals([stats], [metrics.mean_scores], samples, seed=5)
+    ((low, high),) = resampling.bootstrap_intervals([stats], [metrics.mean_scores], samples, seed=5)
     assert (low, high) == pytest.approx(tuple(expected)) and low < 100 * stats[:, 0].mean() < high
 
 

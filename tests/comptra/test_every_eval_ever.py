@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from comptra.scores import every_eval_ever
 from comptra.scores.columns import COLUMNS
+from comptra.tables import every_eval_ever
 from tests.comptra.test_tables import HOSTILE
 from tests.support.runs import in_process
 from tests.support.score_reports import group, report, system, value, with_all_marks

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from comptra import candidate_selection
-from comptra.scores import interference, lineage, metrics
+from comptra.guard import chains, interference
+from comptra.scores import metrics
 from tests.experiments.test_comparison_run import TRANSLATOR
 from tests.support.api_server import KEY, ApiServer
 from tests.support.main_runs import folder_of, options
@@ -110,7 +111,7 @@ def by_chrf(place) -> Path:
 
 
 def reasons(folder: Path, *metrics: str) -> dict[str, list[str]]:
-    chain = lineage.read(folder)
+    chain = chains.read(folder)
     return {name: found for name in metrics if (found := interference.reasons(name, chain))}
 
 
@@ -287,7 +288,7 @@ def test_an_older_chain_ends_where_a_folder_is_gone(place, selected, tmp_path):
     copy = of_older_versions(place, tmp_path)
     manifest = copy.folder / selected.relative_to(place.folder) / "manifest_translate.json"
     gone = str((copy.folder / "selected").rename(copy.folder / "elsewhere").with_name("selected"))
-    assert lineage.read(manifest.parent).ends == [f"{gone} is not there any more"]
+    assert chains.read(manifest.parent).ends == [f"{gone} is not there any more"]
     system, shown = copy.evaluate(manifest.parent)
     (line,) = system["warnings"]
     assert line == f"the chain behind {system['name']} ends here: {gone} is not there any more"
@@ -298,7 +299,7 @@ def test_other_weights_in_the_folder_of_a_model(place, selected, by_chrf, tmp_pa
     copy = copy_of(place, tmp_path)
     shutil.copy(by_chrf / "adapter_model.safetensors", copy.folder / "selected" / "adapter_model.safetensors")
     model = copy.folder / "selected"
-    ends = lineage.read(copy.translate(model, "others")).ends
+    ends = chains.read(copy.translate(model, "others")).ends
     assert ends == [f"the weights in {model} are not those that manifest_train.json describes"]
 
 
@@ -321,7 +322,7 @@ def test_a_damaged_manifest_of_a_model(place, selected, tmp_path, damage):
     copy = copy_of(place, tmp_path)
     model = copy.folder / "selected"
     (model / "manifest_train.json").write_text(damage)
-    (end,) = lineage.read(copy.translate(model, "others")).ends
+    (end,) = chains.read(copy.translate(model, "others")).ends
     assert end.startswith(str(model / "manifest_train.json")) and "\n" not in end
 
 
@@ -331,7 +332,7 @@ def test_a_damaged_manifest_of_a_model(place, selected, tmp_path, damage):
 def test_a_damaged_manifest_of_translations(selected, tmp_path, damage):
     shutil.copytree(selected, tmp_path / "run")
     (tmp_path / "run" / "manifest_translate.json").write_text(damage)
-    (end,) = lineage.read(tmp_path / "run").ends
+    (end,) = chains.read(tmp_path / "run").ends
     assert "manifest_translate.json" in end and "\n" not in end
 
 
@@ -346,7 +347,7 @@ def test_a_model_that_was_made_from_itself_and_links(place, tmp_path):
     (tmp_path / "linked").symlink_to(tmp_path / "a")
     manifest = {"model": str(tmp_path / "linked"), "settings": {"weights": [""]}}
     (tmp_path / "run" / "manifest_translate.json").write_text(json.dumps(manifest))
-    assert f"{tmp_path / 'linked'} was made from itself, by its manifests" in lineage.read(tmp_path / "run").ends
+    assert f"{tmp_path / 'linked'} was made from itself, by its manifests" in chains.read(tmp_path / "run").ends
 
 
 # What selects, and what does not
@@ -430,7 +431,7 @@ def test_what_the_writer_of_the_data_learned_counts_for_the_same_family_alone(tm
     chosen = record.of_checkpoint("chrf", "m0", 4)
     link = {"kind": "data", "name": "d", "writers": [{"kind": "model", "name": "m0", "selections": [chosen]}]}
     (reason,) = marked(tmp_path, link, "chrf")
-    chain = lineage.read(tmp_path)
+    chain = chains.read(tmp_path)
     assert interference.reasons("my.py:metric", chain, "overlap") and not interference.reasons(
         "my.py:metric", chain, "comet"
     )
@@ -446,7 +447,7 @@ def test_a_judge_that_judges_its_own_texts(tmp_path):
     writer = {"kind": "model", "name": "google/gemma-3-27b-it", "selections": []}
     link = {"kind": "data", "name": "d", "writers": [writer]}
     marked(tmp_path, link, "chrf")
-    chain = lineage.read(tmp_path)
+    chain = chains.read(tmp_path)
     assert interference.self_preference("models/gemma-3-27b-it/", chain) == [
         "the judge models/gemma-3-27b-it/ is google/gemma-3-27b-it, which wrote the translations or what they were learned from"
     ]
@@ -490,12 +491,12 @@ def test_the_best_of_two_systems(tmp_path):
         f"the translation of each sentence was selected by metricx-24-qe ({members[2]}, --ensemble_by metricx-24-qe)"
     ]
     assert found.keys() == {"chrf", "metricx-24-qe"} and str(members[0]) in found["chrf"][0]
-    assert lineage.read(members[2]).ends == [] and lineage.read(members[2]).base_models[0] == "org/base"
+    assert chains.read(members[2]).ends == [] and chains.read(members[2]).base_models[0] == "org/base"
     shutil.rmtree(members[1])
     members[1].symlink_to(members[2])  # an ensemble of itself
-    assert lineage.read(members[2]).ends == [f"{members[1]} is not there any more"]
+    assert chains.read(members[2]).ends == [f"{members[1]} is not there any more"]
     members[1].unlink()
-    assert lineage.read(members[2]).ends == [f"{members[1]} is not there any more"]
+    assert chains.read(members[2]).ends == [f"{members[1]} is not there any more"]
     assert reasons(members[2], "metricx-24-qe")
 
 
@@ -544,5 +545,5 @@ def test_scorers_of_ones_own_and_without_a_name_are_said(tmp_path):
         facts = {"languages": {"English to Basque": part(by_percentile=5) | {"scorer": scorer}}}
         link = record.of_training({"dataset_name_or_path": "topxgen", "percentile": 50.0}, facts)
         assert marked(tmp_path, link, "blaser-qe") == []
-        (line,) = interference.unknown_selectors([lineage.read(tmp_path)])
+        (line,) = interference.unknown_selectors([chains.read(tmp_path)])
         assert line.startswith(f"the training data was selected by {said}")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from comptra.scores.metrics import mean_scores
-from comptra.scores.over_seeds import compare, compare_all, summary
+from comptra.significance.over_seeds import compare, compare_all, summary
 from scripts.perf.level_over_seeds import rejections
 
 

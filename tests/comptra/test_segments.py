@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from comptra import evaluate as evaluate_module
-from comptra.scores import comparison, segments
+from comptra.scores import segments
 from comptra.scores.metrics import Metric, Segment, Test
 from comptra.scores.segment_cache import ScoreCache, key_of
+from comptra.tables import variants
 from tests.comptra.test_evaluate import RUN, UDHR, udhr, worse, write
 from tests.support.runs import ROOT, in_process
 from topxgen.common.errors import UsageError
@@ -426,7 +427,7 @@ def test_compare_scores_segments_over_seeds_and_knows_which_way_is_better(workpl
     names = ("own.py:Length", "own.py:Errors", "own.py:Better", "ter", "own.py:Broken")
     flags = ("runs", *UDHR, "--metrics", *names, "--cache_dir", "cache")
     args = evaluate_module.build_parser().parse_args(flags)
-    ((group,), failed) = comparison.score(folders, "base", args)
+    ((group,), failed) = variants.score(folders, "base", args)
     scores = group["variants"]["good"]["scores"]
     assert list(failed) == ["own.py:Broken"] and list(scores) == list(names[:-1])
     assert {name: value["better"] for name, value in scores.items()} == {
@@ -437,6 +438,6 @@ def test_compare_scores_segments_over_seeds_and_knows_which_way_is_better(workpl
     }
     base = group["variants"]["base"]["scores"]
     assert base["own.py:Better"]["scores"][0] == 0.5 and scores["ter"]["difference"] < 0
-    assert comparison.score(folders, "base", args)[0] == [group] and len(set(scored(workplace))) > 0
-    comparison.score(folders, "base", args)
+    assert variants.score(folders, "base", args)[0] == [group] and len(set(scored(workplace))) > 0
+    variants.score(folders, "base", args)
     assert scored(workplace) == []

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from comptra.scores import series
+from comptra.tables import series
 from tests.comptra.test_evaluate import settings, udhr, worse, write
 from tests.support.runs import in_process
 from tests.support.score_reports import group, report, system, value

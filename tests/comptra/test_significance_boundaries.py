@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from comptra.scores.significance import bootstrap_intervals, holm, randomization_p_values
+from comptra.significance.resampling import bootstrap_intervals, holm, randomization_p_values
 
 
 def mean(sums: np.ndarray) -> np.ndarray:
@@ -46,12 +46,12 @@ def test_both_directions_count_and_the_systems_themselves():
 
 def test_the_swaps_are_sacrebleus(monkeypatch):
     """The default seed is sacrebleu's, and blocks draw the same numbers as one call for all."""
-    from comptra.scores import significance
+    from comptra.significance import resampling
 
     expected = np.random.default_rng(12345).integers(2, size=(200, 7), dtype=bool)
     for block in (1 << 22, 7 * 64, 1):
-        monkeypatch.setattr(significance, "_BLOCK", block)
-        swaps = np.concatenate(list(significance._swaps(7, 200, significance.SEED)))
+        monkeypatch.setattr(resampling, "_BLOCK", block)
+        swaps = np.concatenate(list(resampling._swaps(7, 200, resampling.SEED)))
         assert (swaps == expected).all()
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from comptra.scores import export, matrix
 from comptra.scores.columns import COLUMNS, columns_of
-from comptra.scores.tables import MARKS, Cell, mark, metric_info
+from comptra.tables import MARKS, Cell, export, mark, matrix, metric_info
 from tests.support import score_reports as reports
 from tests.support.runs import in_process
 from tests.support.score_reports import group, report, system, value, with_all_marks

@@ -6,8 +6,7 @@ import random
 import pytest
 
 from comptra import evaluation_sets
-from comptra.scores import training_overlap
-from comptra.scores.guard import _covers
+from comptra.guard import _covers, training_overlap
 from tests.support.runs import in_process
 from topxgen.common import lineage
 from topxgen.text import languages

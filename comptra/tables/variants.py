@@ -8,10 +8,11 @@ from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets
-from comptra.scores import compared, export, scoring
+from comptra.scores import scoring
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System, read_system
-from comptra.scores.tables import ALPHA, Table, mark
+from comptra.significance import compared
+from comptra.tables import ALPHA, Table, export, mark
 from topxgen.common import provenance
 from topxgen.common.console import aligned
 from topxgen.common.errors import UsageError
@@ -60,7 +61,7 @@ def score(
 
 def _compared(by_variant: dict[str, list[System]], baseline: str | None, one: Measured, seed: int) -> dict[str, dict]:
     """What `over_seeds.compare_all` gives by variant."""
-    from comptra.scores import over_seeds
+    from comptra.significance import over_seeds
 
     statistics, scorer = iter(one.statistics), one.scorer
     by_name = {name: [next(statistics) for _ in systems] for name, systems in by_variant.items()}

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from comptra.scores.compared import better
-from comptra.scores.significance import SEED, Scores, holm, resampled_scores
+from comptra.significance.compared import better
+from comptra.significance.resampling import SEED, Scores, holm, resampled_scores
 
 LEVEL = 0.95  # of intervals
 

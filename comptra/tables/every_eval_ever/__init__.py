@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 import topxgen
 from comptra.evaluation_sets import DATASETS
-from comptra.scores.matrix import Systems, metric_names
-from comptra.scores.tables import MetricInfo, finite, metric_info
+from comptra.tables import MetricInfo, finite, metric_info
+from comptra.tables.matrix import Systems, metric_names
 from topxgen import inference
 from topxgen.common.console import without_secrets
 from topxgen.common.errors import UsageError

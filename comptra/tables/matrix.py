@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from comptra.scores import guard
+from comptra import guard
 from comptra.scores.columns import COLUMNS, columns_of
 from comptra.scores.systems import name_without_direction
-from comptra.scores.tables import ALPHA, BEST, TIED, Cell, MetricInfo, Table, finite, mark, metric_info, title_of
+from comptra.tables import ALPHA, BEST, TIED, Cell, MetricInfo, Table, finite, mark, metric_info, title_of
 
 LEADING = "chrf"
 VALIDATED = ("trained", "validated", "surface")  # statuses of reliability that need no mark

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from comptra.scores.matrix import Systems, metric_names
-from comptra.scores.tables import finite, metric_info
+from comptra.tables import finite, metric_info
+from comptra.tables.matrix import Systems, metric_names
 from topxgen.common.console import printable
 from topxgen.common.errors import UsageError
 from topxgen.common.files import replacing

@@ -4,16 +4,16 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from comptra.scores import seeds
 from comptra.scores.metrics import Scorer
 from comptra.scores.systems import System
-from comptra.scores.tables import ALPHA
+from comptra.significance import seeds
+from comptra.tables import ALPHA
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from comptra.scores.averages import Averages
-    from comptra.scores.significance import Pair
+    from comptra.significance.averages import Averages
+    from comptra.significance.resampling import Pair
 
 SAMPLES = 2000  # bootstrap samples of the test over seeds, if --bootstrap gives no number
 Statistics = list[dict[str, "np.ndarray"]]  # of each system by metric (segments, m)
@@ -32,7 +32,7 @@ def compare(
 
     `systems` are those of the group, the baseline first. `averages` takes the differences from the baseline.
     """
-    from comptra.scores import significance
+    from comptra.significance import resampling
 
     rows = [system["scores"] for system in group["systems"]]
     ranked = {
@@ -48,15 +48,15 @@ def compare(
     pairs = _pairs(statistics, scorers, ranked, has_baseline=bool(group["baseline"]))
     if not pairs:
         return
-    observed, drawn = significance.randomized(list(pairs.values()), args.trials, args.seed)
-    p_values = dict(zip(pairs, map(significance.randomization_p_value, observed, drawn), strict=True))
+    observed, drawn = resampling.randomized(list(pairs.values()), args.trials, args.seed)
+    p_values = dict(zip(pairs, map(resampling.randomization_p_value, observed, drawn), strict=True))
     against_baseline = [key for key in pairs if group["baseline"] and key[1] == 0]
     for i, (name, one, other) in enumerate(pairs):
         if (name, one, other) in against_baseline:
             rows[other][name] |= {"difference": float(observed[i]), "p": p_values[name, one, other]}
     for name, scorer in scorers.items():
         ours = [rows[key[2]][name] for key in against_baseline if key[0] == name]
-        for value, corrected in zip(ours, significance.holm([value["p"] for value in ours]), strict=True):
+        for value, corrected in zip(ours, resampling.holm([value["p"] for value in ours]), strict=True):
             value["p_holm"] = corrected
             value["better"] = better(value, scorer.higher_is_better)
     if args.bootstrap:
@@ -100,7 +100,7 @@ def _pairs(
     statistics: Statistics, scorers: dict[str, Scorer], ranked: dict[str, list[int]], has_baseline: bool
 ) -> dict[tuple[str, int, int], "Pair"]:
     """By (metric, one, other) the pairs of systems: each with the baseline, and each with the best one."""
-    from comptra.scores import significance
+    from comptra.significance import resampling
 
     found = {}
     for name, order in ranked.items():
@@ -109,37 +109,37 @@ def _pairs(
                 both = statistics[one][name], statistics[other][name]
                 has_both = has_score(both, scorers[name])
                 if other != one and has_both.any():
-                    found[name, one, other] = significance.paired(*both, scorers[name].scores, has_both)
+                    found[name, one, other] = resampling.paired(*both, scorers[name].scores, has_both)
     return found
 
 
 def _add_intervals(
     rows: list[dict], statistics: Statistics, scorers: dict[str, Scorer], ranked: dict[str, list[int]], args
 ) -> None:
-    from comptra.scores import significance
+    from comptra.significance import resampling
 
     places = [(i, name) for name, order in ranked.items() for i in order]
     stats, functions = [statistics[i][name] for i, name in places], [scorers[name].scores for _, name in places]
     if places:
-        intervals = significance.bootstrap_intervals(stats, functions, args.bootstrap, args.seed)
+        intervals = resampling.bootstrap_intervals(stats, functions, args.bootstrap, args.seed)
         for (i, name), interval in zip(places, intervals, strict=True):
             rows[i][name]["interval"] = list(interval)
 
 
 def _bootstrap(rows: list[dict], pairs: dict[tuple[str, int, int], "Pair"], args: argparse.Namespace) -> None:
     """Add the 95% interval of each difference, and its p-value by the paired bootstrap."""
-    from comptra.scores import significance
+    from comptra.significance import resampling
 
     if not pairs:
         return
     stats = [stats for pair in pairs.values() for stats in pair[:2]]
     functions = [pair.scores for pair in pairs.values() for _ in range(2)]
-    drawn = significance.resampled_scores(stats, functions, args.bootstrap, args.seed)
+    drawn = resampling.resampled_scores(stats, functions, args.bootstrap, args.seed)
     for i, ((name, _, other), pair) in enumerate(pairs.items()):
         value, differences = rows[other][name], drawn[2 * i + 1] - drawn[2 * i]
         differing = int((pair.one != pair.other).any(axis=1).sum())
-        value["difference_interval"] = list(significance.interval(differences))
-        value["p_bootstrap"] = significance.bootstrap_p_value(value["difference"], differences, differing)
+        value["difference_interval"] = list(resampling.interval(differences))
+        value["p_bootstrap"] = resampling.bootstrap_p_value(value["difference"], differences, differing)
 
 
 def top_cluster(paths: list[str], p_values: list[float]) -> list[str]:
@@ -149,9 +149,9 @@ def top_cluster(paths: list[str], p_values: list[float]) -> list[str]:
     As in Hsu's (1981) comparisons with the best, the truly best system is left out in less than ALPHA of all cases;
     scripts/perf/level.py shows how often.
     """
-    from comptra.scores import significance
+    from comptra.significance import resampling
 
-    corrected = significance.holm(p_values)
+    corrected = resampling.holm(p_values)
     return paths[:1] + [path for path, p in zip(paths[1:], corrected, strict=True) if p >= ALPHA]
 
 
@@ -178,7 +178,7 @@ def _over_seeds(
 ) -> dict:
     """The systems with the runs of their seeds, by each metric what `over_seeds.compare_all` gives, and the name of the baseline;
     {} if no system has several seeds."""
-    from comptra.scores import over_seeds
+    from comptra.significance import over_seeds
 
     runs = seeds.runs_of_systems(systems)
     if all(len(own) == 1 for own in runs):

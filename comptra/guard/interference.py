@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from comptra.scores.lineage import Chain, Selection
+from comptra.guard.chains import Chain, Selection
 
 
 class Family(NamedTuple):

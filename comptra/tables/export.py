@@ -7,9 +7,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from comptra.scores import matrix
 from comptra.scores.columns import COLUMNS
-from comptra.scores.tables import BEST, MARKS, TIED, Cell, Table, finite, mark, metric_info
+from comptra.tables import BEST, MARKS, TIED, Cell, Table, finite, mark, matrix, metric_info
 from topxgen.common.console import aligned, printable
 from topxgen.common.console import width as width_of
 

@@ -1,11 +1,13 @@
 """What a reader must know of the scores of a group: which of them a selection has inflated, and which systems may have learned
-the test set. Both follow the manifests from translations to models to data (comptra.scores.lineage)."""
+the test set. Both follow the manifests from translations to models to data (comptra.guard.chains)."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 
 from comptra.evaluation_sets import DATASETS
-from comptra.scores import interference, lineage, training_overlap
+from comptra.guard import interference, training_overlap
+from comptra.guard.chains import Chain
+from comptra.guard.chains import read as read_chain
 from comptra.scores.systems import System
 from topxgen.common.errors import UsageError
 from topxgen.common.lineage import Text
@@ -21,7 +23,7 @@ def annotate(group: dict, systems: Iterable[System], judge: str | None = None) -
 
     `judge`: the LLM that metrics prompt.
     """
-    chains = [lineage.read(system.folder) for system in systems]
+    chains = [read_chain(system.folder) for system in systems]
     for row, system, chain in zip(group["systems"], systems, chains, strict=True):
         row["interference"] = []
         for name, value in row["scores"].items():
@@ -73,7 +75,7 @@ def base_models_note(groups: Iterable[dict]) -> list[str]:
     )
 
 
-def _overlap(system: System, chain: lineage.Chain) -> str | None:
+def _overlap(system: System, chain: Chain) -> str | None:
     dataset = DATASETS.get(system.dataset)
     benchmark = dataset.test[0] if dataset and dataset.test else ""
     sides = training_overlap.sides_of(system.facts, (system.src.name, system.tgt.name), benchmark)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from comptra.scores.compared import better
 from comptra.scores.systems import System
+from comptra.significance.compared import better
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +83,7 @@ class Averages:
         return found
 
     def _average(self, dataset: str, scope: str, metric: str, scored: list[dict]) -> dict:
-        from comptra.scores import significance
+        from comptra.significance import resampling
 
         common = [group for group in scored if self._has_all(group, scope, metric)]
         systems, lacking = {}, {}
@@ -104,10 +104,10 @@ class Averages:
                 difference, drawn = (value / len(common) for value in sums)
                 systems[name] |= {
                     "difference": difference,
-                    "p": significance.randomization_p_value(difference, drawn),
+                    "p": resampling.randomization_p_value(difference, drawn),
                 }
         tested = [value for value in systems.values() if "p" in value]
-        for value, corrected in zip(tested, significance.holm([value["p"] for value in tested]), strict=True):
+        for value, corrected in zip(tested, resampling.holm([value["p"] for value in tested]), strict=True):
             value["p_holm"] = corrected
             value["better"] = better(value, scored[0]["metrics"][metric]["higher_is_better"])
         return {
