@@ -52,7 +52,7 @@ def add(groups: Sequence[list[System]], args: argparse.Namespace) -> None:
             ]
             scores = segments.score(name, metric, asked, first.src, first.tgt, cache)
             half = len(first.sentences)
-            is_second = better(scores[:half], scores[half:], row.higher_is_better)
+            is_second = second_is_better(scores[:half], scores[half:], row.higher_is_better)
             made = _write(pair, is_second, {"name": name, "signature": metric.signature}, args.ensemble_dir)
             group[:] = [system for system in group if system.folder.resolve() != made.folder.resolve()] + [made]
     except segments.FAILURES as error:
@@ -61,7 +61,9 @@ def add(groups: Sequence[list[System]], args: argparse.Namespace) -> None:
         metric.close()
 
 
-def better(first: Sequence[float | None], second: Sequence[float | None], higher_is_better: bool) -> list[bool]:
+def second_is_better(
+    first: Sequence[float | None], second: Sequence[float | None], higher_is_better: bool
+) -> list[bool]:
     """For each sentence whether the second is better; not if both are equal, or it has no score."""
     sign = 1 if higher_is_better else -1
     return [b is not None and (a is None or sign * b > sign * a) for a, b in zip(first, second, strict=True)]

@@ -113,9 +113,8 @@ class MetricScores:
 def _read(folder: Path) -> Iterator[tuple[str, float]]:
     """The keys and scores in the files of `folder`. Damaged lines are left out, and said in one line."""
     damaged, first = 0, ""
-    for path in sorted(
-        folder.glob("*.jsonl"), reverse=True
-    ):  # of two scores of a key the last one counts: the first file's
+    # Of two scores of a key the last one counts: the first file's.
+    for path in sorted(folder.glob("*.jsonl"), reverse=True):
         if not path.is_file():  # a pipe would be waited for
             continue
         for number, line in enumerate(io.BytesIO(path.read_bytes()), start=1):

@@ -12,12 +12,11 @@ from comptra.scores import scoring
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System, read_system
 from comptra.significance import compared
-from comptra.tables import ALPHA, Table, export, mark
+from comptra.significance.compared import ALPHA, SAMPLES
+from comptra.tables import Table, export, mark
 from topxgen.common import provenance
 from topxgen.common.console import aligned
 from topxgen.common.errors import UsageError
-
-SAMPLES = 2000  # bootstrap samples of the sentences
 
 
 def score(
@@ -146,7 +145,7 @@ def _score_table(group: dict, baseline: str | None) -> list[list[str]]:
         marks += f" ({variant['unanswered']} unanswered)" if variant["unanswered"] else ""
         row = [name + marks]
         for value in variant["scores"].values():
-            row.append(f"{value['mean']:.2f}{_spread(value)}{mark(value)}")
+            row.append(f"{value['mean']:.2f}{_spread(value)}{mark(value) or ' '}")
             if "p" in value:
                 low, high = value["difference_interval"]
                 row.append(f"{value['difference']:+.2f} [{low:+.2f}, {high:+.2f}]")
