@@ -7,6 +7,7 @@ blocks of lines to its own. {folder}/{metric}/last.json names the fingerprint th
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
@@ -116,7 +117,7 @@ def _read(folder: Path) -> Iterator[tuple[str, float]]:
     for path in sorted(folder.glob("*.jsonl"), reverse=True):
         if not path.is_file():  # a pipe would be waited for
             continue
-        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        for number, line in enumerate(io.BytesIO(path.read_bytes()), start=1):
             try:
                 record = decode(line, ScoreLine)
                 if record["check"] != _checksum(record["key"], record["score"]):
