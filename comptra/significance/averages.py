@@ -13,7 +13,7 @@ ENGLISH = "English"
 
 
 def names_of(groups: Sequence[Sequence[System]]) -> dict[str, str]:
-    """See system_names."""
+    """By the path of a run the name of its system (system_names)."""
     return system_names([(str(one.folder), one.settings) for one in systems] for systems in groups)
 
 

@@ -319,3 +319,30 @@ def test_what_cannot_be_an_ensemble(flags, message, tmp_path):
     assert not (tmp_path / "e").exists()
     nowhere = in_process("comptra.evaluate", tmp_path / "out", *flags)
     assert nowhere.returncode == 2 and "--ensemble_by has no effect without --ensemble_dir" in nowhere.stderr
+
+
+def test_an_ensemble_by_a_metric_in_another_folder_stays_in_its_own(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "mine.py").write_text(
+        "from comptra.scores.metrics import Metric\n\n\nclass Length:\n"
+        "    row = Metric('', title='length', high=1e6, reads=('source',), of_segments=True)\n"
+        "    fingerprint = signature = 'length'\n\n    def __init__(self, settings): ...\n\n"
+        "    def score(self, segments, src, tgt):\n        return [float(len(s.translation)) for s in segments]\n\n"
+        "    def close(self): ...\n"
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    for name, share in (("a", 0.3), ("b", 0.5)):
+        write(tmp_path / "out" / name / RUN, worse(udhr().references[:5], share))
+    flags = (
+        "--ensemble_by",
+        "../mine.py:Length",
+        "--ensemble_dir",
+        "best",
+        "--cache_dir",
+        "cache",
+        "--metrics",
+        "chrf",
+    )
+    result = in_process("comptra.evaluate", tmp_path / "out", *flags)
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("here/best/*/English_to_Basque/translate_0.jsonl"))) == 1
