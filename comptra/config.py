@@ -64,7 +64,8 @@ def configurations(args: argparse.Namespace) -> "list[EvaluationConfig]":
     if failed:
         others = ", ".join(str(error).partition(":")[0] for error in failed[1:])
         raise UsageError(f"{failed[0]}" + (f" (also wrong: {others})" if others else ""))
-    _check_own_texts(found)
+    if len(found) > 1:
+        _check_own_texts(found)
     return found
 
 

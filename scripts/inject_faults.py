@@ -25,7 +25,8 @@ from queue import Queue
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "scripts" / "faults.toml"
 LIMIT_S = 300  # a fault that makes a test hang longer is noticed, too
-NOT_COPIED = {".git", ".venv", "models", "outputs", "build", "__pycache__", ".pytest_cache", ".ruff_cache"}
+LINKED = (".venv", ".venv-comet", "models")
+NOT_COPIED = {".git", *LINKED, "outputs", "build", "__pycache__", ".pytest_cache", ".ruff_cache"}
 CAUGHT, SURVIVED = "caught", "SURVIVED"
 
 
@@ -86,10 +87,10 @@ def _short(text: str, most: int = 60) -> str:
 
 
 def copy_tree(folder: Path) -> Path:
-    """A copy of the project in which the tests run: environment and models are links."""
+    """A copy of the project in which the tests run: environments and models are links."""
     tree = folder / "tree"
     shutil.copytree(ROOT, tree, ignore=lambda _, names: NOT_COPIED.intersection(names), symlinks=True)
-    for name in (".venv", "models"):
+    for name in LINKED:
         if (ROOT / name).exists():
             (tree / name).symlink_to((ROOT / name).resolve())
     if (ROOT.parent / "shared").exists():  # evaluation data that some tests read

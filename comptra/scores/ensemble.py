@@ -11,7 +11,7 @@ from pathlib import Path
 
 from comptra.scores import segments
 from comptra.scores.metrics import MetricSettings, Segment
-from comptra.scores.segment_cache import ScoreCache, default_folder
+from comptra.scores.segment_cache import ScoreCache, default_folder, file_name
 from comptra.scores.systems import System
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
@@ -52,7 +52,7 @@ def add(groups: Sequence[list[System]], args: argparse.Namespace) -> None:
             ]
             scores = segments.score(name, metric, asked, first.src, first.tgt, cache)
             half = len(first.sentences)
-            is_second = better(scores[:half], scores[half:], row.higher_is_better)
+            is_second = second_is_better(scores[:half], scores[half:], row.higher_is_better)
             made = _write(pair, is_second, {"name": name, "signature": metric.signature}, args.ensemble_dir)
             group[:] = [system for system in group if system.folder.resolve() != made.folder.resolve()] + [made]
     except segments.FAILURES as error:
@@ -61,7 +61,9 @@ def add(groups: Sequence[list[System]], args: argparse.Namespace) -> None:
         metric.close()
 
 
-def better(first: Sequence[float | None], second: Sequence[float | None], higher_is_better: bool) -> list[bool]:
+def second_is_better(
+    first: Sequence[float | None], second: Sequence[float | None], higher_is_better: bool
+) -> list[bool]:
     """For each sentence whether the second is better; not if both are equal, or it has no score."""
     sign = 1 if higher_is_better else -1
     return [b is not None and (a is None or sign * b > sign * a) for a, b in zip(first, second, strict=True)]
@@ -70,7 +72,9 @@ def better(first: Sequence[float | None], second: Sequence[float | None], higher
 def _write(pair: Sequence[System], is_second: list[bool], metric: dict, output: Path) -> System:
     first, second = pair
     names = [system.short_name for system in pair]
-    folder = output / f"{metric['name']}-{provenance.digest(names)[:8]}" / f"{first.src.name}_to_{first.tgt.name}"
+    folder = (
+        output / f"{file_name(metric['name'])}-{provenance.digest(names)[:8]}" / f"{first.src.name}_to_{first.tgt.name}"
+    )
     chosen = [(second if takes else first) for takes in is_second]
     translations = [system.translations[i] for i, system in enumerate(chosen)]
     settings = {

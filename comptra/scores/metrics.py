@@ -33,9 +33,8 @@ class Metric(Choice):
     low: float = 0.0
     high: float = 100.0
     higher_is_better: bool = True
-    reads: tuple[
-        str, ...
-    ] = ()  # what it needs beside the translation: "source", "reference", "rival" (the baseline's translation)
+    # What it needs beside the translation: "source", "reference", "rival" (the baseline's translation).
+    reads: tuple[str, ...] = ()
     family: str = ""  # metrics that were trained on the same data or model; see comptra.guard.interference
     of_segments: bool = False
 

@@ -12,8 +12,8 @@ from comptra.scores.metrics import Metric
 from topxgen.text.languages import Language
 from topxgen.text.words import UNSPACED_SCRIPTS
 
-# From the least to the most reliable; the last three need no mark.
-STATUSES = ("weak", "unknown", "validated", "trained", "surface")
+VALIDATED = ("validated", "trained", "surface")  # need no mark
+STATUSES = ("weak", "unknown", *VALIDATED)  # from the least to the most reliable
 
 
 class Reliability(TypedDict):
@@ -91,15 +91,11 @@ class Coverage:
     note: str = ""  # of languages that nothing else is said of
 
 
-def _comet(model: str, seen: frozenset[str], judgements: str, trained: frozenset[str], source: str) -> Coverage:
-    return Coverage(source, model, seen, judgements, trained)
-
-
-_METRICX_24 = _comet(
-    "mT5", MT5, "DA of WMT15 to WMT22", _da(15, 22), "Juraska et al. 2024; README of google-research/metricx"
+_METRICX_24 = Coverage(
+    "Juraska et al. 2024; README of google-research/metricx", "mT5", MT5, "DA of WMT15 to WMT22", _da(15, 22)
 )
-_METRICX_23 = _comet(
-    "mT5", MT5, "DA of WMT15 to WMT21", _da(15, 21), "Juraska et al. 2023; README of google-research/metricx"
+_METRICX_23 = Coverage(
+    "Juraska et al. 2023; README of google-research/metricx", "mT5", MT5, "DA of WMT15 to WMT21", _da(15, 21)
 )
 _COMET_DA = _da(17, 20)
 _MLQE = _codes("ne ro si et de zh ru")  # MLQE-PE: Fomicheva et al. 2022
@@ -135,16 +131,16 @@ COVERAGE: dict[str, Coverage] = {
     "metricx-24-qe": _METRICX_24,
     "metricx-23": _METRICX_23,
     "metricx-23-qe": _METRICX_23,
-    "comet": _comet("XLM-R", XLMR, "DA of WMT17 to WMT20", _COMET_DA, "Rei et al. 2022, COMET-22; its model card"),
-    "xcomet": _comet(
-        "XLM-R XL", XLMR, "DA of WMT17 to WMT20, MLQE-PE and MQM", _COMET_DA | _MLQE, "Guerreiro et al. 2024, xCOMET"
+    "comet": Coverage("Rei et al. 2022, COMET-22; its model card", "XLM-R", XLMR, "DA of WMT17 to WMT20", _COMET_DA),
+    "xcomet": Coverage(
+        "Guerreiro et al. 2024, xCOMET", "XLM-R XL", XLMR, "DA of WMT17 to WMT20, MLQE-PE and MQM", _COMET_DA | _MLQE
     ),
-    "cometkiwi": _comet(
+    "cometkiwi": Coverage(
+        "Rei et al. 2022, CometKiwi; its model card",
         "InfoXLM, which goes on from XLM-R",
         XLMR,
         "DA of WMT17 to WMT20 and MLQE-PE",
         _COMET_DA | _MLQE,
-        "Rei et al. 2022, CometKiwi; its model card",
     ),
     "ssa-comet": _SSA_COMET,
     "ssa-comet-qe": _SSA_COMET,

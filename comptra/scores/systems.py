@@ -3,7 +3,8 @@
 import argparse
 import logging
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -105,7 +106,7 @@ def find_runs(folders: list[Path], step: int) -> list[Path]:
     return list(runs.values())
 
 
-def name_without_direction(folder: Path, settings: dict) -> str:
+def name_without_direction(folder: Path, settings: Mapping) -> str:
     """Model and settings of a run, equal for all directions: what names of today say of the settings is added to one of an older
     version. An ensemble has the names of its members."""
     name = folder.name
@@ -115,6 +116,22 @@ def name_without_direction(folder: Path, settings: dict) -> str:
         parts = [part for part in variant(settings) if f"_{part}" not in name] if settings else []
         name = "_".join([name[run.end(1) + 1 :], *parts])
     return f"{folder.parent.name}/{name}"
+
+
+def system_names(groups: Iterable[Iterable[tuple[str, Mapping]]]) -> dict[str, str]:
+    """By the path of a run the name of its system, which is the same in all directions.
+
+    `groups`: for each test set (path, settings) of its systems. Where two of them have the same name, the folders above it are
+    added, or the whole path.
+    """
+    groups = [dict(group) for group in groups]
+    short = {path: name_without_direction(Path(path), own) for group in groups for path, own in group.items()}
+    names = dict(short)
+    for longer in (lambda path: str(Path(path).parent.parent / short[path]), str):
+        counts = [Counter(names[path] for path in group) for group in groups]
+        twice = {name for count in counts for name, number in count.items() if number > 1}
+        names |= {path: longer(path) for path, name in names.items() if name in twice}
+    return names
 
 
 def direction_of(name: str, languages_file: str | None = None) -> tuple[Language, Language]:

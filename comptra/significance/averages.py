@@ -3,28 +3,18 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from comptra.scores.systems import System
+from comptra.scores.systems import System, system_names
 from comptra.significance.compared import better
 
 if TYPE_CHECKING:
     import numpy as np
 
-_ENGLISH = "English"
+ENGLISH = "English"
 
 
 def names_of(groups: Sequence[Sequence[System]]) -> dict[str, str]:
-    """By the path of a run the name of its system, which is the same in all directions."""
-    ambiguous = set()
-    for systems in groups:
-        names = [one.short_name for one in systems]
-        ambiguous |= {name for name in names if names.count(name) > 1}
-    return {
-        str(one.folder): str(one.folder.parent.parent / one.short_name)
-        if one.short_name in ambiguous
-        else one.short_name
-        for systems in groups
-        for one in systems
-    }
+    """See system_names."""
+    return system_names([(str(one.folder), one.settings) for one in systems] for systems in groups)
 
 
 class Averages:
@@ -134,4 +124,4 @@ def notes(summary: Sequence[dict]) -> list[str]:
 
 
 def _scopes(src: str, tgt: str) -> list[str]:
-    return ["all", *(["eng->xx"] if src == _ENGLISH else []), *(["xx->eng"] if tgt == _ENGLISH else [])]
+    return ["all", *(["eng->xx"] if src == ENGLISH else []), *(["xx->eng"] if tgt == ENGLISH else [])]

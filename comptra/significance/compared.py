@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from comptra.scores.metrics import Scorer
 from comptra.scores.systems import System
 from comptra.significance import seeds
-from comptra.tables import ALPHA
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from comptra.significance.averages import Averages
     from comptra.significance.resampling import Pair
 
+ALPHA = 0.05  # of all tests
 SAMPLES = 2000  # bootstrap samples of the test over seeds, if --bootstrap gives no number
 Statistics = list[dict[str, "np.ndarray"]]  # of each system by metric (segments, m)
 

@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict
 from comptra.scores.systems import System
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
+from topxgen.common.lineage import DATA_MANIFEST, MERGE_MANIFEST
 from topxgen.common.provenance import TRANSLATE_MANIFEST
 
 _OF_THE_WEIGHTS = ("model", "base_model", "weights")  # in the settings of main.py; another seed gives others
@@ -105,12 +106,12 @@ def _training_of(folder: Path) -> tuple[int | None, Any] | None:
         if not name:
             return None
         model = Path(name)
-        merged = read_json(model / "manifest_merge.json", _Merge).get("lineage", {}).get("links", [])
+        merged = read_json(model / MERGE_MANIFEST, _Merge).get("lineage", {}).get("links", [])
         model = Path(merged[0].get("name", "")) if merged else model
         is_checkpoint = model.name.startswith("checkpoint-")
         output_dir = model.parent if is_checkpoint else model
         settings: dict = dict(read_json(output_dir / "settings_train.json", _Settings))
-        facts = read_json(output_dir / "data_manifest.json", _Facts)
+        facts = read_json(output_dir / DATA_MANIFEST, _Facts)
     except (UsageError, OSError):  # a damaged manifest of a model spoils no scores
         return None
     if not settings:

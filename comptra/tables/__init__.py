@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from comptra.scores.metrics import METRICS
+from comptra.significance.compared import ALPHA
 
-ALPHA = 0.05
 BEST, TIED = "^", "="
 # Behind a score in a terminal, in this order; explained below the tables that have them.
 MARKS = {
@@ -73,12 +73,14 @@ def finite(value: object) -> float | None:
     return value if is_number and math.isfinite(value) else None
 
 
-def mark(value: dict, higher_is_better: bool = True) -> str:
-    """+ significantly better, - significantly worse than the baseline, whichever way the metric goes; else a space."""
-    better = value.get("better")
-    if "better" not in value and value.get("p_holm", 1) < ALPHA:  # of one comparison, p_holm is p
-        better = (value["difference"] > 0) == higher_is_better
-    return " " if better is None else "+" if better else "-"
+def reliability_of(group: dict, name: str) -> dict:
+    """What a group of a report says of the reliability of a metric; {} if it says nothing."""
+    return (group.get("metrics", {}).get(name) or {}).get("reliability") or {}
+
+
+def mark(value: dict) -> str:
+    """+ significantly better, - significantly worse than the baseline, whichever way the metric goes; else nothing."""
+    return {None: "", True: "+", False: "-"}[value.get("better")]
 
 
 def title_of(group: dict) -> str:

@@ -1,18 +1,21 @@
 """Tables of scores for the terminal, in Markdown, as LaTeX (booktabs) and as CSV."""
 
-import csv
-import io
 import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
 from comptra.scores.columns import COLUMNS
-from comptra.tables import BEST, MARKS, TIED, Cell, Table, finite, mark, matrix, metric_info
+from comptra.tables import BEST, MARKS, TIED, Cell, Table, finite, mark, matrix, reliability_of
+from topxgen.common import files
 from topxgen.common.console import aligned, printable
 from topxgen.common.console import width as width_of
 
 _OF_GROUP, _OF_SYSTEM = ("dataset", "src", "tgt", "step"), ("sentences", "missing", "unanswered", "empty")
+_OF_SCORE = (
+    *("", "_segments", "_low", "_high", "_difference", "_p", "_p_holm", "_p_bootstrap", "_mark", "_top"),
+    *("_reliability", "_interference", "_signature"),
+)
 Row = list[str | Cell]
 
 
@@ -227,23 +230,8 @@ def csv_text(report: dict) -> str:
     )
     columns = [*_OF_GROUP, "system", "path", "baseline", *COLUMNS, *_OF_SYSTEM, *(f"faults_{key}" for key in faults)]
     for name in names:
-        ends = (
-            "",
-            "_segments",
-            "_low",
-            "_high",
-            "_difference",
-            "_p",
-            "_p_holm",
-            "_p_bootstrap",
-            "_mark",
-            "_top",
-            "_reliability",
-        )
-        columns += [f"{name}{end}" for end in (*ends, "_interference", "_signature")]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
-    writer.writeheader()
+        columns += [f"{name}{end}" for end in _OF_SCORE]
+    lines = []
     systems = matrix.Systems(report["groups"])
     for group in report["groups"]:
         for row in group["systems"]:
@@ -255,15 +243,15 @@ def csv_text(report: dict) -> str:
             for name, value in row["scores"].items():
                 if value and finite(value.get("score")) is not None:
                     cells |= {f"{name}{end}": cell for end, cell in _score_cells(group, name, row, value).items()}
-            writer.writerow(cells)
-    return out.getvalue()
+            lines.append(cells)
+    return files.csv_text(lines, columns)
 
 
 def _score_cells(group: dict, name: str, row: dict, value: dict) -> dict[str, object]:
     """By the ends of the columns' names; numbers that do not exist are empty."""
     numbers = {f"_{key}": finite(value.get(key)) for key in ("difference", "p", "p_holm", "p_bootstrap")}
     low, high = map(finite, value.get("interval") or (None, None))
-    reliability = ((group.get("metrics", {}).get(name) or {}).get("reliability") or {}).get("status", "")
+    reliability = reliability_of(group, name).get("status", "")
     clusters = (group.get("clusters") or {}).get(name)
     cells = numbers | {
         "": value["score"],
@@ -271,7 +259,7 @@ def _score_cells(group: dict, name: str, row: dict, value: dict) -> dict[str, ob
         "_low": low,
         "_high": high,
     }
-    cells |= {"_mark": mark(value, metric_info(group, name).higher_is_better).strip(), "_reliability": reliability}
+    cells |= {"_mark": mark(value), "_reliability": reliability}
     cells |= {"_top": "" if clusters is None else int(row["path"] in clusters)}
     cells |= {
         "_interference": "; ".join(value.get("interference") or ()),

@@ -13,12 +13,13 @@ from statistics import fmean
 
 from comptra import guard
 from comptra.scores.columns import COLUMNS, columns_of
-from comptra.scores.systems import name_without_direction
-from comptra.tables import ALPHA, BEST, TIED, Cell, MetricInfo, Table, finite, mark, metric_info, title_of
+from comptra.scores.reliability import VALIDATED
+from comptra.scores.systems import name_without_direction, system_names
+from comptra.significance.averages import ENGLISH
+from comptra.significance.compared import ALPHA
+from comptra.tables import BEST, TIED, Cell, MetricInfo, Table, finite, mark, metric_info, reliability_of, title_of
 
 LEADING = "chrf"
-VALIDATED = ("trained", "validated", "surface")  # statuses of reliability that need no mark
-ENGLISH = "English"
 SCOPES = {f"from {ENGLISH}": "eng->xx", f"into {ENGLISH}": "xx->eng"}  # in a report's summary (averages.py)
 NONE = Cell("-")
 
@@ -28,13 +29,9 @@ class Systems:
 
     def __init__(self, groups: Sequence[dict]):
         rows = [(group, row) for group in groups for row in group["systems"]]
-        self._keys = {row["path"]: _short(row) for _, row in rows}
-        for longer in (_full, lambda row: row["path"]):  # where two systems of one direction have the same name
-            twice: set[str] = set()
-            for group in groups:
-                keys = [self._keys[row["path"]] for row in group["systems"]]
-                twice |= {key for key in keys if keys.count(key) > 1}
-            self._keys |= {row["path"]: longer(row) for _, row in rows if self._keys[row["path"]] in twice}
+        self._keys = system_names(
+            [(row["path"], row.get("settings") or {}) for row in group["systems"]] for group in groups
+        )
         found: dict[str, dict[str, str]] = {}
         self.baselines: set[str] = set()
         paths: dict[str, str] = {}
@@ -89,12 +86,9 @@ class Systems:
         return ", ".join(f"{name} {first[name]}" for name in COLUMNS if name not in self.header and first.get(name))
 
 
-def _short(row: dict) -> str:
-    return name_without_direction(Path(row["path"]), row.get("settings") or {})
-
-
 def _full(row: dict) -> str:
-    return str(Path(row["path"]).parent.parent / _short(row))
+    path = Path(row["path"])
+    return str(path.parent.parent / name_without_direction(path, row.get("settings") or {}))
 
 
 def _ordered(found: dict[str, dict[str, str]], baselines: set[str]) -> dict[str, dict[str, str]]:
@@ -181,16 +175,15 @@ def _scores(group: dict, name: str, systems: Systems, detailed: bool = False) ->
         text = info.format(score)
         if detailed and (interval := value.get("interval")) and None not in map(finite, interval):
             text += f" [{info.format(interval[0])}, {info.format(interval[1])}]"
-        cells[key] = Cell(text, _marks(group, name, row, value, info), TIED if row["path"] in tied else "")
+        cells[key] = Cell(text, _marks(group, name, row, value), TIED if row["path"] in tied else "")
         scores[key] = score
     return _ranked(cells, scores, info)
 
 
-def _marks(group: dict, name: str, row: dict, value: dict, info: MetricInfo) -> str:
-    status = ((group.get("metrics", {}).get(name) or {}).get("reliability") or {}).get("status", "surface")
+def _marks(group: dict, name: str, row: dict, value: dict) -> str:
+    status = reliability_of(group, name).get("status", "surface")
     is_part = bool(row.get("missing")) or value.get("segments", row["sentences"]) < row["sentences"]
-    marks = mark(value, info.higher_is_better).strip()
-    return marks + "~" * (status not in VALIDATED) + "!" * bool(value.get("interference")) + "<" * is_part
+    return mark(value) + "~" * (status not in VALIDATED) + "!" * bool(value.get("interference")) + "<" * is_part
 
 
 def _ranked(cells: dict[str, Cell], scores: dict[str, float], info: MetricInfo) -> dict[str, Cell]:
@@ -234,13 +227,13 @@ def _means(groups: Sequence[dict], name: str, systems: Systems, averages: dict) 
                 value = row["scores"].get(name) or {}
                 if systems.key(row) == key and (score := finite(value.get("score"))) is not None:
                     found.append(score)
-                    marks |= set(_marks(group, name, row, value, metric_info(group, name))) & set("~!<")
+                    marks |= set(_marks(group, name, row, value)) & set("~!<")
         if not found:
             continue
         info, mean = metric_info(groups[0], name), fmean(found)
         is_whole = len(found) == len(groups)
         if is_whole and averages.get("groups") == len(groups):
-            marks |= set(mark(averages["systems"].get(key, {}), info.higher_is_better).strip())
+            marks |= set(mark(averages["systems"].get(key, {})))
         cells[key] = Cell(info.format(mean) + ("" if is_whole else f" ({len(found)} of {len(groups)})"), "".join(marks))
         if is_whole:
             scores[key] = mean
@@ -379,7 +372,7 @@ def _over_seeds(value: dict, info: MetricInfo) -> Cell:
     if finite(value.get("mean")) is None:
         return NONE
     spread = f" ± {info.format(value['sd'])}" if finite(value.get("sd")) is not None else ""
-    return Cell(info.format(value["mean"]) + spread, mark(value, info.higher_is_better).strip())
+    return Cell(info.format(value["mean"]) + spread, mark(value))
 
 
 # Notes
@@ -421,7 +414,7 @@ def _reliability(groups: Sequence[dict], name: str, title: str) -> Iterator[str]
     """For which languages the metric is not validated, and why that is said."""
     languages: dict[str, list[str]] = {}
     for group in groups:
-        found = (group.get("metrics", {}).get(name) or {}).get("reliability") or {}
+        found = reliability_of(group, name)
         if found.get("status", "surface") not in VALIDATED:
             source = f" ({found['source']})" if found.get("source") else ""
             language = group["src"] if group["tgt"] == ENGLISH else group["tgt"]

@@ -54,7 +54,7 @@ class Format:
 
 
 RUN = "out/stub-1/English_to_Basque_2_shot_seed_122_llm_vanilla_None_0_0"
-COMPTRA_RUN = "out/stub-1/English_to_Basque_1_shot_seed_122_llm_merge_None_1_0"
+COMPTRA_RUN = "out/stub-1/English_to_Basque_1_shot_seed_122_llm_merge_None_1_0_divide-divide.toml_1-merge-refinements"
 OLD_RUN = "in/runs/stub-2/English_to_Basque_2_shot_seed_122_llm_vanilla_None_0_0"
 FORMATS = [
     # A user's own

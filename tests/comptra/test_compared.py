@@ -13,6 +13,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 
 from comptra.scores import metrics
+from comptra.scores.systems import system_names
 from comptra.significance import over_seeds, resampling, seeds
 from comptra.significance.compared import top_cluster
 from comptra.significance.resampling import Pair
@@ -528,6 +529,17 @@ def test_merged_models_are_recognised_by_their_adapters(workplace):
         translated(f"seed-{seed}", merged.resolve(), worse(references, 0.2, seed))
     (one,) = evaluate()[0]["groups"][0]["over_seeds"]["systems"]
     assert one["seeds"] == [[1, 122], [2, 122]]
+
+
+def test_systems_of_one_test_set_have_different_names():
+    run = "{}_0_shot_seed_1"
+    basque, coded = (f"a/m/{run.format(way)}" for way in ("English_to_Basque", "eng_Latn_to_eus_Latn"))
+    igbo, elsewhere = (f"{folder}/m/{run.format('English_to_Igbo')}" for folder in "ab")
+    names = system_names([[(basque, {})], [(igbo, {})]])
+    assert names[basque] == names[igbo] == "m/0_shot_seed_1"
+    names = system_names([[(basque, {})], [(igbo, {}), (elsewhere, {})]])
+    assert names == {basque: "a/m/0_shot_seed_1", igbo: "a/m/0_shot_seed_1", elsewhere: "b/m/0_shot_seed_1"}
+    assert system_names([[(basque, {}), (coded, {})]]) == {basque: basque, coded: coded}
 
 
 def test_names_of_several_runs():

@@ -36,12 +36,12 @@ def report(*variants: dict, **scores: dict) -> dict:
     }
 
 
-BETTER = value(20, difference=10, difference_interval=[5, 15], p=0.001, p_holm=0.002) | {
+BETTER = value(20, difference=10, difference_interval=[5, 15], p=0.001, p_holm=0.002, better=True) | {
     "sd": 1.5,
     "interval": [16.3, 23.7],
 }
-WORSE = value(5, difference=-5, difference_interval=[-9, -1], p=0.02, p_holm=0.02)
-SAME = value(11, difference=1, difference_interval=[-3, 5], p=0.04, p_holm=0.08)
+WORSE = value(5, difference=-5, difference_interval=[-9, -1], p=0.02, p_holm=0.02, better=False)
+SAME = value(11, difference=1, difference_interval=[-3, 5], p=0.04, p_holm=0.08, better=None)
 
 
 def test_marks_intervals_and_p_values():

@@ -290,14 +290,14 @@ def test_the_best_of_two_is_a_system_of_its_own(metricx, tmp_path):
 
 
 def test_ties_and_missing_scores():
-    assert ensemble.better([1.0, 1.0, None, None, 2.0], [1.0, 2.0, 0.5, None, None], True) == [
+    assert ensemble.second_is_better([1.0, 1.0, None, None, 2.0], [1.0, 2.0, 0.5, None, None], True) == [
         False,
         True,
         True,
         False,
         False,
     ]
-    assert ensemble.better([1.0, 2.0], [2.0, 1.0], False) == [False, True]
+    assert ensemble.second_is_better([1.0, 2.0], [2.0, 1.0], False) == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ MISTAKES = [
     ((), "has no section of a stage"),
     (("evaluate: {dirs: in/runs, trails: 3}",), "section evaluate: unknown key trails (did you mean trials?)"),
     (("evaluate: {dirs: in/runs, trials: x}",), "argument --trials: 'x' is not a whole number"),
-    (("evaluate: {dirs: in/runs, trials: 3}",), "--trials has no effect without --baseline"),
+    (("evaluate: {dirs: in/runs, metrics: chrf, tokenize: 13a}",), "--tokenize has no effect without --metrics bleu"),
     (("evaluate: {}",), "the following arguments are required: DIR (run.yaml, section evaluate)"),
     (("datagen: {languages: Basque, number_of_instructions: 5}",), "section datagen: the generate stage needs --model_name_or_path"),
     (("datagen: {languages: Basque, model_name_or_path: m}",), "section datagen: set the number of paragraphs"),
@@ -281,10 +281,12 @@ def test_what_datagen_writes(place):
 
 
 def test_shared_values_go_where_they_have_an_effect(place):
-    """--seed of the evaluation is for --baseline or --bootstrap alone."""
-    write(place, "seed: 7", "languages: Basque", CHECKED, "evaluate: {dirs: in/runs}", "main: {tgt: Basque}")
+    """--tokenize of the evaluation is for BLEU alone."""
+    evaluate = "evaluate: {dirs: in/runs, metrics: chrf}"
+    write(place, "seed: 7", "languages: Basque", "tokenize: 13a", CHECKED, evaluate, "main: {tgt: Basque}")
     words = {command.name: command.words for command in chain.commands(RunFile.read(place / "run.yaml"))}
-    assert words["main"][-4:-2] == ("--seed", "7") and "--seed" not in words["evaluate"]
+    assert words["main"][-4:-2] == ("--seed", "7") and words["evaluate"][-2:] == ("--seed", "7")
+    assert "--tokenize" not in words["evaluate"]
     assert words["decontamination"][-2:] == ("--languages", "Basque")
 
 

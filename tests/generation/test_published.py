@@ -80,7 +80,8 @@ def test_from_topics_to_scored_pairs(whole, scorers):
         in json.loads((folder / DIRECTORY / "manifest_translate.json").read_text())["translator_version"]
     )
     score = json.loads((folder / DIRECTORY / "manifest_score.json").read_text())
-    assert score["settings"] == {"scorer": "blaser (blaser-2.0-qe, sonar, float32)"} and score["truncated_texts"] == 0
+    assert score["settings"]["scorer"] == "blaser (blaser-2.0-qe, sonar, float32)" and score["truncated_texts"] == 0
+    assert re.fullmatch("[0-9a-f]{16}", score["settings"]["scorer_weights"])
     assert re.findall(r"\n(\w+): .*; loading ", "\n" + result.stderr) == ["generate", "translate", "score"]
     pairs = sum(
         len(record["scores"])

@@ -1,7 +1,10 @@
 """MT-Ranker: golden values on a tiny checkpoint, the authors' layout, both orders, refusals. Replicas: order, errors, devices."""
 
+import itertools
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -186,20 +189,28 @@ def test_each_device_works_and_an_error_in_one_ends_all():
     linear = torch.nn.Linear(1, 1)
     torch.nn.init.constant_(linear.weight, 2.0)
     torch.nn.init.zeros_(linear.bias)
-    before = torch.get_num_threads()
     replicas = Replicas(linear, ["cpu", "cpu:0"])
-    assert [float(value) for value in replicas.run(rows, doubled, 50)] == [2.0 * i for i in range(200)]
-    assert len(threads) == 2 and torch.get_num_threads() == before
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        assert [float(value) for value in replicas.run(rows, doubled, 50)] == [2.0 * i for i in range(200)]
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 4, "what starts later has all threads again"
+    finally:
+        torch.set_num_threads(before)
+    assert len(threads) == 2
 
-    calls = []
+    calls = itertools.count()
 
     def fails(model, ids, mask):
-        calls.append(len(ids))
-        raise RuntimeError("no memory")
+        if next(calls) == 0:
+            raise RuntimeError("no memory")
+        time.sleep(0.05)
+        return ids[:, 0]
 
     with pytest.raises(RuntimeError, match="no memory"):
-        replicas.run(rows, fails, 20)
-    assert len(calls) <= 4, "nobody goes on after the error"
+        replicas.run(rows, fails, 1)
+    assert next(calls) < len(rows), "nobody goes on after the error"
 
 
 def test_batches_are_full_and_the_longest_come_first():

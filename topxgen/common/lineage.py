@@ -19,15 +19,12 @@ from topxgen.common.provenance import weights_id
 from topxgen.common.records import FilteredLayout, Layout, translations_name
 
 KEY = "lineage"  # of manifests
-MODEL_MANIFESTS = TRAIN_MANIFEST, MERGE_MANIFEST, DATA_MANIFEST = (
-    *("manifest_train.json", "manifest_merge.json"),
-    "data_manifest.json",
-)
+TRAIN_MANIFEST, MERGE_MANIFEST, DATA_MANIFEST = "manifest_train.json", "manifest_merge.json", "data_manifest.json"
+MODEL_MANIFESTS = TRAIN_MANIFEST, MERGE_MANIFEST, DATA_MANIFEST
 EXPORT_MANIFEST = "manifest_export.json"
 GENERATED, BENCHMARKS = ("topxgen", "ours"), ("flores", "udhr")  # names of training sets
-MAX_LOWEST = (
-    0.01  # share of the pairs that --percentile 0, which drops those of the lowest score, drops without selecting
-)
+# Share of the pairs that --percentile 0, which drops those of the lowest score, drops without selecting.
+MAX_LOWEST = 0.01
 
 
 class Selection(TypedDict):

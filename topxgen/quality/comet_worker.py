@@ -70,9 +70,8 @@ def main() -> None:
             say(scores=[float(score) for score in scores])
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-        telling = next(
-            (line for line in lines if "GLOBAL" in line), lines[0]
-        )  # of torch's refusal to run a pickle's code
+        # With GLOBAL: torch refuses to run a pickle's code.
+        telling = next((line for line in lines if "GLOBAL" in line), lines[0])
         say(error=f"{type(error).__name__}: {telling[:300]}")
         raise
 

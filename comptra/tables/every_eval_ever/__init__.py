@@ -27,9 +27,8 @@ from topxgen.corpora import benchmarks
 SCHEMA = Path(__file__).with_name("eval.schema.json")
 ROUNDING = 1e-6
 MAX_COMPONENT_CHARS = 100  # of a folder's name
-_RESERVED = re.compile(
-    r"(?i)data|unknown|(con|prn|aux|nul|com\d|lpt\d)(\..*)?"
-)  # names that Windows or the datastore keep
+# Names that Windows or the datastore keep.
+_RESERVED = re.compile(r"(?i)data|unknown|(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 
 def write(report: dict, folder: Path, timestamp: int) -> list[Path]:
