@@ -17,8 +17,6 @@ code is 3.
 """
 
 import argparse
-import csv
-import io
 import logging
 import shutil
 import sys
@@ -38,7 +36,7 @@ from topxgen.common import flag_rules, hub, provenance
 from topxgen.common.cli import FLAG, Parser, choice, count, int_range, limit, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
-from topxgen.common.files import check_output_directory, check_output_files, to_line, write_atomic, write_json
+from topxgen.common.files import check_output_directory, check_output_files, csv_text, to_line, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
 from topxgen.corpora import benchmarks
 from topxgen.flags import add_language_flags, add_partial_benchmark_flag
@@ -212,12 +210,7 @@ def segment_lines(rows: Iterator[dict], as_csv: bool) -> Iterator[str]:
     if not as_csv:
         yield from map(to_line, rows)
         return
-    rows = list(rows)
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    yield out.getvalue()
+    yield csv_text(rows)
 
 
 def print_report(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from comptra.scores import segments
 from comptra.scores.metrics import MetricSettings, Segment
-from comptra.scores.segment_cache import ScoreCache, default_folder
+from comptra.scores.segment_cache import ScoreCache, default_folder, file_name
 from comptra.scores.systems import System
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
@@ -72,7 +72,9 @@ def second_is_better(
 def _write(pair: Sequence[System], is_second: list[bool], metric: dict, output: Path) -> System:
     first, second = pair
     names = [system.short_name for system in pair]
-    folder = output / f"{metric['name']}-{provenance.digest(names)[:8]}" / f"{first.src.name}_to_{first.tgt.name}"
+    folder = (
+        output / f"{file_name(metric['name'])}-{provenance.digest(names)[:8]}" / f"{first.src.name}_to_{first.tgt.name}"
+    )
     chosen = [(second if takes else first) for takes in is_second]
     translations = [system.translations[i] for i, system in enumerate(chosen)]
     settings = {

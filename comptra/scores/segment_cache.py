@@ -64,10 +64,10 @@ class ScoreCache:
         """The scores of a metric; says so if its fingerprint is not the one that was used last under this name."""
         key = name, fingerprint
         if key not in self._opened:
-            folder = self._folder and self._folder / _file_name(name)
+            folder = self._folder and self._folder / file_name(name)
             if folder:
                 _say_what_changed(folder, name, {"fingerprint": fingerprint, "signature": signature})
-            self._opened[key] = MetricScores(name, folder and folder / _file_name(fingerprint))
+            self._opened[key] = MetricScores(name, folder and folder / file_name(fingerprint))
         return self._opened[key]
 
 
@@ -96,7 +96,7 @@ class MetricScores:
         try:
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                writer = f"{_file_name(socket.gethostname())}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+                writer = f"{file_name(socket.gethostname())}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
                 self._file = Appender(self._folder / writer)
             self._file.write(*lines)
             self._file.sync()
@@ -153,7 +153,7 @@ def _say_what_changed(folder: Path, name: str, use: LastUse) -> None:
         os.replace(temporary, path)
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """`text` as the name of a file or folder, another one for each text."""
     if re.fullmatch(r"\w[\w.-]{0,79}", text, re.ASCII):
         return text

@@ -1,7 +1,5 @@
 """Tables of scores for the terminal, in Markdown, as LaTeX (booktabs) and as CSV."""
 
-import csv
-import io
 import itertools
 import re
 import unicodedata
@@ -9,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from comptra.scores.columns import COLUMNS
 from comptra.tables import BEST, MARKS, TIED, Cell, Table, finite, mark, matrix, reliability_of
+from topxgen.common import files
 from topxgen.common.console import aligned, printable
 from topxgen.common.console import width as width_of
 
@@ -232,9 +231,7 @@ def csv_text(report: dict) -> str:
     columns = [*_OF_GROUP, "system", "path", "baseline", *COLUMNS, *_OF_SYSTEM, *(f"faults_{key}" for key in faults)]
     for name in names:
         columns += [f"{name}{end}" for end in _OF_SCORE]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
-    writer.writeheader()
+    lines = []
     systems = matrix.Systems(report["groups"])
     for group in report["groups"]:
         for row in group["systems"]:
@@ -246,8 +243,8 @@ def csv_text(report: dict) -> str:
             for name, value in row["scores"].items():
                 if value and finite(value.get("score")) is not None:
                     cells |= {f"{name}{end}": cell for end, cell in _score_cells(group, name, row, value).items()}
-            writer.writerow(cells)
-    return out.getvalue()
+            lines.append(cells)
+    return files.csv_text(lines, columns)
 
 
 def _score_cells(group: dict, name: str, row: dict, value: dict) -> dict[str, object]:

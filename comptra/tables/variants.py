@@ -1,8 +1,6 @@
 """Variants of several seeds on the same test sets: their scores, and the tables that show them (scripts/compare.py)."""
 
 import argparse
-import csv
-import io
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +12,7 @@ from comptra.scores.systems import System, read_system
 from comptra.significance import compared
 from comptra.significance.compared import ALPHA, SAMPLES
 from comptra.tables import Table, export, mark
-from topxgen.common import provenance
+from topxgen.common import files, provenance
 from topxgen.common.console import aligned
 from topxgen.common.errors import UsageError
 
@@ -232,9 +230,7 @@ def csv_text(report: dict) -> str:
     facts = list(dict.fromkeys(name for variant in report["variants"] for name in variant["facts"]))
     columns = ["dataset", "src", "tgt", "sentences", "metric", "signature", "variant", "baseline", "seeds", "scores"]
     columns += ["mean", "sd", "mean_low", "mean_high", "difference", "difference_low", "difference_high", "p", "p_holm"]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, [*columns, *facts], restval="", lineterminator="\n")
-    writer.writeheader()
+    lines = []
     described = {variant["name"]: variant for variant in report["variants"]}
     for group in report["groups"]:
         for name, variant in group["variants"].items():
@@ -250,5 +246,5 @@ def csv_text(report: dict) -> str:
                 row["mean_low"], row["mean_high"] = value["interval"] or ("", "")
                 row["difference_low"], row["difference_high"] = value.get("difference_interval", ("", ""))
                 row |= {key: value[key] for key in ("difference", "p", "p_holm") if key in value}
-                writer.writerow(row)
-    return out.getvalue()
+                lines.append(row)
+    return files.csv_text(lines, [*columns, *facts])

@@ -1,10 +1,12 @@
 """Files that survive a kill: whole-line appends, atomic rewrites, repair of a half-written last line."""
 
+import csv
+import io
 import json
 import logging
 import os
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
@@ -198,6 +200,17 @@ def check_output_directory(path: Path, named: str, must_exist: bool = False) -> 
         raise UsageError(f"{named}: {nearest} is a file, not a directory; pass another one")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UsageError(f"{named}: {nearest} is not writable; pass another one")
+
+
+def csv_text(rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
+    """Rows as CSV below a header; `columns`: all keys, in the order in which they come, if None."""
+    rows = list(rows)
+    out = io.StringIO()
+    columns = columns or list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def to_line(record: dict) -> str:

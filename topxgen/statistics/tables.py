@@ -1,11 +1,10 @@
 """Statistics as a table for the terminal, as Markdown, and as CSV."""
 
-import csv
-import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from topxgen.common import files
 from topxgen.common.console import aligned, printable
 
 MAX_TITLE_CHARS = 24  # of a column; longer ones are listed above the table
@@ -166,13 +165,7 @@ def names(parts: list[dict]) -> list[str]:
 
 def csv_text(described: list[dict]) -> str:
     """A row for each corpus; the keys of the JSON joined by dots."""
-    rows = [dict(_flat(part)) for part in described]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    return files.csv_text(dict(_flat(part)) for part in described)
 
 
 def _flat(value: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
