@@ -35,9 +35,11 @@ def annotate(group: dict, systems: Iterable[System], judge: str | None = None) -
                 row["interference"] += [f"{group['titles'][name]}: {reason}" for reason in found]
         row["contamination"] = [line] if (line := _overlap(system, chain)) else []
     ends: dict[str, list[str]] = {}
-    for row, chain in zip(group["systems"], chains, strict=True):
+    names = [system.short_name for system in systems]  # equal in all directions: these are said once
+    for system, name, chain in zip(systems, names, chains, strict=True):
         for end in chain.ends:
-            ends.setdefault(end, []).append(row["name"])
+            is_ambiguous = names.count(name) > 1
+            ends.setdefault(end, []).append(str(system.folder.parent.parent / name) if is_ambiguous else name)
     early = [f"the chain behind {_listed(names)} ends here: {end}" for end, names in ends.items()]
     group["warnings"] = [*group.get("warnings", ()), *interference.unknown_selectors(chains), *early]
     group["base_models"] = sorted({name for chain in chains for name in chain.base_models})

@@ -225,8 +225,9 @@ class Gemba:
         sampling = SamplingSettings(self._judge.max_new_tokens, temperature=0.0, stop=stop)
         distinct = {request.id: request for request in requests}
         answers: dict[str, Answer] = {}
-        for answer in sampler.generate(inference.from_list(distinct.values()), sampling):
-            answers[answer.id] = answer
+        with _flags_named():  # of a spent budget, and of what the model lacks
+            for answer in sampler.generate(inference.from_list(distinct.values()), sampling):
+                answers[answer.id] = answer
         given = [answers.get(request.id) for request in requests]
         self._counts["unanswered"] += sum(answer is None or not answer.texts for answer in given)
         return [answer.texts[0] if answer and answer.texts else None for answer in given]

@@ -215,6 +215,10 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable)
                 + ", ".join(evaluation_sets.DATASETS)
             )
         files = args.test_files or (_files_of(folder, manifest) if dataset == "files" else None)
+        if dataset == "files" and not files:
+            raise UsageError(
+                f"{folder} has no {MANIFEST} that names its test files: let main.py finish it, or pass --test_files SRC REF"
+            )
         limits = [limit for limit in (settings.get("max_samples"), args.max_samples) if limit is not None]
         test_set = load_test_set(
             dataset, src, tgt, max_samples=min(limits, default=None), test_files=files and tuple(files)

@@ -32,9 +32,9 @@ def _explained(made: Sequence[Table], names: dict[str, str]) -> list[str]:
 
 
 def _notes(made: Sequence[Table], report: dict) -> list[str]:
-    return list(
-        dict.fromkeys(map(_line, [*(note for table in made for note in table.notes), *report.get("notes", ())]))
-    )
+    """Each once, warnings last."""
+    lines = dict.fromkeys(map(_line, [*(note for table in made for note in table.notes), *report.get("notes", ())]))
+    return sorted(lines, key=lambda line: line.startswith("warning:"))
 
 
 # Terminal

@@ -324,7 +324,8 @@ def _of_means(classes: Sequence[tuple[str, list[dict]]], systems: Systems, repor
         title = next(metric_info(group, name).title for group in groups if name in group["titles"])
         for direction, own in [*classes, ("all", groups)]:
             averages = _averages(report, name, groups[0]["dataset"], SCOPES.get(direction, direction))
-            columns[f"{title} {direction} ({len(_scored(own, name))})"] = _means(own, name, systems, averages)
+            if (count := len(_scored(own, name))) > 1:  # that of one direction is in its own table
+                columns[f"{title} {direction} ({count})"] = _means(own, name, systems, averages)
         columns |= {f"{title} {heading}": column for heading, column in _wins(averages).items()}
     present = {systems.key(row) for group in groups for row in group["systems"]}
     keys = [key for key in systems.columns if key in present]

@@ -587,6 +587,30 @@ def test_a_run_that_goes_on_has_its_settings_only(tmp_path, score):
     assert code == 0 and "partial" in shown, said
 
 
+def test_a_run_with_files_of_its_own_that_is_not_finished(tmp_path, score):
+    """Its manifest, which names the files, is written last."""
+    test = udhr()
+    folder = write(tmp_path / "m" / "run", test.sources[:6], test.references[:6])
+    (folder / "settings_translate.json").write_text(json.dumps(settings("files")))
+    code, _, said = score(tmp_path)
+    assert code == 2 and f"{folder} has no manifest_translate.json that names its test files" in said
+    assert "let main.py finish it, or pass --test_files" in said
+
+
+def test_two_directions_say_nothing_twice(tmp_path, score):
+    """No mean of one direction, and a warning on a system is one line, below all that explains the tables."""
+    for model in ("base", "other"):
+        original(tmp_path, model)
+        original(tmp_path, model, src="Basque", tgt="English")
+    code, shown, said = score(tmp_path, *UDHR, "--trials", 100, "--metrics", "chrf")
+    assert code == 0, said
+    assert "chrF++ all (2)" in shown and "(1)" not in shown
+    lines = shown.splitlines()
+    warnings = [i for i, line in enumerate(lines) if line.startswith("warning:")]
+    assert len(warnings) == 1 and "no manifest_translate.json" in lines[warnings[0]]
+    assert warnings[0] > max(i for i, line in enumerate(lines) if line.startswith(("chrF++: ", "p < ", "in brackets")))
+
+
 def test_other_lines_than_the_benchmarks(tmp_path, score):
     test = udhr()
     folder = write(tmp_path / "m" / RUN.format("Basque", "English"), test.sources, test.references)

@@ -163,7 +163,8 @@ def test_the_budget_ends_it(systems, tmp_path):
         # Each answer costs 7 + 5 tokens at a dollar.
         money = ("--judge_prices", 1e6, 1e6, "--judge_budget", 60, "--judge_max_concurrent_requests", 1)
         report, _, said = judged(server, tmp_path, *money, code=3)
-        assert "could exceed --budget 60" in report["failed_metrics"]["gemba-da"] and len(server.arrivals) == 5
+        assert "could exceed --judge_budget 60" in report["failed_metrics"]["gemba-da"] and len(server.arrivals) == 5
+        assert "with a larger --judge_budget" in report["failed_metrics"]["gemba-da"]
         assert report["groups"][0]["systems"][0]["scores"]["gemba-da"] is None
         money = ("--judge_prices", 1e6, 1e6, "--judge_budget", 12 * len(systems))
         report, _, said = judged(server, tmp_path, *money)

@@ -69,7 +69,7 @@ def main() -> None:
             scores = model.predict(segments, batch_size=BATCH_SIZE, gpus=gpus, progress_bar=False).scores
             say(scores=[float(score) for score in scores])
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+        lines = [line.strip() for line in str(error).split("\n") if line.strip()] or ["no message"]
         # With GLOBAL: torch refuses to run a pickle's code.
         telling = next((line for line in lines if "GLOBAL" in line), lines[0])
         say(error=f"{type(error).__name__}: {telling[:300]}")
