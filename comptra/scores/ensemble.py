@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from comptra.ordered_jsonl import TRUNCATED, UNANSWERED
 from comptra.scores import segments
 from comptra.scores.metrics import MetricSettings, Segment
 from comptra.scores.segment_cache import ScoreCache, default_folder, file_name
@@ -87,7 +88,16 @@ def _write(pair: Sequence[System], is_second: list[bool], metric: dict, output: 
         "ensemble_of": [str(system.folder.resolve()) for system in pair],
         "systems": names,
     }
-    lines = ({"sentence": text, "translation": new} for text, new in zip(first.sentences, translations, strict=True))
+    unanswered, truncated = (
+        frozenset(i for i, system in enumerate(chosen) if i in getattr(system, mark))
+        for mark in (UNANSWERED, TRUNCATED)
+    )
+    lines = (
+        {"sentence": text, "translation": new}
+        | ({UNANSWERED: True} if i in unanswered else {})
+        | ({TRUNCATED: True} if i in truncated else {})
+        for i, (text, new) in enumerate(zip(first.sentences, translations, strict=True))
+    )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     write_atomic(folder / "translate_0.jsonl", map(to_line, lines))
@@ -102,7 +112,5 @@ def _write(pair: Sequence[System], is_second: list[bool], metric: dict, output: 
         "versions": provenance.versions(),
     }
     write_json(folder / MANIFEST, manifest)
-    truncated = frozenset(i for i, system in enumerate(chosen) if i in system.truncated)
-    return replace(
-        first, folder=folder, translations=translations, settings=settings, unanswered=0, truncated=truncated
-    )
+    marks = {"unanswered": unanswered, "truncated": truncated}
+    return replace(first, folder=folder, translations=translations, settings=settings, **marks)

@@ -143,7 +143,7 @@ def score_group(
                 "path": str(system.folder),
                 "sentences": len(system.translations),
                 "missing": system.missing,
-                "unanswered": system.unanswered,
+                "unanswered": len(system.unanswered),
                 "empty": found["empty"],
                 "faults": found,
                 "translations_digest": provenance.digest(system.translations),

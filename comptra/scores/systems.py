@@ -74,7 +74,9 @@ class System:
     translations: list[str]
     references: list[str] | None
     missing: int  # sentences of the test set without a translation yet
-    unanswered: int  # translations that are empty, or made without an answer, because the LLM gave none
+    unanswered: frozenset[
+        int
+    ]  # the indices of translations that are empty, or made without an answer, because the LLM gave none
     settings: dict  # of main.py; {} for the original's
     facts: dict  # of the test set
     truncated: frozenset[int] = frozenset()  # the indices of translations that are marked as cut
@@ -198,10 +200,10 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable)
     if problem:
         logger.info(f"{problem}: skipped")
     sentences, translations = [row[0] for row in rows], [row[1] for row in rows]
-    unanswered = sum(row[2] for row in rows)
+    unanswered = frozenset(i for i, row in enumerate(rows) if row[2])
     if unanswered:
         logger.warning(
-            f"{unanswered} lines of {path} have no answer of the LLM (a prompt too long, refused by an API) and are scored "
+            f"{len(unanswered)} lines of {path} have no answer of the LLM (a prompt too long, refused by an API) and are scored "
             "as they are; re-run main.py to retry them"
         )
     dataset = args.dataset_name_or_path or ("files" if args.test_files else settings.get("dataset_name_or_path"))

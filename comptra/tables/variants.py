@@ -91,7 +91,7 @@ def _score_test(
         "variants": {
             name: {
                 "empty": sum(not text.strip() for system in systems for text in system.translations),
-                "unanswered": sum(system.unanswered for system in systems),
+                "unanswered": sum(len(system.unanswered) for system in systems),
                 "paths": [str(system.folder) for system in systems],
                 "scores": {metric: by_name[name] for metric, by_name in scores.items()},
             }

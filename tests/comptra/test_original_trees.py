@@ -241,6 +241,8 @@ def test_the_best_of_two_is_a_system_of_its_own(metricx, tmp_path):
     test, count = udhr(), 12
     first = write(tmp_path / "out" / "a" / RUN, worse(test.references[:count], 0.3))
     second = write(tmp_path / "out" / "b" / RUN, [*worse(test.references[: count - 1], 0.3, seed=1), ""])
+    lines = [{**line, "unanswered": True} for line in records(second / "translate_0.jsonl")]
+    (second / "translate_0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     flags = ("--metricx_name_or_path", metricx, "--metric_dtype", "float32", "--cache_dir", tmp_path / "cache")
     flags = (
         *flags,
@@ -277,6 +279,9 @@ def test_the_best_of_two_is_a_system_of_its_own(metricx, tmp_path):
         manifest = json.loads(path.with_name("manifest_translate.json").read_text())
         assert sum(manifest["chosen"]) == count and manifest["settings"]["ensembled_by"] == "metricx-24-qe"
         assert manifest["settings"]["ensemble_of"] == [str(first.resolve()), str(second.resolve())]
+        unanswered = {system["name"]: system["unanswered"] for system in group["systems"]}
+        assert unanswered[name] == manifest["chosen"][1] > 0, "marks of lines stay"
+        assert sum(bool(line.get("unanswered")) for line in records(path)) == manifest["chosen"][1]
         systems = {system["name"]: system["scores"] for system in group["systems"]}
         assert "--ensemble_by metricx-24-qe" in systems[name]["metricx-24-qe"]["interference"][0]
         assert (
