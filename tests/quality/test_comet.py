@@ -106,14 +106,18 @@ def test_main_selects_by_it_and_goes_on_after_a_kill(tiny, tiny_lm, tmp_path):
     assert settings["comet_name_or_path"] == "kiwi" and len(settings["comet_weights"]) == 16
     # What was kept is the best by COMET's own predict, of the candidates of some prompt.
     groups = [list(dict.fromkeys(t.split("\n")[0].strip() for t in record["texts"])) for record in records(answers)]
-    chosen = 0
+    choices = []
     for sentence, translation in kept.items():
         candidates = next((texts for texts in groups if translation in texts), None)
         candidates = [text for text in candidates or () if text]
         if len(candidates) > 1:
-            own = own_scores(tiny / "kiwi", [{"src": sentence, "mt": text} for text in candidates])
-            assert own[candidates.index(translation)] == pytest.approx(max(own), abs=1e-6)
-            chosen += translation != candidates[0]
+            choices.append((sentence, translation, candidates))
+    segments = [{"src": sentence, "mt": text} for sentence, _, candidates in choices for text in candidates]
+    own, chosen = iter(own_scores(tiny / "kiwi", segments)), 0
+    for _, translation, candidates in choices:
+        scores = [next(own) for _ in candidates]
+        assert scores[candidates.index(translation)] == pytest.approx(max(scores), abs=1e-6)
+        chosen += translation != candidates[0]
     assert chosen, "not always the first"
     # With the translations gone, as after a kill while COMET was scoring, the scores are still there.
     before = translations.read_bytes()
