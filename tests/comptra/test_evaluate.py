@@ -16,7 +16,7 @@ from sacrebleu.significance import PairedTest
 
 from comptra import evaluate, evaluation_sets
 from comptra.scores import metrics, surface, systems
-from comptra.significance import resampling
+from comptra.significance import compared, resampling
 from comptra.tables import export
 from tests.support.runs import ROOT, records
 from topxgen.common.errors import UsageError
@@ -274,10 +274,12 @@ def test_bootstrap_intervals_are_percentiles_of_resampled_scores(monkeypatch, bl
 def report_of(p: float, p_holm: float, difference: float) -> dict:
     """Two systems; the second differs from the first with these p-values."""
     row = {"path": "a", "sentences": 2, "missing": 0, "unanswered": 0, "empty": 0, "scores": {"bleu": {"score": 20.0}}}
+    value = {"score": 20 + difference, "difference": difference, "p": p, "p_holm": p_holm}
+    value["better"] = compared.better(value, True)
     other = row | {
         "name": "b",
         "path": "b",
-        "scores": {"bleu": {"score": 20 + difference, "difference": difference, "p": p, "p_holm": p_holm}},
+        "scores": {"bleu": value},
     }
     group = {"dataset": "d", "src": "s", "tgt": "t", "step": 0, "sentences": 2, "baseline": "a"}
     group |= {"titles": {"bleu": "BLEU"}, "signatures": {"bleu": "x"}, "systems": [row | {"name": "a"}, other]}

@@ -365,7 +365,15 @@ def test_killed_at_random_moments_the_files_are_those_of_an_undisturbed_run(whol
         )
         files = sorted({path for name in names for path in folder.rglob(name) if "answers" not in path.name})
         own = str(folder.parent).encode()
-        return {str(path.relative_to(folder)): path.read_bytes().replace(own, b"") for path in files}
+        return {
+            str(path.relative_to(folder)): without_marks(path.read_bytes().replace(own, b""), path) for path in files
+        }
+
+    def without_marks(content: bytes, path: Path) -> bytes:
+        """Scores of an evaluation that another test repeats after the last round know which round was chosen."""
+        if path.name != "scores.json":
+            return content
+        return re.sub(rb'"interference": \[[^\]]*\]', b'"interference": []', content)
 
     one, other = content(out), content(undisturbed)
     assert one.keys() == other.keys() and len(one) == 38
