@@ -71,7 +71,7 @@ class _Rounds(TypedDict):
 
 
 def read(folder: Path) -> Chain:
-    """The chain of the translations in `folder`. What is missing or damaged is said in `ends`; nothing is raised."""
+    """The chain of the translations in `folder`. `ends` says what is missing or damaged; nothing is raised."""
     return _read(folder, frozenset())
 
 

@@ -1,6 +1,6 @@
 """Training data that may hold the test set: data in the chain of manifests that was not decontaminated against these texts.
 
-Test sets are told apart by the digests of their sides, so another split, a newer copy or a copy under another name counts as
+Test sets are compared by the digests of their sides, so another split, a newer copy or a copy under another name counts as
 what it is.
 """
 

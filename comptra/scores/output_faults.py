@@ -33,7 +33,7 @@ _IN_WORD = re.compile(r"([^\W\d_]{1,4})\1{9}")
 
 
 def find(test: Test, translations: Sequence[str], cut: Collection[int], lid_model: str) -> dict[str, list[bool] | None]:
-    """Which translations have each of FAULTS; None for what cannot be told (a language that `lid_model` does not know).
+    """Which translations have each of FAULTS; None where that cannot be determined (`lid_model` does not know the language).
 
     `cut`: the indices of translations that are marked as cut at the limit of new tokens. What the reference does, too, is no
     fault: being equal to the source, having no mark at its end, being taken for another language.

@@ -88,7 +88,7 @@ class Coverage:
     trained: frozenset[str] = frozenset()
     validated: frozenset[str] = frozenset()
     validation: str = ""
-    note: str = ""  # of languages that nothing else is said of
+    note: str = ""  # for all languages that have no note of their own
 
 
 _METRICX_24 = Coverage(

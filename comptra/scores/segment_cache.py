@@ -54,7 +54,7 @@ def key_of(*texts: str | None) -> str:
 class ScoreCache:
     """The scores of all metrics in a folder, which need not exist; with None in memory alone.
 
-    A folder that cannot be written to or read is said once per metric, and scores are then kept in memory.
+    If a folder cannot be read or written, one warning per metric says so, and scores are kept in memory.
     """
 
     def __init__(self, folder: Path | None = None):

@@ -59,9 +59,9 @@ class MetricInfo(NamedTuple):
 
 def metric_info(group: dict, name: str) -> MetricInfo:
     """Of a metric in a group of a report: what the report says, else what METRICS does."""
-    told, row = group.get("metrics", {}).get(name) or {}, METRICS.get(name)
+    recorded, row = group.get("metrics", {}).get(name) or {}, METRICS.get(name)
     values = {
-        key: told[key] if told.get(key) is not None else getattr(row, key, default)
+        key: recorded[key] if recorded.get(key) is not None else getattr(row, key, default)
         for key, default in (("higher_is_better", True), ("low", 0.0), ("high", 100.0))
     }
     return MetricInfo(group["titles"].get(name, name), **values)

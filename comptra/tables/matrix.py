@@ -1,6 +1,6 @@
 """A report of comptra.evaluate as tables for people: for each metric a matrix of systems and languages, with means.
 
-A test set with one direction has one table, with a column for each metric. Each system is told from the others by the columns
+A test set with one direction has one table, with a column for each metric. The systems are distinguished by the columns
 that differ (comptra/scores/columns.py), and by its folder where these are equal.
 """
 
@@ -411,7 +411,7 @@ def _notes(
 
 
 def _reliability(groups: Sequence[dict], name: str, title: str) -> Iterator[str]:
-    """For which languages the metric is not validated, and why that is said."""
+    """The languages for which the metric is not validated, and why."""
     languages: dict[str, list[str]] = {}
     for group in groups:
         found = reliability_of(group, name)

@@ -155,12 +155,12 @@ def _in_range(score: float, info: MetricInfo) -> float:
 
 
 def _metric(group: dict, name: str, score: float) -> dict:
-    info, told = metric_info(group, name), group.get("metrics", {}).get(name) or {}
+    info, recorded = metric_info(group, name), group.get("metrics", {}).get(name) or {}
     low, high = info.low - ROUNDING, info.high + ROUNDING  # TER goes beyond its range
     return {
         "metric_id": name,
         "metric_name": info.title,
-        "metric_kind": told.get("family") or name,
+        "metric_kind": recorded.get("family") or name,
         "metric_unit": "points",
         "metric_parameters": {"signature": group["signatures"].get(name, "")},
         "lower_is_better": not info.higher_is_better,
@@ -168,7 +168,7 @@ def _metric(group: dict, name: str, score: float) -> dict:
         "min_score": _bound(info.low) if score >= low else "-Infinity",
         "max_score": _bound(info.high) if score <= high else "Infinity",
         "additional_details": _texts(
-            {f"reliability_{key}": text for key, text in (told.get("reliability") or {}).items()}
+            {f"reliability_{key}": text for key, text in (recorded.get("reliability") or {}).items()}
         ),
     }
 
