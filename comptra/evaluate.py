@@ -22,14 +22,13 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from functools import cache, partial
 from pathlib import Path
 
 from comptra import evaluation_sets, guard
 from comptra.scores import ensemble, gemba, original_flags
 from comptra.scores.flags import METRIC_RULES, add_metric_flags, add_model_flags
 from comptra.scores.scoring import score_groups, usable_metrics
-from comptra.scores.systems import System, find_runs, read_system
+from comptra.scores.systems import System, find_runs, loader_of_test_sets, read_system
 from comptra.significance import averages
 from comptra.tables import every_eval_ever, export, series, title_of
 from topxgen.common import flag_rules, hub, provenance
@@ -159,8 +158,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
     names = usable_metrics(args, bool(args.baseline))
     baselines = find_runs([args.baseline], args.step) if args.baseline else []
     folders = {folder.resolve(): folder for folder in baselines + find_runs(args.dirs, args.step)}
-    options = {"folder": args.benchmark_dir, "allow_partial": args.allow_partial_benchmark, "need_pool": False}
-    load_test_set = cache(partial(evaluation_sets.load, **options))
+    load_test_set = loader_of_test_sets(args)
     groups: dict[tuple, list[System]] = {}
     skipped: dict[str, str] = {}
     for folder in folders.values():  # one bad folder of a tree must not hide the scores of the others

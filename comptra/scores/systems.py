@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -178,6 +178,12 @@ def read_lines(path: Path) -> tuple[list[tuple[str, str, bool, bool]], str | Non
         is_unanswered = bool(record.get(UNANSWERED)) or text is None
         rows.append((record["sentence"], text or "", is_unanswered, bool(record.get(TRUNCATED))))
     return rows, None
+
+
+def loader_of_test_sets(args: argparse.Namespace) -> Callable:
+    """`evaluation_sets.load` with the flags of comptra.evaluate; each test set is loaded once."""
+    options = {"folder": args.benchmark_dir, "allow_partial": args.allow_partial_benchmark, "need_pool": False}
+    return cache(partial(evaluation_sets.load, **options))
 
 
 def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable) -> System | None:

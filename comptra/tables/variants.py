@@ -1,14 +1,12 @@
 """Variants of several seeds on the same test sets: their scores, and the tables that show them (scripts/compare.py)."""
 
 import argparse
-from collections.abc import Callable, Mapping
-from functools import cache, partial
+from collections.abc import Mapping
 from pathlib import Path
 
-from comptra import evaluation_sets
 from comptra.scores import scoring
 from comptra.scores.segments import Measured
-from comptra.scores.systems import System, read_system
+from comptra.scores.systems import System, loader_of_test_sets, read_system
 from comptra.significance import compared
 from comptra.significance.compared import ALPHA, SAMPLES
 from comptra.tables import Table, export, mark
@@ -25,8 +23,7 @@ def score(
     `variants`: by name, for each seed the folders of its translations. `args`: flags of comptra.evaluate. Raises UsageError for
     translations that cannot be scored, or that a seed of a variant lacks.
     """
-    options = {"folder": args.benchmark_dir, "allow_partial": args.allow_partial_benchmark, "need_pool": False}
-    load_test_set: Callable = cache(partial(evaluation_sets.load, **options))
+    load_test_set = loader_of_test_sets(args)
     tests: dict[tuple, dict[str, list[System]]] = {}
     for name, seeds in variants.items():
         for folders in seeds:
