@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set up .venv for a machine without a GPU, and Apertium; with --comet, .venv-comet alone: COMET in an environment of its own.
+# Set up .venv for a machine without a GPU, and Apertium; with --comet, .venv-comet alone: COMET in an environment of its own;
+# with --browser, Chromium alone, in which tests open the page of a run.
 # What is installed already is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,6 +31,26 @@ failed() {
     exit 1
 }
 
+# install_packages WHAT PACKAGE...: Debian packages, where that can be done; else say what to run.
+install_packages() {
+    local what=$1 root=""
+    shift
+    [ "$(id -u)" = 0 ] || root="sudo -n"
+    if command -v apt-get >/dev/null && $root true 2>/dev/null; then
+        say "installing $*"
+        { $root apt-get update -qq && $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@"; } >/dev/null ||
+            say "apt-get failed; run: sudo apt-get install $*"
+    else
+        say "$what, needs root to install: run 'sudo apt-get install $*'"
+    fi
+}
+
+if [ "${1:-}" = --browser ]; then
+    { command -v chromium && command -v chromedriver; } >/dev/null ||
+        install_packages "Chromium, in which tests open the page of a run" chromium chromium-driver fonts-noto-core
+    exit
+fi
+
 torch=$(grep '^torch==' requirements-cpu.txt)
 install_cpu_torch() { pip "$torch" || pip "$torch" --index-url https://download.pytorch.org/whl/cpu; }
 
@@ -50,7 +71,7 @@ if [ "${1:-}" = --comet ]; then
     fi
     exit
 fi
-[ $# = 0 ] || { say "unknown argument $1: there is only --comet"; exit 2; }
+[ $# = 0 ] || { say "unknown argument $1: there are only --comet and --browser"; exit 2; }
 
 make_venv .venv "3.11 to 3.13" python3.12 python3.13 python3.11 python3
 
@@ -72,15 +93,5 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     [ "$vllm_installed" = no ] || echo "$wanted" >"$stamp"
 fi
 
-if ! { command -v apertium && apertium -l | grep -q eu-en; } >/dev/null 2>&1; then
-    packages="apertium apertium-eu-en"
-    root=""
-    [ "$(id -u)" = 0 ] || root="sudo -n"
-    if command -v apt-get >/dev/null && $root true 2>/dev/null; then
-        say "installing $packages"
-        { $root apt-get update -qq && $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $packages; } >/dev/null ||
-            say "apt-get failed; run: sudo apt-get install $packages"
-    else
-        say "Apertium, which translates in the demo, needs root to install: run 'sudo apt-get install $packages'"
-    fi
-fi
+{ command -v apertium && apertium -l | grep -q eu-en; } >/dev/null 2>&1 ||
+    install_packages "Apertium, which translates in the demo" apertium apertium-eu-en
