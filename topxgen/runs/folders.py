@@ -18,6 +18,14 @@ from topxgen.text import languages
 PAIRS, FILTERED = translations_name(""), "_translate_filtered.jsonl"
 RESPONSES, REJECTS = "_answers.jsonl", "_rejects.jsonl"
 _DATA_SET_FILES = {EXPORT_MANIFEST, "dataset_dict.json", "dataset_info.json", "manifest_publish.json"}
+# In a checkpoint of a training; main.py's folder for the translations of a checkpoint has its name, too.
+_WEIGHTS_FILES = {
+    "checkpoint_files.json",
+    "trainer_state.json",
+    "data_manifest.json",
+    "config.json",
+    "adapter_config.json",
+}
 # Never looked into: they may be large.
 _OTHER_JSON = re.compile(
     r"(tokenizer|config|adapter_|generation_|vocab|trainer_state|manifest_|settings_|decontamination_).*"
@@ -100,10 +108,11 @@ def _walk(roots: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, li
                 folders.clear()
                 continue
             seen.add(real)
-            if not _DATA_SET_FILES.isdisjoint(files):
+            is_checkpoint = re.fullmatch(r"checkpoint-\d+", Path(name).name) and not _WEIGHTS_FILES.isdisjoint(files)
+            if is_checkpoint or not _DATA_SET_FILES.isdisjoint(files):
                 folders.clear()
                 continue
-            folders[:] = sorted(f for f in folders if not (f.startswith(".") or re.fullmatch(r"checkpoint-\d+", f)))
+            folders[:] = sorted(f for f in folders if not f.startswith("."))
             yield Path(name), sorted(files)
 
 
