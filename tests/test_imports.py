@@ -17,6 +17,9 @@ from tests.support.runs import ROOT
 STAGES = ("generation", "decontamination", "training")
 # The room above the scripts: it starts them as processes of their own, and reads their flags.
 EXPERIMENTS = ROOT / "topxgen" / "experiments"
+# Rooms above the stages, which read what these leave; beside scripts, only these rooms and the page know the first.
+ABOVE = ("runs", "publication")
+READERS = {*(ROOT / "topxgen" / room for room in ABOVE), ROOT / "comptra" / "report"}
 MODULES = [*ROOT.glob("comptra/**/*.py"), *ROOT.glob("topxgen/**/*.py")]
 # Module of each parser, and the command that prints its help.
 PARSERS = {
@@ -87,8 +90,15 @@ def test_only_scripts_know_the_experiments_which_know_of_scripts_their_flags_alo
 def test_stages_do_not_import_each_other_nor_shared_rooms_a_stage():
     stages = {f"topxgen.{stage}" for stage in STAGES}
     for path in MODULES:
-        _, room = path.relative_to(ROOT).parts[:2]
-        assert not rooms(path) & (stages - {f"topxgen.{room}"}), f"{path} imports a stage"
+        package, room = path.relative_to(ROOT).parts[:2]
+        if (package, room) not in {("topxgen", above) for above in ABOVE}:
+            assert not rooms(path) & (stages - {f"topxgen.{room}"}), f"{path} imports a stage"
+
+
+def test_rooms_that_read_runs_are_above_the_stages_and_below_the_page():
+    for path in MODULES:
+        if not READERS & set(path.parents):
+            assert not rooms(path) & {f"topxgen.{room}" for room in ABOVE}, path
 
 
 def test_the_common_room_imports_no_other_room():
