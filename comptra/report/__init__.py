@@ -22,6 +22,12 @@ class Section(Choice):
 
 # In the order of the page.
 SECTIONS = {
+    "funnel": Section(
+        "comptra.report.sections.funnel:collect",
+        "what became of every prompt, text, sentence and pair",
+        "Funnel",
+        ("plot",),
+    ),
     "provenance": Section(
         "comptra.report.sections.provenance:collect", "commands, settings, versions, digests, times", "Provenance"
     ),
