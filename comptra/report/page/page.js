@@ -123,20 +123,22 @@ const page = (() => {
     return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.caption || options.label || specs[0].title }, element);
   }
 
-  /* A figure of Observable Plot: redrawn at the width it has, at most `plotOptions.maxWidth`. describe.title: caption;
+  /* A figure of Observable Plot: redrawn at the width it has, at most `plotOptions.maxWidth`; plotOptions may be a function of the
+     width. describe.title: caption;
      describe.description: what the chart shows, for who cannot see it, and under the caption with describe.note;
      describe.table: {columns, rows}, the same data. Colours of categories are `page.colors` unless others are given. */
   function chart(plotOptions, describe) {
-    const { maxWidth = 900, ...given } = plotOptions;
+    const optionsAt = typeof plotOptions === "function" ? plotOptions : () => plotOptions;
     const holder = el("div", { class: "plot", role: "img", "aria-label": `${describe.title}. ${describe.description || ""}` });
-    const color = given.color && !given.color.scheme && !given.color.range && (given.color.domain || given.color.type === "categorical")
-      ? { ...given.color, range: colors } : given.color;
-    const style = { background: "transparent", color: "var(--ink)", fontFamily: "inherit", ...given.style };
     let drawn = 0;
-    const draw = (width) => {
-      width = Math.min(Math.round(width), maxWidth);
+    const draw = (space) => {
+      const { maxWidth = 900, ...given } = optionsAt(Math.round(space));
+      const width = Math.min(Math.round(space), maxWidth);
       if (width < 40 || width === drawn) return;
       drawn = width;
+      const ownRange = given.color && !given.color.scheme && !given.color.range && (given.color.domain || given.color.type === "categorical");
+      const color = ownRange ? { ...given.color, range: colors } : given.color;
+      const style = { background: "transparent", color: "var(--ink)", fontFamily: "inherit", ...given.style };
       const svg = Plot.plot({ ...given, ...(color ? { color } : {}), style, width });
       svg.setAttribute("aria-hidden", "true");
       holder.replaceChildren(svg);
