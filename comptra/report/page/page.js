@@ -12,6 +12,7 @@ const page = (() => {
   const sections = {};
   const states = new Map(); // name -> {element, promise, controller}
   const colors = ["var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)", "var(--c6)", "var(--c7)", "var(--c8)"];
+  let followed = false; // a link, and no scrolling since
   let languages = { languages: {}, names: {} };
 
   // --- elements ---
@@ -234,6 +235,7 @@ const page = (() => {
     const target = route();
     if (!target) return;
     const state = states.get(target.name);
+    followed = true;
     await render(target.name);
     state.element.scrollIntoView({ block: "start" });
     if (state.controller && state.controller.show) await state.controller.show(target.params);
@@ -264,12 +266,14 @@ const page = (() => {
       for (const entry of entries) if (entry.isIntersecting) render(entry.target.id);
     }, { rootMargin: "400px" });
     const reading = new IntersectionObserver((entries) => {
-      for (const entry of entries) if (entry.isIntersecting) current(entry.target.id);
+      for (const entry of entries) if (entry.isIntersecting && !followed) current(entry.target.id);
     }, { rootMargin: "-10% 0px -80% 0px" });
     for (const { element } of states.values()) {
       near.observe(element);
       reading.observe(element);
     }
+    // What a link led to is current until the reader scrolls, though at the end of the page another section may be further up.
+    for (const event of ["wheel", "touchmove", "keydown", "pointerdown"]) addEventListener(event, () => { followed = false; }, { passive: true });
     addEventListener("hashchange", follow);
     addEventListener("beforeprint", () => { for (const name of states.keys()) render(name); });
     await follow();
