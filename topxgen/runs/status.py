@@ -28,6 +28,8 @@ from topxgen.runs.reading import Problems, read_file
 WINDOW_S = 600.0  # of the looks that a rate is measured over
 FINISHED, INCOMPLETE, RUNNING, WAITING = "finished", "incomplete", "running", "waiting"
 KILLED, STOPPED, UNKNOWN, NO_RECORD = "killed", "stopped", "unknown", "no record"
+HELD = {"held": RUNNING, "left": KILLED, "unknown": UNKNOWN}  # by the state of a lock
+DATAGEN = ("generate", "translate", "score")
 # Written when a stage begins to have results.
 SETTINGS = {
     "generate": "settings_generate.json",
@@ -153,7 +155,7 @@ class Watcher:
                     {
                         "process": holder.process,
                         "host": holder.host,
-                        "state": {"held": RUNNING, "left": KILLED}.get(holder.state, UNKNOWN),
+                        "state": HELD[holder.state],
                         "since": holder.since,
                         "command": shlex.join(holder.note.get("command") or []),
                         "folder": str(folder),
@@ -327,14 +329,12 @@ class Watcher:
         self, name: str, folder: Path, language: str, manifest: dict, holder: Holder | None, settings: Path
     ) -> Stage:
         stage = Stage(name, os.path.relpath(folder, self._root), language)
+        if holder is not None and name in DATAGEN and name not in holder.note.get("stages", DATAGEN):
+            holder = None  # it works on other stages
         if manifest:
             stage.state = INCOMPLETE if manifest.get("complete") is False else FINISHED
         elif holder is not None:
-            stage.state = {"held": RUNNING, "left": KILLED}.get(holder.state, UNKNOWN)
-            if name in ("generate", "translate", "score"):
-                stage.state = (
-                    WAITING if holder.state == "held" and name not in holder.note.get("stages", name) else stage.state
-                )
+            stage.state = HELD[holder.state]
         elif settings.exists():
             stage.state = STOPPED
         return stage
@@ -379,16 +379,15 @@ class Watcher:
 
     def _settle(self, stages: Sequence[Stage]) -> None:
         """A process works on one stage of one language at a time: on the first that is not complete, or that it wrote last."""
-        order = ("generate", "translate", "score")
         for process in {
-            stage.process for stage in stages if stage.process and stage.state == RUNNING and stage.stage in order
+            stage.process for stage in stages if stage.process and stage.state == RUNNING and stage.stage in DATAGEN
         }:
             own = [
                 stage
                 for stage in stages
-                if stage.process == process and stage.state == RUNNING and stage.stage in order
+                if stage.process == process and stage.state == RUNNING and stage.stage in DATAGEN
             ]
-            current = min((stage.stage for stage in own), key=order.index)
+            current = min((stage.stage for stage in own), key=DATAGEN.index)
             at_work = [stage for stage in own if stage.stage == current]
             latest = max((stage.changed or 0 for stage in at_work), default=0)
             for stage in own:
