@@ -28,6 +28,9 @@ SECTIONS = {
         "Funnel",
         ("plot",),
     ),
+    "training": Section(
+        "comptra.report.sections.training:collect", "loss, held-out scores, the checkpoint", "Training", ("plot",)
+    ),
     "provenance": Section(
         "comptra.report.sections.provenance:collect", "commands, settings, versions, digests, times", "Provenance"
     ),

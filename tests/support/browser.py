@@ -150,13 +150,13 @@ class Browser:
         from selenium.webdriver import ActionChains
 
         element = self.one(element) if isinstance(element, str) else element
-        self.run("arguments[0].scrollIntoView({block: 'center'})", element)
+        self.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
         ActionChains(self.driver).move_to_element(element).click().perform()
 
     def type(self, selector: str, text: str) -> None:
         """Replace what a field holds."""
         field = self.one(selector)
-        self.run("arguments[0].scrollIntoView({block: 'center'})", field)
+        self.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", field)
         field.clear()
         field.send_keys(text)
 

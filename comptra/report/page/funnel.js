@@ -96,7 +96,7 @@ page.sections.funnel = function (element, data, page) {
 
   function examplesOf(one, step, name) {
     const isOfTexts = ["responses", "texts", "native_texts"].includes(step.name);
-    return (one.examples[name] || []).filter((example) => (example.state === "text") === isOfTexts && (example.state === "not_chosen") === (step.name === "pairs" && !(name in step.removed)));
+    return (one.examples[name] || []).filter((example) => (example.state === "text") === isOfTexts);
   }
 
   function shown(one, step, name, examples) {
@@ -107,7 +107,7 @@ page.sections.funnel = function (element, data, page) {
       page.el("ul", { class: "examples" }, examples.map((example) => page.el("li", {},
         page.text(example.sentence || "(no text)", example.state === "text" && ["prompt_too_long", "answer_failed"].includes(name) ? "" : one.language),
         example.translation !== undefined ? page.el("div", {}, page.text(example.translation, one.target_language)) : null,
-        page.el("div", { class: "note" }, [example.topic && ["topic ", page.marked(example.topic)], example.score !== undefined && `score ${page.number(example.score)}`, example.detail && page.marked(example.detail), page.el("code", {}, page.marked(example.id))]
+        page.el("div", { class: "note" }, [example.topic && ["topic ", page.marked(example.topic)], example.score !== undefined && `score ${page.number(example.score)}`, example.reason && plain(example.reason), example.detail && page.marked(example.detail), page.el("code", {}, page.marked(example.id))]
           .filter(Boolean).map((part, i) => (i ? [" · ", part] : part)))))),
     ];
   }

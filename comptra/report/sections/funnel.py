@@ -92,7 +92,8 @@ class Examples:
     def add(self, folder: Path, row: Row) -> None:
         if not row.reason:
             return
-        key = folder, row.language, row.reason
+        # A candidate that was not chosen may have the reason of a reject, which it is not.
+        key = folder, row.language, NOT_CHOSEN if row.state == "not_chosen" else row.reason
         count, rows = self._rows.get(key, (0, []))
         if len(rows) < self._size:
             rows.append(row)
@@ -119,6 +120,7 @@ def _example(row: Row) -> dict:
         "id": row.id,
         "sentence": _shortened(row.sentence),
         "translation": None if row.translation is None else _shortened(row.translation),
+        "reason": row.reason if row.state == "not_chosen" and row.reason != NOT_CHOSEN else None,
         "detail": _shortened(row.detail),
         "topic": row.topic,
         "score": row.score,

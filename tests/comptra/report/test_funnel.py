@@ -42,7 +42,8 @@ def test_every_number_and_an_example_of_every_reason(run):
         assert len(examples) == min(3, counts.get(reason, one["not_chosen"]))
         for example in examples:
             row = all_rows[example["id"]]
-            assert (row.reason, row.sentence, row.translation) == (
+            shown_as = "not_chosen" if row.state == "not_chosen" else row.reason
+            assert (shown_as, row.sentence, row.translation) == (
                 reason,
                 example.get("sentence", ""),
                 example.get("translation"),
@@ -80,14 +81,14 @@ def test_nothing_to_show(tmp_path):
 def test_long_texts_are_cut_and_many_reasons_share_the_room(tmp_path):
     names = [f"reason_{i}" for i in range(400)]
     rejects = [
-        {"id": f"p{i}", "rejected": [{"reason": name, "sentence": "x" * 100_000} for name in names]} for i in range(6)
+        {"id": f"p{i}", "rejected": [{"reason": name, "sentence": "x" * 3_000} for name in names]} for i in range(4)
     ]
     tree(tmp_path, {"t/Basque_translate.jsonl": lines(pair("p0")), "t/Basque_translate_rejects.jsonl": lines(*rejects)})
     data, _ = collect(tmp_path)
     (one,) = data["funnels"]
     assert {len(examples) for examples in one["examples"].values()} == {funnel.MAX_SHOWN // 400}
-    assert all(e["sentence"] == f"{'x' * funnel.MAX_CHARS} … (100,000 characters)" for e in one["examples"]["reason_7"])
-    assert one["steps"][1]["removed"] == dict.fromkeys(names, 6)
+    assert all(e["sentence"] == f"{'x' * funnel.MAX_CHARS} … (3,000 characters)" for e in one["examples"]["reason_7"])
+    assert one["steps"][1]["removed"] == dict.fromkeys(names, 4)
 
 
 def test_paragraphs_of_several_back_translations_are_counted_once(tmp_path):
