@@ -2,7 +2,7 @@
 page.sections.contamination = function (element, data, page) {
   const { el, number } = page;
   const DROPPED = { paragraph: "dropped with its paragraph", pair: "pair dropped", none: "not dropped" };
-  const MATCH = { ngram: "shared n-grams", short_text: "holds the whole text", near_duplicate: "near-duplicate" };
+  const MATCH = { ngram: "shared n-grams", short_text: "whole short text", near_duplicate: "near-duplicate" };
   const AT_ONCE = 20; // hits that are shown before the reader asks for more
   const severalFolders = new Set(data.languages.map((one) => one.folder)).size > 1;
   const place = (row) => `${row.benchmark} ${row.split}`;
@@ -54,7 +54,7 @@ page.sections.contamination = function (element, data, page) {
     const sides = [...new Set(bars.map((bar) => bar.side))];
     const [width, height] = [8 * Math.min(40, Math.max(...places.map((name) => name.length))) + 10, 60 + sides.length * (30 + 24 * places.length)];
     return page.chart({
-      marginLeft: width, marginRight: 90, height, x: { label: "overlapping texts", grid: true }, y: { label: null }, fy: { label: null },
+      marginLeft: width, marginRight: 90, marginBottom: 40, height, x: { label: "overlapping texts", grid: true }, y: { label: null }, fy: { label: null },
       color: { domain: [DROPPED.paragraph, DROPPED.pair, DROPPED.none], range: ["var(--c2)", "var(--c1)", "var(--c8)"], legend: true },
       marks: [
         Plot.barX(bars, Plot.groupY({ x: "sum" }, { x: "count", y: "place", fy: "side", fill: "what", order: [DROPPED.paragraph, DROPPED.pair, DROPPED.none] })),
@@ -78,7 +78,10 @@ page.sections.contamination = function (element, data, page) {
       { title: "Not dropped", number: true, value: (row) => row.dropped.none || 0 },
       { title: "Texts of the test set that are hit", number: true, value: (row) => `${number(row.texts_hit)} of ${number(row.benchmark_texts)}` },
     ];
-    return page.table(columns, data.rows, { label: "Overlaps by test set, language and side", wide: true });
+    const [hit, clean] = [data.rows.filter((row) => row.hits), data.rows.filter((row) => !row.hits)];
+    const clear = clean.length ? el("details", {}, el("summary", {}, `Compared without an overlap: ${number(clean.length)} combinations of test set, language and side`),
+      page.table(columns, clean, { label: "Compared without an overlap", wide: true })) : null;
+    return el("div", {}, page.table(columns, hit, { label: "Overlaps by test set, language and side", wide: true }), clear);
   }
 
   function byLanguage() {
@@ -141,8 +144,9 @@ page.sections.contamination = function (element, data, page) {
     return el("article", { class: "hit" },
       el("h4", {}, page.marked(`${place(hit)}, text ${hit.benchmark_id}`)),
       el("p", { class: "note" }, page.marked(`${hit.language}, ${hit.side}, `), el("a", { href: page.fragment("pairs", params) }, page.marked(`${hit.id}, ${pair}`)), ": ",
-        el("span", { class: hit.dropped === "none" ? "bad" : null }, DROPPED[hit.dropped]), `. ${MATCH[hit.match]}`,
-        hit.match === "near_duplicate" ? `, ROUGE-L F1 ${number(hit.similarity)}` : `, ${number(hit.tokens)} shared tokens`, "."),
+        el("span", { class: hit.dropped === "none" ? "bad" : null }, DROPPED[hit.dropped]), "; ",
+        hit.match === "near_duplicate" ? `near-duplicate, ROUGE-L F1 ${number(hit.similarity)}`
+          : hit.match === "short_text" ? `holds the whole text (${number(hit.tokens)} tokens)` : `${number(hit.tokens)} tokens in shared n-grams`),
       bothTexts(hit.text, hit.other, hit.text_language, ["Data", "Test set"]), testNote(hit));
   }
 

@@ -268,7 +268,7 @@ page.sections.pairs = async function (element, data, page) {
   };
   const sentenceLine = (i) => line(model.sentence(i), model.language(i));
   const translationLine = (i) => (model.translation(i) === null ? "" : line(model.translation(i), model.source(i).target_language));
-  const badge = (i) => el("span", { class: `state ${model.state(i)}`, title: HELP[model.state(i)] }, NAMES[model.state(i)], model.reason(i) && model.reason(i) !== model.state(i) ? el("span", { class: "why" }, plain(model.reason(i))) : null);
+  const badge = (i) => el("span", { class: `badge ${model.state(i)}`, title: HELP[model.state(i)] }, NAMES[model.state(i)], model.reason(i) && model.reason(i) !== model.state(i) ? el("span", { class: "why" }, plain(model.reason(i))) : null);
   const of = (make) => (cell) => make(cell.getData().i);
   const byNumber = (a, b, aRow, bRow, column, direction) => {
     if (a === b) return 0;
@@ -281,14 +281,14 @@ page.sections.pairs = async function (element, data, page) {
   function columns() {
     const common = { headerSortTristate: true, sorter: byNumber, resizable: false };
     const score = { ...common, title: "Score", field: "score", width: 78, hozAlign: "right", headerHozAlign: "right", formatter: of((i) => number(model.score(i))) };
-    const length = { ...common, title: "Length", field: "length", width: 80, hozAlign: "right", headerHozAlign: "right", formatter: of((i) => number(model.length(i))) };
+    const length = { ...common, title: "Length", field: "length", width: 92, hozAlign: "right", headerHozAlign: "right", formatter: of((i) => number(model.length(i))) };
     const state = { title: "State", field: "state", width: 140, headerSort: false, resizable: false, formatter: of(badge) };
     if (narrow.matches) {
       const both = { title: "Sentence and translation", field: "i", sorter: byNumber, formatter: of((i) => el("div", {}, sentenceLine(i), translationLine(i))), resizable: false };
       return [both, { ...score, width: 64 }, { ...state, width: 92 }];
     }
     return [
-      { ...common, title: "Id", field: "i", width: 150, formatter: of((i) => el("span", { class: "path" }, model.id(i))) },
+      { ...common, title: "Id", field: "i", width: 172, formatter: of((i) => el("span", { class: "path" }, model.id(i))) },
       { title: "Sentence", field: "sentence", headerSort: false, widthGrow: 2, resizable: false, formatter: of(sentenceLine) },
       { title: "Translation", field: "translation", headerSort: false, widthGrow: 2, resizable: false, formatter: of(translationLine) },
       ...(isShown.min ? [score] : []), length, state,
@@ -297,7 +297,7 @@ page.sections.pairs = async function (element, data, page) {
 
   let grid, active = null;
   await build();
-  narrow.addEventListener("change", build);
+  narrow.addEventListener("change", async () => { await build(); await apply(); });
 
   async function build() {
     if (grid) grid.destroy();
@@ -318,10 +318,19 @@ page.sections.pairs = async function (element, data, page) {
     });
     grid.on("headerClick", () => setTimeout(remember));
     await new Promise((done) => grid.on("tableBuilt", done));
-    const body = holder.querySelector(".tabulator-tableholder");
-    body.setAttribute("aria-label", "Rows");
     holder.setAttribute("aria-label", "Pairs and rejects");
     holder.setAttribute("aria-rowcount", model.count + 1);
+    // Tabulator has a focusable element between grid and rows, which a grid may not have unless it is their group.
+    holder.removeAttribute("aria-owns");
+    holder.querySelector(".tabulator-tableholder").setAttribute("role", "rowgroup");
+    holder.querySelector(".tabulator-table").setAttribute("role", "presentation");
+    makeRoom();
+  }
+
+  /* Beside the open panel there is room for less. */
+  function makeRoom() {
+    if (!narrow.matches) for (const column of grid.getColumns()) if (["i", "length"].includes(column.getField())) column[open ? "hide" : "show"]();
+    grid.redraw(true);
   }
 
   function activeRows() {
@@ -339,6 +348,7 @@ page.sections.pairs = async function (element, data, page) {
     }
     if (show) open = true;
     if (open) detail(i);
+    if (show) panel.scrollIntoView({ block: "nearest" });
     page.announce(`${NAMES[model.state(i)]} ${plain(model.reason(i) || "")}. ${model.sentence(i).slice(0, 200)}`);
     remember();
   }
@@ -392,7 +402,7 @@ page.sections.pairs = async function (element, data, page) {
     open = false;
     panel.hidden = true;
     element.querySelector(".browser").classList.remove("open");
-    grid.redraw();
+    makeRoom();
     focusTable();
     remember();
   }
@@ -443,7 +453,7 @@ page.sections.pairs = async function (element, data, page) {
     const browser = element.querySelector(".browser");
     if (!browser.classList.contains("open")) {
       browser.classList.add("open");
-      grid.redraw();
+      makeRoom();
     }
   }
 
