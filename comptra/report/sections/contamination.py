@@ -7,17 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypedDict
-
-import msgspec
+from typing import TypedDict
 
 from comptra.evaluation_sets import DATASETS
 from comptra.report import Options
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json, read_jsonl
+from topxgen.common.files import read_json
 from topxgen.common.records import FilteredLayout
-from topxgen.decontamination.report import Hit
+from topxgen.runs import overlaps
 from topxgen.runs.folders import BackTranslation, Run
+from topxgen.runs.reading import Problems
+from topxgen.runs.rows import pairs_file, records
 from topxgen.text import languages
 from topxgen.text.ngram_hashes import TOKENIZERS, tokens_per_ngram
 
@@ -26,30 +26,6 @@ MAX_SHARED = 200  # pairs of texts that two splits of benchmarks share
 MAX_TEXT = 5000  # characters of a text in the page
 SIDES = ("sentence", "translation")
 Spans = list[tuple[int, int]]
-
-
-class Audit(msgspec.Struct):
-    """decontamination_report.json or decontamination_audit.json without its hits, of which there may be millions."""
-
-    audit: bool = False
-    settings: dict[str, Any] = {}
-    benchmarks: dict[str, list[dict]] = {}
-    languages: dict[str, dict] = {}
-    between_benchmarks: list[dict] = []
-
-
-class _WithHits(Audit):
-    hits: dict[str, list[Hit]] = {}
-
-
-class _Manifest(TypedDict, total=False):
-    """manifest_decontaminate_{Language}.json, as far as it is shown."""
-
-    settings: dict[str, Any]
-    counts: dict[str, int]
-    input: dict[str, Any]
-    input_sha256: str
-    finished: str
 
 
 def collect(run: Run, options: Options) -> dict | None:
@@ -62,7 +38,9 @@ def collect(run: Run, options: Options) -> dict | None:
     found = _Found(run, options)
     for folder in run.back_translations:
         found.add_folder(folder)
-    hits = found.hits.chosen()
+    hits = found.named(found.hits.chosen())
+    for line in found.problems.lines():
+        options.notice("problem", "contamination", line)
     return {
         "languages": found.languages,
         "unchecked": found.unchecked,
@@ -112,7 +90,7 @@ class _Found:
         self.languages, self.unchecked, self.between = [], [], []
         self.rows: dict[tuple, dict] = {}
         self.rules_of: dict[tuple[str, str], dict] = {}  # by folder and language
-        self.hits = HitSample(options.seed)
+        self.hits, self.problems = HitSample(options.seed), Problems()
 
     def _name(self, folder: Path) -> str:
         return name_of(self.run, folder)
@@ -122,13 +100,12 @@ class _Found:
 
     def add_folder(self, folder: BackTranslation) -> None:
         filtered = folder.filtered and FilteredLayout(folder.filtered)
-        report = self._read(folder.filtered / "decontamination_report.json", Audit) if filtered else None
-        audit = self._read(folder.folder / "decontamination_audit.json", _WithHits)
+        report, audit = overlaps.report(folder, self.problems), overlaps.audit(folder, self.problems)
         for source in (report, audit):
             self.between += [row for row in _between(source) if row not in self.between] if source else []
         for language in folder.languages:
             if filtered and filtered.filtered(language).exists():
-                self._filtered(folder, filtered, language, report)
+                self._filtered(folder, language, report)
             elif audit and language in audit.languages:
                 part = audit.languages[language]
                 self._language(folder, language, "audit", part.get("settings", audit.settings), part)
@@ -140,12 +117,8 @@ class _Found:
                     {"folder": self._name(folder.folder), "language": language, "status": "never", "counts": {}}
                 )
 
-    def _filtered(self, folder: BackTranslation, layout: FilteredLayout, language: str, report: Audit | None) -> None:
-        try:
-            manifest = read_json(layout.manifest(language), _Manifest)
-        except (UsageError, OSError) as error:
-            self.options.notice("problem", "contamination", f"{error}")
-            manifest = {}
+    def _filtered(self, folder: BackTranslation, language: str, report: overlaps.Report | None) -> None:
+        manifest = overlaps.manifest(folder, language, self.problems)
         part = report.languages.get(language, {}) if report else {}
         if manifest and part.get("input_sha256") != manifest.get("input_sha256"):
             part = {}  # of an earlier run
@@ -157,20 +130,7 @@ class _Found:
         if changed:
             self._not_checked(folder, language, changed)
         self._language(folder, language, "filtered", settings, {**manifest, **part})
-        try:
-            self._add_hits(folder, language, read_jsonl(layout.hits(language), Hit, on_cut=self._cut))
-        except (UsageError, OSError) as error:
-            self.options.notice("problem", "contamination", f"hits of {language} are not shown from here on: {error}")
-
-    def _cut(self, path: Path) -> None:
-        self.options.notice("missing", "contamination", f"{path} is being written: its last line is not shown")
-
-    def _read(self, path: Path, schema: type) -> Any:
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=schema) if path.exists() else None
-        except (OSError, msgspec.DecodeError, RecursionError) as error:
-            self.options.notice("problem", "contamination", f"{path} cannot be read: {error}")
-            return None
+        self._add_hits(folder, language, overlaps.hits(folder, language, self.problems))
 
     def _language(self, folder: BackTranslation, language: str, status: str, settings: dict, part: dict) -> None:
         """Note what a language was checked against, from its settings and its part of a report or its manifest."""
@@ -201,25 +161,38 @@ class _Found:
         empty = {"hits": 0, "dropped": Counter(), "kinds": Counter(), "texts_hit": 0, "benchmark_texts": None}
         return self.rows.setdefault(key, {**fields, **empty})
 
-    def _add_hits(self, folder: BackTranslation, language: str, hits: Iterable[Hit]) -> None:
+    def _add_hits(self, folder: BackTranslation, language: str, hits: Iterable[dict]) -> None:
         name = self._name(folder.folder)
         last: dict[tuple, tuple] = {}
         benchmark_ids: dict[tuple, set] = {}
-        try:
-            for hit in hits:
-                key = (name, language, hit["side"], hit["benchmark"], hit["split"])
-                row = self._row(*key)
-                # Hits of a text are consecutive: a text that overlaps several texts of a split counts once.
-                if last.get(key) != (text := (hit["line"], hit["pair"])):
-                    row["hits"] += 1
-                    row["dropped"][hit["dropped"]] += 1
-                    row["kinds"][hit["match"]] += 1
-                    last[key] = text
-                benchmark_ids.setdefault(key, set()).add(hit["benchmark_id"])
-                self.hits.add(key, {**hit, "folder": name, "data_language": language})
-        finally:
-            for key, ids in benchmark_ids.items():
-                self.rows[key]["texts_hit"] = len(ids)
+        for hit in hits:
+            key = (name, language, hit["side"], hit["benchmark"], hit["split"])
+            row = self._row(*key)
+            # Hits of a text are consecutive: a text that overlaps several texts of a split counts once.
+            if last.get(key) != (text := (hit["line"], hit["pair"])):
+                row["hits"] += 1
+                row["dropped"][hit["dropped"]] += 1
+                row["kinds"][hit["match"]] += 1
+                last[key] = text
+            benchmark_ids.setdefault(key, set()).add(hit["benchmark_id"])
+            self.hits.add(key, {**hit, "folder": name, "data_language": language})
+        for key, ids in benchmark_ids.items():
+            self.rows[key]["texts_hit"] = len(ids)
+
+    def named(self, hits: list[dict]) -> list[dict]:
+        """Hits with the ids by which the browser of pairs knows their paragraphs; published records have none."""
+        for folder in self.run.back_translations:
+            for language in folder.languages:
+                of_file = [
+                    h for h in hits if h["folder"] == self._name(folder.folder) and h["data_language"] == language
+                ]
+                if not any(hit.get("id") is None for hit in of_file):
+                    continue
+                lines = {hit["line"] for hit in of_file}
+                names = {n: name for n, name, _ in records(pairs_file(folder, language), self.problems) if n in lines}
+                for hit in of_file:
+                    hit["id"] = names.get(hit["line"], hit.get("id"))
+        return hits
 
 
 def name_of(run: Run, folder: Path) -> str:
@@ -231,7 +204,7 @@ def _unchecked(part: dict, settings: dict, counts: Counter, language: str, targe
     """What of a language was compared with nothing, and why."""
     yield from part.get("not_checked") or []
     of_side = settings.get("benchmarks")
-    if isinstance(of_side, dict) and "not_checked" not in part:  # no report: its manifest alone
+    if of_side is not None and "not_checked" not in part:  # no report: its manifest alone
         for side, name in zip(SIDES, (language, target), strict=True):
             if not of_side.get(side):
                 yield f"the {side}s: no benchmark in {name} was loaded"
@@ -247,7 +220,7 @@ def _unchecked(part: dict, settings: dict, counts: Counter, language: str, targe
             if row.get("published_texts"):
                 yield (
                     f"{row['benchmark']} {row['split']} in {row['language']} is a partial copy "
-                    f"({row['texts']} of {row['published_texts']} texts): the rest of it was not compared"
+                    f"({row.get('texts')} of {row['published_texts']} texts): the rest of it was not compared"
                 )
     if counts["malformed"]:
         yield f"{counts['malformed']:,} malformed lines, which are left out of the filtered file"
@@ -255,10 +228,8 @@ def _unchecked(part: dict, settings: dict, counts: Counter, language: str, targe
 
 def _splits(settings: dict) -> list[dict]:
     """The splits that a manifest names, with their side."""
-    of_side = settings.get("benchmarks")
-    if not isinstance(of_side, dict):
-        return []
-    return [{"side": side, **split} for side in SIDES for split in of_side.get(side) or ()]
+    of_side = settings.get("benchmarks", {})
+    return [{"side": side, **split} for side in SIDES for split in of_side.get(side, ())]
 
 
 def _has_changed(path: Path, manifest: dict) -> str | None:
@@ -268,7 +239,7 @@ def _has_changed(path: Path, manifest: dict) -> str | None:
     return f"{path.name} has changed since: it had {size:,} bytes, and has {path.stat().st_size:,}"
 
 
-def _between(report: Audit) -> list[dict]:
+def _between(report: overlaps.Report) -> list[dict]:
     """What benchmarks share with each other, with the texts of some pairs."""
     rows = []
     for row in report.between_benchmarks:
@@ -278,7 +249,9 @@ def _between(report: Audit) -> list[dict]:
             rules = {"ngram_size": 10, "tokenizer": "unicode", **report.settings}
             spans = shared_spans(*texts.values(), pair.get("match", "ngram"), rules, row["language"])
             pairs.append({**{key: pair[key] for key in ("first_id", "second_id")}, **_pair(*texts.values(), spans)})
-        rows.append({**{key: value for key, value in row.items() if key != "pairs"}, "pairs": pairs, "count": len(row["pairs"])})
+        rows.append(
+            {**{key: value for key, value in row.items() if key != "pairs"}, "pairs": pairs, "count": len(row["pairs"])}
+        )
     return rows
 
 
@@ -322,7 +295,7 @@ def shared_spans(text: str, other: str, kind: str, rules: dict, language: str) -
     benchmark text shorter than an n-gram all its tokens in a row; of near-duplicates the longest common subsequence, as in
     ROUGE-L.
     """
-    tokenizer = TOKENIZERS[rules.get("tokenizer", "unicode")]
+    tokenizer = TOKENIZERS.get(rules.get("tokenizer"), TOKENIZERS["unicode"])
     n = tokens_per_ngram(rules.get("ngram_size", 10), _script(language), tokenizer.name)
     spans, other_spans = tokenizer.spans(text), tokenizer.spans(other)
     tokens, other_tokens = ([token for token, _, _ in one] for one in (spans, other_spans))
@@ -389,6 +362,8 @@ def _test_sets(run: Run, options: Options) -> list[dict]:
                 if (dataset := DATASETS.get(name)) and dataset.test:
                     key = (*dataset.test, group.get("src"), group.get("tgt"))
                     names = ("benchmark", "split", "src", "tgt")
-                    test = tests.setdefault(key, {**dict(zip(names, key, strict=True)), "dataset": group["dataset"], "systems": 0})
+                    test = tests.setdefault(
+                        key, {**dict(zip(names, key, strict=True)), "dataset": group["dataset"], "systems": 0}
+                    )
                     test["systems"] = max(test["systems"], len(group.get("systems", [])))
     return list(tests.values())

@@ -66,7 +66,9 @@ def collect(run: Run, options: Options) -> dict | None:
     for line in problems.lines():
         options.notice("problem", "pairs", line)
     shown, total = len(data["rows"]["state"]), choice.totals.total()
-    counts = Counter((unit.source, unit.language, row.state, row.reason) for unit in data.pop("units") for row in unit.rows)
+    counts = Counter(
+        (unit.source, unit.language, row.state, row.reason) for unit in data.pop("units") for row in unit.rows
+    )
     if shown < total:
         options.notice(
             "missing",
@@ -184,7 +186,9 @@ def encoded(units: Sequence[Unit], sources: Sequence[Source]) -> dict:
     its length, both as JavaScript counts. Other sentences have the length null and are in `others`, in order.
     """
     paragraph = {"source": [], "id": [], "text": [], "rows": []}
-    row_columns = {name: [] for name in ("state", "letter", "index", "translation", "score", "confidence", "gap", "length")}
+    row_columns = {
+        name: [] for name in ("state", "letter", "index", "translation", "score", "confidence", "gap", "length")
+    }
     languages, topics, reasons, scorers, details = ([] for _ in range(5))
     others: list[str] = []
     cut: dict[str, dict[int, int]] = {"paragraph": {}, "sentence": {}, "translation": {}}
@@ -217,14 +221,20 @@ def encoded(units: Sequence[Unit], sources: Sequence[Source]) -> dict:
             row_columns["state"].append(STATES.index(row.state))
             row_columns["letter"].append(row.id.rpartition("/")[2][:1])
             row_columns["index"].append(row.index)
-            row_columns["translation"].append(None if row.translation is None else short(row.translation, "translation", number))
+            row_columns["translation"].append(
+                None if row.translation is None else short(row.translation, "translation", number)
+            )
             row_columns["score"].append(None if row.score is None else round(row.score, 4))
             row_columns["confidence"].append(None if row.confidence is None else round(row.confidence, 4))
             for column, value in ((reasons, row.reason), (scorers, row.scorer), (details, row.detail)):
                 column.append(value or "")
     return {
         "sources": [
-            {"name": one.name, "target_language": one.pairs.target_language if one.pairs else "", "has_pairs": bool(one.pairs)}
+            {
+                "name": one.name,
+                "target_language": one.pairs.target_language if one.pairs else "",
+                "has_pairs": bool(one.pairs),
+            }
             for one in sources
         ],
         "states": STATES,
