@@ -35,6 +35,9 @@ SECTIONS = {
         "Contamination",
         libraries=("plot",),
     ),
+    "training": Section(
+        "comptra.report.sections.training:collect", "loss, held-out scores, the checkpoint", "Training", ("plot",)
+    ),
     "provenance": Section(
         "comptra.report.sections.provenance:collect", "commands, settings, versions, digests, times", "Provenance"
     ),
