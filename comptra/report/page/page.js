@@ -251,10 +251,12 @@ const page = (() => {
     if (!target) return;
     const state = states.get(target.name);
     followed = true;
+    current(target.name);
+    const hash = location.hash;
     await render(target.name);
+    if (location.hash !== hash) return; // the reader has gone on meanwhile
     state.element.scrollIntoView({ block: "start" });
     if (state.controller && state.controller.show) await state.controller.show(target.params);
-    current(target.name);
   }
 
   function current(name) {
