@@ -28,6 +28,19 @@ SECTIONS = {
         "Funnel",
         ("plot",),
     ),
+    "pairs": Section(
+        "comptra.report.sections.pairs:collect",
+        "pairs, rejects and candidates with their paragraphs, to search and to filter",
+        "Pairs",
+        libraries=("tabulator",),
+        is_large=True,
+    ),
+    "contamination": Section(
+        "comptra.report.sections.contamination:collect",
+        "overlaps with test sets, and what was not checked",
+        "Contamination",
+        libraries=("plot",),
+    ),
     "training": Section(
         "comptra.report.sections.training:collect", "loss, held-out scores, the checkpoint", "Training", ("plot",)
     ),

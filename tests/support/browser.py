@@ -175,7 +175,8 @@ class Browser:
 
     def theme(self, scheme: str, media: str = "") -> None:
         """ "light" or "dark"; `media` "print" shows the page as it is printed."""
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wanted.items()]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
 
     def screenshot(self, path: Path, selector: str | None = None, max_height: int = 6000) -> Path:
