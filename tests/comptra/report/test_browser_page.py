@@ -45,8 +45,15 @@ def test_the_page_is_usable_before_all_of_it_is_rendered(browser, page):
     assert taken < 2000, f"{taken:.0f} ms until the page could be used"
 
 
-@pytest.mark.parametrize("size", pages.SIZES)
-@pytest.mark.parametrize("theme", pages.THEMES)
+@pytest.mark.parametrize(
+    "size, theme",
+    [
+        ("desktop", "light"),
+        ("phone", "dark"),
+        pytest.param("desktop", "dark", marks=pytest.mark.slow),
+        pytest.param("phone", "light", marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_no_serious_fault(shown, size, theme):
     shown.size(*pages.SIZES[size])
     shown.theme(theme)
