@@ -22,6 +22,12 @@ class Section(Choice):
 
 # In the order of the page.
 SECTIONS = {
+    "funnel": Section(
+        "comptra.report.sections.funnel:collect",
+        "what became of every prompt, text, sentence and pair",
+        "Funnel",
+        ("plot",),
+    ),
     "pairs": Section(
         "comptra.report.sections.pairs:collect",
         "pairs, rejects and candidates with their paragraphs, to search and to filter",

@@ -30,6 +30,7 @@ LIGHT += (
     "scripts.probe_contamination",
     "scripts.report",
     "scripts.status",
+    "scripts.sample",
     "ruamel.yaml",
     "topxgen.inference.openai",
 )

@@ -136,7 +136,7 @@ const page = (() => {
         : el("td", { class: classes[i] }, cell(row, spec)))));
     const caption = options.caption && el("caption", {}, options.caption);
     const element = el("table", { class: options.wide ? "wide" : null }, caption, el("thead", {}, head), el("tbody", {}, body));
-    return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.caption || options.label || specs[0].title }, element);
+    return el("div", { class: rows.length > 30 ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": options.caption || options.label || specs[0].title }, element);
   }
 
   /* A figure of Observable Plot: redrawn at the width it has, at most `plotOptions.maxWidth`; plotOptions may be a function of the
@@ -251,10 +251,12 @@ const page = (() => {
     if (!target) return;
     const state = states.get(target.name);
     followed = true;
+    current(target.name);
+    const hash = location.hash;
     await render(target.name);
+    if (location.hash !== hash) return; // the reader has gone on meanwhile
     state.element.scrollIntoView({ block: "start" });
     if (state.controller && state.controller.show) await state.controller.show(target.params);
-    current(target.name);
   }
 
   function current(name) {

@@ -286,7 +286,7 @@ page.sections.pairs = async function (element, data, page) {
     const state = { title: "State", field: "state", width: 140, headerSort: false, resizable: false, formatter: of(badge) };
     if (narrow.matches) {
       const both = { title: "Sentence and translation", field: "i", sorter: byNumber, formatter: of((i) => el("div", {}, sentenceLine(i), translationLine(i))), resizable: false };
-      return [both, { ...score, width: 64 }, { ...state, width: 92 }];
+      return [both, { ...score, width: 76 }, { ...state, width: 92 }];
     }
     return [
       { ...common, title: "Id", field: "i", width: 172, formatter: of((i) => el("span", { class: "path" }, model.id(i))) },
