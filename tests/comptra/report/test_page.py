@@ -226,6 +226,21 @@ def test_a_run_file_stands_for_its_folder(tmp_path, monkeypatch):
     assert packing.read(tmp_path / "page.html", "page")["root"] == "out"
 
 
+def test_a_run_file_brings_folders_of_stages_that_are_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained(tmp_path / "out" / "train")
+    trained(tmp_path / "elsewhere")
+    (tmp_path / "run.yaml").write_text(
+        "output_dir: out\ntrain: {output_dir: ../" + tmp_path.name + "/elsewhere}\nmain: {output_dir: none}\n"
+    )
+    result = make_page("run.yaml", "-o", "page.html")
+    assert result.returncode == 0, result.stderr
+    folders = {step["folder"] for step in packing.read(tmp_path / "page.html", "provenance")["steps"]}
+    assert folders == {"train", f"../{tmp_path.name}/elsewhere"}
+    paths = {file["path"] for file in packing.read(tmp_path / "page.html", "page")["sources"]}
+    assert paths == {"train/manifest_train.json", str(tmp_path / "elsewhere" / "manifest_train.json")}
+
+
 def test_an_empty_folder_is_a_page_that_says_so(tmp_path):
     (tmp_path / "run").mkdir()
     assert make_page(tmp_path / "run", "-o", tmp_path / "page.html").returncode == 0
