@@ -32,7 +32,7 @@ MB = 1_000_000
 
 def build_parser() -> Parser:
     parser = Parser(
-        __doc__, incomplete="a section could not be made from its files, or the page is larger than --max_mb"
+        __doc__, incomplete="files or lines could not be read, which the page names, or it is larger than --max_mb"
     )
     parser.add_argument("run", type=Path, metavar="DIR|RUN.yaml", help="output directory of a run, or a run file")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="HTML", help="the page to write")
@@ -59,18 +59,18 @@ def run(args: argparse.Namespace) -> int:
     options = Options(args.seed, args.max_examples, benchmark_dir=args.benchmark_dir)
     limit = int(args.max_mb * MB)
     with watching(root, *others) as sources:
-        pieces, failed = page.build(find(root, *others), sources, options, limit, command_line(()))
+        pieces = page.build(find(root, *others), sources, options, limit, command_line(()))
     write_atomic(args.output, pieces)
     size = args.output.stat().st_size
-    for notice in options.notices:
-        if notice.level == "problem":
-            logger.warning(f"{notice.section or root}: {notice.text}")
+    problems = [notice for notice in options.notices if notice.level == "problem"]
+    for notice in problems:
+        logger.warning(f"{notice.section or root}: {notice.text}")
     show(f"{args.output}: {size / MB:.1f} MB")
     if size > limit:
         logger.warning(
             f"{args.output} is larger than --max_mb {args.max_mb:g}: the sections without pairs need as much"
         )
-    return EXIT_INCOMPLETE if failed or size > limit else 0
+    return EXIT_INCOMPLETE if problems or size > limit else 0
 
 
 def _folders(path: Path) -> list[Path]:

@@ -53,7 +53,8 @@ LIBRARIES = {
     "plot": ("d3.min.js", "plot.min.js"),
     "tabulator": ("tabulator.min.js",),
 }
-LEVELS = ("problem", "missing", "info")
+# problem: something could not be read, and the page is incomplete; warning: what was read bodes ill.
+LEVELS = ("problem", "warning", "missing", "info")
 
 
 @dataclass(frozen=True)

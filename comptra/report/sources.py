@@ -24,19 +24,24 @@ class Sources:
 
     def listing(self) -> list[dict]:
         """Per file `path` (from the first folder, whole if it is not below that), `size` and `sha256`; null, and `changed`, of one
-        that changed while it was read."""
+        that changed while it was read.
+
+        Raises OSError for a file that is there and cannot be read again.
+        """
         files = []
         for path, before in sorted(self._seen.items()):
             try:
                 with open(path, "rb") as file:
                     sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError:
+            except FileNotFoundError:
                 sha256 = None
-            changed = sha256 is None or _state(path) != before
             first = self._roots[0]
             name = (path.relative_to(first) if path.is_relative_to(first) else path).as_posix()
-            entry = {"path": name, "size": before and before[0]}
-            files.append(entry | ({"sha256": None, "changed": True} if changed else {"sha256": sha256}))
+            is_same = sha256 is not None and _state(path) == before
+            files.append(
+                {"path": name, "size": before and before[0], "sha256": sha256 if is_same else None}
+                | ({} if is_same else {"changed": True})
+            )
         return files
 
 
