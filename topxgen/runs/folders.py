@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -294,3 +294,26 @@ def _common_end(first: Path, second: Path) -> int:
     """How many of the last parts of two paths are the same: folders may have been moved since their paths were recorded."""
     pairs = zip(reversed(first.absolute().parts), reversed(second.absolute().parts), strict=False)
     return next((i for i, (one, other) in enumerate(pairs) if one != other), len(second.parts))
+
+
+def layout_of(generation: Path) -> Layout:
+    """The files of a folder of paragraphs, also where --output_filenames named them otherwise."""
+    layout = Layout(generation, "")
+    try:
+        command = read_json(layout.manifest("generate"), _Command).get("command", [])
+    except (OSError, UsageError):
+        return layout
+    names, files = (_values(command, flag) for flag in ("--languages", "--output_filenames"))
+    if not files or len(names) != len(files):
+        return layout
+    return Layout(generation, "", {n: f"{f.removesuffix('.jsonl')}.jsonl" for n, f in zip(names, files, strict=True)})
+
+
+class _Command(TypedDict, total=False):
+    command: list[str]
+
+
+def _values(command: list[str], flag: str) -> list[str]:
+    """The words behind a flag of a command line."""
+    behind = command[command.index(flag) + 1 :] if flag in command else []
+    return list(takewhile(lambda word: not word.startswith("--"), behind))
