@@ -99,7 +99,7 @@ def _runs(items: list[str], length: int) -> Iterator[list[str]]:
 def sentences(language: str, count: int, rng: np.random.Generator, mean_words: float = 16) -> list[str]:
     """`count` sentences of at least 40 characters, with the punctuation of the language."""
     found, words = languages.find(language), words_of(language)
-    weights = 1 / (np.arange(len(words)) + 2.7) ** 0.98
+    weights = 1 / (np.arange(len(words)) + 2.7) ** 0.8
     cumulative = np.cumsum(weights / weights.sum())
     lengths = np.clip(rng.lognormal(np.log(mean_words), 0.45, count).astype(int), 8, 80)
     numbers = np.searchsorted(cumulative, rng.random(lengths.sum()))
