@@ -22,6 +22,12 @@ class Section(Choice):
 
 # In the order of the page.
 SECTIONS = {
+    "evaluation": Section(
+        "comptra.report.sections.evaluation:collect",
+        "scores with intervals and marks, against steps, and two systems side by side by sentence",
+        "Evaluation",
+        ("plot", "diff"),
+    ),
     "provenance": Section(
         "comptra.report.sections.provenance:collect", "commands, settings, versions, digests, times", "Provenance"
     ),
@@ -30,6 +36,7 @@ SECTIONS = {
 LIBRARIES = {
     "plot": ("d3.min.js", "plot.min.js"),
     "tabulator": ("tabulator.min.js",),
+    "diff": ("diff.min.js",),
 }
 LEVELS = ("problem", "missing", "info")
 

@@ -46,12 +46,12 @@ function report(one, number) {
     page.el("h3", {}, "Scores ", page.el("span", { class: "path muted" }, one.path ? page.marked(one.path) : "computed for this page")),
     problems(one.problems),
     unknown(one.unknown),
-    one.tables.map((table) => scores(table, one.marks)),
+    page.el("div", { class: "tables" }, one.tables.map((table) => scores(table, one.marks))),
     marks.length ? page.el("dl", { class: "legend" }, marks.map(([mark, meaning]) => page.el("div", {}, page.el("dt", {}, mark), page.el("dd", {}, meaning)))) : null,
     notes(one.notes),
     skipped.length ? page.el("div", { class: "warnings" }, page.el("p", {}, "Not scored:"), page.el("ul", {}, skipped.map(([folder, why]) => page.el("li", {}, page.marked(why.includes(folder) ? why : `${folder}: ${why}`))))) : null,
-    one.directions.length ? page.el("details", {}, page.el("summary", {}, "Each direction with intervals and p-values"), one.directions.map((own) => scores({ ...own.table, title: own.title }, one.marks))) : null,
-    one.panels.map(panel),
+    one.directions.length ? page.el("details", {}, page.el("summary", {}, "Each direction with intervals and p-values"), page.el("div", { class: "tables" }, one.directions.map((own) => scores({ ...own.table, title: own.title }, one.marks)))) : null,
+    page.el("div", { class: "grid" }, one.panels.map(panel)),
   ];
 }
 
@@ -90,7 +90,7 @@ function comparison(one) {
     page.el("h3", {}, `Comparison ${one.experiment} `, page.el("span", { class: "path muted" }, page.marked(one.path))),
     problems(one.problems),
     unknown(one.unknown),
-    one.tables.map((table) => scores(table, {})),
+    page.el("div", { class: "tables" }, one.tables.map((table) => scores(table, {}))),
     notes(one.notes),
   ];
 }
@@ -167,10 +167,10 @@ function viewer(groups, element) {
   const search = page.el("input", { type: "search", name: "search", oninput: () => { state.search = search.value; refresh(); } });
   controls.search = search;
   const swap = page.el("button", { type: "button", onclick: () => { [state.a, state.b] = [state.b, state.a]; refresh(); } }, "Swap A and B");
-  const summary = page.el("div", { class: "summary" });
-  const statement = page.el("p", { class: "muted" });
+  const summary = page.el("p", { class: "summary" });
   const count = page.el("p", { class: "muted", role: "status" });
   const list = page.el("div", { class: "list", role: "listbox", tabindex: "0", "aria-label": "Sentences", onkeydown: key });
+  const head = page.el("div", { class: "list-head muted", "aria-hidden": "true" });
   const more = page.el("button", { type: "button", hidden: true, onclick: () => { limit += SHOWN; draw(); } }, "Show more sentences");
   const detail = page.el("article", { class: "detail", "aria-label": "The sentence" });
   page.add(element,
@@ -178,7 +178,7 @@ function viewer(groups, element) {
     page.el("form", { class: "controls", onsubmit: (event) => event.preventDefault() },
       choose("group", "Test set and direction"), choose("a", "System A"), choose("b", "System B"), swap,
       choose("metric", "Score"), choose("sort", "Sort"), choose("show", "Show"), field("Search", search), choose("marks", "Mark")),
-    statement, summary, count, page.el("div", { class: "pair" }, page.el("div", {}, list, more), detail));
+    summary, count, page.el("div", { class: "pair" }, page.el("div", {}, head, list, more), detail));
 
   const group = () => groups.find((one) => one.id === state.group) || groups[0];
   const system = (side) => group().systems.find((one) => one.id === state[side]);
@@ -202,7 +202,7 @@ function viewer(groups, element) {
     state.group = one.id;
     const known = new Set(one.systems.map((own) => own.id));
     if (!known.has(state.a)) state.a = one.systems[0].id;
-    if (!known.has(state.b)) {
+    if (!known.has(state.b) || state.a === state.b) {
       const others = one.systems.filter((own) => own.id !== state.a).sort((x, y) => (y.corpus ?? 0) - (x.corpus ?? 0));
       state.b = (others[0] || one.systems[0]).id;
     }
@@ -260,26 +260,27 @@ function viewer(groups, element) {
   function describe() {
     const one = group();
     const shown = one.numbers.length;
-    statement.textContent = shown === one.total ? `All ${page.number(one.total)} sentences of the test set.`
+    const statement = shown === one.total ? `All ${page.number(one.total)} sentences of the test set.`
       : `${page.number(shown)} of ${page.number(one.total)} sentences: ${page.number(one.differing)} whose translations differ most, ${page.number(shown - one.differing)} drawn at random. Others did not fit into the page.`;
     const compared = one.numbers.map((_, place) => better(place)).filter((value) => value !== null);
     const wins = [compared.filter((value) => value > 0).length, compared.filter((value) => value < 0).length];
     const missing = ["a", "b"].filter((side) => system(side).missing).map((side) => ` ${side.toUpperCase()} has translated ${page.number(system(side).sentences)} of ${page.number(system(side).sentences + system(side).missing)} sentences.`);
-    summary.replaceChildren(page.el("p", {},
-      metric() ? `By ${metric().title} of these sentences A is better in ${page.number(wins[0])}, B in ${page.number(wins[1])}, and they are equal in ${page.number(compared.length - wins[0] - wins[1])}.` : "No scores of these sentences.",
-      ` Translations differ in ${page.number(one.numbers.filter((_, place) => differ(place)).length)}.`, missing));
+    summary.textContent = [statement,
+      metric() ? ` By ${metric().title} A is better in ${page.number(wins[0])} of them, B in ${page.number(wins[1])}, and they are equal in ${page.number(compared.length - wins[0] - wins[1])}.` : " They have no scores.",
+      ` Translations differ in ${page.number(one.numbers.filter((_, place) => differ(place)).length)}.`, ...missing].join("");
     count.textContent = `${page.number(rows.length)} of ${page.number(shown)} sentences are listed.`;
   }
 
   function draw() {
-    const one = group(), digits = metric() ? metric().digits : 2;
+    const one = group(), digits = metric() ? metric().digits : 2, source = page.language(one.src);
+    head.replaceChildren(...["", "source", ...(metric() ? ["A", "B", "better by"] : [])].map((title, i) => page.el("span", { class: i > 1 ? "number" : null }, title)));
     const items = rows.slice(0, limit).map((place) => {
       const difference = better(place);
       return page.el("div", { role: "option", id: `sentence-${one.numbers[place]}`, "aria-selected": String(one.numbers[place] === state.sentence), "data-place": place, onclick: () => go(place) },
         page.el("span", { class: "number" }, page.number(one.numbers[place])),
-        page.el("span", { class: "start" }, page.text(one.sources[place].slice(0, 160), one.src)),
-        metric() ? ["a", "b"].map((side) => page.el("span", { class: "number", "aria-label": `${side.toUpperCase()} ${page.number(score(side, place), digits)}` }, page.number(score(side, place), digits))) : null,
-        metric() ? page.el("span", { class: `number ${difference > 0 ? "good" : difference < 0 ? "bad" : ""}`, "aria-label": "difference" }, difference === null ? "–" : (difference > 0 ? "A +" : difference < 0 ? "B +" : "") + page.number(Math.abs(difference), digits)) : null);
+        page.el("span", { class: "start", lang: source.code || null, dir: source.dir }, page.marked(one.sources[place].slice(0, 160))),
+        metric() ? ["a", "b"].map((side) => page.el("span", { class: "number" }, page.number(score(side, place), digits))) : null,
+        metric() ? page.el("span", { class: `number ${difference > 0 ? "of-a" : difference < 0 ? "of-b" : ""}` }, difference === null ? "–" : (difference > 0 ? "A +" : difference < 0 ? "B +" : "") + page.number(Math.abs(difference), digits)) : null);
     });
     list.replaceChildren(...(items.length ? items : [page.el("div", { role: "option", "aria-disabled": "true", "aria-selected": "false" }, "No sentence is like that.")]));
     more.hidden = rows.length <= limit;
@@ -314,7 +315,7 @@ function viewer(groups, element) {
     const one = group(), own = system(name), string = own.translations[place];
     const values = one.metrics.map((each) => [each.title, own.scores[each.name][place], each.digits]).filter(([, value]) => value !== null);
     return page.el("div", { class: `side side-${name}` },
-      page.el("h5", {}, `${name.toUpperCase()}: `, page.marked(own.label)),
+      page.el("h5", {}, page.el("b", { class: `of-${name}` }, name.toUpperCase()), " ", page.marked(own.label)),
       string === null ? page.el("p", { class: "warn" }, "not translated yet") : string === "" ? page.el("p", { class: "warn" }, "empty") : page.el("p", { class: "translation" }, text(string, runs, one.tgt, name)),
       page.el("p", { class: "muted" }, values.map(([title, value, digits]) => `${title} ${page.number(value, digits)}`).join(" · "),
         faultsOf(own, place).map((fault) => [" ", page.el("span", { class: "fault" }, fault.replaceAll("_", " "))])),

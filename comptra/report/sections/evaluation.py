@@ -6,6 +6,7 @@ A score is shown only if the translations that are here now are those that were 
 import copy
 import math
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Required, TypedDict
 
@@ -186,11 +187,12 @@ def collect(run: "Run", options: Options) -> dict | None:
         scored = {
             found.locate(row["path"]) for _, report in reports for group in report["groups"] for row in group["systems"]
         }
-        scored |= {found.locate(path) for one in comparisons for path in one.pop("folders")}
+        labels = {found.locate(path): label for one in comparisons for path, label in one.pop("labels").items()}
+        scored |= labels.keys()
         if reports or comparisons:
             for folder in found.systems.keys() - scored:
                 options.notice("missing", NAME, f"{_relative(folder, run)} has no scores in a report; evaluate again")
-        sentences = evaluation_sentences.collect(found, [report for _, report in reports], run, options)
+        sentences = evaluation_sentences.collect(found, [report for _, report in reports], labels, run, options)
     return {"reports": shown, "comparisons": comparisons, "sentences": sentences}
 
 
@@ -346,9 +348,13 @@ def _shown_comparison(path: str, report: dict, found: Found) -> dict:
     tables = [
         {"title": title, "header": rows[0], "described": 1, "rows": rows[1:]} for title, rows in variants.tables(shown)
     ]
-    folders = [
-        folder for group in report["groups"] for variant in group["variants"].values() for folder in variant["paths"]
-    ]
+    seeds = {variant["name"]: variant["seeds"] for variant in report["variants"]}
+    labels = {
+        folder: name + (f", seed {seed}" if seed is not None else "")
+        for group in report["groups"]
+        for name, variant in group["variants"].items()
+        for folder, seed in zip_longest(variant["paths"], seeds.get(name, [])[: len(variant["paths"])])
+    }
     return {
         "path": path,
         "experiment": report["experiment"],
@@ -356,7 +362,7 @@ def _shown_comparison(path: str, report: dict, found: Found) -> dict:
         "unknown": list(dict.fromkeys(unknown)),
         "tables": tables,
         "notes": variants.notes(shown),
-        "folders": folders,
+        "labels": labels,
     }
 
 

@@ -100,13 +100,18 @@ class TestGroup:
         return len(json.dumps(texts, ensure_ascii=False).encode("utf-8", "replace")) + 12 * len(self.systems)
 
 
-def collect(found: Found, reports: Sequence[Mapping], run: "Run", options: Options) -> list[dict]:
-    """A group for each test set and direction; as many sentences of each as fit into MAX_BYTES together."""
+def collect(
+    found: Found, reports: Sequence[Mapping], labels: Mapping[Path | None, str], run: "Run", options: Options
+) -> list[dict]:
+    """A group for each test set and direction; as many sentences of each as fit into MAX_BYTES together.
+
+    `labels`: names of systems by their folders, where they have better ones than what distinguishes their settings.
+    """
     groups = grouped(one for one in found.systems.values() if one.system.sentences)
     for group in groups:
         group.trees = [Trees(one.system) for one in group.systems]
         for tree in filter(lambda tree: tree.problem, group.trees):
-            options.notice("missing", NAME, f"no phrases: {tree.problem}")
+            options.notice("missing", NAME, f"no phrases: {tree.problem.replace(f'{run.root}/', '')}")
     names = Systems([{"systems": [_row(one) for one in group.systems]} for group in groups])
     segment_scores = read_segments(run, options, groups)
     sizes = [[group.size(number) for number in range(len(group.longest.system.sentences))] for group in groups]
@@ -121,8 +126,10 @@ def collect(found: Found, reports: Sequence[Mapping], run: "Run", options: Optio
         if size <= MAX_BYTES or all(len(one["numbers"]) == 1 for one in made):
             break
         room = int(room * MAX_BYTES / size * 0.95)
-    for one, number in zip(made, _numbered(made), strict=True):
+    for one, number, group in zip(made, _numbered(made), groups, strict=True):
         one["id"] = number
+        for system, read in zip(one["systems"], group.systems, strict=True):
+            system["label"] = labels.get(read.system.folder, system["label"])
     return made
 
 
