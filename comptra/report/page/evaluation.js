@@ -25,7 +25,7 @@ function problems(lines) {
 
 function unknown(paths) {
   if (!paths.length) return null;
-  return page.el("details", { class: "warn" }, page.el("summary", {}, `${page.number(paths.length)} of the scored runs are not in this folder: their scores could not be compared with their translations`),
+  return page.el("details", { class: "warn" }, page.el("summary", {}, `${page.number(paths.length)} of the scored runs could not be checked: their translations or references are not here`),
     page.el("ul", {}, paths.map((path) => page.el("li", { class: "path" }, page.marked(path)))));
 }
 

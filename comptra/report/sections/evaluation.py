@@ -335,9 +335,10 @@ def _shown_comparison(path: str, report: dict, found: Found) -> dict:
         reasons = []
         for name, variant in group["variants"].items():
             for place, folder in enumerate(variant["paths"]):
-                if (here := found.locate(folder)) is None:
+                fits = _fits(group, variant, place, found, found.locate(folder))
+                if fits is None:
                     unknown.append(folder)
-                elif not _fits(group, variant, place, found, here):
+                elif not fits:
                     reasons.append(f"chrF++ of {folder} ({name}) is another one now")
         if reasons:
             direction = f"{group['dataset']} from {group['src']} into {group['tgt']}"
@@ -366,13 +367,13 @@ def _shown_comparison(path: str, report: dict, found: Found) -> dict:
     }
 
 
-def _fits(group: Mapping, variant: Mapping, place: int, found: Found, folder: Path) -> bool:
-    """Whether the translations of a seed have the chrF++ that the comparison says, as far as it says it."""
-    one, value = found.systems.get(folder), variant["scores"].get("chrf")
-    if one is None:
+def _fits(group: Mapping, variant: Mapping, place: int, found: Found, folder: Path | None) -> bool | None:
+    """Whether the translations of a seed have the chrF++ that the comparison says; None if it cannot be compared."""
+    if folder in found.unread:
         return False
-    if one.scorer is None or value is None or len(value["scores"]) <= place:
-        return True
+    one, value = found.systems.get(folder), variant["scores"].get("chrf")
+    if one is None or one.scorer is None or value is None or len(value["scores"]) <= place:
+        return None
     if group["signatures"].get("chrf") != one.scorer.signature:
-        return True
+        return None
     return math.isclose(one.chrf(group["sentences"]), value["scores"][place], abs_tol=TOLERANCE)
