@@ -400,7 +400,7 @@ def train(folder: Path, layout: Layout, names: Sequence[str], seed: int, worse: 
         "target_languages": list(names), "reverse": True, "percentile": None, "use_peft": True, "lora_r": 32, "max_steps": steps,
         "learning_rate": 1e-5, "num_warmup_steps": 500, "packing": "bestfit", "bf16": True, "seed": seed,
     }  # fmt: skip
-    warning = [[f"loss_{direction}", evaluated[best], evaluated[0]] for direction in directions[:1]] if worse else []
+    warning = sorted(["loss", *(f"loss_{direction}" for direction in directions)]) if worse else []
     write_json(folder / "settings_train.json", settings)
     write_json(
         folder / "manifest_train.json",
