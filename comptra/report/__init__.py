@@ -50,6 +50,12 @@ SECTIONS = {
     "training": Section(
         "comptra.report.sections.training:collect", "loss, held-out scores, the checkpoint", "Training", ("plot",)
     ),
+    "evaluation": Section(
+        "comptra.report.sections.evaluation:collect",
+        "scores with intervals and marks, against steps, and two systems side by side by sentence",
+        "Evaluation",
+        ("plot", "diff"),
+    ),
     "provenance": Section(
         "comptra.report.sections.provenance:collect", "commands, settings, versions, digests, times", "Provenance"
     ),
@@ -58,8 +64,10 @@ SECTIONS = {
 LIBRARIES = {
     "plot": ("d3.min.js", "plot.min.js"),
     "tabulator": ("tabulator.min.js",),
+    "diff": ("diff.min.js",),
 }
-LEVELS = ("problem", "missing", "info")
+# problem: something could not be read, and the page is incomplete; warning: what was read bodes ill.
+LEVELS = ("problem", "warning", "missing", "info")
 
 
 @dataclass(frozen=True)

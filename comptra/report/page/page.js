@@ -136,7 +136,7 @@ const page = (() => {
         : el("td", { class: classes[i] }, cell(row, spec)))));
     const caption = options.caption && el("caption", {}, options.caption);
     const element = el("table", { class: options.wide ? "wide" : null }, caption, el("thead", {}, head), el("tbody", {}, body));
-    return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.caption || options.label || specs[0].title }, element);
+    return el("div", { class: rows.length > 30 ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": options.caption || options.label || specs[0].title }, element);
   }
 
   /* A figure of Observable Plot: redrawn at the width it has, at most `plotOptions.maxWidth`; plotOptions may be a function of the
