@@ -199,9 +199,11 @@ def test_selections_of_training_data_add_up(tmp_path, counts, sets, both, remove
     tree(tmp_path, {"t/data_manifest.json": manifest(counts, sets[0] + 1, sets[1])})
     (training,) = trainings(find(tmp_path), [], Problems())
     assert [f"are not the {sum(sets)} that were selected" in line for line in training.problems] == [True]
-    wrong = counts | ({"by_size": 3} if "by_size" in counts else {"by_percentile": 3})
-    tree(tmp_path, {"t/data_manifest.json": manifest(wrong, *sets)})
-    assert any("3 pairs of English" in line for line in trainings(find(tmp_path), [], Problems())[0].problems)
+    for number in (3, 30):
+        wrong = counts | ({"by_size": number} if "by_size" in counts else {"by_percentile": number})
+        tree(tmp_path, {"t/data_manifest.json": manifest(wrong, *sets)})
+        told = trainings(find(tmp_path), [], Problems())[0].problems
+        assert any(f"{number} pairs of English to Basque were selected" in line for line in told)
     tree(tmp_path, {"t/data_manifest.json": manifest({"read": 10, "pairs": 9}, 9, 0)})
     assert any("are 10, but 9 are used" in line for line in trainings(find(tmp_path), [], Problems())[0].problems)
 
