@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from tests.generation.test_knn_instruct import SEEDS, command, write_seeds
 from tests.runs.test_folders import tree
 from tests.runs.test_rows import lines, pair
 from tests.support import finished_run
@@ -136,6 +137,16 @@ def test_native_texts(tiny_nllb, tmp_path):
     made = json.loads((root / "manifest_generate_Basque.json").read_text())["counts"]
     assert problems == [] and "prompts" not in steps and "responses" not in steps
     assert steps["native_texts"] == (made["native"], made["rejected"]) and steps["paragraphs"][0] == made["kept"]
+
+
+def test_rounds_of_knn_instruct(tmp_path):
+    """Files of rounds, vectors and their manifests are no languages, and no paragraphs of their own."""
+    result = in_process("datagen.py", *command(write_seeds(tmp_path / "seeds", SEEDS), tmp_path / "run"))
+    assert result.returncode == 0, result.stderr
+    steps, problems = one(tmp_path / "run")
+    made = json.loads((tmp_path / "run" / "manifest_generate_Basque.json").read_text())["counts"]
+    assert problems == [] and steps["paragraphs"] == (made["kept"], {}) and made["kept"] > 3
+    assert (tmp_path / "run" / "Basque_1.jsonl").exists() and find(tmp_path / "run").languages == ("Basque",)
 
 
 def test_several_back_translations_of_one_generation_and_none(tmp_path):

@@ -6,7 +6,7 @@ const MEASURES = [
   ["confidence", "Confidence of the back-translator", "confidence"],
 ];
 const SUMMARY = [["n", "count"], ["mean", "mean"], ["lowest", "low"], ["5 %", "p5"], ["25 %", "p25"], ["median", "p50"], ["75 %", "p75"], ["95 %", "p95"], ["highest", "high"]];
-const cut = (name, length = 30) => (name.length > length ? `…${name.slice(1 - length)}` : name);
+const cut = (name, length = 30) => (name.length > length ? `${name.slice(0, 12)}…${name.slice(13 - length)}` : name);
 const marginFor = (names, length = 30) => Math.max(36, 16 + 7 * Math.max(...names.map((name) => cut(name, length).length)));
 
 /* Histograms below each other, on one axis. items: [{of, summary}], where summary.bins are counts of `bins` {start, width}. */
