@@ -94,7 +94,7 @@ def run(folder, respond, count=4, step_size=1, pipeline=None):
         languages={"Basque": languages.find("Basque")}, filters=load_filters(TOPXGEN_FILTERS),
         args=SimpleNamespace(
             request_batch_size=step_size, seed=1, threshold=0.7, rouge_tokenizer="unicode", verbose=False,
-            inference_api="hf",
+            inference_api="hf", num_return_sequences=1,
         ),
         meter=Meter(None),
     )  # fmt: skip
