@@ -442,7 +442,8 @@ def test_a_resumed_run_reads_only_responses_that_are_not_judged_in_full(tmp_path
     (pipeline := Forgetful()).parsed = 0
     again = run(tmp_path / "plain", ShuffledAnswers(4, 0), pipeline=pipeline)
     assert again.kept == plain.kept
-    records = [line for name in ("Basque", "Hausa") for line in open(tmp_path / "plain" / f"{name}_answers.jsonl")]
+    files = (tmp_path / "plain" / f"{name}_answers.jsonl" for name in ("Basque", "Hausa"))
+    records = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     assert (
         0 < pipeline.parsed < len(records) / 2
     )  # the unparseable ones, which have one record for two texts, and the last

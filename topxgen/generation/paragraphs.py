@@ -159,12 +159,9 @@ class Generation:
         self._decided_prompts = self._kept_now = 0
         # Responses on disk, and requests sent by this run.
         self.requested_by_language = Counter({name: len(files.responses) for name, files in self._files.items()})
-        self._texts_of_a_prompt = (
-            self._pipeline.texts_per_prompt * self._args.num_return_sequences
-        )  # at most, unless it
-        self._needs_texts = (
-            type(self._pipeline).judged is not Pipeline.judged
-        )  # goes on from them, as lists of passages do
+        # Of most pipelines, all that a prompt can have; those that go on from the texts, as self-instruct does, need to see them.
+        self._texts_of_a_prompt = self._pipeline.texts_per_prompt * self._args.num_return_sequences
+        self._needs_texts = type(self._pipeline).judged is not Pipeline.judged
         progress.update(self.kept.total())
 
     def __enter__(self):
