@@ -60,7 +60,8 @@ LIBRARIES = {
     "tabulator": ("tabulator.min.js",),
     "diff": ("diff.min.js",),
 }
-LEVELS = ("problem", "missing", "info")
+# problem: something could not be read, and the page is incomplete; warning: what was read bodes ill.
+LEVELS = ("problem", "warning", "missing", "info")
 
 
 @dataclass(frozen=True)
