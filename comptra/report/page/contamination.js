@@ -205,7 +205,7 @@ page.sections.contamination = async function (element, data, page) {
         }
         limit = AT_ONCE;
         draw();
-        if (Object.values(filters).some(Boolean)) status.scrollIntoView({ block: "start" });
+        if (Object.values(filters).some(Boolean)) status.scrollIntoView({ block: "start", behavior: "instant" });
       },
     };
   }
