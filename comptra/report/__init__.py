@@ -35,6 +35,12 @@ SECTIONS = {
         libraries=("tabulator",),
         is_large=True,
     ),
+    "distributions": Section(
+        "comptra.report.sections.distributions:collect",
+        "lengths, scores, topics, repetition, tokens, times",
+        "Distributions",
+        ("plot",),
+    ),
     "contamination": Section(
         "comptra.report.sections.contamination:collect",
         "overlaps with test sets, and what was not checked",
