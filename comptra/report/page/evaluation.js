@@ -1,5 +1,6 @@
 const SORTS = { larger: "largest difference first", a: "where A is better first", b: "where B is better first", order: "order of the test set" };
 const SHOWN = 300; // rows of the list; more on demand
+const OPEN = 3; // reports that are shown at once
 
 /* --- Scores --- */
 
@@ -39,11 +40,12 @@ function notes(lines) {
   ];
 }
 
-function report(one, number) {
+/* `isOpen`: of many reports, such as those of rounds, some wait behind their names. */
+function report(one, isOpen) {
   const marks = Object.entries(one.marks);
   const skipped = Object.entries(one.skipped);
-  return [
-    page.el("h3", {}, "Scores ", page.el("span", { class: "path muted" }, one.path ? page.marked(one.path) : "computed for this page")),
+  const title = page.el("h3", {}, "Scores ", page.el("span", { class: "path muted" }, one.path ? page.marked(one.path) : "computed for this page"));
+  const content = [
     problems(one.problems),
     unknown(one.unknown),
     page.el("div", { class: "tables" }, one.tables.map((table) => scores(table, one.marks))),
@@ -53,6 +55,7 @@ function report(one, number) {
     one.directions.length ? page.el("details", {}, page.el("summary", {}, "Each direction with intervals and p-values"), page.el("div", { class: "tables" }, one.directions.map((own) => scores({ ...own.table, title: own.title }, one.marks)))) : null,
     page.el("div", { class: "grid" }, one.panels.map(panel)),
   ];
+  return isOpen ? [title, content] : page.el("details", { class: "report" }, page.el("summary", {}, title), content);
 }
 
 /* A metric against training steps, a line for each direction and training, bands for 95 % intervals. */
@@ -377,7 +380,7 @@ function tree(node, one) {
 }
 
 page.sections.evaluation = function (element, data) {
-  page.add(element, data.reports.map(report), data.comparisons.map(comparison));
+  page.add(element, data.reports.map((one, i) => report(one, i < OPEN || one.problems.length > 0)), data.comparisons.map(comparison));
   const groups = data.sentences.filter((one) => one.systems.length);
   if (!groups.length) return {};
   const holder = page.el("div", { class: "viewer" });

@@ -3,6 +3,7 @@ const STEPS = {
   sentences: "sentences", pairs: "pairs", decontaminated: "pairs without overlap with benchmarks",
 };
 const plain = (reason) => reason.replaceAll("_", " ");
+const isOfTexts = (step) => ["responses", "texts", "native_texts"].includes(step.name);
 const countOf = (one, name) => one.steps.find((step) => step.name === name)?.count;
 
 /* Sentences of each language by what became of them: the commonest reasons by name, others together. */
@@ -95,13 +96,14 @@ page.sections.funnel = function (element, data, page) {
   }
 
   function examplesOf(one, step, name) {
-    const isOfTexts = ["responses", "texts", "native_texts"].includes(step.name);
-    return (one.examples[name] || []).filter((example) => (example.state === "text") === isOfTexts);
+    return (one.examples[name] || []).filter((example) => (example.state === "text") === isOfTexts(step));
   }
 
   function shown(one, step, name, examples) {
     const total = step.removed[name] ?? one.not_chosen;
-    const inPairs = document.getElementById("pairs") ? page.el("a", { href: page.fragment("pairs", { language: one.language, reason: name, folder: folders.size > 1 ? one.folder : "" }) }, "all of them that the page has") : null;
+    const folder = folders.size < 2 ? "" : isOfTexts(step) ? one.texts_folder : one.folder;
+    const inBrowser = { language: one.language, folder, ...(name === "not_chosen" ? { state: "not_chosen" } : { reason: name }) };
+    const inPairs = document.getElementById("pairs") ? page.el("a", { href: page.fragment("pairs", inBrowser) }, "all of them that the page has") : null;
     return [
       page.el("p", { class: "note" }, examples.length < total ? `${page.number(examples.length)} of ${page.number(total)}, drawn by chance` : "all", inPairs ? [" · ", inPairs] : null),
       page.el("ul", { class: "examples" }, examples.map((example) => page.el("li", {},

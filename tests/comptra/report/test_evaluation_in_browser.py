@@ -239,7 +239,7 @@ def test_stale_scores_are_said_in_red(browser, run, tmp_path):
     before = json.loads((copy / "scores.json").read_text())["groups"][0]["systems"]
     score = next(row for row in before if "/good/" in row["path"])["scores"]["chrf"]["score"]
     file.write_text(file.read_text(encoding="utf-8").replace("eta", "edo"), encoding="utf-8")
-    pages.build(copy, tmp_path / "page.html")
+    pages.build(copy, tmp_path / "page.html", code=3)
     opened(browser, tmp_path / "page.html")
     line = browser.one("#evaluation .body .notices .problem b")
     assert line.text == "Stale"
