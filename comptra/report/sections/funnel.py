@@ -103,7 +103,7 @@ class Examples:
 
     def limit(self) -> int:
         """How many of each can be shown."""
-        return max(2, MAX_SHOWN // max(1, len(self._rows)))
+        return max(1, MAX_SHOWN // max(1, len(self._rows)))
 
     def of(self, one: Funnel, limit: int) -> dict[str, list[dict]]:
         folders = {one.generation, one.back_translation and one.back_translation.folder}
