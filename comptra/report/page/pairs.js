@@ -297,8 +297,9 @@ page.sections.pairs = async function (element, data, page) {
   }
 
   let grid, active = null;
-  await build();
-  narrow.addEventListener("change", async () => { await build(); await apply(false); });
+  let building = build(); // one at a time: Tabulator cannot be destroyed before it is built
+  await building;
+  narrow.addEventListener("change", () => { building = building.then(build).then(() => apply(false)); });
 
   async function build() {
     if (grid) grid.destroy();
