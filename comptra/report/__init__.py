@@ -92,12 +92,14 @@ class Headline:
 class Options:
     """What collecting functions are told, and what they tell the page besides their data.
 
-    `max_bytes`: what the data of the section may take, compressed (packing.size_of); None: no limit.
+    `max_bytes`: what the data of the section may take, compressed (packing.size_of); None: no limit. `page_bytes`: the limit of the
+    page's size.
     """
 
     seed: int = 122
     max_examples: int = 20  # of each reason and language, where a section shows some
     max_bytes: int | None = None
+    page_bytes: int = 5_000_000
     benchmark_dir: Path | None = None
     notices: list[Notice] = field(default_factory=list)
     headlines: list[Headline] = field(default_factory=list)

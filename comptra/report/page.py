@@ -37,7 +37,7 @@ def build(
 
     `max_bytes` is the limit of the page's size: sections that are `is_large` get what the others leave.
     """
-    started = provenance.now()
+    started, options.page_bytes = provenance.now(), max_bytes
     data = {}
     for problem in run.problems:
         options.notice("problem", "", problem)

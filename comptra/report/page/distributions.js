@@ -6,7 +6,7 @@ const MEASURES = [
   ["confidence", "Confidence of the back-translator", "confidence"],
 ];
 const SUMMARY = [["n", "count"], ["mean", "mean"], ["lowest", "low"], ["5 %", "p5"], ["25 %", "p25"], ["median", "p50"], ["75 %", "p75"], ["95 %", "p95"], ["highest", "high"]];
-const cut = (name, length = 30) => (name.length > length ? `…${name.slice(1 - length)}` : name);
+const cut = (name, length = 30) => (name.length > length ? `${name.slice(0, 12)}…${name.slice(13 - length)}` : name);
 const marginFor = (names, length = 30) => Math.max(36, 16 + 7 * Math.max(...names.map((name) => cut(name, length).length)));
 
 /* Histograms below each other, on one axis. items: [{of, summary}], where summary.bins are counts of `bins` {start, width}. */
@@ -85,15 +85,15 @@ function repetition(page, parts, label) {
 
 const hours = (seconds) => (seconds >= 3600 ? `${(seconds / 3600).toFixed(1)} h` : seconds >= 60 ? `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s` : `${Math.round(seconds)} s`);
 
-/* When stages ran, from their manifests. */
+/* When stages ran, from their manifests; languages of a stage are on one line. */
 function work(page, parts) {
-  const name = (part) => [part.stage, part.language, part.folder === "." ? "" : part.folder.replace(/_\d+_shot_seed_.*$/, "")].filter(Boolean).join(", ");
+  const name = (part) => [part.stage, part.folder === "." ? "" : part.folder.replace(/_\d+_shot_seed_.*$/, "")].filter(Boolean).join(", ");
   const rows = parts.map((part) => ({ ...part, name: name(part), from: new Date(part.started), to: new Date(part.finished) })).sort((a, b) => a.from - b.from);
   const names = [...new Set(rows.map((row) => row.name))];
   const shown = rows.filter((row) => names.indexOf(row.name) < 60);
   return page.chart({
     height: 60 + 18 * Math.min(names.length, 60), marginLeft: marginFor(names, 36), marginRight: 24, marginBottom: 42, x: { type: "utc", label: "time (UTC)", grid: true }, y: { domain: names.slice(0, 60), label: null, tickFormat: (one) => cut(one, 36) },
-    marks: [Plot.ruleY(shown, { x1: "from", x2: "to", y: "name", stroke: "var(--c1)", strokeWidth: 9 }), Plot.dot(shown, { x: "from", y: "name", fill: "var(--c1)", r: 4.5 })],
+    marks: [Plot.ruleY(shown, { x1: "from", x2: "to", y: "name", stroke: "var(--c1)", strokeWidth: 9, strokeOpacity: 0.6 }), Plot.dot(shown, { x: "from", y: "name", fill: "var(--c1)", r: 4.5 })],
   }, {
     title: "When the stages ran", note: names.length > 60 ? `The first 60 of ${names.length}; the table has all.` : "From the start to the end of the run that finished a stage; work of runs that were stopped before is not in these times.",
     description: rows.slice(0, 12).map((row) => `${row.name}: ${hours(row.seconds)}`).join("; "),
@@ -152,5 +152,11 @@ page.sections.distributions = function (element, data, page) {
       ...(usd ? [{ title: "USD", value: (row) => row.usd ?? null, digits: 2 }] : []),
     ], rows, { label: "Tokens", wide: true }));
   }
-  if (data.work.length) page.add(element, page.el("h3", {}, "Times and throughput"), work(page, data.work));
+  if (data.work.length) {
+    const rates = [...new Map(data.work.filter((part) => part.rate).map((part) => [`${part.stage} ${part.folder}`, part])).values()];
+    page.add(element, page.el("h3", {}, "Times and throughput"), rates.length ? page.table([
+      { title: "stage", value: "stage" }, { title: "folder", value: (part) => page.el("span", { class: "path" }, page.marked(part.folder)) },
+      { title: "paragraphs per second", value: "rate" }, { title: "paragraphs per hour", value: (part) => Math.round(3600 * part.rate) },
+    ], rates, { caption: "Rates of the last run of each stage, as it recorded them" }) : null, work(page, data.work));
+  }
 };

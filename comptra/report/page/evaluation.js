@@ -1,5 +1,6 @@
 const SORTS = { larger: "largest difference first", a: "where A is better first", b: "where B is better first", order: "order of the test set" };
-const SHOWN = 300; // rows of the list; more on demand
+const SHOWN = 150; // rows of the list; more on demand
+const OPEN = 3; // reports, and tables of single directions, that are shown at once
 
 /* --- Scores --- */
 
@@ -30,7 +31,7 @@ function unknown(paths) {
 }
 
 function notes(lines) {
-  const serious = lines.filter((line) => /^(warning:|!|<|~)/.test(line) || line.includes("not computed"));
+  const serious = lines.filter((line) => /^(warning:|UNEQUAL|!|<|~)/.test(line) || line.includes("not computed"));
   const others = lines.filter((line) => !serious.includes(line));
   const list = (items) => page.el("ul", { class: "notes" }, items.map((line) => page.el("li", {}, page.marked(line))));
   return [
@@ -39,20 +40,22 @@ function notes(lines) {
   ];
 }
 
-function report(one, number) {
+/* `isOpen`: of many reports, such as those of rounds, some wait behind their names. */
+function report(one, isOpen) {
   const marks = Object.entries(one.marks);
   const skipped = Object.entries(one.skipped);
-  return [
-    page.el("h3", {}, "Scores ", page.el("span", { class: "path muted" }, one.path ? page.marked(one.path) : "computed for this page")),
+  const title = page.el("h3", {}, "Scores ", page.el("span", { class: "path muted" }, one.path ? page.marked(one.path) : "computed for this page"));
+  const content = [
     problems(one.problems),
     unknown(one.unknown),
     page.el("div", { class: "tables" }, one.tables.map((table) => scores(table, one.marks))),
     marks.length ? page.el("dl", { class: "legend" }, marks.map(([mark, meaning]) => page.el("div", {}, page.el("dt", {}, mark), page.el("dd", {}, meaning)))) : null,
     notes(one.notes),
     skipped.length ? page.el("div", { class: "warnings" }, page.el("p", {}, "Not scored:"), page.el("ul", {}, skipped.map(([folder, why]) => page.el("li", {}, page.marked(why.includes(folder) ? why : `${folder}: ${why}`))))) : null,
-    one.directions.length ? page.el("details", {}, page.el("summary", {}, "Each direction with intervals and p-values"), page.el("div", { class: "tables" }, one.directions.map((own) => scores({ ...own.table, title: own.title }, one.marks)))) : null,
+    one.directions.length ? page.el("details", { open: one.directions.length <= OPEN }, page.el("summary", {}, "Each direction with intervals and p-values"), page.el("div", { class: "tables" }, one.directions.map((own) => scores({ ...own.table, title: own.title }, one.marks)))) : null,
     page.el("div", { class: "grid" }, one.panels.map(panel)),
   ];
+  return isOpen ? [title, content] : page.el("details", { class: "report" }, page.el("summary", {}, title), content);
 }
 
 /* A metric against training steps, a line for each direction and training, bands for 95 % intervals. */
@@ -172,7 +175,7 @@ function viewer(groups, element) {
   const list = page.el("div", { class: "list", role: "listbox", tabindex: "0", "aria-label": "Sentences", onkeydown: key });
   const head = page.el("div", { class: "list-head muted", "aria-hidden": "true" });
   const more = page.el("button", { type: "button", hidden: true, onclick: () => { limit += SHOWN; draw(); } }, "Show more sentences");
-  const detail = page.el("article", { class: "detail", "aria-label": "The sentence" });
+  const detail = page.el("article", { class: "sentence", "aria-label": "The sentence" });
   page.add(element,
     page.el("h3", { id: "evaluation-sentences" }, "Two systems side by side"),
     page.el("form", { class: "controls", onsubmit: (event) => event.preventDefault() },
@@ -377,7 +380,7 @@ function tree(node, one) {
 }
 
 page.sections.evaluation = function (element, data) {
-  page.add(element, data.reports.map(report), data.comparisons.map(comparison));
+  page.add(element, data.reports.map((one, i) => report(one, i < OPEN || one.problems.length > 0)), data.comparisons.map(comparison));
   const groups = data.sentences.filter((one) => one.systems.length);
   if (!groups.length) return {};
   const holder = page.el("div", { class: "viewer" });

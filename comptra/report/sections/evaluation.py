@@ -161,6 +161,7 @@ class Experiment(TypedDict, total=False):
     seed: Required[int]
     variants: Required[list[Variant]]
     groups: Required[list[Comparison]]
+    failed_metrics: dict[str, str]
 
 
 def collect(run: "Run", options: Options) -> dict | None:
@@ -178,8 +179,8 @@ def collect(run: "Run", options: Options) -> dict | None:
         reports = [*_reports(run, options)]
         if not (reports or run.evaluations or run.experiments) and (computed := _computed(run, found, options, load)):
             reports = [("", computed)]
-        shown = [_shown_report(path, report, found) for path, report in reports]
-        comparisons = [_shown_comparison(path, one, found) for path, one in _comparisons(run, options)]
+        shown = [_shown_report(path, report, found, run) for path, report in reports]
+        comparisons = [_shown_comparison(path, one, found, run) for path, one in _comparisons(run, options)]
         for one in (one for one in [*shown, *comparisons] if one["problems"]):
             options.notice(
                 "problem", NAME, f"{one['path']} is stale: it has scores that the translations here do not have"
@@ -240,7 +241,7 @@ def _computed(run: "Run", found: Found, options: Options, load) -> dict | None:
 # Reports
 
 
-def _shown_report(path: str, report: dict, found: Found) -> dict:
+def _shown_report(path: str, report: dict, found: Found, run: "Run") -> dict:
     """A report as the page shows it: `problems` in red."""
     unsupported, unknown = {}, []
     for number, group in enumerate(report["groups"]):
@@ -252,7 +253,7 @@ def _shown_report(path: str, report: dict, found: Found) -> dict:
                 unknown.append(row["path"])
     supported = without(report, set(unsupported))
     problems = [
-        f"{row}, {title_of(report['groups'][number])}: its scores are left out, {reason}"
+        f"{_relative(found.locate(row) or Path(row), run)}, {title_of(report['groups'][number])}: its scores are left out, {reason}"
         for (number, row), reason in unsupported.items()
     ]
     if unsupported:
@@ -288,6 +289,7 @@ def without(report: Mapping, unsupported: set[tuple[int, str]]) -> dict:
         for row in group["systems"]:
             if row["path"] in own:
                 row |= {"scores": dict.fromkeys(row["scores"]), "faults": None, "contamination": []}
+                row |= dict.fromkeys(("sentences", "missing", "unanswered"), 0)  # that tables count
             for value in filter(None, row["scores"].values()):
                 for key in ("difference", "difference_interval", "p", "p_holm", "p_bootstrap", "better"):
                     value.pop(key, None)
@@ -329,7 +331,7 @@ def _comparisons(run: "Run", options: Options) -> Iterator[tuple[str, dict]]:
             options.notice("problem", NAME, str(error))
 
 
-def _shown_comparison(path: str, report: dict, found: Found) -> dict:
+def _shown_comparison(path: str, report: dict, found: Found, run: "Run") -> dict:
     problems, unknown, kept = [], [], []
     for group in report["groups"]:
         reasons = []
@@ -339,7 +341,7 @@ def _shown_comparison(path: str, report: dict, found: Found) -> dict:
                 if fits is None:
                     unknown.append(folder)
                 elif not fits:
-                    reasons.append(f"chrF++ of {folder} ({name}) is another one now")
+                    reasons.append(f"chrF++ of {_relative(found.locate(folder), run)} ({name}) is another one now")
         if reasons:
             direction = f"{group['dataset']} from {group['src']} into {group['tgt']}"
             problems.append(f"{direction}: the table is left out, {'; '.join(reasons)}. Compare again.")
@@ -362,7 +364,8 @@ def _shown_comparison(path: str, report: dict, found: Found) -> dict:
         "problems": problems,
         "unknown": list(dict.fromkeys(unknown)),
         "tables": tables,
-        "notes": variants.notes(shown),
+        "notes": [f"{name}: not computed: {why}" for name, why in report.get("failed_metrics", {}).items()]
+        + variants.notes(shown),
         "labels": labels,
     }
 

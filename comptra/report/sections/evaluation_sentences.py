@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from topxgen.runs.folders import Run
 
 NAME = "evaluation"
-MAX_BYTES = 1_000_000  # of all sentences, compressed
+SHARE = 0.2  # of the page's size: all sentences, compressed
 RATIO = 3  # uncompressed bytes to one, to begin with
 HEAD = 1 << 16  # bytes of a file that tell whether it is one of --segments
 LEADING = "chrf"
@@ -103,7 +103,7 @@ class TestGroup:
 def collect(
     found: Found, reports: Sequence[Mapping], labels: Mapping[Path | None, str], run: "Run", options: Options
 ) -> list[dict]:
-    """A group for each test set and direction; as many sentences of each as fit into MAX_BYTES together.
+    """A group for each test set and direction; as many sentences of each as fit into SHARE of the page together.
 
     `labels`: names of systems by their folders, where they have better ones than what distinguishes their settings.
     """
@@ -112,10 +112,17 @@ def collect(
         group.trees = [Trees(one.system) for one in group.systems]
         for tree in filter(lambda tree: tree.problem, group.trees):
             options.notice("missing", NAME, f"no phrases: {tree.problem.replace(f'{run.root}/', '')}")
+        for name in dict.fromkeys(tree.unchecked for tree in group.trees if tree.unchecked):
+            options.notice(
+                "missing",
+                NAME,
+                f"phrases that were left out for their language are not marked: {name} is not asked here",
+            )
     names = Systems([{"systems": [_row(one) for one in group.systems]} for group in groups])
     segment_scores = read_segments(run, options, groups)
     sizes = [[group.size(number) for number in range(len(group.longest.system.sentences))] for group in groups]
-    room = MAX_BYTES * RATIO
+    limit = int(options.page_bytes * SHARE)
+    room = limit * RATIO
     while True:
         shares = share([sum(own) for own in sizes], room)
         made = [
@@ -123,9 +130,9 @@ def collect(
             for group, own, part in zip(groups, sizes, shares, strict=True)
         ]
         size = packing.size_of(made)
-        if size <= MAX_BYTES or all(len(one["numbers"]) == 1 for one in made):
+        if size <= limit or all(len(one["numbers"]) == 1 for one in made):
             break
-        room = int(room * MAX_BYTES / size * 0.95)
+        room = int(room * limit / size * 0.95)
     for one, number, group in zip(made, _numbered(made), groups, strict=True):
         one["id"] = number
         for system, read in zip(one["systems"], group.systems, strict=True):

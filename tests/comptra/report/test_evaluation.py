@@ -1,6 +1,7 @@
 """The section Evaluation: what it says of real runs, of stale reports, of runs that are being written, and of damaged files."""
 
 import json
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -153,7 +154,9 @@ def test_a_changed_translation_makes_its_scores_stale(two):
     data, options = collected(two)
     (one,) = data["reports"]
     assert len(one["problems"]) == 2 and "the translations have changed since" in one["problems"][0]
-    assert str(file.parent) in one["problems"][0] and "scores.json is stale" in notices(options, "problem")
+    assert one["problems"][0].startswith(
+        f"{file.parent.relative_to(two)}, udhr from English into Basque"
+    ) and "scores.json is stale" in notices(options, "problem")
     table = one["tables"][0]
     rows = {row[0]: row for row in table["rows"]}
     basque, swahili = (table["header"].index(name) for name in ("Basque", "Swahili"))
@@ -161,6 +164,8 @@ def test_a_changed_translation_makes_its_scores_stale(two):
     assert not set("+-=") & {mark for row in rows.values() for mark in row[basque][1]}
     assert set("+") <= {mark for row in rows.values() for mark in row[swahili][1]}
     assert "wins-losses-ties" not in table["header"], "means over directions are not tested"
+    faults = next(table for table in one["tables"] if "faults" in table["title"])
+    assert {row[0]: row[1] for row in faults["rows"]} == {"base (baseline)": "42", "good": "21", "best": "42"}
     group = next(one for one in data["sentences"] if one["id"] == "udhr-English-Basque")
     system = next(own for own in group["systems"] if "good" in own["label"])
     assert system["translations"][3] == "Beste itzulpen bat." and system["scores"]["bleu"][3] is None
@@ -179,6 +184,39 @@ def test_what_was_computed_with_a_stale_system_goes_with_it():
         assert bool(values) == (row["path"] != stale)
         assert not any(key in value for value in values for key in ("better", "p", "p_holm", "difference"))
     assert {row["path"] for row in first["systems"]} >= {baseline, stale}
+
+
+def test_marks_warnings_skipped_folders_and_failed_metrics_are_those_of_the_report(tmp_path):
+    """Of runs that are not in the folder, which the page says, too."""
+    report = with_all_marks() | {"skipped": {"outputs/x": "x is empty"}, "failed_metrics": {"comet": "no environment"}}
+    report["groups"][0]["systems"][1] |= {"unanswered": 3, "contamination": ["trained on flores"]}
+    report["groups"][1]["systems"][1] |= {"missing": 12}
+    (tmp_path / "scores.json").write_text(json.dumps(report))
+    (one,) = collected(tmp_path)[0]["reports"]
+    assert set(one["marks"]) == set("+-^=~!<") and one["skipped"] == {"outputs/x": "x is empty"}
+    notes = "\n".join(one["notes"])
+    for part in (
+        "COMET: not computed: no environment",
+        "blaser chose among 8 candidates",
+        "warning: the training data of TEaR was not decontaminated against flores",
+        ": trained on flores",
+        "3 unanswered",
+        "partial: 12 of 1024 sentences are missing",
+        "1000 of 1012 segments have a score",
+        "~ COMET for",
+    ):
+        assert part in notes, part
+    assert len(one["unknown"]) == len({row["path"] for group in report["groups"] for row in group["systems"]})
+
+
+def test_a_report_of_an_older_version_without_digests_is_not_called_stale(two):
+    report = json.loads((two / "scores.json").read_text())
+    for group in report["groups"]:
+        for row in group["systems"]:
+            del row["translations_digest"], row["columns"]
+    (two / "scores.json").write_text(json.dumps(report))
+    (one,) = collected(two)[0]["reports"]
+    assert not one["problems"] and len(one["unknown"]) == 6
 
 
 def test_a_number_that_the_files_do_not_give_is_not_shown(two):
@@ -295,7 +333,8 @@ def comparison(root: Path) -> dict:
         "variants": rows,
         "groups": groups,
     }
-    (root / "comparison.json").write_text(json.dumps(report | {"failed_metrics": failed}))
+    assert not failed
+    (root / "comparison.json").write_text(json.dumps(report | {"failed_metrics": {"comet": "no environment"}}))
     return report
 
 
@@ -306,7 +345,7 @@ def test_comparisons_with_seeds_and_intervals(tmp_path):
     assert data["reports"] == [] and not one["problems"] and not one["unknown"]
     expected = variants.tables(report)
     assert [(table["title"], [table["header"], *table["rows"]]) for table in one["tables"]] == expected
-    assert one["notes"] == variants.notes(report)
+    assert one["notes"] == ["comet: not computed: no environment", *variants.notes(report)]
     labels = {system["label"] for system in data["sentences"][0]["systems"]}
     assert labels == {f"{name}, seed {seed}" for name in ("native", "synthetic") for seed in (1, 2)}
     file = next((tmp_path / "synthetic").rglob("translate_0.jsonl"))
@@ -346,6 +385,9 @@ def test_nothing_is_asked_of_the_network(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("the network was asked")
 
+    from huggingface_hub import constants
+
+    before = os.environ.get("HF_HUB_OFFLINE"), constants.HF_HUB_OFFLINE
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     test = udhr()
@@ -358,6 +400,7 @@ def test_nothing_is_asked_of_the_network(tmp_path, monkeypatch):
         and group["systems"][0]["translations"] == test.references
     )
     assert "no references, and so no scores of sentences" in notices(options, "missing") and data["reports"] == []
+    assert (os.environ.get("HF_HUB_OFFLINE"), constants.HF_HUB_OFFLINE) == before
 
 
 def test_a_benchmark_is_found_where_main_read_it(tmp_path, ntrex):
@@ -393,9 +436,8 @@ def test_large_test_sets_are_sampled_to_a_size(tmp_path, monkeypatch):
         run(tmp_path, model, share, "Swahili")
     whole, _ = collected(tmp_path)
     limit = packing.size_of(whole["sentences"]) // 2
-    monkeypatch.setattr(evaluation_sentences, "MAX_BYTES", limit)
     monkeypatch.setattr(evaluation_sentences, "RATIO", 50)  # texts that compress less than expected
-    data, _ = collected(tmp_path)
+    data, _ = collected(tmp_path, page_bytes=5 * limit)
     assert packing.size_of(data["sentences"]) <= limit
     for group, complete in zip(data["sentences"], whole["sentences"], strict=True):
         count = len(group["numbers"])
@@ -414,8 +456,8 @@ def test_large_test_sets_are_sampled_to_a_size(tmp_path, monkeypatch):
             for number in complete["numbers"]
         }
         assert max(spread, key=spread.get) in group["numbers"]
-    assert collected(tmp_path)[0] == data, "the same page each time"
-    assert collected(tmp_path, seed=1)[0]["sentences"] != data["sentences"]
+    assert collected(tmp_path, page_bytes=5 * limit)[0] == data, "the same page each time"
+    assert collected(tmp_path, page_bytes=5 * limit, seed=1)[0]["sentences"] != data["sentences"]
 
 
 def test_shares_of_the_room():
@@ -527,6 +569,20 @@ def test_phrases_of_another_division_are_not_shown(tmp_path, parts):
     assert phrases_of(trees["7"])[1][0] == "rest 7", "parent_1.jsonl alone says whose they are"
 
 
+def test_a_language_identifier_that_a_run_names_is_not_loaded(tmp_path, parts):
+    """The file could be anything; phrases are not marked then, and the page says so."""
+    folder = divided(tmp_path, tmp_path / "m", parts)
+    marks = [node.get("m") for node in collected(tmp_path)[0]["sentences"][0]["systems"][0]["trees"]["0"]["c"]]
+    assert marks == [[evaluation_phrases.LEFT_OUT]] * 2, "reversed English is not Basque"
+    (tmp_path / "model.bin").write_bytes(b"no model")
+    manifest = json.loads((folder / "manifest_translate.json").read_text())
+    manifest["settings"]["lid_model"] = str(tmp_path / "model.bin")
+    (folder / "manifest_translate.json").write_text(json.dumps(manifest))
+    data, options = collected(tmp_path)
+    assert not any("m" in node for node in data["sentences"][0]["systems"][0]["trees"]["0"]["c"])
+    assert "model.bin is not asked here" in notices(options, "missing")
+
+
 def test_drafts_and_marks_of_lines(tmp_path):
     test = udhr()
     folder = run(tmp_path, "m", 0.1)
@@ -535,10 +591,11 @@ def test_drafts_and_marks_of_lines(tmp_path):
     (folder / "draft_0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     final = records(folder / "translate_0.jsonl")
     final[2] |= {"truncated": True}
+    final[5] |= {"translation": test.sources[5]}  # only phrases are left out for their language
     (folder / "translate_0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in final))
     trees = collected(tmp_path)[0]["sentences"][0]["systems"][0]["trees"]
     assert [trees[str(n)]["d"] for n in range(21)] == drafts
-    assert trees["2"]["m"] == ["truncated"] and "m" not in trees["3"]
+    assert trees["2"]["m"] == ["truncated"] and "m" not in trees["3"] and "m" not in trees["5"]
 
 
 def test_the_original_s_trees_are_read(tmp_path):

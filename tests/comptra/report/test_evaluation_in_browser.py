@@ -66,7 +66,7 @@ def page(run, tmp_path_factory):
 def opened(browser: Browser, page, query: str = "") -> Browser:
     browser.open(page, "evaluation" + query)
     browser.wait("return document.documentElement.dataset.ready === 'true'")
-    browser.one("#evaluation .detail h4")
+    browser.one("#evaluation .sentence h4")
     return browser
 
 
@@ -78,7 +78,7 @@ def numbers(browser: Browser) -> list[int]:
 
 def sentence(browser: Browser) -> int:
     return browser.run(
-        "return Number(document.querySelector('#evaluation .detail h4').textContent.match(/Sentence (\\d+)/)[1])"
+        "return Number(document.querySelector('#evaluation .sentence h4').textContent.match(/Sentence (\\d+)/)[1])"
     )
 
 
@@ -131,7 +131,7 @@ def test_both_translations_are_shown_to_the_letter_with_their_differences_marked
         PAIR + "&sentence=8",
     )
     assert not browser.all("#evaluation .translation mark") and "Both translations are the same" in browser.text(
-        "#evaluation .detail"
+        "#evaluation .sentence"
     )
 
 
@@ -174,7 +174,9 @@ def test_searching_and_filtering(browser, page):
     assert wanted and set(wanted) <= set(numbers(browser)) and len(numbers(browser)) < 21
     assert f"{len(numbers(browser))} of 21 sentences are listed" in browser.text("#evaluation .viewer")
     browser.type("#evaluation input[name=search]", "no such text anywhere")
-    assert "No sentence is like that" in browser.text("#evaluation .list") and not browser.all("#evaluation .detail h4")
+    assert "No sentence is like that" in browser.text("#evaluation .list") and not browser.all(
+        "#evaluation .sentence h4"
+    )
     browser.type("#evaluation input[name=search]", " ")
     choose(browser, "show", "differing")
     assert 8 not in numbers(browser) and 1 in numbers(browser)
@@ -212,7 +214,7 @@ def test_keys_and_the_address(browser, page):
 def test_right_to_left_and_hostile_texts(browser, page, run):
     opened(browser, page, f"?group=udhr-English-Urdu&sentence=2&b=good/{NAME}")
     sides = browser.run(
-        "return [...document.querySelectorAll('#evaluation .detail bdi')].map(one => [getComputedStyle(one).direction, one.lang])"
+        "return [...document.querySelectorAll('#evaluation .sentence bdi')].map(one => [getComputedStyle(one).direction, one.lang])"
     )
     assert sides[0][0] == "ltr" and {tuple(side) for side in sides[1:]} == {("rtl", "ur-Arab")}
     opened(browser, page, PAIR + "&sentence=5&marks=none")
@@ -239,7 +241,7 @@ def test_stale_scores_are_said_in_red(browser, run, tmp_path):
     before = json.loads((copy / "scores.json").read_text())["groups"][0]["systems"]
     score = next(row for row in before if "/good/" in row["path"])["scores"]["chrf"]["score"]
     file.write_text(file.read_text(encoding="utf-8").replace("eta", "edo"), encoding="utf-8")
-    pages.build(copy, tmp_path / "page.html")
+    pages.build(copy, tmp_path / "page.html", code=3)
     opened(browser, tmp_path / "page.html")
     line = browser.one("#evaluation .body .notices .problem b")
     assert line.text == "Stale"

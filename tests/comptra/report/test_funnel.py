@@ -73,6 +73,26 @@ def test_files_that_do_not_fit_their_manifests_are_problems(run, tmp_path):
     assert any("is being written" in text for text in told) and len(told) == len(options.notices)
 
 
+def test_what_a_training_read(run, tmp_path):
+    """It is of the funnel whose filtered file it names, wherever that is now."""
+    root = shutil.copytree(run, tmp_path / "run")
+    left = collect(run)[0]["funnels"][0]["steps"][-1]["count"]
+    part = {
+        "path": f"/old/{finished_run.NAME}/Basque_translate_filtered.jsonl",
+        "counts": {"read": left, "too_short": 1, "pairs": left - 1},
+    }
+    facts = {"name": "topxgen", "languages": {"English to Basque": part}, "train_pairs": left - 3, "test_pairs": 2}
+    tree(root, {"train/data_manifest.json": facts, "train/settings_train.json": {"reverse": False}})
+    data, options = collect(root)
+    (training,) = data["trainings"]
+    assert options.notices == [] and training["sources"] == {"English to Basque": [0]}
+    assert [step["count"] for step in training["directions"]["English to Basque"]] == [left, left - 1]
+    assert (training["train"], training["test"]) == (left - 3, 2)
+    part["path"] = "/old/another/Basque_translate_filtered.jsonl"
+    tree(root, {"train/data_manifest.json": facts})
+    assert collect(root)[0]["trainings"][0]["sources"] == {"English to Basque": []}
+
+
 def test_nothing_to_show(tmp_path):
     tree(tmp_path, {"notes.txt": "none", "scores.json": {"groups": []}, "Basque.jsonl": ""})
     assert collect(tmp_path)[0] is None
@@ -150,6 +170,17 @@ def test_a_link_opens_a_language_and_a_reason(opened):
     shown.run("document.querySelector('#funnel-of').dispatchEvent(new Event('change'))")
     assert "Basque" in shown.text("#funnel table.steps caption")
     assert shown.run("return location.hash") == "#funnel?language=Basque"
+
+
+def test_all_rows_of_a_reason_are_a_click_away(opened, run):
+    reasons = json.loads((run / finished_run.NAME / "manifest_score_Basque.json").read_text())["counts"]["rejected"]
+    shown = opened("funnel?language=Basque&reason=score_below_min")
+    pages.render(shown)
+    shown.click(shown.one("#funnel tr.examples:not([hidden]) a"))
+    assert shown.run("return location.hash") == "#pairs?language=Basque&reason=score_below_min"
+    shown.wait("return [...document.querySelectorAll('#pairs select')].some(s => s.value === 'score_below_min')")
+    shown.wait(lambda: f"{reasons['score_below_min']} of" in shown.text("#pairs"))
+    assert shown.faults() == []
 
 
 def test_hostile_examples_are_text(opened):
