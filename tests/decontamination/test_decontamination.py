@@ -198,14 +198,14 @@ def test_an_audit_changes_nothing(planted, benchmark_dir, flag):
     before = {path.name for path in planted.iterdir()}
     run(planted, benchmark_dir, flag)
     new = {path.name for path in planted.iterdir() if not path.name.startswith(".lock")} - before
-    assert new == {"decontamination_audit.json", "decontamination_audit.md"}
+    assert new == {"decontamination_audit.json", "decontamination_audit.md", "SHA256SUMS"}
     assert len(json.loads((planted / "decontamination_audit.json").read_text())["hits"]["Basque"]) == 3
     assert "Nothing was dropped" in (planted / "decontamination_audit.md").read_text()
 
 
 def test_report_where_the_user_wants_it(planted, benchmark_dir, tmp_path):
     run(planted, benchmark_dir, "--output_dir", tmp_path / "out", "--report", tmp_path / "papers" / "r.md")
-    assert {p.name for p in (tmp_path / "papers").iterdir()} == {"r.md", "r.json"}
+    assert {p.name for p in (tmp_path / "papers").iterdir()} == {"r.md", "r.json", "SHA256SUMS"}
     assert len(kept(tmp_path / "out")) == 3
     assert not (planted / "Basque_translate_filtered.jsonl").exists()
 
@@ -513,7 +513,7 @@ def test_killed_at_any_moment_the_files_are_absent_or_complete(tmp_path, monkeyp
             assert not (tmp_path / "manifest.json").exists() or contents() == complete
         filter_lines(tmp_path)
         assert contents() == complete
-        assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "manifest.json", *names}
+        assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "manifest.json", "SHA256SUMS", *names}
     assert step > 10 and moments >= {"write", "fsync", "rename", "unlink"}
 
 
@@ -527,7 +527,7 @@ def test_an_edited_output_is_made_again_and_a_complete_one_is_not(tmp_path, smal
     assert [start for start, _ in progress] == [0, *(end for _, end in progress[:-1])] and progress[-1][1] == size
     assert (tmp_path / "kept").read_text().splitlines() == lines[1::2]
     assert [hit["line"] for hit in records(tmp_path / "hits")] == [*range(1, 1001, 2)]
-    assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "kept", "hits", "manifest.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "kept", "hits", "manifest.json", "SHA256SUMS"}
     (tmp_path / "kept.partial").write_text("of a killed run with other settings")
     assert filter_lines(tmp_path, on_chunk=lambda *chunk: progress.append(chunk)) == first
     assert progress[-1] == (0, size, Counter(first["counts"])) and not (tmp_path / "kept.partial").exists()
