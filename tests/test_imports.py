@@ -34,6 +34,8 @@ PARSERS = {
     "scripts.compare": ["scripts/compare.py"],
     "scripts.probe_contamination": ["scripts/probe_contamination.py"],
     "scripts.report": ["scripts/report.py"],
+    "scripts.status": ["scripts/status.py"],
+    "scripts.sample": ["scripts/sample.py"],
 }
 HELP_LIMIT_S = 0.5
 

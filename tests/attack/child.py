@@ -29,6 +29,8 @@ LIGHT += (
     "scripts.data_stats",
     "scripts.probe_contamination",
     "scripts.report",
+    "scripts.status",
+    "scripts.sample",
     "ruamel.yaml",
     "topxgen.inference.openai",
 )

@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.runs import BENCHMARKS, ROOT, in_process, records, script
 from tests.support.tiny_models import udhr_texts
+from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.decontamination import parallel_jsonl
 from topxgen.decontamination.parallel_jsonl import ChunkResult
@@ -509,11 +510,15 @@ def test_killed_at_any_moment_the_files_are_absent_or_complete(tmp_path, monkeyp
         moments |= done.keys() - {"killed"}
         for now, old, new in zip(contents(), before, complete, strict=True):
             assert now in (None, old, new), "never half a file under its final name"
+        for name, digest in checksums.read(tmp_path).items():
+            assert checksums.sha256_of(tmp_path / name) == digest, "an entry may be missing, but is never wrong"
         if contents() != before:
             assert not (tmp_path / "manifest.json").exists() or contents() == complete
         filter_lines(tmp_path)
         assert contents() == complete
-        assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "manifest.json", "SHA256SUMS", *names}
+        there = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".lock")}
+        assert there == {"in.txt", "manifest.json", "SHA256SUMS", *names}
+        assert checksums.read(tmp_path).keys() == {"manifest.json", *names}
     assert step > 10 and moments >= {"write", "fsync", "rename", "unlink"}
 
 

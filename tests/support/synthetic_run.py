@@ -8,6 +8,7 @@ formats are those of the writers, decontamination.py and comptra.evaluate run on
 """
 
 import argparse
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -99,7 +100,7 @@ def _runs(items: list[str], length: int) -> Iterator[list[str]]:
 def sentences(language: str, count: int, rng: np.random.Generator, mean_words: float = 16) -> list[str]:
     """`count` sentences of at least 40 characters, with the punctuation of the language."""
     found, words = languages.find(language), words_of(language)
-    weights = 1 / (np.arange(len(words)) + 2.7) ** 0.98
+    weights = 1 / (np.arange(len(words)) + 2.7) ** 0.8
     cumulative = np.cumsum(weights / weights.sum())
     lengths = np.clip(rng.lognormal(np.log(mean_words), 0.45, count).astype(int), 8, 80)
     numbers = np.searchsorted(cumulative, rng.random(lengths.sum()))
@@ -381,6 +382,8 @@ def train(folder: Path, layout: Layout, names: Sequence[str], seed: int, worse: 
     evaluated = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
     best = min(evaluated, key=evaluated.__getitem__) or 250
     files = {f"English to {name}": FilteredLayout(layout.translate_dir).filtered(name) for name in names}
+    counts = {direction: _selected(path) for direction, path in files.items()}
+    pairs = 2 * sum(count["pairs"] for count in counts.values())  # of both directions
     data = {
         "name": "topxgen",
         "languages": {
@@ -388,19 +391,19 @@ def train(folder: Path, layout: Layout, names: Sequence[str], seed: int, worse: 
                 "path": str(path),
                 "sha256": lineage.sha256_of(path),
                 "scorer": SCORER,
-                "counts": {"read": 10_000, "duplicates": 31, "forbidden_characters": 12, "pairs": 9_957},
+                "counts": counts[direction],
             }
             for direction, path in files.items()
         },
-        "train_pairs": 18_914 * len(names),
-        "test_pairs": 1000,
+        "train_pairs": pairs - pairs // 20,
+        "test_pairs": pairs // 20,
     }
     settings = {
         "model_name_or_path": "meta-llama/Meta-Llama-3-8B", "dataset_name_or_path": "topxgen", "src": "English",
         "target_languages": list(names), "reverse": True, "percentile": None, "use_peft": True, "lora_r": 32, "max_steps": steps,
         "learning_rate": 1e-5, "num_warmup_steps": 500, "packing": "bestfit", "bf16": True, "seed": seed,
     }  # fmt: skip
-    warning = [[f"loss_{direction}", evaluated[best], evaluated[0]] for direction in directions[:1]] if worse else []
+    warning = sorted(["loss", *(f"loss_{direction}" for direction in directions)]) if worse else []
     write_json(folder / "settings_train.json", settings)
     write_json(
         folder / "manifest_train.json",
@@ -411,6 +414,13 @@ def train(folder: Path, layout: Layout, names: Sequence[str], seed: int, worse: 
             lineage.KEY: lineage.of_training(settings, data),
         },
     )  # fmt: skip
+
+
+def _selected(path: Path) -> dict[str, int]:
+    with open(path, encoding="utf-8") as file:
+        read = sum(len(json.loads(line)["propositions"]) for line in file)
+    dropped = {"forbidden_characters": read // 300, "duplicates": read // 100}
+    return {"read": read, **dropped, "pairs": read - sum(dropped.values())}
 
 
 # (folder of the model, name of the checkpoint's folder or None, share of the words that are right, k, phrases)

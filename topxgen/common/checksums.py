@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from topxgen.common.locks import wait_for_lock
-
 NAME = "SHA256SUMS"
 KEY = "checksums"  # of manifests: the names of their files that have an entry; the manifest itself has one, too
 _LINE = re.compile(r"(\\?)([0-9a-f]{64})  (.+)")
@@ -54,6 +52,12 @@ def read(folder: Path) -> dict[str, str]:
     return parse(_text(folder))[0]
 
 
+def _lock(folder: Path):
+    from topxgen.common.locks import wait_for_lock  # imports files, which imports this module
+
+    return wait_for_lock(folder, NAME)
+
+
 def drop(path: Path) -> bool:
     """Remove the entry of a file that is about to change or to be removed; whether it had one."""
     return drop_from(path.parent, [path.name])
@@ -64,7 +68,7 @@ def drop_from(folder: Path, names: Iterable[str]) -> bool:
     names = set(names)
     if names.isdisjoint(read(folder)):
         return False
-    with wait_for_lock(folder, NAME):
+    with _lock(folder):
         digests, others = parse(_text(folder))
         _write(folder, {name: digest for name, digest in digests.items() if name not in names}, others)
     return True
@@ -79,7 +83,7 @@ def claim(folder: Path, names: Iterable[str], known: Mapping[str, str] | None = 
     missing = [name for name in dict.fromkeys(names) if name not in entries and (folder / name).is_file()]
     digests = {name: known.get(name) or sha256_of(folder / name) for name in missing}
     if digests:
-        with wait_for_lock(folder, NAME):
+        with _lock(folder):
             entries, others = parse(_text(folder))
             _write(folder, entries | digests, others)
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDS = "run"  # the folder of the records, in the run's
 EXIT_INCOMPLETE = 3  # of a stage that finished, but not all of it
 SIGNALLED = 128  # and the number of the signal that has ended a stage, as shells have it
-_WEIGHTS = (".safetensors", ".bin", ".pt")
+WEIGHTS = (".safetensors", ".bin", ".pt")
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -240,7 +240,7 @@ class Chain:
 
 
 def _digest(path: Path) -> str:
-    if path.suffix in _WEIGHTS:
+    if path.suffix in WEIGHTS:
         return provenance.weights_id(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

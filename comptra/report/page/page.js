@@ -12,6 +12,7 @@ const page = (() => {
   const sections = {};
   const states = new Map(); // name -> {element, promise, controller}
   const colors = ["var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)", "var(--c6)", "var(--c7)", "var(--c8)"];
+  let followed = false; // a link, and no scrolling since
   let languages = { languages: {}, names: {} };
 
   // --- elements ---
@@ -81,6 +82,21 @@ const page = (() => {
     return { name, code: `${code}-${script}`, dir, script, endonym };
   }
 
+  /* Whether this computer can show a text: where no font has its letters, the browser draws all of them alike, as a box. */
+  function hasFont(string) {
+    const letters = [...new Set(string.match(/(?![\u0000-\u024f])\p{L}/gu) || [])].slice(0, 8);
+    if (letters.length < 2) return true;
+    const context = Object.assign(document.createElement("canvas"), { width: 40, height: 40 }).getContext("2d", { willReadFrequently: true });
+    context.font = `24px ${getComputedStyle(document.body).fontFamily}`;
+    context.textBaseline = "middle";
+    const drawn = letters.map((letter) => {
+      context.clearRect(0, 0, 40, 40);
+      context.fillText(letter, 4, 20);
+      return context.getImageData(0, 0, 40, 40).data.join();
+    });
+    return new Set(drawn).size > 1;
+  }
+
   // --- numbers ---
 
   const integers = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 0 });
@@ -120,23 +136,25 @@ const page = (() => {
         : el("td", { class: classes[i] }, cell(row, spec)))));
     const caption = options.caption && el("caption", {}, options.caption);
     const element = el("table", { class: options.wide ? "wide" : null }, caption, el("thead", {}, head), el("tbody", {}, body));
-    return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.caption || options.label || specs[0].title }, element);
+    return el("div", { class: rows.length > 30 ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": options.caption || options.label || specs[0].title }, element);
   }
 
-  /* A figure of Observable Plot: redrawn at the width it has, at most `plotOptions.maxWidth`. describe.title: caption;
+  /* A figure of Observable Plot: redrawn at the width it has, at most `plotOptions.maxWidth`; plotOptions may be a function of the
+     width. describe.title: caption;
      describe.description: what the chart shows, for who cannot see it, and under the caption with describe.note;
      describe.table: {columns, rows}, the same data. Colours of categories are `page.colors` unless others are given. */
   function chart(plotOptions, describe) {
-    const { maxWidth = 900, ...given } = plotOptions;
+    const optionsAt = typeof plotOptions === "function" ? plotOptions : () => plotOptions;
     const holder = el("div", { class: "plot", role: "img", "aria-label": `${describe.title}. ${describe.description || ""}` });
-    const color = given.color && !given.color.scheme && !given.color.range && (given.color.domain || given.color.type === "categorical")
-      ? { ...given.color, range: colors } : given.color;
-    const style = { background: "transparent", color: "var(--ink)", fontFamily: "inherit", ...given.style };
     let drawn = 0;
-    const draw = (width) => {
-      width = Math.min(Math.round(width), maxWidth);
+    const draw = (space) => {
+      const { maxWidth = 900, ...given } = optionsAt(Math.round(space));
+      const width = Math.min(Math.round(space), maxWidth);
       if (width < 40 || width === drawn) return;
       drawn = width;
+      const ownRange = given.color && !given.color.scheme && !given.color.range && (given.color.domain || given.color.type === "categorical");
+      const color = ownRange ? { ...given.color, range: colors } : given.color;
+      const style = { background: "transparent", color: "var(--ink)", fontFamily: "inherit", ...given.style };
       const svg = Plot.plot({ ...given, ...(color ? { color } : {}), style, width });
       svg.setAttribute("aria-hidden", "true");
       holder.replaceChildren(svg);
@@ -232,10 +250,13 @@ const page = (() => {
     const target = route();
     if (!target) return;
     const state = states.get(target.name);
+    followed = true;
+    current(target.name);
+    const hash = location.hash;
     await render(target.name);
+    if (location.hash !== hash) return; // the reader has gone on meanwhile
     state.element.scrollIntoView({ block: "start" });
     if (state.controller && state.controller.show) await state.controller.show(target.params);
-    current(target.name);
   }
 
   function current(name) {
@@ -262,12 +283,14 @@ const page = (() => {
       for (const entry of entries) if (entry.isIntersecting) render(entry.target.id);
     }, { rootMargin: "400px" });
     const reading = new IntersectionObserver((entries) => {
-      for (const entry of entries) if (entry.isIntersecting) current(entry.target.id);
+      for (const entry of entries) if (entry.isIntersecting && !followed) current(entry.target.id);
     }, { rootMargin: "-10% 0px -80% 0px" });
     for (const { element } of states.values()) {
       near.observe(element);
       reading.observe(element);
     }
+    // What a link led to is current until the reader scrolls, though at the end of the page another section may be further up.
+    for (const event of ["wheel", "touchmove", "keydown", "pointerdown"]) addEventListener(event, () => { followed = false; }, { passive: true });
     addEventListener("hashchange", follow);
     addEventListener("beforeprint", () => { for (const name of states.keys()) render(name); });
     await follow();
@@ -299,5 +322,5 @@ const page = (() => {
     });
   }
 
-  return { sections, colors, el, add, text, marked, language, number, share, table, chart, data, library, show, replace, fragment, render, announce, start };
+  return { sections, colors, el, add, text, marked, language, hasFont, number, share, table, chart, data, library, show, replace, fragment, render, announce, start };
 })();
