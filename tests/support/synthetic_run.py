@@ -24,7 +24,7 @@ import regex
 from tests.support.runs import ROOT, in_process
 from topxgen.common import lineage
 from topxgen.common.files import open_partial, partial, to_line, write_json
-from topxgen.common.provenance import command_line, now, record_settings, versions
+from topxgen.common.provenance import command_line, digest, now, record_settings, versions
 from topxgen.common.records import FilteredLayout, Layout
 from topxgen.generation.manifests import write_manifests
 from topxgen.text import languages
@@ -455,9 +455,12 @@ def translate(folder: Path, seed: int) -> None:
         run.mkdir(parents=True, exist_ok=True)
         if divided:
             parts = [_phrases(source) for source in test.sources]
-            _write_lines(run.parent / "divide_1.jsonl", "propositions", test.sources, parts)
+            first = src == DIRECTIONS[0][0]  # another source language has its divisions in a folder of its own
+            divisions = run.parent if first else run.parent / f"divisions_{digest(src)[:8]}"
+            divisions.mkdir(exist_ok=True)
+            _write_lines(divisions / "divide_1.jsonl", "propositions", test.sources, parts)
             flat = [(phrase, i) for i, phrases in enumerate(parts) for phrase in phrases]
-            write_json(run.parent / "parent_1.jsonl", {str(n): i for n, (_, i) in enumerate(flat)})
+            write_json(divisions / "parent_1.jsonl", {str(n): i for n, (_, i) in enumerate(flat)})
             translations = [_spoilt(" ".join(test.references[i].split()[:5]), tgt, right, rng) for _, i in flat]
             _write_lines(run / "translate_1.jsonl", "translation", [phrase for phrase, _ in flat], translations)
         translations = [_spoilt(reference, tgt, right, rng) for reference in test.references]

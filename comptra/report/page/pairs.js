@@ -349,7 +349,7 @@ page.sections.pairs = async function (element, data, page) {
     }
     if (show) open = true;
     if (open) detail(i);
-    if (show) panel.scrollIntoView({ block: "nearest" });
+    if (show) panel.scrollIntoView({ block: "nearest", behavior: "instant" });
     page.announce(`${NAMES[model.state(i)]} ${plain(model.reason(i) || "")}. ${model.sentence(i).slice(0, 200)}`);
     remember();
   }
