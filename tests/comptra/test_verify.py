@@ -23,8 +23,6 @@ QUICK = verify.Options(with_scores=False)
 
 @pytest.fixture(scope="module")
 def made(tiny_nllb, tiny_lm, tmp_path_factory) -> Path:
-    if "MADE" in os.environ:
-        return Path(os.environ["MADE"])
     return whole_run.make(tmp_path_factory.mktemp("verify"), tiny_nllb, tiny_lm)
 
 
