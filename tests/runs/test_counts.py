@@ -88,6 +88,7 @@ def test_the_sets_of_a_training(run):
         == found[0].step("decontaminated").count
         == facts["languages"]["English to Basque"]["counts"]["read"]
     )
+    assert training.sources == {"English to Basque": found}
     assert 2 * selected.count == training.train + training.test > 0
 
 
