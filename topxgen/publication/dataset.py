@@ -1,0 +1,253 @@
+"""Write a data set: parquet by language and split with a card, other formats beside it, checksums of everything.
+
+The folder is written under a temporary name and renamed when all of it is there: a killed run leaves no folder that looks whole.
+"""
+
+import heapq
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from topxgen.common import checksums, files, lineage, provenance
+from topxgen.common.console import Progress
+from topxgen.common.errors import UsageError
+from topxgen.common.locks import OutputLock
+from topxgen.common.registry import Choice
+from topxgen.publication import origins, split
+from topxgen.publication.masks import masked, masked_json, masked_word
+from topxgen.publication.sources import ALL, Config, Measured, Pair, Paragraph, Selection, paragraphs, plan
+from topxgen.runs.folders import Run
+
+CARD, MANIFEST = "README.md", "manifest_publish.json"
+TRAIN, VALIDATION = SPLITS = ("train", "validation")
+# Beside parquet: made of (folder, config, split), with `write` of rows and `close`.
+FORMATS: dict[str, Choice] = {
+    "tmx": Choice("topxgen.publication.tmx:Tmx", "a translation memory, for translators' programs"),
+    "moses": Choice("topxgen.publication.moses:Moses", "parallel text, .src and .tgt with a sentence a line"),
+}
+STATISTICS_PARAGRAPHS = 10_000  # of each config; of more, a random sample
+SAMPLES = 5  # pairs of each config that the card shows
+
+
+@dataclass(frozen=True)
+class Options:
+    names: Collection[str] | None = None  # of languages; None: all
+    languages_file: str | None = None
+    selection: Selection = Selection()
+    validation_size: float | None = None
+    seed: int = 122
+    formats: Collection[str] = ()
+    atlas: object = None  # topxgen.publication.atlas.Atlas
+    allow_undecontaminated: bool = False
+    repository: str | None = None  # on the Hub
+
+
+@dataclass
+class Part:
+    """What was published of a config."""
+
+    config: Config
+    measured: Measured
+    origins: list[origins.Origin]  # of its sources
+    paragraphs: int = 0
+    rows: dict[str, int] = field(default_factory=dict)  # by split
+    bytes: dict[str, int] = field(default_factory=dict)  # in memory, by split
+    files: dict[str, int] = field(default_factory=dict)  # size on disk, by split
+    sample: list[tuple[int, int, Paragraph]] = field(default_factory=list)  # a heap: (key, place, paragraph)
+
+    @property
+    def pairs(self) -> int:
+        return sum(self.rows.values())
+
+    def add(self, key: int, paragraph: Paragraph) -> None:
+        item = (key, self.paragraphs, paragraph)
+        self.paragraphs += 1
+        if len(self.sample) < STATISTICS_PARAGRAPHS:
+            heapq.heappush(self.sample, item)
+        else:
+            heapq.heappushpop(self.sample, item)
+
+
+@dataclass(frozen=True)
+class Published:
+    parts: list[Part]
+    cut: list[Path]  # files whose last line is not complete
+    validation: split.Validation
+
+
+def check_output(out: Path) -> None:
+    """Raise UsageError unless `out` does not exist or is an empty folder, and can be written."""
+    files.check_output_directory(out, "--out")
+    if out.is_symlink():
+        raise UsageError(f"--out {out} is a symbolic link; pass the folder itself")
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"--out {out} is not empty; pass another folder, or remove it")
+
+
+def publish(run: Run, out: Path, options: Options) -> Published:
+    """Write the data set of a run to `out`.
+
+    Raises UsageError for a folder that is not empty, data that was not decontaminated (unless allowed), what `plan` and
+    `Selection.measure` refuse, and files that change meanwhile.
+    """
+    check_output(out)
+    configs = plan(run, options.names, options.languages_file)
+    if not options.allow_undecontaminated:
+        _check_decontaminated(configs)
+    with OutputLock(out.absolute().parent, part=out.name, flag="--out"), _unchanged(configs):
+        check_output(out)
+        partial = files.partial(out)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()  # not a link
+        try:
+            published = _write(run, configs, partial, options)
+            os.rename(partial, out)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    return published
+
+
+def _check_decontaminated(configs: list[Config]) -> None:
+    missing = [source for config in configs for source in config.sources if source.filtered is None]
+    if missing:
+        source = missing[0]
+        raise UsageError(
+            f"{' and '.join(dict.fromkeys(one.path.name for one in missing))} in {source.folder}: not decontaminated, so that test sets "
+            f"may be in it; run decontamination.py --input_dir {source.folder} --languages {source.language.name!r}, or pass "
+            "--allow_undecontaminated to publish it with a warning"
+        )
+
+
+@contextmanager
+def _unchanged(configs: list[Config]) -> Iterator[None]:
+    """Raise UsageError at the end if a file of pairs is another one than at the beginning: it is read several times."""
+    paths = [source.path for config in configs for source in config.sources]
+
+    def states() -> list[tuple]:
+        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, paths)]
+
+    before = states()
+    yield
+    for path, first, now in zip(paths, before, states(), strict=True):
+        if first != now:
+            raise UsageError(f"{path} changed while it was read: a run is writing it; publish when that has finished")
+
+
+def _write(run: Run, configs: list[Config], folder: Path, options: Options) -> Published:
+    from topxgen.publication import card
+
+    cut: dict[Path, None] = {}
+    selection = options.selection
+    parts = [
+        Part(config, selection.measure(config, lambda path: cut.setdefault(path)), origins.of(config))
+        for config in configs
+    ]
+
+    def read() -> Iterator[Paragraph]:
+        for part in parts:
+            yield from paragraphs(part.config, selection, part.measured)
+
+    total = sum(part.measured.kept for part in parts)
+    validation = split.validation(read, total, options.validation_size, options.seed)
+    sections = []
+    with Progress("write", total, "pairs") as bar:
+        for part in parts:
+            _write_config(part, folder, validation, options, bar)
+            _write_lineage(part, folder, selection)
+            sections.append(card.section(part, options.seed))
+            part.sample.clear()
+    if options.atlas is not None:
+        options.atlas.write(folder)
+    published = Published(parts, list(cut), validation)
+    text = card.card(run, published, sections, options)
+    files.write_atomic(folder / CARD, [text])
+    _write_manifest(folder, published, options)
+    return published
+
+
+def _write_config(part: Part, folder: Path, validation: split.Validation, options: Options, bar: Progress) -> None:
+    from topxgen.publication.parquet import Parquet
+
+    writers: dict[str, list] = {}
+    for paragraph in paragraphs(part.config, options.selection, part.measured):
+        key = split.key_of(paragraph, options.seed)
+        name = VALIDATION if key in validation.keys else TRAIN
+        if name not in writers:
+            kinds = [Parquet, *(FORMATS[other].load() for other in dict.fromkeys(options.formats))]
+            writers[name] = [kind(folder, part.config, name) for kind in kinds]
+        for writer in writers[name]:
+            writer.write(paragraph.pairs)
+        part.add(key, paragraph)
+        if options.atlas is not None:
+            options.atlas.add(part.config, name, paragraph)
+        bar.update(len(paragraph.pairs))
+    for name in SPLITS:
+        for writer in writers.get(name, ()):
+            writer.close()
+        if name in writers:
+            table = writers[name][0]
+            part.rows[name], part.bytes[name] = table.rows, table.bytes
+            part.files[name] = table.path.stat().st_size
+
+
+def _write_lineage(part: Part, folder: Path, selection: Selection) -> None:
+    """A manifest as train.py --export_dir leaves it, by which models that train on the files know what they come from."""
+    link = {"kind": "data", "name": part.config.folder, "stage": "export", "selections": [], "links": []}
+    link["links"] = [origin.link for origin in part.origins]
+    flags = {"--min_score": selection.min_score, "--percentile": selection.percentile}
+    for flag, value in flags.items():
+        if value is not None:
+            scorer = next(iter(part.measured.scorers)) or None
+            found = {"what": "training data", "metric": scorer, "flag": f"{flag} {value:g}", "where": part.config.folder}
+            link["selections"].append(found | {"kept": part.measured.kept, "of": part.measured.pairs})
+    manifest = {"files": [f"{name}.parquet" for name in part.rows], lineage.KEY: masked_json(link)}
+    files.write_json(folder / part.config.folder / lineage.EXPORT_MANIFEST, manifest)
+
+
+def _write_manifest(folder: Path, published: Published, options: Options) -> None:
+    selection, names = options.selection, sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    manifest = {
+        "stage": "publish",
+        "finished": provenance.now(),
+        "command": [masked_word(word) for word in provenance.command_line(())],
+        "seed": options.seed,
+        "settings": {
+            "min_score": selection.min_score,
+            "percentile": selection.percentile,
+            "validation_size": options.validation_size,
+            "formats": list(options.formats),
+        },
+        "versions": provenance.versions(),
+        "validation": {"asked": published.validation.asked, "pairs": published.validation.pairs},
+        "counts": {
+            part.config.name: {
+                "paragraphs_read": part.measured.paragraphs,
+                "paragraphs_without_pairs": part.measured.without_pairs,
+                "pairs_read": part.measured.pairs,
+                "pairs_with_an_empty_side": part.measured.empty,
+                "paragraphs": part.paragraphs,
+                **part.rows,
+            }
+            for part in published.parts
+        },
+        "inputs": {
+            part.config.name: [{"file": masked(source.path.name), "sha256": lineage.sha256_of(source.path)} for source in part.config.sources]
+            for part in published.parts
+        },
+        checksums.KEY: names,
+    }
+    files.write_json(folder / MANIFEST, manifest)
+    checksums.claim(folder, [*names, MANIFEST])
+
+
+def pairs_of(part: Part) -> Iterator[Pair]:
+    """Those of the sample, in the order of the files."""
+    for _, _, paragraph in sorted(part.sample, key=lambda item: item[1]):
+        yield from paragraph.pairs
+
+
+__all__ = ["ALL", "CARD", "FORMATS", "MANIFEST", "Options", "Part", "Published", "publish"]

@@ -1,0 +1,129 @@
+"""Where pairs come from, for the card: models and their terms, commands, what decontamination removed and what is not known."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+from topxgen.common import licences, lineage
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
+from topxgen.common.licences import Licence
+from topxgen.common.lineage import Link
+from topxgen.common.records import FilteredLayout, Layout
+from topxgen.decontamination.report import Report
+from topxgen.publication.masks import masked, masked_word
+from topxgen.publication.sources import Config, Source, back_translator_in, model_of
+
+STAGES = ("generate", "translate", "score")
+REPORT = "decontamination_report.json"
+
+
+class _Manifest(TypedDict, total=False):
+    command: list[str]
+
+
+class _Settings(TypedDict, total=False):
+    pipeline: str
+    model: str | None
+    adapter: str | None
+    nllb_name_or_path: str | None
+    back_translator: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """`role`: what it made; `licence`: None if its terms are not known."""
+
+    role: str
+    name: str
+    licence: Licence | None
+
+
+@dataclass
+class Origin:
+    """Of a source. `unknown`: lines about what cannot be told from its files."""
+
+    source: Source
+    link: Link
+    models: list[Model] = field(default_factory=list)
+    commands: dict[str, str] = field(default_factory=dict)  # by stage, without paths of the machine
+    report: dict | None = None  # what the decontamination's report has of the language
+    rules: dict | None = None  # its settings
+    unknown: list[str] = field(default_factory=list)
+
+
+def of(config: Config) -> list[Origin]:
+    return [_of_source(source) for source in config.sources]
+
+
+def _of_source(source: Source) -> Origin:
+    origin = Origin(source, lineage.of_pairs(source.path))
+    origin.unknown += [masked(link["ends"]) for link in lineage.walk([origin.link]) if "ends" in link]
+    _add_models(origin)
+    _add_commands(origin)
+    if source.filtered is not None:
+        _add_report(origin, source.filtered)
+    return origin
+
+
+def _add_models(origin: Origin) -> None:
+    source = origin.source
+    written = _read(source.generation / "settings_generate.json", _Settings, origin) if source.generation else {}
+    if written.get("pipeline") == "paragraphs":
+        origin.unknown.append(
+            f"the paragraphs in {source.language.name} are not generated but were given (--paragraphs): their authors' terms apply"
+        )
+    elif (writer := model_of(written)) is not None:
+        origin.models.append(_model(f"wrote the paragraphs in {source.language.name}", writer))
+    else:
+        origin.unknown.append(f"which model wrote the paragraphs in {source.language.name}: no settings_generate.json")
+    translator = back_translator_in(source.folder)
+    origin.models.append(_model(f"translated them into {source.target.name}", translator))
+
+
+def _model(role: str, name: str) -> Model:
+    """With the terms of the model that it was made from, where its own name tells none."""
+    link = lineage.of_model(name) if Path(name).is_dir() else {"kind": "model", "name": name}
+    chain = [name, *(one["name"] for one in lineage.walk([link]) if one["kind"] == "model")]
+    found = next((licence for licence in map(licences.of, chain) if licence), None)
+    return Model(role, masked(name), found)
+
+
+def _add_commands(origin: Origin) -> None:
+    source = origin.source
+    layout = Layout(source.generation or source.folder.parent, source.folder.name)
+    manifests = {stage: (layout.manifest(stage, source.language.name), layout.manifest(stage)) for stage in STAGES}
+    if source.filtered is not None:
+        manifests["decontaminate"] = (FilteredLayout(source.filtered).manifest(source.language.name),)
+    for stage, paths in manifests.items():
+        command = next((found for path in paths if (found := _read(path, _Manifest, origin).get("command"))), None)
+        if command:
+            origin.commands[stage] = " ".join(_quoted(masked_word(word)) for word in command)
+
+
+def _quoted(word: str) -> str:
+    import shlex
+
+    return word if "…" in word and " " not in word else shlex.quote(word)
+
+
+def _add_report(origin: Origin, folder: Path) -> None:
+    report, name = _read(folder / REPORT, Report, origin), origin.source.language.name
+    if name in report.get("languages", {}):
+        origin.report, origin.rules = report["languages"][name], report.get("settings")
+    else:
+        origin.unknown.append(f"what decontamination found in {name}: no {REPORT} with it")
+
+
+def _read(path: Path, schema: type, origin: Origin) -> dict:
+    try:
+        return read_json(path, schema)
+    except (UsageError, OSError) as error:
+        origin.unknown.append(masked(str(error)))
+        return {}
+
+
+def models(all_origins: list[Origin]) -> Iterator[Model]:
+    """Each once."""
+    yield from dict.fromkeys(model for origin in all_origins for model in origin.models)
