@@ -307,7 +307,7 @@ def datagen(args: argparse.Namespace) -> int:
     complete = True
     with ExitStack() as locks:
         for part in config.locked_parts:  # other languages may be at work in the same directory
-            locks.enter_context(OutputLock(args.output_dir, part))
+            locks.enter_context(OutputLock(args.output_dir, part, note=config.lock_note(part)))
         repair_files(config)
         if "generate" in args.stages:
             complete = take_paragraphs(config) if args.paragraphs else generate(config)

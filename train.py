@@ -251,7 +251,8 @@ def train(args: argparse.Namespace) -> int:
             run.log_examples(args, model, texts)
             model.report_too_long(texts, train_pairs, "training")
         return 0
-    with OutputLock(args.output_dir) if IS_MAIN_PROCESS else nullcontext():
+    note = {"steps": args.max_steps}
+    with OutputLock(args.output_dir, note=note) if IS_MAIN_PROCESS else nullcontext():
         run.check_output_dir(args.output_dir, settings)
         if run.is_finished(args.output_dir):
             return 0

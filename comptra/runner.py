@@ -134,7 +134,8 @@ def translate_with(
     """Divide if asked to, translate, and write the manifest, which is returned; {} if there is nothing to translate."""
     args, folder, started, part = config.args, config.folder(model), provenance.now(), config.part(model)
     settings = run_settings(config, model)
-    with OutputLock(folder):
+    note = {"sentences": len(config.test_set.sources), "prices": args.prices}
+    with OutputLock(folder, note=note):
         check_settings(folder, settings)
         paid = args.inference_api in inference.REMOTE
         style = config.style.get(model.path, RAW)

@@ -158,3 +158,57 @@ def test_the_heartbeat_beats(tmp_path, no_record_locks, monkeypatch):
 def test_a_damaged_heartbeat_is_no_owner(tmp_path, no_record_locks, content):
     (tmp_path / locks.HEARTBEAT_FILE).write_text(content)
     OutputLock(tmp_path).release()
+
+
+def other_process_sees(folder) -> list:
+    code = (
+        f"import sys, json; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom topxgen.common.locks import holders\n"
+        f"print(json.dumps([(h.part, h.state, h.process, h.note.get('aim')) for h in holders(Path({str(folder)!r}))]))"
+    )
+    return json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
+
+
+def test_who_holds_what_is_seen_and_nothing_is_released(tmp_path):
+    with OutputLock(tmp_path, "Basque", note={"aim": 500}) as lock, OutputLock(tmp_path):
+        before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        ours = [(h.part, h.state, h.process, h.note.get("aim")) for h in locks.holders(tmp_path)]
+        assert ours == [(None, "held", os.getpid(), None), ("Basque", "held", os.getpid(), 500)]
+        assert [tuple(row) for row in other_process_sees(tmp_path)] == ours
+        assert held_by_others(tmp_path), "looking at a lock must not release it"
+        assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+        assert "pytest" in " ".join(locks.holders(tmp_path)[0].note["command"]) and lock
+    assert locks.holders(tmp_path) == locks.holders(tmp_path / "gone") == []
+
+
+def test_who_holds_a_directory_is_told_in_one_line(tmp_path):
+    owner = holder(tmp_path)
+    try:
+        with pytest.raises(DirectoryLocked) as refused:
+            OutputLock(tmp_path)
+        assert f"is in use by process {owner.pid} on " in str(refused.value) and "\n" not in str(refused.value)
+        assert "command" not in str(refused.value)
+    finally:
+        owner.kill()
+        owner.wait()
+
+
+def test_a_lock_that_a_killed_process_left_is_not_held(tmp_path):
+    owner = holder(tmp_path, part="Basque")
+    owner.kill()
+    owner.wait()
+    (found,) = locks.holders(tmp_path)
+    assert (found.part, found.state, found.process) == ("Basque", "left", owner.pid)
+    (tmp_path / ".lock-Hausa").write_text("process 7 on node17")  # of an older version, of another machine
+    (tmp_path / ".lock-Igbo").write_text("process 7 on node17\n{broken")
+    assert [(h.part, h.state, h.host, h.note) for h in locks.holders(tmp_path)][1:] == [
+        ("Hausa", "unknown", "node17", {}),
+        ("Igbo", "unknown", "node17", {}),
+    ]
+
+
+def test_heartbeats_are_seen_too(tmp_path, no_record_locks):
+    owner = holder(tmp_path, NO_RECORD_LOCKS)
+    assert [(h.state, h.process, h.part) for h in locks.holders(tmp_path)] == [("held", owner.pid, None)]
+    owner.kill()
+    owner.wait()
+    assert [h.state for h in locks.holders(tmp_path)] == ["left"]

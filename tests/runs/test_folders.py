@@ -52,6 +52,8 @@ def test_a_run_with_all_stages(tmp_path):
             "apertium/topic_judge_answers.jsonl": "",
             "train/manifest_train.json": {},
             "train/checkpoint-5/train_log.jsonl": "",
+            "train/checkpoint-5/checkpoint_files.json": {},
+            "translations/checkpoint-5/eng_to_eus_0_shot/translate_0.jsonl": "",
             "train/merged/manifest_merge.json": {},
             "train/tokenizer.json": {"groups": []},
             "export/manifest_export.json": {},
@@ -73,7 +75,10 @@ def test_a_run_with_all_stages(tmp_path):
         BackTranslation(tmp_path / "nllb", tmp_path, ("Basque",), "French", tmp_path / "nllb"),
     )
     assert relative(tmp_path, run.trainings) == ["train"] and relative(tmp_path, run.merges) == ["train/merged"]
-    assert relative(tmp_path, run.translations) == ["translations/m/eng_to_eus_0_shot"]
+    assert relative(tmp_path, run.translations) == [
+        "translations/checkpoint-5/eng_to_eus_0_shot",
+        "translations/m/eng_to_eus_0_shot",
+    ]
     assert relative(tmp_path, run.evaluations) == ["scores.json"]
     assert relative(tmp_path, run.experiments) == ["comparison.json"]
     assert relative(tmp_path, run.records) == ["run"]

@@ -5,15 +5,19 @@ import fcntl
 import json
 import logging
 import os
+import re
 import socket
+import struct
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 
 from topxgen.common.errors import UsageError
+from topxgen.common.provenance import command_line
 from topxgen.common.schemas import decode
 
 logger = logging.getLogger(__name__)
@@ -22,6 +26,7 @@ LOCK_FILE, HEARTBEAT_FILE = ".lock", ".lock.heartbeat"
 RETRY_S, LOG_WAITING_AFTER_S = 0.2, 2.0
 HEARTBEAT_S = 10.0
 STALE_AFTER_S = 60.0  # without a heartbeat: its process was killed, or its machine is gone
+_FLOCK = "@hhqqi0q"  # struct flock of Linux with 64 bits: type, whence, start, length, process
 _NO_RECORD_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -40,19 +45,27 @@ class OutputLock:
     same directory share it. On file systems without record locks (some Lustre and NFS mounts) a file with this process's
     name is kept fresh instead, and is stale after STALE_AFTER_S without a heartbeat.
 
+    `note`: what the run is up to, for those who look at it (`holders`), such as how many sentences it is going to translate.
+
     Raises DirectoryLocked, naming the owner, if another process holds the directory, and UsageError if it is not writable.
     """
 
     _held: dict[tuple, "_Held"] = {}  # noqa: RUF012 (one table per process, by device, inode and part)
 
-    def __init__(self, directory: Path, part: str | None = None, flag: str = "--output_dir"):
+    def __init__(
+        self,
+        directory: Path,
+        part: str | None = None,
+        flag: str = "--output_dir",
+        note: Mapping[str, Any] | None = None,
+    ):
         try:
             directory.mkdir(parents=True, exist_ok=True)
             stat = directory.stat()
             self._key = stat.st_dev, stat.st_ino, part
             held = self._held.get(self._key)
             if held is None or held.process != os.getpid():
-                held = self._held[self._key] = _Held(directory, part)
+                held = self._held[self._key] = _Held(directory, part, note or {})
         except OSError as error:
             if error.errno == errno.ELOOP and error.filename:
                 raise UsageError(f"{error.filename} is a symbolic link, which is not followed; remove it") from None
@@ -96,8 +109,9 @@ def wait_for_lock(directory: Path, part: str | None = None, flag: str = "--outpu
 class _Held:
     """What keeps other processes out of a directory, or of a part of it."""
 
-    def __init__(self, directory: Path, part: str | None):
+    def __init__(self, directory: Path, part: str | None, note: Mapping[str, Any]):
         self.process, self.users = os.getpid(), 0
+        self._note = {"command": command_line(("--api_key",)), **note}
         self._heartbeat: _Heartbeat | None = None
         self._path = directory / (LOCK_FILE if part is None else f"{LOCK_FILE}-{part}")
         what = f"{part} in {directory}" if part else str(directory)
@@ -112,14 +126,14 @@ class _Held:
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            owner = os.pread(self._descriptor, 4096, 0).decode(errors="replace").strip() or "an unknown process"
+            owner = os.pread(self._descriptor, 4096, 0).decode(errors="replace").partition("\n")[0].strip()
             os.close(self._descriptor)
             if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise _in_use(what, owner) from None
+                raise _in_use(what, owner or "an unknown process") from None
             if error.errno not in _NO_RECORD_LOCKS:
                 raise
             self._descriptor = None
-            self._heartbeat = _Heartbeat(self._path.with_name(f"{self._path.name}.heartbeat"), what)
+            self._heartbeat = _Heartbeat(self._path.with_name(f"{self._path.name}.heartbeat"), what, self._note)
             return True
         try:
             removed = not os.path.samestat(os.fstat(self._descriptor), self._path.stat())
@@ -129,7 +143,8 @@ class _Held:
             os.close(self._descriptor)
             return False
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        owner = f"process {os.getpid()} on {socket.gethostname()}\n{json.dumps(self._note, default=str)}\n"
+        os.pwrite(self._descriptor, owner.encode(), 0)
         return True
 
     def close(self) -> None:
@@ -145,17 +160,18 @@ class _Owner(TypedDict):
     host: str
     process: Annotated[int, msgspec.Meta(gt=0, lt=1 << 31)]
     token: str
+    note: NotRequired[dict[str, Any]]
 
 
 class _Heartbeat:
     """A lock file that its owner touches every HEARTBEAT_S, for file systems without record locks."""
 
-    def __init__(self, path: Path, what: str):
-        self._path = path
+    def __init__(self, path: Path, what: str, note: Mapping[str, Any]):
+        self._path, self._note = path, note
         self._token = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
         if not self._create():
             owner = self._owner()
-            if owner is not None and not self._is_stale(owner):
+            if owner is not None and not _is_stale(self._path, owner):
                 raise _in_use(what, f"process {owner['process']} on {owner['host']}")
             self._remove_stale()
             if not self._create():  # another process was faster
@@ -169,27 +185,12 @@ class _Heartbeat:
         except FileExistsError:
             return False
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"host": socket.gethostname(), "process": os.getpid(), "token": self._token}, file)
+            owner = {"host": socket.gethostname(), "process": os.getpid(), "token": self._token}
+            json.dump({**owner, "note": self._note}, file, default=str)
         return True
 
     def _owner(self) -> _Owner | None:
-        try:
-            return decode(self._path.read_bytes(), _Owner)
-        except (OSError, ValueError):
-            return None
-
-    def _is_stale(self, owner: _Owner) -> bool:
-        if owner["host"] == socket.gethostname():
-            try:
-                os.kill(owner["process"], 0)
-            except ProcessLookupError:
-                return True
-            except PermissionError:
-                pass
-        try:
-            return time.time() - self._path.stat().st_mtime > STALE_AFTER_S
-        except FileNotFoundError:
-            return True
+        return _owner(self._path)
 
     def _remove_stale(self) -> None:
         # Renamed first: of two processes that find it stale only one removes it, and neither removes the other's new one.
@@ -212,6 +213,91 @@ class _Heartbeat:
         owner = self._owner()
         if owner is not None and owner["token"] == self._token:
             self._path.unlink(missing_ok=True)
+
+
+def _owner(heartbeat: Path) -> _Owner | None:
+    try:
+        return decode(heartbeat.read_bytes(), _Owner)
+    except (OSError, ValueError):
+        return None
+
+
+def _is_stale(heartbeat: Path, owner: _Owner) -> bool:
+    if owner["host"] == socket.gethostname():
+        try:
+            os.kill(owner["process"], 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+    try:
+        return time.time() - heartbeat.stat().st_mtime > STALE_AFTER_S
+    except FileNotFoundError:
+        return True
+
+
+class Holder(NamedTuple):
+    """A lock file. `state`: `left` by a process that was killed, or `unknown`: one of another machine, whose locks this file
+    system may not show."""
+
+    path: Path
+    part: str | None
+    state: Literal["held", "left", "unknown"]
+    process: int | None
+    host: str
+    since: float  # time.time() when it was taken
+    note: dict[str, Any]  # `command`, and what the run says
+
+
+def holders(directory: Path) -> list[Holder]:
+    """The lock files in a directory, sorted. Nothing is taken, written or released: record locks are only asked for."""
+    try:
+        names = sorted(name for name in os.listdir(directory) if re.fullmatch(rf"{re.escape(LOCK_FILE)}(-.+)?", name))
+    except OSError:
+        return []
+    names = [name for name in names if not re.search(r"\.heartbeat(\.\d+)?$", name)]
+    return [found for name in names if (found := _holder(directory, name)) is not None]
+
+
+def _holder(directory: Path, name: str) -> Holder | None:
+    path, heartbeat = directory / name, directory / f"{name}.heartbeat"
+    part = name[len(LOCK_FILE) + 1 :] or None
+    try:
+        if (owner := _owner(heartbeat)) is not None:
+            state = "left" if _is_stale(heartbeat, owner) else "held"
+            since = path.stat().st_mtime  # empty, and written once
+            return Holder(path, part, state, owner["process"], owner["host"], since, owner.get("note", {}))
+        status = directory.stat()
+        held = OutputLock._held.get((status.st_dev, status.st_ino, part))
+        if held is not None and held.process == os.getpid():  # closing its file would release it
+            return Holder(path, part, "held", os.getpid(), socket.gethostname(), path.stat().st_mtime, held._note)
+        return _asked(path, part)
+    except OSError:  # released meanwhile, or not ours to read
+        return None
+
+
+def _asked(path: Path, part: str | None) -> Holder:
+    """Who holds a lock file, by the kernel; by what the file says, if it is not locked."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        text = os.pread(descriptor, 1 << 20, 0).decode(errors="replace")
+        since = os.fstat(descriptor).st_mtime
+        question = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+        try:
+            kind, *_, process = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+        except OSError:  # no record locks here
+            kind, process = fcntl.F_UNLCK, 0
+    finally:
+        os.close(descriptor)
+    first, _, second = text.partition("\n")
+    named = re.fullmatch(r"process (\d+) on (.+)", first.strip())
+    host = named[2] if named else ""
+    try:
+        note = decode(second.encode()) if second.strip() else {}
+    except ValueError:
+        note = {}
+    state = "held" if kind != fcntl.F_UNLCK else "unknown" if host not in ("", socket.gethostname()) else "left"
+    return Holder(path, part, state, int(named[1]) if named else process or None, host, since, note)
 
 
 def _in_use(what: str, owner: str) -> DirectoryLocked:

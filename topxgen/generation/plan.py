@@ -10,7 +10,7 @@ from topxgen.common.records import Layout, default_translate_dir
 from topxgen.common.registry import load_choice
 from topxgen.corpora import benchmarks
 from topxgen.corpora.monolingual import TextSource, hub_id, open_sources
-from topxgen.generation import checks
+from topxgen.generation import checks, native
 from topxgen.generation.candidates import SELECTORS
 from topxgen.generation.filters import load_filters
 from topxgen.generation.paragraphs import Target
@@ -134,6 +134,19 @@ class GenerationConfig:
     def locked_parts(self) -> list[str]:
         """What no other process may work on: the languages, and files that --output_filenames names."""
         return sorted({*self.languages, *(self.layout.paragraphs(name).stem for name in self.languages)})
+
+    def lock_note(self, part: str) -> dict:
+        """What those who look at the run may want to know: how many paragraphs it aims at, and what tokens cost."""
+        args, alone = self.args, len(self.languages) == 1
+        note: dict = {
+            "stages": list(args.stages),
+            "translate_dir": str(self.layout.translate_dir),
+            "prices": args.prices,
+        }
+        if "generate" in args.stages and part in self.languages:
+            total = native.total(self) if args.paragraphs else max(self.target.total, sum(self.minimums.values()))
+            note |= {"paragraphs": total if alone else self.minimums[part] or None, "paragraphs_of_all": total}
+        return note
 
     def model_settings(self) -> inference.ModelSettings:
         log = None if self.args.inference_api in inference.REMOTE else self.args.output_dir / inference.ENGINE_LOG

@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -18,6 +18,14 @@ from topxgen.text import languages
 PAIRS, FILTERED = translations_name(""), "_translate_filtered.jsonl"
 RESPONSES, REJECTS = "_answers.jsonl", "_rejects.jsonl"
 _DATA_SET_FILES = {EXPORT_MANIFEST, "dataset_dict.json", "dataset_info.json", "manifest_publish.json"}
+# In a checkpoint of a training; main.py's folder for the translations of a checkpoint has its name, too.
+_WEIGHTS_FILES = {
+    "checkpoint_files.json",
+    "trainer_state.json",
+    "data_manifest.json",
+    "config.json",
+    "adapter_config.json",
+}
 # Never looked into: they may be large.
 _OTHER_JSON = re.compile(
     r"(tokenizer|config|adapter_|generation_|vocab|trainer_state|manifest_|settings_|decontamination_).*"
@@ -100,10 +108,11 @@ def _walk(roots: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, li
                 folders.clear()
                 continue
             seen.add(real)
-            if not _DATA_SET_FILES.isdisjoint(files):
+            is_checkpoint = re.fullmatch(r"checkpoint-\d+", Path(name).name) and not _WEIGHTS_FILES.isdisjoint(files)
+            if is_checkpoint or not _DATA_SET_FILES.isdisjoint(files):
                 folders.clear()
                 continue
-            folders[:] = sorted(f for f in folders if not (f.startswith(".") or re.fullmatch(r"checkpoint-\d+", f)))
+            folders[:] = sorted(f for f in folders if not f.startswith("."))
             yield Path(name), sorted(files)
 
 
@@ -285,3 +294,26 @@ def _common_end(first: Path, second: Path) -> int:
     """How many of the last parts of two paths are the same: folders may have been moved since their paths were recorded."""
     pairs = zip(reversed(first.absolute().parts), reversed(second.absolute().parts), strict=False)
     return next((i for i, (one, other) in enumerate(pairs) if one != other), len(second.parts))
+
+
+def layout_of(generation: Path) -> Layout:
+    """The files of a folder of paragraphs, also where --output_filenames named them otherwise."""
+    layout = Layout(generation, "")
+    try:
+        command = read_json(layout.manifest("generate"), _Command).get("command", [])
+    except (OSError, UsageError):
+        return layout
+    names, files = (_values(command, flag) for flag in ("--languages", "--output_filenames"))
+    if not files or len(names) != len(files):
+        return layout
+    return Layout(generation, "", {n: f"{f.removesuffix('.jsonl')}.jsonl" for n, f in zip(names, files, strict=True)})
+
+
+class _Command(TypedDict, total=False):
+    command: list[str]
+
+
+def _values(command: list[str], flag: str) -> list[str]:
+    """The words behind a flag of a command line."""
+    behind = command[command.index(flag) + 1 :] if flag in command else []
+    return list(takewhile(lambda word: not word.startswith("--"), behind))

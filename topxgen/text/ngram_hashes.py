@@ -64,15 +64,25 @@ class Tokenizer:
         folded = unicodedata.normalize("NFC", text).translate(self._folds)
         if self._folds.unspaced.isdisjoint(folded):
             return folded.split()
-        tokens: list[str] = []
+        return [token for token, _, _ in self.spans(text)]
+
+    def spans(self, text: str) -> list[tuple[str, int, int]]:
+        """The tokens of a text, each with its start and end in the text in normalization form C; characters that fold to
+        nothing, such as vowel signs of Arabic, belong to the token before them."""
+        tokens: list[tuple[str, int, int]] = []
         before = SEPARATOR
-        for character in folded:
-            kind = self._kind(character)
-            if kind == CHARACTER or (kind == LETTER != before) or (kind == CHARACTER_MARK and before == SEPARATOR):
-                tokens.append(character)
-            elif kind != SEPARATOR:
-                tokens[-1] += character
-            before = kind
+        for place, character in enumerate(unicodedata.normalize("NFC", text)):
+            folded = self._folds[ord(character)]
+            for part in folded:
+                kind = self._kind(part)
+                if kind == CHARACTER or (kind == LETTER != before) or (kind == CHARACTER_MARK and before == SEPARATOR):
+                    tokens.append((part, place, place + 1))
+                elif kind != SEPARATOR:
+                    token, start, _ = tokens[-1]
+                    tokens[-1] = (token + part, start, place + 1)
+                before = kind
+            if not folded and before != SEPARATOR:
+                tokens[-1] = (*tokens[-1][:2], place + 1)
         return tokens
 
     def hash_tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

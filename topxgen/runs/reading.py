@@ -1,0 +1,65 @@
+"""Lines of files that may still be written, be of another program, or vanish: what cannot be read is left out and counted."""
+
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from pathlib import Path
+
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json, refuse_stand_in
+from topxgen.common.schemas import decode
+
+
+class Problems:
+    """What was left out, a line for each file: its first problem, and how many more there are."""
+
+    def __init__(self):
+        self._of_file: dict[Path, tuple[str, int]] = {}
+
+    def add(self, path: Path, problem: str) -> None:
+        first, count = self._of_file.get(path, (problem, 0))
+        self._of_file[path] = first, count + 1
+
+    def lines(self) -> tuple[str, ...]:
+        return tuple(
+            f"{path}{first}" + (f"; {count - 1} more lines of it are left out" if count > 1 else "")
+            for path, (first, count) in self._of_file.items()
+        )
+
+
+def read_lines(path: Path, schema: type, problems: Problems) -> Iterator[tuple[int, dict]]:
+    """(number from 1, record) of each line of a JSONL file that fits `schema`; nothing if the file does not exist.
+
+    A last line without its line break, which another process may be writing, is left out unless it is whole.
+    """
+    try:
+        if not path.exists():
+            return
+        refuse_stand_in(path)
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if number == 1:
+                    line = line.removeprefix(BOM_UTF8)
+                if line.isspace() or not line:
+                    continue
+                try:
+                    record = decode(line, schema)
+                except ValueError as error:
+                    cut = "" if line.endswith(b"\n") else " (the file is being written, or a run was killed)"
+                    problems.add(path, f", line {number} is left out: {error}{cut}")
+                    continue
+                yield number, record
+    except OSError as error:
+        problems.add(path, f" cannot be read: {error.strerror}")
+    except UsageError as error:
+        problems.add(path, f" is left out: {error}")
+
+
+def read_file(path: Path, schema: type, problems: Problems) -> dict:
+    """A JSON file; {} if there is none, or none that can be read."""
+    try:
+        return read_json(path, schema)
+    except OSError as error:
+        problems.add(path, f" cannot be read: {error.strerror}")
+    except UsageError as error:
+        problems.add(path, f" is left out: {str(error).removeprefix(f'{path}: ')}")
+    return {}
