@@ -33,6 +33,7 @@ PARSERS = {
     "scripts.run": ["scripts/run.py"],
     "scripts.compare": ["scripts/compare.py"],
     "scripts.probe_contamination": ["scripts/probe_contamination.py"],
+    "scripts.report": ["scripts/report.py"],
 }
 HELP_LIMIT_S = 0.5
 

@@ -28,6 +28,7 @@ LIGHT += (
     "scripts.run",
     "scripts.data_stats",
     "scripts.probe_contamination",
+    "scripts.report",
     "ruamel.yaml",
     "topxgen.inference.openai",
 )

@@ -164,6 +164,7 @@ STAGES = {
             "files", "--test_files", "in/probe.tsv", "in/probe.tsv", "--twins", "1",
         )
     ),
+    "report": Stage(("scripts/report.py", "in", "-o", "out/report.html"), prepare=lambda folder: (folder / "out").mkdir()),
     "train": Stage(TRAIN, heavy=True),
     "lora": Stage((*TRAIN, "--use_peft", "--lora_r", "4", "--num_eval_translations", "1"), heavy=True),
     "export": Stage((*TRAIN, "--export_dir", "out/export"), heavy=True),

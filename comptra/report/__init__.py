@@ -1,0 +1,75 @@
+"""The page of a run: one HTML file with its data inside (scripts/report.py). A section is a row of SECTIONS.
+
+Each section has a function that collects its data in Python, and a file page/{name}.js that shows them (page/page.js says how).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from topxgen.common.registry import Choice
+
+
+@dataclass(frozen=True)
+class Section(Choice):
+    """A section: `target` is its function collect(Run, Options) -> dict | None, None where no files are there for it; `title`;
+    `libraries`: names of LIBRARIES that its script needs; `is_large`: collected last, with what is left of the size, and shown
+    only when a reader comes to it."""
+
+    title: str = ""
+    libraries: tuple[str, ...] = ()
+    is_large: bool = False
+
+
+# In the order of the page.
+SECTIONS = {
+    "provenance": Section(
+        "comptra.report.sections.provenance:collect", "commands, settings, versions, digests, times", "Provenance"
+    ),
+}
+# In vendor/, in the order in which they are loaded.
+LIBRARIES = {
+    "plot": ("d3.min.js", "plot.min.js"),
+    "tabulator": ("tabulator.min.js",),
+}
+LEVELS = ("problem", "missing", "info")
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A line about what the page shows, or does not. `level` is one of LEVELS; `section` a name in SECTIONS, or ""."""
+
+    level: str
+    section: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A number at the top of the page: `value` is a number or a short text, `link` a fragment such as "#pairs?language=Basque"."""
+
+    label: str
+    value: float | str
+    link: str = ""
+
+
+@dataclass
+class Options:
+    """What collecting functions are told, and what they tell the page besides their data.
+
+    `max_bytes`: what the data of the section may take, compressed (packing.size_of); None: no limit.
+    """
+
+    seed: int = 122
+    max_examples: int = 20  # of each reason and language, where a section shows some
+    max_bytes: int | None = None
+    benchmark_dir: Path | None = None
+    notices: list[Notice] = field(default_factory=list)
+    headlines: list[Headline] = field(default_factory=list)
+
+    def notice(self, level: str, section: str, text: str) -> None:
+        """Tell the reader something once; `level` is one of LEVELS."""
+        if (notice := Notice(level, section, text)) not in self.notices:
+            self.notices.append(notice)
+
+    def headline(self, label: str, value: float | str, link: str = "") -> None:
+        self.headlines.append(Headline(label, value, link))

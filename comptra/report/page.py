@@ -1,0 +1,205 @@
+"""Assemble the page: template, styles, scripts and the compressed data of the sections, in one file that asks for no other."""
+
+import base64
+import gzip
+import hashlib
+import html
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import topxgen
+from comptra.report import LEVELS, LIBRARIES, SECTIONS, Notice, Options, Section, packing
+from comptra.report.sources import Sources
+from topxgen.common import provenance
+from topxgen.common.errors import UsageError
+from topxgen.text import languages
+
+if TYPE_CHECKING:
+    from topxgen.runs.folders import Run
+
+HERE = Path(__file__).parent
+# Bytes kept free for what is known last: the list of files, and notices of sections that are collected last.
+ROOM_FOR_REST = 60_000
+LEVEL_NAMES = {"problem": "Problem", "missing": "Not here", "info": "Note"}
+
+
+def build(
+    run: "Run",
+    sources: Sources,
+    options: Options,
+    max_bytes: int,
+    command: list[str],
+    sections: Mapping[str, Section] = SECTIONS,
+) -> tuple[list[str], list[str]]:
+    """The page in pieces, and the names of sections that could not be made; the page has the reasons.
+
+    `max_bytes` is the limit of the page's size: sections that are `is_large` get what the others leave.
+    """
+    started = provenance.now()
+    failed, data = [], {}
+    for problem in run.problems:
+        options.notice("problem", "", problem)
+    for name in sorted(sections, key=lambda name: sections[name].is_large):
+        if sections[name].is_large:
+            left = max_bytes - ROOM_FOR_REST - _size_without(run, options, sections)
+            left -= sum(packing.packed_size(len(part)) for part in data.values())
+            options.max_bytes = max(0, left) // 4 * 3
+        try:
+            value = sections[name].load()(run, options)
+        except (UsageError, OSError) as error:
+            failed.append(name)
+            options.notice("problem", name, f"this section could not be made: {error}")
+            value = None
+        if value is not None:
+            data[name] = packing.compressed(value)
+    meta = {"root": str(run.root), "started": started, "command": command, "sources": sources.listing()}
+    data["page"] = packing.compressed(meta | {"versions": provenance.versions() | {"topxgen": topxgen.__version__}})
+    return list(_pieces(run, options, sections, data, started)), failed
+
+
+def _pieces(
+    run: "Run", options: Options, sections: Mapping[str, Section], data: Mapping[str, bytes], made: str
+) -> Iterator[str]:
+    names = [name for name in sections if name in data]
+    broken = [name for name in sections if name not in data and _notices(options, name, ("problem",))]
+    shown = [name for name in sections if name in names or name in broken]
+    script = _script(names)
+    libraries = [
+        file for key in LIBRARIES if any(key in sections[n].libraries for n in names) for file in LIBRARIES[key]
+    ]
+    hashes = [_hash(script), *(_hash(_vendor(file)) for file in libraries)]
+    title = f"{run.root.resolve().name or run.root} · TopXGen run"
+    values = {
+        "csp": f"default-src 'none'; script-src {' '.join(hashes)}; style-src 'unsafe-inline'; img-src data:; "
+        "font-src 'none'; base-uri 'none'; form-action 'none'",
+        "version": topxgen.__version__,
+        "title": escaped(title),
+        "name": escaped(run.root.resolve().name or str(run.root)),
+        "made": f"Made {escaped(made)} by TopXGen {topxgen.__version__} from "
+        f"<span class=path>{escaped(str(run.root))}</span>",
+        "style": _style("tabulator" in {key for n in names for key in sections[n].libraries}),
+        "nav": "".join(f'<li><a href="#{name}">{escaped(sections[name].title)}</a></li>' for name in shown),
+        "headlines": _headlines(options),
+        "notices": _general_notices(options, sections, shown),
+        "sections": "".join(_section(name, sections[name], options, name in names) for name in shown)
+        or "<p>Nothing in this folder is of a run.</p>",
+    }
+    template = (HERE / "page" / "page.html").read_text(encoding="utf-8")
+    while template:
+        before, _, rest = template.partition("{{")
+        name, _, template = rest.partition("}}")
+        yield before
+        if name == "data":
+            for key, part in {
+                **{f"data-{n}": p for n, p in data.items()},
+                **_tables(),
+                **_compressed(libraries),
+            }.items():
+                yield f'<script type="application/gzip;base64" id="{key}">{packing.packed(part)}</script>\n'
+        elif name == "script":
+            yield f"<script>{script}</script>"
+        elif name:
+            yield values[name]
+
+
+def _size_without(run: "Run", options: Options, sections: Mapping[str, Section]) -> int:
+    """Bytes of a page whose sections hold nothing."""
+    pieces = _pieces(run, options, sections, dict.fromkeys(sections, b""), "")
+    return sum(len(piece.encode("utf-8", "replace")) for piece in pieces)
+
+
+def _section(name: str, section: Section, options: Options, has_data: bool) -> str:
+    notices = "".join(_notices(options, name, LEVELS))
+    notices = f'<ul class="notices">{notices}</ul>' if notices else ""
+    large = ' data-large="1"' if section.is_large else ""
+    libraries = " ".join(file for key in LIBRARIES if key in section.libraries for file in LIBRARIES[key])
+    body = '<div class="body" aria-busy="true"><p class="wait">…</p></div>' if has_data else ""
+    return (
+        f'<section id="{name}" aria-labelledby="title-{name}" data-libraries="{libraries}"{large}>'
+        f'<h2 id="title-{name}"><a href="#{name}">{escaped(section.title)}</a></h2>{notices}{body}</section>\n'
+    )
+
+
+def _notices(options: Options, section: str, levels: Iterable[str]) -> list[str]:
+    chosen = [n for level in levels for n in options.notices if n.level == level and n.section == section]
+    return [_notice(notice) for notice in chosen]
+
+
+def _notice(notice: Notice) -> str:
+    text = escaped(notice.text)
+    return f'<li class="{notice.level}"><b>{LEVEL_NAMES[notice.level]}</b> <span>{text}</span></li>'
+
+
+def _general_notices(options: Options, sections: Mapping[str, Section], shown: list[str]) -> str:
+    """What is of no section that the page has."""
+    lines = []
+    for level in LEVELS:
+        lines += [_notice(n) for n in options.notices if n.level == level and n.section not in shown]
+    return f'<ul class="notices">{"".join(lines)}</ul>' if lines else ""
+
+
+def _headlines(options: Options) -> str:
+    parts = []
+    for one in options.headlines:
+        value = (
+            f"{one.value:,}"
+            if isinstance(one.value, int)
+            else f"{one.value:.2f}"
+            if isinstance(one.value, float)
+            else one.value
+        )
+        value = escaped(value)
+        if one.link.startswith("#"):
+            value = f'<a href="{escaped(one.link)}">{value}</a>'
+        parts.append(f"<div><dt>{escaped(one.label)}</dt><dd>{value}</dd></div>")
+    return f'<dl class="headlines">{"".join(parts)}</dl>' if parts else ""
+
+
+def escaped(text: str) -> str:
+    """A text of one line for HTML that Python writes. Characters that show nothing, or change the direction, become escapes."""
+    return html.escape("".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text))
+
+
+@cache
+def _vendor(name: str) -> str:
+    return (HERE / "vendor" / name).read_text(encoding="utf-8")
+
+
+def _script(names: Iterable[str]) -> str:
+    """The page's script: page.js and the scripts of the sections, each in a scope of its own."""
+    files = [HERE / "page" / f"{name}.js" for name in names]
+    parts = [f"(() => {{\n{path.read_text(encoding='utf-8')}\n}})();" for path in files]
+    return "\n".join([(HERE / "page" / "page.js").read_text(encoding="utf-8"), *parts, "page.start();\n"])
+
+
+def _style(has_tables: bool) -> str:
+    return (_vendor("tabulator.min.css") if has_tables else "") + (HERE / "page" / "page.css").read_text(
+        encoding="utf-8"
+    )
+
+
+def _hash(script: str) -> str:
+    """Of a script that the page may run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+@cache
+def _compressed_vendor(name: str) -> bytes:
+    return gzip.compress(_vendor(name).encode(), 9, mtime=0)
+
+
+def _compressed(files: Iterable[str]) -> dict[str, bytes]:
+    return {f"library-{file}": _compressed_vendor(file) for file in files}
+
+
+@cache
+def _tables() -> dict[str, bytes]:
+    """Data that every page has: the languages, by name."""
+    table = {
+        one.name: [one.iso639_1 or one.iso639_3, one.script, one.direction, one.flores, one.endonym]
+        for one in languages.load().values()
+    }
+    names = {name: code for name, code in languages.other_names().items() if name not in table}
+    return {"data-languages": packing.compressed({"languages": table, "names": names})}

@@ -1,0 +1,131 @@
+"""Provenance: what was run, when, with which settings and versions, on what; and what is missing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comptra.report import Options
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
+
+if TYPE_CHECKING:
+    from topxgen.runs.folders import Run
+
+NAME = "provenance"
+# Longer lists and texts of a manifest are cut in the page: indices of sentences, messages of an API.
+MAX_ITEMS, MAX_CHARS = 60, 4000
+# Shown in places of their own.
+_APART = {"stage", "complete", "command", "started", "finished", "settings", "versions", "lineage"}
+
+
+def collect(run: "Run", options: Options) -> dict | None:
+    """`steps`: of each manifest, or of settings without one, `stage`, `folder`, `languages`, `command`, times, `settings`,
+    `versions`, `lineage` and the rest as `facts`; `records`: stages as scripts/run.py recorded them."""
+    steps = [step for folder in _folders(run) for step in _steps(run.root, folder, options)]
+    records = [record for folder in run.records for record in _records(run.root, folder, options)]
+    if not steps and not records:
+        return None
+    for text in _missing(run, steps):
+        options.notice("missing", NAME, text)
+    return {"steps": sorted(steps, key=lambda step: (step["started"] or "", step["folder"])), "records": records}
+
+
+def _folders(run: "Run") -> list[Path]:
+    of_pairs = [folder for one in run.back_translations for folder in (one.folder, one.filtered) if folder]
+    models = {folder.parent for folder in run.translations}  # divisions of CompTra
+    return sorted({*run.generations, *of_pairs, *run.trainings, *run.merges, *run.translations, *models})
+
+
+def _steps(root: Path, folder: Path, options: Options) -> Iterator[dict]:
+    """Of each manifest in a folder, and of each stage that has only settings yet."""
+    manifests = {path: _read(path, options) for path in sorted(folder.glob("manifest_*.json"))}
+    stages = {manifest.get("stage") for manifest in manifests.values()}
+    settings = {path: _read(path, options) for path in sorted(folder.glob("settings_*.json"))}
+    for path, manifest in manifests.items():
+        if manifest:
+            yield _step(root, path, manifest)
+    for path, values in settings.items():
+        stage = path.stem.removeprefix("settings_")
+        if values and stage not in stages and stage != "probe":
+            yield _step(root, path, {"stage": stage, "complete": False, "settings": values})
+
+
+def _step(root: Path, path: Path, manifest: dict) -> dict:
+    stage = str(manifest.get("stage") or path.stem.partition("_")[2])
+    language = path.stem.removeprefix(f"manifest_{stage}").removeprefix("_") if path.stem.startswith("manifest") else ""
+    return {
+        "stage": stage,
+        "folder": _relative(root, path.parent),
+        "file": path.name,
+        "language": language,
+        # Manifests are written last; those of training say whether it went on to the end.
+        "complete": bool(manifest.get("complete", True)),
+        **{
+            key: short(manifest.get(key))
+            for key in ("started", "finished", "command", "settings", "versions", "lineage")
+        },
+        "facts": {key: short(value) for key, value in manifest.items() if key not in _APART},
+    }
+
+
+def _records(root: Path, folder: Path, options: Options) -> Iterator[dict]:
+    for path in sorted(folder.glob("*.json")):
+        if record := _read(path, options):
+            kept = {
+                key: short(record.get(key))
+                for key in ("words", "inputs", "outputs", "exit_code", "started", "finished", "hours")
+            }
+            yield {"stage": path.stem, "folder": _relative(root, folder.parent), **kept}
+
+
+def _missing(run: "Run", steps: list[dict]) -> Iterator[str]:
+    """What a run may have and this one has not, or has not finished."""
+    for step in steps:
+        if not step["complete"]:
+            yield f"{step['stage']} in {step['folder']} began and has no manifest: it is still running, or was interrupted"
+    if run.generations and not run.back_translations:
+        yield "paragraphs were not back-translated: there are no pairs"
+    for one in run.back_translations:
+        name = _relative(run.root, one.folder)
+        of_folder = {step["stage"] for step in steps if step["folder"] == name}
+        if not of_folder & {"translate", "score"}:
+            yield f"{name} has no manifest of its pairs: how they were made is not known"
+        if one.filtered is None:
+            yield f"{name} was not decontaminated"
+        elif left := [language for language in one.languages if not _is_filtered(one.filtered, language)]:
+            yield f"{name} was not decontaminated in {', '.join(left)}"
+    if not run.trainings:
+        yield "no model was trained here"
+    if not run.translations:
+        yield "no test set was translated here"
+    elif not run.evaluations and not run.experiments:
+        yield "translations were not scored into a file: python -m comptra.evaluate DIR --json FILE writes one"
+
+
+def _is_filtered(folder: Path, language: str) -> bool:
+    return (folder / f"{language}_translate_filtered.jsonl").exists()
+
+
+def short(value: Any) -> Any:
+    """`value` with long lists and texts cut, and a line that says so."""
+    if isinstance(value, str) and len(value) > MAX_CHARS:
+        return f"{value[:MAX_CHARS]} … {len(value) - MAX_CHARS:,} characters more"
+    if isinstance(value, list):
+        rest = [f"… {len(value) - MAX_ITEMS:,} more"] if len(value) > MAX_ITEMS else []
+        return [*map(short, value[:MAX_ITEMS]), *rest]
+    if isinstance(value, dict):
+        return {key: short(item) for key, item in value.items()}
+    return value
+
+
+def _read(path: Path, options: Options) -> dict:
+    """A JSON object; {} and a notice for a file that is damaged or went away."""
+    try:
+        return read_json(path)
+    except (OSError, UsageError) as error:
+        options.notice("problem", NAME, str(error))
+        return {}
+
+
+def _relative(root: Path, path: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
