@@ -6,6 +6,7 @@ Everything from models and files is escaped, and paths of the machine are masked
 import html
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -162,13 +163,17 @@ def _warnings(published: "Published") -> Iterator[str]:
         yield f"**The last line of {escape(path.name)} was not complete and is left out: a run was writing it, or was killed.**"
     lines = dict.fromkeys(line for part in published.parts for one in part.origins for line in one.unknown)
     if lines:
-        yield "**Not known about this data:**\n\n" + "\n".join(f"- {escape(line)}" for line in lines)
+        yield "**Not known about this data, or not consistent:**\n\n" + "\n".join(f"- {escape(line)}" for line in lines)
 
 
 def _usage(parts: list["Part"], options: "Options") -> str:
     name, example = options.repository or "FOLDER", parts[0].config.name
     rows = [
-        [escape(part.config.name), *(f"{part.rows.get(split, 0):,}" for split in ("train", "validation")), f"{part.paragraphs:,}"]
+        [
+            escape(part.config.name),
+            *(f"{part.rows.get(split, 0):,}" for split in ("train", "validation")),
+            f"{part.paragraphs:,}",
+        ]
         for part in parts
     ]
     everything = (
@@ -176,7 +181,9 @@ def _usage(parts: list["Part"], options: "Options") -> str:
     )
     code = f"from datasets import load_dataset\n\nload_dataset({json.dumps(name)}, {json.dumps(example)})\n{everything}"
     return (
-        f"## Use\n\n```python\n{code}```\n\n" + table(["config", "train", "validation", "paragraphs"], rows, right=3) + "\n\n"
+        f"## Use\n\n```python\n{code}```\n\n"
+        + table(["config", "train", "validation", "paragraphs"], rows, right=3)
+        + "\n\n"
         "A paragraph is in one split only, and no sentence of the validation split, nor one that is nearly the same, is in the "
         "training split, in any config and on either side."
     )
@@ -186,7 +193,9 @@ def _terms(models: list[Model], parts: list["Part"]) -> str:
     rows = []
     for model in models:
         terms = model.licence
-        title = f"[{escape(terms.title)}]({terms.url})" if terms else "**not known: look them up before you use the data**"
+        title = (
+            f"[{escape(terms.title)}]({terms.url})" if terms else "**not known: look them up before you use the data**"
+        )
         binds = escape(terms.binds_outputs) if terms else ""
         rows.append([escape(model.name), escape(model.role), title, binds])
     text = "## Licence and terms\n\nThe data is bound by the terms of the models that made it.\n\n"
@@ -204,17 +213,24 @@ def _making(published: "Published", options: "Options") -> str:
         lines.append(f"Pairs with a score of at least {selection.min_score:g} (`--min_score`).")
     if selection.percentile is not None:
         thresholds = ", ".join(f"{escape(p.config.name)}: above {p.measured.threshold:.4g}" for p in published.parts)
-        lines.append(f"Pairs above the {selection.percentile:g}th percentile of the scores of their config ({thresholds}).")
+        lines.append(
+            f"Pairs above the {selection.percentile:g}th percentile of the scores of their config ({thresholds})."
+        )
     links = [one.link for part in published.parts for one in part.origins]
     for found in lineage.selections(links):
         kept = f": {found['kept']:,} of {found['of']:,}" if found["kept"] is not None else ""
-        lines.append(f"Before that, selected by {escape(masked(str(found['metric'])))} (`{found['flag']}`): {found['what']}{kept}.")
+        lines.append(
+            f"Before that, selected by {escape(masked(str(found['metric'])))} (`{found['flag']}`): {found['what']}{kept}."
+        )
     if selection == Selection() and not lines:
         lines.append("All pairs that the run kept; paragraphs without pairs are left out.")
     if validation.asked:
+        sizes = ", ".join(
+            f"{escape(name)} {validation.pairs[name]:,} of {asked:,}" for name, asked in validation.asked.items()
+        )
         lines.append(
-            f"Validation split: {validation.pairs:,} pairs of {validation.asked:,} that were asked for, seed {options.seed}; paragraphs that "
-            "share a text with others, or nearly, stay in the training split."
+            f"Validation split, pairs of those asked for: {sizes}; seed {options.seed}. Paragraphs that share a text with others, or nearly, "
+            "stay in the training split."
         )
     return "## Selection and splits\n\n" + "\n".join(f"- {line}" for line in lines)
 
@@ -239,6 +255,7 @@ def section(part: "Part", seed: int) -> str:
     return "\n\n".join(
         [
             f"## {escape(config.name)}",
+            *(f"### From prompts to pairs\n\n{text}" for text in [_funnels(part)] if text),
             f"### Contamination\n\n{_contamination(part.origins)}",
             f"### Statistics\n\n{statistics.strip()}",
             f"### Samples\n\n{samples}",
@@ -246,13 +263,37 @@ def section(part: "Part", seed: int) -> str:
     )
 
 
+def _funnels(part: "Part") -> str:
+    """A table for each source: how many there are at each step, and what it removed."""
+    blocks = []
+    for origin in part.origins:
+        if origin.funnel is None:
+            continue
+        rows = []
+        for step in origin.funnel.steps:
+            changes = [f"{_plain(reason)} {-count:,}" for reason, count in step.removed.items()]
+            changes += [f"{_plain(reason)} +{count:,}" for reason, count in step.added.items()]
+            rows.append([_plain(step.name), f"{step.count:,}", ", ".join(changes)])
+        head = f"Pairs by {escape(origin.source.back_translator)}.\n\n" if len(part.origins) > 1 else ""
+        blocks.append(head + table(["step", "number", "removed from it"], rows))
+    left_out = {"without two sides": part.measured.empty, "by score": part.measured.pairs - part.measured.empty - part.pairs}
+    named = ", ".join(f"{name} {-count:,}" for name, count in left_out.items() if count)
+    if blocks:
+        blocks.append(f"Published: {part.pairs:,} of {part.measured.pairs:,} pairs{f' ({named})' if named else ''}.")
+    return "\n\n".join(blocks)
+
+
+def _plain(name: str) -> str:
+    return escape(name.replace("_", " "))
+
+
 def _contamination(found: list[Origin]) -> str:
     blocks = []
     for origin in found:
         source = origin.source
-        head = f"Pairs by {escape(source.back_translator)}: " if len(found) > 1 else ""
+        head = f"Pairs by {escape(source.back_translator)}. " if len(found) > 1 else ""
         if source.filtered is None:
-            blocks.append(f"{head}**not decontaminated.**")
+            blocks.append(f"{head}**Not decontaminated.**")
             continue
         removed = dict.fromkeys(
             f"{text['benchmark']} {text['split']} ({text['language']})"
@@ -260,30 +301,22 @@ def _contamination(found: list[Origin]) -> str:
             for text in link.get("removed", ())
         )
         named = ", ".join(escape(text) for text in removed) or "nothing that a manifest names"
-        blocks.append(f"{head}what overlaps these texts was removed: {named}.")
+        blocks.append(f"{head}What overlaps these texts was removed: {named}.")
         if origin.report is not None:
-            rules = "".join(report.rules(origin.report.get("settings") or origin.rules)) if origin.rules else ""
-            blocks.append(masked(rules + "".join(report.language_tables(origin.report))).strip())
+            rules = report.rules(origin.report["settings"]) if "settings" in origin.report else ()
+            blocks.append(masked("".join([*rules, *report.language_tables(origin.report)])).strip())
     return "\n\n".join(blocks)
 
 
 def _commands(parts: list["Part"]) -> str:
-    found = dict.fromkeys(
-        command for part in parts for one in part.origins for command in one.commands.values()
-    )
+    found = dict.fromkeys(command for part in parts for one in part.origins for command in one.commands.values())
     own = " ".join(masked_word(word) for word in provenance.command_line(()))
     listed = "\n\n".join([*(f"python {command}" for command in found), f"python {own}"])
-    fence = "`" * max(3, 1 + max((len(run) for run in _backticks(listed)), default=0))
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", listed)), default=0))
     return (
         "## Commands\n\nFolders outside the working directory are shortened to their last part (…/name).\n\n"
         f"{fence}text\n{printable(listed)}\n{fence}"
     )
-
-
-def _backticks(text: str) -> list[str]:
-    import re
-
-    return re.findall("`+", text)
 
 
 def cut(text: str) -> str:

@@ -7,7 +7,6 @@ import heapq
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from topxgen.common.locks import OutputLock
 from topxgen.common.registry import Choice
 from topxgen.publication import origins, split
 from topxgen.publication.masks import masked, masked_json, masked_word
-from topxgen.publication.sources import ALL, Config, Measured, Pair, Paragraph, Selection, paragraphs, plan
+from topxgen.publication.sources import Config, Measured, Paragraph, Selection, paragraphs, plan
 from topxgen.runs.folders import Run
 
 CARD, MANIFEST = "README.md", "manifest_publish.json"
@@ -29,14 +28,13 @@ FORMATS: dict[str, Choice] = {
     "moses": Choice("topxgen.publication.moses:Moses", "parallel text, .src and .tgt with a sentence a line"),
 }
 STATISTICS_PARAGRAPHS = 10_000  # of each config; of more, a random sample
-SAMPLES = 5  # pairs of each config that the card shows
 
 
 @dataclass(frozen=True)
 class Options:
     names: Collection[str] | None = None  # of languages; None: all
     languages_file: str | None = None
-    selection: Selection = Selection()
+    selection: Selection = field(default_factory=Selection)
     validation_size: float | None = None
     seed: int = 122
     formats: Collection[str] = ()
@@ -95,15 +93,20 @@ def publish(run: Run, out: Path, options: Options) -> Published:
     """
     check_output(out)
     configs = plan(run, options.names, options.languages_file)
+    if options.atlas is not None:
+        for config in configs:
+            options.atlas.side(config)
     if not options.allow_undecontaminated:
         _check_decontaminated(configs)
-    with OutputLock(out.absolute().parent, part=out.name, flag="--out"), _unchanged(configs):
+    with OutputLock(out.absolute().parent, part=out.name, flag="--out"):
         check_output(out)
+        before = _states(configs)
         partial = files.partial(out)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()  # not a link
         try:
             published = _write(run, configs, partial, options)
+            _check_unchanged(configs, before)
             os.rename(partial, out)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -122,18 +125,15 @@ def _check_decontaminated(configs: list[Config]) -> None:
         )
 
 
-@contextmanager
-def _unchanged(configs: list[Config]) -> Iterator[None]:
-    """Raise UsageError at the end if a file of pairs is another one than at the beginning: it is read several times."""
+def _states(configs: list[Config]) -> dict[Path, tuple]:
     paths = [source.path for config in configs for source in config.sources]
+    return {path: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]}
 
-    def states() -> list[tuple]:
-        return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, paths)]
 
-    before = states()
-    yield
-    for path, first, now in zip(paths, before, states(), strict=True):
-        if first != now:
+def _check_unchanged(configs: list[Config], before: dict[Path, tuple]) -> None:
+    """Raise UsageError if a file of pairs is another one than at the beginning: it is read several times."""
+    for path, now in _states(configs).items():
+        if now != before[path]:
             raise UsageError(f"{path} changed while it was read: a run is writing it; publish when that has finished")
 
 
@@ -142,19 +142,18 @@ def _write(run: Run, configs: list[Config], folder: Path, options: Options) -> P
 
     cut: dict[Path, None] = {}
     selection = options.selection
-    parts = [
-        Part(config, selection.measure(config, lambda path: cut.setdefault(path)), origins.of(config))
-        for config in configs
-    ]
+    measured = {config.name: selection.measure(config, lambda path: cut.setdefault(path)) for config in configs}
+    found = origins.of(run, configs)
+    parts = [Part(config, measured[config.name], found[config.name]) for config in configs]
 
     def read() -> Iterator[Paragraph]:
         for part in parts:
             yield from paragraphs(part.config, selection, part.measured)
 
-    total = sum(part.measured.kept for part in parts)
-    validation = split.validation(read, total, options.validation_size, options.seed)
+    sizes = {part.config.name: part.measured.kept for part in parts}
+    validation = split.validation(read, sizes, options.validation_size, options.seed)
     sections = []
-    with Progress("write", total, "pairs") as bar:
+    with Progress("write", sum(sizes.values()), "pairs") as bar:
         for part in parts:
             _write_config(part, folder, validation, options, bar)
             _write_lineage(part, folder, selection)
@@ -202,14 +201,22 @@ def _write_lineage(part: Part, folder: Path, selection: Selection) -> None:
     for flag, value in flags.items():
         if value is not None:
             scorer = next(iter(part.measured.scorers)) or None
-            found = {"what": "training data", "metric": scorer, "flag": f"{flag} {value:g}", "where": part.config.folder}
+            found = {
+                "what": "training data",
+                "metric": scorer,
+                "flag": f"{flag} {value:g}",
+                "where": part.config.folder,
+            }
             link["selections"].append(found | {"kept": part.measured.kept, "of": part.measured.pairs})
     manifest = {"files": [f"{name}.parquet" for name in part.rows], lineage.KEY: masked_json(link)}
     files.write_json(folder / part.config.folder / lineage.EXPORT_MANIFEST, manifest)
 
 
 def _write_manifest(folder: Path, published: Published, options: Options) -> None:
-    selection, names = options.selection, sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    selection, names = (
+        options.selection,
+        sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()),
+    )
     manifest = {
         "stage": "publish",
         "finished": provenance.now(),
@@ -235,19 +242,13 @@ def _write_manifest(folder: Path, published: Published, options: Options) -> Non
             for part in published.parts
         },
         "inputs": {
-            part.config.name: [{"file": masked(source.path.name), "sha256": lineage.sha256_of(source.path)} for source in part.config.sources]
+            part.config.name: [
+                {"file": masked(source.path.name), "sha256": lineage.sha256_of(source.path)}
+                for source in part.config.sources
+            ]
             for part in published.parts
         },
         checksums.KEY: names,
     }
     files.write_json(folder / MANIFEST, manifest)
     checksums.claim(folder, [*names, MANIFEST])
-
-
-def pairs_of(part: Part) -> Iterator[Pair]:
-    """Those of the sample, in the order of the files."""
-    for _, _, paragraph in sorted(part.sample, key=lambda item: item[1]):
-        yield from paragraph.pairs
-
-
-__all__ = ["ALL", "CARD", "FORMATS", "MANIFEST", "Options", "Part", "Published", "publish"]

@@ -14,7 +14,7 @@ from topxgen.common.console import without_secrets
 
 _NAME = r"[^\s/'\"=,:;|<>(){}\[\]]"  # of a part of a path
 # An absolute path, one below a home folder, or one that leads upwards; not the slashes of https:// and of and/or.
-_PATH = re.compile(rf"(?:(?<![\w./~…-])(?:~[\w.-]*)?/(?!/)|(?<![\w./])\.\./)(?:{_NAME}+/)*({_NAME}*)/?")
+_PATH = re.compile(rf"(?:(?<![\w./~…-])(?:~[\w.-]*)?/(?!/)|(?<![\w./])\.\./)(?:{_NAME}+/)*{_NAME}*")
 _FILE_URL = re.compile(r"\bfile://(?=/)")
 _RELATIVE = re.compile(rf"{_NAME}+(?:/{_NAME}+)+")
 
@@ -54,7 +54,7 @@ def masked_json(value: Any) -> Any:
 
 
 def _last_part(match: re.Match) -> str:
-    name = match[1]
+    name = match[0].rstrip("/").rpartition("/")[2]
     return "…" if not name or name in _names_of_machine() | {"..", "."} else f"…/{name}"
 
 

@@ -16,9 +16,8 @@ class Moses:
     def __init__(self, folder: Path, config: Config, split: str):
         (folder / "moses").mkdir(exist_ok=True)
         stem = folder / "moses" / f"{split}.{config.target.flores}-{config.language.flores}"
-        self._files = [
-            open(f"{stem}.{side}", "a", encoding="utf-8", errors="replace", newline="\n") for side in ("src", "tgt")
-        ]
+        options = {"encoding": "utf-8", "errors": "replace", "newline": "\n"}
+        self._files = [open(f"{stem}.{side}", "a", **options) for side in ("src", "tgt")]  # noqa: SIM115
 
     def write(self, rows: Iterable[Pair]) -> None:
         for row in rows:

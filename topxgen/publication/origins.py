@@ -1,19 +1,23 @@
 """Where pairs come from, for the card: models and their terms, commands, what decontamination removed and what is not known."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
-from topxgen.common import licences, lineage
+from topxgen.common import licences, lineage, schemas
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.licences import Licence
 from topxgen.common.lineage import Link
 from topxgen.common.records import FilteredLayout, Layout
-from topxgen.decontamination.report import Report
+from topxgen.decontamination.report import Part
 from topxgen.publication.masks import masked, masked_word
 from topxgen.publication.sources import Config, Source, back_translator_in, model_of
+from topxgen.runs import counts
+from topxgen.runs.counts import Funnel
+from topxgen.runs.folders import Run
+from topxgen.runs.reading import Problems
 
 STAGES = ("generate", "translate", "score")
 REPORT = "decontamination_report.json"
@@ -21,6 +25,14 @@ REPORT = "decontamination_report.json"
 
 class _Manifest(TypedDict, total=False):
     command: list[str]
+
+
+class _Report(TypedDict, total=False):
+    languages: dict[str, dict]
+    settings: dict
+
+
+_OLDER = {"not_checked": [], "partial": [], "language_not_covered": [], "not_loaded": []}
 
 
 class _Settings(TypedDict, total=False):
@@ -48,13 +60,27 @@ class Origin:
     link: Link
     models: list[Model] = field(default_factory=list)
     commands: dict[str, str] = field(default_factory=dict)  # by stage, without paths of the machine
-    report: dict | None = None  # what the decontamination's report has of the language
-    rules: dict | None = None  # its settings
+    report: Part | None = None  # what the decontamination's report has of the language
     unknown: list[str] = field(default_factory=list)
+    funnel: Funnel | None = None
 
 
-def of(config: Config) -> list[Origin]:
-    return [_of_source(source) for source in config.sources]
+def of(run: Run, configs: list[Config]) -> dict[str, list[Origin]]:
+    """By config, in the order of its sources."""
+    folders = {source.folder for config in configs for source in config.sources}
+    own = tuple(one for one in run.back_translations if one.folder in folders)
+    part = replace(run, generations=tuple(dict.fromkeys(one.generation for one in own if one.generation)), back_translations=own)
+    problems = Problems()
+    funnels = {(one.back_translation.folder, one.language): one for one in counts.funnels(part, problems) if one.back_translation}
+    found = {}
+    for config in configs:
+        found[config.name] = [_of_source(source) for source in config.sources]
+        for origin in found[config.name]:
+            if (funnel := funnels.get((origin.source.folder, origin.source.name))) is not None:
+                origin.funnel = funnel
+                origin.unknown += map(masked, funnel.problems)
+    found[configs[0].name][0].unknown += map(masked, problems.lines())
+    return found
 
 
 def _of_source(source: Source) -> Origin:
@@ -93,9 +119,9 @@ def _model(role: str, name: str) -> Model:
 def _add_commands(origin: Origin) -> None:
     source = origin.source
     layout = Layout(source.generation or source.folder.parent, source.folder.name)
-    manifests = {stage: (layout.manifest(stage, source.language.name), layout.manifest(stage)) for stage in STAGES}
+    manifests = {stage: (layout.manifest(stage, source.name), layout.manifest(stage)) for stage in STAGES}
     if source.filtered is not None:
-        manifests["decontaminate"] = (FilteredLayout(source.filtered).manifest(source.language.name),)
+        manifests["decontaminate"] = (FilteredLayout(source.filtered).manifest(source.name),)
     for stage, paths in manifests.items():
         command = next((found for path in paths if (found := _read(path, _Manifest, origin).get("command"))), None)
         if command:
@@ -109,11 +135,18 @@ def _quoted(word: str) -> str:
 
 
 def _add_report(origin: Origin, folder: Path) -> None:
-    report, name = _read(folder / REPORT, Report, origin), origin.source.language.name
-    if name in report.get("languages", {}):
-        origin.report, origin.rules = report["languages"][name], report.get("settings")
-    else:
-        origin.unknown.append(f"what decontamination found in {name}: no {REPORT} with it")
+    report, name = _read(folder / REPORT, _Report, origin), origin.source.name
+    part = report.get("languages", {}).get(name)
+    try:
+        if part is not None:
+            part = {**_OLDER, "settings": report.get("settings"), **part}  # reports of older versions lack some
+            schemas.check(part, Part)
+            origin.report = part
+            return
+        problem = f"{REPORT} does not have it"
+    except ValueError as error:
+        problem = f"{REPORT} is damaged or of another version: {error}"
+    origin.unknown.append(f"what decontamination found in {name}: {problem}")
 
 
 def _read(path: Path, schema: type, origin: Origin) -> dict:

@@ -39,6 +39,7 @@ class Pair(NamedTuple):
 class Paragraph(NamedTuple):
     """A paragraph with the pairs of it that are published, at least one."""
 
+    config: str
     text: str
     language: Language
     target: Language
@@ -51,6 +52,7 @@ class Source:
 
     path: Path
     all_pairs: Path | None  # the file that was decontaminated; ids have the numbers of its pairs, as pages of runs have
+    name: str  # of the language, in names of files
     language: Language
     target: Language
     back_translator: str
@@ -141,6 +143,7 @@ def _source(one: BackTranslation, name: str, languages_file: str | None) -> Sour
     return Source(
         path,
         all_pairs if is_filtered and all_pairs.is_file() else None,
+        name,
         language,
         target,
         masked(back_translator_in(one.folder)),
@@ -246,7 +249,9 @@ class Selection:
 def _left(measured: Measured, selection: Selection) -> str:
     if not measured.pairs:
         return f"its {measured.paragraphs:,} paragraphs have no pairs"
-    return f"{measured.pairs:,} pairs before --min_score or --percentile" if selection != Selection() else "all are empty"
+    return (
+        f"{measured.pairs:,} pairs before --min_score or --percentile" if selection != Selection() else "all are empty"
+    )
 
 
 def paragraphs(
@@ -276,7 +281,7 @@ def paragraphs(
                 )
                 for i, sentence, translation, score, confidence in pairs
             ]
-            yield Paragraph(text, source.language, source.target, rows)
+            yield Paragraph(config.name, text, source.language, source.target, rows)
 
 
 def _records(source: Source, on_cut: Callable[[Path], object]) -> Iterator[tuple[str, TranslationRecord]]:

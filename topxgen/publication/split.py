@@ -9,8 +9,8 @@ topxgen.text.leak_guard counts: equal texts in any spelling, half of the words o
 import hashlib
 import heapq
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from topxgen.common.console import Progress
@@ -22,16 +22,16 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_SHARE, DEFAULT_MOST = 0.05, 1000  # of the pairs: the smaller of the two
 SURPLUS, MIN_POOL = 2, 50  # candidates: so many times the pairs that are wanted, at least these
-BLOCK_TEXTS = 20_000  # compared with the candidates together
+BLOCK_TEXTS = 20_000  # compared with the candidates together, at least; each block costs an index of these
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The keys of the paragraphs in the validation split, and how many pairs these have of how many that were asked for."""
+    """The keys of the paragraphs in the validation split; by config how many pairs these have, and how many were asked for."""
 
     keys: frozenset[int] = frozenset()
-    pairs: int = 0
-    asked: int = 0
+    pairs: dict[str, int] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
 
 
 def key_of(paragraph: Paragraph, seed: int) -> int:
@@ -53,59 +53,70 @@ def wanted_pairs(pairs: int, size: float | None) -> int:
 
 @dataclass
 class _Candidate:
-    pairs: int = 0
+    pairs: Counter = field(default_factory=Counter)  # by config
     texts: list[tuple[Language, str]] = field(default_factory=list)  # the sides of its pairs
     whole: list[tuple[Language, str]] = field(default_factory=list)  # its paragraphs
 
 
-def validation(read: Callable[[], Iterable[Paragraph]], pairs: int, size: float | None, seed: int) -> Validation:
-    """Which paragraphs of `read()`, which have `pairs` pairs, are the validation split: as many pairs as are asked for, or fewer
-    where texts are tied together. The same for the same paragraphs, in whichever order they come."""
-    asked = wanted_pairs(pairs, size)
+def validation(
+    read: Callable[[], Iterable[Paragraph]], pairs: Mapping[str, int], size: float | None, seed: int
+) -> Validation:
+    """Which paragraphs of `read()` are the validation split: of each config, which has `pairs` pairs, as many pairs as are asked
+    for, or fewer where texts are tied together. The same for the same paragraphs, in whichever order they come."""
+    asked = {config: count for config in pairs if (count := wanted_pairs(pairs[config], size))}
     if not asked:
         return Validation()
-    candidates = _draw(read(), max(SURPLUS * asked, asked + MIN_POOL), seed)
+    candidates = _draw(read(), {name: max(SURPLUS * n, n + MIN_POOL) for name, n in asked.items()}, seed)
     ties = _Ties(candidates)
-    with Progress("compare splits", pairs, "pairs") as bar:
+    with Progress("compare splits", sum(pairs.values()), "pairs") as bar:
         for paragraph in read():
             ties.add(key_of(paragraph, seed), paragraph)
             bar.update(len(paragraph.pairs))
         ties.flush()
-    chosen, left = set(), asked
+    chosen, left = set(), Counter(asked)
     for members in ties.free_groups():
-        count = sum(candidates[key].pairs for key in members)
-        if count <= left:
+        counts = sum((candidates[key].pairs for key in members), Counter())
+        if all(count <= left[config] for config, count in counts.items()):
             chosen |= members
-            left -= count
-    if left == asked:
-        logger.warning(
-            f"no validation split of {asked:,} pairs: paragraphs that have a text in common, or nearly, stay together; pass a larger "
-            "--validation_size, or 0"
-        )
-    return Validation(frozenset(chosen), asked - left, asked)
+            left -= counts
+    found = {config: count - left[config] for config, count in asked.items()}
+    for config, count in found.items():
+        if not count:
+            logger.warning(
+                f"{config}: no validation split of {asked[config]:,} pairs: paragraphs that have a text in common, or nearly, stay "
+                "together; pass a larger --validation_size, or 0"
+            )
+    return Validation(frozenset(chosen), found, asked)
 
 
-def _draw(paragraphs: Iterable[Paragraph], pool: int, seed: int) -> dict[int, _Candidate]:
-    """The paragraphs of the smallest keys, with at least `pool` pairs together (all, if there are no more), by key."""
-    candidates: dict[int, _Candidate] = {}
-    largest: list[int] = []  # a heap of negated keys
-    total, limit = 0, 1 << 64
+def _draw(paragraphs: Iterable[Paragraph], pools: Mapping[str, int], seed: int) -> dict[int, _Candidate]:
+    """Of each config the paragraphs of the smallest keys, with at least its pool of pairs together (all, if there are no more)."""
+    kept: dict[str, dict[int, list[Paragraph]]] = {config: {} for config in pools}
+    largest: dict[str, list[int]] = {config: [] for config in pools}  # heaps of negated keys
+    totals, limits = Counter(), dict.fromkeys(pools, 1 << 64)
     for paragraph in paragraphs:
-        key = key_of(paragraph, seed)
-        if key >= limit:
+        config, key = paragraph.config, key_of(paragraph, seed)
+        if key >= limits.get(config, 0):
             continue
-        if key not in candidates:
-            candidates[key] = _Candidate()
-            heapq.heappush(largest, -key)
-        candidate = candidates[key]
-        candidate.pairs += len(paragraph.pairs)
-        candidate.whole.append((paragraph.language, paragraph.text))
-        candidate.texts += [(paragraph.language, pair.target) for pair in paragraph.pairs]
-        candidate.texts += [(paragraph.target, pair.source) for pair in paragraph.pairs]
-        total += len(paragraph.pairs)
-        while total - candidates[-largest[0]].pairs >= pool:
-            limit = -heapq.heappop(largest)
-            total -= candidates.pop(limit).pairs
+        own, heap = kept[config], largest[config]
+        if key not in own:
+            own[key] = []
+            heapq.heappush(heap, -key)
+        own[key].append(paragraph)
+        totals[config] += len(paragraph.pairs)
+        while totals[config] - (last := sum(len(one.pairs) for one in own[-heap[0]])) >= pools[config]:
+            limits[config] = -heapq.heappop(heap)
+            totals[config] -= last
+            del own[limits[config]]
+    candidates: dict[int, _Candidate] = {}
+    for config, own in kept.items():
+        for key, same in own.items():
+            candidate = candidates.setdefault(key, _Candidate())
+            for paragraph in same:
+                candidate.pairs[config] += len(paragraph.pairs)
+                candidate.whole.append((paragraph.language, paragraph.text))
+                candidate.texts += [(paragraph.language, pair.target) for pair in paragraph.pairs]
+                candidate.texts += [(paragraph.target, pair.source) for pair in paragraph.pairs]
     return dict(sorted(candidates.items()))
 
 
@@ -139,7 +150,7 @@ class _Ties:
         if language.flores in self._tests:
             pool = self._pools[language.flores]
             pool.append((text, key))
-            if len(pool) >= BLOCK_TEXTS:
+            if len(pool) >= BLOCK_TEXTS + 4 * len(self._tests[language.flores]):
                 self._flush(language.flores)
 
     def flush(self) -> None:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TypedDict
 
-from topxgen.common import lineage, provenance, signals
+from topxgen.common import hub, lineage, provenance, signals
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, write_json
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
     """
     started, output_dir = provenance.now(), args.output_dir
     if args.push_to_hub:
-        model_card.check_hub()
+        hub.check_token("--push_to_hub")
     info = model_card.RunInfo(
         args, model.is_decoder, facts, settings, provenance.command_line(()), lineage.of_training(vars(args), facts)
     )
@@ -182,7 +182,8 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
     write_json(output_dir / MANIFEST_FILE, manifest)
     show(f"best: {best.name}; model, card and tokenizer in {output_dir}, log in {output_dir / LOG_FILE}")
     if args.push_to_hub:
-        model_card.push(output_dir, args.hub_model_id or output_dir.resolve().name)
+        name = args.hub_model_id or output_dir.resolve().name
+        show(f"uploaded to {hub.upload(output_dir, name, 'model', ['checkpoint-*', 'unusable-*'])}")
 
 
 def _number_of_choices(args: argparse.Namespace, state, stopped_early: bool) -> int:
