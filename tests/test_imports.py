@@ -34,6 +34,7 @@ PARSERS = {
     "scripts.compare": ["scripts/compare.py"],
     "scripts.probe_contamination": ["scripts/probe_contamination.py"],
     "scripts.report": ["scripts/report.py"],
+    "scripts.status": ["scripts/status.py"],
 }
 HELP_LIMIT_S = 0.5
 

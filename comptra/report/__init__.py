@@ -22,6 +22,9 @@ class Section(Choice):
 
 # In the order of the page.
 SECTIONS = {
+    "training": Section(
+        "comptra.report.sections.training:collect", "loss, held-out scores, the checkpoint", "Training", ("plot",)
+    ),
     "provenance": Section(
         "comptra.report.sections.provenance:collect", "commands, settings, versions, digests, times", "Provenance"
     ),

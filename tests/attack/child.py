@@ -29,6 +29,7 @@ LIGHT += (
     "scripts.data_stats",
     "scripts.probe_contamination",
     "scripts.report",
+    "scripts.status",
     "ruamel.yaml",
     "topxgen.inference.openai",
 )

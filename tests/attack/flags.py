@@ -23,6 +23,7 @@ BASES = {
     "scripts/compare.py": COMPARE,
     "scripts/probe_contamination.py": STAGES["probe"].command,
     "scripts/report.py": STAGES["report"].command,
+    "scripts/status.py": STAGES["status"].command,
 }
 HEAVY = ("train.py", "scripts/merge_lora.py")
 # Where a user may write outside the folder, if they say so.

@@ -29,6 +29,7 @@ PARSERS = {
     "scripts/compare.py": "scripts.compare",
     "scripts/probe_contamination.py": "scripts.probe_contamination",
     "scripts/report.py": "scripts.report",
+    "scripts/status.py": "scripts.status",
 }
 # Shell scripts of ours whose arguments go to one of them.
 WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}

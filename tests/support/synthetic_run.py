@@ -99,7 +99,7 @@ def _runs(items: list[str], length: int) -> Iterator[list[str]]:
 def sentences(language: str, count: int, rng: np.random.Generator, mean_words: float = 16) -> list[str]:
     """`count` sentences of at least 40 characters, with the punctuation of the language."""
     found, words = languages.find(language), words_of(language)
-    weights = 1 / (np.arange(len(words)) + 2.7) ** 0.98
+    weights = 1 / (np.arange(len(words)) + 2.7) ** 0.8
     cumulative = np.cumsum(weights / weights.sum())
     lengths = np.clip(rng.lognormal(np.log(mean_words), 0.45, count).astype(int), 8, 80)
     numbers = np.searchsorted(cumulative, rng.random(lengths.sum()))
@@ -400,7 +400,7 @@ def train(folder: Path, layout: Layout, names: Sequence[str], seed: int, worse: 
         "target_languages": list(names), "reverse": True, "percentile": None, "use_peft": True, "lora_r": 32, "max_steps": steps,
         "learning_rate": 1e-5, "num_warmup_steps": 500, "packing": "bestfit", "bf16": True, "seed": seed,
     }  # fmt: skip
-    warning = [[f"loss_{direction}", evaluated[best], evaluated[0]] for direction in directions[:1]] if worse else []
+    warning = sorted(["loss", *(f"loss_{direction}" for direction in directions)]) if worse else []
     write_json(folder / "settings_train.json", settings)
     write_json(
         folder / "manifest_train.json",

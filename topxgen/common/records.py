@@ -1,7 +1,6 @@
 """Records that stages pass to each other, and the names of the files that hold them (docs/files.md)."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import msgspec
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_numbered_jsonl
+from topxgen.common.id_counts import IdCounts
 
 SHARED_RESPONSES = "translate_answers.jsonl"
 PARALLEL = (
@@ -131,13 +131,14 @@ def with_ids(records: Iterable[dict], text_key: str) -> Iterator[tuple[str, dict
     A record without an id, as in published data, gets one from its text. Duplicate ids, as in concatenated runs, get a
     numeric suffix.
     """
-    seen = Counter()
+    seen = IdCounts()
     for record in records:
         name = record.get("id")
         if name is None:
             name = hashlib.sha256(str(record.get(text_key)).encode("utf-8", "replace")).hexdigest()[:16]
-        seen[str(name)] += 1
-        yield str(name) if seen[str(name)] == 1 else f"{name}#{seen[str(name)]}", record
+        name = str(name)
+        count = seen.add(name)
+        yield name if count == 1 else f"{name}#{count}", record
 
 
 def replace_surrogates(text: str) -> str:

@@ -4,11 +4,12 @@ At each step, what goes in is what is kept, rejected, or not needed because the 
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 
 from topxgen.common.files import read_jsonl
+from topxgen.common.id_counts import IdCounts
 from topxgen.common.records import (
     Layout,
     ParagraphRecord,
@@ -48,44 +49,69 @@ RARE_REASONS = (
 
 def generation_counts(layout: Layout, language: str) -> dict:
     """Responses (rejected by reason, not needed, all) and kept paragraphs of a language."""
-    reasons, judged = Counter(), set()
-    native = 0
-    for record in read_jsonl(layout.rejects(language), RejectRecord):
+    return count_generation(
+        language,
+        read_responses(layout.responses(language)),
+        read_jsonl(layout.rejects(language), RejectRecord),
+        read_jsonl(layout.paragraphs(language), ParagraphRecord),
+    )
+
+
+def count_generation(
+    language: str, responses: Iterable[dict], rejects: Iterable[RejectRecord], paragraphs: Iterable[ParagraphRecord]
+) -> dict:
+    """The same of the records of the three files; memory does not grow with their number."""
+    reasons, judged, answers_of = Counter(), IdCounts(), IdCounts()
+    native = kept = generated = 0
+    for record in rejects:
         reasons[record["reason"].split()[0]] += 1
         native += is_native(record["id"], language)
-        judged.add(record["id"].rpartition(".")[0])
-    ids = [
-        paragraph_id for paragraph_id, _ in with_ids(read_jsonl(layout.paragraphs(language), ParagraphRecord), "text")
-    ]
-    generated = [paragraph_id for paragraph_id in ids if is_generated(paragraph_id, language)]
-    native += sum(is_native(paragraph_id, language) for paragraph_id in generated)
-    judged.update(paragraph_id.rpartition(".")[0] for paragraph_id in generated)
+        judged[record["id"].rpartition(".")[0]] = 1
+    for paragraph_id, _ in with_ids(paragraphs, "text"):
+        kept += 1
+        if is_generated(paragraph_id, language):
+            generated += 1
+            native += is_native(paragraph_id, language)
+            judged[paragraph_id.rpartition(".")[0]] = 1
     counts = Counter(dict.fromkeys(("prompts", "answers", "not_needed", "prompt_tokens", "completion_tokens"), 0))
-    responses = list(read_responses(layout.responses(language)))
-    for record in {record["id"]: record for record in responses}.values():  # the last one of an id counts
-        answers = len(record["texts"]) or 1  # one that failed has no text
-        counts.update(
-            prompts=1,
-            answers=answers,
-            not_needed=0 if record["id"] in judged else answers,
-        )
     for record in responses:
+        name, earlier = record["id"], answers_of[record["id"]]  # the last one of an id counts
+        answers_of[name] = answers = len(record["texts"]) or 1  # one that failed has no text
+        counts.update(
+            prompts=not earlier,
+            answers=answers - earlier,
+            not_needed=0 if judged[name] else answers - earlier,
+        )
         counts.update({key: record[key] for key in ("prompt_tokens", "completion_tokens")})
-    result = {**counts, "rejected": dict(reasons), "kept": len(ids), "brought_along": len(ids) - len(generated)}
+    result = {**counts, "rejected": dict(reasons), "kept": kept, "brought_along": kept - generated}
     return result | ({"native": native} if native else {})
 
 
 def translation_counts(layout: Layout, language: str) -> dict:
     """Sentences, pairs, rejects and scores of a language."""
-    pairs = paragraphs = in_pieces = 0
-    scores = []
-    for record in read_jsonl(layout.translations(language), TranslationRecord):
-        paragraphs += 1
-        pairs += len(record["propositions"])
-        in_pieces += sum(count > 1 for count in record.get("segments") or record.get("pieces") or [])
-        scores += [score for score in record.get("scores") or [] if score is not None]
-    reasons = Counter()
-    for record in read_jsonl(layout.translation_rejects(language), TranslationRejects):
+    return count_translation(
+        read_jsonl(layout.translations(language), TranslationRecord),
+        read_jsonl(layout.translation_rejects(language), TranslationRejects),
+    )
+
+
+def count_translation(translations: Iterable[TranslationRecord], rejects: Iterable[TranslationRejects]) -> dict:
+    """The same of the records of the two files; memory does not grow with their number."""
+    pairs = paragraphs = in_pieces = scored = 0
+
+    def scores() -> Iterator[float]:
+        nonlocal pairs, paragraphs, in_pieces, scored
+        for record in translations:
+            paragraphs += 1
+            pairs += len(record["propositions"])
+            in_pieces += sum(count > 1 for count in record.get("segments") or record.get("pieces") or [])
+            for score in record.get("scores") or []:
+                if score is not None:
+                    scored += 1
+                    yield score
+
+    total, reasons = sum(scores()), Counter()
+    for record in rejects:
         reasons.update(reject["reason"] for reject in record["rejected"])
         in_pieces += sum(reject.get("segments", reject.get("pieces", 1)) > 1 for reject in record["rejected"])
     return {
@@ -94,8 +120,8 @@ def translation_counts(layout: Layout, language: str) -> dict:
         "rejected": dict(reasons),
         "translated_in_pieces": in_pieces,
         "pairs": pairs,
-        "scored": len(scores),
-        "mean_score": sum(scores) / len(scores) if scores else None,
+        "scored": scored,
+        "mean_score": total / scored if scored else None,
     }
 
 

@@ -285,12 +285,12 @@ class _Found:
         flags = manifest.get("command", [])
         given = dict(pairwise(flags)).get("--input_dir")
         recorded = Path(manifest.get("lineage", {}).get("name") or given or output)
-        best = max((_common_end(recorded, folder) for folder in folders), default=0)
-        nearest = [folder for folder in folders if _common_end(recorded, folder) == best]
+        best = max((common_end(recorded, folder) for folder in folders), default=0)
+        nearest = [folder for folder in folders if common_end(recorded, folder) == best]
         return (nearest[0] if len(nearest) == 1 and (best or len(folders) == 1) else output), finished
 
 
-def _common_end(first: Path, second: Path) -> int:
+def common_end(first: Path, second: Path) -> int:
     """How many of the last parts of two paths are the same: folders may have been moved since their paths were recorded."""
     pairs = zip(reversed(first.absolute().parts), reversed(second.absolute().parts), strict=False)
     return next((i for i, (one, other) in enumerate(pairs) if one != other), len(second.parts))

@@ -12,6 +12,7 @@ const page = (() => {
   const sections = {};
   const states = new Map(); // name -> {element, promise, controller}
   const colors = ["var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)", "var(--c6)", "var(--c7)", "var(--c8)"];
+  let followed = false; // a link, and no scrolling since
   let languages = { languages: {}, names: {} };
 
   // --- elements ---
@@ -123,20 +124,22 @@ const page = (() => {
     return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.caption || options.label || specs[0].title }, element);
   }
 
-  /* A figure of Observable Plot: redrawn at the width it has, at most `plotOptions.maxWidth`. describe.title: caption;
+  /* A figure of Observable Plot: redrawn at the width it has, at most `plotOptions.maxWidth`; plotOptions may be a function of the
+     width. describe.title: caption;
      describe.description: what the chart shows, for who cannot see it, and under the caption with describe.note;
      describe.table: {columns, rows}, the same data. Colours of categories are `page.colors` unless others are given. */
   function chart(plotOptions, describe) {
-    const { maxWidth = 900, ...given } = plotOptions;
+    const optionsAt = typeof plotOptions === "function" ? plotOptions : () => plotOptions;
     const holder = el("div", { class: "plot", role: "img", "aria-label": `${describe.title}. ${describe.description || ""}` });
-    const color = given.color && !given.color.scheme && !given.color.range && (given.color.domain || given.color.type === "categorical")
-      ? { ...given.color, range: colors } : given.color;
-    const style = { background: "transparent", color: "var(--ink)", fontFamily: "inherit", ...given.style };
     let drawn = 0;
-    const draw = (width) => {
-      width = Math.min(Math.round(width), maxWidth);
+    const draw = (space) => {
+      const { maxWidth = 900, ...given } = optionsAt(Math.round(space));
+      const width = Math.min(Math.round(space), maxWidth);
       if (width < 40 || width === drawn) return;
       drawn = width;
+      const ownRange = given.color && !given.color.scheme && !given.color.range && (given.color.domain || given.color.type === "categorical");
+      const color = ownRange ? { ...given.color, range: colors } : given.color;
+      const style = { background: "transparent", color: "var(--ink)", fontFamily: "inherit", ...given.style };
       const svg = Plot.plot({ ...given, ...(color ? { color } : {}), style, width });
       svg.setAttribute("aria-hidden", "true");
       holder.replaceChildren(svg);
@@ -232,6 +235,7 @@ const page = (() => {
     const target = route();
     if (!target) return;
     const state = states.get(target.name);
+    followed = true;
     await render(target.name);
     state.element.scrollIntoView({ block: "start" });
     if (state.controller && state.controller.show) await state.controller.show(target.params);
@@ -262,12 +266,14 @@ const page = (() => {
       for (const entry of entries) if (entry.isIntersecting) render(entry.target.id);
     }, { rootMargin: "400px" });
     const reading = new IntersectionObserver((entries) => {
-      for (const entry of entries) if (entry.isIntersecting) current(entry.target.id);
+      for (const entry of entries) if (entry.isIntersecting && !followed) current(entry.target.id);
     }, { rootMargin: "-10% 0px -80% 0px" });
     for (const { element } of states.values()) {
       near.observe(element);
       reading.observe(element);
     }
+    // What a link led to is current until the reader scrolls, though at the end of the page another section may be further up.
+    for (const event of ["wheel", "touchmove", "keydown", "pointerdown"]) addEventListener(event, () => { followed = false; }, { passive: true });
     addEventListener("hashchange", follow);
     addEventListener("beforeprint", () => { for (const name of states.keys()) render(name); });
     await follow();

@@ -1,0 +1,169 @@
+"""Size of the page of a run, time and memory to make it, and how fast it is in Chromium.
+
+    python scripts/perf/report_speed.py --pairs 100000
+    python scripts/perf/report_speed.py --pairs 10000000 --no_browser
+    python scripts/perf/report_speed.py --run outputs/demo --screenshots outputs/screenshots
+
+Without --run a synthetic run is made, in ten languages, by tests/support/synthetic_run.py; of 1,000,000 pairs and more, stages 1 to
+3 alone without the responses. Times in the browser are medians, from the event to the frame in which the result is painted.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.support import browser, pages, synthetic_run
+
+ROOT = Path(__file__).resolve().parents[2]
+LARGE = 1_000_000
+SAMPLE_BYTES = 1_000_000
+# Runs before any script of the page: when it could first be used, and how long a change takes until it is painted.
+PROBE = """
+window.probe = {ready: null};
+new MutationObserver(() => {
+  if (probe.ready === null && document.documentElement && document.documentElement.dataset.ready) probe.ready = performance.now();
+}).observe(document, {attributes: true, subtree: true, attributeFilter: ["data-ready"]});
+"""
+
+
+def build(run: Path, page: Path, *flags: str) -> dict:
+    """Make a page in a process of its own: its size, seconds of time and of processor, and the peak of memory."""
+    started = time.monotonic()
+    command = [sys.executable, "scripts/report.py", str(run), "-o", str(page), *flags]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in (0, 3):
+        raise SystemExit(f"{' '.join(command)}: exit {process.returncode}\n{errors}")
+    return {
+        "mb": round(page.stat().st_size / 1e6, 2),
+        "build_seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_mib": round(usage.ru_maxrss / 1024),
+    }
+
+
+def compression(run: Path) -> dict[str, float]:
+    """How many times smaller gzip makes the first texts of each language: real text of this length is 2.3 to 5 times smaller."""
+    found = {}
+    for path in sorted(run.glob("*/*_translate.jsonl")):
+        with open(path, encoding="utf-8") as file:
+            text = "\n".join(
+                t for line in file.readlines(SAMPLE_BYTES) for t in json.loads(line)["propositions"]
+            ).encode()
+        if text:
+            found[path.name.removesuffix("_translate.jsonl")] = round(len(text) / len(gzip.compress(text)), 2)
+    return found
+
+
+def median(values: list[float]) -> float:
+    return round(statistics.median(values), 1)
+
+
+def loading(opened: browser.Browser, page: Path, rounds: int) -> dict:
+    """Milliseconds from the navigation to the first paint with text, and until the page can be used."""
+    painted, ready = [], []
+    for _ in range(rounds):
+        pages.opened(opened, page)
+        ready.append(opened.run("return probe.ready"))
+        painted.append(
+            opened.wait("const e = performance.getEntriesByName('first-contentful-paint')[0]; return e && e.startTime")
+        )
+    return {"first_paint_ms": median(painted), "usable_ms": median(ready)}
+
+
+def sections(opened: browser.Browser, page: Path) -> dict[str, float]:
+    """Milliseconds to show each section when a reader comes to it first."""
+    pages.opened(opened, page)
+    names, found = pages.sections(opened), {}
+    for name in names:
+        pages.opened(opened, page)
+        found[name] = opened.run_async(
+            "const section = document.getElementById(arguments[0]), start = performance.now();"
+            "page.show(arguments[0]);"
+            "while (section.querySelector('[aria-busy=true], .wait')) await new Promise(r => setTimeout(r));"
+            "await new Promise(r => requestAnimationFrame(() => setTimeout(r)));"
+            "return Math.round(performance.now() - start)",
+            name,
+        )
+    return found
+
+
+def screenshots(opened: browser.Browser, page: Path, folder: Path) -> None:
+    """Every section in both themes, wide and narrow, and the page as it is printed."""
+    for size, (width, height) in pages.SIZES.items():
+        for theme in pages.THEMES:
+            opened.size(width, height)
+            opened.theme(theme)
+            pages.opened(opened, page)
+            opened.screenshot(folder / f"{size}-{theme}-top.png")
+            for name in pages.sections(opened):
+                pages.render(opened, name)
+                opened.screenshot(folder / f"{size}-{theme}-{name}.png", f"#{name}")
+    opened.theme("light")
+    opened.size(*browser.DESKTOP)
+    pages.opened(opened, page)
+    pages.render(opened)
+    opened.pdf(folder / "print.pdf")
+
+
+def measure(run: Path, folder: Path, args: argparse.Namespace) -> dict:
+    result = {"compression": compression(run)}
+    kinds = {"default": (), **({"all_pairs": ("--max_mb", str(args.all_mb))} if args.all_mb else {})}
+    for kind, flags in kinds.items():
+        page = folder / f"{kind}.html"
+        result[kind] = build(run, page, *flags)
+        print(kind, result[kind], flush=True)
+    if args.no_browser:
+        return result
+    with browser.chromium() as opened:
+        opened.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": PROBE})
+        for kind in kinds:
+            page = folder / f"{kind}.html"
+            result[kind] |= loading(opened, page, args.rounds) | {"sections_ms": sections(opened, page)}
+            result[kind]["faults"] = opened.faults()
+            print(kind, result[kind], flush=True)
+        if args.screenshots:
+            screenshots(opened, folder / "default.html", args.screenshots)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="measure this run instead of a synthetic one")
+    parser.add_argument("--pairs", type=int, default=100_000)
+    parser.add_argument("--all_mb", type=float, default=60, help="--max_mb of a page with all pairs; 0: none is made")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no_browser", action="store_true")
+    parser.add_argument("--screenshots", type=Path, metavar="DIR")
+    parser.add_argument("--pages", type=Path, metavar="DIR", help="keep the pages here")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if args.pages:
+        args.pages.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, nullcontext(args.pages or Path(scratch)) as folder:
+        run, result = args.run, {}
+        if run is None:
+            run, whole, started = Path(scratch) / "run", args.pairs < LARGE, time.monotonic()
+            made = synthetic_run.make(run, args.pairs, responses=whole, later_stages=whole)
+            result = {"pairs": made.pairs.total(), "rejects": made.outcomes.total()}
+            result["mb_of_files"] = round(sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) / 1e6)
+            print(result, f"made in {time.monotonic() - started:.0f} s", flush=True)
+        result |= measure(run, folder, args)
+    print(json.dumps(result, indent=1, ensure_ascii=False))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The page of a run in Chromium: every section, both themes, wide and narrow, printed, by keyboard, with texts that attack it."""
+
+import json
+
+import pytest
+
+from tests.support import pages, synthetic_run
+from tests.support.browser import Browser
+
+NAMES = ("Basque", "Urdu", "Nepali", "N'ko", "Amharic")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return synthetic_run.make(tmp_path_factory.mktemp("run"), 1500, NAMES).folder
+
+
+@pytest.fixture(scope="module")
+def page(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    pages.build(run, path)
+    return path
+
+
+@pytest.fixture
+def shown(browser, page) -> Browser:
+    browser.size(*pages.SIZES["desktop"])
+    browser.theme("light")
+    return pages.opened(browser, page)
+
+
+def test_every_section_is_shown_without_error_or_request(shown):
+    names = pages.sections(shown)
+    assert names
+    pages.render(shown)
+    for name in names:
+        assert len(shown.text(f"#{name}")) > 60 and not shown.all(f"#{name} .body > p.bad"), name
+    assert shown.faults() == []
+
+
+def test_the_page_is_usable_before_all_of_it_is_rendered(browser, page):
+    browser.open(page)
+    browser.wait(pages.READY)
+    taken = browser.run("return performance.now()")
+    assert taken < 2000, f"{taken:.0f} ms until the page could be used"
+
+
+@pytest.mark.parametrize("size", pages.SIZES)
+@pytest.mark.parametrize("theme", pages.THEMES)
+def test_axe_finds_no_serious_fault(shown, size, theme):
+    shown.size(*pages.SIZES[size])
+    shown.theme(theme)
+    pages.render(shown)
+    serious = [fault for fault in shown.accessibility() if fault["impact"] in ("serious", "critical")]
+    assert not serious, json.dumps(serious, indent=1, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_nothing_sticks_out_of_the_page(shown, width):
+    shown.size(width, 844)
+    pages.render(shown)
+    wide = shown.run(
+        "return [...document.querySelectorAll('main *, header *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1"
+        " && !e.closest('.scroll, .plot, .tabulator, nav, pre, .hidden')).slice(0, 5).map(e => e.outerHTML.slice(0, 200))"
+    )
+    assert shown.run("return document.documentElement.scrollWidth <= innerWidth"), wide
+
+
+def test_texts_of_models_are_text(shown):
+    pages.render(shown)
+    assert shown.run("return window.hacked") is None
+    assert (
+        shown.run(
+            "return document.querySelectorAll('main script, main iframe, main img[src=x], main svg[onload]').length"
+        )
+        == 0
+    )
+    hidden = shown.run(
+        "const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];"
+        "while (walker.nextNode()) { const node = walker.currentNode;"
+        " if (!node.parentElement.closest('script') && /[\\u202a-\\u202e\\u2066-\\u2069]/.test(node.data)) found.push(node.data.slice(0, 80)); }"
+        "return found"
+    )
+    assert hidden == []
+
+
+def test_links_of_the_menu_and_the_back_button(shown):
+    names = pages.sections(shown)
+    for name in names:
+        shown.click(f"nav a[href='#{name}']")
+        shown.wait(
+            f"return location.hash === '#{name}' && document.querySelector('nav a[aria-current]').hash === '#{name}'"
+        )
+    for name in names[-2::-1]:
+        shown.driver.back()
+        shown.wait(f"return location.hash === '#{name}'")
+    top = "return Math.abs(document.getElementById(arguments[0]).getBoundingClientRect().top) < innerHeight"
+    shown.wait(lambda: shown.run(top, names[0]))
+    assert shown.faults() == []
+
+
+def test_the_keyboard_reaches_everything(shown):
+    from selenium.webdriver.common.keys import Keys
+
+    shown.keys(Keys.TAB)
+    assert shown.focused().get_attribute("class") == "skip"
+    shown.keys(Keys.ENTER)
+    shown.wait("return document.activeElement.id === 'content'")
+    pages.render(shown)
+    unreachable = shown.run(
+        "return [...document.querySelectorAll('main *')].filter(e => e.onclick && e.tabIndex < 0 && !e.closest('[tabindex]'))"
+        ".map(e => e.outerHTML.slice(0, 120))"
+    )
+    assert unreachable == []
+    shown.run("document.querySelector('nav a').focus()")
+    shown.keys(Keys.ENTER)
+    shown.wait("return location.hash.length > 1")
+
+
+@pytest.mark.parametrize("choice", ["dark", "light"])
+def test_the_theme_can_be_chosen_against_the_system(shown, choice):
+    from selenium.webdriver.support.ui import Select
+
+    shown.theme("light" if choice == "dark" else "dark")
+    brightness = "return getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0)"
+    before = shown.run(brightness)
+    Select(shown.one("#theme")).select_by_value(choice)
+    after = shown.run(brightness)
+    assert (after < 200 < before) if choice == "dark" else (before < 200 < after)
+    Select(shown.one("#theme")).select_by_value("")
+
+
+def test_print_has_all_sections_and_no_menu(shown, tmp_path):
+    pages.render(shown)
+    shown.theme("dark", "print")
+    assert shown.run("return getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert shown.run("return getComputedStyle(document.documentElement).colorScheme") == "light"
+    assert shown.pdf(tmp_path / "page.pdf").stat().st_size > 20_000
+
+
+def test_every_script_has_a_font(shown):
+    """Chromium names the fonts that it drew a text with; Debian's Noto fonts have glyphs for all of these scripts."""
+    pages.render(shown)
+    seen = {}
+    shown.driver.execute_cdp_cmd("DOM.enable", {})
+    shown.driver.execute_cdp_cmd("CSS.enable", {})
+    root = shown.driver.execute_cdp_cmd("DOM.getDocument", {"depth": 0})["root"]["nodeId"]
+    for code in ("ur", "ne", "nqo", "am"):
+        query = {"nodeId": root, "selector": f"main [lang|='{code}']"}
+        nodes = shown.driver.execute_cdp_cmd("DOM.querySelectorAll", query)["nodeIds"]
+        for node in nodes[:5]:
+            fonts = shown.driver.execute_cdp_cmd("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]
+            seen.setdefault(code, set()).update(font["familyName"] for font in fonts)
+    if seen:
+        assert any("NKo" in name for name in seen.get("nqo", ["NKo"])), seen
+        assert any("Ethiopic" in name for name in seen.get("am", ["Ethiopic"])), seen

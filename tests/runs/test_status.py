@@ -1,0 +1,363 @@
+"""scripts/status.py: what runs, how far, how fast and at what cost, while nothing on disk changes."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import synthetic_run
+from tests.support.runs import ROOT, in_process
+from topxgen.common.errors import UsageError
+from topxgen.inference.costs import Prices
+from topxgen.runs import status
+from topxgen.runs.status import Watcher
+
+HOLD = """
+import sys, time, json
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from topxgen.common.locks import OutputLock
+locks = [OutputLock(Path(folder), part, note=note) for folder, part, note in json.loads(sys.argv[1])]
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def hold(*locks) -> subprocess.Popen:
+    """A process that holds (folder, part, note)."""
+    words = json.dumps([(str(folder), part, note) for folder, part, note in locks])
+    command = [sys.executable, "-c", HOLD.format(root=str(ROOT)), words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def end(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def digest(folder: Path) -> dict[str, tuple]:
+    """All that a look could change: names, sizes, times of change, contents."""
+    found = {}
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        stat = path.lstat()
+        contents = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        found[str(path)] = stat.st_mode, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, contents
+    return found
+
+
+def write(path: Path, *records: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+def paragraph(i: int) -> dict:
+    return {"text": f"testu {i}", "id": f"Basque-{i}.0"}
+
+
+def pair(i: int, score=None) -> dict:
+    texts = {"sentence": "a b", "propositions": ["a", "b"], "translations": ["c", "d"]}
+    return {**texts, "scores": [score, score], "id": f"Basque-{i}.0"}
+
+
+def response(i: int, **more) -> dict:
+    return {"id": f"Basque-{i}", "texts": ["x"], "prompt_tokens": 1000, "completion_tokens": 100, **more}
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run that has 3 of its paragraphs, and the pairs of 2."""
+    write(tmp_path / "settings_generate.json", {"model": "m"})
+    write(tmp_path / "Basque.jsonl", *map(paragraph, range(3)))
+    write(tmp_path / "Basque_answers.jsonl", *map(response, range(4)), response(4, error="no answer"))
+    write(
+        tmp_path / "Basque_rejects.jsonl",
+        {"id": "Basque-3.0", "reason": "near_duplicate of Basque-1.0 (ROUGE-L F1 0.8)"},
+    )
+    folder = tmp_path / "apertium"
+    write(folder / "settings_translate.json", {"target_language": "English"})
+    write(folder / "Basque_translate.jsonl", *map(pair, range(2)))
+    rejected = [{"sentence": "e", "translation": None, "reason": "sentence_too_short"}]
+    write(folder / "Basque_translate_rejects.jsonl", {"id": "Basque-0.0", "rejected": rejected * 2})
+    return tmp_path
+
+
+NOTE = {
+    "stages": ["generate", "translate", "score"],
+    "translate_dir": "apertium",
+    "paragraphs": 12,
+    "prices": [1.0, 10.0],
+}
+
+
+def look(root: Path, **options) -> dict[str, status.Stage]:
+    return {stage.stage: stage for stage in Watcher(root, **options).look().stages}
+
+
+def test_a_run_at_work_and_killed_and_stopped_and_finished(begun):
+    assert {stage.state for stage in look(begun).values()} == {"stopped"}
+    process = hold((begun, "Basque", NOTE))
+    try:
+        stages = look(begun)
+        generate, translate, score = stages["generate"], stages["translate"], stages["score"]
+        assert (generate.state, generate.done, generate.of, generate.unit) == ("running", 3, 12, "paragraphs")
+        assert generate.counts == {"responses": 4, "failed": 1} and generate.rejected == {"near_duplicate": 1}
+        assert generate.process.startswith(f"process {process.pid} on ")
+        assert generate.usd == pytest.approx((5 * 1000 * 1 + 5 * 100 * 10) / 1e6)
+        assert (translate.state, translate.done, translate.of) == ("waiting", 2, 3)
+        assert translate.counts == {"pairs": 4} and translate.rejected == {"sentence_too_short": 2}
+        assert (score.state, score.done, score.of) == ("waiting", 0, 4)
+        (seen,) = Watcher(begun).look().processes
+        assert (seen["process"], seen["holds"], seen["state"]) == (process.pid, ["Basque"], "running")
+        write(begun / "manifest_generate_Basque.json", {"complete": True, "counts": {"rejected": {}}})
+        stages = look(begun)
+        assert [stages[name].state for name in ("generate", "translate", "score")] == ["finished", "running", "waiting"]
+    finally:
+        end(process)
+    stages = look(begun)
+    assert [stages[name].state for name in ("generate", "translate")] == ["finished", "killed"]
+    assert Watcher(begun).look().processes[0]["state"] == "killed"
+    (begun / ".lock-Basque").unlink()
+    assert look(begun)["translate"].state == "stopped" and not Watcher(begun).look().processes
+    (begun / "manifest_generate_Basque.json").write_text('{"complete": false}')
+    assert look(begun)["generate"].state == "incomplete"
+
+
+def test_a_process_at_other_pairs_or_stages_is_not_at_these(begun):
+    process = hold((begun, "Basque", {**NOTE, "translate_dir": "nllb", "stages": ["translate"]}))
+    try:
+        stages = look(begun)
+        assert (stages["generate"].state, stages["translate"].state) == ("stopped", "stopped")
+    finally:
+        end(process)
+
+
+def test_of_two_languages_the_one_that_was_written_last_is_at_work(begun):
+    (begun / "apertium" / "Basque_translate.jsonl").rename(begun / "apertium" / "Hausa_translate.jsonl")
+    write(begun / "apertium" / "Basque_translate.jsonl", pair(0))
+    write(begun / "Hausa.jsonl", *map(paragraph, range(2)))
+    for name in ("Basque", "Hausa"):
+        write(begun / f"manifest_generate_{name}.json", {"complete": True})
+        os.utime(begun / "apertium" / f"{name}_translate.jsonl", (1e9, 1e9 + (name == "Hausa")))
+    (begun / "apertium" / "Basque_translate_rejects.jsonl").unlink()
+    process = hold((begun, "Basque", NOTE), (begun, "Hausa", NOTE))
+    try:
+        found = {(one.stage, one.language): one.state for one in Watcher(begun).look().stages}
+        assert found["translate", "Hausa"] == "running" and found["translate", "Basque"] == "waiting"
+        (seen,) = Watcher(begun).look().processes
+        assert seen["holds"] == ["Basque", "Hausa"]
+    finally:
+        end(process)
+
+
+def test_rates_are_those_between_looks_and_say_so(begun, monkeypatch):
+    process = hold((begun, "Basque", NOTE))
+    try:
+        os.utime(begun / "settings_generate.json", (1e9, 1e9))  # a run that goes on: its mean is not known
+        watcher, now = Watcher(begun), [1000.0]
+        monkeypatch.setattr(status.time, "time", lambda: now[0])
+        first = watcher.look().stages[0]
+        assert first.rate is None and first.seconds_left is None
+        now[0] += 20
+        write(begun / "Basque.jsonl", *map(paragraph, range(3, 7)))
+        second = watcher.look().stages[0]
+        assert (second.done, second.rate, second.rate_from) == (7, 0.2, "the last 20 s")
+        assert second.seconds_left == pytest.approx(5 / 0.2)
+        now[0] += status.WINDOW_S - 10  # nothing was added: what is older than the window does not count
+        assert watcher.look().stages[0].rate == pytest.approx(4 / (status.WINDOW_S + 10))
+        now[0] += 20
+        assert watcher.look().stages[0].rate is None
+    finally:
+        end(process)
+
+
+def test_a_stage_that_the_process_began_has_its_mean_rate(begun):
+    process = hold((begun, "Basque", NOTE))
+    try:
+        since = (begun / ".lock-Basque").stat().st_mtime
+        os.utime(begun / "settings_generate.json", (since + 1, since + 1))
+        os.utime(begun / "Basque.jsonl", (since + 7, since + 7))
+        generate = look(begun)["generate"]
+        assert generate.rate == pytest.approx(3 / 6, rel=1e-3) and generate.rate_from.startswith(
+            "the mean since it began at "
+        )
+        assert generate.seconds_left == pytest.approx(9 / 0.5, rel=1e-3)
+    finally:
+        end(process)
+
+
+def test_prices_of_the_flag_come_before_those_of_the_run(begun):
+    usd = look(begun, prices=Prices(2.0, 0.0, 2.0))["generate"].usd
+    assert usd == pytest.approx(5 * 1000 * 2 / 1e6)
+    assert look(begun)["generate"].usd is None
+
+
+def test_training_from_its_log_and_checkpoints(tmp_path):
+    write(tmp_path / "settings_train.json", {"max_steps": None})
+    write(
+        tmp_path / "train_log.jsonl",
+        {"step": 0, "eval_loss": 3.5},
+        {"step": 40, "loss": 2.5, "tokens_per_second": 900.0},
+    )
+    for step, when in ((20, 1e9), (40, 1e9 + 100)):
+        write(tmp_path / f"checkpoint-{step}" / "trainer_state.json", {"max_steps": 100, "log_history": []})
+        write(tmp_path / f"checkpoint-{step}" / "checkpoint_files.json", {})
+        os.utime(tmp_path / f"checkpoint-{step}" / "checkpoint_files.json", (when, when))
+    (tmp_path / "checkpoint-60").mkdir()  # not complete
+    os.utime(tmp_path / "settings_train.json", (1e9, 1e9))
+    process = hold((tmp_path, None, {"steps": None}))
+    try:
+        train = look(tmp_path)["train"]
+    finally:
+        end(process)
+    assert (train.state, train.done, train.of, train.unit) == ("running", 40, 100, "steps")
+    assert train.counts == {"eval_loss": 3.5, "loss": 2.5, "tokens_per_second": 900.0, "checkpoint": 40}
+    assert (train.rate, train.rate_from) == (0.2, "checkpoint-20 to checkpoint-40") and train.seconds_left == 300
+    assert look(tmp_path)["train"].state == "killed"
+
+
+def test_translations_of_a_test_set_also_before_the_first_one(tmp_path):
+    folder = tmp_path / "model" / "Basque_to_English_0_shot"
+    process = hold((folder, None, {"sentences": 50, "prices": [1, 1]}))
+    try:
+        main = look(tmp_path)["main"]
+        assert (main.state, main.done, main.of) == ("running", 0, 50)
+        write(folder / "translate_0.jsonl", *[{"sentence": "a", "translation": "b"}] * 8)
+        write(folder / "answers.jsonl", *map(response, range(9)))
+        main = look(tmp_path)["main"]
+        assert (main.done, main.counts["responses"], main.usd) == (8, 9, pytest.approx(9 * 1100 / 1e6))
+    finally:
+        end(process)
+    write(folder / "manifest_translate.json", {"sentences": 50, "unanswered_prompts": 2})
+    main = look(tmp_path)["main"]
+    assert (main.state, main.of, main.counts["unanswered"]) == ("incomplete", 50, 2)
+
+
+def test_a_lock_of_another_machine_is_said_to_be_unknown(begun):
+    (begun / ".lock-Basque").write_text(
+        f"process 7 on node17\n{json.dumps({**NOTE, 'command': ['datagen.py', '--x', 'a b']})}\n"
+    )
+    found = Watcher(begun).look()
+    assert found.stages[0].state == "unknown" and found.stages[0].of == 12
+    assert (found.processes[0]["host"], found.processes[0]["command"]) == ("node17", "datagen.py --x 'a b'")
+
+
+def test_a_run_of_all_stages_is_read_and_nothing_changes(tmp_path):
+    made = synthetic_run.make(tmp_path / "run", 300, ("Basque", "Urdu"))
+    (tmp_path / "run" / ".lock").write_text("process 1 on here")  # as older versions left it
+    process = hold((made.folder, "Hausa", NOTE))
+    try:
+        before = digest(tmp_path)
+        found = Watcher(made.folder).look()
+        text = in_process("scripts/status.py", made.folder)
+        assert text.returncode == 0, text.stderr
+        assert digest(tmp_path) == before, "a look changed something"
+        refused = subprocess.run(
+            [sys.executable, "-c", HOLD.format(root=str(ROOT)), json.dumps([(str(made.folder), "Hausa", {})])],
+            capture_output=True,
+            text=True,
+        )
+        assert "in use by process" in refused.stderr, "a look released a lock"
+    finally:
+        end(process)
+    states = {(stage.stage, stage.language): stage for stage in found.stages}
+    manifest = json.loads((made.folder / "manifest_generate.json").read_text())
+    for name in ("Basque", "Urdu"):
+        generate, translate = states["generate", name], states["translate", name]
+        assert generate.state == translate.state == "finished"
+        assert (
+            generate.done == manifest["counts"][name]["kept"]
+            and generate.rejected == manifest["counts"][name]["rejected"]
+        )
+        assert translate.counts["pairs"] == states["score", name].done == made.pairs[name]
+        assert states["decontaminate", name].state == "finished"
+    assert {"train", "main"} <= {stage.stage for stage in found.stages}
+    assert not found.problems and states["generate", "Hausa"].state == "running"
+    for word in ("generate", "translate", "Urdu", "finished", "running: process"):
+        assert word in text.stdout
+
+
+def test_a_real_run_is_looked_at_while_it_works(tmp_path, monkeypatch):
+    """A filter of its own looks at the run that it is part of."""
+    source, out = tmp_path / "texts.txt", tmp_path / "run"
+    source.write_text(
+        "".join(f"Hau {i}. testua da, eta bere hitzak {i * 7} dira gutxienez.\n" for i in range(8)), encoding="utf-8"
+    )
+    (tmp_path / "looking.py").write_text(
+        "import json\nfrom pathlib import Path\nfrom topxgen.runs.status import Watcher\n"
+        f"def look(text, language):\n    with open({str(tmp_path / 'seen.jsonl')!r}, 'a') as file:\n"
+        f"        file.write(json.dumps(Watcher(Path({str(out)!r})).look().to_json()) + '\\n')\n    return False\n"
+    )
+    command = ("--paragraphs", source, "--languages", "Basque", "--stages", "generate", "--output_dir", out)
+    run = in_process("datagen.py", *command, "--number_of_instructions", 5, "--filters", f"{tmp_path / 'looking.py'}:look",
+                     "--threshold", 0.99)  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
+    last = seen[-1]["stages"][0]
+    assert (last["state"], last["of"], last["stage"]) == ("running", 5, "generate") and 0 < last["done"] < 5
+    assert "--number_of_instructions 5" in seen[-1]["processes"][0]["command"]
+    assert look(out)["generate"].state == "finished" and not Watcher(out).look().processes
+
+
+def test_json_and_watch(begun):
+    result = in_process("scripts/status.py", begun, "--json")
+    found = json.loads(result.stdout)
+    assert result.returncode == 0 and [stage["stage"] for stage in found["stages"]] == ["generate", "translate"]
+    process = hold((begun, "Basque", NOTE))
+    command = [sys.executable, "scripts/status.py", str(begun), "--json", "--watch", "--interval", "0.1"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        first = json.loads(watching.stdout.readline())
+        second = json.loads(watching.stdout.readline())
+        end(process)
+        rest, errors = watching.communicate(timeout=60)
+    assert watching.returncode == 0, errors
+    assert first["stages"][0]["state"] == second["stages"][0]["state"] == "running" and second["at"] > first["at"]
+    assert json.loads(rest.splitlines()[-1])["stages"][0]["state"] == "killed", "it ends when nothing runs any more"
+
+
+def test_what_a_terminal_shows(begun):
+    process = hold((begun, "Basque", NOTE))
+    try:
+        text = in_process("scripts/status.py", begun).stdout
+    finally:
+        end(process)
+    lines = text.splitlines()
+    assert f"running: process {process.pid} on " in lines[1] and "Basque in " in lines[1]
+    row = next(line for line in lines if line.startswith("generate"))
+    assert row.split()[:4] == ["generate", ".", "Basque", "running"] and "3/12 paragraphs" in row and "25%" in row
+    assert "  rejected: 1 near_duplicate" in lines and "  4 responses, 1 failed" in lines
+    assert "cost so far: 0.01 USD" in lines and "waiting: its process is at another stage or language" in lines
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--interval", "5"), "--interval has no effect without --watch"),
+        (("--prices", "1"), "--prices takes two or three numbers"),
+    ],
+)
+def test_flags_that_cannot_be_meant(tmp_path, flags, message):
+    result = in_process("scripts/status.py", tmp_path, *flags)
+    assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_folders_without_a_run_and_damaged_files(tmp_path, begun):
+    result = in_process("scripts/status.py", tmp_path / "nowhere")
+    assert result.returncode == 2 and "is not a directory" in result.stderr
+    (tmp_path / "empty").mkdir()
+    assert "no files of a stage yet" in in_process("scripts/status.py", tmp_path / "empty").stdout
+    (begun / "manifest_generate_Basque.json").write_text("{")
+    (begun / "Basque_rejects.jsonl").write_bytes(b"\xff\n")
+    found = Watcher(begun).look()
+    assert found.stages[0].counts["unreadable_lines"] == 1 and any(
+        "manifest_generate_Basque" in one for one in found.problems
+    )
+    with pytest.raises(UsageError):
+        Watcher(tmp_path / "nowhere").look()

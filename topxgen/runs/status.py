@@ -1,0 +1,473 @@
+"""How far the stages of a run are, who works on them, how fast, and what they cost: from their files, which may be growing.
+
+Nothing is written, and no lock is taken (topxgen.common.locks.holders only asks for them).
+"""
+
+import math
+import os
+import shlex
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+from topxgen.common import lineage
+from topxgen.common.files import partial
+from topxgen.common.locks import Holder, holders
+from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS
+from topxgen.common.records import FilteredLayout, Layout
+from topxgen.common.translation_folders import RESPONSES
+from topxgen.inference.costs import COUNTED, Prices
+from topxgen.runs.folders import BackTranslation, Run, find, languages_of, layout_of
+from topxgen.runs.growing import Tally
+from topxgen.runs.reading import Problems, read_file
+
+WINDOW_S = 600.0  # of the looks that a rate is measured over
+FINISHED, INCOMPLETE, RUNNING, WAITING = "finished", "incomplete", "running", "waiting"
+KILLED, STOPPED, UNKNOWN, NO_RECORD = "killed", "stopped", "unknown", "no record"
+HELD = {"held": RUNNING, "left": KILLED, "unknown": UNKNOWN}  # by the state of a lock
+DATAGEN = ("generate", "translate", "score")
+# Written when a stage begins to have results.
+SETTINGS = {
+    "generate": "settings_generate.json",
+    "translate": "settings_translate.json",
+    "train": "settings_train.json",
+}
+SETTINGS["main"] = TRANSLATE_SETTINGS
+STATES = {
+    FINISHED: "its manifest is there",
+    INCOMPLETE: "finished short of its target",
+    RUNNING: "a process holds it",
+    WAITING: "its process is at another stage or language",
+    KILLED: "its process ended without releasing it",
+    STOPPED: "no process holds it: it was interrupted, or ended with an error",
+    UNKNOWN: "of another machine, whose locks this file system may not show",
+    NO_RECORD: "files of another program, or of a run whose settings are missing",
+}
+
+
+@dataclass
+class Stage:
+    """A stage of a language, or of a folder. `done` `of` so many `unit`; `rate` per second, measured as `rate_from` says."""
+
+    stage: str
+    folder: str
+    language: str = ""
+    state: str = NO_RECORD
+    unit: str = ""
+    done: int | None = None
+    of: int | None = None
+    rate: float | None = None
+    rate_from: str = ""
+    seconds_left: float | None = None
+    changed: float | None = None  # when something was last written
+    process: str = ""
+    counts: dict[str, Any] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    last_rejects: dict[str, int] = field(default_factory=dict)  # of the last RECENT, the most frequent first
+    tokens: dict[str, int] = field(default_factory=dict)
+    usd: float | None = None
+
+
+@dataclass
+class Status:
+    root: str
+    at: float
+    host: str
+    processes: list[dict[str, Any]]
+    stages: list[Stage]
+    usd: float | None
+    records: list[dict[str, Any]]  # of scripts/run.py and compare.py
+    problems: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class _Manifest(TypedDict, total=False):
+    """What is read of the manifest of any stage."""
+
+    complete: bool
+    command: list[str] | None
+    counts: dict[str, Any]
+    sentences: int
+    unanswered_prompts: int
+
+
+class _State(TypedDict, total=False):
+    max_steps: int
+
+
+class _Settings(TypedDict, total=False):
+    max_steps: int | None
+
+
+class _Record(TypedDict, total=False):
+    exit_code: int
+    hours: float
+    finished: str
+
+
+class Watcher:
+    """Looks at a run, again and again: what was read is read on, and rates are those between the looks."""
+
+    def __init__(self, root: Path, prices: Prices | None = None):
+        self._root, self._prices = root, prices
+        self._tallies: dict[tuple[Path, str], Tally] = {}
+        self._looks: dict[tuple[str, str, str], deque[tuple[float, int]]] = {}
+
+    def look(self) -> Status:
+        """Raises UsageError if the root is not a directory."""
+        self._problems, self._now = Problems(), time.time()
+        run = find(self._root)
+        self._holders = {folder: found for folder in _folders(self._root) if (found := holders(folder))}
+        stages = [*self._data(run), *self._trainings(run), *self._translations(run)]
+        self._settle(stages)
+        for stage in stages:
+            self._measure(stage)
+        costs = [stage.usd for stage in stages if stage.usd is not None]
+        return Status(
+            root=str(self._root),
+            at=self._now,
+            host=socket.gethostname(),
+            processes=self._processes(stages),
+            stages=stages,
+            usd=sum(costs) if costs else None,
+            records=[record for folder in run.records for record in self._records(folder)],
+            problems=[*run.problems, *self._problems.lines()],
+        )
+
+    # Who
+
+    def _processes(self, stages: Sequence[Stage]) -> list[dict[str, Any]]:
+        """One for each process and folder, with the parts of it that it holds; killed ones if they have left work."""
+        found: dict[tuple, dict[str, Any]] = {}
+        killed = {stage.process for stage in stages if stage.state == KILLED}
+        for folder, here in self._holders.items():
+            for holder in here:
+                if holder.state == "left" and _name(holder) not in killed:
+                    continue
+                process = found.setdefault(
+                    (folder, holder.host, holder.process, holder.state),
+                    {
+                        "process": holder.process,
+                        "host": holder.host,
+                        "state": HELD[holder.state],
+                        "since": holder.since,
+                        "command": shlex.join(holder.note.get("command") or []),
+                        "folder": str(folder),
+                        "holds": [],
+                    },
+                )
+                process["holds"].append(holder.part)
+        return list(found.values())
+
+    def _holder(self, folder: Path, part: str | None) -> Holder | None:
+        return next((one for one in self._holders.get(folder, ()) if one.part == part), None)
+
+    # Which stages
+
+    def _data(self, run: Run) -> Iterable[Stage]:
+        alone = [one for one in run.back_translations if one.generation is None]
+        for folder in run.generations:
+            layout = layout_of(folder)
+            parts = {holder.part for holder in self._holders.get(folder, ()) if holder.part and "stages" in holder.note}
+            files = {layout.paragraphs(name).stem for name in layout.output_filenames}
+            below = [one for one in run.back_translations if one.generation == folder]
+            for language in sorted({*languages_of(folder), *parts} - files | {*layout.output_filenames}):
+                paragraphs = self._tally(layout.paragraphs(language), "lines")
+                yield self._generate(layout, language, paragraphs)
+                for one in below:
+                    if language in one.languages:
+                        yield from self._pairs(one, language, paragraphs.lines)
+        for one in alone:
+            for language in one.languages:
+                yield from self._pairs(one, language, None)
+
+    def _generate(self, layout: Layout, language: str, paragraphs: Tally) -> Stage:
+        folder = layout.output_dir
+        holder, manifest = self._holder(folder, language), self._manifest(layout, "generate", language)
+        stage = self._stage("generate", folder, language, manifest, holder, layout.settings("generate"))
+        responses = self._tally(layout.responses(language), "responses")
+        rejects = self._tally(layout.rejects(language), "rejects")
+        flags = _Flags(manifest.get("command"))
+        stage.unit, stage.done = "paragraphs", paragraphs.lines
+        stage.of = (holder.note.get("paragraphs") if holder else None) or flags.paragraphs(language)
+        stage.counts = {"responses": responses.totals["responses"], "failed": responses.totals["failed"]}
+        self._describe(stage, [paragraphs, responses, rejects], rejects, [responses], holder, flags)
+        return stage
+
+    def _pairs(self, one: BackTranslation, language: str, paragraphs: int | None) -> Iterable[Stage]:
+        layout, folder = one.layout(), one.folder
+        holder = self._holder(folder.parent, language)
+        if holder and Path(holder.note.get("translate_dir") or folder).name != folder.name:
+            holder = None  # it works on the pairs of another back-translator
+        pairs = self._tally(layout.translations(language), "pairs")
+        rejects = self._tally(layout.translation_rejects(language), "pair_rejects")
+        responses = self._tally(layout.translation_responses(language), "responses")
+        candidates = self._tally(layout.candidates(language), "lines")
+        manifest = self._manifest(layout, "translate", language)
+        flags = _Flags(manifest.get("command"))
+        stage = self._stage("translate", folder, language, manifest, holder, layout.settings("translate"))
+        stage.unit, stage.done, stage.of = "paragraphs", pairs.lines, paragraphs
+        stage.counts = {"pairs": pairs.totals["pairs"]} | (
+            {"paragraphs_with_candidates": candidates.lines} if candidates.lines else {}
+        )
+        files = [pairs, rejects, responses, candidates]
+        self._describe(stage, files, rejects, [responses], holder, flags)
+        if stage.state == FINISHED:
+            stage.of = stage.of and pairs.lines
+        yield stage
+        yield from self._score(layout, language, pairs, holder, stage.state)
+        yield from self._decontaminate(one, language, pairs)
+
+    def _score(
+        self, layout: Layout, language: str, pairs: Tally, holder: Holder | None, before: str
+    ) -> Iterable[Stage]:
+        scores = self._tally(layout.score_cache(language), "scores")
+        manifest = self._manifest(layout, "score", language)
+        wanted = holder is not None and "score" in holder.note.get("stages", ())
+        if not (manifest or scores.lines or pairs.totals["scored"] or wanted):
+            return
+        stage = self._stage("score", layout.translate_dir, language, manifest, holder, layout.settings("translate"))
+        stage.unit, stage.of = "pairs", pairs.totals["pairs"]
+        stage.done = max(scores.totals["scored"], pairs.totals["scored"])
+        if not manifest and before in (RUNNING, WAITING):
+            stage.state = WAITING
+        self._describe(stage, [scores], None, [], holder, _Flags(manifest.get("command")))
+        yield stage
+
+    def _decontaminate(self, one: BackTranslation, language: str, pairs: Tally) -> Iterable[Stage]:
+        folder = one.filtered or one.folder
+        layout, holder = FilteredLayout(folder), self._holder(folder, language)
+        writing = self._tally(partial(layout.filtered(language)), "lines")
+        if not (layout.filtered(language).exists() or writing.modified):
+            return
+        manifest = read_file(layout.manifest(language), _Manifest, self._problems)
+        filtered = self._tally(layout.filtered(language), "pairs")
+        stage = self._stage("decontaminate", folder, language, manifest, holder, layout.manifest(language))
+        stage.unit, stage.of = "paragraphs", pairs.lines or None
+        stage.done = filtered.lines if manifest or not writing.modified else writing.lines
+        stage.counts = {"pairs_left": filtered.totals["pairs"]} if manifest else {}
+        if writing.modified and not manifest:
+            stage.state = RUNNING if holder and holder.state == "held" else KILLED
+        self._describe(stage, [filtered, writing], None, [], holder, _Flags(manifest.get("command")))
+        yield stage
+
+    def _trainings(self, run: Run) -> Iterable[Stage]:
+        for folder in run.trainings:
+            log, holder = self._tally(folder / "train_log.jsonl", "log"), self._holder(folder, None)
+            manifest = read_file(folder / lineage.TRAIN_MANIFEST, _Manifest, self._problems)
+            settings = folder / "settings_train.json"
+            stage = self._stage("train", folder, "", manifest, holder, settings)
+            checkpoints = _checkpoints(folder)
+            steps = read_file(checkpoints[-1][2] / "trainer_state.json", _State, self._problems) if checkpoints else {}
+            stage.unit, stage.done = "steps", int(log.last.get("step", 0))
+            stage.of = (
+                read_file(settings, _Settings, self._problems).get("max_steps")
+                or steps.get("max_steps")
+                or (holder.note.get("steps") if holder else None)
+            )
+            stage.counts = {name: value for name, value in log.last.items() if name != "step"}
+            stage.counts |= {"checkpoint": checkpoints[-1][0]} if checkpoints else {}
+            self._describe(stage, [log], None, [], holder, _Flags(manifest.get("command")))
+            if stage.state == RUNNING and len(checkpoints) > 1:
+                (first, then, _), (last, at, _) = checkpoints[-2:]
+                if at > then:
+                    stage.rate = (last - first) / (at - then)
+                    stage.rate_from = f"checkpoint-{first} to checkpoint-{last}"
+            yield stage
+
+    def _translations(self, run: Run) -> Iterable[Stage]:
+        begun = {folder for folder, here in self._holders.items() if any("sentences" in one.note for one in here)}
+        for folder in sorted({*run.translations, *begun}):
+            holder = self._holder(folder, None)
+            manifest = read_file(folder / TRANSLATE_MANIFEST, _Manifest, self._problems)
+            stage = self._stage("main", folder, "", manifest, holder, folder / TRANSLATE_SETTINGS)
+            levels = sorted(folder.glob("translate_*.jsonl"))
+            done, responses = (
+                self._tally(folder / "translate_0.jsonl", "lines"),
+                self._tally(folder / RESPONSES, "responses"),
+            )
+            stage.unit, stage.done = "sentences", done.lines
+            stage.of = manifest.get("sentences") or (holder.note.get("sentences") if holder else None)
+            if manifest.get("unanswered_prompts"):
+                stage.state = INCOMPLETE
+                stage.counts["unanswered"] = manifest["unanswered_prompts"]
+            stage.counts |= {"responses": responses.totals["responses"], "failed": responses.totals["failed"]}
+            others = [self._tally(path, "lines") for path in levels]
+            self._describe(
+                stage, [done, responses, *others], None, [responses], holder, _Flags(manifest.get("command"))
+            )
+            yield stage
+
+    def _records(self, folder: Path) -> Iterable[dict[str, Any]]:
+        for path in sorted(folder.glob("*.json")):
+            record = read_file(path, _Record, self._problems)
+            yield {
+                "folder": str(folder.parent),
+                "stage": path.stem,
+                **{key: record.get(key) for key in ("exit_code", "hours", "finished")},
+            }
+
+    # What is said of each
+
+    def _tally(self, path: Path, kind: str) -> Tally:
+        return self._tallies.setdefault((path, kind), Tally(path, kind)).read()
+
+    def _manifest(self, layout: Layout, stage: str, language: str) -> dict:
+        """Of a language, or in older versions the one of all languages, if it has this one."""
+        if own := read_file(layout.manifest(stage, language), _Manifest, self._problems):
+            return own
+        whole = read_file(layout.manifest(stage), _Manifest, self._problems)
+        return whole if language in whole.get("counts", {}) else {}
+
+    def _stage(
+        self, name: str, folder: Path, language: str, manifest: dict, holder: Holder | None, settings: Path
+    ) -> Stage:
+        stage = Stage(name, os.path.relpath(folder, self._root), language)
+        if holder is not None and name in DATAGEN and name not in holder.note.get("stages", DATAGEN):
+            holder = None  # it works on other stages
+        if manifest:
+            stage.state = INCOMPLETE if manifest.get("complete") is False else FINISHED
+        elif holder is not None:
+            stage.state = HELD[holder.state]
+        elif settings.exists():
+            stage.state = STOPPED
+        return stage
+
+    def _describe(
+        self,
+        stage: Stage,
+        files: Sequence[Tally],
+        rejects: Tally | None,
+        responses: Sequence[Tally],
+        holder: Holder | None,
+        flags: "_Flags",
+    ) -> None:
+        stage.changed = max((file.modified for file in files if file.modified is not None), default=None)
+        if unreadable := sum(file.totals["unreadable"] for file in files):
+            stage.counts["unreadable_lines"] = unreadable
+        if rejects is not None:
+            stage.rejected = dict(rejects.reasons.most_common())
+            recent = list(rejects.recent)
+            stage.last_rejects = dict(
+                sorted(((code, recent.count(code)) for code in set(recent)), key=lambda pair: (-pair[1], pair[0]))
+            )
+        tokens = {name: sum(one.totals[name] for one in responses) for name in COUNTED}
+        if any(tokens.values()):
+            stage.tokens = tokens
+            prices = self._prices or Prices.of((holder.note.get("prices") if holder else None) or flags.prices)
+            stage.usd = None if prices is None else prices.cost(*tokens.values())
+        if holder is not None and stage.state in (RUNNING, WAITING, KILLED, UNKNOWN):
+            stage.process = _name(holder)
+            self._began(stage, holder)
+
+    def _began(self, stage: Stage, holder: Holder) -> None:
+        """The mean rate of a stage that this process began: its settings are not older than the lock."""
+        path = self._root / stage.folder / SETTINGS.get(stage.stage, "")
+        try:
+            began = path.stat().st_mtime if stage.stage in SETTINGS else math.inf
+        except OSError:
+            return
+        if holder.since - 1 <= began < (stage.changed or 0) and stage.state == RUNNING and stage.done:
+            stage.rate = stage.done / (stage.changed - began)
+            stage.rate_from = f"the mean since it began at {time.strftime('%H:%M:%S', time.localtime(began))}"
+
+    def _settle(self, stages: Sequence[Stage]) -> None:
+        """A process works on one stage of one language at a time: on the first that is not complete, or that it wrote last."""
+        for process in {
+            stage.process for stage in stages if stage.process and stage.state == RUNNING and stage.stage in DATAGEN
+        }:
+            own = [
+                stage
+                for stage in stages
+                if stage.process == process and stage.state == RUNNING and stage.stage in DATAGEN
+            ]
+            current = min((stage.stage for stage in own), key=DATAGEN.index)
+            at_work = [stage for stage in own if stage.stage == current]
+            latest = max((stage.changed or 0 for stage in at_work), default=0)
+            for stage in own:
+                together = current == "generate" or (stage.changed or 0) == latest
+                if stage.stage != current or not together:
+                    stage.state, stage.rate, stage.rate_from = WAITING, None, ""
+
+    def _measure(self, stage: Stage) -> None:
+        """The rate between looks, if there were several, and the time that is left."""
+        key = stage.stage, stage.folder, stage.language
+        if stage.state not in (RUNNING, UNKNOWN) or stage.done is None:
+            self._looks.pop(key, None)
+            return
+        looks = self._looks.setdefault(key, deque())
+        if looks and stage.done < looks[-1][1]:
+            looks.clear()
+        looks.append((self._now, stage.done))
+        while len(looks) > 2 and self._now - looks[1][0] > WINDOW_S:
+            looks.popleft()
+        (then, before), (now, done) = looks[0], looks[-1]
+        if now > then and done > before:
+            stage.rate = (done - before) / (now - then)
+            stage.rate_from = f"the last {now - then:.0f} s"
+        if stage.rate and stage.of is not None:
+            stage.seconds_left = max(stage.of - stage.done, 0) / stage.rate
+
+
+class _Flags:
+    """What is read of a recorded command."""
+
+    def __init__(self, words: Sequence[str] | None):
+        self._words = [
+            part for word in words or () for part in (word.split("=", 1) if word.startswith("--") else [word])
+        ]
+
+    def _values(self, flag: str) -> list[str]:
+        if flag not in self._words:
+            return []
+        rest = self._words[self._words.index(flag) + 1 :]
+        end = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
+        return rest[:end]
+
+    def paragraphs(self, language: str) -> int | None:
+        """How many datagen.py was to keep in a language; None if that is not known."""
+        languages, each = self._values("--languages"), self._values("--number_of_instructions_per_language")
+        numbers = [int(value) for value in each if value.isdigit()]
+        if len(numbers) == len(languages) and language in languages:
+            return numbers[languages.index(language)]
+        total = [int(value) for value in self._values("--number_of_instructions") if value.isdigit()]
+        alone = max(total[:1] + numbers[:1], default=None) if len(languages) == 1 else None
+        return numbers[0] if len(numbers) == 1 and len(languages) > 1 and not total else alone
+
+    @property
+    def prices(self) -> list[float] | None:
+        try:
+            values = [float(value) for value in self._values("--prices")]
+        except ValueError:
+            return None
+        return values if len(values) in (2, 3) else None
+
+
+def _name(holder: Holder) -> str:
+    return f"process {holder.process or '?'} on {holder.host or '?'}"
+
+
+def _folders(root: Path) -> Iterable[Path]:
+    """All folders that may have locks."""
+    for name, folders, _ in os.walk(root):
+        folders[:] = [one for one in folders if not one.startswith((".", "checkpoint-"))]
+        yield Path(name)
+
+
+def _checkpoints(folder: Path) -> list[tuple[int, float, Path]]:
+    """(step, when it was complete, folder) of the complete checkpoints, in the order of their steps."""
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        step = path.name.removeprefix("checkpoint-")
+        try:
+            if step.isdigit():
+                found.append((int(step), (path / "checkpoint_files.json").stat().st_mtime, path))
+        except OSError:
+            continue
+    return sorted(found)
