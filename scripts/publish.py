@@ -112,7 +112,6 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"--validation_size {args.validation_size} is neither a share up to 1 nor a whole number of pairs"
         )
-    dataset.check_output(args.out)
     if args.push_to_hub:
         hub.check_repository_name("--push_to_hub", args.push_to_hub)
         hub.check_token("--push_to_hub")
@@ -130,13 +129,18 @@ def run(args: argparse.Namespace) -> int:
     found = find(args.dir)
     for problem in found.problems:
         logger.warning(problem)
-    published = dataset.publish(found, args.out, options)
-    show(summary(published, args.out))
-    for path in published.cut:
+    cut = []
+    if dataset.is_published(found, args.out, options):
+        show(f"{args.out} already has this data set")
+    else:
+        published = dataset.publish(found, args.out, options)
+        show(summary(published, args.out))
+        cut = published.cut
+    for path in cut:
         logger.warning(f"{path}: the last line is not complete and left out; a run is writing the file, or was killed")
     if args.push_to_hub:
         show(f"uploaded to {hub.upload(args.out, args.push_to_hub, 'dataset')}")
-    return EXIT_INCOMPLETE if published.cut else 0
+    return EXIT_INCOMPLETE if cut else 0
 
 
 def make_atlas(args: argparse.Namespace):

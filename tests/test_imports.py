@@ -35,6 +35,7 @@ PARSERS = {
     "scripts.probe_contamination": ["scripts/probe_contamination.py"],
     "scripts.report": ["scripts/report.py"],
     "scripts.status": ["scripts/status.py"],
+    "scripts.publish": ["scripts/publish.py"],
 }
 HELP_LIMIT_S = 0.5
 

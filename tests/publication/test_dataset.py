@@ -116,6 +116,20 @@ def test_the_same_run_and_seed_give_the_same_bytes(tmp_path):
     assert files[0] == files[1] != files[2]
 
 
+def test_a_data_set_that_is_there_is_left_as_it_is(tmp_path):
+    folder, out = make_run(tmp_path / "run", {"Basque": [*map(record, range(20))]}), tmp_path / "out"
+    publish(folder, out)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.rglob("*") if path.is_file()}
+    assert "already has this data set" in publish(folder, out).stdout
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.rglob("*") if path.is_file()} == before
+    for flags in (["--seed", "1"], ["--formats", "tmx"], ["--min_score", "1"], ["--validation_size", "0"], ["--atlas"]):
+        assert "is not empty" in refused(folder, out, *flags)
+    (out / "manifest_publish.json").write_text('{"seed": 122')
+    assert "is not empty" in refused(folder, out)
+    write(folder / "nllb-200-3.3B" / "Basque_translate_filtered.jsonl", *map(record, range(21)))
+    assert "is not empty" in refused(folder, out)
+
+
 # Which pairs
 
 
@@ -248,7 +262,7 @@ def test_the_output_folder_must_be_empty(tmp_path):
     (tmp_path / "file").write_text("")
     assert "is a file, not a directory" in refused(folder, tmp_path / "file")
     publish(folder, out)
-    assert rows(out) and "is not empty" in refused(folder, out)
+    assert rows(out) and "is not empty" in refused(folder, out, "--seed", "5")
 
 
 def test_a_file_that_is_being_written(tmp_path):
@@ -428,6 +442,13 @@ def test_the_hub_gets_a_whole_private_folder_after_the_token_is_checked(tmp_path
     assert "'a/b/c' is not a repository name" in refused(folder, tmp_path / "no", "--push_to_hub", "a/b/c")
     failed = publish(folder, tmp_path / "kept", "--push_to_hub", "me/full", check=2)
     assert "the dataset is complete in" in failed.stderr and rows(tmp_path / "kept")
+    again = publish(folder, tmp_path / "kept", "--push_to_hub", "me/pairs")  # with a name that works
+    assert "already has this data set" in again.stdout and asked[-1] == (
+        "upload",
+        "me/pairs",
+        "dataset",
+        tmp_path / "kept",
+    )
 
 
 @pytest.mark.slow

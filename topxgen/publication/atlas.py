@@ -35,6 +35,11 @@ class Atlas:
         self._kept: list[tuple[int, int, str, str, Language, Pair]] = []  # a heap, the largest hash on top
         self._seen = 0
 
+    @property
+    def settings(self) -> dict:
+        """What decides what is written."""
+        return {"encoder": self._encoder.version, "pairs": self._limit}
+
     def side(self, config: Config) -> tuple[str, Language]:
         """The column that is encoded, and its language. Raises UsageError if the encoder knows neither side."""
         sides = {"source": config.target, "target": config.language}

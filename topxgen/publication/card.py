@@ -276,7 +276,10 @@ def _funnels(part: "Part") -> str:
             rows.append([_plain(step.name), f"{step.count:,}", ", ".join(changes)])
         head = f"Pairs by {escape(origin.source.back_translator)}.\n\n" if len(part.origins) > 1 else ""
         blocks.append(head + table(["step", "number", "removed from it"], rows))
-    left_out = {"without two sides": part.measured.empty, "by score": part.measured.pairs - part.measured.empty - part.pairs}
+    left_out = {
+        "without two sides": part.measured.empty,
+        "by score": part.measured.pairs - part.measured.empty - part.pairs,
+    }
     named = ", ".join(f"{name} {-count:,}" for name, count in left_out.items() if count)
     if blocks:
         blocks.append(f"Published: {part.pairs:,} of {part.measured.pairs:,} pairs{f' ({named})' if named else ''}.")

@@ -9,14 +9,16 @@ import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from topxgen.common import checksums, files, lineage, provenance
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
 from topxgen.common.locks import OutputLock
 from topxgen.common.registry import Choice
 from topxgen.publication import origins, split
-from topxgen.publication.masks import masked, masked_json, masked_word
+from topxgen.publication.masks import masked_json, masked_word
 from topxgen.publication.sources import Config, Measured, Paragraph, Selection, paragraphs, plan
 from topxgen.runs.folders import Run
 
@@ -74,6 +76,24 @@ class Published:
     parts: list[Part]
     cut: list[Path]  # files whose last line is not complete
     validation: split.Validation
+
+
+class _Manifest(TypedDict, total=False):
+    seed: int
+    settings: dict
+    inputs: dict
+
+
+def is_published(run: Run, out: Path, options: Options) -> bool:
+    """Whether `out` has all of this data set already, so that there is nothing to do. Raises UsageError as `plan` does."""
+    try:
+        manifest = read_json(out / MANIFEST, _Manifest)
+    except UsageError:
+        return False  # check_output says that the folder is not empty
+    return bool(manifest) and all(
+        manifest.get(key) == value
+        for key, value in _decisive(plan(run, options.names, options.languages_file), options).items()
+    )
 
 
 def check_output(out: Path) -> None:
@@ -212,22 +232,31 @@ def _write_lineage(part: Part, folder: Path, selection: Selection) -> None:
     files.write_json(folder / part.config.folder / lineage.EXPORT_MANIFEST, manifest)
 
 
+def _decisive(configs: list[Config], options: Options) -> dict:
+    """What decides the data set, as the manifest has it."""
+    return {
+        "seed": options.seed,
+        "settings": {
+            "min_score": options.selection.min_score,
+            "percentile": options.selection.percentile,
+            "validation_size": options.validation_size,
+            "formats": sorted(set(options.formats)),
+            "atlas": options.atlas.settings if options.atlas is not None else None,
+        },
+        "inputs": {
+            config.name: [{"file": s.path.name, "sha256": lineage.sha256_of(s.path)} for s in config.sources]
+            for config in configs
+        },
+    }
+
+
 def _write_manifest(folder: Path, published: Published, options: Options) -> None:
-    selection, names = (
-        options.selection,
-        sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()),
-    )
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     manifest = {
         "stage": "publish",
         "finished": provenance.now(),
         "command": [masked_word(word) for word in provenance.command_line(())],
-        "seed": options.seed,
-        "settings": {
-            "min_score": selection.min_score,
-            "percentile": selection.percentile,
-            "validation_size": options.validation_size,
-            "formats": list(options.formats),
-        },
+        **_decisive([part.config for part in published.parts], options),
         "versions": provenance.versions(),
         "validation": {"asked": published.validation.asked, "pairs": published.validation.pairs},
         "counts": {
@@ -239,13 +268,6 @@ def _write_manifest(folder: Path, published: Published, options: Options) -> Non
                 "paragraphs": part.paragraphs,
                 **part.rows,
             }
-            for part in published.parts
-        },
-        "inputs": {
-            part.config.name: [
-                {"file": masked(source.path.name), "sha256": lineage.sha256_of(source.path)}
-                for source in part.config.sources
-            ]
             for part in published.parts
         },
         checksums.KEY: names,

@@ -69,9 +69,15 @@ def of(run: Run, configs: list[Config]) -> dict[str, list[Origin]]:
     """By config, in the order of its sources."""
     folders = {source.folder for config in configs for source in config.sources}
     own = tuple(one for one in run.back_translations if one.folder in folders)
-    part = replace(run, generations=tuple(dict.fromkeys(one.generation for one in own if one.generation)), back_translations=own)
+    part = replace(
+        run, generations=tuple(dict.fromkeys(one.generation for one in own if one.generation)), back_translations=own
+    )
     problems = Problems()
-    funnels = {(one.back_translation.folder, one.language): one for one in counts.funnels(part, problems) if one.back_translation}
+    funnels = {
+        (one.back_translation.folder, one.language): one
+        for one in counts.funnels(part, problems)
+        if one.back_translation
+    }
     found = {}
     for config in configs:
         found[config.name] = [_of_source(source) for source in config.sources]
