@@ -59,9 +59,15 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="TYPE",
         help=f"write an encoder-decoder as a CTranslate2 model, with weights of this type: {', '.join(conversion.TYPES)} [not converted]",
     )
-    add("--src", metavar="LANGUAGE", help="language of the sentences by which both engines are compared [as it was trained]")
+    add(
+        "--src",
+        metavar="LANGUAGE",
+        help="language of the sentences by which both engines are compared [as it was trained]",
+    )
     add("--tgt", metavar="LANGUAGE", help="language that they are translated into [as it was trained]")
-    add("--check_sentences", **count(0, "how many sentences are translated by both engines to compare them; 0: none", 5))
+    add(
+        "--check_sentences", **count(0, "how many sentences are translated by both engines to compare them; 0: none", 5)
+    )
     return parser
 
 
@@ -108,26 +114,24 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
         tokenizer.save_pretrained(partial)
         if (adapter / "data_manifest.json").is_file():  # it names the template that main.py prompts with
             shutil.copy(adapter / "data_manifest.json", partial)
-        merged_from = {
-            "kind": "model",
-            "name": "",
-            "stage": "merge",
-            "weights": provenance.weights_id(partial),
-            "links": [lineage.of_model(str(adapter)), lineage.of_model(base)],
-        }
-        manifest = {"stage": "merge", "finished": provenance.now(), "command": provenance.command_line(())}
-        files.write_json(
-            partial / lineage.MERGE_MANIFEST,
-            {**manifest, "versions": provenance.versions(), lineage.KEY: merged_from},
-        )
         if (adapter / "README.md").is_file():
             card = (adapter / "README.md").read_text(encoding="utf-8", errors="replace")
             (partial / "README.md").write_text(model_card(card), encoding="utf-8")
+        write_manifest(partial, [lineage.of_model(str(adapter)), lineage.of_model(base)])
         os.rename(partial, output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return f"merged {adapter} into {base}: {output} ({merged.num_parameters():,} parameters, {merged.dtype})"
+
+
+def write_manifest(folder: Path, links: list[lineage.Link], more: dict | None = None) -> None:
+    """Last of a folder's files; `links` are what the weights in it were made from."""
+    made = {"kind": "model", "name": "", "stage": "merge", "weights": provenance.weights_id(folder), "links": links}
+    manifest = {"stage": "merge", "finished": provenance.now(), "command": provenance.command_line(()), **(more or {})}
+    files.write_json(
+        folder / lineage.MERGE_MANIFEST, {**manifest, "versions": provenance.versions(), lineage.KEY: made}
+    )
 
 
 def add_adapter(model, adapter: Path, base: str):
@@ -235,18 +239,24 @@ def export(model: str, args: argparse.Namespace, links: list[lineage.Link]) -> N
 
 def comparison(model: str, args: argparse.Namespace) -> str:
     """How many sentences both engines translate alike, and those that they do not; or why they were not compared."""
-    trained = [name.split(" to ") for name in read_json(Path(args.adapter) / lineage.DATA_MANIFEST).get("languages", {})]
+    trained = [
+        name.split(" to ") for name in read_json(Path(args.adapter) / lineage.DATA_MANIFEST).get("languages", {})
+    ]
     src, tgt = next((names for names in trained if len(names) == 2), (None, None))
     src, tgt = args.src or src, args.tgt or tgt
     if not (src and tgt):
         return "not compared with transformers: pass --src and --tgt"
     try:
         sides = languages.find(src), languages.find(tgt)
-        found = conversion.compare(model, args.output, args.ctranslate2, *sides, args.check_sentences, args.trust_remote_code)
+        found = conversion.compare(
+            model, args.output, args.ctranslate2, *sides, args.check_sentences, args.trust_remote_code
+        )
     except UsageError as error:
         return f"not compared with transformers: {error}"
     others = [one for one in found if one.reference != one.translation]
-    lines = [f"{len(found) - len(others)} of {len(found)} sentences from {src} into {tgt} are translated as by transformers in float32"]
+    lines = [
+        f"{len(found) - len(others)} of {len(found)} sentences from {src} into {tgt} are translated as by transformers in float32"
+    ]
     for one in others:
         lines += [f"  {src}: {one.sentence}", f"  transformers: {one.reference}", f"  CTranslate2:  {one.translation}"]
     return "\n".join(lines)

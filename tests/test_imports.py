@@ -36,6 +36,7 @@ PARSERS = {
     "scripts.report": ["scripts/report.py"],
     "scripts.status": ["scripts/status.py"],
     "scripts.publish": ["scripts/publish.py"],
+    "scripts.sample": ["scripts/sample.py"],
 }
 HELP_LIMIT_S = 0.5
 

@@ -22,6 +22,25 @@ class Section(Choice):
 
 # In the order of the page.
 SECTIONS = {
+    "funnel": Section(
+        "comptra.report.sections.funnel:collect",
+        "what became of every prompt, text, sentence and pair",
+        "Funnel",
+        ("plot",),
+    ),
+    "pairs": Section(
+        "comptra.report.sections.pairs:collect",
+        "pairs, rejects and candidates with their paragraphs, to search and to filter",
+        "Pairs",
+        libraries=("tabulator",),
+        is_large=True,
+    ),
+    "contamination": Section(
+        "comptra.report.sections.contamination:collect",
+        "overlaps with test sets, and what was not checked",
+        "Contamination",
+        libraries=("plot",),
+    ),
     "training": Section(
         "comptra.report.sections.training:collect", "loss, held-out scores, the checkpoint", "Training", ("plot",)
     ),

@@ -79,7 +79,7 @@ def _pieces(
         "name": escaped(run.root.resolve().name or str(run.root)),
         "made": f"Made {escaped(made)} by TopXGen {topxgen.__version__} from "
         f"<span class=path>{escaped(str(run.root))}</span>",
-        "style": _style("tabulator" in {key for n in names for key in sections[n].libraries}),
+        "style": _style(names, "tabulator" in {key for n in names for key in sections[n].libraries}),
         "nav": "".join(f'<li><a href="#{name}">{escaped(sections[name].title)}</a></li>' for name in shown),
         "headlines": _headlines(options),
         "notices": _general_notices(options, sections, shown),
@@ -174,10 +174,11 @@ def _script(names: Iterable[str]) -> str:
     return "\n".join([(HERE / "page" / "page.js").read_text(encoding="utf-8"), *parts, "page.start();\n"])
 
 
-def _style(has_tables: bool) -> str:
-    return (_vendor("tabulator.min.css") if has_tables else "") + (HERE / "page" / "page.css").read_text(
-        encoding="utf-8"
-    )
+def _style(names: Iterable[str], has_tables: bool) -> str:
+    """The page's style, and those of the sections that have one."""
+    files = [HERE / "page" / f"{name}.css" for name in ("page", *names)]
+    parts = [path.read_text(encoding="utf-8") for path in files if path.exists()]
+    return "\n".join([*([_vendor("tabulator.min.css")] if has_tables else []), *parts])
 
 
 def _hash(script: str) -> str:

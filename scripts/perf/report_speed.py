@@ -99,6 +99,89 @@ def sections(opened: browser.Browser, page: Path) -> dict[str, float]:
     return found
 
 
+# Each interaction as a function of the page, and its time from the event to the painted result.
+INTERACTIONS = """
+const frame = () => new Promise(r => requestAnimationFrame(() => setTimeout(r)));
+const status = document.getElementById("pairs-status"), holder = document.querySelector("#pairs .tabulator-tableholder");
+const settled = async (before) => {
+  const end = performance.now() + 30000;
+  while ((status.textContent === before || status.textContent.startsWith("Preparing")) && performance.now() < end) await new Promise(r => setTimeout(r));
+};
+async function change(id, value) {
+  const control = document.getElementById(id), before = status.textContent, start = performance.now();
+  control.value = value;
+  control.dispatchEvent(new Event(control.tagName === "SELECT" ? "change" : "input", {bubbles: true}));
+  await settled(before);
+  await frame();
+  return Math.round(performance.now() - start);
+}
+async function sort(field) {
+  const head = () => document.querySelector(`#pairs .tabulator-col[tabulator-field=${field}]`), before = head().ariaSort, start = performance.now();
+  head().click();
+  while (head().ariaSort === before && performance.now() < start + 30000) await new Promise(r => setTimeout(r));
+  await frame();
+  return Math.round(performance.now() - start);
+}
+async function scroll() {
+  const times = [], steps = 60;
+  for (let i = 1; i <= steps; i++) {
+    const start = performance.now();
+    holder.scrollTop = holder.scrollHeight * (i % 2 ? i / steps : 1 - i / steps);
+    await frame();
+    times.push(performance.now() - start);
+  }
+  holder.scrollTop = 0;
+  await frame();
+  times.sort((a, b) => a - b);
+  return {median: Math.round(times[steps / 2]), worst: Math.round(times[steps - 1])};
+}
+const found = {rows: Number(status.dataset.count)}, select = (id) => [...document.getElementById(id).options].filter(o => o.value).map(o => o.value);
+await change("pairs-q", "warm up");
+await change("pairs-q", "");
+for (const [name, term] of Object.entries(terms)) {
+  found[`search: ${name}`] = await change("pairs-q", term);
+  found[`search: ${name}, rows`] = Number(status.dataset.count);
+  await change("pairs-q", "");
+}
+found["filter: language"] = await change("pairs-language", select("pairs-language")[0]);
+await change("pairs-language", "");
+found["filter: reason"] = await change("pairs-reason", select("pairs-reason")[0]);
+await change("pairs-reason", "");
+found["filter: score from 4"] = await change("pairs-min", "4");
+await change("pairs-min", "");
+found["sort: score"] = await sort("score");
+found["sort: length"] = await sort("length");
+found["sort: id"] = await sort("i");
+found["a jump in the rows"] = await scroll();
+const start = performance.now();
+document.querySelector("#pairs .tabulator-row").click();
+await frame();
+found["open a row"] = Math.round(performance.now() - start);
+return found;
+"""
+TERMS = {
+    "a word of many rows": "everyone",
+    "a word of few rows": "xylophone-like",
+    "one letter": "e",
+    "two words": "right human",
+}
+
+
+def interactions(opened: browser.Browser, page: Path, rounds: int) -> dict:
+    """Milliseconds of what a reader does with the pairs; the delay of 120 ms after the last key of a search is part of them."""
+    found = []
+    for _ in range(rounds):
+        pages.opened(opened, page, "pairs")
+        opened.wait("const s = document.getElementById('pairs-status'); return s && s.dataset.count", 120)
+        found.append(opened.run_async(f"const terms = arguments[0];{INTERACTIONS}", TERMS))
+    return {
+        name: {key: median([one[name][key] for one in found]) for key in first}
+        if isinstance(first := found[0][name], dict)
+        else median([one[name] for one in found])
+        for name in found[0]
+    }
+
+
 def screenshots(opened: browser.Browser, page: Path, folder: Path) -> None:
     """Every section in both themes, wide and narrow, and the page as it is printed."""
     for size, (width, height) in pages.SIZES.items():
@@ -131,6 +214,8 @@ def measure(run: Path, folder: Path, args: argparse.Namespace) -> dict:
         for kind in kinds:
             page = folder / f"{kind}.html"
             result[kind] |= loading(opened, page, args.rounds) | {"sections_ms": sections(opened, page)}
+            if "pairs" in result[kind]["sections_ms"]:
+                result[kind]["pairs_ms"] = interactions(opened, page, min(args.rounds, 3))
             result[kind]["faults"] = opened.faults()
             print(kind, result[kind], flush=True)
         if args.screenshots:

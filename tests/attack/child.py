@@ -32,6 +32,7 @@ LIGHT += (
     "scripts.status",
     "scripts.publish",
     "pyarrow.parquet",
+    "scripts.sample",
     "ruamel.yaml",
     "topxgen.inference.openai",
 )

@@ -23,8 +23,9 @@ BASES = {
     "scripts/compare.py": COMPARE,
     "scripts/probe_contamination.py": STAGES["probe"].command,
     "scripts/report.py": STAGES["report"].command,
-    "scripts/status.py": STAGES["status"].command,
     "scripts/publish.py": STAGES["publish"].command,
+    "scripts/status.py": ("scripts/status.py", "in"),
+    "scripts/sample.py": ("scripts/sample.py", "in", "--language", "Basque"),
 }
 HEAVY = ("train.py", "scripts/merge_lora.py")
 # Where a user may write outside the folder, if they say so.

@@ -82,9 +82,7 @@ def test_what_was_removed_and_how(demo):
     assert "udhr test (Basque)" in card and "udhr dev (English)" in card
     assert "| dropped with their paragraph | 1 | 2 |" in card
     assert "Two texts overlap if they share 10 consecutive words" in card
-    assert (
-        "**Not decontaminated" not in card and "**Not known about this data" in card
-    )  # no manifest of the translations
+    assert "**Not decontaminated" not in card and "**Not known about this data" not in card
     assert "at least 3.2 (`--min_score`)" in card
     # A card with benchmark texts would contaminate what is trained on it.
     assert "Gizon-emakume" not in card

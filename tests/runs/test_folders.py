@@ -82,7 +82,7 @@ def test_a_run_with_all_stages(tmp_path):
     assert relative(tmp_path, run.evaluations) == ["scores.json"]
     assert relative(tmp_path, run.experiments) == ["comparison.json"]
     assert relative(tmp_path, run.records) == ["run"]
-    assert find(tmp_path, tmp_path / "nllb", tmp_path) == run
+    assert find(tmp_path, tmp_path / "train" / ".." / "nllb", tmp_path) == run
 
 
 def test_the_original_tree_and_a_folder_of_pairs_alone(tmp_path):

@@ -150,13 +150,13 @@ class Browser:
         from selenium.webdriver import ActionChains
 
         element = self.one(element) if isinstance(element, str) else element
-        self.run("arguments[0].scrollIntoView({block: 'center'})", element)
+        self.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
         ActionChains(self.driver).move_to_element(element).click().perform()
 
     def type(self, selector: str, text: str) -> None:
         """Replace what a field holds."""
         field = self.one(selector)
-        self.run("arguments[0].scrollIntoView({block: 'center'})", field)
+        self.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", field)
         field.clear()
         field.send_keys(text)
 
@@ -175,7 +175,8 @@ class Browser:
 
     def theme(self, scheme: str, media: str = "") -> None:
         """ "light" or "dark"; `media` "print" shows the page as it is printed."""
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wanted.items()]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
 
     def screenshot(self, path: Path, selector: str | None = None, max_height: int = 6000) -> Path:

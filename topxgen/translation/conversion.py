@@ -34,7 +34,13 @@ def convert(model: str, folder: Path, compute_type: str, trust_remote_code: bool
 
 
 def compare(
-    model: str, folder: Path, compute_type: str, source: Language, target: Language, count: int, trust_remote_code: bool = False
+    model: str,
+    folder: Path,
+    compute_type: str,
+    source: Language,
+    target: Language,
+    count: int,
+    trust_remote_code: bool = False,
 ) -> list[Compared]:
     """Translations of the first `count` sentences of the Universal Declaration of Human Rights by both engines.
 

@@ -82,6 +82,21 @@ const page = (() => {
     return { name, code: `${code}-${script}`, dir, script, endonym };
   }
 
+  /* Whether this computer can show a text: where no font has its letters, the browser draws all of them alike, as a box. */
+  function hasFont(string) {
+    const letters = [...new Set(string.match(/(?![\u0000-\u024f])\p{L}/gu) || [])].slice(0, 8);
+    if (letters.length < 2) return true;
+    const context = Object.assign(document.createElement("canvas"), { width: 40, height: 40 }).getContext("2d", { willReadFrequently: true });
+    context.font = `24px ${getComputedStyle(document.body).fontFamily}`;
+    context.textBaseline = "middle";
+    const drawn = letters.map((letter) => {
+      context.clearRect(0, 0, 40, 40);
+      context.fillText(letter, 4, 20);
+      return context.getImageData(0, 0, 40, 40).data.join();
+    });
+    return new Set(drawn).size > 1;
+  }
+
   // --- numbers ---
 
   const integers = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 0 });
@@ -121,7 +136,7 @@ const page = (() => {
         : el("td", { class: classes[i] }, cell(row, spec)))));
     const caption = options.caption && el("caption", {}, options.caption);
     const element = el("table", { class: options.wide ? "wide" : null }, caption, el("thead", {}, head), el("tbody", {}, body));
-    return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.caption || options.label || specs[0].title }, element);
+    return el("div", { class: rows.length > 30 ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": options.caption || options.label || specs[0].title }, element);
   }
 
   /* A figure of Observable Plot: redrawn at the width it has, at most `plotOptions.maxWidth`; plotOptions may be a function of the
@@ -236,10 +251,12 @@ const page = (() => {
     if (!target) return;
     const state = states.get(target.name);
     followed = true;
+    current(target.name);
+    const hash = location.hash;
     await render(target.name);
+    if (location.hash !== hash) return; // the reader has gone on meanwhile
     state.element.scrollIntoView({ block: "start" });
     if (state.controller && state.controller.show) await state.controller.show(target.params);
-    current(target.name);
   }
 
   function current(name) {
@@ -305,5 +322,5 @@ const page = (() => {
     });
   }
 
-  return { sections, colors, el, add, text, marked, language, number, share, table, chart, data, library, show, replace, fragment, render, announce, start };
+  return { sections, colors, el, add, text, marked, language, hasFont, number, share, table, chart, data, library, show, replace, fragment, render, announce, start };
 })();

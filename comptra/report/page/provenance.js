@@ -11,22 +11,41 @@ function shell(words) {
   return lines.join(" \\\n    ");
 }
 
-/* Any JSON value, as text, or as a nested list of names and values. */
+const isObject = (item) => typeof item === "object" && item !== null && !Array.isArray(item);
+const isFlat = (item) => typeof item !== "object" || item === null || (Array.isArray(item) && item.every((one) => typeof one !== "object" || one === null));
+
+/* Any JSON value, as text, a list of names and values, or a table. */
 function value(item) {
   if (item === null || item === undefined) return page.el("span", { class: "muted" }, "none");
-  if (Array.isArray(item)) {
-    if (item.every((one) => typeof one !== "object" || one === null)) return page.marked(item.map(String).join(", ") || "none");
-    return page.el("ol", {}, item.map((one) => page.el("li", {}, value(one))));
+  if (isFlat(item)) {
+    const string = Array.isArray(item) ? item.map(String).join(", ") || "none" : String(item);
+    return SHORT_HASH.test(item) ? page.el("code", {}, string) : page.marked(string);
   }
-  if (typeof item === "object") return pairs(item);
-  const text = page.marked(String(item));
-  return SHORT_HASH.test(item) ? page.el("code", {}, text) : text;
+  return isObject(item) ? pairs(item) : page.el("ol", {}, item.map((one) => page.el("li", {}, value(one))));
 }
 
+/* Names and values: short ones in columns, each that has parts below. */
 function pairs(object) {
   const entries = Object.entries(object);
   if (!entries.length) return page.el("span", { class: "muted" }, "none");
-  return page.el("dl", { class: "pairs" }, entries.map(([name, item]) => page.el("div", {}, page.el("dt", {}, page.marked(name)), page.el("dd", {}, value(item)))));
+  if (entries.length > 1 && entries.every(([, item]) => isObject(item))) return matrix(entries);
+  const flat = entries.filter(([, item]) => isFlat(item));
+  return [
+    flat.length ? page.el("dl", { class: "pairs" }, flat.map(([name, item]) => page.el("div", {}, page.el("dt", {}, page.marked(name)), page.el("dd", {}, value(item))))) : null,
+    entries.filter(([, item]) => !isFlat(item)).map(([name, item]) => page.el("div", { class: "part" }, page.el("div", { class: "muted" }, page.marked(name)), value(item))),
+  ];
+}
+
+/* What is of several languages, say: a row for each, with a column for each figure at any depth. */
+function matrix(entries) {
+  const rows = entries.map(([name, item]) => [name, leaves(item)]);
+  const columns = [...new Set(rows.flatMap(([, row]) => Object.keys(row)))];
+  return page.table(["", ...columns.map((column) => ({ title: column, value: ([, row]) => (isFlat(row[column]) && typeof row[column] === "number" ? row[column] : row[column] === undefined ? null : value(row[column])) }))],
+    rows, { label: "Figures by name" });
+}
+
+function leaves(item, prefix = "") {
+  return Object.fromEntries(Object.entries(item).flatMap(([name, part]) => (isObject(part) ? Object.entries(leaves(part, `${prefix}${name}.`)) : [[prefix + name, part]])));
 }
 
 function duration(step) {
@@ -36,7 +55,18 @@ function duration(step) {
   return seconds < 7200 ? `${page.number(seconds / 60, 1)} min` : `${page.number(seconds / 3600, 1)} h`;
 }
 
+function languages({ languages: names }) {
+  return names.length > 3 ? `${names.length} languages` : names.join(", ");
+}
+
 const time = (text) => (text ? text.replace("T", " ").replace(/(\+00:00|Z)$/, " UTC") : "–");
+
+/* The lineage of a step, of several languages by name, or of translations. */
+function chains(item) {
+  if (item.kind) return lineage(item);
+  return Object.entries(item).map(([name, link]) => (link && link.kind ? [page.el("div", { class: "muted" }, page.marked(name)), lineage(link)]
+    : Array.isArray(link) ? link.map(lineage) : [page.el("div", { class: "muted" }, page.marked(name)), value(link)]));
+}
 
 function details(title, content) {
   return page.el("details", {}, page.el("summary", {}, title), content);
@@ -54,30 +84,35 @@ function lineage(link) {
     links.map(lineage)));
 }
 
-page.sections.provenance = async function (element, data) {
-  const meta = await page.data("page");
+/* The stages as a table, and each in detail. */
+function steps(element, all) {
   element.append(page.el("p", {}, "Each row is a manifest, which a stage writes when it has finished, or the settings of a stage that has not. ",
     "The commands repeat the run; settings are all that decides its results."));
   element.append(page.table([
     { title: "stage", value: "stage" },
-    { title: "of", value: (step) => step.language || "all" },
+    { title: "languages", value: (step) => languages(step), class: "nowrap" },
     { title: "folder", value: (step) => page.el("span", { class: "path" }, page.marked(step.folder)) },
     { title: "started", value: (step) => time(step.started), class: "nowrap" },
     { title: "took", value: duration, class: "number" },
     { title: "state", value: (step) => (step.complete ? "complete" : page.el("b", { class: "warn" }, "not finished")) },
-  ], data.steps, { label: "Stages", wide: true }));
+  ], all, { label: "Stages", wide: true }));
 
   element.append(page.el("h3", {}, "Stages in detail"));
-  for (const step of data.steps) {
+  for (const step of all) {
     element.append(page.el("details", { class: "step" },
-      page.el("summary", {}, page.el("b", {}, step.stage), ` ${step.language} `, page.el("span", { class: "path" }, page.marked(`${step.folder}/${step.file}`))),
+      page.el("summary", {}, page.el("b", {}, step.stage), ` ${languages(step)} `, page.el("span", { class: "path" }, page.marked(step.folder))),
+      page.el("p", { class: "note" }, page.marked(step.files.slice(0, 4).join(", ")), step.files.length > 4 ? ` and ${step.files.length - 4} more` : ""),
       step.command ? [page.el("h4", {}, "Command"), page.el("pre", {}, page.marked(shell(step.command)))] : null,
       step.settings ? [page.el("h4", {}, "Settings that decide the result"), pairs(step.settings)] : null,
       Object.keys(step.facts).length ? [page.el("h4", {}, "What it recorded"), pairs(step.facts)] : null,
-      step.lineage ? [page.el("h4", {}, "What it was made from"), lineage(step.lineage)] : null,
+      step.lineage ? [page.el("h4", {}, "What it was made from"), chains(step.lineage)] : null,
       step.versions ? [page.el("h4", {}, "Versions"), value(Object.entries(step.versions).map(([name, version]) => `${name} ${version}`))] : null));
   }
+}
 
+page.sections.provenance = async function (element, data) {
+  const meta = await page.data("page");
+  if (data.steps.length) steps(element, data.steps);
   if (data.records.length) {
     element.append(page.el("h3", {}, "Recorded by the run file"), page.table([
       { title: "stage", value: "stage" },

@@ -1,8 +1,9 @@
 """Provenance: what was run, when, with which settings and versions, on what; and what is missing."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from comptra.report import Options
 from topxgen.common.errors import UsageError
@@ -18,12 +19,35 @@ MAX_ITEMS, MAX_CHARS = 60, 4000
 _APART = {"stage", "complete", "command", "started", "finished", "settings", "versions", "lineage"}
 
 
+class _Manifest(TypedDict, total=False):
+    """What manifests, settings files and records of scripts/run.py may hold, as far as the page needs its form."""
+
+    stage: str
+    complete: bool
+    started: str | None
+    finished: str | None
+    command: list[str]
+    settings: dict
+    versions: dict[str, str]
+    lineage: dict
+
+
+class _Record(TypedDict, total=False):
+    words: list[str]
+    inputs: dict
+    outputs: dict
+    exit_code: int
+    started: str
+    finished: str
+    hours: float
+
+
 def collect(run: "Run", options: Options) -> dict | None:
-    """`steps`: of each manifest, or of settings without one, `stage`, `folder`, `languages`, `command`, times, `settings`,
-    `versions`, `lineage` and the rest as `facts`; `records`: stages as scripts/run.py recorded them."""
-    steps = [step for folder in _folders(run) for step in _steps(run.root, folder, options)]
+    """`steps`: of the manifests of a command, or of settings without one, `stage`, `folder`, `languages`, `command`, times,
+    `settings`, `versions`, `lineage` and the rest as `facts`; `records`: stages as scripts/run.py recorded them."""
+    steps = [step for folder in _folders(run) for step in _together(_steps(run.root, folder, options))]
     records = [record for folder in run.records for record in _records(run.root, folder, options)]
-    if not steps and not records:
+    if not _folders(run) and not records:
         return None
     for text in _missing(run, steps):
         options.notice("missing", NAME, text)
@@ -38,9 +62,9 @@ def _folders(run: "Run") -> list[Path]:
 
 def _steps(root: Path, folder: Path, options: Options) -> Iterator[dict]:
     """Of each manifest in a folder, and of each stage that has only settings yet."""
-    manifests = {path: _read(path, options) for path in sorted(folder.glob("manifest_*.json"))}
+    manifests = {path: _read(path, _Manifest, options) for path in sorted(folder.glob("manifest_*.json"))}
     stages = {manifest.get("stage") for manifest in manifests.values()}
-    settings = {path: _read(path, options) for path in sorted(folder.glob("settings_*.json"))}
+    settings = {path: _read(path, dict, options) for path in sorted(folder.glob("settings_*.json"))}
     for path, manifest in manifests.items():
         if manifest:
             yield _step(root, path, manifest)
@@ -56,8 +80,8 @@ def _step(root: Path, path: Path, manifest: dict) -> dict:
     return {
         "stage": stage,
         "folder": _relative(root, path.parent),
-        "file": path.name,
-        "language": language,
+        "files": [path.name],
+        "languages": [language] if language else [],
         # Manifests are written last; those of training say whether it went on to the end.
         "complete": bool(manifest.get("complete", True)),
         **{
@@ -68,9 +92,40 @@ def _step(root: Path, path: Path, manifest: dict) -> dict:
     }
 
 
+def _together(steps: Iterable[dict]) -> list[dict]:
+    """Manifests of one command in a folder as one step: datagen.py and decontamination.py write one for each language.
+
+    Where there is one for all languages, it has the counts of all; else facts, and settings that differ, are by language.
+    """
+    groups: dict[str, list[dict]] = {}
+    for step in steps:
+        same = [step[key] for key in ("stage", "command", "complete")]
+        groups.setdefault(json.dumps(same), []).append(step)
+    merged = []
+    for group in groups.values():
+        whole = next((step for step in group if not step["languages"]), None)
+        single = whole or (group[0] if len(group) == 1 else None)
+        times = {key: [step[key] for step in group if step[key]] for key in ("started", "finished")}
+        merged.append(
+            (single or group[0])
+            | {
+                "files": [name for step in group for name in step["files"]],
+                "languages": [name for step in group for name in step["languages"]],
+                "started": min(times["started"], default=None),
+                "finished": max(times["finished"], default=None),
+            }
+        )
+        if not single:
+            for key in ("settings", "facts", "lineage"):
+                of_each = {step["languages"][0]: step[key] for step in group}
+                if key != "settings" or len({json.dumps(settings) for settings in of_each.values()}) > 1:
+                    merged[-1][key] = of_each
+    return merged
+
+
 def _records(root: Path, folder: Path, options: Options) -> Iterator[dict]:
     for path in sorted(folder.glob("*.json")):
-        if record := _read(path, options):
+        if record := _read(path, _Record, options):
             kept = {
                 key: short(record.get(key))
                 for key in ("words", "inputs", "outputs", "exit_code", "started", "finished", "hours")
@@ -118,10 +173,10 @@ def short(value: Any) -> Any:
     return value
 
 
-def _read(path: Path, options: Options) -> dict:
+def _read(path: Path, schema: type, options: Options) -> dict:
     """A JSON object; {} and a notice for a file that is damaged or went away."""
     try:
-        return read_json(path)
+        return read_json(path, schema)
     except (OSError, UsageError) as error:
         options.notice("problem", NAME, str(error))
         return {}

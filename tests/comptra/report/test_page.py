@@ -161,15 +161,13 @@ def test_a_section_that_cannot_be_made_is_named_and_the_others_are_there(tmp_pat
         raise OSError(5, "Input/output error", "<pairs>")
 
     monkeypatch.setattr("comptra.report.sections.provenance.broken", collect, raising=False)
-    rows = {
-        "broken": replace(SECTIONS["provenance"], target="comptra.report.sections.provenance:broken", title="Pairs")
-    }
-    monkeypatch.setattr(page.build, "__defaults__", (rows | SECTIONS,))
+    rows = {"pairs": replace(SECTIONS["provenance"], target="comptra.report.sections.provenance:broken", title="Pairs")}
+    monkeypatch.setattr(page.build, "__defaults__", (SECTIONS | rows,))
     result = make_page(tmp_path / "run", "-o", tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert result.returncode == 3 and "broken: this section could not be made: [Errno 5]" in result.stderr
+    assert result.returncode == 3 and "pairs: this section could not be made: [Errno 5]" in result.stderr
     assert (
-        '<section id="broken"' in text
+        '<section id="pairs"' in text
         and "could not be made: [Errno 5] Input/output error: &#x27;&lt;pairs&gt;&#x27;" in text
     )
     assert packing.read(tmp_path / "page.html", "provenance")["steps"]

@@ -1,0 +1,122 @@
+"""What decontaminations have left: their manifests, reports and hits."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Required, TypedDict
+
+import msgspec
+
+from topxgen.common.records import FilteredLayout
+from topxgen.decontamination.report import Hit, Overlaps, SharedPair
+from topxgen.runs.folders import BackTranslation
+from topxgen.runs.reading import Problems, read_file, read_lines
+
+Pairs = list[tuple[str, str]]
+
+
+class Split(TypedDict, total=False):
+    """A split that a side was compared with."""
+
+    benchmark: Required[str]
+    split: Required[str]
+    language: Required[str]
+    texts: int
+    published_texts: int  # of a partial copy
+
+
+class Rules(TypedDict, total=False):
+    """What decides what overlaps; the last three in manifests only."""
+
+    ngram_size: int
+    tokenizer: str
+    near_duplicate_threshold: float | None
+    benchmarks: dict[str, list[Split]]
+    language_not_covered: Pairs
+    not_loaded: Pairs
+
+
+class Part(TypedDict, total=False):
+    """What a report says of a language, in any version."""
+
+    input_sha256: str
+    settings: Rules
+    counts: dict[str, int]
+    not_checked: list[str]
+    overlaps: list[Overlaps]
+    partial: Pairs
+    language_not_covered: Pairs
+    not_loaded: Pairs
+
+
+class SharedTexts(SharedPair, total=False):
+    match: str
+
+
+class SharedRow(TypedDict, total=False):
+    """What two splits share; `pool`: demonstrations are drawn from one of them."""
+
+    language: Required[str]
+    first: Required[tuple[str, str]]
+    second: Required[tuple[str, str]]
+    pool: bool
+    pairs: Required[list[SharedTexts]]
+
+
+class Report(msgspec.Struct):
+    """decontamination_report.json without its hits, of which there may be millions."""
+
+    settings: Rules = {}
+    languages: dict[str, Part] = {}
+    between_benchmarks: list[SharedRow] = []
+
+
+class Audit(Report):
+    """decontamination_audit.json, the only file with the hits of an audit."""
+
+    hits: dict[str, list[Hit]] = {}
+
+
+class _Input(TypedDict, total=False):
+    bytes: int | None
+
+
+class Manifest(TypedDict, total=False):
+    """manifest_decontaminate_{Language}.json, as far as it is shown."""
+
+    settings: Rules
+    counts: dict[str, int]
+    input: _Input
+    input_sha256: str
+    finished: str
+
+
+def report(back_translation: BackTranslation, problems: Problems) -> Report | None:
+    """The report beside the filtered files; None if there is none."""
+    folder = back_translation.filtered
+    return _read(folder / "decontamination_report.json", Report, problems) if folder else None
+
+
+def audit(back_translation: BackTranslation, problems: Problems) -> Audit | None:
+    """The report of decontamination.py --audit beside the pairs; None if there is none."""
+    return _read(back_translation.folder / "decontamination_audit.json", Audit, problems)
+
+
+def manifest(back_translation: BackTranslation, language: str, problems: Problems) -> Manifest:
+    """That of a language; {} without one, or without filtered files."""
+    folder = back_translation.filtered
+    return read_file(FilteredLayout(folder).manifest(language), Manifest, problems) if folder else {}
+
+
+def hits(back_translation: BackTranslation, language: str, problems: Problems) -> Iterator[Hit]:
+    """Every hit of a language, in the order of the pairs' file."""
+    if back_translation.filtered:
+        path = FilteredLayout(back_translation.filtered).hits(language)
+        yield from (hit for _, hit in read_lines(path, Hit, problems))
+
+
+def _read(path: Path, schema: type, problems: Problems) -> Any:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=schema) if path.exists() else None
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
+        problems.add(path, f" cannot be read: {error}")
+        return None
