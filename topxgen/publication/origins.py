@@ -66,7 +66,7 @@ class Origin:
 
 
 def of(run: Run, configs: list[Config]) -> dict[str, list[Origin]]:
-    """By config, in the order of its sources."""
+    """By config, in the order of its sources. Raises UsageError if a file of the run cannot be read."""
     folders = {source.folder for config in configs for source in config.sources}
     own = tuple(one for one in run.back_translations if one.folder in folders)
     part = replace(
@@ -86,6 +86,9 @@ def of(run: Run, configs: list[Config]) -> dict[str, list[Origin]]:
                 origin.funnel = funnel
                 origin.unknown += map(masked, funnel.problems)
     found[configs[0].name][0].unknown += map(masked, problems.lines())
+    for line in (*problems.lines(), *(line for one in funnels.values() for line in one.problems)):
+        if " cannot be read: " in line or " was read twice " in line:  # a card with half the counts would look whole
+            raise UsageError(f"{line}; publish when it can be read")
     return found
 
 
@@ -158,7 +161,7 @@ def _add_report(origin: Origin, folder: Path) -> None:
 def _read(path: Path, schema: type, origin: Origin) -> dict:
     try:
         return read_json(path, schema)
-    except (UsageError, OSError) as error:
+    except UsageError as error:
         origin.unknown.append(masked(str(error)))
         return {}
 
