@@ -21,7 +21,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from comptra import evaluation_sets, guard
@@ -150,15 +150,15 @@ def _add_data_flags(add) -> None:
     add("--allow_partial", **FLAG, help="also score unfinished runs, on the sentences they have")
 
 
-def evaluate(args: argparse.Namespace) -> tuple[dict, Iterator[dict]]:
+def evaluate(args: argparse.Namespace, load_test_set: Callable | None = None) -> tuple[dict, Iterator[dict]]:
     """The report (--json): for each test set and direction, the systems with their scores; and the rows of --segments.
 
-    Raises UsageError.
+    `load_test_set`: in place of `loader_of_test_sets`. Raises UsageError.
     """
     names = usable_metrics(args, bool(args.baseline))
     baselines = find_runs([args.baseline], args.step) if args.baseline else []
     folders = {folder.resolve(): folder for folder in baselines + find_runs(args.dirs, args.step)}
-    load_test_set = loader_of_test_sets(args)
+    load_test_set = load_test_set or loader_of_test_sets(args)
     groups: dict[tuple, list[System]] = {}
     skipped: dict[str, str] = {}
     for folder in folders.values():  # one bad folder of a tree must not hide the scores of the others

@@ -2,7 +2,7 @@
 # The whole pipeline, end to end, on parts that need neither a GPU nor a network connection:
 #
 #   topics -> Basque paragraphs -> sentences -> English back-translations -> scores -> decontamination
-#          -> fine-tuning -> translations of a test set, before and after -> scores
+#          -> fine-tuning -> translations of a test set, before and after -> scores -> a page to look at all of it
 #
 #   bash scripts/demo.sh
 #
@@ -20,3 +20,6 @@ api=vllm
 .venv/bin/python -c 'import vllm' >/dev/null 2>&1 || api=hf
 
 .venv/bin/python scripts/run.py configs/runs/demo.yaml --set datagen.inference_api=$api
+
+printf '\n=== %s\n' "The page of the run: open it in a browser"
+.venv/bin/python scripts/report.py configs/runs/demo.yaml -o outputs/demo/report.html

@@ -5,7 +5,7 @@
     python scripts/report.py outputs/demo -o all.html --max_mb 60
 
 DIR is the output directory of a run, at any stage: it may still be written to, lack stages, or be of an older version or of the
-original code. Of a run file, its output_dir is taken. The page has a section for each kind of file that is there: paragraphs and
+original code. A run file stands for its output_dir, and those of its stages. The page has a section for each kind of file that is there: paragraphs and
 pairs with the reasons of rejects, contamination, training, evaluation, and the commands and settings of all stages. It says what it
 does not show. Open it in any current browser; nothing is fetched, and texts of models cannot run in it.
 
@@ -32,7 +32,7 @@ MB = 1_000_000
 
 def build_parser() -> Parser:
     parser = Parser(
-        __doc__, incomplete="a section could not be made from its files, or the page is larger than --max_mb"
+        __doc__, incomplete="files or lines could not be read, which the page names, or it is larger than --max_mb"
     )
     parser.add_argument("run", type=Path, metavar="DIR|RUN.yaml", help="output directory of a run, or a run file")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="HTML", help="the page to write")
@@ -55,41 +55,44 @@ def run(args: argparse.Namespace) -> int:
     from topxgen.runs.folders import find
 
     check_output_files({"--output": args.output})
-    root = _folder(args.run)
+    root, *others = _folders(args.run)
     options = Options(args.seed, args.max_examples, benchmark_dir=args.benchmark_dir)
     limit = int(args.max_mb * MB)
-    with watching(root) as sources:
-        pieces, failed = page.build(find(root), sources, options, limit, command_line(()))
+    with watching(root, *others) as sources:
+        pieces = page.build(find(root, *others), sources, options, limit, command_line(()))
     write_atomic(args.output, pieces)
     size = args.output.stat().st_size
-    for notice in options.notices:
-        if notice.level == "problem":
-            logger.warning(f"{notice.section or root}: {notice.text}")
+    problems = [notice for notice in options.notices if notice.level == "problem"]
+    for notice in problems:
+        logger.warning(f"{notice.section or root}: {notice.text}")
     show(f"{args.output}: {size / MB:.1f} MB")
     if size > limit:
         logger.warning(
             f"{args.output} is larger than --max_mb {args.max_mb:g}: the sections without pairs need as much"
         )
-    return EXIT_INCOMPLETE if failed or size > limit else 0
+    return EXIT_INCOMPLETE if problems or size > limit else 0
 
 
-def _folder(path: Path) -> Path:
-    """The folder of a run, given itself or by its run file."""
+def _folders(path: Path) -> list[Path]:
+    """The folder of a run, given itself or by its run file, and others that stages of a run file write to."""
     if path.is_dir():
-        return path
+        return [path]
     if not path.exists():
         raise UsageError(f"{path} does not exist; pass the output directory of a run, or its run file")
     if path.suffix not in (".yaml", ".yml"):
         raise UsageError(f"{path} is neither a directory nor a run file (.yaml); pass the output directory of a run")
     from topxgen.common.run_files import RunFile
-    from topxgen.experiments.chain import folder_of
+    from topxgen.experiments.chain import flags_by_section, folder_of
 
-    folder = folder_of(RunFile.read(path))
+    file = RunFile.read(path)
+    folder = folder_of(file)
     if not folder.is_dir():
         raise UsageError(
             f"{folder}, the output_dir of {path}, does not exist: run it first (python scripts/run.py {path})"
         )
-    return folder
+    flags = flags_by_section()
+    named = [entry.get("output_dir") for section in file.sections for entry in file.stage(section, flags[section])]
+    return [folder, *(Path(name) for name in dict.fromkeys(filter(None, named)) if Path(name).is_dir())]
 
 
 def main() -> int:

@@ -35,6 +35,12 @@ SECTIONS = {
         libraries=("tabulator",),
         is_large=True,
     ),
+    "distributions": Section(
+        "comptra.report.sections.distributions:collect",
+        "lengths, scores, topics, repetition, tokens, times",
+        "Distributions",
+        ("plot",),
+    ),
     "contamination": Section(
         "comptra.report.sections.contamination:collect",
         "overlaps with test sets, and what was not checked",
@@ -44,6 +50,12 @@ SECTIONS = {
     "training": Section(
         "comptra.report.sections.training:collect", "loss, held-out scores, the checkpoint", "Training", ("plot",)
     ),
+    "evaluation": Section(
+        "comptra.report.sections.evaluation:collect",
+        "scores with intervals and marks, against steps, and two systems side by side by sentence",
+        "Evaluation",
+        ("plot", "diff"),
+    ),
     "provenance": Section(
         "comptra.report.sections.provenance:collect", "commands, settings, versions, digests, times", "Provenance"
     ),
@@ -52,8 +64,10 @@ SECTIONS = {
 LIBRARIES = {
     "plot": ("d3.min.js", "plot.min.js"),
     "tabulator": ("tabulator.min.js",),
+    "diff": ("diff.min.js",),
 }
-LEVELS = ("problem", "missing", "info")
+# problem: something could not be read, and the page is incomplete; warning: what was read bodes ill.
+LEVELS = ("problem", "warning", "missing", "info")
 
 
 @dataclass(frozen=True)
@@ -78,12 +92,14 @@ class Headline:
 class Options:
     """What collecting functions are told, and what they tell the page besides their data.
 
-    `max_bytes`: what the data of the section may take, compressed (packing.size_of); None: no limit.
+    `max_bytes`: what the data of the section may take, compressed (packing.size_of); None: no limit. `page_bytes`: the limit of the
+    page's size.
     """
 
     seed: int = 122
     max_examples: int = 20  # of each reason and language, where a section shows some
     max_bytes: int | None = None
+    page_bytes: int = 5_000_000
     benchmark_dir: Path | None = None
     notices: list[Notice] = field(default_factory=list)
     headlines: list[Headline] = field(default_factory=list)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 # Bytes kept free for what is known last: the list of files, and notices of sections that are collected last.
 ROOM_FOR_REST = 60_000
-LEVEL_NAMES = {"problem": "Problem", "missing": "Not here", "info": "Note"}
+LEVEL_NAMES = {"problem": "Problem", "warning": "Warning", "missing": "Not here", "info": "Note"}
 
 
 def build(
@@ -32,13 +32,13 @@ def build(
     max_bytes: int,
     command: list[str],
     sections: Mapping[str, Section] = SECTIONS,
-) -> tuple[list[str], list[str]]:
-    """The page in pieces, and the names of sections that could not be made; the page has the reasons.
+) -> list[str]:
+    """The page in pieces. A section that cannot be made from its files is a notice.
 
     `max_bytes` is the limit of the page's size: sections that are `is_large` get what the others leave.
     """
-    started = provenance.now()
-    failed, data = [], {}
+    started, options.page_bytes = provenance.now(), max_bytes
+    data = {}
     for problem in run.problems:
         options.notice("problem", "", problem)
     for name in sorted(sections, key=lambda name: sections[name].is_large):
@@ -49,14 +49,16 @@ def build(
         try:
             value = sections[name].load()(run, options)
         except (UsageError, OSError) as error:
-            failed.append(name)
             options.notice("problem", name, f"this section could not be made: {error}")
             value = None
         if value is not None:
             data[name] = packing.compressed(value)
-    meta = {"root": str(run.root), "started": started, "command": command, "sources": sources.listing()}
+    listing = sources.listing()
+    if changed := sum("changed" in file for file in listing):
+        options.notice("info", "", f"{changed:,} files were written to while this page was made: the run goes on")
+    meta = {"root": str(run.root), "started": started, "command": command, "sources": listing}
     data["page"] = packing.compressed(meta | {"versions": provenance.versions() | {"topxgen": topxgen.__version__}})
-    return list(_pieces(run, options, sections, data, started)), failed
+    return list(_pieces(run, options, sections, data, started))
 
 
 def _pieces(

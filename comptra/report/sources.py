@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,39 +11,47 @@ _watchers: list["Sources"] = []
 
 
 class Sources:
-    """The files below `root` that were opened for reading while it watched, however a library opened them."""
+    """The files below some folders that were opened for reading while it watched, however a library opened them."""
 
-    def __init__(self, root: Path):
-        self._root = root.resolve()
+    def __init__(self, roots: Sequence[Path]):
+        self._roots = [root.resolve() for root in roots]
         self._seen: dict[Path, tuple[int, int] | None] = {}  # size and time of change when first opened
 
     def opened(self, path: str) -> None:
         name = Path(os.path.abspath(path))
-        if name not in self._seen and name.is_relative_to(self._root) and name.is_file():
+        if name not in self._seen and any(map(name.is_relative_to, self._roots)) and name.is_file():
             self._seen[name] = _state(name)
 
     def listing(self) -> list[dict]:
-        """Per file `path` (from the root), `size` and `sha256`; null, and `changed`, of one that changed while it was read."""
+        """Per file `path` (from the first folder, whole if it is not below that), `size` and `sha256`; null, and `changed`, of one
+        that changed while it was read.
+
+        Raises OSError for a file that is there and cannot be read again.
+        """
         files = []
         for path, before in sorted(self._seen.items()):
             try:
                 with open(path, "rb") as file:
                     sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError:
+            except FileNotFoundError:
                 sha256 = None
-            changed = sha256 is None or _state(path) != before
-            entry = {"path": path.relative_to(self._root).as_posix(), "size": before and before[0]}
-            files.append(entry | ({"sha256": None, "changed": True} if changed else {"sha256": sha256}))
+            first = self._roots[0]
+            name = (path.relative_to(first) if path.is_relative_to(first) else path).as_posix()
+            is_same = sha256 is not None and _state(path) == before
+            files.append(
+                {"path": name, "size": before and before[0], "sha256": sha256 if is_same else None}
+                | ({} if is_same else {"changed": True})
+            )
         return files
 
 
 @contextmanager
-def watching(root: Path) -> Iterator[Sources]:
+def watching(*roots: Path) -> Iterator[Sources]:
     """Note the files that the block opens. Python calls the hook for every open, so no reader has to report its files."""
     if not _hook.installed:
         sys.addaudithook(_hook)  # it cannot be removed
         _hook.installed = True
-    sources = Sources(root)
+    sources = Sources(roots)
     _watchers.append(sources)
     try:
         yield sources

@@ -71,6 +71,16 @@ class ScoreCache:
         return self._opened[key]
 
 
+def last_scores(folder: Path, name: str, signature: str) -> dict[str, float]:
+    """What is kept in `folder` of the metric `name`, by key, if it was used last with this signature; nothing is written."""
+    room = folder / file_name(name)
+    try:
+        last = decode((room / "last.json").read_bytes(), LastUse)
+        return dict(_read(room / file_name(last["fingerprint"]))) if last["signature"] == signature else {}
+    except (OSError, ValueError):  # none, or a damaged file
+        return {}
+
+
 class MetricScores:
     """The scores of one metric with one fingerprint, by key."""
 

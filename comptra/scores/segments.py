@@ -9,12 +9,13 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comptra.ordered_jsonl import shortened
 from comptra.scores import metrics
 from comptra.scores.metrics import METRICS, Metric, MetricSettings, Scorer, Segment, SegmentMetric, Test
-from comptra.scores.segment_cache import ScoreCache, keys_of
+from comptra.scores.segment_cache import ScoreCache, keys_of, last_scores
 from topxgen.common import signals
 from topxgen.common.console import Progress
 from topxgen.common.errors import UnknownLanguage, UsageError, reason
@@ -179,10 +180,8 @@ def score(
     Raises UsageError for a segment without a field that the metric reads, and for a score that is no finite number.
     """
     row = row_of(name)
-    worst = row.low if row.higher_is_better else row.high
     asked = [_as_read(name, row, segment) for segment in segments]
-    fixed = {one: (row.low + row.high) / 2 for one in asked if one.translation == one.rival}
-    fixed |= {one: worst for one in asked if not one.translation.strip() and one not in fixed}
+    fixed = _without_model(row, asked)
     distinct = [one for one in dict.fromkeys(asked) if one not in fixed]
     keys = dict(zip(distinct, keys_of(distinct, src.flores, tgt.flores), strict=True))
     kept = (cache or ScoreCache()).open(name, metric.fingerprint, metric.signature)
@@ -197,6 +196,28 @@ def score(
                 kept.add([keys[one] for one in block], values)
                 progress.update(len(block))
     return [fixed[one] if one in fixed else kept.scores[keys[one]] for one in asked]
+
+
+def kept(
+    name: str, signature: str, segments: Sequence[Segment], src: Language, tgt: Language, folder: Path
+) -> list[float | None] | None:
+    """The scores of segments, in order, as far as the cache in `folder` has them; None if it has nothing of the metric `name` with
+    this signature. Nothing is computed or written."""
+    known = last_scores(folder, name, signature)
+    if not known:
+        return None
+    row = row_of(name)
+    asked = [_as_read(name, row, segment) for segment in segments]
+    fixed = _without_model(row, asked)
+    keys = keys_of(asked, src.flores, tgt.flores)
+    return [fixed.get(one, known.get(key)) for one, key in zip(asked, keys, strict=True)]
+
+
+def _without_model(row: Metric, segments: Sequence[Segment]) -> dict[Segment, float]:
+    """The scores of those segments that no model is asked about."""
+    worst = row.low if row.higher_is_better else row.high
+    fixed = {one: (row.low + row.high) / 2 for one in segments if one.translation == one.rival}
+    return fixed | {one: worst for one in segments if not one.translation.strip() and one not in fixed}
 
 
 def _as_read(name: str, row: Metric, segment: Segment) -> Segment:

@@ -186,10 +186,11 @@ def loader_of_test_sets(args: argparse.Namespace) -> Callable:
     return cache(partial(evaluation_sets.load, **options))
 
 
-def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable) -> System | None:
+def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable | None) -> System | None:
     """The translations in `folder`, compared with the test set line by line; None, with a log line, if there are none yet.
 
-    Raises UsageError if they are of another test set, or incomplete without --allow_partial.
+    Without `load_test_set` they are read alone, without references. Raises UsageError if they are of another test set, or
+    incomplete without --allow_partial.
     """
     manifest = read_json(folder / MANIFEST, Manifest)
     settings = manifest.get("settings") or read_json(folder / SETTINGS, RunSettings)
@@ -216,7 +217,7 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable)
     if args.step == 0 and not (dataset or settings):
         dataset = original_trees.dataset_of(folder)
     references, missing, facts = None, 0, {}
-    if args.step == 0:
+    if args.step == 0 and load_test_set:
         if not dataset:
             raise UsageError(
                 f"{folder} does not say which test set it translates (no {MANIFEST}); pass --dataset_name_or_path, one of "

@@ -135,7 +135,7 @@ async function scroll() {
   times.sort((a, b) => a - b);
   return {median: Math.round(times[steps / 2]), worst: Math.round(times[steps - 1])};
 }
-const found = {rows: Number(status.dataset.count)}, select = (id) => [...document.getElementById(id).options].filter(o => o.value).map(o => o.value);
+const found = {rows: Number(status.dataset.count)}, has = (id) => document.getElementById(id) !== null, first = (id) => [...document.getElementById(id).options].find(o => o.value).value;
 await change("pairs-q", "warm up");
 await change("pairs-q", "");
 for (const [name, term] of Object.entries(terms)) {
@@ -143,12 +143,11 @@ for (const [name, term] of Object.entries(terms)) {
   found[`search: ${name}, rows`] = Number(status.dataset.count);
   await change("pairs-q", "");
 }
-found["filter: language"] = await change("pairs-language", select("pairs-language")[0]);
-await change("pairs-language", "");
-found["filter: reason"] = await change("pairs-reason", select("pairs-reason")[0]);
-await change("pairs-reason", "");
-found["filter: score from 4"] = await change("pairs-min", "4");
-await change("pairs-min", "");
+for (const [name, id] of [["language", "pairs-language"], ["reason", "pairs-reason"], ["score from 4", "pairs-min"]]) {
+  if (!has(id)) continue; // a run of one language, or without scores
+  found[`filter: ${name}`] = await change(id, id === "pairs-min" ? "4" : first(id));
+  await change(id, "");
+}
 found["sort: score"] = await sort("score");
 found["sort: length"] = await sort("length");
 found["sort: id"] = await sort("i");

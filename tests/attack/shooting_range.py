@@ -1,6 +1,8 @@
 """Where the attacks take place: a folder of inputs, a stub of an OpenAI server, forks that run the scripts, and what is
 checked after each run."""
 
+import base64
+import gzip
 import hashlib
 import json
 import os
@@ -213,13 +215,25 @@ def results(folder: Path) -> dict[str, str]:
         name = str(path.relative_to(folder))
         if not path.is_file() or NO_RESULTS.search(name):
             continue
-        text = place.sub("", path.read_bytes().decode("utf-8", "backslashreplace"))
-        if path.suffix == ".json":
+        text = path.read_bytes().decode("utf-8", "backslashreplace")
+        text = place.sub("", unpacked(text) if path.name == "report.html" else text)
+        if path.name == "report.html":
+            text = "\n".join(map(_without_times, text.split("\n")))
+        elif path.suffix == ".json":
             text = _without_times(text)
         elif path.name == "train_log.jsonl":
             text = "\n".join(map(_without_times, text.split("\n")))
         found[name] = text
     return found
+
+
+def unpacked(page: str) -> str:
+    """A page of scripts/report.py, without the time when it was made, and with its data as JSON on lines of their own."""
+    return re.sub(
+        r'(?<=;base64" id="data-)(\w+">)([^<]*)',
+        lambda match: f"{match[1]}\n{gzip.decompress(base64.b64decode(match[2])).decode()}\n",
+        re.sub(r'<p class="made">Made \S+', "", page),
+    )
 
 
 def _without_times(text: str) -> str:

@@ -87,6 +87,7 @@ def run(folder, answers, *, total=40, minimum=5, step_size=3, names=("Basque", "
             rouge_tokenizer="unicode",
             verbose=False,
             inference_api="hf",
+            num_return_sequences=1,
         ),
         meter=Meter(None),
     )
@@ -411,3 +412,54 @@ def test_a_pipeline_may_end_before_the_target(tmp_path):
     assert [prompt_id for prompt_id, _ in pipeline.kept] == [f"Basque-{number:06d}" for number in range(3)]
     texts = [text for _, texts in pipeline.kept for text in texts]
     assert texts == [json.loads(line)["text"] for line in files(tmp_path)["Basque.jsonl"]]
+
+
+class Forgetful(Numbered):
+    """As TopXGen, it does not go on from texts; counts the responses that it reads."""
+
+    judged = Pipeline.judged
+
+    def __init__(self):
+        super().__init__()
+        self.parsed = 0
+
+    def parse(self, response):
+        self.parsed += 1
+        return super().parse(response)
+
+
+def test_a_resumed_run_reads_only_responses_that_are_not_judged_in_full(tmp_path):
+    plain = run(tmp_path / "plain", ShuffledAnswers(1), pipeline=Forgetful())
+    for lifetime in (3, 9, 14, 30):
+        folder = tmp_path / str(lifetime)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, ShuffledAnswers(2, lifetime), pipeline=Forgetful())
+        (pipeline := Forgetful()).parsed = 0
+        resumed = run(folder, ShuffledAnswers(3), pipeline=pipeline)
+        assert resumed.kept == plain.kept and resumed.unproductive_steps == plain.unproductive_steps
+        for name in ("Basque.jsonl", "Hausa.jsonl", "Basque_rejects.jsonl", "Hausa_rejects.jsonl"):
+            assert (folder / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    (pipeline := Forgetful()).parsed = 0
+    again = run(tmp_path / "plain", ShuffledAnswers(4, 0), pipeline=pipeline)
+    assert again.kept == plain.kept
+    files = (tmp_path / "plain" / f"{name}_answers.jsonl" for name in ("Basque", "Hausa"))
+    records = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    assert (
+        0 < pipeline.parsed < len(records) / 2
+    )  # the unparseable ones, which have one record for two texts, and the last
+
+
+def test_a_lower_target_counts_no_more_than_it_wants(tmp_path):
+    run(tmp_path, ShuffledAnswers(1), pipeline=Forgetful())
+    assert run(tmp_path, ShuffledAnswers(1, 0), total=11, minimum=0, pipeline=Forgetful()).kept.total() == 11
+
+
+def test_a_half_judged_response_is_judged_to_its_end(tmp_path):
+    """A kill between the two texts of a response, with later ones judged, as after an API's refusal that was asked again."""
+    run(tmp_path, ShuffledAnswers(1), pipeline=Forgetful(), names=("Basque",), minimum=0, total=30)
+    path = tmp_path / "Basque.jsonl"
+    whole = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    second = next(line for line in whole[5:] if json.loads(line)["id"].endswith(".1"))
+    path.write_text("".join(line for line in whole if line != second), encoding="utf-8")
+    run(tmp_path, ShuffledAnswers(1), pipeline=Forgetful(), names=("Basque",), minimum=0, total=30)
+    assert sorted(path.read_text(encoding="utf-8").splitlines(keepends=True)) == sorted(whole)

@@ -94,7 +94,7 @@ def run(folder, respond, count=4, step_size=1, pipeline=None):
         languages={"Basque": languages.find("Basque")}, filters=load_filters(TOPXGEN_FILTERS),
         args=SimpleNamespace(
             request_batch_size=step_size, seed=1, threshold=0.7, rouge_tokenizer="unicode", verbose=False,
-            inference_api="hf",
+            inference_api="hf", num_return_sequences=1,
         ),
         meter=Meter(None),
     )  # fmt: skip
@@ -172,11 +172,14 @@ def test_a_resumed_run_rejects_and_counts_nothing_twice(tmp_path):
     assert (tmp_path / "Basque_rejects.jsonl").read_bytes() == before[0]
 
 
-def test_a_rejected_text_stays_rejected_when_the_filters_would_keep_it(tmp_path):
+@pytest.mark.parametrize(
+    "texts_per_prompt", [1, 2]
+)  # with 2, the response is judged again: its second text has no record
+def test_a_rejected_text_stays_rejected_when_the_filters_would_keep_it(tmp_path, texts_per_prompt):
     run(tmp_path, text, count=2)
     lines = records(paragraphs_of(tmp_path))
     paragraphs_of(tmp_path).unlink()
     reject = {"id": lines[0]["id"], "prompt": "Basque-000000", "reason": "mine", "text": text(0), "topic": "topic 0"}
     (tmp_path / "Basque_rejects.jsonl").write_text(json.dumps(reject) + "\n")
-    outcome, asked = run(tmp_path, text, count=2)
+    outcome, asked = run(tmp_path, text, count=2, pipeline=Scripted(texts_per_prompt=texts_per_prompt))
     assert asked == [2] and outcome.kept == {"Basque": 2}

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from tests.generation.test_knn_instruct import SEEDS, command, write_seeds
 from tests.runs.test_folders import tree
 from tests.runs.test_rows import lines, pair
 from tests.support import finished_run
@@ -138,6 +139,16 @@ def test_native_texts(tiny_nllb, tmp_path):
     assert steps["native_texts"] == (made["native"], made["rejected"]) and steps["paragraphs"][0] == made["kept"]
 
 
+def test_rounds_of_knn_instruct(tmp_path):
+    """Files of rounds, vectors and their manifests are no languages, and no paragraphs of their own."""
+    result = in_process("datagen.py", *command(write_seeds(tmp_path / "seeds", SEEDS), tmp_path / "run"))
+    assert result.returncode == 0, result.stderr
+    steps, problems = one(tmp_path / "run")
+    made = json.loads((tmp_path / "run" / "manifest_generate_Basque.json").read_text())["counts"]
+    assert problems == [] and steps["paragraphs"] == (made["kept"], {}) and made["kept"] > 3
+    assert (tmp_path / "run" / "Basque_1.jsonl").exists() and find(tmp_path / "run").languages == ("Basque",)
+
+
 def test_several_back_translations_of_one_generation_and_none(tmp_path):
     tree(tmp_path, {
         "Basque.jsonl": lines({"text": "a", "id": "Basque-1.0"}, {"text": "b", "id": "mine"}),
@@ -199,9 +210,11 @@ def test_selections_of_training_data_add_up(tmp_path, counts, sets, both, remove
     tree(tmp_path, {"t/data_manifest.json": manifest(counts, sets[0] + 1, sets[1])})
     (training,) = trainings(find(tmp_path), [], Problems())
     assert [f"are not the {sum(sets)} that were selected" in line for line in training.problems] == [True]
-    wrong = counts | ({"by_size": 3} if "by_size" in counts else {"by_percentile": 3})
-    tree(tmp_path, {"t/data_manifest.json": manifest(wrong, *sets)})
-    assert any("3 pairs of English" in line for line in trainings(find(tmp_path), [], Problems())[0].problems)
+    for number in (3, 30):
+        wrong = counts | ({"by_size": number} if "by_size" in counts else {"by_percentile": number})
+        tree(tmp_path, {"t/data_manifest.json": manifest(wrong, *sets)})
+        told = trainings(find(tmp_path), [], Problems())[0].problems
+        assert any(f"{number} pairs of English to Basque were selected" in line for line in told)
     tree(tmp_path, {"t/data_manifest.json": manifest({"read": 10, "pairs": 9}, 9, 0)})
     assert any("are 10, but 9 are used" in line for line in trainings(find(tmp_path), [], Problems())[0].problems)
 

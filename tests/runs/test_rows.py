@@ -153,6 +153,19 @@ def test_topics_of_rejects_come_from_the_pairs_file_in_any_order(tmp_path, monke
     ] * 6  # no more full readings for paragraphs that are not there
 
 
+def test_rejects_of_one_paragraph_for_its_score_and_before(tmp_path):
+    """They are in two lines; scores are of the scorer of the pairs that are left."""
+    rejects = [
+        {"id": "a", "rejected": [{"reason": "sentence_too_short", "sentence": "x"}]},
+        {"id": "a", "rejected": [{"reason": "score_below_min", "score": 0.5}, {"reason": "score_missing"}]},
+    ]
+    tree(tmp_path, {"t/Basque_translate.jsonl": lines(pair("a", 1, scores=[2.0], scorer="blaser")),
+                    "t/Basque_translate_rejects.jsonl": lines(*rejects)})  # fmt: skip
+    assert [(row.id, row.score, row.scorer) for row in read(tmp_path)[0]] == [
+        ("a/p0", 2.0, "blaser"), ("a/r0", None, None), ("a/s0", 0.5, "blaser"), ("a/s1", None, "blaser"),
+    ]  # fmt: skip
+
+
 def test_damaged_lines_are_left_out_and_named(tmp_path):
     short = pair("short", 2) | {"translations": ["one"]}
     text = lines(pair("a")) + "nonsense\n" + lines(short, pair("b")) + '{"sentence": "cut'

@@ -56,7 +56,7 @@ def lines_in(path: Path) -> int:
 
 
 def records(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def snapshot(cache: Path, model: str, monkeypatch) -> Path:

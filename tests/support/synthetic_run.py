@@ -8,6 +8,7 @@ formats are those of the writers, decontamination.py and comptra.evaluate run on
 """
 
 import argparse
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ import regex
 from tests.support.runs import ROOT, in_process
 from topxgen.common import lineage
 from topxgen.common.files import open_partial, partial, to_line, write_json
-from topxgen.common.provenance import command_line, now, record_settings, versions
+from topxgen.common.provenance import command_line, digest, now, record_settings, versions
 from topxgen.common.records import FilteredLayout, Layout
 from topxgen.generation.manifests import write_manifests
 from topxgen.text import languages
@@ -381,6 +382,8 @@ def train(folder: Path, layout: Layout, names: Sequence[str], seed: int, worse: 
     evaluated = {entry["step"]: entry["eval_loss"] for entry in log if "eval_loss" in entry}
     best = min(evaluated, key=evaluated.__getitem__) or 250
     files = {f"English to {name}": FilteredLayout(layout.translate_dir).filtered(name) for name in names}
+    counts = {direction: _selected(path) for direction, path in files.items()}
+    pairs = 2 * sum(count["pairs"] for count in counts.values())  # of both directions
     data = {
         "name": "topxgen",
         "languages": {
@@ -388,12 +391,12 @@ def train(folder: Path, layout: Layout, names: Sequence[str], seed: int, worse: 
                 "path": str(path),
                 "sha256": lineage.sha256_of(path),
                 "scorer": SCORER,
-                "counts": {"read": 10_000, "duplicates": 31, "forbidden_characters": 12, "pairs": 9_957},
+                "counts": counts[direction],
             }
             for direction, path in files.items()
         },
-        "train_pairs": 18_914 * len(names),
-        "test_pairs": 1000,
+        "train_pairs": pairs - pairs // 20,
+        "test_pairs": pairs // 20,
     }
     settings = {
         "model_name_or_path": "meta-llama/Meta-Llama-3-8B", "dataset_name_or_path": "topxgen", "src": "English",
@@ -411,6 +414,13 @@ def train(folder: Path, layout: Layout, names: Sequence[str], seed: int, worse: 
             lineage.KEY: lineage.of_training(settings, data),
         },
     )  # fmt: skip
+
+
+def _selected(path: Path) -> dict[str, int]:
+    with open(path, encoding="utf-8") as file:
+        read = sum(len(json.loads(line)["propositions"]) for line in file)
+    dropped = {"forbidden_characters": read // 300, "duplicates": read // 100}
+    return {"read": read, **dropped, "pairs": read - sum(dropped.values())}
 
 
 # (folder of the model, name of the checkpoint's folder or None, share of the words that are right, k, phrases)
@@ -445,9 +455,12 @@ def translate(folder: Path, seed: int) -> None:
         run.mkdir(parents=True, exist_ok=True)
         if divided:
             parts = [_phrases(source) for source in test.sources]
-            _write_lines(run.parent / "divide_1.jsonl", "propositions", test.sources, parts)
+            first = src == DIRECTIONS[0][0]  # another source language has its divisions in a folder of its own
+            divisions = run.parent if first else run.parent / f"divisions_{digest(src)[:8]}"
+            divisions.mkdir(exist_ok=True)
+            _write_lines(divisions / "divide_1.jsonl", "propositions", test.sources, parts)
             flat = [(phrase, i) for i, phrases in enumerate(parts) for phrase in phrases]
-            write_json(run.parent / "parent_1.jsonl", {str(n): i for n, (_, i) in enumerate(flat)})
+            write_json(divisions / "parent_1.jsonl", {str(n): i for n, (_, i) in enumerate(flat)})
             translations = [_spoilt(" ".join(test.references[i].split()[:5]), tgt, right, rng) for _, i in flat]
             _write_lines(run / "translate_1.jsonl", "translation", [phrase for phrase, _ in flat], translations)
         translations = [_spoilt(reference, tgt, right, rng) for reference in test.references]

@@ -22,6 +22,11 @@ from topxgen.text.words import ascii_words, unicode_words
         ("ကခ", ["က", "ခ"]),
         ("ひらカタ", ["ひ", "ら", "カ", "タ"]),
         ("... — ।", []),
+        ("กA\u200bB", ["ก", "ab"]),
+        ("Ab\0Cd", ["ab", "cd"]),
+        ("\u0301a", ["\u0301a"]),  # a mark without a letter
+        ("aก\u0301b", ["a", "ก\u0301", "b"]),
+        ("ŉﬁ", ["ʼnfi"]),  # casefolded into several letters
     ],
 )
 def test_unicode_words(text, words):

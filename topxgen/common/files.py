@@ -56,11 +56,23 @@ def read_numbered_jsonl(
     on_cut: Callable[[Path], object] | None = None,
 ) -> Iterator[tuple[int, T]]:
     """The same, each with the number of its line, from 1."""
+    return ((number, record) for number, _, _, record in read_placed_jsonl(path, schema, remedy, on_cut))
+
+
+def read_placed_jsonl(
+    path: Path,
+    schema: type[T] = dict,
+    remedy: str = "fix or remove the line",
+    on_cut: Callable[[Path], object] | None = None,
+) -> Iterator[tuple[int, int, int, T]]:
+    """The same, each with the number of its line, from 1, its offset and its size in bytes."""
     if not path.exists():
         return
     refuse_stand_in(path)
+    end = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
+            end += len(line)
             if number == 1:
                 line = line.removeprefix(BOM_UTF8)
             if line.isspace():
@@ -72,7 +84,7 @@ def read_numbered_jsonl(
                     on_cut(path)
                     return
                 raise UsageError(f"{path}, line {number}: {error}{_encoding_hint(path)}; {remedy}") from None
-            yield number, record
+            yield number, end - len(line), len(line), record
 
 
 def read_json(path: Path, schema: type[T] = dict, remedy: str = "restore it or remove it") -> T:
@@ -232,12 +244,15 @@ class Appender:
         repair_tail(path)
         self._path, self._fd = path, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
-    def write(self, *records: dict) -> None:
+    def write(self, *records: dict) -> int:
+        """The number of bytes."""
         # A lone surrogate cannot be UTF-8: it becomes "?" rather than end a run.
         lines = "".join(map(to_line, records))
         data = lines.encode("utf-8", "replace")
+        size = len(data)
         while data:
             data = data[os.write(self._fd, data) :]
+        return size
 
     def sync(self) -> None:
         os.fsync(self._fd)

@@ -52,6 +52,27 @@ def only_cached() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """A block that asks no network for anything, whatever it loads."""
+    from huggingface_hub import constants
+
+    loaded = [constants, *([sys.modules["datasets"].config] if "datasets" in sys.modules else [])]
+    before, variable = [module.HF_HUB_OFFLINE for module in loaded], os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    for module in loaded:
+        module.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for module, value in zip(loaded, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+        if variable is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = variable
+
+
 def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:
     """`load()`, which gets `name` from a folder or the Hub. Raises UsageError, in one line, whatever goes wrong in it."""
     if not Path(name).expanduser().exists():

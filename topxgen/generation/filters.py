@@ -11,7 +11,7 @@ import unicodedata
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 
 from topxgen.common.registry import Choice, load_choice
@@ -69,7 +69,12 @@ def _highest_count(items: Iterable) -> int:
 
 
 def binary(text: str, language: Language) -> bool:
-    return any(unicodedata.category(char) in ("Cc", "Co", "Cn", "Cs") or char == "\ufffd" for char in set(text))
+    return any(map(_is_binary, set(text)))
+
+
+@cache
+def _is_binary(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Co", "Cn", "Cs") or char == "\ufffd"
 
 
 def too_few_words(text: str, language: Language) -> bool:
@@ -94,9 +99,13 @@ def repeated_word_pair(text: str, language: Language) -> bool:
 
     A pair can reach the limit only if count(a) * count(b) does, which leaves few pairs to count.
     """
+    words = _words(text, language)
+    counts = Counter([word for word in words if len(word) >= MIN_LONG_WORD_CHARS])
+    if max(counts.values(), default=0) ** 2 < MAX_WORD_PAIR_COUNT:
+        return False
     positions = defaultdict(list)
-    for position, word in enumerate(_words(text, language)):
-        if len(word) >= MIN_LONG_WORD_CHARS:
+    for position, word in enumerate(words):
+        if word in counts:
             positions[word].append(position)
     by_count = sorted(positions.values(), key=len, reverse=True)
     for first in by_count:

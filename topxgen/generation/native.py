@@ -66,10 +66,9 @@ def _clean_language(config, language: Language, kept: Counter, progress: Progres
                 if paragraph_id in judged or not wanted():
                     continue
                 begin()
-                reason = _reason(text, language, config.filters, near_duplicates)
+                reason = _reason(paragraph_id, text, language, config.filters, near_duplicates)
                 if reason is None:
                     out.write(Paragraph(paragraph_id, text, row.topic).to_json())
-                    near_duplicates.add(paragraph_id, text)
                     kept[name] += 1
                     progress.update(1 if config.limited else 0)
                 else:
@@ -95,10 +94,10 @@ def _paragraphs(row: Text) -> list[str]:
 
 
 def _reason(
-    text: str, language: Language, filters: Mapping[str, Filter], near_duplicates: NearDuplicates
+    paragraph_id: str, text: str, language: Language, filters: Mapping[str, Filter], near_duplicates: NearDuplicates
 ) -> str | None:
     if not text:
         return "empty"
     if len(text) > MAX_CHARS:
         return f"too_long ({len(text)} characters)"
-    return reason_against(text, language, filters, near_duplicates)
+    return reason_against(paragraph_id, text, language, filters, near_duplicates)

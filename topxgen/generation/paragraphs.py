@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from topxgen.common.console import Progress
 from topxgen.common.files import Appender, read_json, read_jsonl, to_line, write_atomic
 from topxgen.common.records import Paragraph, ParagraphRecord, RejectRecord, with_ids
 from topxgen.generation.filters import Filter, reject_reason
-from topxgen.generation.pipelines import Prompt
+from topxgen.generation.pipelines import Pipeline, Prompt
 from topxgen.inference import REMOTE, Answer, Request, SamplingSettings
 from topxgen.inference.response_cache import ResponseCache, response_record
 from topxgen.text.languages import Language
@@ -40,7 +41,11 @@ class Target:
         """
         if kept[language] < self.minimums[language]:
             return True
-        return self.total > sum(max(kept[name], self.minimums[name]) for name in self.languages)
+        return self.total > sum(map(max, map(kept.__getitem__, self.languages), self._ordered_minimums))
+
+    @cached_property
+    def _ordered_minimums(self) -> list[int]:
+        return [self.minimums[name] for name in self.languages]
 
     def missing(self, kept: Counter) -> int:
         """How many more paragraphs are needed, at least."""
@@ -77,11 +82,12 @@ def has_failed(response: dict) -> bool:
 
 
 def reason_against(
-    text: str, language: Language, filters: Mapping[str, Filter], near_duplicates: NearDuplicates
+    text_id: str, text: str, language: Language, filters: Mapping[str, Filter], near_duplicates: NearDuplicates
 ) -> str | None:
-    """The reason code, with its detail, if a filter rejects `text` or a kept one is nearly the same; None to keep it."""
+    """The reason code, with its detail, if a filter rejects `text` or a kept one is nearly the same; None to keep it, and then
+    later texts are compared with it, too."""
     reason = reject_reason(text, language, filters)
-    if reason is None and (match := near_duplicates.match(text)) is not None:
+    if reason is None and (match := near_duplicates.keep(text_id, text)) is not None:
         reason = f"near_duplicate of {match[0]} (ROUGE-L F1 {match[1]:.3f})"
     return reason
 
@@ -91,19 +97,28 @@ class _LanguageFiles:
 
     def __init__(self, config, language: Language):
         layout, name, self.language = config.layout, language.name, language
-        self.near_duplicates = NearDuplicates(config.args.threshold, config.args.rouge_tokenizer)
-        for number, text in enumerate(config.pipeline.known_texts(name), 1):
-            self.near_duplicates.add(f"example sentence {number}", text)
-        self.kept: set[str] = set()
-        for paragraph_id, record in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"):
-            self.near_duplicates.add(paragraph_id, str(record.get("text", "")))
-            self.kept.add(paragraph_id)
-        self.responses = ResponseCache(layout.responses(name), fsync_each=True)
+        self._config = config
+        paragraphs = with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text")
+        self.kept = {paragraph_id for paragraph_id, _ in paragraphs}
+        is_remote = config.args.inference_api in REMOTE
+        self.responses = ResponseCache(layout.responses(name), fsync_each=is_remote)
         manifests = layout.manifest("generate", name), layout.manifest("generate")
-        if config.args.inference_api in REMOTE and not any(read_json(path).get("complete") for path in manifests):
+        if is_remote and not any(read_json(path).get("complete") for path in manifests):
             self._forget_failed(layout.rejects(name))
         self.rejected = {record["id"] for record in read_jsonl(layout.rejects(name), RejectRecord)}
         self.kept_out, self.rejects_out = Appender(layout.paragraphs(name)), Appender(layout.rejects(name))
+
+    @cached_property
+    def near_duplicates(self) -> NearDuplicates:
+        """The index of what texts are compared with: made when the first one is, as a run that only reads its files needs none."""
+        config, name = self._config, self.language.name
+        index = NearDuplicates(config.args.threshold, config.args.rouge_tokenizer)
+        for number, text in enumerate(config.pipeline.known_texts(name), 1):
+            index.add(f"example sentence {number}", text)
+        paragraphs = with_ids(read_jsonl(config.layout.paragraphs(name), ParagraphRecord), "text")
+        for paragraph_id, record in paragraphs:
+            index.add(paragraph_id, str(record.get("text", "")))
+        return index
 
     def _forget_failed(self, path: Path) -> None:
         """Ask again, before a run goes on, what an API refused or left empty: a server that was at fault may work again."""
@@ -135,7 +150,7 @@ class Generation:
         self._steps = self._pipeline.schedule(self._target.languages, self._args.request_batch_size, self._args.seed)
         self._queue: deque[Prompt] = deque()  # prompts of the current step not yet looked at
         self._undecided: deque[Prompt] = deque()  # sent or answered, in the order in which they are judged
-        self._arrived: dict[str, dict] = {}
+        self._arrived: set[str] = set()  # ids of those that are on the disk and not judged yet
         self._unsent: deque[Request] = deque()
         self._topics: dict[str, str | None] = {}  # of prompts in flight, by id
         self._current_step: int | None = None
@@ -144,6 +159,9 @@ class Generation:
         self._decided_prompts = self._kept_now = 0
         # Responses on disk, and requests sent by this run.
         self.requested_by_language = Counter({name: len(files.responses) for name, files in self._files.items()})
+        # Of most pipelines, all that a prompt can have; those that go on from the texts, as self-instruct does, need to see them.
+        self._texts_of_a_prompt = self._pipeline.texts_per_prompt * self._args.num_return_sequences
+        self._needs_texts = type(self._pipeline).judged is not Pipeline.judged
         progress.update(self.kept.total())
 
     def __enter__(self):
@@ -205,8 +223,7 @@ class Generation:
             if not self._target.wants(self.kept, prompt.language):
                 self._pipeline.judged(self._queue.popleft(), [])
                 continue
-            record = self._files[prompt.language].responses.get(prompt.id)
-            if record is None:
+            if prompt.id not in self._files[prompt.language].responses:
                 if (built := self._pipeline.build(prompt)) is None:
                     return None
                 content, self._topics[prompt.id] = built
@@ -214,7 +231,7 @@ class Generation:
                 self._undecided.append(self._queue.popleft())
                 return Request(prompt.id, content, request_seed(self._args.seed, prompt.id))
             self._undecided.append(self._queue.popleft())
-            self._arrived[prompt.id] = record
+            self._arrived.add(prompt.id)
             self._judge()
         return None
 
@@ -228,7 +245,7 @@ class Generation:
         topic = self._topics.pop(answer.id)
         record = {"id": answer.id, **({} if topic is None else {"topic": topic}), **response_record(answer)}
         self._files[answer.id.rsplit("-", 1)[0]].responses.add(record)
-        self._arrived[answer.id] = record
+        self._arrived.add(answer.id)
         self._judge()
 
     def _judge(self) -> None:
@@ -243,9 +260,10 @@ class Generation:
                         self.unproductive_steps += 1
                     self._current_step, self._kept_in_step = prompt.step, 0
                     continue  # the run may be finished now
-                self._judge_prompt(prompt, self._arrived.pop(prompt.id))
+                self._arrived.remove(prompt.id)
+                self._judge_prompt(prompt)
             else:
-                self._arrived.pop(prompt.id, None)
+                self._arrived.discard(prompt.id)
                 self._pipeline.judged(prompt, [])
             self._undecided.popleft()
         files = self._files.values()
@@ -253,8 +271,11 @@ class Generation:
             0, responses=sum(len(f.responses) for f in files), rejected=sum(len(f.rejected) for f in files)
         )
 
-    def _judge_prompt(self, prompt: Prompt, record: dict) -> None:
+    def _judge_prompt(self, prompt: Prompt) -> None:
         self._decided_prompts += 1
+        if self._was_judged(prompt):
+            return
+        record = self._files[prompt.language].responses.get(prompt.id)
         index, kept = 0, []
         if record.get("error"):
             reason = "prompt_too_long" if "--max_model_len" in record["error"] else "answer_failed"
@@ -279,27 +300,42 @@ class Generation:
                 index += 1
         self._pipeline.judged(prompt, kept)
 
+    def _was_judged(self, prompt: Prompt) -> bool:
+        """Whether earlier runs have judged all texts that a response can have; then they count as before, and it is not read."""
+        if self._needs_texts:
+            return False
+        files, wants = self._files[prompt.language], self._target.wants
+        ids = [f"{prompt.id}.{index}" for index in range(self._texts_of_a_prompt)]
+        if not all(text_id in files.kept or text_id in files.rejected for text_id in ids):
+            return False
+        for text_id in ids:
+            if text_id in files.kept and wants(self.kept, prompt.language):
+                self._count_kept(prompt.language)
+        return True
+
     def _keeps(self, prompt: Prompt, text_id: str, text: str, record: dict) -> bool:
         """Judge one text: write it to the paragraphs or to the rejects, unless an earlier run has."""
         files = self._files[prompt.language]
         if text_id in files.rejected:
             return False
         if text_id not in files.kept:
-            reason = reason_against(text, files.language, self._filters, files.near_duplicates)
+            reason = reason_against(text_id, text, files.language, self._filters, files.near_duplicates)
             if reason is not None:
                 self._reject(prompt, text_id, reason, text, record)
                 return False
             files.kept_out.write(Paragraph(text_id, text, record.get("topic")).to_json())
-            files.near_duplicates.add(text_id, text)
             files.kept.add(text_id)
             if self._args.verbose:
                 self._progress.write(f"[{text_id}] {record.get('topic', prompt.language)}: {text}")
+        self._count_kept(prompt.language)
+        return True
+
+    def _count_kept(self, language: str) -> None:
         self._progress.update(1)
-        self.kept[prompt.language] += 1
+        self.kept[language] += 1
         self._kept_now += 1
         self._kept_in_step += 1
         self.unproductive_steps = 0
-        return True
 
     def _reject(self, prompt: Prompt, text_id: str, reason: str, text: str, record: dict) -> None:
         files = self._files[prompt.language]

@@ -184,11 +184,15 @@ def _text(item: str) -> str:
         del lines[-1]
     lines = [line for line in lines if not _HEADING.fullmatch(line)] or lines
     text = " ".join(" ".join(lines).split())
-    for left_out in (_PLACEHOLDER, _PLACEHOLDER_END, _NOTE_AT_END):
-        text = left_out.sub("", text)
+    if opening := _PLACEHOLDER.match(text):
+        text = text[opening.end() :]
+    if text.endswith((")", "]", "）", ">", "*", "_")):  # most do not, and searching takes long
+        text = _NOTE_AT_END.sub("", _PLACEHOLDER_END.sub("", text))
     if text[:1] == "[" and text[-1:] == "]" and "]" not in text[:-1]:  # the text in place of the placeholder
         text = text[1:-1]
-    return unwrapped(_EMPHASIS.sub(r"\2", _BOLD.sub(r"\2", text)).strip())
+    if "*" in text or "_" in text:
+        text = _EMPHASIS.sub(r"\2", _BOLD.sub(r"\2", text))
+    return unwrapped(text.strip())
 
 
 PARSERS = {"numbered": numbered_texts, "text": whole_text}

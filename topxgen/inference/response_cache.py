@@ -2,15 +2,19 @@
 
 import hashlib
 import json
+import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypedDict
 
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_numbered_jsonl
+from topxgen.common.files import Appender, read_placed_jsonl
+from topxgen.common.schemas import decode
 from topxgen.inference import NEUTRAL, Answer, Request, SamplingSettings
 
+SYNC_RECORDS, SYNC_S = 256, 1.0
 RESPONSE_KEYS = ("id", "texts", "prompt_tokens", "completion_tokens")
 MORE_KEYS = (
     "error",
@@ -51,19 +55,30 @@ def request_id(prompt: str | list) -> str:
 
 def read_responses(path: Path, schema: type = ResponseRecord) -> Iterator[dict]:
     """The records of a cache, of older versions too. Raises UsageError for one that does not fit `schema`."""
+    return (record for _, record in _placed_responses(path, schema))
+
+
+def _placed_responses(path: Path, schema: type) -> Iterator[tuple[tuple[int, int], dict]]:
+    """The same, each with its offset and size in the file."""
     remedy = "remove the line: it is asked for again"
-    for number, record in read_numbered_jsonl(path, schema, remedy):
-        if "answers" in record:
-            record["texts"] = record.pop("answers")
+    for number, offset, size, record in read_placed_jsonl(path, schema, remedy):
+        record = _as_today(record)
         if schema is ResponseRecord and (missing := [key for key in RESPONSE_KEYS if key not in record]):
             raise UsageError(f"{path}, record {number} has no {missing[0]!r}; remove that line")
-        yield record
+        yield (offset, size), record
+
+
+def _as_today(record: dict) -> dict:
+    if "answers" in record:
+        record["texts"] = record.pop("answers")
+    return record
 
 
 class ResponseCache:
-    """Records by id in an append-only JSONL file; the last one of an id counts.
+    """Records by id in an append-only JSONL file; the last one of an id counts. Memory has their places in the file alone.
 
-    A record is one line in one write, so that a killed run leaves whole records and at most one torn line.
+    A record is one line in one write, so that a killed run leaves whole records and at most one torn line. A power cut costs
+    the records of the last SYNC_S seconds in which there were any, at most SYNC_RECORDS, or with `fsync_each` none.
     """
 
     def __init__(
@@ -74,22 +89,44 @@ class ResponseCache:
         schema: type = ResponseRecord,
         earlier: Path | None = None,
     ):
-        """`fsync_each`: each record survives a power cut, as paid responses should; `earlier`: a cache that is only read. See
-        read_responses for errors."""
-        self._path, self._file, self._fsync_each = path, Appender(path), fsync_each
-        paths = [path] if earlier is None else [earlier, path]
-        self._records = {record["id"]: record for file in paths for record in read_responses(file, schema)}
-        known = (record.get("server_defaults") for record in self._records.values())
-        self._server_defaults = next((value for value in known if value is not None), None)
+        """`fsync_each`: as paid responses should be; `earlier`: a cache that is only read. See read_responses for errors."""
+        self._path, self._file, self._fsync_each, self._schema = path, Appender(path), fsync_each, schema
+        self._server_defaults: bool | None = None
+        self._places: dict[str, tuple[int, int, int]] = {}  # by id: number of the file, offset, size
+        self._descriptors = []
+        self._end = path.stat().st_size
+        self._unsynced, self._synced = 0, time.monotonic()
+        for number, file in enumerate([path] if earlier is None else [path, earlier]):
+            if file.exists():
+                self._descriptors.append(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
+            for place, record in _placed_responses(file, schema):
+                if number and record["id"] in self._places:
+                    continue
+                self._places[record["id"]] = (number, *place)
+                if self._server_defaults is None:
+                    self._server_defaults = record.get("server_defaults")
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._places)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._places
 
     def get(self, request_id: str) -> dict | None:
-        return self._records.get(request_id)
+        return self._read(request_id) if request_id in self._places else None
 
     def values(self) -> Iterator[dict]:
-        return iter(self._records.values())
+        return map(self._read, self._places)
+
+    def _read(self, request_id: str) -> dict:
+        number, offset, size = self._places[request_id]
+        try:
+            record = decode(os.pread(self._descriptors[number], size, offset), self._schema)
+            if record["id"] == request_id:
+                return _as_today(record)
+        except ValueError:
+            pass
+        raise UsageError(f"{self._path} was changed while this run was reading it; re-run the same command")
 
     def add(self, record: dict) -> None:
         """Raises UsageError if it was decoded in another way than those before."""
@@ -105,22 +142,28 @@ class ResponseCache:
                 "on with the earlier server, or pass another --output_dir"
             )
         self._server_defaults = self._server_defaults if defaults is None else defaults
-        self._file.write(record)
-        if self._fsync_each:
+        size = self._file.write(record)
+        self._places[record["id"]] = (0, self._end, size)
+        self._end += size
+        self._unsynced += 1
+        if self._fsync_each or self._unsynced >= SYNC_RECORDS or time.monotonic() - self._synced >= SYNC_S:
             self.sync()
-        self._records[record["id"]] = record
 
     def forget(self, has_failed: Callable[[dict], bool]) -> set[str]:
         """Take the records that have failed for missing, so that they are asked for again; their ids."""
-        failed = {key for key, record in self._records.items() if has_failed(record)}
+        failed = {record["id"] for record in self.values() if has_failed(record)}
         for key in failed:
-            del self._records[key]
+            del self._places[key]
         return failed
 
     def sync(self) -> None:
         self._file.sync()
+        self._unsynced, self._synced = 0, time.monotonic()
 
     def close(self) -> None:
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors = []
         self._file.close()
 
 

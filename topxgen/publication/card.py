@@ -54,7 +54,7 @@ CITATION = """@inproceedings{zebaze-etal-2025-topxgen,
 
 def card(run: Run, published: "Published", sections: Sequence[str], options: "Options") -> str:
     """The card; `sections`: that of each config (`section`)."""
-    parts, models = published.parts, list(origins.models([one for part in published.parts for one in part.origins]))
+    parts, models = published.parts, origins.models([one for part in published.parts for one in part.origins])
     title = options.repository or masked(run.root.resolve().name)
     blocks = [
         _front_matter(published, models, options),
@@ -143,7 +143,7 @@ def _code(language: Language) -> str:
 
 def _introduction(parts: list["Part"], models: list[Model]) -> str:
     total = sum(part.pairs for part in parts)
-    made = "; ".join(f"{escape(model.name)} {escape(model.role)}" for model in models)
+    made = "; ".join(escape(f"{model.name} {model.made} {model.languages}") for model in models)
     named = ", ".join(dict.fromkeys(part.config.language.name for part in parts))
     return (
         f"{total:,} synthetic sentence pairs in {escape(named)}: {made}. Made with TopXGen toolkit {topxgen.__version__}. Texts and "
@@ -197,7 +197,7 @@ def _terms(models: list[Model], parts: list["Part"]) -> str:
             f"[{escape(terms.title)}]({terms.url})" if terms else "**not known: look them up before you use the data**"
         )
         binds = escape(terms.binds_outputs) if terms else ""
-        rows.append([escape(model.name), escape(model.role), title, binds])
+        rows.append([escape(model.name), escape(f"{model.made} {model.languages}"), title, binds])
     text = "## Licence and terms\n\nThe data is bound by the terms of the models that made it.\n\n"
     text += table(["model", "what it did", "terms", "what they say of outputs"], rows)
     if any(model.licence and model.licence.non_commercial for model in models):
@@ -216,11 +216,15 @@ def _making(published: "Published", options: "Options") -> str:
         lines.append(
             f"Pairs above the {selection.percentile:g}th percentile of the scores of their config ({thresholds})."
         )
-    links = [one.link for part in published.parts for one in part.origins]
-    for found in lineage.selections(links):
-        kept = f": {found['kept']:,} of {found['of']:,}" if found["kept"] is not None else ""
+    before: dict[tuple, dict[str, None]] = {}  # the counts of languages, by what was selected and how
+    for origin in (one for part in published.parts for one in part.origins):
+        for found in lineage.selections([origin.link]):
+            counts = f" {found['kept']:,} of {found['of']:,}" if found["kept"] is not None else ""
+            rule = (found["what"], masked(str(found["metric"])), found["flag"])
+            before.setdefault(rule, {})[f"{origin.source.language.name}{counts}"] = None
+    for (what, metric, flag), counts in before.items():
         lines.append(
-            f"Before that, selected by {escape(masked(str(found['metric'])))} (`{found['flag']}`): {found['what']}{kept}."
+            f"In the run, {escape(what)} was selected by {escape(metric)} (`{flag}`): {escape(', '.join(counts))}."
         )
     if selection == Selection() and not lines:
         lines.append("All pairs that the run kept; paragraphs without pairs are left out.")

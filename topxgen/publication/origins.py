@@ -1,6 +1,5 @@
 """Where pairs come from, for the card: models and their terms, commands, what decontamination removed and what is not known."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
@@ -21,6 +20,7 @@ from topxgen.runs.reading import Problems
 
 STAGES = ("generate", "translate", "score")
 REPORT = "decontamination_report.json"
+WROTE, TRANSLATED = "wrote the paragraphs in", "translated them into"  # languages
 
 
 class _Manifest(TypedDict, total=False):
@@ -45,9 +45,10 @@ class _Settings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Model:
-    """`role`: what it made; `licence`: None if its terms are not known."""
+    """`made`: what, with the languages in braces; `licence`: None if its terms are not known."""
 
-    role: str
+    made: str
+    languages: str
     name: str
     licence: Licence | None
 
@@ -110,19 +111,19 @@ def _add_models(origin: Origin) -> None:
             f"the paragraphs in {source.language.name} are not generated but were given (--paragraphs): their authors' terms apply"
         )
     elif (writer := model_of(written)) is not None:
-        origin.models.append(_model(f"wrote the paragraphs in {source.language.name}", writer))
+        origin.models.append(_model(WROTE, source.language.name, writer))
     else:
         origin.unknown.append(f"which model wrote the paragraphs in {source.language.name}: no settings_generate.json")
     translator = back_translator_in(source.folder)
-    origin.models.append(_model(f"translated them into {source.target.name}", translator))
+    origin.models.append(_model(TRANSLATED, source.target.name, translator))
 
 
-def _model(role: str, name: str) -> Model:
+def _model(made: str, language: str, name: str) -> Model:
     """With the terms of the model that it was made from, where its own name tells none."""
     link = lineage.of_model(name) if Path(name).is_dir() else {"kind": "model", "name": name}
     chain = [name, *(one["name"] for one in lineage.walk([link]) if one["kind"] == "model")]
     found = next((licence for licence in map(licences.of, chain) if licence), None)
-    return Model(role, masked(name), found)
+    return Model(made, language, masked(name), found)
 
 
 def _add_commands(origin: Origin) -> None:
@@ -166,6 +167,12 @@ def _read(path: Path, schema: type, origin: Origin) -> dict:
         return {}
 
 
-def models(all_origins: list[Origin]) -> Iterator[Model]:
-    """Each once."""
-    yield from dict.fromkeys(model for origin in all_origins for model in origin.models)
+def models(all_origins: list[Origin]) -> list[Model]:
+    """Each once for what it made, with all languages of that."""
+    found: dict[tuple, list[Model]] = {}
+    for made in (WROTE, TRANSLATED):
+        for model in (model for origin in all_origins for model in origin.models if model.made == made):
+            found.setdefault((made, model.name), []).append(model)
+    return [
+        replace(same[0], languages=", ".join(dict.fromkeys(one.languages for one in same))) for same in found.values()
+    ]

@@ -133,7 +133,7 @@ def _generation(folder: Path, language: str, problems: Problems) -> Funnel:
     layout, result = layout_of(folder), Funnel(language, folder)
     counts = funnel.count_generation(
         language,
-        _responses(layout.responses(language), problems),
+        responses(layout.responses(language), problems),
         _records(layout.rejects(language), RejectRecord, problems),
         _records(layout.paragraphs(language), ParagraphRecord, problems),
     )
@@ -262,7 +262,8 @@ def _not_adding_up(result: Funnel) -> list[str]:
     return lines
 
 
-def _responses(path: Path, problems: Problems) -> Iterator[dict]:
+def responses(path: Path, problems: Problems) -> Iterator[dict]:
+    """The records of a file of responses, of older versions too."""
     for number, record in read_lines(path, ResponseRecord, problems):
         if "answers" in record:  # of older versions
             record["texts"] = record.pop("answers")

@@ -303,7 +303,7 @@ def layout_of(generation: Path) -> Layout:
         command = read_json(layout.manifest("generate"), _Command).get("command", [])
     except (OSError, UsageError):
         return layout
-    names, files = (_values(command, flag) for flag in ("--languages", "--output_filenames"))
+    names, files = (values_of_flag(command, flag) for flag in ("--languages", "--output_filenames"))
     if not files or len(names) != len(files):
         return layout
     return Layout(generation, "", {n: f"{f.removesuffix('.jsonl')}.jsonl" for n, f in zip(names, files, strict=True)})
@@ -313,7 +313,7 @@ class _Command(TypedDict, total=False):
     command: list[str]
 
 
-def _values(command: list[str], flag: str) -> list[str]:
+def values_of_flag(command: list[str], flag: str) -> list[str]:
     """The words behind a flag of a command line."""
     behind = command[command.index(flag) + 1 :] if flag in command else []
     return list(takewhile(lambda word: not word.startswith("--"), behind))

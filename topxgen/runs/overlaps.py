@@ -70,10 +70,15 @@ class Report(msgspec.Struct):
     between_benchmarks: list[SharedRow] = []
 
 
+class AuditHit(Hit, total=False):
+    id: str | int | None
+    language: str
+
+
 class Audit(Report):
     """decontamination_audit.json, the only file with the hits of an audit."""
 
-    hits: dict[str, list[Hit]] = {}
+    hits: dict[str, list[AuditHit]] = {}
 
 
 class _Input(TypedDict, total=False):

@@ -24,6 +24,7 @@ _PAIRS = (  # beginning, end
 _MARK = re.compile(
     "|".join([_TAG, *(f"(?P<open_{i}>{a})|(?P<close_{i}>{b})" for i, (a, b) in enumerate(_PAIRS))]), re.IGNORECASE
 )
+_BEGINNINGS, _HERE = ("<", "[", "◁"), "here is my "  # of all marks, those around answers included: most texts have none
 # gpt-oss: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w*)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _CHANNEL_OPEN = re.compile(r"<\|channel\|>(?!\s*final)[^<]*(?:<\|message\|>)?\s*$")
@@ -48,6 +49,8 @@ def without_thoughts(text: str) -> str:
     text if nothing ends it on that last line: a sentence may be about such marks.
     """
     text = _of_final_channel(unix_lines(text))
+    if not any(begins in text for begins in _BEGINNINGS) and _HERE not in text.casefold():
+        return text.strip()
     answers, start, open_marks = [], 0, []
     for match in _MARK.finditer(text):
         name, ends = _read(match)

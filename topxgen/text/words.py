@@ -45,12 +45,38 @@ def _pattern():
     return regex.compile(rf"[{unspaced}--\p{{M}}]\p{{M}}*|[\p{{L}}\p{{N}}\p{{M}}--[{unspaced}]]+", regex.V1)
 
 
+class _Letters(dict):
+    """Code point -> what it is in lower-cased text of words: letters, marks and digits, or a space; filled as texts need it."""
+
+    def __missing__(self, code: int) -> str:
+        letters, unspaced = _letters()
+        folded = "" if code in _INVISIBLE else chr(code).casefold()
+        # One that stands alone is for the pattern, which knows what marks belong to it.
+        self[code] = value = "".join(_ALONE if unspaced.match(c) else c if letters.match(c) else " " for c in folded)
+        return value
+
+
+@cache
+def _letters():
+    import regex
+
+    return regex.compile(r"[\p{L}\p{N}\p{M}]", regex.V1), regex.compile(rf"[{unspaced_classes()}]", regex.V1)
+
+
+_ALONE = "\0"
+_LETTERS = _Letters()
+
+
 def unicode_words(text: str) -> list[str]:
     """Lower-cased runs of letters, marks and digits; single characters in unspaced scripts.
 
     Marks stay with their letters, so that words in Devanagari or Arabic script are not torn apart.
     """
-    return _pattern().findall(unicodedata.normalize("NFC", text).translate(_INVISIBLE).casefold())
+    text = unicodedata.normalize("NFC", text)
+    words = text.translate(_LETTERS)
+    if _ALONE in words:
+        return _pattern().findall(text.translate(_INVISIBLE).casefold())
+    return words.split()
 
 
 @cache

@@ -1,5 +1,5 @@
 /* What overlaps test sets, with the shared words marked, and what was compared with nothing. */
-page.sections.contamination = function (element, data, page) {
+page.sections.contamination = async function (element, data, page) {
   const { el, number } = page;
   const DROPPED = { paragraph: "dropped with its paragraph", pair: "pair dropped", none: "not dropped" };
   const MATCH = { ngram: "shared n-grams", short_text: "whole short text", near_duplicate: "near-duplicate" };
@@ -7,6 +7,8 @@ page.sections.contamination = function (element, data, page) {
   const severalFolders = new Set(data.languages.map((one) => one.folder)).size > 1;
   const place = (row) => `${row.benchmark} ${row.split}`;
   const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+  const evaluated = (data.tests.length && data.total && (await page.data("evaluation"))) || { sentences: [] };
 
   element.append(unchecked(), summary());
   if (data.total) element.append(chart(), table());
@@ -129,13 +131,27 @@ page.sections.contamination = function (element, data, page) {
       el("div", {}, el("h5", {}, labels[i]), marked(part, language))));
   }
 
+  /* Where a test set that a hit is of was evaluated, and how systems translated that very sentence. */
   function testNote(hit) {
     const tests = data.tests.filter((test) => test.benchmark === hit.benchmark && test.split === hit.split.split(" (")[0]);
     if (!tests.length) return null;
-    const seen = hit.dropped === "none" ? "Models trained on these pairs have seen it." : "Models trained on the filtered files have not seen it.";
-    const directions = tests.map((test, i) => [i ? ", " : "", el("a", { href: page.fragment("evaluation", { dataset: test.dataset, src: test.src, tgt: test.tgt }) },
-      page.marked(`${page.language(test.src).name} to ${page.language(test.tgt).name}`)), ` (${number(test.systems)} ${test.systems === 1 ? "system" : "systems"})`]);
-    return el("p", { class: hit.dropped === "none" ? "warn" : "note" }, "This test set is evaluated: ", directions.flat(), `. ${seen}`);
+    const seen = hit.dropped === "none" ? "Models that were trained on these pairs have seen it." : "Models that were trained on the filtered files have not seen it.";
+    return el("div", { class: "effect" },
+      el("p", { class: hit.dropped === "none" ? "warn" : "note" }, `This run evaluates systems on this test set. ${seen}`),
+      el("ul", {}, tests.map((test) => el("li", {}, direction(hit, test)))));
+  }
+
+  function direction(hit, test) {
+    const title = page.marked(`${page.language(test.src).name} to ${page.language(test.tgt).name}`);
+    const group = evaluated.sentences.find((one) => one.dataset === test.dataset && one.src === test.src && one.tgt === test.tgt);
+    if (!group) return [el("a", { href: "#evaluation" }, title), `, ${number(test.systems)} ${test.systems === 1 ? "system" : "systems"}`];
+    const isText = (text) => text.normalize("NFC").slice(0, hit.other.text.length) === hit.other.text;
+    const place = [group.sources, group.references || []].map((texts) => texts.findIndex(isText)).find((found) => found >= 0);
+    if (place === undefined) return [el("a", { href: page.fragment("evaluation", { group: group.id }) }, title), ": the page does not show this sentence"];
+    const [metric] = group.metrics;
+    const scores = metric ? group.systems.map((system) => [system.label, system.scores[metric.name]?.[place]]).filter(([, score]) => score !== null && score !== undefined) : [];
+    return [el("a", { href: page.fragment("evaluation", { group: group.id, sentence: group.numbers[place] }) }, title, `, sentence ${group.numbers[place]}`),
+      scores.length ? [`: ${metric.title} `, scores.slice(0, 8).map(([label, score], i) => [i ? ", " : "", page.text(label), ` ${number(score, metric.digits)}`])] : null];
   }
 
   function card(hit) {
@@ -189,7 +205,7 @@ page.sections.contamination = function (element, data, page) {
         }
         limit = AT_ONCE;
         draw();
-        if (Object.values(filters).some(Boolean)) status.scrollIntoView({ block: "start" });
+        if (Object.values(filters).some(Boolean)) status.scrollIntoView({ block: "start", behavior: "instant" });
       },
     };
   }

@@ -3,6 +3,7 @@ const STEPS = {
   sentences: "sentences", pairs: "pairs", decontaminated: "pairs without overlap with benchmarks",
 };
 const plain = (reason) => reason.replaceAll("_", " ");
+const isOfTexts = (step) => ["responses", "texts", "native_texts"].includes(step.name);
 const countOf = (one, name) => one.steps.find((step) => step.name === name)?.count;
 
 /* Sentences of each language by what became of them: the commonest reasons by name, others together. */
@@ -41,7 +42,7 @@ page.sections.funnel = function (element, data, page) {
       const left = Math.min(260, 24 + 7.2 * Math.max(...names.map((name) => name.length)));
       const share = (row) => row.count / row.whole;
       page.add(element, page.chart({
-        height: 60 + 26 * names.length, marginBottom: 42, marginLeft: left, x: { percent: true, label: "of the sentences, in %" }, y: { domain: names, label: null, tickFormat: (name) => (name.length > 34 ? `…${name.slice(-33)}` : name) },
+        height: 60 + 26 * names.length, marginBottom: 42, marginLeft: left, x: { percent: true, label: "of the sentences, in %" }, y: { domain: names, label: null, tickFormat: (name) => (name.length > 34 ? `${name.slice(0, 12)}…${name.slice(-21)}` : name) },
         color: { domain, legend: true, type: "categorical" },
         marks: [Plot.barX(rows, Plot.stackX({ x: share, y: "of", fill: "reason", order: domain, insetLeft: 0.5, insetRight: 0.5 })), Plot.ruleX([0])],
       }, {
@@ -52,7 +53,7 @@ page.sections.funnel = function (element, data, page) {
     page.add(element, page.el("h3", {}, "Step by step"), data.funnels.length > 1 ? page.el("p", {}, page.el("label", { for: "funnel-of" }, "Language "), select) : null, detail);
     choose(data.funnels[0]);
   }
-  if (data.trainings.length) page.add(element, page.el("h3", {}, "Training sets"), data.trainings.map(training));
+  if (data.trainings.length) page.add(element, page.el("h3", {}, "Training sets"), trainings());
 
   /* The steps of a language; `reason`: whose examples are open. */
   function choose(one, reason, moved) {
@@ -64,7 +65,7 @@ page.sections.funnel = function (element, data, page) {
         page.el("td", { class: "bar", "aria-hidden": "true" }, page.el("span", { style: `inline-size: ${(100 * step.count) / whole}%` }))));
       for (const [name, count] of Object.entries(step.removed)) reasonRows(body, one, step, name, -count, name === reason);
       for (const [name, count] of Object.entries(step.added)) reasonRows(body, one, step, name, count, false);
-      if (step.name === "pairs" && one.not_chosen) reasonRows(body, one, step, "not_chosen", null, reason === "not_chosen");
+      if (step.name === "sentences" && one.not_chosen) reasonRows(body, one, step, "not_chosen", null, reason === "not_chosen");
     }
     const head = page.el("thead", {}, page.el("tr", {}, ["step", "there are", "removed", "share"].map((title, i) => page.el("th", { scope: "col", class: i === 1 || i === 2 ? "number" : null }, title))));
     const caption = page.el("caption", {}, `${label(one)}: ${one.steps.some((step) => step.several) ? "one prompt can bring several texts, a paragraph several sentences" : "every step"}`);
@@ -95,13 +96,14 @@ page.sections.funnel = function (element, data, page) {
   }
 
   function examplesOf(one, step, name) {
-    const isOfTexts = ["responses", "texts", "native_texts"].includes(step.name);
-    return (one.examples[name] || []).filter((example) => (example.state === "text") === isOfTexts);
+    return (one.examples[name] || []).filter((example) => (example.state === "text") === isOfTexts(step));
   }
 
   function shown(one, step, name, examples) {
     const total = step.removed[name] ?? one.not_chosen;
-    const inPairs = document.getElementById("pairs") ? page.el("a", { href: page.fragment("pairs", { language: one.language, reason: name, folder: folders.size > 1 ? one.folder : "" }) }, "all of them that the page has") : null;
+    const folder = folders.size < 2 ? "" : isOfTexts(step) ? one.texts_folder : one.folder;
+    const inBrowser = { language: one.language, folder, ...(name === "not_chosen" ? { state: "not_chosen" } : { reason: name }) };
+    const inPairs = document.getElementById("pairs") ? page.el("a", { href: page.fragment("pairs", inBrowser) }, "all of them that the page has") : null;
     return [
       page.el("p", { class: "note" }, examples.length < total ? `${page.number(examples.length)} of ${page.number(total)}, drawn by chance` : "all", inPairs ? [" · ", inPairs] : null),
       page.el("ul", { class: "examples" }, examples.map((example) => page.el("li", {},
@@ -112,16 +114,16 @@ page.sections.funnel = function (element, data, page) {
     ];
   }
 
-  function training(one) {
-    const rows = Object.entries(one.directions);
-    const removed = ([, [read]]) => Object.entries(read.removed).map(([reason, count], i) => [i ? ", " : "", page.el("span", { title: data.reasons[reason] }, plain(reason)), ` ${page.number(count)}`]);
-    const sets = one.train === null ? "" : `${page.number(one.train)} to train on, ${page.number(one.test)} held out${one.both_directions ? "; each pair in both directions" : ""}`;
-    return [
-      page.el("h4", {}, page.el("span", { class: "path" }, page.marked(one.folder)), ` (${one.name})`),
-      page.table([{ title: "direction", value: ([direction]) => direction }, { title: "read", value: ([, [read]]) => read.count }, { title: "left out", value: (row) => removed(row).length ? page.el("span", {}, removed(row)) : "none" },
-        { title: "used", value: ([, [, used]]) => used.count }], rows, { label: `Pairs of ${one.folder}` }),
-      page.el("p", {}, sets),
-    ];
+  function trainings() {
+    const rows = data.trainings.flatMap((one) => Object.entries(one.directions).map(([direction, [read, used]], i) => ({ one, direction, read, used, first: i === 0 })));
+    const removed = ({ read }) => page.el("span", {}, Object.entries(read.removed).map(([reason, count], i) => [i ? ", " : "", page.el("span", { title: data.reasons[reason] }, plain(reason)), ` ${page.number(count)}`]));
+    const ofAll = (key) => ({ one, first }) => (first ? one[key] : null);
+    return page.table([
+      { title: "training", value: ({ one }) => page.el("span", {}, page.el("span", { class: "path" }, page.marked(one.folder)), ` (${one.name})`) }, { title: "direction", value: "direction" },
+      { title: "pairs read", value: ({ read }) => read.count }, { title: "left out", value: removed }, { title: "used", value: ({ used }) => used.count },
+      { title: "to train on", value: ofAll("train"), help: "of all directions" }, { title: "held out", value: ofAll("test"), help: "of all directions" },
+      { title: "each pair", value: ({ one, first }) => (first ? (one.both_directions ? "in both directions" : "in one direction") : "") },
+    ], rows, { caption: "What was read and used, by direction; the last columns are of all directions together", wide: true });
   }
 
   return {

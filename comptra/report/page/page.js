@@ -12,7 +12,7 @@ const page = (() => {
   const sections = {};
   const states = new Map(); // name -> {element, promise, controller}
   const colors = ["var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)", "var(--c6)", "var(--c7)", "var(--c8)"];
-  let followed = false; // a link, and no scrolling since
+  let followed = null; // the section that a link led to, and where it is on the screen; null once the reader scrolls
   let languages = { languages: {}, names: {} };
 
   // --- elements ---
@@ -250,13 +250,14 @@ const page = (() => {
     const target = route();
     if (!target) return;
     const state = states.get(target.name);
-    followed = true;
+    followed = { element: state.element };
     current(target.name);
     const hash = location.hash;
     await render(target.name);
     if (location.hash !== hash) return; // the reader has gone on meanwhile
-    state.element.scrollIntoView({ block: "start" });
+    state.element.scrollIntoView({ block: "start", behavior: "instant" });
     if (state.controller && state.controller.show) await state.controller.show(target.params);
+    if (followed) followed.top = state.element.getBoundingClientRect().top;
   }
 
   function current(name) {
@@ -290,7 +291,11 @@ const page = (() => {
       reading.observe(element);
     }
     // What a link led to is current until the reader scrolls, though at the end of the page another section may be further up.
-    for (const event of ["wheel", "touchmove", "keydown", "pointerdown"]) addEventListener(event, () => { followed = false; }, { passive: true });
+    for (const event of ["wheel", "touchmove", "keydown", "pointerdown"]) addEventListener(event, () => { followed = null; }, { passive: true });
+    // Sections above may be rendered later: what a link led to stays where it is on the screen, unless something else scrolls.
+    const moved = () => (followed && followed.top !== undefined ? followed.element.getBoundingClientRect().top - followed.top : 0);
+    new ResizeObserver(() => scrollBy({ top: moved(), behavior: "instant" })).observe(document.getElementById("content"));
+    addEventListener("scroll", () => { if (Math.abs(moved()) > 5) followed = null; }, { passive: true });
     addEventListener("hashchange", follow);
     addEventListener("beforeprint", () => { for (const name of states.keys()) render(name); });
     await follow();

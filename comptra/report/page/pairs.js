@@ -161,7 +161,8 @@ page.sections.pairs = async function (element, data, page) {
   }
 
   let wanted = 0;
-  async function apply() {
+  /* Show what fits the filters; `byReader`: and keep them in the fragment, which is not for a section to set on its own. */
+  async function apply(byReader = true) {
     const mine = ++wanted;
     const { shown, count } = await matching();
     if (mine !== wanted) return; // another filter came meanwhile
@@ -170,7 +171,7 @@ page.sections.pairs = async function (element, data, page) {
     const all = model.count < data.total ? `${number(model.count)} rows in this page (of ${number(data.total)})` : `${number(model.count)} rows`;
     status.textContent = count === model.count ? all : `${number(count)} of ${all}`;
     status.dataset.count = count;
-    remember();
+    if (byReader) remember();
   }
 
   function remember() {
@@ -297,7 +298,7 @@ page.sections.pairs = async function (element, data, page) {
 
   let grid, active = null;
   await build();
-  narrow.addEventListener("change", async () => { await build(); await apply(); });
+  narrow.addEventListener("change", async () => { await build(); await apply(false); });
 
   async function build() {
     if (grid) grid.destroy();
@@ -348,7 +349,7 @@ page.sections.pairs = async function (element, data, page) {
     }
     if (show) open = true;
     if (open) detail(i);
-    if (show) panel.scrollIntoView({ block: "nearest" });
+    if (show) panel.scrollIntoView({ block: "nearest", behavior: "instant" });
     page.announce(`${NAMES[model.state(i)]} ${plain(model.reason(i) || "")}. ${model.sentence(i).slice(0, 200)}`);
     remember();
   }
@@ -529,7 +530,7 @@ page.sections.pairs = async function (element, data, page) {
   }
   checkFonts();
 
-  await apply();
+  await apply(false);
   setTimeout(() => index(false), 300);
 
   return {
@@ -539,7 +540,7 @@ page.sections.pairs = async function (element, data, page) {
       if (filters.sort) grid.setSort(filters.sort === "id" ? "i" : filters.sort, filters.order || "asc");
       const i = params.id ? model.find(params.id, params.in) : undefined;
       if (i !== undefined) { selected = i; open = true; }
-      await apply();
+      await apply(false);
       if (i !== undefined) {
         choose(i, true);
         await scrollTo(i);

@@ -258,12 +258,13 @@ def _between(report: overlaps.Report) -> list[dict]:
 def _shown(hit: dict, rules_of: dict[tuple[str, str], dict]) -> dict:
     """A hit for the page: both texts, cut, with the spans that they share."""
     rules = rules_of[hit["folder"], hit["data_language"]]
-    spans = shared_spans(hit["text"], hit["benchmark_text"], hit["match"], rules, hit["language"])
+    language = hit.get("language") or hit["data_language"]
+    spans = shared_spans(hit["text"], hit["benchmark_text"], hit["match"], rules, language)
     left_out = {"text", "benchmark_text", "shared_ngram", "language", "data_language"}
     return {
         **{key: value for key, value in hit.items() if key not in left_out},
         "language": hit["data_language"],
-        "text_language": hit["language"],
+        "text_language": language,
         **_pair(hit["text"], hit["benchmark_text"], spans),
     }
 

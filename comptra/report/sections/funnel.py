@@ -139,6 +139,7 @@ def _funnel(root: Path, one: Funnel, examples: dict[str, list[dict]]) -> dict:
         "language": one.language,
         "target_language": back.target_language if back else "",
         "folder": relative(root, back.folder if back else one.generation),
+        "texts_folder": relative(root, one.generation) if one.generation else "",
         "steps": list(map(_step, one.steps)),
         "not_chosen": one.not_chosen,
         "examples": examples,
@@ -170,11 +171,10 @@ def _headlines(found: list[Funnel], options: Options) -> None:
     options.headline("languages", len({one.language for one in found}), f"#{NAME}")
     seen, paragraphs, pairs = set(), 0, 0
     for one in found:
-        if (
-            one.back_translation is None or (one.generation, one.language) not in seen
-        ):  # several back-translators share them
+        shared = one.generation, one.language  # by several back-translators
+        if one.generation is None or shared not in seen:
             paragraphs += next((s.count for s in one.steps if s.name == "paragraphs"), 0)
-        seen.add((one.generation, one.language) if one.generation else None)
+        seen.add(shared)
         pairs += next((s.count for s in reversed(one.steps) if s.name in ("decontaminated", "pairs")), 0)
     options.headline("paragraphs", paragraphs, f"#{NAME}")
     options.headline("pairs", pairs, "#pairs?state=kept")

@@ -62,7 +62,10 @@ def collect(run: Run, options: Options) -> dict | None:
     if not choice.totals:
         return None
     units = _read(sources, choice, problems)
-    data = _fitting(units, options.max_bytes, sources)
+    room = None
+    if options.max_bytes is not None:
+        room = options.max_bytes - packing.size_of([[*key, count, count] for key, count in choice.totals.items()])
+    data = _fitting(units, room, sources)
     for line in problems.lines():
         options.notice("problem", "pairs", line)
     shown, total = len(data["rows"]["state"]), choice.totals.total()

@@ -75,9 +75,9 @@ def _tell(training: Training, name: str, options: Options) -> None:
         text = (
             f"{name}: held-out {_label(metric)} is {now:.4g} at the checkpoint, worse than {before:.4g} before training"
         )
-        options.notice("problem", NAME, text)
+        options.notice("warning", NAME, text)
     if any(value is None for _, value in training.curves.get("loss", ())):
-        options.notice("problem", NAME, f"{name}: the loss was not a finite number at some steps")
+        options.notice("warning", NAME, f"{name}: the loss was not a finite number at some steps")
     if not training.is_complete:
         of = f" of {training.max_steps:,}" if training.max_steps else ""
         options.notice(

@@ -142,6 +142,8 @@ def test_print_has_all_sections_and_no_menu(shown, tmp_path):
     shown.theme("dark", "print")
     assert shown.run("return getComputedStyle(document.querySelector('nav')).display") == "none"
     assert shown.run("return getComputedStyle(document.documentElement).colorScheme") == "light"
+    lost = "return [...document.querySelectorAll('main button.link')].filter(b => b.innerText && !b.offsetWidth && b.closest('details[open], section > .body > *')).length"
+    assert shown.run(lost) == 0  # words that can be clicked on are printed as words
     printed = shown.pdf(tmp_path / "page.pdf").read_bytes()
     assert len(printed) > 20_000 and printed.count(b"/Type /Page\n") < 40  # the rows that are in view, not room for all
 

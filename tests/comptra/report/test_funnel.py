@@ -152,6 +152,17 @@ def test_a_link_opens_a_language_and_a_reason(opened):
     assert shown.run("return location.hash") == "#funnel?language=Basque"
 
 
+def test_all_rows_of_a_reason_are_a_click_away(opened, run):
+    reasons = json.loads((run / finished_run.NAME / "manifest_score_Basque.json").read_text())["counts"]["rejected"]
+    shown = opened("funnel?language=Basque&reason=score_below_min")
+    pages.render(shown)
+    shown.click(shown.one("#funnel tr.examples:not([hidden]) a"))
+    assert shown.run("return location.hash") == "#pairs?language=Basque&reason=score_below_min"
+    shown.wait("return [...document.querySelectorAll('#pairs select')].some(s => s.value === 'score_below_min')")
+    shown.wait(lambda: f"{reasons['score_below_min']} of" in shown.text("#pairs"))
+    assert shown.faults() == []
+
+
 def test_hostile_examples_are_text(opened):
     shown = opened("funnel?language=Hausa&reason=sentence_no_words")
     text = shown.text("#funnel tr.examples:not([hidden])")

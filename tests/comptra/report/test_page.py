@@ -78,7 +78,7 @@ def test_notices_and_names_are_escaped(tmp_path):
     root = tmp_path / "<title><b>&\u202e\udcff"
     root.mkdir()
     with watching(tmp_path) as sources:
-        pieces, _ = page.build(find(root), sources, options, 5_000_000, ["report.py"])
+        pieces = page.build(find(root), sources, options, 5_000_000, ["report.py"])
     text = "".join(pieces)
     outside = re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.S)
     assert "<img" not in outside and "<!--" not in outside and "<b>$" not in outside and "javascript:" not in outside
@@ -91,7 +91,7 @@ def test_only_the_scripts_of_the_page_may_run(tmp_path):
     sections = {"provenance": replace(SECTIONS["provenance"], libraries=("plot", "tabulator"))}
     trained(tmp_path)
     with watching(tmp_path) as sources:
-        text = "".join(page.build(find(tmp_path), sources, Options(), 5_000_000, [], sections)[0])
+        text = "".join(page.build(find(tmp_path), sources, Options(), 5_000_000, [], sections))
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]
     scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
     packed = re.findall(r'<script type="application/gzip;base64" id="library-[^"]*">(.*?)</script>', text)
@@ -186,7 +186,7 @@ def test_a_large_section_gets_what_the_others_leave(tmp_path, monkeypatch):
     monkeypatch.setattr("comptra.report.sections.provenance.large", collect, raising=False)
     large = replace(SECTIONS["provenance"], target="comptra.report.sections.provenance:large", is_large=True)
     with watching(tmp_path) as sources:
-        pieces, _ = page.build(find(tmp_path), sources, Options(), 1_000_000, [], {"provenance": large})
+        pieces = page.build(find(tmp_path), sources, Options(), 1_000_000, [], {"provenance": large})
     size = len("".join(pieces).encode())
     assert 600_000 < given[0] < 740_000
     assert (
@@ -224,6 +224,21 @@ def test_a_run_file_stands_for_its_folder(tmp_path, monkeypatch):
     (tmp_path / "run.yaml").write_text("output_dir: out\ntrain: {}\n")
     assert make_page("run.yaml", "-o", "page.html").returncode == 0
     assert packing.read(tmp_path / "page.html", "page")["root"] == "out"
+
+
+def test_a_run_file_brings_folders_of_stages_that_are_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained(tmp_path / "out" / "train")
+    trained(tmp_path / "elsewhere")
+    (tmp_path / "run.yaml").write_text(
+        "output_dir: out\ntrain: {output_dir: ../" + tmp_path.name + "/elsewhere}\nmain: {output_dir: none}\n"
+    )
+    result = make_page("run.yaml", "-o", "page.html")
+    assert result.returncode == 0, result.stderr
+    folders = {step["folder"] for step in packing.read(tmp_path / "page.html", "provenance")["steps"]}
+    assert folders == {"train", f"../{tmp_path.name}/elsewhere"}
+    paths = {file["path"] for file in packing.read(tmp_path / "page.html", "page")["sources"]}
+    assert paths == {"train/manifest_train.json", str(tmp_path / "elsewhere" / "manifest_train.json")}
 
 
 def test_an_empty_folder_is_a_page_that_says_so(tmp_path):

@@ -1,0 +1,382 @@
+"""The section Evaluation: tables of comptra.evaluate and scripts/compare.py, scores against steps, and sentences side by side.
+
+A score is shown only if the translations that are here now are those that were scored: what others say is left out, in red.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Required, TypedDict
+
+from comptra import evaluate
+from comptra.report import Options
+from comptra.report.sections import evaluation_sentences, evaluation_systems
+from comptra.report.sections.evaluation_systems import TOLERANCE, Found
+from comptra.tables import MARKS, Cell, Table, matrix, series, title_of, variants
+from topxgen.common import hub
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
+
+if TYPE_CHECKING:
+    from topxgen.runs.folders import Run
+
+NAME = "evaluation"
+BOOTSTRAP = 1000  # samples for intervals of scores that are computed here
+MAX_COMPUTED = 100_000  # translations that are scored here; more take minutes
+
+
+class Value(TypedDict, total=False):
+    """A score in a report."""
+
+    score: Required[float | None]
+    segments: int
+    unscored: int
+    interval: list[float | None] | None
+    difference: float | None
+    p: float | None
+    p_holm: float | None
+    better: bool | None
+    interference: list[str]
+
+
+class Row(TypedDict, total=False):
+    """A system in a report."""
+
+    path: Required[str]
+    sentences: Required[int]
+    scores: Required[dict[str, Value | None]]
+    missing: int
+    unanswered: int
+    settings: dict | None
+    columns: dict[str, str] | None
+    faults: dict[str, int | None] | None
+    contamination: list[str]
+    translations_digest: str
+
+
+class Reliability(TypedDict, total=False):
+    status: str
+    note: str | None
+    source: str | None
+
+
+class MetricFacts(TypedDict, total=False):
+    higher_is_better: bool | None
+    low: float | None
+    high: float | None
+    reliability: Reliability | None
+
+
+class OverSeeds(TypedDict):
+    baseline: str | None
+    systems: list[dict]
+
+
+class Group(TypedDict, total=False):
+    """A test set and direction in a report."""
+
+    dataset: Required[str]
+    src: Required[str]
+    tgt: Required[str]
+    step: Required[int]
+    sentences: Required[int]
+    systems: Required[list[Row]]
+    titles: Required[dict[str, str]]
+    signatures: Required[dict[str, str]]
+    sources_digest: Required[str]
+    metrics: dict[str, MetricFacts]
+    baseline: str | None
+    clusters: dict[str, list[str]] | None
+    over_seeds: OverSeeds
+    warnings: list[str]
+    base_models: list[str]
+    references_digest: str | None
+
+
+class Mean(TypedDict, total=False):
+    metric: Required[str]
+    direction: Required[str]
+    systems: Required[dict[str, dict]]
+
+
+class Report(TypedDict, total=False):
+    """What is read of --json of comptra.evaluate."""
+
+    groups: Required[list[Group]]
+    trials: Required[int]
+    seed: Required[int]
+    bootstrap: int
+    summary: list[Mean]
+    notes: list[str]
+    skipped: dict[str, str]
+    failed_metrics: dict[str, str]
+
+
+class SeedScores(TypedDict, total=False):
+    scores: Required[list[float]]
+    mean: Required[float]
+    sd: Required[float | None]
+    interval: Required[list[float] | None]
+    difference: float
+    difference_interval: list[float]
+    p: float
+    p_holm: float
+    better: bool | None
+
+
+class ComparedVariant(TypedDict, total=False):
+    unanswered: Required[int]
+    paths: Required[list[str]]
+    scores: Required[dict[str, SeedScores]]
+
+
+class Comparison(TypedDict, total=False):
+    """A group of comparison.json."""
+
+    dataset: Required[str]
+    src: Required[str]
+    tgt: Required[str]
+    way: Required[int]
+    sentences: Required[int]
+    titles: Required[dict[str, str]]
+    signatures: Required[dict[str, str]]
+    variants: Required[dict[str, ComparedVariant]]
+
+
+class Variant(TypedDict, total=False):
+    name: Required[str]
+    seeds: Required[list[int]]
+    equal_pairs: Required[int | None]
+    facts: Required[dict[str, float | str | None]]
+
+
+class Experiment(TypedDict, total=False):
+    """What is read of comparison.json of scripts/compare.py."""
+
+    experiment: Required[str]
+    baseline: Required[str | None]
+    samples: Required[int]
+    seed: Required[int]
+    variants: Required[list[Variant]]
+    groups: Required[list[Comparison]]
+    failed_metrics: dict[str, str]
+
+
+def collect(run: "Run", options: Options) -> dict | None:
+    """Tables of all reports and comparisons, and the sentences; None if nothing is translated or scored."""
+    if not (run.translations or run.evaluations or run.experiments):
+        return None
+    with hub.offline():
+        load = evaluation_systems.loader(run.translations, options.benchmark_dir)
+        args = evaluation_systems.arguments(run.translations or [run.root], options.benchmark_dir)
+        found = evaluation_systems.read(run.translations, args, load)
+        for folder, problem in found.unread.items():
+            options.notice("missing", NAME, f"{_relative(folder, run)} is not shown: {problem}")
+        for problem in dict.fromkeys(found.without_references.values()):
+            options.notice("missing", NAME, f"no references, and so no scores of sentences: {problem}")
+        reports = [*_reports(run, options)]
+        if not (reports or run.evaluations or run.experiments) and (computed := _computed(run, found, options, load)):
+            reports = [("", computed)]
+        shown = [_shown_report(path, report, found, run) for path, report in reports]
+        comparisons = [_shown_comparison(path, one, found, run) for path, one in _comparisons(run, options)]
+        for one in (one for one in [*shown, *comparisons] if one["problems"]):
+            options.notice(
+                "problem", NAME, f"{one['path']} is stale: it has scores that the translations here do not have"
+            )
+        scored = {
+            found.locate(row["path"]) for _, report in reports for group in report["groups"] for row in group["systems"]
+        }
+        labels = {found.locate(path): label for one in comparisons for path, label in one.pop("labels").items()}
+        scored |= labels.keys()
+        if reports or comparisons:
+            for folder in found.systems.keys() - scored:
+                options.notice("missing", NAME, f"{_relative(folder, run)} has no scores in a report; evaluate again")
+        sentences = evaluation_sentences.collect(found, [report for _, report in reports], labels, run, options)
+    return {"reports": shown, "comparisons": comparisons, "sentences": sentences}
+
+
+def _relative(path: Path, run: "Run") -> str:
+    return str(path.relative_to(run.root)) if path.is_relative_to(run.root) else str(path)
+
+
+def _reports(run: "Run", options: Options) -> Iterator[tuple[str, dict]]:
+    for path in run.evaluations:
+        try:
+            report = read_json(path, Report, "evaluate again")
+        except (UsageError, OSError) as error:
+            options.notice("problem", NAME, str(error))
+            continue
+        if report.get("groups"):
+            yield _relative(path, run), report
+        else:
+            options.notice("info", NAME, f"{_relative(path, run)} has no scores")
+
+
+def _computed(run: "Run", found: Found, options: Options, load) -> dict | None:
+    """A report made here, with the default metrics, of what has references."""
+    folders = [
+        folder for folder, one in found.systems.items() if one.system.references is not None and one.system.sentences
+    ]
+    total = sum(len(found.systems[folder].system.sentences) for folder in folders)
+    command = f"python -m comptra.evaluate {run.root} --bootstrap {BOOTSTRAP} --json {run.root / 'scores.json'}"
+    if not folders:
+        return None
+    if total > MAX_COMPUTED:
+        options.notice("missing", NAME, f"{total:,} translations are too many to be scored here; run {command}")
+        return None
+    args = evaluation_systems.arguments(folders, options.benchmark_dir, "--bootstrap", str(BOOTSTRAP))
+    try:
+        report, _ = evaluate.evaluate(args, load)
+    except (UsageError, OSError) as error:
+        options.notice("missing", NAME, f"no scores: {error}")
+        return None
+    options.notice(
+        "info", NAME, f"no report of comptra.evaluate is here: scores were computed for this page, as by {command}"
+    )
+    return report
+
+
+# Reports
+
+
+def _shown_report(path: str, report: dict, found: Found, run: "Run") -> dict:
+    """A report as the page shows it: `problems` in red."""
+    unsupported, unknown = {}, []
+    for number, group in enumerate(report["groups"]):
+        for row in group["systems"]:
+            reasons, is_here = evaluation_systems.doubts(group, row, found)
+            if reasons:
+                unsupported[number, row["path"]] = "; ".join(reasons)
+            elif not is_here and path:
+                unknown.append(row["path"])
+    supported = without(report, set(unsupported))
+    problems = [
+        f"{_relative(found.locate(row) or Path(row), run)}, {title_of(report['groups'][number])}: its scores are left out, {reason}"
+        for (number, row), reason in unsupported.items()
+    ]
+    if unsupported:
+        problems.append("Comparisons with these systems, and means over directions, are left out, too. Evaluate again.")
+    made = matrix.tables(supported, detailed=True)
+    several = len(supported["groups"]) > len({(group["dataset"], group["step"]) for group in supported["groups"]})
+    directions = [
+        {"title": title_of(group), "table": _table(matrix.tables({**supported, "groups": [group]}, detailed=True)[0])}
+        for group in (supported["groups"] if several else ())
+    ]
+    notes = list(dict.fromkeys([*(note for table in made for note in table.notes), *supported.get("notes", ())]))
+    return {
+        "path": path,
+        "problems": problems,
+        "unknown": list(dict.fromkeys(unknown)),
+        "tables": [_table(table) for table in made],
+        "directions": directions,
+        "marks": _marks(made),
+        "notes": sorted(notes, key=lambda note: note.startswith("warning:")),
+        "skipped": report.get("skipped") or {},
+        "panels": [_panel(panel) for panel in series.panels(supported)],
+    }
+
+
+def without(report: Mapping, unsupported: set[tuple[int, str]]) -> dict:
+    """A copy of a report without the scores of systems, (number of the group, path), and what was computed with them: tests
+    against a baseline and clusters of their groups, and all means over directions."""
+    report = copy.deepcopy(dict(report))
+    for number, group in enumerate(report["groups"]):
+        own = {path for place, path in unsupported if place == number}
+        if not own:
+            continue
+        for row in group["systems"]:
+            if row["path"] in own:
+                row |= {"scores": dict.fromkeys(row["scores"]), "faults": None, "contamination": []}
+                row |= dict.fromkeys(("sentences", "missing", "unanswered"), 0)  # that tables count
+            for value in filter(None, row["scores"].values()):
+                for key in ("difference", "difference_interval", "p", "p_holm", "p_bootstrap", "better"):
+                    value.pop(key, None)
+        group |= {"clusters": {}, "baseline": None}
+        group.pop("over_seeds", None)
+    if unsupported:
+        report["summary"] = []
+    return report
+
+
+def _table(table: Table) -> dict:
+    rows = [
+        [[cell.text, cell.shown[len(cell.text) :]] if isinstance(cell, Cell) else cell for cell in row]
+        for row in table.rows
+    ]
+    return {"title": table.title, "header": table.header, "described": table.described, "rows": rows}
+
+
+def _marks(made: list[Table]) -> dict[str, str]:
+    """The marks that the tables have, with what they mean."""
+    cells = [cell for table in made for row in table.rows for cell in row if isinstance(cell, Cell)]
+    used = {mark for cell in cells for mark in cell.marks + cell.rank}
+    return {mark: text for mark, text in MARKS.items() if mark in used}
+
+
+def _panel(panel: series.Panel) -> dict:
+    lines = [{"label": one.label, "direction": one.direction, "points": one.points} for one in panel.series]
+    return {"title": panel.title, "axis": panel.axis, "series": lines, "baselines": panel.baselines}
+
+
+# Comparisons
+
+
+def _comparisons(run: "Run", options: Options) -> Iterator[tuple[str, dict]]:
+    for path in run.experiments:
+        try:
+            yield _relative(path, run), read_json(path, Experiment, "compare again")
+        except (UsageError, OSError) as error:
+            options.notice("problem", NAME, str(error))
+
+
+def _shown_comparison(path: str, report: dict, found: Found, run: "Run") -> dict:
+    problems, unknown, kept = [], [], []
+    for group in report["groups"]:
+        reasons = []
+        for name, variant in group["variants"].items():
+            for place, folder in enumerate(variant["paths"]):
+                fits = _fits(group, variant, place, found, found.locate(folder))
+                if fits is None:
+                    unknown.append(folder)
+                elif not fits:
+                    reasons.append(f"chrF++ of {_relative(found.locate(folder), run)} ({name}) is another one now")
+        if reasons:
+            direction = f"{group['dataset']} from {group['src']} into {group['tgt']}"
+            problems.append(f"{direction}: the table is left out, {'; '.join(reasons)}. Compare again.")
+        else:
+            kept.append(group)
+    shown = {**report, "groups": kept}
+    tables = [
+        {"title": title, "header": rows[0], "described": 1, "rows": rows[1:]} for title, rows in variants.tables(shown)
+    ]
+    seeds = {variant["name"]: variant["seeds"] for variant in report["variants"]}
+    labels = {
+        folder: name + (f", seed {seed}" if seed is not None else "")
+        for group in report["groups"]
+        for name, variant in group["variants"].items()
+        for folder, seed in zip_longest(variant["paths"], seeds.get(name, [])[: len(variant["paths"])])
+    }
+    return {
+        "path": path,
+        "experiment": report["experiment"],
+        "problems": problems,
+        "unknown": list(dict.fromkeys(unknown)),
+        "tables": tables,
+        "notes": [f"{name}: not computed: {why}" for name, why in report.get("failed_metrics", {}).items()]
+        + variants.notes(shown),
+        "labels": labels,
+    }
+
+
+def _fits(group: Mapping, variant: Mapping, place: int, found: Found, folder: Path | None) -> bool | None:
+    """Whether the translations of a seed have the chrF++ that the comparison says; None if it cannot be compared."""
+    if folder in found.unread:
+        return False
+    one, value = found.systems.get(folder), variant["scores"].get("chrf")
+    if one is None or one.scorer is None or value is None or len(value["scores"]) <= place:
+        return None
+    if group["signatures"].get("chrf") != one.scorer.signature:
+        return None
+    return math.isclose(one.chrf(group["sentences"]), value["scores"][place], abs_tol=TOLERANCE)

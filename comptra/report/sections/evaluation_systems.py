@@ -1,0 +1,199 @@
+"""The translations that a report of comptra.evaluate is about, as they are now, and whether its scores are theirs."""
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from comptra import evaluate, evaluation_sets
+from comptra.evaluation_sets import TestSet
+from comptra.scores import surface
+from comptra.scores.metrics import MetricSettings, Scorer, Test
+from comptra.scores.systems import System, read_lines, read_system
+from topxgen.common import provenance
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
+from topxgen.corpora import tables
+from topxgen.text.languages import Language
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Scores of the same version of sacreBLEU are the same to the last bits.
+TOLERANCE = 1e-6
+MAX_ROOMS = 3  # folders above a file of a benchmark that can be its --benchmark_dir
+
+
+class _Recorded(TypedDict, total=False):
+    """What is read of a run's manifest."""
+
+    test_set: dict
+
+
+@dataclass
+class Translations:
+    """A system, and chrF++ of its sentences if there are references: `statistics` are of each sentence, (n, m)."""
+
+    system: System
+
+    @property
+    def test(self) -> Test:
+        one = self.system
+        return Test(one.src, one.tgt, one.sentences, one.references)
+
+    @cached_property
+    def scorer(self) -> Scorer | None:
+        references = self.system.references
+        return None if references is None else _chrf(self.system.src, self.system.tgt, tuple(references))
+
+    @cached_property
+    def statistics(self) -> "np.ndarray":
+        return self.scorer.statistics(self.system.translations)
+
+    def chrf(self, count: int | None = None) -> float:
+        """The corpus score of the first `count` sentences."""
+        return float(self.scorer.scores(self.statistics[:count].sum(axis=0)[None])[0])
+
+
+@lru_cache(64)  # the references of all systems on a test set are read once
+def _chrf(src: Language, tgt: Language, references: tuple[str, ...]) -> Scorer:
+    return surface.chrf(Test(src, tgt, list(references), list(references)), MetricSettings())
+
+
+@dataclass
+class Found:
+    """All translations below a folder. `systems`: by folder; `unread`: why others could not be read, `without_references` why
+    those have none."""
+
+    systems: dict[Path, Translations] = field(default_factory=dict)
+    unread: dict[Path, str] = field(default_factory=dict)
+    without_references: dict[Path, str] = field(default_factory=dict)
+
+    def locate(self, recorded: str) -> Path | None:
+        """The folder of a run whose path was recorded, perhaps before the tree moved: the one whose path ends most like it, in
+        the names of model and run at least."""
+        parts = Path(recorded).parts
+        folders = [*self.systems, *self.unread]
+        if exact := [folder for folder in folders if folder.resolve() == Path(recorded).resolve()]:
+            return exact[0]
+        alike = {folder: _common_end(folder.absolute().parts, parts) for folder in folders}
+        best = max(alike.values(), default=0)
+        nearest = [folder for folder, count in alike.items() if count == best]
+        return nearest[0] if best >= 2 and len(nearest) == 1 else None
+
+
+def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
+    count = 0
+    for a, b in zip(reversed(one), reversed(other), strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def arguments(folders: Iterable[Path], benchmark_dir: Path | None, *more: str) -> argparse.Namespace:
+    """Those of comptra.evaluate, with its defaults, for unfinished runs, too."""
+    where = ["--benchmark_dir", str(benchmark_dir)] if benchmark_dir else []
+    return evaluate.build_parser().parse_args([*map(str, folders), "--allow_partial", *where, *more])
+
+
+def loader(folders: Sequence[Path], benchmark_dir: Path | None) -> Callable[..., TestSet]:
+    """`evaluation_sets.load` for read_system. Without `benchmark_dir` a benchmark is looked for where the manifests in `folders`
+    say that main.py read it, then in the Hub's cache."""
+    rooms = [benchmark_dir] if benchmark_dir else [*_recorded_rooms(folders), None]
+    loaded: dict[tuple, TestSet] = {}
+
+    def load(name, src, tgt, *, max_samples=None, test_files=None) -> TestSet:
+        key = name, src, tgt, max_samples, test_files
+        problem = None
+        for room in rooms if key not in loaded else ():
+            try:
+                loaded[key] = evaluation_sets.load(
+                    name, src, tgt, folder=room, max_samples=max_samples, test_files=test_files, need_pool=False,
+                    allow_partial=True,
+                )  # fmt: skip
+                break
+            except UsageError as error:
+                problem = error
+        if key not in loaded:
+            raise problem
+        return loaded[key]
+
+    return load
+
+
+def _recorded_rooms(folders: Iterable[Path]) -> list[Path]:
+    found: dict[Path, bool] = {}
+    for folder in folders:
+        try:
+            facts = read_json(folder / provenance.TRANSLATE_MANIFEST, _Recorded).get("test_set", {})
+            source = facts["test"]["sources"]["from"]
+            path = tables.split_source(source)[0]
+        except (UsageError, OSError, KeyError, TypeError, AttributeError):
+            continue
+        if path.is_absolute() and path.is_file():
+            found |= dict.fromkeys(list(path.parents)[:MAX_ROOMS], True)
+    return list(found)
+
+
+def read(folders: Iterable[Path], args: argparse.Namespace, load: Callable[..., TestSet]) -> Found:
+    """The systems in `folders`, with references where their test set can be loaded."""
+    found = Found()
+    for folder in folders:
+        try:
+            system = read_system(folder, args, load)
+        except (UsageError, OSError) as error:
+            try:
+                system = read_system(folder, args, None)
+            except (UsageError, OSError) as worse:
+                found.unread[folder] = _line(worse)
+                continue
+            found.without_references[folder] = _line(error)
+        if system is not None:
+            found.systems[folder] = Translations(system)
+        else:
+            found.unread[folder] = "nothing is translated yet"
+    return found
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def doubts(group: Mapping, row: Mapping, found: Found) -> tuple[list[str], bool]:
+    """Why the scores of a system in a report (its `row` of a `group`) are not those of the files; and whether the files are here
+    to tell."""
+    folder = found.locate(row["path"])
+    if folder is None:
+        return [], False
+    step, count = group.get("step", 0), row["sentences"]
+    try:
+        lines, _ = read_lines(folder / f"translate_{step}.jsonl")
+    except (UsageError, OSError) as error:
+        return [_line(error)], True
+    if (recorded := row.get("translations_digest")) is None:  # of an older version
+        return [], False
+    if provenance.digest([line[1] for line in lines[:count]]) != recorded:
+        return ["the translations have changed since"], True
+    problems = []
+    one = found.systems.get(folder)
+    if step == 0 and one is not None and one.system.references is not None:
+        references = one.system.references[:count]
+        if group.get("references_digest") not in (None, provenance.digest(references)):
+            problems.append("the references are others than those of the report")
+        elif problem := _other_score(one, count, group["signatures"].get("chrf"), row["scores"].get("chrf")):
+            problems.append(problem)
+    return problems, True
+
+
+def _other_score(one: Translations, count: int, signature: str | None, value: Mapping | None) -> str:
+    """Says so if chrF++ of the files is not the one that is claimed; "" if it is, or cannot be compared."""
+    if not value or not isinstance(value.get("score"), int | float) or signature != one.scorer.signature:
+        return ""
+    score = one.chrf(count)
+    if math.isclose(score, value["score"], abs_tol=TOLERANCE):
+        return ""
+    return f"chrF++ of the files is {score:.2f}, the report says {value['score']:.2f}"

@@ -1,0 +1,162 @@
+"""How many responses per second the generation loop handles, beside which engine it would be the limit.
+
+    python scripts/perf/coordinator.py --responses 20000 --languages 10
+
+The real loop of datagen.py with a sampler in place of an engine: it answers at once, or at `--rate` responses per second, with numbered
+lists of texts of about 140 words. Words are drawn from a Zipf-distributed vocabulary for each language, so that common words are
+shared as in real text; one text in twenty is a near-duplicate of an earlier one. Then the run is resumed. The output is JSON; seconds of CPU
+are those of one process, which does nothing in parallel.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections import deque
+from itertools import accumulate
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from datagen import build_parser
+from topxgen.common.console import Progress
+from topxgen.generation.paragraphs import Generation
+from topxgen.generation.plan import GenerationConfig
+from topxgen.inference import Answer
+
+LANGUAGES = ("Basque", "Hausa", "Igbo", "Kinyarwanda", "Nepali", "Somali", "Sundanese", "Swahili", "Urdu", "Xhosa")
+VOCABULARY, WORDS, SPREAD, DUPLICATES = 50_000, 140, 35, 0.05
+
+
+class Texts:
+    """Paragraphs of a language, each a function of its number."""
+
+    def __init__(self, seed: int):
+        rng = random.Random(seed)
+        syllables = ["".join(rng.choices("bdgklmnrstz", k=1) + rng.choices("aeiou", k=1)) for _ in range(60)]
+        words = dict.fromkeys("".join(rng.choices(syllables, k=rng.randint(1, 5))) for _ in range(2 * VOCABULARY))
+        self._words = list(words)[:VOCABULARY]
+        self._weights = list(accumulate(1 / (i + 2.7) for i in range(len(self._words))))
+        self._seed = seed
+
+    def __call__(self, number: int) -> str:
+        rng = random.Random(f"{self._seed} {number}")
+        if number and rng.random() < DUPLICATES:
+            words = self(rng.randrange(number)).split()
+            for _ in range(rng.randint(0, len(words) // 2)):
+                words[rng.randrange(len(words))] = rng.choice(self._words)
+            return " ".join(words)
+        count = max(20, round(rng.gauss(WORDS, SPREAD)))
+        words = rng.choices(self._words, cum_weights=self._weights, k=count)
+        return f"{' '.join(words).capitalize()}."
+
+
+class Sampler:
+    """Answers `count` requests, `in_flight` of which are open at a time, in an order of its own.
+
+    Answers are made before the clock starts: `seconds` and `cpu` are those of the caller.
+    """
+
+    def __init__(self, languages, count: int, in_flight: int, rate: float):
+        self._texts = {name: Texts(seed) for seed, name in enumerate(languages)}
+        self._left, self._in_flight, self._rate = count, in_flight, rate
+        self.answered = self.making = 0
+
+    def generate(self, next_request, settings):
+        rng, open_requests, began = random.Random(0), deque(), time.perf_counter()
+        while True:
+            while self._left and len(open_requests) < self._in_flight and (request := next_request()) is not None:
+                open_requests.append(request)
+                self._left -= 1
+            if not open_requests:
+                return
+            open_requests.rotate(rng.randrange(8))
+            before = time.process_time()
+            answer = self._answer(open_requests.popleft())
+            self.making += time.process_time() - before
+            self.answered += 1
+            if self._rate and (wait := began + self.answered / self._rate - time.perf_counter()) > 0:
+                time.sleep(wait)
+            yield answer
+
+    def _answer(self, request) -> Answer:
+        language, number = request.id.rsplit("-", 1)
+        first = 2 * int(number)
+        text = "\n\n".join(f"{i + 1}. {self._texts[language](first + i)}" for i in range(2))
+        return Answer(request.id, [text], 900, 600, finish_reasons=("stop",))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--responses", type=int, default=20_000)
+    parser.add_argument("--languages", type=int, default=10, help=f"how many of {', '.join(LANGUAGES)}")
+    parser.add_argument("--rate", type=float, default=0, help="responses per second [0: at once]")
+    parser.add_argument("--in_flight", type=int, default=1_024)
+    parser.add_argument("--paid", action="store_true", help="each response is flushed to disk, as those of APIs are")
+    parser.add_argument("--output_dir", type=Path, help="on the disk to measure [a temporary folder]")
+    parser.add_argument("--profile", type=Path, help="write cProfile's statistics there")
+    args = parser.parse_args()
+    languages = LANGUAGES[: args.languages]
+
+    def config(folder) -> GenerationConfig:
+        flags = dict(
+            model_name_or_path="none", inference_api="openai", api_key="none", output_dir=folder, number_of_instructions=10 * args.responses,
+            seed_topics_path="topics/wikipedia_vital_topics.txt", number_of_icl_demonstrations=0, number_of_icl_phrases=0,
+            back_translator="nllb", prompt_template="instruct",
+        )  # fmt: skip
+        words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+        return GenerationConfig(build_parser().parse_args([*words, "--languages", *languages]))
+
+    def measured(folder, sampler) -> dict:
+        plan = config(folder)
+        _ = plan.pipeline  # of a chat model
+        plan.args.inference_api = "openai" if args.paid else "vllm"
+        cpu, began = time.process_time(), time.perf_counter()
+        with Progress("coordinator", None, "paragraphs") as progress, Generation(plan, progress) as generation:
+            generation.needs_responses()
+            if sampler is None:  # what the first text to be compared waits for
+                _ = [files.near_duplicates for files in generation._files.values()]
+            start = time.process_time(), time.perf_counter()
+            if sampler is not None:
+                generation.run(sampler, plan.sampling_settings())
+            end = time.process_time(), time.perf_counter()
+            kept = generation.kept.total()
+        opening = {"cpu_s": round(start[0] - cpu, 2), "s": round(start[1] - began, 2)}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        if sampler is None:
+            return {"resume": opening, "kept": kept, "peak_mib": peak}
+        cpu_s, seconds = end[0] - start[0] - sampler.making, end[1] - start[1] - sampler.making
+        return {
+            "responses": sampler.answered,
+            "kept": kept,
+            "cpu_s": round(cpu_s, 2),
+            "ms_of_cpu_per_response": round(1000 * cpu_s / sampler.answered, 3),
+            "responses_per_s": round(sampler.answered / seconds, 1),
+            "peak_mib": peak,
+        }
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.output_dir or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        sampler = Sampler(languages, args.responses, args.in_flight, args.rate)
+        if args.profile:
+            import cProfile
+
+            with cProfile.Profile() as profile:
+                result = measured(folder, sampler)
+            profile.dump_stats(args.profile)
+        else:
+            result = measured(folder, sampler)
+        print(json.dumps({"languages": len(languages), **result}), flush=True)
+        sys.stdout.flush()
+        if not (child := os.fork()):  # with memory of its own
+            print(json.dumps(measured(folder, None)), flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main()

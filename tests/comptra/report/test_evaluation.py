@@ -1,0 +1,590 @@
+"""The section Evaluation: what it says of real runs, of stale reports, of runs that are being written, and of damaged files."""
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from sacrebleu.metrics import CHRF
+
+from comptra.report import Options, packing
+from comptra.report.sections import evaluation, evaluation_phrases, evaluation_sentences
+from comptra.scores.metrics import Segment
+from comptra.scores.segment_cache import ScoreCache, keys_of
+from comptra.tables import matrix, series, variants
+from tests.comptra.test_evaluate import RUN, original, settings, udhr, worse, write
+from tests.support.main_runs import folder_of
+from tests.support.runs import in_process, records
+from tests.support.score_reports import with_all_marks
+from topxgen.runs.folders import find
+from topxgen.text import languages
+
+DIRECTION = "eng_Latn-eus_Latn"
+
+
+def collected(root: Path, **more) -> tuple[dict, Options]:
+    """The data of the section, as the page holds them, and what it tells the reader."""
+    options = Options(**more)
+    data = evaluation.collect(find(root), options)
+    return json.loads(json.dumps(data)), options
+
+
+def notices(options: Options, level: str) -> str:
+    return "\n".join(one.text for one in options.notices if one.level == level)
+
+
+def run(root: Path, model: str, share: float, tgt: str = "Basque", translations=None, **more) -> Path:
+    """Translations as main.py leaves them: references with that share of their words left out."""
+    test = udhr("English", tgt)
+    folder = root / model / RUN.format("English", tgt)
+    return write(
+        folder, test.sources, translations or worse(test.references, share), settings(tgt=tgt, model=model, **more)
+    )
+
+
+def scored(root: Path, *flags) -> dict:
+    result = in_process("comptra.evaluate", root, "--trials", 200, "--json", root / "scores.json", *flags)
+    assert result.returncode == 0, result.stderr
+    return json.loads((root / "scores.json").read_text())
+
+
+@pytest.fixture
+def two(tmp_path) -> Path:
+    """Three systems in two directions, and a report with a baseline and intervals."""
+    for tgt in ("Basque", "Swahili"):
+        for model, share in (("base", 0.5), ("good", 0.1), ("best", 0.05)):
+            run(tmp_path / "t", model, share, tgt)
+    base = tmp_path / "t" / "base"
+    scored(tmp_path / "t", "--baseline", base, "--bootstrap", 100, "--segments", tmp_path / "t" / "segments.jsonl")
+    return tmp_path / "t"
+
+
+def shown(table: dict) -> list[list[str]]:
+    return [["".join(cell) if isinstance(cell, list) else cell for cell in row] for row in table["rows"]]
+
+
+# Reports
+
+
+def test_tables_are_those_of_the_report(two):
+    report = json.loads((two / "scores.json").read_text())
+    data, options = collected(two)
+    (one,) = data["reports"]
+    expected = matrix.tables(report, detailed=True)
+    assert [table["title"] for table in one["tables"]] == [table.title for table in expected]
+    for ours, theirs in zip(one["tables"], expected, strict=True):
+        assert ours["header"] == theirs.header
+        assert shown(ours) == [[getattr(cell, "shown", cell) for cell in row] for row in theirs.rows]
+    used = {
+        mark
+        for table in one["tables"]
+        for row in table["rows"]
+        for cell in row
+        if isinstance(cell, list)
+        for mark in cell[1]
+    }
+    assert set(one["marks"]) == used and used >= {"+", "^"}
+    assert not one["problems"] and not one["unknown"] and not notices(options, "problem")
+    titles = [own["title"] for own in one["directions"]]
+    assert titles == ["udhr from English into Basque, 21 sentences", "udhr from English into Swahili, 21 sentences"]
+    interval = report["groups"][0]["systems"][1]["scores"]["chrf"]["interval"]
+    assert f"[{interval[0]:.2f}, {interval[1]:.2f}]" in json.dumps(one["directions"][0]["table"])
+    assert any("approximate randomisation, 200 trials" in note for note in one["notes"])
+
+
+def test_sentences_have_the_scores_that_sacrebleu_gives_and_those_of_segments(two):
+    data, _ = collected(two)
+    group = next(one for one in data["sentences"] if one["id"] == "udhr-English-Basque")
+    test = udhr()
+    assert group["sources"] == test.sources and group["references"] == test.references
+    assert (group["total"], group["numbers"]) == (21, list(range(1, 22)))
+    assert [metric["name"] for metric in group["metrics"]] == ["chrf", "bleu", "lang"]
+    lines = [line for line in records(two / "segments.jsonl") if line["direction"] == DIRECTION]
+    metric = CHRF(word_order=2)
+    for system in group["systems"]:
+        assert system["translations"] == [
+            line["translation"] for line in records(Path(system["path"]) / "translate_0.jsonl")
+        ]
+        for place, text in enumerate(system["translations"]):
+            expected = metric.sentence_score(text, [test.references[place]]).score
+            assert system["scores"]["chrf"][place] == pytest.approx(expected, abs=0.006)
+        assert system["corpus"] == pytest.approx(
+            metric.corpus_score(system["translations"], [test.references]).score, abs=0.006
+        )
+        own = {
+            line["index"]: line["bleu"]
+            for line in lines
+            if line["translation"] == system["translations"][line["index"]]
+        }
+        assert [round(own[place], 2) for place in range(21)] == system["scores"]["bleu"]
+
+
+def test_without_a_report_scores_are_computed_and_the_page_says_so(tmp_path):
+    for model, share in (("a", 0.4), ("b", 0.1)):
+        run(tmp_path, model, share)
+    data, options = collected(tmp_path)
+    (one,) = data["reports"]
+    assert one["path"] == "" and "scores were computed for this page" in notices(options, "info")
+    result = in_process("comptra.evaluate", tmp_path, "--bootstrap", 1000, "--json", tmp_path / "x.json")
+    assert result.returncode == 0
+    expected = matrix.tables(json.loads((tmp_path / "x.json").read_text()), detailed=True)
+    assert shown(one["tables"][0]) == [[getattr(cell, "shown", cell) for cell in row] for row in expected[0].rows]
+
+
+def test_too_many_translations_are_not_scored_here(tmp_path, monkeypatch):
+    run(tmp_path, "a", 0.4)
+    monkeypatch.setattr(evaluation, "MAX_COMPUTED", 20)
+    data, options = collected(tmp_path)
+    assert data["reports"] == [] and "21 translations are too many to be scored here" in notices(options, "missing")
+    assert data["sentences"][0]["systems"][0]["scores"]["chrf"], "sentences are shown with their chrF++"
+
+
+def numbers_of(table: dict, row: int) -> set[str]:
+    return {cell[0] for cell in table["rows"][row] if isinstance(cell, list)}
+
+
+def test_a_changed_translation_makes_its_scores_stale(two):
+    """They are left out, with what was computed with them; those of another direction stay."""
+    file = two / "good" / RUN.format("English", "Basque") / "translate_0.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    changed = json.loads(lines[3]) | {"translation": "Beste itzulpen bat."}
+    file.write_text("\n".join([*lines[:3], json.dumps(changed), *lines[4:]]) + "\n", encoding="utf-8")
+    data, options = collected(two)
+    (one,) = data["reports"]
+    assert len(one["problems"]) == 2 and "the translations have changed since" in one["problems"][0]
+    assert one["problems"][0].startswith(
+        f"{file.parent.relative_to(two)}, udhr from English into Basque"
+    ) and "scores.json is stale" in notices(options, "problem")
+    table = one["tables"][0]
+    rows = {row[0]: row for row in table["rows"]}
+    basque, swahili = (table["header"].index(name) for name in ("Basque", "Swahili"))
+    assert rows["good"][basque] == ["-", ""] and rows["good"][swahili][0] != "-"
+    assert not set("+-=") & {mark for row in rows.values() for mark in row[basque][1]}
+    assert set("+") <= {mark for row in rows.values() for mark in row[swahili][1]}
+    assert "wins-losses-ties" not in table["header"], "means over directions are not tested"
+    faults = next(table for table in one["tables"] if "faults" in table["title"])
+    assert {row[0]: row[1] for row in faults["rows"]} == {"base (baseline)": "42", "good": "21", "best": "42"}
+    group = next(one for one in data["sentences"] if one["id"] == "udhr-English-Basque")
+    system = next(own for own in group["systems"] if "good" in own["label"])
+    assert system["translations"][3] == "Beste itzulpen bat." and system["scores"]["bleu"][3] is None
+    assert system["scores"]["bleu"][2] is not None, "segments are matched by what was scored"
+
+
+def test_what_was_computed_with_a_stale_system_goes_with_it():
+    report = with_all_marks()
+    baseline, stale = report["groups"][0]["systems"][0]["path"], report["groups"][0]["systems"][4]["path"]
+    kept = evaluation.without(report, {(0, stale)})
+    assert report == with_all_marks(), "the report itself is as it was"
+    first, second = kept["groups"][:2]
+    assert (first["clusters"], first["baseline"]) == ({}, None) and second == report["groups"][1]
+    for row in first["systems"]:
+        values = [value for value in row["scores"].values() if value]
+        assert bool(values) == (row["path"] != stale)
+        assert not any(key in value for value in values for key in ("better", "p", "p_holm", "difference"))
+    assert {row["path"] for row in first["systems"]} >= {baseline, stale}
+
+
+def test_marks_warnings_skipped_folders_and_failed_metrics_are_those_of_the_report(tmp_path):
+    """Of runs that are not in the folder, which the page says, too."""
+    report = with_all_marks() | {"skipped": {"outputs/x": "x is empty"}, "failed_metrics": {"comet": "no environment"}}
+    report["groups"][0]["systems"][1] |= {"unanswered": 3, "contamination": ["trained on flores"]}
+    report["groups"][1]["systems"][1] |= {"missing": 12}
+    (tmp_path / "scores.json").write_text(json.dumps(report))
+    (one,) = collected(tmp_path)[0]["reports"]
+    assert set(one["marks"]) == set("+-^=~!<") and one["skipped"] == {"outputs/x": "x is empty"}
+    notes = "\n".join(one["notes"])
+    for part in (
+        "COMET: not computed: no environment",
+        "blaser chose among 8 candidates",
+        "warning: the training data of TEaR was not decontaminated against flores",
+        ": trained on flores",
+        "3 unanswered",
+        "partial: 12 of 1024 sentences are missing",
+        "1000 of 1012 segments have a score",
+        "~ COMET for",
+    ):
+        assert part in notes, part
+    assert len(one["unknown"]) == len({row["path"] for group in report["groups"] for row in group["systems"]})
+
+
+def test_a_report_of_an_older_version_without_digests_is_not_called_stale(two):
+    report = json.loads((two / "scores.json").read_text())
+    for group in report["groups"]:
+        for row in group["systems"]:
+            del row["translations_digest"], row["columns"]
+    (two / "scores.json").write_text(json.dumps(report))
+    (one,) = collected(two)[0]["reports"]
+    assert not one["problems"] and len(one["unknown"]) == 6
+
+
+def test_a_number_that_the_files_do_not_give_is_not_shown(two):
+    report = json.loads((two / "scores.json").read_text())
+    report["groups"][0]["systems"][2]["scores"]["chrf"]["score"] += 0.5
+    (two / "scores.json").write_text(json.dumps(report))
+    data, _ = collected(two)
+    (problem, _) = data["reports"][0]["problems"]
+    assert "chrF++ of the files is" in problem and "the report says" in problem
+    assert f"{report['groups'][0]['systems'][2]['scores']['chrf']['score']:.2f}" not in json.dumps(
+        data["reports"][0]["tables"]
+    )
+
+
+def test_changed_references_are_stale_too(tmp_path):
+    test = udhr()
+    sides = [tmp_path / f"{side}.txt" for side in ("src", "ref")]
+    for path, texts in zip(sides, (test.sources, test.references), strict=True):
+        path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    facts = {side: {"from": str(path)} for side, path in zip(("sources", "references"), sides, strict=True)}
+    for model in ("a", "b"):
+        folder = write(
+            tmp_path / "t" / model / RUN.format("English", "Basque"),
+            test.sources,
+            worse(test.references, 0.2),
+            {"x": 1},
+        )
+        manifest = {"settings": settings("files"), "test_set": {"test": facts}}
+        (folder / "manifest_translate.json").write_text(json.dumps(manifest))
+    scored(tmp_path / "t")
+    assert not collected(tmp_path / "t")[0]["reports"][0]["problems"]
+    sides[1].write_text("\n".join([*test.references[:-1], "Beste bat."]) + "\n", encoding="utf-8")
+    problems = collected(tmp_path / "t")[0]["reports"][0]["problems"]
+    assert "the references are others than those of the report" in problems[0]
+
+
+def test_a_tree_that_has_moved_is_still_checked(two, tmp_path):
+    shutil.move(two, tmp_path / "moved")
+    data, _ = collected(tmp_path / "moved")
+    assert not data["reports"][0]["problems"] and not data["reports"][0]["unknown"]
+    shutil.rmtree(tmp_path / "moved" / "good")
+    shutil.rmtree(tmp_path / "moved" / "best")  # a run of the baseline has the same name as theirs
+    data, options = collected(tmp_path / "moved")
+    assert len(data["reports"][0]["unknown"]) == 4 and not notices(options, "problem")
+    run(tmp_path / "moved", "new", 0.3)
+    assert "new/English_to_Basque" in notices(collected(tmp_path / "moved")[1], "missing")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"groups": [',
+        '{"groups": [{"systems": 1}], "trials": 1, "seed": 1}',
+        '{"groups": [1], "trials": 1, "seed": 1}',
+        '{"groups": {}}',
+    ],
+)
+def test_a_damaged_report_is_said_and_the_others_are_shown(two, content):
+    (two / "other.json").write_text(content)
+    data, options = collected(two)
+    assert len(data["reports"]) == 1 and data["sentences"]
+    said = notices(options, "problem") + "\n".join(find(two).problems)
+    assert "other.json" in said
+
+
+def test_names_of_metrics_in_a_report_are_never_imported(two, tmp_path):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nmetric = None\n")
+    report = json.loads((two / "scores.json").read_text())
+    for group in report["groups"]:
+        for kind in ("titles", "signatures"):
+            group[kind][f"{tmp_path}/evil.py:metric"] = "evil"
+        for row in group["systems"]:
+            row["scores"][f"{tmp_path}/evil.py:metric"] = {"score": 1.0}
+    (two / "scores.json").write_text(json.dumps(report))
+    data, _ = collected(two)
+    assert "evil" in json.dumps(data) and not (tmp_path / "ran").exists()
+
+
+def test_scores_against_steps(tmp_path):
+    for step, share in ((10, 0.5), (20, 0.2), (100, 0.1)):
+        run(tmp_path / "t", f"checkpoint-{step}", share)
+    report = scored(tmp_path / "t", "--metrics", "chrf", "--bootstrap", 50)
+    (ours,) = collected(tmp_path / "t")[0]["reports"][0]["panels"]
+    (theirs,) = series.panels(report)
+    assert ours["title"] == theirs.title == "chrF++, udhr"
+    assert ours["series"][0]["points"] == [list(point) for point in theirs.series[0].points]
+    low, high = (ours["series"][0]["points"][0][place] for place in (2, 3))
+    assert low < high
+    file = tmp_path / "t" / "checkpoint-20" / RUN.format("English", "Basque") / "translate_0.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace("eta ", "edo "), encoding="utf-8")
+    (ours,) = collected(tmp_path / "t")[0]["reports"][0]["panels"]
+    assert [point[0] for point in ours["series"][0]["points"]] == [10, 100], "a stale point is left out"
+
+
+# Comparisons
+
+
+def comparison(root: Path) -> dict:
+    """What scripts/compare.py writes of two variants with two seeds, with their real scores."""
+    from comptra import evaluate
+
+    folders = {
+        name: [[run(root / name, f"seed-{seed}", share + seed / 100)] for seed in (1, 2)]
+        for name, share in (("native", 0.3), ("synthetic", 0.1))
+    }
+    args = evaluate.build_parser().parse_args([str(root), "--metrics", "chrf"])
+    groups, failed = variants.score(folders, "native", args)
+    rows = [{"name": name, "seeds": [1, 2], "equal_pairs": None, "facts": {"pairs": 9, "texts": 9}} for name in folders]
+    report = {
+        "experiment": "e",
+        "baseline": "native",
+        "samples": 2000,
+        "seed": 12345,
+        "variants": rows,
+        "groups": groups,
+    }
+    assert not failed
+    (root / "comparison.json").write_text(json.dumps(report | {"failed_metrics": {"comet": "no environment"}}))
+    return report
+
+
+def test_comparisons_with_seeds_and_intervals(tmp_path):
+    report = comparison(tmp_path)
+    data, options = collected(tmp_path)
+    (one,) = data["comparisons"]
+    assert data["reports"] == [] and not one["problems"] and not one["unknown"]
+    expected = variants.tables(report)
+    assert [(table["title"], [table["header"], *table["rows"]]) for table in one["tables"]] == expected
+    assert one["notes"] == ["comet: not computed: no environment", *variants.notes(report)]
+    labels = {system["label"] for system in data["sentences"][0]["systems"]}
+    assert labels == {f"{name}, seed {seed}" for name in ("native", "synthetic") for seed in (1, 2)}
+    file = next((tmp_path / "synthetic").rglob("translate_0.jsonl"))
+    file.write_text(file.read_text(encoding="utf-8").replace("eta ", "edo "), encoding="utf-8")
+    data, options = collected(tmp_path)
+    (one,) = data["comparisons"]
+    assert [table["title"] for table in one["tables"]] == ["data and cost"]
+    assert "the table is left out, chrF++ of" in one["problems"][0] and "comparison.json is stale" in notices(
+        options, "problem"
+    )
+
+
+# Runs that are written, and test sets that are not here
+
+
+def test_a_run_that_is_being_written_stands_beside_the_finished_ones(tmp_path):
+    run(tmp_path, "done", 0.1)
+    test = udhr()
+    folder = write(
+        tmp_path / "now" / RUN.format("English", "Basque"),
+        test.sources[:5],
+        worse(test.references[:5], 0.2),
+        settings(),
+    )
+    with open(folder / "translate_0.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"sentence": "Half a li')
+    data, _ = collected(tmp_path)
+    (group,) = data["sentences"]
+    done, now = group["systems"]
+    assert (now["sentences"], now["missing"]) == (5, 16) and now["translations"][5:] == [None] * 16
+    assert now["scores"]["chrf"][5:] == [None] * 16 and None not in done["translations"]
+
+
+def test_nothing_is_asked_of_the_network(tmp_path, monkeypatch):
+    """FLORES without a copy: the page has the translations, and says why there are no references."""
+
+    def refuse(*_):
+        raise AssertionError("the network was asked")
+
+    from huggingface_hub import constants
+
+    before = os.environ.get("HF_HUB_OFFLINE"), constants.HF_HUB_OFFLINE
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    test = udhr()
+    write(tmp_path / "m" / RUN.format("English", "Basque"), test.sources, test.references, settings("flores"))
+    data, options = collected(tmp_path)
+    (group,) = data["sentences"]
+    assert (
+        group["references"] is None
+        and group["metrics"] == []
+        and group["systems"][0]["translations"] == test.references
+    )
+    assert "no references, and so no scores of sentences" in notices(options, "missing") and data["reports"] == []
+    assert (os.environ.get("HF_HUB_OFFLINE"), constants.HF_HUB_OFFLINE) == before
+
+
+def test_a_benchmark_is_found_where_main_read_it(tmp_path, ntrex):
+    """Without --benchmark_dir, by the path in the manifest."""
+    sides = [(ntrex / f"newstest2019-{name}.txt") for name in ("src.eng", "ref.eus")]
+    sources, references = (path.read_text(encoding="utf-8").split("\n")[:1000] for path in sides)
+    folder = write(tmp_path / "m" / RUN.format("English", "Basque"), sources, references, settings("ntrex"))
+    manifest = json.loads((folder / "manifest_translate.json").read_text())
+    manifest["test_set"] = {"test": {"sources": {"from": str(sides[0])}}}
+    (folder / "manifest_translate.json").write_text(json.dumps(manifest))
+    (group,) = collected(tmp_path)[0]["sentences"]
+    assert group["total"] == 1000 and group["systems"][0]["corpus"] == 100.0
+
+
+def test_folders_that_cannot_be_read_are_named(tmp_path):
+    run(tmp_path, "a", 0.2)
+    broken = run(tmp_path, "b", 0.2) / "translate_0.jsonl"
+    broken.write_text("no JSON\n" * 3)
+    data, options = collected(tmp_path)
+    assert "b/English_to_Basque" in notices(options, "missing") and len(data["sentences"][0]["systems"]) == 1
+
+
+def test_nothing_translated_is_no_section(tmp_path):
+    assert evaluation.collect(find(tmp_path), Options()) is None
+
+
+# The sample
+
+
+def test_large_test_sets_are_sampled_to_a_size(tmp_path, monkeypatch):
+    for model, share in (("a", 0.5), ("b", 0.1)):
+        run(tmp_path, model, share)
+        run(tmp_path, model, share, "Swahili")
+    whole, _ = collected(tmp_path)
+    limit = packing.size_of(whole["sentences"]) // 2
+    monkeypatch.setattr(evaluation_sentences, "RATIO", 50)  # texts that compress less than expected
+    data, _ = collected(tmp_path, page_bytes=5 * limit)
+    assert packing.size_of(data["sentences"]) <= limit
+    for group, complete in zip(data["sentences"], whole["sentences"], strict=True):
+        count = len(group["numbers"])
+        assert 2 < count < group["total"] == 21 and abs(2 * group["differing"] - count) <= 1
+        assert group["numbers"] == sorted(set(group["numbers"]))
+        for place, number in enumerate(group["numbers"]):
+            assert group["sources"][place] == complete["sources"][number - 1]
+            for system, other in zip(group["systems"], complete["systems"], strict=True):
+                assert system["translations"][place] == other["translations"][number - 1]
+                assert system["scores"]["chrf"][place] == other["scores"]["chrf"][number - 1]
+        spread = {
+            number: abs(
+                complete["systems"][0]["scores"]["chrf"][number - 1]
+                - complete["systems"][1]["scores"]["chrf"][number - 1]
+            )
+            for number in complete["numbers"]
+        }
+        assert max(spread, key=spread.get) in group["numbers"]
+    assert collected(tmp_path, page_bytes=5 * limit)[0] == data, "the same page each time"
+    assert collected(tmp_path, page_bytes=5 * limit, seed=1)[0]["sentences"] != data["sentences"]
+
+
+def test_shares_of_the_room():
+    assert evaluation_sentences.share([10, 100, 100], 110) == [10, 50, 50]
+    assert evaluation_sentences.share([10, 20], 100) == [10, 20]
+    assert evaluation_sentences.share([], 5) == []
+
+
+def test_scores_of_the_cache_are_shown_if_they_are_of_the_report_s_metric(two, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOPXGEN_CACHE", str(tmp_path / "cache"))
+    report, name = json.loads((two / "scores.json").read_text()), "metricx-24-qe"
+    for group in report["groups"]:
+        group["titles"][name], group["signatures"][name] = "MetricX-24-QE", "m|digest:1"
+    (two / "scores.json").write_text(json.dumps(report))
+    test = udhr()
+    texts = [
+        line["translation"] for line in records(two / "good" / RUN.format("English", "Basque") / "translate_0.jsonl")
+    ]
+    asked = [Segment(source, text) for source, text in zip(test.sources, texts, strict=True)][:4]
+    kept = ScoreCache(tmp_path / "cache" / "scores").open(name, "f1", "m|digest:1")
+    kept.add(keys_of(asked, "eng_Latn", "eus_Latn"), [1.5, 2.5, 3.5, 4.5])
+    group = next(one for one in collected(two)[0]["sentences"] if one["id"] == "udhr-English-Basque")
+    system = next(own for own in group["systems"] if "good" in own["label"])
+    assert system["scores"][name] == [1.5, 2.5, 3.5, 4.5, *[None] * 17]
+    assert next(metric for metric in group["metrics"] if metric["name"] == name)["higher"] is False
+    before = sorted((tmp_path / "cache").rglob("*"))
+    ScoreCache(tmp_path / "cache" / "scores").open(name, "f2", "m|digest:2")
+    group = collected(two)[0]["sentences"][0]
+    assert name not in [metric["name"] for metric in group["metrics"]], "of other weights"
+    assert sorted((tmp_path / "cache").rglob("*")) == before
+
+
+# Trees
+
+
+def phrases_of(tree: dict) -> list[tuple[str, str]]:
+    return [(node["s"], node["t"]) for node in tree["c"]]
+
+
+def test_the_tree_of_a_real_run_of_comptra(main_here, tiny_lm, tmp_path):
+    flags = ("--steps", 2, "--method_divide", "space", "--number_of_subproblems", 2, "--lid_model", "cld2")
+    result = main_here("--output_dir", tmp_path, *flags, "--max_samples", 3)
+    assert result.returncode == 0, result.stderr
+    folder = folder_of(tmp_path, tiny_lm, divide="space", n=2, steps=2)
+    data, options = collected(tmp_path)
+    (system,) = data["sentences"][0]["systems"]
+    lines = [records(folder / f"translate_{s}.jsonl") for s in range(3)]
+    assert set(system["trees"]) == {"0", "1", "2"} and not notices(options, "missing")
+    for number in range(3):
+        tree = system["trees"][str(number)]
+        assert (tree["s"], tree["t"]) == (lines[0][number]["sentence"], lines[0][number]["translation"])
+        parts = lines[1][2 * number : 2 * number + 2]
+        assert phrases_of(tree) == [(line["sentence"], line["translation"]) for line in parts]
+        smaller = lines[2][4 * number : 4 * number + 4]
+        assert [pair for node in tree["c"] for pair in phrases_of(node)] == [
+            (line["sentence"], line["translation"]) for line in smaller
+        ]
+    from topxgen.text import language_id
+
+    fits = language_id.load("cld2").is_language([line["translation"] for line in lines[1]], languages.find("Basque"))
+    marked = [
+        evaluation_phrases.LEFT_OUT in node.get("m", ()) for n in range(3) for node in system["trees"][str(n)]["c"]
+    ]
+    assert marked == [not (fit and line["translation"]) for fit, line in zip(fits, lines[1], strict=True)]
+
+
+def divided(root: Path, room: Path, parts: list[list[str]], first: int = 1, parents: bool = True) -> Path:
+    """A run with phrases, whose division is in `room`."""
+    test = udhr()
+    folder = run(root, "m", 0.1)
+    phrases = [phrase for own in parts for phrase in own]
+    room.mkdir(exist_ok=True)
+    lines = [{"sentence": source, "propositions": own} for source, own in zip(test.sources, parts, strict=True)]
+    (room / f"divide_{first}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if parents:
+        flat = {str(n): i for n, i in enumerate(i for i, own in enumerate(parts) for _ in own)}
+        (room / f"parent_{first}.jsonl").write_text(json.dumps(flat))
+    lines = [{"sentence": phrase, "translation": phrase[::-1]} for phrase in phrases]
+    (folder / "translate_1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture
+def parts() -> list[list[str]]:
+    return [[" ".join(source.split()[:3]), f"rest {n}"] for n, source in enumerate(udhr().sources)]
+
+
+@pytest.mark.parametrize(("name", "first"), [(".", 1), ("divisions_12345678", 1), (".", 0)])
+def test_divisions_are_found_by_their_phrases(tmp_path, parts, name, first):
+    """In the room of the model, one of their own, or counted from 0 as by older versions; others beside them do not matter."""
+    room = tmp_path / "m" / name
+    divided(tmp_path, room, parts, first)
+    other = tmp_path / "m" / "divisions_00000000"
+    other.mkdir()
+    (other / "divide_1.jsonl").write_text('{"sentence": "x", "propositions": ["y"]}\n')
+    trees = collected(tmp_path)[0]["sentences"][0]["systems"][0]["trees"]
+    assert [phrases_of(trees[str(n)]) for n in range(21)] == [[(text, text[::-1]) for text in own] for own in parts]
+
+
+def test_phrases_of_another_division_are_not_shown(tmp_path, parts):
+    divided(tmp_path, tmp_path / "m", parts)
+    lines = (tmp_path / "m" / "divide_1.jsonl").read_text().replace("rest 7", "other")
+    (tmp_path / "m" / "divide_1.jsonl").write_text(lines)
+    data, options = collected(tmp_path)
+    assert data["sentences"][0]["systems"][0]["trees"] == {}
+    assert "are of no division in" in notices(options, "missing")
+    (tmp_path / "m" / "divide_1.jsonl").unlink()
+    trees = collected(tmp_path)[0]["sentences"][0]["systems"][0]["trees"]
+    assert phrases_of(trees["7"])[1][0] == "rest 7", "parent_1.jsonl alone says whose they are"
+
+
+def test_drafts_and_marks_of_lines(tmp_path):
+    test = udhr()
+    folder = run(tmp_path, "m", 0.1)
+    drafts = worse(test.references, 0.3)
+    lines = [{"sentence": source, "translation": text} for source, text in zip(test.sources, drafts, strict=True)]
+    (folder / "draft_0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    final = records(folder / "translate_0.jsonl")
+    final[2] |= {"truncated": True}
+    final[5] |= {"translation": test.sources[5]}  # only phrases are left out for their language
+    (folder / "translate_0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in final))
+    trees = collected(tmp_path)[0]["sentences"][0]["systems"][0]["trees"]
+    assert [trees[str(n)]["d"] for n in range(21)] == drafts
+    assert trees["2"]["m"] == ["truncated"] and "m" not in trees["3"] and "m" not in trees["5"]
+
+
+def test_the_original_s_trees_are_read(tmp_path):
+    original(tmp_path / "FLORES", "gemma")
+    data, options = collected(tmp_path)
+    assert len(data["sentences"]) == 1 and "no references" in notices(options, "missing")
