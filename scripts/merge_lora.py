@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import inference
-from topxgen.common import files, flag_rules, lineage, provenance
+from topxgen.common import checksums, files, flag_rules, lineage, provenance
 from topxgen.common.cli import Parser, count, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
@@ -128,10 +128,11 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
 def write_manifest(folder: Path, links: list[lineage.Link], more: dict | None = None) -> None:
     """Last of a folder's files; `links` are what the weights in it were made from."""
     made = {"kind": "model", "name": "", "stage": "merge", "weights": provenance.weights_id(folder), "links": links}
+    names = checksums.existing(folder, folder.rglob("*"))
     manifest = {"stage": "merge", "finished": provenance.now(), "command": provenance.command_line(()), **(more or {})}
-    files.write_json(
-        folder / lineage.MERGE_MANIFEST, {**manifest, "versions": provenance.versions(), lineage.KEY: made}
-    )
+    manifest |= {"versions": provenance.versions(), lineage.KEY: made, checksums.KEY: names}
+    files.write_json(folder / lineage.MERGE_MANIFEST, manifest)
+    checksums.claim(folder, [*names, lineage.MERGE_MANIFEST])
 
 
 def add_adapter(model, adapter: Path, base: str):

@@ -32,6 +32,7 @@ PARSERS = {
     "scripts/status.py": "scripts.status",
     "scripts/publish.py": "scripts.publish",
     "scripts/sample.py": "scripts.sample",
+    "scripts/verify.py": "scripts.verify",
 }
 # Shell scripts of ours whose arguments go to one of them.
 WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}
