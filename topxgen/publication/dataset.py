@@ -228,8 +228,10 @@ def _write_lineage(part: Part, folder: Path, selection: Selection) -> None:
                 "where": part.config.folder,
             }
             link["selections"].append(found | {"kept": part.measured.kept, "of": part.measured.pairs})
-    manifest = {"files": [f"{name}.parquet" for name in part.rows], lineage.KEY: masked_json(link)}
-    files.write_json(folder / part.config.folder / lineage.EXPORT_MANIFEST, manifest)
+    names = [f"{name}.parquet" for name in part.rows]
+    own = folder / part.config.folder
+    files.write_json(own / lineage.EXPORT_MANIFEST, {"files": names, lineage.KEY: masked_json(link), checksums.KEY: names})
+    checksums.claim(own, [*names, lineage.EXPORT_MANIFEST])
 
 
 def _decisive(configs: list[Config], options: Options) -> dict:
