@@ -182,7 +182,9 @@ def model_card(card: str) -> str:
         return card
     front, end, body = card.partition("\n---")
     lines = [line for line in front.split("\n") if not line.strip(" -").startswith("base_model:adapter:")]
-    lines = ["library_name: transformers" if line.startswith("library_name:") else line for line in lines]
+    changed = {"library_name": "transformers", "base_model_relation": "finetune"}
+    keys = [line.partition(":")[0] for line in lines]
+    lines = [f"{key}: {changed[key]}" if key in changed else line for key, line in zip(keys, lines, strict=True)]
     return "\n".join(lines) + end + body
 
 

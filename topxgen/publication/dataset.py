@@ -230,7 +230,9 @@ def _write_lineage(part: Part, folder: Path, selection: Selection) -> None:
             link["selections"].append(found | {"kept": part.measured.kept, "of": part.measured.pairs})
     names = [f"{name}.parquet" for name in part.rows]
     own = folder / part.config.folder
-    files.write_json(own / lineage.EXPORT_MANIFEST, {"files": names, lineage.KEY: masked_json(link), checksums.KEY: names})
+    files.write_json(
+        own / lineage.EXPORT_MANIFEST, {"files": names, lineage.KEY: masked_json(link), checksums.KEY: names}
+    )
     checksums.claim(own, [*names, lineage.EXPORT_MANIFEST])
 
 

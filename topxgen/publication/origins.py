@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
-from topxgen.common import licences, lineage, schemas
+from topxgen.common import ancestry, licences, lineage, schemas
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.licences import Licence
@@ -123,7 +123,7 @@ def _model(made: str, language: str, name: str) -> Model:
     link = lineage.of_model(name) if Path(name).is_dir() else {"kind": "model", "name": name}
     chain = [name, *(one["name"] for one in lineage.walk([link]) if one["kind"] == "model")]
     found = next((licence for licence in map(licences.of, chain) if licence), None)
-    return Model(made, language, masked(name), found)
+    return Model(made, language, ancestry.hub_name(name, link) or masked(name), found)
 
 
 def _add_commands(origin: Origin) -> None:

@@ -73,6 +73,26 @@ def test_files_that_do_not_fit_their_manifests_are_problems(run, tmp_path):
     assert any("is being written" in text for text in told) and len(told) == len(options.notices)
 
 
+def test_what_a_training_read(run, tmp_path):
+    """It is of the funnel whose filtered file it names, wherever that is now."""
+    root = shutil.copytree(run, tmp_path / "run")
+    left = collect(run)[0]["funnels"][0]["steps"][-1]["count"]
+    part = {
+        "path": f"/old/{finished_run.NAME}/Basque_translate_filtered.jsonl",
+        "counts": {"read": left, "too_short": 1, "pairs": left - 1},
+    }
+    facts = {"name": "topxgen", "languages": {"English to Basque": part}, "train_pairs": left - 3, "test_pairs": 2}
+    tree(root, {"train/data_manifest.json": facts, "train/settings_train.json": {"reverse": False}})
+    data, options = collect(root)
+    (training,) = data["trainings"]
+    assert options.notices == [] and training["sources"] == {"English to Basque": [0]}
+    assert [step["count"] for step in training["directions"]["English to Basque"]] == [left, left - 1]
+    assert (training["train"], training["test"]) == (left - 3, 2)
+    part["path"] = "/old/another/Basque_translate_filtered.jsonl"
+    tree(root, {"train/data_manifest.json": facts})
+    assert collect(root)[0]["trainings"][0]["sources"] == {"English to Basque": []}
+
+
 def test_nothing_to_show(tmp_path):
     tree(tmp_path, {"notes.txt": "none", "scores.json": {"groups": []}, "Basque.jsonl": ""})
     assert collect(tmp_path)[0] is None
