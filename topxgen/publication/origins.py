@@ -123,7 +123,9 @@ def _model(made: str, language: str, name: str) -> Model:
     link = lineage.of_model(name) if Path(name).is_dir() else {"kind": "model", "name": name}
     chain = [name, *(one["name"] for one in lineage.walk([link]) if one["kind"] == "model")]
     found = next((licence for licence in map(licences.of, chain) if licence), None)
-    return Model(made, language, ancestry.hub_name(name, link) or masked(name), found)
+    base = ancestry.hub_name(name, link)
+    shown = masked(name) if base in (None, name) else f"{masked(name)} (from {base})"
+    return Model(made, language, shown, found)
 
 
 def _add_commands(origin: Origin) -> None:
