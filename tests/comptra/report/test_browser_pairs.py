@@ -324,6 +324,14 @@ def test_hits_are_filtered_and_what_was_not_checked_is_red(shown):
     assert shown.faults() == []
 
 
+def test_printing_leaves_the_table_as_it_is(shown, tmp_path):
+    shown.click(ROWS)
+    shown.wait("return !document.querySelector('#pairs .detail').hidden")
+    header = shown.text("#pairs .tabulator-headers")
+    shown.pdf(tmp_path / "page.pdf")
+    assert shown.text("#pairs .tabulator-headers") == header and shown.faults() == []
+
+
 def test_a_phone_shows_both_texts_in_one_column(shown):
     shown.size(*pages.SIZES["phone"])
     opened(shown, page_of(shown))
