@@ -31,7 +31,7 @@ from comptra.scores.scoring import score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, loader_of_test_sets, read_system
 from comptra.significance import averages
 from comptra.tables import every_eval_ever, export, model_card, series, title_of
-from topxgen.common import flag_rules, hub, provenance
+from topxgen.common import checksums, flag_rules, hub, provenance
 from topxgen.common.cli import FLAG, Parser, choice, count, int_range, limit, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
@@ -252,12 +252,15 @@ def print_report(args: argparse.Namespace) -> int:
         every_eval_ever.write(report, args.every_eval_ever, int(time.time()))
     if args.segments:
         write_atomic(args.segments, segment_lines(rows, args.segments.suffix.lower() == ".csv"))
+    for file in filter(None, (args.csv, args.markdown, args.latex, args.json, args.segments)):
+        checksums.claim_file(file)
     for line in model_card.write(report, args.model_card or ()):
         logger.warning(line)
     for folder, reason in report["skipped"].items():
         logger.warning(f"not scored: {reason if folder in reason else f'{folder}: {reason}'}")
     if args.plot:  # the last, as it may have nothing to show
         series.plot(report, args.plot)
+        checksums.claim_file(args.plot)
     return EXIT_INCOMPLETE if report["skipped"] or report["failed_metrics"] else 0
 
 

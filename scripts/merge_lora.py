@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import inference
-from topxgen.common import files, lineage, provenance
+from topxgen.common import checksums, files, lineage, provenance
 from topxgen.common.cli import Parser, run_main
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call, load_weights
@@ -93,13 +93,13 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
             "links": [lineage.of_model(str(adapter)), lineage.of_model(base)],
         }
         manifest = {"stage": "merge", "finished": provenance.now(), "command": provenance.command_line(())}
-        files.write_json(
-            partial / lineage.MERGE_MANIFEST,
-            {**manifest, "versions": provenance.versions(), lineage.KEY: merged_from},
-        )
         if (adapter / "README.md").is_file():
             card = (adapter / "README.md").read_text(encoding="utf-8", errors="replace")
             (partial / "README.md").write_text(model_card(card), encoding="utf-8")
+        names = checksums.existing(partial, partial.rglob("*"))
+        manifest |= {"versions": provenance.versions(), lineage.KEY: merged_from, checksums.KEY: names}
+        files.write_json(partial / lineage.MERGE_MANIFEST, manifest)
+        checksums.claim(partial, [*names, lineage.MERGE_MANIFEST])
         os.rename(partial, output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

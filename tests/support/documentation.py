@@ -31,6 +31,7 @@ PARSERS = {
     "scripts/report.py": "scripts.report",
     "scripts/status.py": "scripts.status",
     "scripts/sample.py": "scripts.sample",
+    "scripts/verify.py": "scripts.verify",
 }
 # Shell scripts of ours whose arguments go to one of them.
 WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}
