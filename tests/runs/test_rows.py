@@ -183,7 +183,7 @@ def test_damaged_lines_are_left_out_and_named(tmp_path):
     )
     assert "Basque_translate_rejects.jsonl, line 1" in problems[1]
     path.write_text('{"sentence": "cut')
-    assert "is being written" in read(tmp_path)[1][0]
+    assert any("is being written" in problem for problem in read(tmp_path)[1])
     path.unlink()
     os.mkfifo(path)
     assert "is a pipe" in read(tmp_path)[1][0]

@@ -142,6 +142,17 @@ def test_a_process_at_other_pairs_or_stages_is_not_at_these(begun):
         end(process)
 
 
+def test_a_folder_below_the_one_that_is_locked(begun):
+    process = hold((begun, "Basque", NOTE))
+    try:
+        found = Watcher(begun / "apertium").look()
+        states = [(one.stage, one.folder, one.state) for one in found.stages]
+        assert states[:2] == [("generate", "..", "running"), ("translate", ".", "waiting")]
+        assert [one["process"] for one in found.processes] == [process.pid]
+    finally:
+        end(process)
+
+
 def test_of_two_languages_the_one_that_was_written_last_is_at_work(begun):
     (begun / "apertium" / "Basque_translate.jsonl").rename(begun / "apertium" / "Hausa_translate.jsonl")
     write(begun / "apertium" / "Basque_translate.jsonl", pair(0))

@@ -123,7 +123,7 @@ class Watcher:
         """Raises UsageError if the root is not a directory."""
         self._problems, self._now = Problems(), time.time()
         run = find(self._root)
-        self._holders = {folder: found for folder in _folders(self._root) if (found := holders(folder))}
+        self._holders = {folder: holders(folder) for folder in _folders(self._root)}
         stages = [*self._data(run), *self._trainings(run), *self._translations(run)]
         self._settle(stages)
         for stage in stages:
@@ -166,7 +166,9 @@ class Watcher:
         return list(found.values())
 
     def _holder(self, folder: Path, part: str | None) -> Holder | None:
-        return next((one for one in self._holders.get(folder, ()) if one.part == part), None)
+        if folder not in self._holders:  # above the root, say
+            self._holders[folder] = holders(folder)
+        return next((one for one in self._holders[folder] if one.part == part), None)
 
     # Which stages
 
