@@ -109,6 +109,9 @@ def test_scores_go_to_the_model_that_translated(place):
     table = basque.text.partition(BEGIN)[2].partition(END)[0]
     assert table.count("\n| udhr test | ") == 6 and " to " in table and "`nrefs:1|" in table
     assert basque.text.index(BEGIN) < basque.text.index("## Licence") < basque.text.index("## Data")
+    checked = run("scripts/verify.py", place / "basque").stdout
+    assert "all of this holds" in checked, checked
+    assert "README.md" in (place / "basque" / "SHA256SUMS").read_text()
     for line in ("## Use", "## Evaluation", "## Training", "## Versions"):
         assert basque.text.count(line) == 1
 
