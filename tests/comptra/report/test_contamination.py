@@ -221,6 +221,15 @@ def test_pairs_that_never_went_through_decontamination(folder):
     assert (hit["id"], hit["pair"], hit["dropped"]) == ("Basque-1.0", 0, "paragraph")
 
 
+def test_a_text_that_overlaps_two_texts_of_a_split_counts_once(folder):
+    with open(folder / "own.txt", "a", encoding="utf-8") as file:
+        file.write("Hemen ere gizaki guztiak aske jaiotzen.\n")
+    decontaminate(folder, code=3)
+    data, _ = collected(folder / "run")
+    (row,) = [row for row in data["rows"] if row["hits"]]
+    assert (data["total"], row["hits"], row["dropped"], row["texts_hit"]) == (2, 1, {"paragraph": 1}, 2)
+
+
 def test_an_audit_drops_nothing(folder):
     decontaminate(folder, "--audit", code=3)
     data, _ = collected(folder / "run")
