@@ -30,7 +30,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from topxgen.common import flag_rules, hub, lineage
+from topxgen.common import files, flag_rules, hub, lineage
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
@@ -257,7 +257,7 @@ def train(args: argparse.Namespace) -> int:
         if run.is_finished(args.output_dir):
             return 0
         if IS_MAIN_PROCESS:
-            (args.output_dir / SKIPPED_PAIRS_FILE).unlink(missing_ok=True)
+            files.remove(args.output_dir / SKIPPED_PAIRS_FILE)
         if texts is not None:
             model.report_too_long(texts, train_pairs, "training")
         eval_sets = run.evaluation_sets(args, model, test_pairs)

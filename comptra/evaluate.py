@@ -30,8 +30,8 @@ from comptra.scores.flags import METRIC_RULES, add_metric_flags, add_model_flags
 from comptra.scores.scoring import score_groups, usable_metrics
 from comptra.scores.systems import System, find_runs, loader_of_test_sets, read_system
 from comptra.significance import averages
-from comptra.tables import every_eval_ever, export, series, title_of
-from topxgen.common import flag_rules, hub, provenance
+from comptra.tables import every_eval_ever, export, model_card, series, title_of
+from topxgen.common import checksums, flag_rules, hub, provenance
 from topxgen.common.cli import FLAG, Parser, choice, count, int_range, limit, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
@@ -120,6 +120,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--markdown", type=Path, metavar="FILE", help="the tables in Markdown")
     add("--latex", type=Path, metavar="FILE", help="the tables in LaTeX (booktabs), to \\input in a paper")
     add("--every_eval_ever", type=Path, metavar="DIR", help="records of Every Eval Ever, one per system and test set")
+    add(
+        "--model_card",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="folders of train.py or merge_lora.py: add the scores of their models to their cards (README.md), as model-index "
+        "and a table",
+    )
     add("--plot", type=Path, metavar="FILE", help="scores of checkpoints against steps, as .png, .svg or .pdf")
     add("--segments", type=Path, metavar="FILE", help="scores of each segment: JSON lines, or CSV if it ends in .csv")
     return parser
@@ -221,6 +229,8 @@ def print_report(args: argparse.Namespace) -> int:
         series.check_format(args.plot)
     if args.every_eval_ever:
         check_output_directory(args.every_eval_ever, f"--every_eval_ever {args.every_eval_ever}")
+    if args.model_card:
+        model_card.check(args.model_card)
     if args.ensemble_dir:
         check_output_directory(args.ensemble_dir, f"--ensemble_dir {args.ensemble_dir}")
     if args.cache_dir:
@@ -242,10 +252,15 @@ def print_report(args: argparse.Namespace) -> int:
         every_eval_ever.write(report, args.every_eval_ever, int(time.time()))
     if args.segments:
         write_atomic(args.segments, segment_lines(rows, args.segments.suffix.lower() == ".csv"))
+    for file in filter(None, (args.csv, args.markdown, args.latex, args.json, args.segments)):
+        checksums.claim_file(file)
+    for line in model_card.write(report, args.model_card or (), args.max_samples):
+        logger.warning(line)
     for folder, reason in report["skipped"].items():
         logger.warning(f"not scored: {reason if folder in reason else f'{folder}: {reason}'}")
     if args.plot:  # the last, as it may have nothing to show
         series.plot(report, args.plot)
+        checksums.claim_file(args.plot)
     return EXIT_INCOMPLETE if report["skipped"] or report["failed_metrics"] else 0
 
 

@@ -5,6 +5,7 @@ import logging
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
+from typing import TypedDict
 
 from comptra import cost_estimate
 from comptra.compositional import translate
@@ -15,10 +16,10 @@ from comptra.models import Model
 from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
-from topxgen.common import hub, lineage, provenance, translation_folders
+from topxgen.common import checksums, hub, lineage, provenance, translation_folders
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
-from topxgen.common.files import write_json
+from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 from topxgen.common.provenance import TRANSLATE_SETTINGS as SETTINGS
@@ -30,7 +31,12 @@ from topxgen.prompting.style import RAW
 logger = logging.getLogger(__name__)
 
 EXIT_INCOMPLETE = 3  # some sentences have no translation
+FILES = ("translate_*.jsonl", "draft_*.jsonl", RESPONSES, SETTINGS)  # of a run, beside its manifest
 MAX_SHOWN_PROMPTS = 2  # of a dry run
+
+
+class _Manifest(TypedDict, total=False):
+    checksums: list[str]
 
 
 def show_prompts(configs: list[EvaluationConfig]) -> int:
@@ -155,7 +161,7 @@ def translate_with(
             # The manifest of a finished run is kept if there is nothing left to do.
             unchanged = (folder / MANIFEST).is_file() and all(is_complete(*item) for item in sizes.items())
             if not unchanged:
-                (folder / MANIFEST).unlink(missing_ok=True)
+                remove(folder / MANIFEST)
             translations = translate.translate(levels, plan, task, folder)
             progress.close()
             summary = {
@@ -177,17 +183,27 @@ def translate_with(
                 lineage.KEY: origin(config, model),
                 "versions": provenance.versions(),
             }
-            if not unchanged:
-                write_json(folder / MANIFEST, summary)
             if args.verbose:
                 show("\n".join(translate.tree(levels, translations, task, plan, 0)))
         finally:
             progress.close()
             client.close()
+        finish(folder, None if unchanged else summary)
     print_summary(config, folder, summary)
     if usage := config.meter.usage(part):
         logger.info(usage)
     return summary
+
+
+def finish(folder: Path, summary: dict | None) -> None:
+    """Write the manifest, unless a finished run's is kept, and complete the entries in SHA256SUMS."""
+    if summary is not None:
+        files = [path for pattern in FILES for path in folder.glob(pattern)]
+        summary[checksums.KEY] = checksums.existing(folder, files)
+        checksums.claim(folder, summary[checksums.KEY])
+        write_json(folder / MANIFEST, summary)
+    if claimed := read_json(folder / MANIFEST, _Manifest).get(checksums.KEY):  # older versions had none
+        checksums.claim(folder, [*claimed, MANIFEST])
 
 
 def record_settings(folder: Path, settings: dict) -> int:
@@ -294,7 +310,7 @@ def check_settings(folder: Path, settings: dict, read_only: bool = False) -> Non
     """Raise UsageError if translations in `folder` were made with other settings; those of a run without results are removed."""
     if not any(translation_folders.results(folder)):
         if not read_only:
-            (folder / SETTINGS).unlink(missing_ok=True)
+            remove(folder / SETTINGS)
         return
     provenance.check_settings(folder / SETTINGS, settings)
 
@@ -324,6 +340,12 @@ def divide(
     with lock:
         check_division(folder, settings)
         if not translate.has_divisions(folder):
-            (folder / DIVISION_SETTINGS).unlink(missing_ok=True)  # of a run that divided nothing
+            remove(folder / DIVISION_SETTINGS)  # of a run that divided nothing
         provenance.record_settings(folder / DIVISION_SETTINGS, settings)
-        return translate.divide(sources, plan, task, folder), folder
+        had = checksums.read(folder)
+        levels = translate.divide(sources, plan, task, folder)
+        if DIVISION_SETTINGS in had:  # older versions had no checksums
+            checksums.claim(
+                folder, [f"{kind}_{r}.jsonl" for kind in ("divide", "parent") for r in range(1, plan.steps + 1)]
+            )
+        return levels, folder

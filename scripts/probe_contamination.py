@@ -26,7 +26,7 @@ from comptra.contamination.twins import Sentence, Twins
 from comptra.runner import translate_all
 from comptra.scores.systems import read_lines
 from topxgen import inference
-from topxgen.common import provenance
+from topxgen.common import checksums, provenance
 from topxgen.common.cli import ParsedFlags, Parser, float_range, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
@@ -120,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
             return code
         report = report_on(config, made, len(original.test_set.sources), args)
         write_json(folder / REPORT, report | {"test_set": args.dataset_name_or_path, "settings": settings})
+        checksums.claim(folder, [TWINS, SWAPS, POOL, REPORT])
     logger.info(f"report in {folder / REPORT}")
     for system in report["systems"]:
         show(system["verdict"])

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from topxgen.common import checksums
 from topxgen.common.cli import Parser, count, float_range, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     with watching(root, *others) as sources:
         pieces = page.build(find(root, *others), sources, options, limit, command_line(()))
     write_atomic(args.output, pieces)
+    checksums.claim_file(args.output)
     size = args.output.stat().st_size
     problems = [notice for notice in options.notices if notice.level == "problem"]
     for notice in problems:

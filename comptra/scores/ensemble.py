@@ -14,9 +14,9 @@ from comptra.scores import segments
 from comptra.scores.metrics import MetricSettings, Segment
 from comptra.scores.segment_cache import ScoreCache, default_folder, file_name
 from comptra.scores.systems import System
-from topxgen.common import provenance
+from topxgen.common import checksums, provenance
 from topxgen.common.errors import UsageError
-from topxgen.common.files import to_line, write_atomic, write_json
+from topxgen.common.files import remove, to_line, write_atomic, write_json
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
 
 METHOD = "best-of-two"  # in settings, as --method_translate
@@ -99,7 +99,7 @@ def _write(pair: Sequence[System], is_second: list[bool], metric: dict, output: 
         for i, (text, new) in enumerate(zip(first.sentences, translations, strict=True))
     )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    remove(folder / MANIFEST)
     write_atomic(folder / "translate_0.jsonl", map(to_line, lines))
     manifest = {
         "stage": "translate",
@@ -110,7 +110,9 @@ def _write(pair: Sequence[System], is_second: list[bool], metric: dict, output: 
         "sentences": len(translations),
         "chosen": [is_second.count(False), is_second.count(True)],
         "versions": provenance.versions(),
+        checksums.KEY: ["translate_0.jsonl"],
     }
     write_json(folder / MANIFEST, manifest)
+    checksums.claim(folder, ["translate_0.jsonl", MANIFEST])
     marks = {"unanswered": unanswered, "truncated": truncated}
     return replace(first, folder=folder, translations=translations, settings=settings, **marks)

@@ -31,13 +31,13 @@ class Averages:
         self._systems: dict[tuple, dict[str, None]] = {}  # by (data set, scope)
         for systems in groups:
             dataset = "/".join(dict.fromkeys(one.dataset for one in systems))
-            for scope in _scopes(systems[0].src.name, systems[0].tgt.name):
+            for scope in scopes(systems[0].src.name, systems[0].tgt.name):
                 names = (self._names[str(one.folder)] for one in systems)
                 self._systems.setdefault((dataset, scope), {}).update(dict.fromkeys(names))
 
     def add(self, group: dict, metric: str, system: dict, observed: float, drawn: "np.ndarray") -> None:
         """The difference of a system of `group` from its baseline, and those of the trials."""
-        for scope in _scopes(group["src"], group["tgt"]):
+        for scope in scopes(group["src"], group["tgt"]):
             if self._has_all(group, scope, metric):
                 key = group["dataset"], scope, metric, self._names[system["path"]]
                 sums = self._differences.setdefault(key, [0.0, 0.0])
@@ -58,12 +58,10 @@ class Averages:
         found = []
         for dataset, scope in self._systems:
             own = [
-                group
-                for group in groups
-                if group["dataset"] == dataset and scope in _scopes(group["src"], group["tgt"])
+                group for group in groups if group["dataset"] == dataset and scope in scopes(group["src"], group["tgt"])
             ]
             is_all_there_is = scope == "all" and any(
-                all(other in _scopes(group["src"], group["tgt"]) for group in own) for other in ("eng->xx", "xx->eng")
+                all(other in scopes(group["src"], group["tgt"]) for group in own) for other in ("eng->xx", "xx->eng")
             )
             for metric in dict.fromkeys(name for group in own for name in group["titles"]):
                 scored = [group for group in own if self._scores(group, metric)]
@@ -123,5 +121,5 @@ def notes(summary: Sequence[dict]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _scopes(src: str, tgt: str) -> list[str]:
+def scopes(src: str, tgt: str) -> list[str]:
     return ["all", *(["eng->xx"] if src == ENGLISH else []), *(["xx->eng"] if tgt == ENGLISH else [])]

@@ -124,7 +124,7 @@ def test_the_command_writes_them(tmp_path):
     for _ in range(2):
         result = in_process("comptra.evaluate", tmp_path / "in", *flags)
         assert result.returncode == 0, result.stderr
-        (path,) = (path for path in (tmp_path / "out").rglob("*") if path.is_file())
+        (path,) = (path for path in (tmp_path / "out").rglob("*") if path.suffix == ".json")
     one = json.loads(path.read_text(encoding="utf-8"))
     assert [result["metric_config"]["metric_id"] for result in one["evaluation_results"]] == ["chrf", "bleu"]
     assert one["evaluation_results"][0]["score_details"]["uncertainty"]["num_bootstrap_samples"] == 20

@@ -229,6 +229,7 @@ def test_divisions_serve_every_target_language(main_here, tiny_lm, tmp_path):
             ).sources
         )
         assert sorted(path.name for path in own.iterdir()) == [
+            "SHA256SUMS",
             "divide_1.jsonl",
             "parent_1.jsonl",
             "settings_divide.json",

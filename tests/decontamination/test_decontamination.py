@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.runs import BENCHMARKS, ROOT, in_process, records, script
 from tests.support.tiny_models import udhr_texts
+from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.decontamination import parallel_jsonl
 from topxgen.decontamination.parallel_jsonl import ChunkResult
@@ -198,14 +199,14 @@ def test_an_audit_changes_nothing(planted, benchmark_dir, flag):
     before = {path.name for path in planted.iterdir()}
     run(planted, benchmark_dir, flag)
     new = {path.name for path in planted.iterdir() if not path.name.startswith(".lock")} - before
-    assert new == {"decontamination_audit.json", "decontamination_audit.md"}
+    assert new == {"decontamination_audit.json", "decontamination_audit.md", "SHA256SUMS"}
     assert len(json.loads((planted / "decontamination_audit.json").read_text())["hits"]["Basque"]) == 3
     assert "Nothing was dropped" in (planted / "decontamination_audit.md").read_text()
 
 
 def test_report_where_the_user_wants_it(planted, benchmark_dir, tmp_path):
     run(planted, benchmark_dir, "--output_dir", tmp_path / "out", "--report", tmp_path / "papers" / "r.md")
-    assert {p.name for p in (tmp_path / "papers").iterdir()} == {"r.md", "r.json"}
+    assert {p.name for p in (tmp_path / "papers").iterdir()} == {"r.md", "r.json", "SHA256SUMS"}
     assert len(kept(tmp_path / "out")) == 3
     assert not (planted / "Basque_translate_filtered.jsonl").exists()
 
@@ -509,11 +510,15 @@ def test_killed_at_any_moment_the_files_are_absent_or_complete(tmp_path, monkeyp
         moments |= done.keys() - {"killed"}
         for now, old, new in zip(contents(), before, complete, strict=True):
             assert now in (None, old, new), "never half a file under its final name"
+        for name, digest in checksums.read(tmp_path).items():
+            assert checksums.sha256_of(tmp_path / name) == digest, "an entry may be missing, but is never wrong"
         if contents() != before:
             assert not (tmp_path / "manifest.json").exists() or contents() == complete
         filter_lines(tmp_path)
         assert contents() == complete
-        assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "manifest.json", *names}
+        there = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".lock")}
+        assert there == {"in.txt", "manifest.json", "SHA256SUMS", *names}
+        assert checksums.read(tmp_path).keys() == {"manifest.json", *names}
     assert step > 10 and moments >= {"write", "fsync", "rename", "unlink"}
 
 
@@ -527,7 +532,7 @@ def test_an_edited_output_is_made_again_and_a_complete_one_is_not(tmp_path, smal
     assert [start for start, _ in progress] == [0, *(end for _, end in progress[:-1])] and progress[-1][1] == size
     assert (tmp_path / "kept").read_text().splitlines() == lines[1::2]
     assert [hit["line"] for hit in records(tmp_path / "hits")] == [*range(1, 1001, 2)]
-    assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "kept", "hits", "manifest.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"in.txt", "kept", "hits", "manifest.json", "SHA256SUMS"}
     (tmp_path / "kept.partial").write_text("of a killed run with other settings")
     assert filter_lines(tmp_path, on_chunk=lambda *chunk: progress.append(chunk)) == first
     assert progress[-1] == (0, size, Counter(first["counts"])) and not (tmp_path / "kept.partial").exists()

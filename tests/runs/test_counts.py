@@ -88,6 +88,7 @@ def test_the_sets_of_a_training(run):
         == found[0].step("decontaminated").count
         == facts["languages"]["English to Basque"]["counts"]["read"]
     )
+    assert training.sources == {"English to Basque": found}
     assert 2 * selected.count == training.train + training.test > 0
 
 
@@ -113,6 +114,15 @@ def test_files_that_changed_behind_their_manifests(copy):
     assert any("not translated is -1" in line for line in problems)
     assert any("manifest_score_Basque.json says paragraphs 24, but the files have 26" in line for line in problems)
     assert any("run decontamination.py again" in line for line in problems)
+
+
+def test_manifests_of_older_versions_have_all_languages(copy):
+    for path in copy.glob("**/manifest_*_Basque.json"):
+        path.unlink()
+    assert one(copy)[1] == []
+    path = copy / "manifest_generate.json"
+    path.write_text(path.read_text().replace('"kept": 24', '"kept": 23'))
+    assert [f"{path} says kept 23, but the files have 24" in line for line in one(copy)[1]] == [True]
 
 
 def test_half_of_a_stage(copy):

@@ -30,7 +30,9 @@ PARSERS = {
     "scripts/probe_contamination.py": "scripts.probe_contamination",
     "scripts/report.py": "scripts.report",
     "scripts/status.py": "scripts.status",
+    "scripts/publish.py": "scripts.publish",
     "scripts/sample.py": "scripts.sample",
+    "scripts/verify.py": "scripts.verify",
 }
 # Shell scripts of ours whose arguments go to one of them.
 WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}
@@ -46,6 +48,7 @@ FOREIGN = (
     ("cd",),
     ("export",),
     ("hf", "download"),
+    ("embedding-atlas",),
     ("vllm", "serve"),
     ("python", "-m", "vllm.entrypoints.openai.api_server"),
     ("python", "-m", "spacy", "download"),

@@ -192,13 +192,13 @@ def test_tokenizer_and_card(run, tiny_lm, tmp_path):
     adapter = tmp_path / "adapter"
     adapter_of(tiny_lm, adapter, ["q_proj"])
     card = (
-        "---\nbase_model: someone/model\nlibrary_name: peft\ntags:\n- base_model:adapter:someone/model\n- lora\n---\n"
+        "---\nbase_model: someone/model\nbase_model_relation: adapter\nlibrary_name: peft\ntags:\n- base_model:adapter:someone/model\n- lora\n---\n"
         "# Mine\n\nlibrary_name: peft\n\n---\nEnd.\n"
     )
     (adapter / "README.md").write_text(card, encoding="utf-8")
     assert run(adapter, tmp_path / "a")[0] == 0
     assert (tmp_path / "a" / "README.md").read_text(encoding="utf-8") == (
-        "---\nbase_model: someone/model\nlibrary_name: transformers\ntags:\n- lora\n---\n"
+        "---\nbase_model: someone/model\nbase_model_relation: finetune\nlibrary_name: transformers\ntags:\n- lora\n---\n"
         "# Mine\n\nlibrary_name: peft\n\n---\nEnd.\n"
     )
     theirs, ours = AutoTokenizer.from_pretrained(tiny_lm), AutoTokenizer.from_pretrained(tmp_path / "a")

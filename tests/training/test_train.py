@@ -106,7 +106,13 @@ def test_what_a_run_leaves(finished, tiny_lm):
         )
     assert not (output / "optimizer.pt").exists()
     card = (output / "README.md").read_text()
-    assert card.startswith("---\nbase_model:") and "\n- eu\n" in card and "--neftune_noise_alpha 5" in card
+    assert (
+        card.startswith("---\n")
+        and "\nmodel-index:\n" in card
+        and "\nlibrary_name: peft\n" in card
+        and "\n- eu\n" in card
+        and "--neftune_noise_alpha 5" in card
+    )
     assert "| loss |" in card and "Translate this from English to Basque:" in card and '"sha256"' in card
     assert (output / "loss_curves.png").read_bytes().startswith(b"\x89PNG")
     assert "23 read" not in result.stderr and "29 read, 11 unaligned, 29 pairs" in result.stderr

@@ -1,4 +1,7 @@
-"""Files that survive a kill: whole-line appends, atomic rewrites, repair of a half-written last line."""
+"""Files that survive a kill: whole-line appends, atomic rewrites, repair of a half-written last line.
+
+What changes a file removes its entry in SHA256SUMS first; one that is replaced as a whole gets its new one.
+"""
 
 import csv
 import io
@@ -11,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 
+from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.common.schemas import decode
 
@@ -129,6 +133,7 @@ def repair_tail(path: Path) -> int:
         if not tail:
             return 0
         if _is_json(tail):
+            checksums.drop(path)
             file.seek(size)
             file.write(b"\n")
             return 0
@@ -138,6 +143,7 @@ def repair_tail(path: Path) -> int:
             torn.write(tail + b"\n")
             torn.flush()
             os.fsync(torn.fileno())
+        checksums.drop(path)
         file.truncate(size - len(tail))
     logger.warning(
         f"{path}: the last line was half-written, as after a kill: {len(tail)} bytes moved to {path.name}.torn; its record is "
@@ -242,10 +248,16 @@ class Appender:
 
     def __init__(self, path: Path):
         repair_tail(path)
+        if not path.exists():  # somebody may have removed it
+            checksums.drop(path)
         self._path, self._fd = path, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._has_begun = False
 
     def write(self, *records: dict) -> int:
         """The number of bytes."""
+        if not self._has_begun:
+            checksums.drop(self._path)
+            self._has_begun = True
         # A lone surrogate cannot be UTF-8: it becomes "?" rather than end a run.
         lines = "".join(map(to_line, records))
         data = lines.encode("utf-8", "replace")
@@ -301,7 +313,16 @@ def replacing(path: Path, mode: str, **options) -> Iterator[IO]:
         yield file
         file.flush()
         os.fsync(file.fileno())
+    had_checksum = checksums.drop(path)
     os.replace(partial(path), path)
+    if had_checksum:
+        checksums.claim_file(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it exists, and its entry in SHA256SUMS."""
+    checksums.drop(path)
+    path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, text: Iterable[str]) -> None:

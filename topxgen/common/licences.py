@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+# Attribution at most; the GPL does not cover translations by a program that is under it.
+PERMISSIVE = {"apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "gpl-2.0"}
 FILE = Path(__file__).with_name("licences.toml")
 
 
@@ -20,6 +22,11 @@ class Licence(NamedTuple):
     source: str
     binds_outputs: str
     non_commercial: bool = False
+
+    @property
+    def restricts(self) -> bool:
+        """Whether what is made from it cannot simply be under another licence."""
+        return self.hub not in PERMISSIVE
 
 
 @cache

@@ -14,6 +14,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from topxgen.common import checksums
 from topxgen.common.console import without_secrets
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_atomic, write_json
@@ -192,6 +193,7 @@ def record_settings(path: Path, settings: dict) -> None:
     together = {**read_settings(path), **_without_secrets(settings)}
     if together != read_json(path):
         write_json(path, together)
+        checksums.claim_file(path)
 
 
 def _without_secrets(settings: dict) -> dict:

@@ -1,6 +1,7 @@
 """Records that stages pass to each other, and the names of the files that hold them (docs/files.md)."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -281,6 +282,20 @@ class Layout:
             self.other_candidates(language),
             self.translation_responses(language),
             self.score_cache(language),
+        ]
+
+    def finished_files(self, stage: str, language: str) -> list[Path]:
+        """What a finished stage may have left for a language, without its manifest."""
+        if stage != "generate":
+            pairs = [self.translations(language), self.translation_rejects(language), self.other_candidates(language)]
+            return [*pairs, self.translation_responses(language), self.settings(stage)]
+        rounds = re.compile(re.escape(language) + r"_\d+\.(jsonl|bin|bin\.json)")
+        return [
+            self.paragraphs(language),
+            self.responses(language),
+            self.rejects(language),
+            *(path for path in self.output_dir.glob("*_*") if rounds.fullmatch(path.name)),
+            self.settings(stage),
         ]
 
     def manifest(self, stage: str, language: str | None = None) -> Path:

@@ -19,8 +19,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TypedDict
 
+from topxgen.common import checksums
 from topxgen.common.errors import UsageError
-from topxgen.common.files import open_partial, partial, read_json, to_line, write_json
+from topxgen.common.files import open_partial, partial, read_json, remove, to_line, write_json
 from topxgen.common.provenance import command_line, now, versions
 from topxgen.common.signals import SIGNALS, blocked_in_children, finishing
 
@@ -85,6 +86,7 @@ def filter_jsonl(
         for output in paths:  # of a killed run with other settings
             partial(output).unlink(missing_ok=True)
         on_chunk(0, source["bytes"], Counter(finished["counts"]))
+        _claim(manifest, finished)
         return finished
 
     started, end, counts, input_sha256 = now(), 0, Counter(), hashlib.sha256()
@@ -111,9 +113,10 @@ def filter_jsonl(
         if not counts["malformed"]:
             del outputs[malformed]
         written = {output.name: file.finish() for output, file in outputs.items()}
-        manifest.unlink(missing_ok=True)  # it describes the outputs that are replaced now
-        malformed.unlink(missing_ok=True)
+        remove(manifest)  # it describes the outputs that are replaced now
+        remove(malformed)
         for output in outputs:
+            checksums.drop(output)
             os.replace(partial(output), output)
     finished = {
         "stage": "decontaminate",
@@ -125,11 +128,20 @@ def filter_jsonl(
         "input_sha256": input_sha256.hexdigest(),
         "counts": dict(counts),
         "outputs": written,
+        checksums.KEY: sorted(written),
         "finished": now(),
         **(origin or {}),
     }
+    checksums.claim(manifest.parent, written, {name: facts["sha256"] for name, facts in written.items()})
     write_json(manifest, finished)
+    _claim(manifest, finished)
     return finished
+
+
+def _claim(manifest: Path, finished: dict) -> None:
+    """Complete the entries in SHA256SUMS, which a killed run may lack; older versions had none."""
+    if checksums.KEY in finished:
+        checksums.claim(manifest.parent, [*finished[checksums.KEY], manifest.name])
 
 
 def _read_manifest(path: Path) -> Manifest | None:

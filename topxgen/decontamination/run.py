@@ -7,7 +7,7 @@ from collections import Counter
 from functools import partial as partial_call
 from pathlib import Path
 
-from topxgen.common import flag_rules, lineage, provenance
+from topxgen.common import checksums, flag_rules, lineage, provenance
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import partial, read_json, read_jsonl, write_atomic
@@ -252,3 +252,5 @@ def write_reports(
     }
     write_atomic(paths[0], report.as_json(content, hits))
     write_atomic(paths[1], report.as_markdown(content, hits))
+    for path in paths:
+        checksums.claim_file(path)

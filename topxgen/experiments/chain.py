@@ -18,9 +18,9 @@ from typing import Annotated, Required, TypedDict
 
 import msgspec
 
-from topxgen.common import flag_rules, provenance, signals
+from topxgen.common import checksums, flag_rules, provenance, signals
 from topxgen.common.errors import UsageError, unknown_choice
-from topxgen.common.files import read_json, write_json
+from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.run_files import LAUNCHER, SECTIONS, RunFile
 from topxgen.experiments import stages
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDS = "run"  # the folder of the records, in the run's
 EXIT_INCOMPLETE = 3  # of a stage that finished, but not all of it
 SIGNALLED = 128  # and the number of the signal that has ended a stage, as shells have it
-_WEIGHTS = (".safetensors", ".bin", ".pt")
+WEIGHTS = (".safetensors", ".bin", ".pt")
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -202,7 +202,7 @@ class Chain:
         read, started = self.digests(stages.inputs(command.stage, command.args)), provenance.now()
         began = time.monotonic()
         self.record_path(command).parent.mkdir(parents=True, exist_ok=True)
-        self.record_path(command).unlink(missing_ok=True)
+        remove(self.record_path(command))
         with _alone(self.folder / RECORDS) as descriptors:
             code = _run(command.line, descriptors)
         if code in (0, EXIT_INCOMPLETE):
@@ -216,6 +216,7 @@ class Chain:
                 "hours": round((time.monotonic() - began) / 3600, 5),
             }
             write_json(self.record_path(command), record)
+            checksums.claim_file(self.record_path(command))
         return code
 
     def digests(self, paths: Iterable[Path]) -> Files:
@@ -239,7 +240,7 @@ class Chain:
 
 
 def _digest(path: Path) -> str:
-    if path.suffix in _WEIGHTS:
+    if path.suffix in WEIGHTS:
         return provenance.weights_id(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any, Required, TypedDict
 
 from topxgen import inference
+from topxgen.common import checksums
 from topxgen.common.console import aligned, show
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.files import read_json, write_json
@@ -297,6 +298,7 @@ def run(settings: Settings, rounds: Sequence[Round], allow_incomplete: bool) -> 
         results.append(result(number, one, settings.metric))
         stopped = reason_to_stop(results, settings) if number < settings.number else ""
         write_json(rounds[0].folder / FILE, summary(results, settings, stopped))
+        checksums.claim_file(rounds[0].folder / FILE)
         if stopped:
             break
     show(table(results, settings.metric))

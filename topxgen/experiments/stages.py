@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+from topxgen.common import checksums
 from topxgen.common import translation_folders as folders
 from topxgen.common.errors import UsageError
 from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS, read_settings
@@ -39,13 +40,16 @@ def _decontaminated(args: Parsed) -> Iterator[Path]:
         yield from (*layout.files(name), layout.manifest(name))
 
 
+CARD = "README.md"
+
+
 def _trained(args: Parsed) -> Iterator[Path]:
-    """The best model; checkpoints may be removed."""
-    yield from args.output_dir.glob("*.*")
+    """The best model; checkpoints may be removed, and scores added to its card."""
+    yield from (path for path in args.output_dir.glob("*.*") if path.name != CARD)
 
 
 def _merged(args: Parsed) -> Iterator[Path]:
-    yield from args.output.glob("*.*")
+    yield from (path for path in args.output.glob("*.*") if path.name != CARD)
 
 
 def translation_folders(args: Parsed) -> list[str]:
@@ -130,7 +134,7 @@ STAGES = {
         Choice("comptra.evaluate:build_parser"),
         _scored,
         {"dirs": ("**/translate_*.jsonl",), "baseline": ("**/translate_*.jsonl",)},
-        ("csv", "json"),
+        ("csv", "json", "model_card"),
         always=True,
     ),
     # No section of run files; of comparisons (merge_adapters).
@@ -208,5 +212,8 @@ def _files_below(folder: Path, patterns: tuple[str, ...] | None) -> list[Path]:
     return [path for path in paths if path.is_file() and not _is_temporary(path)]
 
 
+UNREAD = ("engine.log", checksums.NAME)
+
+
 def _is_temporary(path: Path) -> bool:
-    return path.name.startswith(".") or path.suffix in (".partial", ".torn") or path.name == "engine.log"
+    return path.name.startswith(".") or path.suffix in (".partial", ".torn") or path.name in UNREAD

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NotRequired, Required, TypedDict
 
-from topxgen.common.files import read_json, write_json
+from topxgen.common import checksums
+from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.provenance import check_settings, command_line, now, record_settings, versions
 from topxgen.common.records import Layout
@@ -37,6 +38,7 @@ class Manifest(TypedDict):
     versions: dict
     counts: _Counts
     complete: NotRequired[bool]
+    checksums: NotRequired[list[str]]
     prompts_asked: NotRequired[int | None]
     truncated_texts: NotRequired[int]
 
@@ -69,7 +71,7 @@ def remove_manifests(layout: Layout, stage: str, languages: list[str]) -> None:
             with wait_for_lock(folder):
                 _split_older(layout, later)
                 for language in languages:
-                    layout.manifest(later, language).unlink(missing_ok=True)
+                    remove(layout.manifest(later, language))
                 _combine(layout, later)
 
 
@@ -84,19 +86,27 @@ def write_manifests(
 ) -> None:
     """Write the manifests of a stage, last of its files; `results` by language. One with the same settings and results stays."""
     own_settings = {name: _without_others(settings, name, languages) for name in results}
-    with wait_for_lock(layout.manifest(stage).parent):
+    folder = layout.manifest(stage).parent
+    with wait_for_lock(folder):
         _split_older(layout, stage)
-        for language, values in results.items():
+    manifests = {}
+    for language, values in results.items():
+        earlier = language_manifest(layout, stage, language)
+        if not earlier or any(
+            earlier.get(name) != value for name, value in {**values, "settings": own_settings[language]}.items()
+        ):
+            run = (started, now(), command_line(("--api_key",)), seed, own_settings[language], versions())
+            earlier = {"stage": stage, "language": language, **dict(zip(RUN_KEYS, run, strict=True)), **values}
+            earlier[checksums.KEY] = checksums.existing(folder, layout.finished_files(stage, language))
+            manifests[language] = earlier
+        checksums.claim(folder, earlier.get(checksums.KEY, ()))  # before the lock: large files take time
+    with wait_for_lock(folder):
+        for language in results:
             path = layout.manifest(stage, language)
-            earlier = language_manifest(layout, stage, language)
-            if not earlier or any(
-                earlier.get(name) != value for name, value in {**values, "settings": own_settings[language]}.items()
-            ):
-                run = (started, now(), command_line(("--api_key",)), seed, own_settings[language], versions())
-                write_json(
-                    path,
-                    {"stage": stage, "language": language, **dict(zip(RUN_KEYS, run, strict=True)), **values},
-                )
+            if language in manifests:
+                write_json(path, manifests[language])
+            if checksums.KEY in language_manifest(layout, stage, language):
+                checksums.claim_file(path)
         _combine(layout, stage)
 
 
@@ -123,7 +133,7 @@ def _combine(layout: Layout, stage: str) -> None:
     """Write manifest_{stage}.json from those of the languages."""
     path, parts = layout.manifest(stage), _language_manifests(layout, stage)
     if not parts:
-        path.unlink(missing_ok=True)
+        remove(path)
         return
     latest = max(parts, key=lambda part: part["finished"])
     whole = {"stage": stage, **{name: latest[name] for name in RUN_KEYS}}
@@ -132,10 +142,14 @@ def _combine(layout: Layout, stage: str) -> None:
     whole |= {name: sum(part.get(name) or 0 for part in parts) for name in SUMS if any(name in part for part in parts)}
     if stage == "generate":
         whole["complete"] = all(part.get("complete") for part in parts)
-    whole |= {name: latest[name] for name in latest if name not in {*whole, *SUMS, "language", "counts"}}
+    whole |= {name: latest[name] for name in latest if name not in {*whole, *SUMS, "language", "counts", checksums.KEY}}
     whole["counts"] = {part["language"]: part["counts"] for part in parts}
+    claimed = {name for part in parts for name in part.get(checksums.KEY, ())}
+    whole |= {checksums.KEY: sorted(claimed)} if claimed else {}
     if whole != whole_manifest(layout, stage):
         write_json(path, whole)
+    if claimed:
+        checksums.claim_file(path)
 
 
 def _split_older(layout: Layout, stage: str) -> None:

@@ -69,6 +69,7 @@ class Training:
     train: int | None
     test: int | None
     both_directions: bool
+    sources: dict[str, list[Funnel]] = field(default_factory=dict)  # by direction, whose pairs were read
     problems: list[str] = field(default_factory=list)
 
 
@@ -319,7 +320,12 @@ def _training(folder: Path, found: list[Funnel], problems: Problems) -> Training
         result.directions[direction] = steps
         total += counts["pairs"]
         if result.name in OURS:
-            result.problems += _other_pairs(folder, direction, part, found)
+            result.sources[direction] = sources = _sources(part, found)
+            now = sum(one.step("decontaminated").count for one in sources)
+            if sources and now != counts["read"]:
+                result.problems.append(
+                    f"{folder}: {counts['read']} pairs of {direction} were read, but {part['path']} now has {now}"
+                )
     expected = total * (2 if both else 1)
     if result.directions and None not in (result.train, result.test) and result.train + result.test != expected:
         result.problems.append(
@@ -328,25 +334,17 @@ def _training(folder: Path, found: list[Funnel], problems: Problems) -> Training
     return result
 
 
-def _other_pairs(folder: Path, direction: str, part: _Direction, found: list[Funnel]) -> list[str]:
-    """Whether the filtered files that a training read have as many pairs as it read, where all of them are here."""
-    counted = []
+def _sources(part: _Direction, found: list[Funnel]) -> list[Funnel]:
+    """The funnels whose filtered files a training read, where all of them are here; [] else."""
+    cleaned = [one for one in found if one.back_translation and one.step("decontaminated")]
+    sources = []
     for text in filter(None, part.get("path", "").split(", ")):
-        path = Path(text)
-        here = [
-            (
-                common_end(path, FilteredLayout(one.back_translation.filtered).filtered(one.language)),
-                one.step("decontaminated").count,
-            )
-            for one in found
-            if one.back_translation and one.step("decontaminated")
+        ends = [
+            common_end(Path(text), FilteredLayout(one.back_translation.filtered).filtered(one.language))
+            for one in cleaned
         ]
-        best = max((end for end, _ in here), default=0)
-        nearest = [count for end, count in here if end == best]
-        if best < 2 or len(nearest) != 1:  # its name and its folder's
+        best = max(ends, default=0)
+        if best < 2 or ends.count(best) > 1:  # its name and its folder's
             return []
-        counted += nearest
-    read = part.get("counts", {}).get("read", 0)
-    if not counted or sum(counted) == read:
-        return []
-    return [f"{folder}: {read} pairs of {direction} were read, but {part['path']} now has {sum(counted)}"]
+        sources.append(cleaned[ends.index(best)])
+    return sources

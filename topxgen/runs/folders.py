@@ -131,11 +131,8 @@ def _generated(files: list[str]) -> set[str]:
 
 
 def _is_language(name: str) -> bool:
-    try:
-        languages.find(name)
-    except UsageError:
-        return False
-    return True
+    """Whether the scripts name files of a language so."""
+    return name in languages.load() or name in languages.other_names()
 
 
 class _Head(TypedDict, total=False):

@@ -15,8 +15,9 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
+from topxgen.common import checksums
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.files import open_partial, partial, read_json, write_json
+from topxgen.common.files import open_partial, partial, read_json, remove, write_json
 from topxgen.common.schemas import check, decode
 
 logger = logging.getLogger(__name__)
@@ -109,11 +110,11 @@ def find_corruption(folder: Path) -> str | None:
     if unlisted := [name for name in needed if name not in files]:
         return f"{CHECKSUM_FILE} lists no {unlisted[0]}"
     with ThreadPoolExecutor() as pool:
-        problems = pool.map(lambda item: _find_change(folder / item[0], item[1]), files.items())
+        problems = pool.map(lambda item: find_change(folder / item[0], item[1]), files.items())
         return next((f"{name} {problem}" for name, problem in zip(files, problems, strict=True) if problem), None)
 
 
-def _find_change(path: Path, checksum: list[int | str]) -> str | None:
+def find_change(path: Path, checksum: list[int | str]) -> str | None:
     """How a file differs from the one that was written, if it does."""
     if not path.is_file():
         return "is missing"
@@ -204,18 +205,21 @@ def conflicting_files(output_dir: Path) -> list[str]:
     return sorted({path.name for pattern in patterns for path in output_dir.glob(pattern)})
 
 
-def copy_best_model(folder: Path, output_dir: Path) -> None:
+def copy_best_model(folder: Path, output_dir: Path) -> dict[str, str]:
     """Copy a checkpoint's model, without the state of the run, to `output_dir` itself; the weights last.
 
     Older weights are removed first, so that shards of two models never mix.
-    Raises UsageError if the checkpoint is incomplete.
+    Returns the SHA-256 of each file; raises UsageError if the checkpoint is incomplete.
     """
     if problem := find_corruption(folder):
         raise UsageError(f"the best checkpoint {folder} cannot be used: {problem}; remove it and re-run the command")
     files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(RUN_STATE)]
     for old in (*output_dir.glob("*.safetensors"), *output_dir.glob("*.safetensors.index.json")):
-        old.unlink()
+        remove(old)
     for path in sorted(files, key=lambda path: path.suffix == ".safetensors"):
         with open(path, "rb") as source, open_partial(output_dir / path.name, "wb") as copy:
             shutil.copyfileobj(source, copy)
+        checksums.drop(output_dir / path.name)
         partial(output_dir / path.name).replace(output_dir / path.name)
+    known = {name: digest for name, (_, digest) in file_list(folder)["files"].items() if len(digest) > ENDS_DIGITS}
+    return {path.name: known.get(path.name) or checksums.sha256_of(path) for path in files}

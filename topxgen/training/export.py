@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from topxgen.common import files, lineage
+from topxgen.common import checksums, files, lineage
 from topxgen.common.errors import UsageError
 from topxgen.common.files import partial
 from topxgen.common.locks import OutputLock
@@ -57,14 +57,22 @@ def export(
                 FORMATS[name](parts, staging, languages_file)
             new_names = sorted(path.name for path in staging.iterdir())
             (staging / "replaced").mkdir()
-            (folder / lineage.EXPORT_MANIFEST).unlink(missing_ok=True)
+            files.remove(folder / lineage.EXPORT_MANIFEST)
+            checksums.drop_from(
+                folder, (n for n in checksums.read(folder) if n.split("/")[0] in {*earlier, *new_names})
+            )
             for name in earlier:
                 os.replace(folder / name, staging / "replaced" / name)
             for name in new_names:
                 os.replace(staging / name, folder / name)
             shutil.rmtree(staging)
             if link is not None:
-                files.write_json(folder / lineage.EXPORT_MANIFEST, {"files": new_names, lineage.KEY: link})
+                written = [path for name in new_names for path in (folder / name, *(folder / name).rglob("*"))]
+                names = checksums.existing(folder, written)
+                checksums.claim(folder, names)
+                manifest = {"files": new_names, checksums.KEY: names, lineage.KEY: link}
+                files.write_json(folder / lineage.EXPORT_MANIFEST, manifest)
+                checksums.claim_file(folder / lineage.EXPORT_MANIFEST)
     except OSError as error:
         raise _cannot_export(folder, error) from None
     return [folder / name for name in new_names]
@@ -83,7 +91,7 @@ def _earlier_export(folder: Path, formats: Collection[str], staging: Path) -> li
     }
     exported, others = [], []
     for path in sorted(folder.iterdir()) if folder.exists() else ():
-        if path == staging or path.name.startswith(".") or path.name == lineage.EXPORT_MANIFEST:
+        if path == staging or path.name.startswith(".") or path.name in (lineage.EXPORT_MANIFEST, checksums.NAME):
             continue
         is_export = any(re.fullmatch(patterns[name], path.name) for name in formats)
         is_export &= (path / "dataset_dict.json").is_file() if path.name == SAVED_DATASET else path.is_file()

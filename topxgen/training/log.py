@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from topxgen.common.console import Progress
-from topxgen.common.files import Appender, open_partial, partial, to_line, write_atomic
+from topxgen.common.files import Appender, replacing, to_line, write_atomic
 from topxgen.training.checkpoints import SUMS
 from topxgen.training.model_card import regressions
 
@@ -100,6 +100,5 @@ def draw_curves(history: list[dict], path: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
-    with open_partial(path, "wb") as file:
+    with replacing(path, "wb") as file:
         figure.savefig(file, format="png", dpi=110)
-    partial(path).replace(path)

@@ -1,14 +1,12 @@
-"""Write the model card saved with every checkpoint; upload the best checkpoint to the Hub."""
+"""Write the model card saved with every checkpoint."""
 
 import argparse
 import json
+import math
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 
-from topxgen.common import provenance
-from topxgen.common.console import show
-from topxgen.common.errors import UsageError, reason
+from topxgen.common import ancestry, licences, lineage, provenance
 from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
 from topxgen.training.tokenization import NO_TEMPLATE
@@ -28,35 +26,82 @@ class RunInfo:
     def card(self, state) -> str:
         """The card of the checkpoint at TrainerState `state`, in Markdown with the Hub's front matter."""
         args = self.args
-        codes = {row.iso639_1 or row.iso639_3 for row in map(self._language, (args.src, *args.target_languages))}
-        front_matter = [
-            "---",
-            f"base_model: {json.dumps(args.model_name_or_path)}",
-            f"library_name: {'peft' if args.use_peft else 'transformers'}",
-            "pipeline_tag: translation",
-            "language:",
-            *(f"- {code}" for code in sorted(codes)),
-            "tags:",
-            "- translation",
-            "- topxgen",
-            "---",
-        ]
         purpose = f", trained to translate between {args.src} and {', '.join(args.target_languages)}"
         purpose += ", in both directions" if args.reverse else ""
         evaluations = evaluations_table(state.log_history, state.global_step)
         parts = [
-            "\n".join(front_matter),
+            self._front_matter(state),
             f"# {args.output_dir.resolve().name}",
             f"{'A LoRA adapter of' if args.use_peft else 'A fine-tuned'} {args.model_name_or_path}"
             f"{purpose if args.target_languages else ''}. Step {state.global_step} of {state.max_steps}.",
             f"## Use\n\n{self._usage()}",
             f"## Evaluation\n\n{evaluations}" if evaluations else "",
+            f"## Licence\n\n{self._terms()}",
             f"## Data\n\n{_fenced(json.dumps(self.data, ensure_ascii=False, indent=2), 'json')}",
             f"## Training\n\n{_fenced(shlex.join(self.command))}",
             _fenced(json.dumps(self.settings, ensure_ascii=False, indent=2), "json"),
             "## Versions\n\n" + ", ".join(f"{name} {version}" for name, version in provenance.versions().items()),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
+
+    def _front_matter(self, state) -> str:
+        """YAML that the Hub reads: the licence, the base model on the Hub and the scores on held-out pairs, as far as they are known."""
+        from huggingface_hub import ModelCardData
+
+        args = self.args
+        codes = {row.iso639_1 or row.iso639_3 for row in map(self._language, (args.src, *args.target_languages))}
+        base = self._base()
+        data = ModelCardData(
+            base_model=base,
+            base_model_relation=("adapter" if args.use_peft else "finetune") if base else None,
+            library_name="peft" if args.use_peft else "transformers",
+            pipeline_tag="translation",
+            language=sorted(codes),
+            tags=["translation", "topxgen"],
+            **self._licence(),
+            model_name=args.output_dir.resolve().name,
+            eval_results=held_out_results(state.log_history, state.global_step, args.dataset_name_or_path) or None,
+        )
+        return f"---\n{data.to_yaml().rstrip()}\n---"
+
+    def _base(self) -> str | None:
+        links = [link for link in self.lineage.get("links", ()) if link["kind"] == "model"]
+        return ancestry.hub_name(self.args.model_name_or_path, links[0] if links else None)
+
+    def _sources(self) -> list[tuple[str, str, licences.Licence | None]]:
+        """(what it is, its name, its terms) of what the model was made from: the base model, who wrote the texts, the data set."""
+        base, args = self._base() or self.args.model_name_or_path, self.args
+        found = [("base model", base, licences.of(base) or licences.of(args.model_name_or_path))]
+        for link in lineage.walk(self.lineage.get("links", ())):
+            for writer in link.get("writers", ()):
+                name = ancestry.hub_name(writer["name"], writer) or writer["name"]
+                found.append(("writer of training data", name, licences.of(name) or licences.of(writer["name"])))
+        if not found[1:] and args.dataset_name_or_path not in lineage.GENERATED:
+            found.append(("training data", args.dataset_name_or_path, licences.of(args.dataset_name_or_path)))
+        return [source for i, source in enumerate(found) if source not in found[:i]]
+
+    def _licence(self) -> dict[str, str]:
+        """The licence as the Hub has it: that of the base model, or "other" where terms of the data's writers come on top; none if
+        that of the base model is not known."""
+        (_, _, base), *others = self._sources()
+        if base is None:
+            return {}
+        binding = [terms for what, _, terms in others if terms and terms.restricts and what != "training data"]
+        hubs = list(dict.fromkeys([base.hub, *(terms.hub for terms in binding)]))
+        if hubs == ["other"]:
+            return {"license": "other", "license_name": base.title, "license_link": base.url}
+        if len(hubs) == 1:
+            return {"license": hubs[0]}
+        return {"license": "other", "license_name": " and ".join(hubs), "license_link": binding[0].url}
+
+    def _terms(self) -> str:
+        lines = ["What this model was made from, and what the terms say of that; not legal advice. Read the terms.", ""]
+        for what, name, terms in self._sources():
+            if terms is None:
+                lines.append(f"- {what} `{name}`: its terms are not known to this software.")
+            else:
+                lines.append(f"- {what} `{name}`: [{terms.title}]({terms.url}). {terms.binds_outputs}")
+        return "\n".join(lines)
 
     def _language(self, name: str) -> languages.Language:
         return languages.find(name, self.args.languages_file)
@@ -91,6 +136,33 @@ def evaluations_table(history: list[dict], step: int) -> str:
     return "\n".join(rows)
 
 
+# How the Hub calls metrics of held-out pairs, and their names in tables.
+HELD_OUT_METRICS = {"chrf": "chrF++", "bleu": "BLEU", "loss": "loss"}
+
+
+def held_out_results(history: list[dict], step: int, dataset: str) -> list:
+    """The scores on held-out pairs at `step` as huggingface_hub.EvalResults, for `model-index`."""
+    from huggingface_hub import EvalResult
+
+    entry = next((one for one in reversed(history) if "eval_runtime" in one and one["step"] == step), {})
+    results = []
+    for name, value in entry.items():
+        metric, _, direction = name.removeprefix("eval_").partition("_")
+        if name.startswith("eval_") and metric in HELD_OUT_METRICS and math.isfinite(value):
+            results.append(
+                EvalResult(
+                    task_type="translation",
+                    dataset_type=dataset,
+                    dataset_name=f"held-out pairs of {dataset}",
+                    dataset_config=direction or None,
+                    metric_type=metric,
+                    metric_name=HELD_OUT_METRICS[metric],
+                    metric_value=round(value, 4),
+                )
+            )
+    return results
+
+
 def regressions(history: list[dict]) -> list[tuple[str, float, float]]:
     """(metric, now, before training) for each metric of the last evaluation that is worse than before training."""
     evaluations = [entry for entry in history if "eval_runtime" in entry]
@@ -104,34 +176,3 @@ def regressions(history: list[dict]) -> list[tuple[str, float, float]]:
             if (now > before) if name.startswith("eval_loss") else (now < before):
                 worse.append((name.removeprefix("eval_"), now, before))
     return worse
-
-
-def check_hub() -> None:
-    """Raise UsageError before training if the Hub would reject the upload."""
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi().whoami()
-    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UsageError(
-            f"--push_to_hub: the Hub does not accept your token ({reason(error)}); export HF_TOKEN with write access, or drop "
-            "the flag and upload later"
-        ) from None
-
-
-def push(output_dir: Path, name: str) -> None:
-    """Upload the best model to a private repository. Raises UsageError with the Hub's reason."""
-    from huggingface_hub import HfApi
-
-    try:
-        api = HfApi()
-        repo = api.create_repo(name, private=True, exist_ok=True).repo_id
-        api.upload_folder(
-            repo_id=repo, folder_path=output_dir, ignore_patterns=["checkpoint-*", "unusable-*", ".lock", "*.partial"]
-        )
-    except Exception as error:  # as above
-        raise UsageError(
-            f"the Hub rejected the upload to {name} ({reason(error)}); the model is complete in {output_dir}: upload it "
-            "by hand"
-        ) from None
-    show(f"uploaded to https://huggingface.co/{repo} (private)")

@@ -4,16 +4,17 @@ import argparse
 import logging
 import math
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
-from topxgen.common import lineage, provenance, signals
+from topxgen.common import checksums, hub, lineage, provenance, signals
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.files import read_json, write_json
+from topxgen.common.files import read_json, remove, write_json
 from topxgen.training import arguments, checkpoints, eval_translation, model_card
 from topxgen.training.flag_rules import ON_PLATEAU
-from topxgen.training.model import TrainableModel, count_parameters
+from topxgen.training.model import SKIPPED_PAIRS_FILE, TrainableModel, count_parameters
 from topxgen.training.pairs import Pair, by_direction
 from topxgen.training.tokenization import TokenizedTexts
 
@@ -24,6 +25,7 @@ LOG_FILE, MANIFEST_FILE, SETTINGS_FILE = "train_log.jsonl", "manifest_train.json
 
 class _Manifest(TypedDict):
     steps: int
+    checksums: NotRequired[list[str]]
 
 
 def log_data(facts: dict) -> None:
@@ -100,6 +102,8 @@ def is_finished(output_dir: Path) -> bool:
             f"already finished at step {manifest['steps']}, the best model is in {output_dir}; for another run pass another "
             "--output_dir"
         )
+        if arguments.IS_MAIN_PROCESS and checksums.KEY in manifest:  # a killed run may lack entries
+            checksums.claim(output_dir, [*manifest[checksums.KEY], MANIFEST_FILE])
     return bool(manifest)
 
 
@@ -110,7 +114,7 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
     """
     started, output_dir = provenance.now(), args.output_dir
     if args.push_to_hub:
-        model_card.check_hub()
+        hub.check_token("--push_to_hub")
     info = model_card.RunInfo(
         args, model.is_decoder, facts, settings, provenance.command_line(()), lineage.of_training(vars(args), facts)
     )
@@ -120,7 +124,7 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
         checkpoint = resume_from(trainer, output_dir)
         if trainer.is_world_process_zero():
             if checkpoint is None:
-                (output_dir / SETTINGS_FILE).unlink(missing_ok=True)
+                remove(output_dir / SETTINGS_FILE)
             provenance.record_settings(output_dir / SETTINGS_FILE, settings)
         if checkpoint is None or not is_fully_trained(trainer, stopper, checkpoint):
             with signals.finishing(limited=False):  # finishes the step and saves
@@ -153,7 +157,7 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
     args, output_dir = info.args, info.args.output_dir
     best_step = state.best_global_step or state.global_step  # the last one, if nothing was evaluated
     best = output_dir / f"checkpoint-{best_step}"
-    checkpoints.copy_best_model(best, output_dir)
+    copied = checkpoints.copy_best_model(best, output_dir)
     worse = model_card.regressions([entry for entry in state.log_history if entry["step"] <= best_step])
     for name, now, before in worse:
         logger.warning(f"held-out {name} of the best checkpoint is {now:.4g}, worse than {before:.4g} before training")
@@ -178,11 +182,23 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
         "metric_for_best_model": args.metric_for_best_model,
         "worse_than_before_training": sorted(name for name, _, _ in worse),
         lineage.KEY: link,
+        checksums.KEY: checksums.existing(output_dir, _finished_files(output_dir, copied)),
     }
+    checksums.claim(output_dir, manifest[checksums.KEY], copied)
     write_json(output_dir / MANIFEST_FILE, manifest)
+    checksums.claim_file(output_dir / MANIFEST_FILE)
     show(f"best: {best.name}; model, card and tokenizer in {output_dir}, log in {output_dir / LOG_FILE}")
     if args.push_to_hub:
-        model_card.push(output_dir, args.hub_model_id or output_dir.resolve().name)
+        name = args.hub_model_id or output_dir.resolve().name
+        show(f"uploaded to {hub.upload(output_dir, name, 'model', ['checkpoint-*', 'unusable-*'])}")
+
+
+def _finished_files(output_dir: Path, copied: Iterable[str]) -> Iterator[Path]:
+    from topxgen.training.log import CURVES_FILE
+
+    names = (*copied, LOG_FILE, CURVES_FILE, SKIPPED_PAIRS_FILE, SETTINGS_FILE)
+    yield from (output_dir / name for name in names)
+    yield from (folder / checkpoints.CHECKSUM_FILE for folder in checkpoints.all_checkpoints(output_dir))
 
 
 def _number_of_choices(args: argparse.Namespace, state, stopped_early: bool) -> int:

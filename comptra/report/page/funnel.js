@@ -70,6 +70,9 @@ page.sections.funnel = function (element, data, page) {
     const head = page.el("thead", {}, page.el("tr", {}, ["step", "there are", "removed", "share"].map((title, i) => page.el("th", { scope: "col", class: i === 1 || i === 2 ? "number" : null }, title))));
     const caption = page.el("caption", {}, `${label(one)}: ${one.steps.some((step) => step.several) ? "one prompt can bring several texts, a paragraph several sentences" : "every step"}`);
     detail.replaceChildren(page.el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Steps of ${label(one)}` }, page.el("table", { class: "wide steps" }, caption, head, body)));
+    const uses = data.trainings.flatMap((training) => Object.entries(training.sources).filter(([, sources]) => sources.includes(data.funnels.indexOf(one)))
+      .map(([direction]) => page.el("li", {}, page.el("span", { class: "path" }, page.marked(training.folder)), `: ${direction}, ${page.number(training.directions[direction][1].count)} of ${page.number(training.directions[direction][0].count)} pairs used`)));
+    if (uses.length) detail.append(page.el("p", {}, "Trained on by:"), page.el("ul", {}, uses));
     if (moved) page.replace("funnel", { language: one.language, folder: folders.size > 1 ? one.folder : "", reason });
   }
 

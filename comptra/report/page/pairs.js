@@ -277,14 +277,14 @@ page.sections.pairs = async function (element, data, page) {
     if (b === null) return direction === "asc" ? -1 : 1;
     return a - b;
   };
-  const narrow = matchMedia("(max-width: 700px)");
+  const narrow = matchMedia("screen and (max-width: 700px)");
 
   function columns() {
     const common = { headerSortTristate: true, sorter: byNumber, resizable: false };
     const score = { ...common, title: "Score", field: "score", width: 78, hozAlign: "right", headerHozAlign: "right", formatter: of((i) => number(model.score(i))) };
     const length = { ...common, title: "Length", field: "length", width: 92, hozAlign: "right", headerHozAlign: "right", formatter: of((i) => number(model.length(i))) };
     const state = { title: "State", field: "state", width: 140, headerSort: false, resizable: false, formatter: of(badge) };
-    if (narrow.matches) {
+    if (isNarrow) {
       const both = { title: "Sentence and translation", field: "i", sorter: byNumber, formatter: of((i) => el("div", {}, sentenceLine(i), translationLine(i))), resizable: false };
       return [both, { ...score, width: 76 }, { ...state, width: 92 }];
     }
@@ -296,16 +296,19 @@ page.sections.pairs = async function (element, data, page) {
     ];
   }
 
-  let grid, active = null;
+  let grid, isNarrow, active = null;
   await build();
-  narrow.addEventListener("change", async () => { await build(); await apply(false); });
+  narrow.addEventListener("change", async () => {
+    if (await build()) await apply(false);
+  });
 
   async function build() {
     if (grid) grid.destroy();
     active = null;
-    grid = new Tabulator(holder, {
+    isNarrow = narrow.matches;
+    const made = grid = new Tabulator(holder, {
       data: Array.from({ length: model.count }, (_, i) => ({ i, score: model.score(i), length: model.length(i) })),
-      index: "i", height: Math.max(320, Math.min(620, innerHeight - 220)), rowHeight: narrow.matches ? 58 : 34, layout: "fitColumns",
+      index: "i", height: Math.max(320, Math.min(620, innerHeight - 220)), rowHeight: isNarrow ? 58 : 34, layout: "fitColumns",
       columnDefaults: { headerTooltip: false }, columns: columns(), placeholder: "No row fits these filters.",
       rowFormatter: (row) => row.getElement().setAttribute("aria-selected", String(row.getData().i === selected)),
       columnHeaderSortMulti: false,
@@ -319,6 +322,7 @@ page.sections.pairs = async function (element, data, page) {
     });
     grid.on("headerClick", () => setTimeout(remember));
     await new Promise((done) => grid.on("tableBuilt", done));
+    if (grid !== made) return false; // the window has changed again
     holder.setAttribute("aria-label", "Pairs and rejects");
     holder.setAttribute("aria-rowcount", model.count + 1);
     // Tabulator has a focusable element between grid and rows, which a grid may not have unless it is their group.
@@ -326,11 +330,12 @@ page.sections.pairs = async function (element, data, page) {
     holder.querySelector(".tabulator-tableholder").setAttribute("role", "rowgroup");
     holder.querySelector(".tabulator-table").setAttribute("role", "presentation");
     makeRoom();
+    return true;
   }
 
   /* Beside the open panel there is room for less. */
   function makeRoom() {
-    if (!narrow.matches) for (const column of grid.getColumns()) if (["i", "length"].includes(column.getField())) column[open ? "hide" : "show"]();
+    if (!isNarrow) for (const column of grid.getColumns()) if (["i", "length"].includes(column.getField())) column[open ? "hide" : "show"]();
     grid.redraw(true);
   }
 

@@ -17,6 +17,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_jsonl
 
 MARKS = (UNANSWERED, UNREADABLE, TRUNCATED)
+CLD2 = "cld2"  # the default of --lid_model
 LEFT_OUT = "left out"  # as `Plan.fits` says: not in the target language, or empty
 
 
@@ -73,15 +74,17 @@ class Trees:
             node["c"] = [self._node(depth + 1, part) for part in parts]
         return node
 
+    @property
+    def unchecked(self) -> str:
+        """The model that told the language of phrases, if it is not asked here: a model that a run names is not loaded."""
+        name = self._system.settings.get("lid_model") or CLD2
+        return name if len(self._levels) > 1 and name != CLD2 else ""
+
     @cached_property
     def _identify(self) -> Callable[[str], bool]:
-        """Whether a phrase is taken for one in the target language by the model that the run used; of others it is not known."""
-        language = self._system.tgt
-        try:
-            identifier = identifier_of(self._system.settings.get("lid_model") or "cld2")
-        except UsageError:
-            return lambda text: True
-        if not identifier.knows(language):
+        """Whether a phrase is taken for one in the target language; true where it cannot be known."""
+        identifier, language = identifier_of(CLD2), self._system.tgt
+        if self.unchecked or not identifier.knows(language):
             return lambda text: True
         return lambda text: identifier.is_language([text], language)[0]
 

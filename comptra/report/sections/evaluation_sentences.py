@@ -112,6 +112,12 @@ def collect(
         group.trees = [Trees(one.system) for one in group.systems]
         for tree in filter(lambda tree: tree.problem, group.trees):
             options.notice("missing", NAME, f"no phrases: {tree.problem.replace(f'{run.root}/', '')}")
+        for name in dict.fromkeys(tree.unchecked for tree in group.trees if tree.unchecked):
+            options.notice(
+                "missing",
+                NAME,
+                f"phrases that were left out for their language are not marked: {name} is not asked here",
+            )
     names = Systems([{"systems": [_row(one) for one in group.systems]} for group in groups])
     segment_scores = read_segments(run, options, groups)
     sizes = [[group.size(number) for number in range(len(group.longest.system.sentences))] for group in groups]

@@ -72,7 +72,7 @@ def collect(run: "Run", options: Options) -> dict | None:
     limit = examples.limit()
     data = {
         "funnels": [_funnel(run.root, one, examples.of(one, limit)) for one in found],
-        "trainings": [_training(run.root, one) for one in trained],
+        "trainings": [_training(run.root, one, found) for one in trained],
     }
     names = {
         reason for one in data["funnels"] for step in one["steps"] for reason in (*step["removed"], *step["added"])
@@ -103,7 +103,7 @@ class Examples:
 
     def limit(self) -> int:
         """How many of each can be shown."""
-        return max(2, MAX_SHOWN // max(1, len(self._rows)))
+        return max(1, MAX_SHOWN // max(1, len(self._rows)))
 
     def of(self, one: Funnel, limit: int) -> dict[str, list[dict]]:
         folders = {one.generation, one.back_translation and one.back_translation.folder}
@@ -156,11 +156,16 @@ def _step(step: Step) -> dict:
     }
 
 
-def _training(root: Path, one: Training) -> dict:
+def _training(root: Path, one: Training, found: list[Funnel]) -> dict:
+    """`sources`: by direction the places in `funnels` whose pairs it read."""
     return {
         "folder": relative(root, one.folder),
         "name": one.name,
         "directions": {name: list(map(_step, steps)) for name, steps in one.directions.items()},
+        "sources": {
+            name: [found.index(source) for source in sources if source in found]
+            for name, sources in one.sources.items()
+        },
         "train": one.train,
         "test": one.test,
         "both_directions": one.both_directions,

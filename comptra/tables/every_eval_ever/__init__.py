@@ -19,6 +19,7 @@ from comptra.evaluation_sets import DATASETS
 from comptra.tables import MetricInfo, finite, metric_info
 from comptra.tables.matrix import Systems, metric_names
 from topxgen import inference
+from topxgen.common import checksums
 from topxgen.common.console import without_secrets
 from topxgen.common.errors import UsageError
 from topxgen.common.files import write_json
@@ -39,9 +40,12 @@ def write(report: dict, folder: Path, timestamp: int) -> list[Path]:
     made = {folder / path: record for path, record in records(report, timestamp)}
     for path, record in made.items():
         check(record, str(path))
+    names = [path.relative_to(folder).as_posix() for path in made]
+    checksums.drop_from(folder, names)
     for path, record in made.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, record)
+    checksums.claim(folder, names)
     return list(made)
 
 

@@ -3,12 +3,13 @@
 import json
 import shutil
 import statistics
+import tracemalloc
 from datetime import datetime
 
 import pytest
 
 from comptra.report import Options
-from comptra.report.sections import distributions
+from comptra.report.sections import distributions, funnel
 from tests.runs.test_folders import tree
 from tests.runs.test_rows import lines, pair
 from tests.support import finished_run, pages
@@ -128,6 +129,34 @@ def test_half_of_a_run_has_what_is_known(run, tmp_path):
     assert len(told(options, "problem")) == 1 and "is being written" in told(options, "problem")[0]
 
 
+def test_manifests_of_older_versions_have_all_languages(run, tmp_path):
+    root = shutil.copytree(run, tmp_path / "run")
+    for path in root.glob("**/manifest_*_Basque.json"):
+        if "decontaminate" not in path.name:
+            path.unlink()
+    old = {part["stage"]: part for part in collect(root)[0]["work"]}
+    new = {part["stage"]: part for part in collect(run)[0]["work"]}
+    assert {stage: part["count"] for stage, part in old.items()} == {
+        stage: part["count"] for stage, part in new.items()
+    }
+    (root / "manifest_generate.json").write_text(
+        '{"counts": {"Basque": {"kept": 1}}, "started": "soon", "finished": 7}'
+    )
+    data, options = collect(root)
+    assert "generate" not in {part["stage"] for part in data["work"]}
+    assert any("manifest_generate.json" in line for line in told(options, "problem"))
+
+
+@pytest.mark.parametrize("section", [funnel, distributions])
+def test_files_that_vanish_while_they_are_read(run, tmp_path, section):
+    root = shutil.copytree(run, tmp_path / "run")
+    found = find(root)
+    shutil.rmtree(root / finished_run.NAME)
+    assert section.collect(found, Options()) is not None
+    shutil.rmtree(root)
+    assert section.collect(found, Options()) is None
+
+
 def test_published_pairs_several_scorers_and_scripts_without_spaces(tmp_path):
     burmese = {"sentence": "x", "propositions": ["မြန်မာ စာ"], "translations": ["Burmese writing"]}
     tree(tmp_path, {
@@ -158,6 +187,10 @@ def test_topics_of_a_list_of_ones_own(tmp_path):
     }
     assert (one["topics"]["distinct"], one["topics"]["with_pairs"], one["topics"]["without"]) == (3, 2, [1, 1])
     assert one["topics"]["most"] == [["a", 1, 2], ["d", 1, 1], ["b", 1, 0]]
+    others = [pair(f"5{name}", 1, topic=name) for name in "xyz"]  # no more than half of the topics are in the list
+    tree(tmp_path / "few", {"n/Basque_translate.jsonl": lines(pair("1", 2, topic="a"), *others),
+                            "Basque.jsonl": lines({"text": "t"}), "manifest_generate.json": made})  # fmt: skip
+    assert collect(tmp_path / "few")[0]["pairs"][0]["topics"]["categories"] == []
     (tmp_path / "mine.jsonl").write_text("no json")
     data, options = collect(tmp_path)
     assert data["pairs"][0]["topics"]["categories"] == [] and "no categories" in told(options, "info")[0]
@@ -200,3 +233,24 @@ def test_charts_and_their_numbers_in_a_browser(run, browser, tmp_path):
     shown.click(shown.one("#distributions figure summary"))
     assert str(int(one["measures"]["sentence_characters"]["p50"])) in shown.text("#distributions figure table")
     assert shown.faults() == []
+
+
+@pytest.mark.parametrize("section", [funnel, distributions])
+def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path, section):
+    peaks = []
+    for count in (500, 500, 5_000):  # the first one loads what stays
+        root = tmp_path / f"{count}-{len(peaks)}"
+        names = [f"Basque-{i:06}" for i in range(count)]
+        usage = {"texts": ["x"], "prompt_tokens": 9, "completion_tokens": 3}
+        tree(root, {
+            "Basque.jsonl": lines(*({"text": "t", "id": f"{name}.0", "topic": f"t{i % 50}"} for i, name in enumerate(names))),
+            "Basque_answers.jsonl": lines(*({"id": name, **usage} for name in names)),
+            "Basque_rejects.jsonl": lines(*({"id": f"{name}.1", "reason": "empty"} for name in names)),
+            "n/Basque_translate.jsonl": lines(*(pair(f"{name}.0", 3, topic=f"t{i % 50}", scores=[i / 500 % 1] * 3) for i, name in enumerate(names))),
+            "n/Basque_translate_rejects.jsonl": lines(*({"id": f"{n}.0", "rejected": [{"reason": "sentence_too_short"}]} for n in names)),
+        })  # fmt: skip
+        tracemalloc.start()
+        assert section.collect(find(root), Options()) is not None
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < peaks[1] + 100_000, peaks

@@ -569,6 +569,20 @@ def test_phrases_of_another_division_are_not_shown(tmp_path, parts):
     assert phrases_of(trees["7"])[1][0] == "rest 7", "parent_1.jsonl alone says whose they are"
 
 
+def test_a_language_identifier_that_a_run_names_is_not_loaded(tmp_path, parts):
+    """The file could be anything; phrases are not marked then, and the page says so."""
+    folder = divided(tmp_path, tmp_path / "m", parts)
+    marks = [node.get("m") for node in collected(tmp_path)[0]["sentences"][0]["systems"][0]["trees"]["0"]["c"]]
+    assert marks == [[evaluation_phrases.LEFT_OUT]] * 2, "reversed English is not Basque"
+    (tmp_path / "model.bin").write_bytes(b"no model")
+    manifest = json.loads((folder / "manifest_translate.json").read_text())
+    manifest["settings"]["lid_model"] = str(tmp_path / "model.bin")
+    (folder / "manifest_translate.json").write_text(json.dumps(manifest))
+    data, options = collected(tmp_path)
+    assert not any("m" in node for node in data["sentences"][0]["systems"][0]["trees"]["0"]["c"])
+    assert "model.bin is not asked here" in notices(options, "missing")
+
+
 def test_drafts_and_marks_of_lines(tmp_path):
     test = udhr()
     folder = run(tmp_path, "m", 0.1)

@@ -73,6 +73,26 @@ def test_files_that_do_not_fit_their_manifests_are_problems(run, tmp_path):
     assert any("is being written" in text for text in told) and len(told) == len(options.notices)
 
 
+def test_what_a_training_read(run, tmp_path):
+    """It is of the funnel whose filtered file it names, wherever that is now."""
+    root = shutil.copytree(run, tmp_path / "run")
+    left = collect(run)[0]["funnels"][0]["steps"][-1]["count"]
+    part = {
+        "path": f"/old/{finished_run.NAME}/Basque_translate_filtered.jsonl",
+        "counts": {"read": left, "too_short": 1, "pairs": left - 1},
+    }
+    facts = {"name": "topxgen", "languages": {"English to Basque": part}, "train_pairs": left - 3, "test_pairs": 2}
+    tree(root, {"train/data_manifest.json": facts, "train/settings_train.json": {"reverse": False}})
+    data, options = collect(root)
+    (training,) = data["trainings"]
+    assert options.notices == [] and training["sources"] == {"English to Basque": [0]}
+    assert [step["count"] for step in training["directions"]["English to Basque"]] == [left, left - 1]
+    assert (training["train"], training["test"]) == (left - 3, 2)
+    part["path"] = "/old/another/Basque_translate_filtered.jsonl"
+    tree(root, {"train/data_manifest.json": facts})
+    assert collect(root)[0]["trainings"][0]["sources"] == {"English to Basque": []}
+
+
 def test_nothing_to_show(tmp_path):
     tree(tmp_path, {"notes.txt": "none", "scores.json": {"groups": []}, "Basque.jsonl": ""})
     assert collect(tmp_path)[0] is None
@@ -89,6 +109,21 @@ def test_long_texts_are_cut_and_many_reasons_share_the_room(tmp_path):
     assert {len(examples) for examples in one["examples"].values()} == {funnel.MAX_SHOWN // 400}
     assert all(e["sentence"] == f"{'x' * funnel.MAX_CHARS} … (3,000 characters)" for e in one["examples"]["reason_7"])
     assert one["steps"][1]["removed"] == dict.fromkeys(names, 4)
+
+
+def test_examples_are_drawn_from_the_whole_file(tmp_path):
+    rejected = [{"id": f"p{i}", "rejected": [{"reason": "sentence_too_short", "sentence": str(i)}]} for i in range(600)]
+    tree(
+        tmp_path, {"t/Basque_translate.jsonl": lines(pair("p0")), "t/Basque_translate_rejects.jsonl": lines(*rejected)}
+    )
+
+    def drawn(seed):
+        (one,) = collect(tmp_path, seed=seed, max_examples=20)[0]["funnels"]
+        return [int(example["sentence"]) for example in one["examples"]["sentence_too_short"]]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    for seed in (1, 2, 3):
+        assert len(set(drawn(seed))) == 20 and 150 < sum(drawn(seed)) / 20 < 450
 
 
 def test_paragraphs_of_several_back_translations_are_counted_once(tmp_path):

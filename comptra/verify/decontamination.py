@@ -1,0 +1,182 @@
+"""What decontamination.py claims: digests and counts of its files, its report, and the texts of benchmarks."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from comptra.verify import Audit
+from topxgen.common.checksums import NAME
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_jsonl, to_line
+from topxgen.common.records import PARALLEL, FilteredLayout
+from topxgen.corpora import benchmarks
+from topxgen.corpora.benchmarks import Split
+from topxgen.decontamination import report
+from topxgen.decontamination.filter import parse_record
+from topxgen.text import languages
+
+_BEGIN, REPORTS = "manifest_decontaminate_", ("decontamination_report.json", "decontamination_audit.json")
+# Keys of a row of `overlaps` that its hits decide.
+_OF_HITS = ("hits", *report.MATCH_KINDS, "benchmark_texts_hit")
+
+
+def check(audit: Audit, folder: Path, names: set[str]) -> None:
+    for name in sorted(names):
+        path = folder / name
+        if name.startswith(_BEGIN) and name.endswith(".json"):
+            audit.attempt(path, lambda p=path: _check_manifest(audit, p))
+        elif name in REPORTS or (name.endswith(".json") and _is_report(path)):
+            audit.attempt(path, lambda p=path: _check_report(audit, p))
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a JSON file of another name (--report) is a report: its keys come first in it."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(20).startswith(b'{\n "audit": ')
+    except OSError:
+        return False
+
+
+def _check_manifest(audit: Audit, path: Path) -> None:
+    manifest, language = audit.json(path), path.stem.removeprefix(_BEGIN)
+    layout, counts = FilteredLayout(path.parent), manifest["counts"]  # of an empty file none
+    for name, facts in manifest["outputs"].items():
+        output = path.parent / name
+        audit.claim(output)
+        if audit.equal(path, f"SHA-256 of {name}", facts["sha256"], audit.sha256(output)):
+            audit.equal(path, f"bytes of {name}", facts["bytes"], output.stat().st_size)
+    _check_benchmarks(audit, path, manifest["settings"]["benchmarks"])
+    if not all((path.parent / name).is_file() for name in manifest["outputs"]):
+        return
+    source = audit.locate(manifest["input"]["path"], path)
+    if source is None:
+        return audit.skip(path, f"its input {manifest['input']['path']} is not there: its counts and what was kept")
+    if not audit.equal(path, f"SHA-256 of its input {source}", manifest["input_sha256"], audit.sha256(source)):
+        return None
+    found, kept = Counter(), hashlib.sha256()
+    for line in _filtered(source, layout.hits(language), found):
+        kept.update(line)
+    audit.equal(path, "counts", {key: counts[key] for key in found if key in counts}, found)
+    filtered = layout.filtered(language)
+    if filtered.name in manifest["outputs"]:
+        audit.equal(path, f"{filtered.name} by its input and hits", audit.sha256(filtered), kept.hexdigest())
+    return None
+
+
+def _filtered(source: Path, hits: Path, counts: Counter) -> Iterator[bytes]:
+    """The lines that are kept of a file, by the hits that were found in it; `counts` are made on the way."""
+    by_line: dict[int, list[report.Hit]] = defaultdict(list)
+    for hit in read_jsonl(hits, report.Hit):
+        by_line[hit["line"]].append(hit)
+    zero = ("malformed", "records_overlapping", "paragraphs_dropped", "pairs_dropped_with_paragraph", "pairs_dropped")
+    counts.update(dict.fromkeys(("lines", "records", "pairs", *zero), 0))
+    with open(source, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            line = line.removesuffix(b"\n")
+            counts["lines"] += 1
+            if line.isspace() or not line:
+                continue
+            try:
+                record = parse_record(line)
+            except ValueError:
+                counts["malformed"] += 1
+                continue
+            counts.update(records=1, pairs=len(record["propositions"]), records_overlapping=number in by_line)
+            if any(hit["dropped"] == "paragraph" for hit in by_line[number]):
+                counts.update(paragraphs_dropped=1, pairs_dropped_with_paragraph=len(record["propositions"]))
+                continue
+            spans = [(hit["pair"], hit.get("pairs", 1)) for hit in by_line[number] if hit["dropped"] == "pair"]
+            dropped = {i for first, length in spans for i in range(first, first + length)}
+            if not dropped:
+                yield line + b"\n"
+                continue
+            counts["pairs_dropped"] += len(dropped)
+            lists = {
+                key: [v for i, v in enumerate(record[key]) if i not in dropped] for key in PARALLEL if record.get(key)
+            }
+            yield to_line({**record, **lists}).encode("utf-8", "replace")
+
+
+def _check_benchmarks(audit: Audit, path: Path, by_side: dict[str, list[dict]]) -> None:
+    """The texts of benchmarks that are on this machine; nothing is downloaded."""
+    recorded: dict[tuple[str, str], list[dict]] = defaultdict(list)
+    for entry in (entry for side in by_side.values() for entry in side):
+        recorded[entry["benchmark"], entry["language"]].append(entry)
+    for (name, language), entries in recorded.items():
+        if name != "udhr" and audit.options.benchmark_dir is None and benchmarks.local_source(name) is None:
+            audit.skip(path, f"the texts of {name}: pass --benchmark_dir with a copy of it")
+            continue
+        try:
+            splits = _load(name, language, audit)
+        except UsageError as error:
+            audit.skip(path, f"the texts of {name} in {language}: {error}")
+            continue
+        found = {split.name: split.fingerprint for split in splits}
+        for entry in entries:
+            what = f"SHA-256 of {name} {entry['split']} in {language}"
+            audit.equal(path, what, entry["sha256"], found.get(entry["split"]))
+
+
+def _load(name: str, language: str, audit: Audit) -> list[Split]:
+    options = audit.options
+    found = languages.find(language, options.languages_file)
+    return benchmarks.load(name, found, options.benchmark_dir, options.languages_file, allow_partial=True)
+
+
+def _check_report(audit: Audit, path: Path) -> None:
+    content, is_audit = audit.json(path), audit.json(path)["audit"]
+    hits = content["hits"]
+    for language, part in content["languages"].items():
+        _check_overlaps(audit, path, language, part, hits[language])
+        output = part.get("output")
+        folder = output and audit.locate(output, path)
+        if is_audit or folder is None:
+            source = audit.locate(part["input"], path)
+            if source is None or not is_audit:
+                audit.skip(path, f"the files of {language} are not there")
+            else:
+                audit.equal(path, f"SHA-256 of {source}", part["input_sha256"], audit.sha256(source))
+            continue
+        layout = FilteredLayout(folder.parent)
+        manifest = audit.json(layout.manifest(language)) if layout.manifest(language).is_file() else {}
+        for key in ("input_sha256", "counts"):
+            if manifest:
+                audit.equal(path, f"{key} of {language}", part[key], manifest.get(key))
+        audit.equal(path, f"hits of {language}", hits[language], list(read_jsonl(layout.hits(language))))
+    markdown = path.with_suffix(".md")
+    if not markdown.is_file():
+        return audit.problem(markdown, f"is missing beside {path.name}")
+    if not (path.parent / NAME).is_file():
+        return audit.skip(markdown, f"of an older version: not compared with {path.name}")
+    text = "".join(report.as_markdown(content, {name: partial(iter, found) for name, found in hits.items()}))
+    if text != (there := markdown.read_text(encoding="utf-8", errors="replace")):
+        _first_difference(audit, markdown, f"what {path.name} says", text, there)
+    return None
+
+
+def _first_difference(audit: Audit, path: Path, what: str, expected: str, there: str) -> None:
+    pairs = zip([*expected.split("\n"), ""], [*there.split("\n"), ""], strict=False)
+    number, lines = next(((n, lines) for n, lines in enumerate(pairs, start=1) if lines[0] != lines[1]), (0, ("", "")))
+    audit.problem(path, f"line {number} is not {what}", lines[1], lines[0])
+
+
+def _check_overlaps(audit: Audit, path: Path, language: str, part: report.Part, hits: list[report.Hit]) -> None:
+    rows = {(row["side"], row["benchmark"], row["split"]): row for row in part["overlaps"]}
+    found = {key: dict.fromkeys(_OF_HITS, 0) for key in rows}
+    ids, last = defaultdict(set), {}
+    for hit in hits:
+        key = hit["side"], hit["benchmark"], hit["split"]
+        ids[key].add(hit["benchmark_id"])
+        if key in found and last.get(key) != (text := (hit["line"], hit["pair"])):
+            found[key]["hits"] += 1
+            found[key][hit["match"]] += 1
+            last[key] = text
+    for key, row in rows.items():
+        found[key]["benchmark_texts_hit"] = len(ids[key])
+        claimed = {name: row[name] for name in _OF_HITS if name in row}
+        audit.equal(path, f"overlaps of {language} with {' '.join(key)}", claimed, found[key])
+    for key in ids.keys() - rows.keys():
+        audit.problem(path, f"has hits of {' '.join(key)} in {language}, but no row of overlaps")

@@ -1,0 +1,95 @@
+"""Counts of the stages of datagen.py, from their files; vectors of knn-instruct."""
+
+import re
+from pathlib import Path
+
+from comptra.verify import Audit
+from topxgen.common.checksums import KEY
+from topxgen.common.files import read_jsonl
+from topxgen.common.provenance import digest
+from topxgen.common.records import Layout, ParagraphRecord, read_translations
+from topxgen.generation import funnel
+from topxgen.generation.manifests import STAGES, SUMS
+
+_MANIFEST = re.compile(rf"manifest_({'|'.join(STAGES)})(?:_(.+))?\.json")
+
+
+def check(audit: Audit, folder: Path, names: set[str]) -> None:
+    of_languages: dict[str, dict[str, dict]] = {}
+    for name in sorted(names):
+        if (match := _MANIFEST.fullmatch(name)) and match[2]:
+            stage, language = match.groups()
+            manifest = audit.json(folder / name)
+            of_languages.setdefault(stage, {})[language] = manifest
+            audit.attempt(
+                folder / name, lambda s=stage, n=language, m=manifest, p=folder / name: _check_counts(audit, p, s, n, m)
+            )
+    for name in sorted(names):
+        if (match := _MANIFEST.fullmatch(name)) and not match[2]:
+            path = folder / name
+            audit.attempt(path, lambda p=path, s=match[1]: _check_whole(audit, p, s, of_languages.get(s, {})))
+        elif name.endswith(".bin.json"):
+            audit.attempt(folder / name, lambda p=folder / name: _check_vectors(audit, p))
+
+
+def _layout(path: Path, stage: str, language: str, manifest: dict) -> Layout:
+    folder = path.parent
+    if stage != "generate":
+        return Layout(folder.parent, folder.name)
+    # With --output_filenames the manifest alone knows the file of the paragraphs.
+    own = re.compile(rf"{re.escape(language)}_(answers|rejects|\d+)\.jsonl")
+    texts = [name for name in manifest.get(KEY, ()) if name.endswith(".jsonl") and not own.fullmatch(name)]
+    return Layout(folder, "", {language: texts[0]} if len(texts) == 1 else {})
+
+
+def _check_counts(audit: Audit, path: Path, stage: str, language: str, manifest: dict) -> None:
+    layout = _layout(path, stage, language, manifest)
+    if stage == "generate":
+        found = funnel.generation_counts(layout, language)
+    else:
+        for _ in read_translations(layout.translations(language)):
+            pass  # raises for lists that are not parallel
+        found = funnel.translation_counts(layout, language)
+        if stage == "translate":
+            found = funnel.before_scores(found)
+    if other := manifest["counts"].keys() - found.keys():
+        audit.skip(path, f"{', '.join(sorted(other))}: counts of an older version")
+    audit.equal(path, f"counts of {language}", {key: n for key, n in manifest["counts"].items() if key in found}, found)
+
+
+def _check_whole(audit: Audit, path: Path, stage: str, of_languages: dict[str, dict]) -> None:
+    """The manifest of all languages: what those of the languages say; of an older version, what the files say."""
+    whole = audit.json(path)
+    if "test_set" in whole:  # of main.py
+        return
+    for language, counts in whole["counts"].items():
+        if not of_languages:
+            _check_counts(audit, path, stage, language, {"counts": counts})
+        elif language not in of_languages:
+            audit.problem(path, f"has counts of {language}, but manifest_{stage}_{language}.json is missing")
+        else:
+            audit.equal(path, f"counts of {language}", counts, of_languages[language].get("counts"))
+    for language in of_languages.keys() - whole["counts"].keys():
+        audit.problem(path, f"lacks {language}, of which there is a manifest")
+    for name in SUMS:
+        parts = [part[name] for part in of_languages.values() if part.get(name) is not None]
+        if parts and name in whole:
+            audit.equal(path, name, whole[name], sum(parts))
+
+
+def _check_vectors(audit: Audit, path: Path) -> None:
+    import hashlib
+
+    manifest, vectors = audit.json(path), path.with_name(path.name.removesuffix(".json"))
+    if not vectors.is_file():
+        return audit.problem(vectors, f"is missing, and {path.name} has it")
+    data = vectors.read_bytes()
+    audit.claim(vectors)
+    audit.equal(path, "vectors_digest", manifest["vectors_digest"], hashlib.sha256(data).hexdigest()[:16])
+    audit.equal(path, "bytes of the vectors", manifest["texts"] * manifest["dimension"] * 4, len(data))
+    texts = vectors.with_suffix(".jsonl")
+    if texts.is_file():
+        found = [record["text"] for record in read_jsonl(texts, ParagraphRecord)]
+        audit.equal(path, "texts", manifest["texts"], len(found))
+        audit.equal(path, "texts_digest", manifest["texts_digest"], digest(found))
+    return None

@@ -1,0 +1,112 @@
+"""What main.py claims: counts of translations, the test set that they are of, and models that are still the same."""
+
+import argparse
+import re
+from pathlib import Path
+
+from comptra import evaluation_sets
+from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE
+from comptra.scores.systems import loader_of_test_sets, read_system
+from comptra.verify import Audit, quiet
+from topxgen.common.files import read_jsonl
+from topxgen.common.lineage import KEY
+from topxgen.common.provenance import TRANSLATE_MANIFEST, weights_id
+from topxgen.corpora.tables import split_source
+
+
+def check(audit: Audit, folder: Path, names: set[str]) -> None:
+    path = folder / TRANSLATE_MANIFEST
+    if path.name in names:
+        manifest = audit.json(path)
+        if "test_set" not in manifest:  # of datagen.py
+            return
+        audit.attempt(path, lambda: _check_counts(audit, path, manifest, names))
+        audit.attempt(path, lambda: _check_test_set(audit, path, manifest), "its test set")
+        audit.attempt(path, lambda: _check_models(audit, path, manifest))
+
+
+def _check_counts(audit: Audit, path: Path, manifest: dict, names: set[str]) -> None:
+    levels = sorted(name for name in names if re.fullmatch(r"translate_\d+\.jsonl", name))
+    rows = {name: list(read_jsonl(path.parent / name)) for name in levels}
+    final = rows.get("translate_0.jsonl", [])
+    if "ensembled_by" in manifest["settings"]:
+        audit.equal(path, "sentences", manifest["sentences"], len(final))
+        return audit.equal(path, "chosen", sum(manifest["chosen"]), len(final))
+    marks = [UNREADABLE, TRUNCATED]
+    counts = {mark: sum(bool(row.get(mark)) for of_level in rows.values() for row in of_level) for mark in marks}
+    found = {
+        "sentences": len(final),
+        "empty_translations": sum(not row["translation"] for row in final),
+        "phrases": [len(rows[name]) for name in levels[1:]],
+        "unreadable_answers": counts[UNREADABLE],
+        "truncated_translations": counts[TRUNCATED],
+    }
+    for key in found.keys() & manifest.keys():
+        audit.equal(path, key, manifest[key], found[key])
+    for r, number in enumerate(manifest.get("undivided", ()), start=1):
+        divisions = [
+            folder / f"divide_{r}.jsonl" for folder in (path.parent.parent, *path.parent.parent.glob("divisions_*"))
+        ]
+        counts = [sum(bool(row.get(UNDIVIDED)) for row in read_jsonl(file)) for file in divisions if file.is_file()]
+        if len(counts) == 1:  # with several it is not known which is the run's
+            audit.equal(path, f"undivided of divide_{r}.jsonl", number, counts[0])
+    for key in ("usage", "truncated_answers", "phrases_left_out"):
+        if manifest.get(key):
+            audit.skip(path, f"{key}: counted while the model was at work")
+    return None
+
+
+def arguments(audit: Audit, **more) -> argparse.Namespace:
+    """The flags of comptra.evaluate that read translations and test sets."""
+    from comptra.evaluate import build_parser
+
+    args = build_parser().parse_args([str(audit.root)])
+    args.benchmark_dir, args.languages_file = audit.options.benchmark_dir, audit.options.languages_file
+    args.allow_partial_benchmark = args.allow_partial = True
+    vars(args).update(more)
+    return args
+
+
+def can_load(audit: Audit, dataset: str | None) -> bool:
+    """Whether a test set can be read without the Hub."""
+    test = evaluation_sets.DATASETS[dataset].test if dataset in evaluation_sets.DATASETS else None
+    return test is None or test[0] == "udhr" or audit.options.benchmark_dir is not None
+
+
+def test_files(audit: Audit, path: Path, manifest: dict) -> list[Path] | None:
+    """Those that a manifest names, where they are now; None if it names none."""
+    sides = manifest.get("test_set", {}).get("test", {})
+    named = [sides.get(side, {}).get("from") for side in ("sources", "references")]
+    if manifest["settings"].get("dataset_name_or_path") != "files" or None in named:
+        return None
+    found = []
+    for one in named:
+        file = split_source(one)[0]
+        there = audit.locate(str(file), path)
+        found.append(Path(one.replace(str(file), str(there), 1)) if there else Path(one))
+    return found
+
+
+def _check_test_set(audit: Audit, path: Path, manifest: dict) -> None:
+    dataset = manifest["settings"].get("dataset_name_or_path")
+    if not can_load(audit, dataset):
+        return audit.skip(path, f"the texts of {dataset}: pass --benchmark_dir with a copy of it")
+    args = arguments(audit, test_files=test_files(audit, path, manifest))
+    with quiet():
+        system = read_system(path.parent, args, loader_of_test_sets(args))  # compares the sentences
+    claimed = manifest.get("test_set", {}).get("test", {})
+    found = system.facts["test"] if system else {}
+    for side in ("sources", "references"):
+        for key in ("sha256", "lines", "texts"):
+            if key in claimed.get(side, {}) and key in found.get(side, {}):
+                audit.equal(path, f"test_set.{side}.{key}", claimed[side][key], found[side][key])
+    if "pairs" in claimed:
+        audit.equal(path, "test_set.pairs", claimed["pairs"], found.get("pairs"))
+    return None
+
+
+def _check_models(audit: Audit, path: Path, manifest: dict) -> None:
+    for link in (manifest.get(KEY) or {}).get("models", ()):
+        folder = audit.locate(link["name"], path)
+        if link.get("weights") and folder is not None and folder.is_dir():
+            audit.equal(path, f"digest of the weights in {link['name']}", link["weights"], weights_id(folder))

@@ -1,0 +1,350 @@
+"""scripts/verify.py: whatever is changed in the files of a run is found, or is in a file that nothing claims."""
+
+import fcntl
+import json
+import os
+import random
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from comptra import verify
+from tests.support import finished_run, whole_run
+from tests.support.runs import in_process
+from topxgen.common import checksums
+from topxgen.common.locks import OutputLock
+
+PAIRS = f"{finished_run.NAME}/Basque_translate.jsonl"
+QUICK = verify.Options(with_scores=False)
+
+
+@pytest.fixture(scope="module")
+def made(tiny_nllb, tiny_lm, tmp_path_factory) -> Path:
+    return whole_run.make(tmp_path_factory.mktemp("verify"), tiny_nllb, tiny_lm)
+
+
+@pytest.fixture
+def run(made, tmp_path) -> Path:
+    """A copy, in which the paths that its files name are of the original: those in the copy count."""
+    shutil.copytree(made, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def problems(run: Path, options: verify.Options | None = None) -> list[str]:
+    return [str(problem).replace(f"{run}/", "") for problem in verify.verify(run, options).problems]
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def claim_anew(run: Path) -> None:
+    """What somebody does who edits a result and hides it: all checksums are those of the files that are there."""
+    for path in run.rglob(checksums.NAME):
+        names = list(checksums.read(path.parent))
+        path.unlink()
+        checksums.claim(path.parent, names)
+
+
+def test_a_whole_run_holds(run):
+    audit = verify.verify(run)
+    assert not audit.problems and not audit.running
+    assert audit.checked["files"] > 30 and audit.checked["counts"] > 100 and audit.checked["scores"] > 50
+    unclaimed = verify.unclaimed(audit)
+    assert all(unclaimed.values()), f"claimed by nothing, and not known why: {unclaimed}"
+    claimed = {path.relative_to(run.resolve()).name for path in audit.claimed}
+    assert {"Basque.jsonl", "scores.json", "scores.tex", "manifest_translate.json", "divide_1.jsonl"} <= claimed
+
+
+def test_the_command(run, tmp_path):
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()}
+    result = in_process("scripts/verify.py", run, "--json", tmp_path / "result.json", "--verbose")
+    assert result.returncode == 0 and result.stdout.endswith("all of this holds\n"), result.stdout
+    assert "claimed by nothing:" in result.stdout and "rates.json: speed" in result.stdout
+    assert json.loads((tmp_path / "result.json").read_text())["holds"] is True
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()} == before
+    edit(run / PAIRS, "a", "e")
+    result = in_process("scripts/verify.py", run, "--json", tmp_path / "result.json")
+    assert result.returncode == 1
+    first = result.stdout.splitlines()[0]
+    assert first.startswith(f"{run}/{PAIRS}: SHA-256 in SHA256SUMS: claimed ") and ", is " in first
+    content = json.loads((tmp_path / "result.json").read_text())
+    assert content["problems"][0]["file"] == f"{run}/{PAIRS}" and content["holds"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["missing"], "missing is not a folder"),
+        ([__file__], "is not a folder"),
+        ([], "required: DIR"),
+        (["{run}", "--json", "{run}/new.json"], "in which nothing is written"),
+    ],
+)
+def test_usage(run, words, said):
+    result = in_process("scripts/verify.py", *[word.format(run=run) for word in words])
+    assert result.returncode == 2 and said in result.stderr and not result.stdout
+
+
+# Files that were changed by somebody else
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        (PAIRS, lambda path: os.truncate(path, path.stat().st_size // 2), "SHA-256 in SHA256SUMS"),
+        ("Basque.jsonl", Path.unlink, "Basque.jsonl: is missing, and SHA256SUMS has it"),
+        ("Basque_rejects.jsonl", lambda path: path.open("a").write('{"id": "a.1", "reason": "empty"}\n'), "SHA-256"),
+        ("manifest_generate_Basque.json", lambda path: edit(path, '"kept": ', '"kept": 1'), "counts of Basque.kept: claimed 1"),
+        ("scores.json", lambda path: edit(path, '"score": ', '"score": 1'), "SHA-256"),
+    ],
+)  # fmt: skip
+def test_a_changed_file(run, name, change, said):
+    change(run / name)
+    assert any(said in line for line in problems(run))
+
+
+def test_two_files_in_each_others_place(run):
+    first, second = (sorted((run / "translations").rglob("translate_0.jsonl")))[:2]
+    both = first.read_bytes(), second.read_bytes()
+    second.write_bytes(both[0])
+    first.write_bytes(both[1])
+    found = problems(run)
+    assert sum("SHA-256 in SHA256SUMS" in line for line in found) == 2
+    claim_anew(run)
+    assert any("translations_digest" in line for line in problems(run))
+
+
+def test_a_checksum_that_was_removed(run):
+    path = run / finished_run.NAME / checksums.NAME
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "_translate.jsonl" not in line))
+    found = problems(run)
+    assert found and all("has no checksum in SHA256SUMS, but should have by manifest_" in line for line in found)
+    path.unlink()
+    assert any(line.startswith(f"{PAIRS}: has no checksum") for line in problems(run))
+
+
+@pytest.mark.parametrize("line", ["", "# a comment", "0" * 64 + " *binary", "A" * 64 + "  upper", "{second}"])
+def test_a_line_that_is_no_checksum(run, line):
+    path = run / checksums.NAME
+    path.write_text(path.read_text() + line.format(second=path.read_text().splitlines()[0]) + "\n")
+    assert any("is no checksum" in line for line in problems(run, QUICK))
+
+
+# Claims that were edited together with all checksums
+
+EDITED = [
+    ("manifest_generate_Basque.json", '"near_duplicate": ', '"near_duplicate": 9', "counts of Basque.rejected.near_duplicate"),
+    ("manifest_generate.json", '"brought_along": ', '"brought_along": 7', "brought_along: claimed 70, is 0"),
+    (f"{finished_run.NAME}/manifest_score_Basque.json", '"mean_score": 0', '"mean_score": 1', "counts of Basque.mean_score"),
+    (f"{finished_run.NAME}/manifest_translate_Basque.json", '"pairs": ', '"pairs": 1', "counts of Basque.pairs"),
+    (f"{finished_run.NAME}/manifest_decontaminate_Basque.json", '"pairs_dropped": ', '"pairs_dropped": 4', "counts.pairs_dropped"),
+    (f"{finished_run.NAME}/manifest_decontaminate_Basque.json", '"input_sha256": "', '"input_sha256": "0', "SHA-256 of its input"),
+    (f"{finished_run.NAME}/decontamination_report.json", '"hits": ', '"hits": 5', "overlaps of Basque"),
+    (f"{finished_run.NAME}/decontamination_report.json", '"shared_ngram": "', '"shared_ngram": "not ', "hits of Basque"),
+    (f"{finished_run.NAME}/decontamination_report.md", "| kept | ", "| kept | 1", "is not what decontamination_report.json says"),
+    (f"{finished_run.NAME}/Basque_translate_filtered.jsonl", "gizon", "Gizon", "Basque_translate_filtered.jsonl"),
+    (PAIRS, '"scores": [0', '"scores": [1', "counts of Basque.mean_score"),
+    ("scores.json", '"score": ', '"score": 1', "scores.json: chrF++ of"),
+    ("scores.json", '"p": 0', '"p": 1', ".p: claimed 1."),
+    ("scores.json", '"interval": [', '"interval": [77, ', ".interval: claimed [77, "),
+    ("scores.json", '"wrong_language": ', '"wrong_language": 1', "faults of"),
+    ("scores.json", '"references_digest": "', '"references_digest": "0', "references_digest of udhr"),
+    ("scores.csv", "udhr,English,Basque,0,", "udhr,English,Basque,0,x", "scores.csv: row 1, system, by scores.json"),
+    ("scores.md", "udhr", "uDHR", "scores.md: is not the table of scores.json"),
+    ("segments.jsonl", '"chrf": ', '"chrf": 1', "segments.jsonl: row 1, chrf"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "old", "new", "said"), EDITED, ids=[f"{row[0]} {row[1].strip()}" for row in EDITED])
+def test_an_edited_claim_with_checksums_to_match(run, name, old, new, said):
+    edit(run / name, old, new)
+    claim_anew(run)
+    found = problems(run)
+    assert any(said in line for line in found), found
+
+
+def test_edited_translations_with_checksums_to_match(run):
+    path = sorted((run / "translations").rglob("translate_0.jsonl"))[0]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0]["translation"] = "Gizon-emakume guztiak aske jaiotzen dira."
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    claim_anew(run)
+    found = problems(run)
+    assert any("chrF++ of" in line for line in found) and any("translations_digest of" in line for line in found)
+
+
+def test_a_table_without_its_report_is_computed_again(run):
+    (run / "scores.json").unlink()
+    (run / checksums.NAME).unlink()
+    text = (run / "scores.csv").read_text().splitlines()
+    chrf = dict(zip(text[0].split(","), text[1].split(","), strict=True))["chrf"]
+    assert not any("scores.csv" in line for line in problems(run))
+    edit(run / "scores.csv", chrf, f"1{chrf}")
+    assert any(line.startswith("scores.csv: chrf of") for line in problems(run))
+
+
+# Runs that go on, were killed, or are of older versions
+
+
+@contextmanager
+def held(path: Path):
+    """A lock of another process."""
+    path.touch()
+    child = os.fork()
+    if not child:
+        with open(path, "r+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+            file.flush()
+            path.with_name("ready").touch()
+            while path.exists():
+                pass
+        os._exit(0)
+    while not path.with_name("ready").exists():
+        pass
+    path.with_name("ready").unlink()
+    yield child
+    path.unlink()
+    os.waitpid(child, 0)
+
+
+def test_a_run_that_is_being_written_is_said(run):
+    with held(run / ".lock-Basque") as process:
+        result = in_process("scripts/verify.py", run, "--no_scores")
+    assert result.stdout.startswith(f"Basque in {run} is written by process {process} on {os.uname().nodename} now\n")
+    assert result.returncode == 0
+    (run / ".lock-Basque").write_text(f"process 999999999 on {os.uname().nodename}\n")
+    assert not verify.verify(run, QUICK).running, "left by a kill"
+
+
+def test_a_file_that_a_run_changes_meanwhile_is_no_problem(run, monkeypatch):
+    """The entry is gone by the time that the file has changed."""
+    read = verify.Audit._read
+
+    def grown(audit, path):
+        if path.name == "Basque_translate.jsonl" and checksums.drop(path):
+            path.write_bytes(path.read_bytes() + b"\n")
+        return read(audit, path)
+
+    monkeypatch.setattr(verify.Audit, "_read", grown)
+    audit = verify.verify(run, QUICK)
+    said = [str(problem) for problem in audit.problems]
+    assert not [line for line in said if "SHA-256 in SHA256SUMS" in line]
+    assert audit.unchecked[str(run / PAIRS)] == ["it was changed by a run while it was read"]
+
+
+def test_more_languages_and_no_work_left(run, tiny_nllb, made):
+    """A command with nothing left to do changes nothing, and claims what a killed run could not."""
+    words = ["--paragraphs", made.parent / "work/texts.txt", "--languages", "Basque", "--output_dir", run, "--use_nllb"]
+    words += [
+        "--nllb_name_or_path",
+        tiny_nllb,
+        "--cache_dir",
+        made.parent / "work/cache",
+        "--translate_dir",
+        finished_run.NAME,
+    ]
+    words += ["--scorer", "confidence", "--number_of_candidates", 3, "--select_by", "confidence", "--min_score", "0.45"]
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    whole_run.call("datagen.py", *words)
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert {path.name for path in after if before.get(path) != after[path]} <= {"rates.json"}
+    path = run / checksums.NAME
+    entries = path.read_text()
+    path.write_text("".join(line for line in entries.splitlines(True) if "manifest_" not in line))
+    assert problems(run, QUICK)
+    whole_run.call("datagen.py", *words)
+    assert path.read_text() == entries and not problems(run, QUICK)
+    edit(run / "Basque.jsonl", "a", "e")
+    whole_run.call("datagen.py", *words)
+    assert any("SHA-256" in line for line in problems(run, QUICK)), "an edited file is not attested by the next command"
+
+
+def test_an_older_folder_stays_as_it_is_and_is_said_to_be(run):
+    for path in run.rglob(checksums.NAME):
+        path.unlink()
+    for path in run.rglob("manifest_*.json"):
+        content = json.loads(path.read_text())
+        content.pop(checksums.KEY, None)
+        path.write_text(json.dumps(content, indent=2))
+    audit = verify.verify(run, QUICK)
+    assert not audit.problems
+    assert sum("of an older version, which wrote no SHA256SUMS" in why[0] for why in audit.unchecked.values()) > 5
+
+
+def test_damaged_files(run):
+    (run / "manifest_generate_Basque.json").write_text("{")
+    (run / "scores.json").write_text('{"trials": 3, "groups": [{"systems": 3}]}')
+    (run / PAIRS).write_bytes(b"\xff\xfe")
+    (run / checksums.NAME).write_bytes(b"\0" * 100)
+    (run / finished_run.NAME / "decontamination_report.json").write_text("[]")
+    found = problems(run)
+    for name in ("manifest_generate_Basque.json", "scores.json", "SHA256SUMS", PAIRS, "decontamination_report.json"):
+        assert any(name in line for line in found), name
+
+
+def test_links_are_not_followed_and_vanished_files_are_said(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / checksums.NAME).write_text("nonsense\n")
+    (run / "linked").symlink_to(tmp_path / "elsewhere")
+    (run / "broken.csv").symlink_to(tmp_path / "nothing")
+    audit = verify.verify(run, QUICK)
+    assert audit.unchecked[f"{run}/linked"] == ["a link to a folder, which is not followed"]
+    assert not [problem for problem in audit.problems if "elsewhere" in problem.file]
+
+
+def test_with_a_lock_of_this_process(run):
+    with OutputLock(run):
+        assert verify.verify(run, QUICK).running
+
+
+# One byte
+
+
+def flip(run: Path, rng: random.Random, count: int) -> dict[str, list[int]]:
+    """Change `count` random bytes, one at a time; by kind of file [found, claimed by nothing]. The kinds take turns."""
+    kinds: dict[str, list[Path]] = {}
+    for path in sorted(path for path in run.rglob("*") if path.is_file() and path.stat().st_size):
+        kind = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "{uuid}", path.name.replace("Basque", "{Language}"))
+        kinds.setdefault(kind, []).append(path)
+    table: dict[str, list[int]] = {}
+    for number in range(count):
+        kind = sorted(kinds)[number % len(kinds)]
+        path = rng.choice(kinds[kind])
+        data = bytearray(path.read_bytes())
+        place = rng.randrange(len(data))
+        before = bytes(data)
+        data[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        audit = verify.verify(run, QUICK)
+        is_free = str(path) in verify.unclaimed(audit)
+        assert bool(audit.problems) != is_free, f"{path}, byte {place}: {audit.problems}"
+        table.setdefault(kind, [0, 0])[is_free] += 1
+        path.write_bytes(before)
+    assert not verify.verify(run, QUICK).problems
+    return table
+
+
+def test_flipped_bytes(run):
+    table = flip(run, random.Random(1), 60)
+    assert sum(found for found, _ in table.values()) > 45
+    assert {kind for kind, (_, free) in table.items() if free} <= {"engine.log", "rates.json"}
+
+
+@pytest.mark.slow
+def test_two_hundred_flipped_bytes_of_a_run_through_all_stages(made, tiny_lm, tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole") / "run"
+    shutil.copytree(made, run)
+    whole_run.finish(run, tiny_lm)
+    audit = verify.verify(run)
+    assert not audit.problems, audit.problems
+    assert all(verify.unclaimed(audit).values()), verify.unclaimed(audit)
+    table = flip(run, random.Random(2), 200)
+    print("\n".join(f"{kind}: {found} found, {free} free" for kind, (found, free) in table.items()))
+    assert sum(map(sum, table.values())) == 200

@@ -1,0 +1,80 @@
+"""The model of the Hub that a local one was made from, for the front matter of cards."""
+
+import re
+from pathlib import Path
+from typing import Any, TypedDict
+
+from topxgen.common import lineage
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
+
+_HUB_ID = re.compile(r"([\w.-]+)/([\w.-]+)", re.ASCII)
+_CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)", re.ASCII)  # a folder of the Hub's cache
+_OUR_FOLDERS = {"models", "model", "outputs", "output", "checkpoints", "data", "runs", ".", ".."}  # no makers of models
+MAX_DEPTH = 20
+
+
+class _Adapter(TypedDict, total=False):
+    base_model_name_or_path: str | None
+
+
+class _Config(TypedDict, total=False):
+    _name_or_path: Any
+
+
+def hub_name(name: str, link: lineage.Link | None = None) -> str | None:
+    """The nearest model of the Hub that `name` is or was made from; None if that is not known.
+
+    A local folder is followed by the manifests of ours (`link`: its lineage, if it is known already), the configuration of an
+    adapter, and what a copied or quantized folder brought along: its card's `base_model`, its configuration's `_name_or_path`.
+    """
+    return _hub_name(name, link, MAX_DEPTH)
+
+
+def _hub_name(name: str, link: lineage.Link | None, depth: int) -> str | None:
+    folder = Path(name).expanduser()
+    if cached := next((match for part in folder.parts if (match := _CACHED.fullmatch(part))), None):
+        return f"{cached[1]}/{cached[2]}"
+    if not folder.exists():
+        match = _HUB_ID.fullmatch(name)
+        gone = link is not None and "ends" in link
+        if match and match[1].lower() not in _OUR_FOLDERS and not gone:
+            return name
+    if depth == 0:
+        return None
+    if link is None or (not link.get("links") and "ends" not in link and folder.is_dir()):
+        link = lineage.of_model(name)
+    parents = [(one["name"], one) for one in link.get("links", ()) if one["kind"] == "model"]
+    parents += [(parent, None) for parent in _named_in(folder) if parent != name]
+    return next((found for parent, own in parents if (found := _hub_name(parent, own, depth - 1))), None)
+
+
+def _named_in(folder: Path) -> list[str]:
+    """Models that the files of a folder name as the one it was made from."""
+    if not folder.is_dir():
+        return []
+    try:
+        adapter = read_json(folder / "adapter_config.json", _Adapter).get("base_model_name_or_path")
+        config = read_json(folder / "config.json", _Config).get("_name_or_path")
+    except (OSError, UsageError):
+        adapter = config = None
+    named = [adapter, *_base_models_of_card(folder / "README.md"), config]
+    return [name for name in named if isinstance(name, str) and name]
+
+
+def _base_models_of_card(card: Path) -> list:
+    try:
+        text = card.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    front = re.match(r"---\r?\n(.*?)\r?\n---", text, re.DOTALL)
+    if front is None:
+        return []
+    from ruamel.yaml import YAML, YAMLError
+
+    try:
+        values = YAML(typ="safe", pure=True).load(front[1])
+    except (YAMLError, ValueError):
+        return []
+    named = values.get("base_model") if isinstance(values, dict) else None
+    return named if isinstance(named, list) else [named]
