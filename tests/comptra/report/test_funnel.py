@@ -111,6 +111,21 @@ def test_long_texts_are_cut_and_many_reasons_share_the_room(tmp_path):
     assert one["steps"][1]["removed"] == dict.fromkeys(names, 4)
 
 
+def test_examples_are_drawn_from_the_whole_file(tmp_path):
+    rejected = [{"id": f"p{i}", "rejected": [{"reason": "sentence_too_short", "sentence": str(i)}]} for i in range(600)]
+    tree(
+        tmp_path, {"t/Basque_translate.jsonl": lines(pair("p0")), "t/Basque_translate_rejects.jsonl": lines(*rejected)}
+    )
+
+    def drawn(seed):
+        (one,) = collect(tmp_path, seed=seed, max_examples=20)[0]["funnels"]
+        return [int(example["sentence"]) for example in one["examples"]["sentence_too_short"]]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    for seed in (1, 2, 3):
+        assert len(set(drawn(seed))) == 20 and 150 < sum(drawn(seed)) / 20 < 450
+
+
 def test_paragraphs_of_several_back_translations_are_counted_once(tmp_path):
     tree(tmp_path, {"Basque.jsonl": lines({"text": "a", "id": "a"}), "Hausa.jsonl": lines({"text": "b"}, {"text": "c"}),
                     "x/Basque_translate.jsonl": lines(pair("a", 2)), "y/Basque_translate.jsonl": lines(pair("a", 3)),
