@@ -275,7 +275,7 @@ def test_no_entry_is_wrong_wherever_a_run_is_killed(made, tiny_nllb, tmp_path, m
     """Killed again and again, each time a little later, until it ends; then it is as a run that was never killed."""
     run, moments = tmp_path / "run", 0
     words = [word if word != made else run for word in datagen_words(made, tiny_nllb)]
-    for last in range(2, 1000, 6):
+    for last in range(2, 1000, 3):
         left = [last]
 
         def killing(function, left=left):
@@ -298,7 +298,9 @@ def test_no_entry_is_wrong_wherever_a_run_is_killed(made, tiny_nllb, tmp_path, m
         if left[0] > 0:
             break
         moments += 1
-        assert not [line for line in problems(run, QUICK) if "has no checksum" not in line]
+        found = problems(run, QUICK)
+        assert not [line for line in found if "has no checksum" not in line and "counts of" not in line]
+        assert not found or any("has no checksum" in line for line in found), "half a step is said to be one"
     assert moments > 3 and not problems(run, QUICK)
     for name in ("Basque.jsonl", "Basque_rejects.jsonl"):
         assert checksums.read(run)[name] == checksums.read(made)[name]
