@@ -3,6 +3,10 @@
     python scripts/merge_lora.py outputs/checkpoints/llama-lora outputs/llama-merged
     python scripts/merge_lora.py ADAPTER OUTPUT --base_model_name_or_path models/Meta-Llama-3-8B --dtype bfloat16
 
+With --ctranslate2, a fine-tuned NLLB (an adapter, or a whole model) for CTranslate2, several times faster than transformers:
+
+    python scripts/merge_lora.py outputs/my-nllb outputs/my-nllb-ct2 --ctranslate2 int8 --src English --tgt Basque
+
 For decoder LMs and for encoder-decoders such as NLLB. Weights are added in float32 and rounded once. The base model is
 loaded unquantized, even if the adapter was trained on quantized weights: this needs no GPU, but memory for the whole model,
 in float32 if --dtype is not the base's.
@@ -17,12 +21,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import inference
-from topxgen.common import checksums, files, lineage, provenance
-from topxgen.common.cli import Parser, run_main
+from topxgen.common import checksums, files, flag_rules, lineage, provenance
+from topxgen.common.cli import Parser, count, run_main
+from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.hub import hub_call, load_weights
+from topxgen.common.files import read_json
+from topxgen.common.flag_rules import Rule
+from topxgen.common.hub import hub_call, load_weights, model_file
 from topxgen.common.locks import OutputLock
 from topxgen.inference import adapters
+from topxgen.text import languages
+from topxgen.translation import conversion
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
@@ -30,7 +39,11 @@ DTYPES = ("auto", "bfloat16", "float16", "float32")
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("adapter", metavar="ADAPTER", help="a folder that peft saved (with adapter_config.json), or a Hub id")
+    add(
+        "adapter",
+        metavar="ADAPTER",
+        help="a folder that peft saved (with adapter_config.json), or a Hub id; with --ctranslate2 also a whole model",
+    )
     add("output", metavar="OUTPUT", type=Path, help="folder to write the merged model to; must not exist")
     add("--base_model_name_or_path", metavar="BASE", help="base model of the adapter [as named in adapter_config.json]")
     add("--dtype", choices=DTYPES, default="auto", help="precision of the result; auto: the base's")
@@ -38,6 +51,22 @@ def build_parser() -> argparse.ArgumentParser:
         "--trust_remote_code",
         action="store_true",
         help="run Python code that comes with the base model; off by default",
+    )
+    add = parser.add_argument_group("for CTranslate2").add_argument
+    add(
+        "--ctranslate2",
+        choices=conversion.TYPES,
+        metavar="TYPE",
+        help=f"write an encoder-decoder as a CTranslate2 model, with weights of this type: {', '.join(conversion.TYPES)} [not converted]",
+    )
+    add(
+        "--src",
+        metavar="LANGUAGE",
+        help="language of the sentences by which both engines are compared [as it was trained]",
+    )
+    add("--tgt", metavar="LANGUAGE", help="language that they are translated into [as it was trained]")
+    add(
+        "--check_sentences", **count(0, "how many sentences are translated by both engines to compare them; 0: none", 5)
     )
     return parser
 
@@ -85,26 +114,25 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
         tokenizer.save_pretrained(partial)
         if (adapter / "data_manifest.json").is_file():  # it names the template that main.py prompts with
             shutil.copy(adapter / "data_manifest.json", partial)
-        merged_from = {
-            "kind": "model",
-            "name": "",
-            "stage": "merge",
-            "weights": provenance.weights_id(partial),
-            "links": [lineage.of_model(str(adapter)), lineage.of_model(base)],
-        }
-        manifest = {"stage": "merge", "finished": provenance.now(), "command": provenance.command_line(())}
         if (adapter / "README.md").is_file():
             card = (adapter / "README.md").read_text(encoding="utf-8", errors="replace")
             (partial / "README.md").write_text(model_card(card), encoding="utf-8")
-        names = checksums.existing(partial, partial.rglob("*"))
-        manifest |= {"versions": provenance.versions(), lineage.KEY: merged_from, checksums.KEY: names}
-        files.write_json(partial / lineage.MERGE_MANIFEST, manifest)
-        checksums.claim(partial, [*names, lineage.MERGE_MANIFEST])
+        write_manifest(partial, [lineage.of_model(str(adapter)), lineage.of_model(base)])
         os.rename(partial, output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return f"merged {adapter} into {base}: {output} ({merged.num_parameters():,} parameters, {merged.dtype})"
+
+
+def write_manifest(folder: Path, links: list[lineage.Link], more: dict | None = None) -> None:
+    """Last of a folder's files; `links` are what the weights in it were made from."""
+    made = {"kind": "model", "name": "", "stage": "merge", "weights": provenance.weights_id(folder), "links": links}
+    names = checksums.existing(folder, folder.rglob("*"))
+    manifest = {"stage": "merge", "finished": provenance.now(), "command": provenance.command_line(()), **(more or {})}
+    manifest |= {"versions": provenance.versions(), lineage.KEY: made, checksums.KEY: names}
+    files.write_json(folder / lineage.MERGE_MANIFEST, manifest)
+    checksums.claim(folder, [*names, lineage.MERGE_MANIFEST])
 
 
 def add_adapter(model, adapter: Path, base: str):
@@ -160,10 +188,18 @@ def model_card(card: str) -> str:
     return "\n".join(lines) + end + body
 
 
+RULES = (Rule(("src", "tgt", "check_sentences"), "--ctranslate2", lambda args: args.ctranslate2),)
+
+
 def run(args: argparse.Namespace) -> int:
     """Check the adapter and merge it; the exit code."""
+    flag_rules.check(RULES, args)
     if args.output.exists():
         raise UsageError(f"{args.output} already exists; remove it or choose another OUTPUT")
+    if args.ctranslate2 and model_file(args.adapter, "adapter_config.json") is None:
+        with OutputLock(args.output.parent, part=args.output.name, flag="OUTPUT"):
+            export(args.adapter, args, [lineage.of_model(args.adapter)])
+        return 0
     adapter = Path(inference.adapter_folder(args.adapter))
     settings = adapters.read_adapter(str(adapter))
     base = args.base_model_name_or_path or settings.get("base_model_name_or_path")
@@ -171,8 +207,62 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{adapter}/adapter_config.json names no base model; pass --base_model_name_or_path")
     revision = None if args.base_model_name_or_path else settings.get("revision")
     with OutputLock(args.output.parent, part=args.output.name, flag="OUTPUT"):
-        print(merge(adapter, args.output, base, revision, args.dtype, args.trust_remote_code), file=sys.stderr)
+        output = args.output.with_name(f"{args.output.name}.merged") if args.ctranslate2 else args.output
+        if args.ctranslate2:
+            shutil.rmtree(output, ignore_errors=True)  # of a run that was killed
+        try:
+            print(merge(adapter, output, base, revision, args.dtype, args.trust_remote_code), file=sys.stderr)
+            if args.ctranslate2:
+                export(str(output), args, [lineage.of_model(str(adapter)), lineage.of_model(base)])
+        finally:
+            if args.ctranslate2:
+                shutil.rmtree(output, ignore_errors=True)
     return 0
+
+
+def export(model: str, args: argparse.Namespace, links: list[lineage.Link]) -> None:
+    """Write `model`, made from `links`, as a CTranslate2 model, and compare their translations."""
+    partial = files.partial(args.output)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        conversion.convert(model, partial, args.ctranslate2, args.trust_remote_code)
+        if (card := Path(args.adapter) / "README.md").is_file():
+            text = model_card(card.read_text(encoding="utf-8", errors="replace"))
+            text = text.replace("library_name: transformers\n", "library_name: ctranslate2\n", 1)
+            (partial / "README.md").write_text(text, encoding="utf-8")
+        write_manifest(partial, links, {"ctranslate2": args.ctranslate2})
+        os.rename(partial, args.output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    show(f"{args.output}: a CTranslate2 model ({args.ctranslate2})")
+    if args.check_sentences:
+        show(comparison(model, args))
+
+
+def comparison(model: str, args: argparse.Namespace) -> str:
+    """How many sentences both engines translate alike, and those that they do not; or why they were not compared."""
+    trained = [
+        name.split(" to ") for name in read_json(Path(args.adapter) / lineage.DATA_MANIFEST).get("languages", {})
+    ]
+    src, tgt = next((names for names in trained if len(names) == 2), (None, None))
+    src, tgt = args.src or src, args.tgt or tgt
+    if not (src and tgt):
+        return "not compared with transformers: pass --src and --tgt"
+    try:
+        sides = languages.find(src), languages.find(tgt)
+        found = conversion.compare(
+            model, args.output, args.ctranslate2, *sides, args.check_sentences, args.trust_remote_code
+        )
+    except UsageError as error:
+        return f"not compared with transformers: {error}"
+    others = [one for one in found if one.reference != one.translation]
+    lines = [
+        f"{len(found) - len(others)} of {len(found)} sentences from {src} into {tgt} are translated as by transformers in float32"
+    ]
+    for one in others:
+        lines += [f"  {src}: {one.sentence}", f"  transformers: {one.reference}", f"  CTranslate2:  {one.translation}"]
+    return "\n".join(lines)
 
 
 def main() -> int:

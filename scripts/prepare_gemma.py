@@ -59,6 +59,8 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where to write config, weights and tokenizer")
     folder = parser.parse_args().folder
     if (folder / "model.safetensors").exists():
+        if not (folder / "README.md").exists():  # of an earlier version
+            (folder / "README.md").write_text(CARD, encoding="utf-8")
         return 0
     log = folder.with_name(f"{folder.name}.log")
     print(

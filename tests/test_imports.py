@@ -36,6 +36,7 @@ PARSERS = {
     "scripts.probe_contamination": ["scripts/probe_contamination.py"],
     "scripts.report": ["scripts/report.py"],
     "scripts.status": ["scripts/status.py"],
+    "scripts.publish": ["scripts/publish.py"],
     "scripts.sample": ["scripts/sample.py"],
     "scripts.verify": ["scripts/verify.py"],
 }

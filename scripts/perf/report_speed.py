@@ -103,12 +103,14 @@ def sections(opened: browser.Browser, page: Path) -> dict[str, float]:
 INTERACTIONS = """
 const frame = () => new Promise(r => requestAnimationFrame(() => setTimeout(r)));
 const status = document.getElementById("pairs-status"), holder = document.querySelector("#pairs .tabulator-tableholder");
+let said = 0; // how often the status was written: a search that finds every row says the same again
+new MutationObserver(() => { said += !status.textContent.startsWith("Preparing"); }).observe(status, {childList: true});
 const settled = async (before) => {
   const end = performance.now() + 30000;
-  while ((status.textContent === before || status.textContent.startsWith("Preparing")) && performance.now() < end) await new Promise(r => setTimeout(r));
+  while (said === before && performance.now() < end) await new Promise(r => setTimeout(r));
 };
 async function change(id, value) {
-  const control = document.getElementById(id), before = status.textContent, start = performance.now();
+  const control = document.getElementById(id), before = said, start = performance.now();
   control.value = value;
   control.dispatchEvent(new Event(control.tagName === "SELECT" ? "change" : "input", {bubbles: true}));
   await settled(before);

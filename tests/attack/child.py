@@ -30,6 +30,8 @@ LIGHT += (
     "scripts.probe_contamination",
     "scripts.report",
     "scripts.status",
+    "scripts.publish",
+    "pyarrow.parquet",
     "scripts.sample",
     "ruamel.yaml",
     "topxgen.inference.openai",

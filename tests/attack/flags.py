@@ -23,12 +23,23 @@ BASES = {
     "scripts/compare.py": COMPARE,
     "scripts/probe_contamination.py": STAGES["probe"].command,
     "scripts/report.py": STAGES["report"].command,
+    "scripts/publish.py": STAGES["publish"].command,
     "scripts/status.py": ("scripts/status.py", "in"),
     "scripts/sample.py": ("scripts/sample.py", "in", "--language", "Basque"),
 }
 HEAVY = ("train.py", "scripts/merge_lora.py")
 # Where a user may write outside the folder, if they say so.
-WHERE_TO_WRITE = ("--output_dir", "--csv", "--json", "--report", "--export_dir", "--cache_dir", "--markdown", "output")
+WHERE_TO_WRITE = (
+    "--output_dir",
+    "--csv",
+    "--json",
+    "--report",
+    "--export_dir",
+    "--cache_dir",
+    "--markdown",
+    "output",
+    "--out",
+)
 WHERE_TO_WRITE += ("--output", "-o")
 # Any number of these is right, and a large one takes long.
 WORK = ("--number_of_instructions", "--number_of_instructions_per_language", "--num_workers")

@@ -165,6 +165,9 @@ ONLY_WRITTEN = {
     "{output_dir}/twins.jsonl": "written anew by each run",
     "{output_dir}/swaps.jsonl": "for people; written anew by each run",
     "{output_dir}/pool.jsonl": "written anew by each run",
+    "README.md": "for people, and `datasets`",
+    "{config}/manifest_export.json": "written anew; read as that of train.py --export_dir",
+    "manifest_publish.json": "compared with that of the same command; tests/publication/test_dataset.py damages it",
     "instruct.toml": "an example",
 }
 

@@ -26,7 +26,7 @@ CODES = (0, 2, 3, 4, 130, 143)  # those of docs/files.md
 TIMEOUT_S = 60.0
 # What a run adds to its folder that is no result.
 NO_RESULTS = re.compile(
-    r"(^|/)(rates\.json(\.partial)?|unusable-checkpoint-\d+/.*|checkpoint_files\.json|\.lock\S*|run/[^/]+\.json|engine\.log|[^/]*\.torn|nowhere)$"
+    r"(^|/)(rates\.json(\.partial)?|unusable-checkpoint-\d+/.*|checkpoint_files\.json|\.lock\S*|run/[^/]+\.json|engine\.log|[^/]*\.torn|SHA256SUMS|nowhere)$"
 )
 # Fields that differ between two runs of the same command.
 _TIMES = re.compile(

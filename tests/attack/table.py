@@ -165,6 +165,7 @@ STAGES = {
         )
     ),
     "report": Stage(("scripts/report.py", "in", "-o", "out/report.html"), prepare=lambda folder: (folder / "out").mkdir()),
+    "publish": Stage(("scripts/publish.py", "in", "--out", "out/pairs", "--formats", "tmx", "moses", "--allow_undecontaminated")),
     "train": Stage(TRAIN, heavy=True),
     "lora": Stage((*TRAIN, "--use_peft", "--lora_r", "4", "--num_eval_translations", "1"), heavy=True),
     "export": Stage((*TRAIN, "--export_dir", "out/export"), heavy=True),

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.experiments.test_comparison_run import TRANSLATOR
 from tests.support import synthetic_run
-from tests.support.runs import ROOT, in_process
+from tests.support.runs import ROOT, datagen, in_process
+from tests.support.tiny_models import udhr_texts
 from topxgen.common.errors import UsageError
 from topxgen.inference.costs import Prices
 from topxgen.runs import status
@@ -133,8 +135,20 @@ def test_a_run_at_work_and_killed_and_stopped_and_finished(begun):
 def test_a_process_at_other_pairs_or_stages_is_not_at_these(begun):
     process = hold((begun, "Basque", {**NOTE, "translate_dir": "nllb", "stages": ["translate"]}))
     try:
-        stages = look(begun)
-        assert (stages["generate"].state, stages["translate"].state) == ("stopped", "stopped")
+        states = {(one.stage, one.folder): one.state for one in Watcher(begun).look().stages}
+        assert states["generate", "."] == states["translate", "apertium"] == "stopped"
+        assert states["translate", "nllb"] == "running", "its model may take long to load"
+    finally:
+        end(process)
+
+
+def test_a_folder_below_the_one_that_is_locked(begun):
+    process = hold((begun, "Basque", NOTE))
+    try:
+        found = Watcher(begun / "apertium").look()
+        states = [(one.stage, one.folder, one.state) for one in found.stages]
+        assert states[:2] == [("generate", "..", "running"), ("translate", ".", "waiting")]
+        assert [one["process"] for one in found.processes] == [process.pid]
     finally:
         end(process)
 
@@ -233,6 +247,10 @@ def test_translations_of_a_test_set_also_before_the_first_one(tmp_path):
         write(folder / "answers.jsonl", *map(response, range(9)))
         main = look(tmp_path)["main"]
         assert (main.done, main.counts["responses"], main.usd) == (8, 9, pytest.approx(9 * 1100 / 1e6))
+        write(folder / "settings_translate.json", {"method_translate": "vanilla", "steps": 0})
+        assert look(tmp_path)["main"].done == 9, "responses come in any order, lines in that of the test set"
+        (folder / "settings_translate.json").write_text('{"method_translate": "vanilla", "steps": 2}')
+        assert look(tmp_path)["main"].done == 8, "of several requests per sentence"
     finally:
         end(process)
     write(folder / "manifest_translate.json", {"sentences": 50, "unanswered_prompts": 2})
@@ -277,7 +295,8 @@ def test_a_run_of_all_stages_is_read_and_nothing_changes(tmp_path):
             and generate.rejected == manifest["counts"][name]["rejected"]
         )
         assert translate.counts["pairs"] == states["score", name].done == made.pairs[name]
-        assert states["decontaminate", name].state == "finished"
+        clean = states["decontaminate", name]
+        assert (clean.state, clean.done) == ("finished", clean.of) and 0 < clean.counts["pairs_left"] < made.pairs[name]
     assert {"train", "main"} <= {stage.stage for stage in found.stages}
     assert not found.problems and states["generate", "Hausa"].state == "running"
     for word in ("generate", "translate", "Urdu", "finished", "running: process"):
@@ -304,6 +323,21 @@ def test_a_real_run_is_looked_at_while_it_works(tmp_path, monkeypatch):
     assert (last["state"], last["of"], last["stage"]) == ("running", 5, "generate") and 0 < last["done"] < 5
     assert "--number_of_instructions 5" in seen[-1]["processes"][0]["command"]
     assert look(out)["generate"].state == "finished" and not Watcher(out).look().processes
+
+
+def test_a_real_run_that_is_killed_and_run_again(tmp_path):
+    source, out = tmp_path / "texts.txt", tmp_path / "run"
+    texts = [" ".join(udhr_texts("Basque")[i : i + 2]) for i in range(12)]
+    source.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    (tmp_path / "own.py").write_text(TRANSLATOR.replace("load(self): ...", "load(self): __import__('time').sleep(0.5)"))
+    command = ("--paragraphs", source, "--languages", "Basque", "--output_dir", out, "--back_translator", f"{tmp_path / 'own.py'}:Numbers",
+               "--translate_dir", "own", "--scorer", "none", "--threshold", "1")  # fmt: skip
+    datagen(*command, kill_when=lambda: (out / "own" / "settings_translate.json").exists())  # before a pair is written
+    stages = look(out)
+    assert (stages["generate"].state, stages["generate"].done) == ("finished", 12)
+    assert stages["translate"].state == "killed" and stages["translate"].done < 12 == stages["translate"].of
+    datagen(*command)
+    assert (look(out)["translate"].state, look(out)["translate"].done) == ("finished", 12)
 
 
 def test_json_and_watch(begun):

@@ -33,6 +33,7 @@ FLAGS = (
     "--proxy-server=127.0.0.1:9",
     "--proxy-bypass-list=<-loopback>",
     "--force-color-profile=srgb",
+    "--hide-scrollbars",  # the clips of screenshots are as wide as the page without them
 )
 INSIDE = ("data:", "blob:", "about:", "chrome:", "devtools:")  # of the page or the browser itself
 

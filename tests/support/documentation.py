@@ -30,6 +30,7 @@ PARSERS = {
     "scripts/probe_contamination.py": "scripts.probe_contamination",
     "scripts/report.py": "scripts.report",
     "scripts/status.py": "scripts.status",
+    "scripts/publish.py": "scripts.publish",
     "scripts/sample.py": "scripts.sample",
     "scripts/verify.py": "scripts.verify",
 }
@@ -47,6 +48,7 @@ FOREIGN = (
     ("cd",),
     ("export",),
     ("hf", "download"),
+    ("embedding-atlas",),
     ("vllm", "serve"),
     ("python", "-m", "vllm.entrypoints.openai.api_server"),
     ("python", "-m", "spacy", "download"),

@@ -444,12 +444,13 @@ def translate(folder: Path, seed: int) -> None:
         test = evaluation_sets.load(
             "udhr", languages.find(src), languages.find(tgt), folder=None, max_samples=None, need_pool=False
         )
-        rng = np.random.default_rng((seed, place, len(tgt)))
+        rng = np.random.default_rng((seed, place, DIRECTIONS.index((src, tgt))))
         run = folder / model / f"{src}_to_{tgt}_{k}_shot_seed_122_llm_vanilla_None_{int(divided)}_0"
         settings = {
             "dataset_name_or_path": "udhr", "src": src, "tgt": tgt, "seed": 122, "inference_api": "vllm", "k": k, "retriever_type": "bm25s",
             "max_new_tokens": 500, "temperature": 0.0, "method_translate": "vanilla", "number_of_refining_steps": 0, "steps": int(divided),
             "num_return_sequences": 1, "num_beams": 1, "selection_method": "greedy", "model": Path(model).name, "template_key": "11",
+            "base_model": SYSTEMS[0][0] if "checkpoint" in model else Path(model).name,
             **({"method_divide": "llm", "merge_prompt": "vanilla", "number_of_subproblems": None} if divided else {}),
         }  # fmt: skip
         run.mkdir(parents=True, exist_ok=True)

@@ -208,6 +208,51 @@ def cannot_load(name: str, error: Exception) -> str:
     return f"cannot load {name!r} ({reason(error)}); {remedy} ({gated})"
 
 
+def check_repository_name(flag: str, name: str) -> None:
+    """Raise UsageError for a name that the Hub would reject."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UsageError(
+            f"{flag}: {name!r} is not a repository name ({reason(error)}); pass {flag} NAME or OWNER/NAME"
+        ) from None
+
+
+def check_token(flag: str) -> None:
+    """Raise UsageError, before any work, if the Hub would reject an upload."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().whoami()
+    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
+        raise UsageError(
+            f"{flag}: the Hub does not accept your token ({reason(error)}); export HF_TOKEN with write access, or drop "
+            "the flag and upload later"
+        ) from None
+
+
+def upload(folder: Path, name: str, kind: str, ignore: Sequence[str] = ()) -> str:
+    """Upload a complete folder to the repository `name` of a `kind` ("model", "dataset"), which is private if it is new; its
+    address, and whether it is private. Raises UsageError with the Hub's reason."""
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        repository = api.create_repo(name, repo_type=kind, private=True, exist_ok=True).repo_id
+        api.upload_folder(
+            repo_id=repository, repo_type=kind, folder_path=folder, ignore_patterns=[".lock*", "*.partial", *ignore]
+        )
+        private = api.repo_info(repository, repo_type=kind).private
+    except Exception as error:  # as above
+        raise UsageError(
+            f"the Hub rejected the upload to {name} ({reason(error)}); the {kind} is complete in {folder}: upload it by hand"
+        ) from None
+    place = "datasets/" if kind == "dataset" else ""
+    return f"https://huggingface.co/{place}{repository} ({'private' if private else 'public'})"
+
+
 def load_weights(model_class, name: str, trust_remote_code: bool = False, **options):
     """The model `name` by `model_class.from_pretrained`, with all its weights from the checkpoint.
 

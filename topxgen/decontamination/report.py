@@ -236,19 +236,20 @@ def as_markdown(report: dict, hits: dict[str, Hits]) -> Iterator[str]:
     """Tables of counts, and the first MAX_EXAMPLES hits of each benchmark, split and side."""
     yield "# Decontamination report\n\n"
     yield "Nothing was dropped (`--audit`).\n\n" if report["audit"] else ""
-    yield from _rules(report["settings"])
+    yield from rules(report["settings"])
     for language, part in report["languages"].items():
         yield f"## {language}\n\n"
         if part.get("settings", report["settings"]) != report["settings"]:
             yield "Checked by other rules. "
-            yield from _rules(part["settings"])
-        yield from _language(part)
+            yield from rules(part["settings"])
+        yield from language_tables(part)
         yield from _examples(part["overlaps"], hits[language]())
     yield "## Overlaps between benchmarks\n\n"
     yield from _between_benchmarks(report["between_benchmarks"])
 
 
-def _rules(settings: Rules) -> Iterator[str]:
+def rules(settings: Rules) -> Iterator[str]:
+    """What counts as an overlap, and what is dropped, as Markdown."""
     short_texts = {
         "inside": "counts if it is the whole of a text or, if it has at least "
         f"{MIN_CONTAINED_SHARE:.0%} of these words, if a text contains it",
@@ -268,7 +269,8 @@ def _rules(settings: Rules) -> Iterator[str]:
     )
 
 
-def _language(part: dict) -> Iterator[str]:
+def language_tables(part: dict) -> Iterator[str]:
+    """What was found in a language and what was not checked, as Markdown, without the texts."""
     counts = Counter(part["counts"])
     for reason in part.get("not_checked", []):
         yield f"**Not checked: {_escape(reason)}.**\n\n"

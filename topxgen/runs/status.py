@@ -105,6 +105,14 @@ class _Settings(TypedDict, total=False):
     max_steps: int | None
 
 
+class _RunSettings(TypedDict, total=False):
+    """What is read of the settings of main.py."""
+
+    method_translate: str
+    steps: int
+    number_of_refining_steps: int
+
+
 class _Record(TypedDict, total=False):
     exit_code: int
     hours: float
@@ -123,7 +131,7 @@ class Watcher:
         """Raises UsageError if the root is not a directory."""
         self._problems, self._now = Problems(), time.time()
         run = find(self._root)
-        self._holders = {folder: found for folder in _folders(self._root) if (found := holders(folder))}
+        self._holders = {folder: holders(folder) for folder in _folders(self._root)}
         stages = [*self._data(run), *self._trainings(run), *self._translations(run)]
         self._settle(stages)
         for stage in stages:
@@ -166,7 +174,9 @@ class Watcher:
         return list(found.values())
 
     def _holder(self, folder: Path, part: str | None) -> Holder | None:
-        return next((one for one in self._holders.get(folder, ()) if one.part == part), None)
+        if folder not in self._holders:  # above the root, say
+            self._holders[folder] = holders(folder)
+        return next((one for one in self._holders[folder] if one.part == part), None)
 
     # Which stages
 
@@ -180,12 +190,22 @@ class Watcher:
             for language in sorted({*languages_of(folder), *parts} - files | {*layout.output_filenames}):
                 paragraphs = self._tally(layout.paragraphs(language), "lines")
                 yield self._generate(layout, language, paragraphs)
-                for one in below:
-                    if language in one.languages:
-                        yield from self._pairs(one, language, paragraphs.lines)
+                of_language = [one for one in below if language in one.languages]
+                if coming := self._coming(layout, language, {one.folder for one in of_language}):
+                    of_language.append(coming)
+                for one in of_language:
+                    yield from self._pairs(one, language, paragraphs.lines)
         for one in alone:
             for language in one.languages:
                 yield from self._pairs(one, language, None)
+
+    def _coming(self, layout: Layout, language: str, known: set[Path]) -> BackTranslation | None:
+        """The pairs of a process that has not written any yet."""
+        note = holder.note if (holder := self._holder(layout.output_dir, language)) else {}
+        folder = layout.output_dir / Path(note.get("translate_dir") or "").name
+        if "translate" not in note.get("stages", ()) or not note.get("translate_dir") or folder in known:
+            return None
+        return BackTranslation(folder, layout.output_dir, (language,), "", None)
 
     def _generate(self, layout: Layout, language: str, paragraphs: Tally) -> Stage:
         folder = layout.output_dir
@@ -250,7 +270,7 @@ class Watcher:
         filtered = self._tally(layout.filtered(language), "pairs")
         stage = self._stage("decontaminate", folder, language, manifest, holder, layout.manifest(language))
         stage.unit, stage.of = "paragraphs", pairs.lines or None
-        stage.done = filtered.lines if manifest or not writing.modified else writing.lines
+        stage.done = (pairs.lines or filtered.lines) if manifest else writing.lines
         stage.counts = {"pairs_left": filtered.totals["pairs"]} if manifest else {}
         if writing.modified and not manifest:
             stage.state = RUNNING if holder and holder.state == "held" else KILLED
@@ -294,6 +314,11 @@ class Watcher:
             )
             stage.unit, stage.done = "sentences", done.lines
             stage.of = manifest.get("sentences") or (holder.note.get("sentences") if holder else None)
+            if stage.state != FINISHED and _asks_once(
+                read_file(folder / TRANSLATE_SETTINGS, _RunSettings, self._problems)
+            ):
+                # Lines are in the order of the test set, responses in any.
+                stage.done = max(stage.done, min(responses.totals["responses"], stage.of or math.inf))
             if manifest.get("unanswered_prompts"):
                 stage.state = INCOMPLETE
                 stage.counts["unanswered"] = manifest["unanswered_prompts"]
@@ -447,6 +472,12 @@ class _Flags:
         except ValueError:
             return None
         return values if len(values) in (2, 3) else None
+
+
+def _asks_once(settings: _RunSettings) -> bool:
+    """Whether main.py sends one request for each sentence."""
+    more = settings.get("steps") or settings.get("number_of_refining_steps")
+    return settings.get("method_translate") == "vanilla" and not more
 
 
 def _name(holder: Holder) -> str:

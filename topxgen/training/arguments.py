@@ -7,7 +7,7 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from topxgen.common import provenance
+from topxgen.common import hub, provenance
 from topxgen.common.cli import parse_bool
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import check_folder, read_json
@@ -124,8 +124,6 @@ def _check_dependencies(args: argparse.Namespace) -> None:
 
 def _check_repository(args: argparse.Namespace) -> None:
     """Move the name in --push_to_hub, if any, to --hub_model_id. Raises UsageError for a name that the Hub would reject."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
     if args.push_to_hub is not True:
         if args.hub_model_id not in (None, args.push_to_hub):
             raise UsageError(
@@ -133,12 +131,7 @@ def _check_repository(args: argparse.Namespace) -> None:
             )
         args.push_to_hub, args.hub_model_id = True, args.push_to_hub
     name = args.hub_model_id or args.output_dir.resolve().name
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise UsageError(
-            f"--push_to_hub: {name!r} is not a repository name ({reason(error)}); pass --push_to_hub NAME or OWNER/NAME"
-        ) from None
+    hub.check_repository_name("--push_to_hub", name)
 
 
 def _check_single_gpu() -> None:

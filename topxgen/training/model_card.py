@@ -1,15 +1,12 @@
-"""Write the model card saved with every checkpoint; upload the best checkpoint to the Hub."""
+"""Write the model card saved with every checkpoint."""
 
 import argparse
 import json
 import math
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 
 from topxgen.common import ancestry, licences, lineage, provenance
-from topxgen.common.console import show
-from topxgen.common.errors import UsageError, reason
 from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
 from topxgen.training.tokenization import NO_TEMPLATE
@@ -179,34 +176,3 @@ def regressions(history: list[dict]) -> list[tuple[str, float, float]]:
             if (now > before) if name.startswith("eval_loss") else (now < before):
                 worse.append((name.removeprefix("eval_"), now, before))
     return worse
-
-
-def check_hub() -> None:
-    """Raise UsageError before training if the Hub would reject the upload."""
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi().whoami()
-    except Exception as error:  # the Hub client raises dozens of types; the cause is in the message
-        raise UsageError(
-            f"--push_to_hub: the Hub does not accept your token ({reason(error)}); export HF_TOKEN with write access, or drop "
-            "the flag and upload later"
-        ) from None
-
-
-def push(output_dir: Path, name: str) -> None:
-    """Upload the best model to a private repository. Raises UsageError with the Hub's reason."""
-    from huggingface_hub import HfApi
-
-    try:
-        api = HfApi()
-        repo = api.create_repo(name, private=True, exist_ok=True).repo_id
-        api.upload_folder(
-            repo_id=repo, folder_path=output_dir, ignore_patterns=["checkpoint-*", "unusable-*", ".lock", "*.partial"]
-        )
-    except Exception as error:  # as above
-        raise UsageError(
-            f"the Hub rejected the upload to {name} ({reason(error)}); the model is complete in {output_dir}: upload it "
-            "by hand"
-        ) from None
-    show(f"uploaded to https://huggingface.co/{repo} (private)")

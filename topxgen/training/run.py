@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from topxgen.common import checksums, lineage, provenance, signals
+from topxgen.common import checksums, hub, lineage, provenance, signals
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, remove, write_json
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace, model: TrainableModel, rows, eval_sets, facts:
     """
     started, output_dir = provenance.now(), args.output_dir
     if args.push_to_hub:
-        model_card.check_hub()
+        hub.check_token("--push_to_hub")
     info = model_card.RunInfo(
         args, model.is_decoder, facts, settings, provenance.command_line(()), lineage.of_training(vars(args), facts)
     )
@@ -189,7 +189,8 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
     checksums.claim_file(output_dir / MANIFEST_FILE)
     show(f"best: {best.name}; model, card and tokenizer in {output_dir}, log in {output_dir / LOG_FILE}")
     if args.push_to_hub:
-        model_card.push(output_dir, args.hub_model_id or output_dir.resolve().name)
+        name = args.hub_model_id or output_dir.resolve().name
+        show(f"uploaded to {hub.upload(output_dir, name, 'model', ['checkpoint-*', 'unusable-*'])}")
 
 
 def _finished_files(output_dir: Path, copied: Iterable[str]) -> Iterator[Path]:

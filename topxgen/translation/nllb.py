@@ -10,6 +10,7 @@ what else is in the batch.
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from topxgen.common.registry import Choice, load_choice
 from topxgen.inference.tokenizer import decode
@@ -30,7 +31,8 @@ COMPUTE_TYPES = ("auto", "int8", "int8_float16", "int8_bfloat16", "float16", "bf
 class NLLB:
     """See topxgen.translation for the interface; the confidence is exp(mean log-probability) of the tokens."""
 
-    def __init__(self, settings: TranslatorSettings):
+    def __init__(self, settings: TranslatorSettings, converted: Path | None = None):
+        """`converted`: a folder with the checkpoint as a CTranslate2 model, instead of one in `cache_dir`."""
         from topxgen.translation.seq2seq_engines import read_checkpoint
 
         self.name, self._engine_name = settings.nllb_name_or_path, settings.nllb_engine
@@ -39,7 +41,9 @@ class NLLB:
         self.family = self._languages.family
         self._candidates = settings.number_of_candidates
         self._num_beams = max(NUM_BEAMS, self._candidates)
-        self._engine = load_choice("--nllb_engine", self._engine_name, ENGINES)(settings, config, self._tokenizer)
+        self._engine = load_choice("--nllb_engine", self._engine_name, ENGINES)(
+            settings, config, self._tokenizer, *([converted] if converted else [])
+        )
         self._is_loaded = False
 
     def load(self) -> None:

@@ -95,10 +95,10 @@ def vocabulary(tokenizer) -> dict[str, int]:
 class CTranslate2Engine:
     """CTranslate2 (https://opennmt.net/CTranslate2) on all visible GPUs, else on all cores.
 
-    The checkpoint is converted once for each compute type, into `cache_dir`.
+    The checkpoint is converted once for each compute type, into `cache_dir`, unless it is in the folder `converted` already.
     """
 
-    def __init__(self, settings: TranslatorSettings, config, tokenizer):
+    def __init__(self, settings: TranslatorSettings, config, tokenizer, converted: Path | None = None):
         _load_cublas()
         try:
             import ctranslate2
@@ -124,12 +124,12 @@ class CTranslate2Engine:
         self.block_size = BLOCK_SIZE[device] * max(1, gpus)
         self._tokenizer, self._batch_tokens = tokenizer, BATCH_TOKENS[device]
         self._settings, self._config, self._device, self._gpus = settings, config, device, gpus
-        self._translator = None
+        self._translator, self._folder = None, converted
 
     def load(self) -> None:
         import ctranslate2
 
-        folder = _converted(self._settings, self._config, self.compute_type)
+        folder = self._folder or _converted(self._settings, self._config, self.compute_type)
         self._token_names = {number: token for token, number in vocabulary(self._tokenizer).items()}
         _check_vocabulary(folder, self._token_names)
         try:
@@ -220,8 +220,6 @@ def _load_cublas() -> None:
 
 def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
     """The folder of the converted model, which is converted now if necessary."""
-    import ctranslate2
-
     source = Path(settings.nllb_name_or_path)
     version = getattr(config, "_commit_hash", None) or weights_id(source)  # the Hub's commit, or a digest of the files
     name = f"{source.name}-{version[:12]}-{compute_type}"
@@ -234,29 +232,37 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
             return folder
         logger.info(f"converting {settings.nllb_name_or_path} for CTranslate2 ({compute_type}, once): {folder}")
         partial = folder.with_name(folder.name + ".partial")
-        try:
-            converter = _converter()(
-                settings.nllb_name_or_path,
-                load_as_float16=compute_type not in ("float32", "int8"),
-                low_cpu_mem_usage=True,
-                trust_remote_code=settings.trust_remote_code,
-            )
-            converter.convert(str(partial), quantization=compute_type, force=True)
-        except UsageError:
-            raise
-        except Exception as error:  # of transformers, safetensors, the converter; the cause is in the message
-            if isinstance(error, OSError) and error.errno is not None:  # a full disk
-                raise
-            raise UsageError(
-                f"CTranslate2 {ctranslate2.__version__} cannot convert {settings.nllb_name_or_path} ({reason(error)}); check that the "
-                "checkpoint is complete, or pass --nllb_engine transformers"
-            ) from None
+        convert(settings.nllb_name_or_path, partial, compute_type, settings.trust_remote_code)
         sizes = {path.name: path.stat().st_size for path in partial.iterdir()}
         write_json(partial / CONTENTS, {"version": CONVERSION_VERSION, "files": sizes})
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
     return folder
+
+
+def convert(name: str, folder: Path, compute_type: str, trust_remote_code: bool = False) -> None:
+    """Write an encoder-decoder checkpoint to `folder` as a CTranslate2 model. Raises UsageError if it is incomplete or of an
+    architecture that CTranslate2 does not know."""
+    import ctranslate2
+
+    try:
+        converter = _converter()(
+            name,
+            load_as_float16=compute_type not in ("float32", "int8"),
+            low_cpu_mem_usage=True,
+            trust_remote_code=trust_remote_code,
+        )
+        converter.convert(str(folder), quantization=compute_type, force=True)
+    except UsageError:
+        raise
+    except Exception as error:  # of transformers, safetensors, the converter; the cause is in the message
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk
+            raise
+        raise UsageError(
+            f"CTranslate2 {ctranslate2.__version__} cannot convert {name} ({reason(error)}); check that the checkpoint is complete, or pass "
+            "--nllb_engine transformers"
+        ) from None
 
 
 def _is_whole(folder: Path) -> bool:

@@ -21,7 +21,7 @@ function histograms(page, title, axis, items, { start, width }, centred) {
   const note = items.some(({ summary }) => summary.low < start || summary.high > start + (summary.bins.length + 1) * width) ? "The first and the last bar have what lies beyond." : "";
   return page.chart({
     height: several ? 60 + 46 * names.length : 190, marginLeft: several ? marginFor(names) : 20, marginBottom: 42, marginRight: 24, marginTop: several ? 10 : 16, maxWidth: 620,
-    x: { label: axis, grid: true }, y: { axis: null }, fy: { domain: names, label: null, axis: several ? "left" : null, tickFormat: (name) => cut(name) },
+    x: { label: axis, grid: true, ...(shift ? { tickFormat: (value) => (Number.isInteger(value) ? String(value) : "") } : {}) }, y: { axis: null }, fy: { domain: names, label: null, axis: several ? "left" : null, tickFormat: (name) => cut(name) },
     marks: [
       Plot.rectY(rows, { x1: "x1", x2: "x2", y: "height", fy: "of", fill: "var(--c1)", insetLeft: 0.5 }),
       Plot.ruleX(items.map(({ of, summary }) => ({ of, median: summary.p50 })), { x: "median", fy: "of", stroke: "var(--c2)", strokeWidth: 2 }), Plot.ruleY([0]),

@@ -277,14 +277,14 @@ page.sections.pairs = async function (element, data, page) {
     if (b === null) return direction === "asc" ? -1 : 1;
     return a - b;
   };
-  const narrow = matchMedia("(max-width: 700px)");
+  const narrow = matchMedia("screen and (max-width: 700px)");
 
   function columns() {
     const common = { headerSortTristate: true, sorter: byNumber, resizable: false };
     const score = { ...common, title: "Score", field: "score", width: 78, hozAlign: "right", headerHozAlign: "right", formatter: of((i) => number(model.score(i))) };
     const length = { ...common, title: "Length", field: "length", width: 92, hozAlign: "right", headerHozAlign: "right", formatter: of((i) => number(model.length(i))) };
     const state = { title: "State", field: "state", width: 140, headerSort: false, resizable: false, formatter: of(badge) };
-    if (narrow.matches) {
+    if (isNarrow) {
       const both = { title: "Sentence and translation", field: "i", sorter: byNumber, formatter: of((i) => el("div", {}, sentenceLine(i), translationLine(i))), resizable: false };
       return [both, { ...score, width: 76 }, { ...state, width: 92 }];
     }
@@ -296,16 +296,24 @@ page.sections.pairs = async function (element, data, page) {
     ];
   }
 
-  let grid, active = null;
-  await build();
-  narrow.addEventListener("change", async () => { await build(); await apply(false); });
+  let grid, isNarrow, active = null;
+  let building = build(); // one at a time: Tabulator cannot be destroyed before it is built
+  await building;
+  narrow.addEventListener("change", () => {
+    building = building.then(async () => {
+      if (narrow.matches === isNarrow) return; // the window has changed again
+      await build();
+      await apply(false);
+    });
+  });
 
   async function build() {
     if (grid) grid.destroy();
     active = null;
+    isNarrow = narrow.matches;
     grid = new Tabulator(holder, {
       data: Array.from({ length: model.count }, (_, i) => ({ i, score: model.score(i), length: model.length(i) })),
-      index: "i", height: Math.max(320, Math.min(620, innerHeight - 220)), rowHeight: narrow.matches ? 58 : 34, layout: "fitColumns",
+      index: "i", height: Math.max(320, Math.min(620, innerHeight - 220)), rowHeight: isNarrow ? 58 : 34, layout: "fitColumns",
       columnDefaults: { headerTooltip: false }, columns: columns(), placeholder: "No row fits these filters.",
       rowFormatter: (row) => row.getElement().setAttribute("aria-selected", String(row.getData().i === selected)),
       columnHeaderSortMulti: false,
@@ -330,7 +338,7 @@ page.sections.pairs = async function (element, data, page) {
 
   /* Beside the open panel there is room for less. */
   function makeRoom() {
-    if (!narrow.matches) for (const column of grid.getColumns()) if (["i", "length"].includes(column.getField())) column[open ? "hide" : "show"]();
+    if (!isNarrow) for (const column of grid.getColumns()) if (["i", "length"].includes(column.getField())) column[open ? "hide" : "show"]();
     grid.redraw(true);
   }
 

@@ -66,8 +66,7 @@ def collect(run: Run, options: Options) -> dict | None:
     if options.max_bytes is not None:
         room = options.max_bytes - packing.size_of([[*key, count, count] for key, count in choice.totals.items()])
     data = _fitting(units, room, sources)
-    for line in problems.lines():
-        options.notice("problem", "pairs", line)
+    options.tell("pairs", problems)
     shown, total = len(data["rows"]["state"]), choice.totals.total()
     counts = Counter(
         (unit.source, unit.language, row.state, row.reason) for unit in data.pop("units") for row in unit.rows
@@ -172,14 +171,18 @@ def _fitting(units: list[Unit], max_bytes: int | None, sources: Sequence[Source]
         return encode(count)
     if count > PROBE:
         count = min(count, int(PROBE * max_bytes / size(encode(PROBE))))
-    for _ in range(4):  # towards the limit, from above or below
+    best, fits, over = encode(0), 0, len(units) + 1
+    for _ in range(8):  # towards the limit, by the sizes so far; halfway where they mislead
         used = size(data := encode(count))
-        if used <= max_bytes and (count == len(units) or used > 0.93 * max_bytes):
-            return data
-        count = min(len(units), int(count * 0.97 * max_bytes / used))
-    while size(data := encode(count)) > max_bytes and count:
-        count = count * 3 // 4
-    return data
+        if used <= max_bytes:
+            best, fits = data, count
+            if used > 0.93 * max_bytes or fits + 1 == over:
+                break
+        else:
+            over = count
+        guess = int(count * 0.97 * max_bytes / used)
+        count = guess if fits < guess < over else (fits + over) // 2
+    return best
 
 
 def encoded(units: Sequence[Unit], sources: Sequence[Source]) -> dict:

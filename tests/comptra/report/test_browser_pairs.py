@@ -324,6 +324,14 @@ def test_hits_are_filtered_and_what_was_not_checked_is_red(shown):
     assert shown.faults() == []
 
 
+def test_printing_leaves_the_table_as_it_is(shown, tmp_path):
+    shown.click(ROWS)
+    shown.wait("return !document.querySelector('#pairs .detail').hidden")
+    header = shown.text("#pairs .tabulator-headers")
+    shown.pdf(tmp_path / "page.pdf")
+    assert shown.text("#pairs .tabulator-headers") == header and shown.faults() == []
+
+
 def test_a_phone_shows_both_texts_in_one_column(shown):
     shown.size(*pages.SIZES["phone"])
     opened(shown, page_of(shown))
@@ -367,3 +375,37 @@ def test_a_sample_is_said(browser, run, tmp_path):
     opened(browser, tmp_path / "page.html")
     assert f"{shown:,} rows in this page (of {data['total']:,})" in browser.text("#pairs-status")
     assert f"{shown:,} of {data['total']:,} rows are in this page" in browser.text("#pairs .notices")
+
+
+def test_from_the_funnel_to_a_reject_reason_and_back(shown, page, found):
+    wanted = [row for row in found.values() if row.language == "Urdu" and row.reason == "sentence_too_short"]
+    pages.opened(shown, page, "funnel?language=Urdu")
+    shown.wait(lambda: shown.all("#funnel button[aria-controls=funnel-sentences-sentence_too_short]"))
+    row = "#funnel tr.reason:has(button[aria-controls=funnel-sentences-sentence_too_short])"
+    assert f"−{len(wanted)}" in shown.text(row)  # the number of the files, too
+    shown.click(f"{row} button")
+    shown.wait(lambda: not shown.one("#funnel-sentences-sentence_too_short").get_attribute("hidden"))
+    examples = shown.text("#funnel-sentences-sentence_too_short")
+    assert any(row.sentence in examples for row in wanted)
+    shown.click("#funnel-sentences-sentence_too_short a")
+    shown.wait(f"return document.getElementById('pairs-status') && {COUNT.removeprefix('return ')} === {len(wanted)}")
+    assert shown.one("#pairs-language").get_attribute("value") == "Urdu"
+    shown.driver.back()
+    shown.wait("return location.hash.startsWith('#funnel?') && location.hash.includes('sentence_too_short')")
+    assert any(row.sentence in shown.text("#funnel-sentences-sentence_too_short") for row in wanted)
+    assert shown.faults() == []
+
+
+def test_rows_of_two_folders_with_the_same_ids_are_told_apart(browser, tmp_path):
+    for folder in ("apertium", "nllb"):
+        record = translated("Basque-1.0", ["Bai, hala da."])
+        record["translations"] = [f"By {folder}."]
+        write(Layout(tmp_path / "run", folder).translations("Basque"), record)
+    pages.build(tmp_path / "run", tmp_path / "page.html")
+    for folder in ("apertium", "nllb"):
+        opened(browser, tmp_path / "page.html", f"pairs?id=Basque-1.0/p0&in={folder}")
+        browser.wait(lambda folder=folder: f"By {folder}." in browser.text("#pairs .detail"))
+        assert browser.run("return Number(document.getElementById('pairs-status').dataset.count)") == 2
+    choose(browser, "folder", "nllb")
+    count(browser, 1)
+    assert browser.faults() == []

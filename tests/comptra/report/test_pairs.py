@@ -161,6 +161,23 @@ def test_the_room_is_used(run):
     assert packing.size_of(data) > 20_000
 
 
+def test_paragraphs_of_very_different_sizes_fit():
+    """The size of some paragraphs says little of that of others: here all but the last one fit."""
+    rng, letters = random.Random(7), [chr(c) for c in range(0x4E00, 0x9000)]
+
+    def unit(number: int, size: int) -> pairs.Unit:
+        text = "".join(rng.choices(letters, k=size))
+        row = Row(
+            id=f"{number}/p0", state="kept", language="Basque", target_language="English", paragraph_id=str(number), index=0, sentence=text
+        )  # fmt: skip
+        return pairs.Unit(0, "Basque", str(number), [row], text)
+
+    units = [*(unit(n, 2) for n in range(100)), unit(100, 5000)]
+    data = pairs._fitting(units, 2500, [])
+    assert 90 <= len(data["units"]) <= 100
+    assert packing.size_of({key: value for key, value in data.items() if key != "units"}) <= 2500
+
+
 def test_a_sample_is_the_same_each_time_and_another_one_of_another_seed(run):
     first, again, other = (collected(run.root, max_bytes=15_000, seed=seed)[0] for seed in (1, 1, 2))
     assert first == again and first["paragraphs"]["id"] != other["paragraphs"]["id"]
