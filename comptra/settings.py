@@ -24,9 +24,9 @@ NOT_PART_OF_THE_RESULT = (
     "max_samples", "api_key", "request_timeout", "max_retries", "request_batch_size", "max_concurrent_requests",
     "prices", "budget", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "trust_remote_code",
 )  # fmt: skip
-# Flags recorded by what they name: a language, the texts of a template or a pool, the weights of a model.
+# Flags recorded by what they name: a language, the texts of a template or a pool, the weights of a model, options (`decoding`).
 RECORDED_BY_CONTENT = (
-    "languages_file", "test_files", "demonstration_pool", "template_key", "prompt_style", "do_sample", "enable_lora", "lora_rank",
+    "engine_args", "deterministic", "languages_file", "test_files", "demonstration_pool", "template_key", "prompt_style", "do_sample", "enable_lora", "lora_rank",
     "model_name_or_path", "base_model_name_or_path", "tokenizer_name_or_path", "sonar_name_or_path", "blaser_name_or_path",
     "comet_name_or_path", "nllb_name_or_path", "nllb_engine", "nllb_compute_type",
 )  # fmt: skip

@@ -54,6 +54,7 @@ EXIT_INCOMPLETE = 3  # files whose last line is not complete, paragraphs that th
 JUDGE_FLAGS = (
     "output_dir", "judge_prompt", "judge_sample", "max_new_tokens", "prompt_style", "inference_api", "tokenizer_name_or_path",
     "request_batch_size", "max_concurrent_requests", "dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
+    "engine_args", "deterministic",
     "trust_remote_code", "base_url", "request_timeout", "max_retries", "prices", "budget",
 )  # fmt: skip
 RULES = (
@@ -78,7 +79,7 @@ RULES = (
         lambda args: args.inference_api not in inference.REMOTE,
     ),
     Rule(
-        ("gpu_memory_utilization", "tensor_parallel_size"),
+        ("gpu_memory_utilization", "tensor_parallel_size", "engine_args", "deterministic"),
         "--inference_api vllm",
         lambda args: args.inference_api not in ("hf", *inference.REMOTE),
     ),

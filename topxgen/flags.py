@@ -1,7 +1,11 @@
 """Flags that several scripts share, so that each is named, explained and defaulted once."""
 
+import argparse
+
 from topxgen import inference, translation
 from topxgen.common.cli import FLAG, choice, count, float_range, int_range, parse_bool
+from topxgen.common.errors import UsageError
+from topxgen.inference.engine_args import parse
 from topxgen.prompting.style import STYLES
 from topxgen.quality import blaser, sonar
 from topxgen.translation import nllb
@@ -23,6 +27,20 @@ def add_partial_benchmark_flag(add) -> None:
     )
 
 
+def in_flight(value: str) -> int | None:
+    """An argument type: a number of requests; None for auto."""
+    return None if value == "auto" else int_range(1, 4096)(value)
+
+
+def engine_arg(word: str) -> str:
+    """An argument type: KEY=VALUE of an option of vLLM's."""
+    try:
+        parse([word])
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return word
+
+
 def add_run_flags(add) -> None:
     add("--seed", type=int_range(0, 2**32 - 1), default=122, help="seed of everything that is drawn at random")
     add("--verbose", **FLAG, help="print generated texts during the run")
@@ -38,7 +56,9 @@ def add_model_flags(add) -> None:
     )
     add(
         "--max_concurrent_requests",
-        **count(1, "requests in flight at a time for vllm and APIs [vllm 256, APIs 16]", maximum=4096),
+        type=in_flight,
+        metavar="N",
+        help="requests in flight at a time for vllm and APIs; auto: as many as vLLM takes by the GPU's memory, 16 for APIs [auto]",
     )
     add(
         "--dtype",
@@ -64,6 +84,19 @@ def add_model_flags(add) -> None:
         type=int_range(1),
         metavar="GPUS",
         help="vllm: GPUs that hold one copy of the model [all visible GPUs]",
+    )
+    add(
+        "--engine_args",
+        nargs="+",
+        type=engine_arg,
+        metavar="KEY=VALUE",
+        help="vllm: its own options, such as quantization=fp8 kv_cache_dtype=fp8 enforce_eager=true; they are part of the settings [none]",
+    )
+    add(
+        "--deterministic",
+        **FLAG,
+        help="vllm: responses do not depend on the other requests in a batch (batch invariance; slower; needs a GPU of compute "
+        "capability 8.0 or more)",
     )
     add("--lora_rank", type=int_range(1), default=16, help="largest rank of a LoRA adapter to load")
     add("--trust_remote_code", **FLAG, help="run Python code that comes with a model; off by default")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from comptra.tables.model_card import BEGIN, END, _relation
+from comptra.tables.model_card import BEGIN, END, _relation, _split, write
 from tests.support.main_runs import folder_of, options
 from tests.support.runs import in_process
 from topxgen.common.locks import OutputLock
@@ -95,7 +95,7 @@ def test_scores_go_to_the_model_that_translated(place):
         ("Basque to English", "chrf", "chrF++ (few-shot, 1-shot, bm25s, greedy, template 14)"): chrf["Basque"],
     }
     assert len(scores(merged)) == 4
-    assert {one.dataset_split for one in merged.data.eval_results if one.metric_args} == {"test"}
+    assert {one.dataset_split for one in merged.data.eval_results if one.metric_args} == {"test[:4]"}
     # The adapter's card has its own translations and those of the model it was merged into.
     named = {(config, name) for _, config, metric, name in scores(basque) if metric == "chrf"}
     assert named == {
@@ -107,35 +107,37 @@ def test_scores_go_to_the_model_that_translated(place):
     held_out = [one for one in basque.data.eval_results if not one.metric_args]
     assert {one.metric_type for one in held_out} == {"loss"}, "what was there is kept"
     table = basque.text.partition(BEGIN)[2].partition(END)[0]
-    assert table.count("\n| udhr test | ") == 6 and " to " in table and "`nrefs:1|" in table
+    assert table.count("\n| udhr test[:4] | ") == 6 and " to " in table and "`nrefs:1|" in table
     assert basque.text.index(BEGIN) < basque.text.index("## Licence") < basque.text.index("## Data")
+    checked = run("scripts/verify.py", place / "basque").stdout
+    assert "all of this holds" in checked, checked
+    assert "README.md" in (place / "basque" / "SHA256SUMS").read_text()
     for line in ("## Use", "## Evaluation", "## Training", "## Versions"):
         assert basque.text.count(line) == 1
 
 
 def test_scores_are_replaced_by_those_of_the_same_and_others_kept(place):
-    evaluate(place, "--model_card", place / "merged")
-    first = (place / "merged" / "README.md").read_text(encoding="utf-8")
-    evaluate(place, "--model_card", place / "merged")
-    assert (place / "merged" / "README.md").read_text(encoding="utf-8") == first, "the same scores change nothing"
-    run(
-        "comptra.evaluate",
-        place / "translations",
-        "--metrics",
-        "chrf",
-        "--max_samples",
-        "2",
-        "--model_card",
-        place / "merged",
-    )
-    card = read(place / "merged")
-    by_metric = {(config, metric): value for (_, config, metric, _), value in scores(card).items()}
-    before = {(config, metric): value for (_, config, metric, _), value in scores(ModelCard(first)).items()}
-    assert {key for key in before if before[key] != by_metric[key]} <= {key for key in before if key[1] == "chrf"}
-    assert by_metric.keys() == before.keys() and card.text.count(BEGIN) == card.text.count(END) == 1
-    assert {
-        one.metric_args["segments"] for one in card.data.eval_results if one.metric_args and one.metric_type == "chrf"
-    } == {2}
+    card = place / "merged"
+    evaluate(place, "--model_card", card)
+    first = (card / "README.md").read_text(encoding="utf-8")
+    evaluate(place, "--model_card", card)
+    assert (card / "README.md").read_text(encoding="utf-8") == first, "the same scores change nothing"
+    run("comptra.evaluate", place / "translations", "--metrics", "chrf", "--max_samples", "2", "--model_card", card)
+    ours = [(one.dataset_split, one.metric_type) for one in read(card).data.eval_results if one.metric_args]
+    assert sorted(ours) == [("test[:2]", "chrf")] * 2 + [("test[:4]", "bleu")] * 2 + [("test[:4]", "chrf")] * 2
+    text = read(card).text
+    assert text.count(BEGIN) == text.count(END) == 1 and "| udhr test[:2] | " in text
+    report = json.loads((place / "scores.json").read_text())
+    for row in (row for group in report["groups"] for row in group["systems"]):
+        row["scores"]["chrf"]["score"] += 1  # as of a translation that has changed
+    assert write(report, [card], None) == []
+    whole = [one for one in read(card).data.eval_results if one.dataset_split == "test[:4]"]
+    assert len(whole) == 4 and len(scores(read(card))) == 6 - 2, "the others have the names of these"
+    before = scores(ModelCard(first))
+    for one in whole:
+        raised = one.metric_type == "chrf"
+        key = one.dataset_name, one.dataset_config, one.metric_type, one.metric_name
+        assert one.metric_value == pytest.approx(before[key] + raised, abs=1e-3)
 
 
 def test_other_weights_in_the_folder_are_another_model(place):
@@ -179,6 +181,20 @@ def test_a_base_model_does_not_get_the_scores_of_its_adapters(place, tiny_lm):
         ("chrf", "chrF++ (zero-shot, greedy, template 11)"),
         ("bleu", "BLEU (zero-shot, greedy, template 11)"),
     }
+
+
+@pytest.mark.parametrize(
+    ("sentences", "of_main", "of_evaluate", "expected"),
+    [
+        (1012, None, None, "devtest"),
+        (1012, 2000, None, "devtest"),
+        (100, 100, None, "devtest[:100]"),
+        (50, 100, 50, "devtest[:50]"),
+    ],
+)
+def test_scores_of_the_first_sentences_are_not_those_of_the_test_set(sentences, of_main, of_evaluate, expected):
+    group = {"sentences": sentences, "test_set": {"test": {"references": {"part": "devtest"}}}}
+    assert _split(group, {"settings": {"max_samples": of_main}}, of_evaluate) == expected
 
 
 def test_of_a_trained_base_model_and_its_adapter_the_adapter_translated(tmp_path):

@@ -39,7 +39,14 @@ def hf(tiny_lm):
 def vllm(gemma):
     pytest.importorskip("vllm", reason="vLLM is not installed here (scripts/setup.sh tries)")
     sampler = inference.load(
-        "vllm", ModelSettings(gemma, dtype="float32", max_model_len=512, max_concurrent_requests=4)
+        "vllm",
+        ModelSettings(
+            gemma,
+            dtype="float32",
+            max_model_len=512,
+            max_concurrent_requests=4,
+            engine_args=["max-num-batched-tokens=2048"],
+        ),
     )
     yield sampler
     sampler.close()
@@ -117,6 +124,27 @@ def test_hf_draws_from_the_models_distribution(hf):
 def test_vllm(vllm):
     check_common(vllm, tokens=7)
     check_a_long_prompt_is_no_crash(vllm)
+
+
+def test_vllm_has_the_options_of_engine_args(vllm):
+    scheduler = vllm._engine.vllm_config.scheduler_config
+    assert scheduler.max_num_batched_tokens == 2048 and scheduler.max_num_seqs == vllm._max_concurrent == 4
+
+
+@pytest.mark.parametrize(
+    "settings, problem",
+    [
+        ({"engine_args": ["quantisation=fp8"]}, r"has no option 'quantisation' \(did you mean quantization\?\)"),
+        (
+            {"deterministic": True},
+            "needs a GPU of compute capability 8.0 or more, and there is no NVIDIA GPU here: drop it",
+        ),
+    ],
+)
+def test_vllm_refuses_before_it_loads(gemma, settings, problem):
+    pytest.importorskip("vllm", reason="vLLM is not installed here (scripts/setup.sh tries)")
+    with pytest.raises(UsageError, match=problem):
+        inference.load("vllm", ModelSettings(gemma, **settings))
 
 
 def test_vllm_tells_the_log_probabilities_of_its_answers(vllm, gemma):

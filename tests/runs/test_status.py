@@ -247,6 +247,10 @@ def test_translations_of_a_test_set_also_before_the_first_one(tmp_path):
         write(folder / "answers.jsonl", *map(response, range(9)))
         main = look(tmp_path)["main"]
         assert (main.done, main.counts["responses"], main.usd) == (8, 9, pytest.approx(9 * 1100 / 1e6))
+        write(folder / "settings_translate.json", {"method_translate": "vanilla", "steps": 0})
+        assert look(tmp_path)["main"].done == 9, "responses come in any order, lines in that of the test set"
+        (folder / "settings_translate.json").write_text('{"method_translate": "vanilla", "steps": 2}')
+        assert look(tmp_path)["main"].done == 8, "of several requests per sentence"
     finally:
         end(process)
     write(folder / "manifest_translate.json", {"sentences": 50, "unanswered_prompts": 2})

@@ -185,7 +185,7 @@ RULES = (
         lambda args: _is_local(args) or _nllb_translates(args),
     ),
     Rule(
-        ("gpu_memory_utilization", "tensor_parallel_size"),
+        ("gpu_memory_utilization", "tensor_parallel_size", "engine_args", "deterministic"),
         "--inference_api vllm",
         lambda args: args.inference_api not in ("hf", *inference.REMOTE),
     ),

@@ -22,6 +22,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
+from topxgen.inference.engine_args import parse
 
 BACKENDS: dict[str, Choice] = {
     "vllm": Choice("topxgen.inference.vllm:VLLMSampler", "vLLM in this process"),
@@ -108,14 +109,19 @@ class ModelSettings(Settings):
     lora_rank: int = 16
     seed: int = 122
     request_batch_size: int = 4  # hf: sequences decoded together
-    max_concurrent_requests: int | None = None  # vllm and APIs; None: by backend
+    max_concurrent_requests: int | None = None  # vllm and APIs; None: as the engine has room, or by the API
     trust_remote_code: bool = False
+    engine_args: tuple[str, ...] = ()  # vllm: KEY=VALUE, see engine_args.py
+    deterministic: bool = False  # vllm: batch invariance
     engine_log: Path | None = field(default=None, compare=False)  # gets what a local engine prints; None: the terminal
     # APIs only
     api_key: str | None = field(default=None, repr=False)  # None: the provider's environment variable
     base_url: str | None = None  # None: the provider's own
     request_timeout: float = 600.0  # seconds for one attempt at a request
     max_retries: int = 8  # attempts after the first
+
+    def __post_init__(self):
+        object.__setattr__(self, "engine_args", tuple(self.engine_args or ()))
 
 
 def load(backend: str, settings: ModelSettings):
@@ -147,6 +153,7 @@ def describe(backend: str, settings: ModelSettings) -> str:
 def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | None = None) -> None:
     """Raise UsageError if `backend` does not exist, or is an API without a key, client or address, or one that cannot decode
     as `sampling` says; for a local model if its adapter does not fit."""
+    engine_options(settings)
     if backend in BACKENDS and backend not in REMOTE:
         if settings.adapter_name_or_path is not None:
             from topxgen.inference.adapters import check_adapter
@@ -165,10 +172,16 @@ def check(backend: str, settings: ModelSettings, sampling: SamplingSettings | No
 
 
 def decoding(backend: str, settings: ModelSettings) -> dict:
-    """The values of NEUTRAL that a backend decodes with; others have the provider's defaults."""
+    """The values of NEUTRAL that a backend decodes with; others have the provider's defaults. And what is special of vLLM."""
     if backend in REMOTE:
         return load_choice("--inference_api", backend, BACKENDS).decoding(settings)
-    return dict(NEUTRAL) if backend in BACKENDS else {}
+    return (dict(NEUTRAL) if backend in BACKENDS else {}) | engine_options(settings)
+
+
+def engine_options(settings: ModelSettings) -> dict:
+    """What --engine_args and --deterministic change of vLLM, as settings record it; {} if nothing. Raises UsageError."""
+    options = {"engine_args": parse(settings.engine_args)} if settings.engine_args else {}
+    return options | ({"deterministic": True} if settings.deterministic else {})
 
 
 def adapter_is_local(name: str, backend: str) -> UsageError:

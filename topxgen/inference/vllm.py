@@ -9,14 +9,25 @@ from topxgen.common import signals
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
 from topxgen.common.memory import free_memory
-from topxgen.inference import NEUTRAL, Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
+from topxgen.inference import (
+    NEUTRAL,
+    Answer,
+    ModelSettings,
+    Request,
+    SamplingSettings,
+    cut_at_stop,
+    engine_args,
+    gather,
+)
 from topxgen.inference.adapters import check_adapter, end_tokens, read_adapter
 from topxgen.inference.beam_search import BeamSearch
 from topxgen.inference.engine_guard import EngineGuard
 from topxgen.inference.tokenizer import begun_thoughts, decode, encode, thought_marks
 
 DEFAULT_MODEL_LEN = 8192  # tokens; the full context of a model may not fit into the KV cache
-MAX_CONCURRENT_REQUESTS = 256
+WAITING_SHARE = (
+    0.25  # of what the engine decodes at a time: more requests that wait in it, so that no place stays empty
+)
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora
 
 
@@ -28,21 +39,25 @@ class VLLMSampler:
         # A forked engine cannot use CUDA once this process has (CTranslate2's early check looks for GPUs).
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; only the CPU build reads it
+        chosen = engine_args.parse(settings.engine_args)
+        if settings.deterministic:
+            engine_args.switch_on_batch_invariance()
         try:
             import vllm
+            from vllm.engine.arg_utils import EngineArgs
             from vllm.platforms import current_platform
         except ImportError as error:
             raise UsageError(
                 f"--inference_api vllm needs vLLM ({error}): pip install -r requirements.txt (GPU) or run "
                 "scripts/setup.sh (CPU), or pass --inference_api hf"
             ) from None
+        engine_args.check_names(chosen, EngineArgs.__dataclass_fields__, vllm.__version__)
         import torch
         from transformers import AutoConfig
         from vllm.v1.engine.exceptions import EngineDeadError
 
         self._vllm, self._dead = vllm, EngineDeadError
         self._settings = settings
-        self._max_concurrent = settings.max_concurrent_requests or MAX_CONCURRENT_REQUESTS
         name, trust = settings.model_name_or_path, settings.trust_remote_code
         config = hub_call(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=trust))
         limit = getattr(config.get_text_config(), "max_position_embeddings", None) or DEFAULT_MODEL_LEN
@@ -58,13 +73,15 @@ class VLLMSampler:
             gpu_memory_utilization=settings.gpu_memory_utilization,
             enable_prefix_caching=True,
             enable_lora=settings.reserve_lora or settings.adapter_name_or_path is not None,
-            max_num_seqs=self._max_concurrent,
+            language_model_only=True,  # no vision tower of gemma-3-27b-it and the like
             trust_remote_code=trust,
             disable_log_stats=True,
             use_tqdm_on_load=False,
             shutdown_timeout=int(signals.FINISH_S),  # after a SIGTERM to all processes: finish what is in flight
             max_logprobs=-1,  # no limit: beam search reads several per beam
         )
+        if settings.max_concurrent_requests:
+            options["max_num_seqs"] = settings.max_concurrent_requests
         if options["enable_lora"]:
             # The engine supports certain ranks only; one larger than the adapter's works.
             options["max_lora_rank"] = next((rank for rank in LORA_RANKS if rank >= settings.lora_rank), LORA_RANKS[-1])
@@ -74,6 +91,7 @@ class VLLMSampler:
                 enforce_eager=True, enable_chunked_prefill=False, max_num_batched_tokens=max(max_model_len, 4096)
             )
             options.pop("gpu_memory_utilization")
+        options |= chosen
         if settings.adapter_name_or_path is not None:
             self._check_adapter(settings.adapter_name_or_path)  # fails before minutes of loading
         self._guard = EngineGuard()
@@ -84,8 +102,11 @@ class VLLMSampler:
             raise UsageError(
                 f"vLLM could not load {name!r} ({reason(error)}); if memory ran out, lower "
                 "--max_model_len or --gpu_memory_utilization, or raise --tensor_parallel_size"
+                + (f"; --engine_args {' '.join(settings.engine_args)} may be the cause" if chosen else "")
             ) from None
         self._engine = self._llm.llm_engine
+        room = self._engine.vllm_config.scheduler_config.max_num_seqs
+        self._max_concurrent = settings.max_concurrent_requests or room + int(WAITING_SHARE * room)
         self._max_model_len = max_model_len
         self._adapters: dict[str, int] = {}
         self.use_adapter(settings.adapter_name_or_path)

@@ -25,11 +25,12 @@ class Split(TypedDict, total=False):
 
 
 class Rules(TypedDict, total=False):
-    """What decides what overlaps; the last three in manifests only."""
+    """What decides what overlaps; what follows the threshold is in manifests only."""
 
     ngram_size: int
     tokenizer: str
     near_duplicate_threshold: float | None
+    tokens_per_ngram: dict[str, int]  # by language
     benchmarks: dict[str, list[Split]]
     language_not_covered: Pairs
     not_loaded: Pairs
@@ -70,7 +71,9 @@ class Report(msgspec.Struct):
     between_benchmarks: list[SharedRow] = []
 
 
-class AuditHit(Hit, total=False):
+class FullHit(Hit, total=False):
+    """With the id of its record, and the language of both texts."""
+
     id: str | int | None
     language: str
 
@@ -78,7 +81,7 @@ class AuditHit(Hit, total=False):
 class Audit(Report):
     """decontamination_audit.json, the only file with the hits of an audit."""
 
-    hits: dict[str, list[AuditHit]] = {}
+    hits: dict[str, list[FullHit]] = {}
 
 
 class _Input(TypedDict, total=False):
@@ -112,11 +115,11 @@ def manifest(back_translation: BackTranslation, language: str, problems: Problem
     return read_file(FilteredLayout(folder).manifest(language), Manifest, problems) if folder else {}
 
 
-def hits(back_translation: BackTranslation, language: str, problems: Problems) -> Iterator[Hit]:
+def hits(back_translation: BackTranslation, language: str, problems: Problems) -> Iterator[FullHit]:
     """Every hit of a language, in the order of the pairs' file."""
     if back_translation.filtered:
         path = FilteredLayout(back_translation.filtered).hits(language)
-        yield from (hit for _, hit in read_lines(path, Hit, problems))
+        yield from (hit for _, hit in read_lines(path, FullHit, problems))
 
 
 def _read(path: Path, schema: type, problems: Problems) -> Any:

@@ -105,6 +105,14 @@ class _Settings(TypedDict, total=False):
     max_steps: int | None
 
 
+class _RunSettings(TypedDict, total=False):
+    """What is read of the settings of main.py."""
+
+    method_translate: str
+    steps: int
+    number_of_refining_steps: int
+
+
 class _Record(TypedDict, total=False):
     exit_code: int
     hours: float
@@ -306,6 +314,11 @@ class Watcher:
             )
             stage.unit, stage.done = "sentences", done.lines
             stage.of = manifest.get("sentences") or (holder.note.get("sentences") if holder else None)
+            if stage.state != FINISHED and _asks_once(
+                read_file(folder / TRANSLATE_SETTINGS, _RunSettings, self._problems)
+            ):
+                # Lines are in the order of the test set, responses in any.
+                stage.done = max(stage.done, min(responses.totals["responses"], stage.of or math.inf))
             if manifest.get("unanswered_prompts"):
                 stage.state = INCOMPLETE
                 stage.counts["unanswered"] = manifest["unanswered_prompts"]
@@ -459,6 +472,12 @@ class _Flags:
         except ValueError:
             return None
         return values if len(values) in (2, 3) else None
+
+
+def _asks_once(settings: _RunSettings) -> bool:
+    """Whether main.py sends one request for each sentence."""
+    more = settings.get("steps") or settings.get("number_of_refining_steps")
+    return settings.get("method_translate") == "vanilla" and not more
 
 
 def _name(holder: Holder) -> str:

@@ -120,7 +120,8 @@ class TopicJudge:
         part = self.prompt["chat" if self.style == CHAT else "completion"]
         filled = toml_prompts.fill(part, language=corpus.language.name, topic=topic, text=text)
         prompt = as_prompt(filled, self.style)
-        model = [self.inference_api, self.model.model_name_or_path, self._weights]
+        options = inference.engine_options(self.model)
+        model = [self.inference_api, self.model.model_name_or_path, self._weights, *filter(None, [options])]
         return Request(request_id([*model, self.max_new_tokens, self.prompt["stop"], prompt]), prompt, self.seed)
 
     def close(self) -> None:

@@ -39,8 +39,7 @@ def collect(run: Run, options: Options) -> dict | None:
     for folder in run.back_translations:
         found.add_folder(folder)
     hits = found.named(found.hits.chosen())
-    for line in found.problems.lines():
-        options.notice("problem", "contamination", line)
+    options.tell("contamination", found.problems)
     return {
         "languages": found.languages,
         "unchecked": found.unchecked,
@@ -297,7 +296,8 @@ def shared_spans(text: str, other: str, kind: str, rules: dict, language: str) -
     ROUGE-L.
     """
     tokenizer = TOKENIZERS.get(rules.get("tokenizer"), TOKENIZERS["unicode"])
-    n = tokens_per_ngram(rules.get("ngram_size", 10), _script(language), tokenizer.name)
+    n = rules.get("tokens_per_ngram", {}).get(language)
+    n = n or tokens_per_ngram(rules.get("ngram_size", 10), _script(language), tokenizer.name)
     spans, other_spans = tokenizer.spans(text), tokenizer.spans(other)
     tokens, other_tokens = ([token for token, _, _ in one] for one in (spans, other_spans))
     if kind == "near_duplicate":

@@ -32,7 +32,7 @@ def run(whole, tmp_path):
 def look(browser, tmp_path):
     """Build the page of a folder, open it, render all sections; what a reader sees."""
 
-    def see(folder: Path, *flags, code: int = 0) -> str:
+    def see(folder: Path, *flags, code: int | tuple[int, ...] = 0) -> str:
         page = tmp_path / "report.html"
         pages.build(folder, page, *flags, code=code)
         pages.opened(browser, page)
@@ -80,7 +80,7 @@ def test_pages_while_files_grow_are_replaced_and_vanish(look, run, whole):
     worker.start()
     try:
         for _ in range(4):
-            look(run)
+            look(run, code=(0, 3))  # 3: a file vanished between the search and the reading
     finally:
         stop.set()
         worker.join()
@@ -96,7 +96,7 @@ def test_a_file_that_vanishes_between_the_search_and_the_reading(run, whole, tmp
     shutil.rmtree(run / "train-worse")
     (run / "scores.json").unlink()
     with watching(run) as sources:
-        pieces, _ = page.build(found, sources, Options(), 5_000_000, [])
+        pieces = page.build(found, sources, Options(), 5_000_000, [])
     path = tmp_path / "page.html"
     path.write_text("".join(pieces), encoding="utf-8")
     pages.opened(browser, path)
@@ -204,7 +204,7 @@ def test_damaged_and_foreign_files(look, run):
     (run / "manifest_generate.json").write_text("[1, 2]")
     (run / "train-worse" / "train_log.jsonl").write_text('{"step": "many", "loss": "NaN"}\n{"step": 1}\n')
     (run / "scores.json").write_text('{"groups": [{"systems": 3}]}')
-    seen = look(run)
+    seen = look(run, code=3)
     assert "Problem" in seen and "Urdu_translate_rejects.jsonl" in seen
 
 

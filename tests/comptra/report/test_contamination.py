@@ -86,6 +86,25 @@ def test_ngrams_are_longer_in_scripts_without_spaces():
     assert spans == ([(0, 10)], [(0, 10)])
 
 
+def test_the_length_of_ngrams_is_that_of_the_manifest():
+    """Of a language of the user's own table the page does not know the script."""
+    rules = {"ngram_size": 10, "tokenizer": "unicode", "tokens_per_ngram": {"Tenglish": 3}}
+    assert shared_spans("a b c d", "b c d e", "ngram", rules, "Tenglish") == ([(2, 7)], [(0, 5)])
+    assert shared_spans("a b c d", "b c d e", "ngram", rules, "Basque") == ([], [])
+
+
+@pytest.mark.parametrize(
+    "field, value", [("language", 5), ("id", {"a": 1}), ("text", None), ("pair", "0"), ("match", "other")]
+)
+def test_hits_of_another_form_are_left_out(folder, field, value):
+    decontaminate(folder, code=3)
+    hits = FilteredLayout(folder / "run" / FOLDER).hits("Basque")
+    line = json.loads(hits.read_text(encoding="utf-8"))
+    write(hits, {**line, field: value}, line)
+    data, options = collected(folder / "run")
+    assert data["total"] == 1 and any("line 1 is left out: field" in notice.text for notice in options.notices)
+
+
 def test_places_are_counted_as_javascript_counts():
     part = contamination._cut("🦊🦊 a b", [(3, 6)])
     assert part == {"text": "🦊🦊 a b", "spans": [(5, 8)]}
@@ -307,7 +326,7 @@ def test_damaged_files_are_named(folder, content):
     data, options = collected(folder / "run")
     problems = " ".join(notice.text for notice in options.notices)
     assert "decontamination_report.json cannot be read" in problems and "manifest_decontaminate_Basque.json" in problems
-    assert "Basque_translate_contaminated.jsonl, line 2 is left out" in problems
+    assert "the last line of Basque_translate_contaminated.jsonl is being written" in problems
     assert data["total"] == 1 and "it is not known" in unchecked(data)["Basque"]
 
 

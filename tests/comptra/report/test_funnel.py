@@ -68,7 +68,7 @@ def test_files_that_do_not_fit_their_manifests_are_problems(run, tmp_path):
     path.write_text(path.read_text() + '{"sentence": "cut')
     (tmp_path / "run" / "Basque.jsonl").write_text("")
     _, options = collect(tmp_path / "run")
-    told = [notice.text for notice in options.notices if notice.level == "problem" and notice.section == "funnel"]
+    told = [notice.text for notice in options.notices if notice.level != "missing" and notice.section == "funnel"]
     assert any("manifest_generate_Basque.json says kept" in text for text in told)
     assert any("is being written" in text for text in told) and len(told) == len(options.notices)
 
@@ -109,6 +109,21 @@ def test_long_texts_are_cut_and_many_reasons_share_the_room(tmp_path):
     assert {len(examples) for examples in one["examples"].values()} == {funnel.MAX_SHOWN // 400}
     assert all(e["sentence"] == f"{'x' * funnel.MAX_CHARS} … (3,000 characters)" for e in one["examples"]["reason_7"])
     assert one["steps"][1]["removed"] == dict.fromkeys(names, 4)
+
+
+def test_examples_are_drawn_from_the_whole_file(tmp_path):
+    rejected = [{"id": f"p{i}", "rejected": [{"reason": "sentence_too_short", "sentence": str(i)}]} for i in range(600)]
+    tree(
+        tmp_path, {"t/Basque_translate.jsonl": lines(pair("p0")), "t/Basque_translate_rejects.jsonl": lines(*rejected)}
+    )
+
+    def drawn(seed):
+        (one,) = collect(tmp_path, seed=seed, max_examples=20)[0]["funnels"]
+        return [int(example["sentence"]) for example in one["examples"]["sentence_too_short"]]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    for seed in (1, 2, 3):
+        assert len(set(drawn(seed))) == 20 and 150 < sum(drawn(seed)) / 20 < 450
 
 
 def test_paragraphs_of_several_back_translations_are_counted_once(tmp_path):

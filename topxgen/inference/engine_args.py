@@ -1,0 +1,76 @@
+"""Options of vLLM beyond our flags: `--engine_args KEY=VALUE …`, and `--deterministic`.
+
+Whatever may change a response is part of a run's settings (`inference.decoding`), so that responses of two engines do not mix.
+"""
+
+import json
+import os
+from collections.abc import Collection, Iterable
+
+from topxgen.common.errors import UsageError, did_you_mean
+
+# Options that flags of ours set; {option: flag}. max_num_seqs is how many requests the engine decodes at a time.
+FLAGS = {
+    "model": "--model_name_or_path",
+    "tokenizer": "--tokenizer_name_or_path",
+    "dtype": "--dtype",
+    "max_model_len": "--max_model_len",
+    "seed": "--seed",
+    "tensor_parallel_size": "--tensor_parallel_size",
+    "gpu_memory_utilization": "--gpu_memory_utilization",
+    "enable_lora": "--adapter_name_or_path or a LoRA adapter as the model",
+    "max_lora_rank": "--lora_rank",
+    "max_num_seqs": "--max_concurrent_requests",
+    "trust_remote_code": "--trust_remote_code",
+}
+BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
+MIN_CAPABILITY = (8, 0)  # of NVIDIA GPUs, for batch invariance (docs.vllm.ai, features/batch_invariance, vLLM 0.32)
+
+
+def parse(words: Iterable[str]) -> dict:
+    """{option: value} of words such as quantization=fp8, enforce_eager=true and speculative_config={"method": "ngram"}: JSON, else text.
+
+    Raises UsageError for a word without "=", an option that is given twice and one that a flag of ours sets.
+    """
+    options: dict = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        key = key.strip().removeprefix("--").replace("-", "_")
+        if not (sign and key.isidentifier()):
+            raise UsageError(f"{word!r} is not KEY=VALUE: write an option of vLLM, such as quantization=fp8")
+        if key in FLAGS:
+            raise UsageError(f"{word!r} has a flag of its own: pass {FLAGS[key]}")
+        if key in options:
+            raise UsageError(f"--engine_args sets {key} twice; pass it once")
+        try:
+            options[key] = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
+        except ValueError:
+            options[key] = value
+    return options
+
+
+def check_names(options: Collection[str], known: Collection[str], version: str) -> None:
+    """Raise UsageError for an option that vLLM does not have."""
+    for name in options:
+        if name not in known:
+            raise UsageError(
+                f"--engine_args: vLLM {version} has no option {name!r}{did_you_mean(name, known)}; its engine arguments are listed at "
+                "docs.vllm.ai (configuration, engine arguments)"
+            )
+
+
+def switch_on_batch_invariance() -> None:
+    """Make vLLM, before it is loaded, compute a response without regard to the others in its batch.
+
+    Raises UsageError where vLLM cannot.
+    """
+    import torch
+
+    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+    if capability is None or capability < MIN_CAPABILITY:
+        have = "there is no NVIDIA GPU here" if capability is None else f"this one has {'.'.join(map(str, capability))}"
+        raise UsageError(
+            f"--deterministic is vLLM's batch invariance, which needs a GPU of compute capability {'.'.join(map(str, MIN_CAPABILITY))} or "
+            f"more, and {have}: drop it; --dtype float32 makes differences between runs rare"
+        )
+    os.environ[BATCH_INVARIANT] = "1"
