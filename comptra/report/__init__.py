@@ -5,8 +5,12 @@ Each section has a function that collects its data in Python, and a file page/{n
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from topxgen.common.registry import Choice
+
+if TYPE_CHECKING:
+    from topxgen.runs.reading import Problems
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,15 @@ class Options:
         """Tell the reader something once; `level` is one of LEVELS."""
         if (notice := Notice(level, section, text)) not in self.notices:
             self.notices.append(notice)
+
+    def tell(self, section: str, problems: "Problems") -> None:
+        """What reading left out; lines that are still being written are none of the problems."""
+        for line in problems.lines(with_cut=False):
+            self.notice("problem", section, line)
+        if names := [path.name for path in problems.cut]:
+            more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+            text = f"the last line of {', '.join(names[:3])}{more} is being written, or a killed run left it so: it is not counted"
+            self.notice("info", section, text)
 
     def headline(self, label: str, value: float | str, link: str = "") -> None:
         self.headlines.append(Headline(label, value, link))

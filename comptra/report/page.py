@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 # Bytes kept free for what is known last: the list of files, and notices of sections that are collected last.
 ROOM_FOR_REST = 60_000
+MAX_OPEN_NOTICES = 4  # of a level, in a section
 LEVEL_NAMES = {"problem": "Problem", "warning": "Warning", "missing": "Not here", "info": "Note"}
 
 
@@ -65,7 +66,8 @@ def _pieces(
     run: "Run", options: Options, sections: Mapping[str, Section], data: Mapping[str, bytes], made: str
 ) -> Iterator[str]:
     names = [name for name in sections if name in data]
-    broken = [name for name in sections if name not in data and _notices(options, name, ("problem",))]
+    of_section = {name: [notice for notice in options.notices if notice.section == name] for name in sections}
+    broken = [name for name in sections if name not in data and any(n.level == "problem" for n in of_section[name])]
     shown = [name for name in sections if name in names or name in broken]
     script = _script(names)
     libraries = [
@@ -84,8 +86,10 @@ def _pieces(
         "style": _style(names, "tabulator" in {key for n in names for key in sections[n].libraries}),
         "nav": "".join(f'<li><a href="#{name}">{escaped(sections[name].title)}</a></li>' for name in shown),
         "headlines": _headlines(options),
-        "notices": _general_notices(options, sections, shown),
-        "sections": "".join(_section(name, sections[name], options, name in names) for name in shown)
+        "notices": _notices(run, [notice for notice in options.notices if notice.section not in shown]),
+        "sections": "".join(
+            _section(name, sections[name], _notices(run, of_section[name]), name in names) for name in shown
+        )
         or "<p>Nothing in this folder is of a run.</p>",
     }
     template = (HERE / "page" / "page.html").read_text(encoding="utf-8")
@@ -112,9 +116,7 @@ def _size_without(run: "Run", options: Options, sections: Mapping[str, Section])
     return sum(len(piece.encode("utf-8", "replace")) for piece in pieces)
 
 
-def _section(name: str, section: Section, options: Options, has_data: bool) -> str:
-    notices = "".join(_notices(options, name, LEVELS))
-    notices = f'<ul class="notices">{notices}</ul>' if notices else ""
+def _section(name: str, section: Section, notices: str, has_data: bool) -> str:
     large = ' data-large="1"' if section.is_large else ""
     libraries = " ".join(file for key in LIBRARIES if key in section.libraries for file in LIBRARIES[key])
     body = '<div class="body" aria-busy="true"><p class="wait">…</p></div>' if has_data else ""
@@ -124,22 +126,22 @@ def _section(name: str, section: Section, options: Options, has_data: bool) -> s
     )
 
 
-def _notices(options: Options, section: str, levels: Iterable[str]) -> list[str]:
-    chosen = [n for level in levels for n in options.notices if n.level == level and n.section == section]
-    return [_notice(notice) for notice in chosen]
-
-
-def _notice(notice: Notice) -> str:
-    text = escaped(notice.text)
-    return f'<li class="{notice.level}"><b>{LEVEL_NAMES[notice.level]}</b> <span>{text}</span></li>'
-
-
-def _general_notices(options: Options, sections: Mapping[str, Section], shown: list[str]) -> str:
-    """What is of no section that the page has."""
+def _notices(run: "Run", notices: Iterable[Notice]) -> str:
+    """A list of notices, the worst first. Of many of a level the first are shown, and the others on a click."""
     lines = []
     for level in LEVELS:
-        lines += [_notice(n) for n in options.notices if n.level == level and n.section not in shown]
+        own = [_notice(run, notice) for notice in notices if notice.level == level]
+        first = own if len(own) <= MAX_OPEN_NOTICES + 1 else own[:MAX_OPEN_NOTICES]
+        lines += first
+        if rest := own[len(first) :]:
+            more = f"<summary>{len(rest):,} more of this kind</summary><ul>{''.join(rest)}</ul>"
+            lines.append(f'<li class="{level}"><details>{more}</details></li>')
     return f'<ul class="notices">{"".join(lines)}</ul>' if lines else ""
+
+
+def _notice(run: "Run", notice: Notice) -> str:
+    text = escaped(notice.text.replace(f"{run.root}/", ""))
+    return f'<li class="{notice.level}"><b>{LEVEL_NAMES[notice.level]}</b> <span>{text}</span></li>'
 
 
 def _headlines(options: Options) -> str:

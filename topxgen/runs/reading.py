@@ -10,20 +10,23 @@ from topxgen.common.schemas import decode
 
 
 class Problems:
-    """What was left out, a line for each file: its first problem, and how many more there are."""
+    """What was left out, a line for each file: its first problem, and how many more there are. `cut`: the files whose last line
+    is not complete, which is no fault of a run that goes on."""
 
     def __init__(self):
         self._of_file: dict[Path, tuple[str, int]] = {}
+        self.cut: dict[Path, str] = {}
 
     def add(self, path: Path, problem: str) -> None:
         first, count = self._of_file.get(path, (problem, 0))
         self._of_file[path] = first, count + 1
 
-    def lines(self) -> tuple[str, ...]:
-        return tuple(
+    def lines(self, with_cut: bool = True) -> tuple[str, ...]:
+        faults = (
             f"{path}{first}" + (f"; {count - 1} more lines of it are left out" if count > 1 else "")
             for path, (first, count) in self._of_file.items()
         )
+        return *faults, *(f"{path}{problem}" for path, problem in self.cut.items() if with_cut)
 
 
 def read_lines(path: Path, schema: type, problems: Problems) -> Iterator[tuple[int, dict]]:
@@ -44,8 +47,11 @@ def read_lines(path: Path, schema: type, problems: Problems) -> Iterator[tuple[i
                 try:
                     record = decode(line, schema)
                 except ValueError as error:
-                    cut = "" if line.endswith(b"\n") else " (the file is being written, or a run was killed)"
-                    problems.add(path, f", line {number} is left out: {error}{cut}")
+                    problem = f", line {number} is left out: {error}"
+                    if line.endswith(b"\n"):
+                        problems.add(path, problem)
+                    else:
+                        problems.cut[path] = f"{problem} (the file is being written, or a run was killed)"
                     continue
                 yield number, record
     except OSError as error:

@@ -37,7 +37,9 @@ page.sections.contamination = async function (element, data, page) {
     const checked = data.languages.filter((one) => one.status !== "never");
     if (!checked.length) return el("p", {}, "No set of pairs went through decontamination.");
     const [pairs, lost] = [sum(checked.map((one) => one.counts.pairs || 0)), sum(checked.map(droppedPairs))];
-    const texts = sum(data.rows.map((row) => row.benchmark_texts || 0));
+    // The translations of all languages are compared with the same texts.
+    const sizes = new Map(data.rows.map((row) => [`${row.side === "sentence" ? row.language : ""} ${place(row)}`, row.benchmark_texts || 0]));
+    const texts = sum([...sizes.values()]);
     return el("p", {}, data.total
       ? `${number(data.total)} overlaps of ${number(pairs)} pairs with test sets; ${number(lost)} pairs (${page.share(lost, pairs)}) were dropped.`
       : `No overlap: ${number(pairs)} pairs share nothing with the ${number(texts)} texts that they were compared with.`);

@@ -297,16 +297,21 @@ page.sections.pairs = async function (element, data, page) {
   }
 
   let grid, isNarrow, active = null;
-  await build();
-  narrow.addEventListener("change", async () => {
-    if (await build()) await apply(false);
+  let building = build(); // one at a time: Tabulator cannot be destroyed before it is built
+  await building;
+  narrow.addEventListener("change", () => {
+    building = building.then(async () => {
+      if (narrow.matches === isNarrow) return; // the window has changed again
+      await build();
+      await apply(false);
+    });
   });
 
   async function build() {
     if (grid) grid.destroy();
     active = null;
     isNarrow = narrow.matches;
-    const made = grid = new Tabulator(holder, {
+    grid = new Tabulator(holder, {
       data: Array.from({ length: model.count }, (_, i) => ({ i, score: model.score(i), length: model.length(i) })),
       index: "i", height: Math.max(320, Math.min(620, innerHeight - 220)), rowHeight: isNarrow ? 58 : 34, layout: "fitColumns",
       columnDefaults: { headerTooltip: false }, columns: columns(), placeholder: "No row fits these filters.",
@@ -322,7 +327,6 @@ page.sections.pairs = async function (element, data, page) {
     });
     grid.on("headerClick", () => setTimeout(remember));
     await new Promise((done) => grid.on("tableBuilt", done));
-    if (grid !== made) return false; // the window has changed again
     holder.setAttribute("aria-label", "Pairs and rejects");
     holder.setAttribute("aria-rowcount", model.count + 1);
     // Tabulator has a focusable element between grid and rows, which a grid may not have unless it is their group.
@@ -330,7 +334,6 @@ page.sections.pairs = async function (element, data, page) {
     holder.querySelector(".tabulator-tableholder").setAttribute("role", "rowgroup");
     holder.querySelector(".tabulator-table").setAttribute("role", "presentation");
     makeRoom();
-    return true;
   }
 
   /* Beside the open panel there is room for less. */

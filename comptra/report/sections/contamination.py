@@ -39,8 +39,7 @@ def collect(run: Run, options: Options) -> dict | None:
     for folder in run.back_translations:
         found.add_folder(folder)
     hits = found.named(found.hits.chosen())
-    for line in found.problems.lines():
-        options.notice("problem", "contamination", line)
+    options.tell("contamination", found.problems)
     return {
         "languages": found.languages,
         "unchecked": found.unchecked,

@@ -63,8 +63,9 @@ def collect(run: "Run", options: Options) -> dict | None:
     problems, examples = Problems(), Examples(options.seed, options.max_examples)
     found = funnels(run, problems, examples.add)
     trained = trainings(run, found, problems)
-    for line in (*problems.lines(), *(line for part in (*found, *trained) for line in part.problems)):
-        options.notice("problem", NAME, line)
+    options.tell(NAME, problems)
+    for line in (line for part in (*found, *trained) for line in part.problems):
+        options.notice("warning", NAME, line)
     found, trained = [one for one in found if any(s.count for s in one.steps)], [t for t in trained if t.directions]
     if not found and not trained:
         return None

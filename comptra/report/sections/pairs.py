@@ -66,8 +66,7 @@ def collect(run: Run, options: Options) -> dict | None:
     if options.max_bytes is not None:
         room = options.max_bytes - packing.size_of([[*key, count, count] for key, count in choice.totals.items()])
     data = _fitting(units, room, sources)
-    for line in problems.lines():
-        options.notice("problem", "pairs", line)
+    options.tell("pairs", problems)
     shown, total = len(data["rows"]["state"]), choice.totals.total()
     counts = Counter(
         (unit.source, unit.language, row.state, row.reason) for unit in data.pop("units") for row in unit.rows

@@ -21,8 +21,7 @@ def collect(run: "Run", options: Options) -> dict | None:
     """`trainings`: each as topxgen.runs.trainings has it, with its `folder` as text; figures as [step, value]."""
     problems = Problems()
     trainings = [read(folder, problems) for folder in run.trainings]
-    for line in problems.lines():
-        options.notice("problem", NAME, line)
+    options.tell(NAME, problems)
     if not trainings:
         return None
     described = [_described(run.root, training) for training in trainings]

@@ -73,6 +73,15 @@ def test_nothing_sticks_out_of_the_page(shown, width):
     assert shown.run("return document.documentElement.scrollWidth <= innerWidth"), wide
 
 
+def test_changes_of_the_width_in_quick_succession_break_nothing(shown):
+    pages.render(shown)
+    for width in (390, 1280, 390, 1280, 390):
+        shown.size(width, 844)
+    pages.settle(shown)
+    pages.settle(shown)
+    assert shown.faults() == []
+
+
 def test_texts_of_models_are_text(shown):
     pages.render(shown)
     assert shown.run("return window.hacked") is None

@@ -394,3 +394,18 @@ def test_from_the_funnel_to_a_reject_reason_and_back(shown, page, found):
     shown.wait("return location.hash.startsWith('#funnel?') && location.hash.includes('sentence_too_short')")
     assert any(row.sentence in shown.text("#funnel-sentences-sentence_too_short") for row in wanted)
     assert shown.faults() == []
+
+
+def test_rows_of_two_folders_with_the_same_ids_are_told_apart(browser, tmp_path):
+    for folder in ("apertium", "nllb"):
+        record = translated("Basque-1.0", ["Bai, hala da."])
+        record["translations"] = [f"By {folder}."]
+        write(Layout(tmp_path / "run", folder).translations("Basque"), record)
+    pages.build(tmp_path / "run", tmp_path / "page.html")
+    for folder in ("apertium", "nllb"):
+        opened(browser, tmp_path / "page.html", f"pairs?id=Basque-1.0/p0&in={folder}")
+        browser.wait(lambda folder=folder: f"By {folder}." in browser.text("#pairs .detail"))
+        assert browser.run("return Number(document.getElementById('pairs-status').dataset.count)") == 2
+    choose(browser, "folder", "nllb")
+    count(browser, 1)
+    assert browser.faults() == []

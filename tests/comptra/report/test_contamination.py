@@ -326,7 +326,7 @@ def test_damaged_files_are_named(folder, content):
     data, options = collected(folder / "run")
     problems = " ".join(notice.text for notice in options.notices)
     assert "decontamination_report.json cannot be read" in problems and "manifest_decontaminate_Basque.json" in problems
-    assert "Basque_translate_contaminated.jsonl, line 2 is left out" in problems
+    assert "the last line of Basque_translate_contaminated.jsonl is being written" in problems
     assert data["total"] == 1 and "it is not known" in unchecked(data)["Basque"]
 
 

@@ -86,6 +86,22 @@ def test_notices_and_names_are_escaped(tmp_path):
     assert not set("\u202e\u2028\u2066\u0000\u0007") & set(outside) and r"\u202e" in outside
 
 
+def test_many_notices_are_folded_and_none_is_lost(tmp_path):
+    trained(tmp_path)
+    options = Options()
+    for i in range(12):
+        options.notice("problem", "provenance", f"{tmp_path}/file-{i} is damaged")
+    for i in range(page.MAX_OPEN_NOTICES + 1):
+        options.notice("info", "provenance", f"note {i}")
+    with watching(tmp_path) as sources:
+        text = "".join(page.build(find(tmp_path), sources, options, 5_000_000, []))
+    [notices] = re.findall(r'<h2 id="title-provenance">.*?<ul class="notices">(.*?)<div class="body"', text, re.S)
+    before, _, folded = notices.partition("<details><summary>8 more of this kind</summary>")
+    assert re.findall(r"file-(\d+) is", before) == ["0", "1", "2", "3"] and str(tmp_path) not in notices
+    assert re.findall(r"file-(\d+) is", folded) == [str(i) for i in range(4, 12)]
+    assert folded.count("note ") == page.MAX_OPEN_NOTICES + 1 and notices.count("<details>") == 1
+
+
 def test_only_the_scripts_of_the_page_may_run(tmp_path):
     """The policy names exactly the script and libraries that the page holds, and allows no request."""
     sections = {"provenance": replace(SECTIONS["provenance"], libraries=("plot", "tabulator"))}
@@ -137,7 +153,7 @@ def test_the_files_that_were_read_are_listed_with_their_digests(tmp_path):
 
 
 def test_files_that_change_or_vanish_while_they_are_read_have_no_digest(tmp_path):
-    for name in ("grows", "goes", "stays"):
+    for name in ("grows", "goes", "stays", "overwritten"):
         (tmp_path / name).write_text("a")
     with watching(tmp_path) as sources:
         for name in ("grows", "goes", "stays"):
@@ -145,7 +161,8 @@ def test_files_that_change_or_vanish_while_they_are_read_have_no_digest(tmp_path
         with open(tmp_path / "grows", "a") as file:
             file.write("b")
         (tmp_path / "goes").unlink()
-        (tmp_path / "written").write_text("of ours")
+        for name in ("written", "overwritten"):
+            (tmp_path / name).write_text("of ours")
     (tmp_path / "stays").read_text()
     listing = {file["path"]: file for file in sources.listing()}
     assert set(listing) == {"grows", "goes", "stays"}
