@@ -161,9 +161,11 @@ class Audit:
 
     def locate(self, named: str, by: Path) -> Path | None:
         """Where the file or folder is that `by`, a file, names: folders may have been moved or copied since. The longest end of its
-        path that is there counts, seen from the folder of `by` or one above it, up to the root; else the path itself."""
+        path that is there counts, seen from the root or from a folder between it and `by`; else the path itself."""
+        if Path(named).exists() and _absolute(self.root) in _absolute(Path(named)).parents:
+            return Path(named)
         parts = [part for part in Path(named).parts if part not in ("/", ".", "..")]
-        above = [by.parent, *by.parent.parents]
+        above = [*reversed(by.parent.parents), by.parent]
         inside = [folder for folder in above if folder == self.root or self.root in folder.parents]
         for i in range(len(parts)):
             for folder in inside:
@@ -223,9 +225,13 @@ def unclaimed(audit: Audit) -> dict[str, str]:
     for folder, names in audit.folders.items():
         for name in sorted(names - {checksums.NAME}):
             if _absolute(folder / name) not in audit.claimed:
-                reasons = (why for pattern, why in UNCLAIMED.items() if fnmatch.fnmatchcase(name, pattern))
-                found[audit.shown(folder / name)] = next(reasons, "")
+                found[audit.shown(folder / name)] = why_unclaimed(name)
     return found
+
+
+def why_unclaimed(name: str) -> str:
+    """Why nothing claims a file of that name; "" if it should be claimed."""
+    return next((why for pattern, why in UNCLAIMED.items() if fnmatch.fnmatchcase(name, pattern)), "")
 
 
 def as_json(audit: Audit) -> dict:

@@ -13,15 +13,17 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
         return
     for name in sorted(names):
         path = folder / name
-        # A run may be in a folder of that name, too.
-        if (
-            name.endswith(".json")
-            and {"words", "inputs", "outputs"} <= audit.json(path).keys()
-            and (record := audit.attempt(path, lambda p=path: read_json(p, Record)))
-        ):
+        if name.endswith(".json") and (record := audit.attempt(path, lambda p=path: _record(p))):
             for kind in ("inputs", "outputs"):
                 for named, file in record[kind].items():
                     _check_file(audit, path, kind[:-1], named, file)
+
+
+def _record(path: Path) -> Record | None:
+    """None for other files: a run may be in a folder of that name, too."""
+    content = path.read_bytes()
+    is_record = all(key in content for key in (b'"words"', b'"inputs"', b'"outputs"'))
+    return read_json(path, Record) if is_record else None
 
 
 def _check_file(audit: Audit, path: Path, kind: str, named: str, file: dict) -> None:

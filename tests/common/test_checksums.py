@@ -98,6 +98,12 @@ def test_what_has_an_entry_is_not_claimed_anew(claimed):
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
+def test_a_second_entry_of_a_file_is_none():
+    line = f"{'1' * 64}  a"
+    assert checksums.parse(f"{line}\n{'2' * 64}  a\n") == ({"a": "1" * 64}, [(2, f"{'2' * 64}  a")])
+    assert checksums.parse("") == ({}, []) and checksums.parse("\n") == ({}, [(1, "")])
+
+
 def test_lines_of_other_programs_stay(tmp_path):
     other = f"# of a download\n{'0' * 64} *binary.zip\nSHA256 (bsd) = {'0' * 64}\n{'A' * 64}  upper\n"
     (tmp_path / checksums.NAME).write_text(other)

@@ -6,7 +6,7 @@ import os
 import random
 import re
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -239,18 +239,19 @@ def test_a_file_that_a_run_changes_meanwhile_is_no_problem(run, monkeypatch):
     assert audit.unchecked[str(run / PAIRS)] == ["it was changed by a run while it was read"]
 
 
-def test_more_languages_and_no_work_left(run, tiny_nllb, made):
+def datagen_words(made: Path, nllb: str) -> list:
+    """The command of finished_run."""
+    work = made.parent / "work"
+    return [
+        "--paragraphs", work / "texts.txt", "--languages", "Basque", "--output_dir", made, "--use_nllb", "--nllb_name_or_path", nllb,
+        "--cache_dir", work / "cache", "--translate_dir", finished_run.NAME, "--scorer", "confidence", "--number_of_candidates", 3,
+        "--select_by", "confidence", "--min_score", "0.45",
+    ]  # fmt: skip
+
+
+def test_a_command_with_no_work_left(run, tiny_nllb, made):
     """A command with nothing left to do changes nothing, and claims what a killed run could not."""
-    words = ["--paragraphs", made.parent / "work/texts.txt", "--languages", "Basque", "--output_dir", run, "--use_nllb"]
-    words += [
-        "--nllb_name_or_path",
-        tiny_nllb,
-        "--cache_dir",
-        made.parent / "work/cache",
-        "--translate_dir",
-        finished_run.NAME,
-    ]
-    words += ["--scorer", "confidence", "--number_of_candidates", 3, "--select_by", "confidence", "--min_score", "0.45"]
+    words = [word if word != made else run for word in datagen_words(made, tiny_nllb)]
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     whole_run.call("datagen.py", *words)
     after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
@@ -264,6 +265,47 @@ def test_more_languages_and_no_work_left(run, tiny_nllb, made):
     edit(run / "Basque.jsonl", "a", "e")
     whole_run.call("datagen.py", *words)
     assert any("SHA-256" in line for line in problems(run, QUICK)), "an edited file is not attested by the next command"
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_no_entry_is_wrong_wherever_a_run_is_killed(made, tiny_nllb, tmp_path, monkeypatch):
+    """Killed again and again, each time a little later, until it ends; then it is as a run that was never killed."""
+    run, moments = tmp_path / "run", 0
+    words = [word if word != made else run for word in datagen_words(made, tiny_nllb)]
+    for last in range(2, 1000, 3):
+        left = [last]
+
+        def killing(function, left=left):
+            def counted(*args, **kwargs):
+                left[0] -= 1
+                if not left[0]:
+                    raise Killed
+                return function(*args, **kwargs)
+
+            return counted
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", killing(os.replace))
+            patched.setattr(os, "fsync", killing(os.fsync))
+            with suppress(Killed):
+                assert in_process("datagen.py", *words).returncode == 0
+        for folder in (run, run / finished_run.NAME):
+            entries = checksums.read(folder)
+            assert {name: checksums.sha256_of(folder / name) for name in entries} == entries, f"killed at {last}"
+        if left[0] > 0:
+            break
+        moments += 1
+        found = problems(run, QUICK)
+        assert not [line for line in found if "has no checksum" not in line and "counts of" not in line]
+        assert not found or any("has no checksum" in line for line in found), "half a step is said to be one"
+    assert moments > 3 and not problems(run, QUICK)
+    for name in ("Basque.jsonl", "Basque_rejects.jsonl"):
+        assert checksums.read(run)[name] == checksums.read(made)[name]
+    for name in ("Basque_translate.jsonl", "Basque_translate_rejects.jsonl", "Basque_translate_others.jsonl"):
+        assert checksums.read(run / finished_run.NAME)[name] == checksums.read(made / finished_run.NAME)[name]
 
 
 def test_an_older_folder_stays_as_it_is_and_is_said_to_be(run):
