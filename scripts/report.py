@@ -5,9 +5,10 @@
     python scripts/report.py outputs/demo -o all.html --max_mb 60
 
 DIR is the output directory of a run, at any stage: it may still be written to, lack stages, or be of an older version or of the
-original code. A run file stands for its output_dir, and those of its stages. The page has a section for each kind of file that is there: paragraphs and
-pairs with the reasons of rejects, contamination, training, evaluation, and the commands and settings of all stages. It says what it
-does not show. Open it in any current browser; nothing is fetched, and texts of models cannot run in it.
+original code. A run file stands for its output_dir, and those of its stages. The page has a section for each kind of file that is
+there: paragraphs and pairs with the reasons of rejects, distributions, contamination, training, evaluation, and the commands and
+settings of all stages. It says what it does not show. Open it in any current browser; nothing is fetched, and texts of models
+cannot run in it.
 
 All pairs are in the page as long as it stays below --max_mb; beyond that a sample is, with all reasons and languages, and the page
 says how many of how many. Nothing in DIR is changed, unless you write the page there. docs/report.md describes the sections.

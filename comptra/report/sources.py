@@ -61,8 +61,8 @@ def watching(*roots: Path) -> Iterator[Sources]:
 
 def _hook(event: str, args: tuple) -> None:
     if event == "open" and _watchers and isinstance(args[0], str | os.PathLike):
-        path, mode, flags = args
-        if not (mode or "").strip("rbtU") and not flags & (os.O_WRONLY | os.O_RDWR):
+        path, _, flags = args
+        if not flags & (os.O_WRONLY | os.O_RDWR):
             for watcher in _watchers:
                 watcher.opened(os.fspath(path))
 

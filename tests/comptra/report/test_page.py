@@ -153,7 +153,7 @@ def test_the_files_that_were_read_are_listed_with_their_digests(tmp_path):
 
 
 def test_files_that_change_or_vanish_while_they_are_read_have_no_digest(tmp_path):
-    for name in ("grows", "goes", "stays"):
+    for name in ("grows", "goes", "stays", "overwritten"):
         (tmp_path / name).write_text("a")
     with watching(tmp_path) as sources:
         for name in ("grows", "goes", "stays"):
@@ -161,7 +161,8 @@ def test_files_that_change_or_vanish_while_they_are_read_have_no_digest(tmp_path
         with open(tmp_path / "grows", "a") as file:
             file.write("b")
         (tmp_path / "goes").unlink()
-        (tmp_path / "written").write_text("of ours")
+        for name in ("written", "overwritten"):
+            (tmp_path / name).write_text("of ours")
     (tmp_path / "stays").read_text()
     listing = {file["path"]: file for file in sources.listing()}
     assert set(listing) == {"grows", "goes", "stays"}
