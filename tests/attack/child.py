@@ -30,6 +30,7 @@ LIGHT += (
     "scripts.probe_contamination",
     "scripts.report",
     "scripts.status",
+    "scripts.verify",
     "scripts.publish",
     "pyarrow.parquet",
     "scripts.sample",

@@ -24,6 +24,7 @@ BASES = {
     "scripts/probe_contamination.py": STAGES["probe"].command,
     "scripts/report.py": STAGES["report"].command,
     "scripts/publish.py": STAGES["publish"].command,
+    "scripts/verify.py": ("scripts/verify.py", "in"),
     "scripts/status.py": ("scripts/status.py", "in"),
     "scripts/sample.py": ("scripts/sample.py", "in", "--language", "Basque"),
 }

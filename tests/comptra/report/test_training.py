@@ -7,6 +7,7 @@ import pytest
 
 from comptra.report import Options
 from comptra.report.sections import training as section
+from tests.support import pages
 from tests.support.runs import in_process, records
 from topxgen.runs import trainings
 from topxgen.runs.folders import find
@@ -154,3 +155,26 @@ def test_long_logs_become_means_of_steps_and_keep_their_ends(tmp_path):
 
 def test_no_training_is_no_section(tmp_path):
     assert collected(tmp_path) == (None, [])
+
+
+def test_charts_and_warnings_in_a_browser(browser, tmp_path):
+    held_out = {step: {"loss": 2 + step / 100, "loss_<b>x</b> to Basque": 1.5} for step in (0, 10, 20)}
+    for name in ("train-a", "train-b", "<i>c"):
+        written(
+            tmp_path / "run" / name, log_of({10: 1.0, 20: 0.5}, held_out), best_checkpoint="checkpoint-20", steps=20
+        )
+    pages.build(tmp_path / "run", tmp_path / "page.html")
+    pages.opened(browser, tmp_path / "page.html", "training?folder=train-b")
+    pages.render(browser, "training")
+    opened = browser.run("return document.activeElement.closest('details').querySelector('summary').textContent")
+    assert opened == "train-b"
+    seen = browser.text("#training")
+    assert "train-b: held-out loss is 2.2 at the checkpoint, worse than 2 before training" in seen
+    assert "2 → 2.2 worse" in seen and "<i>c" in seen and not browser.all("#training i, #training svg b")
+    titles = [element.text for element in browser.all("#training details[open] > .grid > figure > figcaption")]
+    assert titles[:2] == ["Loss", "Held-out loss by direction"] and browser.all(
+        "#training details[open] figure svg path"
+    )
+    browser.click("#training figure details.screen summary")
+    assert "2.1" in browser.one("#training figure details[open] table").text
+    assert browser.faults() == []
