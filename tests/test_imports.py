@@ -19,7 +19,7 @@ STAGES = ("generation", "decontamination", "training")
 EXPERIMENTS = ROOT / "topxgen" / "experiments"
 # Rooms above the stages, which read what these leave; beside scripts, only these rooms and the page know the first.
 ABOVE = ("runs", "publication")
-READERS = {*(ROOT / "topxgen" / room for room in ABOVE), ROOT / "comptra" / "report"}
+READERS = {*(ROOT / "topxgen" / room for room in ABOVE), ROOT / "comptra" / "report", ROOT / "comptra" / "verify"}
 MODULES = [*ROOT.glob("comptra/**/*.py"), *ROOT.glob("topxgen/**/*.py")]
 # Module of each parser, and the command that prints its help.
 VERIFY = ROOT / "comptra" / "verify"  # reads what all rooms write: of all, it may import all

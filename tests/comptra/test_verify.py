@@ -109,6 +109,18 @@ def test_a_changed_file(run, name, change, said):
     assert any(said in line for line in problems(run))
 
 
+def test_a_decontamination_that_drops_pairs_and_a_published_set(run, made, tmp_path):
+    benchmark = made.parent / "work/benchmark.txt"
+    finished_run.decontaminate(run / finished_run.NAME, benchmark, "--drop_on_sentence_overlap", "pair")
+    manifest = json.loads((run / finished_run.NAME / "manifest_decontaminate_Basque.json").read_text())
+    assert manifest["counts"]["pairs_dropped"] and not problems(run, QUICK)
+    out = tmp_path / "published"
+    whole_run.call("scripts/publish.py", run, "--out", out)
+    assert not problems(out, QUICK)
+    edit(out / "README.md", "num_examples: ", "num_examples: 1")
+    assert any("README.md: pairs in Basque/" in line for line in problems(out, QUICK))
+
+
 def test_two_files_in_each_others_place(run):
     first, second = (sorted((run / "translations").rglob("translate_0.jsonl")))[:2]
     both = first.read_bytes(), second.read_bytes()

@@ -54,3 +54,4 @@ def finish(run: Path, lm: str) -> None:
     score(run)
     call("scripts/data_stats.py", run, "--json", run / "stats.json", "--csv", run / "stats.csv")
     call("scripts/report.py", run, "-o", run / "report.html")
+    call("scripts/publish.py", run / finished_run.NAME, "--out", run / "published", "--formats", "tmx", "moses")
