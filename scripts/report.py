@@ -52,11 +52,13 @@ def build_parser() -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from comptra.report import Options, page
+    from comptra.report import Options, packing, page
     from comptra.report.sources import watching
     from topxgen.runs.folders import find
 
     check_output_files({"--output": args.output})
+    if args.output.exists() and args.output.stat().st_size and not packing.is_page(args.output):
+        raise UsageError(f"--output {args.output} exists and is no page of a run; remove it, or pass another name")
     root, *others = _folders(args.run)
     options = Options(args.seed, args.max_examples, benchmark_dir=args.benchmark_dir)
     limit = int(args.max_mb * MB)

@@ -36,13 +36,18 @@ def packed_size(count: int) -> int:
     return (count + 2) // 3 * 4
 
 
+def is_page(path: Path) -> bool:
+    """Whether a file is a page of scripts/report.py."""
+    with open(path, "rb") as file:
+        return b'<meta name="generator" content="topxgen report' in file.read(4096)
+
+
 def read(page: Path, name: str) -> Any:
     """What the page holds as data of a section or other `name`; None if it has none. Raises UsageError for another file."""
     start = f'<script type="application/gzip;base64" id="data-{name}">'.encode()
-    text = page.read_bytes()
-    if b'<meta name="generator" content="topxgen report' not in text[:4096]:
+    if not is_page(page):
         raise UsageError(f"{page} is not a page of scripts/report.py")
-    found = re.search(re.escape(start) + rb"([A-Za-z0-9+/=]*)</script>", text)
+    found = re.search(re.escape(start) + rb"([A-Za-z0-9+/=]*)</script>", page.read_bytes())
     if found is None:
         return None
     try:

@@ -19,7 +19,9 @@ class Sources:
 
     def opened(self, path: str) -> None:
         name = Path(os.path.abspath(path))
-        if name not in self._seen and any(map(name.is_relative_to, self._roots)) and name.is_file():
+        if name in self._seen or not any(map(name.is_relative_to, self._roots)):
+            return
+        if name.is_file() and os.access(name, os.R_OK):  # the hook comes before the opening, which may fail
             self._seen[name] = _state(name)
 
     def listing(self) -> list[dict]:

@@ -1,5 +1,6 @@
 """The funnel: the same numbers as the manifests, steps that add up, and a line where files do not."""
 
+import errno
 import json
 import shutil
 from collections import Counter
@@ -12,6 +13,7 @@ from tests.runs.test_rows import lines, pair
 from tests.support import finished_run
 from tests.support.runs import in_process, records
 from tests.training.test_train import flags
+from topxgen.runs import reading
 from topxgen.runs.counts import funnels, trainings
 from topxgen.runs.folders import find
 from topxgen.runs.reading import Problems
@@ -235,3 +237,17 @@ def test_a_training_that_streams_and_one_without_facts(tmp_path):
     first, second = trainings(find(tmp_path), [], Problems())
     assert (first.train, first.test, first.problems) == (None, None, [])
     assert (second.name, second.train, second.test, second.problems) == ("pairs.jsonl", None, 5, [])
+
+
+def test_a_disk_that_fails_when_a_file_is_read_again(tmp_path, monkeypatch):
+    tree(tmp_path, {"Basque_translate.jsonl": lines(pair("Basque-1.0", 2), pair("Basque-2.0", 2))})
+    times, check = Counter(), reading.refuse_stand_in
+
+    def fails_later(path):
+        times[path] += 1
+        if times[path] > 1:
+            raise OSError(errno.EIO, "Input/output error")
+        check(path)
+
+    monkeypatch.setattr(reading, "refuse_stand_in", fails_later)
+    assert f"{tmp_path / 'Basque_translate.jsonl'} cannot be read: Input/output error" in read(tmp_path)[1]

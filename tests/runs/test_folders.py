@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from topxgen.common.errors import UsageError
+from topxgen.runs import folders
 from topxgen.runs.folders import BackTranslation, find, languages_of
 
 PAIR = {"sentence": "Kaixo denoi.", "propositions": ["Kaixo denoi."], "translations": ["Hello all."]}
@@ -176,3 +177,15 @@ def test_what_cannot_be_read_is_a_line_and_the_rest_is_found(tmp_path):
     for path in (tmp_path / "none", tmp_path / "scores.json"):
         with pytest.raises(UsageError, match="is not a directory"):
             find(path)
+
+
+def test_pipes_devices_and_files_that_are_too_large_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "MAX_JSON", 100)
+    tree(tmp_path, {"scores.json": '{"groups": []}', "large.json": '{"groups": []}' + " " * 100})
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "device.json").symlink_to("/dev/zero")
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    run = find(tmp_path)
+    assert run.evaluations == (tmp_path / "scores.json",)
+    (problem,) = run.problems
+    assert "large.json is larger than" in problem

@@ -204,6 +204,8 @@ def check_output_files(paths: dict[str, Path | None]) -> None:
     for flag, path in chosen.items():
         if path.is_dir():
             raise UsageError(f"{flag} {path} is a directory; pass the name of a file")
+        if path.exists() and not path.is_file():  # a file that is written replaces what has its name
+            raise UsageError(f"{flag} {path} is a device or a pipe; pass the name of a file")
         check_output_directory(path.parent, f"{flag} {path}", must_exist=True)
     if len({path.resolve() for path in chosen.values()}) < len(chosen):
         raise UsageError(f"{' and '.join(chosen)} name the same file; pass two")

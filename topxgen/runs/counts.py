@@ -170,10 +170,12 @@ def _pairs(one: BackTranslation, language: str, before: Funnel | None, problems:
         _compare(result, layout, "score", language, counts, problems)
         _compare(result, layout, "translate", language, funnel.before_scores(counts), problems)
     dropped, states = Counter(), Counter()
-    for row in of_rows.rows(one, language, rejected=pairs_are_here, problems=Problems()):  # its problems are known
+    again = Problems()
+    for row in of_rows.rows(one, language, rejected=pairs_are_here, problems=again):
         states[row.state] += 1
         dropped[row.reason] += row.state == "contaminated"
         on_row(one.folder, row)
+    problems.add_of_second_reading(again)
     result.not_chosen = states["not_chosen"]
     if before is not None:
         result.steps += [Step(s.name, s.count, dict(s.removed), dict(s.added), s.several) for s in before.steps]

@@ -30,6 +30,7 @@ _WEIGHTS_FILES = {
 _OTHER_JSON = re.compile(
     r"(tokenizer|config|adapter_|generation_|vocab|trainer_state|manifest_|settings_|decontamination_).*"
 )
+MAX_JSON = 200_000_000  # bytes of a file that may be a report
 _TRAINING_FILES = {TRAIN_MANIFEST, "settings_train.json", "train_log.jsonl"}
 
 
@@ -192,6 +193,11 @@ class _Found:
     def _kind(self, path: Path) -> str | None:
         """What a JSON file is, by its contents."""
         try:
+            if not path.is_file():  # a pipe, a device or a link to nothing
+                return None
+            if path.stat().st_size > MAX_JSON:
+                self.problems.append(f"{path} is larger than {MAX_JSON // 10**6} MB and was not read")
+                return None
             data = path.read_bytes()
             if b'"groups"' not in data and b'"words"' not in data:
                 return None

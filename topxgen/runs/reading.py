@@ -21,6 +21,10 @@ class Problems:
         first, count = self._of_file.get(path, (problem, 0))
         self._of_file[path] = first, count + 1
 
+    def add_of_second_reading(self, other: "Problems") -> None:
+        """Those of files that had none when they were read first, as a disk may fail at any time."""
+        self._of_file = {**other._of_file, **self._of_file}
+
     def lines(self, with_cut: bool = True) -> tuple[str, ...]:
         faults = (
             f"{path}{first}" + (f"; {count - 1} more lines of it are left out" if count > 1 else "")

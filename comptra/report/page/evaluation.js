@@ -210,7 +210,7 @@ function viewer(groups, element) {
       state.b = (others[0] || one.systems[0]).id;
     }
     if (!metric()) state.metric = one.metrics.length ? one.metrics[0].name : "";
-    if (!metric() || !(state.sort in SORTS)) state.sort = metric() ? "larger" : "order";
+    if (!metric() || !Object.hasOwn(SORTS, state.sort)) state.sort = metric() ? "larger" : "order";
     const faults = [...new Set(one.systems.flatMap((own) => Object.keys(own.faults)))];
     if (state.show.startsWith("fault:") && !faults.includes(state.show.slice(6))) state.show = "all";
     const fill = (name, options) => controls[name].replaceChildren(...options.map(([value, label]) => option(value, label, state[name])));

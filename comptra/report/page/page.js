@@ -72,9 +72,10 @@ const page = (() => {
 
   /* {name, code (BCP 47), dir, script, endonym} of a language by English name or code of FLORES; what is unknown has dir "auto". */
   function language(name) {
-    let row = languages.languages[name];
+    const of = (table) => (Object.hasOwn(table, name) ? table[name] : null); // a name may be that of a property of all objects
+    let row = of(languages.languages);
     if (!row) {
-      const code = languages.names[name] || name;
+      const code = of(languages.names) || name;
       row = Object.values(languages.languages).find((one) => one[3] === code);
     }
     if (!row) return { name: name || "", code: "", dir: "auto", script: "", endonym: "" };

@@ -5,7 +5,7 @@ A score is shown only if the translations that are here now are those that were 
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Required, TypedDict
@@ -179,8 +179,8 @@ def collect(run: "Run", options: Options) -> dict | None:
         reports = [*_reports(run, options)]
         if not (reports or run.evaluations or run.experiments) and (computed := _computed(run, found, options, load)):
             reports = [("", computed)]
-        shown = [_shown_report(path, report, found, run) for path, report in reports]
-        comparisons = [_shown_comparison(path, one, found, run) for path, one in _comparisons(run, options)]
+        shown = _readable(_shown_report, reports, found, run, options)
+        comparisons = _readable(_shown_comparison, _comparisons(run, options), found, run, options)
         for one in (one for one in [*shown, *comparisons] if one["problems"]):
             options.notice(
                 "problem", NAME, f"{one['path']} is stale: it has scores that the translations here do not have"
@@ -236,6 +236,17 @@ def _computed(run: "Run", found: Found, options: Options, load) -> dict | None:
         "info", NAME, f"no report of comptra.evaluate is here: scores were computed for this page, as by {command}"
     )
     return report
+
+
+def _readable(show: Callable[..., dict], files: Iterable[tuple[str, dict]], found: Found, run: "Run", options: Options):
+    """What `show` makes of each file. What it cannot read was not written by our scripts: schemas do not reach to the depth of tables."""
+    shown = []
+    for path, content in files:
+        try:
+            shown.append(show(path, content, found, run))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            options.notice("problem", NAME, f"{path} cannot be shown: {type(error).__name__} {error}")
+    return shown
 
 
 # Reports

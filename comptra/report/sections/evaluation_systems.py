@@ -174,19 +174,20 @@ def doubts(group: Mapping, row: Mapping, found: Found) -> tuple[list[str], bool]
         lines, _ = read_lines(folder / f"translate_{step}.jsonl")
     except (UsageError, OSError) as error:
         return [_line(error)], True
-    if (recorded := row.get("translations_digest")) is None:  # of an older version
-        return [], False
-    if provenance.digest([line[1] for line in lines[:count]]) != recorded:
+    recorded = row.get("translations_digest")  # None: of an older version
+    if recorded and provenance.digest([line[1] for line in lines[:count]]) != recorded:
         return ["the translations have changed since"], True
     problems = []
     one = found.systems.get(folder)
+    if one is not None and (one.system.src.name, one.system.tgt.name) != (group["src"], group["tgt"]):
+        return [f"they are from {one.system.src.name} into {one.system.tgt.name}"], True
     if step == 0 and one is not None and one.system.references is not None:
         references = one.system.references[:count]
         if group.get("references_digest") not in (None, provenance.digest(references)):
             problems.append("the references are others than those of the report")
         elif problem := _other_score(one, count, group["signatures"].get("chrf"), row["scores"].get("chrf")):
             problems.append(problem)
-    return problems, True
+    return problems, bool(recorded or problems)
 
 
 def _other_score(one: Translations, count: int, signature: str | None, value: Mapping | None) -> str:

@@ -208,6 +208,18 @@ def test_damaged_and_foreign_files(look, run):
     assert "Problem" in seen and "Urdu_translate_rejects.jsonl" in seen
 
 
+@pytest.mark.parametrize("name", ["__proto__", "constructor", "toString"])
+def test_a_language_with_the_name_of_a_property_of_all_objects(look, run, browser, name):
+    for path in [*run.glob("Urdu*"), *(run / PAIRS).glob("Urdu*")]:
+        path.rename(path.with_name(path.name.replace("Urdu", name)))
+    look(run)
+    page = Path(browser.address.removeprefix("file://"))
+    for section in ("funnel", "pairs"):
+        pages.opened(browser, page, f"{section}?language={name}")
+        pages.render(browser)
+        assert browser.faults() == [] and not browser.all(".body > p.bad")
+
+
 def test_texts_of_100_kb(look, run, browser):
     long, word = "word " * 20_000, "w" * 100_000
     pairs = run / PAIRS / "Basque_translate.jsonl"

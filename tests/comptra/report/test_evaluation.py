@@ -231,6 +231,24 @@ def test_a_number_that_the_files_do_not_give_is_not_shown(two):
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda group, row: row["scores"]["chrf"].update(score=77.0), "the report says 77.00"),
+        (lambda group, row: group.update(tgt="Swahili"), "they are from English into Basque"),
+    ],
+)
+def test_claims_of_a_report_without_digests_are_checked_too(two, change, said):
+    report = json.loads((two / "scores.json").read_text())
+    group = next(group for group in report["groups"] if group["tgt"] == "Basque")
+    for row in group["systems"]:
+        del row["translations_digest"]
+    change(group, group["systems"][0])
+    (two / "scores.json").write_text(json.dumps(report))
+    data, options = collected(two)
+    assert said in data["reports"][0]["problems"][0] and "scores.json is stale" in notices(options, "problem")
+
+
 def test_changed_references_are_stale_too(tmp_path):
     test = udhr()
     sides = [tmp_path / f"{side}.txt" for side in ("src", "ref")]
@@ -280,6 +298,15 @@ def test_a_damaged_report_is_said_and_the_others_are_shown(two, content):
     assert len(data["reports"]) == 1 and data["sentences"]
     said = notices(options, "problem") + "\n".join(find(two).problems)
     assert "other.json" in said
+
+
+def test_what_no_table_can_be_made_of_is_said(two):
+    report = json.loads((two / "scores.json").read_text())
+    report["groups"][0]["over_seeds"] = {"baseline": "base", "systems": [{}]}
+    (two / "other.json").write_text(json.dumps(report))
+    data, options = collected(two)
+    assert [one["path"] for one in data["reports"]] == ["scores.json"]
+    assert "other.json cannot be shown: KeyError" in notices(options, "problem")
 
 
 def test_names_of_metrics_in_a_report_are_never_imported(two, tmp_path):

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import json
+import os
 import re
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -170,6 +172,16 @@ def test_files_that_change_or_vanish_while_they_are_read_have_no_digest(tmp_path
     assert listing["stays"]["sha256"] == hashlib.sha256(b"a").hexdigest()
 
 
+def test_a_file_that_may_not_be_read_is_a_problem_and_not_listed(tmp_path, monkeypatch):
+    """As root may read everything, `os.access` says what it would say to others."""
+    path = tmp_path / "scores.json"
+    path.write_text("{}")
+    monkeypatch.setattr(os, "access", lambda name, mode: Path(name) != path)
+    with watching(tmp_path) as sources:
+        path.read_bytes()
+    assert sources.listing() == []
+
+
 def test_a_section_that_cannot_be_made_is_named_and_the_others_are_there(tmp_path, monkeypatch):
     """A folder that becomes a file between looking and reading."""
     trained(tmp_path / "run")
@@ -221,18 +233,22 @@ def test_a_large_section_gets_what_the_others_leave(tmp_path, monkeypatch):
         (("bare.yaml",), "bare.yaml needs output_dir at the top"),
         (("run", "-o", "run"), "is a directory; pass the name of a file"),
         (("run", "-o", "none/page.html"), "there is no directory none"),
+        (("run", "-o", "file.txt"), "file.txt exists and is no page of a run"),
+        (("run", "-o", "pipe"), "pipe is a device or a pipe"),
         (("run", "--max_mb", "0"), "not a number from 1 to 2000"),
     ],
 )
 def test_mistakes_end_in_one_line(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.txt").write_text("x")
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "run").mkdir()
     (tmp_path / "run.yaml").write_text("output_dir: outputs/none\ntrain: {}\n")
     (tmp_path / "bare.yaml").write_text("train: {}\n")
     result = make_page(*words, *([] if "-o" in words else ["-o", "page.html"]))
     assert result.returncode == 2 and message in result.stderr and result.stderr.count("\n") == 1
     assert not (tmp_path / "page.html").exists()
+    assert (tmp_path / "file.txt").read_text() == "x" and (tmp_path / "pipe").is_fifo()
 
 
 def test_a_run_file_stands_for_its_folder(tmp_path, monkeypatch):
@@ -262,3 +278,16 @@ def test_an_empty_folder_is_a_page_that_says_so(tmp_path):
     (tmp_path / "run").mkdir()
     assert make_page(tmp_path / "run", "-o", tmp_path / "page.html").returncode == 0
     assert "Nothing in this folder is of a run." in (tmp_path / "page.html").read_text()
+
+
+def test_a_copy_of_a_run_within_it_is_said_to_count_twice(tmp_path):
+    line = json.dumps({"sentence": "Kaixo.", "propositions": ["Kaixo."], "translations": ["Hello."]}) + "\n"
+    for name in ("nllb", "backup/nllb", "other"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+        (tmp_path / "run" / name / "Basque_translate.jsonl").write_text(line * (2 if name == "other" else 1))
+    shutil.copy(tmp_path / "run/nllb/Basque_translate.jsonl", tmp_path / "run/nllb/Basque_translate_filtered.jsonl")
+    assert make_page(tmp_path / "run", "-o", tmp_path / "page.html").returncode == 0
+    said = re.findall(r"<span>([^<]* is a copy of [^<]*)</span>", (tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert said == [
+        "nllb/Basque_translate.jsonl is a copy of backup/nllb/Basque_translate.jsonl: its pairs are counted twice"
+    ]
