@@ -6,7 +6,7 @@ import hashlib
 import html
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import topxgen
@@ -14,6 +14,7 @@ from comptra.report import LEVELS, LIBRARIES, SECTIONS, Notice, Options, Section
 from comptra.report.sources import Sources
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
+from topxgen.runs.folders import PAIRS
 from topxgen.text import languages
 
 if TYPE_CHECKING:
@@ -57,9 +58,22 @@ def build(
     listing = sources.listing()
     if changed := sum("changed" in file for file in listing):
         options.notice("info", "", f"{changed:,} files were written to while this page was made: the run goes on")
+    for name, first in _copies(listing):
+        options.notice("warning", "", f"{name} is a copy of {first}: its pairs are counted twice")
     meta = {"root": str(run.root), "started": started, "command": command, "sources": listing}
     data["page"] = packing.compressed(meta | {"versions": provenance.versions() | {"topxgen": topxgen.__version__}})
     return list(_pieces(run, options, sections, data, started))
+
+
+def _copies(listing: Iterable[Mapping]) -> Iterator[tuple[str, str]]:
+    """Files of pairs that have the name and content of another one, as in a copy of the run: (path, path of the other)."""
+    seen: dict[tuple, str] = {}
+    for file in listing:
+        key = PurePath(file["path"]).name, file["sha256"]
+        if key[0].endswith(PAIRS) and file["sha256"] and file["size"]:
+            if key in seen:
+                yield file["path"], seen[key]
+            seen.setdefault(key, file["path"])
 
 
 def _pieces(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -277,3 +278,16 @@ def test_an_empty_folder_is_a_page_that_says_so(tmp_path):
     (tmp_path / "run").mkdir()
     assert make_page(tmp_path / "run", "-o", tmp_path / "page.html").returncode == 0
     assert "Nothing in this folder is of a run." in (tmp_path / "page.html").read_text()
+
+
+def test_a_copy_of_a_run_within_it_is_said_to_count_twice(tmp_path):
+    line = json.dumps({"sentence": "Kaixo.", "propositions": ["Kaixo."], "translations": ["Hello."]}) + "\n"
+    for name in ("nllb", "backup/nllb", "other"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+        (tmp_path / "run" / name / "Basque_translate.jsonl").write_text(line * (2 if name == "other" else 1))
+    shutil.copy(tmp_path / "run/nllb/Basque_translate.jsonl", tmp_path / "run/nllb/Basque_translate_filtered.jsonl")
+    assert make_page(tmp_path / "run", "-o", tmp_path / "page.html").returncode == 0
+    said = re.findall(r"<span>([^<]* is a copy of [^<]*)</span>", (tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert said == [
+        "nllb/Basque_translate.jsonl is a copy of backup/nllb/Basque_translate.jsonl: its pairs are counted twice"
+    ]
