@@ -1,6 +1,5 @@
 """What main.py translates: a test set in two languages, and the pairs that demonstrations are taken from."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
+from topxgen.common.checksums import sha256_of
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
 from topxgen.corpora import benchmarks, examples, tables
@@ -297,6 +297,4 @@ def _generated(folder: Path | None, src: Language, tgt: Language) -> tuple[Pairs
         for _, record in read_translations(path)
         for sentence, translation in zip(record["propositions"], record["translations"], strict=True)
     ]
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return pairs, {"from": str(path.absolute()), "sha256": sha256, "decontaminated": path.name == names[0]}
+    return pairs, {"from": str(path.absolute()), "sha256": sha256_of(path), "decontaminated": path.name == names[0]}

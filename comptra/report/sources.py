@@ -1,11 +1,12 @@
 """Which files a page was made from, with their SHA-256: whoever has both can check that they still fit."""
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from topxgen.common.checksums import sha256_of
 
 _watchers: list["Sources"] = []
 
@@ -33,8 +34,7 @@ class Sources:
         files = []
         for path, before in sorted(self._seen.items()):
             try:
-                with open(path, "rb") as file:
-                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                sha256 = sha256_of(path)
             except FileNotFoundError:
                 sha256 = None
             first = self._roots[0]

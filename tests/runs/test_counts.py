@@ -14,9 +14,10 @@ from tests.support import finished_run
 from tests.support.runs import in_process, records
 from tests.training.test_train import flags
 from topxgen.runs import reading
-from topxgen.runs.counts import funnels, trainings
+from topxgen.runs.counts import funnels
 from topxgen.runs.folders import find
 from topxgen.runs.reading import Problems
+from topxgen.runs.training_data import training_data
 
 
 def read(root, on_row=lambda folder, row: None):
@@ -80,7 +81,7 @@ def test_the_steps_of_a_run_are_those_of_its_manifests(run):
 
 def test_the_sets_of_a_training(run):
     found, _ = read(run)
-    (training,) = trainings(find(run), found, Problems())
+    (training,) = training_data(find(run), found, Problems())
     facts = json.loads((run / "train" / "data_manifest.json").read_text())
     read_, selected = training.directions["English to Basque"]
     assert training.problems == [] and training.both_directions
@@ -107,7 +108,7 @@ def test_files_that_changed_behind_their_manifests(copy):
         sum(f"less what was removed are {left}, but decontaminated are {left - gone}" in line for line in problems) == 1
     )
     assert sum(f"says that {left} pairs were left, but {filtered} has {left - gone}" in line for line in problems) == 1
-    (training,) = trainings(find(copy), [found], Problems())
+    (training,) = training_data(find(copy), [found], Problems())
     assert [line for line in training.problems if f"{left} pairs of English to Basque were read" in line]
     (copy / "Basque.jsonl").open("a").write(lines({"text": "Bat gehiago.", "id": "Basque-999999.0"}))
     (folder / "Basque_translate.jsonl").open("a").write(lines(pair("Basque-999998.0"), pair("Basque-999999.0")))
@@ -217,24 +218,24 @@ def manifest(counts: dict, train: int, test: int, name: str = "topxgen") -> dict
 )  # fmt: skip
 def test_selections_of_training_data_add_up(tmp_path, counts, sets, both, removed):
     tree(tmp_path, {"t/data_manifest.json": manifest(counts, *sets), "t/settings_train.json": {"reverse": both}})
-    (training,) = trainings(find(tmp_path), [], Problems())
+    (training,) = training_data(find(tmp_path), [], Problems())
     assert training.problems == [] and training.directions["English to Basque"][0].removed == removed
     tree(tmp_path, {"t/data_manifest.json": manifest(counts, sets[0] + 1, sets[1])})
-    (training,) = trainings(find(tmp_path), [], Problems())
+    (training,) = training_data(find(tmp_path), [], Problems())
     assert [f"are not the {sum(sets)} that were selected" in line for line in training.problems] == [True]
     for number in (3, 30):
         wrong = counts | ({"by_size": number} if "by_size" in counts else {"by_percentile": number})
         tree(tmp_path, {"t/data_manifest.json": manifest(wrong, *sets)})
-        told = trainings(find(tmp_path), [], Problems())[0].problems
+        told = training_data(find(tmp_path), [], Problems())[0].problems
         assert any(f"{number} pairs of English to Basque were selected" in line for line in told)
     tree(tmp_path, {"t/data_manifest.json": manifest({"read": 10, "pairs": 9}, 9, 0)})
-    assert any("are 10, but 9 are used" in line for line in trainings(find(tmp_path), [], Problems())[0].problems)
+    assert any("are 10, but 9 are used" in line for line in training_data(find(tmp_path), [], Problems())[0].problems)
 
 
 def test_a_training_that_streams_and_one_without_facts(tmp_path):
     tree(tmp_path, {"a/train_log.jsonl": "", "b/train_log.jsonl": "",
                     "b/data_manifest.json": {"streamed": "pairs.jsonl", "test_pairs": 5, "sha256": "0"}})  # fmt: skip
-    first, second = trainings(find(tmp_path), [], Problems())
+    first, second = training_data(find(tmp_path), [], Problems())
     assert (first.train, first.test, first.problems) == (None, None, [])
     assert (second.name, second.train, second.test, second.problems) == ("pairs.jsonl", None, 5, [])
 

@@ -5,14 +5,13 @@ folders that are moved or removed. Manifests of older versions name folders alon
 that are still there. What is missing, damaged or of another file raises nothing: its link says why the chain `ends`.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NotRequired, Required, TypedDict
 
-from topxgen.common import schemas
+from topxgen.common import checksums, schemas
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_jsonl
 from topxgen.common.provenance import weights_id
@@ -379,8 +378,7 @@ def sha256_of(path: Path) -> str:
 
 @cache
 def _sha256(path: Path, _size: int, _modified_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums.sha256_of(path)
 
 
 def of_back_translation(path: Path, language: str, seen: frozenset[Path] = frozenset()) -> Link:

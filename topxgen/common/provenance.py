@@ -100,8 +100,7 @@ def _sha256(file: Path) -> str:
             return text
     except (OSError, UnicodeDecodeError):
         pass
-    with open(file, "rb") as opened:
-        value = hashlib.file_digest(opened, "sha256").hexdigest()
+    value = checksums.sha256_of(file)
     with contextlib.suppress(OSError):  # a read-only home: read again next time
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(kept, [value])

@@ -2,7 +2,6 @@
 
 import argparse
 import fcntl
-import hashlib
 import logging
 import os
 import shlex
@@ -242,8 +241,7 @@ class Chain:
 def _digest(path: Path) -> str:
     if path.suffix in WEIGHTS:
         return provenance.weights_id(path)
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return checksums.sha256_of(path)[:16]
 
 
 @contextmanager

@@ -12,20 +12,13 @@ from math import isclose
 from pathlib import Path
 from typing import TypedDict
 
-from topxgen.common.lineage import DATA_MANIFEST, TRAIN_MANIFEST
 from topxgen.common.records import FilteredLayout, Layout, ParagraphRecord, RejectRecord, TranslationRejects
 from topxgen.generation import funnel
 from topxgen.inference.response_cache import RESPONSE_KEYS, ResponseRecord
 from topxgen.runs import rows as of_rows
-from topxgen.runs.folders import BackTranslation, Run, common_end, languages_of, layout_of
+from topxgen.runs.folders import BackTranslation, Run, languages_of, layout_of
 from topxgen.runs.reading import Problems, read_file, read_lines
 from topxgen.runs.rows import Row
-
-# Of the counts of training data: sizes, and what was left out before it was counted as read.
-NOT_REASONS = (
-    "read", "by_percentile", "by_size", "asked", "duplicates", "pairs", "unaligned", "unaligned_documents",
-)  # fmt: skip
-OURS = ("topxgen", "ours")  # training sets whose paths are those of filtered files
 
 
 @dataclass
@@ -59,20 +52,6 @@ class Funnel:
         return next((step for step in self.steps if step.name == name), None)
 
 
-@dataclass
-class Training:
-    """What train.py read, by direction, and the sets that it made of it."""
-
-    folder: Path
-    name: str
-    directions: dict[str, list[Step]]
-    train: int | None
-    test: int | None
-    both_directions: bool
-    sources: dict[str, list[Funnel]] = field(default_factory=dict)  # by direction, whose pairs were read
-    problems: list[str] = field(default_factory=list)
-
-
 class _Counts(TypedDict, total=False):
     counts: dict
     prompts_asked: int | None
@@ -80,30 +59,6 @@ class _Counts(TypedDict, total=False):
 
 class _Whole(TypedDict, total=False):
     counts: dict[str, dict]
-
-
-class _Direction(TypedDict, total=False):
-    path: str
-    counts: dict[str, int]
-
-
-class _Data(TypedDict, total=False):
-    """data_manifest.json, as far as it is read."""
-
-    name: str
-    streamed: str
-    languages: dict[str, _Direction]
-    train_pairs: int
-    test_pairs: int
-
-
-class _TrainSettings(TypedDict, total=False):
-    reverse: bool
-
-
-class _TrainManifest(TypedDict, total=False):
-    settings: _TrainSettings
-    data: _Data
 
 
 OnRow = Callable[[Path, Row], object]
@@ -143,16 +98,16 @@ def _generation(folder: Path, language: str, problems: Problems) -> Funnel:
     if not counts.get("native"):
         asked = manifest.get("prompts_asked") or counts["prompts"]
         if counts["prompts"] or asked:
-            result.steps.append(Step("prompts", asked, _without_zeros({"no_response": asked - counts["prompts"]})))
+            result.steps.append(Step("prompts", asked, without_zeros({"no_response": asked - counts["prompts"]})))
             for reason in funnel.RESPONSE_REASONS:
                 removed[reason] = rejected.pop(reason, 0)
             removed["not_needed"] = counts["not_needed"]
-            result.steps.append(Step("responses", counts["answers"], _without_zeros(removed), several=True))
+            result.steps.append(Step("responses", counts["answers"], without_zeros(removed), several=True))
         result.usage = {key: counts[key] for key in ("prompt_tokens", "completion_tokens") if counts[key]}
     texts = counts["kept"] - counts["brought_along"] + rejected.total()
     if texts or result.steps:
         name = "native_texts" if counts.get("native") else "texts"
-        added = _without_zeros({"brought_along": counts["brought_along"]})
+        added = without_zeros({"brought_along": counts["brought_along"]})
         result.steps.append(Step(name, texts, _in_order(rejected, funnel.TEXT_REASONS), added, several=True))
     result.steps.append(Step("paragraphs", counts["kept"]))
     return result
@@ -185,9 +140,9 @@ def _pairs(one: BackTranslation, language: str, before: Funnel | None, problems:
         result.steps = [s for s in result.steps if s is not paragraphs]
         result.steps.append(Step("paragraphs", counts["paragraphs"]))
     elif not pairs_are_here:  # and so not known which were translated
-        paragraphs.removed = _without_zeros({"without_pairs_here": paragraphs.count - counts["paragraphs"]})
+        paragraphs.removed = without_zeros({"without_pairs_here": paragraphs.count - counts["paragraphs"]})
     else:
-        paragraphs.removed = _without_zeros({"not_translated": paragraphs.count - counts["paragraphs"]})
+        paragraphs.removed = without_zeros({"not_translated": paragraphs.count - counts["paragraphs"]})
     rejected = _in_order(Counter(counts["rejected"]), funnel.PAIR_REASONS)
     if pairs_are_here:
         result.steps.append(Step("sentences", counts["sentences"], rejected, several=True))
@@ -280,73 +235,10 @@ def _records(path: Path, schema: type, problems: Problems) -> Iterator[dict]:
     return (record for _, record in read_lines(path, schema, problems))
 
 
-def _without_zeros(counts: dict[str, int]) -> dict[str, int]:
+def without_zeros(counts: dict[str, int]) -> dict[str, int]:
     return {reason: count for reason, count in counts.items() if count}
 
 
 def _in_order(counts: Counter, reasons: tuple[str, ...]) -> dict[str, int]:
     """By the order of `reasons`, others behind them."""
     return {reason: counts[reason] for reason in dict.fromkeys((*reasons, *counts)) if counts[reason]}
-
-
-def trainings(run: Run, found: list[Funnel], problems: Problems) -> list[Training]:
-    """What each training read and how it was split; pairs of `found` that it read are compared with what it counted."""
-    return [_training(folder, found, problems) for folder in run.trainings]
-
-
-def _training(folder: Path, found: list[Funnel], problems: Problems) -> Training:
-    manifest = read_file(folder / TRAIN_MANIFEST, _TrainManifest, problems)
-    data = read_file(folder / DATA_MANIFEST, _Data, problems) or manifest.get("data", {})
-    settings = manifest.get("settings") or read_file(folder / "settings_train.json", _TrainSettings, problems)
-    both = bool(settings.get("reverse"))
-    result = Training(
-        folder, data.get("name") or data.get("streamed", ""), {}, data.get("train_pairs"), data.get("test_pairs"), both
-    )
-    total = 0
-    for direction, part in data.get("languages", {}).items():
-        counts = Counter(part.get("counts", {}))
-        removed = {reason: count for reason, count in counts.items() if reason not in NOT_REASONS}
-        removed["duplicates"] = counts["duplicates"]
-        selected = next((counts[key] for key in ("by_percentile", "by_size") if key in counts), None)
-        if selected is not None:
-            removed["not_selected"] = counts["read"] - sum(removed.values()) - counts["pairs"]
-            if selected not in (counts["pairs"], counts["pairs"] + counts["duplicates"]):
-                result.problems.append(
-                    f"{folder}: {selected} pairs of {direction} were selected, but {counts['pairs']} are used"
-                )
-        steps = [Step("read", counts["read"], _without_zeros(removed)), Step("selected", counts["pairs"])]
-        if steps[0].left != steps[1].count:
-            result.problems.append(
-                f"{folder}: {counts['read']} pairs of {direction} less what was dropped are {steps[0].left}, but {counts['pairs']} are used"
-            )
-        result.directions[direction] = steps
-        total += counts["pairs"]
-        if result.name in OURS:
-            result.sources[direction] = sources = _sources(part, found)
-            now = sum(one.step("decontaminated").count for one in sources)
-            if sources and now != counts["read"]:
-                result.problems.append(
-                    f"{folder}: {counts['read']} pairs of {direction} were read, but {part['path']} now has {now}"
-                )
-    expected = total * (2 if both else 1)
-    if result.directions and None not in (result.train, result.test) and result.train + result.test != expected:
-        result.problems.append(
-            f"{folder}: {result.train} pairs to train on and {result.test} to test on are not the {expected} that were selected"
-        )
-    return result
-
-
-def _sources(part: _Direction, found: list[Funnel]) -> list[Funnel]:
-    """The funnels whose filtered files a training read, where all of them are here; [] else."""
-    cleaned = [one for one in found if one.back_translation and one.step("decontaminated")]
-    sources = []
-    for text in filter(None, part.get("path", "").split(", ")):
-        ends = [
-            common_end(Path(text), FilteredLayout(one.back_translation.filtered).filtered(one.language))
-            for one in cleaned
-        ]
-        best = max(ends, default=0)
-        if best < 2 or ends.count(best) > 1:  # its name and its folder's
-            return []
-        sources.append(cleaned[ends.index(best)])
-    return sources

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from topxgen.common.lineage import TRAIN_MANIFEST
+from topxgen.common.lineage import DATA_MANIFEST, TRAIN_MANIFEST
 from topxgen.runs.reading import Problems, read_file, read_lines
 from topxgen.training.checkpoints import STATE_FILE
 from topxgen.training.model import SKIPPED_PAIRS_FILE
@@ -21,14 +21,31 @@ class _Entry(TypedDict):
     step: int
 
 
-class _Manifest(TypedDict, total=False):
+class Direction(TypedDict, total=False):
+    path: str
+    counts: dict[str, int]
+
+
+class Data(TypedDict, total=False):
+    """data_manifest.json, as far as it is read."""
+
+    name: str
+    streamed: str
+    languages: dict[str, Direction]
+    train_pairs: int
+    test_pairs: int
+
+
+class Manifest(TypedDict, total=False):
+    """manifest_train.json, as far as it is read."""
+
     complete: bool
     steps: int
     stopped_early: bool
     best_checkpoint: str | None
     metric_for_best_model: str | None
     settings: dict
-    data: dict
+    data: Data
 
 
 class _State(TypedDict, total=False):
@@ -63,7 +80,7 @@ class Training:
     steps: int  # done
     max_steps: int | None
     settings: dict
-    data: dict
+    data: Data
     metric: str  # that chooses the checkpoint
     chosen: int | None
     checkpoints: tuple[int, ...]  # that are there
@@ -74,10 +91,21 @@ class Training:
     left_out: dict[str, int]  # pairs that were too long, by set
 
 
+def read_manifest(folder: Path, problems: Problems) -> Manifest:
+    """With `complete`, `settings` and `data`, also of a training that has no manifest: it runs, or was interrupted."""
+    manifest = read_file(folder / TRAIN_MANIFEST, Manifest, problems)
+    return {
+        **manifest,
+        "complete": manifest.get("complete", bool(manifest)),
+        "settings": manifest.get("settings") or read_file(folder / SETTINGS_FILE, dict, problems),
+        "data": read_file(folder / DATA_MANIFEST, Data, problems) or manifest.get("data", {}),
+    }
+
+
 def read(folder: Path, problems: Problems) -> Training:
     """A training that has finished, runs, or was interrupted; of older versions, too."""
-    manifest = read_file(folder / TRAIN_MANIFEST, _Manifest, problems)
-    settings = manifest.get("settings") or read_file(folder / SETTINGS_FILE, dict, problems)
+    manifest = read_manifest(folder, problems)
+    settings = manifest["settings"]
     log = [entry for _, entry in read_lines(folder / LOG_FILE, _Entry, problems)]
     checkpoints = tuple(sorted(filter(None, map(_checkpoint_step, folder.glob("checkpoint-*")))))
     state = read_file(folder / f"checkpoint-{checkpoints[-1]}" / STATE_FILE, _State, problems) if checkpoints else {}
@@ -87,12 +115,12 @@ def read(folder: Path, problems: Problems) -> Training:
     until = [entry for entry in evaluations if chosen is None or entry["step"] <= chosen]
     return Training(
         folder,
-        bool(manifest.get("complete", bool(manifest))),
+        manifest["complete"],
         bool(manifest.get("stopped_early")),
         max([entry["step"] for entry in log] + [manifest.get("steps") or 0]),
         state.get("max_steps") or settings.get("max_steps"),
         settings,
-        manifest.get("data") or {},
+        manifest["data"],
         manifest.get("metric_for_best_model") or settings.get("metric_for_best_model") or "loss",
         chosen,
         checkpoints,

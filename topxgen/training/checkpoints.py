@@ -46,18 +46,16 @@ def mark_complete(folder: Path, **facts) -> None:
         with open(path, "rb") as file:
             os.fsync(file.fileno())
     with ThreadPoolExecutor() as pool:
-        checksums = dict(
-            zip([str(path.relative_to(folder)) for path in files], pool.map(_checksum, files), strict=True)
-        )
-    write_json(folder / CHECKSUM_FILE, {**facts, "files": checksums})
+        listed = dict(zip([str(path.relative_to(folder)) for path in files], pool.map(_checksum, files), strict=True))
+    write_json(folder / CHECKSUM_FILE, {**facts, "files": listed})
 
 
 def _checksum(path: Path, ends_only: bool = False) -> list[int | str]:
     """[size in bytes, SHA-256 in hex]."""
     size = path.stat().st_size
+    if not ends_only:
+        return [size, checksums.sha256_of(path)]
     with open(path, "rb") as file:
-        if not ends_only:
-            return [size, hashlib.file_digest(file, "sha256").hexdigest()]
         head = file.read(ENDS_BYTES)
         file.seek(max(0, size - ENDS_BYTES))
         return [size, hashlib.sha256(head + file.read()).hexdigest()[:ENDS_DIGITS]]

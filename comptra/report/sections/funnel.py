@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comptra.report import Options
-from topxgen.runs.counts import Funnel, Step, Training, funnels, trainings
+from topxgen.runs.counts import Funnel, Step, funnels
 from topxgen.runs.reading import Problems
 from topxgen.runs.rows import NOT_CHOSEN, Row
+from topxgen.runs.training_data import TrainingData, training_data
 
 if TYPE_CHECKING:
     from topxgen.runs.folders import Run
@@ -62,7 +63,7 @@ def collect(run: "Run", options: Options) -> dict | None:
     reason; `trainings`; `reasons` in words, of those that occur."""
     problems, examples = Problems(), Examples(options.seed, options.max_examples)
     found = funnels(run, problems, examples.add)
-    trained = trainings(run, found, problems)
+    trained = training_data(run, found, problems)
     options.tell(NAME, problems)
     for line in (line for part in (*found, *trained) for line in part.problems):
         options.notice("warning", NAME, line)
@@ -157,7 +158,7 @@ def _step(step: Step) -> dict:
     }
 
 
-def _training(root: Path, one: Training, found: list[Funnel]) -> dict:
+def _training(root: Path, one: TrainingData, found: list[Funnel]) -> dict:
     """`sources`: by direction the places in `funnels` whose pairs it read."""
     return {
         "folder": relative(root, one.folder),
