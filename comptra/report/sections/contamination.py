@@ -121,6 +121,11 @@ class _Found:
         part = report.languages.get(language, {}) if report else {}
         if manifest and part.get("input_sha256") != manifest.get("input_sha256"):
             part = {}  # of an earlier run
+        elif manifest and part.get("counts") != manifest.get("counts"):
+            part = {}
+            self._not_checked(
+                folder, language, "decontamination_report.json counts otherwise than the manifest, which is shown"
+            )
         settings = manifest.get("settings") or part.get("settings") or (report.settings if part else {})
         if not settings:
             text = "filtered, but without a manifest or report: it is not known what it was checked against"

@@ -315,6 +315,18 @@ def test_a_report_of_an_earlier_run_is_not_believed(folder):
     assert "something old" not in unchecked(collected(folder / "run")[0])["Basque"]
 
 
+def test_counts_of_a_report_that_are_not_those_of_the_manifest_are_said(folder):
+    decontaminate(folder, code=3)
+    report = folder / "run" / FOLDER / "decontamination_report.json"
+    forged = json.loads(report.read_text(encoding="utf-8"))
+    pairs = forged["languages"]["Basque"]["counts"]["pairs"]
+    forged["languages"]["Basque"]["counts"]["pairs"] = 77
+    report.write_text(json.dumps(forged), encoding="utf-8")
+    data = collected(folder / "run")[0]
+    assert "counts otherwise than the manifest" in unchecked(data)["Basque"]
+    assert next(one for one in data["languages"] if one["language"] == "Basque")["counts"]["pairs"] == pairs
+
+
 @pytest.mark.parametrize("content", [b"{", b'{"languages": 5, "counts": 5}', b"[]", b"\xff\xfe", b""])
 def test_damaged_files_are_named(folder, content):
     decontaminate(folder, code=3)
