@@ -98,4 +98,6 @@ def test_many_attacks_on_training_and_merging(heavy_campaign, kind):
 
 
 def test_every_script_is_attacked():
-    assert {stage.command[0] for stage in STAGES.values()} | {COMPARE[0]} == set(SCRIPTS)
+    """Those that write nothing cannot lose anything by a kill or a fault: they meet hostile flags and files alone."""
+    only_read = {"scripts/status.py", "scripts/sample.py", "scripts/verify.py"}
+    assert {stage.command[0] for stage in STAGES.values()} | {COMPARE[0]} == set(SCRIPTS) - only_read

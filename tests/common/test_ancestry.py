@@ -47,7 +47,7 @@ def card(front: str) -> str:
         ({"README__md": "# base_model: none/here\n"}, None),
         ({"config__json": {"_name_or_path": HUB}}, HUB),
         ({"config__json": {"_name_or_path": "/gone/folder/of/mine"}}, None),
-        ({"config__json": {"_name_or_path": "models/gemma-3-270m"}}, None),
+        ({"config__json": {"_name_or_path": "models/not-here"}}, None),
         ({"config__json": {"_name_or_path": 3}}, None),
         ({"config__json": "{"}, None),
         (

@@ -267,6 +267,14 @@ def test_a_lock_of_another_machine_is_said_to_be_unknown(begun):
     assert (found.processes[0]["host"], found.processes[0]["command"]) == ("node17", "datagen.py --x 'a b'")
 
 
+@pytest.mark.parametrize("note", ['{"command": 7}', '{"stages": 7}', '{"translate_dir": ["x"]}', "[1]", "{"])
+def test_a_damaged_lock_says_nothing(begun, note):
+    (begun / ".lock-Basque").write_text(f"process 7 on node17\n{note}\n")
+    os.mkfifo(begun / ".lock-Urdu")
+    found = Watcher(begun).look()
+    assert found.stages[0].state == "unknown" and [one["command"] for one in found.processes] == [""]
+
+
 def test_a_run_of_all_stages_is_read_and_nothing_changes(tmp_path):
     made = synthetic_run.make(tmp_path / "run", 300, ("Basque", "Urdu"))
     (tmp_path / "run" / ".lock").write_text("process 1 on here")  # as older versions left it

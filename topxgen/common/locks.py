@@ -156,6 +156,18 @@ class _Held:
             self._heartbeat.stop()
 
 
+class Note(TypedDict, total=False):
+    """What a run says of itself in its lock; a note of other types is none."""
+
+    command: list[str]
+    stages: list[str]
+    translate_dir: str | None
+    paragraphs: int | None
+    steps: int | None
+    sentences: int | None
+    prices: list[float] | None
+
+
 class _Owner(TypedDict):
     host: str
     process: Annotated[int, msgspec.Meta(gt=0, lt=1 << 31)]
@@ -278,7 +290,7 @@ def _holder(directory: Path, name: str) -> Holder | None:
 
 def _asked(path: Path, part: str | None) -> Holder:
     """Who holds a lock file, by the kernel; by what the file says, if it is not locked."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not stop it
     try:
         text = os.pread(descriptor, 1 << 20, 0).decode(errors="replace")
         since = os.fstat(descriptor).st_mtime
@@ -293,7 +305,7 @@ def _asked(path: Path, part: str | None) -> Holder:
     named = re.fullmatch(r"process (\d+) on (.+)", first.strip())
     host = named[2] if named else ""
     try:
-        note = decode(second.encode()) if second.strip() else {}
+        note = decode(second.encode(), Note) if second.strip() else {}
     except ValueError:
         note = {}
     state = "held" if kind != fcntl.F_UNLCK else "unknown" if host not in ("", socket.gethostname()) else "left"

@@ -24,6 +24,7 @@ function outcomes(funnels, label) {
 
 page.sections.funnel = function (element, data, page) {
   const folders = new Set(data.funnels.map((one) => one.folder));
+  const meaning = (reason) => (Object.hasOwn(data.reasons, reason) ? data.reasons[reason] : null);
   const label = (one) => (folders.size > 1 ? `${one.language}, ${one.folder}` : one.language);
   const detail = page.el("div", {});
   const select = page.el("select", { id: "funnel-of", onchange: () => choose(data.funnels[select.value], null, true) },
@@ -90,7 +91,7 @@ page.sections.funnel = function (element, data, page) {
     };
     const title = examples.length ? page.el("button", { type: "button", class: "link", "aria-expanded": String(isOpen), "aria-controls": id, onclick: toggle }, plain(name)) : plain(name);
     const count = change === null ? page.number(one.not_chosen) : `${change > 0 ? "+" : "−"}${page.number(Math.abs(change))}`;
-    body.append(page.el("tr", { class: "reason" }, page.el("th", { scope: "row" }, title, data.reasons[name] ? page.el("span", { class: "note" }, data.reasons[name]) : null), page.el("td", {}),
+    body.append(page.el("tr", { class: "reason" }, page.el("th", { scope: "row" }, title, meaning(name) && page.el("span", { class: "note" }, meaning(name))), page.el("td", {}),
       page.el("td", { class: "number" }, count), page.el("td", { class: "note" }, change < 0 ? `${page.share(-change, step.count)} of the ${STEPS[step.name] || plain(step.name)}` : change === null ? "other candidates" : "")));
     if (examples.length) {
       body.append(below);
@@ -119,7 +120,7 @@ page.sections.funnel = function (element, data, page) {
 
   function trainings() {
     const rows = data.trainings.flatMap((one) => Object.entries(one.directions).map(([direction, [read, used]], i) => ({ one, direction, read, used, first: i === 0 })));
-    const removed = ({ read }) => page.el("span", {}, Object.entries(read.removed).map(([reason, count], i) => [i ? ", " : "", page.el("span", { title: data.reasons[reason] }, plain(reason)), ` ${page.number(count)}`]));
+    const removed = ({ read }) => page.el("span", {}, Object.entries(read.removed).map(([reason, count], i) => [i ? ", " : "", page.el("span", { title: meaning(reason) }, plain(reason)), ` ${page.number(count)}`]));
     const ofAll = (key) => ({ one, first }) => (first ? one[key] : null);
     return page.table([
       { title: "training", value: ({ one }) => page.el("span", {}, page.el("span", { class: "path" }, page.marked(one.folder)), ` (${one.name})`) }, { title: "direction", value: "direction" },

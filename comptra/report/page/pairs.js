@@ -544,8 +544,10 @@ page.sections.pairs = async function (element, data, page) {
   return {
     async show(params) {
       for (const key of KEYS) filters[key] = params[key] || "";
+      for (const key of ["min", "max"]) if (!Number.isFinite(Number(filters[key]))) filters[key] = "";
       writeControls();
-      if (filters.sort) grid.setSort(filters.sort === "id" ? "i" : filters.sort, filters.order || "asc");
+      const field = filters.sort === "id" ? "i" : filters.sort;
+      if (columns().some((column) => column.field === field && column.sorter)) grid.setSort(field, filters.order === "desc" ? "desc" : "asc");
       const i = params.id ? model.find(params.id, params.in) : undefined;
       if (i !== undefined) { selected = i; open = true; }
       await apply(false);

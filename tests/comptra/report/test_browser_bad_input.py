@@ -212,12 +212,30 @@ def test_damaged_and_foreign_files(look, run):
 def test_a_language_with_the_name_of_a_property_of_all_objects(look, run, browser, name):
     for path in [*run.glob("Urdu*"), *(run / PAIRS).glob("Urdu*")]:
         path.rename(path.with_name(path.name.replace("Urdu", name)))
-    look(run)
+    rejects = run / PAIRS / f"{name}_translate_rejects.jsonl"
+    rewrite(rejects, lambda record: record | {"rejected": [one | {"reason": name} for one in record["rejected"]]})
+    seen = look(run)
+    assert "native code" not in seen and "[object Object]" not in seen
     page = Path(browser.address.removeprefix("file://"))
     for section in ("funnel", "pairs"):
         pages.opened(browser, page, f"{section}?language={name}")
         pages.render(browser)
         assert browser.faults() == [] and not browser.all(".body > p.bad")
+
+
+def test_links_that_name_what_is_not_there(look, run, browser):
+    look(run)
+    page = Path(browser.address.removeprefix("file://"))
+    for fragment in (
+        "pairs?sort=__proto__&order=x",
+        "pairs?min=abc&max=1e999",
+        "evaluation?sort=constructor",
+        "none?x",
+    ):
+        pages.opened(browser, page, fragment)
+        pages.render(browser)
+        assert browser.faults() == [] and not browser.all(".body > p.bad"), fragment
+        assert browser.run("return Number(document.getElementById('pairs-status').dataset.count)") > 0, fragment
 
 
 def test_texts_of_100_kb(look, run, browser):
