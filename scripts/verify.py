@@ -84,7 +84,7 @@ def lines(audit, verbose: bool):
         f"{checked['files']:,} files ({checked['bytes'] / 1e6:,.1f} MB), {checked['counts']:,} counts and digests, "
         f"{checked['scores']:,} scores checked; {len(unclaimed):,} files claimed by nothing"
     )
-    yield f"{len(audit.problems):,} claims do not hold" if audit.problems else "all of this holds"
+    yield f"{len(audit.problems):,} claims do not hold" if audit.problems else "everything checked holds"
 
 
 def main() -> int:

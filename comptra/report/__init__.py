@@ -70,7 +70,7 @@ LIBRARIES = {
     "tabulator": ("tabulator.min.js",),
     "diff": ("diff.min.js",),
 }
-# problem: something could not be read, and the page is incomplete; warning: what was read bodes ill.
+# problem: something could not be read, and the page is incomplete; warning: what was read points to a fault of the run.
 LEVELS = ("problem", "warning", "missing", "info")
 
 

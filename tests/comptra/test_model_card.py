@@ -110,7 +110,7 @@ def test_scores_go_to_the_model_that_translated(place):
     assert table.count("\n| udhr test[:4] | ") == 6 and " to " in table and "`nrefs:1|" in table
     assert basque.text.index(BEGIN) < basque.text.index("## Licence") < basque.text.index("## Data")
     checked = run("scripts/verify.py", place / "basque").stdout
-    assert "all of this holds" in checked, checked
+    assert "everything checked holds" in checked, checked
     assert "README.md" in (place / "basque" / "SHA256SUMS").read_text()
     for line in ("## Use", "## Evaluation", "## Training", "## Versions"):
         assert basque.text.count(line) == 1

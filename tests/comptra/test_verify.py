@@ -64,7 +64,7 @@ def test_a_whole_run_holds(run):
 def test_the_command(run, tmp_path):
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()}
     result = in_process("scripts/verify.py", run, "--json", tmp_path / "result.json", "--verbose")
-    assert result.returncode == 0 and result.stdout.endswith("all of this holds\n"), result.stdout
+    assert result.returncode == 0 and result.stdout.endswith("everything checked holds\n"), result.stdout
     assert "claimed by nothing:" in result.stdout and "rates.json: speed" in result.stdout
     assert json.loads((tmp_path / "result.json").read_text())["holds"] is True
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()} == before

@@ -127,6 +127,14 @@ def test_filtered_folders_elsewhere_are_found_by_their_manifests(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("flags", [["--input_dir", "a/nllb"], ["--input_dir=a/nllb"]])
+def test_the_input_of_an_older_decontamination_is_in_its_command(tmp_path, flags):
+    tree(tmp_path, {f"{name}/nllb/Basque_translate.jsonl": PAIR for name in "ab"})
+    tree(tmp_path, decontaminated("clean", "Basque", ""))
+    tree(tmp_path, {"clean/manifest_decontaminate_Basque.json": {"command": ["decontamination.py", *flags, "--x"]}})
+    assert ("a/nllb", None, ("Basque",), "clean") in shown(tmp_path)
+
+
 def test_of_two_decontaminations_one_is_shown_and_the_other_named(tmp_path):
     tree(tmp_path, {"nllb/Basque_translate.jsonl": PAIR})
     tree(tmp_path, decontaminated("first", "Basque", "nllb", "2026-01-01"))

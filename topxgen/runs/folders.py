@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -285,12 +285,16 @@ class _Found:
         if language in self.pairs.get(output, ()):
             return output, finished
         folders = [folder for folder, named in self.pairs.items() if language in named]
-        flags = manifest.get("command", [])
-        given = dict(pairwise(flags)).get("--input_dir")
-        recorded = Path(manifest.get("lineage", {}).get("name") or given or output)
+        given = values_of_flag(manifest.get("command", []), "--input_dir")
+        recorded = Path(manifest.get("lineage", {}).get("name") or next(filter(None, given), output))
         best = max((common_end(recorded, folder) for folder in folders), default=0)
         nearest = [folder for folder in folders if common_end(recorded, folder) == best]
         return (nearest[0] if len(nearest) == 1 and (best or len(folders) == 1) else output), finished
+
+
+def relative(root: Path, path: Path) -> str:
+    """How messages and the page name a folder or file: from `root`, whole if it is not below that."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def common_end(first: Path, second: Path) -> int:
@@ -317,6 +321,7 @@ class _Command(TypedDict, total=False):
 
 
 def values_of_flag(command: list[str], flag: str) -> list[str]:
-    """The words behind a flag of a command line."""
-    behind = command[command.index(flag) + 1 :] if flag in command else []
+    """The words behind a flag of a recorded command, also of --flag=value."""
+    words = [part for word in command for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    behind = words[words.index(flag) + 1 :] if flag in words else []
     return list(takewhile(lambda word: not word.startswith("--"), behind))

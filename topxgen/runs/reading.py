@@ -61,7 +61,7 @@ def read_lines(path: Path, schema: type, problems: Problems) -> Iterator[tuple[i
     except OSError as error:
         problems.add(path, f" cannot be read: {error.strerror}")
     except UsageError as error:
-        problems.add(path, f" is left out: {error}")
+        problems.add(path, f" is left out: it{str(error).removeprefix(str(path))}")
 
 
 def read_file(path: Path, schema: type, problems: Problems) -> dict:

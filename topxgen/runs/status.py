@@ -21,7 +21,7 @@ from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS
 from topxgen.common.records import FilteredLayout, Layout
 from topxgen.common.translation_folders import RESPONSES
 from topxgen.inference.costs import COUNTED, Prices
-from topxgen.runs.folders import BackTranslation, Run, find, languages_of, layout_of
+from topxgen.runs.folders import BackTranslation, Run, find, languages_of, layout_of, values_of_flag
 from topxgen.runs.growing import Tally
 from topxgen.runs.reading import Problems, read_file
 
@@ -444,16 +444,10 @@ class _Flags:
     """What is read of a recorded command."""
 
     def __init__(self, words: Sequence[str] | None):
-        self._words = [
-            part for word in words or () for part in (word.split("=", 1) if word.startswith("--") else [word])
-        ]
+        self._command = list(words or ())
 
     def _values(self, flag: str) -> list[str]:
-        if flag not in self._words:
-            return []
-        rest = self._words[self._words.index(flag) + 1 :]
-        end = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
-        return rest[:end]
+        return values_of_flag(self._command, flag)
 
     def paragraphs(self, language: str) -> int | None:
         """How many datagen.py was to keep in a language; None if that is not known."""

@@ -15,7 +15,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.records import FilteredLayout
 from topxgen.runs import overlaps
-from topxgen.runs.folders import BackTranslation, Run
+from topxgen.runs.folders import BackTranslation, Run, relative
 from topxgen.runs.reading import Problems
 from topxgen.runs.rows import pairs_file, records
 from topxgen.text import languages
@@ -92,7 +92,7 @@ class _Found:
         self.hits, self.problems = HitSample(options.seed), Problems()
 
     def _name(self, folder: Path) -> str:
-        return name_of(self.run, folder)
+        return relative(self.run.root, folder)
 
     def _not_checked(self, folder: BackTranslation, language: str, text: str) -> None:
         self.unchecked.append({"folder": self._name(folder.folder), "language": language, "text": text})
@@ -197,11 +197,6 @@ class _Found:
                 for hit in of_file:
                     hit["id"] = names.get(hit["line"], hit.get("id"))
         return hits
-
-
-def name_of(run: Run, folder: Path) -> str:
-    """How the page names a folder of pairs."""
-    return folder.relative_to(run.root).as_posix() if folder.is_relative_to(run.root) else str(folder)
 
 
 def _unchecked(part: dict, settings: dict, counts: Counter, language: str, target: str) -> Iterator[str]:

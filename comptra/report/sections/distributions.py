@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from comptra.report import Options
 from comptra.report.histograms import Histogram, shared_bins
-from comptra.report.sections.funnel import relative
 from topxgen.common.errors import UsageError
 from topxgen.common.lineage import TRAIN_MANIFEST
 from topxgen.common.provenance import TRANSLATE_MANIFEST, digest
@@ -21,7 +20,7 @@ from topxgen.common.records import SHARED_RESPONSES, FilteredLayout, ParagraphRe
 from topxgen.corpora.topics import read_categories, read_topics
 from topxgen.inference.costs import COUNTED, Prices
 from topxgen.runs.counts import responses
-from topxgen.runs.folders import BackTranslation, languages_of, layout_of, values_of_flag
+from topxgen.runs.folders import BackTranslation, languages_of, layout_of, relative, values_of_flag
 from topxgen.runs.reading import Problems, read_file, read_lines
 from topxgen.runs.rows import pairs_file, records
 from topxgen.text import languages

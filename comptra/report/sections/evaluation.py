@@ -18,6 +18,7 @@ from comptra.tables import MARKS, Cell, Table, matrix, series, title_of, variant
 from topxgen.common import hub
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
+from topxgen.runs.folders import relative
 
 if TYPE_CHECKING:
     from topxgen.runs.folders import Run
@@ -173,7 +174,7 @@ def collect(run: "Run", options: Options) -> dict | None:
         args = evaluation_systems.arguments(run.translations or [run.root], options.benchmark_dir)
         found = evaluation_systems.read(run.translations, args, load)
         for folder, problem in found.unread.items():
-            options.notice("missing", NAME, f"{_relative(folder, run)} is not shown: {problem}")
+            options.notice("missing", NAME, f"{relative(run.root, folder)} is not shown: {problem}")
         for problem in dict.fromkeys(found.without_references.values()):
             options.notice("missing", NAME, f"no references, and so no scores of sentences: {problem}")
         reports = [*_reports(run, options)]
@@ -192,13 +193,11 @@ def collect(run: "Run", options: Options) -> dict | None:
         scored |= labels.keys()
         if reports or comparisons:
             for folder in found.systems.keys() - scored:
-                options.notice("missing", NAME, f"{_relative(folder, run)} has no scores in a report; evaluate again")
+                options.notice(
+                    "missing", NAME, f"{relative(run.root, folder)} has no scores in a report; evaluate again"
+                )
         sentences = evaluation_sentences.collect(found, [report for _, report in reports], labels, run, options)
     return {"reports": shown, "comparisons": comparisons, "sentences": sentences}
-
-
-def _relative(path: Path, run: "Run") -> str:
-    return str(path.relative_to(run.root)) if path.is_relative_to(run.root) else str(path)
 
 
 def _reports(run: "Run", options: Options) -> Iterator[tuple[str, dict]]:
@@ -209,9 +208,9 @@ def _reports(run: "Run", options: Options) -> Iterator[tuple[str, dict]]:
             options.notice("problem", NAME, str(error))
             continue
         if report.get("groups"):
-            yield _relative(path, run), report
+            yield relative(run.root, path), report
         else:
-            options.notice("info", NAME, f"{_relative(path, run)} has no scores")
+            options.notice("info", NAME, f"{relative(run.root, path)} has no scores")
 
 
 def _computed(run: "Run", found: Found, options: Options, load) -> dict | None:
@@ -264,7 +263,7 @@ def _shown_report(path: str, report: dict, found: Found, run: "Run") -> dict:
                 unknown.append(row["path"])
     supported = without(report, set(unsupported))
     problems = [
-        f"{_relative(found.locate(row) or Path(row), run)}, {title_of(report['groups'][number])}: its scores are left out, {reason}"
+        f"{relative(run.root, found.locate(row) or Path(row))}, {title_of(report['groups'][number])}: its scores are left out, {reason}"
         for (number, row), reason in unsupported.items()
     ]
     if unsupported:
@@ -337,7 +336,7 @@ def _panel(panel: series.Panel) -> dict:
 def _comparisons(run: "Run", options: Options) -> Iterator[tuple[str, dict]]:
     for path in run.experiments:
         try:
-            yield _relative(path, run), read_json(path, Experiment, "compare again")
+            yield relative(run.root, path), read_json(path, Experiment, "compare again")
         except (UsageError, OSError) as error:
             options.notice("problem", NAME, str(error))
 
@@ -352,7 +351,7 @@ def _shown_comparison(path: str, report: dict, found: Found, run: "Run") -> dict
                 if fits is None:
                     unknown.append(folder)
                 elif not fits:
-                    reasons.append(f"chrF++ of {_relative(found.locate(folder), run)} ({name}) is another one now")
+                    reasons.append(f"chrF++ of {relative(run.root, found.locate(folder))} ({name}) is another one now")
         if reasons:
             direction = f"{group['dataset']} from {group['src']} into {group['tgt']}"
             problems.append(f"{direction}: the table is left out, {'; '.join(reasons)}. Compare again.")

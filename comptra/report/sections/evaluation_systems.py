@@ -17,6 +17,7 @@ from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.corpora import tables
+from topxgen.runs.folders import common_end
 from topxgen.text.languages import Language
 
 if TYPE_CHECKING:
@@ -75,23 +76,13 @@ class Found:
     def locate(self, recorded: str) -> Path | None:
         """The folder of a run whose path was recorded, perhaps before the tree moved: the one whose path ends most like it, in
         the names of model and run at least."""
-        parts = Path(recorded).parts
-        folders = [*self.systems, *self.unread]
-        if exact := [folder for folder in folders if folder.resolve() == Path(recorded).resolve()]:
+        path, folders = Path(recorded), [*self.systems, *self.unread]
+        if exact := [folder for folder in folders if folder.resolve() == path.resolve()]:
             return exact[0]
-        alike = {folder: _common_end(folder.absolute().parts, parts) for folder in folders}
+        alike = {folder: common_end(path, folder) for folder in folders}
         best = max(alike.values(), default=0)
         nearest = [folder for folder, count in alike.items() if count == best]
         return nearest[0] if best >= 2 and len(nearest) == 1 else None
-
-
-def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
-    count = 0
-    for a, b in zip(reversed(one), reversed(other), strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
 
 
 def arguments(folders: Iterable[Path], benchmark_dir: Path | None, *more: str) -> argparse.Namespace:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from comptra.report import Options
 from topxgen.runs.counts import Funnel, Step, funnels
+from topxgen.runs.folders import relative
 from topxgen.runs.reading import Problems
 from topxgen.runs.rows import NOT_CHOSEN, Row
 from topxgen.runs.training_data import TrainingData, training_data
@@ -185,7 +186,3 @@ def _headlines(found: list[Funnel], options: Options) -> None:
         pairs += next((s.count for s in reversed(one.steps) if s.name in ("decontaminated", "pairs")), 0)
     options.headline("paragraphs", paragraphs, f"#{NAME}")
     options.headline("pairs", pairs, "#pairs?state=kept")
-
-
-def relative(root: Path, path: Path) -> str:
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

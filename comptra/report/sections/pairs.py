@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from comptra.report import Options, packing
-from comptra.report.sections.contamination import MAX_TEXT, name_of, order, utf16_length
-from topxgen.runs.folders import BackTranslation, Run, languages_of
+from comptra.report.sections.contamination import MAX_TEXT, order, utf16_length
+from topxgen.runs.folders import BackTranslation, Run, languages_of, relative
 from topxgen.runs.reading import Problems
 from topxgen.runs.rows import Row, paragraphs, rows, texts
 
@@ -55,8 +55,8 @@ def collect(run: Run, options: Options) -> dict | None:
 
     None if there is neither a pair nor a rejected text.
     """
-    sources = [Source(name_of(run, one.folder), one, None, one.languages) for one in run.back_translations]
-    sources += [Source(name_of(run, one), None, one, languages_of(one)) for one in run.generations]
+    sources = [Source(relative(run.root, one.folder), one, None, one.languages) for one in run.back_translations]
+    sources += [Source(relative(run.root, one), None, one, languages_of(one)) for one in run.generations]
     problems = Problems()
     choice = choose(sources, options, problems)
     if not choice.totals:

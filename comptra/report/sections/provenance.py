@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from comptra.report import Options
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
+from topxgen.common.records import FilteredLayout
+from topxgen.runs.folders import relative
 
 if TYPE_CHECKING:
     from topxgen.runs.folders import Run
@@ -79,7 +81,7 @@ def _step(root: Path, path: Path, manifest: dict) -> dict:
     language = path.stem.removeprefix(f"manifest_{stage}").removeprefix("_") if path.stem.startswith("manifest") else ""
     return {
         "stage": stage,
-        "folder": _relative(root, path.parent),
+        "folder": relative(root, path.parent),
         "files": [path.name],
         "languages": [language] if language else [],
         # Manifests are written last; those of training say whether it went on to the end.
@@ -130,7 +132,7 @@ def _records(root: Path, folder: Path, options: Options) -> Iterator[dict]:
                 key: short(record.get(key))
                 for key in ("words", "inputs", "outputs", "exit_code", "started", "finished", "hours")
             }
-            yield {"stage": path.stem, "folder": _relative(root, folder.parent), **kept}
+            yield {"stage": path.stem, "folder": relative(root, folder.parent), **kept}
 
 
 def _missing(run: "Run", steps: list[dict]) -> Iterator[str]:
@@ -141,13 +143,15 @@ def _missing(run: "Run", steps: list[dict]) -> Iterator[str]:
     if run.generations and not run.back_translations:
         yield "paragraphs were not back-translated: there are no pairs"
     for one in run.back_translations:
-        name = _relative(run.root, one.folder)
+        name = relative(run.root, one.folder)
         of_folder = {step["stage"] for step in steps if step["folder"] == name}
         if not of_folder & {"translate", "score"}:
             yield f"{name} has no manifest of its pairs: how they were made is not known"
         if one.filtered is None:
             yield f"{name} was not decontaminated"
-        elif left := [language for language in one.languages if not _is_filtered(one.filtered, language)]:
+        elif left := [
+            language for language in one.languages if not FilteredLayout(one.filtered).filtered(language).exists()
+        ]:
             yield f"{name} was not decontaminated in {', '.join(left)}"
     if not run.trainings:
         yield "no model was trained here"
@@ -155,10 +159,6 @@ def _missing(run: "Run", steps: list[dict]) -> Iterator[str]:
         yield "no test set was translated here"
     elif not run.evaluations and not run.experiments:
         yield "translations were not scored into a file: python -m comptra.evaluate DIR --json FILE writes one"
-
-
-def _is_filtered(folder: Path, language: str) -> bool:
-    return (folder / f"{language}_translate_filtered.jsonl").exists()
 
 
 def short(value: Any) -> Any:
@@ -180,7 +180,3 @@ def _read(path: Path, schema: type, options: Options) -> dict:
     except (OSError, UsageError) as error:
         options.notice("problem", NAME, str(error))
         return {}
-
-
-def _relative(root: Path, path: Path) -> str:
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comptra.report import Options
+from topxgen.runs.folders import relative
 from topxgen.runs.reading import Problems
 from topxgen.runs.trainings import Training, read
 
@@ -39,9 +40,7 @@ def _described(root: Path, training: Training) -> dict:
         )
     kept = ("is_complete", "stopped_early", "steps", "max_steps", "chosen", "checkpoints", "averaged", "left_out")
     return {
-        "folder": training.folder.relative_to(root).as_posix()
-        if training.folder.is_relative_to(root)
-        else str(training.folder),
+        "folder": relative(root, training.folder),
         **{name: getattr(training, name) for name in kept},
         "metric": METRICS.get(training.metric, training.metric),
         "settings": {name: training.settings.get(name) for name in SHOWN},
