@@ -92,6 +92,7 @@ class MetricX(_NeuralMetric):
 
     def __init__(self, settings: MetricSettings, *, version: int, with_reference: bool):
         name = metricx_model(settings.metricx_name_or_path, version, with_reference)
+        mt5.refuse_adapter(name)
         require(mt5.needs(name))
         folder = local_folder(name)
         checkpoint = metricx.read_checkpoint(str(folder))
@@ -114,6 +115,7 @@ class MTRanker(_NeuralMetric):
 
     def __init__(self, settings: MetricSettings):
         name = settings.mt_ranker_name_or_path
+        mt5.refuse_adapter(name)
         require(mt5.needs(name))
         folder = local_folder(name)
         checkpoint = mt_ranker.read_checkpoint(str(folder))
