@@ -27,17 +27,20 @@ import atexit
 import logging
 import os
 import sys
+from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
 from topxgen.common import files, flag_rules, hub, lineage
+from topxgen.common import needs as wanted
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
-from topxgen.corpora import benchmarks
+from topxgen.common.needs import Need
 from topxgen.flags import add_language_flags, add_partial_benchmark_flag
-from topxgen.training import arguments, run, training_data
+from topxgen.training import arguments, named_datasets, run, training_data
 from topxgen.training.arguments import DEFAULT_STEPS, IS_MAIN_PROCESS, SCHEDULERS
+from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.export import FORMATS, export
 from topxgen.training.export import check as check_export
 from topxgen.training.flag_rules import RAW_TEXT_RULES, RULES, check_exclusive
@@ -213,12 +216,20 @@ def build_parser() -> Parser:
     return parser
 
 
+def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
+    """What a command loads that does not come with the package."""
+    return [
+        *wanted.models(args.model_name_or_path),
+        *wanted.tokenizers(args.tokenizer_name_or_path),
+        *named_datasets.needs(DatasetSpec.from_args(args)),
+    ]
+
+
 def train(args: argparse.Namespace) -> int:
     """Run all stages; the exit code."""
     # Flags: check them, set the defaults that depend on others
     arguments.resolve(args)
-    dataset = benchmarks.REPOS.get(args.dataset_name_or_path, args.dataset_name_or_path)
-    hub.require([args.model_name_or_path, args.tokenizer_name_or_path], [dataset])
+    hub.require(needs(args))
 
     # Data: read, select, split off the test set, add the other direction
     train_pairs, test_pairs, facts = (training_data.open_stream if args.streaming else training_data.build_sets)(args)

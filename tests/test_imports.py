@@ -87,9 +87,9 @@ def test_only_scripts_know_the_experiments_which_know_of_scripts_their_flags_alo
     named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and ":" in str(node.value)}
     named = {name for name in named if re.fullmatch(r"\w+(\.\w+)*:\w+", name)}
     assert named == {
-        *(f"{s}:build_parser" for s in scripts - {"comptra"}),
-        "comptra.evaluate:build_parser",
-        "scripts.merge_lora:build_parser",
+        f"{module}:{function}"
+        for module in (*(scripts - {"comptra"}), "comptra.evaluate", "scripts.merge_lora")
+        for function in ("build_parser", "needs")
     }
 
 
