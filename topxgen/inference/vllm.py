@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
+from multiprocessing import connection
 from signal import SIGUSR1
 
 from topxgen.common import signals
@@ -105,11 +107,26 @@ class VLLMSampler:
                 + (f"; --engine_args {' '.join(settings.engine_args)} may be the cause" if chosen else "")
             ) from None
         self._engine = self._llm.llm_engine
+        self._report_death()
         room = self._engine.vllm_config.scheduler_config.max_num_seqs
         self.capacity = settings.max_concurrent_requests or room + int(WAITING_SHARE * room)
         self._max_model_len = max_model_len
         self._adapters: dict[str, int] = {}
         self.use_adapter(settings.adapter_name_or_path)
+
+    def _report_death(self) -> None:
+        """Have `step` raise if the engine's process is killed, by a lack of memory, say: vLLM 0.32 would wait for it forever."""
+        core = self._engine.engine_core
+        manager = getattr(getattr(core, "resources", None), "engine_manager", None)
+        if manager is None or not hasattr(core, "outputs_queue"):
+            return
+        sentinels, outputs, dead = [process.sentinel for process in manager.processes], core.outputs_queue, self._dead
+
+        def watch() -> None:
+            connection.wait(sentinels)
+            outputs.put(dead())
+
+        threading.Thread(target=watch, name="engine", daemon=True).start()
 
     def use_adapter(self, adapter: str | None) -> None:
         from vllm.lora.request import LoRARequest
