@@ -19,6 +19,7 @@ import re
 import shutil
 import sys
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -31,6 +32,7 @@ from topxgen.common.files import read_json
 from topxgen.common.flag_rules import Rule
 from topxgen.common.hub import hub_call, load_weights, model_file
 from topxgen.common.locks import OutputLock
+from topxgen.common.needs import Need, models
 from topxgen.inference import adapters
 from topxgen.text import languages
 from topxgen.translation import conversion
@@ -226,6 +228,11 @@ def run(args: argparse.Namespace) -> int:
             if args.ctranslate2:
                 shutil.rmtree(output, ignore_errors=True)
     return 0
+
+
+def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
+    """What a command loads that does not come with the package."""
+    return models(str(args.adapter), args.base_model_name_or_path)
 
 
 def export(model: str, args: argparse.Namespace, links: list[lineage.Link]) -> None:
