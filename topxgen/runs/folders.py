@@ -131,6 +131,14 @@ def _generated(files: list[str]) -> set[str]:
     return sure | {name for name in _names(files, ".jsonl") if _is_language(name)}
 
 
+def code_of(language: str) -> str:
+    """The same for all names and codes of a language."""
+    try:
+        return languages.find(language).flores
+    except UsageError:  # of --languages_file
+        return language.casefold()
+
+
 def _is_language(name: str) -> bool:
     """Whether the scripts name files of a language so."""
     return name in languages.load() or name in languages.other_names()
