@@ -7,7 +7,7 @@ from collections import Counter
 from functools import partial as partial_call
 from pathlib import Path
 
-from topxgen.common import checksums, flag_rules, lineage, provenance
+from topxgen.common import checksums, flag_rules, lineage, provenance, shards
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import partial, read_json, read_jsonl, write_atomic
@@ -91,6 +91,19 @@ def report_paths(args: argparse.Namespace) -> tuple[Path, Path]:
     return stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".md")
 
 
+def take_shard(args: argparse.Namespace) -> None:
+    """Set the shard of the command line, and its folder as the output directory. Raises UsageError for flags that do not go with it."""
+    args.shard = shards.chosen(args)
+    if args.shard is None:
+        return
+    for flag in ("audit", "report"):
+        if getattr(args, flag):
+            raise UsageError(
+                f"--{flag} does not go with --num_shards: scripts/merge.py writes the report; drop one of them"
+            )
+    args.output_dir = args.shard.folder(args.output_dir)
+
+
 def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tuple[Path, Path]) -> None:
     """Raise UsageError for what would fail later, has no effect, overwrites what is read, or compares texts with themselves."""
     flag_rules.check(RULES, args)
@@ -168,6 +181,7 @@ def filter_file(
         "tokens_per_ngram": {texts.language.name: texts.tokens_per_ngram for texts in sides.values()},
         "benchmarks": {side: texts.provenance() for side, texts in sides.items()},
         **not_checked,
+        **({} if args.shard is None else {shards.SETTING: args.shard.name}),
     }
     splits = [(side, split) for side, texts in sides.items() for split in texts.splits]
     unchecked = [reason for side, texts in sides.items() if (reason := texts.unchecked(f"{side}s"))]
@@ -190,9 +204,10 @@ def filter_file(
                 end // 1000 - start // 1000, records=counts["records"], overlapping=counts["records_overlapping"]
             ),
             {lineage.KEY: lineage.of_back_translation(path, name)},
+            args.shard,
         )
     counts = Counter(manifest["counts"])  # an empty file has no counts
-    if not counts["records"]:
+    if not counts["records"] and (args.shard is None or counts["malformed"]):
         malformed = f"all {counts['malformed']:,} lines are malformed"
         unchecked = [f"{path}: {malformed if counts['malformed'] else 'the file is empty'}"]
     return {
@@ -228,21 +243,35 @@ def write_reports(
 
     It has the languages of earlier runs, too, whose results are still there.
     """
+    between = []
+    for name, of_language in texts.items():
+        pool = {entry.base for entry in of_language.entries(of_language.demonstration_pool)}
+        between += report.between_benchmarks(name, of_language.index_with_pool, pool)
+    loaded = {name: of_language.provenance() for name, of_language in texts.items()}
+    add_to_reports(args, paths, layout, parts, loaded, between)
+
+
+def add_to_reports(
+    args: argparse.Namespace,
+    paths: tuple[Path, Path],
+    layout: FilteredLayout,
+    parts: dict[str, dict],
+    loaded: dict[str, list[dict]],
+    between: list[dict],
+) -> None:
+    """The same, with what the benchmarks that were `loaded` for some languages are and share with each other."""
     earlier = report.earlier(paths[0])
     if not args.audit:
         earlier["languages"] = {
             name: part for name, part in earlier["languages"].items() if _is_current(part, layout.manifest(name))
         }
     languages_of_report = dict(sorted((earlier["languages"] | parts).items()))
-    between = [row for row in earlier["between_benchmarks"] if row["language"] not in texts]
-    for name, of_language in texts.items():
-        pool = {entry.base for entry in of_language.entries(of_language.demonstration_pool)}
-        between += report.between_benchmarks(name, of_language.index_with_pool, pool)
+    between = [*(row for row in earlier["between_benchmarks"] if row["language"] not in loaded), *between]
     content = {
         "audit": args.audit,
         "command": provenance.command_line(()),
         "settings": {flag: getattr(args, flag) for flag in SETTINGS},
-        "benchmarks": earlier["benchmarks"] | {name: of_language.provenance() for name, of_language in texts.items()},
+        "benchmarks": earlier["benchmarks"] | loaded,
         "languages": languages_of_report,
         "between_benchmarks": sorted(between, key=lambda row: row["language"]),
     }
