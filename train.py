@@ -156,6 +156,13 @@ def build_parser() -> Parser:
     add("--gradient_checkpointing", **FLAG, help="recompute activations: less memory, a third slower")
     add("--use_flash_attn", **FLAG, help="flash attention, if flash-attn is installed")
     add("--use_liger_kernel", **FLAG, help="Liger kernels (decoder LMs on GPU)")
+    add(
+        "--loss_chunk_size",
+        type=int_range(0),
+        default=1024,
+        metavar="TOKENS",
+        help="compute the loss, and its gradients, for so many tokens at a time: less memory for the same loss; 0: all at once",
+    )
     add("--deepspeed", metavar="JSON", help="DeepSpeed configuration; or launch with configs/zero3.yaml")
 
     add = parser.add_argument_group("optimization").add_argument
