@@ -52,7 +52,7 @@ def test_status_sums_shards_until_they_are_merged(split):
     assert run.generations == (split,) and [one.folder for one in run.back_translations] == [split / "writer-1"]
     assert run.problems == ()
     with OutputLock(split / "shards" / "0001-of-0002", "Basque", note={"stages": ["generate"], "paragraphs": 30}):
-        stages, found = status(split)
+        stages, _ = status(split)
         assert stages["generate", "shards/*-of-0002"]["done"] == 20  # at work again
     shard = find(split / "shards" / "0001-of-0002")  # what is asked for is shown
     assert len(shard.generations) == 1
