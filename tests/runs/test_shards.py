@@ -45,7 +45,7 @@ def test_status_sums_shards_until_they_are_merged(split):
 
     merged = in_process("scripts/merge.py", split)
     assert merged.returncode == 0, merged.stderr
-    stages, found = status(split)
+    stages, _ = status(split)
     assert stages["generate", "."]["done"] == 40 and stages["translate", "writer-1"]["done"] == 40
     assert not any("shards" in folder for _, folder in stages)
     run = find(split)
