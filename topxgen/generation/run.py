@@ -56,7 +56,7 @@ def rates(config: GenerationConfig) -> Rates:
 def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], None] | None = None) -> None:
     """Raise UsageError now for what a later stage would raise after hours of generation.
 
-    `on_unreachable` takes the errors about what only the Hub has, where it cannot be reached; else they are raised, too.
+    `on_unreachable` takes the error about what only the Hub has, where it cannot be reached; else it is raised, too.
     """
     unreachable: list[Unreachable] = []
     for check in _checks(config):
@@ -64,10 +64,10 @@ def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], 
             check()
         except Unreachable as error:
             unreachable.append(error)
-            if on_unreachable is not None:
-                on_unreachable(error)
-    if unreachable and on_unreachable is None:  # the first one lists all that is missing
-        raise unreachable[0]
+    if unreachable:  # the first one lists all that is missing
+        if on_unreachable is None:
+            raise unreachable[0]
+        on_unreachable(unreachable[0])
 
 
 def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
