@@ -28,6 +28,7 @@ from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, run_
 from topxgen.common.console import show
 from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.records import FilteredLayout
+from topxgen.common.shards import write_note
 from topxgen.corpora import benchmarks
 from topxgen.decontamination import benchmark_texts, filter, report
 from topxgen.decontamination.run import (
@@ -36,10 +37,11 @@ from topxgen.decontamination.run import (
     filter_file,
     input_files,
     report_paths,
+    take_shard,
     target_language,
     write_reports,
 )
-from topxgen.flags import add_language_flags, add_partial_benchmark_flag
+from topxgen.flags import SHARD_RULE, add_language_flags, add_partial_benchmark_flag, add_shard_flags
 from topxgen.text import languages, ngram_hashes, ngram_index
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,12 @@ EXIT_UNCHECKED = 3  # some texts were compared with nothing
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, section="decontamination", rules=RULES, incomplete="texts that were compared with nothing")
+    parser = Parser(
+        __doc__,
+        section="decontamination",
+        rules=(*RULES, SHARD_RULE),
+        incomplete="texts that were compared with nothing",
+    )
 
     add = parser.add_argument_group("what to check").add_argument
     add(
@@ -145,6 +152,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="the report, with or without .json or .md [decontamination_report in --output_dir]",
     )
+    add_shard_flags(add)
     add("--num_workers", **count(1, "number of worker processes [one per core]"))
     return parser
 
@@ -153,6 +161,7 @@ def decontaminate(args: argparse.Namespace) -> int:
     args.benchmarks = list(dict.fromkeys(args.benchmarks))
     args.demonstration_pool = list(dict.fromkeys(args.demonstration_pool))
     args.output_dir = args.output_dir or args.input_dir
+    take_shard(args)
     inputs = input_files(args)
     args.target_language = target_language(args)
     reports = report_paths(args)
@@ -166,6 +175,8 @@ def decontaminate(args: argparse.Namespace) -> int:
         layout = FilteredLayout(scratch if args.audit else args.output_dir)
         for name in () if args.audit else inputs:
             stack.enter_context(OutputLock(args.output_dir, name))
+        for name in () if args.shard is None else inputs:
+            write_note(args.output_dir, args.shard, "decontamination", "decontaminate", name)
         texts = benchmark_texts.load(inputs, args)
         parts = {name: filter_file(args, path, layout, texts[name], texts[target]) for name, path in inputs.items()}
         with wait_for_lock(reports[0].parent):

@@ -38,6 +38,7 @@ from topxgen import retrieval
 from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, int_range, limit, run_main
 from topxgen.flags import (
+    SHARD_RULE,
     add_api_flags,
     add_cost_flags,
     add_decoding_flags,
@@ -49,6 +50,7 @@ from topxgen.flags import (
     add_prompt_style_flag,
     add_quality_flags,
     add_run_flags,
+    add_shard_flags,
 )
 from topxgen.quality import comet_models
 from topxgen.retrieval import bm25
@@ -58,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         __doc__,
         section="main",
-        rules=checks.RULES,
+        rules=(*checks.RULES, SHARD_RULE),
         check=checks.check_values,
         incomplete="sentences without an answer",
         uses_apis=True,
@@ -184,6 +186,7 @@ def add_data_flags(add) -> None:
         help="name of the run's folder in OUTPUT_DIR/{model} [{src}_to_{tgt}_{k}_shot_seed_{seed}_...]",
     )
     add_run_flags(add)
+    add_shard_flags(add)
     add(
         "--dry_run",
         **FLAG,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
@@ -16,7 +17,7 @@ from comptra.llm_calls import LLMClient
 from comptra.methods import Shots, Task, refine
 from comptra.models import Model
 from topxgen import inference, retrieval, translation
-from topxgen.common import hub, provenance, translation_folders
+from topxgen.common import hub, provenance, shards, translation_folders
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory
@@ -50,6 +51,9 @@ def directions(args: argparse.Namespace) -> list[argparse.Namespace]:
 def configurations(args: argparse.Namespace) -> "list[EvaluationConfig]":
     """One for each direction. Raises UsageError for whatever is wrong in any of them, before any model is loaded."""
     found: list[EvaluationConfig] = []
+    args.shard = shards.chosen(args)
+    if args.shard is not None:
+        args.output_dir = args.shard.folder(args.output_dir)
     by_direction = directions(args)
     if len(by_direction) > 1 and args.metadata_dir is not None:
         raise UsageError("--metadata_dir names the folder of one direction: pass one --src and one --tgt, or drop it")
@@ -124,6 +128,8 @@ class EvaluationConfig:
                 pool_files=args.demonstration_pool and tuple(args.demonstration_pool),
                 need_pool=bool(self.max_demonstrations or self.divides_by_pool),
             )
+            if args.shard is not None:
+                self.test_set = _part_of(self.test_set, args.shard)
             checks.check_pool(self)
         self.style: dict[str, str] = {} if first is None else first.style  # RAW or CHAT, by the model's path
         if self.uses_llm and first is None:
@@ -325,6 +331,14 @@ class EvaluationConfig:
 
     def _is_target_language(self, texts: list[str]) -> list[bool]:
         return self._identifier.is_language(texts, self.tgt) if self._identifier else [True] * len(texts)
+
+
+def _part_of(test_set: evaluation_sets.TestSet, shard: shards.Shard) -> evaluation_sets.TestSet:
+    """The sentences of a shard. The pool, and the facts, are those of the whole set."""
+    if shard.index >= (count := len(test_set.sources)):
+        raise UsageError(f"--num_shards {shard.count} is more than the {count} sentences; pass a smaller number")
+    own = {name: getattr(test_set, name)[shard.index :: shard.count] for name in ("sources", "references")}
+    return replace(test_set, **own)
 
 
 def _require_assets(args: argparse.Namespace) -> None:

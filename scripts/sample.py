@@ -152,9 +152,9 @@ def side_by_side(row: Row, width: int, colours: bool, isolate: bool) -> list[str
     import wcwidth
 
     head = [row.id, "" if row.score is None else f"score {row.score:.3g}", row.topic or ""]
-    told = f"{row.reason}{f' ({row.detail})' if row.detail else ''}" if row.reason else row.state
+    verdict = f"{row.reason}{f' ({row.detail})' if row.detail else ''}" if row.reason else row.state
     lines = [
-        f"{_painted(told, RED if row.reason else GREEN, colours)}  {_painted('  '.join(filter(None, head)), DIM, colours)}"
+        f"{_painted(verdict, RED if row.reason else GREEN, colours)}  {_painted('  '.join(filter(None, head)), DIM, colours)}"
     ]
     single = row.translation is None
     each = width if single else (width - len(GAP)) // 2

@@ -5,6 +5,8 @@ import argparse
 from topxgen import inference, translation
 from topxgen.common.cli import FLAG, choice, count, float_range, int_range, parse_bool
 from topxgen.common.errors import UsageError
+from topxgen.common.flag_rules import Rule
+from topxgen.common.shards import MAX_SHARDS, SLURM
 from topxgen.inference.engine_args import parse
 from topxgen.prompting.style import STYLES
 from topxgen.quality import blaser, sonar
@@ -39,6 +41,30 @@ def engine_arg(word: str) -> str:
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return word
+
+
+def shard_count(value: str) -> int | str:
+    """An argument type: a number of shards, or slurm."""
+    return value if value == SLURM else int_range(1, MAX_SHARDS)(value)
+
+
+def add_shard_flags(add) -> None:
+    add(
+        "--num_shards",
+        type=shard_count,
+        metavar="N",
+        help="do one of N parts of the work, each in a folder of its own in OUTPUT_DIR/shards; scripts/merge.py makes one run of them; "
+        "slurm: as many as the array has tasks [no shards]",
+    )
+    add(
+        "--shard_index",
+        type=int_range(0, MAX_SHARDS - 1),
+        metavar="I",
+        help="which part, from 0 to N - 1 [in a SLURM array of N tasks: that of the task]",
+    )
+
+
+SHARD_RULE = Rule(("shard_index",), "--num_shards", lambda args: args.num_shards is not None)
 
 
 def add_run_flags(add) -> None:

@@ -78,6 +78,18 @@ def test_terms_of_one_kind_are_the_licence_and_unknown_ones_are_said_to_be(tmp_p
         assert "Not for commercial use" not in card
 
 
+def test_a_model_has_the_terms_of_what_it_was_made_from_whatever_its_folder_is_called(tmp_path):
+    writer = tmp_path / "nllb-x"
+    made_from = [{"kind": "model", "name": "google/gemma-3-270m"}]
+    link = {"kind": "model", "name": "", "stage": "train", "links": made_from}
+    write(writer / "manifest_train.json", {"lineage": link})
+    run = make_run(
+        tmp_path / "run", {"Basque": [record(n) for n in range(20)]}, writer=str(writer), translator="apertium"
+    )
+    publish(run, tmp_path / "out")
+    assert front_matter(tmp_path / "out")["license"] == "gemma"
+
+
 def test_what_was_removed_and_how(demo):
     card = card_of(demo / "out")
     assert "udhr test (Basque)" in card and "udhr dev (English)" in card

@@ -65,17 +65,20 @@ class RunInfo:
         return f"---\n{data.to_yaml().rstrip()}\n---"
 
     def _base(self) -> str | None:
-        links = [link for link in self.lineage.get("links", ()) if link["kind"] == "model"]
-        return ancestry.hub_name(self.args.model_name_or_path, links[0] if links else None)
+        return ancestry.hub_name(self.args.model_name_or_path, self._base_link())
+
+    def _base_link(self) -> lineage.Link | None:
+        return next((link for link in self.lineage.get("links", ()) if link["kind"] == "model"), None)
 
     def _sources(self) -> list[tuple[str, str, licences.Licence | None]]:
         """(what it is, its name, its terms) of what the model was made from: the base model, who wrote the texts, the data set."""
-        base, args = self._base() or self.args.model_name_or_path, self.args
-        found = [("base model", base, licences.of(base) or licences.of(args.model_name_or_path))]
+        args = self.args
+        terms = ancestry.licence_of(args.model_name_or_path, self._base_link())
+        found = [("base model", self._base() or args.model_name_or_path, terms)]
         for link in lineage.walk(self.lineage.get("links", ())):
             for writer in link.get("writers", ()):
                 name = ancestry.hub_name(writer["name"], writer) or writer["name"]
-                found.append(("writer of training data", name, licences.of(name) or licences.of(writer["name"])))
+                found.append(("writer of training data", name, ancestry.licence_of(writer["name"], writer)))
         if not found[1:] and args.dataset_name_or_path not in lineage.GENERATED:
             found.append(("training data", args.dataset_name_or_path, licences.of(args.dataset_name_or_path)))
         return [source for i, source in enumerate(found) if source not in found[:i]]
