@@ -2,13 +2,18 @@
 
 import json
 import os
+import random
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.attack.shooting_range import KEY, Stub
 from tests.attack.table import make_inputs
 from tests.support import slurm as support
 from tests.support.runs import ROOT, in_process
@@ -148,6 +153,45 @@ def test_words_of_the_user_stay_words(place):
     assert not {"a", "b", "c"} & set(os.listdir(place))
 
 
+def carry_out(text: str, task: int | None = None) -> None:
+    """Run a job's script here, as a task of SLURM would."""
+    variables = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "test"}
+    if task is not None:
+        variables |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(task)}
+    result = subprocess.run(["bash", "-c", text], env={**os.environ, **variables}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_only_what_is_missing_runs(place):
+    """Tasks by their marks and manifests, stages by their records, and all behind what runs."""
+    write(place, CHECKED, SCORED, "slurm: {decontamination: {shards: 2}}")
+    carry_out(scripts()["decontamination"], 0)
+    found = scripts()
+    assert list(found) == ["decontamination", "decontamination-merge", "evaluate"]
+    assert "#SBATCH --array=1\n" in found["decontamination"]
+    assert "#SBATCH --array=0-1\n" in scripts("--set", "decontamination.ngram_size=9")["decontamination"]
+    carry_out(found["decontamination"], 1)
+    assert list(scripts()) == ["decontamination-merge", "evaluate"]
+    manifest = place / "out/checked/shards/0000-of-0002/manifest_decontaminate_Basque.json"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    assert "#SBATCH --array=0\n" in scripts()["decontamination"]
+    manifest.write_bytes(content)
+    for name, text in scripts().items():
+        carry_out(text)
+        assert (place / f"out/run/slurm/done/{name}").exists()
+    assert submit("--dry_run").stdout == "# all stages are complete\n"
+    shutil.rmtree(place / "out/checked/shards")
+    assert submit("--dry_run").stdout == "# all stages are complete\n"
+    with open(place / "in/Basque_translate.jsonl", "ab") as file:
+        file.write((place / "in/Basque_translate.jsonl").read_bytes().splitlines(keepends=True)[0])
+    found = scripts()
+    assert (
+        "#SBATCH --array=0-1\n" in found["decontamination"]
+        and "Basque_translate.jsonl has changed" in found["decontamination"]
+    )
+
+
 # Under a SLURM of the test's own
 
 
@@ -283,3 +327,213 @@ def test_a_time_limit(here, cluster):
     number = start(here, cluster, 600, 0, time="2", warning=60)
     assert end(cluster, number, 200) == {str(number): "COMPLETED"} and (here / "starts-x").read_text() == "0\n1\n"
     assert "SIGUSR1: stopping" in log(here)
+
+
+def train_section(model: str) -> str:
+    return (
+        f"train: {{model_name_or_path: {model}, dataset_name_or_path: udhr, target_languages: Basque, max_length: 256, max_steps: 30, "
+        "num_warmup_steps: 1, test_size_ratio: 4, per_device_train_batch_size: 1, gradient_accumulation_steps: 1, eval_steps: 10, "
+        "save_steps: 10, logging_steps: 5, num_workers: 0, learning_rate: 1e-3, "
+        f"launcher: [accelerate, launch, --config_file, {ROOT}/configs/two_cpu_processes.yaml]}}"
+    )
+
+
+@pytest.mark.slow
+def test_training_on_two_nodes(here, cluster, tiny_lm, monkeypatch):
+    """A process on each, stopped in the middle: the model of two processes on one node that are not stopped."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("MAIN_PROCESS_IP", "127.0.0.1")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    write(here, train_section(tiny_lm), "slurm: {train: {gres: none, cpus: 1, nodes: 2}}")
+    assert submit("--set", "output_dir=one", "train.output_dir=one/train", "slurm=null", "--dry_run").returncode == 2
+    result = subprocess.run(
+        [sys.executable, ROOT / "scripts/run.py", "run.yaml", "--set", "output_dir=one"], capture_output=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert submit().returncode == 0
+    (number,) = (job["id"] for job in json.loads((here / "out/run/slurm/jobs.json").read_text())["jobs"])
+    cluster.wait(lambda: list(here.glob("out/train/checkpoint-10/checkpoint_files.json")), 120)
+    cluster.call("scancel", "--signal=USR1", "--batch", number)
+    assert end(cluster, number, 240) == {str(number): "COMPLETED"}, log(here)
+    said = log(here)
+    assert "x 2 processes" in said and "stopped by a signal after saving step" in said and "restart 1" in said
+    assert (here / "out/train/model.safetensors").read_bytes() == (here / "one/train/model.safetensors").read_bytes()
+    assert json.loads((here / "out/run/train.json").read_text())["exit_code"] == 0
+    assert submit().stdout == "all stages are complete\n"
+
+
+# All stages, as arrays and merges
+
+
+def whole_run(url: str, nllb: str) -> str:
+    return f"""
+languages: Basque
+datagen:
+  inference_api: openai
+  base_url: {url}
+  model_name_or_path: stub-1
+  max_concurrent_requests: 2
+  seed_topics_path: in/topics_wiki.txt
+  example_paragraphs: udhr
+  example_sentences: udhr
+  number_of_icl_demonstrations: 1
+  number_of_icl_phrases: 2
+  number_of_instructions: 12
+  use_nllb: true
+  nllb_name_or_path: {nllb}
+  cache_dir: cache
+  scorer: confidence
+decontamination: {{benchmarks: in/bench.tsv, num_workers: 1}}
+main:
+  model_name_or_path: stub-1
+  inference_api: openai
+  base_url: {url}
+  max_concurrent_requests: 2
+  tgt: Basque
+  dataset_name_or_path: files
+  test_files: ["in/test.tsv:Basque=2,English=1", "in/test.tsv:Basque=2,English=1"]
+  k: 0
+evaluate: {{json: "${{output_dir}}/scores.json", trials: 50}}
+slurm:
+  cpus: 1
+  gres: none
+  generate: {{shards: 3}}
+  translate: {{shards: 2}}
+  score: {{shards: 2}}
+  decontamination: {{shards: 2, cpus: 1}}
+  main: {{shards: 3}}
+  merge: {{cpus: 1}}
+"""
+
+
+RESULTS = ("Basque.jsonl", "*/Basque_translate.jsonl", "*/Basque_translate_filtered.jsonl")
+RESULTS += ("translations/stub-1/*/translate_0.jsonl",)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    paths = [path for pattern in RESULTS for path in sorted(folder.glob(pattern)) if path.stat().st_size]
+    assert len(paths) == len(RESULTS), f"{folder} has {paths}"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def whole(here, tiny_nllb, monkeypatch):
+    """A folder with a run file of all stages, and what scripts/run.py makes of it, in `one`."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with Stub() as stub:
+        write(here, whole_run(stub.url("openai"), tiny_nllb))
+        command = [sys.executable, ROOT / "scripts/run.py", "run.yaml", "--set", "output_dir=one"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        yield here
+
+
+def last_jobs(here: Path) -> list[dict]:
+    return json.loads((here / "out/run/slurm/jobs.json").read_text())["jobs"]
+
+
+def wait_for_all(cluster, here: Path, meanwhile=lambda: None, seconds: float = 400) -> dict[str, str]:
+    """The states of the jobs of the last submission, by name and task, once all have ended."""
+    names = {str(job["id"]): job["name"] for job in last_jobs(here)}
+    found = {}
+
+    def ended() -> bool:
+        meanwhile()
+        states = {key: state for key, state in cluster.jobs().items() if key.split("_")[0] in names}
+        found.update({key.replace(key.split("_")[0], names[key.split("_")[0]], 1): s for key, s in states.items()})
+        return set(states.values()) <= ENDED
+
+    cluster.wait(ended, seconds)
+    return found
+
+
+@pytest.mark.slow
+def test_a_whole_run(whole, cluster):
+    assert submit().returncode == 0
+    again = submit()
+    assert again.returncode == 2 and "jobs of this run are queued or running, such as" in again.stderr
+    states = wait_for_all(cluster, whole)
+    assert set(states.values()) == {"COMPLETED"}, log(whole)
+    assert results(whole / "out") == results(whole / "one")
+    assert submit().stdout == "all stages are complete\n"
+    # Flags of a stage, and all behind it
+    first = [line.split()[1] for line in submit("--set", "decontamination.ngram_size=9").stdout.splitlines()[:-1]]
+    assert first == ["decontamination,", "decontamination-merge:", "main,", "main-merge:", "evaluate:"]
+    cluster.call("scancel", "--user=root")
+    cluster.wait(lambda: set(cluster.jobs().values()) <= ENDED)
+
+
+@pytest.mark.slow
+def test_a_task_that_failed_runs_alone(whole, cluster):
+    """kill -9 of one task's process: the jobs behind are cancelled, and submitting again runs that task and what is behind it."""
+    killed = []
+
+    def kill_one() -> None:
+        for pid in processes_of(whole, "datagen.py", "--stages generate", "--shard_index 1"):
+            if not killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    assert submit().returncode == 0
+    states = wait_for_all(cluster, whole, kill_one)
+    assert states["generate_1"] == "FAILED" and {states["generate_0"], states["generate_2"]} == {"COMPLETED"}
+    others = {state for name, state in states.items() if not name.startswith("generate_")}
+    assert others == {"CANCELLED"} and "exit code 137: see above" in log(whole)
+    result = submit()
+    assert "generate, 1 of 3 tasks: not run yet" in result.stdout and last_jobs(whole)[0]["tasks"] == [1], result.stdout
+    assert set(wait_for_all(cluster, whole).values()) == {"COMPLETED"}, log(whole)
+    assert results(whole / "out") == results(whole / "one")
+
+
+def processes_of(folder: Path, *words: str) -> list[int]:
+    """Of our scripts that were started in a folder, with these words in their command."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if os.readlink(path / "cwd") == str(folder) and all(word in command for word in (sys.executable, *words)):
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_random_kills(whole, cluster, capsys):
+    """KILLS=25 KILLS_SEED=1 pytest -m slow tests/experiments/test_slurm.py -k random: nothing lost, nothing doubled."""
+    rng, done = random.Random(int(os.environ.get("KILLS_SEED", 0))), []
+    wanted, expected = int(os.environ.get("KILLS", 10)), results(whole / "one")
+    next_kill = time.monotonic()
+
+    def kill() -> None:
+        nonlocal next_kill
+        running = [key for key, state in cluster.jobs().items() if state == "RUNNING"]
+        if len(done) >= wanted or not running or time.monotonic() < next_kill:
+            return
+        how, job = rng.choice(("kill -9", "kill -9", "scancel KILL", "USR1", "requeue")), rng.choice(running)
+        if how == "kill -9":
+            pids = processes_of(whole, "--output_dir out") or processes_of(whole, "/scripts/")
+            if not pids:
+                return
+            os.kill(rng.choice(pids), signal.SIGKILL)
+        elif how == "requeue":
+            cluster.call("scontrol", "requeue", job, check=False)
+        else:
+            number = ("KILL", "--full") if how == "scancel KILL" else ("USR1", "--batch")
+            cluster.call("scancel", f"--signal={number[0]}", number[1], job, check=False)
+        done.append(how)
+        next_kill = time.monotonic() + rng.uniform(0.5, 6)
+
+    submissions = runs = 0
+    while len(done) < wanted:
+        while submit().stdout != "all stages are complete\n":
+            submissions += 1
+            next_kill = time.monotonic() + rng.uniform(0.5, 4)
+            wait_for_all(cluster, whole, kill)
+        runs += 1
+        assert results(whole / "out") == expected
+        with capsys.disabled():
+            print(f"{len(done)} kills, {runs} runs, {submissions} submissions: the same files", flush=True)
+        shutil.rmtree("out")
+    with capsys.disabled():
+        print(Counter(done), flush=True)
