@@ -18,12 +18,14 @@ If a run is interrupted, re-run the same command: it resumes. `--dry_run` shows 
 
 import argparse
 import sys
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 
 from topxgen import translation
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, limit, run_main
 from topxgen.common.locks import OutputLock
+from topxgen.common.needs import Need
 from topxgen.common.records import NLLB
 from topxgen.flags import (
     SHARD_RULE,
@@ -299,6 +301,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="precision of SONAR; of MetricX if given, else bfloat16 on a GPU",
     )
     return parser
+
+
+def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
+    """What a command loads that does not come with the package. Raises UsageError for flags that do not go together."""
+    return GenerationConfig(args).needs()
 
 
 def datagen(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ import argparse
 import logging
 import sys
 import tempfile
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from topxgen.common import hub
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.locks import OutputLock, wait_for_lock
+from topxgen.common.needs import Need
 from topxgen.common.records import FilteredLayout
 from topxgen.common.shards import write_note
 from topxgen.corpora import benchmarks
@@ -157,6 +159,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
+    """What a command loads that does not come with the package; `names`: the languages in --input_dir."""
+    texts = [*(args.languages or names), args.target_language or "English"]
+    chosen = [languages.find(name, args.languages_file) for name in dict.fromkeys(texts)]
+    sources = dict.fromkeys([*args.benchmarks, *args.demonstration_pool])
+    return [
+        need
+        for name in sources
+        if name not in args.allow_missing
+        for need in benchmarks.needs(name, chosen, args.benchmark_dir)
+    ]
+
+
 def decontaminate(args: argparse.Namespace) -> int:
     args.benchmarks = list(dict.fromkeys(args.benchmarks))
     args.demonstration_pool = list(dict.fromkeys(args.demonstration_pool))
@@ -166,9 +181,7 @@ def decontaminate(args: argparse.Namespace) -> int:
     args.target_language = target_language(args)
     reports = report_paths(args)
     check_paths(args, inputs, reports)
-    needed = [name for name in args.benchmarks + args.demonstration_pool if name not in (args.allow_missing or ())]
-    repositories = [benchmarks.REPOS.get(name, name) for name in needed]
-    hub.require([], [] if args.benchmark_dir else repositories)
+    hub.require(needs(args, inputs))
     target = languages.find(args.target_language, args.languages_file).name
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="decontamination-")))

@@ -28,15 +28,18 @@ python -m comptra.evaluate outputs/udhr
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from comptra import candidate_selection, checks, evaluation_sets, methods
+from comptra import needs as wanted
 from comptra.compositional import divide, merge
 from comptra.config import configurations
 from comptra.runner import show_prompts, translate_all
 from topxgen import retrieval
 from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, int_range, limit, run_main
+from topxgen.common.needs import Need
 from topxgen.flags import (
     SHARD_RULE,
     add_api_flags,
@@ -54,6 +57,7 @@ from topxgen.flags import (
 )
 from topxgen.quality import comet_models
 from topxgen.retrieval import bm25
+from topxgen.text import languages
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -235,6 +239,12 @@ def add_comptra_flags(add) -> None:
         help="how often the LLM is asked to improve each merged translation; without a number: once",
     )
     add_language_id_flag(add)
+
+
+def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
+    """What a command loads that does not come with the package."""
+    src, tgt = ([languages.find(name, args.languages_file) for name in side] for side in (args.src, args.tgt))
+    return wanted.of_translation(args, src, tgt)
 
 
 def translate(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 
-from comptra import candidate_selection, checks, evaluation_sets, methods, models
+from comptra import candidate_selection, checks, evaluation_sets, methods, models, needs
 from comptra.compositional import divide, merge, translate
 from comptra.llm_calls import LLMClient
 from comptra.methods import Shots, Task, refine
@@ -21,7 +21,6 @@ from topxgen.common import hub, provenance, shards, translation_folders
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory
-from topxgen.corpora import benchmarks
 from topxgen.inference.costs import Meter, Prices
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.prompting.mt_templates import MTTemplate, get_template
@@ -108,7 +107,7 @@ class EvaluationConfig:
             checks.check_flags(args)
             check_output_directory(args.output_dir, f"--output_dir {args.output_dir}")
             self.merge_prompt = merge.load(args.merge_prompt)
-            _require_assets(args)
+            hub.require(needs.of_translation(args, [self.src], [self.tgt]))
             self.models = models.resolve_models(args, self.uses_llm)
             self._tokenizers: dict[str, object] = {}
         else:
@@ -339,20 +338,3 @@ def _part_of(test_set: evaluation_sets.TestSet, shard: shards.Shard) -> evaluati
         raise UsageError(f"--num_shards {shard.count} is more than the {count} sentences; pass a smaller number")
     own = {name: getattr(test_set, name)[shard.index :: shard.count] for name in ("sources", "references")}
     return replace(test_set, **own)
-
-
-def _require_assets(args: argparse.Namespace) -> None:
-    """Raise UsageError for all that is neither local nor in the Hub's cache, if there is no Hub."""
-    dataset, blaser = evaluation_sets.DATASETS[args.dataset_name_or_path], checks.uses_blaser(args)
-    hub.require(
-        [
-            *(() if args.inference_api in inference.REMOTE else args.model_name_or_path or ()),
-            args.tokenizer_name_or_path,
-            args.base_model_name_or_path,
-            args.nllb_name_or_path if args.method_translate in ("nllb", "refine") else None,
-            args.sonar_name_or_path if blaser or (args.retriever_type == "SONAR" and args.k) else None,
-            args.blaser_name_or_path if blaser else None,
-            args.lid_model if args.steps else None,
-        ],
-        [] if args.benchmark_dir else [benchmarks.REPOS.get(split[0]) for split in dataset[1:] if split],
-    )

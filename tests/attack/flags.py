@@ -18,6 +18,7 @@ BASES = {
     "comptra.evaluate": STAGES["evaluate"].command,
     "train.py": (*TRAIN, "--dry_run"),
     "scripts/merge_lora.py": STAGES["merge"].command,
+    "scripts/merge.py": STAGES["merge shards"].command,
     "scripts/data_stats.py": STAGES["statistics"].command,
     "scripts/run.py": STAGES["run"].command,
     "scripts/slurm/submit.py": ("scripts/slurm/submit.py", "in/run.yaml", "--dry_run"),

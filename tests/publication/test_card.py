@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.publishing import front_matter, make_run, publish, record, rows, write
 from tests.support.runs import in_process
+from topxgen.common.masks import masked, masked_json, masked_word
 from topxgen.publication.card import escape
-from topxgen.publication.masks import masked, masked_json, masked_word
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_masked_words_and_json():
 
 
 def test_the_users_name_in_a_path_is_masked(monkeypatch):
-    from topxgen.publication import masks
+    from topxgen.common import masks
 
     monkeypatch.setattr(getpass, "getuser", lambda: "somebody")
     masks._names_of_machine.cache_clear()

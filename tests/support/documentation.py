@@ -23,6 +23,7 @@ PARSERS = {
     "train.py": "train",
     "main.py": "main",
     "comptra.evaluate": "comptra.evaluate",
+    "scripts/merge.py": "scripts.merge",
     "scripts/merge_lora.py": "scripts.merge_lora",
     "scripts/data_stats.py": "scripts.data_stats",
     "scripts/run.py": "scripts.run",

@@ -237,10 +237,15 @@ def to_line(record: dict) -> str:
     return _dumps(record) + "\n"
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # json.dumps makes an encoder for each call
+
+
 def _dumps(value: dict, indent: int | None = None) -> str:
     """`value` as JSON; null for NaN and Infinity, which JSON does not have."""
     try:
-        return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+        return (
+            _encode(value) if indent is None else json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+        )
     except ValueError:
         return _dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), indent)
 

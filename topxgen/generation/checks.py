@@ -175,7 +175,7 @@ RULES = (
     ),
     Rule(("tokenizer_name_or_path",), "a model in this process (--inference_api vllm or hf)", _is_local, harmless=True),
     Rule(
-        ("dtype", "max_model_len", "lora_rank"),
+        ("dtype", "max_model_len", "lora_rank", "data_parallel_size"),
         "a model in this process (--inference_api vllm or hf)",
         _is_local,
     ),

@@ -6,9 +6,10 @@ from dataclasses import replace
 from functools import cached_property
 
 from topxgen import inference, translation
-from topxgen.common import shards
+from topxgen.common import needs, shards
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
+from topxgen.common.needs import Need
 from topxgen.common.records import Layout, default_translate_dir
 from topxgen.common.registry import load_choice
 from topxgen.corpora import benchmarks
@@ -20,8 +21,9 @@ from topxgen.generation.paragraphs import Target
 from topxgen.generation.pipelines import PIPELINES, Pipeline, Prompt
 from topxgen.generation.scoring import SCORERS
 from topxgen.inference.costs import Meter, Prices
-from topxgen.text import languages
-from topxgen.translation import TranslatorSettings
+from topxgen.quality import blaser, mt5, sonar
+from topxgen.text import language_id, languages
+from topxgen.translation import TranslatorSettings, apertium
 
 # Flags that decide what is generated, besides those of decoding; under other names in settings_generate.json:
 # --data_generation_pipeline and those of the model.
@@ -98,38 +100,46 @@ class GenerationConfig:
             )
         return dict(zip(self.languages, names, strict=True))
 
-    def hub_models(self) -> list[str | None]:
-        """The models that the stages of this run load, as far as they are on the Hub."""
-        args, translator, models = self.args, self.back_translator, []
-        if args.inference_api not in inference.REMOTE and (
-            self.prompts or ("translate" in args.stages and translator == "llm")
-        ):
-            models += [args.model_name_or_path, args.tokenizer_name_or_path, args.adapter_name_or_path]
+    def needs(self) -> list[Need]:
+        """What the stages of this run load that does not come with the package."""
+        args, translator, found = self.args, self.back_translator, []
+        translates, is_local = "translate" in args.stages, args.inference_api not in inference.REMOTE
+        if is_local and (self.prompts or (translates and translator == "llm")):
+            found += needs.models(args.model_name_or_path, args.adapter_name_or_path)
+            found += needs.tokenizers(args.tokenizer_name_or_path)
         if self.prompts and checks.encodes_with_sonar(args):
-            models.append(args.sonar_name_or_path)
-        if "translate" in args.stages:
-            models += [args.nllb_name_or_path if translator == "nllb" else None, args.lid_model]
+            found += sonar.needs(args.sonar_name_or_path)
+        if translates:
+            found += language_id.needs(args.lid_model)
+            found += needs.models(args.nllb_name_or_path if translator == "nllb" else None)
+            if translator == "apertium":
+                found += [apertium.need(source, self.target_language) for source in self.languages.values()]
         judges = {self.scorer_name} if "score" in args.stages else set()
-        judges |= {self.selector_name} if "translate" in args.stages else set()
+        judges |= {self.selector_name} if translates else set()
         if "blaser" in judges:
-            models += [args.blaser_name_or_path, args.sonar_name_or_path]
+            found += blaser.needs(args.blaser_name_or_path, args.sonar_name_or_path)
         if "metricx-qe" in judges:
-            models.append(args.metricx_name_or_path)
-        return models
+            found += mt5.needs(args.metricx_name_or_path)
+        return found + self._needed_texts()
 
-    def hub_datasets(self) -> list[str | None]:
-        args = self.args
-        sources = [args.example_paragraphs] if args.number_of_icl_demonstrations else []
-        sources += [args.example_sentences] if args.number_of_icl_phrases else []
+    def _needed_texts(self) -> list[Need]:
+        args, own = self.args, list(self.languages.values())
+        paragraphs = [args.example_paragraphs] if args.number_of_icl_demonstrations else []
+        sentences = [args.example_sentences] if args.number_of_icl_phrases else []
         if checks.grows_from_seeds(args):
-            sources = [args.example_sentences]
+            paragraphs, sentences = [], [args.example_sentences]
         elif args.data_generation_pipeline != "topxgen":
-            sources = []  # one of the user's own may show other examples, or none
-        sources = sources if self.prompts else []
+            paragraphs = sentences = []  # one of the user's own may show other examples, or none
+        found = []
+        if self.prompts:
+            shown = [languages.find(flores) for flores in benchmarks.XQUAD_CODES]
+            found += [need for name in paragraphs for need in benchmarks.needs(name, shown)]
+            found += [need for name in sentences for need in benchmarks.needs(name, own)]
         if "translate" in args.stages and self.back_translator == "llm" and args.number_of_demonstrations:
-            sources.append(args.demonstration_pool)
-        repositories = [benchmarks.REPOS.get(source) for source in sources]
-        return repositories + [hub_id(name) for name in args.paragraphs or () if "generate" in args.stages]
+            found += benchmarks.needs(args.demonstration_pool, [*own, self.target_language])
+        if "generate" in args.stages:
+            found += [Need(needs.DATASET, repo) for name in args.paragraphs or () if (repo := hub_id(name))]
+        return found
 
     @property
     def prompts(self) -> bool:

@@ -73,7 +73,7 @@ def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], 
 def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     args, languages = config.args, config.languages.values()
     yield lambda: _check_output(config)
-    yield lambda: hub.require(config.hub_models(), config.hub_datasets())
+    yield lambda: hub.require(config.needs())
     if "generate" in args.stages:
         yield lambda: config.filters
         if config.prompts:

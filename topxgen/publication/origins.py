@@ -9,9 +9,9 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.licences import Licence
 from topxgen.common.lineage import Link
+from topxgen.common.masks import masked, masked_command
 from topxgen.common.records import FilteredLayout, Layout
 from topxgen.decontamination.report import Part
-from topxgen.publication.masks import masked, masked_word
 from topxgen.publication.sources import Config, Source, back_translator_in, model_of
 from topxgen.runs import counts
 from topxgen.runs.counts import Funnel
@@ -133,13 +133,7 @@ def _add_commands(origin: Origin) -> None:
     for stage, paths in manifests.items():
         command = next((found for path in paths if (found := _read(path, _Manifest, origin).get("command"))), None)
         if command:
-            origin.commands[stage] = " ".join(_quoted(masked_word(word)) for word in command)
-
-
-def _quoted(word: str) -> str:
-    import shlex
-
-    return word if "…" in word and " " not in word else shlex.quote(word)
+            origin.commands[stage] = masked_command(command)
 
 
 def _add_report(origin: Origin, folder: Path) -> None:

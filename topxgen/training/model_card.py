@@ -3,10 +3,10 @@
 import argparse
 import json
 import math
-import shlex
 from dataclasses import dataclass
 
 from topxgen.common import ancestry, licences, lineage, provenance
+from topxgen.common.masks import masked, masked_command, masked_json
 from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
 from topxgen.training.tokenization import NO_TEMPLATE
@@ -24,7 +24,7 @@ class RunInfo:
     lineage: dict  # topxgen.common.lineage.Link
 
     def card(self, state) -> str:
-        """The card of the checkpoint at TrainerState `state`, in Markdown with the Hub's front matter."""
+        """The card of the checkpoint at TrainerState `state`, in Markdown with the Hub's front matter; without paths of the machine."""
         args = self.args
         purpose = f", trained to translate between {args.src} and {', '.join(args.target_languages)}"
         purpose += ", in both directions" if args.reverse else ""
@@ -32,14 +32,14 @@ class RunInfo:
         parts = [
             self._front_matter(state),
             f"# {args.output_dir.resolve().name}",
-            f"{'A LoRA adapter of' if args.use_peft else 'A fine-tuned'} {args.model_name_or_path}"
+            f"{'A LoRA adapter of' if args.use_peft else 'A fine-tuned'} {masked(args.model_name_or_path)}"
             f"{purpose if args.target_languages else ''}. Step {state.global_step} of {state.max_steps}.",
             f"## Use\n\n{self._usage()}",
             f"## Evaluation\n\n{evaluations}" if evaluations else "",
             f"## Licence\n\n{self._terms()}",
-            f"## Data\n\n{_fenced(json.dumps(self.data, ensure_ascii=False, indent=2), 'json')}",
-            f"## Training\n\n{_fenced(shlex.join(self.command))}",
-            _fenced(json.dumps(self.settings, ensure_ascii=False, indent=2), "json"),
+            f"## Data\n\n{_fenced(json.dumps(masked_json(self.data), ensure_ascii=False, indent=2), 'json')}",
+            f"## Training\n\n{_fenced(masked_command(self.command))}",
+            _fenced(json.dumps(masked_json(self.settings), ensure_ascii=False, indent=2), "json"),
             "## Versions\n\n" + ", ".join(f"{name} {version}" for name, version in provenance.versions().items()),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -60,7 +60,8 @@ class RunInfo:
             tags=["translation", "topxgen"],
             **self._licence(),
             model_name=args.output_dir.resolve().name,
-            eval_results=held_out_results(state.log_history, state.global_step, args.dataset_name_or_path) or None,
+            eval_results=held_out_results(state.log_history, state.global_step, masked(args.dataset_name_or_path))
+            or None,
         )
         return f"---\n{data.to_yaml().rstrip()}\n---"
 
@@ -100,6 +101,7 @@ class RunInfo:
     def _terms(self) -> str:
         lines = ["What this model was made from, and what the terms say of that; not legal advice. Read the terms.", ""]
         for what, name, terms in self._sources():
+            name = masked(name)
             if terms is None:
                 lines.append(f"- {what} `{name}`: its terms are not known to this software.")
             else:
