@@ -177,6 +177,7 @@ def test_only_what_is_missing_runs(place):
     manifest.unlink()
     assert "#SBATCH --array=0\n" in scripts()["decontamination"]
     manifest.write_bytes(content)
+    shutil.copy("run.yaml", "out/run/slurm/run.yaml")  # as submit.py does
     for name, text in scripts().items():
         carry_out(text)
         assert (place / f"out/run/slurm/done/{name}").exists()
