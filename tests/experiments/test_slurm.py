@@ -153,13 +153,47 @@ def test_words_of_the_user_stay_words(place):
     assert not {"a", "b", "c"} & set(os.listdir(place))
 
 
-def carry_out(text: str, task: int | None = None) -> None:
-    """Run a job's script here, as a task of SLURM would."""
-    variables = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "test"}
+def carry_out(text: str, task: int | None = None, code: int = 0, **variables: str) -> str:
+    """Run a job's script here, as a task of SLURM would; what it printed."""
+    variables = {"SLURM_JOB_ID": "9", "SLURM_JOB_NAME": "test", **variables}
     if task is not None:
         variables |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(task)}
     result = subprocess.run(["bash", "-c", text], env={**os.environ, **variables}, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.returncode == code, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "code, task, variables, requeued",
+    [
+        (143, None, {}, "requeue 9"),
+        (143, 2, {}, "requeue 7_2"),  # not the job, which may be the whole array's
+        (143, None, {"SLURM_RESTART_COUNT": "50"}, ""),
+        (143, None, {"SLURM_RESTART_COUNT": "49"}, "requeue 9"),
+        (0, None, {}, ""),
+        (1, None, {}, ""),
+        (2, 1, {}, ""),
+        (3, None, {}, ""),
+    ],
+)
+def test_exit_codes_that_requeue(place, monkeypatch, code, task, variables, requeued):
+    """With a stand-in for scontrol that notes what it is called with."""
+    (place / "bin").mkdir()
+    (place / "bin/scontrol").write_text('#!/bin/sh\necho "$@" > called\n')
+    (place / "bin/scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
+    line = ("stage", "bash", "-c", f"exit {code}")
+    job = slurm.Job(
+        "job", "evaluate", "evaluate", slurm.Command("evaluate", "evaluate", (), None), slurm.Resources(), (line,)
+    )
+    text = slurm.script(slurm.Planned(job, [], "a test"), place / "out", "test")
+    name = "job" if task is None else f"job-{task}"
+    (place / "out/run/slurm/done").mkdir(parents=True)
+    (place / "out/run/slurm/done" / name).write_text("of an earlier success")
+    said = carry_out(text, task, code, **variables)
+    assert ((place / "called").read_text().strip() if (place / "called").exists() else "") == requeued, said
+    marks = [path.name for path in place.glob("out/run/slurm/done/*")]
+    assert marks == ([name] if code == 0 else [])
 
 
 def test_only_what_is_missing_runs(place):

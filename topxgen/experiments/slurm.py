@@ -280,9 +280,8 @@ def plan(
             continue
         if not stale:
             continue
-        if chain.record(command).get("words") != list(
-            command.words
-        ):  # else files have changed, of which marks know nothing
+        recorded = chain.record(command).get("words")
+        if recorded != list(command.words):  # else files have changed, of which marks know nothing
             missing = _missing(job, chain.folder)
             merge = todo[number + 1] if job.shards else None
             if not missing or (merge is not None and not _missing(merge, chain.folder)):
