@@ -98,6 +98,22 @@ def test_without_slurm_nothing_is_submitted(place, monkeypatch):
     assert result.returncode == 2 and "cannot start sbatch: " in result.stderr and result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"jobs": 3}', b'{"jobs": [{"id": "x", "name": "a"}]}', b"\xff"]
+)
+def test_a_damaged_list_of_jobs(place, content):
+    write(place, CHECKED)
+    (place / "out/run/slurm").mkdir(parents=True)
+    (place / "out/run/slurm/jobs.json").write_bytes(content)
+    result = submit()
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    assert (
+        "out/run/slurm/jobs.json" in result.stderr
+        and "remove it once none of this run's jobs are queued" in result.stderr
+    )
+    assert not (place / "out/run/slurm/run.yaml").exists()
+
+
 def test_the_jobs_of_a_run(place):
     """Arrays with merges behind them; GPUs where a model is loaded; a section of the file for each kind."""
     write(
@@ -557,13 +573,13 @@ def test_random_kills(whole, cluster, capsys):
             number = ("KILL", "--full") if how == "scancel KILL" else ("USR1", "--batch")
             cluster.call("scancel", f"--signal={number[0]}", number[1], job, check=False)
         done.append(how)
-        next_kill = time.monotonic() + rng.uniform(0.5, 6)
+        next_kill = time.monotonic() + rng.uniform(0.3, 3)
 
     submissions = runs = 0
     while len(done) < wanted:
         while submit().stdout != "all stages are complete\n":
             submissions += 1
-            next_kill = time.monotonic() + rng.uniform(0.5, 4)
+            next_kill = time.monotonic() + rng.uniform(0.3, 3)
             wait_for_all(cluster, whole, kill)
         runs += 1
         assert results(whole / "out") == expected
