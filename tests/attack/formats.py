@@ -169,6 +169,7 @@ ONLY_WRITTEN = {
     "{output_dir}/swaps.jsonl": "for people; written anew by each run",
     "{output_dir}/pool.jsonl": "written anew by each run",
     "README.md": "for people, and `datasets`",
+    "prefetched.json": "needs a Hub; tests/experiments/test_prefetch.py damages it",
     "{config}/manifest_export.json": "written anew; read as that of train.py --export_dir",
     "manifest_publish.json": "compared with that of the same command; tests/publication/test_dataset.py damages it",
     "instruct.toml": "an example",

@@ -146,7 +146,8 @@ from topxgen import inference
 from topxgen.common import signals
 from topxgen.inference import ModelSettings, Request, SamplingSettings
 sampler = inference.load("hf", ModelSettings(sys.argv[1], dtype="float32", data_parallel_size=2))
-print(*(engine.process.pid for engine in sampler._engines), flush=True)
+processes = [engine.process for engine in sampler._engines]
+print(*(process.pid for process in processes), flush=True)
 numbers = iter(range(10**6))
 with signals.handled():
     try:
@@ -155,6 +156,7 @@ with signals.handled():
     except signals.Stopped:
         print("stopped", flush=True)
     sampler.close()
+    print(*(process.returncode for process in processes))
 """
 
 
@@ -170,7 +172,7 @@ def test_engines_end_with_their_parent(tiny_lm, number):
         process.send_signal(number)
         rest = process.stdout.read()
         _, alive = psutil.wait_procs(engines, timeout=20)
-    assert not alive and (number == signal.SIGKILL or rest.endswith("answer\nstopped\n"))
+    assert not alive and (number == signal.SIGKILL or rest.endswith("answer\nstopped\n0 0\n"))
 
 
 def test_the_parent_killed_while_engines_load(tiny_lm):
@@ -273,6 +275,24 @@ def test_the_size_of_weights(tiny_lm, tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text('{"metadata": {"total_size": 123}, "weight_map": {}}')
     assert gpu_groups.file_bytes(str(tmp_path)) == 123
     assert gpu_groups.file_bytes(str(tmp_path.parent)) is None
+
+
+def test_a_run_goes_on_with_another_number_of_engines(tiny_lm, tmp_path):
+    """Stopped in the middle by a limit, it ends with the files of a run by one engine."""
+    parted, whole = tmp_path / "parted", tmp_path / "whole"
+    command = ("--inference_api", "hf", "--dtype", "float32", "--max_model_len", 512, "--max_new_tokens", 24)
+    datagen(*vllm_run(tiny_lm, whole), *command, "--number_of_instructions", 20)
+    for size, count in ((1, 8), (2, 20)):
+        datagen(*vllm_run(tiny_lm, parted), *command, "--number_of_instructions", count, "--data_parallel_size", size)
+    assert written(parted) == written(whole) and len(records(parted / "Basque.jsonl")) == 20
+    settings = parted / "settings_generate.json"
+    settings.write_text(settings.read_text().replace('"inference_api": "hf"', '"inference_api": "vllm"'))
+    for flag in ("--deterministic", "--engine_args=enforce_eager=true"):  # but not with other options of vLLM
+        refused = (*vllm_run(tiny_lm, parted), *command[2:], "--number_of_instructions", 20, flag)
+        with pytest.raises(
+            AssertionError, match=r"holds results of other settings \(decoding was .*, now .*(True|true)"
+        ):
+            datagen(*refused)
 
 
 WRITTEN = ("Basque.jsonl", "Basque_rejects.jsonl")

@@ -35,6 +35,7 @@ PARSERS = {
     "scripts/publish.py": "scripts.publish",
     "scripts/sample.py": "scripts.sample",
     "scripts/verify.py": "scripts.verify",
+    "scripts/prefetch.py": "scripts.prefetch",
 }
 # Shell scripts of ours whose arguments go to one of them.
 WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}
@@ -43,6 +44,7 @@ WRAPPERS_WITHOUT_FLAGS = ("scripts/demo.sh", "scripts/test.sh", "scripts/setup.s
 PASSED_ON = {"scripts/perf/memory_by_stage.py": "datagen.py"}
 # Commands of other programs: only listed here, never run.
 FOREIGN = (
+    ("source",),
     ("pip", "install"),
     ("uv", "pip"),
     ("uv", "sync"),

@@ -10,7 +10,7 @@ import logging
 import os
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -317,9 +317,14 @@ def open_partial(path: Path, mode: str, **options) -> IO:
 def replacing(path: Path, mode: str, **options) -> Iterator[IO]:
     """A file of a temporary name, which is flushed to disk and renamed to `path` after the block, unless that raises."""
     with open_partial(path, mode, **options) as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except Exception:  # a full disk needs the room
+            with suppress(OSError):
+                partial(path).unlink()
+            raise
     had_checksum = checksums.drop(path)
     os.replace(partial(path), path)
     if had_checksum:

@@ -209,6 +209,22 @@ def whole_of(shard_folder: Path) -> Path:
     return shard_folder.parent.parent
 
 
+def is_merged(shard_folder: Path, folder: Path, stage: str, part: str) -> bool:
+    """Whether the whole directory has what a shard has done of a stage in `folder`, as far as it was merged at some time."""
+    whole, below = whole_of(shard_folder), folder.relative_to(shard_folder)
+    if stage == "generate":
+        return shard_folder.name in read_json(whole / f"manifest_generate_{part}.json").get("shards", ())
+    if stage == "decontaminate":
+        return (whole / f"{part}_translate_filtered.jsonl").exists()
+    return (whole / below / ("translate_0.jsonl" if part == "main" else f"{part}_translate.jsonl")).exists()
+
+
+def stages_in(folder: Path) -> list[tuple[str, str]]:
+    """(stage, part) of the notes in a folder of a shard."""
+    found = (_NOTE_NAME.fullmatch(path.name) for path in sorted(folder.glob("shard_*_*.json")))
+    return [match.groups() for match in found if match]
+
+
 def folders(output_dir: Path) -> Iterator[tuple[Shard, Path]]:
     """The shards that are there, sorted by number of shards, then by index."""
     names = sorted((output_dir / FOLDER).glob("*-of-*"), key=lambda path: (path.name.partition("-of-")[2], path.name))

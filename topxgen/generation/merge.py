@@ -30,13 +30,12 @@ from topxgen.common.records import (
     with_ids,
 )
 from topxgen.common.schemas import decode
-from topxgen.generation import funnel, min_score, scoring
+from topxgen.generation import deduplication, funnel, min_score, scoring
 from topxgen.generation.manifests import language_manifest, record, remove_manifests, write_manifests
 from topxgen.generation.paragraphs import Generation, is_generated, is_native
 from topxgen.generation.pipelines import Prompt
 from topxgen.generation.sharded import prompt_number
 from topxgen.inference.response_cache import ResponseRecord
-from topxgen.text.near_duplicates import NearDuplicates
 
 logger = logging.getLogger(__name__)
 STAGING = ".merge"  # in the folder of the shards
@@ -71,7 +70,7 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
     if config.prompts:
         config.pipeline.finish()
     for name in config.languages:
-        results[name]["counts"] = funnel.generation_counts(layout, name)
+        results[name] |= deduplication.recall(config, name) | {"counts": funnel.generation_counts(layout, name)}
     write_manifests(layout, "generate", started, config.args.seed, settings, results, config.languages)
     for name, result in results.items():
         logger.info(f"{name}: {result['counts']['kept']} paragraphs from {len(works_of[name].noted)} shards")
@@ -159,7 +158,7 @@ def _merge_native(config, staged: Layout, works: dict[str, shards.Work]) -> dict
                 if match := own.fullmatch(text_id):
                     yield Place(offset, size, int(match[1]) * _ROW + int(match[2]))
 
-        near_duplicates = NearDuplicates(args.threshold, args.rouge_tokenizer)
+        near_duplicates = deduplication.new_index(args)
         for text_id, text in _copy_own(
             layout.paragraphs(name), staged.paragraphs(name), lambda key, name=name: is_native(key, name)
         ):
