@@ -17,7 +17,7 @@ from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_json
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
-from topxgen.generation import funnel, min_score, native, scoring, sharded
+from topxgen.generation import deduplication, funnel, min_score, native, scoring, sharded
 from topxgen.generation.back_translation import back_translate, blocks_of, read_paragraphs, translated_ids
 from topxgen.generation.candidates import collect, collected_ids, select
 from topxgen.generation.checks import RULES, check_candidates
@@ -195,6 +195,7 @@ def take_paragraphs(config: GenerationConfig) -> bool:
         name: {
             "complete": complete,
             "source": config.sources[name].name,
+            **deduplication.recall(config, name),
             "counts": funnel.generation_counts(layout, name),
         }
         for name in config.languages
@@ -236,6 +237,7 @@ def generate(config: GenerationConfig) -> bool:
         name: {
             "complete": generation.complete,
             "prompts_asked": generation.requested_by_language[name],
+            **deduplication.recall(config, name),
             "counts": counts[name],
         }
         for name in config.languages
