@@ -58,8 +58,8 @@ def _retrieves_by(args: argparse.Namespace, *retrievers: str) -> bool:
 
 LLM_FLAGS = (
     "inference_api", "tokenizer_name_or_path", "template_key", "prompt_style", "max_new_tokens", "temperature", "top_p",
-    "repetition_penalty", "do_sample", "dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "engine_args",
-    "deterministic", "lora_rank",
+    "repetition_penalty", "do_sample", "dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
+    "data_parallel_size", "engine_args", "deterministic", "lora_rank",
 )  # fmt: skip
 STEPS_FLAGS = (
     "method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "max_new_tokens_divide", "merge_prompt",
@@ -97,7 +97,8 @@ RULES = (
          lambda args: args.method_translate == "nllb" or ":" in args.method_translate),
     Rule(("base_url", "api_key", "request_timeout", "max_retries"), "--inference_api openai, cohere or anthropic",
          lambda args: args.inference_api not in LOCAL),
-    Rule(("tokenizer_name_or_path", "dtype", "max_model_len", "base_model_name_or_path", "lora_rank", "trust_remote_code"),
+    Rule(("tokenizer_name_or_path", "dtype", "max_model_len", "data_parallel_size", "base_model_name_or_path", "lora_rank",
+          "trust_remote_code"),
          "a model in this process (--inference_api vllm or hf)", lambda args: args.inference_api not in inference.REMOTE),
     Rule(("gpu_memory_utilization", "tensor_parallel_size", "engine_args", "deterministic"), "--inference_api vllm",
          lambda args: args.inference_api not in ("hf", *inference.REMOTE)),

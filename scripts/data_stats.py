@@ -54,7 +54,7 @@ EXIT_INCOMPLETE = 3  # files whose last line is not complete, paragraphs that th
 JUDGE_FLAGS = (
     "output_dir", "judge_prompt", "judge_sample", "max_new_tokens", "prompt_style", "inference_api", "tokenizer_name_or_path",
     "request_batch_size", "max_concurrent_requests", "dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
-    "engine_args", "deterministic",
+    "data_parallel_size", "engine_args", "deterministic",
     "trust_remote_code", "base_url", "request_timeout", "max_retries", "prices", "budget",
 )  # fmt: skip
 RULES = (
@@ -74,7 +74,7 @@ RULES = (
         lambda args: args.inference_api not in ("vllm", "hf"),
     ),
     Rule(
-        ("dtype", "max_model_len", "trust_remote_code"),
+        ("dtype", "max_model_len", "data_parallel_size", "trust_remote_code"),
         "a model in this process (--inference_api vllm or hf)",
         lambda args: args.inference_api not in inference.REMOTE,
     ),

@@ -15,14 +15,15 @@ import shutil
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common.cli import Parser, int_range, run_main
 from topxgen.common.console import printable
 from topxgen.common.errors import UsageError, did_you_mean
-from topxgen.runs.folders import Run, find
+from topxgen.common.reservoir import Reservoir
+from topxgen.runs.folders import Run, code_of, find
 from topxgen.runs.reading import Problems
 from topxgen.runs.rows import Row, rows, texts
 from topxgen.text import languages
@@ -66,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
     wanted = (
         row for row in _rows(found, chosen, args.rejected is not None, problems) if _fits(row, args.rejected, reasons)
     )
-    sample = reservoir(wanted, args.number, random.Random(args.seed))
+    drawn = Reservoir(args.number, random.Random(args.seed))
+    for row in wanted:
+        drawn.add(row)
+    sample = drawn.in_order()
     if not sample:
         raise _nothing(args, found, chosen, reasons)
     in_terminal = sys.stdout.isatty()
@@ -83,35 +87,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def reservoir(items: Iterable[Row], count: int, random_source: random.Random) -> list[Row]:
-    """`count` of the items, each with the same chance, in their order: one pass, and `count` in memory (Vitter 1985, algorithm R)."""
-    kept: list[tuple[int, Row]] = []
-    for number, item in enumerate(items):
-        if number < count:
-            kept.append((number, item))
-        elif (place := random_source.randrange(number + 1)) < count:
-            kept[place] = number, item
-    return [item for _, item in sorted(kept, key=lambda pair: pair[0])]
-
-
 def _languages(found: Run, name: str | None) -> tuple[str, ...]:
     """Those of the run that a name or code means. Raises UsageError if it has none."""
     if name is None:
         return found.languages
-    known = {_code(own): own for own in found.languages}
-    if _code(name) not in known:
+    chosen = tuple(own for own in found.languages if code_of(own) == code_of(name))
+    if not chosen:
         there = ", ".join(found.languages) or "none"
         raise UsageError(
             f"--language {name}: {found.root} has no pairs of it (languages: {there}){did_you_mean(name, found.languages)}"
         )
-    return (known[_code(name)],)
-
-
-def _code(name: str) -> str:
-    try:
-        return languages.find(name).flores
-    except UsageError:
-        return name.casefold()
+    return chosen
 
 
 def _rows(found: Run, chosen: Sequence[str], rejected: bool, problems: Problems) -> Iterator[Row]:
@@ -132,6 +118,8 @@ def _nothing(args: argparse.Namespace, found: Run, chosen: Sequence[str], reason
     where = f"{args.dir}{f', {chosen[0]}' if args.language else ''}"
     kept = reasons.pop("", 0)
     others = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
+    if args.rejected is None and not kept + reasons.total():
+        return UsageError(f"{where}: no pairs yet{', only paragraphs' if found.generations else ''}")
     if args.rejected is None:
         return UsageError(f"{where}: no pair was kept{f'; --rejected shows others: {others}' if others else ''}")
     if args.rejected == ANY or not others:

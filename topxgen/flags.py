@@ -34,6 +34,11 @@ def in_flight(value: str) -> int | None:
     return None if value == "auto" else int_range(1, 4096)(value)
 
 
+def engines(value: str) -> int | None:
+    """An argument type: a number of engines; None for auto."""
+    return None if value == "auto" else int_range(1, 256)(value)
+
+
 def engine_arg(word: str) -> str:
     """An argument type: KEY=VALUE of an option of vLLM's."""
     try:
@@ -109,7 +114,14 @@ def add_model_flags(add) -> None:
         "--tensor_parallel_size",
         type=int_range(1),
         metavar="GPUS",
-        help="vllm: GPUs that hold one copy of the model [all visible GPUs]",
+        help="vllm: GPUs that hold one copy of the model [the fewest that leave room for the KV cache]",
+    )
+    add(
+        "--data_parallel_size",
+        type=engines,
+        metavar="N",
+        help="vllm and hf: copies of the model that work side by side, each in a process and on GPUs of its own; auto: for vllm as "
+        "many as the visible GPUs have room for, else 1; decides the speed, not the results [auto]",
     )
     add(
         "--engine_args",

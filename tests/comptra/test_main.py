@@ -343,6 +343,7 @@ IDLE = [
     (("--base_url", "http://localhost:8000/v1"), "--base_url has no effect without --inference_api openai, cohere"),
     (("--max_retries", 3), "without --inference_api openai"),
     (("--tensor_parallel_size", 2), "without --inference_api vllm"),
+    (("--inference_api", "openai", "--data_parallel_size", 2), "without a model in this process"),
     (("--max_concurrent_requests", 2), "without --inference_api vllm or an API"),
     (("--lora_rank", 32), "--lora_rank has no effect without a LoRA adapter"),
     (("--num_beams", 2, "--temperature", 0.7), "--temperature has no effect without sampling"),

@@ -131,11 +131,13 @@ NO_EFFECT = [
     ("--dtype", "float32"),
     ("--max_model_len", "512"),
     ("--tensor_parallel_size", "2"),
+    ("--data_parallel_size", "2"),
     ("--trust_remote_code",),
     ("--num_return_sequences", "4", "--temperature", "0"),
     ("--num_return_sequences", "4", "--do_sample", "false"),
     (*HF, "--num_beams", "4", "--temperature", "0.5"),
     ("--rouge_tokenizer", "rouge_score", "--threshold", "1"),
+    ("--dedup_prefilter", "minhash", "--threshold", "1"),
     ("--stages", "translate", "--use_nllb", "--adapter_name_or_path", "x"),
 ]
 

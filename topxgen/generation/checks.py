@@ -175,7 +175,7 @@ RULES = (
     ),
     Rule(("tokenizer_name_or_path",), "a model in this process (--inference_api vllm or hf)", _is_local, harmless=True),
     Rule(
-        ("dtype", "max_model_len", "lora_rank"),
+        ("dtype", "max_model_len", "lora_rank", "data_parallel_size"),
         "a model in this process (--inference_api vllm or hf)",
         _is_local,
     ),
@@ -225,7 +225,7 @@ RULES = (
     Rule(("number_of_rounds",), "--data_generation_pipeline knn-instruct", _pipeline_is("knn-instruct"), harmless=True),
     Rule(("encoder", "encoder_device"), "--data_generation_pipeline knn-instruct", _pipeline_is("knn-instruct")),
     Rule(("encoder_device",), "another encoder: use runs on the CPU", lambda args: args.encoder != "use"),
-    Rule(("rouge_tokenizer",), "--threshold below 1", lambda args: args.threshold != 1),
+    Rule(("rouge_tokenizer", "dedup_prefilter"), "--threshold below 1", lambda args: args.threshold != 1),
     Rule(("blaser_name_or_path",), "--scorer or --select_by blaser", _judges("blaser"), switch="scorer"),
     Rule(
         ("sonar_name_or_path",),
