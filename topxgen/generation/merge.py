@@ -90,17 +90,7 @@ def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> d
     args, numbers = config.args, {}
     for name, work in works.items():
         paths = _sources(config.layout.responses(name), work)
-
-        def read(path: Path, name=name) -> Iterator[Place]:
-            for _, offset, size, response in read_placed_jsonl(path, ResponseRecord):
-                number = prompt_number(response["id"], name)
-                if number is None:
-                    raise UsageError(f"{path}: {response['id']!r} is no prompt of {name}; remove the line")
-                yield Place(offset, size, number, bool(response.get("error")))
-
-        places = places_in(paths, read).first_of_each()
-        numbers[name] = places.key
-        _write(staged.responses(name), lines_of(paths, places))
+        numbers[name] = responses_in_order(name, paths, staged.responses(name))
         _copy_own(
             config.layout.paragraphs(name), staged.paragraphs(name), lambda key, name=name: is_generated(key, name)
         )
@@ -123,6 +113,22 @@ def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> d
         if generation.needs_responses():
             raise AssertionError("a prompt without a response was scheduled")
     return {name: {"complete": generation.complete, "prompts_asked": len(numbers[name])} for name in config.languages}
+
+
+def responses_in_order(language: str, paths: list[Path], out: Path):
+    """Write the responses of files to one, in the order of their prompts; of one prompt's the first file's counts, and one that did
+    not fail before others. The numbers of the prompts, as an array."""
+
+    def read(path: Path) -> Iterator[Place]:
+        for _, offset, size, response in read_placed_jsonl(path, ResponseRecord):
+            number = prompt_number(response["id"], language)
+            if number is None:
+                raise UsageError(f"{path}: {response['id']!r} is no prompt of {language}; remove the line")
+            yield Place(offset, size, number, bool(response.get("error")))
+
+    places = places_in(paths, read).first_of_each()
+    _write(out, lines_of(paths, places))
+    return places.key
 
 
 def _answered(config, numbers: dict) -> Iterator[list[Prompt]]:
