@@ -40,13 +40,14 @@ RATES = {
     "trained_tokens": Rate(0.4 * H100 / (6 * 8e9), "tokens/s per GPU", f"{GPU}: Llama-3-8B in full, 40 % of the peak"),
     # One process each
     "loop_ms": Rate(0.24, "ms per response", f"{CPU}: coordinator.py, all but near-duplicates"),
-    "exact_us": Rate(80, "µs per paragraph", f"{CPU}: dedup_speed.py, exact, what does not grow"),
-    "exact_us_per_100k": Rate(100, "µs per paragraph for each 100,000 kept in its language", f"{CPU}: dedup_speed.py, exact"),
-    "minhash_us": Rate(60, "µs per paragraph", f"{CPU}: dedup_speed.py, minhash"),
-    "minhash_us_per_100k": Rate(10, "µs per paragraph for each 100,000 kept in its language", f"{CPU}: dedup_speed.py, minhash"),
-    "exact_bytes": Rate(2_500, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, exact"),
-    "minhash_bytes": Rate(4_300, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, minhash"),
-    "merged_records": Rate(50_000, "records/s", f"{CPU}: merging shards without near-duplicates"),
+    "exact_us": Rate(83, "µs per paragraph", f"{CPU}: dedup_speed.py, exact, what does not grow"),
+    "exact_us_per_100k": Rate(284, "µs per paragraph for each 100,000 kept in its language", f"{CPU}: dedup_speed.py, exact"),
+    "minhash_us": Rate(42, "µs per paragraph", f"{CPU}: dedup_speed.py, minhash"),
+    "minhash_us_per_100k": Rate(3, "µs per paragraph for each 100,000 kept in its language", f"{CPU}: dedup_speed.py, minhash"),
+    "exact_bytes": Rate(2_100, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, exact"),
+    "minhash_bytes": Rate(4_200, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, minhash"),
+    "merged_responses": Rate(250_000, "responses/s", f"{CPU}: merge.py; each is then judged as one run does"),
+    "merged_lines": Rate(57_000, "paragraphs' lines of pairs/s", f"{CPU}: merge.py"),
     "decontaminated_pairs": Rate(94_748, "pairs/s per core", f"{CPU}: decontamination_speed.py, four benchmarks; flat memory"),
     # Disk
     "generated_bytes": Rate(2_460, "bytes per paragraph", "measured: responses, paragraphs and rejects of coordinator.py, Latin script"),
@@ -77,6 +78,7 @@ def plan(tokens: float, gpus: int, languages: int, rates: Mapping[str, float]) -
     how = dedup_method(kept, rates)
     responses = kept / rates["paragraphs_per_response"]
     loop = responses * rates["loop_ms"] * 1e-3 / 3600 + dedup_hours(kept, rates, how)
+    merge = loop + (responses / rates["merged_responses"] + kept / rates["merged_lines"]) / 3600
     english = pairs * rates["tokens_per_sentence"]
 
     def on_gpus(name: str, work: float, rate: str, one_process: float = 0.0) -> Stage:
@@ -84,7 +86,6 @@ def plan(tokens: float, gpus: int, languages: int, rates: Mapping[str, float]) -
         return Stage(name, max(hours, one_process), "GPUs" if hours >= one_process else "loop of a language")
 
     cores = gpus * rates["cores_per_gpu"]
-    merge = kept / rates["merged_records"] / 3600 + dedup_hours(kept, rates, how)
     return [
         on_gpus("generate", tokens, "llm_tokens", loop),
         Stage("merge", merge, "one process a language"),
@@ -111,9 +112,10 @@ def table(sizes: list[float], numbers: list[int], languages: int, rates: Mapping
             how = dedup_method(kept, rates)
             disk = paragraphs * (rates["generated_bytes"] + 2 * rates["sentences_per_paragraph"] * rates["pair_bytes"])
             hours = sum(stage.hours for stage in stages)
+            cost = hours * gpus * rates["usd_per_gpu_hour"]
             slowest = max(stages, key=lambda stage: stage.hours)
-            rows.append([f"{tokens:.3g}", str(gpus), *(_time(stage.hours) for stage in stages), _time(hours)])
-            rows[-1] += [f"{slowest.name}: {slowest.limit}", f"{hours * gpus * rates['usd_per_gpu_hour']:,.0f}"]
+            rows.append([_count(tokens), str(gpus), *(_time(stage.hours) for stage in stages), _time(hours)])
+            rows[-1] += [f"{slowest.name}: {slowest.limit}", f"{cost:,.{0 if cost >= 10 else 2}f}"]
             rows[-1] += [_size(disk), f"{how}, {_size(kept * rates[f'{how}_bytes'])}"]
     names = [stage.name for stage in stages]
     return [["tokens", "GPUs", *names, "all", "longest", "USD", "disk", "near-duplicates, memory a language"], *rows]
@@ -123,6 +125,11 @@ def _time(hours: float) -> str:
     if hours < 1 / 60:
         return f"{hours * 3600:.0f} s"
     return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:,.1f} h" if hours < 48 else f"{hours / 24:,.0f} days"
+
+
+def _count(number: float) -> str:
+    unit, name = next(((unit, name) for unit, name in ((1e9, " G"), (1e6, " M")) if number >= unit), (1, ""))
+    return f"{number / unit:.4g}{name}"
 
 
 def _size(size: float) -> str:
