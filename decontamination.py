@@ -23,8 +23,9 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from topxgen import distributed
 from topxgen.common import hub
-from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, run_main
+from topxgen.common.cli import FLAG, Parser, choice, count, float_range, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.records import FilteredLayout
@@ -145,7 +146,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="the report, with or without .json or .md [decontamination_report in --output_dir]",
     )
-    add("--num_workers", **count(1, "number of worker processes [one per core]"))
+    add(
+        "--num_workers",
+        **count(1, "number of worker processes [one per core, with --distributed of the whole cluster]"),
+    )
+    add("--distributed", **choice(distributed.SCHEDULERS, None, "run them over the nodes of a cluster", "off"))
     return parser
 
 
@@ -157,6 +162,7 @@ def decontaminate(args: argparse.Namespace) -> int:
     args.target_language = target_language(args)
     reports = report_paths(args)
     check_paths(args, inputs, reports)
+    distributed.check(args.distributed)
     needed = [name for name in args.benchmarks + args.demonstration_pool if name not in (args.allow_missing or ())]
     repositories = [benchmarks.REPOS.get(name, name) for name in needed]
     hub.require([], [] if args.benchmark_dir else repositories)

@@ -17,6 +17,8 @@ from topxgen.corpora import benchmarks
 from topxgen.decontamination import parallel_jsonl, report
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
 from topxgen.decontamination.filter import RULES_VERSION, ContaminationFilter
+from topxgen.distributed import Plan
+from topxgen.inference import ENGINE_LOG
 from topxgen.text import languages
 
 # The flags that decide what overlaps and what is dropped.
@@ -190,6 +192,11 @@ def filter_file(
                 end // 1000 - start // 1000, records=counts["records"], overlapping=counts["records_overlapping"]
             ),
             {lineage.KEY: lineage.of_back_translation(path, name)},
+            None
+            if args.distributed is None
+            else Plan(
+                args.distributed, "decontamination", args.num_workers, 0, args.output_dir.absolute() / ENGINE_LOG
+            ),
         )
     counts = Counter(manifest["counts"])  # an empty file has no counts
     if not counts["records"]:
