@@ -18,14 +18,17 @@ If a run is interrupted, re-run the same command: it resumes. `--dry_run` shows 
 
 import argparse
 import sys
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 
 from topxgen import translation
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, limit, run_main
 from topxgen.common.locks import OutputLock
+from topxgen.common.needs import Need
 from topxgen.common.records import NLLB
 from topxgen.flags import (
+    SHARD_RULE,
     add_api_flags,
     add_cost_flags,
     add_decoding_flags,
@@ -38,6 +41,7 @@ from topxgen.flags import (
     add_prompt_style_flag,
     add_quality_flags,
     add_run_flags,
+    add_shard_flags,
 )
 from topxgen.generation.candidates import SELECTORS
 from topxgen.generation.checks import RULES, check_needed
@@ -47,6 +51,7 @@ from topxgen.generation.manifests import STAGES
 from topxgen.generation.pipelines import PIPELINES
 from topxgen.generation.plan import GenerationConfig
 from topxgen.generation.run import (
+    begin_shard,
     check_settings,
     generate,
     preflight,
@@ -69,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         __doc__,
         section="datagen",
-        rules=RULES,
+        rules=(*RULES, SHARD_RULE),
         check=check_needed,
         incomplete="target not reached, or nothing kept in a language",
         uses_apis=True,
@@ -129,6 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="generate at least N paragraphs in each language: one number for all languages, or one for each [0]",
     )
     add_run_flags(add)
+    add_shard_flags(add)
     add("--dry_run", **FLAG, help="show the first prompts, their tokens and an estimate, then exit")
 
     add = parser.add_argument_group("the LLM that writes").add_argument
@@ -301,6 +307,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
+    """What a command loads that does not come with the package. Raises UsageError for flags that do not go together."""
+    return GenerationConfig(args).needs()
+
+
 def datagen(args: argparse.Namespace) -> int:
     """Run the stages; the exit code."""
     config = GenerationConfig(args)
@@ -313,6 +324,8 @@ def datagen(args: argparse.Namespace) -> int:
         for part in config.locked_parts:  # other languages may be at work in the same directory
             locks.enter_context(OutputLock(args.output_dir, part, note=config.lock_note(part)))
         repair_files(config)
+        if config.shard is not None:
+            begin_shard(config)
         if "generate" in args.stages:
             complete = take_paragraphs(config) if args.paragraphs else generate(config)
         if "translate" in args.stages:

@@ -20,6 +20,7 @@ import argparse
 import logging
 import sys
 import tempfile
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,7 +29,9 @@ from topxgen.common import hub
 from topxgen.common.cli import FLAG, Parser, choice, count, float_range, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.locks import OutputLock, wait_for_lock
+from topxgen.common.needs import Need
 from topxgen.common.records import FilteredLayout
+from topxgen.common.shards import write_note
 from topxgen.corpora import benchmarks
 from topxgen.decontamination import benchmark_texts, filter, report
 from topxgen.decontamination.run import (
@@ -37,10 +40,11 @@ from topxgen.decontamination.run import (
     filter_file,
     input_files,
     report_paths,
+    take_shard,
     target_language,
     write_reports,
 )
-from topxgen.flags import add_language_flags, add_partial_benchmark_flag
+from topxgen.flags import SHARD_RULE, add_language_flags, add_partial_benchmark_flag, add_shard_flags
 from topxgen.text import languages, ngram_hashes, ngram_index
 
 logger = logging.getLogger(__name__)
@@ -48,7 +52,12 @@ EXIT_UNCHECKED = 3  # some texts were compared with nothing
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(__doc__, section="decontamination", rules=RULES, incomplete="texts that were compared with nothing")
+    parser = Parser(
+        __doc__,
+        section="decontamination",
+        rules=(*RULES, SHARD_RULE),
+        incomplete="texts that were compared with nothing",
+    )
 
     add = parser.add_argument_group("what to check").add_argument
     add(
@@ -146,6 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="the report, with or without .json or .md [decontamination_report in --output_dir]",
     )
+    add_shard_flags(add)
     add(
         "--num_workers",
         **count(1, "number of worker processes [one per core, with --distributed of the whole cluster]"),
@@ -154,24 +164,38 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
+    """What a command loads that does not come with the package; `names`: the languages in --input_dir."""
+    texts = [*(args.languages or names), args.target_language or "English"]
+    chosen = [languages.find(name, args.languages_file) for name in dict.fromkeys(texts)]
+    sources = dict.fromkeys([*args.benchmarks, *args.demonstration_pool])
+    return [
+        need
+        for name in sources
+        if name not in args.allow_missing
+        for need in benchmarks.needs(name, chosen, args.benchmark_dir)
+    ]
+
+
 def decontaminate(args: argparse.Namespace) -> int:
     args.benchmarks = list(dict.fromkeys(args.benchmarks))
     args.demonstration_pool = list(dict.fromkeys(args.demonstration_pool))
     args.output_dir = args.output_dir or args.input_dir
+    take_shard(args)
     inputs = input_files(args)
     args.target_language = target_language(args)
     reports = report_paths(args)
     check_paths(args, inputs, reports)
     distributed.check(args.distributed)
-    needed = [name for name in args.benchmarks + args.demonstration_pool if name not in (args.allow_missing or ())]
-    repositories = [benchmarks.REPOS.get(name, name) for name in needed]
-    hub.require([], [] if args.benchmark_dir else repositories)
+    hub.require(needs(args, inputs))
     target = languages.find(args.target_language, args.languages_file).name
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="decontamination-")))
         layout = FilteredLayout(scratch if args.audit else args.output_dir)
         for name in () if args.audit else inputs:
             stack.enter_context(OutputLock(args.output_dir, name))
+        for name in () if args.shard is None else inputs:
+            write_note(args.output_dir, args.shard, "decontamination", "decontaminate", name)
         texts = benchmark_texts.load(inputs, args)
         parts = {name: filter_file(args, path, layout, texts[name], texts[target]) for name, path in inputs.items()}
         with wait_for_lock(reports[0].parent):

@@ -28,16 +28,20 @@ python -m comptra.evaluate outputs/udhr
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from comptra import candidate_selection, checks, evaluation_sets, methods
+from comptra import needs as wanted
 from comptra.compositional import divide, merge
 from comptra.config import configurations
 from comptra.runner import show_prompts, translate_all
 from topxgen import retrieval
 from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, int_range, limit, run_main
+from topxgen.common.needs import Need
 from topxgen.flags import (
+    SHARD_RULE,
     add_api_flags,
     add_cost_flags,
     add_decoding_flags,
@@ -50,16 +54,18 @@ from topxgen.flags import (
     add_prompt_style_flag,
     add_quality_flags,
     add_run_flags,
+    add_shard_flags,
 )
 from topxgen.quality import comet_models
 from topxgen.retrieval import bm25
+from topxgen.text import languages
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         __doc__,
         section="main",
-        rules=checks.RULES,
+        rules=(*checks.RULES, SHARD_RULE),
         check=checks.check_values,
         incomplete="sentences without an answer",
         uses_apis=True,
@@ -188,6 +194,7 @@ def add_data_flags(add) -> None:
         help="name of the run's folder in OUTPUT_DIR/{model} [{src}_to_{tgt}_{k}_shot_seed_{seed}_...]",
     )
     add_run_flags(add)
+    add_shard_flags(add)
     add(
         "--dry_run",
         **FLAG,
@@ -236,6 +243,12 @@ def add_comptra_flags(add) -> None:
         help="how often the LLM is asked to improve each merged translation; without a number: once",
     )
     add_language_id_flag(add)
+
+
+def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
+    """What a command loads that does not come with the package."""
+    src, tgt = ([languages.find(name, args.languages_file) for name in side] for side in (args.src, args.tgt))
+    return wanted.of_translation(args, src, tgt)
 
 
 def translate(args: argparse.Namespace) -> int:

@@ -27,17 +27,20 @@ import atexit
 import logging
 import os
 import sys
+from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
 from topxgen.common import files, flag_rules, hub, lineage
+from topxgen.common import needs as wanted
 from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, json_object, run_main
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
-from topxgen.corpora import benchmarks
+from topxgen.common.needs import Need
 from topxgen.flags import add_language_flags, add_partial_benchmark_flag
-from topxgen.training import arguments, run, training_data
+from topxgen.training import arguments, named_datasets, run, training_data
 from topxgen.training.arguments import DEFAULT_STEPS, IS_MAIN_PROCESS, SCHEDULERS
+from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.export import FORMATS, export
 from topxgen.training.export import check as check_export
 from topxgen.training.flag_rules import RAW_TEXT_RULES, RULES, check_exclusive
@@ -153,6 +156,13 @@ def build_parser() -> Parser:
     add("--gradient_checkpointing", **FLAG, help="recompute activations: less memory, a third slower")
     add("--use_flash_attn", **FLAG, help="flash attention, if flash-attn is installed")
     add("--use_liger_kernel", **FLAG, help="Liger kernels (decoder LMs on GPU)")
+    add(
+        "--loss_chunk_size",
+        type=int_range(0),
+        default=1024,
+        metavar="TOKENS",
+        help="compute the loss, and its gradients, for so many tokens at a time: less memory for the same loss; 0: all at once",
+    )
     add("--deepspeed", metavar="JSON", help="DeepSpeed configuration; or launch with configs/zero3.yaml")
 
     add = parser.add_argument_group("optimization").add_argument
@@ -206,12 +216,20 @@ def build_parser() -> Parser:
     return parser
 
 
+def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
+    """What a command loads that does not come with the package."""
+    return [
+        *wanted.models(args.model_name_or_path),
+        *wanted.tokenizers(args.tokenizer_name_or_path),
+        *named_datasets.needs(DatasetSpec.from_args(args)),
+    ]
+
+
 def train(args: argparse.Namespace) -> int:
     """Run all stages; the exit code."""
     # Flags: check them, set the defaults that depend on others
     arguments.resolve(args)
-    dataset = benchmarks.REPOS.get(args.dataset_name_or_path, args.dataset_name_or_path)
-    hub.require([args.model_name_or_path, args.tokenizer_name_or_path], [dataset])
+    hub.require(needs(args))
 
     # Data: read, select, split off the test set, add the other direction
     train_pairs, test_pairs, facts = (training_data.open_stream if args.streaming else training_data.build_sets)(args)

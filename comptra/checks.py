@@ -58,8 +58,8 @@ def _retrieves_by(args: argparse.Namespace, *retrievers: str) -> bool:
 
 LLM_FLAGS = (
     "inference_api", "tokenizer_name_or_path", "template_key", "prompt_style", "max_new_tokens", "temperature", "top_p",
-    "repetition_penalty", "do_sample", "dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "engine_args",
-    "deterministic", "lora_rank",
+    "repetition_penalty", "do_sample", "dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
+    "data_parallel_size", "engine_args", "deterministic", "lora_rank",
 )  # fmt: skip
 STEPS_FLAGS = (
     "method_divide", "mode_divide", "number_of_subproblems", "number_of_repetitions", "max_new_tokens_divide", "merge_prompt",
@@ -97,7 +97,8 @@ RULES = (
          lambda args: args.method_translate == "nllb" or ":" in args.method_translate),
     Rule(("base_url", "api_key", "request_timeout", "max_retries"), "--inference_api openai, cohere or anthropic",
          lambda args: args.inference_api not in LOCAL),
-    Rule(("tokenizer_name_or_path", "dtype", "max_model_len", "base_model_name_or_path", "lora_rank", "trust_remote_code"),
+    Rule(("tokenizer_name_or_path", "dtype", "max_model_len", "data_parallel_size", "base_model_name_or_path", "lora_rank",
+          "trust_remote_code"),
          "a model in this process (--inference_api vllm or hf)", lambda args: args.inference_api not in inference.REMOTE),
     Rule(("gpu_memory_utilization", "tensor_parallel_size", "engine_args", "deterministic"), "--inference_api vllm",
          lambda args: args.inference_api not in ("hf", *inference.REMOTE)),
@@ -105,6 +106,7 @@ RULES = (
     Rule(("distributed",), "a model in this process (--inference_api vllm or hf, or --method_translate nllb)",
          lambda args: args.method_translate == "nllb" or args.inference_api not in inference.REMOTE),
     Rule(("num_workers",), "--distributed", lambda args: args.distributed),
+    Rule(("data_parallel_size",), "one machine (--distributed has --num_workers)", lambda args: not args.distributed),
     Rule(("request_batch_size",), "--inference_api hf", lambda args: args.inference_api not in ("vllm", *inference.REMOTE), harmless=True),
     Rule(("temperature", "top_p"), "sampling, which --num_beams above 1 replaces: --num_beams 1", lambda args: args.num_beams == 1),
     Rule(("top_p", "do_sample"), "--temperature above 0", lambda args: args.temperature and args.do_sample, harmless=True),

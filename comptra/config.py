@@ -6,21 +6,21 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 
-from comptra import candidate_selection, checks, evaluation_sets, methods, models
+from comptra import candidate_selection, checks, evaluation_sets, methods, models, needs
 from comptra.compositional import divide, merge, translate
 from comptra.llm_calls import LLMClient
 from comptra.methods import Shots, Task, refine
 from comptra.models import Model
 from topxgen import distributed, inference, retrieval, translation
-from topxgen.common import hub, provenance, translation_folders
+from topxgen.common import hub, provenance, shards, translation_folders
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory
-from topxgen.corpora import benchmarks
 from topxgen.inference.costs import Meter, Prices
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.prompting.mt_templates import MTTemplate, get_template
@@ -50,6 +50,9 @@ def directions(args: argparse.Namespace) -> list[argparse.Namespace]:
 def configurations(args: argparse.Namespace) -> "list[EvaluationConfig]":
     """One for each direction. Raises UsageError for whatever is wrong in any of them, before any model is loaded."""
     found: list[EvaluationConfig] = []
+    args.shard = shards.chosen(args)
+    if args.shard is not None:
+        args.output_dir = args.shard.folder(args.output_dir)
     by_direction = directions(args)
     if len(by_direction) > 1 and args.metadata_dir is not None:
         raise UsageError("--metadata_dir names the folder of one direction: pass one --src and one --tgt, or drop it")
@@ -104,8 +107,8 @@ class EvaluationConfig:
             checks.check_flags(args)
             check_output_directory(args.output_dir, f"--output_dir {args.output_dir}")
             self.merge_prompt = merge.load(args.merge_prompt)
-            _require_assets(args)
             distributed.check(args.distributed)
+            hub.require(needs.of_translation(args, [self.src], [self.tgt]))
             self.models = models.resolve_models(args, self.uses_llm)
             self._tokenizers: dict[str, object] = {}
         else:
@@ -125,6 +128,8 @@ class EvaluationConfig:
                 pool_files=args.demonstration_pool and tuple(args.demonstration_pool),
                 need_pool=bool(self.max_demonstrations or self.divides_by_pool),
             )
+            if args.shard is not None:
+                self.test_set = _part_of(self.test_set, args.shard)
             checks.check_pool(self)
         self.style: dict[str, str] = {} if first is None else first.style  # RAW or CHAT, by the model's path
         if self.uses_llm and first is None:
@@ -329,18 +334,9 @@ class EvaluationConfig:
         return self._identifier.is_language(texts, self.tgt) if self._identifier else [True] * len(texts)
 
 
-def _require_assets(args: argparse.Namespace) -> None:
-    """Raise UsageError for all that is neither local nor in the Hub's cache, if there is no Hub."""
-    dataset, blaser = evaluation_sets.DATASETS[args.dataset_name_or_path], checks.uses_blaser(args)
-    hub.require(
-        [
-            *(() if args.inference_api in inference.REMOTE else args.model_name_or_path or ()),
-            args.tokenizer_name_or_path,
-            args.base_model_name_or_path,
-            args.nllb_name_or_path if args.method_translate in ("nllb", "refine") else None,
-            args.sonar_name_or_path if blaser or (args.retriever_type == "SONAR" and args.k) else None,
-            args.blaser_name_or_path if blaser else None,
-            args.lid_model if args.steps else None,
-        ],
-        [] if args.benchmark_dir else [benchmarks.REPOS.get(split[0]) for split in dataset[1:] if split],
-    )
+def _part_of(test_set: evaluation_sets.TestSet, shard: shards.Shard) -> evaluation_sets.TestSet:
+    """The sentences of a shard. The pool, and the facts, are those of the whole set."""
+    if shard.index >= (count := len(test_set.sources)):
+        raise UsageError(f"--num_shards {shard.count} is more than the {count} sentences; pass a smaller number")
+    own = {name: getattr(test_set, name)[shard.index :: shard.count] for name in ("sources", "references")}
+    return replace(test_set, **own)

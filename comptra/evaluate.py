@@ -21,10 +21,11 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from comptra import evaluation_sets, guard
+from comptra import needs as wanted
 from comptra.scores import ensemble, gemba, original_flags
 from comptra.scores.flags import METRIC_RULES, add_metric_flags, add_model_flags
 from comptra.scores.scoring import score_groups, usable_metrics
@@ -37,8 +38,9 @@ from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory, check_output_files, csv_text, to_line, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
-from topxgen.corpora import benchmarks
+from topxgen.common.needs import Need
 from topxgen.flags import add_language_flags, add_partial_benchmark_flag
+from topxgen.text import language_id
 
 logger = logging.getLogger(__name__)
 MAX_SAMPLES = 1_000_000  # of --trials and --bootstrap
@@ -219,6 +221,11 @@ def segment_lines(rows: Iterator[dict], as_csv: bool) -> Iterator[str]:
     yield csv_text(rows)
 
 
+def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
+    """What a command loads that does not come with the package; `names`: languages of the runs that it scores."""
+    return wanted.of_evaluation(args, names)
+
+
 def print_report(args: argparse.Namespace) -> int:
     """Score, print the table and write the files; the exit code."""
     flag_rules.check(RULES, args)
@@ -236,11 +243,7 @@ def print_report(args: argparse.Namespace) -> int:
     if args.cache_dir:
         check_output_directory(args.cache_dir, f"--cache_dir {args.cache_dir}")
     # Folders that record a data set which is missing are skipped one by one; what the command names must be there.
-    dataset = evaluation_sets.DATASETS.get(args.dataset_name_or_path)
-    hub.require(
-        [args.lid_model],
-        [benchmarks.REPOS.get(dataset.test[0])] if dataset and dataset.test and not args.benchmark_dir else [],
-    )
+    hub.require([*wanted.of_test_set(args, ()), *language_id.needs(args.lid_model)])
     report, rows = evaluate(args)
     show(export.terminal(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     for file, make in ((args.csv, export.csv_text), (args.markdown, export.markdown), (args.latex, export.latex)):

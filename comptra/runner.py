@@ -16,7 +16,7 @@ from comptra.models import Model
 from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
-from topxgen.common import checksums, hub, lineage, provenance, translation_folders
+from topxgen.common import checksums, hub, lineage, provenance, shards, translation_folders
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, remove, write_json
@@ -143,6 +143,8 @@ def translate_with(
     note = {"sentences": len(config.test_set.sources), "prices": args.prices}
     with OutputLock(folder, note=note):
         check_settings(folder, settings)
+        if args.shard is not None:
+            shards.write_note(folder, args.shard, "main", "translate", "main")
         paid = args.inference_api in inference.REMOTE
         style = config.style.get(model.path, RAW)
         client = LLMClient(

@@ -8,7 +8,7 @@ from comptra import checks, prompts
 from comptra.compositional import divide
 from comptra.models import Model
 from topxgen import inference, retrieval
-from topxgen.common import provenance
+from topxgen.common import provenance, shards
 from topxgen.prompting import toml_prompts
 from topxgen.prompting.mt_templates import chat_prompt
 from topxgen.prompting.style import CHAT
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 # Flags that say where files are, how fast to run and what to show.
 NOT_PART_OF_THE_RESULT = (
-    "output_dir", "metadata_dir", "benchmark_dir", "allow_partial_benchmark", "data_dir", "cache_dir", "comet_python", "verbose", "dry_run",
+    "output_dir", "metadata_dir", "num_shards", "shard_index", "shard", "benchmark_dir", "allow_partial_benchmark", "data_dir", "cache_dir", "comet_python", "verbose", "dry_run",
     "max_samples", "api_key", "request_timeout", "max_retries", "request_batch_size", "max_concurrent_requests",
-    "prices", "budget", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "trust_remote_code",
-    "distributed", "num_workers",
+    "prices", "budget", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
+    "data_parallel_size", "trust_remote_code", "distributed", "num_workers",
 )  # fmt: skip
 # Flags recorded by what they name: a language, the texts of a template or a pool, the weights of a model, options (`decoding`).
 RECORDED_BY_CONTENT = (
@@ -61,6 +61,8 @@ def run_settings(config: "EvaluationConfig", model: Model) -> dict:
         **(leak_guard_settings(config) if config.max_demonstrations else {}),
         "instructions_digest": _digest_of_prompts(_instruction_files(config)),
     }
+    if args.shard is not None:
+        settings[shards.SETTING] = args.shard.name
     by_quality = checks.judges_quality(args)
     if config.uses_llm:
         settings["decoding"] = inference.decoding(args.inference_api, config.model_settings(model))

@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen import inference
-from topxgen.common import checksums, flag_rules, hub, provenance
+from topxgen.common import checksums, flag_rules, hub, needs, provenance
 from topxgen.common.cli import Parser, choice, count, int_range, run_main
 from topxgen.common.console import Progress, show
 from topxgen.common.errors import UsageError
@@ -54,7 +54,7 @@ EXIT_INCOMPLETE = 3  # files whose last line is not complete, paragraphs that th
 JUDGE_FLAGS = (
     "output_dir", "judge_prompt", "judge_sample", "max_new_tokens", "prompt_style", "inference_api", "tokenizer_name_or_path",
     "request_batch_size", "max_concurrent_requests", "dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
-    "engine_args", "deterministic",
+    "data_parallel_size", "engine_args", "deterministic",
     "trust_remote_code", "base_url", "request_timeout", "max_retries", "prices", "budget",
 )  # fmt: skip
 RULES = (
@@ -74,7 +74,7 @@ RULES = (
         lambda args: args.inference_api not in ("vllm", "hf"),
     ),
     Rule(
-        ("dtype", "max_model_len", "trust_remote_code"),
+        ("dtype", "max_model_len", "data_parallel_size", "trust_remote_code"),
         "a model in this process (--inference_api vllm or hf)",
         lambda args: args.inference_api not in inference.REMOTE,
     ),
@@ -178,8 +178,13 @@ def run(args: argparse.Namespace) -> int:
     flag_rules.check(RULES, args)
     check_output_files({"--csv": args.csv, "--json": args.json, "--markdown": args.markdown})
     is_remote = args.inference_api in inference.REMOTE
-    models = [args.tokenizer] + [args.sonar_name_or_path] * (args.encoder == "sonar")
-    hub.require(models + ([] if is_remote else [args.judge_model_name_or_path, args.tokenizer_name_or_path]))
+    hub.require(
+        [
+            *needs.tokenizers(args.tokenizer, None if is_remote else args.tokenizer_name_or_path),
+            *needs.models(None if is_remote else args.judge_model_name_or_path),
+            *(sonar.needs(args.sonar_name_or_path) if args.encoder == "sonar" else ()),
+        ]
+    )
     topics = read_topics(args.seed_topics_path) if args.seed_topics_path else None
     categories = read_categories(args.seed_topics_path) if args.seed_topics_path else {}
     topic_judge = make_judge(args) if args.judge_model_name_or_path else None

@@ -13,10 +13,13 @@ in float32 if --dtype is not the base's.
 """
 
 import argparse
+import json
 import os
+import re
 import shutil
 import sys
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -29,10 +32,12 @@ from topxgen.common.files import read_json
 from topxgen.common.flag_rules import Rule
 from topxgen.common.hub import hub_call, load_weights, model_file
 from topxgen.common.locks import OutputLock
+from topxgen.common.needs import Need, models
 from topxgen.inference import adapters
 from topxgen.text import languages
 from topxgen.translation import conversion
 
+QUOTES = "'\""  # of YAML
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
@@ -116,7 +121,7 @@ def merge(adapter: Path, output: Path, base: str, revision: str | None, dtype: s
             shutil.copy(adapter / "data_manifest.json", partial)
         if (adapter / "README.md").is_file():
             card = (adapter / "README.md").read_text(encoding="utf-8", errors="replace")
-            (partial / "README.md").write_text(model_card(card), encoding="utf-8")
+            (partial / "README.md").write_text(model_card(card, output.name), encoding="utf-8")
         write_manifest(partial, [lineage.of_model(str(adapter)), lineage.of_model(base)])
         os.rename(partial, output)
     except BaseException:
@@ -176,8 +181,8 @@ def add_adapter(model, adapter: Path, base: str):
     return peft_model.merge_and_unload()
 
 
-def model_card(card: str) -> str:
-    """The adapter's model card with front matter for a merged model: loaded by transformers, not by peft."""
+def model_card(card: str, name: str) -> str:
+    """The adapter's model card for a merged model that is called `name`: loaded by transformers, not by peft."""
     if not card.startswith("---\n"):
         return card
     front, end, body = card.partition("\n---")
@@ -185,7 +190,12 @@ def model_card(card: str) -> str:
     changed = {"library_name": "transformers", "base_model_relation": "finetune"}
     keys = [line.partition(":")[0] for line in lines]
     lines = [f"{key}: {changed[key]}" if key in changed else line for key, line in zip(keys, lines, strict=True)]
-    return "\n".join(lines) + end + body
+    front = "\n".join(lines)
+    if named := re.search(r"^model-index:\n- name: (.+)$", front, re.MULTILINE):
+        front = front[: named.start(1)] + json.dumps(name, ensure_ascii=False) + front[named.end(1) :]
+        body = body.replace(f"\n# {named[1].strip(QUOTES)}\n", f"\n# {name}\n", 1)
+        body = body.replace("\nA LoRA adapter of ", "\nA LoRA adapter merged into ", 1)
+    return front + end + body
 
 
 RULES = (Rule(("src", "tgt", "check_sentences"), "--ctranslate2", lambda args: args.ctranslate2),)
@@ -220,6 +230,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
+    """What a command loads that does not come with the package."""
+    return models(str(args.adapter), args.base_model_name_or_path)
+
+
 def export(model: str, args: argparse.Namespace, links: list[lineage.Link]) -> None:
     """Write `model`, made from `links`, as a CTranslate2 model, and compare their translations."""
     partial = files.partial(args.output)
@@ -227,7 +242,7 @@ def export(model: str, args: argparse.Namespace, links: list[lineage.Link]) -> N
     try:
         conversion.convert(model, partial, args.ctranslate2, args.trust_remote_code)
         if (card := Path(args.adapter) / "README.md").is_file():
-            text = model_card(card.read_text(encoding="utf-8", errors="replace"))
+            text = model_card(card.read_text(encoding="utf-8", errors="replace"), args.output.name)
             text = text.replace("library_name: transformers\n", "library_name: ctranslate2\n", 1)
             (partial / "README.md").write_text(text, encoding="utf-8")
         write_manifest(partial, links, {"ctranslate2": args.ctranslate2})

@@ -147,7 +147,7 @@ def make_atlas(args: argparse.Namespace):
     from topxgen.publication.atlas import Atlas
 
     if args.encoder == "sonar":
-        hub.require([args.sonar_name_or_path])
+        hub.require(sonar.needs(args.sonar_name_or_path))
     return Atlas(encoders.create(args.encoder, EncoderSettings.from_args(args)), args.atlas_pairs, args.seed)
 
 

@@ -15,13 +15,14 @@ import shutil
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common.cli import Parser, int_range, run_main
 from topxgen.common.console import printable
 from topxgen.common.errors import UsageError, did_you_mean
+from topxgen.common.reservoir import Reservoir
 from topxgen.runs.folders import Run, find
 from topxgen.runs.reading import Problems
 from topxgen.runs.rows import Row, rows, texts
@@ -66,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
     wanted = (
         row for row in _rows(found, chosen, args.rejected is not None, problems) if _fits(row, args.rejected, reasons)
     )
-    sample = reservoir(wanted, args.number, random.Random(args.seed))
+    drawn = Reservoir(args.number, random.Random(args.seed))
+    for row in wanted:
+        drawn.add(row)
+    sample = drawn.in_order()
     if not sample:
         raise _nothing(args, found, chosen, reasons)
     in_terminal = sys.stdout.isatty()
@@ -81,17 +85,6 @@ def run(args: argparse.Namespace) -> int:
     for problem in (*found.problems, *problems.lines()):
         print(f"not read: {printable(problem)}", file=sys.stderr)
     return 0
-
-
-def reservoir(items: Iterable[Row], count: int, random_source: random.Random) -> list[Row]:
-    """`count` of the items, each with the same chance, in their order: one pass, and `count` in memory (Vitter 1985, algorithm R)."""
-    kept: list[tuple[int, Row]] = []
-    for number, item in enumerate(items):
-        if number < count:
-            kept.append((number, item))
-        elif (place := random_source.randrange(number + 1)) < count:
-            kept[place] = number, item
-    return [item for _, item in sorted(kept, key=lambda pair: pair[0])]
 
 
 def _languages(found: Run, name: str | None) -> tuple[str, ...]:
@@ -132,6 +125,8 @@ def _nothing(args: argparse.Namespace, found: Run, chosen: Sequence[str], reason
     where = f"{args.dir}{f', {chosen[0]}' if args.language else ''}"
     kept = reasons.pop("", 0)
     others = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
+    if args.rejected is None and not kept + reasons.total():
+        return UsageError(f"{where}: no pairs yet{', only paragraphs' if found.generations else ''}")
     if args.rejected is None:
         return UsageError(f"{where}: no pair was kept{f'; --rejected shows others: {others}' if others else ''}")
     if args.rejected == ANY or not others:
@@ -152,9 +147,9 @@ def side_by_side(row: Row, width: int, colours: bool, isolate: bool) -> list[str
     import wcwidth
 
     head = [row.id, "" if row.score is None else f"score {row.score:.3g}", row.topic or ""]
-    told = f"{row.reason}{f' ({row.detail})' if row.detail else ''}" if row.reason else row.state
+    verdict = f"{row.reason}{f' ({row.detail})' if row.detail else ''}" if row.reason else row.state
     lines = [
-        f"{_painted(told, RED if row.reason else GREEN, colours)}  {_painted('  '.join(filter(None, head)), DIM, colours)}"
+        f"{_painted(verdict, RED if row.reason else GREEN, colours)}  {_painted('  '.join(filter(None, head)), DIM, colours)}"
     ]
     single = row.translation is None
     each = width if single else (width - len(GAP)) // 2

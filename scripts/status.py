@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common import flag_rules
 from topxgen.common.cli import FLAG, Parser, float_range, run_main
-from topxgen.common.console import aligned, show
+from topxgen.common.console import aligned, one_line, show
 from topxgen.common.flag_rules import Rule
 from topxgen.inference.costs import Prices
 from topxgen.runs.status import FINISHED, RUNNING, STATES, UNKNOWN, Stage, Status, Watcher
@@ -54,7 +54,11 @@ def run(args: argparse.Namespace) -> int:
     watcher = Watcher(args.dir, Prices.of(args.prices))
     while True:
         status = watcher.look()
-        text = json.dumps(status.to_json(), indent=None if args.watch else 2) if args.json else "\n".join(lines(status))
+        text = (
+            json.dumps(status.to_json(), indent=None if args.watch else 2)
+            if args.json
+            else "\n".join(map(one_line, lines(status)))
+        )
         if args.watch and not args.json and sys.stdout.isatty():
             sys.stdout.write("\x1b[H\x1b[2J")  # clears the screen
         show(text)
@@ -92,11 +96,21 @@ def lines(status: Status) -> Iterator[str]:
 
 def _row(stage: Stage, now: float) -> tuple[str, ...]:
     done = "" if stage.done is None else f"{stage.done:,}" + ("" if stage.of is None else f"/{stage.of:,}")
-    share = f"{stage.done / stage.of:.0%}" if stage.done is not None and stage.of else ""
+    share = f"{min(stage.done / stage.of, 1):.0%}" if stage.done is not None and stage.of else ""
     left = "" if stage.seconds_left is None else _clock(stage.seconds_left)
     written = "" if stage.changed is None else f"{_clock(now - stage.changed)} ago"
     name = stage.language or "-"
-    return stage.stage, stage.folder, name, stage.state, f"{done} {stage.unit}", share, _rate(stage.rate), left, written
+    return (
+        stage.stage,
+        one_line(stage.folder),
+        one_line(name),
+        stage.state,
+        f"{done} {stage.unit}",
+        share,
+        _rate(stage.rate),
+        left,
+        written,
+    )
 
 
 def _details(stage: Stage) -> Iterator[str]:
@@ -107,6 +121,8 @@ def _details(stage: Stage) -> Iterator[str]:
             yield f"rejected: {_reasons(stage.rejected)}"
         if sum(stage.last_rejects.values()) < sum(stage.rejected.values()):
             yield f"the last {sum(stage.last_rejects.values())} rejects: {_reasons(stage.last_rejects)}"
+    if stage.of_all is not None:
+        yield f"of {stage.of_all:,} {stage.unit} in all languages of its process together"
     if stage.state == RUNNING:
         yield f"rate: {stage.rate_from}" if stage.rate else "rate: not known yet; --watch measures it"
     if stage.tokens and (stage.state != FINISHED or stage.usd is not None):

@@ -172,6 +172,7 @@ NOT_OURS += (
     "divide/",
     "merge/",
     "Hausa/",
+    "shards/",
 )
 
 
@@ -193,6 +194,7 @@ FOREIGN_FLAGS = {
     "--account",
     "--partition",
     "--wrap",
+    "--array",
     "--config_file",
 }
 FOREIGN_FLAGS |= {"--num_processes", "--repo-type", "--port", "--no-deps", "--enable-lora", "--lora-modules"}

@@ -5,6 +5,8 @@ import argparse
 from topxgen import distributed, inference, translation
 from topxgen.common.cli import FLAG, choice, count, float_range, int_range, parse_bool
 from topxgen.common.errors import UsageError
+from topxgen.common.flag_rules import Rule
+from topxgen.common.shards import MAX_SHARDS, SLURM
 from topxgen.inference.engine_args import parse
 from topxgen.prompting.style import STYLES
 from topxgen.quality import blaser, sonar
@@ -32,6 +34,11 @@ def in_flight(value: str) -> int | None:
     return None if value == "auto" else int_range(1, 4096)(value)
 
 
+def engines(value: str) -> int | None:
+    """An argument type: a number of engines; None for auto."""
+    return None if value == "auto" else int_range(1, 256)(value)
+
+
 def engine_arg(word: str) -> str:
     """An argument type: KEY=VALUE of an option of vLLM's."""
     try:
@@ -39,6 +46,30 @@ def engine_arg(word: str) -> str:
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return word
+
+
+def shard_count(value: str) -> int | str:
+    """An argument type: a number of shards, or slurm."""
+    return value if value == SLURM else int_range(1, MAX_SHARDS)(value)
+
+
+def add_shard_flags(add) -> None:
+    add(
+        "--num_shards",
+        type=shard_count,
+        metavar="N",
+        help="do one of N parts of the work, each in a folder of its own in OUTPUT_DIR/shards; scripts/merge.py makes one run of them; "
+        "slurm: as many as the array has tasks [no shards]",
+    )
+    add(
+        "--shard_index",
+        type=int_range(0, MAX_SHARDS - 1),
+        metavar="I",
+        help="which part, from 0 to N - 1 [in a SLURM array of N tasks: that of the task]",
+    )
+
+
+SHARD_RULE = Rule(("shard_index",), "--num_shards", lambda args: args.num_shards is not None)
 
 
 def add_run_flags(add) -> None:
@@ -83,7 +114,14 @@ def add_model_flags(add) -> None:
         "--tensor_parallel_size",
         type=int_range(1),
         metavar="GPUS",
-        help="vllm: GPUs that hold one copy of the model [all visible GPUs]",
+        help="vllm: GPUs that hold one copy of the model [the fewest that leave room for the KV cache]",
+    )
+    add(
+        "--data_parallel_size",
+        type=engines,
+        metavar="N",
+        help="vllm and hf: copies of the model that work side by side, each in a process and on GPUs of its own; auto: for vllm as "
+        "many as the visible GPUs have room for, else 1; decides the speed, not the results [auto]",
     )
     add(
         "--engine_args",

@@ -94,7 +94,7 @@ class Headline:
 
 @dataclass
 class Options:
-    """What collecting functions are told, and what they tell the page besides their data.
+    """What collecting functions are given, and what they return to the page besides their data.
 
     `max_bytes`: what the data of the section may take, compressed (packing.size_of); None: no limit. `page_bytes`: the limit of the
     page's size.

@@ -60,10 +60,15 @@ class CometMetric:
         self._comet.close()
 
 
-comet = partial(CometMetric, "comet", "Unbabel/wmt22-comet-da")
-xcomet = partial(CometMetric, "xcomet", "Unbabel/XCOMET-XL")
-cometkiwi = partial(CometMetric, "cometkiwi", comet_models.QE)
-ssa_comet = partial(CometMetric, "ssa-comet", "McGill-NLP/ssa-comet-mtl")
-ssa_comet_qe = partial(CometMetric, "ssa-comet-qe", "McGill-NLP/ssa-comet-qe")
-africomet = partial(CometMetric, "africomet", "masakhane/africomet-mtl")
-africomet_qe = partial(CometMetric, "africomet-qe", "masakhane/africomet-qe-stl")
+MODELS = {  # the published model of each metric
+    "comet": "Unbabel/wmt22-comet-da",
+    "xcomet": "Unbabel/XCOMET-XL",
+    "cometkiwi": comet_models.QE,
+    "ssa-comet": "McGill-NLP/ssa-comet-mtl",
+    "ssa-comet-qe": "McGill-NLP/ssa-comet-qe",
+    "africomet": "masakhane/africomet-mtl",
+    "africomet-qe": "masakhane/africomet-qe-stl",
+}
+comet, xcomet, cometkiwi, ssa_comet, ssa_comet_qe, africomet, africomet_qe = (
+    partial(CometMetric, name, model) for name, model in MODELS.items()
+)

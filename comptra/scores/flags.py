@@ -36,7 +36,8 @@ def computed(args: argparse.Namespace) -> list[str]:
 JUDGE_FLAGS = (
     "judge_model_name_or_path", "judge_prompt_style", "judge_max_new_tokens", "judge_inference_api",
     "judge_tokenizer_name_or_path", "judge_request_batch_size", "judge_max_concurrent_requests", "judge_dtype",
-    "judge_max_model_len", "judge_gpu_memory_utilization", "judge_tensor_parallel_size", "judge_engine_args", "judge_deterministic",
+    "judge_max_model_len", "judge_gpu_memory_utilization", "judge_tensor_parallel_size",
+    "judge_data_parallel_size", "judge_engine_args", "judge_deterministic",
     "judge_trust_remote_code",
     "judge_base_url", "judge_request_timeout", "judge_max_retries", "judge_prices", "judge_budget",
 )  # fmt: skip
@@ -65,7 +66,13 @@ METRIC_RULES = (
         lambda args: args.judge_inference_api not in ("vllm", "hf"),
     ),
     Rule(
-        ("judge_tokenizer_name_or_path", "judge_dtype", "judge_max_model_len", "judge_trust_remote_code"),
+        (
+            "judge_tokenizer_name_or_path",
+            "judge_dtype",
+            "judge_max_model_len",
+            "judge_data_parallel_size",
+            "judge_trust_remote_code",
+        ),
         "a model in this process (--judge_inference_api vllm or hf)",
         lambda args: args.judge_inference_api not in inference.REMOTE,
     ),

@@ -13,7 +13,7 @@ from comptra.scores.metrics import MetricSettings, Segment
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import local_folder, require
-from topxgen.quality import metricx, mt_ranker
+from topxgen.quality import metricx, mt5, mt_ranker
 from topxgen.quality.replicas import default_dtype
 from topxgen.text.languages import Language
 
@@ -65,7 +65,7 @@ class BlaserQE(_NeuralMetric):
         from topxgen.quality import blaser, sonar
 
         names = settings.blaser_name_or_path, settings.sonar_name_or_path
-        require(names)
+        require(blaser.needs(*names))
         file = blaser.weight_file(names[0])
         encoder = local_folder(names[1])
         checkpoint = sonar.read_checkpoint(str(encoder))
@@ -91,7 +91,9 @@ class MetricX(_NeuralMetric):
     """MetricX-23 or -24 (Juraska et al. 2023, 2024), with or without references: errors, 0 to 25."""
 
     def __init__(self, settings: MetricSettings, *, version: int, with_reference: bool):
-        name = _metricx_model(settings.metricx_name_or_path, version, with_reference)
+        name = metricx_model(settings.metricx_name_or_path, version, with_reference)
+        mt5.refuse_adapter(name)
+        require(mt5.needs(name))
         folder = local_folder(name)
         checkpoint = metricx.read_checkpoint(str(folder))
         dtype = settings.metric_dtype or default_dtype()
@@ -113,6 +115,8 @@ class MTRanker(_NeuralMetric):
 
     def __init__(self, settings: MetricSettings):
         name = settings.mt_ranker_name_or_path
+        mt5.refuse_adapter(name)
+        require(mt5.needs(name))
         folder = local_folder(name)
         checkpoint = mt_ranker.read_checkpoint(str(folder))
         dtype = settings.metric_dtype or default_dtype()
@@ -132,7 +136,7 @@ metricx_24 = partial(MetricX, version=24, with_reference=True)
 metricx_24_qe = partial(MetricX, version=24, with_reference=False)
 
 
-def _metricx_model(names: Sequence[str], version: int, with_reference: bool) -> str:
+def metricx_model(names: Sequence[str], version: int, with_reference: bool) -> str:
     """Which of the given models the row of METRICS is for; the published one if none is given."""
     if not names:
         return METRICX[version, with_reference]

@@ -127,14 +127,15 @@ def main() -> None:
             common = dict(model=model, args=arguments, data_collator=counting, train_dataset=rows, callbacks=[clock])
             if name == "packed":
                 trainer = PairTrainer(
-                    **common, processing_class=tokenizer, eval_sets=EvalSets(), decoder=True, pad=pad, save_total_limit=None,
-                    finish=lambda *_: None,
+                    **common, processing_class=tokenizer, eval_sets=EvalSets(), decoder=True, pad=pad, loss_chunk_size=1024,
+                    save_total_limit=None, finish=lambda *_: None,
                 )  # fmt: skip
             else:
                 trainer = Trainer(**common)
             trainer.remove_callback(PrinterCallback)
             trainer.train()
-        # PairTrainer's hook stays on the model, but does nothing when another Trainer runs it.
+        if name == "packed":
+            trainer.token_loss.remove()  # the next Trainer has the model's own
         return sum(seen[1 : args.steps + 1]) / (clock.times[args.steps] - clock.times[0])
 
     print(

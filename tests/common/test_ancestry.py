@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from topxgen.common.ancestry import hub_name
+from topxgen.common.ancestry import hub_name, licence_of
 
 HUB = "google/gemma-3-270m"
 
@@ -97,3 +97,16 @@ def test_what_is_gone_or_goes_round_is_not_known(tmp_path):
     assert hub_name(str(first)) is None
     folder(tmp_path / "self", config__json={"_name_or_path": str(tmp_path / "self")})
     assert hub_name(str(tmp_path / "self")) is None
+
+
+def test_the_terms_are_those_of_the_first_ancestor_and_not_of_the_name_of_a_folder(tmp_path):
+    tuned = trained(tmp_path / "nllb-x", HUB)
+    again = trained(tmp_path / "llama-3-y", str(tuned))
+    local = {"kind": "model", "name": "models/gemma-of-mine"}
+    of_folder = trained(tmp_path / "z", "z-1", links=[{"kind": "model", "name": "llama-3-z", "links": [local]}])
+    assert [licence_of(str(one)).hub for one in (HUB, tuned, again, of_folder)] == ["gemma"] * 4
+    assert licence_of(str(folder(tmp_path / "nllb-200-600M"))).hub == "cc-by-nc-4.0", "nothing else is known of it"
+    data = {"kind": "data", "name": "d", "links": [{"kind": "model", "name": "facebook/nllb-200-3.3B"}]}
+    link = {"kind": "model", "name": "mine", "links": [local, data]}
+    assert licence_of("outputs/mine", link).hub == "gemma", "its back-translator is not what it was made from"
+    assert licence_of("outputs/mine") is None

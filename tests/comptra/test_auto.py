@@ -13,6 +13,7 @@ from tests.comptra.test_evaluate import UDHR, original, settings, udhr, write
 from tests.support.runs import in_process
 from topxgen.common import hub
 from topxgen.common.errors import UsageError
+from topxgen.common.needs import models
 
 
 class Constant:
@@ -36,7 +37,7 @@ class Constant:
 
 class OnTheHub(Constant):
     def files(self):
-        hub.require(["an-org/a-model"])
+        hub.require(models("an-org/a-model"))
         return [hub.hub_call("an-org/a-model", lambda: pytest.fail("a download"))]
 
 

@@ -277,6 +277,7 @@ def test_a_rank_that_does_not_fit(tiny_lm, adapters, tmp_path):
 def test_an_encoder_decoder_is_no_llm(main_here, tiny_nllb, tmp_path, monkeypatch):
     cached = snapshot(tmp_path / "hub", "org/nllb", monkeypatch)
     (cached / "config.json").write_text('{"model_type": "m2m_100", "is_encoder_decoder": true}')
+    (cached / "pytorch_model.bin").write_bytes(b"weights")
     for name in (tiny_nllb, "org/nllb"):
         result = main_here("--model_name_or_path", name, "--output_dir", tmp_path / "out")
         assert result.returncode == 2 and "pass --method_translate nllb --nllb_name_or_path" in result.stderr
@@ -284,7 +285,8 @@ def test_an_encoder_decoder_is_no_llm(main_here, tiny_nllb, tmp_path, monkeypatc
 
 def test_an_adapter_from_the_hub_is_known_as_one(main_here, adapters, tmp_path, monkeypatch):
     cached = snapshot(tmp_path / "hub", "org/adapter", monkeypatch)
-    shutil.copy(Path(adapters[0]) / "adapter_config.json", cached)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(Path(adapters[0]) / name, cached)
     result = main_here("--model_name_or_path", "org/adapter", "--lora_rank", 4, "--output_dir", tmp_path / "out")
     assert result.returncode == 2 and "--lora_rank 4 is less than the rank of org/adapter" in result.stderr
 
@@ -341,6 +343,7 @@ IDLE = [
     (("--base_url", "http://localhost:8000/v1"), "--base_url has no effect without --inference_api openai, cohere"),
     (("--max_retries", 3), "without --inference_api openai"),
     (("--tensor_parallel_size", 2), "without --inference_api vllm"),
+    (("--inference_api", "openai", "--data_parallel_size", 2), "without a model in this process"),
     (("--max_concurrent_requests", 2), "without --inference_api vllm or an API"),
     (("--lora_rank", 32), "--lora_rank has no effect without a LoRA adapter"),
     (("--num_beams", 2, "--temperature", 0.7), "--temperature has no effect without sampling"),

@@ -131,6 +131,7 @@ NO_EFFECT = [
     ("--dtype", "float32"),
     ("--max_model_len", "512"),
     ("--tensor_parallel_size", "2"),
+    ("--data_parallel_size", "2"),
     ("--trust_remote_code",),
     ("--num_return_sequences", "4", "--temperature", "0"),
     ("--num_return_sequences", "4", "--do_sample", "false"),

@@ -36,6 +36,7 @@ def test_values_are_json_or_text():
         (["a b=1"], "is not KEY=VALUE"),
         (["max-num-seqs=1024"], "'max-num-seqs=1024' has a flag of its own: pass --max_concurrent_requests"),
         (["seed=1"], "has a flag of its own: pass --seed"),
+        (["data_parallel_size=2"], "has a flag of its own: pass --data_parallel_size"),
     ],
 )
 def test_what_is_refused_before_anything_is_loaded(words, problem, tmp_path):

@@ -128,7 +128,7 @@ def test_vllm(vllm):
 
 def test_vllm_has_the_options_of_engine_args(vllm):
     scheduler = vllm._engine.vllm_config.scheduler_config
-    assert scheduler.max_num_batched_tokens == 2048 and scheduler.max_num_seqs == vllm._max_concurrent == 4
+    assert scheduler.max_num_batched_tokens == 2048 and scheduler.max_num_seqs == vllm.capacity == 4
 
 
 @pytest.mark.parametrize(

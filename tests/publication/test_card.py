@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.publishing import front_matter, make_run, publish, record, rows, write
 from tests.support.runs import in_process
+from topxgen.common.masks import masked, masked_json, masked_word
 from topxgen.publication.card import escape
-from topxgen.publication.masks import masked, masked_json, masked_word
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,18 @@ def test_terms_of_one_kind_are_the_licence_and_unknown_ones_are_said_to_be(tmp_p
         card = card_of(tmp_path / f"{name}-out")
         assert ("**not known: look them up before you use the data**" in card) == (name == "unknown")
         assert "Not for commercial use" not in card
+
+
+def test_a_model_has_the_terms_of_what_it_was_made_from_whatever_its_folder_is_called(tmp_path):
+    writer = tmp_path / "nllb-x"
+    made_from = [{"kind": "model", "name": "google/gemma-3-270m"}]
+    link = {"kind": "model", "name": "", "stage": "train", "links": made_from}
+    write(writer / "manifest_train.json", {"lineage": link})
+    run = make_run(
+        tmp_path / "run", {"Basque": [record(n) for n in range(20)]}, writer=str(writer), translator="apertium"
+    )
+    publish(run, tmp_path / "out")
+    assert front_matter(tmp_path / "out")["license"] == "gemma"
 
 
 def test_what_was_removed_and_how(demo):
@@ -217,7 +229,7 @@ def test_masked_words_and_json():
 
 
 def test_the_users_name_in_a_path_is_masked(monkeypatch):
-    from topxgen.publication import masks
+    from topxgen.common import masks
 
     monkeypatch.setattr(getpass, "getuser", lambda: "somebody")
     masks._names_of_machine.cache_clear()

@@ -226,8 +226,8 @@ def test_selections_of_training_data_add_up(tmp_path, counts, sets, both, remove
     for number in (3, 30):
         wrong = counts | ({"by_size": number} if "by_size" in counts else {"by_percentile": number})
         tree(tmp_path, {"t/data_manifest.json": manifest(wrong, *sets)})
-        told = training_data(find(tmp_path), [], Problems())[0].problems
-        assert any(f"{number} pairs of English to Basque were selected" in line for line in told)
+        problems = training_data(find(tmp_path), [], Problems())[0].problems
+        assert any(f"{number} pairs of English to Basque were selected" in line for line in problems)
     tree(tmp_path, {"t/data_manifest.json": manifest({"read": 10, "pairs": 9}, 9, 0)})
     assert any("are 10, but 9 are used" in line for line in training_data(find(tmp_path), [], Problems())[0].problems)
 

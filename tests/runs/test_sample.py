@@ -3,16 +3,14 @@
 import json
 import os
 import pty
-import random
 import re
 import subprocess
 import sys
-from collections import Counter
 
 import pytest
 import wcwidth
 
-from scripts.sample import DIM, END_OF_ISOLATE, ISOLATE, LEFT_TO_RIGHT_MARK, reservoir, side_by_side
+from scripts.sample import DIM, END_OF_ISOLATE, ISOLATE, LEFT_TO_RIGHT_MARK, side_by_side
 from tests.support import synthetic_run
 from tests.support.runs import ROOT, in_process
 from topxgen.runs.rows import Row
@@ -86,17 +84,14 @@ def test_what_cannot_be_meant_is_one_line(folder, flags, message):
 
 def test_a_run_without_pairs_says_so(tmp_path):
     result = in_process("scripts/sample.py", tmp_path)
-    assert (result.returncode, result.stderr) == (2, f"sample.py: error: {tmp_path}: no pair was kept\n")
+    assert (result.returncode, result.stderr) == (2, f"sample.py: error: {tmp_path}: no pairs yet\n")
 
 
-def test_each_item_has_the_same_chance_and_keeps_its_order():
-    drawn = Counter()
-    for seed in range(3000):
-        found = reservoir(range(12), 4, random.Random(seed))
-        assert found == sorted(found) and len(set(found)) == 4
-        drawn.update(found)
-    assert all(abs(drawn[item] / 3000 - 1 / 3) < 0.03 for item in range(12)), drawn
-    assert reservoir(range(3), 5, random.Random(0)) == [0, 1, 2]
+def test_a_run_that_has_only_paragraphs_has_no_pairs_yet(tmp_path):
+    (tmp_path / "settings_generate.json").write_text("{}")
+    (tmp_path / "Basque.jsonl").write_text('{"text": "Kaixo denoi.", "id": "Basque-0.0"}\n')
+    result = in_process("scripts/sample.py", tmp_path)
+    assert result.returncode == 2 and f"{tmp_path}: no pairs yet, only paragraphs" in result.stderr
 
 
 def test_columns_are_as_wide_as_they_should_be():

@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from datagen import build_parser as datagen_parser
+from scripts.status import lines as shown_lines
 from tests.experiments.test_comparison_run import TRANSLATOR
 from tests.support import synthetic_run
 from tests.support.runs import ROOT, datagen, in_process
 from tests.support.tiny_models import udhr_texts
 from topxgen.common.errors import UsageError
+from topxgen.common.locks import Note
+from topxgen.common.schemas import decode
+from topxgen.generation.plan import GenerationConfig
 from topxgen.inference.costs import Prices
 from topxgen.runs import status
 from topxgen.runs.status import Watcher
@@ -192,6 +197,75 @@ def test_rates_are_those_between_looks_and_say_so(begun, monkeypatch):
         end(process)
 
 
+def test_languages_that_share_a_number_of_paragraphs_have_the_time_of_all(begun, monkeypatch):
+    """--number_of_instructions 12, and at least 4 for the third language."""
+    write(begun / "Hausa.jsonl", paragraph(0))
+    note = {**NOTE, "paragraphs": None, "paragraphs_of_all": 12}
+    process = hold((begun, "Basque", note), (begun, "Hausa", note), (begun, "Urdu", {**note, "paragraphs": 4}))
+    try:
+        os.utime(begun / "settings_generate.json", (1e9, 1e9))
+        watcher, now = Watcher(begun), [1000.0]
+        monkeypatch.setattr(status.time, "time", lambda: now[0])
+        generate = [stage for stage in watcher.look().stages if stage.stage == "generate"]
+        assert [(stage.of, stage.of_all, stage.seconds_left) for stage in generate] == [
+            *[(None, 12, None)] * 2,
+            (4, None, None),
+        ]
+        now[0] += 10
+        write(begun / "Basque.jsonl", *map(paragraph, range(3, 5)))
+        write(begun / "Hausa.jsonl", paragraph(1))
+        seen = watcher.look()
+        generate = [stage for stage in seen.stages if stage.stage == "generate"]
+        assert [stage.done for stage in generate] == [5, 2, 0]
+        assert [stage.seconds_left for stage in generate] == [*[pytest.approx((12 - 7) / 0.3)] * 2, None]
+        assert "  of 12 paragraphs in all languages of its process together" in list(shown_lines(seen))
+        below = Watcher(begun / "apertium").look()
+        assert len(below.processes) == 1 and below.stages[0].of_all == 12
+    finally:
+        end(process)
+
+
+def test_a_run_of_two_languages_says_what_they_share(tmp_path):
+    """What datagen.py writes into its locks is what is read here."""
+    args = datagen_parser().parse_args(
+        ["--languages", "Basque", "Hausa", "--number_of_instructions", "12", "--output_dir", str(tmp_path),
+         "--model_name_or_path", "m", "--seed_topics_path", str(ROOT / "topics/broad_topics.txt"), "--back_translator", "apertium"]
+    )  # fmt: skip
+    note = GenerationConfig(args).lock_note("Basque")
+    assert decode(json.dumps(note, default=str).encode(), Note)["paragraphs_of_all"] == 12
+
+
+def test_a_folder_whose_name_has_a_line_break_is_one_line(tmp_path):
+    write(tmp_path / "a\nb\t\u202ec" / "settings_train.json", {"max_steps": 2})
+    write(tmp_path / "a\nb\t\u202ec" / "train_log.jsonl", {"step": 1})
+    shown = in_process("scripts/status.py", tmp_path).stdout
+    assert "train  a\\nb\\t\\x202ec" in shown and "\u202e" not in shown
+    assert not any(line.startswith("b") for line in shown.splitlines())
+
+
+def test_steps_beyond_a_limit_are_no_share_of_it(tmp_path):
+    write(tmp_path / "settings_train.json", {"max_steps": 24})
+    write(tmp_path / "train_log.jsonl", {"step": 34})
+    train = look(tmp_path)["train"]
+    assert (train.done, train.of) == (34, None)
+    write(tmp_path / "checkpoint-34" / "trainer_state.json", {"max_steps": 40, "log_history": []})
+    write(tmp_path / "checkpoint-34" / "checkpoint_files.json", {})
+    assert look(tmp_path)["train"].of == 40
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",), ("--watch", "--json", "--interval", "0.1")])
+def test_a_reader_that_ends_ends_it_quietly(begun, flags):
+    process = hold((begun, "Basque", NOTE))
+    try:
+        command = [sys.executable, "scripts/status.py", str(begun), *flags]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as looking:
+            looking.stdout.close()
+            errors = looking.stderr.read()
+        assert (looking.returncode, errors) == (141, b"")
+    finally:
+        end(process)
+
+
 def test_a_stage_that_the_process_began_has_its_mean_rate(begun):
     process = hold((begun, "Basque", NOTE))
     try:
@@ -271,6 +345,8 @@ def test_a_lock_of_another_machine_is_said_to_be_unknown(begun):
 def test_a_damaged_lock_says_nothing(begun, note):
     (begun / ".lock-Basque").write_text(f"process 7 on node17\n{note}\n")
     os.mkfifo(begun / ".lock-Urdu")
+    (begun / ".lock-Hausa").touch()
+    os.mkfifo(begun / ".lock-Hausa.heartbeat")
     found = Watcher(begun).look()
     assert found.stages[0].state == "unknown" and [one["command"] for one in found.processes] == [""]
 

@@ -287,3 +287,28 @@ def build_marian(folder: Path, texts: list[str], targets: tuple[str, ...] = ()) 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def auto_class(base: str):
+    import transformers
+
+    seq2seq = transformers.AutoConfig.from_pretrained(base).is_encoder_decoder
+    return transformers.AutoModelForSeq2SeqLM if seq2seq else transformers.AutoModelForCausalLM
+
+
+def adapter_of(base: str, folder: Path, targets: list[str], dtype: str = "float32", **options):
+    """An adapter of random weights, none of them zero, as peft saves it; with the model that it belongs to."""
+    import peft
+    import torch
+
+    torch.manual_seed(1)
+    model = auto_class(base).from_pretrained(base, dtype=getattr(torch, dtype))
+    task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type=task, **options)
+    model = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    model.save_pretrained(folder)
+    return model.eval()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import ROOT
-from tests.support.tiny_models import without_weights
+from tests.support.tiny_models import adapter_of, auto_class, without_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 SCRIPT = ROOT / "scripts" / "merge_lora.py"
@@ -35,31 +35,6 @@ def run(merge_lora, monkeypatch, capsys):
         return code, capsys.readouterr().err.strip()
 
     return call
-
-
-def auto_class(base: str):
-    import transformers
-
-    seq2seq = transformers.AutoConfig.from_pretrained(base).is_encoder_decoder
-    return transformers.AutoModelForSeq2SeqLM if seq2seq else transformers.AutoModelForCausalLM
-
-
-def adapter_of(base: str, folder: Path, targets: list[str], dtype: str = "float32", **options):
-    """An adapter of random weights, none of them zero, as peft saves it; with the model that it belongs to."""
-    import peft
-    import torch
-
-    torch.manual_seed(1)
-    model = auto_class(base).from_pretrained(base, dtype=getattr(torch, dtype))
-    task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
-    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type=task, **options)
-    model = peft.get_peft_model(model, config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter), alpha=0.05)
-    model.save_pretrained(folder)
-    return model.eval()
 
 
 def logits(model, folder: str):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import ModelCard
 
+from scripts.merge_lora import model_card as merged_card
 from topxgen.training.model_card import RunInfo
 
 HISTORY = [
@@ -18,7 +19,9 @@ HISTORY = [
 ]  # fmt: skip
 
 
-def card(tmp_path: Path, base: str, writers=(), dataset="topxgen", **changes) -> ModelCard:
+def card(
+    tmp_path: Path, base: str, writers=(), dataset="topxgen", facts=None, command=("train.py", "--x"), **changes
+) -> ModelCard:
     values = dict(
         model_name_or_path=base, src="English", target_languages=["Basque"], languages_file=None, reverse=True, use_peft=True,
         output_dir=tmp_path / "basque", template_key="14", dataset_name_or_path=dataset,
@@ -30,7 +33,12 @@ def card(tmp_path: Path, base: str, writers=(), dataset="topxgen", **changes) ->
     }
     lineage = {"kind": "model", "name": "", "stage": "train", "links": [{"kind": "model", "name": base}, data]}
     info = RunInfo(
-        argparse.Namespace(**{**values, **changes}), True, {"name": dataset}, {"seed": 1}, ["train.py", "--x"], lineage
+        argparse.Namespace(**{**values, **changes}),
+        True,
+        {"name": dataset, **(facts or {})},
+        {"seed": 1, "model": base},
+        list(command),
+        lineage,
     )
     return ModelCard(
         info.card(SimpleNamespace(log_history=HISTORY, global_step=20, max_steps=40)), ignore_metadata_errors=False
@@ -90,6 +98,20 @@ def test_the_licence_is_that_of_the_base_model_and_of_the_writers_of_its_data(tm
     assert ("its terms are not known" in read.text) == (not licence)
 
 
+def test_a_card_names_no_folders_of_the_machine(tmp_path):
+    home, data = tmp_path / "home" / "somebody", {"path": str(tmp_path / "home" / "somebody" / "pairs.jsonl")}
+    command = ["train.py", "--model_name_or_path", str(home / "gemma"), f"--languages_file={home}/my own/x.tsv"]
+    read = card(
+        tmp_path, str(home / "gemma"), (str(home / "writer"),), dataset=str(home / "set"), facts=data, command=command
+    )
+    assert "somebody" not in read.content and str(tmp_path) not in read.content
+    assert "--model_name_or_path …/gemma '--languages_file=…/x.tsv'".replace("'", "") in read.text
+    assert '"path": "…/pairs.jsonl"' in read.text and "- base model `…/gemma`" in read.text
+    assert "- writer of training data `…/writer`: its terms are not known" in read.text
+    assert {one.dataset_type for one in read.data.eval_results} == {"…/set"}
+    assert '"model": "…/gemma"' in read.text, "the settings"
+
+
 def test_a_local_base_model_is_not_named_as_if_the_hub_had_it(tmp_path):
     base = tmp_path / "models" / "gemma-3-270m"
     base.mkdir(parents=True)
@@ -105,3 +127,12 @@ def test_terms_of_a_data_set_are_told(tmp_path):
     assert "- training data `flores`: [CC BY-SA 4.0]" in text
     norwegian = card(tmp_path, "Qwen/Qwen2.5-7B", target_languages=["Norwegian Bokmål"])
     assert all(isinstance(code, str) for code in norwegian.data.language)
+
+
+def test_the_card_of_a_merge_has_the_name_of_the_merged_model(tmp_path):
+    of_adapter = card(tmp_path, "google/gemma-3-270m").content
+    assert merged_card(of_adapter, "yes").count("basque") == of_adapter.count("basque") - 2
+    merged = ModelCard(merged_card(of_adapter, "yes"), ignore_metadata_errors=False)
+    assert merged.data.model_name == "yes" and merged.data.library_name == "transformers"
+    assert merged.text.strip().startswith("# yes\n\nA LoRA adapter merged into google/gemma-3-270m, trained")
+    assert merged.data.eval_results == ModelCard(of_adapter).data.eval_results

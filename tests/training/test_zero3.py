@@ -228,27 +228,32 @@ def values(log: list[dict], name: str) -> list[float]:
     return [entry[name] for entry in log if name in entry]
 
 
-@pytest.mark.parametrize("kind", ["decoder", "nllb"])
+@pytest.mark.parametrize("kind", ["decoder", "decoder, chunked", "adapter, chunked", "nllb", "nllb, chunked"])
 def test_train_py_sharded_or_not(environment, request, tmp_path, kind):
-    """Losses, held-out losses and the model that comes out; --gradient_accumulation_steps is obeyed."""
+    """Losses, held-out losses and the model that comes out; --gradient_accumulation_steps is obeyed.
+
+    In chunks, each of which gathers the output layer, although the processes have different numbers of tokens.
+    """
     import torch
     from safetensors.torch import load_file
 
-    model = request.getfixturevalue("tiny_lm" if kind == "decoder" else "tiny_nllb")
+    model = request.getfixturevalue("tiny_nllb" if "nllb" in kind else "tiny_lm")
+    file = "adapter_model.safetensors" if "adapter" in kind else "model.safetensors"
     ddp = {key: value for key, value in environment.items() if key != "PYTHONPATH"} | {"ACCELERATE_USE_CPU": "true"}
-    flags = ["--model_name_or_path", model]
+    flags = ["--model_name_or_path", model, *(["--use_peft"] if "adapter" in kind else ())]
     launch = ["--config_file", CONFIGS / "two_cpu_processes.yaml"]
-    expected = fine_tune(ddp, tmp_path / "ddp", launch, *flags)
+    expected = fine_tune(ddp, tmp_path / "ddp", launch, *flags, "--loss_chunk_size", 0)
     launch = ["--config_file", CONFIGS / "zero3.yaml", "--num_processes", 2, "--mixed_precision", "no"]
-    found = fine_tune(environment, tmp_path / "zero3", launch, *flags)
+    chunk = ["--loss_chunk_size", 30 if "chunked" in kind else 0]
+    found = fine_tune(environment, tmp_path / "zero3", launch, *flags, *chunk)
     for name in ("loss", "eval_loss", "grad_norm"):
         assert len(values(expected, name)) > 1
         assert values(found, name) == pytest.approx(values(expected, name), abs=2e-3), name
     # DeepSpeed's own files: with ZeRO-3, and only then, each process has parameters to save.
     state = tmp_path / "zero3" / "checkpoint-3" / "global_step3"
     assert len(list(state.glob("zero_pp_rank_?_mp_rank_00_model_states.pt"))) == 2
-    weights = load_file(tmp_path / "zero3" / "model.safetensors")
-    for name, tensor in load_file(tmp_path / "ddp" / "model.safetensors").items():
+    weights = load_file(tmp_path / "zero3" / file)
+    for name, tensor in load_file(tmp_path / "ddp" / file).items():
         torch.testing.assert_close(weights[name], tensor, atol=2e-3, rtol=0)
 
 

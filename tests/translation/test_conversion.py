@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from tests.support.runs import in_process
+from tests.support.tiny_models import adapter_of
 from topxgen.common import lineage, provenance
 from topxgen.text import languages
 from topxgen.translation import conversion
@@ -22,22 +23,8 @@ def export(*args, check: int = 0):
 @pytest.fixture(scope="module")
 def adapter(tiny_nllb, tmp_path_factory) -> str:
     """A LoRA adapter of the tiny NLLB, with weights that change its translations."""
-    import peft
-    import torch
-    from transformers import AutoModelForSeq2SeqLM
-
     folder = tmp_path_factory.mktemp("conversion") / "adapter"
-    torch.manual_seed(1)
-    model = AutoModelForSeq2SeqLM.from_pretrained(tiny_nllb)
-    config = peft.LoraConfig(
-        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "fc1", "fc2"], task_type="SEQ_2_SEQ_LM"
-    )
-    model = peft.get_peft_model(model, config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter), alpha=0.05)
-    model.save_pretrained(folder)
+    adapter_of(tiny_nllb, folder, ["q_proj", "v_proj", "fc1", "fc2"])
     facts = {"name": "udhr", "languages": {"Basque to English": {"path": "x", "sha256": "y", "counts": {}}}}
     (folder / "data_manifest.json").write_text(json.dumps(facts))
     (folder / "README.md").write_text("---\nbase_model: x\nlibrary_name: peft\n---\n# Card\n")

@@ -1,12 +1,14 @@
-"""The model of the Hub that a local one was made from, for the front matter of cards."""
+"""The model of the Hub that a local one was made from, and its terms, for cards."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
-from topxgen.common import lineage
+from topxgen.common import licences, lineage
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
+from topxgen.common.licences import Licence
 
 _HUB_ID = re.compile(r"([\w.-]+)/([\w.-]+)", re.ASCII)
 _CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)", re.ASCII)  # a folder of the Hub's cache
@@ -29,6 +31,23 @@ def hub_name(name: str, link: lineage.Link | None = None) -> str | None:
     adapter, and what a copied or quantized folder brought along: its card's `base_model`, its configuration's `_name_or_path`.
     """
     return _hub_name(name, link, MAX_DEPTH)
+
+
+def licence_of(name: str, link: lineage.Link | None = None) -> Licence | None:
+    """The terms of the model that `name` is or was made from: by the name on the Hub, or else by the names of the folders that it
+    was made from, the first one before its own; a fine-tuned model may be called anything. None if no name tells them."""
+    if link is None and Path(name).is_dir():
+        link = lineage.of_model(name)
+    made_from = reversed(list(_models_of(link))) if link else ()
+    return next(filter(None, map(licences.of, (hub_name(name, link), *made_from, name))), None)
+
+
+def _models_of(link: lineage.Link) -> Iterator[str]:
+    """The names of the models that a model was made from; not of those that made its data."""
+    for one in link.get("links", ()):
+        if one["kind"] == "model":
+            yield one["name"]
+            yield from _models_of(one)
 
 
 def _hub_name(name: str, link: lineage.Link | None, depth: int) -> str | None:

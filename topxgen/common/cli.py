@@ -3,11 +3,13 @@
 import argparse
 import logging
 import math
+import os
 import re
+import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import topxgen
 from topxgen.common import flag_rules, signals
@@ -25,10 +27,12 @@ EXIT_CODES = {
     2: "usage or input error; stderr says what to change",
     4: "an API is unavailable (key rejected, quota exhausted, retries exhausted), or --budget is spent; re-run to resume",
     130: "interrupted (Ctrl-C); re-run to resume",
+    141: "the program that reads stdout has ended (... | head); re-run to resume",
     143: "stopped by SIGTERM or SIGUSR1; re-run to resume",
 }
 _ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r"})
 
+EXIT_NO_READER = 141  # as of a program that SIGPIPE ends
 MAX_INT, MAX_ERROR_CHARS = 2**31 - 1, 1000
 
 # Argument types. Each error names the value.
@@ -359,6 +363,9 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
         logger.error("%s", parser.with_origin(str(error)))
         return error.exit_code
     except OSError as error:  # a full disk, a read-only file system, a directory where a file should be
+        if isinstance(error, BrokenPipeError) and _has_no_reader(sys.stdout):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the exit
+            return EXIT_NO_READER
         logger.error("%s; %s", error, on_failure)
         return 2
     except signals.Stopped:
@@ -367,3 +374,13 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
     except KeyboardInterrupt:
         logger.info("\ninterrupted; %s", on_failure)
         return 130
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Whether `stream` is a pipe whose other end is closed."""
+    try:
+        poll = select.poll()
+        poll.register(stream, 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no file
+        return False

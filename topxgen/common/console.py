@@ -21,6 +21,7 @@ ONCE = {"once": True}  # logger.warning("…", extra=ONCE): shown once per run, 
 _OUR_PACKAGES = ("topxgen", "comptra")
 _open_bars: list["Progress"] = []
 _terminal: TextIO | None = None  # where our lines go while library_output_to redirects stderr
+_ONE_LINE = str.maketrans({"\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
 def setup_logging(prog: str) -> None:
@@ -215,6 +216,11 @@ def printable(text: str) -> str:
     """
     text = without_secrets(text)
     return text if text.isprintable() else "".join(c if _is_harmless(c) else f"\\x{ord(c):02x}" for c in text)
+
+
+def one_line(text: str) -> str:
+    """`text` as printable() has it, with line breaks and tabs escaped, too."""
+    return printable(text).translate(_ONE_LINE)
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:

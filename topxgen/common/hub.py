@@ -10,8 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from topxgen.common import hub_files
 from topxgen.common.console import ONCE
 from topxgen.common.errors import Unreachable, UsageError, reason
+from topxgen.common.needs import DATASET, MODEL, Need
 
 logger = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")
@@ -88,26 +90,25 @@ def hub_call(name: str, load: Callable[[], Loaded]) -> Loaded:
         raise kind(cannot_load(name, error)) from None
 
 
-def require(models: Iterable[str | None], datasets: Iterable[str | None] = ()) -> None:
-    """Raise UsageError naming all of these Hub ids that are neither local nor in the cache, if there is no Hub.
+def require(needs: Iterable[Need]) -> None:
+    """Raise UsageError naming all of these on the Hub that are not in its cache, or not whole, if there is no Hub.
 
-    So a node without internet is set up in one go. Folders and None are passed over.
+    So a node without internet is set up in one go. What is local is passed over.
     """
-    wanted = [("model", name) for name in models] + [("dataset", name) for name in datasets]
-    wanted = [(kind, name) for kind, name in dict.fromkeys(wanted) if name and not Path(name).expanduser().exists()]
-    wanted = [(kind, name) for kind, name in wanted if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){1,2}", name)]
+    wanted = [need for need in dict.fromkeys(needs) if need.is_on_hub]
     if not wanted:
         return
     from huggingface_hub import constants
 
     check_connection()
-    missing = [(kind, name) for kind, name in wanted if not _is_cached(kind, name)] if constants.HF_HUB_OFFLINE else []
+    missing = [(need, why) for need in wanted if (why := lacking(need))] if constants.HF_HUB_OFFLINE else []
     if missing:
-        names = ", ".join(f"{'data set' if kind == 'dataset' else kind} {name}" for kind, name in missing)
-        options = {"model": "", "dataset": " --repo-type dataset"}
-        commands = "; ".join(
-            f"hf download {' '.join(re.findall('[^/]+/[^/]+|[^/]+', name))}{options[kind]}" for kind, name in missing
+        shown = dict.fromkeys(
+            (need.repo_type, need.name, f" ({why})" if why != NOT_DOWNLOADED else "") for need, why in missing
         )
+        names = ", ".join(f"{'data set' if kind == 'dataset' else kind} {name}{why}" for kind, name, why in shown)
+        options = {"model": "", "dataset": " --repo-type dataset"}
+        commands = "; ".join(dict.fromkeys(f"hf download {name}{options[kind]}" for kind, name, _ in shown))
         raise Unreachable(
             f"without the Hub (no internet, or HF_HUB_OFFLINE), missing in its cache {constants.HF_HUB_CACHE}: {names}. On a "
             f"machine with internet, with HF_HOME on a shared disk (and HF_TOKEN for gated repositories): {commands}. Or pass folders"
@@ -119,13 +120,15 @@ def dataset_revision(name: str) -> tuple[str, str]:
 
     Raises UsageError as hub_call does.
     """
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import HfApi, constants
 
     check_connection()
     if not constants.HF_HUB_OFFLINE:
         return name, hub_call(name, lambda: HfApi().dataset_info(name)).sha
-    folder = hub_call(name, lambda: snapshot_download(name, repo_type="dataset", local_files_only=True))
-    return folder, Path(folder).name
+    folder = snapshot("dataset", name)
+    if folder is None:
+        raise Unreachable(cannot_load(name, FileNotFoundError("it is not in the Hub's cache")))
+    return str(folder), folder.name
 
 
 def local_folder(name: str) -> Path:
@@ -136,26 +139,45 @@ def local_folder(name: str) -> Path:
         return path
     if _looks_local(name):
         raise UsageError(cannot_load(name, FileNotFoundError(name)))
-    require([name])
+    require([Need(MODEL, name)])
     from huggingface_hub import HfApi, constants, snapshot_download
 
     def load() -> str:
         if constants.HF_HUB_OFFLINE:
-            return snapshot_download(name, local_files_only=True)
-        files = HfApi().list_repo_files(name)
-        weights = "*.safetensors" if any(file.endswith(".safetensors") for file in files) else "*.bin"
-        return snapshot_download(name, allow_patterns=["*.json", "*.model", "*.txt", weights], ignore_patterns=["*/*"])
+            return str(snapshot("model", name))
+        files = hub_files.wanted(Need(MODEL, name), HfApi().list_repo_files(name))
+        return snapshot_download(name, allow_patterns=files)
 
     return Path(hub_call(name, load))
 
 
-def _is_cached(kind: str, name: str) -> bool:
+NOT_DOWNLOADED = "not downloaded"
+
+
+def lacking(need: Need) -> str:
+    """Why what `need` names cannot be loaded from the Hub's cache; "" if it can. No network is asked."""
     from huggingface_hub import constants
 
-    repository = "--".join(name.split("/")[:2])  # org/name/file: a file of a repository
-    folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repository}" / "snapshots"
-    prepared = Path(constants.HF_HOME) / "datasets" / name.replace("/", "___")
-    return any(folder.glob("*/*")) or (kind == "dataset" and any(prepared.glob("*")))
+    folder = snapshot(need.repo_type, need.name)
+    if need.kind == DATASET:  # `datasets` keeps what it has loaded, in a format of its own
+        place = os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets"
+        if any(Path(place, need.name.replace("/", "___")).glob("*")):
+            return ""
+    return hub_files.problem(need, folder) if folder is not None else NOT_DOWNLOADED
+
+
+def snapshot(kind: str, name: str, cache: Path | None = None) -> Path | None:
+    """The folder in the Hub's cache with the files of a repository ("model" or "dataset"), at the commit that `main` was when it was
+    last downloaded; None if there is none."""
+    from huggingface_hub import constants
+
+    place = (cache or Path(constants.HF_HUB_CACHE)) / f"{kind}s--{name.replace('/', '--')}"
+    try:
+        commit = (place / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    folder = place / "snapshots" / commit
+    return folder if re.fullmatch(r"[\w.-]+", commit) and any(folder.glob("*")) else None
 
 
 def model_file(model: str, name: str) -> Path | None:

@@ -163,6 +163,7 @@ class Note(TypedDict, total=False):
     stages: list[str]
     translate_dir: str | None
     paragraphs: int | None
+    paragraphs_of_all: int | None
     steps: int | None
     sentences: int | None
     prices: list[float] | None
@@ -229,9 +230,15 @@ class _Heartbeat:
 
 def _owner(heartbeat: Path) -> _Owner | None:
     try:
-        return decode(heartbeat.read_bytes(), _Owner)
+        descriptor = os.open(heartbeat, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)  # as in _asked
+    except OSError:
+        return None
+    try:
+        return decode(os.read(descriptor, 1 << 20), _Owner)
     except (OSError, ValueError):
         return None
+    finally:
+        os.close(descriptor)
 
 
 def _is_stale(heartbeat: Path, owner: _Owner) -> bool:

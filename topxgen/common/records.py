@@ -217,12 +217,15 @@ class Layout:
     output_dir: Path
     translate_dir_name: str
     output_filenames: Mapping[str, str] = field(default_factory=dict)  # by language; {Language}.jsonl for all others
+    translates_taken: bool = False  # a shard that translates its part of the paragraphs of the whole directory
 
     @property
     def translate_dir(self) -> Path:
         return self.output_dir / self.translate_dir_name
 
     def paragraphs(self, language: str) -> Path:
+        if self.translates_taken:
+            return self.translate_dir / f"{language}_paragraphs.jsonl"
         return self.output_dir / self.output_filenames.get(language, f"{language}.jsonl")
 
     def responses(self, language: str) -> Path:

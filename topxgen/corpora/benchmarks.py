@@ -10,7 +10,7 @@ a file, a folder or a Hub data set, with a mapping of its columns to languages w
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
-from topxgen.common.hub import hub_call
+from topxgen.common.hub import hub_call, snapshot
+from topxgen.common.needs import DATASET, UDHR_TEXT, Need
 from topxgen.common.registry import Choice, load_choice
 from topxgen.corpora import tables
 from topxgen.corpora.slices import ALL, Slice
@@ -149,6 +150,33 @@ def load(
     return splits
 
 
+def needs(name: str, chosen: Iterable[Language], folder: Path | None = None) -> list[Need]:
+    """What `load` reads of a benchmark in some languages that comes from elsewhere: nothing where `folder` or a file of the user's has it.
+
+    Languages that a benchmark lacks are left out where the table of languages says so.
+    """
+    chosen = list(chosen)
+    if name == "udhr":
+        return [Need(UDHR_TEXT, str(UDHR))]
+    if name in REPOS:
+        return [] if folder is not None else [Need(DATASET, REPOS[name], *_parts_of(name, chosen))]
+    hub = _HUB_SOURCE.fullmatch(name)
+    if local_source(name) or not hub or tables.split_source(name)[0].suffix.lower() in SUFFIXES:
+        return []
+    return [Need(DATASET, hub[1], (hub[2],) if hub[2] else ())]
+
+
+def _parts_of(name: str, chosen: list[Language]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(configurations, patterns of files) of a published benchmark's repository; neither: all of it."""
+    if name == "flores":
+        return tuple(flores_codes(row)[-1] for row in chosen if row.flores not in NOT_IN_FLORES), ()
+    if name == "xquad":
+        return tuple(f"xquad.{XQUAD_CODES[row.flores]}" for row in chosen if row.flores in XQUAD_CODES), ()
+    if name == "tico":
+        return (), tuple(pattern for row in chosen for pattern in tico_patterns(row))
+    return (), ()
+
+
 def check_size(name: str, split: str, count: int, source: str, allow_partial: bool) -> None:
     """Raise UsageError if a split of a published benchmark has another number of texts than published."""
     size = published_size(name, split)
@@ -251,7 +279,7 @@ def load_tico(name: str, language: Language, folder: Path | None) -> list[Split]
         if lacks:
             raise lacks
         # `datasets` no longer runs loading scripts, which this repository has; its files are the published ones.
-        root = _hub_files(TICO_REPO, [f"*/*.en-{code}*.tsv" for code in (codes if language.tico else ["fr"])])
+        root = _hub_files(TICO_REPO, tico_patterns(language))
     files_of: dict[str, dict[str, Path]] = {}  # by split and code
     for split in ("dev", "test"):
         paths = [path for room in (".", "tico19-testset") for path in root.glob(f"{room}/{split}/{split}.en-*.tsv")]
@@ -272,6 +300,12 @@ def load_tico(name: str, language: Language, folder: Path | None) -> list[Split]
             source = str(path) if folder else hub_name(TICO_REPO, f"en-{code}", split)
             splits.append(Split(name, f"{split} ({code})" if i else split, language.name, ids, texts, source))
     return splits
+
+
+def tico_patterns(language: Language) -> list[str]:
+    """The files of the Hub's repository with texts in a language; English is in all of them, and so in the French ones."""
+    codes = _codes(language, "tico") if language.tico else ["fr"]
+    return [f"*/*.en-{code}*.tsv" for code in codes]
 
 
 def _read_tico(path: Path, column: str) -> tuple[list[str], list[str]]:
@@ -406,7 +440,15 @@ def hub_dataset(repo: str, config: str | None, split: str | None, streaming: boo
     import datasets
 
     name = f"{repo}, {config}" if config else repo
-    return hub_call(name, lambda: datasets.load_dataset(repo, config, split=split, streaming=streaming))
+
+    def load():
+        # Without the Hub, `datasets` finds by name only what it has loaded before, not what was downloaded.
+        place = snapshot("dataset", repo) if constants.HF_HUB_OFFLINE else None
+        return datasets.load_dataset(str(place or repo), config, split=split, streaming=streaming)
+
+    from huggingface_hub import constants
+
+    return hub_call(name, load)
 
 
 def _hub_files(repo: str, patterns: list[str]) -> Path:

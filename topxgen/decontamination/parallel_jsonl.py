@@ -24,6 +24,7 @@ from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.common.files import open_partial, partial, read_json, remove, to_line, write_json
 from topxgen.common.provenance import command_line, now, versions
+from topxgen.common.shards import Shard
 from topxgen.common.signals import SIGNALS, blocked_in_children, finishing
 from topxgen.distributed import Call, Plan
 
@@ -67,9 +68,10 @@ def filter_jsonl(
     num_workers: int,
     on_chunk: Callable[[int, int, Counter], None],
     origin: dict | None = None,
+    shard: Shard | None = None,
     plan: Plan | None = None,
 ) -> dict:
-    """Filter the lines of `path` into `kept` (None: not written), `hits` and, if there are any, `malformed`.
+    """Filter the lines of `path`, or of a shard's part of it, into `kept` (None: not written), `hits` and, if there are any, `malformed`.
 
     `settings` decide the result: if `manifest` records a complete run with the same settings, input and output files,
     nothing is done. `plan`: for workers over the nodes of a cluster. `origin` is added to the manifest. `on_chunk` gets start and end of each finished chunk, in bytes, and the counts so far.
@@ -93,10 +95,11 @@ def filter_jsonl(
         return finished
 
     started, end, counts, input_sha256 = now(), 0, Counter(), hashlib.sha256()
+    first, last, lines_before = part_of(path, shard)
     with ExitStack() as stack:
         outputs = {output: stack.enter_context(closing(_Output(output))) for output in paths}
-        chunks = _read_chunks(path, input_sha256)
-        num_workers = min(num_workers, -(-source["bytes"] // CHUNK_BYTES))
+        chunks = _read_chunks(path, input_sha256, first, last)
+        num_workers = min(num_workers, -(-(last - first) // CHUNK_BYTES))
         if plan is not None:
             results = _map_in_pool(chunk_filter, chunks, plan)
         elif num_workers <= 1:
@@ -108,7 +111,7 @@ def filter_jsonl(
                 outputs[kept].write(result.kept)
             for output, records in ((hits, result.hits), (malformed, result.malformed)):
                 for record in records:
-                    line = to_line({**record, "line": counts["lines"] + 1 + record["line"]})
+                    line = to_line({**record, "line": lines_before + counts["lines"] + 1 + record["line"]})
                     outputs[output].write(line.encode("utf-8", "replace"))
             counts.update(result.counts)
             on_chunk(end, end + size, counts)
@@ -117,25 +120,53 @@ def filter_jsonl(
             raise UsageError(f"{path} changed while it was read; wait until nothing writes to it, then re-run")
         if not counts["malformed"]:
             del outputs[malformed]
-        written = {output.name: file.finish() for output, file in outputs.items()}
-        remove(manifest)  # it describes the outputs that are replaced now
-        remove(malformed)
-        for output in outputs:
-            checksums.drop(output)
-            os.replace(partial(output), output)
+        written = _publish(outputs, malformed, manifest)
+    facts = {"settings": settings, "input": source, "input_sha256": input_sha256.hexdigest(), "counts": dict(counts)}
+    return _finish(manifest, {"started": started, **facts, **(origin or {})}, written)
+
+
+def concatenate(parts: list[Path], path: Path, names: list[str], malformed: str, manifest: Path, facts: dict) -> dict:
+    """The outputs of all shards of `path`, whose folders `parts` are, as one run would have written them; the manifest.
+
+    `facts`: what the manifest says besides the outputs. `names`: of the outputs; of `malformed` a shard may have none.
+    """
+    folder, source, started = manifest.parent, _identity(path), now()
+    with ExitStack() as stack:
+        found = [name for name in names if name != malformed or any((part / name).exists() for part in parts)]
+        outputs = {folder / name: stack.enter_context(closing(_Output(folder / name))) for name in found}
+        for part in parts:
+            for output, file in outputs.items():
+                if (part / output.name).exists():
+                    for chunk in _read_chunks(part / output.name, hashlib.sha256()):
+                        file.write(chunk)
+        sha256 = checksums.sha256_of(path)
+        if _identity(path) != source:
+            raise UsageError(f"{path} changed while it was read; wait until nothing writes to it, then re-run")
+        written = _publish(outputs, folder / malformed, manifest)
+    return _finish(manifest, {"started": started, **facts, "input": source, "input_sha256": sha256}, written)
+
+
+def _publish(outputs: "dict[Path, _Output]", malformed: Path, manifest: Path) -> dict[str, dict]:
+    """Give the outputs their names; size, time and digest of each by its name."""
+    written = {output.name: file.finish() for output, file in outputs.items()}
+    remove(manifest)  # it describes the outputs that are replaced now
+    remove(malformed)
+    for output in outputs:
+        checksums.drop(output)
+        os.replace(partial(output), output)
+    return written
+
+
+def _finish(manifest: Path, facts: dict, written: dict[str, dict]) -> dict:
+    """Write the manifest, last of the files."""
     finished = {
         "stage": "decontaminate",
-        "started": started,
-        "settings": settings,
+        **facts,
         "command": command_line(()),
         "versions": versions(),
-        "input": source,
-        "input_sha256": input_sha256.hexdigest(),
-        "counts": dict(counts),
         "outputs": written,
         checksums.KEY: sorted(written),
         "finished": now(),
-        **(origin or {}),
     }
     checksums.claim(manifest.parent, written, {name: facts["sha256"] for name, facts in written.items()})
     write_json(manifest, finished)
@@ -188,10 +219,31 @@ def _size_and_time(path: Path) -> dict:
     return {"bytes": status and status.st_size, "modified_ns": status and status.st_mtime_ns}
 
 
-def _read_chunks(path: Path, sha256) -> Iterator[bytes]:
+def part_of(path: Path, shard: Shard | None) -> tuple[int, int, int]:
+    """Where a shard's lines begin and end, in bytes, and how many lines are before them."""
+    size = path.stat().st_size
+    if shard is None:
+        return 0, size, 0
+    bounds, lines = [], 0
     with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            chunk += file.readline()
+        for place in shard.bounds(size):
+            file.seek(max(place - 1, 0))
+            if place:
+                file.readline()  # of the line in whose middle it is
+            bounds.append(file.tell())
+        file.seek(0)
+        while (left := bounds[0] - file.tell()) > 0:
+            lines += file.read(min(left, CHUNK_BYTES)).count(b"\n")
+    return *bounds, lines
+
+
+def _read_chunks(path: Path, sha256, first: int = 0, last: int | None = None) -> Iterator[bytes]:
+    """The lines from one byte to another, some at a time."""
+    with open(path, "rb") as file:
+        last = file.seek(0, os.SEEK_END) if last is None else last
+        file.seek(first)
+        while chunk := file.read(min(CHUNK_BYTES, last - file.tell())):
+            chunk += b"" if file.tell() == last else file.readline()
             sha256.update(chunk)
             yield chunk
 

@@ -111,20 +111,27 @@ Hits = Callable[[], Iterable[Hit]]
 def overlaps(hits: Path, splits: Iterable[tuple[str, Split]]) -> list[dict]:
     """A row for each side ("sentence" or "translation"), benchmark and split: how many texts of the file overlap it
     ("hits"), how many of these by each kind of match, and how many of its own texts are overlapped."""
-    rows, last_text, benchmark_ids = {}, {}, {}
-    for side, split in splits:
-        key = (side, split.benchmark, split.name)
-        rows[key] = {
+    rows = [
+        {
             "side": side,
             "benchmark": split.benchmark,
             "split": split.name,
             "language": split.language,
-            "hits": 0,
-            **dict.fromkeys(MATCH_KINDS, 0),
-            "benchmark_texts_hit": 0,
+            **_NO_HITS,
             "benchmark_texts": sum(1 for text in split.texts if text.strip()),
         }
-        benchmark_ids[key] = set()
+        for side, split in splits
+    ]
+    return counted_overlaps(hits, rows)
+
+
+_NO_HITS = {"hits": 0, **dict.fromkeys(MATCH_KINDS, 0), "benchmark_texts_hit": 0}
+
+
+def counted_overlaps(hits: Path, rows: Iterable[Overlaps]) -> list[dict]:
+    """The same from the rows of a part of the file."""
+    rows = {(row["side"], row["benchmark"], row["split"]): {**row, **_NO_HITS} for row in rows}
+    last_text, benchmark_ids = {}, {key: set() for key in rows}
     for hit in read_jsonl(hits, Hit):
         key = (hit["side"], hit["benchmark"], hit["split"])
         benchmark_ids[key].add(hit["benchmark_id"])

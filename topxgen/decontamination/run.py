@@ -7,7 +7,7 @@ from collections import Counter
 from functools import partial as partial_call
 from pathlib import Path
 
-from topxgen.common import checksums, flag_rules, lineage, provenance
+from topxgen.common import checksums, flag_rules, lineage, provenance, shards
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import partial, read_json, read_jsonl, write_atomic
@@ -93,6 +93,19 @@ def report_paths(args: argparse.Namespace) -> tuple[Path, Path]:
     return stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".md")
 
 
+def take_shard(args: argparse.Namespace) -> None:
+    """Set the shard of the command line, and its folder as the output directory. Raises UsageError for flags that do not go with it."""
+    args.shard = shards.chosen(args)
+    if args.shard is None:
+        return
+    for flag in ("audit", "report"):
+        if getattr(args, flag):
+            raise UsageError(
+                f"--{flag} does not go with --num_shards: scripts/merge.py writes the report; drop one of them"
+            )
+    args.output_dir = args.shard.folder(args.output_dir)
+
+
 def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tuple[Path, Path]) -> None:
     """Raise UsageError for what would fail later, has no effect, overwrites what is read, or compares texts with themselves."""
     flag_rules.check(RULES, args)
@@ -170,6 +183,7 @@ def filter_file(
         "tokens_per_ngram": {texts.language.name: texts.tokens_per_ngram for texts in sides.values()},
         "benchmarks": {side: texts.provenance() for side, texts in sides.items()},
         **not_checked,
+        **({} if args.shard is None else {shards.SETTING: args.shard.name}),
     }
     splits = [(side, split) for side, texts in sides.items() for split in texts.splits]
     unchecked = [reason for side, texts in sides.items() if (reason := texts.unchecked(f"{side}s"))]
@@ -192,14 +206,12 @@ def filter_file(
                 end // 1000 - start // 1000, records=counts["records"], overlapping=counts["records_overlapping"]
             ),
             {lineage.KEY: lineage.of_back_translation(path, name)},
-            None
-            if args.distributed is None
-            else Plan(
-                args.distributed, "decontamination", args.num_workers, 0, args.output_dir.absolute() / ENGINE_LOG
-            ),
+            args.shard,
+            args.distributed
+            and Plan(args.distributed, "decontamination", args.num_workers, 0, args.output_dir.absolute() / ENGINE_LOG),
         )
     counts = Counter(manifest["counts"])  # an empty file has no counts
-    if not counts["records"]:
+    if not counts["records"] and (args.shard is None or counts["malformed"]):
         malformed = f"all {counts['malformed']:,} lines are malformed"
         unchecked = [f"{path}: {malformed if counts['malformed'] else 'the file is empty'}"]
     return {

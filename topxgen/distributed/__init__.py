@@ -88,16 +88,17 @@ class Pool(ABC):
                 results[number] = None
             return None
 
-        for call, result in self.run(next_call):
-            results[numbers.pop(id(call))] = result
-            while given in results:
+        while not ended or given < taken:
+            for call, result in self.run(next_call):
+                results[numbers.pop(id(call))] = result
+                while given in results:
+                    yield results.pop(given)
+                    given += 1
+            while given in results:  # None for None, which run does not see
                 yield results.pop(given)
                 given += 1
-        while given in results:  # after the last call
-            yield results.pop(given)
-            given += 1
-        if not ended or given < taken:
-            raise signals.Stopped
+            if signals.stop_requested():
+                raise signals.Stopped
 
 
 def check(scheduler: str | None) -> None:

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections import deque
@@ -263,7 +264,7 @@ def _import_ray():
     # All are read as Ray is imported: no statistics to its makers; for a cluster of this machine alone the loopback address and a
     # token, without which others of this machine could run code in it.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    if os.environ.get("RAY_ADDRESS", "local") == "local":
+    if os.environ.get("RAY_ADDRESS", "local") == "local" and "ray" not in sys.modules:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -317,7 +318,7 @@ def disconnect() -> None:
 def _quiet(ray, log: Path | None) -> None:
     """What the cluster says about lost workers, which we say, goes to the log alone; Ray prints it to stderr and has no option."""
 
-    def to_log(data: dict, *_) -> None:
+    def to_log(data: dict, *_, **__) -> None:
         if log is not None:
             with suppress(OSError), open(log, "a", encoding="utf-8") as file:
                 file.writelines(f"{line}\n" for line in data.get("lines", ()))

@@ -24,7 +24,9 @@ class DistributedSampler:
     def __init__(self, backend: str, settings: ModelSettings):
         self._settings, self._adapter, self._tokenizer = settings, settings.adapter_name_or_path, None
         log = settings.engine_log and settings.engine_log.absolute()
-        of_worker = replace(settings, distributed=None, num_workers=None, api_key=None, engine_log=None)
+        of_worker = replace(
+            settings, distributed=None, num_workers=None, data_parallel_size=1, api_key=None, engine_log=None
+        )
         plan = Plan(settings.distributed, "generation", settings.num_workers, settings.tensor_parallel_size or 1, log)
         self._pool = distributed.start(partial(SamplerWorker, backend, of_worker), plan)
 

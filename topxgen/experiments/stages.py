@@ -99,7 +99,7 @@ def _scored(args: Parsed) -> Iterator[Path]:
 
 
 class Stage(NamedTuple):
-    """A script, as the words that start it, and its parser; `writes` gives the files of its result that may be there.
+    """A script, as the words that start it, its parser and what it loads; `writes` gives the files of its result that may be there.
 
     `reads`: flags that name folders, and which of their files it reads; of all other flags that name one, it reads it whole.
     `no_input`: flags whose files it does not read.
@@ -107,6 +107,7 @@ class Stage(NamedTuple):
 
     script: tuple[str, ...]
     parser: Choice
+    needs: Choice  # of flags and the languages of the stages before: what a command loads from elsewhere
     writes: Callable[[Parsed], Iterator[Path]]
     reads: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
     no_input: tuple[str, ...] = ("output_dir",)
@@ -115,23 +116,41 @@ class Stage(NamedTuple):
 
 PAIRS = ("*_translate.jsonl", "*_translate_filtered.jsonl")
 STAGES = {
-    "datagen": Stage(("datagen.py",), Choice("datagen:build_parser"), _generated, no_input=("output_dir", "cache_dir")),
+    "datagen": Stage(
+        ("datagen.py",),
+        Choice("datagen:build_parser"),
+        Choice("datagen:needs"),
+        _generated,
+        no_input=("output_dir", "cache_dir"),
+    ),
     "decontamination": Stage(
         ("decontamination.py",),
         Choice("decontamination:build_parser"),
+        Choice("decontamination:needs"),
         _decontaminated,
         {"input_dir": PAIRS[:1]},
         ("output_dir", "report"),
     ),
     "train": Stage(
-        ("train.py",), Choice("train:build_parser"), _trained, {"data_dir": PAIRS}, ("output_dir", "export_dir")
+        ("train.py",),
+        Choice("train:build_parser"),
+        Choice("train:needs"),
+        _trained,
+        {"data_dir": PAIRS},
+        ("output_dir", "export_dir"),
     ),
     "main": Stage(
-        ("main.py",), Choice("main:build_parser"), _translated, {"data_dir": PAIRS}, ("output_dir", "cache_dir")
+        ("main.py",),
+        Choice("main:build_parser"),
+        Choice("main:needs"),
+        _translated,
+        {"data_dir": PAIRS},
+        ("output_dir", "cache_dir"),
     ),
     "evaluate": Stage(
         ("-m", "comptra.evaluate"),
         Choice("comptra.evaluate:build_parser"),
+        Choice("comptra.evaluate:needs"),
         _scored,
         {"dirs": ("**/translate_*.jsonl",), "baseline": ("**/translate_*.jsonl",)},
         ("csv", "json", "model_card"),
@@ -139,7 +158,11 @@ STAGES = {
     ),
     # No section of run files; of comparisons (merge_adapters).
     "merge": Stage(
-        ("scripts/merge_lora.py",), Choice("scripts.merge_lora:build_parser"), _merged, no_input=("output",)
+        ("scripts/merge_lora.py",),
+        Choice("scripts.merge_lora:build_parser"),
+        Choice("scripts.merge_lora:needs"),
+        _merged,
+        no_input=("output",),
     ),
 }
 MODEL_FILES = (

@@ -83,8 +83,6 @@ def translated_blocks(
     paragraphs = list(read_paragraphs(config.layout, language))
     if all(paragraph.id in done for paragraph in paragraphs):
         return
-    texts = (paragraph.text for paragraph in paragraphs)
-    split = sentence_splitting.load(config.args.splitter, language, texts).split
     translated = Counter()
 
     def show(paragraphs: int) -> None:
@@ -93,7 +91,7 @@ def translated_blocks(
     waiting: deque[tuple[list[SplitParagraph], Callable[[int], None]]] = deque()  # blocks that are being translated
 
     def lists() -> Iterator[list[str]]:
-        for block in _blocks(paragraphs, split, identifier, language, config.translator.block_size):
+        for block in _split_blocks(config, language, identifier, paragraphs):
             if signals.stop_requested():
                 return
             if todo := [item for item in block if item.paragraph.id not in done]:
@@ -123,6 +121,21 @@ def show_pairs(config, record: dict, progress: Progress) -> None:
     if config.args.verbose:
         for sentence, translation in zip(record["propositions"], record["translations"], strict=True):
             progress.write(f"[{record['id']}] {sentence} = {translation}")
+
+
+def blocks_of(config, language: Language, identifier, paragraphs: list[Paragraph]) -> Iterator[list[Paragraph]]:
+    """The paragraphs that are translated together, block by block."""
+    blocks = _split_blocks(config, language, identifier, paragraphs)
+    return ([item.paragraph for item in block] for block in blocks)
+
+
+def _split_blocks(
+    config, language: Language, identifier, paragraphs: list[Paragraph]
+) -> Iterator[list[SplitParagraph]]:
+    whole = read_paragraphs(config.whole, language) if config.layout.translates_taken else paragraphs
+    texts = (paragraph.text for paragraph in whole)
+    split = sentence_splitting.load(config.args.splitter, language, texts).split
+    return _blocks(paragraphs, split, identifier, language, config.translator.block_size)
 
 
 def _blocks(

@@ -179,7 +179,7 @@ RULES = (
     ),
     Rule(("tokenizer_name_or_path",), "a model in this process (--inference_api vllm or hf)", _is_local, harmless=True),
     Rule(
-        ("dtype", "max_model_len", "lora_rank"),
+        ("dtype", "max_model_len", "lora_rank", "data_parallel_size"),
         "a model in this process (--inference_api vllm or hf)",
         _is_local,
     ),
@@ -196,6 +196,7 @@ RULES = (
     Rule(("max_concurrent_requests",), "--inference_api vllm or an API", lambda args: args.inference_api != "hf"),
     Rule(("distributed",), "a model to run in workers: an LLM that is not an API's, a translator or a scorer", _has_work_for_workers),
     Rule(("num_workers",), "--distributed", lambda args: args.distributed),
+    Rule(("data_parallel_size",), "one machine (--distributed has --num_workers)", lambda args: not args.distributed),
     Rule(
         ("num_return_sequences",),
         "sampling (--temperature above 0) or --num_beams: greedy answers are all equal",

@@ -66,7 +66,7 @@ def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]
     """Show the first prompts; the paragraphs still wanted, and the estimate."""
     args, pipeline = config.args, config.pipeline
     tokenizer = _tokenizer(config)
-    steps = pipeline.schedule(config.target.languages, args.request_batch_size, args.seed)
+    steps = config.steps()
     counts = []
     for prompt in islice(chain.from_iterable(takewhile(bool, steps)), SAMPLE_PROMPTS):
         if (built := pipeline.build(prompt)) is None:

@@ -26,7 +26,8 @@ def total(config) -> int | None:
     if config.limited:
         return max(config.target.total, sum(config.target.minimums.values()))
     sizes = [source.size for source in config.sources.values()]
-    return None if None in sizes else sum(sizes)
+    size = None if None in sizes else sum(sizes)
+    return size if size is None or config.shard is None else config.shard.share(size)
 
 
 def clean(config, progress: Progress, begin: Callable[[], None]) -> Counter:
@@ -51,7 +52,8 @@ def _clean_language(config, language: Language, kept: Counter, progress: Progres
     rejected = len(judged) - kept[name]
     source = config.sources[name]
     streamed = source.revision and layout.rejects(name).exists()
-    done = _rows_done(name, judged) if streamed else 0  # files are read again, quickly
+    takes = (lambda _: True) if config.shard is None else config.shard.takes
+    done = _rows_done(name, judged, takes) if streamed else 0  # files are read again, quickly
     progress.update(kept[name] if config.limited else done, rejected=rejected)
 
     def wanted() -> bool:
@@ -61,6 +63,8 @@ def _clean_language(config, language: Language, kept: Counter, progress: Progres
         for row in source.rows(done):
             if not wanted():
                 break
+            if not takes(row.number):
+                continue
             for index, text in enumerate(_paragraphs(row) or [""]):
                 paragraph_id = native_id(name, row.number, index)
                 if paragraph_id in judged or not wanted():
@@ -80,12 +84,13 @@ def _clean_language(config, language: Language, kept: Counter, progress: Progres
             progress.update(0 if config.limited else 1, kept=kept.total(), rejected=rejected)
 
 
-def _rows_done(language: str, judged: set[str]) -> int:
-    """Rows at the beginning of which all is judged: those before the last of an unbroken series."""
-    number = 0
-    while native_id(language, number + 1, 0) in judged:
+def _rows_done(language: str, judged: set[str], takes: Callable[[int], bool]) -> int:
+    """Rows at the beginning of which all that this run takes is judged: those before the last of an unbroken series."""
+    number = last = 0
+    while not takes(number + 1) or native_id(language, number + 1, 0) in judged:
         number += 1
-    return max(number - 1, 0)
+        last = number if takes(number) else last
+    return max(last - 1, 0)
 
 
 def _paragraphs(row: Text) -> list[str]:

@@ -7,7 +7,7 @@ prompts. A response is on disk before it is judged; a resumed run reads those it
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
@@ -135,8 +135,8 @@ class _LanguageFiles:
 class Generation:
     """One run over the files of `config.layout`: enter it, ask `needs_responses`, and if so `run` it with a sampler."""
 
-    def __init__(self, config, progress: Progress):
-        """`config`: a topxgen.generation.plan.GenerationConfig."""
+    def __init__(self, config, progress: Progress, steps: Iterator[list[Prompt]] | None = None):
+        """`config`: a topxgen.generation.plan.GenerationConfig; `steps`: the schedule, if it is not the pipeline's."""
         self._args, self._pipeline, self._filters = config.args, config.pipeline, config.filters
         self._target, self._progress = config.target, progress
         self._files = {name: _LanguageFiles(config, language) for name, language in config.languages.items()}
@@ -147,7 +147,9 @@ class Generation:
         )
         if self._pipeline.ends and not config.limited:  # its whole schedule, whatever came with the file
             self._target = replace(self._target, total=self._target.total + self.kept.total())
-        self._steps = self._pipeline.schedule(self._target.languages, self._args.request_batch_size, self._args.seed)
+        self._steps = steps or self._pipeline.schedule(
+            self._target.languages, self._args.request_batch_size, self._args.seed
+        )
         self._queue: deque[Prompt] = deque()  # prompts of the current step not yet looked at
         self._undecided: deque[Prompt] = deque()  # sent or answered, in the order in which they are judged
         self._arrived: set[str] = set()  # ids of those that are on the disk and not judged yet

@@ -1,23 +1,28 @@
 """The checked settings of a datagen.py command line, and what --dry_run shows of it."""
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 
 from topxgen import inference, translation
+from topxgen.common import needs, shards
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
+from topxgen.common.needs import Need
 from topxgen.common.records import Layout, default_translate_dir
 from topxgen.common.registry import load_choice
 from topxgen.corpora import benchmarks
 from topxgen.corpora.monolingual import TextSource, hub_id, open_sources
-from topxgen.generation import checks, native, scoring
+from topxgen.generation import checks, native, scoring, sharded
 from topxgen.generation.candidates import SELECTORS
 from topxgen.generation.filters import load_filters
 from topxgen.generation.paragraphs import Target
-from topxgen.generation.pipelines import PIPELINES
+from topxgen.generation.pipelines import PIPELINES, Pipeline, Prompt
 from topxgen.inference.costs import Meter, Prices
-from topxgen.text import languages
-from topxgen.translation import TranslatorSettings
+from topxgen.quality import blaser, mt5, sonar
+from topxgen.text import language_id, languages
+from topxgen.translation import TranslatorSettings, apertium
 
 # Flags that decide what is generated, besides those of decoding; under other names in settings_generate.json:
 # --data_generation_pipeline and those of the model.
@@ -31,7 +36,10 @@ class GenerationConfig:
 
     def __init__(self, args: argparse.Namespace):
         """Raises UsageError naming the flag that is wrong or missing."""
-        self.args = args
+        self.args, self.whole_dir = args, args.output_dir
+        self.shard = shards.chosen(args)
+        if self.shard is not None:
+            args.output_dir = self.shard.folder(args.output_dir)
         chosen = [languages.find(name, args.languages_file) for name in args.languages]
         self.languages = {language.name: language for language in chosen}
         if len(self.languages) < len(chosen):
@@ -42,6 +50,10 @@ class GenerationConfig:
         self.selector_name = checks.selector(args)
         translate_dir = check_filename(args.translate_dir or default_translate_dir(vars(args)), "--translate_dir")
         self.layout = Layout(args.output_dir, translate_dir, self._filenames())
+        self.whole = replace(self.layout, output_dir=self.whole_dir)  # of which a shard is a part
+        if self.shard is not None and "generate" not in args.stages and "translate" in args.stages:
+            taken = sharded.reads_merged(self.whole, self.layout, self.shard, list(self.languages))
+            self.layout = replace(self.layout, translates_taken=taken)
         if args.num_beams > inference.MAX_BEAMS:
             raise UsageError(f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}")
         _ = self.meter.prices  # raises for a --budget without --prices
@@ -56,6 +68,11 @@ class GenerationConfig:
                 "--number_of_instructions with --paragraphs is for one language: pass --number_of_instructions_per_language"
             )
         checks.check_needed(args)
+        if self.shard is not None and self.prompts and self.pipeline_class.judged is not Pipeline.judged:
+            raise UsageError(
+                f"--num_shards: prompts of --data_generation_pipeline {args.data_generation_pipeline} show earlier texts, so that they "
+                "cannot be split into shards; run one process for each language, all with the same --output_dir"
+            )
 
     def _minimums(self, chosen: list[languages.Language]) -> dict[str, int]:
         """The fewest paragraphs to generate in each of the languages as they were given."""
@@ -66,6 +83,7 @@ class GenerationConfig:
                 f"or one for each of {', '.join(language.name for language in chosen)}"
             )
         each = numbers if len(numbers) > 1 else numbers * len(chosen)
+        each = each if self.shard is None else map(self.shard.share, each)
         return {language.name: number for language, number in zip(chosen, each, strict=True)}
 
     def _filenames(self) -> dict[str, str]:
@@ -81,38 +99,46 @@ class GenerationConfig:
             )
         return dict(zip(self.languages, names, strict=True))
 
-    def hub_models(self) -> list[str | None]:
-        """The models that the stages of this run load, as far as they are on the Hub."""
-        args, translator, models = self.args, self.back_translator, []
-        if args.inference_api not in inference.REMOTE and (
-            self.prompts or ("translate" in args.stages and translator == "llm")
-        ):
-            models += [args.model_name_or_path, args.tokenizer_name_or_path, args.adapter_name_or_path]
+    def needs(self) -> list[Need]:
+        """What the stages of this run load that does not come with the package."""
+        args, translator, found = self.args, self.back_translator, []
+        translates, is_local = "translate" in args.stages, args.inference_api not in inference.REMOTE
+        if is_local and (self.prompts or (translates and translator == "llm")):
+            found += needs.models(args.model_name_or_path, args.adapter_name_or_path)
+            found += needs.tokenizers(args.tokenizer_name_or_path)
         if self.prompts and checks.encodes_with_sonar(args):
-            models.append(args.sonar_name_or_path)
-        if "translate" in args.stages:
-            models += [args.nllb_name_or_path if translator == "nllb" else None, args.lid_model]
+            found += sonar.needs(args.sonar_name_or_path)
+        if translates:
+            found += language_id.needs(args.lid_model)
+            found += needs.models(args.nllb_name_or_path if translator == "nllb" else None)
+            if translator == "apertium":
+                found += [apertium.need(source, self.target_language) for source in self.languages.values()]
         judges = {self.scorer_name} if "score" in args.stages else set()
-        judges |= {self.selector_name} if "translate" in args.stages else set()
+        judges |= {self.selector_name} if translates else set()
         if "blaser" in judges:
-            models += [args.blaser_name_or_path, args.sonar_name_or_path]
+            found += blaser.needs(args.blaser_name_or_path, args.sonar_name_or_path)
         if "metricx-qe" in judges:
-            models.append(args.metricx_name_or_path)
-        return models
+            found += mt5.needs(args.metricx_name_or_path)
+        return found + self._needed_texts()
 
-    def hub_datasets(self) -> list[str | None]:
-        args = self.args
-        sources = [args.example_paragraphs] if args.number_of_icl_demonstrations else []
-        sources += [args.example_sentences] if args.number_of_icl_phrases else []
+    def _needed_texts(self) -> list[Need]:
+        args, own = self.args, list(self.languages.values())
+        paragraphs = [args.example_paragraphs] if args.number_of_icl_demonstrations else []
+        sentences = [args.example_sentences] if args.number_of_icl_phrases else []
         if checks.grows_from_seeds(args):
-            sources = [args.example_sentences]
+            paragraphs, sentences = [], [args.example_sentences]
         elif args.data_generation_pipeline != "topxgen":
-            sources = []  # one of the user's own may show other examples, or none
-        sources = sources if self.prompts else []
+            paragraphs = sentences = []  # one of the user's own may show other examples, or none
+        found = []
+        if self.prompts:
+            shown = [languages.find(flores) for flores in benchmarks.XQUAD_CODES]
+            found += [need for name in paragraphs for need in benchmarks.needs(name, shown)]
+            found += [need for name in sentences for need in benchmarks.needs(name, own)]
         if "translate" in args.stages and self.back_translator == "llm" and args.number_of_demonstrations:
-            sources.append(args.demonstration_pool)
-        repositories = [benchmarks.REPOS.get(source) for source in sources]
-        return repositories + [hub_id(name) for name in args.paragraphs or () if "generate" in args.stages]
+            found += benchmarks.needs(args.demonstration_pool, [*own, self.target_language])
+        if "generate" in args.stages:
+            found += [Need(needs.DATASET, repo) for name in args.paragraphs or () if (repo := hub_id(name))]
+        return found
 
     @property
     def prompts(self) -> bool:
@@ -174,12 +200,39 @@ class GenerationConfig:
     @cached_property
     def target(self) -> Target:
         total = self.args.number_of_instructions
+        total = total if self.shard is None else self.shard.share(total)
         if self.prompts and self.pipeline_class.ends and not self.limited:  # all that the schedule can bring
             total = self.pipeline.prompts * self.args.num_return_sequences
         return Target(tuple(sorted(self.languages)), total, self.minimums)
 
+    def steps(self) -> Iterator[list[Prompt]]:
+        """The prompts that this run sends, step by step: those of one run, or a shard's part of them.
+
+        Of N steps of one run a shard has about as many prompts as one step has, and they count as one.
+        """
+        args, shard = self.args, self.shard
+        whole = self.pipeline.schedule(self.target.languages, args.request_batch_size, args.seed)
+        if shard is None:
+            yield from whole
+            return
+        for step in whole:
+            if own := [replace(one, step=one.step // shard.count) for one in step if shard.takes(one.number)]:
+                yield own
+
+    @property
+    def shard_setting(self) -> dict[str, str]:
+        """In a shard's settings, so that no folder serves two."""
+        return (
+            {}
+            if self.shard is None
+            else {shards.SETTING: self.shard.name + self.layout.translates_taken * " of the whole"}
+        )
+
     def generate_settings(self) -> dict:
         """What decides the paragraphs, by the names in settings_generate.json."""
+        return self._generate_settings() | self.shard_setting
+
+    def _generate_settings(self) -> dict:
         args = self.args
         if args.paragraphs:
             cleaning = {
@@ -212,6 +265,7 @@ class GenerationConfig:
             "select_by": None if self.selector is None else self.selector.id,
             **_weights_of("select_by", self.selector),
             **self.translator.settings,
+            **self.shard_setting,
         }
 
     def score_settings(self) -> dict:
@@ -220,6 +274,7 @@ class GenerationConfig:
             "scorer": "none" if self.scorer is None else self.scorer.id,
             **_weights_of("scorer", self.scorer),
             "min_score": self.args.min_score,
+            **self.shard_setting,
         }
 
     @cached_property

@@ -17,8 +17,8 @@ from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_json
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
-from topxgen.generation import funnel, min_score, native, scoring
-from topxgen.generation.back_translation import back_translate, read_paragraphs, translated_ids
+from topxgen.generation import funnel, min_score, native, scoring, sharded
+from topxgen.generation.back_translation import back_translate, blocks_of, read_paragraphs, translated_ids
 from topxgen.generation.candidates import collect, collected_ids, select
 from topxgen.generation.checks import RULES, check_candidates
 from topxgen.generation.manifests import (
@@ -74,7 +74,7 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     args, languages = config.args, config.languages.values()
     yield lambda: _check_output(config)
     yield lambda: distributed.check(args.distributed)
-    yield lambda: hub.require(config.hub_models(), config.hub_datasets())
+    yield lambda: hub.require(config.needs())
     if "generate" in args.stages:
         yield lambda: config.filters
         if config.prompts:
@@ -90,8 +90,9 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
         yield lambda: check_candidates(args, config.translator)
         if config.selector is not None:
             yield lambda: config.selector.preflight(languages, config.target_language)
+        source = config.whole if config.layout.translates_taken else config.layout
         for language in languages if "generate" not in args.stages else ():
-            yield lambda language=language: next(read_paragraphs(config.layout, language), None)
+            yield lambda language=language: next(read_paragraphs(source, language), None)
         yield lambda: language_id.load(args.lid_model)
     if "score" in args.stages and config.scorer is not None:
         if args.min_score is not None:
@@ -99,17 +100,20 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
         if "translate" not in args.stages:
             yield lambda: _check_target_language(config)
             for name in config.languages:
-                yield lambda name=name: scoring.count_unscored(config.layout, name, config.scorer.id)
+                whole = config.shard is not None and not config.layout.translations(name).exists()
+                layout = config.whole if whole else config.layout
+                yield lambda name=name, layout=layout: scoring.count_unscored(layout, name, config.scorer.id)
         yield lambda: config.scorer.preflight(languages, config.target_language)
 
 
 def check_settings(config: GenerationConfig) -> None:
     """Raise UsageError if the directory has results of other settings."""
-    for stage, settings in (("generate", config.generate_settings), ("translate", config.translate_settings)):
+    by_stage = (config.generate_settings, config.translate_settings, config.score_settings)
+    for stage, settings in zip(STAGES, by_stage, strict=True):
         if stage in config.args.stages:
             provenance.check_settings(config.layout.settings(stage), settings())
-    if "score" in config.args.stages:
-        provenance.check_settings(config.layout.settings("score"), config.score_settings())
+            if config.shard is not None:
+                sharded.check_others(config, stage, settings())
 
 
 def _check_output(config: GenerationConfig) -> None:
@@ -163,6 +167,16 @@ def repair_files(config: GenerationConfig) -> None:
             min_score.remove_rejected(config.layout, name)
 
 
+def begin_shard(config: GenerationConfig) -> None:
+    """Leave a note of the command, and take what others have done of this shard's part."""
+    stages = config.args.stages
+    sharded.write_notes(config)
+    if "generate" in stages and config.prompts:
+        sharded.adopt_responses(config)
+    if stages == ["score"]:
+        sharded.take_translations(config)
+
+
 def take_paragraphs(config: GenerationConfig) -> bool:
     """Native texts to paragraphs; whether there are as many as were asked for."""
     layout, started, settings, begun = config.layout, provenance.now(), config.generate_settings(), []
@@ -199,7 +213,7 @@ def generate(config: GenerationConfig) -> bool:
     settings = config.generate_settings()
     _check_origin(config)
     total = max(target.total, sum(target.minimums.values()))
-    with _progress(config, "generate", total) as progress, Generation(config, progress) as generation:
+    with _progress(config, "generate", total) as progress, Generation(config, progress, config.steps()) as generation:
         if generation.needs_responses():
             model = config.model_settings()
             logger.info(
@@ -268,6 +282,9 @@ def translate(config: GenerationConfig) -> None:
                 f"{args.lid_model} cannot identify {language.name}: the language of its sentences is not checked; pass "
                 "a fastText --lid_model that can, such as GlotLID's"
             )
+    for language in languages if layout.translates_taken else ():
+        paragraphs = list(read_paragraphs(config.whole, language))
+        sharded.take_paragraphs(config, language, blocks_of(config, language, identifier, paragraphs))
     totals, done, found = Counter(), Counter(), Counter()  # paragraphs: all, finished, with translations or candidates
     for language in languages:
         translated = translated_ids(layout, language)

@@ -4,6 +4,7 @@ A sampler has
     encode(prompt) -> list[int]                  token ids as the model will read them
     generate(next_request, settings) -> iterator of Answer, in the order in which they finish
     use_adapter(folder or None)                  local models: switch the LoRA adapter
+    capacity                                     optional: how many requests it takes in at a time
     close()                                      free the model and its memory
 
 `next_request()` returns the next Request, or None if no request is ready. The sampler calls it whenever it has room, so
@@ -14,6 +15,7 @@ finished, and returns when nothing is in flight.
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from topxgen.common import signals
@@ -25,7 +27,7 @@ from topxgen.common.settings import Settings
 from topxgen.inference.engine_args import parse
 
 BACKENDS: dict[str, Choice] = {
-    "vllm": Choice("topxgen.inference.vllm:VLLMSampler", "vLLM in this process"),
+    "vllm": Choice("topxgen.inference.vllm:VLLMSampler", "vLLM, on all visible GPUs"),
     "hf": Choice("topxgen.inference.hf:HFSampler", "transformers, slower, for small models and checks"),
     "openai": Choice("topxgen.inference.openai:OpenAISampler", "OpenAI, or any compatible server (--base_url)"),
     "cohere": Choice("topxgen.inference.cohere:CohereSampler", "Cohere"),
@@ -103,7 +105,8 @@ class ModelSettings(Settings):
     dtype: str = "auto"
     max_model_len: int | None = None  # tokens
     gpu_memory_utilization: float = 0.9
-    tensor_parallel_size: int | None = None  # None: all visible GPUs
+    tensor_parallel_size: int | None = None  # None: by the weights and the GPUs' memory (gpu_groups.py)
+    data_parallel_size: int | None = None  # engines side by side; None: as many as the GPUs have room for
     adapter_name_or_path: str | None = None  # a LoRA adapter on top of the model
     reserve_lora: bool = False  # vllm: make room for adapters that come later
     lora_rank: int = 16
@@ -113,9 +116,7 @@ class ModelSettings(Settings):
     trust_remote_code: bool = False
     engine_args: tuple[str, ...] = ()  # vllm: KEY=VALUE, see engine_args.py
     deterministic: bool = False  # vllm: batch invariance
-    distributed: str | None = (
-        None  # local models: a name in topxgen.distributed.SCHEDULERS, whose workers run the engines
-    )
+    distributed: str | None = None  # local models: a name in topxgen.distributed.SCHEDULERS, for engines on many nodes
     num_workers: int | None = None  # with it
     engine_log: Path | None = field(default=None, compare=False)  # gets what a local engine prints; None: the terminal
     # APIs only
@@ -135,6 +136,12 @@ def load(backend: str, settings: ModelSettings):
 
         return _finishing(DistributedSampler(backend, settings))
     sampler = load_choice("--inference_api", backend, BACKENDS)
+    if backend not in REMOTE:
+        from topxgen.inference import data_parallel, gpu_groups
+
+        settings, groups = gpu_groups.plan(backend, settings)
+        if groups:
+            sampler = partial(data_parallel.DataParallelSampler, backend, groups=groups)
     if settings.engine_log is None:
         return _finishing(sampler(settings))
     with library_output_to(settings.engine_log):

@@ -17,6 +17,7 @@ FLAGS = {
     "max_model_len": "--max_model_len",
     "seed": "--seed",
     "tensor_parallel_size": "--tensor_parallel_size",
+    "data_parallel_size": "--data_parallel_size",
     "gpu_memory_utilization": "--gpu_memory_utilization",
     "enable_lora": "--adapter_name_or_path or a LoRA adapter as the model",
     "max_lora_rank": "--lora_rank",

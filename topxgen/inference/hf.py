@@ -1,9 +1,11 @@
 """transformers' `generate` in length-sorted batches: slower than vLLM, but runs anywhere."""
 
+import warnings
 from collections.abc import Callable, Iterator
 
 from topxgen.common.hub import hub_call, load_weights
 from topxgen.common.memory import free_memory
+from topxgen.common.text_only import drop_parts_not_for_text
 from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings, cut_at_stop, gather
 from topxgen.inference.adapters import check_adapter, end_tokens
 from topxgen.inference.neutral_decoding import neutral_decoding
@@ -37,6 +39,7 @@ class HFSampler:
                 trust_remote_code=settings.trust_remote_code,
             ),
         )
+        drop_parts_not_for_text(model)
         self._model = model.eval()
         listed = model.generation_config.eos_token_id
         eos = {self._tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
@@ -44,6 +47,7 @@ class HFSampler:
         self._adapters: dict[str, str] = {}
         if settings.adapter_name_or_path is not None:
             self.use_adapter(settings.adapter_name_or_path)
+        self.capacity = 2 * POOL_BATCHES * settings.request_batch_size  # a pool in work and one to follow
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
         self._max_model_len = min(settings.max_model_len or limit, limit)
 
@@ -60,6 +64,8 @@ class HFSampler:
         self._end_tokens = self._own_end_tokens | end_tokens(folder, settings.trust_remote_code)
         known = folder in self._adapters
         name = self._adapters.setdefault(folder, f"adapter_{len(self._adapters)}")
+        # Adapters of train.py exclude the parts that are dropped here.
+        warnings.filterwarnings("ignore", message=".*exclude_modules=.* but no modules were excluded")
         if not known and len(self._adapters) == 1:
             self._model = PeftModel.from_pretrained(self._model, folder, adapter_name=name).eval()
         elif not known:

@@ -1,8 +1,10 @@
-"""vLLM in this process: requests enter the engine as it has room, answers come back as they finish."""
+"""vLLM: requests enter the engine as it has room, answers come back as they finish."""
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
+from multiprocessing import connection
 from signal import SIGUSR1
 
 from topxgen.common import signals
@@ -105,11 +107,26 @@ class VLLMSampler:
                 + (f"; --engine_args {' '.join(settings.engine_args)} may be the cause" if chosen else "")
             ) from None
         self._engine = self._llm.llm_engine
+        self._report_death()
         room = self._engine.vllm_config.scheduler_config.max_num_seqs
-        self._max_concurrent = settings.max_concurrent_requests or room + int(WAITING_SHARE * room)
+        self.capacity = settings.max_concurrent_requests or room + int(WAITING_SHARE * room)
         self._max_model_len = max_model_len
         self._adapters: dict[str, int] = {}
         self.use_adapter(settings.adapter_name_or_path)
+
+    def _report_death(self) -> None:
+        """Have `step` raise if the engine's process is killed, by a lack of memory, say: vLLM 0.32 would wait for it forever."""
+        core = self._engine.engine_core
+        manager = getattr(getattr(core, "resources", None), "engine_manager", None)
+        if manager is None or not hasattr(core, "outputs_queue"):
+            return
+        sentinels, outputs, dead = [process.sentinel for process in manager.processes], core.outputs_queue, self._dead
+
+        def watch() -> None:
+            connection.wait(sentinels)
+            outputs.put(dead())
+
+        threading.Thread(target=watch, name="engine", daemon=True).start()
 
     def use_adapter(self, adapter: str | None) -> None:
         from vllm.lora.request import LoRARequest
@@ -151,7 +168,7 @@ class VLLMSampler:
         try:
             while True:
                 # One at a time: the engine starts on the first while the next is tokenized.
-                while len(in_flight) < self._max_concurrent:
+                while len(in_flight) < self.capacity:
                     taken, rejected = gather(next_request, 1, self.encode, settings, self._max_model_len)
                     yield from rejected
                     if not taken and not rejected:
@@ -162,7 +179,7 @@ class VLLMSampler:
                         in_flight[request.id] = engine.add_request(request.id, prompt, params, lora_request=self._lora)
                 if not in_flight:
                     return
-                for output in engine.step():
+                for output in self._step():
                     if output.finished:
                         del in_flight[output.request_id]
                         begun = begun_thoughts(self._llm.get_tokenizer(), output.prompt_token_ids)
@@ -185,6 +202,17 @@ class VLLMSampler:
                         )
         finally:
             self._abort(list(in_flight.values()))
+
+    def _step(self) -> list:
+        """What the engine has finished. Raises UsageError if it has died, as by a lack of memory."""
+        try:
+            return self._engine.step()
+        except self._dead as error:
+            log = self._settings.engine_log
+            raise UsageError(
+                f"vLLM's engine has died ({reason(error)}){f'; see the end of {log}' if log else ''}; all finished answers are kept: re-run "
+                "the same command to resume"
+            ) from None
 
     def _text(self, completion, settings: SamplingSettings) -> str:
         """The text of a completion, with the special tokens that mark thoughts, which the engine drops."""
@@ -236,7 +264,7 @@ class VLLMSampler:
 
         try:
             while True:
-                while len(searches) < max(1, self._max_concurrent // settings.num_beams):
+                while len(searches) < max(1, self.capacity // settings.num_beams):
                     taken, rejected = gather(next_request, 1, self.encode, settings, self._max_model_len)
                     yield from rejected
                     if not taken and not rejected:
@@ -249,7 +277,7 @@ class VLLMSampler:
                         extend(request.id)
                 if not searches:
                     return
-                for output in self._engine.step():
+                for output in self._step():
                     _, key, beam = in_flight.pop(output.request_id)
                     if output.outputs[0].finish_reason == "abort":
                         raise UsageError("vLLM's engine was stopped; re-run the same command to resume")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import topxgen
 from topxgen.common import lineage, provenance
 from topxgen.common.console import printable
+from topxgen.common.masks import masked, masked_word
 from topxgen.decontamination import report
 from topxgen.publication import origins
-from topxgen.publication.masks import masked, masked_word
 from topxgen.publication.origins import Model, Origin
 from topxgen.publication.parquet import features
 from topxgen.publication.sources import ALL, Selection

@@ -16,9 +16,9 @@ from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.locks import OutputLock
+from topxgen.common.masks import masked_json, masked_word
 from topxgen.common.registry import Choice
 from topxgen.publication import origins, split
-from topxgen.publication.masks import masked_json, masked_word
 from topxgen.publication.sources import Config, Measured, Paragraph, Selection, paragraphs, plan
 from topxgen.runs.folders import Run
 

@@ -4,14 +4,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
-from topxgen.common import ancestry, licences, lineage, schemas
+from topxgen.common import ancestry, lineage, schemas
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.licences import Licence
 from topxgen.common.lineage import Link
+from topxgen.common.masks import masked, masked_command
 from topxgen.common.records import FilteredLayout, Layout
 from topxgen.decontamination.report import Part
-from topxgen.publication.masks import masked, masked_word
 from topxgen.publication.sources import Config, Source, back_translator_in, model_of
 from topxgen.runs import counts
 from topxgen.runs.counts import Funnel
@@ -119,13 +119,9 @@ def _add_models(origin: Origin) -> None:
 
 
 def _model(made: str, language: str, name: str) -> Model:
-    """With the terms of the model that it was made from, where its own name tells none."""
-    link = lineage.of_model(name) if Path(name).is_dir() else {"kind": "model", "name": name}
-    chain = [name, *(one["name"] for one in lineage.walk([link]) if one["kind"] == "model")]
-    found = next((licence for licence in map(licences.of, chain) if licence), None)
-    base = ancestry.hub_name(name, link)
+    base = ancestry.hub_name(name)
     shown = masked(name) if base in (None, name) else f"{masked(name)} (from {base})"
-    return Model(made, language, shown, found)
+    return Model(made, language, shown, ancestry.licence_of(name))
 
 
 def _add_commands(origin: Origin) -> None:
@@ -137,13 +133,7 @@ def _add_commands(origin: Origin) -> None:
     for stage, paths in manifests.items():
         command = next((found for path in paths if (found := _read(path, _Manifest, origin).get("command"))), None)
         if command:
-            origin.commands[stage] = " ".join(_quoted(masked_word(word)) for word in command)
-
-
-def _quoted(word: str) -> str:
-    import shlex
-
-    return word if "…" in word and " " not in word else shlex.quote(word)
+            origin.commands[stage] = masked_command(command)
 
 
 def _add_report(origin: Origin, folder: Path) -> None:

@@ -9,8 +9,8 @@ from typing import NamedTuple, TypedDict
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
+from topxgen.common.masks import masked
 from topxgen.common.records import PARALLEL, FilteredLayout, TranslationRecord, read_translations
-from topxgen.publication.masks import masked
 from topxgen.runs.folders import BackTranslation, Run
 from topxgen.text import languages
 from topxgen.text.languages import Language

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call, listed
+from topxgen.common.needs import FILES, Need
 from topxgen.quality import sonar as sonar_encoder
 from topxgen.quality.replicas import check_finite
 from topxgen.quality.sonar import SonarEncoder, load_tensors, looks_local, read_checkpoint
@@ -28,6 +29,10 @@ BLOCK_PAIRS = 8192  # pairs whose vectors are in memory together
 
 _LAYERS = (1, 4, 7)  # linear layers; 0, 3 and 6 are dropout, 2 and 5 activations
 _KEYS = tuple(f"mlp.{layer}.{kind}" for layer in _LAYERS for kind in ("weight", "bias"))
+
+
+def needs(blaser: str = DEFAULT, sonar: str = sonar_encoder.DEFAULT) -> list[Need]:
+    return [Need(FILES, blaser, files=WEIGHT_FILES[:1]), *sonar_encoder.needs(sonar)]
 
 
 def preflight(blaser: str = DEFAULT, sonar: str = sonar_encoder.DEFAULT, languages: Iterable[Language] = ()) -> None:

@@ -19,6 +19,7 @@ from typing import NotRequired, TypedDict
 from topxgen.common import hub, schemas
 from topxgen.common.errors import UsageError
 from topxgen.common.lines import split_lines
+from topxgen.common.needs import COMET, TOKENIZER, Need
 from topxgen.common.provenance import digest, weights_id
 from topxgen.common.records import replace_surrogates
 
@@ -88,10 +89,10 @@ def read_checkpoint(name: str) -> Checkpoint:
             )
         name = str(path)
     else:
-        hub.require([name])
+        hub.require([Need(COMET, name)])
         file = hub.hub_call(name, lambda: _from_hub(name, "hparams.yaml"))
-    hparams = _read_hparams(file)
-    hub.require([hparams["pretrained_model"]])
+    hparams = read_hparams(file)
+    hub.require([encoder_of(hparams)])
     return Checkpoint(name, file, hparams)
 
 
@@ -103,7 +104,12 @@ def settings(name: str) -> dict[str, str]:
     return {"comet_name_or_path": Path(checkpoint.name).resolve().name, "comet_weights": checkpoint.fingerprint()}
 
 
-def _read_hparams(file: Path) -> Hparams:
+def encoder_of(hparams: Hparams) -> Need:
+    return Need(TOKENIZER, hparams["pretrained_model"])
+
+
+def read_hparams(file: Path) -> Hparams:
+    """Raises UsageError if it is not that of a COMET model."""
     import ruamel.yaml  # the safe loader: COMET's own reads the file after us
 
     try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from topxgen.common.errors import UnknownLanguage, UsageError, closest, reason, unknown_choice
 from topxgen.common.hub import hub_call, listed, load_weights
 from topxgen.common.lines import split_lines
+from topxgen.common.needs import MODEL, TOKENIZER, Need
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.quality.replicas import Replicas
@@ -73,6 +74,16 @@ class Checkpoint:
         )
 
 
+def needs(name_or_path: str) -> list[Need]:
+    original = _original(name_or_path) if Path(name_or_path).exists() else None
+    without = original is not None and not _has_tokenizer(original.parent)
+    return [Need(MODEL, name_or_path), *([Need(TOKENIZER, ORIGINAL_TOKENIZER)] if without else [])]
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(folder.glob("tokenizer*.json")) or (folder / "sentencepiece.bpe.model").is_file()
+
+
 def read_checkpoint(name_or_path: str) -> Checkpoint:
     """Tokenizer and dimensions of an encoder; no weights are loaded.
 
@@ -83,7 +94,7 @@ def read_checkpoint(name_or_path: str) -> Checkpoint:
     original = _original(name_or_path)
     if original is not None:
         config = _config(original, load_tensors(original))
-        beside = any(original.parent.glob("tokenizer*.json")) or (original.parent / "sentencepiece.bpe.model").is_file()
+        beside = _has_tokenizer(original.parent)
         tokenizer = load_tokenizer(ModelSettings(str(original.parent) if beside else ORIGINAL_TOKENIZER))
         if tokenizer.convert_ids_to_tokens([0, 1, 2, 3]) != _SPECIAL:
             raise UsageError(f"the tokenizer beside {original} is not NLLB's; put that of {ORIGINAL_TOKENIZER} there")

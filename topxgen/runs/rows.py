@@ -3,7 +3,7 @@
 Files are read as streams: memory does not grow with their length.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -234,19 +234,15 @@ def _rejects(layout: Layout, language: str, target: str, problems: Problems) -> 
         topic, scorer = about.get(line["id"])
         for i, reject in enumerate(line["rejected"]):
             for_score = reject["reason"] in min_score.REASONS
-            yield Row(
+            yield _row_of(
+                reject,
                 id=f"{line['id']}/{'s' if for_score else 'r'}{i}",
                 state="rejected",
                 language=language,
                 target_language=target,
                 paragraph_id=line["id"],
                 index=i,
-                sentence=reject.get("sentence") or "",
-                translation=reject.get("translation"),
-                reason=reject["reason"],
-                detail=reject.get("detail") or "",
                 topic=topic,
-                score=reject.get("score"),
                 scorer=scorer if for_score else None,
             )
 
@@ -257,22 +253,30 @@ def _other_candidates(layout: Layout, language: str, target: str, problems: Prob
     for _, line in read_lines(layout.other_candidates(language), _Others, problems):
         topic, _ = about.get(line["id"])
         for i, other in enumerate(line["others"]):
-            yield Row(
+            yield _row_of(
+                other,
                 id=f"{line['id']}/o{i}",
                 state="not_chosen",
                 language=language,
                 target_language=target,
                 paragraph_id=line["id"],
                 index=i,
-                sentence=other.get("sentence") or "",
-                translation=other["translation"],
-                reason=other.get("reason") or NOT_CHOSEN,
-                detail=other.get("detail") or "",
                 topic=topic,
-                score=other.get("score"),
                 scorer=selector,
-                confidence=other.get("confidence"),
             )
+
+
+def _row_of(record: Mapping, **more) -> Row:
+    """Of a rejected pair, or a candidate that was not chosen."""
+    return Row(
+        sentence=record.get("sentence") or "",
+        translation=record.get("translation"),
+        reason=record.get("reason", NOT_CHOSEN),
+        detail=record.get("detail") or "",
+        score=record.get("score"),
+        confidence=record.get("confidence"),
+        **more,
+    )
 
 
 class _About:

@@ -63,6 +63,7 @@ class Stage:
     rate: float | None = None
     rate_from: str = ""
     seconds_left: float | None = None
+    of_all: int | None = None  # `of` all languages of the process together, where none has a number of its own
     changed: float | None = None  # when something was last written
     process: str = ""
     counts: dict[str, Any] = field(default_factory=dict)
@@ -131,11 +132,16 @@ class Watcher:
         """Raises UsageError if the root is not a directory."""
         self._problems, self._now = Problems(), time.time()
         run = find(self._root)
+        self._together: dict[
+            tuple, tuple[int, list[Stage]]
+        ] = {}  # by process: its total and the languages that share it
         self._holders = {folder: holders(folder) for folder in _folders(self._root)}
         stages = [*self._data(run), *self._trainings(run), *self._translations(run)]
         self._settle(stages)
         for stage in stages:
             self._measure(stage)
+        for total, together in self._together.values():
+            _measure_together(total, together)
         costs = [stage.usd for stage in stages if stage.usd is not None]
         return Status(
             root=str(self._root),
@@ -216,6 +222,9 @@ class Watcher:
         flags = _Flags(manifest.get("command"))
         stage.unit, stage.done = "paragraphs", paragraphs.lines
         stage.of = (holder.note.get("paragraphs") if holder else None) or flags.paragraphs(language)
+        if holder is not None and (total := holder.note.get("paragraphs_of_all")):
+            process = folder, holder.host, holder.process
+            self._together.setdefault(process, (total, []))[1].append(stage)
         stage.counts = {"responses": responses.totals["responses"], "failed": responses.totals["failed"]}
         self._describe(stage, [paragraphs, responses, rejects], rejects, [responses], holder, flags)
         return stage
@@ -286,11 +295,12 @@ class Watcher:
             checkpoints = _checkpoints(folder)
             steps = read_file(checkpoints[-1][2] / "trainer_state.json", _State, self._problems) if checkpoints else {}
             stage.unit, stage.done = "steps", int(log.last.get("step", 0))
-            stage.of = (
-                read_file(settings, _Settings, self._problems).get("max_steps")
-                or steps.get("max_steps")
-                or (holder.note.get("steps") if holder else None)
+            known = (
+                read_file(settings, _Settings, self._problems).get("max_steps"),
+                steps.get("max_steps"),
+                holder.note.get("steps") if holder else None,
             )
+            stage.of = next((number for number in known if number and number >= stage.done), None)
             stage.counts = {name: value for name, value in log.last.items() if name != "step"}
             stage.counts |= {"checkpoint": checkpoints[-1][0]} if checkpoints else {}
             self._describe(stage, [log], None, [], holder, _Flags(manifest.get("command")))
@@ -438,6 +448,15 @@ class Watcher:
             stage.rate_from = f"the last {now - then:.0f} s"
         if stage.rate and stage.of is not None:
             stage.seconds_left = max(stage.of - stage.done, 0) / stage.rate
+
+
+def _measure_together(total: int, stages: Sequence[Stage]) -> None:
+    """The time that is left of languages that share a number of paragraphs."""
+    left = max(total - sum(stage.done or 0 for stage in stages), 0)
+    rate = sum(stage.rate or 0 for stage in stages)
+    for stage in stages:
+        if stage.of is None and stage.state in (RUNNING, UNKNOWN):
+            stage.of_all, stage.seconds_left = total, left / rate if rate else None
 
 
 class _Flags:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
+from topxgen.common.needs import FILES, HUB_ID, Need
 from topxgen.text.languages import Language
 
 # Control characters, lone surrogates and non-characters: CLD2 takes them for invalid UTF-8, fastText for letters.
@@ -111,11 +112,22 @@ def _labels(language: Language) -> set[str]:
     return codes - {""}
 
 
+def needs(name_or_path: str) -> list[Need]:
+    """What `load` gets from the Hub."""
+    if name_or_path == "cld2" or Path(name_or_path).is_file():
+        return []
+    repo, file = _hub_file(name_or_path)
+    return [Need(FILES, repo, files=(file,))] if HUB_ID.fullmatch(repo) else []
+
+
+def _hub_file(name: str) -> tuple[str, str]:
+    repo, _, file = name.rpartition("/") if name.count("/") == 2 else (name, "", "model.bin")
+    return repo, file
+
+
 def _from_hub(name: str) -> Path:
-    repo, file = name, "model.bin"
-    if name.count("/") == 2:
-        repo, file = name.rsplit("/", 1)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+    repo, file = _hub_file(name)
+    if not HUB_ID.fullmatch(repo):
         raise UsageError(
             f"--lid_model {name!r} does not exist; pass cld2, the path of a fastText model, or a Hub id such as cis-lmu/glotlid"
         )

@@ -47,7 +47,7 @@ NOT_PART_OF_THE_RESULT = (
         "dry_run",
     ),
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_workers"),
-    *("gradient_checkpointing", "use_flash_attn", "use_liger_kernel", "deepspeed"),
+    *("gradient_checkpointing", "use_flash_attn", "use_liger_kernel", "loss_chunk_size", "deepspeed"),
     *("logging_steps", "save_total_limit", "early_stopping_patience", "report_to", "push_to_hub", "hub_model_id"),
     *PLATEAU_FLAGS,
 )

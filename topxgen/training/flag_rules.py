@@ -53,6 +53,11 @@ RULES = (
         lambda args: args.use_peft,
         "use_peft",
     ),
+    Rule(
+        ("loss_chunk_size",),
+        "dropping --use_liger_kernel, which computes the loss itself",
+        lambda args: not args.use_liger_kernel,
+    ),
     # The data
     Rule(("data_dir",), f"--dataset_name_or_path {', '.join(NAMED)}", lambda args: not _is_table(args)),
     Rule(

@@ -14,6 +14,7 @@ from topxgen.common import flag_rules
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import Appender
 from topxgen.common.hub import cannot_load, hub_call, load_weights
+from topxgen.common.text_only import parts_not_for_text
 from topxgen.inference import ModelSettings
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.training.arguments import IS_MAIN_PROCESS, launched_with_deepspeed
@@ -196,6 +197,8 @@ class TrainableModel:
             lora_dropout=args.lora_dropout,
             target_modules="all-linear" if targets in (None, ["all-linear"], ["all"]) else targets,
             use_dora=args.use_dora,
+            # vLLM loads no adapters of parts that it leaves out, and text would not train them.
+            exclude_modules=rf".*\b({'|'.join(parts)})\b.*" if (parts := parts_not_for_text(model)) else None,
         )
         try:
             return get_peft_model(model, config)

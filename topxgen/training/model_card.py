@@ -3,10 +3,10 @@
 import argparse
 import json
 import math
-import shlex
 from dataclasses import dataclass
 
 from topxgen.common import ancestry, licences, lineage, provenance
+from topxgen.common.masks import masked, masked_command, masked_json
 from topxgen.prompting.mt_templates import get_template
 from topxgen.text import languages
 from topxgen.training.tokenization import NO_TEMPLATE
@@ -24,7 +24,7 @@ class RunInfo:
     lineage: dict  # topxgen.common.lineage.Link
 
     def card(self, state) -> str:
-        """The card of the checkpoint at TrainerState `state`, in Markdown with the Hub's front matter."""
+        """The card of the checkpoint at TrainerState `state`, in Markdown with the Hub's front matter; without paths of the machine."""
         args = self.args
         purpose = f", trained to translate between {args.src} and {', '.join(args.target_languages)}"
         purpose += ", in both directions" if args.reverse else ""
@@ -32,14 +32,14 @@ class RunInfo:
         parts = [
             self._front_matter(state),
             f"# {args.output_dir.resolve().name}",
-            f"{'A LoRA adapter of' if args.use_peft else 'A fine-tuned'} {args.model_name_or_path}"
+            f"{'A LoRA adapter of' if args.use_peft else 'A fine-tuned'} {masked(args.model_name_or_path)}"
             f"{purpose if args.target_languages else ''}. Step {state.global_step} of {state.max_steps}.",
             f"## Use\n\n{self._usage()}",
             f"## Evaluation\n\n{evaluations}" if evaluations else "",
             f"## Licence\n\n{self._terms()}",
-            f"## Data\n\n{_fenced(json.dumps(self.data, ensure_ascii=False, indent=2), 'json')}",
-            f"## Training\n\n{_fenced(shlex.join(self.command))}",
-            _fenced(json.dumps(self.settings, ensure_ascii=False, indent=2), "json"),
+            f"## Data\n\n{_fenced(json.dumps(masked_json(self.data), ensure_ascii=False, indent=2), 'json')}",
+            f"## Training\n\n{_fenced(masked_command(self.command))}",
+            _fenced(json.dumps(masked_json(self.settings), ensure_ascii=False, indent=2), "json"),
             "## Versions\n\n" + ", ".join(f"{name} {version}" for name, version in provenance.versions().items()),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -60,22 +60,26 @@ class RunInfo:
             tags=["translation", "topxgen"],
             **self._licence(),
             model_name=args.output_dir.resolve().name,
-            eval_results=held_out_results(state.log_history, state.global_step, args.dataset_name_or_path) or None,
+            eval_results=held_out_results(state.log_history, state.global_step, masked(args.dataset_name_or_path))
+            or None,
         )
         return f"---\n{data.to_yaml().rstrip()}\n---"
 
     def _base(self) -> str | None:
-        links = [link for link in self.lineage.get("links", ()) if link["kind"] == "model"]
-        return ancestry.hub_name(self.args.model_name_or_path, links[0] if links else None)
+        return ancestry.hub_name(self.args.model_name_or_path, self._base_link())
+
+    def _base_link(self) -> lineage.Link | None:
+        return next((link for link in self.lineage.get("links", ()) if link["kind"] == "model"), None)
 
     def _sources(self) -> list[tuple[str, str, licences.Licence | None]]:
         """(what it is, its name, its terms) of what the model was made from: the base model, who wrote the texts, the data set."""
-        base, args = self._base() or self.args.model_name_or_path, self.args
-        found = [("base model", base, licences.of(base) or licences.of(args.model_name_or_path))]
+        args = self.args
+        terms = ancestry.licence_of(args.model_name_or_path, self._base_link())
+        found = [("base model", self._base() or args.model_name_or_path, terms)]
         for link in lineage.walk(self.lineage.get("links", ())):
             for writer in link.get("writers", ()):
                 name = ancestry.hub_name(writer["name"], writer) or writer["name"]
-                found.append(("writer of training data", name, licences.of(name) or licences.of(writer["name"])))
+                found.append(("writer of training data", name, ancestry.licence_of(writer["name"], writer)))
         if not found[1:] and args.dataset_name_or_path not in lineage.GENERATED:
             found.append(("training data", args.dataset_name_or_path, licences.of(args.dataset_name_or_path)))
         return [source for i, source in enumerate(found) if source not in found[:i]]
@@ -97,6 +101,7 @@ class RunInfo:
     def _terms(self) -> str:
         lines = ["What this model was made from, and what the terms say of that; not legal advice. Read the terms.", ""]
         for what, name, terms in self._sources():
+            name = masked(name)
             if terms is None:
                 lines.append(f"- {what} `{name}`: its terms are not known to this software.")
             else:

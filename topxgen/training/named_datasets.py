@@ -11,6 +11,7 @@ from pathlib import Path
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl
+from topxgen.common.needs import DATASET, Need
 from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
 from topxgen.corpora import benchmarks, examples
 from topxgen.corpora.benchmarks import Split
@@ -138,6 +139,19 @@ def _origin(source: Split, target: Split) -> dict:
         "source_sha256": source.fingerprint,
         **({"published_texts": target.published_size} if target.is_partial else {}),
     }
+
+
+def needs(spec: DatasetSpec) -> list[Need]:
+    """What the data set of --dataset_name_or_path gets from the Hub."""
+    name, folder = spec.dataset_name_or_path, next(iter(spec.data_dir), None)
+    if name == "smol":
+        subset = spec.subset or "smolsent"
+        configs = (f"{subset}__en_{row.iso639_1 or row.iso639_3}" for row in spec.target_languages)
+        return [] if folder else [Need(DATASET, SMOL_REPO, tuple(configs))]
+    if name in NAMED:
+        published = name in benchmarks.LOADERS
+        return benchmarks.needs(name, [spec.src, *spec.target_languages], folder) if published else []
+    return [Need(DATASET, name, (spec.subset,) if spec.subset else ())]
 
 
 def _smol(spec: DatasetSpec) -> LoadedPairs:

@@ -214,7 +214,7 @@ def as_usage_error(error: Exception, output_dir: Path) -> Exception:
     if "out of memory" in text or "can't allocate memory" in text:
         return UsageError(
             f"out of memory ({reason(error)}): halve --per_device_train_batch_size and double --gradient_accumulation_steps, "
-            "which gives the same model; or add --gradient_checkpointing, --use_peft, --load_in_4bit, or launch with "
+            "which gives the same model; or add --loss_chunk_size 256, --gradient_checkpointing, --use_peft, --load_in_4bit, or launch with "
             "configs/zero3.yaml. Then re-run to resume"
         )
     disk_errors = ("inline_container", "pytorchstreamwriter", "no space left", "i/o error", "disk quota")
@@ -271,6 +271,7 @@ def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, eval_se
         eval_sets=eval_sets,
         decoder=model.is_decoder,
         pad=model.pad,
+        loss_chunk_size=args.loss_chunk_size,
         save_total_limit=args.save_total_limit,
         finish=finish_checkpoint,
     )

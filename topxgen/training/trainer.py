@@ -1,7 +1,7 @@
 """transformers' Trainer with the loss, the evaluation and the checkpoints of this project.
 
-- Logits are computed only at positions that have a loss: with `--targets_only` and a large vocabulary that saves a third
-  of all work. The loss is the mean over all tokens of an optimizer step, however it is split into batches and processes.
+- Logits are computed only at positions that have a loss, and not all at once (token_loss.py). The loss is the mean over all
+  tokens of an optimizer step, however it is split into batches and processes.
 - Evaluation is the loss over all tokens of the test set, by direction, and optionally translations of held-out pairs.
 - A complete checkpoint is marked as such before older ones are removed; the best saved one is kept.
 """
@@ -27,6 +27,7 @@ from topxgen.common.hub import listed
 from topxgen.training import checkpoints, eval_translation
 from topxgen.training.packing import IGNORED
 from topxgen.training.pairs import Pair
+from topxgen.training.token_loss import TokenLoss
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,19 @@ class EvalSets:
 
 
 class PairTrainer(Trainer):
-    """`pad` is the padding token; `finish(folder, state)` adds files to a checkpoint before it is marked complete."""
+    """`pad` is the padding token; `loss_chunk_size` that of TokenLoss; `finish(folder, state)` adds files to a checkpoint before it
+    is marked complete."""
 
     def __init__(
-        self, *, eval_sets: EvalSets, decoder: bool, pad: int, save_total_limit: int | None, finish: Callable, **options
+        self,
+        *,
+        eval_sets: EvalSets,
+        decoder: bool,
+        pad: int,
+        loss_chunk_size: int,
+        save_total_limit: int | None,
+        finish: Callable,
+        **options,
     ):
         super().__init__(eval_dataset=eval_sets, **options)  # Trainer only checks that there is one
         self._eval_sets, self._decoder, self._pad = eval_sets, decoder, pad
@@ -52,39 +62,18 @@ class PairTrainer(Trainer):
         # compute_loss divides by the tokens of the whole step itself.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
         self._loss_shifts_labels = decoder
-        self._has_loss: torch.Tensor | None = None  # bool [rows, tokens], during a forward pass
         if not self.args.use_liger_kernel:
-            self.model.get_output_embeddings().register_forward_pre_hook(self._select_positions)
+            inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            self.token_loss = TokenLoss(inner, decoder, loss_chunk_size)
         self._tokens, self._seconds, self._clock_started = 0, 0.0, time.perf_counter()
         self._sums_are_known = True  # not so after a resume from a checkpoint of an earlier version
 
     # Loss
 
-    def _select_positions(self, module, inputs):
-        """Pass the output layer only the hidden states at positions that have a loss."""
-        if self._has_loss is None:
-            return None
-        return (inputs[0][self._has_loss].unsqueeze(0), *inputs[1:])
-
     def _summed_loss(self, model, inputs: dict) -> torch.Tensor:
         """Negative log-likelihood in nats, summed over the tokens of a batch that have a loss."""
-        if self.args.use_liger_kernel:  # never holds all logits either
-            return model(**inputs, num_items_in_batch=torch.tensor(1)).loss
-        labels = inputs.pop("labels")
-        if self._decoder:
-            labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-        has_loss = self._has_loss = labels != IGNORED
-        try:
-            logits = model(**inputs).logits
-        finally:
-            self._has_loss = None
-        targets = labels[has_loss]
-        if logits.shape[:-1].numel() != len(targets):
-            raise UsageError(
-                f"{type(self.model).__name__} does not apply its output layer to hidden states [rows, tokens, size], so its "
-                "loss cannot be computed; pass another model"
-            )
-        return torch.nn.functional.cross_entropy(logits.float().flatten(0, -2), targets, reduction="sum")
+        options = {"num_items_in_batch": torch.tensor(1)} if self.args.use_liger_kernel else {}
+        return model(**inputs, **options).loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         self._tokens = self._tokens + (inputs["input_ids"] != self._pad).sum()

@@ -11,6 +11,7 @@ from typing import IO, ClassVar
 
 from topxgen.common.errors import UsageError
 from topxgen.common.lines import split_lines
+from topxgen.common.needs import APERTIUM, Need
 from topxgen.text.languages import Language
 from topxgen.text.words import unicode_words
 from topxgen.translation import Translation, TranslatorSettings, no_progress
@@ -29,6 +30,12 @@ def _plain(sentence: str) -> str:
 def _feed(stdin: IO[str], text: str) -> None:
     with contextlib.suppress(BrokenPipeError), stdin:  # a process that failed reads no more
         stdin.write(text)
+
+
+def need(source: Language, target: Language) -> Need:
+    """The pair, by the codes that Debian's packages have."""
+    codes = [language.iso639_1 or language.iso639_3 for language in (source, target)]
+    return Need(APERTIUM, "-".join(codes))
 
 
 class Apertium:

@@ -76,7 +76,7 @@ class Trees:
 
     @property
     def unchecked(self) -> str:
-        """The model that told the language of phrases, if it is not asked here: a model that a run names is not loaded."""
+        """The model by which the run identified the language of phrases, if not CLD2: a model that a run names is never loaded here."""
         name = self._system.settings.get("lid_model") or CLD2
         return name if len(self._levels) > 1 and name != CLD2 else ""
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from topxgen.runs.folders import Run
 
 NAME = "evaluation"
-SHARE = 0.2  # of the page's size: all sentences, compressed
+SHARE = 0.25  # of the page's size: all sentences, as the page has them
 RATIO = 3  # uncompressed bytes to one, to begin with
 HEAD = 1 << 16  # bytes of a file that tell whether it is one of --segments
 LEADING = "chrf"
@@ -129,7 +129,7 @@ def collect(
             _group(group, names, choose(group, own, part, options.seed), segment_scores, reports)
             for group, own, part in zip(groups, sizes, shares, strict=True)
         ]
-        size = packing.size_of(made)
+        size = packing.packed_size(packing.size_of(made))
         if size <= limit or all(len(one["numbers"]) == 1 for one in made):
             break
         room = int(room * limit / size * 0.95)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comptra.report import Options
+from topxgen.common.reservoir import Reservoir
 from topxgen.runs.counts import Funnel, Step, funnels
 from topxgen.runs.folders import relative
 from topxgen.runs.reading import Problems
@@ -90,19 +91,16 @@ class Examples:
 
     def __init__(self, seed: int, size: int):
         self._random, self._size = random.Random(seed), size
-        self._rows: dict[tuple[Path, str, str], tuple[int, list[Row]]] = {}
+        self._rows: dict[tuple[Path, str, str], Reservoir[Row]] = {}
 
     def add(self, folder: Path, row: Row) -> None:
         if not row.reason:
             return
         # A candidate that was not chosen may have the reason of a reject, which it is not.
         key = folder, row.language, NOT_CHOSEN if row.state == "not_chosen" else row.reason
-        count, rows = self._rows.get(key, (0, []))
-        if len(rows) < self._size:
-            rows.append(row)
-        elif (place := self._random.randrange(count + 1)) < self._size:
-            rows[place] = row
-        self._rows[key] = count + 1, rows
+        if key not in self._rows:
+            self._rows[key] = Reservoir(self._size, self._random)
+        self._rows[key].add(row)
 
     def limit(self) -> int:
         """How many of each can be shown."""
@@ -111,8 +109,8 @@ class Examples:
     def of(self, one: Funnel, limit: int) -> dict[str, list[dict]]:
         folders = {one.generation, one.back_translation and one.back_translation.folder}
         return {
-            reason: [_example(row) for row in rows[:limit]]
-            for (folder, language, reason), (_, rows) in self._rows.items()
+            reason: [_example(row) for row in rows.items()[:limit]]
+            for (folder, language, reason), rows in self._rows.items()
             if folder in folders and language == one.language
         }
 

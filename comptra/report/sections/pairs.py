@@ -142,7 +142,7 @@ def _all_rows(sources: Iterable[Source], problems: Problems) -> Iterator[tuple[i
 
 def _read(sources: Sequence[Source], choice: Choice, problems: Problems) -> list[Unit]:
     """The chosen paragraphs with their rows and texts, the most important first."""
-    problems = Problems()  # the first pass has told them
+    problems = Problems()  # not reported again: the first pass has
     units: dict[tuple, Unit] = {}
     for number, language, row in _all_rows(sources, problems):
         key = (number, language, row.paragraph_id)

@@ -17,7 +17,7 @@ from topxgen.text.ngram_hashes import TOKENIZERS
 
 FOLDER = "nllb-200-3.3B"
 RULES = {"ngram_size": 4, "tokenizer": "unicode"}
-# Of six words and more each, so that n-grams of four words and their neighbours can be told apart.
+# The first two have six words or more, so that an n-gram of four words is not the whole text.
 BENCHMARK = (
     "Gizaki guztiak aske jaiotzen dira, eta duintasun bera dute denek.",
     "Etxe zuri handi bat dago mendian.",

@@ -28,13 +28,13 @@ def collect(root, **options):
     return distributions.collect(find(root), options), options
 
 
-def told(options, level):
+def texts_of(options, level):
     return [notice.text for notice in options.notices if notice.level == level]
 
 
 def test_measures_are_those_of_the_filtered_file(run):
     data, options = collect(run)
-    assert told(options, "problem") == []
+    assert texts_of(options, "problem") == []
     (one,) = data["pairs"]
     filtered = records(run / finished_run.NAME / "Basque_translate_filtered.jsonl")
     pairs = [p for r in filtered for p in zip(r["propositions"], r["translations"], r["scores"], strict=True)]
@@ -99,11 +99,11 @@ def test_tokens_cost_and_times_are_those_of_manifests(run, tmp_path):
     (usage,) = collect(root)[0]["usage"]
     tokens = [counts["prompt_tokens"], counts["completion_tokens"]]
     assert [usage["prompt_tokens"], usage["completion_tokens"]] == tokens and usage["usd"] is None
-    assert any("--prices" in line for line in told(collect(root)[1], "info"))
+    assert any("--prices" in line for line in texts_of(collect(root)[1], "info"))
     path.write_text(json.dumps(manifest | {"command": [*manifest["command"], "--prices", "2", "8"]}))
     data, options = collect(root)
     assert data["usage"][0]["usd"] == pytest.approx((2 * tokens[0] + 8 * tokens[1]) / 1e6)
-    assert not any("--prices" in line for line in told(options, "info"))
+    assert not any("--prices" in line for line in texts_of(options, "info"))
     rates = json.loads((root / "rates.json").read_text())
     work = {part["stage"]: part for part in data["work"]}
     assert list(work) == ["generate", "translate", "score", "decontaminate"]
@@ -126,7 +126,7 @@ def test_half_of_a_run_has_what_is_known(run, tmp_path):
     data, options = collect(root)
     (one,) = data["pairs"]
     assert one["stage"] == "pairs" and data["work"] == [] and one["topics"]["of"] is None
-    assert any("is being written" in text for text in told(options, "info")) and not told(options, "problem")
+    assert any("is being written" in text for text in texts_of(options, "info")) and not texts_of(options, "problem")
 
 
 def test_manifests_of_older_versions_have_all_languages(run, tmp_path):
@@ -144,7 +144,7 @@ def test_manifests_of_older_versions_have_all_languages(run, tmp_path):
     )
     data, options = collect(root)
     assert "generate" not in {part["stage"] for part in data["work"]}
-    assert any("manifest_generate.json" in line for line in told(options, "problem"))
+    assert any("manifest_generate.json" in line for line in texts_of(options, "problem"))
 
 
 @pytest.mark.parametrize("section", [funnel, distributions])
@@ -193,7 +193,7 @@ def test_topics_of_a_list_of_ones_own(tmp_path):
     assert collect(tmp_path / "few")[0]["pairs"][0]["topics"]["categories"] == []
     (tmp_path / "mine.jsonl").write_text("no json")
     data, options = collect(tmp_path)
-    assert data["pairs"][0]["topics"]["categories"] == [] and "no categories" in told(options, "info")[0]
+    assert data["pairs"][0]["topics"]["categories"] == [] and "no categories" in texts_of(options, "info")[0]
 
 
 def test_more_topics_than_are_held(tmp_path, monkeypatch):

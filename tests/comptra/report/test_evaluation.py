@@ -462,10 +462,10 @@ def test_large_test_sets_are_sampled_to_a_size(tmp_path, monkeypatch):
         run(tmp_path, model, share)
         run(tmp_path, model, share, "Swahili")
     whole, _ = collected(tmp_path)
-    limit = packing.size_of(whole["sentences"]) // 2
+    limit = packing.packed_size(packing.size_of(whole["sentences"])) // 2
     monkeypatch.setattr(evaluation_sentences, "RATIO", 50)  # texts that compress less than expected
-    data, _ = collected(tmp_path, page_bytes=5 * limit)
-    assert packing.size_of(data["sentences"]) <= limit
+    data, _ = collected(tmp_path, page_bytes=4 * limit)
+    assert packing.packed_size(packing.size_of(data["sentences"])) <= limit
     for group, complete in zip(data["sentences"], whole["sentences"], strict=True):
         count = len(group["numbers"])
         assert 2 < count < group["total"] == 21 and abs(2 * group["differing"] - count) <= 1
@@ -483,8 +483,8 @@ def test_large_test_sets_are_sampled_to_a_size(tmp_path, monkeypatch):
             for number in complete["numbers"]
         }
         assert max(spread, key=spread.get) in group["numbers"]
-    assert collected(tmp_path, page_bytes=5 * limit)[0] == data, "the same page each time"
-    assert collected(tmp_path, page_bytes=5 * limit, seed=1)[0]["sentences"] != data["sentences"]
+    assert collected(tmp_path, page_bytes=4 * limit)[0] == data, "the same page each time"
+    assert collected(tmp_path, page_bytes=4 * limit, seed=1)[0]["sentences"] != data["sentences"]
 
 
 def test_shares_of_the_room():

@@ -68,9 +68,9 @@ def test_files_that_do_not_fit_their_manifests_are_problems(run, tmp_path):
     path.write_text(path.read_text() + '{"sentence": "cut')
     (tmp_path / "run" / "Basque.jsonl").write_text("")
     _, options = collect(tmp_path / "run")
-    told = [notice.text for notice in options.notices if notice.level != "missing" and notice.section == "funnel"]
-    assert any("manifest_generate_Basque.json says kept" in text for text in told)
-    assert any("is being written" in text for text in told) and len(told) == len(options.notices)
+    texts = [notice.text for notice in options.notices if notice.level != "missing" and notice.section == "funnel"]
+    assert any("manifest_generate_Basque.json says kept" in text for text in texts)
+    assert any("is being written" in text for text in texts) and len(texts) == len(options.notices)
 
 
 def test_what_a_training_read(run, tmp_path):

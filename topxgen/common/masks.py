@@ -6,6 +6,8 @@ stays: /home/someone/models/gemma becomes …/gemma. The texts of the data itsel
 
 import getpass
 import re
+import shlex
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,12 @@ def masked_word(word: str) -> str:
         path, colon, rest = value.partition(":")
         return f"{flag}{equals}{masked('/' + Path(path).name)}{colon}{masked(rest)}"
     return masked(word)
+
+
+def masked_command(words: Sequence[str]) -> str:
+    """A command as it is shown; a shortened path stays without quotation marks, since it is none to copy."""
+    shown = map(masked_word, words)
+    return " ".join(word if "…" in word and " " not in word else shlex.quote(word) for word in shown)
 
 
 def masked_json(value: Any) -> Any:

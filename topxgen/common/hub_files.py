@@ -1,0 +1,178 @@
+"""Which files of a repository on the Hub a command needs, and what of them a folder lacks."""
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+from topxgen.common.needs import COMET, DATASET, FILES, MODEL, TOKENIZER, Need
+
+CARD = "README.md"
+SMALL = (
+    "*.json",
+    "*.jinja",
+    "*.model",
+    "*.txt",
+    "*.tiktoken",
+    "*.py",
+)  # configuration and tokenizer; *.py: --trust_remote_code
+TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")  # a repository with a tokenizer has one of these
+# The formats of weights; the first that there is. The others hold the same.
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.bin", "*.pt", "*.gguf")
+CHECKPOINT = ("hparams.yaml", "checkpoints/model.ckpt")
+OTHER_FRAMEWORKS = ("flax_*", "tf_*", "rust_*")
+HEADER_LIMIT = 100 << 20  # bytes of a safetensors header, as the format has it
+
+
+def wanted(need: Need, files: Collection[str], card: str = "") -> list[str]:
+    """Which of a repository's files `need` asks for: paths, sorted; `card` is the text of its README.md.
+
+    Weights in one format, no copies for other frameworks; of data sets the files of the configurations.
+    """
+    top = [path for path in files if "/" not in path and not _matches(path, OTHER_FRAMEWORKS)]
+    if need.kind in (MODEL, TOKENIZER):
+        weights = _weights(top) if need.kind == MODEL else []
+        indexes = {path for path in top if path.endswith(".index.json")}
+        ending = "." + weights[0].rpartition(".")[2] if weights else None
+        small = [path for path in top if _matches(path, SMALL) and path not in indexes]
+        return sorted(
+            {*small, *weights, *(path for path in indexes if ending and path.endswith(f"{ending}.index.json"))}
+        )
+    if need.kind == COMET:
+        return [path for path in CHECKPOINT if path in files]
+    if need.kind == FILES or need.files:
+        return sorted({path for pattern in need.files for path in files if fnmatch(path, pattern)})
+    patterns = config_patterns(need.configs, card) if need.configs else []
+    if not patterns:  # all of it: its card does not say which files the configurations are in
+        return sorted(files)
+    metadata = (CARD, ".huggingface.yaml", "dataset_infos.json")
+    return sorted({path for path in files if path in metadata or _matches(path, patterns)})
+
+
+def _weights(top: Collection[str]) -> list[str]:
+    for pattern in WEIGHTS:
+        found = sorted(path for path in top if fnmatch(path, pattern))
+        if whole := [path for path in found if not path.startswith("consolidated")]:
+            return whole
+        if found:
+            return found
+    return []
+
+
+def config_patterns(configs: Collection[str], card: str) -> list[str]:
+    """Patterns of the files of these configurations; none if the card does not say. Those of its first configuration are among
+    them: `datasets` takes the format of all from it."""
+    listed = card_configs(card)
+    chosen = dict(list(listed.items())[:1]) | {name: listed[name] for name in configs if name in listed}
+    return [pattern for patterns in chosen.values() for pattern in patterns]
+
+
+def card_configs(card: str) -> dict[str, list[str]]:
+    """The configurations that the front matter of a data set's card lists, in its order, with patterns of their files."""
+    match = re.match(r"\s*---\r?\n(.*?)\r?\n---\s*(?:\n|$)", card, re.DOTALL)
+    if not match:
+        return {}
+    import ruamel.yaml
+
+    try:
+        metadata = ruamel.yaml.YAML(typ="safe").load(match[1])
+    except ruamel.yaml.error.YAMLError:
+        return {}
+    rows = metadata.get("configs") if isinstance(metadata, dict) else None
+    found = {}
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict) and "config_name" in row:
+            folder = f"{row['data_dir']}/" if row.get("data_dir") else ""
+            patterns = [f"{folder}{path}" for path in _paths(row.get("data_files"))] or (
+                [f"{folder}*"] if folder else []
+            )
+            found[str(row["config_name"])] = patterns
+    return found if all(found.values()) else {}
+
+
+def _paths(value) -> Iterator[str]:
+    """The patterns in data_files: a text, a list, or a mapping from splits, also of {split, path}."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _paths(item)
+    elif isinstance(value, dict):
+        yield from _paths(value["path"] if "path" in value else list(value.values()))
+
+
+def problem(need: Need, folder: Path) -> str:
+    """What a folder lacks of what `need` asks for, or what is damaged; "" if nothing. Reads names, sizes and headers only."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if not path.is_dir()}
+    if broken := sorted(name for name, path in files.items() if not path.exists()):
+        return f"{broken[0]} is not there, where a link points"
+    if need.kind == DATASET:
+        return _problem_of_data(need, files)
+    if need.kind == COMET:
+        if "hparams.yaml" not in files:
+            return "it has no hparams.yaml"
+        checkpoints = [path for name, path in files.items() if name.endswith(".ckpt")]
+        return "" if any(path.stat().st_size for path in checkpoints) else "it has no checkpoints/model.ckpt"
+    if need.kind == FILES:
+        lacking = [pattern for pattern in need.files if not any(fnmatch(name, pattern) for name in files)]
+        return f"it has no {lacking[0]}" if lacking else ""
+    top = {name: path for name, path in files.items() if "/" not in name}
+    if need.kind == TOKENIZER:
+        return "" if any(_matches(name, TOKENIZERS) for name in top) else "it has no tokenizer"
+    return _problem_of_weights(top)
+
+
+def _problem_of_data(need: Need, files: dict[str, Path]) -> str:
+    card = files[CARD].read_text(encoding="utf-8", errors="replace") if CARD in files else ""
+    listed = card_configs(card) if need.configs else {}
+    for config in need.configs:
+        lacking = [p for p in listed.get(config, ()) if not any(fnmatch(name, p) for name in files)]
+        if lacking:
+            return f"it has no {lacking[0]} of {config}"
+    for pattern in need.files:
+        if not any(fnmatch(name, pattern) for name in files):
+            return f"it has no {pattern}"
+    return "" if set(files) - {CARD} else "it has no data"
+
+
+def _problem_of_weights(top: dict[str, Path]) -> str:
+    weights = _weights(top)
+    indexes = [name for name in top if name.endswith(".index.json") and not _matches(name, OTHER_FRAMEWORKS)]
+    if not weights:
+        return "it has no weights"
+    if "config.json" not in top and "adapter_config.json" not in top and not _matches(weights[0], ("*.pt", "*.gguf")):
+        return "it has no config.json"
+    ending = "." + weights[0].rpartition(".")[2]
+    for name in sorted(indexes):
+        if name.endswith(f"{ending}.index.json") and not {"model.safetensors", "pytorch_model.bin"} & set(weights):
+            try:
+                shards = sorted(set(json.loads(top[name].read_text(encoding="utf-8"))["weight_map"].values()))
+            except (OSError, ValueError, LookupError, AttributeError, TypeError):
+                return f"{name} is damaged"
+            if lacking := [shard for shard in shards if shard not in top]:
+                return f"it lacks {lacking[0]}" + (f" and {len(lacking) - 1} other shards" if lacking[1:] else "")
+    for name in weights:
+        if name.endswith(".safetensors") and not is_whole(top[name]):
+            return f"{name} is cut off or damaged"
+        if not top[name].stat().st_size:
+            return f"{name} is empty"
+    return ""
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a .safetensors file has the size that its header says."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= HEADER_LIMIT:
+            return False
+        try:
+            header = json.loads(file.read(length))
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return False
+    return path.stat().st_size == 8 + length + max(ends, default=0)
+
+
+def _matches(path: str, patterns: Collection[str]) -> bool:
+    return any(fnmatch(path, pattern) for pattern in patterns)

@@ -1,0 +1,54 @@
+"""What a command loads that does not come with the package: models, data sets, and files of other projects.
+
+Each stage says what its flags need (topxgen.experiments.stages); topxgen.common.hub requires it of the Hub's cache, and
+topxgen.experiments.assets finds and fetches it.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+MODEL = "model"  # configuration, tokenizer and weights; or a LoRA adapter
+TOKENIZER = "tokenizer"  # with the configuration
+FILES = "files"  # certain files of a repository
+COMET = "COMET checkpoint"
+DATASET = "data set"
+SENTENCEPIECE = "sacreBLEU model"
+SPACY = "spaCy pipeline"
+APERTIUM = "Apertium pair"
+UDHR_TEXT = "UDHR"
+ON_HUB = (MODEL, TOKENIZER, FILES, COMET, DATASET)
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+@dataclass(frozen=True)
+class Need:
+    """`name` is a Hub id, a folder or a file, or what a package calls its own; `configs` those of a data set (none: all of it), `files`
+    glob patterns of a repository's files."""
+
+    kind: str
+    name: str
+    configs: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+    @property
+    def repo_type(self) -> str:
+        """What the Hub calls it."""
+        return "dataset" if self.kind == DATASET else "model"
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.name).expanduser().exists()
+
+    @property
+    def is_on_hub(self) -> bool:
+        return self.kind in ON_HUB and not self.is_local and bool(HUB_ID.fullmatch(self.name))
+
+
+def models(*names: str | None) -> list[Need]:
+    """Models with their tokenizers; None is a flag that was not given."""
+    return [Need(MODEL, name) for name in dict.fromkeys(names) if name]
+
+
+def tokenizers(*names: str | None) -> list[Need]:
+    return [Need(TOKENIZER, name) for name in dict.fromkeys(names) if name]

@@ -1,0 +1,151 @@
+"""Shards: a run split over processes that need not know of each other (--num_shards, --shard_index).
+
+Each is an ordinary run in a folder of its own, OUTPUT_DIR/shards/0003-of-0016/ (shards count from 0), and takes its part of what
+one run would do: prompts, blocks, lines and sentences by their numbers. scripts/merge.py makes one run of them.
+"""
+
+import argparse
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json, write_json
+from topxgen.common.provenance import command_line, now
+
+FOLDER = "shards"
+SETTING = "shard"  # in the settings of a shard, besides those of the one run
+SLURM = "slurm"
+MAX_SHARDS = 9999
+_NAME = re.compile(r"(\d{4})-of-(\d{4})")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The `index`-th of `count`, from 0."""
+
+    index: int
+    count: int
+
+    def takes(self, number: int) -> bool:
+        """Whether what has this number, of a prompt or row or sentence, is this shard's."""
+        return number % self.count == self.index
+
+    def share(self, total: int) -> int:
+        """Its part of a number that all shards have to reach together, rounded up."""
+        return -(-total // self.count)
+
+    def bounds(self, size: int) -> tuple[int, int]:
+        """Where its part of `size` consecutive things begins and ends."""
+        return size * self.index // self.count, size * (self.index + 1) // self.count
+
+    @property
+    def name(self) -> str:
+        return f"{self.index:04d}-of-{self.count:04d}"
+
+    def folder(self, output_dir: Path) -> Path:
+        return output_dir / FOLDER / self.name
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "Shard | None":
+        """The shard of a folder by its name; None for another folder."""
+        match = _NAME.fullmatch(folder.name)
+        index, count = map(int, match.groups()) if match else (0, 0)
+        return cls(index, count) if index < count and folder.parent.name == FOLDER else None
+
+
+def chosen(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Shard | None:
+    """The shard of a command line; None without --num_shards, also in a SLURM array, which may be one over languages.
+
+    Raises UsageError for numbers that fit neither each other nor the array.
+    """
+    if args.num_shards is None:
+        if args.shard_index is not None:
+            raise UsageError(f"--shard_index {args.shard_index} needs --num_shards: how many shards there are")
+        return None
+    tasks = _number(environ, "SLURM_ARRAY_TASK_COUNT")
+    count = tasks if args.num_shards == SLURM else args.num_shards
+    if count is None:
+        raise UsageError("--num_shards slurm is for a SLURM array (SLURM_ARRAY_TASK_COUNT is not set); pass a number")
+    index = args.shard_index
+    if index is None:
+        index = _index_in_array(environ, count)
+    if not 0 <= index < count:
+        raise UsageError(f"--shard_index {index}: shards are numbered from 0 to {count - 1} (--num_shards {count})")
+    return Shard(index, count)
+
+
+def _index_in_array(environ: Mapping[str, str], count: int) -> int:
+    """A task's place in an array of `count` tasks. One of other tasks, as of those that are run again, would be another shard's."""
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_COUNT")
+    task, first, last, tasks = (_number(environ, name) for name in names)
+    if task is None:
+        raise UsageError(f"--num_shards {count} needs --shard_index: which shard this is, from 0 to {count - 1}")
+    first = task if first is None else first
+    steps = (last - first) // (count - 1) if last is not None and count > 1 else 1
+    if tasks != count or (last is not None and first + steps * (count - 1) != last) or (task - first) % steps:
+        raise UsageError(
+            f"the tasks of this SLURM array are not {count} at equal distances, so that a task's number does not tell its shard: pass "
+            "--num_shards as a number, and --shard_index"
+        )
+    return (task - first) // steps
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    value = environ.get(name, "")
+    return int(value) if value.isdecimal() else None
+
+
+class Note(TypedDict):
+    """shard_{stage}_{part}.json in a shard's folder: with which command a shard works on a stage, from its start on."""
+
+    script: str
+    shard: str
+    started: str
+    command: list[str]
+
+
+class Noted(NamedTuple):
+    shard: Shard
+    folder: Path
+    note: Note
+
+
+def note_path(folder: Path, stage: str, part: str) -> Path:
+    return folder / f"shard_{stage}_{part}.json"
+
+
+def write_note(folder: Path, shard: Shard, script: str, stage: str, part: str) -> None:
+    """Leave the command with which a shard works on a part, such as a language, for the merge and for those who look for it."""
+    path, command = note_path(folder, stage, part), command_line(("--api_key",))[1:]
+    words = with_shard(command, shard)
+    if read_json(path).get("command") != words:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, Note(script=script, shard=shard.name, started=now(), command=words))
+
+
+def without_flags(command: list[str], *flags: str) -> list[str]:
+    """The words of a command without these flags, which have one value each."""
+    words, skip = [], False
+    for word in command:
+        if not skip and word.split("=")[0] not in flags:
+            words.append(word)
+        skip = word in flags
+    return words
+
+
+def with_shard(command: list[str], shard: Shard) -> list[str]:
+    """The words of a command for this shard."""
+    words = without_flags(command, "--num_shards", "--shard_index")
+    return [*words, "--num_shards", str(shard.count), "--shard_index", str(shard.index)]
+
+
+def folders(output_dir: Path) -> Iterator[tuple[Shard, Path]]:
+    """The shards that are there, sorted by number of shards, then by index."""
+    names = sorted((output_dir / FOLDER).glob("*-of-*"), key=lambda path: (path.name.partition("-of-")[2], path.name))
+    for folder in names:
+        if (shard := Shard.of_folder(folder)) is not None and folder.is_dir():
+            yield shard, folder

@@ -1,0 +1,103 @@
+"""What a shard of datagen.py does before its stages: it takes its part of what one run, a merge or other shards have left."""
+
+from collections.abc import Iterator
+
+from topxgen.common import provenance, shards
+from topxgen.common.errors import UsageError
+from topxgen.common.files import Appender, read_json, to_line, write_atomic
+from topxgen.common.records import Layout, Paragraph, read_translations
+from topxgen.generation.manifests import REMEDY
+from topxgen.generation.scoring import RECORDS_PER_BLOCK
+from topxgen.inference.response_cache import read_responses
+from topxgen.text.languages import Language
+
+
+def reads_merged(whole: Layout, own: Layout, shard: shards.Shard, languages: list[str]) -> bool:
+    """Whether the translate stage reads the paragraphs of the whole directory, rather than the shard's own.
+
+    Raises UsageError if the whole directory has paragraphs, and the shard has others that are not among them.
+    """
+    merged = [name for name in languages if whole.paragraphs(name).exists()]
+    if merged and len(merged) < len(languages):
+        others = ", ".join(name for name in languages if name not in merged)
+        raise UsageError(
+            f"{whole.output_dir} has paragraphs of {', '.join(merged)}, not of {others}: one command for each"
+        )
+    for name in merged:
+        if own.paragraphs(name).exists() and shard.name not in merged_shards(whole, name):
+            raise UsageError(
+                f"{whole.paragraphs(name)} does not have the paragraphs of {own.output_dir} yet: run scripts/merge.py "
+                f"{whole.output_dir}, or --stages generate translate for those of the shard"
+            )
+    return bool(merged)
+
+
+def merged_shards(layout: Layout, language: str) -> list[str]:
+    """The shards whose paragraphs scripts/merge.py has put into a directory."""
+    return read_json(layout.manifest("generate", language), remedy=REMEDY).get("shards", [])
+
+
+def check_others(config, stage: str, settings: dict) -> None:
+    """Raise UsageError if the one run or another shard has other settings: they could not be merged."""
+    own, others = config.layout.settings(stage), {key: v for key, v in settings.items() if key != shards.SETTING}
+    name = own.relative_to(config.layout.output_dir)
+    for folder in (config.whole_dir, *(folder for _, folder in shards.folders(config.whole_dir))):
+        if folder / name != own:
+            provenance.check_settings(folder / name, others)
+
+
+def write_notes(config) -> None:
+    for stage in config.args.stages:
+        for name in config.languages:
+            shards.write_note(config.layout.output_dir, config.shard, "datagen", stage, name)
+
+
+def prompt_number(prompt_id: str, language: str) -> int | None:
+    """The number of a prompt by its id; None if it is none of the language's."""
+    number = prompt_id.removeprefix(f"{language}-")
+    return int(number) if number != prompt_id and number.isdecimal() else None
+
+
+def adopt_responses(config) -> None:
+    """Copy the responses that others have for this shard's prompts: the whole directory, and shards of another number of shards.
+
+    So a run may be split anew, and none of its prompts is paid for twice.
+    """
+    shard, whole = config.shard, config.whole_dir
+    others = [whole, *(folder for other, folder in shards.folders(whole) if other.count != shard.count)]
+    for name in config.languages:
+        path = config.layout.responses(name)
+        sources = [file for folder in others if (file := folder / path.name).exists()]
+        if not sources:
+            continue
+        known = {record["id"] for record in read_responses(path)}
+        with Appender(path) as out:
+            for source in sources:
+                for record in read_responses(source):
+                    number = prompt_number(record["id"], name)
+                    if number is None or not shard.takes(number) or record["id"] in known or record.get("error"):
+                        continue
+                    known.add(record["id"])
+                    out.write(record)
+
+
+def take_paragraphs(config, language: Language, blocks: Iterator[list[Paragraph]]) -> None:
+    """Write the paragraphs that this shard translates: of the whole directory's blocks those with its number, so that a sentence is
+    translated beside the same ones as in one run."""
+    own = (to_line(one.to_json()) for i, block in enumerate(blocks) if config.shard.takes(i) for one in block)
+    write_atomic(config.layout.paragraphs(language.name), own)
+
+
+def take_translations(config) -> None:
+    """For a shard that only scores, and has no pairs of its own: its part of the whole directory's records, in blocks that are
+    scored together in one run."""
+    for name in config.languages:
+        source, path = config.whole.translations(name), config.layout.translations(name)
+        if not source.exists() or config.layout.settings("translate").exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        known = {record_id for record_id, _ in read_translations(path)} if path.exists() else set()
+        with Appender(path) as out:
+            for i, (record_id, record) in enumerate(read_translations(source)):
+                if config.shard.takes(i // RECORDS_PER_BLOCK) and record_id not in known:
+                    out.write({**record, "id": record_id})

@@ -1,0 +1,200 @@
+"""How many engines run a model, and on which GPUs: --data_parallel_size, --tensor_parallel_size."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
+from topxgen.common.hub import hub_call, model_file
+from topxgen.inference import ModelSettings, engine_args
+
+logger = logging.getLogger(__name__)
+
+# Of the memory that vLLM may take, the share that weights may fill: what is left has room for the KV cache of a full batch.
+WEIGHTS_SHARE = 0.55
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class _WeightIndex(TypedDict):
+    """Of {weights}.index.json, what is read here."""
+
+    metadata: NotRequired[dict]
+
+
+@dataclass(frozen=True)
+class Split:
+    """`engines` of `tensor` * `pipeline` GPUs each."""
+
+    engines: int
+    tensor: int
+    why: str
+
+
+def plan(backend: str, settings: ModelSettings) -> tuple[ModelSettings, list[tuple[str, ...]]]:
+    """The settings of each engine, and the GPUs of each; no list if there is one, which then runs in this process.
+
+    On CPU the tuples are empty. Raises UsageError for more engines or larger ones than there are GPUs.
+    """
+    wanted = settings.data_parallel_size
+    if backend != "vllm" and wanted in (None, 1):
+        return settings, []
+    gpus = visible_gpus()
+    if not gpus:
+        return settings, [()] * wanted if (wanted or 1) > 1 else []
+    if backend != "vllm":
+        split, pipeline = share_out(len(gpus), wanted, None, 1), 1
+    else:
+        pipeline = engine_args.parse(settings.engine_args).get("pipeline_parallel_size", 1)
+        if not isinstance(pipeline, int) or pipeline < 1:
+            raise UsageError(f"--engine_args pipeline_parallel_size={pipeline}: pass a number of GPUs")
+        split = _split(gpus, settings, pipeline)
+        settings = replace(settings, tensor_parallel_size=split.tensor)
+    size = split.tensor * pipeline
+    if len(gpus) > 1:
+        logger.info(
+            f"{split.engines} {'engine' if split.engines == 1 else 'engines'} of {size} {'GPU' if size == 1 else 'GPUs'} each on "
+            f"{len(gpus)} visible GPUs: {split.why}"
+        )
+    if split.engines == 1:
+        return settings, []
+    return settings, [gpus[i * size : (i + 1) * size] for i in range(split.engines)]
+
+
+def _split(gpus: tuple[str, ...], settings: ModelSettings, pipeline: int) -> Split:
+    wanted, tensor, count = settings.data_parallel_size, settings.tensor_parallel_size, len(gpus)
+    if wanted is not None or tensor is not None or count == 1:
+        return share_out(count, wanted, tensor, pipeline, None if tensor else _attention_heads(settings))
+    memory = _smallest_memory()
+    return by_memory(
+        count, _weights(settings), memory, settings.gpu_memory_utilization, _attention_heads(settings), pipeline
+    )
+
+
+def share_out(gpus: int, wanted: int | None, tensor: int | None, pipeline: int, heads: int | None = None) -> Split:
+    """What the flags say: engines of `tensor` GPUs, as many as fit unless `wanted` says how many; without `tensor` the GPUs are
+    shared out evenly. Raises UsageError if there are too few."""
+    if tensor is None:
+        engines = wanted or 1
+        most = gpus // (engines * pipeline)
+        tensor = next((size for size in range(most, 0, -1) if heads is None or heads % size == 0), 0)
+        why = f"--data_parallel_size {engines}" if wanted else "one GPU"
+    else:
+        engines = wanted or max(1, gpus // (tensor * pipeline))
+        why = f"--tensor_parallel_size {tensor}" + (f", --data_parallel_size {wanted}" if wanted else "")
+    if not tensor or engines * tensor * pipeline > gpus:
+        each = f" of {max(1, tensor) * pipeline} GPUs each" if tensor * pipeline > 1 or pipeline > 1 else ""
+        raise UsageError(
+            f"{engines} {'engine' if engines == 1 else 'engines'}{each} need more than the {gpus} GPUs that are visible here: lower "
+            "--data_parallel_size or --tensor_parallel_size, or see CUDA_VISIBLE_DEVICES"
+        )
+    return Split(engines, tensor, why)
+
+
+def by_memory(
+    gpus: int, weights: int | None, memory: int | None, share: float, heads: int | None, pipeline: int = 1
+) -> Split:
+    """The smallest engines whose weights (bytes in all) fill at most WEIGHTS_SHARE of the `share` of `memory` (bytes of a GPU)
+    that vLLM may take; their size divides the GPUs and the attention heads. The largest ones if none are large enough, or
+    something is not known."""
+    sizes = [
+        size for size in range(1, gpus + 1) if gpus % (size * pipeline) == 0 and (heads is None or heads % size == 0)
+    ]
+    if not sizes:
+        return share_out(gpus, 1, None, pipeline, heads)
+    if weights is None or memory is None or heads is None:
+        tensor, why = sizes[-1], "the size of the weights or the memory of the GPUs is not known"
+    else:
+        usable = share * memory * pipeline
+        tensor = next((size for size in sizes if weights <= WEIGHTS_SHARE * usable * size), sizes[-1])
+        why = (
+            f"weights of {weights / 1e9:.1f} GB take {weights / (usable * tensor):.0%} of the memory that vLLM may use there "
+            f"(up to {WEIGHTS_SHARE:.0%} leaves room for the KV cache)"
+        )
+    return Split(gpus // (tensor * pipeline), tensor, why)
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that torch sees, as CUDA_VISIBLE_DEVICES names them: numbers or UUIDs."""
+    import torch
+
+    count, listed = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not count:
+        return ()
+    if listed is None:
+        return tuple(map(str, range(count)))
+    names = tuple(name.strip() for name in listed.split(","))
+    # Of several MIG instances a process sees the first alone; each can have a process of its own.
+    return names if all(name.startswith("MIG-") for name in names) else names[:count]
+
+
+def _smallest_memory() -> int | None:
+    """Bytes of the smallest visible GPU, found out by another process: this one keeps no GPU memory for itself."""
+    program = (
+        "import json, torch; "
+        "print(json.dumps([torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    try:
+        return min(json.loads(found.stdout))
+    except ValueError:  # no JSON, or no GPU
+        return None
+
+
+def _attention_heads(settings: ModelSettings) -> int | None:
+    return getattr(_text_config(settings), "num_attention_heads", None)
+
+
+def _text_config(settings: ModelSettings):
+    from transformers import AutoConfig
+
+    name = settings.model_name_or_path
+    config = hub_call(name, lambda: AutoConfig.from_pretrained(name, trust_remote_code=settings.trust_remote_code))
+    return config.get_text_config()
+
+
+def _weights(settings: ModelSettings) -> int | None:
+    """Bytes of the weights in the precision that they are loaded in; None if the size of the files is not known."""
+    size = file_bytes(settings.model_name_or_path)
+    saved = str(getattr(_text_config(settings), "dtype", None)).removeprefix("torch.")
+    # vLLM's auto halves what was saved in float32.
+    wanted = settings.dtype if settings.dtype != "auto" else {"float32": "bfloat16"}.get(saved, saved)
+    if size is None or saved not in BYTES or wanted not in BYTES:
+        return size
+    return size * BYTES[wanted] // BYTES[saved]
+
+
+def file_bytes(name: str) -> int | None:
+    """Bytes of a model's weights on disk, or at the Hub, where no weights are downloaded; None if it says nothing of them."""
+    for file in WEIGHT_FILES:
+        if index := model_file(name, f"{file}.index.json"):
+            total = read_json(index, _WeightIndex).get("metadata", {}).get("total_size")
+            if isinstance(total, int | float):
+                return int(total)
+    for file in WEIGHT_FILES:
+        if size := _size(name, file):
+            return size
+    return None
+
+
+def _size(name: str, file: str) -> int | None:
+    if Path(name).expanduser().is_dir():
+        path = Path(name).expanduser() / file
+        return path.stat().st_size if path.is_file() else None
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, file)
+    if isinstance(cached, str):
+        return Path(cached).stat().st_size
+    if constants.HF_HUB_OFFLINE:
+        return None
+    try:
+        return get_hf_file_metadata(hf_hub_url(name, file)).size
+    except Exception:  # not there, or not for this token: loading the model tells
+        return None
