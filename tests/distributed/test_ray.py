@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 import random
 import signal
 import socket
@@ -17,20 +18,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support import tiny_models, tiny_sonar
-from tests.support.runs import ROOT, TOPICS, in_process, lines_in, records
+from tests.support import tiny_models
+from tests.support.ray_runs import RAY, TRANSLATED, Driver, differences, small_command, workers
+from tests.support.runs import ROOT, in_process, lines_in
 from topxgen import distributed
 from topxgen.common.errors import UsageError
 from topxgen.decontamination import parallel_jsonl
-from topxgen.distributed import Call, Plan, ray_pool
+from topxgen.distributed import Call, Plan, ray_pool, worker
 from topxgen.distributed.ray_pool import share
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed here (pip install 'ray>=2.60')"),
     pytest.mark.timeout(600),
 ]
-TRANSLATED = "nllb-tiny"
-RAY = ("--distributed", "ray", "--num_workers", 2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,18 +81,6 @@ def pool(noted):
     pool.close()
 
 
-def workers(parent: int | None = None) -> list[psutil.Process]:
-    """The processes of workers of this process's cluster, or another's."""
-    found = []
-    for process in psutil.Process(parent).children(recursive=True):
-        try:
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker"):
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
 def test_results_come_in_order_and_only_as_many_calls_are_taken_as_keep_the_workers_busy(pool):
     taken = count()
     calls = (Call("square", (next(taken), 0.02 if i % 3 else 0.0)) for i in range(40))
@@ -135,6 +123,7 @@ def test_a_local_cluster_listens_on_the_loopback_address_alone_and_needs_a_token
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
+@pytest.mark.slow
 def test_a_call_that_ends_every_worker_ends_the_run(pool):
     with pytest.raises(UsageError, match=r"5 Ray workers were lost one after the other with the same work .*re-run"):
         list(pool.map([Call("dies")]))
@@ -194,7 +183,8 @@ def decontaminate(pairs, folder, *more):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.jsonl")}
 
 
-def test_decontamination_in_two_workers_one_of_which_is_killed(pairs, tmp_path, monkeypatch):
+def test_decontamination_in_two_workers_one_of_which_is_killed(pairs, pool, tmp_path, monkeypatch):
+    pool.close()  # its workers have all cores
     monkeypatch.setattr(parallel_jsonl, "CHUNK_BYTES", 4000)
     expected = decontaminate(pairs, tmp_path / "one", "--num_workers", 1)
     assert len(expected) == 3 and lines_in(tmp_path / "one" / "Basque_translate_contaminated.jsonl") >= 1
@@ -303,24 +293,97 @@ def test_without_ray_one_line_says_how_to_install_it(pairs, tmp_path):
     )
 
 
+PAIRS = ("--languages", "Basque", "--stages", "translate", "score", "--output_dir", "/nowhere/out")
+
+
+@pytest.mark.parametrize(
+    "script, flags, problem",
+    [
+        ("datagen.py", (*PAIRS, "--use_nllb", "--num_workers", 2), "--num_workers has no effect without --distributed"),
+        (
+            "datagen.py",
+            (*PAIRS, "--distributed", "ray", "--model_name_or_path", "gpt-x", "--inference_api", "openai", "--scorer", "none"),
+            "--distributed has no effect without a model to run in workers",
+        ),
+        (
+            "datagen.py",
+            (*PAIRS, "--use_nllb", "--distributed", "ray", "--data_parallel_size", 2, "--model_name_or_path", "m"),
+            "--data_parallel_size has no effect without one machine (--distributed has --num_workers)",
+        ),
+        ("datagen.py", (*PAIRS, "--distributed", "rai"), "'rai' is not one of ray (did you mean ray?)"),
+        (
+            "main.py",
+            ("--model_name_or_path", "m", "--output_dir", "/nowhere/out", "--tgt", "Basque", "--distributed", "ray",
+             "--inference_api", "cohere"),
+            "--distributed has no effect without a model in this process",
+        ),
+    ],
+)  # fmt: skip
+def test_flags_without_effect(script, flags, problem):
+    from topxgen.common import flag_rules
+    from topxgen.common.cli import Parser
+
+    parser: Parser = __import__(script.removesuffix(".py")).build_parser()
+    try:
+        args = parser.parse_args([str(flag) for flag in flags])
+        with pytest.raises(UsageError) as raised:
+            flag_rules.check(parser.rules, args, quiet=True)
+        assert problem in str(raised.value)
+    except SystemExit as end:
+        assert end.code == 2 and "rai" in problem
+
+
+def test_no_secret_leaves_the_driver(tmp_path, monkeypatch):
+    from datagen import build_parser
+    from topxgen.generation import scoring
+
+    for name in ("HF_TOKEN", "OPENAI_API_KEY", "VLLM_API_KEY", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "sk-secret")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    assert worker.environment()["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert "sk-secret" not in worker.environment().values()
+    words = ["--languages", "Basque", "--output_dir", str(tmp_path), "--api_key", "sk-secret", "--distributed", "ray"]
+    args, built = build_parser().parse_args(words), []
+    monkeypatch.setattr(distributed, "start", lambda build, plan: built.append(build))
+    scoring.create("blaser", args).load()
+    assert b"sk-secret" not in pickle.dumps(built[0]) and args.api_key == "sk-secret"
+
+
+def test_a_worker_that_would_score_or_translate_otherwise(tiny_nllb, tmp_path):
+    from datagen import build_parser
+    from topxgen.generation import scoring
+    from topxgen.translation import TranslatorSettings
+    from topxgen.translation import distributed as translating
+
+    args = build_parser().parse_args(
+        ["--languages", "Basque", "--output_dir", str(tmp_path), "--scorer_dtype", "bfloat16"]
+    )
+    with pytest.raises(
+        UsageError, match=r"would score by blaser \(.*bfloat16\), and .* by blaser \(x, float32\): pass --scorer_dtype"
+    ):
+        scoring._loaded("blaser", args, "blaser (x, float32)")
+    settings = TranslatorSettings(nllb_name_or_path=tiny_nllb, nllb_compute_type="float32", cache_dir=str(tmp_path))
+    decided = {"nllb_name_or_path": tiny_nllb, "nllb_engine": "ctranslate2", "nllb_compute_type": "int8"}
+    with pytest.raises(
+        UsageError, match=r"a worker would translate by .*float32.* and the process that was started says .*int8"
+    ):
+        translating._loaded("nllb", settings, decided)
+
+
+def test_a_worker_without_the_drivers_folder(tmp_path):
+    import asyncio
+
+    with pytest.raises(UsageError, match=r"does not have /nowhere/here .*: all nodes must see the project"):
+        asyncio.run(worker.Worker().load(list, "/nowhere/here", {}, None))
+
+
 # With models: slow, as each worker loads its own
 
 
 @pytest.fixture(scope="module")
 def command(tiny_lm, tiny_nllb, tmp_path_factory):
     """LLM, NLLB and BLASER, small ones."""
-    folder = tmp_path_factory.mktemp("scorers")
-    texts = [text for pair in tiny_models.udhr_pairs("Basque") for text in pair]
-    tiny_sonar.build_blaser(folder / "blaser.pt", hidden=(32, 16))
-    sonar = tiny_sonar.build_sonar(folder / "sonar", texts)
-    return (
-        "--model_name_or_path", tiny_lm, "--inference_api", "hf", "--dtype", "float32", "--languages", "Basque", "Swahili",
-        "--seed_topics_path", TOPICS, "--example_paragraphs", "udhr", "--example_sentences", "udhr",
-        "--number_of_icl_demonstrations", 1, "--number_of_icl_phrases", 2, "--prompt_template", "continuation",
-        "--max_new_tokens", 48, "--temperature", 0.7, "--number_of_instructions_per_language", 120, "--use_nllb",
-        "--nllb_name_or_path", tiny_nllb, "--cache_dir", folder / "cache", "--translate_dir", TRANSLATED,
-        "--blaser_name_or_path", folder / "blaser.pt", "--sonar_name_or_path", sonar,
-    )  # fmt: skip
+    return small_command(tiny_lm, tiny_nllb, tmp_path_factory.mktemp("scorers"), 120)
 
 
 @pytest.fixture(scope="module")
@@ -335,63 +398,18 @@ def one(command, tmp_path_factory):
     return folder
 
 
-def assert_same(folder: Path, other: Path) -> None:
-    """Byte for byte; responses, which are in the order in which they arrived, by id: of those that both have."""
-    names = [path.relative_to(other) for path in sorted(other.rglob("*.jsonl"))]
-    assert names == [path.relative_to(folder) for path in sorted(folder.rglob("*.jsonl"))]
-    for name in names:
-        if "_answers" in name.name:
-            by_id = [{record["id"]: record for record in records(where / name)} for where in (folder, other)]
-            assert len(by_id[0]) == lines_in(folder / name), f"{name}: twice"
-            both = by_id[0].keys() & by_id[1].keys()
-            assert both and all(by_id[0][key] == by_id[1][key] for key in both)
-        else:
-            assert (folder / name).read_bytes() == (other / name).read_bytes(), name
-
-
 @pytest.mark.slow
 def test_two_workers_write_what_one_process_does(command, one, tmp_path):
     result = in_process("datagen.py", *command, *RAY, "--output_dir", tmp_path)
-    assert_same(tmp_path, one)
+    assert differences(tmp_path, one) == []
     assert result.returncode in (0, 3) and "(raylet)" not in result.stderr, "Ray's own words are in the log"
-
-
-class Driver:
-    """datagen.py in a process and a session of its own."""
-
-    def __init__(self, command, folder):
-        words = [sys.executable, "datagen.py", *map(str, (*command, *RAY, "--output_dir", folder))]
-        self.process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        self.seen: set[psutil.Process] = set()  # what it has started
-
-    def workers(self) -> list[psutil.Process]:
-        try:
-            self.seen |= set(psutil.Process(self.process.pid).children(recursive=True))
-            return workers(self.process.pid)
-        except psutil.NoSuchProcess:
-            return []
-
-    def wait_for(self, reached) -> bool:
-        while self.process.poll() is None and not reached():
-            self.workers()
-            time.sleep(0.05)
-        return self.process.poll() is None
-
-    def ended(self, timeout: float = 120) -> tuple[int, str]:
-        """Exit code and stderr; nothing that it started is left."""
-        _, err = self.process.communicate(timeout=timeout)
-        until = time.monotonic() + 10
-        while left := [one for one in self.seen if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]:
-            assert time.monotonic() < until, left
-            time.sleep(0.1)
-        return self.process.returncode, err
 
 
 @pytest.mark.slow
 def test_workers_and_the_driver_killed_in_each_stage(command, one, tmp_path):
     """kill -9 of a worker while it generates, translates and scores, and of the driver; the same files in the end."""
     answers, translated = tmp_path / "Basque_answers.jsonl", tmp_path / TRANSLATED / "Basque_translate.jsonl"
-    driver, killed = Driver(command, tmp_path), 0
+    driver, killed = Driver("datagen.py", *command, "--output_dir", tmp_path), 0
     for reached in (lambda: lines_in(answers) > 10, lambda: (tmp_path / "manifest_generate.json").exists()):
         if driver.wait_for(reached) and driver.wait_for(driver.workers):
             driver.workers()[0].kill()
@@ -399,9 +417,9 @@ def test_workers_and_the_driver_killed_in_each_stage(command, one, tmp_path):
     assert driver.wait_for(lambda: lines_in(translated) > 0)
     driver.process.kill()
     assert driver.ended()[0] == -signal.SIGKILL and killed == 2
-    driver = Driver(command, tmp_path)
+    driver = Driver("datagen.py", *command, "--output_dir", tmp_path)
     assert driver.ended()[0] in (0, 3)
-    assert_same(tmp_path, one)
+    assert differences(tmp_path, one) == []
 
 
 @pytest.mark.slow
@@ -409,12 +427,12 @@ def test_workers_and_the_driver_killed_in_each_stage(command, one, tmp_path):
 def test_signals_to_all_processes(command, one, tmp_path, number, code):
     """As from a terminal or a scheduler: it ends in time, no process of Ray is left, and it goes on where it was."""
     answers = tmp_path / "Basque_answers.jsonl"
-    driver = Driver(command, tmp_path)
+    driver = Driver("datagen.py", *command, "--output_dir", tmp_path)
     assert driver.wait_for(lambda: lines_in(answers) > 5)
     began = time.monotonic()
     os.killpg(driver.process.pid, number)
     returned, err = driver.ended(30)
     assert returned == code and time.monotonic() - began < 30
     assert "; finished work is on disk; re-run the same command to resume" in err and "Traceback" not in err
-    assert Driver(command, tmp_path).ended()[0] in (0, 3)
-    assert_same(tmp_path, one)
+    assert Driver("datagen.py", *command, "--output_dir", tmp_path).ended()[0] in (0, 3)
+    assert differences(tmp_path, one) == []

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from topxgen.common.console import library_output_to
 from topxgen.common.errors import UsageError, reason
 from topxgen.distributed import CAPACITY, Call, Plan, Pool
 from topxgen.distributed.worker import Worker, environment
+from topxgen.inference.engine_guard import EngineGuard
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ INSTALL = "pip install 'ray>=2.60'"
 CONNECT_S = 5.0  # for a cluster to answer
 POLL_S = 0.5  # how often a signal is looked for
 WAIT_NOTICE_S = 30.0
+GOODBYE_S = 0.5
 MAX_LOSSES = 5  # workers, for one call or while they load: then it is the call or the model that ends them
 # What a client of gRPC sends first, with empty settings; the server's own settings come back (RFC 9113, 3.4).
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -292,16 +295,23 @@ def _connect(plan: Plan):
             library_output_to(plan.log) if plan.log is not None else nullcontext(),
             signals.blocked_in_children(signal.SIGTERM, signal.SIGUSR1),
         ):
-            before = _children()
+            guard = (
+                EngineGuard() if address == "local" else None
+            )  # Ray's agents outlive a killed command by half a minute
+            before, handlers = _children(), {number: signal.getsignal(number) for number in signals.SIGNALS}
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
             own = _children() - before
+            for number, handler in handlers.items():  # Ray's own for SIGTERM prints a stack and aborts
+                signal.signal(number, handler)
     except (Exception, SystemExit) as error:
+        if "_temp_dir" in options:
+            shutil.rmtree(options["_temp_dir"], ignore_errors=True)
         raise UsageError(
             f"cannot {'start Ray' if address == 'local' else f'join the Ray cluster at {address}'} ({reason(error)})"
             + (f"; see the end of {plan.log}" if plan.log is not None else "")
         ) from None
     _quiet(ray, plan.log)
-    _close_cluster.append(lambda: _disconnect(ray, own, options.get("_temp_dir")))
+    _close_cluster.append(lambda: _disconnect(ray, own, options.get("_temp_dir"), guard))
     return ray
 
 
@@ -333,19 +343,30 @@ def _children() -> set:
     return set(psutil.Process().children())
 
 
-def _disconnect(ray, own: set, folder: str | None) -> None:
+def _disconnect(ray, own: set, folder: str | None, guard: EngineGuard | None) -> None:
     """Leave the cluster; end the processes `own`, which are one of this machine's alone, at once, and remove its folder."""
     import psutil
 
-    processes = []
-    for process in own:
-        with suppress(psutil.NoSuchProcess):
-            processes += [process, *process.children(recursive=True)]
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    def end() -> None:
+        processes = []
+        for process in own:
+            with suppress(psutil.NoSuchProcess):
+                processes += [process, *process.children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    # They block the SIGTERM of Ray, which would wait a second for each; killed before, it would wait longer to say goodbye.
+    killer = threading.Timer(GOODBYE_S, end)
+    try:
+        killer.start()
+    except RuntimeError:  # from Python 3.12 no thread can be started when the process ends
+        end()
+        killer = None
     with suppress(Exception):
         ray.shutdown()
-    psutil.wait_procs(own, timeout=5)
-    if folder is not None:
+    if killer is not None:
+        killer.join()
+    if guard is not None:
+        guard.release()
         shutil.rmtree(folder, ignore_errors=True)
