@@ -67,6 +67,7 @@ from topxgen.quality import metricx
 from topxgen.retrieval import bm25
 from topxgen.retrieval.encoders import ENCODERS
 from topxgen.text import sentence_splitting
+from topxgen.text.near_duplicates import PREFILTERS
 from topxgen.text.words import TOKENIZERS
 
 
@@ -219,6 +220,10 @@ def build_parser() -> argparse.ArgumentParser:
         choices=TOKENIZERS,
         default="unicode",
         help="words for ROUGE-L; unicode: of any script; rouge_score: a-z and 0-9 only, as in the paper",
+    )
+    add(
+        "--dedup_prefilter",
+        **choice(PREFILTERS, "exact", "which kept paragraphs ROUGE-L is computed with; part of the settings"),
     )
     add(
         "--splitter",

@@ -23,7 +23,7 @@ from topxgen.common.cli import Parser, int_range, run_main
 from topxgen.common.console import printable
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.reservoir import Reservoir
-from topxgen.runs.folders import Run, find
+from topxgen.runs.folders import Run, code_of, find
 from topxgen.runs.reading import Problems
 from topxgen.runs.rows import Row, rows, texts
 from topxgen.text import languages
@@ -91,20 +91,13 @@ def _languages(found: Run, name: str | None) -> tuple[str, ...]:
     """Those of the run that a name or code means. Raises UsageError if it has none."""
     if name is None:
         return found.languages
-    known = {_code(own): own for own in found.languages}
-    if _code(name) not in known:
+    chosen = tuple(own for own in found.languages if code_of(own) == code_of(name))
+    if not chosen:
         there = ", ".join(found.languages) or "none"
         raise UsageError(
             f"--language {name}: {found.root} has no pairs of it (languages: {there}){did_you_mean(name, found.languages)}"
         )
-    return (known[_code(name)],)
-
-
-def _code(name: str) -> str:
-    try:
-        return languages.find(name).flores
-    except UsageError:
-        return name.casefold()
+    return chosen
 
 
 def _rows(found: Run, chosen: Sequence[str], rejected: bool, problems: Problems) -> Iterator[Row]:

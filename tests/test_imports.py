@@ -39,6 +39,7 @@ PARSERS = {
     "scripts.publish": ["scripts/publish.py"],
     "scripts.sample": ["scripts/sample.py"],
     "scripts.verify": ["scripts/verify.py"],
+    "scripts.prefetch": ["scripts/prefetch.py"],
 }
 HELP_LIMIT_S = 0.5
 

@@ -14,7 +14,7 @@ from comptra import evaluation_sets
 from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, TranslationLine, shortened
 from comptra.scores import original_trees
 from comptra.scores.columns import Described
-from topxgen.common import provenance
+from topxgen.common import provenance, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, refuse_stand_in
 from topxgen.common.provenance import TRANSLATE_MANIFEST as MANIFEST
@@ -103,7 +103,10 @@ def find_runs(folders: list[Path], step: int) -> list[Path]:
         files = sorted(folder.rglob(f"translate_{step}.jsonl"))
         if not files:
             raise UsageError(f"there is no translate_{step}.jsonl in {folder} or below; main.py writes it")
-        for file in files:
+        wholes = [file for file in files if shards.folder_of(file.relative_to(folder)) is None]
+        if not wholes:
+            raise UsageError(f"{folder} has only shards of translations: run scripts/merge.py {folder} first")
+        for file in wholes:
             runs.setdefault(file.parent.resolve(), file.parent)
     return list(runs.values())
 

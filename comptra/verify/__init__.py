@@ -37,6 +37,7 @@ UNCLAIMED = {
     ".lock*": "a lock",
     ".running": "a lock",
     "engine.log": "messages of the engine, which grow with every run",
+    "shard_*.json": "with which command a shard works",
     "rates.json": "speed of the last run",
     "*.partial": "half a file, which a killed run has left",
     "*.torn": "half a line, which a killed run has left",

@@ -7,14 +7,17 @@ from functools import partial
 from pathlib import Path
 
 from comptra.verify import Audit
+from topxgen.common import shards
 from topxgen.common.checksums import NAME
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl, to_line
 from topxgen.common.records import PARALLEL, FilteredLayout
+from topxgen.common.shards import Shard
 from topxgen.corpora import benchmarks
 from topxgen.corpora.benchmarks import Split
 from topxgen.decontamination import report
 from topxgen.decontamination.filter import parse_record
+from topxgen.decontamination.parallel_jsonl import part_of
 from topxgen.text import languages
 
 _BEGIN, REPORTS = "manifest_decontaminate_", ("decontamination_report.json", "decontamination_audit.json")
@@ -57,7 +60,8 @@ def _check_manifest(audit: Audit, path: Path) -> None:
     if not audit.equal(path, f"SHA-256 of its input {source}", manifest["input_sha256"], audit.sha256(source)):
         return None
     found, kept = Counter(), hashlib.sha256()
-    for line in _filtered(source, layout.hits(language), found):
+    shard = Shard.of_folder(path.parent) if shards.SETTING in manifest["settings"] else None
+    for line in _filtered(source, layout.hits(language), found, shard):
         kept.update(line)
     audit.equal(path, "counts", {key: counts[key] for key in found if key in counts}, found)
     filtered = layout.filtered(language)
@@ -66,15 +70,20 @@ def _check_manifest(audit: Audit, path: Path) -> None:
     return None
 
 
-def _filtered(source: Path, hits: Path, counts: Counter) -> Iterator[bytes]:
-    """The lines that are kept of a file, by the hits that were found in it; `counts` are made on the way."""
+def _filtered(source: Path, hits: Path, counts: Counter, shard: Shard | None) -> Iterator[bytes]:
+    """The lines that are kept of a file, or of a shard's part of it, by the hits that were found in it; `counts` are made on the way."""
     by_line: dict[int, list[report.Hit]] = defaultdict(list)
     for hit in read_jsonl(hits, report.Hit):
         by_line[hit["line"]].append(hit)
     zero = ("malformed", "records_overlapping", "paragraphs_dropped", "pairs_dropped_with_paragraph", "pairs_dropped")
     counts.update(dict.fromkeys(("lines", "records", "pairs", *zero), 0))
+    first, last, before = part_of(source, shard)
     with open(source, "rb") as file:
-        for number, line in enumerate(file, start=1):
+        file.seek(first)
+        for number, line in enumerate(file, start=before + 1):
+            if first >= last:
+                return
+            first += len(line)
             line = line.removesuffix(b"\n")
             counts["lines"] += 1
             if line.isspace() or not line:

@@ -31,6 +31,7 @@ LIGHT += (
     "scripts.report",
     "scripts.status",
     "scripts.verify",
+    "scripts.prefetch",
     "scripts.publish",
     "pyarrow.parquet",
     "scripts.sample",

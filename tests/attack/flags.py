@@ -18,6 +18,7 @@ BASES = {
     "comptra.evaluate": STAGES["evaluate"].command,
     "train.py": (*TRAIN, "--dry_run"),
     "scripts/merge_lora.py": STAGES["merge"].command,
+    "scripts/merge.py": STAGES["merge shards"].command,
     "scripts/data_stats.py": STAGES["statistics"].command,
     "scripts/run.py": STAGES["run"].command,
     "scripts/compare.py": COMPARE,
@@ -26,6 +27,7 @@ BASES = {
     "scripts/publish.py": STAGES["publish"].command,
     "scripts/verify.py": ("scripts/verify.py", "in"),
     "scripts/status.py": ("scripts/status.py", "in"),
+    "scripts/prefetch.py": ("scripts/prefetch.py", "in/run.yaml", "--check"),
     "scripts/sample.py": ("scripts/sample.py", "in", "--language", "Basque"),
 }
 HEAVY = ("train.py", "scripts/merge_lora.py")

@@ -102,6 +102,8 @@ FORMATS = [
     Format("out/settings_generate.json", "json", "generate", ("settings_{stage}.json",)),
     Format("out/manifest_generate_Basque.json", "json", "generate"),
     Format("out/manifest_generate.json", "json", "generate", ("manifest_{stage}.json",)),
+    Format("out/shards/0000-of-0001/shard_generate_Basque.json", "json", "merge shards", ("shard_{stage}_{part}.json",), free=("started",), may_be_missing=True),
+    Format("out/shards/0000-of-0001/Basque_answers.jsonl", "jsonl", "merge shards", free=("id*", "texts", "topic*", "prompt_tokens*", "completion_tokens*", "max_new_tokens*"), may_be_missing=True),
     Format("out/rates.json", "json", "generate", ("rates.json",), may_be_missing=True),
     Format("out/Basque.jsonl", "jsonl", "translate", free=("topic*", "text", "id*")),
     Format("out/stub-1/Basque_translate_answers.jsonl", "jsonl", "translate", ("{Language}_translate_answers.jsonl",), may_be_missing=True),
@@ -153,6 +155,7 @@ FORMATS = [
 ]  # fmt: skip
 # Files of docs/files.md that nothing reads again.
 ONLY_WRITTEN = {
+    "{translate_dir}/{Language}_paragraphs.jsonl": "written anew by each run",
     "engine.log": "for people",
     "{Language}_translate_contaminated.jsonl": "for people; written anew by each run",
     "{Language}_translate_malformed.jsonl": "for people; written anew by each run",
@@ -166,6 +169,7 @@ ONLY_WRITTEN = {
     "{output_dir}/swaps.jsonl": "for people; written anew by each run",
     "{output_dir}/pool.jsonl": "written anew by each run",
     "README.md": "for people, and `datasets`",
+    "prefetched.json": "needs a Hub; tests/experiments/test_prefetch.py damages it",
     "{config}/manifest_export.json": "written anew; read as that of train.py --export_dir",
     "manifest_publish.json": "compared with that of the same command; tests/publication/test_dataset.py damages it",
     "instruct.toml": "an example",

@@ -170,6 +170,8 @@ STAGES = {
     "lora": Stage((*TRAIN, "--use_peft", "--lora_r", "4", "--num_eval_translations", "1"), heavy=True),
     "export": Stage((*TRAIN, "--export_dir", "out/export"), heavy=True),
     "run": Stage(("scripts/run.py", "in/run.yaml")),
+    "shard": Stage((*DATAGEN, *GENERATE, "--stages", "generate", "--num_shards", "1", "--shard_index", "0")),
+    "merge shards": Stage(("scripts/merge.py", "out"), before=("shard",)),
     "merge": Stage(("scripts/merge_lora.py", "in/adapter", "out/merged", "--base_model_name_or_path", "in/lm"), heavy=True),
 }  # fmt: skip
 # Rows with faults that are known and not fixed yet: their tests may fail. A line goes when its faults do.

@@ -130,3 +130,16 @@ def test_apertium_keeps_order_and_counts_unknown_words():
     assert known.confidence == 1 and unknown.confidence == 0.75 and "xyzzyqw" in unknown.text
     assert "\n" not in odd.text and empty.text == "" and empty.confidence == 0
     assert apertium.translate([], basque, english) == []
+
+
+def test_a_disk_that_is_full_keeps_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from topxgen.common.files import write_atomic\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_atomic(Path(sys.argv[1]), ['x' * 100_000])"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1 and "File too large" in result.stderr
+    assert path.read_text() == "old" and [one.name for one in tmp_path.iterdir()] == ["report.html"]

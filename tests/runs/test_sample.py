@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 
@@ -85,6 +86,14 @@ def test_what_cannot_be_meant_is_one_line(folder, flags, message):
 def test_a_run_without_pairs_says_so(tmp_path):
     result = in_process("scripts/sample.py", tmp_path)
     assert (result.returncode, result.stderr) == (2, f"sample.py: error: {tmp_path}: no pairs yet\n")
+
+
+def test_a_language_is_found_under_all_its_names(folder, tmp_path):
+    run = shutil.copytree(folder, tmp_path / "run")
+    for path in [*run.glob("Basque*"), *(run / "nllb-200-3.3B").glob("Basque*")]:
+        shutil.copy(path, path.with_name(path.name.replace("Basque", "eus_Latn")))
+    found = sample(run, "--language", "Basque", "-n", "10000")
+    assert {line[1] for line in found} == {"Basque", "eus_Latn"}
 
 
 def test_a_run_that_has_only_paragraphs_has_no_pairs_yet(tmp_path):

@@ -23,6 +23,7 @@ PARSERS = {
     "train.py": "train",
     "main.py": "main",
     "comptra.evaluate": "comptra.evaluate",
+    "scripts/merge.py": "scripts.merge",
     "scripts/merge_lora.py": "scripts.merge_lora",
     "scripts/data_stats.py": "scripts.data_stats",
     "scripts/run.py": "scripts.run",
@@ -33,6 +34,7 @@ PARSERS = {
     "scripts/publish.py": "scripts.publish",
     "scripts/sample.py": "scripts.sample",
     "scripts/verify.py": "scripts.verify",
+    "scripts/prefetch.py": "scripts.prefetch",
 }
 # Shell scripts of ours whose arguments go to one of them.
 WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}
@@ -41,6 +43,7 @@ WRAPPERS_WITHOUT_FLAGS = ("scripts/demo.sh", "scripts/test.sh", "scripts/setup.s
 PASSED_ON = {"scripts/perf/memory_by_stage.py": "datagen.py"}
 # Commands of other programs: only listed here, never run.
 FOREIGN = (
+    ("source",),
     ("pip", "install"),
     ("uv", "pip"),
     ("uv", "sync"),

@@ -110,3 +110,31 @@ def test_other_scripts_compare(name):
 def test_texts_without_words_are_no_duplicates():
     index = NearDuplicates(0.7)
     assert index.keep("a", "...") is None and index.keep("b", "...") is None
+
+
+def test_the_decisions_of_an_index_that_grows_are_those_of_every_pair():
+    """Of enough texts that the lists of the index move several times, some of them altered copies."""
+    from rapidfuzz.distance import LCSseq
+
+    rng = random.Random(3)
+    vocabulary = [f"w{i}" for i in range(3000)]
+    texts: list[list[str]] = []
+    for _ in range(1500):
+        if texts and rng.random() < 0.2:
+            text = list(rng.choice(texts))
+            for _ in range(rng.randint(0, len(text) // 2)):
+                text[rng.randrange(len(text))] = rng.choice(vocabulary)
+        else:
+            text = [vocabulary[int(3000 * rng.random() ** 4)] for _ in range(rng.randint(20, 60))]
+        texts.append(text)
+    index, kept, expected = NearDuplicates(0.7), [], []
+    for number, text in enumerate(texts):
+        scores = (
+            (str(other), rouge_l_f1(LCSseq.similarity(text, texts[other]), len(texts[other]), len(text)))
+            for other in kept
+        )
+        expected.append(next(((name, score) for name, score in scores if score > 0.7), None))
+        if expected[-1] is None:
+            kept.append(number)
+    assert [index.keep(str(number), " ".join(text)) for number, text in enumerate(texts)] == expected
+    assert 1000 < len(kept) < 1450

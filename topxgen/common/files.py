@@ -10,7 +10,7 @@ import logging
 import os
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -237,10 +237,15 @@ def to_line(record: dict) -> str:
     return _dumps(record) + "\n"
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # json.dumps makes an encoder for each call
+
+
 def _dumps(value: dict, indent: int | None = None) -> str:
     """`value` as JSON; null for NaN and Infinity, which JSON does not have."""
     try:
-        return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+        return (
+            _encode(value) if indent is None else json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+        )
     except ValueError:
         return _dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), indent)
 
@@ -312,9 +317,14 @@ def open_partial(path: Path, mode: str, **options) -> IO:
 def replacing(path: Path, mode: str, **options) -> Iterator[IO]:
     """A file of a temporary name, which is flushed to disk and renamed to `path` after the block, unless that raises."""
     with open_partial(path, mode, **options) as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except Exception:  # a full disk needs the room
+            with suppress(OSError):
+                partial(path).unlink()
+            raise
     had_checksum = checksums.drop(path)
     os.replace(partial(path), path)
     if had_checksum:

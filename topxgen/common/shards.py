@@ -7,20 +7,23 @@ one run would do: prompts, blocks, lines and sentences by their numbers. scripts
 import argparse
 import os
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_json
-from topxgen.common.provenance import command_line, now
+from topxgen.common.provenance import command_line
 
 FOLDER = "shards"
 SETTING = "shard"  # in the settings of a shard, besides those of the one run
 SLURM = "slurm"
 MAX_SHARDS = 9999
 _NAME = re.compile(r"(\d{4})-of-(\d{4})")
+_NOTE_NAME = re.compile(r"shard_([a-z]+)_(.+)\.json")
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,62 @@ class Note(TypedDict):
 
 
 class Noted(NamedTuple):
+    """A shard with a note: its folder, and the folder in it that has the note and the stage's files."""
+
     shard: Shard
+    root: Path
     folder: Path
     note: Note
+
+
+class Work(NamedTuple):
+    """A stage of a part, such as a language, in all shards that have worked on it, sorted by number of shards, then by index."""
+
+    script: str
+    folder: Path  # of the stage's files, from a shard's folder or the whole directory
+    stage: str
+    part: str
+    noted: tuple[Noted, ...]
+
+    @property
+    def newest(self) -> Noted:
+        """The shard whose command is the latest: its number of shards is the one that counts."""
+        return max(self.noted, key=lambda one: (one.note["started"], one.shard.count, one.shard.index))
+
+    def split(self) -> list[tuple[Shard, Noted | None]]:
+        """All shards of the newest split; None for those that have not begun."""
+        count = self.newest.shard.count
+        known = {one.shard: one for one in self.noted}
+        return [(shard, known.get(shard)) for shard in (Shard(i, count) for i in range(count))]
+
+    def unfinished(self, is_finished: Callable[[Noted], bool]) -> list[str]:
+        """A line for each shard of the newest split that has not begun or not finished, with the command that finishes it."""
+        lines, newest = [], self.newest.note
+        for shard, one in self.split():
+            if one is not None and is_finished(one):
+                continue
+            state = "is missing" if one is None else "is not finished"
+            command = shlex.join(["python", f"{self.script}.py", *with_shard(newest["command"], shard)])
+            what = f"{self.stage} of {self.part}" if self.part != self.script else self.folder
+            lines.append(f"shard {shard.name} {state} ({what}): {command}")
+        return lines
+
+
+def works(output_dir: Path) -> list[Work]:
+    """What the shards of a directory have worked on. Raises UsageError for a folder that is the copy of another shard."""
+    found: dict[tuple, list[Noted]] = {}
+    for shard, root in folders(output_dir):
+        for path in sorted(root.rglob("shard_*_*.json")):
+            if (match := _NOTE_NAME.fullmatch(path.name)) is None:
+                continue
+            note = read_json(path, Note, "remove it: running the shard again writes it")
+            if note["shard"] != shard.name:
+                raise UsageError(
+                    f"{root} is a copy of shard {note['shard']} ({path.name}); remove it, or rename it to that"
+                )
+            key = (note["script"], path.parent.relative_to(root), *match.groups())
+            found.setdefault(key, []).append(Noted(shard, root, path.parent, note))
+    return [Work(*key, tuple(noted)) for key, noted in sorted(found.items())]
 
 
 def note_path(folder: Path, stage: str, part: str) -> Path:
@@ -124,7 +180,7 @@ def write_note(folder: Path, shard: Shard, script: str, stage: str, part: str) -
     words = with_shard(command, shard)
     if read_json(path).get("command") != words:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, Note(script=script, shard=shard.name, started=now(), command=words))
+        write_json(path, Note(script=script, shard=shard.name, started=datetime.now(UTC).isoformat(), command=words))
 
 
 def without_flags(command: list[str], *flags: str) -> list[str]:
@@ -141,6 +197,32 @@ def with_shard(command: list[str], shard: Shard) -> list[str]:
     """The words of a command for this shard."""
     words = without_flags(command, "--num_shards", "--shard_index")
     return [*words, "--num_shards", str(shard.count), "--shard_index", str(shard.index)]
+
+
+def folder_of(path: Path) -> Path | None:
+    """The folder of the shard that a path is in; None if it is in none."""
+    return next((folder for folder in (path, *path.parents) if Shard.of_folder(folder)), None)
+
+
+def whole_of(shard_folder: Path) -> Path:
+    """The directory that a shard is a part of."""
+    return shard_folder.parent.parent
+
+
+def is_merged(shard_folder: Path, folder: Path, stage: str, part: str) -> bool:
+    """Whether the whole directory has what a shard has done of a stage in `folder`, as far as it was merged at some time."""
+    whole, below = whole_of(shard_folder), folder.relative_to(shard_folder)
+    if stage == "generate":
+        return shard_folder.name in read_json(whole / f"manifest_generate_{part}.json").get("shards", ())
+    if stage == "decontaminate":
+        return (whole / f"{part}_translate_filtered.jsonl").exists()
+    return (whole / below / ("translate_0.jsonl" if part == "main" else f"{part}_translate.jsonl")).exists()
+
+
+def stages_in(folder: Path) -> list[tuple[str, str]]:
+    """(stage, part) of the notes in a folder of a shard."""
+    found = (_NOTE_NAME.fullmatch(path.name) for path in sorted(folder.glob("shard_*_*.json")))
+    return [match.groups() for match in found if match]
 
 
 def folders(output_dir: Path) -> Iterator[tuple[Shard, Path]]:

@@ -77,7 +77,7 @@ def filter_jsonl(
     nothing is done. `plan`: for workers over the nodes of a cluster. `origin` is added to the manifest. `on_chunk` gets start and end of each finished chunk, in bytes, and the counts so far.
     Returns the manifest. Raises UsageError if the input changes during the run or a worker process dies.
     """
-    source, finished = _identity(path), _read_manifest(manifest)
+    source, finished = identity(path), _read_manifest(manifest)
     paths = [output for output in (hits, malformed, kept) if output is not None]
     if (
         finished
@@ -116,21 +116,22 @@ def filter_jsonl(
             counts.update(result.counts)
             on_chunk(end, end + size, counts)
             end += size
-        if _identity(path) != source:
+        if identity(path) != source:
             raise UsageError(f"{path} changed while it was read; wait until nothing writes to it, then re-run")
         if not counts["malformed"]:
             del outputs[malformed]
         written = _publish(outputs, malformed, manifest)
-    facts = {"settings": settings, "input": source, "input_sha256": input_sha256.hexdigest(), "counts": dict(counts)}
+    whole_sha256 = input_sha256.hexdigest() if shard is None else checksums.sha256_of(path)
+    facts = {"settings": settings, "input": source, "input_sha256": whole_sha256, "counts": dict(counts)}
     return _finish(manifest, {"started": started, **facts, **(origin or {})}, written)
 
 
-def concatenate(parts: list[Path], path: Path, names: list[str], malformed: str, manifest: Path, facts: dict) -> dict:
-    """The outputs of all shards of `path`, whose folders `parts` are, as one run would have written them; the manifest.
+def concatenate(parts: list[Path], names: list[str], malformed: str, manifest: Path, facts: dict) -> dict:
+    """The outputs of all shards, whose folders `parts` are, as one run would have written them; the manifest.
 
     `facts`: what the manifest says besides the outputs. `names`: of the outputs; of `malformed` a shard may have none.
     """
-    folder, source, started = manifest.parent, _identity(path), now()
+    folder, started = manifest.parent, now()
     with ExitStack() as stack:
         found = [name for name in names if name != malformed or any((part / name).exists() for part in parts)]
         outputs = {folder / name: stack.enter_context(closing(_Output(folder / name))) for name in found}
@@ -139,11 +140,8 @@ def concatenate(parts: list[Path], path: Path, names: list[str], malformed: str,
                 if (part / output.name).exists():
                     for chunk in _read_chunks(part / output.name, hashlib.sha256()):
                         file.write(chunk)
-        sha256 = checksums.sha256_of(path)
-        if _identity(path) != source:
-            raise UsageError(f"{path} changed while it was read; wait until nothing writes to it, then re-run")
         written = _publish(outputs, folder / malformed, manifest)
-    return _finish(manifest, {"started": started, **facts, "input": source, "input_sha256": sha256}, written)
+    return _finish(manifest, {"started": started, **facts}, written)
 
 
 def _publish(outputs: "dict[Path, _Output]", malformed: Path, manifest: Path) -> dict[str, dict]:
@@ -210,7 +208,8 @@ class _Output:
         self._path.unlink(missing_ok=True)
 
 
-def _identity(path: Path) -> dict:
+def identity(path: Path) -> dict:
+    """What tells a file from one that was changed."""
     return {"path": str(path.resolve()), **_size_and_time(path)}
 
 

@@ -247,21 +247,35 @@ def write_reports(
 
     It has the languages of earlier runs, too, whose results are still there.
     """
+    between = []
+    for name, of_language in texts.items():
+        pool = {entry.base for entry in of_language.entries(of_language.demonstration_pool)}
+        between += report.between_benchmarks(name, of_language.index_with_pool, pool)
+    loaded = {name: of_language.provenance() for name, of_language in texts.items()}
+    add_to_reports(args, paths, layout, parts, loaded, between)
+
+
+def add_to_reports(
+    args: argparse.Namespace,
+    paths: tuple[Path, Path],
+    layout: FilteredLayout,
+    parts: dict[str, dict],
+    loaded: dict[str, list[dict]],
+    between: list[dict],
+) -> None:
+    """The same, with what the benchmarks that were `loaded` for some languages are and share with each other."""
     earlier = report.earlier(paths[0])
     if not args.audit:
         earlier["languages"] = {
             name: part for name, part in earlier["languages"].items() if _is_current(part, layout.manifest(name))
         }
     languages_of_report = dict(sorted((earlier["languages"] | parts).items()))
-    between = [row for row in earlier["between_benchmarks"] if row["language"] not in texts]
-    for name, of_language in texts.items():
-        pool = {entry.base for entry in of_language.entries(of_language.demonstration_pool)}
-        between += report.between_benchmarks(name, of_language.index_with_pool, pool)
+    between = [*(row for row in earlier["between_benchmarks"] if row["language"] not in loaded), *between]
     content = {
         "audit": args.audit,
         "command": provenance.command_line(()),
         "settings": {flag: getattr(args, flag) for flag in SETTINGS},
-        "benchmarks": earlier["benchmarks"] | {name: of_language.provenance() for name, of_language in texts.items()},
+        "benchmarks": earlier["benchmarks"] | loaded,
         "languages": languages_of_report,
         "between_benchmarks": sorted(between, key=lambda row: row["language"]),
     }

@@ -232,7 +232,7 @@ RULES = (
     Rule(("number_of_rounds",), "--data_generation_pipeline knn-instruct", _pipeline_is("knn-instruct"), harmless=True),
     Rule(("encoder", "encoder_device"), "--data_generation_pipeline knn-instruct", _pipeline_is("knn-instruct")),
     Rule(("encoder_device",), "another encoder: use runs on the CPU", lambda args: args.encoder != "use"),
-    Rule(("rouge_tokenizer",), "--threshold below 1", lambda args: args.threshold != 1),
+    Rule(("rouge_tokenizer", "dedup_prefilter"), "--threshold below 1", lambda args: args.threshold != 1),
     Rule(("blaser_name_or_path",), "--scorer or --select_by blaser", _judges("blaser"), switch="scorer"),
     Rule(
         ("sonar_name_or_path",),

@@ -64,11 +64,18 @@ def _words(text: str, language: Language) -> list[str]:
     return unicode_words(text) if language.script in UNSPACED_SCRIPTS else text.split()
 
 
+@lru_cache(maxsize=1)
+def _word_counts(text: str, language: Language) -> Counter[str]:
+    return Counter(_words(text, language))
+
+
 def _highest_count(items: Iterable) -> int:
     return max(Counter(items).values(), default=0)
 
 
 def binary(text: str, language: Language) -> bool:
+    if text.isprintable() and "\ufffd" not in text:
+        return False
     return any(map(_is_binary, set(text)))
 
 
@@ -86,11 +93,15 @@ def too_short(text: str, language: Language) -> bool:
 
 
 def repeated_word_bigram(text: str, language: Language) -> bool:
+    if max(_word_counts(text, language).values(), default=0) < MAX_WORD_BIGRAM_COUNT:
+        return False
     return _highest_count(pairwise(_words(text, language))) >= MAX_WORD_BIGRAM_COUNT
 
 
 def repeated_character_bigram(text: str, language: Language) -> bool:
     longest = max(_words(text, language), key=len, default="")
+    if len(longest) <= MAX_CHARACTER_BIGRAM_COUNT:
+        return False
     return _highest_count(pairwise(longest)) >= MAX_CHARACTER_BIGRAM_COUNT
 
 
@@ -99,10 +110,13 @@ def repeated_word_pair(text: str, language: Language) -> bool:
 
     A pair can reach the limit only if count(a) * count(b) does, which leaves few pairs to count.
     """
-    words = _words(text, language)
-    counts = Counter([word for word in words if len(word) >= MIN_LONG_WORD_CHARS])
+    counts = _word_counts(text, language)
     if max(counts.values(), default=0) ** 2 < MAX_WORD_PAIR_COUNT:
         return False
+    counts = {word: count for word, count in counts.items() if len(word) >= MIN_LONG_WORD_CHARS}
+    if max(counts.values(), default=0) ** 2 < MAX_WORD_PAIR_COUNT:
+        return False
+    words = _words(text, language)
     positions = defaultdict(list)
     for position, word in enumerate(words):
         if word in counts:

@@ -27,7 +27,8 @@ from topxgen.translation import TranslatorSettings, apertium
 # Flags that decide what is generated, besides those of decoding; under other names in settings_generate.json:
 # --data_generation_pipeline and those of the model.
 GENERATE_FLAGS = (
-    "inference_api", "dtype", "max_model_len", "request_batch_size", "seed", "threshold", "rouge_tokenizer"
+    "inference_api", "dtype", "max_model_len", "request_batch_size", "seed", "threshold", "rouge_tokenizer",
+    "dedup_prefilter",
 )  # fmt: skip
 
 
@@ -235,9 +236,8 @@ class GenerationConfig:
     def _generate_settings(self) -> dict:
         args = self.args
         if args.paragraphs:
-            cleaning = {
-                "filters": self.filter_names, "threshold": args.threshold, "rouge_tokenizer": args.rouge_tokenizer
-            }  # fmt: skip
+            cleaning = {"filters": self.filter_names}
+            cleaning |= {flag: getattr(args, flag) for flag in ("threshold", "rouge_tokenizer", "dedup_prefilter")}
             sources = {f"paragraphs {name}": source.fingerprint for name, source in self.sources.items()}
             return {"pipeline": "paragraphs", **cleaning, **sources}
         sampling = self.sampling_settings()

@@ -17,7 +17,7 @@ from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_json
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
-from topxgen.generation import funnel, min_score, native, scoring, sharded
+from topxgen.generation import deduplication, funnel, min_score, native, scoring, sharded
 from topxgen.generation.back_translation import back_translate, blocks_of, read_paragraphs, translated_ids
 from topxgen.generation.candidates import collect, collected_ids, select
 from topxgen.generation.checks import RULES, check_candidates
@@ -56,7 +56,7 @@ def rates(config: GenerationConfig) -> Rates:
 def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], None] | None = None) -> None:
     """Raise UsageError now for what a later stage would raise after hours of generation.
 
-    `on_unreachable` takes the errors about what only the Hub has, where it cannot be reached; else they are raised, too.
+    `on_unreachable` takes the error about what only the Hub has, where it cannot be reached; else it is raised, too.
     """
     unreachable: list[Unreachable] = []
     for check in _checks(config):
@@ -64,10 +64,10 @@ def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], 
             check()
         except Unreachable as error:
             unreachable.append(error)
-            if on_unreachable is not None:
-                on_unreachable(error)
-    if unreachable and on_unreachable is None:  # the first one lists all that is missing
-        raise unreachable[0]
+    if unreachable:  # the first one lists all that is missing
+        if on_unreachable is None:
+            raise unreachable[0]
+        on_unreachable(unreachable[0])
 
 
 def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
@@ -196,6 +196,7 @@ def take_paragraphs(config: GenerationConfig) -> bool:
         name: {
             "complete": complete,
             "source": config.sources[name].name,
+            **deduplication.recall(config, name),
             "counts": funnel.generation_counts(layout, name),
         }
         for name in config.languages
@@ -237,6 +238,7 @@ def generate(config: GenerationConfig) -> bool:
         name: {
             "complete": generation.complete,
             "prompts_asked": generation.requested_by_language[name],
+            **deduplication.recall(config, name),
             "counts": counts[name],
         }
         for name in config.languages

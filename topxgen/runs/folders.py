@@ -3,12 +3,13 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypedDict
 
+from topxgen.common import shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.lineage import EXPORT_MANIFEST, MERGE_MANIFEST, TRAIN_MANIFEST
@@ -74,8 +75,11 @@ class Run:
         return tuple(sorted(named.union(*map(languages_of, self.generations))))
 
 
-def find(root: Path, *others: Path) -> Run:
+def find(root: Path, *others: Path, shows_shard: Callable[[Path], bool] | None = None) -> Run:
     """The stages' folders below `root` and below `others`, such as those that a run file names elsewhere.
+
+    Shards are parts of the directory that they are in, and of `problems` if they are not merged; with `shows_shard` their folders
+    are found, too: of those that it is true of, and the stages of others that are not merged.
 
     Links to directories are not followed; checkpoints, hidden folders and exported data sets are not looked into.
     Raises UsageError if `root` is not a directory.
@@ -83,8 +87,22 @@ def find(root: Path, *others: Path) -> Run:
     if not root.is_dir():
         raise UsageError(f"{root} is not a directory; pass the output directory of a run")
     found = _Found()
-    for folder, files in _walk((root, *others), found.problems):
-        found.add(folder, files)
+    unmerged: dict[Path, set[Path]] = defaultdict(set)
+    for base, folder, files in _walk((root, *others), found.problems):
+        below = shards.folder_of(folder.relative_to(base))
+        if below is None:
+            found.add(folder, files)
+            continue
+        shard = base / below
+        merged = {stage for stage, part in shards.stages_in(folder) if shards.is_merged(shard, folder, stage, part)}
+        if shows_shard is not None:
+            found.add(folder, files, set() if shows_shard(shard) else merged)
+        elif merged < {stage for stage, _ in shards.stages_in(folder)}:
+            unmerged[shards.whole_of(shard)].add(shard)
+    found.problems += [
+        f"{whole} has {len(folders)} shards that are not merged, and not shown: python scripts/merge.py {whole}"
+        for whole, folders in sorted(unmerged.items())
+    ]
     return found.run(root)
 
 
@@ -96,8 +114,8 @@ def languages_of(generation: Path) -> tuple[str, ...]:
         return ()
 
 
-def _walk(roots: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder with the names of its files, sorted; a folder in two roots comes once."""
+def _walk(roots: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, Path, list[str]]]:
+    """(root, folder, names of its files, sorted) of each folder; one in two roots comes once."""
 
     def cannot_read(error: OSError) -> None:
         problems.append(f"{error.filename} cannot be read: {error.strerror}")
@@ -114,7 +132,7 @@ def _walk(roots: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, li
                 folders.clear()
                 continue
             folders[:] = sorted(f for f in folders if not f.startswith("."))
-            yield Path(name), sorted(files)
+            yield root, Path(name), sorted(files)
 
 
 def _names(files: Iterable[str], suffix: str) -> set[str]:
@@ -129,6 +147,14 @@ def _generated(files: list[str]) -> set[str]:
     }
     sure |= {match[1] for name in files if (match := re.fullmatch(r"manifest_generate_(.+)\.json", name))}
     return sure | {name for name in _names(files, ".jsonl") if _is_language(name)}
+
+
+def code_of(language: str) -> str:
+    """The same for all names and codes of a language."""
+    try:
+        return languages.find(language).flores
+    except UsageError:  # of --languages_file
+        return language.casefold()
 
 
 def _is_language(name: str) -> bool:
@@ -164,22 +190,26 @@ class _Found:
         self.problems: list[str] = []
         self.generations, self.trainings, self.merges, self.translations = [], [], [], []
         self.evaluations, self.experiments, self.records = [], [], []
+        self.merged: set[Path] = set()  # shards whose paragraphs the whole directory has
         self.pairs: dict[Path, set[str]] = {}
         self.filtered: dict[Path, set[str]] = {}
 
-    def add(self, folder: Path, files: list[str]) -> None:
+    def add(self, folder: Path, files: list[str], without: Collection[str] = ()) -> None:
+        """`without`: stages that are another folder's."""
         names = set(files)
-        if pairs := _names(files, PAIRS):
+        if pairs := "translate" not in without and _names(files, PAIRS):
             self.pairs[folder] = pairs
-        if filtered := _names(files, FILTERED):
+        if filtered := "decontaminate" not in without and _names(files, FILTERED):
             self.filtered[folder] = filtered
-        if _generated(files) or "manifest_generate.json" in names or "settings_generate.json" in names:
+        if "generate" in without:
+            self.merged.add(folder)
+        elif _generated(files) or "manifest_generate.json" in names or "settings_generate.json" in names:
             self.generations.append(folder)
         if names & _TRAINING_FILES:
             self.trainings.append(folder)
         if MERGE_MANIFEST in names:
             self.merges.append(folder)
-        if any(re.fullmatch(r"translate_\d+\.jsonl", name) for name in files):
+        if "translate" not in without and any(re.fullmatch(r"translate_\d+\.jsonl", name) for name in files):
             self.translations.append(folder)
         is_record = folder.name == "run"
         for name in files:
@@ -249,6 +279,8 @@ class _Found:
         """The folder above, if it has paragraphs or responses of these languages, or of none by their names (as with
         --output_filenames), but the settings of a generation."""
         above = folder.parent
+        if above in self.merged:
+            return shards.whole_of(above)
         if above in self.generations:
             return above
         try:

@@ -5,10 +5,11 @@ Nothing is written, and no lock is taken (topxgen.common.locks.holders only asks
 
 import math
 import os
+import re
 import shlex
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from topxgen.common.files import partial
 from topxgen.common.locks import Holder, holders
 from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS
 from topxgen.common.records import FilteredLayout, Layout
+from topxgen.common.shards import Shard
 from topxgen.common.translation_folders import RESPONSES
 from topxgen.inference.costs import COUNTED, Prices
 from topxgen.runs.folders import BackTranslation, Run, find, languages_of, layout_of, values_of_flag
@@ -131,7 +133,7 @@ class Watcher:
     def look(self) -> Status:
         """Raises UsageError if the root is not a directory."""
         self._problems, self._now = Problems(), time.time()
-        run = find(self._root)
+        run = find(self._root, shows_shard=lambda folder: any(one.state == "held" for one in holders(folder)))
         self._together: dict[
             tuple, tuple[int, list[Stage]]
         ] = {}  # by process: its total and the languages that share it
@@ -148,7 +150,7 @@ class Watcher:
             at=self._now,
             host=socket.gethostname(),
             processes=self._processes(stages),
-            stages=stages,
+            stages=_with_shards_summed(stages),
             usd=sum(costs) if costs else None,
             records=[record for folder in run.records for record in self._records(folder)],
             problems=[*run.problems, *self._problems.lines()],
@@ -222,6 +224,8 @@ class Watcher:
         flags = _Flags(manifest.get("command"))
         stage.unit, stage.done = "paragraphs", paragraphs.lines
         stage.of = (holder.note.get("paragraphs") if holder else None) or flags.paragraphs(language)
+        if holder is None and stage.of and (shard := Shard.of_folder(folder)):
+            stage.of = shard.share(stage.of)
         if holder is not None and (total := holder.note.get("paragraphs_of_all")):
             process = folder, holder.host, holder.process
             self._together.setdefault(process, (total, []))[1].append(stage)
@@ -457,6 +461,55 @@ def _measure_together(total: int, stages: Sequence[Stage]) -> None:
     for stage in stages:
         if stage.of is None and stage.state in (RUNNING, UNKNOWN):
             stage.of_all, stage.seconds_left = total, left / rate if rate else None
+
+
+_STATES_OF_ALL = (RUNNING, UNKNOWN, KILLED, STOPPED, NO_RECORD, WAITING, INCOMPLETE, FINISHED)
+
+
+def _with_shards_summed(stages: Sequence[Stage]) -> list[Stage]:
+    """The stages, those of shards of one run as one."""
+    together: dict[tuple[str, str, str], list[Stage]] = {}
+    for stage in stages:
+        folder = re.sub(r"((?:^|/)shards/)\d{4}(-of-\d{4}(?:/|$))", r"\1*\2", stage.folder)
+        together.setdefault((stage.stage, folder, stage.language), []).append(stage)
+    return [
+        own[0] if folder == own[0].folder else _sum(own, name, folder, language)
+        for (name, folder, language), own in together.items()
+    ]
+
+
+def _sum(own: Sequence[Stage], name: str, folder: str, language: str) -> Stage:
+    """Of shards: the state is the first of _STATES_OF_ALL that one has; they end when the slowest of them does."""
+    dicts = {
+        field: sum((Counter(getattr(one, field)) for one in own), Counter())
+        for field in ("rejected", "last_rejects", "tokens")
+    }
+    counts = Counter()
+    for one in own:
+        counts.update({key: value for key, value in one.counts.items() if isinstance(value, int)})
+    by_state = Counter(one.state for one in own)
+    parts = ", ".join(f"{by_state[state]} {state}" for state in _STATES_OF_ALL if by_state[state])
+    usd, left = (
+        [value for one in own if (value := getattr(one, field)) is not None] for field in ("usd", "seconds_left")
+    )
+    rates = [one.rate for one in own if one.rate]
+    return Stage(
+        name,
+        folder,
+        language,
+        state=next(state for state in _STATES_OF_ALL if by_state[state]),
+        unit=own[0].unit,
+        done=sum(one.done or 0 for one in own),
+        of=sum(one.of for one in own) if all(one.of is not None for one in own) else None,
+        rate=sum(rates) if rates else None,
+        rate_from="the sum of the shards" if rates else "",
+        seconds_left=max(left, default=None),
+        changed=max((one.changed for one in own if one.changed), default=None),
+        process=f"{len(own)} shards: {parts}",
+        counts=dict(counts),
+        usd=sum(usd) if usd else None,
+        **{field: dict(values) for field, values in dicts.items()},
+    )
 
 
 class _Flags:

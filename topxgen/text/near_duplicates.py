@@ -1,62 +1,65 @@
 """Near-duplicate paragraphs by ROUGE-L F1 with every paragraph already kept, most of them skipped by exact bounds.
 
 ROUGE-L F1 of texts of m and n tokens whose longest common subsequence (LCS) has l tokens is 2pr/(p+r) with p = l/m and
-r = l/n (Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries", section 3). It exceeds a threshold t only if
-l > t(m+n)/2, and l is at most the number of tokens that both texts share, counted with multiplicity, so that l > tm/(2-t)
-whatever n is. Hence the prefix filter (Chaudhuri et al. 2006; Xiao et al. 2008, PPJoin): with the tokens of all texts in one
-order, texts that share too few of their first ones, the prefixes, cannot share enough of all. Tokens are ordered by their first
-appearance, the latest first, so that prefixes have the rare ones. For the few remaining pairs rapidfuzz computes l.
+r = l/n (Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries", section 3). rapidfuzz computes l for the few pairs
+that an index takes for candidates: by exact bounds (PrefixIndex), or by MinHash (topxgen/text/minhash.py).
 """
 
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from topxgen.common.registry import Choice, load_choice
 from topxgen.text.words import TOKENIZERS
 
+PREFILTERS: dict[str, Choice] = {
+    "exact": Choice("topxgen.text.near_duplicates:PrefixIndex", "bounds that miss none"),
+    "minhash": Choice("topxgen.text.minhash:MinHashIndex", "MinHash of words: for millions of paragraphs, misses some"),
+}
 _SLACK = 1e-6  # for rounding: no bound may skip a pair above the threshold
 # What of the tokens that an LCS must exceed whatever the other text has is outside the prefix, in the index and in what is looked up.
 # Smaller rests make fewer candidates and longer lists; these leave hardly any candidate that is none (scripts/perf/dedup_speed.py).
 INDEXED_REST, PROBED_REST = 0.75, 0.92
+_BUCKET_BITS = 18
+_MIX, _REPEATED = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03)  # odd constants
 
 
-class _Counted(NamedTuple):
-    """A text: its tokens, `_occurrences` of these, and the numbers of those that kept texts have, the latest first."""
+class Words(NamedTuple):
+    """A text: its tokens, a 64-bit hash of each, in their order (rapidfuzz, too, compares tokens by hashes), and what an index
+    looks it up by."""
 
     tokens: list[str]
-    occurrences: list
-    known: list[int]
-
-
-class _Postings(dict):
-    def __missing__(self, number: int) -> array:
-        self[number] = posting = array("i")
-        return posting
+    hashes: np.ndarray
+    key: Any
 
 
 class NearDuplicates:
     """The kept paragraphs of one language. A near-duplicate is a pair whose ROUGE-L F1 is above `threshold`.
 
-    `tokenizer` is a name in words.TOKENIZERS, or a function from a text to its tokens.
+    `tokenizer` is a name in words.TOKENIZERS, or a function from a text to its tokens; `prefilter` a name in PREFILTERS.
     """
 
-    def __init__(self, threshold: float, tokenizer: str | Callable[[str], list[str]] = "unicode"):
+    def __init__(
+        self,
+        threshold: float,
+        tokenizer: str | Callable[[str], list[str]] = "unicode",
+        prefilter: str = "exact",
+    ):
         self.threshold = threshold
         self._tokenize = TOKENIZERS[tokenizer] if isinstance(tokenizer, str) else tokenizer
-        self._numbers: dict = {}  # a token, or (token, k) of its k-th repetition in a text -> number, by first appearance
-        self._postings = _Postings()  # number -> indices of the kept paragraphs that have it in their prefix
-        self._texts: list[array] = []  # numbers of the tokens of each kept paragraph, in their order
-        self._lengths = array("i")
-        self._rests = array("i")  # tokens that are not in the prefix
+        self._index = load_choice("--dedup_prefilter", prefilter, PREFILTERS)(threshold)
+        self._hashes = array("Q")  # of the kept paragraphs, one after another
+        self._ends = array("q", [0])
         self._names: list[str] = []
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return len(self._names)
 
     def add(self, name: str, text: str) -> None:
         """Keep `text` as `name` without comparing it."""
-        self._add(name, self._counted(text))
+        self._add(name, self._words(text))
 
     def match(self, text: str) -> tuple[str, float] | None:
         """(name, F1) of the first kept paragraph that is a near-duplicate of `text`, or None."""
@@ -64,84 +67,171 @@ class NearDuplicates:
 
     def matches(self, text: str) -> Iterator[tuple[str, float]]:
         """The same of each kept paragraph that is one, in the order in which they were kept."""
-        return self._matches(self._counted(text))
+        return self._matches(self._words(text))
 
     def keep(self, name: str, text: str) -> tuple[str, float] | None:
         """`match`; if that is None, `add` the text."""
-        counted = self._counted(text)
-        duplicate = next(self._matches(counted), None)
+        words = self._words(text)
+        duplicate = next(self._matches(words), None)
         if duplicate is None:
-            self._add(name, counted)
+            self._add(name, words)
         return duplicate
 
-    def _counted(self, text: str) -> "_Counted":
-        tokens = self._tokenize(text)
-        occurrences = _occurrences(tokens)
-        known = [number for number in map(self._numbers.get, occurrences) if number is not None]
-        known.sort(reverse=True)
-        return _Counted(tokens, occurrences, known)
+    def _words(self, text: str) -> Words:
+        tokens = self._tokenize(text) if self.threshold < 1 else []  # no F1 is above 1
+        hashes = np.fromiter(map(hash, tokens), np.int64, len(tokens))
+        return Words(tokens, hashes, self._index.key(tokens, hashes))
+
+    def _add(self, name: str, words: Words) -> None:
+        self._index.add(words.key)
+        self._hashes.frombytes(words.hashes.tobytes())
+        self._ends.append(len(self._hashes))
+        self._names.append(name)
+
+    def _matches(self, words: Words) -> Iterator[tuple[str, float]]:
+        m = len(words.tokens)
+        documents = self._index.candidates(words.key) if m and self._names else ()
+        if not len(documents):
+            return
+        from rapidfuzz.distance import LCSseq
+
+        hashes, threshold = array("Q", words.hashes.tobytes()), self.threshold
+        short = _as_text(hashes)
+        for document in documents.tolist():
+            other = self._hashes[self._ends[document] : self._ends[document + 1]]
+            needed = threshold / 2 * (len(other) + m) - _SLACK
+            cutoff = max(int(needed), 0)
+            if min(len(other), m) <= needed or not LCSseq.similarity(short, _as_text(other), score_cutoff=cutoff):
+                continue
+            lcs = LCSseq.similarity(hashes, other, score_cutoff=cutoff)
+            if lcs and (f1 := rouge_l_f1(lcs, len(other), m)) > threshold:
+                yield self._names[document], f1
+
+
+def _as_text(hashes: array) -> str:
+    """Hashes cut to 20 bits, as characters: their LCS, which is at least that of the hashes, takes a tenth of the time."""
+    codes = (np.frombuffer(hashes, np.uint64) & np.uint64((1 << 20) - 1)).astype("<u4")
+    return codes.tobytes().decode("utf-32-le", "surrogatepass")
+
+
+class PrefixIndex:
+    """Which kept texts can be near-duplicates of a text, by bounds that miss none.
+
+    F1 exceeds a threshold t only if l > t(m+n)/2, and l is at most the number of tokens that both texts share, counted with
+    multiplicity, so that l > tm/(2-t) whatever n is. Hence the prefix filter (Chaudhuri et al. 2006; Xiao et al. 2008, PPJoin):
+    with the tokens of all texts in one order, texts that share too few of their first ones, the prefixes, cannot share enough of
+    all. Tokens are ordered by their first appearance, the latest first, so that prefixes have the rare ones.
+
+    Tokens stand for their buckets, by hash, a repetition in a text for another bucket than the first. Where tokens meet in a
+    bucket, texts seem to share more than they do, which no bound takes amiss.
+    """
+
+    def __init__(self, threshold: float):
+        self._threshold = threshold
+        self._order = np.zeros(1 << _BUCKET_BITS, np.uint32)  # of buckets in prefixes; 0 for one that no kept text has
+        self._first = (1 << 32) - 1  # the order of the next new bucket; later ones come before earlier ones
+        self._postings = _Postings(1 << _BUCKET_BITS)  # the kept texts with a bucket in their prefix
+        self._lengths, self._rests = array("i"), array("i")  # of kept texts: tokens, those outside the prefix
 
     def _bound(self, count: int) -> float:
         """What the LCS of a text of `count` tokens with any other one must exceed."""
-        return self.threshold * count / (2 - self.threshold)
+        return self._threshold * count / (2 - self._threshold)
 
-    def _add(self, name: str, counted: "_Counted") -> None:
-        tokens, occurrences, known = counted
-        numbers, document = self._numbers, len(self._texts)
-        for key in occurrences if len(known) < len(occurrences) else ():
-            if key not in numbers:
-                numbers[key] = len(numbers)
-        rest = int(INDEXED_REST * self._bound(len(tokens)))
-        new = range(len(numbers) - 1, len(numbers) - 1 - len(occurrences) + len(known), -1)
-        postings = self._postings
-        for number in [*new, *known][: len(tokens) - rest]:
-            postings[number].append(document)
-        self._texts.append(array("i", map(numbers.__getitem__, tokens)))
-        self._lengths.append(len(tokens))
+    def key(self, tokens: list[str], hashes: np.ndarray) -> tuple[np.ndarray, int]:
+        """The buckets of a text's tokens in the order of prefixes, and how many of these are in no kept text: they come first."""
+        keys = np.sort(hashes).view(np.uint64)
+        is_repeated = keys[1:] == keys[:-1]
+        if is_repeated.any():
+            places = np.arange(len(keys))
+            firsts = places.copy()
+            firsts[1:][is_repeated] = 0
+            keys = keys + (places - np.maximum.accumulate(firsts)).astype(np.uint64) * _REPEATED
+        buckets = keys * _MIX >> np.uint64(64 - _BUCKET_BITS)
+        order = self._order[buckets]
+        ordered = np.sort(order.astype(np.uint64) << np.uint64(_BUCKET_BITS) | buckets)
+        return (ordered & np.uint64((1 << _BUCKET_BITS) - 1)).view(np.int64), len(order) - np.count_nonzero(order)
+
+    def add(self, key: tuple[np.ndarray, int]) -> None:
+        buckets, new = key
+        if new:
+            self._order[buckets[:new]] = np.arange(self._first - new + 1, self._first + 1, dtype=np.uint32)
+            self._first -= new
+        rest = int(INDEXED_REST * self._bound(len(buckets)))
+        self._postings.add(len(self._lengths), buckets[: len(buckets) - rest])
+        self._lengths.append(len(buckets))
         self._rests.append(rest)
-        self._names.append(name)
 
-    def _matches(self, counted: "_Counted") -> Iterator[tuple[str, float]]:
-        import numpy as np
-        from rapidfuzz.distance import LCSseq
-
-        tokens, occurrences, known = counted
-        m = len(tokens)
-        if not m or not self._texts or self.threshold >= 1:
-            return
+    def candidates(self, key: tuple[np.ndarray, int]) -> np.ndarray:
+        """The numbers of kept texts, in the order in which they were added."""
+        buckets, new = key
+        m = len(buckets)
         rest = int(PROBED_REST * self._bound(m))
-        probed = known[: max(m - rest - (len(occurrences) - len(known)), 0)]  # tokens that no kept text has come first
-        postings = self._postings
-        joined = b"".join([postings[number] for number in probed if number in postings])
-        if not joined:
-            return
-        shared = np.bincount(np.frombuffer(joined, dtype=np.int32), minlength=len(self._texts))
+        postings = self._postings.of(buckets[new : max(m - rest, new)])
+        if not len(postings):
+            return postings
+        shared = np.bincount(postings, minlength=len(self._lengths))
         # What two texts share beyond their prefixes is in the rest of the one whose prefix ends first: of this text (then most is
         # possible for the shortest other one), or of the other one (the longest).
         candidates = np.flatnonzero(shared > min(self._bound(m) - rest, (1 - INDEXED_REST) * m) - _SLACK)
         if not len(candidates):
-            return
+            return candidates
         lengths = np.frombuffer(self._lengths, dtype=np.int32)[candidates]
         rests = np.frombuffer(self._rests, dtype=np.int32)[candidates]
-        needed = self.threshold / 2 * (lengths + m) - _SLACK
-        fits = np.minimum(shared[candidates] + np.maximum(rests, rest), np.minimum(lengths, m)) > needed
-        numbers = None
-        for document, cutoff in zip(candidates[fits].tolist(), needed[fits].tolist(), strict=True):
-            if numbers is None:
-                unknown = len(self._numbers)
-                numbers = array("i", [self._numbers.get(token, unknown) for token in tokens])
-            lcs = LCSseq.similarity(numbers, self._texts[document], score_cutoff=max(int(cutoff), 0))
-            if lcs and (f1 := rouge_l_f1(lcs, self._lengths[document], m)) > self.threshold:
-                yield self._names[document], f1
+        most = np.minimum(shared[candidates] + np.maximum(rests, rest), np.minimum(lengths, m))
+        return candidates[most > self._threshold / 2 * (lengths + m) - _SLACK]
 
 
-def _occurrences(tokens: list[str]) -> list:
-    """Each token as often as it occurs, its repetitions numbered: a, b, (a, 1), (a, 2)."""
-    counts = Counter(tokens)
-    keys = list(counts)
-    if len(keys) < len(tokens):
-        keys += [(token, k) for token, count in counts.items() if count > 1 for k in range(1, count)]
-    return keys
+class _Postings:
+    """Lists of int32 by bucket, in one array. A list has room for 2, 4, 8 … values; when it is full, it moves to the end."""
+
+    def __init__(self, buckets: int):
+        self._starts, self._counts = np.zeros(buckets, np.int64), np.zeros(buckets, np.int32)
+        self._pool, self._used = np.empty(1 << 12, np.int32), 0
+
+    def of(self, buckets: np.ndarray) -> np.ndarray:
+        """The lists of `buckets`, one after another."""
+        starts, pool = self._starts[buckets], memoryview(self._pool)
+        ends = starts + self._counts[buckets]
+        return np.frombuffer(
+            b"".join([pool[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]), np.int32
+        )
+
+    def add(self, value: int, buckets: np.ndarray) -> None:
+        """Append `value` to each of the lists, once where `buckets` names one twice in a row."""
+        is_first = np.ones(len(buckets), bool)
+        np.not_equal(buckets[1:], buckets[:-1], out=is_first[1:])
+        buckets = buckets[is_first]
+        counts = self._counts[buckets]
+        is_full = (counts & (counts - 1) == 0) & (counts != 1)
+        if is_full.any():
+            self._move(buckets[is_full], counts[is_full])
+        self._pool[self._starts[buckets] + counts] = value
+        self._counts[buckets] = counts + 1
+
+    def _move(self, buckets: np.ndarray, counts: np.ndarray) -> None:
+        rooms = np.maximum(2 * counts, 2)
+        ends = self._used + np.cumsum(rooms)
+        if ends[-1] > len(self._pool):
+            self._compact(int(rooms.sum()))
+            ends = self._used + np.cumsum(rooms)
+        starts, pool, moved = ends - rooms, self._pool, np.flatnonzero(counts)
+        places = self._starts[buckets[moved]].tolist(), starts[moved].tolist(), counts[moved].tolist()
+        for before, now, count in zip(*places, strict=True):
+            pool[now : now + count] = pool[before : before + count]
+        self._starts[buckets] = starts
+        self._used = int(ends[-1])
+
+    def _compact(self, needed: int) -> None:
+        """A larger array, without the room that lists have left behind."""
+        buckets = np.flatnonzero(self._counts)
+        counts = self._counts[buckets].astype(np.int64)
+        ends = np.cumsum(1 << np.ceil(np.log2(np.maximum(counts, 2))).astype(np.int64))
+        self._used = int(ends[-1]) if len(ends) else 0
+        before, starts = self._starts[buckets], np.append(0, ends)[:-1]
+        old, self._pool = self._pool, np.empty(max(len(self._pool), 3 * (self._used + needed) // 2), np.int32)
+        places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        self._pool[places + np.repeat(starts, counts)] = old[places + np.repeat(before, counts)]
+        self._starts[buckets] = starts
 
 
 def rouge_l_f1(lcs: int, reference_length: int, candidate_length: int) -> float:

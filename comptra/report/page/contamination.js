@@ -180,7 +180,7 @@ page.sections.contamination = async function (element, data, page) {
       const options = [...new Set(data.hits.map(values[key]))];
       if (options.length < 2) continue;
       selects[key] = el("select", { onchange: (event) => { filters[key] = event.target.value; filters.id = ""; limit = AT_ONCE; draw(); page.replace("contamination", filters); } },
-        el("option", { value: "" }, "all"), options.map((value) => el("option", { value }, names[key] ? names[key][value] : value)));
+        el("option", { value: "" }, "all"), options.map((value) => el("option", { value }, names[key] ? names[key][value] : page.plainly(value))));
     }
     more.addEventListener("click", () => { limit += AT_ONCE; draw(); });
 

@@ -87,7 +87,7 @@ const hours = (seconds) => (seconds >= 3600 ? `${(seconds / 3600).toFixed(1)} h`
 
 /* When stages ran, from their manifests; languages of a stage are on one line. */
 function work(page, parts) {
-  const name = (part) => [part.stage, part.folder === "." ? "" : part.folder.replace(/_\d+_shot_seed_.*$/, "")].filter(Boolean).join(", ");
+  const name = (part) => [part.stage, part.folder === "." ? "" : page.plainly(part.folder.replace(/_\d+_shot_seed_.*$/, ""))].filter(Boolean).join(", ");
   const rows = parts.map((part) => ({ ...part, name: name(part), from: new Date(part.started), to: new Date(part.finished) })).sort((a, b) => a.from - b.from);
   const names = [...new Set(rows.map((row) => row.name))];
   const shown = rows.filter((row) => names.indexOf(row.name) < 60);
@@ -107,7 +107,7 @@ function work(page, parts) {
 page.sections.distributions = function (element, data, page) {
   const folders = new Set([...data.pairs, ...data.repetition].map((one) => one.folder));
   const many = new Set(data.pairs.map((one) => one.folder)).size > 1 || new Set(data.repetition.map((one) => one.folder)).size > 1;
-  const label = (one) => (many && folders.size > 1 ? `${one.language}, ${one.folder}` : one.language);
+  const label = (one) => page.plainly(many && folders.size > 1 ? `${one.language}, ${one.folder}` : one.language);
   const stages = new Set(data.pairs.map((one) => one.stage));
   if (data.pairs.length) {
     page.add(element, page.el("p", {}, `Of ${stages.has("decontaminated") ? "the pairs that are left after decontamination" : "the pairs"}${stages.size > 1 ? ", where there was one, else of all pairs" : ""}: `,

@@ -25,7 +25,7 @@ function outcomes(funnels, label) {
 page.sections.funnel = function (element, data, page) {
   const folders = new Set(data.funnels.map((one) => one.folder));
   const meaning = (reason) => (Object.hasOwn(data.reasons, reason) ? data.reasons[reason] : null);
-  const label = (one) => (folders.size > 1 ? `${one.language}, ${one.folder}` : one.language);
+  const label = (one) => page.plainly(folders.size > 1 ? `${one.language}, ${one.folder}` : one.language);
   const detail = page.el("div", {});
   const select = page.el("select", { id: "funnel-of", onchange: () => choose(data.funnels[select.value], null, true) },
     data.funnels.map((one, i) => page.el("option", { value: i }, label(one))));

@@ -64,6 +64,9 @@ const page = (() => {
     return nodes;
   }
 
+  /* The same as a string, for charts, options and labels. */
+  const plainly = (string) => marked(String(string ?? "")).map((node) => node.textContent ?? node).join("");
+
   /* Text of a language as an element of its own direction; `languageName` may be missing. Invisible characters are shown as marks. */
   function text(string, languageName) {
     const { code, dir } = language(languageName);
@@ -328,5 +331,5 @@ const page = (() => {
     });
   }
 
-  return { sections, colors, el, add, text, marked, language, hasFont, number, share, table, chart, data, library, show, replace, fragment, render, announce, start };
+  return { sections, colors, el, add, text, marked, plainly, language, hasFont, number, share, table, chart, data, library, show, replace, fragment, render, announce, start };
 })();

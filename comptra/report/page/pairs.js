@@ -220,13 +220,13 @@ page.sections.pairs = async function (element, data, page) {
   const controls = {
     q: el("input", { type: "search", placeholder: "words, \"a phrase\", an id", spellcheck: "false" }),
     diacritics: el("input", { type: "checkbox" }),
-    language: select([["", "all"], ...totals(1, (name) => name)]),
+    language: select([["", "all"], ...totals(1, page.plainly)]),
     state: select([["", "all"], ...totals(2, (name) => NAMES[name]), ...(anyHitKept ? [["overlap", "overlaps a test set"]] : [])]),
     reason: select([["", "all"], ...totals(3, plain).sort((a, b) => a[1].localeCompare(b[1]))]),
     topic: el("input", { type: "text", list: "pairs-topics", spellcheck: "false" }),
     min: el("input", { type: "number", step: "any" }),
     max: el("input", { type: "number", step: "any" }),
-    folder: select([["", "all"], ...data.sources.map((source) => [source.name, source.name])]),
+    folder: select([["", "all"], ...data.sources.map((source) => [source.name, page.plainly(source.name)])]),
   };
   const labels = { q: "Search", diacritics: "Match diacritics", language: "Language", state: "State", reason: "Reason", topic: "Topic", min: "Score from", max: "to", folder: "Folder" };
   const isShown = {

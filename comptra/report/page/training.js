@@ -136,7 +136,7 @@ function detail(training) {
 page.sections.training = function (element, data) {
   const trainings = data.trainings;
   element.append(overview(trainings));
-  const compared = trainings.flatMap((one) => points((one.held_out.loss || {})[""] || [], { line: one.folder }));
+  const compared = trainings.flatMap((one) => points((one.held_out.loss || {})[""] || [], { line: page.plainly(one.folder) }));
   if (trainings.length > 1 && compared.length) element.append(curves("Held-out loss of all trainings", "loss", compared, null));
   const parts = new Map();
   for (const [i, training] of trainings.entries()) {

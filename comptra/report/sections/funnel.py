@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from comptra.report import Options
 from topxgen.common.reservoir import Reservoir
 from topxgen.runs.counts import Funnel, Step, funnels
-from topxgen.runs.folders import relative
+from topxgen.runs.folders import code_of, relative
 from topxgen.runs.reading import Problems
 from topxgen.runs.rows import NOT_CHOSEN, Row
 from topxgen.runs.training_data import TrainingData, training_data
@@ -174,7 +174,7 @@ def _training(root: Path, one: TrainingData, found: list[Funnel]) -> dict:
 
 
 def _headlines(found: list[Funnel], options: Options) -> None:
-    options.headline("languages", len({one.language for one in found}), f"#{NAME}")
+    options.headline("languages", len({code_of(one.language) for one in found}), f"#{NAME}")
     seen, paragraphs, pairs = set(), 0, 0
     for one in found:
         shared = one.generation, one.language  # by several back-translators

@@ -223,6 +223,15 @@ def test_a_language_with_the_name_of_a_property_of_all_objects(look, run, browse
         assert browser.faults() == [] and not browser.all(".body > p.bad")
 
 
+def test_names_of_folders_cannot_turn_the_text_around_them(look, run, browser):
+    for path in (run / PAIRS, run / "train-worse"):
+        shutil.copytree(path, path.with_name(f"{path.name}\u202egnorw\x07"))
+    look(run)
+    texts = "[...document.querySelectorAll('main, main *')].map((one) => one.ariaLabel + one.textContent).join()"
+    seen = browser.run(f"return {texts}")
+    assert "U+202Egnorw" in seen and "\u202e" not in seen and "\x07" not in seen
+
+
 def test_links_that_name_what_is_not_there(look, run, browser):
     look(run)
     page = Path(browser.address.removeprefix("file://"))

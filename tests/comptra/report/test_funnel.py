@@ -98,6 +98,15 @@ def test_nothing_to_show(tmp_path):
     assert collect(tmp_path)[0] is None
 
 
+def test_two_names_of_a_language_are_one(tmp_path):
+    for name in ("Basque", "eus_Latn", "Urdu"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "Kaixo.", "id": "x-0.0"}\n')
+        (tmp_path / f"manifest_generate_{name}.json").write_text("{}")
+    options = Options()
+    assert len(funnel.collect(find(tmp_path), options)["funnels"]) == 3
+    assert next(one.value for one in options.headlines if one.label == "languages") == 2
+
+
 def test_long_texts_are_cut_and_many_reasons_share_the_room(tmp_path):
     names = [f"reason_{i}" for i in range(400)]
     rejects = [

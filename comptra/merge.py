@@ -1,0 +1,93 @@
+"""The shards of main.py as one run: their responses together and their lines in the order of the benchmark; the ordinary run, which
+then has everything on disk, writes what is left, such as the manifest. No LLM is loaded."""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack
+from filecmp import cmp
+from itertools import chain, zip_longest
+from pathlib import Path
+
+from comptra.config import configurations
+from comptra.runner import MANIFEST, SETTINGS, translate_all
+from topxgen.common import checksums, provenance, shards
+from topxgen.common.errors import UsageError
+from topxgen.common.files import partial, read_json, read_placed_jsonl, remove, replacing
+from topxgen.common.locks import OutputLock
+from topxgen.common.merging import Place, id_key, lines_of, places_in
+from topxgen.common.translation_folders import RESPONSES
+from topxgen.inference.response_cache import ResponseRecord
+
+logger = logging.getLogger(__name__)
+
+
+def merge_runs(args: argparse.Namespace, command: list[str], works: list[shards.Work]) -> bool:
+    """Merge the runs of one command, one for each model and direction; whether all their shards are finished, else nothing is done.
+
+    `args`: the flags of the command for the whole directory. Raises UsageError if shards have different settings.
+    """
+    lines = [line for work in works for line in work.unfinished(_is_finished)]
+    for line in dict.fromkeys(lines):
+        logger.warning(line)
+    if lines:
+        return False
+    for work in works:
+        folder = args.output_dir / work.folder
+        of_shards = [one for _, one in work.split() if one is not None]
+        _check_settings(folder, of_shards)
+        with ExitStack() as locks:
+            for path in (folder, *(one.folder for one in of_shards)):
+                locks.enter_context(OutputLock(path))
+            _merge_files(folder, [one.folder for one in of_shards], steps=args.steps)
+    return translate_all(configurations(args), command) == 0
+
+
+def _is_finished(one: shards.Noted) -> bool:
+    manifest = read_json(one.folder / MANIFEST)
+    return bool(manifest) and not manifest.get("unanswered_prompts")
+
+
+def _check_settings(folder: Path, of_shards: list[shards.Noted]) -> None:
+    every = [provenance.read_settings(one.folder / SETTINGS) for one in of_shards]
+    common = [{key: value for key, value in settings.items() if key != shards.SETTING} for settings in every]
+    for one, settings in zip(of_shards, common, strict=True):
+        if differing := [key for key in settings | common[0] if settings.get(key) != common[0].get(key)]:
+            raise UsageError(
+                f"shard {one.folder} has other settings than {of_shards[0].folder} ({', '.join(differing)}) and cannot be merged with "
+                "it: move one of them away"
+            )
+    if (folder / "translate_0.jsonl").exists():
+        provenance.check_settings(folder / SETTINGS, common[0])
+
+
+def _merge_files(folder: Path, of_shards: list[Path], steps: int) -> None:
+    """Responses; and lines of whole sentences, which divided ones do not have: they are put together from the responses."""
+
+    def read(path: Path) -> Iterator[Place]:
+        for _, offset, size, record in read_placed_jsonl(path, ResponseRecord):
+            yield Place(offset, size, id_key(record["id"]), bool(record.get("error")))
+
+    paths = [folder / RESPONSES, *(shard / RESPONSES for shard in of_shards)]
+    if any(path.exists() for path in paths):
+        _replace(folder, RESPONSES, lines_of(paths, places_in(paths, read).first_of_each()))
+    for name in () if steps else ("translate_0.jsonl", "draft_0.jsonl"):
+        paths = [shard / name for shard in of_shards]
+        if all(path.exists() for path in paths):
+            with ExitStack() as stack:
+                files = [stack.enter_context(open(path, "rb")) for path in paths]
+                _replace(folder, name, filter(None, chain.from_iterable(zip_longest(*files))))
+
+
+def _replace(folder: Path, name: str, lines: Iterator[bytes]) -> None:
+    """Write a file, and remove the manifest first if that changes it."""
+    path = folder / name
+    new = partial(path).with_suffix(".merged")
+    with replacing(new, "wb") as file:
+        file.writelines(lines)
+    if path.exists() and cmp(new, path, shallow=False):
+        new.unlink()
+        return
+    remove(folder / MANIFEST)
+    checksums.drop(path)
+    new.replace(path)

@@ -1,0 +1,163 @@
+"""Make one run of the shards of a run (--num_shards): what one process would have left, in the directory itself.
+
+    python scripts/merge.py outputs/gemma
+    python scripts/merge.py outputs/gemma outputs/translations
+
+Shards stay as they are, and no model is asked or loaded. What is equal to one run's:
+
+- generation: paragraphs and rejects, byte for byte, up to the first prompt that no shard has answered; after it the same order
+  without the prompts that are missing. Near-duplicates are judged anew, with the texts of all shards. The responses are those of one
+  run and more, in the order of the prompts.
+- translations: the pairs in the order of the paragraphs; byte for byte those of one run if the shards translated the merged
+  paragraphs (--stages translate after a merge), else up to what other sentences in a batch change. The same is true of scores.
+- decontamination, main.py: all files, byte for byte, but for commands and times in manifests and reports.
+
+Shards that are missing or not finished are named, with the command that finishes them: merge again after it, the result is that of
+merging once at the end. The directory is a run as any other, which datagen.py goes on with; so do shards, also with another
+--num_shards or a larger --number_of_instructions.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from topxgen.common import shards
+from topxgen.common.cli import Parser, run_main
+from topxgen.common.errors import UsageError
+from topxgen.common.locks import OutputLock
+from topxgen.experiments.stages import STAGES
+
+EXIT_INCOMPLETE = 3
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        __doc__, incomplete="shards are missing or not finished, or there are fewer paragraphs than were asked for"
+    )
+    parser.add_argument(
+        "directories",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="output directories with a folder of shards, or with directories that have one",
+    )
+    return parser
+
+
+def whole_directories(root: Path) -> Iterator[Path]:
+    """The directories at or below `root` that have shards; those in shards are not looked for."""
+    for name, folders, _ in os.walk(root):
+        if shards.FOLDER in folders:
+            folders.remove(shards.FOLDER)
+            if any(shards.folders(Path(name))):
+                yield Path(name)
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+
+
+def parsed(script: str, command: list[str], output_dir: Path, stages: list[str] | None = None) -> argparse.Namespace:
+    """The flags of a shard's command, for the whole directory."""
+    sys.argv = [f"{script}.py", *command]  # what manifests record: the command that goes on with the directory
+    args = STAGES[script].parser.load()().parse_args(command)
+    args.output_dir = output_dir
+    if stages is not None:
+        args.stages = stages
+    return args
+
+
+def merge_datagen(folder: Path, works: list[shards.Work]) -> bool:
+    """The works of datagen.py: paragraphs first, of languages that one command wrote together."""
+    from topxgen.generation.merge import merge_generation, merge_translations
+    from topxgen.generation.plan import GenerationConfig
+
+    complete = True
+    generated = [work for work in works if work.stage == "generate"]
+    translated = [work for work in works if work.stage != "generate"]
+
+    def place(work: shards.Work) -> tuple[Path, str]:
+        return work.folder, work.part
+
+    groups = [
+        (merge_generation, "generate", list(group)) for _, group in groupby(sorted(generated, key=_command), _command)
+    ]
+    groups += [
+        (merge_translations, "translate", list(group)) for _, group in groupby(sorted(translated, key=place), place)
+    ]
+    for merge, stage, group in groups:
+        stages = [stage] if stage == "generate" else [work.stage for work in group]
+        args = parsed("datagen", _command(group[0]), folder, stages)
+        if stage == "translate":
+            args.translate_dir = group[0].folder.name
+        config = GenerationConfig(args)
+        with _locked(folder, group, config.locked_parts):
+            complete &= merge(config, group)
+    return complete
+
+
+def merge_decontamination(folder: Path, works: list[shards.Work]) -> bool:
+    from topxgen.decontamination.merge import merge_languages
+
+    complete = True
+    for command, group in groupby(sorted(works, key=_command), _command):
+        of_command = list(group)
+        with _locked(folder, of_command, [work.part for work in of_command]):
+            complete &= merge_languages(parsed("decontamination", command, folder), of_command)
+    return complete
+
+
+def merge_main(folder: Path, works: list[shards.Work]) -> bool:
+    from comptra.merge import merge_runs
+
+    complete = True
+    for command, group in groupby(sorted(works, key=_command), _command):
+        complete &= merge_runs(parsed("main", command, folder), sys.argv, list(group))
+    return complete
+
+
+def _command(work: shards.Work) -> list[str]:
+    """Of the whole directory."""
+    return shards.without_flags(work.newest.note["command"], "--num_shards", "--shard_index")
+
+
+@contextmanager
+def _locked(folder: Path, works: list[shards.Work], parts: list[str]) -> Iterator[None]:
+    """Keep other processes from what is merged. Raises DirectoryLocked, naming the process, while a shard is at work."""
+    with ExitStack() as locks:
+        for part in parts:
+            locks.enter_context(OutputLock(folder, part))
+        for root, part in sorted({(one.root, work.part) for work in works for one in work.noted}):
+            locks.enter_context(OutputLock(root, part))
+        yield
+
+
+def merge(args: argparse.Namespace) -> int:
+    complete = True
+    for root in args.directories:
+        if not root.is_dir():
+            raise UsageError(f"{root} is not a directory; pass the --output_dir of a run")
+        if not (found := list(whole_directories(root))):
+            raise UsageError(
+                f"{root} has no {shards.FOLDER} folder with shards, as --num_shards leaves them; pass another directory"
+            )
+        for folder in found:
+            by_script: dict[str, list[shards.Work]] = {}
+            for work in shards.works(folder):
+                by_script.setdefault(work.script, []).append(work)
+            for script, works in by_script.items():
+                complete &= MERGES[script](folder, works)
+    return 0 if complete else EXIT_INCOMPLETE
+
+
+MERGES = {"datagen": merge_datagen, "decontamination": merge_decontamination, "main": merge_main}
+
+
+def main() -> int:
+    return run_main(build_parser(), merge, "the shards are unchanged; re-run the same command")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

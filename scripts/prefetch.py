@@ -1,0 +1,104 @@
+"""Download everything that runs load from elsewhere into one folder, for nodes without internet.
+
+    python scripts/prefetch.py configs/runs/topxgen.yaml --folder /shared/topxgen
+    python scripts/prefetch.py configs/runs/topxgen.yaml --folder /shared/topxgen --check
+    source /shared/topxgen/env.sh    # in a job on a node without internet
+
+Models, tokenizers, data sets, metrics and sacreBLEU's tokenizers: of each repository only the files that are used, of data
+sets the languages of the run. Every file is compared with the size and digest that the Hub lists. Started again, it goes on with
+what is missing. What cannot be had, such as a gated repository whose terms are not accepted, is listed at the end, all at
+once. The folder has the layout of HF_HOME and may be copied to another machine. Experiments and rounds are run files, too.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from topxgen.common import flag_rules
+from topxgen.common.cli import FLAG, Parser, run_main
+from topxgen.common.console import aligned, show
+from topxgen.common.flag_rules import Rule
+from topxgen.common.locks import OutputLock
+from topxgen.experiments import fetching
+from topxgen.experiments.assets import Asset, assets, read_commands
+
+EXIT_INCOMPLETE = 3
+RULES = (Rule(("hashes",), "--check", lambda args: args.check),)
+
+
+def build_parser() -> Parser:
+    parser = Parser(__doc__, incomplete="something that the runs need is missing or damaged")
+    parser.add_argument("files", nargs="+", type=Path, metavar="RUN.yaml", help="run files, experiments or rounds")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="where to, in the layout of HF_HOME [$HF_HOME, else ~/.cache/huggingface]",
+    )
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
+        help="values instead of the files': name=value of one at the top, section.flag=value",
+    )  # fmt: skip
+    parser.add_argument("--check", **FLAG, help="download nothing and ask no network: say what is missing")
+    parser.add_argument("--hashes", **FLAG, help="--check: also read each file and compare its digest")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    flag_rules.check(RULES, args)
+    found = [command for file in args.files for command in read_commands(file, args.set)]
+    if args.check:
+        return check(args, assets(found, args.folder))
+    from huggingface_hub import constants
+
+    folder = args.folder or Path(constants.HF_HOME)
+    with OutputLock(folder, "prefetch", flag="--folder"):
+        fetching.quiet_downloads()
+        fetcher = fetching.Fetcher(folder)
+        rows = fetcher.fetch(found)
+        script = fetching.write_environment(folder)
+    code = report(rows, fetcher.problems)
+    show(f"{script}: source it in jobs on nodes without internet\n\n{fetching.environment()}")
+    return code
+
+
+def check(args: argparse.Namespace, rows: list[Asset]) -> int:
+    from huggingface_hub import constants
+
+    folder = args.folder or Path(constants.HF_HOME)
+    whole = fetching.is_intact if args.hashes else fetching.has_size
+    return report(rows, dict(fetching.damaged(folder, whole)))
+
+
+def report(rows: list[Asset], problems: dict[str, str]) -> int:
+    """Print a table of all, and what is missing or wrong; the exit code."""
+    table = [["", "kind", "name", "for", "MB", "commit"]]
+    lines = []
+    for asset in rows:
+        problem = problems.get(asset.name) or asset.problem
+        users = ", ".join(dict.fromkeys(asset.stages))
+        table.append(
+            [
+                "missing" if problem else "ok",
+                asset.kind,
+                asset.name,
+                users,
+                f"{asset.size / 1e6:,.1f}",
+                asset.revision[:8],
+            ]
+        )
+        if problem:
+            remedy = f"; {asset.remedy}" if asset.remedy and asset.name not in problems else ""
+            lines.append(f"{asset.kind} {asset.name} (for {users}): {problem}{remedy}")
+    show("\n".join(aligned(table, left=4)))
+    show(f"\n{len(lines)} of {len(rows)} missing:\n" + "\n".join(lines) if lines else f"\nall {len(rows)} are there")
+    return EXIT_INCOMPLETE if lines else 0
+
+
+def main() -> int:
+    return run_main(build_parser(), run, "what is downloaded is kept; start again to go on")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""decontamination.py in shards: merged, its files are those of one run."""
+
+import json
+import random
+
+from tests.decontamination.test_decontamination import LEAKS, benchmark_dir, data, record  # noqa: F401 (a fixture)
+from tests.support.runs import in_process
+
+
+def decontaminate(folder, benchmarks, *more, check=0):
+    words = ("--benchmarks", "flores", "--benchmark_dir", benchmarks, "--allow_partial_benchmark", "--num_workers", 1)
+    result = in_process("decontamination.py", "--input_dir", folder, *words, *more)
+    assert result.returncode == check, result.stderr
+    return result
+
+
+def merge(folder, check=0):
+    result = in_process("scripts/merge.py", folder)
+    assert result.returncode == check, result.stderr
+    return result.stderr
+
+
+def pairs(tmp_path, count=40):
+    rng = random.Random(1)
+    lines = []
+    for number in range(count):
+        leak = rng.choice([*LEAKS["Basque"], *["Itsasoa lasai zegoen."] * 3])
+        translations = [rng.choice([*LEAKS["English"], *["The sea was calm."] * 4])]
+        lines.append("{not json" if number in (7, 31) else record(number, [leak], translations))
+    return data(tmp_path, lines)
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
+
+
+def without_run(value, *more):
+    """A manifest or report without what is of a run: times, commands, versions."""
+    gone = ("started", "finished", "command", "versions", "modified_ns", *more)
+    if isinstance(value, dict):
+        return {key: without_run(item, *more) for key, item in value.items() if key not in gone}
+    return value
+
+
+def test_files_manifest_and_report_are_those_of_one_run(tmp_path, benchmark_dir):  # noqa: F811
+    folder = pairs(tmp_path)
+    decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "one")
+    for index in (2, 0):
+        decontaminate(
+            folder, benchmark_dir, "--output_dir", tmp_path / "out", "--num_shards", 3, "--shard_index", index
+        )
+    said = merge(tmp_path / "out", check=3)
+    assert "shard 0001-of-0003 is missing (decontaminate of Basque): python decontamination.py" in said
+    assert not (tmp_path / "out" / "Basque_translate_filtered.jsonl").exists()
+    decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "out", "--num_shards", 3, "--shard_index", 1)
+    merge(tmp_path / "out")
+    one, merged = tmp_path / "one", tmp_path / "out"
+    assert files(one) == files(merged) and len(files(one)) == 3 and all(files(one).values())
+
+    def read(path):
+        text = path.read_text().replace(str(path.parent), "DIR")
+        return without_run(json.loads(text))
+
+    assert read(one / "decontamination_report.json") == read(merged / "decontamination_report.json")
+    assert read(one / "manifest_decontaminate_Basque.json") == read(merged / "manifest_decontaminate_Basque.json")
+    merge(tmp_path / "out")
+    assert files(one) == files(merged)
+    verified = in_process("scripts/verify.py", tmp_path / "out")
+    assert verified.returncode == 0, verified.stdout
+    # One run finds nothing to do, and continues the report.
+    decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "out")
+    assert files(one) == files(merged)
+
+
+def test_more_shards_than_lines_and_a_changed_input(tmp_path, benchmark_dir):  # noqa: F811
+    folder = pairs(tmp_path, count=3)
+    decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "one")
+    for index in range(5):
+        decontaminate(folder, benchmark_dir, "--num_shards", 5, "--shard_index", index)
+    merge(folder)
+    own = {name: content for name, content in files(folder).items() if name in files(tmp_path / "one")}
+    assert own == files(tmp_path / "one")
+    with open(folder / "Basque_translate.jsonl", "a") as file:
+        file.write(json.dumps(record(99, ["Bai."], ["Yes."])) + "\n")
+    assert "is not what the shards have read" in merge(folder, check=2)
+    decontaminate(folder, benchmark_dir, "--num_shards", 5, "--shard_index", 0)
+    assert "has another input than" in merge(folder, check=2)
+
+
+def test_reports_of_ones_own_and_audits_are_the_merges(tmp_path, benchmark_dir):  # noqa: F811
+    folder = pairs(tmp_path, count=3)
+    shard = ("--num_shards", 2, "--shard_index", 0)
+    for flag in (("--audit",), ("--report", tmp_path / "r")):
+        said = decontaminate(folder, benchmark_dir, *shard, *flag, check=2).stderr
+        assert "does not go with --num_shards" in said

@@ -1,0 +1,81 @@
+"""Shards of a run: status sums them until they are merged; nothing counts them twice."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.generation.test_api_runs import Writer, answer, command
+from tests.support import api_server
+from tests.support.api_server import KEY
+from tests.support.runs import ROOT, datagen, in_process
+from topxgen.common.locks import OutputLock
+from topxgen.runs.folders import find
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """Paragraphs and pairs of two shards, of which one has not scored them."""
+    folder = tmp_path_factory.mktemp("split")
+    with pytest.MonkeyPatch.context() as patch, Writer(delay=0) as server:
+        patch.setattr(api_server, "answer", answer)
+        patch.setenv("OPENAI_API_KEY", KEY)
+        datagen(*command(server, folder, "--num_shards", 2, "--shard_index", 0))
+        datagen(*command(server, folder, "--num_shards", 2, "--shard_index", 1, "--stages", "generate", "translate"))
+    return folder
+
+
+def status(folder):
+    result = in_process("scripts/status.py", folder, "--json")
+    assert result.returncode == 0, result.stderr
+    return {(stage["stage"], stage["folder"]): stage for stage in json.loads(result.stdout)["stages"]}
+
+
+def test_status_sums_shards_until_they_are_merged(split):
+    stages = status(split)
+    own = stages["generate", "shards/*-of-0002"]
+    assert (own["done"], own["of"], own["state"], own["process"]) == (40, 40, "finished", "2 shards: 2 finished")
+    assert stages["translate", "shards/*-of-0002/writer-1"]["done"] == 40
+    assert len(stages) == 2
+    run = find(split)
+    assert not run.generations and not run.back_translations
+    assert any("has 2 shards that are not merged, and not shown" in problem for problem in run.problems)
+
+    merged = in_process("scripts/merge.py", split)
+    assert merged.returncode == 0, merged.stderr
+    stages = status(split)
+    assert stages["generate", "."]["done"] == 40 and stages["translate", "writer-1"]["done"] == 40
+    assert not any("shards" in folder for _, folder in stages)
+    run = find(split)
+    assert run.generations == (split,) and [one.folder for one in run.back_translations] == [split / "writer-1"]
+    assert run.problems == ()
+    with OutputLock(split / "shards" / "0001-of-0002", "Basque", note={"stages": ["generate"], "paragraphs": 30}):
+        stages = status(split)
+        assert stages["generate", "shards/*-of-0002"]["done"] == 20  # at work again
+    shard = find(split / "shards" / "0001-of-0002")  # what is asked for is shown
+    assert len(shard.generations) == 1
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from topxgen.common.locks import OutputLock
+lock = OutputLock(Path(sys.argv[1]), "Basque")
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_nothing_is_merged_while_a_shard_is_at_work(split):
+    folder = split / "shards" / "0001-of-0002"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            refused = in_process("scripts/merge.py", split)
+        finally:
+            process.kill()
+    assert refused.returncode == 2
+    assert f"Basque in {folder} is in use by process {process.pid}" in refused.stderr

@@ -1,0 +1,168 @@
+"""A Hub over a folder, which speaks as much of its API as huggingface_hub's client needs to download.
+
+The folder holds models/org/name/… and datasets/org/name/…; a commit is a digest of a repository's files. It can refuse, cut
+off, damage and delay, and it records what was asked for.
+"""
+
+import hashlib
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+LFS = (".safetensors", ".bin", ".parquet", ".model", ".pt", ".ckpt")  # what the Hub keeps with Git LFS
+TOKEN = "hf_token"
+
+
+class HubServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, root: Path):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.root = root
+        self.gated: set[str] = set()  # repositories that only TOKEN opens
+        self.cut: dict[str, int] = {}  # file -> how many of its next transfers end in the middle
+        self.damaged: dict[str, int] = {}  # file -> how many of its next transfers have a flipped bit
+        self.stalled: dict[str, threading.Event] = {}  # file -> its transfers wait in the middle until this is set
+        self.waiting = threading.Event()  # one of them does
+        self.sent: list[str] = []  # files that were sent to their ends, behind the repository
+        self.asked: list[str] = []  # methods and paths
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def files(self, kind: str, name: str) -> dict[str, Path] | None:
+        folder = self.root / kind / name
+        if not folder.is_dir():
+            return None
+        return {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+
+    def commit(self, kind: str, name: str) -> str:
+        listed = [(path, _digests(file)) for path, file in self.files(kind, name).items()]
+        return hashlib.sha1(repr(listed).encode()).hexdigest()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for event in self.stalled.values():
+            event.set()
+        self.shutdown()
+        self.server_close()
+
+
+def _digests(path: Path) -> tuple[int, str, str]:
+    """(size, SHA-256, object id of Git) of a file."""
+    data = path.read_bytes()
+    return len(data), hashlib.sha256(data).hexdigest(), hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: HubServer
+
+    def log_message(self, *_) -> None: ...
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.server.asked.append(f"{self.command} {path}")
+        if match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(/.*)?", path):
+            return self._api(match[1], match[2], match[3] or "")
+        if match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            return self._resolve("datasets" if match[1] else "models", match[2], match[4], body)
+        return self._send(200 if path == "/" else 404, b"")
+
+    def _refused(self, kind: str, name: str) -> bool:
+        if self.server.files(kind, name) is None:
+            self._send(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
+            return True
+        if name in self.server.gated and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._send(403, b'{"error": "Access is restricted"}', {"X-Error-Code": "GatedRepo"})
+            return True
+        return False
+
+    def _api(self, kind: str, name: str, rest: str) -> None:
+        if rest == "/auth-check":
+            return None if self._refused(kind, name) else self._send(200, b"{}")
+        if self.server.files(kind, name) is None:
+            return self._refused(kind, name)
+        siblings, tree = [], []
+        for path, file in self.server.files(kind, name).items():
+            size, sha256, oid = _digests(file)
+            lfs = {"size": size, "sha256": sha256, "pointerSize": 134} if path.endswith(LFS) else None
+            siblings.append({"rfilename": path, "size": size, "blobId": oid} | ({"lfs": lfs} if lfs else {}))
+            own = {"lfs": {"size": size, "oid": sha256, "pointerSize": 134}} if lfs else {}
+            tree.append({"type": "file", "path": path, "size": size, "oid": oid} | own)
+        if rest.startswith("/tree/"):
+            return self._send(200, json.dumps(tree).encode())
+        gated = "manual" if name in self.server.gated else False
+        info = {
+            "id": name,
+            "sha": self.server.commit(kind, name),
+            "siblings": siblings,
+            "gated": gated,
+            "private": False,
+        }
+        return self._send(200, json.dumps(info | {"downloads": 0, "likes": 0, "tags": []}).encode())
+
+    def _resolve(self, kind: str, name: str, path: str, body: bool) -> None:
+        if self._refused(kind, name):
+            return
+        file = self.server.files(kind, name).get(path)
+        commit = {"X-Repo-Commit": self.server.commit(kind, name)}
+        if file is None:
+            return self._send(404, b"", commit | {"X-Error-Code": "EntryNotFound"})
+        size, sha256, oid = _digests(file)
+        etag = sha256 if path.endswith(LFS) else oid
+        headers = commit | {"ETag": f'"{etag}"', "X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(size)}
+        data, code = bytearray(file.read_bytes()), 200
+        if span := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            start = int(span[1])
+            headers["Content-Range"], data, code = f"bytes {start}-{size - 1}/{size}", data[start:], 206
+        if body and self._once(self.server.damaged, path):
+            data[len(data) // 2] ^= 1
+        self._send(code, bytes(data), headers, (name, path) if body else None, body)
+
+    def _once(self, table: dict[str, int], path: str) -> bool:
+        table[path] = table.get(path, 0) - 1
+        return table[path] >= 0
+
+    def _send(
+        self,
+        code: int,
+        data: bytes,
+        headers: dict | None = None,
+        sent: tuple[str, str] | None = None,
+        body: bool = True,
+    ) -> None:
+        self.send_response(code)
+        for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if not body or self.command == "HEAD":
+            return
+        half = len(data) // 2
+        self.wfile.write(data[:half])
+        self.wfile.flush()
+        path = sent[1] if sent else ""
+        if sent and self._once(self.server.cut, path):
+            self.close_connection = True
+            self.connection.close()
+            return
+        if event := self.server.stalled.get(path):
+            self.server.waiting.set()
+            event.wait()
+        self.wfile.write(data[half:])
+        if sent:
+            self.server.sent.append("/".join(sent))

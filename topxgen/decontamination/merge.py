@@ -1,0 +1,89 @@
+"""The shards of decontamination.py as one run: their files one after the other, their counts added up, one report."""
+
+import argparse
+import logging
+from collections import Counter
+from pathlib import Path
+
+from topxgen.common import lineage, shards
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
+from topxgen.common.locks import wait_for_lock
+from topxgen.common.records import FilteredLayout
+from topxgen.decontamination import parallel_jsonl, report
+from topxgen.decontamination.run import add_to_reports, report_paths
+
+logger = logging.getLogger(__name__)
+
+
+def merge_languages(args: argparse.Namespace, works: list[shards.Work]) -> bool:
+    """Write the files of each language whose shards are all finished, and the report of these; whether those are all languages.
+
+    `args`: the flags of the shards' command, for the whole directory. Raises UsageError if shards have different settings or inputs.
+    """
+    layout, complete = FilteredLayout(args.output_dir), True
+    parts: dict[str, dict] = {}
+    loaded: dict[str, list[dict]] = {}
+    between: list[dict] = []
+    for work in works:
+        lines = work.unfinished(lambda one, name=work.part: FilteredLayout(one.root).manifest(name).exists())
+        for line in lines:
+            logger.warning(line)
+        if lines:
+            complete = False
+            continue
+        of_shards = [one for _, one in work.split() if one is not None]
+        parts[work.part], first = _merge_language(args, layout, work.part, of_shards)
+        between += [row for row in first["between_benchmarks"] if row["language"] not in loaded]
+        loaded |= first["benchmarks"]
+    if parts:
+        paths = report_paths(args)
+        with wait_for_lock(paths[0].parent):
+            add_to_reports(args, paths, layout, parts, loaded, between)
+        logger.info(report.summary(parts, audit=False))
+    return complete
+
+
+def _merge_language(
+    args: argparse.Namespace, layout: FilteredLayout, name: str, of_shards: list[shards.Noted]
+) -> tuple[dict, report.Report]:
+    """(its part of the report, the first shard's report)."""
+    own = [FilteredLayout(one.root) for one in of_shards]
+    manifests = [read_json(folder.manifest(name), parallel_jsonl.Manifest) for folder in own]
+    reports = [
+        report.earlier(report_paths(argparse.Namespace(**vars(args) | {"output_dir": one.root}))[0])
+        for one in of_shards
+    ]
+    settings = [{key: value for key, value in m["settings"].items() if key != shards.SETTING} for m in manifests]
+    for one, manifest, of_shard, found in zip(of_shards, manifests, settings, reports, strict=True):
+        if (of_shard, manifest["input"]) != (settings[0], manifests[0]["input"]):
+            what = "another input" if of_shard == settings[0] else "other settings"
+            raise UsageError(
+                f"shard {one.root} has {what} than {of_shards[0].root}: run it again with the command of the others"
+            )
+        if name not in found["languages"]:
+            raise UsageError(f"{one.root} has no report of {name}: run the shard again")
+    path = Path(manifests[0]["input"]["path"])
+    if not path.is_file() or parallel_jsonl.identity(path) != manifests[0]["input"]:
+        raise UsageError(f"{path} is not what the shards have read: it was changed or moved; run them again")
+    counts = sum((Counter(manifest["counts"]) for manifest in manifests), Counter())
+    counts = {key: counts[key] for manifest in manifests for key in manifest["counts"]}
+    parallel_jsonl.concatenate(
+        [one.root for one in of_shards],
+        [file.name for file in layout.files(name)],
+        layout.malformed(name).name,
+        layout.manifest(name),
+        {
+            **{key: manifests[0][key] for key in ("input", "input_sha256")},
+            "settings": settings[0],
+            "counts": counts,
+            lineage.KEY: lineage.of_back_translation(path, name),
+        },
+    )
+    parts = [found["languages"][name] for found in reports]
+    part = next((part for part in parts if part["counts"].get("records")), parts[0]) | {
+        "output": str(layout.filtered(name)),
+        "counts": Counter(counts),
+        "overlaps": report.counted_overlaps(layout.hits(name), parts[0]["overlaps"]),
+    }
+    return part, reports[0]

@@ -1,0 +1,348 @@
+"""Everything that commands load from elsewhere, downloaded into one folder in the layout of HF_HOME, and verified.
+
+The folder holds the Hub's cache (hub/), sacreBLEU's models (sacrebleu/), RECORD with the size and digest of each file, and ENVIRONMENT
+for nodes without internet. Links in it are relative, so that it can be copied. What refs/main of a repository names is whole: it is
+written last.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Required, TypedDict
+
+import msgspec
+
+from topxgen.common import hub_files, needs
+from topxgen.common.console import Progress
+from topxgen.common.errors import UsageError, reason
+from topxgen.common.files import read_json, replacing, write_atomic, write_json
+from topxgen.experiments.assets import Asset, assets, hub_cache, sentencepiece_file
+from topxgen.experiments.chain import Command
+
+logger = logging.getLogger(__name__)
+RECORD = "prefetched.json"
+ENVIRONMENT = "env.sh"
+CONNECT_S = 10.0
+WORKERS = 4  # downloads at a time
+MB = 1_000_000
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class File(TypedDict):
+    """A file as the Hub lists it. `digest`: sha256:… of what it keeps with Git LFS, git:… (of a blob) of the others."""
+
+    size: Required[Count]
+    digest: Required[str]
+
+
+class Repository(TypedDict):
+    commit: Required[str]
+    files: Required[dict[str, File]]
+
+
+class Record(TypedDict, total=False):
+    """What has been verified: repositories by "models/org/name" or "datasets/org/name", other files by their path in the folder."""
+
+    repositories: dict[str, Repository]
+    files: dict[str, File]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What an asset needs of a repository, at a commit."""
+
+    asset: Asset
+    commit: str
+    files: dict[str, File]
+
+    @property
+    def key(self) -> str:
+        return key_of(self.asset)
+
+    def place(self, folder: Path) -> Path:
+        """The repository's folder in the cache."""
+        return hub_cache(folder) / f"{self.asset.repo_type}s--{self.asset.name.replace('/', '--')}"
+
+    def path(self, folder: Path, name: str) -> Path:
+        return self.place(folder) / "snapshots" / self.commit / name
+
+
+def key_of(asset: Asset) -> str:
+    return f"{asset.repo_type}s/{asset.name}"
+
+
+def read_record(folder: Path) -> Record:
+    """Raises UsageError if it is damaged."""
+    record = read_json(folder / RECORD, Record, "remove it: all files are verified again")
+    return {"repositories": record.get("repositories", {}), "files": record.get("files", {})}
+
+
+class Fetcher:
+    """Fetches what commands need into `folder`; `problems` are the lines of what could not be had, by asset."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.record = folder, read_record(folder)
+        self.problems: dict[str, str] = {}
+        self._done: set[tuple[str, str]] = set()
+
+    def fetch(self, found: Sequence[Command]) -> list[Asset]:
+        """All assets, in the state in which they are then. Raises UsageError if the Hub cannot be reached, or the disk is too small."""
+        _check_connection()
+        while True:  # adapters and COMET models name others when they are there
+            todo = [asset for asset in assets(found, self.folder) if (asset.kind, asset.name) not in self._done]
+            self._done |= {(asset.kind, asset.name) for asset in todo}
+            if not todo:
+                return assets(found, self.folder)
+            listings = [listing for asset in todo if asset.is_on_hub and (listing := self._list(asset))]
+            self._check_space(listings)
+            missing = sum(file["size"] for one in listings for file in self._lacking(one).values())
+            with Progress("download", round(missing / MB), "MB") as progress:
+                for listing in listings:
+                    self._download(listing, progress)
+            for asset in todo:
+                if asset.kind == needs.SENTENCEPIECE and asset.problem:
+                    self._fetch_sentencepiece(asset)
+
+    def _list(self, asset: Asset) -> Listing | None:
+        """The files of a repository to fetch; None, with a line, if it cannot be had."""
+        from huggingface_hub import HfApi, hf_hub_download
+
+        options = {"repo_type": asset.repo_type}
+        with self._problems_of(asset):
+            info = HfApi().repo_info(asset.name, files_metadata=True, **options)
+            if info.gated:
+                HfApi().auth_check(asset.name, **options)
+            found = {file.rfilename: _as_listed(file) for file in info.siblings}
+            card = ""
+            if any(need.configs for need in asset.needs) and hub_files.CARD in found:
+                options |= {"revision": info.sha, "cache_dir": hub_cache(self.folder)}
+                card = Path(hf_hub_download(asset.name, hub_files.CARD, **options)).read_text(encoding="utf-8")
+            names = {name for need in asset.needs for name in hub_files.wanted(need, found, card)}
+            if not names:
+                raise UsageError("the repository has none of the files that are needed")
+            return Listing(asset, info.sha, {name: found[name] for name in sorted(names)})
+        return None
+
+    def _lacking(self, listing: Listing) -> dict[str, File]:
+        """The files that are not there with their size and digest."""
+        verified = self.record["repositories"].get(listing.key, {})
+        known = verified.get("files", {}) if verified.get("commit") == listing.commit else {}
+        return {
+            name: file
+            for name, file in listing.files.items()
+            if known.get(name) != file or not has_size(listing.path(self.folder, name), file)
+        }
+
+    def _check_space(self, listings: list[Listing]) -> None:
+        wanted = sum(
+            file["size"]
+            for one in listings
+            for name, file in self._lacking(one).items()
+            if not has_size(one.path(self.folder, name), file)
+        )
+        free = shutil.disk_usage(self.folder).free
+        if wanted > free:
+            raise UsageError(
+                f"{self.folder} has {free / 1e9:.1f} GB free, and {wanted / 1e9:.1f} GB are to be downloaded; pass a --folder on a "
+                "larger disk"
+            )
+
+    def _download(self, listing: Listing, progress: Progress) -> None:
+        """The files of a repository that are lacking; refs/main last, if all are there."""
+        asset, lacking = listing.asset, self._lacking(listing)
+        for part in listing.place(self.folder).glob(
+            "blobs/*.incomplete"
+        ):  # of a run that was killed; names are not used again
+            part.unlink()
+        before = self.record["repositories"].get(listing.key, {})
+        kept = before.get("files", {}) if before.get("commit") == listing.commit else {}
+        verified: Repository = {"commit": listing.commit, "files": dict(kept)}
+        whole = False
+        with self._problems_of(asset), ThreadPoolExecutor(WORKERS) as pool:
+            jobs = {name: pool.submit(self._get, listing, name, file) for name, file in lacking.items()}
+            try:
+                for name, job in jobs.items():
+                    job.result()
+                    verified["files"][name] = lacking[name]
+                    self.record["repositories"][listing.key] = verified
+                    write_json(self.folder / RECORD, self.record)
+                    progress.update(round(lacking[name]["size"] / MB), files=name)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            whole = True
+        if whole:
+            # With the list of all files of the repository, its clients take a folder with the needed ones for half of one.
+            (listing.place(self.folder) / "trees" / f"{listing.commit}.json").unlink(missing_ok=True)
+            (listing.place(self.folder) / "refs").mkdir(exist_ok=True)
+            write_atomic(listing.place(self.folder) / "refs" / "main", [listing.commit])
+            logger.info(
+                f"{asset.name}: {len(listing.files)} files, {sum(f['size'] for f in listing.files.values()) / 1e9:.2f} GB"
+            )
+
+    def _get(self, listing: Listing, name: str, file: File) -> None:
+        """Download a file and verify it, a second time if it is not what the Hub lists. Raises UsageError if it is not then."""
+        from huggingface_hub import hf_hub_download
+
+        options = {
+            "repo_type": listing.asset.repo_type,
+            "revision": listing.commit,
+            "cache_dir": hub_cache(self.folder),
+        }
+        for _ in range(2):
+            path = Path(hf_hub_download(listing.asset.name, name, **options))
+            if is_intact(path, file):
+                return
+            for damaged in (path.resolve(), path):
+                damaged.unlink(missing_ok=True)
+        raise UsageError(f"{name} was downloaded twice and is not what the Hub lists (size or digest)")
+
+    def _fetch_sentencepiece(self, asset: Asset) -> None:
+        from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
+        from sentencepiece import SentencePieceProcessor
+
+        path = sentencepiece_file(asset.name, self.folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._problems_of(asset):
+            with urllib.request.urlopen(SPM_MODELS[asset.name]["url"], timeout=CONNECT_S) as response:
+                data = response.read()
+            with tempfile.TemporaryDirectory() as scratch:
+                copy = Path(scratch) / path.name
+                copy.write_bytes(data)
+                SentencePieceProcessor(model_file=str(copy))  # its publishers list no digest
+            with replacing(path, "wb") as file:
+                file.write(data)
+            digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+            self.record["files"][path.relative_to(self.folder).as_posix()] = {"size": len(data), "digest": digest}
+            write_json(self.folder / RECORD, self.record)
+
+    def _problems_of(self, asset: Asset) -> "_Problems":
+        return _Problems(self, asset)
+
+
+class _Problems:
+    """A block whose exceptions become the line of an asset; others go on."""
+
+    def __init__(self, fetcher: Fetcher, asset: Asset):
+        self._fetcher, self._asset = fetcher, asset
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind, error, trace) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._fetcher.problems[self._asset.name] = explained(error, self._asset)
+        return True
+
+
+def explained(error: Exception, asset: Asset) -> str:
+    """Why a repository cannot be had, and what to do, in one line."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    page = f"{constants.ENDPOINT}/{'datasets/' if asset.repo_type == 'dataset' else ''}{asset.name}"
+    if isinstance(error, GatedRepoError):
+        return f"gated: accept its terms at {page} and export HF_TOKEN with a token of that account"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"there is no {page}, or it is private and HF_TOKEN does not open it"
+    if isinstance(error, UsageError):
+        return str(error)
+    return f"{reason(error)}; start again to go on"
+
+
+def _check_connection() -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        raise UsageError("HF_HUB_OFFLINE is set: unset it to download, or pass --check to see what is missing")
+    try:
+        get_session().head(constants.ENDPOINT, timeout=CONNECT_S)
+    except Exception as error:  # of the HTTP client, a proxy, TLS
+        raise UsageError(
+            f"{constants.ENDPOINT} cannot be reached ({reason(error)}); run this on a machine with internet, such as the login node; "
+            "--check says without it what is missing"
+        ) from None
+
+
+def _as_listed(file) -> File:
+    digest = f"git:{file.blob_id}" if file.lfs is None else f"sha256:{file.lfs.sha256}"
+    return {"size": file.size, "digest": digest}
+
+
+def has_size(path: Path, file: File) -> bool:
+    return path.is_file() and path.stat().st_size == file["size"]
+
+
+def is_intact(path: Path, file: File) -> bool:
+    """Whether a file has the size and digest that are listed."""
+    if not has_size(path, file):
+        return False
+    kind, _, digest = file["digest"].partition(":")
+    found = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % file["size"], usedforsecurity=False)
+    with open(path, "rb") as opened:
+        while block := opened.read(1 << 20):
+            found.update(block)
+    return found.hexdigest() == digest
+
+
+def damaged(folder: Path, whole: Callable[[Path, File], bool] = has_size) -> Iterator[tuple[str, str]]:
+    """(name of the repository or file, what is wrong) for what was fetched into `folder` and is not as it was; `whole`: has_size or is_intact."""
+    record = read_record(folder)
+    for key, repository in record["repositories"].items():
+        kind, _, name = key.partition("/")
+        place = hub_cache(folder) / f"{kind}--{name.replace('/', '--')}" / "snapshots" / repository["commit"]
+        for file, facts in repository["files"].items():
+            if not whole(place / file, facts):
+                yield name, f"{file} is not there" if not (place / file).exists() else f"{file} is damaged"
+                break
+    for name, facts in record["files"].items():
+        if not whole(folder / name, facts):
+            yield Path(name).name, "it is damaged or not there"
+
+
+VARIABLES = {  # of ENVIRONMENT, after the folder
+    "HF_HUB_CACHE": "$HF_HOME/hub",
+    "SACREBLEU": "$HF_HOME/sacrebleu",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "WANDB_MODE": "offline",
+}
+
+
+def environment() -> str:
+    """A script for bash that sets what nodes without internet need; the folder is the one that it is in."""
+    lines = [f'export {name}="{value}"' for name, value in VARIABLES.items()]
+    return "\n".join(
+        [
+            "# Source it in jobs on nodes without internet; scripts/prefetch.py wrote it. The folder may be copied or moved.",
+            'export HF_HOME="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")" && pwd)"',
+            *lines,
+            '[ -w "$HF_HOME" ] || export HF_DATASETS_CACHE="${HF_DATASETS_CACHE:-${TMPDIR:-/tmp}/datasets-$USER}"',
+            "",
+        ]
+    )
+
+
+def write_environment(folder: Path) -> Path:
+    write_atomic(folder / ENVIRONMENT, [environment()])
+    return folder / ENVIRONMENT
+
+
+def quiet_downloads() -> None:
+    """No bars of the Hub's client where nobody sees them move."""
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -1,0 +1,387 @@
+"""The shards of datagen.py as one run: what they have read or been answered is put in the one run's order and judged as there.
+
+Files are made anew from those of the whole directory and of all shards, in a folder beside the shards, and replace the directory's
+one by one: a merge that was killed is begun again. Nothing is asked of any model.
+"""
+
+import logging
+import os
+import re
+import shutil
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from filecmp import cmp
+from pathlib import Path
+from types import SimpleNamespace
+
+from topxgen.common import checksums, provenance, shards
+from topxgen.common.console import Progress
+from topxgen.common.errors import UsageError
+from topxgen.common.files import Appender, read_jsonl, read_placed_jsonl, replacing
+from topxgen.common.merging import Place, Ranks, id_key, lines_of, places_in, read_placed_ids
+from topxgen.common.records import (
+    Layout,
+    OthersRecord,
+    ParagraphRecord,
+    TranslationRecord,
+    TranslationRejects,
+    with_ids,
+)
+from topxgen.common.schemas import decode
+from topxgen.generation import deduplication, funnel, min_score, scoring
+from topxgen.generation.manifests import language_manifest, record, remove_manifests, write_manifests
+from topxgen.generation.paragraphs import Generation, is_generated, is_native
+from topxgen.generation.pipelines import Prompt
+from topxgen.generation.sharded import prompt_number
+from topxgen.inference.response_cache import ResponseRecord
+
+logger = logging.getLogger(__name__)
+STAGING = ".merge"  # in the folder of the shards
+_ROW = 1 << 20  # paragraphs that a row of a native text may have, in the keys of their ids
+_TARGETS = ("--number_of_instructions", "--number_of_instructions_per_language")
+
+
+def merge_generation(config, works: list[shards.Work]) -> bool:
+    """The paragraphs of languages that one command wrote; whether all shards are finished and the target is reached.
+
+    `config`: a GenerationConfig of the whole directory, by the newest of the shards' commands.
+    """
+    layout, started = config.layout, provenance.now()
+    works_of = {work.part: work for work in works}
+    settings = _settings(layout, "generate", works)
+    staging = _staging(layout)
+    staged = Layout(staging, layout.translate_dir_name, layout.output_filenames)
+    merge = _merge_native if config.args.paragraphs else _merge_responses
+    results = merge(config, staged, works_of)
+    for name, work in works_of.items():
+        newest = work.newest.note["command"]
+        left = _say_unfinished(
+            work,
+            lambda one, name=name, newest=newest: (
+                bool(_manifest(one, layout, "generate", name)) and _targets(one.note["command"]) == _targets(newest)
+            ),
+        )
+        results[name]["complete"] = results[name]["complete"] and not left
+        results[name]["shards"] = [one.shard.name for one in work.noted]
+    record(layout.settings("generate"), settings)
+    _publish(staging, layout.output_dir, lambda: remove_manifests(layout, "generate", list(config.languages)))
+    if config.prompts:
+        config.pipeline.finish()
+    for name in config.languages:
+        results[name] |= deduplication.recall(config, name) | {"counts": funnel.generation_counts(layout, name)}
+    write_manifests(layout, "generate", started, config.args.seed, settings, results, config.languages)
+    for name, result in results.items():
+        logger.info(f"{name}: {result['counts']['kept']} paragraphs from {len(works_of[name].noted)} shards")
+    if config.limited and not config.target.reached(
+        Counter({name: r["counts"]["kept"] for name, r in results.items()})
+    ):
+        logger.warning(
+            "fewer paragraphs than were asked for, as near-duplicates of other shards' were rejected or shards are not finished: "
+            "datagen.py with the same flags without --num_shards and --shard_index asks for the others, or run the shards with a "
+            "larger number and merge again"
+        )
+    return all(result["complete"] for result in results.values())
+
+
+def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> dict[str, dict]:
+    """All responses in the order of the prompts, judged in the one run's order as far as they are there; results by language."""
+    args, numbers = config.args, {}
+    for name, work in works.items():
+        paths = _sources(config.layout.responses(name), work)
+        numbers[name] = responses_in_order(name, paths, staged.responses(name))
+        _copy_own(
+            config.layout.paragraphs(name), staged.paragraphs(name), lambda key, name=name: is_generated(key, name)
+        )
+    judging = SimpleNamespace(
+        layout=staged,
+        target=config.target,
+        limited=config.limited,
+        pipeline=config.pipeline,
+        languages=config.languages,
+        filters=config.filters,
+        args=Namespace(
+            **vars(args) | {"inference_api": "hf", "verbose": False}
+        ),  # what failed, failed: it is not forgotten
+    )
+    total = max(config.target.total, sum(config.target.minimums.values()))
+    with (
+        Progress("merge", total, "paragraphs") as progress,
+        Generation(judging, progress, _answered(config, numbers)) as generation,
+    ):
+        if generation.needs_responses():
+            raise AssertionError("a prompt without a response was scheduled")
+    return {name: {"complete": generation.complete, "prompts_asked": len(numbers[name])} for name in config.languages}
+
+
+def responses_in_order(language: str, paths: list[Path], out: Path):
+    """Write the responses of files to one, in the order of their prompts; of one prompt's the first file's counts, and one that did
+    not fail before others. The numbers of the prompts, as an array."""
+
+    def read(path: Path) -> Iterator[Place]:
+        for _, offset, size, response in read_placed_jsonl(path, ResponseRecord):
+            number = prompt_number(response["id"], language)
+            if number is None:
+                raise UsageError(f"{path}: {response['id']!r} is no prompt of {language}; remove the line")
+            yield Place(offset, size, number, bool(response.get("error")))
+
+    places = places_in(paths, read).first_of_each()
+    _write(out, lines_of(paths, places))
+    return places.key
+
+
+def _answered(config, numbers: dict) -> Iterator[list[Prompt]]:
+    """The one run's schedule without the prompts that no shard has an answer to; `numbers`: sorted ones of those that have."""
+    at, left = Counter(), sum(map(len, numbers.values()))
+    schedule = config.pipeline.schedule(config.target.languages, config.args.request_batch_size, config.args.seed)
+    while left:
+        step = []
+        for prompt in next(schedule):
+            of_language, place = numbers[prompt.language], at[prompt.language]
+            if place < len(of_language) and of_language[place] == prompt.number:
+                step.append(prompt)
+                at[prompt.language] += 1
+        left -= len(step)
+        if step:
+            yield step
+
+
+def _merge_native(config, staged: Layout, works: dict[str, shards.Work]) -> dict[str, dict]:
+    """Native texts in the order of their source; near-duplicates are judged anew, with the texts of all shards."""
+    args, kept, results = config.args, Counter(), {}
+    for name, work in works.items():
+        layout, language = config.layout, config.languages[name]
+        paths = [
+            p
+            for pair in zip(_sources(layout.paragraphs(name), work), _sources(layout.rejects(name), work), strict=True)
+            for p in pair
+        ]
+        own = re.compile(rf"{re.escape(name)}-native-(\d+)\.(\d+)")
+
+        def read(path: Path, own=own) -> Iterator[Place]:
+            for offset, size, text_id, _ in read_placed_ids(path, dict, "text"):
+                if match := own.fullmatch(text_id):
+                    yield Place(offset, size, int(match[1]) * _ROW + int(match[2]))
+
+        near_duplicates = deduplication.new_index(args)
+        for text_id, text in _copy_own(
+            layout.paragraphs(name), staged.paragraphs(name), lambda key, name=name: is_native(key, name)
+        ):
+            near_duplicates.add(text_id, text)
+            kept[name] += 1
+        places = places_in(paths, read).first_of_each()
+        with Appender(staged.paragraphs(name)) as out, Appender(staged.rejects(name)) as rejects:
+            for line in lines_of(paths, places):
+                if config.limited and not config.target.wants(kept, name):
+                    break
+                text = decode(line, dict)
+                reason = text.pop("reason", None)
+                if reason is None or reason.startswith("near_duplicate"):
+                    match = near_duplicates.keep(text["id"], text["text"])
+                    reason = None if match is None else f"near_duplicate of {match[0]} (ROUGE-L F1 {match[1]:.3f})"
+                topic = {"topic": text["topic"]} if "topic" in text else {}
+                if reason is None:
+                    out.write({"text": text["text"], **topic, "id": text["id"]})
+                    kept[name] += 1
+                else:
+                    rejects.write({"id": text["id"], "reason": reason, "text": text["text"], **topic})
+        Appender(staged.responses(name)).close()
+        finished = [language_manifest(Layout(one.root, ""), "generate", language.name) for one in work.noted]
+        source = next((manifest["source"] for manifest in finished if "source" in manifest), None)
+        results[name] = {} if source is None else {"source": source}
+    reached = config.target.reached(kept)
+    return {name: {"complete": reached, **result} for name, result in results.items()}
+
+
+def merge_translations(config, works: list[shards.Work]) -> bool:
+    """The pairs of a language, in the order of its paragraphs, with what was rejected or not chosen, and with scores as far as there
+    are; whether all of the stages is finished.
+
+    `works`: the translate stage, the score stage or both, of one language.
+    """
+    layout, started, complete = config.layout, provenance.now(), True
+    by_stage, name = {work.stage: work for work in works}, works[0].part
+    settings = {stage: _settings(layout, stage, [work]) for stage, work in by_stage.items()}
+    _merge_records(config, name, by_stage, settings)
+    counts = funnel.translation_counts(layout, name)
+    for stage, work in by_stage.items():
+        manifests = [_manifest(one, layout, stage, name) for one in work.noted]
+        finished = [manifest for manifest in manifests if manifest]
+        left = _say_unfinished(work, lambda one, stage=stage: bool(_manifest(one, layout, stage, name)))
+        without = 0 if left else _left_to_do(layout, stage, name, finished[0]["settings"])
+        if without:
+            logger.warning(
+                f"{name}: {without} paragraphs that no shard has had are left to {stage}: datagen.py with the same flags without "
+                "--num_shards and --shard_index goes on with them"
+            )
+        if left or without:
+            complete = False
+            continue
+        if stage == "translate":
+            versions = sorted({manifest["translator_version"] for manifest in finished})
+            result = {"translator_version": "; ".join(versions), "counts": funnel.before_scores(counts)}
+        else:
+            truncated = sum(manifest.get("truncated_texts", 0) for manifest in finished)
+            result = ({"truncated_texts": truncated} if truncated else {}) | {"counts": counts}
+        write_manifests(layout, stage, started, finished[0]["seed"], settings[stage], {name: result}, config.languages)
+    logger.info(
+        f"{name}: {counts['pairs']} pairs of {counts['paragraphs']} paragraphs, {counts['scored']} with a score"
+    )
+    return complete
+
+
+def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings: dict[str, dict]) -> None:
+    """Replace the files of a language in the translations' folder."""
+    layout = config.layout
+    noted = {one.root: one for work in by_stage.values() for one in work.noted}
+    translated = {one.root for one in by_stage["translate"].noted} if "translate" in by_stage else set()
+    folders = [layout.translate_dir, *(one.folder for one in noted.values())]
+    scores_only = [False, *(root not in translated for root in noted)]
+    layouts = [replace(layout, output_dir=folder.parent, translate_dir_name=folder.name) for folder in folders]
+    staging = _staging(layout)
+    staged = replace(layout, output_dir=staging, translates_taken=False)
+    staged.translate_dir.mkdir()
+
+    def paths_of(file: Callable[[Layout], Path]) -> list[Path]:
+        return [file(one) for one in layouts]
+
+    def read_records(path: Path) -> Iterator[Place]:
+        for offset, size, record_id, pairs in read_placed_ids(path, TranslationRecord, "sentence"):
+            yield Place(offset, size, id_key(record_id), "scorer" not in pairs)
+
+    def read_rejects(path: Path) -> Iterator[Place]:
+        for _, offset, size, line in read_placed_jsonl(path, TranslationRejects):
+            by_score = all(reject["reason"] in min_score.REASONS for reject in line["rejected"])
+            yield Place(offset, size, id_key(line["id"]), by_score)
+
+    def read_others(path: Path) -> Iterator[Place]:
+        return (
+            Place(offset, size, id_key(line["id"])) for _, offset, size, line in read_placed_jsonl(path, OthersRecord)
+        )
+
+    def read_responses(path: Path) -> Iterator[Place]:
+        for _, offset, size, line in read_placed_jsonl(path, ResponseRecord):
+            yield Place(offset, size, id_key(line["id"]), bool(line.get("error")))
+
+    ids = (key for key, _ in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"))
+    ranks, paths = Ranks(ids), paths_of(lambda one: one.translations(name))
+    everything = ranks.of(places_in(paths, read_records))
+    records = everything.first_of_each()
+    _write(staged.translations(name), lines_of(paths, records))
+
+    # What belongs to a record is that of the same shard; of one that was scored elsewhere, that of where it was translated.
+    import numpy as np
+
+    scored_by, translated_by = np.full(len(ranks), -1, np.int16), np.full(len(ranks), -1, np.int16)
+    scored_by[records.key] = records.file
+    origins = everything.only(~np.array(scores_only)[everything.file])
+    preferred = origins._replace(weight=origins.file != scored_by[origins.key]).first_of_each()
+    translated_by[preferred.key] = preferred.file
+    for file, read in ((Layout.translation_rejects, read_rejects), (Layout.other_candidates, read_others)):
+        paths = paths_of(lambda one, file=file: file(one, name))
+        lines = ranks.of(places_in(paths, read))
+        owner = np.where(lines.weight == 0, translated_by[lines.key], scored_by[lines.key])
+        lines = lines.only(lines.file == owner)
+        if any(path.exists() for path in paths):
+            lines = lines._replace(key=lines.key + lines.weight.astype(np.int64) * len(ranks)).first_of_each()
+            _write(file(staged, name), lines_of(paths, lines))
+    paths = paths_of(lambda one: one.translation_responses(name))
+    if any(path.exists() for path in paths):
+        _write(staged.translation_responses(name), lines_of(paths, places_in(paths, read_responses).first_of_each()))
+
+    first = "translate" if "translate" in by_stage else "score"
+    for stage, values in settings.items():
+        if stage == "translate" or "min_score" in values:
+            record(layout.settings(stage), values)
+    _publish(staged.translate_dir, layout.translate_dir, lambda: remove_manifests(layout, first, [name]))
+    shutil.rmtree(staging)
+
+
+def _left_to_do(layout: Layout, stage: str, name: str, settings: dict) -> int:
+    """How many paragraphs of a language have no record, or none that is scored."""
+    if stage == "score":
+        return scoring.count_unscored(layout, name, settings["scorer"])
+    records = sum(1 for _ in read_jsonl(layout.translations(name), TranslationRecord))
+    return sum(1 for _ in read_jsonl(layout.paragraphs(name), ParagraphRecord)) - records
+
+
+def _manifest(one: shards.Noted, layout: Layout, stage: str, name: str) -> dict:
+    return language_manifest(replace(layout, output_dir=one.root), stage, name)
+
+
+def _settings(layout: Layout, stage: str, works: list[shards.Work]) -> dict:
+    """The settings that all shards have, and the directory. Raises UsageError naming one that has others."""
+
+    def of(one: shards.Noted, name: str) -> dict:
+        path = replace(layout, output_dir=one.root).settings(stage)
+        found = provenance.read_settings(path) or _manifest(one, layout, stage, name).get("settings", {})
+        return {key: value for key, value in found.items() if key != shards.SETTING}
+
+    settings: dict = {}
+    for work in works:
+        for one in work.noted:
+            own = of(one, work.part)
+            for key in settings.keys() & own.keys():
+                if settings[key] != own[key]:
+                    raise UsageError(
+                        f"shard {one.root} has other settings ({key} is {own[key]!r}, of others {settings[key]!r}) and cannot be merged "
+                        "with them: move it away, or the others"
+                    )
+            settings |= own
+    provenance.check_settings(layout.settings(stage), settings)
+    return settings
+
+
+def _say_unfinished(work: shards.Work, is_finished: Callable[[shards.Noted], bool]) -> int:
+    lines = work.unfinished(is_finished)
+    for line in lines:
+        logger.warning(line)
+    return len(lines)
+
+
+def _targets(command: list[str]) -> list[str]:
+    """The words of a command that say how many paragraphs it wants."""
+    found, inside = [], False
+    for word in command:
+        inside = word.split("=")[0] in _TARGETS if word.startswith("--") else inside
+        found += [word] if inside else []
+    return found
+
+
+def _sources(path: Path, work: shards.Work) -> list[Path]:
+    """The file of the directory and of each shard."""
+    return [path, *(one.folder / path.name for one in work.noted)]
+
+
+def _copy_own(path: Path, copy: Path, is_ours: Callable[[str], bool]) -> list[tuple[str, str]]:
+    """Begin a file of paragraphs with those of the directory's that came with it: (id, text) of each."""
+    found = [(key, text) for key, text in with_ids(read_jsonl(path, ParagraphRecord), "text") if not is_ours(key)]
+    with Appender(copy) as out:
+        for _, text in found:
+            out.write(text)
+    return [(key, text["text"]) for key, text in found]
+
+
+def _staging(layout: Layout) -> Path:
+    folder = layout.output_dir / shards.FOLDER / STAGING
+    shutil.rmtree(folder, ignore_errors=True)  # of a merge that was killed
+    folder.mkdir()
+    return folder
+
+
+def _write(path: Path, lines: Iterable[bytes]) -> None:
+    with replacing(path, "wb") as file:
+        file.writelines(lines)
+
+
+def _publish(staging: Path, folder: Path, before: Callable[[], None]) -> None:
+    """Move the files of `staging` to `folder`, unless they are all there already; `before` is called first."""
+    files = [path for path in sorted(staging.iterdir()) if path.is_file()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(not (folder / path.name).exists() or not cmp(path, folder / path.name, shallow=False) for path in files):
+        before()
+        for path in files:
+            checksums.drop(folder / path.name)
+            os.replace(path, folder / path.name)
+    shutil.rmtree(staging)
