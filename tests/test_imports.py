@@ -32,6 +32,7 @@ PARSERS = {
     "scripts.merge_lora": ["scripts/merge_lora.py"],
     "scripts.data_stats": ["scripts/data_stats.py"],
     "scripts.run": ["scripts/run.py"],
+    "scripts.slurm.submit": ["scripts/slurm/submit.py"],
     "scripts.compare": ["scripts/compare.py"],
     "scripts.probe_contamination": ["scripts/probe_contamination.py"],
     "scripts.report": ["scripts/report.py"],
