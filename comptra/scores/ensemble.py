@@ -12,7 +12,7 @@ from pathlib import Path
 from comptra.ordered_jsonl import TRUNCATED, UNANSWERED
 from comptra.scores import segments
 from comptra.scores.metrics import MetricSettings, Segment
-from comptra.scores.segment_cache import ScoreCache, default_folder, file_name
+from comptra.scores.segment_cache import cache_of, file_name
 from comptra.scores.systems import System
 from topxgen.common import checksums, provenance
 from topxgen.common.errors import UsageError
@@ -44,7 +44,7 @@ def add(groups: Sequence[list[System]], args: argparse.Namespace) -> None:
     loaded, failed = segments.load([name], MetricSettings.from_args(args))
     if failed:
         raise UsageError(f"--ensemble_by {name}: {failed[name]}")
-    cache, metric = ScoreCache(args.cache_dir or default_folder()), loaded[name]
+    cache, metric = cache_of(args), loaded[name]
     try:
         for group, pair in zip(groups, members, strict=True):
             first = pair[0]

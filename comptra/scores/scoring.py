@@ -11,7 +11,7 @@ from comptra.scores import auto, metrics, output_faults, segments
 from comptra.scores.columns import columns_of
 from comptra.scores.metrics import MetricSettings
 from comptra.scores.reliability import reliability
-from comptra.scores.segment_cache import ScoreCache, default_folder
+from comptra.scores.segment_cache import cache_of
 from comptra.scores.segments import Measured
 from comptra.scores.systems import System
 from comptra.significance import compared, seeds
@@ -72,7 +72,7 @@ def measure_all(
     another one shows early, and one model is in memory at a time. Raises UsageError for a metric that does not exist, and if
     none of them can be computed.
     """
-    settings, cache = MetricSettings.from_args(args), ScoreCache(getattr(args, "cache_dir", None) or default_folder())
+    settings, cache = MetricSettings.from_args(args), cache_of(args)
     loaded, failed = segments.load(names, settings)
     if len(names) > 1:
         for name, problem in failed.items():

@@ -5,6 +5,7 @@ machines to one file can overwrite each other. Each line has a checksum. A run r
 blocks of lines to its own. {folder}/{metric}/last.json names the fingerprint that was used last.
 """
 
+import argparse
 import contextlib
 import hashlib
 import io
@@ -69,6 +70,11 @@ class ScoreCache:
                 _say_what_changed(folder, name, {"fingerprint": fingerprint, "signature": signature})
             self._opened[key] = MetricScores(name, folder and folder / file_name(fingerprint))
         return self._opened[key]
+
+
+def cache_of(args: argparse.Namespace) -> ScoreCache:
+    """That of --cache_dir, or of the user."""
+    return ScoreCache(getattr(args, "cache_dir", None) or default_folder())
 
 
 def last_scores(folder: Path, name: str, signature: str) -> dict[str, float]:

@@ -47,7 +47,8 @@ def check_others(config, stage: str, settings: dict) -> None:
 
 
 def write_notes(config) -> None:
-    for stage in config.args.stages:
+    stages = [stage for stage in config.args.stages if stage != "score" or config.scorer is not None]
+    for stage in stages:
         for name in config.languages:
             shards.write_note(config.layout.manifest(stage).parent, config.shard, "datagen", stage, name)
 

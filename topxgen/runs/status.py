@@ -492,20 +492,21 @@ def _sum(own: Sequence[Stage], name: str, folder: str, language: str) -> Stage:
     usd, left = (
         [value for one in own if (value := getattr(one, field)) is not None] for field in ("usd", "seconds_left")
     )
+    rates = [one.rate for one in own if one.rate]
     return Stage(
         name,
         folder,
         language,
-        next(state for state in _STATES_OF_ALL if by_state[state]),
-        own[0].unit,
-        sum(one.done or 0 for one in own),
-        sum(one.of for one in own) if all(one.of is not None for one in own) else None,
-        sum(one.rate or 0 for one in own) or None,
-        "the sum of the shards" if any(one.rate for one in own) else "",
-        max(left, default=None),
-        max((one.changed for one in own if one.changed), default=None),
-        f"{len(own)} shards: {parts}",
-        dict(counts),
+        state=next(state for state in _STATES_OF_ALL if by_state[state]),
+        unit=own[0].unit,
+        done=sum(one.done or 0 for one in own),
+        of=sum(one.of for one in own) if all(one.of is not None for one in own) else None,
+        rate=sum(rates) if rates else None,
+        rate_from="the sum of the shards" if rates else "",
+        seconds_left=max(left, default=None),
+        changed=max((one.changed for one in own if one.changed), default=None),
+        process=f"{len(own)} shards: {parts}",
+        counts=dict(counts),
         usd=sum(usd) if usd else None,
         **{field: dict(values) for field, values in dicts.items()},
     )

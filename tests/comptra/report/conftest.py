@@ -1,8 +1,9 @@
-"""A Chromium for all tests of a file."""
+"""A Chromium for all tests of a file, and the page of its `run`."""
 
 import pytest
 
 from tests.support import browser as chromium
+from tests.support import pages
 
 
 @pytest.fixture(scope="module")
@@ -11,3 +12,17 @@ def browser():
         pytest.skip(reason)
     with chromium.chromium() as opened:
         yield opened
+
+
+@pytest.fixture
+def desktop(browser):
+    browser.size(*pages.SIZES["desktop"])
+    browser.theme("light")
+    return browser
+
+
+@pytest.fixture(scope="module")
+def page(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    pages.build(run, path)
+    return path

@@ -15,18 +15,9 @@ def run(tmp_path_factory):
     return synthetic_run.make(tmp_path_factory.mktemp("run"), 1500, NAMES).folder
 
 
-@pytest.fixture(scope="module")
-def page(run, tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    pages.build(run, path)
-    return path
-
-
 @pytest.fixture
-def shown(browser, page) -> Browser:
-    browser.size(*pages.SIZES["desktop"])
-    browser.theme("light")
-    return pages.opened(browser, page)
+def shown(desktop, page) -> Browser:
+    return pages.opened(desktop, page)
 
 
 def test_every_section_is_shown_without_error_or_request(shown):

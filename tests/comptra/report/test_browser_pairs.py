@@ -39,18 +39,9 @@ def found(run):
     return {row.id: row for several in of_language for row in several}
 
 
-@pytest.fixture(scope="module")
-def page(run, tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    pages.build(run, path)
-    return path
-
-
 @pytest.fixture
-def shown(browser, page) -> Browser:
-    browser.size(*pages.SIZES["desktop"])
-    browser.theme("light")
-    return opened(browser, page)
+def shown(desktop, page) -> Browser:
+    return opened(desktop, page)
 
 
 def opened(browser: Browser, page, fragment: str = "pairs") -> Browser:
