@@ -132,6 +132,7 @@ def test_importing_loads_nothing_heavy():
             "vllm",
             "datasets",
             "pyarrow",
+            "ray",
             "nltk",
             "huggingface_hub",
             "fasttext",

@@ -10,7 +10,7 @@ from typing import Annotated, TypedDict
 
 import msgspec
 
-from topxgen import inference
+from topxgen import distributed, inference
 from topxgen.common import flag_rules, hub, provenance
 from topxgen.common.console import Progress, show
 from topxgen.common.errors import Unreachable, UsageError
@@ -73,6 +73,7 @@ def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], 
 def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     args, languages = config.args, config.languages.values()
     yield lambda: _check_output(config)
+    yield lambda: distributed.check(args.distributed)
     yield lambda: hub.require(config.needs())
     if "generate" in args.stages:
         yield lambda: config.filters
