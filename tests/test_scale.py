@@ -32,7 +32,9 @@ def test_work_is_divided_by_gpus_until_one_process_is_the_limit():
     many = {stage.name: stage for stage in plan(1e9, 100_000, 10, RATE)}
     assert many["generate"].limit == "loop of a language"
     pairs = 1e9 / 600 * 7
-    assert one["decontaminate"].hours == pytest.approx(pairs / RATE["decontaminated_pairs"] / RATE["cores_per_gpu"] / 3600)
+    assert one["decontaminate"].hours == pytest.approx(
+        pairs / RATE["decontaminated_pairs"] / RATE["cores_per_gpu"] / 3600
+    )
 
 
 def test_the_exact_search_grows_with_the_square():
