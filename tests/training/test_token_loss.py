@@ -294,6 +294,16 @@ def test_a_function_is_only_found_if_it_fits_everywhere():
 # Compiled layers.
 
 
+def test_a_compiler_that_is_missing_is_named(tmp_path):
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    from topxgen.training.run import as_usage_error
+
+    found = as_usage_error(InvalidCxxCompiler(), tmp_path)
+    assert isinstance(found, UsageError)
+    assert str(found).startswith("--torch_compile: ") and "No working C++ compiler found" in str(found)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["full", "adapter", "checkpointing"])
 def test_compiled_layers_are_the_same_for_all_lengths(way):
