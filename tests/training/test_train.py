@@ -275,12 +275,12 @@ def test_compiled_layers_train_the_same_and_resume_without(tiny_lm, tmp_path, tr
 
 
 def test_two_processes_equal_one_with_doubled_accumulation(tiny_lm, tmp_path, train_here):
-    """Also when they are killed in the second epoch, which begins after five steps."""
+    """Also with a loss in chunks, and when they are killed in the second epoch, which begins after five steps."""
     common = dict(num_eval_translations=3, max_steps=8, save_steps=3, eval_steps=3)
     train_here(*flags(tiny_lm, tmp_path / "one", gradient_accumulation_steps=4, **common))
     accelerate = Path(sys.executable).with_name("accelerate")
     command = [accelerate, "launch", "--config_file", "configs/two_cpu_processes.yaml", "train.py"]
-    words = flags(tiny_lm, tmp_path / "two", gradient_accumulation_steps=2, **common)
+    words = flags(tiny_lm, tmp_path / "two", gradient_accumulation_steps=2, loss_chunk_size=17, **common)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     for part in ("whole", "resumed"):
         result = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, env=environment)
