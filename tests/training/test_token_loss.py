@@ -10,7 +10,7 @@ from torch import nn
 
 from topxgen.common.errors import UsageError
 from topxgen.training.packing import IGNORED
-from topxgen.training.token_loss import TokenLoss, candidates, fit
+from topxgen.training.token_loss import TokenLoss, candidates, compile_layers, fit
 
 WORDS, ROWS, LENGTH, CHUNK = 301, 2, 40, 9
 SMALL = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
@@ -289,3 +289,38 @@ def test_a_function_is_only_found_if_it_fits_everywhere():
     other = raw / 8
     other[0, 3, 200:] += 0.1  # not in the few positions that are looked at first
     assert fit(raw, other, iter(functions), 1e-5) is None
+
+
+# Compiled layers.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["full", "adapter", "checkpointing"])
+def test_compiled_layers_are_the_same_for_all_lengths(way):
+    """Also packed ones; layers alike share what is compiled, so that its limit is not reached."""
+    from torch._dynamo.utils import counters
+
+    def make():
+        model = build(DECODERS["gemma3, capped"]).train()
+        if way == "checkpointing":
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        made = adapted()(model).train() if way == "adapter" else model
+        TokenLoss(model, True, CHUNK)
+        return made
+
+    torch._dynamo.reset()
+    counters.clear()
+    plain, compiled = make(), make()
+    assert compile_layers(compiled) == 2
+    for length in (40, 56, 24, 33, 57, 80, 19):
+        ids = torch.randint(2, WORDS, (2, length), generator=torch.Generator().manual_seed(length))
+        positions = torch.cat([torch.arange(length // 3), torch.arange(length - length // 3)])[None].repeat(2, 1)
+        losses = [model(input_ids=ids, position_ids=positions, labels=ids).loss for model in (plain, compiled)]
+        assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-5)
+        for loss in losses:
+            loss.backward()
+    for (name, a), b in zip(plain.named_parameters(), compiled.parameters(), strict=True):
+        if a.grad is not None:
+            torch.testing.assert_close(b.grad, a.grad, atol=1e-4, rtol=1e-3, msg=name)
+    assert 1 <= counters["stats"]["unique_graphs"] <= 4
+    assert list(compiled.state_dict()) == list(plain.state_dict())
