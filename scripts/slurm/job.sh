@@ -73,6 +73,7 @@ run() {
         fi
         log "exit code 3, finished, but incomplete: see above. The jobs after this one are cancelled; submit again"
         ;;
+    137) log "exit code 137, killed, perhaps for its memory: see above. The jobs after this one are cancelled; submit again" ;;
     *) log "exit code $status: see above. The jobs after this one are cancelled; submit again" ;;
     esac
     exit "$status"

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         show(f"# {_summary(jobs, planned)}")
         return 0
     with OutputLock(folder / RECORDS):
-        if active := slurm.queued(folder, title):
+        if active := slurm.queued(folder):
             raise UsageError(
                 f"{len(active)} jobs of this run are queued or running, such as {active[0]}: wait for them, or scancel them first"
             )

@@ -16,6 +16,7 @@ import pytest
 from tests.attack.shooting_range import KEY, Stub
 from tests.attack.table import make_inputs
 from tests.support import slurm as support
+from tests.support.documentation import fences
 from tests.support.runs import ROOT, in_process
 from topxgen.experiments import slurm
 
@@ -66,6 +67,9 @@ MISTAKES = [
     ("slurm: {extra: [constraint=a100]}", "write options of sbatch, such as [--constraint=a100]"),
     ('slurm: {extra: ["--comment=a\\nrm -rf /"]}', "write options of sbatch"),
     ("slurm: {warning: 5}", "warning is 5, not a whole number from 60 to 65535"),
+    ("slurm: {time: 3}", "with time 3 a job of decontamination is told to stop when it starts, 120 s (warning) and up to 60 s"),
+    (f"{TRAIN}}}\nslurm: {{gres: none, time: 1:00:00, train: {{time: 11:00}}}}", "with time 11:00 a job of train is told to stop"),
+    ("slurm: {decontamination: {time: 0-0:03}}", "with time 0-0:03 a job of decontamination"),
     (f"{DATAGEN}}}", "section slurm: generate loads m and needs gres, its GPUs"),
     (f"{DATAGEN}, inference_api: openai, use_nllb: true}}", "translate loads facebook/nllb-200-3.3B and needs gres"),
     (f"{TRAIN}}}\nslurm: {{gres: gpu:4, train: {{nodes: 2}}}}", "train on 2 nodes needs launcher: [accelerate, launch"),
@@ -85,6 +89,15 @@ def test_a_mistake_is_one_line_before_anything_is_submitted(place, section, mess
     assert not (place / "out").exists()
 
 
+def test_times_that_are_long_enough(place):
+    write(
+        place,
+        CHECKED,
+        "slurm: {time: 12:00, decontamination: {time: 3:01}, evaluate: {time: 0-0:03:01}, train: {time: 0-1}}",
+    )
+    assert "#SBATCH --time=3:01\n" in scripts()["decontamination"]
+
+
 def test_a_folder_that_a_script_cannot_have(place):
     write(place, CHECKED)
     result = submit("--set", "output_dir=a%b", "--dry_run")
@@ -95,23 +108,7 @@ def test_without_slurm_nothing_is_submitted(place, monkeypatch):
     monkeypatch.setenv("PATH", str(place))
     write(place, CHECKED)
     result = submit()
-    assert result.returncode == 2 and "cannot start sbatch: " in result.stderr and result.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"jobs": 3}', b'{"jobs": [{"id": "x", "name": "a"}]}', b"\xff"]
-)
-def test_a_damaged_list_of_jobs(place, content):
-    write(place, CHECKED)
-    (place / "out/run/slurm").mkdir(parents=True)
-    (place / "out/run/slurm/jobs.json").write_bytes(content)
-    result = submit()
-    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
-    assert (
-        "out/run/slurm/jobs.json" in result.stderr
-        and "remove it once none of this run's jobs are queued" in result.stderr
-    )
-    assert not (place / "out/run/slurm/run.yaml").exists()
+    assert result.returncode == 2 and "cannot start squeue: " in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_the_jobs_of_a_run(place):
@@ -154,6 +151,30 @@ def test_the_jobs_of_a_run(place):
     assert not (place / "out").exists()
     assert list(scripts("--stages", "main-2", "evaluate")) == ["main-2", "main-2-merge", "evaluate"]
     assert "/opt/bin/python" in scripts("--python", "/opt/bin/python")["generate"]
+
+
+def test_the_published_recipe_as_jobs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    result = in_process(
+        "scripts.slurm.submit", "configs/runs/topxgen.yaml", "--dry_run", "--set", "output_dir=outputs/nowhere"
+    )
+    assert result.returncode == 0 and result.stdout.endswith("# 12 jobs\n"), result.stdout + result.stderr
+
+
+def test_the_example_of_the_documentation(place):
+    (example,) = (block for block in fences(ROOT / "docs/cluster.md", "yaml") if block.startswith("slurm:"))
+    launcher = "launcher: [accelerate, launch, --config_file, configs/multi_node.yaml]"
+    write(
+        place,
+        f"{DATAGEN}, use_nllb: true}}",
+        "decontamination: {}",
+        f"{TRAIN}, {launcher}}}",
+        "main: {tgt: Basque}",
+        SCORED,
+        example,
+    )
+    found = scripts()
+    assert len(found) == 12 and "#SBATCH --array=0-15%8\n" in found["generate"]
 
 
 def test_words_of_the_user_stay_words(place):
@@ -303,8 +324,8 @@ def end(cluster, number: int, seconds: float = 60) -> dict[str, str]:
     return found
 
 
-def running(cluster, name: str) -> None:
-    cluster.wait(lambda: cluster.jobs().get(name) == "RUNNING")
+def last_jobs(here: Path, output_dir: str = "out") -> list[dict]:
+    return json.loads((here / output_dir / "run/slurm/jobs.json").read_text())["jobs"]
 
 
 def log(here: Path) -> str:
@@ -372,6 +393,32 @@ def test_a_node_that_fails(here, cluster):
     assert end(cluster, number) == {str(number): "COMPLETED"} and (here / "starts-x").read_text() == "0\n1\n"
 
 
+def test_while_jobs_are_queued_nothing_is_submitted(here, cluster):
+    """Also when submit.py was killed before it noted them, or they were submitted by hand; jobs of other runs do not count."""
+    write(here, CHECKED, "slurm: {decontamination: {cpus: 1}}")
+    number = start(here, cluster, 60, 0)
+    (here / "out/run/slurm/jobs.json").unlink()
+    result = submit()
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    assert f"1 jobs of this run are queued or running, such as {number} test-job " in result.stderr
+    assert submit("--set", "output_dir=other", "decontamination.output_dir=other").returncode == 0
+    cluster.call("scancel", number, last_jobs(here, "other")[0]["id"])
+    end(cluster, number)
+    cluster.wait(lambda: submit().returncode == 0)
+    cluster.call("scancel", last_jobs(here)[0]["id"])
+
+
+def test_jobs_that_sbatch_refuses(here, cluster):
+    """None is left: those before it are cancelled."""
+    write(here, CHECKED, SCORED, "slurm: {cpus: 1, evaluate: {partition: nowhere}}")
+    result = submit()
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    assert "evaluate.sbatch: sbatch failed: " in result.stderr and "invalid partition" in result.stderr
+    assert "the jobs before it are cancelled" in result.stderr
+    number = last_jobs(here)[0]["id"]
+    assert end(cluster, number) == {str(number): "CANCELLED"}
+
+
 @pytest.mark.slow
 def test_a_time_limit(here, cluster):
     """SLURM itself sends the signal, a minute or two before the limit."""
@@ -396,13 +443,12 @@ def test_training_on_two_nodes(here, cluster, tiny_lm, monkeypatch):
     monkeypatch.setenv("MAIN_PROCESS_IP", "127.0.0.1")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     write(here, train_section(tiny_lm), "slurm: {train: {gres: none, cpus: 1, nodes: 2}}")
-    assert submit("--set", "output_dir=one", "train.output_dir=one/train", "slurm=null", "--dry_run").returncode == 2
     result = subprocess.run(
         [sys.executable, ROOT / "scripts/run.py", "run.yaml", "--set", "output_dir=one"], capture_output=True
     )
     assert result.returncode == 0, result.stderr
     assert submit().returncode == 0
-    (number,) = (job["id"] for job in json.loads((here / "out/run/slurm/jobs.json").read_text())["jobs"])
+    (number,) = (job["id"] for job in last_jobs(here))
     cluster.wait(lambda: list(here.glob("out/train/checkpoint-10/checkpoint_files.json")), 120)
     cluster.call("scancel", "--signal=USR1", "--batch", number)
     assert end(cluster, number, 240) == {str(number): "COMPLETED"}, log(here)
@@ -479,10 +525,6 @@ def whole(here, tiny_nllb, monkeypatch):
         yield here
 
 
-def last_jobs(here: Path) -> list[dict]:
-    return json.loads((here / "out/run/slurm/jobs.json").read_text())["jobs"]
-
-
 def wait_for_all(cluster, here: Path, meanwhile=lambda: None, seconds: float = 400) -> dict[str, str]:
     """The states of the jobs of the last submission, by name and task, once all have ended."""
     names = {str(job["id"]): job["name"] for job in last_jobs(here)}
@@ -506,6 +548,9 @@ def test_a_whole_run(whole, cluster):
     states = wait_for_all(cluster, whole)
     assert set(states.values()) == {"COMPLETED"}, log(whole)
     assert results(whole / "out") == results(whole / "one")
+    scores = (whole / "one/scores.json").read_text().replace("one/", "out/")
+    assert (whole / "out/scores.json").read_text() == scores
+    assert in_process("scripts/verify.py", "out").returncode == 0
     assert submit().stdout == "all stages are complete\n"
     # Flags of a stage, and all behind it
     first = [line.split()[1] for line in submit("--set", "decontamination.ngram_size=9").stdout.splitlines()[:-1]]
@@ -529,7 +574,7 @@ def test_a_task_that_failed_runs_alone(whole, cluster):
     states = wait_for_all(cluster, whole, kill_one)
     assert states["generate_1"] == "FAILED" and {states["generate_0"], states["generate_2"]} == {"COMPLETED"}
     others = {state for name, state in states.items() if not name.startswith("generate_")}
-    assert others == {"CANCELLED"} and "exit code 137: see above" in log(whole)
+    assert others == {"CANCELLED"} and "exit code 137, killed, perhaps for its memory: see above" in log(whole)
     result = submit()
     assert "generate, 1 of 3 tasks: not run yet" in result.stdout and last_jobs(whole)[0]["tasks"] == [1], result.stdout
     assert set(wait_for_all(cluster, whole).values()) == {"COMPLETED"}, log(whole)
@@ -551,10 +596,13 @@ def processes_of(folder: Path, *words: str) -> list[int]:
 
 @pytest.mark.slow
 def test_random_kills(whole, cluster, capsys):
-    """KILLS=25 KILLS_SEED=1 pytest -m slow tests/experiments/test_slurm.py -k random: nothing lost, nothing doubled."""
+    """KILLS=25 KILLS_SEED=1 KILLS_S=15 pytest -m slow tests/experiments/test_slurm.py -k random: nothing lost, nothing doubled.
+
+    KILLS_S: the longest time between two kills; in a longer one more of the run is done, so that later stages are killed, too.
+    """
     rng, done = random.Random(int(os.environ.get("KILLS_SEED", 0))), []
     wanted, expected = int(os.environ.get("KILLS", 10)), results(whole / "one")
-    next_kill = time.monotonic()
+    next_kill, longest = time.monotonic(), float(os.environ.get("KILLS_S", 3))
 
     def kill() -> None:
         nonlocal next_kill
@@ -573,13 +621,13 @@ def test_random_kills(whole, cluster, capsys):
             number = ("KILL", "--full") if how == "scancel KILL" else ("USR1", "--batch")
             cluster.call("scancel", f"--signal={number[0]}", number[1], job, check=False)
         done.append(how)
-        next_kill = time.monotonic() + rng.uniform(0.3, 3)
+        next_kill = time.monotonic() + rng.uniform(0.3, longest)
 
     submissions = runs = 0
     while len(done) < wanted:
         while submit().stdout != "all stages are complete\n":
             submissions += 1
-            next_kill = time.monotonic() + rng.uniform(0.3, 3)
+            next_kill = time.monotonic() + rng.uniform(0.3, longest)
             wait_for_all(cluster, whole, kill)
         runs += 1
         assert results(whole / "out") == expected

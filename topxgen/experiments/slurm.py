@@ -16,11 +16,11 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple, Required, TypedDict
+from typing import NamedTuple, TypedDict
 
 from topxgen import inference
 from topxgen.common.errors import UsageError, did_you_mean
-from topxgen.common.files import read_json, write_atomic, write_json
+from topxgen.common.files import write_atomic, write_json
 from topxgen.common.provenance import now
 from topxgen.common.records import back_translator_of
 from topxgen.common.run_files import SLURM, RunFile, Value
@@ -34,6 +34,7 @@ JOBS = "jobs.json"
 KINDS = ("generate", "translate", "score", "decontamination", "train", "main", "evaluate", "merge")
 SHARDED = ("generate", "translate", "score", "decontamination", "main")
 NO_GPU = "none"
+SIGNAL_EARLY_S = 60  # SLURM may send the signal that much earlier than it was asked to
 LEAVE_S = 30  # of the warning, for the job to requeue itself
 TEXT_METRICS = ("auto", "chrf", "bleu", "lang", "ter")  # and what begins so: comptra.evaluate needs no GPU for them
 _NAME = re.compile(r"[\w.,@+-]+")
@@ -111,6 +112,17 @@ def resources(file: RunFile) -> tuple[dict[str, Resources], str | None]:
         values = {name: value for name, value in shared.items() if name not in others} | own
         found[kind] = replace(_DEFAULTS.get(kind, Resources()), **values)
     return found, gres
+
+
+def _seconds(time: str) -> int:
+    """Of a time as SLURM has it: minutes, minutes:seconds, hours:minutes:seconds, or days-hours and so on."""
+    days, has_days, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if has_days:
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+        return int(days) * 86400 + hours * 3600 + minutes * 60 + seconds
+    hours, minutes, seconds = {1: (0, *parts, 0), 2: (0, *parts), 3: parts}[len(parts)]
+    return hours * 3600 + minutes * 60 + seconds
 
 
 def _checked(values: Mapping[str, Value], where: str, known: Sequence[str]) -> dict:
@@ -213,6 +225,12 @@ def jobs(file: RunFile, commands: Iterable[Command], python: str, run: Sequence[
                 raise UsageError(
                     f"{file.path}, section {SLURM}: {job.kind} loads {model} and needs gres, its GPUs: {job.kind}: {{gres: gpu:1}}, say, or "
                     f"{NO_GPU} for the CPU"
+                )
+            time, warning = job.resources.time, job.resources.warning
+            if time and _seconds(time) <= warning + SIGNAL_EARLY_S:
+                raise UsageError(
+                    f"{file.path}, section {SLURM}: with time {time} a job of {job.kind} is told to stop when it starts, {warning} s (warning) "
+                    f"and up to {SIGNAL_EARLY_S} s more before its end; give it more time"
                 )
             launcher = [Path(word).name for word in job.command.launcher[:2]]
             if job.resources.nodes > 1 and launcher != ["accelerate", "launch"]:
@@ -381,30 +399,22 @@ def _shown(line: Sequence[str]) -> str:
     return text.strip()
 
 
-class Submitted(TypedDict, total=False):
-    """A job in run/slurm/jobs.json."""
+class Submitted(TypedDict):
+    """A job in run/slurm/jobs.json, which is for people."""
 
-    id: Required[int]
-    name: Required[str]
-    tasks: Required[list[int]]
-    submitted: Required[str]
-
-
-class Submission(TypedDict, total=False):
-    """run/slurm/jobs.json: the jobs of the last submission."""
-
-    jobs: Required[list[Submitted]]
+    id: int
+    name: str
+    tasks: list[int]
+    submitted: str
 
 
-def queued(folder: Path, title: str) -> list[str]:
-    """The jobs of the last submission that wait or run, as "12_3 basque-generate RUNNING". Raises UsageError."""
-    path = folder / RECORDS / FOLDER / JOBS
-    before = read_json(path, Submission, "remove it once none of this run's jobs are queued").get("jobs", [])
-    known = {(str(job["id"]), job_name(title, job["name"])) for job in before}
-    if not known:
-        return []
-    lines = _call(["squeue", "--me", "--noheader", "--format=%F %j %i %T"]).splitlines()
-    return [" ".join((words[2], words[1], words[3])) for words in map(str.split, lines) if tuple(words[:2]) in known]
+def queued(folder: Path) -> list[str]:
+    """The user's jobs of a run that wait or run, as "12_3 basque-generate RUNNING", by the scripts that SLURM has of them, so that also
+    those count that were submitted by hand. Raises UsageError."""
+    place = (folder / RECORDS / FOLDER).resolve()
+    lines = _call(["squeue", "--me", "--noheader", "--format=%i %j %T|%o"]).splitlines()
+    jobs = (line.partition("|") for line in lines)
+    return [job for job, _, path in jobs if Path(path).parent.resolve() == place]
 
 
 def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplete: bool) -> list[Submitted]:
@@ -426,7 +436,7 @@ def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplet
                 _call(["scancel", *(str(job["id"]) for job in done)])
             raise UsageError(f"{path}: {error}" + "; the jobs before it are cancelled" * bool(done)) from None
         done.append({"id": number, "name": one.job.name, "tasks": one.tasks, "submitted": now()})
-        write_json(place / JOBS, Submission(jobs=done))
+        write_json(place / JOBS, {"jobs": done})
     return done
 
 
