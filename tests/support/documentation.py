@@ -27,6 +27,7 @@ PARSERS = {
     "scripts/merge_lora.py": "scripts.merge_lora",
     "scripts/data_stats.py": "scripts.data_stats",
     "scripts/run.py": "scripts.run",
+    "scripts/slurm/submit.py": "scripts.slurm.submit",
     "scripts/compare.py": "scripts.compare",
     "scripts/probe_contamination.py": "scripts.probe_contamination",
     "scripts/report.py": "scripts.report",
@@ -61,6 +62,7 @@ FOREIGN = (
     (".venv-sonar/bin/pip", "install"),
     ("sudo", "apt-get", "install"),
     ("pytest",),
+    ("squeue", "--me"),
 )
 
 
