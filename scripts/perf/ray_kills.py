@@ -29,6 +29,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=24, metavar="N", help="at least this many kills")
     parser.add_argument("--paragraphs", type=int, default=300, metavar="N", help="paragraphs of each of two languages")
     parser.add_argument("--pairs", type=int, default=40_000, metavar="N", help="pairs of the file to decontaminate")
+    parser.add_argument(
+        "--every", type=float, default=8, metavar="S", help="seconds between kills, on average; models have to load"
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the moments and of who is killed")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty folder for runs and models")
     args = parser.parse_args()
@@ -44,9 +47,9 @@ def main() -> None:
     for command in (datagen, clean):
         script(*command, args.out / command[0], check=None)
     while kills.total() < args.kills:
-        command = (datagen, clean)[runs % 2]
+        command = (clean, datagen)[runs % 2]
         folder, runs = args.out / f"killed-{runs}", runs + 1
-        given_up += run(command, folder, rng, kills)
+        given_up += run(command, folder, args.every, rng, kills)
         wrong += [f"{folder}: {what}" for what in differences(folder, args.out / command[0])]
         print(
             f"{runs} runs, kills {dict(kills)}, {given_up} runs ended after 5 losses, different: {wrong or 'nothing'}",
@@ -55,13 +58,13 @@ def main() -> None:
     sys.exit(bool(wrong))
 
 
-def run(command: tuple, folder: Path, rng: random.Random, kills: Counter) -> int:
+def run(command: tuple, folder: Path, every: float, rng: random.Random, kills: Counter) -> int:
     """Run a command, killing at random, until it ends by itself; how often it gave up."""
     given_up = 0
     while True:
         driver = Driver(*command, folder)
         while driver.process.poll() is None:
-            until = time.monotonic() + rng.uniform(0.5, 2) * (2 if command[0].startswith("deco") else 8)
+            until = time.monotonic() + rng.uniform(0.1, 1.9) * (every if command[0] == "datagen.py" else every / 4)
             driver.wait_for(lambda until=until: time.monotonic() > until)
             victims = driver.workers()
             if driver.process.poll() is None and victims:

@@ -8,6 +8,7 @@ drops why it ended, and has no beam search.
 import atexit
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -128,8 +129,13 @@ class RayPool(Pool):
         if not references:  # all workers were lost as the run was stopped
             self._waiting.clear()
             return []
-        self._ray.wait(references, num_returns=1, timeout=POLL_S)
-        done, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        try:
+            self._ray.wait(references, num_returns=1, timeout=POLL_S)
+            done, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        except KeyboardInterrupt:  # as Ray raises whatever a handler of signals has raised
+            if signals.stop_requested():
+                raise signals.Stopped from None
+            raise
         results = []
         for reference in done:
             actor = by_reference[reference]
@@ -187,8 +193,8 @@ class RayPool(Pool):
 
 def _why(error: Exception) -> str:
     """What Ray says about a lost worker, in a few words."""
-    lines = [line.strip() for line in str(error).splitlines() if "exit type" in line.lower() or "died" in line.lower()]
-    return f"{type(error).__name__}: {(lines or [str(error)])[-1][:160]}"
+    lines = [line.strip() for line in re.sub(r"\x1b\[\d+m", "", str(error)).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:160] if lines else 'no message'}"
 
 
 def share(nodes: Sequence[dict[str, float]], plan: Plan) -> tuple[int, int, int]:
@@ -311,6 +317,7 @@ def _connect(plan: Plan):
             + (f"; see the end of {plan.log}" if plan.log is not None else "")
         ) from None
     _quiet(ray, plan.log)
+    atexit.register(disconnect)  # now, so that it comes before Ray's own, which waits seconds for each of its processes
     _close_cluster.append(lambda: _disconnect(ray, own, options.get("_temp_dir"), guard))
     return ray
 
@@ -318,7 +325,6 @@ def _connect(plan: Plan):
 _close_cluster: list[Callable[[], None]] = []
 
 
-@atexit.register
 def disconnect() -> None:
     """Leave the cluster, and end it if it is this machine's alone; also done as the process ends."""
     while _close_cluster:
