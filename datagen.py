@@ -32,6 +32,7 @@ from topxgen.flags import (
     add_api_flags,
     add_cost_flags,
     add_decoding_flags,
+    add_distributed_flags,
     add_language_flags,
     add_language_id_flag,
     add_model_flags,
@@ -141,6 +142,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model_name_or_path", metavar="MODEL", help="a Hub id, a folder, or an API's name for a model")
     add("--adapter_name_or_path", metavar="LORA", help="a LoRA adapter to load on top of the model")
     add_model_flags(add)
+
+    add = parser.add_argument_group("many nodes (docs/cluster.md)").add_argument
+    add_distributed_flags(add)
 
     add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
     add_api_flags(add)

@@ -22,9 +22,31 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
-from coordinator import DUPLICATES, Texts
+from coordinator import DUPLICATES, SPREAD, VOCABULARY, WORDS
 
 from topxgen.text.near_duplicates import PREFILTERS, NearDuplicates
+
+
+class ZipfWords:
+    """Paragraphs of words whose frequency is 1/(rank + 2.7), each a function of its number."""
+
+    def __init__(self):
+        shares = np.cumsum(1 / (np.arange(VOCABULARY) + 2.7))
+        self._ranks = np.searchsorted(shares, np.linspace(0, shares[-1], 1 << 20, endpoint=False), "right").astype(
+            np.int32
+        )
+
+    def __call__(self, number: int) -> str:
+        return " ".join([f"w{rank}" for rank in self._words(number).tolist()])
+
+    def _words(self, number: int) -> np.ndarray:
+        rng = np.random.default_rng([0, number])
+        if number and rng.random() < DUPLICATES:
+            words = self._words(int(rng.integers(number)))
+            count = int(rng.integers(len(words) // 2 + 1))
+            words[rng.integers(len(words), size=count)] = rng.integers(VOCABULARY, size=count)
+            return words
+        return self._ranks[rng.integers(1 << 20, size=max(20, round(rng.normal(WORDS, SPREAD))))]
 
 
 class MixedLines:
@@ -68,7 +90,7 @@ def main() -> None:
     parser.add_argument("--prefilters", nargs="+", choices=PREFILTERS, default=list(PREFILTERS))
     parser.add_argument("--lines", type=Path, metavar="FILE", help="texts of the words of these lines")
     args = parser.parse_args()
-    make = MixedLines(args.lines) if args.lines else Texts(0)
+    make = MixedLines(args.lines) if args.lines else ZipfWords()
     for size in args.sizes:
         for threshold in args.thresholds:
             rejected = {}

@@ -266,6 +266,7 @@ def test_pairs_of_merged_paragraphs_are_those_of_one_run(server, scored, tmp_pat
     datagen(*words)  # nothing is left to do
     after = {path: path.stat().st_mtime_ns for path in split.rglob("*") if path.is_file()}
     assert before == {path: after[path] for path in before}
+    datagen(*words, "--num_shards", 50, "--shard_index", 49)  # there is nothing for it to do
 
 
 def test_shards_that_run_all_stages(server, scored, tmp_path):

@@ -123,6 +123,10 @@ def _is_local(args: argparse.Namespace) -> bool:
     return args.inference_api not in inference.REMOTE
 
 
+def _has_work_for_workers(args: argparse.Namespace) -> bool:
+    return _is_local(args) or back_translator(args) != "llm" or scorer(args) not in ("confidence", "none")
+
+
 RULES = (
     Rule(
         (
@@ -190,6 +194,9 @@ RULES = (
         lambda args: args.inference_api not in ("hf", *inference.REMOTE),
     ),
     Rule(("max_concurrent_requests",), "--inference_api vllm or an API", lambda args: args.inference_api != "hf"),
+    Rule(("distributed",), "a model to run in workers: an LLM that is not an API's, a translator or a scorer", _has_work_for_workers),
+    Rule(("num_workers",), "--distributed", lambda args: args.distributed),
+    Rule(("data_parallel_size",), "one machine (--distributed has --num_workers)", lambda args: not args.distributed),
     Rule(
         ("num_return_sequences",),
         "sampling (--temperature above 0) or --num_beams: greedy answers are all equal",

@@ -10,7 +10,7 @@ from typing import Annotated, TypedDict
 
 import msgspec
 
-from topxgen import inference
+from topxgen import distributed, inference
 from topxgen.common import flag_rules, hub, provenance
 from topxgen.common.console import Progress, show
 from topxgen.common.errors import Unreachable, UsageError
@@ -73,6 +73,7 @@ def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], 
 def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     args, languages = config.args, config.languages.values()
     yield lambda: _check_output(config)
+    yield lambda: distributed.check(args.distributed)
     yield lambda: hub.require(config.needs())
     if "generate" in args.stages:
         yield lambda: config.filters
@@ -459,7 +460,9 @@ def report(config: GenerationConfig) -> bool:
         "paragraphs": {name for name, counts in paragraphs if not counts.get("kept", counts.get("paragraphs"))},
         "pairs": {name for name, counts in zip(translated, translation, strict=True) if not counts["pairs"]},
     }
+    # A shard has no blocks of the merged paragraphs or pairs if there are fewer than shards.
+    may_be_empty = config.shard is not None and "generate" not in config.args.stages
     for what, names in empty.items():
-        if names:
+        if names and not may_be_empty:
             logger.warning(f"no {what} were kept in {', '.join(sorted(names))}; see the reasons in *_rejects.jsonl")
-    return not empty["paragraphs"]
+    return may_be_empty or not empty["paragraphs"]
