@@ -31,6 +31,7 @@ def test_work_is_divided_by_gpus_until_one_process_is_the_limit():
     assert one["merge"] == eight["merge"]
     many = {stage.name: stage for stage in plan(1e9, 100_000, 10, RATE)}
     assert many["generate"].limit == "loop of a language"
+    assert many["generate"].hours > 1.01 * 1e9 / RATE["llm_tokens"] / 100_000 / 3600
     pairs = 1e9 / 600 * 7
     assert one["decontaminate"].hours == pytest.approx(
         pairs / RATE["decontaminated_pairs"] / RATE["cores_per_gpu"] / 3600

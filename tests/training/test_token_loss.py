@@ -24,13 +24,23 @@ DECODERS = {  # name: (configuration, model, options): what each does with its l
     "gemma2, capped": ("Gemma2Config", "Gemma2ForCausalLM", SMALL | dict(final_logit_softcapping=0.5)),
     "gemma3, capped": ("Gemma3TextConfig", "Gemma3ForCausalLM", SMALL | dict(final_logit_softcapping=30.0)),
     "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM", SMALL),
+    "gemma3 with a vision tower, capped": (
+        "Gemma3Config",
+        "Gemma3ForConditionalGeneration",
+        dict(
+            text_config=SMALL | dict(final_logit_softcapping=2.0),
+            vision_config=dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                               image_size=32, patch_size=16),
+            mm_tokens_per_image=4, image_token_index=0, boi_token_index=1, eoi_token_index=1,
+        ),
+    ),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", SMALL),
     "cohere, scaled": ("CohereConfig", "CohereForCausalLM", SMALL | dict(logit_scale=0.0625)),
     "cohere2, scaled": ("Cohere2Config", "Cohere2ForCausalLM", SMALL | dict(logit_scale=0.25)),
     "granite, scaled": ("GraniteConfig", "GraniteForCausalLM", SMALL | dict(logits_scaling=8.0)),
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", dict(vocab_size=WORDS, n_embd=32, n_layer=2, n_head=4)),
     "phi, head with a bias": ("PhiConfig", "PhiForCausalLM", SMALL),
-}
+}  # fmt: skip
 ENCODER_DECODERS = {
     "m2m100": ("M2M100Config", "M2M100ForConditionalGeneration", SEQ2SEQ),
     "marian, bias": ("MarianConfig", "MarianMTModel", SEQ2SEQ | dict(decoder_start_token_id=1)),
@@ -158,11 +168,12 @@ def test_no_label_at_all():
     assert float(model(**inputs).loss) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("adapter", [False, True])
-def test_bfloat16(adapter):
-    """As close to the float32 loss as the model's own one in bfloat16, within its rounding."""
+def test_mixed_precision(adapter, dtype):
+    """As close to the float32 gradients as the model's own ones are, within rounding."""
     wrap = adapted() if adapter else lambda model: model
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         own_loss, loss, own, chunked = own_and_chunked(
             lambda: build(DECODERS["gemma3, capped"]), batch(), decoder=True, wrap=wrap
         )
@@ -292,6 +303,16 @@ def test_a_function_is_only_found_if_it_fits_everywhere():
 
 
 # Compiled layers.
+
+
+def test_a_compiler_that_is_missing_is_named(tmp_path):
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    from topxgen.training.run import as_usage_error
+
+    found = as_usage_error(InvalidCxxCompiler(), tmp_path)
+    assert isinstance(found, UsageError)
+    assert str(found).startswith("--torch_compile: ") and "No working C++ compiler found" in str(found)
 
 
 @pytest.mark.slow

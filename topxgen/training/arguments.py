@@ -107,6 +107,10 @@ def resolve(args: argparse.Namespace) -> None:
 
 def _check_dependencies(args: argparse.Namespace) -> None:
     """Raise UsageError if a flag needs a package that is not installed, or a file that is not there."""
+    if args.torch_compile and (args.deepspeed or launched_with_deepspeed()):
+        raise UsageError(
+            "--torch_compile does not compile layers whose weights DeepSpeed shares out: drop one of the two"
+        )
     if args.deepspeed:
         if not Path(args.deepspeed).is_file():
             raise UsageError(
@@ -115,10 +119,6 @@ def _check_dependencies(args: argparse.Namespace) -> None:
         read_json(Path(args.deepspeed), remedy="fix it, or pass configs/deepspeed_zero3.json")
     if args.deepspeed or launched_with_deepspeed():
         require("deepspeed", "deepspeed>=0.18", "--deepspeed")
-    if args.torch_compile and (args.deepspeed or launched_with_deepspeed()):
-        raise UsageError(
-            "--torch_compile does not compile layers whose weights DeepSpeed shares out: drop one of the two"
-        )
     if args.use_liger_kernel:
         require("liger_kernel", "liger-kernel", "--use_liger_kernel")
     if args.load_in_8bit or args.load_in_4bit:
