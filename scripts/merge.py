@@ -70,7 +70,10 @@ def parsed(script: str, command: list[str], output_dir: Path, stages: list[str] 
 
 
 def merge_datagen(folder: Path, works: list[shards.Work]) -> bool:
-    """The works of datagen.py: paragraphs first, of languages that one command wrote together."""
+    """The works of datagen.py: paragraphs first, of the languages of one command together, as they share its numbers.
+
+    A language that has had several commands is merged by each, in the order in which they were started: the last one counts.
+    """
     from topxgen.generation.merge import merge_generation, merge_translations
     from topxgen.generation.plan import GenerationConfig
 
@@ -82,7 +85,10 @@ def merge_datagen(folder: Path, works: list[shards.Work]) -> bool:
         return work.folder, work.part
 
     groups = [
-        (merge_generation, "generate", list(group)) for _, group in groupby(sorted(generated, key=_command), _command)
+        (merge_generation, "generate", list(group))
+        for _, group in groupby(
+            sorted(generated, key=lambda work: (_newest(generated, work), _command(work))), _command
+        )
     ]
     groups += [
         (merge_translations, "translate", list(group)) for _, group in groupby(sorted(translated, key=place), place)
@@ -93,6 +99,10 @@ def merge_datagen(folder: Path, works: list[shards.Work]) -> bool:
         if stage == "translate":
             args.translate_dir = group[0].folder.name
         config = GenerationConfig(args)
+        if stage == "generate":
+            group = [work for work in generated if work.part in config.languages]
+            if others := config.languages.keys() - {work.part for work in group}:
+                raise UsageError(f"no shard of {folder} has begun {', '.join(sorted(others))}: run them again")
         with _locked(folder, group, config.locked_parts):
             complete &= merge(config, group)
     return complete
@@ -118,6 +128,11 @@ def merge_main(folder: Path, works: list[shards.Work]) -> bool:
     return complete
 
 
+def _newest(works: list[shards.Work], work: shards.Work) -> str:
+    """When the last shard was started whose command is that of this work."""
+    return max(other.newest.note["started"] for other in works if _command(other) == _command(work))
+
+
 def _command(work: shards.Work) -> list[str]:
     """Of the whole directory."""
     return shards.without_flags(work.newest.note["command"], "--num_shards", "--shard_index")
@@ -131,6 +146,7 @@ def _locked(folder: Path, works: list[shards.Work], parts: list[str]) -> Iterato
             locks.enter_context(OutputLock(folder, part))
         for root, part in sorted({(one.root, work.part) for work in works for one in work.noted}):
             locks.enter_context(OutputLock(root, part))
+        shards.check_files(one for work in works for one in work.noted)
         yield
 
 

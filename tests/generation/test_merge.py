@@ -177,6 +177,7 @@ def test_shards_that_cannot_be_merged(server, tmp_path):
     shutil.rmtree(copy)
     settings = tmp_path / "shards" / "0001-of-0002" / "settings_generate.json"
     settings.write_text(settings.read_text().replace('"seed": 122', '"seed": 5'))
+    settings.with_name("SHA256SUMS").unlink()
     said = merge(tmp_path, check=2).stderr
     assert "seed" in said and "cannot be merged" in said
     assert not (tmp_path / "Basque.jsonl").exists()
@@ -442,3 +443,44 @@ def test_a_merge_that_is_stopped_anywhere_is_begun_again(server, tmp_path, monke
         assert files(folder) == expected
         verified(folder)
     assert stop_at > 8
+
+
+def test_files_that_were_changed_and_lines_that_a_kill_has_cut(server, tmp_path):
+    for index in range(2):
+        shard(server, tmp_path, index, 2)
+    folder = tmp_path / "shards" / "0001-of-0002"
+    path = folder / "Basque_answers.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(b"".join(content.splitlines(True)[:3]))
+    assert f"{path} was changed after its run" in merge(tmp_path, check=2).stderr
+    assert not (tmp_path / "Basque.jsonl").exists()
+    # Of a run that goes on nothing is claimed: what is there counts, without a line that was cut off.
+    (folder / "SHA256SUMS").unlink()
+    (folder / "manifest_generate_Basque.json").unlink()
+    path.write_bytes(content[:-30])
+    assert "shard 0001-of-0002 is not finished" in merge(tmp_path, check=3).stderr
+    assert len(records(tmp_path / "Basque_answers.jsonl")) == len(
+        [*records(tmp_path / "shards" / "0000-of-0002" / "Basque_answers.jsonl"), *content.splitlines()[:-1]]
+    )
+    shard(server, tmp_path, 1, 2)
+    merge(tmp_path)
+
+
+def test_languages_that_had_one_command_together_and_another_alone(server, tmp_path):
+    def run(folder, *more):
+        for index in range(2):
+            shard(server, folder, index, 2, *more)
+
+    both = ("--languages", "Hausa", "Basque", "--number_of_instructions", 40)
+    alone = ("--languages", "Hausa", "--number_of_instructions", 50)
+    for name, commands in (("first", [both]), ("then", [both, alone])):
+        for more in commands:
+            run(tmp_path / name, *more)
+        merge(tmp_path / name)
+    first, then = (files(tmp_path / name) for name in ("first", "then"))
+    assert len(first["Basque.jsonl"]) > 0 and first["Basque.jsonl"] == then["Basque.jsonl"]
+    assert len(records(tmp_path / "then" / "Hausa.jsonl")) == 50
+    assert then["Hausa.jsonl"].startswith(first["Hausa.jsonl"][: first["Hausa.jsonl"].index(b"\n")])
+    merge(tmp_path / "then")
+    assert files(tmp_path / "then") == then
+    assert in_process("scripts/verify.py", tmp_path / "then").returncode == 0

@@ -8,12 +8,13 @@ import argparse
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_json
 from topxgen.common.provenance import command_line
@@ -168,6 +169,18 @@ def works(output_dir: Path) -> list[Work]:
             key = (note["script"], path.parent.relative_to(root), *match.groups())
             found.setdefault(key, []).append(Noted(shard, root, path.parent, note))
     return [Work(*key, tuple(noted)) for key, noted in sorted(found.items())]
+
+
+def check_files(noted: Iterable[Noted]) -> None:
+    """Raise UsageError for a file that is not as its shard has left it, such as one that was cut off while it was copied."""
+    for folder, root in sorted({(one.folder, one.root) for one in noted}):
+        for name, digest in checksums.read(folder).items():
+            path = folder / name
+            if not path.is_file() or checksums.sha256_of(path) != digest:
+                state = "was changed" if path.is_file() else "is missing"
+                raise UsageError(
+                    f"{path} {state} after its run ({checksums.NAME} beside it): restore it, or move {root} away and run the shard again"
+                )
 
 
 def note_path(folder: Path, stage: str, part: str) -> Path:

@@ -19,8 +19,8 @@ from types import SimpleNamespace
 from topxgen.common import checksums, provenance, shards
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_jsonl, read_placed_jsonl, replacing
-from topxgen.common.merging import Place, Ranks, id_key, lines_of, places_in, read_placed_ids
+from topxgen.common.files import Appender, read_jsonl, replacing
+from topxgen.common.merging import Place, Ranks, id_key, lines_of, places_in, read_placed_ids, read_whole_lines
 from topxgen.common.records import (
     Layout,
     OthersRecord,
@@ -120,7 +120,7 @@ def responses_in_order(language: str, paths: list[Path], out: Path):
     not fail before others. The numbers of the prompts, as an array."""
 
     def read(path: Path) -> Iterator[Place]:
-        for _, offset, size, response in read_placed_jsonl(path, ResponseRecord):
+        for _, offset, size, response in read_whole_lines(path, ResponseRecord):
             number = prompt_number(response["id"], language)
             if number is None:
                 raise UsageError(f"{path}: {response['id']!r} is no prompt of {language}; remove the line")
@@ -251,17 +251,17 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
             yield Place(offset, size, id_key(record_id), "scorer" not in pairs)
 
     def read_rejects(path: Path) -> Iterator[Place]:
-        for _, offset, size, line in read_placed_jsonl(path, TranslationRejects):
+        for _, offset, size, line in read_whole_lines(path, TranslationRejects):
             by_score = all(reject["reason"] in min_score.REASONS for reject in line["rejected"])
             yield Place(offset, size, id_key(line["id"]), by_score)
 
     def read_others(path: Path) -> Iterator[Place]:
         return (
-            Place(offset, size, id_key(line["id"])) for _, offset, size, line in read_placed_jsonl(path, OthersRecord)
+            Place(offset, size, id_key(line["id"])) for _, offset, size, line in read_whole_lines(path, OthersRecord)
         )
 
     def read_responses(path: Path) -> Iterator[Place]:
-        for _, offset, size, line in read_placed_jsonl(path, ResponseRecord):
+        for _, offset, size, line in read_whole_lines(path, ResponseRecord):
             yield Place(offset, size, id_key(line["id"]), bool(line.get("error")))
 
     ids = (key for key, _ in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"))
