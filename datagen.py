@@ -33,6 +33,7 @@ from topxgen.flags import (
     add_api_flags,
     add_cost_flags,
     add_decoding_flags,
+    add_distributed_flags,
     add_language_flags,
     add_language_id_flag,
     add_model_flags,
@@ -69,6 +70,7 @@ from topxgen.quality import metricx
 from topxgen.retrieval import bm25
 from topxgen.retrieval.encoders import ENCODERS
 from topxgen.text import sentence_splitting
+from topxgen.text.near_duplicates import PREFILTERS
 from topxgen.text.words import TOKENIZERS
 
 
@@ -144,6 +146,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--adapter_name_or_path", metavar="LORA", help="a LoRA adapter to load on top of the model")
     add_model_flags(add)
 
+    add = parser.add_argument_group("many nodes (docs/cluster.md)").add_argument
+    add_distributed_flags(add)
+
     add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
     add_api_flags(add)
     add_cost_flags(add)
@@ -218,6 +223,10 @@ def build_parser() -> argparse.ArgumentParser:
         choices=TOKENIZERS,
         default="unicode",
         help="words for ROUGE-L; unicode: of any script; rouge_score: a-z and 0-9 only, as in the paper",
+    )
+    add(
+        "--dedup_prefilter",
+        **choice(PREFILTERS, "exact", "which kept paragraphs ROUGE-L is computed with; part of the settings"),
     )
     add(
         "--splitter",

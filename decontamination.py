@@ -24,8 +24,9 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 
+from topxgen import distributed
 from topxgen.common import hub
-from topxgen.common.cli import FLAG, Parser, count, float_range, int_range, run_main
+from topxgen.common.cli import FLAG, Parser, choice, count, float_range, int_range, run_main
 from topxgen.common.console import show
 from topxgen.common.locks import OutputLock, wait_for_lock
 from topxgen.common.needs import Need
@@ -155,7 +156,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="the report, with or without .json or .md [decontamination_report in --output_dir]",
     )
     add_shard_flags(add)
-    add("--num_workers", **count(1, "number of worker processes [one per core]"))
+    add(
+        "--num_workers",
+        **count(1, "number of worker processes [one per core, with --distributed of the whole cluster]"),
+    )
+    add("--distributed", **choice(distributed.SCHEDULERS, None, "run them over the nodes of a cluster", "off"))
     return parser
 
 
@@ -181,6 +186,7 @@ def decontaminate(args: argparse.Namespace) -> int:
     args.target_language = target_language(args)
     reports = report_paths(args)
     check_paths(args, inputs, reports)
+    distributed.check(args.distributed)
     hub.require(needs(args, inputs))
     target = languages.find(args.target_language, args.languages_file).name
     with ExitStack() as stack:

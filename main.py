@@ -45,6 +45,7 @@ from topxgen.flags import (
     add_api_flags,
     add_cost_flags,
     add_decoding_flags,
+    add_distributed_flags,
     add_language_flags,
     add_language_id_flag,
     add_model_flags,
@@ -82,6 +83,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--enable_lora", **FLAG, help="the models are LoRA adapters [detected by adapter_config.json]")
     add("--base_model_name_or_path", metavar="MODEL", help="base model of the adapters [the one that they name]")
     add_model_flags(add)
+    add = parser.add_argument_group("many nodes (docs/cluster.md)").add_argument
+    add_distributed_flags(add)
+
     add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
     add_api_flags(add)
     add_cost_flags(add)

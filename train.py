@@ -157,6 +157,7 @@ def build_parser() -> Parser:
     add("--gradient_checkpointing", **FLAG, help="recompute activations: less memory, a third slower")
     add("--use_flash_attn", **FLAG, help="flash attention, if flash-attn is installed")
     add("--use_liger_kernel", **FLAG, help="Liger kernels (decoder LMs on GPU)")
+    add("--torch_compile", **FLAG, help="compile the layers: a minute or more at the start, then faster steps on a GPU")
     add(
         "--loss_chunk_size",
         type=int_range(0),
@@ -206,7 +207,7 @@ def build_parser() -> Parser:
         help="held-out metric that picks the best checkpoint [chrf with --num_eval_translations, else loss]",
     )
     add("--early_stopping_patience", **count(1, "stop after N evaluations without a better one"))
-    add("--report_to", nargs="+", choices=("tensorboard", "wandb"), help="trackers besides train_log.jsonl [none]")
+    add("--report_to", nargs="+", choices=arguments.TRACKERS, help="trackers besides train_log.jsonl [none]")
     add(
         "--push_to_hub",
         **FLAG | {"type": arguments.bool_or_name, "metavar": "NAME"},

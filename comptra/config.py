@@ -16,7 +16,7 @@ from comptra.compositional import divide, merge, translate
 from comptra.llm_calls import LLMClient
 from comptra.methods import Shots, Task, refine
 from comptra.models import Model
-from topxgen import inference, retrieval, translation
+from topxgen import distributed, inference, retrieval, translation
 from topxgen.common import hub, provenance, shards, translation_folders
 from topxgen.common.cli import check_filename
 from topxgen.common.errors import UsageError
@@ -107,6 +107,7 @@ class EvaluationConfig:
             checks.check_flags(args)
             check_output_directory(args.output_dir, f"--output_dir {args.output_dir}")
             self.merge_prompt = merge.load(args.merge_prompt)
+            distributed.check(args.distributed)
             hub.require(needs.of_translation(args, [self.src], [self.tgt]))
             self.models = models.resolve_models(args, self.uses_llm)
             self._tokenizers: dict[str, object] = {}
@@ -216,7 +217,8 @@ class EvaluationConfig:
         """The translation model, which all directions share where no LLM has to have its memory in between."""
         if self._first is not None and not self.uses_llm:
             return self._first.nllb
-        return translation.create("nllb", TranslatorSettings.from_args(self.args))
+        log = self.args.output_dir.absolute() / inference.ENGINE_LOG
+        return translation.create("nllb", TranslatorSettings.from_args(self.args, engine_log=log))
 
     # Demonstrations
 

@@ -28,8 +28,8 @@ def build_parser() -> Parser:
     parser = Parser(__doc__, incomplete="a stage ended with this code, and the run stopped there", uses_apis=True)
     parser.add_argument("file", type=Path, metavar="RUN.yaml", help="a file with a section for each stage")
     parser.add_argument(
-        "--stages", nargs="+", choices=SECTIONS, default=[], metavar="STAGE",
-        help=f"which stages to run: {', '.join(SECTIONS)} [all that the file has]",
+        "--stages", nargs="+", default=[], metavar="STAGE",
+        help=f"which stages to run: {', '.join(SECTIONS)}; train-2 is the second entry of train [all that the file has]",
     )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",

@@ -196,6 +196,8 @@ FOREIGN_FLAGS = {
     "--wrap",
     "--array",
     "--config_file",
+    "--constraint",
+    "--me",  # of squeue
 }
 FOREIGN_FLAGS |= {"--num_processes", "--repo-type", "--port", "--no-deps", "--enable-lora", "--lora-modules"}
 FOREIGN_FLAGS |= {"--no-build-isolation", "--machine_rank", "--include"}

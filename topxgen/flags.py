@@ -2,7 +2,7 @@
 
 import argparse
 
-from topxgen import inference, translation
+from topxgen import distributed, inference, translation
 from topxgen.common.cli import FLAG, choice, count, float_range, int_range, parse_bool
 from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
@@ -138,6 +138,27 @@ def add_model_flags(add) -> None:
     )
     add("--lora_rank", type=int_range(1), default=16, help="largest rank of a LoRA adapter to load")
     add("--trust_remote_code", **FLAG, help="run Python code that comes with a model; off by default")
+
+
+def add_distributed_flags(add) -> None:
+    add(
+        "--distributed",
+        **choice(
+            distributed.SCHEDULERS,
+            None,
+            "run models that are not an API's in workers over the nodes of a cluster",
+            "off",
+        ),
+    )
+    add(
+        "--num_workers",
+        **count(
+            1,
+            "--distributed: workers, each with a model of its own [one for each GPU, or --tensor_parallel_size of them; without "
+            "GPUs one for each node]",
+            maximum=4096,
+        ),
+    )
 
 
 def add_api_flags(add) -> None:

@@ -1,8 +1,10 @@
 """An encoder-decoder MT model instead of the LLM."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 from comptra.methods import Task
+from topxgen.translation import translate_lists
 
 
 def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
@@ -12,10 +14,10 @@ def translate(sentences: list[str], task: Task) -> Iterator[tuple[int, str]]:
     progress.expect(len(sentences))
     try:
         size = task.nllb.block_size  # a kill loses one block at most
-        for start in range(0, len(sentences), size):
-            block = sentences[start : start + size]
-            for i, result in enumerate(task.nllb.translate(block, task.src, task.tgt, progress.on_done), start):
-                yield i, result.text
+        blocks = (sentences[start : start + size] for start in range(0, len(sentences), size))
+        results = translate_lists(task.nllb, "translate", blocks, task.src, task.tgt, progress.on_done)
+        for i, result in enumerate(chain.from_iterable(results)):
+            yield i, result.text
     finally:
         if task.frees_nllb:
             task.nllb.close()

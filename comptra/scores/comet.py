@@ -1,4 +1,4 @@
-"""The COMET family as metrics. A new one is a row of METRICS and a line at the end of this file.
+"""The COMET family as metrics. A new one is a row of METRICS, a line of MODELS and its name below that.
 
 wmt22-comet-da and wmt22-cometkiwi-da (Rei et al. 2022), XCOMET (Guerreiro et al. 2024), AfriCOMET (Wang et al. 2024),
 SSA-COMET (Li et al. 2025). Scores are about 0 to 1, higher is better; texts are cut at the encoder's 512 tokens.

@@ -1,66 +1,116 @@
-"""Near-duplicate detection: seconds for n paragraphs, and the speed-up over rouge_score on the same pairs.
+"""Near-duplicate detection: CPU and memory for n paragraphs of a language, exact and by MinHash, and the recall of the latter.
 
-    python scripts/perf/dedup_speed.py --sizes 5000 10000 20000
+    python scripts/perf/dedup_speed.py --sizes 20000 100000
+    python scripts/perf/dedup_speed.py --sizes 1000000 --prefilters minhash
+    python scripts/perf/dedup_speed.py --sizes 20000 --thresholds 0.5 0.6 0.7 0.8 --lines NTREX-128/newstest2019-ref.hau.txt
 
-Paragraphs of about 140 words are drawn from a vocabulary of Zipf-distributed words (so that common words
-are shared as in real text); one in twenty is a near-duplicate of an earlier one.
+Paragraphs have about 140 words, drawn from a vocabulary of Zipf-distributed words (so that common words are shared as in real text);
+with `--lines` five random lines, half of whose words are others of the file. One in twenty is a near-duplicate of an earlier one: up
+to half of its words are replaced, one by one or in a row. Each measurement is a process of its own; making the texts is not counted. A
+line of JSON for each: `recall` is the share of the texts that the exact search rejects which MinHash rejects, too.
 """
 
 import argparse
+import json
+import os
 import random
+import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from topxgen.text.near_duplicates import NearDuplicates
+import numpy as np
+from coordinator import DUPLICATES, SPREAD, VOCABULARY, WORDS
+
+from topxgen.text.near_duplicates import PREFILTERS, NearDuplicates
 
 
-def paragraphs(n: int, seed: int = 0, vocabulary: int = 50_000) -> list[str]:
-    rng = random.Random(seed)
-    words = [f"w{i}" for i in range(vocabulary)]
-    weights = [1 / (i + 2.7) for i in range(vocabulary)]
-    texts: list[str] = []
-    while len(texts) < n:
-        if texts and rng.random() < 0.05:
-            text = rng.choice(texts).split()
-            for _ in range(rng.randint(0, len(text) // 2)):
-                text[rng.randrange(len(text))] = rng.choice(words)
-        else:
-            text = rng.choices(words, weights, k=max(20, round(rng.gauss(140, 35))))
-        texts.append(" ".join(text))
-    return texts
+class ZipfWords:
+    """Paragraphs of words whose frequency is 1/(rank + 2.7), each a function of its number."""
+
+    def __init__(self):
+        shares = np.cumsum(1 / (np.arange(VOCABULARY) + 2.7))
+        self._ranks = np.searchsorted(shares, np.linspace(0, shares[-1], 1 << 20, endpoint=False), "right").astype(
+            np.int32
+        )
+
+    def __call__(self, number: int) -> str:
+        return " ".join([f"w{rank}" for rank in self._words(number).tolist()])
+
+    def _words(self, number: int) -> np.ndarray:
+        rng = np.random.default_rng([0, number])
+        if number and rng.random() < DUPLICATES:
+            words = self._words(int(rng.integers(number)))
+            count = int(rng.integers(len(words) // 2 + 1))
+            words[rng.integers(len(words), size=count)] = rng.integers(VOCABULARY, size=count)
+            return words
+        return self._ranks[rng.integers(1 << 20, size=max(20, round(rng.normal(WORDS, SPREAD))))]
+
+
+class MixedLines:
+    """Paragraphs with the words of a file in about their frequencies, each a function of its number."""
+
+    def __init__(self, path: Path):
+        self._lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        self._words = [word for line in self._lines for word in line]
+
+    def __call__(self, number: int) -> str:
+        rng = random.Random(f"lines {number}")
+        if number and rng.random() < DUPLICATES:
+            words = self(rng.randrange(number)).split()
+            count = rng.randint(0, len(words) // 2)
+            start = rng.randrange(len(words) - count + 1)
+            in_a_row = rng.random() < 0.5
+            for i in range(count):
+                words[start + i if in_a_row else rng.randrange(len(words))] = rng.choice(self._words)
+            return " ".join(words)
+        words = [word for line in rng.sample(self._lines, 5) for word in line]
+        return " ".join(word if rng.random() < 0.5 else rng.choice(self._words) for word in words)
+
+
+def measure(make, size: int, threshold: float, prefilter: str) -> tuple[dict, np.ndarray]:
+    """What is printed, and which of the paragraphs are rejected."""
+    kept, rejected, cpu = NearDuplicates(threshold, prefilter=prefilter), np.zeros(size, bool), 0.0
+    for first in range(0, size, 1000):
+        texts = [make(number) for number in range(first, min(first + 1000, size))]
+        start = time.process_time()
+        for number, text in enumerate(texts, first):
+            rejected[number] = kept.keep(f"Basque-{number}.0", text) is not None
+        cpu += time.process_time() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {"cpu_s": round(cpu, 1), "peak_mib": peak, "rejected": int(rejected.sum())}, rejected
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 10_000, 20_000])
-    parser.add_argument("--threshold", type=float, default=0.7)
-    parser.add_argument("--rouge_pairs", type=int, default=400, help="pairs that rouge_score is timed on")
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.7])
+    parser.add_argument("--prefilters", nargs="+", choices=PREFILTERS, default=list(PREFILTERS))
+    parser.add_argument("--lines", type=Path, metavar="FILE", help="texts of the words of these lines")
     args = parser.parse_args()
-    from rouge_score.rouge_scorer import RougeScorer
-
-    texts = paragraphs(max(args.sizes))
-    scorer = RougeScorer(["rougeL"])
-    rng = random.Random(1)
-    pairs = [rng.sample(texts, 2) for _ in range(args.rouge_pairs)]
-    start = time.perf_counter()
-    for a, b in pairs:
-        scorer.score(a, b)
-    per_pair = (time.perf_counter() - start) / len(pairs)
-    print(f"rouge_score: {per_pair * 1e3:.2f} ms a pair")
+    make = MixedLines(args.lines) if args.lines else ZipfWords()
     for size in args.sizes:
-        kept = NearDuplicates(args.threshold)
-        compared = 0
-        start = time.perf_counter()
-        for i, text in enumerate(texts[:size]):
-            compared += len(kept)
-            kept.keep(str(i), text)
-        seconds = time.perf_counter() - start
-        print(
-            f"{size:6d} paragraphs: {seconds:6.1f} s, kept {len(kept)}, {compared / 1e6:.1f} million pairs, "
-            f"{per_pair * compared / seconds:,.0f} times rouge_score"
-        )
+        for threshold in args.thresholds:
+            rejected = {}
+            for prefilter in args.prefilters:
+                with tempfile.TemporaryDirectory() as folder:
+                    path = Path(folder) / "rejected.npy"
+                    if not (child := os.fork()):  # with memory of its own
+                        row, decisions = measure(make, size, threshold, prefilter)
+                        np.save(path, decisions)
+                        path.with_suffix(".json").write_text(json.dumps(row))
+                        os._exit(0)
+                    os.waitpid(child, 0)
+                    rejected[prefilter] = np.load(path)
+                    row = json.loads(path.with_suffix(".json").read_text())
+                if len(rejected) == 2:
+                    exact = rejected["exact"]
+                    row["recall"] = round(float((exact & rejected["minhash"]).sum() / max(exact.sum(), 1)), 4)
+                print(
+                    json.dumps({"paragraphs": size, "threshold": threshold, "prefilter": prefilter, **row}), flush=True
+                )
 
 
 if __name__ == "__main__":

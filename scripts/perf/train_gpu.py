@@ -35,6 +35,11 @@ SHAPES = {  # name: (LoRA?, shape)
         dict(vocab_size=128256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
              num_key_value_heads=8, tie_word_embeddings=True),
     ),
+    "270m-full": (  # the vocabulary of Gemma
+        False,
+        dict(vocab_size=262144, hidden_size=640, intermediate_size=2048, num_hidden_layers=18, num_attention_heads=4,
+             num_key_value_heads=1, head_dim=256, tie_word_embeddings=True),
+    ),
     "tiny": (
         False,
         dict(vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
@@ -111,8 +116,10 @@ def main() -> None:
                 )
 
 
-def measure(shape: str, kernel: str, checkpointing: bool, rows: int, args) -> tuple[float, float, float, int] | None:
-    """(tokens/s, model FLOP/s, peak GiB, rows), or None if memory is too small."""
+def measure(
+    shape: str, kernel: str, checkpointing: bool, rows: int, args, chunk: int = 1024
+) -> tuple[float, float, float, int] | None:
+    """(tokens/s, model FLOP/s, peak GiB, rows), or None if memory is too small; `chunk` is --loss_chunk_size."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, LlamaConfig, PrinterCallback, TrainerCallback, TrainingArguments
@@ -158,7 +165,7 @@ def measure(shape: str, kernel: str, checkpointing: bool, rows: int, args) -> tu
             )  # fmt: skip
             trainer = PairTrainer(
                 model=model, args=arguments, train_dataset=layout, callbacks=[Clock()], decoder=True, pad=0,
-                data_collator=DecoderCollator(0, flat=kernel.startswith("flash")), eval_sets=EvalSets(),
+                loss_chunk_size=chunk, data_collator=DecoderCollator(0, flat=kernel.startswith("flash")), eval_sets=EvalSets(),
                 save_total_limit=None, finish=lambda *_: None,
             )  # fmt: skip
             trainer.remove_callback(PrinterCallback)

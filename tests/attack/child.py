@@ -26,6 +26,7 @@ LIGHT += (
     "comptra.evaluate",
     "scripts.merge_lora",
     "scripts.run",
+    "scripts.slurm.submit",
     "scripts.data_stats",
     "scripts.probe_contamination",
     "scripts.report",

@@ -21,6 +21,7 @@ BASES = {
     "scripts/merge.py": STAGES["merge shards"].command,
     "scripts/data_stats.py": STAGES["statistics"].command,
     "scripts/run.py": STAGES["run"].command,
+    "scripts/slurm/submit.py": ("scripts/slurm/submit.py", "in/run.yaml", "--dry_run"),
     "scripts/compare.py": COMPARE,
     "scripts/probe_contamination.py": STAGES["probe"].command,
     "scripts/report.py": STAGES["report"].command,

@@ -173,6 +173,7 @@ ONLY_WRITTEN = {
     "{config}/manifest_export.json": "written anew; read as that of train.py --export_dir",
     "manifest_publish.json": "compared with that of the same command; tests/publication/test_dataset.py damages it",
     "instruct.toml": "an example",
+    "jobs.json": "for people; written anew by each submission",
 }
 
 

@@ -20,7 +20,7 @@ FILES_MD = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
 def test_every_script_with_flags_has_a_row():
     scripts = [
         path
-        for path in (*ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py"))
+        for path in (*ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py"), *(ROOT / "scripts/slurm").glob("*.py"))
         if "argparse" in path.read_text() or "Parser(" in path.read_text()
     ]
     names = {str(path.relative_to(ROOT)) for path in scripts} | {"comptra.evaluate"}

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.hub_server import TOKEN, HubServer
 from tests.support.runs import GEMMA, ROOT, in_process
-from topxgen.doctor import software, storage
+from topxgen.doctor import arithmetic, software, storage
 
 RUN = """
 output_dir: {out}
@@ -388,6 +388,18 @@ def test_what_an_api_costs(tmp_path):
     tokens = rows["datagen: generate"]["completion_tokens"]
     assert rows["datagen: generate"]["usd"] == pytest.approx([10 * n / 1e6 for n in tokens]) and tokens[0] > 0
     assert rows["train"]["usd"] is None
+
+
+def test_layers_with_a_window_keep_no_more_than_it():
+    own = arithmetic.Attention(heads=4, kv_heads=1, head_dim=256, windows=(512, 512, None))
+    assert own.kv_bytes(2048) == 2 * (512 + 512 + 2048) * 256 * 2 and own.kv_bytes(100) == 2 * 300 * 256 * 2
+
+
+@pytest.mark.parametrize(
+    ("stage", "each"), [(0, 16), (1, 4 + 12 / 4), (2, 2 + 14 / 4), (3, 16 / 4)], ids=lambda value: str(value)
+)
+def test_zero_shares_optimizer_then_gradients_then_weights(stage, each):
+    assert arithmetic.training_bytes(0, 1000, 4, stage) == 1000 * each
 
 
 # Disk and locks

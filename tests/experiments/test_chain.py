@@ -160,7 +160,7 @@ def test_a_mistake_is_one_line_before_anything_runs(place, sections, message):
     "words, message",
     [
         (("--stages", "train"), "--stages 'train' does not exist; choose one of decontamination"),
-        (("--stages", "trian"), "'trian' is not one of datagen"),
+        (("--stages", "trian"), "--stages 'trian' does not exist; choose one of decontamination"),
         (("--set", "decontamination.ngram=3"), "unknown key ngram (did you mean ngram_size?)"),
         (("--set", "ngram_size"), "is not name=value"),
         (("--set", "train.seed=1"), "is not name=value or section.flag=value with a section of run.yaml"),
@@ -363,6 +363,31 @@ def test_a_signal_reaches_the_stage_once_and_is_waited_for(place, start, sent, r
     out = finish(process, code)
     assert (place / "signals.txt").read_text() == f"{received}\n" and "evaluate" not in out
     assert not (place / "out/run/train.json").exists() and not (place / "out/run/.lock").exists()
+
+
+def test_a_training_has_the_time_it_needs_to_save(place, tmp_path):
+    """Longer than other stages have after a signal."""
+    (place / "launch.py").write_text(LAUNCHED.replace("sleep(0.5)", "sleep(4)"))
+    words = f"target_languages: Basque, launcher: [{sys.executable}, launch.py]"
+    write(place, f"train: {{model_name_or_path: m, dataset_name_or_path: udhr, {words}}}")
+    code = "from topxgen.common import signals; signals.FINISH_S = signals.CLOSE_S = 0.2; import sys; from scripts import run; sys.exit(run.main())"
+    command = [sys.executable, "-c", code, "run.yaml"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    wait_for(process, (place / "started").exists)
+    process.send_signal(signal.SIGUSR1)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and "stopped by a signal; finished stages are recorded" in err, err
+
+
+def test_one_entry_of_a_section_runs_alone(place):
+    entries = ", ".join(f"{{model_name_or_path: m, dataset_name_or_path: udhr, output_dir: out/{i}}}" for i in (1, 2))
+    write(place, f"target_languages: Basque\ntrain: [{entries}]", CHECKED)
+    lines = run("--stages", "train-2", "--dry_run").stdout.splitlines()
+    assert [line for line in lines if line.startswith("#")] == ["# train-2: will run (not run yet)"]
+    lines = run("--stages", "decontamination", "train", "--dry_run").stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[::2]] == ["# decontamination", "# train-1", "# train-2"]
+    result = run("--stages", "train-3")
+    assert result.returncode == 2 and "--stages 'train-3' does not exist; choose one of" in result.stderr
 
 
 def test_a_stage_that_is_killed_ends_the_run(place):

@@ -186,7 +186,7 @@ def test_the_environment_of_a_copied_folder_loads_models_and_data_without_the_hu
 def test_all_that_is_missing_is_said_at_once_without_a_network(run_file, tmp_path):
     began = time.monotonic()
     result = prefetch(None, run_file, "--folder", tmp_path / "none", "--check")
-    assert result.returncode == 3 and time.monotonic() - began < 10
+    assert result.returncode == 3 and time.monotonic() - began < 30
     assert "3 of 3 missing" in result.stdout
     for line in (
         "model org/writer (for datagen, train): not downloaded; scripts/prefetch.py downloads it",
@@ -200,7 +200,7 @@ def test_all_that_is_missing_is_said_at_once_without_a_network(run_file, tmp_pat
 def test_without_a_hub_one_line_in_seconds(run_file, tmp_path):
     began = time.monotonic()
     result = prefetch(None, run_file, "--folder", tmp_path / "folder")
-    assert result.returncode == 2 and time.monotonic() - began < 15
+    assert result.returncode == 2 and time.monotonic() - began < 40
     (line,) = result.stderr.splitlines()
     assert "http://127.0.0.1:9 cannot be reached (ConnectError" in line and "--check says without it" in line
     offline = prefetch(None, run_file, "--folder", tmp_path / "folder", HF_HUB_OFFLINE="1")
@@ -213,6 +213,7 @@ def test_gated_and_unknown_repositories_are_lines_beside_what_is_fetched(hub, ru
     run_file.write_text(text)
     result = prefetch(hub, run_file, "--folder", tmp_path / "folder")
     assert result.returncode == 3 and "3 of 3 missing" in result.stdout and "Traceback" not in result.stderr
+    assert not [line for line in hub.asked if "/resolve/" in line]  # known before anything is downloaded
     page = f"accept its terms at {hub.url}/"
     assert f"model org/writer (for datagen, train): gated: {page}org/writer and export HF_TOKEN" in result.stdout
     assert f"gated: {page}datasets/openlanguagedata/flores_plus and export" in result.stdout

@@ -137,6 +137,7 @@ NO_EFFECT = [
     ("--num_return_sequences", "4", "--do_sample", "false"),
     (*HF, "--num_beams", "4", "--temperature", "0.5"),
     ("--rouge_tokenizer", "rouge_score", "--threshold", "1"),
+    ("--dedup_prefilter", "minhash", "--threshold", "1"),
     ("--stages", "translate", "--use_nllb", "--adapter_name_or_path", "x"),
 ]
 

@@ -1,13 +1,15 @@
 """scripts/merge.py over shards of datagen.py: what one run would have left."""
 
 import json
+import os
+import random
 import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.generation.test_api_runs import Writer, answer, command
+from tests.generation.test_api_runs import TEXTS, Writer, answer, command
 from tests.support import api_server
 from tests.support.api_server import KEY
 from tests.support.runs import datagen, in_process, records
@@ -264,6 +266,7 @@ def test_pairs_of_merged_paragraphs_are_those_of_one_run(server, scored, tmp_pat
     datagen(*words)  # nothing is left to do
     after = {path: path.stat().st_mtime_ns for path in split.rglob("*") if path.is_file()}
     assert before == {path: after[path] for path in before}
+    datagen(*words, "--num_shards", 50, "--shard_index", 49)  # there is nothing for it to do
 
 
 def test_shards_that_run_all_stages(server, scored, tmp_path):
@@ -308,3 +311,132 @@ def test_candidates(server, scored, tmp_path):
     merge(split)
     assert translated(split) == translated(tmp_path / "one")
     verified(split)
+
+
+def test_near_duplicates_of_other_shards_are_rejected_as_in_one_run(tmp_path, monkeypatch):
+    def few_texts(path: str, body: dict, _) -> dict:
+        found = answer(path, body, None)
+        rng = random.Random(body["messages"][-1]["content"])
+        found["choices"][0]["message"]["content"] = "\n".join(
+            f"{i}. {rng.choice(TEXTS['Basque'][:30])}" for i in (1, 2)
+        )
+        return found
+
+    monkeypatch.setattr(api_server, "answer", few_texts)
+    with Writer(delay=0) as server:
+        generate(server, tmp_path / "one", "--number_of_instructions", 26)
+        for index in range(3):
+            shard(server, tmp_path / "split", index, 3, "--number_of_instructions", 30)
+        merge(tmp_path / "split", check=3)
+    check_like_one(tmp_path / "split", tmp_path / "one")
+    rejects = records(tmp_path / "split" / "Basque_rejects.jsonl")
+    across = [
+        r
+        for r in rejects
+        if "near_duplicate" in r["reason"] and number(r) % 3 != int(r["reason"].split(".")[0][-6:]) % 3
+    ]
+    assert len(across) > 5
+
+
+def test_two_languages_that_share_a_number_and_two_that_do_not(server, tmp_path):
+    both = ("--languages", "Basque", "Hausa", "--number_of_instructions", 40)
+    generate(server, tmp_path / "one", *both)
+    for index in range(2):
+        shard(server, tmp_path / "together", index, 2, *both)
+    merge(tmp_path / "together")
+    for name in ("Basque", "Hausa"):
+        ours, theirs = (lines_of_language(tmp_path / folder, name) for folder in ("together", "one"))
+        shared = min(len(ours), len(theirs))
+        assert shared > 8 and ours[:shared] == theirs[:shared]
+    assert sum(len(lines_of_language(tmp_path / "together", name)) for name in ("Basque", "Hausa")) == 40
+    # Side by side, with commands of their own, in the same shards; merged, both are in the manifest of the directory.
+    for name in ("Basque", "Hausa"):
+        for index in range(2):
+            shard(server, tmp_path / "apart", index, 2, "--languages", name, "--number_of_instructions", 12)
+    merge(tmp_path / "apart")
+    manifest = json.loads((tmp_path / "apart" / "manifest_generate.json").read_text())
+    assert {name: counts["kept"] for name, counts in manifest["counts"].items()} == {"Basque": 12, "Hausa": 12}
+
+
+def lines_of_language(folder: Path, name: str) -> list[str]:
+    return (folder / f"{name}.jsonl").read_text().splitlines()
+
+
+def place(text_id: str) -> tuple[int, ...]:
+    return tuple(map(int, text_id.removeprefix("Basque-native-").split(".")))
+
+
+def first_missing(folder: Path) -> tuple[int, ...]:
+    """The first text that one run has judged and the merged one has not."""
+    judged = [
+        {
+            place(record["id"])
+            for name in ("Basque", "Basque_rejects")
+            for record in records(folder / run / f"{name}.jsonl")
+        }
+        for run in ("one", "split")
+    ]
+    return min(judged[0] - judged[1])
+
+
+@pytest.mark.parametrize("limit", [(), ("--number_of_instructions", 20)], ids=["all", "limited"])
+def test_native_texts(tmp_path, limit):
+    rng = random.Random(1)
+    texts = [rng.choice(TEXTS["Basque"]) + rng.choice(["", " Bai.", "\x00"]) for _ in range(90)]
+    texts = ["\n".join(texts[i : i + 2]) if i % 5 else "hi" for i in range(0, 90, 2)]
+    source = tmp_path / "source.jsonl"
+    source.write_text("".join(json.dumps({"text": text, "topic": f"t{i}"}) + "\n" for i, text in enumerate(texts)))
+    words = ("--paragraphs", source, "--languages", "Basque", "--stages", "generate")
+    datagen(*words, *limit, "--output_dir", tmp_path / "one")
+    for index in (1, 2, 0):
+        datagen(*words, *limit, "--output_dir", tmp_path / "split", "--num_shards", 3, "--shard_index", index)
+    merge(tmp_path / "split", check=3 if limit else 0)  # limited: near-duplicates of other shards' leave fewer
+    for name in ("Basque.jsonl", "Basque_rejects.jsonl"):
+        one, ours = ((tmp_path / folder / name).read_text().splitlines() for folder in ("one", "split"))
+        if limit:  # up to the first text that no shard has read
+            shared = [line for line in one if place(json.loads(line)["id"]) < first_missing(tmp_path)]
+            assert len(shared) > 2 and ours[: len(shared)] == shared
+        else:
+            assert ours == one and len(ours) > 10
+    assert any("near_duplicate" in line for line in ours)
+    verified(tmp_path / "split")
+    datagen(*words, *limit, "--output_dir", tmp_path / "split")  # one run goes on with it
+    if limit:
+        assert len(records(tmp_path / "split" / "Basque.jsonl")) == 20
+    else:
+        assert files(tmp_path / "split") == files(tmp_path / "one") | {"Basque_answers.jsonl": b""}
+
+
+def test_a_merge_that_is_stopped_anywhere_is_begun_again(server, tmp_path, monkeypatch):
+    """At every file that it replaces or begins, as a kill could stop it."""
+    for index in range(2):
+        shard(server, tmp_path / "split", index, 2)
+    merge(tmp_path / "split")
+    expected = files(tmp_path / "split")
+    for path in (tmp_path / "split").glob("*.json*"):
+        path.unlink()
+    (tmp_path / "split" / "SHA256SUMS").unlink()
+    replace, calls = os.replace, 0
+    stop_at = 0
+    while True:
+        stop_at, calls = stop_at + 1, 0
+        folder = tmp_path / f"stopped-{stop_at}"
+        shutil.copytree(tmp_path / "split", folder)
+
+        def stopping(*paths, stop_at=stop_at, **more):
+            nonlocal calls
+            calls += 1
+            if calls == stop_at:
+                raise KeyboardInterrupt
+            return replace(*paths, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", stopping)
+            result = in_process("scripts/merge.py", folder)
+        if result.returncode == 0:
+            break
+        assert result.returncode == 130
+        merge(folder)
+        assert files(folder) == expected
+        verified(folder)
+    assert stop_at > 8

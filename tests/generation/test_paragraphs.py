@@ -85,6 +85,7 @@ def run(folder, answers, *, total=40, minimum=5, step_size=3, names=("Basque", "
             seed=7,
             threshold=0.7,
             rouge_tokenizer="unicode",
+            dedup_prefilter="exact",
             verbose=False,
             inference_api="hf",
             num_return_sequences=1,

@@ -93,7 +93,7 @@ def run(folder, respond, count=4, step_size=1, pipeline=None):
         layout=Layout(folder, "test"), target=Target(("Basque",), count, {"Basque": 0}), pipeline=pipeline or Scripted(),
         languages={"Basque": languages.find("Basque")}, filters=load_filters(TOPXGEN_FILTERS),
         args=SimpleNamespace(
-            request_batch_size=step_size, seed=1, threshold=0.7, rouge_tokenizer="unicode", verbose=False,
+            request_batch_size=step_size, seed=1, threshold=0.7, rouge_tokenizer="unicode", dedup_prefilter="exact", verbose=False,
             inference_api="hf", num_return_sequences=1,
         ),
         meter=Meter(None),

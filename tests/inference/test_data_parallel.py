@@ -146,7 +146,8 @@ from topxgen import inference
 from topxgen.common import signals
 from topxgen.inference import ModelSettings, Request, SamplingSettings
 sampler = inference.load("hf", ModelSettings(sys.argv[1], dtype="float32", data_parallel_size=2))
-print(*(engine.process.pid for engine in sampler._engines), flush=True)
+processes = [engine.process for engine in sampler._engines]
+print(*(process.pid for process in processes), flush=True)
 numbers = iter(range(10**6))
 with signals.handled():
     try:
@@ -155,7 +156,16 @@ with signals.handled():
     except signals.Stopped:
         print("stopped", flush=True)
     sampler.close()
+    print(*(process.returncode for process in processes))
 """
+
+
+def left_of(engines: list) -> list:
+    """Those that are alive after a while; they are killed."""
+    _, alive = psutil.wait_procs(engines, timeout=20)
+    for process in alive:
+        process.kill()
+    return alive
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -169,8 +179,8 @@ def test_engines_end_with_their_parent(tiny_lm, number):
                 engine.send_signal(number)
         process.send_signal(number)
         rest = process.stdout.read()
-        _, alive = psutil.wait_procs(engines, timeout=20)
-    assert not alive and (number == signal.SIGKILL or rest.endswith("answer\nstopped\n"))
+        alive = left_of(engines)
+    assert not alive and (number == signal.SIGKILL or rest.endswith("answer\nstopped\n0 0\n"))
 
 
 def test_the_parent_killed_while_engines_load(tiny_lm):
@@ -180,7 +190,7 @@ def test_the_parent_killed_while_engines_load(tiny_lm):
             engines = psutil.Process(process.pid).children()
             time.sleep(0.05)
         process.kill()
-        _, alive = psutil.wait_procs(engines, timeout=20)
+        alive = left_of(engines)
     assert engines and not alive
 
 
@@ -213,14 +223,14 @@ def test_the_size_of_engines_with_pipeline_parallelism():
 
 @pytest.mark.parametrize(
     "wanted, tensor, expected",
-    [(None, 2, (4, 2)), (2, None, (2, 4)), (1, None, (1, 8)), (3, 2, (3, 2)), (3, None, (3, 2))],
+    [(None, 2, (4, 2)), (2, None, (2, 4)), (1, None, (1, 8)), (3, 2, (3, 2)), (3, None, (3, 2)), (None, 16, (1, 16))],
 )
 def test_what_the_flags_say(wanted, tensor, expected):
     split = gpu_groups.share_out(8, wanted, tensor, 1, heads=32)
     assert (split.engines, split.tensor) == expected
 
 
-@pytest.mark.parametrize("wanted, tensor", [(5, 2), (9, None), (None, 16)])
+@pytest.mark.parametrize("wanted, tensor", [(5, 2), (9, None), (2, 8)])
 def test_more_engines_than_gpus(wanted, tensor):
     with pytest.raises(UsageError, match="need more than the 8 GPUs that are visible here: lower --data_parallel_size"):
         gpu_groups.share_out(8, wanted, tensor, 1, heads=32)
@@ -273,6 +283,24 @@ def test_the_size_of_weights(tiny_lm, tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text('{"metadata": {"total_size": 123}, "weight_map": {}}')
     assert gpu_groups.file_bytes(str(tmp_path)) == 123
     assert gpu_groups.file_bytes(str(tmp_path.parent)) is None
+
+
+def test_a_run_goes_on_with_another_number_of_engines(tiny_lm, tmp_path):
+    """Stopped in the middle by a limit, it ends with the files of a run by one engine."""
+    parted, whole = tmp_path / "parted", tmp_path / "whole"
+    command = ("--inference_api", "hf", "--dtype", "float32", "--max_model_len", 512, "--max_new_tokens", 24)
+    datagen(*vllm_run(tiny_lm, whole), *command, "--number_of_instructions", 20)
+    for size, count in ((1, 8), (2, 20)):
+        datagen(*vllm_run(tiny_lm, parted), *command, "--number_of_instructions", count, "--data_parallel_size", size)
+    assert written(parted) == written(whole) and len(records(parted / "Basque.jsonl")) == 20
+    settings = parted / "settings_generate.json"
+    settings.write_text(settings.read_text().replace('"inference_api": "hf"', '"inference_api": "vllm"'))
+    for flag in ("--deterministic", "--engine_args=enforce_eager=true"):  # but not with other options of vLLM
+        refused = (*vllm_run(tiny_lm, parted), *command[2:], "--number_of_instructions", 20, flag)
+        with pytest.raises(
+            AssertionError, match=r"holds results of other settings \(decoding was .*, now .*(True|true)"
+        ):
+            datagen(*refused)
 
 
 WRITTEN = ("Basque.jsonl", "Basque_rejects.jsonl")

@@ -27,6 +27,7 @@ PARSERS = {
     "scripts/merge_lora.py": "scripts.merge_lora",
     "scripts/data_stats.py": "scripts.data_stats",
     "scripts/run.py": "scripts.run",
+    "scripts/slurm/submit.py": "scripts.slurm.submit",
     "scripts/compare.py": "scripts.compare",
     "scripts/probe_contamination.py": "scripts.probe_contamination",
     "scripts/report.py": "scripts.report",
@@ -39,7 +40,7 @@ PARSERS = {
 }
 # Shell scripts of ours whose arguments go to one of them.
 WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}
-WRAPPERS_WITHOUT_FLAGS = ("scripts/demo.sh", "scripts/test.sh", "scripts/setup.sh")
+WRAPPERS_WITHOUT_FLAGS = ("scripts/demo.sh", "scripts/test.sh", "scripts/setup.sh", "scripts/perf/gpu.sh")
 # Scripts that pass their arguments on.
 PASSED_ON = {"scripts/perf/memory_by_stage.py": "datagen.py"}
 # Commands of other programs: only listed here, never run.
@@ -62,6 +63,7 @@ FOREIGN = (
     (".venv-sonar/bin/pip", "install"),
     ("sudo", "apt-get", "install"),
     ("pytest",),
+    ("squeue", "--me"),
 )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from topxgen.common.errors import UsageError
 from topxgen.training.packing import IGNORED
-from topxgen.training.token_loss import TokenLoss, candidates, fit
+from topxgen.training.token_loss import TokenLoss, candidates, compile_layers, fit
 
 WORDS, ROWS, LENGTH, CHUNK = 301, 2, 40, 9
 SMALL = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
@@ -24,13 +24,23 @@ DECODERS = {  # name: (configuration, model, options): what each does with its l
     "gemma2, capped": ("Gemma2Config", "Gemma2ForCausalLM", SMALL | dict(final_logit_softcapping=0.5)),
     "gemma3, capped": ("Gemma3TextConfig", "Gemma3ForCausalLM", SMALL | dict(final_logit_softcapping=30.0)),
     "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM", SMALL),
+    "gemma3 with a vision tower, capped": (
+        "Gemma3Config",
+        "Gemma3ForConditionalGeneration",
+        dict(
+            text_config=SMALL | dict(final_logit_softcapping=2.0),
+            vision_config=dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                               image_size=32, patch_size=16),
+            mm_tokens_per_image=4, image_token_index=0, boi_token_index=1, eoi_token_index=1,
+        ),
+    ),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", SMALL),
     "cohere, scaled": ("CohereConfig", "CohereForCausalLM", SMALL | dict(logit_scale=0.0625)),
     "cohere2, scaled": ("Cohere2Config", "Cohere2ForCausalLM", SMALL | dict(logit_scale=0.25)),
     "granite, scaled": ("GraniteConfig", "GraniteForCausalLM", SMALL | dict(logits_scaling=8.0)),
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", dict(vocab_size=WORDS, n_embd=32, n_layer=2, n_head=4)),
     "phi, head with a bias": ("PhiConfig", "PhiForCausalLM", SMALL),
-}
+}  # fmt: skip
 ENCODER_DECODERS = {
     "m2m100": ("M2M100Config", "M2M100ForConditionalGeneration", SEQ2SEQ),
     "marian, bias": ("MarianConfig", "MarianMTModel", SEQ2SEQ | dict(decoder_start_token_id=1)),
@@ -158,11 +168,12 @@ def test_no_label_at_all():
     assert float(model(**inputs).loss) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("adapter", [False, True])
-def test_bfloat16(adapter):
-    """As close to the float32 loss as the model's own one in bfloat16, within its rounding."""
+def test_mixed_precision(adapter, dtype):
+    """As close to the float32 gradients as the model's own ones are, within rounding."""
     wrap = adapted() if adapter else lambda model: model
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         own_loss, loss, own, chunked = own_and_chunked(
             lambda: build(DECODERS["gemma3, capped"]), batch(), decoder=True, wrap=wrap
         )
@@ -289,3 +300,48 @@ def test_a_function_is_only_found_if_it_fits_everywhere():
     other = raw / 8
     other[0, 3, 200:] += 0.1  # not in the few positions that are looked at first
     assert fit(raw, other, iter(functions), 1e-5) is None
+
+
+# Compiled layers.
+
+
+def test_a_compiler_that_is_missing_is_named(tmp_path):
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    from topxgen.training.run import as_usage_error
+
+    found = as_usage_error(InvalidCxxCompiler(), tmp_path)
+    assert isinstance(found, UsageError)
+    assert str(found).startswith("--torch_compile: ") and "No working C++ compiler found" in str(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["full", "adapter", "checkpointing"])
+def test_compiled_layers_are_the_same_for_all_lengths(way):
+    """Also packed ones; layers alike share what is compiled, so that its limit is not reached."""
+    from torch._dynamo.utils import counters
+
+    def make():
+        model = build(DECODERS["gemma3, capped"]).train()
+        if way == "checkpointing":
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        made = adapted()(model).train() if way == "adapter" else model
+        TokenLoss(model, True, CHUNK)
+        return made
+
+    torch._dynamo.reset()
+    counters.clear()
+    plain, compiled = make(), make()
+    assert compile_layers(compiled) == 2
+    for length in (40, 56, 24, 33, 57, 80, 19):
+        ids = torch.randint(2, WORDS, (2, length), generator=torch.Generator().manual_seed(length))
+        positions = torch.cat([torch.arange(length // 3), torch.arange(length - length // 3)])[None].repeat(2, 1)
+        losses = [model(input_ids=ids, position_ids=positions, labels=ids).loss for model in (plain, compiled)]
+        assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-5)
+        for loss in losses:
+            loss.backward()
+    for (name, a), b in zip(plain.named_parameters(), compiled.parameters(), strict=True):
+        if a.grad is not None:
+            torch.testing.assert_close(b.grad, a.grad, atol=1e-4, rtol=1e-3, msg=name)
+    assert 1 <= counters["stats"]["unique_graphs"] <= 4
+    assert list(compiled.state_dict()) == list(plain.state_dict())

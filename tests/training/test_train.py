@@ -233,13 +233,54 @@ def test_accumulation_and_batches_do_not_change_the_loss(tiny_lm, tmp_path, trai
         assert other == pytest.approx(results[0], rel=1e-4)
 
 
+@pytest.mark.parametrize("way", ["full", "adapter", "checkpointing", "encoder-decoder"])
+def test_a_loss_in_chunks_trains_the_same(way, request, tmp_path, train_here):
+    """The whole curve; also when a run that was begun without chunks, as by an earlier version, goes on with them."""
+    model = request.getfixturevalue("tiny_nllb" if way == "encoder-decoder" else "tiny_lm")
+    options = {
+        "full": {},
+        "adapter": dict(use_peft=True, lora_dropout=0.1),
+        "checkpointing": dict(gradient_checkpointing=True, targets_only=None),
+        "encoder-decoder": dict(targets_only=None),
+    }[way]
+    for name, size in (("whole", 0), ("chunked", 13)):
+        train_here(*flags(model, tmp_path / name, loss_chunk_size=size, **options))
+    whole, chunked = log(tmp_path / "whole"), log(tmp_path / "chunked")
+    assert len(whole) == len(chunked)
+    for a, b in zip(whole, chunked, strict=True):
+        for key in ("loss", "eval_loss", "grad_norm"):
+            if key in a:
+                assert b[key] == pytest.approx(a[key], rel=2e-4 if key == "grad_norm" else 2e-5), (key, a["step"])
+    (tmp_path / "whole" / "manifest_train.json").unlink()
+    shutil.rmtree(tmp_path / "whole" / "checkpoint-8")
+    result = train_here(*flags(model, tmp_path / "whole", loss_chunk_size=13, **options))
+    assert "resuming from" in result.stderr
+    assert losses(tmp_path / "whole") == pytest.approx(losses(tmp_path / "chunked"), rel=2e-5)
+
+
+@pytest.mark.slow
+def test_compiled_layers_train_the_same_and_resume_without(tiny_lm, tmp_path, train_here):
+    options = dict(max_steps=6, save_steps=3, eval_steps=3, num_eval_translations=1)
+    train_here(*flags(tiny_lm, tmp_path / "plain", **options))
+    train_here(*flags(tiny_lm, tmp_path / "compiled", torch_compile=True, **options))
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
+    scores = [
+        [entry["eval_chrf"] for entry in log(tmp_path / name) if "eval_chrf" in entry] for name in ("plain", "compiled")
+    ]
+    assert scores[0][0] == scores[1][0]
+    (tmp_path / "compiled" / "manifest_train.json").unlink()
+    shutil.rmtree(tmp_path / "compiled" / "checkpoint-6")
+    train_here(*flags(tiny_lm, tmp_path / "compiled", **options))
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
+
+
 def test_two_processes_equal_one_with_doubled_accumulation(tiny_lm, tmp_path, train_here):
-    """Also when they are killed in the second epoch, which begins after five steps."""
+    """Also with a loss in chunks, and when they are killed in the second epoch, which begins after five steps."""
     common = dict(num_eval_translations=3, max_steps=8, save_steps=3, eval_steps=3)
     train_here(*flags(tiny_lm, tmp_path / "one", gradient_accumulation_steps=4, **common))
     accelerate = Path(sys.executable).with_name("accelerate")
     command = [accelerate, "launch", "--config_file", "configs/two_cpu_processes.yaml", "train.py"]
-    words = flags(tiny_lm, tmp_path / "two", gradient_accumulation_steps=2, **common)
+    words = flags(tiny_lm, tmp_path / "two", gradient_accumulation_steps=2, loss_chunk_size=17, **common)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     for part in ("whole", "resumed"):
         result = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, env=environment)
@@ -396,6 +437,15 @@ def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
         (dict(lr_scheduler_kwargs='{"foo": 1}'), "--lr_scheduler_type cosine with {'foo': 1}"),
         (dict(lr_scheduler_kwargs="[1]"), "'[1]' is not a JSON object"),
         (dict(deepspeed="configs/deepspeed_zero3.json"), "pip install 'deepspeed"),
+        (
+            dict(deepspeed="configs/deepspeed_zero3.json", torch_compile=True),
+            "--torch_compile does not compile layers whose weights DeepSpeed shares out",
+        ),
+        (
+            dict(loss_chunk_size=64, use_liger_kernel=True),
+            "--loss_chunk_size has no effect without dropping --use_liger_kernel",
+        ),
+        (dict(loss_chunk_size=-1), "'-1' is not a whole number of 0 or more"),
         (dict(test_size_ratio=1000), "--test_size_ratio"),
         (dict(max_length=4096), "--max_length 4096 exceeds the 2048 tokens"),
         (dict(eos_token_id=800), "--eos_token_id 800 is not in the model's vocabulary"),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SECTIONS = ("datagen", "decontamination", "train", "main", "evaluate")
 SEVERAL = ("train", "main")  # may be a list: the stage runs once for each
+SLURM = "slurm"  # a key at the top that is no flag: what jobs ask for (topxgen/experiments/slurm.py)
 LAUNCHER = "launcher"  # a key of train that is no flag: the words before train.py, such as accelerate launch
 COMMAND_LINE_ONLY = {
     "api_key": "keys come from the environment (OPENAI_API_KEY, CO_API_KEY, ANTHROPIC_API_KEY) or the command line",
@@ -248,8 +249,8 @@ class RunFile:
                 continue
             if name in COMMAND_LINE_ONLY:
                 self._check_key(name, flags, "")
-            if name not in flags and name not in self._named:
-                known = [*flags, *SECTIONS]
+            if name not in flags and name not in self._named and name != SLURM:
+                known = [*flags, *SECTIONS, SLURM]
                 raise UsageError(
                     f"{self.path}: {name} is neither a section nor a flag, and nothing refers to it{did_you_mean(name, known)}"
                 )

@@ -444,6 +444,8 @@ def hub_dataset(repo: str, config: str | None, split: str | None, streaming: boo
     def load():
         # Without the Hub, `datasets` finds by name only what it has loaded before, not what was downloaded.
         place = snapshot("dataset", repo) if constants.HF_HUB_OFFLINE else None
+        if place is not None:
+            datasets.disable_progress_bars()  # it converts what is there, in moments
         return datasets.load_dataset(str(place or repo), config, split=split, streaming=streaming)
 
     from huggingface_hub import constants

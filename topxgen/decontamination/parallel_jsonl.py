@@ -10,7 +10,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,12 +19,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TypedDict
 
+from topxgen import distributed
 from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.common.files import open_partial, partial, read_json, remove, to_line, write_json
 from topxgen.common.provenance import command_line, now, versions
 from topxgen.common.shards import Shard
 from topxgen.common.signals import SIGNALS, blocked_in_children, finishing
+from topxgen.distributed import Call, Plan
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +69,12 @@ def filter_jsonl(
     on_chunk: Callable[[int, int, Counter], None],
     origin: dict | None = None,
     shard: Shard | None = None,
+    plan: Plan | None = None,
 ) -> dict:
     """Filter the lines of `path`, or of a shard's part of it, into `kept` (None: not written), `hits` and, if there are any, `malformed`.
 
     `settings` decide the result: if `manifest` records a complete run with the same settings, input and output files,
-    nothing is done. `origin` is added to the manifest. `on_chunk` gets start and end of each finished chunk, in bytes, and the counts so far.
+    nothing is done. `plan`: for workers over the nodes of a cluster. `origin` is added to the manifest. `on_chunk` gets start and end of each finished chunk, in bytes, and the counts so far.
     Returns the manifest. Raises UsageError if the input changes during the run or a worker process dies.
     """
     source, finished = identity(path), _read_manifest(manifest)
@@ -97,7 +100,9 @@ def filter_jsonl(
         outputs = {output: stack.enter_context(closing(_Output(output))) for output in paths}
         chunks = _read_chunks(path, input_sha256, first, last)
         num_workers = min(num_workers, -(-(last - first) // CHUNK_BYTES))
-        if num_workers <= 1:
+        if plan is not None:
+            results = _map_in_pool(chunk_filter, chunks, plan)
+        elif num_workers <= 1:
             results = ((len(chunk), chunk_filter(chunk)) for chunk in chunks)
         else:
             results = _map_in_order(chunk_filter, chunks, num_workers)
@@ -240,6 +245,20 @@ def _read_chunks(path: Path, sha256, first: int = 0, last: int | None = None) ->
             chunk += b"" if file.tell() == last else file.readline()
             sha256.update(chunk)
             yield chunk
+
+
+def _map_in_pool(chunk_filter: ChunkFilter, chunks: Iterator[bytes], plan: Plan) -> Iterator:
+    """(bytes of a chunk, its result), in order, from workers over the nodes of a cluster."""
+    sizes: deque[int] = deque()
+
+    def calls() -> Iterator[Call]:
+        for chunk in chunks:
+            sizes.append(len(chunk))
+            yield Call("__call__", (chunk,))
+
+    with closing(distributed.start(lambda: chunk_filter, plan)) as pool:
+        for result in pool.map(calls()):
+            yield sizes.popleft(), result
 
 
 def _map_in_order(chunk_filter: ChunkFilter, chunks: Iterator[bytes], num_workers: int) -> Iterator:

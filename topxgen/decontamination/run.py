@@ -17,6 +17,8 @@ from topxgen.corpora import benchmarks
 from topxgen.decontamination import parallel_jsonl, report
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
 from topxgen.decontamination.filter import RULES_VERSION, ContaminationFilter
+from topxgen.distributed import Plan
+from topxgen.inference import ENGINE_LOG
 from topxgen.text import languages
 
 # The flags that decide what overlaps and what is dropped.
@@ -205,6 +207,8 @@ def filter_file(
             ),
             {lineage.KEY: lineage.of_back_translation(path, name)},
             args.shard,
+            args.distributed
+            and Plan(args.distributed, "decontamination", args.num_workers, 0, args.output_dir.absolute() / ENGINE_LOG),
         )
     counts = Counter(manifest["counts"])  # an empty file has no counts
     if not counts["records"] and (args.shard is None or counts["malformed"]):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Required, TypedDict
@@ -29,6 +29,7 @@ RECORDS = "run"  # the folder of the records, in the run's
 EXIT_INCOMPLETE = 3  # of a stage that finished, but not all of it
 SIGNALLED = 128  # and the number of the signal that has ended a stage, as shells have it
 WEIGHTS = (".safetensors", ".bin", ".pt")
+REMEDY = "remove it: the stage runs again"  # for a record that cannot be read
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -90,7 +91,7 @@ def folder_of(file: RunFile) -> Path:
 
 
 def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool = True) -> list[Command]:
-    """The commands of the stages of a run file that are `chosen` (all that it has, if none is), in order; the flags of all stages
+    """The commands of the stages of a run file that are `chosen` (all that it has, if none is; train-2 is one entry of train), in order; the flags of all stages
     are checked, and unless `unused_is_error` is false also that something uses each value at the top.
 
     Raises UsageError for what RunFile and its values raise; what argparse refuses ends the program with its line.
@@ -118,14 +119,15 @@ def commands(file: RunFile, chosen: Collection[str] = (), unused_is_error: bool 
             found.append(Command(section, name, tuple(words), args, tuple(launcher)))
     if unused_is_error:
         file.check_shared(flags)
-    for section in chosen:
-        if section not in file.sections:
-            raise unknown_choice("--stages", section, file.sections)
+    names = [*file.sections, *(command.name for command in found if command.name != command.stage)]
+    for name in chosen:
+        if name not in names:
+            raise unknown_choice("--stages", name, names)
     trained = [command.args.output_dir for command in found if command.stage == "train"]
     if len(set(trained)) < len(trained):
         raise UsageError(f"{file.path}: two entries of train have the same output_dir; give each one of its own")
     _check_translations([command for command in found if command.stage == "main"], file)
-    return [command for command in found if command.stage in (chosen or SECTIONS)]
+    return [command for command in found if not chosen or {command.stage, command.name} & {*chosen}]
 
 
 def _check_translations(found: Iterable[Command], file: RunFile) -> None:
@@ -148,7 +150,7 @@ class Chain:
         self.folder = folder
         self._digests: dict[tuple[str, int, int], str] = {}
         for path in sorted((folder / RECORDS).glob("*.json")):
-            record = read_json(path, Record, "remove it: the stage runs again")
+            record = read_json(path, Record, REMEDY)
             for kind in ("inputs", "outputs"):
                 for name, file in record.get(kind, {}).items():
                     self._digests[name, file["size"], file["modified_ns"]] = file["sha256"]
@@ -156,12 +158,19 @@ class Chain:
     def record_path(self, command: Command) -> Path:
         return self.folder / RECORDS / f"{command.name}.json"
 
+    def record(self, command: Command) -> Record | dict:
+        """{} if it has not finished yet."""
+        return read_json(self.record_path(command), Record, REMEDY)
+
     def reason_to_run(self, command: Command, allow_incomplete: bool = False) -> str:
         """Why a command has to run; "" if it is complete, or may stay as it is."""
-        path = self.record_path(command)
         if stages.STAGES[command.stage].always:
             return "its result is what it prints"
-        record = read_json(path, Record, "remove it: the stage runs again")
+        return self.what_changed(command, allow_incomplete)
+
+    def what_changed(self, command: Command, allow_incomplete: bool = False) -> str:
+        """Why what a command has left is not its result; "" if it is."""
+        record = self.record(command)
         if not record:
             return "not run yet"
         if record["words"] != list(command.words):
@@ -281,7 +290,9 @@ def _run(line: list[str], descriptors: list[int]) -> int:
     interruption = None
     while True:
         try:
-            code = process.wait()
+            # A training takes the time it needs to save.
+            with signals.finishing(limited=False) if interruption is not None else nullcontext():
+                code = process.wait()
             break
         except KeyboardInterrupt as error:
             interruption = interruption or error

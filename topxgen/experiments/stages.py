@@ -212,6 +212,15 @@ def outputs(stage: str, args: Parsed) -> list[Path]:
     return sorted({path for path in STAGES[stage].writes(args) if path.is_file() and not _is_temporary(path)})
 
 
+def is_complete(stage: str, args: Parsed) -> bool:
+    """Whether the manifests, which stages write last, of all languages or directions are there."""
+    manifests = {path for path in STAGES[stage].writes(args) if path.name.startswith("manifest_")}
+    if stage == "main":
+        runs = len(_models(args)) * (1 if args.metadata_dir else len(_directions(args)))
+        return len([path for path in manifests if path.is_file()]) >= runs
+    return bool(manifests) and all(path.is_file() for path in manifests)
+
+
 def inputs(stage: str, args: Parsed) -> list[Path]:
     """The files that a stage reads, as far as its flags name them; files in the Hub's cache are not among them."""
     row, found = STAGES[stage], []

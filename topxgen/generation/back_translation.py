@@ -1,6 +1,6 @@
 """Paragraphs into sentence pairs: split, filter, back-translate, filter, as in the TopXGen paper."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from topxgen.common.records import (
 )
 from topxgen.text import sentence_splitting
 from topxgen.text.languages import Language
-from topxgen.translation import Translation, by_steps
+from topxgen.translation import Translation, by_steps, translate_lists
 
 
 @dataclass
@@ -62,7 +62,7 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
     rejects = layout.translation_rejects(language.name)
     with Appender(layout.translations(language.name)) as out, Appender(rejects) as rejected:
         rejects_done = {record["id"] for record in read_jsonl(rejects, TranslationRejects)}
-        for block in translated_blocks(config, language, identifier, progress, done, config.translator.translate):
+        for block in translated_blocks(config, language, identifier, progress, done, "translate"):
             for item, translations in block:
                 record = _pairs(item, translations, identifier, target)
                 if item.rejects and item.paragraph.id not in rejects_done:
@@ -74,9 +74,9 @@ def back_translate(config, language: Language, identifier, progress: Progress) -
 
 
 def translated_blocks(
-    config, language: Language, identifier, progress: Progress, done: Collection[str], translate: Callable
+    config, language: Language, identifier, progress: Progress, done: Collection[str], method: str
 ) -> Iterator[list[tuple[SplitParagraph, list]]]:
-    """Paragraphs that are not `done`, each with what `translate`, a method of the translator, returns for its sentences.
+    """Paragraphs that are not `done`, each with what `method` of the translator returns for its sentences.
 
     Some at a time; signals wait until the caller is done with them.
     """
@@ -88,21 +88,31 @@ def translated_blocks(
     def show(paragraphs: int) -> None:
         progress.update(paragraphs, **translated)
 
-    for block in _split_blocks(config, language, identifier, paragraphs):
-        todo = [item for item in block if item.paragraph.id not in done]
-        if not todo:
-            continue
-        # What else is in a batch can change a translation, so a block is translated as a whole, after a kill as before it.
-        sentences = [sentence for item in block for sentence in item.sentences]
-        on_sentence = by_steps(show, len(todo), len(sentences))
+    waiting: deque[tuple[list[SplitParagraph], Callable[[int], None]]] = deque()  # blocks that are being translated
 
-        def on_done(n: int, on_sentence=on_sentence) -> None:
-            translated["sentences"] += n
-            on_sentence(n)
+    def lists() -> Iterator[list[str]]:
+        for block in _split_blocks(config, language, identifier, paragraphs):
+            if signals.stop_requested():
+                return
+            if todo := [item for item in block if item.paragraph.id not in done]:
+                # What else is in a batch can change a translation, so a block is translated as a whole, after a kill as before it.
+                sentences = [sentence for item in block for sentence in item.sentences]
+                waiting.append((block, by_steps(show, len(todo), len(sentences))))
+                yield sentences
 
+    def on_done(n: int) -> None:
+        translated["sentences"] += n
+        waiting[0][1](n)
+
+    results = translate_lists(config.translator, method, lists(), language, config.target_language, on_done)
+    while True:
         with signals.finishing():
-            results = iter(translate(sentences, language, config.target_language, on_done))
-            together = [(item, [next(results) for _ in item.sentences]) for item in block]
+            found = next(results, None)
+            if found is None:
+                return
+            block, _ = waiting.popleft()
+            of_sentences = iter(found)
+            together = [(item, [next(of_sentences) for _ in item.sentences]) for item in block]
             yield [(item, result) for item, result in together if item.paragraph.id not in done]
 
 

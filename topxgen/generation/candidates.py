@@ -49,7 +49,7 @@ def collect(config, language: Language, identifier, progress: Progress) -> None:
     layout, target = config.layout, config.target_language
     done = translated_ids(layout, language) | collected_ids(layout, language)
     with Appender(layout.candidates(language.name)) as out:
-        for block in translated_blocks(config, language, identifier, progress, done, config.translator.candidates):
+        for block in translated_blocks(config, language, identifier, progress, done, "candidates"):
             for item, found in block:
                 distinct = [_without_duplicates(several) for several in found]
                 flat = iter(judged(list(chain(*distinct)), identifier, target))

@@ -123,6 +123,10 @@ def _is_local(args: argparse.Namespace) -> bool:
     return args.inference_api not in inference.REMOTE
 
 
+def _has_work_for_workers(args: argparse.Namespace) -> bool:
+    return _is_local(args) or back_translator(args) != "llm" or scorer(args) not in ("confidence", "none")
+
+
 RULES = (
     Rule(
         (
@@ -190,6 +194,9 @@ RULES = (
         lambda args: args.inference_api not in ("hf", *inference.REMOTE),
     ),
     Rule(("max_concurrent_requests",), "--inference_api vllm or an API", lambda args: args.inference_api != "hf"),
+    Rule(("distributed",), "a model to run in workers: an LLM that is not an API's, a translator or a scorer", _has_work_for_workers),
+    Rule(("num_workers",), "--distributed", lambda args: args.distributed),
+    Rule(("data_parallel_size",), "one machine (--distributed has --num_workers)", lambda args: not args.distributed),
     Rule(
         ("num_return_sequences",),
         "sampling (--temperature above 0) or --num_beams: greedy answers are all equal",
@@ -225,7 +232,7 @@ RULES = (
     Rule(("number_of_rounds",), "--data_generation_pipeline knn-instruct", _pipeline_is("knn-instruct"), harmless=True),
     Rule(("encoder", "encoder_device"), "--data_generation_pipeline knn-instruct", _pipeline_is("knn-instruct")),
     Rule(("encoder_device",), "another encoder: use runs on the CPU", lambda args: args.encoder != "use"),
-    Rule(("rouge_tokenizer",), "--threshold below 1", lambda args: args.threshold != 1),
+    Rule(("rouge_tokenizer", "dedup_prefilter"), "--threshold below 1", lambda args: args.threshold != 1),
     Rule(("blaser_name_or_path",), "--scorer or --select_by blaser", _judges("blaser"), switch="scorer"),
     Rule(
         ("sonar_name_or_path",),

@@ -41,6 +41,7 @@ class Manifest(TypedDict):
     checksums: NotRequired[list[str]]
     prompts_asked: NotRequired[int | None]
     truncated_texts: NotRequired[int]
+    dedup_recall: NotRequired[dict[str, int]]
 
 
 class WholeManifest(TypedDict, total=False):
@@ -142,8 +143,14 @@ def _combine(layout: Layout, stage: str) -> None:
     whole |= {name: sum(part.get(name) or 0 for part in parts) for name in SUMS if any(name in part for part in parts)}
     if stage == "generate":
         whole["complete"] = all(part.get("complete") for part in parts)
-    whole |= {name: latest[name] for name in latest if name not in {*whole, *SUMS, "language", "counts", checksums.KEY}}
-    whole["counts"] = {part["language"]: part["counts"] for part in parts}
+    whole |= {
+        name: latest[name]
+        for name in latest
+        if name not in {*whole, *SUMS, "language", "counts", "dedup_recall", checksums.KEY}
+    }
+    for name in ("dedup_recall", "counts"):
+        values = {part["language"]: part[name] for part in parts if name in part}
+        whole |= {name: values} if values else {}
     claimed = {name for part in parts for name in part.get(checksums.KEY, ())}
     whole |= {checksums.KEY: sorted(claimed)} if claimed else {}
     if whole != whole_manifest(layout, stage):

@@ -30,13 +30,12 @@ from topxgen.common.records import (
     with_ids,
 )
 from topxgen.common.schemas import decode
-from topxgen.generation import funnel, min_score, scoring
+from topxgen.generation import deduplication, funnel, min_score, scoring
 from topxgen.generation.manifests import language_manifest, record, remove_manifests, write_manifests
 from topxgen.generation.paragraphs import Generation, is_generated, is_native
 from topxgen.generation.pipelines import Prompt
 from topxgen.generation.sharded import prompt_number
 from topxgen.inference.response_cache import ResponseRecord
-from topxgen.text.near_duplicates import NearDuplicates
 
 logger = logging.getLogger(__name__)
 STAGING = ".merge"  # in the folder of the shards
@@ -71,7 +70,7 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
     if config.prompts:
         config.pipeline.finish()
     for name in config.languages:
-        results[name]["counts"] = funnel.generation_counts(layout, name)
+        results[name] |= deduplication.recall(config, name) | {"counts": funnel.generation_counts(layout, name)}
     write_manifests(layout, "generate", started, config.args.seed, settings, results, config.languages)
     for name, result in results.items():
         logger.info(f"{name}: {result['counts']['kept']} paragraphs from {len(works_of[name].noted)} shards")
@@ -91,17 +90,7 @@ def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> d
     args, numbers = config.args, {}
     for name, work in works.items():
         paths = _sources(config.layout.responses(name), work)
-
-        def read(path: Path, name=name) -> Iterator[Place]:
-            for _, offset, size, response in read_placed_jsonl(path, ResponseRecord):
-                number = prompt_number(response["id"], name)
-                if number is None:
-                    raise UsageError(f"{path}: {response['id']!r} is no prompt of {name}; remove the line")
-                yield Place(offset, size, number, bool(response.get("error")))
-
-        places = places_in(paths, read).first_of_each()
-        numbers[name] = places.key
-        _write(staged.responses(name), lines_of(paths, places))
+        numbers[name] = responses_in_order(name, paths, staged.responses(name))
         _copy_own(
             config.layout.paragraphs(name), staged.paragraphs(name), lambda key, name=name: is_generated(key, name)
         )
@@ -124,6 +113,22 @@ def _merge_responses(config, staged: Layout, works: dict[str, shards.Work]) -> d
         if generation.needs_responses():
             raise AssertionError("a prompt without a response was scheduled")
     return {name: {"complete": generation.complete, "prompts_asked": len(numbers[name])} for name in config.languages}
+
+
+def responses_in_order(language: str, paths: list[Path], out: Path):
+    """Write the responses of files to one, in the order of their prompts; of one prompt's the first file's counts, and one that did
+    not fail before others. The numbers of the prompts, as an array."""
+
+    def read(path: Path) -> Iterator[Place]:
+        for _, offset, size, response in read_placed_jsonl(path, ResponseRecord):
+            number = prompt_number(response["id"], language)
+            if number is None:
+                raise UsageError(f"{path}: {response['id']!r} is no prompt of {language}; remove the line")
+            yield Place(offset, size, number, bool(response.get("error")))
+
+    places = places_in(paths, read).first_of_each()
+    _write(out, lines_of(paths, places))
+    return places.key
 
 
 def _answered(config, numbers: dict) -> Iterator[list[Prompt]]:
@@ -159,7 +164,7 @@ def _merge_native(config, staged: Layout, works: dict[str, shards.Work]) -> dict
                 if match := own.fullmatch(text_id):
                     yield Place(offset, size, int(match[1]) * _ROW + int(match[2]))
 
-        near_duplicates = NearDuplicates(args.threshold, args.rouge_tokenizer)
+        near_duplicates = deduplication.new_index(args)
         for text_id, text in _copy_own(
             layout.paragraphs(name), staged.paragraphs(name), lambda key, name=name: is_native(key, name)
         ):

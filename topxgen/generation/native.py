@@ -12,6 +12,7 @@ from topxgen.common.files import Appender, read_jsonl
 from topxgen.common.lines import split_lines
 from topxgen.common.records import Paragraph, ParagraphRecord, RejectRecord, with_ids
 from topxgen.corpora.monolingual import Text
+from topxgen.generation import deduplication
 from topxgen.generation.filters import Filter
 from topxgen.generation.paragraphs import native_id, reason_against
 from topxgen.text.languages import Language
@@ -43,7 +44,7 @@ def clean(config, progress: Progress, begin: Callable[[], None]) -> Counter:
 
 def _clean_language(config, language: Language, kept: Counter, progress: Progress, begin: Callable[[], None]) -> None:
     args, layout, name = config.args, config.layout, language.name
-    near_duplicates, judged = NearDuplicates(args.threshold, args.rouge_tokenizer), set()
+    near_duplicates, judged = deduplication.new_index(args), set()
     for paragraph_id, record in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"):
         near_duplicates.add(paragraph_id, record["text"])
         judged.add(paragraph_id)

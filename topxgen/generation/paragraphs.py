@@ -16,6 +16,7 @@ from pathlib import Path
 from topxgen.common.console import Progress
 from topxgen.common.files import Appender, read_json, read_jsonl, to_line, write_atomic
 from topxgen.common.records import Paragraph, ParagraphRecord, RejectRecord, with_ids
+from topxgen.generation import deduplication
 from topxgen.generation.filters import Filter, reject_reason
 from topxgen.generation.pipelines import Pipeline, Prompt
 from topxgen.inference import REMOTE, Answer, Request, SamplingSettings
@@ -112,7 +113,7 @@ class _LanguageFiles:
     def near_duplicates(self) -> NearDuplicates:
         """The index of what texts are compared with: made when the first one is, as a run that only reads its files needs none."""
         config, name = self._config, self.language.name
-        index = NearDuplicates(config.args.threshold, config.args.rouge_tokenizer)
+        index = deduplication.new_index(config.args)
         for number, text in enumerate(config.pipeline.known_texts(name), 1):
             index.add(f"example sentence {number}", text)
         paragraphs = with_ids(read_jsonl(config.layout.paragraphs(name), ParagraphRecord), "text")

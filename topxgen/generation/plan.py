@@ -14,12 +14,11 @@ from topxgen.common.records import Layout, default_translate_dir
 from topxgen.common.registry import load_choice
 from topxgen.corpora import benchmarks
 from topxgen.corpora.monolingual import TextSource, hub_id, open_sources
-from topxgen.generation import checks, native, sharded
+from topxgen.generation import checks, native, scoring, sharded
 from topxgen.generation.candidates import SELECTORS
 from topxgen.generation.filters import load_filters
 from topxgen.generation.paragraphs import Target
 from topxgen.generation.pipelines import PIPELINES, Pipeline, Prompt
-from topxgen.generation.scoring import SCORERS
 from topxgen.inference.costs import Meter, Prices
 from topxgen.quality import blaser, mt5, sonar
 from topxgen.text import language_id, languages
@@ -28,7 +27,8 @@ from topxgen.translation import TranslatorSettings, apertium
 # Flags that decide what is generated, besides those of decoding; under other names in settings_generate.json:
 # --data_generation_pipeline and those of the model.
 GENERATE_FLAGS = (
-    "inference_api", "dtype", "max_model_len", "request_batch_size", "seed", "threshold", "rouge_tokenizer"
+    "inference_api", "dtype", "max_model_len", "request_batch_size", "seed", "threshold", "rouge_tokenizer",
+    "dedup_prefilter",
 )  # fmt: skip
 
 
@@ -236,9 +236,8 @@ class GenerationConfig:
     def _generate_settings(self) -> dict:
         args = self.args
         if args.paragraphs:
-            cleaning = {
-                "filters": self.filter_names, "threshold": args.threshold, "rouge_tokenizer": args.rouge_tokenizer
-            }  # fmt: skip
+            cleaning = {"filters": self.filter_names}
+            cleaning |= {flag: getattr(args, flag) for flag in ("threshold", "rouge_tokenizer", "dedup_prefilter")}
             sources = {f"paragraphs {name}": source.fingerprint for name, source in self.sources.items()}
             return {"pipeline": "paragraphs", **cleaning, **sources}
         sampling = self.sampling_settings()
@@ -289,6 +288,7 @@ class GenerationConfig:
                 response_cache=self.layout.translation_responses,
                 earlier_responses=self.layout.shared_translation_responses,
                 meter=self.meter,
+                engine_log=self.args.output_dir.absolute() / inference.ENGINE_LOG,
             ),
         )
 
@@ -310,7 +310,7 @@ class GenerationConfig:
     @cached_property
     def scorer(self):
         """The scorer, its models not loaded; None for --scorer none."""
-        return load_choice("--scorer", self.scorer_name, SCORERS)(self.args)
+        return scoring.create(self.scorer_name, self.args)
 
 
 def _weights_of(role: str, judge) -> dict[str, str]:

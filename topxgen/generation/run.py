@@ -10,14 +10,14 @@ from typing import Annotated, TypedDict
 
 import msgspec
 
-from topxgen import inference
+from topxgen import distributed, inference
 from topxgen.common import flag_rules, hub, provenance
 from topxgen.common.console import Progress, show
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_json
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
-from topxgen.generation import funnel, min_score, native, scoring, sharded
+from topxgen.generation import deduplication, funnel, min_score, native, scoring, sharded
 from topxgen.generation.back_translation import back_translate, blocks_of, read_paragraphs, translated_ids
 from topxgen.generation.candidates import collect, collected_ids, select
 from topxgen.generation.checks import RULES, check_candidates
@@ -73,6 +73,7 @@ def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], 
 def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     args, languages = config.args, config.languages.values()
     yield lambda: _check_output(config)
+    yield lambda: distributed.check(args.distributed)
     yield lambda: hub.require(config.needs())
     if "generate" in args.stages:
         yield lambda: config.filters
@@ -195,6 +196,7 @@ def take_paragraphs(config: GenerationConfig) -> bool:
         name: {
             "complete": complete,
             "source": config.sources[name].name,
+            **deduplication.recall(config, name),
             "counts": funnel.generation_counts(layout, name),
         }
         for name in config.languages
@@ -236,6 +238,7 @@ def generate(config: GenerationConfig) -> bool:
         name: {
             "complete": generation.complete,
             "prompts_asked": generation.requested_by_language[name],
+            **deduplication.recall(config, name),
             "counts": counts[name],
         }
         for name in config.languages
@@ -457,7 +460,9 @@ def report(config: GenerationConfig) -> bool:
         "paragraphs": {name for name, counts in paragraphs if not counts.get("kept", counts.get("paragraphs"))},
         "pairs": {name for name, counts in zip(translated, translation, strict=True) if not counts["pairs"]},
     }
+    # A shard has no blocks of the merged paragraphs or pairs if there are fewer than shards.
+    may_be_empty = config.shard is not None and "generate" not in config.args.stages
     for what, names in empty.items():
-        if names:
+        if names and not may_be_empty:
             logger.warning(f"no {what} were kept in {', '.join(sorted(names))}; see the reasons in *_rejects.jsonl")
-    return not empty["paragraphs"]
+    return may_be_empty or not empty["paragraphs"]

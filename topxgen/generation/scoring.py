@@ -13,15 +13,21 @@ Higher is better for every scorer. A scorer is made from the flags, and has
 """
 
 import argparse
+import copy
+from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
+from topxgen import distributed
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl, to_line, write_atomic
 from topxgen.common.provenance import digest, weights_id
 from topxgen.common.records import Layout, ScoreRecord, TranslationRecord, read_translations, with_ids
-from topxgen.common.registry import Choice
+from topxgen.common.registry import Choice, load_choice
+from topxgen.distributed import Call, Plan
+from topxgen.inference import ENGINE_LOG
 from topxgen.inference.response_cache import ResponseCache
 from topxgen.text.languages import Language
 
@@ -192,6 +198,75 @@ class SonarSpaceScorer(_PairScorer):
         self._model = SonarSpace(dtype=self._args.scorer_dtype)
 
 
+def create(name: str, args: argparse.Namespace):
+    """The scorer of that name, its models not loaded; None for none. With --distributed its work is done in workers."""
+    scorer = load_choice("--scorer", name, SCORERS)(args)
+    return (
+        DistributedScorer(name, args, scorer)
+        if args.distributed and scorer is not None and scorer.has_models
+        else scorer
+    )
+
+
+def score_lists(
+    scorer, lists: Iterable[list[dict] | None], source: Language, target: Language
+) -> Iterator[tuple[list[list[float | None]], int] | None]:
+    """For each of `lists` of records (None for None), in order, the scores and how many texts were truncated."""
+    if hasattr(scorer, "score_lists"):
+        return scorer.score_lists(lists, source, target)
+    return (None if records is None else _Scores(scorer).of(records, source, target) for records in lists)
+
+
+class _Scores:
+    """A scorer, as a worker has it."""
+
+    def __init__(self, scorer):
+        self._scorer = scorer
+
+    def of(self, records: list[dict], source: Language, target: Language) -> tuple[list[list[float | None]], int]:
+        before = self._scorer.truncated
+        return self._scorer.score(records, source, target), self._scorer.truncated - before
+
+
+class DistributedScorer:
+    """`local`, whose models are never loaded, with the work done in workers that have another one each."""
+
+    def __init__(self, name: str, args: argparse.Namespace, local):
+        self._name, self._args, self._local, self._pool = name, args, local, None
+
+    def __getattr__(self, name: str):
+        return getattr(self._local, name)
+
+    def load(self) -> None:
+        args = copy.copy(self._args)
+        args.api_key, args.distributed = None, None
+        log = args.output_dir.absolute() / ENGINE_LOG
+        plan = Plan(self._args.distributed, "scores", args.num_workers, log=log)
+        self._pool = distributed.start(partial(_loaded, self._name, args, self._local.id), plan)
+
+    def score_lists(
+        self, lists: Iterable[list[dict] | None], source: Language, target: Language
+    ) -> Iterator[tuple[list[list[float | None]], int] | None]:
+        return self._pool.map(None if records is None else Call("of", (records, source, target)) for records in lists)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+def _loaded(name: str, args: argparse.Namespace, scorer_id: str) -> _Scores:
+    """A worker's scorer. Raises UsageError if its scores are others than those that the driver records."""
+    scorer = create(name, args)
+    if scorer.id != scorer_id:
+        raise UsageError(
+            f"a worker would score by {scorer.id}, and the process that was started by {scorer_id}: pass --scorer_dtype, or start it "
+            "on a node like the workers'"
+        )
+    scorer.load()
+    return _Scores(scorer)
+
+
 def count_unscored(layout: Layout, language: str, scorer_id: str) -> int:
     """How many records of a language `scorer_id` has not scored. Raises UsageError if there is no translations file."""
     path = layout.translations(language)
@@ -221,20 +296,27 @@ def score(config, source: Language, progress: Progress) -> None:
     path = layout.translations(source.name)
     cache = ResponseCache(layout.score_cache(source.name), schema=ScoreRecord)
     scores: dict[str, list] = {}
-    for block in _blocks(path, scorer.id):
-        wanted = {record_id: (scorer.id, _pairs_digest(record, target)) for record_id, record in block}
-        saved = {record_id: cache.get(record_id) or {} for record_id in wanted}
-        if any((saved[key].get("scorer"), saved[key].get("pairs")) != value for key, value in wanted.items()):
-            before = scorer.truncated
-            values = scorer.score([record for _, record in block], source, target)
-            truncated = scorer.truncated - before  # noted with the first record of the block
+    waiting: deque[tuple[dict, dict]] = deque()  # blocks that are being scored: what is wanted, what was saved
+
+    def lists() -> Iterator[list[dict] | None]:
+        for block in _blocks(path, scorer.id):
+            wanted = {record_id: (scorer.id, _pairs_digest(record, target)) for record_id, record in block}
+            saved = {record_id: cache.get(record_id) or {} for record_id in wanted}
+            waiting.append((wanted, saved))
+            has_all = all((saved[key].get("scorer"), saved[key].get("pairs")) == value for key, value in wanted.items())
+            yield None if has_all else [record for _, record in block]
+
+    for found in score_lists(scorer, lists(), source, target):
+        wanted, saved = waiting.popleft()
+        if found is not None:
+            values, truncated = found  # the latter is noted with the first record of the block
             for (record_id, (_, pairs)), record_scores in zip(wanted.items(), values, strict=True):
                 saved[record_id] = {"id": record_id, "pairs": pairs, "scorer": scorer.id, "scores": record_scores}
                 cache.add(saved[record_id] | ({"truncated": truncated} if truncated else {}))
                 truncated = 0
             cache.sync()
         scores |= {record_id: record["scores"] for record_id, record in saved.items()}
-        progress.update(len(block))
+        progress.update(len(wanted))
     cache.close()
     if scores:
         write_atomic(path, _with_scores(path, scores, scorer.id))

@@ -116,6 +116,8 @@ class ModelSettings(Settings):
     trust_remote_code: bool = False
     engine_args: tuple[str, ...] = ()  # vllm: KEY=VALUE, see engine_args.py
     deterministic: bool = False  # vllm: batch invariance
+    distributed: str | None = None  # local models: a name in topxgen.distributed.SCHEDULERS, for engines on many nodes
+    num_workers: int | None = None  # with it
     engine_log: Path | None = field(default=None, compare=False)  # gets what a local engine prints; None: the terminal
     # APIs only
     api_key: str | None = field(default=None, repr=False)  # None: the provider's environment variable
@@ -129,6 +131,10 @@ class ModelSettings(Settings):
 
 def load(backend: str, settings: ModelSettings):
     """The sampler of that name, with its model loaded. Raises UsageError if it cannot be loaded."""
+    if settings.distributed is not None and backend not in REMOTE:
+        from topxgen.distributed.sampler import DistributedSampler
+
+        return _finishing(DistributedSampler(backend, settings))
     sampler = load_choice("--inference_api", backend, BACKENDS)
     if backend not in REMOTE:
         from topxgen.inference import data_parallel, gpu_groups

@@ -79,7 +79,7 @@ def _split(gpus: tuple[str, ...], settings: ModelSettings, pipeline: int) -> Spl
 
 def share_out(gpus: int, wanted: int | None, tensor: int | None, pipeline: int, heads: int | None = None) -> Split:
     """What the flags say: engines of `tensor` GPUs, as many as fit unless `wanted` says how many; without `tensor` the GPUs are
-    shared out evenly. Raises UsageError if there are too few."""
+    shared out evenly. Raises UsageError for several engines that have too few."""
     if tensor is None:
         engines = wanted or 1
         most = gpus // (engines * pipeline)
@@ -88,11 +88,12 @@ def share_out(gpus: int, wanted: int | None, tensor: int | None, pipeline: int, 
     else:
         engines = wanted or max(1, gpus // (tensor * pipeline))
         why = f"--tensor_parallel_size {tensor}" + (f", --data_parallel_size {wanted}" if wanted else "")
-    if not tensor or engines * tensor * pipeline > gpus:
-        each = f" of {max(1, tensor) * pipeline} GPUs each" if tensor * pipeline > 1 or pipeline > 1 else ""
+    tensor = tensor or 1
+    if engines > 1 and engines * tensor * pipeline > gpus:  # of one engine, vLLM may know GPUs on other nodes
+        each = f" of {tensor * pipeline} GPUs each" if tensor * pipeline > 1 else ""
         raise UsageError(
-            f"{engines} {'engine' if engines == 1 else 'engines'}{each} need more than the {gpus} GPUs that are visible here: lower "
-            "--data_parallel_size or --tensor_parallel_size, or see CUDA_VISIBLE_DEVICES"
+            f"{engines} engines{each} need more than the {gpus} GPUs that are visible here: lower --data_parallel_size or "
+            "--tensor_parallel_size, or see CUDA_VISIBLE_DEVICES"
         )
     return Split(engines, tensor, why)
 

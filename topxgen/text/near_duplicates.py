@@ -214,23 +214,26 @@ class _Postings:
         if ends[-1] > len(self._pool):
             self._compact(int(rooms.sum()))
             ends = self._used + np.cumsum(rooms)
-        starts, pool, moved = ends - rooms, self._pool, np.flatnonzero(counts)
-        places = self._starts[buckets[moved]].tolist(), starts[moved].tolist(), counts[moved].tolist()
-        for before, now, count in zip(*places, strict=True):
-            pool[now : now + count] = pool[before : before + count]
-        self._starts[buckets] = starts
+        self._copy(self._pool, buckets, ends - rooms, counts)
         self._used = int(ends[-1])
 
     def _compact(self, needed: int) -> None:
         """A larger array, without the room that lists have left behind."""
         buckets = np.flatnonzero(self._counts)
-        counts = self._counts[buckets].astype(np.int64)
-        ends = np.cumsum(1 << np.ceil(np.log2(np.maximum(counts, 2))).astype(np.int64))
-        self._used = int(ends[-1]) if len(ends) else 0
-        before, starts = self._starts[buckets], np.append(0, ends)[:-1]
+        counts = self._counts[buckets]
+        rooms = 1 << np.ceil(np.log2(np.maximum(counts, 2))).astype(np.int64)
+        ends = np.cumsum(rooms)
+        self._used = int(rooms.sum())
         old, self._pool = self._pool, np.empty(max(len(self._pool), 3 * (self._used + needed) // 2), np.int32)
-        places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        self._pool[places + np.repeat(starts, counts)] = old[places + np.repeat(before, counts)]
+        self._copy(old, buckets, ends - rooms, counts)
+
+    def _copy(self, old: np.ndarray, buckets: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> None:
+        """Put the lists of `buckets`, which are in `old`, at `starts`."""
+        filled = np.flatnonzero(counts)
+        places = self._starts[buckets[filled]].tolist(), starts[filled].tolist(), counts[filled].tolist()
+        pool, old = memoryview(self._pool), memoryview(old)
+        for before, now, count in zip(*places, strict=True):
+            pool[now : now + count] = old[before : before + count]
         self._starts[buckets] = starts
 
 

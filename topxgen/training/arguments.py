@@ -33,6 +33,7 @@ SCHEDULERS: dict[str, str | None] = {
     "warmup_stable_decay": "min_lr_ratio",
     "greedy": "min_lr",
 }
+TRACKERS = ("tensorboard", "trackio", "wandb")
 PLATEAU_FLAGS = ("eval_steps", "save_steps", "metric_for_best_model", "num_eval_translations")
 # Flags that may change when a run is resumed. Batch sizes count by their product.
 NOT_PART_OF_THE_RESULT = (
@@ -47,7 +48,7 @@ NOT_PART_OF_THE_RESULT = (
         "dry_run",
     ),
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_workers"),
-    *("gradient_checkpointing", "use_flash_attn", "use_liger_kernel", "loss_chunk_size", "deepspeed"),
+    *("gradient_checkpointing", "use_flash_attn", "use_liger_kernel", "loss_chunk_size", "torch_compile", "deepspeed"),
     *("logging_steps", "save_total_limit", "early_stopping_patience", "report_to", "push_to_hub", "hub_model_id"),
     *PLATEAU_FLAGS,
 )
@@ -106,6 +107,10 @@ def resolve(args: argparse.Namespace) -> None:
 
 def _check_dependencies(args: argparse.Namespace) -> None:
     """Raise UsageError if a flag needs a package that is not installed, or a file that is not there."""
+    if args.torch_compile and (args.deepspeed or launched_with_deepspeed()):
+        raise UsageError(
+            "--torch_compile does not compile layers whose weights DeepSpeed shares out: drop one of the two"
+        )
     if args.deepspeed:
         if not Path(args.deepspeed).is_file():
             raise UsageError(
@@ -120,6 +125,11 @@ def _check_dependencies(args: argparse.Namespace) -> None:
         require("bitsandbytes", "bitsandbytes>=0.48", f"--load_in_{8 if args.load_in_8bit else 4}bit")
     for tracker in args.report_to or ():
         require(tracker, tracker, f"--report_to {tracker}")
+    remote = next((name for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL") if os.environ.get(name)), None)
+    if remote and "trackio" in (args.report_to or ()):
+        raise UsageError(
+            f"--report_to trackio logs to this machine, but {remote} is set: unset it (`trackio sync` uploads a project later)"
+        )
 
 
 def _check_repository(args: argparse.Namespace) -> None:
@@ -230,7 +240,8 @@ def training_arguments(args: argparse.Namespace, metric: str, evaluates: bool, u
         push_to_hub=False,
         metric_for_best_model=metric,
         greater_is_better=not metric.endswith("loss"),
-        report_to=args.report_to or "none",
+        torch_compile=False,  # of the whole model; run.py compiles its layers
+        report_to=[tracker for tracker in args.report_to or () if tracker != "trackio"] or "none",  # log.py has its own
         run_name=args.output_dir.name,
         label_names=["labels"],
         remove_unused_columns=False,

@@ -1,9 +1,14 @@
 """What a training run reports while it runs: a progress bar, train_log.jsonl, loss curves."""
 
+import hashlib
+import importlib.util
 import logging
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from transformers import TrainerCallback
+from transformers.integrations import rewrite_logs
 
 from topxgen.common.console import Progress
 from topxgen.common.files import Appender, replacing, to_line, write_atomic
@@ -66,6 +71,55 @@ class RunLog(TrainerCallback):
             self._bar = self._log = None
 
 
+class TrackioLog(TrainerCallback):
+    """The log as a run of Trackio, on this machine only (in TRACKIO_DIR). A resumed run is written anew, as its log file is, so
+    that no step is there twice."""
+
+    PROJECT = "topxgen"
+
+    def __init__(self, output_dir: Path, settings: dict):
+        place = str(output_dir.resolve())  # two runs may have folders of one name
+        self._name = f"{output_dir.resolve().name}-{hashlib.sha256(place.encode()).hexdigest()[:6]}"
+        self._settings = {**settings, "output_dir": place}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.write(state.log_history, ends=False)
+
+    def write(self, history: list[dict], ends: bool = True) -> None:
+        """Replace the run by this history; `ends`: nothing will follow."""
+        import trackio
+
+        with redirect_stdout(sys.stderr):
+            projects = trackio.Api()
+            try:
+                earlier = [run for run in projects.runs(self.PROJECT) if run.name == self._name]
+            except ValueError:  # no such project yet
+                earlier = []
+            for run in earlier:
+                run.delete()
+            options = dict(embed=False, auto_log_cpu=False, auto_log_gpu=False)
+            trackio.init(self.PROJECT, name=self._name, config=self._settings, **options)
+            for entry in history:
+                self._log(entry)
+            if ends:
+                trackio.finish()
+
+    def _log(self, entry: dict) -> None:
+        import trackio
+
+        metrics = {name: value for name, value in entry.items() if name != "step"}
+        trackio.log(rewrite_logs(metrics), step=entry["step"])
+
+    def on_log(self, args, state, control, **kwargs):
+        self._log(state.log_history[-1])
+
+    def on_train_end(self, args, state, control, **kwargs):
+        import trackio
+
+        with redirect_stdout(sys.stderr):
+            trackio.finish()
+
+
 def complete(path: Path, state) -> None:
     """Complete the log of a run that was killed between its last checkpoint and its last line."""
     last = path.read_bytes().rpartition(b"\n{")[2] if path.exists() else b""
@@ -83,6 +137,9 @@ def complete(path: Path, state) -> None:
 
 def draw_curves(history: list[dict], path: Path) -> None:
     """Plot training and held-out loss, and held-out chrF++ if there is any, over steps, as a PNG."""
+    if importlib.util.find_spec("matplotlib") is None:  # at the end of days of training, and only a picture
+        logger.warning(f"no {path.name}: matplotlib is not installed")
+        return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

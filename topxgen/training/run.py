@@ -11,7 +11,7 @@ from typing import NotRequired, TypedDict
 from topxgen.common import checksums, hub, lineage, provenance, signals
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.files import read_json, remove, write_json
+from topxgen.common.files import read_json, read_jsonl, remove, write_json
 from topxgen.training import arguments, checkpoints, eval_translation, model_card
 from topxgen.training.flag_rules import ON_PLATEAU
 from topxgen.training.model import SKIPPED_PAIRS_FILE, TrainableModel, count_parameters
@@ -217,6 +217,10 @@ def as_usage_error(error: Exception, output_dir: Path) -> Exception:
             "which gives the same model; or add --loss_chunk_size 256, --gradient_checkpointing, --use_peft, --load_in_4bit, or launch with "
             "configs/zero3.yaml. Then re-run to resume"
         )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return UsageError(
+            f"--torch_compile: {reason(error)}; drop the flag, or re-run with it to resume once that is fixed"
+        )
     disk_errors = ("inline_container", "pytorchstreamwriter", "no space left", "i/o error", "disk quota")
     if any(words in text for words in disk_errors):
         free = shutil.disk_usage(output_dir).free / 1e9
@@ -232,7 +236,8 @@ def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, eval_se
     from transformers import PrinterCallback, set_seed
     from transformers.utils import logging as transformers_logging
 
-    from topxgen.training.log import RunLog
+    from topxgen.training.log import RunLog, TrackioLog
+    from topxgen.training.token_loss import compile_layers
     from topxgen.training.trainer import PackingLeakCheck, PairTrainer, StopAndSaveCallback
 
     transformers_logging.set_verbosity_error()
@@ -247,6 +252,8 @@ def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, eval_se
         )
     set_seed(args.seed)  # for the initialization of adapters
     network = model.load()
+    if args.torch_compile and not compile_layers(network):
+        raise UsageError(f"--torch_compile: transformers marks no layers of {args.model_name_or_path}; drop the flag")
     trained, total = count_parameters(network)
     logger.info(
         f"{args.model_name_or_path}: {model.kind}, training {trained:,} of {total:,} parameters, attention "
@@ -279,6 +286,8 @@ def build_trainer(args: argparse.Namespace, model: TrainableModel, rows, eval_se
     trainer.remove_callback(PrinterCallback)  # RunLog replaces it
     if trainer.is_world_process_zero():
         trainer.add_callback(log)
+        if "trackio" in (args.report_to or ()):
+            trainer.add_callback(TrackioLog(args.output_dir, info.settings))
     if model.is_decoder and args.packing == "bestfit":
         first = (next(iter(rows)) if args.streaming else rows[0])["input_ids"]
         precision = "8 bits" if args.load_in_8bit else "half" if args.bf16 or args.fp16 else "float32"
@@ -339,7 +348,7 @@ def is_fully_trained(trainer, stopper, checkpoint: str) -> bool:
     """Whether a checkpoint is the end of training: the run was killed before its best model was copied."""
     from transformers import TrainerState
 
-    from topxgen.training.log import complete
+    from topxgen.training.log import TrackioLog, complete
     from topxgen.training.trainer import find_best
 
     state = TrainerState.load_from_json(str(Path(checkpoint) / checkpoints.STATE_FILE))
@@ -350,5 +359,9 @@ def is_fully_trained(trainer, stopper, checkpoint: str) -> bool:
     find_best(state, Path(trainer.args.output_dir))
     trainer.state = state
     if trainer.is_world_process_zero():
-        complete(Path(trainer.args.output_dir) / LOG_FILE, state)
+        path = Path(trainer.args.output_dir) / LOG_FILE
+        complete(path, state)
+        for tracker in trainer.callback_handler.callbacks:
+            if isinstance(tracker, TrackioLog):
+                tracker.write(list(read_jsonl(path)))
     return True

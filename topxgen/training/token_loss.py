@@ -6,6 +6,7 @@ chunk by chunk, on positions with a label only (as in Liger Kernel and TRL, but 
 """
 
 import functools
+import inspect
 import logging
 import math
 import types
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.nn.functional import cross_entropy, pad
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutput
 
 from topxgen.common.errors import UsageError
@@ -50,6 +52,8 @@ class TokenLoss:
         self._logits: Logits | None = None
         self._is_checked = False
         self._forward = model.forward
+        # Without a cache, which some architectures take as a sign that the rows are not packed.
+        self._without_cache = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
         forward = functools.wraps(type(model).forward)(lambda _, *inputs, **options: self(*inputs, **options))
         model.forward = types.MethodType(forward, model)
         if self._head is None:
@@ -85,6 +89,7 @@ class TokenLoss:
     def __call__(self, *inputs, labels: torch.Tensor | None = None, **options):
         if labels is None:
             return self._forward(*inputs, **options)
+        options |= self._without_cache
         targets, has_label = self._targets(labels)
         parts = self._parts(len(targets))
         if parts > 1 and not self._is_checked:
@@ -166,7 +171,7 @@ class TokenLoss:
         hook, training = self._head.register_forward_hook(replace), model.training
         model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), uncompiled():
                 found = self._forward(labels=labels, **options)
         finally:
             hook.remove()
@@ -190,6 +195,23 @@ class TokenLoss:
                 "target tokens alone is minimized"
             )
         return function
+
+
+def compile_layers(model) -> int:
+    """Compile the layers that a model repeats, in place, each on its first use; returns how many there are.
+
+    Layers alike share what is compiled, and lengths are symbols, so that rows of any length do. What is around them (packing,
+    the loss, adapters' wrappers, checkpoints' names) stays as it is.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.compile(dynamic=True)
+    return len(layers)
+
+
+def uncompiled():
+    """Where such layers run as they are: translating, whose inputs have another form at each step, and small checks."""
+    return torch.compiler.set_stance("force_eager")
 
 
 class _FrozenHead(torch.autograd.Function):

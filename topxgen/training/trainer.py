@@ -27,7 +27,7 @@ from topxgen.common.hub import listed
 from topxgen.training import checkpoints, eval_translation
 from topxgen.training.packing import IGNORED
 from topxgen.training.pairs import Pair
-from topxgen.training.token_loss import TokenLoss
+from topxgen.training.token_loss import TokenLoss, uncompiled
 
 logger = logging.getLogger(__name__)
 
@@ -180,15 +180,16 @@ class PairTrainer(Trainer):
     def _translate(self, pairs: list[Pair]) -> list[str]:
         """Translations of the pairs' sources, the work shared among all processes."""
         world = self.accelerator.num_processes
-        answers = eval_translation.translate(
-            self.accelerator.unwrap_model(self.model_wrapped),
-            self.processing_class,
-            self._eval_sets.pair_tokenizer,
-            pairs,
-            rank=self.accelerator.process_index,
-            world=world,
-            synced=world > 1 and self.sharding == "ZeRO-3",
-        )
+        with uncompiled():
+            answers = eval_translation.translate(
+                self.accelerator.unwrap_model(self.model_wrapped),
+                self.processing_class,
+                self._eval_sets.pair_tokenizer,
+                pairs,
+                rank=self.accelerator.process_index,
+                world=world,
+                synced=world > 1 and self.sharding == "ZeRO-3",
+            )
         by_number = dict(gather_object(list(answers.items())) if world > 1 else answers)
         return [by_number[i] for i in range(len(pairs))]
 
@@ -366,7 +367,7 @@ def check_packing(model, texts: list[np.ndarray], precision: str) -> None:
     def logits(*parts: torch.Tensor) -> torch.Tensor:
         ids = torch.cat(parts)[None].to(model.device)
         positions = torch.cat([torch.arange(len(part)) for part in parts])[None].to(model.device)
-        with torch.no_grad():
+        with torch.no_grad(), uncompiled():
             return model(input_ids=ids, position_ids=positions).logits[0, -len(second) :].float()
 
     training = model.training

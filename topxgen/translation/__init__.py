@@ -14,7 +14,7 @@ and, unless it has only one translation of a sentence,
 It sorts and batches sentences itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
 from topxgen.inference import ModelSettings
+from topxgen.text.languages import Language
 
 TRANSLATORS: dict[str, Choice] = {
     "nllb": Choice("topxgen.translation.nllb:NLLB", "the translation model of --nllb_name_or_path"),
@@ -68,6 +69,10 @@ class TranslatorSettings(Settings):
     response_cache: Callable[[str], Path] | None = None  # where responses are kept, by the name of the source language
     earlier_responses: Path | None = None  # a file of responses that is only read
     meter: Any = field(default=None, compare=False)  # a topxgen.inference.costs.Meter, which counts what responses cost
+    # Other translators than the LLM, whose model has its own:
+    distributed: str | None = None  # a name in topxgen.distributed.SCHEDULERS, whose workers translate
+    num_workers: int | None = None  # with it
+    engine_log: Path | None = field(default=None, compare=False)  # gets what they print
 
 
 def no_progress(_: int) -> None:
@@ -94,4 +99,24 @@ def by_steps(on_done: Callable[[int], None], total: int, steps: int) -> Callable
 
 def create(name: str, settings: TranslatorSettings):
     """The translator of that name, its model not loaded yet. Raises UsageError for a setting that cannot work."""
-    return load_choice("--back_translator", name, TRANSLATORS)(settings)
+    translator = load_choice("--back_translator", name, TRANSLATORS)(settings)
+    if settings.distributed is None or name == "llm":
+        return translator
+    from topxgen.translation.distributed import DistributedTranslator
+
+    return DistributedTranslator(name, translator, settings)
+
+
+def translate_lists(
+    translator,
+    method: str,
+    lists: Iterable[list[str]],
+    source: Language,
+    target: Language,
+    on_done: Callable[[int], None] = no_progress,
+) -> Iterator[list]:
+    """What the translator's `method` returns for each of `lists` of sentences, in order, side by side in workers if it has some."""
+    if hasattr(translator, "translate_lists"):
+        return translator.translate_lists(method, lists, source, target, on_done)
+    translate = getattr(translator, method)
+    return (translate(sentences, source, target, on_done) for sentences in lists)

@@ -1,0 +1,147 @@
+"""Time and memory of putting shards together: responses in the order of their prompts, and scripts/merge.py of pairs.
+
+    python scripts/perf/merge.py --records 10000000 --shards 16
+
+Records are short (a pair of about 60 characters), so that they fit a disk. The judging of texts is not in it, which a merge of
+paragraphs does as one run does: scripts/perf/coordinator.py and dedup_speed.py measure that. Each of the two is a process of its
+own; the output is JSON.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from topxgen.common.shards import Shard
+from topxgen.generation.merge import responses_in_order
+from topxgen.inference.response_cache import ResponseRecord, response_record  # noqa: F401
+
+NAME = "Basque"
+SENTENCE, TRANSLATION = (
+    "Itsasoa lasai zegoen eta haizea hegotik zetorren, {}.",
+    "The sea was calm and the wind came from the south, {}.",
+)
+
+
+def write(path: Path, lines: Iterator[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", buffering=1 << 20) as file:
+        file.writelines(lines)
+
+
+def paragraph(number: int) -> str:
+    return f'{{"text": "{SENTENCE.format(number)}", "id": "{NAME}-{number:08d}.0"}}\n'
+
+
+def pair(number: int) -> str:
+    return (
+        f'{{"sentence": "{SENTENCE.format(number)}", "propositions": ["{SENTENCE.format(number)}"], "translations": '
+        f'["{TRANSLATION.format(number)}"], "scores": [3.5], "id": "{NAME}-{number:08d}.0", "confidences": [0.5], "scorer": "x"}}\n'
+    )
+
+
+def response(number: int) -> str:
+    return f'{{"id": "{NAME}-{number:08d}", "texts": ["1. {SENTENCE.format(number)}"], "prompt_tokens": 9, "completion_tokens": 9}}\n'
+
+
+def in_order_of_arrival(shard: Shard, records: int, line: Callable[[int], str]) -> Iterator[str]:
+    """A shard's lines; responses arrive in another order than they were asked for."""
+    numbers = range(shard.index, records, shard.count)
+    for first in range(0, len(numbers), 256):
+        yield from map(line, reversed(numbers[first : first + 256]))
+
+
+def make(folder: Path, records: int, count: int) -> None:
+    words = ["--languages", NAME, "--stages", "translate", "--use_nllb", "--output_dir", str(folder)]
+    write(folder / f"{NAME}.jsonl", map(paragraph, range(records)))
+    for shard in (Shard(index, count) for index in range(count)):
+        own = shard.folder(folder)
+        pairs = own / "nllb-200-3.3B"
+        write(own / f"{NAME}_answers.jsonl", in_order_of_arrival(shard, records, response))
+        write(pairs / f"{NAME}_translate.jsonl", map(pair, range(shard.index, records, count)))
+        note = {"script": "datagen", "shard": shard.name, "started": "2026-01-01", "command": words}
+        run = {
+            "started": "2026-01-01",
+            "finished": "2026-01-01",
+            "command": [],
+            "seed": 1,
+            "versions": {},
+            "counts": {"rejected": {}},
+        }
+        manifest = {
+            "stage": "translate",
+            "language": NAME,
+            **run,
+            "settings": {"target_language": "English"},
+            "translator_version": "x",
+        }
+        for name, value in (
+            (f"shard_translate_{NAME}", note),
+            ("settings_translate", {"target_language": "English"}),
+            (f"manifest_translate_{NAME}", manifest),
+        ):
+            write(pairs / f"{name}.json", iter([json.dumps(value)]))
+
+
+def order_responses(folder: Path) -> None:
+    paths = sorted(folder.glob(f"shards/*/{NAME}_answers.jsonl"))
+    responses_in_order(NAME, paths, folder / f"{NAME}_answers.jsonl")
+
+
+def measured(words: list[str], read: list[Path], written: list[Path], records: int) -> dict:
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    if status:
+        raise SystemExit(said)
+    return {
+        "records": records,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "records_per_second": round(records / seconds),
+        "peak_mb": round(usage.ru_maxrss / 1024),
+        "bytes_read": sum(path.stat().st_size for path in read),
+        "bytes_written": sum(path.stat().st_size for path in written),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=10_000_000)
+    parser.add_argument("--shards", type=int, default=16)
+    parser.add_argument("--dir", type=Path, help="where the files are made [the system's temporary folder]")
+    parser.add_argument("--order_responses", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.order_responses is not None:
+        return order_responses(args.order_responses)
+    with tempfile.TemporaryDirectory(dir=args.dir) as name:
+        folder = Path(name)
+        make(folder, args.records, args.shards)
+        answers, pairs = (
+            sorted(folder.glob(f"shards/*/{file}")) for file in (f"{NAME}_answers.jsonl", f"*/{NAME}_translate.jsonl")
+        )
+        ordered, merged = folder / answers[0].name, folder / pairs[0].parent.name / pairs[0].name
+        result = {
+            "responses": measured([__file__, "--order_responses", name], answers, [ordered], args.records),
+            "pairs": measured(["scripts/merge.py", name], [*pairs, folder / f"{NAME}.jsonl"], [merged], args.records),
+        }
+        with open(merged, encoding="utf-8") as file:
+            if any(line != pair(number) for number, line in enumerate(file)):
+                raise SystemExit("the merged pairs are not those of the shards in order")
+    print(json.dumps(result, indent=1))
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Shards and merges killed at random moments: is anything lost or doubled, and are the files those of a run that nobody killed?
+
+    python scripts/perf/shard_kills.py --kills 100 --seed 1
+
+datagen.py in shards, two at a time, generates Basque paragraphs and back-translates the merged ones, through a local server whose answers
+depend on the prompt alone; every process, those of scripts/merge.py between them too, is ended by SIGKILL after a random number of
+answers or at a random moment. What is left is compared with the same shards without a kill (all data files, byte for byte), and with one
+process (up to the first prompt that no shard has answered). The output is JSON.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from tests.generation.test_api_runs import Writer, answer, command
+from tests.support import api_server
+from tests.support.runs import records
+
+SHARDS = 4
+
+
+def run(*words) -> None:
+    subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, check=False, capture_output=True)
+
+
+class Killer:
+    """Starts processes and kills them."""
+
+    def __init__(self, rng: random.Random, kills: int):
+        self.rng, self.left, self.killed = rng, kills, Counter()
+
+    def start(self, kind: str, words, lines, enough: int) -> bool:
+        """Whether the process ended by itself, rather than by a kill once `lines()` has grown by `enough`."""
+        began = lines()
+        with subprocess.Popen(
+            [sys.executable, *map(str, words)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            while process.poll() is None:
+                if self.left and lines() >= began + enough:
+                    time.sleep(self.rng.random() * 0.02)
+                    process.kill()
+                    break
+                time.sleep(0.001)
+        if process.returncode == -signal.SIGKILL:
+            self.left -= 1
+            self.killed[kind] += 1
+            return False
+        return True
+
+
+def count_lines(folder: Path, pattern: str) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob(pattern))
+
+
+def split_run(
+    server, folder: Path, stages: tuple[str, ...], answers: str, size: int, per_kill: int, killer: Killer | None
+) -> None:
+    """All shards until each is finished, with merges between them; then the last merge."""
+    words = ["datagen.py", *command(server, folder, "--number_of_instructions", size, "--stages", *stages)]
+    left = [f"{index:04d}-of-{SHARDS:04d}" for index in range(SHARDS)]
+    while left:
+        name = killer.rng.choice(left) if killer else left[0]
+        shard = [*words, "--num_shards", SHARDS, "--shard_index", int(name[:4])]
+        if killer is None:
+            run(*shard)
+            left.remove(name)
+            continue
+        own = folder / "shards" / name
+        if killer.start(stages[0], shard, lambda own=own: count_lines(own, answers), killer.rng.randint(1, per_kill)):
+            left.remove(name)
+        if killer.rng.random() < 0.3 and any(folder.glob("shards/*/shard_*")):
+            began = time.monotonic()
+            after = killer.rng.uniform(0.3, 1.6)
+            killer.start("merge", ["scripts/merge.py", folder], lambda began=began: time.monotonic() - began, after)
+    run("scripts/merge.py", folder)
+
+
+def data_files(folder: Path) -> dict[str, bytes]:
+    names = {str(path.relative_to(folder)): path for path in folder.rglob("*.jsonl")}
+    return {
+        name: path.read_bytes()
+        for name, path in names.items()
+        if not name.startswith("shards/") and "_answers" not in name
+    }
+
+
+def responses(folder: Path) -> dict[str, str]:
+    """Of the merged files, by file and id."""
+    return {
+        f"{path.name} {r['id']}": json.dumps(r["texts"])
+        for path in folder.rglob("*_answers.jsonl")
+        if "shards" not in path.relative_to(folder).parts
+        for r in records(path)
+    }
+
+
+def upto_gap(one: Path, merged: Path) -> bool:
+    """Whether paragraphs and rejects are those of one run up to the first prompt without a response."""
+    asked = {int(record["id"][-6:]) for record in records(merged / "Basque_answers.jsonl")}
+    gap = next(number for number in range(len(asked) + 1) if number not in asked)
+
+    def below(folder: Path, name: str) -> list[dict]:
+        return [record for record in records(folder / name) if int(record["id"].split(".")[0][-6:]) < gap]
+
+    found = [[below(folder, name) for folder in (one, merged)] for name in ("Basque.jsonl", "Basque_rejects.jsonl")]
+    return bool(found[0][1]) and all(ours == theirs[: len(ours)] for theirs, ours in found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--paragraphs", type=int, default=240)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    api_server.answer = answer
+    os.environ["OPENAI_API_KEY"] = api_server.KEY
+    killer = Killer(random.Random(args.seed), args.kills)
+    generate = (("generate",), "Basque_answers.jsonl", args.paragraphs, 3)
+    translate = (("translate",), "*/Basque_translate_answers.jsonl", args.paragraphs, 25)
+    with tempfile.TemporaryDirectory() as name, Writer(delay=0.01) as server:
+        one, whole, killed = (Path(name) / part for part in ("one", "whole", "killed"))
+        run("datagen.py", *command(server, one, "--number_of_instructions", args.paragraphs, "--stages", "generate"))
+        for part in (generate, translate):
+            split_run(server, whole, *part, None)
+            split_run(server, killed, *part, killer)
+        expected, found = data_files(whole), data_files(killed)
+        ids = [record["id"] for file in ("Basque.jsonl", "Basque_rejects.jsonl") for record in records(killed / file)]
+        pairs = [record["id"] for record in records(next(killed.glob("*/Basque_translate.jsonl")))]
+        of_whole, of_killed = responses(whole), responses(killed)
+        result = {
+            "kills": dict(killer.killed),
+            "all_kills": killer.killed.total(),
+            "files_equal_to_the_run_without_kills": expected == found,
+            "differing": sorted(
+                name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+            ),
+            "equal_to_one_run_up_to_the_gap": upto_gap(one, killed),
+            "responses": len(of_killed),
+            "responses_lost": len(of_whole.keys() - of_killed.keys()),
+            "texts_doubled": len(ids) - len(set(ids)),
+            "pairs_doubled": len(pairs) - len(set(pairs)),
+            "paragraphs": len(records(killed / "Basque.jsonl")),
+            "verify": subprocess.run(
+                [sys.executable, "scripts/verify.py", killed], cwd=ROOT, capture_output=True, check=False
+            ).returncode,
+        }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,638 @@
+"""scripts/slurm/submit.py: what jobs ask for, their scripts, and what they do under a SLURM of the test's own."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.attack.shooting_range import KEY, Stub
+from tests.attack.table import make_inputs
+from tests.support import slurm as support
+from tests.support.documentation import fences
+from tests.support.runs import ROOT, in_process
+from topxgen.experiments import slurm
+
+CHECKED = "decontamination: {input_dir: in, output_dir: out/checked, benchmarks: [in/bench.tsv], num_workers: 1}"
+SCORED = "evaluate: {dirs: in/runs, baseline: in/runs/stub-1, trials: 20, json: out/scores.json}"
+DATAGEN = "datagen: {languages: Basque, model_name_or_path: m, seed_topics_path: in/topics_wiki.txt, number_of_instructions: 8"
+TRAIN = "train: {model_name_or_path: m, target_languages: Basque, dataset_name_or_path: udhr"
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A folder with inputs, from which commands are started."""
+    make_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(place: Path, *sections: str) -> None:
+    (place / "run.yaml").write_text("\n".join(["output_dir: out", *sections]), encoding="utf-8")
+
+
+def submit(*words) -> subprocess.CompletedProcess:
+    return in_process("scripts.slurm.submit", "run.yaml", *words)
+
+
+def scripts(*words) -> dict[str, str]:
+    """The scripts of a dry run by the names of the jobs, in order."""
+    result = submit("--dry_run", *words)
+    assert result.returncode == 0, result.stderr
+    texts = result.stdout.split("#!/usr/bin/env bash\n")[1:]
+    return {text.split(":")[0].removeprefix("# "): text for text in texts}
+
+
+MISTAKES = [
+    ("slurm: [gpu]", "section slurm is not a mapping"),
+    ("slurm: {patition: gpu}", "section slurm: unknown key patition (did you mean partition?)"),
+    ("slurm: {main: {shard: 4}}", "section slurm, main: unknown key shard (did you mean shards?)"),
+    ("slurm: {main: gpu}", "main is not a mapping"),
+    ("slurm: {decontamination: {shards: 0}}", "shards is 0, not a whole number from 1 to 9999"),
+    ("slurm: {decontamination: {shards: many}}", "shards is many, not a whole number"),
+    ("slurm: {evaluate: {shards: 2}}", "section slurm, evaluate: it has no shards"),
+    ("slurm: {main: {nodes: 2}}", "only train runs on several nodes"),
+    ("slurm: {mem: lots}", "mem is lots, not a size, such as 64G"),
+    ("slurm: {time: 10h}", "time is 10h, not a time as SLURM has it"),
+    ("slurm: {gres: 'gpu:1; rm -rf /'}", "not as SLURM has it"),
+    ("slurm: {partition: 'a b'}", "partition is a b, not a name"),
+    ("slurm: {extra: [constraint=a100]}", "write options of sbatch, such as [--constraint=a100]"),
+    ('slurm: {extra: ["--comment=a\\nrm -rf /"]}', "write options of sbatch"),
+    ("slurm: {warning: 5}", "warning is 5, not a whole number from 60 to 65535"),
+    ("slurm: {time: 3}", "with time 3 a job of decontamination is told to stop when it starts, 120 s (warning) and up to 60 s"),
+    (f"{TRAIN}}}\nslurm: {{gres: none, time: 1:00:00, train: {{time: 11:00}}}}", "with time 11:00 a job of train is told to stop"),
+    ("slurm: {decontamination: {time: 0-0:03}}", "with time 0-0:03 a job of decontamination"),
+    (f"{DATAGEN}}}", "section slurm: generate loads m and needs gres, its GPUs"),
+    (f"{DATAGEN}, inference_api: openai, use_nllb: true}}", "translate loads facebook/nllb-200-3.3B and needs gres"),
+    (f"{TRAIN}}}\nslurm: {{gres: gpu:4, train: {{nodes: 2}}}}", "train on 2 nodes needs launcher: [accelerate, launch"),
+    ("main: {model_name_or_path: m, tgt: Basque}", "main loads m and needs gres"),
+    ("rounds: 2", "run.yaml has rounds, whose stages depend on results: submit it as one job"),
+    ("slrum: {gres: gpu:1}", "slrum is neither a section nor a flag, and nothing refers to it (did you mean slurm?)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("section, message", MISTAKES)
+def test_a_mistake_is_one_line_before_anything_is_submitted(place, section, message):
+    write(place, CHECKED, section)
+    for words in ((), ("--dry_run",)):
+        result = submit(*words)
+        assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+        assert message in result.stderr, result.stderr
+    assert not (place / "out").exists()
+
+
+def test_times_that_are_long_enough(place):
+    write(
+        place,
+        CHECKED,
+        "slurm: {time: 12:00, decontamination: {time: 3:01}, evaluate: {time: 0-0:03:01}, train: {time: 0-1}}",
+    )
+    assert "#SBATCH --time=3:01\n" in scripts()["decontamination"]
+
+
+def test_a_folder_that_a_script_cannot_have(place):
+    write(place, CHECKED)
+    result = submit("--set", "output_dir=a%b", "--dry_run")
+    assert result.returncode == 2 and "SLURM does not take such a path" in result.stderr
+
+
+def test_without_slurm_nothing_is_submitted(place, monkeypatch):
+    monkeypatch.setenv("PATH", str(place))
+    write(place, CHECKED)
+    result = submit()
+    assert result.returncode == 2 and "cannot start squeue: " in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_the_jobs_of_a_run(place):
+    """Arrays with merges behind them; GPUs where a model is loaded; a section of the file for each kind."""
+    write(
+        place,
+        f"{DATAGEN}, back_translator: apertium}}",
+        "decontamination: {benchmarks: in/bench.tsv}",
+        f"{TRAIN}, launcher: [accelerate, launch, --config_file, c.yaml]}}",
+        "main: [{tgt: Basque, k: 0}, {tgt: Hausa, k: 0}]",
+        "evaluate: {json: out/scores.json}",
+        "slurm: {partition: big, gres: gpu:1, generate: {shards: 3, at_once: 2, mem: 64G}, decontamination: {shards: 2, partition: cpu},"
+        " train: {nodes: 2, gres: gpu:4, time: 1-00:00:00}, main: {shards: 2}, merge: {extra: [--exclusive]}}",
+    )
+    found = scripts()
+    assert list(found) == [
+        "generate", "generate-merge", "translate", "score", "decontamination", "decontamination-merge", "train",
+        "main-1", "main-1-merge", "main-2", "main-2-merge", "evaluate",
+    ]  # fmt: skip
+    options = {name: set(text.split("set -euo")[0].splitlines()) for name, text in found.items()}
+    gpus = {name: {line for line in lines if "gres" in line} for name, lines in options.items()}
+    assert {name for name, lines in gpus.items() if lines == {"#SBATCH --gres=gpu:1"}} == {
+        "generate",
+        "main-1",
+        "main-2",
+    }
+    assert gpus["train"] == {"#SBATCH --gres=gpu:4"} and not gpus["evaluate"] | gpus["score"] | gpus["translate"]
+    assert {"#SBATCH --array=0-2%2", "#SBATCH --mem=64G", "#SBATCH --partition=big"} <= options["generate"]
+    assert {"#SBATCH --array=0-1", "#SBATCH --partition=cpu"} <= options["decontamination"]
+    assert {"#SBATCH --nodes=2", "#SBATCH --time=1-00:00:00", "#SBATCH --signal=B:USR1@600"} <= options["train"]
+    assert "#SBATCH --exclusive" in options["main-2-merge"] and "#SBATCH --requeue" in options["evaluate"]
+    assert f"{sys.executable} {ROOT}/datagen.py \\\n" in found["generate"]
+    assert '--stages generate \\\n    --num_shards 3 \\\n    --shard_index "$SLURM_ARRAY_TASK_ID"' in found["generate"]
+    assert "run.py" not in found["translate"] and "--stages datagen\n" in found["score"]
+    assert f"{ROOT}/scripts/merge.py out\n" in found["generate-merge"] and "run.py" not in found["generate-merge"]
+    assert f"{ROOT}/scripts/merge.py out/translations\n" in found["main-1-merge"]
+    assert "--stages main-1\n" in found["main-1-merge"]
+    for text in found.values():
+        assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    assert not (place / "out").exists()
+    assert list(scripts("--stages", "main-2", "evaluate")) == ["main-2", "main-2-merge", "evaluate"]
+    assert "/opt/bin/python" in scripts("--python", "/opt/bin/python")["generate"]
+
+
+def test_the_published_recipe_as_jobs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    result = in_process(
+        "scripts.slurm.submit", "configs/runs/topxgen.yaml", "--dry_run", "--set", "output_dir=outputs/nowhere"
+    )
+    assert result.returncode == 0 and result.stdout.endswith("# 12 jobs\n"), result.stdout + result.stderr
+
+
+def test_the_example_of_the_documentation(place):
+    (example,) = (block for block in fences(ROOT / "docs/cluster.md", "yaml") if block.startswith("slurm:"))
+    launcher = "launcher: [accelerate, launch, --config_file, configs/multi_node.yaml]"
+    write(
+        place,
+        f"{DATAGEN}, use_nllb: true}}",
+        "decontamination: {}",
+        f"{TRAIN}, {launcher}}}",
+        "main: {tgt: Basque}",
+        SCORED,
+        example,
+    )
+    found = scripts()
+    assert len(found) == 12 and "#SBATCH --array=0-15%8\n" in found["generate"]
+
+
+def test_words_of_the_user_stay_words(place):
+    """In a script, no value is more than a word."""
+    write(place, CHECKED)
+    value = "in/$(touch a) `touch b`; touch c 'd'.tsv"
+    (place / value).parent.mkdir(parents=True, exist_ok=True)
+    (place / value).write_bytes((place / "in/bench.tsv").read_bytes())
+    text = scripts("--set", f"decontamination.benchmarks={json.dumps(value)}")["decontamination"]
+    lines = text[text.index("stage ") :].replace("stage ", "printf '%s\\n' ").replace("finish", "")
+    shown = subprocess.run(["bash", "-c", lines], capture_output=True, text=True, check=True).stdout
+    assert f"decontamination.benchmarks={json.dumps(value)}" in shown.split("\n")
+    assert not {"a", "b", "c"} & set(os.listdir(place))
+
+
+def carry_out(text: str, task: int | None = None, code: int = 0, **variables: str) -> str:
+    """Run a job's script here, as a task of SLURM would; what it printed."""
+    variables = {"SLURM_JOB_ID": "9", "SLURM_JOB_NAME": "test", **variables}
+    if task is not None:
+        variables |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(task)}
+    result = subprocess.run(["bash", "-c", text], env={**os.environ, **variables}, capture_output=True, text=True)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "code, task, variables, requeued",
+    [
+        (143, None, {}, "requeue 9"),
+        (143, 2, {}, "requeue 7_2"),  # not the job, which may be the whole array's
+        (143, None, {"SLURM_RESTART_COUNT": "50"}, ""),
+        (143, None, {"SLURM_RESTART_COUNT": "49"}, "requeue 9"),
+        (0, None, {}, ""),
+        (1, None, {}, ""),
+        (2, 1, {}, ""),
+        (3, None, {}, ""),
+    ],
+)
+def test_exit_codes_that_requeue(place, monkeypatch, code, task, variables, requeued):
+    """With a stand-in for scontrol that notes what it is called with."""
+    (place / "bin").mkdir()
+    (place / "bin/scontrol").write_text('#!/bin/sh\necho "$@" > called\n')
+    (place / "bin/scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
+    line = ("stage", "bash", "-c", f"exit {code}")
+    job = slurm.Job(
+        "job", "evaluate", "evaluate", slurm.Command("evaluate", "evaluate", (), None), slurm.Resources(), (line,)
+    )
+    text = slurm.script(slurm.Planned(job, [], "a test"), place / "out", "test")
+    name = "job" if task is None else f"job-{task}"
+    (place / "out/run/slurm/done").mkdir(parents=True)
+    (place / "out/run/slurm/done" / name).write_text("of an earlier success")
+    said = carry_out(text, task, code, **variables)
+    assert ((place / "called").read_text().strip() if (place / "called").exists() else "") == requeued, said
+    marks = [path.name for path in place.glob("out/run/slurm/done/*")]
+    assert marks == ([name] if code == 0 else [])
+
+
+def test_only_what_is_missing_runs(place):
+    """Tasks by their marks and manifests, stages by their records, and all behind what runs."""
+    write(place, CHECKED, SCORED, "slurm: {decontamination: {shards: 2}}")
+    carry_out(scripts()["decontamination"], 0)
+    found = scripts()
+    assert list(found) == ["decontamination", "decontamination-merge", "evaluate"]
+    assert "#SBATCH --array=1\n" in found["decontamination"]
+    assert "#SBATCH --array=0-1\n" in scripts("--set", "decontamination.ngram_size=9")["decontamination"]
+    carry_out(found["decontamination"], 1)
+    assert list(scripts()) == ["decontamination-merge", "evaluate"]
+    manifest = place / "out/checked/shards/0000-of-0002/manifest_decontaminate_Basque.json"
+    content = manifest.read_bytes()
+    manifest.unlink()
+    assert "#SBATCH --array=0\n" in scripts()["decontamination"]
+    manifest.write_bytes(content)
+    shutil.copy("run.yaml", "out/run/slurm/run.yaml")  # as submit.py does
+    for name, text in scripts().items():
+        carry_out(text)
+        assert (place / f"out/run/slurm/done/{name}").exists()
+    assert submit("--dry_run").stdout == "# all stages are complete\n"
+    shutil.rmtree(place / "out/checked/shards")
+    assert submit("--dry_run").stdout == "# all stages are complete\n"
+    with open(place / "in/Basque_translate.jsonl", "ab") as file:
+        file.write((place / "in/Basque_translate.jsonl").read_bytes().splitlines(keepends=True)[0])
+    found = scripts()
+    assert (
+        "#SBATCH --array=0-1\n" in found["decontamination"]
+        and "Basque_translate.jsonl has changed" in found["decontamination"]
+    )
+
+
+# Under a SLURM of the test's own
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    if reason := support.missing():
+        pytest.skip(reason)
+    with support.Cluster(tmp_path_factory.mktemp("slurm"), nodes=2, cpus=4) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def here(cluster, place, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return place
+
+
+STAGE = """
+import os, signal, sys, time
+from pathlib import Path
+
+def stop(number, _):
+    print("got", signal.Signals(number).name, flush=True)
+    sys.exit(143)
+
+signal.signal(signal.SIGUSR1, stop)
+signal.signal(signal.SIGTERM, stop)
+restarts, name = os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ.get("SLURM_ARRAY_TASK_ID", "x")
+with open(f"starts-{name}", "a") as file:
+    file.write(restarts + "\\n")
+seconds, code = sys.argv[1:3] if restarts == "0" else ("0", "0")
+if name in sys.argv[3:] or len(sys.argv) == 3:
+    time.sleep(float(seconds))
+    sys.exit(int(code))
+"""
+
+
+def start(here: Path, cluster, *words, shards: int = 0, kind: str = "stage", incomplete: bool = False, **needs) -> int:
+    """Submit a job whose stage sleeps and exits as `words` say, when it is not restarted; its number."""
+    (here / "stage.py").write_text(STAGE)
+    line = (kind, sys.executable, "stage.py", *map(str, words))
+    command = slurm.Command("evaluate", "evaluate", (), None)
+    job = slurm.Job("job", "evaluate", "evaluate", command, slurm.Resources(cpus=1, **needs), (line,), shards)
+    planned = slurm.Planned(job, list(range(shards)), "a test")
+    return slurm.submit([planned], here / "out", "test", incomplete)[0]["id"]
+
+
+def end(cluster, number: int, seconds: float = 60) -> dict[str, str]:
+    """The states of a job and its tasks once all have ended."""
+    found = {}
+
+    def ended() -> bool:
+        found.update({k: v for k, v in cluster.jobs().items() if k.split("_")[0] == str(number)})
+        return bool(found) and set(found.values()) <= ENDED
+
+    cluster.wait(ended, seconds)
+    return found
+
+
+def last_jobs(here: Path, output_dir: str = "out") -> list[dict]:
+    return json.loads((here / output_dir / "run/slurm/jobs.json").read_text())["jobs"]
+
+
+def log(here: Path) -> str:
+    return "".join(path.read_text() for path in sorted((here / "out/run/slurm/logs").iterdir()))
+
+
+@pytest.mark.parametrize(
+    "words, kind, incomplete, state, said",
+    [
+        ((0, 0), "stage", False, "COMPLETED", "done"),
+        ((0, 1), "stage", False, "FAILED", "exit code 1: see above"),
+        ((0, 2), "stage", False, "FAILED", "exit code 2, bad input"),
+        ((0, 3), "stage", False, "FAILED", "exit code 3, finished, but incomplete: see above"),
+        ((0, 3), "stage", True, "COMPLETED", "going on (--allow_incomplete)"),
+        ((0, 3), "run", True, "FAILED", "exit code 3, finished, but incomplete: see above"),
+    ],
+)
+def test_exit_codes(here, cluster, words, kind, incomplete, state, said):
+    number = start(here, cluster, *words, kind=kind, incomplete=incomplete)
+    assert end(cluster, number) == {str(number): state} and said in log(here)
+    assert (here / "starts-x").read_text() == "0\n", "it was requeued"
+    assert (here / "out/run/slurm/done/job").exists() == (state == "COMPLETED")
+
+
+def test_a_stage_that_was_stopped_is_requeued_and_goes_on(here, cluster):
+    """Exit code 143, of a signal to the batch shell as before a time limit, and of one to the stage itself."""
+    number = start(here, cluster, 60, 0)
+    cluster.wait(lambda: (here / "starts-x").exists())
+    cluster.call("scancel", "--signal=USR1", "--batch", number)
+    assert end(cluster, number) == {str(number): "COMPLETED"} and (here / "starts-x").read_text() == "0\n1\n"
+    assert "SIGUSR1: stopping" in log(here) and "got SIGUSR1" in log(here) and "requeuing" in log(here)
+    number = start(here, cluster, 0, 143)
+    assert end(cluster, number) == {str(number): "COMPLETED"} and (here / "starts-x").read_text() == "0\n1\n" * 2
+
+
+def test_not_for_ever(here, cluster, monkeypatch):
+    monkeypatch.setenv("MAX_RESTARTS", "0")
+    number = start(here, cluster, 0, 143)
+    assert end(cluster, number) == {str(number): "FAILED"} and "not requeued after" in log(here)
+
+
+def test_what_is_cancelled_stays_cancelled(here, cluster):
+    number = start(here, cluster, 60, 0)
+    cluster.wait(lambda: (here / "starts-x").exists())
+    cluster.call("scancel", number)
+    assert end(cluster, number) == {str(number): "CANCELLED"}
+    time.sleep(4)  # longer than a requeued job waits
+    assert (here / "starts-x").read_text() == "0\n" and cluster.jobs()[str(number)] == "CANCELLED"
+
+
+def test_of_an_array_one_task_is_requeued(here, cluster):
+    """The last task, whose SLURM_JOB_ID is that of the array."""
+    number = start(here, cluster, 0, 143, 2, shards=3)
+    assert set(end(cluster, number).values()) == {"COMPLETED"}
+    assert [(here / f"starts-{i}").read_text() for i in range(3)] == ["0\n", "0\n", "0\n1\n"]
+    assert len(list((here / "out/run/slurm/done").iterdir())) == 3
+
+
+def test_a_node_that_fails(here, cluster):
+    number = start(here, cluster, 60, 0)
+    cluster.wait(lambda: (here / "starts-x").exists())
+    node = cluster.call("squeue", "-h", "-j", number, "-o", "%N").stdout.strip()
+    cluster.call("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
+    assert end(cluster, number) == {str(number): "COMPLETED"} and (here / "starts-x").read_text() == "0\n1\n"
+
+
+def test_while_jobs_are_queued_nothing_is_submitted(here, cluster):
+    """Also when submit.py was killed before it noted them, or they were submitted by hand; jobs of other runs do not count."""
+    write(here, CHECKED, "slurm: {decontamination: {cpus: 1}}")
+    number = start(here, cluster, 60, 0)
+    (here / "out/run/slurm/jobs.json").unlink()
+    result = submit()
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    assert f"1 jobs of this run are queued or running, such as {number} test-job " in result.stderr
+    assert submit("--set", "output_dir=other", "decontamination.output_dir=other").returncode == 0
+    cluster.call("scancel", number, last_jobs(here, "other")[0]["id"])
+    end(cluster, number)
+    cluster.wait(lambda: submit().returncode == 0)
+    cluster.call("scancel", last_jobs(here)[0]["id"])
+
+
+def test_jobs_that_sbatch_refuses(here, cluster):
+    """None is left: those before it are cancelled."""
+    write(here, CHECKED, SCORED, "slurm: {cpus: 1, evaluate: {partition: nowhere}}")
+    result = submit()
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    assert "evaluate.sbatch: sbatch failed: " in result.stderr and "invalid partition" in result.stderr
+    assert "the jobs before it are cancelled" in result.stderr
+    number = last_jobs(here)[0]["id"]
+    assert end(cluster, number) == {str(number): "CANCELLED"}
+
+
+@pytest.mark.slow
+def test_a_time_limit(here, cluster):
+    """SLURM itself sends the signal, a minute or two before the limit."""
+    number = start(here, cluster, 600, 0, time="2", warning=60)
+    assert end(cluster, number, 200) == {str(number): "COMPLETED"} and (here / "starts-x").read_text() == "0\n1\n"
+    assert "SIGUSR1: stopping" in log(here)
+
+
+def train_section(model: str) -> str:
+    return (
+        f"train: {{model_name_or_path: {model}, dataset_name_or_path: udhr, target_languages: Basque, max_length: 256, max_steps: 30, "
+        "num_warmup_steps: 1, test_size_ratio: 4, per_device_train_batch_size: 1, gradient_accumulation_steps: 1, eval_steps: 10, "
+        "save_steps: 10, logging_steps: 5, num_workers: 0, learning_rate: 1e-3, "
+        f"launcher: [accelerate, launch, --config_file, {ROOT}/configs/two_cpu_processes.yaml]}}"
+    )
+
+
+@pytest.mark.slow
+def test_training_on_two_nodes(here, cluster, tiny_lm, monkeypatch):
+    """A process on each, stopped in the middle: the model of two processes on one node that are not stopped."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("MAIN_PROCESS_IP", "127.0.0.1")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    write(here, train_section(tiny_lm), "slurm: {train: {gres: none, cpus: 1, nodes: 2}}")
+    result = subprocess.run(
+        [sys.executable, ROOT / "scripts/run.py", "run.yaml", "--set", "output_dir=one"], capture_output=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert submit().returncode == 0
+    (number,) = (job["id"] for job in last_jobs(here))
+    cluster.wait(lambda: list(here.glob("out/train/checkpoint-10/checkpoint_files.json")), 120)
+    cluster.call("scancel", "--signal=USR1", "--batch", number)
+    assert end(cluster, number, 240) == {str(number): "COMPLETED"}, log(here)
+    said = log(here)
+    assert "x 2 processes" in said and "stopped by a signal after saving step" in said and "restart 1" in said
+    assert (here / "out/train/model.safetensors").read_bytes() == (here / "one/train/model.safetensors").read_bytes()
+    assert json.loads((here / "out/run/train.json").read_text())["exit_code"] == 0
+    assert submit().stdout == "all stages are complete\n"
+
+
+# All stages, as arrays and merges
+
+
+def whole_run(url: str, nllb: str) -> str:
+    return f"""
+languages: Basque
+datagen:
+  inference_api: openai
+  base_url: {url}
+  model_name_or_path: stub-1
+  max_concurrent_requests: 2
+  seed_topics_path: in/topics_wiki.txt
+  example_paragraphs: udhr
+  example_sentences: udhr
+  number_of_icl_demonstrations: 1
+  number_of_icl_phrases: 2
+  number_of_instructions: 12
+  use_nllb: true
+  nllb_name_or_path: {nllb}
+  cache_dir: cache
+  scorer: confidence
+decontamination: {{benchmarks: in/bench.tsv, num_workers: 1}}
+main:
+  model_name_or_path: stub-1
+  inference_api: openai
+  base_url: {url}
+  max_concurrent_requests: 2
+  tgt: Basque
+  dataset_name_or_path: files
+  test_files: ["in/test.tsv:Basque=2,English=1", "in/test.tsv:Basque=2,English=1"]
+  k: 0
+evaluate: {{json: "${{output_dir}}/scores.json", trials: 50}}
+slurm:
+  cpus: 1
+  gres: none
+  generate: {{shards: 3}}
+  translate: {{shards: 2}}
+  score: {{shards: 2}}
+  decontamination: {{shards: 2, cpus: 1}}
+  main: {{shards: 3}}
+  merge: {{cpus: 1}}
+"""
+
+
+RESULTS = ("Basque.jsonl", "*/Basque_translate.jsonl", "*/Basque_translate_filtered.jsonl")
+RESULTS += ("translations/stub-1/*/translate_0.jsonl",)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    paths = [path for pattern in RESULTS for path in sorted(folder.glob(pattern)) if path.stat().st_size]
+    assert len(paths) == len(RESULTS), f"{folder} has {paths}"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def whole(here, tiny_nllb, monkeypatch):
+    """A folder with a run file of all stages, and what scripts/run.py makes of it, in `one`."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with Stub() as stub:
+        write(here, whole_run(stub.url("openai"), tiny_nllb))
+        command = [sys.executable, ROOT / "scripts/run.py", "run.yaml", "--set", "output_dir=one"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        yield here
+
+
+def wait_for_all(cluster, here: Path, meanwhile=lambda: None, seconds: float = 400) -> dict[str, str]:
+    """The states of the jobs of the last submission, by name and task, once all have ended."""
+    names = {str(job["id"]): job["name"] for job in last_jobs(here)}
+    found = {}
+
+    def ended() -> bool:
+        meanwhile()
+        states = {key: state for key, state in cluster.jobs().items() if key.split("_")[0] in names}
+        found.update({key.replace(key.split("_")[0], names[key.split("_")[0]], 1): s for key, s in states.items()})
+        return set(states.values()) <= ENDED
+
+    cluster.wait(ended, seconds)
+    return found
+
+
+@pytest.mark.slow
+def test_a_whole_run(whole, cluster):
+    assert submit().returncode == 0
+    again = submit()
+    assert again.returncode == 2 and "jobs of this run are queued or running, such as" in again.stderr
+    states = wait_for_all(cluster, whole)
+    assert set(states.values()) == {"COMPLETED"}, log(whole)
+    assert results(whole / "out") == results(whole / "one")
+    scores = (whole / "one/scores.json").read_text().replace("one/", "out/")
+    assert (whole / "out/scores.json").read_text() == scores
+    assert in_process("scripts/verify.py", "out").returncode == 0
+    assert submit().stdout == "all stages are complete\n"
+    # Flags of a stage, and all behind it
+    first = [line.split()[1] for line in submit("--set", "decontamination.ngram_size=9").stdout.splitlines()[:-1]]
+    assert first == ["decontamination,", "decontamination-merge:", "main,", "main-merge:", "evaluate:"]
+    cluster.call("scancel", "--user=root")
+    cluster.wait(lambda: set(cluster.jobs().values()) <= ENDED)
+
+
+@pytest.mark.slow
+def test_a_task_that_failed_runs_alone(whole, cluster):
+    """kill -9 of one task's process: the jobs behind are cancelled, and submitting again runs that task and what is behind it."""
+    killed = []
+
+    def kill_one() -> None:
+        for pid in processes_of(whole, "datagen.py", "--stages generate", "--shard_index 1"):
+            if not killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    assert submit().returncode == 0
+    states = wait_for_all(cluster, whole, kill_one)
+    assert states["generate_1"] == "FAILED" and {states["generate_0"], states["generate_2"]} == {"COMPLETED"}
+    others = {state for name, state in states.items() if not name.startswith("generate_")}
+    assert others == {"CANCELLED"} and "exit code 137, killed, perhaps for its memory: see above" in log(whole)
+    result = submit()
+    assert "generate, 1 of 3 tasks: not run yet" in result.stdout and last_jobs(whole)[0]["tasks"] == [1], result.stdout
+    assert set(wait_for_all(cluster, whole).values()) == {"COMPLETED"}, log(whole)
+    assert results(whole / "out") == results(whole / "one")
+
+
+def processes_of(folder: Path, *words: str) -> list[int]:
+    """Of our scripts that were started in a folder, with these words in their command."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if os.readlink(path / "cwd") == str(folder) and all(word in command for word in (sys.executable, *words)):
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_random_kills(whole, cluster, capsys):
+    """KILLS=25 KILLS_SEED=1 KILLS_S=15 pytest -m slow tests/experiments/test_slurm.py -k random: nothing lost, nothing doubled.
+
+    KILLS_S: the longest time between two kills; in a longer one more of the run is done, so that later stages are killed, too.
+    """
+    rng, done = random.Random(int(os.environ.get("KILLS_SEED", 0))), []
+    wanted, expected = int(os.environ.get("KILLS", 10)), results(whole / "one")
+    next_kill, longest = time.monotonic(), float(os.environ.get("KILLS_S", 3))
+
+    def kill() -> None:
+        nonlocal next_kill
+        running = [key for key, state in cluster.jobs().items() if state == "RUNNING"]
+        if len(done) >= wanted or not running or time.monotonic() < next_kill:
+            return
+        how, job = rng.choice(("kill -9", "kill -9", "scancel KILL", "USR1", "requeue")), rng.choice(running)
+        if how == "kill -9":
+            pids = processes_of(whole, "--output_dir out") or processes_of(whole, "/scripts/")
+            if not pids:
+                return
+            os.kill(rng.choice(pids), signal.SIGKILL)
+        elif how == "requeue":
+            cluster.call("scontrol", "requeue", job, check=False)
+        else:
+            number = ("KILL", "--full") if how == "scancel KILL" else ("USR1", "--batch")
+            cluster.call("scancel", f"--signal={number[0]}", number[1], job, check=False)
+        done.append(how)
+        next_kill = time.monotonic() + rng.uniform(0.3, longest)
+
+    submissions = runs = 0
+    while len(done) < wanted:
+        while submit().stdout != "all stages are complete\n":
+            submissions += 1
+            next_kill = time.monotonic() + rng.uniform(0.3, longest)
+            wait_for_all(cluster, whole, kill)
+        runs += 1
+        assert results(whole / "out") == expected
+        with capsys.disabled():
+            print(f"{len(done)} kills, {runs} runs, {submissions} submissions: the same files", flush=True)
+        shutil.rmtree("out")
+    with capsys.disabled():
+        print(Counter(done), flush=True)

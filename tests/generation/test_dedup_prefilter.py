@@ -1,0 +1,128 @@
+"""--dedup_prefilter minhash: what it finds, that it finds the same after a stop, and what it says of its recall."""
+
+import json
+import random
+
+import pytest
+
+from tests.support.runs import in_process, records
+from topxgen.common.files import read_json
+from topxgen.generation import deduplication
+from topxgen.text import minhash
+from topxgen.text.near_duplicates import NearDuplicates
+
+MINHASH = ("--dedup_prefilter", "minhash")
+
+
+def paragraphs(count: int, seed: int = 0) -> list[str]:
+    """Texts over words of frequencies as in a language; one in ten is a copy of an earlier one with some other words."""
+    rng, texts = random.Random(seed), []
+    vocabulary = [
+        "".join(rng.choices("bdgklmnrstz", k=1) + rng.choices("aeiou", k=1)) * 2 + str(i) for i in range(4000)
+    ]
+    for _ in range(count):
+        if texts and rng.random() < 0.1:
+            words = rng.choice(texts).split()
+            for _ in range(rng.randint(0, len(words) // 3)):
+                words[rng.randrange(len(words))] = rng.choice(vocabulary)
+        else:
+            words = [vocabulary[int(4000 * rng.random() ** 3)] for _ in range(rng.randint(30, 70))]
+        texts.append(" ".join(words))
+    return texts
+
+
+@pytest.fixture
+def exact_at_first(monkeypatch):
+    monkeypatch.setattr(minhash, "EXACT_TEXTS", 100)
+
+
+def run(folder, source, *more, code=0):
+    flags = ("--languages", "Basque", "--output_dir", folder, "--stages", "generate")
+    result = in_process("datagen.py", "--paragraphs", source, *flags, *more)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in paragraphs(600)))
+    return path
+
+
+def files(folder) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in ("Basque.jsonl", "Basque_rejects.jsonl")]
+
+
+def manifest(folder) -> dict:
+    return read_json(folder / "manifest_generate_Basque.json")
+
+
+def test_a_stopped_run_decides_as_one_that_was_not(tmp_path, source, exact_at_first):
+    result = run(tmp_path / "whole", source, *MINHASH)
+    whole = manifest(tmp_path / "whole")
+    recall = whole["dedup_recall"]
+    total = sum(recall.values())
+    assert f"found {recall['found']} of {total} near-duplicates" in result.stderr
+    assert whole["settings"]["dedup_prefilter"] == "minhash"
+    assert read_json(tmp_path / "whole" / "manifest_generate.json")["dedup_recall"] == {"Basque": recall}
+    rejects = records(tmp_path / "whole" / "Basque_rejects.jsonl")
+    assert recall["found"] == sum(reject["reason"].startswith("near_duplicate of") for reject in rejects) > 30
+
+    folder = tmp_path / "stopped"
+    run(
+        folder, source, *MINHASH, "--number_of_instructions", "60"
+    )  # before and behind the texts that are compared exactly
+    run(folder, source, *MINHASH, "--number_of_instructions", "250")
+    run(folder, source, *MINHASH)
+    assert files(folder) == files(tmp_path / "whole") and manifest(folder)["dedup_recall"] == recall
+
+    again = run(folder, source, *MINHASH)
+    assert "near-duplicates (" not in again.stderr, "measured once"
+    assert manifest(folder)["dedup_recall"] == recall
+
+
+def test_what_is_missed_is_counted(tmp_path, source, exact_at_first, monkeypatch):
+    run(tmp_path / "exact", source)
+    assert "dedup_recall" not in manifest(tmp_path / "exact")
+    monkeypatch.setattr(minhash, "BANDS", 1)
+    monkeypatch.setattr(minhash, "ROWS", 8)  # finds hardly anything but copies
+    run(tmp_path / "poor", source, *MINHASH)
+    recall = manifest(tmp_path / "poor")["dedup_recall"]
+    exact, poor = (len(records(tmp_path / name / "Basque.jsonl")) for name in ("exact", "poor"))
+    assert recall["missed"] >= poor - exact > 5
+    monkeypatch.setattr(deduplication, "SAMPLE", 50)  # about one in ten
+    (tmp_path / "poor" / "manifest_generate_Basque.json").unlink()
+    (tmp_path / "poor" / "manifest_generate.json").unlink()
+    run(tmp_path / "poor", source, *MINHASH)
+    sampled = manifest(tmp_path / "poor")["dedup_recall"]
+    assert 0 < sampled["missed"] < recall["missed"] / 2 and sampled["found"] < recall["found"] / 2
+
+
+def test_a_folder_is_continued_with_the_same_prefilter_only(tmp_path, source):
+    folder = tmp_path / "out"
+    run(folder, source, "--number_of_instructions", "20")
+    result = run(folder, source, *MINHASH, "--number_of_instructions", "40", code=2)
+    assert "dedup_prefilter was 'exact', now 'minhash'" in result.stderr
+    path = folder / "settings_generate.json"
+    settings = read_json(path)
+    del settings["dedup_prefilter"]  # as older versions left it
+    path.write_text(json.dumps(settings))
+    assert "dedup_prefilter was 'exact'" in run(folder, source, *MINHASH, code=2).stderr
+    run(folder, source, "--number_of_instructions", "40")
+    assert len(records(folder / "Basque.jsonl")) == 40
+
+
+def test_candidates_are_the_same_on_each_machine(exact_at_first):
+    """The hashes of words that decide what is compared: another release of the library must not change them unnoticed."""
+    index = minhash.MinHashIndex(0.7)
+    assert index._signature(["bat", "bi", "hiru", "lau", "bost"]).digest()[:4] == DIGEST
+    texts = paragraphs(400, seed=1)
+    exact, kept = NearDuplicates(0.7), NearDuplicates(0.7, prefilter="minhash")
+    matches = [(exact.keep(str(i), text), kept.keep(str(i), text)) for i, text in enumerate(texts)]
+    found = [one for one, other in matches if one is not None and one == other]
+    assert len(found) >= 0.95 * sum(one is not None for one, _ in matches) > 20
+    assert len(kept._index._common) < 400, "words of a few texts are not common"
+
+
+DIGEST = [3540137498, 3575537360, 853733361, 3304247566]

@@ -1,0 +1,89 @@
+"""datagen.py and decontamination.py with --distributed ray in processes of their own, whose workers are killed."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.support import tiny_models, tiny_sonar
+from tests.support.runs import ROOT, TOPICS, lines_in, records
+
+TRANSLATED = "nllb-tiny"
+RAY = ("--distributed", "ray", "--num_workers", 2)
+
+
+def small_command(lm: str, nllb: str, folder: Path, paragraphs: int) -> tuple:
+    """datagen.py with an LLM, NLLB and a BLASER with random weights, which it makes in `folder`; without --output_dir."""
+    texts = [text for pair in tiny_models.udhr_pairs("Basque") for text in pair]
+    tiny_sonar.build_blaser(folder / "blaser.pt", hidden=(32, 16))
+    sonar = tiny_sonar.build_sonar(folder / "sonar", texts)
+    return (
+        "--model_name_or_path", lm, "--inference_api", "hf", "--dtype", "float32", "--languages", "Basque", "Swahili",
+        "--seed_topics_path", TOPICS, "--example_paragraphs", "udhr", "--example_sentences", "udhr",
+        "--number_of_icl_demonstrations", 1, "--number_of_icl_phrases", 2, "--prompt_template", "continuation",
+        "--max_new_tokens", 48, "--temperature", 0.7, "--number_of_instructions_per_language", paragraphs, "--use_nllb",
+        "--nllb_name_or_path", nllb, "--cache_dir", folder / "cache", "--translate_dir", TRANSLATED,
+        "--blaser_name_or_path", folder / "blaser.pt", "--sonar_name_or_path", sonar,
+    )  # fmt: skip
+
+
+def workers(parent: int | None = None) -> list[psutil.Process]:
+    """The processes of workers of this process's cluster, or another's."""
+    found = []
+    for process in psutil.Process(parent).children(recursive=True):
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker"):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+class Driver:
+    """A script with --distributed ray, in a process and a session of its own."""
+
+    def __init__(self, *command):
+        words = [sys.executable, *map(str, (*command, *RAY))]
+        self.process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self.seen: set[psutil.Process] = set()  # what it has started
+
+    def workers(self) -> list[psutil.Process]:
+        try:
+            self.seen |= set(psutil.Process(self.process.pid).children(recursive=True))
+            return workers(self.process.pid)
+        except psutil.NoSuchProcess:
+            return []
+
+    def wait_for(self, reached) -> bool:
+        while self.process.poll() is None and not reached():
+            self.workers()
+            time.sleep(0.05)
+        return self.process.poll() is None
+
+    def ended(self, timeout: float = 300) -> tuple[int, str]:
+        """Exit code and stderr; nothing that it started is left."""
+        _, err = self.process.communicate(timeout=timeout)
+        until = time.monotonic() + 10
+        while left := [one for one in self.seen if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]:
+            assert time.monotonic() < until, left
+            time.sleep(0.1)
+        return self.process.returncode, err
+
+
+def differences(folder: Path, other: Path) -> list[str]:
+    """What differs: files byte for byte; responses, in the order in which they arrived, by id, of those that both have."""
+    names = [path.relative_to(other) for path in sorted(other.rglob("*.jsonl"))]
+    found = (
+        [] if names == [path.relative_to(folder) for path in sorted(folder.rglob("*.jsonl"))] else ["names of files"]
+    )
+    for name in names:
+        if "_answers" not in name.name:
+            found += [] if (folder / name).read_bytes() == (other / name).read_bytes() else [str(name)]
+            continue
+        one, two = ({record["id"]: record for record in records(where / name)} for where in (folder, other))
+        both = one.keys() & two.keys()
+        found += [] if len(one) == lines_in(folder / name) else [f"{name}: twice"]
+        found += [] if both and all(one[key] == two[key] for key in both) else [f"{name}: other responses"]
+    return found

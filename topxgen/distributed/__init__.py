@@ -1,0 +1,112 @@
+"""Work spread over the nodes of a cluster: a pool of workers, each with a model of its own, which a scheduler starts.
+
+The process that was started, the driver, goes on to decide everything, and writes everything: workers answer calls. Results
+depend on a call alone, so that a lost worker costs its calls, which others answer.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from topxgen.common import signals
+from topxgen.common.registry import Choice, load_choice
+
+SCHEDULERS: dict[str, Choice] = {
+    "ray": Choice(
+        "topxgen.distributed.ray_pool:RayPool",
+        "Ray, on the cluster of RAY_ADDRESS (auto: the one that this node belongs to), else on this machine alone",
+    ),
+}
+CAPACITY = 2  # calls that a worker takes in at a time: one in work and one to follow
+
+
+@dataclass(frozen=True)
+class Call:
+    """A method of a worker's object with its arguments; `size`: what it takes of the worker's capacity."""
+
+    method: str
+    arguments: tuple = ()
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many workers there should be, and what each needs."""
+
+    scheduler: str
+    what: str  # they do, for messages
+    workers: int | None = None  # None: as many as there is room for
+    gpus: int = 1  # of each, where there are any; 0: a core each is enough
+    log: Path | None = field(default=None, compare=False)  # gets what they print as they load
+
+
+class Pool(ABC):
+    """Workers that answer calls. A scheduler's class is made of (build, plan): `build()` makes a worker's object, in the worker.
+
+    An object may have a `capacity`, how large the calls may be together that it takes in at a time; a method that is a coroutine
+    runs beside others, other methods one after the other in one thread.
+    """
+
+    capacity: int  # of all workers together, about
+
+    @classmethod
+    @abstractmethod
+    def check(cls) -> None:
+        """Raise UsageError if the scheduler is not installed or does not answer; within seconds."""
+
+    @abstractmethod
+    def run(self, next_call: Callable[[], Call | None]) -> Iterator[tuple[Call, Any]]:
+        """Calls with their results as they finish. `next_call` as `next_request` of topxgen.inference: None if none is ready.
+
+        Raises the error of a call that fails, and UsageError for one whose workers are lost again and again.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the workers."""
+
+    def map(self, calls: Iterable[Call | None]) -> Iterator[Any]:
+        """The result of each call, in order; None for None. Of `calls` only so many are taken that the workers are busy."""
+        calls, numbers, results = iter(calls), {}, {}
+        taken = given = 0
+        ended = False
+
+        def next_call() -> Call | None:
+            nonlocal taken, ended
+            while not ended and taken - given < 2 * self.capacity and not signals.stop_requested():
+                try:
+                    call = next(calls)
+                except StopIteration:
+                    ended = True
+                    break
+                number, taken = taken, taken + 1
+                if call is not None:
+                    numbers[id(call)] = number
+                    return call
+                results[number] = None
+            return None
+
+        while not ended or given < taken:
+            for call, result in self.run(next_call):
+                results[numbers.pop(id(call))] = result
+                while given in results:
+                    yield results.pop(given)
+                    given += 1
+            while given in results:  # None for None, which run does not see
+                yield results.pop(given)
+                given += 1
+            if signals.stop_requested():
+                raise signals.Stopped
+
+
+def check(scheduler: str | None) -> None:
+    """Raise UsageError if the scheduler of --distributed cannot be used."""
+    if scheduler is not None:
+        load_choice("--distributed", scheduler, SCHEDULERS).check()
+
+
+def start(build: Callable[[], Any], plan: Plan) -> Pool:
+    """Workers with an object each, once the first has its own. Raises UsageError if they cannot be started or loaded."""
+    return load_choice("--distributed", plan.scheduler, SCHEDULERS)(build, plan)

@@ -1,0 +1,115 @@
+"""A sampler whose engines are the workers of a pool, and what a worker has for it."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+
+from topxgen import distributed
+from topxgen.distributed import Call, Plan
+from topxgen.inference import Answer, ModelSettings, Request, SamplingSettings
+from topxgen.inference.tokenizer import encode, load_tokenizer
+
+# Requests in a call: those that follow one another show the same examples, which the engine's prefix cache then has.
+TOGETHER = 4
+CAPACITY = 64  # requests that a worker takes in at a time, of a sampler that has no `capacity`
+
+
+class DistributedSampler:
+    """See topxgen.inference for the interface. A request brings its seed, so that its answer does not depend on the worker."""
+
+    def __init__(self, backend: str, settings: ModelSettings):
+        self._settings, self._adapter, self._tokenizer = settings, settings.adapter_name_or_path, None
+        log = settings.engine_log and settings.engine_log.absolute()
+        of_worker = replace(
+            settings, distributed=None, num_workers=None, data_parallel_size=1, api_key=None, engine_log=None
+        )
+        plan = Plan(settings.distributed, "generation", settings.num_workers, settings.tensor_parallel_size or 1, log)
+        self._pool = distributed.start(partial(SamplerWorker, backend, of_worker), plan)
+
+    @property
+    def capacity(self) -> int:
+        return self._pool.capacity
+
+    def encode(self, prompt: str | list[dict[str, str]]) -> list[int]:
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self._settings)
+        return encode(self._tokenizer, prompt)
+
+    def use_adapter(self, adapter: str | None) -> None:
+        self._adapter = adapter
+
+    def generate(self, next_request: Callable[[], Request | None], settings: SamplingSettings) -> Iterator[Answer]:
+        def next_call() -> Call | None:
+            requests: list[Request] = []
+            while len(requests) < TOGETHER and (request := next_request()) is not None:
+                requests.append(request)
+            return Call("answer", (requests, settings, self._adapter), len(requests)) if requests else None
+
+        for _, answers in self._pool.run(next_call):
+            yield from answers
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class SamplerWorker:
+    """One sampler for many calls at a time: their requests share its engine's batches."""
+
+    def __init__(self, backend: str, settings: ModelSettings):
+        self._backend, self._settings = backend, settings
+        self._queue: queue.SimpleQueue = queue.SimpleQueue()  # of (request, its decoding and adapter, future)
+        loaded: Future[int] = Future()
+        threading.Thread(target=self._serve, args=(loaded,), daemon=True).start()
+        self.capacity = loaded.result()
+
+    async def answer(self, requests: list[Request], settings: SamplingSettings, adapter: str | None) -> list[Answer]:
+        futures: list[Future[Answer]] = [Future() for _ in requests]
+        for request, future in zip(requests, futures, strict=True):
+            self._queue.put((request, (settings, adapter), future))
+        return await asyncio.gather(*map(asyncio.wrap_future, futures))
+
+    def _serve(self, loaded: "Future[int]") -> None:
+        """Load the sampler and answer, in a thread: engines stay in the one that made them."""
+        from topxgen import inference
+
+        try:
+            sampler = inference.load(self._backend, self._settings)
+        except BaseException as error:
+            loaded.set_exception(error)
+            return
+        loaded.set_result(getattr(sampler, "capacity", CAPACITY))
+        adapter, waiting = self._settings.adapter_name_or_path, None
+        while True:
+            waiting = waiting or self._queue.get()
+            settings, wanted = waiting[1]
+            in_work: dict[str, Future[Answer]] = {}
+
+            def next_request(kind=waiting[1], in_work=in_work) -> Request | None:
+                nonlocal waiting
+                try:
+                    item, waiting = waiting or self._queue.get_nowait(), None
+                except queue.Empty:
+                    return None
+                if item[1] != kind:  # of another adapter or decoding: once these are finished
+                    waiting = item
+                    return None
+                in_work[item[0].id] = item[2]
+                return item[0]
+
+            error: BaseException = RuntimeError("the engine dropped a request")
+            try:
+                if wanted != adapter:
+                    sampler.use_adapter(wanted)
+                    adapter = wanted
+                for answer in sampler.generate(next_request, settings):
+                    in_work.pop(answer.id).set_result(answer)
+            except BaseException as raised:
+                error = raised
+                if waiting is not None and not in_work:  # before a request was taken
+                    in_work[waiting[0].id], waiting = waiting[2], None
+            for future in in_work.values():
+                future.set_exception(error)

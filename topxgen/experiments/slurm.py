@@ -1,0 +1,453 @@
+"""The jobs of a run file under SLURM: what each asks for, its script, and which of its tasks still have to run.
+
+A stage with shards is an array, and behind it a job that merges them; each job starts when the one before has succeeded. Of
+stages that are complete by their records (chain.py) there is none. A task that has succeeded leaves a mark (scripts/slurm/job.sh):
+when the run is submitted again, only tasks without one run.
+"""
+
+import argparse
+import copy
+import hashlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+from topxgen import inference
+from topxgen.common.errors import UsageError, did_you_mean
+from topxgen.common.files import write_atomic, write_json
+from topxgen.common.provenance import now
+from topxgen.common.records import back_translator_of
+from topxgen.common.run_files import SLURM, RunFile, Value
+from topxgen.common.shards import MAX_SHARDS, Shard
+from topxgen.experiments import stages
+from topxgen.experiments.chain import RECORDS, ROOT, Chain, Command
+
+FOLDER = "slurm"  # in the folder of the records
+JOBS = "jobs.json"
+# What has resources of its own: the stages of datagen.py, the others of a run file, and what makes one run of shards.
+KINDS = ("generate", "translate", "score", "decontamination", "train", "main", "evaluate", "merge")
+SHARDED = ("generate", "translate", "score", "decontamination", "main")
+NO_GPU = "none"
+SIGNAL_EARLY_S = 60  # SLURM may send the signal that much earlier than it was asked to
+LEAVE_S = 30  # of the warning, for the job to requeue itself
+TEXT_METRICS = ("auto", "chrf", "bleu", "lang", "ter")  # and what begins so: comptra.evaluate needs no GPU for them
+_NAME = re.compile(r"[\w.,@+-]+")
+_UNSAFE = re.compile(r"[%\\\"'\x00-\x1f\x7f]")  # what SLURM or a quoted #SBATCH line would take for something else
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a job asks for; `shards`, and `at_once` of them; `warning`: seconds between SIGUSR1 and the time limit."""
+
+    shards: int = 1
+    at_once: int | None = None
+    nodes: int = 1
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    gres: str | None = None
+    cpus: int = 8
+    mem: str | None = None
+    time: str | None = None
+    warning: int = 120
+    extra: tuple[str, ...] = ()
+
+    def options(self) -> Iterator[str]:
+        """The options of sbatch for it."""
+        yield from ("--requeue", f"--signal=B:USR1@{self.warning}", f"--nodes={self.nodes}", "--ntasks-per-node=1")
+        yield f"--cpus-per-task={self.cpus}"
+        for name in ("partition", "account", "qos", "gres", "mem", "time"):
+            value = getattr(self, name)
+            if value not in (None, NO_GPU):
+                yield f"--{name}={value}"
+        yield from self.extra
+
+
+KEYS = tuple(field.name for field in fields(Resources))
+_DEFAULTS = {
+    "decontamination": Resources(cpus=16),
+    "train": Resources(cpus=32, warning=600),  # to finish a step and save
+    "merge": Resources(cpus=4),
+}
+_NUMBERS = {
+    "shards": (1, MAX_SHARDS),
+    "at_once": (1, MAX_SHARDS),
+    "nodes": (1, 10_000),
+    "cpus": (1, 4096),
+    "warning": (60, 65_535),
+}
+_PATTERNS = {
+    **dict.fromkeys(("partition", "account", "qos"), (_NAME, "a name")),
+    "gres": (re.compile(r"none|[\w.:,=()-]+"), "as SLURM has it, such as gpu:1 or gpu:a100:4, or none"),
+    "mem": (re.compile(r"\d+[KMGT]?"), "a size, such as 64G"),
+    "time": (re.compile(r"(\d+-)?\d+(:\d\d){0,2}"), "a time as SLURM has it, such as 20:00:00 or 2-00:00:00"),
+}  # fmt: skip
+
+
+def resources(file: RunFile) -> tuple[dict[str, Resources], str | None]:
+    """What each kind of job asks for: defaults, then the section `slurm`, then the mapping in it of that kind; and `gres` at the top
+    of the section, which is for jobs that load a model. Raises UsageError."""
+    section = file.shared_value(SLURM) or {}
+    where = f"{file.path}, section {SLURM}"
+    if not isinstance(section, dict):
+        raise UsageError(f"{where} is not a mapping; write what jobs ask for, such as {{partition: gpu, gres: gpu:1}}")
+    for kind in KINDS:
+        if not isinstance(section.get(kind), dict | None):
+            raise UsageError(f"{where}: {kind} is not a mapping, such as {{gres: gpu:1, time: 10:00:00}}")
+    shared = _checked({name: value for name, value in section.items() if name not in KINDS}, where, (*KEYS, *KINDS))
+    gres, found = shared.pop("gres", None), {}
+    for kind in KINDS:
+        own = _checked(section.get(kind) or {}, f"{where}, {kind}", KEYS)
+        if kind not in SHARDED and "shards" in own:
+            raise UsageError(f"{where}, {kind}: it has no shards; those that have are {', '.join(SHARDED)}")
+        if kind != "train" and own.get("nodes", 1) > 1:
+            raise UsageError(f"{where}, {kind}: only train runs on several nodes; others have shards")
+        others = ("nodes",) * (kind != "train") + ("shards", "at_once") * (kind not in SHARDED)
+        values = {name: value for name, value in shared.items() if name not in others} | own
+        found[kind] = replace(_DEFAULTS.get(kind, Resources()), **values)
+    return found, gres
+
+
+def _seconds(time: str) -> int:
+    """Of a time as SLURM has it: minutes, minutes:seconds, hours:minutes:seconds, or days-hours and so on."""
+    days, has_days, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if has_days:
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+        return int(days) * 86400 + hours * 3600 + minutes * 60 + seconds
+    hours, minutes, seconds = {1: (0, *parts, 0), 2: (0, *parts), 3: parts}[len(parts)]
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _checked(values: Mapping[str, Value], where: str, known: Sequence[str]) -> dict:
+    """The values of Resources by name. Raises UsageError."""
+    found = {}
+    for name, value in values.items():
+        if name not in known:
+            raise UsageError(f"{where}: unknown key {name}{did_you_mean(name, known)}; choose from {', '.join(known)}")
+        if value is None:
+            continue
+        if name in _NUMBERS:
+            low, high = _NUMBERS[name]
+            if not (isinstance(value, str) and re.fullmatch(r"\d{1,6}", value) and low <= int(value) <= high):
+                raise UsageError(f"{where}: {name} is {value}, not a whole number from {low} to {high}")
+            found[name] = int(value)
+        elif name == "extra":
+            lines = value if isinstance(value, list) else [value]
+            for line in lines:
+                if not isinstance(line, str) or not line.startswith("--") or not line.isprintable():
+                    raise UsageError(
+                        f"{where}: extra has {line!r}; write options of sbatch, such as [--constraint=a100]"
+                    )
+            found[name] = tuple(map(str, lines))
+        else:
+            pattern, meant = _PATTERNS[name]
+            if not (isinstance(value, str) and pattern.fullmatch(value) and not value.startswith("-")):
+                raise UsageError(f"{where}: {name} is {value}, not {meant}")
+            found[name] = str(value)
+    return found
+
+
+@dataclass(frozen=True)
+class Job:
+    """One of the chain. `lines`: the commands, in order, each with the function of job.sh that runs it.
+
+    `shards`: the tasks of an array, 0 for a job that is none. `command` is the stage's, `record` the name of the record that says
+    that the whole stage is complete.
+    """
+
+    name: str
+    kind: str
+    record: str
+    command: Command
+    resources: Resources
+    lines: tuple[tuple[str, ...], ...]
+    shards: int = 0
+
+    @property
+    def digest(self) -> str:
+        """Of what it does, for the marks of its tasks."""
+        words = [*self.command.words, self.kind, str(self.shards)]
+        return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
+
+
+class Planned(NamedTuple):
+    job: Job
+    tasks: list[int]  # those that run, of an array
+    reason: str
+
+
+def _root(command: Command) -> Path:
+    """The folder in which a stage keeps its shards."""
+    return command.args.output_dir or command.args.input_dir
+
+
+def model_of(kind: str, args: argparse.Namespace) -> str:
+    """The model that a job of this kind loads itself, for which it may need GPUs; "" if it needs none."""
+    remote = getattr(args, "inference_api", None) in inference.REMOTE
+    if kind == "generate":
+        return "" if remote or args.paragraphs else args.model_name_or_path or ""
+    if kind == "translate":
+        name = back_translator_of(vars(args))
+        model = {"llm": "" if remote else args.model_name_or_path or "", "nllb": args.nllb_name_or_path}.get(name, "")
+        selector = (args.select_by or "blaser") if args.number_of_candidates > 1 else "confidence"
+        return model or ("" if selector == "confidence" else selector)
+    if kind == "score":
+        scorer = args.scorer or ("confidence" if back_translator_of(vars(args)) == "apertium" else "blaser")
+        return "" if scorer in ("confidence", "none") else scorer
+    if kind == "train":
+        return args.model_name_or_path
+    if kind == "main":
+        return "" if remote else ", ".join(args.model_name_or_path or [args.nllb_name_or_path])
+    if kind == "evaluate":
+        return ", ".join(name for name in args.metrics or () if not name.startswith(TEXT_METRICS))
+    return ""
+
+
+def jobs(file: RunFile, commands: Iterable[Command], python: str, run: Sequence[str]) -> list[Job]:
+    """All jobs of the commands, complete or not, in order. `run`: the words of scripts/run.py with the run file, without --stages.
+
+    Raises UsageError for what `resources` raises, and for GPUs and launchers that are missing.
+    """
+    (asked, gres), found = resources(file), []
+    for command in commands:
+        record = [python, str(ROOT / "scripts/run.py"), *run, "--stages", command.name]
+        for job in _jobs_of(command, asked, python, record):
+            if model := model_of(job.kind, job.command.args):
+                job = replace(job, resources=replace(job.resources, gres=job.resources.gres or gres))
+            if model and job.resources.gres is None:
+                raise UsageError(
+                    f"{file.path}, section {SLURM}: {job.kind} loads {model} and needs gres, its GPUs: {job.kind}: {{gres: gpu:1}}, say, or "
+                    f"{NO_GPU} for the CPU"
+                )
+            time, warning = job.resources.time, job.resources.warning
+            if time and _seconds(time) <= warning + SIGNAL_EARLY_S:
+                raise UsageError(
+                    f"{file.path}, section {SLURM}: with time {time} a job of {job.kind} is told to stop when it starts, {warning} s (warning) "
+                    f"and up to {SIGNAL_EARLY_S} s more before its end; give it more time"
+                )
+            launcher = [Path(word).name for word in job.command.launcher[:2]]
+            if job.resources.nodes > 1 and launcher != ["accelerate", "launch"]:
+                raise UsageError(
+                    f"{file.path}: {job.name} on {job.resources.nodes} nodes needs launcher: [accelerate, launch, --config_file, "
+                    "configs/multi_node.yaml]"
+                )
+            found.append(job)
+    return found
+
+
+def _jobs_of(command: Command, asked: Mapping[str, Resources], python: str, record: list[str]) -> Iterator[Job]:
+    if command.stage == "train":
+        launcher = ["bash", str(ROOT / "scripts/slurm/on_nodes.sh"), *(command.launcher or (python,))]
+        line = ("run", *record, "--set", f"train.launcher={json.dumps(launcher)}")
+        yield Job(command.name, "train", command.name, command, asked["train"], (line,))
+    elif command.stage == "datagen":
+        scored = command.args.scorer != "none"
+        kinds = [kind for kind in SHARDED[:3] if kind in command.args.stages and (kind != "score" or scored)]
+        for kind in kinds:
+            args = copy.copy(command.args)
+            args.stages = [kind]
+            own = replace(command, name=kind, words=(*command.words, "--stages", kind), args=args)
+            yield from _sharded(own, kind, command.name, asked, python, record if kind == kinds[-1] else ())
+    elif command.stage in SHARDED:
+        yield from _sharded(command, command.stage, command.name, asked, python, record)
+    else:
+        yield Job(command.name, command.stage, command.name, command, asked[command.stage], (("stage", *record),))
+
+
+def _sharded(
+    command: Command, kind: str, recorded: str, asked: Mapping[str, Resources], python: str, record: Sequence[str]
+) -> Iterator[Job]:
+    """The job of a stage, or the array of its shards and the job that merges them. `record`: the command that records that all of the
+    section is complete, of which the last one has."""
+    needs, line = asked[kind], [python if word == sys.executable else word for word in command.line]
+    last = (("stage", *record),) if record else ()
+    if needs.shards > 1:
+        line += ["--num_shards", str(needs.shards), "--shard_index", TASK]
+        yield Job(command.name, kind, recorded, command, needs, (("stage", *line),), needs.shards)
+        merge = ("run", python, str(ROOT / "scripts/merge.py"), str(_root(command)))
+        yield Job(f"{command.name}-merge", "merge", recorded, command, asked["merge"], (merge, *last))
+    elif command.stage == "datagen":
+        yield Job(command.name, kind, recorded, command, needs, (("stage", *line), *last))
+    else:
+        yield Job(command.name, kind, recorded, command, needs, last)
+
+
+TASK = "$SLURM_ARRAY_TASK_ID"  # the one word that the shell expands
+
+
+def plan(
+    todo: Sequence[Job], whole: Mapping[str, Command], chain: Chain, allow_incomplete: bool = False
+) -> list[Planned]:
+    """The jobs that run, with their tasks. `whole`: the commands of the run file by the name of their record.
+
+    All jobs behind one that runs do, too: their inputs change.
+    """
+    found: list[Planned] = []
+    for number, job in enumerate(todo):
+        command = whole[job.record]
+        stale, tasks = chain.what_changed(command, allow_incomplete), list(range(job.shards))
+        if found:
+            found.append(Planned(job, tasks, f"behind {found[0].job.name}"))
+            continue
+        if not stale:
+            continue
+        recorded = chain.record(command).get("words")
+        if recorded != list(command.words):  # else files have changed, of which marks know nothing
+            missing = _missing(job, chain.folder)
+            merge = todo[number + 1] if job.shards else None
+            if not missing or (merge is not None and not _missing(merge, chain.folder)):
+                continue
+            tasks = [index for index in tasks if index in missing]
+        found.append(Planned(job, tasks, stale))
+    return found
+
+
+def mark(folder: Path, job: Job) -> Path:
+    """What a job leaves when it has succeeded, with its digest; a task of an array with its number behind the name."""
+    return folder / RECORDS / FOLDER / "done" / job.name
+
+
+def _missing(job: Job, folder: Path) -> list[int]:
+    """The tasks that have not left their mark, or whose results are no longer there; [0] for a job that is no array."""
+    path, command = mark(folder, job), job.command
+    if not job.shards:
+        return [] if _is_done(path, job, command.args) else [0]
+    missing = []
+    for index in range(job.shards):
+        args = copy.copy(command.args)
+        args.output_dir = Shard(index, job.shards).folder(_root(command))
+        if not _is_done(path.with_name(f"{path.name}-{index}"), job, args):
+            missing.append(index)
+    return missing
+
+
+def _is_done(path: Path, job: Job, args: argparse.Namespace) -> bool:
+    is_marked = path.is_file() and path.read_text("utf-8", "replace").strip() == job.digest
+    return is_marked and stages.is_complete(job.command.stage, args)
+
+
+def script(planned: Planned, folder: Path, title: str, allow_incomplete: bool = False) -> str:
+    """The text of a job's script; `folder` is the run's, `title` a short name for it. Raises UsageError for paths that no script can
+    have."""
+    job, logs = planned.job, folder.absolute() / RECORDS / FOLDER / "logs"
+    for path in (Path.cwd(), logs):
+        if _UNSAFE.search(str(path)):
+            raise UsageError(
+                f"{path}: SLURM does not take such a path as it is; use one without %, quotes and backslashes"
+            )
+    array = ()
+    if job.shards:
+        limit = f"%{job.resources.at_once}" if job.resources.at_once else ""
+        array = (f"--array={_ranges(planned.tasks)}{limit}",)
+    options = (
+        f"--job-name={job_name(title, job.name)}",
+        f'--chdir="{Path.cwd()}"',
+        f'--output="{logs}/%x-{"%A_%a" if job.shards else "%j"}.log"',
+        "--open-mode=append",
+        *array,
+        *job.resources.options(),
+    )
+    settings = {
+        "JOB_MARK": str(mark(folder.absolute(), job)),
+        "JOB_DIGEST": job.digest,
+        "LEAVE_SECONDS": str(job.resources.warning - LEAVE_S),
+        "ALLOW_INCOMPLETE": str(int(allow_incomplete)),
+    }
+    return "\n".join(
+        [
+            "#!/usr/bin/env bash",
+            f"# {job.name}: {planned.reason}. scripts/slurm/submit.py writes this file anew each time it is called.",
+            *(f"#SBATCH {option}" for option in options),
+            "set -euo pipefail",
+            *(f"export {name}={shlex.quote(value)}" for name, value in settings.items()),
+            'export HF_HUB_OFFLINE="${HF_HUB_OFFLINE-1}"',
+            f". {shlex.quote(str(ROOT / 'scripts/slurm/job.sh'))}",
+            *map(_shown, job.lines),
+            "finish",
+            "",
+        ]
+    )
+
+
+def job_name(title: str, name: str) -> str:
+    return re.sub(r"[^\w.-]", "-", f"{title}-{name}", flags=re.ASCII)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """0-3,7 for 0, 1, 2, 3, 7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ",".join("-".join(map(str, part)) for part in parts)
+
+
+def _shown(line: Sequence[str]) -> str:
+    """A command, quoted for the shell, each flag on a line of its own."""
+    text = ""
+    for word in line:
+        text += (" \\\n    " if word.startswith("--") else " ") + (f'"{word}"' if word == TASK else shlex.quote(word))
+    return text.strip()
+
+
+class Submitted(TypedDict):
+    """A job in run/slurm/jobs.json, which is for people."""
+
+    id: int
+    name: str
+    tasks: list[int]
+    submitted: str
+
+
+def queued(folder: Path) -> list[str]:
+    """The user's jobs of a run that wait or run, as "12_3 basque-generate RUNNING", by the scripts that SLURM has of them, so that also
+    those count that were submitted by hand. Raises UsageError."""
+    place = (folder / RECORDS / FOLDER).resolve()
+    lines = _call(["squeue", "--me", "--noheader", "--format=%i %j %T|%o"]).splitlines()
+    jobs = (line.partition("|") for line in lines)
+    return [job for job, _, path in jobs if Path(path).parent.resolve() == place]
+
+
+def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplete: bool) -> list[Submitted]:
+    """Write the scripts and submit them, each to start when the one before has succeeded.
+
+    Raises UsageError with what sbatch says, after cancelling what was submitted before.
+    """
+    place, done = folder / RECORDS / FOLDER, []
+    texts = [script(one, folder, title, allow_incomplete) for one in planned]
+    (place / "logs").mkdir(parents=True, exist_ok=True)
+    for one, text in zip(planned, texts, strict=True):
+        path = place / f"{one.job.name}.sbatch"
+        write_atomic(path, [text])
+        after = [f"--dependency=afterok:{done[-1]['id']}", "--kill-on-invalid-dep=yes"] if done else []
+        try:
+            number = int(_call(["sbatch", "--parsable", *after, str(path.absolute())]).split(";")[0])
+        except UsageError as error:
+            if done:
+                _call(["scancel", *(str(job["id"]) for job in done)])
+            raise UsageError(f"{path}: {error}" + "; the jobs before it are cancelled" * bool(done)) from None
+        done.append({"id": number, "name": one.job.name, "tasks": one.tasks, "submitted": now()})
+        write_json(place / JOBS, {"jobs": done})
+    return done
+
+
+def _call(line: list[str]) -> str:
+    """What one of SLURM's commands prints. Raises UsageError."""
+    try:
+        result = subprocess.run(line, capture_output=True, text=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot start {line[0]}: {error.strerror}; is this a login node of a SLURM cluster?"
+        ) from None
+    if result.returncode:
+        raise UsageError(f"{line[0]} failed: {' '.join(result.stderr.split())}")
+    return result.stdout

@@ -1,0 +1,63 @@
+"""Which kept texts may be near-duplicates of a text, by MinHash of its words: in a time that hardly grows with their number.
+
+MinHash (Broder 1997) of the sets of words, in bands (Indyk and Motwani 1998): texts that agree in all rows of a band are candidates.
+Those of which a share J of all words is common are so with probability 1 - (1 - J^ROWS)^BANDS: 0.98 for J = 0.54, which texts of F1
+0.7 have if none of their words repeat, and more for closer ones. Words that many texts have say little and make everything a candidate:
+they are left out, as far as the first kept texts show.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from topxgen.text.near_duplicates import PrefixIndex
+
+BANDS, ROWS, SEED = 24, 3, 42
+EXACT_TEXTS = 1_000  # the first kept texts, compared exactly, which show what words are common
+COMMON_SHARE = 0.05  # of these texts
+
+
+class MinHashIndex:
+    """As PrefixIndex. What it finds is a function of the texts that were added, in their order: the same after a restart."""
+
+    def __init__(self, threshold: float):
+        self._exact: PrefixIndex | None = PrefixIndex(threshold)
+        self._first: list[list[str]] = []
+        self._common: frozenset[str] = frozenset()
+        self._added = 0
+
+    def key(self, tokens: list[str], hashes: np.ndarray):
+        return self._signature(tokens) if self._exact is None else (tokens, self._exact.key(tokens, hashes))
+
+    def _signature(self, tokens: list[str]):
+        from rensa import RMinHash
+
+        signature = RMinHash(num_perm=BANDS * ROWS, seed=SEED)
+        signature.update([token for token in tokens if token not in self._common] or tokens)
+        return signature
+
+    def add(self, key) -> None:
+        if self._exact is None:
+            self._bands.insert(self._added, key)
+        else:
+            self._first.append(key[0])
+            self._exact.add(key[1])
+        self._added += 1
+        if self._added == EXACT_TEXTS:
+            self._leave_exact()
+
+    def _leave_exact(self) -> None:
+        from rensa import RMinHashLSH
+
+        counts = Counter(token for tokens in self._first for token in set(tokens))
+        self._common = frozenset(token for token, count in counts.items() if count > COMMON_SHARE * EXACT_TEXTS)
+        self._bands = RMinHashLSH(threshold=0.5, num_perm=BANDS * ROWS, num_bands=BANDS)
+        for number, tokens in enumerate(self._first):
+            self._bands.insert(number, self._signature(tokens))
+        self._exact, self._first = None, []
+
+    def candidates(self, key) -> np.ndarray:
+        """The numbers of kept texts, in the order in which they were added."""
+        if self._exact is not None:
+            return self._exact.candidates(key[1])
+        return np.sort(np.fromiter(self._bands.query(key), np.int64))
