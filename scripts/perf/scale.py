@@ -45,7 +45,7 @@ RATES = {
     "minhash_us": Rate(42, "µs per paragraph", f"{CPU}: dedup_speed.py, minhash"),
     "minhash_us_per_100k": Rate(3, "µs per paragraph for each 100,000 kept in its language", f"{CPU}: dedup_speed.py, minhash"),
     "exact_bytes": Rate(2_100, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, exact"),
-    "minhash_bytes": Rate(4_200, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, minhash"),
+    "minhash_bytes": Rate(4_500, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, minhash"),
     "merged_responses": Rate(250_000, "responses/s", f"{CPU}: merge.py; each is then judged as one run does"),
     "merged_lines": Rate(57_000, "paragraphs' lines of pairs/s", f"{CPU}: merge.py"),
     "decontaminated_pairs": Rate(94_748, "pairs/s per core", f"{CPU}: decontamination_speed.py, four benchmarks; flat memory"),

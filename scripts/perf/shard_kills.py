@@ -4,14 +4,18 @@
 
 datagen.py in shards, two at a time, generates Basque paragraphs and back-translates the merged ones, through a local server whose answers
 depend on the prompt alone; every process, those of scripts/merge.py between them too, is ended by SIGKILL after a random number of
-answers or at a random moment. What is left is compared with the same shards without a kill (all data files, byte for byte), and with one
-process (up to the first prompt that no shard has answered). The output is JSON.
+answers or at a random moment. What is left is compared with one merge of the same shards and with one process that translates the merged
+paragraphs (all data files, byte for byte), and with one process (up to the first prompt that no shard has answered; which responses are in flight
+when a shard has enough, and so what comes after it, is a matter of time). The output is JSON.
 """
 
 import argparse
+import importlib
 import json
+import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,8 +33,26 @@ from tests.support.runs import records
 SHARDS = 4
 
 
+CONTEXT = multiprocessing.get_context("forkserver")  # libraries are loaded once: a process costs its own work
+CONTEXT.set_forkserver_preload(
+    ["datagen", "scripts.merge", "topxgen.generation.merge", "topxgen.inference.openai", "openai"]
+)
+
+
+def process_of(words) -> multiprocessing.Process:
+    process = CONTEXT.Process(target=run_main_of, args=([str(word) for word in words],))
+    process.start()
+    return process
+
+
+def run_main_of(words: list[str]) -> None:
+    sys.argv = words
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    sys.exit(importlib.import_module(words[0].removesuffix(".py").replace("/", ".")).main())
+
+
 def run(*words) -> None:
-    subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, check=False, capture_output=True)
+    process_of(words).join()
 
 
 class Killer:
@@ -38,20 +60,20 @@ class Killer:
 
     def __init__(self, rng: random.Random, kills: int):
         self.rng, self.left, self.killed = rng, kills, Counter()
+        self.seen: dict[tuple[str, str], str] = {}  # responses that were on disk after any of the processes
 
     def start(self, kind: str, words, lines, enough: int) -> bool:
         """Whether the process ended by itself, rather than by a kill once `lines()` has grown by `enough`."""
         began = lines()
-        with subprocess.Popen(
-            [sys.executable, *map(str, words)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
-            while process.poll() is None:
-                if self.left and lines() >= began + enough:
-                    time.sleep(self.rng.random() * 0.02)
-                    process.kill()
-                    break
-                time.sleep(0.001)
-        if process.returncode == -signal.SIGKILL:
+        process = process_of(words)
+        while process.is_alive():
+            if self.left and lines() >= began + enough:
+                time.sleep(self.rng.random() * 0.02)
+                process.kill()
+                break
+            time.sleep(0.001)
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
             self.left -= 1
             self.killed[kind] += 1
             return False
@@ -63,24 +85,21 @@ def count_lines(folder: Path, pattern: str) -> int:
 
 
 def split_run(
-    server, folder: Path, stages: tuple[str, ...], answers: str, size: int, per_kill: int, killer: Killer | None
+    server, folder: Path, stages: tuple[str, ...], answers: str, size: int, per_kill: int, killer: Killer
 ) -> None:
     """All shards until each is finished, with merges between them; then the last merge."""
     words = ["datagen.py", *command(server, folder, "--number_of_instructions", size, "--stages", *stages)]
     left = [f"{index:04d}-of-{SHARDS:04d}" for index in range(SHARDS)]
     while left:
-        name = killer.rng.choice(left) if killer else left[0]
+        name = killer.rng.choice(left)
         shard = [*words, "--num_shards", SHARDS, "--shard_index", int(name[:4])]
-        if killer is None:
-            run(*shard)
-            left.remove(name)
-            continue
         own = folder / "shards" / name
         if killer.start(stages[0], shard, lambda own=own: count_lines(own, answers), killer.rng.randint(1, per_kill)):
             left.remove(name)
+        killer.seen |= responses(own)
         if killer.rng.random() < 0.3 and any(folder.glob("shards/*/shard_*")):
             began = time.monotonic()
-            after = killer.rng.uniform(0.3, 1.6)
+            after = killer.rng.uniform(0.0, 0.4)
             killer.start("merge", ["scripts/merge.py", folder], lambda began=began: time.monotonic() - began, after)
     run("scripts/merge.py", folder)
 
@@ -94,14 +113,13 @@ def data_files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def responses(folder: Path) -> dict[str, str]:
-    """Of the merged files, by file and id."""
-    return {
-        f"{path.name} {r['id']}": json.dumps(r["texts"])
-        for path in folder.rglob("*_answers.jsonl")
-        if "shards" not in path.relative_to(folder).parts
-        for r in records(path)
-    }
+def responses(folder: Path) -> dict[tuple[str, str], str]:
+    """By file and id, of a directory without its shards, or of a shard; a last line that a kill has cut is none."""
+    found = {}
+    for path in (path for pattern in ("*_answers.jsonl", "*/*_answers.jsonl") for path in folder.glob(pattern)):
+        whole = path.read_bytes().rpartition(b"\n")[0].splitlines()
+        found |= {(path.name, record["id"]): json.dumps(record["texts"]) for record in map(json.loads, whole)}
+    return found
 
 
 def upto_gap(one: Path, merged: Path) -> bool:
@@ -128,25 +146,32 @@ def main() -> None:
     generate = (("generate",), "Basque_answers.jsonl", args.paragraphs, 3)
     translate = (("translate",), "*/Basque_translate_answers.jsonl", args.paragraphs, 25)
     with tempfile.TemporaryDirectory() as name, Writer(delay=0.01) as server:
-        one, whole, killed = (Path(name) / part for part in ("one", "whole", "killed"))
+        one, once, killed = (Path(name) / part for part in ("one", "once", "killed"))
         run("datagen.py", *command(server, one, "--number_of_instructions", args.paragraphs, "--stages", "generate"))
+        server.given.clear()
         for part in (generate, translate):
-            split_run(server, whole, *part, None)
             split_run(server, killed, *part, killer)
-        expected, found = data_files(whole), data_files(killed)
+        answered_twice = sum(count > 1 for count in server.given.values())
+        shutil.copytree(killed / "shards", once / "shards")
+        run("scripts/merge.py", once)
+        merged_once = data_files(once)
+        for path in once.glob("*/Basque_translate*"):
+            path.unlink()
+        shutil.rmtree(once / "shards")
+        run("datagen.py", *command(server, once, "--number_of_instructions", args.paragraphs, "--stages", "translate"))
+        found = data_files(killed)
         ids = [record["id"] for file in ("Basque.jsonl", "Basque_rejects.jsonl") for record in records(killed / file)]
         pairs = [record["id"] for record in records(next(killed.glob("*/Basque_translate.jsonl")))]
-        of_whole, of_killed = responses(whole), responses(killed)
+        left = responses(killed)
         result = {
             "kills": dict(killer.killed),
             "all_kills": killer.killed.total(),
-            "files_equal_to_the_run_without_kills": expected == found,
-            "differing": sorted(
-                name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-            ),
+            "equal_to_one_merge": found == merged_once,
+            "equal_to_one_process_that_translates": found == data_files(once),
             "equal_to_one_run_up_to_the_gap": upto_gap(one, killed),
-            "responses": len(of_killed),
-            "responses_lost": len(of_whole.keys() - of_killed.keys()),
+            "responses": len(left),
+            "responses_seen_and_lost": sum(left.get(key) != texts for key, texts in killer.seen.items()),
+            "prompts_answered_twice": answered_twice,  # in flight when it was killed
             "texts_doubled": len(ids) - len(set(ids)),
             "pairs_doubled": len(pairs) - len(set(pairs)),
             "paragraphs": len(records(killed / "Basque.jsonl")),

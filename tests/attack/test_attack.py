@@ -99,12 +99,13 @@ def test_many_attacks_on_training_and_merging(heavy_campaign, kind):
 
 def test_every_script_is_attacked():
     """Those that write nothing cannot lose anything by a kill or a fault: they meet hostile flags and files alone. What prefetch.py
-    downloads, and how it is killed, is in tests/experiments/test_prefetch.py."""
+    downloads, and how it is killed, is in tests/experiments/test_prefetch.py, and what submit.py writes, in test_slurm.py."""
     only_read = {
         "scripts/status.py",
         "scripts/sample.py",
         "scripts/verify.py",
         "scripts/prefetch.py",
         "scripts/doctor.py",
+        "scripts/slurm/submit.py",
     }
     assert {stage.command[0] for stage in STAGES.values()} | {COMPARE[0]} == set(SCRIPTS) - only_read

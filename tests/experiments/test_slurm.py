@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -90,12 +91,10 @@ def test_a_mistake_is_one_line_before_anything_is_submitted(place, section, mess
 
 
 def test_times_that_are_long_enough(place):
-    write(
-        place,
-        CHECKED,
-        "slurm: {time: 12:00, decontamination: {time: 3:01}, evaluate: {time: 0-0:03:01}, train: {time: 0-1}}",
-    )
-    assert "#SBATCH --time=3:01\n" in scripts()["decontamination"]
+    needs = "slurm: {gres: none, time: 4, evaluate: {time: 0-0:03:01}, train: {time: 0-1}}"
+    write(place, CHECKED, SCORED, f"{TRAIN}}}", needs)
+    found = {name: re.search(r"--time=(\S+)", text)[1] for name, text in scripts().items()}
+    assert found == {"decontamination": "4", "train": "0-1", "evaluate": "0-0:03:01"}
 
 
 def test_a_folder_that_a_script_cannot_have(place):
@@ -598,15 +597,18 @@ def processes_of(folder: Path, *words: str) -> list[int]:
 def test_random_kills(whole, cluster, capsys):
     """KILLS=25 KILLS_SEED=1 KILLS_S=15 pytest -m slow tests/experiments/test_slurm.py -k random: nothing lost, nothing doubled.
 
-    KILLS_S: the longest time between two kills; in a longer one more of the run is done, so that later stages are killed, too.
+    KILLS_S: the longest time between two kills. KILLS_JOBS: a pattern of the names of the jobs, such as 'score|main|merge'.
     """
     rng, done = random.Random(int(os.environ.get("KILLS_SEED", 0))), []
     wanted, expected = int(os.environ.get("KILLS", 10)), results(whole / "one")
     next_kill, longest = time.monotonic(), float(os.environ.get("KILLS_S", 3))
+    chosen, hit = os.environ.get("KILLS_JOBS", ""), Counter()
 
     def kill() -> None:
         nonlocal next_kill
+        names = {str(job["id"]): job["name"] for job in last_jobs(whole)}
         running = [key for key, state in cluster.jobs().items() if state == "RUNNING"]
+        running = [key for key in running if re.search(chosen, names.get(key.split("_")[0], ""))]
         if len(done) >= wanted or not running or time.monotonic() < next_kill:
             return
         how, job = rng.choice(("kill -9", "kill -9", "scancel KILL", "USR1", "requeue")), rng.choice(running)
@@ -621,6 +623,7 @@ def test_random_kills(whole, cluster, capsys):
             number = ("KILL", "--full") if how == "scancel KILL" else ("USR1", "--batch")
             cluster.call("scancel", f"--signal={number[0]}", number[1], job, check=False)
         done.append(how)
+        hit[names[job.split("_")[0]]] += 1
         next_kill = time.monotonic() + rng.uniform(0.3, longest)
 
     submissions = runs = 0
@@ -635,4 +638,4 @@ def test_random_kills(whole, cluster, capsys):
             print(f"{len(done)} kills, {runs} runs, {submissions} submissions: the same files", flush=True)
         shutil.rmtree("out")
     with capsys.disabled():
-        print(Counter(done), flush=True)
+        print(Counter(done), hit, flush=True)

@@ -292,6 +292,8 @@ def test_scores_by_shards_of_pairs_of_one_run(server, scored, tmp_path):
     datagen(*command(server, tmp_path / "one", *flags))
     for index in range(3):
         datagen(*command(server, whole, *flags, "--num_shards", 3, "--shard_index", index))
+    taken = [len(records(path)) for path in whole.glob("shards/*/writer-1/Basque_translate.jsonl")]
+    assert sum(taken) == 40 and all(taken)
     merge(whole)
     assert translated(whole) == translated(tmp_path / "one")
     verified(whole)

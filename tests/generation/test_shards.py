@@ -75,4 +75,5 @@ def test_a_new_split_asks_no_prompt_again(server, tmp_path):
     new = server.given - before
     asked = [responses(tmp_path / "shards" / f"000{i}-of-000{n}") for n in (2, 4) for i in range(n)]
     distinct = set().union(*asked)
+    assert all(int(name[-6:]) % 4 == index for index in range(4) for name in asked[2 + index])
     assert new.total() == len(distinct) - len(asked[0]) - len(asked[1]) > 0
