@@ -22,7 +22,7 @@ from tests.support.runs import ROOT
 from tests.support.tiny_models import udhr_pairs
 
 KEY = "sk-attack-51f0c7d2e94b8a36"
-CODES = (0, 1, 2, 3, 4, 130, 143)  # those of docs/files.md; 1 is of CHECKERS alone
+CODES = (0, 1, 2, 3, 4, 130, 141, 143)  # those of docs/files.md; 1 is of CHECKERS alone
 CHECKERS = ("scripts/verify.py", "scripts/doctor.py")
 TIMEOUT_S = 60.0
 # What a run adds to its folder that is no result.
