@@ -160,6 +160,7 @@ def test_a_larger_number_and_another_split(server, one, tmp_path):
     shard(server, tmp_path, 0, 2)
     said = merge(tmp_path, check=3).stderr
     assert "shard 0001-of-0002 is not finished" in said  # it was asked for fewer
+    assert "fewer paragraphs" not in said, "finishing the shard comes first"
     for index in range(4):
         shard(server, tmp_path, index, 4)
     merge(tmp_path)  # the newest split counts

@@ -13,12 +13,12 @@ ANSWER_S = 8.0  # for all questions to the Hub together
 
 
 def assets(situation: Situation) -> Iterator[Finding]:
-    """One problem for each thing that is missing or damaged; where the Hub can be asked, what it has is downloaded by the run."""
+    """One problem for each thing that is missing or damaged; what the Hub has is downloaded by the run if it can be reached."""
     whole = [one for one in situation.assets if not one.problem]
     for one in situation.assets:
         if not one.problem:
             continue
-        to_come = one.is_on_hub and one.problem == hub.NOT_DOWNLOADED and not situation.offline
+        to_come = one.is_on_hub and one.problem == hub.NOT_DOWNLOADED and _hub_answers(situation)
         text = f"{one.kind} for {', '.join(one.stages)}: {one.problem}"
         if to_come:
             yield Finding(NOTE, one.name, f"{text}; the run downloads it", "scripts/prefetch.py RUN.yaml does so now")
@@ -29,6 +29,16 @@ def assets(situation: Situation) -> Iterator[Finding]:
         yield Finding(
             OK, "downloads", f"{len(whole)} of {len(situation.assets)} models and data sets are there, {size:,.2f} GB"
         )
+
+
+def _hub_answers(situation: Situation) -> bool:
+    """Whether the Hub can be reached; asked once."""
+    if situation.offline:
+        return False
+    from huggingface_hub import constants
+
+    hub.check_connection()
+    return not constants.HF_HUB_OFFLINE
 
 
 def _is_optional(asset: Asset) -> bool:
@@ -55,10 +65,7 @@ def access(situation: Situation) -> Iterator[Finding]:
                 "run this where there is internet",
             )
         return
-    from huggingface_hub import constants, get_token
-
-    hub.check_connection()
-    if constants.HF_HUB_OFFLINE:
+    if not _hub_answers(situation):
         yield Finding(
             NOTE,
             "access",
@@ -66,6 +73,8 @@ def access(situation: Situation) -> Iterator[Finding]:
             "scripts/prefetch.py RUN.yaml on a machine with internet",
         )
         return
+    from huggingface_hub import get_token
+
     token = get_token()
     pool = ThreadPoolExecutor(8)
     asked = [(one, pool.submit(_ask, one)) for one in wanted]

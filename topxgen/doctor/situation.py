@@ -62,8 +62,9 @@ class Situation:
         except UsageError as error:
             return [Estimate(command.stage, f"{UNKNOWN}{error}")]
 
-    @property
+    @cached_property
     def offline(self) -> bool:
+        """Whether the user asked for it; kept, as hub.check_connection sets the variable if the Hub does not answer."""
         return any(
             os.environ.get(name, "").lower() not in OFFLINE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
         )
