@@ -245,6 +245,14 @@ def test_access_to_gated_models(tmp_path, gated, model, token, level, says):
     assert not any("resolve" in path for path in gated.asked), "nothing is downloaded"
 
 
+def test_a_hub_that_cannot_be_reached_is_not_one_that_has_it(tmp_path):
+    environment = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
+    result = doctor(write_run(tmp_path, model="org/none"), "--json", **environment)
+    found = json.loads(result.stdout)["findings"]
+    assert result.returncode == 1 and of(found, "assets", "problem")[0].startswith("org/none: ")
+    assert "the Hub cannot be reached" in of(found, "access", "note")[0] and result.stderr.count("\n") == 1
+
+
 def test_a_broken_package_is_found_and_hides_nothing(tmp_path):
     (tmp_path / "liger_kernel").mkdir()
     (tmp_path / "liger_kernel" / "__init__.py").write_text("raise RuntimeError('built for another torch')\n")

@@ -1,7 +1,7 @@
 """What the run loads from elsewhere: whether it is there, and whether the Hub would let it be downloaded."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from topxgen.common import hub
 from topxgen.common.errors import reason
@@ -18,7 +18,7 @@ def assets(situation: Situation) -> Iterator[Finding]:
     for one in situation.assets:
         if not one.problem:
             continue
-        to_come = one.is_on_hub and one.problem == hub.NOT_DOWNLOADED and not situation.offline
+        to_come = one.is_on_hub and one.problem == hub.NOT_DOWNLOADED and situation.asks_hub
         text = f"{one.kind} for {', '.join(one.stages)}: {one.problem}"
         if to_come:
             yield Finding(NOTE, one.name, f"{text}; the run downloads it", "scripts/prefetch.py RUN.yaml does so now")
@@ -55,10 +55,9 @@ def access(situation: Situation) -> Iterator[Finding]:
                 "run this where there is internet",
             )
         return
-    from huggingface_hub import constants, get_token
+    from huggingface_hub import get_token
 
-    hub.check_connection()
-    if constants.HF_HUB_OFFLINE:
+    if not situation.asks_hub:
         yield Finding(
             NOTE,
             "access",
@@ -69,10 +68,11 @@ def access(situation: Situation) -> Iterator[Finding]:
     token = get_token()
     pool = ThreadPoolExecutor(8)
     asked = [(one, pool.submit(_ask, one)) for one in wanted]
+    wait([answer for _, answer in asked], timeout=ANSWER_S)
     granted = 0
     for one, answer in asked:
         try:
-            finding = answer.result(ANSWER_S)
+            finding = answer.result(0)
         except TimeoutError:
             finding = Finding(NOTE, one.name, f"{UNKNOWN}the Hub did not answer within {ANSWER_S:g} s")
         granted += finding is None

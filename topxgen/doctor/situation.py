@@ -62,11 +62,22 @@ class Situation:
         except UsageError as error:
             return [Estimate(command.stage, f"{UNKNOWN}{error}")]
 
-    @property
+    @cached_property
     def offline(self) -> bool:
+        """As the user has it: check_connection sets the variable, too."""
         return any(
             os.environ.get(name, "").lower() not in OFFLINE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
         )
+
+    @cached_property
+    def asks_hub(self) -> bool:
+        """Whether the Hub may be asked, and answers."""
+        if self.offline:
+            return False
+        from huggingface_hub import constants
+
+        hub.check_connection()
+        return not constants.HF_HUB_OFFLINE
 
     @cached_property
     def free_ram(self) -> int:
