@@ -196,17 +196,6 @@ def test_a_model_that_is_missing(tmp_path):
     assert "not checked: offline" in of(found, "access", "note")[0]
 
 
-def test_a_model_that_is_missing_where_the_hub_cannot_be_reached(tmp_path):
-    run = write_run(tmp_path, model="org/none")
-    result = doctor(run, "--json", HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9", no_proxy="127.0.0.1")
-    found = json.loads(result.stdout)["findings"]
-    assert result.returncode == 1
-    assert of(found, "assets", "problem") == [
-        "org/none: model for datagen, train: not downloaded -> scripts/prefetch.py downloads it"
-    ]
-    assert "the Hub cannot be reached" in of(found, "access", "note")[0]
-
-
 def test_comets_environment_is_missing(tmp_path):
     run = write_run(tmp_path, tail=f"evaluate:\n  dirs: [{tmp_path}/t]\n  metrics: [comet]\n")
     [text] = of(findings(run, COMET_PYTHON=f"{tmp_path}/python"), "environments", "problem")
@@ -254,6 +243,14 @@ def test_access_to_gated_models(tmp_path, gated, model, token, level, says):
     [text] = of(found, "access", level)
     assert says in text
     assert not any("resolve" in path for path in gated.asked), "nothing is downloaded"
+
+
+def test_a_hub_that_cannot_be_reached_is_not_one_that_has_it(tmp_path):
+    environment = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
+    result = doctor(write_run(tmp_path, model="org/none"), "--json", **environment)
+    found = json.loads(result.stdout)["findings"]
+    assert result.returncode == 1 and of(found, "assets", "problem")[0].startswith("org/none: ")
+    assert "the Hub cannot be reached" in of(found, "access", "note")[0] and result.stderr.count("\n") == 1
 
 
 def test_a_broken_package_is_found_and_hides_nothing(tmp_path):

@@ -1,7 +1,7 @@
 """What the run loads from elsewhere: whether it is there, and whether the Hub would let it be downloaded."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from topxgen.common import hub
 from topxgen.common.errors import reason
@@ -13,12 +13,12 @@ ANSWER_S = 8.0  # for all questions to the Hub together
 
 
 def assets(situation: Situation) -> Iterator[Finding]:
-    """One problem for each thing that is missing or damaged; what the Hub has is downloaded by the run if it can be reached."""
+    """One problem for each thing that is missing or damaged; where the Hub can be asked, what it has is downloaded by the run."""
     whole = [one for one in situation.assets if not one.problem]
     for one in situation.assets:
         if not one.problem:
             continue
-        to_come = one.is_on_hub and one.problem == hub.NOT_DOWNLOADED and _hub_answers(situation)
+        to_come = one.is_on_hub and one.problem == hub.NOT_DOWNLOADED and situation.asks_hub
         text = f"{one.kind} for {', '.join(one.stages)}: {one.problem}"
         if to_come:
             yield Finding(NOTE, one.name, f"{text}; the run downloads it", "scripts/prefetch.py RUN.yaml does so now")
@@ -29,16 +29,6 @@ def assets(situation: Situation) -> Iterator[Finding]:
         yield Finding(
             OK, "downloads", f"{len(whole)} of {len(situation.assets)} models and data sets are there, {size:,.2f} GB"
         )
-
-
-def _hub_answers(situation: Situation) -> bool:
-    """Whether the Hub can be reached; asked once."""
-    if situation.offline:
-        return False
-    from huggingface_hub import constants
-
-    hub.check_connection()
-    return not constants.HF_HUB_OFFLINE
 
 
 def _is_optional(asset: Asset) -> bool:
@@ -65,7 +55,9 @@ def access(situation: Situation) -> Iterator[Finding]:
                 "run this where there is internet",
             )
         return
-    if not _hub_answers(situation):
+    from huggingface_hub import get_token
+
+    if not situation.asks_hub:
         yield Finding(
             NOTE,
             "access",
@@ -73,15 +65,14 @@ def access(situation: Situation) -> Iterator[Finding]:
             "scripts/prefetch.py RUN.yaml on a machine with internet",
         )
         return
-    from huggingface_hub import get_token
-
     token = get_token()
     pool = ThreadPoolExecutor(8)
     asked = [(one, pool.submit(_ask, one)) for one in wanted]
+    wait([answer for _, answer in asked], timeout=ANSWER_S)
     granted = 0
     for one, answer in asked:
         try:
-            finding = answer.result(ANSWER_S)
+            finding = answer.result(0)
         except TimeoutError:
             finding = Finding(NOTE, one.name, f"{UNKNOWN}the Hub did not answer within {ANSWER_S:g} s")
         granted += finding is None

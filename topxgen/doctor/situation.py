@@ -64,10 +64,20 @@ class Situation:
 
     @cached_property
     def offline(self) -> bool:
-        """Whether the user asked for it; kept, as hub.check_connection sets the variable if the Hub does not answer."""
+        """As the user has it: check_connection sets the variable, too."""
         return any(
             os.environ.get(name, "").lower() not in OFFLINE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
         )
+
+    @cached_property
+    def asks_hub(self) -> bool:
+        """Whether the Hub may be asked, and answers."""
+        if self.offline:
+            return False
+        from huggingface_hub import constants
+
+        hub.check_connection()
+        return not constants.HF_HUB_OFFLINE
 
     @cached_property
     def free_ram(self) -> int:
