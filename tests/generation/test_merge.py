@@ -160,6 +160,7 @@ def test_a_larger_number_and_another_split(server, one, tmp_path):
     shard(server, tmp_path, 0, 2)
     said = merge(tmp_path, check=3).stderr
     assert "shard 0001-of-0002 is not finished" in said  # it was asked for fewer
+    assert "fewer paragraphs" not in said, "finishing the shard comes first"
     for index in range(4):
         shard(server, tmp_path, index, 4)
     merge(tmp_path)  # the newest split counts
@@ -252,7 +253,8 @@ def test_pairs_of_merged_paragraphs_are_those_of_one_run(server, scored, tmp_pat
     said = merge(split, check=3).stderr
     assert "shard 0001-of-0003 is missing (translate of Basque)" in said and "(score of Basque)" in said
     assert not (split / "writer-1" / "manifest_translate_Basque.json").exists()
-    datagen(*words, "--num_shards", 3, "--shard_index", 1)
+    funnel = datagen(*words, "--num_shards", 3, "--shard_index", 1).stdout.split("Funnel, Basque:\n")[1]
+    assert funnel.startswith("  sentences "), "the shard's own prompts did not write the paragraphs that it translates"
     taken = [len(records(path)) for path in split.glob("shards/*/writer-1/Basque_paragraphs.jsonl")]
     assert sum(taken) == 40 and all(taken)
     merge(split)

@@ -55,6 +55,7 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
     staged = Layout(staging, layout.translate_dir_name, layout.output_filenames)
     merge = _merge_native if config.args.paragraphs else _merge_responses
     results = merge(config, staged, works_of)
+    unfinished = False
     for name, work in works_of.items():
         newest = work.newest.note["command"]
         left = _say_unfinished(
@@ -63,6 +64,7 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
                 bool(_manifest(one, layout, "generate", name)) and _targets(one.note["command"]) == _targets(newest)
             ),
         )
+        unfinished |= bool(left)
         results[name]["complete"] = results[name]["complete"] and not left
         results[name]["shards"] = [one.shard.name for one in work.noted]
     record(layout.settings("generate"), settings)
@@ -74,13 +76,12 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
     write_manifests(layout, "generate", started, config.args.seed, settings, results, config.languages)
     for name, result in results.items():
         logger.info(f"{name}: {result['counts']['kept']} paragraphs from {len(works_of[name].noted)} shards")
-    if config.limited and not config.target.reached(
-        Counter({name: r["counts"]["kept"] for name, r in results.items()})
-    ):
+    kept = Counter({name: result["counts"]["kept"] for name, result in results.items()})
+    if config.limited and not unfinished and not config.target.reached(kept):
         logger.warning(
-            "fewer paragraphs than were asked for, as near-duplicates of other shards' were rejected or shards are not finished: "
-            "datagen.py with the same flags without --num_shards and --shard_index asks for the others, or run the shards with a "
-            "larger number and merge again"
+            "fewer paragraphs than were asked for (some are near-duplicates of another shard's, or a shard stopped short of its "
+            "share): run datagen.py with the same flags without --num_shards and --shard_index to request the rest, or run the "
+            "shards with a larger number and merge again"
         )
     return all(result["complete"] for result in results.values())
 
