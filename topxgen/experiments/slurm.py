@@ -272,9 +272,8 @@ def _sharded(
         line = [*whole, "--num_shards", str(needs.shards), "--shard_index", TASK]
         yield Job(command.name, kind, recorded, command, needs, (("stage", *line),), needs.shards)
         merge = (python, str(ROOT / "scripts/merge.py"), str(_root(command)), "--stages", kind)
-        if (
-            kind == "generate"
-        ):  # near-duplicates of other shards' leave fewer than were asked for: one process adds the others
+        if kind == "generate":
+            # Near-duplicates of other shards' leave fewer than were asked for: one process adds the others.
             lines = (("part", *merge), ("stage", *whole), *last)
             yield Job(f"{command.name}-merge", kind, recorded, command, replace(needs, shards=1, at_once=None), lines)
         else:
