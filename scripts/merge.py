@@ -2,6 +2,7 @@
 
     python scripts/merge.py outputs/gemma
     python scripts/merge.py outputs/gemma outputs/translations
+    python scripts/merge.py outputs/gemma --stages generate
 
 Shards are not changed, and no model is loaded. What is equal to the files of one process:
 
@@ -33,6 +34,7 @@ from topxgen.common.locks import OutputLock
 from topxgen.experiments.stages import STAGES
 
 EXIT_INCOMPLETE = 3
+STAGES_OF_SHARDS = ("generate", "translate", "score", "decontamination", "main")
 
 
 def build_parser() -> Parser:
@@ -46,6 +48,10 @@ def build_parser() -> Parser:
         metavar="DIR",
         help="output directories with a folder of shards, or with directories that have one",
     )
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES_OF_SHARDS, default=STAGES_OF_SHARDS, metavar="STAGE",
+        help=f"what to merge: {', '.join(STAGES_OF_SHARDS)} [all]",
+    )  # fmt: skip
     return parser
 
 
@@ -128,6 +134,10 @@ def merge_main(folder: Path, works: list[shards.Work]) -> bool:
     return complete
 
 
+def _stage_of(work: shards.Work) -> str:
+    return work.stage if work.script == "datagen" else work.script
+
+
 def _newest(works: list[shards.Work], work: shards.Work) -> str:
     """When the last shard was started whose command is that of this work."""
     return max(other.newest.note["started"] for other in works if _command(other) == _command(work))
@@ -159,10 +169,13 @@ def merge(args: argparse.Namespace) -> int:
             raise UsageError(
                 f"{root} has no {shards.FOLDER} folder with shards, as --num_shards leaves them; pass another directory"
             )
+        if not any(_stage_of(work) in args.stages for folder in found for work in shards.works(folder)):
+            raise UsageError(f"{root} has no shards of {', '.join(args.stages)}; pass other --stages")
         for folder in found:
             by_script: dict[str, list[shards.Work]] = {}
             for work in shards.works(folder):
-                by_script.setdefault(work.script, []).append(work)
+                if _stage_of(work) in args.stages:
+                    by_script.setdefault(work.script, []).append(work)
             for script, works in by_script.items():
                 complete &= MERGES[script](folder, works)
     return 0 if complete else EXIT_INCOMPLETE

@@ -486,3 +486,26 @@ def test_languages_that_had_one_command_together_and_another_alone(server, tmp_p
     merge(tmp_path / "then")
     assert files(tmp_path / "then") == then
     assert in_process("scripts/verify.py", tmp_path / "then").returncode == 0
+
+
+def test_a_split_run_grows_stage_by_stage(server, tmp_path):
+    """With more paragraphs, of which near-duplicates of other shards' are missing until one process adds them."""
+    for number in ("60", "90"):
+        words = ("--number_of_instructions", number)
+        for index in range(2):
+            shard(server, tmp_path, index, 2, *words)
+        assert "fewer paragraphs" in in_process("scripts/merge.py", tmp_path, "--stages", "generate").stderr
+        generate(server, tmp_path, *words)
+        assert len(records(tmp_path / "Basque.jsonl")) >= int(number)
+        for index in range(2):
+            datagen(*command(server, tmp_path, "--stages", "translate", *split(index, 2), *words))
+        said = in_process("scripts/merge.py", tmp_path, "--stages", "translate")
+        assert said.returncode == 0 and "paragraphs from" not in said.stderr, said.stderr
+        pairs = records(next(tmp_path.glob("*/Basque_translate.jsonl")))
+        assert [pair["id"] for pair in pairs] == [text["id"] for text in records(tmp_path / "Basque.jsonl")]
+    assert in_process("scripts/verify.py", tmp_path).returncode == 0
+    assert "no shards of main" in in_process("scripts/merge.py", tmp_path, "--stages", "main").stderr
+
+
+def split(index, count):
+    return "--num_shards", count, "--shard_index", index

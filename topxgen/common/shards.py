@@ -226,10 +226,30 @@ def is_merged(shard_folder: Path, folder: Path, stage: str, part: str) -> bool:
     """Whether the whole directory has what a shard has done of a stage in `folder`, as far as it was merged at some time."""
     whole, below = whole_of(shard_folder), folder.relative_to(shard_folder)
     if stage == "generate":
-        return shard_folder.name in read_json(whole / f"manifest_generate_{part}.json").get("shards", ())
+        return shard_folder.name in merged(whole, part)
     if stage == "decontaminate":
         return (whole / f"{part}_translate_filtered.jsonl").exists()
     return (whole / below / ("translate_0.jsonl" if part == "main" else f"{part}_translate.jsonl")).exists()
+
+
+class Merged(TypedDict):
+    """shards/merged_{Language}.json: the shards whose paragraphs the directory has, also when it has gone on by itself."""
+
+    shards: list[str]
+
+
+def merged(output_dir: Path, language: str) -> list[str]:
+    """The names of the shards whose paragraphs of a language scripts/merge.py has put into a directory."""
+    return read_json(_merged_path(output_dir, language), Merged, "remove it and merge again").get("shards", [])
+
+
+def write_merged(output_dir: Path, language: str, names: list[str]) -> None:
+    if merged(output_dir, language) != names:
+        write_json(_merged_path(output_dir, language), Merged(shards=names))
+
+
+def _merged_path(output_dir: Path, language: str) -> Path:
+    return output_dir / FOLDER / f"merged_{language}.json"
 
 
 def stages_in(folder: Path) -> list[tuple[str, str]]:

@@ -72,6 +72,7 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
     if config.prompts:
         config.pipeline.finish()
     for name in config.languages:
+        shards.write_merged(layout.output_dir, name, results[name]["shards"])
         results[name] |= deduplication.recall(config, name) | {"counts": funnel.generation_counts(layout, name)}
     write_manifests(layout, "generate", started, config.args.seed, settings, results, config.languages)
     for name, result in results.items():

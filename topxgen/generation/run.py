@@ -457,13 +457,15 @@ def report(config: GenerationConfig) -> bool:
         show(
             f"{name}: {', '.join(map(str, paths))}; rejected texts and pairs with reasons: *_rejects.jsonl beside them"
         )
+    # A shard has no blocks of the merged paragraphs or pairs if there are fewer than shards.
+    may_be_empty = config.shard is not None and "generate" not in config.args.stages
+    if config.shard is not None and config.args.stages == ["generate"]:
+        translated, translation = [], []  # what it has translated are blocks of the merged paragraphs
     paragraphs = [*zip(generated, generation, strict=True), *zip(translated, translation, strict=True)]
     empty = {
         "paragraphs": {name for name, counts in paragraphs if not counts.get("kept", counts.get("paragraphs"))},
         "pairs": {name for name, counts in zip(translated, translation, strict=True) if not counts["pairs"]},
     }
-    # A shard has no blocks of the merged paragraphs or pairs if there are fewer than shards.
-    may_be_empty = config.shard is not None and "generate" not in config.args.stages
     for what, names in empty.items():
         if names and not may_be_empty:
             logger.warning(f"no {what} were kept in {', '.join(sorted(names))}; see the reasons in *_rejects.jsonl")
