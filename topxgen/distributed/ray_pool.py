@@ -314,6 +314,7 @@ def _connect(plan: Plan):
             shutil.rmtree(options["_temp_dir"], ignore_errors=True)
         raise UsageError(
             f"cannot {'start Ray' if address == 'local' else f'join the Ray cluster at {address}'} ({reason(error)})"
+            + ("" if address == "local" else "; RAY_AUTH_MODE and RAY_AUTH_TOKEN must be those of the cluster")
             + (f"; see the end of {plan.log}" if plan.log is not None else "")
         ) from None
     _quiet(ray, plan.log)
