@@ -441,6 +441,7 @@ def test_signals_to_all_processes(command, one, tmp_path, number, code):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_vllm_in_a_worker(gemma, tmp_path, monkeypatch):
     """This project's sampler on vLLM (CPU build), Gemma 3 270M, a worker killed in the middle: the files of one process."""
     pytest.importorskip("vllm", reason="vLLM is not installed here (scripts/setup.sh tries)")
