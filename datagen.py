@@ -20,6 +20,7 @@ import argparse
 import sys
 from collections.abc import Collection
 from contextlib import ExitStack
+from copy import copy
 from pathlib import Path
 
 from topxgen import translation
@@ -46,6 +47,7 @@ from topxgen.flags import (
 from topxgen.generation.candidates import SELECTORS
 from topxgen.generation.checks import RULES, check_needed
 from topxgen.generation.dry_run import dry_run
+from topxgen.generation.dry_run import estimates as estimated
 from topxgen.generation.filters import FILTERS
 from topxgen.generation.manifests import STAGES
 from topxgen.generation.pipelines import PIPELINES
@@ -63,6 +65,7 @@ from topxgen.generation.run import (
 )
 from topxgen.generation.scoring import SCORERS
 from topxgen.inference import MAX_BEAMS
+from topxgen.inference.costs import Estimate
 from topxgen.quality import metricx
 from topxgen.retrieval import bm25
 from topxgen.retrieval.encoders import ENCODERS
@@ -315,6 +318,13 @@ def build_parser() -> argparse.ArgumentParser:
 def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
     """What a command loads that does not come with the package. Raises UsageError for flags that do not go together."""
     return GenerationConfig(args).needs()
+
+
+def estimates(args: argparse.Namespace) -> list[Estimate]:
+    """What the stages are going to need. Raises UsageError for flags that do not go together, and what is not there."""
+    args = copy(args)
+    args.dry_run = True  # stand-ins for examples that only the Hub has
+    return estimated(GenerationConfig(args))
 
 
 def datagen(args: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from comptra import candidate_selection, checks, evaluation_sets, methods
+from comptra import candidate_selection, checks, cost_estimate, evaluation_sets, methods
 from comptra import needs as wanted
 from comptra.compositional import divide, merge
 from comptra.config import configurations
@@ -56,6 +56,7 @@ from topxgen.flags import (
     add_run_flags,
     add_shard_flags,
 )
+from topxgen.inference.costs import Estimate
 from topxgen.quality import comet_models
 from topxgen.retrieval import bm25
 from topxgen.text import languages
@@ -249,6 +250,11 @@ def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
     """What a command loads that does not come with the package."""
     src, tgt = ([languages.find(name, args.languages_file) for name in side] for side in (args.src, args.tgt))
     return wanted.of_translation(args, src, tgt)
+
+
+def estimates(args: argparse.Namespace) -> list[Estimate]:
+    """The work of each direction, for all models. Raises UsageError for a test set that is not there."""
+    return cost_estimate.at_a_glance(args)
 
 
 def translate(args: argparse.Namespace) -> int:

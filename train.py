@@ -38,6 +38,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
 from topxgen.common.needs import Need
 from topxgen.flags import add_language_flags, add_partial_benchmark_flag
+from topxgen.inference.costs import Estimate
 from topxgen.training import arguments, named_datasets, run, training_data
 from topxgen.training.arguments import DEFAULT_STEPS, IS_MAIN_PROCESS, SCHEDULERS
 from topxgen.training.dataset_spec import DatasetSpec
@@ -224,6 +225,16 @@ def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:
         *wanted.tokenizers(args.tokenizer_name_or_path),
         *named_datasets.needs(DatasetSpec.from_args(args)),
     ]
+
+
+def estimates(args: argparse.Namespace) -> list[Estimate]:
+    """The tokens that are trained on with --max_steps on one process, as if all rows were full."""
+    if args.max_steps == -1 or (args.max_steps is None and args.num_train_epochs is not None):
+        return [Estimate("train", "epochs of data that is not read yet: --dry_run counts it")]
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    steps = args.max_steps or DEFAULT_STEPS
+    tokens = steps * rows * args.max_length
+    return [Estimate("train", f"{steps:,} steps of {rows} x {args.max_length:,} tokens", (tokens, tokens))]
 
 
 def train(args: argparse.Namespace) -> int:

@@ -1,18 +1,22 @@
 """What a run is going to ask the LLM (--dry_run): its own code runs on some sentences, with answers made up for it."""
 
+import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comptra import evaluation_sets
 from comptra.compositional import translate
+from comptra.config import directions
 from comptra.llm_calls import LLMClient
 from comptra.methods import Shots, Task
 from comptra.models import Model
 from topxgen.inference import SamplingSettings
 from topxgen.inference.costs import Estimate, estimated_tokens
 from topxgen.prompting.style import Prompt
+from topxgen.text import languages
 
 if TYPE_CHECKING:
     from comptra.config import EvaluationConfig
@@ -105,6 +109,33 @@ def estimate(config: "EvaluationConfig", model: Model) -> list[Estimate]:
         prompts = f"{low[0]:,}" if low[0] == high[0] else f"{low[0]:,} to {high[0]:,}"
         estimates.append(Estimate(stage, f"{prompts} prompts", (low[1], high[1]), (low[2], high[2])))
     return estimates
+
+
+def at_a_glance(args: argparse.Namespace) -> list[Estimate]:
+    """The work of all models in each direction by the texts alone: without their tokenizers, and tokens for --method_translate vanilla
+    without --steps alone. Raises UsageError for a test set that is not there."""
+    models, simple = len(args.model_name_or_path or [1]), args.method_translate == "vanilla" and not args.steps
+    found = []
+    for one in directions(args):
+        src, tgt = (languages.find(name, args.languages_file) for name in (one.src, one.tgt))
+        test = evaluation_sets.load(
+            args.dataset_name_or_path,
+            src,
+            tgt,
+            folder=args.benchmark_dir,
+            allow_partial=args.allow_partial_benchmark,
+            max_samples=args.max_samples,
+            data_dir=args.data_dir,
+            test_files=args.test_files and tuple(args.test_files),
+            pool_files=args.demonstration_pool and tuple(args.demonstration_pool),
+            need_pool=bool(args.k),
+        )
+        number = models * len(test.sources)
+        asked, answered = (models * sum(map(estimated_tokens, texts)) for texts in (test.sources, test.references))
+        prompts = asked + args.k * (asked + answered) if simple else 0
+        answers = (answered, MAX_TRANSLATION_RATIO * answered) if simple else (0, 0)
+        found.append(Estimate(f"main: {src.name} to {tgt.name}", f"{number:,} sentences", (prompts, prompts), answers))
+    return found
 
 
 def _run(config: "EvaluationConfig", model: Model, client: LLMClient, sentences: list[str]) -> None:

@@ -10,6 +10,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from comptra.config import configurations
+from comptra.ordered_jsonl import read_lines
 from comptra.runner import MANIFEST, SETTINGS, translate_all
 from topxgen.common import checksums, provenance, shards
 from topxgen.common.errors import UsageError
@@ -20,6 +21,7 @@ from topxgen.common.translation_folders import RESPONSES
 from topxgen.inference.response_cache import ResponseRecord
 
 logger = logging.getLogger(__name__)
+LINES = "translate_0.jsonl"
 
 
 def merge_runs(args: argparse.Namespace, command: list[str], works: list[shards.Work]) -> bool:
@@ -32,15 +34,27 @@ def merge_runs(args: argparse.Namespace, command: list[str], works: list[shards.
         logger.warning(line)
     if lines:
         return False
+    configs = configurations(args)
+    sources = {config.folder(model): config.test_set.sources for config in configs for model in configs[0].models}
+    if others := sorted(sources.keys() - {args.output_dir / work.folder for work in works}):
+        logger.warning(f"no shard has begun {', '.join(map(str, others))}: run the shards again")
+        return False
     for work in works:
         folder = args.output_dir / work.folder
         of_shards = [one for _, one in work.split() if one is not None]
-        _check_settings(folder, of_shards)
+        settings = _check_settings(folder, of_shards)
         with ExitStack() as locks:
             for path in (folder, *(one.folder for one in of_shards)):
                 locks.enter_context(OutputLock(path))
+            shards.check_files(of_shards)
+            if lines := work.unfinished(lambda one, folder=folder: _is_whole(one, sources[folder])):
+                for line in lines:
+                    logger.warning(line)
+                return False
+            _check_own_lines(folder, sources[folder])
+            provenance.record_settings(folder / SETTINGS, settings)
             _merge_files(folder, [one.folder for one in of_shards], steps=args.steps)
-    return translate_all(configurations(args), command) == 0
+    return translate_all(configs, command) == 0
 
 
 def _is_finished(one: shards.Noted) -> bool:
@@ -48,7 +62,21 @@ def _is_finished(one: shards.Noted) -> bool:
     return bool(manifest) and not manifest.get("unanswered_prompts")
 
 
-def _check_settings(folder: Path, of_shards: list[shards.Noted]) -> None:
+def _is_whole(one: shards.Noted, sources: list[str]) -> bool:
+    """Whether it has a line for each of its sentences. Raises UsageError for lines of others, as with a larger --max_samples."""
+    own = sources[one.shard.index :: one.shard.count]
+    return len(read_lines(one.folder / LINES, own, "translation")) == len(own)
+
+
+def _check_own_lines(folder: Path, sources: list[str]) -> None:
+    """Raise UsageError if the directory has lines of more or other sentences, or of another program: they would be lost."""
+    path = folder / LINES
+    if read_lines(path, sources, "translation") and not (folder / SETTINGS).is_file():
+        raise UsageError(f"{path} has lines of another program, which the shards' would replace: move it away")
+
+
+def _check_settings(folder: Path, of_shards: list[shards.Noted]) -> dict:
+    """The settings that all shards have. Raises UsageError."""
     every = [provenance.read_settings(one.folder / SETTINGS) for one in of_shards]
     common = [{key: value for key, value in settings.items() if key != shards.SETTING} for settings in every]
     for one, settings in zip(of_shards, common, strict=True):
@@ -57,8 +85,9 @@ def _check_settings(folder: Path, of_shards: list[shards.Noted]) -> None:
                 f"shard {one.folder} has other settings than {of_shards[0].folder} ({', '.join(differing)}) and cannot be merged with "
                 "it: move one of them away"
             )
-    if (folder / "translate_0.jsonl").exists():
+    if (folder / LINES).exists():
         provenance.check_settings(folder / SETTINGS, common[0])
+    return common[0]
 
 
 def _merge_files(folder: Path, of_shards: list[Path], steps: int) -> None:
@@ -71,7 +100,7 @@ def _merge_files(folder: Path, of_shards: list[Path], steps: int) -> None:
     paths = [folder / RESPONSES, *(shard / RESPONSES for shard in of_shards)]
     if any(path.exists() for path in paths):
         _replace(folder, RESPONSES, lines_of(paths, places_in(paths, read).first_of_each()))
-    for name in () if steps else ("translate_0.jsonl", "draft_0.jsonl"):
+    for name in () if steps else (LINES, "draft_0.jsonl"):
         paths = [shard / name for shard in of_shards]
         if all(path.exists() for path in paths):
             with ExitStack() as stack:

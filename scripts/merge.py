@@ -2,6 +2,7 @@
 
     python scripts/merge.py outputs/gemma
     python scripts/merge.py outputs/gemma outputs/translations
+    python scripts/merge.py outputs/gemma --stages generate
 
 Shards stay as they are, and no model is asked or loaded. What is equal to one run's:
 
@@ -33,6 +34,7 @@ from topxgen.common.locks import OutputLock
 from topxgen.experiments.stages import STAGES
 
 EXIT_INCOMPLETE = 3
+STAGES_OF_SHARDS = ("generate", "translate", "score", "decontamination", "main")
 
 
 def build_parser() -> Parser:
@@ -46,6 +48,10 @@ def build_parser() -> Parser:
         metavar="DIR",
         help="output directories with a folder of shards, or with directories that have one",
     )
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES_OF_SHARDS, default=STAGES_OF_SHARDS, metavar="STAGE",
+        help=f"what to merge: {', '.join(STAGES_OF_SHARDS)} [all]",
+    )  # fmt: skip
     return parser
 
 
@@ -70,7 +76,10 @@ def parsed(script: str, command: list[str], output_dir: Path, stages: list[str] 
 
 
 def merge_datagen(folder: Path, works: list[shards.Work]) -> bool:
-    """The works of datagen.py: paragraphs first, of languages that one command wrote together."""
+    """The works of datagen.py: paragraphs first, of the languages of one command together, as they share its numbers.
+
+    A language that has had several commands is merged by each, in the order in which they were started: the last one counts.
+    """
     from topxgen.generation.merge import merge_generation, merge_translations
     from topxgen.generation.plan import GenerationConfig
 
@@ -82,7 +91,10 @@ def merge_datagen(folder: Path, works: list[shards.Work]) -> bool:
         return work.folder, work.part
 
     groups = [
-        (merge_generation, "generate", list(group)) for _, group in groupby(sorted(generated, key=_command), _command)
+        (merge_generation, "generate", list(group))
+        for _, group in groupby(
+            sorted(generated, key=lambda work: (_newest(generated, work), _command(work))), _command
+        )
     ]
     groups += [
         (merge_translations, "translate", list(group)) for _, group in groupby(sorted(translated, key=place), place)
@@ -93,6 +105,10 @@ def merge_datagen(folder: Path, works: list[shards.Work]) -> bool:
         if stage == "translate":
             args.translate_dir = group[0].folder.name
         config = GenerationConfig(args)
+        if stage == "generate":
+            group = [work for work in generated if work.part in config.languages]
+            if others := config.languages.keys() - {work.part for work in group}:
+                raise UsageError(f"no shard of {folder} has begun {', '.join(sorted(others))}: run them again")
         with _locked(folder, group, config.locked_parts):
             complete &= merge(config, group)
     return complete
@@ -118,6 +134,15 @@ def merge_main(folder: Path, works: list[shards.Work]) -> bool:
     return complete
 
 
+def _stage_of(work: shards.Work) -> str:
+    return work.stage if work.script == "datagen" else work.script
+
+
+def _newest(works: list[shards.Work], work: shards.Work) -> str:
+    """When the last shard was started whose command is that of this work."""
+    return max(other.newest.note["started"] for other in works if _command(other) == _command(work))
+
+
 def _command(work: shards.Work) -> list[str]:
     """Of the whole directory."""
     return shards.without_flags(work.newest.note["command"], "--num_shards", "--shard_index")
@@ -131,6 +156,7 @@ def _locked(folder: Path, works: list[shards.Work], parts: list[str]) -> Iterato
             locks.enter_context(OutputLock(folder, part))
         for root, part in sorted({(one.root, work.part) for work in works for one in work.noted}):
             locks.enter_context(OutputLock(root, part))
+        shards.check_files(one for work in works for one in work.noted)
         yield
 
 
@@ -143,10 +169,13 @@ def merge(args: argparse.Namespace) -> int:
             raise UsageError(
                 f"{root} has no {shards.FOLDER} folder with shards, as --num_shards leaves them; pass another directory"
             )
+        if not any(_stage_of(work) in args.stages for folder in found for work in shards.works(folder)):
+            raise UsageError(f"{root} has no shards of {', '.join(args.stages)}; pass other --stages")
         for folder in found:
             by_script: dict[str, list[shards.Work]] = {}
             for work in shards.works(folder):
-                by_script.setdefault(work.script, []).append(work)
+                if _stage_of(work) in args.stages:
+                    by_script.setdefault(work.script, []).append(work)
             for script, works in by_script.items():
                 complete &= MERGES[script](folder, works)
     return 0 if complete else EXIT_INCOMPLETE

@@ -17,6 +17,7 @@ from tests.support.runs import ROOT
 STAGES = ("generation", "decontamination", "training")
 # The room above the scripts: it starts them as processes of their own, and reads their flags.
 EXPERIMENTS = ROOT / "topxgen" / "experiments"
+DOCTOR = ROOT / "topxgen" / "doctor"  # above the experiments: what they need, against this machine
 # Rooms above the stages, which read what these leave; beside scripts, only these rooms and the page know the first.
 ABOVE = ("runs", "publication")
 READERS = {*(ROOT / "topxgen" / room for room in ABOVE), ROOT / "comptra" / "report", ROOT / "comptra" / "verify"}
@@ -41,6 +42,7 @@ PARSERS = {
     "scripts.sample": ["scripts/sample.py"],
     "scripts.verify": ["scripts/verify.py"],
     "scripts.prefetch": ["scripts/prefetch.py"],
+    "scripts.doctor": ["scripts/doctor.py"],
 }
 HELP_LIMIT_S = 0.5
 
@@ -79,8 +81,10 @@ def test_topxgen_never_imports_comptra():
 
 def test_only_scripts_know_the_experiments_which_know_of_scripts_their_flags_alone():
     for path in MODULES:
-        if path.parent not in (EXPERIMENTS, VERIFY):
+        if path.parent not in (EXPERIMENTS, DOCTOR, VERIFY):
             assert "topxgen.experiments" not in rooms(path), path
+        if path.parent != DOCTOR:
+            assert "topxgen.doctor" not in rooms(path), path
     scripts = {path.stem for path in ROOT.glob("*.py")} | {"comptra"}
     tree = ast.parse((EXPERIMENTS / "stages.py").read_text(encoding="utf-8"))
     statements = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
@@ -92,7 +96,7 @@ def test_only_scripts_know_the_experiments_which_know_of_scripts_their_flags_alo
         f"{module}:{function}"
         for module in (*(scripts - {"comptra"}), "comptra.evaluate", "scripts.merge_lora")
         for function in ("build_parser", "needs")
-    }
+    } | {f"{module}:estimates" for module in ("datagen", "train", "main")}
 
 
 def test_stages_do_not_import_each_other_nor_shared_rooms_a_stage():

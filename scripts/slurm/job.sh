@@ -2,6 +2,7 @@
 #
 #   stage COMMAND...   run a stage; with ALLOW_INCOMPLETE=1 its exit code 3 is a success
 #   run COMMAND...     run a command
+#   part COMMAND...    run a command whose exit code 3 is for the next one to deal with
 #   finish             leave the mark by which submit.py knows that this task is done
 #
 # LEAVE_SECONDS before its time limit the job gets SIGUSR1 (#SBATCH --signal=B:USR1@...). The command stops, exits with 143, and
@@ -68,7 +69,7 @@ run() {
     2) log "exit code 2, bad input: see above. The jobs after this one are cancelled; correct what is wrong and submit again" ;;
     3)
         if [ "${incomplete_is_success:-}" = 1 ]; then
-            log "exit code 3, finished, but incomplete: going on (--allow_incomplete)"
+            log "exit code 3, finished, but incomplete: going on"
             return
         fi
         log "exit code 3, finished, but incomplete: see above. The jobs after this one are cancelled; submit again"
@@ -81,6 +82,11 @@ run() {
 
 stage() {
     local incomplete_is_success=${ALLOW_INCOMPLETE:-0}
+    run "$@"
+}
+
+part() {
+    local incomplete_is_success=1
     run "$@"
 }
 

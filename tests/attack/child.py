@@ -33,6 +33,7 @@ LIGHT += (
     "scripts.status",
     "scripts.verify",
     "scripts.prefetch",
+    "scripts.doctor",
     "scripts.publish",
     "pyarrow.parquet",
     "scripts.sample",

@@ -29,6 +29,7 @@ BASES = {
     "scripts/verify.py": ("scripts/verify.py", "in"),
     "scripts/status.py": ("scripts/status.py", "in"),
     "scripts/prefetch.py": ("scripts/prefetch.py", "in/run.yaml", "--check"),
+    "scripts/doctor.py": ("scripts/doctor.py", "in/run.yaml"),
     "scripts/sample.py": ("scripts/sample.py", "in", "--language", "Basque"),
 }
 HEAVY = ("train.py", "scripts/merge_lora.py")

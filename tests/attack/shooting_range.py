@@ -22,8 +22,8 @@ from tests.support.runs import ROOT
 from tests.support.tiny_models import udhr_pairs
 
 KEY = "sk-attack-51f0c7d2e94b8a36"
-CODES = (0, 1, 2, 3, 4, 130, 143)  # those of docs/files.md; 1 is of VERIFY alone
-VERIFY = "scripts/verify.py"
+CODES = (0, 1, 2, 3, 4, 130, 141, 143)  # those of docs/files.md; 1 is of CHECKERS alone
+CHECKERS = ("scripts/verify.py", "scripts/doctor.py")
 TIMEOUT_S = 60.0
 # What a run adds to its folder that is no result.
 NO_RESULTS = re.compile(
@@ -180,7 +180,7 @@ class Range:
             return
         if "Traceback (most recent call last)" in outcome.err + outcome.out or "Exception ignored" in outcome.err:
             yield "traceback"
-        elif outcome.code not in expect or (outcome.code == 1 and outcome.arguments[0] != VERIFY):
+        elif outcome.code not in expect or (outcome.code == 1 and outcome.arguments[0] not in CHECKERS):
             yield f"unexpected exit {outcome.code}"
         elif outcome.code in (2, 4):
             errors = [line for line in outcome.err.split("\n") if ": error: " in line]

@@ -105,6 +105,7 @@ def test_every_script_is_attacked():
         "scripts/sample.py",
         "scripts/verify.py",
         "scripts/prefetch.py",
+        "scripts/doctor.py",
         "scripts/slurm/submit.py",
     }
     assert {stage.command[0] for stage in STAGES.values()} | {COMPARE[0]} == set(SCRIPTS) - only_read

@@ -1,6 +1,7 @@
 """main.py in shards: merged, its translations are those of one run, and no model is loaded for that."""
 
 import json
+import shutil
 
 import pytest
 
@@ -44,7 +45,16 @@ def test_translations_are_those_of_one_run(tmp_path, tiny_lm, monkeypatch, chang
             == runs[1].joinpath(f"translate_{step}.jsonl").read_bytes()
         )
     one, merged = (json.loads((run / "manifest_translate.json").read_text()) for run in runs)
-    for key in ("settings", "test_set", "sentences", "phrases", "truncated_answers", "unanswered_prompts"):
+    assert one.keys() == merged.keys()
+    for key in (
+        "settings",
+        "test_set",
+        "sentences",
+        "lines_from_original",
+        "phrases",
+        "truncated_answers",
+        "unanswered_prompts",
+    ):
         assert one[key] == merged[key], key
     answers = [sorted((run / "answers.jsonl").read_text().splitlines()) for run in runs]
     assert answers[0] == answers[1]
@@ -74,3 +84,67 @@ def test_other_settings_are_refused(tmp_path, tiny_lm):
     main(tmp_path, tiny_lm, "--num_shards", 2, "--shard_index", 1, *run, k=1)
     assert "has other settings than" in merge(tmp_path, check=2)
     assert not folder_of(tmp_path, tiny_lm).exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_lm):
+    """Two shards of six sentences."""
+    folder = tmp_path_factory.mktemp("finished")
+    for index in range(2):
+        main(folder, tiny_lm, "--num_shards", 2, "--shard_index", index, max_samples=6)
+    return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copied")
+
+
+def lines_in(folder, model):
+    return (folder_of(folder, model) / "translate_0.jsonl").read_text().splitlines()
+
+
+def test_shards_of_other_numbers_of_sentences(copied, tiny_lm):
+    main(copied, tiny_lm, "--num_shards", 2, "--shard_index", 0, max_samples=8)
+    said = merge(copied, check=3)
+    assert "shard 0001-of-0002 is not finished" in said and "--max_samples 8" in said
+    assert not any(folder_of(copied, tiny_lm).glob("*.json*"))
+    main(copied, tiny_lm, "--num_shards", 2, "--shard_index", 1, max_samples=8)
+    merge(copied)
+    assert len(lines_in(copied, tiny_lm)) == 8
+
+
+def test_lines_of_the_directory_are_not_lost(copied, tiny_lm):
+    main(copied, tiny_lm, max_samples=8)
+    assert "has more lines than the 6 sentences" in merge(copied, check=2)
+    assert len(lines_in(copied, tiny_lm)) == 8
+    folder_of(copied, tiny_lm).joinpath("settings_translate.json").unlink()
+    path = folder_of(copied, tiny_lm) / "translate_0.jsonl"
+    path.write_text("".join(path.read_text().splitlines(True)[:2]))
+    assert "has lines of another program" in merge(copied, check=2)
+    assert len(lines_in(copied, tiny_lm)) == 2
+
+
+@pytest.mark.parametrize("change", ["cut", "torn", "edited", "removed"])
+def test_a_file_that_was_changed_after_its_run(copied, tiny_lm, change):
+    path = next((copied / "shards" / "0001-of-0002").rglob("translate_0.jsonl"))
+    content = path.read_bytes()
+    if change == "removed":
+        path.unlink()
+    else:
+        cut = {"cut": content[: content.index(b"\n") + 1], "torn": content[:-9], "edited": content.replace(b"a", b"e")}
+        path.write_bytes(cut[change])
+    said = merge(copied, check=2)
+    assert f"{path} {'is missing' if change == 'removed' else 'was changed'} after its run" in said
+    assert not any(folder_of(copied, tiny_lm).glob("*.json*"))
+
+
+def test_a_direction_that_no_shard_has_begun(copied, tiny_lm, monkeypatch):
+    for path in copied.rglob("shard_translate_main.json"):
+        note = json.loads(path.read_text())
+        at = note["command"].index("--tgt")
+        note["command"][at + 1 : at + 2] = ["Basque", "Spanish"]
+        path.write_text(json.dumps(note))
+    monkeypatch.setattr(inference, "load", lambda *_: pytest.fail("a model was loaded"))
+    said = merge(copied, check=3)
+    assert "no shard has begun" in said and "English_to_Spanish" in said

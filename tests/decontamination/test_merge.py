@@ -93,3 +93,19 @@ def test_reports_of_ones_own_and_audits_are_the_merges(tmp_path, benchmark_dir):
     for flag in (("--audit",), ("--report", tmp_path / "r")):
         said = decontaminate(folder, benchmark_dir, *shard, *flag, check=2).stderr
         assert "does not go with --num_shards" in said
+
+
+def test_a_file_that_was_changed_after_its_run(tmp_path, benchmark_dir):  # noqa: F811
+    folder = pairs(tmp_path)
+    for index in range(2):
+        decontaminate(folder, benchmark_dir, "--num_shards", 2, "--shard_index", index)
+    path = folder / "shards" / "0001-of-0002" / "Basque_translate_filtered.jsonl"
+    content = path.read_bytes()
+    for changed in (content[: content.index(b"\n") + 1], content.replace(b"calm", b"loud"), None):
+        path.unlink() if changed is None else path.write_bytes(changed)
+        said = merge(folder, check=2)
+        assert f"{path} {'is missing' if changed is None else 'was changed'} after its run" in said
+        assert not (folder / path.name).exists()
+    decontaminate(folder, benchmark_dir, "--num_shards", 2, "--shard_index", 1)
+    assert path.read_bytes() == content
+    merge(folder)

@@ -19,7 +19,9 @@ from tests.attack.table import make_inputs
 from tests.support import slurm as support
 from tests.support.documentation import fences
 from tests.support.runs import ROOT, in_process
+from topxgen.common.run_files import RunFile, read_changed
 from topxgen.experiments import slurm
+from topxgen.experiments.chain import commands
 
 CHECKED = "decontamination: {input_dir: in, output_dir: out/checked, benchmarks: [in/bench.tsv], num_workers: 1}"
 SCORED = "evaluate: {dirs: in/runs, baseline: in/runs/stub-1, trials: 20, json: out/scores.json}"
@@ -131,6 +133,7 @@ def test_the_jobs_of_a_run(place):
     gpus = {name: {line for line in lines if "gres" in line} for name, lines in options.items()}
     assert {name for name, lines in gpus.items() if lines == {"#SBATCH --gres=gpu:1"}} == {
         "generate",
+        "generate-merge",
         "main-1",
         "main-2",
     }
@@ -142,8 +145,14 @@ def test_the_jobs_of_a_run(place):
     assert f"{sys.executable} {ROOT}/datagen.py \\\n" in found["generate"]
     assert '--stages generate \\\n    --num_shards 3 \\\n    --shard_index "$SLURM_ARRAY_TASK_ID"' in found["generate"]
     assert "run.py" not in found["translate"] and "--stages datagen\n" in found["score"]
-    assert f"{ROOT}/scripts/merge.py out\n" in found["generate-merge"] and "run.py" not in found["generate-merge"]
-    assert f"{ROOT}/scripts/merge.py out/translations\n" in found["main-1-merge"]
+    merge = found["generate-merge"]
+    assert f"part {sys.executable} {ROOT}/scripts/merge.py out \\\n    --stages generate\nstage " in merge
+    assert f"{ROOT}/datagen.py" in merge and "--num_shards" not in merge and "--array" not in merge
+    assert (
+        f"run {sys.executable} {ROOT}/scripts/merge.py out/translations \\\n    --stages main\n"
+        in found["main-1-merge"]
+    )
+    assert "run.py" not in merge
     assert "--stages main-1\n" in found["main-1-merge"]
     for text in found.values():
         assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
@@ -187,6 +196,14 @@ def test_words_of_the_user_stay_words(place):
     shown = subprocess.run(["bash", "-c", lines], capture_output=True, text=True, check=True).stdout
     assert f"decontamination.benchmarks={json.dumps(value)}" in shown.split("\n")
     assert not {"a", "b", "c"} & set(os.listdir(place))
+
+
+def test_the_reason_of_a_job_is_one_line(place):
+    write(place, CHECKED)
+    file = RunFile(read_changed(place / "run.yaml", []), place / "run.yaml")
+    (job,) = slurm.jobs(file, commands(file, []), sys.executable, ["run.yaml"])
+    text = slurm.script(slurm.Planned(job, [], "in/a\ntouch b\n has changed"), place, "t")
+    assert "\n# decontamination: in/a?touch b? has changed. scripts" in text
 
 
 def carry_out(text: str, task: int | None = None, code: int = 0, **variables: str) -> str:
@@ -338,7 +355,8 @@ def log(here: Path) -> str:
         ((0, 1), "stage", False, "FAILED", "exit code 1: see above"),
         ((0, 2), "stage", False, "FAILED", "exit code 2, bad input"),
         ((0, 3), "stage", False, "FAILED", "exit code 3, finished, but incomplete: see above"),
-        ((0, 3), "stage", True, "COMPLETED", "going on (--allow_incomplete)"),
+        ((0, 3), "stage", True, "COMPLETED", "incomplete: going on"),
+        ((0, 3), "part", False, "COMPLETED", "incomplete: going on"),
         ((0, 3), "run", True, "FAILED", "exit code 3, finished, but incomplete: see above"),
     ],
 )

@@ -160,6 +160,7 @@ def test_a_larger_number_and_another_split(server, one, tmp_path):
     shard(server, tmp_path, 0, 2)
     said = merge(tmp_path, check=3).stderr
     assert "shard 0001-of-0002 is not finished" in said  # it was asked for fewer
+    assert "fewer paragraphs" not in said, "finishing the shard comes first"
     for index in range(4):
         shard(server, tmp_path, index, 4)
     merge(tmp_path)  # the newest split counts
@@ -177,6 +178,7 @@ def test_shards_that_cannot_be_merged(server, tmp_path):
     shutil.rmtree(copy)
     settings = tmp_path / "shards" / "0001-of-0002" / "settings_generate.json"
     settings.write_text(settings.read_text().replace('"seed": 122', '"seed": 5'))
+    settings.with_name("SHA256SUMS").unlink()
     said = merge(tmp_path, check=2).stderr
     assert "seed" in said and "cannot be merged" in said
     assert not (tmp_path / "Basque.jsonl").exists()
@@ -251,7 +253,8 @@ def test_pairs_of_merged_paragraphs_are_those_of_one_run(server, scored, tmp_pat
     said = merge(split, check=3).stderr
     assert "shard 0001-of-0003 is missing (translate of Basque)" in said and "(score of Basque)" in said
     assert not (split / "writer-1" / "manifest_translate_Basque.json").exists()
-    datagen(*words, "--num_shards", 3, "--shard_index", 1)
+    funnel = datagen(*words, "--num_shards", 3, "--shard_index", 1).stdout.split("Funnel, Basque:\n")[1]
+    assert funnel.startswith("  sentences "), "the shard's own prompts did not write the paragraphs that it translates"
     taken = [len(records(path)) for path in split.glob("shards/*/writer-1/Basque_paragraphs.jsonl")]
     assert sum(taken) == 40 and all(taken)
     merge(split)
@@ -442,3 +445,67 @@ def test_a_merge_that_is_stopped_anywhere_is_begun_again(server, tmp_path, monke
         assert files(folder) == expected
         verified(folder)
     assert stop_at > 8
+
+
+def test_files_that_were_changed_and_lines_that_a_kill_has_cut(server, tmp_path):
+    for index in range(2):
+        shard(server, tmp_path, index, 2)
+    folder = tmp_path / "shards" / "0001-of-0002"
+    path = folder / "Basque_answers.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(b"".join(content.splitlines(True)[:3]))
+    assert f"{path} was changed after its run" in merge(tmp_path, check=2).stderr
+    assert not (tmp_path / "Basque.jsonl").exists()
+    # Of a run that goes on nothing is claimed: what is there counts, without a line that was cut off.
+    (folder / "SHA256SUMS").unlink()
+    (folder / "manifest_generate_Basque.json").unlink()
+    path.write_bytes(content[:-30])
+    assert "shard 0001-of-0002 is not finished" in merge(tmp_path, check=3).stderr
+    assert len(records(tmp_path / "Basque_answers.jsonl")) == len(
+        [*records(tmp_path / "shards" / "0000-of-0002" / "Basque_answers.jsonl"), *content.splitlines()[:-1]]
+    )
+    shard(server, tmp_path, 1, 2)
+    merge(tmp_path)
+
+
+def test_languages_that_had_one_command_together_and_another_alone(server, tmp_path):
+    def run(folder, *more):
+        for index in range(2):
+            shard(server, folder, index, 2, *more)
+
+    both = ("--languages", "Hausa", "Basque", "--number_of_instructions", 40)
+    alone = ("--languages", "Hausa", "--number_of_instructions", 50)
+    for name, commands in (("first", [both]), ("then", [both, alone])):
+        for more in commands:
+            run(tmp_path / name, *more)
+        merge(tmp_path / name)
+    first, then = (files(tmp_path / name) for name in ("first", "then"))
+    assert len(first["Basque.jsonl"]) > 0 and first["Basque.jsonl"] == then["Basque.jsonl"]
+    assert len(records(tmp_path / "then" / "Hausa.jsonl")) == 50
+    assert then["Hausa.jsonl"].startswith(first["Hausa.jsonl"][: first["Hausa.jsonl"].index(b"\n")])
+    merge(tmp_path / "then")
+    assert files(tmp_path / "then") == then
+    assert in_process("scripts/verify.py", tmp_path / "then").returncode == 0
+
+
+def test_a_split_run_grows_stage_by_stage(server, tmp_path):
+    """With more paragraphs, of which near-duplicates of other shards' are missing until one process adds them."""
+    for number in ("60", "90"):
+        words = ("--number_of_instructions", number)
+        for index in range(2):
+            shard(server, tmp_path, index, 2, *words)
+        assert "fewer paragraphs" in in_process("scripts/merge.py", tmp_path, "--stages", "generate").stderr
+        generate(server, tmp_path, *words)
+        assert len(records(tmp_path / "Basque.jsonl")) >= int(number)
+        for index in range(2):
+            datagen(*command(server, tmp_path, "--stages", "translate", *split(index, 2), *words))
+        said = in_process("scripts/merge.py", tmp_path, "--stages", "translate")
+        assert said.returncode == 0 and "paragraphs from" not in said.stderr, said.stderr
+        pairs = records(next(tmp_path.glob("*/Basque_translate.jsonl")))
+        assert [pair["id"] for pair in pairs] == [text["id"] for text in records(tmp_path / "Basque.jsonl")]
+    assert in_process("scripts/verify.py", tmp_path).returncode == 0
+    assert "no shards of main" in in_process("scripts/merge.py", tmp_path, "--stages", "main").stderr
+
+
+def split(index, count):
+    return "--num_shards", count, "--shard_index", index

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import psutil
 import pytest
@@ -24,7 +24,15 @@ from tests.support.main_runs import options
 from tests.support.runs import ROOT, datagen, lines_in, records, script
 from topxgen import inference
 from topxgen.common.errors import UsageError
-from topxgen.inference import ModelSettings, Request, SamplingSettings, data_parallel, from_list, gpu_groups
+from topxgen.inference import (
+    ModelSettings,
+    Request,
+    SamplingSettings,
+    data_parallel,
+    engine_process,
+    from_list,
+    gpu_groups,
+)
 from topxgen.inference.data_parallel import TOGETHER
 
 SETTINGS = SamplingSettings(max_new_tokens=16, temperature=0.8)
@@ -192,6 +200,19 @@ def test_the_parent_killed_while_engines_load(tiny_lm):
         process.kill()
         alive = left_of(engines)
     assert engines and not alive
+
+
+def test_the_parent_killed_within_a_message(model):
+    settings = asdict(replace(model, data_parallel_size=1))
+    engine = data_parallel._Engine("engine", ())
+    engine.send(engine_process.Start("hf", settings, []))
+    assert isinstance(next(engine_process.messages(engine.process.stdout, engine_process.From)), engine_process.Ready)
+    engine.process.stdin.write(engine_process.LENGTH.pack(1000) + b"half")
+    engine.process.stdin.close()
+    try:
+        assert engine.process.wait(30) == 1
+    finally:
+        engine.kill()
 
 
 @pytest.mark.parametrize(

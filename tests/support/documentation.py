@@ -36,6 +36,7 @@ PARSERS = {
     "scripts/sample.py": "scripts.sample",
     "scripts/verify.py": "scripts.verify",
     "scripts/prefetch.py": "scripts.prefetch",
+    "scripts/doctor.py": "scripts.doctor",
 }
 # Shell scripts of ours whose arguments go to one of them.
 WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}

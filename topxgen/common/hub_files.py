@@ -2,10 +2,14 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Annotated, TypedDict
 
+import msgspec
+
+from topxgen.common import schemas
 from topxgen.common.needs import COMET, DATASET, FILES, MODEL, TOKENIZER, Need
 
 CARD = "README.md"
@@ -48,6 +52,11 @@ def wanted(need: Need, files: Collection[str], card: str = "") -> list[str]:
         return sorted(files)
     metadata = (CARD, ".huggingface.yaml", "dataset_infos.json")
     return sorted({path for path in files if path in metadata or _matches(path, patterns)})
+
+
+def weights(names: Iterable[str]) -> list[str]:
+    """Which files of a model's folder are its weights, in the first of WEIGHTS that there is."""
+    return _weights([name for name in names if not _matches(name, OTHER_FRAMEWORKS)])
 
 
 def _weights(top: Collection[str]) -> list[str]:
@@ -162,16 +171,39 @@ def _problem_of_weights(top: dict[str, Path]) -> str:
 
 def is_whole(path: Path) -> bool:
     """Whether a .safetensors file has the size that its header says."""
+    try:
+        length, found = _header(path)
+    except ValueError:
+        return False
+    return path.stat().st_size == 8 + length + max((tensor["data_offsets"][1] for tensor in found.values()), default=0)
+
+
+class Tensor(TypedDict):
+    """Of a tensor in the header of a .safetensors file."""
+
+    dtype: str
+    shape: list[Annotated[int, msgspec.Meta(ge=0)]]
+    data_offsets: tuple[int, int]
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """What a .safetensors file holds, by its header; nothing if that is damaged."""
+    try:
+        return _header(path)[1]
+    except ValueError:
+        return {}
+
+
+def _header(path: Path) -> tuple[int, dict[str, Tensor]]:
+    """The length of a .safetensors file's header, and its tensors. Raises ValueError if it is damaged."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= HEADER_LIMIT:
-            return False
-        try:
-            header = json.loads(file.read(length))
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return False
-    return path.stat().st_size == 8 + length + max(ends, default=0)
+            raise ValueError("no header")
+        header = schemas.decode(file.read(length))
+    header.pop("__metadata__", None)
+    schemas.check(header, dict[str, Tensor])
+    return length, header
 
 
 def _matches(path: str, patterns: Collection[str]) -> bool:

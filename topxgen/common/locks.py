@@ -93,6 +93,11 @@ class OutputLock:
         self.release()
 
 
+def no_record_locks(error: OSError) -> bool:
+    """Whether this error of a lock says that its file system has none."""
+    return error.errno in _NO_RECORD_LOCKS
+
+
 def wait_for_lock(directory: Path, part: str | None = None, flag: str = "--output_dir") -> OutputLock:
     """The lock of a directory or a part of it, once the process that holds it releases it."""
     logged, began = False, time.monotonic()
@@ -130,7 +135,7 @@ class _Held:
             os.close(self._descriptor)
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise _in_use(what, owner or "an unknown process") from None
-            if error.errno not in _NO_RECORD_LOCKS:
+            if not no_record_locks(error):
                 raise
             self._descriptor = None
             self._heartbeat = _Heartbeat(self._path.with_name(f"{self._path.name}.heartbeat"), what, self._note)

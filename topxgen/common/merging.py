@@ -86,13 +86,18 @@ def lines_of(paths: Sequence[Path], places: Places) -> Iterator[bytes]:
                 yield line if line.endswith(b"\n") else line + b"\n"
 
 
+def read_whole_lines(path: Path, schema: type) -> Iterator[tuple[int, int, int, dict]]:
+    """As `read_placed_jsonl`, without a last line that was cut off when the run was killed: the run makes it again."""
+    return read_placed_jsonl(path, schema, on_cut=lambda _: None)
+
+
 def read_placed_ids(path: Path, schema: type, text_key: str) -> Iterator[tuple[int, int, str, dict]]:
     """(offset, size, id, record) of the records of a file, ids as by `with_ids`."""
     place = (0, 0)
 
     def records() -> Iterator[dict]:
         nonlocal place
-        for _, offset, size, record in read_placed_jsonl(path, schema):
+        for _, offset, size, record in read_whole_lines(path, schema):
             place = offset, size
             yield record
 

@@ -8,12 +8,13 @@ import argparse
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_json
 from topxgen.common.provenance import command_line
@@ -170,6 +171,18 @@ def works(output_dir: Path) -> list[Work]:
     return [Work(*key, tuple(noted)) for key, noted in sorted(found.items())]
 
 
+def check_files(noted: Iterable[Noted]) -> None:
+    """Raise UsageError for a file that is not as its shard has left it, such as one that was cut off while it was copied."""
+    for folder, root in sorted({(one.folder, one.root) for one in noted}):
+        for name, digest in checksums.read(folder).items():
+            path = folder / name
+            if not path.is_file() or checksums.sha256_of(path) != digest:
+                state = "was changed" if path.is_file() else "is missing"
+                raise UsageError(
+                    f"{path} {state} after its run ({checksums.NAME} beside it): restore it, or move {root} away and run the shard again"
+                )
+
+
 def note_path(folder: Path, stage: str, part: str) -> Path:
     return folder / f"shard_{stage}_{part}.json"
 
@@ -213,10 +226,30 @@ def is_merged(shard_folder: Path, folder: Path, stage: str, part: str) -> bool:
     """Whether the whole directory has what a shard has done of a stage in `folder`, as far as it was merged at some time."""
     whole, below = whole_of(shard_folder), folder.relative_to(shard_folder)
     if stage == "generate":
-        return shard_folder.name in read_json(whole / f"manifest_generate_{part}.json").get("shards", ())
+        return shard_folder.name in merged(whole, part)
     if stage == "decontaminate":
         return (whole / f"{part}_translate_filtered.jsonl").exists()
     return (whole / below / ("translate_0.jsonl" if part == "main" else f"{part}_translate.jsonl")).exists()
+
+
+class Merged(TypedDict):
+    """shards/merged_{Language}.json: the shards whose paragraphs the directory has, also when it has gone on by itself."""
+
+    shards: list[str]
+
+
+def merged(output_dir: Path, language: str) -> list[str]:
+    """The names of the shards whose paragraphs of a language scripts/merge.py has put into a directory."""
+    return read_json(_merged_path(output_dir, language), Merged, "remove it and merge again").get("shards", [])
+
+
+def write_merged(output_dir: Path, language: str, names: list[str]) -> None:
+    if merged(output_dir, language) != names:
+        write_json(_merged_path(output_dir, language), Merged(shards=names))
+
+
+def _merged_path(output_dir: Path, language: str) -> Path:
+    return output_dir / FOLDER / f"merged_{language}.json"
 
 
 def stages_in(folder: Path) -> list[tuple[str, str]]:

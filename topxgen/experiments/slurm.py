@@ -266,15 +266,20 @@ def _sharded(
 ) -> Iterator[Job]:
     """The job of a stage, or the array of its shards and the job that merges them. `record`: the command that records that all of the
     section is complete, of which the last one has."""
-    needs, line = asked[kind], [python if word == sys.executable else word for word in command.line]
+    needs, whole = asked[kind], [python if word == sys.executable else word for word in command.line]
     last = (("stage", *record),) if record else ()
     if needs.shards > 1:
-        line += ["--num_shards", str(needs.shards), "--shard_index", TASK]
+        line = [*whole, "--num_shards", str(needs.shards), "--shard_index", TASK]
         yield Job(command.name, kind, recorded, command, needs, (("stage", *line),), needs.shards)
-        merge = ("run", python, str(ROOT / "scripts/merge.py"), str(_root(command)))
-        yield Job(f"{command.name}-merge", "merge", recorded, command, asked["merge"], (merge, *last))
+        merge = (python, str(ROOT / "scripts/merge.py"), str(_root(command)), "--stages", kind)
+        if kind == "generate":
+            # Near-duplicates of other shards' leave fewer than were asked for: one process adds the others.
+            lines = (("part", *merge), ("stage", *whole), *last)
+            yield Job(f"{command.name}-merge", kind, recorded, command, replace(needs, shards=1, at_once=None), lines)
+        else:
+            yield Job(f"{command.name}-merge", "merge", recorded, command, asked["merge"], (("run", *merge), *last))
     elif command.stage == "datagen":
-        yield Job(command.name, kind, recorded, command, needs, (("stage", *line), *last))
+        yield Job(command.name, kind, recorded, command, needs, (("stage", *whole), *last))
     else:
         yield Job(command.name, kind, recorded, command, needs, last)
 
@@ -363,7 +368,7 @@ def script(planned: Planned, folder: Path, title: str, allow_incomplete: bool = 
     return "\n".join(
         [
             "#!/usr/bin/env bash",
-            f"# {job.name}: {planned.reason}. scripts/slurm/submit.py writes this file anew each time it is called.",
+            f"# {job.name}: {''.join(c if c.isprintable() else '?' for c in planned.reason)}. scripts/slurm/submit.py writes this file anew each time it is called.",
             *(f"#SBATCH {option}" for option in options),
             "set -euo pipefail",
             *(f"export {name}={shlex.quote(value)}" for name, value in settings.items()),

@@ -108,6 +108,7 @@ class Stage(NamedTuple):
     script: tuple[str, ...]
     parser: Choice
     needs: Choice  # of flags and the languages of the stages before: what a command loads from elsewhere
+    estimates: Choice | None  # of flags: what it is going to need, as far as that is known in seconds
     writes: Callable[[Parsed], Iterator[Path]]
     reads: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
     no_input: tuple[str, ...] = ("output_dir",)
@@ -120,6 +121,7 @@ STAGES = {
         ("datagen.py",),
         Choice("datagen:build_parser"),
         Choice("datagen:needs"),
+        Choice("datagen:estimates"),
         _generated,
         no_input=("output_dir", "cache_dir"),
     ),
@@ -127,6 +129,7 @@ STAGES = {
         ("decontamination.py",),
         Choice("decontamination:build_parser"),
         Choice("decontamination:needs"),
+        None,
         _decontaminated,
         {"input_dir": PAIRS[:1]},
         ("output_dir", "report"),
@@ -135,6 +138,7 @@ STAGES = {
         ("train.py",),
         Choice("train:build_parser"),
         Choice("train:needs"),
+        Choice("train:estimates"),
         _trained,
         {"data_dir": PAIRS},
         ("output_dir", "export_dir"),
@@ -143,6 +147,7 @@ STAGES = {
         ("main.py",),
         Choice("main:build_parser"),
         Choice("main:needs"),
+        Choice("main:estimates"),
         _translated,
         {"data_dir": PAIRS},
         ("output_dir", "cache_dir"),
@@ -151,6 +156,7 @@ STAGES = {
         ("-m", "comptra.evaluate"),
         Choice("comptra.evaluate:build_parser"),
         Choice("comptra.evaluate:needs"),
+        None,
         _scored,
         {"dirs": ("**/translate_*.jsonl",), "baseline": ("**/translate_*.jsonl",)},
         ("csv", "json", "model_card"),
@@ -161,6 +167,7 @@ STAGES = {
         ("scripts/merge_lora.py",),
         Choice("scripts.merge_lora:build_parser"),
         Choice("scripts.merge_lora:needs"),
+        None,
         _merged,
         no_input=("output",),
     ),

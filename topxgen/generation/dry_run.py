@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice, takewhile
 
 from topxgen import inference
@@ -30,19 +30,16 @@ def dry_run(config: GenerationConfig) -> int:
     args = config.args
     preflight(config, on_unreachable=lambda error: logger.info(f"not checked: {error}", extra=ONCE))
     show(f"stages: {' -> '.join(args.stages)}; languages: {', '.join(config.languages)}; output: {args.output_dir}")
-    paragraphs = Counter({name: _lines(config.layout.paragraphs(name)) for name in config.languages})
-    wanted, estimates = 0, []
-    if "generate" in args.stages:
-        wanted, estimate = _generation(config, paragraphs) if config.prompts else _native(config, paragraphs)
-        estimates.append(estimate)
+    tokenizer = _tokenizer(config)
+    wanted, found = _first_stage(config, tokenizer, show)
     if {"translate", "score"} & set(args.stages):
         show(
             f"back-translator {config.back_translator} into {config.target_language.name}, files in "
             f"{config.layout.translate_dir}, sentences by {args.splitter}, languages by {args.lid_model}, scores by "
             f"{config.scorer_name}"
         )
-        estimates += _later_stages(config, paragraphs.total() + wanted)
-    show(f"\nestimate, from few to many:\n{estimate_table(estimates, config.meter.prices, args.budget)}")
+        found += _later_stages(config, wanted, tokenizer)
+    show(f"\nestimate, from few to many:\n{estimate_table(found, config.meter.prices, args.budget)}")
     if spent := config.meter.spent():
         show(f"spent so far: {spent:,.2f} USD for {config.meter.responses():,} responses of this directory")
     if not rates(config):
@@ -50,6 +47,42 @@ def dry_run(config: GenerationConfig) -> int:
     with contextlib.suppress(Unreachable):
         check_settings(config)
     return 0
+
+
+def estimates(config: GenerationConfig) -> list[Estimate]:
+    """What dry_run prints at its end, without a tokenizer; prompts are counted for APIs alone, whose tokens are paid. Raises UsageError for
+    what prompts are made of and is not there."""
+    if "generate" in config.args.stages and config.prompts and config.args.inference_api not in inference.REMOTE:
+        kept = _kept(config)
+        missing = config.target.missing(kept)
+        wanted, found = kept.total() + missing, [_answers(config, missing)]
+    else:
+        wanted, found = _first_stage(config, None, lambda text: None)
+    return [*found, *_later_stages(config, wanted, None)]
+
+
+def _answers(config: GenerationConfig, wanted: int) -> Estimate:
+    """The generate stage by its paragraphs: all texts are kept, or half of them; as earlier ones of the directory were."""
+    few, many = (wanted * min(n, config.args.max_new_tokens) for n in config.pipeline_class.tokens_per_text)
+    tokens = few, 2 * many
+    earlier = [funnel.generation_counts(config.layout, name) for name in config.languages]
+    if done := sum(count["kept"] - count["brought_along"] for count in earlier):
+        tokens = (wanted * sum(count["completion_tokens"] for count in earlier) / done,) * 2
+    hours = _hours(config, "generate", wanted)
+    return Estimate("generate", f"{wanted:,} paragraphs", completion_tokens=tokens, hours=hours)
+
+
+def _kept(config: GenerationConfig) -> Counter:
+    return Counter({name: _lines(config.layout.paragraphs(name)) for name in config.languages})
+
+
+def _first_stage(config: GenerationConfig, tokenizer, say: Callable[[str], None]) -> tuple[int, list[Estimate]]:
+    """(the paragraphs of all later stages, the estimate of the generate stage, if it is one of this run)."""
+    kept = _kept(config)
+    if "generate" not in config.args.stages:
+        return kept.total(), []
+    wanted, estimate = _generation(config, kept, tokenizer, say) if config.prompts else _native(config, kept, say)
+    return kept.total() + wanted, [estimate]
 
 
 def _lines(path) -> int:
@@ -62,10 +95,9 @@ def _hours(config: GenerationConfig, stage: str, paragraphs: float) -> tuple[flo
     return None if rate is None else (paragraphs / rate / 3600,) * 2
 
 
-def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]:
+def _generation(config: GenerationConfig, kept: Counter, tokenizer, say: Callable[[str], None]) -> tuple[int, Estimate]:
     """Show the first prompts; the paragraphs still wanted, and the estimate."""
     args, pipeline = config.args, config.pipeline
-    tokenizer = _tokenizer(config)
     steps = config.steps()
     counts = []
     for prompt in islice(chain.from_iterable(takewhile(bool, steps)), SAMPLE_PROMPTS):
@@ -76,9 +108,9 @@ def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]
         if len(counts) <= DRY_RUN_PROMPTS:
             text = content if isinstance(content, str) else content[0]["content"]
             about = "" if topic is None else f", topic {topic!r}"
-            show(f"\n--- prompt {prompt.id}{about}, {counts[-1]} tokens\n{text}\n---")
+            say(f"\n--- prompt {prompt.id}{about}, {counts[-1]} tokens\n{text}\n---")
     if text := pipeline.later_prompt(config.target.languages[0]):
-        show(f"\n--- a later prompt\n{text}\n---")
+        say(f"\n--- a later prompt\n{text}\n---")
     wanted, mean = config.target.missing(kept), sum(counts) / max(len(counts), 1)
     earlier = [funnel.generation_counts(config.layout, name) for name in config.languages]
     texts = pipeline.texts_per_prompt * args.num_return_sequences
@@ -94,7 +126,7 @@ def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]
         answers = (sum(count["completion_tokens"] for count in earlier) / prompts,) * 2
     if pipeline.ends:  # each of its prompts is sent once, whatever it brings
         few = many = min(few, max(pipeline.prompts - prompts, 0))
-    show(
+    say(
         f"\n{wanted} paragraphs wanted, {pipeline.texts_per_prompt} a prompt: {-(-wanted // texts)} prompts if all are kept\n"
         f"about {mean:.0f} tokens a prompt, answers of at most {args.max_new_tokens}\n"
         f"{pipeline.summary}\nmodel {args.model_name_or_path} through {args.inference_api}, temperature "
@@ -104,13 +136,13 @@ def _generation(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]
     return wanted, Estimate("generate", f"{_span(few, many)} prompts", *tokens, _hours(config, "generate", wanted))
 
 
-def _native(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]:
+def _native(config: GenerationConfig, kept: Counter, say: Callable[[str], None]) -> tuple[int, Estimate]:
     """Show the first texts of --paragraphs; the paragraphs still wanted, at most, and the estimate."""
     try:
         for name, source in config.sources.items():
-            show(f"\n{name}: {source.name}, {source.fingerprint}")
+            say(f"\n{name}: {source.name}, {source.fingerprint}")
             for row in islice(source.rows(0), DRY_RUN_PROMPTS):
-                show(f"--- text {row.number}\n{(row.text or '')[:MAX_SHOWN]}\n---")
+                say(f"--- text {row.number}\n{(row.text or '')[:MAX_SHOWN]}\n---")
         texts = native.total(config)
     except Unreachable as error:
         logger.info(f"not checked: {error}", extra=ONCE)
@@ -120,7 +152,7 @@ def _native(config: GenerationConfig, kept: Counter) -> tuple[int, Estimate]:
     return wanted, Estimate("generate", work, hours=_hours(config, "generate", wanted) if texts else None)
 
 
-def _later_stages(config: GenerationConfig, paragraphs: int) -> Iterator[Estimate]:
+def _later_stages(config: GenerationConfig, paragraphs: int, tokenizer) -> Iterator[Estimate]:
     """Of back-translation and scoring, as far as they are not done."""
     counts = [funnel.translation_counts(config.layout, name) for name in config.languages]
     done, sentences = (sum(count[key] for count in counts) for key in ("paragraphs", "sentences"))
@@ -132,7 +164,9 @@ def _later_stages(config: GenerationConfig, paragraphs: int) -> Iterator[Estimat
     if "translate" in config.args.stages:
         todo = max(paragraphs - done, 0)
         few, many = (round(todo * n) for n in each)
-        prompt, answer = _translation_tokens(config) if config.back_translator == "llm" else (0.0, (0.0, 0.0))
+        prompt, answer = (
+            _translation_tokens(config, tokenizer) if config.back_translator == "llm" else (0.0, (0.0, 0.0))
+        )
         candidates = config.args.number_of_candidates
         tokens = (few * prompt, many * prompt), (few * candidates * answer[0], many * candidates * answer[1])
         what = f"{_span(few, many)} sentences" + (f", {candidates} candidates each" if candidates > 1 else "")
@@ -145,9 +179,9 @@ def _later_stages(config: GenerationConfig, paragraphs: int) -> Iterator[Estimat
         yield Estimate("score", f"{_span(few, many)} pairs", hours=_hours(config, "score", paragraphs))
 
 
-def _translation_tokens(config: GenerationConfig) -> tuple[float, tuple[float, float]]:
+def _translation_tokens(config: GenerationConfig, tokenizer) -> tuple[float, tuple[float, float]]:
     """(tokens of a prompt, (few, many) of an answer), by the mean over sentences of the pool, in each language."""
-    tokenizer, prompts, answers = _tokenizer(config), [], []
+    prompts, answers = [], []
     for language in config.languages.values():
         try:
             pairs = config.translator.sample(language, config.target_language, SAMPLE_SENTENCES)

@@ -19,8 +19,8 @@ from types import SimpleNamespace
 from topxgen.common import checksums, provenance, shards
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_jsonl, read_placed_jsonl, replacing
-from topxgen.common.merging import Place, Ranks, id_key, lines_of, places_in, read_placed_ids
+from topxgen.common.files import Appender, read_jsonl, replacing
+from topxgen.common.merging import Place, Ranks, id_key, lines_of, places_in, read_placed_ids, read_whole_lines
 from topxgen.common.records import (
     Layout,
     OthersRecord,
@@ -55,6 +55,7 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
     staged = Layout(staging, layout.translate_dir_name, layout.output_filenames)
     merge = _merge_native if config.args.paragraphs else _merge_responses
     results = merge(config, staged, works_of)
+    unfinished = False
     for name, work in works_of.items():
         newest = work.newest.note["command"]
         left = _say_unfinished(
@@ -63,6 +64,7 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
                 bool(_manifest(one, layout, "generate", name)) and _targets(one.note["command"]) == _targets(newest)
             ),
         )
+        unfinished |= bool(left)
         results[name]["complete"] = results[name]["complete"] and not left
         results[name]["shards"] = [one.shard.name for one in work.noted]
     record(layout.settings("generate"), settings)
@@ -70,17 +72,17 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
     if config.prompts:
         config.pipeline.finish()
     for name in config.languages:
+        shards.write_merged(layout.output_dir, name, results[name]["shards"])
         results[name] |= deduplication.recall(config, name) | {"counts": funnel.generation_counts(layout, name)}
     write_manifests(layout, "generate", started, config.args.seed, settings, results, config.languages)
     for name, result in results.items():
         logger.info(f"{name}: {result['counts']['kept']} paragraphs from {len(works_of[name].noted)} shards")
-    if config.limited and not config.target.reached(
-        Counter({name: r["counts"]["kept"] for name, r in results.items()})
-    ):
+    kept = Counter({name: result["counts"]["kept"] for name, result in results.items()})
+    if config.limited and not unfinished and not config.target.reached(kept):
         logger.warning(
-            "fewer paragraphs than were asked for, as near-duplicates of other shards' were rejected or shards are not finished: "
-            "datagen.py with the same flags without --num_shards and --shard_index asks for the others, or run the shards with a "
-            "larger number and merge again"
+            "fewer paragraphs than were asked for (some are near-duplicates of another shard's, or a shard stopped short of its "
+            "share): run datagen.py with the same flags without --num_shards and --shard_index to request the rest, or run the "
+            "shards with a larger number and merge again"
         )
     return all(result["complete"] for result in results.values())
 
@@ -120,7 +122,7 @@ def responses_in_order(language: str, paths: list[Path], out: Path):
     not fail before others. The numbers of the prompts, as an array."""
 
     def read(path: Path) -> Iterator[Place]:
-        for _, offset, size, response in read_placed_jsonl(path, ResponseRecord):
+        for _, offset, size, response in read_whole_lines(path, ResponseRecord):
             number = prompt_number(response["id"], language)
             if number is None:
                 raise UsageError(f"{path}: {response['id']!r} is no prompt of {language}; remove the line")
@@ -251,17 +253,17 @@ def _merge_records(config, name: str, by_stage: dict[str, shards.Work], settings
             yield Place(offset, size, id_key(record_id), "scorer" not in pairs)
 
     def read_rejects(path: Path) -> Iterator[Place]:
-        for _, offset, size, line in read_placed_jsonl(path, TranslationRejects):
+        for _, offset, size, line in read_whole_lines(path, TranslationRejects):
             by_score = all(reject["reason"] in min_score.REASONS for reject in line["rejected"])
             yield Place(offset, size, id_key(line["id"]), by_score)
 
     def read_others(path: Path) -> Iterator[Place]:
         return (
-            Place(offset, size, id_key(line["id"])) for _, offset, size, line in read_placed_jsonl(path, OthersRecord)
+            Place(offset, size, id_key(line["id"])) for _, offset, size, line in read_whole_lines(path, OthersRecord)
         )
 
     def read_responses(path: Path) -> Iterator[Place]:
-        for _, offset, size, line in read_placed_jsonl(path, ResponseRecord):
+        for _, offset, size, line in read_whole_lines(path, ResponseRecord):
             yield Place(offset, size, id_key(line["id"]), bool(line.get("error")))
 
     ids = (key for key, _ in with_ids(read_jsonl(layout.paragraphs(name), ParagraphRecord), "text"))

@@ -427,15 +427,17 @@ def _log_retries(model) -> None:
 def report(config: GenerationConfig) -> bool:
     """Print the funnel, the tokens, a few pairs, and where the files are; whether each language has paragraphs."""
     layout = config.layout
-    generated = [name for name in config.languages if layout.responses(name).exists() or layout.rejects(name).exists()]
+    # A shard that translates merged paragraphs wrote others itself: its responses are not where these come from.
+    own = [] if layout.translates_taken else config.languages
+    generated = [name for name in own if layout.responses(name).exists() or layout.rejects(name).exists()]
     translated = [name for name in config.languages if layout.translations(name).exists()]
     generation = [funnel.generation_counts(layout, name) for name in generated]
     translation = [funnel.translation_counts(layout, name) for name in translated]
     _check_unchanged(
         config, dict(zip(generated, generation, strict=True)), dict(zip(translated, translation, strict=True))
     )
-    manifests = {name: language_manifest(layout, "generate", name) for name in config.languages}
-    prompts_sent = sum(manifest.get("prompts_asked") or 0 for manifest in manifests.values()) or None
+    manifests = [language_manifest(layout, "generate", name) for name in own]
+    prompts_sent = sum(manifest.get("prompts_asked") or 0 for manifest in manifests) or None
     table = funnel.render(prompts_sent, generation, translation, config.filter_names)
     show(f"\nFunnel, {', '.join(config.languages)}:\n{table}\n")
     whole = [whole_manifest(layout, stage) for stage in STAGES]
@@ -455,13 +457,15 @@ def report(config: GenerationConfig) -> bool:
         show(
             f"{name}: {', '.join(map(str, paths))}; rejected texts and pairs with reasons: *_rejects.jsonl beside them"
         )
+    # A shard has no blocks of the merged paragraphs or pairs if there are fewer than shards.
+    may_be_empty = config.shard is not None and "generate" not in config.args.stages
+    if config.shard is not None and config.args.stages == ["generate"]:
+        translated, translation = [], []  # what it has translated are blocks of the merged paragraphs
     paragraphs = [*zip(generated, generation, strict=True), *zip(translated, translation, strict=True)]
     empty = {
         "paragraphs": {name for name, counts in paragraphs if not counts.get("kept", counts.get("paragraphs"))},
         "pairs": {name for name, counts in zip(translated, translation, strict=True) if not counts["pairs"]},
     }
-    # A shard has no blocks of the merged paragraphs or pairs if there are fewer than shards.
-    may_be_empty = config.shard is not None and "generate" not in config.args.stages
     for what, names in empty.items():
         if names and not may_be_empty:
             logger.warning(f"no {what} were kept in {', '.join(sorted(names))}; see the reasons in *_rejects.jsonl")

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 from topxgen.common import provenance, shards
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_json, to_line, write_atomic
+from topxgen.common.files import Appender, to_line, write_atomic
 from topxgen.common.records import Layout, Paragraph, read_translations
-from topxgen.generation.manifests import REMEDY
 from topxgen.generation.scoring import RECORDS_PER_BLOCK
 from topxgen.inference.response_cache import read_responses
 from topxgen.text.languages import Language
@@ -24,17 +23,12 @@ def reads_merged(whole: Layout, own: Layout, shard: shards.Shard, languages: lis
             f"{whole.output_dir} has paragraphs of {', '.join(merged)}, not of {others}: one command for each"
         )
     for name in merged:
-        if own.paragraphs(name).exists() and shard.name not in merged_shards(whole, name):
+        if own.paragraphs(name).exists() and shard.name not in shards.merged(whole.output_dir, name):
             raise UsageError(
                 f"{whole.paragraphs(name)} does not have the paragraphs of {own.output_dir} yet: run scripts/merge.py "
                 f"{whole.output_dir}, or --stages generate translate for those of the shard"
             )
     return bool(merged)
-
-
-def merged_shards(layout: Layout, language: str) -> list[str]:
-    """The shards whose paragraphs scripts/merge.py has put into a directory."""
-    return read_json(layout.manifest("generate", language), remedy=REMEDY).get("shards", [])
 
 
 def check_others(config, stage: str, settings: dict) -> None:

@@ -187,7 +187,7 @@ def estimate_table(estimates: Sequence[Estimate], prices: Prices | None, budget:
         columns = (estimate.prompt_tokens, estimate.completion_tokens, money)
         for total, column in zip(totals, columns, strict=True):
             total[0], total[1] = total[0] + column[0], total[1] + column[1]
-        rows.append((estimate.stage, estimate.work, *_cells(*columns, prices), _range(estimate.hours) or "not known"))
+        rows.append((estimate.stage, estimate.work, *_cells(*columns, prices), span(estimate.hours) or "not known"))
     rows.append(("total", "", *_cells(*totals, prices), ""))
     lines = aligned(rows, left=len(rows[0]))
     if prices and budget is not None and totals[2][1] > budget:
@@ -196,12 +196,13 @@ def estimate_table(estimates: Sequence[Estimate], prices: Prices | None, budget:
 
 
 def _cells(prompt, completion, money, prices) -> tuple[str, str, str]:
-    millions = [_range((low / 1e6, high / 1e6)) if high else "-" for low, high in (prompt, completion)]
+    millions = [span((low / 1e6, high / 1e6)) if high else "-" for low, high in (prompt, completion)]
     price = "--prices?" if not prices and (prompt[1] or completion[1]) else "-"
-    return (*millions, _range(money) if money[1] else price)
+    return (*millions, span(money) if money[1] else price)
 
 
-def _range(values: Sequence[float] | None) -> str:
+def span(values: Sequence[float] | None) -> str:
+    """(fewest, most) as it is shown."""
     if values is None:
         return ""
     low, high = (f"{value:,.2f}" if value >= 0.1 else f"{value:.2g}" for value in values)

@@ -92,10 +92,13 @@ def send(stream: IO[bytes], message: Message) -> None:
 
 
 def messages(stream: IO[bytes], kind) -> Iterator:
-    """The messages of `kind` until the stream ends."""
+    """The messages of `kind` until the stream ends, be it within one: the process that writes may be killed."""
     decoder = msgspec.msgpack.Decoder(kind)
     while len(head := stream.read(LENGTH.size)) == LENGTH.size:
-        body = stream.read(*LENGTH.unpack(head))
+        (length,) = LENGTH.unpack(head)
+        body = stream.read(length)
+        if len(body) < length:
+            return
         yield decoder.decode(body)
 
 

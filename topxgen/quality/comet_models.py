@@ -129,15 +129,20 @@ def _from_hub(name: str, file: str) -> Path:
 
 def python_of(flag_value: str | None) -> str:
     """The interpreter that has COMET: --comet_python, $COMET_PYTHON, or .venv-comet. Raises UsageError if it cannot import COMET."""
-    python = flag_value or os.environ.get(PYTHON) or str(_ROOT / ".venv-comet" / "bin" / "python")
+    python = interpreter(flag_value)
     path = shutil.which(python)
     if path is None:
-        raise UsageError(f"COMET needs its own environment, and there is no interpreter {python}; {_REMEDY}")
+        raise UsageError(f"COMET needs its own environment, and there is no interpreter {python}; {REMEDY}")
     version(path)
     return path
 
 
-_REMEDY = f"make it with scripts/setup.sh --comet (elsewhere: --comet_python PATH or ${PYTHON})"
+def interpreter(flag_value: str | None) -> str:
+    """Where the interpreter that has COMET is looked for."""
+    return flag_value or os.environ.get(PYTHON) or str(_ROOT / ".venv-comet" / "bin" / "python")
+
+
+REMEDY = f"make it with scripts/setup.sh --comet (elsewhere: --comet_python PATH or ${PYTHON})"
 
 
 @cache
@@ -206,7 +211,7 @@ class _Worker:
         if key in message:
             return message[key]
         self.close()
-        remedy = _REMEDY if key == "ready" else "what is scored is kept: re-run the same command when the cause is gone"
+        remedy = REMEDY if key == "ready" else "what is scored is kept: re-run the same command when the cause is gone"
         raise UsageError(f"COMET failed in {self._python} ({message['error']}); {remedy}")
 
     def _last_words(self) -> str:

@@ -44,7 +44,7 @@ STATES = {
     INCOMPLETE: "finished short of its target",
     RUNNING: "a process holds it",
     WAITING: "its process is at another stage or language",
-    KILLED: "its process ended without releasing it",
+    KILLED: "its process ended without releasing the lock",
     STOPPED: "no process holds it: it was interrupted, or ended with an error",
     UNKNOWN: "of another machine, whose locks this file system may not show",
     NO_RECORD: "files of another program, or of a run whose settings are missing",

@@ -208,14 +208,19 @@ def _cpu_threads() -> int:
 def _load_cublas() -> None:
     """Load pip's CUDA 12 cuBLAS, which CTranslate2 needs and torch's CUDA 13 build does not include."""
     import ctypes
+
+    for path in cublas_files():
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+
+
+def cublas_files() -> list[Path]:
+    """pip's CUDA 12 cuBLAS, in the order in which it is loaded."""
     import importlib.util
 
     spec = importlib.util.find_spec("nvidia")
-    for root in (spec.submodule_search_locations or []) if spec else []:
-        for name in ("libcublasLt.so.12", "libcublas.so.12"):
-            path = Path(root) / "cublas" / "lib" / name
-            if path.is_file():
-                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    roots = (spec.submodule_search_locations or []) if spec else []
+    paths = [Path(root, "cublas", "lib", name) for root in roots for name in ("libcublasLt.so.12", "libcublas.so.12")]
+    return [path for path in paths if path.is_file()]
 
 
 def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:

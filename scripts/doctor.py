@@ -1,0 +1,166 @@
+"""Look for what would stop a run on this machine, or make it slow, before it starts.
+
+    python scripts/doctor.py
+    python scripts/doctor.py configs/runs/topxgen.yaml
+    python scripts/doctor.py configs/runs/topxgen.yaml --prices 0.1 0.4 --json
+
+Python, GPUs and driver, packages, COMET's environment; with a run file, an experiment or rounds also memory for the models, disk,
+file locks, models and data that are missing, access to gated ones, and hours and cost of each stage. Each problem has a remedy.
+What cannot be found out is said to be unknown. It writes nothing but a file without a name, downloads nothing, and with
+HF_HUB_OFFLINE=1 asks no network. Exit code 0: no problem; 1: at least one. docs/cluster.md explains the arithmetic.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import sys
+import textwrap
+from dataclasses import asdict
+from pathlib import Path
+
+if sys.version_info < (3, 11):  # noqa: UP036 (older ones do not get as far as the check)
+    sys.exit("doctor.py: error: Python %d.%d is not supported; use 3.11 to 3.13" % sys.version_info[:2])  # noqa: UP031
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from topxgen.common import flag_rules
+from topxgen.common.cli import FLAG, Parser, float_range, run_main
+from topxgen.common.console import aligned, one_line, show, width
+from topxgen.common.flag_rules import Rule
+from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, examine, hours
+from topxgen.doctor.situation import Situation
+from topxgen.doctor.software import PACKAGES, imports
+from topxgen.experiments.assets import read_commands
+from topxgen.inference.costs import Prices, span
+
+EXIT_PROBLEM = 1
+MAX_WIDTH, MAX_SUBJECT, MAX_WORK = 100, 28, 40
+COLOURS = {OK: "\x1b[32m", NOTE: "\x1b[33m", PROBLEM: "\x1b[31m"}
+PLAIN = "\x1b[0m"
+RULES = (Rule(("set",), "RUN.yaml", lambda args: args.file is not None),)
+
+
+def build_parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "file", nargs="?", type=Path, metavar="RUN.yaml", help="a run file, an experiment or rounds [the machine alone]"
+    )
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
+        help="values instead of the file's: name=value of one at the top, section.flag=value",
+    )  # fmt: skip
+    parser.add_argument(
+        "--imports",
+        nargs="*",
+        choices=PACKAGES,
+        metavar="PACKAGE",
+        help="also import these, each in a process of its own; without names torch, vLLM and all that are installed (a minute)",
+    )
+    parser.add_argument(
+        "--prices",
+        nargs="+",
+        type=float_range(0),
+        metavar="USD",
+        help="IN OUT [CACHED]: USD per million tokens [those of the commands]",
+    )
+    parser.add_argument("--json", **FLAG, help="print JSON instead of the screen")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    flag_rules.check(RULES, args)
+    prices = Prices.of(args.prices)
+    commands = read_commands(args.file, args.set) if args.file else []
+    situation = Situation(commands)
+    findings = list(examine(situation))
+    if args.imports is not None:
+        findings += [("imports", finding) for finding in imports(args.imports)]
+    estimates = hours.needed(situation, prices)
+    problems = sum(finding.level == PROBLEM for _, finding in findings)
+    if args.json:
+        show(json.dumps(to_json(args.file, findings, estimates), indent=2))
+        return EXIT_PROBLEM if problems else 0
+    what = f"{args.file}, {len(commands)} commands" if args.file else "the machine alone"
+    show(f"{what}, on {socket.gethostname()}\n")
+    show_findings([finding for _, finding in findings])
+    if estimates:
+        show_estimates(estimates)
+    notes = sum(finding.level == NOTE for _, finding in findings)
+    show(f"\n{problems} {'problem' if problems == 1 else 'problems'}, {notes} {'note' if notes == 1 else 'notes'}")
+    return EXIT_PROBLEM if problems else 0
+
+
+def to_json(file: Path | None, findings: list[tuple[str, Finding]], estimates: list[hours.Needed]) -> dict:
+    return {
+        "file": None if file is None else str(file),
+        "host": socket.gethostname(),
+        "findings": [{"check": name, **asdict(finding)} for name, finding in findings],
+        "estimates": [row._asdict() for row in estimates],
+    }
+
+
+def show_findings(findings: list[Finding]) -> None:
+    """A line for each finding, wrapped, its remedy below it."""
+    terminal = sys.stdout.isatty()
+    coloured = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    columns = min(MAX_WIDTH, shutil.get_terminal_size().columns) if terminal else MAX_WIDTH
+    subjects = [cut(one_line(finding.subject), MAX_SUBJECT) for finding in findings]
+    wide = max(map(width, subjects), default=0)
+    indent = len(PROBLEM) + wide + 4
+    for number, (finding, subject) in enumerate(zip(findings, subjects, strict=True), start=1):
+        level = f"{finding.level:{len(PROBLEM)}}"
+        level = f"{COLOURS[finding.level]}{level}{PLAIN}" if coloured else level
+        # Names that were cut are whole in the text.
+        text = finding.text if subject == one_line(finding.subject) else f"{finding.subject}: {finding.text}"
+        first, *rest = wrapped(one_line(text), columns - indent)
+        later = findings[number].remedy if number < len(findings) else ""
+        if finding.remedy != later:  # said once below those that have it in common
+            remedy = wrapped(one_line(finding.remedy), columns - indent - 3)
+            rest += [f"{'   ' if i else '-> '}{line}" for i, line in enumerate(remedy)]
+        print(f"{level}  {subject}{' ' * (wide - width(subject))}  {first}")
+        for line in rest:
+            print(f"{' ' * indent}{line}")
+
+
+def cut(text: str, most: int) -> str:
+    """`text` in at most that many columns: the end of a path or Hub id says more than its beginning."""
+    if width(text) <= most:
+        return text
+    while width(text) > most - 3:
+        text = text[1:]
+    return f"...{text}"
+
+
+def wrapped(text: str, columns: int) -> list[str]:
+    return textwrap.wrap(text, max(20, columns), break_on_hyphens=False)
+
+
+def show_estimates(estimates: list[hours.Needed]) -> None:
+    rows = [("stage", "work", "M tokens in", "M tokens out", "hours", "USD")]
+    unknown = []
+    for row in estimates:
+        work = row.work
+        if work.startswith(UNKNOWN):
+            unknown.append(f"{row.stage}: {work}")
+            work = ""
+        tokens = [span([n / 1e6 for n in pair]) if pair else "-" for pair in (row.prompt_tokens, row.completion_tokens)]
+        rows.append(
+            (
+                cut(row.stage, MAX_SUBJECT),
+                cut(work or "-", MAX_WORK),
+                *tokens,
+                span(row.hours) or "unknown",
+                span(row.usd) or "-",
+            )
+        )
+    show("\nestimates, from few to many\n" + "\n".join(aligned(rows, left=2)))
+    for line in unknown:
+        show("\n".join(wrapped(one_line(line), MAX_WIDTH)))
+
+
+def main() -> int:
+    return run_main(build_parser(), run, "nothing was changed; start it again")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

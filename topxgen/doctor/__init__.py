@@ -1,0 +1,53 @@
+"""What would stop a run on this machine, or make it slow: checks that change nothing, each with a remedy."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from topxgen.common.errors import reason
+from topxgen.common.registry import Choice
+
+if TYPE_CHECKING:
+    from topxgen.doctor.situation import Situation
+
+logger = logging.getLogger(__name__)
+OK, NOTE, PROBLEM = "ok", "note", "problem"
+UNKNOWN = "unknown: "  # begins the text of what cannot be found out; it is a note or a problem, never ok
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`subject` in a word or a name, `text` what there is and why it matters, `remedy` what to do or run."""
+
+    level: str
+    subject: str
+    text: str
+    remedy: str = ""
+
+
+# Each is a function of a Situation that gives findings.
+CHECKS: dict[str, Choice] = {
+    "python": Choice("topxgen.doctor.software:python", "whether this Python is supported"),
+    "gpus": Choice("topxgen.doctor.gpus:check", "GPUs, their memory, and who else uses them"),
+    "driver": Choice("topxgen.doctor.software:driver", "whether torch's build fits the driver and the GPUs"),
+    "packages": Choice("topxgen.doctor.software:packages", "versions of the packages that the run uses"),
+    "environments": Choice("topxgen.doctor.software:environments", "COMET's separate environment"),
+    "memory": Choice("topxgen.doctor.memory:check", "weights, KV cache and optimizer against the memory"),
+    "disk": Choice("topxgen.doctor.storage:disk", "free space where the run writes"),
+    "locks": Choice("topxgen.doctor.storage:locks", "file locks, and who holds the output directory"),
+    "assets": Choice("topxgen.doctor.downloads:assets", "models and data that are not there, or damaged"),
+    "access": Choice("topxgen.doctor.downloads:access", "whether the Hub lets this token download them"),
+}
+
+
+def examine(situation: "Situation") -> Iterator[tuple[str, Finding]]:
+    """The findings of all checks, with the name of each. A check that fails says so; the others go on."""
+    for name, row in CHECKS.items():
+        try:
+            for finding in row.load()(situation):
+                yield name, finding
+        except Exception as error:  # a broken package, say, raises anything; it must not hide what the others find
+            logger.debug("check %s", name, exc_info=True)
+            remedy = "scripts/doctor.py --imports says whether a package is broken"
+            yield name, Finding(PROBLEM, name, f"{UNKNOWN}the check failed ({reason(error)})", remedy)

@@ -1,0 +1,119 @@
+"""What the run loads from elsewhere: whether it is there, and whether the Hub would let it be downloaded."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+
+from topxgen.common import hub
+from topxgen.common.errors import reason
+from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding
+from topxgen.doctor.situation import Situation
+from topxgen.experiments.assets import Asset
+
+ANSWER_S = 8.0  # for all questions to the Hub together
+
+
+def assets(situation: Situation) -> Iterator[Finding]:
+    """One problem for each thing that is missing or damaged; where the Hub can be asked, what it has is downloaded by the run."""
+    whole = [one for one in situation.assets if not one.problem]
+    for one in situation.assets:
+        if not one.problem:
+            continue
+        to_come = one.is_on_hub and one.problem == hub.NOT_DOWNLOADED and situation.asks_hub
+        text = f"{one.kind} for {', '.join(one.stages)}: {one.problem}"
+        if to_come:
+            yield Finding(NOTE, one.name, f"{text}; the run downloads it", "scripts/prefetch.py RUN.yaml does so now")
+        else:
+            yield Finding(NOTE if _is_optional(one) else PROBLEM, one.name, text + _consequence(one), one.remedy)
+    if whole:
+        size = sum(one.size for one in whole) / 1e9
+        yield Finding(
+            OK, "downloads", f"{len(whole)} of {len(situation.assets)} models and data sets are there, {size:,.2f} GB"
+        )
+
+
+def _is_optional(asset: Asset) -> bool:
+    """sacreBLEU's model of FLORES-200: BLEU falls back to 13a."""
+    return asset.name == "flores200"
+
+
+def _consequence(asset: Asset) -> str:
+    return "; BLEU falls back to 13a" if _is_optional(asset) else ""
+
+
+def access(situation: Situation) -> Iterator[Finding]:
+    """Whether the token may download what is on the Hub, gated or private."""
+    wanted = [one for one in situation.assets if one.is_on_hub]
+    if not wanted:
+        return
+    if situation.offline:
+        lacking = [one for one in wanted if one.problem]
+        if lacking:
+            yield Finding(
+                NOTE,
+                "access",
+                f"{UNKNOWN}not checked: offline (HF_HUB_OFFLINE); {len(lacking)} are not here",
+                "run this where there is internet",
+            )
+        return
+    from huggingface_hub import get_token
+
+    if not situation.asks_hub:
+        yield Finding(
+            NOTE,
+            "access",
+            f"{UNKNOWN}not checked: the Hub cannot be reached from here",
+            "scripts/prefetch.py RUN.yaml on a machine with internet",
+        )
+        return
+    token = get_token()
+    pool = ThreadPoolExecutor(8)
+    asked = [(one, pool.submit(_ask, one)) for one in wanted]
+    wait([answer for _, answer in asked], timeout=ANSWER_S)
+    granted = 0
+    for one, answer in asked:
+        try:
+            finding = answer.result(0)
+        except TimeoutError:
+            finding = Finding(NOTE, one.name, f"{UNKNOWN}the Hub did not answer within {ANSWER_S:g} s")
+        granted += finding is None
+        if finding is not None:
+            yield finding
+    pool.shutdown(wait=False, cancel_futures=True)
+    if granted:
+        yield Finding(
+            OK,
+            "access",
+            f"{granted} of {len(wanted)} may be downloaded {'with your token' if token else 'without a token'}",
+        )
+
+
+def _ask(asset: Asset) -> Finding | None:
+    """None: it may be downloaded."""
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    page = f"https://huggingface.co/{'datasets/' if asset.repo_type == 'dataset' else ''}{asset.name}"
+    try:
+        HfApi().auth_check(asset.name, repo_type=asset.repo_type)
+    except GatedRepoError:
+        if get_token() is None:
+            return _lacking(
+                asset, "it is gated, and there is no token", f"accept its terms at {page} and export HF_TOKEN"
+            )
+        return _lacking(asset, "it is gated, and your token has no access", f"accept its terms at {page}")
+    except RepositoryNotFoundError:
+        return _lacking(
+            asset,
+            "the Hub has no such repository, or it is private",
+            "check the name, or export HF_TOKEN of an account that sees it",
+        )
+    except Exception as error:  # of the HTTP client, a proxy, TLS
+        return Finding(NOTE, asset.name, f"{UNKNOWN}the Hub was asked for access ({reason(error)})")
+    return None
+
+
+def _lacking(asset: Asset, text: str, remedy: str) -> Finding:
+    """No problem if it is here already."""
+    return Finding(
+        PROBLEM if asset.problem else NOTE, asset.name, text + ("" if asset.problem else "; it is here already"), remedy
+    )

@@ -1,0 +1,162 @@
+"""The GPUs of this machine, as nvidia-smi lists them: no library of CUDA is loaded, no memory of a GPU taken."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding
+
+FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "compute_cap", "driver_version")
+QUERY = ("nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
+PROCESSES = (
+    "nvidia-smi",
+    "--query-compute-apps=gpu_uuid,pid,process_name,used_memory",
+    "--format=csv,noheader,nounits",
+)
+MIB = 1 << 20
+TIMEOUT_S = 5.0
+IN_USE = 1 << 30  # bytes that others may take before it is said
+AMD = Path("/dev/kfd")
+
+
+@dataclass(frozen=True)
+class GPU:
+    """Sizes in bytes; None: not known. `users`: processes that compute on it."""
+
+    index: str
+    uuid: str
+    name: str
+    memory: int | None
+    used: int | None
+    capability: tuple[int, int] | None
+    users: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GPUs:
+    """`visible`: of `all`, those that CUDA_VISIBLE_DEVICES leaves; `cuda`: the newest version that the driver runs; `problem`: why
+    nothing is known."""
+
+    all: tuple[GPU, ...] = ()
+    visible: tuple[GPU, ...] = ()
+    driver: str = ""
+    cuda: tuple[int, int] | None = None
+    problem: str = ""
+
+
+def find() -> GPUs:
+    if shutil.which(QUERY[0]) is None:
+        devices = list(Path("/dev").glob("nvidia[0-9]*"))
+        return GPUs(problem="nvidia-smi is not there, but a device file of a GPU is" if devices else "")
+    try:
+        listed = _run(QUERY)
+        users, header = _run(PROCESSES, check=False), _run(QUERY[:1], check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stdout", "") or getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        return GPUs(problem=f"nvidia-smi failed ({said[0][:200] if said else type(error).__name__})")
+    return parse(listed, users, header, os.environ)
+
+
+def _run(command: tuple[str, ...], check: bool = True) -> str:
+    result = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=TIMEOUT_S, check=check
+    )
+    return result.stdout if not result.returncode else ""
+
+
+def parse(listed: str, users: str = "", header: str = "", environment: Mapping[str, str] | None = None) -> GPUs:
+    """What nvidia-smi's three outputs say: of QUERY, of PROCESSES, and without options."""
+    by_gpu: dict[str, list[str]] = {}
+    for uuid, pid, *name, _ in _rows(users, 4):  # a process's name may hold commas
+        by_gpu.setdefault(uuid, []).append(f"process {pid} ({Path(', '.join(name)).name})")
+    found, rows = [], list(_rows(listed, len(FIELDS)))
+    for index, uuid, name, total, used, capability, *_ in rows:
+        cap = re.fullmatch(r"(\d+)\.(\d+)", capability)
+        found.append(
+            GPU(
+                index,
+                uuid,
+                name,
+                _bytes(total),
+                _bytes(used),
+                (int(cap[1]), int(cap[2])) if cap else None,
+                tuple(by_gpu.get(uuid, ())),
+            )
+        )
+    cuda = re.search(r"CUDA (?:UMD )?Version:\s*(\d+)\.(\d+)", header)
+    visible = _visible(found, (environment or {}).get("CUDA_VISIBLE_DEVICES"))
+    return GPUs(
+        tuple(found), tuple(visible), rows[0][-1] if rows else "", (int(cuda[1]), int(cuda[2])) if cuda else None
+    )
+
+
+def _rows(text: str, cells: int) -> Iterator[list[str]]:
+    for line in text.splitlines():
+        row = [cell.strip() for cell in line.split(",")]
+        if len(row) >= cells:
+            yield row
+
+
+def _bytes(mib: str) -> int | None:
+    """ "[N/A]" of MIG instances and of what shares the machine's memory is None."""
+    return int(mib) * MIB if mib.isdecimal() else None
+
+
+def _visible(found: list[GPU], listed: str | None) -> list[GPU]:
+    """As CUDA reads the variable: numbers or beginnings of UUIDs, up to the first that names none."""
+    if listed is None:
+        return found
+    chosen: list[GPU] = []
+    for name in filter(None, (part.strip() for part in listed.split(","))):
+        gpu = next(
+            (one for one in found if one.index == name or (one.uuid.startswith(name) and name.startswith("GPU-"))), None
+        )
+        if gpu is None:
+            break
+        chosen.append(gpu)
+    return chosen
+
+
+def check(situation) -> Iterator[Finding]:
+    found: GPUs = situation.gpus
+    if found.problem:
+        yield Finding(
+            NOTE,
+            "GPU",
+            f"{UNKNOWN}{found.problem}",
+            "ask whoever runs the machine; in a container, start it with the GPUs",
+        )
+        return
+    if not found.all:
+        amd = f"; {AMD} is there, but AMD's GPUs are not looked at" if AMD.exists() else ""
+        yield Finding(NOTE, "GPU", f"none of NVIDIA's{amd}: models run on the CPU, which suits small ones")
+        return
+    if not found.visible:
+        yield Finding(
+            PROBLEM,
+            "GPU",
+            f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')} hides all {len(found.all)}",
+            "unset CUDA_VISIBLE_DEVICES, or name GPUs by numbers from 0",
+        )
+    for gpu in found.visible:
+        memory = "memory unknown" if gpu.memory is None else f"{gpu.memory / 1e9:.1f} GB"
+        capability = (
+            "capability unknown" if gpu.capability is None else f"capability {gpu.capability[0]}.{gpu.capability[1]}"
+        )
+        what = f"{gpu.name}, {memory}, {capability}"
+        if gpu.users or (gpu.used or 0) > IN_USE:
+            who = ", ".join(gpu.users) or "processes that are not shown here"
+            yield Finding(
+                NOTE,
+                f"GPU {gpu.index}",
+                f"{what}; {(gpu.used or 0) / 1e9:.1f} GB in use by {who}",
+                "wait for it, or choose others with CUDA_VISIBLE_DEVICES",
+            )
+        else:
+            yield Finding(OK if gpu.memory and gpu.capability else NOTE, f"GPU {gpu.index}", what)
+    if hidden := len(found.all) - len(found.visible):
+        yield Finding(NOTE, "GPU", f"{hidden} more of this machine are hidden by CUDA_VISIBLE_DEVICES")

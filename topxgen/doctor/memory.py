@@ -1,0 +1,258 @@
+"""Whether the models of a run fit into the memory of this machine's GPUs, or into its RAM where there are none."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from topxgen.common import needs
+from topxgen.common.errors import UsageError
+from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, arithmetic
+from topxgen.doctor.checkpoints import Checkpoint
+from topxgen.doctor.situation import Situation, launch
+from topxgen.experiments.chain import Command
+from topxgen.inference import engine_args, gpu_groups
+
+GB = 1e9
+DEFAULT_LENGTH = 8192  # of --max_model_len, unless the model reads less
+CPU_KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"
+TIGHT = 0.85  # of a GPU's memory: activations come on top of what is counted
+LLM_STAGES = ("datagen", "main")
+NOT_HERE = "the weights are not here"
+
+
+def check(situation: Situation) -> Iterator[Finding]:
+    """What several commands have in common is said once."""
+    users: dict[Finding, list[str]] = {}
+    for command in situation.commands:
+        for name in models_of(command):
+            for finding in _of_model(command, name, situation):
+                users.setdefault(finding, []).append(command.name)
+    lacking = [finding.subject for finding in users if finding.text == NOT_HERE]
+    if lacking:
+        yield Finding(NOTE, "memory", f"{UNKNOWN}{', '.join(dict.fromkeys(lacking))}: the weights are not here")
+    for finding, names in users.items():
+        if finding.text != NOT_HERE:
+            yield replace(finding, text=f"{', '.join(names)}: {finding.text}")
+    yield from _others(situation)
+
+
+def models_of(command: Command) -> list[str]:
+    """Those whose size decides: a language model that runs here, or what is trained."""
+    if command.stage not in (*LLM_STAGES, "train"):
+        return []
+    if command.stage in LLM_STAGES and command.args.inference_api not in ("vllm", "hf"):
+        return []
+    names = command.args.model_name_or_path
+    return names if isinstance(names, list) else [names] if names else []
+
+
+def _of_model(command: Command, name: str, situation: Situation) -> Iterator[Finding]:
+    asset = next((one for one in situation.assets if one.name == name), None)
+    if asset is None:  # another stage makes it
+        return
+    checkpoint = situation.checkpoint(name)
+    if checkpoint is None or not checkpoint.file_bytes:
+        yield Finding(NOTE, name, NOT_HERE)
+        return
+    memory = min((gpu.memory for gpu in situation.gpus.visible if gpu.memory), default=None)
+    if situation.gpus.visible and memory is None:
+        yield Finding(
+            NOTE,
+            name,
+            f"{UNKNOWN}the memory of the GPU is not listed; weights take {_gb(checkpoint.loaded_bytes())}",
+        )
+        return
+    if command.stage == "train":
+        yield _training(command, name, checkpoint, memory, situation)
+    elif memory is None:
+        yield _on_cpu(command, name, checkpoint, situation)
+    elif command.args.inference_api == "hf":
+        yield _spread(command, name, checkpoint, memory, situation)
+    else:
+        yield _vllm(command, name, checkpoint, memory, situation)
+
+
+def float_bytes(command: Command) -> int | None:
+    """Bytes of a number of the weights; None: as they are saved. vLLM's auto halves what was saved in float32."""
+    if command.args.dtype == "float32":
+        return 4
+    return None if command.args.dtype == "auto" and command.args.inference_api == "hf" else 2
+
+
+def length(command: Command, checkpoint: Checkpoint) -> int:
+    """--max_model_len, or what it is without."""
+    most = checkpoint.attention.max_positions if checkpoint.attention else None
+    return command.args.max_model_len or min(DEFAULT_LENGTH, most or DEFAULT_LENGTH)
+
+
+def _vllm(command: Command, name: str, checkpoint: Checkpoint, memory: int, situation: Situation) -> Finding:
+    args, gpus = command.args, situation.gpus.visible
+    weights, attention = checkpoint.loaded_bytes(float_bytes(command)), checkpoint.attention
+    options = engine_args.parse(args.engine_args or ())
+    pipeline = options.get("pipeline_parallel_size", 1)
+    pipeline = pipeline if isinstance(pipeline, int) and pipeline > 0 else 1
+    heads, share = attention.heads if attention else None, args.gpu_memory_utilization
+    try:
+        if args.data_parallel_size or args.tensor_parallel_size or len(gpus) == 1:
+            split = gpu_groups.share_out(len(gpus), args.data_parallel_size, args.tensor_parallel_size, pipeline, heads)
+        else:
+            split = gpu_groups.by_memory(len(gpus), weights, memory, share, heads, pipeline)
+    except UsageError as error:
+        return Finding(PROBLEM, name, f"{error}", "lower --tensor_parallel_size or --data_parallel_size")
+    size = split.tensor * pipeline
+    usable = share * memory * size
+    # vLLM refuses to start if others have taken of its share.
+    busy = [gpu for gpu in gpus if gpu.used is not None and gpu.memory and gpu.memory - gpu.used < share * gpu.memory]
+    what = f"weights {_gb(weights)} on {split.engines} x {size} GPU of {_gb(memory)}, of which vLLM takes {share:.0%}"
+    if options.get("quantization"):
+        return Finding(NOTE, name, f"{what}; {UNKNOWN}what they take with quantization={options['quantization']}")
+    if weights >= usable:
+        return Finding(
+            PROBLEM,
+            name,
+            f"{what}: they do not fit",
+            "use more or larger GPUs (--tensor_parallel_size), --engine_args quantization=fp8, or a smaller model",
+        )
+    if busy:
+        free = min(gpu.memory - gpu.used for gpu in busy)
+        return Finding(
+            PROBLEM,
+            name,
+            f"{what}, but {_gb(free)} are free on GPU {busy[0].index}: vLLM will not start",
+            f"wait, use other GPUs, or --gpu_memory_utilization {max(0.05, int(20 * free / memory) / 20):g}",
+        )
+    if attention is None:
+        return Finding(NOTE, name, f"{what}; {UNKNOWN}its KV cache")
+    return _with_cache(name, what, attention, length(command, checkpoint), usable - weights)
+
+
+def _with_cache(name: str, what: str, attention: arithmetic.Attention, tokens: int, room: float) -> Finding:
+    """`room`: bytes for the KV cache."""
+    each = attention.kv_bytes(tokens)
+    what = f"{what}; KV cache {_gb(each)} for a sequence of {tokens:,} tokens, {_gb(room)} free for it"
+    if each > room:
+        fits = next(
+            (n for n in (1 << power for power in range(20, 4, -1)) if n < tokens and attention.kv_bytes(n) <= room),
+            None,
+        )
+        remedy = f"--max_model_len {fits}" if fits else "use more or larger GPUs (--tensor_parallel_size)"
+        return Finding(PROBLEM, name, f"{what}: not one fits", remedy)
+    sequences = int(room / each)
+    if sequences < 16:
+        return Finding(
+            NOTE, name, f"{what}: {sequences} at a time, which is slow", "lower --max_model_len, or use more GPUs"
+        )
+    return Finding(OK, name, f"{what}: {sequences:,} at a time")
+
+
+def _spread(command: Command, name: str, checkpoint: Checkpoint, memory: int, situation: Situation) -> Finding:
+    weights, count = checkpoint.loaded_bytes(float_bytes(command)), len(situation.gpus.visible)
+    copies = command.args.data_parallel_size or 1
+    what = f"weights {_gb(weights)}, {copies} x on {count} GPU of {_gb(memory)}"
+    if weights * copies >= memory * count:
+        return Finding(
+            PROBLEM,
+            name,
+            f"{what}: they do not fit",
+            "use more or larger GPUs, fewer copies (--data_parallel_size), or a smaller model",
+        )
+    return Finding(OK, name, what)
+
+
+def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situation) -> Finding:
+    import os
+
+    weights, free = checkpoint.loaded_bytes(float_bytes(command)), situation.free_ram
+    cache = float(os.environ.get(CPU_KV_CACHE) or 2) * (1 << 30) if command.args.inference_api == "vllm" else 0
+    copies = command.args.data_parallel_size or 1
+    needed = copies * (weights + cache)
+    what = (
+        f"weights {_gb(weights)}"
+        + (f" and a KV cache of {_gb(cache)}" if cache else "")
+        + (f", {copies} times," if copies > 1 else "")
+        + f" on the CPU; {_gb(free)} of RAM are free"
+    )
+    if needed > free:
+        return Finding(
+            PROBLEM,
+            name,
+            f"{what}: they do not fit",
+            f"use a GPU or a smaller model{f', or lower {CPU_KV_CACHE} (GiB)' if cache else ''}",
+        )
+    if cache and checkpoint.attention is not None:
+        each, tokens = checkpoint.attention.kv_bytes(length(command, checkpoint)), length(command, checkpoint)
+        if each > cache:
+            return Finding(
+                PROBLEM,
+                name,
+                f"{what}; a sequence of {tokens:,} tokens takes {_gb(each)} of it",
+                f"raise {CPU_KV_CACHE} (GiB), or lower --max_model_len",
+            )
+        return Finding(OK, name, f"{what}; {_gb(each)} of it for a sequence of {tokens:,} tokens")
+    return Finding(OK, name, what)
+
+
+def training_need(command: Command, checkpoint: Checkpoint) -> tuple[float, str]:
+    """(bytes on each GPU, how they come about)."""
+    args, how = command.args, launch(command)
+    where = (
+        f"{how.processes} GPUs" + (f", ZeRO-{how.zero}" if how.zero else ", each with all of it")
+        if how.processes > 1
+        else "one process"
+    )
+    if not args.use_peft:
+        need = arithmetic.training_bytes(0, checkpoint.parameters, how.processes, how.zero)
+        return need, f"full fine-tuning of {checkpoint.parameters / 1e9:.2f} B parameters, {where}"
+    adapter = checkpoint.adapter_parameters(args.lora_r, args.target_modules)
+    share = 4 if args.load_in_4bit else 2 if args.load_in_8bit else 1  # of 16 bits
+    frozen = checkpoint.loaded_bytes(2) / share
+    return (
+        arithmetic.training_bytes(frozen, adapter, how.processes, how.zero),
+        f"LoRA of rank {args.lora_r} ({adapter / 1e6:.1f} M parameters) on weights of {_gb(frozen)}, {where}",
+    )
+
+
+def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int | None, situation: Situation) -> Finding:
+    if not checkpoint.parameters:
+        return Finding(NOTE, name, f"{UNKNOWN}how many parameters it has: its weights are not safetensors")
+    need, how = training_need(command, checkpoint)
+    processes = launch(command).processes
+    if memory is None:
+        what = f"{how}: {_gb(need)} on the CPU and activations; {_gb(situation.free_ram)} of RAM are free"
+        if need * processes > situation.free_ram:
+            return Finding(PROBLEM, name, f"{what}: it does not fit", "use a GPU, a smaller model, or --use_peft")
+        return Finding(OK, name, what)
+    if processes > len(situation.gpus.visible):
+        text = f"{processes} processes, {len(situation.gpus.visible)} GPUs visible here"
+        return Finding(
+            NOTE,
+            name,
+            f"{text}: {UNKNOWN}whether several machines are meant",
+            f"--num_processes {len(situation.gpus.visible)}",
+        )
+    what = f"{how}: {_gb(need)} on each GPU of {_gb(memory)}, and activations"
+    if need > memory:
+        remedy = "--use_peft, ZeRO-3 over more GPUs (configs/zero3.yaml), or a smaller model"
+        return Finding(PROBLEM, name, f"{what}: it does not fit", remedy)
+    if need > TIGHT * memory:
+        return Finding(NOTE, name, f"{what}: tight", "--gradient_checkpointing, --per_device_train_batch_size 1")
+    return Finding(OK, name, what)
+
+
+def _others(situation: Situation) -> Iterator[Finding]:
+    """Encoders, metrics and translation models, which have the machine to themselves while they run."""
+    named = {name for command in situation.commands for name in models_of(command)}
+    memory = max((gpu.memory for gpu in situation.gpus.visible if gpu.memory), default=None)
+    for asset in situation.assets:
+        kinds = {need.kind for need in asset.needs}
+        if asset.name in named or not kinds & {needs.MODEL, needs.COMET} or not asset.size:
+            continue
+        free, where = (situation.free_ram, "RAM free") if memory is None else (memory, "GPU memory")
+        what = f"for {', '.join(asset.stages)}: {_gb(asset.size)} of files, {_gb(free)} of {where}"
+        if asset.size > 4 * free:  # as int8, at the least
+            yield Finding(PROBLEM, asset.name, f"{what}: it does not fit", "use a smaller model or a larger machine")
+        elif asset.size > free:
+            yield Finding(NOTE, asset.name, f"{what}: {UNKNOWN}whether it fits in the precision that it is loaded in")
+
+
+def _gb(size: float) -> str:
+    return f"{size / GB:,.1f} GB" if size >= 0.1 * GB else f"{size / GB:.2g} GB"

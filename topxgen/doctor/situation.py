@@ -1,0 +1,178 @@
+"""What the checks look at: the commands of a run file, and this machine."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TypedDict
+
+import psutil
+
+from topxgen.common import hub, schemas
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
+from topxgen.common.needs import DATASET
+from topxgen.doctor import UNKNOWN, checkpoints, gpus
+from topxgen.experiments import stages
+from topxgen.experiments.assets import Asset, assets
+from topxgen.experiments.chain import Command
+from topxgen.inference.costs import Estimate
+
+OFFLINE = ("", "0", "false", "no", "off")  # values of HF_HUB_OFFLINE that are no
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass
+class Situation:
+    """`commands`: of the run, none for the machine alone."""
+
+    commands: Sequence[Command] = ()
+    checkpoints_read: dict[Path, checkpoints.Checkpoint | None] = field(default_factory=dict)
+
+    @cached_property
+    def gpus(self) -> gpus.GPUs:
+        return gpus.find()
+
+    @cached_property
+    def assets(self) -> list[Asset]:
+        return assets(self.commands)
+
+    @cached_property
+    def estimates(self) -> list[tuple[Command, Estimate]]:
+        """What the commands are going to need, as far as it is known in seconds and without a network."""
+        found = []
+        with hub.offline(), quiet():
+            for command in self.commands:
+                found += [(command, one) for one in self._estimates_of(command)]
+        return found
+
+    def _estimates_of(self, command: Command) -> list[Estimate]:
+        row = stages.STAGES[command.stage].estimates
+        if row is None:
+            return [Estimate(command.stage, "")]
+        lacking = [one for one in self.assets if one.kind == DATASET and command.stage in one.stages and one.problem]
+        if command.stage == "main" and lacking:
+            return [Estimate(command.stage, f"{UNKNOWN}{lacking[0].name} is not here")]
+        try:
+            return row.load()(copy(command.args))
+        except UsageError as error:
+            return [Estimate(command.stage, f"{UNKNOWN}{error}")]
+
+    @cached_property
+    def offline(self) -> bool:
+        """As the user has it: check_connection sets the variable, too."""
+        return any(
+            os.environ.get(name, "").lower() not in OFFLINE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+        )
+
+    @cached_property
+    def asks_hub(self) -> bool:
+        """Whether the Hub may be asked, and answers."""
+        if self.offline:
+            return False
+        from huggingface_hub import constants
+
+        hub.check_connection()
+        return not constants.HF_HUB_OFFLINE
+
+    @cached_property
+    def free_ram(self) -> int:
+        """Bytes that processes may still take, the limit of a container or a SLURM job included."""
+        free = psutil.virtual_memory().available
+        try:
+            limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+            return min(free, int(limit) - int(used)) if limit != "max" else free
+        except (OSError, ValueError):
+            return free
+
+    def checkpoint(self, name: str | None) -> checkpoints.Checkpoint | None:
+        """The model that a flag names; None if it is not there, or a stage makes it."""
+        folder = next((one.folder for one in self.assets if one.name == name and one.folder is not None), None)
+        if folder is None or not folder.is_dir():
+            return None
+        if folder not in self.checkpoints_read:
+            self.checkpoints_read[folder] = checkpoints.read(folder)
+        return self.checkpoints_read[folder]
+
+    def stage(self, *names: str) -> Iterator[Command]:
+        return (command for command in self.commands if command.stage in names)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """A block without the messages that a run of the stages would show."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+class _DeepSpeed(TypedDict, total=False):
+    zero_stage: int | None
+    deepspeed_config_file: str | None
+
+
+class _Accelerate(TypedDict, total=False):
+    """Of a configuration of accelerate launch."""
+
+    num_processes: int | None
+    deepspeed_config: _DeepSpeed | None
+
+
+class _Zero(TypedDict, total=False):
+    stage: int | None
+
+
+class _DeepSpeedFile(TypedDict, total=False):
+    zero_optimization: _Zero | None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How many processes train, with DeepSpeed's ZeRO of this stage, 0 for none."""
+
+    processes: int = 1
+    zero: int = 0
+
+
+def launch(command: Command) -> Launch:
+    """By the command's launcher and --deepspeed. Raises UsageError for files that cannot be read."""
+    words = list(command.launcher)
+    config: _Accelerate = {}
+    if path := _value(words, "--config_file"):
+        config = _read_yaml(Path(path))
+    counts = [_value(words, flag) for flag in ("--num_processes", "--nproc_per_node", "--nproc-per-node")]
+    given = next((count for count in counts if count and count.isdecimal()), None)
+    processes = int(given) if given else config.get("num_processes") or 1
+    deepspeed = config.get("deepspeed_config") or {}
+    zero = deepspeed.get("zero_stage") or 0
+    if file := command.args.deepspeed or deepspeed.get("deepspeed_config_file"):
+        zero = (read_json(Path(file), _DeepSpeedFile).get("zero_optimization") or {}).get("stage") or 0
+    return Launch(processes, zero if zero in (1, 2, 3) else 0)
+
+
+def _value(words: list[str], flag: str) -> str | None:
+    for i, word in enumerate(words):
+        if word == flag and i + 1 < len(words):
+            return words[i + 1]
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _read_yaml(path: Path) -> _Accelerate:
+    import ruamel.yaml
+
+    try:
+        tree = ruamel.yaml.YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) or {}
+        schemas.check(tree, _Accelerate)
+    except (OSError, ValueError, ruamel.yaml.error.YAMLError) as error:
+        raise UsageError(
+            f"{path} is no configuration of accelerate ({str(error).splitlines()[0]}); see configs/"
+        ) from None
+    return tree

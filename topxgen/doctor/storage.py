@@ -1,0 +1,190 @@
+"""Space and locks where a run writes. The probe is a file without a name: nothing is left, also if this process is killed."""
+
+import errno
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from topxgen.common.locks import holders, no_record_locks
+from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, arithmetic
+from topxgen.doctor.situation import Situation
+
+GB = 1e9
+LOW = GB  # less than this is little, whatever is written
+FULL = 10 << 20
+BYTES_PER_TOKEN = 4 * 4  # of text; in the responses, the paragraphs, the pairs and the filtered pairs
+# Of network file systems, by the beginning of their names: whether other machines see a lock is up to how they are mounted.
+SHARED = ("nfs", "lustre", "gpfs", "beegfs", "cifs", "smb", "fuse", "ceph", "9p", "afs")
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder that is there."""
+    path = path.expanduser().absolute()
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+def outputs(situation: Situation) -> list[Path]:
+    folders = [getattr(command.args, "output_dir", None) for command in situation.commands]
+    return list(dict.fromkeys(folder for folder in folders if folder is not None)) or [Path.cwd()]
+
+
+def written(situation: Situation, tokens: float) -> dict[Path, float]:
+    """Bytes that the stages are going to write by folder, as far as they are known; `tokens`: at most generated."""
+    found: dict[Path, float] = {}
+    for command in situation.stage("train"):
+        checkpoint = situation.checkpoint(command.args.model_name_or_path)
+        if checkpoint is not None and checkpoint.parameters:
+            found[command.args.output_dir] = training_bytes(checkpoint, command.args)
+    for command in situation.stage("datagen"):  # after training: the folder may be the same
+        found[command.args.output_dir] = found.get(command.args.output_dir, 0) + tokens * BYTES_PER_TOKEN
+    return found
+
+
+def training_bytes(checkpoint, args) -> float:
+    """--save_total_limit checkpoints, the best and the one that is being written, and the model at the end."""
+    kept = args.save_total_limit + 2
+    if args.use_peft:
+        trained = checkpoint.adapter_parameters(args.lora_r, args.target_modules)
+        return trained * (arithmetic.MASTER + kept * arithmetic.CHECKPOINT)
+    return checkpoint.parameters * (arithmetic.WEIGHT * (kept + 1) + arithmetic.CHECKPOINT * kept)
+
+
+def disk(situation: Situation) -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    needed = written(situation, sum(one.completion_tokens[1] for _, one in situation.estimates))
+    by_device: dict[int, list[Path]] = {}
+    for folder in outputs(situation):
+        by_device.setdefault(existing(folder).stat().st_dev, []).append(folder)
+    for place in dict.fromkeys(existing(folder) for folder in outputs(situation)):
+        yield from _writable("output_dir", place)
+    unknown = [command.name for command in situation.stage("train") if command.args.output_dir not in needed]
+    for first, *others in by_device.values():
+        what = f"{first}" + (f" and {len(others)} more" if others else "")
+        yield _space("output_dir", first, what, sum(needed.get(folder, 0) for folder in (first, *others)))
+    if unknown:
+        yield Finding(
+            NOTE, "output_dir", f"{UNKNOWN}what {', '.join(unknown)} writes: the size of the model is not known here"
+        )
+    places = {
+        "HF_HOME": Path(constants.HF_HOME),
+        "vLLM's cache": Path(os.environ.get("VLLM_CACHE_ROOT") or "~/.cache/vllm"),
+        "temporary": Path(tempfile.gettempdir()),
+    }
+    for name, folder in places.items():
+        yield _space(name, folder, str(folder))
+    if SHARED_MEMORY.is_dir():
+        free = shutil.disk_usage(SHARED_MEMORY).free
+        several = len(situation.gpus.visible) > 1
+        if free < LOW and several:
+            yield Finding(
+                PROBLEM,
+                "/dev/shm",
+                f"{free / GB:.2f} GB free: processes on several GPUs exchange data there",
+                "docker run --shm-size=16g, or --ipc=host",
+            )
+        else:
+            yield Finding(NOTE if free < LOW else OK, "/dev/shm", f"{free / GB:,.1f} GB free")
+
+
+def _space(name: str, folder: Path, what: str, needed: float = 0) -> Finding:
+    place = existing(folder)
+    usage, counts = shutil.disk_usage(place), os.statvfs(place)
+    text = f"{usage.free / GB:,.1f} GB free for {what}" + (
+        f"; the run writes up to about {needed / GB:,.2f} GB" if needed else ""
+    )
+    if counts.f_files and not counts.f_favail:
+        return Finding(
+            PROBLEM,
+            name,
+            f"no inodes left for {what}: no file can be made",
+            f"remove files, or choose another folder ({name})",
+        )
+    if usage.free < max(needed, FULL):
+        return Finding(
+            PROBLEM, name, f"{text}: it will end with a full disk", f"make room, or choose another folder ({name})"
+        )
+    if usage.free < max(2 * needed, LOW):
+        return Finding(NOTE, name, f"{text}: that is little", "make room before the run")
+    return Finding(OK, name, text)
+
+
+def _writable(name: str, place: Path) -> Iterator[Finding]:
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"probe")
+            file.flush()
+    except OSError as error:
+        yield Finding(PROBLEM, name, f"cannot write to {place}: {error.strerror}", "pass another --output_dir")
+
+
+def locks(situation: Situation) -> Iterator[Finding]:
+    for folder in outputs(situation):
+        for holder in holders(folder):
+            if holder.state != "left":
+                what = f" ({holder.part})" if holder.part else ""
+                yield Finding(
+                    NOTE,
+                    "in use",
+                    f"{folder}{what}: by process {holder.process or '?'} on {holder.host or '?'}",
+                    "wait for it or stop it: a second run is refused",
+                )
+    for place in dict.fromkeys(existing(folder) for folder in outputs(situation)):
+        if os.access(place, os.W_OK | os.X_OK):
+            yield _lock(place)
+        else:
+            yield Finding(NOTE, "locks", f"{UNKNOWN}{place} cannot be written to")
+
+
+def _lock(place: Path) -> Finding:
+    """A record lock that another process is to be kept out by."""
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            program = f"import fcntl; fcntl.lockf({file.fileno()}, fcntl.LOCK_EX | fcntl.LOCK_NB)"
+            other = subprocess.run([sys.executable, "-S", "-c", program], pass_fds=[file.fileno()], capture_output=True)
+    except OSError as error:
+        if no_record_locks(error):
+            text = f"{place} has no POSIX record locks ({errno.errorcode.get(error.errno, error.errno)}): a file with a heartbeat keeps others out, and after a kill a minute passes before the next run may start"
+            return Finding(NOTE, "locks", text)
+        return Finding(
+            PROBLEM,
+            "locks",
+            f"{place}: a file cannot be locked ({error.strerror}): runs are refused",
+            "pass an --output_dir on another file system",
+        )
+    kind = filesystem(place)
+    if not other.returncode:
+        return Finding(
+            PROBLEM,
+            "locks",
+            f"{place} ({kind}) grants a lock twice: two runs could write to one folder",
+            "run one at a time, or pass an --output_dir on another file system",
+        )
+    if kind.startswith(SHARED):
+        return Finding(
+            NOTE,
+            "locks",
+            f"{place} ({kind}) has them on this machine; {UNKNOWN}whether other machines see them",
+            "do not start two runs in one folder from two machines unless it is mounted with flock or global locks",
+        )
+    return Finding(OK, "locks", f"{place} ({kind or 'file system unknown'}) has POSIX record locks")
+
+
+def filesystem(place: Path) -> str:
+    """The type of the file system that `place` is on; "" if it is not known."""
+    device, best = place.stat().st_dev, ""
+    try:
+        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            fields, _, rest = line.partition(" - ")
+            if fields.split()[2] == f"{os.major(device)}:{os.minor(device)}":
+                best = rest.split()[0]
+    except (OSError, IndexError):
+        pass
+    return best
