@@ -19,7 +19,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.inference.test_samplers import assert_no_engine_left, engines, vllm_run
 from tests.support import tiny_models
 from tests.support.ray_runs import RAY, TRANSLATED, Driver, differences, running_cluster, small_command, token, workers
 from tests.support.runs import ROOT, in_process, lines_in
@@ -443,32 +442,7 @@ def test_signals_to_all_processes(command, one, tmp_path, number, code):
     assert differences(tmp_path, one) == []
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_vllm_in_a_worker(gemma, tmp_path, monkeypatch):
-    """This project's sampler on vLLM (CPU build), Gemma 3 270M, a worker killed in the middle: the files of one process."""
-    pytest.importorskip("vllm", reason="vLLM is not installed here (scripts/setup.sh tries)")
-    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    before, answers = engines(), tmp_path / "many" / "Basque_answers.jsonl"
-    flags = ("--dtype", "float32", "--number_of_instructions", 16)
-    script_in({}, "datagen.py", *vllm_run(gemma, tmp_path / "one"), *flags)
-    driver = Driver("datagen.py", *vllm_run(gemma, tmp_path / "many"), *flags, workers=1)
-    assert driver.wait_for(lambda: lines_in(answers) > 3)
-    driver.workers()[0].kill()
-    code, err = driver.ended(600)
-    assert code == 0 and "was lost" in err and "Traceback" not in err, err
-    assert differences(tmp_path / "many", tmp_path / "one") == []
-    assert_no_engine_left(before)
-
-
 # A cluster that runs already
-
-
-def wait_until(reached, seconds: float = 300) -> None:
-    until = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def free_cores(environment: dict[str, str]) -> float:
@@ -488,6 +462,7 @@ def script_in(environment: dict[str, str], *command, exit_code: int = 0) -> subp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("environment", [{"RAY_AUTH_MODE": "disabled"}, token()], ids=["no token", "token"])
 def test_a_running_cluster(environment, pairs, command, one, tmp_path):
     """It is joined, does the work, and goes on as it was; without its token it is not."""
@@ -518,23 +493,6 @@ def test_a_running_cluster(environment, pairs, command, one, tmp_path):
         # More than it has room for
         err = script_in(environment, *clean, tmp_path / "refused", "--num_workers", 5, exit_code=2).stderr
         assert "the Ray cluster has room for 4 workers (4 cores), fewer than the 5 of --num_workers" in err
-
-
-@pytest.mark.slow
-def test_a_cluster_that_goes_on_after_a_killed_command(command, one, tmp_path):
-    """Its workers are ended by Ray; the command is resumed."""
-    answers = tmp_path / "out" / "Basque_answers.jsonl"
-    with running_cluster(RAY_AUTH_MODE="disabled") as (head, environment):
-        words = [sys.executable, *map(str, ("datagen.py", *command, *RAY, "--output_dir", tmp_path / "out"))]
-        process = subprocess.Popen(words, cwd=ROOT, env=os.environ | environment, stderr=subprocess.PIPE)
-        wait_until(lambda: lines_in(answers) > 5 or process.poll() is not None)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        wait_until(lambda: workers(head.pid) == [], 30)
-        assert free_cores(environment) == 4
-        script_in(environment, *words[1:])
-    assert differences(tmp_path / "out", one) == []
 
 
 # main.py

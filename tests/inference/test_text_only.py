@@ -92,5 +92,6 @@ def test_vllm_loads_no_vision_tower(multimodal, monkeypatch):
     assert names and not [name for name in names if any(part in name for part in PARTS)]
     assert all("language_model" in name for name in names)
     transformers = inference.load("hf", ModelSettings(multimodal, dtype="float32"))
-    assert found == greedy(transformers)
+    # At the end of a text vLLM leaves out bytes of an unfinished character, for which transformers writes U+FFFD.
+    assert found == {name: [text.rstrip("\ufffd") for text in texts] for name, texts in greedy(transformers).items()}
     transformers.close()

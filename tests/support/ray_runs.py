@@ -86,8 +86,8 @@ def token() -> dict[str, str]:
 class Driver:
     """A script with --distributed ray, in a process and a session of its own."""
 
-    def __init__(self, *command, workers: int = 2):
-        words = [sys.executable, *map(str, (*command, "--distributed", "ray", "--num_workers", workers))]
+    def __init__(self, *command):
+        words = [sys.executable, *map(str, (*command, *RAY))]
         self.process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
         self.seen: set[psutil.Process] = set()  # what it has started
 
