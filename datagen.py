@@ -226,7 +226,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--dedup_prefilter",
-        **choice(PREFILTERS, "exact", "which kept paragraphs ROUGE-L is computed with; part of the settings"),
+        **choice(PREFILTERS, "exact", "how the kept paragraphs to compare by ROUGE-L are found; part of the settings"),
     )
     add(
         "--splitter",

@@ -158,9 +158,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_shard_flags(add)
     add(
         "--num_workers",
-        **count(1, "number of worker processes [one per core, with --distributed of the whole cluster]"),
+        **count(1, "number of worker processes [one per core; with --distributed, per core of the cluster]"),
     )
-    add("--distributed", **choice(distributed.SCHEDULERS, None, "run them over the nodes of a cluster", "off"))
+    add(
+        "--distributed",
+        **choice(distributed.SCHEDULERS, None, "run the worker processes on the nodes of a cluster", "off"),
+    )
     return parser
 
 

@@ -163,7 +163,7 @@ def build_parser() -> Parser:
         type=int_range(0),
         default=1024,
         metavar="TOKENS",
-        help="compute the loss, and its gradients, for so many tokens at a time: less memory for the same loss; 0: all at once",
+        help="compute the loss and its gradients for this many tokens at a time: less memory, the same loss; 0: all at once",
     )
     add("--deepspeed", metavar="JSON", help="DeepSpeed configuration; or launch with configs/zero3.yaml")
 

@@ -37,7 +37,7 @@ def merge_runs(args: argparse.Namespace, command: list[str], works: list[shards.
     configs = configurations(args)
     sources = {config.folder(model): config.test_set.sources for config in configs for model in configs[0].models}
     if others := sorted(sources.keys() - {args.output_dir / work.folder for work in works}):
-        logger.warning(f"no shard has begun {', '.join(map(str, others))}: run the shards again")
+        logger.warning(f"no shard has started {', '.join(map(str, others))}: run the shards again")
         return False
     for work in works:
         folder = args.output_dir / work.folder

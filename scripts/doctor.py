@@ -1,4 +1,4 @@
-"""Look for what would stop a run on this machine, or make it slow, before it starts.
+"""Check, before a run starts, what would stop it on this machine or make it slow.
 
     python scripts/doctor.py
     python scripts/doctor.py configs/runs/topxgen.yaml
@@ -6,8 +6,8 @@
 
 Python, GPUs and driver, packages, COMET's environment; with a run file, an experiment or rounds also memory for the models, disk,
 file locks, models and data that are missing, access to gated ones, and hours and cost of each stage. Each problem has a remedy.
-What cannot be found out is said to be unknown. It writes nothing but a file without a name, downloads nothing, and with
-HF_HUB_OFFLINE=1 asks no network. Exit code 0: no problem; 1: at least one. docs/cluster.md explains the arithmetic.
+What cannot be determined is reported as unknown. It downloads nothing, leaves no file, and uses no network with
+HF_HUB_OFFLINE=1. Exit code 0: no problem; 1: at least one. docs/cluster.md explains the arithmetic.
 """
 
 import argparse

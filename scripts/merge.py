@@ -1,25 +1,26 @@
-"""Make one run of the shards of a run (--num_shards): what one process would have left, in the directory itself.
+"""Merge the shards of a run (--num_shards) into its output directory, as if one process had written it.
 
     python scripts/merge.py outputs/gemma
     python scripts/merge.py outputs/gemma outputs/translations
     python scripts/merge.py outputs/gemma --stages generate
 
-Shards stay as they are, and no model is asked or loaded. What is equal to one run's:
+Shards are not changed, and no model is loaded. What is equal to the files of one process:
 
 - generation: paragraphs and rejects, byte for byte, up to the first prompt that no shard has answered; after it the same order
-  without the prompts that are missing. Near-duplicates are judged anew, with the texts of all shards. The responses are those of one
-  run and more, in the order of the prompts.
+  without the missing prompts. Near-duplicates are found anew among the texts of all shards. Responses: all of them, and possibly
+  more, in the order of the prompts.
 - translations: the pairs in the order of the paragraphs; byte for byte those of one run if the shards translated the merged
-  paragraphs (--stages translate after a merge), else up to what other sentences in a batch change. The same is true of scores.
+  paragraphs (--stages translate after a merge), else with the differences that other batches can make. The same holds for scores.
 - decontamination, main.py: all files, byte for byte, but for commands and times in manifests and reports.
 
-Shards that are missing or not finished are named, with the command that finishes them: merge again after it, the result is that of
-merging once at the end. The directory is a run as any other, which datagen.py goes on with; so do shards, also with another
---num_shards or a larger --number_of_instructions.
+Missing and unfinished shards are listed with the command that finishes them; merge again after it, with the same result as merging
+once at the end. The merged directory is an ordinary run that datagen.py can continue; so can shards, even with another --num_shards
+or a larger --number_of_instructions.
 """
 
 import argparse
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -161,6 +162,8 @@ def _locked(folder: Path, works: list[shards.Work], parts: list[str]) -> Iterato
 
 
 def merge(args: argparse.Namespace) -> int:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each shard has files and locks that are open at a time
     complete = True
     for root in args.directories:
         if not root.is_dir():

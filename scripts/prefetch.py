@@ -5,9 +5,9 @@
     source /shared/topxgen/env.sh    # in a job on a node without internet
 
 Models, tokenizers, data sets, metrics and sacreBLEU's tokenizers: of each repository only the files that are used, of data
-sets the languages of the run. Every file is compared with the size and digest that the Hub lists. Started again, it goes on with
-what is missing. What cannot be had, such as a gated repository whose terms are not accepted, is listed at the end, all at
-once. The folder has the layout of HF_HOME and may be copied to another machine. Experiments and rounds are run files, too.
+sets the languages of the run. Every file is compared with the size and digest that the Hub lists. If interrupted, run it again: it
+continues with what is missing. What cannot be downloaded, such as a gated repository whose terms are not accepted, is listed at
+the end, all at once. The folder has the layout of HF_HOME and may be copied to another machine. Experiments and rounds are run files, too.
 """
 
 import argparse
@@ -34,13 +34,13 @@ def build_parser() -> Parser:
         "--folder",
         type=Path,
         metavar="DIR",
-        help="where to, in the layout of HF_HOME [$HF_HOME, else ~/.cache/huggingface]",
+        help="folder to download to, in the layout of HF_HOME [$HF_HOME, else ~/.cache/huggingface]",
     )
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
         help="values instead of the files': name=value of one at the top, section.flag=value",
     )  # fmt: skip
-    parser.add_argument("--check", **FLAG, help="download nothing and ask no network: say what is missing")
+    parser.add_argument("--check", **FLAG, help="only list what is missing, without a network")
     parser.add_argument("--hashes", **FLAG, help="--check: also read each file and compare its digest")
     return parser
 
@@ -97,7 +97,7 @@ def report(rows: list[Asset], problems: dict[str, str]) -> int:
 
 
 def main() -> int:
-    return run_main(build_parser(), run, "what is downloaded is kept; start again to go on")
+    return run_main(build_parser(), run, "downloaded files are kept; re-run to continue")
 
 
 if __name__ == "__main__":

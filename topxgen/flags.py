@@ -58,14 +58,14 @@ def add_shard_flags(add) -> None:
         "--num_shards",
         type=shard_count,
         metavar="N",
-        help="do one of N parts of the work, each in a folder of its own in OUTPUT_DIR/shards; scripts/merge.py makes one run of them; "
-        "slurm: as many as the array has tasks [no shards]",
+        help="split the work into N shards and do one of them, in a folder of its own in OUTPUT_DIR/shards; scripts/merge.py merges them; "
+        "slurm: the number of tasks of the SLURM array [no shards]",
     )
     add(
         "--shard_index",
         type=int_range(0, MAX_SHARDS - 1),
         metavar="I",
-        help="which part, from 0 to N - 1 [in a SLURM array of N tasks: that of the task]",
+        help="which shard, from 0 to N - 1 [in a SLURM array: the place of the task in the array]",
     )
 
 
@@ -120,7 +120,7 @@ def add_model_flags(add) -> None:
         "--data_parallel_size",
         type=engines,
         metavar="N",
-        help="vllm and hf: copies of the model that work side by side, each in a process and on GPUs of its own; auto: for vllm as "
+        help="vllm and hf: copies of the model, each in its own process and on its own GPUs; auto: for vllm as "
         "many as the visible GPUs have room for, else 1; decides the speed, not the results [auto]",
     )
     add(
@@ -146,7 +146,7 @@ def add_distributed_flags(add) -> None:
         **choice(
             distributed.SCHEDULERS,
             None,
-            "run models that are not an API's in workers over the nodes of a cluster",
+            "run all models but those of APIs in workers on the nodes of a cluster",
             "off",
         ),
     )

@@ -56,7 +56,7 @@ run() {
     wait "$child" || status=$?
     if [ -n "$asked" ]; then # a trap has ended `wait`
         timeout "${LEAVE_SECONDS:-90}" tail --pid="$child" -f /dev/null || {
-            log "it does not stop"
+            log "the command does not stop"
             stop
         }
         wait "$child" || again=$?

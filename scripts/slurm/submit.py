@@ -1,11 +1,11 @@
-"""Submit the stages of a run file to SLURM: arrays for stages with shards, a job that merges them, each job after the one before.
+"""Submit the stages of a run file to SLURM: arrays for stages with shards, jobs that merge them, each job after the one before.
 
     python scripts/slurm/submit.py run.yaml --dry_run
     python scripts/slurm/submit.py run.yaml
     squeue --me
 
-The section `slurm` of the file says what jobs ask for. Stages that are complete are left out. When a job has failed, the jobs
-behind it are cancelled: its log says why. Submit again, and only what is missing runs. docs/cluster.md has more.
+The section `slurm` of the file says what the jobs request. Complete stages are left out. When a job fails, the jobs that depend on
+it are cancelled; its log says why. Submit again, and only what is missing runs. Details: docs/cluster.md.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def build_parser() -> Parser:
         "--python", default=sys.executable, metavar="PROGRAM",
         help="the Python of the jobs, which all nodes must see [the one that runs this command]",
     )  # fmt: skip
-    parser.add_argument("--allow_incomplete", **FLAG, help="go on after a stage that finished with exit code 3")
+    parser.add_argument("--allow_incomplete", **FLAG, help="continue after a stage that finished with exit code 3")
     parser.add_argument("--dry_run", **FLAG, help="print the scripts of the jobs; submit and write nothing")
     return parser
 
@@ -91,7 +91,7 @@ def _summary(jobs: list[slurm.Job], planned: list[slurm.Planned]) -> str:
 
 
 def main() -> int:
-    return run_main(build_parser(), run, "submit again to go on")
+    return run_main(build_parser(), run, "submit again to continue")
 
 
 if __name__ == "__main__":

@@ -147,4 +147,4 @@ def test_a_direction_that_no_shard_has_begun(copied, tiny_lm, monkeypatch):
         path.write_text(json.dumps(note))
     monkeypatch.setattr(inference, "load", lambda *_: pytest.fail("a model was loaded"))
     said = merge(copied, check=3)
-    assert "no shard has begun" in said and "English_to_Spanish" in said
+    assert "no shard has started" in said and "English_to_Spanish" in said

@@ -240,7 +240,10 @@ def silent():
             r"no Ray cluster answers at RAY_ADDRESS 127\.0\.0\.1:1 \(Connection refused\): start it, or unset",
         ),
         ("SILENT", r"no Ray cluster answers at .* \(timed out\)"),
-        ("ray://head:10001", "is of Ray Client, which cannot be used here: run the command on a node of the cluster"),
+        (
+            "ray://head:10001",
+            "is an address of Ray Client, which is not supported: run the command on a node of the cluster",
+        ),
         ("head", "is neither HOST:PORT nor auto"),
         ("head:port", "is neither HOST:PORT nor auto"),
     ],
@@ -365,7 +368,7 @@ def test_a_worker_that_would_score_or_translate_otherwise(tiny_nllb, tmp_path):
     settings = TranslatorSettings(nllb_name_or_path=tiny_nllb, nllb_compute_type="float32", cache_dir=str(tmp_path))
     decided = {"nllb_name_or_path": tiny_nllb, "nllb_engine": "ctranslate2", "nllb_compute_type": "int8"}
     with pytest.raises(
-        UsageError, match=r"a worker would translate by .*float32.* and the process that was started says .*int8"
+        UsageError, match=r"a worker would translate with the settings .*float32.*, not with those of the run, .*int8"
     ):
         translating._loaded("nllb", settings, decided)
 

@@ -202,7 +202,7 @@ def test_without_a_hub_one_line_in_seconds(run_file, tmp_path):
     result = prefetch(None, run_file, "--folder", tmp_path / "folder")
     assert result.returncode == 2 and time.monotonic() - began < 40
     (line,) = result.stderr.splitlines()
-    assert "http://127.0.0.1:9 cannot be reached (ConnectError" in line and "--check says without it" in line
+    assert "http://127.0.0.1:9 cannot be reached (ConnectError" in line and "--check lists what is missing" in line
     offline = prefetch(None, run_file, "--folder", tmp_path / "folder", HF_HUB_OFFLINE="1")
     assert offline.returncode == 2 and "HF_HUB_OFFLINE is set: unset it" in offline.stderr
 
@@ -357,5 +357,5 @@ def test_a_disk_that_is_too_small_is_said_before_the_download(run_file, tmp_path
     sitecustomize.parent.mkdir()
     sitecustomize.write_text("import shutil\nshutil.disk_usage = lambda path: shutil._ntuple_diskusage(10, 10, 5)\n")
     result = prefetch(hub, run_file, "--folder", tmp_path / "folder", PYTHONPATH=str(sitecustomize.parent))
-    assert result.returncode == 2 and "are to be downloaded; pass a --folder on a larger disk" in result.stderr
+    assert result.returncode == 2 and "must be downloaded; pass a --folder on a larger disk" in result.stderr
     assert not [path for path in hub.sent if path.endswith(".safetensors")]

@@ -70,13 +70,13 @@ MISTAKES = [
     ("slurm: {extra: [constraint=a100]}", "write options of sbatch, such as [--constraint=a100]"),
     ('slurm: {extra: ["--comment=a\\nrm -rf /"]}', "write options of sbatch"),
     ("slurm: {warning: 5}", "warning is 5, not a whole number from 60 to 65535"),
-    ("slurm: {time: 3}", "with time 3 a job of decontamination is told to stop when it starts, 120 s (warning) and up to 60 s"),
-    (f"{TRAIN}}}\nslurm: {{gres: none, time: 1:00:00, train: {{time: 11:00}}}}", "with time 11:00 a job of train is told to stop"),
+    ("slurm: {time: 3}", "with time 3 a job of decontamination gets its signal to stop as it starts, 120 s (warning) and up to 60 s"),
+    (f"{TRAIN}}}\nslurm: {{gres: none, time: 1:00:00, train: {{time: 11:00}}}}", "with time 11:00 a job of train gets its signal to stop"),
     ("slurm: {decontamination: {time: 0-0:03}}", "with time 0-0:03 a job of decontamination"),
-    (f"{DATAGEN}}}", "section slurm: generate loads m and needs gres, its GPUs"),
-    (f"{DATAGEN}, inference_api: openai, use_nllb: true}}", "translate loads facebook/nllb-200-3.3B and needs gres"),
+    (f"{DATAGEN}}}", "section slurm: generate loads m: set its gres"),
+    (f"{DATAGEN}, inference_api: openai, use_nllb: true}}", "translate loads facebook/nllb-200-3.3B: set its gres"),
     (f"{TRAIN}}}\nslurm: {{gres: gpu:4, train: {{nodes: 2}}}}", "train on 2 nodes needs launcher: [accelerate, launch"),
-    ("main: {model_name_or_path: m, tgt: Basque}", "main loads m and needs gres"),
+    ("main: {model_name_or_path: m, tgt: Basque}", "main loads m: set its gres"),
     ("rounds: 2", "run.yaml has rounds, whose stages depend on results: submit it as one job"),
     ("slrum: {gres: gpu:1}", "slrum is neither a section nor a flag, and nothing refers to it (did you mean slurm?)"),
 ]  # fmt: skip
@@ -102,7 +102,7 @@ def test_times_that_are_long_enough(place):
 def test_a_folder_that_a_script_cannot_have(place):
     write(place, CHECKED)
     result = submit("--set", "output_dir=a%b", "--dry_run")
-    assert result.returncode == 2 and "SLURM does not take such a path" in result.stderr
+    assert result.returncode == 2 and "SLURM does not accept this path" in result.stderr
 
 
 def test_without_slurm_nothing_is_submitted(place, monkeypatch):

@@ -92,7 +92,7 @@ def _index_in_array(environ: Mapping[str, str], count: int) -> int:
     steps = (last - first) // (count - 1) if last is not None and count > 1 else 1
     if tasks != count or (last is not None and first + steps * (count - 1) != last) or (task - first) % steps:
         raise UsageError(
-            f"the tasks of this SLURM array are not {count} at equal distances, so that a task's number does not tell its shard: pass "
+            f"the tasks of this SLURM array are not {count} at equal distances, so that a task's number does not determine its shard: pass "
             "--num_shards as a number, and --shard_index"
         )
     return (task - first) // steps
@@ -161,7 +161,7 @@ def works(output_dir: Path) -> list[Work]:
         for path in sorted(root.rglob("shard_*_*.json")):
             if (match := _NOTE_NAME.fullmatch(path.name)) is None:
                 continue
-            note = read_json(path, Note, "remove it: running the shard again writes it")
+            note = read_json(path, Note, "remove it; the shard writes it when it is run again")
             if note["shard"] != shard.name:
                 raise UsageError(
                     f"{root} is a copy of shard {note['shard']} ({path.name}); remove it, or rename it to that"

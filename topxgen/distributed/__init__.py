@@ -16,7 +16,7 @@ from topxgen.common.registry import Choice, load_choice
 SCHEDULERS: dict[str, Choice] = {
     "ray": Choice(
         "topxgen.distributed.ray_pool:RayPool",
-        "Ray, on the cluster of RAY_ADDRESS (auto: the one that this node belongs to), else on this machine alone",
+        "Ray, on the cluster at RAY_ADDRESS (auto: the one that this node belongs to) or, if it is not set, on this machine alone",
     ),
 }
 CAPACITY = 2  # calls that a worker takes in at a time: one in work and one to follow

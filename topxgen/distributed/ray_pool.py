@@ -174,7 +174,7 @@ class RayPool(Pool):
         if max([self._lost_loading, *(self._lost[id(call)] for call in calls)]) >= MAX_LOSSES:
             raise UsageError(
                 f"{MAX_LOSSES} Ray workers were lost one after the other {'as they loaded' if loading else 'with the same work'} "
-                f"({_why(error)}), probably out of memory; what is finished is on disk: pass a smaller --num_workers or model, and "
+                f"({_why(error)}), probably out of memory; finished work is on disk: pass a smaller --num_workers or model, and "
                 "re-run the same command to resume"
             )
         self._waiting.extendleft(reversed(calls))
@@ -206,7 +206,7 @@ def share(nodes: Sequence[dict[str, float]], plan: Plan) -> tuple[int, int, int]
     gpus = [int(node.get("GPU", 0)) for node in nodes]
     if plan.gpus and any(gpus):
         room, cores, of_each = sum(number // plan.gpus for number in gpus), 1, plan.gpus
-        have = f"{sum(gpus)} GPUs on {len(nodes)} nodes, and a worker takes {plan.gpus} of one node"
+        have = f"{sum(gpus)} GPUs on {len(nodes)} nodes, and a worker needs {plan.gpus} on one node"
     else:
         room, of_each = sum(cpus), 0
         have = f"{room} cores"
@@ -230,7 +230,7 @@ def check_address(address: str) -> str:
         return address
     if address.startswith("ray://"):
         raise UsageError(
-            f"RAY_ADDRESS {address} is of Ray Client, which cannot be used here: run the command on a node of the cluster, with "
+            f"RAY_ADDRESS {address} is an address of Ray Client, which is not supported: run the command on a node of the cluster, with "
             "RAY_ADDRESS=auto"
         )
     if address == "auto":

@@ -151,7 +151,7 @@ class Fetcher:
         free = shutil.disk_usage(self.folder).free
         if wanted > free:
             raise UsageError(
-                f"{self.folder} has {free / 1e9:.1f} GB free, and {wanted / 1e9:.1f} GB are to be downloaded; pass a --folder on a "
+                f"{self.folder} has {free / 1e9:.1f} GB free, but {wanted / 1e9:.1f} GB must be downloaded; pass a --folder on a "
                 "larger disk"
             )
 
@@ -255,7 +255,7 @@ def explained(error: Exception, asset: Asset) -> str:
         return f"there is no {page}, or it is private and HF_TOKEN does not open it"
     if isinstance(error, UsageError):
         return str(error)
-    return f"{reason(error)}; start again to go on"
+    return f"{reason(error)}; re-run to continue"
 
 
 def _check_connection() -> None:
@@ -269,7 +269,7 @@ def _check_connection() -> None:
     except Exception as error:  # of the HTTP client, a proxy, TLS
         raise UsageError(
             f"{constants.ENDPOINT} cannot be reached ({reason(error)}); run this on a machine with internet, such as the login node; "
-            "--check says without it what is missing"
+            "--check lists what is missing without a network"
         ) from None
 
 
@@ -325,7 +325,7 @@ def environment() -> str:
     lines = [f'export {name}="{value}"' for name, value in VARIABLES.items()]
     return "\n".join(
         [
-            "# Source it in jobs on nodes without internet; scripts/prefetch.py wrote it. The folder may be copied or moved.",
+            "# Written by scripts/prefetch.py; source it in jobs on nodes without internet. The folder may be copied or moved.",
             'export HF_HOME="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")" && pwd)"',
             *lines,
             '[ -w "$HF_HOME" ] || export HF_DATASETS_CACHE="${HF_DATASETS_CACHE:-${TMPDIR:-/tmp}/datasets-$USER}"',

@@ -96,7 +96,7 @@ def resources(file: RunFile) -> tuple[dict[str, Resources], str | None]:
     section = file.shared_value(SLURM) or {}
     where = f"{file.path}, section {SLURM}"
     if not isinstance(section, dict):
-        raise UsageError(f"{where} is not a mapping; write what jobs ask for, such as {{partition: gpu, gres: gpu:1}}")
+        raise UsageError(f"{where} is not a mapping; write what jobs request, such as {{partition: gpu, gres: gpu:1}}")
     for kind in KINDS:
         if not isinstance(section.get(kind), dict | None):
             raise UsageError(f"{where}: {kind} is not a mapping, such as {{gres: gpu:1, time: 10:00:00}}")
@@ -223,14 +223,14 @@ def jobs(file: RunFile, commands: Iterable[Command], python: str, run: Sequence[
                 job = replace(job, resources=replace(job.resources, gres=job.resources.gres or gres))
             if model and job.resources.gres is None:
                 raise UsageError(
-                    f"{file.path}, section {SLURM}: {job.kind} loads {model} and needs gres, its GPUs: {job.kind}: {{gres: gpu:1}}, say, or "
-                    f"{NO_GPU} for the CPU"
+                    f"{file.path}, section {SLURM}: {job.kind} loads {model}: set its gres, such as "
+                    f"{job.kind}: {{gres: gpu:1}}, or gres: {NO_GPU} for the CPU"
                 )
             time, warning = job.resources.time, job.resources.warning
             if time and _seconds(time) <= warning + SIGNAL_EARLY_S:
                 raise UsageError(
-                    f"{file.path}, section {SLURM}: with time {time} a job of {job.kind} is told to stop when it starts, {warning} s (warning) "
-                    f"and up to {SIGNAL_EARLY_S} s more before its end; give it more time"
+                    f"{file.path}, section {SLURM}: with time {time} a job of {job.kind} gets its signal to stop as it starts, {warning} s (warning) "
+                    f"and up to {SIGNAL_EARLY_S} s more before its end; set a longer time"
                 )
             launcher = [Path(word).name for word in job.command.launcher[:2]]
             if job.resources.nodes > 1 and launcher != ["accelerate", "launch"]:
@@ -272,9 +272,8 @@ def _sharded(
         line = [*whole, "--num_shards", str(needs.shards), "--shard_index", TASK]
         yield Job(command.name, kind, recorded, command, needs, (("stage", *line),), needs.shards)
         merge = (python, str(ROOT / "scripts/merge.py"), str(_root(command)), "--stages", kind)
-        if (
-            kind == "generate"
-        ):  # near-duplicates of other shards' leave fewer than were asked for: one process adds the others
+        if kind == "generate":
+            # Near-duplicates of other shards' leave fewer than were asked for: one process adds the others.
             lines = (("part", *merge), ("stage", *whole), *last)
             yield Job(f"{command.name}-merge", kind, recorded, command, replace(needs, shards=1, at_once=None), lines)
         else:
@@ -345,9 +344,7 @@ def script(planned: Planned, folder: Path, title: str, allow_incomplete: bool = 
     job, logs = planned.job, folder.absolute() / RECORDS / FOLDER / "logs"
     for path in (Path.cwd(), logs):
         if _UNSAFE.search(str(path)):
-            raise UsageError(
-                f"{path}: SLURM does not take such a path as it is; use one without %, quotes and backslashes"
-            )
+            raise UsageError(f"{path}: SLURM does not accept this path; use one without %, quotes and backslashes")
     array = ()
     if job.shards:
         limit = f"%{job.resources.at_once}" if job.resources.at_once else ""

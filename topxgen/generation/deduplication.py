@@ -48,6 +48,6 @@ def recall(config, language: str) -> dict[str, dict[str, int]]:
     share = f" ({found / (found + missed):.1%})" if found + missed else ""
     logger.info(
         f"generate: {language}: --dedup_prefilter {args.dedup_prefilter} found {found} of {found + missed} near-duplicates{share} of "
-        f"{len(sample)} paragraphs that were also compared exactly with all"
+        f"{len(sample)} paragraphs that were also compared exactly with all others"
     )
     return {RECALL: {"found": found, "missed": missed}}

@@ -214,8 +214,8 @@ def merge_translations(config, works: list[shards.Work]) -> bool:
         without = 0 if left else _left_to_do(layout, stage, name, finished[0]["settings"])
         if without:
             logger.warning(
-                f"{name}: {without} paragraphs that no shard has had are left to {stage}: datagen.py with the same flags without "
-                "--num_shards and --shard_index goes on with them"
+                f"{name}: {without} paragraphs are in no shard; to {stage} them, run datagen.py with the same flags without "
+                "--num_shards and --shard_index"
             )
         if left or without:
             complete = False

@@ -69,7 +69,7 @@ def _loaded(name: str, settings: TranslatorSettings, decided: dict):
     translator = create(name, settings)
     if translator.settings != decided:
         raise UsageError(
-            f"a worker would translate by {translator.settings}, and the process that was started says {decided}: all nodes must see the "
+            f"a worker would translate with the settings {translator.settings}, not with those of the run, {decided}: all nodes must see the "
             "same models"
         )
     translator.load()
