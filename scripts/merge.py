@@ -20,6 +20,7 @@ or a larger --number_of_instructions.
 
 import argparse
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -161,6 +162,8 @@ def _locked(folder: Path, works: list[shards.Work], parts: list[str]) -> Iterato
 
 
 def merge(args: argparse.Namespace) -> int:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each shard has files and locks that are open at a time
     complete = True
     for root in args.directories:
         if not root.is_dir():

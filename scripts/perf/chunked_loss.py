@@ -60,7 +60,9 @@ def shown(result: dict) -> str:
 
 def in_process(way: str, chunk: int) -> dict:
     command = [sys.executable, *sys.argv, "--only", way, str(chunk)]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+    return json.loads(
+        subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip().split("\n")[-1]
+    )
 
 
 def measure(args, way: str, chunk: int) -> dict:

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from coordinator import DUPLICATES, SPREAD, VOCABULARY, WORDS
 
+from topxgen.common.lines import split_lines
 from topxgen.text.near_duplicates import PREFILTERS, NearDuplicates
 
 
@@ -53,7 +54,7 @@ class MixedLines:
     """Paragraphs with the words of a file in about their frequencies, each a function of its number."""
 
     def __init__(self, path: Path):
-        self._lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        self._lines = [line.split() for line in split_lines(path.read_text(encoding="utf-8")) if line.strip()]
         self._words = [word for line in self._lines for word in line]
 
     def __call__(self, number: int) -> str:

@@ -133,7 +133,7 @@ def train_py(tiny: bool) -> Figures:
         )
         if result.returncode:
             raise SystemExit(result.stderr[-1500:])
-        log = [json.loads(line) for line in (output / "train_log.jsonl").read_text().splitlines()]
+        log = [json.loads(line) for line in (output / "train_log.jsonl").open()]
         speeds = sorted(entry["tokens_per_second"] for entry in log[3:] if "loss" in entry)
         speed, head = speeds[len(speeds) // 2], config.vocab_size * config.hidden_size
         # Half of the tokens have a loss; attention reaches back half a text of about 110 tokens; adapters are under 1 %.

@@ -117,7 +117,7 @@ def responses(folder: Path) -> dict[tuple[str, str], str]:
     """By file and id, of a directory without its shards, or of a shard; a last line that a kill has cut is none."""
     found = {}
     for path in (path for pattern in ("*_answers.jsonl", "*/*_answers.jsonl") for path in folder.glob(pattern)):
-        whole = path.read_bytes().rpartition(b"\n")[0].splitlines()
+        whole = path.read_bytes().rpartition(b"\n")[0].split(b"\n")
         found |= {(path.name, record["id"]): json.dumps(record["texts"]) for record in map(json.loads, whole)}
     return found
 

@@ -2,9 +2,11 @@
 
 import json
 import random
+import subprocess
+import sys
 
 from tests.decontamination.test_decontamination import LEAKS, benchmark_dir, data, record  # noqa: F401 (a fixture)
-from tests.support.runs import in_process
+from tests.support.runs import ROOT, in_process, records
 
 
 def decontaminate(folder, benchmarks, *more, check=0):
@@ -109,3 +111,14 @@ def test_a_file_that_was_changed_after_its_run(tmp_path, benchmark_dir):  # noqa
     decontaminate(folder, benchmark_dir, "--num_shards", 2, "--shard_index", 1)
     assert path.read_bytes() == content
     merge(folder)
+
+
+def test_more_shards_than_files_may_be_open(tmp_path, benchmark_dir):  # noqa: F811
+    folder = pairs(tmp_path, count=10)
+    for index in range(10):
+        decontaminate(folder, benchmark_dir, "--num_shards", 10, "--shard_index", index)
+    words = [sys.executable, ROOT / "scripts/merge.py", folder]
+    lines = 'ulimit -Sn 12; exec "$@"'
+    result = subprocess.run(["bash", "-c", lines, "bash", *words], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert len(records(folder / "Basque_translate_filtered.jsonl")) > 0

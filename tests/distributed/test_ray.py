@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import psutil
 import pytest
 
 from tests.support import tiny_models
-from tests.support.ray_runs import RAY, TRANSLATED, Driver, differences, small_command, workers
+from tests.support.ray_runs import RAY, TRANSLATED, Driver, differences, running_cluster, small_command, token, workers
 from tests.support.runs import ROOT, in_process, lines_in
 from topxgen import distributed
 from topxgen.common.errors import UsageError
@@ -439,3 +440,107 @@ def test_signals_to_all_processes(command, one, tmp_path, number, code):
     assert "; finished work is on disk; re-run the same command to resume" in err and "Traceback" not in err
     assert Driver("datagen.py", *command, "--output_dir", tmp_path).ended()[0] in (0, 3)
     assert differences(tmp_path, one) == []
+
+
+# A cluster that runs already
+
+
+def free_cores(environment: dict[str, str]) -> float:
+    """Of a cluster, right now."""
+    code = "import ray; ray.init(log_to_driver=False, logging_level=40); print('\\n', ray.available_resources()['CPU'])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True
+    )
+    return float(result.stdout.split()[-1])
+
+
+def script_in(environment: dict[str, str], *command, exit_code: int = 0) -> subprocess.CompletedProcess:
+    words = [sys.executable, *map(str, command)]
+    result = subprocess.run(words, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+    assert result.returncode == exit_code, result.stderr
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("environment", [{"RAY_AUTH_MODE": "disabled"}, token()], ids=["no token", "token"])
+def test_a_running_cluster(environment, pairs, command, one, tmp_path):
+    """It is joined, does the work, and goes on as it was; without its token it is not."""
+    expected = decontaminate(pairs, tmp_path / "one", "--num_workers", 1)
+    clean = ("decontamination.py", "--input_dir", pairs, "--benchmarks", "udhr", *RAY, "--output_dir")
+    with running_cluster(**environment) as (head, environment):
+        by_name = environment | {"RAY_ADDRESS": "auto"}
+        script_in(by_name, *clean, tmp_path / "many")
+        found = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "many").glob("*.jsonl")
+        }
+        assert found == expected
+        result = script_in(environment, "datagen.py", *command, *RAY, "--output_dir", tmp_path / "out")
+        assert differences(tmp_path / "out", one) == [] and "(raylet)" not in result.stderr
+        assert head.is_running() and workers(head.pid) == [] and free_cores(environment) == 4
+        if "RAY_AUTH_TOKEN" in environment:
+            for wrong in (secrets.token_hex(32), None):
+                without = environment | {"RAY_AUTH_TOKEN": wrong or "", "HOME": str(tmp_path)}
+                began = time.monotonic()
+                err = script_in(without, *clean, tmp_path / "refused", exit_code=2).stderr
+                last = err.splitlines()[-1]
+                assert (
+                    "error: cannot join the Ray cluster at" in last
+                    and "RAY_AUTH_TOKEN must be those of the cluster" in last
+                )
+                assert "Traceback" not in err
+                assert time.monotonic() - began < 60
+        # More than it has room for
+        err = script_in(environment, *clean, tmp_path / "refused", "--num_workers", 5, exit_code=2).stderr
+        assert "the Ray cluster has room for 4 workers (4 cores), fewer than the 5 of --num_workers" in err
+
+
+# main.py
+
+
+MAIN = {
+    "CompTra": ("--steps", 1, "--method_divide", "llm", "--number_of_subproblems", 2, "--max_new_tokens_divide", 24),
+    "beams": ("--num_beams", 3, "--num_return_sequences", 2),
+    "sampling": ("--num_return_sequences", 3, "--temperature", 0.8, "--selection_method", "chrf"),
+    "adapter": (),
+    "nllb": (),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MAIN)
+def test_translations_of_main_py(name, tiny_lm, tiny_nllb, tmp_path):
+    """Those of one process, also when a worker is killed."""
+    model, flags = tiny_lm, ("--tgt", "Basque", "--max_samples", 8, "--dataset_name_or_path", "udhr", *MAIN[name])
+    if name == "nllb":
+        flags = (
+            *flags, "--method_translate", "nllb", "--nllb_name_or_path", tiny_nllb, "--nllb_compute_type", "float32", "--k", 0,
+            "--cache_dir", tmp_path / "cache",
+        )  # fmt: skip
+    else:
+        if name == "adapter":
+            model = tmp_path / "adapter"
+            tiny_models.adapter_of(tiny_lm, model, ["q_proj", "v_proj"])
+        flags = (
+            *flags, "--model_name_or_path", model, "--inference_api", "hf", "--dtype", "float32", "--k", 2, "--prompt_style", "raw",
+            "--max_new_tokens", 24, "--max_new_tokens_merge", 24,
+        )  # fmt: skip
+    script_in({}, "main.py", *flags, "--output_dir", tmp_path / "one")
+    driver = Driver("main.py", *flags, "--output_dir", tmp_path / "many")
+    if name == "CompTra":
+        assert driver.wait_for(lambda: any(map(lines_in, (tmp_path / "many").rglob("*answers*"))))
+        driver.workers()[0].kill()
+    code, err = driver.ended()
+    assert code == 0 and ("was lost" in err) == (name == "CompTra"), err
+    found = [
+        {str(path.relative_to(tmp_path / folder)): sorted_lines(path) for path in (tmp_path / folder).rglob("*.jsonl")}
+        for folder in ("one", "many")
+    ]
+    assert any(name.endswith("translate_0.jsonl") for name in found[0])
+    assert found[0] == found[1]
+
+
+def sorted_lines(path: Path) -> list[bytes]:
+    """Answers are written as they arrive."""
+    lines = path.read_bytes().splitlines()
+    return sorted(lines) if "answers" in path.name else lines

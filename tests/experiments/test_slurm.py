@@ -466,7 +466,7 @@ def test_training_on_two_nodes(here, cluster, tiny_lm, monkeypatch):
     assert result.returncode == 0, result.stderr
     assert submit().returncode == 0
     (number,) = (job["id"] for job in last_jobs(here))
-    cluster.wait(lambda: list(here.glob("out/train/checkpoint-10/checkpoint_files.json")), 120)
+    cluster.wait(lambda: list(here.glob("out/train/checkpoint-10/checkpoint_files.json")), 300)
     cluster.call("scancel", "--signal=USR1", "--batch", number)
     assert end(cluster, number, 240) == {str(number): "COMPLETED"}, log(here)
     said = log(here)

@@ -125,4 +125,24 @@ def test_candidates_are_the_same_on_each_machine(exact_at_first):
     assert len(kept._index._common) < 400, "words of a few texts are not common"
 
 
+def test_scripts_without_spaces(exact_at_first):
+    """All their texts share most characters, but not runs of them: hardly any is a candidate, and altered copies are found."""
+    rng = random.Random(2)
+    characters = [chr(code) for code in range(0xE01, 0xE2F)]
+    vocabulary = ["".join(rng.choices(characters[:20], k=rng.randint(2, 6))) for _ in range(2000)]
+    texts: list[list[str]] = []
+    for number in range(400):
+        words = [vocabulary[int(2000 * rng.random() ** 2)] for _ in range(60)]
+        if number % 10 == 9:
+            words = [word if rng.random() < 0.8 else other for word, other in zip(texts[-7], words, strict=True)]
+        texts.append(words)
+    exact, index, candidates, matches = NearDuplicates(0.7), NearDuplicates(0.7, prefilter="minhash"), 0, []
+    for number, text in enumerate(map("".join, texts)):
+        candidates += len(index._index.candidates(index._words(text).key)) if number >= 200 else 0
+        matches.append((exact.keep(str(number), text), index.keep(str(number), text)))
+    assert candidates < 200 * 5
+    found = [one for one, other in matches if one is not None and one == other]
+    assert len(found) >= 0.9 * sum(one is not None for one, _ in matches) > 20
+
+
 DIGEST = [3540137498, 3575537360, 853733361, 3304247566]

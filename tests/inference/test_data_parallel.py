@@ -20,7 +20,7 @@ from tests.inference.test_samplers import (
     engines,
     vllm_run,
 )
-from tests.support.main_runs import folder_of, options
+from tests.support.main_runs import options
 from tests.support.runs import ROOT, datagen, lines_in, records, script
 from topxgen import inference
 from topxgen.common.errors import UsageError
@@ -386,18 +386,22 @@ def test_two_vllm_engines_end_with_a_killed_parent(gemma, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_vllm_engines_translate_as_one(gemma, tmp_path):
-    """main.py, greedily and by sampling."""
-    for count, temperature in ((8, 0), (8, 0.8)):
-        found = []
-        for size in (1, 2):
-            output = tmp_path / f"{size}-{temperature}"
-            flags = {
-                "inference_api": "vllm",
-                "max_samples": count,
-                "temperature": temperature,
-                "data_parallel_size": size,
-            }
-            script("main.py", *options(gemma, "--output_dir", output, **flags))
-            found.append((folder_of(output, gemma) / "translate_0.jsonl").read_bytes())
-        assert found[0] == found[1]
+@pytest.mark.timeout(1200)  # four engines are loaded
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"steps": 1, "method_divide": "llm", "number_of_subproblems": 2, "max_new_tokens_divide": 48, "max_samples": 4},
+        {"temperature": 0.8, "max_samples": 8},
+    ],
+    ids=["CompTra", "sampling"],
+)
+def test_two_vllm_engines_translate_as_one(gemma, tmp_path, flags):
+    found = []
+    for size in (1, 2):
+        output = tmp_path / str(size)
+        script(
+            "main.py",
+            *options(gemma, "--output_dir", output, **flags, inference_api="vllm", data_parallel_size=size),
+        )
+        found.append({str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*_?.jsonl")})
+    assert found[0] == found[1] and any(name.endswith("translate_0.jsonl") for name in found[0])

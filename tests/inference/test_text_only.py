@@ -76,19 +76,22 @@ def test_an_adapter_is_of_the_language_model_alone(multimodal, tmp_path):
     sampler.close()
 
 
+def parameter_names(model) -> list[str]:
+    return [name for name, _ in model.named_parameters()]
+
+
 @pytest.mark.slow
 def test_vllm_loads_no_vision_tower(multimodal, monkeypatch):
     pytest.importorskip("vllm", reason="vLLM is not installed here (scripts/setup.sh tries)")
-    pytest.importorskip(
-        "torchvision", reason="vLLM reads the configuration of images with torchvision, which its CPU build leaves out"
-    )
+    pytest.importorskip("torchvision", reason="vLLM's class of Gemma 3 with images imports torchvision")
     monkeypatch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")  # to look into the engine's process
     sampler = inference.load("vllm", ModelSettings(multimodal, dtype="float32", max_model_len=256))
-    [names] = sampler._llm.apply_model(lambda model: [name for name, _ in model.named_parameters()])
+    [names] = sampler._llm.apply_model(parameter_names)
     found = greedy(sampler)
     sampler.close()
     assert names and not [name for name in names if any(part in name for part in PARTS)]
     assert all("language_model" in name for name in names)
     transformers = inference.load("hf", ModelSettings(multimodal, dtype="float32"))
-    assert found == greedy(transformers)
+    # At the end of a text vLLM leaves out bytes of an unfinished character, for which transformers writes U+FFFD.
+    assert found == {name: [text.rstrip("\ufffd") for text in texts] for name, texts in greedy(transformers).items()}
     transformers.close()

@@ -1,8 +1,15 @@
 """datagen.py and decontamination.py with --distributed ray in processes of their own, whose workers are killed."""
 
+import os
+import secrets
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -39,6 +46,41 @@ def workers(parent: int | None = None) -> list[psutil.Process]:
         except psutil.NoSuchProcess:
             continue
     return found
+
+
+@contextmanager
+def running_cluster(cpus: int = 4, **environment: str) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
+    """A head node that `ray start` makes, as on a cluster of one's own: its process, and the environment to join it by."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the paths of sockets are limited
+    environment = {"RAY_TMPDIR": str(folder), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **environment}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    words = ("start", "--head", "--block", "--node-ip-address=127.0.0.1", "--port=0", f"--num-cpus={cpus}")
+    words = (*words, "--include-dashboard=false", f"--ray-client-server-port={port}", "--disable-usage-stats")
+    with open(folder / "log", "w", encoding="utf-8") as log:
+        process = psutil.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", *words], env=os.environ | environment, stdout=log, stderr=log
+        )
+        try:
+            for _ in range(600):
+                if "Ray runtime started" in (folder / "log").read_text(encoding="utf-8"):
+                    break
+                assert process.poll() is None, (folder / "log").read_text(encoding="utf-8")
+                time.sleep(0.1)
+            address = (folder / "ray" / "ray_current_cluster").read_text(encoding="utf-8")
+            yield process, environment | {"RAY_ADDRESS": address}
+        finally:
+            started = [process, *(process.children(recursive=True) if process.poll() is None else ())]
+            for one in started:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            psutil.wait_procs(started, 10)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def token() -> dict[str, str]:
+    """What a user sets on all nodes to have Ray ask for a token."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 class Driver:

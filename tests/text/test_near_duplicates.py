@@ -87,6 +87,17 @@ def test_no_bound_skips_a_near_duplicate(threshold):
     assert [texts[i] for i in kept_by_us(texts, threshold, "unicode")] == kept
 
 
+def test_texts_of_more_different_words_than_a_byte_has_values():
+    from rapidfuzz.distance import LCSseq
+
+    rng, words = random.Random(4), [f"w{i}" for i in range(900)]
+    index, texts = NearDuplicates(0.0), [rng.sample(words, 700) for _ in range(4)]
+    for number, text in enumerate(texts[1:]):
+        index.add(str(number), " ".join(text))
+    lengths = [LCSseq.similarity(texts[0], other) for other in texts[1:]]
+    assert [f1 for _, f1 in index.matches(" ".join(texts[0]))] == [rouge_l_f1(lcs, 700, 700) for lcs in lengths]
+
+
 def test_scores_are_rouge_scores():
     from rouge_score.rouge_scorer import RougeScorer
 

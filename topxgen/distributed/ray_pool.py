@@ -26,6 +26,7 @@ from typing import Any
 from topxgen.common import signals
 from topxgen.common.console import library_output_to
 from topxgen.common.errors import UsageError, reason
+from topxgen.common.lines import split_lines
 from topxgen.distributed import CAPACITY, Call, Plan, Pool
 from topxgen.distributed.worker import Worker, environment
 from topxgen.inference.engine_guard import EngineGuard
@@ -193,7 +194,7 @@ class RayPool(Pool):
 
 def _why(error: Exception) -> str:
     """What Ray says about a lost worker, in a few words."""
-    lines = [line.strip() for line in re.sub(r"\x1b\[\d+m", "", str(error)).splitlines() if line.strip()]
+    lines = [line.strip() for line in split_lines(re.sub(r"\x1b\[\d+m", "", str(error))) if line.strip()]
     return f"{type(error).__name__}: {lines[-1][:160] if lines else 'no message'}"
 
 
@@ -314,6 +315,7 @@ def _connect(plan: Plan):
             shutil.rmtree(options["_temp_dir"], ignore_errors=True)
         raise UsageError(
             f"cannot {'start Ray' if address == 'local' else f'join the Ray cluster at {address}'} ({reason(error)})"
+            + ("" if address == "local" else "; RAY_AUTH_MODE and RAY_AUTH_TOKEN must be those of the cluster")
             + (f"; see the end of {plan.log}" if plan.log is not None else "")
         ) from None
     _quiet(ray, plan.log)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from topxgen.common.lines import split_lines
 from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding
 
 FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "compute_cap", "driver_version")
@@ -56,7 +57,7 @@ def find() -> GPUs:
         listed = _run(QUERY)
         users, header = _run(PROCESSES, check=False), _run(QUERY[:1], check=False)
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stdout", "") or getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        said = split_lines((getattr(error, "stdout", "") or getattr(error, "stderr", "") or str(error)).strip())
         return GPUs(problem=f"nvidia-smi failed ({said[0][:200] if said else type(error).__name__})")
     return parse(listed, users, header, os.environ)
 
@@ -95,7 +96,7 @@ def parse(listed: str, users: str = "", header: str = "", environment: Mapping[s
 
 
 def _rows(text: str, cells: int) -> Iterator[list[str]]:
-    for line in text.splitlines():
+    for line in split_lines(text):
         row = [cell.strip() for cell in line.split(",")]
         if len(row) >= cells:
             yield row

@@ -15,6 +15,7 @@ import psutil
 from topxgen.common import hub, schemas
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
+from topxgen.common.lines import split_lines
 from topxgen.common.needs import DATASET
 from topxgen.doctor import UNKNOWN, checkpoints, gpus
 from topxgen.experiments import stages
@@ -173,6 +174,6 @@ def _read_yaml(path: Path) -> _Accelerate:
         schemas.check(tree, _Accelerate)
     except (OSError, ValueError, ruamel.yaml.error.YAMLError) as error:
         raise UsageError(
-            f"{path} is no configuration of accelerate ({str(error).splitlines()[0]}); see configs/"
+            f"{path} is no configuration of accelerate ({split_lines(str(error))[0]}); see configs/"
         ) from None
     return tree

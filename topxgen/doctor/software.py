@@ -15,6 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from topxgen.common.lines import split_lines
 from topxgen.common.needs import COMET
 from topxgen.common.records import back_translator_of
 from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding
@@ -290,7 +291,7 @@ def imports(names: Sequence[str]) -> Iterator[Finding]:
             yield Finding(NOTE, module, f"{UNKNOWN}whether it can be imported: not within {IMPORT_S} s")
             continue
         if result.returncode:
-            lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+            lines = split_lines(result.stderr.strip()) or [f"exit code {result.returncode}"]
             yield Finding(
                 PROBLEM,
                 module,

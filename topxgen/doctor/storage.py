@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from topxgen.common.lines import split_lines
 from topxgen.common.locks import holders, no_record_locks
 from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, arithmetic
 from topxgen.doctor.situation import Situation
@@ -181,7 +182,7 @@ def filesystem(place: Path) -> str:
     """The type of the file system that `place` is on; "" if it is not known."""
     device, best = place.stat().st_dev, ""
     try:
-        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in split_lines(Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")):
             fields, _, rest = line.partition(" - ")
             if fields.split()[2] == f"{os.major(device)}:{os.minor(device)}":
                 best = rest.split()[0]

@@ -21,6 +21,7 @@ from typing import NamedTuple, TypedDict
 from topxgen import inference
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.files import write_atomic, write_json
+from topxgen.common.lines import split_lines
 from topxgen.common.provenance import now
 from topxgen.common.records import back_translator_of
 from topxgen.common.run_files import SLURM, RunFile, Value
@@ -415,7 +416,7 @@ def queued(folder: Path) -> list[str]:
     """The user's jobs of a run that wait or run, as "12_3 basque-generate RUNNING", by the scripts that SLURM has of them, so that also
     those count that were submitted by hand. Raises UsageError."""
     place = (folder / RECORDS / FOLDER).resolve()
-    lines = _call(["squeue", "--me", "--noheader", "--format=%i %j %T|%o"]).splitlines()
+    lines = split_lines(_call(["squeue", "--me", "--noheader", "--format=%i %j %T|%o"]))
     jobs = (line.partition("|") for line in lines)
     return [job for job, _, path in jobs if Path(path).parent.resolve() == place]
 

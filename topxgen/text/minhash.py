@@ -3,15 +3,19 @@
 MinHash (Broder 1997) of the sets of words, in bands (Indyk and Motwani 1998): texts that agree in all rows of a band are candidates.
 Those of which a share J of all words is common are so with probability 1 - (1 - J^ROWS)^BANDS: 0.98 for J = 0.54, which texts of F1
 0.7 have if none of their words repeat, and more for closer ones. Words that many texts have say little and make everything a candidate:
-they are left out, as far as the first kept texts show.
+they are left out, as far as the first kept texts show. Texts of a script without spaces all share its characters: runs of RUN of
+these stand for words.
 """
 
 from collections import Counter
+from operator import itemgetter
 
 import numpy as np
 
 from topxgen.text.near_duplicates import PrefixIndex
+from topxgen.text.words import is_unspaced
 
+RUN = 3
 BANDS, ROWS, SEED = 24, 3, 42
 EXACT_TEXTS = 1_000  # the first kept texts, compared exactly, which show what words are common
 COMMON_SHARE = 0.05  # of these texts
@@ -27,13 +31,14 @@ class MinHashIndex:
         self._added = 0
 
     def key(self, tokens: list[str], hashes: np.ndarray):
-        return self._signature(tokens) if self._exact is None else (tokens, self._exact.key(tokens, hashes))
+        words = _words(tokens)
+        return self._signature(words) if self._exact is None else (words, self._exact.key(tokens, hashes))
 
-    def _signature(self, tokens: list[str]):
+    def _signature(self, words: list[str]):
         from rensa import RMinHash
 
         signature = RMinHash(num_perm=BANDS * ROWS, seed=SEED)
-        signature.update([token for token in tokens if token not in self._common] or tokens)
+        signature.update([word for word in words if word not in self._common] or words)
         return signature
 
     def add(self, key) -> None:
@@ -49,11 +54,11 @@ class MinHashIndex:
     def _leave_exact(self) -> None:
         from rensa import RMinHashLSH
 
-        counts = Counter(token for tokens in self._first for token in set(tokens))
-        self._common = frozenset(token for token, count in counts.items() if count > COMMON_SHARE * EXACT_TEXTS)
+        counts = Counter(word for words in self._first for word in set(words))
+        self._common = frozenset(word for word, count in counts.items() if count > COMMON_SHARE * EXACT_TEXTS)
         self._bands = RMinHashLSH(threshold=0.5, num_perm=BANDS * ROWS, num_bands=BANDS)
-        for number, tokens in enumerate(self._first):
-            self._bands.insert(number, self._signature(tokens))
+        for number, words in enumerate(self._first):
+            self._bands.insert(number, self._signature(words))
         self._exact, self._first = None, []
 
     def candidates(self, key) -> np.ndarray:
@@ -61,3 +66,9 @@ class MinHashIndex:
         if self._exact is not None:
             return self._exact.candidates(key[1])
         return np.sort(np.fromiter(self._bands.query(key), np.int64))
+
+
+def _words(tokens: list[str]) -> list[str]:
+    if 2 * sum(map(is_unspaced, map(itemgetter(0), tokens))) <= len(tokens):
+        return tokens
+    return ["".join(tokens[i : i + RUN]) for i in range(max(len(tokens) - RUN, 0) + 1)]

@@ -63,6 +63,12 @@ def _letters():
     return regex.compile(r"[\p{L}\p{N}\p{M}]", regex.V1), regex.compile(rf"[{unspaced_classes()}]", regex.V1)
 
 
+@cache
+def is_unspaced(character: str) -> bool:
+    """Whether a character is of a script without spaces, where a word of `unicode_words` is a single one."""
+    return _letters()[1].match(character) is not None
+
+
 _ALONE = "\0"
 _LETTERS = _Letters()
 
