@@ -18,7 +18,7 @@ from topxgen import translation
 from topxgen.common.records import Layout
 from topxgen.generation import candidates
 from topxgen.generation.candidates import choose
-from topxgen.generation.dry_run import _later_stages
+from topxgen.generation.dry_run import _later_stages, _tokenizer
 from topxgen.generation.plan import GenerationConfig
 from topxgen.inference import ModelSettings
 from topxgen.text import languages
@@ -512,7 +512,7 @@ def test_a_dry_run_counts_the_candidates(tiny_lm, tmp_path):
     for more in ((), ("--number_of_candidates", 5, "--select_by", "confidence")):
         out = datagen(*command, *more).stdout
         config = GenerationConfig(build_parser().parse_args([*map(str, command), *map(str, more)]))
-        estimates.append(next(_later_stages(config, 12)))
+        estimates.append(next(_later_stages(config, 12, _tokenizer(config))))
     assert "5 candidates each" in out and "select     at most 720 candidates" in out
     assert estimates[1].prompt_tokens == estimates[0].prompt_tokens
     one, five = (estimate.completion_tokens for estimate in estimates)

@@ -142,7 +142,9 @@ def test_a_merged_directory_goes_on_with_exactly_the_next_prompts(server, tmp_pa
     for index in range(2):
         shard(server, tmp_path, index, 2, "--number_of_instructions", 80)
     answered = {
-        r["id"] for folder in (tmp_path, *tmp_path.glob("shards/*-of-*")) for r in records(folder / "Basque_answers.jsonl")
+        r["id"]
+        for folder in (tmp_path, *tmp_path.glob("shards/*-of-*"))
+        for r in records(folder / "Basque_answers.jsonl")
     }
     assert (server.given - asked).total() == len(answered) - len(before)
     said = merge(tmp_path, check=3).stderr  # a near-duplicate of the other shard's
