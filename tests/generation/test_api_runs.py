@@ -69,6 +69,14 @@ def command(server, folder, *more):
     )  # fmt: skip
 
 
+def generate(server, folder, *more, check=0):
+    return datagen(*command(server, folder, "--stages", "generate", *more), check=check)
+
+
+def shard(server, folder, index, count, *more, check=0):
+    return generate(server, folder, "--num_shards", count, "--shard_index", index, *more, check=check)
+
+
 def test_a_spent_quota_and_a_kill_lose_nothing_and_pay_nothing_twice(tmp_path):
     paid = Counter()
     answers, translated = tmp_path / "Basque_answers.jsonl", tmp_path / "writer-1" / "Basque_translate_answers.jsonl"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.generation.test_api_runs import TEXTS, Writer, answer, command
+from tests.generation.test_api_runs import TEXTS, Writer, answer, command, generate, shard
 from tests.support import api_server
 from tests.support.api_server import KEY
 from tests.support.runs import datagen, in_process, records
@@ -25,14 +25,6 @@ def answers(monkeypatch):
 def server():
     with Writer(delay=0) as running:
         yield running
-
-
-def generate(server, folder, *more, check=0):
-    return datagen(*command(server, folder, "--stages", "generate", *more), check=check)
-
-
-def shard(server, folder, index, count, *more, check=0):
-    return generate(server, folder, "--num_shards", count, "--shard_index", index, *more, check=check)
 
 
 def merge(*folders, check=0):
@@ -115,7 +107,7 @@ def test_lost_shards_are_named_and_merging_again_gives_what_merging_once_gives(s
     assert "--num_shards 3 --shard_index 1" in said
     first = files(tmp_path)
     words = said.partition("python datagen.py ")[2].partition("\n")[0]
-    result = in_process("datagen.py", *words.replace("'", "").split())  # as it is said
+    result = in_process("datagen.py", *words.replace("'", "").split())  # the command that the message gives
     assert result.returncode == 0, result.stderr
     merge(tmp_path)
     check_like_one(tmp_path, one)

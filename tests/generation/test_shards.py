@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.generation.test_api_runs import Writer, answer, command
+from tests.generation.test_api_runs import Writer, answer, command, generate, shard
 from tests.support import api_server
 from tests.support.api_server import KEY
-from tests.support.runs import datagen, in_process, records
+from tests.support.runs import in_process, records
 
 
 @pytest.fixture(autouse=True)
@@ -18,14 +18,6 @@ def answers(monkeypatch):
 def server():
     with Writer(delay=0) as running:
         yield running
-
-
-def generate(server, folder, *more, check=0):
-    return datagen(*command(server, folder, "--stages", "generate", *more), check=check)
-
-
-def shard(server, folder, index, count, *more, check=0):
-    return generate(server, folder, "--num_shards", count, "--shard_index", index, *more, check=check)
 
 
 def responses(folder):

@@ -20,7 +20,7 @@ PROCESSES = (
 )
 MIB = 1 << 20
 TIMEOUT_S = 5.0
-IN_USE = 1 << 30  # bytes that others may take before it is said
+IN_USE = 1 << 30  # bytes that other processes may use without a note
 AMD = Path("/dev/kfd")
 
 

@@ -20,7 +20,7 @@ NOT_HERE = "the weights are not here"
 
 
 def check(situation: Situation) -> Iterator[Finding]:
-    """What several commands have in common is said once."""
+    """A finding that several commands share is listed once."""
     users: dict[Finding, list[str]] = {}
     for command in situation.commands:
         for name in models_of(command):

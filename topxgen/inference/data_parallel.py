@@ -109,7 +109,7 @@ class DataParallelSampler:
         self._events.put((engine, None))
 
     def _error(self, engine: _Engine, message: Message | None) -> UsageError:
-        """Why an engine is lost; `message` is None if it ended without a word."""
+        """Why an engine is lost; `message` is None if it ended without one."""
         if isinstance(message, Failed) and message.is_usage:
             return UsageError(f"{engine.name}: {message.error}")
         cause = f"failed ({message.error})" if isinstance(message, Failed) else self._end_of(engine)

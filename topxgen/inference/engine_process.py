@@ -1,4 +1,4 @@
-"""An engine in a process of its own, for topxgen.inference.data_parallel: what is said between the two, and the engine's side.
+"""An engine in a process of its own, for topxgen.inference.data_parallel: their messages, and the engine's side.
 
 Messages are msgpack, each after its length, on the engine's stdin and stdout. When stdin ends without Close, the other process
 is gone, and this one ends with all that it started.
@@ -223,7 +223,7 @@ def _end() -> None:
 
 def serve() -> None:
     """Answer the messages of the process that started this one."""
-    # That process is told to stop, and closes this one. Handlers, unlike SIG_IGN, are not passed on to the engine's own processes.
+    # A signal is for that process, which then closes this one. Handlers, unlike SIG_IGN, are not passed on to the engine's own processes.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
