@@ -116,17 +116,8 @@ class EvaluationConfig:
         with self._named():
             for model in self.models:
                 self.template(model)
-            self.test_set = evaluation_sets.load(
-                args.dataset_name_or_path,
-                self.src,
-                self.tgt,
-                folder=args.benchmark_dir,
-                allow_partial=args.allow_partial_benchmark,
-                max_samples=args.max_samples,
-                data_dir=args.data_dir,
-                test_files=args.test_files and tuple(args.test_files),
-                pool_files=args.demonstration_pool and tuple(args.demonstration_pool),
-                need_pool=bool(self.max_demonstrations or self.divides_by_pool),
+            self.test_set = evaluation_sets.of_flags(
+                args, self.src, self.tgt, bool(self.max_demonstrations or self.divides_by_pool)
             )
             if args.shard is not None:
                 self.test_set = _part_of(self.test_set, args.shard)

@@ -118,18 +118,7 @@ def at_a_glance(args: argparse.Namespace) -> list[Estimate]:
     found = []
     for one in directions(args):
         src, tgt = (languages.find(name, args.languages_file) for name in (one.src, one.tgt))
-        test = evaluation_sets.load(
-            args.dataset_name_or_path,
-            src,
-            tgt,
-            folder=args.benchmark_dir,
-            allow_partial=args.allow_partial_benchmark,
-            max_samples=args.max_samples,
-            data_dir=args.data_dir,
-            test_files=args.test_files and tuple(args.test_files),
-            pool_files=args.demonstration_pool and tuple(args.demonstration_pool),
-            need_pool=bool(args.k),
-        )
+        test = evaluation_sets.of_flags(args, src, tgt, bool(args.k))
         number = models * len(test.sources)
         asked, answered = (models * sum(map(estimated_tokens, texts)) for texts in (test.sources, test.references))
         prompts = asked + args.k * (asked + answered) if simple else 0

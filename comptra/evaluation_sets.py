@@ -1,5 +1,6 @@
 """What main.py translates: a test set in two languages, and the pairs that demonstrations are taken from."""
 
+import argparse
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -67,6 +68,22 @@ class TestSet:
     def leaks_for(self, query: str) -> Collection[int]:
         """The pairs not to show with `query`; if it is a phrase, which may be of any sentence, those of all of them."""
         return self.leaks.get(query, self._all_leaks)
+
+
+def of_flags(args: argparse.Namespace, src: Language, tgt: Language, need_pool: bool) -> TestSet:
+    """The test set that the flags of main.py name; see `load`."""
+    return load(
+        args.dataset_name_or_path,
+        src,
+        tgt,
+        folder=args.benchmark_dir,
+        allow_partial=args.allow_partial_benchmark,
+        max_samples=args.max_samples,
+        data_dir=args.data_dir,
+        test_files=args.test_files and tuple(args.test_files),
+        pool_files=args.demonstration_pool and tuple(args.demonstration_pool),
+        need_pool=need_pool,
+    )
 
 
 def load(
