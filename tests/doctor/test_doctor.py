@@ -16,6 +16,7 @@ from tests.support.hub_server import TOKEN, HubServer
 from tests.support.runs import GEMMA, ROOT, in_process
 from topxgen.doctor import arithmetic, software, storage
 
+pytestmark = pytest.mark.usefixtures("gemma")  # the run files are about it
 RUN = """
 output_dir: {out}
 datagen:
