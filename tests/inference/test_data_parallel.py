@@ -204,6 +204,7 @@ def test_the_parent_killed_while_engines_load(tiny_lm):
     assert engines and not alive
 
 
+@pytest.mark.medium
 def test_the_parent_killed_within_a_message(model):
     settings = asdict(replace(model, data_parallel_size=1))
     engine = data_parallel._Engine("engine", ())
