@@ -55,6 +55,7 @@ def is_open(kind: str, row: str) -> bool:
     return any(f"{kind}: {row}".startswith(entry) for entry in OPEN)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("stage", LIGHT)
 def test_killed_stages_end_as_if_nothing_had_happened(campaign, stage):
     survives(campaign, "kills", stage, 1)

@@ -134,6 +134,7 @@ def test_a_finished_run_is_not_changed_and_other_settings_are_rejected(finished,
     assert before == after
 
 
+@pytest.mark.medium
 def test_killed_runs_give_the_same_losses(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "killed"
