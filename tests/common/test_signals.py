@@ -177,6 +177,7 @@ def test_generation_loses_and_doubles_nothing(api, tmp_path):
         assert stopped == whole and lines_in(tmp_path / "stopped" / name) == len(whole)
 
 
+@pytest.mark.medium
 def test_decontamination_leaves_no_worker_and_no_half_file(tmp_path):
     rng, texts = random.Random(3), udhr_texts("Basque")
     path = tmp_path / "in" / "Basque_translate.jsonl"

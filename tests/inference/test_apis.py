@@ -210,6 +210,7 @@ def test_leaving_early_is_quiet(api, caplog, capfd):
     assert not caplog.records and not out and not err
 
 
+@pytest.mark.medium
 def test_ctrl_c_leaves_the_client_in_order(caplog):
     """At random moments, many of them inside the client: always a plain KeyboardInterrupt, and no complaint after."""
     for _ in range(12):

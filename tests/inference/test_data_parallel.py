@@ -127,6 +127,7 @@ def test_adapters_go_to_all_engines(one, two, tiny_lm, tmp_path):
     assert answers_of(two, requests, greedy) == base == answers_of(one, requests, greedy)
 
 
+@pytest.mark.medium
 def test_an_engine_that_dies(model, tmp_path):
     """One line that names it, after what the others have answered; no process stays."""
     sampler = inference.load("hf", replace(model, engine_log=tmp_path / "engine.log"))
@@ -176,6 +177,7 @@ def left_of(engines: list) -> list:
     return alive
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_engines_end_with_their_parent(tiny_lm, number):
     """Killed, it leaves no engine; a signal lets what is in flight finish."""
@@ -202,6 +204,7 @@ def test_the_parent_killed_while_engines_load(tiny_lm):
     assert engines and not alive
 
 
+@pytest.mark.medium
 def test_the_parent_killed_within_a_message(model):
     settings = asdict(replace(model, data_parallel_size=1))
     engine = data_parallel._Engine("engine", ())
@@ -306,6 +309,7 @@ def test_the_size_of_weights(tiny_lm, tmp_path):
     assert gpu_groups.file_bytes(str(tmp_path.parent)) is None
 
 
+@pytest.mark.medium
 def test_a_run_goes_on_with_another_number_of_engines(tiny_lm, tmp_path):
     """Stopped in the middle by a limit, it ends with the files of a run by one engine."""
     parted, whole = tmp_path / "parted", tmp_path / "whole"

@@ -134,6 +134,7 @@ def test_a_finished_run_is_not_changed_and_other_settings_are_rejected(finished,
     assert before == after
 
 
+@pytest.mark.medium
 def test_killed_runs_give_the_same_losses(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "killed"
@@ -185,6 +186,7 @@ def test_a_run_killed_before_its_best_model_was_copied_only_copies_it(finished, 
     assert (output / "adapter_model.safetensors").is_file() and not (output / "checkpoint-15").exists()
 
 
+@pytest.mark.medium
 def test_a_signal_saves_and_the_run_resumes(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "signalled"
@@ -233,6 +235,7 @@ def test_accumulation_and_batches_do_not_change_the_loss(tiny_lm, tmp_path, trai
         assert other == pytest.approx(results[0], rel=1e-4)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("way", ["full", "adapter", "checkpointing", "encoder-decoder"])
 def test_a_loss_in_chunks_trains_the_same(way, request, tmp_path, train_here):
     """The whole curve; also when a run that was begun without chunks, as by an earlier version, goes on with them."""
@@ -274,6 +277,7 @@ def test_compiled_layers_train_the_same_and_resume_without(tiny_lm, tmp_path, tr
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
 
 
+@pytest.mark.medium
 def test_two_processes_equal_one_with_doubled_accumulation(tiny_lm, tmp_path, train_here):
     """Also with a loss in chunks, and when they are killed in the second epoch, which begins after five steps."""
     common = dict(num_eval_translations=3, max_steps=8, save_steps=3, eval_steps=3)
@@ -297,6 +301,7 @@ def test_two_processes_equal_one_with_doubled_accumulation(tiny_lm, tmp_path, tr
         shutil.rmtree(tmp_path / "two" / "checkpoint-8")
 
 
+@pytest.mark.medium
 def test_an_encoder_decoder_learns_both_directions(tiny_nllb, tmp_path, train_here):
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
