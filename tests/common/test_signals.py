@@ -13,11 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.generation.test_api_runs import Writer, answer, command
-from tests.support import api_server
-from tests.support.api_server import KEY
 from tests.support.runs import ROOT, lines_in, records, script
 from tests.support.tiny_models import udhr_texts
+from tests.support.writer import Writer, command, serve
 from topxgen.common import signals
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -59,8 +57,7 @@ def _alive(pid: int) -> bool:
 
 @pytest.fixture
 def api(monkeypatch):
-    monkeypatch.setattr(api_server, "answer", answer)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    serve(monkeypatch)
 
 
 @pytest.mark.medium
