@@ -510,6 +510,7 @@ def wait_for(process: subprocess.Popen, condition) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.medium
 def test_a_killed_and_a_stopped_run_go_on(place, start, stub, tiny_lm):
     """kill -9, then SIGTERM in training: the same files at the end, and finished stages are not run again."""
     (place / "run.yaml").write_text(real_run(tiny_lm, stub))

@@ -374,6 +374,7 @@ def test_exit_codes(here, cluster, words, kind, incomplete, state, said):
     assert (here / "out/run/slurm/done/job").exists() == (state == "COMPLETED")
 
 
+@pytest.mark.medium
 def test_a_stage_that_was_stopped_is_requeued_and_goes_on(here, cluster):
     """Exit code 143, of a signal to the batch shell as before a time limit, and of one to the stage itself."""
     number = start(here, cluster, 60, 0)

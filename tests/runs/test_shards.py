@@ -9,10 +9,8 @@ import time
 
 import pytest
 
-from tests.generation.test_api_runs import Writer, answer, command
-from tests.support import api_server
-from tests.support.api_server import KEY
 from tests.support.runs import ROOT, datagen, in_process
+from tests.support.writer import Writer, command, serve
 from topxgen.common.locks import OutputLock
 from topxgen.runs.folders import find
 
@@ -22,8 +20,7 @@ def split(tmp_path_factory):
     """Paragraphs and pairs of two shards, of which one has not scored them."""
     folder = tmp_path_factory.mktemp("split")
     with pytest.MonkeyPatch.context() as patch, Writer(delay=0) as server:
-        patch.setattr(api_server, "answer", answer)
-        patch.setenv("OPENAI_API_KEY", KEY)
+        serve(patch)
         datagen(*command(server, folder, "--num_shards", 2, "--shard_index", 0))
         datagen(*command(server, folder, "--num_shards", 2, "--shard_index", 1, "--stages", "generate", "translate"))
     return folder
