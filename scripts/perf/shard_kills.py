@@ -26,9 +26,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from tests.generation.test_api_runs import Writer, answer, command
 from tests.support import api_server
 from tests.support.runs import records
+from tests.support.writer import Writer, answer, command
 
 SHARDS = 4
 
