@@ -25,9 +25,9 @@ from pathlib import Path
 
 from measuring import ROOT, command_line
 
-from tests.generation.test_api_runs import Writer, answer, command
 from tests.support import api_server
 from tests.support.runs import records
+from tests.support.writer import Writer, answer, command
 
 SHARDS = 4
 
