@@ -40,7 +40,16 @@ MISSING = {
 HUBS = [*itertools.product(MISSING, ["refuses", "offline"]), ("main.py", "never answers")]
 
 
-@pytest.mark.parametrize(("name", "hub"), HUBS)
+@pytest.mark.parametrize(
+    ("name", "hub"),
+    # Two import torch first; timeouts take seconds.
+    [
+        pytest.param(*both, marks=pytest.mark.medium)
+        if both[0] in ("datagen.py", "train.py") or both[1] == "never answers"
+        else both
+        for both in HUBS
+    ],
+)
 def test_all_that_is_missing_is_listed_in_seconds(tmp_path, name, hub):
     offline = hub == "offline"
     (tmp_path / "in").mkdir()
