@@ -67,7 +67,9 @@ def test_all_that_is_missing_is_listed_in_seconds(tmp_path, name, hub):
         words = [word.replace(TOPICS, str(ROOT / TOPICS)) for word in flags.split()]
         command = [sys.executable, *([ROOT / name] if name.endswith(".py") else ["-m", name]), *words]
         result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    assert result.returncode == 2 and time.monotonic() - began < 20
+    assert result.returncode == 2, result.stderr
+    # Two tries of 5 s; the Hub's clients would take minutes.
+    assert time.monotonic() - began < (60 if hub == "never answers" else 20)
     *before, error = result.stderr.splitlines()
     assert len(before) <= 1 and "Retrying" not in result.stderr and "Traceback" not in result.stderr
     assert ("cannot be reached" in before[0]) if before else offline
