@@ -60,6 +60,7 @@ def api(monkeypatch):
     serve(monkeypatch)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("number", SIGNALS)
 def test_requests_in_flight_are_finished_and_none_is_sent(api, tmp_path, number):
     answers = tmp_path / "Basque_answers.jsonl"
@@ -73,6 +74,7 @@ def test_requests_in_flight_are_finished_and_none_is_sent(api, tmp_path, number)
     assert "stopped by a signal; finished work is on disk; re-run the same command to resume" in err
 
 
+@pytest.mark.medium
 def test_requests_that_do_not_finish_are_given_up(api, tmp_path):
     answers = tmp_path / "Basque_answers.jsonl"
     with Writer(delay=lambda name: 0.1 if len(server.arrivals) < 3 else 60) as server:
@@ -165,6 +167,7 @@ def interrupt_at_random(arguments: list, seed: int, longest: float, most: int = 
         end(process, codes=(143, 0))  # 0: the work was done, the interpreter about to end
 
 
+@pytest.mark.medium
 def test_generation_loses_and_doubles_nothing(api, tmp_path):
     with Writer(delay=0.1) as server:
         flags = command(server, tmp_path / "stopped")

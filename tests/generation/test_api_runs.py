@@ -117,6 +117,7 @@ def two_languages(server, folder, *languages):
     )  # fmt: skip
 
 
+@pytest.mark.medium
 def test_languages_side_by_side_in_one_directory(tmp_path):
     """An array over languages, its jobs killed again and again: the files of one undisturbed run over both languages, and
     manifests that have both. A second process for the same language is refused meanwhile."""

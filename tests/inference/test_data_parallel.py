@@ -62,6 +62,7 @@ def two(model):
     sampler.close()
 
 
+@pytest.mark.medium
 def test_two_engines_answer_as_one(one, two):
     check_common(two)
     check_a_long_prompt_is_no_crash(two)
@@ -73,6 +74,7 @@ def test_two_engines_answer_as_one(one, two):
     assert two.encode(PROMPTS[3]) == one.encode(PROMPTS[3])
 
 
+@pytest.mark.medium
 def test_requests_that_follow_one_another_go_to_one_engine(two, monkeypatch):
     sent = []
     send = data_parallel._Engine.send
@@ -89,6 +91,7 @@ def test_requests_that_follow_one_another_go_to_one_engine(two, monkeypatch):
     assert [name for name, _ in sent[:4]] == 2 * ["engine 1 of 2 (CPU)", "engine 2 of 2 (CPU)"]
 
 
+@pytest.mark.medium
 def test_a_caller_that_has_enough_leaves(two):
     """What is in flight is dropped; the next caller gets its own answers alone."""
     stream = two.generate(from_list(Request(f"old{i}", PROMPTS[0], i) for i in range(200)), SETTINGS)
@@ -97,6 +100,7 @@ def test_a_caller_that_has_enough_leaves(two):
     assert answers_of(two).keys() == {request.id for request in REQUESTS}
 
 
+@pytest.mark.medium
 def test_requests_that_wait_for_answers(two):
     """A caller that makes the next request of the last answer: after None it is asked again."""
     asked, answered = [], []
@@ -112,6 +116,7 @@ def test_requests_that_wait_for_answers(two):
     assert answered == asked == [f"r{i}" for i in range(5)]
 
 
+@pytest.mark.medium
 def test_adapters_go_to_all_engines(one, two, tiny_lm, tmp_path):
     folder, greedy = adapter(tiny_lm, tmp_path), replace(SETTINGS, temperature=0.0)
     requests = [Request(f"r{i}", PROMPTS[i % 3], 0) for i in range(16)]
@@ -144,6 +149,7 @@ def test_an_engine_that_dies(model, tmp_path):
     assert not psutil.pid_exists(first) and not psutil.pid_exists(second)
 
 
+@pytest.mark.medium
 def test_a_model_that_does_not_load(tmp_path):
     with pytest.raises(UsageError, match=r"engine 1 of 2 \(CPU\): cannot load .*: it does not exist"):
         inference.load("hf", ModelSettings(str(tmp_path / "none"), data_parallel_size=2))
@@ -193,6 +199,7 @@ def test_engines_end_with_their_parent(tiny_lm, number):
     assert not alive and (number == signal.SIGKILL or rest.endswith("answer\nstopped\n0 0\n"))
 
 
+@pytest.mark.medium
 def test_the_parent_killed_while_engines_load(tiny_lm):
     with subprocess.Popen([sys.executable, "-c", PROGRAM, tiny_lm], stdout=subprocess.PIPE, text=True) as process:
         engines, until = [], time.monotonic() + 60

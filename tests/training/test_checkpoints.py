@@ -229,6 +229,7 @@ def test_killed_at_every_checkpoint_the_log_is_that_of_a_whole_run(trained, tiny
         assert timeless(log(output)) == timeless(log(whole))
 
 
+@pytest.mark.medium
 def test_models_that_share_weights_resume(tiny_nllb, tmp_path):
     """Their checkpoints do not have each weight under each of its names."""
     from tests.support import tiny_models

@@ -153,6 +153,7 @@ def test_killed_runs_give_the_same_losses(finished, tiny_lm, tmp_path, train_her
     assert best[0] == best[1]
 
 
+@pytest.mark.medium
 def test_incomplete_checkpoints_are_skipped_with_a_warning(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "damaged"
@@ -218,6 +219,7 @@ def test_full_training_learns_and_keeps_the_limit(tiny_lm, tmp_path, train_here)
     assert "parameters, attention" in result.stderr
 
 
+@pytest.mark.medium
 def test_accumulation_and_batches_do_not_change_the_loss(tiny_lm, tmp_path, train_here):
     """The loss of a step is the mean over its tokens, however its rows are cut into batches."""
     results = []
@@ -386,6 +388,7 @@ def test_ways_to_train(changed, message, tiny_lm, tmp_path, train_here):
     assert (tmp_path / "run" / "manifest_train.json").exists()
 
 
+@pytest.mark.medium
 def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
     from tests.support.tiny_models import udhr_pairs
 

@@ -12,7 +12,7 @@ import msgspec
 
 from topxgen import distributed, inference
 from topxgen.common import flag_rules, hub, provenance
-from topxgen.common.console import Progress, show
+from topxgen.common.console import ONCE, Progress, show
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_json
 from topxgen.common.locks import wait_for_lock
@@ -31,7 +31,7 @@ from topxgen.generation.manifests import (
 )
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
-from topxgen.text import language_id
+from topxgen.text import language_id, sentence_splitting
 from topxgen.text.languages import Language
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,8 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     if "translate" in args.stages:
         for language in languages:
             yield lambda language=language: config.translator.check(language, config.target_language)
+            if text := sentence_splitting.warning(language):
+                yield lambda text=text: logger.warning(text, extra=ONCE)
     yield lambda: flag_rules.check(RULES, args)
     if "translate" in args.stages:
         yield lambda: check_candidates(args, config.translator)
@@ -381,9 +383,8 @@ def score(config: GenerationConfig) -> None:
     settings = {name: value for name, value in config.score_settings().items() if value is not None}
     write_manifests(layout, "score", started, config.args.seed, settings, results, config.languages)
     for name in config.languages:
-        layout.score_cache(name).unlink(
-            missing_ok=True
-        )  # it has the count of truncated texts until the manifest has it
+        # It has the count of truncated texts until the manifest has it.
+        layout.score_cache(name).unlink(missing_ok=True)
     logger.info(f"score: {sum(count['scored'] for count in counts.values())} pairs have a score")
 
 
