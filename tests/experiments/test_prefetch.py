@@ -160,6 +160,7 @@ def test_only_what_is_used_is_fetched_and_then_it_is_there(hub, run_file, reposi
     assert again.returncode == 0 and len(sent(hub)) == len(set(sent(hub)))  # nothing twice
 
 
+@pytest.mark.medium
 def test_the_environment_of_a_copied_folder_loads_models_and_data_without_the_hub(hub, run_file, tmp_path):
     assert prefetch(hub, run_file, "--folder", tmp_path / "folder").returncode == 0
     shutil.move(tmp_path / "folder", tmp_path / "moved")
@@ -287,6 +288,7 @@ def fetched(repositories, tmp_path_factory) -> tuple[Path, Path]:
     return run, place / "folder"
 
 
+@pytest.mark.medium
 def test_what_was_damaged_since_is_found_and_fetched_again(hub, fetched, tmp_path):
     run, folder = fetched[0], tmp_path / "copy"
     shutil.copytree(fetched[1], folder, symlinks=True)
@@ -322,6 +324,7 @@ def test_what_was_damaged_since_is_found_and_fetched_again(hub, fetched, tmp_pat
     assert result.returncode == 3 and f"{shards[2].name} is cut off or damaged" in result.stdout
 
 
+@pytest.mark.medium
 def test_a_record_that_is_damaged_is_one_line(fetched, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(fetched[1], folder, symlinks=True)

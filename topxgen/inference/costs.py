@@ -11,11 +11,8 @@ from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, Request, SamplingSettings
 
 CHARS_PER_TOKEN = 3  # where the tokenizer is not known
-COUNTED = (
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-)  # of a response; the cached ones are part of the prompt's
+# Of a response; the cached ones are part of the prompt's.
+COUNTED = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
 
 class Prices(NamedTuple):
