@@ -170,6 +170,7 @@ class Estimate(NamedTuple):
     prompt_tokens: tuple[float, float] = (0, 0)
     completion_tokens: tuple[float, float] = (0, 0)
     hours: tuple[float, float] | None = None
+    items: tuple[float, float] | None = None  # what `work` counts: sentences to translate, pairs to score
 
 
 def estimate_table(estimates: Sequence[Estimate], prices: Prices | None, budget: float | None = None) -> str:
