@@ -74,9 +74,8 @@ class System:
     translations: list[str]
     references: list[str] | None
     missing: int  # sentences of the test set without a translation yet
-    unanswered: frozenset[
-        int
-    ]  # the indices of translations that are empty, or made without an answer, because the LLM gave none
+    # The indices of translations that are empty, or made without an answer, because the LLM gave none.
+    unanswered: frozenset[int]
     settings: dict  # of main.py; {} for the original's
     facts: dict  # of the test set
     truncated: frozenset[int] = frozenset()  # the indices of translations that are marked as cut
@@ -256,20 +255,8 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable 
         logger.info(f"{path} has no translations yet: skipped")
         return None
     truncated = frozenset(i for i, row in enumerate(rows) if row[3])
-    return System(
-        folder,
-        dataset or "",
-        src,
-        tgt,
-        sentences,
-        translations,
-        references,
-        missing,
-        unanswered,
-        settings,
-        facts,
-        truncated,
-    )
+    texts = sentences, translations, references
+    return System(folder, dataset or "", src, tgt, *texts, missing, unanswered, settings, facts, truncated)
 
 
 def _references_digest(facts: dict) -> str | None:
