@@ -11,7 +11,6 @@ when a shard has enough, and so what comes after it, is a matter of time). --sta
 or main.py and their merges, against one process (all data files, byte for byte). The output is JSON.
 """
 
-import argparse
 import importlib
 import json
 import multiprocessing
@@ -26,9 +25,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-from scripts.perf.ray_kills import write_pairs
+from measuring import ROOT, command_line
+from ray_kills import write_pairs
+
 from tests.attack.shooting_range import Stub
 from tests.support import api_server
 from tests.support.runs import records
@@ -199,7 +198,7 @@ def upto_gap(one: Path, merged: Path) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--stage", choices=("datagen", "decontamination", "main"), default="datagen")
     parser.add_argument("--paragraphs", type=int, default=240, help="or pairs, or sentences to translate")

@@ -77,6 +77,7 @@ def evaluate(place: Path, *more, check: int = 0):
     return run("comptra.evaluate", place / "translations", *words, check=check)
 
 
+@pytest.mark.medium
 def test_the_card_of_a_trained_and_of_a_merged_model(models):
     trained, merged = read(models / "basque").data, read(models / "merged").data
     assert (trained.library_name, merged.library_name) == ("peft", "transformers")

@@ -119,6 +119,7 @@ def summary(folder: Path) -> dict:
     return json.loads((folder / "rounds.json").read_text())
 
 
+@pytest.mark.medium
 def test_each_round_back_translates_with_the_model_of_the_round_before(whole, tiny_lm):
     out, _, scripts = whole
     paragraphs = [record["text"] for record in records(out / "Basque.jsonl")]
@@ -138,6 +139,7 @@ def test_each_round_back_translates_with_the_model_of_the_round_before(whole, ti
     assert scripts == STAGES + STAGES[:2] + ["comptra.evaluate"] * 2 + STAGES[2:] + STAGES
 
 
+@pytest.mark.medium
 def test_what_is_recorded_and_shown(whole):
     out, result, _ = whole
     found = summary(out)
@@ -167,6 +169,7 @@ def test_what_is_recorded_and_shown(whole):
     assert [row.split()[0] for row in rows[1:4]] == ["0", "1", "2"] and " *" in rows[1 + best]
 
 
+@pytest.mark.medium
 def test_a_finished_run_only_shows_its_table(whole, started):
     out, result, _ = whole
     before = (out / "rounds.json").read_bytes()
@@ -177,6 +180,7 @@ def test_a_finished_run_only_shows_its_table(whole, started):
     assert again.stdout[again.stdout.rindex("round  pairs") :] == table
 
 
+@pytest.mark.medium
 def test_a_resumed_run_stops_where_the_scores_fell(whole, started, tmp_path):
     """With less patience: the rounds that are there are not counted once the held-out score has not risen."""
     out, _, _ = whole

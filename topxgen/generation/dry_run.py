@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice, takewhile
 
 from topxgen import inference
+from topxgen.common import rates
 from topxgen.common.console import ONCE, show
 from topxgen.common.errors import Unreachable
 from topxgen.common.files import read_jsonl
 from topxgen.generation import funnel, native
 from topxgen.generation.plan import GenerationConfig
-from topxgen.generation.run import check_settings, preflight, rates
+from topxgen.generation.run import check_settings, preflight
 from topxgen.inference.costs import CHARS_PER_TOKEN, Estimate, estimate_table
 from topxgen.inference.tokenizer import encode, load_tokenizer
 
@@ -42,7 +43,7 @@ def dry_run(config: GenerationConfig) -> int:
     show(f"\nestimate, from few to many:\n{estimate_table(found, config.meter.prices, args.budget)}")
     if spent := config.meter.spent():
         show(f"spent so far: {spent:,.2f} USD for {config.meter.responses():,} responses of this directory")
-    if not rates(config):
+    if not rates.read(args.output_dir):
         show("hours are known once a first run has shown its rates: try a small one in this directory")
     with contextlib.suppress(Unreachable):
         check_settings(config)
@@ -91,8 +92,7 @@ def _lines(path) -> int:
 
 def _hours(config: GenerationConfig, stage: str, paragraphs: float) -> tuple[float, float] | None:
     """By the rate of the last run in the directory."""
-    rate = rates(config).get(stage)
-    return None if rate is None else (paragraphs / rate / 3600,) * 2
+    return rates.hours(rates.read(config.args.output_dir).get(stage), paragraphs, paragraphs)
 
 
 def _generation(config: GenerationConfig, kept: Counter, tokenizer, say: Callable[[str], None]) -> tuple[int, Estimate]:
@@ -170,13 +170,17 @@ def _later_stages(config: GenerationConfig, paragraphs: int, tokenizer) -> Itera
         candidates = config.args.number_of_candidates
         tokens = (few * prompt, many * prompt), (few * candidates * answer[0], many * candidates * answer[1])
         what = f"{_span(few, many)} sentences" + (f", {candidates} candidates each" if candidates > 1 else "")
-        yield Estimate("translate", what, *tokens, _hours(config, "translate", todo))
+        yield Estimate(
+            "translate", what, *tokens, _hours(config, "translate", todo), (few * candidates, many * candidates)
+        )
         if candidates > 1:
             most = f"at most {many * candidates:,} candidates"
             yield Estimate("select", most, hours=_hours(config, "select", todo))
     if "score" in config.args.stages and config.scorer is not None:
         few, many = (max(round(paragraphs * n * share) - scored, 0) for n, share in zip(each, kept, strict=True))
-        yield Estimate("score", f"{_span(few, many)} pairs", hours=_hours(config, "score", paragraphs))
+        yield Estimate(
+            "score", f"{_span(few, many)} pairs", hours=_hours(config, "score", paragraphs), items=(few, many)
+        )
 
 
 def _translation_tokens(config: GenerationConfig, tokenizer) -> tuple[float, tuple[float, float]]:

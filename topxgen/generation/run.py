@@ -6,15 +6,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, TypedDict
-
-import msgspec
 
 from topxgen import distributed, inference
-from topxgen.common import flag_rules, hub, provenance
-from topxgen.common.console import Progress, show
+from topxgen.common import flag_rules, hub, provenance, rates
+from topxgen.common.console import ONCE, Progress, show
 from topxgen.common.errors import Unreachable, UsageError
-from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_json
+from topxgen.common.files import Appender, read_jsonl, repair_tail
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
 from topxgen.generation import deduplication, funnel, min_score, native, scoring, sharded
@@ -31,26 +28,10 @@ from topxgen.generation.manifests import (
 )
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
-from topxgen.text import language_id
+from topxgen.text import language_id, sentence_splitting
 from topxgen.text.languages import Language
 
 logger = logging.getLogger(__name__)
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-
-RATES = "rates.json"
-
-
-class Rates(TypedDict, total=False):
-    """Paragraphs per second in each stage's last run."""
-
-    generate: Positive
-    translate: Positive
-    select: Positive
-    score: Positive
-
-
-def rates(config: GenerationConfig) -> Rates:
-    return read_json(config.args.output_dir / RATES, Rates)
 
 
 def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], None] | None = None) -> None:
@@ -85,6 +66,8 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     if "translate" in args.stages:
         for language in languages:
             yield lambda language=language: config.translator.check(language, config.target_language)
+            if text := sentence_splitting.warning(language):
+                yield lambda text=text: logger.warning(text, extra=ONCE)
     yield lambda: flag_rules.check(RULES, args)
     if "translate" in args.stages:
         yield lambda: check_candidates(args, config.translator)
@@ -150,10 +133,8 @@ def _progress(config: GenerationConfig, stage: str, total: int, done: int = 0) -
             yield progress
         finally:
             config.meter.progress = None
-            path = config.args.output_dir / RATES
             if rate := progress.rate():
-                with wait_for_lock(path.parent):
-                    write_json(path, rates(config) | {stage: rate})
+                rates.record(config.args.output_dir, {stage: rate})
 
 
 def repair_files(config: GenerationConfig) -> None:
@@ -381,9 +362,8 @@ def score(config: GenerationConfig) -> None:
     settings = {name: value for name, value in config.score_settings().items() if value is not None}
     write_manifests(layout, "score", started, config.args.seed, settings, results, config.languages)
     for name in config.languages:
-        layout.score_cache(name).unlink(
-            missing_ok=True
-        )  # it has the count of truncated texts until the manifest has it
+        # It has the count of truncated texts until the manifest has it.
+        layout.score_cache(name).unlink(missing_ok=True)
     logger.info(f"score: {sum(count['scored'] for count in counts.values())} pairs have a score")
 
 
