@@ -254,7 +254,7 @@ def test_a_folder_of_an_older_version_keeps_its_name(main_here, tiny_lm, tmp_pat
     again = main_here(*flags, "--method_translate", "TEaR")
     assert again.returncode == 0 and "loading" not in again.stderr
     assert main_here(*flags).returncode == 0
-    assert {path.name for path in plain.parent.iterdir()} == {plain.name, f"{plain.name}_vanilla"}
+    assert {path.name for path in plain.parent.iterdir() if path.is_dir()} == {plain.name, f"{plain.name}_vanilla"}
     assert main_here(*flags).returncode == 0, "it is found again"
     methods = {path.name: columns["method"] for path, columns in scored_runs(tmp_path).items()}
     assert methods == {plain.name: "TEaR", f"{plain.name}_vanilla": "few-shot"}
