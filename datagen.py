@@ -114,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="SOURCE",
         help="native texts instead of an LLM's: a txt (one a line), jsonl or parquet file, also file[:900] or file:column, a folder "
-        "with {Language}.txt and the like, or a Hub data set id:config:column; one, or one for each language",
+        "with {Language}.txt and the like, or a Hub data set id:config:column:split; one, or one for each language",
     )
     add(
         "--output_dir",

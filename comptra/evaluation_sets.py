@@ -29,21 +29,19 @@ class Dataset(NamedTuple):
     pool: tuple[str, str] | None = None
 
 
+# fmt: off
 DATASETS = {
     "flores": Dataset("FLORES-200 devtest, demonstrations from dev", ("flores", "devtest"), ("flores", "dev")),
-    "ntrex": Dataset(
-        "the first 1,000 lines of NTREX-128, demonstrations from the rest", ("ntrex", "test"), ("ntrex", "pool")
-    ),
+    "ntrex": Dataset("the first 1,000 lines of NTREX-128, demonstrations from the rest", ("ntrex", "test"), ("ntrex", "pool")),
     "tico": Dataset("TICO-19 test, demonstrations from dev", ("tico", "test"), ("tico", "dev")),
     "ood": Dataset("TICO-19 test, demonstrations from FLORES-200 dev", ("tico", "test"), ("flores", "dev")),
     "validation": Dataset("FLORES-200 dev, no demonstrations", ("flores", "dev")),
     "topxgen": Dataset("FLORES-200 devtest, demonstrations from generated pairs (--data_dir)", ("flores", "devtest")),
-    "udhr": Dataset(
-        "articles 21 to 30 of the UDHR (embedded), demonstrations from the others", ("udhr", "test"), ("udhr", "dev")
-    ),
+    "udhr": Dataset("articles 21 to 30 of the UDHR (embedded), demonstrations from the others", ("udhr", "test"), ("udhr", "dev")),
     "udhr-dev": Dataset("articles 1 to 20 of the UDHR (embedded), no demonstrations", ("udhr", "dev")),
     "files": Dataset("your own --test_files and --demonstration_pool"),
 }
+# fmt: on
 Pairs = list[tuple[str, str]]
 
 

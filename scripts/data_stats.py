@@ -57,34 +57,21 @@ JUDGE_FLAGS = (
     "data_parallel_size", "engine_args", "deterministic",
     "trust_remote_code", "base_url", "request_timeout", "max_retries", "prices", "budget",
 )  # fmt: skip
+# fmt: off
 RULES = (
-    Rule(
-        ("sonar_name_or_path", "encoder_device"),
-        "--encoder sonar",
-        lambda args: args.encoder == "sonar" or ":" in (args.encoder or ""),
-    ),
+    Rule(("sonar_name_or_path", "encoder_device"), "--encoder sonar", lambda args: args.encoder == "sonar" or ":" in (args.encoder or "")),
     Rule(JUDGE_FLAGS, "--judge_model_name_or_path", lambda args: args.judge_model_name_or_path),
-    Rule(
-        ("lora_rank",), "an adapter, which the judge does not take: merge it (scripts/merge_lora.py)", lambda _: False
-    ),
+    Rule(("lora_rank",), "an adapter, which the judge does not take: merge it (scripts/merge_lora.py)", lambda _: False),
     Rule(("api_key",), "--judge_model_name_or_path", lambda args: args.judge_model_name_or_path, harmless=True),
-    Rule(
-        ("base_url", "request_timeout", "max_retries", "budget"),
-        "--inference_api openai, cohere or anthropic",
-        lambda args: args.inference_api not in ("vllm", "hf"),
-    ),
-    Rule(
-        ("dtype", "max_model_len", "data_parallel_size", "trust_remote_code"),
-        "a model in this process (--inference_api vllm or hf)",
-        lambda args: args.inference_api not in inference.REMOTE,
-    ),
-    Rule(
-        ("gpu_memory_utilization", "tensor_parallel_size", "engine_args", "deterministic"),
-        "--inference_api vllm",
-        lambda args: args.inference_api not in ("hf", *inference.REMOTE),
-    ),
+    Rule(("base_url", "request_timeout", "max_retries", "budget"), "--inference_api openai, cohere or anthropic",
+         lambda args: args.inference_api not in ("vllm", "hf")),
+    Rule(("dtype", "max_model_len", "data_parallel_size", "trust_remote_code"), "a model in this process (--inference_api vllm or hf)",
+         lambda args: args.inference_api not in inference.REMOTE),
+    Rule(("gpu_memory_utilization", "tensor_parallel_size", "engine_args", "deterministic"), "--inference_api vllm",
+         lambda args: args.inference_api not in ("hf", *inference.REMOTE)),
     Rule(("max_concurrent_requests",), "--inference_api vllm or an API", lambda args: args.inference_api != "hf"),
 )
+# fmt: on
 
 
 def build_parser() -> argparse.ArgumentParser:

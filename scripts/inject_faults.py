@@ -100,7 +100,8 @@ def copy_tree(folder: Path) -> Path:
 
 def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[int, str]:
     """Exit code and output of pytest, which stops at the first failure."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--durations=0", *tests]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--durations=0", "-m", "not slow"]
+    command = [sys.executable, "-m", "pytest", *options, *tests]
     # Python checks bytecode by size and time of the source; a fault may have the size of the original.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
     try:

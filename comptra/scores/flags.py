@@ -41,53 +41,28 @@ JUDGE_FLAGS = (
     "judge_trust_remote_code",
     "judge_base_url", "judge_request_timeout", "judge_max_retries", "judge_prices", "judge_budget",
 )  # fmt: skip
+# fmt: off
 METRIC_RULES = (
     Rule(("tokenize",), "--metrics bleu", lambda args: measures(args, "bleu")),
     Rule(("metricx_name_or_path",), "--metrics metricx-24 or the like", lambda args: measures(args, *METRICX)),
-    Rule(
-        ("blaser_name_or_path", "sonar_name_or_path"), "--metrics blaser-qe", lambda args: measures(args, "blaser-qe")
-    ),
+    Rule(("blaser_name_or_path", "sonar_name_or_path"), "--metrics blaser-qe", lambda args: measures(args, "blaser-qe")),
     Rule(("mt_ranker_name_or_path",), "--metrics mt-ranker", lambda args: measures(args, "mt-ranker")),
-    Rule(
-        ("metric_dtype", "metric_batch_tokens"),
-        "--metrics blaser-qe, metricx-… or mt-ranker",
-        lambda args: measures(args, *METRICX, "blaser-qe", "mt-ranker"),
-    ),
-    Rule(
-        ("comet_models",),
-        "--metrics that name each of its metrics",
-        lambda args: {name for name, _ in args.comet_models} <= {*computed(args)},
-    ),
+    Rule(("metric_dtype", "metric_batch_tokens"), "--metrics blaser-qe, metricx-… or mt-ranker",
+         lambda args: measures(args, *METRICX, "blaser-qe", "mt-ranker")),
+    Rule(("comet_models",), "--metrics that name each of its metrics",
+         lambda args: {name for name, _ in args.comet_models} <= {*computed(args)}),
     Rule(("comet_python",), "--metrics comet or a relative", lambda args: measures(args, *COMETS)),
     Rule(JUDGE_FLAGS, "--metrics gemba-da, gemba-mqm or gemba-esa", lambda args: measures(args, *GEMBAS)),
-    Rule(
-        ("judge_base_url", "judge_request_timeout", "judge_max_retries", "judge_budget"),
-        "--judge_inference_api openai, cohere or anthropic",
-        lambda args: args.judge_inference_api not in ("vllm", "hf"),
-    ),
-    Rule(
-        (
-            "judge_tokenizer_name_or_path",
-            "judge_dtype",
-            "judge_max_model_len",
-            "judge_data_parallel_size",
-            "judge_trust_remote_code",
-        ),
-        "a model in this process (--judge_inference_api vllm or hf)",
-        lambda args: args.judge_inference_api not in inference.REMOTE,
-    ),
-    Rule(
-        ("judge_gpu_memory_utilization", "judge_tensor_parallel_size", "judge_engine_args", "judge_deterministic"),
-        "--judge_inference_api vllm",
-        lambda args: args.judge_inference_api not in ("hf", *inference.REMOTE),
-    ),
-    Rule(
-        ("judge_max_concurrent_requests",),
-        "--judge_inference_api vllm or an API",
-        lambda args: args.judge_inference_api != "hf",
-    ),
+    Rule(("judge_base_url", "judge_request_timeout", "judge_max_retries", "judge_budget"),
+         "--judge_inference_api openai, cohere or anthropic", lambda args: args.judge_inference_api not in ("vllm", "hf")),
+    Rule(("judge_tokenizer_name_or_path", "judge_dtype", "judge_max_model_len", "judge_data_parallel_size", "judge_trust_remote_code"),
+         "a model in this process (--judge_inference_api vllm or hf)", lambda args: args.judge_inference_api not in inference.REMOTE),
+    Rule(("judge_gpu_memory_utilization", "judge_tensor_parallel_size", "judge_engine_args", "judge_deterministic"),
+         "--judge_inference_api vllm", lambda args: args.judge_inference_api not in ("hf", *inference.REMOTE)),
+    Rule(("judge_max_concurrent_requests",), "--judge_inference_api vllm or an API", lambda args: args.judge_inference_api != "hf"),
     Rule(("judge_request_batch_size",), "--judge_inference_api hf", lambda args: args.judge_inference_api == "hf"),
 )
+# fmt: on
 
 
 def add_metric_flags(add) -> None:

@@ -52,66 +52,28 @@ _BLEU, _CHRF = {**_REFERENCE, "family": "bleu"}, {**_REFERENCE, "family": "chrf"
 _METRICX = {"high": 25.0, "higher_is_better": False, "family": "metricx", "of_segments": True}
 _GEMBA = {"family": "gemba", "of_segments": True}
 # One row a metric: "module:attribute", imported when it is chosen. In this order tables show them.
+# fmt: off
 METRICS: dict[str, Metric] = {
     "chrf": Metric("comptra.scores.surface:chrf", "chrF++ (sacreBLEU)", "chrF++", **_CHRF),
     "bleu": Metric("comptra.scores.surface:bleu", "BLEU (sacreBLEU) with the tokenizer of --tokenize", "BLEU", **_BLEU),
-    "lang": Metric(
-        "comptra.scores.surface:lang", "share of translations identified as the target language", "lang %", family="lid"
-    ),
+    "lang": Metric("comptra.scores.surface:lang", "share of translations identified as the target language", "lang %", family="lid"),
     "chrf6": Metric("comptra.scores.surface:chrf6", "chrF (sacreBLEU), without the words of chrF++", "chrF", **_CHRF),
     "bleu-13a": Metric("comptra.scores.surface:bleu_13a", "BLEU of words", "BLEU 13a", **_BLEU),
     "bleu-flores101": Metric("comptra.scores.surface:bleu_flores101", "spBLEU of FLORES-101", "spBLEU 101", **_BLEU),
     "bleu-flores200": Metric("comptra.scores.surface:bleu_flores200", "spBLEU of FLORES-200", "spBLEU 200", **_BLEU),
-    "bleu-spBLEU-1K": Metric(
-        "comptra.scores.surface:bleu_spbleu_1k", "spBLEU-1K, of 1,003 languages", "spBLEU-1K", **_BLEU
-    ),
-    "ter": Metric(
-        "comptra.scores.surface:ter",
-        "translation edit rate (sacreBLEU)",
-        "TER",
-        **_REFERENCE,
-        higher_is_better=False,
-        family="ter",
-    ),
-    "blaser-qe": Metric(
-        "comptra.scores.neural:BlaserQE",
-        "BLASER-2.0-QE on SONAR vectors, 1 to 5",
-        "BLASER-QE",
-        low=1.0,
-        high=5.0,
-        reads=("source",),
-        family="blaser",
-        of_segments=True,
-    ),
-    "metricx-24": Metric(
-        "comptra.scores.neural:metricx_24",
-        "MetricX-24 with references, errors from 0 to 25",
-        "MetricX-24",
-        **_METRICX,
-        reads=("source", "reference"),
-    ),
-    "metricx-24-qe": Metric(
-        "comptra.scores.neural:metricx_24_qe",
-        "MetricX-24 without references",
-        "MetricX-24-QE",
-        **_METRICX,
-        reads=("source",),
-    ),
-    "metricx-23": Metric(
-        "comptra.scores.neural:metricx_23", "MetricX-23", "MetricX-23", **_METRICX, reads=("reference",)
-    ),
-    "metricx-23-qe": Metric(
-        "comptra.scores.neural:metricx_23_qe", "MetricX-23-QE", "MetricX-23-QE", **_METRICX, reads=("source",)
-    ),
-    "mt-ranker": Metric(
-        "comptra.scores.neural:MTRanker",
-        "MT-Ranker, the probability of being better than the baseline",
-        "MT-Ranker",
-        high=1.0,
-        reads=("source", "rival"),
-        family="mt-ranker",
-        of_segments=True,
-    ),
+    "bleu-spBLEU-1K": Metric("comptra.scores.surface:bleu_spbleu_1k", "spBLEU-1K, of 1,003 languages", "spBLEU-1K", **_BLEU),
+    "ter": Metric("comptra.scores.surface:ter", "translation edit rate (sacreBLEU)", "TER", **_REFERENCE, higher_is_better=False,
+                  family="ter"),
+    "blaser-qe": Metric("comptra.scores.neural:BlaserQE", "BLASER-2.0-QE on SONAR vectors, 1 to 5", "BLASER-QE", low=1.0, high=5.0,
+                        reads=("source",), family="blaser", of_segments=True),
+    "metricx-24": Metric("comptra.scores.neural:metricx_24", "MetricX-24 with references, errors from 0 to 25", "MetricX-24", **_METRICX,
+                         reads=("source", "reference")),
+    "metricx-24-qe": Metric("comptra.scores.neural:metricx_24_qe", "MetricX-24 without references", "MetricX-24-QE", **_METRICX,
+                            reads=("source",)),
+    "metricx-23": Metric("comptra.scores.neural:metricx_23", "MetricX-23", "MetricX-23", **_METRICX, reads=("reference",)),
+    "metricx-23-qe": Metric("comptra.scores.neural:metricx_23_qe", "MetricX-23-QE", "MetricX-23-QE", **_METRICX, reads=("source",)),
+    "mt-ranker": Metric("comptra.scores.neural:MTRanker", "MT-Ranker, the probability of being better than the baseline", "MT-Ranker",
+                        high=1.0, reads=("source", "rival"), family="mt-ranker", of_segments=True),
     "comet": _comet("comet", "COMET", "wmt22-comet-da", "reference"),
     "xcomet": _comet("xcomet", "XCOMET", "XCOMET-XL", "reference"),
     "cometkiwi": _comet("cometkiwi", "CometKiwi", "wmt22-cometkiwi-da"),
@@ -119,28 +81,13 @@ METRICS: dict[str, Metric] = {
     "ssa-comet-qe": _comet("ssa_comet_qe", "SSA-COMET-QE", "SSA-COMET-QE, for African languages"),
     "africomet": _comet("africomet", "AfriCOMET", "AfriCOMET, for African languages", "reference"),
     "africomet-qe": _comet("africomet_qe", "AfriCOMET-QE", "AfriCOMET-QE, for African languages"),
-    "gemba-da": Metric(
-        "comptra.scores.gemba:GembaDA",
-        "an LLM rates from 0 to 100",
-        "GEMBA-DA",
-        **_GEMBA,
-        reads=("source", "reference"),
-    ),
-    "gemba-mqm": Metric(
-        "comptra.scores.gemba:GembaMQM",
-        "an LLM lists errors, which are weighted: -25 to 0",
-        "GEMBA-MQM",
-        **_GEMBA | {"low": -25.0, "high": 0.0},
-        reads=("source",),
-    ),
-    "gemba-esa": Metric(
-        "comptra.scores.gemba:GembaESA",
-        "an LLM lists errors, then rates from 0 to 100",
-        "GEMBA-ESA",
-        **_GEMBA,
-        reads=("source",),
-    ),
+    "gemba-da": Metric("comptra.scores.gemba:GembaDA", "an LLM rates from 0 to 100", "GEMBA-DA", **_GEMBA, reads=("source", "reference")),
+    "gemba-mqm": Metric("comptra.scores.gemba:GembaMQM", "an LLM lists errors, which are weighted: -25 to 0", "GEMBA-MQM",
+                        **_GEMBA | {"low": -25.0, "high": 0.0}, reads=("source",)),
+    "gemba-esa": Metric("comptra.scores.gemba:GembaESA", "an LLM lists errors, then rates from 0 to 100", "GEMBA-ESA", **_GEMBA,
+                        reads=("source",)),
 }
+# fmt: on
 ALIASES = {"chrf++": "chrf"}
 AUTO = "auto"  # in --metrics: those that this machine can run (comptra.scores.auto)
 DEFAULT = ("chrf", "bleu", "lang")

@@ -121,27 +121,18 @@ _GEMBA = Coverage(
     "Kocmi and Federmann 2023, Large Language Models Are State-of-the-Art Evaluators of Translation Quality; GEMBA-MQM",
     note="depends on the LLM; published figures are of OpenAI's models on English-German, English-Russian and Chinese-English",
 )
+# fmt: off
 COVERAGE: dict[str, Coverage] = {
-    "blaser-qe": Coverage(
-        "Seamless Communication et al. 2023; Duquenne et al. 2023 (SONAR)",
-        "SONAR (200 languages)",
-        note="trained on XSTS judgements; of which languages is not in the table",
-    ),
+    "blaser-qe": Coverage("Seamless Communication et al. 2023; Duquenne et al. 2023 (SONAR)", "SONAR (200 languages)",
+                          note="trained on XSTS judgements; of which languages is not in the table"),
     "metricx-24": _METRICX_24,
     "metricx-24-qe": _METRICX_24,
     "metricx-23": _METRICX_23,
     "metricx-23-qe": _METRICX_23,
     "comet": Coverage("Rei et al. 2022, COMET-22; its model card", "XLM-R", XLMR, "DA of WMT17 to WMT20", _COMET_DA),
-    "xcomet": Coverage(
-        "Guerreiro et al. 2024, xCOMET", "XLM-R XL", XLMR, "DA of WMT17 to WMT20, MLQE-PE and MQM", _COMET_DA | _MLQE
-    ),
-    "cometkiwi": Coverage(
-        "Rei et al. 2022, CometKiwi; its model card",
-        "InfoXLM, which goes on from XLM-R",
-        XLMR,
-        "DA of WMT17 to WMT20 and MLQE-PE",
-        _COMET_DA | _MLQE,
-    ),
+    "xcomet": Coverage("Guerreiro et al. 2024, xCOMET", "XLM-R XL", XLMR, "DA of WMT17 to WMT20, MLQE-PE and MQM", _COMET_DA | _MLQE),
+    "cometkiwi": Coverage("Rei et al. 2022, CometKiwi; its model card", "InfoXLM, which goes on from XLM-R", XLMR,
+                          "DA of WMT17 to WMT20 and MLQE-PE", _COMET_DA | _MLQE),
     "ssa-comet": _SSA_COMET,
     "ssa-comet-qe": _SSA_COMET,
     "africomet": _AFRICOMET,
@@ -149,13 +140,10 @@ COVERAGE: dict[str, Coverage] = {
     "gemba-da": _GEMBA,
     "gemba-mqm": _GEMBA,
     "gemba-esa": _GEMBA,
-    "mt-ranker": Coverage(
-        "Moosa et al. 2024, MT-Ranker: Reference-free Machine Translation Evaluation by Inter-system Ranking",
-        "mT5",
-        MT5,
-        note="trained on synthetic pairs, without human judgements",
-    ),
+    "mt-ranker": Coverage("Moosa et al. 2024, MT-Ranker: Reference-free Machine Translation Evaluation by Inter-system Ranking", "mT5", MT5,
+                          note="trained on synthetic pairs, without human judgements"),
 }
+# fmt: on
 _WORDS = ("bleu-13a", "ter")  # of texts without spaces they see one word
 
 

@@ -8,7 +8,7 @@ from topxgen.common.checksums import KEY
 from topxgen.common.files import read_jsonl
 from topxgen.common.provenance import digest
 from topxgen.common.records import Layout, ParagraphRecord, read_translations
-from topxgen.generation import funnel
+from topxgen.generation import deduplication, funnel
 from topxgen.generation.manifests import STAGES, SUMS
 
 _MANIFEST = re.compile(rf"manifest_({'|'.join(STAGES)})(?:_(.+))?\.json")
@@ -46,6 +46,12 @@ def _check_counts(audit: Audit, path: Path, stage: str, language: str, manifest:
     layout = _layout(path, stage, language, manifest)
     if stage == "generate":
         found = funnel.generation_counts(layout, language)
+        if (recall := manifest.get(deduplication.RECALL)) is not None:
+            settings = manifest["settings"]
+            counted, _ = deduplication.measured_recall(
+                layout, language, settings["threshold"], settings["rouge_tokenizer"]
+            )
+            audit.equal(path, f"{deduplication.RECALL} of {language}", recall, counted)
     else:
         for _ in read_translations(layout.translations(language)):
             pass  # raises for lists that are not parallel
@@ -71,6 +77,11 @@ def _check_whole(audit: Audit, path: Path, stage: str, of_languages: dict[str, d
             audit.equal(path, f"counts of {language}", counts, of_languages[language].get("counts"))
     for language in of_languages.keys() - whole["counts"].keys():
         audit.problem(path, f"lacks {language}, of which there is a manifest")
+    for language, recall in whole.get(deduplication.RECALL, {}).items():
+        if language in of_languages:
+            audit.equal(
+                path, f"{deduplication.RECALL} of {language}", recall, of_languages[language].get(deduplication.RECALL)
+            )
     for name in SUMS:
         parts = [part[name] for part in of_languages.values() if part.get(name) is not None]
         if parts and name in whole:

@@ -5,13 +5,10 @@
 Every third request fails at its first attempt. Lost: requests without a response, or with that of another.
 """
 
-import argparse
-import sys
 import time
 from collections import Counter
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import command_line
 
 from tests.support.api_server import FAULTS, KEY, ApiServer
 from topxgen import inference
@@ -45,7 +42,7 @@ def run(api: str, fault: str, args) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--max_concurrent_requests", type=int, default=16)
     parser.add_argument("--every", type=int, default=3)

@@ -5,15 +5,14 @@
 Apertium and a local LLM with 5 demonstrations from the last 997 lines (the published pool); the first lines are translated.
 """
 
-import argparse
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import command_line, ntrex
+
 from topxgen import translation
-from topxgen.corpora.tables import read_lines
 from topxgen.inference import ModelSettings
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings
@@ -22,7 +21,7 @@ POOL = 997
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--ntrex", type=Path, required=True)
     parser.add_argument("--model", default="models/gemma-3-270m")
     parser.add_argument("--inference_api", default="vllm")
@@ -34,11 +33,7 @@ def main() -> int:
     from sacrebleu import BLEU, CHRF
 
     source, target = languages.find(args.language), languages.find("English")
-    sides = {
-        source: args.ntrex / f"newstest2019-ref.{source.ntrex.split('_')[0]}.txt",
-        target: args.ntrex / "newstest2019-src.eng.txt",
-    }
-    lines = {language: read_lines(path) for language, path in sides.items()}
+    lines = dict(zip((source, target), ntrex(args.ntrex, source.name, target.name), strict=True))
     with tempfile.TemporaryDirectory() as pool:
         for language, texts in lines.items():
             (Path(pool) / f"{language.flores}.txt").write_text("\n".join(texts[-POOL:]) + "\n", encoding="utf-8")

@@ -8,18 +8,14 @@ process, in alternating rounds; they differ in padding and batch size (and the l
 tokenizer is trained on the texts, so its vocabulary is small; this does not affect the speed.
 """
 
-import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import command_line, parallel
 
-from tests.support.tiny_models import udhr_pairs
 from tests.support.tiny_sonar import build_blaser, build_sonar
-from topxgen.corpora.tables import read_lines
 from topxgen.quality.blaser import Blaser, VectorCache
 from topxgen.text import languages
 
@@ -46,7 +42,7 @@ def plain_loop(scorer: Blaser, tokenizer, pairs, source: str, target: str, batch
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--source", type=Path, help="text file, a sentence a line [the UDHR]")
     parser.add_argument("--target", type=Path, help="its translations, line by line")
     parser.add_argument("--languages", nargs=2, default=["Basque", "English"])
@@ -61,11 +57,7 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     source, target = map(languages.find, args.languages)
-    if args.source:
-        sides = [read_lines(path) for path in (args.source, args.target)]
-        pairs = [(a.strip(), b.strip()) for a, b in zip(*sides, strict=True) if a.strip() and b.strip()]
-    else:
-        pairs = udhr_pairs(source.name, target.name)
+    pairs = parallel((args.source, args.target), (source.name, target.name))
     training, pairs = [text for pair in pairs for text in pair], pairs[: args.pairs]
     with tempfile.TemporaryDirectory() as folder:
         sonar = build_sonar(Path(folder) / "sonar", training, args.width, args.layers)

@@ -6,15 +6,12 @@ Back-translates lines of NTREX-128 as `datagen.py --back_translator llm` does: g
 which the first, the most confident, the most confident that the filters let pass, and the one nearest to the reference count.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from measuring import command_line, ntrex
 
 from topxgen import translation
-from topxgen.corpora.tables import read_lines
 from topxgen.generation.back_translation import judged
 from topxgen.generation.candidates import choose
 from topxgen.inference import ModelSettings
@@ -23,7 +20,7 @@ from topxgen.translation import TranslatorSettings
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--ntrex", type=Path, required=True)
     parser.add_argument("--model", default="models/gemma-3-270m")
     parser.add_argument("--inference_api", default="vllm")
@@ -34,10 +31,7 @@ def main() -> int:
 
     from sacrebleu import CHRF
 
-    sides = [
-        read_lines(args.ntrex / name)[: args.lines] for name in ("newstest2019-ref.eus.txt", "newstest2019-src.eng.txt")
-    ]
-    sources, references = sides
+    sources, references = (lines[: args.lines] for lines in ntrex(args.ntrex, "Basque", "English"))
     basque, english, identifier = languages.find("Basque"), languages.find("English"), language_id.load("cld2")
     settings = TranslatorSettings(
         inference_api=args.inference_api,

@@ -10,19 +10,18 @@ the process, in both cases weights and optimizer included. `--shape` takes the s
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import command_line, peak_mib
 
 GIB = 1 << 30
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("model", help="a decoder LM: a folder or a Hub id")
     parser.add_argument("--ways", nargs="+", choices=("lora", "full"), default=["lora", "full"], help="[%(default)s]")
     parser.add_argument("--chunks", nargs="+", type=int, default=[1024, 256], help="tokens per chunk [%(default)s]")
@@ -105,9 +104,7 @@ def measure(args, way: str, chunk: int) -> dict:
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if device == "cuda":
-        peak = torch.cuda.max_memory_allocated()
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_mib() << 20
     return {"losses": losses, "norm": norm, "seconds": min(times[1:] or times), "peak": peak}
 
 

@@ -6,14 +6,11 @@ Apertium's rules (Basque to English) translate all sentences that can be changed
 sets of these sentences.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import command_line
 
 from comptra.contamination import drop, twins
 from comptra.contamination.drop import Columns
@@ -28,7 +25,7 @@ def rows_of(values: Sequence, chosen: np.ndarray) -> list:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--ntrex", type=Path, required=True, metavar="DIR", help="folder NTREX-128 of its repository")
     parser.add_argument("--twins", type=int, default=3, help="twins [%(default)s]")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 300], help="sentences of a set [%(default)s]")

@@ -8,11 +8,8 @@ shared as in real text; one text in twenty is a near-duplicate of an earlier one
 are those of one process, which does nothing in parallel.
 """
 
-import argparse
 import json
-import os
 import random
-import resource
 import sys
 import tempfile
 import time
@@ -20,7 +17,8 @@ from collections import deque
 from itertools import accumulate
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import as_flags, command_line, in_child, peak_mib
+
 from datagen import build_parser
 from topxgen.common.console import Progress
 from topxgen.generation.paragraphs import Generation
@@ -90,7 +88,7 @@ class Sampler:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--responses", type=int, default=20_000)
     parser.add_argument("--languages", type=int, default=10, help=f"how many of {', '.join(LANGUAGES)}")
     parser.add_argument("--rate", type=float, default=0, help="responses per second [0: at once]")
@@ -102,12 +100,11 @@ def main() -> None:
     languages = LANGUAGES[: args.languages]
 
     def config(folder) -> GenerationConfig:
-        flags = dict(
+        words = as_flags(
             model_name_or_path="none", inference_api="openai", api_key="none", output_dir=folder, number_of_instructions=10 * args.responses,
             seed_topics_path="topics/wikipedia_vital_topics.txt", number_of_icl_demonstrations=0, number_of_icl_phrases=0,
             back_translator="nllb", prompt_template="instruct",
         )  # fmt: skip
-        words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
         return GenerationConfig(build_parser().parse_args([*words, "--languages", *languages]))
 
     def measured(folder, sampler) -> dict:
@@ -125,9 +122,8 @@ def main() -> None:
             end = time.process_time(), time.perf_counter()
             kept = generation.kept.total()
         opening = {"cpu_s": round(start[0] - cpu, 2), "s": round(start[1] - began, 2)}
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         if sampler is None:
-            return {"resume": opening, "kept": kept, "peak_mib": peak}
+            return {"resume": opening, "kept": kept, "peak_mib": peak_mib()}
         cpu_s, seconds = end[0] - start[0] - sampler.making, end[1] - start[1] - sampler.making
         return {
             "responses": sampler.answered,
@@ -135,7 +131,7 @@ def main() -> None:
             "cpu_s": round(cpu_s, 2),
             "ms_of_cpu_per_response": round(1000 * cpu_s / sampler.answered, 3),
             "responses_per_s": round(sampler.answered / seconds, 1),
-            "peak_mib": peak,
+            "peak_mib": peak_mib(),
         }
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -152,10 +148,7 @@ def main() -> None:
             result = measured(folder, sampler)
         print(json.dumps({"languages": len(languages), **result}), flush=True)
         sys.stdout.flush()
-        if not (child := os.fork()):  # with memory of its own
-            print(json.dumps(measured(folder, None)), flush=True)
-            os._exit(0)
-        os.waitpid(child, 0)
+        in_child(lambda: print(json.dumps(measured(folder, None)), flush=True))
 
 
 if __name__ == "__main__":

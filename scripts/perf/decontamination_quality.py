@@ -9,15 +9,13 @@ are printed. `--leak_guard` measures in the same way what main.py leaves out of 
 FLORES-200 dev with devtest. `--ratios` prints instead how many tokens the UDHR has in each script per English token.
 """
 
-import argparse
 import random
-import sys
 import unicodedata
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+from measuring import command_line
 
 from topxgen.corpora import benchmarks, examples
 from topxgen.corpora.tables import read_lines
@@ -170,7 +168,7 @@ def ratios() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--benchmark_dir", type=Path)
     parser.add_argument("--tokenizer", choices=TOKENIZERS, default="unicode")
     parser.add_argument("--near_duplicate_threshold", type=float)

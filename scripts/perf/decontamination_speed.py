@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import psutil
+from measuring import ROOT, command_line
 
 from topxgen.corpora import benchmarks
 from topxgen.decontamination.benchmark_texts import load
@@ -27,7 +27,6 @@ from topxgen.text import languages
 from topxgen.text.ngram_hashes import TOKENIZERS
 from topxgen.text.ngram_index import ContaminationIndex
 
-ROOT = Path(__file__).resolve().parents[2]
 N, PREFIX = 10, 6
 CORES = sorted({1, 2, 4, 8, 16, len(os.sched_getaffinity(0))} & set(range(1, len(os.sched_getaffinity(0)) + 1)))
 
@@ -149,7 +148,7 @@ def measured(command: list[str], cores: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--benchmark_dir", type=Path, required=True)
     parser.add_argument("--millions", type=float, nargs="+", default=[0.1, 1, 3], help="of pairs [0.1 1 3]")
     parser.add_argument("--compare_at", type=float, default=1, help="millions at which the plain look-up runs too [1]")

@@ -10,19 +10,16 @@ to half of its words are replaced, one by one or in a row. Each measurement is a
 line of JSON for each: `recall` is the share of the texts that the exact search rejects which MinHash rejects, too.
 """
 
-import argparse
 import json
-import os
 import random
-import resource
-import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from coordinator import DUPLICATES, SPREAD, VOCABULARY, WORDS
+from measuring import command_line, in_child, peak_mib
 
 from topxgen.common.lines import split_lines
 from topxgen.text.near_duplicates import PREFILTERS, NearDuplicates
@@ -80,12 +77,17 @@ def measure(make, size: int, threshold: float, prefilter: str) -> tuple[dict, np
         for number, text in enumerate(texts, first):
             rejected[number] = kept.keep(f"Basque-{number}.0", text) is not None
         cpu += time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {"cpu_s": round(cpu, 1), "peak_mib": peak, "rejected": int(rejected.sum())}, rejected
+    return {"cpu_s": round(cpu, 1), "peak_mib": peak_mib(), "rejected": int(rejected.sum())}, rejected
+
+
+def measure_into(path: Path, *arguments) -> None:
+    row, decisions = measure(*arguments)
+    np.save(path, decisions)
+    path.with_suffix(".json").write_text(json.dumps(row))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 10_000, 20_000])
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.7])
     parser.add_argument("--prefilters", nargs="+", choices=PREFILTERS, default=list(PREFILTERS))
@@ -98,12 +100,7 @@ def main() -> None:
             for prefilter in args.prefilters:
                 with tempfile.TemporaryDirectory() as folder:
                     path = Path(folder) / "rejected.npy"
-                    if not (child := os.fork()):  # with memory of its own
-                        row, decisions = measure(make, size, threshold, prefilter)
-                        np.save(path, decisions)
-                        path.with_suffix(".json").write_text(json.dumps(row))
-                        os._exit(0)
-                    os.waitpid(child, 0)
+                    in_child(partial(measure_into, path, make, size, threshold, prefilter))
                     rejected[prefilter] = np.load(path)
                     row = json.loads(path.with_suffix(".json").read_text())
                 if len(rejected) == 2:

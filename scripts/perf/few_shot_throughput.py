@@ -6,16 +6,14 @@ main.py also retrieves demonstrations, builds prompts, saves every response and 
 going first, and the prefix cache is emptied before each.
 """
 
-import argparse
 import os
-import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from measuring import as_flags, command_line, compare_with_bare
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import main as script
 from comptra import runner
 from comptra.config import EvaluationConfig, configurations
@@ -32,7 +30,7 @@ class KeptSampler(LazySampler):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--model", default="models/gemma-3-270m")
     parser.add_argument("--ntrex", type=Path, required=True, metavar="DIR", help="NTREX-128 as published")
     parser.add_argument("--language", default="Basque")
@@ -43,12 +41,10 @@ def main() -> None:
     args = parser.parse_args()
 
     def run_in(folder: str) -> EvaluationConfig:
-        flags = {
-            "model_name_or_path": args.model, "dataset_name_or_path": "ntrex", "benchmark_dir": args.ntrex,
-            "tgt": args.language, "max_samples": args.sentences, "k": args.k, "max_new_tokens": args.max_new_tokens,
-            "max_model_len": 2048, "output_dir": folder,
-        }  # fmt: skip
-        words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+        words = as_flags(
+            model_name_or_path=args.model, dataset_name_or_path="ntrex", benchmark_dir=args.ntrex, tgt=args.language,
+            max_samples=args.sentences, k=args.k, max_new_tokens=args.max_new_tokens, max_model_len=2048, output_dir=folder,
+        )  # fmt: skip
         return configurations(script.build_parser().parse_args(words))[0]
 
     with tempfile.TemporaryDirectory() as folder:
@@ -62,30 +58,19 @@ def main() -> None:
         temperature=0.0, max_tokens=args.max_new_tokens, stop=list(task.template.stops), seed=0
     )
 
-    def bare_generate() -> list[str]:
-        return [output.outputs[0].text for output in engine._llm.generate(prompts, params, use_tqdm=False)]
+    def bare() -> tuple[int, float]:
+        started = time.perf_counter()
+        return len(engine._llm.generate(prompts, params, use_tqdm=False)), time.perf_counter() - started
 
-    def main_py() -> list[str]:
+    def main_py() -> tuple[int, float]:
+        started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             run = run_in(folder)
             runner.translate_with(run, model, KeptSampler(lambda: engine), [], StageProgress())
-            return [row["translation"] for row in read_jsonl(run.folder(model) / "translate_0.jsonl")]
+            count = len(list(read_jsonl(run.folder(model) / "translate_0.jsonl")))
+        return count, time.perf_counter() - started
 
-    programs = {"bare LLM.generate": bare_generate, "main.py": main_py}
-    rates: dict[str, list[float]] = {name: [] for name in programs}
-    for turn in range(args.rounds):
-        for name in list(programs)[:: 1 if turn % 2 == 0 else -1]:
-            engine._llm.reset_prefix_cache()
-            started = time.perf_counter()
-            count = len(programs[name]())
-            seconds = time.perf_counter() - started
-            rates[name].append(count / seconds)
-            print(
-                f"round {turn}, {name}: {count} sentences in {seconds:.1f} s, {rates[name][-1]:.2f} a second",
-                flush=True,
-            )
-    shares = [rate / bare for rate, bare in zip(rates["main.py"], rates["bare LLM.generate"], strict=True)]
-    print(f"main.py / bare: {', '.join(f'{share:.3f}' for share in shares)}, median {statistics.median(shares):.3f}")
+    compare_with_bare(engine._llm, bare, "main.py", main_py, "sentences", args.rounds)
     engine.close()
 
 

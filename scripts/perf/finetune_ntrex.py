@@ -16,26 +16,18 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from measuring import ROOT, as_flags, command_line, ntrex
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from topxgen import inference
 from topxgen.common.files import read_jsonl
 from topxgen.prompting.answers import clean_answer
 from topxgen.prompting.mt_templates import get_template
-from topxgen.text import languages
 from topxgen.training import eval_translation
 from topxgen.training.pairs import Pair, reverse
 
 TRAIN, TEST = slice(0, 900), slice(-200, None)
-
-
-def sides(args: argparse.Namespace) -> list[tuple[str, str]]:
-    code = languages.find(args.language).ntrex.split("_")[0]
-    names = ("newstest2019-src.eng.txt", f"newstest2019-ref.{code}.txt")
-    texts = [(args.ntrex / name).read_text(encoding="utf-8").rstrip("\n").split("\n") for name in names]
-    return list(zip(*texts, strict=True))
 
 
 def train(args: argparse.Namespace, data: Path, output: Path, steps: int, **more) -> float:
@@ -63,10 +55,8 @@ def train(args: argparse.Namespace, data: Path, output: Path, steps: int, **more
         **more,
     }
     command = [sys.executable, "train.py", "--reverse", "--targets_only", "--use_peft", "--bf16"]
-    for name, value in options.items():
-        command += [f"--{name}", value]
     started = time.perf_counter()
-    subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
+    subprocess.run(command + as_flags(**options), cwd=ROOT, check=True)
     return time.perf_counter() - started
 
 
@@ -154,7 +144,7 @@ def translate(args: argparse.Namespace, pairs: list[Pair], adapter: Path | None,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("model", help="base model: a folder or a Hub id")
     parser.add_argument("--ntrex", type=Path, required=True, metavar="DIR", help="folder NTREX-128 of its repository")
     parser.add_argument("--language", default="Basque", help="target language [%(default)s]")
@@ -166,7 +156,7 @@ def main() -> None:
     parser.add_argument("--api", choices=("vllm", "hf"), default="vllm", help="what translates [%(default)s]")
     parser.add_argument("--output_dir", type=Path, help="keep the run in this folder")
     args = parser.parse_args()
-    lines = sides(args)
+    lines = list(zip(*ntrex(args.ntrex, "English", args.language), strict=True))
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         output = args.output_dir or folder / "run"

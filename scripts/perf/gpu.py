@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
 
 import train_gpu
+from measuring import as_flags, command_line
 
 FORMULA = (
     "MFU = FLOPs of the model per token x tokens/s / peak; per token 6 for each trained parameter and 4 for each frozen one (twice "
@@ -94,43 +95,14 @@ def train_py(tiny: bool) -> Figures:
             {"en": sentence(rng.randint(8, 30)), "eu": sentence(rng.randint(8, 30))} for _ in range(40 * steps * rows)
         )
         data.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        command = [
-            sys.executable,
-            "train.py",
-            "--model_name_or_path",
-            folder,
-            "--dataset_name_or_path",
-            data,
-            "--output_dir",
-            output,
-        ]
-        command += [
-            "--src",
-            "English",
-            "--target_languages",
-            "Basque",
-            "--input_column_name",
-            "en",
-            "--output_column_name",
-            "eu",
-        ]
-        command += [
-            "--use_peft",
-            "--lora_r",
-            32,
-            "--bf16",
-            "--targets_only",
-            "--max_length",
-            length,
-            "--max_steps",
-            steps,
-        ]
-        command += ["--per_device_train_batch_size", rows, "--gradient_accumulation_steps", 1, "--logging_steps", 1]
-        command += ["--test_size_ratio", 0, "--save_steps", 10**6, "--num_warmup_steps", 2]
+        command = [sys.executable, "train.py", *as_flags(
+            model_name_or_path=folder, dataset_name_or_path=data, output_dir=output, src="English", target_languages="Basque",
+            input_column_name="en", output_column_name="eu", use_peft=True, lora_r=32, bf16=True, targets_only=True,
+            max_length=length, max_steps=steps, per_device_train_batch_size=rows, gradient_accumulation_steps=1, logging_steps=1,
+            test_size_ratio=0, save_steps=10**6, num_warmup_steps=2,
+        )]  # fmt: skip
         began = time.perf_counter()
-        result = subprocess.run(
-            [*map(str, command)], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-        )
+        result = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         if result.returncode:
             raise SystemExit(result.stderr[-1500:])
         log = [json.loads(line) for line in (output / "train_log.jsonl").open()]
@@ -160,25 +132,19 @@ def shapes(tiny: bool) -> Figures:
         ("1b-full", False, 8, 1024),
         ("1b-full", False, 8, 0),
     ]
-    plan += [
-        ("270m-full", False, 8, 1024),
-        ("270m-full", False, 8, 256),
-        ("270m-full", False, 8, 0),
-        ("8b-lora", False, 4, 0),
-    ]
+    plan += [("270m-full", False, 8, chunk) for chunk in (1024, 256, 0)] + [("8b-lora", False, 4, 0)]
     plan = [("tiny", False, 2, 64), ("tiny", True, 2, 0)] if tiny else plan
     peak = peak_flops()
     for shape, checkpointing, rows, chunk in plan:
-        args = argparse.Namespace(max_length=256 if tiny else 2048, steps=2 if tiny else 6)
-        found = None
+        length, steps, found = *((256, 2) if tiny else (2048, 6)), None
         while found is None and rows:
-            found = train_gpu.measure(shape, "sdpa", checkpointing, rows, args, chunk)
+            found = train_gpu.measure(shape, checkpointing, rows, length, steps, chunk)
             rows = rows if found else rows // 2
         name = f"{shape}, {rows} rows, chunk {chunk}{', checkpointing' if checkpointing else ''}"
         if found is None:
             yield {name: "out of memory"}
             continue
-        speed, flops, memory, _ = found
+        speed, flops, memory = found
         yield {
             name: {
                 "tokens_per_second": round(speed),
@@ -296,7 +262,7 @@ PARTS: dict[str, tuple[int, Callable[[bool], Figures]]] = {  # seconds at most, 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument(
         "--output", type=Path, default=Path(os.environ.get("OUT", "."), "gpu.json"), help="[%(default)s]"
     )
@@ -321,15 +287,7 @@ def main() -> int:
         print(f"{name}: {function.__doc__}", flush=True)
         with tempfile.TemporaryDirectory() as place:
             kept, began = Path(place, "figures.json"), time.perf_counter()
-            command = [
-                sys.executable,
-                __file__,
-                "--part",
-                name,
-                "--output",
-                str(kept),
-                *(["--tiny"] if args.tiny else []),
-            ]
+            command = [sys.executable, __file__, "--part", name, "--output", str(kept), *["--tiny"] * args.tiny]
             problem = run_limited(command, limit)
             figures = json.loads(kept.read_text()) if kept.exists() else {}
         results[name] = {

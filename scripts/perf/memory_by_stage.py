@@ -2,7 +2,7 @@
 
     python scripts/perf/memory_by_stage.py --model_name_or_path models/gemma-3-270m --languages Basque ... (any command line)
 
-With --shapes DIR as the first flags, NLLB and SONAR of their published shapes with random weights are created in DIR and used
+With --shapes DIR, NLLB and SONAR of their published shapes with random weights are created in DIR and used
 (NLLB by scripts/perf/nllb_speed.py, in models/nllb-600m-shape).
 """
 
@@ -14,9 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import psutil
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from measuring import ROOT, command_line
 
 GIB = 1 << 30
 
@@ -46,9 +44,10 @@ def shapes(folder: Path) -> list[str]:
 
 
 def main() -> int:
-    words = sys.argv[1:]
-    if words[:1] == ["--shapes"]:
-        words = [*words[2:], *shapes(Path(words[1]))]
+    parser = command_line(__doc__)
+    parser.add_argument("--shapes", type=Path, metavar="DIR")
+    args, words = parser.parse_known_args()
+    words += shapes(args.shapes) if args.shapes else []
     samples: list[tuple[float, int]] = []
     events: list[tuple[float, str]] = [(time.monotonic(), "start")]
     process = subprocess.Popen(

@@ -9,16 +9,12 @@ own; the output is JSON.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from measuring import command_line, run_measured
+
 from topxgen.common.shards import Shard
 from topxgen.generation.merge import responses_in_order
 from topxgen.inference.response_cache import ResponseRecord, response_record  # noqa: F401
@@ -96,28 +92,14 @@ def order_responses(folder: Path) -> None:
 
 
 def measured(words: list[str], read: list[Path], written: list[Path], records: int) -> dict:
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    if status:
-        raise SystemExit(said)
-    return {
-        "records": records,
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "records_per_second": round(records / seconds),
-        "peak_mb": round(usage.ru_maxrss / 1024),
-        "bytes_read": sum(path.stat().st_size for path in read),
-        "bytes_written": sum(path.stat().st_size for path in written),
-    }
+    found = run_measured(words)
+    sizes = [sum(path.stat().st_size for path in paths) for paths in (read, written)]
+    rate = round(records / found["seconds"])
+    return {"records": records, **found, "records_per_second": rate, "bytes_read": sizes[0], "bytes_written": sizes[1]}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--records", type=int, default=10_000_000)
     parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--dir", type=Path, help="where the files are made [the system's temporary folder]")

@@ -8,19 +8,15 @@ layer over 250,112 tokens, on a segment after the other. Both run the same weigh
 Candidates are the references with words left out.
 """
 
-import argparse
 import random
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import command_line, parallel
 
 from tests.support.tiny_metricx import build_metricx
-from tests.support.tiny_models import udhr_pairs
-from topxgen.corpora.tables import read_lines
 from topxgen.quality import metricx
 
 SHAPES = {
@@ -49,7 +45,7 @@ def publishers_way(model, tokenizer, texts: list[str]) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--source", type=Path, help="text file, a sentence a line [the UDHR in English]")
     parser.add_argument("--reference", type=Path, help="its references, line by line [in Basque]")
     parser.add_argument("--segments", type=int, default=64)
@@ -61,11 +57,7 @@ def main() -> None:
     import torch
     from transformers import MT5ForConditionalGeneration
 
-    if args.source:
-        sides = [read_lines(path) for path in (args.source, args.reference)]
-        pairs = [(a.strip(), b.strip()) for a, b in zip(*sides, strict=True) if a.strip() and b.strip()]
-    else:
-        pairs = udhr_pairs("English", "Basque")
+    pairs = parallel((args.source, args.reference), ("English", "Basque"))
     training = [text for pair in pairs for text in pair]
     chosen = random.Random(0).sample(pairs, min(args.segments, len(pairs)))
     sources, references = [a for a, _ in chosen], [b for _, b in chosen]

@@ -9,14 +9,11 @@ knows of languages instead, on NTREX-128: how often a sentence is nearest to its
 nearest neighbours their originals share.
 """
 
-import argparse
-import resource
-import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
+from measuring import command_line, peak_mib
 
 from topxgen.corpora.benchmarks import load
 from topxgen.retrieval import encoders
@@ -74,7 +71,7 @@ def compare_languages(args) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--k", type=int, default=4)
@@ -89,11 +86,11 @@ def main() -> None:
         return
     for size in args.sizes:
         rows = vectors(size, args.width)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_mib()
         start, cpu = time.perf_counter(), time.process_time()
         found = nearest(rows, args.k, args.device)
         took, cpu = time.perf_counter() - start, time.process_time() - cpu
-        more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+        more = (peak_mib() - before) / 2**10
         queries = range(size) if not args.checked else np.random.default_rng(1).integers(0, size, args.checked)
         equal = sum((found[query] == brute_force(rows, query, args.k)).all() for query in queries)
         print(

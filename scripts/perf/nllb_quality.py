@@ -7,24 +7,21 @@ it nearly memorises them, so that its translations of those are good and depend 
 changes poor translations.
 """
 
-import argparse
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from measuring import command_line, ntrex
 
 from tests.support import tiny_models
 from topxgen import translation
-from topxgen.corpora.tables import read_lines
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--ntrex", type=Path, required=True)
     parser.add_argument("--lines", type=int, default=300, help="to learn")
     parser.add_argument("--minutes", type=float, default=8)
@@ -32,8 +29,7 @@ def main() -> int:
 
     from sacrebleu import BLEU, CHRF
 
-    sides = [read_lines(args.ntrex / name) for name in ("newstest2019-ref.eus.txt", "newstest2019-src.eng.txt")]
-    pairs = list(zip(*sides, strict=True))
+    pairs = list(zip(*ntrex(args.ntrex, "Basque", "English"), strict=True))
     learned, unseen = pairs[: args.lines], pairs[-100:]
     shape = dict(width=256, layers=3, vocabulary=3000, learning_rate=1e-3)
     with tempfile.TemporaryDirectory() as folder:

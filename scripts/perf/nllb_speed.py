@@ -16,18 +16,15 @@ Tokens are counted without padding. Also printed: how many translations are equa
 shows the effect of int8.
 """
 
-import argparse
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from measuring import command_line, ntrex
 
 from tests.support import tiny_models
 from topxgen import translation
-from topxgen.corpora.tables import read_lines
 from topxgen.text import languages
 from topxgen.translation import TranslatorSettings
 
@@ -39,24 +36,11 @@ NOTHING = 1e-4  # a grown layer's share of what a fresh one adds
 def config(**changes):
     from transformers import M2M100Config
 
-    return M2M100Config(
-        **dict(
-            d_model=1024,
-            encoder_attention_heads=16,
-            decoder_attention_heads=16,
-            encoder_ffn_dim=4096,
-            decoder_ffn_dim=4096,
-            max_position_embeddings=1024,
-            scale_embedding=True,
-            activation_function="relu",
-            dropout=0.1,
-            attention_dropout=0.0,
-            encoder_layerdrop=0.0,
-            decoder_layerdrop=0.0,
-            decoder_start_token_id=2,
-        )
-        | changes
-    )
+    width = dict(d_model=1024, encoder_ffn_dim=4096, decoder_ffn_dim=4096, max_position_embeddings=1024)
+    heads = dict(encoder_attention_heads=16, decoder_attention_heads=16)
+    dropout = dict(dropout=0.1, attention_dropout=0.0, encoder_layerdrop=0.0, decoder_layerdrop=0.0)
+    other = dict(scale_embedding=True, activation_function="relu", decoder_start_token_id=2)
+    return M2M100Config(**width | heads | dropout | other | changes)
 
 
 def build(folder: Path, pairs: list[tuple[str, str]], minutes: float) -> None:
@@ -135,7 +119,7 @@ def ours(folder: str, sentences: list[str], engine: str, compute_type: str, cach
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--ntrex", type=Path, required=True)
     parser.add_argument("--sentences", type=int, default=64, help="of the held-out ones, at most 200")
     parser.add_argument("--minutes", type=float, default=10, help="of training, once")
@@ -146,8 +130,7 @@ def main() -> int:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    sides = [read_lines(args.ntrex / name) for name in ("newstest2019-ref.eus.txt", "newstest2019-src.eng.txt")]
-    pairs = list(zip(*sides, strict=True))
+    pairs = list(zip(*ntrex(args.ntrex, "Basque", "English"), strict=True))
     if not (args.folder / "model.safetensors").exists():
         build(args.folder, pairs[:-HELD_OUT], args.minutes)
     tokenizer = AutoTokenizer.from_pretrained(args.folder, trust_remote_code=False)

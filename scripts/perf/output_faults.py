@@ -7,13 +7,12 @@ output of a system, in both directions, without a reference: the source alone sa
 with the reference that evaluations have. FLORES-200's English is only checked for what needs no translation.
 """
 
-import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import command_line
+
 from comptra.scores import output_faults
 from comptra.scores.metrics import Test
 from comptra.scores.output_faults import FAULTS
@@ -54,7 +53,7 @@ def paragraphs(path: Path) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("folder", type=Path, help="as --benchmark_dir of main.py")
     parser.add_argument("--lid_model", default="cld2")
     args = parser.parse_args()

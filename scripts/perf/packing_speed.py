@@ -9,12 +9,12 @@ Without --ntrex the pairs are those of the UDHR.
 
 import argparse
 import os
-import sys
-import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import command_line, ntrex
+from train_gpu import pair_trainer, step_times
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from topxgen.inference import ModelSettings
@@ -30,13 +30,7 @@ def pairs_of(args: argparse.Namespace) -> list[Pair]:
 
         sides = [(b, a) for a, b in udhr_pairs(args.language)]
     else:
-        from topxgen.text import languages
-
-        code = languages.find(args.language).ntrex.split("_")[0]
-        files = ("newstest2019-src.eng.txt", f"newstest2019-ref.{code}.txt")
-        sides = list(
-            zip(*((args.ntrex / name).read_text(encoding="utf-8").split("\n") for name in files), strict=False)
-        )
+        sides = zip(*ntrex(args.ntrex, "English", args.language), strict=True)
     pairs = [Pair(a, b, "English", args.language, "") for a, b in sides if a.strip() and b.strip()]
     return reverse(pairs[: args.pairs])
 
@@ -57,7 +51,7 @@ class Padded(DecoderCollator):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("model", help="a decoder LM: a folder or a Hub id")
     parser.add_argument("--ntrex", type=Path, metavar="DIR", help="folder NTREX-128 of its repository [the UDHR]")
     parser.add_argument("--language", default="Basque", help="target language [%(default)s]")
@@ -72,10 +66,8 @@ def main() -> None:
 
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+    from transformers import AutoModelForCausalLM, Trainer
     from transformers.utils import logging
-
-    from topxgen.training.trainer import EvalSets, PairTrainer
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -93,50 +85,18 @@ def main() -> None:
     lora = LoraConfig(task_type="CAUSAL_LM", r=32, lora_alpha=64, lora_dropout=0.0, target_modules="all-linear")
     model = get_peft_model(model, lora)
 
-    class Clock(TrainerCallback):
-        def __init__(self):
-            self.times = []
-
-        def on_step_end(self, *_, **__):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            self.times.append(time.perf_counter())
-
     def measure(name: str) -> float:
         rows, collator = layouts[name]
-        clock, seen = Clock(), []
+        seen = []
 
         def counting(batch):
             seen.append(sum(len(row["input_ids"]) for row in batch))
             return collator(batch)
 
-        with tempfile.TemporaryDirectory() as folder:
-            arguments = TrainingArguments(
-                output_dir=folder,
-                per_device_train_batch_size=args.rows,
-                max_steps=args.steps + 1,
-                bf16=True,
-                use_cpu=not torch.cuda.is_available(),
-                report_to="none",
-                save_strategy="no",
-                logging_strategy="no",
-                disable_tqdm=True,
-                remove_unused_columns=False,
-                label_names=["labels"],
-            )
-            common = dict(model=model, args=arguments, data_collator=counting, train_dataset=rows, callbacks=[clock])
-            if name == "packed":
-                trainer = PairTrainer(
-                    **common, processing_class=tokenizer, eval_sets=EvalSets(), decoder=True, pad=pad, loss_chunk_size=1024,
-                    save_total_limit=None, finish=lambda *_: None,
-                )  # fmt: skip
-            else:
-                trainer = Trainer(**common)
-            trainer.remove_callback(PrinterCallback)
-            trainer.train()
-        if name == "packed":
-            trainer.token_loss.remove()  # the next Trainer has the model's own
-        return sum(seen[1 : args.steps + 1]) / (clock.times[args.steps] - clock.times[0])
+        packed = partial(pair_trainer, processing_class=tokenizer, pad=pad, loss_chunk_size=1024)
+        options = dict(per_device_train_batch_size=args.rows, max_steps=args.steps + 1)
+        times = step_times(packed if name == "packed" else Trainer, model, rows, counting, **options)
+        return sum(seen[1 : args.steps + 1]) / (times[args.steps] - times[0])
 
     print(
         f"{len(encoded)} texts, mean {encoded.lengths.mean():.0f} tokens; rows of {args.max_length}: "

@@ -6,14 +6,11 @@ The pipeline side parses, cleans, de-duplicates and writes every answer to disk 
 which side goes first; the prefix cache is emptied before each side.
 """
 
-import argparse
-import statistics
-import sys
 import tempfile
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import as_flags, command_line, compare_with_bare
+
 from datagen import build_parser
 from topxgen import inference
 from topxgen.common.console import Progress
@@ -39,7 +36,7 @@ class Limited:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--model", default="models/gemma-3-270m")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2)
@@ -47,13 +44,12 @@ def main() -> None:
     args = parser.parse_args()
 
     def config(folder) -> GenerationConfig:
-        flags = dict(
+        words = as_flags(
             model_name_or_path=args.model, languages="Basque", output_dir=folder, number_of_instructions=10 * args.prompts,
             seed_topics_path="topics/wikipedia_vital_topics.txt", prompt_template="continuation", temperature=0.7,
             example_paragraphs="udhr", number_of_icl_demonstrations=1, example_sentences="udhr", number_of_icl_phrases=4,
             max_new_tokens=args.max_new_tokens, max_model_len=1024, back_translator="nllb",
         )  # fmt: skip
-        words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
         return GenerationConfig(build_parser().parse_args(words))
 
     plan = config("unused")
@@ -86,18 +82,7 @@ def main() -> None:
                 generation.run(limited, settings)
                 return limited.tokens, time.perf_counter() - start
 
-    sides = {"bare LLM.generate": bare, "pipeline": pipeline}
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(args.rounds):
-        for name in list(sides)[:: 1 if turn % 2 == 0 else -1]:
-            llm.reset_prefix_cache()
-            tokens, seconds = sides[name]()
-            rates[name].append(tokens / seconds)
-            print(
-                f"round {turn}, {name}: {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.1f} tokens/s", flush=True
-            )
-    shares = [pipe / alone for pipe, alone in zip(rates["pipeline"], rates["bare LLM.generate"], strict=True)]
-    print(f"pipeline / bare: {', '.join(f'{share:.3f}' for share in shares)}, median {statistics.median(shares):.3f}")
+    compare_with_bare(llm, bare, "pipeline", pipeline, "tokens", args.rounds)
     sampler.close()
 
 

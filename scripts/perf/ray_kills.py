@@ -6,7 +6,6 @@ datagen.py (an LLM, NLLB, BLASER, all tiny) and decontamination.py in turn, two 
 is run again. Prints how many kills there were in which stage, and what was lost, doubled or different.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -14,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import command_line
 
 from tests.support import tiny_models
 from tests.support.ray_runs import TRANSLATED, Driver, differences, small_command
@@ -25,7 +24,7 @@ DRIVER_SHARE = 0.2  # of the kills
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=24, metavar="N", help="at least this many kills")
     parser.add_argument("--paragraphs", type=int, default=300, metavar="N", help="paragraphs of each of two languages")
     parser.add_argument("--pairs", type=int, default=40_000, metavar="N", help="pairs of the file to decontaminate")

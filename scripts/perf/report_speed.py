@@ -11,9 +11,7 @@ Without --run a synthetic run is made, in ten languages, by tests/support/synthe
 import argparse
 import gzip
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,9 +19,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from scripts.perf.measuring import run_measured
 from tests.support import browser, pages, synthetic_run
 
-ROOT = Path(__file__).resolve().parents[2]
 LARGE = 1_000_000
 SAMPLE_BYTES = 1_000_000
 # Runs before any script of the page: when it could first be used, and how long a change takes until it is painted.
@@ -37,20 +35,8 @@ new MutationObserver(() => {
 
 def build(run: Path, page: Path, *flags: str) -> dict:
     """Make a page in a process of its own: its size, seconds of time and of processor, and the peak of memory."""
-    started = time.monotonic()
-    command = [sys.executable, "scripts/report.py", str(run), "-o", str(page), *flags]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 3):
-        raise SystemExit(f"{' '.join(command)}: exit {process.returncode}\n{errors}")
-    return {
-        "mb": round(page.stat().st_size / 1e6, 2),
-        "build_seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_mib": round(usage.ru_maxrss / 1024),
-    }
+    found = run_measured(["scripts/report.py", run.absolute(), "-o", page.absolute(), *flags], fine=(0, 3))
+    return {"mb": round(page.stat().st_size / 1e6, 2), "build_seconds": round(found.pop("seconds"), 1), **found}
 
 
 def compression(run: Path) -> dict[str, float]:

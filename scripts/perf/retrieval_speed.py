@@ -8,14 +8,12 @@ bm25s's own retrieve, rapidfuzz, sacrebleu. Both are timed on the first few quer
 of the pool) and extrapolated.
 """
 
-import argparse
 import random
-import resource
-import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import command_line, peak_mib
+
 from topxgen import retrieval
 from topxgen.corpora.benchmarks import load
 from topxgen.retrieval import ngram_similarity
@@ -84,7 +82,7 @@ def compare_tokens(folder: Path | None) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--benchmark_dir", type=Path, help="with flores200_dataset [the Hub]")
     parser.add_argument("--sizes", type=int, nargs="+", default=[997, 100_000])
     parser.add_argument("--retrievers", nargs="+", default=["bm25s", "bm25", "LCS", "chrf", "bleu", "Random"])
@@ -118,7 +116,7 @@ def main() -> None:
                 library = scale * size / part * timed(lambda: [rank(query) for query in sample])  # noqa: B023
                 line += f" {library:9.1f}s {library / whole:8.1f}x"
             print(line, flush=True)
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
+    print(f"peak memory {peak_mib() / 2**10:.1f} GiB")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ paragraphs (all data files, byte for byte), and with one process (up to the firs
 when a shard has enough, and so what comes after it, is a matter of time). The output is JSON.
 """
 
-import argparse
 import importlib
 import json
 import multiprocessing
@@ -24,11 +23,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-from tests.generation.test_api_runs import Writer, answer, command
+from measuring import ROOT, command_line
+
 from tests.support import api_server
 from tests.support.runs import records
+from tests.support.writer import Writer, answer, command
 
 SHARDS = 4
 
@@ -135,7 +134,7 @@ def upto_gap(one: Path, merged: Path) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--paragraphs", type=int, default=240)
     parser.add_argument("--seed", type=int, default=1)

@@ -6,17 +6,15 @@ Both tests get the same statistics, so that the time is that of the test alone. 
 --their_trials, and its time is multiplied by what is missing (each trial costs the same). The two take turns.
 """
 
-import argparse
-import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from measuring import command_line
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from comptra.scores import metrics
 from comptra.significance import resampling
 from comptra.significance.resampling import Pair
@@ -51,7 +49,7 @@ def seconds(work) -> tuple[np.ndarray, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--references", type=Path, required=True, help="one a line")
     parser.add_argument("--segments", type=int, default=2000)
     parser.add_argument("--systems", type=int, default=20, help="the first is the baseline")

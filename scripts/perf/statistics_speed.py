@@ -6,17 +6,14 @@ Sentences of 18 Zipf-distributed words, and normally distributed vectors of the 
 SONAR (1,024): no measure's time depends on what the vectors are.
 """
 
-import argparse
 import json
-import resource
-import sys
 import tempfile
 import time
 from itertools import chain
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
+from measuring import command_line, peak_mib
 
 from topxgen.statistics import diversity
 from topxgen.statistics.corpus import Sources, read_all
@@ -41,7 +38,7 @@ def everything(folder: str) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--sentences", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--widths", type=int, nargs="+", default=[512, 1024])
     args = parser.parse_args()
@@ -66,7 +63,7 @@ def main() -> None:
                     record = {"sentence": " ".join(three), "propositions": three, "translations": three}
                     file.write(json.dumps(record) + "\n")
             timed("read, and all but the Vendi score", everything, folder)
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
+    print(f"peak memory {peak_mib() / 2**10:.1f} GiB")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The toy language has a word for each of 80 English ones, puts the verb last and 
 go by the language code of Esperanto; 200 held-out ones are translated at the end. Takes a minute on two cores.
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -17,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from measuring import ROOT, as_flags, command_line
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 NOUNS, ADJECTIVES, VERBS = (
@@ -57,7 +56,7 @@ def sentence(rng: random.Random, words: dict[str, str]) -> tuple[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--pairs", type=int, default=6000, help="sentences to generate [%(default)s]")
     parser.add_argument("--steps", type=int, default=1500, help="training steps [%(default)s]")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="[%(default)s]")
@@ -76,14 +75,13 @@ def main() -> None:
         model = build_nllb(folder / "model", pairs, width=128, vocabulary=700, init_std=0.08)
         started = time.perf_counter()
         output = folder / "run"
-        command = [
-            sys.executable, "train.py", "--model_name_or_path", model, "--dataset_name_or_path", folder / "toy.jsonl",
-            "--target_languages", "Esperanto", "--reverse", "--test_size_ratio", 200, "--max_length", 64,
-            "--max_steps", args.steps, "--num_warmup_steps", 200, "--learning_rate", args.learning_rate, "--weight_decay", 0.01,
-            "--per_device_train_batch_size", 32, "--gradient_accumulation_steps", 1, "--num_eval_translations", 200,
-            "--eval_steps", args.steps // 3, "--save_steps", args.steps // 3, "--logging_steps", 50, "--output_dir", output,
-        ]  # fmt: skip
-        subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
+        flags = as_flags(
+            model_name_or_path=model, dataset_name_or_path=folder / "toy.jsonl", target_languages="Esperanto", reverse=True,
+            test_size_ratio=200, max_length=64, max_steps=args.steps, num_warmup_steps=200, learning_rate=args.learning_rate,
+            weight_decay=0.01, per_device_train_batch_size=32, gradient_accumulation_steps=1, num_eval_translations=200,
+            eval_steps=args.steps // 3, save_steps=args.steps // 3, logging_steps=50, output_dir=output,
+        )  # fmt: skip
+        subprocess.run([sys.executable, "train.py", *flags], cwd=ROOT, check=True)
         log = list(read_jsonl(output / "train_log.jsonl"))
         best = json.loads((output / "manifest_train.json").read_text())["best_checkpoint"]
         shown = {entry["step"]: entry for entry in log if "eval_chrf" in entry}

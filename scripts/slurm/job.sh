@@ -13,7 +13,9 @@
 task=$SLURM_JOB_ID
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then task=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
 mark=$JOB_MARK${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}
-rm -f "$mark"
+# Where a command leaves what it failed with, for scripts/status.py.
+export TOPXGEN_FAILURE=$JOB_FAILURE${SLURM_ARRAY_TASK_ID:+-$SLURM_ARRAY_TASK_ID}.json
+rm -f "$mark" "$TOPXGEN_FAILURE"
 asked="" child=""
 
 log() { echo "$(date '+%F %T') job $task ($SLURM_JOB_NAME): $*"; }
@@ -77,6 +79,10 @@ run() {
     137) log "exit code 137, killed, perhaps for its memory: see above. The jobs after this one are cancelled; submit again" ;;
     *) log "exit code $status: see above. The jobs after this one are cancelled; submit again" ;;
     esac
+    if [ ! -e "$TOPXGEN_FAILURE" ]; then # it could not say so itself
+        mkdir -p "${TOPXGEN_FAILURE%/*}"
+        printf '{"exit_code": %d, "failed": "%s"}\n' "$status" "$(date -u +%FT%T+00:00)" >"$TOPXGEN_FAILURE"
+    fi
     exit "$status"
 }
 

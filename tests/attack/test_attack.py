@@ -55,11 +55,13 @@ def is_open(kind: str, row: str) -> bool:
     return any(f"{kind}: {row}".startswith(entry) for entry in OPEN)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("stage", LIGHT)
 def test_killed_stages_end_as_if_nothing_had_happened(campaign, stage):
     survives(campaign, "kills", stage, 1)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("stage", LIGHT)
 def test_failing_file_operations_and_signals_lose_nothing(campaign, stage):
     survives(campaign, "faults", stage, 2)

@@ -13,11 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.generation.test_api_runs import Writer, answer, command
-from tests.support import api_server
-from tests.support.api_server import KEY
 from tests.support.runs import ROOT, lines_in, records, script
 from tests.support.tiny_models import udhr_texts
+from tests.support.writer import Writer, command, serve
 from topxgen.common import signals
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -59,10 +57,10 @@ def _alive(pid: int) -> bool:
 
 @pytest.fixture
 def api(monkeypatch):
-    monkeypatch.setattr(api_server, "answer", answer)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    serve(monkeypatch)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("number", SIGNALS)
 def test_requests_in_flight_are_finished_and_none_is_sent(api, tmp_path, number):
     answers = tmp_path / "Basque_answers.jsonl"
@@ -76,6 +74,7 @@ def test_requests_in_flight_are_finished_and_none_is_sent(api, tmp_path, number)
     assert "stopped by a signal; finished work is on disk; re-run the same command to resume" in err
 
 
+@pytest.mark.medium
 def test_requests_that_do_not_finish_are_given_up(api, tmp_path):
     answers = tmp_path / "Basque_answers.jsonl"
     with Writer(delay=lambda name: 0.1 if len(server.arrivals) < 3 else 60) as server:
@@ -168,6 +167,7 @@ def interrupt_at_random(arguments: list, seed: int, longest: float, most: int = 
         end(process, codes=(143, 0))  # 0: the work was done, the interpreter about to end
 
 
+@pytest.mark.medium
 def test_generation_loses_and_doubles_nothing(api, tmp_path):
     with Writer(delay=0.1) as server:
         flags = command(server, tmp_path / "stopped")
@@ -180,6 +180,7 @@ def test_generation_loses_and_doubles_nothing(api, tmp_path):
         assert stopped == whole and lines_in(tmp_path / "stopped" / name) == len(whole)
 
 
+@pytest.mark.medium
 def test_decontamination_leaves_no_worker_and_no_half_file(tmp_path):
     rng, texts = random.Random(3), udhr_texts("Basque")
     path = tmp_path / "in" / "Basque_translate.jsonl"

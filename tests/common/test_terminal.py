@@ -100,7 +100,11 @@ TERMINALS = {
 
 
 @pytest.mark.parametrize(
-    "terminal", [pytest.param(name, marks=[] if name in ("ascii", "C") else pytest.mark.slow) for name in TERMINALS]
+    "terminal",
+    [
+        pytest.param(name, marks=pytest.mark.medium if name in ("ascii", "C") else pytest.mark.slow)
+        for name in TERMINALS
+    ],
 )
 def test_terminals_that_are_not_utf_8(tmp_path, terminal):
     env = TERMINALS[terminal]

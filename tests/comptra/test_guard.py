@@ -213,6 +213,7 @@ def test_one_checkpoint_is_no_choice(place):
     assert reasons(place.translate(model), "chrf", "bleu") == {}
 
 
+@pytest.mark.medium
 def test_a_merged_model_and_a_model_trained_on(place, by_chrf):
     merged = place.folder / "merged"
     run("scripts.merge_lora", by_chrf, merged)

@@ -23,6 +23,7 @@ def merge(*folders, check=0):
     return result.stderr
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "changes",
     [{"max_samples": 5}, {"max_samples": 5, "steps": 1, "method_divide": "space", "number_of_subproblems": 2}],

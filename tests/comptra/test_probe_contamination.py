@@ -124,6 +124,7 @@ def test_the_files(flags, other, tmp_path):
     assert facts["swapped"] == {"year": 0, "number": 24, "name": 60, "left": 0}
 
 
+@pytest.mark.medium
 def test_a_killed_probe_resumes(flags, memorised, tmp_path):
     words = flags(memorised, "--request_batch_size", 1)
     answers = tmp_path / "out" / "translations" / Path(memorised).name / RUN / "answers.jsonl"

@@ -104,6 +104,37 @@ def test_the_run_stops_at_the_first_failure(place, capfd):
     assert not (place / "out/run/decontamination.json").exists() and not (place / "out/scores.json").exists()
 
 
+def failures(place: Path) -> list[dict]:
+    return json.loads(in_process("scripts/status.py", place / "out", "--json").stdout)["failures"]
+
+
+def test_a_failure_is_shown_until_the_next_start(place):
+    """The stage's own last error, without secrets; of one that was killed, the signal."""
+    key = "sk-" + "a1B2" * 12
+    (place / f"in/{key}.tsv").write_bytes(b"\x1f\x8b\x00")
+    write(place, CHECKED.replace("in/bench.tsv", f"in/{key}.tsv"))
+    assert run().returncode == 2
+    (failure,) = failures(place)
+    assert failure["exit_code"] == 2 and "in/***.tsv" in failure["error"], failure
+    shown = in_process("scripts/status.py", place / "out").stdout
+    assert "out: decontamination failed with exit code 2, 20" in shown and failure["error"] in shown
+    assert key not in shown + (place / "out/run/failed/decontamination.json").read_text()
+    result = in_process("scripts/report.py", place / "out", "-o", place / "page.html")
+    assert result.returncode == 0, result.stderr
+    write(place, CHECKED)
+    assert run().returncode == 0 and failures(place) == []
+    assert in_process("scripts/verify.py", place / "out").returncode == 0
+
+
+def test_a_run_that_was_stopped_has_not_failed(place):
+    for code in (130, 143):
+        (place / "launch.py").write_text(f"import os; os._exit({code})")
+        words = f"target_languages: Basque, launcher: [{sys.executable}, launch.py]"
+        write(place, f"train: {{model_name_or_path: m, dataset_name_or_path: udhr, {words}}}")
+        assert run().returncode == code
+        assert not list((place / "out").rglob("run/failed/*"))
+
+
 def test_an_incomplete_stage_stops_the_run_unless_that_is_allowed(place):
     write(place, CHECKED, SCORED)
     (place / "in/Basque_translate.jsonl").write_text("")
@@ -396,6 +427,8 @@ def test_a_stage_that_is_killed_ends_the_run(place):
     write(place, f"train: {{model_name_or_path: m, dataset_name_or_path: udhr, {words}}}", SCORED)
     result = run()
     assert result.returncode == 137 and "train was ended by signal 9" in result.stderr, result.stderr
+    (failure,) = failures(place)
+    assert (failure["stage"], failure["exit_code"], failure["error"]) == ("train", 137, "ended by signal 9")
     assert result.stderr.count("===") == 1
 
 
@@ -477,6 +510,7 @@ def wait_for(process: subprocess.Popen, condition) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.medium
 def test_a_killed_and_a_stopped_run_go_on(place, start, stub, tiny_lm):
     """kill -9, then SIGTERM in training: the same files at the end, and finished stages are not run again."""
     (place / "run.yaml").write_text(real_run(tiny_lm, stub))

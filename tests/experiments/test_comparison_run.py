@@ -107,6 +107,7 @@ def small(tmp_path: Path, tiny_lm: str, **lines: str) -> Path:
     return path
 
 
+@pytest.mark.medium
 def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     """All variants; nothing runs twice; a seed that is added later runs alone; too few pairs are refused."""
     path, out = small(tmp_path, tiny_lm, **{"seeds: [1, 2]": "seeds: [1]"}), tmp_path / "out"

@@ -373,6 +373,7 @@ def killed(path: Path, out: Path, done: int, delay: float) -> bool:
     return os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
+@pytest.mark.medium
 def test_killed_at_random_moments_the_files_are_those_of_an_undisturbed_run(whole, tiny_lm, tmp_path, started):
     undisturbed, _, _ = whole
     path, out = write(tmp_path / "run", tiny_lm), tmp_path / "run" / "out"

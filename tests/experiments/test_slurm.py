@@ -245,6 +245,13 @@ def test_exit_codes_that_requeue(place, monkeypatch, code, task, variables, requ
     (place / "out/run/slurm/done" / name).write_text("of an earlier success")
     said = carry_out(text, task, code, **variables)
     assert ((place / "called").read_text().strip() if (place / "called").exists() else "") == requeued, said
+    failures = [path.name for path in place.glob("out/run/failed/*")]
+    assert failures == ([f"evaluate.{name}.json"] if code in (1, 2, 3) else []), said
+    if failures:
+        assert f"out: {name} failed with exit code {code}, 20" in in_process("scripts/status.py", "out").stdout
+        carry_out(text.replace(f"'exit {code}'", "true"), task)
+        assert not list(place.glob("out/run/failed/*")), "the next start removes it"
+        return
     marks = [path.name for path in place.glob("out/run/slurm/done/*")]
     assert marks == ([name] if code == 0 else [])
 
@@ -367,6 +374,7 @@ def test_exit_codes(here, cluster, words, kind, incomplete, state, said):
     assert (here / "out/run/slurm/done/job").exists() == (state == "COMPLETED")
 
 
+@pytest.mark.medium
 def test_a_stage_that_was_stopped_is_requeued_and_goes_on(here, cluster):
     """Exit code 143, of a signal to the batch shell as before a time limit, and of one to the stage itself."""
     number = start(here, cluster, 60, 0)

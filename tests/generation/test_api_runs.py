@@ -1,6 +1,5 @@
 """datagen.py over an API, generation and back-translation: what a spent quota and a kill leave, and what it costs."""
 
-import hashlib
 import json
 import random
 import re
@@ -13,68 +12,11 @@ from collections import Counter
 import pytest
 
 from tests.support import api_server
-from tests.support.api_server import KEY, ApiServer
-from tests.support.runs import ROOT, TOPICS, contents, datagen, in_process, lines_in, records
-from tests.support.tiny_models import udhr_texts
+from tests.support.api_server import KEY
+from tests.support.runs import ROOT, contents, datagen, in_process, lines_in, records
+from tests.support.writer import Writer, answer, command
 
-TEXTS = {name: udhr_texts(name) for name in ("Basque", "Hausa")}
-ENGLISH = udhr_texts("English")
-
-
-def digest(body: dict) -> str:
-    return hashlib.sha256(body["messages"][-1]["content"].encode()).hexdigest()
-
-
-class Writer(ApiServer):
-    """Writes two Basque paragraphs about a topic, and translates into English whatever it is asked to. Counts the
-    whole answers it gave to each prompt; says that the quota is spent after `quota` of them."""
-
-    def __init__(self, quota: int | None = None, delay: float = 0.01):
-        super().__init__(lambda *_: "quota" if quota is not None and self.given.total() >= quota else None, delay=delay)
-        self.given = Counter()
-
-    async def _reply(self, writer, path, body, *rest):
-        before = self.delivered.total()
-        went_on = await super()._reply(writer, path, body, *rest)
-        self.given[digest(body)] += self.delivered.total() > before
-        return went_on
-
-
-def answer(path: str, body: dict, _) -> dict:
-    rng = random.Random(digest(body))
-    if "Translate this sentence" in body["messages"][-1]["content"]:
-        text = rng.choice(ENGLISH).rstrip(".;,") + "."
-    else:
-        language = "Hausa" if "Hausa" in body["messages"][-1]["content"] else "Basque"
-        text = "\n".join(f"{i}. " + " ".join(rng.sample(TEXTS[language], 3)) for i in (1, 2))
-    message = {"role": "assistant", "content": text}
-    usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
-    choice = {"index": 0, "finish_reason": "stop", "message": message}
-    return {"id": "x", "object": "o", "created": 1, "model": body["model"], "choices": [choice], "usage": usage}
-
-
-@pytest.fixture(autouse=True)
-def answers(monkeypatch):
-    monkeypatch.setattr(api_server, "answer", answer)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-
-
-def command(server, folder, *more):
-    return (
-        "--inference_api", "openai", "--base_url", server.url("openai"), "--model_name_or_path", "writer-1",
-        "--languages", "Basque", "--seed_topics_path", TOPICS, "--output_dir", folder, "--example_paragraphs", "udhr",
-        "--example_sentences", "udhr", "--number_of_icl_demonstrations", 1, "--number_of_icl_phrases", 2,
-        "--number_of_instructions", 40, "--demonstration_pool", "udhr", "--scorer", "none", "--max_concurrent_requests", 6,
-        "--price_per_million_tokens", 2, 10, *more,
-    )  # fmt: skip
-
-
-def generate(server, folder, *more, check=0):
-    return datagen(*command(server, folder, "--stages", "generate", *more), check=check)
-
-
-def shard(server, folder, index, count, *more, check=0):
-    return generate(server, folder, "--num_shards", count, "--shard_index", index, *more, check=check)
+pytestmark = pytest.mark.usefixtures("answers")
 
 
 def test_a_spent_quota_and_a_kill_lose_nothing_and_pay_nothing_twice(tmp_path):
@@ -175,6 +117,7 @@ def two_languages(server, folder, *languages):
     )  # fmt: skip
 
 
+@pytest.mark.medium
 def test_languages_side_by_side_in_one_directory(tmp_path):
     """An array over languages, its jobs killed again and again: the files of one undisturbed run over both languages, and
     manifests that have both. A second process for the same language is refused meanwhile."""

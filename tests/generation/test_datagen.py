@@ -149,6 +149,7 @@ def test_a_language_without_a_paragraph_does_not_keep_the_others_from_their_scor
     assert counts["Hausa"]["pairs"] == 0 < counts["Basque"]["scored"]
 
 
+@pytest.mark.medium
 def test_killed_at_random_points_and_resumed(finished, back, tiny_lm, tmp_path):
     """kill -9 of real runs, in each stage; in the end the same data as the undisturbed run."""
     whole, _ = finished

@@ -1,11 +1,13 @@
 """--dedup_prefilter minhash: what it finds, that it finds the same after a stop, and what it says of its recall."""
 
 import json
+import os
 import random
+import signal
 
 import pytest
 
-from tests.support.runs import in_process, records
+from tests.support.runs import in_process, lines_in, records
 from topxgen.common.files import read_json
 from topxgen.generation import deduplication
 from topxgen.text import minhash
@@ -80,6 +82,53 @@ def test_a_stopped_run_decides_as_one_that_was_not(tmp_path, source, exact_at_fi
     again = run(folder, source, *MINHASH)
     assert "near-duplicates (" not in again.stderr, "measured once"
     assert manifest(folder)["dedup_recall"] == recall
+
+
+def killed_after(lines: int, folder, source) -> bool:
+    """Run in a process of its own, and kill -9 it once the decisions on disk are that many; whether it was still running."""
+    child = os.fork()
+    if not child:
+        run(folder, source, *MINHASH)
+        os._exit(0)
+    ended = 0
+    while not ended and sum(map(lines_in, (folder / "Basque.jsonl", folder / "Basque_rejects.jsonl"))) < lines:
+        ended, _ = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        ended = not os.WIFSIGNALED(status)
+    return not ended
+
+
+def test_killed_before_and_behind_the_texts_that_are_compared_exactly(tmp_path, source, exact_at_first):
+    run(tmp_path / "whole", source, *MINHASH)
+    folder = tmp_path / "killed"
+    kills = sum(killed_after(lines, folder, source) for lines in (30, 90, 102, 180, 300, 450))
+    assert kills >= 4
+    run(folder, source, *MINHASH)
+    assert files(folder) == files(tmp_path / "whole")
+    assert manifest(folder)["dedup_recall"] == manifest(tmp_path / "whole")["dedup_recall"]
+
+
+def test_merged_shards_are_the_one_run_and_their_recall_is_verified(tmp_path, source, exact_at_first):
+    run(tmp_path / "one", source, *MINHASH)
+    folder = tmp_path / "split"
+    for index in (2, 0, 1):
+        run(folder, source, *MINHASH, "--num_shards", 3, "--shard_index", index)
+    merged = in_process("scripts/merge.py", folder)
+    assert merged.returncode == 0, merged.stderr
+    assert files(folder) == files(tmp_path / "one")
+    recall = manifest(tmp_path / "one")["dedup_recall"]
+    assert manifest(folder)["dedup_recall"] == recall and recall["found"] > 30
+
+    verified = in_process("scripts/verify.py", folder)
+    assert verified.returncode == 0, verified.stdout
+    path = folder / "manifest_generate_Basque.json"
+    path.write_text(json.dumps(manifest(folder) | {"dedup_recall": {**recall, "missed": recall["missed"] + 1}}))
+    verified = in_process("scripts/verify.py", folder)
+    assert verified.returncode == 1
+    wanted = f"dedup_recall of Basque.missed: claimed {recall['missed'] + 1}, is {recall['missed']}"
+    assert wanted in verified.stdout
 
 
 def test_what_is_missed_is_counted(tmp_path, source, exact_at_first, monkeypatch):

@@ -178,3 +178,9 @@ def test_a_flag_of_published_commands_without_effect_is_one_line(tmp_path, datag
 def test_numbers_have_bounds(tmp_path, datagen_here, change):
     result = datagen_here(*flags(tmp_path, *API, *SCORES), *change)
     assert result.returncode == 2 and "is not a" in result.stderr and change[0] in result.stderr, result.stderr
+
+
+def test_a_language_without_marks_between_sentences_is_warned_of(tmp_path, datagen_here):
+    result = datagen_here(*flags(tmp_path, *API, *SCORES, "--languages", "Thai"))
+    assert result.returncode == 0 and result.stderr.count("Thai is written without a mark between sentences") == 1
+    assert "without a mark" not in datagen_here(*flags(tmp_path, *API, *SCORES)).stderr

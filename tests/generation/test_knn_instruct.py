@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ K = 2
 def parts(monkeypatch):
     monkeypatch.setattr(Model, "seen", {})
     monkeypatch.setattr(Model, "silent", set())
+    monkeypatch.setattr(Model, "failing", set())
     monkeypatch.setattr(Model, "order", random.Random(1))
     monkeypatch.setattr(Fuse, "left", None)
     Encoder.encoded.clear()
@@ -221,6 +223,45 @@ def test_more_rounds_go_on_as_if_asked_for_at_once(seeds, tmp_path):
     datagen(*command(seeds, tmp_path / "once", rounds=3))  # nothing is left to do
     assert not Model.seen and not Encoder.encoded
     assert finished(tmp_path / "steps") == finished(tmp_path / "once")
+
+
+def test_fewer_rounds_than_were_begun_are_refused(seeds, tmp_path):
+    out = tmp_path / "out"
+    datagen(*command(seeds, out, rounds=2))
+    whole = finished(out)
+    said = datagen(*command(seeds, out, rounds=1), check=2).stderr
+    assert "--number_of_rounds 1: " in said and "has begun round 2 of Basque" in said and "pass 2 or more" in said
+    assert finished(out) == whole
+    datagen(*command(seeds, out, rounds=2))
+    assert finished(out) == whole
+
+
+def test_prompts_that_an_api_has_failed_to_answer_are_asked_again(seeds, tmp_path, monkeypatch):
+    monkeypatch.setattr(paragraphs, "REMOTE", ("tests.support.knn_parts:Model",))
+    out = tmp_path / "out"
+    Model.failing = {"Basque-000002", "Basque-000009"}
+    for _ in range(2):  # the server is still at fault
+        result = datagen(*command(seeds, out, rounds=2), check=3)
+        assert "2 prompts failed" in result.stderr and "run the same command again" in result.stderr
+        manifest = json.loads((out / "manifest_generate.json").read_text())
+        assert not manifest["complete"]
+        assert sorted(record["id"] for record in records(out / "Basque_rejects.jsonl")) == [
+            "Basque-000002.0",
+            "Basque-000009.0",
+        ]
+    kept = len(records(out / "Basque.jsonl"))
+    limited = tmp_path / "limited"
+    shutil.copytree(out, limited)
+    datagen(*command(seeds, limited, "--number_of_instructions", kept, rounds=2))  # the remedy without them
+    Model.failing, Model.seen = set(), {}
+    datagen(*command(seeds, out, rounds=2))
+    # The two, and the one of round 2 that shows what the first of them brought.
+    assert sorted(Model.seen) == ["Basque-000002", "Basque-000009", "Basque-000016"]
+    assert len(records(out / "Basque.jsonl")) == 21 and not records(out / "Basque_rejects.jsonl")
+    assert json.loads((out / "manifest_generate.json").read_text())["complete"]
+    Model.seen = {}
+    datagen(*command(seeds, out, rounds=2))
+    assert not Model.seen
 
 
 def damage(kind: str, path: Path) -> None:

@@ -9,22 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.generation.test_api_runs import TEXTS, Writer, answer, command, generate, shard
 from tests.support import api_server
-from tests.support.api_server import KEY
 from tests.support.runs import datagen, in_process, records
+from tests.support.writer import TEXTS, Writer, answer, command, generate, serve, shard
 
-
-@pytest.fixture(autouse=True)
-def answers(monkeypatch):
-    monkeypatch.setattr(api_server, "answer", answer)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-
-
-@pytest.fixture(scope="module")
-def server():
-    with Writer(delay=0) as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("answers")
 
 
 def merge(*folders, check=0):
@@ -53,8 +42,7 @@ def one(server, tmp_path_factory):
     """One run, of more than the shards are asked for."""
     folder = tmp_path_factory.mktemp("one")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api_server, "answer", answer)
-        patch.setenv("OPENAI_API_KEY", KEY)
+        serve(patch)
         generate(server, folder, "--number_of_instructions", 70)
     return folder
 

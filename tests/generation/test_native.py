@@ -262,7 +262,13 @@ def test_a_folder_that_datasets_reads(tmp_path):
     new = tmp_path / "new"
     assert "has no column 'none', only text, topic" in refusal(new, f"{folder}:eu:none")
     assert "BuilderConfig 'xx' not found. Available: ['eu']" in refusal(new, f"{folder}:xx")
-    assert "has no split train, only a, b" in refusal(new, f"{configured(tmp_path / 'split', a=UDHR, b=UDHR)}:eu")
+    splits = configured(tmp_path / "split", a=UDHR[:3], b=UDHR[3:6])
+    assert f"has no split train, only a, b; name one as in {splits}:eu::a" in refusal(new, f"{splits}:eu")
+    assert "has no split c, only a, b" in refusal(new, f"{splits}:eu:text:c")
+    assert "has no split a:b, only" in refusal(new, f"{splits}:eu:text:a:b")
+    for number, source in enumerate((f"{splits}:eu:text:b", f"{splits}:eu::b")):
+        run(tmp_path / f"b{number}", source)
+        assert [record["text"] for record in kept(tmp_path / f"b{number}")] == UDHR[3:6]
     (folder / "data/train.jsonl").write_text('{"text": 5}\n')
     assert "row 1: text holds 5, which is not a text" in refusal(new, f"{folder}:eu")
     (folder / "data/train.jsonl").write_text('{"text": "Hiru hitz dira."}\n{"text"')
@@ -294,6 +300,7 @@ def test_a_data_set_in_the_cache_of_the_hub(tmp_path, monkeypatch):
     (cache / "refs/main").write_text("f" * 40)
     assert f"at revision {'f' * 40}" in refusal(out, "org/native:eu")
     assert "BuilderConfig 'xx' not found" in refusal(tmp_path / "new", "org/native:xx")
+    assert "has no split test, only train" in refusal(tmp_path / "new", "org/native:eu::test")
     assert "missing in its cache" in refusal(tmp_path / "new", "org/other:eu")
 
 

@@ -101,6 +101,7 @@ def scores(found: list[dict]) -> list[list[float]]:
     return [[round(score, 6) for score in record["scores"]] for record in found]
 
 
+@pytest.mark.medium
 def test_killed_in_the_later_stages(whole, tmp_path):
     folder, arguments, _ = whole
     copy = tmp_path / "run"

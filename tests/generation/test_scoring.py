@@ -54,6 +54,7 @@ def interrupted(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.medium
 def test_a_kill_changes_no_bit_of_the_scores(score, tmp_path, monkeypatch):
     assert score(tmp_path / "whole").returncode == 0
     whole = state(tmp_path / "whole")

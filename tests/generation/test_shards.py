@@ -2,22 +2,10 @@
 
 import pytest
 
-from tests.generation.test_api_runs import Writer, answer, command, generate, shard
-from tests.support import api_server
-from tests.support.api_server import KEY
 from tests.support.runs import in_process, records
+from tests.support.writer import command, generate, shard
 
-
-@pytest.fixture(autouse=True)
-def answers(monkeypatch):
-    monkeypatch.setattr(api_server, "answer", answer)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-
-
-@pytest.fixture(scope="module")
-def server():
-    with Writer(delay=0) as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("answers")
 
 
 def responses(folder):

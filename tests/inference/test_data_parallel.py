@@ -62,6 +62,7 @@ def two(model):
     sampler.close()
 
 
+@pytest.mark.medium
 def test_two_engines_answer_as_one(one, two):
     check_common(two)
     check_a_long_prompt_is_no_crash(two)
@@ -73,6 +74,7 @@ def test_two_engines_answer_as_one(one, two):
     assert two.encode(PROMPTS[3]) == one.encode(PROMPTS[3])
 
 
+@pytest.mark.medium
 def test_requests_that_follow_one_another_go_to_one_engine(two, monkeypatch):
     sent = []
     send = data_parallel._Engine.send
@@ -89,6 +91,7 @@ def test_requests_that_follow_one_another_go_to_one_engine(two, monkeypatch):
     assert [name for name, _ in sent[:4]] == 2 * ["engine 1 of 2 (CPU)", "engine 2 of 2 (CPU)"]
 
 
+@pytest.mark.medium
 def test_a_caller_that_has_enough_leaves(two):
     """What is in flight is dropped; the next caller gets its own answers alone."""
     stream = two.generate(from_list(Request(f"old{i}", PROMPTS[0], i) for i in range(200)), SETTINGS)
@@ -97,6 +100,7 @@ def test_a_caller_that_has_enough_leaves(two):
     assert answers_of(two).keys() == {request.id for request in REQUESTS}
 
 
+@pytest.mark.medium
 def test_requests_that_wait_for_answers(two):
     """A caller that makes the next request of the last answer: after None it is asked again."""
     asked, answered = [], []
@@ -112,6 +116,7 @@ def test_requests_that_wait_for_answers(two):
     assert answered == asked == [f"r{i}" for i in range(5)]
 
 
+@pytest.mark.medium
 def test_adapters_go_to_all_engines(one, two, tiny_lm, tmp_path):
     folder, greedy = adapter(tiny_lm, tmp_path), replace(SETTINGS, temperature=0.0)
     requests = [Request(f"r{i}", PROMPTS[i % 3], 0) for i in range(16)]
@@ -127,6 +132,7 @@ def test_adapters_go_to_all_engines(one, two, tiny_lm, tmp_path):
     assert answers_of(two, requests, greedy) == base == answers_of(one, requests, greedy)
 
 
+@pytest.mark.medium
 def test_an_engine_that_dies(model, tmp_path):
     """One line that names it, after what the others have answered; no process stays."""
     sampler = inference.load("hf", replace(model, engine_log=tmp_path / "engine.log"))
@@ -143,6 +149,7 @@ def test_an_engine_that_dies(model, tmp_path):
     assert not psutil.pid_exists(first) and not psutil.pid_exists(second)
 
 
+@pytest.mark.medium
 def test_a_model_that_does_not_load(tmp_path):
     with pytest.raises(UsageError, match=r"engine 1 of 2 \(CPU\): cannot load .*: it does not exist"):
         inference.load("hf", ModelSettings(str(tmp_path / "none"), data_parallel_size=2))
@@ -176,6 +183,7 @@ def left_of(engines: list) -> list:
     return alive
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_engines_end_with_their_parent(tiny_lm, number):
     """Killed, it leaves no engine; a signal lets what is in flight finish."""
@@ -191,6 +199,7 @@ def test_engines_end_with_their_parent(tiny_lm, number):
     assert not alive and (number == signal.SIGKILL or rest.endswith("answer\nstopped\n0 0\n"))
 
 
+@pytest.mark.medium
 def test_the_parent_killed_while_engines_load(tiny_lm):
     with subprocess.Popen([sys.executable, "-c", PROGRAM, tiny_lm], stdout=subprocess.PIPE, text=True) as process:
         engines, until = [], time.monotonic() + 60
@@ -202,6 +211,7 @@ def test_the_parent_killed_while_engines_load(tiny_lm):
     assert engines and not alive
 
 
+@pytest.mark.medium
 def test_the_parent_killed_within_a_message(model):
     settings = asdict(replace(model, data_parallel_size=1))
     engine = data_parallel._Engine("engine", ())
@@ -306,6 +316,7 @@ def test_the_size_of_weights(tiny_lm, tmp_path):
     assert gpu_groups.file_bytes(str(tmp_path.parent)) is None
 
 
+@pytest.mark.medium
 def test_a_run_goes_on_with_another_number_of_engines(tiny_lm, tmp_path):
     """Stopped in the middle by a limit, it ends with the files of a run by one engine."""
     parted, whole = tmp_path / "parted", tmp_path / "whole"

@@ -67,6 +67,15 @@ def test_lower_bounds_are_not_above_what_is_installed():
         assert requirement.specifier.contains(version(requirement.name), prereleases=True), line
 
 
+def test_ci_runs_all_tests_but_the_slow_ones():
+    options = PYPROJECT["tool"]["pytest"]["ini_options"]
+    assert "--strict-markers -m 'not slow and not medium'" in options["addopts"]
+    assert [line.partition(":")[0] for line in options["markers"]] == ["medium", "slow"]
+    commands = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert commands[2] == "set -euo pipefail", "no tests at all (exit code 5) is a failure, too"
+    assert commands[-2:] == ["bash scripts/test.sh", "bash scripts/test.sh -m 'medium and not slow'"]
+
+
 def test_version_and_pythons():
     assert PROJECT["dynamic"] == ["version"] and SETUPTOOLS["dynamic"]["version"] == {"attr": "topxgen.__version__"}
     cff = (ROOT / "CITATION.cff").read_text(encoding="utf-8")

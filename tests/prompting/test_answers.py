@@ -2,6 +2,7 @@
 
 import pytest
 
+from topxgen.corpora.tables import read_lines
 from topxgen.prompting.answers import chat_answer, clean_answer, cut_repetition
 
 
@@ -51,6 +52,16 @@ def test_clean_answer():
         "## Translation\n\nKaixo mundua.",
         "**Basque translation**\n\nKaixo mundua.",
         "# Kaixo mundua.",
+        '{"translation": "Kaixo mundua."}',
+        '```json\n{\n  "translation": "Kaixo mundua."\n}\n```',
+        'Here is the JSON:\n{"itzulpena": "Kaixo mundua."}\n\nNote: short.',
+        '{"reasoning": "Short.", "translation": "Kaixo mundua."}',
+        '{"source": "Hello world.", "Basque": "Kaixo \\u006dundua."}',
+        r"\boxed{Kaixo mundua.}",
+        "The sentence is short.\n\n$$\\boxed{\\text{Kaixo mundua.}}$$",
+        "1. Kaixo mundua.",
+        "**1) Kaixo mundua.**",
+        "(1) Kaixo mundua.\n\nNote: short.",
     ],
 )
 def test_what_chat_models_put_around_a_translation(answer):
@@ -83,3 +94,48 @@ def test_what_chat_models_put_around_a_translation(answer):
 def test_what_belongs_to_a_translation(answer, source):
     kept = answer.removeprefix("Here you are:\n").partition("\n")[0]
     assert chat_answer(answer, source, "Basque") == kept
+
+
+@pytest.mark.parametrize(
+    "answer, source",
+    [
+        ("1. Liga hasi da.", "The first league began."),
+        ("1. mendean hasi zen.", "It began long ago."),
+        ("1. Kaixo mundua.", "1. Hello world."),
+        ("(1) Kaixo mundua.", "(1) Hello world."),
+        ('{"a": "b"}', '{"a": "c"}'),
+        (r"Hau \boxed{da}.", r"This is \boxed{it}."),
+        ("{a} Kaixo.", "{a} Hello."),
+    ],
+)
+def test_numbers_objects_and_boxes_of_a_source(answer, source):
+    assert chat_answer(answer, source, "Basque") == answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"translation": "Kaixo mun',  # cut
+        '{"formal": "Kaixo.", "informal": "Aupa."}',
+        '{"error": "I cannot translate this."}',
+        '{"translation": ["Kaixo."]}',
+        '{"translation": ' + "[" * 100_000,
+        r"\boxed{Kaixo} or \boxed{Aupa}",
+        r"So it is \boxed{Kaixo mun",
+        "1. Kaixo mundua.\n2. Aupa mundua.",
+    ],
+)
+def test_answers_in_which_the_translation_is_not_clear_are_not_read(answer):
+    assert chat_answer(answer, "Hello world.", "Basque") == ""
+
+
+def test_an_english_translation_has_no_ordinal_with_a_full_stop():
+    assert chat_answer("1. One goal.", "Gol 1.", "English") == "One goal."
+
+
+@pytest.mark.parametrize("code, name", [("eus", "Basque"), ("hau", "Hausa"), ("urd", "Urdu")])
+def test_no_reference_is_changed(ntrex, code, name):
+    sources, references = (read_lines(ntrex / f"newstest2019-{file}.txt") for file in ("src.eng", f"ref.{code}"))
+    for source, reference in zip(sources, references, strict=True):
+        text = " ".join(reference.split())
+        assert chat_answer(text, source, name) == text

@@ -1,15 +1,16 @@
 """Shards of a run: status sums them until they are merged; nothing counts them twice."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
-from tests.generation.test_api_runs import Writer, answer, command
-from tests.support import api_server
-from tests.support.api_server import KEY
 from tests.support.runs import ROOT, datagen, in_process
+from tests.support.writer import Writer, command, serve
 from topxgen.common.locks import OutputLock
 from topxgen.runs.folders import find
 
@@ -19,8 +20,7 @@ def split(tmp_path_factory):
     """Paragraphs and pairs of two shards, of which one has not scored them."""
     folder = tmp_path_factory.mktemp("split")
     with pytest.MonkeyPatch.context() as patch, Writer(delay=0) as server:
-        patch.setattr(api_server, "answer", answer)
-        patch.setenv("OPENAI_API_KEY", KEY)
+        serve(patch)
         datagen(*command(server, folder, "--num_shards", 2, "--shard_index", 0))
         datagen(*command(server, folder, "--num_shards", 2, "--shard_index", 1, "--stages", "generate", "translate"))
     return folder
@@ -55,6 +55,31 @@ def test_status_sums_shards_until_they_are_merged(split):
         assert stages["generate", "shards/*-of-0002"]["done"] == 20  # at work again
     shard = find(split / "shards" / "0001-of-0002")  # what is asked for is shown
     assert len(shard.generations) == 1
+
+
+def test_a_merge_that_came_too_early_hides_nothing(split, tmp_path):
+    """What shards do after it is shown until the next merge: also scores of pairs that are merged."""
+    folder = tmp_path / "run"
+    shutil.copytree(split, folder)
+    for path in folder.glob("*"):
+        if path.name != "shards":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(folder / "shards/0001-of-0002")
+    for path in folder.glob("shards/merged_*"):
+        path.unlink()
+    assert in_process("scripts/merge.py", folder).returncode == 3
+    assert not any("shards" in name for _, name in status(folder))
+    own = folder / "shards/0000-of-0002"
+    manifest = own / "manifest_generate_Basque.json"
+    later = json.loads(manifest.read_text()) | {"finished": "2100-01-01T00:00:00+00:00"}
+    manifest.write_text(json.dumps(later))  # it has gone on and finished
+    assert ("generate", "shards/*-of-0002") in status(folder)
+    assert any("1 shards that are not merged" in problem for problem in find(folder).problems)
+    for path in (manifest, own / "manifest_generate.json"):  # it goes on and was stopped
+        path.unlink()
+    later = time.time() + 100
+    os.utime(own / "Basque.jsonl", (later, later))
+    assert status(folder)["generate", "shards/*-of-0002"]["state"] == "stopped"
 
 
 HOLD = """

@@ -137,6 +137,25 @@ def test_a_run_at_work_and_killed_and_stopped_and_finished(begun):
     assert look(begun)["generate"].state == "incomplete"
 
 
+def test_what_has_failed_and_what_was_interrupted(begun):
+    """By the file that the chain leaves; it names the folder from its own place, so that a run may be moved."""
+    for name in ("run/failed", "other/apertium"):
+        (begun / name).mkdir(parents=True)
+    write(begun / "other/settings_generate.json", {"model": "m"})
+    write(begun / "other/Basque.jsonl", paragraph(0))
+    failure = {"exit_code": 4, "failed": "2026-01-01T00:00:00+00:00", "error": "quota", "script": "datagen.py"}
+    write(begun / "run/failed/datagen.generate-1.json", {**failure, "folder": "../../other"})
+    found = Watcher(begun).look()
+    assert {stage.folder: stage.state for stage in found.stages} == {
+        ".": "stopped", "apertium": "stopped", "other": "failed",
+    }  # fmt: skip
+    assert [(one["stage"], one["exit_code"], one["error"]) for one in found.failures] == [("generate-1", 4, "quota")]
+    process = hold((begun / "other", "Basque", NOTE))
+    assert {stage.folder: stage.state for stage in Watcher(begun).look().stages}["other"] == "running"
+    end(process)
+    assert {stage.folder: stage.state for stage in Watcher(begun).look().stages}["other"] == "killed", "by its lock"
+
+
 def test_a_process_at_other_pairs_or_stages_is_not_at_these(begun):
     process = hold((begun, "Basque", {**NOTE, "translate_dir": "nllb", "stages": ["translate"]}))
     try:

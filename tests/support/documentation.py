@@ -119,10 +119,10 @@ def script_and_arguments(words: list[str]) -> tuple[str, list[str]] | None:
 @cache
 def flags_of(script: str) -> frozenset[str]:
     """The flags of a script: its parser's, or those that stand in its text."""
-    script = PASSED_ON.get(script, script)
     if script in PARSERS:
         return frozenset(parser_of(script)._option_string_actions)
-    return frozenset(re.findall(r'add_argument\(\s*"(--[\w-]+)"', (ROOT / script).read_text(encoding="utf-8")))
+    own = frozenset(re.findall(r'add_argument\(\s*"(--[\w-]+)"', (ROOT / script).read_text(encoding="utf-8")))
+    return own | flags_of(PASSED_ON[script]) if script in PASSED_ON else own
 
 
 def command_line(command: str, more: tuple[str, ...] = ()) -> list[str]:

@@ -1,9 +1,10 @@
-"""A Hub over a folder, which speaks as much of its API as huggingface_hub's client needs to download.
+"""A Hub over a folder, which speaks as much of its API as huggingface_hub's client needs to download and, without Xet, to upload.
 
 The folder holds models/org/name/… and datasets/org/name/…; a commit is a digest of a repository's files. It can refuse, cut
 off, damage and delay, and it records what was asked for.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 LFS = (".safetensors", ".bin", ".parquet", ".model", ".pt", ".ckpt")  # what the Hub keeps with Git LFS
-TOKEN = "hf_token"
+TOKEN, USER = "hf_token", "me"  # of the only user who may upload
 
 
 class HubServer(ThreadingHTTPServer):
@@ -29,6 +30,7 @@ class HubServer(ThreadingHTTPServer):
         self.waiting = threading.Event()  # one of them does
         self.sent: list[str] = []  # files that were sent to their ends, behind the repository
         self.asked: list[str] = []  # methods and paths
+        self.large: dict[str, bytes] = {}  # uploads by SHA-256, before the commit that names their files
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -73,9 +75,57 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
+    def do_POST(self) -> None:
+        path, body = unquote(urlsplit(self.path).path), self._body()
+        self.server.asked.append(f"POST {path}")
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self._send(401, b'{"error": "Invalid user token."}')
+        if path == "/api/validate-yaml":  # of a card
+            return self._send(200, b'{"warnings": [], "errors": []}')
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked.get('organization') or USER}/{asked['name']}"
+            kind = f"{asked.get('type') or 'model'}s"
+            (self.server.root / kind / name).mkdir(parents=True, exist_ok=True)
+            place = name if kind == "models" else f"{kind}/{name}"
+            return self._send(200, json.dumps({"name": name, "url": f"{self.server.url}/{place}"}).encode())
+        if path.endswith(".git/info/lfs/objects/batch"):
+            link = {"upload": {"href": f"{self.server.url}/large"}}
+            found = [one | {"actions": link} for one in json.loads(body)["objects"]]
+            return self._send(200, json.dumps({"transfer": "basic", "objects": found}).encode())
+        if match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)/(preupload|commit)/main", path):
+            return self._take(match[1], match[2], match[3], body)
+        return self._send(404, b"")
+
+    def do_PUT(self) -> None:
+        body = self._body()
+        self.server.large[hashlib.sha256(body).hexdigest()] = body
+        self._send(200, b"")
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _take(self, kind: str, name: str, step: str, body: bytes) -> None:
+        if step == "preupload":
+            modes = [{"path": one["path"], "uploadMode": "lfs" if one["path"].endswith(LFS) else "regular", "shouldIgnore": False} for one in json.loads(body)["files"]]  # fmt: skip
+            return self._send(200, json.dumps({"files": modes}).encode())
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] in ("file", "lfsFile"):
+                path = self.server.root / kind / name / value["path"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                large = line["key"] == "lfsFile"
+                path.write_bytes(self.server.large[value["oid"]] if large else base64.b64decode(value["content"]))
+        commit = self.server.commit(kind, name)
+        url = f"{self.server.url}/{name}/commit/{commit}"
+        return self._send(200, json.dumps({"commitUrl": url, "commitOid": commit}).encode())
+
     def _answer(self, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.asked.append(f"{self.command} {path}")
+        if path == "/api/whoami-v2":
+            known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
+            return self._send(200 if known else 401, json.dumps({"type": "user", "name": USER}).encode())
         if match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(/.*)?", path):
             return self._api(match[1], match[2], match[3] or "")
         if match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):

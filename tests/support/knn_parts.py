@@ -44,10 +44,11 @@ class Fuse:
 
 
 class Model:
-    """Answers in a random order. `seen`: the prompts by request id; `silent`: ids without a text."""
+    """Answers in a random order. `seen`: the prompts by request id; `silent`: ids without a text; `failing`: that are refused."""
 
     seen: ClassVar[dict[str, str]] = {}
     silent: ClassVar[set[str]] = set()
+    failing: ClassVar[set[str]] = set()
     order = random.Random(0)
 
     def __init__(self, settings): ...
@@ -63,6 +64,9 @@ class Model:
                 return
             Fuse.burn()
             request = in_flight.pop(self.order.randrange(len(in_flight)))
+            if request.id in self.failing:
+                yield Answer(request.id, [], 0, 0, error="HTTP 400: refused")
+                continue
             texts = [self.text(request.id, request.prompt, i) for i in range(settings.num_return_sequences)]
             yield Answer(request.id, texts, 10, 10, finish_reasons=("stop",) * len(texts))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from topxgen.text import languages
+from topxgen.text import languages, sentence_splitting
 from topxgen.text.sentence_splitting import MIN_CHARACTERS, Sentencex, sentence_reject_reasons
 
 BASQUE = languages.find("Basque")
@@ -71,6 +71,15 @@ def test_the_first_reason_counts():
         # A long word before a small letter: the writer forgot the capital. A short one may be abbreviated.
         ("Hausa", "Ba su zo kasuwa tukuna. za su zo gobe.", ["Ba su zo kasuwa tukuna.", "za su zo gobe."]),
         ("Basque", "Ogia, ura etab. erosi ditu, adib. gazta.", ["Ogia, ura etab. erosi ditu, adib. gazta."]),
+        # One that ends in a vowel is a word. After ! and ?, "he asked" may follow.
+        ("Hausa", "Za ka je gobe. ka yi shiri.", ["Za ka je gobe.", "ka yi shiri."]),
+        ("Hausa", "Dan meye? ta tambaya. Mai kyau!", ["Dan meye? ta tambaya.", "Mai kyau!"]),
+        ("Hausa", "Ya ce “ina so.” ta tafi gida.", ["Ya ce “ina so.” ta tafi gida."]),
+        ("Sango", "Fadë o tî akpë. ângangü sô.", ["Fadë o tî akpë.", "ângangü sô."]),
+        ("Javanese", "Klawan Bangsa-Bangsa. minangka pratandha.", ["Klawan Bangsa-Bangsa.", "minangka pratandha."]),
+        ("Javanese", "Bapak saka Rone. minangka kanca.", ["Bapak saka Rone. minangka kanca."]),
+        ("Slovak", "Pred útokom. (1) Každý má právo.", ["Pred útokom.", "(1) Každý má právo."]),
+        ("Slovak", "Pozri čl. (1) Každý má právo.", ["Pozri čl. (1) Každý má právo."]),
         ("Georgian", "ეს მე ვარ. ის შენ ხარ.", ["ეს მე ვარ.", "ის შენ ხარ."]),
         ("Burmese", "ကျား၊ မ၊ လူ။ နေကောင်းလား။", ["ကျား၊ မ၊ လူ။", "နေကောင်းလား။"]),
         ("Amharic", "ይህ አንድ ነው፡፡ ይህ ሁለት ነው፡፡", ["ይህ አንድ ነው፡፡", "ይህ ሁለት ነው፡፡"]),
@@ -79,6 +88,15 @@ def test_the_first_reason_counts():
         ("Polish", "To dom ewentl. lub las.", ["To dom ewentl. lub las."]),
         ("French", "« Bonjour. » Il partit.", ["« Bonjour. »", "Il partit."]),
         ("Chinese (Simplified)", "他说：“好。”然后走了。", ["他说：“好。”", "然后走了。"]),
+        # A sentence goes on after a quotation with a particle behind it.
+        ("Japanese", "「家です。」と彼は言った。そして去った。", ["「家です。」と彼は言った。", "そして去った。"]),
+        ("Japanese", "彼は「はい。」という。『山。』は本だ。", ["彼は「はい。」という。", "『山。』は本だ。"]),
+        (
+            "Japanese",
+            "「家です。」とても大きい。「山。」はい。",
+            ["「家です。」", "とても大きい。", "「山。」", "はい。"],
+        ),
+        ("Korean", '"가자."라고 말했다. “가자.” 그는 갔다.', ['"가자."라고 말했다.', "“가자.”", "그는 갔다."]),
         # Titles before names, and abbreviations in a script that has a full stop of its own.
         (
             "Swahili",
@@ -103,3 +121,8 @@ def test_the_first_reason_counts():
 )
 def test_sentences(language, text, sentences):
     assert split(text, language) == sentences
+
+
+def test_languages_without_a_mark_between_sentences_are_named():
+    warned = [language.name for language in languages.load().values() if sentence_splitting.warning(language)]
+    assert warned == ["Lao", "Thai"]

@@ -206,6 +206,7 @@ def test_files_of_another_run_end_in_one_line(trained, tiny_lm, tmp_path, name):
     assert f"train.py: error: {path.parent} does not fit this run" in last and "remove it and re-run" in last
 
 
+@pytest.mark.medium
 def test_killed_at_every_checkpoint_the_log_is_that_of_a_whole_run(trained, tiny_lm, tmp_path):
     """Also where logging, saving and the end of an epoch do not coincide; train_loss is of all steps."""
     options = dict(max_steps=13, save_steps=2, eval_steps=4, logging_steps=5, save_total_limit=20)
@@ -228,6 +229,7 @@ def test_killed_at_every_checkpoint_the_log_is_that_of_a_whole_run(trained, tiny
         assert timeless(log(output)) == timeless(log(whole))
 
 
+@pytest.mark.medium
 def test_models_that_share_weights_resume(tiny_nllb, tmp_path):
     """Their checkpoints do not have each weight under each of its names."""
     from tests.support import tiny_models

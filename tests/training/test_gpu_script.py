@@ -25,6 +25,7 @@ def gpu(monkeypatch):
     return module
 
 
+@pytest.mark.medium
 def test_a_part_in_its_small_shape(tmp_path):
     command = [sys.executable, SCRIPT, "--tiny", "--parts", "decontamination", "--output", tmp_path / "gpu.json"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -179,6 +179,7 @@ def test_smol(tiny_lm, tmp_path, run_safely):
     assert not failures.wrong, (failures.runs, failures.wrong)
 
 
+@pytest.mark.medium
 def test_manifest_and_settings_of_a_run(tiny_lm, tmp_path, run_safely):
     failures = Failures()
     output = tmp_path / "run"
@@ -196,6 +197,7 @@ def test_manifest_and_settings_of_a_run(tiny_lm, tmp_path, run_safely):
     assert not failures.wrong, (failures.runs, failures.wrong)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_files_of_an_adapter(tiny_lm, tmp_path, run_safely, step):
     from peft import LoraConfig, get_peft_model

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.runs import in_process
 from tests.training.test_train import flags, log
 
@@ -80,6 +82,7 @@ def test_one_process_at_a_time_exports_to_a_folder(tiny_lm, tmp_path):
             process.kill()
 
 
+@pytest.mark.medium
 def test_no_file_is_written_through_a_link(tiny_lm, tmp_path):
     """A folder that others write to may hold links of the names that files have until they are complete."""
     mine = tmp_path / "mine.txt"

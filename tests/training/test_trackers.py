@@ -56,6 +56,7 @@ def runs(folder: Path) -> dict[str, list[dict]]:
     return found
 
 
+@pytest.mark.medium
 def test_a_killed_run_has_every_step_once_and_nothing_left_the_machine(tiny_lm, tmp_path, environment):
     output = tmp_path / "run"
     words = flags(tiny_lm, output, report_to="trackio", save_steps=4, eval_steps=4, max_steps=12)

@@ -134,6 +134,7 @@ def test_a_finished_run_is_not_changed_and_other_settings_are_rejected(finished,
     assert before == after
 
 
+@pytest.mark.medium
 def test_killed_runs_give_the_same_losses(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "killed"
@@ -152,6 +153,7 @@ def test_killed_runs_give_the_same_losses(finished, tiny_lm, tmp_path, train_her
     assert best[0] == best[1]
 
 
+@pytest.mark.medium
 def test_incomplete_checkpoints_are_skipped_with_a_warning(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "damaged"
@@ -185,6 +187,7 @@ def test_a_run_killed_before_its_best_model_was_copied_only_copies_it(finished, 
     assert (output / "adapter_model.safetensors").is_file() and not (output / "checkpoint-15").exists()
 
 
+@pytest.mark.medium
 def test_a_signal_saves_and_the_run_resumes(finished, tiny_lm, tmp_path, train_here):
     undisturbed, _ = finished
     output = tmp_path / "signalled"
@@ -216,6 +219,7 @@ def test_full_training_learns_and_keeps_the_limit(tiny_lm, tmp_path, train_here)
     assert "parameters, attention" in result.stderr
 
 
+@pytest.mark.medium
 def test_accumulation_and_batches_do_not_change_the_loss(tiny_lm, tmp_path, train_here):
     """The loss of a step is the mean over its tokens, however its rows are cut into batches."""
     results = []
@@ -233,6 +237,7 @@ def test_accumulation_and_batches_do_not_change_the_loss(tiny_lm, tmp_path, trai
         assert other == pytest.approx(results[0], rel=1e-4)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("way", ["full", "adapter", "checkpointing", "encoder-decoder"])
 def test_a_loss_in_chunks_trains_the_same(way, request, tmp_path, train_here):
     """The whole curve; also when a run that was begun without chunks, as by an earlier version, goes on with them."""
@@ -274,6 +279,7 @@ def test_compiled_layers_train_the_same_and_resume_without(tiny_lm, tmp_path, tr
     assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
 
 
+@pytest.mark.medium
 def test_two_processes_equal_one_with_doubled_accumulation(tiny_lm, tmp_path, train_here):
     """Also with a loss in chunks, and when they are killed in the second epoch, which begins after five steps."""
     common = dict(num_eval_translations=3, max_steps=8, save_steps=3, eval_steps=3)
@@ -297,6 +303,7 @@ def test_two_processes_equal_one_with_doubled_accumulation(tiny_lm, tmp_path, tr
         shutil.rmtree(tmp_path / "two" / "checkpoint-8")
 
 
+@pytest.mark.medium
 def test_an_encoder_decoder_learns_both_directions(tiny_nllb, tmp_path, train_here):
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -381,6 +388,7 @@ def test_ways_to_train(changed, message, tiny_lm, tmp_path, train_here):
     assert (tmp_path / "run" / "manifest_train.json").exists()
 
 
+@pytest.mark.medium
 def test_own_files_streamed_or_not(tiny_lm, tmp_path, train_here):
     from tests.support.tiny_models import udhr_pairs
 

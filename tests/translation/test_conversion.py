@@ -46,6 +46,7 @@ def translations(folder, sentences: list[str]) -> list[str]:
     return [tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids]
 
 
+@pytest.mark.medium
 def test_an_adapter_is_merged_converted_and_compared(adapter, tiny_nllb, tmp_path):
     out = tmp_path / "ct2"
     result = export(adapter, out, "--ctranslate2", "float32", "--check_sentences", "6")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import topxgen
-from topxgen.common import flag_rules, signals
-from topxgen.common.console import printable, setup_logging
+from topxgen.common import failures, flag_rules, shards, signals
+from topxgen.common.console import printable, remember_error, setup_logging
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.registry import OWN, Choice, accepts_own
 from topxgen.common.schemas import decode
@@ -296,6 +296,7 @@ class Parser(argparse.ArgumentParser):
         message = self.with_origin(message)
         if len(message) > MAX_ERROR_CHARS:  # an endless value
             message = f"{message[: MAX_ERROR_CHARS // 2]}...{message[-MAX_ERROR_CHARS // 4 :]}"
+        remember_error(message)
         self.exit(2, f"{self.prog}: error: {message.translate(_ONE_LINE)}\n")
 
     def with_origin(self, message: str) -> str:
@@ -344,7 +345,27 @@ def run_main(parser: Parser, run: Callable[[argparse.Namespace], int], on_failur
     `on_failure` says what is left after a failure and how to go on, such as "re-run the same command to resume".
     """
     setup_logging(parser.prog)
-    args = parser.parse_args()
+    with failures.noted(parser.prog) as outcome:
+        args = parser.parse_args()
+        outcome.folder = _folder_of(args)
+        outcome.exit_code = _exit_code(parser, args, run, on_failure)
+        return outcome.exit_code
+
+
+def _folder_of(args: argparse.Namespace) -> Path | None:
+    """The folder that a stage works in."""
+    folder = getattr(args, "output_dir", None) or getattr(args, "input_dir", None)
+    if folder is None or getattr(args, "num_shards", None) is None:
+        return folder
+    try:
+        return shards.chosen(args).folder(folder)
+    except UsageError:  # it is said when the stage begins
+        return folder
+
+
+def _exit_code(
+    parser: Parser, args: argparse.Namespace, run: Callable[[argparse.Namespace], int], on_failure: str
+) -> int:
     try:
         with signals.handled():
             try:

@@ -29,6 +29,7 @@ def setup_logging(prog: str) -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows escapes, and does not end the run
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    remember_error("")
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if not isinstance(handler, _ConsoleHandler)]
     root.addHandler(_ConsoleHandler(prog))
@@ -71,11 +72,25 @@ class _ConsoleHandler(logging.Handler):
         if record.levelno >= logging.WARNING and record.name.partition(".")[0] in _OUR_PACKAGES:
             message = message.replace("\n", "\\n")  # one line, whatever a file name or flag holds
         if record.levelno >= logging.ERROR:
+            remember_error(message)
             rank = f"rank {self._rank}: " if self._rank else ""
             message = f"{rank}{self._prog}: error: {message}"
         elif record.levelno >= logging.WARNING:
             message = f"WARNING: {message}"
         write_line(message)
+
+
+_last_error = ""
+
+
+def remember_error(message: str) -> None:
+    global _last_error
+    _last_error = message
+
+
+def last_error() -> str:
+    """The last error that this process has shown; "" if there was none."""
+    return _last_error
 
 
 def write_line(text: str) -> None:

@@ -1,16 +1,20 @@
 """Models and files that are a folder or come from the Hugging Face Hub."""
 
+import hashlib
+import json
 import logging
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from topxgen.common import hub_files
+from topxgen.common import checksums, hub_files, masks, schemas
 from topxgen.common.console import ONCE
 from topxgen.common.errors import Unreachable, UsageError, reason
 from topxgen.common.needs import DATASET, MODEL, Need
@@ -255,24 +259,71 @@ def check_token(flag: str) -> None:
         ) from None
 
 
+# Files that say what a run was started with. In what is uploaded, paths of the machine, and so the user's name, are masked in them.
+NAMES_PATHS = ("*manifest*.json", "settings*.json", "adapter_config.json", "config.json")
+
+
 def upload(folder: Path, name: str, kind: str, ignore: Sequence[str] = ()) -> str:
-    """Upload a complete folder to the repository `name` of a `kind` ("model", "dataset"), which is private if it is new; its
-    address, and whether it is private. Raises UsageError with the Hub's reason."""
+    """Upload a complete folder, with paths masked, to the repository `name` of a `kind` ("model", "dataset"), which is private if
+    it is new; its address, and whether it is private. Raises UsageError with the Hub's reason."""
     from huggingface_hub import HfApi
 
+    ignore = [".lock*", "*.partial", *ignore]
     try:
         api = HfApi()
         repository = api.create_repo(name, repo_type=kind, private=True, exist_ok=True).repo_id
-        api.upload_folder(
-            repo_id=repository, repo_type=kind, folder_path=folder, ignore_patterns=[".lock*", "*.partial", *ignore]
-        )
+        with _without_paths(folder, ignore) as copy:
+            api.upload_folder(repo_id=repository, repo_type=kind, folder_path=copy, ignore_patterns=ignore)
         private = api.repo_info(repository, repo_type=kind).private
     except Exception as error:  # as above
         raise UsageError(
-            f"the Hub rejected the upload to {name} ({reason(error)}); the {kind} is complete in {folder}: upload it by hand"
+            f"the Hub rejected the upload to {name} ({reason(error)}); the {kind} is complete in {folder}: upload it by hand "
+            "(its manifests and settings name folders of this machine)"
         ) from None
     place = "datasets/" if kind == "dataset" else ""
     return f"https://huggingface.co/{place}{repository} ({'private' if private else 'public'})"
+
+
+@contextmanager
+def _without_paths(folder: Path, ignore: Sequence[str]) -> Iterator[Path]:
+    """`folder` if there is nothing to mask; else links to its files, masked copies of NAMES_PATHS, and SHA256SUMS of these."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    paths = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+    names = list(filter_repo_objects(paths, ignore_patterns=ignore))
+    changed = {name: data for name in names if (data := _masked_file(folder / name)) is not None}
+    if not changed:
+        yield folder
+        return
+    for sums in [name for name in names if Path(name).name == checksums.NAME]:
+        place, data = Path(sums).parent, (folder / sums).read_bytes()
+        for name, digest in checksums.read(folder / place).items():
+            masked = changed.get((place / name).as_posix())
+            if masked is not None and digest == checksums.sha256_of(folder / place / name):  # others stay wrong
+                data = data.replace(digest.encode(), hashlib.sha256(masked).hexdigest().encode())
+        changed[sums] = data
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in names:
+            copy = Path(scratch, name)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if name in changed:
+                copy.write_bytes(changed[name])
+            else:
+                copy.symlink_to((folder / name).resolve())
+        yield Path(scratch)
+
+
+def _masked_file(path: Path) -> bytes | None:
+    """None: there is nothing to mask."""
+    if not any(fnmatch(path.name, pattern) for pattern in NAMES_PATHS):
+        return None
+    data = path.read_bytes()
+    try:
+        value = schemas.decode(data)
+    except ValueError:  # torn, or not ours
+        return masks.masked(data.decode("utf-8", "replace")).encode()
+    masked = masks.masked_json(value, masks.masked_word)
+    return None if masked == value else json.dumps(masked, ensure_ascii=False, indent=2).encode()
 
 
 def load_weights(model_class, name: str, trust_remote_code: bool = False, **options):

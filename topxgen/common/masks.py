@@ -7,7 +7,7 @@ stays: /home/someone/models/gemma becomes …/gemma. The texts of the data itsel
 import getpass
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,13 @@ def masked_command(words: Sequence[str]) -> str:
     return " ".join(word if "…" in word and " " not in word else shlex.quote(word) for word in shown)
 
 
-def masked_json(value: Any) -> Any:
-    """The same of all texts in a JSON value."""
+def masked_json(value: Any, text: Callable[[str], str] = masked) -> Any:
+    """The same of all texts in a JSON value; `text` is masked or, where paths may have spaces, masked_word."""
     if isinstance(value, dict):
-        return {masked(name): masked_json(item) for name, item in value.items()}
+        return {masked(name): masked_json(item, text) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [masked_json(item) for item in value]
-    return masked(value) if isinstance(value, str) else value
+        return [masked_json(item, text) for item in value]
+    return text(value) if isinstance(value, str) else value
 
 
 def _last_part(match: re.Match) -> str:

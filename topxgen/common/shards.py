@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -223,13 +224,30 @@ def whole_of(shard_folder: Path) -> Path:
 
 
 def is_merged(shard_folder: Path, folder: Path, stage: str, part: str) -> bool:
-    """Whether the whole directory has what a shard has done of a stage in `folder`, as far as it was merged at some time."""
-    whole, below = whole_of(shard_folder), folder.relative_to(shard_folder)
+    """Whether the whole directory has what a shard has done of a stage in `folder`: it was merged and has not gone on since."""
+    whole = whole_of(shard_folder)
+    of_whole = whole / folder.relative_to(shard_folder)
     if stage == "generate":
-        return shard_folder.name in merged(whole, part)
-    if stage == "decontaminate":
-        return (whole / f"{part}_translate_filtered.jsonl").exists()
-    return (whole / below / ("translate_0.jsonl" if part == "main" else f"{part}_translate.jsonl")).exists()
+        is_there = shard_folder.name in merged(whole, part)
+    elif stage == "decontaminate":
+        is_there = (whole / f"{part}_translate_filtered.jsonl").exists()
+    else:
+        is_there = (of_whole / ("translate_0.jsonl" if part == "main" else f"{part}_translate.jsonl")).exists()
+    return is_there and _last_change(folder, stage, part) <= _last_change(of_whole, stage, part)
+
+
+class _Manifest(TypedDict, total=False):
+    finished: str
+
+
+def _last_change(folder: Path, stage: str, part: str) -> int:
+    """When a stage of a part was finished by its manifest, which a copy does not change; without one, when it was last written to. In
+    seconds, as manifests have it."""
+    name, files = ("", "translate_*.jsonl") if part == "main" else (f"_{part}", f"{part}*.jsonl")
+    with suppress(OSError, ValueError, UsageError):
+        if finished := read_json(folder / f"manifest_{stage}{name}.json", _Manifest).get("finished"):
+            return int(datetime.fromisoformat(finished).timestamp())
+    return max((int(path.stat().st_mtime) for path in folder.glob(files)), default=0)
 
 
 class Merged(TypedDict):

@@ -1,8 +1,8 @@
 """Texts in one language, of any number: read one by one from a file, a folder or the Hub, and never held in memory.
 
-A source is FILE[slice][:column], FOLDER or HUB_ID[:config[:column]]. FILE ends in .txt (a text is a line), .jsonl or .parquet (a
+A source is FILE[slice][:column], FOLDER or HUB_ID[:config[:column[:split]]]. FILE ends in .txt (a text is a line), .jsonl or .parquet (a
 text is the value in the column, "text" by default). FOLDER has one of these for each language, named after it (Basque.txt,
-eus_Latn.jsonl). FOLDER:config[:column] is read by `datasets`, as a Hub id is. A column "topic" is kept.
+eus_Latn.jsonl). FOLDER:config[:column[:split]] is read by `datasets`, as a Hub id is; config and column may be empty. A column "topic" is kept.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from topxgen.text.languages import Language
 
 COLUMN, TOPIC = "text", "topic"
 SUFFIXES = (".txt", ".jsonl", ".parquet")
-HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)((?::[\w. -]+){0,2})")
-SPLIT = "train"  # of a data set that has several
+HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)((?::[\w. -]*){0,3})")
+SPLIT = "train"  # of a data set that has several, unless another one is named
 
 
 class Text(NamedTuple):
@@ -165,7 +165,7 @@ def _dataset(name: str, repository: str, rest: str) -> TextSource:
     """A data set of the Hub, or a folder that `datasets` reads."""
     import datasets
 
-    config, _, column = rest.partition(":")
+    config, column, split = (*rest.split(":", 2), "", "")[:3]
     wanted = column or COLUMN
     if Path(repository).is_dir():
         with _one_line(name):
@@ -175,9 +175,12 @@ def _dataset(name: str, repository: str, rest: str) -> TextSource:
         folder, revision = dataset_revision(repository)
         options = {"revision": revision} if folder == repository else {}
         splits = hub_call(repository, lambda: datasets.load_dataset(folder, config or None, streaming=True, **options))
-    split = next(iter(splits)) if len(splits) == 1 else SPLIT
+    split = split or (next(iter(splits)) if len(splits) == 1 else SPLIT)
     if split not in splits:
-        raise UsageError(f"--paragraphs {name}: it has no split {SPLIT}, only {', '.join(splits)}; pass a file instead")
+        raise UsageError(
+            f"--paragraphs {name}: it has no split {split}, only {', '.join(splits)}; name one as in "
+            f"{repository}:{config}:{column}:{next(iter(splits))}"
+        )
 
     def rows(after: int) -> Iterator[Text]:
         stream = splits[split].skip(after) if after else splits[split]

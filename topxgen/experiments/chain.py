@@ -17,7 +17,7 @@ from typing import Annotated, Required, TypedDict
 
 import msgspec
 
-from topxgen.common import checksums, flag_rules, provenance, signals
+from topxgen.common import checksums, failures, flag_rules, provenance, signals
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_json, remove, write_json
 from topxgen.common.run_files import LAUNCHER, SECTIONS, RunFile
@@ -211,8 +211,12 @@ class Chain:
         began = time.monotonic()
         self.record_path(command).parent.mkdir(parents=True, exist_ok=True)
         remove(self.record_path(command))
+        failures.clear(self.folder / RECORDS, command.name)
+        failure = failures.given() or self.folder / RECORDS / failures.FOLDER / f"{command.name}.json"
         with _alone(self.folder / RECORDS) as descriptors:
-            code = _run(command.line, descriptors)
+            code = _run(command.line, descriptors, failure)
+        if code not in failures.NO_FAILURE:
+            failures.write(failure, code, error=f"ended by signal {code - SIGNALLED}" if code > SIGNALLED else "")
         if code in (0, EXIT_INCOMPLETE):
             record: Record = {
                 "words": list(command.words),
@@ -274,13 +278,14 @@ def _alone(folder: Path) -> Iterator[list[int]]:
         os.close(descriptor)
 
 
-def _run(line: list[str], descriptors: list[int]) -> int:
+def _run(line: list[str], descriptors: list[int], failure: Path) -> int:
     """Run a command whose output goes where ours goes; its exit code. Signals that end us end it first.
 
     It is in a process group of its own, so that Ctrl-C in a terminal reaches it once: through us.
     """
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, "PYTHONPATH": path, signals.PARENT: str(os.getpid())}
+    environment[failures.VARIABLE] = str(failure.absolute())
     sys.stdout.flush()
     try:
         with signals.finishing():

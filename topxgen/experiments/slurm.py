@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from topxgen import inference
+from topxgen.common import failures
 from topxgen.common.errors import UsageError, did_you_mean
 from topxgen.common.files import write_atomic, write_json
 from topxgen.common.lines import split_lines
@@ -361,6 +362,7 @@ def script(planned: Planned, folder: Path, title: str, allow_incomplete: bool = 
     settings = {
         "JOB_MARK": str(mark(folder.absolute(), job)),
         "JOB_DIGEST": job.digest,
+        "JOB_FAILURE": f"{folder.absolute() / RECORDS / failures.FOLDER}/{job.record}.{job.name}",
         "LEAVE_SECONDS": str(job.resources.warning - LEAVE_S),
         "ALLOW_INCOMPLETE": str(int(allow_incomplete)),
     }

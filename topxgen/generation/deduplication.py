@@ -22,20 +22,32 @@ def new_index(args) -> NearDuplicates:
 
 
 def recall(config, language: str) -> dict[str, dict[str, int]]:
-    """{"dedup_recall": {"found", "missed"}} of a language whose files are complete; {} if no near-duplicate can be missed.
-
-    Of its texts whose first near-duplicate is one of a sample of the kept paragraphs, those that were rejected for it are found; those
-    that were kept, by an exact search, are missed. A function of the files alone: that of a run which was stopped is the same.
-    """
+    """{"dedup_recall": {"found", "missed"}} of a language whose files are complete; {} if no near-duplicate can be missed."""
     args, layout = config.args, config.layout
     if args.dedup_prefilter == "exact" or args.threshold >= 1:
         return {}
     earlier = language_manifest(layout, "generate", language)
     if RECALL in earlier:  # it is removed as soon as there is work
         return {RECALL: earlier[RECALL]}
+    counts, sampled = measured_recall(layout, language, args.threshold, args.rouge_tokenizer)
+    found, missed = counts["found"], counts["missed"]
+    share = f" ({found / (found + missed):.1%})" if found + missed else ""
+    logger.info(
+        f"generate: {language}: --dedup_prefilter {args.dedup_prefilter} found {found} of {found + missed} near-duplicates{share} of "
+        f"{sampled} paragraphs that were also compared exactly with all others"
+    )
+    return {RECALL: counts}
+
+
+def measured_recall(layout, language: str, threshold: float, tokenizer: str) -> tuple[dict[str, int], int]:
+    """({"found", "missed"}, size of the sample). Of the texts whose first near-duplicate is one of a sample of the kept paragraphs,
+    those that were rejected for it are found; those that were kept, by an exact search, are missed.
+
+    A function of the files alone: that of a run which was stopped is the same.
+    """
     kept = sum(1 for _ in read_jsonl(layout.paragraphs(language), ParagraphRecord))
     every = max(kept // SAMPLE, 1)
-    index, sample, missed = NearDuplicates(args.threshold, args.rouge_tokenizer), set(), 0
+    index, sample, missed = NearDuplicates(threshold, tokenizer), set(), 0
     paragraphs = with_ids(read_jsonl(layout.paragraphs(language), ParagraphRecord), "text")
     for number, (paragraph_id, record) in enumerate(paragraphs):
         text = str(record.get("text", ""))
@@ -45,9 +57,4 @@ def recall(config, language: str) -> dict[str, dict[str, int]]:
             sample.add(paragraph_id)
     reasons = (record["reason"] for record in read_jsonl(layout.rejects(language), RejectRecord))
     found = sum(1 for reason in reasons if (match := _NEAR_DUPLICATE.fullmatch(reason)) and match[1] in sample)
-    share = f" ({found / (found + missed):.1%})" if found + missed else ""
-    logger.info(
-        f"generate: {language}: --dedup_prefilter {args.dedup_prefilter} found {found} of {found + missed} near-duplicates{share} of "
-        f"{len(sample)} paragraphs that were also compared exactly with all others"
-    )
-    return {RECALL: {"found": found, "missed": missed}}
+    return {"found": found, "missed": missed}, len(sample)

@@ -140,6 +140,7 @@ class Generation:
         """`config`: a topxgen.generation.plan.GenerationConfig; `steps`: the schedule, if it is not the pipeline's."""
         self._args, self._pipeline, self._filters = config.args, config.pipeline, config.filters
         self._target, self._progress = config.target, progress
+        self._is_remote = self._args.inference_api in REMOTE
         self._files = {name: _LanguageFiles(config, language) for name, language in config.languages.items()}
         # Paragraphs that came with the file count from the start; generated ones are counted when their prompt's turn
         # comes, so that a resumed run goes through the same states.
@@ -191,9 +192,16 @@ class Generation:
 
     @property
     def complete(self) -> bool:
-        """Whether the target was reached, or the pipeline has sent all that it sends."""
+        """Whether the target was reached, or the pipeline has sent all that it sends and none of it has failed."""
         ended = self._pipeline.ends and self._all_scheduled and not self._undecided
-        return self.target_reached or ended
+        return self.target_reached or (ended and not self.failed_prompts())
+
+    def failed_prompts(self) -> int:
+        """How many prompts an API has failed to answer: the next run asks them again."""
+        if not self._is_remote:
+            return 0
+        records = (record for files in self._files.values() for record in files.responses.values())
+        return sum(bool(record.get("error")) and has_failed(record) for record in records)
 
     def run(self, sampler, settings: SamplingSettings) -> None:
         """Request, judge and write until the target is reached or MAX_UNPRODUCTIVE_STEPS steps kept nothing."""

@@ -12,7 +12,7 @@ import msgspec
 
 from topxgen import distributed, inference
 from topxgen.common import flag_rules, hub, provenance
-from topxgen.common.console import Progress, show
+from topxgen.common.console import ONCE, Progress, show
 from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_json
 from topxgen.common.locks import wait_for_lock
@@ -31,7 +31,7 @@ from topxgen.generation.manifests import (
 )
 from topxgen.generation.paragraphs import MAX_UNPRODUCTIVE_STEPS, Generation, is_generated
 from topxgen.generation.plan import GenerationConfig
-from topxgen.text import language_id
+from topxgen.text import language_id, sentence_splitting
 from topxgen.text.languages import Language
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,8 @@ def _checks(config: GenerationConfig) -> Iterator[Callable[[], object]]:
     if "translate" in args.stages:
         for language in languages:
             yield lambda language=language: config.translator.check(language, config.target_language)
+            if text := sentence_splitting.warning(language):
+                yield lambda text=text: logger.warning(text, extra=ONCE)
     yield lambda: flag_rules.check(RULES, args)
     if "translate" in args.stages:
         yield lambda: check_candidates(args, config.translator)
@@ -233,10 +235,11 @@ def generate(config: GenerationConfig) -> bool:
         else:
             progress.restart_clock()  # what is read from disk says nothing about the rate
         config.pipeline.finish()
+        complete, failed = generation.complete, generation.failed_prompts()
     counts = {name: funnel.generation_counts(layout, name) for name in config.languages}
     results = {
         name: {
-            "complete": generation.complete,
+            "complete": complete,
             "prompts_asked": generation.requested_by_language[name],
             **deduplication.recall(config, name),
             "counts": counts[name],
@@ -245,8 +248,13 @@ def generate(config: GenerationConfig) -> bool:
     }
     write_manifests(layout, "generate", started, args.seed, settings, results, config.languages)
     kept, answers = (sum(count[key] for count in counts.values()) for key in ("kept", "answers"))
-    if generation.complete:
+    if complete:
         logger.info(f"generate: kept {kept} paragraphs from {answers} responses")
+    elif config.pipeline.ends and failed:
+        logger.warning(
+            f"generate: {failed} prompts failed (answer_failed in {layout.output_dir}/*_rejects.jsonl): run the same command again to "
+            f"ask them again, or pass --number_of_instructions {kept} to do without them"
+        )
     else:
         unproductive = generation.unproductive_steps >= MAX_UNPRODUCTIVE_STEPS
         cause = f"{MAX_UNPRODUCTIVE_STEPS} steps in a row kept nothing" if unproductive else "there are no more prompts"
@@ -254,7 +262,7 @@ def generate(config: GenerationConfig) -> bool:
             f"generate: stopped at {kept} of {total} paragraphs: {cause}; see the reasons in {layout.output_dir}/"
             "*_rejects.jsonl, then change the prompt, the topics or the filters in another --output_dir"
         )
-    return generation.complete
+    return complete
 
 
 def _check_origin(config: GenerationConfig) -> None:

@@ -1,5 +1,6 @@
 """The translation in a model's answer."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -17,6 +18,12 @@ _HERE_IS = r"(?:here(?:['’]s| is| are)|this is|below is|the)\b[^\n:：]{0,60}\
 _ANNOUNCEMENT = re.compile(rf"{_COURTESY}|{_COURTESY}?{_HERE_IS}\.", re.IGNORECASE)
 _PREFACE = re.compile(rf"[*_]*{_COURTESY}?{_HERE_IS}[:：][*_]*\s*(?=\S)", re.IGNORECASE)
 _BLOCK_MARK = re.compile(r"(?:>|#{1,6})\s+(?=\S)")
+_JSON_OBJECT = re.compile(r'\{\s*"[^"\n]*"\s*:')
+_NOT_TRANSLATIONS = frozenset(
+    ["error", "message", "refusal", "reason", "reasoning", "thought", "thoughts", "analysis"]
+)  # keys
+_BOX, _BOXED_TEXT = re.compile(r"\\boxed\s*\{"), re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{(.*)\}\Z", re.DOTALL)
+_FIRST_ITEM, _SECOND_ITEM = re.compile(r"\(?1[.)]\s+(?=\S)"), re.compile(r"[*_\s]*\(?2[.)]\s")
 _EMPHASIS = ("**", "__", "`", "*", "_")
 _QUOTES = {  # beginning: ends
     '"': '"',
@@ -46,9 +53,12 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     """The translation of `source` in the answer of a chat model, without what such models put around it.
 
     That is thoughts, a code fence, what only announces the translation (the name of the language `target`), notes below it, bold
-    type, and quotation marks that `source` does not have.
+    type, and what `source` does not have: quotation marks, a JSON object, \\boxed{}, the number of a list's only item. "" for an
+    object, boxes or a list in which it is not clear what the translation is.
     """
     text = without_thoughts(text)
+    if not _BOX.search(source) and _BOX.search(text):
+        text = _boxed(text)
     if fenced := _FENCED.match(text):
         text = fenced[2] if fenced[2].strip() else text
     own = rf"{re.escape(target)}\b(?: translation\b)?|" if target else ""
@@ -56,6 +66,12 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     lines = [line for line in split_lines(text) if line.strip()]
     while len(lines) > 1 and _announces(lines[0], lines[1], source, names):
         del lines[0]
+    if not source.startswith("{") and _JSON_OBJECT.match(whole := "\n".join(lines).lstrip()):
+        lines = split_lines(_of_object(whole, target))
+    if not re.match(r"\W*\d", source) and lines and _FIRST_ITEM.match(unwrapped(lines[0].strip())):
+        if any(map(_SECOND_ITEM.match, lines[1:])):
+            return ""
+        lines[0] = _without_number(unwrapped(lines[0].strip()), source, target)
     line = unwrapped(_first_line(lines).removeprefix("```").removesuffix("```"), source)
     if not _BLOCK_MARK.match(source):
         line = re.sub(rf"\A{_BLOCK_MARK.pattern}", "", line)
@@ -74,6 +90,39 @@ def _announces(line: str, following: str, source: str, names: str) -> bool:
     if re.fullmatch(names, bare, re.IGNORECASE) or (_ANNOUNCEMENT.fullmatch(bare) and not _ANNOUNCEMENT.match(source)):
         return True
     return _ends_in_colon(line) and (not _ends_in_colon(source) or _ends_in_colon(following))  # a sentence may, too
+
+
+def _of_object(text: str, target: str) -> str:
+    """The translation in the JSON object with which `text` begins: its only value, or that of the key "translation"."""
+    try:
+        found, _ = json.JSONDecoder(strict=False).raw_decode(text)
+    except (ValueError, RecursionError):  # cut short
+        return ""
+    named = [value for key, value in found.items() if key.casefold() in ("translation", target.casefold())]
+    others = [value for key, value in found.items() if key.casefold() not in _NOT_TRANSLATIONS]
+    values = named or (others if len(found) == 1 else [])
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else ""
+
+
+def _boxed(text: str) -> str:
+    """What stands in \\boxed{}; "" if boxes differ or the last one has no end."""
+    found = set()
+    for box in _BOX.finditer(text):
+        depth, end = 1, box.end()
+        while depth and end < len(text):
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+        inner = text[box.end() : end - 1].strip()
+        found.add(_BOXED_TEXT.sub(r"\1", inner) if not depth else "")
+    return found.pop() if len(found) == 1 else ""
+
+
+def _without_number(line: str, source: str, target: str) -> str:
+    """`line` without "1." at its beginning, unless that may be an ordinal ("1. Liga") or a number of `source`."""
+    number = _FIRST_ITEM.match(line)
+    is_ordinal = "." in number[0] and target != "English" and re.search(r"1|\bfirst\b|\bone\b", source, re.IGNORECASE)
+    follows_small = "." in number[0] and line[number.end() :][:1].islower()
+    return line if is_ordinal or follows_small else line[number.end() :]
 
 
 def is_cut(answer: str, translation: str) -> bool:

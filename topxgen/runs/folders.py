@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypedDict
 
-from topxgen.common import shards
+from topxgen.common import failures, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.lineage import EXPORT_MANIFEST, MERGE_MANIFEST, TRAIN_MANIFEST
@@ -66,6 +66,7 @@ class Run:
     evaluations: tuple[Path, ...] = ()  # JSON files of comptra.evaluate
     experiments: tuple[Path, ...] = ()  # JSON files of scripts/compare.py
     records: tuple[Path, ...] = ()  # folders `run` of scripts/run.py and compare.py
+    failures: tuple[Path, ...] = ()  # files of stages that have failed
     problems: tuple[str, ...] = ()  # what could not be read, a line each
 
     @property
@@ -94,10 +95,14 @@ def find(root: Path, *others: Path, shows_shard: Callable[[Path], bool] | None =
             found.add(folder, files)
             continue
         shard = base / below
-        merged = {stage for stage, part in shards.stages_in(folder) if shards.is_merged(shard, folder, stage, part)}
+        noted = shards.stages_in(folder)
+        left = {stage for stage, part in noted if not shards.is_merged(shard, folder, stage, part)}
         if shows_shard is not None:
-            found.add(folder, files, set() if shows_shard(shard) else merged)
-        elif merged < {stage for stage, _ in shards.stages_in(folder)}:
+            merged = {stage for stage, _ in noted} - left
+            found.add(
+                folder, files, set() if shows_shard(shard) else merged - ({"translate"} if "score" in left else set())
+            )
+        elif left:
             unmerged[shards.whole_of(shard)].add(shard)
     found.problems += [
         f"{whole} has {len(folders)} shards that are not merged, and not shown: python scripts/merge.py {whole}"
@@ -189,7 +194,7 @@ class _Found:
     def __init__(self):
         self.problems: list[str] = []
         self.generations, self.trainings, self.merges, self.translations = [], [], [], []
-        self.evaluations, self.experiments, self.records = [], [], []
+        self.evaluations, self.experiments, self.records, self.failures = [], [], [], []
         self.merged: set[Path] = set()  # shards whose paragraphs the whole directory has
         self.pairs: dict[Path, set[str]] = {}
         self.filtered: dict[Path, set[str]] = {}
@@ -211,6 +216,9 @@ class _Found:
             self.merges.append(folder)
         if "translate" not in without and any(re.fullmatch(r"translate_\d+\.jsonl", name) for name in files):
             self.translations.append(folder)
+        if folder.name == failures.FOLDER and folder.parent.name == "run":
+            self.failures += [folder / name for name in files if name.endswith(".json")]
+            return
         is_record = folder.name == "run"
         for name in files:
             if name.endswith(".json") and not _OTHER_JSON.fullmatch(name):
@@ -242,7 +250,7 @@ class _Found:
     def run(self, root: Path) -> Run:
         back_translations = sorted(self._back_translations(), key=lambda one: (one.folder, one.languages))
         generations = {*self.generations, *(one.generation for one in back_translations if one.generation)}
-        lists = ("trainings", "merges", "translations", "evaluations", "experiments", "records")
+        lists = ("trainings", "merges", "translations", "evaluations", "experiments", "records", "failures")
         return Run(
             root,
             tuple(sorted(generations)),

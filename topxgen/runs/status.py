@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from topxgen.common import lineage
+from topxgen.common.failures import Failure
 from topxgen.common.files import partial
 from topxgen.common.locks import Holder, holders
 from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS
@@ -29,9 +30,15 @@ from topxgen.runs.reading import Problems, read_file
 
 WINDOW_S = 600.0  # of the looks that a rate is measured over
 FINISHED, INCOMPLETE, RUNNING, WAITING = "finished", "incomplete", "running", "waiting"
-KILLED, STOPPED, UNKNOWN, NO_RECORD = "killed", "stopped", "unknown", "no record"
+FAILED, KILLED, STOPPED, UNKNOWN, NO_RECORD = "failed", "killed", "stopped", "unknown", "no record"
 HELD = {"held": RUNNING, "left": KILLED, "unknown": UNKNOWN}  # by the state of a lock
 DATAGEN = ("generate", "translate", "score")
+SCRIPTS = {
+    "datagen.py": DATAGEN,
+    "decontamination.py": ("decontaminate",),
+    "train.py": ("train",),
+    "main.py": ("main",),
+}
 # Written when a stage begins to have results.
 SETTINGS = {
     "generate": "settings_generate.json",
@@ -44,8 +51,9 @@ STATES = {
     INCOMPLETE: "finished short of its target",
     RUNNING: "a process holds it",
     WAITING: "its process is at another stage or language",
+    FAILED: "it ended with an error",
     KILLED: "its process ended without releasing the lock",
-    STOPPED: "no process holds it: it was interrupted, or ended with an error",
+    STOPPED: "no process holds it: it was interrupted, or failed without scripts/run.py or a job that notes it",
     UNKNOWN: "of another machine, whose locks this file system may not show",
     NO_RECORD: "files of another program, or of a run whose settings are missing",
 }
@@ -84,6 +92,7 @@ class Status:
     stages: list[Stage]
     usd: float | None
     records: list[dict[str, Any]]  # of scripts/run.py and compare.py
+    failures: list[dict[str, Any]]
     problems: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -140,6 +149,7 @@ class Watcher:
         self._holders = {folder: holders(folder) for folder in _folders(self._root)}
         stages = [*self._data(run), *self._trainings(run), *self._translations(run)]
         self._settle(stages)
+        failed = list(self._failures(run, stages))
         for stage in stages:
             self._measure(stage)
         for total, together in self._together.values():
@@ -153,6 +163,7 @@ class Watcher:
             stages=_with_shards_summed(stages),
             usd=sum(costs) if costs else None,
             records=[record for folder in run.records for record in self._records(folder)],
+            failures=failed,
             problems=[*run.problems, *self._problems.lines()],
         )
 
@@ -352,6 +363,24 @@ class Watcher:
                 **{key: record.get(key) for key in ("exit_code", "hours", "finished")},
             }
 
+    def _failures(self, run: Run, stages: Sequence[Stage]) -> Iterable[dict[str, Any]]:
+        """Of stages and of their parts that are jobs of their own; what they were at has failed and was not stopped."""
+        for path in run.failures:
+            failure = read_file(path, Failure, self._problems)
+            if not failure:
+                continue
+            if "folder" in failure:
+                folder = os.path.normpath(path.parent / failure["folder"])
+                for stage in stages:
+                    own = os.path.normpath(self._root / stage.folder)
+                    if stage.stage in SCRIPTS.get(failure.get("script", ""), ()) and f"{own}/".startswith(f"{folder}/"):
+                        stage.state = FAILED if stage.state == STOPPED else stage.state
+            yield {
+                "folder": str(path.parents[2]),
+                "stage": path.stem.rpartition(".")[2],
+                **{key: failure.get(key) for key in ("exit_code", "failed", "error")},
+            }
+
     # What is said of each
 
     def _tally(self, path: Path, kind: str) -> Tally:
@@ -463,7 +492,7 @@ def _measure_together(total: int, stages: Sequence[Stage]) -> None:
             stage.of_all, stage.seconds_left = total, left / rate if rate else None
 
 
-_STATES_OF_ALL = (RUNNING, UNKNOWN, KILLED, STOPPED, NO_RECORD, WAITING, INCOMPLETE, FINISHED)
+_STATES_OF_ALL = (RUNNING, UNKNOWN, FAILED, KILLED, STOPPED, NO_RECORD, WAITING, INCOMPLETE, FINISHED)
 
 
 def _with_shards_summed(stages: Sequence[Stage]) -> list[Stage]:

@@ -28,7 +28,17 @@ _AFTER = re.compile(rf"(?:\s?{_FOOTNOTE}|\s[»›](?!\S))+")  # and the spaced �
 _WORD = re.compile(r"(?<!\S)([^\W\d_][^\W\d_\u0300-\u036f]*)\.(?=\s)")  # with a full stop
 _AFTER_NUMBER_OR_INITIAL, _INITIAL = re.compile(r"[\d.]\s+\Z"), re.compile(r"\s+\w\.")  # 5 a. Tallinn, i. e., a. C.
 _LAST_WORD = re.compile(r"[^\W\d_][\w\u0300-\u036f\u0900-\u1fff]*\Z")
-_LONG_WORD = re.compile(r"\s([^\W\d_]{5,})\.\Z")
+_WORD_AT_END = re.compile(r"(?:\s|\w[-'’])([^\W\d_](?:[^\W\d_]|[\u0300-\u036f])+)\.\Z")
+_ENUMERATOR = re.compile(r"\.\s+\(\d{1,2}\)\s")  # (1), whose parentheses are hidden from sentencex
+# What stands right after a quotation whose sentence goes on: a particle and, in Japanese, no word that only begins like it.
+_GOES_ON = {
+    "Jpan": re.compile(
+        r"[」』）]+(?:(?:[とをはがのもへや]|に(?:も|は)?|で(?:も|は)?)(?=[^ぁ-ゟ、。])"
+        r"|と(?:[いおのはさ、]|も(?!かく|だち|に))|って|を|など)"
+    ),
+    "Hang": re.compile(r"[\"”’'」』]+(?=[가-힣])"),
+}
+_UNMARKED = frozenset(["Thai", "Laoo"])  # scripts without a mark for the end of a sentence
 _VOWELS = "aeiouyɔɛəɩʋ"
 _SYLLABIC_NASALS = frozenset(["aka", "bam", "dyu", "ewe", "fon", "ibo", "mos", "twi", "yor"])  # m and n are words, too
 _ABBREVIATIONS = frozenset(
@@ -56,7 +66,8 @@ class Sentencex:
     - Quotation marks, apostrophes, brackets and footnotes are hidden from sentencex, which does not split inside
       quotations: one unpaired mark, or the apostrophe of a word (Hausa ‘yan), would join half a paragraph.
     - A sentence does not begin with a lower-case letter, which keeps ordinals and abbreviations together ("17. mendean"),
-      unless a long word stands before the full stop and the rules are not the language's own.
+      unless what stands before the full stop is clearly a word and the rules are not the language's own.
+    - A Japanese or Korean sentence goes on if a particle follows a quotation (「…。」と); "(1)" begins a sentence.
     - Small letters before a full stop and a capital letter are a word, no initial ("ndị a. Ụlọ") nor one of the English
       abbreviations that sentencex applies to every language without rules ("36 ne. Ban", Nebraska).
     - A title ("Bi. Asha") is no end, nor is "." after a letter where the paragraph has । or the like ("डा. राम गए।").
@@ -76,6 +87,7 @@ class Sentencex:
         native_stops = "".join(mark for mark in _FULL_STOPS if mark in language.terminators)
         self._native_stop = re.compile(f"[{native_stops}]" if native_stops else r"(?!)")
         self._titles = frozenset(f"{_TITLES} {_OWN_TITLES.get(language.iso639_3, '')}".split())
+        self._goes_on = _GOES_ON.get(language.script)
         self._own_rules = language.splitting_rules == "own"
         self._english_rules = language.sentencex in ("", "en")
         self._one_letter_words = _VOWELS if self._english_rules or not self._own_rules else ""
@@ -95,8 +107,11 @@ class Sentencex:
         notes = {i for match in re.finditer(_FOOTNOTE, paragraph) for i in range(*match.span())}
         visible = [i for i, char in enumerate(paragraph) if char not in _HIDDEN and i not in notes]
         plain = "".join(paragraph[i] for i in visible)
-        for last in sorted(self._last_characters(plain)):
-            end = visible[last] + 1
+        ends = {visible[last] + 1 for last in self._last_characters(plain)}
+        before_numbers = (match.start() + 1 for match in _ENUMERATOR.finditer(paragraph))
+        for end in sorted(ends | {end for end in before_numbers if _ends_in_word(paragraph[:end])}):
+            if self._goes_on and self._goes_on.match(paragraph, end):
+                continue
             while paragraph[end : end + 1] in _CLOSING and (
                 paragraph[end] in _ALWAYS_CLOSING or not paragraph[end + 1 : end + 2].isalnum()
             ):
@@ -106,7 +121,7 @@ class Sentencex:
             following = next((char for char in paragraph[end:] if char.isalnum() and char not in _HIDDEN), "")
             # Georgian letters are lower-case to Unicode, but have no capitals in running text.
             small = following.islower() and following != following.title()
-            if following and (not small or (not self._own_rules and _ends_in_long_word(paragraph[:end]))):
+            if following and (not small or (not self._own_rules and _ends_in_word(paragraph[:end]))):
                 yield end
 
     def _last_characters(self, plain: str) -> set[int]:
@@ -145,9 +160,13 @@ class Sentencex:
         return letters[0] in self._one_letter_words and not before and not _INITIAL.match(match.string, match.end())
 
 
-def _ends_in_long_word(text: str) -> bool:
-    match = _LONG_WORD.search(text[-40:])
-    return bool(match) and match[1].islower()
+def _ends_in_word(text: str) -> bool:
+    """Whether the full stop at the end of `text` follows a word, not an abbreviation: one that is long or ends in a vowel."""
+    if not (match := _WORD_AT_END.search(text[-40:])):
+        return False
+    word, letters = match[1], [char for char in unicodedata.normalize("NFD", match[1]) if char.isalpha()]
+    is_long, ends_in_vowel = len(letters) >= 5, letters[-1] in _VOWELS
+    return (is_long or ends_in_vowel) if word.islower() else (is_long and ends_in_vowel)
 
 
 class Punkt:
@@ -168,6 +187,16 @@ class Punkt:
 
     def split(self, paragraph: str) -> list[str]:
         return [stripped for piece in self._tokenizer.tokenize(paragraph) if (stripped := piece.strip())]
+
+
+def warning(language: Language) -> str | None:
+    """What users of a language should know whose sentences nothing separates."""
+    if language.script not in _UNMARKED:
+        return None
+    return (
+        f"{language.name} is written without a mark between sentences: paragraphs are split at . ? ! and line breaks only, and most "
+        "pairs hold several sentences; prompts that ask for one sentence on each line give shorter pairs"
+    )
 
 
 def load(name: str, language: Language, paragraphs: Iterable[str]):

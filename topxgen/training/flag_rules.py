@@ -39,99 +39,48 @@ def _has_configurations(args: argparse.Namespace) -> bool:
     return args.dataset_name_or_path == "smol" or (_is_table(args) and not Path(args.dataset_name_or_path).exists())
 
 
+# fmt: off
 RULES = (
     # The model
-    Rule(
-        ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora"),
-        "--use_peft (all weights would be trained)",
-        lambda args: args.use_peft,
-        "use_peft",
-    ),
-    Rule(
-        ("load_in_8bit", "load_in_4bit"),
-        "--use_peft (quantized weights cannot be trained)",
-        lambda args: args.use_peft,
-        "use_peft",
-    ),
-    Rule(
-        ("loss_chunk_size",),
-        "dropping --use_liger_kernel, which computes the loss itself",
-        lambda args: not args.use_liger_kernel,
-    ),
+    Rule(("lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora"), "--use_peft (all weights would be trained)",
+         lambda args: args.use_peft, "use_peft"),
+    Rule(("load_in_8bit", "load_in_4bit"), "--use_peft (quantized weights cannot be trained)", lambda args: args.use_peft, "use_peft"),
+    Rule(("loss_chunk_size",), "dropping --use_liger_kernel, which computes the loss itself", lambda args: not args.use_liger_kernel),
     # The data
     Rule(("data_dir",), f"--dataset_name_or_path {', '.join(NAMED)}", lambda args: not _is_table(args)),
-    Rule(
-        ("allow_partial_benchmark",),
-        "--dataset_name_or_path flores or udhr",
-        lambda args: args.dataset_name_or_path in BENCHMARKS,
-    ),
+    Rule(("allow_partial_benchmark",), "--dataset_name_or_path flores or udhr", lambda args: args.dataset_name_or_path in BENCHMARKS),
     Rule(("input_column_name", "output_column_name"), "a table of your own as --dataset_name_or_path", _is_table),
     Rule(("subset",), "--dataset_name_or_path smol or a data set of the Hub", _has_configurations),
-    Rule(
-        ("split",), "--dataset_name_or_path flores, udhr, a folder with several or a data set of the Hub", _has_splits
-    ),
-    Rule(
-        ("percentile", "strategy"),
-        f"scores, which only --dataset_name_or_path {SCORED[0]} has",
-        lambda args: args.dataset_name_or_path in SCORED or (args.percentile is None and args.strategy != "highest"),
-    ),
-    Rule(
-        ("dataset_size", "strategy"), "dropping --percentile, which selects alone", lambda args: args.percentile is None
-    ),
+    Rule(("split",), "--dataset_name_or_path flores, udhr, a folder with several or a data set of the Hub", _has_splits),
+    Rule(("percentile", "strategy"), f"scores, which only --dataset_name_or_path {SCORED[0]} has",
+         lambda args: args.dataset_name_or_path in SCORED or (args.percentile is None and args.strategy != "highest")),
+    Rule(("dataset_size", "strategy"), "dropping --percentile, which selects alone", lambda args: args.percentile is None),
     Rule(("drop_duplicates",), "data in memory (no --streaming)", lambda args: not args.streaming),
     Rule(("strategy",), "--dataset_size N", lambda args: args.dataset_size != -1, "dataset_size"),
     # Held-out pairs
-    Rule(
-        ("size_valid_set", "shuffle_buffer", "num_of_sequences"),
-        "--streaming",
-        lambda args: args.streaming,
-        "streaming",
-    ),
-    Rule(
-        ("num_workers",),
-        "data in memory (no --streaming)",
-        lambda args: not args.streaming,
-        harmless=True,
-    ),
+    Rule(("size_valid_set", "shuffle_buffer", "num_of_sequences"), "--streaming", lambda args: args.streaming, "streaming"),
+    Rule(("num_workers",), "data in memory (no --streaming)", lambda args: not args.streaming, harmless=True),
     Rule(("eval_steps",), "held-out pairs (--test_size_ratio)", holds_out, "test_size_ratio", harmless=True),
-    Rule(
-        ("per_device_eval_batch_size", "metric_for_best_model", "num_eval_translations", "early_stopping_patience"),
-        "held-out pairs (raise --test_size_ratio, or --size_valid_set with --streaming)",
-        holds_out,
-    ),
+    Rule(("per_device_eval_batch_size", "metric_for_best_model", "num_eval_translations", "early_stopping_patience"),
+         "held-out pairs (raise --test_size_ratio, or --size_valid_set with --streaming)", holds_out),
     # The schedule
-    Rule(
-        ("num_warmup_steps",),
-        "a --lr_scheduler_type that warms up",
-        lambda args: args.lr_scheduler_type not in ("constant", *ON_PLATEAU),
-        harmless=True,
-    ),
-    Rule(
-        ("lr_scheduler_kwargs",),
-        "a --lr_scheduler_type that has options",
-        lambda args: args.lr_scheduler_type not in ("constant", "constant_with_warmup"),
-    ),
+    Rule(("num_warmup_steps",), "a --lr_scheduler_type that warms up", lambda args: args.lr_scheduler_type not in ("constant", *ON_PLATEAU),
+         harmless=True),
+    Rule(("lr_scheduler_kwargs",), "a --lr_scheduler_type that has options",
+         lambda args: args.lr_scheduler_type not in ("constant", "constant_with_warmup")),
     # Output
     Rule(("export_formats",), "--export_dir", lambda args: args.export_dir),
     Rule(("hub_model_id",), "--push_to_hub", lambda args: args.push_to_hub, "push_to_hub"),
 )
 # Of an encoder-decoder. scripts/train.sh gives --targets_only to every model.
 DECODER_RULES = (
-    Rule(
-        ("targets_only",),
-        "a decoder LM (an encoder-decoder always learns the target alone)",
-        lambda _: False,
-        harmless=True,
-    ),
+    Rule(("targets_only",), "a decoder LM (an encoder-decoder always learns the target alone)", lambda _: False, harmless=True),
     Rule(("packing", "template_key", "eos_token_id", "use_liger_kernel"), "a decoder LM", lambda _: False),
 )
 RAW_TEXT_RULES = (
-    Rule(
-        ("targets_only", "template_key", "num_eval_translations"),
-        "a target column (--output_column_name)",
-        lambda _: False,
-    ),
+    Rule(("targets_only", "template_key", "num_eval_translations"), "a target column (--output_column_name)", lambda _: False),
 )
+# fmt: on
 
 
 def check_flags(args: argparse.Namespace) -> None:

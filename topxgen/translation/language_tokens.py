@@ -27,24 +27,15 @@ class Family:
     target_token: str  # where the token of the target language is: at the start of the "target" or of the "source"
 
 
+# fmt: off
 FAMILIES = (
     Family("NLLB", r"[a-z]{3}_[A-Z][a-z]{3}", ("{flores}",), True, "target"),
     Family("M2M-100", r"__[a-z]{2,3}__", ("__{iso639_1}__", "__{iso639_3}__", "__{other}__"), True, "target"),
-    Family(
-        "MADLAD-400",
-        r"<2[a-z]{2,3}(_\w+)?>",
-        ("<2{iso639_1}_{script}>", "<2{iso639_3}_{script}>", "<2{iso639_1}>", "<2{iso639_3}>", "<2{other}>"),
-        False,
-        "source",
-    ),
-    Family(
-        "multilingual Marian",
-        r">>[\w-]+<<",
-        (">>{iso639_3}<<", ">>{iso639_3}_{script}<<", ">>{iso639_1}<<"),
-        False,
-        "source",
-    ),
+    Family("MADLAD-400", r"<2[a-z]{2,3}(_\w+)?>",
+           ("<2{iso639_1}_{script}>", "<2{iso639_3}_{script}>", "<2{iso639_1}>", "<2{iso639_3}>", "<2{other}>"), False, "source"),
+    Family("multilingual Marian", r">>[\w-]+<<", (">>{iso639_3}<<", ">>{iso639_3}_{script}<<", ">>{iso639_1}<<"), False, "source"),
 )
+# fmt: on
 # Codes that are not in the language table: Norwegian for Bokmål, and one of M2M-100's own.
 OTHER_CODES = {"nob_Latn": "no", "nso_Latn": "ns"}
 BILINGUAL = Family("bilingual", "", (), False, "none")

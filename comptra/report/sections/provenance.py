@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from comptra.report import Options
 from topxgen.common.errors import UsageError
+from topxgen.common.failures import Failure
 from topxgen.common.files import read_json
 from topxgen.common.records import FilteredLayout
 from topxgen.runs.folders import relative
@@ -49,9 +50,10 @@ def collect(run: "Run", options: Options) -> dict | None:
     `settings`, `versions`, `lineage` and the rest as `facts`; `records`: stages as scripts/run.py recorded them."""
     steps = [step for folder in _folders(run) for step in _together(_steps(run.root, folder, options))]
     records = [record for folder in run.records for record in _records(run.root, folder, options)]
-    if not _folders(run) and not records:
+    if not _folders(run) and not records and not run.failures:
         return None
-    for text in _missing(run, steps):
+    failed = list(_failures(run, options))
+    for text in (*failed, *_missing(run, steps, bool(failed))):
         options.notice("missing", NAME, text)
     return {"steps": sorted(steps, key=lambda step: (step["started"] or "", step["folder"])), "records": records}
 
@@ -135,11 +137,20 @@ def _records(root: Path, folder: Path, options: Options) -> Iterator[dict]:
             yield {"stage": path.stem, "folder": relative(root, folder.parent), **kept}
 
 
-def _missing(run: "Run", steps: list[dict]) -> Iterator[str]:
+def _failures(run: "Run", options: Options) -> Iterator[str]:
+    for path in run.failures:
+        if failure := _read(path, Failure, options):
+            error = f": {failure['error']}" if failure.get("error") else ""
+            stage, folder = path.stem.rpartition(".")[2], relative(run.root, path.parents[2])
+            yield f"{stage} in {folder} failed with exit code {failure['exit_code']}, {failure['failed']}{error}"
+
+
+def _missing(run: "Run", steps: list[dict], has_failed: bool) -> Iterator[str]:
     """What a run may have and this one has not, or has not finished."""
+    interrupted = "failed or was interrupted" if has_failed else "was interrupted"
     for step in steps:
         if not step["complete"]:
-            yield f"{step['stage']} in {step['folder']} began and has no manifest: it is still running, or was interrupted"
+            yield f"{step['stage']} in {step['folder']} began and has no manifest: it is still running, or {interrupted}"
     if run.generations and not run.back_translations:
         yield "paragraphs were not back-translated: there are no pairs"
     for one in run.back_translations:

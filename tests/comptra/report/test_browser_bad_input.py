@@ -59,6 +59,7 @@ def test_a_run_whose_last_lines_are_still_being_written(look, run):
     assert (run / ".lock-Basque").exists()  # it takes no lock away
 
 
+@pytest.mark.medium
 def test_pages_while_files_grow_are_replaced_and_vanish(look, run, whole):
     """A run that writes, renames and removes files as the stages do, page after page."""
     stop = threading.Event()

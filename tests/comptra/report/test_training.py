@@ -50,6 +50,7 @@ def collected(root: Path) -> tuple[list[dict], list[tuple[str, str]]]:
     return data and data["trainings"], [(notice.level, notice.text) for notice in options.notices]
 
 
+@pytest.mark.medium
 def test_a_real_training_is_shown_as_its_files_have_it(tiny_lm, tmp_path):
     folder = tmp_path / "run" / "train"
     result = in_process(

@@ -13,19 +13,15 @@ from types import MappingProxyType
 from topxgen.common.registry import Choice
 from topxgen.generation.filters import TOPXGEN_FILTERS
 
+# fmt: off
 PIPELINES: dict[str, Choice] = {
-    "topxgen": Choice(
-        "topxgen.generation.pipelines.topxgen:TopXGen", "texts about topics, with example paragraphs in other languages"
-    ),
-    "self-instruct": Choice(
-        "topxgen.generation.pipelines.self_instruct:SelfInstruct",
-        "passages like seed sentences and like those kept before",
-    ),
-    "knn-instruct": Choice(
-        "topxgen.generation.pipelines.knn_instruct:KNNInstruct",
-        "in rounds, one more passage for each of a pool and its nearest neighbours",
-    ),
+    "topxgen": Choice("topxgen.generation.pipelines.topxgen:TopXGen", "texts about topics, with example paragraphs in other languages"),
+    "self-instruct": Choice("topxgen.generation.pipelines.self_instruct:SelfInstruct",
+                            "passages like seed sentences and like those kept before"),
+    "knn-instruct": Choice("topxgen.generation.pipelines.knn_instruct:KNNInstruct",
+                           "in rounds, one more passage for each of a pool and its nearest neighbours"),
 }
+# fmt: on
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from topxgen.generation import parsing
 from topxgen.generation.pipelines import Pipeline, Prompt
 from topxgen.generation.prompt_templates import for_model, load_passages, only_in_a_dry_run
 from topxgen.generation.seeds import STAND_IN, seed_sentences
+from topxgen.inference.response_cache import read_responses
 from topxgen.prompting.style import as_prompt
 from topxgen.retrieval import encoders, vector_files
 from topxgen.retrieval.encoders import EncoderSettings
@@ -126,8 +127,21 @@ class KNNInstruct(Pipeline):
             if layout.paragraphs(name) == texts:
                 raise UsageError(f"--output_filenames: {texts.name} is the file of round {number}; choose another name")
 
+    def _check_rounds(self, name: str) -> None:
+        """Raise UsageError if prompts of more rounds than are asked for were sent: their texts are among the paragraphs."""
+        path, pool = self._layout.responses(name), self._pools[name]
+        numbers = (int(record["id"].rpartition("-")[2]) for record in read_responses(path))
+        if (last := max(numbers, default=-1)) >= pool.prompts_before(self._args.number_of_rounds + 1):
+            number, _ = pool.locate(Prompt("", name, last, 0))
+            raise UsageError(
+                f"--number_of_rounds {self._args.number_of_rounds}: {path.parent} has begun round {number} of {name}, whose texts would stay "
+                f"in it; pass {number} or more, or another --output_dir"
+            )
+
     def schedule(self, languages: tuple[str, ...], step_size: int, seed: int) -> Iterator[list[Prompt]]:
         """Round by round, all items of each language. An empty step: those of the round before have to be judged first."""
+        for name in languages:
+            self._check_rounds(name)
         step = 0
         for number in range(1, self._args.number_of_rounds + 1):
             for name in languages:

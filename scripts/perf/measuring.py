@@ -1,0 +1,92 @@
+"""What the measurements share; a script that imports it finds the project, whatever the current folder."""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from topxgen.corpora.tables import read_lines
+from topxgen.text import languages
+
+
+def command_line(doc: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def as_flags(**values: object) -> list[str]:
+    """`--name value` of each; True stands for a flag without a value."""
+    words = []
+    for name, value in values.items():
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return words
+
+
+def ntrex(folder: Path, *names: str) -> list[list[str]]:
+    """The lines of NTREX-128 in these languages, one for one."""
+    return [read_lines(folder / _ntrex_file(name)) for name in names]
+
+
+def _ntrex_file(name: str) -> str:
+    code = languages.find(name).ntrex.split("_")[0]
+    return f"newstest2019-{'src' if name == 'English' else 'ref'}.{code}.txt"
+
+
+def parallel(paths: Sequence[Path | None], names: Sequence[str]) -> list[tuple[str, str]]:
+    """The lines of two files, one for one, without empty ones; of the UDHR in the languages `names` if there is no file."""
+    from tests.support.tiny_models import udhr_pairs
+
+    if None in paths:
+        return udhr_pairs(*names)
+    sides = [[line.strip() for line in read_lines(path)] for path in paths]
+    return [pair for pair in zip(*sides, strict=True) if all(pair)]
+
+
+def peak_mib() -> int:
+    """The largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def in_child(work: Callable[[], None]) -> None:
+    """Run `work` in a process with memory of its own."""
+    if not (child := os.fork()):
+        work()
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def run_measured(words: Sequence[object], fine: Sequence[int] = (0,)) -> dict:
+    """Run a script of this project: "seconds", those of its CPU, and the peak of its memory. Ends if its exit code is not `fine`."""
+    began = time.perf_counter()
+    command = [sys.executable, *map(str, words)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in fine:
+        raise SystemExit(f"{' '.join(command)}: exit {process.returncode}\n{errors}")
+    cpu = usage.ru_utime + usage.ru_stime
+    return {"seconds": time.perf_counter() - began, "cpu_seconds": round(cpu, 1), "peak_mib": usage.ru_maxrss // 1024}
+
+
+def compare_with_bare(bare: Callable[[], int], ours: Callable[[], int], name: str, unit: str, rounds: int) -> None:
+    """Print how many `unit` per second both make, in turns, and the share of `ours`. Each returns how many it made."""
+    sides, rates = {"bare LLM.generate": bare, name: ours}, {"bare LLM.generate": [], name: []}
+    for turn in range(rounds):
+        for side in list(sides)[:: 1 if turn % 2 == 0 else -1]:
+            began = time.perf_counter()
+            count = sides[side]()
+            seconds = time.perf_counter() - began
+            rates[side].append(count / seconds)
+            print(
+                f"round {turn}, {side}: {count} {unit} in {seconds:.1f} s, {count / seconds:.2f} a second", flush=True
+            )
+    shares = [rate / alone for alone, rate in zip(*rates.values(), strict=True)]
+    print(f"{name} / bare: {', '.join(f'{share:.3f}' for share in shares)}, median {statistics.median(shares):.3f}")
