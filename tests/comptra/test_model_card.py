@@ -86,12 +86,13 @@ def test_scores_in_cards_are_verified(place):
     for folder, old, said in (
         ("basque", "name: chrF++ (", "model-index: chrF++ ("),
         ("merged", "name: BLEU (", "model-index: BLEU ("),
-        ("basque", "name: chrF++\n", "model-index.chrF++ "),
+        ("basque", "name: loss\n", "model-index.loss "),
     ):
         card = place / folder / "README.md"
         text = card.read_text()
         before, _, rest = text.rpartition(old) if "\n" in old else text.partition(old)
-        above, _, value = before.rpartition("value: ")
+        above, found, value = before.rpartition("value: ")
+        assert found
         card.write_text(f"{above}value: 1{value}{old}{rest}")
         found = [str(problem) for problem in verify.verify(place).problems]
         card.write_text(text)
