@@ -43,6 +43,7 @@ from topxgen.common.needs import Need
 from topxgen.flags import (
     SHARD_RULE,
     add_api_flags,
+    add_benchmark_flags,
     add_cost_flags,
     add_decoding_flags,
     add_distributed_flags,
@@ -50,7 +51,6 @@ from topxgen.flags import (
     add_language_id_flag,
     add_model_flags,
     add_nllb_flags,
-    add_partial_benchmark_flag,
     add_prompt_style_flag,
     add_quality_flags,
     add_run_flags,
@@ -155,13 +155,7 @@ def add_data_flags(add) -> None:
         help="target languages; each --src is translated into each other --tgt",
     )
     add("--max_samples", type=limit, metavar="N", help="translate only the first N sentences; -1: all [all]")
-    add(
-        "--benchmark_dir",
-        type=Path,
-        metavar="DIR",
-        help="local copies of benchmarks in their publishers' layout [the Hub]",
-    )
-    add_partial_benchmark_flag(add)
+    add_benchmark_flags(add)
     add(
         "--data_dir",
         type=Path,

@@ -39,7 +39,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import check_output_directory, check_output_files, csv_text, to_line, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
 from topxgen.common.needs import Need
-from topxgen.flags import add_language_flags, add_partial_benchmark_flag
+from topxgen.flags import add_benchmark_flags, add_language_flags
 from topxgen.text import language_id
 
 logger = logging.getLogger(__name__)
@@ -140,13 +140,7 @@ def _add_data_flags(add) -> None:
         "--dataset_name_or_path",
         **choice(evaluation_sets.DATASETS, None, "test set of the runs", "as main.py recorded it"),
     )
-    add(
-        "--benchmark_dir",
-        type=Path,
-        metavar="DIR",
-        help="local copies of benchmarks in their publishers' layout [the Hub]",
-    )
-    add_partial_benchmark_flag(add)
+    add_benchmark_flags(add)
     add(
         "--test_files",
         nargs=2,

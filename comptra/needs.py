@@ -15,6 +15,7 @@ from topxgen.text import language_id, languages
 from topxgen.text.languages import Language
 from topxgen.text.spacy_pipelines import SPACY_MODELS
 
+WITHOUT_MODEL = "BLEU falls back to 13a, zh or char, by the script"
 TOKENIZERS = {"auto": "flores200"} | {name: name for name in ("flores200", "flores101", "spBLEU-1K")}  # of --tokenize
 
 
@@ -80,7 +81,7 @@ def of_metric(name: str, settings: MetricSettings) -> list[Need]:
         return language_id.needs(settings.lid_model)
     tokenizer = settings.tokenize if name == "bleu" else name.removeprefix("bleu-")
     if name.startswith("bleu") and tokenizer in TOKENIZERS:
-        return [Need(SENTENCEPIECE, TOKENIZERS[tokenizer])]
+        return [Need(SENTENCEPIECE, TOKENIZERS[tokenizer], fallback=WITHOUT_MODEL if tokenizer == "auto" else "")]
     if name == "blaser-qe":
         return blaser.needs(settings.blaser_name_or_path, settings.sonar_name_or_path)
     if name.startswith("metricx-"):

@@ -34,10 +34,10 @@ from topxgen.common.locks import OutputLock
 from topxgen.corpora.topics import read_categories, read_topics
 from topxgen.flags import (
     add_api_flags,
+    add_benchmark_flags,
     add_cost_flags,
     add_language_flags,
     add_model_flags,
-    add_partial_benchmark_flag,
 )
 from topxgen.inference import ENGINE_LOG, ModelSettings
 from topxgen.inference.costs import Meter, Prices
@@ -93,13 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="STAGE",
         help="paragraphs: what was kept of the responses; pairs: translated; filtered: decontaminated [all that are there]",
     )
-    add(
-        "--benchmark_dir",
-        type=Path,
-        metavar="DIR",
-        help="local copies of benchmarks in their publishers' layout [the Hub]",
-    )
-    add_partial_benchmark_flag(add)
+    add_benchmark_flags(add)
 
     add = parser.add_argument_group("what is computed").add_argument
     add(

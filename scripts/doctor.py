@@ -2,12 +2,13 @@
 
     python scripts/doctor.py
     python scripts/doctor.py configs/runs/topxgen.yaml
+    python scripts/doctor.py configs/runs/topxgen.yaml --gpu A100-80 --num_gpus 4    # on a login node
     python scripts/doctor.py configs/runs/topxgen.yaml --prices 0.1 0.4 --json
 
 Python, GPUs and driver, packages, COMET's environment; with a run file, an experiment or rounds also memory for the models, disk,
 file locks, models and data that are missing, access to gated ones, and hours and cost of each stage. Each problem has a remedy.
-What cannot be determined is reported as unknown. It downloads nothing, leaves no file, and uses no network with
-HF_HUB_OFFLINE=1. Exit code 0: no problem; 1: at least one. docs/cluster.md explains the arithmetic.
+The Hub is asked for the size of models that are not downloaded; with HF_HUB_OFFLINE=1 no network is used. What cannot be
+determined is reported as unknown and counted in the last line. Nothing is downloaded, no file left. docs/cluster.md explains the arithmetic.
 """
 
 import argparse
@@ -24,24 +25,33 @@ if sys.version_info < (3, 11):  # noqa: UP036 (older ones do not get as far as t
     sys.exit("doctor.py: error: Python %d.%d is not supported; use 3.11 to 3.13" % sys.version_info[:2])  # noqa: UP031
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common import flag_rules
-from topxgen.common.cli import FLAG, Parser, float_range, run_main
+from topxgen.common.cli import FLAG, Parser, count, float_range, run_main
 from topxgen.common.console import aligned, one_line, show, width
 from topxgen.common.flag_rules import Rule
-from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, examine, hours
+from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, arithmetic, examine, hours
+from topxgen.doctor.gpus import of_kind
 from topxgen.doctor.situation import Situation
 from topxgen.doctor.software import PACKAGES, imports
 from topxgen.experiments.assets import read_commands
 from topxgen.inference.costs import Prices, span
 
 EXIT_PROBLEM = 1
+CODES = {
+    0: "no problem",
+    1: "at least one problem; what is unknown is counted in the last line",
+    130: "interrupted (Ctrl-C)",
+}
 MAX_WIDTH, MAX_SUBJECT, MAX_WORK = 100, 28, 40
 COLOURS = {OK: "\x1b[32m", NOTE: "\x1b[33m", PROBLEM: "\x1b[31m"}
 PLAIN = "\x1b[0m"
-RULES = (Rule(("set",), "RUN.yaml", lambda args: args.file is not None),)
+RULES = (
+    Rule(("set",), "RUN.yaml", lambda args: args.file is not None),
+    Rule(("num_gpus",), "--gpu", lambda args: args.gpu is not None),
+)
 
 
 def build_parser() -> Parser:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, codes=CODES)
     parser.add_argument(
         "file", nargs="?", type=Path, metavar="RUN.yaml", help="a run file, an experiment or rounds [the machine alone]"
     )
@@ -63,6 +73,12 @@ def build_parser() -> Parser:
         metavar="USD",
         help="IN OUT [CACHED]: USD per million tokens [those of the commands]",
     )
+    parser.add_argument(
+        "--gpu",
+        metavar="NAME|MEMORY",
+        help=f"check against such GPUs instead of this machine's: {', '.join(arithmetic.CARDS)}, or the memory of one, such as 24GB",
+    )
+    parser.add_argument("--num_gpus", **count(1, "how many of --gpu the run gets", 1))
     parser.add_argument("--json", **FLAG, help="print JSON instead of the screen")
     return parser
 
@@ -71,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     flag_rules.check(RULES, args)
     prices = Prices.of(args.prices)
     commands = read_commands(args.file, args.set) if args.file else []
-    situation = Situation(commands)
+    situation = Situation(commands, of_kind(args.gpu, args.num_gpus) if args.gpu is not None else None)
     findings = list(examine(situation))
     if args.imports is not None:
         findings += [("imports", finding) for finding in imports(args.imports)]
@@ -85,8 +101,11 @@ def run(args: argparse.Namespace) -> int:
     show_findings([finding for _, finding in findings])
     if estimates:
         show_estimates(estimates)
-    notes = sum(finding.level == NOTE for _, finding in findings)
-    show(f"\n{problems} {'problem' if problems == 1 else 'problems'}, {notes} {'note' if notes == 1 else 'notes'}")
+    unknown = sum(finding.level == NOTE and UNKNOWN in finding.text for _, finding in findings)
+    notes = sum(finding.level == NOTE for _, finding in findings) - unknown
+    counts = [(problems, "problem"), (notes, "note")]
+    words = [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts]
+    show("\n" + ", ".join([words[0], *([f"{unknown} unknown"] if unknown else []), words[1]]))
     return EXIT_PROBLEM if problems else 0
 
 
@@ -136,7 +155,7 @@ def wrapped(text: str, columns: int) -> list[str]:
 
 
 def show_estimates(estimates: list[hours.Needed]) -> None:
-    rows = [("stage", "work", "M tokens in", "M tokens out", "hours", "USD")]
+    rows = [("stage", "work", "M tokens in", "M tokens out", "hours", "by", "USD")]
     unknown = []
     for row in estimates:
         work = row.work
@@ -150,6 +169,7 @@ def show_estimates(estimates: list[hours.Needed]) -> None:
                 cut(work or "-", MAX_WORK),
                 *tokens,
                 span(row.hours) or "unknown",
+                row.by or "-",
                 span(row.usd) or "-",
             )
         )

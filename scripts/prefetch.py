@@ -74,13 +74,13 @@ def check(args: argparse.Namespace, rows: list[Asset]) -> int:
 def report(rows: list[Asset], problems: dict[str, str]) -> int:
     """Print a table of all, and what is missing or wrong; the exit code."""
     table = [["", "kind", "name", "for", "MB", "commit"]]
-    lines = []
+    lines, optional = [], []
     for asset in rows:
         problem = problems.get(asset.name) or asset.problem
         users = ", ".join(dict.fromkeys(asset.stages))
         table.append(
             [
-                "missing" if problem else "ok",
+                "optional" if asset.fallback else "missing" if problem else "ok",
                 asset.kind,
                 asset.name,
                 users,
@@ -90,9 +90,14 @@ def report(rows: list[Asset], problems: dict[str, str]) -> int:
         )
         if problem:
             remedy = f"; {asset.remedy}" if asset.remedy and asset.name not in problems else ""
-            lines.append(f"{asset.kind} {asset.name} (for {users}): {problem}{remedy}")
+            without = f"; {asset.fallback}" if asset.fallback else ""
+            line = f"{asset.kind} {asset.name} (for {users}): {problem}{without}{remedy}"
+            (optional if asset.fallback else lines).append(line)
     show("\n".join(aligned(table, left=4)))
-    show(f"\n{len(lines)} of {len(rows)} missing:\n" + "\n".join(lines) if lines else f"\nall {len(rows)} are there")
+    there = f"all {len(rows)} are there" if not optional else "all that the runs cannot do without are there"
+    show(f"\n{len(lines)} of {len(rows)} missing:\n" + "\n".join(lines) if lines else f"\n{there}")
+    if optional:
+        show("\nmissing, but optional:\n" + "\n".join(optional))
     return EXIT_INCOMPLETE if lines else 0
 
 

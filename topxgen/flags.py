@@ -1,6 +1,7 @@
 """Flags that several scripts share, so that each is named, explained and defaulted once."""
 
 import argparse
+from pathlib import Path
 
 from topxgen import distributed, inference, translation
 from topxgen.common.cli import FLAG, choice, count, float_range, int_range, parse_bool
@@ -19,6 +20,16 @@ def add_language_flags(add) -> None:
         metavar="TSV",
         help="a table of additional languages, with the columns of topxgen/text/languages.tsv",
     )
+
+
+def add_benchmark_flags(add) -> None:
+    add(
+        "--benchmark_dir",
+        type=Path,
+        metavar="DIR",
+        help="local copies of benchmarks in their publishers' layout [the Hub]",
+    )
+    add_partial_benchmark_flag(add)
 
 
 def add_partial_benchmark_flag(add) -> None:

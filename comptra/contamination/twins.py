@@ -18,16 +18,12 @@ ENGLISH = "eng"
 YEARS = range(1500, 2100)
 YEAR_SHIFT = 20  # keeps the last digit and whether the one before is even, on which inflected endings depend
 MAX_TWINS = 5
-MAX_DAY, MAX_HOUR, MAX_MINUTE = (
-    31,
-    23,
-    59,
-)  # a number up to one of them may be a day of a month, the others if beside a colon
+# A number up to one of them may be a day of a month, the others if beside a colon.
+MAX_DAY, MAX_HOUR, MAX_MINUTE = 31, 23, 59
 DRAWS = 200  # before a number counts as one that has no replacement
 MIN_NAME, MIN_ACRONYM, MAX_ENDING = 4, 3, 5  # letters; an ending is what a language appends to a name (Obama-k)
-PLACE_WORDS = frozenset(
-    ["in", "at", "from", "near", "to", "across", "outside", "around"]
-)  # before English names of places
+# Before English names of places.
+PLACE_WORDS = frozenset(["in", "at", "from", "near", "to", "across", "outside", "around"])
 
 _LATIN = [chr(code) for code in (*range(0x41, 0x2B0), *range(0x1E00, 0x1F00)) if chr(code).isalpha()]
 _UPPER, _LETTERS = "".join(filter(str.isupper, _LATIN)), "".join(_LATIN)

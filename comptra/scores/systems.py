@@ -74,9 +74,8 @@ class System:
     translations: list[str]
     references: list[str] | None
     missing: int  # sentences of the test set without a translation yet
-    unanswered: frozenset[
-        int
-    ]  # the indices of translations that are empty, or made without an answer, because the LLM gave none
+    # The indices of translations that are empty, or made without an answer, because the LLM gave none.
+    unanswered: frozenset[int]
     settings: dict  # of main.py; {} for the original's
     facts: dict  # of the test set
     truncated: frozenset[int] = frozenset()  # the indices of translations that are marked as cut

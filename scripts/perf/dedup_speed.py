@@ -2,6 +2,7 @@
 
     python scripts/perf/dedup_speed.py --sizes 20000 100000
     python scripts/perf/dedup_speed.py --sizes 1000000 --prefilters minhash
+    python scripts/perf/dedup_speed.py --sizes 10000 20000 40000 --template
     python scripts/perf/dedup_speed.py --sizes 20000 --thresholds 0.5 0.6 0.7 0.8 --lines NTREX-128/newstest2019-ref.hau.txt
 
 Paragraphs have about 140 words, drawn from a vocabulary of Zipf-distributed words (so that common words are shared as in real text);
@@ -45,6 +46,21 @@ class ZipfWords:
             words[rng.integers(len(words), size=count)] = rng.integers(VOCABULARY, size=count)
             return words
         return self._ranks[rng.integers(1 << 20, size=max(20, round(rng.normal(WORDS, SPREAD))))]
+
+
+class Templates:
+    """Paragraphs of which every second one behind the first 2,000 has the same half."""
+
+    def __init__(self):
+        self._zipf = ZipfWords()
+
+    def __call__(self, number: int) -> str:
+        text = self._zipf(number)
+        if number < 2_000 or number % 2:
+            return text
+        words = text.split()
+        half = len(words) // 2
+        return " ".join([*(f"template{i}" for i in range(half)), *words[half:]])
 
 
 class MixedLines:
@@ -92,8 +108,9 @@ def main() -> None:
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.7])
     parser.add_argument("--prefilters", nargs="+", choices=PREFILTERS, default=list(PREFILTERS))
     parser.add_argument("--lines", type=Path, metavar="FILE", help="texts of the words of these lines")
+    parser.add_argument("--template", action="store_true", help="half of the words of every second text are the same")
     args = parser.parse_args()
-    make = MixedLines(args.lines) if args.lines else ZipfWords()
+    make = MixedLines(args.lines) if args.lines else Templates() if args.template else ZipfWords()
     for size in args.sizes:
         for threshold in args.thresholds:
             rejected = {}

@@ -21,12 +21,8 @@ from topxgen.corpora.tables import read_lines
 from topxgen.text import languages
 from topxgen.text.languages import Language
 
-CODES = {
-    "ar": "Modern Standard Arabic",
-    "zh": "Chinese (Simplified)",
-    "nep": "Nepali",
-    "swa": "Swahili",
-}  # of macrolanguages
+# Of macrolanguages.
+CODES = {"ar": "Modern Standard Arabic", "zh": "Chinese (Simplified)", "nep": "Nepali", "swa": "Swahili"}
 
 
 def corpora(folder: Path) -> Iterator[tuple[str, Language, list[str], list[str]]]:

@@ -16,46 +16,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from topxgen.common.console import show
-
-CPU, GPU, TEXT, USER = "measured: one core", "estimate: H100", "the texts", "assumed"
-
-
-class Rate(NamedTuple):
-    value: float
-    unit: str
-    source: str
-
-
-H100 = 989e12  # FLOP/s, dense bf16
-RATES = {
-    # What texts are like
-    "tokens_per_paragraph": Rate(600, "new tokens of the LLM", f"{TEXT}: 140 words of a low-resource language"),
-    "paragraphs_per_response": Rate(2, "paragraphs", f"{TEXT}: the default prompt"),
-    "sentences_per_paragraph": Rate(7, "pairs", f"{TEXT}: 20 words each"),
-    "tokens_per_sentence": Rate(30, "tokens", f"{TEXT}: in English, by NLLB"),
-    # Engines
-    "llm_tokens": Rate(5_400, "new tokens/s per GPU", f"{GPU}: Gemma 3 27B, a third of the bandwidth's limit at 256 sequences"),
-    "nllb_tokens": Rate(0.1 * H100 / (2 * 1.6e9 * 5), "tokens/s per GPU", f"{GPU}: NLLB-200-3.3B, decoder, 5 beams, 10 % of the peak"),
-    "scored_pairs": Rate(0.3 * H100 / (2 * 0.5e9 * 70), "pairs/s per GPU", f"{GPU}: SONAR's layers, 70 tokens a pair, 30 % of the peak"),
-    "trained_tokens": Rate(0.4 * H100 / (6 * 8e9), "tokens/s per GPU", f"{GPU}: Llama-3-8B in full, 40 % of the peak"),
-    # One process each
-    "loop_ms": Rate(0.24, "ms per response", f"{CPU}: coordinator.py, all but near-duplicates"),
-    "exact_us": Rate(83, "µs per paragraph", f"{CPU}: dedup_speed.py, exact, what does not grow"),
-    "exact_us_per_100k": Rate(284, "µs per paragraph for each 100,000 kept in its language", f"{CPU}: dedup_speed.py, exact"),
-    "minhash_us": Rate(42, "µs per paragraph", f"{CPU}: dedup_speed.py, minhash"),
-    "minhash_us_per_100k": Rate(3, "µs per paragraph for each 100,000 kept in its language", f"{CPU}: dedup_speed.py, minhash"),
-    "exact_bytes": Rate(2_100, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, exact"),
-    "minhash_bytes": Rate(4_500, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, minhash"),
-    "merged_responses": Rate(250_000, "responses/s", f"{CPU}: merge.py; each is then judged as one run does"),
-    "merged_lines": Rate(57_000, "paragraphs' lines of pairs/s", f"{CPU}: merge.py"),
-    "decontaminated_pairs": Rate(94_748, "pairs/s per core", f"{CPU}: decontamination_speed.py, four benchmarks; flat memory"),
-    # Disk
-    "generated_bytes": Rate(2_460, "bytes per paragraph", "measured: responses, paragraphs and rejects of coordinator.py, Latin script"),
-    "pair_bytes": Rate(471, "bytes per pair", "measured: translations of decontamination_speed.py; again after decontamination"),
-    # Yours
-    "usd_per_gpu_hour": Rate(2.5, "USD", USER),
-    "cores_per_gpu": Rate(8, "cores", USER),
-}  # fmt: skip
+from topxgen.doctor.rates import RATES, USER
 
 
 class Stage(NamedTuple):

@@ -37,7 +37,11 @@ MISSING = {
 
 
 @pytest.mark.parametrize("offline", [False, True], ids=["unreachable", "HF_HUB_OFFLINE"])
-@pytest.mark.parametrize("name", MISSING)
+@pytest.mark.parametrize(
+    "name",
+    # These two import torch first.
+    [pytest.param(name, marks=pytest.mark.medium) if name in ("datagen.py", "train.py") else name for name in MISSING],
+)
 def test_all_that_is_missing_is_listed_in_seconds(tmp_path, name, offline):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "Basque_translate.jsonl").write_text(

@@ -115,6 +115,7 @@ def test_the_best_score_wins_and_empty_candidates_never_do():
     assert candidate_selection.best_scored([" "], [["", "b", "cc"]], score) == ["b"], "nothing to compare with"
 
 
+@pytest.mark.medium
 def test_blaser_chooses_by_its_scores(tmp_path):
     from tests.support.tiny_sonar import build_blaser, build_sonar
     from topxgen.quality.blaser import Blaser

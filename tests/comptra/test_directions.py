@@ -49,6 +49,7 @@ def claims(path: Path) -> list[str]:
     return [line for line in path.read_text(encoding="utf-8").splitlines() if "manifest_translate.json" not in line]
 
 
+@pytest.mark.medium
 def test_a_table_loads_once_and_is_as_single_calls(main_here, tmp_path):
     together = main_here("--output_dir", tmp_path / "table", *TABLE)
     assert together.returncode == 0, together.stderr
@@ -97,6 +98,7 @@ def test_adapters_are_switched_in_each_direction(tiny_lm, tmp_path):
         assert path.read_bytes() == twin.read_bytes() != other.read_bytes()
 
 
+@pytest.mark.medium
 def test_demonstrations_by_sonar_do_not_cost_more_loads(main_here, tmp_path):
     """They are found for all directions before the LLM is in memory."""
     from tests.support.main_runs import udhr
@@ -158,6 +160,7 @@ def test_files_of_one_direction_cannot_serve_others(main_here, tmp_path):
         assert texts(path, "sentence") == ["Bread.", "Water."]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("steps", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_in_the_second_direction_and_resumed(steps, main_here, tiny_lm, tmp_path):
     more = ("--steps", steps, "--method_divide", "space", "--number_of_subproblems", 2) * bool(steps)
@@ -226,6 +229,7 @@ def scored_runs(folder: Path) -> dict[Path, dict]:
     return {Path(system["path"]): system["columns"] for system in group["systems"]}
 
 
+@pytest.mark.medium
 def test_methods_in_one_output_dir(main_here, tiny_lm, tmp_path):
     """The default has the original's name, in whatever order they are run; each is found again."""
     plain = "English_to_Basque_2_shot_seed_122_llm_vanilla_None_0_0"

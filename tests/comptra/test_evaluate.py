@@ -19,6 +19,7 @@ from comptra.scores import metrics, surface, systems
 from comptra.significance import compared, resampling
 from comptra.tables import export
 from tests.support.runs import ROOT, records
+from tests.support.significance import randomization_p_values
 from topxgen.common.errors import UsageError
 from topxgen.text import languages
 
@@ -173,7 +174,7 @@ def test_p_is_exact_where_few_segments_differ():
     """Two segments that differ: four ways to swap them, and two of these are the systems themselves."""
     base = [np.array([[1.0, 1], [0, 1], [1, 1], [0, 1]])]
     other = [np.array([[0.0, 1], [0, 1], [0, 1], [0, 1]])]
-    p_values = resampling.randomization_p_values(base, [other], [metrics.mean_scores], 20000)
+    p_values = randomization_p_values(base, [other], [metrics.mean_scores], 20000)
     assert p_values[0, 0] == pytest.approx(0.5, abs=0.015)
 
 
@@ -183,7 +184,7 @@ def test_p_values_hold_their_level():
     found = []
     for _ in range(300):
         base, system = ([np.column_stack([chance.normal(size=40), np.ones(40)])] for _ in range(2))
-        found.append(resampling.randomization_p_values(base, [system], [metrics.mean_scores], 400)[0, 0])
+        found.append(randomization_p_values(base, [system], [metrics.mean_scores], 400)[0, 0])
     assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09
 
 
@@ -240,7 +241,7 @@ def test_p_counts_the_trials_that_differ_at_least_as_much(monkeypatch, block):
     trials, segments = 200, 7
     base, *systems = (random_statistics(segments, seed) for seed in range(3))
     functions = [metrics.mean_scores, lambda sums: -metrics.mean_scores(sums)]
-    p_values = resampling.randomization_p_values([base] * 2, [[s] * 2 for s in systems], functions, trials, seed=3)
+    p_values = randomization_p_values([base] * 2, [[s] * 2 for s in systems], functions, trials, seed=3)
     swaps = np.random.default_rng(3).integers(2, size=(trials, segments), dtype=bool)
     for row, system in zip(p_values, systems, strict=True):
         observed = abs(base[:, 0].mean() - system[:, 0].mean())
@@ -257,7 +258,7 @@ def test_p_counts_the_trials_that_differ_at_least_as_much(monkeypatch, block):
 def test_p_is_never_zero_and_one_for_equal_systems():
     """Add-one smoothing: with no trial as extreme, p is 1 / (trials + 1)."""
     low, high = (np.column_stack([np.full(60, value), np.ones(60)]) for value in (0.0, 1.0))
-    p_values = resampling.randomization_p_values([low], [[high], [low]], [metrics.mean_scores], 99)
+    p_values = randomization_p_values([low], [[high], [low]], [metrics.mean_scores], 99)
     assert p_values.tolist() == [[0.01], [1.0]]
 
 

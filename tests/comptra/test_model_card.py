@@ -101,6 +101,7 @@ def test_scores_in_cards_are_verified(place):
     assert any("no report here" in why for whys in verify.verify(place).unchecked.values() for why in whys)
 
 
+@pytest.mark.medium
 def test_the_card_of_a_trained_and_of_a_merged_model(models):
     trained, merged = read(models / "basque").data, read(models / "merged").data
     assert (trained.library_name, merged.library_name) == ("peft", "transformers")

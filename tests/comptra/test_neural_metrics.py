@@ -82,6 +82,7 @@ def by_hand(models: dict[str, str], metric: str, translations: list[str]) -> lis
     return [scorer.score([s], [t], r)[0] for s, t, r in zip(SOURCES, translations, references, strict=True)]
 
 
+@pytest.mark.medium
 def test_scores_of_all_are_the_models_own_and_kept(models, runs, monkeypatch):
     segments = runs.parent / "segments.jsonl"
     code, report, err = evaluate(runs, *flags(models, *NEURAL), "--segments", segments)

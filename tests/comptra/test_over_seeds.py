@@ -78,11 +78,11 @@ def test_holm_is_over_the_variants_but_the_baseline():
 @pytest.mark.parametrize(
     "seeds, seed_sd, interaction_sd",
     [
-        ((3, 3), 2, 0),  # seeds differ much more than sentences explain
-        ((3, 3), 0, 10),  # seeds do not differ, systems do, on single sentences
+        pytest.param((3, 3), 2, 0, marks=pytest.mark.medium),  # seeds differ much more than sentences explain
+        pytest.param((3, 3), 0, 10, marks=pytest.mark.medium),  # seeds do not differ, systems do, on single sentences
         ((3, 3), 0.7, 7),  # both
-        ((1, 3), 1, 5),  # an untrained baseline
-        ((1, 1), 0, 5),
+        pytest.param((1, 3), 1, 5, marks=pytest.mark.medium),  # an untrained baseline
+        pytest.param((1, 1), 0, 5, marks=pytest.mark.medium),
     ],
 )
 def test_equal_systems_are_called_different_in_one_of_twenty_cases(seeds, seed_sd, interaction_sd):

@@ -44,6 +44,7 @@ def kill_twice(whole_run, model: str, tmp_path, steps: int, counts: tuple[int, i
     assert len(ids) == len(set(ids)) == lines_in(other / "answers.jsonl")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("steps", "counts"),
     [

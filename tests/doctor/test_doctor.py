@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import stat
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from tests.support.hub_server import TOKEN, HubServer
 from tests.support.runs import GEMMA, ROOT, in_process
 from topxgen.doctor import arithmetic, software, storage
+from topxgen.doctor.rates import RATES
 
 pytestmark = pytest.mark.usefixtures("gemma")  # the run files are about it
 RUN = """
@@ -62,10 +64,10 @@ def nvidia_smi(folder: Path, rows: list[str], cuda: str = "13.0", users: str = "
     return f"{folder}:{os.environ['PATH']}"
 
 
-def llama_8b(folder: Path) -> Path:
-    """A checkpoint of Llama-3-8B's shape: whole headers, and files of holes."""
-    folder.mkdir()
-    hidden, inner, layers, kv, words = 4096, 14336, 32, 1024, 128256
+def llama_8b(folder: Path, layers: int = 32) -> Path:
+    """A checkpoint of Llama-3-8B's shape, or with more layers: whole headers, and files of holes."""
+    folder.mkdir(parents=True)
+    hidden, inner, kv, words = 4096, 14336, 1024, 128256
     shapes = {"model.embed_tokens.weight": (words, hidden), "lm_head.weight": (words, hidden)}
     for i in range(layers):
         own = {"q": (hidden, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, hidden)}
@@ -115,6 +117,13 @@ def findings(*words, code: int | None = None, **environment) -> list[dict]:
     found = json.loads(result.stdout)["findings"]
     assert result.returncode == (any(row["level"] == "problem" for row in found) if code is None else code)
     return found
+
+
+def findings_here(*words, code: int = 0) -> list[dict]:
+    """The same in this process."""
+    result = in_process("scripts/doctor.py", *words, "--json")
+    assert result.returncode == code and not result.stderr, result.stderr
+    return json.loads(result.stdout)["findings"]
 
 
 def of(found: list[dict], check: str, level: str | None = None) -> list[str]:
@@ -194,7 +203,9 @@ def test_a_model_that_is_missing(tmp_path):
     assert of(found, "assets", "problem") == [
         "org/none: model for datagen, train: not downloaded -> scripts/prefetch.py downloads it"
     ]
-    assert "unknown: org/none" in of(found, "memory")[0] and "train writes" in "".join(of(found, "disk", "note"))
+    assert "unknown: whether org/none fits" in of(found, "memory")[0] and "train writes" in "".join(
+        of(found, "disk", "note")
+    )
     assert "not checked: offline" in of(found, "access", "note")[0]
 
 
@@ -245,6 +256,106 @@ def test_access_to_gated_models(tmp_path, gated, model, token, level, says):
     [text] = of(found, "access", level)
     assert says in text
     assert not any("resolve" in path for path in gated.asked), "nothing is downloaded"
+
+
+@pytest.fixture
+def asked(gated, tmp_path, monkeypatch) -> Path:
+    """This process reaches the small Hub, however slow the machine is; the folder of its cache."""
+    home = tmp_path / "home"
+    own = {"ENDPOINT": gated.url, "HUGGINGFACE_CO_URL_TEMPLATE": gated.url + "/{repo_id}/resolve/{revision}/{filename}"}
+    own |= {"HF_HUB_OFFLINE": False, "HF_HOME": str(home), "HF_HUB_CACHE": str(home / "hub")}
+    for name, value in own.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    for name, value in (("HF_HUB_OFFLINE", "0"), ("no_proxy", "127.0.0.1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for module in ("situation", "downloads"):
+        monkeypatch.setattr(f"topxgen.doctor.{module}.ANSWER_S", 120.0)
+    return home
+
+
+def test_a_large_model_that_is_not_downloaded_does_not_fit_a_machine_without_a_gpu(tmp_path, gated, asked):
+    """400 layers: 178 GB."""
+    llama_8b(gated.root / "models" / "org" / "large", layers=400)
+    found = findings_here(write_run(tmp_path, model="org/large"), code=1)
+    writes, trains = of(found, "memory", "problem")
+    assert (
+        "org/large: datagen: weights 176.6 GB and a KV cache of 2.1 GB on the CPU" in writes and "do not fit" in writes
+    )
+    assert (
+        "LoRA of rank 16 (524.3 M parameters) on weights of 176.6 GB, one process" in trains
+        and "does not fit" in trains
+    )
+    assert "the run downloads it, 176.58 GB" in of(found, "assets", "note")[0]
+    [home] = [text for text in of(found, "disk") if text.startswith("HF_HOME")]
+    assert "writes up to about 176.58 GB" in home
+    assert not asked.exists(), "nothing is kept"
+
+
+def test_a_model_at_the_hub_is_measured_as_one_that_is_here(tmp_path, gated, asked):
+    llama = llama_8b(gated.root / "models" / "org" / "llama")
+    at_hub, here = (
+        [
+            f"{row['level']} {row['text']}"
+            for row in findings_here(write_run(tmp_path, model), "--gpu", "H100", code=1)
+            if row["check"] == "memory"
+        ]
+        for model in ("org/llama", llama)
+    )
+    assert at_hub == here and "LoRA of rank 16 (41.9 M parameters) on weights of 16.1 GB" in here[1]
+    gated.gated.add("org/llama")  # its files are not for us, but their sizes are
+    memory = of(findings_here(write_run(tmp_path, "org/llama"), "--gpu", "H100", code=1), "memory")
+    assert "weights 16.1 GB" in memory[0] and "unknown: its KV cache" in memory[0]
+    assert "LoRA of rank 16 (unknown: its parameters) on weights of 16.1 GB" in memory[1]
+
+
+def test_what_is_not_known_is_counted_in_the_last_line(tmp_path, asked):
+    """A repository without weights, so that nothing is known of what they take."""
+    result = in_process("scripts/doctor.py", write_run(tmp_path, model="org/open"))
+    assert result.returncode == 0, result.stdout
+    assert "unknown: whether org/open fits: the weights are not here" in " ".join(result.stdout.split())
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("0 problems, 2 unknown, ") and last.endswith((" notes", " note")), last
+
+
+def test_the_gpus_of_a_compute_node(tmp_path):
+    run = write_run(tmp_path, llama_8b(tmp_path / "llama"), train="bf16: true")
+    found = findings_here(run, "--gpu", "h100", code=1)
+    writes, trains = of(found, "memory")
+    assert "weights 16.1 GB on 1 x 1 GPU of 85.5 GB" in writes and "128.5 GB on each GPU of 85.5 GB" in trains
+    assert of(found, "gpus") == ["GPU: 1 x H100, 85.5 GB (--gpu); those of this machine are not looked at -> "]
+    found = findings_here(run, "--gpu", "A100-40", "--num_gpus", 2, code=1)
+    assert "weights 16.1 GB on 2 x 1 GPU of 42.9 GB" in of(found, "memory")[0]
+    small = findings_here(run, "--gpu", "12GB", code=1)
+    assert "weights 16.1 GB on 1 x 1 GPU of 12.0 GB" in of(small, "memory", "problem")[0]
+    old = findings_here(run, "--gpu", "V100-32", code=1)
+    assert any("--bf16 needs a GPU of capability 8.0 or more; V100-32 has 7.0" in text for text in of(old, "packages"))
+    for words, says in (
+        (("--gpu", "H10"), "--gpu 'H10' does not exist; choose one of B200, H200"),
+        (("--gpu", "0GB"), "pass more than 0 GB"),
+        (("--num_gpus", 2), "--num_gpus has no effect without --gpu"),
+    ):
+        result = in_process("scripts/doctor.py", run, *words)
+        assert result.returncode == 2 and result.stderr.count("\n") == 1 and says in result.stderr, result.stderr
+    assert "on a login node: --gpu NAME" in of(findings_here(run, code=1), "gpus", "note")[0]
+
+
+def test_every_card_is_found_by_the_name_that_drivers_give_it():
+    names = {
+        "NVIDIA H100 80GB HBM3": "H100", "NVIDIA H100 PCIe": "H100-PCIe", "NVIDIA A100-SXM4-40GB": "A100-40",
+        "NVIDIA A100-PCIE-40GB": "A100-40", "NVIDIA A100 80GB PCIe": "A100-80", "NVIDIA A100-SXM4-80GB": "A100-80",
+        "NVIDIA L40S": "L40S", "NVIDIA L40": "L40", "NVIDIA L4": "L4", "NVIDIA A10G": "A10G", "NVIDIA A40": "A40",
+        "Tesla V100-SXM2-16GB": "V100-16", "Tesla V100-SXM2-32GB": "V100-32", "Tesla T4": "T4", "NVIDIA H200": "H200",
+        "NVIDIA GeForce RTX 4090": "RTX-4090", "NVIDIA RTX A6000": "RTX-A6000", "NVIDIA A30": "A30", "NVIDIA B200": "B200",
+        "NVIDIA GeForce RTX 3090": "RTX-3090",
+    }  # fmt: skip
+    for name, key in names.items():
+        assert arithmetic.card(name) is arithmetic.CARDS[key], name
+    assert set(names.values()) == set(arithmetic.CARDS) and arithmetic.card("NVIDIA GB10") is None
+
+
+def test_help_has_the_exit_codes():
+    assert "  1    at least one problem" in doctor("--help").stdout
 
 
 def test_a_hub_that_cannot_be_reached_is_not_one_that_has_it(tmp_path):
@@ -389,6 +500,36 @@ def test_hours_are_those_of_the_documentation(tmp_path):
     assert rows["datagen: generate"]["hours"] == pytest.approx(
         [79 * 16.06e9 * 3 / 3.35e12 / 3600, 469 * 16.06e9 * 3 / 3.35e12 / 3600], rel=0.001
     )
+
+
+def estimates_here(run: Path) -> dict[str, dict]:
+    result = in_process("scripts/doctor.py", run, "--gpu", "A100-80", "--json")
+    return {row["stage"]: row for row in json.loads(result.stdout)["estimates"]}
+
+
+def test_hours_that_no_run_has_shown_are_those_of_the_table_of_rates(tmp_path):
+    """docs/cluster.md, "Past one machine": tests/test_scale.py compares the table there. Its rates of GPUs are an H100's."""
+    share = 312 / 989
+    run = write_run(tmp_path, translator="nllb", scorer="blaser", more="nllb_name_or_path: facebook/nllb-200-3.3B")
+    text = (
+        run.read_text()
+        + f"decontamination:\n  input_dir: {tmp_path}/out/nllb-200-3.3B\n  benchmarks: [udhr]\n  num_workers: 3\n"
+    )
+    run.write_text(text)
+    rows = estimates_here(run)
+    rate = {name: row.value for name, row in RATES.items()}
+    sentences = [int(n.replace(",", "")) for n in re.findall(r"[\d,]+", rows["datagen: translate"]["work"])]
+    hours = [n * rate["tokens_per_sentence"] / (rate["nllb_tokens"] * share) / 3600 for n in sentences]
+    assert rows["datagen: translate"]["hours"] == pytest.approx(hours) and len(sentences) == 2
+    pairs = [int(n.replace(",", "")) for n in re.findall(r"[\d,]+", rows["datagen: score"]["work"])]
+    hours = [n / (rate["scored_pairs"] * share) / 3600 for n in pairs]
+    assert rows["datagen: score"]["hours"] == pytest.approx(hours)
+    hours = [n / (rate["decontaminated_pairs"] * 3) / 3600 for n in sentences]
+    assert rows["decontamination"]["hours"] == pytest.approx(hours)
+    assert {rows[name]["by"] for name in ("datagen: translate", "datagen: score", "decontamination")} == {"estimate"}
+    run.write_text(text.replace("nllb-200-3.3B\n", "nllb-200-distilled-600M\n", 1))
+    rows = estimates_here(run)
+    assert rows["datagen: translate"]["hours"] is rows["datagen: translate"]["by"] is None, "no rate of this model"
 
 
 def test_what_an_api_costs(tmp_path):

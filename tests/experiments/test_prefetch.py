@@ -1,5 +1,6 @@
 """scripts/prefetch.py with the Hub's own client and a small Hub: what is fetched, verified, refused, resumed and found missing."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,8 @@ import pyarrow.parquet
 import pytest
 
 from tests.support.hub_server import TOKEN, HubServer
-from tests.support.runs import ROOT
+from tests.support.runs import ROOT, in_process
+from tests.support.tiny_models import sentencepiece_model, udhr_texts
 from topxgen.experiments import fetching
 
 RUN = """
@@ -158,6 +160,7 @@ def test_only_what_is_used_is_fetched_and_then_it_is_there(hub, run_file, reposi
     assert again.returncode == 0 and len(sent(hub)) == len(set(sent(hub)))  # nothing twice
 
 
+@pytest.mark.medium
 def test_the_environment_of_a_copied_folder_loads_models_and_data_without_the_hub(hub, run_file, tmp_path):
     assert prefetch(hub, run_file, "--folder", tmp_path / "folder").returncode == 0
     shutil.move(tmp_path / "folder", tmp_path / "moved")
@@ -285,6 +288,7 @@ def fetched(repositories, tmp_path_factory) -> tuple[Path, Path]:
     return run, place / "folder"
 
 
+@pytest.mark.medium
 def test_what_was_damaged_since_is_found_and_fetched_again(hub, fetched, tmp_path):
     run, folder = fetched[0], tmp_path / "copy"
     shutil.copytree(fetched[1], folder, symlinks=True)
@@ -320,6 +324,7 @@ def test_what_was_damaged_since_is_found_and_fetched_again(hub, fetched, tmp_pat
     assert result.returncode == 3 and f"{shards[2].name} is cut off or damaged" in result.stdout
 
 
+@pytest.mark.medium
 def test_a_record_that_is_damaged_is_one_line(fetched, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(fetched[1], folder, symlinks=True)
@@ -327,6 +332,84 @@ def test_a_record_that_is_damaged_is_one_line(fetched, tmp_path):
         (folder / fetching.RECORD).write_text(text)
         result = prefetch(None, fetched[0], "--folder", folder, "--check")
         assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and fetching.RECORD in result.stderr
+
+
+@pytest.fixture
+def spm(hub, tmp_path, monkeypatch):
+    """sacreBLEU's models from the small Hub: (prefetch in this process, the run file, the folder, path of flores200's model there)."""
+    from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
+
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    for name in ("flores200", "flores101"):
+        page = f"/{name}spm"
+        monkeypatch.setitem(SPM_MODELS, name, SPM_MODELS[name] | {"url": f"{hub.url}{page}"})
+        path = sentencepiece_model(tmp_path, name, udhr_texts("Basque"), 300)
+        hub.pages[page] = Path(path).read_bytes()
+    run, folder = tmp_path / "run.yaml", tmp_path / "folder"
+    run.write_text(f"output_dir: {tmp_path}/out\nevaluate:\n  dirs: [{tmp_path}/none]\n  metrics: [bleu]\n")
+    words = ("scripts/prefetch.py", run, "--folder", folder)
+    return lambda *more: in_process(*words, *more), run, folder, folder / "sacrebleu" / "models" / "flores200spm"
+
+
+def test_the_tokenizer_of_sacrebleu_is_fetched_verified_and_used(spm, hub, monkeypatch):
+    prefetch_here, _, folder, model = spm
+    result = prefetch_here()
+    assert result.returncode == 0 and "all 1 are there" in result.stdout, result.stdout + result.stderr
+    assert model.read_bytes() == hub.pages["/flores200spm"]
+    record = json.loads((folder / fetching.RECORD).read_text())["files"]["sacrebleu/models/flores200spm"]
+    assert record["digest"] == f"sha256:{hashlib.sha256(model.read_bytes()).hexdigest()}"
+    asked = len(hub.asked)
+    assert prefetch_here("--check", "--hashes").returncode == 0 and len(hub.asked) == asked
+    monkeypatch.setattr(
+        "sacrebleu.tokenizers.tokenizer_spm.SACREBLEU_DIR", str(folder / "sacrebleu")
+    )  # as env.sh has it
+    from sacrebleu.metrics import BLEU
+
+    assert (
+        "tok:flores200" in str(BLEU(tokenize="flores200", references=[["bat bi"]]).get_signature())
+        and len(hub.asked) == asked
+    )
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    assert prefetch_here("--check").returncode == 0
+    damaged = prefetch_here("--check", "--hashes")
+    assert damaged.returncode == 3 and "flores200 (for evaluate): it is damaged or not there" in damaged.stdout
+
+
+@pytest.mark.parametrize("fault", ["cut", "page"])
+def test_a_tokenizer_that_is_no_model_is_not_kept(spm, hub, fault):
+    """Cut off, or a page of a portal in its place."""
+    prefetch_here, run, _, model = spm
+    run.write_text(run.read_text() + "  tokenize: flores200\n")
+    if fault == "cut":
+        hub.cut["/flores200spm"] = 1
+    else:
+        hub.pages["/flores200spm"], whole = b"<html>Log in first</html>", hub.pages["/flores200spm"]
+    result = prefetch_here()
+    assert result.returncode == 3 and "1 of 1 missing" in result.stdout and "re-run to continue" in result.stdout
+    assert not model.exists()
+    if fault == "page":
+        hub.pages["/flores200spm"] = whole
+    assert prefetch_here().returncode == 0 and model.read_bytes() == hub.pages["/flores200spm"]
+
+
+@pytest.mark.parametrize(("tokenize", "code"), [("auto", 0), ("flores200", 3), ("flores101", 3)])
+def test_prefetch_and_doctor_agree_about_a_tokenizer_that_is_not_there(spm, monkeypatch, tokenize, code):
+    """BLEU can do without flores200's, unless --tokenize names it."""
+    prefetch_here, run, folder, _ = spm
+    run.write_text(run.read_text() + f"  tokenize: {tokenize}\n")
+    check = prefetch_here("--check")
+    assert check.returncode == code
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", str(folder / "sacrebleu"))
+    result = in_process("scripts/doctor.py", run, "--json")
+    [row] = [row for row in json.loads(result.stdout)["findings"] if row["check"] == "assets"]
+    assert row["level"] == ("problem" if code else "note")
+    for text in (check.stdout, row["text"]):
+        assert ("BLEU falls back to 13a" in text) == (not code), text
 
 
 def test_an_adapter_brings_its_base_model(repositories, run_file, tmp_path, tiny_lm):

@@ -311,6 +311,7 @@ def test_paragraphs_that_come_later(tiny_nllb, tmp_path):
     assert len(records(folder / "t/Basque_translate.jsonl")) == 12
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("seed", range(2))
 def test_a_cut_anywhere_changes_nothing(models, tiny_nllb, tmp_path, monkeypatch, seed):
     """Files cut at random places, as kills leave them: of the collection, or of the selection."""
@@ -450,6 +451,7 @@ def test_other_numbers_and_selectors_do_not_mix(models, tiny_nllb, tmp_path):
     assert "number_of_candidates was 1, now 3" in result.stderr
 
 
+@pytest.mark.medium
 def test_damaged_candidates_end_in_one_line(tiny_nllb, tmp_path, monkeypatch):
     folder = write_paragraphs(tmp_path / "run", 3)
     command = flags(

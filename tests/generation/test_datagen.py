@@ -222,6 +222,7 @@ def test_translations_written_by_the_original_are_kept_and_scored_once(back, tmp
     assert records(path) == [old]
 
 
+@pytest.mark.medium
 def test_a_second_process_is_refused(tiny_lm, tmp_path):
     command = [
         sys.executable,

@@ -135,6 +135,7 @@ def test_a_merged_directory_goes_on_with_exactly_the_next_prompts(server, tmp_pa
     assert len(records(tmp_path / "Basque.jsonl")) == 80
 
 
+@pytest.mark.medium
 def test_a_larger_number_and_another_split(server, one, tmp_path):
     for index in range(2):
         shard(server, tmp_path, index, 2, "--number_of_instructions", 20)

@@ -28,6 +28,7 @@ def atlas(tmp_path_factory):
     return folder
 
 
+@pytest.mark.medium
 def test_every_pair_has_a_place_a_vector_and_neighbours(atlas):
     import pyarrow as pa
 
@@ -61,6 +62,7 @@ def test_every_pair_has_a_place_a_vector_and_neighbours(atlas):
         )
 
 
+@pytest.mark.medium
 def test_the_seed_decides_the_places(atlas):
     data = table(atlas / "one").to_pylist()
     vectors = np.array([row["vector"] for row in data], np.float32)
@@ -68,6 +70,7 @@ def test_the_seed_decides_the_places(atlas):
     assert not np.array_equal(positions(vectors, 1), positions(vectors, 122))
 
 
+@pytest.mark.medium
 def test_a_sample_of_the_pairs(atlas):
     data = table(atlas / "few").to_pylist()
     assert len(data) == 5 and all(len(row["neighbors"]["ids"]) == 4 for row in data)
@@ -84,6 +87,7 @@ def test_few_pairs(count):
     np.testing.assert_array_equal(places, positions(vectors, 122))
 
 
+@pytest.mark.medium
 def test_texts_of_one_kind_are_near_each_other_on_the_map():
     rng = np.random.default_rng(1)
     centres = rng.normal(size=(3, 32)) * 8
@@ -94,6 +98,7 @@ def test_texts_of_one_kind_are_near_each_other_on_the_map():
     assert (groups[distances.argmin(axis=1)] == groups).mean() > 0.95
 
 
+@pytest.mark.medium
 def test_sonar_encodes_sides_by_their_languages(tmp_path):
     tiny_sonar_folder = build_sonar(tmp_path / "sonar", udhr_texts("English"))
     run = make_run(tmp_path / "run", {"Basque": [record(n) for n in range(10)]})

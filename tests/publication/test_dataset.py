@@ -338,6 +338,7 @@ def test_hostile_texts_and_names(tmp_path):
 # What a kill leaves
 
 
+@pytest.mark.medium
 def test_a_kill_leaves_no_folder_that_looks_whole(tmp_path):
     folder = make_run(tmp_path / "run", {"Basque": [record(n, pairs=3) for n in range(800)]})
     out, half = tmp_path / "out", tmp_path / "out.partial"

@@ -170,7 +170,8 @@ def test_several_devices_give_the_scores_of_one_in_order(folder, model, tmp_path
         model.score(SOURCES, TRANSLATIONS, OTHERS), abs=1e-5
     )
     metricx = build_metricx(tmp_path / "metricx-24", SOURCES + TRANSLATIONS)
-    expected = [MetricX(metricx, devices=["cpu"]).score([a], [b])[0] for a, b in PAIRS]
+    one = MetricX(metricx, devices=["cpu"])
+    expected = [one.score([a], [b])[0] for a, b in PAIRS]
     assert MetricX(metricx, devices=devices).score(SOURCES, TRANSLATIONS) == pytest.approx(expected, abs=1e-5)
 
 

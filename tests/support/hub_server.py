@@ -7,12 +7,16 @@ off, damage and delay, and it records what was asked for.
 import base64
 import hashlib
 import json
+import math
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from topxgen.common import hub_files
+
+MAX_READ = 1 << 30
 LFS = (".safetensors", ".bin", ".parquet", ".model", ".pt", ".ckpt")  # what the Hub keeps with Git LFS
 TOKEN, USER = "hf_token", "me"  # of the only user who may upload
 
@@ -30,6 +34,7 @@ class HubServer(ThreadingHTTPServer):
         self.waiting = threading.Event()  # one of them does
         self.sent: list[str] = []  # files that were sent to their ends, behind the repository
         self.asked: list[str] = []  # methods and paths
+        self.pages: dict[str, bytes] = {}  # what other servers have, by path
         self.large: dict[str, bytes] = {}  # uploads by SHA-256, before the commit that names their files
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -57,9 +62,20 @@ class HubServer(ThreadingHTTPServer):
         self.server_close()
 
 
+def _parameters(files: dict[str, Path]) -> dict[str, int]:
+    """By dtype, as the Hub counts them in headers."""
+    found: dict[str, int] = {}
+    for path, file in files.items():
+        for tensor in hub_files.tensors(file).values() if path.endswith(".safetensors") else ():
+            found[tensor["dtype"]] = found.get(tensor["dtype"], 0) + math.prod(tensor["shape"])
+    return found
+
+
 def _digests(path: Path) -> tuple[int, str, str]:
-    """(size, SHA-256, object id of Git) of a file."""
-    data = path.read_bytes()
+    """(size, SHA-256, object id of Git) of a file; of one with holes, which is only listed, made up."""
+    data = path.read_bytes() if path.stat().st_size < MAX_READ else b"large"
+    if data == b"large":
+        return path.stat().st_size, "0" * 64, "0" * 40
     return len(data), hashlib.sha256(data).hexdigest(), hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
@@ -130,6 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._api(match[1], match[2], match[3] or "")
         if match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._resolve("datasets" if match[1] else "models", match[2], match[4], body)
+        if path in self.server.pages:
+            return self._send(200, self.server.pages[path], {}, ("", path), body)
         return self._send(200 if path == "/" else 404, b"")
 
     def _refused(self, kind: str, name: str) -> bool:
@@ -155,12 +173,14 @@ class _Handler(BaseHTTPRequestHandler):
             tree.append({"type": "file", "path": path, "size": size, "oid": oid} | own)
         if rest.startswith("/tree/"):
             return self._send(200, json.dumps(tree).encode())
+        counts = _parameters(self.server.files(kind, name))
         gated = "manual" if name in self.server.gated else False
         info = {
             "id": name,
             "sha": self.server.commit(kind, name),
             "siblings": siblings,
             "gated": gated,
+            "safetensors": {"parameters": counts, "total": sum(counts.values())},
             "private": False,
         }
         return self._send(200, json.dumps(info | {"downloads": 0, "likes": 0, "tags": []}).encode())
@@ -175,10 +195,13 @@ class _Handler(BaseHTTPRequestHandler):
         size, sha256, oid = _digests(file)
         etag = sha256 if path.endswith(LFS) else oid
         headers = commit | {"ETag": f'"{etag}"', "X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(size)}
-        data, code = bytearray(file.read_bytes()), 200
-        if span := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
-            start = int(span[1])
-            headers["Content-Range"], data, code = f"bytes {start}-{size - 1}/{size}", data[start:], 206
+        start, end, code = 0, size, 200
+        if span := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            start, end, code = int(span[1]), min(int(span[2] or size) + 1, size), 206
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+        with open(file, "rb") as opened:
+            opened.seek(start)
+            data = bytearray(opened.read(end - start) if body else b"")
         if body and self._once(self.server.damaged, path):
             data[len(data) // 2] ^= 1
         self._send(code, bytes(data), headers, (name, path) if body else None, body)

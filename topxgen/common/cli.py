@@ -9,6 +9,7 @@ import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import topxgen
@@ -139,7 +140,7 @@ class ParsedFlags(argparse.Namespace):
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, with the nearest flag or choice, and whose --help lists exit codes.
 
-    `incomplete`: what exit code 3 means for this script; `uses_apis`: whether there is an exit code 4; `section`: its section in
+    `incomplete`: what exit code 3 means for this script, `codes` what others of its own; `uses_apis`: whether there is an exit code 4; `section`: its section in
     run files, which makes it take --config; `rules` and `check`: what a run file's flags must fulfil before anything runs.
     """
 
@@ -147,13 +148,14 @@ class Parser(argparse.ArgumentParser):
         self,
         description: str,
         incomplete: str = "",
+        codes: Mapping[int, str] = MappingProxyType({}),
         uses_apis: bool = False,
         section: str = "",
         rules: Sequence[flag_rules.Rule] = (),
         check: Callable[[argparse.Namespace], None] = lambda args: None,
         **options,
     ):
-        codes = EXIT_CODES | ({3: f"finished, but incomplete: {incomplete}"} if incomplete else {})
+        codes = EXIT_CODES | dict(codes) | ({3: f"finished, but incomplete: {incomplete}"} if incomplete else {})
         codes = {code: text for code, text in sorted(codes.items()) if code != 4 or uses_apis}
         super().__init__(
             description=description,

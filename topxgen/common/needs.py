@@ -24,12 +24,13 @@ HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 @dataclass(frozen=True)
 class Need:
     """`name` is a Hub id, a folder or a file, or what a package calls its own; `configs` those of a data set (none: all of it), `files`
-    glob patterns of a repository's files."""
+    glob patterns of a repository's files. `fallback`: what happens if it is not there, "" if the run then ends."""
 
     kind: str
     name: str
     configs: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    fallback: str = ""
 
     @property
     def repo_type(self) -> str:

@@ -14,14 +14,8 @@ from topxgen.common.files import read_json, read_numbered_jsonl
 from topxgen.common.id_counts import IdCounts
 
 SHARED_RESPONSES = "translate_answers.jsonl"
-PARALLEL = (
-    "propositions",
-    "translations",
-    "scores",
-    "confidences",
-    "segments",
-    "pieces",
-)  # fields of one item per sentence
+# Fields of one item per sentence.
+PARALLEL = ("propositions", "translations", "scores", "confidences", "segments", "pieces")
 
 
 class ParagraphRecord(TypedDict, total=False):

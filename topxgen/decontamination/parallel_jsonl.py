@@ -278,9 +278,8 @@ def _map_in_order(chunk_filter: ChunkFilter, chunks: Iterator[bytes], num_worker
             workers[-1].start()
         worker_end.close()  # only the worker has this end now, so that its death ends the pipe
         with _died_as_usage_error(num_workers):
-            connection.send(
-                chunk_filter
-            )  # not as an argument: `start` would block if the worker died while it reads it
+            # Not as an argument: `start` would block if the worker died while it reads it.
+            connection.send(chunk_filter)
         return connection
 
     try:

@@ -110,3 +110,27 @@ def check(scheduler: str | None) -> None:
 def start(build: Callable[[], Any], plan: Plan) -> Pool:
     """Workers with an object each, once the first has its own. Raises UsageError if they cannot be started or loaded."""
     return load_choice("--distributed", plan.scheduler, SCHEDULERS)(build, plan)
+
+
+class InWorkers:
+    """`local`, whose own model is never loaded, for all but its work, which `map` gives to workers."""
+
+    def __init__(self, local, build: Callable[[], Callable[[], Any]], plan: Plan):
+        """`build`, called as the workers are started, gives what makes the object of each."""
+        self._local, self._build, self._plan, self._pool = local, build, plan, None
+
+    def __getattr__(self, name: str):
+        return getattr(self._local, name)
+
+    def load(self) -> None:
+        if self._pool is None:
+            self._pool = start(self._build(), self._plan)
+
+    def map(self, calls: Iterable[Call | None]) -> Iterator[Any]:
+        """See Pool."""
+        return self._pool.map(calls)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None

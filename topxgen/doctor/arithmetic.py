@@ -1,6 +1,7 @@
 """Memory and hours of models by their shapes: the formulas of docs/cluster.md, "GPU memory" and "Hours"."""
 
 import math
+import re
 from dataclasses import dataclass
 
 # Bytes of each parameter that AdamW trains: weight, gradient, master weight and two moments. A frozen one has its weight alone.
@@ -14,28 +15,42 @@ IN_FLIGHT = 256  # sequences that are decoded at a time
 
 @dataclass(frozen=True)
 class Card:
-    """`flops`: dense bf16 peak; `bandwidth`: bytes/s of memory (data sheets, SXM versions)."""
+    """`pattern` finds it in what nvidia-smi calls it. `memory`: MiB, as nvidia-smi has it; `flops`: dense bf16 peak, None without bf16;
+    `bandwidth`: bytes/s of memory. From NVIDIA's data sheets (SXM versions, unless the name says otherwise)."""
 
-    flops: float
+    pattern: str
+    memory: int
+    capability: tuple[int, int]
+    flops: float | None
     bandwidth: float
 
 
-# The first whose name the GPU's contains.
+# The first whose pattern the GPU's name has.
 CARDS = {
-    "H200": Card(989e12, 4.8e12),
-    "H100 PCIe": Card(756e12, 2.0e12),
-    "H100": Card(989e12, 3.35e12),
-    "A100-SXM4-40GB": Card(312e12, 1.555e12),
-    "A100-PCIE-40GB": Card(312e12, 1.555e12),
-    "A100": Card(312e12, 2.039e12),
-    "L40S": Card(362e12, 0.864e12),
-    "A10G": Card(70e12, 0.6e12),
-    "L4": Card(121e12, 0.3e12),
+    "B200": Card("B200", 183359, (10, 0), 2250e12, 8.0e12),
+    "H200": Card("H200", 143771, (9, 0), 989e12, 4.8e12),
+    "H100-PCIe": Card("H100 PCIe", 81559, (9, 0), 756e12, 2.0e12),
+    "H100": Card("H100", 81559, (9, 0), 989e12, 3.35e12),
+    "A100-40": Card("A100.*40GB", 40960, (8, 0), 312e12, 1.555e12),
+    "A100-80": Card("A100", 81920, (8, 0), 312e12, 2.039e12),
+    "L40S": Card("L40S", 46068, (8, 9), 362e12, 0.864e12),
+    "L40": Card("L40", 46068, (8, 9), 181e12, 0.864e12),
+    "L4": Card("L4", 23034, (8, 9), 121e12, 0.3e12),
+    "A40": Card("A40", 46068, (8, 6), 149.7e12, 0.696e12),
+    "A30": Card("A30", 24576, (8, 0), 165e12, 0.933e12),
+    "A10G": Card("A10G", 23028, (8, 6), 70e12, 0.6e12),
+    "RTX-A6000": Card("RTX A6000", 49140, (8, 6), 155e12, 0.768e12),
+    "RTX-4090": Card("RTX 4090", 24564, (8, 9), 165e12, 1.008e12),
+    "RTX-3090": Card("RTX 3090", 24576, (8, 6), 71e12, 0.936e12),
+    "V100-16": Card("V100.*16GB", 16384, (7, 0), None, 0.9e12),
+    "V100-32": Card("V100", 32768, (7, 0), None, 0.9e12),
+    "T4": Card("T4", 15360, (7, 5), None, 0.32e12),
 }
 
 
 def card(name: str) -> Card | None:
-    return next((row for key, row in CARDS.items() if key in name), None)
+    """Of a GPU as nvidia-smi or this table calls it."""
+    return CARDS.get(name) or next((row for row in CARDS.values() if re.search(rf"\b{row.pattern}", name)), None)
 
 
 @dataclass(frozen=True)

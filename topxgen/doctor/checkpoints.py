@@ -1,11 +1,14 @@
-"""The size and shape of a model by its files: config.json and the headers of .safetensors."""
+"""The size and shape of a model by its files, in a folder or at the Hub: config.json and the headers of .safetensors."""
 
 import math
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from topxgen.common import hub_files
+from topxgen.common import hub_files, schemas
 from topxgen.common.files import read_json
 from topxgen.doctor.arithmetic import Attention
 
@@ -33,30 +36,34 @@ class Config(TextConfig, total=False):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`tensors`: dtype and shape by name, if the weights are .safetensors; `file_bytes`: of all weights."""
+    """`file_bytes`: of all weights; `counts`: parameters by dtype, none if the weights are not .safetensors; `shapes`: of the
+    tensors by name, None if they are not known."""
 
     file_bytes: int
-    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    counts: Mapping[str, int]
+    shapes: dict[str, tuple[int, ...]] | None
     attention: Attention | None
 
     @property
     def parameters(self) -> int:
         """0: not known."""
-        return sum(math.prod(shape) for _, shape in self.tensors.values())
+        return sum(self.counts.values())
 
     def loaded_bytes(self, float_bytes: int | None = 2) -> int:
         """Of the weights in memory, where floating-point ones take `float_bytes` each [None: as they are saved]."""
-        if float_bytes is None or not self.tensors:
+        if float_bytes is None or not self.counts:
             return self.file_bytes
-        saved = sum(FLOATS.get(kind, 0) * math.prod(shape) for kind, shape in self.tensors.values())
-        floats = sum(math.prod(shape) for kind, shape in self.tensors.values() if kind in FLOATS)
+        saved = sum(FLOATS.get(kind, 0) * count for kind, count in self.counts.items())
+        floats = sum(count for kind, count in self.counts.items() if kind in FLOATS)
         return self.file_bytes - saved + floats * float_bytes
 
-    def adapter_parameters(self, rank: int, modules: list[str] | None = None) -> int:
-        """Of LoRA on `modules` [all linear layers]."""
+    def adapter_parameters(self, rank: int, modules: list[str] | None = None) -> int | None:
+        """Of LoRA on `modules` [all linear layers]; None: not known."""
+        if self.shapes is None:
+            return None
         shapes = [
             shape
-            for name, (_, shape) in self.tensors.items()
+            for name, shape in self.shapes.items()
             if len(shape) == 2 and name.endswith(".weight") and not any(part in name for part in EMBEDDINGS)
             if not modules or name.removesuffix(".weight").rpartition(".")[2] in modules
         ]
@@ -68,13 +75,64 @@ def read(folder: Path) -> Checkpoint | None:
     paths = [folder / name for name in hub_files.weights(path.name for path in folder.glob("*.*"))]
     if not paths:
         return None
-    tensors = {}
+    counts, shapes = Counter(), {}
     for path in paths:
         for name, row in (hub_files.tensors(path) if path.suffix == ".safetensors" else {}).items():
-            tensors[name] = row["dtype"], tuple(row["shape"])
-    return Checkpoint(
-        sum(path.stat().st_size for path in paths), tensors, attention(read_json(folder / "config.json", Config))
-    )
+            shapes[name] = tuple(row["shape"])
+            counts[row["dtype"]] += math.prod(row["shape"])
+    size = sum(path.stat().st_size for path in paths)
+    return Checkpoint(size, counts, shapes, attention(read_json(folder / "config.json", Config)))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A repository of models as the Hub lists it: its files with their bytes."""
+
+    files: dict[str, int]
+    checkpoint: Checkpoint | None
+
+
+def at_hub(name: str, shaped: bool, timeout: float) -> Listed:
+    """The model `name`, whose weights stay at the Hub; `shaped`: its tensors' shapes are wanted, which takes a request for each file.
+    Raises what the Hub's client raises."""
+    from huggingface_hub import HfApi
+
+    info = HfApi().model_info(name, files_metadata=True, timeout=timeout)
+    files = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    weights = hub_files.weights(file for file in files if "/" not in file)
+    if not weights:
+        return Listed(files, None)
+    counts, shapes = dict(info.safetensors.parameters) if info.safetensors else {}, None
+    config = _config_at_hub(name, timeout) if "config.json" in files else {}
+    if shaped and all(file.endswith(".safetensors") for file in weights):
+        shapes = _shapes_at_hub(name, weights)
+    return Listed(files, Checkpoint(sum(map(files.get, weights)), counts, shapes, attention(config)))
+
+
+def _config_at_hub(name: str, timeout: float) -> Config:
+    """{} if the repository is gated, or the file damaged: sizes are known without it."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    try:
+        answer = get_session().get(hf_hub_url(name, "config.json"), headers=build_hf_headers(), timeout=timeout)
+        hf_raise_for_status(answer)
+        config = schemas.decode(answer.content)
+        schemas.check(config, Config)
+        return config
+    except Exception:  # of the client, or no JSON
+        return {}
+
+
+def _shapes_at_hub(name: str, files: list[str]) -> dict[str, tuple[int, ...]] | None:
+    from huggingface_hub import HfApi
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda file: HfApi().parse_safetensors_file_metadata(name, file), files))
+    except Exception:  # gated, or of the client
+        return None
+    return {key: tuple(row.shape) for one in found for key, row in one.tensors.items()}
 
 
 def attention(config: Config) -> Attention | None:

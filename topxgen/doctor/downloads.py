@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 
-from topxgen.common import hub
+from topxgen.common import hub, needs
 from topxgen.common.errors import reason
 from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding
-from topxgen.doctor.situation import Situation
+from topxgen.doctor.situation import ANSWER_S, Situation
 from topxgen.experiments.assets import Asset
-
-ANSWER_S = 8.0  # for all questions to the Hub together
 
 
 def assets(situation: Situation) -> Iterator[Finding]:
@@ -18,26 +16,23 @@ def assets(situation: Situation) -> Iterator[Finding]:
     for one in situation.assets:
         if not one.problem:
             continue
-        to_come = one.is_on_hub and one.problem == hub.NOT_DOWNLOADED and situation.asks_hub
+        by_itself = one.is_on_hub or one.kind == needs.SENTENCEPIECE
+        to_come = by_itself and one.problem == hub.NOT_DOWNLOADED and situation.asks_hub
         text = f"{one.kind} for {', '.join(one.stages)}: {one.problem}"
         if to_come:
-            yield Finding(NOTE, one.name, f"{text}; the run downloads it", "scripts/prefetch.py RUN.yaml does so now")
+            size = situation.download_bytes(one)
+            about = "" if size is None else f", {size / 1e9:,.2f} GB"
+            yield Finding(
+                NOTE, one.name, f"{text}; the run downloads it{about}", "scripts/prefetch.py RUN.yaml does so now"
+            )
         else:
-            yield Finding(NOTE if _is_optional(one) else PROBLEM, one.name, text + _consequence(one), one.remedy)
+            level, without = (NOTE, f"; {one.fallback}") if one.fallback else (PROBLEM, "")
+            yield Finding(level, one.name, text + without, one.remedy)
     if whole:
         size = sum(one.size for one in whole) / 1e9
         yield Finding(
             OK, "downloads", f"{len(whole)} of {len(situation.assets)} models and data sets are there, {size:,.2f} GB"
         )
-
-
-def _is_optional(asset: Asset) -> bool:
-    """sacreBLEU's model of FLORES-200: BLEU falls back to 13a."""
-    return asset.name == "flores200"
-
-
-def _consequence(asset: Asset) -> str:
-    return "; BLEU falls back to 13a" if _is_optional(asset) else ""
 
 
 def access(situation: Situation) -> Iterator[Finding]:

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.lines import split_lines
-from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding
+from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, arithmetic
+from topxgen.inference.gpu_groups import listed_gpus
 
 FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "compute_cap", "driver_version")
 QUERY = ("nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
@@ -40,13 +42,30 @@ class GPU:
 @dataclass(frozen=True)
 class GPUs:
     """`visible`: of `all`, those that CUDA_VISIBLE_DEVICES leaves; `cuda`: the newest version that the driver runs; `problem`: why
-    nothing is known."""
+    nothing is known; `given`: they are those of --gpu, not of this machine."""
 
     all: tuple[GPU, ...] = ()
     visible: tuple[GPU, ...] = ()
     driver: str = ""
     cuda: tuple[int, int] | None = None
     problem: str = ""
+    given: bool = False
+
+
+def of_kind(kind: str, count: int = 1) -> GPUs:
+    """`count` GPUs that another machine has: a name of arithmetic.CARDS, or their memory. Raises UsageError for what is neither."""
+    name = next((name for name in arithmetic.CARDS if name.lower() == kind.replace(" ", "-").lower()), None)
+    if name is not None:
+        row = arithmetic.CARDS[name]
+        memory, capability = row.memory * MIB, row.capability
+    elif match := re.fullmatch(r"(\d+(?:\.\d+)?) ?G(i?)B?", kind, re.IGNORECASE):
+        name, memory, capability = kind, int(float(match[1]) * (1 << 30 if match[2] else 10**9)), None
+    else:
+        raise unknown_choice("--gpu", kind, arithmetic.CARDS, ", or the memory of one, such as 24GB")
+    if not memory:
+        raise UsageError(f"--gpu {kind}: pass more than 0 GB")
+    found = tuple(GPU(str(i), "", name, memory, None, capability) for i in range(count))
+    return GPUs(found, found, given=True)
 
 
 def find() -> GPUs:
@@ -89,7 +108,7 @@ def parse(listed: str, users: str = "", header: str = "", environment: Mapping[s
             )
         )
     cuda = re.search(r"CUDA (?:UMD )?Version:\s*(\d+)\.(\d+)", header)
-    visible = _visible(found, (environment or {}).get("CUDA_VISIBLE_DEVICES"))
+    visible = _visible(found, listed_gpus(environment or {}))
     return GPUs(
         tuple(found), tuple(visible), rows[0][-1] if rows else "", (int(cuda[1]), int(cuda[2])) if cuda else None
     )
@@ -107,12 +126,15 @@ def _bytes(mib: str) -> int | None:
     return int(mib) * MIB if mib.isdecimal() else None
 
 
-def _visible(found: list[GPU], listed: str | None) -> list[GPU]:
-    """As CUDA reads the variable: numbers or beginnings of UUIDs, up to the first that names none."""
+def _visible(found: list[GPU], listed: tuple[str, ...] | None) -> list[GPU]:
+    """As CUDA reads the names in the variable: numbers or beginnings of UUIDs, up to the first that names none."""
     if listed is None:
         return found
     chosen: list[GPU] = []
-    for name in filter(None, (part.strip() for part in listed.split(","))):
+    for name in listed:
+        if name.startswith("MIG-"):  # a part of a GPU, of which nvidia-smi does not list the memory
+            chosen.append(GPU(name, name, "MIG instance", None, None, None))
+            continue
         gpu = next(
             (one for one in found if one.index == name or (one.uuid.startswith(name) and name.startswith("GPU-"))), None
         )
@@ -124,6 +146,11 @@ def _visible(found: list[GPU], listed: str | None) -> list[GPU]:
 
 def check(situation) -> Iterator[Finding]:
     found: GPUs = situation.gpus
+    if found.given:
+        first = found.all[0]
+        what = f"{len(found.all)} x {first.name}, {first.memory / 1e9:.1f} GB"
+        yield Finding(OK, "GPU", f"{what} (--gpu); those of this machine are not looked at")
+        return
     if found.problem:
         yield Finding(
             NOTE,
@@ -134,7 +161,9 @@ def check(situation) -> Iterator[Finding]:
         return
     if not found.all:
         amd = f"; {AMD} is there, but AMD's GPUs are not looked at" if AMD.exists() else ""
-        yield Finding(NOTE, "GPU", f"none of NVIDIA's{amd}: models run on the CPU, which suits small ones")
+        remedy = "on a login node: --gpu NAME (such as H100) checks the run against the GPUs of the compute nodes"
+        text = f"none of NVIDIA's{amd}: models run on the CPU, which suits small ones"
+        yield Finding(NOTE, "GPU", text, remedy if situation.commands else "")
         return
     if not found.visible:
         yield Finding(

@@ -1,23 +1,30 @@
-"""Hours of each stage on this machine's GPUs, where neither a stage nor earlier runs say them."""
+"""Hours of each stage on this machine, or on the GPUs of --gpu, where neither a stage nor earlier runs say them."""
 
+import os
 from typing import NamedTuple
 
+from topxgen.common.records import back_translator_of
 from topxgen.doctor import arithmetic
 from topxgen.doctor.memory import float_bytes
+from topxgen.doctor.rates import H100, RATES
 from topxgen.doctor.situation import Situation, launch
 from topxgen.experiments.chain import Command
 from topxgen.inference.costs import Estimate, Prices
 
+NLLB = "nllb-200-3.3B"  # the model of RATES["nllb_tokens"]
+Span = tuple[float, float]
+
 
 class Needed(NamedTuple):
-    """Of a stage, (fewest, most) of each; None: not known. `usd`: of tokens that an API is paid for."""
+    """Of a stage, (fewest, most) of each; None: not known. `by`: where the hours come from; `usd`: of tokens that an API is paid for."""
 
     stage: str
     work: str
-    prompt_tokens: tuple[float, float] | None
-    completion_tokens: tuple[float, float] | None
-    hours: tuple[float, float] | None
-    usd: tuple[float, float] | None
+    prompt_tokens: Span | None
+    completion_tokens: Span | None
+    hours: Span | None
+    by: str | None
+    usd: Span | None
 
 
 def needed(situation: Situation, prices: Prices | None) -> list[Needed]:
@@ -26,7 +33,11 @@ def needed(situation: Situation, prices: Prices | None) -> list[Needed]:
     for command, estimate in situation.estimates:
         about = estimate.stage.removeprefix(command.stage)
         stage = f"{command.name}: {about.removeprefix(': ')}" if about else command.name
-        hours = estimate.hours or _hours(command, estimate, situation)
+        if command.stage == "decontamination":
+            estimate = _decontaminated(command, estimate, situation)
+        hours, by = estimate.hours, "rates.json"
+        if hours is None:
+            hours, by = _hours(command, estimate, situation), "estimate"
         tokens = [pair if pair[1] else None for pair in (estimate.prompt_tokens, estimate.completion_tokens)]
         own = prices or Prices.of(getattr(command.args, "prices", None))
         usd = None
@@ -34,15 +45,32 @@ def needed(situation: Situation, prices: Prices | None) -> list[Needed]:
             pairs = zip(estimate.prompt_tokens, estimate.completion_tokens, strict=True)
             low, high = (own.cost(*pair) for pair in pairs)
             usd = low, high
-        found.append(Needed(stage, estimate.work, *tokens, hours, usd))
+        found.append(Needed(stage, estimate.work, *tokens, hours, by if hours else None, usd))
     return found
+
+
+def _decontaminated(command: Command, estimate: Estimate, situation: Situation) -> Estimate:
+    """With the pairs that the run's translations are going to be, if these are what it reads."""
+    source = command.args.input_dir.absolute()
+    made = [
+        one.items
+        for other, one in situation.estimates
+        if one.stage == "translate" and one.items and other.args.output_dir.absolute() in (source, *source.parents)
+    ]
+    if not made:
+        return estimate
+    few, many = map(sum, zip(*made, strict=True))
+    return estimate._replace(work=f"up to {many:,} pairs", items=(few, many))
 
 
 def tokens_are_paid(command: Command) -> bool:
     return getattr(command.args, "inference_api", None) not in (None, "vllm", "hf")
 
 
-def _hours(command: Command, estimate: Estimate, situation: Situation) -> tuple[float, float] | None:
+def _hours(command: Command, estimate: Estimate, situation: Situation) -> Span | None:
+    if estimate.stage in ("translate", "score", "decontamination"):
+        rate = _rate(command, estimate.stage, situation)
+        return None if rate is None or estimate.items is None else tuple(n / rate / 3600 for n in estimate.items)
     gpus, name = situation.gpus.visible, getattr(command.args, "model_name_or_path", None)
     name = name[0] if isinstance(name, list) else name
     checkpoint, card = situation.checkpoint(name), arithmetic.card(gpus[0].name) if gpus else None
@@ -50,7 +78,7 @@ def _hours(command: Command, estimate: Estimate, situation: Situation) -> tuple[
         return None
     if command.stage == "train":
         args, tokens, processes = command.args, estimate.prompt_tokens[1], launch(command).processes
-        if not tokens or not checkpoint.parameters:
+        if not tokens or not checkpoint.parameters or card.flops is None:
             return None
         hours = arithmetic.training_hours(
             checkpoint.parameters,
@@ -66,3 +94,24 @@ def _hours(command: Command, estimate: Estimate, situation: Situation) -> tuple[
     weights = checkpoint.loaded_bytes(float_bytes(command))
     low, high = (arithmetic.decoding_hours(weights, tokens, card, len(gpus)) for tokens in estimate.completion_tokens)
     return low, high
+
+
+def _rate(command: Command, stage: str, situation: Situation) -> float | None:
+    """Items a second, by RATES; those of GPUs are shares of the peak, so that they follow the card's. None where RATES has none."""
+    args, value = command.args, {name: rate.value for name, rate in RATES.items()}
+    if stage == "decontamination":
+        here = None if situation.gpus.given else len(os.sched_getaffinity(0))  # cores of another machine are not known
+        cores = args.num_workers or here
+        known = cores is not None and args.near_duplicate_threshold is None
+        return value["decontaminated_pairs"] * cores if known else None
+    gpus = situation.gpus.visible
+    card = arithmetic.card(gpus[0].name) if gpus else None
+    if card is None or card.flops is None:
+        return None
+    share = card.flops / H100
+    if stage == "score":
+        return value["scored_pairs"] * share * len(gpus) if args.scorer == "blaser" else None
+    if back_translator_of(vars(args)) != "nllb" or not str(args.nllb_name_or_path).endswith(NLLB):
+        return None
+    used = len(gpus) if args.nllb_engine == "ctranslate2" else 1
+    return value["nllb_tokens"] / value["tokens_per_sentence"] * share * used

@@ -16,7 +16,7 @@ DEFAULT_LENGTH = 8192  # of --max_model_len, unless the model reads less
 CPU_KV_CACHE = "VLLM_CPU_KVCACHE_SPACE"
 TIGHT = 0.85  # of a GPU's memory: activations come on top of what is counted
 LLM_STAGES = ("datagen", "main")
-NOT_HERE = "the weights are not here"
+NOT_HERE = "the weights are not here, and the Hub was not asked or did not say their size"
 
 
 def check(situation: Situation) -> Iterator[Finding]:
@@ -28,7 +28,8 @@ def check(situation: Situation) -> Iterator[Finding]:
                 users.setdefault(finding, []).append(command.name)
     lacking = [finding.subject for finding in users if finding.text == NOT_HERE]
     if lacking:
-        yield Finding(NOTE, "memory", f"{UNKNOWN}{', '.join(dict.fromkeys(lacking))}: the weights are not here")
+        text = f"{UNKNOWN}whether {', '.join(dict.fromkeys(lacking))} fits: {NOT_HERE}"
+        yield Finding(NOTE, "memory", text, "run this where there is internet, without HF_HUB_OFFLINE")
     for finding, names in users.items():
         if finding.text != NOT_HERE:
             yield replace(finding, text=f"{', '.join(names)}: {finding.text}")
@@ -205,9 +206,10 @@ def training_need(command: Command, checkpoint: Checkpoint) -> tuple[float, str]
     adapter = checkpoint.adapter_parameters(args.lora_r, args.target_modules)
     share = 4 if args.load_in_4bit else 2 if args.load_in_8bit else 1  # of 16 bits
     frozen = checkpoint.loaded_bytes(2) / share
+    size = f"{UNKNOWN}its parameters" if adapter is None else f"{adapter / 1e6:.1f} M parameters"
     return (
-        arithmetic.training_bytes(frozen, adapter, how.processes, how.zero),
-        f"LoRA of rank {args.lora_r} ({adapter / 1e6:.1f} M parameters) on weights of {_gb(frozen)}, {where}",
+        arithmetic.training_bytes(frozen, adapter or 0, how.processes, how.zero),
+        f"LoRA of rank {args.lora_r} ({size}) on weights of {_gb(frozen)}, {where}",
     )
 
 
@@ -244,13 +246,14 @@ def _others(situation: Situation) -> Iterator[Finding]:
     memory = max((gpu.memory for gpu in situation.gpus.visible if gpu.memory), default=None)
     for asset in situation.assets:
         kinds = {need.kind for need in asset.needs}
-        if asset.name in named or not kinds & {needs.MODEL, needs.COMET} or not asset.size:
+        size = asset.size or situation.download_bytes(asset)
+        if asset.name in named or not kinds & {needs.MODEL, needs.COMET} or not size:
             continue
         free, where = (situation.free_ram, "RAM free") if memory is None else (memory, "GPU memory")
-        what = f"for {', '.join(asset.stages)}: {_gb(asset.size)} of files, {_gb(free)} of {where}"
-        if asset.size > 4 * free:  # as int8, at the least
+        what = f"for {', '.join(asset.stages)}: {_gb(size)} of files, {_gb(free)} of {where}"
+        if size > 4 * free:  # as int8, at the least
             yield Finding(PROBLEM, asset.name, f"{what}: it does not fit", "use a smaller model or a larger machine")
-        elif asset.size > free:
+        elif size > free:
             yield Finding(NOTE, asset.name, f"{what}: {UNKNOWN}whether it fits in the precision that it is loaded in")
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import TypedDict
 
 import psutil
 
-from topxgen.common import hub, schemas
+from topxgen.common import hub, hub_files, schemas
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.lines import split_lines
@@ -25,18 +26,20 @@ from topxgen.inference.costs import Estimate
 
 OFFLINE = ("", "0", "false", "no", "off")  # values of HF_HUB_OFFLINE that are no
 CGROUP = Path("/sys/fs/cgroup")
+ANSWER_S = 8.0  # for all questions of a kind to the Hub together
 
 
 @dataclass
 class Situation:
-    """`commands`: of the run, none for the machine alone."""
+    """`commands`: of the run, none for the machine alone; `given`: GPUs of another machine."""
 
     commands: Sequence[Command] = ()
+    given: gpus.GPUs | None = None
     checkpoints_read: dict[Path, checkpoints.Checkpoint | None] = field(default_factory=dict)
 
     @cached_property
     def gpus(self) -> gpus.GPUs:
-        return gpus.find()
+        return self.given or gpus.find()
 
     @cached_property
     def assets(self) -> list[Asset]:
@@ -91,13 +94,33 @@ class Situation:
             return free
 
     def checkpoint(self, name: str | None) -> checkpoints.Checkpoint | None:
-        """The model that a flag names; None if it is not there, or a stage makes it."""
+        """The model that a flag names; None if it is neither here nor listed by the Hub, or a stage makes it."""
         folder = next((one.folder for one in self.assets if one.name == name and one.folder is not None), None)
         if folder is None or not folder.is_dir():
-            return None
+            return self.at_hub[name].checkpoint if name in self.at_hub else None
         if folder not in self.checkpoints_read:
             self.checkpoints_read[folder] = checkpoints.read(folder)
         return self.checkpoints_read[folder]
+
+    @cached_property
+    def at_hub(self) -> dict[str, checkpoints.Listed]:
+        """Models to be downloaded, as the Hub lists them; those of which it says nothing within ANSWER_S are not among them."""
+        wanted = [one for one in self.assets if one.problem == hub.NOT_DOWNLOADED and one.repo_type == "model"]
+        wanted = [one.name for one in wanted if one.is_on_hub] if self.asks_hub else []
+        shaped = {command.args.model_name_or_path for command in self.stage("train") if command.args.use_peft}
+        pool = ThreadPoolExecutor(8)
+        asked = {name: pool.submit(checkpoints.at_hub, name, name in shaped, ANSWER_S) for name in wanted}
+        wait(asked.values(), timeout=ANSWER_S)
+        pool.shutdown(wait=False, cancel_futures=True)
+        return {name: job.result() for name, job in asked.items() if job.done() and not job.exception()}
+
+    def download_bytes(self, asset: Asset) -> int | None:
+        """Of what is to be downloaded of a model; None: not known."""
+        listed = self.at_hub.get(asset.name)
+        if listed is None:
+            return None
+        wanted = {name for need in asset.needs for name in hub_files.wanted(need, listed.files)}
+        return sum(listed.files[name] for name in wanted)
 
     def stage(self, *names: str) -> Iterator[Command]:
         return (command for command in self.commands if command.stage in names)

@@ -202,7 +202,7 @@ def driver(situation: Situation) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             "driver",
-            f"{found.driver}; {UNKNOWN}whether it runs CUDA {_shown(cuda)}, for which torch {version} is built",
+            f"{'that of the GPUs of --gpu is not here' if found.given else found.driver}; {UNKNOWN}whether it runs CUDA {_shown(cuda)}, for which torch {version} is built",
         )
     elif cuda[0] > found.cuda[0]:
         yield Finding(

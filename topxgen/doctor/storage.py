@@ -41,18 +41,20 @@ def written(situation: Situation, tokens: float) -> dict[Path, float]:
     for command in situation.stage("train"):
         checkpoint = situation.checkpoint(command.args.model_name_or_path)
         if checkpoint is not None and checkpoint.parameters:
-            found[command.args.output_dir] = training_bytes(checkpoint, command.args)
+            size = training_bytes(checkpoint, command.args)
+            if size is not None:
+                found[command.args.output_dir] = size
     for command in situation.stage("datagen"):  # after training: the folder may be the same
         found[command.args.output_dir] = found.get(command.args.output_dir, 0) + tokens * BYTES_PER_TOKEN
     return found
 
 
-def training_bytes(checkpoint, args) -> float:
-    """--save_total_limit checkpoints, the best and the one that is being written, and the model at the end."""
+def training_bytes(checkpoint, args) -> float | None:
+    """--save_total_limit checkpoints, the best and the one that is being written, and the model at the end; None: not known."""
     kept = args.save_total_limit + 2
     if args.use_peft:
         trained = checkpoint.adapter_parameters(args.lora_r, args.target_modules)
-        return trained * (arithmetic.MASTER + kept * arithmetic.CHECKPOINT)
+        return trained and trained * (arithmetic.MASTER + kept * arithmetic.CHECKPOINT)
     return checkpoint.parameters * (arithmetic.WEIGHT * (kept + 1) + arithmetic.CHECKPOINT * kept)
 
 
@@ -78,8 +80,9 @@ def disk(situation: Situation) -> Iterator[Finding]:
         "vLLM's cache": Path(os.environ.get("VLLM_CACHE_ROOT") or "~/.cache/vllm"),
         "temporary": Path(tempfile.gettempdir()),
     }
+    downloads = sum(filter(None, map(situation.download_bytes, situation.assets)))
     for name, folder in places.items():
-        yield _space(name, folder, str(folder))
+        yield _space(name, folder, str(folder), downloads if name == "HF_HOME" else 0)
     if SHARED_MEMORY.is_dir():
         free = shutil.disk_usage(SHARED_MEMORY).free
         several = len(situation.gpus.visible) > 1

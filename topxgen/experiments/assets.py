@@ -53,6 +53,12 @@ class Asset:
         return self.needs[0].is_on_hub
 
     @property
+    def fallback(self) -> str:
+        """What happens without it; "" if it is there, damaged, or a stage cannot do without it."""
+        absent = self.problem == NOT_DOWNLOADED and all(need.fallback for need in self.needs)
+        return self.needs[0].fallback if absent else ""
+
+    @property
     def repo_type(self) -> str:
         return self.needs[0].repo_type
 

@@ -304,9 +304,13 @@ def damaged(folder: Path, whole: Callable[[Path, File], bool] = has_size) -> Ite
             if not whole(place / file, facts):
                 yield name, f"{file} is not there" if not (place / file).exists() else f"{file} is damaged"
                 break
-    for name, facts in record["files"].items():
-        if not whole(folder / name, facts):
-            yield Path(name).name, "it is damaged or not there"
+    if record["files"]:
+        from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
+
+        names = {sentencepiece_file(key, folder): key for key in SPM_MODELS}
+        for file, facts in record["files"].items():
+            if not whole(folder / file, facts):
+                yield names.get(folder / file, file), "it is damaged or not there"
 
 
 VARIABLES = {  # of ENVIRONMENT, after the folder

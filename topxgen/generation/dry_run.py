@@ -170,13 +170,17 @@ def _later_stages(config: GenerationConfig, paragraphs: int, tokenizer) -> Itera
         candidates = config.args.number_of_candidates
         tokens = (few * prompt, many * prompt), (few * candidates * answer[0], many * candidates * answer[1])
         what = f"{_span(few, many)} sentences" + (f", {candidates} candidates each" if candidates > 1 else "")
-        yield Estimate("translate", what, *tokens, _hours(config, "translate", todo))
+        yield Estimate(
+            "translate", what, *tokens, _hours(config, "translate", todo), (few * candidates, many * candidates)
+        )
         if candidates > 1:
             most = f"at most {many * candidates:,} candidates"
             yield Estimate("select", most, hours=_hours(config, "select", todo))
     if "score" in config.args.stages and config.scorer is not None:
         few, many = (max(round(paragraphs * n * share) - scored, 0) for n, share in zip(each, kept, strict=True))
-        yield Estimate("score", f"{_span(few, many)} pairs", hours=_hours(config, "score", paragraphs))
+        yield Estimate(
+            "score", f"{_span(few, many)} pairs", hours=_hours(config, "score", paragraphs), items=(few, many)
+        )
 
 
 def _translation_tokens(config: GenerationConfig, tokenizer) -> tuple[float, tuple[float, float]]:

@@ -106,9 +106,8 @@ def _items(response: str, markers: Sequence[re.Match]) -> Iterator[str]:
 
 
 def _is_small(letters: str) -> bool:
-    return (
-        letters.islower() and letters != letters.title()
-    )  # not uMandela; Georgian letters are lower-case and have no capitals
+    # Not uMandela; Georgian letters are lower-case and have no capitals.
+    return letters.islower() and letters != letters.title()
 
 
 def first_line(response: str, number: int, closed: bool = False) -> str:

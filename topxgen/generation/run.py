@@ -383,9 +383,8 @@ def score(config: GenerationConfig) -> None:
     settings = {name: value for name, value in config.score_settings().items() if value is not None}
     write_manifests(layout, "score", started, config.args.seed, settings, results, config.languages)
     for name in config.languages:
-        layout.score_cache(name).unlink(
-            missing_ok=True
-        )  # it has the count of truncated texts until the manifest has it
+        # It has the count of truncated texts until the manifest has it.
+        layout.score_cache(name).unlink(missing_ok=True)
     logger.info(f"score: {sum(count['scored'] for count in counts.values())} pairs have a score")
 
 

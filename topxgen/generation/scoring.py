@@ -19,14 +19,13 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from topxgen import distributed
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl, to_line, write_atomic
 from topxgen.common.provenance import digest, weights_id
 from topxgen.common.records import Layout, ScoreRecord, TranslationRecord, read_translations, with_ids
 from topxgen.common.registry import Choice, load_choice
-from topxgen.distributed import Call, Plan
+from topxgen.distributed import Call, InWorkers, Plan
 from topxgen.inference import ENGINE_LOG
 from topxgen.inference.response_cache import ResponseCache
 from topxgen.text.languages import Language
@@ -201,19 +200,24 @@ class SonarSpaceScorer(_PairScorer):
 def create(name: str, args: argparse.Namespace):
     """The scorer of that name, its models not loaded; None for none. With --distributed its work is done in workers."""
     scorer = load_choice("--scorer", name, SCORERS)(args)
-    return (
-        DistributedScorer(name, args, scorer)
-        if args.distributed and scorer is not None and scorer.has_models
-        else scorer
-    )
+    if not args.distributed or scorer is None or not scorer.has_models:
+        return scorer
+    plan = Plan(args.distributed, "scores", args.num_workers, log=args.output_dir.absolute() / ENGINE_LOG)
+    return InWorkers(scorer, lambda: partial(_loaded, name, _of_worker(args), scorer.id), plan)
+
+
+def _of_worker(args: argparse.Namespace) -> argparse.Namespace:
+    args = copy.copy(args)
+    args.api_key = args.distributed = None
+    return args
 
 
 def score_lists(
     scorer, lists: Iterable[list[dict] | None], source: Language, target: Language
 ) -> Iterator[tuple[list[list[float | None]], int] | None]:
     """For each of `lists` of records (None for None), in order, the scores and how many texts were truncated."""
-    if hasattr(scorer, "score_lists"):
-        return scorer.score_lists(lists, source, target)
+    if isinstance(scorer, InWorkers):
+        return scorer.map(None if records is None else Call("of", (records, source, target)) for records in lists)
     return (None if records is None else _Scores(scorer).of(records, source, target) for records in lists)
 
 
@@ -226,33 +230,6 @@ class _Scores:
     def of(self, records: list[dict], source: Language, target: Language) -> tuple[list[list[float | None]], int]:
         before = self._scorer.truncated
         return self._scorer.score(records, source, target), self._scorer.truncated - before
-
-
-class DistributedScorer:
-    """`local`, whose models are never loaded, with the work done in workers that have another one each."""
-
-    def __init__(self, name: str, args: argparse.Namespace, local):
-        self._name, self._args, self._local, self._pool = name, args, local, None
-
-    def __getattr__(self, name: str):
-        return getattr(self._local, name)
-
-    def load(self) -> None:
-        args = copy.copy(self._args)
-        args.api_key, args.distributed = None, None
-        log = args.output_dir.absolute() / ENGINE_LOG
-        plan = Plan(self._args.distributed, "scores", args.num_workers, log=log)
-        self._pool = distributed.start(partial(_loaded, self._name, args, self._local.id), plan)
-
-    def score_lists(
-        self, lists: Iterable[list[dict] | None], source: Language, target: Language
-    ) -> Iterator[tuple[list[list[float | None]], int] | None]:
-        return self._pool.map(None if records is None else Call("of", (records, source, target)) for records in lists)
-
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
 
 
 def _loaded(name: str, args: argparse.Namespace, scorer_id: str) -> _Scores:

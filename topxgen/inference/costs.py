@@ -11,11 +11,8 @@ from topxgen.common.errors import APIUnavailable, UsageError
 from topxgen.inference import Answer, Request, SamplingSettings
 
 CHARS_PER_TOKEN = 3  # where the tokenizer is not known
-COUNTED = (
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-)  # of a response; the cached ones are part of the prompt's
+# Of a response; the cached ones are part of the prompt's.
+COUNTED = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
 
 class Prices(NamedTuple):
@@ -173,6 +170,7 @@ class Estimate(NamedTuple):
     prompt_tokens: tuple[float, float] = (0, 0)
     completion_tokens: tuple[float, float] = (0, 0)
     hours: tuple[float, float] | None = None
+    items: tuple[float, float] | None = None  # what `work` counts: sentences to translate, pairs to score
 
 
 def estimate_table(estimates: Sequence[Estimate], prices: Prices | None, budget: float | None = None) -> str:

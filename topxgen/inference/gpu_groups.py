@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -121,16 +122,21 @@ def by_memory(
     return Split(gpus // (tensor * pipeline), tensor, why)
 
 
+def listed_gpus(environment: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The names in CUDA_VISIBLE_DEVICES: numbers, beginnings of UUIDs, MIG instances; None if it is not set."""
+    listed = environment.get("CUDA_VISIBLE_DEVICES")
+    return None if listed is None else tuple(filter(None, map(str.strip, listed.split(","))))
+
+
 def visible_gpus() -> tuple[str, ...]:
     """The GPUs that torch sees, as CUDA_VISIBLE_DEVICES names them: numbers or UUIDs."""
     import torch
 
-    count, listed = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    count, names = torch.cuda.device_count(), listed_gpus(os.environ)
     if not count:
         return ()
-    if listed is None:
+    if names is None:
         return tuple(map(str, range(count)))
-    names = tuple(name.strip() for name in listed.split(","))
     # Of several MIG instances a process sees the first alone; each can have a process of its own.
     return names if all(name.startswith("MIG-") for name in names) else names[:count]
 

@@ -16,12 +16,8 @@ from topxgen.inference import NEUTRAL, Answer, Request, SamplingSettings
 
 SYNC_RECORDS, SYNC_S = 256, 1.0
 RESPONSE_KEYS = ("id", "texts", "prompt_tokens", "completion_tokens")
-MORE_KEYS = (
-    "error",
-    "cached_tokens",
-    "finish_reasons",
-    "log_probabilities",
-)  # of an Answer, written if they say something
+# Of an Answer, written if they say something.
+MORE_KEYS = ("error", "cached_tokens", "finish_reasons", "log_probabilities")
 
 
 class ResponseRecord(TypedDict, total=False):

@@ -19,9 +19,8 @@ _ANNOUNCEMENT = re.compile(rf"{_COURTESY}|{_COURTESY}?{_HERE_IS}\.", re.IGNORECA
 _PREFACE = re.compile(rf"[*_]*{_COURTESY}?{_HERE_IS}[:：][*_]*\s*(?=\S)", re.IGNORECASE)
 _BLOCK_MARK = re.compile(r"(?:>|#{1,6})\s+(?=\S)")
 _JSON_OBJECT = re.compile(r'\{\s*"[^"\n]*"\s*:')
-_NOT_TRANSLATIONS = frozenset(
-    ["error", "message", "refusal", "reason", "reasoning", "thought", "thoughts", "analysis"]
-)  # keys
+# Keys of an answer in JSON.
+_NOT_TRANSLATIONS = frozenset(["error", "message", "refusal", "reason", "reasoning", "thought", "thoughts", "analysis"])
 _BOX, _BOXED_TEXT = re.compile(r"\\boxed\s*\{"), re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{(.*)\}\Z", re.DOTALL)
 _FIRST_ITEM, _SECOND_ITEM = re.compile(r"\(?1[.)]\s+(?=\S)"), re.compile(r"[*_\s]*\(?2[.)]\s")
 _EMPHASIS = ("**", "__", "`", "*", "_")

@@ -139,7 +139,7 @@ class PrefixIndex:
         self._threshold = threshold
         self._order = np.zeros(1 << _BUCKET_BITS, np.uint32)  # of buckets in prefixes; 0 for one that no kept text has
         self._first = (1 << 32) - 1  # the order of the next new bucket; later ones come before earlier ones
-        self._postings = _Postings(1 << _BUCKET_BITS)  # the kept texts with a bucket in their prefix
+        self._postings = Postings(1 << _BUCKET_BITS)  # the kept texts with a bucket in their prefix
         self._lengths, self._rests = array("i"), array("i")  # of kept texts: tokens, those outside the prefix
 
     def _bound(self, count: int) -> float:
@@ -190,12 +190,15 @@ class PrefixIndex:
         return candidates[most > self._threshold / 2 * (lengths + m) - _SLACK]
 
 
-class _Postings:
+class Postings:
     """Lists of int32 by bucket, in one array. A list has room for 2, 4, 8 … values; when it is full, it moves to the end."""
 
     def __init__(self, buckets: int):
         self._starts, self._counts = np.zeros(buckets, np.int64), np.zeros(buckets, np.int32)
         self._pool, self._used = np.empty(1 << 12, np.int32), 0
+
+    def counts(self, buckets: np.ndarray) -> np.ndarray:
+        return self._counts[buckets]
 
     def of(self, buckets: np.ndarray) -> np.ndarray:
         """The lists of `buckets`, one after another."""

@@ -41,9 +41,8 @@ _GOES_ON = {
 _UNMARKED = frozenset(["Thai", "Laoo"])  # scripts without a mark for the end of a sentence
 _VOWELS = "aeiouyɔɛəɩʋ"
 _SYLLABIC_NASALS = frozenset(["aka", "bam", "dyu", "ewe", "fon", "ibo", "mos", "twi", "yor"])  # m and n are words, too
-_ABBREVIATIONS = frozenset(
-    ["al", "approx", "ca", "esp", "etc", "fig", "ing", "prof", "ref", "univ", "vol"]
-)  # in small letters before a capital
+# In small letters before a capital.
+_ABBREVIATIONS = frozenset(["al", "approx", "ca", "esp", "etc", "fig", "ing", "prof", "ref", "univ", "vol"])
 # Forms of address and the like that stand before names, for languages without rules of their own
 _TITLES = "Mr Mrs Ms Dr Prof St Rev Hon Gen Sen Rep Gov Capt Lt Col Sgt Ir"
 _OWN_TITLES = {

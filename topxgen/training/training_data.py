@@ -128,9 +128,8 @@ def _select(spec: DatasetSpec, data: LoadedPairs, direction: str, indices: list[
         return indices, {}
     folders = max(1, len(spec.data_dir))
     of_folder = [[i for i in indices if data.folders[i] == folder] for folder in range(folders)]
-    shares = [
-        size // folders + (folder < size % folders) for folder in range(folders)
-    ]  # the first ones take what is left over
+    # The first ones take what is left over.
+    shares = [size // folders + (folder < size % folders) for folder in range(folders)]
     if folders > 1 and any(len(own) < share for own, share in zip(of_folder, shares, strict=True)):
         counts = ", ".join(f"{len(own):,} in {path}" for own, path in zip(of_folder, spec.data_dir, strict=True))
         raise UsageError(

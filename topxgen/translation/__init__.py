@@ -14,13 +14,17 @@ and, unless it has only one translation of a sentence,
 It sorts and batches sentences itself.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from topxgen.common.errors import UsageError
 from topxgen.common.registry import Choice, load_choice
 from topxgen.common.settings import Settings
+from topxgen.distributed import Call, InWorkers, Plan
 from topxgen.inference import ModelSettings
 from topxgen.text.languages import Language
 
@@ -102,9 +106,37 @@ def create(name: str, settings: TranslatorSettings):
     translator = load_choice("--back_translator", name, TRANSLATORS)(settings)
     if settings.distributed is None or name == "llm":
         return translator
-    from topxgen.translation.distributed import DistributedTranslator
+    plan = Plan(settings.distributed, "translation", settings.num_workers, log=settings.engine_log)
+    return InWorkers(
+        translator, lambda: partial(_loaded, name, _of_worker(settings, translator), translator.settings), plan
+    )
 
-    return DistributedTranslator(name, translator, settings)
+
+def _of_worker(settings: TranslatorSettings, local) -> TranslatorSettings:
+    """In the precision that this node chose, without what only the process that was started needs."""
+    return replace(
+        settings,
+        nllb_compute_type=local.settings.get("nllb_compute_type", settings.nllb_compute_type),
+        distributed=None,
+        num_workers=None,
+        model=None,
+        engine_log=None,
+        response_cache=None,
+        earlier_responses=None,
+        meter=None,
+    )
+
+
+def _loaded(name: str, settings: TranslatorSettings, decided: dict):
+    """A worker's translator. Raises UsageError if it would translate in another way than the driver's settings say."""
+    translator = create(name, settings)
+    if translator.settings != decided:
+        raise UsageError(
+            f"a worker would translate with the settings {translator.settings}, not with those of the run, {decided}: all nodes must see the "
+            "same models"
+        )
+    translator.load()
+    return translator
 
 
 def translate_lists(
@@ -116,7 +148,17 @@ def translate_lists(
     on_done: Callable[[int], None] = no_progress,
 ) -> Iterator[list]:
     """What the translator's `method` returns for each of `lists` of sentences, in order, side by side in workers if it has some."""
-    if hasattr(translator, "translate_lists"):
-        return translator.translate_lists(method, lists, source, target, on_done)
-    translate = getattr(translator, method)
-    return (translate(sentences, source, target, on_done) for sentences in lists)
+    if not isinstance(translator, InWorkers):
+        translate = getattr(translator, method)
+        yield from (translate(sentences, source, target, on_done) for sentences in lists)
+        return
+    sizes: deque[int] = deque()
+
+    def calls() -> Iterator[Call]:
+        for sentences in lists:
+            sizes.append(len(sentences))
+            yield Call(method, (sentences, source, target))
+
+    for result in translator.map(calls()):
+        on_done(sizes.popleft())
+        yield result
