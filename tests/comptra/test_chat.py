@@ -143,6 +143,7 @@ def test_length_and_number_of_what_is_asked(flags, lengths, tmp_path, monkeypatc
     assert "_0_shot_" in next((tmp_path / "chat").glob("*/translate_0.jsonl")).parent.name
 
 
+@pytest.mark.medium
 def test_every_version_of_a_refined_translation_is_kept(tmp_path, monkeypatch):
     """Drafts of phrases and merges, and those between refining steps; a run that lost them makes them again from its responses."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)

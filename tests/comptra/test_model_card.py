@@ -78,6 +78,7 @@ def evaluate(place: Path, *more, check: int = 0):
     return run("comptra.evaluate", place / "translations", *words, check=check)
 
 
+@pytest.mark.medium
 def test_scores_in_cards_are_verified(place):
     """By the reports, which are checked by the translations, and those of held-out pairs by the log."""
     evaluate(place, "--model_card", place / "basque", place / "merged")

@@ -149,6 +149,7 @@ def test_print_has_all_sections_and_no_menu(shown, tmp_path):
     assert len(shown.all("#pairs .printed tbody tr")) == 25  # the first rows, not room for all
 
 
+@pytest.mark.medium
 def test_print_cuts_no_table(shown):
     """On A4 less its margins: nothing is wider than the paper or scrolls, and tables behind a click are there."""
     shown.size(718, 1000)
