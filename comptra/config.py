@@ -19,11 +19,12 @@ from comptra.models import Model
 from topxgen import distributed, inference, retrieval, translation
 from topxgen.common import hub, provenance, shards, translation_folders
 from topxgen.common.cli import check_filename
-from topxgen.common.errors import UsageError
+from topxgen.common.errors import Unreachable, UsageError
 from topxgen.common.files import check_output_directory
 from topxgen.inference.costs import Meter, Prices
 from topxgen.inference.tokenizer import load_tokenizer
 from topxgen.prompting.mt_templates import MTTemplate, get_template
+from topxgen.prompting.style import RAW
 from topxgen.text import language_id, languages
 from topxgen.translation import TranslatorSettings
 
@@ -102,13 +103,15 @@ class EvaluationConfig:
         self.direction = f"{self.src.name} to {self.tgt.name}"
         self.several = several
         self._known_shots: dict[tuple[str, int], Shots] = {}
+        self._is_unreachable = False
         self.uses_llm = checks.uses_llm(args)
         if first is None:
             checks.check_flags(args)
             check_output_directory(args.output_dir, f"--output_dir {args.output_dir}")
             self.merge_prompt = merge.load(args.merge_prompt)
             distributed.check(args.distributed)
-            hub.require(needs.of_translation(args, [self.src], [self.tgt]))
+            with self._if_reachable():
+                hub.require(needs.of_translation(args, [self.src], [self.tgt]))
             self.models = models.resolve_models(args, self.uses_llm)
             self._tokenizers: dict[str, object] = {}
         else:
@@ -126,7 +129,9 @@ class EvaluationConfig:
         if self.uses_llm and first is None:
             inference.check(args.inference_api, self.model_settings(self.models[0]), self.sampling)
             for model in self.models:
-                self.style[model.path] = models.prompt_style(model, args, self.model_settings(model), self.template)
+                self.style[model.path] = RAW if args.prompt_style == "auto" else args.prompt_style
+                with self._if_reachable():
+                    self.style[model.path] = models.prompt_style(model, args, self.model_settings(model), self.template)
         with self._named():
             if args.method_translate == "nllb":
                 self.nllb.check(self.src, self.tgt)
@@ -139,6 +144,18 @@ class EvaluationConfig:
         self.meter = Meter(Prices.of(args.prices), args.budget) if first is None else first.meter
         for model in self.models:
             self.meter.add_files(self.part(model), self.folder(model).glob(translation_folders.RESPONSES))
+
+    @contextmanager
+    def _if_reachable(self) -> Iterator[None]:
+        """A dry run goes on, with estimates, without what only the Hub has."""
+        try:
+            yield
+        except Unreachable as error:
+            if not self.args.dry_run:
+                raise
+            if not self._is_unreachable:  # the first one lists all that is missing
+                logger.info(f"not checked: {error} (prompts are shown as raw text unless --prompt_style says more)")
+            self._is_unreachable = True
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from comptra.config import directions
 from comptra.llm_calls import LLMClient
 from comptra.methods import Shots, Task
 from comptra.models import Model
+from topxgen.common import rates
 from topxgen.inference import SamplingSettings
 from topxgen.inference.costs import Estimate, estimated_tokens
 from topxgen.prompting.style import Prompt
@@ -103,11 +104,13 @@ def estimate(config: "EvaluationConfig", model: Model) -> list[Estimate]:
         _run(config, model, client, sentences)
         runs.append(client.counts)
     fewest, most = runs
+    known = rates.read(config.folder(model).parent)
     estimates = []
     for stage in most:
         low, high = ([round(scale * number) for number in run.get(stage, (0, 0, 0))] for run in (fewest, most))
         prompts = f"{low[0]:,}" if low[0] == high[0] else f"{low[0]:,} to {high[0]:,}"
-        estimates.append(Estimate(stage, f"{prompts} prompts", (low[1], high[1]), (low[2], high[2])))
+        hours = rates.hours(known.get(stage.split()[0]), low[0], high[0])
+        estimates.append(Estimate(stage, f"{prompts} prompts", (low[1], high[1]), (low[2], high[2]), hours))
     return estimates
 
 

@@ -5,6 +5,7 @@ the seed, so that a run that was killed at any stage finds the answers it had an
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,9 +20,16 @@ from topxgen.prompting.style import CHAT, Prompt
 class StageProgress:
     """The progress bar of the current stage. It opens once the model is loaded, so that its rate does not count loading."""
 
-    def __init__(self, shown: bool = True, counts: Callable[[], dict[str, str]] = dict):
-        """`counts`: what to show beside the bar."""
+    def __init__(
+        self,
+        shown: bool = True,
+        counts: Callable[[], dict[str, str]] = dict,
+        responses: Callable[[], int] = lambda: 0,
+    ):
+        """`counts`: what to show beside the bar. `responses`: how many the model has given, which saved ones are not."""
         self._shown, self._counts, self._stage, self._total, self._bar = shown, counts, "", 0, None
+        self._responses, self._began = responses, (0.0, 0)
+        self.rates: dict[str, float] = {}  # responses per second, by the kind of stage: divide, translate, merge
         self.scope = ""  # what the stages are of: the direction, if there are several
 
     def begin(self, stage: str) -> None:
@@ -35,6 +43,7 @@ class StageProgress:
     def open(self) -> None:
         if self._bar is None and self._shown:
             self._bar = Progress(f"{self.scope}{self._stage}", self._total, "answers")
+            self._began = time.monotonic(), self._responses()
 
     def on_done(self, n: int) -> None:
         self.open()
@@ -45,6 +54,9 @@ class StageProgress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+            began, responses = self._began
+            if (new := self._responses() - responses) and (elapsed := time.monotonic() - began) > 0:
+                self.rates[self._stage.split()[0]] = new / elapsed
 
 
 class LLMClient:

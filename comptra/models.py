@@ -95,7 +95,9 @@ def _model(path: str, args: argparse.Namespace) -> Model:
 
 def _adapter(path: str, base: str, args: argparse.Namespace) -> Model:
     config = adapters.read_adapter(inference.adapter_folder(path))
-    base = base or (config.get("base_model_name_or_path") or "").rstrip("/")
+    if not base:
+        adapters.check_revision(path, config)
+        base = (config.get("base_model_name_or_path") or "").rstrip("/")
     if not base:
         raise UsageError(f"{path} does not name its base model: pass --base_model_name_or_path")
     folder = adapters.check_adapter(path, base, args.lora_rank, args.trust_remote_code)

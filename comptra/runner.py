@@ -16,7 +16,7 @@ from comptra.models import Model
 from comptra.ordered_jsonl import TRUNCATED, UNDIVIDED, UNREADABLE, is_complete, is_torn, marked, read_lines
 from comptra.settings import division_settings, run_settings
 from topxgen import inference
-from topxgen.common import checksums, hub, lineage, provenance, shards, translation_folders
+from topxgen.common import checksums, hub, lineage, provenance, rates, shards, translation_folders
 from topxgen.common.console import show
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, remove, write_json
@@ -61,6 +61,10 @@ def show_prompts(configs: list[EvaluationConfig]) -> int:
             show(f"so far, {spent}")
     if several and everything:
         show(estimate_table(everything, configs[0].meter.prices, configs[0].meter.budget))
+    if any(one.hours is None for one in everything):
+        show(
+            "hours are known once a first run has shown its rates: try a few sentences (--max_samples) with the model in this directory"
+        )
     args, model = configs[0].args, configs[0].models[0]
     if not configs[0].uses_llm or args.steps or args.method_translate != "vanilla":
         show("--dry_run cannot show these prompts: they depend on earlier model outputs")
@@ -86,7 +90,7 @@ def translate_all(configs: list[EvaluationConfig], command: list[str]) -> int:
         by_base.setdefault(model.base, []).append(model)
     try:
         for group in by_base.values():
-            progress = StageProgress(counts=first.meter.shown)
+            progress = StageProgress(counts=first.meter.shown, responses=first.meter.responses)
             sampler = LazySampler(lambda base=group[0]: load_model(first, base), progress.open)
             try:
                 for model in group:
@@ -190,6 +194,7 @@ def translate_with(
         finally:
             progress.close()
             client.close()
+            rates.record(folder.parent, progress.rates)
         finish(folder, None if unchanged else summary)
     print_summary(config, folder, summary)
     if usage := config.meter.usage(part):

@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     for row in wanted:
         drawn.add(row)
     sample = drawn.in_order()
+    for problem in (*found.problems, *problems.lines()):
+        print(f"not read: {printable(problem)}", file=sys.stderr)
     if not sample:
         raise _nothing(args, found, chosen, reasons)
     in_terminal = sys.stdout.isatty()
@@ -82,8 +84,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         for row in sample:
             print(tabbed(row))
-    for problem in (*found.problems, *problems.lines()):
-        print(f"not read: {printable(problem)}", file=sys.stderr)
     return 0
 
 

@@ -109,3 +109,35 @@ def test_a_budget_ends_the_run_and_a_larger_one_resumes_it(served, tmp_path):
 def test_a_budget_needs_prices(served):
     result = served("--budget", 1, "--base_url", "http://localhost:1/v1", "--dry_run")
     assert result.returncode == 2 and "--budget needs --prices IN OUT" in result.stderr
+
+
+def test_hours_are_known_by_the_rates_of_an_earlier_run(served, tmp_path):
+    """Of answers of the model alone: saved ones, which come at once, have no rate."""
+    with ApiServer(respond=respond) as server:
+        flags = ("--base_url", server.url("openai"), *SPLIT)
+        first = served(*flags, "--dry_run")
+        assert "not known" in first.stdout and "hours are known once" in first.stdout
+        assert served(*flags).returncode == 0
+        path = tmp_path / "out" / "chat" / "rates.json"
+        rates = json.loads(path.read_text())
+        assert rates.keys() == {"translate", "merge"} and all(0 < rate < 4000 for rate in rates.values())
+        manifest = next(path.parent.glob("*/manifest_translate.json"))
+        for made in (manifest, manifest.parent / "translate_0.jsonl"):
+            made.unlink()
+        assert served(*flags).returncode == 0 and json.loads(path.read_text()) == rates, "all answers were saved"
+        path.write_text('{"translate": 0.001, "merge": 0.002}')
+        dry = served(*flags, "--seed", 1, "--dry_run").stdout
+    hours = dict(re.findall(r"^(\w+) \d .* (\S+)$", dry, re.M))
+    assert hours == {"translate": "2.22", "merge": "0.56"} and "not known" not in dry
+
+
+@pytest.mark.medium
+def test_a_dry_run_needs_no_tokenizer(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    run = partial(in_process, "main.py", *options("org/nothing", "--output_dir", tmp_path / "out", prompt_style=None))
+    dry = run("--dry_run")
+    assert dry.returncode == 0, dry.stderr
+    assert "4 prompts" in dry.stdout and dry.stderr.count("not checked: ") == 1 and "org/nothing" in dry.stderr
+    assert not (tmp_path / "out").exists()
+    assert run().returncode == 2

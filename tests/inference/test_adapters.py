@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.main_runs import options
-from tests.support.runs import in_process
+from tests.support.runs import in_process, snapshot
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings
-from topxgen.inference.adapters import check_adapter
+from topxgen.inference.adapters import check_adapter, check_revision
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
@@ -183,3 +183,27 @@ def test_an_adapter_ends_answers_with_its_own_eos(backend, num_beams, good, tiny
     sampler.use_adapter(str(good))
     assert answer(sampler) == endless
     sampler.close()
+
+
+def test_another_revision_of_the_base_is_refused(good, tiny_lm, tmp_path, monkeypatch):
+    """A base is loaded at main; a folder, or main at the commit that the adapter names, is right."""
+    folder, commit = tmp_path / "adapter", "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(good, folder)
+    edit_config(folder, base_model_name_or_path="org/base", revision="v1.1")
+    flags = options(tiny_lm, "--output_dir", tmp_path / "out", model_name_or_path=None, inference_api="hf")
+    result = in_process("main.py", *flags, "--model_name_or_path", folder)
+    assert result.returncode == 2 and not (tmp_path / "out").exists(), result.stderr
+    assert (
+        f"{folder} was trained on revision v1.1 of org/base, and main would be loaded: hf download org/base"
+        in result.stderr
+    )
+    settings = {"base_model_name_or_path": "org/base", "revision": commit}
+    with pytest.raises(UsageError, match=f"revision {commit} of org/base"):
+        check_revision("adapter", settings)
+    (snapshot(tmp_path / "cache", "org/base", monkeypatch) / "config.json").write_text("{}")
+    check_revision("adapter", settings)
+    check_revision("adapter", settings | {"revision": None})
+    check_revision("adapter", {"base_model_name_or_path": tiny_lm, "revision": "v1.1"})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(UsageError):
+        check_revision("adapter", settings)

@@ -32,7 +32,7 @@ def status(folder):
     return {(stage["stage"], stage["folder"]): stage for stage in json.loads(result.stdout)["stages"]}
 
 
-def test_status_sums_shards_until_they_are_merged(split):
+def test_status_sums_shards_until_they_are_merged(split, tmp_path):
     stages = status(split)
     own = stages["generate", "shards/*-of-0002"]
     assert (own["done"], own["of"], own["state"], own["process"]) == (40, 40, "finished", "2 shards: 2 finished")
@@ -42,6 +42,11 @@ def test_status_sums_shards_until_they_are_merged(split):
     assert not run.generations and not run.back_translations
     assert any("has 2 shards that are not merged, and not shown" in problem for problem in run.problems)
 
+    for script, *flags in (("sample.py",), ("publish.py", "--out", tmp_path / "published")):
+        refused = in_process(f"scripts/{script}", split, *flags)
+        assert refused.returncode == 2 and not (tmp_path / "published").exists()
+        assert "has 2 shards that are not merged, and not shown: python scripts/merge.py" in refused.stderr
+
     merged = in_process("scripts/merge.py", split)
     assert merged.returncode == 0, merged.stderr
     stages = status(split)
@@ -50,6 +55,13 @@ def test_status_sums_shards_until_they_are_merged(split):
     run = find(split)
     assert run.generations == (split,) and [one.folder for one in run.back_translations] == [split / "writer-1"]
     assert run.problems == ()
+    sample = in_process("scripts/sample.py", split, "-n", 1000)
+    counts = json.loads((split / "writer-1" / "manifest_translate_Basque.json").read_text())["counts"]
+    assert sample.returncode == 0 and "not read" not in sample.stderr
+    assert len(sample.stdout.splitlines()) == counts["pairs"] > 40
+    published = in_process("scripts/publish.py", split, "--out", tmp_path / "published", "--allow_undecontaminated")
+    assert published.returncode == 0 and "not merged" not in published.stderr, published.stderr
+    assert "pairs of 40 paragraphs" in published.stdout
     with OutputLock(split / "shards" / "0001-of-0002", "Basque", note={"stages": ["generate"], "paragraphs": 30}):
         stages = status(split)
         assert stages["generate", "shards/*-of-0002"]["done"] == 20  # at work again

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice, takewhile
 
 from topxgen import inference
+from topxgen.common import rates
 from topxgen.common.console import ONCE, show
 from topxgen.common.errors import Unreachable
 from topxgen.common.files import read_jsonl
 from topxgen.generation import funnel, native
 from topxgen.generation.plan import GenerationConfig
-from topxgen.generation.run import check_settings, preflight, rates
+from topxgen.generation.run import check_settings, preflight
 from topxgen.inference.costs import CHARS_PER_TOKEN, Estimate, estimate_table
 from topxgen.inference.tokenizer import encode, load_tokenizer
 
@@ -42,7 +43,7 @@ def dry_run(config: GenerationConfig) -> int:
     show(f"\nestimate, from few to many:\n{estimate_table(found, config.meter.prices, args.budget)}")
     if spent := config.meter.spent():
         show(f"spent so far: {spent:,.2f} USD for {config.meter.responses():,} responses of this directory")
-    if not rates(config):
+    if not rates.read(args.output_dir):
         show("hours are known once a first run has shown its rates: try a small one in this directory")
     with contextlib.suppress(Unreachable):
         check_settings(config)
@@ -91,8 +92,7 @@ def _lines(path) -> int:
 
 def _hours(config: GenerationConfig, stage: str, paragraphs: float) -> tuple[float, float] | None:
     """By the rate of the last run in the directory."""
-    rate = rates(config).get(stage)
-    return None if rate is None else (paragraphs / rate / 3600,) * 2
+    return rates.hours(rates.read(config.args.output_dir).get(stage), paragraphs, paragraphs)
 
 
 def _generation(config: GenerationConfig, kept: Counter, tokenizer, say: Callable[[str], None]) -> tuple[int, Estimate]:

@@ -6,15 +6,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, TypedDict
-
-import msgspec
 
 from topxgen import distributed, inference
-from topxgen.common import flag_rules, hub, provenance
+from topxgen.common import flag_rules, hub, provenance, rates
 from topxgen.common.console import ONCE, Progress, show
 from topxgen.common.errors import Unreachable, UsageError
-from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_json
+from topxgen.common.files import Appender, read_jsonl, repair_tail
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import target_language_of
 from topxgen.generation import deduplication, funnel, min_score, native, scoring, sharded
@@ -35,22 +32,6 @@ from topxgen.text import language_id, sentence_splitting
 from topxgen.text.languages import Language
 
 logger = logging.getLogger(__name__)
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-
-RATES = "rates.json"
-
-
-class Rates(TypedDict, total=False):
-    """Paragraphs per second in each stage's last run."""
-
-    generate: Positive
-    translate: Positive
-    select: Positive
-    score: Positive
-
-
-def rates(config: GenerationConfig) -> Rates:
-    return read_json(config.args.output_dir / RATES, Rates)
 
 
 def preflight(config: GenerationConfig, on_unreachable: Callable[[Unreachable], None] | None = None) -> None:
@@ -152,10 +133,8 @@ def _progress(config: GenerationConfig, stage: str, total: int, done: int = 0) -
             yield progress
         finally:
             config.meter.progress = None
-            path = config.args.output_dir / RATES
             if rate := progress.rate():
-                with wait_for_lock(path.parent):
-                    write_json(path, rates(config) | {stage: rate})
+                rates.record(config.args.output_dir, {stage: rate})
 
 
 def repair_files(config: GenerationConfig) -> None:

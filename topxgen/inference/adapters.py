@@ -7,7 +7,7 @@ from typing import NotRequired, TypedDict
 
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json
-from topxgen.common.hub import hub_call, listed
+from topxgen.common.hub import hub_call, listed, snapshot
 from topxgen.inference import ModelSettings, adapter_folder
 from topxgen.inference.tokenizer import load_tokenizer
 
@@ -43,6 +43,21 @@ def read_adapter(folder: str) -> dict:
     if settings.get("peft_type") != "LORA":
         raise UsageError(f"{folder} is a {settings.get('peft_type')} adapter; only LoRA and DoRA can be used here")
     return settings
+
+
+def check_revision(name: str, settings: dict) -> None:
+    """Raise UsageError if the adapter `name` is of another revision of its base than the one that is loaded, which is main."""
+    base, revision = settings.get("base_model_name_or_path") or "", settings.get("revision")
+    if revision in (None, "", "main") or Path(base).exists():
+        return
+    from huggingface_hub import constants
+
+    cached = snapshot("model", base) if constants.HF_HUB_OFFLINE else None  # with the Hub, main may be newer
+    if cached is None or cached.name != revision:
+        raise UsageError(
+            f"{name} was trained on revision {revision} of {base}, and main would be loaded: hf download {base} --revision {revision} "
+            "--local-dir FOLDER, and pass --base_model_name_or_path FOLDER"
+        )
 
 
 @cache
