@@ -177,14 +177,8 @@ class Gemba:
         weights = weights_id(judge.model.model_name_or_path)  # of a folder, whose model may be trained again
         name = judge.model.model_name_or_path
         options = inference.engine_options(judge.model)
-        self._model = [
-            judge.inference_api,
-            judge.model.base_url,
-            name,
-            judge.model.dtype,
-            weights,
-            *filter(None, [options]),
-        ]
+        self._model = [judge.inference_api, judge.model.base_url, name, judge.model.dtype, weights]
+        self._model += filter(None, [options])
         decided = [self._model, self._style, judge.max_new_tokens, self._prompts]
         self.fingerprint = digest(json.dumps(decided))
         self.signature = (

@@ -5,7 +5,7 @@ scores of their own in the cache, and copies of one model share theirs. All GPUs
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -87,20 +87,27 @@ class BlaserQE(_NeuralMetric):
         return self._model.score([s.source for s in segments], [s.translation for s in segments], src, tgt)
 
 
-class MetricX(_NeuralMetric):
+class _MT5Metric(_NeuralMetric):
+    """A metric of one model on mT5: `read` reads its checkpoint, `make` loads it."""
+
+    def __init__(self, title: str, name: str, read: Callable, make: Callable, settings: MetricSettings):
+        mt5.refuse_adapter(name)
+        require(mt5.needs(name))
+        folder = local_folder(name)
+        checkpoint = read(str(folder))
+        dtype = settings.metric_dtype or default_dtype()
+        self._load = partial(make, checkpoint, dtype=dtype, batch_tokens=settings.metric_batch_tokens)
+        super().__init__(title, [name], [_digest(folder, checkpoint.tokenizer)], dtype, [folder])
+
+
+class MetricX(_MT5Metric):
     """MetricX-23 or -24 (Juraska et al. 2023, 2024), with or without references: errors, 0 to 25."""
 
     def __init__(self, settings: MetricSettings, *, version: int, with_reference: bool):
         name = metricx_model(settings.metricx_name_or_path, version, with_reference)
-        mt5.refuse_adapter(name)
-        require(mt5.needs(name))
-        folder = local_folder(name)
-        checkpoint = metricx.read_checkpoint(str(folder))
-        dtype = settings.metric_dtype or default_dtype()
         self._with_reference, self.max_tokens = with_reference, metricx.MAX_TOKENS[version]
-        self._load = partial(metricx.MetricX, checkpoint, dtype=dtype, batch_tokens=settings.metric_batch_tokens)
         title = f"MetricX-{version}" + ("" if with_reference else "-QE")
-        super().__init__(title, [name], [_digest(folder, checkpoint.tokenizer)], dtype, [folder])
+        super().__init__(title, name, metricx.read_checkpoint, metricx.MetricX, settings)
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
         references = [s.reference for s in segments] if self._with_reference else None
@@ -108,20 +115,14 @@ class MetricX(_NeuralMetric):
         return self._model.score([s.source for s in segments], [s.translation for s in segments], references)
 
 
-class MTRanker(_NeuralMetric):
+class MTRanker(_MT5Metric):
     """MT-Ranker (Moosa et al. 2024): the probability, 0 to 1, that a translation is better than the baseline's; no reference."""
 
     max_tokens = mt_ranker.MAX_TOKENS
 
     def __init__(self, settings: MetricSettings):
         name = settings.mt_ranker_name_or_path
-        mt5.refuse_adapter(name)
-        require(mt5.needs(name))
-        folder = local_folder(name)
-        checkpoint = mt_ranker.read_checkpoint(str(folder))
-        dtype = settings.metric_dtype or default_dtype()
-        self._load = partial(mt_ranker.MTRanker, checkpoint, dtype=dtype, batch_tokens=settings.metric_batch_tokens)
-        super().__init__("MT-Ranker", [name], [_digest(folder, checkpoint.tokenizer)], dtype, [folder])
+        super().__init__("MT-Ranker", name, mt_ranker.read_checkpoint, mt_ranker.MTRanker, settings)
 
     def score(self, segments: Sequence[Segment], src: Language, tgt: Language) -> list[float | None]:
         self._model = self._model or self._load()

@@ -58,20 +58,16 @@ bleu_flores200 = partial(_bleu_with, "flores200", "spBLEU 200")
 bleu_spbleu_1k = partial(_bleu_with, "spBLEU-1K", "spBLEU-1K")
 
 
-def chrf(test: Test, settings: MetricSettings) -> Scorer:
-    """Corpus chrF++ (Popović 2017) as sacreBLEU computes it: chrF of character 6-grams and word bigrams."""
+def _chrf_of(word_order: int, title: str, test: Test, settings: MetricSettings) -> Scorer:
+    """Corpus chrF as sacreBLEU computes it: of character 6-grams and word n-grams up to `word_order`."""
     from sacrebleu.metrics import CHRF
 
-    metric = CHRF(word_order=2, references=[test.need_references()])
-    return Scorer("chrF++", str(metric.get_signature()), _statistics_of(metric), chrf_scores)
+    metric = CHRF(word_order=word_order, references=[test.need_references()])
+    return Scorer(title, str(metric.get_signature()), _statistics_of(metric), chrf_scores)
 
 
-def chrf6(test: Test, settings: MetricSettings) -> Scorer:
-    """Corpus chrF (Popović 2015) as sacreBLEU computes it: of character 6-grams alone."""
-    from sacrebleu.metrics import CHRF
-
-    metric = CHRF(word_order=0, references=[test.need_references()])
-    return Scorer("chrF", str(metric.get_signature()), _statistics_of(metric), chrf_scores)
+chrf = partial(_chrf_of, 2, "chrF++")  # Popović 2017
+chrf6 = partial(_chrf_of, 0, "chrF")  # Popović 2015
 
 
 def ter(test: Test, settings: MetricSettings) -> Scorer | None:
@@ -108,7 +104,8 @@ def lang(test: Test, settings: MetricSettings) -> Scorer | None:
         right = [is_tgt and bool(text.strip()) for is_tgt, text in zip(identified, translations, strict=True)]
         return np.column_stack([np.array(right, float), np.ones(len(right))])
 
-    version = f"|version:{metadata.version('pycld2')}" if settings.lid_model == "cld2" else ""
+    package = {"cld2": "pycld2", "langid": "py3langid"}.get(settings.lid_model)
+    version = f"|version:{metadata.version(package)}" if package else ""
     return Scorer("lang %", f"lid:{settings.lid_model}{version}", statistics, mean_scores)
 
 

@@ -255,20 +255,8 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable 
         logger.info(f"{path} has no translations yet: skipped")
         return None
     truncated = frozenset(i for i, row in enumerate(rows) if row[3])
-    return System(
-        folder,
-        dataset or "",
-        src,
-        tgt,
-        sentences,
-        translations,
-        references,
-        missing,
-        unanswered,
-        settings,
-        facts,
-        truncated,
-    )
+    texts = sentences, translations, references
+    return System(folder, dataset or "", src, tgt, *texts, missing, unanswered, settings, facts, truncated)
 
 
 def _references_digest(facts: dict) -> str | None:

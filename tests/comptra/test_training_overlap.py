@@ -218,6 +218,7 @@ def test_the_test_set_itself(benchmarks, tmp_path):
     )
 
 
+@pytest.mark.medium
 def test_a_set_that_train_py_has_exported(benchmarks, data, tmp_path, tiny_lm):
     copy = benchmarks()
     folder = data("--benchmarks", "flores", "--benchmark_dir", copy)

@@ -390,6 +390,7 @@ def big(path: Path, copies: int) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+@pytest.mark.medium
 def test_a_killed_run_starts_again_and_the_number_of_workers_changes_nothing(tmp_path, benchmark_dir):
     path = tmp_path / "in" / "Basque_translate.jsonl"
     big(path, 12_000)
@@ -603,6 +604,7 @@ def test_chunks_in_flight_are_bounded(tmp_path, small_chunks):
     assert max(ahead) == 3 and read == 40
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("victim", "how", "code"),
     [
@@ -805,6 +807,7 @@ def test_the_report_holds_all_languages_however_they_were_run(two_languages, ben
     assert list(report()[0]["languages"]) == ["Hausa"]
 
 
+@pytest.mark.medium
 def test_two_languages_at_once_and_one_twice(tmp_path, two_languages, benchmark_dir):
     big(tmp_path / "big" / "of.jsonl", 15_000)
     for language in LINES:

@@ -84,6 +84,7 @@ def pool(noted):
     pool.close()
 
 
+@pytest.mark.medium
 def test_results_come_in_order_and_only_as_many_calls_are_taken_as_keep_the_workers_busy(pool):
     taken = count()
     calls = (Call("square", (next(taken), 0.0 if i else 0.5)) for i in range(200))  # the others overtake the first
@@ -95,6 +96,7 @@ def test_results_come_in_order_and_only_as_many_calls_are_taken_as_keep_the_work
     assert list(pool.map([])) == list(pool.map([None, None]))[2:] == []
 
 
+@pytest.mark.medium
 def test_a_killed_worker_costs_its_calls_alone(pool, noted):
     results, before = [], lines_in(noted / "calls")
     for number in pool.map(Call("square", (i, 0.1)) for i in range(30)):
@@ -107,11 +109,13 @@ def test_a_killed_worker_costs_its_calls_alone(pool, noted):
     assert len(workers()) == 2, "another one was started"
 
 
+@pytest.mark.medium
 def test_an_error_of_a_worker_is_the_drivers(pool):
     with pytest.raises(UsageError, match=r"^one clear line$"):
         list(pool.map([Call("square", (2,)), Call("fails", ("one clear line",))]))
 
 
+@pytest.mark.medium
 def test_a_local_cluster_listens_on_the_loopback_address_alone_and_needs_a_token(pool):
     me = psutil.Process()
     assert list(pool.map([Call("square", (3,))])) == [9]
@@ -186,6 +190,7 @@ def decontaminate(pairs, folder, *more):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.jsonl")}
 
 
+@pytest.mark.medium
 def test_decontamination_in_two_workers_one_of_which_is_killed(pairs, pool, tmp_path, monkeypatch):
     pool.close()  # its workers have all cores
     monkeypatch.setattr(parallel_jsonl, "CHUNK_BYTES", 4000)

@@ -312,6 +312,7 @@ def same_files(folder, whole) -> bool:
     )
 
 
+@pytest.mark.medium
 def test_killed_and_stopped_at_random_moments(whole, tmp_path):
     """kill -9 and SIGTERM, each a few times: the files are byte for byte those of the run that nothing disturbed, and no
     prompt is another."""
