@@ -67,7 +67,6 @@ def test_without_pycld2_the_error_names_what_runs_on_aarch64(monkeypatch):
 
 
 def test_langid_needs_no_download():
-    pytest.importorskip("py3langid")
     identifier = language_id.load("langid")
     basque, sundanese = map(languages.find, ("Basque", "Sundanese"))
     texts = [
