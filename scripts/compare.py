@@ -107,6 +107,13 @@ def build_parser() -> Parser:
         help="other values for this run: of a name at the top of the file, or of section.flag in all variants",
     )
     parser.add_argument(
+        "--jobs",
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="run these commands alone, as --dry_run names them; no table",
+    )
+    parser.add_argument(
         "--encoder", **choice(ENCODERS, None, "encoder for the Vendi score of the data", "no Vendi score")
     )
     parser.add_argument(
@@ -133,14 +140,20 @@ def run(args: argparse.Namespace) -> int:
             check_pairs(experiment, names)
         return 0
     total = len(data) + len(runs)
-    incomplete = 0
+    incomplete, chosen = 0, {*args.jobs}
+    if unknown := sorted(chosen - {job.id for job in (*data, *runs)}):
+        raise unknown_choice("--jobs", unknown[0], [job.id for job in (*data, *runs)])
     for number, job in enumerate([*data, *runs], start=1):
-        if number == len(data) + 1:
+        if chosen and job.id not in chosen:
+            continue
+        if job.command.stage == "train" if chosen else number == len(data) + 1:
             check_pairs(experiment, names)
         code = run_job(job, f"=== {number}/{total}  {job.id}", args.allow_incomplete)
         if code and not (code == EXIT_INCOMPLETE and args.allow_incomplete):
             return code
         incomplete = incomplete or code
+    if chosen:
+        return incomplete
     report = describe(experiment, encoder, args.allow_incomplete)
     incomplete = incomplete or (EXIT_INCOMPLETE if report["failed_metrics"] else 0)
     for suffix, make in ((".md", tables.markdown), (".csv", tables.csv_text)):

@@ -17,27 +17,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.common.cli import FLAG, Parser, int_range, run_main
 from topxgen.common.console import show
-from topxgen.common.errors import UsageError
+from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import SECTIONS, RunFile, read_changed
 from topxgen.experiments import rounds
-from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, commands, folder_of
+from topxgen.experiments.chain import EXIT_INCOMPLETE, RECORDS, Chain, add_flags, commands, folder_of
 
 
 def build_parser() -> Parser:
     parser = Parser(__doc__, incomplete="a stage ended with this code, and the run stopped there", uses_apis=True)
-    parser.add_argument("file", type=Path, metavar="RUN.yaml", help="a file with a section for each stage")
-    parser.add_argument(
-        "--stages", nargs="+", default=[], metavar="STAGE",
-        help=f"which stages to run: {', '.join(SECTIONS)}; train-2 is the second entry of train [all that the file has]",
-    )  # fmt: skip
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
-        help="values instead of the file's: name=value of one at the top, section.flag=value; null is none",
-    )  # fmt: skip
+    add_flags(parser, "run")
     parser.add_argument(
         "--patience", type=int_range(0), metavar="N",
         help="rounds: how many in a row may fail to raise the held-out score before the run stops [the file's, else 0]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--until", metavar="ROUND-STAGE",
+        help="rounds: stop after this command, such as round-1-train or round-0-held-out-evaluate [the last one]",
     )  # fmt: skip
     parser.add_argument("--allow_incomplete", **FLAG, help="go on after a stage that finished with exit code 3")
     parser.add_argument("--dry_run", **FLAG, help="show each command, and whether and why it would run; run nothing")
@@ -50,8 +46,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.file} has variants: python scripts/compare.py {args.file} runs them")
     if rounds.KEY in tree:
         return run_rounds(args, tree)
-    if args.patience is not None:
-        raise UsageError(f"--patience has no effect: {args.file} has no {rounds.KEY}")
+    for flag in ("patience", "until"):
+        if getattr(args, flag) is not None:
+            raise UsageError(f"--{flag} has no effect: {args.file} has no {rounds.KEY}")
     file = RunFile(tree, args.file)
     if not file.sections:
         raise UsageError(f"{args.file} has no section of a stage; write at least one of {', '.join(SECTIONS)}")
@@ -77,11 +74,14 @@ def run_rounds(args: argparse.Namespace, tree: dict) -> int:
     if args.stages:
         raise UsageError(f"--stages has no effect on a run with {rounds.KEY}: a round needs all of its stages")
     settings, todo = rounds.plan(tree, args.file, args.patience)
+    known = [name for number, one in enumerate(todo) for name in rounds.names(number, one)]
+    if args.until is not None and args.until not in known:
+        raise unknown_choice("--until", args.until, known)
     if args.dry_run:
         rounds.show_plan(todo)
         return 0
     with OutputLock(todo[0].folder / RECORDS):
-        return rounds.run(settings, todo, args.allow_incomplete)
+        return rounds.run(settings, todo, args.allow_incomplete, args.until or "")
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Set up .venv for a machine without a GPU, and Apertium; with --comet, .venv-comet alone: COMET in an environment of its own;
-# with --browser, Chromium alone, in which tests open the page of a run.
+# with --browser, Chromium alone, in which tests open the page of a run; with --slurm, SLURM alone, for tests of its jobs.
 # What is installed already is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -48,6 +48,12 @@ install_packages() {
 if [ "${1:-}" = --browser ]; then
     { command -v chromium && command -v chromedriver; } >/dev/null ||
         install_packages "Chromium, in which tests open the page of a run" chromium chromium-driver fonts-noto-core
+    exit
+fi
+
+if [ "${1:-}" = --slurm ]; then
+    command -v sbatch >/dev/null ||
+        install_packages "SLURM, under which tests run jobs (as root)" slurmctld slurmd slurm-client munge
     exit
 fi
 

@@ -270,6 +270,6 @@ def add_language_id_flag(add) -> None:
     add(
         "--lid_model",
         default="cld2",
-        metavar="CLD2_PATH_OR_ID",
-        help="language identification: cld2 (embedded), or a fastText model by path or Hub id",
+        metavar="NAME_PATH_OR_ID",
+        help="language identification: cld2 or langid (with their models), or a fastText model by path or Hub id",
     )

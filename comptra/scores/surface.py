@@ -104,7 +104,8 @@ def lang(test: Test, settings: MetricSettings) -> Scorer | None:
         right = [is_tgt and bool(text.strip()) for is_tgt, text in zip(identified, translations, strict=True)]
         return np.column_stack([np.array(right, float), np.ones(len(right))])
 
-    version = f"|version:{metadata.version('pycld2')}" if settings.lid_model == "cld2" else ""
+    package = {"cld2": "pycld2", "langid": "py3langid"}.get(settings.lid_model)
+    version = f"|version:{metadata.version(package)}" if package else ""
     return Scorer("lang %", f"lid:{settings.lid_model}{version}", statistics, mean_scores)
 
 

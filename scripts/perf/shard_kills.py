@@ -1,12 +1,14 @@
 """Shards and merges killed at random moments: is anything lost or doubled, and are the files those of a run that nobody killed?
 
     python scripts/perf/shard_kills.py --kills 100 --seed 1
+    python scripts/perf/shard_kills.py --stage decontamination --kills 50
 
-datagen.py in shards, two at a time, generates Basque paragraphs and back-translates the merged ones, through a local server whose answers
+--stage datagen: datagen.py in shards, two at a time, generates Basque paragraphs and back-translates the merged ones, through a local server whose answers
 depend on the prompt alone; every process, those of scripts/merge.py between them too, is ended by SIGKILL after a random number of
 answers or at a random moment. What is left is compared with one merge of the same shards and with one process that translates the merged
 paragraphs (all data files, byte for byte), and with one process (up to the first prompt that no shard has answered; which responses are in flight
-when a shard has enough, and so what comes after it, is a matter of time). The output is JSON.
+when a shard has enough, and so what comes after it, is a matter of time). --stage decontamination, main: the shards of decontamination.py
+or main.py and their merges, against one process (all data files, byte for byte). The output is JSON.
 """
 
 import importlib
@@ -24,17 +26,29 @@ from collections import Counter
 from pathlib import Path
 
 from measuring import ROOT, command_line
+from ray_kills import write_pairs
 
+from tests.attack.shooting_range import Stub
 from tests.support import api_server
 from tests.support.runs import records
+from tests.support.tiny_models import udhr_pairs
 from tests.support.writer import Writer, answer, command
+from topxgen.common.translation_folders import RESPONSES
 
 SHARDS = 4
 
 
 CONTEXT = multiprocessing.get_context("forkserver")  # libraries are loaded once: a process costs its own work
 CONTEXT.set_forkserver_preload(
-    ["datagen", "scripts.merge", "topxgen.generation.merge", "topxgen.inference.openai", "openai"]
+    [
+        "datagen",
+        "decontamination",
+        "main",
+        "scripts.merge",
+        "topxgen.generation.merge",
+        "topxgen.inference.openai",
+        "openai",
+    ]
 )
 
 
@@ -103,6 +117,56 @@ def split_run(
     run("scripts/merge.py", folder)
 
 
+def stage_alone(stage: str, folder: Path, killer: Killer, size: int) -> dict:
+    """Shards of a script, each started until it ends by itself, and merges between; against one run of it."""
+    sentences = [pair for pair in udhr_pairs("Basque") if not set("\t\r\n") & set("".join(pair))]
+    with Stub() as stub:
+        if stage == "decontamination":
+            write_pairs(folder / "pairs", size, random.Random(3))
+            words = ["decontamination.py", "--input_dir", folder / "pairs", "--benchmarks", "udhr"]
+        else:
+            rows = (sentences * (size // len(sentences) + 1))[:size]
+            table = folder / "test.tsv"
+            table.write_text("".join(f"{src} {i}\t{tgt}\n" for i, (src, tgt) in enumerate(rows)), encoding="utf-8")
+            both = [f"{table}:Basque=2,English=1"] * 2
+            words = [
+                "main.py",
+                "--inference_api",
+                "openai",
+                "--base_url",
+                stub.url("openai"),
+                "--tgt",
+                "Basque",
+                "--k",
+                0,
+            ]
+            words += ["--model_name_or_path", "stub-1", "--dataset_name_or_path", "files", "--test_files", *both]
+            words += ["--max_concurrent_requests", 2]
+        one, killed = folder / "one", folder / "killed"
+        run(*words, "--output_dir", one)
+        left = list(range(SHARDS))
+        while left:
+            index = killer.rng.choice(left)
+            began, after = time.monotonic(), killer.rng.uniform(0.2, 2.0)
+            shard = [*words, "--output_dir", killed, "--num_shards", SHARDS, "--shard_index", index]
+            if killer.start(stage, shard, lambda began=began: time.monotonic() - began, after):
+                left.remove(index)
+        while not killer.start("merge", ["scripts/merge.py", killed], time.monotonic, killer.rng.uniform(0.1, 1.0)):
+            pass
+    found, expected = data_files(killed), data_files(one)
+    for files in (found, expected):  # responses are in the order in which they came
+        files.update(
+            {name: b"".join(sorted(t.splitlines(True))) for name, t in files.items() if name.endswith(RESPONSES)}
+        )
+    return {
+        "kills": dict(killer.killed),
+        "all_kills": killer.killed.total(),
+        "files": len(expected),
+        "lines": sum(text.count(b"\n") for text in expected.values()),
+        "equal_to_one_run": bool(expected) and found == expected,
+    }
+
+
 def data_files(folder: Path) -> dict[str, bytes]:
     names = {str(path.relative_to(folder)): path for path in folder.rglob("*.jsonl")}
     return {
@@ -136,12 +200,18 @@ def upto_gap(one: Path, merged: Path) -> bool:
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--paragraphs", type=int, default=240)
+    parser.add_argument("--stage", choices=("datagen", "decontamination", "main"), default="datagen")
+    parser.add_argument("--paragraphs", type=int, default=240, help="or pairs, or sentences to translate")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     api_server.answer = answer
     os.environ["OPENAI_API_KEY"] = api_server.KEY
     killer = Killer(random.Random(args.seed), args.kills)
+    if args.stage != "datagen":
+        with tempfile.TemporaryDirectory() as name:
+            found = stage_alone(args.stage, Path(name), killer, args.paragraphs)
+        print(json.dumps(found, indent=1))
+        sys.exit(not found["equal_to_one_run"])
     generate = (("generate",), "Basque_answers.jsonl", args.paragraphs, 3)
     translate = (("translate",), "*/Basque_translate_answers.jsonl", args.paragraphs, 25)
     with tempfile.TemporaryDirectory() as name, Writer(delay=0.01) as server:

@@ -1,9 +1,10 @@
-"""Submit the stages of a run file to SLURM: arrays for stages with shards, jobs that merge them, each job after the one before.
+"""Submit the stages of a run file to SLURM: arrays for stages with shards, jobs that merge them, each job after those that it needs.
 
     python scripts/slurm/submit.py run.yaml --dry_run
     python scripts/slurm/submit.py run.yaml
     squeue --me
 
+A file may have rounds, or be an experiment with variants: then all rounds, or all variants and seeds and the table, are submitted.
 The section `slurm` of the file says what the jobs request. Complete stages are left out. When a job fails, the jobs that depend on
 it are cancelled; its log says why. Submit again, and only what is missing runs. Details: docs/cluster.md.
 """
@@ -19,21 +20,13 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import write_atomic
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import SECTIONS, RunFile, read_changed
-from topxgen.experiments import rounds, slurm
-from topxgen.experiments.chain import RECORDS, Chain, commands, folder_of
+from topxgen.experiments import comparison, rounds, slurm
+from topxgen.experiments.chain import RECORDS, Command, add_flags, commands, folder_of
 
 
 def build_parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument("file", type=Path, metavar="RUN.yaml", help="a file with a section for each stage")
-    parser.add_argument(
-        "--stages", nargs="+", default=[], metavar="STAGE",
-        help=f"which stages to submit: {', '.join(SECTIONS)}; train-2 is the second entry of train [all that the file has]",
-    )  # fmt: skip
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
-        help="values instead of the file's: name=value of one at the top, section.flag=value; null is none",
-    )  # fmt: skip
+    add_flags(parser, "submit")
     parser.add_argument(
         "--python", default=sys.executable, metavar="PROGRAM",
         help="the Python of the jobs, which all nodes must see [the one that runs this command]",
@@ -45,23 +38,18 @@ def build_parser() -> Parser:
 
 def run(args: argparse.Namespace) -> int:
     tree = read_changed(args.file, args.set)
-    for key, script in (("variants", "compare"), (rounds.KEY, "run")):
-        if key in tree:
-            raise UsageError(
-                f"{args.file} has {key}, whose stages depend on results: submit it as one job, sbatch --requeue --wrap 'python "
-                f"scripts/{script}.py {args.file}'"
-            )
-    file = RunFile(tree, args.file)
-    if not file.sections:
+    file = RunFile(
+        {name: value for name, value in tree.items() if name not in (*comparison.KEYS, rounds.KEY)}, args.file
+    )
+    if not file.sections and comparison.KEY not in tree:
         raise UsageError(f"{args.file} has no section of a stage; write at least one of {', '.join(SECTIONS)}")
-    todo, folder = commands(file, args.stages), folder_of(file)
+    folder = folder_of(file)
     title = folder.absolute().name
     copied = folder / RECORDS / slurm.FOLDER / "run.yaml"  # jobs run what was submitted, whatever becomes of the file
     words = [str(copied), *(["--set", *args.set] if args.set else []), *["--allow_incomplete"] * args.allow_incomplete]
-    jobs = slurm.jobs(file, todo, args.python, words)
-    by_name = {command.name: command for command in todo}
+    jobs = slurm.jobs(file, steps(args, tree, file, words), args.python)
     if args.dry_run:
-        planned = slurm.plan(jobs, by_name, Chain(folder), args.allow_incomplete)
+        planned = slurm.plan(jobs, folder, args.allow_incomplete)
         for one in planned:
             show(slurm.script(one, folder, title, args.allow_incomplete))
         show(f"# {_summary(jobs, planned)}")
@@ -71,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(
                 f"{len(active)} jobs of this run are queued or running, such as {active[0]}: wait for them, or scancel them first"
             )
-        planned = slurm.plan(jobs, by_name, Chain(folder), args.allow_incomplete)
+        planned = slurm.plan(jobs, folder, args.allow_incomplete)
         copied.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(copied, [args.file.read_text(encoding="utf-8-sig")])
         submitted = slurm.submit(planned, folder, title, args.allow_incomplete)
@@ -81,6 +69,37 @@ def run(args: argparse.Namespace) -> int:
         show(f"{job['id']}  {one.job.name}{some}: {one.reason}")
     show(_summary(jobs, planned) + (f"; logs: {copied.parent}/logs" if planned else ""))
     return 0
+
+
+def steps(args: argparse.Namespace, tree: dict, file: RunFile, words: list[str]) -> list[slurm.Step]:
+    """What is to be run of a run, of its rounds, or of all variants and seeds of an experiment. Raises UsageError."""
+    if comparison.KEY not in tree and rounds.KEY not in tree:
+        return slurm.steps(commands(file, args.stages), folder_of(file), words)
+    if args.stages:
+        raise UsageError(
+            f"--stages has no effect: {args.file} has {rounds.KEY if rounds.KEY in tree else comparison.KEY}"
+        )
+    if comparison.KEY in tree:
+        return _of_experiment(comparison.plan(tree, args.file), words)
+    settings, todo = rounds.plan(tree, args.file)
+    found = []
+    for number, one in enumerate(todo[: rounds.ended(settings, todo) + 1]):
+        for name, (records, _, command) in zip(rounds.names(number, one), one.jobs(), strict=True):
+            record, needs = ("scripts/run.py", *words, "--until", name), (len(found) - 1,) if found else ()
+            prefix = name.removesuffix(command.name)
+            found.append(slurm.Step(command, records, record, prefix, needs, in_shards=number == 0))
+    return found
+
+
+def _of_experiment(experiment: comparison.Experiment, words: list[str]) -> list[slurm.Step]:
+    found = []
+    for job, needs in experiment.order():
+        prefix = f"{'-'.join(job.folder.relative_to(experiment.folder).parts)}-"
+        record = ("scripts/compare.py", *words, "--jobs", job.id)
+        found.append(slurm.Step(job.command, job.folder, record, prefix, tuple(needs)))
+    scoring = argparse.Namespace(**vars(experiment.scoring) | {"json": experiment.folder / "comparison.json"})
+    table = Command("evaluate", "comparison", ("comparison", *words), scoring)
+    return [*found, slurm.Step(table, experiment.folder, ("scripts/compare.py", *words), "", tuple(range(len(found))))]
 
 
 def _summary(jobs: list[slurm.Job], planned: list[slurm.Planned]) -> str:

@@ -61,6 +61,7 @@ def report(folder: Path) -> dict:
     return json.loads((folder / "out" / "contamination_report.json").read_text())
 
 
+@pytest.mark.medium
 def test_a_memorised_test_set_is_found_and_nothing_else(flags, memorised, other, tiny_lm, tmp_path):
     words = flags(memorised, "--base_model_name_or_path", f"{tiny_lm}/")
     words[2:2] = [other]

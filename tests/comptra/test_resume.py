@@ -189,6 +189,7 @@ def test_a_run_with_nothing_to_do_keeps_its_record(main_here, tiny_lm, tmp_path)
     assert manifest["truncated_answers"]["24"] >= json.loads(before)["truncated_answers"]["24"]
 
 
+@pytest.mark.medium
 def test_a_model_that_did_not_load_leaves_no_settings(main_here, tiny_lm, tmp_path):
     empty = tmp_path / "bad" / Path(tiny_lm).name
     shutil.copytree(tiny_lm, empty)

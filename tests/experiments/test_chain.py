@@ -15,28 +15,13 @@ from pathlib import Path
 import pytest
 
 from tests.attack.shooting_range import Stub
-from tests.attack.table import make_inputs
 from tests.support.documentation import fences
+from tests.support.run_files import CHECKED, SCORED, write
 from tests.support.runs import ROOT, in_process
 from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
 from topxgen.common.run_files import RunFile
 from topxgen.experiments import chain
-
-CHECKED = "decontamination: {input_dir: in, output_dir: out/checked, benchmarks: [in/bench.tsv], num_workers: 1}"
-SCORED = "evaluate: {dirs: in/runs, baseline: in/runs/stub-1, trials: 20, json: out/scores.json}"
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A folder with inputs, from which commands are started."""
-    make_inputs(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write(place: Path, *sections: str) -> None:
-    (place / "run.yaml").write_text("\n".join(["output_dir: out", *sections]), encoding="utf-8")
 
 
 def run(*words) -> subprocess.CompletedProcess:

@@ -2,53 +2,39 @@
 
 import json
 import os
-import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from scripts.perf import slurm_kills
 from tests.attack.shooting_range import KEY, Stub
-from tests.attack.table import make_inputs
+from tests.experiments.test_comparison_run import small
+from tests.experiments.test_rounds import write as rounds_file
 from tests.support import slurm as support
 from tests.support.documentation import fences
+from tests.support.run_files import CHECKED, SCORED, write
 from tests.support.runs import ROOT, in_process
 from topxgen.common.run_files import RunFile, read_changed
 from topxgen.experiments import slurm
 from topxgen.experiments.chain import commands
 
-CHECKED = "decontamination: {input_dir: in, output_dir: out/checked, benchmarks: [in/bench.tsv], num_workers: 1}"
-SCORED = "evaluate: {dirs: in/runs, baseline: in/runs/stub-1, trials: 20, json: out/scores.json}"
 DATAGEN = "datagen: {languages: Basque, model_name_or_path: m, seed_topics_path: in/topics_wiki.txt, number_of_instructions: 8"
 TRAIN = "train: {model_name_or_path: m, target_languages: Basque, dataset_name_or_path: udhr"
-ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A folder with inputs, from which commands are started."""
-    make_inputs(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def submit(*words, file: str = "run.yaml") -> subprocess.CompletedProcess:
+    return in_process("scripts.slurm.submit", file, *words)
 
 
-def write(place: Path, *sections: str) -> None:
-    (place / "run.yaml").write_text("\n".join(["output_dir: out", *sections]), encoding="utf-8")
-
-
-def submit(*words) -> subprocess.CompletedProcess:
-    return in_process("scripts.slurm.submit", "run.yaml", *words)
-
-
-def scripts(*words) -> dict[str, str]:
+def scripts(*words, file: str = "run.yaml") -> dict[str, str]:
     """The scripts of a dry run by the names of the jobs, in order."""
-    result = submit("--dry_run", *words)
+    result = submit("--dry_run", *words, file=file)
     assert result.returncode == 0, result.stderr
     texts = result.stdout.split("#!/usr/bin/env bash\n")[1:]
     return {text.split(":")[0].removeprefix("# "): text for text in texts}
@@ -77,7 +63,8 @@ MISTAKES = [
     (f"{DATAGEN}, inference_api: openai, use_nllb: true}}", "translate loads facebook/nllb-200-3.3B: set its gres"),
     (f"{TRAIN}}}\nslurm: {{gres: gpu:4, train: {{nodes: 2}}}}", "train on 2 nodes needs launcher: [accelerate, launch"),
     ("main: {model_name_or_path: m, tgt: Basque}", "main loads m: set its gres"),
-    ("rounds: 2", "run.yaml has rounds, whose stages depend on results: submit it as one job"),
+    ("rounds: 2", "rounds needs a section datagen"),
+    ("variants: {a: {}}\nseeds: [1]", "variant a"),
     ("slrum: {gres: gpu:1}", "slrum is neither a section nor a flag, and nothing refers to it (did you mean slurm?)"),
 ]  # fmt: skip
 
@@ -198,10 +185,59 @@ def test_words_of_the_user_stay_words(place):
     assert not {"a", "b", "c"} & set(os.listdir(place))
 
 
+def dependencies(texts: dict[str, str]) -> dict[str, list[str]]:
+    found = {name: re.search(r"^# after (.*)$", text, re.M) for name, text in texts.items()}
+    return {name: match[1].split(", ") if match else [] for name, match in found.items()}
+
+
+def test_an_experiment_as_jobs(tmp_path, monkeypatch):
+    """A job for each command of a variant and seed behind what it reads, arrays for the data, and the table behind all."""
+    monkeypatch.chdir(ROOT)
+    slurm_section = "[generate, translate]\nslurm: {gres: none, generate: {shards: 2}}"
+    path = small(tmp_path, "m", **{"[generate, translate]": slurm_section})
+    found = scripts(file=str(path))
+    after = dependencies(found)
+    names = {re.sub(r"^data-.*-", "data-", name.replace("generate-merge", "generate+merge")) for name in found}
+    assert {"cold-seed-1-train", "mixed-seed-2-merge", "nothing-main-1", "hot-seed-2-main-2", "comparison"} <= names
+    assert {"data-generate", "data-generate+merge", "data-translate", "data-decontamination"} <= names
+    data = [name for name in found if name.startswith("data-") and name.endswith("-decontamination")]
+    assert set(data) <= set(after["cold-seed-2-train"]) and after["cold-seed-2-merge"] == ["cold-seed-2-train"]
+    assert set(after["cold-seed-1-main-2"]) == {"cold-seed-1-train", "cold-seed-1-merge", "cold-seed-1-main-1"}
+    assert after["nothing-main-1"] == [] and len(after["comparison"]) == len({*after}) - 1 - 2 * 2
+    (line,) = (line for line in found["cold-seed-1-train"].splitlines() if "--jobs" in line)
+    assert line.split()[1] == f"{tmp_path}/out/cold/seed-1/train"
+    assert found["comparison"].count("scripts/compare.py") == 1 and "--jobs" not in found["comparison"]
+    result = in_process("scripts.slurm.submit", path, "--stages", "train", "--dry_run")
+    assert result.returncode == 2 and "--stages has no effect" in result.stderr
+
+
+def test_rounds_as_jobs(tmp_path, monkeypatch):
+    """One after the other: round 0 in arrays, later ones without, so that they can see that the rounds have ended."""
+    monkeypatch.chdir(ROOT)
+    section = "slurm: {gres: none, translate: {shards: 2}, main: {shards: 2}}\nevaluate: {"
+    path = rounds_file(tmp_path, "m", **{"evaluate: {": section})
+    found = scripts(file=str(path))
+    after = dependencies(found)
+    names = list(found)
+    assert [after[name] for name in names] == [[], *([name] for name in names[:-1])]
+    assert "round-0-translate-merge" in names and "round-0-held-out-main-1" in names and "round-2-evaluate" in names
+    assert not [name for name in names if name.startswith(("round-1", "round-2")) and "array" in found[name]]
+    assert [name for name in names if name.startswith("round-1-")][:3] == [
+        "round-1-datagen", "round-1-decontamination", "round-1-train",
+    ]  # fmt: skip
+    assert "--until round-1-train" in found["round-1-train"]
+    (tmp_path / "out").mkdir()
+    ended = {"patience": 1, "metric": "chrf", "stopped": "why", "rounds": [{}, {}]}
+    (tmp_path / "out/rounds.json").write_text(json.dumps(ended))
+    assert not [name for name in scripts(file=str(path)) if name.startswith("round-2")]
+    (tmp_path / "out/rounds.json").write_text(json.dumps(ended | {"patience": 0}))
+    assert [name for name in scripts(file=str(path)) if name.startswith("round-2")]
+
+
 def test_the_reason_of_a_job_is_one_line(place):
     write(place, CHECKED)
     file = RunFile(read_changed(place / "run.yaml", []), place / "run.yaml")
-    (job,) = slurm.jobs(file, commands(file, []), sys.executable, ["run.yaml"])
+    (job,) = slurm.jobs(file, slurm.steps(commands(file, []), place, ["run.yaml"]), sys.executable)
     text = slurm.script(slurm.Planned(job, [], "in/a\ntouch b\n has changed"), place, "t")
     assert "\n# decontamination: in/a?touch b? has changed. scripts" in text
 
@@ -341,20 +377,17 @@ def end(cluster, number: int, seconds: float = 60) -> dict[str, str]:
 
     def ended() -> bool:
         found.update({k: v for k, v in cluster.jobs().items() if k.split("_")[0] == str(number)})
-        return bool(found) and set(found.values()) <= ENDED
+        return bool(found) and set(found.values()) <= support.ENDED
 
     cluster.wait(ended, seconds)
     return found
-
-
-def last_jobs(here: Path, output_dir: str = "out") -> list[dict]:
-    return json.loads((here / output_dir / "run/slurm/jobs.json").read_text())["jobs"]
 
 
 def log(here: Path) -> str:
     return "".join(path.read_text() for path in sorted((here / "out/run/slurm/logs").iterdir()))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "words, kind, incomplete, state, said",
     [
@@ -386,12 +419,14 @@ def test_a_stage_that_was_stopped_is_requeued_and_goes_on(here, cluster):
     assert end(cluster, number) == {str(number): "COMPLETED"} and (here / "starts-x").read_text() == "0\n1\n" * 2
 
 
+@pytest.mark.medium
 def test_not_for_ever(here, cluster, monkeypatch):
     monkeypatch.setenv("MAX_RESTARTS", "0")
     number = start(here, cluster, 0, 143)
     assert end(cluster, number) == {str(number): "FAILED"} and "not requeued after" in log(here)
 
 
+@pytest.mark.medium
 def test_what_is_cancelled_stays_cancelled(here, cluster):
     number = start(here, cluster, 60, 0)
     cluster.wait(lambda: (here / "starts-x").exists())
@@ -401,6 +436,7 @@ def test_what_is_cancelled_stays_cancelled(here, cluster):
     assert (here / "starts-x").read_text() == "0\n" and cluster.jobs()[str(number)] == "CANCELLED"
 
 
+@pytest.mark.medium
 def test_of_an_array_one_task_is_requeued(here, cluster):
     """The last task, whose SLURM_JOB_ID is that of the array."""
     number = start(here, cluster, 0, 143, 2, shards=3)
@@ -409,6 +445,7 @@ def test_of_an_array_one_task_is_requeued(here, cluster):
     assert len(list((here / "out/run/slurm/done").iterdir())) == 3
 
 
+@pytest.mark.medium
 def test_a_node_that_fails(here, cluster):
     number = start(here, cluster, 60, 0)
     cluster.wait(lambda: (here / "starts-x").exists())
@@ -418,6 +455,7 @@ def test_a_node_that_fails(here, cluster):
     assert end(cluster, number) == {str(number): "COMPLETED"} and (here / "starts-x").read_text() == "0\n1\n"
 
 
+@pytest.mark.medium
 def test_while_jobs_are_queued_nothing_is_submitted(here, cluster):
     """Also when submit.py was killed before it noted them, or they were submitted by hand; jobs of other runs do not count."""
     write(here, CHECKED, "slurm: {decontamination: {cpus: 1}}")
@@ -427,12 +465,13 @@ def test_while_jobs_are_queued_nothing_is_submitted(here, cluster):
     assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
     assert f"1 jobs of this run are queued or running, such as {number} test-job " in result.stderr
     assert submit("--set", "output_dir=other", "decontamination.output_dir=other").returncode == 0
-    cluster.call("scancel", number, last_jobs(here, "other")[0]["id"])
+    cluster.call("scancel", number, support.last_jobs(here, "other")[0]["id"])
     end(cluster, number)
     cluster.wait(lambda: submit().returncode == 0)
-    cluster.call("scancel", last_jobs(here)[0]["id"])
+    cluster.call("scancel", support.last_jobs(here)[0]["id"])
 
 
+@pytest.mark.medium
 def test_jobs_that_sbatch_refuses(here, cluster):
     """None is left: those before it are cancelled."""
     write(here, CHECKED, SCORED, "slurm: {cpus: 1, evaluate: {partition: nowhere}}")
@@ -440,7 +479,7 @@ def test_jobs_that_sbatch_refuses(here, cluster):
     assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
     assert "evaluate.sbatch: sbatch failed: " in result.stderr and "invalid partition" in result.stderr
     assert "the jobs before it are cancelled" in result.stderr
-    number = last_jobs(here)[0]["id"]
+    number = support.last_jobs(here)[0]["id"]
     assert end(cluster, number) == {str(number): "CANCELLED"}
 
 
@@ -473,7 +512,7 @@ def test_training_on_two_nodes(here, cluster, tiny_lm, monkeypatch):
     )
     assert result.returncode == 0, result.stderr
     assert submit().returncode == 0
-    (number,) = (job["id"] for job in last_jobs(here))
+    (number,) = (job["id"] for job in support.last_jobs(here))
     cluster.wait(lambda: list(here.glob("out/train/checkpoint-10/checkpoint_files.json")), 300)
     cluster.call("scancel", "--signal=USR1", "--batch", number)
     assert end(cluster, number, 240) == {str(number): "COMPLETED"}, log(here)
@@ -487,82 +526,16 @@ def test_training_on_two_nodes(here, cluster, tiny_lm, monkeypatch):
 # All stages, as arrays and merges
 
 
-def whole_run(url: str, nllb: str) -> str:
-    return f"""
-languages: Basque
-datagen:
-  inference_api: openai
-  base_url: {url}
-  model_name_or_path: stub-1
-  max_concurrent_requests: 2
-  seed_topics_path: in/topics_wiki.txt
-  example_paragraphs: udhr
-  example_sentences: udhr
-  number_of_icl_demonstrations: 1
-  number_of_icl_phrases: 2
-  number_of_instructions: 12
-  use_nllb: true
-  nllb_name_or_path: {nllb}
-  cache_dir: cache
-  scorer: confidence
-decontamination: {{benchmarks: in/bench.tsv, num_workers: 1}}
-main:
-  model_name_or_path: stub-1
-  inference_api: openai
-  base_url: {url}
-  max_concurrent_requests: 2
-  tgt: Basque
-  dataset_name_or_path: files
-  test_files: ["in/test.tsv:Basque=2,English=1", "in/test.tsv:Basque=2,English=1"]
-  k: 0
-evaluate: {{json: "${{output_dir}}/scores.json", trials: 50}}
-slurm:
-  cpus: 1
-  gres: none
-  generate: {{shards: 3}}
-  translate: {{shards: 2}}
-  score: {{shards: 2}}
-  decontamination: {{shards: 2, cpus: 1}}
-  main: {{shards: 3}}
-  merge: {{cpus: 1}}
-"""
-
-
-RESULTS = ("Basque.jsonl", "*/Basque_translate.jsonl", "*/Basque_translate_filtered.jsonl")
-RESULTS += ("translations/stub-1/*/translate_0.jsonl",)
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    paths = [path for pattern in RESULTS for path in sorted(folder.glob(pattern)) if path.stat().st_size]
-    assert len(paths) == len(RESULTS), f"{folder} has {paths}"
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
 @pytest.fixture
 def whole(here, tiny_nllb, monkeypatch):
     """A folder with a run file of all stages, and what scripts/run.py makes of it, in `one`."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with Stub() as stub:
-        write(here, whole_run(stub.url("openai"), tiny_nllb))
+        write(here, support.whole_run(stub.url("openai"), tiny_nllb))
         command = [sys.executable, ROOT / "scripts/run.py", "run.yaml", "--set", "output_dir=one"]
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         yield here
-
-
-def wait_for_all(cluster, here: Path, meanwhile=lambda: None, seconds: float = 400) -> dict[str, str]:
-    """The states of the jobs of the last submission, by name and task, once all have ended."""
-    names = {str(job["id"]): job["name"] for job in last_jobs(here)}
-    found = {}
-
-    def ended() -> bool:
-        meanwhile()
-        states = {key: state for key, state in cluster.jobs().items() if key.split("_")[0] in names}
-        found.update({key.replace(key.split("_")[0], names[key.split("_")[0]], 1): s for key, s in states.items()})
-        return set(states.values()) <= ENDED
-
-    cluster.wait(ended, seconds)
-    return found
 
 
 @pytest.mark.slow
@@ -570,9 +543,9 @@ def test_a_whole_run(whole, cluster):
     assert submit().returncode == 0
     again = submit()
     assert again.returncode == 2 and "jobs of this run are queued or running, such as" in again.stderr
-    states = wait_for_all(cluster, whole)
+    states = support.wait_for_all(cluster, whole)
     assert set(states.values()) == {"COMPLETED"}, log(whole)
-    assert results(whole / "out") == results(whole / "one")
+    assert support.results(whole / "out") == support.results(whole / "one")
     scores = (whole / "one/scores.json").read_text().replace("one/", "out/")
     assert (whole / "out/scores.json").read_text() == scores
     assert in_process("scripts/verify.py", "out").returncode == 0
@@ -581,7 +554,7 @@ def test_a_whole_run(whole, cluster):
     first = [line.split()[1] for line in submit("--set", "decontamination.ngram_size=9").stdout.splitlines()[:-1]]
     assert first == ["decontamination,", "decontamination-merge:", "main,", "main-merge:", "evaluate:"]
     cluster.call("scancel", "--user=root")
-    cluster.wait(lambda: set(cluster.jobs().values()) <= ENDED)
+    cluster.wait(lambda: set(cluster.jobs().values()) <= support.ENDED)
 
 
 @pytest.mark.slow
@@ -590,78 +563,45 @@ def test_a_task_that_failed_runs_alone(whole, cluster):
     killed = []
 
     def kill_one() -> None:
-        for pid in processes_of(whole, "datagen.py", "--stages generate", "--shard_index 1"):
+        for pid in support.processes_of(whole, "datagen.py", "--stages generate", "--shard_index 1"):
             if not killed:
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
 
     assert submit().returncode == 0
-    states = wait_for_all(cluster, whole, kill_one)
+    states = support.wait_for_all(cluster, whole, kill_one)
     assert states["generate_1"] == "FAILED" and {states["generate_0"], states["generate_2"]} == {"COMPLETED"}
     others = {state for name, state in states.items() if not name.startswith("generate_")}
     assert others == {"CANCELLED"} and "exit code 137, killed, perhaps for its memory: see above" in log(whole)
     result = submit()
-    assert "generate, 1 of 3 tasks: not run yet" in result.stdout and last_jobs(whole)[0]["tasks"] == [1], result.stdout
-    assert set(wait_for_all(cluster, whole).values()) == {"COMPLETED"}, log(whole)
-    assert results(whole / "out") == results(whole / "one")
-
-
-def processes_of(folder: Path, *words: str) -> list[int]:
-    """Of our scripts that were started in a folder, with these words in their command."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if os.readlink(path / "cwd") == str(folder) and all(word in command for word in (sys.executable, *words)):
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found
+    assert "generate, 1 of 3 tasks: not run yet" in result.stdout and support.last_jobs(whole)[0]["tasks"] == [1], (
+        result.stdout
+    )
+    assert set(support.wait_for_all(cluster, whole).values()) == {"COMPLETED"}, log(whole)
+    assert support.results(whole / "out") == support.results(whole / "one")
 
 
 @pytest.mark.slow
-def test_random_kills(whole, cluster, capsys):
-    """KILLS=25 KILLS_SEED=1 KILLS_S=15 pytest -m slow tests/experiments/test_slurm.py -k random: nothing lost, nothing doubled.
+def test_random_kills(cluster, tmp_path, tiny_nllb):
+    """A few of the campaign of scripts/perf/slurm_kills.py, in each stage one."""
+    found = slurm_kills.campaign(cluster, tmp_path / "runs", tiny_nllb, kills=6, seed=1)
+    assert sum(found["by_stage"].values()) >= 6 and len(found["by_stage"]) == 6 and found["equal"]
 
-    KILLS_S: the longest time between two kills. KILLS_JOBS: a pattern of the names of the jobs, such as 'score|main|merge'.
-    """
-    rng, done = random.Random(int(os.environ.get("KILLS_SEED", 0))), []
-    wanted, expected = int(os.environ.get("KILLS", 10)), results(whole / "one")
-    next_kill, longest = time.monotonic(), float(os.environ.get("KILLS_S", 3))
-    chosen, hit = os.environ.get("KILLS_JOBS", ""), Counter()
 
-    def kill() -> None:
-        nonlocal next_kill
-        names = {str(job["id"]): job["name"] for job in last_jobs(whole)}
-        running = [key for key, state in cluster.jobs().items() if state == "RUNNING"]
-        running = [key for key in running if re.search(chosen, names.get(key.split("_")[0], ""))]
-        if len(done) >= wanted or not running or time.monotonic() < next_kill:
-            return
-        how, job = rng.choice(("kill -9", "kill -9", "scancel KILL", "USR1", "requeue")), rng.choice(running)
-        if how == "kill -9":
-            pids = processes_of(whole, "--output_dir out") or processes_of(whole, "/scripts/")
-            if not pids:
-                return
-            os.kill(rng.choice(pids), signal.SIGKILL)
-        elif how == "requeue":
-            cluster.call("scontrol", "requeue", job, check=False)
-        else:
-            number = ("KILL", "--full") if how == "scancel KILL" else ("USR1", "--batch")
-            cluster.call("scancel", f"--signal={number[0]}", number[1], job, check=False)
-        done.append(how)
-        hit[names[job.split("_")[0]]] += 1
-        next_kill = time.monotonic() + rng.uniform(0.3, longest)
-
-    submissions = runs = 0
-    while len(done) < wanted:
-        while submit().stdout != "all stages are complete\n":
-            submissions += 1
-            next_kill = time.monotonic() + rng.uniform(0.3, longest)
-            wait_for_all(cluster, whole, kill)
-        runs += 1
-        assert results(whole / "out") == expected
-        with capsys.disabled():
-            print(f"{len(done)} kills, {runs} runs, {submissions} submissions: the same files", flush=True)
-        shutil.rmtree("out")
-    with capsys.disabled():
-        print(Counter(done), hit, flush=True)
+@pytest.mark.slow
+def test_an_experiment_under_slurm(cluster, tmp_path, tiny_lm, monkeypatch):
+    """Its jobs leave the table that scripts/compare.py makes of the same folders, and nothing to be done."""
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(ROOT)
+    section = "[generate, translate]\nslurm: {gres: none, cpus: 1, generate: {shards: 2}}"
+    path = small(tmp_path, tiny_lm, **{"[generate, translate]": section, "seeds: [1, 2]": "seeds: [1]"})
+    result = submit(file=str(path))
+    assert result.returncode == 0, result.stderr
+    states = support.wait_for_all(cluster, tmp_path, seconds=1200)
+    assert set(states.values()) == {"COMPLETED"}, log(tmp_path)
+    table = (tmp_path / "out/comparison.json").read_bytes()
+    assert [one["name"] for one in json.loads(table)["variants"]] == ["cold", "hot", "mixed", "nothing"]
+    assert submit(file=str(path)).stdout == "all stages are complete\n"
+    assert in_process("scripts.compare", path).returncode == 0
+    assert (tmp_path / "out/comparison.json").read_bytes() == table

@@ -55,6 +55,7 @@ def test_vectors_keep_the_order_whatever_else_is_encoded(encoder, monkeypatch):
     assert encoder.encode([], BASQUE).shape == (0, encoder.dimension)
 
 
+@pytest.mark.medium
 def test_vectors_of_equal_meaning_are_near():
     encoder = create("use")
     texts = [text for pair in PAIRS for text in pair]  # Basque, English, Basque, English

@@ -6,13 +6,16 @@
 Nodes have more CPUs than the machine. Needs Debian's slurmctld, slurmd, slurm-client and munge, and root.
 """
 
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
 # Requeued jobs start again after cred_expire seconds; the scheduler looks every few seconds instead of every minute.
 CONFIG = """
@@ -45,6 +48,7 @@ SwitchType=switch/none
 ReturnToService=2
 KillWait=5
 InactiveLimit=0
+MessageTimeout=90
 MinJobAge=3600
 UnkillableStepTimeout=20
 {nodes}
@@ -110,13 +114,24 @@ class Cluster:
     def call(self, *words, check: bool = True) -> subprocess.CompletedProcess:
         """One of SLURM's commands."""
         return subprocess.run(
-            [*map(str, words)], env=self.environment, check=check, capture_output=True, text=True, timeout=60
+            [*map(str, words)], env=self.environment, check=check, capture_output=True, text=True, timeout=120
         )
 
     def jobs(self) -> dict[str, str]:
         """The state of each job and array task by id (12, or 12_3), those that have ended included."""
         text = self.call("squeue", "--noheader", "--array", "--states=all", "--format=%i %T").stdout
         return dict(line.split() for line in text.splitlines())
+
+    def processes(self, job: str) -> list[int]:
+        """Of our scripts that a running job (12, or 12_3) has started."""
+        task = (
+            dict(zip(("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), job.split("_"), strict=True))
+            if "_" in job
+            else {"SLURM_JOB_ID": job}
+        )
+        task["SLURM_CONF"] = self.environment["SLURM_CONF"]  # another cluster has jobs of the same number
+        wanted = {f"{name}={value}".encode() for name, value in task.items()}
+        return [pid for pid in processes_of(None) if wanted <= set(_read(pid, "environ").split(b"\0"))]
 
     def wait(self, until, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
@@ -141,3 +156,97 @@ def _free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
+
+
+# A run of all stages, as arrays and merges, and what is asked of it
+
+
+def whole_run(url: str, nllb: str) -> str:
+    return f"""
+languages: Basque
+datagen:
+  inference_api: openai
+  base_url: {url}
+  model_name_or_path: stub-1
+  max_concurrent_requests: 2
+  seed_topics_path: in/topics_wiki.txt
+  example_paragraphs: udhr
+  example_sentences: udhr
+  number_of_icl_demonstrations: 1
+  number_of_icl_phrases: 2
+  number_of_instructions: 12
+  use_nllb: true
+  nllb_name_or_path: {nllb}
+  cache_dir: cache
+  scorer: confidence
+decontamination: {{benchmarks: in/bench.tsv, num_workers: 1}}
+main:
+  model_name_or_path: stub-1
+  inference_api: openai
+  base_url: {url}
+  max_concurrent_requests: 2
+  tgt: Basque
+  dataset_name_or_path: files
+  test_files: ["in/test.tsv:Basque=2,English=1", "in/test.tsv:Basque=2,English=1"]
+  k: 0
+evaluate: {{json: "${{output_dir}}/scores.json", trials: 50}}
+slurm:
+  cpus: 1
+  gres: none
+  generate: {{shards: 3}}
+  translate: {{shards: 2}}
+  score: {{shards: 2}}
+  decontamination: {{shards: 2, cpus: 1}}
+  main: {{shards: 3}}
+  merge: {{cpus: 1}}
+"""
+
+
+RESULTS = ("Basque.jsonl", "*/Basque_translate.jsonl", "*/Basque_translate_filtered.jsonl")
+RESULTS += ("translations/stub-1/*/translate_0.jsonl",)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    paths = [path for pattern in RESULTS for path in sorted(folder.glob(pattern)) if path.stat().st_size]
+    assert len(paths) == len(RESULTS), f"{folder} has {paths}"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def last_jobs(here: Path, output_dir: str = "out") -> list[dict]:
+    return json.loads((here / output_dir / "run/slurm/jobs.json").read_text())["jobs"]
+
+
+def wait_for_all(cluster, here: Path, meanwhile=lambda: None, seconds: float = 400) -> dict[str, str]:
+    """The states of the jobs of the last submission, by name and task, once all have ended."""
+    names = {str(job["id"]): job["name"] for job in last_jobs(here)}
+    found = {}
+
+    def ended() -> bool:
+        meanwhile()
+        states = {key: state for key, state in cluster.jobs().items() if key.split("_")[0] in names}
+        found.update({key.replace(key.split("_")[0], names[key.split("_")[0]], 1): s for key, s in states.items()})
+        return set(states.values()) <= ENDED
+
+    cluster.wait(ended, seconds)
+    return found
+
+
+def processes_of(folder: Path | None, *words: str) -> list[int]:
+    """Of our scripts that were started in a folder, with these words in their command."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = _read(int(path.name), "cmdline").replace(b"\0", b" ").decode()
+            here = folder is None or os.readlink(path / "cwd") == str(folder)
+        except OSError:
+            continue
+        if here and all(word in command for word in (sys.executable, *words)):
+            found.append(int(path.name))
+    return found
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:  # it has ended
+        return b""

@@ -60,5 +60,26 @@ def test_joiners_and_private_characters_are_left_to_the_identifier():
 
 def test_without_pycld2_the_error_names_what_runs_on_aarch64(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycld2", None)
-    with pytest.raises(UsageError, match=r"pip install pycld2 \(on aarch64.*--lid_model cis-lmu/glotlid"):
+    with pytest.raises(
+        UsageError, match=r"pip install pycld2 \(on aarch64.*--lid_model langid.*--lid_model cis-lmu/glotlid"
+    ):
         language_id.load("cld2")
+
+
+def test_langid_needs_no_download():
+    identifier = language_id.load("langid")
+    basque, sundanese = map(languages.find, ("Basque", "Sundanese"))
+    texts = [
+        "Gizon-emakume guztiak aske jaiotzen dira,\x85 duintasun eta eskubide berberak dituztela.",
+        "All are born free.",
+        "\x85",
+    ]
+    assert identifier.knows(basque) and not identifier.knows(sundanese)
+    assert identifier.is_language(texts, basque) == [True, False, False]
+    assert language_id.needs("langid") == []
+
+
+def test_without_py3langid_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "py3langid", None)
+    with pytest.raises(UsageError, match=r"pip install 'py3langid>=0.4'"):
+        language_id.load("langid")

@@ -18,6 +18,7 @@ from topxgen.common.run_files import SECTIONS, RunFile, Value, read_changed, ref
 from topxgen.experiments import stages
 from topxgen.experiments.chain import Command, commands, flags_by_section, folder_of
 
+KEY = "variants"
 KEYS = (
     "seeds",
     "pairs",
@@ -107,6 +108,26 @@ class Experiment:
         """Untrained models first: what main.py refuses is seen before hours of training."""
         names = sorted(names, key=lambda name: any(run.train for run in self.variants[name].runs))
         return _once(job for name in names for run in self.variants[name].runs for job in run.jobs)
+
+    def order(self) -> list[tuple[Job, list[int]]]:
+        """All jobs, each with the places of those that it has to wait for: whose results it reads, and those in its folder. Trainings
+        wait for all data, since all take the same number of pairs."""
+        data, found = self.data_jobs(self.variants), []
+        for job in (*data, *self.run_jobs(self.variants)):
+            needs = [
+                place
+                for place, (other, _) in enumerate(found)
+                if other.id in job.needs
+                or other.folder == job.folder
+                or (job.command.stage == other.command.stage == "datagen" and _output(job) == _output(other))
+                or (job.command.stage == "train" and other in data)
+            ]
+            found.append((job, needs))
+        return found
+
+
+def _output(job: Job) -> Path:
+    return job.command.args.output_dir
 
 
 def _once(jobs: Iterable[Job]) -> list[Job]:

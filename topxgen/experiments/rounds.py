@@ -90,6 +90,15 @@ class Result(TypedDict):
     test: dict[str, float]
 
 
+class _Ended(TypedDict, total=False):
+    """What is read of rounds.json."""
+
+    patience: int
+    metric: str
+    stopped: str | None
+    rounds: list[dict]
+
+
 class _Score(TypedDict, total=False):
     score: Required[float]
 
@@ -114,6 +123,18 @@ class Report(TypedDict, total=False):
     """What is read of comptra.evaluate's --json."""
 
     groups: Required[list[_Group]]
+
+
+def names(number: int, one: Round) -> list[str]:
+    """Of the commands of a round, in the order of Round.jobs."""
+    return [f"round-{number}-{'held-out-' if where else ''}{command.name}" for _, where, command in one.jobs()]
+
+
+def ended(settings: Settings, rounds: Sequence[Round]) -> int:
+    """After which of the rounds no further one begins, by rounds.json; the number of the last one if that is not known."""
+    known = read_json(rounds[0].folder / FILE, _Ended, "remove it and start again")
+    same = known.get("patience") == settings.patience and known.get("metric") == settings.metric
+    return len(known["rounds"]) - 1 if same and known.get("stopped") else len(rounds) - 1
 
 
 def held_out_folder(folder: Path) -> Path:
@@ -284,22 +305,26 @@ def show_plan(rounds: Sequence[Round]) -> None:
             show(f"# round {number}, {where}{Chain(folder).state(command)}")
 
 
-def run(settings: Settings, rounds: Sequence[Round], allow_incomplete: bool) -> int:
-    """Run what is missing, round by round; the exit code. rounds.json has the results and why the rounds ended."""
+def run(settings: Settings, rounds: Sequence[Round], allow_incomplete: bool, until: str = "") -> int:
+    """Run what is missing, round by round; the exit code. rounds.json has the results and why the rounds ended.
+
+    `until`: the last command, as `names` has it; if the rounds end before it, it is not run."""
     results: list[Result] = []
     incomplete, stopped = 0, ""
     for number, one in enumerate(rounds):
-        for folder, where, command in one.jobs():
+        for name, (folder, where, command) in zip(names(number, one), one.jobs(), strict=True):
             title = f"=== round {number}/{settings.number}  {where}{command.name}"
             code = Chain(folder).complete(command, title, allow_incomplete)
             if code and not (code == EXIT_INCOMPLETE and allow_incomplete):
                 return code
             incomplete = incomplete or code
+            if name == until and name != names(number, one)[-1]:
+                return incomplete
         results.append(result(number, one, settings.metric))
         stopped = reason_to_stop(results, settings) if number < settings.number else ""
         write_json(rounds[0].folder / FILE, summary(results, settings, stopped))
         checksums.claim_file(rounds[0].folder / FILE)
-        if stopped:
+        if stopped or name == until:
             break
     show(table(results, settings.metric))
     best = summary(results, settings, stopped)["best_round"]

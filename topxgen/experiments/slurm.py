@@ -161,7 +161,7 @@ class Job:
     """One of the chain. `lines`: the commands, in order, each with the function of job.sh that runs it.
 
     `shards`: the tasks of an array, 0 for a job that is none. `command` is the stage's, `record` the name of the record that says
-    that the whole stage is complete.
+    that the whole stage is complete, in the folder `records`, as which `whole` was run. `needs`: the jobs before it.
     """
 
     name: str
@@ -171,6 +171,9 @@ class Job:
     resources: Resources
     lines: tuple[tuple[str, ...], ...]
     shards: int = 0
+    whole: Command | None = None
+    records: Path = Path()
+    needs: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -212,15 +215,44 @@ def model_of(kind: str, args: argparse.Namespace) -> str:
     return ""
 
 
-def jobs(file: RunFile, commands: Iterable[Command], python: str, run: Sequence[str]) -> list[Job]:
-    """All jobs of the commands, complete or not, in order. `run`: the words of scripts/run.py with the run file, without --stages.
+class Step(NamedTuple):
+    """A command for `jobs`: the folder of its record, the words that run it and leave the record, and a name before those of its jobs.
+
+    `needs`: steps by their place in the list. `in_shards`: whether it may be an array, which runs whatever the record's command
+    would say.
+    """
+
+    command: Command
+    records: Path
+    record: tuple[str, ...]
+    prefix: str = ""
+    needs: tuple[int, ...] = ()
+    in_shards: bool = True
+
+
+def steps(commands: Iterable[Command], folder: Path, run: Sequence[str]) -> list[Step]:
+    """Of a run, one after the other. `run`: the words of scripts/run.py with the run file, without --stages."""
+    return [
+        Step(one, folder, ("scripts/run.py", *run, "--stages", one.name), needs=(place - 1,) if place else ())
+        for place, one in enumerate(commands)
+    ]
+
+
+def jobs(file: RunFile, todo: Sequence[Step], python: str) -> list[Job]:
+    """All jobs of the steps, complete or not, in order.
 
     Raises UsageError for what `resources` raises, and for GPUs and launchers that are missing.
     """
-    (asked, gres), found = resources(file), []
-    for command in commands:
-        record = [python, str(ROOT / "scripts/run.py"), *run, "--stages", command.name]
-        for job in _jobs_of(command, asked, python, record):
+    (asked, gres), found, last = resources(file), [], []
+    for step in todo:
+        command, before = step.command, tuple(last[place] for place in step.needs)
+        script, *words = step.record
+        record = [python, str(ROOT / script), *words]
+        own = asked if step.in_shards else {kind: replace(one, shards=1) for kind, one in asked.items()}
+        for job in _jobs_of(command, own, python, record, step.in_shards):
+            name, recorded = step.prefix + job.name, step.prefix + job.record
+            job = replace(job, name=name, record=recorded, whole=command, records=step.records, needs=before)
+            before = (name,)
             if model := model_of(job.kind, job.command.args):
                 job = replace(job, resources=replace(job.resources, gres=job.resources.gres or gres))
             if model and job.resources.gres is None:
@@ -241,14 +273,22 @@ def jobs(file: RunFile, commands: Iterable[Command], python: str, run: Sequence[
                     "configs/multi_node.yaml]"
                 )
             found.append(job)
+        last.append(found[-1].name)
     return found
 
 
-def _jobs_of(command: Command, asked: Mapping[str, Resources], python: str, record: list[str]) -> Iterator[Job]:
+def _jobs_of(
+    command: Command, asked: Mapping[str, Resources], python: str, record: list[str], in_shards: bool
+) -> Iterator[Job]:
     if command.stage == "train":
-        launcher = ["bash", str(ROOT / "scripts/slurm/on_nodes.sh"), *(command.launcher or (python,))]
-        line = ("run", *record, "--set", f"train.launcher={json.dumps(launcher)}")
+        line = ("run", *record)
+        if command.launcher:
+            launcher = ["bash", str(ROOT / "scripts/slurm/on_nodes.sh"), *command.launcher]
+            line = (*line, "--set", f"train.launcher={json.dumps(launcher)}")
         yield Job(command.name, "train", command.name, command, asked["train"], (line,))
+    elif command.stage == "datagen" and not in_shards:
+        kind = next(kind for kind in SHARDED[:3] if kind in command.args.stages)
+        yield Job(command.name, kind, command.name, command, asked[kind], (("stage", *record),))
     elif command.stage == "datagen":
         scored = command.args.scorer != "none"
         kinds = [kind for kind in SHARDED[:3] if kind in command.args.stages and (kind != "score" or scored)]
@@ -289,29 +329,29 @@ def _sharded(
 TASK = "$SLURM_ARRAY_TASK_ID"  # the one word that the shell expands
 
 
-def plan(
-    todo: Sequence[Job], whole: Mapping[str, Command], chain: Chain, allow_incomplete: bool = False
-) -> list[Planned]:
-    """The jobs that run, with their tasks. `whole`: the commands of the run file by the name of their record.
-
-    All jobs behind one that runs do, too: their inputs change.
-    """
+def plan(todo: Sequence[Job], folder: Path, allow_incomplete: bool = False) -> list[Planned]:
+    """The jobs that run, with their tasks; `folder` is the run's. All jobs behind one that runs do, too: their inputs change."""
     found: list[Planned] = []
+    chains: dict[Path, Chain] = {}
+    first: dict[str, str] = {}  # by planned job: the one for which it runs
     for number, job in enumerate(todo):
-        command = whole[job.record]
-        stale, tasks = chain.what_changed(command, allow_incomplete), list(range(job.shards))
-        if found:
-            found.append(Planned(job, tasks, f"behind {found[0].job.name}"))
+        tasks = list(range(job.shards))
+        if behind := next((first[name] for name in job.needs if name in first), None):
+            first[job.name] = behind
+            found.append(Planned(job, tasks, f"behind {behind}"))
             continue
+        chain = chains.setdefault(job.records, Chain(job.records))
+        stale = chain.what_changed(job.whole, allow_incomplete)
         if not stale:
             continue
-        recorded = chain.record(command).get("words")
-        if recorded != list(command.words):  # else files have changed, of which marks know nothing
-            missing = _missing(job, chain.folder)
+        recorded = chain.record(job.whole).get("words")
+        if recorded != list(job.whole.words):  # else files have changed, of which marks know nothing
+            missing = _missing(job, folder)
             merge = todo[number + 1] if job.shards else None
-            if not missing or (merge is not None and not _missing(merge, chain.folder)):
+            if not missing or (merge is not None and not _missing(merge, folder)):
                 continue
             tasks = [index for index in tasks if index in missing]
+        first[job.name] = job.name
         found.append(Planned(job, tasks, stale))
     return found
 
@@ -371,6 +411,7 @@ def script(planned: Planned, folder: Path, title: str, allow_incomplete: bool = 
             "#!/usr/bin/env bash",
             f"# {job.name}: {''.join(c if c.isprintable() else '?' for c in planned.reason)}. scripts/slurm/submit.py writes this file anew each time it is called.",
             *(f"#SBATCH {option}" for option in options),
+            *([f"# after {', '.join(job.needs)}"] if job.needs else []),
             "set -euo pipefail",
             *(f"export {name}={shlex.quote(value)}" for name, value in settings.items()),
             'export HF_HUB_OFFLINE="${HF_HUB_OFFLINE-1}"',
@@ -424,7 +465,7 @@ def queued(folder: Path) -> list[str]:
 
 
 def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplete: bool) -> list[Submitted]:
-    """Write the scripts and submit them, each to start when the one before has succeeded.
+    """Write the scripts and submit them, each to start when those that it needs have succeeded.
 
     Raises UsageError with what sbatch says, after cancelling what was submitted before.
     """
@@ -434,7 +475,8 @@ def submit(planned: Sequence[Planned], folder: Path, title: str, allow_incomplet
     for one, text in zip(planned, texts, strict=True):
         path = place / f"{one.job.name}.sbatch"
         write_atomic(path, [text])
-        after = [f"--dependency=afterok:{done[-1]['id']}", "--kill-on-invalid-dep=yes"] if done else []
+        ids = [str(job["id"]) for job in done if job["name"] in one.job.needs]
+        after = [f"--dependency=afterok:{':'.join(ids)}", "--kill-on-invalid-dep=yes"] if ids else []
         try:
             number = int(_call(["sbatch", "--parsable", *after, str(path.absolute())]).split(";")[0])
         except UsageError as error:

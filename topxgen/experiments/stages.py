@@ -213,7 +213,9 @@ def outputs(stage: str, args: Parsed) -> list[Path]:
 
 
 def is_complete(stage: str, args: Parsed) -> bool:
-    """Whether the manifests, which stages write last, of all languages or directions are there."""
+    """Whether the manifests, which stages write last, of all languages or directions are there; of an evaluation, its files."""
+    if stage == "evaluate":
+        return all(path.is_file() for path in STAGES[stage].writes(args))
     manifests = {path for path in STAGES[stage].writes(args) if path.name.startswith("manifest_")}
     if stage == "main":
         runs = len(_models(args)) * (1 if args.metadata_dir else len(_directions(args)))

@@ -1,4 +1,4 @@
-"""Language identification: CLD2 (embedded) or a fastText model (NLLB's, GlotLID, OpenLID, lid.176).
+"""Language identification: CLD2 or langid.py (both with their models), or a fastText model (NLLB's, GlotLID, OpenLID, lid.176).
 
 An identifier has `knows(language) -> bool` and `is_language(texts, language) -> list[bool]`.
 """
@@ -21,10 +21,10 @@ _NO_TEXT = re.compile(
 
 
 def load(name_or_path: str):
-    """The identifier "cld2", or the fastText model at a path or in a Hub repository (`org/name` with a `model.bin`, or
+    """The identifier "cld2" or "langid", or the fastText model at a path or in a Hub repository (`org/name` with a `model.bin`, or
     `org/name/file.bin`). Raises UsageError if it cannot be loaded."""
-    if name_or_path == "cld2":
-        return CLD2()
+    if name_or_path in EMBEDDED:
+        return EMBEDDED[name_or_path]()
     path = Path(name_or_path)
     if not path.is_file():
         path = _from_hub(name_or_path)
@@ -40,7 +40,7 @@ class CLD2:
         except ImportError:
             raise UsageError(
                 "--lid_model cld2 needs pycld2: pip install pycld2 (on aarch64, such as GH200, that needs a C++ compiler; or "
-                "pass a fastText model, such as --lid_model cis-lmu/glotlid)"
+                "pass --lid_model langid, or a fastText model, such as --lid_model cis-lmu/glotlid)"
             ) from None
         self._pycld2 = pycld2
 
@@ -59,6 +59,31 @@ class CLD2:
             return "un"
 
 
+class Langid:
+    """langid.py (Lui and Baldwin 2012) as py3langid has it: Python alone, with the model, so on aarch64, too."""
+
+    def __init__(self):
+        try:
+            from py3langid import langid
+        except ImportError:
+            raise UsageError("--lid_model langid needs py3langid: pip install 'py3langid>=0.4'") from None
+        langid.classify("")  # loads the model
+        self._classify, self._labels = langid.classify, set(langid.IDENTIFIER.labels)
+
+    def knows(self, language: Language) -> bool:
+        return language.iso639_1 in self._labels
+
+    def is_language(self, texts: list[str], language: Language) -> list[bool]:
+        return [self.identify(text) == language.iso639_1 for text in texts]
+
+    def identify(self, text: str) -> str:
+        """The ISO 639-1 code of `text`; "" where nothing is left of it."""
+        return self._classify(plain)[0] if (plain := _plain(text)).strip() else ""
+
+
+EMBEDDED = {"cld2": CLD2, "langid": Langid}
+
+
 class FastText:
     """A fastText classifier; its labels may be FLORES codes, ISO 639-3 or ISO 639-1 codes."""
 
@@ -71,7 +96,7 @@ class FastText:
             self._model = fasttext.load_model(str(path))
         except ValueError as error:
             raise UsageError(
-                f"--lid_model {path}: {error}; pass cld2, a fastText .bin or .ftz file, or a Hub id"
+                f"--lid_model {path}: {error}; pass cld2, langid, a fastText .bin or .ftz file, or a Hub id"
             ) from None
         self._labels = _read_labels(path)
 
@@ -114,7 +139,7 @@ def _labels(language: Language) -> set[str]:
 
 def needs(name_or_path: str) -> list[Need]:
     """What `load` gets from the Hub."""
-    if name_or_path == "cld2" or Path(name_or_path).is_file():
+    if name_or_path in EMBEDDED or Path(name_or_path).is_file():
         return []
     repo, file = _hub_file(name_or_path)
     return [Need(FILES, repo, files=(file,))] if HUB_ID.fullmatch(repo) else []
@@ -129,7 +154,7 @@ def _from_hub(name: str) -> Path:
     repo, file = _hub_file(name)
     if not HUB_ID.fullmatch(repo):
         raise UsageError(
-            f"--lid_model {name!r} does not exist; pass cld2, the path of a fastText model, or a Hub id such as cis-lmu/glotlid"
+            f"--lid_model {name!r} does not exist; pass cld2, langid, the path of a fastText model, or a Hub id such as cis-lmu/glotlid"
         )
     from huggingface_hub import hf_hub_download
 

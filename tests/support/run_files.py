@@ -1,0 +1,10 @@
+"""Sections of run files over the inputs of tests/attack/table.py."""
+
+from pathlib import Path
+
+CHECKED = "decontamination: {input_dir: in, output_dir: out/checked, benchmarks: [in/bench.tsv], num_workers: 1}"
+SCORED = "evaluate: {dirs: in/runs, baseline: in/runs/stub-1, trials: 20, json: out/scores.json}"
+
+
+def write(place: Path, *sections: str) -> None:
+    (place / "run.yaml").write_text("\n".join(["output_dir: out", *sections]), encoding="utf-8")
