@@ -335,7 +335,7 @@ class EvaluationConfig:
             refine_after_merge=args.refine_after_merge,
             steps=args.steps,
             with_shots=args.method_translate not in methods.WITHOUT_DEMONSTRATIONS,
-            keep_drafts=args.method_translate == "nllb",
+            resume_drafts=args.method_translate == "nllb",
         )
 
     def _is_target_language(self, texts: list[str]) -> list[bool]:

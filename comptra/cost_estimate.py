@@ -142,7 +142,7 @@ def _run(config: "EvaluationConfig", model: Model, client: LLMClient, sentences:
     task = _EstimatedTask(**{field.name: getattr(real, field.name) for field in fields(real)} | changes)
     plan = replace(config.plan(task), fits=lambda texts: [True] * len(texts))
     if config.args.method_translate == "nllb":
-        plan = replace(plan, method=lambda sentences, task: enumerate(sentences), keep_drafts=False)
+        plan = replace(plan, method=lambda sentences, task: enumerate(sentences), resume_drafts=False)
     with tempfile.TemporaryDirectory() as folder:
         levels = translate.divide(sentences, plan, task, Path(folder))
         if plan.method is not None:

@@ -100,7 +100,8 @@ def _merge_files(folder: Path, of_shards: list[Path], steps: int) -> None:
     paths = [folder / RESPONSES, *(shard / RESPONSES for shard in of_shards)]
     if any(path.exists() for path in paths):
         _replace(folder, RESPONSES, lines_of(paths, places_in(paths, read).first_of_each()))
-    for name in () if steps else (LINES, "draft_0.jsonl"):
+    drafts = {path.name for shard in of_shards for path in shard.glob("draft_0*.jsonl")}
+    for name in () if steps else (LINES, *sorted(drafts)):
         paths = [shard / name for shard in of_shards]
         if all(path.exists() for path in paths):
             with ExitStack() as stack:

@@ -1,6 +1,6 @@
 """JSONL files with one record per sentence, in the order of the sentences, that a killed run resumes."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -98,6 +98,15 @@ def read_lines(path: Path, sentences: list[str], key: str, shared: bool = False)
             line[UNANSWERED] = True
         lines.append(line)
     return lines
+
+
+def put_lines(path: Path, sentences: list[str], numbers: Sequence[int], translations: Sequence[str]) -> None:
+    """Write the translations of some sentences over the lines that the file has; others, as of an older version, are null."""
+    lines = read_lines(path, sentences, "translation")
+    lines += [{"sentence": text, "translation": None} for text in sentences[len(lines) : max(numbers) + 1]]
+    for number, translation in zip(numbers, translations, strict=True):
+        lines[number] = {"sentence": sentences[number], "translation": translation}
+    write_atomic(path, [to_line({key: value for key, value in line.items() if key != UNANSWERED}) for line in lines])
 
 
 def is_torn(path: Path) -> bool:

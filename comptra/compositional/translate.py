@@ -5,7 +5,8 @@ demonstrations, and the pairs of phrase and translation are the demonstrations w
 `steps` nests it: phrases are divided again. With no steps it is the plain method.
 
 Files (docs/files.md): divide_{r}.jsonl and parent_{r}.jsonl for the r-th division (1: that of the sentences),
-translate_{s}.jsonl for the translations of level s (0: the sentences).
+translate_{s}.jsonl for the translations of level s (0: the sentences), draft_{s}.jsonl for what was refined to them, and
+draft_{s}_{k}.jsonl for drafts after k of several refining steps.
 """
 
 import json
@@ -16,7 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from comptra.methods import Method, Shots, Task, in_order
-from comptra.ordered_jsonl import UNANSWERED, mark_undividable, marked, resume_lines
+from comptra.ordered_jsonl import UNANSWERED, mark_undividable, marked, put_lines, resume_lines
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_atomic
 from topxgen.common.lines import split_lines
@@ -34,12 +35,14 @@ class Plan:
     merge_prompts: Callable[[list[str], list[Shots]], list[Prompt]]  # sentences, phrase pairs of each -> prompts
     merge: Callable[[list[str], list[Shots]], Iterator[tuple[int, str]]]  # the same -> translations
     fits: Callable[[list[str]], list[bool]]  # whether phrase translations are in the target language
-    refine: Callable[..., list[str]] | None = None  # (sentences, drafts, steps=) -> better ones
+    refine: Callable[[list[str], list[str]], list[str]] | None = None  # (sentences, drafts) -> better ones
     number_of_refining_steps: int = 0  # of the lowest level
     refine_after_merge: int = 0  # refining steps of the levels above it
     steps: int = 0
     with_shots: bool = True  # the method shows demonstrations
-    keep_drafts: bool = False  # the method's work is in no response cache: drafts to be refined go into draft_{s}.jsonl
+    resume_drafts: bool = (
+        False  # the method's work is in no response cache: drafts in draft_{s}.jsonl are not made again
+    )
 
 
 @dataclass(frozen=True)
@@ -137,17 +140,26 @@ def translate(levels: list[Level], plan: Plan, task: Task, folder: Path) -> list
             steps = plan.number_of_refining_steps if s == lowest else plan.refine_after_merge
             if not steps:
                 return draft(numbers)
-            if s == lowest and plan.keep_drafts:
-                path = folder / f"draft_{s}.jsonl"
-                every = resume_lines(path, sentences, "translation", draft, task.client.marks)
-                drafts = [every[i] for i in numbers]
+            if s == lowest and plan.resume_drafts:
+                every = resume_lines(draft_file(folder, s), sentences, "translation", draft, task.client.marks)
+                texts = [every[i] for i in numbers]
             else:
-                drafts = in_order(draft(numbers), len(numbers))
-            return enumerate(plan.refine([sentences[i] for i in numbers], drafts, steps=steps))
+                texts = in_order(draft(numbers), len(numbers))
+                put_lines(draft_file(folder, s), sentences, numbers, texts)
+            for k in range(1, steps + 1):
+                texts = plan.refine([sentences[i] for i in numbers], texts)
+                if k < steps:
+                    put_lines(draft_file(folder, s, k), sentences, numbers, texts)
+            return enumerate(texts)
 
         path = folder / f"translate_{s}.jsonl"
         translations[s] = resume_lines(path, sentences, "translation", work, task.client.marks)
     return translations
+
+
+def draft_file(folder: Path, s: int, k: int = 0) -> Path:
+    """The drafts of level s, after k refining steps."""
+    return folder / (f"draft_{s}_{k}.jsonl" if k else f"draft_{s}.jsonl")
 
 
 def phrase_pairs(

@@ -1,20 +1,19 @@
 """Iterative refinement (Chen et al. 2024, "Iterative translation refinement with large language models"): show the
-model a translation and ask for a better one, --number_of_refining_steps times."""
+model a translation and ask for a better one, in each of --number_of_refining_steps."""
 
 from comptra.methods import Task, in_order
 from comptra.methods.conversation import Instructions, instructions, translations
 
 
-def refine(sentences: list[str], drafts: list[str], task: Task, steps: int) -> list[str]:
-    """`drafts` after `steps` rounds. An empty draft is not shown to the model; an empty answer keeps the draft."""
+def refine(sentences: list[str], drafts: list[str], task: Task) -> list[str]:
+    """`drafts` after a round. An empty draft is not shown to the model; an empty answer keeps the draft."""
     text = check(task)
     best = list(drafts)
     drafted = [i for i, draft in enumerate(best) if draft]
-    for _ in range(steps):
-        talks = [(text("refine", sentence=sentences[i], draft=best[i]),) for i in drafted]
-        refined = translations(task.with_room_for_merges, [sentences[i] for i in drafted], talks, text.marker)
-        for i, better in zip(drafted, in_order(refined, len(drafted)), strict=True):
-            best[i] = better or best[i]
+    talks = [(text("refine", sentence=sentences[i], draft=best[i]),) for i in drafted]
+    refined = translations(task.with_room_for_merges, [sentences[i] for i in drafted], talks, text.marker)
+    for i, better in zip(drafted, in_order(refined, len(drafted)), strict=True):
+        best[i] = better or best[i]
     return best
 
 

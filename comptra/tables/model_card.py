@@ -43,7 +43,7 @@ def check(folders: Sequence[Path]) -> None:
             raise UsageError(
                 f"--model_card {folder} has no {CARD}; pass the --output_dir of train.py, or a folder of merge_lora.py"
             )
-        _load(folder)
+        load(folder)
 
 
 def write(report: dict, folders: Sequence[Path], max_samples: int | None) -> list[str]:
@@ -59,7 +59,7 @@ def write(report: dict, folders: Sequence[Path], max_samples: int | None) -> lis
     return without
 
 
-def _load(folder: Path):
+def load(folder: Path):
     """The card, as huggingface_hub.ModelCard. Raises UsageError for one that it cannot read."""
     from huggingface_hub import ModelCard
 
@@ -151,7 +151,7 @@ def _relation(run: Path, folder: Path) -> str | None:
 
 
 def _update(folder: Path, results: list) -> None:
-    card = _load(folder)
+    card = load(folder)
     new = {_key(result) for result in results}
     kept = [result for result in card.data.eval_results or [] if _key(result) not in new]
     card.data.eval_results = [*kept, *results]

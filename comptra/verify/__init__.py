@@ -28,9 +28,13 @@ CHECKS = {
     "evaluations": Choice(
         "comptra.verify.evaluations:check", "scores of comptra.evaluate: JSON, CSV, tables, segments"
     ),
+    "derived": Choice(
+        "comptra.verify.derived:check", "scores in model cards and records of Every Eval Ever, by the reports"
+    ),
     "comparisons": Choice("comptra.verify.comparisons:check", "scores and tables of scripts/compare.py, rounds"),
     "records": Choice("comptra.verify.records:check", "inputs and outputs of the stages of a run file"),
-    "pages": Choice("comptra.verify.pages:check", "the files that a page was made from; sizes of published splits"),
+    "pages": Choice("comptra.verify.pages:check", "the files that a page was made from"),
+    "published": Choice("comptra.verify.published:check", "sizes of splits; TMX and Moses by the parquet files"),
 }
 # Files that change after a stage is finished, or may be removed at any time: why nothing claims them.
 UNCLAIMED = {
@@ -88,6 +92,7 @@ class Audit:
     claimed: set[Path] = field(default_factory=set)
     checked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("files", "bytes", "counts", "scores"), 0))
     folders: dict[Path, set[str]] = field(default_factory=dict)
+    reports: dict[Path, dict] = field(default_factory=dict)  # of comptra.evaluate, for what is made from them
     _digests: dict[Path, str | None] = field(default_factory=dict)
 
     def shown(self, path: Path) -> str:

@@ -34,7 +34,7 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
             and not name.startswith(("manifest_", "settings_"))
             and (found := _report(audit, path))
         ):
-            reports[path] = found
+            reports[path] = audit.reports[path] = found
             audit.attempt(path, lambda p=path, r=found: _check_report(audit, p, r, rows if segments else None))
     for path in segments:
         audit.attempt(path, lambda p=path: _check_segments(audit, p, rows))

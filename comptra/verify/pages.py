@@ -1,4 +1,4 @@
-"""The page of a run: the files that it was made from. Published data sets: how many pairs each split has."""
+"""The page of a run: the files that it was made from."""
 
 import base64
 import gzip
@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from comptra.verify import Audit, why_unclaimed
-from topxgen.publication.dataset import CARD, MANIFEST
 
 _DATA = re.compile(rb'<script type="application/gzip;base64" id="data-page">([^<]*)</script>')
 
@@ -16,27 +15,6 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
     for name in sorted(names):
         if name.endswith(".html"):
             audit.attempt(folder / name, lambda p=folder / name: _check_page(audit, p))
-    if {MANIFEST, CARD} <= names:
-        audit.attempt(folder / CARD, lambda: _check_card(audit, folder / CARD))
-
-
-def _check_card(audit: Audit, path: Path) -> None:
-    """The number of pairs in each split, by its file."""
-    from pyarrow import parquet
-    from ruamel.yaml import YAML
-
-    front = path.read_text(encoding="utf-8").split("\n---\n")[0].removeprefix("---\n")
-    card = YAML(typ="safe", pure=True).load(front)
-    files = {
-        (config["config_name"], data["split"]): [data["path"]] if isinstance(data["path"], str) else data["path"]
-        for config in card["configs"]
-        for data in config["data_files"]
-    }
-    for info in card["dataset_info"]:
-        for split in info["splits"]:
-            key = info["config_name"], split["name"]
-            found = sum(parquet.read_metadata(path.parent / name).num_rows for name in files[key])
-            audit.equal(path, f"pairs in {'/'.join(key)}", split["num_examples"], found)
 
 
 def _check_page(audit: Audit, path: Path) -> None:

@@ -5,13 +5,14 @@ import io
 from contextlib import redirect_stderr
 from pathlib import Path
 
+from comptra.tables.model_card import load
 from comptra.verify import Audit, quiet
 from topxgen.common.files import read_jsonl
 from topxgen.common.lineage import GENERATED, KEY, MERGE_MANIFEST, TRAIN_MANIFEST
 from topxgen.common.provenance import weights_id
 from topxgen.experiments import stages
 from topxgen.training import checkpoints, training_data
-from topxgen.training.model_card import evaluations_table
+from topxgen.training.model_card import evaluations_table, held_out_results
 from topxgen.training.named_datasets import NAMED
 
 
@@ -45,6 +46,7 @@ def _check_card(audit: Audit, folder: Path) -> None:
 
 
 def _check_table(audit: Audit, card: Path, history: list[dict], step: int) -> None:
+    _check_held_out(audit, card, history, step)
     lines = card.read_text(encoding="utf-8", errors="replace").split("\n")
     for line in evaluations_table(history, step).split("\n"):
         audit.checked["scores"] += 1
@@ -56,6 +58,15 @@ def _check_table(audit: Audit, card: Path, history: list[dict], step: int) -> No
                 next((one for one in lines if one.startswith(f"|{name}|")), "missing"),
                 line,
             )
+
+
+def _check_held_out(audit: Audit, card: Path, history: list[dict], step: int) -> None:
+    """Scores of held-out pairs in `model-index`."""
+    results = [one for one in load(card.parent).data.eval_results or () if not one.metric_args]
+    claimed = {f"{one.metric_name} {one.dataset_config}": one.metric_value for one in results}
+    made = held_out_results(history, step, "")
+    found = {f"{one.metric_name} {one.dataset_config}": one.metric_value for one in made}
+    audit.equal(card, "model-index", claimed, found, "scores")
 
 
 def check(audit: Audit, folder: Path, names: set[str]) -> None:

@@ -174,6 +174,7 @@ ONLY_WRITTEN = {
     "manifest_publish.json": "compared with that of the same command; tests/publication/test_dataset.py damages it",
     "instruct.toml": "an example",
     "jobs.json": "for people; written anew by each submission",
+    "{output_dir}/run/failed/{stage}.json": "read by those who only look (status, page), which list what they cannot read",
 }
 
 

@@ -143,6 +143,33 @@ def test_length_and_number_of_what_is_asked(flags, lengths, tmp_path, monkeypatc
     assert "_0_shot_" in next((tmp_path / "chat").glob("*/translate_0.jsonl")).parent.name
 
 
+@pytest.mark.medium
+def test_every_version_of_a_refined_translation_is_kept(tmp_path, monkeypatch):
+    """Drafts of phrases and merges, and those between refining steps; a run that lost them makes them again from its responses."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    flags = options(
+        "org/chat", prompt_style=None, max_samples=3, inference_api="openai", dtype=None, k=None, max_new_tokens=None,
+        method_divide="space", number_of_subproblems=2, steps=1, number_of_refining_steps=1, refine_after_merge=2,
+    )  # fmt: skip
+    with ApiServer() as server:
+        flags = (*flags, "--base_url", server.url("openai"), "--output_dir", tmp_path)
+        assert in_process("main.py", *flags).returncode == 0
+        (folder,) = (path.parent for path in (tmp_path / "chat").glob("*/translate_0.jsonl"))
+        kept = {path.name: path.read_bytes() for path in folder.glob("draft_*.jsonl")}
+        assert kept.keys() == {"draft_0.jsonl", "draft_0_1.jsonl", "draft_1.jsonl"}
+        assert texts(folder / "draft_0.jsonl", "sentence") == texts(folder / "translate_0.jsonl", "sentence")
+        assert len(texts(folder / "draft_1.jsonl")) == 6 and all(texts(folder / "draft_1.jsonl"))
+        for name in ("draft_0.jsonl", "draft_0_1.jsonl"):
+            (folder / name).unlink()
+        lines = (folder / "translate_0.jsonl").read_bytes().splitlines(keepends=True)
+        (folder / "translate_0.jsonl").write_bytes(lines[0])  # as if it was killed, by a version that kept no drafts
+        asked = len(server.bodies)
+        assert in_process("main.py", *flags).returncode == 0 and len(server.bodies) == asked
+        assert (folder / "translate_0.jsonl").read_bytes() == b"".join(lines)
+        assert texts(folder / "draft_0_1.jsonl")[0] is None, "the first sentence was not made again"
+        assert (folder / "draft_0_1.jsonl").read_bytes().splitlines()[1:] == kept["draft_0_1.jsonl"].splitlines()[1:]
+
+
 def test_refine_after_merge_of_older_versions(tiny_lm, tmp_path):
     """It refined merges instead of phrases: such a run is not continued, one without it is."""
     flags = options(tiny_lm, "--steps", 1, "--method_divide", "space", "--output_dir", tmp_path, max_samples=1)

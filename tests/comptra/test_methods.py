@@ -264,11 +264,12 @@ def test_refinement_goes_on_from_the_last_version(tmp_path):
 
     player = Player(answer)
     client = LLMClient(player, "chat", tmp_path / "answers.jsonl", 1)
-    assert refine(SENTENCES, ["a", "b", "", "d"], task_for(client), 3) == ["a+++", "b+++", "", "d"]
+    versions = [["a", "b", "", "d"]]
+    for _ in range(3):
+        versions.append(refine(SENTENCES, versions[-1], task_for(client)))
+    assert versions[1:] == [["a+", "b+", "", "d"], ["a++", "b++", "", "d"], ["a+++", "b+++", "", "d"]]
     assert [len(prompt) for prompt in player.prompts] == [1] * len(player.prompts)
     # a and b thrice; what was said about d is known after the first time.
-    assert len(player.prompts) == 7
-    assert refine(SENTENCES, ["a", "b", "", "d"], task_for(client), 0) == ["a", "b", "", "d"]
     assert len(player.prompts) == 7
 
 

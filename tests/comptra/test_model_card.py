@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from comptra import verify
 from comptra.tables.model_card import BEGIN, END, _relation, _split, write
 from tests.support.main_runs import folder_of, options
 from tests.support.runs import in_process
@@ -75,6 +76,30 @@ def place(models, tmp_path) -> Path:
 def evaluate(place: Path, *more, check: int = 0):
     words = ("--metrics", "bleu", "chrf", "--tokenize", "13a", "--json", place / "scores.json", *more)
     return run("comptra.evaluate", place / "translations", *words, check=check)
+
+
+@pytest.mark.medium
+def test_scores_in_cards_are_verified(place):
+    """By the reports, which are checked by the translations, and those of held-out pairs by the log."""
+    evaluate(place, "--model_card", place / "basque", place / "merged")
+    audit = verify.verify(place)
+    assert not audit.problems and not any("model-index" in why for whys in audit.unchecked.values() for why in whys)
+    for folder, old, said in (
+        ("basque", "name: chrF++ (", "model-index: chrF++ ("),
+        ("merged", "name: BLEU (", "model-index: BLEU ("),
+        ("basque", "name: loss\n", "model-index.loss "),
+    ):
+        card = place / folder / "README.md"
+        text = card.read_text()
+        before, _, rest = text.rpartition(old) if "\n" in old else text.partition(old)
+        above, found, value = before.rpartition("value: ")
+        assert found
+        card.write_text(f"{above}value: 1{value}{old}{rest}")
+        found = [str(problem) for problem in verify.verify(place).problems]
+        card.write_text(text)
+        assert any(said in line for line in found), found
+    (place / "scores.json").unlink()
+    assert any("no report here" in why for whys in verify.verify(place).unchecked.values() for why in whys)
 
 
 @pytest.mark.medium

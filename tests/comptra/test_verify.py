@@ -121,6 +121,35 @@ def test_a_decontamination_that_drops_pairs_and_a_published_set(run, made, tmp_p
     assert any("README.md: pairs in Basque/" in line for line in problems(out, QUICK))
 
 
+def test_translation_memories_hold_the_pairs_of_the_parquet_files(run, tmp_path):
+    out = tmp_path / "published"
+    words = ("--formats", "tmx", "moses", "--allow_undecontaminated", "--validation_size", 2)
+    whole_run.call("scripts/publish.py", run / finished_run.NAME, "--out", out, *words)
+    audit = verify.verify(out)
+    assert not audit.problems and audit.checked["counts"] > 20
+    for name, old, new in (
+        ("tmx/Basque.train.tmx", "</seg>", ".</seg>"),
+        ("tmx/Basque.train.tmx", '"x-score">0', '"x-score">1'),
+        ("tmx/Basque.train.tmx", "</tmx>", ""),
+        ("moses/train.eng_Latn-eus_Latn.src", " ", "  "),
+        ("moses/validation.eng_Latn-eus_Latn.tgt", "\n", "\n\n"),
+    ):
+        before = (out / name).read_bytes()
+        edit(out / name, old, new)
+        claim_anew(out)
+        (found,) = problems(out)
+        assert found.startswith(str(out / name)) or found.startswith(name), found
+        assert "by the parquet files" in found or "is not XML" in found
+        (out / name).write_bytes(before)
+
+
+def test_a_record_of_every_eval_ever_that_the_report_does_not_give(run):
+    path = next((run / "every_eval_ever").rglob("*.json"))
+    edit(path, '"score": ', '"score": 1')
+    claim_anew(run)
+    assert any("evaluation_results: claimed" in line for line in problems(run))
+
+
 def test_two_files_in_each_others_place(run):
     first, second = (sorted((run / "translations").rglob("translate_0.jsonl")))[:2]
     both = first.read_bytes(), second.read_bytes()

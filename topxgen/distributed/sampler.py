@@ -1,6 +1,7 @@
 """A sampler whose engines are the workers of a pool, and what a worker has for it."""
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -61,6 +62,9 @@ class SamplerWorker:
 
     def __init__(self, backend: str, settings: ModelSettings):
         self._backend, self._settings = backend, settings
+        if int(os.environ.get("OMP_NUM_THREADS", "0").split(",")[0]) < len(os.sched_getaffinity(0)):
+            # vLLM's CPU build would bind the engines of all workers of a node to the same cores.
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         self._queue: queue.SimpleQueue = queue.SimpleQueue()  # of (request, its decoding and adapter, future)
         loaded: Future[int] = Future()
         threading.Thread(target=self._serve, args=(loaded,), daemon=True).start()

@@ -14,7 +14,7 @@ from topxgen.text.languages import Language
 
 # What XML 1.0 (section 2.2) cannot hold, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_PROPERTIES = ("score", "confidence", "topic", "back_translator")
+PROPERTIES = ("score", "confidence", "topic", "back_translator")
 
 
 def language_tag(language: Language) -> str:
@@ -48,10 +48,10 @@ class Tmx:
     def write(self, rows: Iterable[Pair]) -> None:
         xml = self._xml
         for row in rows:
-            xml.startElement("tu", {"tuid": _clean(row.id)})
-            for name in _PROPERTIES:
+            xml.startElement("tu", {"tuid": clean(row.id)})
+            for name in PROPERTIES:
                 if (value := getattr(row, name)) is not None:
-                    self._element("prop", str(value), {"type": f"x-{name.replace('_', '-')}"})
+                    self._element("prop", str(value), {"type": kind_of(name)})
             for tag, text in zip(self._tags, (row.source, row.target), strict=True):
                 xml.startElement("tuv", {"xml:lang": tag})
                 self._element("seg", text)
@@ -61,7 +61,7 @@ class Tmx:
 
     def _element(self, name: str, text: str, attributes: dict[str, str] | None = None) -> None:
         self._xml.startElement(name, attributes or {})
-        self._xml.characters(_clean(text))
+        self._xml.characters(clean(text))
         self._xml.endElement(name)
 
     def close(self) -> None:
@@ -71,6 +71,12 @@ class Tmx:
         self._file.close()
 
 
-def _clean(text: str) -> str:
+def kind_of(name: str) -> str:
+    """The type of a <prop>."""
+    return f"x-{name.replace('_', '-')}"
+
+
+def clean(text: str) -> str:
+    """`text` as XML can hold it."""
     # A carriage return would come back as a line feed.
     return _NOT_XML.sub(" ", text).replace("\r\n", "\n").replace("\r", "\n")

@@ -367,16 +367,19 @@ function viewer(groups, element) {
 function tree(node, one) {
   if (!node) return null;
   const draft = (own) => {
-    if (own.d === undefined) return null;
-    const runs = differences(own.d, own.t, page.language(one.tgt).code) || [null, null];
-    return page.el("p", {}, page.el("span", { class: "muted" }, "draft "), text(own.d, runs[0], one.tgt, "a"), page.el("span", { class: "muted" }, " refined "), text(own.t, runs[1], one.tgt, "b"));
+    const versions = [...(own.d || []), own.t];
+    return versions.slice(1).map((refined, k) => {
+      const runs = differences(versions[k], refined, page.language(one.tgt).code) || [null, null];
+      return page.el("p", {}, page.el("span", { class: "muted" }, k ? "then " : "draft "), text(versions[k], runs[0], one.tgt, "a"), page.el("span", { class: "muted" }, " refined "), text(refined, runs[1], one.tgt, "b"));
+    });
   };
+  const merged = (own) => own.a && page.el("details", {}, page.el("summary", {}, "How the model merged them"), page.el("pre", {}, page.marked(own.a)));
   const phrase = (own) => page.el("li", {},
     page.text(own.s, one.src), page.el("span", { class: "arrow", "aria-label": "translated as" }, " → "), own.t ? page.text(own.t, one.tgt) : page.el("span", { class: "warn" }, "empty"),
     (own.m || []).map((mark) => [" ", page.el("span", { class: "fault" }, mark)]),
-    draft(own), own.c && page.el("ul", {}, own.c.map(phrase)));
+    draft(own), own.c && page.el("ul", {}, own.c.map(phrase)), merged(own));
   return page.el("details", { class: "tree", open: true }, page.el("summary", {}, node.c ? `${node.c.length} phrases, which were merged` : "Draft"),
-    draft(node), node.c && page.el("ul", {}, node.c.map(phrase)));
+    draft(node), node.c && page.el("ul", {}, node.c.map(phrase)), merged(node));
 }
 
 page.sections.evaluation = function (element, data) {

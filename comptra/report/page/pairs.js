@@ -7,6 +7,7 @@ page.sections.pairs = async function (element, data, page) {
     not_chosen: "a translation of which another one was chosen", text: "a whole paragraph or response that was rejected",
   };
   const CELL_CHARS = 300; // of a text in a cell of the table
+  const PRINTED = 25; // rows
   const model = decode(data);
   const overlaps = await overlapsByParagraph();
   const isOverlapping = (i) => model.state(i) === "contaminated" || hitsOf(i).length > 0;
@@ -246,11 +247,12 @@ page.sections.pairs = async function (element, data, page) {
     }),
     el("button", { type: "button", class: "reset", onclick: () => { for (const key of KEYS) filters[key] = ""; writeControls(); grid.clearSort(); apply(); } }, "Clear"),
     el("datalist", { id: "pairs-topics" }, counted(data.paragraphs.topic.codes.map((code) => data.paragraphs.topic.values[code])).slice(0, 1000).map(([value]) => el("option", { value }))));
-  const status = el("p", { class: "status", id: "pairs-status", "aria-live": "polite" });
+  const status = el("p", { class: "status screen", id: "pairs-status", "aria-live": "polite" });
   const holder = el("div", { class: "table" });
   const panel = el("aside", { class: "detail", hidden: true, "aria-label": "One row", tabindex: "-1" });
+  const printed = el("div", { class: "printed" });
   const fonts = el("div", { class: "fonts" });
-  element.append(form, fonts, status, el("div", { class: "browser" }, el("div", { class: "rows" }, holder), panel),
+  element.append(form, fonts, status, el("div", { class: "browser" }, el("div", { class: "rows screen" }, holder), panel), printed,
     el("p", { class: "note screen keys" }, el("kbd", {}, "/"), " search, ", el("kbd", {}, "↑"), " ", el("kbd", {}, "↓"), " rows, ",
       el("kbd", {}, "Enter"), " open, ", el("kbd", {}, "Esc"), " close. Length is in characters; scores are rounded to four decimals."),
     byKind());
@@ -341,6 +343,19 @@ page.sections.pairs = async function (element, data, page) {
     if (!isNarrow) for (const column of grid.getColumns()) if (["i", "length"].includes(column.getField())) column[open ? "hide" : "show"]();
     grid.redraw(true);
   }
+
+  /* Printed are the first rows that fit the filters, with their whole texts: the table on the screen holds those in view alone. */
+  addEventListener("beforeprint", () => {
+    const rows = activeRows(), shown = rows.slice(0, PRINTED);
+    const cell = (string, language) => (string === null ? "–" : page.text(string, language));
+    printed.replaceChildren(page.table([
+      { title: "Id", value: (i) => el("span", { class: "path" }, model.id(i)) },
+      { title: "Sentence", value: (i) => cell(model.sentence(i), model.language(i)) },
+      { title: "Translation", value: (i) => cell(model.translation(i), model.source(i).target_language) },
+      ...(isShown.min ? [{ title: "Score", value: (i) => number(model.score(i)), class: "number" }] : []),
+      { title: "State", value: badge },
+    ], shown, { caption: `${number(shown.length)} of ${number(rows.length)} rows that fit the filters, of ${number(data.total)} of the run`, wide: true, header: false }));
+  });
 
   function activeRows() {
     active ||= grid.getRows("active").map((row) => row.getData().i);

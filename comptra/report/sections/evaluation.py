@@ -282,10 +282,23 @@ def _shown_report(path: str, report: dict, found: Found, run: "Run") -> dict:
         "tables": [_table(table) for table in made],
         "directions": directions,
         "marks": _marks(made),
-        "notes": sorted(notes, key=lambda note: note.startswith("warning:")),
+        "notes": sorted(notes, key=lambda note: note.startswith("warning:")) + _as_reported(path, supported),
         "skipped": report.get("skipped") or {},
         "panels": [_panel(panel) for panel in series.panels(supported)],
     }
+
+
+def _as_reported(path: str, report: Mapping) -> list[str]:
+    """Which numbers rest on the report alone."""
+    again = [title for name, (title, _) in evaluation_systems.RECOMPUTED.items()]
+    titles = {name: title for group in report["groups"] for name, title in group.get("titles", {}).items()}
+    others = [title for name, title in titles.items() if name not in evaluation_systems.RECOMPUTED]
+    if not path or not titles:
+        return []
+    return [
+        f"{' and '.join(again)} were computed again where translations and references are here; "
+        f"{', '.join([*others, 'intervals and p-values'])} are as reported by {path}"
+    ]
 
 
 def without(report: Mapping, unsupported: set[tuple[int, str]]) -> dict:
@@ -351,7 +364,7 @@ def _shown_comparison(path: str, report: dict, found: Found, run: "Run") -> dict
                 if fits is None:
                     unknown.append(folder)
                 elif not fits:
-                    reasons.append(f"chrF++ of {relative(run.root, found.locate(folder))} ({name}) is another one now")
+                    reasons.append(f"a score of {relative(run.root, found.locate(folder))} ({name}) is another one now")
         if reasons:
             direction = f"{group['dataset']} from {group['src']} into {group['tgt']}"
             problems.append(f"{direction}: the table is left out, {'; '.join(reasons)}. Compare again.")
@@ -381,12 +394,14 @@ def _shown_comparison(path: str, report: dict, found: Found, run: "Run") -> dict
 
 
 def _fits(group: Mapping, variant: Mapping, place: int, found: Found, folder: Path | None) -> bool | None:
-    """Whether the translations of a seed have the chrF++ that the comparison says; None if it cannot be compared."""
+    """Whether the translations of a seed have the scores that the comparison says; None if they cannot be compared."""
     if folder in found.unread:
         return False
-    one, value = found.systems.get(folder), variant["scores"].get("chrf")
-    if one is None or one.scorer is None or value is None or len(value["scores"]) <= place:
+    if (one := found.systems.get(folder)) is None:
         return None
-    if group["signatures"].get("chrf") != one.scorer.signature:
-        return None
-    return math.isclose(one.chrf(group["sentences"]), value["scores"][place], abs_tol=TOLERANCE)
+    same = []
+    for metric, value in variant["scores"].items():
+        score = one.score(metric, group["signatures"].get(metric), group["sentences"])
+        if score is not None and value is not None and len(value["scores"]) > place:
+            same.append(math.isclose(score, value["scores"][place], abs_tol=TOLERANCE))
+    return all(same) if same else None

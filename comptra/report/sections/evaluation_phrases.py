@@ -10,24 +10,31 @@ from functools import cached_property
 from itertools import count, pairwise
 from pathlib import Path
 
+from comptra import answer_parsing
+from comptra.compositional import merge
+from comptra.compositional.merge import MERGE_PROMPTS
+from comptra.compositional.translate import draft_file
 from comptra.ordered_jsonl import TRUNCATED, UNANSWERED, UNREADABLE, DivisionLine, TranslationLine
 from comptra.scores.surface import identifier_of
 from comptra.scores.systems import System
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, read_jsonl
+from topxgen.common.translation_folders import RESPONSES
+from topxgen.inference.response_cache import read_responses
 
 MARKS = (UNANSWERED, UNREADABLE, TRUNCATED)
 CLD2 = "cld2"  # the default of --lid_model
+MAX_TEXT = 5000  # characters of an answer
 LEFT_OUT = "left out"  # as `Plan.fits` says: not in the target language, or empty
 
 
 @dataclass
 class Level:
-    """The lines of translate_{s}.jsonl, of which sentence or phrase above each is a part, and drafts by number."""
+    """The lines of translate_{s}.jsonl, of which sentence or phrase above each is a part, and by number its drafts, the first one first."""
 
     lines: list[dict]
     parents: list[int]
-    drafts: list[str] = field(default_factory=list)
+    drafts: list[list[str]] = field(default_factory=list)
 
     @cached_property
     def parts(self) -> dict[int, list[int]]:
@@ -50,11 +57,11 @@ class Trees:
 
     @property
     def has_any(self) -> bool:
-        return len(self._levels) > 1 or any(level.drafts for level in self._levels)
+        return len(self._levels) > 1 or any(map(any, (level.drafts for level in self._levels)))
 
     def of(self, number: int) -> dict | None:
-        """The tree of a sentence: `s` source, `t` translation, `m` marks, `d` the draft that was refined, `c` its phrases; None
-        if there is nothing more than its translation."""
+        """The tree of a sentence: `s` source, `t` translation, `m` marks, `d` the drafts that were refined, `c` its phrases,
+        `a` the answer in which the phrases were merged, if it says more; None if there is nothing more than its translation."""
         node = self._node(0, number) if self.has_any and number < len(self._levels[0].lines) else {}
         return node if "c" in node or "d" in node else None
 
@@ -68,11 +75,31 @@ class Trees:
             marks.append(LEFT_OUT)
         if marks:
             node["m"] = marks
-        if number < len(level.drafts):
+        if number < len(level.drafts) and level.drafts[number]:
             node["d"] = level.drafts[number]
         if depth + 1 < len(self._levels) and (parts := self._levels[depth + 1].parts.get(number)):
             node["c"] = [self._node(depth + 1, part) for part in parts]
+            merged = node.get("d", [text])[0]
+            if len(found := self._merges.get(merged, ())) == 1:  # of several it is not known which
+                node["a"] = next(iter(found))[:MAX_TEXT]
         return node
+
+    @cached_property
+    def _merges(self) -> dict[str, set[str]]:
+        """By the translation that they gave, the model's answers to merge prompts with sections: what it made of the phrases."""
+        name = str(self._system.settings.get("merge_prompt", "")).partition(" ")[0]  # "refine (version 2)"
+        if len(self._levels) < 2 or name not in MERGE_PROMPTS:
+            return {}
+        found: dict[str, set[str]] = {}
+        try:
+            heading = merge.load(name).texts.get(merge.FINAL_SECTION)
+            for record in read_responses(self._system.folder / RESPONSES) if heading else ():
+                for text in record["texts"]:
+                    if heading.lower() in text.lower() and (translation := answer_parsing.section(text, heading)):
+                        found.setdefault(translation, set()).add(text)
+        except (UsageError, OSError):
+            return {}  # the phrases are shown without them
+        return found
 
     @property
     def unchecked(self) -> str:
@@ -101,9 +128,15 @@ def _levels(folder: Path) -> list[Level]:
         lines.append(_read(folder / f"translate_{s}.jsonl", TranslationLine))
     levels = [Level(own, []) for own in lines]
     for s, level in enumerate(levels):
-        drafts = _read(folder / f"draft_{s}.jsonl", TranslationLine)
-        if [line["sentence"] for line in drafts] == [line["sentence"] for line in level.lines[: len(drafts)]]:
-            level.drafts = [line["translation"] or "" for line in drafts]
+        level.drafts = [[] for _ in level.lines]
+        for k in count():
+            drafts = _read(draft_file(folder, s, k), TranslationLine)
+            if not drafts or any(
+                one["sentence"] != two["sentence"] for one, two in zip(drafts, level.lines, strict=False)
+            ):
+                break
+            for own, line in zip(level.drafts, drafts, strict=False):
+                own += [] if line["translation"] is None else [line["translation"]]
     if len(levels) > 1:
         for level, parents in zip(levels[1:], _parents(folder, lines), strict=True):
             level.parents = parents

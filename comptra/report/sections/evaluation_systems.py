@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 # Scores of the same version of sacreBLEU are the same to the last bits.
 TOLERANCE = 1e-6
+# Metrics that the page computes again, and the tokenizers for it that need no model.
+RECOMPUTED = {"chrf": ("chrF++", surface.chrf), "bleu": ("BLEU", surface.bleu)}
+TOKENIZERS = ("13a", "char", "intl", "none", "zh")
+TOKENIZER = re.compile(r"\btok:([^|]+)")
 MAX_ROOMS = 3  # folders above a file of a benchmark that can be its --benchmark_dir
 
 
@@ -57,6 +62,25 @@ class Translations:
     def chrf(self, count: int | None = None) -> float:
         """The corpus score of the first `count` sentences."""
         return float(self.scorer.scores(self.statistics[:count].sum(axis=0)[None])[0])
+
+    def score(self, metric: str, signature: str | None, count: int) -> float | None:
+        """The corpus score of the first `count` sentences by a metric of strings; None if it cannot be computed here as `signature`
+        says."""
+        found = TOKENIZER.search(signature or "")
+        tokenizer = found[1] if found else "13a"
+        if self.system.references is None or metric not in RECOMPUTED or tokenizer not in TOKENIZERS:
+            return None
+        scorer = _scorer(metric, tokenizer, self.system.tgt, tuple(self.system.references[:count]))
+        if scorer.signature != signature:
+            return None
+        own = self.statistics[:count] if metric == "chrf" else scorer.statistics(self.system.translations[:count])
+        return float(scorer.scores(own.sum(axis=0)[None])[0])
+
+
+@lru_cache(64)
+def _scorer(metric: str, tokenizer: str, tgt: Language, references: tuple[str, ...]) -> Scorer:
+    test = Test(tgt, tgt, list(references), list(references))
+    return RECOMPUTED[metric][1](test, MetricSettings(tokenize=tokenizer))
 
 
 @lru_cache(64)  # the references of all systems on a test set are read once
@@ -176,16 +200,16 @@ def doubts(group: Mapping, row: Mapping, found: Found) -> tuple[list[str], bool]
         references = one.system.references[:count]
         if group.get("references_digest") not in (None, provenance.digest(references)):
             problems.append("the references are others than those of the report")
-        elif problem := _other_score(one, count, group["signatures"].get("chrf"), row["scores"].get("chrf")):
-            problems.append(problem)
+        else:
+            problems += _other_scores(one, count, group, row)
     return problems, bool(recorded or problems)
 
 
-def _other_score(one: Translations, count: int, signature: str | None, value: Mapping | None) -> str:
-    """Says so if chrF++ of the files is not the one that is claimed; "" if it is, or cannot be compared."""
-    if not value or not isinstance(value.get("score"), int | float) or signature != one.scorer.signature:
-        return ""
-    score = one.chrf(count)
-    if math.isclose(score, value["score"], abs_tol=TOLERANCE):
-        return ""
-    return f"chrF++ of the files is {score:.2f}, the report says {value['score']:.2f}"
+def _other_scores(one: Translations, count: int, group: Mapping, row: Mapping) -> Iterator[str]:
+    """The scores that are claimed, and are not those of the files, as far as these can be computed here."""
+    for metric, value in row["scores"].items():
+        if not value or not isinstance(value.get("score"), int | float):
+            continue
+        score = one.score(metric, group["signatures"].get(metric), count)
+        if score is not None and not math.isclose(score, value["score"], abs_tol=TOLERANCE):
+            yield f"{RECOMPUTED[metric][0]} of the files is {score:.2f}, the report says {value['score']:.2f}"

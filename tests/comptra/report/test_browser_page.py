@@ -145,7 +145,28 @@ def test_print_has_all_sections_and_no_menu(shown, tmp_path):
     lost = "return [...document.querySelectorAll('main button.link')].filter(b => b.innerText && !b.offsetWidth && b.closest('details[open], section > .body > *')).length"
     assert shown.run(lost) == 0  # words that can be clicked on are printed as words
     printed = shown.pdf(tmp_path / "page.pdf").read_bytes()
-    assert len(printed) > 20_000 and printed.count(b"/Type /Page\n") < 40  # the rows that are in view, not room for all
+    assert len(printed) > 20_000 and printed.count(b"/Type /Page\n") < 40
+    assert len(shown.all("#pairs .printed tbody tr")) == 25  # the first rows, not room for all
+
+
+@pytest.mark.medium
+def test_print_cuts_no_table(shown):
+    """On A4 less its margins: nothing is wider than the paper or scrolls, and tables behind a click are there."""
+    shown.size(718, 1000)
+    pages.render(shown)
+    shown.theme("light", "print")
+    assert shown.run("return document.documentElement.scrollWidth <= innerWidth")
+    tables = "[...document.querySelectorAll('main .scroll, main .tall')].filter(e => !e.closest('.screen, #provenance details, details:has(figure)'))"
+    assert shown.run(f"return {tables}.length") > 20
+    hidden = f"return {tables}.filter(e => e.scrollHeight > e.clientHeight + 1 || !e.clientHeight && !e.closest('.printed')).map(e => e.ariaLabel)"
+    assert shown.run(hidden) == []
+
+
+def test_a_section_that_is_not_ready_is_printed_as_such(shown):
+    shown.theme("light", "print")
+    shown.run("document.querySelector('#pairs .body').innerHTML = '<p class=wait>…</p>'")
+    said = shown.run("return getComputedStyle(document.querySelector('#pairs .wait'), '::after').content")
+    assert "print again" in said
 
 
 def test_every_script_has_a_font(shown):

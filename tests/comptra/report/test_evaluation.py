@@ -219,14 +219,16 @@ def test_a_report_of_an_older_version_without_digests_is_not_called_stale(two):
     assert not one["problems"] and len(one["unknown"]) == 6
 
 
-def test_a_number_that_the_files_do_not_give_is_not_shown(two):
+@pytest.mark.parametrize(("metric", "title"), [("chrf", "chrF++"), ("bleu", "BLEU")])
+def test_a_number_that_the_files_do_not_give_is_not_shown(two, metric, title):
     report = json.loads((two / "scores.json").read_text())
-    report["groups"][0]["systems"][2]["scores"]["chrf"]["score"] += 0.5
+    assert any("p-values are as reported by scores.json" in note for note in collected(two)[0]["reports"][0]["notes"])
+    report["groups"][0]["systems"][2]["scores"][metric]["score"] += 0.5
     (two / "scores.json").write_text(json.dumps(report))
     data, _ = collected(two)
     (problem, _) = data["reports"][0]["problems"]
-    assert "chrF++ of the files is" in problem and "the report says" in problem
-    assert f"{report['groups'][0]['systems'][2]['scores']['chrf']['score']:.2f}" not in json.dumps(
+    assert f"{title} of the files is" in problem and "the report says" in problem
+    assert f"{report['groups'][0]['systems'][2]['scores'][metric]['score']:.2f}" not in json.dumps(
         data["reports"][0]["tables"]
     )
 
@@ -380,7 +382,7 @@ def test_comparisons_with_seeds_and_intervals(tmp_path):
     data, options = collected(tmp_path)
     (one,) = data["comparisons"]
     assert [table["title"] for table in one["tables"]] == ["data and cost"]
-    assert "the table is left out, chrF++ of" in one["problems"][0] and "comparison.json is stale" in notices(
+    assert "the table is left out, a score of" in one["problems"][0] and "comparison.json is stale" in notices(
         options, "problem"
     )
 
@@ -621,8 +623,33 @@ def test_drafts_and_marks_of_lines(tmp_path):
     final[5] |= {"translation": test.sources[5]}  # only phrases are left out for their language
     (folder / "translate_0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in final))
     trees = collected(tmp_path)[0]["sentences"][0]["systems"][0]["trees"]
-    assert [trees[str(n)]["d"] for n in range(21)] == drafts
+    assert [trees[str(n)]["d"] for n in range(21)] == [[draft] for draft in drafts]
     assert trees["2"]["m"] == ["truncated"] and "m" not in trees["3"] and "m" not in trees["5"]
+
+
+def test_drafts_between_refining_steps_and_the_answer_of_a_merge(tmp_path, parts):
+    """An answer is shown with the translation that it gave, unless two answers gave the same."""
+    folder = divided(tmp_path, tmp_path / "m", parts)
+    final = [line["translation"] for line in records(folder / "translate_0.jsonl")]
+    sources = [line["sentence"] for line in records(folder / "translate_0.jsonl")]
+    first, second = [f"{text} once" for text in final], [None, *(f"{text} twice" for text in final[1:])]
+    for name, drafts in (("draft_0.jsonl", first), ("draft_0_1.jsonl", second)):
+        lines = [{"sentence": source, "translation": text} for source, text in zip(sources, drafts, strict=True)]
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    answer = "### Refined phrases\n{}\n### Final translation\n{} once"
+    answers = [answer.format(number, text) for number, text in enumerate(final)] + [answer.format("other", final[2])]
+    tokens = {"prompt_tokens": 1, "completion_tokens": 1}
+    rows = [{"id": str(number), "texts": [text], **tokens} for number, text in enumerate(answers)]
+    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = json.loads((folder / "manifest_translate.json").read_text())
+    manifest["settings"]["merge_prompt"] = "refine (version 2)"
+    (folder / "manifest_translate.json").write_text(json.dumps(manifest))
+    trees = collected(tmp_path)[0]["sentences"][0]["systems"][0]["trees"]
+    assert trees["0"]["d"] == [first[0]] and trees["1"]["d"] == [first[1], second[1]]
+    assert trees["0"]["a"] == answers[0] and trees["1"]["a"] == answers[1] and "a" not in trees["2"]
+    manifest["settings"]["merge_prompt"] = "vanilla"
+    (folder / "manifest_translate.json").write_text(json.dumps(manifest))
+    assert "a" not in collected(tmp_path)[0]["sentences"][0]["systems"][0]["trees"]["0"]
 
 
 def test_the_original_s_trees_are_read(tmp_path):

@@ -1,0 +1,108 @@
+"""Published data sets: how many pairs each split has, and whether TMX and Moses hold the pairs of the parquet files."""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import zip_longest
+from pathlib import Path
+from xml.etree import ElementTree
+
+from comptra.verify import Audit
+from topxgen.publication import moses, tmx
+from topxgen.publication.dataset import CARD, MANIFEST
+
+Files = dict[tuple[str, str], list[str]]  # by (config, split)
+
+
+def check(audit: Audit, folder: Path, names: set[str]) -> None:
+    if {MANIFEST, CARD} <= names:
+        card = folder / CARD
+        files = audit.attempt(card, lambda: _check_card(audit, card))
+        if files and audit.options.with_scores:
+            audit.attempt(folder / "tmx", lambda: _check_tmx(audit, folder, files))
+            audit.attempt(folder / "moses", lambda: _check_moses(audit, folder, files))
+
+
+def _check_card(audit: Audit, path: Path) -> Files:
+    """The number of pairs in each split, by its file."""
+    from pyarrow import parquet
+    from ruamel.yaml import YAML
+
+    front = path.read_text(encoding="utf-8").split("\n---\n")[0].removeprefix("---\n")
+    card = YAML(typ="safe", pure=True).load(front)
+    files = {
+        (config["config_name"], data["split"]): [data["path"]] if isinstance(data["path"], str) else data["path"]
+        for config in card["configs"]
+        for data in config["data_files"]
+    }
+    for info in card["dataset_info"]:
+        for split in info["splits"]:
+            key = info["config_name"], split["name"]
+            found = sum(parquet.read_metadata(path.parent / name).num_rows for name in files[key])
+            audit.equal(path, f"pairs in {'/'.join(key)}", split["num_examples"], found)
+    return files
+
+
+def _rows(folder: Path, names: list[str]) -> Iterator[dict]:
+    from pyarrow import parquet
+
+    for name in names:
+        with parquet.ParquetFile(folder / name) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+
+
+def _check_tmx(audit: Audit, folder: Path, files: Files) -> None:
+    for (_, split), names in files.items():
+        path = folder / "tmx" / f"{Path(names[0]).parent}.{split}.tmx"
+        if path.is_file():
+            try:
+                audit.attempt(path, lambda p=path, n=names: _compare(audit, p, _units(p), map(_unit, _rows(folder, n))))
+            except ElementTree.ParseError as error:
+                audit.problem(path, f"is not XML: {error}")
+
+
+def _units(path: Path) -> Iterator[tuple]:
+    """(id, properties, texts) of each <tu>."""
+    body = None
+    for event, element in ElementTree.iterparse(path, ["start", "end"]):
+        if element.tag == "body":
+            body = element
+        if event == "end" and element.tag == "tu":
+            properties = {one.get("type"): one.text or "" for one in element.iter("prop")}
+            yield element.get("tuid"), properties, [one.text or "" for one in element.iter("seg")]
+            body.clear()
+
+
+def _unit(row: dict) -> tuple:
+    properties = {tmx.kind_of(name): tmx.clean(str(row[name])) for name in tmx.PROPERTIES if row[name] is not None}
+    return re.sub(r"\s", " ", tmx.clean(row["id"])), properties, [tmx.clean(row["source"]), tmx.clean(row["target"])]
+
+
+def _check_moses(audit: Audit, folder: Path, files: Files) -> None:
+    """Configs of the same languages share their files, one behind the other."""
+    sides: dict[Path, list[tuple[str, list[str]]]] = {}
+    for (_, split), names in files.items():
+        if first := next(_rows(folder, names), None):
+            stem = folder / "moses" / f"{split}.{first['src']}-{first['tgt']}"
+            for side, column in (("src", "source"), ("tgt", "target")):
+                sides.setdefault(stem.with_name(f"{stem.name}.{side}"), []).append((column, names))
+    for path, parts in sides.items():
+        if path.is_file():
+            made = (moses.one_line(row[column]) for column, names in parts for row in _rows(folder, names))
+            with ExitStack() as stack:
+                lines = stack.enter_context(open(path, encoding="utf-8", newline="\n"))
+                _compare(audit, path, (line.removesuffix("\n") for line in lines), made)
+
+
+def _compare(audit: Audit, path: Path, found: Iterator, made: Iterator) -> None:
+    """Up to the first difference. Half characters, U+FFFD in parquet, are a space in TMX and a question mark in Moses."""
+    for number, (one, other) in enumerate(zip_longest(found, made), start=1):
+        audit.checked["counts"] += 1
+        if one != other and ("\ufffd" not in repr(other) or _loosely(one) != _loosely(other)):
+            return audit.problem(path, f"pair {number}, by the parquet files", one, other)
+    return None
+
+
+def _loosely(value: object) -> str:
+    return re.sub("[\ufffd? ]", " ", repr(value))
