@@ -546,8 +546,6 @@ def test_a_whole_run(whole, cluster):
     states = support.wait_for_all(cluster, whole)
     assert set(states.values()) == {"COMPLETED"}, log(whole)
     assert support.results(whole / "out") == support.results(whole / "one")
-    scores = (whole / "one/scores.json").read_text().replace("one/", "out/")
-    assert (whole / "out/scores.json").read_text() == scores
     assert in_process("scripts/verify.py", "out").returncode == 0
     assert submit().stdout == "all stages are complete\n"
     # Flags of a stage, and all behind it
@@ -584,8 +582,8 @@ def test_a_task_that_failed_runs_alone(whole, cluster):
 @pytest.mark.slow
 def test_random_kills(cluster, tmp_path, tiny_nllb):
     """A few of the campaign of scripts/perf/slurm_kills.py, in each stage one."""
-    found = slurm_kills.campaign(cluster, tmp_path / "runs", tiny_nllb, kills=6, seed=1)
-    assert sum(found["by_stage"].values()) >= 6 and len(found["by_stage"]) == 6 and found["equal"]
+    found = slurm_kills.campaign(cluster, tmp_path / "runs", tiny_nllb, kills=7, seed=1)
+    assert found["by_stage"] == dict.fromkeys(slurm_kills.STAGES, 1) and found["equal"]
 
 
 @pytest.mark.slow
