@@ -155,9 +155,7 @@ def stage_alone(stage: str, folder: Path, killer: Killer, size: int) -> dict:
             pass
     found, expected = data_files(killed), data_files(one)
     for files in (found, expected):  # responses are in the order in which they came
-        files.update(
-            {name: b"".join(sorted(t.splitlines(True))) for name, t in files.items() if name.endswith(RESPONSES)}
-        )
+        files.update({name: b"".join(sorted(t.split(b"\n"))) for name, t in files.items() if name.endswith(RESPONSES)})
     return {
         "kills": dict(killer.killed),
         "all_kills": killer.killed.total(),

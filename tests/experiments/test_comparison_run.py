@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from comptra import verify
 from tests.support.runs import ROOT, in_process, script
 
 TRANSLATOR = """
@@ -172,6 +173,8 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     assert len(rows) == 2 * 2 * 2 and {row["metric"] for row in rows} == {"chrf", "bleu"}
     assert float(rows[0]["mean"]) == pytest.approx(groups[0]["variants"]["mixed"]["scores"]["chrf"]["mean"])
 
+    check_verification(out)
+
     record = out / "mixed" / "seed-1" / "run" / "main-1.json"
     record.write_text(record.read_text().replace('"exit_code": 0', '"exit_code": 3'))
     for words, complete in (((), ["nothing"]), (("--allow_incomplete",), ["mixed", "nothing"])):
@@ -185,6 +188,26 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     assert short.returncode == 2 and not started and short.stderr.count("not all variants have as many pairs") == 1
     wrong = in_process("scripts.compare", path, "--only", "colt")
     assert wrong.returncode == 2 and "(did you mean cold?)" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+def check_verification(out: Path) -> None:
+    """Of comparison.json and its tables: an edited mean, and flipped bits."""
+    audit = verify.verify(out)
+    assert not [str(one) for one in audit.problems if "comparison" in one.file] and audit.checked["scores"]
+    kept = {name: (out / name).read_bytes() for name in ("comparison.json", "comparison.md", "comparison.csv")}
+    changed = json.loads(kept["comparison.json"])
+    changed["groups"][0]["variants"]["mixed"]["scores"]["chrf"]["mean"] += 0.01
+    (out / "comparison.json").write_text(json.dumps(changed))
+    assert any("chrF++ of mixed.mean: claimed" in str(one) for one in verify.verify(out).problems)
+    (out / "comparison.json").write_bytes(kept["comparison.json"])
+    rng = random.Random(5)
+    for name, content in kept.items():
+        for _ in range(4):
+            data = bytearray(content)
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            (out / name).write_bytes(data)
+            assert any(name in one.file for one in verify.verify(out, verify.Options(with_scores=False)).problems)
+        (out / name).write_bytes(content)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from statistics import fmean
 
 import pytest
 
+from comptra import verify
 from tests.experiments.test_comparison_run import TRANSLATOR
 from tests.support.runs import in_process, records
 from topxgen.common.errors import UsageError
@@ -178,6 +180,31 @@ def test_a_finished_run_only_shows_its_table(whole, started):
     assert (out / "rounds.json").read_bytes() == before
     table = result.stdout[result.stdout.rindex("round  pairs") :]
     assert again.stdout[again.stdout.rindex("round  pairs") :] == table
+
+
+@pytest.mark.medium
+def test_rounds_are_verified(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole[0], run)
+    path = run / "rounds.json"
+    quick, before = verify.Options(with_scores=False), path.read_bytes()
+    assert not verify.verify(run, quick).problems
+    for key, change in (
+        ("held_out", lambda one: one | {"held_out": one["held_out"] + 0.01}),
+        ("test of round 1", lambda one: one | {"test": {name: score + 0.01 for name, score in one["test"].items()}}),
+    ):
+        content = json.loads(before)
+        content["rounds"][1] = change(content["rounds"][1])
+        path.write_text(json.dumps(content))
+        assert any(key in str(problem) for problem in verify.verify(run, quick).problems)
+    path.write_text(json.dumps(json.loads(before) | {"best_round": 7}))
+    assert any("best_round: claimed 7" in str(problem) for problem in verify.verify(run, quick).problems)
+    rng = random.Random(3)
+    for _ in range(10):
+        data = bytearray(before)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        assert any("rounds.json" in str(problem) for problem in verify.verify(run, quick).problems)
 
 
 @pytest.mark.medium
