@@ -222,7 +222,10 @@ def _walk(root: Path, audit: Audit) -> Iterator[tuple[Path, set[str]]]:
         for link in [one for one in folders if (folder / one).is_symlink()]:
             audit.skip(folder / link, "a link to a folder, which is not followed")
         folders[:] = sorted(set(folders) - {".git"})
-        yield folder, set(files)
+        pipes = {one for one in files if (folder / one).exists() and not (folder / one).is_file()}
+        for one in pipes:  # to open one could wait for ever
+            audit.skip(folder / one, "a pipe, socket or device, which is not read")
+        yield folder, set(files) - pipes
 
 
 def unclaimed(audit: Audit) -> dict[str, str]:

@@ -26,11 +26,14 @@ def merge(*folders, check=0):
 @pytest.mark.medium
 @pytest.mark.parametrize(
     "changes",
-    [{"max_samples": 5}, {"max_samples": 5, "steps": 1, "method_divide": "space", "number_of_subproblems": 2}],
-    ids=["few-shot", "comptra"],
+    [
+        {"max_samples": 5},
+        {"max_samples": 5, "steps": 1, "method_divide": "space", "number_of_subproblems": 2},
+        {"max_samples": 3, "number_of_refining_steps": 2},
+    ],
+    ids=["few-shot", "comptra", "refined"],
 )
 def test_translations_are_those_of_one_run(tmp_path, tiny_lm, monkeypatch, changes):
-    steps = changes.get("steps", 0)
     main(tmp_path / "one", tiny_lm, **changes)
     for index in (0, 2):
         main(tmp_path / "split", tiny_lm, "--num_shards", 3, "--shard_index", index, **changes)
@@ -40,11 +43,18 @@ def test_translations_are_those_of_one_run(tmp_path, tiny_lm, monkeypatch, chang
     monkeypatch.setattr(inference, "load", lambda *_: pytest.fail("a model was loaded"))
     merge(tmp_path / "split")
     runs = [next((tmp_path / name / tiny_lm_name(tiny_lm)).glob("English*")) for name in ("one", "split")]
-    for step in range(steps + 1):
-        assert (
-            runs[0].joinpath(f"translate_{step}.jsonl").read_bytes()
-            == runs[1].joinpath(f"translate_{step}.jsonl").read_bytes()
-        )
+    names = [sorted(path.name for path in run.glob("*_[0-9]*.jsonl")) for run in runs]
+    drafts = range(changes.get("number_of_refining_steps", 0))
+    assert (
+        names[0]
+        == names[1]
+        == [
+            *(f"draft_0_{k}.jsonl" if k else "draft_0.jsonl" for k in drafts),
+            *(f"translate_{s}.jsonl" for s in range(changes.get("steps", 0) + 1)),
+        ]
+    )
+    for name in names[0]:
+        assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes()
     one, merged = (json.loads((run / "manifest_translate.json").read_text()) for run in runs)
     assert one.keys() == merged.keys()
     for key in (
@@ -113,6 +123,9 @@ def test_shards_of_other_numbers_of_sentences(copied, tiny_lm):
     main(copied, tiny_lm, "--num_shards", 2, "--shard_index", 1, max_samples=8)
     merge(copied)
     assert len(lines_in(copied, tiny_lm)) == 8
+    main(copied, tiny_lm, "--num_shards", 2, "--shard_index", 0, max_samples=10)
+    stale = in_process("comptra/evaluate.py", copied, "--metrics", "chrf++")
+    assert stale.returncode == 2 and "lacks what shard 0000-of-0002 has done since the last merge" in stale.stderr
 
 
 def test_lines_of_the_directory_are_not_lost(copied, tiny_lm):

@@ -17,6 +17,7 @@ from topxgen.common.provenance import now
 FOLDER = "failed"
 VARIABLE = "TOPXGEN_FAILURE"  # the environment variable with the path
 NO_FAILURE = (0, 3, 130, 141, 143)  # finished, also incomplete; or stopped by someone
+MAX_CHARS = 1000  # of an error: exceptions of libraries may quote what they were given
 
 
 class Failure(TypedDict, total=False):
@@ -30,7 +31,7 @@ class Failure(TypedDict, total=False):
 class Outcome:
     """What a script says of itself while it runs."""
 
-    exit_code: int | str | None = 0
+    exit_code: int = 0
     folder: Path | None = None
 
 
@@ -52,7 +53,7 @@ def noted(script: str) -> Iterator[Outcome]:
     try:
         yield outcome
     except SystemExit as end:  # argparse
-        outcome.exit_code = end.code
+        outcome.exit_code = end.code if isinstance(end.code, int) else int(end.code is not None)
         raise
     except Exception as exception:
         outcome.exit_code, error = 1, f"{type(exception).__name__}: {exception}"
@@ -60,7 +61,7 @@ def noted(script: str) -> Iterator[Outcome]:
     finally:
         error = error or console.last_error()
         if _given and error and outcome.exit_code not in NO_FAILURE:
-            own = {"script": script, "error": console.without_secrets(console.one_line(error))}
+            own = {"script": script, "error": console.one_line(error)[:MAX_CHARS]}
             if outcome.folder is not None:
                 own["folder"] = os.path.relpath(outcome.folder, _given.parent)
             write(_given, outcome.exit_code, **own)

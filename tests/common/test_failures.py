@@ -1,0 +1,68 @@
+"""The file of a stage's failure: what it says, and what those make of it who look at a run."""
+
+import json
+import os
+
+import pytest
+
+from tests.support.runs import in_process
+from topxgen.common import failures
+
+
+def noted(path, monkeypatch, error: Exception | SystemExit, script: str = "train.py") -> dict:
+    monkeypatch.setenv(failures.VARIABLE, str(path))
+    monkeypatch.setattr("topxgen.common.console._last_error", "")
+    with pytest.raises(type(error)), failures.noted(script):
+        raise error
+    return json.loads(path.read_text())
+
+
+def test_an_unexpected_error_is_one_short_line_without_keys(tmp_path, monkeypatch):
+    key = "hf_" + "a1B2" * 8
+    said = noted(
+        tmp_path / "f.json",
+        monkeypatch,
+        ValueError(f"{key}\nat https://me:pw@host/?api_key=abc \x1b[31m " + "text " * 10**5),
+    )
+    assert said["error"].startswith(r"ValueError: ***\nat https://***@host/?api_key=*** \x1b[31m text text")
+    assert len(said["error"]) == failures.MAX_CHARS and said["exit_code"] == 1
+    assert failures.given() == tmp_path / "f.json" and failures.VARIABLE not in os.environ
+
+
+GARBAGE = {
+    "binary": b"\x00\xff\xfe", "empty": b"", "list": b"[1]", "torn": b'{"exit_code": 2, "fai', "deep": b"[" * 10**5,
+    "text as code": b'{"exit_code": "2", "failed": "x"}', "no time": b'{"exit_code": 2}',
+    "list as error": b'{"exit_code": 2, "failed": "x", "error": ["y"]}', "null as script": b'{"exit_code": 2, "failed": "x", "script": null}',
+}  # fmt: skip
+
+
+def test_files_that_are_none_are_named_and_hide_no_others(tmp_path):
+    """One of another version, with more keys, is shown; so is one whose folder is nowhere."""
+    folder = tmp_path / "run/failed"
+    folder.mkdir(parents=True)
+    (tmp_path / "run" / "x.json").write_text("{}")
+    for name, data in GARBAGE.items():
+        (folder / f"{name}.json").write_bytes(data)
+    os.mkfifo(folder / "pipe.json")
+    (folder / "link.json").symlink_to(folder / "link.json")
+    good = {
+        "exit_code": 2,
+        "failed": "then",
+        "error": "one\nout: \x1b[31mtwo",
+        "script": "other.py",
+        "folder": "../\x00",
+        "more": [1],
+    }
+    (folder / "train.json").write_text(json.dumps(good))
+    told = in_process("scripts/status.py", tmp_path, "--json")
+    assert told.returncode == 0, told.stderr
+    status = json.loads(told.stdout)
+    assert [(one["stage"], one["exit_code"]) for one in status["failures"]] == [("train", 2)]
+    for name in (*GARBAGE, "pipe"):
+        assert any(f"failed/{name}.json" in problem for problem in status["problems"]), name
+    shown = in_process("scripts/status.py", tmp_path)
+    assert shown.returncode == 0 and r"failed with exit code 2, then: one\nout: \x1b[31mtwo" in shown.stdout
+    page = in_process("scripts/report.py", tmp_path, "-o", tmp_path / "page.html")
+    assert page.returncode == 3 and page.stderr.count("WARNING: provenance: ") == len(GARBAGE) + 1, page.stderr
+    verified = in_process("scripts/verify.py", tmp_path)
+    assert verified.returncode == 0 and "pipe.json: a pipe" in verified.stdout, verified
