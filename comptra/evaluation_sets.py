@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
+from topxgen.common import shards
 from topxgen.common.checksums import sha256_of
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
@@ -307,6 +308,7 @@ def _generated(folder: Path | None, src: Language, tgt: Language) -> tuple[Pairs
             f"no {' or '.join(names)} in {folder}, only files of {', '.join(others) or 'no language at all'}; pass another "
             "--data_dir"
         )
+    shards.check_merged(path)
     pairs = [
         (translation.strip(), sentence.strip()) if language is tgt else (sentence.strip(), translation.strip())
         for _, record in read_translations(path)

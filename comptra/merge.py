@@ -54,6 +54,7 @@ def merge_runs(args: argparse.Namespace, command: list[str], works: list[shards.
             _check_own_lines(folder, sources[folder])
             provenance.record_settings(folder / SETTINGS, settings)
             _merge_files(folder, [one.folder for one in of_shards], steps=args.steps)
+            shards.write_merged(args.output_dir, [work])
     return translate_all(configs, command) == 0
 
 

@@ -106,6 +106,7 @@ def find_runs(folders: list[Path], step: int) -> list[Path]:
         if not wholes:
             raise UsageError(f"{folder} has only shards of translations: run scripts/merge.py {folder} first")
         for file in wholes:
+            shards.check_merged(file)
             runs.setdefault(file.parent.resolve(), file.parent)
     return list(runs.values())
 

@@ -189,6 +189,17 @@ def test_generated_pairs_as_the_pool(flores):
     assert "has pairs with French" in refusal("topxgen", folder=flores, data_dir=data)
 
 
+def test_generated_pairs_without_those_of_a_shard(flores):
+    generated(flores / "data" / "Basque_translate_filtered.jsonl", (["Kaixo."], ["Hello."]))
+    shard = flores / "shards" / "0000-of-0001" / "data"
+    shard.mkdir(parents=True)
+    (shard / "shard_translate_Hausa.json").write_text("{}")
+    assert load("topxgen", folder=flores, data_dir=flores / "data").pool == [("Hello.", "Kaixo.")]
+    (shard / "shard_translate_Basque.json").write_text("{}")
+    said = refusal("topxgen", folder=flores, data_dir=flores / "data")
+    assert "lacks what shard 0000-of-0001 has done since the last merge (translate): python scripts/merge.py" in said
+
+
 def test_generated_pairs_that_cannot_be_had(flores):
     data = flores / "data"
     assert "pass --data_dir FOLDER" in refusal("topxgen", folder=flores)

@@ -123,6 +123,9 @@ def test_shards_of_other_numbers_of_sentences(copied, tiny_lm):
     main(copied, tiny_lm, "--num_shards", 2, "--shard_index", 1, max_samples=8)
     merge(copied)
     assert len(lines_in(copied, tiny_lm)) == 8
+    main(copied, tiny_lm, "--num_shards", 2, "--shard_index", 0, max_samples=10)
+    stale = in_process("comptra/evaluate.py", copied, "--metrics", "chrf++")
+    assert stale.returncode == 2 and "lacks what shard 0000-of-0002 has done since the last merge" in stale.stderr
 
 
 def test_lines_of_the_directory_are_not_lost(copied, tiny_lm):

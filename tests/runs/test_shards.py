@@ -1,11 +1,9 @@
 """Shards of a run: status sums them until they are merged; nothing counts them twice."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -89,9 +87,48 @@ def test_a_merge_that_came_too_early_hides_nothing(split, tmp_path):
     assert any("1 shards that are not merged" in problem for problem in find(folder).problems)
     for path in (manifest, own / "manifest_generate.json"):  # it goes on and was stopped
         path.unlink()
-    later = time.time() + 100
-    os.utime(own / "Basque.jsonl", (later, later))
+    with open(own / "Basque_rejects.jsonl", "a") as file:
+        file.write("{}\n")
     assert status(folder)["generate", "shards/*-of-0002"]["state"] == "stopped"
+
+
+@pytest.mark.medium
+def test_a_shard_that_came_after_the_merge_is_in_no_result(split, tmp_path, tiny_lm):
+    """A shard that was copied here after a merge, though finished before it: no result is made without its pairs."""
+    folder, late = tmp_path / "run", "shards/0000-of-0002"
+    shutil.copytree(split, folder)
+    for path in (folder / "writer-1", *folder.glob("shards/merged_*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink() if path.exists() else None
+    shutil.move(folder / late, tmp_path / "late")
+    assert in_process("scripts/merge.py", folder).returncode == 3
+    pairs, filtered = (folder / "writer-1" / f"Basque_translate{end}.jsonl" for end in ("", "_filtered"))
+    of_data = ("--dataset_name_or_path", "topxgen", "--data_dir", folder / "writer-1", "--model_name_or_path", tiny_lm)
+    readers = {
+        "scripts/publish.py": (folder, "--out", tmp_path / "out", "--allow_undecontaminated"),
+        "scripts/sample.py": (folder, "-n", 1000),
+        "decontamination.py": ("--input_dir", folder / "writer-1", "--benchmarks", "udhr", "--audit"),
+        "train.py": (*of_data, "--target_languages", "Basque", "--output_dir", tmp_path / "model", "--dry_run"),
+    }
+
+    def results():
+        shutil.copy(pairs, filtered)
+        return {name: in_process(name, *words) for name, words in readers.items()}
+
+    before = len(pairs.read_text().splitlines())
+    assert {name: "lacks what shard" in one.stderr for name, one in results().items()} == dict.fromkeys(readers, False)
+    shutil.rmtree(tmp_path / "out")
+    shutil.move(tmp_path / "late", folder / late)
+    assert any("1 shards that are not merged" in problem for problem in find(folder).problems)
+    for name, one in results().items():
+        assert one.returncode == 2 and not one.stdout, (name, one.stderr)
+        said = (
+            f"lacks what shard 0000-of-0002 has done since the last merge (translate): python scripts/merge.py {folder}"
+        )
+        assert said in one.stderr and not (tmp_path / "out").exists(), (name, one.stderr)
+    assert in_process("scripts/merge.py", folder).returncode == 0
+    assert len(pairs.read_text().splitlines()) > before
+    for name, one in results().items():
+        assert one.returncode == 0, (name, one.stderr)
 
 
 HOLD = """

@@ -18,6 +18,7 @@ from typing import NamedTuple, TypedDict
 from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_json
+from topxgen.common.locks import wait_for_lock
 from topxgen.common.provenance import command_line
 
 FOLDER = "shards"
@@ -224,50 +225,71 @@ def whole_of(shard_folder: Path) -> Path:
 
 
 def is_merged(shard_folder: Path, folder: Path, stage: str, part: str) -> bool:
-    """Whether the whole directory has what a shard has done of a stage in `folder`: it was merged and has not gone on since."""
-    whole = whole_of(shard_folder)
-    of_whole = whole / folder.relative_to(shard_folder)
-    if stage == "generate":
-        is_there = shard_folder.name in merged(whole, part)
-    elif stage == "decontaminate":
-        is_there = (whole / f"{part}_translate_filtered.jsonl").exists()
-    else:
-        is_there = (of_whole / ("translate_0.jsonl" if part == "main" else f"{part}_translate.jsonl")).exists()
-    return is_there and _last_change(folder, stage, part) <= _last_change(of_whole, stage, part)
+    """Whether the whole directory has what a shard has done of a stage in `folder`: its last merge noted the shard as it is now."""
+    whole, below = whole_of(shard_folder), folder.relative_to(shard_folder)
+    noted = _merged(whole, part).get("stages", {}).get(_key(below, stage), {}).get(shard_folder.name)
+    name = (
+        "translate_0.jsonl" if part == "main" else f"{part}_translate{'_filtered' * (stage == 'decontaminate')}.jsonl"
+    )
+    is_there = stage == "generate" or (whole / below / name).exists()
+    return is_there and noted == _state(folder, stage, part)
+
+
+def check_merged(path: Path) -> None:
+    """Raise UsageError if shards have translated, scored or decontaminated for this file what their last merge has not put into it."""
+    path = path.absolute()
+    for whole in path.parents:
+        for _, root in folders(whole):
+            folder = root / path.parent.relative_to(whole)
+            for stage, part in stages_in(folder):
+                is_later = stage == "decontaminate" and not path.name.endswith("_filtered.jsonl")
+                of_file = stage != "generate" and (part == "main" or path.name.startswith(f"{part}_"))
+                if of_file and not is_later and not is_merged(root, folder, stage, part):
+                    command = shlex.join(["python", "scripts/merge.py", str(whole)])
+                    raise UsageError(
+                        f"{path} lacks what shard {root.name} has done since the last merge ({stage}): {command}"
+                    )
 
 
 class _Manifest(TypedDict, total=False):
     finished: str
 
 
-def _last_change(folder: Path, stage: str, part: str) -> int:
-    """When a stage of a part was finished by its manifest, which a copy does not change; without one, when it was last written to. In
-    seconds, as manifests have it."""
-    name, files = ("", "translate_*.jsonl") if part == "main" else (f"_{part}", f"{part}*.jsonl")
-    with suppress(OSError, ValueError, UsageError):
+def _state(folder: Path, stage: str, part: str) -> str:
+    """How far a stage of a part is, the same in a copy: when it was finished by its manifest; without one, the size of its files."""
+    name, files = ("", ("translate_*.jsonl",)) if part == "main" else (f"_{part}", (f"{part}.jsonl", f"{part}_*.jsonl"))
+    with suppress(UsageError):
         if finished := read_json(folder / f"manifest_{stage}{name}.json", _Manifest).get("finished"):
-            return int(datetime.fromisoformat(finished).timestamp())
-    return max((int(path.stat().st_mtime) for path in folder.glob(files)), default=0)
+            return finished
+    return f"{sum(path.stat().st_size for pattern in files for path in folder.glob(pattern))} bytes"
 
 
-class Merged(TypedDict):
-    """shards/merged_{Language}.json: the shards whose paragraphs the directory has, also when it has gone on by itself."""
+class Merged(TypedDict, total=False):
+    """shards/merged_{part}.json: of each {folder}/{stage} the states (`_state`) of the shards at the last merge."""
 
-    shards: list[str]
-
-
-def merged(output_dir: Path, language: str) -> list[str]:
-    """The names of the shards whose paragraphs of a language scripts/merge.py has put into a directory."""
-    return read_json(_merged_path(output_dir, language), Merged, "remove it and merge again").get("shards", [])
+    stages: dict[str, dict[str, str]]
 
 
-def write_merged(output_dir: Path, language: str, names: list[str]) -> None:
-    if merged(output_dir, language) != names:
-        write_json(_merged_path(output_dir, language), Merged(shards=names))
+def write_merged(output_dir: Path, works: Iterable[Work]) -> None:
+    """Note that the directory has what the shards have done. To be called while they are locked, when their files are merged."""
+    with wait_for_lock(output_dir / FOLDER):
+        for work in works:
+            before = _merged(output_dir, work.part).get("stages", {})
+            states = {one.shard.name: _state(one.folder, work.stage, work.part) for one in work.noted}
+            if before != (now := before | {_key(work.folder, work.stage): states}):
+                write_json(_merged_path(output_dir, work.part), Merged(stages=now))
 
 
-def _merged_path(output_dir: Path, language: str) -> Path:
-    return output_dir / FOLDER / f"merged_{language}.json"
+def _key(folder: Path, stage: str) -> str:
+    return (folder / stage).as_posix()
+
+
+def _merged(output_dir: Path, part: str) -> Merged:
+    return read_json(_merged_path(output_dir, part), Merged, "remove it and merge again")
+
+
+def _merged_path(output_dir: Path, part: str) -> Path:
+    return output_dir / FOLDER / f"merged_{part}.json"
 
 
 def stages_in(folder: Path) -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ def merge_languages(args: argparse.Namespace, works: list[shards.Work]) -> bool:
     parts: dict[str, dict] = {}
     loaded: dict[str, list[dict]] = {}
     between: list[dict] = []
+    done: list[shards.Work] = []
     for work in works:
         lines = work.unfinished(lambda one, name=work.part: FilteredLayout(one.root).manifest(name).exists())
         for line in lines:
@@ -34,12 +35,14 @@ def merge_languages(args: argparse.Namespace, works: list[shards.Work]) -> bool:
             continue
         of_shards = [one for _, one in work.split() if one is not None]
         parts[work.part], first = _merge_language(args, layout, work.part, of_shards)
+        done.append(work)
         between += [row for row in first["between_benchmarks"] if row["language"] not in loaded]
         loaded |= first["benchmarks"]
     if parts:
         paths = report_paths(args)
         with wait_for_lock(paths[0].parent):
             add_to_reports(args, paths, layout, parts, loaded, between)
+        shards.write_merged(args.output_dir, done)
         logger.info(report.summary(parts, audit=False))
     return complete
 

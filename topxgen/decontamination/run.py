@@ -65,6 +65,7 @@ def input_files(args: argparse.Namespace) -> dict[str, Path]:
                 f"no {paths[language].name} in {args.input_dir} (languages there: {', '.join(available) or 'none'}): change "
                 "--languages or --input_dir, or run datagen.py's translate stage first"
             )
+        shards.check_merged(paths[language])
     return paths
 
 

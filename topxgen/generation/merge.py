@@ -71,8 +71,8 @@ def merge_generation(config, works: list[shards.Work]) -> bool:
     _publish(staging, layout.output_dir, lambda: remove_manifests(layout, "generate", list(config.languages)))
     if config.prompts:
         config.pipeline.finish()
+    shards.write_merged(layout.output_dir, works)
     for name in config.languages:
-        shards.write_merged(layout.output_dir, name, results[name]["shards"])
         results[name] |= deduplication.recall(config, name) | {"counts": funnel.generation_counts(layout, name)}
     write_manifests(layout, "generate", started, config.args.seed, settings, results, config.languages)
     for name, result in results.items():
@@ -206,6 +206,7 @@ def merge_translations(config, works: list[shards.Work]) -> bool:
     by_stage, name = {work.stage: work for work in works}, works[0].part
     settings = {stage: _settings(layout, stage, [work]) for stage, work in by_stage.items()}
     _merge_records(config, name, by_stage, settings)
+    shards.write_merged(layout.output_dir, works)
     counts = funnel.translation_counts(layout, name)
     for stage, work in by_stage.items():
         manifests = [_manifest(one, layout, stage, name) for one in work.noted]

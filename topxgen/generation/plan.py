@@ -53,7 +53,7 @@ class GenerationConfig:
         self.layout = Layout(args.output_dir, translate_dir, self._filenames())
         self.whole = replace(self.layout, output_dir=self.whole_dir)  # of which a shard is a part
         if self.shard is not None and "generate" not in args.stages and "translate" in args.stages:
-            taken = sharded.reads_merged(self.whole, self.layout, self.shard, list(self.languages))
+            taken = sharded.reads_merged(self.whole, self.layout, list(self.languages))
             self.layout = replace(self.layout, translates_taken=taken)
         if args.num_beams > inference.MAX_BEAMS:
             raise UsageError(f"--num_beams {args.num_beams} is more than {inference.MAX_BEAMS}")

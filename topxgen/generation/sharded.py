@@ -11,7 +11,7 @@ from topxgen.inference.response_cache import read_responses
 from topxgen.text.languages import Language
 
 
-def reads_merged(whole: Layout, own: Layout, shard: shards.Shard, languages: list[str]) -> bool:
+def reads_merged(whole: Layout, own: Layout, languages: list[str]) -> bool:
     """Whether the translate stage reads the paragraphs of the whole directory, rather than the shard's own.
 
     Raises UsageError if the whole directory has paragraphs, and the shard has others that are not among them.
@@ -23,7 +23,7 @@ def reads_merged(whole: Layout, own: Layout, shard: shards.Shard, languages: lis
             f"{whole.output_dir} has paragraphs of {', '.join(merged)}, not of {others}: one command for each"
         )
     for name in merged:
-        if own.paragraphs(name).exists() and shard.name not in shards.merged(whole.output_dir, name):
+        if own.paragraphs(name).exists() and not shards.is_merged(own.output_dir, own.output_dir, "generate", name):
             raise UsageError(
                 f"{whole.paragraphs(name)} does not have the paragraphs of {own.output_dir} yet: run scripts/merge.py "
                 f"{whole.output_dir}, or --stages generate translate for those of the shard"
