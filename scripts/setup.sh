@@ -52,7 +52,7 @@ if [ "${1:-}" = --browser ]; then
 fi
 
 if [ "${1:-}" = --slurm ]; then
-    command -v sbatch >/dev/null ||
+    (PATH=/usr/sbin:$PATH; command -v munged && command -v slurmctld && command -v slurmd && command -v sbatch) >/dev/null ||
         install_packages "SLURM, under which tests run jobs (as root)" slurmctld slurmd slurm-client munge
     exit
 fi
@@ -77,7 +77,7 @@ if [ "${1:-}" = --comet ]; then
     fi
     exit
 fi
-[ $# = 0 ] || { say "unknown argument $1: there are only --comet and --browser"; exit 2; }
+[ $# = 0 ] || { say "unknown argument $1: there are only --comet, --browser and --slurm"; exit 2; }
 
 make_venv .venv "3.11 to 3.13" python3.12 python3.13 python3.11 python3
 

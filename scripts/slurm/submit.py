@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.file} has no section of a stage; write at least one of {', '.join(SECTIONS)}")
     folder = folder_of(file)
     title = folder.absolute().name
-    copied = folder / RECORDS / slurm.FOLDER / "run.yaml"  # jobs run what was submitted, whatever becomes of the file
+    # Jobs run what was submitted, whatever becomes of the file. Its name is the title of the table of an experiment.
+    copied = folder / RECORDS / slurm.FOLDER / f"{args.file.stem}.yaml"
     words = [str(copied), *(["--set", *args.set] if args.set else []), *["--allow_incomplete"] * args.allow_incomplete]
     jobs = slurm.jobs(file, steps(args, tree, file, words), args.python)
     if args.dry_run:

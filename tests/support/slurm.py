@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
-DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
 # Requeued jobs start again after cred_expire seconds; the scheduler looks every few seconds instead of every minute.
 CONFIG = """
 ClusterName=test
@@ -58,8 +58,8 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 def missing() -> str:
     """Why there can be no cluster here; "" if there can."""
-    if absent := [name for name in DAEMONS if shutil.which(name, path=f"/usr/sbin:{os.environ['PATH']}") is None]:
-        return f"{', '.join(absent)} not installed (Debian's slurmctld, slurmd, slurm-client, munge)"
+    if absent := [name for name in PROGRAMS if shutil.which(name, path=f"/usr/sbin:{os.environ['PATH']}") is None]:
+        return f"{', '.join(absent)} not installed (Debian's slurmctld, slurmd, slurm-client, munge, util-linux)"
     return "" if os.geteuid() == 0 else "SLURM's daemons need root"
 
 
@@ -146,7 +146,13 @@ class Cluster:
             environment = {**self.environment, "PATH": path}
             program = shutil.which(words[0], path=path)
             self._processes.append(
-                subprocess.Popen([program, *words[1:]], env=environment, stdout=out, stderr=out, process_group=0)
+                subprocess.Popen(
+                    ["setpriv", "--pdeathsig", "TERM", program, *words[1:]],  # it ends with us, even if we are killed
+                    env=environment,
+                    stdout=out,
+                    stderr=out,
+                    process_group=0,
+                )
             )
 
 
@@ -203,13 +209,14 @@ slurm:
 
 
 RESULTS = ("Basque.jsonl", "*/Basque_translate.jsonl", "*/Basque_translate_filtered.jsonl")
-RESULTS += ("translations/stub-1/*/translate_0.jsonl",)
+RESULTS += ("translations/stub-1/*/translate_0.jsonl", "scores.json")
 
 
 def results(folder: Path) -> dict[str, bytes]:
     paths = [path for pattern in RESULTS for path in sorted(folder.glob(pattern)) if path.stat().st_size]
     assert len(paths) == len(RESULTS), f"{folder} has {paths}"
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    return found | {"scores.json": found["scores.json"].replace(f"{folder.name}/".encode(), b"")}  # it names its inputs
 
 
 def last_jobs(here: Path, output_dir: str = "out") -> list[dict]:
