@@ -195,6 +195,7 @@ def translate_with(
             progress.close()
             client.close()
             rates.record(folder.parent, progress.rates)
+            progress.rates.clear()  # the next model's are its own
         finish(folder, None if unchanged else summary)
     print_summary(config, folder, summary)
     if usage := config.meter.usage(part):

@@ -111,6 +111,7 @@ def test_a_budget_needs_prices(served):
     assert result.returncode == 2 and "--budget needs --prices IN OUT" in result.stderr
 
 
+@pytest.mark.medium
 def test_hours_are_known_by_the_rates_of_an_earlier_run(served, tmp_path):
     """Of answers of the model alone: saved ones, which come at once, have no rate."""
     with ApiServer(respond=respond) as server:
@@ -127,6 +128,9 @@ def test_hours_are_known_by_the_rates_of_an_earlier_run(served, tmp_path):
         assert served(*flags).returncode == 0 and json.loads(path.read_text()) == rates, "all answers were saved"
         path.write_text('{"translate": 0.001, "merge": 0.002}')
         dry = served(*flags, "--seed", 1, "--dry_run").stdout
+        path.write_text('{"translate": 0')
+        assert served(*flags, "--seed", 1, "--dry_run").returncode == 2
+        assert served(*flags, "--seed", 1).returncode == 0 and json.loads(path.read_text()).keys() == rates.keys()
     hours = dict(re.findall(r"^(\w+) \d .* (\S+)$", dry, re.M))
     assert hours == {"translate": "2.22", "merge": "0.56"} and "not known" not in dry
 

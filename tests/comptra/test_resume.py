@@ -28,33 +28,35 @@ def test_a_finished_run_loads_nothing_and_a_longer_one_goes_on(main_here, tiny_l
 def kill_twice(whole_run, model: str, tmp_path, steps: int, counts: tuple[int, int], **changes) -> None:
     """kill -9 as soon as so many answers are there; the outcome is that of an undisturbed run, and nothing is asked twice."""
     more = ("--steps", steps, "--method_divide", "space", "--number_of_subproblems", 2, "--request_batch_size", 1)
+    more += ("--metadata_dir", "run")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = ("main.py", *options(model, *more, max_samples=5, **changes))
     assert whole_run(*command, "--output_dir", whole).returncode == 0
-    folder, other = (folder_of(output, model, divide="space", n=2, steps=steps) for output in (killed, whole))
+    folder, other = (output / Path(model).name / "run" for output in (killed, whole))
     for count in counts:
         kill_when = lambda count=count: lines_in(folder / "answers.jsonl") >= count  # noqa: E731
         script(*command, "--output_dir", killed, kill_when=kill_when)
         assert not (folder / "manifest_translate.json").exists()
     assert whole_run(*command, "--output_dir", killed).returncode == 0
-    for step in range(steps + 1):
-        name = f"translate_{step}.jsonl"
-        assert (folder / name).read_bytes() == (other / name).read_bytes()
+    made = [{path.name: path.read_bytes() for path in one.glob("*_[0-9]*.jsonl")} for one in (folder, other)]
+    assert made[0] == made[1] and f"translate_{steps}.jsonl" in made[0]
+    assert sum(name.startswith("draft_") for name in made[0]) == changes.get("number_of_refining_steps", 0)
     ids = texts(folder / "answers.jsonl", "id")
     assert len(ids) == len(set(ids)) == lines_in(other / "answers.jsonl")
 
 
 @pytest.mark.medium
 @pytest.mark.parametrize(
-    ("steps", "counts"),
+    ("steps", "counts", "changes"),
     [
-        pytest.param(0, (2, 4), marks=pytest.mark.slow),
-        (1, (4, 12)),  # while phrases are translated, and while sentences are
-        pytest.param(2, (12, 25), marks=pytest.mark.slow),
+        pytest.param(0, (2, 4), {}, marks=pytest.mark.slow),
+        (1, (4, 12), {}),  # while phrases are translated, and while sentences are
+        pytest.param(2, (12, 25), {}, marks=pytest.mark.slow),
+        (0, (7, 12), {"number_of_refining_steps": 2}),  # in each of both, with the drafts of all sentences on disk
     ],
 )
-def test_killed_at_any_time_and_resumed(steps, counts, tiny_lm, tmp_path):
-    kill_twice(in_process, tiny_lm, tmp_path, steps, counts)
+def test_killed_at_any_time_and_resumed(steps, counts, changes, tiny_lm, tmp_path):
+    kill_twice(in_process, tiny_lm, tmp_path, steps, counts, **changes)
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 """How fast the stages of a folder ran last (rates.json), for the hours in the estimates of dry runs."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json, write_json
 from topxgen.common.locks import wait_for_lock
 
@@ -19,10 +21,13 @@ def read(folder: Path) -> Rates:
 
 
 def record(folder: Path, rates: Mapping[str, float]) -> None:
-    """Keep these, and what the file has of other stages."""
+    """Keep these, and what the file has of other stages. A damaged one is made anew: it must not end a run that has its results."""
     if rates:
         with wait_for_lock(folder):
-            write_json(folder / NAME, read(folder) | rates)
+            known: Rates = {}
+            with suppress(UsageError):
+                known = read(folder)
+            write_json(folder / NAME, known | rates)
 
 
 def hours(rate: float | None, *amounts: float) -> tuple[float, ...] | None:

@@ -290,14 +290,19 @@ def _shown_report(path: str, report: dict, found: Found, run: "Run") -> dict:
 
 def _as_reported(path: str, report: Mapping) -> list[str]:
     """Which numbers rest on the report alone."""
-    again = [title for name, (title, _) in evaluation_systems.RECOMPUTED.items()]
-    titles = {name: title for group in report["groups"] for name, title in group.get("titles", {}).items()}
-    others = [title for name, title in titles.items() if name not in evaluation_systems.RECOMPUTED]
-    if not path or not titles:
+    if not path:
         return []
+    again, others = {}, {}
+    for group in report["groups"]:
+        for name, title in group.get("titles", {}).items():
+            kind = again if evaluation_systems.is_recomputed(name, group["signatures"].get(name)) else others
+            kind[title] = True
+    if not (again or others):
+        return []
+    computed = ", ".join(title for title in again if title not in others) or "nothing"
     return [
-        f"{' and '.join(again)} were computed again where translations and references are here; "
-        f"{', '.join([*others, 'intervals and p-values'])} are as reported by {path}"
+        f"{', '.join([*others, 'intervals and p-values'])} are as reported by {path}; computed again where translations and "
+        f"references are here: {computed}"
     ]
 
 

@@ -66,15 +66,23 @@ class Translations:
     def score(self, metric: str, signature: str | None, count: int) -> float | None:
         """The corpus score of the first `count` sentences by a metric of strings; None if it cannot be computed here as `signature`
         says."""
-        found = TOKENIZER.search(signature or "")
-        tokenizer = found[1] if found else "13a"
-        if self.system.references is None or metric not in RECOMPUTED or tokenizer not in TOKENIZERS:
+        if self.system.references is None or not is_recomputed(metric, signature):
             return None
-        scorer = _scorer(metric, tokenizer, self.system.tgt, tuple(self.system.references[:count]))
+        scorer = _scorer(metric, _tokenizer(signature), self.system.tgt, tuple(self.system.references[:count]))
         if scorer.signature != signature:
             return None
         own = self.statistics[:count] if metric == "chrf" else scorer.statistics(self.system.translations[:count])
         return float(scorer.scores(own.sum(axis=0)[None])[0])
+
+
+def is_recomputed(metric: str, signature: str | None) -> bool:
+    """Whether the page computes such scores again: those of strings, by tokenizers that need no model."""
+    return metric in RECOMPUTED and _tokenizer(signature) in TOKENIZERS
+
+
+def _tokenizer(signature: str | None) -> str:
+    found = TOKENIZER.search(signature or "")
+    return found[1] if found else "13a"
 
 
 @lru_cache(64)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -217,6 +218,16 @@ def test_a_report_of_an_older_version_without_digests_is_not_called_stale(two):
     (two / "scores.json").write_text(json.dumps(report))
     (one,) = collected(two)[0]["reports"]
     assert not one["problems"] and len(one["unknown"]) == 6
+
+
+def test_only_what_was_computed_again_is_said_to_be(two):
+    assert any(note.endswith("are here: chrF++, BLEU") for note in collected(two)[0]["reports"][0]["notes"])
+    report = json.loads((two / "scores.json").read_text())
+    for group in report["groups"]:
+        group["signatures"]["bleu"] = re.sub(r"\btok:[^|]+", "tok:flores200", group["signatures"]["bleu"])
+    (two / "scores.json").write_text(json.dumps(report))
+    (note,) = (one for one in collected(two)[0]["reports"][0]["notes"] if "computed again" in one)
+    assert note.endswith("are here: chrF++") and "BLEU" in note.partition(";")[0]
 
 
 @pytest.mark.parametrize(("metric", "title"), [("chrf", "chrF++"), ("bleu", "BLEU")])
