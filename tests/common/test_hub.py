@@ -68,8 +68,8 @@ def test_all_that_is_missing_is_listed_in_seconds(tmp_path, name, hub):
         command = [sys.executable, *([ROOT / name] if name.endswith(".py") else ["-m", name]), *words]
         result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 2, result.stderr
-    # Two tries of 5 s; the Hub's clients would take minutes.
-    assert time.monotonic() - began < (60 if hub == "never answers" else 20)
+    # Two tries of 5 s, and the start on a busy machine; the Hub's clients would take minutes.
+    assert time.monotonic() - began < 60
     *before, error = result.stderr.splitlines()
     assert len(before) <= 1 and "Retrying" not in result.stderr and "Traceback" not in result.stderr
     assert ("cannot be reached" in before[0]) if before else offline

@@ -196,7 +196,7 @@ def test_scripts_without_spaces(exact_at_first):
 
 def test_a_template_that_the_first_texts_do_not_have(exact_at_first, monkeypatch):
     """Texts that share half of their words are compared with few others; the altered copy of a late one is found."""
-    monkeypatch.setattr(minhash, "MOST", 8)
+    monkeypatch.setattr(minhash, "TEXTS_PER_VALUE", 8)
     rng, index, exact, candidates, found = (
         random.Random(3),
         NearDuplicates(0.7, prefilter="minhash"),

@@ -19,7 +19,7 @@ RUN = 3
 BANDS, ROWS, SEED = 24, 3, 42
 EXACT_TEXTS = 1_000  # the first kept texts, compared exactly, which show what words are common
 COMMON_SHARE = 0.05  # of these texts
-MOST = 32  # texts that a value of a band stands for: more share a template that the first texts do not have
+TEXTS_PER_VALUE = 32  # texts that a value of a band stands for: more share a template that the first texts do not have
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd
 
 
@@ -74,7 +74,7 @@ class MinHashIndex:
 
 
 class _Bands:
-    """Texts by the values of their bands, at most MOST for each: with those that share a template, a text is compared only if it agrees
+    """Texts by the values of their bands, at most TEXTS_PER_VALUE for each: with those that share a template, a text is compared only if it agrees
     with them in other words, too, or if they were among the first. Else each would be compared with all before it."""
 
     def __init__(self):
@@ -97,7 +97,7 @@ class _Bands:
 
     def _insert(self, number: int) -> None:
         buckets = np.unique(self._buckets(self._keys[number]))
-        self._postings.add(number, buckets[self._postings.counts(buckets) < MOST])
+        self._postings.add(number, buckets[self._postings.counts(buckets) < TEXTS_PER_VALUE])
 
     def _buckets(self, key: np.ndarray) -> np.ndarray:
         return (key >> np.uint64(64 - self._bits)).view(np.int64)
