@@ -5,6 +5,7 @@ import os
 import random
 import signal
 
+import numpy as np
 import pytest
 
 from tests.support.runs import in_process, lines_in, records
@@ -219,3 +220,12 @@ def test_a_template_that_the_first_texts_do_not_have(exact_at_first, monkeypatch
 
 
 DIGEST = [12991740214779979202, 3875188317878355110, 18226271042258108289, 2075773535521693467]
+
+
+def test_texts_are_found_when_the_table_has_grown():
+    keys = np.random.default_rng(1).integers(0, 2**64, (3000, minhash.BANDS), np.uint64)
+    bands = minhash._Bands()
+    for key in keys:
+        bands.add(key)
+    assert bands._bits > minhash._Bands()._bits
+    assert [bands.candidates(key).tolist() for key in keys] == [[number] for number in range(len(keys))]
