@@ -1,6 +1,7 @@
 """comptra.evaluate --model_card: scores in the card of the model that translated, as the Hub reads them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,8 @@ def test_scores_in_cards_are_verified(place):
         found = [str(problem) for problem in verify.verify(place).problems]
         card.write_text(text)
         assert any(said in line for line in found), found
+    card.write_text(re.sub(r"(?m)^( +translations:) \S+$", r"\1 'another'", text))
+    assert any("no report here is of these" in why for whys in verify.verify(place).unchecked.values() for why in whys)
     (place / "scores.json").unlink()
     assert any("no report here" in why for whys in verify.verify(place).unchecked.values() for why in whys)
 
