@@ -361,7 +361,7 @@ def _folder_of(args: argparse.Namespace) -> Path | None:
         return folder
     try:
         return shards.chosen(args).folder(folder)
-    except UsageError:  # it is said when the stage begins
+    except UsageError:  # reported when the stage begins
         return folder
 
 
