@@ -54,9 +54,9 @@ def test_files_that_are_none_are_named_and_hide_no_others(tmp_path):
         "more": [1],
     }
     (folder / "train.json").write_text(json.dumps(good))
-    told = in_process("scripts/status.py", tmp_path, "--json")
-    assert told.returncode == 0, told.stderr
-    status = json.loads(told.stdout)
+    shown = in_process("scripts/status.py", tmp_path, "--json")
+    assert shown.returncode == 0, shown.stderr
+    status = json.loads(shown.stdout)
     assert [(one["stage"], one["exit_code"]) for one in status["failures"]] == [("train", 2)]
     for name in (*GARBAGE, "pipe"):
         assert any(f"failed/{name}.json" in problem for problem in status["problems"]), name
