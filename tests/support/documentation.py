@@ -55,6 +55,7 @@ FOREIGN = (
     ("vllm", "serve"),
     ("python", "-m", "vllm.entrypoints.openai.api_server"),
     ("python", "-m", "spacy", "download"),
+    ("python", "-m", "tests.support.synthetic_run"),
     ("python3.11", "-m", "venv"),
     ("python3.12", "-m", "venv"),
     (".venv-comet/bin/pip", "install"),
