@@ -107,7 +107,7 @@ def add_model_flags(add) -> None:
         type=comet_model,
         default=(),
         metavar="METRIC=MODEL",
-        help="COMET models, as Hub ids or local paths: cometkiwi=models/wmt22-cometkiwi-da [those that docs/evaluation.md lists]",
+        help="COMET models, as Hub ids or local paths: cometkiwi=models/wmt22-cometkiwi-da [those that docs/scoring.md lists]",
     )
     add(
         "--comet_python",
