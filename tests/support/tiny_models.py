@@ -69,7 +69,6 @@ def build_nllb(
     learning_rate: float = 3e-3,
     batch: int = 16,
     seed: int = 0,
-    init_std: float = 0.02,
 ) -> str:
     """An NLLB checkpoint in `folder`, trained on `pairs` for `steps` steps; its path."""
     import torch
@@ -95,7 +94,7 @@ def build_nllb(
             encoder_layerdrop=0.0,
             decoder_layerdrop=0.0,
             decoder_start_token_id=2,
-            init_std=init_std,
+            init_std=0.02,
         )
     )
     if steps:
