@@ -106,7 +106,7 @@ def test_a_sample_of_the_pairs(atlas):
     assert "atlas/pairs.parquet" in (atlas / "few" / "SHA256SUMS").read_text()
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 9, 10, 11, 16])
+@pytest.mark.parametrize("count", [1, 2, 3, 9, *(pytest.param(n, marks=pytest.mark.medium) for n in (10, 11, 16))])
 def test_few_pairs(count):
     vectors = np.random.default_rng(0).normal(size=(count, 8)).astype(np.float32)
     ids, distances = neighbours(vectors)
