@@ -14,6 +14,7 @@ from topxgen.common import flag_rules, translation_folders
 from topxgen.common.console import ONCE
 from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
+from topxgen.flags import WORKER_RULES, engine_rules
 from topxgen.prompting.style import RAW
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ PHRASE = ""  # stands for the phrases of a sentence, which are not known yet
 MAX_SHOWN = 100  # characters
 
 
-LOCAL = ("vllm", "hf")
 ANNOTATED = ("pos", "morph", "dep", "ner")  # methods that need spaCy, as do:
 PARSING_RETRIEVERS, PARSING_DIVIDERS = ("structural", "kernel", "grakel"), ("structural",)
 
@@ -95,18 +95,10 @@ RULES = (
          or _retrieves_by(args, *PARSING_RETRIEVERS) or (args.steps and _divides_by(args, *PARSING_DIVIDERS))),
     Rule(("nllb_name_or_path", "nllb_engine", "nllb_compute_type", "cache_dir"), "--method_translate nllb",
          lambda args: args.method_translate == "nllb" or ":" in args.method_translate),
-    Rule(("base_url", "api_key", "request_timeout", "max_retries"), "--inference_api openai, cohere or anthropic",
-         lambda args: args.inference_api not in LOCAL),
-    Rule(("tokenizer_name_or_path", "dtype", "max_model_len", "data_parallel_size", "base_model_name_or_path", "lora_rank",
-          "trust_remote_code"),
-         "a model in this process (--inference_api vllm or hf)", lambda args: args.inference_api not in inference.REMOTE),
-    Rule(("gpu_memory_utilization", "tensor_parallel_size", "engine_args", "deterministic"), "--inference_api vllm",
-         lambda args: args.inference_api not in ("hf", *inference.REMOTE)),
-    Rule(("max_concurrent_requests",), "--inference_api vllm or an API", lambda args: args.inference_api != "hf"),
+    *engine_rules(api=("api_key",), local=("tokenizer_name_or_path", "base_model_name_or_path", "lora_rank", "trust_remote_code")),
     Rule(("distributed",), "a model in this process (--inference_api vllm or hf, or --method_translate nllb)",
          lambda args: args.method_translate == "nllb" or args.inference_api not in inference.REMOTE),
-    Rule(("num_workers",), "--distributed", lambda args: args.distributed),
-    Rule(("data_parallel_size",), "one machine (--distributed has --num_workers)", lambda args: not args.distributed),
+    *WORKER_RULES,
     Rule(("request_batch_size",), "--inference_api hf", lambda args: args.inference_api not in ("vllm", *inference.REMOTE), harmless=True),
     Rule(("temperature", "top_p"), "sampling, which --num_beams above 1 replaces: --num_beams 1", lambda args: args.num_beams == 1),
     Rule(("top_p", "do_sample"), "--temperature above 0", lambda args: args.temperature and args.do_sample, harmless=True),

@@ -1,20 +1,20 @@
 """The shards of main.py as one run: their responses together and their lines in the order of the benchmark; the ordinary run, which
-then has everything on disk, writes what is left, such as the manifest. No LLM is loaded."""
+then has everything on disk, writes what is left: divisions and the manifest. No model is loaded."""
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from filecmp import cmp
-from itertools import chain, zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 
 from comptra.config import configurations
-from comptra.ordered_jsonl import read_lines
+from comptra.ordered_jsonl import DivisionLine, read_lines
 from comptra.runner import MANIFEST, SETTINGS, translate_all
 from topxgen.common import checksums, provenance, shards
 from topxgen.common.errors import UsageError
-from topxgen.common.files import partial, read_json, read_placed_jsonl, remove, replacing
+from topxgen.common.files import partial, read_json, read_jsonl, read_placed_jsonl, remove, replacing
 from topxgen.common.locks import OutputLock
 from topxgen.common.merging import Place, id_key, lines_of, places_in
 from topxgen.common.translation_folders import RESPONSES
@@ -92,7 +92,7 @@ def _check_settings(folder: Path, of_shards: list[shards.Noted]) -> dict:
 
 
 def _merge_files(folder: Path, of_shards: list[Path], steps: int) -> None:
-    """Responses; and lines of whole sentences, which divided ones do not have: they are put together from the responses."""
+    """Responses; and the lines of sentences and phrases. Without a shard's divisions, the run makes those again from the responses."""
 
     def read(path: Path) -> Iterator[Place]:
         for _, offset, size, record in read_placed_jsonl(path, ResponseRecord):
@@ -101,16 +101,46 @@ def _merge_files(folder: Path, of_shards: list[Path], steps: int) -> None:
     paths = [folder / RESPONSES, *(shard / RESPONSES for shard in of_shards)]
     if any(path.exists() for path in paths):
         _replace(folder, RESPONSES, lines_of(paths, places_in(paths, read).first_of_each()))
-    drafts = {path.name for shard in of_shards for path in shard.glob("draft_0*.jsonl")}
-    for name in () if steps else (LINES, *sorted(drafts)):
+    sizes = [_lines_of_sentences(shard, steps) for shard in of_shards]
+    if None in sizes:
+        return
+    names = {
+        path.name for shard in of_shards for path in (*shard.glob("translate_*.jsonl"), *shard.glob("draft_*.jsonl"))
+    }
+    for name in sorted(names):
+        level = int(name.removesuffix(".jsonl").split("_")[1])
         paths = [shard / name for shard in of_shards]
         if all(path.exists() for path in paths):
             with ExitStack() as stack:
                 files = [stack.enter_context(open(path, "rb")) for path in paths]
-                _replace(folder, name, filter(None, chain.from_iterable(zip_longest(*files))))
+                rows = zip_longest(*(of_shard[level] for of_shard in sizes), fillvalue=0)  # a sentence of each shard
+                lines = (
+                    line for row in rows for file, size in zip(files, row, strict=True) for line in islice(file, size)
+                )
+                _replace(folder, name, lines)
 
 
-def _replace(folder: Path, name: str, lines: Iterator[bytes]) -> None:
+def _lines_of_sentences(shard: Path, steps: int) -> list[list[int]] | None:
+    """For each level, how many lines each sentence of a shard has there; None if no divisions are those of its phrases."""
+    for room in (shard.parent, *sorted(shard.parent.glob("divisions_*"))):
+        levels = [[1] * len(list(read_jsonl(shard / LINES)))]
+        for r in range(1, steps + 1):
+            divided = islice(read_jsonl(room / f"divide_{r}.jsonl", DivisionLine), sum(levels[-1]))
+            parts = [line["propositions"] or [] for line in divided]
+            if [phrase for own in parts for phrase in own] != _sentences(shard / f"translate_{r}.jsonl"):
+                break
+            counts = map(len, parts)
+            levels.append([sum(islice(counts, size)) for size in levels[-1]])
+        else:
+            return levels
+    return None
+
+
+def _sentences(path: Path) -> list[str]:
+    return [line["sentence"] for line in read_jsonl(path)]
+
+
+def _replace(folder: Path, name: str, lines: Iterable[bytes]) -> None:
     """Write a file, and remove the manifest first if that changes it."""
     path = folder / name
     new = partial(path).with_suffix(".merged")

@@ -33,11 +33,13 @@ from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
 from topxgen.corpora.topics import read_categories, read_topics
 from topxgen.flags import (
+    MODEL_FLAGS,
     add_api_flags,
     add_benchmark_flags,
     add_cost_flags,
     add_language_flags,
     add_model_flags,
+    engine_rules,
 )
 from topxgen.inference import ENGINE_LOG, ModelSettings
 from topxgen.inference.costs import Meter, Prices
@@ -51,25 +53,14 @@ from topxgen.statistics.describe import Options, describe, encoding
 
 logger = logging.getLogger("topxgen.data_stats")
 EXIT_INCOMPLETE = 3  # files whose last line is not complete, paragraphs that the judge did not answer
-JUDGE_FLAGS = (
-    "output_dir", "judge_prompt", "judge_sample", "max_new_tokens", "prompt_style", "inference_api", "tokenizer_name_or_path",
-    "request_batch_size", "max_concurrent_requests", "dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size",
-    "data_parallel_size", "engine_args", "deterministic",
-    "trust_remote_code", "base_url", "request_timeout", "max_retries", "prices", "budget",
-)  # fmt: skip
+JUDGE_FLAGS = ("output_dir", "judge_prompt", "judge_sample", "max_new_tokens", "prompt_style", *MODEL_FLAGS)
 # fmt: off
 RULES = (
     Rule(("sonar_name_or_path", "encoder_device"), "--encoder sonar", lambda args: args.encoder == "sonar" or ":" in (args.encoder or "")),
     Rule(JUDGE_FLAGS, "--judge_model_name_or_path", lambda args: args.judge_model_name_or_path),
     Rule(("lora_rank",), "an adapter, which the judge does not take: merge it (scripts/merge_lora.py)", lambda _: False),
     Rule(("api_key",), "--judge_model_name_or_path", lambda args: args.judge_model_name_or_path, harmless=True),
-    Rule(("base_url", "request_timeout", "max_retries", "budget"), "--inference_api openai, cohere or anthropic",
-         lambda args: args.inference_api not in ("vllm", "hf")),
-    Rule(("dtype", "max_model_len", "data_parallel_size", "trust_remote_code"), "a model in this process (--inference_api vllm or hf)",
-         lambda args: args.inference_api not in inference.REMOTE),
-    Rule(("gpu_memory_utilization", "tensor_parallel_size", "engine_args", "deterministic"), "--inference_api vllm",
-         lambda args: args.inference_api not in ("hf", *inference.REMOTE)),
-    Rule(("max_concurrent_requests",), "--inference_api vllm or an API", lambda args: args.inference_api != "hf"),
+    *engine_rules(api=("budget",), local=("trust_remote_code",)),
 )
 # fmt: on
 

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     checksums.claim_file(args.output)
     size = args.output.stat().st_size
     problems = [notice for notice in options.notices if notice.level == "problem"]
-    for notice in problems:
+    for notice in {notice.text: notice for notice in reversed(problems)}.values():  # of several sections' the first
         logger.warning(f"{notice.section or root}: {notice.text}")
     show(f"{args.output}: {size / MB:.1f} MB")
     if size > limit:

@@ -151,6 +151,34 @@ def add_model_flags(add) -> None:
     add("--trust_remote_code", **FLAG, help="run Python code that comes with a model; off by default")
 
 
+_VLLM_FLAGS = ("gpu_memory_utilization", "tensor_parallel_size", "engine_args", "deterministic")
+_LOCAL_FLAGS = ("dtype", "max_model_len", "data_parallel_size")
+_API_FLAGS = ("base_url", "request_timeout", "max_retries")
+# What LLMs as judges take of the flags of models, APIs and costs.
+MODEL_FLAGS = (
+    "inference_api", "tokenizer_name_or_path", "request_batch_size", "max_concurrent_requests", "trust_remote_code", "prices", "budget",
+    *_VLLM_FLAGS, *_LOCAL_FLAGS, *_API_FLAGS,
+)  # fmt: skip
+
+
+def engine_rules(prefix: str = "", *, api: tuple[str, ...] = (), local: tuple[str, ...] = ()) -> tuple[Rule, ...]:
+    """Which flags need which engine. `api` and `local`: flags of one script that need an API, or a model in this process; `prefix`
+    begins the names of all. An engine of the user's own ("module:attribute") may use any flag."""
+    chooser = f"{prefix}inference_api"
+
+    def rule(flags: tuple[str, ...], needs: str, *others: str) -> Rule:
+        return Rule(
+            tuple(f"{prefix}{flag}" for flag in flags), needs, lambda args: getattr(args, chooser) not in others
+        )
+
+    return (
+        rule((*_API_FLAGS, *api), f"--{chooser} openai, cohere or anthropic", "vllm", "hf"),
+        rule((*_LOCAL_FLAGS, *local), f"a model in this process (--{chooser} vllm or hf)", *inference.REMOTE),
+        rule(_VLLM_FLAGS, f"--{chooser} vllm", "hf", *inference.REMOTE),
+        rule(("max_concurrent_requests",), f"--{chooser} vllm or an API", "hf"),
+    )
+
+
 def add_distributed_flags(add) -> None:
     add(
         "--distributed",
@@ -170,6 +198,12 @@ def add_distributed_flags(add) -> None:
             maximum=4096,
         ),
     )
+
+
+WORKER_RULES = (
+    Rule(("num_workers",), "--distributed", lambda args: args.distributed),
+    Rule(("data_parallel_size",), "one machine (--distributed has --num_workers)", lambda args: not args.distributed),
+)  # fmt: skip
 
 
 def add_api_flags(add) -> None:

@@ -55,6 +55,9 @@ def build(
             value = None
         if value is not None:
             data[name] = packing.compressed(value)
+    for name in data:  # its numbers lack that, too
+        for problem in run.problems:
+            options.notice("problem", name, problem)
     listing = sources.listing()
     if changed := sum("changed" in file for file in listing):
         options.notice("info", "", f"{changed:,} files were written to while this page was made: the run goes on")

@@ -5,11 +5,10 @@ from pathlib import Path
 
 from comptra.scores import metrics
 from comptra.scores.scoring import metric_names
-from topxgen import inference
 from topxgen.common.cli import choices_help, count
 from topxgen.common.flag_rules import Rule
 from topxgen.common.registry import Choice
-from topxgen.flags import add_language_id_flag, add_quality_flags
+from topxgen.flags import MODEL_FLAGS, add_language_id_flag, add_quality_flags, engine_rules
 from topxgen.quality import mt_ranker
 
 # What --metrics accepts.
@@ -33,14 +32,7 @@ def computed(args: argparse.Namespace) -> list[str]:
     return [*metric_names(args), *filter(None, [getattr(args, "ensemble_by", None)])]
 
 
-JUDGE_FLAGS = (
-    "judge_model_name_or_path", "judge_prompt_style", "judge_max_new_tokens", "judge_inference_api",
-    "judge_tokenizer_name_or_path", "judge_request_batch_size", "judge_max_concurrent_requests", "judge_dtype",
-    "judge_max_model_len", "judge_gpu_memory_utilization", "judge_tensor_parallel_size",
-    "judge_data_parallel_size", "judge_engine_args", "judge_deterministic",
-    "judge_trust_remote_code",
-    "judge_base_url", "judge_request_timeout", "judge_max_retries", "judge_prices", "judge_budget",
-)  # fmt: skip
+JUDGE_FLAGS = tuple(f"judge_{flag}" for flag in ("model_name_or_path", "prompt_style", "max_new_tokens", *MODEL_FLAGS))
 # fmt: off
 METRIC_RULES = (
     Rule(("tokenize",), "--metrics bleu", lambda args: measures(args, "bleu")),
@@ -53,13 +45,7 @@ METRIC_RULES = (
          lambda args: {name for name, _ in args.comet_models} <= {*computed(args)}),
     Rule(("comet_python",), "--metrics comet or a relative", lambda args: measures(args, *COMETS)),
     Rule(JUDGE_FLAGS, "--metrics gemba-da, gemba-mqm or gemba-esa", lambda args: measures(args, *GEMBAS)),
-    Rule(("judge_base_url", "judge_request_timeout", "judge_max_retries", "judge_budget"),
-         "--judge_inference_api openai, cohere or anthropic", lambda args: args.judge_inference_api not in ("vllm", "hf")),
-    Rule(("judge_tokenizer_name_or_path", "judge_dtype", "judge_max_model_len", "judge_data_parallel_size", "judge_trust_remote_code"),
-         "a model in this process (--judge_inference_api vllm or hf)", lambda args: args.judge_inference_api not in inference.REMOTE),
-    Rule(("judge_gpu_memory_utilization", "judge_tensor_parallel_size", "judge_engine_args", "judge_deterministic"),
-         "--judge_inference_api vllm", lambda args: args.judge_inference_api not in ("hf", *inference.REMOTE)),
-    Rule(("judge_max_concurrent_requests",), "--judge_inference_api vllm or an API", lambda args: args.judge_inference_api != "hf"),
+    *engine_rules("judge_", api=("budget",), local=("tokenizer_name_or_path", "trust_remote_code")),
     Rule(("judge_request_batch_size",), "--judge_inference_api hf", lambda args: args.judge_inference_api == "hf"),
 )
 # fmt: on
@@ -121,7 +107,7 @@ def add_model_flags(add) -> None:
         type=comet_model,
         default=(),
         metavar="METRIC=MODEL",
-        help="COMET models, as Hub ids or local paths: cometkiwi=models/wmt22-cometkiwi-da [those that docs/evaluation.md lists]",
+        help="COMET models, as Hub ids or local paths: cometkiwi=models/wmt22-cometkiwi-da [those that docs/scoring.md lists]",
     )
     add(
         "--comet_python",

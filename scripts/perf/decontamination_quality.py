@@ -6,7 +6,7 @@ Planted: the 1,000 test lines of NTREX-128 in six languages, verbatim and altere
 NTREX-128 that are not in its test part, and the UDHR, checked against the test part; `--clean FILE`, one text per line,
 adds others (such as summaries of Wikipedia), whose sentences are checked against all English benchmarks. Hits in clean text
 are printed. `--leak_guard` measures in the same way what main.py leaves out of a pool of demonstrations, and compares
-FLORES-200 dev with devtest. `--ratios` prints instead how many tokens the UDHR has in each script per English token.
+FLORES-200 dev with devtest.
 """
 
 import random
@@ -17,11 +17,11 @@ from pathlib import Path
 
 from measuring import command_line
 
-from topxgen.corpora import benchmarks, examples
+from topxgen.corpora import benchmarks
 from topxgen.corpora.tables import read_lines
 from topxgen.decontamination.benchmark_texts import BenchmarkTexts
 from topxgen.text import languages, leak_guard, sentence_splitting
-from topxgen.text.ngram_hashes import TOKENIZERS, TOKENS_PER_WORD
+from topxgen.text.ngram_hashes import TOKENIZERS
 from topxgen.text.ngram_index import ContaminationIndex
 
 LANGUAGES = ("Basque", "Hausa", "Nepali", "Swahili", "Urdu", "English")
@@ -156,17 +156,6 @@ def guarded(name: str, folder: Path | None) -> None:
             print(f"{benchmark}, {kind}:\n    {others[place]}\n    {test_texts[i]}")
 
 
-def ratios() -> None:
-    count, english = TOKENIZERS["unicode"].tokens, benchmarks.load("udhr", languages.find("English"))
-    for language in languages.load().values():
-        if language.script not in TOKENS_PER_WORD or not (benchmarks.UDHR / f"{language.flores}.tsv").exists():
-            continue
-        splits = zip(benchmarks.load("udhr", language), english, strict=True)
-        pairs = [pair for both in splits for pair in examples.align_articles(*both)]
-        tokens, english_tokens = (sum(len(count(text)) for text in texts) for texts in zip(*pairs, strict=True))
-        print(f"{language.flores} {tokens / english_tokens:.2f}")
-
-
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--benchmark_dir", type=Path)
@@ -175,12 +164,8 @@ def main() -> None:
     parser.add_argument("--ngram_size", type=int, default=10)
     parser.add_argument("--clean", type=Path)
     parser.add_argument("--leak_guard", action="store_true")
-    parser.add_argument("--ratios", action="store_true")
     parser.set_defaults(short_text_rule="inside")
     args = parser.parse_args()
-    if args.ratios:
-        ratios()
-        return
     if args.leak_guard:
         for name in LANGUAGES:
             guarded(name, args.benchmark_dir)

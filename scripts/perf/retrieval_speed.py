@@ -64,36 +64,13 @@ def timed(function) -> float:
     return time.perf_counter() - start
 
 
-def compare_tokens(folder: Path | None) -> None:
-    """The share of test sentences with the same nearest sentence, and of the same nearest K, by either kind of words."""
-    for name in ("Basque", "Hausa", "Nepali", "Swahili", "Urdu", "English"):
-        language = languages.find(name)
-        sets = {"NTREX": [split.texts for split in load("ntrex", language, folder)[:2]]}
-        if language is ENGLISH:
-            sets["FLORES"] = [split.texts for split in load("flores", ENGLISH, folder)[::-1]]
-        for benchmark, (test, pool) in sets.items():
-            kinds = (retrieval.RetrieverSettings(retriever_tokens=tokens) for tokens in ("unicode", "original"))
-            both = list(
-                zip(*(retrieval.create("bm25s", pool, language, kind).nearest(test, K) for kind in kinds), strict=True)
-            )
-            nearest = sum(a[0] == b[0] for a, b in both) / len(both)
-            shared = sum(len(set(a) & set(b)) for a, b in both) / K / len(both)
-            print(f"{benchmark} {name}: nearest {nearest:.1%}, of the nearest {K} {shared:.1%}")
-
-
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--benchmark_dir", type=Path, help="with flores200_dataset [the Hub]")
     parser.add_argument("--sizes", type=int, nargs="+", default=[997, 100_000])
     parser.add_argument("--retrievers", nargs="+", default=["bm25s", "bm25", "LCS", "chrf", "bleu", "Random"])
     parser.add_argument("--sample", type=int, default=20, help="queries asked one at a time")
-    parser.add_argument(
-        "--compare_tokens", action="store_true", help="only compare BM25 on our words and the original's"
-    )
     args = parser.parse_args()
-    if args.compare_tokens:
-        compare_tokens(args.benchmark_dir)
-        return
     dev, devtest = (split.texts for split in load("flores", ENGLISH, args.benchmark_dir))
     ngram_similarity.bleu_tokenizer(ENGLISH)
     print(

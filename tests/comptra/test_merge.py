@@ -28,20 +28,25 @@ def merge(*folders, check=0):
     "changes",
     [
         {"max_samples": 5},
-        {"max_samples": 5, "steps": 1, "method_divide": "space", "number_of_subproblems": 2},
+        {"max_samples": 5, "steps": 2, "method_divide": "space", "number_of_subproblems": 3},
         {"max_samples": 3, "number_of_refining_steps": 2},
+        {"max_samples": 5, "steps": 1, "method_divide": "sentence", "method_translate": "nllb"},
     ],
-    ids=["few-shot", "comptra", "refined"],
+    ids=["few-shot", "comptra", "refined", "comptra of nllb"],
 )
-def test_translations_are_those_of_one_run(tmp_path, tiny_lm, monkeypatch, changes):
+def test_translations_are_those_of_one_run(tmp_path, tiny_lm, tiny_nllb, monkeypatch, changes):
+    if "method_translate" in changes:
+        changes |= {"nllb_name_or_path": tiny_nllb}
     main(tmp_path / "one", tiny_lm, **changes)
     for index in (0, 2):
         main(tmp_path / "split", tiny_lm, "--num_shards", 3, "--shard_index", index, **changes)
     said = merge(tmp_path / "split", check=3)
     assert "shard 0001-of-0003 is missing" in said and "python main.py" in said
     main(tmp_path / "split", tiny_lm, "--num_shards", 3, "--shard_index", 1, **changes)
-    monkeypatch.setattr(inference, "load", lambda *_: pytest.fail("a model was loaded"))
-    merge(tmp_path / "split")
+    with monkeypatch.context() as patch:
+        for place in ("topxgen.inference.load", "topxgen.translation.nllb.NLLB.load", "comptra.methods.Task.shots"):
+            patch.setattr(place, lambda *_: pytest.fail("something was translated again"))
+        merge(tmp_path / "split")
     runs = [next((tmp_path / name / tiny_lm_name(tiny_lm)).glob("English*")) for name in ("one", "split")]
     names = [sorted(path.name for path in run.glob("*_[0-9]*.jsonl")) for run in runs]
     drafts = range(changes.get("number_of_refining_steps", 0))

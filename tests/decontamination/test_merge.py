@@ -89,12 +89,20 @@ def test_more_shards_than_lines_and_a_changed_input(tmp_path, benchmark_dir):  #
     assert "has another input than" in merge(folder, check=2)
 
 
-def test_reports_of_ones_own_and_audits_are_the_merges(tmp_path, benchmark_dir):  # noqa: F811
-    folder = pairs(tmp_path, count=3)
-    shard = ("--num_shards", 2, "--shard_index", 0)
-    for flag in (("--audit",), ("--report", tmp_path / "r")):
-        said = decontaminate(folder, benchmark_dir, *shard, *flag, check=2).stderr
-        assert "does not go with --num_shards" in said
+def test_a_report_elsewhere_is_the_merges_and_an_audit_has_no_shards(tmp_path, benchmark_dir):  # noqa: F811
+    folder = pairs(tmp_path, count=8)
+    decontaminate(folder, benchmark_dir, "--output_dir", tmp_path / "one", "--report", tmp_path / "of_one")
+    for index in range(2):
+        words = ("--num_shards", 2, "--shard_index", index)
+        said = decontaminate(folder, benchmark_dir, *words, "--audit", check=2).stderr
+        assert "--audit does not go with --num_shards" in said
+        decontaminate(folder, benchmark_dir, *words, "--report", tmp_path / "reports" / "mine.json")
+        assert not (tmp_path / "reports").exists()
+    merge(folder)
+    one, merged = (json.loads(path.read_text()) for path in (tmp_path / "of_one.json", tmp_path / "reports/mine.json"))
+    of_run = ("output", "input")
+    assert one["hits"]["Basque"] and without_run(one, *of_run) == without_run(merged, *of_run)
+    assert (tmp_path / "reports/mine.md").exists() and not (folder / "decontamination_report.json").exists()
 
 
 def test_a_file_that_was_changed_after_its_run(tmp_path, benchmark_dir):  # noqa: F811

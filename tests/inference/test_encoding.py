@@ -87,6 +87,13 @@ def test_special_tokens_in_a_chat_come_from_its_template(gemmas, sentence):
     assert tokenizer.decode(ids) == expected
 
 
+@pytest.mark.parametrize("sentence", ["One house.", SENTENCE])
+def test_a_chat_template_with_a_date_gives_the_same_prompt_every_day(gemmas, sentence):
+    gemmas.chat_template = "{% set date = strftime_now('%d %b %Y') %}Today is {{ date }}. " + TURNS
+    ids = encode(gemmas, [{"role": "user", "content": sentence}])
+    assert gemmas.decode(ids).startswith("Today is 26 Jul 2024. <bos>")
+
+
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}"
 HOSTILE = {
     LOOP: "it took more than 0.3 s",
@@ -114,17 +121,9 @@ def test_a_chat_template_that_cannot_be_used(script, template, tiny_lm, tmp_path
     if script == "main.py":
         flags += options(tiny_lm, prompt_style=None)
     else:
-        flags += [
-            "--model_name_or_path",
-            tiny_lm,
-            "--languages",
-            "Basque",
-            "--seed_topics_path",
-            TOPICS,
-            "--inference_api",
-            "hf",
-        ]
-        flags += ["--example_paragraphs", "udhr", "--example_sentences", "udhr", "--number_of_instructions", 2]
+        flags += ["--model_name_or_path", tiny_lm, "--languages", "Basque", "--seed_topics_path", TOPICS]
+        flags += ["--inference_api", "hf", "--example_paragraphs", "udhr", "--example_sentences", "udhr"]
+        flags += ["--number_of_instructions", 2]
     result = in_process(script, *flags)
     message = f"the chat template of {tmp_path / 'chat'} cannot be used ({HOSTILE[template]}"
     assert result.returncode == 2 and message in result.stderr.rstrip().rpartition("\n")[2], result.stderr

@@ -9,8 +9,10 @@ import pytest
 
 from tests.support.runs import ROOT, datagen, in_process
 from tests.support.writer import Writer, command, serve
+from topxgen.common.errors import UsageError
 from topxgen.common.locks import OutputLock
 from topxgen.runs.folders import find
+from topxgen.statistics.corpus import Sources, read_all
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,8 @@ def test_a_merge_that_came_too_early_hides_nothing(split, tmp_path):
 
 @pytest.mark.medium
 def test_a_shard_that_came_after_the_merge_is_in_no_result(split, tmp_path, tiny_lm):
-    """A shard that was copied here after a merge, though finished before it: no result is made without its pairs."""
+    """A shard that was copied here after a merge, though finished before it: no result is made without its pairs, and in the report
+    of a run each section says what it lacks."""
     folder, late = tmp_path / "run", "shards/0000-of-0002"
     shutil.copytree(split, folder)
     for path in (folder / "writer-1", *folder.glob("shards/merged_*")):
@@ -106,6 +109,7 @@ def test_a_shard_that_came_after_the_merge_is_in_no_result(split, tmp_path, tiny
     readers = {
         "scripts/publish.py": (folder, "--out", tmp_path / "out", "--allow_undecontaminated"),
         "scripts/sample.py": (folder, "-n", 1000),
+        "scripts/data_stats.py": (folder,),
         "decontamination.py": ("--input_dir", folder / "writer-1", "--benchmarks", "udhr", "--audit"),
         "train.py": (*of_data, "--target_languages", "Basque", "--output_dir", tmp_path / "model", "--dry_run"),
     }
@@ -119,7 +123,17 @@ def test_a_shard_that_came_after_the_merge_is_in_no_result(split, tmp_path, tiny
     shutil.rmtree(tmp_path / "out")
     shutil.move(tmp_path / "late", folder / late)
     assert any("1 shards that are not merged" in problem for problem in find(folder).problems)
+    page = in_process("scripts/report.py", folder, "-o", tmp_path / "page.html")
+    assert page.returncode == 3 and page.stderr.count("has 1 shards that are not merged") == 1, page.stderr
+    html = (tmp_path / "page.html").read_text()
+    sections = html.count("<section")
+    assert sections >= 3 and html.count("has 1 shards that are not merged") == 1 + sections
     for name, one in results().items():
+        if name == "scripts/data_stats.py":
+            assert one.returncode == 2 and f"Basque.jsonl lacks what shard {late[7:]} has done" in one.stderr, (
+                one.stderr
+            )
+            continue
         assert one.returncode == 2 and not one.stdout, (name, one.stderr)
         said = (
             f"lacks what shard 0000-of-0002 has done since the last merge (translate): python scripts/merge.py {folder}"
@@ -129,6 +143,16 @@ def test_a_shard_that_came_after_the_merge_is_in_no_result(split, tmp_path, tiny
     assert len(pairs.read_text().splitlines()) > before
     for name, one in results().items():
         assert one.returncode == 0, (name, one.stderr)
+    corpora = read_all([str(folder)], Sources(stages=("paragraphs", "pairs")))  # of the whole, not also of its parts
+    assert [corpus.stage for corpus in corpora] == ["paragraphs", "pairs"] and len(corpora[0].paragraphs) == 40
+    (folder / "Basque.jsonl").unlink()  # what shards have and no merge has made is not passed over
+    for path in (*folder.glob("shards/merged_*"), *folder.glob("writer-1/Basque*")):
+        path.unlink()
+    for stage, file in {"paragraphs": "Basque.jsonl", "pairs": "writer-1/Basque_translate.jsonl"}.items():
+        with pytest.raises(UsageError, match=f"{file} lacks what shard 0000-of-0002 has done"):
+            read_all([str(folder)], Sources(stages=(stage,)))
+    one = read_all([str(folder / late)], Sources(stages=("paragraphs",)))
+    assert 20 <= len(one[0].paragraphs) < 40
 
 
 HOLD = """

@@ -41,8 +41,6 @@ PARSERS = {
 # Shell scripts of ours whose arguments go to one of them.
 WRAPPERS = {"scripts/train.sh": "train.py", "scripts/train.slurm": "train.py", "scripts/eval.sh": "comptra.evaluate"}
 WRAPPERS_WITHOUT_FLAGS = ("scripts/demo.sh", "scripts/test.sh", "scripts/setup.sh", "scripts/perf/gpu.sh")
-# Scripts that pass their arguments on.
-PASSED_ON = {"scripts/perf/memory_by_stage.py": "datagen.py"}
 # Commands of other programs: only listed here, never run.
 FOREIGN = (
     ("source",),
@@ -57,6 +55,7 @@ FOREIGN = (
     ("vllm", "serve"),
     ("python", "-m", "vllm.entrypoints.openai.api_server"),
     ("python", "-m", "spacy", "download"),
+    ("python", "-m", "tests.support.synthetic_run"),
     ("python3.11", "-m", "venv"),
     ("python3.12", "-m", "venv"),
     (".venv-comet/bin/pip", "install"),
@@ -121,8 +120,7 @@ def flags_of(script: str) -> frozenset[str]:
     """The flags of a script: its parser's, or those that stand in its text."""
     if script in PARSERS:
         return frozenset(parser_of(script)._option_string_actions)
-    own = frozenset(re.findall(r'add_argument\(\s*"(--[\w-]+)"', (ROOT / script).read_text(encoding="utf-8")))
-    return own | flags_of(PASSED_ON[script]) if script in PASSED_ON else own
+    return frozenset(re.findall(r'add_argument\(\s*"(--[\w-]+)"', (ROOT / script).read_text(encoding="utf-8")))
 
 
 def command_line(command: str, more: tuple[str, ...] = ()) -> list[str]:

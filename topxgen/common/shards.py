@@ -228,15 +228,24 @@ def is_merged(shard_folder: Path, folder: Path, stage: str, part: str) -> bool:
     """Whether the whole directory has what a shard has done of a stage in `folder`: its last merge noted the shard as it is now."""
     whole, below = whole_of(shard_folder), folder.relative_to(shard_folder)
     noted = _merged(whole, part).get("stages", {}).get(_key(below, stage), {}).get(shard_folder.name)
-    name = (
-        "translate_0.jsonl" if part == "main" else f"{part}_translate{'_filtered' * (stage == 'decontaminate')}.jsonl"
-    )
-    is_there = stage == "generate" or (whole / below / name).exists()
+    is_there = stage == "generate" or (whole / below / _file(stage, part)).exists()
     return is_there and noted == _state(folder, stage, part)
 
 
+def _file(stage: str, part: str) -> str:
+    """What a stage writes, by its default name."""
+    end = {"generate": "", "decontaminate": "_translate_filtered"}.get(stage, "_translate")
+    return "translate_0.jsonl" if part == "main" else f"{part}{end}.jsonl"
+
+
+def files_of(whole: Path) -> set[Path]:
+    """The files in the whole directory that its shards have parts of, whether or not these are merged."""
+    notes = ((root, path.parent) for _, root in folders(whole) for path in root.rglob("shard_*_*.json"))
+    return {whole / at.relative_to(root) / _file(*noted) for root, at in notes for noted in stages_in(at)}
+
+
 def check_merged(path: Path) -> None:
-    """Raise UsageError if shards have translated, scored or decontaminated for this file what their last merge has not put into it."""
+    """Raise UsageError if shards have done for this file what their last merge has not put into it."""
     path = path.absolute()
     for whole in path.parents:
         for _, root in folders(whole):
@@ -244,6 +253,8 @@ def check_merged(path: Path) -> None:
             for stage, part in stages_in(folder):
                 is_later = stage == "decontaminate" and not path.name.endswith("_filtered.jsonl")
                 of_file = stage != "generate" and (part == "main" or path.name.startswith(f"{part}_"))
+                if stage == "generate":  # pairs lack nothing that was not translated yet
+                    of_file = path.name == _file(stage, part)
                 if of_file and not is_later and not is_merged(root, folder, stage, part):
                     command = shlex.join(["python", "scripts/merge.py", str(whole)])
                     raise UsageError(

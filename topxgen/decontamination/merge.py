@@ -40,6 +40,7 @@ def merge_languages(args: argparse.Namespace, works: list[shards.Work]) -> bool:
         loaded |= first["benchmarks"]
     if parts:
         paths = report_paths(args)
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
         with wait_for_lock(paths[0].parent):
             add_to_reports(args, paths, layout, parts, loaded, between)
         shards.write_merged(args.output_dir, done)
@@ -54,7 +55,7 @@ def _merge_language(
     own = [FilteredLayout(one.root) for one in of_shards]
     manifests = [read_json(folder.manifest(name), parallel_jsonl.Manifest) for folder in own]
     reports = [
-        report.earlier(report_paths(argparse.Namespace(**vars(args) | {"output_dir": one.root}))[0])
+        report.earlier(report_paths(argparse.Namespace(**vars(args) | {"output_dir": one.root, "report": None}))[0])
         for one in of_shards
     ]
     settings = [{key: value for key, value in m["settings"].items() if key != shards.SETTING} for m in manifests]

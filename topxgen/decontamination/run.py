@@ -95,16 +95,16 @@ def report_paths(args: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def take_shard(args: argparse.Namespace) -> None:
-    """Set the shard of the command line, and its folder as the output directory. Raises UsageError for flags that do not go with it."""
+    """Set the shard of the command line, and its folder as the output directory; --report is where the merge writes. Raises UsageError."""
     args.shard = shards.chosen(args)
     if args.shard is None:
         return
-    for flag in ("audit", "report"):
-        if getattr(args, flag):
-            raise UsageError(
-                f"--{flag} does not go with --num_shards: scripts/merge.py writes the report; drop one of them"
-            )
-    args.output_dir = args.shard.folder(args.output_dir)
+    if args.audit:
+        raise UsageError(
+            "--audit does not go with --num_shards: it leaves no files that could be merged; drop one of them (an audit, too, runs on "
+            "all cores, or with --distributed ray on several nodes)"
+        )
+    args.output_dir, args.report = args.shard.folder(args.output_dir), None
 
 
 def check_paths(args: argparse.Namespace, inputs: dict[str, Path], reports: tuple[Path, Path]) -> None:

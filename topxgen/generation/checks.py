@@ -11,6 +11,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.flag_rules import Rule
 from topxgen.common.records import back_translator_of
 from topxgen.common.registry import load_choice
+from topxgen.flags import WORKER_RULES, engine_rules
 from topxgen.generation.pipelines import PIPELINES
 
 
@@ -153,20 +154,14 @@ RULES = (
          lambda args: _llm_translates(args) and args.num_beams == 1),
     Rule(("adapter_name_or_path",), "an LLM that writes or back-translates", uses_llm),
     Rule(("lora_rank",), "--adapter_name_or_path", lambda args: args.adapter_name_or_path),
-    Rule(("base_url", "request_timeout", "max_retries", "budget"), "--inference_api openai, cohere or anthropic",
-         lambda args: args.inference_api not in ("vllm", "hf")),
+    *engine_rules(api=("budget",), local=("lora_rank",)),
     Rule(("api_key",), "--inference_api openai, cohere or anthropic",
          lambda args: not args.api_key or args.inference_api not in ("vllm", "hf"), harmless=True),
     Rule(("tokenizer_name_or_path",), "a model in this process (--inference_api vllm or hf)", _is_local, harmless=True),
-    Rule(("dtype", "max_model_len", "lora_rank", "data_parallel_size"), "a model in this process (--inference_api vllm or hf)", _is_local),
     Rule(("trust_remote_code",), "a model in this process (--inference_api vllm or hf, --use_nllb)",
          lambda args: _is_local(args) or _nllb_translates(args)),
-    Rule(("gpu_memory_utilization", "tensor_parallel_size", "engine_args", "deterministic"), "--inference_api vllm",
-         lambda args: args.inference_api not in ("hf", *inference.REMOTE)),
-    Rule(("max_concurrent_requests",), "--inference_api vllm or an API", lambda args: args.inference_api != "hf"),
     Rule(("distributed",), "a model to run in workers: an LLM that is not an API's, a translator or a scorer", _has_work_for_workers),
-    Rule(("num_workers",), "--distributed", lambda args: args.distributed),
-    Rule(("data_parallel_size",), "one machine (--distributed has --num_workers)", lambda args: not args.distributed),
+    *WORKER_RULES,
     Rule(("num_return_sequences",), "sampling (--temperature above 0) or --num_beams: greedy answers are all equal",
          lambda args: _samples(args) or args.num_beams > 1),
     Rule(("temperature", "top_p"), "sampling, which --num_beams above 1 replaces: --num_beams 1", lambda args: args.num_beams == 1),

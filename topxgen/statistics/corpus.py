@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
+from topxgen.common import shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl
 from topxgen.common.records import ParagraphRecord, read_translations, target_language_of
@@ -110,13 +111,14 @@ def read(path: str, sources: Sources) -> list[Corpus]:
 
 
 def _files(source: Path, sources: Sources) -> Iterator[tuple[Path, str, Language]]:
-    """(path, stage, language) of each file, in order of the paths."""
-    if source.is_dir():
-        walk = os.walk(source, onerror=_cannot_read)
-        paths = sorted(Path(folder, name) for folder, _, names in walk for name in names)
-    else:
-        paths = [source] if source.is_file() else []
-    for path in paths:
+    """(path, stage, language) of each file, in order of the paths. Shards are parts of the folder that they are in."""
+    paths = {source} if source.is_file() else set()
+    for name, folders, names in os.walk(source, onerror=_cannot_read) if source.is_dir() else ():
+        paths |= {Path(name, file) for file in names}
+        if any(shards.folders(Path(name))):
+            folders.remove(shards.FOLDER)
+            paths |= shards.files_of(Path(name))
+    for path in sorted(paths):
         stage = next((stage for stage, suffix in STAGES.items() if path.name.endswith(suffix)), None)
         if stage not in sources.stages:
             continue
@@ -129,9 +131,11 @@ def _files(source: Path, sources: Sources) -> Iterator[tuple[Path, str, Language
             raise UsageError(
                 f"{path}: unknown language {name!r}; pass --languages, or its row in --languages_file"
             ) from None
-        if not path.exists():
+        shards.check_merged(path)
+        if path.exists():
+            yield path, stage, language
+        elif path.is_symlink():
             raise UsageError(f"{path} is a link to a file that does not exist; remove it, or put the file there")
-        yield path, stage, language
 
 
 def _cannot_read(error: OSError) -> None:

@@ -22,8 +22,8 @@ CODE_POINTS = 0x110000
 SEPARATOR, LETTER, CHARACTER, CHARACTER_MARK, DROPPED, SEVERAL, UNKNOWN = 0, 1, 2, 3, 4, 5, 255
 # A character folds to one of the first four kinds, to nothing (DROPPED) or to more than one character (SEVERAL).
 
-# Tokens per English token in the same paragraphs of the UDHR, for scripts written without spaces
-# (scripts/perf/decontamination_quality.py --ratios): n-grams of characters must be longer to be as specific.
+# Tokens per English token in the same paragraphs of the UDHR, for scripts written without spaces: n-grams of characters
+# must be longer to be as specific.
 TOKENS_PER_WORD = dict(Hans=1.5, Hant=1.5, Jpan=2.3, Thai=4.2, Laoo=4.3, Khmr=3.6, Mymr=3.6, Tibt=1.8)
 
 _APOSTROPHES = set("'’‘ʼʻʹʽʾʿ`´′＇ꞌ՚׳")
