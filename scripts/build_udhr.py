@@ -15,15 +15,22 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from topxgen.text import languages
 
-# Declarations whose file is not named after the ISO 639-3 code alone: the most common or newest version.
+# Declarations whose file is not named after the ISO 639-3 code alone: the most common or newest version (oci_1 to oci_4 are
+# Francoprovençal).
 FILES = {
     "aka": "aka_asante", "azj": "azj_latn", "bos": "bos_latn", "deu": "deu_1996", "ell": "ell_monotonic",
     "fuv": "fuv", "hat": "hat_popular", "hau": "hau_NG", "lin": "lin", "npi": "nep", "nya": "nya_chechewa",
-    "oci": "oci_1", "pes": "pes_1", "por": "por_BR", "ron": "ron_2006", "srp": "srp_cyrl", "tso": "tso_ZW",
+    "oci": "lnc", "pes": "pes_1", "por": "por_BR", "ron": "ron_2006", "srp": "srp_cyrl", "tso": "tso_ZW",
     "tuk": "tuk_latn", "twi": "aka_asante", "uig": "uig_arab", "uzn": "uzn_latn", "zsm": "mly_latn",
     "pbt": "pbu", "prs": "pes_2", "tzm": "tzm_tfng",
 }  # fmt: skip
 BY_FLORES = {"zho_Hans": "cmn_hans", "zho_Hant": "cmn_hant", "tzm_Tfng": "tzm_tfng", "min_Latn": "min"}
+
+# The package has them in another script; "ckb" has the text of "kmr".
+NOT_IN_PACKAGE = (
+    *("arb_Latn", "ace_Arab", "bjn_Arab", "min_Arab", "knc_Arab", "kas_Arab", "taq_Tfng"),
+    *("ckb_Arab", "yue_Hant"),
+)
 
 
 class _Paragraphs(HTMLParser):
@@ -66,8 +73,8 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     count = 0
     for language in languages.load().values():
-        if language.flores in ("arb_Latn", "ace_Arab", "bjn_Arab", "min_Arab", "knc_Arab", "kas_Arab", "taq_Tfng"):
-            continue  # the package has it in the language's other script
+        if language.flores in NOT_IN_PACKAGE:
+            continue
         name = BY_FLORES.get(language.flores) or FILES.get(language.iso639_3, language.iso639_3)
         source = args.declaration / f"{name}.html"
         if not source.exists():

@@ -19,9 +19,9 @@ def output(*flags: str, code: int = 0) -> str:
 
 
 def test_the_page_has_the_tables_that_the_script_prints():
-    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
     for flags in ((), ("--list",)):
-        assert output(*flags) in page, "print it again into docs/cluster.md"
+        assert output(*flags) in page, "print it again into docs/hardware.md"
 
 
 def test_work_is_divided_by_gpus_until_one_process_is_the_limit():

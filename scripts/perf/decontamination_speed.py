@@ -1,12 +1,14 @@
-"""Speed and memory of decontaminating 0.1, 1 and 3 million pairs.
+"""Speed and memory of decontaminating 0.1, 1 and 3 million pairs, and the ratio to a plain look-up in sets.
 
     python scripts/perf/decontamination_speed.py --benchmark_dir ../shared/benchmarks [--millions 0.1 1 3]
 
 Sentences are random words of the NTREX-128 lines that are in no test set, three pairs per paragraph; one paragraph in 500
 contains a benchmark line, one translation in 500 another. Benchmarks that the directory lacks (FLORES-200 in Basque,
-TICO-19) are replaced by as many lines of random words.
+TICO-19) are replaced by as many lines of random words. The plain look-up reads the same file with json, makes tuples of
+tokens with the same tokenizer and looks them up in sets, one text at a time; it must drop the same paragraphs and pairs.
 """
 
+import argparse
 import json
 import os
 import random
@@ -20,8 +22,12 @@ import psutil
 from measuring import ROOT, command_line
 
 from topxgen.corpora import benchmarks
+from topxgen.decontamination.benchmark_texts import load
 from topxgen.text import languages
+from topxgen.text.ngram_hashes import TOKENIZERS
+from topxgen.text.ngram_index import ContaminationIndex
 
+N, PREFIX = 10, 6
 CORES = sorted({1, 2, 4, 8, 16, len(os.sched_getaffinity(0))} & set(range(1, len(os.sched_getaffinity(0)) + 1)))
 
 
@@ -77,6 +83,48 @@ def write_pairs(path: Path, pairs: int, words: dict[str, list[str]], leaks: dict
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
+class PlainSets:
+    """The same rules, one text at a time."""
+
+    def __init__(self, entries: list):
+        self.tokens = TOKENIZERS["unicode"].tokens
+        self.ngrams, self.short_texts, self.prefixes = set(), set(), {}
+        for entry in entries:
+            words = tuple(self.tokens(entry.text))
+            if len(words) >= N:
+                self.ngrams.update(words[i : i + N] for i in range(len(words) - N + 1))
+            elif words:
+                self.short_texts.add(words)
+                if len(words) >= PREFIX:
+                    self.prefixes.setdefault(words[:PREFIX], []).append(words)
+
+    def overlaps(self, text: str) -> bool:
+        words = tuple(self.tokens(text))
+        grams, prefixes = self.ngrams, self.prefixes
+        if any(words[i : i + N] in grams for i in range(len(words) - N + 1)) or words in self.short_texts:
+            return True
+        places = (i for i in range(len(words) - PREFIX + 1) if words[i : i + PREFIX] in prefixes)
+        return any(words[i : i + len(short)] == short for i in places for short in prefixes[words[i : i + PREFIX]])
+
+
+def plain(path: Path, output: Path, entries: dict[str, list]) -> float:
+    """Seconds that the plain look-up takes; its output is what decontamination.py should write."""
+    basque, english = PlainSets(entries["Basque"]), PlainSets(entries["English"])
+    started = time.perf_counter()
+    with open(path, encoding="utf-8") as file, open(output, "w", encoding="utf-8") as kept:
+        for line in file:
+            record = json.loads(line)
+            if any(map(basque.overlaps, [record["sentence"], *record["propositions"]])):
+                continue
+            stays = [not english.overlaps(text) for text in record["translations"]]
+            if not all(stays):
+                for key in ("propositions", "translations", "scores", "confidences"):
+                    record[key] = [value for value, stay in zip(record[key], stays, strict=True) if stay]
+                line = json.dumps(record, ensure_ascii=False) + "\n"
+            kept.write(line)
+    return time.perf_counter() - started
+
+
 def measured(command: list[str], cores: int) -> tuple[float, float]:
     """Seconds and peak memory in MiB (resident, all its processes together) of a command that has so many cores."""
     started = time.perf_counter()
@@ -103,6 +151,7 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--benchmark_dir", type=Path, required=True)
     parser.add_argument("--millions", type=float, nargs="+", default=[0.1, 1, 3], help="of pairs [0.1 1 3]")
+    parser.add_argument("--compare_at", type=float, default=1, help="millions at which the plain look-up runs too [1]")
     args = parser.parse_args()
     by_name = {name: languages.find(name) for name in ("Basque", "English")}
     words = {
@@ -114,6 +163,19 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as aside:
         folder = complete_benchmarks(args.benchmark_dir, Path(aside) / "benchmarks", words)
+        entries = {}
+        loading = argparse.Namespace(
+            benchmarks=["flores", "ntrex", "tico", "xquad"],
+            benchmark_dir=folder,
+            allow_missing=[],
+            allow_partial_benchmark=False,
+            demonstration_pool=[],
+            target_language="English",
+            languages_file=None,
+        )
+        for name, texts in load(["Basque"], loading).items():
+            entries[name] = texts.entries(texts.splits)
+            print(f"{name}: {len(entries[name]):,} benchmark texts")
         for millions in args.millions:
             data = Path(aside) / f"{millions:g}"
             data.mkdir()
@@ -133,8 +195,46 @@ def main() -> None:
                     f"{3 * records / seconds:,.0f} pairs/s, peak {peak:,.0f} MiB"
                 )
             print(f"  {CORES[-1]} cores: {took[1] / took[CORES[-1]]:.2f} times as fast as one")
+            if millions == args.compare_at:
+                output = data / "plain.jsonl"
+                seconds = plain(path, output, entries)
+                same = output.read_bytes() == (data / "Basque_translate_filtered.jsonl").read_bytes()
+                print(f"  plain look-up: {seconds:.1f} s, {records / seconds:,.0f} records/s; same output: {same}")
+                print(f"  one core against it: {seconds / took[1]:.2f} times as fast, from start to end")
+                compare_matching(path, entries)
             for file in data.iterdir():
                 file.unlink()
+
+
+def compare_matching(path: Path, entries: dict[str, list]) -> None:
+    """The look-up alone, without reading and writing, on 60,000 texts of each side."""
+    texts: dict[str, list[str]] = {"Basque": [], "English": []}
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            record = json.loads(line)
+            texts["Basque"] += record["propositions"]
+            texts["English"] += record["translations"]
+            if len(texts["Basque"]) >= 60_000:
+                break
+    for name, side in texts.items():
+        index, sets = ContaminationIndex(entries[name], N), PlainSets(entries[name])
+        best = [float("inf"), float("inf")]
+        for _ in range(5):
+            started = time.perf_counter()
+            found = set(index.find(side))
+            middle = time.perf_counter()
+            by_sets = {number for number, text in enumerate(side) if sets.overlaps(text)}
+            end = time.perf_counter()
+            assert found == by_sets
+            best = [min(best[0], middle - started), min(best[1], end - middle)]
+        print(
+            f"  look-up alone, {name}: {best[0] / len(side) * 1e6:.2f} µs a text against {best[1] / len(side) * 1e6:.2f}: "
+            f"{best[1] / best[0]:.1f} times as fast, {len(found)} hits each"
+        )
+        index, few = ContaminationIndex(entries[name], N, near_duplicate_threshold=0.6), side[:6000]
+        started = time.perf_counter()
+        index.find(few)
+        print(f"  with near-duplicates, {name}: {(time.perf_counter() - started) / len(few) * 1e6:.0f} µs a text")
 
 
 if __name__ == "__main__":

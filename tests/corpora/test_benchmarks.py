@@ -12,7 +12,7 @@ from tests.support.runs import BENCHMARKS, script
 from topxgen.common.errors import UsageError
 from topxgen.corpora import benchmarks, examples, hub_sets
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage, Split
-from topxgen.text import languages
+from topxgen.text import language_id, languages
 
 load = partial(benchmarks.load, allow_partial=True)  # of a few lines each; test_partial_benchmarks.py is about sizes
 
@@ -268,6 +268,19 @@ def test_every_embedded_declaration_has_both_parts():
         dev, test = load("udhr", languages.find(path.stem))
         assert len(dev.texts) >= 15 and len(test.texts) >= 10 and not set(dev.ids) & set(test.ids), path.stem
         assert examples.udhr(languages.find(path.stem)) == [text for text in dev.texts if len(text) > 39]
+
+
+def test_embedded_declarations_are_in_their_language():
+    """The package has Kurmanji under the code of Sorani, Cantonese in simplified characters, and Francoprovençal under that of Occitan."""
+    identifier, seen = language_id.load("cld2"), {}
+    for path in sorted(benchmarks.UDHR.glob("*.tsv")):
+        language = languages.find(path.stem)
+        texts = [text for split in load("udhr", language) for text in split.texts if len(text) > 40]
+        same = seen.setdefault(tuple(texts), path.stem)
+        assert same == path.stem or (same, path.stem) == ("aka_Latn", "twi_Latn")  # dialects of one language
+        assert all(language_id._is_in_script(text, language.script) for text in texts), path.stem
+        if identifier.knows(language):
+            assert sum(identifier.is_language(texts, language)) >= 0.75 * len(texts), path.stem
 
 
 def test_published_files_where_this_machine_has_them(ntrex):

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.inference.test_samplers import assert_no_engine_left, engines, vllm_run
+from tests.inference.test_samplers import assert_no_engine_left, vllm_run
 from tests.support import tiny_models
 from tests.support.ray_runs import RAY, TRANSLATED, Driver, differences, running_cluster, small_command, token, workers
 from tests.support.runs import ROOT, in_process, lines_in, records
@@ -600,14 +600,13 @@ def test_translations_of_main_py(name, tiny_lm, tiny_nllb, tmp_path):
 def test_vllm_in_two_workers(gemma, tmp_path):
     """Greedy responses of Gemma 3 270M on vLLM's CPU build: the files are those of one process; no engine is left."""
     pytest.importorskip("vllm", reason="vLLM is not installed here (scripts/setup.sh tries)")
-    before = engines()
     for folder, more in (("one", ()), ("many", RAY)):
         flags = (*vllm_run(gemma, tmp_path / folder), "--dtype", "float32", "--temperature", 0, *more)
         flags = (*flags, "--number_of_instructions", 16)
         script_in({"VLLM_CPU_KVCACHE_SPACE": "1"}, "datagen.py", *flags)
     assert differences(tmp_path / "many", tmp_path / "one") == []
     assert lines_in(tmp_path / "one" / "Basque_answers.jsonl") >= 16
-    assert_no_engine_left(before)
+    assert_no_engine_left()
 
 
 def sorted_lines(path: Path) -> list[bytes]:

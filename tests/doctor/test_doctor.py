@@ -493,7 +493,7 @@ def test_a_driver_that_is_too_old_for_torch(tmp_path, cuda, level, says):
 
 
 def test_hours_are_those_of_the_documentation(tmp_path):
-    """docs/cluster.md: Llama-3-8B, LoRA, 41 M tokens on one H100: 1.4 h."""
+    """docs/hardware.md: Llama-3-8B, LoRA, 41 M tokens on one H100: 1.4 h."""
     train = "use_peft: true\n  gradient_checkpointing: true\n  bf16: true"
     run = write_run(tmp_path, llama_8b(tmp_path / "llama"), train=train)
     result = doctor(run, "--json", PATH=nvidia_smi(tmp_path / "bin", [H100.format(0, 0, 4)]))
@@ -511,7 +511,7 @@ def estimates_here(run: Path) -> dict[str, dict]:
 
 
 def test_hours_that_no_run_has_shown_are_those_of_the_table_of_rates(tmp_path):
-    """docs/cluster.md, "Past one machine": tests/test_scale.py compares the table there. Its rates of GPUs are an H100's."""
+    """docs/hardware.md, "Past one machine": tests/test_scale.py compares the table there. Its rates of GPUs are an H100's."""
     share = 312 / 989
     run = write_run(tmp_path, translator="nllb", scorer="blaser", more="nllb_name_or_path: facebook/nllb-200-3.3B")
     text = (

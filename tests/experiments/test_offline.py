@@ -144,3 +144,43 @@ def test_the_chain_opens_no_connection(folder, tmp_path):
     scores = group["systems"][0]["scores"]
     assert set(scores) == {"chrf", "bleu", "lang", "blaser-qe"} and None not in scores.values()
     assert "tok:flores200" in str(group["signatures"]["bleu"])
+
+
+VLLM = """
+output_dir: out
+datagen:
+  languages: Basque
+  model_name_or_path: google/gemma-3-270m
+  inference_api: vllm
+  dtype: float32
+  max_model_len: 1024
+  engine_args: enforce_eager=true
+  seed_topics_path: {topics}
+  prompt_template: continuation
+  number_of_icl_demonstrations: 0
+  number_of_icl_phrases: 2
+  example_sentences: udhr
+  max_new_tokens: 48
+  number_of_instructions: 4
+  use_nllb: true
+  nllb_name_or_path: {nllb}
+  scorer: none
+  cache_dir: converted
+"""
+
+
+@pytest.mark.slow
+def test_gemma_on_vllm_opens_no_connection(gemma, tiny_nllb, tmp_path):
+    """The real model and engine. vLLM's process group may use TCP on this machine; nothing goes beyond it."""
+    home = tmp_path / "home"
+    hub_cache.add(home / "hub", "google/gemma-3-270m", Path(gemma))
+    hub_cache.add(home / "hub", NLLB, Path(tiny_nllb))
+    fetching.write_environment(home)
+    (tmp_path / "run.yaml").write_text(VLLM.format(topics=ROOT / TOPICS, nllb=NLLB))
+    words = [sys.executable, ROOT / "scripts" / "run.py", "run.yaml"]
+    variables = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    result = no_network.run(tmp_path / "sockets", words, environment(home) | variables, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert lines_in(tmp_path / "out" / "Basque.jsonl") > 0
+    assert no_network.attempts(tmp_path / "sockets") == []
+    assert "cannot be reached" not in result.stderr and "Retrying" not in result.stderr

@@ -229,3 +229,21 @@ def test_texts_are_found_when_the_table_has_grown():
         bands.add(key)
     assert bands._bits > minhash._Bands()._bits
     assert [bands.candidates(key).tolist() for key in keys] == [[number] for number in range(len(keys))]
+
+
+def test_a_table_that_grows_has_the_entries_of_one_that_was_large():
+    """Values that many texts share: the first TEXTS_PER_VALUE of a bucket are found, in whatever chunks they were put there."""
+    rng = np.random.default_rng(2)
+    keys = rng.integers(0, 2**64, (3000, minhash.BANDS), np.uint64)
+    keys[rng.random(keys.shape) < 0.3] = keys[0, 0]
+    keys[:, 5] = np.where(rng.random(len(keys)) < 0.2, keys[:, 6], keys[:, 5])  # the same bucket twice in a text
+    bands, by_bucket = minhash._Bands(), {}
+    for key in keys:
+        bands.add(key)
+    for number, buckets in enumerate(bands._buckets(keys).tolist()):
+        for bucket in set(buckets):
+            if len(by_bucket.setdefault(bucket, [])) < minhash.TEXTS_PER_VALUE:
+                by_bucket[bucket].append(number)
+    for key, buckets in zip(keys, bands._buckets(keys).tolist(), strict=True):
+        near = sorted(set().union(*(by_bucket[bucket] for bucket in buckets)))
+        assert bands.candidates(key).tolist() == [n for n in near if (keys[n] == key).any()]

@@ -357,31 +357,30 @@ def by_one_vllm(gemma, tmp_path_factory):
 
 @pytest.mark.slow
 def test_two_vllm_engines_write_what_one_writes(gemma, tmp_path, by_one_vllm):
-    before = engines()
     result = script("datagen.py", *two_vllm(gemma, tmp_path))
     assert written(tmp_path) == written(by_one_vllm) and len(records(tmp_path / "Basque.jsonl")) >= 20
     assert "Traceback" not in result.stderr
-    assert_no_engine_left(before)
+    assert_no_engine_left()
 
 
 @pytest.mark.slow
 def test_a_vllm_engine_killed_in_the_middle(gemma, tmp_path, by_one_vllm):
     """One line, exit 2; resumed with one engine, nothing is lost, nothing doubled, and the files are those of an undisturbed run."""
-    before, answers = engines(), tmp_path / "Basque_answers.jsonl"
+    answers = tmp_path / "Basque_answers.jsonl"
     command = [sys.executable, "datagen.py", *map(str, two_vllm(gemma, tmp_path))]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         while lines_in(answers) < 5:
             assert process.poll() is None
             time.sleep(0.05)
         ours = [child for child in psutil.Process(process.pid).children() if "serve()" in " ".join(child.cmdline())]
-        of_vllm = [child for child in ours[1].children(recursive=True) if child.pid in engines() - before]
+        of_vllm = [child for child in ours[1].children(recursive=True) if child.pid in engines()]
         of_vllm[0].kill()
         _, err = process.communicate(timeout=120)
     assert process.returncode == 2 and len(ours) == 2
     lost = [line for line in err.splitlines() if "error:" in line]
     assert len(lost) == 1 and lost[0].startswith("datagen.py: error: engine 2 of 2 (CPU)"), err
     assert "has died" in lost[0] and "re-run the same command to resume" in lost[0] and "Traceback" not in err
-    assert_no_engine_left(before)
+    assert_no_engine_left()
     on_disk = records(answers)
     script("datagen.py", *two_vllm(gemma, tmp_path, "--data_parallel_size", 1))
     after = records(answers)
@@ -391,9 +390,8 @@ def test_a_vllm_engine_killed_in_the_middle(gemma, tmp_path, by_one_vllm):
 
 @pytest.mark.slow
 def test_two_vllm_engines_end_with_a_killed_parent(gemma, tmp_path):
-    before = engines()
     datagen(*two_vllm(gemma, tmp_path), kill_when=lambda: lines_in(tmp_path / "Basque_answers.jsonl") >= 3)
-    assert_no_engine_left(before)
+    assert_no_engine_left()
 
 
 @pytest.mark.slow

@@ -82,3 +82,10 @@ def test_special_tokens_in_a_chat_come_from_its_template(gemmas, sentence):
     assert ids[:4] == plain[:4] and ids[-3:] == plain[-3:]
     expected = f"<bos><start_of_turn>user\nTranslate: {sentence}<end_of_turn>\n<start_of_turn>model"
     assert tokenizer.decode(ids) == expected
+
+
+@pytest.mark.parametrize("sentence", ["One house.", SENTENCE])
+def test_a_chat_template_with_a_date_gives_the_same_prompt_every_day(gemmas, sentence):
+    gemmas.chat_template = "{% set date = strftime_now('%d %b %Y') %}Today is {{ date }}. " + TURNS
+    ids = encode(gemmas, [{"role": "user", "content": sentence}])
+    assert gemmas.decode(ids).startswith("Today is 26 Jul 2024. <bos>")

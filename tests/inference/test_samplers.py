@@ -1,5 +1,6 @@
 """The samplers on real models: transformers on a tiny one, vLLM (CPU build or GPU) on Gemma 3 270M."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -232,35 +233,37 @@ def test_an_adapter_changes_both_samplers_alike(gemma, tmp_path):
 
 
 def engines() -> set[int]:
-    """Process ids of what vLLM and its start-up run as, zombies left out."""
+    """Process ids of what vLLM and its start-up run as, of those that this test began (by its name in their environment)."""
     import psutil
 
-    found = set()
-    for process in psutil.process_iter(["pid", "name", "status", "cmdline"]):
+    found, test = set(), os.environ["PYTEST_CURRENT_TEST"].partition(" ")[0]
+    for process in psutil.process_iter(["name", "cmdline"]):
         words = " ".join([process.info["name"] or "", *(process.info["cmdline"] or [])])
-        if process.info["status"] != psutil.STATUS_ZOMBIE and ("VLLM" in words or "multiprocessing.spawn" in words):
-            found.add(process.info["pid"])
+        if "VLLM" in words or "multiprocessing.spawn" in words:
+            with contextlib.suppress(psutil.Error):  # ended, a zombie, or another user's
+                if process.environ().get("PYTEST_CURRENT_TEST", "").partition(" ")[0] == test:
+                    found.add(process.pid)
     return found
 
 
-def assert_no_engine_left(before: set[int]) -> None:
+def assert_no_engine_left() -> None:
     time.sleep(5)
-    assert engines() <= before
+    assert not engines()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [10, 30])
 def test_vllm_killed_while_it_loads_leaves_no_process(gemma, tmp_path, seconds):
-    before, started = engines(), time.monotonic()
+    started = time.monotonic()
     datagen(*vllm_run(gemma, tmp_path), kill_when=lambda: time.monotonic() - started > seconds)
-    assert_no_engine_left(before)
+    assert_no_engine_left()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
 def test_vllm_gets_the_signal_as_well(gemma, tmp_path, number, code):
     """Ctrl-C at a terminal and the signals of a scheduler reach the engine's processes, too: one line, no half answer, no process left."""
-    before, answers = engines(), tmp_path / "Basque_answers.jsonl"
+    answers = tmp_path / "Basque_answers.jsonl"
     command = [sys.executable, "datagen.py", *map(str, vllm_run(gemma, tmp_path))]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while lines_in(answers) < 3:
@@ -272,7 +275,7 @@ def test_vllm_gets_the_signal_as_well(gemma, tmp_path, number, code):
     assert process.returncode == code and "; finished work is on disk; re-run the same command to resume" in err
     assert 'datagen.py", line' not in err
     assert "abort" not in {reason for record in records(answers) for reason in record.get("finish_reasons", ())}
-    assert_no_engine_left(before)
+    assert_no_engine_left()
 
 
 def vllm_run(gemma, folder):
@@ -289,11 +292,10 @@ def test_vllm_killed_leaves_no_process_and_loses_nothing(gemma, tmp_path):
     """kill -9 in the middle of decoding: the engine's processes go too, and the restarted run ends with the same
     data as an undisturbed one (float32: in bfloat16 the last bit of a sum depends on the batch)."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    before = engines()
     arguments = (*vllm_run(gemma, killed), "--dtype", "float32")
     answers = killed / "Basque_answers.jsonl"
     datagen(*arguments, kill_when=lambda: lines_in(answers) >= 5)
-    assert_no_engine_left(before)
+    assert_no_engine_left()
     on_disk = records(answers)
     datagen(*arguments)
     after = records(answers)

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 HOOK = """
@@ -32,6 +33,13 @@ def hook(event, arguments):
 
 sys.addaudithook(hook)
 """
+# A namespace begins with its loopback interface down, which no machine's is: SIOCSIFFLAGS with IFF_UP and IFF_RUNNING.
+LOOPBACK = """
+import fcntl, os, socket, struct, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 CONNECT = re.compile(r"(?:connect|sendto)\(.*sa_family=AF_INET6?.*?(?:inet_addr\(\"|inet_pton\(AF_INET6, \")([^\"]+)")
 
 
@@ -52,7 +60,7 @@ def run(folder: Path, command: list, environment: dict[str, str], **options) -> 
     if can_trace():
         calls = "trace=socket,connect,sendto"
         trace = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", calls, "-o", str(folder / "kernel.log")]
-        command = ["unshare", "-rn", *trace, *command]
+        command = ["unshare", "-rn", sys.executable, "-c", LOOPBACK, *trace, *command]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **options)
 
 

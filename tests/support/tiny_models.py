@@ -69,6 +69,7 @@ def build_nllb(
     learning_rate: float = 3e-3,
     batch: int = 16,
     seed: int = 0,
+    init_std: float = 0.02,
 ) -> str:
     """An NLLB checkpoint in `folder`, trained on `pairs` for `steps` steps; its path."""
     import torch
@@ -94,7 +95,7 @@ def build_nllb(
             encoder_layerdrop=0.0,
             decoder_layerdrop=0.0,
             decoder_start_token_id=2,
-            init_std=0.02,
+            init_std=init_std,
         )
     )
     if steps:

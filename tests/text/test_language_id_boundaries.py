@@ -15,9 +15,33 @@ NEPALI = languages.find("Nepali")
 def test_any_of_several_cld2_codes_is_the_language(monkeypatch):
     identifier = language_id.load("cld2")
     monkeypatch.setattr(identifier, "identify", lambda text: text)
-    language = replace(NEPALI, cld2="ne,hi")
+    language = replace(NEPALI, cld2="ne,hi", script="none")  # which Unicode does not have
     assert identifier.is_language(["ne", "hi", "mr", "ne,hi", "un"], language) == [True, True, False, False, False]
     assert identifier.knows(language) and not identifier.knows(replace(NEPALI, cld2=""))
+
+
+@pytest.mark.parametrize(
+    "name, right, wrong",
+    [
+        ("Northern Uzbek", "Oʻzbekiston Respublikasi Prezidenti bugun Toshkent shahrida yangi maktabni ochdi.",
+         "Ўзбекистон Республикаси Президенти бугун Тошкент шаҳрида янги мактабни очди."),
+        ("Serbian", "Председник Републике Србије данас је у Београду отворио нову школу.",
+         "Predsednik Republike Srbije danas je u Beogradu otvorio novu školu."),
+        ("Chinese (Traditional)", "今天總統在台北為一所新學校揭幕，並與學生們進行了交談。", "今天总统在北京为一所新学校揭幕，并与学生们进行了交谈。"),
+        ("Chinese (Simplified)", "今天总统用 iPhone 15 Pro Max 为一所新学校揭幕。", "今天總統在台北為一所新學校揭幕，並與學生們進行了交談。"),
+    ],
+)  # fmt: skip
+def test_another_script_is_another_language(name, right, wrong):
+    identifier, language = language_id.load("cld2"), languages.find(name)
+    assert identifier.is_language([right, wrong], language) == [True, False]
+
+
+def test_sorani_is_not_kurmanji():
+    """CLD2's ku is Kurdish in Arabic letters: no sentence in Kurmanji would be identified."""
+    sorani = "ئەمڕۆ سەرۆک قوتابخانەیەکی نوێی لە هەولێر کردەوە و لەگەڵ قوتابیان قسەی کرد"
+    identifier, kurmanji = language_id.load("cld2"), languages.find("kmr_Latn")
+    assert identifier.is_language([sorani], languages.find("ckb_Arab")) == [True]
+    assert not identifier.knows(kurmanji) and not identifier.is_language([sorani], kurmanji)[0]
 
 
 def test_labels_of_fasttext_models():

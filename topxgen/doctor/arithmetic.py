@@ -1,4 +1,4 @@
-"""Memory and hours of models by their shapes: the formulas of docs/cluster.md, "GPU memory" and "Hours"."""
+"""Memory and hours of models by their shapes: the formulas of docs/hardware.md, "GPU memory" and "Hours"."""
 
 import math
 import re

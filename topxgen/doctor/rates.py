@@ -1,4 +1,4 @@
-"""Rates of the stages: what docs/cluster.md, "Past one machine", computes with, and the doctor where no run has shown its own."""
+"""Rates of the stages: what docs/hardware.md, "Past one machine", computes with, and the doctor where no run has shown its own."""
 
 from typing import NamedTuple
 

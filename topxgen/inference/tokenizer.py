@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache
 from itertools import chain, groupby
 
@@ -10,6 +11,9 @@ from topxgen.inference import ModelSettings
 from topxgen.text import thoughts
 
 TAIL_TOKENS = 32  # of a prompt, enough for the mark that begins thoughts
+# Some templates (Llama 3.2, gpt-oss) tell the model today's date. Here it is always that of Llama 3.1's template, or a run that is
+# resumed on another day would have other prompts.
+_CHAT = {"add_generation_prompt": True, "strftime_now": datetime(2024, 7, 26).strftime}
 
 
 def load_tokenizer(settings: ModelSettings):
@@ -60,7 +64,7 @@ def encode(tokenizer, prompt: str | list[dict[str, str]]) -> list[int]:
     special = special_tokens(tokenizer)
     if any(_mentions(message["content"], special) for message in prompt):
         return _chat_ids(tokenizer, prompt, special)
-    return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False))
+    return list(tokenizer.apply_chat_template(prompt, **_CHAT, tokenize=True, return_dict=False))
 
 
 def plain_ids(tokenizer, texts: list[str]) -> list[list[int]]:
@@ -104,7 +108,7 @@ def _chat_ids(tokenizer, messages: list[dict[str, str]], special: dict) -> list[
         return text
 
     hidden = [message | {"content": masked(message["content"])} for message in messages]
-    rendered = tokenizer.apply_chat_template(hidden, add_generation_prompt=True, tokenize=False)
+    rendered = tokenizer.apply_chat_template(hidden, **_CHAT, tokenize=False)
     names = re.compile("|".join(map(re.escape, _by_length(special, rendered))) or "$^")
     pieces, found = names.split(rendered), names.findall(rendered)
     unmasked = str.maketrans({char: name for name, char in masks.items()})

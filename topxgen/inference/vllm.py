@@ -42,6 +42,8 @@ class VLLMSampler:
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; only the CPU build reads it
         chosen = engine_args.parse(settings.engine_args)
+        if "distributed_executor_backend" not in chosen:  # then all its processes are on this machine
+            os.environ.setdefault("VLLM_HOST_IP", "127.0.0.1")  # vLLM would look for an address by way of 8.8.8.8
         if settings.deterministic:
             engine_args.switch_on_batch_invariance()
         try:

@@ -5,13 +5,16 @@ An identifier has `knows(language) -> bool` and `is_language(texts, language) ->
 
 import mmap
 import re
+from functools import cache
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
 from topxgen.common.hub import hub_call
 from topxgen.common.needs import FILES, HUB_ID, Need
 from topxgen.text.languages import Language
+from topxgen.text.words import UNSPACED_SCRIPTS
 
+MIN_SCRIPT_SHARE = 0.25  # of the letters; sentences about products and formulas have many Latin ones
 # Control characters, lone surrogates and non-characters: CLD2 takes them for invalid UTF-8, fastText for letters.
 _NO_TEXT = re.compile(
     r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
@@ -31,7 +34,15 @@ def load(name_or_path: str):
     return FastText(path)
 
 
-class CLD2:
+class _Identifier:
+    def is_language(self, texts: list[str], language: Language) -> list[bool]:
+        """Whether each text is identified as the language, and written in its script: one code may stand for Uzbek in Latin and in
+        Cyrillic letters."""
+        codes = self._codes(language)
+        return [self.identify(text) in codes and _is_in_script(text, language.script) for text in texts]
+
+
+class CLD2(_Identifier):
     """Google's Compact Language Detector 2; the package contains its tables."""
 
     def __init__(self):
@@ -47,9 +58,9 @@ class CLD2:
     def knows(self, language: Language) -> bool:
         return bool(language.cld2)
 
-    def is_language(self, texts: list[str], language: Language) -> list[bool]:
-        codes = set(language.cld2.split(","))
-        return [self.identify(text) in codes for text in texts]
+    @staticmethod
+    def _codes(language: Language) -> set[str]:
+        return set(language.cld2.split(","))
 
     def identify(self, text: str) -> str:
         """The CLD2 code of the main language of `text`; "un" for unknown."""
@@ -59,7 +70,7 @@ class CLD2:
             return "un"
 
 
-class Langid:
+class Langid(_Identifier):
     """langid.py (Lui and Baldwin 2012) as py3langid has it: Python alone, with the model, so on aarch64, too."""
 
     def __init__(self):
@@ -73,8 +84,9 @@ class Langid:
     def knows(self, language: Language) -> bool:
         return language.iso639_1 in self._labels
 
-    def is_language(self, texts: list[str], language: Language) -> list[bool]:
-        return [self.identify(text) == language.iso639_1 for text in texts]
+    @staticmethod
+    def _codes(language: Language) -> set[str]:
+        return {language.iso639_1}
 
     def identify(self, text: str) -> str:
         """The ISO 639-1 code of `text`; "" where nothing is left of it."""
@@ -84,7 +96,7 @@ class Langid:
 EMBEDDED = {"cld2": CLD2, "langid": Langid}
 
 
-class FastText:
+class FastText(_Identifier):
     """A fastText classifier; its labels may be FLORES codes, ISO 639-3 or ISO 639-1 codes."""
 
     def __init__(self, path: Path):
@@ -103,14 +115,31 @@ class FastText:
     def knows(self, language: Language) -> bool:
         return bool(self._labels & _labels(language))
 
-    def is_language(self, texts: list[str], language: Language) -> list[bool]:
-        labels = _labels(language)
-        return [self.identify(text) in labels for text in texts]
+    @staticmethod
+    def _codes(language: Language) -> set[str]:
+        return _labels(language)
 
     def identify(self, text: str) -> str:
         """The label of `text`, without fastText's prefix."""
         labels, _ = self._model.predict(_plain(text))
         return labels[0].removeprefix("__label__") if labels else ""
+
+
+def _is_in_script(text: str, script: str) -> bool:
+    letters = sum(map(str.isalpha, text))
+    return not (pattern := _letters_of(script)) or len(pattern.findall(text)) >= MIN_SCRIPT_SHARE * letters
+
+
+@cache
+def _letters_of(script: str):
+    """A pattern of the letters of a script (ISO 15924); None for one that Unicode does not know, as a table of the user's may have."""
+    import regex
+
+    names = UNSPACED_SCRIPTS[script].unicode_scripts if script in UNSPACED_SCRIPTS else (script,)
+    try:
+        return regex.compile("|".join(rf"[\p{{L}}&&\p{{Script={name}}}]" for name in names), regex.V1)
+    except regex.error:
+        return None
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,8 @@ To add a language to the project, add a row to languages.tsv; to add one for a r
 Other names of these languages are in language_names.tsv. Rows that FLORES-200 lacks come last: from NTREX-128 and FLORES+.
 
 Codes: FLORES-200 (https://github.com/facebookresearch/flores), NTREX-128 as `mteb/NTREX` spells them, TICO-19 file codes,
-CLD2 codes as pycld2 returns them (several, comma-separated, if CLD2 does not distinguish a variety). `sentencex` names the
+CLD2 codes as pycld2 returns them (several, comma-separated, if CLD2 does not distinguish a variety; none if it misses
+most texts of a language). `sentencex` names the
 rules that split this language into sentences: its own, those of a relative, or none (sentencex's English defaults).
 `endonym` is the language's name in the language, in sentence case (Euskara), for MT templates; empty if unknown.
 """

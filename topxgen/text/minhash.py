@@ -12,7 +12,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from topxgen.text.near_duplicates import Postings, PrefixIndex
+from topxgen.text.near_duplicates import PrefixIndex
 from topxgen.text.words import is_unspaced
 
 RUN = 3
@@ -20,6 +20,7 @@ BANDS, ROWS, SEED = 24, 3, 42
 EXACT_TEXTS = 1_000  # the first kept texts, compared exactly, which show what words are common
 COMMON_SHARE = 0.05  # of these texts
 TEXTS_PER_VALUE = 32  # texts that a value of a band stands for: more share a template that the first texts do not have
+CHUNK = 1 << 12  # texts that are put into a larger table at a time
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd
 
 
@@ -75,35 +76,67 @@ class MinHashIndex:
 
 class _Bands:
     """Texts by the values of their bands, at most TEXTS_PER_VALUE for each: with those that share a template, a text is compared only if it agrees
-    with them in other words, too, or if they were among the first. Else each would be compared with all before it."""
+    with them in other words, too, or if they were among the first. Else each would be compared with all before it.
+
+    A value is a bucket of a hash table, which has at least as many as values were added. `_last` has the last entry of each bucket,
+    `_before` the one before each entry, or -1; text number n has the entries from n * BANDS on.
+    """
 
     def __init__(self):
         self._bits, self._count = 16, 0
         self._keys = np.empty((1 << 10, BANDS), np.uint64)
-        self._postings = Postings(1 << self._bits)
+        self._before = np.empty(self._keys.size, np.int32)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._last = np.full(1 << self._bits, -1, np.int32)
+        self._sizes = np.zeros(1 << self._bits, np.uint8)
 
     def add(self, key: np.ndarray) -> None:
         if self._count == len(self._keys):
             self._keys = np.concatenate([self._keys, np.empty_like(self._keys)])
+            self._before = np.concatenate([self._before, np.empty_like(self._before)])
         self._keys[self._count] = key
         self._count += 1
         if self._count * BANDS <= 1 << self._bits:
-            self._insert(self._count - 1)
+            self._insert(self._count - 1, self._count)
             return
         self._bits += 2
-        self._postings = Postings(1 << self._bits)
-        for number in range(self._count):
-            self._insert(number)
+        self._clear()
+        for first in range(0, self._count, CHUNK):
+            self._insert(first, min(first + CHUNK, self._count))
 
-    def _insert(self, number: int) -> None:
-        buckets = np.unique(self._buckets(self._keys[number]))
-        self._postings.add(number, buckets[self._postings.counts(buckets) < TEXTS_PER_VALUE])
+    def _insert(self, first: int, end: int) -> None:
+        """Add the texts from `first` to `end` to their buckets, in their order."""
+        buckets = np.sort(self._buckets(self._keys[first:end]))
+        is_first = np.ones(buckets.shape, bool)  # of its bucket in a text
+        np.not_equal(buckets[:, 1:], buckets[:, :-1], out=is_first[:, 1:])
+        entries = np.flatnonzero(is_first)
+        buckets = buckets.ravel()[entries]
+        ranks = np.zeros(len(entries), np.int64)  # among those of the bucket that are added here
+        if end - first > 1:
+            order = np.argsort(buckets, kind="stable")
+            entries, buckets = entries[order], buckets[order]
+            places = np.arange(len(entries))
+            starts = np.where(np.diff(buckets, prepend=-1) != 0, places, 0)
+            ranks = places - np.maximum.accumulate(starts)
+        fits = self._sizes[buckets] + ranks < TEXTS_PER_VALUE
+        entries, buckets, ranks = entries[fits] + first * BANDS, buckets[fits], ranks[fits]
+        self._before[entries] = np.where(ranks == 0, self._last[buckets], np.roll(entries, 1))
+        self._sizes[buckets] += (ranks + 1).astype(np.uint8)  # of a bucket's entries the last counts, here and below
+        self._last[buckets] = entries
 
-    def _buckets(self, key: np.ndarray) -> np.ndarray:
-        return (key >> np.uint64(64 - self._bits)).view(np.int64)
+    def _buckets(self, keys: np.ndarray) -> np.ndarray:
+        return (keys >> np.uint64(64 - self._bits)).view(np.int64)
 
     def candidates(self, key: np.ndarray) -> np.ndarray:
-        numbers = np.unique(self._postings.of(self._buckets(key)))
+        entries, found = self._last[self._buckets(key)], []
+        while len(entries := entries[entries >= 0]):
+            found.append(entries)
+            entries = self._before[entries]
+        if not found:
+            return entries
+        numbers = np.unique(np.concatenate(found) // BANDS)
         return numbers[(self._keys[numbers] == key).any(axis=1)]  # others share a bucket alone
 
 

@@ -197,9 +197,6 @@ class Postings:
         self._starts, self._counts = np.zeros(buckets, np.int64), np.zeros(buckets, np.int32)
         self._pool, self._used = np.empty(1 << 12, np.int32), 0
 
-    def counts(self, buckets: np.ndarray) -> np.ndarray:
-        return self._counts[buckets]
-
     def of(self, buckets: np.ndarray) -> np.ndarray:
         """The lists of `buckets`, one after another."""
         starts, pool = self._starts[buckets], memoryview(self._pool)

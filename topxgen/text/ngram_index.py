@@ -4,7 +4,7 @@ An index holds the benchmark texts in one language. A text overlaps a benchmark 
 (as in TopXGen's decontamination and in GPT-3's: Brown et al. 2020, appendix C, without its exception for frequent
 n-grams). A benchmark text of fewer than n tokens has no n-gram; it overlaps a text with exactly its tokens and, if it has
 at least MIN_CONTAINED_SHARE * n of them, a text that contains it. Hashes find the candidates of thousands of texts at
-once, which is 2.6 times as fast as sets of token tuples; tokens then decide, so
+once, which is 2.6 times as fast as sets of token tuples (scripts/perf/decontamination_speed.py); tokens then decide, so
 that no match is a hash collision.
 """
 
