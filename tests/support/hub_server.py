@@ -10,6 +10,7 @@ import json
 import math
 import re
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -28,6 +29,8 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.root = root
         self.gated: set[str] = set()  # repositories that only TOKEN opens
+        self.created: dict[str, bool] = {}  # repositories -> whether they were asked to be private
+        self.full: set[str] = set()  # repositories that take no more files
         self.cut: dict[str, int] = {}  # file -> how many of its next transfers end in the middle
         self.damaged: dict[str, int] = {}  # file -> how many of its next transfers have a flipped bit
         self.stalled: dict[str, threading.Event] = {}  # file -> its transfers wait in the middle until this is set
@@ -60,6 +63,18 @@ class HubServer(ThreadingHTTPServer):
             event.set()
         self.shutdown()
         self.server_close()
+
+
+@contextmanager
+def client_of(root: Path, monkeypatch):
+    """A Hub over `root` that the Hub's own client in this process takes for the real one, as a user who may upload."""
+    with HubServer(root) as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield server
 
 
 def _parameters(files: dict[str, Path]) -> dict[str, int]:
@@ -102,6 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             name = f"{asked.get('organization') or USER}/{asked['name']}"
             kind = f"{asked.get('type') or 'model'}s"
+            self.server.created.setdefault(name, asked.get("visibility") == "private")
             (self.server.root / kind / name).mkdir(parents=True, exist_ok=True)
             place = name if kind == "models" else f"{kind}/{name}"
             return self._send(200, json.dumps({"name": name, "url": f"{self.server.url}/{place}"}).encode())
@@ -125,6 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
         if step == "preupload":
             modes = [{"path": one["path"], "uploadMode": "lfs" if one["path"].endswith(LFS) else "regular", "shouldIgnore": False} for one in json.loads(body)["files"]]  # fmt: skip
             return self._send(200, json.dumps({"files": modes}).encode())
+        if name in self.server.full:
+            return self._send(507, b'{"error": "no space"}')
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
             if line["key"] in ("file", "lfsFile"):

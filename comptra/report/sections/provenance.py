@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from comptra.report import Options
 from topxgen.common.failures import Failure
+from topxgen.common.masks import masked
 from topxgen.common.records import FilteredLayout
 from topxgen.runs.folders import relative
 
@@ -138,7 +139,7 @@ def _records(root: Path, folder: Path, options: Options) -> Iterator[dict]:
 def _failures(run: "Run", options: Options) -> Iterator[str]:
     for path in run.failures:
         if failure := options.read(NAME, path, Failure):
-            error = f": {failure['error']}" if failure.get("error") else ""
+            error = f": {masked(failure['error'])}" if failure.get("error") else ""
             stage, folder = path.stem.rpartition(".")[2], relative(run.root, path.parents[2])
             yield f"{stage} in {folder} failed with exit code {failure['exit_code']}, {failure['failed']}{error}"
 
