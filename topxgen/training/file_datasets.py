@@ -15,7 +15,16 @@ from topxgen.common.files import read_jsonl
 from topxgen.common.hub import hub_call
 from topxgen.common.records import replace_surrogates
 from topxgen.corpora import hub_sets
-from topxgen.corpora.tables import TABLE_SUFFIXES, csv_rows, language_of, lines, parquet_rows, read_json, tsv_rows
+from topxgen.corpora.tables import (
+    TABLE_SUFFIXES,
+    csv_rows,
+    language_of,
+    lines,
+    parquet_rows,
+    read_json,
+    readable,
+    tsv_rows,
+)
 from topxgen.text import languages
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.named_datasets import NAMED
@@ -189,6 +198,8 @@ def _table_rows(path: Path, spec: DatasetSpec) -> Iterator[dict]:
         if is_csv or any(map(language_of, header)) or len(header) != 2 or spec.output_column_name is not None:
             raise missing_columns(spec, header, str(path))
         rows, header = chain([(number, header)], rows), ["source", "target"]
+    if twice := [name for name in spec.text_columns(header) or () if header.count(name) > 1]:
+        raise UsageError(f"{path} has {header.count(twice[0])} columns {twice[0][:40]!r}; rename or remove the others")
     for number, row in rows:
         if len(row) != len(header):
             raise UsageError(f"{path}, line {number}: {len(row)} columns instead of {len(header)}")
@@ -215,8 +226,9 @@ def _dataset_rows(data, spec: DatasetSpec) -> Iterator[dict]:
     columns = data.column_names or list(next(iter(data), {}))
     if text_columns := spec.text_columns(columns):
         data = data.select_columns([name for name in columns if name in {*text_columns, *PAIR_COLUMNS}])
-    for batch in data.with_format("arrow").iter(batch_size=4096):
-        yield from batch.to_pylist()
+    with readable(spec.dataset_name_or_path):
+        for batch in data.with_format("arrow").iter(batch_size=4096):
+            yield from batch.to_pylist()
 
 
 def stream(spec: DatasetSpec):
