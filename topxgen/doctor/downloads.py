@@ -21,7 +21,8 @@ def assets(situation: Situation) -> Iterator[Finding]:
         text = f"{one.kind} for {', '.join(one.stages)}: {one.problem}"
         if to_come:
             size = situation.download_bytes(one)
-            about = "" if size is None else f", {size / 1e9:,.2f} GB"
+            unknown = f", {UNKNOWN}its size" if one.is_on_hub else ""
+            about = unknown if size is None else f", {size / 1e9:,.2f} GB"
             yield note(one.name, f"{text}; the run downloads it{about}", "scripts/prefetch.py RUN.yaml does so now")
         else:
             level, without = (NOTE, f"; {one.fallback}") if one.fallback else (PROBLEM, "")

@@ -174,9 +174,8 @@ def _later_stages(config: GenerationConfig, paragraphs: int, tokenizer) -> Itera
             yield Estimate("select", most, hours=_hours(config, "select", todo))
     if "score" in config.args.stages and config.scorer is not None:
         few, many = (max(round(paragraphs * n * share) - scored, 0) for n, share in zip(each, kept, strict=True))
-        yield Estimate(
-            "score", f"{_span(few, many)} pairs", hours=_hours(config, "score", paragraphs), items=(few, many)
-        )
+        unscored = paragraphs * many / (many + scored) if many else 0
+        yield Estimate("score", f"{_span(few, many)} pairs", hours=_hours(config, "score", unscored), items=(few, many))
 
 
 def _translation_tokens(config: GenerationConfig, tokenizer) -> tuple[float, tuple[float, float]]:
