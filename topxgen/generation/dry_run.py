@@ -74,7 +74,7 @@ def _answers(config: GenerationConfig, wanted: int) -> Estimate:
 
 
 def _kept(config: GenerationConfig) -> Counter:
-    return Counter({name: _lines(config.layout.paragraphs(name)) for name in config.languages})
+    return Counter({name: sum(1 for _ in read_jsonl(config.layout.paragraphs(name))) for name in config.languages})
 
 
 def _first_stage(config: GenerationConfig, tokenizer, say: Callable[[str], None]) -> tuple[int, list[Estimate]]:
@@ -84,10 +84,6 @@ def _first_stage(config: GenerationConfig, tokenizer, say: Callable[[str], None]
         return kept.total(), []
     wanted, estimate = _generation(config, kept, tokenizer, say) if config.prompts else _native(config, kept, say)
     return kept.total() + wanted, [estimate]
-
-
-def _lines(path) -> int:
-    return sum(1 for _ in read_jsonl(path))
 
 
 def _hours(config: GenerationConfig, stage: str, paragraphs: float) -> tuple[float, float] | None:
