@@ -58,6 +58,12 @@ def of_another_width(tensors: dict) -> dict:
     return {name: tensor[..., :-1].contiguous() for name, tensor in tensors.items()}
 
 
+def with_a_weight_of_the_base(tensors: dict) -> dict:
+    """As peft saves embeddings (save_embedding_layers): the base, too, would answer with them from then on."""
+    down = next(tensor for name, tensor in tensors.items() if "q_proj.lora_A" in name)
+    return tensors | {"base_model.model.model.norm.weight": 2 * down[0].abs()}
+
+
 def edit_config(folder: Path, **changes) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -69,6 +75,7 @@ SPOILED = {
     "layer too many": (partial(edit_tensors, change=with_a_layer_more), r"the model lacks base_model.*layers\.2\.self_attn"),
     "width": (partial(edit_tensors, change=of_another_width), "does not match .* is it the right base"),
     "target modules": (partial(edit_config, target_modules=["query"]), "does not match .* is it the right base"),
+    "weights of the base": (partial(edit_tensors, change=with_a_weight_of_the_base), r"weights of the base, too \(.*norm.weight\): merge"),
     "damaged": (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"torn"), "does not match"),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "has no weights"),
     "kind": (partial(edit_config, peft_type="IA3"), "is a IA3 adapter; only LoRA and DoRA"),

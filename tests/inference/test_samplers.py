@@ -122,11 +122,13 @@ def test_hf_draws_from_the_models_distribution(hf):
             assert abs(share - expected) < 4 * (expected * (1 - expected) / n) ** 0.5 + 2e-3
 
 
+@pytest.mark.medium
 def test_vllm(vllm):
     check_common(vllm, tokens=7)
     check_a_long_prompt_is_no_crash(vllm)
 
 
+@pytest.mark.medium
 def test_vllm_has_the_options_of_engine_args(vllm):
     scheduler = vllm._engine.vllm_config.scheduler_config
     assert scheduler.max_num_batched_tokens == 2048 and scheduler.max_num_seqs == vllm.capacity == 4
@@ -148,6 +150,7 @@ def test_vllm_refuses_before_it_loads(gemma, settings, problem):
         inference.load("vllm", ModelSettings(gemma, **settings))
 
 
+@pytest.mark.medium
 def test_vllm_tells_the_log_probabilities_of_its_answers(vllm, gemma):
     """As a forward pass computes them, before temperature; only where they are asked for."""
     import torch
@@ -174,6 +177,7 @@ def test_vllm_tells_the_log_probabilities_of_its_answers(vllm, gemma):
     assert plain.log_probabilities == ()
 
 
+@pytest.mark.medium
 def test_vllm_streams_and_can_be_left_early(vllm):
     """Answers come while others are still decoding, no more than max_concurrent_requests at a time; a caller that has
     enough leaves, and the engine is free for the next."""

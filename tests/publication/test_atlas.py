@@ -1,11 +1,16 @@
 """--atlas: vectors of the encoder, true neighbours, places that the seed decides."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from comptra.verify import verify
 from tests.support.publishing import make_run, publish, record, refused, rows
 from tests.support.tiny_models import udhr_texts
 from tests.support.tiny_sonar import build_sonar
+from topxgen.common import checksums
 from topxgen.publication.atlas import neighbours, positions
 
 
@@ -71,13 +76,37 @@ def test_the_seed_decides_the_places(atlas):
 
 
 @pytest.mark.medium
+@pytest.mark.parametrize("change", ["nothing", "text", "ids", "distances"])
+def test_a_changed_map_is_found(atlas, tmp_path, change):
+    """With checksums to match."""
+    import pyarrow
+    from pyarrow import parquet
+
+    out = Path(shutil.copytree(atlas / "one", tmp_path / "out"))
+    path, data = out / "atlas" / "pairs.parquet", table(out)
+    rows = data.to_pylist()
+    if change == "text":
+        rows[3]["source"] += "."
+    elif change == "ids":
+        rows[3]["neighbors"]["ids"][0] = (rows[3]["neighbors"]["ids"][-1] + 20) % 60
+    elif change == "distances":
+        rows[3]["neighbors"]["distances"][0] += 0.01
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=data.schema), path)
+    names = list(checksums.read(out))
+    (out / checksums.NAME).unlink()
+    checksums.claim(out, names)
+    said = "row 4 is no pair" if change == "text" else "neighbors of row 4"
+    assert [said in str(problem) for problem in verify(out).problems] == ([] if change == "nothing" else [True])
+
+
+@pytest.mark.medium
 def test_a_sample_of_the_pairs(atlas):
     data = table(atlas / "few").to_pylist()
     assert len(data) == 5 and all(len(row["neighbors"]["ids"]) == 4 for row in data)
     assert "atlas/pairs.parquet" in (atlas / "few" / "SHA256SUMS").read_text()
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 9, 10, 11, 16])
+@pytest.mark.parametrize("count", [1, 2, 3, 9, *(pytest.param(n, marks=pytest.mark.medium) for n in (10, 11, 16))])
 def test_few_pairs(count):
     vectors = np.random.default_rng(0).normal(size=(count, 8)).astype(np.float32)
     ids, distances = neighbours(vectors)

@@ -27,7 +27,7 @@ def sonar_folder(tmp_path_factory) -> str:
     return build_sonar(tmp_path_factory.mktemp("sonar"), [text for pair in PAIRS for text in pair])
 
 
-@pytest.fixture(params=encoders.ENCODERS)
+@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.medium] * (n == "use")) for n in encoders.ENCODERS])
 def encoder(request, sonar_folder):
     encoder = create(request.param, EncoderSettings(sonar_name_or_path=sonar_folder, encoder_device="cpu"))
     yield encoder

@@ -62,6 +62,7 @@ def splitting_quality(folder: Path) -> dict[tuple[str, str], tuple[float, float]
     return {(language, splitter): (float(precision), float(recall)) for language, (splitter, precision, recall) in rows}
 
 
+@pytest.mark.medium
 def test_splitting_quality_on_joined_news(ntrex):
     """Figures of docs/results.md, less a little: they may not silently fall."""
     quality = splitting_quality(ntrex)
@@ -70,6 +71,7 @@ def test_splitting_quality_on_joined_news(ntrex):
         assert precision > 0.945 and recall > (0.985 if splitter == "Sentencex" else 0.99), (language, splitter)
 
 
+@pytest.mark.medium
 def test_splitting_quality_in_every_language():
     quality = splitting_quality(benchmarks.UDHR)
     recalls = {language: recall for (language, splitter), (_, recall) in quality.items() if splitter == "Sentencex"}

@@ -20,6 +20,8 @@ class _AdapterConfig(TypedDict):
     rank_pattern: NotRequired[dict[str, int] | None]
     base_model_name_or_path: NotRequired[str | None]
     revision: NotRequired[str | None]
+    modules_to_save: NotRequired[list[str] | None]
+    bias: NotRequired[str]
 
 
 class _GenerationConfig(TypedDict):
@@ -34,6 +36,7 @@ def check_adapter(name: str, base: str, lora_rank: int, trust_remote_code: bool 
     if rank > lora_rank:
         raise UsageError(f"--lora_rank {lora_rank} is less than the rank of {name}: pass --lora_rank {rank}")
     check_fits(folder, base, None, trust_remote_code)
+    _refuse_whole_weights(folder, settings)
     return folder
 
 
@@ -53,7 +56,7 @@ def check_revision(name: str, settings: dict) -> None:
     from huggingface_hub import constants
 
     cached = snapshot("model", base) if constants.HF_HUB_OFFLINE else None  # with the Hub, main may be newer
-    if cached is None or cached.name != revision:
+    if cached is None or cached != snapshot("model", base, revision=revision):
         raise UsageError(
             f"{name} was trained on revision {revision} of {base}, and main would be loaded: hf download {base} --revision {revision} "
             "--local-dir FOLDER, and pass --base_model_name_or_path FOLDER"
@@ -89,6 +92,26 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
     }
     if problems := [f"{what} {listed(names, 3)}" for what, names in unmatched.items() if names]:
         raise UsageError(f"the adapter {folder} does not match {base}: {'; '.join(problems)}; is it the right base?")
+
+
+def _refuse_whole_weights(folder: str, settings: dict) -> None:
+    """peft may save embeddings beside an adapter, and would load them into the base: for the adapters that follow, and for the base,
+    too."""
+    from peft import load_peft_weights
+
+    parts = [
+        "lora_",
+        ".base_layer.",
+        ".trainable_tokens",
+        *(f".{name}." for name in settings.get("modules_to_save") or ()),
+    ]
+    parts += [".bias"] if settings.get("bias", "none") != "none" else []
+    names = [name for name in load_peft_weights(folder, device="cpu") if not any(part in name for part in parts)]
+    if names:
+        raise UsageError(
+            f"the adapter {folder} holds weights of the base, too ({listed(sorted(names), 3)}): merge it into the base first "
+            "(scripts/merge_lora.py)"
+        )
 
 
 def _without_weights(base: str, revision: str | None, trust_remote_code: bool):

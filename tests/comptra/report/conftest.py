@@ -1,4 +1,4 @@
-"""A Chromium for all tests of a file, and the page of its `run`."""
+"""A Chromium for all tests, and the page of a file's `run`."""
 
 import pytest
 
@@ -6,12 +6,19 @@ from tests.support import browser as chromium
 from tests.support import pages
 
 
-@pytest.fixture(scope="module")
-def browser():
+@pytest.fixture(scope="session")
+def started():
     if reason := chromium.missing():
         pytest.skip(reason)
     with chromium.chromium() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def browser(started):
+    started.size(*pages.SIZES["desktop"])
+    started.theme("light")
+    return started
 
 
 @pytest.fixture
