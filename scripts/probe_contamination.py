@@ -22,9 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from comptra import checks, methods
 from comptra.config import EvaluationConfig, configurations, directions
 from comptra.contamination import drop, twins
-from comptra.contamination.twins import Sentence, Twins
+from comptra.contamination.twins import REPORT, SWAPS, TWINS, Twins
 from comptra.runner import translate_all
-from comptra.scores.systems import read_lines
 from topxgen import inference
 from topxgen.common import checksums, provenance
 from topxgen.common.cli import ParsedFlags, Parser, float_range, int_range, run_main
@@ -37,13 +36,7 @@ from topxgen.experiments.stages import STAGES
 from topxgen.text.languages import Language
 
 logger = logging.getLogger("topxgen.probe_contamination")
-SETTINGS, REPORT, TWINS, SWAPS, POOL = (
-    "settings_probe.json",
-    "contamination_report.json",
-    "twins.jsonl",
-    "swaps.jsonl",
-    "pool.jsonl",
-)
+SETTINGS, POOL = "settings_probe.json", "pool.jsonl"
 TRANSLATIONS = "translations"  # the folder of main.py's results
 SHOWN = 3  # sentences of a dry run
 OWN_FLAGS = ("twins", "margin")
@@ -197,26 +190,16 @@ def show_swaps(made: Twins, src: Language, tgt: Language) -> None:
 
 def report_on(config: EvaluationConfig, made: Twins, total: int, args: argparse.Namespace) -> dict:
     """`total`: the sentences of the test set."""
-    variants: list[list[Sentence]] = [made.originals, *made.twins]
-    texts = {model.path: translations(config.folder(model) / "translate_0.jsonl", variants) for model in config.models}
-    columns = {
-        path: drop.chrf_columns(variants, by_variant, config.src, config.tgt) for path, by_variant in texts.items()
-    }
-    base, systems = _path(args.base_model_name_or_path), []
+    base, paths = _path(args.base_model_name_or_path), {model.path: config.folder(model) for model in config.models}
+    languages = (config.src, config.tgt)
+    found = drop.of_systems([made.originals, *made.twins], paths, languages, base, args.margin, args.seed)
+    systems = []
     for model in config.models:
-        baseline = base if base and model.path != base else None
-        chrf = drop.drop_test(columns[model.path], columns[baseline] if baseline else None, args.margin, args.seed)
-        recall = drop.recall_test(variants, texts[model.path], texts[baseline] if baseline else None)
+        baseline = base if model.path != base else None
+        own = found[model.path]
+        said = drop.verdict(model.name, own["chrf"], own["recall"], baseline and Path(baseline).name)
         systems.append(
-            {
-                "name": model.name,
-                "path": str(config.folder(model)),
-                "baseline": baseline,
-                "suspicious": drop.is_suspicious(chrf, recall),
-                "chrf": chrf,
-                "recall": recall,
-                "verdict": drop.verdict(model.name, chrf, recall, baseline and Path(baseline).name),
-            }
+            {"name": model.name, "path": str(paths[model.path]), "baseline": baseline, **own, "verdict": said}
         )
     return {
         "sentences": len(made.numbers),
@@ -228,13 +211,6 @@ def report_on(config: EvaluationConfig, made: Twins, total: int, args: argparse.
         "systems": systems,
         "versions": provenance.versions(),
     }
-
-
-def translations(path: Path, variants: list[list[Sentence]]) -> list[list[str]]:
-    """Of each variant, in order."""
-    texts = [row[1] for row in read_lines(path)[0]]
-    count = len(variants[0])
-    return [texts[start : start + count] for start in range(0, len(texts), count)]
 
 
 def main() -> int:

@@ -5,14 +5,16 @@ scores higher than its twins by more than a margin, and translations of twins br
 sources do not have. With a baseline, a model that has not seen the test set, both count only as far as they exceed its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
+from pathlib import Path
 
 import numpy as np
 
 from comptra.contamination.twins import Sentence, holds
 from comptra.scores import metrics
+from comptra.scores.systems import read_lines
 from comptra.significance.resampling import resampled_scores
 from topxgen.text.languages import Language
 
@@ -29,6 +31,33 @@ class Columns:
 
     variants: list[np.ndarray]
     scores: Callable[[np.ndarray], np.ndarray]  # (..., m) sums -> (...) scores
+
+
+def of_systems(
+    variants: Sequence[list[Sentence]],
+    folders: Mapping[str, Path],
+    languages: tuple[Language, Language],
+    base: str | None,
+    margin: float,
+    seed: int,
+) -> dict[str, dict]:
+    """The tests of each system, by the translations of all variants in its folder, against those of the system `base`."""
+    texts = {name: _translations(folder / "translate_0.jsonl", variants) for name, folder in folders.items()}
+    columns = {name: chrf_columns(variants, own, *languages) for name, own in texts.items()}
+    found = {}
+    for name in folders:
+        baseline = base if name != base else None
+        chrf = drop_test(columns[name], columns[baseline] if baseline else None, margin, seed)
+        recall = recall_test(variants, texts[name], texts[baseline] if baseline else None)
+        found[name] = {"suspicious": is_suspicious(chrf, recall), "chrf": chrf, "recall": recall}
+    return found
+
+
+def _translations(path: Path, variants: Sequence[list[Sentence]]) -> list[list[str]]:
+    """Of each variant, in order."""
+    texts = [row[1] for row in read_lines(path)[0]]
+    count = len(variants[0])
+    return [texts[start : start + count] for start in range(0, len(texts), count)]
 
 
 def chrf_columns(

@@ -12,8 +12,12 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
+from topxgen.common.files import read_jsonl
+
+REPORT, TWINS, SWAPS = "contamination_report.json", "twins.jsonl", "swaps.jsonl"
 ENGLISH = "eng"
 YEARS = range(1500, 2100)
 YEAR_SHIFT = 20  # keeps the last digit and whether the one before is even, on which inflected endings depend
@@ -56,6 +60,15 @@ class Twins:
     originals: list[Sentence]  # each with old == new
     twins: list[list[Sentence]]
     counts: dict[str, int]  # values that change, by kind, and "left": those on one side alone, or without a replacement
+
+
+def read(folder: Path, src: str, tgt: str) -> list[list[Sentence]]:
+    """The original, without swaps, and its twins, from the files of scripts/probe_contamination.py."""
+    texts = [(row[src], row[tgt]) for row in read_jsonl(folder / TWINS)]
+    swaps = [tuple(Swap(**swap) for swap in row["swaps"]) for row in read_jsonl(folder / SWAPS)]
+    count = len(texts) - len(swaps)
+    sentences = [Sentence(*pair, own) for pair, own in zip(texts, [()] * count + swaps, strict=True)]
+    return [sentences[start : start + count] for start in range(0, len(sentences), count)]
 
 
 class Value(NamedTuple):

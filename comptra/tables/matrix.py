@@ -397,9 +397,9 @@ def _notes(
             lines.append(f"{title}: lower is better")
         lines += _reliability(groups, name, title)
     lines += _incomplete(groups, names, systems)
-    compared = max((len(group["systems"]) - 1 for group in groups if group.get("baseline")), default=0)
-    if compared or any(group.get("clusters") for group in groups):
-        holm = f", Holm's correction over {compared} systems" if compared > 1 else ""
+    tested = [len(group["systems"]) - 1 for group in groups if group.get("baseline") or group.get("clusters")]
+    if compared := max(tested, default=0):
+        holm = f", Holm's correction over {compared} systems for each metric and direction" if compared > 1 else ""
         lines.append(
             f"p < {ALPHA}: paired approximate randomisation, {report['trials']} trials, seed {report['seed']}{holm}"
         )

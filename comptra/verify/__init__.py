@@ -180,6 +180,15 @@ class Audit:
         return Path(named) if Path(named).exists() else None
 
 
+def begins(path: Path, start: bytes) -> bool:
+    """Whether a file begins so; False if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(start)) == start
+    except OSError:
+        return False
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the messages of stages that are only computed again."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from comptra.verify import Audit
+from comptra.verify import Audit, begins
 from topxgen.common import shards
 from topxgen.common.checksums import NAME
 from topxgen.common.errors import UsageError
@@ -30,17 +30,8 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
         path = folder / name
         if name.startswith(_BEGIN) and name.endswith(".json"):
             audit.attempt(path, lambda p=path: _check_manifest(audit, p))
-        elif name in REPORTS or (name.endswith(".json") and _is_report(path)):
+        elif name in REPORTS or (name.endswith(".json") and begins(path, b'{\n "audit": ')):  # of --report
             audit.attempt(path, lambda p=path: _check_report(audit, p))
-
-
-def _is_report(path: Path) -> bool:
-    """Whether a JSON file of another name (--report) is a report: its keys come first in it."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(20).startswith(b'{\n "audit": ')
-    except OSError:
-        return False
 
 
 def _check_manifest(audit: Audit, path: Path) -> None:

@@ -1,17 +1,34 @@
-"""What is made from reports: model cards and records of Every Eval Ever, from those of comptra.evaluate, which have been checked before;
-tables of scripts/data_stats.py."""
+"""What is made from other files: model cards and records of Every Eval Ever, from the reports of comptra.evaluate, which have been checked
+before; figures and tables of scripts/data_stats.py; reports of scripts/probe_contamination.py."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from comptra.contamination import drop, twins
 from comptra.tables import every_eval_ever, model_card
 from comptra.tables.model_card import CARD, EVALUATED_BY, HUB_METRICS
-from comptra.verify import Audit
+from comptra.verify import Audit, begins, quiet
+from comptra.verify.evaluations import near_equal
+from comptra.verify.translations import can_load
+from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
-from topxgen.statistics import tables
+from topxgen.statistics import corpus, describe, tables
+from topxgen.text import languages
 
 STATISTICS = {".csv": tables.csv_text, ".md": tables.markdown}
+FIGURES = ("counts", "lengths", "topics", "scores", *describe.SIDES)
+# Need a tokenizer, an encoder or a list of topics, which verify.py does not load.
+NOT_AGAIN = (
+    "tokens_of_sentences",
+    "tokens_of_translations",
+    "vendi_score",
+    "in_file",
+    "covered",
+    "coverage",
+    "not_in_file",
+    "by_category",
+)
 _RECORD = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
 
 
@@ -24,18 +41,70 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
         audit.attempt(path, lambda p=path: _check_record(audit, p))
     for name in sorted(names):
         path = folder / name
-        if name.endswith(".json") and any((path.with_suffix(end)).is_file() for end in STATISTICS):
+        if name.endswith(".json") and begins(path, b'{\n  "settings": {\n    "sample": '):
             audit.attempt(path, lambda p=path: _check_statistics(audit, p))
+    if {twins.REPORT, twins.TWINS, twins.SWAPS} <= names and audit.options.with_scores:
+        path = folder / twins.REPORT
+        audit.attempt(path, lambda: _check_probe(audit, path, audit.json(path)), "its scores")
+
+
+def _check_probe(audit: Audit, path: Path, report: dict) -> None:
+    settings, systems = report["settings"], {system["name"]: system for system in report["systems"]}
+    folders = {name: audit.locate(system["path"], path) for name, system in systems.items()}
+    if None in folders.values():
+        return audit.skip(path, "scores of translations that are not there")
+    variants = twins.read(path.parent, settings["src"], settings["tgt"])
+    sides = [languages.find(settings[side], audit.options.languages_file) for side in ("src", "tgt")]
+    audit.equal(path, "sentences", report["sentences"], len(variants[0]))
+    compared = {name for name, system in systems.items() if system["baseline"]}
+    base = next(iter(systems.keys() - compared)) if compared else None
+    found = drop.of_systems(variants, folders, tuple(sides), base, report["margin"], settings["seed"])
+    for name, own in found.items():
+        said = drop.verdict(
+            name, own["chrf"], own["recall"], systems[name]["baseline"] and Path(systems[name]["baseline"]).name
+        )
+        claimed = {key: systems[name][key] for key in (*own, "verdict")}
+        near_equal(audit, path, name, claimed, own | {"verdict": said}, "scores")
+    return None
 
 
 def _check_statistics(audit: Audit, path: Path) -> None:
-    corpora = read_json(path, dict).get("corpora")
-    for end, make in STATISTICS.items() if corpora else ():
+    content = read_json(path, dict)
+    corpora, settings = content["corpora"], content["settings"]
+    options = describe.Options(settings["sample"], settings["seed"])
+    for language in dict.fromkeys(one["language"] for one in corpora) if audit.options.with_scores else ():
+        claimed = [one for one in corpora if one["language"] == language]
+        if any(one["is_cut"] for one in claimed):
+            audit.skip(path, f"figures of {language}: a file was being written")
+            continue
+        with quiet():
+            read = audit.attempt(
+                path, lambda own=claimed: [_corpus(audit, path, one) for one in own], f"figures of {language}"
+            )
+            found = describe.describe(read, options) if read else ()
+        for one, own in zip(claimed, found, strict=False):
+            for part in FIGURES:
+                values = one[part] and {key: value for key, value in one[part].items() if key not in NOT_AGAIN}
+                near_equal(audit, path, f"{part} of {one['path']}", values, own[part], "scores")
+    for end, make in STATISTICS.items():
         table = path.with_suffix(end)
         if table.is_file():
             audit.checked["scores"] += 1
             if table.read_text(encoding="utf-8", errors="replace") != make(corpora):
                 audit.problem(table, f"is not the table of {path.name}")
+
+
+def _corpus(audit: Audit, path: Path, claimed: dict) -> corpus.Corpus:
+    """Raises UsageError if it is not on this machine."""
+    found = audit.locate(claimed["path"], path)
+    if found is None and not (claimed["stage"] == corpus.NATIVE and can_load(audit, claimed["path"])):
+        raise UsageError(f"{claimed['path']} is not there")
+    stages = (claimed["stage"],) if claimed["stage"] in corpus.STAGES else tuple(corpus.STAGES)
+    sources = corpus.Sources(
+        (claimed["language"],), stages, audit.options.languages_file, audit.options.benchmark_dir, allow_partial=True
+    )
+    (read,) = corpus.read(str(found or claimed["path"]), sources)
+    return read
 
 
 def _check_card(audit: Audit, card: Path) -> None:

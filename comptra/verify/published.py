@@ -1,14 +1,16 @@
-"""Published data sets: how many pairs each split has, and whether TMX and Moses hold the pairs of the parquet files."""
+"""Published data sets: how many pairs each split has, and whether TMX, Moses and the atlas hold the pairs of the parquet files."""
 
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import zip_longest
+from operator import itemgetter
 from pathlib import Path
 from xml.etree import ElementTree
 
 from comptra.verify import Audit
-from topxgen.publication import moses, tmx
+from topxgen.corpora.tables import parquet_rows
+from topxgen.publication import atlas, moses, tmx
 from topxgen.publication.dataset import CARD, MANIFEST
 
 Files = dict[tuple[str, str], list[str]]  # by (config, split)
@@ -21,6 +23,8 @@ def check(audit: Audit, folder: Path, names: set[str]) -> None:
         if files and audit.options.with_scores:
             audit.attempt(folder / "tmx", lambda: _check_tmx(audit, folder, files))
             audit.attempt(folder / "moses", lambda: _check_moses(audit, folder, files))
+            if (path := folder / "atlas" / "pairs.parquet").is_file():
+                audit.attempt(path, lambda: _check_atlas(audit, path, files))
 
 
 def _check_card(audit: Audit, path: Path) -> Files:
@@ -44,12 +48,8 @@ def _check_card(audit: Audit, path: Path) -> Files:
 
 
 def _rows(folder: Path, names: list[str]) -> Iterator[dict]:
-    from pyarrow import parquet
-
     for name in names:
-        with parquet.ParquetFile(folder / name) as file:
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
+        yield from parquet_rows(folder / name)
 
 
 def _check_tmx(audit: Audit, folder: Path, files: Files) -> None:
@@ -93,6 +93,26 @@ def _check_moses(audit: Audit, folder: Path, files: Files) -> None:
             with ExitStack() as stack:
                 lines = stack.enter_context(open(path, encoding="utf-8", newline="\n"))
                 _compare(audit, path, (line.removesuffix("\n") for line in lines), made)
+
+
+def _check_atlas(audit: Audit, path: Path, files: Files) -> None:
+    """Its pairs are pairs of the data set, and their neighbours the nearest ones by its vectors."""
+    import numpy as np
+
+    rows = list(_rows(path.parent.parent, ["atlas/pairs.parquet"]))
+    key = itemgetter(*atlas.COLUMNS)
+    wanted = set(map(key, rows))
+    for names in files.values():
+        wanted.difference_update(map(key, _rows(path.parent.parent, names)))
+    vectors, claimed = np.array([row["vector"] for row in rows], np.float32), [row["neighbors"] for row in rows]
+    nearest = atlas.neighbours(vectors)[1]
+    own = atlas.distances(vectors, [one["ids"] for one in claimed])
+    for number, row in enumerate(rows):
+        audit.checked["counts"] += 1
+        if key(row) in wanted:
+            audit.problem(path, f"row {number + 1} is no pair of the data set", row["id"])
+        if not all(np.allclose(claimed[number]["distances"], found[number], atol=1e-4) for found in (nearest, own)):
+            audit.problem(path, f"neighbors of row {number + 1}", claimed[number]["distances"], nearest[number])
 
 
 def _compare(audit: Audit, path: Path, found: Iterator, made: Iterator) -> None:

@@ -1,6 +1,7 @@
 """scripts/probe_contamination.py: a model that knows the test set by heart is found, its base and a model of other texts are not."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from comptra.contamination import drop
 from comptra.contamination.drop import Columns, drop_test, recall_test, sign_test
 from comptra.contamination.twins import Sentence, Swap, make
+from comptra.verify import verify
+from tests.comptra.test_verify import claim_anew
 from tests.support.runs import in_process, lines_in, records, script
 from tests.support.tiny_lm import built_once, trained_once
 from tests.support.tiny_memorised import OTHER_FORMS, TEST_FORMS, build_memorised, pairs
@@ -78,6 +81,14 @@ def test_a_memorised_test_set_is_found_and_nothing_else(flags, memorised, other,
     base = by_name[Path(tiny_lm).name]
     assert base["baseline"] is None and chrf["excess"] == pytest.approx(chrf["drop"] - base["chrf"]["drop"])
     assert by_name["memorised"]["recall"]["recalled"] > 0 == by_name["memorised"]["recall"]["by_chance"]
+    out, path = tmp_path / "out", tmp_path / "out" / "contamination_report.json"
+    assert not verify(out).problems and str(path) not in verify(out).unchecked
+    text = path.read_text()
+    for old in ('"sentences": ', '"original": ', '"p": ', '"recalled": ', '"suspicious": ', '"verdict": "'):
+        path.write_text(re.sub(f"{old}(true|false)?", f"{old}1", text, count=1))
+        claim_anew(out)
+        found = [problem.what for problem in verify(out).problems]
+        assert any(what.endswith(old.strip('": ')) for what in found), (old, found)
     lines = result.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == list(by_name)
     assert ["signs that" in line for line in lines] == [system["suspicious"] for system in by_name.values()]

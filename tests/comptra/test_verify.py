@@ -150,6 +150,25 @@ def test_a_record_of_every_eval_ever_that_the_report_does_not_give(run):
     assert any("evaluation_results: claimed" in line for line in problems(run))
 
 
+def test_statistics_are_computed_again(run):
+    whole_run.call("scripts/data_stats.py", run, "udhr", "--languages", "Basque", "--json", run / "stats.json")
+    audit = verify.verify(run)
+    assert not audit.problems and str(run / "stats.json") not in audit.unchecked
+    before = (run / "stats.json").read_bytes()
+    for old, said in (
+        ('"paragraphs": ', "counts of"),
+        ('"mean": ', "lengths of"),
+        ('"scored": ', "scores of"),
+        ('"self_bleu": ', "sentences of"),
+    ):
+        edit(run / "stats.json", old, f"{old}1")
+        claim_anew(run)
+        assert [line for line in problems(run) if line.startswith(f"stats.json: {said}")], old
+        (run / "stats.json").write_bytes(before)
+    (run / "Basque.jsonl").unlink()
+    assert "figures of Basque: " in verify.verify(run).unchecked[str(run / "stats.json")][0]
+
+
 def test_two_files_in_each_others_place(run):
     first, second = (sorted((run / "translations").rglob("translate_0.jsonl")))[:2]
     both = first.read_bytes(), second.read_bytes()

@@ -7,7 +7,7 @@ import pytest
 from tests.corpora.test_benchmarks import BASQUE, ENGLISH, SORBIAN, by_name, load, refusal, repository, squad, write
 from tests.support.runs import script
 from topxgen.common.errors import UsageError
-from topxgen.corpora import benchmarks
+from topxgen.corpora import benchmarks, hub_sets
 from topxgen.corpora.benchmarks import CannotLoad, LacksLanguage
 from topxgen.text import languages
 
@@ -349,8 +349,8 @@ def test_own_sets_of_the_hub(tmp_path, monkeypatch):
     one = {"test": [{"text": "Lau."}]}
     repository(tmp_path / "org/set", {"default": {"validation": rows, "test": rows}, "eus_Latn": one, "more": one})
 
-    load_dataset = benchmarks.hub_dataset  # `load` takes an existing folder for a local source
-    monkeypatch.setattr(benchmarks, "hub_dataset", lambda repo, *rest: load_dataset(repo.replace("user", "org"), *rest))
+    load_dataset = hub_sets.dataset  # `load` takes an existing folder for a local source
+    monkeypatch.setattr(hub_sets, "dataset", lambda repo, *rest: load_dataset(repo.replace("user", "org"), *rest))
 
     def own(name: str) -> dict[str, list[str]]:
         return by_name(load(name, BASQUE))

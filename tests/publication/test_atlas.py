@@ -1,11 +1,16 @@
 """--atlas: vectors of the encoder, true neighbours, places that the seed decides."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from comptra.verify import verify
 from tests.support.publishing import make_run, publish, record, refused, rows
 from tests.support.tiny_models import udhr_texts
 from tests.support.tiny_sonar import build_sonar
+from topxgen.common import checksums
 from topxgen.publication.atlas import neighbours, positions
 
 
@@ -68,6 +73,30 @@ def test_the_seed_decides_the_places(atlas):
     vectors = np.array([row["vector"] for row in data], np.float32)
     np.testing.assert_array_equal(positions(vectors, 122), [[row["x"], row["y"]] for row in data])
     assert not np.array_equal(positions(vectors, 1), positions(vectors, 122))
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("change", ["nothing", "text", "ids", "distances"])
+def test_a_changed_map_is_found(atlas, tmp_path, change):
+    """With checksums to match."""
+    import pyarrow
+    from pyarrow import parquet
+
+    out = Path(shutil.copytree(atlas / "one", tmp_path / "out"))
+    path, data = out / "atlas" / "pairs.parquet", table(out)
+    rows = data.to_pylist()
+    if change == "text":
+        rows[3]["source"] += "."
+    elif change == "ids":
+        rows[3]["neighbors"]["ids"][0] = (rows[3]["neighbors"]["ids"][-1] + 20) % 60
+    elif change == "distances":
+        rows[3]["neighbors"]["distances"][0] += 0.01
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=data.schema), path)
+    names = list(checksums.read(out))
+    (out / checksums.NAME).unlink()
+    checksums.claim(out, names)
+    said = "row 4 is no pair" if change == "text" else "neighbors of row 4"
+    assert [said in str(problem) for problem in verify(out).problems] == ([] if change == "nothing" else [True])
 
 
 @pytest.mark.medium

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.hub_server import TOKEN, client_of
 from tests.support.publishing import SCORER, front_matter, make_run, publish, record, refused, rows, write
 from tests.support.runs import script
 from topxgen.common import checksums, lineage
@@ -404,52 +405,29 @@ def test_train_reads_a_language_and_knows_what_was_removed(tmp_path):
 
 
 def test_the_hub_gets_a_whole_private_folder_after_the_token_is_checked(tmp_path, monkeypatch):
-    """The client is replaced: what is asked of it, in which order, and what is on disk then."""
-    import huggingface_hub
-
-    folder, out, asked = make_run(tmp_path / "run", {"Basque": [*map(record, range(20))]}), tmp_path / "out", []
-
-    class Hub:
-        def whoami(self):
-            asked.append(("whoami", out.exists()))
-            if len(asked) == 1:
-                raise PermissionError("Invalid user token.")
-
-        def create_repo(self, name, **options):
-            asked.append(("create", name, options))
-            return type("Repo", (), {"repo_id": name})
-
-        def upload_folder(self, repo_id, repo_type, folder_path, ignore_patterns):
-            assert checksums.read(Path(folder_path)) and (Path(folder_path) / "README.md").is_file()
-            asked.append(("upload", repo_id, repo_type, Path(folder_path)))
-            if repo_id.endswith("full"):
-                raise OSError("507 no space")
-
-        def repo_info(self, name, repo_type):
-            return type("Info", (), {"private": True})
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    assert "the Hub does not accept your token (PermissionError: Invalid user token.)" in refused(
-        folder, out, "--push_to_hub", "me/pairs"
-    )
-    result = publish(folder, out, "--push_to_hub", "me/pairs")
-    assert asked[1:] == [
-        ("whoami", False),
-        ("create", "me/pairs", {"repo_type": "dataset", "private": True, "exist_ok": True}),
-        ("upload", "me/pairs", "dataset", out),
-    ]
-    assert "uploaded to https://huggingface.co/datasets/me/pairs (private)" in result.stdout
-    assert 'load_dataset("me/pairs", "Basque")' in (out / "README.md").read_text()
-    assert "'a/b/c' is not a repository name" in refused(folder, tmp_path / "no", "--push_to_hub", "a/b/c")
-    failed = publish(folder, tmp_path / "kept", "--push_to_hub", "me/full", check=2)
-    assert "the dataset is complete in" in failed.stderr and rows(tmp_path / "kept")
-    again = publish(folder, tmp_path / "kept", "--push_to_hub", "me/pairs")  # with a name that works
-    assert "already has this data set" in again.stdout and asked[-1] == (
-        "upload",
-        "me/pairs",
-        "dataset",
-        tmp_path / "kept",
-    )
+    folder, out = make_run(tmp_path / "run", {"Basque": [*map(record, range(20))]}), tmp_path / "out"
+    words = ("--formats", "tmx", "moses", "--push_to_hub")
+    with client_of(tmp_path / "hub", monkeypatch) as server:
+        monkeypatch.setenv("HF_TOKEN", "hf_other")
+        assert "the Hub does not accept your token" in refused(folder, out, *words, "me/pairs")
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        result = publish(folder, out, *words, "me/pairs")
+        sent = server.files("datasets", "me/pairs")
+        assert "uploaded to https://huggingface.co/datasets/me/pairs (" in result.stdout
+        assert server.created == {"me/pairs": True}, "private"
+        here = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        assert {name: path.read_bytes() for name, path in sent.items()} == here
+        assert {"README.md", "SHA256SUMS", "Basque/train.parquet", "tmx/Basque.train.tmx"} <= here.keys()
+        assert not [name for name, data in here.items() if str(tmp_path).encode() in data]
+        assert 'load_dataset("me/pairs", "Basque")' in here["README.md"].decode()
+        assert "already has this data set" in publish(folder, out, *words, "me/pairs").stdout
+        assert "'a/b/c' is not a repository name" in refused(folder, tmp_path / "no", *words, "a/b/c")
+        server.full.add("me/full")
+        failed = publish(folder, tmp_path / "kept", *words, "me/full", check=2)
+        assert "the dataset is complete in" in failed.stderr and rows(tmp_path / "kept")
+        server.full.clear()
+        again = publish(folder, tmp_path / "kept", *words, "me/full")
+        assert "already has this data set" in again.stdout and len(server.files("datasets", "me/full")) == len(here)
 
 
 @pytest.mark.slow

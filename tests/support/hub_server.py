@@ -10,6 +10,7 @@ import json
 import math
 import re
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -28,6 +29,8 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.root = root
         self.gated: set[str] = set()  # repositories that only TOKEN opens
+        self.created: dict[str, bool] = {}  # repositories -> whether they were asked to be private
+        self.full: set[str] = set()  # repositories that take no more files
         self.cut: dict[str, int] = {}  # file -> how many of its next transfers end in the middle
         self.damaged: dict[str, int] = {}  # file -> how many of its next transfers have a flipped bit
         self.stalled: dict[str, threading.Event] = {}  # file -> its transfers wait in the middle until this is set
@@ -48,6 +51,11 @@ class HubServer(ThreadingHTTPServer):
             return None
         return {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
 
+    def at(self, kind: str, name: str, revision: str) -> str:
+        """The folder of a repository at a revision or commit: NAME@REVISION if there is one."""
+        others = [path.relative_to(self.root / kind).as_posix() for path in (self.root / kind).glob(f"{name}@*")]
+        return next((one for one in others if revision in (one.rpartition("@")[2], self.commit(kind, one))), name)
+
     def commit(self, kind: str, name: str) -> str:
         listed = [(path, _digests(file)) for path, file in self.files(kind, name).items()]
         return hashlib.sha1(repr(listed).encode()).hexdigest()
@@ -60,6 +68,18 @@ class HubServer(ThreadingHTTPServer):
             event.set()
         self.shutdown()
         self.server_close()
+
+
+@contextmanager
+def client_of(root: Path, monkeypatch):
+    """A Hub over `root` that the Hub's own client in this process takes for the real one, as a user who may upload."""
+    with HubServer(root) as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield server
 
 
 def _parameters(files: dict[str, Path]) -> dict[str, int]:
@@ -102,6 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             name = f"{asked.get('organization') or USER}/{asked['name']}"
             kind = f"{asked.get('type') or 'model'}s"
+            self.server.created.setdefault(name, asked.get("visibility") == "private")
             (self.server.root / kind / name).mkdir(parents=True, exist_ok=True)
             place = name if kind == "models" else f"{kind}/{name}"
             return self._send(200, json.dumps({"name": name, "url": f"{self.server.url}/{place}"}).encode())
@@ -125,6 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
         if step == "preupload":
             modes = [{"path": one["path"], "uploadMode": "lfs" if one["path"].endswith(LFS) else "regular", "shouldIgnore": False} for one in json.loads(body)["files"]]  # fmt: skip
             return self._send(200, json.dumps({"files": modes}).encode())
+        if name in self.server.full:
+            return self._send(507, b'{"error": "no space"}')
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
             if line["key"] in ("file", "lfsFile"):
@@ -145,7 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(/.*)?", path):
             return self._api(match[1], match[2], match[3] or "")
         if match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            return self._resolve("datasets" if match[1] else "models", match[2], match[4], body)
+            kind = "datasets" if match[1] else "models"
+            return self._resolve(kind, self.server.at(kind, match[2], match[3]), match[4], body)
         if path in self.server.pages:
             return self._send(200, self.server.pages[path], {}, ("", path), body)
         return self._send(200 if path == "/" else 404, b"")
@@ -164,6 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None if self._refused(kind, name) else self._send(200, b"{}")
         if self.server.files(kind, name) is None:
             return self._refused(kind, name)
+        name = self.server.at(kind, name, rest.removeprefix("/revision/"))
         siblings, tree = [], []
         for path, file in self.server.files(kind, name).items():
             size, sha256, oid = _digests(file)

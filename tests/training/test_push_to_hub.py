@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.hub_server import TOKEN, HubServer
+from tests.support.hub_server import HubServer, client_of
 from tests.support.runs import in_process
 from tests.training.test_train import flags
 from topxgen.common import checksums, hub
@@ -15,12 +15,7 @@ from topxgen.common.errors import UsageError
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    with HubServer(tmp_path / "hub") as server:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with client_of(tmp_path / "hub", monkeypatch) as server:
         yield server
 
 

@@ -102,15 +102,19 @@ class Atlas:
 
 def neighbours(vectors) -> tuple[list[list[int]], list[list[float]]]:
     """(rows, 1 - cosine) of the nearest other rows of each row of `vectors` (n, d), nearest first."""
-    import numpy as np
-
     from topxgen.retrieval.nearest import nearest
 
-    found = nearest(vectors, min(NEIGHBOURS, len(vectors) - 1))
+    found = nearest(vectors, min(NEIGHBOURS, len(vectors) - 1)).tolist()
+    return found, distances(vectors, found)
+
+
+def distances(vectors, rows: list[list[int]]) -> list[list[float]]:
+    """1 - cosine of each of `vectors` (n, d) and those in its place of `rows`."""
+    import numpy as np
+
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     units = vectors / np.where(lengths == 0, 1, lengths)[:, None]
-    distances = [(1 - units[own] @ unit).clip(0).round(6).tolist() for unit, own in zip(units, found, strict=True)]
-    return found.tolist(), distances
+    return [(1 - units[own] @ unit).clip(0).round(6).tolist() for unit, own in zip(units, rows, strict=True)]
 
 
 def positions(vectors, seed: int):

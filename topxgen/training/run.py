@@ -190,7 +190,7 @@ def finish_run(info: model_card.RunInfo, state, stopped_early: bool, started: st
     show(f"best: {best.name}; model, card and tokenizer in {output_dir}, log in {output_dir / LOG_FILE}")
     if args.push_to_hub:
         name = args.hub_model_id or output_dir.resolve().name
-        show(f"uploaded to {hub.upload(output_dir, name, 'model', ['checkpoint-*', 'unusable-*'])}")
+        show(f"uploaded to {hub.upload(output_dir, name, 'model', ['checkpoint-*', 'unusable-*', 'run/*'])}")
 
 
 def _finished_files(output_dir: Path, copied: Iterable[str]) -> Iterator[Path]:

@@ -377,9 +377,9 @@ function tree(node, one) {
   const phrase = (own) => page.el("li", {},
     page.text(own.s, one.src), page.el("span", { class: "arrow", "aria-label": "translated as" }, " → "), own.t ? page.text(own.t, one.tgt) : page.el("span", { class: "warn" }, "empty"),
     (own.m || []).map((mark) => [" ", page.el("span", { class: "fault" }, mark)]),
-    draft(own), own.c && page.el("ul", {}, own.c.map(phrase)), merged(own));
+    own.c && page.el("ul", {}, own.c.map(phrase)), merged(own), draft(own));
   return page.el("details", { class: "tree", open: true }, page.el("summary", {}, node.c ? `${node.c.length} phrases, which were merged` : "Draft"),
-    draft(node), node.c && page.el("ul", {}, node.c.map(phrase)), merged(node));
+    node.c && page.el("ul", {}, node.c.map(phrase)), merged(node), draft(node));
 }
 
 page.sections.evaluation = function (element, data) {
