@@ -17,7 +17,7 @@ import msgspec
 
 from topxgen.common import checksums
 from topxgen.common.errors import UsageError, reason
-from topxgen.common.files import open_partial, partial, read_json, remove, write_json
+from topxgen.common.files import read_json, remove, replacing, write_json
 from topxgen.common.schemas import check, decode
 
 logger = logging.getLogger(__name__)
@@ -215,9 +215,7 @@ def copy_best_model(folder: Path, output_dir: Path) -> dict[str, str]:
     for old in (*output_dir.glob("*.safetensors"), *output_dir.glob("*.safetensors.index.json")):
         remove(old)
     for path in sorted(files, key=lambda path: path.suffix == ".safetensors"):
-        with open(path, "rb") as source, open_partial(output_dir / path.name, "wb") as copy:
+        with open(path, "rb") as source, replacing(output_dir / path.name, "wb") as copy:
             shutil.copyfileobj(source, copy)
-        checksums.drop(output_dir / path.name)
-        partial(output_dir / path.name).replace(output_dir / path.name)
     known = {name: digest for name, (_, digest) in file_list(folder)["files"].items() if len(digest) > ENDS_DIGITS}
     return {path.name: known.get(path.name) or checksums.sha256_of(path) for path in files}
