@@ -19,7 +19,6 @@ from measuring import as_flags, command_line, run_measured
 
 from topxgen.common.shards import Shard
 from topxgen.generation.merge import responses_in_order
-from topxgen.inference.response_cache import ResponseRecord, response_record  # noqa: F401
 
 NAME = "Basque"
 SENTENCE, TRANSLATION = (
@@ -64,27 +63,22 @@ def make(folder: Path, records: int, count: int) -> None:
         pairs = own / "nllb-200-3.3B"
         write(own / f"{NAME}_answers.jsonl", in_order_of_arrival(shard, records, response))
         write(pairs / f"{NAME}_translate.jsonl", map(pair, range(shard.index, records, count)))
-        note = {"script": "datagen", "shard": shard.name, "started": "2026-01-01", "command": words}
-        run = {
-            "started": "2026-01-01",
-            "finished": "2026-01-01",
-            "command": [],
-            "seed": 1,
-            "versions": {},
-            "counts": {"rejected": {}},
-        }
+        day, settings = "2026-01-01", {"target_language": "English"}
+        note = {"script": "datagen", "shard": shard.name, "started": day, "command": words}
         manifest = {
             "stage": "translate",
             "language": NAME,
-            **run,
-            "settings": {"target_language": "English"},
+            "settings": settings,
             "translator_version": "x",
+            "command": [],
         }
-        for name, value in (
-            (f"shard_translate_{NAME}", note),
-            ("settings_translate", {"target_language": "English"}),
-            (f"manifest_translate_{NAME}", manifest),
-        ):
+        manifest |= {"started": day, "finished": day, "seed": 1, "versions": {}, "counts": {"rejected": {}}}
+        files = {
+            f"shard_translate_{NAME}": note,
+            "settings_translate": settings,
+            f"manifest_translate_{NAME}": manifest,
+        }
+        for name, value in files.items():
             write(pairs / f"{name}.json", iter([json.dumps(value)]))
 
 
