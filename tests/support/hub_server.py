@@ -39,7 +39,7 @@ class HubServer(ThreadingHTTPServer):
         self.asked: list[str] = []  # methods and paths
         self.pages: dict[str, bytes] = {}  # what other servers have, by path
         self.large: dict[str, bytes] = {}  # uploads by SHA-256, before the commit that names their files
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self) -> str:
