@@ -123,6 +123,4 @@ def test_estimates_add_up():
     assert "--budget 5 may end the run" in table
     assert "--budget" not in estimate_table(stages, Prices.of([1, 10]), 17)
     local = estimate_table([Estimate("score", "9 pairs")], None).split("\n")[1]
-    assert local.split() == ["score", "9", "pairs", "-", "-", "-", "unknown"], (
-        "what has no tokens needs no --prices"
-    )
+    assert local.split() == ["score", "9", "pairs", "-", "-", "-", "unknown"], "what has no tokens needs no --prices"
