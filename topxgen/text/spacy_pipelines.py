@@ -49,7 +49,7 @@ def _load(name: str, flag: str):
         import spacy
     except Exception as error:  # it is missing, or was built for another numpy
         raise UsageError(
-            f"{flag} needs spaCy and a pipeline ({reason(error)}): pip install spacy, then python -m spacy download {name}"
+            f"{flag} needs spaCy and a pipeline: pip install spacy, then python -m spacy download {name} ({reason(error)})"
         ) from None
     try:
         return spacy.load(name)
