@@ -149,7 +149,7 @@ def test_adapters_that_fit(config, tiny_lm, tmp_path):
     "config",
     [
         {"init_lora_weights": "pissa"},
-        {"init_lora_weights": "PiSSA_niter_4"},
+        {"init_lora_weights": "pissa_niter_4"},
         {"init_lora_weights": "olora"},
         {"layer_replication": [[0, 2], [1, 2]]},
         {"trainable_token_indices": [5, 6]},
