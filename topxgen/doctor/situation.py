@@ -104,22 +104,22 @@ class Situation:
 
     @cached_property
     def at_hub(self) -> dict[str, checkpoints.Listed]:
-        """Models to be downloaded, as the Hub lists them; those of which it says nothing within ANSWER_S are not among them."""
-        wanted = [one for one in self.assets if one.problem == hub.NOT_DOWNLOADED and one.repo_type == "model"]
-        wanted = [one.name for one in wanted if one.is_on_hub] if self.asks_hub else []
+        """What is to be downloaded, as the Hub lists it; what it says nothing of within ANSWER_S is not among it."""
+        wanted = [one for one in self.assets if one.problem == hub.NOT_DOWNLOADED and one.is_on_hub]
+        wanted = wanted if self.asks_hub else []
         shaped = {command.args.model_name_or_path for command in self.stage("train") if command.args.use_peft}
         pool = ThreadPoolExecutor(8)
-        asked = {name: pool.submit(checkpoints.at_hub, name, name in shaped, ANSWER_S) for name in wanted}
+        asked = {one.name: pool.submit(checkpoints.at_hub, one, one.name in shaped, ANSWER_S) for one in wanted}
         wait(asked.values(), timeout=ANSWER_S)
         pool.shutdown(wait=False, cancel_futures=True)
         return {name: job.result() for name, job in asked.items() if job.done() and not job.exception()}
 
     def download_bytes(self, asset: Asset) -> int | None:
-        """Of what is to be downloaded of a model; None: not known."""
+        """Of what is to be downloaded of a model or data set; None: not known."""
         listed = self.at_hub.get(asset.name)
         if listed is None:
             return None
-        wanted = {name for need in asset.needs for name in hub_files.wanted(need, listed.files)}
+        wanted = {name for need in asset.needs for name in hub_files.wanted(need, listed.files, listed.card)}
         return sum(listed.files[name] for name in wanted)
 
     def stage(self, *names: str) -> Iterator[Command]:

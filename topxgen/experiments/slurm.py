@@ -333,12 +333,12 @@ def plan(todo: Sequence[Job], folder: Path, allow_incomplete: bool = False) -> l
     """The jobs that run, with their tasks; `folder` is the run's. All jobs behind one that runs do, too: their inputs change."""
     found: list[Planned] = []
     chains: dict[Path, Chain] = {}
-    first: dict[str, str] = {}  # by planned job: the one for which it runs
+    first: dict[str, str] = {}  # by planned job: the one because of which it runs
     for number, job in enumerate(todo):
         tasks = list(range(job.shards))
         if behind := next((first[name] for name in job.needs if name in first), None):
             first[job.name] = behind
-            found.append(Planned(job, tasks, f"behind {behind}"))
+            found.append(Planned(job, tasks, f"depends on {behind}"))
             continue
         chain = chains.setdefault(job.records, Chain(job.records))
         stale = chain.what_changed(job.whole, allow_incomplete)

@@ -61,7 +61,7 @@ def check_revision(name: str, settings: dict) -> None:
     from huggingface_hub import constants
 
     cached = snapshot("model", base) if constants.HF_HUB_OFFLINE else None  # with the Hub, main may be newer
-    if cached is None or cached.name != revision:
+    if cached is None or cached != snapshot("model", base, revision=revision):
         raise UsageError(
             f"{name} was trained on revision {revision} of {base}, and main would be loaded: hf download {base} --revision {revision} "
             "--local-dir FOLDER, and pass --base_model_name_or_path FOLDER"

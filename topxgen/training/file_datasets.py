@@ -14,7 +14,7 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_jsonl
 from topxgen.common.hub import hub_call
 from topxgen.common.records import replace_surrogates
-from topxgen.corpora.benchmarks import hub_dataset, hub_name
+from topxgen.corpora import hub_sets
 from topxgen.corpora.tables import (
     TABLE_SUFFIXES,
     csv_rows,
@@ -123,8 +123,8 @@ def open_rows(spec: DatasetSpec, hub_data=None) -> tuple[list[Path], Iterator[di
     name, split = spec.dataset_name_or_path, spec.split or "train"
     if (path := local_path(name)) is not None:
         return *_local_rows(path, split, spec), str(path)
-    hub_data = hub_dataset(name, spec.subset, split) if hub_data is None else hub_data
-    return [], _dataset_rows(hub_data, spec), hub_name(name, spec.subset or "default", split)
+    hub_data = hub_sets.dataset(name, spec.subset, split) if hub_data is None else hub_data
+    return [], _dataset_rows(hub_data, spec), hub_sets.source(name, spec.subset or "default", split)
 
 
 def local_path(name: str) -> Path | None:
@@ -237,7 +237,7 @@ def stream(spec: DatasetSpec):
 
     name, hub_data = spec.dataset_name_or_path, None
     if local_path(name) is None:
-        hub_data = hub_dataset(name, spec.subset, spec.split or "train", streaming=True)
+        hub_data = hub_sets.dataset(name, spec.subset, spec.split or "train", streaming=True)
     options = {"spec": spec, "hub_data": hub_data}
     if next(_stream_records(**options), None) is None:
         raise UsageError(f"{name} holds no pairs: every row has an empty side")
