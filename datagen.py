@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=PIPELINES,
         default="topxgen",
         metavar="PIPELINE",
-        help=choices_help("how prompts are made and answers become texts", PIPELINES),
+        help=choices_help("how prompts are made and responses become texts", PIPELINES),
     )
     add(
         "--stages",

@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         section="main",
         rules=(*checks.RULES, flags.SHARD_RULE),
         check=checks.check_values,
-        incomplete="sentences without an answer",
+        incomplete="sentences without a response",
         uses_apis=True,
     )
     add_data_flags(parser.add_argument_group("what to translate").add_argument)
@@ -115,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--number_of_refining_steps", **count(0, intro, 0, maximum=100))
     add(
         "--max_new_tokens_merge",
-        **count(1, "longest answer to a merge prompt or a refinement, in tokens, if above --max_new_tokens", 1500),
+        **count(1, "longest response to a merge prompt or a refinement, in tokens, if above --max_new_tokens", 1500),
     )
 
     add_comptra_flags(parser.add_argument_group("compositional translation (CompTra)").add_argument)
@@ -199,7 +199,7 @@ def add_comptra_flags(add) -> None:
         help="maximum number of phrases per sentence; -1: no limit; 0 goes with --steps 0",
     )
     add("--number_of_repetitions", **count(1, "identity: how often the sentence is repeated", 4, maximum=1000))
-    add("--max_new_tokens_divide", **count(1, "longest answer to a prompt that divides, in tokens", 1500))
+    add("--max_new_tokens_divide", **count(1, "longest response to a prompt that divides, in tokens", 1500))
     intro = "how the sentence is translated with its phrases"
     add(
         "--merge_prompt",

@@ -131,7 +131,7 @@ def _details(stage: Stage) -> Iterator[str]:
     if stage.tokens and (stage.state != FINISHED or stage.usd is not None):
         prompts, answers, cached = stage.tokens.values()
         cost = "" if stage.usd is None else f"; {stage.usd:,.2f} USD"
-        yield f"{prompts:,} prompt tokens ({cached:,} cached), {answers:,} answer tokens{cost}"
+        yield f"{prompts:,} prompt tokens ({cached:,} cached), {answers:,} new tokens{cost}"
 
 
 def _footer(status: Status) -> Iterator[str]:

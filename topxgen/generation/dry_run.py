@@ -44,7 +44,7 @@ def dry_run(config: GenerationConfig) -> int:
     if spent := config.meter.spent():
         show(f"spent so far: {spent:,.2f} USD for {config.meter.responses():,} responses of this directory")
     if not rates.read(args.output_dir):
-        show("hours are known once a first run has shown its rates: try a small one in this directory")
+        show("hours are unknown until a first run has measured the speed: try a few paragraphs in this directory")
     with contextlib.suppress(Unreachable):
         check_settings(config)
     return 0
