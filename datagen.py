@@ -23,27 +23,11 @@ from contextlib import ExitStack
 from copy import copy
 from pathlib import Path
 
-from topxgen import translation
+from topxgen import flags, translation
 from topxgen.common.cli import FLAG, Parser, choice, choices_help, count, float_range, int_range, limit, run_main
 from topxgen.common.locks import OutputLock
 from topxgen.common.needs import Need
 from topxgen.common.records import NLLB
-from topxgen.flags import (
-    SHARD_RULE,
-    add_api_flags,
-    add_cost_flags,
-    add_decoding_flags,
-    add_distributed_flags,
-    add_language_flags,
-    add_language_id_flag,
-    add_model_flags,
-    add_nllb_flags,
-    add_partial_benchmark_flag,
-    add_prompt_style_flag,
-    add_quality_flags,
-    add_run_flags,
-    add_shard_flags,
-)
 from topxgen.generation.candidates import SELECTORS
 from topxgen.generation.checks import RULES, check_needed
 from topxgen.generation.dry_run import dry_run
@@ -78,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         __doc__,
         section="datagen",
-        rules=(*RULES, SHARD_RULE),
+        rules=(*RULES, flags.SHARD_RULE),
         check=check_needed,
         incomplete="target not reached, or nothing kept in a language",
         uses_apis=True,
@@ -91,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=PIPELINES,
         default="topxgen",
         metavar="PIPELINE",
-        help=choices_help("how prompts are made and answers become texts", PIPELINES),
+        help=choices_help("how prompts are made and responses become texts", PIPELINES),
     )
     add(
         "--stages",
@@ -107,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="LANGUAGE",
         help="languages to write in: English names or FLORES codes",
     )
-    add_language_flags(add)
+    flags.add_language_flags(add)
     add("--seed_topics_path", metavar="FILE", help="topxgen: topics, txt (one per line) or jsonl")
     add(
         "--paragraphs",
@@ -137,24 +121,24 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="generate at least N paragraphs in each language: one number for all languages, or one for each [0]",
     )
-    add_run_flags(add)
-    add_shard_flags(add)
+    flags.add_run_flags(add)
+    flags.add_shard_flags(add)
     add("--dry_run", **FLAG, help="show the first prompts, their tokens and an estimate, then exit")
 
     add = parser.add_argument_group("the LLM that writes").add_argument
     add("--model_name_or_path", metavar="MODEL", help="a Hub id, a folder, or an API's name for a model")
     add("--adapter_name_or_path", metavar="LORA", help="a LoRA adapter to load on top of the model")
-    add_model_flags(add)
+    flags.add_model_flags(add)
 
     add = parser.add_argument_group("many nodes (docs/cluster.md)").add_argument
-    add_distributed_flags(add)
+    flags.add_distributed_flags(add)
 
     add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
-    add_api_flags(add)
-    add_cost_flags(add)
+    flags.add_api_flags(add)
+    flags.add_cost_flags(add)
 
     add = parser.add_argument_group("decoding").add_argument
-    add_decoding_flags(add, max_new_tokens=2048, temperature=1.0)
+    flags.add_decoding_flags(add, max_new_tokens=2048, temperature=1.0)
 
     add = parser.add_argument_group("prompts").add_argument
     add(
@@ -186,7 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help="source of example sentences and of seed sentences (self-instruct, knn-instruct): flores (from the Hub), udhr (embedded) or a folder",
     )
-    add_partial_benchmark_flag(add)
+    flags.add_partial_benchmark_flag(add)
     add(
         "--number_of_icl_synthetic_demonstrations",
         **count(0, "self-instruct: how many of the passages in a prompt are drawn from those kept before", 2),
@@ -234,7 +218,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="sentencex",
         help="how paragraphs are split into sentences",
     )
-    add_language_id_flag(add)
+    flags.add_language_id_flag(add)
 
     add = parser.add_argument_group("back-translation").add_argument
     add(
@@ -246,7 +230,7 @@ def build_parser() -> argparse.ArgumentParser:
         ),
     )
     add("--use_nllb", **FLAG, help="short for --back_translator nllb")
-    add_nllb_flags(add, default=NLLB)
+    flags.add_nllb_flags(add, default=NLLB)
     add("--target_language", default="English", metavar="LANGUAGE", help="language to translate into")
     add(
         "--template_key",
@@ -254,7 +238,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY",
         help="llm: MT template, a number or name in topxgen/prompting/mt_templates.toml",
     )
-    add_prompt_style_flag(add)
+    flags.add_prompt_style_flag(add)
     add(
         "--number_of_demonstrations",
         type=int_range(0),
@@ -299,7 +283,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="X",
         help="drop pairs whose score is below this, or that have none, as rejects [scores drop nothing]",
     )
-    add_quality_flags(add)
+    flags.add_quality_flags(add)
     add(
         "--metricx_name_or_path",
         default=metricx.DEFAULT,

@@ -36,26 +36,10 @@ from comptra import needs as wanted
 from comptra.compositional import divide, merge
 from comptra.config import configurations
 from comptra.runner import show_prompts, translate_all
-from topxgen import retrieval
+from topxgen import flags, retrieval
 from topxgen.common import provenance
 from topxgen.common.cli import FLAG, Parser, bool_or_count, choice, choices_help, count, int_range, limit, run_main
 from topxgen.common.needs import Need
-from topxgen.flags import (
-    SHARD_RULE,
-    add_api_flags,
-    add_benchmark_flags,
-    add_cost_flags,
-    add_decoding_flags,
-    add_distributed_flags,
-    add_language_flags,
-    add_language_id_flag,
-    add_model_flags,
-    add_nllb_flags,
-    add_prompt_style_flag,
-    add_quality_flags,
-    add_run_flags,
-    add_shard_flags,
-)
 from topxgen.inference.costs import Estimate
 from topxgen.quality import comet_models
 from topxgen.retrieval import bm25
@@ -66,9 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         __doc__,
         section="main",
-        rules=(*checks.RULES, SHARD_RULE),
+        rules=(*checks.RULES, flags.SHARD_RULE),
         check=checks.check_values,
-        incomplete="sentences without an answer",
+        incomplete="sentences without a response",
         uses_apis=True,
     )
     add_data_flags(parser.add_argument_group("what to translate").add_argument)
@@ -82,13 +66,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--enable_lora", **FLAG, help="the models are LoRA adapters [detected by adapter_config.json]")
     add("--base_model_name_or_path", metavar="MODEL", help="base model of the adapters [the one that they name]")
-    add_model_flags(add)
+    flags.add_model_flags(add)
     add = parser.add_argument_group("many nodes (docs/cluster.md)").add_argument
-    add_distributed_flags(add)
+    flags.add_distributed_flags(add)
 
     add = parser.add_argument_group("API models (--inference_api openai, cohere, anthropic)").add_argument
-    add_api_flags(add)
-    add_cost_flags(add)
+    flags.add_api_flags(add)
+    flags.add_cost_flags(add)
 
     add = parser.add_argument_group("prompts and demonstrations").add_argument
     add(
@@ -97,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="MT template: a number or name in topxgen/prompting/mt_templates.toml, or the path of a .toml file [the template "
         "that a checkpoint was trained with, else 11]",
     )
-    add_prompt_style_flag(add)
+    flags.add_prompt_style_flag(add)
     add("--k", **count(0, "demonstrations per prompt; 0: zero-shot", 0))
     add("--retriever_type", **choice(retrieval.RETRIEVERS, "bm25s", "how demonstrations are chosen"))
     add("--retriever_tokens", **choice(bm25.TOKENS, "unicode", "bm25s, bm25: what a word is"))
@@ -108,10 +92,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     add = parser.add_argument_group("decoding").add_argument
-    add_decoding_flags(add, max_new_tokens=500, temperature=0.0)
+    flags.add_decoding_flags(add, max_new_tokens=500, temperature=0.0)
     selectors = candidate_selection.SELECTORS
     add("--selection_method", **choice(selectors, "greedy", "which of several candidates is kept"))
-    add_quality_flags(add)
+    flags.add_quality_flags(add)
     add(
         "--comet_name_or_path",
         default=comet_models.QE,
@@ -126,12 +110,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("translation method").add_argument
     add("--method_translate", **choice(methods.CHOICES, "vanilla", "how a sentence or phrase is translated"))
-    add_nllb_flags(add, default="facebook/nllb-200-distilled-600M")
+    flags.add_nllb_flags(add, default="facebook/nllb-200-distilled-600M")
     intro = "how often the LLM is asked to improve its translations (with --steps: those of the phrases)"
     add("--number_of_refining_steps", **count(0, intro, 0, maximum=100))
     add(
         "--max_new_tokens_merge",
-        **count(1, "longest answer to a merge prompt or a refinement, in tokens, if above --max_new_tokens", 1500),
+        **count(1, "longest response to a merge prompt or a refinement, in tokens, if above --max_new_tokens", 1500),
     )
 
     add_comptra_flags(parser.add_argument_group("compositional translation (CompTra)").add_argument)
@@ -155,7 +139,7 @@ def add_data_flags(add) -> None:
         help="target languages; each --src is translated into each other --tgt",
     )
     add("--max_samples", type=limit, metavar="N", help="translate only the first N sentences; -1: all [all]")
-    add_benchmark_flags(add)
+    flags.add_benchmark_flags(add)
     add(
         "--data_dir",
         type=Path,
@@ -175,7 +159,7 @@ def add_data_flags(add) -> None:
         metavar=("SRC", "TGT"),
         help="files: pairs to take demonstrations from, one sentence per line; slices as for --test_files",
     )
-    add_language_flags(add)
+    flags.add_language_flags(add)
     add(
         "--output_dir",
         type=Path,
@@ -188,8 +172,8 @@ def add_data_flags(add) -> None:
         metavar="NAME",
         help="name of the run's folder in OUTPUT_DIR/{model} [{src}_to_{tgt}_{k}_shot_seed_{seed}_...]",
     )
-    add_run_flags(add)
-    add_shard_flags(add)
+    flags.add_run_flags(add)
+    flags.add_shard_flags(add)
     add(
         "--dry_run",
         **FLAG,
@@ -215,7 +199,7 @@ def add_comptra_flags(add) -> None:
         help="maximum number of phrases per sentence; -1: no limit; 0 goes with --steps 0",
     )
     add("--number_of_repetitions", **count(1, "identity: how often the sentence is repeated", 4, maximum=1000))
-    add("--max_new_tokens_divide", **count(1, "longest answer to a prompt that divides, in tokens", 1500))
+    add("--max_new_tokens_divide", **count(1, "longest response to a prompt that divides, in tokens", 1500))
     intro = "how the sentence is translated with its phrases"
     add(
         "--merge_prompt",
@@ -237,7 +221,7 @@ def add_comptra_flags(add) -> None:
         metavar="N",
         help="how often the LLM is asked to improve each merged translation; without a number: once",
     )
-    add_language_id_flag(add)
+    flags.add_language_id_flag(add)
 
 
 def needs(args: argparse.Namespace, names: Collection[str] = ()) -> list[Need]:

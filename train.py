@@ -57,7 +57,7 @@ def build_parser() -> Parser:
     add = parser.add_argument_group("model").add_argument
     add("--model_name_or_path", required=True, metavar="MODEL", help="base model: a Hub id or a folder")
     add("--tokenizer_name_or_path", metavar="MODEL", help="tokenizer, if it is not the model's own")
-    add("--eos_token_id", type=int_range(0), metavar="ID", help="token that ends an answer [the tokenizer's EOS]")
+    add("--eos_token_id", type=int_range(0), metavar="ID", help="token that ends a response [the tokenizer's EOS]")
     add("--output_dir", type=Path, required=True, metavar="DIR", help="checkpoints, log and the best model")
     add("--trust_remote_code", **FLAG, help="run Python code that comes with the model; off by default")
 

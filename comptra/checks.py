@@ -182,8 +182,8 @@ def check_pool(config: "EvaluationConfig") -> None:
         where = f" ({config.direction})" if config.several else ""
         first = min(i for indices in config.test_set.leaks.values() for i in indices)
         logger.warning(
-            f"{leaking} of the {len(pool)} pairs of the demonstration pool{where} overlap the test set and are not shown with what they "
-            f"overlap, such as {' '.join(pool[first])[:MAX_SHOWN]!r}"
+            f"{leaking} of the {len(pool)} pairs of the demonstration pool{where} overlap the test set; they are left out for the sentences "
+            f"that they overlap, such as {' '.join(pool[first])[:MAX_SHOWN]!r}"
         )
 
 

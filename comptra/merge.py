@@ -146,9 +146,10 @@ def _replace(folder: Path, name: str, lines: Iterable[bytes]) -> None:
     new = partial(path).with_suffix(".merged")
     with replacing(new, "wb") as file:
         file.writelines(lines)
-    if path.exists() and cmp(new, path, shallow=False):
-        new.unlink()
-        return
-    remove(folder / MANIFEST)
-    checksums.drop(path)
-    new.replace(path)
+    try:
+        if not path.exists() or not cmp(new, path, shallow=False):
+            remove(folder / MANIFEST)
+            checksums.drop(path)
+            new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)

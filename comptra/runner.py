@@ -63,7 +63,7 @@ def show_prompts(configs: list[EvaluationConfig]) -> int:
         show(estimate_table(everything, configs[0].meter.prices, configs[0].meter.budget))
     if any(one.hours is None for one in everything):
         show(
-            "hours are known once a first run has shown its rates: try a few sentences (--max_samples) with the model in this directory"
+            "hours are unknown until a first run has measured the speed: try a few sentences (--max_samples) in this directory"
         )
     args, model = configs[0].args, configs[0].models[0]
     if not configs[0].uses_llm or args.steps or args.method_translate != "vanilla":

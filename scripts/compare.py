@@ -339,16 +339,19 @@ def hours(jobs: Iterable[Job]) -> float:
         manifests = [
             path for path in stages.outputs(job.command.stage, job.command.args) if path.name.startswith("manifest_")
         ]
-        total += max(recorded, sum(map(_hours_of, manifests)))
+        total += max(recorded, hours_in(manifests))
     return total
 
 
-def _hours_of(manifest: Path) -> float:
-    times = read_json(manifest, _Times, REMEDY)
-    if "started" not in times or "finished" not in times:
-        return 0.0
-    start, end = (datetime.fromisoformat(times[key]) for key in ("started", "finished"))
-    return (end - start).total_seconds() / 3600
+def hours_in(manifests: Iterable[Path]) -> float:
+    """The time that manifests cover: those of the languages of one start have nearly the same times."""
+    read = [read_json(path, _Times, REMEDY) for path in manifests]
+    spans = [(times["started"], times["finished"]) for times in read if {"started", "finished"} <= times.keys()]
+    seconds, latest = 0.0, None
+    for start, end in sorted(tuple(map(datetime.fromisoformat, span)) for span in spans):
+        start, latest = max(start, latest or start), max(end, latest or end)
+        seconds += max((end - start).total_seconds(), 0.0)
+    return seconds / 3600
 
 
 def main() -> int:

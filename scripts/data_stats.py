@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from topxgen import inference
+from topxgen import flags, inference
 from topxgen.common import checksums, flag_rules, hub, needs, provenance
 from topxgen.common.cli import Parser, choice, count, int_range, run_main
 from topxgen.common.console import Progress, show
@@ -32,15 +32,6 @@ from topxgen.common.files import check_output_files, write_atomic, write_json
 from topxgen.common.flag_rules import Rule
 from topxgen.common.locks import OutputLock
 from topxgen.corpora.topics import read_categories, read_topics
-from topxgen.flags import (
-    MODEL_FLAGS,
-    add_api_flags,
-    add_benchmark_flags,
-    add_cost_flags,
-    add_language_flags,
-    add_model_flags,
-    engine_rules,
-)
 from topxgen.inference import ENGINE_LOG, ModelSettings
 from topxgen.inference.costs import Meter, Prices
 from topxgen.prompting import style
@@ -53,14 +44,14 @@ from topxgen.statistics.describe import Options, describe, encoding
 
 logger = logging.getLogger("topxgen.data_stats")
 EXIT_INCOMPLETE = 3  # files whose last line is not complete, paragraphs that the judge did not answer
-JUDGE_FLAGS = ("output_dir", "judge_prompt", "judge_sample", "max_new_tokens", "prompt_style", *MODEL_FLAGS)
+JUDGE_FLAGS = ("output_dir", "judge_prompt", "judge_sample", "max_new_tokens", "prompt_style", *flags.MODEL_FLAGS)
 # fmt: off
 RULES = (
     Rule(("sonar_name_or_path", "encoder_device"), "--encoder sonar", lambda args: args.encoder == "sonar" or ":" in (args.encoder or "")),
     Rule(JUDGE_FLAGS, "--judge_model_name_or_path", lambda args: args.judge_model_name_or_path),
     Rule(("lora_rank",), "an adapter, which the judge does not take: merge it (scripts/merge_lora.py)", lambda _: False),
     Rule(("api_key",), "--judge_model_name_or_path", lambda args: args.judge_model_name_or_path, harmless=True),
-    *engine_rules(api=("budget",), local=("trust_remote_code",)),
+    *flags.engine_rules(api=("budget",), local=("trust_remote_code",)),
 )
 # fmt: on
 
@@ -75,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("what is read").add_argument
     add("--languages", nargs="+", metavar="LANGUAGE", help="English names or codes [all that the folders have]")
-    add_language_flags(add)
+    flags.add_language_flags(add)
     add(
         "--stage",
         nargs="+",
@@ -84,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="STAGE",
         help="paragraphs: what was kept of the responses; pairs: translated; filtered: decontaminated [all that are there]",
     )
-    add_benchmark_flags(add)
+    flags.add_benchmark_flags(add)
 
     add = parser.add_argument_group("what is computed").add_argument
     add(
@@ -135,9 +126,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--max_new_tokens",
         **count(1, "longest answer, in tokens; reasoning models need room for their thoughts", 512, 1 << 20),
     )
-    add_model_flags(add)
-    add_api_flags(parser.add_argument_group("the judge through an API").add_argument)
-    add_cost_flags(parser.add_argument_group("what the judge costs").add_argument)
+    flags.add_model_flags(add)
+    flags.add_api_flags(parser.add_argument_group("the judge through an API").add_argument)
+    flags.add_cost_flags(parser.add_argument_group("what the judge costs").add_argument)
 
     add = parser.add_argument_group("files to write").add_argument
     add("--csv", type=Path, metavar="FILE", help="all figures, one row per column of the table")
@@ -185,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
     if args.markdown:
         write_atomic(args.markdown, [tables.markdown(described)])
     if args.json:
-        flags = (
+        recorded = (
             "sample",
             "seed",
             "tokenizer",
@@ -194,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
             "judge_prompt",
             "judge_sample",
         )
-        settings = {flag: getattr(args, flag) for flag in flags} | {"encoder": encoder.version if encoder else None}
+        settings = {flag: getattr(args, flag) for flag in recorded} | {"encoder": encoder.version if encoder else None}
         write_json(args.json, {"settings": settings, "versions": provenance.versions(), "corpora": described})
     for path in filter(None, (args.csv, args.markdown, args.json)):
         checksums.claim_file(path)

@@ -56,7 +56,9 @@ def read_table(path: Path, root: Path) -> list[Fault]:
         if text is None:
             errors.append(f"{table['path']}: no such file")
             continue
-        errors += [f"{test}: no such test file" for test in table["tests"] if not _test_exists(root, test)]
+        errors += [
+            f"{test}: no such test file" for test in table["tests"] if not (root / test.partition("::")[0]).exists()
+        ]
         for old, new in table["faults"]:
             fault = Fault(table["path"], old, new, tuple(table["tests"]))
             faults.append(fault)
@@ -67,10 +69,6 @@ def read_table(path: Path, root: Path) -> list[Fault]:
     if errors:
         raise ValueError("\n".join(errors))
     return faults
-
-
-def _test_exists(root: Path, test: str) -> bool:
-    return (root / test.partition("::")[0]).exists()
 
 
 def _syntax_error(text: str) -> str | None:

@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -22,7 +23,8 @@ from topxgen.common.cli import FLAG, Parser, float_range, run_main
 from topxgen.common.console import aligned, one_line, show
 from topxgen.common.flag_rules import Rule
 from topxgen.inference.costs import Prices
-from topxgen.runs.status import FINISHED, RUNNING, STATES, UNKNOWN, Stage, Status, Watcher
+from topxgen.runs.stages import FINISHED, RUNNING, STATES, UNKNOWN, Stage, Status
+from topxgen.runs.status import Watcher
 
 RULES = (Rule(("interval",), "--watch", lambda args: args.watch),)
 UNITS = (("s", 1), ("min", 60), ("h", 3600))
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     while True:
         status = watcher.look()
         text = (
-            json.dumps(status.to_json(), indent=None if args.watch else 2)
+            json.dumps(asdict(status), indent=None if args.watch else 2)
             if args.json
             else "\n".join(map(one_line, lines(status)))
         )
@@ -129,7 +131,7 @@ def _details(stage: Stage) -> Iterator[str]:
     if stage.tokens and (stage.state != FINISHED or stage.usd is not None):
         prompts, answers, cached = stage.tokens.values()
         cost = "" if stage.usd is None else f"; {stage.usd:,.2f} USD"
-        yield f"{prompts:,} prompt tokens ({cached:,} cached), {answers:,} answer tokens{cost}"
+        yield f"{prompts:,} prompt tokens ({cached:,} cached), {answers:,} new tokens{cost}"
 
 
 def _footer(status: Status) -> Iterator[str]:

@@ -27,7 +27,7 @@ MAX_LISTED = 20  # lines of a list, without --verbose
 
 
 def build_parser() -> Parser:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, codes={0: "all that was checked holds", 1: "something does not hold"})
     add = parser.add_argument
     add("dir", type=Path, metavar="DIR", help="output directory of a run, or a folder in or above one")
     add(

@@ -36,7 +36,7 @@ def add_partial_benchmark_flag(add) -> None:
     add(
         "--allow_partial_benchmark",
         **FLAG,
-        help="take copies of FLORES, NTREX, TICO and XQuAD that lack texts as they are [they stop the run]",
+        help="use incomplete copies of FLORES, NTREX, TICO and XQuAD [an incomplete copy is an error]",
     )
 
 
@@ -112,7 +112,7 @@ def add_model_flags(add) -> None:
         "--max_model_len",
         type=int_range(16),
         metavar="TOKENS",
-        help="longest prompt and answer together [8192, or less if the model reads less]",
+        help="longest prompt and response together [8192, or less if the model reads less]",
     )
     add(
         "--gpu_memory_utilization",
@@ -232,7 +232,7 @@ def add_cost_flags(add) -> None:
         nargs="+",
         type=float_range(0),
         metavar="USD",
-        help="IN OUT [CACHED]: USD for a million prompt tokens, answer tokens, and prompt tokens that the provider had cached "
+        help="IN OUT [CACHED]: USD for a million prompt tokens, new tokens, and prompt tokens that the provider had cached "
         "[CACHED as IN]; for estimates (--dry_run), the running total and --budget",
     )
     add(
@@ -245,11 +245,11 @@ def add_cost_flags(add) -> None:
 
 
 def add_decoding_flags(add, *, max_new_tokens: int, temperature: float) -> None:
-    add("--max_new_tokens", **count(1, "longest answer, in tokens", max_new_tokens, 1 << 20))
+    add("--max_new_tokens", **count(1, "longest response, in tokens", max_new_tokens, 1 << 20))
     add("--temperature", type=float_range(0), default=temperature, help="sampling temperature; 0 is greedy")
     add("--top_p", type=float_range(0.001, 1), default=1.0, help="nucleus sampling: probability mass")
     add("--repetition_penalty", type=float_range(0.01), default=1.0, help="above 1 discourages repetition")
-    add("--num_return_sequences", **count(1, "answers per prompt", 1, maximum=1024))
+    add("--num_return_sequences", **count(1, "responses per prompt", 1, maximum=1024))
     add("--num_beams", **count(1, "above 1: beam search", 1, maximum=1024))
     add(
         "--do_sample",

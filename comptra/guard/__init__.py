@@ -40,7 +40,7 @@ def annotate(group: dict, systems: Iterable[System], judge: str | None = None) -
         for end in chain.ends:
             is_ambiguous = names.count(name) > 1
             ends.setdefault(end, []).append(str(system.folder.parent.parent / name) if is_ambiguous else name)
-    early = [f"the chain behind {_listed(names)} ends here: {end}" for end, names in ends.items()]
+    early = [f"the provenance of {_listed(names)} ends here: {end}" for end, names in ends.items()]
     group["warnings"] = [*group.get("warnings", ()), *interference.unknown_selectors(chains), *early]
     group["base_models"] = sorted({name for chain in chains for name in chain.base_models})
 
@@ -72,9 +72,7 @@ def _listed(names: Iterable[str]) -> str:
 def base_models_note(groups: Iterable[dict]) -> list[str]:
     """A line on the models at which the chains end as they should."""
     names = sorted({name for group in groups for name in group.get("base_models", ())})
-    return [f"not known of base models: what they were trained on, and what selected it ({', '.join(names)})"] * bool(
-        names
-    )
+    return [f"unknown: what base models were trained on, and what selected it ({', '.join(names)})"] * bool(names)
 
 
 def _overlap(system: System, chain: Chain) -> str | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from topxgen.common.errors import UsageError
+from topxgen.common.files import read_json
 from topxgen.common.registry import Choice
 
 if TYPE_CHECKING:
@@ -98,6 +100,13 @@ class Options:
         """Tell the reader something once; `level` is one of LEVELS."""
         if (notice := Notice(level, section, text)) not in self.notices:
             self.notices.append(notice)
+
+    def read(self, section: str, path: Path, schema: type, remedy: str = "restore it or remove it") -> dict | None:
+        """A JSON object; None, and a notice, for a file that is damaged or went away."""
+        try:
+            return read_json(path, schema, remedy)
+        except (OSError, UsageError) as error:
+            return self.notice("problem", section, str(error))
 
     def tell(self, section: str, problems: "Problems") -> None:
         """What reading left out; lines that are still being written are none of the problems."""

@@ -118,7 +118,7 @@ def _pieces(
             for key, part in {
                 **{f"data-{n}": p for n, p in data.items()},
                 **_tables(),
-                **_compressed(libraries),
+                **{f"library-{file}": _compressed_vendor(file) for file in libraries},
             }.items():
                 yield f'<script type="application/gzip;base64" id="{key}">{packing.packed(part)}</script>\n'
         elif name == "script":
@@ -164,14 +164,8 @@ def _notice(run: "Run", notice: Notice) -> str:
 def _headlines(options: Options) -> str:
     parts = []
     for one in options.headlines:
-        value = (
-            f"{one.value:,}"
-            if isinstance(one.value, int)
-            else f"{one.value:.2f}"
-            if isinstance(one.value, float)
-            else one.value
-        )
-        value = escaped(value)
+        form = ",d" if isinstance(one.value, int) else ".2f" if isinstance(one.value, float) else ""
+        value = escaped(format(one.value, form))
         if one.link.startswith("#"):
             value = f'<a href="{escaped(one.link)}">{value}</a>'
         parts.append(f"<div><dt>{escaped(one.label)}</dt><dd>{value}</dd></div>")
@@ -210,10 +204,6 @@ def _hash(script: str) -> str:
 @cache
 def _compressed_vendor(name: str) -> bytes:
     return gzip.compress(_vendor(name).encode(), 9, mtime=0)
-
-
-def _compressed(files: Iterable[str]) -> dict[str, bytes]:
-    return {f"library-{file}": _compressed_vendor(file) for file in files}
 
 
 @cache

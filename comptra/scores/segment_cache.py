@@ -165,8 +165,11 @@ def _say_what_changed(folder: Path, name: str, use: LastUse) -> None:
     with contextlib.suppress(OSError):  # MetricScores says that nothing can be kept
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"last-{secrets.token_hex(8)}.json")
-        temporary.write_text(to_line(use), encoding="utf-8", errors="replace")
-        os.replace(temporary, path)
+        try:
+            temporary.write_text(to_line(use), encoding="utf-8", errors="replace")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def file_name(text: str) -> str:

@@ -329,7 +329,7 @@ def _of_means(classes: Sequence[tuple[str, list[dict]]], systems: Systems, repor
         columns |= {f"{title} {heading}": column for heading, column in _wins(averages).items()}
     present = {systems.key(row) for group in groups for row in group["systems"]}
     keys = [key for key in systems.columns if key in present]
-    notes = ["in brackets: the number of directions that the mean is over"]
+    notes = ["in parentheses: the number of directions in the mean"]
     return _table(f"means, {_test_set(groups)}", columns, keys, systems, notes)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from comptra.verify import Audit
+from topxgen.corpora.tables import parquet_rows
 from topxgen.publication import atlas, moses, tmx
 from topxgen.publication.dataset import CARD, MANIFEST
 
@@ -47,12 +48,8 @@ def _check_card(audit: Audit, path: Path) -> Files:
 
 
 def _rows(folder: Path, names: list[str]) -> Iterator[dict]:
-    from pyarrow import parquet
-
     for name in names:
-        with parquet.ParquetFile(folder / name) as file:
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
+        yield from parquet_rows(folder / name)
 
 
 def _check_tmx(audit: Audit, folder: Path, files: Files) -> None:

@@ -95,7 +95,6 @@ def main() -> None:
     parser.add_argument("--in_flight", type=int, default=1_024)
     parser.add_argument("--paid", action="store_true", help="each response is flushed to disk, as those of APIs are")
     parser.add_argument("--output_dir", type=Path, help="on the disk to measure [a temporary folder]")
-    parser.add_argument("--profile", type=Path, help="write cProfile's statistics there")
     args = parser.parse_args()
     languages = LANGUAGES[: args.languages]
 
@@ -138,15 +137,7 @@ def main() -> None:
         folder = args.output_dir or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         sampler = Sampler(languages, args.responses, args.in_flight, args.rate)
-        if args.profile:
-            import cProfile
-
-            with cProfile.Profile() as profile:
-                result = measured(folder, sampler)
-            profile.dump_stats(args.profile)
-        else:
-            result = measured(folder, sampler)
-        print(json.dumps({"languages": len(languages), **result}), flush=True)
+        print(json.dumps({"languages": len(languages), **measured(folder, sampler)}), flush=True)
         sys.stdout.flush()
         in_child(lambda: print(json.dumps(measured(folder, None)), flush=True))
 

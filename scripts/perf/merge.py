@@ -1,10 +1,11 @@
 """Time and memory of putting shards together: responses in the order of their prompts, and scripts/merge.py of pairs.
 
     python scripts/perf/merge.py --records 10000000 --shards 16
+    python scripts/perf/merge.py --judged 52000 --shards 16
 
 Records are short (a pair of about 60 characters), so that they fit a disk. The judging of texts is not in it, which a merge of
-paragraphs does as one run does: scripts/perf/coordinator.py and dedup_speed.py measure that. Each of the two is a process of its
-own; the output is JSON.
+paragraphs does as one run does: `--judged` measures that alone, of so many responses of two paragraphs as coordinator.py makes them.
+Each measurement is a process of its own; the output is JSON.
 """
 
 import argparse
@@ -13,11 +14,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from measuring import command_line, run_measured
+from coordinator import Texts
+from measuring import as_flags, command_line, run_measured
 
 from topxgen.common.shards import Shard
 from topxgen.generation.merge import responses_in_order
-from topxgen.inference.response_cache import ResponseRecord, response_record  # noqa: F401
 
 NAME = "Basque"
 SENTENCE, TRANSLATION = (
@@ -62,28 +63,47 @@ def make(folder: Path, records: int, count: int) -> None:
         pairs = own / "nllb-200-3.3B"
         write(own / f"{NAME}_answers.jsonl", in_order_of_arrival(shard, records, response))
         write(pairs / f"{NAME}_translate.jsonl", map(pair, range(shard.index, records, count)))
-        note = {"script": "datagen", "shard": shard.name, "started": "2026-01-01", "command": words}
-        run = {
-            "started": "2026-01-01",
-            "finished": "2026-01-01",
-            "command": [],
-            "seed": 1,
-            "versions": {},
-            "counts": {"rejected": {}},
-        }
+        day, settings = "2026-01-01", {"target_language": "English"}
+        note = {"script": "datagen", "shard": shard.name, "started": day, "command": words}
         manifest = {
             "stage": "translate",
             "language": NAME,
-            **run,
-            "settings": {"target_language": "English"},
+            "settings": settings,
             "translator_version": "x",
+            "command": [],
         }
-        for name, value in (
-            (f"shard_translate_{NAME}", note),
-            ("settings_translate", {"target_language": "English"}),
-            (f"manifest_translate_{NAME}", manifest),
-        ):
+        manifest |= {"started": day, "finished": day, "seed": 1, "versions": {}, "counts": {"rejected": {}}}
+        files = {
+            f"shard_translate_{NAME}": note,
+            "settings_translate": settings,
+            f"manifest_translate_{NAME}": manifest,
+        }
+        for name, value in files.items():
             write(pairs / f"{name}.json", iter([json.dumps(value)]))
+
+
+def make_generated(folder: Path, responses: int, count: int) -> None:
+    """Shards that were stopped, in one language."""
+    texts = Texts(0)
+    words = as_flags(
+        model_name_or_path="none", inference_api="openai", output_dir=folder, number_of_instructions=4 * responses, languages=NAME,
+        seed_topics_path="topics/wikipedia_vital_topics.txt", number_of_icl_demonstrations=0, number_of_icl_phrases=0,
+        prompt_template="instruct", stages="generate",
+    )  # fmt: skip
+
+    def response_of(number: int) -> str:
+        text = "\n\n".join(f"{i + 1}. {texts(2 * number + i)}" for i in range(2))
+        return (
+            json.dumps({"id": f"{NAME}-{number:06d}", "texts": [text], "prompt_tokens": 9, "completion_tokens": 9})
+            + "\n"
+        )
+
+    for shard in (Shard(index, count) for index in range(count)):
+        own = shard.folder(folder)
+        write(own / f"{NAME}_answers.jsonl", in_order_of_arrival(shard, responses, response_of))
+        note = {"script": "datagen", "shard": shard.name, "started": "2026-01-01", "command": words}
+        write(own / f"shard_generate_{NAME}.json", iter([json.dumps(note)]))
+        write(own / "settings_generate.json", iter(["{}"]))
 
 
 def order_responses(folder: Path) -> None:
@@ -91,8 +111,8 @@ def order_responses(folder: Path) -> None:
     responses_in_order(NAME, paths, folder / f"{NAME}_answers.jsonl")
 
 
-def measured(words: list[str], read: list[Path], written: list[Path], records: int) -> dict:
-    found = run_measured(words)
+def measured(words: list[str], read: list[Path], written: list[Path], records: int, fine=(0,)) -> dict:
+    found = run_measured(words, fine)
     sizes = [sum(path.stat().st_size for path in paths) for paths in (read, written)]
     rate = round(records / found["seconds"])
     return {"records": records, **found, "records_per_second": rate, "bytes_read": sizes[0], "bytes_written": sizes[1]}
@@ -101,6 +121,7 @@ def measured(words: list[str], read: list[Path], written: list[Path], records: i
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--records", type=int, default=10_000_000)
+    parser.add_argument("--judged", type=int, metavar="RESPONSES", help="measure a merge of paragraphs instead")
     parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--dir", type=Path, help="where the files are made [the system's temporary folder]")
     parser.add_argument("--order_responses", type=Path, help=argparse.SUPPRESS)
@@ -109,6 +130,13 @@ def main() -> None:
         return order_responses(args.order_responses)
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
         folder = Path(name)
+        if args.judged:
+            make_generated(folder, args.judged, args.shards)
+            answers, merged = sorted(folder.glob(f"shards/*/{NAME}_answers.jsonl")), folder / f"{NAME}.jsonl"
+            result = measured(["scripts/merge.py", name], answers, [merged], args.judged, (3,))
+            with open(merged, "rb") as file:
+                print(json.dumps({"judged": result | {"kept": sum(1 for _ in file)}}, indent=1))
+            return None
         make(folder, args.records, args.shards)
         answers, pairs = (
             sorted(folder.glob(f"shards/*/{file}")) for file in (f"{NAME}_answers.jsonl", f"*/{NAME}_translate.jsonl")

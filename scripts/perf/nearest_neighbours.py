@@ -1,24 +1,17 @@
 """Exact nearest neighbours of all items among all: time, memory, and whether they are those of brute force in float64.
 
     python scripts/perf/nearest_neighbours.py --sizes 10000 100000
-    python scripts/perf/nearest_neighbours.py --benchmark_dir benchmarks --encoder use
 
 Vectors are of SONAR's width: noise around 1,000 centres, as of passages on 1,000 subjects; one in twenty is equal to another,
-as of a model that repeats itself. Brute force is computed for --checked rows (0: all). `--benchmark_dir` measures what an encoder
-knows of languages instead, on NTREX-128: how often a sentence is nearest to its English original, and which share of its ten
-nearest neighbours their originals share.
+as of a model that repeats itself. Brute force is computed for --checked rows (0: all).
 """
 
 import time
-from pathlib import Path
 
 import numpy as np
 from measuring import command_line, peak_mib
 
-from topxgen.corpora.benchmarks import load
-from topxgen.retrieval import encoders
 from topxgen.retrieval.nearest import nearest
-from topxgen.text import languages
 
 
 def vectors(count: int, width: int):
@@ -45,31 +38,6 @@ def brute_force(rows, query: int, k: int):
     return np.argsort(-cosines, kind="stable")[:k]
 
 
-def compare_languages(args) -> None:
-    encoder = encoders.create(args.encoder)
-
-    def read(name: str):
-        language = languages.find(name)
-        texts = [text for split in load("ntrex", language, args.benchmark_dir) for text in split.texts]
-        start = time.process_time()
-        vectors = encoder.encode(texts, language).astype(np.float64)
-        rate = len(texts) / (time.process_time() - start)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), rate
-
-    encoder.load()
-    english, rate = read("English")
-    originals = nearest(english, 10)
-    print(f"{encoder.version}: {len(english)} lines, {rate:.0f} English lines per second of CPU")
-    for name in args.languages:
-        vectors, rate = read(name)
-        matched = (np.argmax(vectors @ english.T, axis=1) == np.arange(len(english))).mean()
-        shared = np.mean([len({*a} & {*b}) / 10 for a, b in zip(nearest(vectors, 10), originals, strict=True)])
-        print(
-            f"{name}: nearest to its original {matched:.3f}, neighbours shared {shared:.3f}, {rate:.0f} lines/s",
-            flush=True,
-        )
-
-
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
@@ -77,13 +45,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=4)
     parser.add_argument("--checked", type=int, default=200, help="rows compared with brute force; 0: all")
     parser.add_argument("--device", help="cpu, cuda [a GPU if there is one]")
-    parser.add_argument("--benchmark_dir", type=Path, help="with NTREX-128; measure an encoder instead")
-    parser.add_argument("--encoder", default="use")
-    parser.add_argument("--languages", nargs="+", default=["Basque", "Hausa", "Swahili", "Nepali", "Urdu"])
     args = parser.parse_args()
-    if args.benchmark_dir:
-        compare_languages(args)
-        return
     for size in args.sizes:
         rows = vectors(size, args.width)
         before = peak_mib()

@@ -79,8 +79,15 @@ class Killer:
 
 
 def submit(place: Path) -> str:
+    """What submit.py prints; again if it fails, as when slurmctld does not answer squeue on a busy machine. It submits nothing twice."""
     line = [sys.executable, ROOT / "scripts/slurm/submit.py", "run.yaml"]
-    return subprocess.run(line, cwd=place, check=True, capture_output=True, text=True).stdout
+    for _ in range(5):
+        found = subprocess.run(line, cwd=place, capture_output=True, text=True)
+        if not found.returncode:
+            return found.stdout
+        print(found.stderr, file=sys.stderr, flush=True)
+        time.sleep(5)
+    raise SystemExit(f"submit.py fails: {found.stderr}")
 
 
 def campaign(cluster: slurm.Cluster, place: Path, nllb: str, kills: int, seed: int) -> dict:

@@ -74,6 +74,8 @@ def attack(place: Range, stage: Undisturbed, plan: dict) -> list[Outcome]:
     hit = place.run(folder, command, fault=fault, kill_after=plan.get("kill_after"), expect=expect)
     if hit.code == 0 and (wrong := differences(stage.results, results(folder / "out"))):
         hit.problems.append(f"exit 0, but {'; '.join(wrong)}")
+    if hit.code == 143 and (left := [path.name for path in folder.rglob("*.partial")]):
+        hit.problems.append(f"temporary files are left: {', '.join(left)}")
     again = place.run(folder, command, expect=(0,))
     if again.code == 0 and (wrong := differences(stage.results, results(folder / "out"))):
         again.problems.append(f"after it, {'; '.join(wrong)}")

@@ -41,7 +41,7 @@ MISSING = "is missing"
 
 def bytes_instead(data: bytes) -> dict[str, bytes]:
     """What a whole file may be instead of `data`."""
-    text = data.decode("utf-8")
+    text = data.decode("utf-8", "replace")
     middle = len(text) // 2
     while middle and not text[middle - 1].isalpha():
         middle -= 1
@@ -179,7 +179,58 @@ def text_instead(data: bytes) -> Iterator[tuple[str, bytes]]:
         yield what, b"\n".join([line, *lines])
 
 
-INSTEAD = {"jsonl": jsonl_instead, "toml": toml_instead, "table": table_instead, "text": text_instead}
+OTHER = "other texts: "  # begins the name of a file that is sound, or damaged where only its texts show it
+
+
+def parquet_instead(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The first column in other types and damaged."""
+    import pyarrow
+    from pyarrow import parquet
+
+    table = parquet.read_table(pyarrow.BufferReader(data))
+    name, texts, count = table.column_names[0], table.column(0).to_pylist(), table.num_rows
+    bad = pyarrow.array([text.encode() + b"\xff" for text in texts]).cast(pyarrow.string(), safe=False)
+    pieces = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * count, pyarrow.int32()), pyarrow.array(["x" * 3_000_000])
+    )
+    long_ago = pyarrow.array([2**62] * count, pyarrow.timestamp("us"))
+    columns = {
+        "a dictionary": pyarrow.array(texts).dictionary_encode(),
+        "large texts": pyarrow.array(texts, pyarrow.large_string()),
+        "bytes": pyarrow.array([text.encode() for text in texts]),
+        "numbers": pyarrow.array(range(count)),
+        "dates beyond all calendars": long_ago,
+        "bad UTF-8": bad,
+        f"{OTHER}one, huge, in a dictionary": pieces,
+        f"{OTHER}lists of lists": pyarrow.array([[[text, None], []] for text in texts]),
+        f"{OTHER}pairs in a map": pyarrow.array(
+            [[("a", text)] for text in texts], pyarrow.map_(pyarrow.string(), pyarrow.string())
+        ),
+        f"{OTHER}nulls": pyarrow.nulls(count, pyarrow.string()),
+    }
+    made = {what: table.set_column(0, name, column) for what, column in columns.items()}
+    made["two columns of one name"] = table.append_column(name, pyarrow.array(["x"] * count))
+    made["dates beside it"] = table.append_column("when", long_ago)
+    made["no columns"] = table.select([])
+    made[f"{OTHER}none"] = table.slice(0, 0)
+    for what, changed in made.items():
+        out = pyarrow.BufferOutputStream()
+        parquet.write_table(changed, out)
+        yield what, out.getvalue().to_pybytes()
+    rng = random.Random(0)
+    for number in range(30):
+        flipped = bytearray(data)
+        flipped[rng.randrange(len(data))] = rng.randrange(256)
+        yield f"{OTHER}flipped byte {number}", bytes(flipped)
+
+
+INSTEAD = {
+    "parquet": parquet_instead,
+    "jsonl": jsonl_instead,
+    "toml": toml_instead,
+    "table": table_instead,
+    "text": text_instead,
+}
 INSTEAD["json"] = lambda data: ((what, raw.encode()) for what, raw in json_instead(json.loads(data)))
 # Those of bytes_instead that no reader may take for another content than the right one, whatever the format.
 NEVER_ANOTHER_CONTENT = (

@@ -207,6 +207,7 @@ def make_inputs(folder: Path) -> None:
     write(inputs / "probe.tsv", "\n".join(map("\t".join, [("Basque", "English"), *memorised_pairs(TEST_FORMS)[:30]])))
     write_jsonl(inputs / "bench.jsonl", [{"English": english, "Basque": basque} for basque, english in test])
     write(inputs / "bench.json", json.dumps([{"English": english, "Basque": basque} for basque, english in test]))
+    write_parquet(inputs / "bench.parquet", [{"Basque": basque, "English": english} for basque, english in test])
     make_benchmarks(inputs / "benchmarks", test)
     write(inputs / "bench.csv", "English,Basque\n" + "\n".join(f'"{english}","{basque}"' for basque, english in test))
     write(inputs / "pool.eus", "\n".join(basque for basque, _ in pool))
@@ -216,6 +217,7 @@ def make_inputs(folder: Path) -> None:
         for basque, _ in pairs[: 2 * PAIRS]
     ]
     write_jsonl(inputs / "native.jsonl", [*documents, *documents[::3]])
+    write_parquet(inputs / "native.parquet", documents)
     write(inputs / "native.txt", "\n".join(basque for basque, _ in pairs[: 2 * PAIRS]))
     (inputs / "examples").mkdir()
     write(inputs / "examples" / "eus_Latn.txt", "\n".join(basque for basque, _ in pool))
@@ -300,6 +302,13 @@ def write(path: Path, text: str) -> None:
 
 def write_jsonl(path: Path, records: list[dict]) -> None:
     write(path, "\n".join(json.dumps(record, ensure_ascii=False) for record in records))
+
+
+def write_parquet(path: Path, records: list[dict]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(records), path)
 
 
 def has_apertium() -> bool:

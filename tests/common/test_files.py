@@ -5,18 +5,23 @@ import random
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
-from comptra.scores import systems
+from comptra import merge
+from comptra.scores import segment_cache, systems
 from tests.support.runs import BENCHMARKS, ROOT
+from topxgen.common import checksums, rates, signals
 from topxgen.common.errors import UsageError
-from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail
+from topxgen.common.files import Appender, read_json, read_jsonl, repair_tail, write_atomic
 from topxgen.common.locks import OutputLock
 from topxgen.common.records import with_ids
 from topxgen.corpora import examples, tables
 from topxgen.corpora.topics import read_topics
 from topxgen.text import languages
+from topxgen.training import checkpoints, export
+from topxgen.training.pairs import Pair
 
 READERS = {
     "a.json": read_json,
@@ -33,7 +38,9 @@ READERS = {
 def test_what_stands_in_place_of_a_file_is_named(name, tmp_path):
     path = tmp_path / name
     for make, message in (
-        (os.mkfifo, "is a pipe, which can be read only once"),
+        (os.mkfifo, "is a pipe or a device, which can be read only once or has no end"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a pipe or a device"),
+        (lambda path: path.symlink_to("/dev/full"), "is a pipe or a device"),
         (os.mkdir, "is a directory, not a file"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer"),
     ):
@@ -41,6 +48,47 @@ def test_what_stands_in_place_of_a_file_is_named(name, tmp_path):
         with pytest.raises(UsageError, match=message):
             READERS[name](path)
         path.rmdir() if path.is_dir() else path.unlink()
+
+
+def stop(*_):
+    raise signals.Stopped
+
+
+WRITERS = {
+    "text": lambda folder: write_atomic(folder / "a.json", ["{}"]),
+    "checksums": lambda folder: checksums.claim(folder, ["x.safetensors"]),
+    "rates": lambda folder: rates.record(folder, {"translate": 1.0}),
+    "best model": lambda folder: checkpoints.copy_best_model(folder / "checkpoint-1", folder),
+    "last use of a metric": lambda folder: segment_cache._say_what_changed(
+        folder, "m", {"fingerprint": "b", "signature": "c"}
+    ),
+    "lines of shards": lambda folder: merge._replace(folder, "answers.jsonl", iter([b"{}"])),
+}
+
+
+@pytest.mark.parametrize("at", ["fsync", "replace"])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_writer_that_a_signal_stops_leaves_no_temporary_file(writer, at, tmp_path, monkeypatch):
+    (tmp_path / "x.safetensors").write_text("x")
+    checkpoint = tmp_path / "checkpoint-1"
+    checkpoint.mkdir()
+    for name in ("trainer_state.json", "model.safetensors"):
+        (checkpoint / name).write_text("{}")
+    checkpoints.mark_complete(checkpoint)
+    before = {path for path in tmp_path.rglob("*") if not path.name.startswith(".")}
+
+    monkeypatch.setattr(os, at, stop)
+    with pytest.raises(signals.Stopped) if (writer, at) != ("last use of a metric", "fsync") else nullcontext():
+        WRITERS[writer](tmp_path)
+    left = {path for path in tmp_path.rglob("*") if not path.name.startswith(".")} - before
+    assert {path.name for path in left} <= {"last.json"}
+
+
+def test_an_export_that_a_signal_stops_leaves_no_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setitem(export.FORMATS, "parquet", stop)
+    with pytest.raises(signals.Stopped):
+        export.export([Pair("a", "b", "English", "Basque", "1")], [], tmp_path, ["parquet"])
+    assert not (tmp_path / "export.partial").exists()
 
 
 def test_a_long_cell_of_a_language_table(tmp_path):

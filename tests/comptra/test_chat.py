@@ -47,7 +47,7 @@ def test_it_is_asked_through_its_own_template(chat, tiny_chat, tmp_path):
     for messages in requests():
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         ids = torch.tensor([tokenizer(text)["input_ids"]])
-        new = model.generate(ids, max_new_tokens=24, do_sample=False)[0, ids.shape[1] :]
+        new = model.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
         expected.append(answer_parsing.line(tokenizer.decode(new, skip_special_tokens=True)))
     found = texts(folder_of(tmp_path, tiny_chat) / "translate_0.jsonl")
     assert found == expected and any(found)

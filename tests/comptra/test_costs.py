@@ -59,23 +59,23 @@ def test_a_dry_run_counts_every_call_of_the_method(flags, per_sentence, served):
 def test_llm_division_is_estimated_too(served):
     dry = served("--steps", 1, *PRICES, "--base_url", "http://localhost:1/v1", "--dry_run")
     assert dry.returncode == 0, dry.stderr
-    assert re.search(r"^divide 1 +4 prompts .* \d\S* to \d\S* +not known$", dry.stdout, re.M), dry.stdout
+    assert re.search(r"^divide 1 +4 prompts .* \d\S* to \d\S* +unknown$", dry.stdout, re.M), dry.stdout
     assert re.search(r"^translate 1 +16 prompts", dry.stdout, re.M) and re.search(r"^merge 0 +4 prom", dry.stdout, re.M)
     assert "--prices?" in served("--base_url", "http://localhost:1/v1", "--dry_run").stdout
 
 
 def test_tokens_and_money_are_reported_and_kept(served, tmp_path):
-    """The server reports 7 prompt tokens and 5 answer tokens for each request."""
+    """The server reports 7 prompt tokens and 5 new tokens for each request."""
     with ApiServer() as server:
         run = partial(served, *PRICES, "--base_url", server.url("openai"))
         result = run()
-        assert result.returncode == 0 and "chat: 28 prompt tokens, 20 answer tokens; 0.00 USD" in result.stderr
+        assert result.returncode == 0 and "chat: 28 prompt tokens, 20 new tokens; 0.00 USD" in result.stderr
         (path,) = tmp_path.rglob("manifest_translate.json")
         usage = {"responses": 4, "prompt_tokens": 28, "completion_tokens": 20, "cached_tokens": 0}
         assert json.loads(path.read_text())["usage"] == usage | {"usd": (28 * 2 + 20 * 8) / 1e6}
         assert "prices" not in json.loads((path.parent / "settings_translate.json").read_text())
         longer = run("--max_samples", 6, "--prices", 1, 1)
-        assert "chat: 42 prompt tokens, 30 answer tokens" in longer.stderr, "those of the earlier run, too"
+        assert "chat: 42 prompt tokens, 30 new tokens" in longer.stderr, "those of the earlier run, too"
         assert "so far, chat: 42 prompt tokens" in run("--max_samples", 6, "--dry_run").stdout
 
 
@@ -117,7 +117,7 @@ def test_hours_are_known_by_the_rates_of_an_earlier_run(served, tmp_path):
     with ApiServer(respond=respond) as server:
         flags = ("--base_url", server.url("openai"), *SPLIT)
         first = served(*flags, "--dry_run")
-        assert "not known" in first.stdout and "hours are known once" in first.stdout
+        assert "unknown" in first.stdout and "hours are unknown until" in first.stdout
         assert served(*flags).returncode == 0
         path = tmp_path / "out" / "chat" / "rates.json"
         rates = json.loads(path.read_text())
@@ -132,7 +132,7 @@ def test_hours_are_known_by_the_rates_of_an_earlier_run(served, tmp_path):
         assert served(*flags, "--seed", 1, "--dry_run").returncode == 2
         assert served(*flags, "--seed", 1).returncode == 0 and json.loads(path.read_text()).keys() == rates.keys()
     hours = dict(re.findall(r"^(\w+) \d .* (\S+)$", dry, re.M))
-    assert hours == {"translate": "2.22", "merge": "0.56"} and "not known" not in dry
+    assert hours == {"translate": "2.22", "merge": "0.56"} and "unknown" not in dry
 
 
 @pytest.mark.medium

@@ -281,7 +281,7 @@ def test_the_budget_is_of_all_directions(tmp_path, monkeypatch):
         run = ("main.py", *flags, "--base_url", server.url("openai"), "--prices", 2.0, 8.0)
         probe = in_process(*run, "--max_samples", 1)
         assert probe.returncode == 0, probe.stderr
-        assert re.search(r"^all: [\d,]+ prompt tokens, [\d,]+ answer tokens; 0.00 USD", probe.stderr, re.M)
+        assert re.search(r"^all: [\d,]+ prompt tokens, [\d,]+ new tokens; 0.00 USD", probe.stderr, re.M)
         manifests = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/*/manifest_translate.json")]
         each = sum(manifest["usage"]["usd"] for manifest in manifests) / 3
         ended = in_process(*run, "--budget", 6.5 * each)

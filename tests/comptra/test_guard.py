@@ -157,7 +157,7 @@ def test_a_clean_chain_is_silent(place, clean):
     system, shown = place.evaluate(clean)
     assert (system["interference"], system["contamination"], system["warnings"]) == ([], [], [])
     assert "!" not in shown and "warning" not in shown
-    assert f"not known of base models: what they were trained on, and what selected it ({place.base})" in shown
+    assert f"unknown: what base models were trained on, and what selected it ({place.base})" in shown
 
 
 def test_a_checkpoint_that_a_metric_selected(place, by_chrf):
@@ -292,7 +292,7 @@ def test_an_older_chain_ends_where_a_folder_is_gone(place, selected, tmp_path):
     assert chains.read(manifest.parent).ends == [f"{gone} is not there any more"]
     system, shown = copy.evaluate(manifest.parent)
     (line,) = system["warnings"]
-    assert line == f"the chain behind {system['name']} ends here: {gone} is not there any more"
+    assert line == f"the provenance of {system['name']} ends here: {gone} is not there any more"
     assert f"warning: {line}" in shown
 
 

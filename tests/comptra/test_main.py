@@ -39,7 +39,7 @@ def test_without_steps_it_is_plain_few_shot(main_here, tiny_lm, tmp_path):
     ]
     sampler = inference.load("hf", inference.ModelSettings(tiny_lm, dtype="float32"))
     requests = [inference.Request(str(i), prompt, 1) for i, prompt in enumerate(prompts)]
-    sampling = inference.SamplingSettings(max_new_tokens=24, temperature=0.0, stop=template.stops)
+    sampling = inference.SamplingSettings(max_new_tokens=12, temperature=0.0, stop=template.stops)
     answers = {answer.id: answer.texts[0] for answer in sampler.generate(inference.from_list(requests), sampling)}
     sampler.close()
     assert [record["translation"] for record in found] == [clean_answer(answers[str(i)], "###") for i in range(4)]
@@ -405,7 +405,7 @@ def test_a_dry_run_finds_what_a_run_would(main_here, tiny_lm, tmp_path):
     folder = folder_of(tmp_path / "out", tiny_lm)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     other = main_here("--output_dir", tmp_path / "out", "--dry_run", "--max_new_tokens", 20)
-    assert other.returncode == 2 and "max_new_tokens was 24, now 20" in other.stderr
+    assert other.returncode == 2 and "max_new_tokens was 12, now 20" in other.stderr
     shorter = main_here("--output_dir", tmp_path / "out", "--dry_run", "--max_samples", 2)
     assert shorter.returncode == 2 and "more lines than the 2 sentences" in shorter.stderr
     with open(folder / "translate_0.jsonl", "a") as file:

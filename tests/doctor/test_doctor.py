@@ -292,6 +292,26 @@ def test_a_large_model_that_is_not_downloaded_does_not_fit_a_machine_without_a_g
     assert not asked.exists(), "nothing is kept"
 
 
+def test_a_data_set_at_the_hub_has_the_size_of_what_is_read_of_it(tmp_path, gated, asked):
+    folder, codes = gated.root / "datasets" / "openlanguagedata" / "flores_plus", ("eng_Latn", "eus_Latn", "hau_Latn")
+    (folder / "dev").mkdir(parents=True)
+    for code in codes:
+        with open(folder / "dev" / f"{code}.parquet", "wb") as file:
+            file.truncate(2 << 30)
+    configs = "".join(f"- config_name: {code}\n  data_files: dev/{code}.parquet\n" for code in codes)
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    run = write_run(tmp_path, tail=f"decontamination: {{input_dir: {tmp_path}, benchmarks: [flores]}}\n")
+    [text] = [
+        text for text in of(findings_here(run, "--gpu", "H100", code=1), "assets", "note") if "flores_plus" in text
+    ]
+    assert "the run downloads it, 4.29 GB" in text
+    gated.gated.add("openlanguagedata/flores_plus")  # its card is not for us: which files are read is not known
+    [text] = [
+        text for text in of(findings_here(run, "--gpu", "H100", code=1), "assets", "note") if "flores_plus" in text
+    ]
+    assert "the run downloads it, unknown: its size" in text
+
+
 def test_a_model_at_the_hub_is_measured_as_one_that_is_here(tmp_path, gated, asked):
     llama = llama_8b(gated.root / "models" / "org" / "llama")
     (llama / "original").mkdir()

@@ -1,5 +1,6 @@
 """Experiment files: the commands of their variants and seeds, what is shared, and a line for each mistake."""
 
+import json
 import re
 from pathlib import Path
 
@@ -320,3 +321,24 @@ def test_variants_with_too_few_pairs_are_refused_with_the_counts(tmp_path):
     pairs_of(experiment, "hot", 2)
     message = refusal(check_pairs, experiment, ["mixed"])
     assert "mixed 6 of 6 + 2; with pairs: 4 all have" in message
+
+
+@pytest.mark.parametrize(
+    "times, hours",
+    [
+        ([], 0),
+        ([(8, 9), (8, 9), (8, 9.5)], 1.5),  # three languages of one start
+        ([(8, 9), (9, 10), (12, 12.5), (8, 10)], 2.5),
+        ([(9, 10), (8, 8.5), (8.25, 8.5)], 1.5),
+    ],
+)
+def test_hours_of_stages_are_counted_once_for_all_languages(times, hours, tmp_path):
+    from scripts.compare import hours_in
+
+    def at(hour: float) -> str:
+        return f"2026-01-02T{int(hour):02}:{int(hour % 1 * 60):02}:00+00:00"
+
+    for number, (start, end) in enumerate(times):
+        path = tmp_path / f"manifest_generate_{number}.json"
+        path.write_text(json.dumps({"started": at(start), "finished": at(end)}))
+    assert hours_in(tmp_path.iterdir()) == pytest.approx(hours)

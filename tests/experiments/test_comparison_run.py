@@ -188,6 +188,16 @@ def test_an_experiment_from_nothing_to_the_table(tmp_path, tiny_lm, started):
     assert short.returncode == 2 and not started and short.stderr.count("not all variants have as many pairs") == 1
     wrong = in_process("scripts.compare", path, "--only", "colt")
     assert wrong.returncode == 2 and "(did you mean cold?)" in wrong.stderr and wrong.stderr.count("\n") == 1
+    shard = next(out.glob("data-*/*/manifest_translate_Basque.json")).parent  # what a shard did later is in no table
+    shard = shard.parent / "shards" / "0000-of-0002" / shard.name
+    shard.mkdir(parents=True)
+    note = {"script": "datagen", "shard": "0000-of-0002", "started": "2026-01-01", "command": []}
+    (shard / "shard_translate_Basque.json").write_text(json.dumps(note))
+    stale = in_process("scripts.compare", path)
+    assert (
+        stale.returncode == 2
+        and "Basque_translate_filtered.jsonl lacks what shard 0000-of-0002 has done" in stale.stderr
+    )
 
 
 def check_verification(out: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow
@@ -18,7 +19,9 @@ import pytest
 from tests.support.hub_server import TOKEN, HubServer
 from tests.support.runs import ROOT, in_process
 from tests.support.tiny_models import sentencepiece_model, udhr_texts
+from topxgen.common.errors import UsageError
 from topxgen.experiments import fetching
+from topxgen.inference.adapters import check_revision
 
 RUN = """
 output_dir: {out}
@@ -433,6 +436,42 @@ def test_an_adapter_brings_its_base_model(repositories, run_file, tmp_path, tiny
         result = prefetch(server, run_file, "--folder", tmp_path / "folder")
     assert result.returncode == 0, result.stdout
     assert (whole(tmp_path / "folder", "org/nllb") / "model.safetensors").is_file()
+
+
+@pytest.mark.medium
+def test_an_adapter_brings_the_revision_that_it_names(repositories, run_file, tmp_path, tiny_lm, monkeypatch):
+    """It is main of the folder then, as main.py loads no other; a folder that has main of another run is left as it is."""
+    root, settings = tmp_path / "repositories", {"peft_type": "LORA", "base_model_name_or_path": "org/nllb"}
+    shutil.copytree(repositories, root)
+    base, adapter = root / "models/org/nllb@v1", root / "models/org/adapter"
+    shutil.copytree(root / "models/org/nllb", base)
+    (base / "generation_config.json").write_text('{"max_length": 77}')
+    adapter.mkdir()
+    shutil.copy(Path(tiny_lm) / "model.safetensors", adapter / "adapter_model.safetensors")
+    with_nllb, here, other = run_file.with_name("nllb.yaml"), tmp_path / "here", tmp_path / "other"
+    with_nllb.write_text(run_file.read_text())
+    run_file.write_text(
+        f"output_dir: {tmp_path}/out\nmain:\n  model_name_or_path: org/adapter\n  dataset_name_or_path: udhr\n  src: English\n  tgt: Basque\n"
+    )
+    with HubServer(root) as server:
+        for revision, said in {"../../x": "names the revision '../../x'", "v1": "all 3 are there"}.items():
+            (adapter / "adapter_config.json").write_text(json.dumps(settings | {"revision": revision}))
+            result = prefetch(server, run_file, "--folder", here)
+            assert said in result.stdout and result.returncode == (0 if revision == "v1" else 3), result.stdout
+        assert prefetch(server, with_nllb, "--folder", other).returncode == 0
+        refused = prefetch(server, run_file, "--folder", other)
+    assert (whole(here, "org/nllb") / "generation_config.json").read_text() == '{"max_length": 77}'
+    assert (
+        refused.returncode == 3
+        and "which other runs load, but an adapter was trained on its revision v1" in refused.stdout
+    )
+    assert "77" not in (whole(other, "org/nllb") / "generation_config.json").read_text()
+    for folder, code in {here: 0, other: 3}.items():
+        assert prefetch(None, run_file, "--folder", folder, "--check").returncode == code
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(UsageError, match="revision v1 of org/nllb") if code else nullcontext():
+            check_revision("org/adapter", settings | {"revision": "v1"})
 
 
 def test_a_disk_that_is_too_small_is_said_before_the_download(run_file, tmp_path, monkeypatch, hub):

@@ -55,8 +55,7 @@ def test_a_spent_quota_and_a_kill_lose_nothing_and_pay_nothing_twice(tmp_path):
     assert len(sentences) > 30
     written, shown = lines_in(answers), result.stdout
     assert (
-        f"generate: {100 * written:,} prompt tokens, {50 * written:,} answer tokens; {written * 0.0007:,.2f} USD"
-        in shown
+        f"generate: {100 * written:,} prompt tokens, {50 * written:,} new tokens; {written * 0.0007:,.2f} USD" in shown
     )
     assert f"translate: {100 * len(ids):,} prompt tokens" in shown
     for path in tmp_path.rglob("*"):

@@ -57,7 +57,7 @@ def test_what_is_done_needs_no_estimate_and_rates_give_hours(tmp_path, datagen_h
         "sentence": text,
         "propositions": [text] * 3,
         "translations": ["All are born free."] * 3,
-        "scores": [None] * 3,
+        "scores": [3.0] * 3,
     }
     (out / "gpt-x" / "Basque_translate.jsonl").write_text((json.dumps(pairs) + "\n") * 20)
     (out / "rates.json").write_text(json.dumps({"generate": 0.01, "translate": 0.02, "score": 1}))
@@ -69,6 +69,7 @@ def test_what_is_done_needs_no_estimate_and_rates_give_hours(tmp_path, datagen_h
     )
     assert found["generate"][2] == "0.08", "1,000 tokens an answer so far"
     assert found["translate"][0] == "240 sentences" and found["translate"][4] == "1.11"
+    assert found["score"][0] == "240 pairs" and found["score"][4] == "0.022", "60 have scores"
     assert "spent so far: 1.20 USD for 120 responses" in result.stdout
     assert sorted(out.rglob("*")) == before
 

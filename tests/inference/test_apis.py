@@ -91,8 +91,9 @@ def test_plain_answers(api):
 @with_each(FAULTS)
 def test_no_fault_loses_or_repeats_an_answer(api, fault):
     faults = {(f"p{i}", 1): fault for i in range(0, 12, 3)}
-    # The faults come home first, so that a rate limit is known before there is room for another request.
-    with ApiServer(faults, delay=lambda name: 0.01 if (name, 1) in faults else LATER) as server:
+    # Rate limits come home first, so that they are known before there is room for another request.
+    later = LATER if fault in RETRY_AFTER else 0.02
+    with ApiServer(faults, delay=lambda name: 0.01 if (name, 1) in faults else later) as server:
         limit = TIME_LIMIT if fault in ("stall", "trickle") else PATIENCE
         answers, ending, retries = run(api, server, chats(16), max_concurrent_requests=12, request_timeout=limit)
         assert ending is None and server.injected == {fault: 4}

@@ -31,11 +31,11 @@ def test_cached_tokens_are_known_and_have_their_price(api, monkeypatch):
         sampler.close()
     assert (answer.prompt_tokens, answer.cached_tokens, answer.completion_tokens) == (1000, 600, 50)
     assert meter.spent() == pytest.approx((400 * 2 + 600 * 0.5 + 50 * 10) / 1e6)
-    assert meter.usage("generate") == "generate: 1,000 prompt tokens (600 of them cached), 50 answer tokens; 0.00 USD"
+    assert meter.usage("generate") == "generate: 1,000 prompt tokens (600 of them cached), 50 new tokens; 0.00 USD"
 
 
 class Fixed:
-    """Answers at once, `parallel` requests in flight; each costs what `costs` says next, in answer tokens."""
+    """Answers at once, `parallel` requests in flight; each costs what `costs` says next, in new tokens."""
 
     def __init__(self, costs, parallel=4):
         self.costs, self.parallel, self.sent = iter(costs), parallel, 0
@@ -123,6 +123,4 @@ def test_estimates_add_up():
     assert "--budget 5 may end the run" in table
     assert "--budget" not in estimate_table(stages, Prices.of([1, 10]), 17)
     local = estimate_table([Estimate("score", "9 pairs")], None).split("\n")[1]
-    assert local.split() == ["score", "9", "pairs", "-", "-", "-", "not", "known"], (
-        "what has no tokens needs no --prices"
-    )
+    assert local.split() == ["score", "9", "pairs", "-", "-", "-", "unknown"], "what has no tokens needs no --prices"

@@ -2,9 +2,12 @@
 
 import pytest
 
+from tests.support.main_runs import options
+from tests.support.runs import TOPICS, in_process
 from topxgen import inference
+from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings, Request, SamplingSettings, from_list
-from topxgen.inference.tokenizer import encode
+from topxgen.inference.tokenizer import encode, load_tokenizer
 from topxgen.training.pairs import Pair
 from topxgen.training.tokenization import CausalTokenizer
 
@@ -89,3 +92,46 @@ def test_a_chat_template_with_a_date_gives_the_same_prompt_every_day(gemmas, sen
     gemmas.chat_template = "{% set date = strftime_now('%d %b %Y') %}Today is {{ date }}. " + TURNS
     ids = encode(gemmas, [{"role": "user", "content": sentence}])
     assert gemmas.decode(ids).startswith("Today is 26 Jul 2024. <bos>")
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}"
+HOSTILE = {
+    LOOP: "it took more than 0.3 s",
+    "{% for %}": "TemplateSyntaxError: Expected an expression",
+    "{{ 1 / 0 }}": "ZeroDivisionError",
+    f"{{{{ {'(' * 3000}1{')' * 3000} }}}}": "RecursionError",
+    "{% if 1 %}" * 200 + "x" + "{% endif %}" * 200: "IndentationError: too many levels",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "RecursionError",
+    "{{ 'x' * 2000000 }}{{ messages[0].content }}": "it writes 2,000,005 characters",
+    "{{ 'x' * 20000000000 }}": "MemoryError",
+    "{{ messages.__class__.__mro__[1].__subclasses__() }}": "SecurityError: access to attribute '__class__'",
+    "<s>[INST]": "it writes 9 characters for the message 'Kaixo', '<s>[INST]'",
+    "{{ raise_exception('no roles') }}": "TemplateError: no roles",
+}
+
+
+@pytest.mark.parametrize("template", HOSTILE, ids=lambda template: template[:30])
+@pytest.mark.parametrize("script", ["main.py", "datagen.py"])
+def test_a_chat_template_that_cannot_be_used(script, template, tiny_lm, tmp_path, monkeypatch):
+    if template == LOOP:
+        monkeypatch.setattr("topxgen.inference.tokenizer.TEMPLATE_S", 0.3)
+    tokenizer = load_tokenizer(ModelSettings(tiny_lm))
+    tokenizer.save_pretrained(tmp_path / "chat")
+    (tmp_path / "chat" / "chat_template.jinja").write_text(template)
+    flags = ["--tokenizer_name_or_path", tmp_path / "chat", "--output_dir", tmp_path / "out", "--dry_run"]
+    if script == "main.py":
+        flags += options(tiny_lm, prompt_style=None)
+    else:
+        flags += ["--model_name_or_path", tiny_lm, "--languages", "Basque", "--seed_topics_path", TOPICS]
+        flags += ["--inference_api", "hf", "--example_paragraphs", "udhr", "--example_sentences", "udhr"]
+        flags += ["--number_of_instructions", 2]
+    result = in_process(script, *flags)
+    message = f"the chat template of {tmp_path / 'chat'} cannot be used ({HOSTILE[template]}"
+    assert result.returncode == 2 and message in result.stderr.rstrip().rpartition("\n")[2], result.stderr
+
+
+def test_a_chat_template_that_fails_on_some_prompts(tiny_chat):
+    tokenizer = load_tokenizer(ModelSettings(tiny_chat))
+    tokenizer.chat_template = "{{ messages[0].content }}{{ messages[1].content.x.y }}"
+    with pytest.raises(UsageError, match=r"chat template of .* cannot be used \(UndefinedError"):
+        encode(tokenizer, [{"role": "user", "content": "a"}])

@@ -250,8 +250,11 @@ def engines() -> set[int]:
     return found
 
 
-def assert_no_engine_left() -> None:
-    time.sleep(5)
+def assert_no_engine_left(seconds: float = 60) -> None:
+    """Engines may take a while to end on a busy machine."""
+    until = time.monotonic() + seconds
+    while engines() and time.monotonic() < until:
+        time.sleep(1)
     assert not engines()
 
 

@@ -20,7 +20,7 @@ from topxgen.common.locks import Note
 from topxgen.common.schemas import decode
 from topxgen.generation.plan import GenerationConfig
 from topxgen.inference.costs import Prices
-from topxgen.runs import status
+from topxgen.runs import stages, status
 from topxgen.runs.status import Watcher
 
 HOLD = """
@@ -104,7 +104,7 @@ NOTE = {
 }
 
 
-def look(root: Path, **options) -> dict[str, status.Stage]:
+def look(root: Path, **options) -> dict[str, stages.Stage]:
     return {stage.stage: stage for stage in Watcher(root, **options).look().stages}
 
 
@@ -413,9 +413,9 @@ def test_a_real_run_is_looked_at_while_it_works(tmp_path, monkeypatch):
         "".join(f"Hau {i}. testua da, eta bere hitzak {i * 7} dira gutxienez.\n" for i in range(8)), encoding="utf-8"
     )
     (tmp_path / "looking.py").write_text(
-        "import json\nfrom pathlib import Path\nfrom topxgen.runs.status import Watcher\n"
+        "import json\nfrom dataclasses import asdict\nfrom pathlib import Path\nfrom topxgen.runs.status import Watcher\n"
         f"def look(text, language):\n    with open({str(tmp_path / 'seen.jsonl')!r}, 'a') as file:\n"
-        f"        file.write(json.dumps(Watcher(Path({str(out)!r})).look().to_json()) + '\\n')\n    return False\n"
+        f"        file.write(json.dumps(asdict(Watcher(Path({str(out)!r})).look())) + '\\n')\n    return False\n"
     )
     command = ("--paragraphs", source, "--languages", "Basque", "--stages", "generate", "--output_dir", out)
     run = in_process("datagen.py", *command, "--number_of_instructions", 5, "--filters", f"{tmp_path / 'looking.py'}:look",

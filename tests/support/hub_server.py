@@ -39,7 +39,7 @@ class HubServer(ThreadingHTTPServer):
         self.asked: list[str] = []  # methods and paths
         self.pages: dict[str, bytes] = {}  # what other servers have, by path
         self.large: dict[str, bytes] = {}  # uploads by SHA-256, before the commit that names their files
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -50,6 +50,11 @@ class HubServer(ThreadingHTTPServer):
         if not folder.is_dir():
             return None
         return {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+
+    def at(self, kind: str, name: str, revision: str) -> str:
+        """The folder of a repository at a revision or commit: NAME@REVISION if there is one."""
+        others = [path.relative_to(self.root / kind).as_posix() for path in (self.root / kind).glob(f"{name}@*")]
+        return next((one for one in others if revision in (one.rpartition("@")[2], self.commit(kind, one))), name)
 
     def commit(self, kind: str, name: str) -> str:
         listed = [(path, _digests(file)) for path, file in self.files(kind, name).items()]
@@ -163,7 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(/.*)?", path):
             return self._api(match[1], match[2], match[3] or "")
         if match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            return self._resolve("datasets" if match[1] else "models", match[2], match[4], body)
+            kind = "datasets" if match[1] else "models"
+            return self._resolve(kind, self.server.at(kind, match[2], match[3]), match[4], body)
         if path in self.server.pages:
             return self._send(200, self.server.pages[path], {}, ("", path), body)
         return self._send(200 if path == "/" else 404, b"")
@@ -182,6 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None if self._refused(kind, name) else self._send(200, b"{}")
         if self.server.files(kind, name) is None:
             return self._refused(kind, name)
+        name = self.server.at(kind, name, rest.removeprefix("/revision/"))
         siblings, tree = [], []
         for path, file in self.server.files(kind, name).items():
             size, sha256, oid = _digests(file)

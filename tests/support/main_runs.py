@@ -12,7 +12,7 @@ NAME = "English_to_Basque_{k}_shot_seed_122_{divide}_vanilla_{n}_{steps}_0"
 def options(model: str, *more, **changes) -> list:
     flags = {
         "model_name_or_path": model, "inference_api": "hf", "dataset_name_or_path": "udhr", "tgt": "Basque", "k": 2,
-        "max_samples": 4, "max_new_tokens": 24, "max_new_tokens_merge": 24, "prompt_style": "raw", "dtype": "float32", **changes,
+        "max_samples": 4, "max_new_tokens": 12, "max_new_tokens_merge": 12, "prompt_style": "raw", "dtype": "float32", **changes,
     }  # fmt: skip
     return [*more, *(word for name, value in flags.items() if value is not None for word in (f"--{name}", value))]
 

@@ -118,9 +118,15 @@ class Cluster:
         )
 
     def jobs(self) -> dict[str, str]:
-        """The state of each job and array task by id (12, or 12_3), those that have ended included."""
-        text = self.call("squeue", "--noheader", "--array", "--states=all", "--format=%i %T").stdout
-        return dict(line.split() for line in text.splitlines())
+        """The state of each job and array task by id (12, or 12_3), those that have ended included; asked again if there is no answer."""
+        for left in reversed(range(5)):
+            try:
+                text = self.call("squeue", "--noheader", "--array", "--states=all", "--format=%i %T").stdout
+                return dict(line.split() for line in text.splitlines())
+            except (subprocess.SubprocessError, ValueError):
+                if not left:
+                    raise
+                time.sleep(3)
 
     def processes(self, job: str) -> list[int]:
         """Of our scripts that a running job (12, or 12_3) has started."""

@@ -151,3 +151,9 @@ def test_an_example_paragraph_is_in_no_other_name_of_the_language():
     pipeline._languages = {"Arabic": languages.find("Arabic")}
     pipeline._args = type("Arguments", (), {"languages_file": None})
     assert pipeline._others("Arabic") == ["Spanish"]
+
+
+@pytest.mark.parametrize("iso, code", [("ar", "arb_Arab"), ("az", "azj_Latn"), ("kr", "knc_Latn")])
+def test_an_iso_code_is_of_the_usual_script(iso, code):
+    """The tokens of M2M-100 and the files of TICO-19 and SMOL that are named so are no texts in another one."""
+    assert languages.find(iso).flores == code and not languages.find("arb_Latn").tico

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pairs import ENGLISH, SORBIAN, refusal, some_pairs, source
-from topxgen.corpora import benchmarks
+from topxgen.corpora import hub_sets
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.export import FORMATS, export
 from topxgen.training.pairs import Pair, reverse, split
@@ -97,7 +97,7 @@ def test_exports_beside_other_files(tmp_path):
 
 
 def test_a_hub_id_is_not_asked_for_named_sets(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmarks, "hub_dataset", lambda *arguments, **options: pytest.fail("the Hub was asked"))
+    monkeypatch.setattr(hub_sets, "dataset", lambda *arguments, **options: pytest.fail("the Hub was asked"))
     load(source("udhr"))
     refusal(load, source("flores", data_dir=tmp_path))
     refusal(load, source("smol", data_dir=tmp_path))

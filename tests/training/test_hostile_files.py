@@ -75,7 +75,9 @@ MODEL_FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MODEL_FILES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.medium] * ("config.json" in n)) for n in MODEL_FILES]
+)
 def test_files_of_a_model(name, tiny_lm, tmp_path, run_safely):
     failures = Failures()
     whole = Path(tiny_lm) / name

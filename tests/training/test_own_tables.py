@@ -130,6 +130,7 @@ def test_columns_of_languages_and_groups(tmp_path):
         ),
         ("a.tsv", "a\tb\tc\n", "no column prompt, only a, b, c"),
         ("a.csv", "a,b\nc,d\n", "no column prompt, only a, b"),
+        ("a.tsv", "source\ttarget\ttarget\na\tb\tc\n", "has 2 columns 'target'"),
         ("a.csv", 'source,target\n"a,b\n', "line 2: unexpected end of data"),
         ("a.tsv", b"source\ttarget\ncaf\xe9\tb\n", "cannot read"),
         ("a.parquet", b"PAR1", "cannot read"),

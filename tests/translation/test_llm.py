@@ -251,11 +251,11 @@ def test_self_improvement_from_the_command_line(tiny_lm, tmp_path, datagen_here)
     assert [record["sentence"] for record in translated] == [line["text"] for line in lines]
     assert sum(len(record["propositions"]) for record in translated) + len(rejected) == 3
     assert len(records(tmp_path / "self" / "Basque_translate_answers.jsonl")) == 3
-    assert "translate: " in result.stdout and "answer tokens" in result.stdout
+    assert "translate: " in result.stdout and "new tokens" in result.stdout
     settings = json.loads((tmp_path / "self" / "settings_translate.json").read_text())
     assert settings["template_key"] == "14" and settings["number_of_demonstrations"] == 5
     again = datagen_here(*arguments, "--price_per_million_tokens", 1, 2)
-    assert "loading" not in again.stderr and re.search("translate: .* answer tokens; 0.00 USD", again.stdout)
+    assert "loading" not in again.stderr and re.search("translate: .* new tokens; 0.00 USD", again.stdout)
     refused = datagen_here(*arguments, "--template_key", 9)
     assert refused.returncode == 2 and "template_key was '14', now '9'" in refused.stderr
 

@@ -6,7 +6,6 @@ somebody else has changed stays visible (scripts/verify.py).
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -65,7 +64,7 @@ def drop(path: Path) -> bool:
 
 def drop_from(folder: Path, names: Iterable[str]) -> bool:
     """The same for files in `folder` or below it that have their entries there."""
-    names = set(names)
+    names = set(names) - {NAME}  # which has no entry
     if names.isdisjoint(read(folder)):
         return False
     with _lock(folder):
@@ -105,11 +104,8 @@ def existing(folder: Path, paths: Iterable[Path]) -> list[str]:
 
 
 def _write(folder: Path, digests: Mapping[str, str], others: Iterable[tuple[int, str]]) -> None:
+    from topxgen.common.files import replacing  # imports this module
+
     lines = [line + "\n" for _, line in others] + [_line(name, digests[name]) for name in sorted(digests)]
-    temporary = folder / f"{NAME}.partial"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    with open(os.open(temporary, flags, 0o644), "wb") as file:
+    with replacing(folder / NAME, "wb") as file:
         file.write("".join(lines).encode("utf-8", "surrogateescape"))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / NAME)

@@ -25,12 +25,14 @@ MAX_CUT_TOKEN_CHARS = 6  # the longest JSON token that a cut can leave incomplet
 
 
 def refuse_stand_in(path: Path) -> None:
-    """Raise UsageError for what may be found in place of a file: a directory, a pipe, the pointer that a clone without Git LFS
-    has. Files are read more than once, and a pipe that nobody writes to is waited for."""
+    """Raise UsageError for what may be found in place of a file: a directory, a pipe, a device, the pointer that a clone without
+    Git LFS has. Files are read more than once, a pipe that nobody writes to is waited for, and some devices have no end."""
     if path.is_dir():
         raise UsageError(f"{path} is a directory, not a file; move it away, or pass another path")
-    if path.is_fifo():
-        raise UsageError(f"{path} is a pipe, which can be read only once; write its content to a file and pass that")
+    if path.exists() and not path.is_file():
+        raise UsageError(
+            f"{path} is a pipe or a device, which can be read only once or has no end; write its content to a file and pass that"
+        )
     with open(path, "rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise UsageError(
@@ -315,18 +317,20 @@ def open_partial(path: Path, mode: str, **options) -> IO:
 
 @contextmanager
 def replacing(path: Path, mode: str, **options) -> Iterator[IO]:
-    """A file of a temporary name, which is flushed to disk and renamed to `path` after the block, unless that raises."""
-    with open_partial(path, mode, **options) as file:
-        try:
+    """A file of a temporary name, which is flushed to disk and renamed to `path` after the block, unless that raises or the run
+    is stopped: then it is removed."""
+    try:
+        with open_partial(path, mode, **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        except Exception:  # a full disk needs the room
-            with suppress(OSError):
+        had_checksum = checksums.drop(path)
+        os.replace(partial(path), path)
+    except BaseException:  # a full disk needs the room
+        with suppress(OSError):
+            if not partial(path).is_symlink():  # somebody else's
                 partial(path).unlink()
-            raise
-    had_checksum = checksums.drop(path)
-    os.replace(partial(path), path)
+        raise
     if had_checksum:
         checksums.claim_file(path)
 

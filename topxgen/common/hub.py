@@ -170,18 +170,23 @@ def lacking(need: Need) -> str:
     return hub_files.problem(need, folder) if folder is not None else NOT_DOWNLOADED
 
 
-def snapshot(kind: str, name: str, cache: Path | None = None) -> Path | None:
-    """The folder in the Hub's cache with the files of a repository ("model" or "dataset"), at the commit that `main` was when it was
-    last downloaded; None if there is none."""
+REVISION = re.compile(r"\w[\w.-]*")  # a branch, tag or commit that may be a file's name
+
+
+def snapshot(kind: str, name: str, cache: Path | None = None, revision: str = "") -> Path | None:
+    """The folder in the Hub's cache with the files of a repository ("model" or "dataset"), at the commit that `revision` [main] was when
+    it was last downloaded; None if there is none."""
     from huggingface_hub import constants
 
+    if revision and not REVISION.fullmatch(revision):
+        return None
     place = (cache or Path(constants.HF_HUB_CACHE)) / f"{kind}s--{name.replace('/', '--')}"
     try:
-        commit = (place / "refs" / "main").read_text(encoding="utf-8").strip()
+        commit = (place / "refs" / (revision or "main")).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
-        return None
+        commit = revision
     folder = place / "snapshots" / commit
-    return folder if re.fullmatch(r"[\w.-]+", commit) and any(folder.glob("*")) else None
+    return folder if REVISION.fullmatch(commit) and any(folder.glob("*")) else None
 
 
 def model_file(model: str, name: str) -> Path | None:

@@ -24,13 +24,15 @@ HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 @dataclass(frozen=True)
 class Need:
     """`name` is a Hub id, a folder or a file, or what a package calls its own; `configs` those of a data set (none: all of it), `files`
-    glob patterns of a repository's files. `fallback`: what happens if it is not there, "" if the run then ends."""
+    glob patterns of a repository's files. `fallback`: what happens if it is not there, "" if the run then ends. `revision`: a branch, tag or
+    commit of a repository, "" for main."""
 
     kind: str
     name: str
     configs: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     fallback: str = ""
+    revision: str = ""
 
     @property
     def repo_type(self) -> str:

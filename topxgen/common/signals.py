@@ -27,6 +27,24 @@ class Stopped(KeyboardInterrupt):
     """A signal asked the run to stop; handled where Ctrl-C is."""
 
 
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in a block of Python code that takes longer; in the main thread only, others have no limit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_):
+        raise TimeoutError(f"it took more than {seconds:g} s")
+
+    handler, timer = signal.signal(signal.SIGALRM, end), signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
+
+
 class _State:
     def __init__(self):
         self.requested = self.raised = self.overdue = False

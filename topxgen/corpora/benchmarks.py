@@ -18,10 +18,9 @@ from typing import NamedTuple
 
 from topxgen.common import provenance
 from topxgen.common.errors import UsageError
-from topxgen.common.hub import hub_call, snapshot
 from topxgen.common.needs import DATASET, UDHR_TEXT, Need
 from topxgen.common.registry import Choice, load_choice
-from topxgen.corpora import tables
+from topxgen.corpora import hub_sets, tables
 from topxgen.corpora.slices import ALL, Slice
 from topxgen.corpora.tables import SUFFIXES, Column, name_parts, read_json, read_lines
 from topxgen.text import languages
@@ -203,7 +202,7 @@ def load_flores(name: str, language: Language, folder: Path | None) -> list[Spli
         return [_lines_of(name, split, language, read_lines(path), str(path)) for split, path in files.items()]
     code = flores_codes(language)[-1]
     try:
-        sides = {split: from_hub(FLORES_REPO, code, split, "text") for split in splits}
+        sides = {split: hub_sets.column(FLORES_REPO, code, split, "text") for split in splits}
     except UsageError as error:
         # The Hub lists its configs: FLORES+ has languages that the table lacks, but not this one.
         raise lacks if lacks and "BuilderConfig" in str(error) else error from None
@@ -229,9 +228,12 @@ def load_ntrex(name: str, language: Language, folder: Path | None) -> list[Split
     elif lacks:
         raise lacks
     else:
-        data = hub_dataset(NTREX_REPO, None, "test")
+        data = hub_sets.dataset(NTREX_REPO, None, "test")
         columns = _ntrex_columns(data.column_names, language)
-        sides = {tag: (_texts(data, column), hub_name(NTREX_REPO, column, "test")) for tag, column in columns.items()}
+        sides = {
+            tag: (hub_sets.texts(data, column), hub_sets.source(NTREX_REPO, column, "test"))
+            for tag, column in columns.items()
+        }
     splits = []
     for tag, (texts, source) in sides.items():
         splits.append(_lines_of(name, f"test{tag}", language, texts[:_NTREX_TEST_LINES], source))
@@ -279,7 +281,7 @@ def load_tico(name: str, language: Language, folder: Path | None) -> list[Split]
         if lacks:
             raise lacks
         # `datasets` no longer runs loading scripts, which this repository has; its files are the published ones.
-        root = _hub_files(TICO_REPO, tico_patterns(language))
+        root = hub_sets.files(TICO_REPO, tico_patterns(language))
     files_of: dict[str, dict[str, Path]] = {}  # by split and code
     for split in ("dev", "test"):
         paths = [path for room in (".", "tico19-testset") for path in root.glob(f"{room}/{split}/{split}.en-*.tsv")]
@@ -297,7 +299,7 @@ def load_tico(name: str, language: Language, folder: Path | None) -> list[Split]
             raise UsageError(f"no tico19-testset/{split}/{split}.en-{language.tico or '*'}.tsv in {root}")
         for i, (code, path) in enumerate(files.items()):
             ids, texts = _read_tico(path, "sourceString" if english else "targetString")
-            source = str(path) if folder else hub_name(TICO_REPO, f"en-{code}", split)
+            source = str(path) if folder else hub_sets.source(TICO_REPO, f"en-{code}", split)
             splits.append(Split(name, f"{split} ({code})" if i else split, language.name, ids, texts, source))
     return splits
 
@@ -333,7 +335,7 @@ def load_xquad(name: str, language: Language, folder: Path | None) -> list[Split
     elif lacks:
         raise lacks
     else:
-        texts, source = from_hub(XQUAD_REPO, f"xquad.{code}", "validation", "context")  # once for each question
+        texts, source = hub_sets.column(XQUAD_REPO, f"xquad.{code}", "validation", "context")  # once for each question
         pairs = [(str(number), text) for number, text in enumerate(dict.fromkeys(texts), start=1)]
     ids: dict[str, str] = {}
     for id_, text in pairs:
@@ -418,47 +420,6 @@ def read_squad(path: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-def from_hub(repo: str, config: str, split: str, column: str) -> tuple[list[str], str]:
-    """A column of a data set of the Hub, and its name for Split.source. Raises UsageError with the Hub's reason."""
-    data = hub_dataset(repo, config, split)
-    if column not in data.column_names:
-        raise UsageError(f"{repo}, {config} has no column {column}, only {', '.join(data.column_names)}")
-    return _texts(data, column), hub_name(repo, config, split)
-
-
-def _texts(data, column: str) -> list[str]:
-    return [text or "" for text in data[column]]
-
-
-def hub_name(repo: str, config: str, split: str) -> str:
-    """How Split.source names a data set of the Hub."""
-    return f"hub: {repo}, {config}, {split}"
-
-
-def hub_dataset(repo: str, config: str | None, split: str | None, streaming: bool = False):
-    """A data set of the Hub as `datasets` gives it. Raises UsageError with the Hub's reason."""
-    import datasets
-
-    name = f"{repo}, {config}" if config else repo
-
-    def load():
-        # Without the Hub, `datasets` finds by name only what it has loaded before, not what was downloaded.
-        place = snapshot("dataset", repo) if constants.HF_HUB_OFFLINE else None
-        if place is not None:
-            datasets.disable_progress_bars()  # it converts what is there, in moments
-        return datasets.load_dataset(str(place or repo), config, split=split, streaming=streaming)
-
-    from huggingface_hub import constants
-
-    return hub_call(name, load)
-
-
-def _hub_files(repo: str, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-
-    return Path(hub_call(repo, lambda: snapshot_download(repo, repo_type="dataset", allow_patterns=patterns)))
-
-
 def local_source(name: str) -> Path | None:
     """The file or folder of a user's own benchmark; None if `name` is not one."""
     path = tables.split_source(name)[0]
@@ -518,10 +479,10 @@ def _file_parts(path: Path, cut: Slice, mapping: dict[str, list[str]], known: tu
 
 
 def _hub_parts(name: str, repo: str, config: str) -> Iterator[_Part]:
-    for split, data in hub_dataset(repo, config or None, None).items():
+    for split, data in hub_sets.dataset(repo, config or None, None).items():
         data = data.select_columns([column for column, kind in data.features.items() if not hasattr(kind, "decode")])
         columns = tables.columns_of(enumerate(data, start=1))
-        yield _Part(split, name, hub_name(repo, config or "default", split), columns)
+        yield _Part(split, name, hub_sets.source(repo, config or "default", split), columns)
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ Declaration of Human Rights in data/udhr/; its test part is an evaluation set an
 from pathlib import Path
 
 from topxgen.common.errors import UsageError
-from topxgen.corpora import benchmarks
+from topxgen.corpora import benchmarks, hub_sets
 from topxgen.corpora.benchmarks import Split
 from topxgen.corpora.tables import read_lines
 from topxgen.text import languages
@@ -154,6 +154,6 @@ def _lines(path: Path) -> list[str]:
 
 def _hub(repo: str, config: str, split: str, column: str, option: str) -> list[str]:
     try:
-        return benchmarks.from_hub(repo, config, split, column)[0]
+        return hub_sets.column(repo, config, split, column)[0]
     except UsageError as error:
         raise type(error)(f"{error}; without internet pass {option} udhr (embedded) or {option} FOLDER") from None

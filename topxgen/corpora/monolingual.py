@@ -8,13 +8,12 @@ eus_Latn.jsonl). FOLDER:config[:column[:split]] is read by `datasets`, as a Hub 
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from topxgen.common.errors import UsageError, reason
+from topxgen.common.errors import UsageError
 from topxgen.common.files import read_numbered_jsonl
 from topxgen.common.hub import dataset_revision, hub_call
 from topxgen.common.records import replace_surrogates
@@ -168,7 +167,7 @@ def _dataset(name: str, repository: str, rest: str) -> TextSource:
     config, column, split = (*rest.split(":", 2), "", "")[:3]
     wanted = column or COLUMN
     if Path(repository).is_dir():
-        with _one_line(name):
+        with tables.readable(f"--paragraphs {name}"):
             splits = datasets.load_dataset(repository, config or None, streaming=True)
         revision = ""
     else:
@@ -186,19 +185,9 @@ def _dataset(name: str, repository: str, rest: str) -> TextSource:
         stream = splits[split].skip(after) if after else splits[split]
         if wanted in (names := stream.column_names or ()):
             stream = stream.select_columns([key for key in names if key in (wanted, TOPIC)])
-        with _one_line(name):
+        with tables.readable(f"--paragraphs {name}"):
             batches = stream.with_format("arrow").iter(batch_size=1024)
             numbered = enumerate((row for batch in batches for row in batch.to_pylist()), start=after + 1)
             yield from _texts(numbered, wanted, name)
 
     return TextSource(name, rows, revision)
-
-
-@contextmanager
-def _one_line(name: str) -> Iterator[None]:
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as error:  # of `datasets`, its readers and the network
-        raise UsageError(f"--paragraphs {name}: {reason(error)}") from None

@@ -34,6 +34,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -197,7 +198,8 @@ def read_columns(
         rows = list(part.of(enumerate(content, start=1), str(path)))
         return _refuse_no_texts(path, rows, columns_of(rows, nulls), mapping, known)
     if kind == ".parquet":
-        return columns_of(part.of(enumerate(parquet_rows(path), start=1), str(path)), nulls)
+        rows = list(part.of(enumerate(parquet_rows(path), start=1), str(path)))
+        return _refuse_no_texts(path, rows, columns_of(rows, nulls), mapping, known)
     numbered = enumerate(lines(path), start=1)
     if kind == ".jsonl":
         numbered = part.of(((number, line) for number, line in numbered if line.strip()), str(path))
@@ -333,9 +335,14 @@ def _refuse_no_texts(
 
     columns_of passes over others, such as metadata. A text lost in this way from an evaluation set is an overlap not seen.
     """
-    mapped = {name for names in (mapping or {}).values() for name in names}
-    labels = {label for label, _ in columns if (label in mapped if mapping else language_of(label, known))}
-    labels = labels or {label for label, _ in columns if len(columns) == 1}
+    mapped = {name for names in (mapping or {}).values() for name in names if name}
+    only = columns[0][0] if len(columns) == 1 else None
+    none = (None, []) if path.suffix.lower() == ".parquet" else (None,)
+
+    @cache
+    def holds_texts(label: str) -> bool:
+        return label == only or (label in mapped if mapping else bool(language_of(label, known)))
+
     usual = Counter(type(row) for _, row in rows).most_common(1)
     stack = [
         (f"line {number}" if path.suffix.lower() == ".jsonl" else f"item {number}", "", row) for number, row in rows
@@ -347,26 +354,26 @@ def _refuse_no_texts(
             )
     while stack:
         place, label, value = stack.pop()
-        is_leaf = not isinstance(value, (dict, list)) or not value or (isinstance(value, dict) and label in labels)
-        if label in labels and is_leaf and value is not None and not isinstance(value, str):
+        is_leaf = not value or not isinstance(value, (list, tuple) if holds_texts(label) else (dict, list, tuple))
+        if holds_texts(label) and is_leaf and value not in none and not isinstance(value, str):
             raise UsageError(f"{path}, {place}: {label} is {_shown(value)}, not a text; null stands for no text")
         inner = (
             value.items()
             if isinstance(value, dict)
             else ((label, item) for item in value)
-            if isinstance(value, list)
+            if isinstance(value, (list, tuple))
             else ()
         )
         stack += [(place, str(key), item) for key, item in inner]
     for label, texts in columns:
         without = len(rows) - len({place.split(".")[0] for place, text in texts if text.strip()})
-        if label in labels and without:
+        if holds_texts(label) and without:
             logger.info(f"{path}: {without} of {len(rows)} rows have no text in {label or 'their column'}", extra=ONCE)
     return columns
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, default=repr)  # parquet has bytes and dates
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
@@ -375,18 +382,42 @@ def parquet_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[dict]:
 
     Only `columns` are read, if there are any and the first one exists.
     """
-    import pyarrow
     from pyarrow import parquet
 
-    try:
+    with readable(path):
         refuse_stand_in(path)
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
+            if twice := [name for name, count in Counter(names).items() if count > 1]:
+                raise UsageError(
+                    f"{path} has {names.count(twice[0])} columns {twice[0][:40]!r}; rename or remove the others"
+                )
             chosen = [name for name in columns if name in names] if columns and columns[0] in names else None
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=chosen):
-                yield from batch.to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UsageError(f"cannot read {path}: {reason(error)}") from None
+                yield from arrow_rows(batch)
+
+
+@contextmanager
+def readable(name: object) -> Iterator[None]:
+    """A block that reads `name`: whatever damage makes Arrow raise is a UsageError."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # no date, no UTF-8, no memory, a connection that ends
+        raise UsageError(f"cannot read {name}: {reason(error)}") from None
+
+
+def arrow_rows(table) -> list[dict]:
+    """The rows of an Arrow batch or table. What many rows have of a dictionary is one object: it may be large."""
+    columns = {}
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        if getattr(column.type, "index_type", None) is not None and not hasattr(column, "chunks"):
+            values = column.dictionary.to_pylist()
+            columns[name] = [None if i is None else values[i] for i in column.indices.to_pylist()]
+        else:
+            columns[name] = column.to_pylist()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def columns_of(rows: Iterable[tuple[int, object]], nulls: bool = False) -> list[Column]:

@@ -26,6 +26,18 @@ class Finding:
     remedy: str = ""
 
 
+def ok(subject: str, text: str) -> Finding:
+    return Finding(OK, subject, text)
+
+
+def note(subject: str, text: str, remedy: str = "") -> Finding:
+    return Finding(NOTE, subject, text, remedy)
+
+
+def problem(subject: str, text: str, remedy: str = "") -> Finding:
+    return Finding(PROBLEM, subject, text, remedy)
+
+
 # Each is a function of a Situation that gives findings.
 CHECKS: dict[str, Choice] = {
     "python": Choice("topxgen.doctor.software:python", "whether this Python is supported"),
@@ -50,4 +62,4 @@ def examine(situation: "Situation") -> Iterator[tuple[str, Finding]]:
         except Exception as error:  # a broken package, say, raises anything; it must not hide what the others find
             logger.debug("check %s", name, exc_info=True)
             remedy = "scripts/doctor.py --imports says whether a package is broken"
-            yield name, Finding(PROBLEM, name, f"{UNKNOWN}the check failed ({reason(error)})", remedy)
+            yield name, problem(name, f"{UNKNOWN}the check failed ({reason(error)})", remedy)

@@ -16,7 +16,7 @@ IN_FLIGHT = 256  # sequences that are decoded at a time
 @dataclass(frozen=True)
 class Card:
     """`pattern` finds it in what nvidia-smi calls it. `memory`: MiB, as nvidia-smi has it; `flops`: dense bf16 peak, None without bf16;
-    `bandwidth`: bytes/s of memory. From NVIDIA's data sheets (SXM versions, unless the name says otherwise)."""
+    `bandwidth`: bytes/s of memory. Of SXM versions, unless the name says otherwise."""
 
     pattern: str
     memory: int
@@ -25,26 +25,29 @@ class Card:
     bandwidth: float
 
 
-# The first whose pattern the GPU's name has.
+# The first whose pattern the GPU's name has. Sources: (s) output of nvidia-smi in public repositories; (n) the peaks in nanochat's
+# common.py; (d) copies of NVIDIA's data sheets and white papers, such as mullet.se (L40, L40S), ecer.com (A40), glennklockwood.com/garden
+# (H100, B200) and github.com/winston-zhang-orz/gpu-specs; (v) docs.vultr.com. Where a letter is missing, the figure was not found again:
+# flops of A10G and RTX A6000, bandwidth of A30, memory of A100 to T4 and of RTX cards.
 CARDS = {
-    "B200": Card("B200", 183359, (10, 0), 2250e12, 8.0e12),
-    "H200": Card("H200", 143771, (9, 0), 989e12, 4.8e12),
-    "H100-PCIe": Card("H100 PCIe", 81559, (9, 0), 756e12, 2.0e12),
-    "H100": Card("H100", 81559, (9, 0), 989e12, 3.35e12),
-    "A100-40": Card("A100.*40GB", 40960, (8, 0), 312e12, 1.555e12),
-    "A100-80": Card("A100", 81920, (8, 0), 312e12, 2.039e12),
-    "L40S": Card("L40S", 46068, (8, 9), 362e12, 0.864e12),
-    "L40": Card("L40", 46068, (8, 9), 181e12, 0.864e12),
-    "L4": Card("L4", 23034, (8, 9), 121e12, 0.3e12),
-    "A40": Card("A40", 46068, (8, 6), 149.7e12, 0.696e12),
-    "A30": Card("A30", 24576, (8, 0), 165e12, 0.933e12),
-    "A10G": Card("A10G", 23028, (8, 6), 70e12, 0.6e12),
-    "RTX-A6000": Card("RTX A6000", 49140, (8, 6), 155e12, 0.768e12),
-    "RTX-4090": Card("RTX 4090", 24564, (8, 9), 165e12, 1.008e12),
-    "RTX-3090": Card("RTX 3090", 24576, (8, 6), 71e12, 0.936e12),
-    "V100-16": Card("V100.*16GB", 16384, (7, 0), None, 0.9e12),
-    "V100-32": Card("V100", 32768, (7, 0), None, 0.9e12),
-    "T4": Card("T4", 15360, (7, 5), None, 0.32e12),
+    "B200": Card("B200", 183359, (10, 0), 2250e12, 8.0e12),  # s n v
+    "H200": Card("H200", 143771, (9, 0), 989e12, 4.8e12),  # s d
+    "H100-PCIe": Card("H100 PCIe", 81559, (9, 0), 756e12, 2.0e12),  # n d
+    "H100": Card("H100", 81559, (9, 0), 989e12, 3.35e12),  # s n d
+    "A100-40": Card("A100.*40GB", 40960, (8, 0), 312e12, 1.555e12),  # n d
+    "A100-80": Card("A100", 81920, (8, 0), 312e12, 2.039e12),  # n d
+    "L40S": Card("L40S", 46068, (8, 9), 362e12, 0.864e12),  # s n d
+    "L40": Card("L40", 46068, (8, 9), 181e12, 0.864e12),  # d
+    "L4": Card("L4", 23034, (8, 9), 121e12, 0.3e12),  # s n d
+    "A40": Card("A40", 46068, (8, 6), 149.7e12, 0.696e12),  # s d
+    "A30": Card("A30", 24576, (8, 0), 165e12, 0.933e12),  # d: flops
+    "A10G": Card("A10G", 23028, (8, 6), 70e12, 0.6e12),  # s; d: bandwidth
+    "RTX-A6000": Card("RTX A6000", 49140, (8, 6), 155e12, 0.768e12),  # d: bandwidth
+    "RTX-4090": Card("RTX 4090", 24564, (8, 9), 165e12, 1.008e12),  # n d
+    "RTX-3090": Card("RTX 3090", 24576, (8, 6), 71e12, 0.936e12),  # n d
+    "V100-16": Card("V100.*16GB", 16384, (7, 0), None, 0.9e12),  # d
+    "V100-32": Card("V100", 32768, (7, 0), None, 0.9e12),  # d
+    "T4": Card("T4", 15360, (7, 5), None, 0.32e12),  # d
 }
 
 

@@ -11,6 +11,7 @@ from typing import TypedDict
 from topxgen.common import hub_files, schemas
 from topxgen.common.files import read_json
 from topxgen.doctor.arithmetic import Attention
+from topxgen.experiments.assets import Asset
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 EMBEDDINGS = ("embed", "lm_head", "shared", "wte", "wpe", "norm")  # in names of tensors that LoRA does not adapt
@@ -86,22 +87,27 @@ def read(folder: Path) -> Checkpoint | None:
 
 @dataclass(frozen=True)
 class Listed:
-    """A repository of models as the Hub lists it: its files with their bytes."""
+    """A repository as the Hub lists it: its files with their bytes, the model, and the card of a data set."""
 
     files: dict[str, int]
-    checkpoint: Checkpoint | None
+    checkpoint: Checkpoint | None = None
+    card: str = ""
 
 
-def at_hub(name: str, shaped: bool, timeout: float) -> Listed:
-    """The model `name`, whose weights stay at the Hub; `shaped`: its tensors' shapes are wanted, which takes a request for each file.
-    Raises what the Hub's client raises."""
+def at_hub(asset: Asset, shaped: bool, timeout: float) -> Listed:
+    """What is to be downloaded, without its large files; `shaped`: the shapes of a model's tensors are wanted, which takes a request for
+    each file. Raises what the Hub's client raises."""
     from huggingface_hub import HfApi
 
-    info = HfApi().model_info(name, files_metadata=True, timeout=timeout)
+    name, kind, revision = asset.name, asset.repo_type, asset.wanted_revision
+    info = HfApi().repo_info(name, repo_type=kind, revision=revision, files_metadata=True, timeout=timeout)
     files = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    if kind == "dataset":
+        card = _small_file(name, hub_files.CARD, timeout, kind) if hub_files.CARD in files else b""
+        return Listed(files, card=card.decode("utf-8", "replace"))
     weights = hub_files.weights(file for file in files if "/" not in file)
     if not weights:
-        return Listed(files, None)
+        return Listed(files)
     counts, shapes = dict(info.safetensors.parameters) if info.safetensors else {}, None
     config = _config_at_hub(name, timeout) if "config.json" in files else {}
     if shaped and all(file.endswith(".safetensors") for file in weights):
@@ -111,17 +117,21 @@ def at_hub(name: str, shaped: bool, timeout: float) -> Listed:
 
 def _config_at_hub(name: str, timeout: float) -> Config:
     """{} if the repository is gated, or the file damaged: sizes are known without it."""
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
-
     try:
-        answer = get_session().get(hf_hub_url(name, "config.json"), headers=build_hf_headers(), timeout=timeout)
-        hf_raise_for_status(answer)
-        config = schemas.decode(answer.content)
+        config = schemas.decode(_small_file(name, "config.json", timeout))
         schemas.check(config, Config)
         return config
     except Exception:  # of the client, or no JSON
         return {}
+
+
+def _small_file(name: str, file: str, timeout: float, kind: str = "model") -> bytes:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    answer = get_session().get(hf_hub_url(name, file, repo_type=kind), headers=build_hf_headers(), timeout=timeout)
+    hf_raise_for_status(answer)
+    return answer.content
 
 
 def _shapes_at_hub(name: str, files: list[str]) -> dict[str, tuple[int, ...]] | None:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 from topxgen.common import hub, needs
 from topxgen.common.errors import reason
-from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding
+from topxgen.doctor import NOTE, PROBLEM, UNKNOWN, Finding, note, ok
 from topxgen.doctor.situation import ANSWER_S, Situation
 from topxgen.experiments.assets import Asset
 
@@ -21,18 +21,15 @@ def assets(situation: Situation) -> Iterator[Finding]:
         text = f"{one.kind} for {', '.join(one.stages)}: {one.problem}"
         if to_come:
             size = situation.download_bytes(one)
-            about = "" if size is None else f", {size / 1e9:,.2f} GB"
-            yield Finding(
-                NOTE, one.name, f"{text}; the run downloads it{about}", "scripts/prefetch.py RUN.yaml does so now"
-            )
+            unknown = f", {UNKNOWN}its size" if one.is_on_hub else ""
+            about = unknown if size is None else f", {size / 1e9:,.2f} GB"
+            yield note(one.name, f"{text}; the run downloads it{about}", "scripts/prefetch.py RUN.yaml does so now")
         else:
             level, without = (NOTE, f"; {one.fallback}") if one.fallback else (PROBLEM, "")
             yield Finding(level, one.name, text + without, one.remedy)
     if whole:
         size = sum(one.size for one in whole) / 1e9
-        yield Finding(
-            OK, "downloads", f"{len(whole)} of {len(situation.assets)} models and data sets are there, {size:,.2f} GB"
-        )
+        yield ok("downloads", f"{len(whole)} of {len(situation.assets)} models and data sets are there, {size:,.2f} GB")
 
 
 def access(situation: Situation) -> Iterator[Finding]:
@@ -43,8 +40,7 @@ def access(situation: Situation) -> Iterator[Finding]:
     if situation.offline:
         lacking = [one for one in wanted if one.problem]
         if lacking:
-            yield Finding(
-                NOTE,
+            yield note(
                 "access",
                 f"{UNKNOWN}not checked: offline (HF_HUB_OFFLINE); {len(lacking)} are not here",
                 "run this where there is internet",
@@ -53,8 +49,7 @@ def access(situation: Situation) -> Iterator[Finding]:
     from huggingface_hub import get_token
 
     if not situation.asks_hub:
-        yield Finding(
-            NOTE,
+        yield note(
             "access",
             f"{UNKNOWN}not checked: the Hub cannot be reached from here",
             "scripts/prefetch.py RUN.yaml on a machine with internet",
@@ -69,14 +64,13 @@ def access(situation: Situation) -> Iterator[Finding]:
         try:
             finding = answer.result(0)
         except TimeoutError:
-            finding = Finding(NOTE, one.name, f"{UNKNOWN}the Hub did not answer within {ANSWER_S:g} s")
+            finding = note(one.name, f"{UNKNOWN}the Hub did not answer within {ANSWER_S:g} s")
         granted += finding is None
         if finding is not None:
             yield finding
     pool.shutdown(wait=False, cancel_futures=True)
     if granted:
-        yield Finding(
-            OK,
+        yield ok(
             "access",
             f"{granted} of {len(wanted)} may be downloaded {'with your token' if token else 'without a token'}",
         )
@@ -103,7 +97,7 @@ def _ask(asset: Asset) -> Finding | None:
             "check the name, or export HF_TOKEN of an account that sees it",
         )
     except Exception as error:  # of the HTTP client, a proxy, TLS
-        return Finding(NOTE, asset.name, f"{UNKNOWN}the Hub was asked for access ({reason(error)})")
+        return note(asset.name, f"{UNKNOWN}the Hub was asked for access ({reason(error)})")
     return None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.lines import split_lines
-from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, arithmetic
+from topxgen.doctor import NOTE, OK, UNKNOWN, Finding, arithmetic, note, ok, problem
 from topxgen.inference.gpu_groups import listed_gpus
 
 FIELDS = ("index", "uuid", "name", "memory.total", "memory.used", "compute_cap", "driver_version")
@@ -149,25 +149,21 @@ def check(situation) -> Iterator[Finding]:
     if found.given:
         first = found.all[0]
         what = f"{len(found.all)} x {first.name}, {first.memory / 1e9:.1f} GB"
-        yield Finding(OK, "GPU", f"{what} (--gpu); those of this machine are not looked at")
+        yield ok("GPU", f"{what} (--gpu); those of this machine are not looked at")
         return
     if found.problem:
-        yield Finding(
-            NOTE,
-            "GPU",
-            f"{UNKNOWN}{found.problem}",
-            "ask whoever runs the machine; in a container, start it with the GPUs",
+        yield note(
+            "GPU", f"{UNKNOWN}{found.problem}", "ask whoever runs the machine; in a container, start it with the GPUs"
         )
         return
     if not found.all:
         amd = f"; {AMD} is there, but AMD's GPUs are not looked at" if AMD.exists() else ""
         remedy = "on a login node: --gpu NAME (such as H100) checks the run against the GPUs of the compute nodes"
         text = f"none of NVIDIA's{amd}: models run on the CPU, which suits small ones"
-        yield Finding(NOTE, "GPU", text, remedy if situation.commands else "")
+        yield note("GPU", text, remedy if situation.commands else "")
         return
     if not found.visible:
-        yield Finding(
-            PROBLEM,
+        yield problem(
             "GPU",
             f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')} hides all {len(found.all)}",
             "unset CUDA_VISIBLE_DEVICES, or name GPUs by numbers from 0",
@@ -180,8 +176,7 @@ def check(situation) -> Iterator[Finding]:
         what = f"{gpu.name}, {memory}, {capability}"
         if gpu.users or (gpu.used or 0) > IN_USE:
             who = ", ".join(gpu.users) or "processes that are not shown here"
-            yield Finding(
-                NOTE,
+            yield note(
                 f"GPU {gpu.index}",
                 f"{what}; {(gpu.used or 0) / 1e9:.1f} GB in use by {who}",
                 "wait for it, or choose others with CUDA_VISIBLE_DEVICES",
@@ -189,4 +184,4 @@ def check(situation) -> Iterator[Finding]:
         else:
             yield Finding(OK if gpu.memory and gpu.capability else NOTE, f"GPU {gpu.index}", what)
     if hidden := len(found.all) - len(found.visible):
-        yield Finding(NOTE, "GPU", f"{hidden} more of this machine are hidden by CUDA_VISIBLE_DEVICES")
+        yield note("GPU", f"{hidden} more of this machine are hidden by CUDA_VISIBLE_DEVICES")

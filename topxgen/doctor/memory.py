@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from topxgen.common import needs
 from topxgen.common.errors import UsageError
-from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, arithmetic
+from topxgen.doctor import UNKNOWN, Finding, arithmetic, note, ok, problem
 from topxgen.doctor.checkpoints import Checkpoint
 from topxgen.doctor.situation import Situation, launch
 from topxgen.experiments.chain import Command
@@ -29,7 +29,7 @@ def check(situation: Situation) -> Iterator[Finding]:
     lacking = [finding.subject for finding in users if finding.text == NOT_HERE]
     if lacking:
         text = f"{UNKNOWN}whether {', '.join(dict.fromkeys(lacking))} fits: {NOT_HERE}"
-        yield Finding(NOTE, "memory", text, "run this where there is internet, without HF_HUB_OFFLINE")
+        yield note("memory", text, "run this where there is internet, without HF_HUB_OFFLINE")
     for finding, names in users.items():
         if finding.text != NOT_HERE:
             yield replace(finding, text=f"{', '.join(names)}: {finding.text}")
@@ -52,15 +52,11 @@ def _of_model(command: Command, name: str, situation: Situation) -> Iterator[Fin
         return
     checkpoint = situation.checkpoint(name)
     if checkpoint is None or not checkpoint.file_bytes:
-        yield Finding(NOTE, name, NOT_HERE)
+        yield note(name, NOT_HERE)
         return
     memory = min((gpu.memory for gpu in situation.gpus.visible if gpu.memory), default=None)
     if situation.gpus.visible and memory is None:
-        yield Finding(
-            NOTE,
-            name,
-            f"{UNKNOWN}the memory of the GPU is not listed; weights take {_gb(checkpoint.loaded_bytes())}",
-        )
+        yield note(name, f"{UNKNOWN}the memory of the GPU is not listed; weights take {_gb(checkpoint.loaded_bytes())}")
         return
     if command.stage == "train":
         yield _training(command, name, checkpoint, memory, situation)
@@ -98,31 +94,29 @@ def _vllm(command: Command, name: str, checkpoint: Checkpoint, memory: int, situ
         else:
             split = gpu_groups.by_memory(len(gpus), weights, memory, share, heads, pipeline)
     except UsageError as error:
-        return Finding(PROBLEM, name, f"{error}", "lower --tensor_parallel_size or --data_parallel_size")
+        return problem(name, f"{error}", "lower --tensor_parallel_size or --data_parallel_size")
     size = split.tensor * pipeline
     usable = share * memory * size
     # vLLM refuses to start if others have taken of its share.
     busy = [gpu for gpu in gpus if gpu.used is not None and gpu.memory and gpu.memory - gpu.used < share * gpu.memory]
     what = f"weights {_gb(weights)} on {split.engines} x {size} GPU of {_gb(memory)}, of which vLLM takes {share:.0%}"
     if options.get("quantization"):
-        return Finding(NOTE, name, f"{what}; {UNKNOWN}what they take with quantization={options['quantization']}")
+        return note(name, f"{what}; {UNKNOWN}what they take with quantization={options['quantization']}")
     if weights >= usable:
-        return Finding(
-            PROBLEM,
+        return problem(
             name,
             f"{what}: they do not fit",
             "use more or larger GPUs (--tensor_parallel_size), --engine_args quantization=fp8, or a smaller model",
         )
     if busy:
         free = min(gpu.memory - gpu.used for gpu in busy)
-        return Finding(
-            PROBLEM,
+        return problem(
             name,
             f"{what}, but {_gb(free)} are free on GPU {busy[0].index}: vLLM will not start",
             f"wait, use other GPUs, or --gpu_memory_utilization {max(0.05, int(20 * free / memory) / 20):g}",
         )
     if attention is None:
-        return Finding(NOTE, name, f"{what}; {UNKNOWN}its KV cache")
+        return note(name, f"{what}; {UNKNOWN}its KV cache")
     return _with_cache(name, what, attention, length(command, checkpoint), usable - weights)
 
 
@@ -136,13 +130,11 @@ def _with_cache(name: str, what: str, attention: arithmetic.Attention, tokens: i
             None,
         )
         remedy = f"--max_model_len {fits}" if fits else "use more or larger GPUs (--tensor_parallel_size)"
-        return Finding(PROBLEM, name, f"{what}: not one fits", remedy)
+        return problem(name, f"{what}: not one fits", remedy)
     sequences = int(room / each)
     if sequences < 16:
-        return Finding(
-            NOTE, name, f"{what}: {sequences} at a time, which is slow", "lower --max_model_len, or use more GPUs"
-        )
-    return Finding(OK, name, f"{what}: {sequences:,} at a time")
+        return note(name, f"{what}: {sequences} at a time, which is slow", "lower --max_model_len, or use more GPUs")
+    return ok(name, f"{what}: {sequences:,} at a time")
 
 
 def _spread(command: Command, name: str, checkpoint: Checkpoint, memory: int, situation: Situation) -> Finding:
@@ -150,13 +142,12 @@ def _spread(command: Command, name: str, checkpoint: Checkpoint, memory: int, si
     copies = command.args.data_parallel_size or 1
     what = f"weights {_gb(weights)}, {copies} x on {count} GPU of {_gb(memory)}"
     if weights * copies >= memory * count:
-        return Finding(
-            PROBLEM,
+        return problem(
             name,
             f"{what}: they do not fit",
             "use more or larger GPUs, fewer copies (--data_parallel_size), or a smaller model",
         )
-    return Finding(OK, name, what)
+    return ok(name, what)
 
 
 def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situation) -> Finding:
@@ -173,8 +164,7 @@ def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situ
         + f" on the CPU; {_gb(free)} of RAM are free"
     )
     if needed > free:
-        return Finding(
-            PROBLEM,
+        return problem(
             name,
             f"{what}: they do not fit",
             f"use a GPU or a smaller model{f', or lower {CPU_KV_CACHE} (GiB)' if cache else ''}",
@@ -182,14 +172,13 @@ def _on_cpu(command: Command, name: str, checkpoint: Checkpoint, situation: Situ
     if cache and checkpoint.attention is not None:
         each, tokens = checkpoint.attention.kv_bytes(length(command, checkpoint)), length(command, checkpoint)
         if each > cache:
-            return Finding(
-                PROBLEM,
+            return problem(
                 name,
                 f"{what}; a sequence of {tokens:,} tokens takes {_gb(each)} of it",
                 f"raise {CPU_KV_CACHE} (GiB), or lower --max_model_len",
             )
-        return Finding(OK, name, f"{what}; {_gb(each)} of it for a sequence of {tokens:,} tokens")
-    return Finding(OK, name, what)
+        return ok(name, f"{what}; {_gb(each)} of it for a sequence of {tokens:,} tokens")
+    return ok(name, what)
 
 
 def training_need(command: Command, checkpoint: Checkpoint) -> tuple[float, str]:
@@ -215,18 +204,17 @@ def training_need(command: Command, checkpoint: Checkpoint) -> tuple[float, str]
 
 def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int | None, situation: Situation) -> Finding:
     if not checkpoint.parameters:
-        return Finding(NOTE, name, f"{UNKNOWN}how many parameters it has: its weights are not safetensors")
+        return note(name, f"{UNKNOWN}how many parameters it has: its weights are not safetensors")
     need, how = training_need(command, checkpoint)
     processes = launch(command).processes
     if memory is None:
         what = f"{how}: {_gb(need)} on the CPU and activations; {_gb(situation.free_ram)} of RAM are free"
         if need * processes > situation.free_ram:
-            return Finding(PROBLEM, name, f"{what}: it does not fit", "use a GPU, a smaller model, or --use_peft")
-        return Finding(OK, name, what)
+            return problem(name, f"{what}: it does not fit", "use a GPU, a smaller model, or --use_peft")
+        return ok(name, what)
     if processes > len(situation.gpus.visible):
         text = f"{processes} processes, {len(situation.gpus.visible)} GPUs visible here"
-        return Finding(
-            NOTE,
+        return note(
             name,
             f"{text}: {UNKNOWN}whether several machines are meant",
             f"--num_processes {len(situation.gpus.visible)}",
@@ -234,10 +222,10 @@ def _training(command: Command, name: str, checkpoint: Checkpoint, memory: int |
     what = f"{how}: {_gb(need)} on each GPU of {_gb(memory)}, and activations"
     if need > memory:
         remedy = "--use_peft, ZeRO-3 over more GPUs (configs/zero3.yaml), or a smaller model"
-        return Finding(PROBLEM, name, f"{what}: it does not fit", remedy)
+        return problem(name, f"{what}: it does not fit", remedy)
     if need > TIGHT * memory:
-        return Finding(NOTE, name, f"{what}: tight", "--gradient_checkpointing, --per_device_train_batch_size 1")
-    return Finding(OK, name, what)
+        return note(name, f"{what}: tight", "--gradient_checkpointing, --per_device_train_batch_size 1")
+    return ok(name, what)
 
 
 def _others(situation: Situation) -> Iterator[Finding]:
@@ -252,9 +240,9 @@ def _others(situation: Situation) -> Iterator[Finding]:
         free, where = (situation.free_ram, "RAM free") if memory is None else (memory, "GPU memory")
         what = f"for {', '.join(asset.stages)}: {_gb(size)} of files, {_gb(free)} of {where}"
         if size > 4 * free:  # as int8, at the least
-            yield Finding(PROBLEM, asset.name, f"{what}: it does not fit", "use a smaller model or a larger machine")
+            yield problem(asset.name, f"{what}: it does not fit", "use a smaller model or a larger machine")
         elif size > free:
-            yield Finding(NOTE, asset.name, f"{what}: {UNKNOWN}whether it fits in the precision that it is loaded in")
+            yield note(asset.name, f"{what}: {UNKNOWN}whether it fits in the precision that it is loaded in")
 
 
 def _gb(size: float) -> str:

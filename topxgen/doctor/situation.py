@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TypedDict
 
@@ -18,6 +19,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.lines import split_lines
 from topxgen.common.needs import DATASET
+from topxgen.common.provenance import values_of_flag
 from topxgen.doctor import UNKNOWN, checkpoints, gpus
 from topxgen.experiments import stages
 from topxgen.experiments.assets import Asset, assets
@@ -104,22 +106,22 @@ class Situation:
 
     @cached_property
     def at_hub(self) -> dict[str, checkpoints.Listed]:
-        """Models to be downloaded, as the Hub lists them; those of which it says nothing within ANSWER_S are not among them."""
-        wanted = [one for one in self.assets if one.problem == hub.NOT_DOWNLOADED and one.repo_type == "model"]
-        wanted = [one.name for one in wanted if one.is_on_hub] if self.asks_hub else []
+        """What is to be downloaded, as the Hub lists it; what it says nothing of within ANSWER_S is not among it."""
+        wanted = [one for one in self.assets if one.problem == hub.NOT_DOWNLOADED and one.is_on_hub]
+        wanted = wanted if self.asks_hub else []
         shaped = {command.args.model_name_or_path for command in self.stage("train") if command.args.use_peft}
         pool = ThreadPoolExecutor(8)
-        asked = {name: pool.submit(checkpoints.at_hub, name, name in shaped, ANSWER_S) for name in wanted}
+        asked = {one.name: pool.submit(checkpoints.at_hub, one, one.name in shaped, ANSWER_S) for one in wanted}
         wait(asked.values(), timeout=ANSWER_S)
         pool.shutdown(wait=False, cancel_futures=True)
         return {name: job.result() for name, job in asked.items() if job.done() and not job.exception()}
 
     def download_bytes(self, asset: Asset) -> int | None:
-        """Of what is to be downloaded of a model; None: not known."""
+        """Of what is to be downloaded of a model or data set; None: not known."""
         listed = self.at_hub.get(asset.name)
         if listed is None:
             return None
-        wanted = {name for need in asset.needs for name in hub_files.wanted(need, listed.files)}
+        wanted = {name for need in asset.needs for name in hub_files.wanted(need, listed.files, listed.card)}
         return sum(listed.files[name] for name in wanted)
 
     def stage(self, *names: str) -> Iterator[Command]:
@@ -168,25 +170,16 @@ def launch(command: Command) -> Launch:
     """By the command's launcher and --deepspeed. Raises UsageError for files that cannot be read."""
     words = list(command.launcher)
     config: _Accelerate = {}
-    if path := _value(words, "--config_file"):
-        config = _read_yaml(Path(path))
-    counts = [_value(words, flag) for flag in ("--num_processes", "--nproc_per_node", "--nproc-per-node")]
-    given = next((count for count in counts if count and count.isdecimal()), None)
+    if path := values_of_flag(words, "--config_file"):
+        config = _read_yaml(Path(path[0]))
+    counts = [values_of_flag(words, flag)[:1] for flag in ("--num_processes", "--nproc_per_node", "--nproc-per-node")]
+    given = next((count for count in chain(*counts) if count.isdecimal()), None)
     processes = int(given) if given else config.get("num_processes") or 1
     deepspeed = config.get("deepspeed_config") or {}
     zero = deepspeed.get("zero_stage") or 0
     if file := command.args.deepspeed or deepspeed.get("deepspeed_config_file"):
         zero = (read_json(Path(file), _DeepSpeedFile).get("zero_optimization") or {}).get("stage") or 0
     return Launch(processes, zero if zero in (1, 2, 3) else 0)
-
-
-def _value(words: list[str], flag: str) -> str | None:
-    for i, word in enumerate(words):
-        if word == flag and i + 1 < len(words):
-            return words[i + 1]
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-    return None
 
 
 def _read_yaml(path: Path) -> _Accelerate:

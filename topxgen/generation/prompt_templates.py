@@ -14,7 +14,7 @@ from topxgen.common.errors import Unreachable, UsageError, unknown_choice
 from topxgen.common.lines import split_lines
 from topxgen.common.provenance import digest
 from topxgen.generation.parsing import PARSERS
-from topxgen.inference.tokenizer import load_tokenizer
+from topxgen.inference.tokenizer import has_chat_template
 from topxgen.prompting import toml_prompts
 
 logger = logging.getLogger(__name__)
@@ -164,15 +164,15 @@ def for_model(config, load: Callable[[str], Loaded], chat: str, completion: str)
                 f"--prompt_template {chat}"
             )
         return template
-    has_chat_template = True  # APIs: chat models, unless the user says otherwise
+    is_chat = True  # APIs: chat models, unless the user says otherwise
     if args.inference_api not in inference.REMOTE:
         try:
-            has_chat_template = bool(load_tokenizer(config.model_settings()).chat_template)
+            is_chat = has_chat_template(config.model_settings())
         except Unreachable as error:
             only_in_a_dry_run(args, error)
     if template is None:
-        return load(chat if has_chat_template else completion)
-    if not has_chat_template:
+        return load(chat if is_chat else completion)
+    if not is_chat:
         raise UsageError(
             f"{template.path} is for chat models, but {args.tokenizer_name_or_path or args.model_name_or_path} has no chat "
             f"template: pass --prompt_template {completion}, or the instruction-tuned model"

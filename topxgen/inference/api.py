@@ -270,7 +270,7 @@ class RemoteSampler:
             if failure.shared and self._succeeded > seen:
                 failures, seen = 0, self._succeeded
             if failures == self._settings.max_retries:
-                self._finish(APIUnavailable(f"{failure.message} at the last of {failures + 1} attempts at a request"))
+                self._finish(APIUnavailable(f"{failure.message}; gave up after {failures + 1} attempts"))
             if self._end is None:
                 self.retries[failure.kind] += 1
                 await self._back_off(failures, failure)

@@ -46,7 +46,7 @@ class Meter:
     def __init__(self, prices: Prices | None, budget: float | None = None):
         """Raises UsageError for a budget without prices."""
         if budget is not None and prices is None:
-            raise UsageError("--budget needs --prices IN OUT: what a million prompt and answer tokens cost")
+            raise UsageError("--budget needs --prices IN OUT: what a million prompt and new tokens cost")
         self.prices, self.budget = prices, budget
         self.progress = None  # a Progress that shows the running total
         self._tokens: dict[str, Counter[str]] = {}
@@ -96,7 +96,7 @@ class Meter:
         if not counts["prompt_tokens"]:
             return ""
         cached = f" ({counts['cached_tokens']:,} of them cached)" if counts["cached_tokens"] else ""
-        tokens = f"{counts['prompt_tokens']:,} prompt tokens{cached}, {counts['completion_tokens']:,} answer tokens"
+        tokens = f"{counts['prompt_tokens']:,} prompt tokens{cached}, {counts['completion_tokens']:,} new tokens"
         return f"{stage or 'all'}: {tokens}" + (f"; {self.spent(stage):,.2f} USD" if self.prices else "")
 
     def wrap(self, sampler, stage: str):
@@ -175,7 +175,7 @@ class Estimate(NamedTuple):
 
 def estimate_table(estimates: Sequence[Estimate], prices: Prices | None, budget: float | None = None) -> str:
     """The estimates as lines, with the sums of tokens and money."""
-    rows = [("stage", "work", "million prompt tokens", "million answer tokens", "USD", "hours")]
+    rows = [("stage", "work", "million prompt tokens", "million new tokens", "USD", "hours")]
     totals = [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
     for estimate in estimates:
         money = tuple(
@@ -185,7 +185,7 @@ def estimate_table(estimates: Sequence[Estimate], prices: Prices | None, budget:
         columns = (estimate.prompt_tokens, estimate.completion_tokens, money)
         for total, column in zip(totals, columns, strict=True):
             total[0], total[1] = total[0] + column[0], total[1] + column[1]
-        rows.append((estimate.stage, estimate.work, *_cells(*columns, prices), span(estimate.hours) or "not known"))
+        rows.append((estimate.stage, estimate.work, *_cells(*columns, prices), span(estimate.hours) or "unknown"))
     rows.append(("total", "", *_cells(*totals, prices), ""))
     lines = aligned(rows, left=len(rows[0]))
     if prices and budget is not None and totals[2][1] > budget:

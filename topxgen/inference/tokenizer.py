@@ -1,16 +1,22 @@
 """Load a model's tokenizer, encode prompts and decode answers with it."""
 
 import re
-from collections.abc import Sequence
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from itertools import chain, groupby
 
+from topxgen.common.errors import UsageError, reason
 from topxgen.common.hub import hub_call
+from topxgen.common.signals import time_limit
 from topxgen.inference import ModelSettings
 from topxgen.text import thoughts
 
 TAIL_TOKENS = 32  # of a prompt, enough for the mark that begins thoughts
+# Of a chat template, which is a program: for one prompt, and to write one word.
+TEMPLATE_S, TEMPLATE_CHARS, TEMPLATE_BYTES = 10.0, 1_000_000, 4 << 30
 # Some templates (Llama 3.2, gpt-oss) tell the model today's date. Here it is always that of Llama 3.1's template, or a run that is
 # resumed on another day would have other prompts.
 _CHAT = {"add_generation_prompt": True, "strftime_now": datetime(2024, 7, 26).strftime}
@@ -28,6 +34,39 @@ def load_tokenizer(settings: ModelSettings):
         return tokenizer
 
     return hub_call(name, load)
+
+
+def has_chat_template(settings: ModelSettings) -> bool:
+    """Whether the model's tokenizer has a chat template. Raises UsageError for one that fails, has no end, or leaves messages out."""
+    tokenizer = load_tokenizer(settings)
+    if not tokenizer.chat_template:
+        return False
+    soft, hard = limits = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm", encoding="ascii") as file:
+        room = int(file.read().split()[0]) * resource.getpagesize() + TEMPLATE_BYTES
+    with _template_errors(tokenizer):
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (room if soft == resource.RLIM_INFINITY else soft, hard))
+            text = tokenizer.apply_chat_template([{"role": "user", "content": "Kaixo"}], **_CHAT, tokenize=False)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+        if "Kaixo" not in text or len(text) > TEMPLATE_CHARS:
+            raise ValueError(f"it writes {len(text):,} characters for the message 'Kaixo', {text[:60]!r} ...")
+    return True
+
+
+@contextmanager
+def _template_errors(tokenizer) -> Iterator[None]:
+    """Turn whatever a chat template does into a UsageError."""
+    try:
+        with time_limit(TEMPLATE_S):
+            yield
+    except Exception as error:
+        why = str(error) if type(error) in (ValueError, TimeoutError) else reason(error)
+        raise UsageError(
+            f"the chat template of {tokenizer.name_or_path} cannot be used ({why}); repair its chat_template.jinja (or the one in "
+            "tokenizer_config.json), or pass another --tokenizer_name_or_path, or --prompt_style raw"
+        ) from None
 
 
 def decode(tokenizer, rows: Sequence[Sequence[int]]) -> list[str]:
@@ -62,9 +101,10 @@ def encode(tokenizer, prompt: str | list[dict[str, str]]) -> list[int]:
     if isinstance(prompt, str):
         return tokens_before(tokenizer) + plain_ids(tokenizer, [prompt])[0]
     special = special_tokens(tokenizer)
-    if any(_mentions(message["content"], special) for message in prompt):
-        return _chat_ids(tokenizer, prompt, special)
-    return list(tokenizer.apply_chat_template(prompt, **_CHAT, tokenize=True, return_dict=False))
+    with _template_errors(tokenizer):
+        if any(_mentions(message["content"], special) for message in prompt):
+            return _chat_ids(tokenizer, prompt, special)
+        return list(tokenizer.apply_chat_template(prompt, **_CHAT, tokenize=True, return_dict=False))
 
 
 def plain_ids(tokenizer, texts: list[str]) -> list[list[int]]:

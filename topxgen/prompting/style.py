@@ -3,7 +3,7 @@
 from topxgen import inference
 from topxgen.common.errors import UsageError
 from topxgen.inference import ModelSettings
-from topxgen.inference.tokenizer import load_tokenizer
+from topxgen.inference.tokenizer import has_chat_template
 
 Prompt = str | list[dict[str, str]]
 RAW, CHAT = "raw", "chat"
@@ -21,7 +21,7 @@ def style_of(style: str, api: str, settings: ModelSettings) -> str:
         return CHAT if style == "auto" else style
     if style == RAW:
         return RAW
-    has_template = bool(load_tokenizer(settings).chat_template)
+    has_template = has_chat_template(settings)
     if style == CHAT and not has_template:
         raise UsageError(
             f"--prompt_style chat: the tokenizer of {settings.tokenizer_name_or_path or settings.model_name_or_path} has no chat template; pass raw, or "

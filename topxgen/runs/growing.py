@@ -60,10 +60,6 @@ def _pairs(record: _Pairs, tally: "Tally") -> None:
     tally.totals["scored"] += sum(bytes(score) != b"null" for score in record.scores or ())
 
 
-def _scores(record: _Scores, tally: "Tally") -> None:
-    tally.totals["scored"] += len(record.scores)
-
-
 def _log_entry(record: _LogEntry, tally: "Tally") -> None:
     values = {name: value for name in record.__struct_fields__ if (value := getattr(record, name)) is not None}
     tally.last |= values
@@ -76,7 +72,7 @@ KINDS: dict[str, tuple[type, Callable] | None] = {
     "rejects": (_Reject, lambda record, tally: _rejected([record.reason], tally)),
     "pair_rejects": (_PairRejects, lambda record, tally: _rejected((r.reason for r in record.rejected), tally)),
     "pairs": (_Pairs, _pairs),
-    "scores": (_Scores, _scores),
+    "scores": (_Scores, lambda record, tally: tally.totals.update(scored=len(record.scores))),
     "log": (_LogEntry, _log_entry),
 }
 

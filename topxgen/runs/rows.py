@@ -234,17 +234,8 @@ def _rejects(layout: Layout, language: str, target: str, problems: Problems) -> 
         topic, scorer = about.get(line["id"])
         for i, reject in enumerate(line["rejected"]):
             for_score = reject["reason"] in min_score.REASONS
-            yield _row_of(
-                reject,
-                id=f"{line['id']}/{'s' if for_score else 'r'}{i}",
-                state="rejected",
-                language=language,
-                target_language=target,
-                paragraph_id=line["id"],
-                index=i,
-                topic=topic,
-                scorer=scorer if for_score else None,
-            )
+            kind, of_score = ("s", scorer) if for_score else ("r", None)
+            yield _row_of(reject, "rejected", language, target, line["id"], kind, i, topic, of_score)
 
 
 def _other_candidates(layout: Layout, language: str, target: str, problems: Problems) -> Iterator[Row]:
@@ -253,29 +244,36 @@ def _other_candidates(layout: Layout, language: str, target: str, problems: Prob
     for _, line in read_lines(layout.other_candidates(language), _Others, problems):
         topic, _ = about.get(line["id"])
         for i, other in enumerate(line["others"]):
-            yield _row_of(
-                other,
-                id=f"{line['id']}/o{i}",
-                state="not_chosen",
-                language=language,
-                target_language=target,
-                paragraph_id=line["id"],
-                index=i,
-                topic=topic,
-                scorer=selector,
-            )
+            yield _row_of(other, NOT_CHOSEN, language, target, line["id"], "o", i, topic, selector)
 
 
-def _row_of(record: Mapping, **more) -> Row:
+def _row_of(
+    record: Mapping,
+    state: str,
+    language: str,
+    target: str,
+    name: str,
+    kind: str,
+    i: int,
+    topic: str | None,
+    scorer: str | None,
+) -> Row:
     """Of a rejected pair, or a candidate that was not chosen."""
     return Row(
+        id=f"{name}/{kind}{i}",
+        state=state,
+        language=language,
+        target_language=target,
+        paragraph_id=name,
+        index=i,
         sentence=record.get("sentence") or "",
         translation=record.get("translation"),
         reason=record.get("reason", NOT_CHOSEN),
         detail=record.get("detail") or "",
+        topic=topic,
         score=record.get("score"),
+        scorer=scorer,
         confidence=record.get("confidence"),
-        **more,
     )
 
 

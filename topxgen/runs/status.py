@@ -5,13 +5,11 @@ Nothing is written, and no lock is taken (topxgen.common.locks.holders only asks
 
 import math
 import os
-import re
 import shlex
 import socket
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -19,18 +17,29 @@ from topxgen.common import lineage
 from topxgen.common.failures import Failure
 from topxgen.common.files import partial
 from topxgen.common.locks import Holder, holders
-from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS
+from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS, values_of_flag
 from topxgen.common.records import FilteredLayout, Layout
 from topxgen.common.shards import Shard
 from topxgen.common.translation_folders import RESPONSES
 from topxgen.inference.costs import COUNTED, Prices
-from topxgen.runs.folders import BackTranslation, Run, find, languages_of, layout_of, values_of_flag
+from topxgen.runs.folders import BackTranslation, Run, find, languages_of, layout_of
 from topxgen.runs.growing import Tally
 from topxgen.runs.reading import Problems, read_file
+from topxgen.runs.stages import (
+    FAILED,
+    FINISHED,
+    INCOMPLETE,
+    KILLED,
+    RUNNING,
+    STOPPED,
+    UNKNOWN,
+    WAITING,
+    Stage,
+    Status,
+    with_shards_summed,
+)  # fmt: skip
 
 WINDOW_S = 600.0  # of the looks that a rate is measured over
-FINISHED, INCOMPLETE, RUNNING, WAITING = "finished", "incomplete", "running", "waiting"
-FAILED, KILLED, STOPPED, UNKNOWN, NO_RECORD = "failed", "killed", "stopped", "unknown", "no record"
 HELD = {"held": RUNNING, "left": KILLED, "unknown": UNKNOWN}  # by the state of a lock
 DATAGEN = ("generate", "translate", "score")
 SCRIPTS = {
@@ -46,57 +55,6 @@ SETTINGS = {
     "train": "settings_train.json",
 }
 SETTINGS["main"] = TRANSLATE_SETTINGS
-STATES = {
-    FINISHED: "its manifest is there",
-    INCOMPLETE: "finished short of its target",
-    RUNNING: "a process holds it",
-    WAITING: "its process is at another stage or language",
-    FAILED: "it ended with an error",
-    KILLED: "its process ended without releasing the lock",
-    STOPPED: "no process holds it: it was interrupted, or failed without scripts/run.py or a job that notes it",
-    UNKNOWN: "of another machine, whose locks this file system may not show",
-    NO_RECORD: "files of another program, or of a run whose settings are missing",
-}
-
-
-@dataclass
-class Stage:
-    """A stage of a language, or of a folder. `done` `of` so many `unit`; `rate` per second, measured as `rate_from` says."""
-
-    stage: str
-    folder: str
-    language: str = ""
-    state: str = NO_RECORD
-    unit: str = ""
-    done: int | None = None
-    of: int | None = None
-    rate: float | None = None
-    rate_from: str = ""
-    seconds_left: float | None = None
-    of_all: int | None = None  # `of` all languages of the process together, where none has a number of its own
-    changed: float | None = None  # when something was last written
-    process: str = ""
-    counts: dict[str, Any] = field(default_factory=dict)
-    rejected: dict[str, int] = field(default_factory=dict)
-    last_rejects: dict[str, int] = field(default_factory=dict)  # of the last RECENT, the most frequent first
-    tokens: dict[str, int] = field(default_factory=dict)
-    usd: float | None = None
-
-
-@dataclass
-class Status:
-    root: str
-    at: float
-    host: str
-    processes: list[dict[str, Any]]
-    stages: list[Stage]
-    usd: float | None
-    records: list[dict[str, Any]]  # of scripts/run.py and compare.py
-    failures: list[dict[str, Any]]
-    problems: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class _Manifest(TypedDict, total=False):
@@ -109,11 +67,9 @@ class _Manifest(TypedDict, total=False):
     unanswered_prompts: int
 
 
-class _State(TypedDict, total=False):
-    max_steps: int
+class _Steps(TypedDict, total=False):
+    """Of the settings of a training, and of the state in its checkpoints."""
 
-
-class _Settings(TypedDict, total=False):
     max_steps: int | None
 
 
@@ -143,9 +99,8 @@ class Watcher:
         """Raises UsageError if the root is not a directory."""
         self._problems, self._now = Problems(), time.time()
         run = find(self._root, shows_shard=lambda folder: any(one.state == "held" for one in holders(folder)))
-        self._together: dict[
-            tuple, tuple[int, list[Stage]]
-        ] = {}  # by process: its total and the languages that share it
+        # By process: its total and the languages that share it.
+        self._together: dict[tuple, tuple[int, list[Stage]]] = {}
         self._holders = {folder: holders(folder) for folder in _folders(self._root)}
         stages = [*self._data(run), *self._trainings(run), *self._translations(run)]
         self._settle(stages)
@@ -160,7 +115,7 @@ class Watcher:
             at=self._now,
             host=socket.gethostname(),
             processes=self._processes(stages),
-            stages=_with_shards_summed(stages),
+            stages=with_shards_summed(stages),
             usd=sum(costs) if costs else None,
             records=[record for folder in run.records for record in self._records(folder)],
             failures=failed,
@@ -232,16 +187,15 @@ class Watcher:
         stage = self._stage("generate", folder, language, manifest, holder, layout.settings("generate"))
         responses = self._tally(layout.responses(language), "responses")
         rejects = self._tally(layout.rejects(language), "rejects")
-        flags = _Flags(manifest.get("command"))
         stage.unit, stage.done = "paragraphs", paragraphs.lines
-        stage.of = (holder.note.get("paragraphs") if holder else None) or flags.paragraphs(language)
+        stage.of = (holder.note.get("paragraphs") if holder else None) or _paragraphs_asked(manifest, language)
         if holder is None and stage.of and (shard := Shard.of_folder(folder)):
             stage.of = shard.share(stage.of)
         if holder is not None and (total := holder.note.get("paragraphs_of_all")):
             process = folder, holder.host, holder.process
             self._together.setdefault(process, (total, []))[1].append(stage)
         stage.counts = {"responses": responses.totals["responses"], "failed": responses.totals["failed"]}
-        self._describe(stage, [paragraphs, responses, rejects], rejects, [responses], holder, flags)
+        self._describe(stage, [paragraphs, responses, rejects], rejects, [responses], holder, manifest)
         return stage
 
     def _pairs(self, one: BackTranslation, language: str, paragraphs: int | None) -> Iterable[Stage]:
@@ -254,14 +208,13 @@ class Watcher:
         responses = self._tally(layout.translation_responses(language), "responses")
         candidates = self._tally(layout.candidates(language), "lines")
         manifest = self._manifest(layout, "translate", language)
-        flags = _Flags(manifest.get("command"))
         stage = self._stage("translate", folder, language, manifest, holder, layout.settings("translate"))
         stage.unit, stage.done, stage.of = "paragraphs", pairs.lines, paragraphs
         stage.counts = {"pairs": pairs.totals["pairs"]} | (
             {"paragraphs_with_candidates": candidates.lines} if candidates.lines else {}
         )
         files = [pairs, rejects, responses, candidates]
-        self._describe(stage, files, rejects, [responses], holder, flags)
+        self._describe(stage, files, rejects, [responses], holder, manifest)
         if stage.state == FINISHED:
             stage.of = stage.of and pairs.lines
         yield stage
@@ -281,7 +234,7 @@ class Watcher:
         stage.done = max(scores.totals["scored"], pairs.totals["scored"])
         if not manifest and before in (RUNNING, WAITING):
             stage.state = WAITING
-        self._describe(stage, [scores], None, [], holder, _Flags(manifest.get("command")))
+        self._describe(stage, [scores], None, [], holder, manifest)
         yield stage
 
     def _decontaminate(self, one: BackTranslation, language: str, pairs: Tally) -> Iterable[Stage]:
@@ -298,7 +251,7 @@ class Watcher:
         stage.counts = {"pairs_left": filtered.totals["pairs"]} if manifest else {}
         if writing.modified and not manifest:
             stage.state = RUNNING if holder and holder.state == "held" else KILLED
-        self._describe(stage, [filtered, writing], None, [], holder, _Flags(manifest.get("command")))
+        self._describe(stage, [filtered, writing], None, [], holder, manifest)
         yield stage
 
     def _trainings(self, run: Run) -> Iterable[Stage]:
@@ -308,17 +261,17 @@ class Watcher:
             settings = folder / "settings_train.json"
             stage = self._stage("train", folder, "", manifest, holder, settings)
             checkpoints = _checkpoints(folder)
-            steps = read_file(checkpoints[-1][2] / "trainer_state.json", _State, self._problems) if checkpoints else {}
+            steps = read_file(checkpoints[-1][2] / "trainer_state.json", _Steps, self._problems) if checkpoints else {}
             stage.unit, stage.done = "steps", int(log.last.get("step", 0))
             known = (
-                read_file(settings, _Settings, self._problems).get("max_steps"),
+                read_file(settings, _Steps, self._problems).get("max_steps"),
                 steps.get("max_steps"),
                 holder.note.get("steps") if holder else None,
             )
             stage.of = next((number for number in known if number and number >= stage.done), None)
             stage.counts = {name: value for name, value in log.last.items() if name != "step"}
             stage.counts |= {"checkpoint": checkpoints[-1][0]} if checkpoints else {}
-            self._describe(stage, [log], None, [], holder, _Flags(manifest.get("command")))
+            self._describe(stage, [log], None, [], holder, manifest)
             if stage.state == RUNNING and len(checkpoints) > 1:
                 (first, then, _), (last, at, _) = checkpoints[-2:]
                 if at > then:
@@ -349,9 +302,7 @@ class Watcher:
                 stage.counts["unanswered"] = manifest["unanswered_prompts"]
             stage.counts |= {"responses": responses.totals["responses"], "failed": responses.totals["failed"]}
             others = [self._tally(path, "lines") for path in levels]
-            self._describe(
-                stage, [done, responses, *others], None, [responses], holder, _Flags(manifest.get("command"))
-            )
+            self._describe(stage, [done, responses, *others], None, [responses], holder, manifest)
             yield stage
 
     def _records(self, folder: Path) -> Iterable[dict[str, Any]]:
@@ -414,7 +365,7 @@ class Watcher:
         rejects: Tally | None,
         responses: Sequence[Tally],
         holder: Holder | None,
-        flags: "_Flags",
+        manifest: _Manifest,
     ) -> None:
         stage.changed = max((file.modified for file in files if file.modified is not None), default=None)
         if unreadable := sum(file.totals["unreadable"] for file in files):
@@ -428,7 +379,7 @@ class Watcher:
         tokens = {name: sum(one.totals[name] for one in responses) for name in COUNTED}
         if any(tokens.values()):
             stage.tokens = tokens
-            prices = self._prices or Prices.of((holder.note.get("prices") if holder else None) or flags.prices)
+            prices = self._prices or Prices.of((holder.note.get("prices") if holder else None) or _prices(manifest))
             stage.usd = None if prices is None else prices.cost(*tokens.values())
         if holder is not None and stage.state in (RUNNING, WAITING, KILLED, UNKNOWN):
             stage.process = _name(holder)
@@ -447,17 +398,13 @@ class Watcher:
 
     def _settle(self, stages: Sequence[Stage]) -> None:
         """A process works on one stage of one language at a time: on the first that is not complete, or that it wrote last."""
-        for process in {
-            stage.process for stage in stages if stage.process and stage.state == RUNNING and stage.stage in DATAGEN
-        }:
-            own = [
-                stage
-                for stage in stages
-                if stage.process == process and stage.state == RUNNING and stage.stage in DATAGEN
-            ]
+        by_process: dict[str, list[Stage]] = defaultdict(list)
+        for stage in stages:
+            if stage.process and stage.state == RUNNING and stage.stage in DATAGEN:
+                by_process[stage.process].append(stage)
+        for own in by_process.values():
             current = min((stage.stage for stage in own), key=DATAGEN.index)
-            at_work = [stage for stage in own if stage.stage == current]
-            latest = max((stage.changed or 0 for stage in at_work), default=0)
+            latest = max(stage.changed or 0 for stage in own if stage.stage == current)
             for stage in own:
                 together = current == "generate" or (stage.changed or 0) == latest
                 if stage.stage != current or not together:
@@ -492,81 +439,26 @@ def _measure_together(total: int, stages: Sequence[Stage]) -> None:
             stage.of_all, stage.seconds_left = total, left / rate if rate else None
 
 
-_STATES_OF_ALL = (RUNNING, UNKNOWN, FAILED, KILLED, STOPPED, NO_RECORD, WAITING, INCOMPLETE, FINISHED)
-
-
-def _with_shards_summed(stages: Sequence[Stage]) -> list[Stage]:
-    """The stages, those of shards of one run as one."""
-    together: dict[tuple[str, str, str], list[Stage]] = {}
-    for stage in stages:
-        folder = re.sub(r"((?:^|/)shards/)\d{4}(-of-\d{4}(?:/|$))", r"\1*\2", stage.folder)
-        together.setdefault((stage.stage, folder, stage.language), []).append(stage)
-    return [
-        own[0] if folder == own[0].folder else _sum(own, name, folder, language)
-        for (name, folder, language), own in together.items()
-    ]
-
-
-def _sum(own: Sequence[Stage], name: str, folder: str, language: str) -> Stage:
-    """Of shards: the state is the first of _STATES_OF_ALL that one has; they end when the slowest of them does."""
-    dicts = {
-        field: sum((Counter(getattr(one, field)) for one in own), Counter())
-        for field in ("rejected", "last_rejects", "tokens")
-    }
-    counts = Counter()
-    for one in own:
-        counts.update({key: value for key, value in one.counts.items() if isinstance(value, int)})
-    by_state = Counter(one.state for one in own)
-    parts = ", ".join(f"{by_state[state]} {state}" for state in _STATES_OF_ALL if by_state[state])
-    usd, left = (
-        [value for one in own if (value := getattr(one, field)) is not None] for field in ("usd", "seconds_left")
+def _paragraphs_asked(manifest: _Manifest, language: str) -> int | None:
+    """How many datagen.py was to keep in a language, by its command; None if that is not known."""
+    languages, each, together = (
+        values_of_flag(manifest.get("command") or [], flag)
+        for flag in ("--languages", "--number_of_instructions_per_language", "--number_of_instructions")
     )
-    rates = [one.rate for one in own if one.rate]
-    return Stage(
-        name,
-        folder,
-        language,
-        state=next(state for state in _STATES_OF_ALL if by_state[state]),
-        unit=own[0].unit,
-        done=sum(one.done or 0 for one in own),
-        of=sum(one.of for one in own) if all(one.of is not None for one in own) else None,
-        rate=sum(rates) if rates else None,
-        rate_from="the sum of the shards" if rates else "",
-        seconds_left=max(left, default=None),
-        changed=max((one.changed for one in own if one.changed), default=None),
-        process=f"{len(own)} shards: {parts}",
-        counts=dict(counts),
-        usd=sum(usd) if usd else None,
-        **{field: dict(values) for field, values in dicts.items()},
-    )
+    numbers = [int(value) for value in each if value.isdigit()]
+    if len(numbers) == len(languages) and language in languages:
+        return numbers[languages.index(language)]
+    total = [int(value) for value in together if value.isdigit()]
+    alone = max(total[:1] + numbers[:1], default=None) if len(languages) == 1 else None
+    return numbers[0] if len(numbers) == 1 and len(languages) > 1 and not total else alone
 
 
-class _Flags:
-    """What is read of a recorded command."""
-
-    def __init__(self, words: Sequence[str] | None):
-        self._command = list(words or ())
-
-    def _values(self, flag: str) -> list[str]:
-        return values_of_flag(self._command, flag)
-
-    def paragraphs(self, language: str) -> int | None:
-        """How many datagen.py was to keep in a language; None if that is not known."""
-        languages, each = self._values("--languages"), self._values("--number_of_instructions_per_language")
-        numbers = [int(value) for value in each if value.isdigit()]
-        if len(numbers) == len(languages) and language in languages:
-            return numbers[languages.index(language)]
-        total = [int(value) for value in self._values("--number_of_instructions") if value.isdigit()]
-        alone = max(total[:1] + numbers[:1], default=None) if len(languages) == 1 else None
-        return numbers[0] if len(numbers) == 1 and len(languages) > 1 and not total else alone
-
-    @property
-    def prices(self) -> list[float] | None:
-        try:
-            values = [float(value) for value in self._values("--prices")]
-        except ValueError:
-            return None
-        return values if len(values) in (2, 3) else None
+def _prices(manifest: _Manifest) -> list[float] | None:
+    try:
+        values = [float(value) for value in values_of_flag(manifest.get("command") or [], "--prices")]
+    except ValueError:
+        return None
+    return values if len(values) in (2, 3) else None
 
 
 def _asks_once(settings: _RunSettings) -> bool:

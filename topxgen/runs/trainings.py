@@ -107,12 +107,16 @@ def read(folder: Path, problems: Problems) -> Training:
     manifest = read_manifest(folder, problems)
     settings = manifest["settings"]
     log = [entry for _, entry in read_lines(folder / LOG_FILE, _Entry, problems)]
-    checkpoints = tuple(sorted(filter(None, map(_checkpoint_step, folder.glob("checkpoint-*")))))
+    checkpoints = tuple(
+        sorted(filter(None, (_step_of(path.name) for path in folder.glob("checkpoint-*") if path.is_dir())))
+    )
     state = read_file(folder / f"checkpoint-{checkpoints[-1]}" / STATE_FILE, _State, problems) if checkpoints else {}
     chosen = _step_of(manifest.get("best_checkpoint") or "") or state.get("best_global_step")
     curves, averaged = _curves(log)
     evaluations = [entry for entry in log if "eval_runtime" in entry]
     until = [entry for entry in evaluations if chosen is None or entry["step"] <= chosen]
+    # A loss that is not finite is null in the log.
+    sound = [entry for entry in until if all(figure.value is not None for figure in _figures(entry))]
     return Training(
         folder,
         manifest["complete"],
@@ -127,13 +131,9 @@ def read(folder: Path, problems: Problems) -> Training:
         curves,
         averaged,
         tuple(figure for entry in evaluations for figure in _figures(entry)),
-        tuple(regressions([entry for entry in until if _is_sound(entry)])),
+        tuple(regressions(sound)),
         dict(Counter(row["set"] for _, row in read_lines(folder / SKIPPED_PAIRS_FILE, _LeftOut, problems))),
     )
-
-
-def _checkpoint_step(path: Path) -> int | None:
-    return _step_of(path.name) if path.is_dir() else None
 
 
 def _step_of(name: str) -> int | None:
@@ -148,11 +148,6 @@ def _figures(entry: dict) -> list[HeldOut]:
             metric, _, direction = name.removeprefix("eval_").partition("_")
             figures.append(HeldOut(entry["step"], metric, direction, value))
     return figures
-
-
-def _is_sound(entry: dict) -> bool:
-    """Whether all figures of an evaluation are numbers: a loss that is not finite is null in the log."""
-    return all(figure.value is not None for figure in _figures(entry))
 
 
 def _curves(log: list[dict]) -> tuple[dict[str, list[tuple[float, float | None]]], int]:

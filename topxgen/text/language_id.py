@@ -126,8 +126,24 @@ class FastText(_Identifier):
 
 
 def _is_in_script(text: str, script: str) -> bool:
-    letters = sum(map(str.isalpha, text))
-    return not (pattern := _letters_of(script)) or len(pattern.findall(text)) >= MIN_SCRIPT_SHARE * letters
+    if not (pattern := _letters_of(script)):
+        return True
+    letters = pattern.findall(text)
+    if script in ("Hans", "Hant"):
+        # A character in only one of these sets is of the writing that the set was made for.
+        simplified, traditional = (
+            sum(_encodes(letter, charset) for letter in letters) for charset in ("gb2312", "big5")
+        )
+        if simplified != traditional and (simplified > traditional) != (script == "Hans"):
+            return False
+    return len(letters) >= MIN_SCRIPT_SHARE * sum(map(str.isalpha, text))
+
+
+def _encodes(letter: str, charset: str) -> bool:
+    try:
+        return bool(letter.encode(charset))
+    except UnicodeEncodeError:
+        return False
 
 
 @cache

@@ -53,8 +53,12 @@ def export(
             earlier = check(train, test, folder, formats)
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
-            for name in dict.fromkeys(formats):
-                FORMATS[name](parts, staging, languages_file)
+            try:
+                for name in dict.fromkeys(formats):
+                    FORMATS[name](parts, staging, languages_file)
+            except BaseException:  # a full disk needs the room
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
             new_names = sorted(path.name for path in staging.iterdir())
             (staging / "replaced").mkdir()
             files.remove(folder / lineage.EXPORT_MANIFEST)

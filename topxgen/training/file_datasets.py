@@ -14,8 +14,17 @@ from topxgen.common.errors import UsageError, unknown_choice
 from topxgen.common.files import read_jsonl
 from topxgen.common.hub import hub_call
 from topxgen.common.records import replace_surrogates
-from topxgen.corpora.benchmarks import hub_dataset, hub_name
-from topxgen.corpora.tables import TABLE_SUFFIXES, csv_rows, language_of, lines, parquet_rows, read_json, tsv_rows
+from topxgen.corpora import hub_sets
+from topxgen.corpora.tables import (
+    TABLE_SUFFIXES,
+    csv_rows,
+    language_of,
+    lines,
+    parquet_rows,
+    read_json,
+    readable,
+    tsv_rows,
+)
 from topxgen.text import languages
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.named_datasets import NAMED
@@ -114,8 +123,8 @@ def open_rows(spec: DatasetSpec, hub_data=None) -> tuple[list[Path], Iterator[di
     name, split = spec.dataset_name_or_path, spec.split or "train"
     if (path := local_path(name)) is not None:
         return *_local_rows(path, split, spec), str(path)
-    hub_data = hub_dataset(name, spec.subset, split) if hub_data is None else hub_data
-    return [], _dataset_rows(hub_data, spec), hub_name(name, spec.subset or "default", split)
+    hub_data = hub_sets.dataset(name, spec.subset, split) if hub_data is None else hub_data
+    return [], _dataset_rows(hub_data, spec), hub_sets.source(name, spec.subset or "default", split)
 
 
 def local_path(name: str) -> Path | None:
@@ -189,6 +198,8 @@ def _table_rows(path: Path, spec: DatasetSpec) -> Iterator[dict]:
         if is_csv or any(map(language_of, header)) or len(header) != 2 or spec.output_column_name is not None:
             raise missing_columns(spec, header, str(path))
         rows, header = chain([(number, header)], rows), ["source", "target"]
+    if twice := [name for name in spec.text_columns(header) or () if header.count(name) > 1]:
+        raise UsageError(f"{path} has {header.count(twice[0])} columns {twice[0][:40]!r}; rename or remove the others")
     for number, row in rows:
         if len(row) != len(header):
             raise UsageError(f"{path}, line {number}: {len(row)} columns instead of {len(header)}")
@@ -215,8 +226,9 @@ def _dataset_rows(data, spec: DatasetSpec) -> Iterator[dict]:
     columns = data.column_names or list(next(iter(data), {}))
     if text_columns := spec.text_columns(columns):
         data = data.select_columns([name for name in columns if name in {*text_columns, *PAIR_COLUMNS}])
-    for batch in data.with_format("arrow").iter(batch_size=4096):
-        yield from batch.to_pylist()
+    with readable(spec.dataset_name_or_path):
+        for batch in data.with_format("arrow").iter(batch_size=4096):
+            yield from batch.to_pylist()
 
 
 def stream(spec: DatasetSpec):
@@ -225,7 +237,7 @@ def stream(spec: DatasetSpec):
 
     name, hub_data = spec.dataset_name_or_path, None
     if local_path(name) is None:
-        hub_data = hub_dataset(name, spec.subset, spec.split or "train", streaming=True)
+        hub_data = hub_sets.dataset(name, spec.subset, spec.split or "train", streaming=True)
     options = {"spec": spec, "hub_data": hub_data}
     if next(_stream_records(**options), None) is None:
         raise UsageError(f"{name} holds no pairs: every row has an empty side")

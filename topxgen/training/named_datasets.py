@@ -14,7 +14,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_jsonl
 from topxgen.common.needs import DATASET, Need
 from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
-from topxgen.corpora import benchmarks, examples
+from topxgen.corpora import benchmarks, examples, hub_sets
 from topxgen.corpora.benchmarks import Split
 from topxgen.text.languages import Language
 from topxgen.training.dataset_spec import (
@@ -178,12 +178,12 @@ def _smol(spec: DatasetSpec) -> LoadedPairs:
         else:
             config, split = f"{subset}__en_{codes[0]}", spec.split or "train"
             try:
-                rows = list(benchmarks.hub_dataset(SMOL_REPO, config, split))
+                rows = list(hub_sets.dataset(SMOL_REPO, config, split))
             except UsageError as error:
                 raise UsageError(
                     f"{error}; without internet pass --data_dir FOLDER with {subset}/en_{codes[0]}.jsonl"
                 ) from None
-            where = benchmarks.hub_name(SMOL_REPO, config, split)
+            where = hub_sets.source(SMOL_REPO, config, split)
         key = direction(spec.src.name, language.name)
         texts = list(smol_texts(rows, subset, where, data.counts[key]))
         data.add_texts(spec.src, language, texts)

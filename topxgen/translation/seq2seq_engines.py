@@ -237,12 +237,15 @@ def _converted(settings: TranslatorSettings, config, compute_type: str) -> Path:
             return folder
         logger.info(f"converting {settings.nllb_name_or_path} for CTranslate2 ({compute_type}, once): {folder}")
         partial = folder.with_name(folder.name + ".partial")
-        convert(settings.nllb_name_or_path, partial, compute_type, settings.trust_remote_code)
-        sizes = {path.name: path.stat().st_size for path in partial.iterdir()}
-        write_json(partial / CONTENTS, {"version": CONVERSION_VERSION, "files": sizes})
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        try:
+            convert(settings.nllb_name_or_path, partial, compute_type, settings.trust_remote_code)
+            sizes = {path.name: path.stat().st_size for path in partial.iterdir()}
+            write_json(partial / CONTENTS, {"version": CONVERSION_VERSION, "files": sizes})
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

@@ -13,7 +13,6 @@ from comptra.evaluation_sets import DATASETS
 from comptra.report import Options
 from topxgen.common import checksums
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json
 from topxgen.common.records import FilteredLayout
 from topxgen.runs import overlaps
 from topxgen.runs.folders import BackTranslation, Run, relative
@@ -356,12 +355,8 @@ def _test_sets(run: Run, options: Options) -> list[dict]:
     """The test sets on which systems of this run were evaluated: benchmark and split, dataset, direction, number of systems."""
     tests: dict[tuple, dict] = {}
     for path in run.evaluations:
-        try:
-            groups = read_json(path, _Scores).get("groups", [])
-        except (UsageError, OSError) as error:
-            options.notice("problem", "contamination", f"{error}")
-            continue
-        for group in groups:
+        report = options.read("contamination", path, _Scores) or {}
+        for group in report.get("groups", []):
             for name in group.get("dataset", "").split("/"):
                 if (dataset := DATASETS.get(name)) and dataset.test:
                     key = (*dataset.test, group.get("src"), group.get("tgt"))

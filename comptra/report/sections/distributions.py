@@ -15,12 +15,12 @@ from comptra.report import Options
 from comptra.report.histograms import Histogram, shared_bins
 from topxgen.common.errors import UsageError
 from topxgen.common.lineage import TRAIN_MANIFEST
-from topxgen.common.provenance import TRANSLATE_MANIFEST, digest
+from topxgen.common.provenance import TRANSLATE_MANIFEST, digest, values_of_flag
 from topxgen.common.records import SHARED_RESPONSES, FilteredLayout, ParagraphRecord, RejectRecord
 from topxgen.corpora.topics import read_categories, read_topics
 from topxgen.inference.costs import COUNTED, Prices
 from topxgen.runs.counts import responses
-from topxgen.runs.folders import BackTranslation, languages_of, layout_of, relative, values_of_flag
+from topxgen.runs.folders import BackTranslation, languages_of, layout_of, relative
 from topxgen.runs.reading import Problems, read_file, read_lines
 from topxgen.runs.rows import pairs_file, records
 from topxgen.text import languages
@@ -55,9 +55,7 @@ def collect(run: "Run", options: Options) -> dict | None:
         "usage": list(_usage(run, problems)),
         "work": list(_work(run, problems)),
     }
-    bins = {}
-    for name in WIDTHS:
-        bins[name] = shared_bins(one.measures[name] for one in measured)
+    bins = {name: shared_bins(one.measures[name] for one in measured) for name in WIDTHS}
     for scorer in dict.fromkeys(scorer for one in measured for scorer in one.scores):
         bins[f"score {scorer}"] = shared_bins(one.scores[scorer] for one in measured if scorer in one.scores)
     data["bins"] = {name: dict(zip(("start", "width", "bins"), values, strict=True)) for name, values in bins.items()}
@@ -102,9 +100,8 @@ def _measured(one: BackTranslation, language: str, problems: Problems) -> Measur
         path, stage = FilteredLayout(one.filtered).filtered(language), "decontaminated"
     result = Measured(language, one.target_language, one.folder, one.generation, stage)
     count_words = [_word_counter(name) for name in (language, one.target_language)]
-    measures = [result.measures[name] for name in WIDTHS]
     sentence_characters, translation_characters, sentence_words, translation_words, ratio, per_paragraph, confidence = (
-        measures
+        result.measures.values()
     )
     for *_, record in records(path, problems):
         sentences, scores, confidences = record["propositions"], record.get("scores"), record.get("confidences")
@@ -169,6 +166,21 @@ def _pairs(root: Path, one: Measured, bins: dict[str, tuple], topics: "TopicList
     }
 
 
+class _Manifest(TypedDict, total=False):
+    """Of any stage, as far as it is read here."""
+
+    stage: str
+    language: str
+    started: str
+    finished: str
+    command: list[str]
+    settings: dict[str, Any]
+    counts: dict
+    usage: dict[str, float]
+    sentences: int
+    steps: int
+
+
 @dataclass
 class TopicList:
     """A file of topics: how many it has, and in which categories."""
@@ -178,14 +190,9 @@ class TopicList:
     categories: dict[str, str] = field(default_factory=dict)
 
 
-class _Generation(TypedDict, total=False):
-    command: list[str]
-    settings: dict[str, Any]
-
-
 def _topic_list(generation: Path | None, problems: Problems) -> TopicList:
     """The list that a generation took its topics from, where a file here is that list; categories also of the embedded one."""
-    manifest = read_file(layout_of(generation).manifest("generate"), _Generation, problems) if generation else {}
+    manifest = read_file(layout_of(generation).manifest("generate"), _Manifest, problems) if generation else {}
     given = values_of_flag(manifest.get("command", []), "--seed_topics_path")
     recorded = manifest.get("settings", {}).get("topics_digest")
     result = TopicList()
@@ -248,30 +255,16 @@ def _repetition(root: Path, folder: Path, language: str, problems: Problems) -> 
     return {"language": language, "folder": relative(root, folder), "start": start, "width": width, **counts}
 
 
-class _Manifest(TypedDict, total=False):
-    """Of any stage, as far as it is read here."""
-
-    stage: str
-    language: str
-    started: str
-    finished: str
-    command: list[str]
-    counts: dict
-    usage: dict[str, float]
-    sentences: int
-    steps: int
-
-
 def _usage(run: "Run", problems: Problems) -> Iterator[dict]:
     """Tokens by stage, language and folder, with USD where the command had --prices or main.py recorded them."""
     for folder in run.generations:
         layout = layout_of(folder)
-        prices = _prices(read_file(layout.manifest("generate"), _Manifest, problems), problems)
+        prices = _prices(read_file(layout.manifest("generate"), _Manifest, problems))
         for language in languages_of(folder):
             yield from _tokens(run.root, "generate", folder, language, layout.responses(language), prices, problems)
     for one in run.back_translations:
         layout = one.layout()
-        prices = _prices(read_file(layout.manifest("translate"), _Manifest, problems), problems)
+        prices = _prices(read_file(layout.manifest("translate"), _Manifest, problems))
         for language in one.languages:
             path = layout.translation_responses(language)
             yield from _tokens(run.root, "back-translate", one.folder, language, path, prices, problems)
@@ -303,7 +296,7 @@ def _tokens(
         }  # fmt: skip
 
 
-def _prices(manifest: _Manifest, problems: Problems) -> Prices | None:
+def _prices(manifest: _Manifest) -> Prices | None:
     try:
         values = [float(value) for value in values_of_flag(manifest.get("command", []), "--prices")]
         return Prices.of(values or None)
@@ -322,14 +315,13 @@ def _work(run: "Run", problems: Problems) -> Iterator[dict]:
         yield from _stage(run.root, one[0], "score", "scored", "pairs", rates, problems)
     for folder in dict.fromkeys(b.filtered for b in run.back_translations if b.filtered):
         yield from _stage(run.root, folder, "decontaminate", "pairs", "pairs", {}, problems)
-    for folders, name, count, unit in (
-        (run.trainings, TRAIN_MANIFEST, "steps", "steps"),
-        (run.translations, TRANSLATE_MANIFEST, "sentences", "sentences"),
+    for folders, name, stage, unit in (
+        (run.trainings, TRAIN_MANIFEST, "train", "steps"),
+        (run.translations, TRANSLATE_MANIFEST, "translate test sets", "sentences"),
     ):
         for folder in folders:
             manifest = read_file(folder / name, _Manifest, problems)
-            stage = "train" if unit == "steps" else "translate test sets"
-            yield from _done(run.root, folder, stage, "", manifest, manifest.get(count), unit, None)
+            yield from _done(run.root, folder, stage, "", manifest, manifest.get(unit), unit, None)
 
 
 def _stage(

@@ -17,7 +17,6 @@ from comptra.report.sections.evaluation_systems import TOLERANCE, Found
 from comptra.tables import MARKS, Cell, Table, matrix, series, title_of, variants
 from topxgen.common import hub
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json
 from topxgen.runs.folders import relative
 
 if TYPE_CHECKING:
@@ -181,7 +180,9 @@ def collect(run: "Run", options: Options) -> dict | None:
         if not (reports or run.evaluations or run.experiments) and (computed := _computed(run, found, options, load)):
             reports = [("", computed)]
         shown = _readable(_shown_report, reports, found, run, options)
-        comparisons = _readable(_shown_comparison, _comparisons(run, options), found, run, options)
+        read = ((path, options.read(NAME, path, Experiment, "compare again")) for path in run.experiments)
+        compared = [(relative(run.root, path), content) for path, content in read if content is not None]
+        comparisons = _readable(_shown_comparison, compared, found, run, options)
         for one in (one for one in [*shown, *comparisons] if one["problems"]):
             options.notice(
                 "problem", NAME, f"{one['path']} is stale: it has scores that the translations here do not have"
@@ -202,14 +203,10 @@ def collect(run: "Run", options: Options) -> dict | None:
 
 def _reports(run: "Run", options: Options) -> Iterator[tuple[str, dict]]:
     for path in run.evaluations:
-        try:
-            report = read_json(path, Report, "evaluate again")
-        except (UsageError, OSError) as error:
-            options.notice("problem", NAME, str(error))
-            continue
-        if report.get("groups"):
+        report = options.read(NAME, path, Report, "evaluate again")
+        if report and report.get("groups"):
             yield relative(run.root, path), report
-        else:
+        elif report is not None:
             options.notice("info", NAME, f"{relative(run.root, path)} has no scores")
 
 
@@ -349,14 +346,6 @@ def _panel(panel: series.Panel) -> dict:
 
 
 # Comparisons
-
-
-def _comparisons(run: "Run", options: Options) -> Iterator[tuple[str, dict]]:
-    for path in run.experiments:
-        try:
-            yield relative(run.root, path), read_json(path, Experiment, "compare again")
-        except (UsageError, OSError) as error:
-            options.notice("problem", NAME, str(error))
 
 
 def _shown_comparison(path: str, report: dict, found: Found, run: "Run") -> dict:

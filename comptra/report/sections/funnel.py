@@ -1,12 +1,13 @@
 """The funnel: what became of every prompt, text, sentence and pair, and why, with examples of each reason."""
 
 import random
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comptra.report import Options
 from topxgen.common.reservoir import Reservoir
-from topxgen.runs.counts import Funnel, Step, funnels
+from topxgen.runs.counts import Funnel, funnels
 from topxgen.runs.folders import code_of, relative
 from topxgen.runs.reading import Problems
 from topxgen.runs.rows import NOT_CHOSEN, Row
@@ -141,19 +142,9 @@ def _funnel(root: Path, one: Funnel, examples: dict[str, list[dict]]) -> dict:
         "target_language": back.target_language if back else "",
         "folder": relative(root, back.folder if back else one.generation),
         "texts_folder": relative(root, one.generation) if one.generation else "",
-        "steps": list(map(_step, one.steps)),
+        "steps": list(map(asdict, one.steps)),
         "not_chosen": one.not_chosen,
         "examples": examples,
-    }
-
-
-def _step(step: Step) -> dict:
-    return {
-        "name": step.name,
-        "count": step.count,
-        "removed": step.removed,
-        "added": step.added,
-        "several": step.several,
     }
 
 
@@ -162,7 +153,7 @@ def _training(root: Path, one: TrainingData, found: list[Funnel]) -> dict:
     return {
         "folder": relative(root, one.folder),
         "name": one.name,
-        "directions": {name: list(map(_step, steps)) for name, steps in one.directions.items()},
+        "directions": {name: list(map(asdict, steps)) for name, steps in one.directions.items()},
         "sources": {
             name: [found.index(source) for source in sources if source in found]
             for name, sources in one.sources.items()

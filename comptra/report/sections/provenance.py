@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from comptra.report import Options
-from topxgen.common.errors import UsageError
 from topxgen.common.failures import Failure
-from topxgen.common.files import read_json
 from topxgen.common.masks import masked
 from topxgen.common.records import FilteredLayout
 from topxgen.runs.folders import relative
@@ -67,9 +65,9 @@ def _folders(run: "Run") -> list[Path]:
 
 def _steps(root: Path, folder: Path, options: Options) -> Iterator[dict]:
     """Of each manifest in a folder, and of each stage that has only settings yet."""
-    manifests = {path: _read(path, _Manifest, options) for path in sorted(folder.glob("manifest_*.json"))}
-    stages = {manifest.get("stage") for manifest in manifests.values()}
-    settings = {path: _read(path, dict, options) for path in sorted(folder.glob("settings_*.json"))}
+    manifests = {path: options.read(NAME, path, _Manifest) for path in sorted(folder.glob("manifest_*.json"))}
+    stages = {manifest.get("stage") for manifest in manifests.values() if manifest}
+    settings = {path: options.read(NAME, path, dict) for path in sorted(folder.glob("settings_*.json"))}
     for path, manifest in manifests.items():
         if manifest:
             yield _step(root, path, manifest)
@@ -130,7 +128,7 @@ def _together(steps: Iterable[dict]) -> list[dict]:
 
 def _records(root: Path, folder: Path, options: Options) -> Iterator[dict]:
     for path in sorted(folder.glob("*.json")):
-        if record := _read(path, _Record, options):
+        if record := options.read(NAME, path, _Record):
             kept = {
                 key: short(record.get(key))
                 for key in ("words", "inputs", "outputs", "exit_code", "started", "finished", "hours")
@@ -140,7 +138,7 @@ def _records(root: Path, folder: Path, options: Options) -> Iterator[dict]:
 
 def _failures(run: "Run", options: Options) -> Iterator[str]:
     for path in run.failures:
-        if failure := _read(path, Failure, options):
+        if failure := options.read(NAME, path, Failure):
             error = f": {masked(failure['error'])}" if failure.get("error") else ""
             stage, folder = path.stem.rpartition(".")[2], relative(run.root, path.parents[2])
             yield f"{stage} in {folder} failed with exit code {failure['exit_code']}, {failure['failed']}{error}"
@@ -183,12 +181,3 @@ def short(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: short(item) for key, item in value.items()}
     return value
-
-
-def _read(path: Path, schema: type, options: Options) -> dict:
-    """A JSON object; {} and a notice for a file that is damaged or went away."""
-    try:
-        return read_json(path, schema)
-    except (OSError, UsageError) as error:
-        options.notice("problem", NAME, str(error))
-        return {}

@@ -32,10 +32,12 @@ def test_every_section_is_shown_without_error_or_request(shown):
 def test_the_page_is_usable_before_all_of_it_is_rendered(browser, page):
     browser.open(page)
     browser.wait(pages.READY)
-    taken = browser.run("return performance.now()")
-    assert taken < 2000, f"{taken:.0f} ms until the page could be used"
+    assert browser.all("main > section .wait, main > section [aria-busy=true]"), (
+        "sections below the first wait to be seen"
+    )
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "size, theme",
     [
