@@ -205,6 +205,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that can change a result."""
     found = {"python": platform.python_version()}
