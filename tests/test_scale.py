@@ -26,13 +26,16 @@ def test_the_page_has_the_tables_that_the_script_prints():
 
 def test_work_is_divided_by_gpus_until_one_process_is_the_limit():
     one, eight = ({stage.name: stage for stage in plan(1e9, gpus, 10, RATE)} for gpus in (1, 8))
-    assert one["generate"].hours == pytest.approx(1e9 / RATE["llm_tokens"] / 3600)
+    paragraphs = 1e9 / RATE["tokens_per_paragraph"]
+    prompts = paragraphs / RATE["paragraphs_per_response"] * RATE["prompt_tokens"] / RATE["prefilled_tokens"]
+    generate = (1e9 / RATE["llm_tokens"] + prompts) / 3600
+    assert one["generate"].hours == pytest.approx(generate)
     assert one["generate"].hours == pytest.approx(8 * eight["generate"].hours)
     assert one["merge"] == eight["merge"]
     many = {stage.name: stage for stage in plan(1e9, 100_000, 10, RATE)}
     assert many["generate"].limit == "loop of a language"
-    assert many["generate"].hours > 1.01 * 1e9 / RATE["llm_tokens"] / 100_000 / 3600
-    pairs = 1e9 / 600 * 7
+    assert many["generate"].hours > 1.01 * generate / 100_000
+    pairs = paragraphs * 7
     assert one["decontaminate"].hours == pytest.approx(
         pairs / RATE["decontaminated_pairs"] / RATE["cores_per_gpu"] / 3600
     )

@@ -41,14 +41,15 @@ def plan(tokens: float, gpus: int, languages: int, rates: Mapping[str, float]) -
     loop = responses * rates["loop_ms"] * 1e-3 / 3600 + dedup_hours(kept, rates, how)
     merge = loop + (responses / rates["merged_responses"] + kept / rates["merged_lines"]) / 3600
     english = pairs * rates["tokens_per_sentence"]
+    prompts = paragraphs / rates["paragraphs_per_response"] * rates["prompt_tokens"]
 
-    def on_gpus(name: str, work: float, rate: str, one_process: float = 0.0) -> Stage:
-        hours = work / (rates[rate] * gpus) / 3600
+    def on_gpus(name: str, work: float, rate: str, one_process: float = 0.0, before: float = 0.0) -> Stage:
+        hours = (work / rates[rate] + before) / gpus / 3600
         return Stage(name, max(hours, one_process), "GPUs" if hours >= one_process else "loop of a language")
 
     cores = gpus * rates["cores_per_gpu"]
     return [
-        on_gpus("generate", tokens, "llm_tokens", loop),
+        on_gpus("generate", tokens, "llm_tokens", loop, prompts / rates["prefilled_tokens"]),
         Stage("merge", merge, "one process a language"),
         on_gpus("translate", english, "nllb_tokens"),
         on_gpus("score", pairs, "scored_pairs"),

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from topxgen.doctor.arithmetic import CARDS
+from topxgen.doctor.arithmetic import CARDS, DECODING_SHARE, IN_FLIGHT
 
 CPU, GPU, TEXT, USER = "measured: one core", "estimate: H100", "the texts", "assumed"
 
@@ -15,15 +15,17 @@ class Rate(NamedTuple):
     source: str
 
 
-H100 = CARDS["H100"].flops
+H100, GEMMA_27B = CARDS["H100"].flops, 27.4e9
 RATES = {
     # What texts are like
-    "tokens_per_paragraph": Rate(600, "new tokens of the LLM", f"{TEXT}: 140 words of a low-resource language"),
+    "tokens_per_paragraph": Rate(300, "new tokens of the LLM", f"{TEXT}: 140 words, the mean of 8 languages of the UDHR by Gemma 3's tokenizer (Urdu 180, Xhosa 489)"),
     "paragraphs_per_response": Rate(2, "paragraphs", f"{TEXT}: the default prompt"),
     "sentences_per_paragraph": Rate(7, "pairs", f"{TEXT}: 20 words each"),
     "tokens_per_sentence": Rate(30, "tokens", f"{TEXT}: in English, by NLLB"),
     # Engines
-    "llm_tokens": Rate(5_400, "new tokens/s per GPU", f"{GPU}: Gemma 3 27B, a third of the bandwidth's limit at 256 sequences"),
+    "llm_tokens": Rate(round(IN_FLIGHT * DECODING_SHARE * CARDS["H100"].bandwidth / (2 * GEMMA_27B)), "new tokens/s per GPU", f"{GPU}: Gemma 3 27B in bf16, a third of the bandwidth's limit at {IN_FLIGHT} sequences"),
+    "prompt_tokens": Rate(250, "tokens per response", f"{TEXT}: the default prompt in Basque with the UDHR, by datagen.py --dry_run"),
+    "prefilled_tokens": Rate(0.4 * H100 / (2 * GEMMA_27B), "tokens/s per GPU", f"{GPU}: Gemma 3 27B, 40 % of the peak, none from the prefix cache"),
     "nllb_tokens": Rate(0.1 * H100 / (2 * 1.6e9 * 5), "tokens/s per GPU", f"{GPU}: NLLB-200-3.3B, decoder, 5 beams, 10 % of the peak"),
     "scored_pairs": Rate(0.3 * H100 / (2 * 0.5e9 * 70), "pairs/s per GPU", f"{GPU}: SONAR's layers, 70 tokens a pair, 30 % of the peak"),
     "trained_tokens": Rate(0.4 * H100 / (6 * 8e9), "tokens/s per GPU", f"{GPU}: Llama-3-8B in full, 40 % of the peak"),
@@ -34,7 +36,7 @@ RATES = {
     "minhash_us": Rate(120, "µs per paragraph", f"{CPU}: dedup_speed.py, minhash"),
     "minhash_us_per_100k": Rate(7, "µs per paragraph for each 100,000 kept in its language", f"{CPU}: dedup_speed.py, minhash"),
     "exact_bytes": Rate(2_100, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, exact"),
-    "minhash_bytes": Rate(4_200, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, minhash"),
+    "minhash_bytes": Rate(2_000, "bytes of memory per paragraph", f"{CPU}: dedup_speed.py, minhash, 100,000 and 250,000 paragraphs"),
     "merged_responses": Rate(250_000, "responses/s", f"{CPU}: merge.py; each is then judged as one run does"),
     "merged_lines": Rate(57_000, "paragraphs' lines of pairs/s", f"{CPU}: merge.py"),
     "decontaminated_pairs": Rate(94_748, "pairs/s per core", f"{CPU}: decontamination_speed.py, four benchmarks; flat memory"),
