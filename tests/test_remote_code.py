@@ -4,12 +4,15 @@ import ast
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.runs import ROOT, TOPICS, in_process
 from tests.support.tiny_sonar import build_blaser
+from tests.training.test_checkpoints import torch_bomb
 from tests.training.test_train import flags
 
 CODE = """
@@ -134,3 +137,51 @@ def test_the_planted_code_would_run_if_it_were_trusted(planted, tiny_lm, tmp_pat
     folder, marker = planted
     in_process("train.py", *flags(folder, tmp_path / "run"), "--dry_run", "--trust_remote_code")
     assert marker.exists()
+
+
+@pytest.mark.slow
+def test_planted_code_never_runs_in_vllm(planted, tiny_lm, tmp_path):
+    """In this process, in engines of their own, as a draft model, and as pickled weights."""
+    pytest.importorskip("vllm", reason="vLLM is not installed here (scripts/setup.sh tries)")
+    folder, marker = planted
+    pickled = tmp_path / "pickled"
+    shutil.copytree(tiny_lm, pickled, ignore=shutil.ignore_patterns("*.safetensors"))
+    torch_bomb(pickled / "pytorch_model.bin")  # it would create tmp_path / "ran"
+    draft = {"method": "draft_model", "model": str(folder), "num_speculative_tokens": 2}
+    own_tokenizer = [tiny_lm, "--tokenizer_name_or_path", folder]
+    models = {
+        "model": [folder],
+        "tokenizer": own_tokenizer,
+        "model, engines": [folder, "--data_parallel_size", 2],
+        "tokenizer, engines": [*own_tokenizer, "--data_parallel_size", 2],
+        "draft model": [tiny_lm, "--engine_args", f"speculative_config={json.dumps(draft)}"],
+        "pickled weights": [pickled],
+        "pickled weights, as wished": [pickled, "--engine_args", "load_format=pt"],
+    }
+    for name, words in models.items():
+        command = [
+            "main.py",
+            "--inference_api",
+            "vllm",
+            "--dataset_name_or_path",
+            "udhr",
+            "--tgt",
+            "Basque",
+            "--max_samples",
+            1,
+        ]
+        command += [
+            "--prompt_style",
+            "raw",
+            "--max_new_tokens",
+            8,
+            "--max_model_len",
+            512,
+            "--output_dir",
+            tmp_path / name,
+        ]
+        command = [sys.executable, *map(str, command), "--model_name_or_path", *map(str, words)]
+        result = subprocess.run(command, input="y\n" * 50, cwd=ROOT, capture_output=True, text=True, timeout=600)
+        assert not marker.exists() and not (tmp_path / "ran").exists(), name
+        assert result.returncode == 2 and "Traceback" not in result.stderr, (name, result.stderr[-1500:])
+        print(name, result.stderr.rstrip().rpartition("\n")[2])

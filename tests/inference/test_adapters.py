@@ -136,13 +136,32 @@ def test_main_and_datagen_refuse_in_one_line(spoil, engine, good, tiny_lm, tmp_p
         {"modules_to_save": ["lm_head"]},
         {"layers_to_transform": [1], "layers_pattern": "layers"},
         {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
-        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "gaussian"},
     ],
     ids=str,
 )
 def test_adapters_that_fit(config, tiny_lm, tmp_path):
     folder = save_adapter(tiny_lm, tmp_path / "adapter", **config)
     assert check_adapter(str(folder), tiny_lm, 16) == str(folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "pissa_niter_4"},
+        {"init_lora_weights": "olora"},
+        {"layer_replication": [[0, 2], [1, 2]]},
+        {"trainable_token_indices": [5, 6]},
+    ],
+    ids=str,
+)
+def test_adapters_that_would_change_the_base_of_others(config, tiny_lm, tmp_path):
+    """With hf the answers of the base and of the adapters after such a one were others than alone."""
+    name = next(iter(config))
+    folder = save_adapter(tiny_lm, tmp_path / "adapter", **config)
+    with pytest.raises(UsageError, match=rf"changes its base \({name}.*merge_lora.py"):
+        check_adapter(str(folder), tiny_lm, 16)
 
 
 def test_an_adapter_of_an_encoder_decoder(tiny_nllb, tiny_lm, tmp_path):

@@ -113,7 +113,8 @@ HOSTILE = {
 @pytest.mark.parametrize("template", HOSTILE, ids=lambda template: template[:30])
 @pytest.mark.parametrize("script", ["main.py", "datagen.py"])
 def test_a_chat_template_that_cannot_be_used(script, template, tiny_lm, tmp_path, monkeypatch):
-    monkeypatch.setattr("topxgen.inference.tokenizer.TEMPLATE_S", 0.3)
+    if template == LOOP:
+        monkeypatch.setattr("topxgen.inference.tokenizer.TEMPLATE_S", 0.3)
     tokenizer = load_tokenizer(ModelSettings(tiny_lm))
     tokenizer.save_pretrained(tmp_path / "chat")
     (tmp_path / "chat" / "chat_template.jinja").write_text(template)

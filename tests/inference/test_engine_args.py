@@ -50,6 +50,72 @@ def test_what_is_refused_before_anything_is_loaded(words, problem, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "word, name",
+    [
+        ("worker_cls=mine.Worker", "worker_cls"),
+        ("worker-extension-cls=mine.Worker", "worker_extension_cls"),
+        ("scheduler_cls=mine.Scheduler", "scheduler_cls"),
+        ('logits_processors=["mine:Processor"]', "logits_processors"),
+        ('model_class_overrides={"Llama": "mine:Llama"}', "model_class_overrides"),
+        ("reasoning_parser_plugin=mine.py", "reasoning_parser_plugin"),
+        ("io_processor_plugin=mine", "io_processor_plugin"),
+        ("distributed_executor_backend=mine.Executor", "distributed_executor_backend"),
+        ("log_config_file=mine.json", "log_config_file"),
+        ('compilation_config={"backend": "mine.compile"}', "backend"),
+        ('compilation_config={"inductor_passes": {"post": "mine.run"}}', "inductor_passes"),
+        ('kv_transfer_config={"kv_connector": "X", "kv_connector_module_path": "mine"}', "kv_connector_module_path"),
+        ('kv_transfer_config={"kv_connector_extra_config": {"spec_module_path": "mine"}}', "spec_module_path"),
+        ('ec_manager_config={"cls_path": "mine.Manager"}', "cls_path"),
+        ('speculative_config={"method": "custom_class", "model": "mine.Proposer"}', "method"),
+        ('speculative_config={"model": "m", "trust_remote_code": true}', "trust_remote_code"),
+        ('hf_overrides={"auto_map": {"AutoConfig": "code.Config"}}', "auto_map"),
+    ],
+)
+@pytest.mark.parametrize("script", ["datagen.py", "main.py"])
+def test_options_that_name_python_code_need_trust(word, name, script, tmp_path, tiny_lm):
+    command = [
+        script,
+        "--model_name_or_path",
+        tiny_lm,
+        "--output_dir",
+        tmp_path / "out",
+        "--engine_args",
+        word,
+        "--dry_run",
+    ]
+    if script == "datagen.py":
+        command += [
+            "--languages",
+            "Basque",
+            "--number_of_instructions",
+            4,
+            "--seed_topics_path",
+            TOPICS,
+            "--example_paragraphs",
+            "udhr",
+        ]
+        command += ["--example_sentences", "udhr", "--number_of_icl_demonstrations", 1]
+    else:
+        command += ["--dataset_name_or_path", "udhr", "--tgt", "Basque", "--max_samples", 1]
+    result = in_process(*command)
+    assert result.returncode == 2, result.stderr
+    assert f": {name} may run Python code; pass --trust_remote_code" in result.stderr.rstrip().rpartition("\n")[2]
+    key = word.partition("=")[0].replace("-", "_")
+    assert list(parse([word], may_run_code=True)) == [key]
+
+
+def test_options_without_code_need_none():
+    words = [
+        "attention_backend=FLASH_ATTN",
+        "distributed_executor_backend=mp",
+        "load_format=pt",
+        'hf_overrides={"rope_theta": 1.5}',
+    ]
+    words += ['speculative_config={"method": "ngram", "num_speculative_tokens": 2}', 'compilation_config={"mode": 3}']
+    assert len(parse(words, may_run_code=False)) == 6
+
+
 def test_an_option_twice():
     with pytest.raises(UsageError, match="--engine_args sets enforce_eager twice; pass it once"):
         parse(["enforce_eager=1", "--enforce-eager=0"])

@@ -62,6 +62,26 @@ def test_clean_answer():
         "1. Kaixo mundua.",
         "**1) Kaixo mundua.**",
         "(1) Kaixo mundua.\n\nNote: short.",
+        "<|im_start|>assistant\nKaixo mundua.<|im_end|>\n<|im_start|>user\nMore?",
+        "Kaixo mundua.<|eot_id|>",
+        "<s>Kaixo mundua.</s>",
+        "Kaixo mundua.<end_of_turn>\nuser",
+        "assistant\n\nKaixo mundua.",
+        "<|start_header_id|>assistant<|end_header_id|>\n\nKaixo mundua.<|eot_id|>",
+        '<translation lang="eu">Kaixo mundua.</translation>',
+        "<Basque>\nKaixo mundua.\n</Basque>",
+        "<target>Kaixo mundua.</target>",
+        "Final answer: Kaixo mundua.",
+        "**Output:** Kaixo mundua.",
+        "Hello world. → Kaixo mundua.",
+        'Hello world. = "Kaixo mundua."',
+        "English: Hello world.\nBasque: Kaixo mundua.",
+        "---\nKaixo mundua.\n---",
+        "- Kaixo mundua.",
+        "• Kaixo mundua.",
+        '"""Kaixo mundua."""',
+        "'''\nKaixo mundua.\n'''",
+        "\ufeffKaixo mundua.\u200b",
     ],
 )
 def test_what_chat_models_put_around_a_translation(answer):
@@ -89,6 +109,14 @@ def test_what_chat_models_put_around_a_translation(answer):
         ("(Txaloak)\n\nA note.", "(Applause)"),
         ("Okay.\nA note.", "Okay."),
         ("Here is the translation: a film", "Here is the translation: a film"),
+        ("Answer: a film", "Answer: a film"),
+        ("- Kaixo", "- Hello"),
+        ("Kaixo</s> etiketa da.", "The tag is </s>."),
+        ("<b>Kaixo</b>", "<b>Hello</b>"),
+        ("Barack Obama", "Barack Obama"),
+        ("2 + 2 = 4", "2 + 2 = 4"),
+        ("---\nA note.", "---"),
+        ("Barack Obama\n\n(Names stay.)", "Barack Obama"),
     ],
 )
 def test_what_belongs_to_a_translation(answer, source):
@@ -123,10 +151,17 @@ def test_numbers_objects_and_boxes_of_a_source(answer, source):
         r"\boxed{Kaixo} or \boxed{Aupa}",
         r"So it is \boxed{Kaixo mun",
         "1. Kaixo mundua.\n2. Aupa mundua.",
+        "- Kaixo mundua.\n- Aupa mundua.",
+        '<tool_call>\n{"name": "translate", "arguments": {"text": "Kaixo mundua."}}\n</tool_call>',
+        '[TOOL_CALLS][{"name": "translate", "arguments": {}}]',
     ],
 )
 def test_answers_in_which_the_translation_is_not_clear_are_not_read(answer):
     assert chat_answer(answer, "Hello world.", "Basque") == ""
+
+
+def test_a_source_that_is_repeated_before_its_translation():
+    assert chat_answer("Hello, my good friend.\nKaixo, laguna.", "Hello, my good friend.", "Basque") == "Kaixo, laguna."
 
 
 def test_an_english_translation_has_no_ordinal_with_a_full_stop():

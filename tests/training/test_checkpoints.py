@@ -162,6 +162,59 @@ def test_objects_of_deepspeed_are_accepted_and_no_others(tmp_path):
     assert checkpoints.find_unloadable(tmp_path) is None, problem
 
 
+def zero_checkpoint(folder: Path, step: int, stage: int = 3, processes: int = 2) -> Path:
+    """The files that train.py with DeepSpeed 0.19 leaves, as tests/training/test_zero3.py sees them, with small tensors."""
+    states = folder / f"global_step{step}"
+    states.mkdir(parents=True)
+    for rank in range(processes):
+        torch.save(
+            {"optimizer_state_dict": torch.ones(3)}, states / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+        )
+        name = f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt" if stage == 3 else "mp_rank_00_model_states.pt"
+        torch.save({"module": torch.ones(3)}, states / name)
+    (folder / "latest").write_text(states.name)
+    log = {"global_step": step, "max_steps": 9, "log_history": []}
+    (folder / "trainer_state.json").write_text(json.dumps(log))
+    checkpoints.mark_complete(folder, processes=processes, sharding=f"ZeRO-{stage}")
+    return folder
+
+
+OPTIMIZER = "global_step4/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt"
+MODEL = "global_step4/zero_pp_rank_1_mp_rank_00_model_states.pt"
+LACKS = "checkpoint_files.json lists no "
+ZERO_DAMAGES = [
+    # the file, what happens to it, whether the list of files is made after that, what is said
+    *((name, Path.unlink, False, f"{name} is missing") for name in (OPTIMIZER, MODEL, "latest")),
+    (OPTIMIZER, Path.unlink, True, f"{LACKS}global_step4/zero_pp_rank_1_mp_rank_00_optim_states.pt"),
+    (MODEL, Path.unlink, True, f"{LACKS}{MODEL}"),
+    ("latest", Path.unlink, True, f"{LACKS}latest"),
+    ("latest", emptied, True, f"{LACKS}/zero_pp_rank_0_mp_rank_00_optim_states.pt"),
+    ("latest", scrambled, True, LACKS),
+    ("latest", lambda path: path.write_text("../checkpoint-2/global_step2"), True, LACKS),
+    *((name, truncated, False, "bytes instead of") for name in (OPTIMIZER, MODEL)),
+    *((name, damage, True, f"{name} cannot be loaded") for name in (OPTIMIZER, MODEL) for damage in DAMAGES if damage is not zeroed_inside),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, damage, listed, says", ZERO_DAMAGES)
+def test_damaged_checkpoints_of_zero(name, damage, listed, says, tmp_path, caplog):
+    earlier = zero_checkpoint(tmp_path / "checkpoint-2", 2)
+    newest = zero_checkpoint(tmp_path / "checkpoint-4", 4)
+    assert checkpoints.newest_complete(tmp_path) == newest
+    damage(newest / name)
+    if listed:
+        checkpoints.mark_complete(newest, processes=2, sharding="ZeRO-3")
+    assert checkpoints.newest_complete(tmp_path) == earlier
+    assert f"skipping {newest}: " in caplog.text and says in caplog.text
+    assert not list(tmp_path.rglob("ran")) and (tmp_path / "unusable-checkpoint-4").is_dir()
+
+
+@pytest.mark.parametrize("stage, processes", [(1, 1), (2, 2), (3, 3)])
+def test_whole_checkpoints_of_zero(stage, processes, tmp_path):
+    folder = zero_checkpoint(tmp_path / "checkpoint-2", 2, stage, processes)
+    assert checkpoints.newest_complete(tmp_path) == folder
+
+
 def test_a_damaged_run_resumes_from_the_checkpoint_before(trained, tiny_lm, tmp_path):
     output = unfinished(trained, tmp_path / "run")
     zeroed_inside(output / "checkpoint-4" / "optimizer.pt")

@@ -195,7 +195,7 @@ def decoding(backend: str, settings: ModelSettings) -> dict:
 
 def engine_options(settings: ModelSettings) -> dict:
     """What --engine_args and --deterministic change of vLLM, as settings record it; {} if nothing. Raises UsageError."""
-    options = {"engine_args": parse(settings.engine_args)} if settings.engine_args else {}
+    options = {"engine_args": parse(settings.engine_args, settings.trust_remote_code)} if settings.engine_args else {}
     return options | ({"deterministic": True} if settings.deterministic else {})
 
 

@@ -22,6 +22,11 @@ class _AdapterConfig(TypedDict):
     revision: NotRequired[str | None]
     modules_to_save: NotRequired[list[str] | None]
     bias: NotRequired[str]
+    init_lora_weights: NotRequired[bool | str | None]
+
+
+# Values of init_lora_weights that leave the base as it is; peft computes the others' residual and puts it in the base's place.
+_PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 
 
 class _GenerationConfig(TypedDict):
@@ -36,7 +41,7 @@ def check_adapter(name: str, base: str, lora_rank: int, trust_remote_code: bool 
     if rank > lora_rank:
         raise UsageError(f"--lora_rank {lora_rank} is less than the rank of {name}: pass --lora_rank {rank}")
     check_fits(folder, base, None, trust_remote_code)
-    _refuse_whole_weights(folder, settings)
+    _refuse_changes_of_base(folder, settings)
     return folder
 
 
@@ -94,11 +99,18 @@ def check_fits(folder: str, base: str, revision: str | None = None, trust_remote
         raise UsageError(f"the adapter {folder} does not match {base}: {'; '.join(problems)}; is it the right base?")
 
 
-def _refuse_whole_weights(folder: str, settings: dict) -> None:
-    """peft may save embeddings beside an adapter, and would load them into the base: for the adapters that follow, and for the base,
-    too."""
+def _refuse_changes_of_base(folder: str, settings: dict) -> None:
+    """Raise UsageError for what would change the base for the adapters that follow, and for the base itself: embeddings that peft
+    saves beside an adapter, PiSSA and the like, repeated layers, trained tokens."""
     from peft import load_peft_weights
 
+    remedy = "merge it into the base first (scripts/merge_lora.py)"
+    changes = [name for name in ("layer_replication", "trainable_token_indices") if settings.get(name)]
+    init = settings.get("init_lora_weights")
+    if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
+        changes.append(f"init_lora_weights {init}")
+    if changes:
+        raise UsageError(f"the adapter {folder} changes its base ({', '.join(changes)}): {remedy}")
     parts = [
         "lora_",
         ".base_layer.",
@@ -108,10 +120,7 @@ def _refuse_whole_weights(folder: str, settings: dict) -> None:
     parts += [".bias"] if settings.get("bias", "none") != "none" else []
     names = [name for name in load_peft_weights(folder, device="cpu") if not any(part in name for part in parts)]
     if names:
-        raise UsageError(
-            f"the adapter {folder} holds weights of the base, too ({listed(sorted(names), 3)}): merge it into the base first "
-            "(scripts/merge_lora.py)"
-        )
+        raise UsageError(f"the adapter {folder} holds weights of the base, too ({listed(sorted(names), 3)}): {remedy}")
 
 
 def _without_weights(base: str, revision: str | None, trust_remote_code: bool):

@@ -5,7 +5,8 @@ Whatever may change a response is part of a run's settings (`inference.decoding`
 
 import json
 import os
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Iterator
 
 from topxgen.common.errors import UsageError, did_you_mean
 
@@ -24,14 +25,20 @@ FLAGS = {
     "max_num_seqs": "--max_concurrent_requests",
     "trust_remote_code": "--trust_remote_code",
 }
+# Options, at any depth, whose values are names of Python code that vLLM imports or runs; of a backend those with a dot are.
+CODE = re.compile(
+    r"trust_remote_code|auto_map|logits_processors|model_class_overrides|log(ging)?_config(_file)?|\w*_plugin|\w*_cls|\w*cls_path"
+    r"|\w*module_path|\w*_passes|\w*backend=.*\..*"
+)
 BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
 MIN_CAPABILITY = (8, 0)  # of NVIDIA GPUs, for batch invariance (docs.vllm.ai, features/batch_invariance, vLLM 0.32)
 
 
-def parse(words: Iterable[str]) -> dict:
+def parse(words: Iterable[str], may_run_code: bool = True) -> dict:
     """{option: value} of words such as quantization=fp8, enforce_eager=true and speculative_config={"method": "ngram"}: JSON, else text.
 
-    Raises UsageError for a word without "=", an option that is given twice and one that a flag of ours sets.
+    Raises UsageError for a word without "=", an option that is given twice, one that a flag of ours sets, and, unless
+    `may_run_code`, one that names Python code.
     """
     options: dict = {}
     for word in words:
@@ -47,7 +54,21 @@ def parse(words: Iterable[str]) -> dict:
             options[key] = json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
         except ValueError:
             options[key] = value
+        if not may_run_code and (code := next(_code_in(key, options[key]), None)):
+            raise UsageError(
+                f"--engine_args {key}: {code} may run Python code; pass --trust_remote_code if you trust it"
+            )
     return options
+
+
+def _code_in(key: str, value: object) -> Iterator[str]:
+    inner = (
+        value.items() if isinstance(value, dict) else ((key, item) for item in value) if isinstance(value, list) else ()
+    )
+    if CODE.fullmatch(key) or CODE.fullmatch(f"{key}={value}") or (key == "method" and value == "custom_class"):
+        yield key
+    for name, item in inner:
+        yield from _code_in(str(name), item)
 
 
 def check_names(options: Collection[str], known: Collection[str], version: str) -> None:

@@ -41,7 +41,7 @@ class VLLMSampler:
         # A forked engine cannot use CUDA once this process has (CTranslate2's early check looks for GPUs).
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; only the CPU build reads it
-        chosen = engine_args.parse(settings.engine_args)
+        chosen = engine_args.parse(settings.engine_args, settings.trust_remote_code)
         if "distributed_executor_backend" not in chosen:  # then all its processes are on this machine
             os.environ.setdefault("VLLM_HOST_IP", "127.0.0.1")  # vLLM would look for an address by way of 8.8.8.8
         if settings.deterministic:

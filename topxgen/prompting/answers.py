@@ -17,7 +17,20 @@ _COURTESY = r"(?:(?:sure|certainly|of course|absolutely|okay|ok|alright|great)\b
 _HERE_IS = r"(?:here(?:['’]s| is| are)|this is|below is|the)\b[^\n:：]{0,60}\btranslat(?:ion|ed)\b[^\n:：]{0,60}"
 _ANNOUNCEMENT = re.compile(rf"{_COURTESY}|{_COURTESY}?{_HERE_IS}\.", re.IGNORECASE)
 _PREFACE = re.compile(rf"[*_]*{_COURTESY}?{_HERE_IS}[:：][*_]*\s*(?=\S)", re.IGNORECASE)
-_BLOCK_MARK = re.compile(r"(?:>|#{1,6})\s+(?=\S)")
+_BLOCK_MARK = re.compile(r"(?:>|#{1,6}|[-*•])\s+(?=\S)")
+# Marks of chat templates that a server decodes as text: of a turn's beginning, and of its end.
+_TURN_BEGINS = re.compile(
+    r"\A\s*(?:<(?:s|bos)>\s*)?(?:<\|im_start\|>\s*assistant|<\|start_header_id\|>\s*assistant\s*<\|end_header_id\|>|<start_of_turn>\s*model"
+    r"|<\|assistant\|>|\[/INST\]|<s>|<bos>|assistant[ \t]*\n)\s*"
+)
+_TURN_ENDS = re.compile(
+    r"<\|(?:im_end|im_start|eot_id|eom_id|end|endoftext|end_of_text|user|return)\|>|<(?:end|start)_of_turn>|</s>|<eos>|\[/?INST\]"
+)
+_TOOL_CALL = re.compile(r"\s*(?:<tool_call>|\[TOOL_CALLS?\]|<\|python_tag\|>|<function)")
+_TAGGED = re.compile(r"\A\s*<([\w-]+)(?:\s[^<>\n]*)?>(.*)</\1>\s*\Z", re.DOTALL)  # all of an answer
+_SEPARATOR = re.compile(r"\s*(?:[-*_=~]{3,}|\"{3}|'{3})\s*")
+_ARROW = re.compile(r"\s*(?:→|⇒|[-=]+>|=)\s*(?=\S)")
+_INVISIBLE = "\u200b\u2060\ufeff"
 _JSON_OBJECT = re.compile(r'\{\s*"[^"\n]*"\s*:')
 # Keys of an answer in JSON.
 _NOT_TRANSLATIONS = frozenset(["error", "message", "refusal", "reason", "reasoning", "thought", "thoughts", "analysis"])
@@ -56,14 +69,24 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
     object, boxes or a list in which it is not clear what the translation is.
     """
     text = without_thoughts(text)
+    if not (_TURN_BEGINS.search(source) or _TURN_ENDS.search(source)):
+        text = _TURN_ENDS.split(_TURN_BEGINS.sub("", text), maxsplit=1)[0]
+    if _TOOL_CALL.match(text):
+        return ""
+    if "<" not in source and (tagged := _TAGGED.match(text)):
+        text = tagged[2]
     if not _BOX.search(source) and _BOX.search(text):
         text = _boxed(text)
     if fenced := _FENCED.match(text):
         text = fenced[2] if fenced[2].strip() else text
     own = rf"{re.escape(target)}\b(?: translation\b)?|" if target else ""
-    names = rf"(?:{own}translation\b) ?(?:\([^()\n]{{1,30}}\))?"
+    names = rf"(?:{own}(?:final )?(?:translation|answer|output|result|response)\b) ?(?:\([^()\n]{{1,30}}\))?"
     lines = [line for line in split_lines(text) if line.strip()]
-    while len(lines) > 1 and _announces(lines[0], lines[1], source, names):
+    while len(lines) > 1 and (
+        (_SEPARATOR.fullmatch(lines[0]) and not _SEPARATOR.fullmatch(source))
+        or _echoes(lines[0], lines[1], source)
+        or _announces(lines[0], lines[1], source, names)
+    ):
         del lines[0]
     if not source.startswith("{") and _JSON_OBJECT.match(whole := "\n".join(lines).lstrip()):
         lines = split_lines(_of_object(whole, target))
@@ -71,7 +94,16 @@ def chat_answer(text: str, source: str = "", target: str = "") -> str:
         if any(map(_SECOND_ITEM.match, lines[1:])):
             return ""
         lines[0] = _without_number(unwrapped(lines[0].strip()), source, target)
-    line = unwrapped(_first_line(lines).removeprefix("```").removesuffix("```"), source)
+    if not _BLOCK_MARK.match(source) and len(lines) > 1 and all(map(re.compile(r"\s*[-*•]\s").match, lines)):
+        return ""
+    line = _first_line(lines)
+    for fence in ("```", '"""'):
+        line = line.removeprefix(fence).removesuffix(fence)
+    line = unwrapped(line, source)
+    if source and line.startswith(source):
+        line = (
+            line.removeprefix(source).removeprefix(arrow[0]) if (arrow := _ARROW.match(line[len(source) :])) else line
+        )
     if not _BLOCK_MARK.match(source):
         line = re.sub(rf"\A{_BLOCK_MARK.pattern}", "", line)
     if target != "English" and not _PREFACE.match(source):
@@ -89,6 +121,15 @@ def _announces(line: str, following: str, source: str, names: str) -> bool:
     if re.fullmatch(names, bare, re.IGNORECASE) or (_ANNOUNCEMENT.fullmatch(bare) and not _ANNOUNCEMENT.match(source)):
         return True
     return _ends_in_colon(line) and (not _ends_in_colon(source) or _ends_in_colon(following))  # a sentence may, too
+
+
+def _echoes(line: str, following: str, source: str) -> bool:
+    """Whether the line before `following` is `source` behind a label, or a whole `source`: names are translated by themselves."""
+    bare = line.strip(' \t*_"“”')
+    if not source or not bare.endswith(source) or _NOTE.match(following):
+        return False
+    label = bare.removesuffix(source)
+    return bool(re.fullmatch(r"[\w ()]{1,30}[:：][*_]*\s*", label)) if label else len(source.split()) > 3
 
 
 def _of_object(text: str, target: str) -> str:
@@ -130,7 +171,8 @@ def is_cut(answer: str, translation: str) -> bool:
 
 
 def _first_line(lines: Iterable[str]) -> str:
-    return cut_repetition(separators_to_spaces(next((line.strip() for line in lines if line.strip()), "")))
+    line = next((line for line in lines if line.strip()), "")
+    return cut_repetition(separators_to_spaces(line.strip().strip(_INVISIBLE).strip()))
 
 
 def _ends_in_colon(line: str) -> bool:

@@ -47,9 +47,9 @@ def load(language: Language, model: str | None, needs: str, flag: str):
 def _load(name: str, flag: str):
     try:
         import spacy
-    except ImportError:
+    except Exception as error:  # it is missing, or was built for another numpy
         raise UsageError(
-            f"{flag} needs spaCy and a pipeline: pip install spacy, then python -m spacy download {name}"
+            f"{flag} needs spaCy and a pipeline: pip install spacy, then python -m spacy download {name} ({reason(error)})"
         ) from None
     try:
         return spacy.load(name)
@@ -57,5 +57,5 @@ def _load(name: str, flag: str):
         raise UsageError(
             f"{flag}: the spaCy pipeline {name!r} is not installed: python -m spacy download {name} (or --spacy_model FOLDER)"
         ) from None
-    except (ImportError, ValueError) as error:  # a missing tokenizer package, another version
+    except Exception as error:  # a missing tokenizer package, another version, a damaged file
         raise UsageError(f"{flag}: the spaCy pipeline {name!r} does not load ({reason(error)})") from None

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -105,11 +106,28 @@ def find_corruption(folder: Path) -> str | None:
         return str(error)
     files = saved["files"]
     needed = (STATE_FILE, "optimizer.pt") if saved.get("sharding") == "none" else (STATE_FILE,)
-    if unlisted := [name for name in needed if name not in files]:
+    if unlisted := [name for name in (*needed, *_files_of_zero(folder, saved)) if name not in files]:
         return f"{CHECKSUM_FILE} lists no {unlisted[0]}"
     with ThreadPoolExecutor() as pool:
         problems = pool.map(lambda item: find_change(folder / item[0], item[1]), files.items())
         return next((f"{name} {problem}" for name, problem in zip(files, problems, strict=True) if problem), None)
+
+
+def _files_of_zero(folder: Path, saved: dict) -> Iterator[str]:
+    """What DeepSpeed needs to resume: `latest`, which names a folder, and in that the files of each process, some of which names
+    say their precision first. Where a process could not write its own, the list of files is whole without them."""
+    stage, files = saved.get("sharding", ""), saved["files"]
+    if not stage.startswith("ZeRO-"):
+        return
+    yield "latest"
+    if not (path := folder / "latest").is_file():
+        return
+    step = path.read_text("utf-8", "replace").strip()
+    for rank in range(saved.get("processes", 1)):
+        for kind in ("optim", "model") if stage == "ZeRO-3" else ("optim",):
+            name = f"zero_pp_rank_{rank}_mp_rank_00_{kind}_states.pt"
+            written = re.compile(rf"{re.escape(step)}/(\w+_)?{name}")
+            yield next(filter(written.fullmatch, files), f"{step}/{name}")
 
 
 def find_change(path: Path, checksum: list[int | str]) -> str | None:
