@@ -1,4 +1,4 @@
-"""Parsing of LLM answers: a translation behind a marker, the items of a list."""
+"""Parse LLM responses: a translation after a marker, the items of a list."""
 
 import re
 

@@ -135,7 +135,7 @@ def _problems(args: argparse.Namespace) -> Iterator[str]:
         yield f"--num_return_sequences {candidates} is more than --num_beams {beams}"
     if candidates > 1 and beams == 1 and not (args.do_sample and args.temperature):
         yield (
-            f"--num_return_sequences {candidates}: greedy decoding gives one answer; pass --temperature above 0, or --num_beams"
+            f"--num_return_sequences {candidates}: greedy decoding gives one response; pass --temperature above 0, or --num_beams"
         )
     if candidates == 1 and selection != "greedy" and args.method_translate != "maps":
         yield f"--selection_method {selection} has nothing to choose from: pass --num_return_sequences above 1"
@@ -200,7 +200,7 @@ def check_choices(config: "EvaluationConfig") -> None:
     if instructs and RAW in config.style.values():
         logger.warning(
             "cot, maps, step_by_step, TEaR, refinement and these merge prompts give instructions, which models without a chat template rarely follow: "
-            "look at some answers first",
+            "look at some responses first",
             extra=ONCE,
         )
     if refines:

@@ -85,7 +85,7 @@ def _check_own_texts(configs: "list[EvaluationConfig]") -> None:
                 if (other := seen.setdefault((kind, sha256), language.name)) != language.name:
                     raise UsageError(
                         f"{facts[side]['from']} is the same text in {other} and in {language.name}; with several directions each "
-                        f"language needs a text of its own: {flag} with one table of a column for each language, twice"
+                        f"language needs a text of its own: {flag} with one table that has a column for each language, given twice"
                     )
 
 

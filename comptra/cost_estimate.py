@@ -1,4 +1,4 @@
-"""What a run is going to ask the LLM (--dry_run): its own code runs on some sentences, with answers made up for it."""
+"""Estimate of the prompts and tokens of a run (--dry_run): the methods run on a few sentences, with simulated responses."""
 
 import argparse
 import tempfile

@@ -1,4 +1,4 @@
-"""Calls to the LLM: prompts in, texts out, every answer saved to disk before it is used.
+"""Calls to the LLM: prompts in, texts out; each response is saved to disk before it is used.
 
 Methods send all their prompts at once to an LLMClient. The id of an answer is made of the prompt, the decoding settings and
 the seed, so that a run that was killed at any stage finds the answers it had and sends only the remaining prompts.
@@ -62,7 +62,7 @@ class StageProgress:
 class LLMClient:
     """Sends prompts to one model in one style: `raw` text, or `chat` messages for its chat template.
 
-    `failures`: why prompts got no answer (too long for the model, refused by an API), by request id. `unanswered`: the
+    `failures`: why prompts got no response (too long for the model, refused by an API), by request id. `unanswered`: the
     sentences of the current stage that depend on such a prompt (equal sentences have equal prompts, so that the text identifies
     them). `unreadable`: those whose answer holds no translation; `truncated`: those whose translation is cut. Whoever writes
     their results marks them.

@@ -109,7 +109,7 @@ def translate_all(configs: list[EvaluationConfig], command: list[str]) -> int:
     incomplete = {part: summary for part, summary in done.items() if summary.get("unanswered_prompts")}
     if first.several:
         for part, summary in incomplete.items():
-            logger.info(f"incomplete: {part}: {summary['unanswered_prompts']} prompts got no answer")
+            logger.info(f"incomplete: {part}: {summary['unanswered_prompts']} prompts got no response")
         sentences = sum(summary.get("sentences", 0) for summary in done.values())
         logger.info(
             f"{len(done)} runs, {sentences:,} translations in {first.args.output_dir}; incomplete: {len(incomplete)}"
@@ -279,16 +279,16 @@ def print_summary(config: EvaluationConfig, folder: Path, summary: dict) -> None
     flags += ["max_new_tokens_divide"] * bool(args.steps)
     for limit, cut in summary["truncated_answers"].items():
         flag = " or ".join(f"--{flag}" for flag in flags if getattr(args, flag) == int(limit)) or "intermediate outputs"
-        logger.info(f"{cut} answers ended at the limit of {limit} tokens of {flag}: they may be cut short")
+        logger.info(f"{cut} responses ended at the limit of {limit} tokens of {flag}: they may be cut short")
     if unanswered := summary["unanswered_prompts"]:
         reasons = "; ".join(summary["unanswered"][:3])
         logger.warning(
-            f"{unanswered} prompts got no answer ({reasons}): the lines that depend on them are marked as unanswered; re-run the "
+            f"{unanswered} prompts got no response ({reasons}): the lines that depend on them are marked as unanswered; re-run the "
             "same command to try these again"
         )
     if unreadable := summary["unreadable_answers"]:
         logger.warning(
-            f"{unreadable} answers hold no translation (thoughts that used up the tokens, a merge without the section of the final "
+            f"{unreadable} responses have no translation (thoughts that used up the tokens, a merge without the section of the final "
             "translation): their lines are empty and marked as unreadable; if they were cut short raise "
             f"--max_new_tokens{'_merge, else --merge_prompt vanilla asks for less' * bool(args.steps)}"
         )

@@ -197,7 +197,9 @@ def run(args: argparse.Namespace) -> int:
         )
     unanswered = sum(counts["unanswered"] for of_corpus in judged for counts in of_corpus.values())
     if unanswered:
-        logger.warning(f"{unanswered} requests to the judge got no answer; re-run the same command to send them again")
+        logger.warning(
+            f"{unanswered} requests to the judge got no response; re-run the same command to send them again"
+        )
     return EXIT_INCOMPLETE if unanswered or any(part["is_cut"] for part in described) else 0
 
 

@@ -173,7 +173,7 @@ def show_estimates(estimates: list[hours.Needed]) -> None:
                 span(row.usd) or "-",
             )
         )
-    show("\nestimates, from few to many\n" + "\n".join(aligned(rows, left=2)))
+    show("\nestimates, lowest to highest\n" + "\n".join(aligned(rows, left=2)))
     for line in unknown:
         show("\n".join(wrapped(one_line(line), MAX_WIDTH)))
 

@@ -190,17 +190,15 @@ def show_swaps(made: Twins, src: Language, tgt: Language) -> None:
 
 def report_on(config: EvaluationConfig, made: Twins, total: int, args: argparse.Namespace) -> dict:
     """`total`: the sentences of the test set."""
-    base, paths = _path(args.base_model_name_or_path), {model.path: config.folder(model) for model in config.models}
+    baseline = _path(args.base_model_name_or_path)
+    folders = {model.name: config.folder(model) for model in config.models}
+    base = next((model.name for model in config.models if model.path == baseline), None)
     languages = (config.src, config.tgt)
-    found = drop.of_systems([made.originals, *made.twins], paths, languages, base, args.margin, args.seed)
-    systems = []
-    for model in config.models:
-        baseline = base if model.path != base else None
-        own = found[model.path]
-        said = drop.verdict(model.name, own["chrf"], own["recall"], baseline and Path(baseline).name)
-        systems.append(
-            {"name": model.name, "path": str(paths[model.path]), "baseline": baseline, **own, "verdict": said}
-        )
+    found = drop.of_systems([made.originals, *made.twins], folders, languages, base, args.margin, args.seed)
+    systems = [
+        {"name": name, "path": str(folders[name]), "baseline": baseline if name != base else None, **own}
+        for name, own in found.items()
+    ]
     return {
         "sentences": len(made.numbers),
         "left_out": total - len(made.numbers),

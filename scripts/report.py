@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_output_files({"--output": args.output})
     if args.output.exists() and args.output.stat().st_size and not packing.is_page(args.output):
-        raise UsageError(f"--output {args.output} exists and is no page of a run; remove it, or pass another name")
+        raise UsageError(f"--output {args.output} exists and is not a page of a run; remove it, or pass another name")
     root, *others = _folders(args.run)
     options = Options(args.seed, args.max_examples, benchmark_dir=args.benchmark_dir)
     limit = int(args.max_mb * MB)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import ROOT
+from topxgen.experiments.stages import STAGES as STAGE_ROWS
 
 STAGES = ("generation", "decontamination", "training")
 # The room above the scripts: it starts them as processes of their own, and reads their flags.
@@ -92,9 +93,10 @@ def test_only_scripts_know_the_experiments_which_know_of_scripts_their_flags_alo
     statements = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     statements |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not {name.split(".")[0] for name in statements} & scripts
-    named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and ":" in str(node.value)}
-    named = {name for name in named if re.fullmatch(r"\w+(\.\w+)*:\w+", name)}
-    assert named == {
+    constants = {str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert not [name for name in constants if re.fullmatch(r"\w+(\.\w+)*:\w+", name)]
+    rows = [(row.parser, row.needs, row.estimates) for row in STAGE_ROWS.values()]
+    assert {choice.target for row in rows for choice in row if choice} == {
         f"{module}:{function}"
         for module in (*(scripts - {"comptra"}), "comptra.evaluate", "scripts.merge_lora")
         for function in ("build_parser", "needs")

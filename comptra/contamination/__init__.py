@@ -1,1 +1,1 @@
-"""Does a model translate a test set better than texts just like it? (scripts/probe_contamination.py)"""
+"""Contamination probe: does a model translate a test set better than comparable texts? (scripts/probe_contamination.py)"""

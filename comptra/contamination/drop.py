@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from comptra.contamination import twins
 from comptra.contamination.twins import Sentence, holds
 from comptra.scores import metrics
 from comptra.scores.systems import read_lines
@@ -34,30 +35,25 @@ class Columns:
 
 
 def of_systems(
-    variants: Sequence[list[Sentence]],
-    folders: Mapping[str, Path],
-    languages: tuple[Language, Language],
-    base: str | None,
-    margin: float,
-    seed: int,
-) -> dict[str, dict]:
-    """The tests of each system, by the translations of all variants in its folder, against those of the system `base`."""
-    texts = {name: _translations(folder / "translate_0.jsonl", variants) for name, folder in folders.items()}
+    variants: Sequence[list[Sentence]], folders: Mapping[str, Path], languages: tuple[Language, Language],
+    base: str | None, margin: float, seed: int,
+) -> dict[str, dict]:  # fmt: skip
+    """The tests and verdict of each system, by the translations of all variants in its folder, against those of the system `base`."""
+    texts = {}
+    for name, folder in folders.items():
+        rows = read_lines(folder / "translate_0.jsonl")[0]
+        texts[name] = twins.divided([row[1] for row in rows], len(variants[0]))
     columns = {name: chrf_columns(variants, own, *languages) for name, own in texts.items()}
     found = {}
     for name in folders:
         baseline = base if name != base else None
         chrf = drop_test(columns[name], columns[baseline] if baseline else None, margin, seed)
         recall = recall_test(variants, texts[name], texts[baseline] if baseline else None)
-        found[name] = {"suspicious": is_suspicious(chrf, recall), "chrf": chrf, "recall": recall}
+        found[name] = {
+            "suspicious": is_suspicious(chrf, recall), "chrf": chrf, "recall": recall,
+            "verdict": verdict(name, chrf, recall, baseline and Path(baseline).name),
+        }  # fmt: skip
     return found
-
-
-def _translations(path: Path, variants: Sequence[list[Sentence]]) -> list[list[str]]:
-    """Of each variant, in order."""
-    texts = [row[1] for row in read_lines(path)[0]]
-    count = len(variants[0])
-    return [texts[start : start + count] for start in range(0, len(texts), count)]
 
 
 def chrf_columns(

@@ -68,7 +68,12 @@ def read(folder: Path, src: str, tgt: str) -> list[list[Sentence]]:
     swaps = [tuple(Swap(**swap) for swap in row["swaps"]) for row in read_jsonl(folder / SWAPS)]
     count = len(texts) - len(swaps)
     sentences = [Sentence(*pair, own) for pair, own in zip(texts, [()] * count + swaps, strict=True)]
-    return [sentences[start : start + count] for start in range(0, len(sentences), count)]
+    return divided(sentences, count)
+
+
+def divided(items: list, count: int) -> list[list]:
+    """Into parts of `count` items."""
+    return [items[start : start + count] for start in range(0, len(items), count)]
 
 
 class Value(NamedTuple):

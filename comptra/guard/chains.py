@@ -173,7 +173,7 @@ def _of_rounds(folder: Path) -> list[Selection]:
         found = read_json(output_dir / ROUNDS, _Rounds)
         if not found or len(found["rounds"]) == 1:
             continue
-        if not found["stopped"] and len(found["rounds"]) <= found["number"]:  # more are to come: none is the best yet
+        if not found["stopped"] and len(found["rounds"]) <= found["number"]:  # unfinished: no best round yet
             continue
         names = {one["round"]: Path(one["directory"]).name for one in found["rounds"]}
         name = round_folder.name if round_folder != output_dir else names.get(0)

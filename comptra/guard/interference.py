@@ -1,4 +1,4 @@
-"""Scores that a selection has inflated: what is selected by a metric scores higher on it, and on its relatives, than people
+"""Inflated scores: what was selected by a metric scores higher on it, and on its relatives, than people
 would judge it (Pombal et al. 2025, Adding Chocolate to Mint: Mitigating Metric Interference in Machine Translation)."""
 
 import re

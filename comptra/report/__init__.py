@@ -31,24 +31,15 @@ class Section(Choice):
 SECTIONS = {
     "funnel": Section("comptra.report.sections.funnel:collect", "what became of every prompt, text, sentence and pair", "Funnel",
                       ("plot",)),
-    "pairs": Section(
-        "comptra.report.sections.pairs:collect",
-        "pairs, rejects and candidates with their paragraphs, to search and to filter",
-        "Pairs",
-        libraries=("tabulator",),
-        is_large=True,
-    ),
+    "pairs": Section("comptra.report.sections.pairs:collect", "pairs, rejects and candidates with their paragraphs, to search and to filter",
+                     "Pairs", ("tabulator",), is_large=True),
     "distributions": Section("comptra.report.sections.distributions:collect", "lengths, scores, topics, repetition, tokens, times",
                              "Distributions", ("plot",)),
     "contamination": Section("comptra.report.sections.contamination:collect", "overlaps with test sets, and what was not checked",
                              "Contamination", libraries=("plot",)),
     "training": Section("comptra.report.sections.training:collect", "loss, held-out scores, the checkpoint", "Training", ("plot",)),
-    "evaluation": Section(
-        "comptra.report.sections.evaluation:collect",
-        "scores with intervals and marks, against steps, and two systems side by side by sentence",
-        "Evaluation",
-        ("plot", "diff"),
-    ),
+    "evaluation": Section("comptra.report.sections.evaluation:collect", "scores with intervals and marks, against steps, and two systems "
+                          "side by side by sentence", "Evaluation", ("plot", "diff")),
     "provenance": Section("comptra.report.sections.provenance:collect", "commands, settings, versions, digests, times", "Provenance"),
 }
 # fmt: on

@@ -1,4 +1,4 @@
-"""Best of two: of two systems, for each sentence the translation that a metric without references prefers.
+"""Best of two systems: for each sentence the translation that a reference-free metric prefers.
 
 The result is a system of its own, in a folder as main.py leaves it. Its manifest names the metric, so that its scores by the
 metric and its relatives are marked (comptra.guard.interference): they are inflated (Pombal et al. 2025).

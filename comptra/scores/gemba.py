@@ -268,11 +268,11 @@ class Gemba:
         self._sampler.close()
         if bad := self._counts["unreadable"]:
             logger.warning(
-                f"{self.name}: {bad} of {self._counts['answers']} answers are not in the form that was asked for and have no score, such "
+                f"{self.name}: {bad} of {self._counts['answers']} answers are not in the requested form and have no score, such "
                 f"as {self._unreadable!r}"
             )
         if unanswered := self._counts["unanswered"]:
-            logger.warning(f"{self.name}: {unanswered} requests got no answer and have no score")
+            logger.warning(f"{self.name}: {unanswered} requests got no response and have no score")
         self._counts.clear()
         if usage := self._meter.usage(self.name):
             logger.info(usage)

@@ -1,4 +1,4 @@
-"""The flags of the original's evaluation, put into words of comptra.evaluate's; a line for each that means something else here."""
+"""Translate the flags of the original's evaluation to those of comptra.evaluate, with a line for each that means something else here."""
 
 import argparse
 import logging

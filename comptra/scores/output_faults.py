@@ -1,4 +1,4 @@
-"""Translations that are wrong on the face of it, counted for every system: a mean score hides a few hundred of them.
+"""Count obviously faulty translations of every system: a mean score hides a few hundred of them.
 
 False alarms on published translations: docs/results.md, measured by scripts/perf/output_faults.py.
 """

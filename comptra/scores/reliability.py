@@ -1,4 +1,4 @@
-"""How far a metric can be believed in a language: what its model was trained on, and where its scores were compared with people's.
+"""Reliability of a metric in a language: what its model was trained on, and where it was compared with human judgements.
 
 Only what a publication says is in the tables; what none is known to say is "unknown". A metric has to know each language
 that it reads, and the least known one decides.
@@ -85,7 +85,7 @@ class Coverage:
     """What is known of a metric. Codes are ISO 639-1 or 639-3."""
 
     source: str  # of the languages it was trained on
-    model: str = ""  # what it goes on from, for notes
+    model: str = ""  # the model it was trained from, for notes
     seen: frozenset[str] | None = None  # languages of that; None: it says itself which it knows
     judgements: str = ""  # for notes
     trained: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""Scores of segments on disk, by content: what one run has scored, no later run scores again.
+"""Cache of segment scores on disk, by content: no segment is scored twice.
 
 {folder}/{metric}/{fingerprint}/ has a file for each run that wrote to it: on network file systems the appends of several
 machines to one file can overwrite each other. Each line has a checksum. A run reads the files of all others, and appends whole

@@ -213,7 +213,7 @@ def read_system(folder: Path, args: argparse.Namespace, load_test_set: Callable 
     unanswered = frozenset(i for i, row in enumerate(rows) if row[2])
     if unanswered:
         logger.warning(
-            f"{len(unanswered)} lines of {path} have no answer of the LLM (a prompt too long, refused by an API) and are scored "
+            f"{len(unanswered)} lines of {path} have no response of the LLM (a prompt too long, refused by an API) and are scored "
             "as they are; re-run main.py to retry them"
         )
     dataset = args.dataset_name_or_path or ("files" if args.test_files else settings.get("dataset_name_or_path"))

@@ -420,7 +420,8 @@ def _reliability(groups: Sequence[dict], name: str, title: str) -> Iterator[str]
             language = group["src"] if group["tgt"] == ENGLISH else group["tgt"]
             languages.setdefault(f"{found.get('note') or found['status']}{source}", []).append(language)
     for why, names in languages.items():
-        yield f"~ {title} for {', '.join(dict.fromkeys(names))}: {why}"
+        named = ", ".join(dict.fromkeys(names))
+        yield f"~ {title} for {named}: {why.removeprefix(f'{named}: ')}"
 
 
 def _incomplete(groups: Sequence[dict], names: Sequence[str], systems: Systems) -> list[str]:

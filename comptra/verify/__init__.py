@@ -95,17 +95,14 @@ class Audit:
     reports: dict[Path, dict] = field(default_factory=dict)  # of comptra.evaluate, for what is made from them
     _digests: dict[Path, str | None] = field(default_factory=dict)
 
-    def shown(self, path: Path) -> str:
-        return str(path)
-
     def problem(self, path: Path, what: str, claimed: Any = None, found: Any = None) -> None:
-        one = Problem(self.shown(path), what, claimed, found)
+        one = Problem(str(path), what, claimed, found)
         if one not in self.problems:
             self.problems.append(one)
 
     def skip(self, path: Path, why: str) -> None:
         """Name what was not checked."""
-        reasons = self.unchecked.setdefault(self.shown(path), [])
+        reasons = self.unchecked.setdefault(str(path), [])
         if why not in reasons:
             reasons.append(why)
 
@@ -243,7 +240,7 @@ def unclaimed(audit: Audit) -> dict[str, str]:
     for folder, names in audit.folders.items():
         for name in sorted(names - {checksums.NAME}):
             if _absolute(folder / name) not in audit.claimed:
-                found[audit.shown(folder / name)] = why_unclaimed(name)
+                found[str(folder / name)] = why_unclaimed(name)
     return found
 
 

@@ -41,7 +41,7 @@ def _check_group(audit: Audit, path: Path, report: dict, group: dict) -> None:
     folders = {name: [audit.locate(one, path) for one in one["paths"]] for name, one in group["variants"].items()}
     if None in [folder for own in folders.values() for folder in own]:
         return audit.skip(path, "scores of translations that are not there")
-    flags = metric_flags(audit, group["titles"], group["signatures"])
+    flags = metric_flags(group["titles"], group["signatures"])
     if not flags["metrics"]:
         return audit.skip(path, f"{', '.join(group['titles'])}: not metrics of strings")
     seeds = {name: [[folder] for folder in own] for name, own in folders.items()}

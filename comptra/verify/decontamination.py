@@ -164,19 +164,12 @@ def _first_difference(audit: Audit, path: Path, what: str, expected: str, there:
 
 
 def _check_overlaps(audit: Audit, path: Path, language: str, part: report.Part, hits: list[report.Hit]) -> None:
-    rows = {(row["side"], row["benchmark"], row["split"]): row for row in part["overlaps"]}
-    found = {key: dict.fromkeys(_OF_HITS, 0) for key in rows}
-    ids, last = defaultdict(set), {}
-    for hit in hits:
-        key = hit["side"], hit["benchmark"], hit["split"]
-        ids[key].add(hit["benchmark_id"])
-        if key in found and last.get(key) != (text := (hit["line"], hit["pair"])):
-            found[key]["hits"] += 1
-            found[key][hit["match"]] += 1
-            last[key] = text
-    for key, row in rows.items():
-        found[key]["benchmark_texts_hit"] = len(ids[key])
+    keys = [(row["side"], row["benchmark"], row["split"]) for row in part["overlaps"]]
+    of_hits = [(hit["side"], hit["benchmark"], hit["split"]) for hit in hits]
+    known = (hit for hit, key in zip(hits, of_hits, strict=True) if key in keys)
+    found = report.counted_overlaps(known, part["overlaps"])
+    for key, row, counted in zip(keys, part["overlaps"], found, strict=True):
         claimed = {name: row[name] for name in _OF_HITS if name in row}
-        audit.equal(path, f"overlaps of {language} with {' '.join(key)}", claimed, found[key])
-    for key in ids.keys() - rows.keys():
+        audit.equal(path, f"overlaps of {language} with {' '.join(key)}", claimed, counted)
+    for key in dict.fromkeys(key for key in of_hits if key not in keys):
         audit.problem(path, f"has hits of {' '.join(key)} in {language}, but no row of overlaps")

@@ -20,15 +20,8 @@ STATISTICS = {".csv": tables.csv_text, ".md": tables.markdown}
 FIGURES = ("counts", "lengths", "topics", "scores", *describe.SIDES)
 # Need a tokenizer, an encoder or a list of topics, which verify.py does not load.
 NOT_AGAIN = (
-    "tokens_of_sentences",
-    "tokens_of_translations",
-    "vendi_score",
-    "in_file",
-    "covered",
-    "coverage",
-    "not_in_file",
-    "by_category",
-)
+    "tokens_of_sentences", "tokens_of_translations", "vendi_score", "in_file", "covered", "coverage", "not_in_file", "by_category",
+)  # fmt: skip
 _RECORD = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
 
 
@@ -60,11 +53,7 @@ def _check_probe(audit: Audit, path: Path, report: dict) -> None:
     base = next(iter(systems.keys() - compared)) if compared else None
     found = drop.of_systems(variants, folders, tuple(sides), base, report["margin"], settings["seed"])
     for name, own in found.items():
-        said = drop.verdict(
-            name, own["chrf"], own["recall"], systems[name]["baseline"] and Path(systems[name]["baseline"]).name
-        )
-        claimed = {key: systems[name][key] for key in (*own, "verdict")}
-        near_equal(audit, path, name, claimed, own | {"verdict": said}, "scores")
+        near_equal(audit, path, name, {key: systems[name][key] for key in own}, own, "scores")
     return None
 
 
@@ -96,14 +85,11 @@ def _check_statistics(audit: Audit, path: Path) -> None:
 
 def _corpus(audit: Audit, path: Path, claimed: dict) -> corpus.Corpus:
     """Raises UsageError if it is not on this machine."""
-    found = audit.locate(claimed["path"], path)
-    if found is None and not (claimed["stage"] == corpus.NATIVE and can_load(audit, claimed["path"])):
+    found, options = audit.locate(claimed["path"], path), audit.options
+    if found is None and not can_load(audit, claimed["path"]):
         raise UsageError(f"{claimed['path']} is not there")
-    stages = (claimed["stage"],) if claimed["stage"] in corpus.STAGES else tuple(corpus.STAGES)
-    sources = corpus.Sources(
-        (claimed["language"],), stages, audit.options.languages_file, audit.options.benchmark_dir, allow_partial=True
-    )
-    (read,) = corpus.read(str(found or claimed["path"]), sources)
+    wanted = ((claimed["language"],), (claimed["stage"],), options.languages_file, options.benchmark_dir)
+    (read,) = corpus.read(str(found or claimed["path"]), corpus.Sources(*wanted, allow_partial=True))
     return read
 
 

@@ -74,7 +74,7 @@ def _check_report(audit: Audit, path: Path, report: dict, rows: list[dict] | Non
     _check_means(audit, path, report)
 
 
-def metric_flags(audit: Audit, names: Iterable[str], signatures: dict[str, str]) -> dict[str, Any]:
+def metric_flags(names: Iterable[str], signatures: dict[str, str]) -> dict[str, Any]:
     """Flags that compute the metrics of strings among `names` as their signatures say."""
     tokenizer = re.search(r"tok:([^|]+)", signatures.get("bleu", ""))
     found = tokenizer[1] if tokenizer else "auto"
@@ -98,7 +98,7 @@ def _scored_again(
     files = test_files(audit, manifest, audit.json(manifest)) if manifest.is_file() else None
     args = arguments(
         audit,
-        **metric_flags(audit, names, group["signatures"]),
+        **metric_flags(names, group["signatures"]),
         dirs=list(dict.fromkeys(folders)),
         baseline=baseline,
         dataset_name_or_path=dataset or None,

@@ -7,15 +7,13 @@ rate that differs by sentence). A simulation draws a test set of sentences, and 
 systems draw from the same versions, or from two kinds of errors, mixed so that the score of the whole population is equal.
 """
 
-import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from measuring import command_line
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from comptra.scores import metrics
 from comptra.significance import resampling
 from comptra.significance.compared import ALPHA, top_cluster
@@ -203,7 +201,7 @@ def show_power(found: dict[str, Metric], simulations: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--references", type=Path, required=True, help="translations, one a line")
     parser.add_argument("--simulations", type=int, default=1000, help="of level and clusters; a fourth of it of power")
     parser.add_argument("--sentences", type=int, default=300, help="of a test set [%(default)s]")

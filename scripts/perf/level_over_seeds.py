@@ -3,13 +3,9 @@
 python scripts/perf/level_over_seeds.py --trials 3000
 """
 
-import argparse
-import sys
-from pathlib import Path
-
 import numpy as np
+from measuring import command_line
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from comptra.scores.metrics import mean_scores
 from comptra.significance.over_seeds import compare, covariance
 
@@ -53,7 +49,7 @@ def rejections(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--trials", type=int, default=3000)
     args = parser.parse_args()
     print("seeds   sd of seeds  of system x sentence  sentences and seeds  sentences alone")

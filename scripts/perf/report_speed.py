@@ -12,14 +12,13 @@ import argparse
 import gzip
 import json
 import statistics
-import sys
 import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from scripts.perf.measuring import run_measured
+from measuring import command_line, run_measured
+
 from tests.support import browser, pages, synthetic_run
 
 LARGE = 1_000_000
@@ -211,7 +210,7 @@ def measure(run: Path, folder: Path, args: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--run", type=Path, help="measure this run instead of a synthetic one")
     parser.add_argument("--pairs", type=int, default=100_000)
     parser.add_argument("--all_mb", type=float, default=60, help="--max_mb of a page with all pairs; 0: none is made")

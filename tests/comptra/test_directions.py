@@ -187,7 +187,7 @@ def test_incomplete_directions_are_named_at_the_end(main_here, tmp_path):
     flags = (*TABLE[:2], "--tgt", "Basque", "Swahili", "--output_dir", tmp_path)
     result = main_here(*flags, "--max_model_len", 64)
     assert result.returncode == 3, result.stderr
-    assert "incomplete: tiny_lm, English to Basque: 4 prompts got no answer" in result.stderr
+    assert "incomplete: tiny_lm, English to Basque: 4 prompts got no response" in result.stderr
     assert f"2 runs, 8 translations in {tmp_path}; incomplete: 2" in result.stderr
     assert main_here(*flags).returncode == 0
 

@@ -91,8 +91,8 @@ def test_answers_are_scores_and_are_asked_for_once(systems, tmp_path):
         row = report["groups"][0]["systems"][0]["scores"]["gemba-da"]
         assert row["segments"] == len(rows) - 4
         assert row["score"] == pytest.approx((70 + 80 + 90 * (len(rows) - 6)) / (len(rows) - 4))
-        assert f"3 of {len(rows) - 1} answers are not in the form that was asked for" in said
-        assert "1 requests got no answer" in said, "the empty one"
+        assert f"3 of {len(rows) - 1} answers are not in the requested form" in said
+        assert "1 requests got no response" in said, "the empty one"
         signature = report["groups"][0]["signatures"]["gemba-da"]
         assert re.fullmatch(r"GEMBA-DA\|judge:judge-1\|api:openai\|style:chat\|tokens:1024\|prompts:\w{8}", signature)
         # The prompt has all that the metric reads, and is decoded greedily.

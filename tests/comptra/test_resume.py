@@ -180,12 +180,12 @@ def test_what_a_method_could_not_ask_on_the_way_is_asked_again(method, main_here
 
 def test_a_run_with_nothing_to_do_keeps_its_record(main_here, tiny_lm, tmp_path):
     first = main_here("--output_dir", tmp_path)
-    assert "answers ended at the limit of 12 tokens of --max_new_tokens" in first.stderr
+    assert "responses ended at the limit of 12 tokens of --max_new_tokens" in first.stderr
     path = folder_of(tmp_path, tiny_lm) / "manifest_translate.json"
     before = path.read_bytes()
     again = main_here("--output_dir", tmp_path)
     assert again.returncode == 0 and path.read_bytes() == before
-    assert "answers ended at the limit of 12 tokens of --max_new_tokens" in again.stderr
+    assert "responses ended at the limit of 12 tokens of --max_new_tokens" in again.stderr
     longer = main_here("--output_dir", tmp_path, "--max_samples", 5)
     manifest = json.loads(path.read_text())
     assert longer.returncode == 0 and manifest["sentences"] == 5
@@ -281,7 +281,7 @@ def test_divisions_of_older_versions_are_renumbered(shifted, main_here, tiny_lm,
 
 def test_a_prompt_too_long_is_told(main_here, tiny_lm, tmp_path):
     result = main_here("--output_dir", tmp_path, "--max_model_len", 64)
-    assert result.returncode == 3 and "4 prompts got no answer" in result.stderr
+    assert result.returncode == 3 and "4 prompts got no response" in result.stderr
     assert "exceed --max_model_len 64" in result.stderr
     path = folder_of(tmp_path, tiny_lm) / "translate_0.jsonl"
     assert texts(path) == [""] * 4

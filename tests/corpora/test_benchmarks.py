@@ -279,7 +279,7 @@ def test_embedded_declarations_are_in_their_language():
         texts = [text for split in load("udhr", language) for text in split.texts if len(text) > 40]
         same = seen.setdefault(tuple(texts), path.stem)
         assert same == path.stem or (same, path.stem) == ("aka_Latn", "twi_Latn")  # dialects of one language
-        assert all(language_id._is_in_script(text, language.script) for text in texts), path.stem
+        assert all(language_id.is_in_script(text, language.script) for text in texts), path.stem
         if identifier.knows(language):
             assert sum(identifier.is_language(texts, language)) >= 0.75 * len(texts), path.stem
 

@@ -126,7 +126,7 @@ def test_an_incomplete_stage_stops_the_run_unless_that_is_allowed(place):
     result = run()
     assert result.returncode == 3 and set(ran(result)) == {"decontamination"}
     assert (
-        "decontamination finished, but incomplete: start again to try again, or pass --allow_incomplete"
+        "decontamination finished, but incomplete: run the same command again to retry, or pass --allow_incomplete"
         in result.stderr
     )
     result = run("--allow_incomplete")

@@ -203,6 +203,38 @@ def test_all_that_is_missing_is_said_at_once_without_a_network(run_file, tmp_pat
     assert not (tmp_path / "none").exists() and result.stderr == ""
 
 
+def test_all_that_a_cache_made_by_hand_lacks_is_said_at_once(run_file, tmp_path):
+    """Copies that are not whole: a shard of the weights, a snapshot that the reference names, the reference, what a link points to."""
+    run_file.write_text(run_file.read_text().replace("${output_dir}/train", "org/other"))
+    hub, commit = tmp_path / "home" / "hub", "0" * 40
+
+    def snapshot(place: str, reference: bool = True) -> Path:
+        folder = hub / place / "snapshots" / commit
+        folder.mkdir(parents=True)
+        if reference:
+            (hub / place / "refs").mkdir()
+            (hub / place / "refs" / "main").write_text(commit)
+        return folder
+
+    writer, flores = snapshot("models--org--writer"), snapshot("datasets--openlanguagedata--flores_plus")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (writer / "config.json").write_text("{}")
+    (writer / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    (writer / shards["a"]).write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    snapshot("models--org--nllb").rmdir()
+    (snapshot("models--org--other", reference=False) / "config.json").write_text("{}")
+    (flores / "README.md").symlink_to("../../blobs/none")
+    result = in_process("scripts/prefetch.py", run_file, "--folder", hub.parent, "--check")
+    assert result.returncode == 3 and not result.stderr, result.stderr
+    for line in (
+        "model org/writer (for datagen, train): it lacks model-00002-of-00002.safetensors",
+        "model org/nllb (for datagen): not downloaded",
+        "model org/other (for main): not downloaded",
+        "flores_plus (for datagen, decontamination, main): README.md is not there, where a link points",
+    ):
+        assert line in result.stdout, result.stdout
+
+
 def test_without_a_hub_one_line_in_seconds(run_file, tmp_path):
     began = time.monotonic()
     result = prefetch(None, run_file, "--folder", tmp_path / "folder")

@@ -329,7 +329,7 @@ def test_rounds_may_refer_to_values_at_the_top(tmp_path, tiny_lm):
         ("  reverse: true", "  reverse: true\n  output_dir: there", "train.output_dir would be the same in all rounds"),
         ("k: 0, max_samples: 4", "output_dir: there, k: 0, max_samples: 4", "main.output_dir would be the same in all rounds"),
         ("  reverse: true", "  reverse: true\n  data_dir: there", "train.data_dir would be the same in all rounds"),
-        ("{demonstration_pool: udhr}", "{stages: [generate]}", "rounds, datagen: stages cannot be set; it is a round's own"),
+        ("{demonstration_pool: udhr}", "{stages: [generate]}", "rounds, datagen: stages cannot be set; each round sets it"),
         ("{demonstration_pool: udhr}", "{model_name_or_path: m}", "rounds, datagen: model_name_or_path cannot be set"),
         ("{dataset_name_or_path: udhr-dev}", "{output_dir: x}", "rounds, held_out: output_dir cannot be set"),
         ("  reverse: true", "  reverse: true\n  dataset_name_or_path: udhr", "rounds needs a training on the generated pairs"),

@@ -403,7 +403,7 @@ def _is_killed(command, folder, rng: random.Random) -> bool:
         (("--back_translator", "apertium", "--number_of_candidates", 2), "--back_translator apertium gives one translation of a sentence"),
         (("--use_nllb", "--select_by", "blaser"), "--select_by has no effect without --number_of_candidates 2 or more"),
         (("--use_nllb", "--number_of_candidates", 2, "--candidate_temperature", 1), "--candidate_temperature has no effect without an LLM"),
-        (("--number_of_candidates", 2, "--inference_api", "openai", "--select_by", "confidence"), "tells no probabilities of its answers"),
+        (("--number_of_candidates", 2, "--inference_api", "openai", "--select_by", "confidence"), "returns no token probabilities"),
         (("--number_of_candidates", 2, "--inference_api", "cohere"), "--number_of_candidates 2: --inference_api cohere gives one answer"),
         (("--number_of_candidates", 4, "--inference_api", "hf", "--num_beams", 3), "--number_of_candidates 4 is more than --num_beams 3"),
         (("--number_of_candidates", 2, "--inference_api", "hf", "--num_beams", 3, "--select_by", "confidence"), "is always the likeliest"),

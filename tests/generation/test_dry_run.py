@@ -20,7 +20,7 @@ def flags(folder, *more):
 
 
 def rows(stdout):
-    table = stdout.partition("estimate, from few to many:\n")[2].splitlines()
+    table = stdout.partition("estimate, lowest to highest:\n")[2].splitlines()
     return {line.split()[0]: re.split(r"  +", line)[1:] for line in table[1:] if line}
 
 

@@ -11,7 +11,7 @@ from tests.support.publishing import make_run, publish, record, refused, rows
 from tests.support.tiny_models import udhr_texts
 from tests.support.tiny_sonar import build_sonar
 from topxgen.common import checksums
-from topxgen.publication.atlas import neighbours, positions
+from topxgen.publication.atlas import distances, neighbours, positions
 
 
 def table(out):
@@ -76,7 +76,7 @@ def test_the_seed_decides_the_places(atlas):
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("change", ["nothing", "text", "ids", "distances"])
+@pytest.mark.parametrize("change", ["nothing", "text", "ids", "distances", "not the nearest"])
 def test_a_changed_map_is_found(atlas, tmp_path, change):
     """With checksums to match."""
     import pyarrow
@@ -87,10 +87,14 @@ def test_a_changed_map_is_found(atlas, tmp_path, change):
     rows = data.to_pylist()
     if change == "text":
         rows[3]["source"] += "."
-    elif change == "ids":
-        rows[3]["neighbors"]["ids"][0] = (rows[3]["neighbors"]["ids"][-1] + 20) % 60
+    near = rows[3]["neighbors"]
+    if change in ("ids", "not the nearest"):
+        near["ids"][0] = next(i for i in range(60) if i not in {3, *near["ids"]})
+    if change == "not the nearest":
+        vectors = np.array([row["vector"] for row in rows], np.float32)
+        near["distances"] = distances(vectors, [row["neighbors"]["ids"] for row in rows])[3]
     elif change == "distances":
-        rows[3]["neighbors"]["distances"][0] += 0.01
+        near["distances"][0] += 0.01
     parquet.write_table(pyarrow.Table.from_pylist(rows, schema=data.schema), path)
     names = list(checksums.read(out))
     (out / checksums.NAME).unlink()

@@ -160,7 +160,7 @@ def test_requests_without_an_answer_are_sent_again(run_folder, tmp_path):
         server.faults = lambda *_: refused if server.delivered.total() == 3 and not server.injected else None
         command = options(server, run_folder, out, "--max_concurrent_requests", 1)
         result = in_process("scripts.data_stats", *command)
-        assert result.returncode == 3 and "1 requests to the judge got no answer" in result.stderr, result.stderr
+        assert result.returncode == 3 and "1 requests to the judge got no response" in result.stderr, result.stderr
         assert judged(out)["on_topic"]["unanswered"] + judged(out)["control"]["unanswered"] == 1
         assert in_process("scripts.data_stats", *command).returncode == 0
     assert server.delivered.total() == 24

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.pairs import BASQUE, HAUSA, NEPALI, SORBIAN, SWAHILI, counts, hub, refusal, source, write
 from tests.support.runs import BENCHMARKS
+from topxgen.text import languages
 from topxgen.training import named_datasets
 from topxgen.training.pairs import Pair, split
 from topxgen.training.training_data import load
@@ -108,6 +109,9 @@ def test_smol_of_a_folder(tmp_path):
     assert f"{path}, row 1: no columns src and trg, only src, trgs" in refusal(load, source("smol", data_dir=tmp_path))
     write(path, {"src": "One.", "trg": ["Bat."]})
     assert f"{path}, row 1: src and trg hold no texts" in refusal(load, source("smol", data_dir=tmp_path))
+    path = write(tmp_path / "smolsent/en_crh.jsonl", {"src": "One book.", "trg": "Бир китап."})
+    message = f"{path} is in another script than Crimean Tatar (crh_Latn)"
+    assert message in refusal(load, source("smol", languages.find("crh_Latn"), data_dir=tmp_path))
 
 
 def test_smol_of_the_hub(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""How a stage of a run has failed: run/failed/{stage}.json in the run's folder, for those who look at it.
+"""Records of failed stages: run/failed/{stage}.json in the run's folder.
 
 scripts/run.py and the jobs under SLURM give a stage the path; the stage writes the file, or if it cannot (it was killed), they do. The
 next start of the stage removes it.

@@ -1,4 +1,4 @@
-"""A small number for each of millions of ids, in a byte each where they count up, as those of paragraphs and prompts do."""
+"""A small count for each of millions of ids, one byte each where ids are consecutive, as those of paragraphs and prompts."""
 
 _NO_ARRAY = bytearray()
 _SPARSE = 16  # bytes that an id may take in an array; others, and values above 255, are in a dict

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 
 from topxgen.common import checksums
@@ -204,6 +205,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that can change a result."""
     found = {"python": platform.python_version()}
@@ -223,3 +225,10 @@ def command_line(secrets: tuple[str, ...]) -> list[str]:
         words.append("***" if hide else f"{flag}=***" if flag in secrets and "=" in word else without_secrets(word))
         hide = flag in secrets and "=" not in word
     return words
+
+
+def values_of_flag(command: list[str], flag: str) -> list[str]:
+    """The words behind a flag of a recorded command, also of --flag=value."""
+    words = [part for word in command for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    behind = words[words.index(flag) + 1 :] if flag in words else []
+    return list(takewhile(lambda word: not word.startswith("--"), behind))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from topxgen.common import lineage, shards
 from topxgen.common.errors import UsageError
-from topxgen.common.files import read_json
+from topxgen.common.files import read_json, read_jsonl
 from topxgen.common.locks import wait_for_lock
 from topxgen.common.records import FilteredLayout
 from topxgen.decontamination import parallel_jsonl, report
@@ -88,6 +88,6 @@ def _merge_language(
     part = next((part for part in parts if part["counts"].get("records")), parts[0]) | {
         "output": str(layout.filtered(name)),
         "counts": Counter(counts),
-        "overlaps": report.counted_overlaps(layout.hits(name), parts[0]["overlaps"]),
+        "overlaps": report.counted_overlaps(read_jsonl(layout.hits(name), report.Hit), parts[0]["overlaps"]),
     }
     return part, reports[0]

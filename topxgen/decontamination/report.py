@@ -122,17 +122,17 @@ def overlaps(hits: Path, splits: Iterable[tuple[str, Split]]) -> list[dict]:
         }
         for side, split in splits
     ]
-    return counted_overlaps(hits, rows)
+    return counted_overlaps(read_jsonl(hits, Hit), rows)
 
 
 _NO_HITS = {"hits": 0, **dict.fromkeys(MATCH_KINDS, 0), "benchmark_texts_hit": 0}
 
 
-def counted_overlaps(hits: Path, rows: Iterable[Overlaps]) -> list[dict]:
-    """The same from the rows of a part of the file."""
+def counted_overlaps(hits: Iterable[Hit], rows: Iterable[Overlaps]) -> list[dict]:
+    """The same from the rows of a part of the file, or of a report to be checked."""
     rows = {(row["side"], row["benchmark"], row["split"]): {**row, **_NO_HITS} for row in rows}
     last_text, benchmark_ids = {}, {key: set() for key in rows}
-    for hit in read_jsonl(hits, Hit):
+    for hit in hits:
         key = (hit["side"], hit["benchmark"], hit["split"])
         benchmark_ids[key].add(hit["benchmark_id"])
         text = (hit["line"], hit["pair"])

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TypedDict
 
@@ -18,6 +19,7 @@ from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.lines import split_lines
 from topxgen.common.needs import DATASET
+from topxgen.common.provenance import values_of_flag
 from topxgen.doctor import UNKNOWN, checkpoints, gpus
 from topxgen.experiments import stages
 from topxgen.experiments.assets import Asset, assets
@@ -168,25 +170,16 @@ def launch(command: Command) -> Launch:
     """By the command's launcher and --deepspeed. Raises UsageError for files that cannot be read."""
     words = list(command.launcher)
     config: _Accelerate = {}
-    if path := _value(words, "--config_file"):
-        config = _read_yaml(Path(path))
-    counts = [_value(words, flag) for flag in ("--num_processes", "--nproc_per_node", "--nproc-per-node")]
-    given = next((count for count in counts if count and count.isdecimal()), None)
+    if path := values_of_flag(words, "--config_file"):
+        config = _read_yaml(Path(path[0]))
+    counts = [values_of_flag(words, flag)[:1] for flag in ("--num_processes", "--nproc_per_node", "--nproc-per-node")]
+    given = next((count for count in chain(*counts) if count.isdecimal()), None)
     processes = int(given) if given else config.get("num_processes") or 1
     deepspeed = config.get("deepspeed_config") or {}
     zero = deepspeed.get("zero_stage") or 0
     if file := command.args.deepspeed or deepspeed.get("deepspeed_config_file"):
         zero = (read_json(Path(file), _DeepSpeedFile).get("zero_optimization") or {}).get("stage") or 0
     return Launch(processes, zero if zero in (1, 2, 3) else 0)
-
-
-def _value(words: list[str], flag: str) -> str | None:
-    for i, word in enumerate(words):
-        if word == flag and i + 1 < len(words):
-            return words[i + 1]
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-    return None
 
 
 def _read_yaml(path: Path) -> _Accelerate:

@@ -212,10 +212,10 @@ class Chain:
         # All else the stage itself has said.
         if code == EXIT_INCOMPLETE and not allow_incomplete:
             logger.error(
-                f"{command.name} finished, but incomplete: start again to try again, or pass --allow_incomplete"
+                f"{command.name} finished, but incomplete: run the same command again to retry, or pass --allow_incomplete"
             )
         elif code > SIGNALLED and code - SIGNALLED not in (signal.SIGINT, signal.SIGTERM):
-            logger.error(f"{command.name} was ended by signal {code - SIGNALLED}; start again to go on from there")
+            logger.error(f"{command.name} was ended by signal {code - SIGNALLED}; run the same command again to resume")
         return code
 
     def run(self, command: Command) -> int:
@@ -282,7 +282,7 @@ def _alone(folder: Path) -> Iterator[list[int]]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("waiting for the stage that a killed run has left to end")
+            logger.info("waiting for a stage that a killed run left running")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
             logger.debug("no lock: %s", error)

@@ -14,6 +14,7 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Required, TypedDict
@@ -238,23 +239,13 @@ class Fetcher:
             self.record["files"][path.relative_to(self.folder).as_posix()] = {"size": len(data), "digest": digest}
             write_json(self.folder / RECORD, self.record)
 
-    def _problems_of(self, asset: Asset) -> "_Problems":
-        return _Problems(self, asset)
-
-
-class _Problems:
-    """A block whose exceptions become the line of an asset; others go on."""
-
-    def __init__(self, fetcher: Fetcher, asset: Asset):
-        self._fetcher, self._asset = fetcher, asset
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind, error, trace) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        self._fetcher.problems[self._asset.name] = explained(error, self._asset)
-        return True
+    @contextmanager
+    def _problems_of(self, asset: Asset) -> Iterator[None]:
+        """A block whose exceptions become the line of an asset; others go on."""
+        try:
+            yield
+        except Exception as error:
+            self.problems[asset.name] = explained(error, asset)
 
 
 def explained(error: Exception, asset: Asset) -> str:

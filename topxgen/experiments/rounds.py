@@ -161,7 +161,7 @@ def read_settings(value: Value, path: Path | str, patience: int | None = None) -
                 f"{where}, {name} is not a mapping of flags of {flags} to values; leave it out for the default"
             )
         if decided := next((flag for flag in DECIDED[name] if flag in given.get(name, ())), None):
-            raise UsageError(f"{where}, {name}: {decided} cannot be set; it is a round's own")
+            raise UsageError(f"{where}, {name}: {decided} cannot be set; each round sets it")
     return Settings(number, patience, metric, given.get("held_out", HELD_OUT), given.get("datagen", {}))
 
 

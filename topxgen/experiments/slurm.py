@@ -118,13 +118,11 @@ def resources(file: RunFile) -> tuple[dict[str, Resources], str | None]:
 
 def _seconds(time: str) -> int:
     """Of a time as SLURM has it: minutes, minutes:seconds, hours:minutes:seconds, or days-hours and so on."""
-    days, has_days, rest = time.rpartition("-")
+    days, _, rest = time.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
-    if has_days:
-        hours, minutes, seconds = (*parts, 0, 0)[:3]
-        return int(days) * 86400 + hours * 3600 + minutes * 60 + seconds
-    hours, minutes, seconds = {1: (0, *parts, 0), 2: (0, *parts), 3: parts}[len(parts)]
-    return hours * 3600 + minutes * 60 + seconds
+    without_days = {1: (0, *parts, 0), 2: (0, *parts), 3: parts}
+    hours, minutes, seconds = (*parts, 0, 0)[:3] if days else without_days[len(parts)]
+    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
 def _checked(values: Mapping[str, Value], where: str, known: Sequence[str]) -> dict:

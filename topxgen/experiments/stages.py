@@ -99,78 +99,54 @@ def _scored(args: Parsed) -> Iterator[Path]:
 
 
 class Stage(NamedTuple):
-    """A script, as the words that start it, its parser and what it loads; `writes` gives the files of its result that may be there.
+    """A script, as the words that start it, with its parser and what it loads; `writes` gives the files of its result that may be there.
 
     `reads`: flags that name folders, and which of their files it reads; of all other flags that name one, it reads it whole.
     `no_input`: flags whose files it does not read.
     """
 
     script: tuple[str, ...]
-    parser: Choice
-    needs: Choice  # of flags and the languages of the stages before: what a command loads from elsewhere
-    estimates: Choice | None  # of flags: what it is going to need, as far as that is known in seconds
     writes: Callable[[Parsed], Iterator[Path]]
     reads: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
     no_input: tuple[str, ...] = ("output_dir",)
     always: bool = False  # its result is what it prints
+    has_estimates: bool = False
+
+    @property
+    def parser(self) -> Choice:
+        return self._function("build_parser")
+
+    @property
+    def needs(self) -> Choice:
+        """Of flags and the languages of the stages before: what a command loads from elsewhere."""
+        return self._function("needs")
+
+    @property
+    def estimates(self) -> Choice | None:
+        """Of flags: what it is going to need, as far as that is known in seconds."""
+        return self._function("estimates") if self.has_estimates else None
+
+    def _function(self, name: str) -> Choice:
+        return Choice(f"{self.script[-1].removesuffix('.py').replace('/', '.')}:{name}")
 
 
 PAIRS = ("*_translate.jsonl", "*_translate_filtered.jsonl")
 STAGES = {
-    "datagen": Stage(
-        ("datagen.py",),
-        Choice("datagen:build_parser"),
-        Choice("datagen:needs"),
-        Choice("datagen:estimates"),
-        _generated,
-        no_input=("output_dir", "cache_dir"),
-    ),
+    "datagen": Stage(("datagen.py",), _generated, no_input=("output_dir", "cache_dir"), has_estimates=True),
     "decontamination": Stage(
-        ("decontamination.py",),
-        Choice("decontamination:build_parser"),
-        Choice("decontamination:needs"),
-        None,
-        _decontaminated,
-        {"input_dir": PAIRS[:1]},
-        ("output_dir", "report"),
+        ("decontamination.py",), _decontaminated, {"input_dir": PAIRS[:1]}, ("output_dir", "report")
     ),
-    "train": Stage(
-        ("train.py",),
-        Choice("train:build_parser"),
-        Choice("train:needs"),
-        Choice("train:estimates"),
-        _trained,
-        {"data_dir": PAIRS},
-        ("output_dir", "export_dir"),
-    ),
-    "main": Stage(
-        ("main.py",),
-        Choice("main:build_parser"),
-        Choice("main:needs"),
-        Choice("main:estimates"),
-        _translated,
-        {"data_dir": PAIRS},
-        ("output_dir", "cache_dir"),
-    ),
+    "train": Stage(("train.py",), _trained, {"data_dir": PAIRS}, ("output_dir", "export_dir"), has_estimates=True),
+    "main": Stage(("main.py",), _translated, {"data_dir": PAIRS}, ("output_dir", "cache_dir"), has_estimates=True),
     "evaluate": Stage(
         ("-m", "comptra.evaluate"),
-        Choice("comptra.evaluate:build_parser"),
-        Choice("comptra.evaluate:needs"),
-        None,
         _scored,
         {"dirs": ("**/translate_*.jsonl",), "baseline": ("**/translate_*.jsonl",)},
         ("csv", "json", "model_card"),
         always=True,
     ),
     # No section of run files; of comparisons (merge_adapters).
-    "merge": Stage(
-        ("scripts/merge_lora.py",),
-        Choice("scripts.merge_lora:build_parser"),
-        Choice("scripts.merge_lora:needs"),
-        None,
-        _merged,
-        no_input=("output",),
-    ),
+    "merge": Stage(("scripts/merge_lora.py",), _merged, no_input=("output",)),
 }
 MODEL_FILES = (
     "*.safetensors",

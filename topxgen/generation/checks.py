@@ -61,7 +61,7 @@ def check_candidates(args: argparse.Namespace, translator) -> None:
         )
     if selector(args) == "confidence" and name == "llm" and not _is_local(args):
         raise UsageError(
-            f"--select_by confidence: --inference_api {args.inference_api} tells no probabilities of its answers; choose blaser or "
+            f"--select_by confidence: --inference_api {args.inference_api} returns no token probabilities; choose blaser or "
             "metricx-qe, or --inference_api vllm or hf"
         )
     if selector(args) == "confidence" and name == "llm" and args.num_beams > 1:
@@ -162,7 +162,7 @@ RULES = (
          lambda args: _is_local(args) or _nllb_translates(args)),
     Rule(("distributed",), "a model to run in workers: an LLM that is not an API's, a translator or a scorer", _has_work_for_workers),
     *WORKER_RULES,
-    Rule(("num_return_sequences",), "sampling (--temperature above 0) or --num_beams: greedy answers are all equal",
+    Rule(("num_return_sequences",), "sampling (--temperature above 0) or --num_beams: greedy responses are all equal",
          lambda args: _samples(args) or args.num_beams > 1),
     Rule(("temperature", "top_p"), "sampling, which --num_beams above 1 replaces: --num_beams 1", lambda args: args.num_beams == 1),
     Rule(("top_p", "do_sample"), "--temperature above 0", _samples, harmless=True),

@@ -40,7 +40,7 @@ def dry_run(config: GenerationConfig) -> int:
             f"{config.scorer_name}"
         )
         found += _later_stages(config, wanted, tokenizer)
-    show(f"\nestimate, from few to many:\n{estimate_table(found, config.meter.prices, args.budget)}")
+    show(f"\nestimate, lowest to highest:\n{estimate_table(found, config.meter.prices, args.budget)}")
     if spent := config.meter.spent():
         show(f"spent so far: {spent:,.2f} USD for {config.meter.responses():,} responses of this directory")
     if not rates.read(args.output_dir):

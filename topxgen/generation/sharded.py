@@ -1,4 +1,4 @@
-"""What a shard of datagen.py does before its stages: it takes its part of what one run, a merge or other shards have left."""
+"""Preparation of a shard of datagen.py: its part of the files of an unsharded run, a merge or other shards."""
 
 from collections.abc import Iterator
 

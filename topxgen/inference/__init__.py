@@ -1,4 +1,4 @@
-"""Text generation behind one interface: requests stream in, answers stream out as they finish.
+"""Text generation behind one interface: requests stream in, responses stream out as they finish.
 
 A sampler has
     encode(prompt) -> list[int]                  token ids as the model will read them

@@ -115,8 +115,8 @@ class DataParallelSampler:
         cause = f"failed ({message.error})" if isinstance(message, Failed) else self._end_of(engine)
         log = self._settings.engine_log
         return UsageError(
-            f"{engine.name}, process {engine.process.pid}, {cause}{f'; see the end of {log}' if log else ''}; all finished answers "
-            "are kept: re-run the same command to resume"
+            f"{engine.name}, process {engine.process.pid}, {cause}{f'; see the end of {log}' if log else ''}; all finished responses "
+            "are saved: re-run the same command to resume"
         )
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Load a model's tokenizer, encode prompts and decode answers with it."""
+"""Load a model's tokenizer, encode prompts and decode responses with it."""
 
 import re
 import resource

@@ -1,4 +1,4 @@
-"""vLLM: requests enter the engine as it has room, answers come back as they finish."""
+"""vLLM: requests enter the engine as it has room, responses come back as they finish."""
 
 import contextlib
 import os
@@ -212,7 +212,7 @@ class VLLMSampler:
         except self._dead as error:
             log = self._settings.engine_log
             raise UsageError(
-                f"vLLM's engine has died ({reason(error)}){f'; see the end of {log}' if log else ''}; all finished answers are kept: re-run "
+                f"vLLM's engine has died ({reason(error)}){f'; see the end of {log}' if log else ''}; all finished responses are saved: re-run "
                 "the same command to resume"
             ) from None
 

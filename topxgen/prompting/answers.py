@@ -1,4 +1,4 @@
-"""The translation in a model's answer."""
+"""Extract the translation from a model's response."""
 
 import json
 import re

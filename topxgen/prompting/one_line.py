@@ -1,4 +1,4 @@
-"""Translations that are decoded up to their first line break, since base models write on after a translation."""
+"""Decode translations up to the first line break, since base models continue after a translation."""
 
 from collections.abc import Callable, Iterator, Sequence
 

@@ -57,13 +57,13 @@ def card(run: Run, published: "Published", sections: Sequence[str], options: "Op
     parts, models = published.parts, origins.models([one for part in published.parts for one in part.origins])
     title = options.repository or masked(run.root.resolve().name)
     blocks = [
-        _front_matter(published, models, options),
+        _front_matter(published, models),
         f"# {escape(title)}",
         _introduction(parts, models),
         *_warnings(published),
         _usage(parts, options),
         "## Columns\n\n" + table(["column", "what it holds"], [[f"`{name}`", text] for name, text in COLUMNS.items()]),
-        _terms(models, parts),
+        _terms(models),
         _making(published, options),
         *sections,
         _commands(parts),
@@ -73,7 +73,7 @@ def card(run: Run, published: "Published", sections: Sequence[str], options: "Op
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def _front_matter(published: "Published", models: list[Model], options: "Options") -> str:
+def _front_matter(published: "Published", models: list[Model]) -> str:
     from ruamel.yaml import YAML
 
     parts = published.parts
@@ -190,7 +190,7 @@ def _usage(parts: list["Part"], options: "Options") -> str:
     )
 
 
-def _terms(models: list[Model], parts: list["Part"]) -> str:
+def _terms(models: list[Model]) -> str:
     rows = []
     for model in models:
         terms = model.licence

@@ -12,7 +12,7 @@ from topxgen.common.lineage import Link
 from topxgen.common.masks import masked, masked_command
 from topxgen.common.records import FilteredLayout, Layout
 from topxgen.decontamination.report import Part
-from topxgen.publication.sources import Config, Source, back_translator_in, model_of
+from topxgen.publication.sources import Config, Settings, Source, back_translator_in, model_of
 from topxgen.runs import counts
 from topxgen.runs.counts import Funnel
 from topxgen.runs.folders import Run
@@ -33,14 +33,6 @@ class _Report(TypedDict, total=False):
 
 
 _OLDER = {"not_checked": [], "partial": [], "language_not_covered": [], "not_loaded": []}
-
-
-class _Settings(TypedDict, total=False):
-    pipeline: str
-    model: str | None
-    adapter: str | None
-    nllb_name_or_path: str | None
-    back_translator: str
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,7 @@ def _of_source(source: Source) -> Origin:
 
 def _add_models(origin: Origin) -> None:
     source = origin.source
-    written = _read(source.generation / "settings_generate.json", _Settings, origin) if source.generation else {}
+    written = _read(source.generation / "settings_generate.json", Settings, origin) if source.generation else {}
     if written.get("pipeline") == "paragraphs":
         origin.unknown.append(
             f"the paragraphs in {source.language.name} are not generated but were given (--paragraphs): their authors' terms apply"

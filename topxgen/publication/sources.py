@@ -81,7 +81,10 @@ class Config:
         return self.sources[0].target
 
 
-class _Settings(TypedDict, total=False):
+class Settings(TypedDict, total=False):
+    """Of the stages generate and translate of datagen.py."""
+
+    pipeline: str
     back_translator: str
     nllb_name_or_path: str | None
     model: str | None
@@ -96,7 +99,7 @@ def model_of(settings: dict) -> str | None:
 
 def back_translator_in(folder: Path) -> str:
     """Its model, or its name (apertium); in folders of the original code the folder's name, which was the model's."""
-    settings = read_json(folder / "settings_translate.json", _Settings)
+    settings = read_json(folder / "settings_translate.json", Settings)
     return model_of(settings) or settings.get("back_translator") or folder.resolve().name
 
 

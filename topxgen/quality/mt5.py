@@ -1,4 +1,4 @@
-"""What the metrics on mT5 (Xue et al. 2021) share: its tokenizer, and what is no model."""
+"""What the metrics on mT5 (Xue et al. 2021) share: its tokenizer, and the check that a folder is a model."""
 
 from pathlib import Path
 

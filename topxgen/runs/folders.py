@@ -5,7 +5,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,6 +12,7 @@ from topxgen.common import failures, shards
 from topxgen.common.errors import UsageError
 from topxgen.common.files import read_json
 from topxgen.common.lineage import EXPORT_MANIFEST, MERGE_MANIFEST, TRAIN_MANIFEST
+from topxgen.common.provenance import values_of_flag
 from topxgen.common.records import SHARED_RESPONSES, FilteredLayout, Layout, target_language_of, translations_name
 from topxgen.text import languages
 
@@ -358,10 +358,3 @@ def layout_of(generation: Path) -> Layout:
 
 class _Command(TypedDict, total=False):
     command: list[str]
-
-
-def values_of_flag(command: list[str], flag: str) -> list[str]:
-    """The words behind a flag of a recorded command, also of --flag=value."""
-    words = [part for word in command for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    behind = words[words.index(flag) + 1 :] if flag in words else []
-    return list(takewhile(lambda word: not word.startswith("--"), behind))

@@ -1,4 +1,4 @@
-"""What the lines of files add up to that runs append to: a file that was looked at before is read on from there."""
+"""Sums over the lines of files that runs append to: only lines added since the last look are read."""
 
 import os
 from collections import Counter, deque

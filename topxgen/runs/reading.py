@@ -1,4 +1,4 @@
-"""Lines of files that may still be written, be of another program, or vanish: what cannot be read is left out and counted."""
+"""Read files that may be growing, foreign or vanishing: unreadable lines are skipped and counted."""
 
 from codecs import BOM_UTF8
 from collections.abc import Iterator

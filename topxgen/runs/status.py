@@ -17,12 +17,12 @@ from topxgen.common import lineage
 from topxgen.common.failures import Failure
 from topxgen.common.files import partial
 from topxgen.common.locks import Holder, holders
-from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS
+from topxgen.common.provenance import TRANSLATE_MANIFEST, TRANSLATE_SETTINGS, values_of_flag
 from topxgen.common.records import FilteredLayout, Layout
 from topxgen.common.shards import Shard
 from topxgen.common.translation_folders import RESPONSES
 from topxgen.inference.costs import COUNTED, Prices
-from topxgen.runs.folders import BackTranslation, Run, find, languages_of, layout_of, values_of_flag
+from topxgen.runs.folders import BackTranslation, Run, find, languages_of, layout_of
 from topxgen.runs.growing import Tally
 from topxgen.runs.reading import Problems, read_file
 from topxgen.runs.stages import (

@@ -1,4 +1,4 @@
-"""The share of paragraphs that an LLM finds to discuss the topic that they were to be written about.
+"""The share of paragraphs that discuss their topic, judged by an LLM.
 
 Each paragraph is also shown with the topic of another one, as a control: a judge that says yes to these, too, tells nothing.
 """

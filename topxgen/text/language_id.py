@@ -39,7 +39,7 @@ class _Identifier:
         """Whether each text is identified as the language, and written in its script: one code may stand for Uzbek in Latin and in
         Cyrillic letters."""
         codes = self._codes(language)
-        return [self.identify(text) in codes and _is_in_script(text, language.script) for text in texts]
+        return [self.identify(text) in codes and is_in_script(text, language.script) for text in texts]
 
 
 class CLD2(_Identifier):
@@ -125,7 +125,7 @@ class FastText(_Identifier):
         return labels[0].removeprefix("__label__") if labels else ""
 
 
-def _is_in_script(text: str, script: str) -> bool:
+def is_in_script(text: str, script: str) -> bool:
     if not (pattern := _letters_of(script)):
         return True
     letters = pattern.findall(text)

@@ -1,4 +1,4 @@
-"""Which texts of a pool give a test text away: the same one in another spelling, most of it, a near-duplicate of it.
+"""Which texts of a pool leak a test text: the same one in another spelling, most of it, a near-duplicate of it.
 
 Texts are compared by the tokens of decontamination (ngram_hashes.py), so that Unicode forms, letter case, punctuation,
 spaces and invisible characters make no difference.

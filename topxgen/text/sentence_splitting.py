@@ -30,7 +30,7 @@ _AFTER_NUMBER_OR_INITIAL, _INITIAL = re.compile(r"[\d.]\s+\Z"), re.compile(r"\s+
 _LAST_WORD = re.compile(r"[^\W\d_][\w\u0300-\u036f\u0900-\u1fff]*\Z")
 _WORD_AT_END = re.compile(r"(?:\s|\w[-'’])([^\W\d_](?:[^\W\d_]|[\u0300-\u036f])+)\.\Z")
 _ENUMERATOR = re.compile(r"\.\s+\(\d{1,2}\)\s")  # (1), whose parentheses are hidden from sentencex
-# What stands right after a quotation whose sentence goes on: a particle and, in Japanese, no word that only begins like it.
+# Follows a quotation whose sentence continues: a particle (in Japanese: not a word that only starts like one).
 _GOES_ON = {
     "Jpan": re.compile(
         r"[」』）]+(?:(?:[とをはがのもへや]|に(?:も|は)?|で(?:も|は)?)(?=[^ぁ-ゟ、。])"

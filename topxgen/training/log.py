@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import logging
 import sys
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from topxgen.training.model_card import regressions
 logger = logging.getLogger(__name__)
 
 CURVES_FILE = "loss_curves.png"
+CURVES_S = 60.0  # between two drawings, before the last at the end
 
 
 class RunLog(TrainerCallback):
@@ -28,6 +30,7 @@ class RunLog(TrainerCallback):
         self._bar: Progress | None = None
         self._log: Appender | None = None
         self._warned: set[str] = set()
+        self._drawn = time.monotonic()
 
     def on_train_begin(self, args, state, control, **kwargs):
         write_atomic(self._path, map(to_line, state.log_history))
@@ -57,8 +60,9 @@ class RunLog(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         self._log.sync()
-        if state.global_step < state.max_steps:  # else on_train_end draws them
+        if state.global_step < state.max_steps and time.monotonic() > self._drawn + CURVES_S:
             draw_curves(state.log_history, self._curves)
+            self._drawn = time.monotonic()
 
     def on_train_end(self, args, state, control, **kwargs):
         self.close()

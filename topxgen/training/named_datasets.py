@@ -16,6 +16,7 @@ from topxgen.common.needs import DATASET, Need
 from topxgen.common.records import FilteredLayout, read_translations, target_language_of, translations_name
 from topxgen.corpora import benchmarks, examples, hub_sets
 from topxgen.corpora.benchmarks import Split
+from topxgen.text.language_id import is_in_script
 from topxgen.text.languages import Language
 from topxgen.training.dataset_spec import (
     DatasetSpec,
@@ -186,6 +187,9 @@ def _smol(spec: DatasetSpec) -> LoadedPairs:
             where = hub_sets.source(SMOL_REPO, config, split)
         key = direction(spec.src.name, language.name)
         texts = list(smol_texts(rows, subset, where, data.counts[key]))
+        # SMOL's crh is in Cyrillic letters, crh-Latn is FLORES-200's.
+        if not is_in_script(" ".join(target for _, target, _ in texts), language.script):
+            raise UsageError(f"{where} is in another script than {language.name} ({language.flores})")
         data.add_texts(spec.src, language, texts)
         data.origins[key] = {"path": where, "sha256": sha256 or sha256_of_texts(texts)}
     return data

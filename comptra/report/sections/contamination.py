@@ -11,6 +11,7 @@ from typing import TypedDict
 
 from comptra.evaluation_sets import DATASETS
 from comptra.report import Options
+from topxgen.common import checksums
 from topxgen.common.errors import UsageError
 from topxgen.common.records import FilteredLayout
 from topxgen.runs import overlaps
@@ -129,7 +130,7 @@ class _Found:
         if not settings:
             text = "filtered, but without a manifest or report: it is not known what it was checked against"
             self._not_checked(folder, language, text)
-        changed = _has_changed(folder.layout().translations(language), manifest)
+        changed = _has_changed(folder.layout().translations(language), manifest, part)
         if changed:
             self._not_checked(folder, language, changed)
         self._language(folder, language, "filtered", settings, {**manifest, **part})
@@ -230,8 +231,10 @@ def _splits(settings: dict) -> list[dict]:
     return [{"side": side, **split} for side in SIDES for split in of_side.get(side, ())]
 
 
-def _has_changed(path: Path, manifest: dict) -> str | None:
-    size = (manifest.get("input") or {}).get("bytes")
+def _has_changed(path: Path, manifest: dict, part: dict) -> str | None:
+    size, digest = (manifest.get("input") or {}).get("bytes"), part.get("input_sha256")
+    if size is None and digest and path.exists() and checksums.sha256_of(path) != digest:
+        return f"{path.name} has changed since"
     if size is None or not path.exists() or path.stat().st_size == size:
         return None
     return f"{path.name} has changed since: it had {size:,} bytes, and has {path.stat().st_size:,}"

@@ -15,12 +15,12 @@ from comptra.report import Options
 from comptra.report.histograms import Histogram, shared_bins
 from topxgen.common.errors import UsageError
 from topxgen.common.lineage import TRAIN_MANIFEST
-from topxgen.common.provenance import TRANSLATE_MANIFEST, digest
+from topxgen.common.provenance import TRANSLATE_MANIFEST, digest, values_of_flag
 from topxgen.common.records import SHARED_RESPONSES, FilteredLayout, ParagraphRecord, RejectRecord
 from topxgen.corpora.topics import read_categories, read_topics
 from topxgen.inference.costs import COUNTED, Prices
 from topxgen.runs.counts import responses
-from topxgen.runs.folders import BackTranslation, languages_of, layout_of, relative, values_of_flag
+from topxgen.runs.folders import BackTranslation, languages_of, layout_of, relative
 from topxgen.runs.reading import Problems, read_file, read_lines
 from topxgen.runs.rows import pairs_file, records
 from topxgen.text import languages

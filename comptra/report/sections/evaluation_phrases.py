@@ -1,4 +1,4 @@
-"""How CompTra came to a translation: the tree of a sentence's phrases, their translations, and drafts, from the files of a run.
+"""The steps of a CompTra translation: the tree of phrases, their translations, and drafts, from the files of a run.
 
 comptra/compositional/translate.py says what the files hold. Phrases are those of translate_{s}.jsonl; the divisions, which runs
 share, say of which sentence (or phrase) each is a part.

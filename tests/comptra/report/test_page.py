@@ -233,7 +233,7 @@ def test_a_large_section_gets_what_the_others_leave(tmp_path, monkeypatch):
         (("bare.yaml",), "bare.yaml needs output_dir at the top"),
         (("run", "-o", "run"), "is a directory; pass the name of a file"),
         (("run", "-o", "none/page.html"), "there is no directory none"),
-        (("run", "-o", "file.txt"), "file.txt exists and is no page of a run"),
+        (("run", "-o", "file.txt"), "file.txt exists and is not a page of a run"),
         (("run", "-o", "pipe"), "pipe is a device or a pipe"),
         (("run", "--max_mb", "0"), "not a number from 1 to 2000"),
     ],
