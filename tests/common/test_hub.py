@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -19,8 +21,9 @@ MISSING = {
     ),
     "main.py": (
         "--model_name_or_path org/one org/two --dataset_name_or_path ood --tgt Basque --k 5 --retriever_type SONAR "
-        "--output_dir out --steps 1 --lid_model org/lid --temperature 1 --num_return_sequences 2 --selection_method blaser --blaser_name_or_path org/blaser",
-        ["org/one", "org/two", "gmnlp/tico19", "openlanguagedata/flores_plus", "SONAR", "org/lid", "org/blaser"],
+        "--output_dir out --steps 1 --lid_model org/lid --temperature 1 --num_return_sequences 2 --selection_method blaser --blaser_name_or_path org/blaser "
+        "--method_divide structural --spacy_model xx_none_sm",
+        ["org/one", "org/two", "gmnlp/tico19", "openlanguagedata/flores_plus", "SONAR", "org/lid", "org/blaser", "spacy download xx_none_sm"],
     ),
     "train.py": (
         "--model_name_or_path org/base --dataset_name_or_path flores --target_languages Basque --output_dir out --max_steps 1",
@@ -37,7 +40,20 @@ MISSING = {
 }  # fmt: skip
 
 
-HUBS = [*itertools.product(MISSING, ["refuses", "offline"]), ("main.py", "never answers")]
+HUBS = [*itertools.product(MISSING, ["refuses", "offline"]), ("main.py", "never answers"), ("main.py", "stalls")]
+
+
+class Stalls(BaseHTTPRequestHandler):
+    """Answers HEAD, as some proxies do, and no other request."""
+
+    def log_message(self, *_) -> None: ...
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        time.sleep(30)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +61,7 @@ HUBS = [*itertools.product(MISSING, ["refuses", "offline"]), ("main.py", "never 
     # Two import torch first; timeouts take seconds.
     [
         pytest.param(*both, marks=pytest.mark.medium)
-        if both[0] in ("datagen.py", "train.py") or both[1] == "never answers"
+        if both[0] in ("datagen.py", "train.py") or both[1] in ("never answers", "stalls")
         else both
         for both in HUBS
     ],
@@ -61,7 +77,12 @@ def test_all_that_is_missing_is_listed_in_seconds(tmp_path, name, hub):
         taken.bind(("127.0.0.1", 0))
         if hub == "never answers":  # the kernel accepts connections, as behind a firewall that drops what follows
             taken.listen(64)
-        hub_env = {"HF_ENDPOINT": f"http://127.0.0.1:{taken.getsockname()[1]}", "HF_HUB_OFFLINE": str(int(offline))}
+        if hub == "stalls":
+            server = ThreadingHTTPServer(("127.0.0.1", 0), Stalls)
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_port if hub == "stalls" else taken.getsockname()[1]
+        hub_env = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HUB_OFFLINE": str(int(offline))}
         env = os.environ | hub_env | {"HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": str(ROOT)}
         began = time.monotonic()
         words = [word.replace(TOPICS, str(ROOT / TOPICS)) for word in flags.split()]

@@ -8,7 +8,7 @@ import pytest
 
 from comptra import evaluation_sets
 from topxgen.common.errors import UsageError
-from topxgen.corpora.tables import read_columns, tsv_rows
+from topxgen.corpora.tables import columns_in, read_columns, tsv_rows
 from topxgen.text import languages
 from topxgen.training.dataset_spec import DatasetSpec
 from topxgen.training.training_data import load, stream
@@ -88,3 +88,29 @@ def test_a_file_that_is_quoted_in_part_is_refused_with_the_line(tmp_path, text, 
         read_columns(path)
     assert str(error.value).startswith(f"{path}, line {line}: {cell} has a quotation mark but is not quoted")
     assert "convert the file to .jsonl" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, text, says",
+    [
+        ("a.csv", "English,Basque\nOne, two.,Bat\n", "line 2: 3 columns instead of 2"),
+        ("a.csv", "English,Basque\nOne.,Bat.\n\nTwo.,Bi, hiru.\n", "line 4: 3 columns instead of 2"),
+        ("a.tsv", "English\tBasque\nOne.\tBat\tbi.\n", "line 2: 3 columns instead of 2"),
+        ("a.tsv", "One.\tBat.\nTwo.\tBi\thiru.\n", "line 2: 3 columns instead of 2"),
+        ("a.csv", "Basque,English,Basque\nBat.,One.,Bi.\n", "has 2 columns 'Basque'; rename or remove the others"),
+    ],
+)
+def test_a_cell_that_would_be_cut_or_passed_over_is_refused(name, text, says, tmp_path):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(UsageError, match=says):
+        columns_in(BASQUE, read_columns(path), str(path), {BASQUE.flores: ["Basque"]})
+
+
+@pytest.mark.parametrize(
+    "text", ["English,Basque,\nOne.,Bat.,\n", 'English, Basque\n"One.", "Bat."\n', "English,Basque\nOne.,Bat.\n\n"]
+)
+def test_empty_cells_and_spaces_beside_separators(text, tmp_path):
+    (tmp_path / "a.csv").write_text(text)
+    columns = {label: [text for _, text in rows if text] for label, rows in read_columns(tmp_path / "a.csv")}
+    assert columns["English"] == ["One."] and columns["Basque"] == ["Bat."]

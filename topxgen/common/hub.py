@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 from topxgen.common import checksums, hub_files, masks, schemas
 from topxgen.common.console import ONCE
 from topxgen.common.errors import Unreachable, UsageError, reason
-from topxgen.common.needs import DATASET, MODEL, Need
+from topxgen.common.needs import DATASET, MODEL, SPACY, Need
 
 logger = logging.getLogger(__name__)
 Loaded = TypeVar("Loaded")
@@ -33,12 +34,18 @@ def check_connection() -> None:
     if constants.HF_HUB_OFFLINE:
         return
     for last in (False, True):
-        try:
-            get_session().head(constants.ENDPOINT, timeout=CONNECT_S)
+        try:  # a file: some proxies answer HEAD, and then nothing
+            get_session().get(f"{constants.ENDPOINT}/robots.txt", timeout=CONNECT_S)
             return
         except Exception as error:  # of the HTTP client, a proxy, TLS
             if last:
-                logger.warning(f"the Hub cannot be reached ({reason(error)}): only what is in its cache is used")
+                _go_offline(reason(error))
+
+
+def _go_offline(why: str) -> None:
+    from huggingface_hub import constants
+
+    logger.warning(f"the Hub cannot be reached ({why}): only what is in its cache is used")
     os.environ["HF_HUB_OFFLINE"] = "1"  # for libraries that are imported from now on, and for engine processes
     constants.HF_HUB_OFFLINE = True
     if "datasets" in sys.modules:
@@ -99,7 +106,8 @@ def require(needs: Iterable[Need]) -> None:
 
     So a node without internet is set up in one go. What is local is passed over.
     """
-    wanted = [need for need in dict.fromkeys(needs) if need.is_on_hub]
+    every = list(dict.fromkeys(needs))
+    wanted = [need for need in every if need.is_on_hub]
     if not wanted:
         return
     from huggingface_hub import constants
@@ -113,6 +121,9 @@ def require(needs: Iterable[Need]) -> None:
         names = ", ".join(f"{'data set' if kind == 'dataset' else kind} {name}{why}" for kind, name, why in shown)
         options = {"model": "", "dataset": " --repo-type dataset"}
         commands = "; ".join(dict.fromkeys(f"hf download {name}{options[kind]}" for kind, name, _ in shown))
+        for need in every:  # so that they are not missed next
+            if need.kind == SPACY and not need.is_local and find_spec(need.name.replace("-", "_")) is None:
+                names, commands = f"{names}, {SPACY} {need.name}", f"{commands}; python -m spacy download {need.name}"
         raise Unreachable(
             f"without the Hub (no internet, or HF_HUB_OFFLINE), missing in its cache {constants.HF_HUB_CACHE}: {names}. On a "
             f"machine with internet, with HF_HOME on a shared disk (and HF_TOKEN for gated repositories): {commands}. Or pass folders"
@@ -210,6 +221,8 @@ def model_file(model: str, name: str) -> Path | None:
         pass
     except Exception as error:  # what is not a model at all is reported when it is loaded
         _warn(model, reason(error))
+        if "Timeout" in type(error).__name__:  # its clients have tried for a minute, and would for each file
+            _go_offline(reason(error))
     return None
 
 

@@ -133,6 +133,8 @@ def columns_in(
 def _column(columns: list[Column], wanted: str, where: str) -> Column:
     """The column of that label or number; "" is the only one."""
     labels = [label for label, _ in columns]
+    if labels.count(wanted) > 1:
+        raise UsageError(f"{where} has {labels.count(wanted)} columns {wanted[:40]!r}; rename or remove the others")
     if wanted in labels:
         return columns[labels.index(wanted)]
     numbered = Path(where).suffix.lower() in (".txt", ".tsv", ".csv")  # others keep no order of columns
@@ -191,7 +193,7 @@ def read_columns(
         rows = list(csv_rows(path) if kind == ".csv" else tsv_rows(path))
         by_label = any(name and not name.isdecimal() for names in (mapping or {}).values() for name in names)
         labels = rows.pop(0)[1] if rows and (by_label or _is_header(rows[0][1], known)) else []
-        return _table(labels, list(part.of(rows, str(path))))
+        return _table(path, labels, list(part.of(rows, str(path))))
     if kind == ".json":
         content = read_json(path)
         content = content if isinstance(content, list) else [content]
@@ -215,8 +217,15 @@ def _is_header(cells: list[str], known: tuple[Language, ...]) -> bool:
     )
 
 
-def _table(labels: list[str], rows: list[tuple[int, list[str]]]) -> list[Column]:
+def _table(path: Path, labels: list[str], rows: list[tuple[int, list[str]]]) -> list[Column]:
+    """Raises UsageError for a row with more texts than the first: one that holds a separator would be cut there."""
     width = max((len(row) for _, row in rows), default=0)
+    first = len(labels) or next((len(row) for _, row in rows if row not in ([], [""])), 0)
+    for number, row in rows:
+        if any(cell.strip() for cell in row[first:]):
+            raise UsageError(
+                f"{path}, line {number}: {len(row)} columns instead of {first}; quote cells that hold a separator"
+            )
     labels = [*labels, *(f"column {i + 1}" for i in range(len(labels), width))]
     return [
         (label, [(str(number), row[i] if i < len(row) else "") for number, row in rows])
@@ -257,7 +266,7 @@ def _json(text: str, where: str):
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file, one by one, each with the number of its first line. Raises UsageError."""
-    reader = csv.reader((line + "\n" for line in lines(path)), strict=True)
+    reader = csv.reader((line + "\n" for line in lines(path)), strict=True, skipinitialspace=True)
     first = 1
     try:
         for row in reader:

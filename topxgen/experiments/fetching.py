@@ -270,7 +270,7 @@ def _check_connection() -> None:
     if constants.HF_HUB_OFFLINE:
         raise UsageError("HF_HUB_OFFLINE is set: unset it to download, or pass --check to see what is missing")
     try:
-        get_session().head(constants.ENDPOINT, timeout=CONNECT_S)
+        get_session().get(f"{constants.ENDPOINT}/robots.txt", timeout=CONNECT_S)  # as in hub.check_connection
     except Exception as error:  # of the HTTP client, a proxy, TLS
         raise UsageError(
             f"{constants.ENDPOINT} cannot be reached ({reason(error)}); run this on a machine with internet, such as the login node; "
