@@ -73,6 +73,14 @@ def test_a_stage_that_began_is_not_finished(tmp_path):
     assert ("missing", "paragraphs were not back-translated: there are no pairs") in notices
 
 
+def test_the_error_line_of_a_stage_names_no_folder_of_the_machine(tmp_path):
+    write(tmp_path / "settings_generate.json", {"pipeline": "topxgen", "model": "m"})
+    failure = {"exit_code": 2, "failed": "2026-01-01T00:00:00+00:00", "error": "/home/someone/topics.txt is not there"}
+    write(tmp_path / "run/failed/generate.json", failure)
+    (said,) = [text for _, text in collected(tmp_path)[1] if "failed with exit code 2" in text]
+    assert said.endswith(": …/topics.txt is not there") and said.startswith("generate in . failed")
+
+
 def test_pairs_of_the_original_have_no_manifest_and_the_page_says_so(tmp_path):
     record = {"sentence": "Kaixo.", "propositions": ["Kaixo."], "translations": ["Hello."]}
     write(tmp_path / "nllb" / "Basque_translate.jsonl", json.dumps(record) + "\n")
