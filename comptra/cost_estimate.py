@@ -118,7 +118,7 @@ def at_a_glance(args: argparse.Namespace) -> list[Estimate]:
     """The work of all models in each direction by the texts alone: without their tokenizers, and tokens for --method_translate vanilla
     without --steps alone. Raises UsageError for a test set that is not there."""
     models, simple = len(args.model_name_or_path or [1]), args.method_translate == "vanilla" and not args.steps
-    found = []
+    estimates = []
     for one in directions(args):
         src, tgt = (languages.find(name, args.languages_file) for name in (one.src, one.tgt))
         test = evaluation_sets.of_flags(args, src, tgt, bool(args.k))
@@ -126,8 +126,10 @@ def at_a_glance(args: argparse.Namespace) -> list[Estimate]:
         asked, answered = (models * sum(map(estimated_tokens, texts)) for texts in (test.sources, test.references))
         prompts = asked + args.k * (asked + answered) if simple else 0
         answers = (answered, MAX_TRANSLATION_RATIO * answered) if simple else (0, 0)
-        found.append(Estimate(f"main: {src.name} to {tgt.name}", f"{number:,} sentences", (prompts, prompts), answers))
-    return found
+        estimates.append(
+            Estimate(f"main: {src.name} to {tgt.name}", f"{number:,} sentences", (prompts, prompts), answers)
+        )
+    return estimates
 
 
 def _run(config: "EvaluationConfig", model: Model, client: LLMClient, sentences: list[str]) -> None:

@@ -27,12 +27,12 @@ def annotate(group: dict, systems: Iterable[System], judge: str | None = None) -
     for row, system, chain in zip(group["systems"], systems, chains, strict=True):
         row["interference"] = []
         for name, value in row["scores"].items():
-            found = interference.reasons(name, chain, group["metrics"][name]["family"])
+            reasons = interference.reasons(name, chain, group["metrics"][name]["family"])
             if interference.family_of(name) == interference.PROMPTED:
-                found += interference.self_preference(judge, chain)
+                reasons += interference.self_preference(judge, chain)
             if value is not None:
-                value["interference"] = found
-                row["interference"] += [f"{group['titles'][name]}: {reason}" for reason in found]
+                value["interference"] = reasons
+                row["interference"] += [f"{group['titles'][name]}: {reason}" for reason in reasons]
         row["contamination"] = [line] if (line := _overlap(system, chain)) else []
     ends: dict[str, list[str]] = {}
     names = [system.short_name for system in systems]  # equal in all directions: these are said once
@@ -54,13 +54,13 @@ def lines(group: dict, metrics: Collection[str], label: Callable[[dict], str]) -
             for reason in (row["scores"].get(name) or {}).get("interference", ()):
                 titles, names = marked.setdefault(reason, ({}, {}))
                 titles[group["titles"][name]] = names[label(row)] = True
-    found = [f"! {', '.join(titles)} of {_listed(names)}: {reason}" for reason, (titles, names) in marked.items()]
+    notes = [f"! {', '.join(titles)} of {_listed(names)}: {reason}" for reason, (titles, names) in marked.items()]
     overlaps: dict[str, list[str]] = {}
     for row in group["systems"]:
         for line in row.get("contamination", ()):
             overlaps.setdefault(line, []).append(label(row))
-    found += [f"warning: {_listed(names)}: {line}" for line, names in overlaps.items()]
-    return found + [f"warning: {line}" for line in group.get("warnings", ())]
+    notes += [f"warning: {_listed(names)}: {line}" for line, names in overlaps.items()]
+    return notes + [f"warning: {line}" for line in group.get("warnings", ())]
 
 
 def _listed(names: Iterable[str]) -> str:

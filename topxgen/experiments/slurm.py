@@ -103,7 +103,7 @@ def resources(file: RunFile) -> tuple[dict[str, Resources], str | None]:
         if not isinstance(section.get(kind), dict | None):
             raise UsageError(f"{where}: {kind} is not a mapping, such as {{gres: gpu:1, time: 10:00:00}}")
     shared = _checked({name: value for name, value in section.items() if name not in KINDS}, where, (*KEYS, *KINDS))
-    gres, found = shared.pop("gres", None), {}
+    gres, by_stage = shared.pop("gres", None), {}
     for kind in KINDS:
         own = _checked(section.get(kind) or {}, f"{where}, {kind}", KEYS)
         if kind not in SHARDED and "shards" in own:
@@ -112,8 +112,8 @@ def resources(file: RunFile) -> tuple[dict[str, Resources], str | None]:
             raise UsageError(f"{where}, {kind}: only train runs on several nodes; others have shards")
         others = ("nodes",) * (kind != "train") + ("shards", "at_once") * (kind not in SHARDED)
         values = {name: value for name, value in shared.items() if name not in others} | own
-        found[kind] = replace(_DEFAULTS.get(kind, Resources()), **values)
-    return found, gres
+        by_stage[kind] = replace(_DEFAULTS.get(kind, Resources()), **values)
+    return by_stage, gres
 
 
 def _seconds(time: str) -> int:
@@ -127,7 +127,7 @@ def _seconds(time: str) -> int:
 
 def _checked(values: Mapping[str, Value], where: str, known: Sequence[str]) -> dict:
     """The values of Resources by name. Raises UsageError."""
-    found = {}
+    checked = {}
     for name, value in values.items():
         if name not in known:
             raise UsageError(f"{where}: unknown key {name}{did_you_mean(name, known)}; choose from {', '.join(known)}")
@@ -137,7 +137,7 @@ def _checked(values: Mapping[str, Value], where: str, known: Sequence[str]) -> d
             low, high = _NUMBERS[name]
             if not (isinstance(value, str) and re.fullmatch(r"\d{1,6}", value) and low <= int(value) <= high):
                 raise UsageError(f"{where}: {name} is {value}, not a whole number from {low} to {high}")
-            found[name] = int(value)
+            checked[name] = int(value)
         elif name == "extra":
             lines = value if isinstance(value, list) else [value]
             for line in lines:
@@ -145,13 +145,13 @@ def _checked(values: Mapping[str, Value], where: str, known: Sequence[str]) -> d
                     raise UsageError(
                         f"{where}: extra has {line!r}; write options of sbatch, such as [--constraint=a100]"
                     )
-            found[name] = tuple(map(str, lines))
+            checked[name] = tuple(map(str, lines))
         else:
             pattern, meant = _PATTERNS[name]
             if not (isinstance(value, str) and pattern.fullmatch(value) and not value.startswith("-")):
                 raise UsageError(f"{where}: {name} is {value}, not {meant}")
-            found[name] = str(value)
-    return found
+            checked[name] = str(value)
+    return checked
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def jobs(file: RunFile, todo: Sequence[Step], python: str) -> list[Job]:
 
     Raises UsageError for what `resources` raises, and for GPUs and launchers that are missing.
     """
-    (asked, gres), found, last = resources(file), [], []
+    (asked, gres), jobs, last = resources(file), [], []
     for step in todo:
         command, before = step.command, tuple(last[place] for place in step.needs)
         script, *words = step.record
@@ -270,9 +270,9 @@ def jobs(file: RunFile, todo: Sequence[Step], python: str) -> list[Job]:
                     f"{file.path}: {job.name} on {job.resources.nodes} nodes needs launcher: [accelerate, launch, --config_file, "
                     "configs/multi_node.yaml]"
                 )
-            found.append(job)
-        last.append(found[-1].name)
-    return found
+            jobs.append(job)
+        last.append(jobs[-1].name)
+    return jobs
 
 
 def _jobs_of(
@@ -329,14 +329,14 @@ TASK = "$SLURM_ARRAY_TASK_ID"  # the one word that the shell expands
 
 def plan(todo: Sequence[Job], folder: Path, allow_incomplete: bool = False) -> list[Planned]:
     """The jobs that run, with their tasks; `folder` is the run's. All jobs behind one that runs do, too: their inputs change."""
-    found: list[Planned] = []
+    planned: list[Planned] = []
     chains: dict[Path, Chain] = {}
     first: dict[str, str] = {}  # by planned job: the one because of which it runs
     for number, job in enumerate(todo):
         tasks = list(range(job.shards))
         if behind := next((first[name] for name in job.needs if name in first), None):
             first[job.name] = behind
-            found.append(Planned(job, tasks, f"depends on {behind}"))
+            planned.append(Planned(job, tasks, f"depends on {behind}"))
             continue
         chain = chains.setdefault(job.records, Chain(job.records))
         stale = chain.what_changed(job.whole, allow_incomplete)
@@ -350,8 +350,8 @@ def plan(todo: Sequence[Job], folder: Path, allow_incomplete: bool = False) -> l
                 continue
             tasks = [index for index in tasks if index in missing]
         first[job.name] = job.name
-        found.append(Planned(job, tasks, stale))
-    return found
+        planned.append(Planned(job, tasks, stale))
+    return planned
 
 
 def mark(folder: Path, job: Job) -> Path:
