@@ -22,6 +22,9 @@ _NO_TEXT = re.compile(
     + "]+"
 )
 
+# ISO 639-3 codes of the languages for which FLORES-200 has those of macrolanguages.
+CURRENT_CODES = {"est": "ekk", "zho": "cmn"}
+
 
 def load(name_or_path: str):
     """The identifier "cld2" or "langid", or the fastText model at a path or in a Hub repository (`org/name` with a `model.bin`, or
@@ -171,6 +174,12 @@ def _labels(language: Language) -> set[str]:
     codes = {language.flores, language.iso639_3, language.iso639_1, f"{language.iso639_3}_{language.script}"}
     # NLLB and GlotLID use different codes for a few macrolanguages; NTREX's code is often the other one.
     codes |= {language.ntrex, language.ntrex.split("_")[0]}
+    # So do GlotLID, which has one Chinese script, and OpenLID.
+    current = CURRENT_CODES.get(language.iso639_3, language.iso639_3)
+    codes |= {
+        f"{current}_{'Hani' if language.script in ('Hans', 'Hant') else language.script}",
+        f"{current}_{language.script}",
+    }
     return codes - {""}
 
 
