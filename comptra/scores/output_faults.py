@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 
+import regex
+
 from comptra.scores.metrics import Test
 from comptra.scores.surface import identifier_of
 from topxgen.common.console import ONCE
@@ -27,9 +29,8 @@ _WIDE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # Han and Kana: one is abou
 _ENDS = frozenset(".!?…:;。！？।|")
 _AFTER_END = "\"'”’»›)]}」』】）*_ \u200e\u200f"
 _WITHOUT_ENDS = ("Thai", "Laoo")  # scripts in which a space, not a mark, ends a sentence
-_NO_LETTERS = re.compile(r"[\W_]+")
-# A group of letters inside a word, ten times in a row.
-_IN_WORD = re.compile(r"([^\W\d_]{1,4})\1{9}")
+# A group of letters, with their marks, inside a word, ten times in a row.
+_IN_WORD = regex.compile(r"([\p{L}\p{M}]{1,4})\1{9}")
 
 
 def find(test: Test, translations: Sequence[str], cut: Collection[int], lid_model: str) -> dict[str, list[bool] | None]:
@@ -69,7 +70,7 @@ def count(test: Test, translations: Sequence[str], cut: Collection[int], lid_mod
 
 
 def is_copy(source: str, translation: str) -> bool:
-    """Whether the letters and digits of both are nearly the same, letter case ignored."""
+    """Whether the letters (with their marks) and digits of both are nearly the same, letter case ignored."""
     from rapidfuzz.distance import Indel
 
     ours, theirs = _letters(translation), _letters(source)
@@ -78,7 +79,7 @@ def is_copy(source: str, translation: str) -> bool:
 
 @lru_cache(1 << 16)
 def _letters(text: str) -> str:
-    return _NO_LETTERS.sub("", text.casefold())
+    return "".join(unicode_words(text))
 
 
 def lacks_end(model: str, translation: str, model_language: Language, language: Language) -> bool:

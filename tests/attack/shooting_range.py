@@ -12,7 +12,6 @@ import select
 import shlex
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -293,9 +292,3 @@ def _difference(whole: str | None, other: str | None) -> str:
     same = next((i for i, (a, b) in enumerate(zip(whole, other, strict=False)) if a != b), min(len(whole), len(other)))
     start = max(0, same - 40)
     return f"is different: {other[start : start + 80]!r} for {whole[start : start + 80]!r}"
-
-
-def wait_until(condition, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from topxgen.common.lines import separators_to_spaces, split_lines
 from topxgen.text.thoughts import without_thoughts
+from topxgen.text.words import unicode_words
 
 MIN_REPETITIONS = 8  # of a word bigram, as in the published system
 _FENCED = re.compile(r"\A(?:[^\n]*\n)?\s*(```+|~~~+)[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
@@ -129,7 +130,7 @@ def _echoes(line: str, following: str, source: str) -> bool:
     if not source or not bare.endswith(source) or _NOTE.match(following):
         return False
     label = bare.removesuffix(source)
-    return bool(re.fullmatch(r"[\w ()]{1,30}[:：][*_]*\s*", label)) if label else len(source.split()) > 3
+    return bool(re.fullmatch(r"[\w ()]{1,30}[:：][*_]*\s*", label)) if label else len(unicode_words(source)) > 3
 
 
 def _of_object(text: str, target: str) -> str:
