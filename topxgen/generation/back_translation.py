@@ -22,6 +22,7 @@ from topxgen.text.languages import Language
 from topxgen.translation import Translation, by_steps, translate_lists
 
 UNANSWERED = "translation_unanswered"
+_NO_FULL_STOPS = frozenset("!?…؟;！？፧߹")  # among the marks that end sentences
 
 
 @dataclass
@@ -225,9 +226,11 @@ def pairs_record(paragraph: Paragraph, kept: list[tuple[str, Candidate]]) -> dic
 
 
 def pair_reject_reasons(translations: list[str], identifier, target: Language) -> list[str | None]:
-    """For each translation None, or why its pair is rejected: the reasons of sentences, or no "." at its end."""
+    """For each translation None, or why its pair is rejected: the reasons of sentences, or no full stop (। in Hindi) at its end."""
+    stops = (".", *(set(target.terminators) - _NO_FULL_STOPS))
+    has_stops = target.script not in sentence_splitting.UNMARKED_SCRIPTS
     reasons = sentence_splitting.sentence_reject_reasons(translations, identifier, target)
     return [
-        "no_full_stop" if reason is None and not text.rstrip().endswith(".") else reason
+        "no_full_stop" if reason is None and has_stops and not text.rstrip().endswith(stops) else reason
         for text, reason in zip(translations, reasons, strict=True)
     ]

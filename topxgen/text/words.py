@@ -1,5 +1,6 @@
 """Words of any script: the tokenizers of near-duplicate detection, retrieval and text filters."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Collection
 from functools import cache
@@ -30,6 +31,13 @@ UNSPACED_SCRIPTS = {
 # i are one, as in decontamination: their capitals cannot be told apart in other languages.
 _INVISIBLE = (0xAD, 0x61C, *range(0x200B, 0x2010), *range(0x202A, 0x202F), 0x2060, *range(0x2066, 0x206A), 0xFEFF)
 _FOLDED = dict.fromkeys(_INVISIBLE, "") | dict.fromkeys(map(ord, "İı"), "i")
+
+_SYLLABLES = re.compile(r"[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+
+
+def length(text: str) -> int:
+    """Characters, as alphabets have them for as long a text: a Han, Kana or Hangul one is about three (embedded UDHR: 3.8, 2.7, 2.4)."""
+    return len(text) + 2 * len(_SYLLABLES.findall(text))
 
 
 def unspaced_classes(without: Collection[str] = ()) -> str:
@@ -89,8 +97,6 @@ def unicode_words(text: str) -> list[str]:
 
 @cache
 def _ascii_pattern():
-    import re
-
     return re.compile(r"[a-z0-9]+")
 
 
