@@ -10,7 +10,7 @@ from tests.attack.table import STAGES
 
 # Rows: (stage, API).
 ROWS = {stage: (stage, "openai") for stage in ("translate", "candidates", "few-shot", "comptra")}
-ROWS |= {f"few-shot, {api}": ("few-shot", api) for api in ("cohere", "anthropic")}
+ROWS |= {f"{stage}, {api}": (stage, api) for stage in ("translate", "few-shot") for api in ("cohere", "anthropic")}
 _OPENAI = {
     "id": "x", "object": "o", "created": 1, "model": "stub-1",
     "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Kaixo."}}],

@@ -275,7 +275,10 @@ def _of_same_answers(whole: dict[str, str], other: dict[str, str]) -> list[dict[
     both = [dict(whole), dict(other)]
     for name in whole.keys() & other.keys():
         if name.endswith("answers.jsonl"):
-            lines = [files[name].strip("\n").split("\n") for files in both]
+            # One that failed stays before the one that came later.
+            lines = [
+                [line for line in files[name].strip("\n").split("\n") if '"error": ' not in line] for files in both
+            ]
             for files, own in zip(both, lines, strict=True):
                 ids = Counter(line.partition(",")[0] for line in own)
                 doubled = [line for line, count in ids.items() if count > 1]

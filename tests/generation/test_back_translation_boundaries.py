@@ -1,20 +1,18 @@
 """Which pairs are kept, and how paragraphs are grouped for translation."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from topxgen.common.records import Paragraph
 from topxgen.generation import back_translation
 from topxgen.text import languages
-from topxgen.translation import by_steps
+from topxgen.translation import Translation, by_steps
 
 BASQUE, ENGLISH = languages.find("Basque"), languages.find("English")
 LONG = "This sentence is long enough to be kept here"
 
 
 def translation(text: str, error=None, segments=1):
-    return SimpleNamespace(text=text, error=error, segments=segments, confidence=0.5)
+    return Translation(text, 0.5, segments, error)
 
 
 def pairs(*translations) -> tuple[dict, list[dict]]:
